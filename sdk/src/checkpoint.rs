@@ -1,0 +1,41 @@
+use std::fmt;
+use std::time::Duration;
+
+use crate::{Partition, Position};
+
+/// A number that grows each time a partition gets a new owner in a group: the fencing token (Kafka:
+/// generation or member epoch; Kinesis: lease counter at the take).
+///
+/// A sink that remembers the highest epoch per partition can refuse a stale owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Epoch(pub u64);
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// How far a group is behind the end of a partition. Fields that the backend cannot tell are unset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Lag {
+    /// Records stored after the place.
+    pub records: Option<u64>,
+    /// Age of the oldest of these records; zero when there is none.
+    pub time: Option<Duration>,
+}
+
+/// A group's stored progress in one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Which partition.
+    pub partition: Partition,
+    /// The last settled position; unset if nothing was settled yet.
+    pub position: Option<Position>,
+    /// The epoch that wrote it; unset if no member owned the partition yet.
+    pub epoch: Option<Epoch>,
+    /// Whether the partition is closed and fully settled.
+    pub completed: bool,
+    /// What is left after it.
+    pub lag: Lag,
+}

@@ -1,0 +1,429 @@
+//! Consuming: a group by name, its options, and the three ways to consume.
+
+use std::error::Error as StdError;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::runtime::attempt::Work;
+use crate::runtime::board::Board;
+use crate::runtime::session::Session;
+use crate::{
+    Checkpoint, Delivery, Error, ErrorKind, Guarantee, Producer, Record, Result, Retry, Start,
+    driver, naming,
+};
+
+mod batches;
+mod chain;
+mod consumer;
+mod control;
+mod handlers;
+mod run;
+
+pub use batches::BatchFailure;
+pub use consumer::{Consumer, Unsettled};
+pub use control::{ConsumerStats, Control, PartitionStats};
+pub use run::Run;
+
+use consumer::HandOver;
+use handlers::{Batches, Each};
+
+/// A group of members that share streams, with its own progress (Kafka: consumer group; Kinesis:
+/// KCL application).
+///
+/// A handle with options; cheap to clone. Each [`run`](Self::run),
+/// [`run_batches`](Self::run_batches), [`run_to`](Self::run_to) and [`join`](Self::join) is one
+/// more member.
+#[derive(Debug, Clone)]
+pub struct ConsumerGroup {
+    backend: Arc<dyn driver::Backend>,
+    name: Arc<str>,
+    options: Options,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    pub(crate) streams: Vec<Arc<str>>,
+    pub(crate) start: Start,
+    pub(crate) member: Option<String>,
+    pub(crate) concurrency: usize,
+    pub(crate) retry: Retry,
+    pub(crate) on_trim: OnTrim,
+    pub(crate) window_records: usize,
+    pub(crate) buffer_bytes: usize,
+    pub(crate) batch_records: usize,
+    pub(crate) checkpoint_interval: Duration,
+    pub(crate) checkpoint_records: u64,
+    pub(crate) drain: Duration,
+    pub(crate) required: Vec<Guarantee>,
+}
+
+/// What to do when the next record is gone by retention before it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum OnTrim {
+    /// The consumer stops with `Trimmed`, naming the partition, the last position and the oldest
+    /// one that is left.
+    #[default]
+    Stop,
+    /// It goes on with the oldest record that is left; the jump is logged and counted.
+    Jump,
+}
+
+impl ConsumerGroup {
+    pub(crate) fn new(backend: Arc<dyn driver::Backend>, name: String) -> Self {
+        let options = Options {
+            streams: Vec::new(),
+            start: Start::default(),
+            member: None,
+            concurrency: 16,
+            retry: Retry::default(),
+            on_trim: OnTrim::default(),
+            window_records: 10_000,
+            buffer_bytes: 64 << 20,
+            batch_records: 1_000,
+            checkpoint_interval: Duration::from_secs(1),
+            checkpoint_records: 10_000,
+            drain: Duration::from_secs(10),
+            required: Vec::new(),
+        };
+        Self {
+            backend,
+            name: name.into(),
+            options,
+        }
+    }
+
+    /// Adds a stream to read. At least one is needed to consume.
+    #[must_use]
+    pub fn stream(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.options.streams.push(name.into());
+        self
+    }
+
+    /// Sets where the group begins if it has no progress yet. Default [`Start::Earliest`].
+    #[must_use]
+    pub fn start(mut self, start: Start) -> Self {
+        self.options.start = start;
+        self
+    }
+
+    /// Names this member for logs and read-outs; it need not be unique. Default: the backend makes
+    /// a name.
+    #[must_use]
+    pub fn member(mut self, name: impl Into<String>) -> Self {
+        self.options.member = Some(name.into());
+        self
+    }
+
+    /// Sets how many keys of this member are handled at once. One key is never handled twice at
+    /// once. 1 to 100,000, default 16.
+    #[must_use]
+    pub fn concurrency(mut self, keys: usize) -> Self {
+        self.options.concurrency = keys;
+        self
+    }
+
+    /// Sets what happens when a handler fails. Default: 5 attempts with growing delays, then stop.
+    #[must_use]
+    pub fn on_failure(mut self, retry: Retry) -> Self {
+        self.options.retry = retry;
+        self
+    }
+
+    /// Sets what happens when records were removed by retention before they were read. Default
+    /// [`OnTrim::Stop`].
+    #[must_use]
+    pub fn on_trim(mut self, on_trim: OnTrim) -> Self {
+        self.options.on_trim = on_trim;
+        self
+    }
+
+    /// Sets how many records of one partition may be taken in past the last checkpointable one. It
+    /// bounds what comes again after a crash, and how far other keys run ahead of one that waits. 1
+    /// to 10,000,000, default 10,000.
+    #[must_use]
+    pub fn window(mut self, records: usize) -> Self {
+        self.options.window_records = records;
+        self
+    }
+
+    /// Sets how many bytes of records this member holds at once, over all partitions; passed by at
+    /// most one batch for each partition. At least 1, default 64 MiB.
+    #[must_use]
+    pub fn buffer_bytes(mut self, bytes: usize) -> Self {
+        self.options.buffer_bytes = bytes;
+        self
+    }
+
+    /// Sets how many records are fetched at once. 1 to 100,000, default 1,000.
+    #[must_use]
+    pub fn fetch_records(mut self, records: usize) -> Self {
+        self.options.batch_records = records;
+        self
+    }
+
+    /// Sets how often progress is stored. 1 ms to 1 day, default 1 s.
+    #[must_use]
+    pub fn checkpoint_interval(mut self, interval: Duration) -> Self {
+        self.options.checkpoint_interval = interval;
+        self
+    }
+
+    /// Sets after how many settled records progress is stored before the interval is over. At least
+    /// 1, default 10,000.
+    #[must_use]
+    pub fn checkpoint_records(mut self, records: u64) -> Self {
+        self.options.checkpoint_records = records;
+        self
+    }
+
+    /// Sets how long records in flight may take to settle when the member closes or a partition
+    /// goes to another member; then their handlers are dropped and the records come again. 0 to 1
+    /// day, default 10 s.
+    #[must_use]
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.options.drain = timeout;
+        self
+    }
+
+    /// Makes consuming fail at its start, with `Unsupported`, on a backend that does not promise
+    /// `guarantee`.
+    #[must_use]
+    pub fn require(mut self, guarantee: Guarantee) -> Self {
+        self.options.required.push(guarantee);
+        self
+    }
+
+    /// The group's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Joins and hands each record to `handler` until `shutdown` is ready; then drains, checkpoints
+    /// and leaves.
+    ///
+    /// `Ok` settles the record; an error or a panic is a failure, which takes the
+    /// [`on_failure`](Self::on_failure) path. Handlers run on the task that awaits this: heavy
+    /// computation belongs on threads of its own (`tokio::task::spawn_blocking`) or in more
+    /// members.
+    ///
+    /// ```ignore
+    /// async fn handle(delivery: Delivery) -> Result<(), std::io::Error> { Ok(()) }
+    /// client.group("notifications").stream("car-raw-events").run(handle, shutdown).await?;
+    /// ```
+    ///
+    /// # Errors
+    /// `Invalid` for options out of their bounds, `Unsupported` for a required guarantee,
+    /// `NotFound`, `Denied` and others of joining; `Handler` when a record failed for good and the
+    /// policy is to stop; `Trimmed`; the broker's errors that cannot be mended.
+    ///
+    /// # Cancellation
+    /// Dropping it is a crash: what was handled and not yet checkpointed comes again, to the
+    /// members that are left, after the session time-out.
+    pub fn run<H, F, E>(
+        &self,
+        handler: H,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Run
+    where
+        H: Fn(Delivery) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>> + Send + 'static,
+    {
+        self.run_work(Ok(Each(handler)), shutdown)
+    }
+
+    /// As [`run`](Self::run), with batches: up to `records` deliveries of one partition, in stored
+    /// order, as many as are there.
+    ///
+    /// A partition has one batch with the handler at a time, and [`concurrency`](Self::concurrency)
+    /// bounds the batches at once. `Ok` settles the whole batch. An error fails the whole batch,
+    /// which is tried again; [`BatchFailure::at`] settles the deliveries before the failed one and
+    /// retries from there.
+    ///
+    /// # Errors and cancellation
+    /// As [`run`](Self::run); `Invalid` if `records` is 0.
+    pub fn run_batches<H, F>(
+        &self,
+        records: usize,
+        handler: H,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Run
+    where
+        H: Fn(Vec<Delivery>) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<(), BatchFailure>> + Send + 'static,
+    {
+        let work = match records {
+            0 => Err(Error::new(
+                ErrorKind::Invalid,
+                "join",
+                "a batch of 0 records holds nothing, use at least 1",
+            )),
+            _ => Ok(Batches { handler, records }),
+        };
+        self.run_work(work, shutdown)
+    }
+
+    /// As [`run`](Self::run), as a chain: the records that `transform` answers are sent by
+    /// `producer`, and the delivery is settled when the broker has them all. At least once; records
+    /// before checkpoint.
+    ///
+    /// # Errors and cancellation
+    /// As [`run`](Self::run). A record that cannot be sent is a failure of the delivery that it
+    /// came from.
+    pub fn run_to<H, F, I, E>(
+        &self,
+        producer: &Producer,
+        transform: H,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Run
+    where
+        H: Fn(Delivery) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<I, E>> + Send + 'static,
+        I: IntoIterator<Item = Record> + Send + 'static,
+        I::IntoIter: Send,
+        E: Into<Box<dyn StdError + Send + Sync>> + Send + 'static,
+    {
+        let producer = producer.clone();
+        let transform = Arc::new(transform);
+        let handler = move |delivery| {
+            let (producer, transform) = (producer.clone(), transform.clone());
+            async move {
+                let records = transform(delivery).await.map_err(Into::into)?;
+                chain::publish(&producer, records).await?;
+                Ok::<(), Box<dyn StdError + Send + Sync>>(())
+            }
+        };
+        self.run(handler, shutdown)
+    }
+
+    /// Joins as a member that pulls: for those who want the loop.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run), as far as joining goes.
+    ///
+    /// # Cancellation
+    /// A dropped call leaves at most a member that the others replace after the session time-out.
+    pub async fn join(&self) -> Result<Consumer> {
+        self.validate()?;
+        let board = Arc::new(Board::default());
+        // One place for each delivery that may be in flight: handing over never waits.
+        let (hand_over, deliveries) = mpsc::channel(self.options.concurrency);
+        let session = self.session(HandOver(hand_over), board.clone()).await?;
+        Ok(Consumer::new(session, deliveries, board))
+    }
+
+    /// Reads the group's stored progress, per partition of every stream that it has progress on.
+    ///
+    /// # Errors
+    /// `NotFound` if no member ever joined.
+    pub async fn checkpoints(&self) -> Result<Vec<Checkpoint>> {
+        naming::group("read checkpoints", &self.name)?;
+        self.backend.checkpoints(&self.name).read().await
+    }
+
+    /// Moves the group in `stream` to `to` (replay), also while members run: these drain,
+    /// checkpoint, and go on from the new place.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown group or stream.
+    ///
+    /// # Cancellation
+    /// The move happens or does not.
+    pub async fn reset(&self, stream: &str, to: Start) -> Result<()> {
+        naming::group("reset", &self.name)?;
+        naming::stream("reset", stream)?;
+        self.backend.checkpoints(&self.name).reset(stream, to).await
+    }
+
+    fn run_work<W: Work>(
+        &self,
+        work: Result<W>,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Run {
+        let board = Arc::new(Board::default());
+        let (group, control) = (self.clone(), Control(board.clone()));
+        Run::new(control, async move {
+            group.validate()?;
+            group.session(work?, board).await?.run(shutdown).await
+        })
+    }
+
+    async fn session<W: Work>(&self, work: W, board: Arc<Board>) -> Result<Session<W>> {
+        Session::join(
+            &self.backend,
+            self.name.clone(),
+            self.options.clone(),
+            work,
+            board,
+        )
+        .await
+    }
+
+    fn validate(&self) -> Result<()> {
+        naming::group("join", &self.name)?;
+        self.options
+            .validate()
+            .map_err(|error| error.with_group(self.name.clone()))?;
+        let guarantees = self.backend.guarantees();
+        match self
+            .options
+            .required
+            .iter()
+            .find(|guarantee| !guarantees.has(**guarantee))
+        {
+            None => Ok(()),
+            Some(guarantee) => {
+                let message = format!(
+                    "the {} backend does not promise {guarantee:?} ({guarantee})",
+                    self.backend.name()
+                );
+                Err(Error::new(ErrorKind::Unsupported, "join", message)
+                    .with_group(self.name.clone()))
+            }
+        }
+    }
+}
+
+impl Options {
+    fn validate(&self) -> Result<()> {
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        let refuse = |message: String| Err(Error::new(ErrorKind::Invalid, "join", message));
+        let within = |what: &str, value: usize, most: usize| match value {
+            value if (1..=most).contains(&value) => Ok(()),
+            value => refuse(format!("{what} is {value}, use 1 to {most}")),
+        };
+        if self.streams.is_empty() {
+            return refuse("no stream is named, add one with .stream(name)".into());
+        }
+        for (index, stream) in self.streams.iter().enumerate() {
+            naming::stream("join", stream)?;
+            if self.streams[..index].contains(stream) {
+                return refuse(format!("stream {stream} is named twice, name it once"));
+            }
+        }
+        within("concurrency", self.concurrency, 100_000)?;
+        within("window", self.window_records, 10_000_000)?;
+        within("fetch_records", self.batch_records, 100_000)?;
+        within("buffer_bytes", self.buffer_bytes, usize::MAX)?;
+        if self.checkpoint_records == 0 {
+            return refuse("checkpoint_records is 0, use at least 1".into());
+        }
+        if !(Duration::from_millis(1)..=DAY).contains(&self.checkpoint_interval) {
+            return refuse(format!(
+                "checkpoint_interval is {:?}, use 1 ms to 1 day",
+                self.checkpoint_interval
+            ));
+        }
+        if self.drain > DAY {
+            return refuse(format!(
+                "drain_timeout is {:?}, use at most 1 day",
+                self.drain
+            ));
+        }
+        self.retry.validate()
+    }
+}

@@ -1,0 +1,52 @@
+use std::fmt;
+
+/// What a program may require of its backend; see
+/// [`ConsumerGroup::require`](crate::ConsumerGroup::require).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Guarantee {
+    /// Acknowledged records and checkpoints survive the end of the process and of the broker.
+    Durable,
+    /// A chain ([`run_to`](crate::ConsumerGroup::run_to)) publishes and checkpoints as one: readers
+    /// see each result once.
+    ExactlyOnce,
+    /// A partition can be split and two can be merged, and every key keeps its order through it.
+    OrderedReshard,
+}
+
+impl fmt::Display for Guarantee {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Durable => "durable",
+            Self::ExactlyOnce => "exactly once",
+            Self::OrderedReshard => "ordered reshard",
+        })
+    }
+}
+
+/// What a backend promises beyond C1-C14, which all of them keep.
+///
+/// Every field is read by a case of the conformance suite, which runs where the field is true and
+/// is reported as not promised where it is false.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Guarantees {
+    /// See [`Guarantee::Durable`].
+    pub durable: bool,
+    /// See [`Guarantee::ExactlyOnce`].
+    pub exactly_once: bool,
+    /// See [`Guarantee::OrderedReshard`].
+    pub ordered_reshard: bool,
+    /// Partitions can be added to a stream, after which keys may move to other partitions.
+    pub add_partitions: bool,
+}
+
+impl Guarantees {
+    /// Whether `guarantee` is promised.
+    pub const fn has(&self, guarantee: Guarantee) -> bool {
+        match guarantee {
+            Guarantee::Durable => self.durable,
+            Guarantee::ExactlyOnce => self.exactly_once,
+            Guarantee::OrderedReshard => self.ordered_reshard,
+        }
+    }
+}

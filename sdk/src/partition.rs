@@ -1,0 +1,93 @@
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+/// A partition of a stream: the unit of order and of ownership (Kafka: partition; Kinesis: shard).
+///
+/// Prints as `stream/id`. Cheap to clone. Partitions sort by stream, then by the length of the id,
+/// then by the id, so that `9` stands before `10`.
+#[derive(Clone)]
+pub struct Partition(Arc<Name>);
+
+struct Name {
+    stream: Arc<str>,
+    id: Box<str>,
+}
+
+impl Partition {
+    /// Names partition `id` of `stream`.
+    pub fn new(stream: impl Into<Arc<str>>, id: impl Into<String>) -> Self {
+        Self(Arc::new(Name {
+            stream: stream.into(),
+            id: id.into().into(),
+        }))
+    }
+
+    /// The stream's name.
+    pub fn stream(&self) -> &str {
+        &self.0.stream
+    }
+
+    /// The id within the stream, as the backend prints it (Kafka: `0`, `1`, ...; Kinesis:
+    /// `shardId-000000000000`, ...).
+    pub fn id(&self) -> &str {
+        &self.0.id
+    }
+
+    fn rank(&self) -> (&str, usize, &str) {
+        (self.stream(), self.id().len(), self.id())
+    }
+}
+
+impl PartialEq for Partition {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.rank() == other.rank()
+    }
+}
+
+impl Eq for Partition {}
+
+impl PartialOrd for Partition {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Partition {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.rank().cmp(&other.rank())
+    }
+}
+
+impl Hash for Partition {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.rank().hash(state);
+    }
+}
+
+impl fmt::Display for Partition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.stream(), self.id())
+    }
+}
+
+impl fmt::Debug for Partition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nine_stands_before_ten() {
+        let mut partitions: Vec<_> = ["10", "9", "1"].map(|id| Partition::new("s", id)).into();
+        partitions.push(Partition::new("r", "99"));
+        partitions.sort();
+        let printed: Vec<_> = partitions.iter().map(ToString::to_string).collect();
+        assert_eq!(printed, ["r/99", "s/1", "s/9", "s/10"]);
+    }
+}

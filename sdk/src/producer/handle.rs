@@ -1,0 +1,152 @@
+//! What the clones of a producer share.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+
+use super::books::{Books, Closed, Room};
+use super::builder::Options;
+use super::intake::Intake;
+use super::sender::Sender;
+use super::{Producer, ProducerStats, limits};
+use crate::driver::{self, Limits};
+use crate::{Error, ErrorKind, Receipt, Record, Result};
+
+/// The user's end of a producer. Owns the sender task: [`close`](Self::close) joins it, dropping
+/// lets it end by itself.
+pub(super) struct Handle {
+    books: Arc<Books>,
+    intake: Arc<Intake>,
+    limits: Limits,
+    /// The end of the task, for everyone who waits for it.
+    ended: Shared<BoxFuture<'static, Result<()>>>,
+}
+
+pub(super) fn open(
+    stream: Arc<str>,
+    driver: Arc<dyn driver::Producer>,
+    options: &Options,
+) -> Producer {
+    let limits = driver.limits();
+    let room = Room::new(options.in_flight_records, options.in_flight_bytes);
+    let books = Arc::new(Books::new(stream, room));
+    let intake = Arc::new(Intake::new(books.clone(), limits, options.timeout));
+    let sender = Sender::new(
+        books.clone(),
+        intake.clone(),
+        driver,
+        limits,
+        options.close_timeout,
+    );
+    let task = tokio::spawn(sender.run());
+    let stream = books.stream.clone();
+    let ended = async move {
+        // The one way for the task not to answer is that its runtime has ended: a panic of the
+        // driver is caught where it is called.
+        task.await.unwrap_or_else(|failure| {
+            let message = "the producer's task was cut off, records may or may not be stored";
+            let error = Error::new(ErrorKind::Unavailable, "close", message);
+            Err(error.with_stream(stream).with_source(failure))
+        })
+    };
+    tracing::event!(
+        name: "millstream.producer.opened",
+        target: "millstream",
+        tracing::Level::INFO,
+        stream = %books.stream,
+        "producer opened"
+    );
+    Producer(Arc::new(Handle {
+        books,
+        intake,
+        limits,
+        ended: ended.boxed().shared(),
+    }))
+}
+
+impl Handle {
+    pub(super) async fn send(&self, record: Record) -> Result<Receipt> {
+        let size = limits::check(&self.limits, self.stream(), &record)?;
+        let room = &self.books.room;
+        let cost = room.cost(size);
+        let place = match room.try_take(cost).map_err(|closed| self.closed(closed))? {
+            Some(place) => place,
+            None => {
+                self.books.waited.fetch_add(1, Relaxed);
+                room.take(cost)
+                    .await
+                    .map_err(|closed| self.closed(closed))?
+            }
+        };
+        // No await from here on: the record is in and the send returns, or neither.
+        let receipt = self
+            .intake
+            .push(record, size, cost)
+            .map_err(|closed| self.closed(closed))?;
+        place.keep();
+        Ok(receipt)
+    }
+
+    pub(super) async fn flush(&self) -> Result<()> {
+        for era in self.intake.turn_era() {
+            era.cancelled().await;
+        }
+        self.books.tell_unread("flush")
+    }
+
+    pub(super) async fn close(&self) -> Result<()> {
+        self.intake.close();
+        self.ended.clone().await
+    }
+
+    pub(super) fn stats(&self) -> ProducerStats {
+        let books = &self.books;
+        // In this order, so that nothing is answered that was not sent.
+        let stored = books.stored.load(Relaxed);
+        let failed = books.failed.load(Relaxed);
+        let answered_bytes = books.answered_bytes.load(Relaxed);
+        let (sent, sent_bytes) = self.intake.sent();
+        ProducerStats {
+            sent,
+            stored,
+            failed,
+            retried: books.retried.load(Relaxed),
+            in_flight: sent - stored - failed,
+            in_flight_bytes: sent_bytes - answered_bytes,
+            waited: books.waited.load(Relaxed),
+        }
+    }
+
+    pub(super) fn stream(&self) -> &str {
+        &self.books.stream
+    }
+
+    #[cold]
+    fn closed(&self, Closed: Closed) -> Error {
+        self.books.error(
+            ErrorKind::Closed,
+            "send",
+            "the producer was closed, open a new one",
+        )
+    }
+}
+
+/// The last clone is gone: the task sends what is left and closes the driver, within the close
+/// time-out, with nobody waiting.
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.intake.close();
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Producer")
+            .field("stream", &self.stream())
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}

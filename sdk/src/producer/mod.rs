@@ -1,0 +1,111 @@
+//! Sending: an open producer, its bounds, its receipts.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::{Partition, Position, Record, Result};
+
+mod backlog;
+mod books;
+mod builder;
+mod handle;
+mod intake;
+mod limits;
+mod receipt;
+mod sender;
+mod stats;
+#[cfg(test)]
+mod tests;
+
+pub use builder::ProducerBuilder;
+pub use receipt::Receipt;
+pub use stats::ProducerStats;
+
+/// Where a record was stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Placed {
+    /// The partition.
+    pub partition: Partition,
+    /// The place in it.
+    pub position: Position,
+}
+
+impl Placed {
+    /// Says that a record is at `position` of `partition`. For drivers.
+    pub const fn new(partition: Partition, position: Position) -> Self {
+        Self {
+            partition,
+            position,
+        }
+    }
+}
+
+/// Sends records to one stream.
+///
+/// Cheap to clone; clones share order, bounds and receipts, and closing one closes all.
+///
+/// When the last clone is dropped without [`close`](Self::close), what was sent is still delivered
+/// in the background as long as the runtime lives; what fails or is cut off then is logged.
+#[derive(Clone)]
+pub struct Producer(Arc<handle::Handle>);
+
+impl Producer {
+    /// Sends a record. Waits until there is room for it, then returns a receipt; the receipt's own
+    /// `await` tells when the broker has it.
+    ///
+    /// Records of one key are stored in the order in which their `send` returned. The receipt need
+    /// not be awaited: a failure of it is then counted, logged and returned by
+    /// [`flush`](Self::flush) or [`close`](Self::close).
+    ///
+    /// # Errors
+    /// At once and for this record only: `TooLarge`, `Invalid` (key or header that the stream does
+    /// not take), `Closed`. All others come by the receipt.
+    ///
+    /// # Cancellation
+    /// A dropped `send` has not sent.
+    pub async fn send(&self, record: Record) -> Result<Receipt> {
+        self.0.send(record).await
+    }
+
+    /// Waits until everything sent before is stored or has failed.
+    ///
+    /// # Errors
+    /// The first failure since the last flush whose receipt was dropped unread; its message says
+    /// how many there were. A failure that a receipt has told is not told again.
+    ///
+    /// # Cancellation
+    /// Dropping it takes nothing back.
+    pub async fn flush(&self) -> Result<()> {
+        self.0.flush().await
+    }
+
+    /// Flushes and closes this producer and its clones. Calling it again is no error and waits for
+    /// the same end.
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush); `Timeout` when the close time-out is over with records still
+    /// unanswered (their receipts answer `Timeout` too).
+    ///
+    /// # Cancellation
+    /// Once begun, the closing goes on.
+    pub async fn close(&self) -> Result<()> {
+        self.0.close().await
+    }
+
+    /// What was counted so far.
+    pub fn stats(&self) -> ProducerStats {
+        self.0.stats()
+    }
+
+    /// The stream's name.
+    pub fn stream(&self) -> &str {
+        self.0.stream()
+    }
+}
+
+impl fmt::Debug for Producer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}

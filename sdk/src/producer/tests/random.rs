@@ -1,0 +1,88 @@
+//! Random failures at random times: nothing lost, nothing twice, every key in order.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::fake::{Fake, LIMITS};
+use crate::driver::{Limits, Pipelining};
+use crate::{ErrorKind, Record};
+
+/// One record: its key, how its attempts fail, and how long to wait before it is sent.
+type Step = (Option<u8>, Vec<ErrorKind>, u64);
+
+fn step() -> impl Strategy<Value = Step> {
+    use ErrorKind::{Denied, Throttled, Timeout, Unavailable};
+    let key = prop_oneof![1 => Just(None), 6 => (0..5u8).prop_map(Some)];
+    let failures = prop_oneof![
+        4 => Just(Vec::new()),
+        1 => vec(select(vec![Throttled, Unavailable, Timeout, Denied]), 1..4),
+    ];
+    (key, failures, prop_oneof![5 => Just(0), 1 => 1..40u64])
+}
+
+proptest! {
+    #[test]
+    fn keys_keep_their_order_and_nothing_is_lost(
+        steps in vec(step(), 1..60),
+        calls in 1..4usize,
+        batch_records in 1..8usize,
+        latency in 0..20u64,
+        room in 1..30usize,
+    ) {
+        let limits = Limits { batch_records, ..LIMITS };
+        let latency = Duration::from_millis(latency);
+        let fake = Fake::with(Pipelining::ByKey { calls }, limits, latency);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(run(&fake, steps, room));
+    }
+}
+
+async fn run(fake: &Fake, steps: Vec<Step>, room: usize) {
+    let builder = fake.builder().in_flight_records(room);
+    let producer = builder.open().await.unwrap();
+    let mut receipts = Vec::new();
+    for (number, (key, failures, wait)) in steps.iter().enumerate() {
+        tokio::time::sleep(Duration::from_millis(*wait)).await;
+        let name = number.to_string();
+        fake.fail(&name, failures.iter().copied());
+        let mut record = Record::new(name);
+        record.key = key.map(|key| vec![b'k', key].into());
+        receipts.push((number, *key, producer.send(record).await.unwrap()));
+    }
+    let mut stored: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for (number, key, receipt) in receipts {
+        match receipt.await {
+            Ok(placed) => stored
+                .entry(key)
+                .or_default()
+                .push((number, placed.position)),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Denied);
+                assert!(steps[number].1.contains(&ErrorKind::Denied));
+            }
+        }
+    }
+    producer.close().await.unwrap();
+
+    for (key, records) in &stored {
+        let in_order = records.is_sorted_by(|(_, one), (_, two)| one < two);
+        assert!(key.is_none() || in_order, "{key:?}: {records:?}");
+    }
+    let answered: usize = stored.values().map(Vec::len).sum();
+    assert_eq!(
+        fake.stored().len(),
+        answered,
+        "stored is what was answered so"
+    );
+    let stats = producer.stats();
+    assert_eq!(stats.stored + stats.failed, steps.len() as u64);
+    assert_eq!((stats.in_flight, stats.in_flight_bytes), (0, 0));
+}

@@ -1,0 +1,116 @@
+//! One attempt of a handler: begun, polled, and never able to take the runtime down with it.
+
+use std::any::Any;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use crate::Delivery;
+use crate::group::BatchFailure;
+use crate::planted::{self, Bug};
+
+/// What the runtime does with deliveries. Handlers, batch handlers and pulling consumers are each a
+/// `Work`, so that order, retry and draining know one shape only.
+pub(crate) trait Work: Send + Sync + 'static {
+    /// One attempt.
+    type Attempt: Future<Output = Result<(), Fault>> + Send + 'static;
+
+    /// Unset: one delivery at a time, keys side by side. Set: runs of at most so many deliveries of
+    /// a partition.
+    fn run_length(&self) -> Option<usize>;
+
+    /// Begins an attempt.
+    fn attempt(&self, deliveries: impl Iterator<Item = Delivery>) -> Self::Attempt;
+}
+
+/// Why an attempt did not settle its deliveries.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// The handler said no, or panicked.
+    Failed(BatchFailure),
+    /// Nobody is there any more to say yes or no.
+    Abandoned,
+}
+
+/// Room for one attempt's future, used again and again, so that a handler that is ready at once
+/// allocates nothing.
+pub(crate) struct Slot<W: Work>(Pin<Box<Option<W::Attempt>>>);
+
+impl<W: Work> Slot<W> {
+    pub(crate) fn new() -> Self {
+        Self(Box::pin(None))
+    }
+
+    /// Drops what is left of an attempt. A destructor that panics is the handler's trouble, not
+    /// ours.
+    pub(crate) fn clear(&mut self) {
+        let _ = catch_unwind(AssertUnwindSafe(|| self.0.set(None)));
+    }
+
+    /// Begins an attempt and polls it once.
+    pub(crate) fn begin(
+        &mut self,
+        work: &Arc<W>,
+        deliveries: impl Iterator<Item = Delivery>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Fault>> {
+        let began = catch_unwind(AssertUnwindSafe(|| {
+            self.0.set(Some(work.attempt(deliveries)));
+        }));
+        match began {
+            Ok(()) => self.poll(cx),
+            Err(panic) => Poll::Ready(self.panicked(panic)),
+        }
+    }
+
+    /// Polls the attempt that was begun.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            let attempt = self
+                .0
+                .as_mut()
+                .as_pin_mut()
+                .expect("an attempt was begun and has not answered");
+            let answer = attempt.poll(cx);
+            if answer.is_ready() {
+                self.0.set(None);
+            }
+            answer
+        }));
+        polled.unwrap_or_else(|panic| Poll::Ready(self.panicked(panic)))
+    }
+
+    /// Waits for the attempt that was begun.
+    pub(crate) async fn finish(&mut self) -> Result<(), Fault> {
+        poll_fn(|cx| self.poll(cx)).await
+    }
+
+    /// Begins an attempt and waits for it.
+    pub(crate) async fn attempt(
+        &mut self,
+        work: &Arc<W>,
+        deliveries: &[Delivery],
+    ) -> Result<(), Fault> {
+        let mut first = Some(deliveries.iter().cloned());
+        poll_fn(|cx| match first.take() {
+            Some(deliveries) => self.begin(work, deliveries, cx),
+            None => self.poll(cx),
+        })
+        .await
+    }
+
+    fn panicked(&mut self, panic: Box<dyn Any + Send>) -> Result<(), Fault> {
+        self.clear();
+        if planted::is(Bug::PanicSettles) {
+            return Ok(());
+        }
+        let said = panic
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("no message");
+        Err(Fault::Failed(BatchFailure::panicked(said)))
+    }
+}

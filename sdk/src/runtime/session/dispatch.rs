@@ -1,0 +1,205 @@
+//! Starting deliveries, and taking in how they ended.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::stream::StreamExt;
+
+use super::Session;
+use crate::delivery::Ownership;
+use crate::planted::{self, Bug};
+use crate::runtime::attempt::{Fault, Slot, Work};
+use crate::runtime::failure::{Begun, End};
+use crate::{Delivery, Epoch};
+
+/// Starts in a row before the session looks up: other partitions, events and tasks have their turn
+/// too.
+const BURST: usize = 1_000;
+
+/// Completions taken in a row.
+const DONE_BURST: usize = 256;
+
+/// A delivery (or run of deliveries) that was not ready at once has ended.
+pub(super) struct Done<W: Work> {
+    ownership: Arc<Ownership>,
+    numbers: Range<u64>,
+    end: End,
+    slot: Slot<W>,
+}
+
+impl<W: Work> Session<W> {
+    /// Queues an assignment to start what it can.
+    pub(super) fn queue(&mut self, index: usize) {
+        let assignment = &mut self.assignments[index];
+        if !assignment.queued {
+            assignment.queued = true;
+            self.runnable.push_back(index);
+        }
+    }
+
+    /// Starts what may start, as far as the concurrency allows.
+    pub(super) fn dispatch(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut left = BURST;
+        while left > 0 && self.may_dispatch() {
+            let Some(index) = self.runnable.pop_front() else {
+                break;
+            };
+            // It may have left since it was queued, and another one may have its place.
+            let Some(assignment) = self.assignments.get_mut(index) else {
+                continue;
+            };
+            if !std::mem::take(&mut assignment.queued) {
+                continue;
+            }
+            let started = self.start_some(index, left, cx);
+            left = left.saturating_sub(started);
+            if self.assignments[index].window.has_startable() && self.may_start_more(index) {
+                self.queue(index);
+            }
+        }
+        left < BURST
+    }
+
+    /// Whether something may start now: permits come back not only when a delivery ends, but also
+    /// when it begins to wait for its next attempt.
+    pub(super) fn may_dispatch(&self) -> bool {
+        !self.runnable.is_empty() && self.path.permits.available_permits() > 0
+    }
+
+    /// A run that is under way keeps its partition from starting another.
+    fn may_start_more(&self, index: usize) -> bool {
+        self.work.run_length().is_none() || self.assignments[index].window.running() == 0
+    }
+
+    fn start_some(&mut self, index: usize, most: usize, cx: &mut Context<'_>) -> usize {
+        let mut slot = self.slots.pop().unwrap_or_else(Slot::new);
+        let mut settled = 0;
+        let mut started = 0;
+        while started < most && self.path.permits.available_permits() > 0 {
+            let assignment = &mut self.assignments[index];
+            let numbers = match self.work.run_length() {
+                None => assignment.window.start().map(|number| number..number + 1),
+                Some(most) => assignment.window.start_run(most),
+            };
+            let Some(numbers) = numbers else { break };
+            started += 1;
+            let deliveries = numbers.clone().map(|number| assignment.delivery(number));
+            match slot.begin(&self.work, deliveries, cx) {
+                Poll::Ready(Ok(())) => {
+                    for number in numbers {
+                        self.buffered -= assignment.settle(number);
+                        settled += 1;
+                    }
+                }
+                Poll::Ready(Err(Fault::Abandoned)) => {
+                    numbers.for_each(|number| assignment.window.abandon(number))
+                }
+                Poll::Ready(Err(Fault::Failed(failure))) => {
+                    self.carry(index, numbers, slot, Begun::Failed(failure));
+                    slot = self.slots.pop().unwrap_or_else(Slot::new);
+                }
+                Poll::Pending => {
+                    let permit = self.path.permits.clone().try_acquire_owned();
+                    let permit = permit.expect("one was free, and only this task takes them");
+                    self.carry(index, numbers, slot, Begun::Pending(permit));
+                    slot = self.slots.pop().unwrap_or_else(Slot::new);
+                }
+            }
+        }
+        self.slots.push(slot);
+        self.settled(index, settled);
+        started
+    }
+
+    /// Sends deliveries down the slow path, until they are settled or their partition is lost.
+    fn carry(&mut self, index: usize, numbers: Range<u64>, mut slot: Slot<W>, begun: Begun) {
+        let assignment = &mut self.assignments[index];
+        if !(planted::is(Bug::OrderLostOnRetry) && matches!(begun, Begun::Failed(_))) {
+            numbers
+                .clone()
+                .for_each(|number| assignment.window.hold(number));
+        }
+        let deliveries: Vec<Delivery> = numbers
+            .clone()
+            .map(|number| assignment.delivery(number))
+            .collect();
+        let ownership = assignment.ownership.clone();
+        let (path, work) = (self.path.clone(), self.work.clone());
+        self.running.push(Box::pin(async move {
+            let end = tokio::select! {
+                biased;
+                () = ownership.lost.cancelled() => End::Abandoned,
+                end = path.carry(&work, &mut slot, deliveries, begun) => end,
+            };
+            slot.clear();
+            Done {
+                ownership,
+                numbers,
+                end,
+                slot,
+            }
+        }));
+        self.board.counters.in_flight.set(self.running.len() as u64);
+    }
+
+    pub(super) fn poll_done(&mut self, cx: &mut Context<'_>) -> bool {
+        for count in 0..DONE_BURST {
+            match self.running.poll_next_unpin(cx) {
+                Poll::Ready(Some(done)) => self.on_done(done),
+                Poll::Ready(None) | Poll::Pending => return count > 0,
+            }
+        }
+        true
+    }
+
+    fn on_done(&mut self, done: Done<W>) {
+        let Done {
+            ownership,
+            numbers,
+            end,
+            slot,
+        } = done;
+        self.slots.push(slot);
+        self.board.counters.in_flight.set(self.running.len() as u64);
+        let found = self.find(&ownership.partition, ownership.epoch);
+        match end {
+            End::Settled => {
+                let Some(index) = found else { return };
+                let settled = numbers.end - numbers.start;
+                for number in numbers {
+                    self.buffered -= self.assignments[index].settle(number);
+                }
+                self.settled(index, settled);
+                self.queue(index);
+            }
+            End::Abandoned | End::Stop(_) => {
+                if let Some(index) = found {
+                    numbers.for_each(|number| self.assignments[index].window.abandon(number));
+                }
+                if let End::Stop(error) = end {
+                    self.fail(error);
+                }
+            }
+        }
+    }
+
+    /// Takes in that deliveries of an assignment are settled.
+    fn settled(&mut self, index: usize, settled: u64) {
+        if settled == 0 {
+            return;
+        }
+        self.board.counters.settled.add(settled);
+        self.board.counters.buffered_bytes.set(self.buffered as u64);
+        self.progress
+            .settled(&mut self.assignments[index], index, settled);
+        self.ease(index);
+    }
+
+    /// Finds the assignment that an event or an answer is about. One of an older epoch is about
+    /// none.
+    pub(super) fn find(&self, partition: &crate::Partition, epoch: Epoch) -> Option<usize> {
+        let index = *self.index.get(partition)?;
+        (self.assignments[index].epoch() == epoch).then_some(index)
+    }
+}

@@ -1,0 +1,219 @@
+//! What the driver tells, and the back-pressure that answers it.
+
+use tokio::time::Instant;
+
+use super::Session;
+use crate::driver::{Event, Membership, Stored};
+use crate::planted::{self, Bug};
+use crate::runtime::assignment::{Assignment, Leaving, Paused};
+use crate::runtime::attempt::Work;
+use crate::telemetry::tell;
+use crate::{Epoch, Error, ErrorKind, Lag, OnTrim, Partition, Position};
+
+impl<W: Work> Session<W> {
+    pub(super) fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Assigned {
+                partition,
+                epoch,
+                resume_after,
+            } => self.on_assigned(partition, epoch, resume_after),
+            Event::Records {
+                partition,
+                epoch,
+                records,
+                lag,
+            } => self.on_records(&partition, epoch, records, lag),
+            Event::Trimmed {
+                partition,
+                epoch,
+                after,
+                earliest,
+            } => {
+                self.on_trimmed(&partition, epoch, after, earliest);
+            }
+            Event::Revoking { partitions, within } => {
+                let deadline = self.now + within;
+                for (partition, epoch) in partitions {
+                    self.on_revoking(&partition, epoch, deadline);
+                }
+            }
+            Event::Lost { partitions } => {
+                for (partition, epoch) in partitions {
+                    if let Some(index) = self.find(&partition, epoch) {
+                        self.lose(index);
+                    }
+                }
+            }
+            Event::Ended { partition, epoch } => {
+                if let Some(index) = self.find(&partition, epoch) {
+                    if self.assignments[index].leaving == Leaving::No {
+                        self.assignments[index].leaving = Leaving::Ended;
+                        self.leaving.push(index);
+                    }
+                }
+            }
+        }
+    }
+
+    fn on_assigned(&mut self, partition: Partition, epoch: Epoch, resume_after: Option<Position>) {
+        if let Some(older) = self.index.get(&partition) {
+            self.lose(*older);
+        }
+        tell!(
+            info, "millstream.consumer.assigned", group = %self.group,
+            member = self.membership.id(), %partition, %epoch,
+            resume_after = resume_after.map(tracing::field::display), "assigned"
+        );
+        self.board.counters.assigned.add(1);
+        let mut assignment = Assignment::new(partition.clone(), epoch, resume_after);
+        if self.closing.is_some() {
+            assignment.window.drain();
+        }
+        let by_user = self.board.wishes().pauses(&partition);
+        assignment.pause(
+            Paused {
+                by_user,
+                by_window: false,
+                by_buffer: self.buffer_full,
+            },
+            &*self.membership,
+        );
+        self.board.show(&partition, assignment.stats().clone());
+        let index = self.assignments.insert(assignment);
+        self.index.insert(partition, index);
+    }
+
+    fn on_records(&mut self, partition: &Partition, epoch: Epoch, records: Vec<Stored>, lag: Lag) {
+        let Some(index) = self.find(partition, epoch) else {
+            return;
+        };
+        let assignment = &mut self.assignments[index];
+        if self.closing.is_some()
+            || matches!(assignment.leaving, Leaving::Revoked(_) | Leaving::Told)
+        {
+            return;
+        }
+        self.board.counters.received.add(records.len() as u64);
+        self.buffered += assignment.receive(records, lag);
+        self.board.counters.buffered_bytes.set(self.buffered as u64);
+        if assignment.window.len() >= self.options.window_records {
+            assignment.pause(
+                Paused {
+                    by_window: true,
+                    ..assignment.paused
+                },
+                &*self.membership,
+            );
+        }
+        if self.buffered > self.options.buffer_bytes && !self.buffer_full {
+            self.fill(true);
+        }
+        self.queue(index);
+    }
+
+    fn on_trimmed(
+        &mut self,
+        partition: &Partition,
+        epoch: Epoch,
+        after: Option<Position>,
+        earliest: Position,
+    ) {
+        if self.find(partition, epoch).is_none() {
+            return;
+        }
+        let message = match after {
+            Some(after) => format!(
+                "the records after {after} are gone by retention, the oldest left is {earliest}"
+            ),
+            None => {
+                format!("the first records are gone by retention, the oldest left is {earliest}")
+            }
+        };
+        match self.options.on_trim {
+            OnTrim::Stop => {
+                let message =
+                    format!("{message}; reset the group or use OnTrim::Jump to go on from there");
+                let error = Error::new(ErrorKind::Trimmed, "read", message);
+                self.fail(
+                    error
+                        .with_partition(partition)
+                        .with_group(self.group.clone()),
+                );
+            }
+            OnTrim::Jump => {
+                self.board.counters.trimmed.add(1);
+                tell!(
+                    warn, "millstream.consumer.trimmed", group = %self.group, %partition,
+                    "{message}"
+                );
+            }
+        }
+    }
+
+    fn on_revoking(&mut self, partition: &Partition, epoch: Epoch, deadline: Instant) {
+        let Some(index) = self.find(partition, epoch) else {
+            return;
+        };
+        tell!(
+            info, "millstream.consumer.revoking", group = %self.group,
+            member = self.membership.id(), %partition, %epoch, "revoking"
+        );
+        let assignment = &mut self.assignments[index];
+        assignment.window.drain();
+        match assignment.leaving {
+            Leaving::No => self.leaving.push(index),
+            Leaving::Ended => {}
+            Leaving::Revoked(_) | Leaving::Told => return,
+        }
+        assignment.leaving = Leaving::Revoked(deadline);
+        if planted::is(Bug::DrainSkipped) {
+            assignment.leaving = Leaving::Revoked(self.now);
+        }
+        self.queue(index);
+    }
+
+    /// Lifts the pauses that are no more needed after something was settled.
+    pub(super) fn ease(&mut self, index: usize) {
+        let assignment = &mut self.assignments[index];
+        if assignment.paused.by_window && assignment.window.len() <= self.options.window_records / 2
+        {
+            assignment.pause(
+                Paused {
+                    by_window: false,
+                    ..assignment.paused
+                },
+                &*self.membership,
+            );
+        }
+        if self.buffer_full && self.buffered <= self.options.buffer_bytes / 2 {
+            self.fill(false);
+        }
+    }
+
+    /// Pauses or resumes everything, since the bytes of all partitions together have a bound.
+    fn fill(&mut self, full: bool) {
+        self.buffer_full = full;
+        for (_, assignment) in &mut self.assignments {
+            assignment.pause(
+                Paused {
+                    by_buffer: full,
+                    ..assignment.paused
+                },
+                &*self.membership,
+            );
+        }
+    }
+}
+
+impl Assignment {
+    /// Tells the driver, if anything changes for it.
+    pub(super) fn pause(&mut self, paused: Paused, membership: &dyn Membership) {
+        let before = std::mem::replace(&mut self.paused, paused);
+        match (before.any(), paused.any()) {
+            (false, true) => membership.pause(self.partition(), self.epoch()),
+            (true, false) => membership.resume(self.partition(), self.epoch()),
+            _ => {}
+        }
+    }
+}

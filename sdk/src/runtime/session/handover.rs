@@ -1,0 +1,214 @@
+//! How partitions leave: drained and released, completed, or lost.
+
+use std::task::{Context, Poll};
+
+use futures_util::stream::StreamExt;
+use tokio::time::Instant;
+
+use super::Session;
+use crate::runtime::assignment::{Assignment, Leaving};
+use crate::runtime::attempt::Work;
+use crate::telemetry::tell;
+use crate::{Epoch, ErrorKind, Partition, Result};
+
+/// The driver has answered a release or a completion.
+pub(super) struct Answer {
+    partition: Partition,
+    epoch: Epoch,
+    result: Result<()>,
+    completed: bool,
+}
+
+impl Assignment {
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match self.leaving {
+            Leaving::Revoked(deadline) => Some(deadline),
+            Leaving::No | Leaving::Ended | Leaving::Told => None,
+        }
+    }
+}
+
+impl<W: Work> Session<W> {
+    /// Takes each partition that leaves one step further, if it can go.
+    pub(super) fn advance_leaving(&mut self) -> bool {
+        let mut happened = self.give_up_drains();
+        let mut position = 0;
+        while let Some(index) = self.leaving.get(position).copied() {
+            if self.advance(index) {
+                self.leaving.swap_remove(position);
+                happened = true;
+            } else {
+                position += 1;
+            }
+        }
+        happened
+    }
+
+    /// Answers whether the driver was told.
+    fn advance(&mut self, index: usize) -> bool {
+        let assignment = &mut self.assignments[index];
+        let completed = match assignment.leaving {
+            Leaving::Ended if assignment.window.len() == 0 => true,
+            Leaving::Revoked(_) if assignment.is_drained() => false,
+            _ => return false,
+        };
+        let overdue = assignment
+            .deadline()
+            .is_some_and(|deadline| deadline <= self.now);
+        if !overdue && assignment.mark().is_some() {
+            self.progress.hurry();
+            return false;
+        }
+        assignment.leaving = Leaving::Told;
+        let (partition, epoch) = (assignment.partition().clone(), assignment.epoch());
+        let membership = self.membership.clone();
+        self.answers.push(Box::pin(async move {
+            let result = match completed {
+                true => membership.complete(&partition, epoch).await,
+                false => membership.release(&partition, epoch).await,
+            };
+            Answer {
+                partition,
+                epoch,
+                result,
+                completed,
+            }
+        }));
+        true
+    }
+
+    /// Drops the handlers of partitions that have drained for too long.
+    fn give_up_drains(&mut self) -> bool {
+        let now = self.now;
+        let mut happened = false;
+        for index in self.leaving.clone() {
+            let assignment = &self.assignments[index];
+            if assignment
+                .deadline()
+                .is_some_and(|deadline| deadline <= now)
+                && !assignment.is_drained()
+            {
+                self.give_up(index);
+                happened = true;
+            }
+        }
+        if self.closing.is_some_and(|deadline| deadline <= now) {
+            let all: Vec<usize> = self.assignments.iter().map(|(index, _)| index).collect();
+            for index in all {
+                if !self.assignments[index].is_drained() {
+                    self.give_up(index);
+                    happened = true;
+                }
+            }
+        }
+        happened
+    }
+
+    fn give_up(&mut self, index: usize) {
+        let assignment = &mut self.assignments[index];
+        if !assignment.ownership.lost.is_cancelled() {
+            tell!(
+                warn, "millstream.consumer.drain_timeout", group = %self.group,
+                partition = %assignment.partition(), in_flight = assignment.window.running(),
+                "the drain took too long; deliveries in flight are dropped and come again"
+            );
+            assignment.ownership.lost.cancel();
+        }
+        assignment.window.give_up();
+    }
+
+    pub(super) fn poll_answers(&mut self, cx: &mut Context<'_>) -> bool {
+        let Poll::Ready(Some(answer)) = self.answers.poll_next_unpin(cx) else {
+            return false;
+        };
+        let Answer {
+            partition,
+            epoch,
+            result,
+            completed,
+        } = answer;
+        let Some(index) = self.find(&partition, epoch) else {
+            return true;
+        };
+        match result {
+            Ok(()) => {
+                self.board.counters.released.add(1);
+                if completed {
+                    tell!(
+                        info, "millstream.consumer.completed", group = %self.group, %partition,
+                        %epoch, "completed: the partition is closed and settled"
+                    );
+                } else {
+                    tell!(
+                        info, "millstream.consumer.released", group = %self.group, %partition,
+                        %epoch, "released"
+                    );
+                }
+                self.remove(index);
+            }
+            Err(error) if error.is_retryable() && completed => {
+                tell!(
+                    warn, "millstream.consumer.completion_delayed", group = %self.group, %partition,
+                    %error, "completion not stored, trying again"
+                );
+                self.assignments[index].leaving = Leaving::Ended;
+                self.leaving.push(index);
+            }
+            Err(error) => {
+                if error.kind() != ErrorKind::Fenced {
+                    tell!(
+                        warn, "millstream.consumer.release_failed", group = %self.group, %partition,
+                        %error, "release failed; the partition goes on after its time-out"
+                    );
+                }
+                self.lose(index);
+            }
+        }
+        true
+    }
+
+    /// Stops everything of an assignment at once: others may have the partition already.
+    pub(super) fn lose(&mut self, index: usize) {
+        let assignment = self.remove(index);
+        self.board.counters.lost.add(1);
+        tell!(
+            warn, "millstream.consumer.lost", group = %self.group, member = self.membership.id(),
+            partition = %assignment.partition(), epoch = %assignment.epoch(),
+            in_flight = assignment.window.running(), "lost"
+        );
+    }
+
+    fn remove(&mut self, index: usize) -> Assignment {
+        let assignment = self.assignments.remove(index);
+        assignment.ownership.lost.cancel();
+        self.index.remove(assignment.partition());
+        self.leaving.retain(|leaving| *leaving != index);
+        self.buffered -= assignment.bytes();
+        self.board.counters.buffered_bytes.set(self.buffered as u64);
+        self.board.hide(assignment.partition(), assignment.stats());
+        assignment
+    }
+
+    /// Whether a member that closes has nothing left to wait for.
+    pub(super) fn is_handed_over(&self) -> bool {
+        self.progress.is_idle()
+            && self.answers.is_empty()
+            && self
+                .leaving
+                .iter()
+                .all(|index| self.assignments[*index].deadline().is_none())
+            && self.assignments.iter().all(|(_, assignment)| {
+                let to_complete =
+                    assignment.leaving == Leaving::Ended && assignment.window.len() == 0;
+                assignment.is_drained() && assignment.mark().is_none() && !to_complete
+            })
+    }
+
+    /// Drops all that is left when the member goes.
+    pub(super) fn drop_all(&mut self) {
+        let all: Vec<usize> = self.assignments.iter().map(|(index, _)| index).collect();
+        for index in all {
+            self.remove(index);
+        }
+    }
+}

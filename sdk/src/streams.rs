@@ -1,0 +1,130 @@
+use std::sync::Arc;
+
+use crate::{Partition, Position, Result, driver, naming};
+
+/// What a new stream shall be.
+///
+/// ```
+/// # use millstream::StreamSpec;
+/// let spec = StreamSpec::new("car-raw-events").partitions(8);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StreamSpec {
+    /// Its name: 1-249 of `A-Z a-z 0-9 . _ -`, but not `.` or `..`. A backend may take less (Kinesis: 128).
+    pub name: String,
+    /// How many partitions it begins with, at least 1. Default 1.
+    pub partitions: usize,
+}
+
+impl StreamSpec {
+    /// Names a stream of one partition.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            partitions: 1,
+        }
+    }
+
+    /// Sets the number of partitions.
+    #[must_use]
+    pub fn partitions(mut self, partitions: usize) -> Self {
+        self.partitions = partitions;
+        self
+    }
+}
+
+/// What a stream is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamDescription {
+    /// Its name.
+    pub name: String,
+    /// Its partitions in order, also the closed ones that still hold records.
+    pub partitions: Vec<PartitionDescription>,
+}
+
+/// What a partition is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionDescription {
+    /// Which.
+    pub partition: Partition,
+    /// Whether it still takes records.
+    pub open: bool,
+    /// The partitions that it came from by a split or a merge.
+    pub parents: Vec<Partition>,
+    /// The oldest record that is left.
+    pub earliest: Option<Position>,
+    /// The newest record.
+    pub latest: Option<Position>,
+}
+
+/// The administration of streams, from [`Client::streams`](crate::Client::streams).
+///
+/// Every call may be dropped: what was asked then happens or does not.
+#[derive(Debug, Clone)]
+pub struct Streams(pub(crate) Arc<dyn driver::Streams>);
+
+impl Streams {
+    /// Creates a stream and waits until it can be used.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if there is one of that name; `Invalid` for a name or a number that no
+    /// backend takes.
+    pub async fn create(&self, spec: StreamSpec) -> Result<()> {
+        naming::stream("create stream", &spec.name)?;
+        naming::partitions(&spec)?;
+        self.0.create(&spec).await
+    }
+
+    /// Lists the names of all streams, sorted.
+    pub async fn list(&self) -> Result<Vec<String>> {
+        self.0.list().await
+    }
+
+    /// Describes a stream.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none of that name.
+    pub async fn describe(&self, stream: &str) -> Result<StreamDescription> {
+        self.0.describe(stream).await
+    }
+
+    /// Deletes a stream with all its records. Consumers that read it end with `NotFound`.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none of that name.
+    pub async fn delete(&self, stream: &str) -> Result<()> {
+        self.0.delete(stream).await
+    }
+
+    /// Closes an open partition and opens two that share its keys (Kinesis: SplitShard). Every key
+    /// keeps its order.
+    ///
+    /// # Errors
+    /// `Unsupported` where the backend cannot (Kafka), `NotFound`, `Invalid` if it is closed
+    /// already.
+    pub async fn split(&self, partition: &Partition) -> Result<()> {
+        self.0.split(partition).await
+    }
+
+    /// Closes two open partitions and opens one with the keys of both (Kinesis: MergeShards). Every
+    /// key keeps its order.
+    ///
+    /// # Errors
+    /// `Unsupported` where the backend cannot (Kafka), `NotFound`, `Invalid` if one is closed
+    /// already or both are the same.
+    pub async fn merge(&self, one: &Partition, other: &Partition) -> Result<()> {
+        self.0.merge(one, other).await
+    }
+
+    /// Grows a stream to `partitions` in all (Kafka: CreatePartitions). Groups read the new ones
+    /// from their beginning. Keys may move to other partitions, and such a key has no order across
+    /// the move.
+    ///
+    /// # Errors
+    /// `Unsupported` where the backend cannot (Kinesis), `NotFound`, `Invalid` if there are as many
+    /// already.
+    pub async fn add_partitions(&self, stream: &str, partitions: usize) -> Result<()> {
+        self.0.add_partitions(stream, partitions).await
+    }
+}

@@ -1,0 +1,602 @@
+//! The runtime of consumers against a scripted driver: what it hands out, and what it asks of the
+//! driver, in which order.
+
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::fake::{Call, Script, partition, until};
+use millstream::driver::Event;
+use millstream::{
+    BatchFailure, ConsumerGroup, Control, Delivery, Epoch, ErrorKind, Exhausted, OnTrim, Position,
+    Result, Retry,
+};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+/// A handler that notes what it begins, and waits for a gate where the test has set one.
+#[derive(Clone, Default)]
+struct Desk(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    begun: Mutex<Vec<(u64, u32)>>,
+    dropped: Mutex<Vec<u64>>,
+    gates: Mutex<BTreeMap<u64, Arc<Notify>>>,
+    failures: Mutex<BTreeMap<u64, u32>>,
+}
+
+impl Desk {
+    /// Makes the handler of `position` wait until the gate is opened.
+    fn gate(&self, position: u64) -> Arc<Notify> {
+        self.0
+            .gates
+            .lock()
+            .unwrap()
+            .entry(position)
+            .or_default()
+            .clone()
+    }
+
+    fn fail(&self, position: u64, times: u32) {
+        self.0.failures.lock().unwrap().insert(position, times);
+    }
+
+    fn begun(&self) -> Vec<u64> {
+        self.0
+            .begun
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|(position, _)| *position)
+            .collect()
+    }
+
+    fn attempts(&self) -> Vec<(u64, u32)> {
+        self.0.begun.lock().unwrap().clone()
+    }
+
+    fn dropped(&self) -> Vec<u64> {
+        self.0.dropped.lock().unwrap().clone()
+    }
+
+    async fn until_begun(&self, positions: &[u64]) {
+        until(|| self.begun() == positions).await;
+        // One more look, after everything that could have begun too many has had its turn.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert_eq!(self.begun(), positions);
+    }
+
+    fn run(&self, group: ConsumerGroup) -> (Control, JoinHandle<Result<()>>) {
+        let desk = self.clone();
+        let run = group.run(move |delivery| desk.clone().handle(delivery), pending());
+        (run.control(), tokio::spawn(run))
+    }
+
+    async fn handle(self, delivery: Delivery) -> Result<(), String> {
+        let position = delivery.position().offset().unwrap();
+        self.0
+            .begun
+            .lock()
+            .unwrap()
+            .push((position, delivery.attempt()));
+        let gate = self.0.gates.lock().unwrap().get(&position).cloned();
+        if let Some(gate) = gate {
+            let dropped = Dropped(&self, position);
+            gate.notified().await;
+            std::mem::forget(dropped);
+        }
+        match self.0.failures.lock().unwrap().get_mut(&position) {
+            Some(times) if *times > 0 => {
+                *times -= 1;
+                Err(format!("no {position}"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+struct Dropped<'a>(&'a Desk, u64);
+
+impl Drop for Dropped<'_> {
+    fn drop(&mut self) {
+        self.0.0.dropped.lock().unwrap().push(self.1);
+    }
+}
+
+fn group(script: &Script) -> ConsumerGroup {
+    script.client.group("g").stream("s")
+}
+
+fn checkpoint(id: &str, position: u64) -> Call {
+    Call::Checkpoint(id.to_owned(), position)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pending_key_waits_and_others_go_on() {
+    let (script, desk) = (Script::new(), Desk::default());
+    let gate = desk.gate(0);
+    desk.run(group(&script));
+    script.assign("0", 1);
+    script.records("0", 1, 0, "aab-a");
+    desk.until_begun(&[0, 2, 3]).await;
+    gate.notify_one();
+    desk.until_begun(&[0, 2, 3, 1, 4]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn concurrency_bounds_the_handlers_at_once() {
+    let (script, desk) = (Script::new(), Desk::default());
+    let gates: Vec<_> = (0..4).map(|position| desk.gate(position)).collect();
+    desk.run(group(&script).concurrency(2));
+    script.assign("0", 1);
+    script.assign("1", 1);
+    script.records("0", 1, 0, "ab");
+    script.records("1", 1, 2, "cd");
+    desk.until_begun(&[0, 1]).await;
+    gates[1].notify_one();
+    desk.until_begun(&[0, 1, 2]).await;
+    gates[0].notify_one();
+    desk.until_begun(&[0, 1, 2, 3]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_checkpoint_stops_before_the_first_unsettled() {
+    let (script, desk) = (Script::new(), Desk::default());
+    let gate = desk.gate(2);
+    desk.run(group(&script));
+    script.assign("0", 1);
+    script.records("0", 1, 0, "abcde");
+    script.until_called(checkpoint("0", 1)).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(script.calls(), [checkpoint("0", 1)]);
+    gate.notify_one();
+    script.until_called(checkpoint("0", 4)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_record_comes_again_before_the_next_of_its_key() {
+    let (script, desk) = (Script::new(), Desk::default());
+    desk.fail(0, 2);
+    desk.run(group(&script).on_failure(Retry::fixed(Duration::from_secs(1)).attempts(3)));
+    script.assign("0", 1);
+    script.records("0", 1, 0, "aba");
+    until(|| desk.attempts().len() == 5).await;
+    assert_eq!(desk.attempts(), [(0, 1), (1, 1), (0, 2), (0, 3), (2, 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_waits_for_its_retry_takes_no_room() {
+    let (script, desk) = (Script::new(), Desk::default());
+    (0..4).for_each(|position| desk.fail(position, 1));
+    desk.run(
+        group(&script)
+            .concurrency(1)
+            .on_failure(Retry::fixed(Duration::from_secs(60))),
+    );
+    script.assign("0", 1);
+    script.records("0", 1, 0, "abcde");
+    desk.until_begun(&[0, 1, 2, 3, 4]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_is_a_failure() {
+    let script = Script::new();
+    let tries = Arc::new(Mutex::new(0));
+    let counted = tries.clone();
+    let handler = move |_: Delivery| {
+        let tries = counted.clone();
+        async move {
+            *tries.lock().unwrap() += 1;
+            assert!(*tries.lock().unwrap() > 1, "the first try panics");
+            Ok::<(), String>(())
+        }
+    };
+    let run = group(&script).run(handler, pending());
+    let control = run.control();
+    tokio::spawn(run);
+    script.assign("0", 1);
+    script.records("0", 1, 0, "a");
+    script.until_called(checkpoint("0", 0)).await;
+    assert_eq!(*tries.lock().unwrap(), 2);
+    assert_eq!((control.stats().failures, control.stats().panicked), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn stop_is_the_default_and_returns_the_reason() {
+    let (script, desk) = (Script::new(), Desk::default());
+    desk.fail(1, 9);
+    let (_, run) = desk.run(group(&script).on_failure(Retry::none()));
+    script.assign("0", 1);
+    script.records("0", 1, 0, "abc");
+    let error = run.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Handler);
+    assert_eq!(error.partition(), Some(&partition("0")));
+    assert!(error.to_string().contains("no 1"), "{error}");
+    assert_eq!(script.calls(), [checkpoint("0", 0), Call::Leave]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn skip_settles_and_counts() {
+    let (script, desk) = (Script::new(), Desk::default());
+    desk.fail(1, 9);
+    let (control, _) = desk.run(group(&script).on_failure(Retry::none().then(Exhausted::Skip)));
+    script.assign("0", 1);
+    script.records("0", 1, 0, "abc");
+    script.until_called(checkpoint("0", 2)).await;
+    assert_eq!((control.stats().skipped, control.stats().settled), (1, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revoked_partition_drains_checkpoints_and_is_released() {
+    let (script, desk) = (Script::new(), Desk::default());
+    let gates = [desk.gate(0), desk.gate(1)];
+    desk.run(group(&script).concurrency(2));
+    script.assign("0", 1);
+    script.records("0", 1, 0, "abcd");
+    desk.until_begun(&[0, 1]).await;
+    script.revoke("0", 1, Duration::from_secs(10));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    gates[1].notify_one();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(script.calls(), []);
+    gates[0].notify_one();
+    script.until_called(Call::Release("0".into())).await;
+    assert_eq!(
+        script.calls(),
+        [checkpoint("0", 1), Call::Release("0".into())]
+    );
+    desk.until_begun(&[0, 1]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_that_takes_too_long_drops_its_handlers() {
+    let (script, desk) = (Script::new(), Desk::default());
+    desk.gate(1);
+    desk.run(group(&script));
+    script.assign("0", 1);
+    script.records("0", 1, 0, "ab");
+    desk.until_begun(&[0, 1]).await;
+    script.revoke("0", 1, Duration::from_secs(3));
+    script.until_called(Call::Release("0".into())).await;
+    assert_eq!(
+        script.calls(),
+        [checkpoint("0", 0), Call::Release("0".into())]
+    );
+    assert_eq!(desk.dropped(), [1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_partition_stops_at_once_and_stores_nothing() {
+    let (script, desk) = (Script::new(), Desk::default());
+    desk.gate(1);
+    let (control, _) = desk.run(group(&script));
+    script.assign("0", 1);
+    script.records("0", 1, 0, "ab");
+    desk.until_begun(&[0, 1]).await;
+    script.lose("0", 1);
+    until(|| desk.dropped() == [1]).await;
+    script.records("0", 1, 2, "cd");
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(script.calls(), []);
+    assert_eq!(desk.begun(), [0, 1]);
+    assert_eq!(
+        (control.stats().lost, control.stats().buffered_bytes),
+        (1, 0)
+    );
+    script.assign("0", 2);
+    script.records("0", 2, 0, "ab");
+    until(|| desk.begun() == [0, 1, 0, 1]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fenced_checkpoint_is_a_loss() {
+    let (script, desk) = (Script::new(), Desk::default());
+    desk.gate(1);
+    let (control, _) = desk.run(group(&script));
+    script.refuse_marks(&[ErrorKind::Fenced]);
+    script.assign("0", 1);
+    script.records("0", 1, 0, "ab");
+    until(|| desk.dropped() == [1]).await;
+    assert_eq!(control.stats().lost, 1);
+    assert_eq!(control.partitions().len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_that_was_not_stored_is_tried_again_before_the_leave() {
+    let (script, desk) = (Script::new(), Desk::default());
+    let (control, run) = desk.run(group(&script).checkpoint_interval(Duration::from_secs(600)));
+    script.refuse_marks(&[ErrorKind::Unavailable; 3]);
+    script.assign("0", 1);
+    script.records("0", 1, 0, "ab");
+    desk.until_begun(&[0, 1]).await;
+    control.shutdown();
+    run.await.unwrap().unwrap();
+    assert_eq!(script.calls(), [checkpoint("0", 1), Call::Leave]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ended_partition_is_completed_when_all_is_settled() {
+    let (script, desk) = (Script::new(), Desk::default());
+    let gate = desk.gate(0);
+    desk.run(group(&script));
+    script.assign("0", 1);
+    script.records("0", 1, 0, "ab");
+    script.tell(Event::Ended {
+        partition: partition("0"),
+        epoch: Epoch(1),
+    });
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(script.calls(), []);
+    gate.notify_one();
+    script.until_called(Call::Complete("0".into())).await;
+    assert_eq!(
+        script.calls(),
+        [checkpoint("0", 1), Call::Complete("0".into())]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_window_pauses_its_partition_only() {
+    let (script, desk) = (Script::new(), Desk::default());
+    let gate = desk.gate(0);
+    desk.run(group(&script).window(4));
+    script.assign("0", 1);
+    script.assign("1", 1);
+    script.records("0", 1, 0, "abcd");
+    script.until_called(Call::Pause("0".into())).await;
+    gate.notify_one();
+    script.until_called(Call::Resume("0".into())).await;
+    assert!(!script.calls().contains(&Call::Pause("1".into())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn full_buffers_pause_everything() {
+    let (script, desk) = (Script::new(), Desk::default());
+    let gate = desk.gate(0);
+    let (control, _) = desk.run(group(&script).buffer_bytes(3));
+    script.assign("0", 1);
+    script.assign("1", 1);
+    script.records("0", 1, 0, "abcd");
+    script.until_called(Call::Pause("1".into())).await;
+    script.assign("2", 1);
+    script.until_called(Call::Pause("2".into())).await;
+    gate.notify_one();
+    script.until_called(Call::Resume("2".into())).await;
+    until(|| control.stats().buffered_bytes == 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_user_may_pause_and_resume() {
+    let (script, desk) = (Script::new(), Desk::default());
+    let (control, _) = desk.run(group(&script));
+    script.assign("0", 1);
+    until(|| control.partitions().len() == 1).await;
+    control.pause(Some(&partition("0")));
+    script.until_called(Call::Pause("0".into())).await;
+    control.resume(None);
+    script.until_called(Call::Resume("0".into())).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_that_comes_twice_is_one() {
+    let (script, desk) = (Script::new(), Desk::default());
+    let gate = desk.gate(0);
+    let (control, run) = desk.run(group(&script));
+    script.assign("0", 1);
+    script.records("0", 1, 0, "a");
+    desk.until_begun(&[0]).await;
+    control.shutdown();
+    control.shutdown();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    control.shutdown();
+    gate.notify_one();
+    run.await.unwrap().unwrap();
+    assert_eq!(script.calls(), [checkpoint("0", 0), Call::Leave]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_with_a_stuck_handler_ends_after_the_drain_timeout() {
+    let (script, desk) = (Script::new(), Desk::default());
+    desk.gate(1);
+    let (control, run) = desk.run(group(&script).drain_timeout(Duration::from_secs(3)));
+    script.assign("0", 1);
+    script.records("0", 1, 0, "ab");
+    desk.until_begun(&[0, 1]).await;
+    let asked = tokio::time::Instant::now();
+    control.shutdown();
+    run.await.unwrap().unwrap();
+    assert!(
+        asked.elapsed() < Duration::from_millis(3_100),
+        "{:?}",
+        asked.elapsed()
+    );
+    assert_eq!(script.calls(), [checkpoint("0", 0), Call::Leave]);
+    assert_eq!(desk.dropped(), [1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broken_membership_ends_the_run_with_its_error() {
+    let (script, desk) = (Script::new(), Desk::default());
+    let (_, run) = desk.run(group(&script));
+    script.break_with(ErrorKind::NotFound);
+    let error = run.await.unwrap().unwrap_err();
+    assert_eq!(
+        (error.kind(), error.group()),
+        (ErrorKind::NotFound, Some("g"))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gap_by_retention_stops_or_is_jumped() {
+    let gap = || Event::Trimmed {
+        partition: partition("0"),
+        epoch: Epoch(1),
+        after: None,
+        earliest: Position::from(7),
+    };
+    let (script, desk) = (Script::new(), Desk::default());
+    let (_, run) = desk.run(group(&script));
+    script.assign("0", 1);
+    script.tell(gap());
+    assert_eq!(run.await.unwrap().unwrap_err().kind(), ErrorKind::Trimmed);
+
+    let (script, desk) = (Script::new(), Desk::default());
+    let (control, _) = desk.run(group(&script).on_trim(OnTrim::Jump));
+    script.assign("0", 1);
+    script.tell(gap());
+    script.records("0", 1, 7, "a");
+    desk.until_begun(&[7]).await;
+    assert_eq!(control.stats().trimmed, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_fails_at_an_index_goes_on_from_there() {
+    let script = Script::new();
+    let batches = Arc::new(Mutex::new(Vec::new()));
+    let seen = batches.clone();
+    let handler = move |batch: Vec<Delivery>| {
+        let positions: Vec<_> = batch
+            .iter()
+            .map(|delivery| delivery.position().offset().unwrap())
+            .collect();
+        let attempt = batch[0].attempt();
+        seen.lock().unwrap().push(positions.clone());
+        async move {
+            match (
+                positions.iter().position(|position| *position == 1),
+                attempt,
+            ) {
+                (Some(index), 1) => Err(BatchFailure::at(index, "not this one")),
+                _ => Ok(()),
+            }
+        }
+    };
+    tokio::spawn(group(&script).run_batches(3, handler, pending()));
+    script.assign("0", 1);
+    script.records("0", 1, 0, "aaaaa");
+    script.until_called(checkpoint("0", 4)).await;
+    assert_eq!(
+        *batches.lock().unwrap(),
+        [vec![0, 1, 2], vec![1, 2], vec![3, 4]]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn pulled_deliveries_are_settled_in_any_order() {
+    let script = Script::new();
+    let mut consumer = group(&script).join().await.unwrap();
+    script.assign("0", 1);
+    script.records("0", 1, 0, "aba");
+    let first = consumer.next().await.unwrap().unwrap();
+    let second = consumer.next().await.unwrap().unwrap();
+    assert_eq!(
+        (first.position(), second.position()),
+        (Position::from(0), Position::from(1))
+    );
+    second.ack();
+    assert!(
+        tokio::time::timeout(Duration::from_secs(5), consumer.next())
+            .await
+            .is_err()
+    );
+    assert_eq!(script.calls(), []);
+    first.ack();
+    consumer.next().await.unwrap().unwrap().ack();
+    consumer.close().await.unwrap();
+    assert_eq!(
+        script.calls().last_chunk(),
+        Some(&[checkpoint("0", 2), Call::Leave])
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pulled_delivery_that_is_dropped_comes_again() {
+    let script = Script::new();
+    let mut consumer = group(&script).join().await.unwrap();
+    script.assign("0", 1);
+    script.records("0", 1, 0, "a");
+    drop(consumer.next().await.unwrap().unwrap());
+    let again = consumer.next().await.unwrap().unwrap();
+    assert_eq!((again.position(), again.attempt()), (Position::from(0), 2));
+    again.nack("and once more");
+    let again = consumer.next().await.unwrap().unwrap();
+    assert_eq!(again.attempt(), 3);
+    again.ack();
+    consumer.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn deliveries_that_were_never_pulled_do_not_hold_up_a_close() {
+    let script = Script::new();
+    let mut consumer = group(&script).join().await.unwrap();
+    script.assign("0", 1);
+    script.records("0", 1, 0, "abcd");
+    consumer.next().await.unwrap().unwrap().ack();
+    let asked = tokio::time::Instant::now();
+    consumer.close().await.unwrap();
+    assert!(asked.elapsed() < Duration::from_secs(1));
+    assert_eq!(script.calls(), [checkpoint("0", 0), Call::Leave]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shut_down_consumer_may_be_pulled_until_none() {
+    let script = Script::new();
+    let mut consumer = group(&script).concurrency(2).join().await.unwrap();
+    script.assign("0", 1);
+    script.records("0", 1, 0, "abcd");
+    consumer.next().await.unwrap().unwrap().ack();
+    consumer.control().shutdown();
+    while let Some(delivery) = consumer.next().await.unwrap() {
+        delivery.ack();
+    }
+    assert_eq!(script.calls().last(), Some(&Call::Leave));
+}
+
+#[tokio::test]
+async fn bad_options_are_refused_at_the_start() {
+    let script = Script::new();
+    let long = "x".repeat(256);
+    let day = Duration::from_secs(24 * 60 * 60);
+    let cases = [
+        (script.client.group("").stream("s"), "group name"),
+        (script.client.group(long).stream("s"), "group name"),
+        (script.client.group("g"), "no stream"),
+        (group(&script).stream("s"), "named twice"),
+        (script.client.group("g").stream("a/b"), "stream name"),
+        (group(&script).concurrency(0), "concurrency is 0"),
+        (group(&script).window(0), "window is 0"),
+        (group(&script).fetch_records(0), "fetch_records is 0"),
+        (group(&script).buffer_bytes(0), "buffer_bytes is 0"),
+        (
+            group(&script).checkpoint_records(0),
+            "checkpoint_records is 0",
+        ),
+        (
+            group(&script).checkpoint_interval(Duration::ZERO),
+            "checkpoint_interval",
+        ),
+        (
+            group(&script).checkpoint_interval(2 * day),
+            "checkpoint_interval",
+        ),
+        (group(&script).drain_timeout(2 * day), "drain_timeout"),
+        (
+            group(&script).on_failure(Retry::exponential().attempts(0)),
+            "attempts is 0",
+        ),
+        (
+            group(&script).on_failure(Retry::exponential().delays(day, Duration::ZERO)),
+            "retry delays",
+        ),
+    ];
+    for (group, what) in cases {
+        let error = group.join().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+        assert!(
+            error.to_string().contains(what),
+            "{error} does not say {what}"
+        );
+    }
+}

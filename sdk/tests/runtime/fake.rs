@@ -1,0 +1,233 @@
+//! A driver whose events the test writes, and whose calls the test reads.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use millstream::driver::{self, Event, Join, Mark, Stored};
+use millstream::{
+    Client, Epoch, Error, ErrorKind, Guarantees, Headers, Lag, Partition, Position, Result,
+};
+use tokio::sync::{Mutex as AsyncMutex, mpsc};
+
+/// The test's side of the one membership that the fake backend gives out.
+pub(crate) struct Script {
+    pub(crate) client: Client,
+    events: mpsc::UnboundedSender<Result<Event>>,
+    fake: Arc<Fake>,
+}
+
+/// What the runtime asked of the driver, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Call {
+    Checkpoint(String, u64),
+    Release(String),
+    Complete(String),
+    Pause(String),
+    Resume(String),
+    Leave,
+}
+
+#[derive(Debug)]
+struct Fake {
+    events: AsyncMutex<mpsc::UnboundedReceiver<Result<Event>>>,
+    calls: Mutex<Vec<Call>>,
+    /// Answers to the next marks; `Ok` when there is none left.
+    refusals: Mutex<Vec<ErrorKind>>,
+}
+
+impl Script {
+    pub(crate) fn new() -> Self {
+        let (events, receiver) = mpsc::unbounded_channel();
+        let fake = Arc::new(Fake {
+            events: AsyncMutex::new(receiver),
+            calls: Mutex::default(),
+            refusals: Mutex::default(),
+        });
+        Self {
+            client: Client::new(Backend(fake.clone())),
+            events,
+            fake,
+        }
+    }
+
+    pub(crate) fn tell(&self, event: Event) {
+        self.events
+            .send(Ok(event))
+            .expect("the membership lives as long as the script");
+    }
+
+    pub(crate) fn break_with(&self, kind: ErrorKind) {
+        self.events
+            .send(Err(Error::new(kind, "read", "as scripted")))
+            .expect("as above");
+    }
+
+    pub(crate) fn assign(&self, id: &str, epoch: u64) {
+        self.tell(Event::Assigned {
+            partition: partition(id),
+            epoch: Epoch(epoch),
+            resume_after: None,
+        });
+    }
+
+    /// Records at positions from `first`, one per key; `-` stands for no key.
+    pub(crate) fn records(&self, id: &str, epoch: u64, first: u64, keys: &str) {
+        let records = (first..).zip(keys.chars()).map(|(position, key)| Stored {
+            position: Position::from(position),
+            timestamp: SystemTime::UNIX_EPOCH,
+            key: (key != '-').then(|| Bytes::from(key.to_string())),
+            payload: Bytes::from(position.to_string()),
+            headers: Headers::new(),
+        });
+        self.tell(Event::Records {
+            partition: partition(id),
+            epoch: Epoch(epoch),
+            records: records.collect(),
+            lag: Lag::default(),
+        });
+    }
+
+    pub(crate) fn revoke(&self, id: &str, epoch: u64, within: Duration) {
+        let partitions = vec![(partition(id), Epoch(epoch))];
+        self.tell(Event::Revoking { partitions, within });
+    }
+
+    pub(crate) fn lose(&self, id: &str, epoch: u64) {
+        self.tell(Event::Lost {
+            partitions: vec![(partition(id), Epoch(epoch))],
+        });
+    }
+
+    pub(crate) fn refuse_marks(&self, kinds: &[ErrorKind]) {
+        self.fake
+            .refusals
+            .lock()
+            .unwrap()
+            .extend(kinds.iter().rev());
+    }
+
+    pub(crate) fn calls(&self) -> Vec<Call> {
+        self.fake.calls.lock().unwrap().clone()
+    }
+
+    pub(crate) async fn until_called(&self, call: Call) {
+        until(|| self.calls().contains(&call)).await;
+    }
+}
+
+/// Waits for a condition; fails after ten minutes of the paused clock.
+pub(crate) async fn until(condition: impl Fn() -> bool) {
+    let wait = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(600), wait)
+        .await
+        .expect("the condition never came true");
+}
+
+pub(crate) fn partition(id: &str) -> Partition {
+    Partition::new("s", id)
+}
+
+#[derive(Debug)]
+struct Backend(Arc<Fake>);
+
+#[async_trait]
+impl driver::Backend for Backend {
+    fn name(&self) -> &'static str {
+        "fake"
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        Guarantees::default()
+    }
+
+    async fn open_producer(&self, _stream: &str) -> Result<Arc<dyn driver::Producer>> {
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            "open producer",
+            "the fake has none",
+        ))
+    }
+
+    fn consumer_group(&self, _group: &str) -> Arc<dyn driver::ConsumerGroup> {
+        Arc::new(Group(self.0.clone()))
+    }
+
+    fn checkpoints(&self, _group: &str) -> Arc<dyn driver::Checkpoints> {
+        unimplemented!("no test reads checkpoints from the fake")
+    }
+
+    fn streams(&self) -> Arc<dyn driver::Streams> {
+        unimplemented!("no test administers streams of the fake")
+    }
+}
+
+#[derive(Debug)]
+struct Group(Arc<Fake>);
+
+#[async_trait]
+impl driver::ConsumerGroup for Group {
+    async fn join(&self, _join: Join) -> Result<Arc<dyn driver::Membership>> {
+        Ok(self.0.clone())
+    }
+}
+
+impl Fake {
+    fn called(&self, call: Call) {
+        self.calls.lock().unwrap().push(call);
+    }
+}
+
+#[async_trait]
+impl driver::Membership for Fake {
+    fn id(&self) -> &str {
+        "member"
+    }
+
+    async fn next(&self) -> Result<Event> {
+        match self.events.lock().await.recv().await {
+            Some(event) => event,
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn checkpoint(&self, marks: &[Mark]) -> Vec<Result<()>> {
+        let answer = |mark: &Mark| match self.refusals.lock().unwrap().pop() {
+            Some(kind) => Err(Error::new(kind, "checkpoint", "as scripted")),
+            None => {
+                let offset = mark.position.offset().unwrap();
+                self.called(Call::Checkpoint(mark.partition.id().to_owned(), offset));
+                Ok(())
+            }
+        };
+        marks.iter().map(answer).collect()
+    }
+
+    async fn release(&self, partition: &Partition, _epoch: Epoch) -> Result<()> {
+        self.called(Call::Release(partition.id().to_owned()));
+        Ok(())
+    }
+
+    async fn complete(&self, partition: &Partition, _epoch: Epoch) -> Result<()> {
+        self.called(Call::Complete(partition.id().to_owned()));
+        Ok(())
+    }
+
+    fn pause(&self, partition: &Partition, _epoch: Epoch) {
+        self.called(Call::Pause(partition.id().to_owned()));
+    }
+
+    fn resume(&self, partition: &Partition, _epoch: Epoch) {
+        self.called(Call::Resume(partition.id().to_owned()));
+    }
+
+    async fn leave(&self) -> Result<()> {
+        self.called(Call::Leave);
+        Ok(())
+    }
+}

@@ -1,0 +1,7 @@
+//! The runtime against a driver that the tests write.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod consumer;
+mod fake;
+mod telemetry;

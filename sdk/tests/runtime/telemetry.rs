@@ -1,0 +1,115 @@
+//! The names of the events are public: a dashboard must not lose them in an update.
+
+use std::future::pending;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::fake::{Call, Script};
+use millstream::driver::Event;
+use millstream::{Delivery, ErrorKind, Exhausted, Retry};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Metadata, Subscriber};
+
+/// Notes the names of all events of target `millstream`.
+#[derive(Clone, Default)]
+struct Names(Arc<Mutex<Vec<&'static str>>>);
+
+impl Subscriber for Names {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == "millstream"
+    }
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        self.0.lock().unwrap().push(event.metadata().name());
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_step_of_a_member_has_its_name() {
+    let names = Names::default();
+    let _guard = tracing::subscriber::set_default(names.clone());
+    let script = Script::new();
+    let handler = |delivery: Delivery| async move {
+        match delivery.key().map(|key| &key[..]) {
+            Some(b"x") => Err("no"),
+            _ => Ok(()),
+        }
+    };
+    let retry = Retry::fixed(Duration::from_secs(1))
+        .attempts(2)
+        .then(Exhausted::Skip);
+    let run = script
+        .client
+        .group("g")
+        .stream("s")
+        .on_failure(retry)
+        .run(handler, pending());
+    let control = run.control();
+    let run = tokio::spawn(run);
+    script.assign("0", 1);
+    script.records("0", 1, 0, "ax");
+    script.until_called(Call::Checkpoint("0".into(), 1)).await;
+    script.revoke("0", 1, Duration::from_secs(1));
+    script.until_called(Call::Release("0".into())).await;
+    script.refuse_marks(&[ErrorKind::Unavailable, ErrorKind::Fenced]);
+    script.assign("1", 1);
+    script.records("1", 1, 0, "a");
+    crate::fake::until(|| control.stats().lost == 1).await;
+    script.assign("2", 1);
+    script.tell(Event::Ended {
+        partition: crate::fake::partition("2"),
+        epoch: millstream::Epoch(1),
+    });
+    script.until_called(Call::Complete("2".into())).await;
+    control.shutdown();
+    run.await.unwrap().unwrap();
+    assert_eq!(
+        *names.0.lock().unwrap(),
+        [
+            "millstream.consumer.joined",
+            "millstream.consumer.assigned",
+            "millstream.consumer.retried",
+            "millstream.consumer.skipped",
+            "millstream.consumer.checkpointed",
+            "millstream.consumer.revoking",
+            "millstream.consumer.released",
+            "millstream.consumer.assigned",
+            "millstream.consumer.checkpoint_delayed",
+            "millstream.consumer.fenced",
+            "millstream.consumer.lost",
+            "millstream.consumer.assigned",
+            "millstream.consumer.completed",
+            "millstream.consumer.closed",
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_is_dropped_says_so() {
+    let names = Names::default();
+    let _guard = tracing::subscriber::set_default(names.clone());
+    let script = Script::new();
+    let consumer = script.client.group("g").stream("s").join().await.unwrap();
+    drop(consumer);
+    crate::fake::until(|| {
+        names
+            .0
+            .lock()
+            .unwrap()
+            .contains(&"millstream.consumer.dropped")
+    })
+    .await;
+    assert!(
+        !script.calls().contains(&Call::Leave),
+        "a drop is a crash, not a leave"
+    );
+}
