@@ -1,0 +1,350 @@
+//! A plan of faults, for a test or a simulation that shall be the same each time.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use millstream::{ErrorKind, Partition, Result};
+
+use crate::refusal::Refusal;
+
+/// Which member a fault hits.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Target {
+    /// Every member of that name ([`ConsumerGroup::member`](millstream::ConsumerGroup::member)) that is there.
+    Named(String),
+    /// The member that joined as the n-th of the broker, from 1, whatever its group.
+    Nth(u64),
+}
+
+impl Target {
+    /// Names members.
+    pub fn named(name: impl Into<String>) -> Self {
+        Self::Named(name.into())
+    }
+
+    /// Counts members in the order of joining, from 1.
+    pub const fn nth(n: u64) -> Self {
+        Self::Nth(n)
+    }
+}
+
+/// A plan of faults, run by [`Faults::run`](crate::Faults::run).
+///
+/// Sends and checkpoints are counted from 1, over all streams, groups and producers, from the moment when the script is run: each record that a
+/// producer hands to the broker is a send, also when it is sent again, and each partition in a checkpoint is one.
+/// Times count from that moment too. A member that is not there when its time comes is passed over.
+///
+/// ```
+/// use std::time::Duration;
+/// use millstream::ErrorKind;
+/// use millstream_memory::{FaultScript, Target};
+///
+/// let script = FaultScript::new()
+///     .fail_sends(3..=5, ErrorKind::Unavailable)
+///     .pause(Duration::from_secs(2), Target::named("slow"), Duration::from_secs(30))
+///     .crash(Duration::from_secs(4), Target::nth(1));
+/// script.validate()?;
+/// # Ok::<(), millstream::Error>(())
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[must_use = "a script does nothing until it is run"]
+pub struct FaultScript {
+    pub(crate) sends: Vec<(RangeInclusive<u64>, SendPlan)>,
+    pub(crate) checkpoints: Vec<(RangeInclusive<u64>, CheckpointPlan)>,
+    pub(crate) windows: Vec<(Duration, Duration, ErrorKind)>,
+    pub(crate) members: Vec<(Duration, MemberPlan)>,
+    pub(crate) one_in: Option<(u64, ErrorKind)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SendPlan {
+    Fail(ErrorKind),
+    Delay(Duration),
+    Unanswered,
+}
+
+/// A checkpoint that is answered `Unavailable`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CheckpointPlan {
+    /// Whether it was stored all the same.
+    pub(crate) stored: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum MemberPlan {
+    Crash(Target),
+    Pause(Target, Duration),
+    Steal { group: String, partition: Partition },
+}
+
+impl FaultScript {
+    /// Makes an empty script.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Refuses these sends with `kind`; they are not stored.
+    pub fn fail_sends(mut self, sends: RangeInclusive<u64>, kind: ErrorKind) -> Self {
+        self.sends.push((sends, SendPlan::Fail(kind)));
+        self
+    }
+
+    /// Refuses about one in `n` of all sends with `kind`, drawn from the seed of the settings.
+    pub fn fail_one_in(mut self, n: u64, kind: ErrorKind) -> Self {
+        self.one_in = Some((n, kind));
+        self
+    }
+
+    /// Holds these sends back for `delay`, and with each all that were handed over with it, before they are stored.
+    pub fn delay_sends(mut self, sends: RangeInclusive<u64>, delay: Duration) -> Self {
+        self.sends.push((sends, SendPlan::Delay(delay)));
+        self
+    }
+
+    /// Stores these sends but answers `Timeout`, as a broker does whose answer is lost. Sent again, they are stored twice.
+    pub fn time_out_sends(mut self, sends: RangeInclusive<u64>) -> Self {
+        self.sends.push((sends, SendPlan::Unanswered));
+        self
+    }
+
+    /// Refuses every send with `kind` from `at` on for `duration`.
+    pub fn fail_for(mut self, at: Duration, duration: Duration, kind: ErrorKind) -> Self {
+        self.windows.push((at, duration, kind));
+        self
+    }
+
+    /// Answers every send `Throttled` from `at` on for `duration`.
+    pub fn throttle(self, at: Duration, duration: Duration) -> Self {
+        self.fail_for(at, duration, ErrorKind::Throttled)
+    }
+
+    /// Answers these checkpoints `Unavailable` without storing them.
+    pub fn lose_checkpoints(mut self, checkpoints: RangeInclusive<u64>) -> Self {
+        self.checkpoints
+            .push((checkpoints, CheckpointPlan { stored: false }));
+        self
+    }
+
+    /// Stores these checkpoints but answers `Unavailable`, as a broker does whose answer is lost.
+    pub fn lose_checkpoint_answers(mut self, checkpoints: RangeInclusive<u64>) -> Self {
+        self.checkpoints
+            .push((checkpoints, CheckpointPlan { stored: true }));
+        self
+    }
+
+    /// Crashes a member at `at`: every call of it answers `Unavailable` from then on, and others take over after the session
+    /// time-out.
+    pub fn crash(mut self, at: Duration, member: Target) -> Self {
+        self.members.push((at, MemberPlan::Crash(member)));
+        self
+    }
+
+    /// Pauses a member at `at` for `pause`: its calls hang and it gives no sign of life. One that is paused for longer than the session
+    /// time-out loses its partitions, learns of it when it wakes, and is a member again.
+    pub fn pause(mut self, at: Duration, member: Target, pause: Duration) -> Self {
+        self.members.push((at, MemberPlan::Pause(member, pause)));
+        self
+    }
+
+    /// Takes a partition from its owner at `at` without a drain, for another member if there is one. The owner is told `Lost`, and what it
+    /// still says in the old epoch is refused.
+    pub fn steal(mut self, at: Duration, group: impl Into<String>, partition: &Partition) -> Self {
+        let plan = MemberPlan::Steal {
+            group: group.into(),
+            partition: partition.clone(),
+        };
+        self.members.push((at, plan));
+        self
+    }
+
+    /// Checks that the script does not contradict itself.
+    ///
+    /// # Errors
+    /// `Invalid`, with the reason: an empty range or one that begins at 0, one send or checkpoint with two faults, an empty window or two that
+    /// overlap with different kinds, a pause of zero, a fault of a member after its crash or within its pause, one in 0.
+    pub fn validate(&self) -> Result<()> {
+        self.check()
+            .map_err(|refusal| refusal.during("run fault script"))
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Refusal> {
+        ranges("send", self.sends.iter().map(|(range, _)| range))?;
+        ranges(
+            "checkpoint",
+            self.checkpoints.iter().map(|(range, _)| range),
+        )?;
+        for (range, plan) in &self.sends {
+            if *plan == SendPlan::Delay(Duration::ZERO) {
+                return refuse(format!(
+                    "sends {range:?} are delayed by 0, use more or leave it out"
+                ));
+            }
+        }
+        if self.one_in.is_some_and(|(n, _)| n == 0) {
+            return refuse("fail_one_in is 0, use at least 1".into());
+        }
+        self.check_windows()?;
+        self.check_members()
+    }
+
+    fn check_windows(&self) -> Result<(), Refusal> {
+        let mut windows = self.windows.clone();
+        windows.sort_by_key(|(at, duration, _)| (*at, *duration));
+        for (at, duration, _) in &windows {
+            if duration.is_zero() {
+                return refuse(format!(
+                    "sends shall fail at {at:?} for 0, use more or leave it out"
+                ));
+            }
+        }
+        for pair in windows.windows(2) {
+            let ((at, duration, kind), (next, _, other)) = (pair[0], pair[1]);
+            if at.saturating_add(duration) > next && kind != other {
+                return refuse(format!(
+                    "sends shall fail as {kind} from {at:?} and as {other} from {next:?}, which overlap"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_members(&self) -> Result<(), Refusal> {
+        let mut plans: Vec<&(Duration, MemberPlan)> = self.members.iter().collect();
+        plans.sort_by_key(|(at, _)| *at);
+        for (index, (at, plan)) in plans.iter().enumerate() {
+            let (Some(target), until) = (plan.target(), plan.until(*at)) else {
+                continue;
+            };
+            if matches!(plan, MemberPlan::Pause(_, Duration::ZERO)) {
+                return refuse(format!(
+                    "{target:?} is paused at {at:?} for 0, use more or leave it out"
+                ));
+            }
+            for (later, other) in &plans[index + 1..] {
+                if other.target() == Some(target) && *later < until {
+                    let what = match plan {
+                        MemberPlan::Crash(_) => "after its crash",
+                        _ => "within its pause",
+                    };
+                    return refuse(format!(
+                        "{target:?} has a fault at {later:?}, {what} at {at:?}"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl MemberPlan {
+    fn target(&self) -> Option<&Target> {
+        match self {
+            Self::Crash(target) | Self::Pause(target, _) => Some(target),
+            Self::Steal { .. } => None,
+        }
+    }
+
+    /// Until when the member takes no other fault.
+    fn until(&self, at: Duration) -> Duration {
+        match self {
+            Self::Pause(_, pause) => at.saturating_add(*pause),
+            _ => Duration::MAX,
+        }
+    }
+}
+
+fn ranges<'a>(
+    what: &str,
+    ranges: impl Iterator<Item = &'a RangeInclusive<u64>>,
+) -> Result<(), Refusal> {
+    let mut ranges: Vec<_> = ranges.collect();
+    ranges.sort_by_key(|range| *range.start());
+    for range in &ranges {
+        if range.is_empty() {
+            return refuse(format!(
+                "{what}s {range:?} are none, begin with the smaller number"
+            ));
+        }
+        if *range.start() == 0 {
+            return refuse(format!("{what}s {range:?} begin at 0, count from 1"));
+        }
+    }
+    for pair in ranges.windows(2) {
+        if pair[0].end() >= pair[1].start() {
+            let n = pair[1].start();
+            return refuse(format!(
+                "{what} {n} has two faults, in {:?} and {:?}",
+                pair[0], pair[1]
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn refuse(reason: String) -> Result<(), Refusal> {
+    Err(Refusal::Script(reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream::ErrorKind::{Throttled, Unavailable};
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    #[allow(clippy::reversed_empty_ranges, reason = "that is what is refused")]
+    fn contradictions_are_refused() {
+        let a = || Target::named("a");
+        let scripts = [
+            FaultScript::new()
+                .fail_sends(3..=3, Unavailable)
+                .delay_sends(1..=5, SECOND),
+            FaultScript::new().fail_sends(5..=4, Unavailable),
+            FaultScript::new().time_out_sends(0..=4),
+            FaultScript::new().delay_sends(1..=1, Duration::ZERO),
+            FaultScript::new()
+                .lose_checkpoints(1..=2)
+                .lose_checkpoint_answers(2..=2),
+            FaultScript::new().fail_one_in(0, Unavailable),
+            FaultScript::new().throttle(SECOND, Duration::ZERO),
+            FaultScript::new().throttle(SECOND, SECOND * 2).fail_for(
+                SECOND * 2,
+                SECOND,
+                Unavailable,
+            ),
+            FaultScript::new()
+                .crash(SECOND, a())
+                .pause(SECOND * 2, a(), SECOND),
+            FaultScript::new()
+                .pause(SECOND * 2, a(), SECOND)
+                .crash(SECOND, a()),
+            FaultScript::new()
+                .pause(SECOND, a(), SECOND * 2)
+                .pause(SECOND * 2, a(), SECOND),
+            FaultScript::new().pause(SECOND, a(), Duration::ZERO),
+        ];
+        for script in scripts {
+            let error = script.validate().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{script:?}");
+        }
+    }
+
+    #[test]
+    fn what_fits_together_passes() {
+        let script = FaultScript::new()
+            .fail_sends(1..=2, Unavailable)
+            .delay_sends(3..=4, SECOND)
+            .time_out_sends(5..=5)
+            .throttle(SECOND, SECOND)
+            .fail_for(SECOND * 2, SECOND, Unavailable)
+            .fail_for(SECOND * 9, SECOND, Throttled)
+            .pause(SECOND, Target::nth(1), SECOND)
+            .pause(SECOND * 2, Target::nth(1), SECOND)
+            .crash(SECOND * 3, Target::nth(1))
+            .crash(SECOND, Target::nth(2));
+        script.validate().unwrap();
+    }
+}

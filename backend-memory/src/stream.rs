@@ -1,0 +1,224 @@
+//! A stream: its partitions, their lineage, and who gets the next record.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use millstream::Partition;
+
+use crate::assignment::MemberId;
+use crate::log::Log;
+use crate::rate::Rate;
+use crate::refusal::Refusal;
+use crate::routing::{self, Routing};
+
+/// A stream's number in the broker; never used again, so a stream that is made anew under an old name is another one.
+pub(crate) type StreamId = u32;
+
+/// A partition's number in its stream, which is also its id in decimal; never used again.
+pub(crate) type PartitionId = u32;
+
+/// A partition of the broker.
+pub(crate) type Slot = (StreamId, PartitionId);
+
+/// A group's number in the broker.
+pub(crate) type GroupId = usize;
+
+#[derive(Debug)]
+pub(crate) struct StreamPartition {
+    pub(crate) name: Partition,
+    pub(crate) log: Log,
+    pub(crate) open: bool,
+    pub(crate) parents: Vec<PartitionId>,
+    /// Members that have read everything and want to hear of more.
+    pub(crate) waiters: Vec<(GroupId, MemberId)>,
+    pub(crate) rate: Rate,
+}
+
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) name: Arc<str>,
+    pub(crate) partitions: Vec<StreamPartition>,
+    routing: Routing,
+    /// The open partitions, for records without a key.
+    open: Vec<PartitionId>,
+    turn: usize,
+    resharded: bool,
+}
+
+impl Stream {
+    pub(crate) fn new(name: Arc<str>, partitions: usize) -> Self {
+        let mut stream = Self {
+            name,
+            partitions: Vec::with_capacity(partitions),
+            routing: Routing::modulo(partitions),
+            open: Vec::new(),
+            turn: 0,
+            resharded: false,
+        };
+        for _ in 0..partitions {
+            stream.add(Vec::new());
+        }
+        stream
+    }
+
+    /// The partition of a record; records without a key go round all open ones.
+    #[inline]
+    pub(crate) fn route(&mut self, key: Option<&[u8]>) -> PartitionId {
+        match key {
+            Some(key) => self.routing.route(routing::hash(key)),
+            None => {
+                self.turn = (self.turn + 1) % self.open.len();
+                self.open[self.turn]
+            }
+        }
+    }
+
+    pub(crate) fn get(&self, partition: PartitionId) -> Result<&StreamPartition, Refusal> {
+        let found = self.partitions.get(partition as usize);
+        found.ok_or(Refusal::UnknownPartition)
+    }
+
+    /// Whether the partition can be split; says why not.
+    pub(crate) fn check_split(&self, parent: PartitionId) -> Result<(), Refusal> {
+        self.check_open(parent)?;
+        let child = self.partitions.len() as PartitionId;
+        match self.routing.clone().split(parent, child, child + 1) {
+            true => Ok(()),
+            false => Err(Refusal::SplitSingleHash),
+        }
+    }
+
+    pub(crate) fn check_merge(&self, one: PartitionId, other: PartitionId) -> Result<(), Refusal> {
+        self.check_open(one)?;
+        self.check_open(other)?;
+        match one == other {
+            true => Err(Refusal::MergeWithItself),
+            false => Ok(()),
+        }
+    }
+
+    pub(crate) fn check_growth(&self, partitions: usize) -> Result<(), Refusal> {
+        let have = self.partitions.len();
+        match self.resharded {
+            true => Err(Refusal::AddAfterReshard),
+            false if partitions <= have => Err(Refusal::AddNothing { have }),
+            false => Ok(()),
+        }
+    }
+
+    /// Splits a partition that was checked. Answers the waiters of the parent, for which it has ended.
+    pub(crate) fn split(&mut self, parent: PartitionId) -> Vec<(GroupId, MemberId)> {
+        let low = self.add(vec![parent]);
+        let high = self.add(vec![parent]);
+        self.routing.split(parent, low, high);
+        self.close(parent)
+    }
+
+    /// Merges partitions that were checked. Answers the waiters of both, for which they have ended.
+    pub(crate) fn merge(
+        &mut self,
+        one: PartitionId,
+        other: PartitionId,
+    ) -> [(PartitionId, Vec<(GroupId, MemberId)>); 2] {
+        let child = self.add(vec![one.min(other), one.max(other)]);
+        self.routing.merge(one, other, child);
+        [one, other].map(|parent| (parent, self.close(parent)))
+    }
+
+    /// Grows a stream that was checked. Every bucket is dealt anew.
+    pub(crate) fn grow(&mut self, partitions: usize) {
+        while self.partitions.len() < partitions {
+            self.add(Vec::new());
+        }
+        self.routing = Routing::modulo(partitions);
+    }
+
+    fn check_open(&self, partition: PartitionId) -> Result<(), Refusal> {
+        match self.get(partition)?.open {
+            true => Ok(()),
+            false => Err(Refusal::PartitionClosed),
+        }
+    }
+
+    fn add(&mut self, parents: Vec<PartitionId>) -> PartitionId {
+        let id = self.partitions.len() as PartitionId;
+        self.partitions.push(StreamPartition {
+            name: Partition::new(self.name.clone(), id.to_string()),
+            log: Log::default(),
+            open: true,
+            parents,
+            waiters: Vec::new(),
+            rate: Rate::default(),
+        });
+        self.open.push(id);
+        id
+    }
+
+    fn close(&mut self, parent: PartitionId) -> Vec<(GroupId, MemberId)> {
+        self.resharded = true;
+        self.open.retain(|open| *open != parent);
+        let closed = &mut self.partitions[parent as usize];
+        closed.open = false;
+        std::mem::take(&mut closed.waiters)
+    }
+}
+
+/// All streams, by number and by name.
+#[derive(Debug, Default)]
+pub(crate) struct Catalog {
+    streams: Vec<Option<Stream>>,
+    names: BTreeMap<Arc<str>, StreamId>,
+}
+
+impl Catalog {
+    pub(crate) fn add(&mut self, stream: Stream) -> StreamId {
+        let id = self.streams.len() as StreamId;
+        self.names.insert(stream.name.clone(), id);
+        self.streams.push(Some(stream));
+        id
+    }
+
+    pub(crate) fn remove(&mut self, id: StreamId) -> Option<Stream> {
+        let stream = self.streams.get_mut(id as usize)?.take()?;
+        self.names.remove(&stream.name);
+        Some(stream)
+    }
+
+    pub(crate) fn id(&self, name: &str) -> Result<StreamId, Refusal> {
+        self.names.get(name).copied().ok_or(Refusal::UnknownStream)
+    }
+
+    pub(crate) fn get(&self, id: StreamId) -> Option<&Stream> {
+        self.streams.get(id as usize)?.as_ref()
+    }
+
+    pub(crate) fn get_mut(&mut self, id: StreamId) -> Option<&mut Stream> {
+        self.streams.get_mut(id as usize)?.as_mut()
+    }
+
+    pub(crate) fn partition(&self, slot: Slot) -> Option<&StreamPartition> {
+        self.get(slot.0)?.partitions.get(slot.1 as usize)
+    }
+
+    pub(crate) fn partition_mut(&mut self, slot: Slot) -> Option<&mut StreamPartition> {
+        self.get_mut(slot.0)?.partitions.get_mut(slot.1 as usize)
+    }
+
+    /// Finds a partition that a user names.
+    pub(crate) fn slot(&self, partition: &Partition) -> Result<Slot, Refusal> {
+        let id = self.id(partition.stream())?;
+        let number: PartitionId = partition
+            .id()
+            .parse()
+            .map_err(|_| Refusal::UnknownPartition)?;
+        let found = self
+            .partition((id, number))
+            .filter(|found| found.name == *partition);
+        found.map(|_| (id, number)).ok_or(Refusal::UnknownPartition)
+    }
+
+    /// Names with their numbers, sorted by name.
+    pub(crate) fn names(&self) -> impl Iterator<Item = (&Arc<str>, StreamId)> {
+        self.names.iter().map(|(name, id)| (name, *id))
+    }
+}
