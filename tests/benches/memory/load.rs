@@ -1,0 +1,196 @@
+//! One producer and one member of a group, on one thread, with a stream of their own.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::error::Error;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use millstream::{Client, Producer, Record, Run, StreamSpec};
+use tokio::runtime::Runtime;
+use tokio::sync::Notify;
+
+const STREAM: &str = "bench";
+const PAYLOAD: usize = 512;
+/// How many receipts the producer leaves open before it awaits the oldest.
+const RECEIPTS: usize = 1_000;
+
+pub(crate) struct Load {
+    pub(crate) records: usize,
+    pub(crate) partitions: usize,
+    pub(crate) keys: usize,
+    pub(crate) concurrency: usize,
+    pub(crate) handler: Handler,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Handler {
+    /// Ready when it is first polled.
+    Ready,
+    /// Pending once.
+    Yields,
+    /// Pending for a millisecond.
+    Sleeps,
+}
+
+pub(crate) struct Times {
+    /// From the start of the member until it has all partitions.
+    pub(crate) joined: Duration,
+    /// From the first `send` until the last record was handled.
+    pub(crate) settled: Duration,
+    /// From the first `send` until the member has left.
+    pub(crate) closed: Duration,
+}
+
+pub(crate) fn runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+}
+
+/// Counts what the handler has done, and ends the member after the last record.
+#[derive(Default)]
+struct Handled {
+    count: AtomicUsize,
+    last: OnceLock<Instant>,
+    finished: Notify,
+}
+
+impl Load {
+    /// One record for each key, to be cloned: a clone shares key and payload.
+    pub(crate) fn records(&self) -> Vec<Record> {
+        let payload = Bytes::from(vec![b'x'; PAYLOAD]);
+        let key = |number| format!("car-{number:05}");
+        (0..self.keys)
+            .map(|number| Record::new(payload.clone()).key(key(number)))
+            .collect()
+    }
+
+    /// Produces and consumes at once.
+    pub(crate) fn run(&self) -> Result<Times, Box<dyn Error>> {
+        runtime()?.block_on(async {
+            let client = self.connect().await?;
+            let handled = Arc::new(Handled::default());
+            let begun = Instant::now();
+            let member = self.member(&client, &handled);
+            let control = member.control();
+            let member = tokio::spawn(member);
+            while control.partitions().len() < self.partitions {
+                tokio::task::yield_now().await;
+            }
+            let joined = begun.elapsed();
+
+            let producer = client.producer(STREAM).open().await?;
+            let begun = Instant::now();
+            self.produce(&producer).await?;
+            member.await??;
+            let closed = begun.elapsed();
+            self.check(&client, &control.stats()).await?;
+            let last = handled
+                .last
+                .get()
+                .ok_or("the handler has not seen every record")?;
+            Ok(Times {
+                joined,
+                settled: *last - begun,
+                closed,
+            })
+        })
+    }
+
+    pub(crate) fn produce_only(&self) -> Result<Duration, Box<dyn Error>> {
+        runtime()?.block_on(async {
+            let client = self.connect().await?;
+            let producer = client.producer(STREAM).open().await?;
+            let begun = Instant::now();
+            self.produce(&producer).await?;
+            Ok(begun.elapsed())
+        })
+    }
+
+    pub(crate) fn consume_only(&self) -> Result<Duration, Box<dyn Error>> {
+        runtime()?.block_on(async {
+            let client = self.connect().await?;
+            self.produce(&client.producer(STREAM).open().await?).await?;
+            let member = self.member(&client, &Arc::new(Handled::default()));
+            let control = member.control();
+            let begun = Instant::now();
+            member.await?;
+            let elapsed = begun.elapsed();
+            self.check(&client, &control.stats()).await?;
+            Ok(elapsed)
+        })
+    }
+
+    async fn connect(&self) -> Result<Client, Box<dyn Error>> {
+        let client = millstream_memory::Config::default().connect().await?;
+        client
+            .streams()
+            .create(StreamSpec::new(STREAM).partitions(self.partitions))
+            .await?;
+        Ok(client)
+    }
+
+    async fn produce(&self, producer: &Producer) -> Result<(), Box<dyn Error>> {
+        let records = self.records();
+        let mut receipts = VecDeque::with_capacity(RECEIPTS);
+        for record in records.iter().cycle().take(self.records) {
+            if receipts.len() == RECEIPTS {
+                if let Some(oldest) = receipts.pop_front() {
+                    let _: millstream::Placed = oldest.await?;
+                }
+            }
+            receipts.push_back(producer.send(record.clone()).await?);
+        }
+        for receipt in receipts {
+            receipt.await?;
+        }
+        Ok(producer.close().await?)
+    }
+
+    fn member(&self, client: &Client, handled: &Arc<Handled>) -> Run {
+        let group = client
+            .group("bench")
+            .stream(STREAM)
+            .concurrency(self.concurrency);
+        let (counts, ends) = (handled.clone(), handled.clone());
+        let (records, handler) = (self.records, self.handler);
+        let handle = move |_delivery| {
+            let counts = counts.clone();
+            async move {
+                match handler {
+                    Handler::Ready => {}
+                    Handler::Yields => tokio::task::yield_now().await,
+                    Handler::Sleeps => tokio::time::sleep(Duration::from_millis(1)).await,
+                }
+                if counts.count.fetch_add(1, Relaxed) + 1 == records {
+                    counts.last.get_or_init(Instant::now);
+                    counts.finished.notify_one();
+                }
+                Ok::<(), Infallible>(())
+            }
+        };
+        group.run(handle, async move { ends.finished.notified().await })
+    }
+
+    /// A figure counts only if every record was settled once and the checkpoints say so.
+    async fn check(
+        &self,
+        client: &Client,
+        stats: &millstream::ConsumerStats,
+    ) -> Result<(), Box<dyn Error>> {
+        assert_eq!(stats.settled, self.records as u64, "settled records");
+        let left = client
+            .group("bench")
+            .checkpoints()
+            .await?
+            .iter()
+            .filter_map(|each| each.lag.records)
+            .sum::<u64>();
+        assert_eq!(left, 0, "records that the checkpoints have not passed");
+        Ok(())
+    }
+}

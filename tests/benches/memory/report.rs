@@ -1,0 +1,73 @@
+//! Values of rounds, to medians.
+
+#[derive(Default)]
+pub(crate) struct Report {
+    rows: Vec<Row>,
+}
+
+struct Row {
+    name: &'static str,
+    unit: &'static str,
+    values: Vec<f64>,
+}
+
+impl Report {
+    pub(crate) fn add(&mut self, name: &'static str, unit: &'static str, value: f64) {
+        match self.rows.iter_mut().find(|row| row.name == name) {
+            Some(row) => row.values.push(value),
+            None => self.rows.push(Row {
+                name,
+                unit,
+                values: vec![value],
+            }),
+        }
+    }
+
+    /// Adds the ratio of two measurements, round by round, where both were taken.
+    pub(crate) fn ratio(&mut self, name: &'static str, over: &str, under: &str) {
+        let values = |name: &str| {
+            self.rows
+                .iter()
+                .find(|row| row.name == name)
+                .map(|row| row.values.clone())
+        };
+        if let (Some(over), Some(under)) = (values(over), values(under)) {
+            let values = over
+                .iter()
+                .zip(under)
+                .map(|(over, under)| over / under)
+                .collect();
+            self.rows.push(Row {
+                name,
+                unit: "ratio",
+                values,
+            });
+        }
+    }
+
+    pub(crate) fn print(mut self) {
+        for Row { name, unit, values } in &mut self.rows {
+            values.sort_by(f64::total_cmp);
+            let at =
+                |part: f64| digits(values[((values.len() - 1) as f64 * part).round() as usize]);
+            println!("{name} {} {unit}", at(0.5));
+            println!(
+                "# quartiles {} to {}, {} rounds",
+                at(0.25),
+                at(0.75),
+                values.len()
+            );
+        }
+    }
+}
+
+fn digits(value: f64) -> String {
+    let decimals = if value < 10.0 {
+        3
+    } else if value < 1_000.0 {
+        1
+    } else {
+        0
+    };
+    format!("{value:.decimals$}")
+}

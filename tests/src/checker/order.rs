@@ -1,0 +1,238 @@
+//! The order of each key: by sending, by storing, and one at a time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use millstream::{Epoch, Partition, Position};
+
+use super::ledger::{Fate, Ledger};
+use super::{Share, Violation};
+use crate::history::{Entry, Event, Handling, Outcome};
+
+pub(super) fn judge(ledger: &Ledger<'_>, entries: &[Entry], found: &mut Vec<Violation>) {
+    let mut judge = Judge {
+        ledger,
+        found,
+        stored: BTreeMap::new(),
+        sent: BTreeMap::new(),
+        sent_order: send_order(ledger),
+        latest: BTreeMap::new(),
+        open: BTreeMap::new(),
+    };
+    for Entry { event, .. } in entries {
+        match event {
+            Event::Began(handling) => judge.began(handling),
+            Event::Ended { handling, outcome } => judge.ended(handling, *outcome),
+            _ => {}
+        }
+    }
+}
+
+/// Things in the order in which they must be settled, and how far that has come.
+#[derive(Debug)]
+struct Queue<K> {
+    /// Each with its id and whether it is settled.
+    items: BTreeMap<K, (u64, bool)>,
+}
+
+impl<K: Ord + Copy> Queue<K> {
+    fn settle(&mut self, key: K) {
+        if let Some((_, settled)) = self.items.get_mut(&key) {
+            *settled = true;
+        }
+    }
+
+    /// The first unsettled one, if it stands before `key`. It is told once, so that one loss is not told again by all that follow it.
+    fn before(&mut self, key: K) -> Option<(K, u64)> {
+        while let Some(first) = self.items.first_entry() {
+            if first.get().1 {
+                first.remove();
+                continue;
+            }
+            if *first.key() >= key {
+                return None;
+            }
+            let (key, (id, _)) = first.remove_entry();
+            return Some((key, id));
+        }
+        None
+    }
+}
+
+type Key<'a> = &'a Arc<str>;
+/// A stream's keys are one order, and that of a partition alone where keys may move.
+type Line<'a> = (&'a str, Option<&'a Partition>, Key<'a>);
+
+struct Judge<'a, 'f> {
+    ledger: &'f Ledger<'a>,
+    found: &'f mut Vec<Violation>,
+    stored: BTreeMap<(Share<'a>, Key<'a>), Queue<Position>>,
+    sent: BTreeMap<(&'a str, Line<'a>), Queue<u64>>,
+    sent_order: BTreeMap<Line<'a>, Vec<(u64, u64)>>,
+    /// The last handling of a key under an epoch, and whether it settled.
+    latest: BTreeMap<(Share<'a>, Epoch, Key<'a>), (&'a Handling, bool)>,
+    open: BTreeMap<(&'a str, &'a str, Key<'a>), Vec<&'a Handling>>,
+}
+
+fn line<'a>(
+    ledger: &Ledger<'a>,
+    stream: &'a str,
+    partition: &'a Partition,
+    key: Key<'a>,
+) -> Line<'a> {
+    let partition = ledger.remapped.contains(stream).then_some(partition);
+    (stream, partition, key)
+}
+
+/// The acknowledged records of each line: sequence numbers with ids.
+fn send_order<'a>(ledger: &Ledger<'a>) -> BTreeMap<Line<'a>, Vec<(u64, u64)>> {
+    let mut lines: BTreeMap<Line<'a>, Vec<(u64, u64)>> = BTreeMap::new();
+    for (id, sent) in &ledger.records {
+        if let (Some(key), Fate::Stored(partition, _)) = (sent.key, sent.fate) {
+            let line = line(ledger, sent.stream, partition, key);
+            lines.entry(line).or_default().push((sent.sequence, *id));
+        }
+    }
+    lines
+}
+
+impl<'a> Judge<'a, '_> {
+    fn began(&mut self, handling: &'a Handling) {
+        let Some(key) = self.ledger.key_of(handling.id) else {
+            return;
+        };
+        let by = &handling.by;
+        self.alone(handling, key);
+        let within = self.within_epoch(handling, key);
+        if !self.ledger.was_reset(&by.group, by.partition.stream()) && !within {
+            self.across_epochs(handling, key);
+        }
+        let open = (&*by.group, by.partition.stream(), key);
+        self.open.entry(open).or_default().push(handling);
+        let share = (&*by.group, &by.partition);
+        self.latest
+            .insert((share, by.epoch, key), (handling, false));
+    }
+
+    fn ended(&mut self, handling: &'a Handling, outcome: Outcome) {
+        let Some(key) = self.ledger.key_of(handling.id) else {
+            return;
+        };
+        let by = &handling.by;
+        let open = (&*by.group, by.partition.stream(), key);
+        if let Some(open) = self.open.get_mut(&open) {
+            open.retain(|other| *other != handling);
+        }
+        if !outcome.settles() {
+            return;
+        }
+        let share = (&*by.group, &by.partition);
+        if let Some((latest, settled)) = self.latest.get_mut(&(share, by.epoch, key)) {
+            *settled |= latest.position == handling.position;
+        }
+        self.stored(handling, key).settle(handling.position);
+        let sequence = self.ledger.records[&handling.id].sequence;
+        self.sent(handling, key).settle(sequence);
+    }
+
+    /// No other record of the key is with a handler of the group.
+    fn alone(&mut self, second: &'a Handling, key: Key<'a>) {
+        let (stream, by) = (second.by.partition.stream(), &second.by);
+        let open = self.open.get(&(&*by.group, stream, key));
+        for first in open.into_iter().flatten() {
+            let clash = if first.by.partition != by.partition {
+                // Which of the two is the stale one cannot be told, so neither may be.
+                let apart = self.ledger.remapped.contains(stream);
+                !apart && !self.ledger.disturbed(&first.by) && !self.ledger.disturbed(by)
+            } else if first.by.epoch == by.epoch {
+                true
+            } else {
+                let older = if first.by.epoch < by.epoch {
+                    &first.by
+                } else {
+                    by
+                };
+                !self.ledger.disturbed(older)
+            };
+            let same_epoch = first.by == *by;
+            if clash && (same_epoch || !self.ledger.dropped(first)) {
+                self.found.push(Violation::Overlap {
+                    first: (*first).clone(),
+                    second: second.clone(),
+                    key: key.clone(),
+                });
+            }
+        }
+    }
+
+    /// Under one epoch a key goes forward only, and only when the record before is settled.
+    fn within_epoch(&mut self, handling: &'a Handling, key: Key<'a>) -> bool {
+        let share = (&*handling.by.group, &handling.by.partition);
+        let Some((latest, settled)) = self.latest.get(&(share, handling.by.epoch, key)) else {
+            return false;
+        };
+        let (culprit, earlier) = if latest.position > handling.position {
+            (*latest, handling.position)
+        } else if latest.position < handling.position && !settled {
+            (handling, latest.position)
+        } else {
+            return false;
+        };
+        self.found.push(Violation::Overtaken {
+            handling: culprit.clone(),
+            earlier,
+            key: key.clone(),
+        });
+        true
+    }
+
+    /// The first time through, what is before is settled, by whomever.
+    fn across_epochs(&mut self, handling: &'a Handling, key: Key<'a>) {
+        let sequence = self.ledger.records[&handling.id].sequence;
+        let overtaken = self.stored(handling, key).before(handling.position);
+        let passed = self.sent(handling, key).before(sequence);
+        let acknowledged = matches!(self.ledger.records[&handling.id].fate, Fate::Stored(..));
+        if let Some((earlier, _)) = overtaken {
+            self.found.push(Violation::Overtaken {
+                handling: handling.clone(),
+                earlier,
+                key: key.clone(),
+            });
+        } else if let (Some((_, earlier)), true) = (passed, acknowledged) {
+            self.found.push(Violation::OutOfOrder {
+                handling: handling.clone(),
+                earlier,
+                key: key.clone(),
+            });
+        }
+    }
+
+    fn stored(&mut self, handling: &'a Handling, key: Key<'a>) -> &mut Queue<Position> {
+        let (group, partition) = (&*handling.by.group, &handling.by.partition);
+        let ledger = self.ledger;
+        self.stored
+            .entry(((group, partition), key))
+            .or_insert_with(|| {
+                let of_key = |id: u64| ledger.key_of(id) == Some(key) && ledger.owes(group, id);
+                let places = ledger.places.get(partition).into_iter().flatten();
+                let items = places.filter(|(_, id)| of_key(**id));
+                Queue {
+                    items: items.map(|(at, id)| (*at, (*id, false))).collect(),
+                }
+            })
+    }
+
+    fn sent(&mut self, handling: &'a Handling, key: Key<'a>) -> &mut Queue<u64> {
+        let (group, partition) = (&*handling.by.group, &handling.by.partition);
+        let ledger = self.ledger;
+        let line = line(ledger, partition.stream(), partition, key);
+        let order = &self.sent_order;
+        self.sent.entry((group, line)).or_insert_with(|| {
+            let records = order.get(&line).into_iter().flatten();
+            let items = records.filter(|(_, id)| ledger.owes(group, *id));
+            Queue {
+                items: items.map(|(at, id)| (*at, (*id, false))).collect(),
+            }
+        })
+    }
+}

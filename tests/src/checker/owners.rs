@@ -1,0 +1,151 @@
+//! Who owns a partition, and what comes again when the owner changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use millstream::{Epoch, Partition, Position};
+
+use super::ledger::Ledger;
+use super::{Share, Violation};
+use crate::history::{Entry, Event, Handling, Ownership};
+
+pub(super) fn judge(
+    ledger: &Ledger<'_>,
+    entries: &[Entry],
+    most_repeats: Option<u64>,
+    found: &mut Vec<Violation>,
+) {
+    let mut judge = Judge {
+        ledger,
+        found,
+        owners: BTreeMap::new(),
+        assigned: BTreeMap::new(),
+        told: BTreeSet::new(),
+        settled: BTreeMap::new(),
+        repeats: BTreeMap::new(),
+    };
+    for Entry { order, event } in entries {
+        match event {
+            Event::Assigned(by) => judge.assigned(by),
+            Event::Lost(by) => {
+                judge
+                    .told
+                    .insert((&by.group, &by.member, &by.partition, by.epoch));
+            }
+            Event::Began(handling) => judge.began(handling, *order),
+            Event::Ended { handling, outcome } if outcome.settles() => judge.settled(handling),
+            _ => {}
+        }
+    }
+    if let Some(bound) = most_repeats {
+        judge.bound(bound);
+    }
+}
+
+struct Judge<'a, 'f> {
+    ledger: &'f Ledger<'a>,
+    found: &'f mut Vec<Violation>,
+    owners: BTreeMap<(Share<'a>, Epoch), &'a Ownership>,
+    /// The largest epoch that was assigned.
+    assigned: BTreeMap<Share<'a>, Epoch>,
+    told: BTreeSet<(&'a str, &'a str, &'a Partition, Epoch)>,
+    /// Who settled a place under the largest epoch.
+    settled: BTreeMap<(Share<'a>, Position), &'a Ownership>,
+    repeats: BTreeMap<(Share<'a>, Epoch), (&'a Ownership, BTreeSet<Position>)>,
+}
+
+impl<'a> Judge<'a, '_> {
+    fn assigned(&mut self, by: &'a Ownership) {
+        let share: Share<'a> = (&by.group, &by.partition);
+        if let Some(before) = self
+            .assigned
+            .get(&share)
+            .filter(|before| **before >= by.epoch)
+        {
+            self.found.push(Violation::EpochNotGrown {
+                assigned: by.clone(),
+                before: *before,
+            });
+        }
+        let largest = self.assigned.entry(share).or_insert(by.epoch);
+        *largest = by.epoch.max(*largest);
+        self.owner(by);
+    }
+
+    fn owner(&mut self, by: &'a Ownership) {
+        let share: Share<'a> = (&by.group, &by.partition);
+        let first = *self.owners.entry((share, by.epoch)).or_insert(by);
+        if first.member != by.member {
+            // The second is now the one to compare with, so that each change is told once.
+            self.owners.insert((share, by.epoch), by);
+            self.found.push(Violation::TwoOwners {
+                first: first.clone(),
+                second: by.clone(),
+            });
+        }
+    }
+
+    fn began(&mut self, handling: &'a Handling, order: u64) {
+        let by = &handling.by;
+        let share: Share<'a> = (&by.group, &by.partition);
+        self.owner(by);
+        let told = self
+            .told
+            .contains(&(&by.group, &by.member, &by.partition, by.epoch));
+        let newest = self.ledger.newest_epoch(&by.group, &by.partition, order);
+        let newer = newest.filter(|newest| *newest > by.epoch);
+        if handling.lost || told {
+            self.found.push(Violation::HandledAfterLoss {
+                handling: handling.clone(),
+            });
+        } else if let (Some(newer), false) = (newer, self.ledger.disturbed(by)) {
+            self.found.push(Violation::StaleHandling {
+                handling: handling.clone(),
+                newer,
+            });
+        }
+        if self.ledger.was_reset(&by.group, by.partition.stream()) {
+            return;
+        }
+        let Some(settled_by) = self.settled.get(&(share, handling.position)).copied() else {
+            return;
+        };
+        // A stale owner that is on its way repeats what the newer one has settled: that is legal.
+        if settled_by.epoch == by.epoch
+            || settled_by.epoch < by.epoch && !self.ledger.disturbed(settled_by)
+        {
+            self.found.push(Violation::Repeated {
+                handling: handling.clone(),
+                settled_by: settled_by.clone(),
+            });
+        }
+        if settled_by.epoch < by.epoch {
+            let (_, places) = self
+                .repeats
+                .entry((share, by.epoch))
+                .or_insert((by, BTreeSet::new()));
+            places.insert(handling.position);
+        }
+    }
+
+    fn settled(&mut self, handling: &'a Handling) {
+        let by = &handling.by;
+        let place = ((&*by.group, &by.partition), handling.position);
+        let settled = self.settled.entry(place).or_insert(by);
+        if settled.epoch < by.epoch {
+            *settled = by;
+        }
+    }
+
+    fn bound(&mut self, bound: u64) {
+        for (by, places) in self.repeats.values() {
+            let repeats = places.len() as u64;
+            if repeats > bound {
+                self.found.push(Violation::TooManyRepeats {
+                    by: (*by).clone(),
+                    repeats,
+                    bound,
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! What happened in a run of producers, members and faults, as one ordered list of events.
+//!
+//! Everyone that takes part records into one [`History`]; the [`checker`](crate::checker) judges it
+//! afterwards. A history can be written and read as JSON lines, so that members in other processes
+//! can take part: each writes its own, and [`History::read_from`] merges them by order number.
+//!
+//! # When to record what
+//!
+//! The judge believes the order of the list, so an event is recorded on the safe side of the moment:
+//!
+//! * [`Sent`](Event::Sent) before `send` is called; the answer after the receipt has told.
+//! * [`Began`](Event::Began) first thing in the handler, [`Ended`](Event::Ended) last thing, before
+//!   it returns: so that it stands before any checkpoint that counts on it.
+//! * [`Checkpointed`](Event::Checkpointed) after the read-out has returned; the read-outs of one
+//!   group are made by one task, one after the other.
+//! * A [`Fault`](Event::Fault), a [`Reset`](Event::Reset), a [`Crashed`](Event::Crashed) and a
+//!   [`Remapped`](Event::Remapped) before the deed is done.
+//! * A batch handler records `Began` and `Ended` of one delivery after the other.
+//!
+//! A member's name stands for one membership: who comes back after a crash has a new name.
+
+use std::io::{self, BufRead, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use millstream::{Epoch, Partition, Position};
+use serde::{Deserialize, Serialize};
+
+mod load;
+mod observer;
+mod text;
+
+pub use load::{Load, digest, id_of, record};
+pub use observer::{Observer, Open};
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A record is about to be sent.
+    Sent {
+        /// To which stream.
+        stream: Arc<str>,
+        /// Its key; records without one have no order.
+        key: Option<Arc<str>>,
+        /// Its place among the records of its key in this stream, growing.
+        sequence: u64,
+        /// Its id, unique in the history.
+        id: u64,
+        /// The [`digest`] of key, payload and headers.
+        digest: u64,
+    },
+    /// The receipt told where it is stored.
+    Acknowledged {
+        /// Which.
+        id: u64,
+        /// Where.
+        #[serde(with = "text::partition")]
+        partition: Partition,
+        /// Where.
+        #[serde(with = "text::position")]
+        position: Position,
+    },
+    /// It was refused for good: it must never be seen.
+    Failed {
+        /// Which.
+        id: u64,
+    },
+    /// It timed out, or failed in a way that leaves open whether it is stored.
+    Unknown {
+        /// Which.
+        id: u64,
+    },
+    /// A group reads a stream from now on, and owes its records.
+    Subscribed {
+        /// Which group.
+        group: Arc<str>,
+        /// Which stream.
+        stream: Arc<str>,
+        /// Whether it owes what was sent before this event, too.
+        everything: bool,
+    },
+    /// A member joins.
+    Joined {
+        /// Which group.
+        group: Arc<str>,
+        /// Which member.
+        member: Arc<str>,
+    },
+    /// A member has left in good order.
+    Left {
+        /// Which group.
+        group: Arc<str>,
+        /// Which member.
+        member: Arc<str>,
+    },
+    /// A member is killed.
+    Crashed {
+        /// Which group.
+        group: Arc<str>,
+        /// Which member.
+        member: Arc<str>,
+    },
+    /// A member owns a partition. Optional: the judge also learns of owners from `Began`.
+    Assigned(Ownership),
+    /// A member has handed a partition over in good order. Optional.
+    Released(Ownership),
+    /// A member was told that it has lost a partition.
+    Lost(Ownership),
+    /// A handler begins.
+    Began(Handling),
+    /// A handler has ended.
+    Ended {
+        /// Which.
+        #[serde(flatten)]
+        handling: Handling,
+        /// How.
+        outcome: Outcome,
+    },
+    /// A record was found in the dead letter stream.
+    DeadLettered {
+        /// By which group.
+        group: Arc<str>,
+        /// Which.
+        id: u64,
+    },
+    /// A record was passed over, as the group's policy says.
+    Skipped {
+        /// By which group.
+        group: Arc<str>,
+        /// Which.
+        id: u64,
+    },
+    /// The stored progress of a group in a partition was read.
+    Checkpointed {
+        /// Which group.
+        group: Arc<str>,
+        /// Where.
+        #[serde(with = "text::partition")]
+        partition: Partition,
+        /// The last settled position.
+        #[serde(with = "text::some_position")]
+        position: Option<Position>,
+        /// The epoch that wrote it.
+        #[serde(with = "text::some_epoch")]
+        epoch: Option<Epoch>,
+    },
+    /// A group is moved in a stream.
+    Reset {
+        /// Which group.
+        group: Arc<str>,
+        /// Which stream.
+        stream: Arc<str>,
+        /// Whether records may be passed over by it.
+        skips: bool,
+    },
+    /// Partitions are added to a stream: its keys may move, without order across the move.
+    Remapped {
+        /// Which stream.
+        stream: Arc<str>,
+    },
+    /// Something is broken on purpose. Without a group it concerns sending.
+    Fault {
+        /// Whom it concerns.
+        group: Option<Arc<str>>,
+        /// Which member; none for all of the group.
+        member: Option<Arc<str>>,
+        /// What is done, for the reader.
+        what: String,
+    },
+    /// The faults of a group are over: members that take over from here on do so in good order.
+    Healed {
+        /// Which group.
+        group: Arc<str>,
+    },
+}
+
+/// A partition in the hands of a member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ownership {
+    /// Which group.
+    pub group: Arc<str>,
+    /// Which member.
+    pub member: Arc<str>,
+    /// Which partition.
+    #[serde(with = "text::partition")]
+    pub partition: Partition,
+    /// Under which epoch.
+    #[serde(with = "text::epoch")]
+    pub epoch: Epoch,
+}
+
+/// A record in the hands of a handler.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handling {
+    /// By whom, and from where.
+    #[serde(flatten)]
+    pub by: Ownership,
+    /// The place in the partition.
+    #[serde(with = "text::position")]
+    pub position: Position,
+    /// Which try, from 1.
+    pub attempt: u32,
+    /// The id in the payload.
+    pub id: u64,
+    /// The [`digest`] of what was received.
+    pub digest: u64,
+    /// Whether the delivery said already at this moment that its partition is lost.
+    pub lost: bool,
+}
+
+/// How a handler ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It settled the record.
+    Acked,
+    /// It failed; the record is to be tried again, by this member or another.
+    Failed,
+    /// It failed for the last time that the policy allows: the record is now to be dead-lettered or skipped.
+    GaveUp,
+    /// It was dropped before its end.
+    Dropped,
+}
+
+impl Outcome {
+    /// Whether the group may go on after it.
+    pub const fn settles(self) -> bool {
+        matches!(self, Self::Acked | Self::GaveUp)
+    }
+}
+
+/// An event with its place in the run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Growing through the run. Processes that write histories of their own agree on a clock for it.
+    pub order: u64,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// The list that everyone records into. Cheap to clone; clones share the list.
+#[derive(Debug, Clone, Default)]
+pub struct History(Arc<Mutex<Vec<Entry>>>);
+
+impl History {
+    /// Makes an empty one.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends an event.
+    pub fn record(&self, event: Event) {
+        let mut entries = self.lock();
+        let order = entries.last().map_or(0, |last| last.order + 1);
+        entries.push(Entry { order, event });
+    }
+
+    /// How many events there are.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A copy of the list.
+    pub fn entries(&self) -> Vec<Entry> {
+        self.lock().clone()
+    }
+
+    /// Counts the events that `wanted` picks.
+    pub fn count(&self, wanted: impl Fn(&Event) -> bool) -> usize {
+        self.lock().iter().filter(|e| wanted(&e.event)).count()
+    }
+
+    /// Writes it as JSON lines.
+    ///
+    /// # Errors
+    /// Those of `to`.
+    pub fn write_to(&self, mut to: impl Write) -> io::Result<()> {
+        for entry in self.lock().iter() {
+            serde_json::to_writer(&mut to, entry)?;
+            to.write_all(b"\n")?;
+        }
+        to.flush()
+    }
+
+    /// Adds the events of JSON lines, and sorts all by their order numbers.
+    ///
+    /// # Errors
+    /// Those of `from`, and `InvalidData` for a line that is no event.
+    pub fn read_from(&self, from: impl BufRead) -> io::Result<()> {
+        let read: Vec<Entry> = from
+            .lines()
+            .map(|line| Ok(serde_json::from_str(&line?)?))
+            .collect::<io::Result<_>>()?;
+        let mut entries = self.lock();
+        entries.extend(read);
+        entries.sort_by_key(|entry| entry.order);
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {
+        // A handler that panicked while it recorded has at worst left out its own event.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn survives_json_lines() {
+        let history = History::new();
+        let by = Ownership {
+            group: "g".into(),
+            member: "m".into(),
+            partition: Partition::new("s", "shardId-000000000007"),
+            epoch: Epoch(u64::MAX),
+        };
+        let handling = Handling {
+            by: by.clone(),
+            position: "49590338271490256608559692538361571095921575989136588898.3"
+                .parse()
+                .expect("a position"),
+            attempt: 2,
+            id: u64::MAX,
+            digest: u64::MAX,
+            lost: true,
+        };
+        history.record(Event::Assigned(by));
+        history.record(Event::Ended {
+            handling,
+            outcome: Outcome::GaveUp,
+        });
+        history.record(Event::Checkpointed {
+            group: "g".into(),
+            partition: Partition::new("s", "0"),
+            position: None,
+            epoch: Some(Epoch(3)),
+        });
+        let mut lines = Vec::new();
+        history.write_to(&mut lines).expect("writes");
+        let read = History::new();
+        read.read_from(&lines[..]).expect("reads");
+        assert_eq!(read.entries(), history.entries());
+    }
+
+    #[test]
+    fn a_line_that_is_no_event_is_refused() {
+        let error = History::new().read_from(&b"{\"order\":1}\n"[..]);
+        assert_eq!(
+            error.expect_err("no event").kind(),
+            io::ErrorKind::InvalidData
+        );
+    }
+}

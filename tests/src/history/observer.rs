@@ -1,0 +1,114 @@
+use std::sync::Arc;
+
+use millstream::Delivery;
+
+use super::load::{digest_of, id_of};
+use super::{Event, Handling, History, Outcome, Ownership};
+
+/// Records what one member does.
+#[derive(Debug, Clone)]
+pub struct Observer {
+    history: History,
+    group: Arc<str>,
+    member: Arc<str>,
+}
+
+impl Observer {
+    /// Observes `member` of `group`, and records that it joins.
+    pub fn new(history: &History, group: &str, member: &str) -> Self {
+        let observer = Self {
+            history: history.clone(),
+            group: group.into(),
+            member: member.into(),
+        };
+        history.record(Event::Joined {
+            group: observer.group.clone(),
+            member: observer.member.clone(),
+        });
+        observer
+    }
+
+    /// Records that the handler begins with `delivery`.
+    pub fn begin(&self, delivery: &Delivery) -> Open {
+        let handling = Handling {
+            by: self.ownership(delivery),
+            position: delivery.position(),
+            attempt: delivery.attempt(),
+            id: id_of(delivery.payload()).unwrap_or(u64::MAX),
+            digest: digest_of(delivery),
+            lost: delivery.is_lost(),
+        };
+        self.history.record(Event::Began(handling.clone()));
+        Open {
+            history: self.history.clone(),
+            handling: Some(handling),
+        }
+    }
+
+    /// Records that the member was told that it has lost the partition of `delivery`.
+    pub fn lost(&self, delivery: &Delivery) {
+        self.history.record(Event::Lost(self.ownership(delivery)));
+    }
+
+    /// Records that the member has left in good order.
+    pub fn left(&self) {
+        self.history.record(Event::Left {
+            group: self.group.clone(),
+            member: self.member.clone(),
+        });
+    }
+
+    /// Records that the member is about to be killed.
+    pub fn crashed(&self) {
+        self.history.record(Event::Crashed {
+            group: self.group.clone(),
+            member: self.member.clone(),
+        });
+    }
+
+    /// The member's name.
+    pub fn member(&self) -> &str {
+        &self.member
+    }
+
+    fn ownership(&self, delivery: &Delivery) -> Ownership {
+        Ownership {
+            group: self.group.clone(),
+            member: self.member.clone(),
+            partition: delivery.partition().clone(),
+            epoch: delivery.epoch(),
+        }
+    }
+}
+
+/// A handling that has begun. Dropping it records that the handler was dropped.
+#[derive(Debug)]
+#[must_use = "a handling that is dropped counts as cut off"]
+pub struct Open {
+    history: History,
+    handling: Option<Handling>,
+}
+
+impl Open {
+    /// Records how the handler ends, right before it does.
+    pub fn end(mut self, outcome: Outcome) {
+        self.finish(outcome);
+    }
+
+    /// The id of the record.
+    pub fn id(&self) -> u64 {
+        self.handling.as_ref().map_or(u64::MAX, |h| h.id)
+    }
+
+    fn finish(&mut self, outcome: Outcome) {
+        if let Some(handling) = self.handling.take() {
+            self.history.record(Event::Ended { handling, outcome });
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.finish(Outcome::Dropped);
+    }
+}

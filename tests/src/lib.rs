@@ -1,0 +1,6 @@
+//! What every backend of millstream must prove, and the judge of what it did.
+//!
+//! [`history`] records what happened in a run, [`checker`] finds what must not have happened.
+
+pub mod checker;
+pub mod history;

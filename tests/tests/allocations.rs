@@ -1,0 +1,87 @@
+//! The consuming hot path allocates for each batch, never for each record.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use allocation_counter::measure;
+use bytes::Bytes;
+use millstream::{Client, Record, StreamSpec};
+use tokio::runtime::Runtime;
+use tokio::sync::Notify;
+
+const RECORDS: usize = 50_000;
+const BATCH: usize = 1_000;
+/// What the driver and the runtime may allocate for one batch: the list of its records, the batch that its deliveries share, a checkpoint.
+const PER_BATCH: usize = 20;
+
+#[test]
+fn consuming_allocates_per_batch_and_not_per_record() {
+    let once = allocations(RECORDS);
+    let twice = allocations(2 * RECORDS);
+    let more = twice.saturating_sub(once);
+    let batches = (RECORDS / BATCH) as u64;
+    assert!(
+        more <= batches * PER_BATCH as u64,
+        "{RECORDS} more records in {batches} more batches cost {more} more allocations ({once}, then {twice})"
+    );
+}
+
+/// Allocations of a member from its join until it has handled `records` and left.
+fn allocations(records: usize) -> u64 {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let client = runtime.block_on(filled(records));
+    let info = measure(|| consume(&runtime, &client, records));
+    info.count_total
+}
+
+async fn filled(records: usize) -> Client {
+    let client = millstream_memory::Config::default()
+        .connect()
+        .await
+        .unwrap();
+    client
+        .streams()
+        .create(StreamSpec::new("cars").partitions(8))
+        .await
+        .unwrap();
+    let producer = client.producer("cars").open().await.unwrap();
+    let payload = Bytes::from(vec![0; 512]);
+    let keys: Vec<_> = (0..1_000)
+        .map(|key| Bytes::from(format!("car-{key}")))
+        .collect();
+    for key in keys.iter().cycle().take(records) {
+        drop(
+            producer
+                .send(Record::new(payload.clone()).key(key.clone()))
+                .await
+                .unwrap(),
+        );
+    }
+    producer.close().await.unwrap();
+    client
+}
+
+fn consume(runtime: &Runtime, client: &Client, records: usize) {
+    let handled = Arc::new((AtomicUsize::new(0), Notify::new()));
+    let ends = handled.clone();
+    let handler = move |_delivery| {
+        if handled.0.fetch_add(1, Relaxed) + 1 == records {
+            handled.1.notify_one();
+        }
+        std::future::ready(Ok::<(), Infallible>(()))
+    };
+    let group = client
+        .group("counting")
+        .stream("cars")
+        .concurrency(64)
+        .fetch_records(BATCH);
+    let run = group.run(handler, async move { ends.1.notified().await });
+    let control = run.control();
+    runtime.block_on(run).unwrap();
+    assert_eq!(control.stats().settled, records as u64);
+}

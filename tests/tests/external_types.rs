@@ -1,0 +1,110 @@
+//! Nothing leaks: the public API of the crates names no foreign type but those that are listed here.
+//!
+//! A foreign type in the API ties users to that crate's version. The test reads what rustdoc says of the API, as JSON, and
+//! looks at every path to a type or trait in it. That output is unstable, which is why the test allows it for this one
+//! call and reads no more of it than those paths.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+const STANDARD: [&str; 3] = ["alloc", "core", "std"];
+
+#[test]
+fn sdk_names_only_bytes_and_std() {
+    assert_eq!(foreign("millstream", &["bytes"]), BTreeMap::new());
+}
+
+#[test]
+fn memory_backend_names_only_the_sdk_and_serde() {
+    assert_eq!(
+        foreign(
+            "millstream-memory",
+            &["bytes", "millstream", "serde", "serde_core"]
+        ),
+        BTreeMap::new()
+    );
+}
+
+/// The crates outside `allowed` whose types stand in the public API of `package`, each with those types.
+fn foreign(package: &str, allowed: &[&str]) -> BTreeMap<String, BTreeSet<String>> {
+    let api: Value = serde_json::from_slice(&std::fs::read(document(package)).unwrap()).unwrap();
+    let mut ids = BTreeSet::new();
+    for item in api["index"].as_object().unwrap().values() {
+        // What std implements for every type, and what the compiler derives by itself, says nothing about the API.
+        let implementation = &item["inner"]["impl"];
+        if item["crate_id"] == 0
+            && implementation["blanket_impl"].is_null()
+            && implementation["is_synthetic"] != true
+        {
+            paths(&item["inner"], &mut ids);
+        }
+    }
+    assert!(
+        !ids.is_empty(),
+        "rustdoc's output has no paths, so its form has changed"
+    );
+    let mut foreign = BTreeMap::<_, BTreeSet<_>>::new();
+    for path in ids.iter().filter_map(|id| api["paths"].get(id)) {
+        let origin = match path["crate_id"].to_string() {
+            local if local == "0" => continue,
+            id => api["external_crates"][id]["name"]
+                .as_str()
+                .unwrap()
+                .to_owned(),
+        };
+        if !STANDARD.contains(&origin.as_str()) && !allowed.contains(&origin.as_str()) {
+            let segments = path["path"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter_map(Value::as_str);
+            foreign
+                .entry(origin)
+                .or_default()
+                .insert(segments.collect::<Vec<_>>().join("::"));
+        }
+    }
+    foreign
+}
+
+/// Collects the ids of `{"path": .., "id": .., "args": ..}`, which stands wherever a type or a trait is named.
+fn paths(value: &Value, ids: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => {
+            if fields.contains_key("path") && fields.contains_key("args") {
+                ids.insert(fields["id"].to_string());
+            }
+            fields.values().for_each(|each| paths(each, ids));
+        }
+        Value::Array(values) => values.iter().for_each(|each| paths(each, ids)),
+        _ => {}
+    }
+}
+
+/// Documents the package as JSON, in a folder of its own: dependencies built for this are no good for anything else.
+fn document(package: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("external-types");
+    let status = Command::new(env!("CARGO"))
+        .current_dir(root)
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("CARGO_TARGET_DIR", &target)
+        .args([
+            "rustdoc",
+            "--quiet",
+            "--locked",
+            "--lib",
+            "--package",
+            package,
+        ])
+        .args(["--", "-Zunstable-options", "--output-format", "json"])
+        .status()
+        .unwrap();
+    assert!(status.success(), "rustdoc of {package}: {status}");
+    target
+        .join("doc")
+        .join(format!("{}.json", package.replace('-', "_")))
+}
