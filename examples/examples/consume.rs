@@ -1,0 +1,29 @@
+//! Consume with a loop of your own: pull deliveries and settle each.
+//!
+//! `cargo run --example consume`
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let client = millstream_examples::connect().await?;
+    millstream_examples::fill(&client, "car-raw-events").await?;
+
+    let group = client.group("analytics").stream("car-raw-events");
+    let mut consumer = group.join().await?;
+    for _ in 0..30 {
+        let Some(delivery) = consumer.next().await? else {
+            break; // somebody shut this member down
+        };
+        let text = String::from_utf8_lossy(delivery.payload());
+        println!("{} {} {text}", delivery.partition(), delivery.position());
+        // Settled: the checkpoint may pass it. A delivery that is dropped instead comes again.
+        delivery.ack();
+    }
+    // Drains, checkpoints, and hands the partitions over to the other members.
+    consumer.close().await?;
+
+    for checkpoint in group.checkpoints().await? {
+        let left = checkpoint.lag.records.unwrap_or_default();
+        println!("{}: {left} records left", checkpoint.partition);
+    }
+    Ok(())
+}

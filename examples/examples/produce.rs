@@ -1,0 +1,28 @@
+//! Produce: `send` waits for room, its receipt waits for the broker.
+//!
+//! `cargo run --example produce`
+
+use millstream::Record;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let client = millstream_examples::connect().await?;
+    millstream_examples::create(&client, &["car-raw-events"]).await?;
+
+    let producer = client.producer("car-raw-events").open().await?;
+    let mut receipts = Vec::new();
+    for speed in [41, 43, 47] {
+        let payload = format!(r#"{{"car":"car-123","speed":{speed}}}"#);
+        // Records of one key are stored in the order in which they are sent, whether the receipts are awaited in between or not.
+        let record = Record::new(payload)
+            .key("car-123")
+            .header("source", "example");
+        receipts.push(producer.send(record).await?);
+    }
+    for receipt in receipts {
+        let placed = receipt.await?;
+        println!("stored in {} at {}", placed.partition, placed.position);
+    }
+    producer.close().await?;
+    Ok(())
+}

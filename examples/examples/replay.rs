@@ -1,0 +1,35 @@
+//! Replay: move a group back, and it handles the records again. This works while its members run, too.
+//!
+//! `cargo run --example replay`
+
+use std::convert::Infallible;
+
+use millstream::{Client, Delivery, Start};
+use millstream_examples::caught_up;
+
+async fn handle(_: Delivery) -> Result<(), Infallible> {
+    Ok(())
+}
+
+/// Handles what is there, and answers how many records that were.
+async fn handle_all(client: &Client) -> anyhow::Result<u64> {
+    let group = client.group("analytics").stream("car-raw-events");
+    let run = group.run(handle, caught_up(group.clone()));
+    let control = run.control();
+    run.await?;
+    Ok(control.stats().settled)
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let client = millstream_examples::connect().await?;
+    millstream_examples::fill(&client, "car-raw-events").await?;
+
+    println!("first: {} records", handle_all(&client).await?);
+    println!("again: {} records", handle_all(&client).await?);
+
+    let group = client.group("analytics");
+    group.reset("car-raw-events", Start::Earliest).await?;
+    println!("after the reset: {} records", handle_all(&client).await?);
+    Ok(())
+}

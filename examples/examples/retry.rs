@@ -1,0 +1,51 @@
+//! A handler that fails: its record is tried again, and goes to the dead letter stream when the attempts run out. Its key waits, other keys go on.
+//!
+//! `cargo run --example retry`
+
+use std::time::Duration;
+
+use anyhow::bail;
+use millstream::{DeadLetter, Delivery, Retry};
+use millstream_examples::caught_up;
+
+const DEAD: &str = "car-raw-events.dead";
+
+async fn handle(delivery: Delivery) -> anyhow::Result<()> {
+    let text = String::from_utf8_lossy(delivery.payload());
+    if text.contains("-1") {
+        println!("attempt {} fails for {text}", delivery.attempt());
+        bail!("a negative speed makes no sense");
+    }
+    Ok(())
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let client = millstream_examples::connect().await?;
+    millstream_examples::fill(&client, "car-raw-events").await?;
+    millstream_examples::create(&client, &[DEAD]).await?;
+
+    let retry = Retry::exponential()
+        .delays(Duration::from_millis(50), Duration::from_secs(1))
+        .attempts(3)
+        .then(DeadLetter::stream(DEAD));
+    let group = client
+        .group("notifications")
+        .stream("car-raw-events")
+        .on_failure(retry);
+    let run = group.run(handle, caught_up(group.clone()));
+    let control = run.control();
+    run.await?;
+    println!("settled {} records", control.stats().settled);
+
+    let mut dead_letters = client.group("on-call").stream(DEAD).join().await?;
+    if let Some(letter) = dead_letters.next().await? {
+        println!("dead letter: {}", String::from_utf8_lossy(letter.payload()));
+        for (name, value) in letter.headers().iter() {
+            println!("  {name}: {}", String::from_utf8_lossy(value));
+        }
+        letter.ack();
+    }
+    dead_letters.close().await?;
+    Ok(())
+}

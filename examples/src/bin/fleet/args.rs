@@ -1,0 +1,63 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+/// Streams vehicle telemetry through producers, chains and groups, and judges at the end whether anything was lost or out of order.
+///
+/// car-raw-events -> (cleaner) -> processed-events -> (entities) -> entity-updates, and -> (notifications) -> notifications.
+/// The groups analytics, dashboard, inbox and dead-letters read along, each at its own speed.
+///
+/// Ends with a summary from its own history. Exit code 0: nothing lost, nothing out of order, and no duplicate where no member crashed; 1: not so, or
+/// the run failed; 2: wrong use. Ctrl-C stops sending, drains and judges; a second Ctrl-C aborts.
+#[derive(Debug, Parser)]
+#[command(name = "fleet", version, verbatim_doc_comment)]
+pub(crate) struct Args {
+    /// JSON lines to stream, gzipped or not; `-` is standard input. Default: the sample that ships with the program, 20,000 positions
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
+
+    /// The field that holds the key: text or a number. A line without it is a bad line
+    #[arg(long, value_name = "FIELD", default_value = "vehicleId")]
+    pub(crate) key: String,
+
+    /// Settings in TOML: `backend = "memory"` and the backend's own keys. Environment variables override them: MILLSTREAM_BACKEND=memory, and so on
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Records sent in a second; 0 is as fast as the groups follow. Default: 5000 for the sample, 0 for other input
+    #[arg(long, value_name = "N")]
+    pub(crate) rate: Option<u32>,
+
+    /// How often the input is sent; each time is a day later for the alert rules. Not for standard input
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) repeat: u32,
+
+    /// Members of each group at the beginning
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) members: u32,
+
+    /// Lets members join, leave and crash while the records are sent
+    #[arg(long)]
+    pub(crate) chaos: bool,
+
+    /// Decides what chaos does, and in which order
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+
+    /// Prints the summary as one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl Args {
+    /// The records per second that are wanted, if they are limited.
+    pub(crate) fn rate(&self) -> Option<u32> {
+        let rate = match self.input {
+            None => self.rate.unwrap_or(5_000),
+            Some(_) => self.rate.unwrap_or(0),
+        };
+        (rate > 0).then_some(rate)
+    }
+}

@@ -1,0 +1,46 @@
+//! The chain that cleans: `car-raw-events` to `processed-events`.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use millstream::{ConsumerGroup, DeadLetter, Delivery, Record, Result, Retry};
+
+use crate::event::Event;
+use crate::fleet::{DEAD, Fleet, PROCESSED};
+use crate::members::Member;
+use crate::send::PASS;
+use crate::stage::Stage;
+
+const DAY: u64 = 24 * 60 * 60;
+
+pub(crate) async fn join(fleet: Arc<Fleet>, group: ConsumerGroup) -> Result<Member> {
+    let producer = fleet.client.producer(PROCESSED).open().await?;
+    // What cannot be cleaned will not be cleaner the next time: two attempts, and away with it.
+    let policy = Retry::fixed(Duration::from_millis(10))
+        .attempts(2)
+        .then(DeadLetter::stream(DEAD));
+    let run = group.on_failure(policy).run_to(
+        &producer,
+        move |delivery| clean(fleet.clone(), delivery),
+        pending(),
+    );
+    Ok(Member::start(run, Some(producer)))
+}
+
+async fn clean(fleet: Arc<Fleet>, delivery: Delivery) -> anyhow::Result<Option<Record>> {
+    let Some(tag) = fleet.run.tag(delivery.headers()) else {
+        fleet.handled(Stage::Cleaner, &delivery);
+        return Ok(None);
+    };
+    let mut event = Event::clean(tag.lane, delivery.payload()).context("cannot be cleaned")?;
+    if let Some((time, pass)) = event.timestamp.as_mut().zip(delivery.headers().get(PASS)) {
+        let pass: u64 = std::str::from_utf8(pass)?.parse()?;
+        *time += pass * DAY;
+    }
+    let record = Record::new(event.to_json()?).key(tag.lane.to_owned());
+    let record = fleet.run.mark(record, tag);
+    fleet.handled(Stage::Cleaner, &delivery);
+    Ok(Some(record))
+}

@@ -1,0 +1,23 @@
+//! The people who are alerted: they pull from `notifications`, one at a time.
+
+use std::sync::Arc;
+
+use millstream::{Consumer, ConsumerGroup, Result};
+
+use crate::fleet::Fleet;
+use crate::members::Member;
+use crate::stage::Stage;
+
+pub(crate) async fn join(fleet: Arc<Fleet>, group: ConsumerGroup) -> Result<Member> {
+    let consumer = group.join().await?;
+    let control = consumer.control();
+    Ok(Member::spawn(control, read(fleet, consumer)))
+}
+
+async fn read(fleet: Arc<Fleet>, mut consumer: Consumer) -> Result<()> {
+    while let Some(delivery) = consumer.next().await? {
+        fleet.handled(Stage::Inbox, &delivery);
+        delivery.ack();
+    }
+    consumer.close().await
+}

@@ -1,0 +1,97 @@
+//! The fleet program: real telemetry through producers, chains and groups, and a verdict on it from its own history.
+//!
+//! Start reading at `stage`, which names the groups, and go on with one of them (`cleaner`, `notifications`, `analytics`): what they do depends on no
+//! backend. `run` holds the rest together; `ledger` and `judge` keep the history.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use millstream_examples::Settings;
+use tokio::sync::watch;
+
+use crate::args::Args;
+use crate::input::Source;
+
+mod alerts;
+mod analytics;
+mod args;
+mod book;
+mod chaos;
+mod cleaner;
+mod dashboard;
+mod dead_letters;
+mod entities;
+mod event;
+mod fleet;
+mod inbox;
+mod input;
+mod judge;
+mod ledger;
+mod line;
+mod members;
+mod notes;
+mod notifications;
+mod number;
+mod progress;
+mod run;
+mod send;
+mod snapshot;
+mod stage;
+mod summary;
+mod tag;
+
+/// The exit code of wrong use; clap's own is the same.
+const WRONG_USE: u8 = 2;
+
+/// The exit code after a second Ctrl-C, as shells have it.
+const INTERRUPTED: i32 = 130;
+
+/// The settings where the command line names none.
+const SETTINGS: &str = include_str!("../../../fleet.toml");
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    let prepared = async {
+        let settings = Settings::load_or(args.config.as_deref(), SETTINGS)?;
+        let input = Source::new(args.input.clone()).open(args.key.clone(), args.repeat)?;
+        anyhow::Ok((settings.connect().await?, input))
+    };
+    let (client, input) = match prepared.await {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            return ExitCode::from(WRONG_USE);
+        }
+    };
+
+    let (summary, result) = run::run(&args, client, input, watch_interrupts()).await;
+    match args.json {
+        true => match serde_json::to_string(&summary) {
+            Ok(json) => println!("{json}"),
+            Err(error) => eprintln!("error: {error}"),
+        },
+        false => println!("{summary}"),
+    }
+    if let Err(error) = &result {
+        eprintln!("error: {error:#}");
+    }
+    match result.is_ok() && summary.is_good() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
+
+/// Turns the first Ctrl-C into a stop, and ends the process at the second.
+fn watch_interrupts() -> watch::Receiver<bool> {
+    let (stop, stopped) = watch::channel(false);
+    tokio::spawn(async move {
+        while tokio::signal::ctrl_c().await.is_ok() {
+            if stop.send_replace(true) {
+                std::process::exit(INTERRUPTED);
+            }
+            eprintln!("stopping: what was sent is handled first; Ctrl-C again aborts");
+        }
+    });
+    stopped
+}

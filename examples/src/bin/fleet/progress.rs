@@ -1,0 +1,130 @@
+//! Shows how things go, on standard error: live in a terminal, as plain lines elsewhere.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use crate::number::grouped;
+use crate::snapshot::{Group, Snapshot};
+use crate::stage::Stage;
+
+/// How often a plain line is written.
+const PLAIN: Duration = Duration::from_secs(1);
+
+/// Where progress is shown.
+pub(crate) enum Progress {
+    Terminal {
+        all: MultiProgress,
+        /// The sending, and then one line for each group.
+        lines: Vec<ProgressBar>,
+        last: Snapshot,
+    },
+    Plain {
+        last: Snapshot,
+    },
+}
+
+impl Progress {
+    pub(crate) fn new() -> Self {
+        let last = Snapshot::default();
+        if !std::io::stderr().is_terminal() {
+            return Self::Plain { last };
+        }
+        let all = MultiProgress::new();
+        // A template without fields in doubt; `with_template` fails for wrong ones only.
+        let style = ProgressStyle::with_template("{wide_msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_spinner());
+        let lines = (0..=Stage::ALL.len())
+            .map(|_| all.add(ProgressBar::new_spinner().with_style(style.clone())))
+            .collect();
+        Self::Terminal { all, lines, last }
+    }
+
+    /// Shows a remark above the rest.
+    pub(crate) fn say(&self, remark: &str) {
+        match self {
+            Self::Terminal { all, .. } => {
+                // A terminal that is gone cannot be told so.
+                let _ = all.println(remark);
+            }
+            Self::Plain { .. } => eprintln!("{remark}"),
+        }
+    }
+
+    /// Shows how things stand. In plain lines, once a second.
+    pub(crate) fn show(&mut self, now: &Snapshot) {
+        match self {
+            Self::Terminal { lines, last, .. } => {
+                lines[0].set_message(total(last, now));
+                for (line, group) in lines[1..].iter().zip(&now.groups) {
+                    let text = format!("{}  [{}]", summary(last, now, group), by_partition(group));
+                    line.set_message(text);
+                }
+                // Speeds are shown over half a second at least, so that they can be read.
+                if now.elapsed >= last.elapsed + PLAIN / 2 {
+                    *last = now.clone();
+                }
+            }
+            Self::Plain { last } if now.elapsed < last.elapsed + PLAIN => {}
+            Self::Plain { last } => {
+                eprintln!("{}", total(last, now));
+                for group in &now.groups {
+                    eprintln!("{}  [{}]", summary(last, now, group), by_partition(group));
+                }
+                *last = now.clone();
+            }
+        }
+    }
+
+    /// Leaves what was shown last, and shows no more.
+    pub(crate) fn finish(self) {
+        if let Self::Terminal { lines, .. } = self {
+            for line in lines {
+                line.abandon();
+            }
+        }
+    }
+}
+
+fn total(last: &Snapshot, now: &Snapshot) -> String {
+    format!(
+        "{:5.1} s  sent {} ({}/s)  members {}  rebalances {}",
+        now.elapsed.as_secs_f64(),
+        grouped(now.sent),
+        grouped(speed(last, now, last.sent, now.sent)),
+        now.live(),
+        now.rebalances(),
+    )
+}
+
+fn summary(last: &Snapshot, now: &Snapshot, group: &Group) -> String {
+    let before = last.groups.iter().find(|old| old.stage == group.stage);
+    let handled = before.map_or(0, |old| old.handled);
+    format!(
+        "  {:<13} members {}  handled {:>9} ({:>7}/s)  lag {:>7}",
+        group.stage.name(),
+        group.crew.live,
+        grouped(group.handled),
+        grouped(speed(last, now, handled, group.handled)),
+        grouped(group.lag()),
+    )
+}
+
+fn by_partition(group: &Group) -> String {
+    let lags = group.lags.iter().map(|lag| match lag {
+        Some(records) => records.to_string(),
+        None => "?".into(),
+    });
+    lags.collect::<Vec<_>>().join(" ")
+}
+
+/// Records per second between two moments.
+fn speed(last: &Snapshot, now: &Snapshot, before: u64, after: u64) -> u64 {
+    let seconds = (now.elapsed - last.elapsed).as_secs_f64();
+    if seconds > 0.0 {
+        (after.saturating_sub(before) as f64 / seconds).round() as u64
+    } else {
+        0
+    }
+}

@@ -1,0 +1,164 @@
+//! One run, from the first member that joins to the verdict.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use millstream::Client;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::args::Args;
+use crate::chaos::{Change, Chaos};
+use crate::fleet::Fleet;
+use crate::input::Input;
+use crate::members::Members;
+use crate::progress::Progress;
+use crate::send::{self, PATIENCE};
+use crate::snapshot::Snapshot;
+use crate::stage::Stage;
+use crate::summary::Summary;
+
+const TICK: Duration = Duration::from_millis(50);
+
+/// Streams `input` and judges. The error, if there is one, is what ended the run early; what was handled until then is judged nevertheless.
+pub(crate) async fn run(
+    args: &Args,
+    client: Client,
+    input: Input,
+    stop: watch::Receiver<bool>,
+) -> (Summary, anyhow::Result<()>) {
+    let fleet = Arc::new(Fleet::new(client));
+    let mut run = Run {
+        members: Members::new(fleet.clone()),
+        progress: Progress::new(),
+        chaos: args
+            .chaos
+            .then(|| Chaos::new(args.seed, args.members as usize)),
+        last: Snapshot::default(),
+        fleet,
+    };
+    let streamed = run.stream(args, input, stop).await;
+    let closed = run.members.close().await;
+    for remark in run.fleet.notes.take() {
+        run.progress.say(&remark);
+    }
+    run.progress.finish();
+    let partitions: Vec<_> = run.last.groups.iter().map(|g| g.lags.len()).collect();
+    let summary = Summary::new(&run.fleet, &run.members, &partitions);
+    (summary, streamed.and(closed))
+}
+
+struct Run {
+    fleet: Arc<Fleet>,
+    members: Members,
+    progress: Progress,
+    chaos: Option<Chaos>,
+    last: Snapshot,
+}
+
+impl Run {
+    async fn stream(
+        &mut self,
+        args: &Args,
+        input: Input,
+        stop: watch::Receiver<bool>,
+    ) -> anyhow::Result<()> {
+        self.fleet.create_streams().await?;
+        for stage in Stage::ALL {
+            for _ in 0..args.members {
+                self.members.join(stage).await?;
+            }
+        }
+        let lines = send::read(input)?;
+        let sending = tokio::spawn(send::send(self.fleet.clone(), lines, args.rate(), stop));
+        let sent = self.while_sending(sending).await;
+        // A run that was stopped by an error is judged by what was sent before.
+        sent.and(self.until_handled().await)
+    }
+
+    /// Lets things happen until the input is sent.
+    async fn while_sending(
+        &mut self,
+        sending: JoinHandle<anyhow::Result<()>>,
+    ) -> anyhow::Result<()> {
+        let mut ticks = ticks();
+        let mut next_change = Instant::now();
+        while !sending.is_finished() {
+            ticks.tick().await;
+            if let Err(error) = self.look().await {
+                sending.abort();
+                return Err(error);
+            }
+            if let Some(chaos) = &mut self.chaos {
+                if Instant::now() >= next_change {
+                    next_change = Instant::now() + chaos.pause();
+                    self.change().await?;
+                }
+            }
+        }
+        sending.await.context("the sender ended")?
+    }
+
+    /// Waits until every group has handled everything and has read to the end, where what came twice is.
+    async fn until_handled(&mut self) -> anyhow::Result<()> {
+        let mut ticks = ticks();
+        let mut progress = (u64::MAX, Instant::now());
+        loop {
+            ticks.tick().await;
+            self.look().await?;
+            let behind: u64 = Stage::ALL
+                .map(|stage| self.fleet.behind(stage))
+                .iter()
+                .sum();
+            let left = behind + self.last.groups.iter().map(|g| g.lag()).sum::<u64>();
+            if behind == 0 && self.last.at_end() {
+                return Ok(());
+            }
+            if left < progress.0 {
+                progress = (left, Instant::now());
+            } else if progress.1.elapsed() > PATIENCE {
+                bail!("no group has made progress for {PATIENCE:?}");
+            }
+        }
+    }
+
+    /// Looks after the members, and shows how things stand.
+    async fn look(&mut self) -> anyhow::Result<()> {
+        self.members.check().await?;
+        for remark in self.fleet.notes.take() {
+            self.progress.say(&remark);
+        }
+        self.last = Snapshot::take(&self.fleet, &self.members).await?;
+        self.progress.show(&self.last);
+        Ok(())
+    }
+
+    async fn change(&mut self) -> anyhow::Result<()> {
+        let Some(chaos) = &mut self.chaos else {
+            return Ok(());
+        };
+        let (stage, change) = chaos.next(&self.members.sizes());
+        let (name, what) = match change {
+            Change::Join => (Some(self.members.join(stage).await?), "joins"),
+            Change::Leave => (self.members.leave(stage), "leaves"),
+            Change::Crash => (self.members.crash(stage), "crashes"),
+        };
+        if let Some(name) = name {
+            self.fleet.notes.say(format!("chaos: {name} {what}"));
+        }
+        // Somebody must be there to take over.
+        if self.members.sizes()[stage as usize] == 0 {
+            let name = self.members.join(stage).await?;
+            self.fleet.notes.say(format!("chaos: {name} joins instead"));
+        }
+        Ok(())
+    }
+}
+
+fn ticks() -> tokio::time::Interval {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}

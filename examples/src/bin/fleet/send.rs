@@ -1,0 +1,248 @@
+//! Sends the input to `car-raw-events`, and its bad lines to the dead letter stream.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use millstream::{ErrorKind, Producer, Receipt, Record};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::fleet::{DEAD, Fleet, RAW};
+use crate::input::{Input, Line};
+use crate::ledger::Ledger;
+use crate::stage::Stage;
+use crate::tag::Tag;
+
+/// The header that tells how often the input was sent before, if it was.
+pub(crate) const PASS: &str = "fleet-pass";
+
+/// The header that tells the line of the input.
+pub(crate) const LINE: &str = "fleet-line";
+
+/// The header that tells what is wrong with a bad line.
+const REASON: &str = "fleet-reason";
+
+/// The lane and key of all bad lines: they stay in the order of the input.
+const BAD: &str = "bad-lines";
+
+/// How much of a bad line is kept.
+const KEPT: usize = 64 << 10;
+
+/// How many records may be sent that the slowest group has not handled. It bounds what the streams must hold.
+const AHEAD: u64 = 50_000;
+
+/// The same in bytes, reckoned with the longest line of late: far below what `fleet.toml` says that a partition keeps.
+const AHEAD_BYTES: u64 = 32 << 20;
+
+/// How long groups may handle nothing before the program gives up.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Sends everything that comes through `lines` until they end or `stop` says so, and waits until all of it is stored.
+pub(crate) async fn send(
+    fleet: Arc<Fleet>,
+    mut lines: mpsc::Receiver<anyhow::Result<Line>>,
+    rate: Option<u32>,
+    mut stop: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let (receipts, unread) = mpsc::channel(10_000);
+    let confirming = tokio::spawn(confirm(fleet.clone(), unread));
+    let mut sender = Sender {
+        raw: fleet.client.producer(RAW).open().await?,
+        dead: fleet.client.producer(DEAD).open().await?,
+        fleet,
+        receipts,
+        rate,
+        sent: 0,
+        begun: Instant::now(),
+        longest: 0,
+    };
+    let sent = loop {
+        let line = tokio::select! {
+            biased;
+            Ok(_) = stop.wait_for(|stop| *stop) => break Ok(()),
+            line = lines.recv() => line,
+        };
+        // `stop` is not asked in here: a line that was taken is sent.
+        match line {
+            None => break Ok(()),
+            Some(Err(error)) => break Err(error),
+            Some(Ok(line)) => {
+                if let Err(error) = sender.send(line).await {
+                    break Err(error);
+                }
+            }
+        }
+    };
+    let closed = sender.close().await;
+    let confirmed = confirming.await.context("the reader of receipts ended")?;
+    sent.and(confirmed).and(closed)
+}
+
+struct Sender {
+    fleet: Arc<Fleet>,
+    raw: Producer,
+    dead: Producer,
+    receipts: mpsc::Sender<Sent>,
+    rate: Option<u32>,
+    sent: u64,
+    begun: Instant,
+    longest: u64,
+}
+
+/// A record on its way.
+struct Sent {
+    receipt: Receipt,
+    lane: String,
+    seq: u64,
+    bad: bool,
+}
+
+impl Sender {
+    async fn send(&mut self, line: Line) -> anyhow::Result<()> {
+        let kept = match line.key {
+            Ok(_) => line.bytes.len(),
+            Err(_) => line.bytes.len().min(KEPT),
+        };
+        // It fades, so that one long line does not slow down all that follow.
+        self.longest = (self.longest - self.longest / 4_096).max(kept as u64);
+        self.wait_for_groups().await?;
+        self.wait_for_time().await;
+        let lane = match &line.key {
+            Ok(key) => key.clone(),
+            Err(reason) => return self.send_bad(&line, reason).await,
+        };
+        let seq = self.fleet.reports.next(&lane);
+        let mut record = Record::new(line.bytes.clone())
+            .key(lane.clone())
+            .header(LINE, line.number.to_string());
+        if line.pass > 0 {
+            record = record.header(PASS, line.pass.to_string());
+        }
+        let record = self.fleet.run.mark(record, Tag { lane: &lane, seq });
+        match self.raw.send(record).await {
+            Ok(receipt) => self.sent(receipt, lane, seq, false).await,
+            Err(error) => {
+                self.fleet.reports.withdraw(&lane, seq);
+                match error.kind() {
+                    // The stream does not take this key or so much: the line is bad, and the next one may be good.
+                    ErrorKind::Invalid | ErrorKind::TooLarge => {
+                        self.send_bad(&line, error.message()).await
+                    }
+                    _ => Err(error.into()),
+                }
+            }
+        }
+    }
+
+    async fn send_bad(&mut self, line: &Line, reason: &str) -> anyhow::Result<()> {
+        self.fleet.notes.bad_line(line.number, reason);
+        let seq = self.fleet.bad.next(BAD);
+        let kept = line.bytes.slice(..line.bytes.len().min(KEPT));
+        let record = Record::new(kept)
+            .key(BAD)
+            .header(LINE, line.number.to_string())
+            .header(REASON, reason.to_owned());
+        let record = self.fleet.run.mark(record, Tag { lane: BAD, seq });
+        match self.dead.send(record).await {
+            Ok(receipt) => self.sent(receipt, BAD.into(), seq, true).await,
+            Err(error) => {
+                self.fleet.bad.withdraw(BAD, seq);
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn sent(
+        &mut self,
+        receipt: Receipt,
+        lane: String,
+        seq: u64,
+        bad: bool,
+    ) -> anyhow::Result<()> {
+        self.sent += 1;
+        let sent = Sent {
+            receipt,
+            lane,
+            seq,
+            bad,
+        };
+        let taken = self.receipts.send(sent).await;
+        taken.map_err(|_| anyhow::anyhow!("the reader of receipts ended"))
+    }
+
+    /// Waits until the rate allows one more record.
+    async fn wait_for_time(&self) {
+        if let Some(rate) = self.rate {
+            let due = Duration::from_secs_f64(self.sent as f64 / f64::from(rate));
+            sleep_until(self.begun + due).await;
+        }
+    }
+
+    /// Waits until no group is too far behind.
+    async fn wait_for_groups(&self) -> anyhow::Result<()> {
+        // Asking every time would cost more than sending.
+        if self.sent % 64 != 0 && self.longest < AHEAD_BYTES / AHEAD {
+            return Ok(());
+        }
+        let most = AHEAD.min(AHEAD_BYTES / self.longest.max(1)).max(1);
+        let mut progress = (u64::MAX, Instant::now());
+        loop {
+            let slowest = Stage::ALL
+                .into_iter()
+                .map(|stage| (self.fleet.behind(stage), stage))
+                .max_by_key(|(behind, _)| *behind);
+            let Some((behind, stage)) = slowest.filter(|(behind, _)| *behind >= most) else {
+                return Ok(());
+            };
+            if behind < progress.0 {
+                progress = (behind, Instant::now());
+            } else if progress.1.elapsed() > PATIENCE {
+                bail!(
+                    "the group {} has handled nothing for {PATIENCE:?}",
+                    stage.name()
+                );
+            }
+            sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Waits until everything is stored or has failed.
+    async fn close(self) -> anyhow::Result<()> {
+        drop(self.receipts);
+        self.raw.close().await?;
+        self.dead.close().await?;
+        Ok(())
+    }
+}
+
+/// Reads the receipts, in the order of sending. A record that was not stored is not expected of any group, and fails the run at the end.
+async fn confirm(fleet: Arc<Fleet>, mut sent: mpsc::Receiver<Sent>) -> anyhow::Result<()> {
+    let mut result = Ok(());
+    while let Some(sent) = sent.recv().await {
+        if let Err(error) = sent.receipt.await {
+            let ledger: &Ledger = match sent.bad {
+                true => &fleet.bad,
+                false => &fleet.reports,
+            };
+            ledger.withdraw(&sent.lane, sent.seq);
+            result = result.and(Err(error).context("a record was not stored"));
+        }
+    }
+    result
+}
+
+/// Reads the input on a thread of its own, since reading blocks. The thread ends with the input, or with the receiver after one more line.
+pub(crate) fn read(input: Input) -> anyhow::Result<mpsc::Receiver<anyhow::Result<Line>>> {
+    let (sender, receiver) = mpsc::channel(1_000);
+    std::thread::Builder::new()
+        .name("input".into())
+        .spawn(move || {
+            if let Err(error) = input.read(|line| sender.blocking_send(Ok(line)).is_ok()) {
+                // Nobody listens any more after a stop.
+                let _ = sender.blocking_send(Err(error));
+            }
+        })
+        .context("cannot start the thread that reads the input")?;
+    Ok(receiver)
+}

@@ -1,0 +1,79 @@
+//! How things stand at one moment.
+
+use std::time::Duration;
+
+use millstream::ErrorKind;
+
+use crate::fleet::Fleet;
+use crate::members::{CrewStats, Members};
+use crate::stage::Stage;
+
+/// What is shown while the program runs.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Snapshot {
+    pub(crate) elapsed: Duration,
+    pub(crate) sent: u64,
+    pub(crate) groups: Vec<Group>,
+}
+
+/// One group at one moment.
+#[derive(Debug, Clone)]
+pub(crate) struct Group {
+    pub(crate) stage: Stage,
+    pub(crate) handled: u64,
+    pub(crate) crew: CrewStats,
+    /// By partition, in their order: the records after the stored checkpoint, if the backend can tell.
+    pub(crate) lags: Vec<Option<u64>>,
+}
+
+impl Group {
+    /// The records after the checkpoints of all partitions, as far as known.
+    pub(crate) fn lag(&self) -> u64 {
+        self.lags.iter().flatten().sum()
+    }
+}
+
+impl Snapshot {
+    pub(crate) async fn take(fleet: &Fleet, members: &Members) -> millstream::Result<Self> {
+        let mut groups = Vec::new();
+        for stage in Stage::ALL {
+            groups.push(Group {
+                stage,
+                handled: fleet.judge(stage).counts().handled,
+                crew: members.stats(stage),
+                lags: lags(fleet, stage).await?,
+            });
+        }
+        Ok(Self {
+            elapsed: fleet.begun.elapsed(),
+            sent: fleet.reports.expected() + fleet.dead_letters(),
+            groups,
+        })
+    }
+
+    /// Whether every group has read its stream to the end.
+    pub(crate) fn at_end(&self) -> bool {
+        self.groups.iter().all(|group| group.lag() == 0)
+    }
+
+    pub(crate) fn rebalances(&self) -> u64 {
+        self.groups.iter().map(|group| group.crew.rebalances).sum()
+    }
+
+    pub(crate) fn live(&self) -> usize {
+        self.groups.iter().map(|group| group.crew.live).sum()
+    }
+}
+
+async fn lags(fleet: &Fleet, stage: Stage) -> millstream::Result<Vec<Option<u64>>> {
+    match fleet.client.group(stage.name()).checkpoints().await {
+        // Its first member is still joining.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        checkpoints => {
+            let of_stream = checkpoints?
+                .into_iter()
+                .filter(|checkpoint| checkpoint.partition.stream() == stage.stream());
+            Ok(of_stream.map(|checkpoint| checkpoint.lag.records).collect())
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! The verdict at the end, as text and as JSON.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::fleet::Fleet;
+use crate::members::Members;
+use crate::number::grouped;
+use crate::stage::Stage;
+
+/// What became of the records, by the program's own history.
+#[derive(Debug, Serialize)]
+pub(crate) struct Summary {
+    /// Reports stored in `car-raw-events`.
+    pub(crate) sent: u64,
+    /// Of these, handled by the group that handled fewest.
+    pub(crate) handled: u64,
+    /// Records that a group never handled, over all groups.
+    pub(crate) lost: u64,
+    /// Records whose first handling came after that of a later record of the same key, over all groups.
+    pub(crate) out_of_order: u64,
+    /// Records handled again, over all groups.
+    pub(crate) duplicates: u64,
+    /// Changes of membership, each of which deals a group's partitions anew.
+    pub(crate) rebalances: u64,
+    /// The longest time that a partition with records to read made no progress, in milliseconds.
+    pub(crate) max_stall_ms: u64,
+    /// Members that crashed.
+    pub(crate) crashes: u64,
+    /// Partitions that went from one member to another.
+    pub(crate) partitions_moved: u64,
+    /// Lines of the input that nobody could use.
+    pub(crate) bad_lines: u64,
+    /// The numbers of the first of them.
+    pub(crate) first_bad_lines: Vec<u64>,
+    /// Reports among the bad lines that were stored first and failed in the cleaner.
+    pub(crate) dead_lettered: u64,
+    pub(crate) vehicles: usize,
+    pub(crate) alerts: u64,
+    pub(crate) highest_feet: f64,
+    pub(crate) fastest_knots: f64,
+    pub(crate) seconds: f64,
+    pub(crate) groups: Vec<GroupSummary>,
+}
+
+/// One group's share.
+#[derive(Debug, Serialize)]
+pub(crate) struct GroupSummary {
+    pub(crate) group: &'static str,
+    pub(crate) stream: &'static str,
+    pub(crate) handled: u64,
+    pub(crate) lost: u64,
+    pub(crate) out_of_order: u64,
+    pub(crate) duplicates: u64,
+    /// Whether a member of this group or of a chain before it crashed: only then may records come again.
+    pub(crate) crash_before: bool,
+    pub(crate) crashes: u64,
+    pub(crate) rebalances: u64,
+    pub(crate) partitions_moved: u64,
+    pub(crate) failures: u64,
+    pub(crate) max_stall_ms: u64,
+}
+
+impl Summary {
+    /// Judges what was noted. Members are closed.
+    pub(crate) fn new(fleet: &Fleet, members: &Members, partitions: &[usize]) -> Self {
+        let groups: Vec<_> = Stage::ALL
+            .into_iter()
+            .zip(partitions)
+            .map(|(stage, partitions)| GroupSummary::new(fleet, members, stage, *partitions))
+            .collect();
+        let sum = |part: fn(&GroupSummary) -> u64| groups.iter().map(part).sum();
+        let of_reports = Stage::ALL
+            .into_iter()
+            .filter(|stage| !matches!(stage, Stage::Inbox | Stage::DeadLetters));
+        let (bad_lines, first_bad_lines) = fleet.notes.bad_lines();
+        let statistics = fleet.statistics.lock();
+        Self {
+            sent: fleet.reports.expected() + fleet.dead_letters(),
+            handled: of_reports
+                .map(|stage| groups[stage as usize].handled)
+                .min()
+                .unwrap_or_default(),
+            lost: sum(|group| group.lost),
+            out_of_order: sum(|group| group.out_of_order),
+            duplicates: sum(|group| group.duplicates),
+            rebalances: sum(|group| group.rebalances),
+            max_stall_ms: groups
+                .iter()
+                .map(|group| group.max_stall_ms)
+                .max()
+                .unwrap_or_default(),
+            crashes: sum(|group| group.crashes),
+            partitions_moved: sum(|group| group.partitions_moved),
+            bad_lines,
+            first_bad_lines,
+            dead_lettered: fleet.dead_letters(),
+            vehicles: fleet.positions.lock().len(),
+            alerts: fleet.alerts.expected(),
+            highest_feet: statistics.highest_feet,
+            fastest_knots: statistics.fastest_knots,
+            seconds: fleet.begun.elapsed().as_secs_f64(),
+            groups,
+        }
+    }
+
+    /// Whether the promises were kept: nothing lost, nothing out of order, and nothing twice where no member crashed.
+    pub(crate) fn is_good(&self) -> bool {
+        let twice = |group: &GroupSummary| group.duplicates > 0 && !group.crash_before;
+        self.lost == 0 && self.out_of_order == 0 && !self.groups.iter().any(twice)
+    }
+}
+
+impl GroupSummary {
+    fn new(fleet: &Fleet, members: &Members, stage: Stage, partitions: usize) -> Self {
+        let judge = fleet.judge(stage);
+        let counts = judge.counts();
+        let crew = members.stats(stage);
+        Self {
+            group: stage.name(),
+            stream: stage.stream(),
+            handled: counts.handled,
+            lost: judge.lost(fleet.ledger(stage)),
+            out_of_order: counts.out_of_order,
+            duplicates: counts.duplicates,
+            crash_before: members.crashed_before(stage),
+            crashes: crew.crashed,
+            rebalances: crew.rebalances,
+            // Each partition is assigned once without having been another's before.
+            partitions_moved: crew.assigned.saturating_sub(partitions as u64),
+            failures: crew.failures,
+            max_stall_ms: counts.max_stall.as_millis() as u64,
+        }
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let slowest = self.groups.iter().max_by_key(|group| group.max_stall_ms);
+        let rows: [(&str, u64, String); 8] = [
+            (
+                "sent",
+                self.sent,
+                format!(
+                    "records of {} vehicles in {:.1} s",
+                    self.vehicles, self.seconds
+                ),
+            ),
+            ("handled", self.handled, "by every group".into()),
+            ("lost", self.lost, String::new()),
+            (
+                "out of order",
+                self.out_of_order,
+                "by the first time that a record is handled".into(),
+            ),
+            (
+                "duplicates",
+                self.duplicates,
+                match self.crashes {
+                    0 => "no member crashed".into(),
+                    crashes => format!(
+                        "after {crashes} crashes: what a member had not checkpointed comes again, also to the groups behind it"
+                    ),
+                },
+            ),
+            (
+                "rebalances",
+                self.rebalances,
+                format!("{} partitions moved", self.partitions_moved),
+            ),
+            (
+                "longest stall",
+                self.max_stall_ms,
+                slowest.map_or(String::new(), |group| format!("ms, in {}", group.group)),
+            ),
+            ("bad lines", self.bad_lines, self.bad_line_numbers()),
+        ];
+        for (name, number, remark) in rows {
+            writeln!(f, "{name:<14} {:>10}  {remark}", grouped(number))?;
+        }
+        writeln!(
+            f,
+            "{:<14} {:>10}  highest {:.0} ft, fastest {:.0} kt",
+            "alerts",
+            grouped(self.alerts),
+            self.highest_feet,
+            self.fastest_knots
+        )?;
+        writeln!(
+            f,
+            "\n{:<14} {:>10} {:>6} {:>12} {:>10} {:>7} {:>10} {:>8}",
+            "group",
+            "handled",
+            "lost",
+            "out of order",
+            "duplicates",
+            "crashes",
+            "rebalances",
+            "stall ms"
+        )?;
+        for group in &self.groups {
+            writeln!(
+                f,
+                "{:<14} {:>10} {:>6} {:>12} {:>10} {:>7} {:>10} {:>8}",
+                group.group,
+                grouped(group.handled),
+                group.lost,
+                group.out_of_order,
+                group.duplicates,
+                group.crashes,
+                group.rebalances,
+                grouped(group.max_stall_ms)
+            )?;
+        }
+        let verdict = match self.is_good() {
+            true => "good: nothing lost, nothing out of order, nothing twice without a crash",
+            false => "NOT GOOD: see the numbers above",
+        };
+        write!(f, "\n{verdict}")
+    }
+}
+
+impl Summary {
+    fn bad_line_numbers(&self) -> String {
+        if self.bad_lines == 0 {
+            return String::new();
+        }
+        let numbers: Vec<_> = self.first_bad_lines.iter().map(u64::to_string).collect();
+        let more = match self.bad_lines as usize > numbers.len() {
+            true => ", ...",
+            false => "",
+        };
+        format!(
+            "in {}: line {}{more}",
+            Stage::DeadLetters.stream(),
+            numbers.join(", ")
+        )
+    }
+}

@@ -1,0 +1,90 @@
+//! Chooses the backend for the fleet program and the small programs: the one place that names all backends.
+//!
+//! An application copies this file, keeps the backends that it wants, and writes everything else once:
+//!
+//! ```
+//! # async fn demo() -> anyhow::Result<()> {
+//! let client = millstream_examples::connect().await?; // memory, unless the environment says otherwise
+//! let producer = client.producer("car-raw-events");
+//! # Ok(()) }
+//! ```
+
+use std::path::Path;
+
+use anyhow::bail;
+use millstream::Client;
+use serde::Deserialize;
+
+mod caught_up;
+mod sample;
+mod settings;
+
+pub use caught_up::caught_up;
+pub use sample::{create, fill};
+
+/// Which backend to use, and its own settings beside it: `backend = "memory"` in TOML.
+///
+/// See [`Settings::load`] for where they come from.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "backend", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Settings {
+    /// The embedded backend: needs nothing, and forgets everything at the end of the process.
+    Memory(millstream_memory::Config),
+    /// Apache Kafka and Amazon MSK.
+    Kafka(NotBuilt),
+    /// Amazon Kinesis Data Streams.
+    Kinesis(NotBuilt),
+}
+
+/// Stands for the settings of a backend that this build does not contain.
+#[derive(Debug, Deserialize)]
+#[non_exhaustive]
+pub struct NotBuilt {}
+
+impl Settings {
+    /// Reads `file` if there is one, then the environment, which wins. Without both it is the memory backend with its defaults.
+    ///
+    /// `MILLSTREAM_BACKEND=memory` sets the key `backend`, and so on for every other key; two underscores step into a table:
+    /// `MILLSTREAM_TLS__CA_FILE` sets `ca_file` in `[tls]`. A value is read as TOML where it is TOML (`5`, `true`, `"text"`), and as plain text otherwise.
+    ///
+    /// # Errors
+    /// The file cannot be read, is no TOML, or names a backend or a key that does not exist; the message lists those that do.
+    pub fn load(file: Option<&Path>) -> anyhow::Result<Self> {
+        Self::load_or(file, "")
+    }
+
+    /// As [`load`](Self::load), with `defaults` in TOML where there is no file. They are left out if the environment names another backend than they do.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_or(file: Option<&Path>, defaults: &str) -> anyhow::Result<Self> {
+        settings::load(file, defaults, std::env::vars())
+    }
+
+    /// Connects to the backend.
+    ///
+    /// # Errors
+    /// The backend is not in this build (the message names the cargo feature), or does not answer.
+    pub async fn connect(self) -> anyhow::Result<Client> {
+        match self {
+            Self::Memory(config) => Ok(config.connect().await?),
+            Self::Kafka(_) => not_built("kafka"),
+            Self::Kinesis(_) => not_built("kinesis"),
+        }
+    }
+}
+
+fn not_built(backend: &str) -> anyhow::Result<Client> {
+    bail!(
+        "the {backend} backend is not in this build: build with the cargo feature `{backend}` (cargo run --features {backend})"
+    )
+}
+
+/// Connects to the backend that the environment names, by default memory.
+///
+/// # Errors
+/// As [`Settings::load`] and [`Settings::connect`].
+pub async fn connect() -> anyhow::Result<Client> {
+    Settings::load(None)?.connect().await
+}

@@ -1,0 +1,297 @@
+//! Runs the fleet program as a user would.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// Long enough for any run here on a busy machine; none needs it.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+fn fleet(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fleet"));
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    // What the person who runs the tests has set is none of the tests' business.
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("MILLSTREAM_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+struct Ended {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Ended {
+    fn new(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// The summary of a run that ended well.
+    fn good(&self) -> Value {
+        assert_eq!(self.code, Some(0), "{}\n{}", self.out, self.err);
+        let summary = self.summary();
+        assert_eq!(summary["lost"], 0, "{summary}");
+        assert_eq!(summary["out_of_order"], 0, "{summary}");
+        summary
+    }
+
+    fn summary(&self) -> Value {
+        assert_eq!(self.out.lines().count(), 1, "{}", self.out);
+        serde_json::from_str(&self.out).unwrap()
+    }
+}
+
+fn run(arguments: &[&str]) -> Ended {
+    Ended::new(fleet(arguments).output().unwrap())
+}
+
+/// Runs with `input` as standard input.
+fn run_with(arguments: &[&str], input: &[u8]) -> Ended {
+    let mut child = fleet(arguments).stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    let writer = std::thread::spawn(move || stdin.write_all(&input));
+    let ended = Ended::new(child.wait_with_output().unwrap());
+    writer.join().unwrap().unwrap();
+    ended
+}
+
+/// So many reports of seven vehicles.
+fn reports(count: usize) -> String {
+    let report = |n: usize| {
+        format!(
+            "{{\"vehicleId\":\"v{}\",\"latitude\":46.5,\"longitude\":8.1,\"altitude\":{},\"speed\":300,\"timestamp\":\"2018-08-01T05:{:02}:{:02}Z\"}}\n",
+            n % 7,
+            9_000 + n % 100,
+            n / 60 % 60,
+            n % 60
+        )
+    };
+    (0..count).map(report).collect()
+}
+
+fn file(folder: &Path, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+    let path = folder.join(name);
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+#[test]
+fn a_plain_run_ends_good_with_nothing_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = file(folder.path(), "in.jsonl", reports(2_000));
+    let summary = run(&["--input", input.to_str().unwrap(), "--json"]).good();
+    assert_eq!(summary["sent"], 2_000);
+    assert_eq!(summary["handled"], 2_000);
+    assert_eq!(summary["duplicates"], 0);
+    assert_eq!(summary["crashes"], 0);
+    assert_eq!(summary["vehicles"], 7);
+    assert!(summary["rebalances"].is_u64() && summary["max_stall_ms"].is_u64());
+    assert_eq!(summary["groups"].as_array().unwrap().len(), 7);
+}
+
+#[test]
+fn the_text_names_every_number_and_progress_goes_to_standard_error() {
+    let ended = run_with(&["--input", "-"], reports(100).as_bytes());
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    let names = [
+        "sent",
+        "handled",
+        "lost",
+        "out of order",
+        "duplicates",
+        "rebalances",
+    ];
+    for name in names
+        .into_iter()
+        .chain(["longest stall", "bad lines", "analytics"])
+    {
+        assert!(ended.out.contains(name), "{name} in {}", ended.out);
+    }
+    assert!(!ended.out.contains('\u{1b}') && !ended.err.contains('\u{1b}'));
+}
+
+#[test]
+fn chaos_loses_and_reorders_nothing() {
+    for seed in ["1", "2", "3"] {
+        let arguments = [
+            "--chaos",
+            "--seed",
+            seed,
+            "--rate",
+            "8000",
+            "--json",
+            "--members",
+            "3",
+        ];
+        let ended = run(&arguments);
+        let summary = ended.good();
+        assert_eq!(summary["sent"], 20_000, "seed {seed}");
+        assert_eq!(summary["handled"], 20_000, "seed {seed}");
+        assert!(summary["crashes"].as_u64().unwrap() > 0, "seed {seed}");
+        assert!(summary["rebalances"].as_u64().unwrap() > 7, "seed {seed}");
+        assert!(ended.err.contains("crashes"), "{}", ended.err);
+    }
+}
+
+#[test]
+fn bad_lines_are_shown_with_their_numbers_and_stop_nothing() {
+    let mut text = reports(10);
+    text.push_str("this is no JSON\n"); // 11
+    text.push_str("{\"vehicleId\":null}\n"); // 12
+    text.push_str("\n");
+    text.push_str("{\"vehicle\":\"v1\"}\n"); // 14
+    text.push_str("{\"vehicleId\":\"v1\",\"speed\":1,\"speed\":2}\n"); // 15: the cleaner refuses it
+    text.push_str(&format!("{{\"vehicleId\":\"{}\"}}\n", "k".repeat(300))); // 16: no such long key
+    text.push_str(&reports(10));
+    let ended = run_with(&["--input", "-", "--json"], text.as_bytes());
+    let summary = ended.good();
+    assert_eq!(summary["bad_lines"], 5);
+    assert_eq!(summary["sent"], 21, "line 15 can be sent");
+    assert_eq!(summary["handled"], 20);
+    assert_eq!(summary["dead_lettered"], 1);
+    for line in [11, 12, 14, 15, 16] {
+        assert!(
+            ended.err.contains(&format!("bad line {line}:")),
+            "{}",
+            ended.err
+        );
+    }
+    let groups = summary["groups"].as_array().unwrap();
+    let dead = groups.iter().find(|group| group["group"] == "dead-letters");
+    assert_eq!(
+        dead.unwrap()["handled"],
+        4,
+        "beside the one from the cleaner"
+    );
+}
+
+#[test]
+fn gzip_comes_through_standard_input_too() {
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(reports(50).as_bytes()).unwrap();
+    let ended = run_with(&["--input", "-", "--json"], &packed.finish().unwrap());
+    assert_eq!(ended.good()["sent"], 50);
+}
+
+#[test]
+fn an_empty_input_is_no_error() {
+    let ended = run_with(&["--input", "-", "--json"], b"");
+    assert_eq!(ended.good()["sent"], 0);
+}
+
+#[test]
+fn any_field_may_be_the_key_and_each_repeat_has_records_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = file(
+        folder.path(),
+        "in.jsonl",
+        "{\"id\":1}\n{\"id\":\"b\"}\n{\"id\":1}\n",
+    );
+    let input = input.to_str().unwrap();
+    let summary = run(&["--input", input, "--key", "id", "--repeat", "20", "--json"]).good();
+    assert_eq!(summary["sent"], 60);
+    assert_eq!(summary["handled"], 60);
+    assert_eq!(summary["duplicates"], 0);
+}
+
+#[test]
+fn wrong_use_is_told_before_anything_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = |text: &str| {
+        let name = format!("{}.toml", text.len());
+        let path = file(folder.path(), &name, text);
+        path.to_str().unwrap().to_owned()
+    };
+    let unknown = config("backend = 'memry'");
+    let not_built = config("backend = 'kafka'\nbrokers = 'localhost:9092'");
+    let typo = config("backend = 'memory'\nsesion_timeout = '1s'");
+    let no_toml = config("backend = ");
+    let cases: [(&[&str], &[&str]); 8] = [
+        (&["--input", "no-such-file"], &["no-such-file"]),
+        (&["--config", "no-such-file"], &["no-such-file"]),
+        (
+            &["--config", &unknown],
+            &["memry", "`memory`", "`kafka`", "`kinesis`"],
+        ),
+        (&["--config", &not_built], &["--features kafka"]),
+        (
+            &["--config", &typo],
+            &["sesion_timeout", "`session_timeout`"],
+        ),
+        (&["--config", &no_toml], &["not valid TOML"]),
+        (&["--input", "-", "--repeat", "2"], &["--repeat"]),
+        (&["--members", "0"], &["--members"]),
+    ];
+    for (arguments, words) in cases {
+        let ended = run(arguments);
+        assert_eq!(ended.code, Some(2), "{arguments:?}: {}", ended.err);
+        assert_eq!(ended.out, "", "{arguments:?}");
+        for word in words {
+            assert!(
+                ended.err.contains(word),
+                "{arguments:?}: no {word} in {}",
+                ended.err
+            );
+        }
+    }
+}
+
+#[test]
+fn the_environment_wins_over_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = file(folder.path(), "fleet.toml", "backend = 'memory'");
+    let mut command = fleet(&["--config", config.to_str().unwrap()]);
+    command.env("MILLSTREAM_BACKEND", "kinesis");
+    let ended = Ended::new(command.output().unwrap());
+    assert_eq!(ended.code, Some(2), "{}", ended.err);
+    assert!(ended.err.contains("--features kinesis"), "{}", ended.err);
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_drains_and_judges() {
+    // Standard input that stays open: without the interrupt it would wait for ever.
+    let mut child = fleet(&["--input", "-", "--json"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(reports(500).as_bytes()).unwrap();
+
+    let process = child.id().to_string();
+    let begun = Instant::now();
+    // The program may not listen yet, so the first interrupt waits until it shows its first line.
+    let mut err = std::io::BufReader::new(child.stderr.take().unwrap());
+    let mut shown = String::new();
+    while !shown.contains("sent 500") {
+        shown.clear();
+        std::io::BufRead::read_line(&mut err, &mut shown).unwrap();
+        assert!(begun.elapsed() < DEADLINE, "it shows nothing");
+    }
+    let reader = std::thread::spawn(move || std::io::read_to_string(err));
+    let killed = Command::new("kill").args(["-INT", &process]).status();
+    assert!(killed.unwrap().success());
+
+    let output = child.wait_with_output().unwrap();
+    let err = reader.join().unwrap().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{err}");
+    assert!(err.contains("stopping"), "{err}");
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(summary["sent"], 500);
+    assert_eq!(summary["handled"], 500);
+    drop(stdin);
+}
