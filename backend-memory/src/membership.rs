@@ -62,7 +62,7 @@ struct Membership {
 
 /// What [`State::next`] found.
 enum Next {
-    Event(Event),
+    Events(Vec<Event>),
     Nothing { until: Option<Instant> },
 }
 
@@ -72,13 +72,13 @@ impl driver::Membership for Membership {
         &self.id
     }
 
-    async fn next(&self) -> Result<Event> {
+    async fn next(&self) -> Result<Vec<Event>> {
         loop {
             let next = self
                 .ask(|state, now| state.next(self.group, self.member, now))
                 .await;
             match next.map_err(|refusal| self.error(&refusal, "read"))? {
-                Next::Event(event) => return Ok(event),
+                Next::Events(events) => return Ok(events),
                 // A wake-up between looking and waiting is kept by the `Notify`, as there is one waiter.
                 Next::Nothing { until: None } => self.wake.notified().await,
                 Next::Nothing { until: Some(until) } => {
@@ -271,15 +271,23 @@ impl State {
         if found.deleted.is_some() {
             return Err(Refusal::StreamDeleted);
         }
+        let mut events = Vec::new();
         while let Some(mail) = self.member(group, member)?.mail.pop_front() {
-            if let Some(event) = self.open_mail(group, member, mail, now)? {
-                return Ok(Next::Event(event));
-            }
+            events.extend(self.open_mail(group, member, mail, now)?);
         }
-        while let Some(slot) = self.member(group, member)?.ready.pop_front() {
-            if let Some(event) = self.read(group, member, slot, now)? {
-                return Ok(Next::Event(event));
+        let (mut records, most) = (0, self.member(group, member)?.batch_records);
+        while records < most {
+            let Some(slot) = self.member(group, member)?.ready.pop_front() else {
+                break;
+            };
+            let event = self.read(group, member, slot, now)?;
+            if let Some(Event::Records { records: read, .. }) = &event {
+                records += read.len();
             }
+            events.extend(event);
+        }
+        if !events.is_empty() {
+            return Ok(Next::Events(events));
         }
         let until = self.deadline(group);
         Ok(Next::Nothing { until })

@@ -130,7 +130,8 @@ pub struct Join {
     /// The application's name for this member, for logs and read-outs. Need not be unique; the
     /// driver makes its own id.
     pub member: Option<String>,
-    /// Most records in one [`Event::Records`].
+    /// Most records in one [`Event::Records`], and about the most in one
+    /// [`next`](Membership::next).
     pub batch_records: usize,
     /// How long the runtime may drain when partitions are revoked. The driver fences the member
     /// that takes longer.
@@ -251,13 +252,17 @@ pub trait Membership: Debug + Send + Sync + 'static {
     /// The member's unique id, as the broker's own tools show it.
     fn id(&self) -> &str;
 
-    /// Waits for the next event. One caller at a time. **Cancel safe**: a dropped call loses no
-    /// event.
+    /// Waits until something happens and answers all that is there, in order, at least one event.
+    /// One caller at a time. **Cancel safe**: a dropped call loses no event.
+    ///
+    /// One call may bring records of many partitions: with thousands of quiet ones, what a call
+    /// costs is shared by all. Together they have about [`Join::batch_records`] records at most, so
+    /// that what a call brings is bounded.
     ///
     /// An error ends the membership (the stream was deleted, access was withdrawn): the runtime
-    /// leaves and reports it. What the driver can mend, it mends without a word or with `Lost` and
-    /// a new `Assigned`.
-    async fn next(&self) -> Result<Event>;
+    /// leaves and reports it. What the driver can mend, it mends without a word or with `Lost` and a
+    /// new `Assigned`.
+    async fn next(&self) -> Result<Vec<Event>>;
 
     /// Stores progress; one result per mark, in the same order. `Fenced` for a mark whose epoch is
     /// not the partition's last.

@@ -1,7 +1,9 @@
 use std::cmp::Ordering;
 use std::fmt;
-use std::hash::{Hash, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
+
+use foldhash::fast::FixedState;
 
 /// A partition of a stream: the unit of order and of ownership (Kafka: partition; Kinesis: shard).
 ///
@@ -13,15 +15,16 @@ pub struct Partition(Arc<Name>);
 struct Name {
     stream: Arc<str>,
     id: Box<str>,
+    /// Of both names, made once: partitions are looked up for each batch of records.
+    hash: u64,
 }
 
 impl Partition {
     /// Names partition `id` of `stream`.
     pub fn new(stream: impl Into<Arc<str>>, id: impl Into<String>) -> Self {
-        Self(Arc::new(Name {
-            stream: stream.into(),
-            id: id.into().into(),
-        }))
+        let (stream, id) = (stream.into(), id.into().into_boxed_str());
+        let hash = FixedState::default().hash_one((&stream, &id));
+        Self(Arc::new(Name { stream, id, hash }))
     }
 
     /// The stream's name.
@@ -42,7 +45,8 @@ impl Partition {
 
 impl PartialEq for Partition {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0) || self.rank() == other.rank()
+        Arc::ptr_eq(&self.0, &other.0)
+            || (self.0.hash == other.0.hash && self.rank() == other.rank())
     }
 }
 
@@ -62,7 +66,7 @@ impl Ord for Partition {
 
 impl Hash for Partition {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.rank().hash(state);
+        state.write_u64(self.0.hash);
     }
 }
 

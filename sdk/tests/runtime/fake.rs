@@ -189,9 +189,9 @@ impl driver::Membership for Fake {
         "member"
     }
 
-    async fn next(&self) -> Result<Event> {
+    async fn next(&self) -> Result<Vec<Event>> {
         match self.events.lock().await.recv().await {
-            Some(event) => event,
+            Some(event) => event.map(|event| vec![event]),
             None => std::future::pending().await,
         }
     }

@@ -65,7 +65,7 @@ pub(crate) struct Session<W: Work> {
     buffered: usize,
     buffer_full: bool,
 
-    event: BoxFuture<'static, Result<Event>>,
+    events: BoxFuture<'static, Result<Vec<Event>>>,
     bell: BoxFuture<'static, ()>,
     shutdown: Option<BoxFuture<'static, ()>>,
     timer: Pin<Box<Sleep>>,
@@ -119,7 +119,7 @@ impl<W: Work> Session<W> {
         };
         Ok(Self {
             progress: Progress::new(Instant::now() + options.checkpoint_interval),
-            event: next_event(&membership),
+            events: next_events(&membership),
             bell: next_ring(&board),
             group,
             options,
@@ -166,7 +166,7 @@ impl<W: Work> Session<W> {
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.now = Instant::now();
         let mut happened = self.dispatch(cx);
-        happened |= self.poll_event(cx);
+        happened |= self.poll_events(cx);
         happened |= self.poll_done(cx);
         happened |= self.poll_wishes(cx);
         happened |= self.poll_answers(cx);
@@ -180,17 +180,19 @@ impl<W: Work> Session<W> {
         }
     }
 
-    fn poll_event(&mut self, cx: &mut Context<'_>) -> bool {
+    fn poll_events(&mut self, cx: &mut Context<'_>) -> bool {
         if self.broken {
             return false;
         }
-        let Poll::Ready(event) = self.event.as_mut().poll(cx) else {
+        let Poll::Ready(events) = self.events.as_mut().poll(cx) else {
             return false;
         };
-        match event {
-            Ok(event) => {
-                self.event = next_event(&self.membership);
-                self.on_event(event);
+        match events {
+            Ok(events) => {
+                self.events = next_events(&self.membership);
+                for event in events {
+                    self.on_event(event);
+                }
             }
             Err(error) => {
                 self.broken = true;
@@ -328,7 +330,7 @@ impl<W: Work> Drop for Session<W> {
     }
 }
 
-fn next_event(membership: &Arc<dyn Membership>) -> BoxFuture<'static, Result<Event>> {
+fn next_events(membership: &Arc<dyn Membership>) -> BoxFuture<'static, Result<Vec<Event>>> {
     let membership = membership.clone();
     Box::pin(async move { membership.next().await })
 }
