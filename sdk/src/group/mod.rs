@@ -210,9 +210,21 @@ impl ConsumerGroup {
     /// computation belongs on threads of its own (`tokio::task::spawn_blocking`) or in more
     /// members.
     ///
-    /// ```ignore
-    /// async fn handle(delivery: Delivery) -> Result<(), std::io::Error> { Ok(()) }
+    /// ```
+    /// # use millstream::{Delivery, Record, StreamSpec};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> millstream::Result<()> {
+    /// # let client = millstream_memory::Config::default().connect().await?;
+    /// # client.streams().create(StreamSpec::new("car-raw-events")).await?;
+    /// async fn handle(delivery: Delivery) -> Result<(), std::io::Error> {
+    ///     println!("{:?} says {:?}", delivery.key(), delivery.payload());
+    ///     Ok(())
+    /// }
+    ///
+    /// let shutdown = async { /* a signal */ };
     /// client.group("notifications").stream("car-raw-events").run(handle, shutdown).await?;
+    /// # Ok(())
+    /// # }
     /// ```
     ///
     /// # Errors
@@ -244,6 +256,27 @@ impl ConsumerGroup {
     /// which is tried again; [`BatchFailure::at`] settles the deliveries before the failed one and
     /// retries from there.
     ///
+    /// ```
+    /// # use millstream::{BatchFailure, Delivery, Record, StreamSpec};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> millstream::Result<()> {
+    /// # let client = millstream_memory::Config::default().connect().await?;
+    /// # client.streams().create(StreamSpec::new("car-raw-events")).await?;
+    /// async fn store(batch: Vec<Delivery>) -> Result<(), BatchFailure> {
+    ///     for (index, delivery) in batch.iter().enumerate() {
+    ///         let text = std::str::from_utf8(delivery.payload());
+    ///         println!("{}", text.map_err(|error| BatchFailure::at(index, error))?);
+    ///     }
+    ///     Ok(())
+    /// }
+    ///
+    /// let shutdown = async { /* a signal */ };
+    /// let group = client.group("store").stream("car-raw-events");
+    /// group.run_batches(500, store, shutdown).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors and cancellation
     /// As [`run`](Self::run); `Invalid` if `records` is 0.
     pub fn run_batches<H, F>(
@@ -270,6 +303,27 @@ impl ConsumerGroup {
     /// As [`run`](Self::run), as a chain: the records that `transform` answers are sent by
     /// `producer`, and the delivery is settled when the broker has them all. At least once; records
     /// before checkpoint.
+    ///
+    /// ```
+    /// # use millstream::{BatchFailure, Delivery, Record, StreamSpec};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> millstream::Result<()> {
+    /// # let client = millstream_memory::Config::default().connect().await?;
+    /// # client.streams().create(StreamSpec::new("car-raw-events")).await?;
+    /// # client.streams().create(StreamSpec::new("processed-events")).await?;
+    /// async fn clean(delivery: Delivery) -> Result<Option<Record>, std::io::Error> {
+    ///     let is_event = delivery.payload().starts_with(b"{");
+    ///     Ok(is_event.then(|| delivery.to_record().header("cleaned-by", "v1")))
+    /// }
+    ///
+    /// let processed = client.producer("processed-events").open().await?;
+    /// let shutdown = async { /* a signal */ };
+    /// let group = client.group("cleaner").stream("car-raw-events");
+    /// group.run_to(&processed, clean, shutdown).await?;
+    /// processed.close().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors and cancellation
     /// As [`run`](Self::run). A record that cannot be sent is a failure of the delivery that it
