@@ -4,3 +4,5 @@
 
 pub mod checker;
 pub mod history;
+#[cfg(feature = "simulation")]
+pub mod simulation;

@@ -1,0 +1,92 @@
+//! A group that consumes, transforms and publishes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+
+use millstream::{Producer, Record};
+
+use super::world::{World, lock};
+use crate::history::{Entry, Event, Load, Outcome};
+
+/// Where the records of chains begin to count.
+const FIRST_ID: u64 = 1_000_000_000;
+
+/// What the members of a chain share.
+#[derive(Debug)]
+pub(super) struct Chain {
+    pub(super) producer: Producer,
+    load: Mutex<Load>,
+    /// The source of each record that was made.
+    sources: Mutex<BTreeMap<u64, u64>>,
+}
+
+impl Chain {
+    pub(super) fn new(world: &World, producer: Producer) -> Self {
+        Self {
+            load: Mutex::new(Load::new(&world.history, producer.stream(), FIRST_ID)),
+            producer,
+            sources: Mutex::default(),
+        }
+    }
+
+    /// Makes the record that follows from `source`.
+    pub(super) fn transform(&self, source: u64, key: Option<&[u8]>) -> Record {
+        let key = key.map(String::from_utf8_lossy);
+        let (id, record) = lock(&self.load).next(key.as_deref());
+        lock(&self.sources).insert(id, source);
+        record
+    }
+
+    /// Finds what the chain lost or turned round: each record that the group settled is stored as a record of the chain, and for each key they are
+    /// stored in the order of their sources, if one does not count what came again.
+    pub(super) fn judge(&self, group: &str, ordered: bool, entries: &[Entry]) -> Vec<String> {
+        let sources = lock(&self.sources);
+        let mut settled = BTreeSet::new();
+        let mut sequences = BTreeMap::new();
+        let mut places = BTreeMap::new();
+        for Entry { event, .. } in entries {
+            match event {
+                Event::Sent {
+                    id, key, sequence, ..
+                } => {
+                    sequences.insert(*id, (key, *sequence));
+                }
+                Event::Ended {
+                    handling,
+                    outcome: Outcome::Acked,
+                } if &*handling.by.group == group => {
+                    settled.insert(handling.id);
+                }
+                Event::Began(handling) => {
+                    if let Some(source) = sources.get(&handling.id) {
+                        places.insert((&handling.by.partition, handling.position), *source);
+                    }
+                }
+                _ => {}
+            }
+        }
+        let arrived: BTreeSet<u64> = places.values().copied().collect();
+        let lost = settled.difference(&arrived);
+        let mut complaints: Vec<String> = lost
+            .map(|source| format!("the chain settled record {source} and published nothing for it"))
+            .collect();
+        let mut newest = BTreeMap::new();
+        let mut seen = BTreeSet::new();
+        for ((partition, position), source) in places {
+            let Some((Some(key), sequence)) = sequences.get(&source) else {
+                continue;
+            };
+            if !ordered || !seen.insert(source) {
+                continue;
+            }
+            let newest = newest.entry((partition, key)).or_insert(0);
+            if *sequence < *newest {
+                complaints.push(format!(
+                    "the chain published record {source} of {key} at {partition}@{position} after a later one"
+                ));
+            }
+            *newest = (*newest).max(*sequence);
+        }
+        complaints
+    }
+}

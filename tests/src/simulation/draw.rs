@@ -1,0 +1,356 @@
+//! From a seed to a script.
+//!
+//! A seed does not try a little of everything: it draws first which kinds of trouble it knows at all. So a calm fleet with
+//! rolling restarts only, where nothing may come twice, is as frequent as one in which everything goes wrong at once.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use fastrand::Rng;
+use millstream::{ErrorKind, Start};
+
+use super::script::*;
+
+/// Draws the script of a seed.
+pub(super) fn script(seed: u64) -> Script {
+    let mut dice = Dice(Rng::with_seed(seed));
+    let session_timeout = dice.millis(500..=10_000);
+    let streams = dice.streams();
+    let records_per_second = dice.chance(0.1).then(|| dice.0.u64(50..500));
+    let producers = dice.producers(&streams);
+    let length = producers
+        .iter()
+        .map(ProducerPlan::length)
+        .max()
+        .unwrap_or_default();
+    let groups = dice.groups(&streams, length, session_timeout);
+    let troubles = dice.troubles(&streams, &groups, length, session_timeout);
+    Script {
+        seed,
+        session_timeout,
+        records_per_second,
+        streams,
+        producers,
+        groups,
+        troubles,
+    }
+}
+
+impl ProducerPlan {
+    /// About how long it sends.
+    fn length(&self) -> Duration {
+        self.gap * (2 * self.records / (self.burst + 1)) as u32
+    }
+}
+
+struct Dice(Rng);
+
+impl Dice {
+    fn chance(&mut self, probability: f64) -> bool {
+        self.0.f64() < probability
+    }
+
+    fn pick<T: Clone>(&mut self, from: &[T]) -> T {
+        from[self.0.usize(..from.len())].clone()
+    }
+
+    fn millis(&mut self, range: RangeInclusive<u64>) -> Duration {
+        Duration::from_millis(self.0.u64(range))
+    }
+
+    /// A time of which short and long ones are as frequent, down to a thousandth of `most`.
+    fn up_to(&mut self, most: Duration) -> Duration {
+        most.mul_f64(10f64.powf(-3.0 * self.0.f64()))
+    }
+
+    fn streams(&mut self) -> Vec<StreamPlan> {
+        let count = self.pick(&[1, 1, 2, 3]);
+        (0..count)
+            .map(|number| StreamPlan {
+                name: format!("stream-{number}"),
+                partitions: self.pick(&[1, 1, 2, 2, 3, 4, 6, 8]),
+            })
+            .collect()
+    }
+
+    fn producers(&mut self, streams: &[StreamPlan]) -> Vec<ProducerPlan> {
+        let count = streams.len().max(self.pick(&[1, 2, 3]));
+        let records = self.0.u64(100..500) / count as u64;
+        (0..count)
+            .map(|number| ProducerPlan {
+                stream: streams[number % streams.len()].name.clone(),
+                records,
+                keys: self.pick(&[1, 2, 3, 5, 10, 30, 100]),
+                skewed: self.0.bool(),
+                keyless: self.pick(&[0.0, 0.0, 0.1, 0.5]),
+                burst: self.pick(&[1, 3, 10, 50]),
+                gap: self.millis(5..=300),
+                in_flight: self.pick(&[1, 5, 50, 10_000]),
+                timeout: self.pick(&[2, 120, 120, 120]) * Duration::from_secs(1),
+            })
+            .collect()
+    }
+
+    fn groups(
+        &mut self,
+        streams: &[StreamPlan],
+        length: Duration,
+        session_timeout: Duration,
+    ) -> Vec<GroupPlan> {
+        let count = self.pick(&[1, 1, 2, 2, 3]);
+        let mut groups: Vec<GroupPlan> = (0..count)
+            .map(|number| self.group(number, streams, length, session_timeout))
+            .collect();
+        if self.chance(0.25) {
+            groups[0].style = Style::Chain(CHAINED.into());
+            let mut reader = self.group(count, streams, length, session_timeout);
+            reader.streams = vec![CHAINED.into()];
+            reader.start = Start::Earliest;
+            groups.push(reader);
+        }
+        groups
+    }
+
+    fn group(
+        &mut self,
+        number: usize,
+        streams: &[StreamPlan],
+        length: Duration,
+        session_timeout: Duration,
+    ) -> GroupPlan {
+        let mut read: Vec<String> = streams.iter().map(|stream| stream.name.clone()).collect();
+        self.0.shuffle(&mut read);
+        read.truncate(self.0.usize(1..=streams.len()));
+        let last_resort = self.pick(&[
+            LastResort::DeadLetter,
+            LastResort::DeadLetter,
+            LastResort::Skip,
+            LastResort::Stop,
+        ]);
+        let members = self.pick(&[1, 2, 2, 3, 4, 5]);
+        GroupPlan {
+            name: format!("group-{number}"),
+            streams: read,
+            start: self.pick(&[Start::Earliest, Start::Earliest, Start::Latest]),
+            begins: self.pick(&[Duration::ZERO, Duration::ZERO, length / 4]),
+            members,
+            style: match self.0.u8(..10) {
+                0..6 => Style::Each,
+                6..8 => Style::Batches(self.pick(&[1, 3, 10, 50])),
+                _ => Style::Pull(self.pick(&[1, 2, 4, 8])),
+            },
+            concurrency: self.pick(&[1, 2, 4, 8, 16]),
+            window: self.pick(&[1, 5, 20, 100, 10_000]),
+            buffer_bytes: self.pick(&[200, 2_000, 1 << 20, 1 << 20]),
+            fetch: self.pick(&[1, 3, 10, 100, 1_000]),
+            checkpoint_interval: self.up_to(Duration::from_secs(5)).max(MILLI),
+            checkpoint_records: self.pick(&[1, 5, 50, 10_000]),
+            drain: match self.chance(0.85) {
+                true => LONG_DRAIN,
+                false => self.millis(0..=500),
+            },
+            attempts: self.pick(&[1, 2, 3, 5]),
+            backoff: match self.0.bool() {
+                true => Backoff::Fixed(self.millis(0..=300)),
+                false => Backoff::Exponential(self.millis(1..=100), self.millis(100..=1_000)),
+            },
+            last_resort,
+            handler: self.handler(last_resort, session_timeout),
+            watch: self.millis(20..=500),
+        }
+    }
+
+    fn handler(&mut self, last_resort: LastResort, session_timeout: Duration) -> HandlerPlan {
+        let poison = self.pick(&[0.0, 0.01, 0.05]);
+        HandlerPlan {
+            pausing: self.pick(&[0.0, 0.1, 0.5, 1.0]),
+            pause: self.up_to(Duration::from_secs(1)).max(MILLI),
+            stuck: match session_timeout < Duration::from_secs(3) {
+                true => self.pick(&[0.0, 0.0, 0.0, 0.01]),
+                false => 0.0,
+            },
+            failing: self.pick(&[0.0, 0.02, 0.1, 0.3]),
+            failures: self.0.u32(1..=4),
+            panicking: self.pick(&[0.0, 0.3, 1.0]),
+            poison: match last_resort {
+                LastResort::DeadLetter | LastResort::Skip => poison,
+                // It would stop every member that comes.
+                LastResort::Stop => 0.0,
+            },
+        }
+    }
+
+    fn troubles(
+        &mut self,
+        streams: &[StreamPlan],
+        groups: &[GroupPlan],
+        length: Duration,
+        session_timeout: Duration,
+    ) -> Vec<(Duration, Trouble)> {
+        let kinds = self.kinds();
+        let count = self.pick(&[0, 2, 5, 10, 20]);
+        // Some come after the last record was sent, when members only catch up.
+        let last = (length + length / 3).max(Duration::from_secs(1));
+        let mut times: Vec<Duration> = (0..count).map(|_| last.mul_f64(self.0.f64())).collect();
+        times.sort();
+        times
+            .into_iter()
+            .map(|at| {
+                let kind = self.pick(&kinds);
+                let group = self.0.usize(..groups.len());
+                let stream = self.0.usize(..streams.len());
+                (at, self.trouble(kind, group, stream, session_timeout))
+            })
+            .collect()
+    }
+
+    /// The kinds that this seed knows. Restarts and reshards are no faults, and each seed may know them.
+    fn kinds(&mut self) -> Vec<Kind> {
+        use Kind::*;
+
+        const GENTLE: [Kind; 9] = [
+            Replace,
+            Replace,
+            Join,
+            Leave,
+            Pause,
+            Split,
+            Merge,
+            LoseCheckpoints,
+            DelaySends,
+        ];
+        const RUDE: [Kind; 10] = [
+            Crash,
+            Crash,
+            Disconnect,
+            Freeze,
+            Freeze,
+            Steal,
+            FailSends,
+            FailFor,
+            TimeOutSends,
+            Reset,
+        ];
+        let calm = self.chance(0.3);
+        let mut kinds = Vec::new();
+        for kind in GENTLE {
+            if self.chance(0.6) {
+                kinds.push(kind);
+            }
+        }
+        for kind in RUDE {
+            if !calm && self.chance(0.4) {
+                kinds.push(kind);
+            }
+        }
+        // After it little is known of the order of keys: rarely.
+        if self.chance(0.1) {
+            kinds.push(AddPartitions);
+        }
+        if kinds.is_empty() {
+            kinds.push(Replace);
+        }
+        kinds
+    }
+
+    fn trouble(
+        &mut self,
+        kind: Kind,
+        group: usize,
+        stream: usize,
+        session_timeout: Duration,
+    ) -> Trouble {
+        let pick = self.0.usize(..1_000);
+        match kind {
+            Kind::Replace => Trouble::Replace {
+                group,
+                pick,
+                overlap: self.0.bool(),
+            },
+            Kind::Join => Trouble::Join { group },
+            Kind::Leave => Trouble::Leave { group, pick },
+            Kind::Crash => Trouble::Crash {
+                group,
+                pick,
+                back_after: self.up_to(session_timeout * 2),
+            },
+            Kind::Disconnect => Trouble::Disconnect { group, pick },
+            Kind::Freeze => Trouble::Freeze {
+                group,
+                pick,
+                lasts: session_timeout.mul_f64(self.pick(&[0.3, 1.5, 3.0])),
+            },
+            Kind::Steal => Trouble::Steal { group, pick },
+            Kind::Pause => Trouble::Pause {
+                group,
+                pick,
+                lasts: self.millis(10..=2_000),
+            },
+            Kind::FailSends => Trouble::FailSends {
+                sends: self.0.u64(1..=20),
+                kind: self.send_failure(),
+            },
+            Kind::FailFor => Trouble::FailFor {
+                lasts: self.millis(10..=3_000),
+                kind: self.send_failure(),
+            },
+            Kind::DelaySends => Trouble::DelaySends {
+                sends: self.0.u64(1..=20),
+                delay: self.millis(1..=1_000),
+            },
+            Kind::TimeOutSends => Trouble::TimeOutSends {
+                sends: self.0.u64(1..=5),
+            },
+            Kind::LoseCheckpoints => Trouble::LoseCheckpoints {
+                checkpoints: self.0.u64(1..=5),
+                stored: self.0.bool(),
+            },
+            Kind::Split => Trouble::Split { stream, pick },
+            Kind::Merge => Trouble::Merge {
+                stream,
+                pick,
+                other: self.0.usize(..1_000),
+            },
+            Kind::AddPartitions => Trouble::AddPartitions {
+                stream,
+                more: self.0.usize(1..=3),
+            },
+            Kind::Reset => Trouble::Reset {
+                group,
+                pick,
+                to: match self.0.u8(..3) {
+                    0 => ResetTo::Earliest,
+                    1 => ResetTo::Latest,
+                    _ => ResetTo::Ago(self.millis(0..=5_000)),
+                },
+            },
+        }
+    }
+
+    fn send_failure(&mut self) -> ErrorKind {
+        self.pick(&[ErrorKind::Throttled, ErrorKind::Unavailable])
+    }
+}
+
+const MILLI: Duration = Duration::from_millis(1);
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Replace,
+    Join,
+    Leave,
+    Crash,
+    Disconnect,
+    Freeze,
+    Steal,
+    Pause,
+    FailSends,
+    FailFor,
+    DelaySends,
+    TimeOutSends,
+    LoseCheckpoints,
+    Split,
+    Merge,
+    AddPartitions,
+    Reset,
+}

@@ -1,0 +1,133 @@
+//! The end of a run: everything is settled, everybody leaves, and what is left is read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use millstream::Result;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use super::crew::Crew;
+use super::script::{DEAD_LETTERS, Script};
+use super::watch;
+use super::world::World;
+use crate::history::{Event, id_of};
+
+/// After so much virtual time without an end, it is stuck.
+const DEADLINE: Duration = Duration::from_secs(3 * 60 * 60);
+
+pub(super) async fn end(
+    world: &World,
+    script: &Script,
+    crews: &[Arc<Crew>],
+    mut watching: JoinSet<()>,
+) {
+    world.faults.clear();
+    for crew in crews {
+        crew.heal();
+        if crew.size() == 0 {
+            crew.hire();
+        }
+    }
+    let deadline = Instant::now() + DEADLINE;
+    while !is_settled(world, script, crews).await {
+        if Instant::now() > deadline {
+            stuck(world, crews).await;
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    // One who watches may be between asking and recording: it is not asked any more before the last read.
+    watching.shutdown().await;
+    for crew in crews {
+        while let Some(left) = crew.dismiss(0) {
+            if timeout(DEADLINE, left).await.is_err() {
+                world.complain(format!("a member of {} does not leave", crew.plan.name));
+            }
+        }
+    }
+    if !is_settled(world, script, crews).await {
+        world.complain("the members left, and not everything is settled".into());
+    }
+    for crew in crews {
+        watch::read(world, &crew.group).await;
+        if let Some(chain) = &crew.chain {
+            world.expect("close the producer of the chain", chain.producer.close().await);
+            let entries = world.history.entries();
+            let ordered = !entries.iter().any(|entry| match &entry.event {
+                Event::Remapped { .. } => true,
+                Event::Reset { group, .. } => **group == *crew.plan.name,
+                _ => false,
+            });
+            for complaint in chain.judge(&crew.plan.name, ordered, &entries) {
+                world.complain(complaint);
+            }
+        }
+    }
+    let dug = dead_letters(world).await;
+    world.expect("read the dead letters", dug);
+}
+
+/// Whether all groups have settled all that is stored.
+async fn is_settled(world: &World, script: &Script, crews: &[Arc<Crew>]) -> bool {
+    let _ = script;
+    for crew in crews {
+        let Some(read) = world.expect("read checkpoints", crew.group.checkpoints().await) else {
+            return true;
+        };
+        if !read.iter().all(|found| found.lag.records == Some(0)) {
+            return false;
+        }
+    }
+    true
+}
+
+async fn stuck(world: &World, crews: &[Arc<Crew>]) {
+    for crew in crews {
+        let read = crew.group.checkpoints().await;
+        for found in read.into_iter().flatten() {
+            if found.lag.records != Some(0) {
+                world.complain(format!(
+                    "stuck: {} has {:?} records left in {} after {:?}, epoch {:?}",
+                    crew.plan.name,
+                    found.lag.records,
+                    found.partition,
+                    found.position.map(|position| position.to_string()),
+                    found.epoch.map(|epoch| epoch.0),
+                ));
+            }
+        }
+    }
+}
+
+/// Records what is in the stream of dead letters.
+async fn dead_letters(world: &World) -> Result<()> {
+    let group = world.client.group("undertaker").stream(DEAD_LETTERS);
+    let mut consumer = group.join().await?;
+    let deadline = Instant::now() + DEADLINE;
+    while group
+        .checkpoints()
+        .await?
+        .iter()
+        .any(|found| found.lag.records != Some(0))
+    {
+        let Ok(next) = timeout(Duration::from_secs(2), consumer.next()).await else {
+            if Instant::now() > deadline {
+                world.complain("the dead letters cannot be read".into());
+                break;
+            }
+            continue;
+        };
+        let Some(delivery) = next? else { break };
+        let header = |name| delivery.headers().get(name).map(|value| String::from_utf8_lossy(value).into_owned());
+        match (header("millstream-dead-group"), id_of(delivery.payload())) {
+            (Some(group), Some(id)) => world.record(Event::DeadLettered {
+                group: group.into(),
+                id,
+            }),
+            _ => world.complain(format!("a dead letter without a name: {delivery:?}")),
+        }
+        delivery.ack();
+    }
+    consumer.close().await
+}

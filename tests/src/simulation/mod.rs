@@ -1,0 +1,91 @@
+//! Random fleets with random faults on the memory backend, each from a seed that replays exactly.
+//!
+//! A run has its own single-threaded runtime with tokio's paused clock, so that hours pass in milliseconds and nothing but the seed
+//! decides what happens: no wall clock, no threads, no order of a hash map. The seed is drawn into a [`Script`], the script
+//! is played, and the [`checker`](crate::checker) judges the history. In the end everything must be settled, within a
+//! deadline in virtual time.
+
+use std::fmt;
+use std::io::Write;
+
+use crate::checker::Verdict;
+use crate::history::History;
+
+mod chain;
+mod crew;
+mod draw;
+mod end;
+mod habits;
+mod member;
+mod play;
+mod script;
+mod sending;
+mod trouble;
+mod watch;
+mod world;
+
+pub use script::Script;
+
+/// How a seed went.
+#[derive(Debug)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// What it stands for.
+    pub script: Script,
+    /// What happened.
+    pub history: History,
+    /// What the judge says.
+    pub verdict: Verdict,
+    /// What went wrong besides: something that never ended, or that ended with an error of which there was no cause.
+    pub complaints: Vec<String>,
+}
+
+/// Draws the script of a seed without playing it.
+pub fn script(seed: u64) -> Script {
+    draw::script(seed)
+}
+
+/// Plays a seed.
+///
+/// # Panics
+/// If no runtime can be made.
+pub fn run(seed: u64) -> Report {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime without I/O needs nothing from the system");
+    let script = draw::script(seed);
+    runtime.block_on(play::play(script))
+}
+
+impl Report {
+    /// Whether nothing happened that must not.
+    pub fn is_clean(&self) -> bool {
+        self.verdict.is_clean() && self.complaints.is_empty()
+    }
+
+    /// Writes the last `most` events of the history as JSON lines.
+    ///
+    /// # Errors
+    /// Those of `to`.
+    pub fn write_events(&self, mut to: impl Write, most: usize) -> std::io::Result<()> {
+        let entries = self.history.entries();
+        for entry in &entries[entries.len().saturating_sub(most)..] {
+            serde_json::to_writer(&mut to, entry)?;
+            writeln!(to)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "seed {}: {}", self.seed, self.verdict)?;
+        for complaint in &self.complaints {
+            writeln!(f, "  {complaint}")?;
+        }
+        Ok(())
+    }
+}

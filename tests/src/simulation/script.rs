@@ -1,0 +1,196 @@
+//! What a seed stands for: a fleet, what it does, and what befalls it.
+
+use std::time::Duration;
+
+use millstream::{ErrorKind, Start};
+
+/// A run, drawn from a seed. Its `Debug` form is the script for the reader.
+#[derive(Debug, Clone)]
+pub struct Script {
+    pub(super) seed: u64,
+    pub(super) session_timeout: Duration,
+    pub(super) records_per_second: Option<u64>,
+    pub(super) streams: Vec<StreamPlan>,
+    pub(super) producers: Vec<ProducerPlan>,
+    pub(super) groups: Vec<GroupPlan>,
+    /// When, after the beginning, and what; in order.
+    pub(super) troubles: Vec<(Duration, Trouble)>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct StreamPlan {
+    pub(super) name: String,
+    pub(super) partitions: usize,
+}
+
+/// One producer, with keys that no other one uses.
+#[derive(Debug, Clone)]
+pub(super) struct ProducerPlan {
+    pub(super) stream: String,
+    pub(super) records: u64,
+    pub(super) keys: usize,
+    /// Whether the first keys get most records.
+    pub(super) skewed: bool,
+    /// The share of records without a key.
+    pub(super) keyless: f64,
+    /// Records that are sent in a row, at most.
+    pub(super) burst: u64,
+    /// The mean time between two bursts.
+    pub(super) gap: Duration,
+    pub(super) in_flight: usize,
+    pub(super) timeout: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct GroupPlan {
+    pub(super) name: String,
+    pub(super) streams: Vec<String>,
+    pub(super) start: Start,
+    /// When the first members join.
+    pub(super) begins: Duration,
+    pub(super) members: usize,
+    pub(super) style: Style,
+    pub(super) concurrency: usize,
+    pub(super) window: usize,
+    pub(super) buffer_bytes: usize,
+    pub(super) fetch: usize,
+    pub(super) checkpoint_interval: Duration,
+    pub(super) checkpoint_records: u64,
+    pub(super) drain: Duration,
+    pub(super) attempts: u32,
+    pub(super) backoff: Backoff,
+    pub(super) last_resort: LastResort,
+    pub(super) handler: HandlerPlan,
+    /// How often the stored progress is read for the history.
+    pub(super) watch: Duration,
+}
+
+/// How a member takes its records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Style {
+    Each,
+    Batches(usize),
+    /// Holds so many deliveries at once.
+    Pull(usize),
+    /// Sends a record on for each.
+    Chain(String),
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Backoff {
+    Fixed(Duration),
+    Exponential(Duration, Duration),
+}
+
+/// What happens when the attempts have run out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LastResort {
+    DeadLetter,
+    Skip,
+    Stop,
+}
+
+/// How handlers behave. What one does with a record depends on the record alone.
+#[derive(Debug, Clone)]
+pub(super) struct HandlerPlan {
+    /// The share of records whose handler is not ready at once.
+    pub(super) pausing: f64,
+    /// How long those take, at most.
+    pub(super) pause: Duration,
+    /// The share of records whose handler takes longer than a session time-out.
+    pub(super) stuck: f64,
+    /// The share of records that fail at first, and how often at most.
+    pub(super) failing: f64,
+    pub(super) failures: u32,
+    /// The share of failures that are panics.
+    pub(super) panicking: f64,
+    /// The share of records that always fail.
+    pub(super) poison: f64,
+}
+
+/// Something that befalls the fleet. `pick` chooses among what is there when it happens.
+#[derive(Debug, Clone)]
+pub(super) enum Trouble {
+    /// A member leaves in good order, and another one joins: before it has left, or after.
+    Replace {
+        group: usize,
+        pick: usize,
+        overlap: bool,
+    },
+    /// One member more.
+    Join { group: usize },
+    /// One member less, but never the last one.
+    Leave { group: usize, pick: usize },
+    /// A member is killed; another one joins after a while.
+    Crash {
+        group: usize,
+        pick: usize,
+        back_after: Duration,
+    },
+    /// The broker takes a member for dead at once.
+    Disconnect { group: usize, pick: usize },
+    /// A member hears and says nothing for a while, but its handlers go on.
+    Freeze {
+        group: usize,
+        pick: usize,
+        lasts: Duration,
+    },
+    /// A partition goes to another member without a drain.
+    Steal { group: usize, pick: usize },
+    /// A member is asked to take no new records for a while.
+    Pause {
+        group: usize,
+        pick: usize,
+        lasts: Duration,
+    },
+    FailSends {
+        sends: u64,
+        kind: ErrorKind,
+    },
+    FailFor {
+        lasts: Duration,
+        kind: ErrorKind,
+    },
+    DelaySends {
+        sends: u64,
+        delay: Duration,
+    },
+    /// Stored, but answered `Timeout`.
+    TimeOutSends { sends: u64 },
+    /// Answered `Unavailable`, and stored or not.
+    LoseCheckpoints { checkpoints: u64, stored: bool },
+    Split { stream: usize, pick: usize },
+    Merge {
+        stream: usize,
+        pick: usize,
+        other: usize,
+    },
+    AddPartitions { stream: usize, more: usize },
+    Reset {
+        group: usize,
+        pick: usize,
+        to: ResetTo,
+    },
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum ResetTo {
+    Earliest,
+    Latest,
+    /// So long before the moment of the reset.
+    Ago(Duration),
+}
+
+impl GroupPlan {
+    /// Whether drains are always long enough, so that nothing comes again after a clean handover.
+    pub(super) fn drains_fully(&self) -> bool {
+        self.drain >= LONG_DRAIN
+    }
+}
+
+/// Longer than anything that handlers do.
+pub(super) const LONG_DRAIN: Duration = Duration::from_secs(4 * 60 * 60);
+/// Where all groups put their dead letters.
+pub(super) const DEAD_LETTERS: &str = "dead";
+/// Where chains send to.
+pub(super) const CHAINED: &str = "chained";

@@ -1,0 +1,48 @@
+use std::time::Duration;
+
+use millstream::{Checkpoint, ConsumerGroup, ErrorKind};
+
+use super::world::World;
+use crate::history::Event;
+
+/// While nothing moves it looks less and less often, down to this.
+const RAREST: Duration = Duration::from_secs(2);
+
+/// Reads the stored progress of a group into the history, again and again.
+pub(super) async fn watch(world: World, group: ConsumerGroup, every: Duration) {
+    let mut before = Vec::new();
+    let mut wait = every;
+    loop {
+        tokio::time::sleep(wait).await;
+        let read = read(&world, &group).await;
+        let moved = |(one, other): (&Checkpoint, &Checkpoint)| {
+            (one.position, one.epoch) != (other.position, other.epoch)
+        };
+        wait = match read.len() != before.len() || read.iter().zip(&before).any(moved) {
+            true => every,
+            false => (wait * 2).min(RAREST),
+        };
+        before = read;
+    }
+}
+
+/// Reads it once. Nothing, while the group was never joined.
+pub(super) async fn read(world: &World, group: &ConsumerGroup) -> Vec<Checkpoint> {
+    let read = match group.checkpoints().await {
+        Ok(read) => read,
+        Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+        Err(error) => {
+            world.complain(format!("read checkpoints: {error:?}"));
+            Vec::new()
+        }
+    };
+    for checkpoint in &read {
+        world.record(Event::Checkpointed {
+            group: group.name().into(),
+            partition: checkpoint.partition.clone(),
+            position: checkpoint.position,
+            epoch: checkpoint.epoch,
+        });
+    }
+    read
+}

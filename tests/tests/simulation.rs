@@ -1,0 +1,42 @@
+//! Random fleets with random faults on the memory backend: none breaks a promise, and each replays exactly.
+
+use conformance::simulation;
+
+/// Plays seeds on all cores.
+fn play(seeds: std::ops::Range<u64>) {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    let failed: Vec<String> = std::thread::scope(|scope| {
+        let share = |core| {
+            let seeds = seeds.clone();
+            scope.spawn(move || {
+                let mine = seeds.filter(|seed| seed % cores == core);
+                let played = mine.map(simulation::run);
+                let failed = played.filter(|report| !report.is_clean());
+                failed.map(|report| report.to_string()).collect::<Vec<_>>()
+            })
+        };
+        let workers: Vec<_> = (0..cores).map(share).collect();
+        workers
+            .into_iter()
+            .flat_map(|worker| worker.join().unwrap())
+            .collect()
+    });
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+#[test]
+fn no_seed_breaks_a_promise() {
+    play(0..300);
+}
+
+#[test]
+fn a_seed_replays_byte_for_byte() {
+    for seed in 0..40 {
+        let lines = || {
+            let mut lines = Vec::new();
+            simulation::run(seed).history.write_to(&mut lines).unwrap();
+            lines
+        };
+        assert!(lines() == lines(), "seed {seed} is not the same twice");
+    }
+}
