@@ -60,14 +60,6 @@ pub(super) struct Batch<T> {
     bytes: usize,
 }
 
-/// A record of a call that was not stored.
-pub(super) enum Failure<T> {
-    /// It has failed for good. The later ones of its key go on.
-    Final(Option<u64>),
-    /// It is to be tried again.
-    Again(Item<T>),
-}
-
 /// How much goes into one call.
 #[derive(Clone, Copy)]
 pub(super) struct Most {
@@ -93,7 +85,7 @@ struct Key<T> {
     held: VecDeque<Item<T>>,
     /// What the call that ends now hands back.
     back: VecDeque<Item<T>>,
-    /// Whether a record that has failed for good stands before those.
+    /// Whether a record in that call has failed for good.
     freed: bool,
 }
 
@@ -175,27 +167,25 @@ impl<T> Backlog<T> {
     }
 
     /// Ends a call: frees the `keys` that it bound, and takes back, in their order, the records
-    /// that it has not stored. A call that was not made by [`take`](Self::take) has bound nothing
-    /// and had no other call beside it.
+    /// that are to be tried `again`. `failed` are the keys of records that have failed for good.
+    ///
+    /// A call that was not made by [`take`](Self::take) has bound nothing, and has had no other
+    /// call beside it: the keys of what has failed are bound here.
     pub(super) fn done(
         &mut self,
         mut keys: Vec<u64>,
-        failures: impl IntoIterator<Item = Failure<T>>,
+        failed: Vec<u64>,
+        again: Vec<Item<T>>,
         now: Instant,
     ) {
-        for failure in failures {
-            match failure {
-                Failure::Final(None) => {}
-                Failure::Final(Some(hash)) => {
-                    let key = self.bound(hash, &mut keys);
-                    key.freed |= key.back.is_empty();
-                }
-                Failure::Again(item) => {
-                    match item.key.filter(|_| !planted::is(Bug::ProducerOvertakes)) {
-                        None => self.wait_alone(item, now),
-                        Some(hash) => self.bound(hash, &mut keys).back.push_back(item),
-                    }
-                }
+        for hash in failed {
+            self.bound(hash, &mut keys).freed = true;
+        }
+        for item in again {
+            let hash = item.key.filter(|_| !planted::is(Bug::ProducerOvertakes));
+            match hash {
+                Some(hash) => self.bound(hash, &mut keys).back.push_back(item),
+                None => self.wait_alone(item, now),
             }
         }
         for hash in keys {
@@ -213,9 +203,9 @@ impl<T> Backlog<T> {
 
     /// Decides for one key what comes next: nothing, its held records, or a wait.
     ///
-    /// Only the first record that comes back has failed itself. The later ones were handed back for
-    /// its sake; and if one that failed for good stands before them, they all were, and go on at
-    /// once.
+    /// Only the first record of a key that fails in a call has failed itself; the later ones are
+    /// handed back for its sake. So if one has failed for good, it was the first, and what comes
+    /// back goes on at once. Otherwise what comes back first has failed, and waits.
     fn end_call_of(&mut self, hash: u64, now: Instant) {
         let turn = self.next_turn();
         let key = self.keys.get_mut(&hash).expect("a bound key is known");
@@ -317,3 +307,6 @@ impl<T> Batch<T> {
         (!self.items.is_empty()).then_some(self)
     }
 }
+
+#[cfg(test)]
+mod tests;

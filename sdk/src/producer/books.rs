@@ -1,11 +1,13 @@
-//! What a producer owes, in numbers: counters, the room for records in flight, and the failures
+//! What a producer owes, in numbers: counters, the bounds of what is in flight, and the failures
 //! that nobody has read.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use tokio::sync::{Semaphore, SemaphorePermit, TryAcquireError};
+use tokio::sync::Notify;
 
+use crate::telemetry::tell;
 use crate::{Error, ErrorKind, Result};
 
 /// Shared by the handles, the sender task and every receipt.
@@ -22,6 +24,9 @@ pub(super) struct Books {
     pub(super) retried: AtomicU64,
     pub(super) waited: AtomicU64,
     pub(super) answered_bytes: AtomicU64,
+    /// Told after each batch of answers, when they are counted. It remembers one telling, so a
+    /// `send` that has just found no room misses none.
+    pub(super) freed: Notify,
     /// Why records go unanswered by the driver, once that is known; see
     /// [`last_word`](Self::last_word).
     last_word: OnceLock<Error>,
@@ -45,6 +50,7 @@ impl Books {
             retried: AtomicU64::new(0),
             waited: AtomicU64::new(0),
             answered_bytes: AtomicU64::new(0),
+            freed: Notify::new(),
             last_word: OnceLock::new(),
             unread: Mutex::new(None),
         }
@@ -74,7 +80,7 @@ impl Books {
         &self,
         kind: ErrorKind,
         operation: &'static str,
-        message: impl Into<std::borrow::Cow<'static, str>>,
+        message: impl Into<Cow<'static, str>>,
     ) -> Error {
         Error::new(kind, operation, message).with_stream(self.stream.clone())
     }
@@ -92,14 +98,9 @@ impl Books {
                     count,
                 });
                 drop(unread);
-                tracing::event!(
-                    name: "millstream.producer.failed",
-                    target: "millstream",
-                    tracing::Level::WARN,
-                    stream = %self.stream,
-                    records = count,
-                    %error,
-                    "a record failed and its receipt was dropped unread"
+                tell!(
+                    warn, "millstream.producer.failed", stream = %self.stream, records = count,
+                    %error, "a record failed and its receipt was dropped unread"
                 );
             }
         }
@@ -112,14 +113,9 @@ impl Books {
             return Ok(());
         };
         if count > 1 {
-            tracing::event!(
-                name: "millstream.producer.failed",
-                target: "millstream",
-                tracing::Level::WARN,
-                stream = %self.stream,
-                records = count,
-                error = %first,
-                "records failed and their receipts were dropped unread"
+            tell!(
+                warn, "millstream.producer.failed", stream = %self.stream, records = count,
+                error = %first, "records failed and their receipts were dropped unread"
             );
         }
         let message = match count {
@@ -142,85 +138,28 @@ impl Books {
     }
 }
 
-/// The room for records in flight, in records and in bytes.
+/// The last receipt is gone, and nobody can be told any more.
+impl Drop for Books {
+    fn drop(&mut self) {
+        let _logged = self.tell_unread("close");
+    }
+}
+
+/// The bounds of what may be in flight.
 ///
-/// Both are fair: tokio's semaphore serves first come, first served, and its `try_acquire` gets
-/// nothing while somebody waits. A send takes records first and bytes second, so two sends cannot
-/// wait for each other. The permits are forgotten when the record is in; whoever answers gives them
-/// back, for a whole batch of results at once.
-#[derive(Debug)]
+/// How much of it is taken is no number of its own: it is what was sent (counted by the intake)
+/// less what was answered (counted here).
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Room {
-    records: Semaphore,
-    bytes: Semaphore,
-    /// What the costliest record takes.
-    most: u32,
+    pub(super) records: u64,
+    pub(super) bytes: u64,
 }
-
-/// Room for one record, taken and not yet used. Dropping it gives it back, so that a dropped `send`
-/// leaves no trace.
-pub(super) struct Place<'a> {
-    record: SemaphorePermit<'a>,
-    bytes: SemaphorePermit<'a>,
-}
-
-/// The producer is closed.
-pub(super) struct Closed;
 
 impl Room {
-    pub(super) const MOST_BYTES: usize = Semaphore::MAX_PERMITS;
-
-    pub(super) fn new(records: usize, bytes: usize) -> Self {
-        Self {
-            records: Semaphore::new(records),
-            bytes: Semaphore::new(bytes),
-            most: u32::try_from(bytes).unwrap_or(u32::MAX),
-        }
-    }
-
     /// What a record of `size` bytes takes of the room for bytes: all of it, if it is larger than
     /// that.
-    pub(super) fn cost(&self, size: usize) -> u32 {
-        u32::try_from(size).map_or(self.most, |size| size.min(self.most))
-    }
-
-    /// Takes room if there is some now.
-    pub(super) fn try_take(&self, cost: u32) -> Result<Option<Place<'_>>, Closed> {
-        let now = |permit| match permit {
-            Ok(permit) => Ok(Some(permit)),
-            Err(TryAcquireError::NoPermits) => Ok(None),
-            Err(TryAcquireError::Closed) => Err(Closed),
-        };
-        let Some(record) = now(self.records.try_acquire())? else {
-            return Ok(None);
-        };
-        let bytes = now(self.bytes.try_acquire_many(cost))?;
-        Ok(bytes.map(|bytes| Place { record, bytes }))
-    }
-
-    /// Waits for room.
-    pub(super) async fn take(&self, cost: u32) -> Result<Place<'_>, Closed> {
-        let record = self.records.acquire().await.map_err(|_| Closed)?;
-        let bytes = self.bytes.acquire_many(cost).await.map_err(|_| Closed)?;
-        Ok(Place { record, bytes })
-    }
-
-    pub(super) fn give_back(&self, records: usize, bytes: usize) {
-        self.records.add_permits(records);
-        self.bytes.add_permits(bytes);
-    }
-
-    /// Ends all waiting, now and later.
-    pub(super) fn close(&self) {
-        self.records.close();
-        self.bytes.close();
-    }
-}
-
-impl Place<'_> {
-    /// The record is in: the room is taken until its answer.
-    pub(super) fn keep(self) {
-        self.record.forget();
-        self.bytes.forget();
+    pub(super) fn cost(self, size: usize) -> u64 {
+        self.bytes.min(size as u64)
     }
 }
 

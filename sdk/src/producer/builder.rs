@@ -1,7 +1,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::books::Room;
 use super::{Producer, handle};
 use crate::{Error, ErrorKind, Result, driver, naming};
 
@@ -45,7 +44,7 @@ impl ProducerBuilder {
     }
 
     /// Sets how many bytes may be sent and not yet answered before [`send`](Producer::send) waits.
-    /// At least 1, default 64 MiB. A single larger record is taken when nothing else is in flight.
+    /// 1 to 1 TiB, default 64 MiB. A single larger record is taken when nothing else is in flight.
     #[must_use]
     pub fn in_flight_bytes(mut self, bytes: usize) -> Self {
         self.options.in_flight_bytes = bytes;
@@ -90,6 +89,8 @@ impl ProducerBuilder {
 
 impl Options {
     fn validate(&self) -> Result<()> {
+        /// 1 TiB, or all that there is.
+        const MOST_BYTES: usize = usize::MAX >> (usize::BITS.saturating_sub(40));
         const SHORTEST: Duration = Duration::from_millis(1);
         const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
         let refuse = |message| Err(Error::new(ErrorKind::Invalid, "open producer", message));
@@ -102,7 +103,7 @@ impl Options {
             value => refuse(format!("{what} is {value:?}, use 1 ms to 1 day")),
         };
         number("in_flight_records", self.in_flight_records, 10_000_000)?;
-        number("in_flight_bytes", self.in_flight_bytes, Room::MOST_BYTES)?;
+        number("in_flight_bytes", self.in_flight_bytes, MOST_BYTES)?;
         time("timeout", self.timeout)?;
         time("close_timeout", self.close_timeout)
     }

@@ -7,12 +7,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 
-use super::books::{Books, Closed, Room};
+use super::books::{Books, Room};
 use super::builder::Options;
-use super::intake::Intake;
+use super::intake::{Intake, Refused};
 use super::sender::Sender;
 use super::{Producer, ProducerStats, limits};
 use crate::driver::{self, Limits};
+use crate::telemetry::tell;
 use crate::{Error, ErrorKind, Receipt, Record, Result};
 
 /// The user's end of a producer. Owns the sender task: [`close`](Self::close) joins it, dropping
@@ -31,7 +32,10 @@ pub(super) fn open(
     options: &Options,
 ) -> Producer {
     let limits = driver.limits();
-    let room = Room::new(options.in_flight_records, options.in_flight_bytes);
+    let room = Room {
+        records: options.in_flight_records as u64,
+        bytes: options.in_flight_bytes as u64,
+    };
     let books = Arc::new(Books::new(stream, room));
     let intake = Arc::new(Intake::new(books.clone(), limits, options.timeout));
     let sender = Sender::new(
@@ -52,12 +56,8 @@ pub(super) fn open(
             Err(error.with_stream(stream).with_source(failure))
         })
     };
-    tracing::event!(
-        name: "millstream.producer.opened",
-        target: "millstream",
-        tracing::Level::INFO,
-        stream = %books.stream,
-        "producer opened"
+    tell!(
+        info, "millstream.producer.opened", stream = %books.stream, "producer opened"
     );
     Producer(Arc::new(Handle {
         books,
@@ -68,26 +68,20 @@ pub(super) fn open(
 }
 
 impl Handle {
-    pub(super) async fn send(&self, record: Record) -> Result<Receipt> {
-        let size = limits::check(&self.limits, self.stream(), &record)?;
-        let room = &self.books.room;
-        let cost = room.cost(size);
-        let place = match room.try_take(cost).map_err(|closed| self.closed(closed))? {
-            Some(place) => place,
-            None => {
+    /// Takes the record out when it is sent, and leaves it otherwise.
+    pub(super) async fn send(&self, record: &mut Record) -> Result<Receipt> {
+        let size = limits::check(&self.limits, self.stream(), record)?;
+        let sent = match self.intake.push(record, size) {
+            Err(Refused::Full) => {
                 self.books.waited.fetch_add(1, Relaxed);
-                room.take(cost)
-                    .await
-                    .map_err(|closed| self.closed(closed))?
+                self.intake.push_in_turn(record, size).await
             }
+            sent => sent,
         };
-        // No await from here on: the record is in and the send returns, or neither.
-        let receipt = self
-            .intake
-            .push(record, size, cost)
-            .map_err(|closed| self.closed(closed))?;
-        place.keep();
-        Ok(receipt)
+        sent.map_err(|_| {
+            let message = "the producer was closed, open a new one";
+            self.books.error(ErrorKind::Closed, "send", message)
+        })
     }
 
     pub(super) async fn flush(&self) -> Result<()> {
@@ -122,15 +116,6 @@ impl Handle {
 
     pub(super) fn stream(&self) -> &str {
         &self.books.stream
-    }
-
-    #[cold]
-    fn closed(&self, Closed: Closed) -> Error {
-        self.books.error(
-            ErrorKind::Closed,
-            "send",
-            "the producer was closed, open a new one",
-        )
     }
 }
 

@@ -3,15 +3,18 @@
 
 use std::collections::VecDeque;
 use std::mem;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::books::{Books, Closed, lock};
-use super::receipt::{Duty, Era, Receipt};
+use super::books::{Books, lock};
+use super::era::Eras;
+use super::receipt::{Duty, Receipt};
 use crate::Record;
 use crate::driver::Limits;
 
@@ -23,16 +26,36 @@ pub(super) struct Parcel {
     pub(super) deadline: Instant,
 }
 
-/// The buffer between `send` and the sender task.
+/// The buffer between `send` and the sender task, and the bound of what is in flight.
 ///
 /// One short lock, never held across an await. The order in which sends pass it is the order of the
 /// stream: a `send` returns after it has passed, hence a `send` that begins after another one
 /// returned passes after it.
+///
+/// # Why nobody waits for ever, or out of turn
+///
+/// A `send` that finds no room counts itself as waiting under the same lock. As long as anyone
+/// waits, a new `send` finds no room either, so it does not overtake. Those that wait pass the
+/// turnstile one by one, first come, first served; the one inside looks for room whenever answers
+/// were counted, and leaves with its record in, or with `Closed`, or by being dropped. Each way the
+/// next one enters and first looks for itself, so no waking is lost.
+///
+/// Why not a semaphore for records and one for bytes: they cost two contended words for each
+/// record, where the lock is taken anyway.
 pub(super) struct Intake {
     state: Mutex<State>,
+    turnstile: Semaphore,
     books: Arc<Books>,
     limits: Limits,
     timeout: Duration,
+}
+
+/// Why a record did not get in. It stays where it was.
+pub(super) enum Refused {
+    /// There is no room, or others wait for it. Take it to [`Intake::push_in_turn`].
+    Full,
+    /// The producer is closed.
+    Closed,
 }
 
 struct State {
@@ -47,12 +70,15 @@ struct State {
     hungry: bool,
     /// Set once: no record comes in any more.
     closed: bool,
-    era: Era,
-    era_over: CancellationToken,
-    /// The eras that are closed and perhaps not over.
-    flushing: Vec<CancellationToken>,
+    eras: Eras,
     sent: u64,
     sent_bytes: u64,
+    /// What was answered when it was last looked up: enough to know that there is room, and looked
+    /// up again before it is said that there is none.
+    answered: u64,
+    answered_bytes: u64,
+    /// How many sends wait for room.
+    waiting: usize,
 }
 
 struct Open {
@@ -63,7 +89,6 @@ struct Open {
 
 impl Intake {
     pub(super) fn new(books: Arc<Books>, limits: Limits, timeout: Duration) -> Self {
-        let era_over = CancellationToken::new();
         let state = State {
             sealed: VecDeque::new(),
             open: None,
@@ -71,26 +96,84 @@ impl Intake {
             reader: None,
             hungry: false,
             closed: false,
-            era: Arc::new(era_over.clone().drop_guard()),
-            era_over,
-            flushing: Vec::new(),
+            eras: Eras::new(),
             sent: 0,
             sent_bytes: 0,
+            answered: 0,
+            answered_bytes: 0,
+            waiting: 0,
         };
         Self {
             state: Mutex::new(state),
+            turnstile: Semaphore::new(1),
             books,
             limits,
             timeout,
         }
     }
 
-    /// Takes a record in. Room was taken for it.
-    pub(super) fn push(&self, record: Record, size: usize, cost: u32) -> Result<Receipt, Closed> {
+    /// Takes a record in if there is room and nobody waits. A record that is refused as `Full` is
+    /// waiting from now on.
+    ///
+    /// The record is passed by reference, and moved once: into its parcel.
+    pub(super) fn push(&self, record: &mut Record, size: usize) -> Result<Receipt, Refused> {
         let mut state = lock(&self.state);
-        if state.closed {
-            return Err(Closed);
+        if state.waiting > 0 || !self.has_room(&mut state, size) {
+            if state.closed {
+                return Err(Refused::Closed);
+            }
+            state.waiting += 1;
+            return Err(Refused::Full);
         }
+        self.admit(state, record, size)
+    }
+
+    /// Takes a record in that was refused as `Full`, in its turn. Dropped, it has not taken it in.
+    pub(super) async fn push_in_turn(
+        &self,
+        record: &mut Record,
+        size: usize,
+    ) -> Result<Receipt, Refused> {
+        let _waiting = Waiting(&self.state);
+        let _turn = self.turnstile.acquire().await;
+        loop {
+            {
+                let mut state = lock(&self.state);
+                if state.closed || self.has_room(&mut state, size) {
+                    return self.admit(state, record, size);
+                }
+            }
+            self.books.freed.notified().await;
+        }
+    }
+
+    fn has_room(&self, state: &mut State, size: usize) -> bool {
+        let room = self.books.room;
+        let cost = room.cost(size);
+        let fits = |state: &State| {
+            state.sent - state.answered < room.records
+                && state.sent_bytes - state.answered_bytes <= room.bytes - cost
+        };
+        if fits(state) {
+            return true;
+        }
+        state.answered = self.books.answered();
+        state.answered_bytes = self.books.answered_bytes.load(Relaxed);
+        fits(state)
+    }
+
+    fn admit(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        record: &mut Record,
+        size: usize,
+    ) -> Result<Receipt, Refused> {
+        if state.closed {
+            return Err(Refused::Closed);
+        }
+        let cost = self.books.room.cost(size);
+        state.sent += 1;
+        state.sent_bytes += cost;
         if state
             .open
             .as_ref()
@@ -98,17 +181,15 @@ impl Intake {
         {
             self.seal(&mut state);
         }
-        state.sent += 1;
-        state.sent_bytes += u64::from(cost);
         let State {
-            open, era, usual, ..
+            open, eras, usual, ..
         } = &mut *state;
         let open = open.get_or_insert_with(|| Open {
             records: Vec::with_capacity(*usual),
             bytes: 0,
-            duty: Duty::new(self.books.clone(), era.clone()),
+            duty: Duty::new(self.books.clone(), eras.now().clone()),
         });
-        open.records.push(record);
+        open.records.push(mem::take(record));
         open.bytes += size;
         let receipt = open.duty.push(cost);
         let reader = state.hungry.then(|| state.reader.take()).flatten();
@@ -168,7 +249,6 @@ impl Intake {
 
     /// Lets no record in any more and wakes the sender. Doing it again is the same.
     pub(super) fn close(&self) {
-        self.books.room.close();
         let reader = {
             let mut state = lock(&self.state);
             state.closed = true;
@@ -177,6 +257,7 @@ impl Intake {
         if let Some(reader) = reader {
             reader.wake();
         }
+        self.books.freed.notify_one();
     }
 
     /// Closes, and hands over what nobody will take any more.
@@ -197,17 +278,11 @@ impl Intake {
         lock(&self.state).is_empty()
     }
 
-    /// Begins a new era and answers what to wait for until all that was sent before is answered.
+    /// Ends the era of what was sent so far; see [`Eras::turn`].
     pub(super) fn turn_era(&self) -> Vec<CancellationToken> {
         let mut state = lock(&self.state);
         self.seal(&mut state);
-        let over = CancellationToken::new();
-        let before = mem::replace(&mut state.era, Arc::new(over.clone().drop_guard()));
-        let before_over = mem::replace(&mut state.era_over, over);
-        drop(before);
-        state.flushing.push(before_over);
-        state.flushing.retain(|era| !era.is_cancelled());
-        state.flushing.clone()
+        state.eras.turn()
     }
 
     /// Records and bytes taken in so far.
@@ -220,5 +295,14 @@ impl Intake {
 impl State {
     fn is_empty(&self) -> bool {
         self.sealed.is_empty() && self.open.is_none()
+    }
+}
+
+/// A `send` that waits for room, until it is in or dropped.
+struct Waiting<'a>(&'a Mutex<State>);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        lock(self.0).waiting -= 1;
     }
 }

@@ -8,6 +8,8 @@ use crate::{Partition, Position, Record, Result};
 mod backlog;
 mod books;
 mod builder;
+mod call;
+mod era;
 mod handle;
 mod intake;
 mod limits;
@@ -64,8 +66,8 @@ impl Producer {
     ///
     /// # Cancellation
     /// A dropped `send` has not sent.
-    pub async fn send(&self, record: Record) -> Result<Receipt> {
-        self.0.send(record).await
+    pub async fn send(&self, mut record: Record) -> Result<Receipt> {
+        self.0.send(&mut record).await
     }
 
     /// Waits until everything sent before is stored or has failed.

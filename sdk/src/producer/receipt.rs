@@ -17,9 +17,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
-use tokio_util::sync::DropGuard;
-
 use super::books::{Books, lock};
+use super::era::Era;
 use crate::{Error, Placed, Result};
 
 /// The broker's answer to one record, to be awaited; see [`Producer::send`](crate::Producer::send).
@@ -105,27 +104,23 @@ fn slot(slots: &mut Vec<Slot>, index: u32) -> &mut Slot {
     &mut slots[index]
 }
 
-/// What holds back a flush: it waits until every duty of its era is gone. The last one cancels the
-/// token that the flush waits for.
-pub(super) type Era = Arc<DropGuard>;
-
 /// The duty to answer the records `next..end` of a page, exactly once each.
 pub(super) struct Duty {
     page: Arc<Page>,
     next: u32,
     end: u32,
     /// The room that these records take.
-    cost: usize,
+    cost: u64,
     /// Dropped with the duty, hence after its records are answered and counted.
     era: Era,
 }
 
 /// What becomes of one record of a duty.
-pub(super) enum Answer {
+pub(super) enum Answer<T> {
     /// It is answered.
     Final(Result<Placed>),
-    /// It is tried again, and goes on taking this room.
-    Later { cost: u32 },
+    /// It is tried again as `load`, and goes on taking room.
+    Later { cost: u64, load: T },
 }
 
 impl Duty {
@@ -145,10 +140,10 @@ impl Duty {
     }
 
     /// Takes on one more record, at the end.
-    pub(super) fn push(&mut self, cost: u32) -> Receipt {
+    pub(super) fn push(&mut self, cost: u64) -> Receipt {
         let index = self.end;
         self.end += 1;
-        self.cost += cost as usize;
+        self.cost += cost;
         Receipt {
             page: self.page.clone(),
             index,
@@ -157,7 +152,7 @@ impl Duty {
     }
 
     /// Splits a duty into duties of one record each, whose costs are given.
-    pub(super) fn split(mut self, mut cost: impl FnMut() -> u32) -> Vec<Self> {
+    pub(super) fn split(mut self, mut cost: impl FnMut() -> u64) -> Vec<Self> {
         let mut parts = Vec::with_capacity((self.end - self.next) as usize);
         for index in mem::replace(&mut self.next, self.end)..self.end {
             parts.push(self.part(index, cost()));
@@ -168,11 +163,11 @@ impl Duty {
     /// Asks `answer` for each record in order and fills the slots, under one lock. Returns a duty
     /// for each record that is to be tried again. Nothing is left of this duty afterwards, but it
     /// still holds its flush back until it is dropped: let that be after the round is over.
-    pub(super) fn settle(
+    pub(super) fn settle<T>(
         &mut self,
         round: &mut Round,
-        mut answer: impl FnMut() -> Answer,
-    ) -> Vec<Self> {
+        mut answer: impl FnMut() -> Answer<T>,
+    ) -> Vec<(T, Self)> {
         let mut later = Vec::new();
         let (mut stored, mut failed) = (0, 0);
         let page = self.page.clone();
@@ -180,14 +175,18 @@ impl Duty {
         for index in mem::replace(&mut self.next, self.end)..self.end {
             let result = match answer() {
                 Answer::Final(result) => result,
-                Answer::Later { cost } => {
-                    later.push(self.part(index, cost));
+                Answer::Later { cost, load } => {
+                    later.push((load, self.part(index, cost)));
                     continue;
                 }
             };
             match &result {
                 Ok(_) => stored += 1,
                 Err(_) => failed += 1,
+            }
+            if slots.len() == index as usize {
+                slots.push(Slot::Answered(result));
+                continue;
             }
             let slot = slot(&mut slots, index);
             match (&mut *slot, result) {
@@ -204,17 +203,15 @@ impl Duty {
         let books = &page.books;
         books.stored.fetch_add(stored, Relaxed);
         books.failed.fetch_add(failed, Relaxed);
-        books.answered_bytes.fetch_add(cost as u64, Relaxed);
+        books.answered_bytes.fetch_add(cost, Relaxed);
         drop(slots);
-        round.records += (stored + failed) as usize;
-        round.bytes += cost;
         later
     }
 
-    fn part(&mut self, index: u32, cost: u32) -> Self {
+    fn part(&mut self, index: u32, cost: u64) -> Self {
         // A driver that hands back another record than it was given cannot unbalance the sum of the
         // room.
-        let cost = self.cost.min(cost as usize);
+        let cost = self.cost.min(cost);
         self.cost -= cost;
         Self {
             page: self.page.clone(),
@@ -233,18 +230,16 @@ impl Drop for Duty {
         }
         let mut round = Round::new(self.page.books.clone());
         let error = round.books.last_word();
-        self.settle(&mut round, || Answer::Final(Err(error.clone())));
+        self.settle(&mut round, || Answer::<()>::Final(Err(error.clone())));
     }
 }
 
-/// One batch of results on its way to the receipts: collects whom to wake and what room to give
-/// back, and does both once, at its end.
+/// One batch of results on its way to the receipts: collects whom to wake, and wakes them once, at
+/// its end.
 pub(super) struct Round {
     books: Arc<Books>,
     wakers: Vec<Waker>,
     unread: Option<(Error, u64)>,
-    records: usize,
-    bytes: usize,
 }
 
 impl Round {
@@ -253,8 +248,6 @@ impl Round {
             books,
             wakers: Vec::new(),
             unread: None,
-            records: 0,
-            bytes: 0,
         }
     }
 
@@ -279,7 +272,7 @@ impl Drop for Round {
         if let Some((error, count)) = self.unread.take() {
             self.books.note_unread(error, count);
         }
-        self.books.room.give_back(self.records, self.bytes);
+        self.books.freed.notify_one();
         for waker in self.wakers.drain(..) {
             waker.wake();
         }

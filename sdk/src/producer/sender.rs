@@ -6,7 +6,7 @@
 //! await and by any panic, and each record is still answered once.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -18,19 +18,21 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::backlog::{self, Backlog, Batch, Failure, Item, Most};
+use super::backlog::{Backlog, Most};
 use super::books::Books;
+use super::call::{Call, Ended, key, unpack};
 use super::intake::{Intake, Parcel};
 use super::receipt::{Answer, Duty, Round};
 use crate::driver::{self, Limits, Pipelining, Rejected};
-use crate::{Error, ErrorKind, Placed, Record, Result};
+use crate::telemetry::tell;
+use crate::{Error, ErrorKind, Record, Result};
 
 /// What `driver.close` gets when the flush has used up the close time-out.
 const LEAST_TO_CLOSE: Duration = Duration::from_secs(1);
 
 pub(super) struct Sender {
-    pub(super) books: Arc<Books>,
-    pub(super) intake: Arc<Intake>,
+    books: Arc<Books>,
+    intake: Arc<Intake>,
     driver: Arc<dyn driver::Producer>,
     most: Most,
     pipelining: Pipelining,
@@ -41,25 +43,6 @@ pub(super) struct Sender {
     /// fails.
     backlog: Backlog<(Record, Duty)>,
     calls: FuturesUnordered<BoxFuture<'static, Ended>>,
-}
-
-/// What a call owes: duties in the order of its records, and the keys that it binds.
-struct Owed {
-    duties: Vec<Owing>,
-    keys: Vec<u64>,
-}
-
-/// One duty, for a whole parcel or for one record.
-struct Owing {
-    duty: Duty,
-    deadline: Instant,
-    attempts: u32,
-}
-
-/// A call that has ended; its results, or nothing if the driver panicked.
-struct Ended {
-    owed: Owed,
-    results: Option<Vec<Result<Placed, Rejected>>>,
 }
 
 impl Sender {
@@ -136,10 +119,10 @@ impl Sender {
             self.intake.take(&mut self.parcels);
         }
         while self.may_call() {
-            let Some((records, owed)) = self.next_call() else {
+            let Some(call) = self.next_call() else {
                 return;
             };
-            let mut call = self.call(records, owed);
+            let mut call = call.make(self.driver.clone(), self.books.clone());
             match poll_fn(|cx| Poll::Ready(call.poll_unpin(cx))).await {
                 Poll::Ready(ended) => self.settle(ended),
                 Poll::Pending => self.calls.push(call),
@@ -151,160 +134,111 @@ impl Sender {
 
     /// Whole parcels go as they are where no key can be bound: with `Ordered`, and with one call at
     /// a time as long as nothing has failed. Otherwise each record is looked at.
-    fn next_call(&mut self) -> Option<(Vec<Record>, Owed)> {
+    fn next_call(&mut self) -> Option<Call> {
         let whole = match self.pipelining {
             Pipelining::Ordered => true,
             Pipelining::ByKey { calls } => calls <= 1 && self.backlog.is_empty(),
         };
         if whole {
-            return self.parcels.pop_front().map(Owed::whole);
+            return self.parcels.pop_front().map(Call::whole);
         }
         for parcel in self.parcels.drain(..) {
-            unpack(parcel, &self.books, &mut self.backlog);
-        }
-        self.backlog.take(Instant::now(), self.most).map(Owed::each)
-    }
-
-    fn call(&self, records: Vec<Record>, owed: Owed) -> BoxFuture<'static, Ended> {
-        let driver = self.driver.clone();
-        let books = self.books.clone();
-        async move {
-            let send = async { driver.send(records).await };
-            let results = AssertUnwindSafe(send).catch_unwind().await.ok();
-            if results.is_none() {
-                tracing::event!(
-                    name: "millstream.producer.panicked",
-                    target: "millstream",
-                    tracing::Level::ERROR,
-                    stream = %books.stream,
-                    "the backend's driver panicked"
-                );
+            for waiting in unpack(parcel, self.books.room) {
+                self.backlog.push(waiting);
             }
-            Ended { owed, results }
         }
-        .boxed()
+        let batch = self.backlog.take(Instant::now(), self.most)?;
+        Some(Call::each(batch))
     }
 
-    /// Brings the results of a call to the receipts, or back to the backlog.
-    fn settle(&mut self, ended: Ended) {
-        let Ended { mut owed, results } = ended;
-        let retries = matches!(self.pipelining, Pipelining::ByKey { .. });
+    /// Brings the results of a call to the receipts, or the records back to the backlog.
+    fn settle(&mut self, Ended { mut owed, results }: Ended) {
         let now = Instant::now();
-        let lost = match results {
-            Some(_) => {
-                "the backend's driver answered too few results, the record may or may not be stored"
-            }
-            // Not retried: the records went down with the call.
-            None => "the backend's driver panicked, the record may or may not be stored",
+        let retries = matches!(self.pipelining, Pipelining::ByKey { .. });
+        let missing = match results {
+            Some(_) => "the backend's driver answered too few results",
+            // Nothing to retry: the records went down with the call.
+            None => "the backend's driver panicked",
         };
         let mut results = results.unwrap_or_default().into_iter();
-        let mut failures = Vec::new();
+        let mut again = Vec::new();
+        let mut reason = None;
+        let mut failed = Vec::new();
         let mut round = Round::new(self.books.clone());
-        for Owing {
-            duty,
-            deadline,
-            attempts,
-        } in &mut owed.duties
-        {
-            let mut rejects = Vec::new();
-            let later = duty.settle(&mut round, || match results.next() {
+        for debt in &mut owed.debts {
+            let may_retry = retries && now < debt.deadline;
+            let later = debt.duty.settle(&mut round, || match results.next() {
                 Some(Ok(placed)) => Answer::Final(Ok(placed)),
-                Some(Err(Rejected { record, error })) if retries => {
-                    let again = error.is_retryable() && now < *deadline;
-                    let answer = if again {
-                        Answer::Later {
-                            cost: self.books.room.cost(record.size()),
-                        }
-                    } else {
-                        Answer::Final(Err(error.clone()))
-                    };
-                    rejects.push((record, error, again));
-                    answer
+                Some(Err(Rejected { record, error })) if may_retry && error.is_retryable() => {
+                    reason.get_or_insert(error);
+                    let cost = self.books.room.cost(record.size());
+                    Answer::Later { cost, load: record }
                 }
-                Some(Err(Rejected { error, .. })) => Answer::Final(Err(error)),
-                None => Answer::Final(Err(self.books.error(ErrorKind::Unavailable, "send", lost))),
+                Some(Err(Rejected { record, error })) => {
+                    failed.extend(key(&record));
+                    Answer::Final(Err(error))
+                }
+                None => {
+                    let message = format!("{missing}, the record may or may not be stored");
+                    let error = self.books.error(ErrorKind::Unavailable, "send", message);
+                    Answer::Final(Err(error))
+                }
             });
-            let mut later = later.into_iter();
-            for (record, error, again) in rejects {
-                let key = record.key.as_deref().map(backlog::hash);
-                failures.push((
-                    error,
-                    match again {
-                        false => Failure::Final(key),
-                        true => Failure::Again(Item {
-                            key,
-                            bytes: record.size(),
-                            deadline: *deadline,
-                            attempts: *attempts,
-                            load: (
-                                record,
-                                later
-                                    .next()
-                                    .expect("one duty for each record to be tried again"),
-                            ),
-                        }),
-                    },
-                ));
-            }
+            again.extend(
+                later
+                    .into_iter()
+                    .map(|(record, duty)| debt.again(record, duty)),
+            );
         }
+        // Before the debts are dropped: a flush that waits for them finds its receipts told.
         drop(round);
-        self.note_retries(&failures);
-        let failures = failures.into_iter().map(|(_, failure)| failure);
-        self.backlog.done(owed.keys, failures, now);
+        if let Some(error) = reason {
+            self.note_retries(again.len() as u64, &error);
+        }
+        self.backlog.done(owed.keys, failed, again, now);
     }
 
-    fn note_retries(&self, failures: &[(Error, Failure<(Record, Duty)>)]) {
-        let mut again = failures
-            .iter()
-            .filter(|(_, failure)| matches!(failure, Failure::Again(_)));
-        let Some((error, _)) = again.next() else {
-            return;
-        };
-        let records = again.count() as u64 + 1;
+    fn note_retries(&self, records: u64, error: &Error) {
         self.books.retried.fetch_add(records, Relaxed);
-        tracing::event!(
-            name: "millstream.producer.retried",
-            target: "millstream",
-            tracing::Level::DEBUG,
-            stream = %self.books.stream,
-            records,
-            %error,
+        tell!(
+            debug, "millstream.producer.retried", stream = %self.books.stream, records, %error,
             "records failed and are tried again"
         );
     }
 
     /// Answers `Timeout` to what is left, closes the driver, and sums up.
     async fn close(mut self, deadline: Instant) -> Result<()> {
-        let unanswered = self.unanswered();
-        let cut_off = (unanswered > 0).then(|| {
-            let message = format!("not answered when the close time-out of {:?} was over", self.close_timeout);
-            self.books.give_up(self.books.error(ErrorKind::Timeout, "send", message));
-            self.log_unsent(unanswered, "the close time-out was over");
-            self.drop_all();
-            let message = format!(
-                "{unanswered} records were not answered within the close time-out of {:?}, raise it or send less",
-                self.close_timeout
-            );
-            self.books.error(ErrorKind::Timeout, "close", message)
-        });
+        let flushed = self.cut_off();
         let unread = self.books.tell_unread("close");
         let closed = self.close_driver(deadline).await;
-        tracing::event!(
-            name: "millstream.producer.closed",
-            target: "millstream",
-            tracing::Level::INFO,
-            stream = %self.books.stream,
-            stored = self.books.stored.load(Relaxed),
-            failed = self.books.failed.load(Relaxed),
+        tell!(
+            info, "millstream.producer.closed", stream = %self.books.stream,
+            stored = self.books.stored.load(Relaxed), failed = self.books.failed.load(Relaxed),
             "producer closed"
         );
-        match cut_off {
-            Some(error) => Err(match unread {
-                Ok(()) => error,
-                Err(unread) => error.with_source(unread),
-            }),
-            None => unread.and(closed),
+        match (flushed, unread) {
+            (Err(cut_off), Err(unread)) => Err(cut_off.with_source(unread)),
+            (flushed, unread) => flushed.and(unread).and(closed),
         }
+    }
+
+    fn cut_off(&mut self) -> Result<()> {
+        let unanswered = self.unanswered();
+        if unanswered == 0 {
+            return Ok(());
+        }
+        let error = |operation, message| {
+            let message = format!(
+                "{message} within the close time-out of {:?}, raise it or send less",
+                self.close_timeout
+            );
+            self.books.error(ErrorKind::Timeout, operation, message)
+        };
+        self.books.give_up(error("send", "not answered".into()));
+        let told = error("close", format!("{unanswered} records were not answered"));
+        self.log_unsent(unanswered, "the close time-out was over");
+        self.drop_all();
+        Err(told)
     }
 
     async fn close_driver(&mut self, deadline: Instant) -> Result<()> {
@@ -330,13 +264,8 @@ impl Sender {
     }
 
     fn log_unsent(&self, records: u64, reason: &str) {
-        tracing::event!(
-            name: "millstream.producer.unsent",
-            target: "millstream",
-            tracing::Level::ERROR,
-            stream = %self.books.stream,
-            records,
-            reason,
+        tell!(
+            error, "millstream.producer.unsent", stream = %self.books.stream, records, reason,
             "records were given up, they may or may not be stored"
         );
     }
@@ -360,75 +289,6 @@ impl Drop for Sender {
         }
         drop(parcels);
         self.drop_all();
-        // A failure that was noted after the last telling has its log line, by the first of them or
-        // by its number.
-        let _ = self.books.tell_unread("close");
-    }
-}
-
-impl Owed {
-    fn whole(parcel: Parcel) -> (Vec<Record>, Self) {
-        let Parcel {
-            records,
-            duty,
-            deadline,
-        } = parcel;
-        let duties = vec![Owing {
-            duty,
-            deadline,
-            attempts: 0,
-        }];
-        (
-            records,
-            Self {
-                duties,
-                keys: Vec::new(),
-            },
-        )
-    }
-
-    fn each(batch: Batch<(Record, Duty)>) -> (Vec<Record>, Self) {
-        let Batch { items, keys, .. } = batch;
-        let (records, duties) = items
-            .into_iter()
-            .map(
-                |Item {
-                     deadline,
-                     attempts,
-                     load: (record, duty),
-                     ..
-                 }| {
-                    (
-                        record,
-                        Owing {
-                            duty,
-                            deadline,
-                            attempts,
-                        },
-                    )
-                },
-            )
-            .unzip();
-        (records, Self { duties, keys })
-    }
-}
-
-fn unpack(parcel: Parcel, books: &Books, backlog: &mut Backlog<(Record, Duty)>) {
-    let Parcel {
-        records,
-        duty,
-        deadline,
-    } = parcel;
-    let mut costs = records.iter().map(|record| books.room.cost(record.size()));
-    let duties = duty.split(|| costs.next().expect("one record for each duty"));
-    for (record, duty) in records.into_iter().zip(duties) {
-        backlog.push(Item {
-            key: record.key.as_deref().map(backlog::hash),
-            bytes: record.size(),
-            deadline,
-            attempts: 0,
-            load: (record, duty),
-        });
     }
 }
 
@@ -436,6 +296,6 @@ fn unpack(parcel: Parcel, books: &Books, backlog: &mut Backlog<(Record, Duty)>) 
 async fn at(when: Option<Instant>) {
     match when {
         Some(when) => sleep_until(when).await,
-        None => std::future::pending().await,
+        None => pending().await,
     }
 }

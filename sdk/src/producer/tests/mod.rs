@@ -2,9 +2,11 @@
 
 mod bounds;
 mod close;
+mod events;
 mod fake;
 mod order;
 mod random;
+mod threads;
 
 use crate::driver::Pipelining;
 use crate::{Producer, Receipt, Record};
