@@ -243,6 +243,8 @@ impl Group {
             .filter_map(|(progress, id)| progress.owner.map(|owner| ((stream, id), owner)))
             .collect();
         self.revoke(owned, now);
+        // Also where no partition is owned, and nobody has to drain.
+        self.dirty = true;
         asked
     }
 

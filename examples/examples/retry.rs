@@ -12,7 +12,7 @@ const DEAD: &str = "car-raw-events.dead";
 
 async fn handle(delivery: Delivery) -> anyhow::Result<()> {
     let text = String::from_utf8_lossy(delivery.payload());
-    if text.contains("-1") {
+    if text.contains(":-1") {
         println!("attempt {} fails for {text}", delivery.attempt());
         bail!("a negative speed makes no sense");
     }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use millstream::{ConsumerGroup, ErrorKind};
+use millstream::{ConsumerGroup, ErrorKind, Lag};
 
 /// Waits until `group` has settled everything that its streams hold: a shutdown for programs that shall end by themselves.
 ///
@@ -10,14 +10,15 @@ pub async fn caught_up(group: ConsumerGroup) {
         match group.checkpoints().await {
             Ok(checkpoints) => {
                 let nothing_left = checkpoints.iter().all(|checkpoint| {
-                    let lag = checkpoint.lag;
-                    lag.records == Some(0) || lag.time == Some(Duration::ZERO)
+                    // Not every backend can count; a time may be zero for a record that is new.
+                    let Lag { records, time } = checkpoint.lag;
+                    records.map_or(time == Some(Duration::ZERO), |records| records == 0)
                 });
-                if nothing_left {
+                // Before the first member has joined there is nothing to read.
+                if nothing_left && !checkpoints.is_empty() {
                     return;
                 }
             }
-            // The first member is still joining.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => {
                 eprintln!("{error}");

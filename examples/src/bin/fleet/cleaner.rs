@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use millstream::{ConsumerGroup, DeadLetter, Delivery, Record, Result, Retry};
 
+use crate::book::WINDOW;
 use crate::event::Event;
 use crate::fleet::{DEAD, Fleet, PROCESSED};
 use crate::members::Member;
@@ -21,7 +22,7 @@ pub(crate) async fn join(fleet: Arc<Fleet>, group: ConsumerGroup) -> Result<Memb
     let policy = Retry::fixed(Duration::from_millis(10))
         .attempts(2)
         .then(DeadLetter::stream(DEAD));
-    let run = group.on_failure(policy).run_to(
+    let run = group.on_failure(policy).window(WINDOW).run_to(
         &producer,
         move |delivery| clean(fleet.clone(), delivery),
         pending(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use millstream::{ConsumerGroup, Delivery, Record, Result};
 
+use crate::book::WINDOW;
 use crate::event::Event;
 use crate::fleet::{Fleet, NOTIFICATIONS};
 use crate::members::Member;
@@ -13,7 +14,7 @@ use crate::tag::Tag;
 
 pub(crate) async fn join(fleet: Arc<Fleet>, group: ConsumerGroup) -> Result<Member> {
     let producer = fleet.client.producer(NOTIFICATIONS).open().await?;
-    let run = group.run_to(
+    let run = group.window(WINDOW).run_to(
         &producer,
         move |delivery| alert(fleet.clone(), delivery),
         pending(),
