@@ -6,3 +6,8 @@ pub mod checker;
 pub mod history;
 #[cfg(feature = "simulation")]
 pub mod simulation;
+
+/// The repository's readme: its program is a doc test, so that it keeps running.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+mod readme {}

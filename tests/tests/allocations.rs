@@ -1,5 +1,7 @@
 //! The consuming hot path allocates for each batch, never for each record.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -13,7 +15,7 @@ use tokio::sync::Notify;
 const RECORDS: usize = 50_000;
 const BATCH: usize = 1_000;
 /// What the driver and the runtime may allocate for one batch: the list of its records, the batch that its deliveries share, a checkpoint.
-const PER_BATCH: usize = 20;
+const PER_BATCH: usize = 10;
 
 #[test]
 fn consuming_allocates_per_batch_and_not_per_record() {

@@ -4,6 +4,8 @@
 //! looks at every path to a type or trait in it. That output is unstable, which is why the test allows it for this one
 //! call and reads no more of it than those paths.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
