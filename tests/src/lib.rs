@@ -1,8 +1,16 @@
 //! What every backend of millstream must prove, and the judge of what it did.
 //!
-//! [`history`] records what happened in a run, [`checker`] finds what must not have happened.
+//! A backend's author implements [`Harness`], and runs every [`Case`] of [`cases::all`] as a test of its
+//! own; the memory backend's target, `tests/tests/memory.rs`, shows how. A case that needs what a
+//! backend does not promise is listed there as ignored, by its name, and never passes in silence.
+//!
+//! [`history`] records what happens in a case, and [`checker`] finds what must not have happened.
 
+pub mod cases;
 pub mod checker;
+mod disturbed;
+pub mod fleet;
+mod harness;
 pub mod history;
 #[cfg(feature = "simulation")]
 pub mod simulation;
@@ -11,3 +19,7 @@ pub mod simulation;
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 mod readme {}
+
+pub use cases::Case;
+pub use disturbed::Disturbed;
+pub use harness::{Fault, Harness, Hooks, Need, Timing, eventually, unique_stream};

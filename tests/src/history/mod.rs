@@ -271,6 +271,11 @@ impl History {
         self.lock().clone()
     }
 
+    /// Shows every event to `look`, in order. Nothing is recorded meanwhile.
+    pub fn each(&self, mut look: impl FnMut(&Event)) {
+        self.lock().iter().for_each(|entry| look(&entry.event));
+    }
+
     /// Counts the events that `wanted` picks.
     pub fn count(&self, wanted: impl Fn(&Event) -> bool) -> usize {
         self.lock().iter().filter(|e| wanted(&e.event)).count()

@@ -1,0 +1,187 @@
+//! C1: for one key, records are stored in the order of `send`, whatever befalls the sends; other keys
+//! keep flowing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::cases;
+use crate::fleet::{Fleet, Outbox};
+use crate::{Fault, Harness};
+
+cases! {
+    c01_order_of_many_keys,
+    c01_order_under_partial_failure [FAIL_SENDS],
+    c01_order_when_every_send_fails_first [FAIL_SENDS],
+    c01_order_under_throttling [THROTTLE_SENDS],
+    c01_order_when_timed_out_sends_were_stored [TIME_OUT_SENDS],
+    c01_order_of_clones_of_one_producer,
+    c01_order_across_split_and_merge [RESHARD],
+    c01_other_keys_flow_while_one_is_held [FAIL_SENDS],
+}
+
+/// Sends without waiting for receipts, reads all, and judges.
+async fn send_and_read(fleet: &Fleet, keys: usize, per_key: usize) -> Outbox {
+    let mut outbox = fleet.outbox().await;
+    outbox.send(keys, per_key).await;
+    let member = fleet.member("reader").start().await;
+    let summary = fleet.judge().await;
+    member.close().await;
+    assert_eq!(summary.sent, (keys * per_key) as u64);
+    assert_eq!(summary.acknowledged, summary.sent, "{summary:?}");
+    outbox
+}
+
+async fn c01_order_of_many_keys(harness: Arc<dyn Harness>) {
+    let fleet = Fleet::new(harness, 4).await;
+    let outbox = send_and_read(&fleet, 50, 20).await;
+    let stats = outbox.producer.stats();
+    assert_eq!((stats.sent, stats.stored, stats.failed), (1_000, 1_000, 0));
+    assert_eq!((stats.in_flight, stats.in_flight_bytes), (0, 0));
+    outbox.close().await;
+}
+
+async fn disturbed(harness: Arc<dyn Harness>, fault: impl FnOnce(String) -> Fault) -> Outbox {
+    let fleet = Fleet::new(harness, 3).await;
+    fleet.disturb(fault(fleet.stream.clone())).await;
+    send_and_read(&fleet, 10, 30).await
+}
+
+async fn c01_order_under_partial_failure(harness: Arc<dyn Harness>) {
+    let fleet = Fleet::new(harness, 3).await;
+    for key in ["key-1", "key-4"] {
+        let fault = Fault::FailSends {
+            stream: fleet.stream.clone(),
+            key: Some(key.into()),
+            times: 3,
+        };
+        fleet.disturb(fault).await;
+    }
+    let outbox = send_and_read(&fleet, 10, 30).await;
+    assert!(
+        outbox.producer.stats().retried >= 1,
+        "{:?}",
+        outbox.producer.stats()
+    );
+}
+
+async fn c01_order_when_every_send_fails_first(harness: Arc<dyn Harness>) {
+    let fail = |stream| Fault::FailSends {
+        stream,
+        key: None,
+        times: 40,
+    };
+    let outbox = disturbed(harness, fail).await;
+    assert!(
+        outbox.producer.stats().retried >= 1,
+        "{:?}",
+        outbox.producer.stats()
+    );
+}
+
+async fn c01_order_under_throttling(harness: Arc<dyn Harness>) {
+    let throttle = |stream| Fault::ThrottleSends { stream, times: 40 };
+    let outbox = disturbed(harness, throttle).await;
+    assert!(
+        outbox.producer.stats().retried >= 1,
+        "{:?}",
+        outbox.producer.stats()
+    );
+}
+
+async fn c01_order_when_timed_out_sends_were_stored(harness: Arc<dyn Harness>) {
+    disturbed(harness, |stream| Fault::TimeOutSends { stream, times: 10 }).await;
+}
+
+async fn c01_order_of_clones_of_one_producer(harness: Arc<dyn Harness>) {
+    let fleet = Fleet::new(harness, 2).await;
+    let mut outbox = fleet.outbox().await;
+    let first = outbox.producer.clone();
+    for turn in 0..100 {
+        // The next record goes by another clone, and the order is that of the sends all the same.
+        outbox.producer = first.clone();
+        outbox.post(Some(&format!("key-{}", turn % 3))).await;
+    }
+    outbox.receipts().await;
+    let member = fleet.member("reader").start().await;
+    fleet.judge().await;
+    member.close().await;
+    outbox.close().await;
+    assert!(
+        first.send(millstream::Record::new("late")).await.is_err(),
+        "closing one closes all"
+    );
+}
+
+async fn c01_order_across_split_and_merge(harness: Arc<dyn Harness>) {
+    let fleet = Fleet::new(harness, 2).await;
+    let flow = fleet.outbox().await.flow(12, Duration::from_millis(1));
+    let streams = fleet.client.streams();
+    let stored = |count| {
+        move |event: &crate::history::Event| {
+            let _ = count;
+            matches!(event, crate::history::Event::Acknowledged { .. })
+        }
+    };
+    let enough = |count| {
+        let history = fleet.history.clone();
+        fleet.until("records are stored", move || {
+            history.count(stored(count)) >= count
+        })
+    };
+    enough(50).await;
+    let open = fleet.open_partitions().await;
+    streams
+        .split(&open[0])
+        .await
+        .expect("the partition is split");
+    enough(150).await;
+    let open = fleet.open_partitions().await;
+    assert_eq!(open.len(), 3);
+    streams
+        .merge(&open[0], &open[1])
+        .await
+        .or_else(|error| {
+            // Backends may merge neighbours only.
+            if error.kind() == millstream::ErrorKind::Invalid {
+                Ok(())
+            } else {
+                Err(error)
+            }
+        })
+        .expect("partitions are merged");
+    streams.merge(&open[1], &open[2]).await.ok();
+    enough(300).await;
+    flow.stop().await;
+    assert!(fleet.open_partitions().await.len() <= 2);
+    let member = fleet.member("reader").start().await;
+    fleet.judge().await;
+    member.close().await;
+}
+
+async fn c01_other_keys_flow_while_one_is_held(harness: Arc<dyn Harness>) {
+    let fleet = Fleet::new(harness, 1).await;
+    let fault = Fault::FailSends {
+        stream: fleet.stream.clone(),
+        key: Some("held".into()),
+        times: 5,
+    };
+    fleet.disturb(fault).await;
+    let mut held = fleet.outbox().await;
+    for _ in 0..5 {
+        held.post(Some("held")).await;
+    }
+    let mut others = Outbox::with(held.producer.clone(), &fleet.history, 1_000);
+    for turn in 0..100 {
+        others.post(Some(&format!("key-{}", turn % 10))).await;
+    }
+    let other = others.receipts().await;
+    assert_eq!(other.len(), 100);
+    let held = held.receipts().await;
+    assert_eq!(held.len(), 5);
+    // One partition: what was held back is stored behind what went on.
+    let last = other.iter().map(|(_, placed)| placed.position).max();
+    assert!(Some(held[0].1.position) > last, "the other keys waited");
+    let member = fleet.member("reader").start().await;
+    fleet.judge().await;
+    member.close().await;
+}

@@ -1,0 +1,319 @@
+//! C3: a record is settled before any checkpoint passes it; a handler's error or panic is a nack,
+//! never a skip.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use millstream::{BatchFailure, DeadLetter, Delivery, ErrorKind, Exhausted, Retry};
+use tokio::sync::oneshot;
+
+use super::cases;
+use super::reader::{pull, read};
+use crate::fleet::{Fleet, Work, work};
+use crate::harness::unique_stream;
+use crate::history::{Event, Observer, Outcome, id_of};
+use crate::{Fault, Harness};
+
+cases! {
+    c03_error_then_success,
+    c03_panic_is_a_nack,
+    c03_panic_before_the_first_await_is_a_nack,
+    c03_dead_letter_has_the_record_and_the_reason,
+    c03_dead_letter_is_settled_by_its_receipt [FAIL_SENDS],
+    c03_skip_is_explicit,
+    c03_stop_returns_the_error_and_the_record_comes_again,
+    c03_dropped_delivery_is_a_nack,
+    c03_nack_takes_the_failure_path,
+    c03_batch_failure_settles_what_is_before_it,
+}
+
+fn quickly(attempts: u32) -> Retry {
+    Retry::fixed(Duration::from_millis(20)).attempts(attempts)
+}
+
+/// Fails each record of key `bad` in its first `times` attempts, with what `fail` does.
+fn fails_bad<F>(times: u32, fail: fn() -> F) -> Work
+where
+    F: Future<Output = Result<(), crate::fleet::Failure>> + Send + 'static,
+{
+    work(move |delivery: Delivery| async move {
+        match delivery.key() {
+            Some(key) if key == "bad" && delivery.attempt() <= times => fail().await,
+            _ => Ok(()),
+        }
+    })
+}
+
+/// A stream of one partition with records of `good` and `bad` in turns.
+async fn good_and_bad(harness: Arc<dyn Harness>) -> Fleet {
+    let fleet = Fleet::new(harness, 1).await;
+    let mut outbox = fleet.outbox().await;
+    for _ in 0..5 {
+        outbox.post(Some("good")).await;
+        outbox.post(Some("bad")).await;
+    }
+    outbox.close().await;
+    fleet
+}
+
+async fn c03_error_then_success(harness: Arc<dyn Harness>) {
+    let fleet = good_and_bad(harness).await;
+    let work = fails_bad(2, || async { Err("no".into()) });
+    let member = fleet
+        .member("a")
+        .does(work)
+        .with(|group| group.on_failure(quickly(3)));
+    let member = member.start().await;
+    let summary = fleet.judge().await;
+    assert_eq!((summary.handled, summary.failures), (10, 10), "{summary:?}");
+    fleet.caught_up().await;
+    let stats = member.control().stats();
+    assert_eq!(
+        (stats.settled, stats.failures, stats.retried, stats.panicked),
+        (10, 10, 10, 0)
+    );
+    member.close().await;
+}
+
+async fn panics(harness: Arc<dyn Harness>, work: Work) {
+    let fleet = good_and_bad(harness).await;
+    let member = fleet
+        .member("a")
+        .does(work)
+        .with(|group| group.on_failure(quickly(3)));
+    let member = member.start().await;
+    let summary = fleet.judge().await;
+    assert_eq!(summary.handled, 10, "{summary:?}");
+    fleet.caught_up().await;
+    let stats = member.control().stats();
+    assert_eq!((stats.settled, stats.failures, stats.panicked), (10, 5, 5));
+    member.close().await;
+}
+
+async fn c03_panic_is_a_nack(harness: Arc<dyn Harness>) {
+    let late = fails_bad(1, || async {
+        tokio::task::yield_now().await;
+        panic!("a handler that panics on purpose")
+    });
+    panics(harness, late).await;
+}
+
+async fn c03_panic_before_the_first_await_is_a_nack(harness: Arc<dyn Harness>) {
+    let early = fails_bad(1, || async { panic!("a handler that panics on purpose") });
+    panics(harness, early).await;
+}
+
+async fn c03_dead_letter_has_the_record_and_the_reason(harness: Arc<dyn Harness>) {
+    let fleet = good_and_bad(harness).await;
+    let dead = unique_stream(&*fleet.harness, 1).await;
+    let work = fails_bad(u32::MAX, || async { Err("the tank is on fire".into()) });
+    let member = fleet.member("a").does(work).dead_letters_after(2);
+    let policy = quickly(2).then(DeadLetter::stream(dead.as_str()));
+    let member = member.with(|group| group.on_failure(policy)).start().await;
+    let letters = read(&*fleet.harness, &dead, 5).await;
+    let source = read(&*fleet.harness, &fleet.stream, 10).await;
+    for letter in &letters {
+        let id = id_of(letter.payload());
+        let of = source
+            .iter()
+            .find(|of| id_of(of.payload()) == id)
+            .expect("it was sent");
+        assert_eq!((letter.key(), letter.payload()), (of.key(), of.payload()));
+        assert_eq!(letter.timestamp(), of.timestamp());
+        let kept: Vec<_> = letter.headers().iter().take(of.headers().len()).collect();
+        assert_eq!(kept, of.headers().iter().collect::<Vec<_>>());
+        let position = of.position().to_string();
+        let added = [
+            ("millstream-dead-attempts", "2"),
+            ("millstream-dead-group", &fleet.group),
+            ("millstream-dead-stream", &fleet.stream),
+            ("millstream-dead-partition", of.partition().id()),
+            ("millstream-dead-position", &position),
+        ];
+        for (name, value) in added {
+            let got = letter.headers().get(name).map(|value| &value[..]);
+            assert_eq!(got, Some(value.as_bytes()), "{name}");
+        }
+        let reason = letter
+            .headers()
+            .get("millstream-dead-reason")
+            .cloned()
+            .unwrap_or_default();
+        let reason = String::from_utf8_lossy(&reason).into_owned();
+        assert!(reason.contains("the tank is on fire"), "{reason}");
+        fleet.history.record(Event::DeadLettered {
+            group: fleet.group.as_str().into(),
+            id: id.expect("the payload tells its id"),
+        });
+    }
+    let ids: Vec<_> = letters
+        .iter()
+        .map(|letter| id_of(letter.payload()))
+        .collect();
+    assert!(ids.is_sorted(), "dead letters of one key keep their order");
+    let summary = fleet.judge().await;
+    assert_eq!(
+        (summary.handled, summary.dead_lettered),
+        (5, 5),
+        "{summary:?}"
+    );
+    fleet.caught_up().await;
+    assert_eq!(member.control().stats().dead_lettered, 5);
+    member.close().await;
+}
+
+async fn c03_dead_letter_is_settled_by_its_receipt(harness: Arc<dyn Harness>) {
+    let fleet = good_and_bad(harness).await;
+    let dead = unique_stream(&*fleet.harness, 1).await;
+    let fault = Fault::FailSends {
+        stream: dead.clone(),
+        key: None,
+        times: 6,
+    };
+    fleet.disturb(fault).await;
+    let work = fails_bad(u32::MAX, || async { Err("no".into()) });
+    let policy = quickly(1).then(DeadLetter::stream(dead.as_str()));
+    let interval = Duration::from_millis(1);
+    let member = fleet.member("a").does(work).dead_letters_after(1);
+    let member = member.with(|group| group.on_failure(policy).checkpoint_interval(interval));
+    let member = member.start().await;
+    // Whenever the progress has passed a bad record, its dead letter must be there to be read.
+    let bad = read(&*fleet.harness, &fleet.stream, 10).await;
+    let bad: Vec<_> = bad
+        .iter()
+        .filter(|d| d.key() == Some(&Bytes::from("bad")))
+        .collect();
+    let streams = fleet.client.streams();
+    let timing = fleet.harness.timing();
+    crate::eventually(timing, "all dead letters are settled", || async {
+        let checkpoint = fleet.checkpoints().await.first().and_then(|c| c.position);
+        let passed = bad
+            .iter()
+            .filter(|d| Some(d.position()) <= checkpoint)
+            .count();
+        let described = streams
+            .describe(&dead)
+            .await
+            .expect("the stream is described");
+        let first = &described.partitions[0];
+        let there = match (first.earliest, first.latest) {
+            (Some(_), Some(_)) => read(&*fleet.harness, &dead, passed).await.len(),
+            _ => 0,
+        };
+        assert!(
+            there >= passed,
+            "{passed} records were passed, {there} dead letters are there"
+        );
+        (passed == bad.len()).then_some(())
+    })
+    .await;
+    member.close().await;
+}
+
+async fn c03_skip_is_explicit(harness: Arc<dyn Harness>) {
+    let fleet = good_and_bad(harness).await;
+    let work = fails_bad(u32::MAX, || async { Err("no".into()) });
+    let member = fleet.member("a").does(work).skips_after(2);
+    let policy = quickly(2).then(Exhausted::Skip);
+    let member = member.with(|group| group.on_failure(policy)).start().await;
+    let summary = fleet.judge().await;
+    assert_eq!(
+        (summary.handled, summary.skipped, summary.failures),
+        (5, 5, 10),
+        "{summary:?}"
+    );
+    fleet.caught_up().await;
+    assert_eq!(member.control().stats().skipped, 5);
+    member.close().await;
+}
+
+async fn c03_stop_returns_the_error_and_the_record_comes_again(harness: Arc<dyn Harness>) {
+    let fleet = good_and_bad(harness).await;
+    let work = fails_bad(u32::MAX, || async { Err("the tank is on fire".into()) });
+    let member = fleet
+        .member("a")
+        .does(work)
+        .with(|group| group.on_failure(quickly(2)));
+    let error = member
+        .start()
+        .await
+        .ended()
+        .await
+        .expect_err("the policy is to stop");
+    assert_eq!(error.kind(), ErrorKind::Handler);
+    assert_eq!(error.stream(), Some(fleet.stream.as_str()));
+    let told = format!("{error:?}");
+    assert!(told.contains("the tank is on fire"), "{told}");
+    // Nothing is passed by: the next member gets it, and at once.
+    let member = fleet.member("b").start().await;
+    let summary = fleet.judge().await;
+    assert_eq!(summary.duplicates, 0, "{summary:?}");
+    fleet.caught_up().await;
+    member.close().await;
+}
+
+/// Pulls all, fails each record of key `bad` once by `fail`, and acks it when it comes again.
+async fn pull_and_fail(harness: Arc<dyn Harness>, fail: impl Fn(millstream::Unsettled)) {
+    let timing = harness.timing();
+    let fleet = good_and_bad(harness).await;
+    let observer = Observer::new(&fleet.history, &fleet.group, "puller");
+    let group = fleet.handle().await.on_failure(quickly(3));
+    let mut consumer = group.join().await.expect("the puller joins");
+    for _ in 0..15 {
+        let delivery = pull(timing, &mut consumer).await;
+        let open = observer.begin(&delivery);
+        if delivery.key().is_some_and(|key| key == "bad") && delivery.attempt() == 1 {
+            open.end(Outcome::Failed);
+            fail(delivery);
+        } else {
+            open.end(Outcome::Acked);
+            delivery.ack();
+        }
+    }
+    let summary = fleet.judge().await;
+    assert_eq!((summary.handled, summary.failures), (10, 5), "{summary:?}");
+    let stats = consumer.stats();
+    assert_eq!((stats.failures, stats.retried), (5, 5));
+    consumer.close().await.expect("the puller closes");
+    observer.left();
+    fleet.caught_up().await;
+}
+
+async fn c03_dropped_delivery_is_a_nack(harness: Arc<dyn Harness>) {
+    pull_and_fail(harness, drop).await;
+}
+
+async fn c03_nack_takes_the_failure_path(harness: Arc<dyn Harness>) {
+    pull_and_fail(harness, |delivery| delivery.nack("no")).await;
+}
+
+async fn c03_batch_failure_settles_what_is_before_it(harness: Arc<dyn Harness>) {
+    let fleet = good_and_bad(harness).await;
+    let observer = Observer::new(&fleet.history, &fleet.group, "batches");
+    let handler = move |batch: Vec<Delivery>| {
+        let observer = observer.clone();
+        async move {
+            for (index, delivery) in batch.iter().enumerate() {
+                let open = observer.begin(delivery);
+                let bad = delivery.key().is_some_and(|key| key == "bad");
+                if bad && delivery.attempt() < 3 {
+                    open.end(Outcome::Failed);
+                    return Err(BatchFailure::at(index, "no"));
+                }
+                open.end(Outcome::Acked);
+            }
+            Ok(())
+        }
+    };
+    let (stop, stopped) = oneshot::channel::<()>();
+    let group = fleet.handle().await.on_failure(quickly(3));
+    let task = tokio::spawn(group.run_batches(4, handler, async move {
+        stopped.await.ok();
+    }));
+    let summary = fleet.judge().await;
+    assert_eq!(summary.duplicates, 0, "{summary:?}");
+    fleet.caught_up().await;
+    stop.send(()).expect("the member runs");
+    task.await.expect("no panic").expect("the member closes");
+}

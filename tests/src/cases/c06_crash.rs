@@ -1,0 +1,232 @@
+//! C6: after a crash only unsettled and not-yet-checkpointed records come again; the bound is a
+//! setting, and takeover takes no longer than the session time-out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use millstream::Delivery;
+use tokio::time::Instant;
+
+use super::cases;
+use crate::checker::Rules;
+use crate::fleet::{Fleet, work};
+use crate::history::Event;
+use crate::{Fault, Harness};
+
+cases! {
+    c06_crash_repeats_only_what_was_not_checkpointed,
+    c06_checkpoint_count_bounds_the_repeats,
+    c06_takeover_is_within_the_session_timeout,
+    c06_crash_in_the_middle_of_a_handler,
+    c06_consumer_dropped_without_close_is_a_crash,
+    c06_refused_checkpoints_lose_nothing [FAIL_CHECKPOINTS],
+    c06_lost_checkpoints_lose_nothing [LOSE_CHECKPOINTS],
+    c06_broker_restart_keeps_records_and_progress [RESTART, DURABLE],
+}
+
+const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
+
+async fn c06_crash_repeats_only_what_was_not_checkpointed(harness: Arc<dyn Harness>) {
+    let fleet = Fleet::new(harness, 1).await;
+    let flow = fleet.outbox().await.flow(6, Duration::from_millis(2));
+    let a = fleet
+        .member("a")
+        .takes(Duration::from_millis(3))
+        .with(|group| group.window(50));
+    let a = a.start().await;
+    fleet
+        .until("records are handled", || fleet.acked() >= 700)
+        .await;
+    a.crash().await;
+    let b = fleet.member("b").start().await;
+    fleet
+        .until("the next one handles", || fleet.acked() >= 1_500)
+        .await;
+    flow.stop().await;
+    // No record of which the progress was stored, and no more than the window.
+    let rules = Rules {
+        most_repeats: Some(50),
+    };
+    fleet.judge_by(rules).await;
+    b.close().await;
+}
+
+async fn c06_checkpoint_count_bounds_the_repeats(harness: Arc<dyn Harness>) {
+    let fleet = Fleet::new(harness, 1).await;
+    fleet.send(5, 26).await;
+    let often = |group: millstream::ConsumerGroup| {
+        group
+            .checkpoint_interval(NEVER)
+            .checkpoint_records(50)
+            .window(60)
+    };
+    let a = fleet.member("a").with(often).start().await;
+    fleet.settled().await;
+    fleet
+        .until("progress is stored", || {
+            a.control().stats().checkpoints >= 2
+        })
+        .await;
+    a.crash().await;
+    let b = fleet.member("b").start().await;
+    fleet.caught_up().await;
+    let rules = Rules {
+        most_repeats: Some(60),
+    };
+    let summary = fleet.judge_by(rules).await;
+    assert!(summary.duplicates <= 60, "{summary:?}");
+    b.close().await;
+}
+
+async fn c06_takeover_is_within_the_session_timeout(harness: Arc<dyn Harness>) {
+    let timing = harness.timing();
+    let fleet = Fleet::new(harness, 2).await;
+    let flow = fleet.outbox().await.flow(8, Duration::from_millis(5));
+    let a = fleet.member("a").start().await;
+    let b = fleet.member("b").start().await;
+    fleet
+        .until("both work", || {
+            a.owns() == 1 && b.owns() == 1 && fleet.acked() >= 50
+        })
+        .await;
+    let began = Instant::now();
+    a.crash().await;
+    fleet.until("b has both partitions", || b.owns() == 2).await;
+    let took = began.elapsed();
+    assert!(
+        took <= timing.session + timing.handover,
+        "the takeover took {took:?}"
+    );
+    flow.stop().await;
+    fleet.judge().await;
+    b.close().await;
+}
+
+async fn c06_crash_in_the_middle_of_a_handler(harness: Arc<dyn Harness>) {
+    let fleet = Fleet::new(harness, 1).await;
+    fleet.send(4, 5).await;
+    let hangs = work(|delivery: Delivery| async move {
+        if delivery.key().is_some_and(|key| key == "key-2") {
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    });
+    let a = fleet.member("a").does(hangs).start().await;
+    fleet
+        .until("all but the stuck key is handled", || {
+            fleet.unsettled() == 5
+        })
+        .await;
+    a.crash().await;
+    let b = fleet.member("b").start().await;
+    fleet.judge().await;
+    fleet.caught_up().await;
+    b.close().await;
+}
+
+async fn c06_consumer_dropped_without_close_is_a_crash(harness: Arc<dyn Harness>) {
+    let timing = harness.timing();
+    let fleet = Fleet::new(harness, 1).await;
+    fleet.send(3, 4).await;
+    let observer = crate::history::Observer::new(&fleet.history, &fleet.group, "puller");
+    let group = fleet.handle().await.checkpoint_interval(NEVER);
+    let mut consumer = group.join().await.expect("the puller joins");
+    for _ in 0..4 {
+        let delivery = super::reader::pull(timing, &mut consumer).await;
+        observer
+            .begin(&delivery)
+            .end(crate::history::Outcome::Acked);
+        delivery.ack();
+    }
+    observer.crashed();
+    let began = Instant::now();
+    drop(consumer);
+    assert!(began.elapsed() < timing.handover, "dropping does not block");
+    let b = fleet.member("b").start().await;
+    fleet.judge().await;
+    fleet.caught_up().await;
+    b.close().await;
+}
+
+async fn c06_refused_checkpoints_lose_nothing(harness: Arc<dyn Harness>) {
+    let fleet = Fleet::new(harness, 2).await;
+    let flow = fleet.outbox().await.flow(6, Duration::from_millis(2));
+    let a = fleet
+        .member("a")
+        .with(|group| group.checkpoint_interval(Duration::from_millis(20)));
+    let a = a.start().await;
+    fleet
+        .until("records are handled", || fleet.acked() >= 50)
+        .await;
+    let fault = Fault::FailCheckpoints {
+        group: fleet.group.clone(),
+        times: 5,
+    };
+    fleet.disturb(fault).await;
+    fleet
+        .until("records are handled", || fleet.acked() >= 300)
+        .await;
+    fleet.history.record(Event::Healed {
+        group: fleet.group.as_str().into(),
+    });
+    a.close().await;
+    let b = fleet.member("b").start().await;
+    flow.stop().await;
+    let summary = fleet.judge().await;
+    assert_eq!(summary.duplicates, 0, "{summary:?}");
+    fleet.caught_up().await;
+    b.close().await;
+}
+
+async fn c06_lost_checkpoints_lose_nothing(harness: Arc<dyn Harness>) {
+    let fleet = Fleet::new(harness, 1).await;
+    let flow = fleet.outbox().await.flow(6, Duration::from_millis(2));
+    let a = fleet
+        .member("a")
+        .with(|group| group.checkpoint_interval(Duration::from_millis(20)));
+    let a = a.start().await;
+    fleet
+        .until("records are handled", || fleet.acked() >= 50)
+        .await;
+    let fault = Fault::LoseCheckpoints {
+        group: fleet.group.clone(),
+        times: 1_000,
+    };
+    fleet.disturb(fault).await;
+    fleet
+        .until("records are handled", || fleet.acked() >= 150)
+        .await;
+    a.crash().await;
+    let fault = Fault::LoseCheckpoints {
+        group: fleet.group.clone(),
+        times: 0,
+    };
+    fleet.disturb(fault).await;
+    let b = fleet.member("b").start().await;
+    flow.stop().await;
+    let summary = fleet.judge().await;
+    assert!(
+        summary.duplicates >= 50,
+        "what was not stored comes again: {summary:?}"
+    );
+    fleet.caught_up().await;
+    b.close().await;
+}
+
+async fn c06_broker_restart_keeps_records_and_progress(harness: Arc<dyn Harness>) {
+    let fleet = Fleet::new(harness, 2).await;
+    fleet.send(5, 20).await;
+    let a = fleet.member("a").start().await;
+    fleet.caught_up().await;
+    let flow =
+        crate::fleet::Outbox::open(&fleet.client, &fleet.stream, &fleet.history, 1_000).await;
+    let flow = flow.flow(5, Duration::from_millis(3));
+    fleet.disturb(Fault::Restart).await;
+    fleet
+        .until("records are handled after it", || fleet.acked() >= 200)
+        .await;
+    flow.stop().await;
+    let summary = fleet.judge().await;
+    assert_eq!(summary.lost, 0);
+    a.close().await;
+}

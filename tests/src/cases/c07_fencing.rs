@@ -1,0 +1,240 @@
+//! C7: an owner that lost its partition cannot checkpoint, stops delivering, and its handlers are told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use millstream::Delivery;
+use tokio::sync::watch;
+
+use super::cases;
+use super::reader::pull;
+use crate::fleet::{Fleet, work};
+use crate::history::{Event, Observer, Outcome};
+use crate::{Fault, Harness};
+
+cases! {
+    c07_zombie_that_wakes_is_fenced [FREEZE],
+    c07_zombie_with_a_handler_at_work_is_told [FREEZE],
+    c07_stolen_partition_is_told_and_handled_by_another [STEAL],
+    c07_delivery_held_over_a_theft_settles_nothing [STEAL],
+    c07_a_freeze_within_the_session_timeout_harms_nothing [FREEZE],
+}
+
+fn freeze(fleet: &Fleet, member: &str, duration: Duration) -> Fault {
+    Fault::Freeze {
+        group: fleet.group.clone(),
+        member: member.into(),
+        duration,
+    }
+}
+
+fn began(fleet: &Fleet, member: &str) -> usize {
+    fleet
+        .history
+        .count(|e| matches!(e, Event::Began(h) if &*h.by.member == member))
+}
+
+fn losses(fleet: &Fleet, member: &str) -> usize {
+    fleet
+        .history
+        .count(|e| matches!(e, Event::Lost(by) if &*by.member == member))
+}
+
+async fn c07_zombie_that_wakes_is_fenced(harness: Arc<dyn Harness>) {
+    let timing = harness.timing();
+    let fleet = Fleet::new(harness, 1).await;
+    let flow = fleet.outbox().await.flow(6, Duration::from_millis(5));
+    let slow = Duration::from_millis(20);
+    let a = fleet
+        .member("a")
+        .takes(slow)
+        .with(|group| group.checkpoint_interval(slow));
+    let a = a.start().await;
+    fleet.until("a handles", || began(&fleet, "a") >= 30).await;
+    let b = fleet.member("b").takes(slow).start().await;
+    fleet
+        .until("both are members", || fleet.acked() >= 100)
+        .await;
+    let (owner, other) = if a.owns() > 0 { ("a", "b") } else { ("b", "a") };
+    fleet
+        .disturb(freeze(&fleet, owner, timing.session * 3))
+        .await;
+    let before = began(&fleet, other);
+    fleet
+        .until("the other takes over", || {
+            began(&fleet, other) > before + 20
+        })
+        .await;
+    fleet
+        .until("the zombie is told", || losses(&fleet, owner) >= 1)
+        .await;
+    // It tried to store progress when it woke; the other one's progress stands, and that is the judge's to see.
+    let handled = fleet.acked();
+    fleet
+        .until("the other goes on", || fleet.acked() >= handled + 100)
+        .await;
+    flow.stop().await;
+    fleet.judge().await;
+    fleet.caught_up().await;
+    let zombie = if owner == "a" { &a } else { &b };
+    assert!(zombie.control().stats().lost >= 1);
+    assert!(!zombie.has_ended(), "it is a member still, or again");
+    a.close().await;
+    b.close().await;
+}
+
+async fn c07_zombie_with_a_handler_at_work_is_told(harness: Arc<dyn Harness>) {
+    let timing = harness.timing();
+    let fleet = Fleet::new(harness, 1).await;
+    fleet.send(4, 5).await;
+    let (told, mut asked) = watch::channel(0_u32);
+    let told = Arc::new(told);
+    let hangs = work(move |delivery: Delivery| {
+        let told = told.clone();
+        async move {
+            // Work that was started elsewhere, and is told through the delivery.
+            let elsewhere = delivery.clone();
+            tokio::spawn(async move {
+                elsewhere.lost().await;
+                assert!(elsewhere.is_lost());
+                told.send_modify(|told| *told += 1);
+            });
+            std::future::pending::<()>().await;
+            Ok(())
+        }
+    });
+    let a = fleet.member("a").does(hangs).start().await;
+    fleet
+        .until("its handlers hang", || began(&fleet, "a") == 4)
+        .await;
+    let b = fleet.member("b").start().await;
+    fleet.disturb(freeze(&fleet, "a", timing.session * 2)).await;
+    fleet
+        .until("b handles all", || fleet.unsettled() == 0)
+        .await;
+    let all_told = tokio::time::timeout(timing.patience, asked.wait_for(|told| *told >= 4)).await;
+    all_told
+        .expect("the handlers are told")
+        .expect("the handlers live");
+    let cut = |e: &Event| {
+        matches!(
+            e,
+            Event::Ended {
+                outcome: Outcome::Dropped,
+                ..
+            }
+        )
+    };
+    fleet
+        .until("its handlers are dropped", || fleet.history.count(cut) >= 4)
+        .await;
+    fleet.judge().await;
+    a.crash().await;
+    b.close().await;
+}
+
+async fn c07_stolen_partition_is_told_and_handled_by_another(harness: Arc<dyn Harness>) {
+    let fleet = Fleet::new(harness, 2).await;
+    let flow = fleet.outbox().await.flow(10, Duration::from_millis(3));
+    let takes = Duration::from_millis(15);
+    let a = fleet.member("a").takes(takes).start().await;
+    let b = fleet.member("b").takes(takes).start().await;
+    fleet
+        .until("both work", || a.owns() == 1 && b.owns() == 1)
+        .await;
+    for _ in 0..3 {
+        let partitions = a.control().partitions();
+        let Some((partition, stats)) = partitions.into_iter().next() else {
+            break;
+        };
+        let steal = Fault::Steal {
+            group: fleet.group.clone(),
+            partition: partition.clone(),
+        };
+        let lost = a.control().stats().lost;
+        fleet.disturb(steal).await;
+        fleet
+            .until("a is told", || a.control().stats().lost > lost)
+            .await;
+        let next = || {
+            let owners = [&a, &b].map(|member| member.control().partitions());
+            owners
+                .iter()
+                .any(|own| own.get(&partition).is_some_and(|p| p.epoch > stats.epoch))
+        };
+        fleet.until("the next owner has a larger epoch", next).await;
+        let handled = fleet.acked();
+        fleet
+            .until("they go on", || fleet.acked() > handled + 50)
+            .await;
+    }
+    flow.stop().await;
+    fleet.judge().await;
+    fleet.caught_up().await;
+    a.close().await;
+    b.close().await;
+}
+
+async fn c07_delivery_held_over_a_theft_settles_nothing(harness: Arc<dyn Harness>) {
+    let timing = harness.timing();
+    let fleet = Fleet::new(harness, 1).await;
+    fleet.send(1, 3).await;
+    let observer = Observer::new(&fleet.history, &fleet.group, "puller");
+    let group = fleet
+        .handle()
+        .await
+        .checkpoint_interval(Duration::from_millis(1));
+    let mut consumer = group.join().await.expect("the puller joins");
+    let held = pull(timing, &mut consumer).await;
+    let open = observer.begin(&held);
+    assert!(!held.is_lost());
+    let partition = held.partition().clone();
+    let steal = Fault::Steal {
+        group: fleet.group.clone(),
+        partition: partition.clone(),
+    };
+    fleet.disturb(steal).await;
+    // Pulling is what drives it.
+    let told = async {
+        tokio::select! {
+            biased;
+            () = held.lost() => {}
+            next = consumer.next() => panic!("no other record of the key may come: {next:?}"),
+        }
+    };
+    tokio::time::timeout(timing.patience, told)
+        .await
+        .expect("the puller is told");
+    assert!(held.is_lost());
+    observer.lost(&held);
+    open.end(Outcome::Dropped);
+    held.ack();
+    observer.crashed();
+    drop(consumer);
+    // Its ack counted for nothing: the record comes again.
+    let b = fleet.member("b").start().await;
+    let summary = fleet.judge().await;
+    assert_eq!(summary.handled, 3, "{summary:?}");
+    b.close().await;
+}
+
+async fn c07_a_freeze_within_the_session_timeout_harms_nothing(harness: Arc<dyn Harness>) {
+    let timing = harness.timing();
+    let fleet = Fleet::new(harness, 1).await;
+    let flow = fleet.outbox().await.flow(6, Duration::from_millis(5));
+    let a = fleet.member("a").start().await;
+    fleet.until("a handles", || fleet.acked() >= 30).await;
+    fleet.disturb(freeze(&fleet, "a", timing.session / 3)).await;
+    let handled = fleet.acked();
+    fleet
+        .until("a goes on", || fleet.acked() >= handled + 300)
+        .await;
+    flow.stop().await;
+    let summary = fleet.judge().await;
+    assert_eq!(
+        (summary.duplicates, a.control().stats().lost),
+        (0, 0),
+        "{summary:?}"
+    );
+    a.close().await;
+}

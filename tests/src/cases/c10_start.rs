@@ -1,0 +1,185 @@
+//! C10: Earliest, Latest, At(time); Latest is pinned when the group is born.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use millstream::Start;
+
+use super::cases;
+use super::reader::{nothing_comes, pull, read};
+use crate::Harness;
+use crate::fleet::{Fleet, Outbox, work};
+use crate::harness::unique_stream;
+use crate::history::{Event, History, id_of};
+
+cases! {
+    c10_earliest_reads_all,
+    c10_latest_reads_what_comes_after_the_birth,
+    c10_latest_is_pinned_when_the_group_is_born,
+    c10_at_a_time,
+    c10_at_a_time_after_the_end,
+    c10_start_counts_only_at_the_birth,
+}
+
+async fn c10_earliest_reads_all(harness: Arc<dyn Harness>) {
+    let fleet = Fleet::new(harness, 3).await;
+    fleet.send(6, 10).await;
+    let member = fleet
+        .member("a")
+        .with(|group| group.start(Start::Earliest))
+        .start()
+        .await;
+    let summary = fleet.judge().await;
+    assert_eq!(summary.handled, 60);
+    member.close().await;
+}
+
+/// A stream with 10 records, and a group that owes only what is sent from now on.
+async fn late(harness: Arc<dyn Harness>) -> Fleet {
+    let stream = unique_stream(&*harness, 2).await;
+    let history = History::new();
+    let mut outbox = Outbox::open(&harness.client().await, &stream, &history, 9_000).await;
+    outbox.send(5, 2).await;
+    outbox.close().await;
+    Fleet::on(harness, stream, history, false).await
+}
+
+fn early(fleet: &Fleet) -> usize {
+    fleet
+        .history
+        .count(|e| matches!(e, Event::Began(handling) if handling.id >= 9_000))
+}
+
+async fn c10_latest_reads_what_comes_after_the_birth(harness: Arc<dyn Harness>) {
+    let fleet = late(harness).await;
+    let member = fleet
+        .member("a")
+        .with(|group| group.start(Start::Latest))
+        .start()
+        .await;
+    fleet
+        .until("the group is born", || member.owns() == 2)
+        .await;
+    fleet.send(5, 4).await;
+    let summary = fleet.judge().await;
+    assert_eq!((summary.handled, early(&fleet)), (20, 0), "{summary:?}");
+    member.close().await;
+}
+
+async fn c10_latest_is_pinned_when_the_group_is_born(harness: Arc<dyn Harness>) {
+    let fleet = late(harness).await;
+    let hangs = work(|_| async {
+        std::future::pending::<()>().await;
+        Ok(())
+    });
+    let never = Duration::from_secs(24 * 60 * 60);
+    let member = fleet.member("a").does(hangs);
+    let member = member.with(|group| group.start(Start::Latest).checkpoint_interval(never));
+    let member = member.start().await;
+    fleet
+        .until("the group is born", || member.owns() == 2)
+        .await;
+    fleet.send(5, 4).await;
+    fleet
+        .until("its handlers hang", || {
+            member.control().stats().in_flight == 5
+        })
+        .await;
+    member.crash().await;
+    let member = fleet
+        .member("b")
+        .with(|group| group.start(Start::Latest))
+        .start()
+        .await;
+    let summary = fleet.judge().await;
+    assert_eq!((summary.handled, early(&fleet)), (20, 0), "{summary:?}");
+    member.close().await;
+}
+
+/// Sends `count` records, and tells the ids.
+async fn send(outbox: &mut Outbox, count: usize) -> Vec<u64> {
+    let mut ids = Vec::new();
+    for turn in 0..count {
+        ids.push(outbox.post(Some(&format!("key-{}", turn % 4))).await);
+    }
+    outbox.receipts().await;
+    ids
+}
+
+async fn c10_at_a_time(harness: Arc<dyn Harness>) {
+    let timing = harness.timing();
+    let fleet = Fleet::new(harness, 2).await;
+    let mut outbox = fleet.outbox().await;
+    let before = send(&mut outbox, 10).await;
+    // The broker keeps whole milliseconds; what comes now has a later one.
+    tokio::time::sleep(timing.tick.max(Duration::from_millis(10))).await;
+    let after = send(&mut outbox, 10).await;
+    outbox.close().await;
+    let all = read(&*fleet.harness, &fleet.stream, 20).await;
+    let is_after = |payload: &[u8]| id_of(payload).is_some_and(|id| after.contains(&id));
+    let time = all
+        .iter()
+        .filter(|d| is_after(d.payload()))
+        .map(|d| d.timestamp())
+        .min();
+    let time = time.expect("there are records");
+    assert!(
+        all.iter()
+            .all(|d| is_after(d.payload()) || d.timestamp() < time)
+    );
+    let group = fleet.handle().await.start(Start::At(time));
+    let mut consumer = group.join().await.expect("the reader joins");
+    let mut got = Vec::new();
+    for _ in 0..10 {
+        let delivery = pull(timing, &mut consumer).await;
+        got.push(id_of(delivery.payload()).expect("the payload tells its id"));
+        delivery.ack();
+    }
+    assert!(nothing_comes(timing, &mut consumer).await);
+    got.sort_unstable();
+    assert_eq!(got, after);
+    assert!(before.iter().all(|id| !got.contains(id)));
+    consumer.close().await.expect("the reader closes");
+}
+
+async fn c10_at_a_time_after_the_end(harness: Arc<dyn Harness>) {
+    let timing = harness.timing();
+    let fleet = late(harness).await;
+    let newest = read(&*fleet.harness, &fleet.stream, 10).await;
+    let newest = newest
+        .iter()
+        .map(|d| d.timestamp())
+        .max()
+        .expect("there are records");
+    let group = fleet
+        .handle()
+        .await
+        .start(Start::At(newest + Duration::from_millis(1)));
+    let mut consumer = group.join().await.expect("the reader joins");
+    assert!(nothing_comes(timing, &mut consumer).await);
+    let mut outbox = fleet.outbox().await;
+    let id = outbox.post(Some("key")).await;
+    outbox.close().await;
+    let delivery = pull(timing, &mut consumer).await;
+    assert_eq!(id_of(delivery.payload()), Some(id));
+    delivery.ack();
+    consumer.close().await.expect("the reader closes");
+}
+
+async fn c10_start_counts_only_at_the_birth(harness: Arc<dyn Harness>) {
+    let fleet = Fleet::new(harness, 2).await;
+    let member = fleet.member("a").start().await;
+    fleet
+        .until("the group is born", || member.owns() == 2)
+        .await;
+    member.close().await;
+    fleet.send(5, 4).await;
+    let member = fleet
+        .member("b")
+        .with(|group| group.start(Start::Latest))
+        .start()
+        .await;
+    let summary = fleet.judge().await;
+    assert_eq!(summary.handled, 20);
+    member.close().await;
+}

@@ -1,0 +1,286 @@
+//! C12: `close` flushes producers and drains consumers within a deadline; `Drop` never blocks and
+//! never loses in silence.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use millstream::{ErrorKind, Record};
+use tokio::time::Instant;
+
+use super::cases;
+use super::reader::{nothing_comes, pull, read};
+use crate::fleet::{Fleet, work};
+use crate::history::{Event, Outcome};
+use crate::{Fault, Harness};
+
+cases! {
+    c12_close_flushes,
+    c12_close_twice,
+    c12_closed_producer_refuses,
+    c12_close_gives_up_at_its_deadline [DELAY_SENDS],
+    c12_producer_dropped_without_close_delivers,
+    c12_flush_tells_of_receipts_that_were_dropped [FAIL_SENDS],
+    c12_receipt_that_has_told_is_not_told_again [FAIL_SENDS],
+    c12_shutdown_twice,
+    c12_shutdown_by_control,
+    c12_stuck_handler_is_cut_off_at_the_drain_deadline,
+    c12_closed_consumer_ends_in_good_order,
+    c12_consumer_waits_for_what_is_held,
+}
+
+async fn c12_close_flushes(harness: Arc<dyn Harness>) {
+    let fleet = Fleet::new(harness, 2).await;
+    let producer = fleet.client.producer(fleet.stream.as_str()).open().await;
+    let producer = producer.expect("the producer opens");
+    assert_eq!(producer.stream(), fleet.stream);
+    for id in 1..=100 {
+        let record = crate::history::record(id, Some("key"));
+        drop(producer.send(record).await.expect("there is room"));
+    }
+    producer.close().await.expect("all are stored");
+    assert_eq!(
+        (producer.stats().stored, producer.stats().in_flight),
+        (100, 0)
+    );
+    let read = read(&*fleet.harness, &fleet.stream, 100).await;
+    let ids = super::reader::ids_by_key(&read).into_values().next();
+    assert_eq!(ids, Some((1..=100).collect()));
+}
+
+async fn c12_close_twice(harness: Arc<dyn Harness>) {
+    let fleet = Fleet::new(harness, 1).await;
+    let producer = fleet.client.producer(fleet.stream.as_str()).open().await;
+    let producer = producer.expect("the producer opens");
+    drop(
+        producer
+            .send(Record::new("x"))
+            .await
+            .expect("there is room"),
+    );
+    let other = producer.clone();
+    let (one, two) = tokio::join!(producer.close(), other.close());
+    one.expect("it closes");
+    two.expect("it is closed by the other");
+    producer.close().await.expect("it is closed");
+    producer.flush().await.expect("there is nothing to flush");
+    assert_eq!(producer.stats().stored, 1);
+}
+
+async fn c12_closed_producer_refuses(harness: Arc<dyn Harness>) {
+    let fleet = Fleet::new(harness, 1).await;
+    let producer = fleet.client.producer(fleet.stream.as_str()).open().await;
+    let producer = producer.expect("the producer opens");
+    producer.close().await.expect("it closes");
+    let refused = producer
+        .send(Record::new("x"))
+        .await
+        .expect_err("it is closed");
+    assert_eq!(refused.kind(), ErrorKind::Closed);
+    assert_eq!(refused.stream(), Some(fleet.stream.as_str()));
+}
+
+async fn c12_close_gives_up_at_its_deadline(harness: Arc<dyn Harness>) {
+    let timing = harness.timing();
+    let fleet = Fleet::new(harness, 1).await;
+    let fault = Fault::DelaySends {
+        stream: fleet.stream.clone(),
+        by: timing.session * 5,
+    };
+    fleet.disturb(fault).await;
+    let producer = fleet
+        .client
+        .producer(fleet.stream.as_str())
+        .close_timeout(timing.handover);
+    let producer = producer.open().await.expect("the producer opens");
+    let receipt = producer
+        .send(Record::new("x"))
+        .await
+        .expect("there is room");
+    let began = Instant::now();
+    let error = producer.close().await.expect_err("it cannot flush in time");
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(
+        began.elapsed() <= timing.handover * 2,
+        "it took {:?}",
+        began.elapsed()
+    );
+    let told = tokio::time::timeout(timing.handover, receipt)
+        .await
+        .expect("the receipt tells");
+    assert_eq!(
+        told.expect_err("it is not known").kind(),
+        ErrorKind::Timeout
+    );
+}
+
+async fn c12_producer_dropped_without_close_delivers(harness: Arc<dyn Harness>) {
+    let fleet = Fleet::new(harness, 1).await;
+    let producer = fleet.client.producer(fleet.stream.as_str()).open().await;
+    let producer = producer.expect("the producer opens");
+    for id in 1..=20 {
+        let record = crate::history::record(id, Some("key"));
+        drop(producer.send(record).await.expect("there is room"));
+    }
+    drop(producer);
+    read(&*fleet.harness, &fleet.stream, 20).await;
+}
+
+/// A producer that gives up soon, and a stream whose key `bad` cannot be stored.
+async fn failing(fleet: &Fleet) -> millstream::Producer {
+    let fault = Fault::FailSends {
+        stream: fleet.stream.clone(),
+        key: Some("bad".into()),
+        times: u32::MAX,
+    };
+    fleet.disturb(fault).await;
+    let producer = fleet.client.producer(fleet.stream.as_str());
+    let producer = producer.timeout(Duration::from_millis(300)).open().await;
+    producer.expect("the producer opens")
+}
+
+async fn c12_flush_tells_of_receipts_that_were_dropped(harness: Arc<dyn Harness>) {
+    let fleet = Fleet::new(harness, 1).await;
+    let producer = failing(&fleet).await;
+    for key in ["good", "bad", "good", "bad", "good"] {
+        drop(
+            producer
+                .send(Record::new("x").key(key))
+                .await
+                .expect("there is room"),
+        );
+    }
+    let error = producer.flush().await.expect_err("two have failed");
+    assert!(error.is_retryable(), "{error:?}");
+    assert!(error.message().contains('2'), "it says how many: {error}");
+    producer.flush().await.expect("it is told once");
+    let stats = producer.stats();
+    assert_eq!((stats.sent, stats.stored, stats.failed), (5, 3, 2));
+    drop(
+        producer
+            .send(Record::new("x").key("bad"))
+            .await
+            .expect("there is room"),
+    );
+    producer.close().await.expect_err("close tells, too");
+}
+
+async fn c12_receipt_that_has_told_is_not_told_again(harness: Arc<dyn Harness>) {
+    let fleet = Fleet::new(harness, 1).await;
+    let producer = failing(&fleet).await;
+    let receipt = producer
+        .send(Record::new("x").key("bad"))
+        .await
+        .expect("there is room");
+    receipt.await.expect_err("it cannot be stored");
+    producer.flush().await.expect("its receipt has told");
+    producer.close().await.expect("its receipt has told");
+}
+
+async fn c12_shutdown_twice(harness: Arc<dyn Harness>) {
+    let fleet = Fleet::new(harness, 1).await;
+    fleet.send(4, 5).await;
+    let member = fleet
+        .member("a")
+        .takes(Duration::from_millis(50))
+        .start()
+        .await;
+    fleet
+        .until("handlers are at work", || {
+            member.control().stats().in_flight > 0
+        })
+        .await;
+    member.control().shutdown();
+    member.control().shutdown();
+    let (control, result) = member.shut_down().await;
+    result.expect("it closes in good order");
+    control.shutdown();
+    let member = fleet.member("b").start().await;
+    let summary = fleet.judge().await;
+    assert_eq!(summary.duplicates, 0, "{summary:?}");
+    member.close().await;
+}
+
+async fn c12_shutdown_by_control(harness: Arc<dyn Harness>) {
+    let fleet = Fleet::new(harness, 1).await;
+    fleet.send(2, 2).await;
+    let member = fleet.member("a").start().await;
+    fleet.settled().await;
+    member.control().shutdown();
+    fleet.until("it ends", || member.has_ended()).await;
+    member.ended().await.expect("it closes in good order");
+    fleet.caught_up().await;
+}
+
+async fn c12_stuck_handler_is_cut_off_at_the_drain_deadline(harness: Arc<dyn Harness>) {
+    let timing = harness.timing();
+    let fleet = Fleet::new(harness, 1).await;
+    fleet.send(3, 2).await;
+    let hangs = work(|_| async {
+        std::future::pending::<()>().await;
+        Ok(())
+    });
+    let drain = timing.handover * 3;
+    let member = fleet
+        .member("a")
+        .does(hangs)
+        .with(|group| group.drain_timeout(drain));
+    let member = member.start().await;
+    fleet
+        .until("its handlers hang", || {
+            member.control().stats().in_flight == 3
+        })
+        .await;
+    let began = Instant::now();
+    // Whether this is told as an error or not, it is over in time, and the records come again.
+    let (_, _) = member.shut_down().await;
+    let took = began.elapsed();
+    assert!(
+        took >= drain && took <= drain + timing.handover * 2,
+        "it took {took:?}"
+    );
+    let cut = |e: &Event| {
+        matches!(
+            e,
+            Event::Ended {
+                outcome: Outcome::Dropped,
+                ..
+            }
+        )
+    };
+    assert_eq!(fleet.history.count(cut), 3);
+    let member = fleet.member("b").start().await;
+    let summary = fleet.judge().await;
+    assert_eq!((summary.handled, summary.duplicates), (6, 0), "{summary:?}");
+    member.close().await;
+}
+
+async fn c12_closed_consumer_ends_in_good_order(harness: Arc<dyn Harness>) {
+    let timing = harness.timing();
+    let fleet = Fleet::new(harness, 1).await;
+    fleet.send(1, 2).await;
+    let mut consumer = fleet.handle().await.join().await.expect("the puller joins");
+    for _ in 0..2 {
+        pull(timing, &mut consumer).await.ack();
+    }
+    assert!(nothing_comes(timing, &mut consumer).await);
+    consumer.control().shutdown();
+    let end = tokio::time::timeout(timing.patience, consumer.next()).await;
+    let end = end.expect("it ends").expect("in good order");
+    assert!(end.is_none(), "a closed consumer has no more deliveries");
+    consumer.close().await.expect("it closes");
+    fleet.caught_up().await;
+}
+
+async fn c12_consumer_waits_for_what_is_held(harness: Arc<dyn Harness>) {
+    let timing = harness.timing();
+    let fleet = Fleet::new(harness, 1).await;
+    fleet.send(1, 1).await;
+    let mut consumer = fleet.handle().await.join().await.expect("the puller joins");
+    let held = pull(timing, &mut consumer).await;
+    let close = tokio::spawn(consumer.close());
+    tokio::time::sleep(timing.handover).await;
+    assert!(!close.is_finished(), "a delivery is held still");
+    held.ack();
+    close.await.expect("no panic").expect("it closes");
+    fleet.caught_up().await;
+}

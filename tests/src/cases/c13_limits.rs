@@ -1,0 +1,281 @@
+//! C13: too large, bad key, bad header, unknown stream: an error of a stated kind that names stream and
+//! limit; the other records go on.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use millstream::{DeadLetter, ErrorKind, Record, Retry, Start, StreamSpec};
+
+use super::cases;
+use super::reader::{pull, read};
+use crate::Harness;
+use crate::fleet::Fleet;
+
+cases! {
+    c13_record_that_is_too_large,
+    c13_key_that_is_too_long,
+    c13_empty_key_is_taken_or_refused,
+    c13_key_that_is_no_text_is_taken_or_refused,
+    c13_header_without_a_name,
+    c13_unknown_stream,
+    c13_unknown_dead_letter_stream,
+    c13_unknown_group,
+    c13_stream_that_is_deleted_while_it_is_read,
+    c13_stream_names_and_sizes,
+}
+
+/// Sends `bad` between good records. It is refused at once, the others are stored.
+async fn refused(fleet: &Fleet, bad: Record, kind: ErrorKind, names: &str) {
+    let producer = fleet.client.producer(fleet.stream.as_str()).open().await;
+    let producer = producer.expect("the producer opens");
+    let first = producer
+        .send(Record::new("first").key("k"))
+        .await
+        .expect("it is taken");
+    let error = producer.send(bad).await.expect_err("it is refused at once");
+    assert_eq!(error.kind(), kind, "{error}");
+    assert_eq!(error.stream(), Some(fleet.stream.as_str()), "{error}");
+    assert!(
+        error.to_string().contains(names),
+        "{error} does not name {names}"
+    );
+    let second = producer
+        .send(Record::new("second").key("k"))
+        .await
+        .expect("it is taken");
+    let (first, second) = (first.await.expect("stored"), second.await.expect("stored"));
+    assert!(first.position < second.position);
+    producer.close().await.expect("nothing else has failed");
+    let read = read(&*fleet.harness, &fleet.stream, 2).await;
+    assert_eq!(
+        [&read[0].payload()[..], &read[1].payload()[..]],
+        [&b"first"[..], b"second"]
+    );
+}
+
+async fn c13_record_that_is_too_large(harness: Arc<dyn Harness>) {
+    let limit = harness.limits().record_bytes;
+    let fleet = Fleet::new(harness, 1).await;
+    let large = Record::new(vec![0_u8; limit + 1]).key("k");
+    refused(&fleet, large, ErrorKind::TooLarge, &limit.to_string()).await;
+    // The largest that is taken is taken.
+    let producer = fleet.client.producer(fleet.stream.as_str()).open().await;
+    let producer = producer.expect("the producer opens");
+    let full = Record::new(vec![0_u8; limit - 1]).key("k");
+    producer
+        .send(full)
+        .await
+        .expect("it is taken")
+        .await
+        .expect("it is stored");
+    producer.close().await.expect("it closes");
+}
+
+async fn c13_key_that_is_too_long(harness: Arc<dyn Harness>) {
+    let limit = harness.limits().key_bytes;
+    let fleet = Fleet::new(harness, 1).await;
+    let long = Record::new("x").key("k".repeat(limit + 1));
+    refused(&fleet, long, ErrorKind::Invalid, &limit.to_string()).await;
+}
+
+/// A record whose key the stream takes, or refuses at once, as its limits say.
+async fn taken_or_refused(fleet: &Fleet, key: Bytes, taken: bool) {
+    let record = Record::new("x").key(key.clone());
+    if !taken {
+        return refused(fleet, record, ErrorKind::Invalid, "key").await;
+    }
+    let producer = fleet.client.producer(fleet.stream.as_str()).open().await;
+    let producer = producer.expect("the producer opens");
+    producer
+        .send(record)
+        .await
+        .expect("it is taken")
+        .await
+        .expect("it is stored");
+    producer.close().await.expect("it closes");
+    let read = read(&*fleet.harness, &fleet.stream, 1).await;
+    assert_eq!(read[0].key(), Some(&key));
+}
+
+async fn c13_empty_key_is_taken_or_refused(harness: Arc<dyn Harness>) {
+    let taken = harness.limits().empty_key;
+    let fleet = Fleet::new(harness, 1).await;
+    taken_or_refused(&fleet, Bytes::new(), taken).await;
+}
+
+async fn c13_key_that_is_no_text_is_taken_or_refused(harness: Arc<dyn Harness>) {
+    let taken = !harness.limits().text_key;
+    let fleet = Fleet::new(harness, 1).await;
+    taken_or_refused(&fleet, Bytes::from_static(&[0xff, 0x00, 0xfe]), taken).await;
+}
+
+async fn c13_header_without_a_name(harness: Arc<dyn Harness>) {
+    let fleet = Fleet::new(harness, 1).await;
+    let nameless = Record::new("x").key("k").header("", "value");
+    refused(&fleet, nameless, ErrorKind::Invalid, "header").await;
+}
+
+async fn c13_unknown_stream(harness: Arc<dyn Harness>) {
+    let (client, name) = (harness.client().await, harness.unique("nowhere"));
+    let group = client.group(harness.unique("group")).stream(name.as_str());
+    let errors = [
+        client
+            .producer(name.as_str())
+            .open()
+            .await
+            .expect_err("there is no stream"),
+        group.join().await.expect_err("there is no stream"),
+        group
+            .run(
+                |_| async { Ok::<_, std::io::Error>(()) },
+                std::future::pending(),
+            )
+            .await
+            .expect_err("there is no stream"),
+        client
+            .streams()
+            .describe(&name)
+            .await
+            .expect_err("there is no stream"),
+        client
+            .streams()
+            .delete(&name)
+            .await
+            .expect_err("there is no stream"),
+    ];
+    for error in errors {
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+        assert_eq!(error.stream(), Some(name.as_str()), "{error}");
+    }
+}
+
+async fn c13_unknown_dead_letter_stream(harness: Arc<dyn Harness>) {
+    let dead = harness.unique("nowhere");
+    let fleet = Fleet::new(harness, 1).await;
+    let policy = Retry::none().then(DeadLetter::stream(dead.as_str()));
+    let member = fleet
+        .member("a")
+        .with(|group| group.on_failure(policy))
+        .start()
+        .await;
+    let error = member
+        .ended()
+        .await
+        .expect_err("it must exist when a member joins");
+    assert_eq!(
+        (error.kind(), error.stream()),
+        (ErrorKind::NotFound, Some(dead.as_str()))
+    );
+}
+
+async fn c13_unknown_group(harness: Arc<dyn Harness>) {
+    let fleet = Fleet::new(harness, 1).await;
+    let group = fleet.client.group(fleet.group.as_str());
+    let error = group
+        .checkpoints()
+        .await
+        .expect_err("no member ever joined");
+    assert_eq!(
+        (error.kind(), error.group()),
+        (ErrorKind::NotFound, Some(fleet.group.as_str()))
+    );
+    let error = group
+        .reset(&fleet.stream, Start::Earliest)
+        .await
+        .expect_err("no member ever joined");
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+}
+
+async fn c13_stream_that_is_deleted_while_it_is_read(harness: Arc<dyn Harness>) {
+    let timing = harness.timing();
+    let fleet = Fleet::new(harness, 2).await;
+    fleet.send(4, 4).await;
+    let member = fleet.member("a").start().await;
+    let mut puller = fleet
+        .client
+        .group(fleet.harness.unique("group"))
+        .stream(fleet.stream.as_str())
+        .join()
+        .await
+        .expect("the puller joins");
+    pull(timing, &mut puller).await.ack();
+    fleet.settled().await;
+    fleet
+        .client
+        .streams()
+        .delete(&fleet.stream)
+        .await
+        .expect("it is deleted");
+    let error = tokio::time::timeout(timing.patience, member.ended()).await;
+    let error = error
+        .expect("the member ends")
+        .expect_err("its stream is gone");
+    assert_eq!(
+        (error.kind(), error.stream()),
+        (ErrorKind::NotFound, Some(fleet.stream.as_str()))
+    );
+    let error = loop {
+        match tokio::time::timeout(timing.patience, puller.next())
+            .await
+            .expect("it ends")
+        {
+            Ok(next) => next.expect("nobody closed it").ack(),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(
+        (error.kind(), error.stream()),
+        (ErrorKind::NotFound, Some(fleet.stream.as_str()))
+    );
+    let names = fleet
+        .client
+        .streams()
+        .list()
+        .await
+        .expect("streams are listed");
+    assert!(!names.contains(&fleet.stream));
+}
+
+async fn c13_stream_names_and_sizes(harness: Arc<dyn Harness>) {
+    let client = harness.client().await;
+    let streams = client.streams();
+    let long = "x".repeat(250);
+    for name in ["", ".", "..", "a b", "a/b", "ä", long.as_str()] {
+        let error = streams
+            .create(StreamSpec::new(name))
+            .await
+            .expect_err("it is no name");
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+        let group = client.group("group").stream(name);
+        let error = group.join().await.expect_err("it is no name");
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    }
+    let name = harness.unique("stream");
+    for partitions in [0, usize::MAX] {
+        let spec = StreamSpec::new(name.as_str()).partitions(partitions);
+        let error = streams.create(spec).await.expect_err("it is no size");
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    }
+    streams
+        .create(StreamSpec::new(name.as_str()).partitions(3))
+        .await
+        .expect("it is created");
+    let again = streams.create(StreamSpec::new(name.as_str())).await;
+    assert_eq!(
+        again.expect_err("it is there").kind(),
+        ErrorKind::AlreadyExists
+    );
+    let described = streams.describe(&name).await.expect("it is described");
+    assert_eq!(
+        (described.name.as_str(), described.partitions.len()),
+        (name.as_str(), 3)
+    );
+    assert!(
+        described
+            .partitions
+            .iter()
+            .all(|p| p.open && p.latest.is_none())
+    );
+    let names = streams.list().await.expect("streams are listed");
+    assert!(names.contains(&name) && names.is_sorted());
+}

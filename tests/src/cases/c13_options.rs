@@ -1,0 +1,184 @@
+//! C13, before any broker is asked: options out of their bounds are refused when they are used.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use millstream::{ConsumerGroup, ErrorKind, Guarantee, ProducerBuilder, Retry};
+
+use super::cases;
+use crate::Harness;
+use crate::fleet::Fleet;
+
+cases! {
+    c13_options_of_groups_out_of_bounds,
+    c13_options_of_producers_out_of_bounds,
+    c13_names_of_groups,
+    c13_required_guarantee_that_is_missing [NO_EXACTLY_ONCE],
+    c13_required_durability_that_is_missing [NOT_DURABLE],
+}
+
+async fn c13_options_of_groups_out_of_bounds(harness: Arc<dyn Harness>) {
+    let fleet = Fleet::new(harness, 1).await;
+    let group = fleet.handle().await;
+    let wrong: [(&str, fn(ConsumerGroup) -> ConsumerGroup); 14] = [
+        ("concurrency", |group| group.concurrency(0)),
+        ("concurrency", |group| group.concurrency(usize::MAX)),
+        ("window", |group| group.window(0)),
+        ("window", |group| group.window(usize::MAX)),
+        ("fetch_records", |group| group.fetch_records(0)),
+        ("buffer_bytes", |group| group.buffer_bytes(0)),
+        ("checkpoint_interval", |group| {
+            group.checkpoint_interval(Duration::ZERO)
+        }),
+        ("checkpoint_interval", |group| {
+            group.checkpoint_interval(Duration::MAX)
+        }),
+        ("checkpoint_records", |group| group.checkpoint_records(0)),
+        ("drain_timeout", |group| group.drain_timeout(Duration::MAX)),
+        ("attempts", |group| {
+            group.on_failure(Retry::none().attempts(0))
+        }),
+        ("delay", |group| {
+            group.on_failure(Retry::exponential().delays(Duration::ZERO, Duration::ZERO))
+        }),
+        ("delay", |group| {
+            let (long, short) = (Duration::from_secs(2), Duration::from_secs(1));
+            group.on_failure(Retry::exponential().delays(long, short))
+        }),
+        ("twice", |group| {
+            let again = group.clone();
+            again.stream("a").stream("a")
+        }),
+    ];
+    for (names, configure) in wrong {
+        let group = configure(group.clone());
+        let error = group.join().await.expect_err("it is out of its bounds");
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+        assert!(
+            error.to_string().contains(names),
+            "{error} does not name {names}"
+        );
+        let handler = |_| async { Ok::<_, std::io::Error>(()) };
+        let run = group.run(handler, std::future::pending()).await;
+        assert_eq!(
+            run.expect_err("it is out of its bounds").kind(),
+            ErrorKind::Invalid
+        );
+    }
+    let none = fleet.client.group(fleet.group.as_str());
+    let error = none.join().await.expect_err("no stream is named");
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    let handler = |_| async { Ok(()) };
+    let error = group.run_batches(0, handler, std::future::pending()).await;
+    assert_eq!(
+        error.expect_err("a batch of none").kind(),
+        ErrorKind::Invalid
+    );
+}
+
+async fn c13_options_of_producers_out_of_bounds(harness: Arc<dyn Harness>) {
+    let fleet = Fleet::new(harness, 1).await;
+    let wrong: [(&str, fn(ProducerBuilder) -> ProducerBuilder); 3] = [
+        ("in_flight_records", |producer| {
+            producer.in_flight_records(0)
+        }),
+        ("in_flight_records", |producer| {
+            producer.in_flight_records(usize::MAX)
+        }),
+        ("in_flight_bytes", |producer| producer.in_flight_bytes(0)),
+    ];
+    for (names, configure) in wrong {
+        let producer = configure(fleet.client.producer(fleet.stream.as_str()));
+        let error = producer.open().await.expect_err("it is out of its bounds");
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+        assert!(
+            error.to_string().contains(names),
+            "{error} does not name {names}"
+        );
+    }
+    // An absurd duration is refused, or taken for what it says; it is no panic, and no harm.
+    let absurd: [fn(ProducerBuilder) -> ProducerBuilder; 2] = [
+        |producer| producer.timeout(Duration::MAX),
+        |producer| producer.close_timeout(Duration::MAX),
+    ];
+    for configure in absurd {
+        match configure(fleet.client.producer(fleet.stream.as_str()))
+            .open()
+            .await
+        {
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Invalid, "{error}"),
+            Ok(producer) => {
+                let sent = producer.send(millstream::Record::new("x")).await;
+                sent.expect("it is taken").await.expect("it is stored");
+                producer.close().await.expect("it closes");
+            }
+        }
+    }
+}
+
+async fn c13_names_of_groups(harness: Arc<dyn Harness>) {
+    let fleet = Fleet::new(harness, 1).await;
+    let long = "g".repeat(256);
+    for name in ["", "a b", "a/b", "grüppe", long.as_str()] {
+        let group = fleet.client.group(name).stream(fleet.stream.as_str());
+        let errors = [
+            group.join().await.expect_err("it is no name"),
+            group.checkpoints().await.expect_err("it is no name"),
+            group
+                .reset(&fleet.stream, millstream::Start::Earliest)
+                .await
+                .expect_err("it is no name"),
+            group
+                .run(
+                    |_| async { Ok::<_, std::io::Error>(()) },
+                    std::future::pending(),
+                )
+                .await
+                .expect_err("it is no name"),
+        ];
+        for error in errors {
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+        }
+    }
+    let longest = fleet
+        .client
+        .group("g".repeat(255))
+        .stream(fleet.stream.as_str());
+    longest
+        .join()
+        .await
+        .expect("it is a name")
+        .close()
+        .await
+        .expect("it closes");
+}
+
+async fn missing(harness: Arc<dyn Harness>, guarantee: Guarantee) {
+    let fleet = Fleet::new(harness, 1).await;
+    let group = fleet.handle().await.require(guarantee);
+    let error = group.join().await.expect_err("it is not promised");
+    assert_eq!(
+        (error.kind(), error.group()),
+        (ErrorKind::Unsupported, Some(fleet.group.as_str()))
+    );
+    let named = format!("{guarantee:?}");
+    assert!(
+        error.message().contains(&named),
+        "{error} does not name {named}"
+    );
+    let member = fleet
+        .member("a")
+        .with(|group| group.require(guarantee))
+        .start()
+        .await;
+    let error = member.ended().await.expect_err("it is not promised");
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+}
+
+async fn c13_required_guarantee_that_is_missing(harness: Arc<dyn Harness>) {
+    missing(harness, Guarantee::ExactlyOnce).await;
+}
+
+async fn c13_required_durability_that_is_missing(harness: Arc<dyn Harness>) {
+    missing(harness, Guarantee::Durable).await;
+}

@@ -1,0 +1,132 @@
+//! The promises, each in a module of its own, as cases that any backend can run.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+use crate::{Harness, Need};
+
+mod c01_produce_order;
+mod c02_consume_order;
+mod c03_at_least_once;
+mod c04_contiguous_checkpoint;
+mod c05_clean_handover;
+mod c06_crash;
+mod c07_fencing;
+mod c08_back_pressure;
+mod c09_independent_groups;
+mod c10_start;
+mod c11_reshard;
+mod c12_close;
+mod c13_limits;
+mod c13_options;
+mod c14_round_trip;
+mod chains;
+mod operations;
+mod reader;
+
+/// One thing that a backend must be seen to keep.
+#[derive(Debug, Clone, Copy)]
+pub struct Case {
+    /// Its name: the promise's, and what is shown.
+    pub name: &'static str,
+    /// What a backend must have for it to be run.
+    pub needs: &'static [Need],
+    run: fn(Arc<dyn Harness>) -> BoxFuture<'static, ()>,
+}
+
+impl Case {
+    /// Which of its needs the backend does not meet. None: it must be run.
+    pub async fn unmet(&self, harness: &dyn Harness) -> Vec<String> {
+        let (guarantees, hooks) = (harness.client().await.guarantees(), harness.hooks());
+        let unmet = self
+            .needs
+            .iter()
+            .filter(|need| !need.met(&guarantees, &hooks));
+        unmet.map(ToString::to_string).collect()
+    }
+
+    /// Runs it.
+    ///
+    /// # Panics
+    /// When the promise is broken, and when the backend does not meet the needs of the case.
+    pub async fn run(&self, harness: Arc<dyn Harness>) {
+        let unmet = self.unmet(&*harness).await;
+        assert!(
+            unmet.is_empty(),
+            "{} needs {}, which this backend has not: list it as ignored",
+            self.name,
+            unmet.join(", ")
+        );
+        (self.run)(harness).await;
+    }
+}
+
+/// All cases, in the order of the promises.
+pub fn all() -> impl Iterator<Item = &'static Case> {
+    [
+        c01_produce_order::CASES,
+        c02_consume_order::CASES,
+        c03_at_least_once::CASES,
+        c04_contiguous_checkpoint::CASES,
+        c05_clean_handover::CASES,
+        c06_crash::CASES,
+        c07_fencing::CASES,
+        c08_back_pressure::CASES,
+        c09_independent_groups::CASES,
+        c10_start::CASES,
+        c11_reshard::CASES,
+        c12_close::CASES,
+        c13_limits::CASES,
+        c13_options::CASES,
+        c14_round_trip::CASES,
+        chains::CASES,
+        operations::CASES,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// The case called `name`.
+///
+/// # Panics
+/// If there is none.
+pub fn named(name: &str) -> &'static Case {
+    let case = all().find(|case| case.name == name);
+    case.unwrap_or_else(|| panic!("there is no case called {name}"))
+}
+
+/// Lists the cases of a module, each with its needs.
+macro_rules! cases {
+    ($($name:ident $([$($need:ident),+])?,)+) => {
+        pub(super) const CASES: &[$crate::cases::Case] = &[$($crate::cases::Case {
+            name: stringify!($name),
+            needs: &[$($($crate::cases::$need),+)?],
+            run: |harness| Box::pin($name(harness)),
+        }),+];
+    };
+}
+use cases;
+
+const FAIL_SENDS: Need = Need::Has("fail_sends", |_, hooks| hooks.fail_sends);
+const TIME_OUT_SENDS: Need = Need::Has("time_out_sends", |_, hooks| hooks.time_out_sends);
+const THROTTLE_SENDS: Need = Need::Has("throttle_sends", |_, hooks| hooks.throttle_sends);
+const DELAY_SENDS: Need = Need::Has("delay_sends", |_, hooks| hooks.delay_sends);
+const FREEZE: Need = Need::Has("freeze", |_, hooks| hooks.freeze);
+const FAIL_CHECKPOINTS: Need = Need::Has("fail_checkpoints", |_, hooks| hooks.fail_checkpoints);
+const LOSE_CHECKPOINTS: Need = Need::Has("lose_checkpoints", |_, hooks| hooks.lose_checkpoints);
+const STEAL: Need = Need::Has("steal", |_, hooks| hooks.steal);
+const TRIM: Need = Need::Has("trim", |_, hooks| hooks.trim);
+const RESTART: Need = Need::Has("restart", |_, hooks| hooks.restart);
+const DURABLE: Need = Need::Has("durable", |guarantees, _| guarantees.durable);
+const RESHARD: Need = Need::Has("ordered_reshard", |guarantees, _| {
+    guarantees.ordered_reshard
+});
+const NO_RESHARD: Need = Need::Lacks("ordered_reshard", |guarantees, _| {
+    guarantees.ordered_reshard
+});
+const ADD_PARTITIONS: Need = Need::Has("add_partitions", |guarantees, _| guarantees.add_partitions);
+const NO_ADD_PARTITIONS: Need =
+    Need::Lacks("add_partitions", |guarantees, _| guarantees.add_partitions);
+const NO_EXACTLY_ONCE: Need = Need::Lacks("exactly_once", |guarantees, _| guarantees.exactly_once);
+const NOT_DURABLE: Need = Need::Lacks("durable", |guarantees, _| guarantees.durable);

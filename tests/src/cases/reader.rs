@@ -1,0 +1,51 @@
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use millstream::{Consumer, Delivery, Unsettled};
+
+use crate::history::id_of;
+use crate::{Harness, Timing};
+
+/// The next delivery, which must come.
+#[track_caller]
+pub(super) fn pull(timing: Timing, consumer: &mut Consumer) -> impl Future<Output = Unsettled> {
+    let caller = std::panic::Location::caller();
+    async move {
+        let next = tokio::time::timeout(timing.patience, consumer.next()).await;
+        let next = next.unwrap_or_else(|_| panic!("waited in vain for a delivery ({caller})"));
+        let next = next.unwrap_or_else(|error| panic!("the consumer failed: {error:?} ({caller})"));
+        next.unwrap_or_else(|| panic!("the consumer was closed ({caller})"))
+    }
+}
+
+/// Whether nothing comes for a while.
+pub(super) async fn nothing_comes(timing: Timing, consumer: &mut Consumer) -> bool {
+    tokio::time::timeout(timing.handover, consumer.next())
+        .await
+        .is_err()
+}
+
+/// Reads `count` records from the beginning of a stream, with a group of its own.
+pub(super) async fn read(harness: &dyn Harness, stream: &str, count: usize) -> Vec<Delivery> {
+    let client = harness.client().await;
+    let group = client.group(harness.unique("reader")).stream(stream);
+    let mut consumer = group.join().await.expect("the reader joins");
+    let mut read = Vec::new();
+    while read.len() < count {
+        let next = pull(harness.timing(), &mut consumer).await;
+        read.push((*next).clone());
+        next.ack();
+    }
+    consumer.close().await.expect("the reader closes");
+    read
+}
+
+/// The ids of each key's records in the order in which they came.
+pub(super) fn ids_by_key(read: &[Delivery]) -> BTreeMap<Option<Bytes>, Vec<u64>> {
+    let mut ids: BTreeMap<_, Vec<u64>> = BTreeMap::new();
+    for delivery in read {
+        let id = id_of(delivery.payload()).expect("the payload tells its id");
+        ids.entry(delivery.key().cloned()).or_default().push(id);
+    }
+    ids
+}

@@ -1,0 +1,357 @@
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use millstream::driver::{self, Join, Limits, Mark, Membership, Pipelining, Rejected};
+use millstream::{Epoch, Error, ErrorKind, Guarantees, Partition, Placed, Record, Result};
+
+use crate::{Fault, Hooks};
+
+/// A driver that is disturbed on the way to its broker: sends and checkpoints fail, get lost, or take long.
+///
+/// With it a harness has the faults of [`Disturbed::HOOKS`] on any driver whose
+/// [`Pipelining`](driver::Pipelining) is by key, and needs to make only those of members itself.
+#[derive(Debug, Clone)]
+pub struct Disturbed<B> {
+    inner: B,
+    plan: Plan,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Plan(Arc<Mutex<Vec<Planned>>>);
+
+#[derive(Debug)]
+struct Planned {
+    /// A stream of sends, or a group of checkpoints.
+    of: String,
+    key: Option<Bytes>,
+    what: What,
+    times: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    FailSend(ErrorKind),
+    TimeOutSend,
+    DelaySends(Duration),
+    FailCheckpoint,
+    LoseCheckpoint,
+}
+
+impl Plan {
+    fn lock(&self) -> MutexGuard<'_, Vec<Planned>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, of: &str, key: Option<Bytes>, what: What, times: u32) {
+        let same = |planned: &Planned| {
+            planned.of == of
+                && std::mem::discriminant(&planned.what) == std::mem::discriminant(&what)
+        };
+        let mut plan = self.lock();
+        if times == 0 || matches!(what, What::DelaySends(_)) {
+            plan.retain(|planned| !same(planned));
+        }
+        if times > 0 {
+            plan.push(Planned {
+                of: of.to_owned(),
+                key,
+                what,
+                times,
+            });
+        }
+    }
+
+    /// Counts one thing, and tells what is to happen to it.
+    fn hit(&self, of: &str, key: Option<&Bytes>, wanted: fn(What) -> bool) -> Option<What> {
+        let mut plan = self.lock();
+        let planned = plan.iter_mut().find(|planned| {
+            let concerns = planned.key.is_none() || planned.key.as_ref() == key;
+            planned.of == of && planned.times > 0 && wanted(planned.what) && concerns
+        })?;
+        planned.times = planned
+            .times
+            .saturating_sub(u32::from(planned.times < u32::MAX));
+        Some(planned.what)
+    }
+
+    fn delay(&self, stream: &str) -> Option<Duration> {
+        self.lock().iter().find_map(|planned| match planned.what {
+            What::DelaySends(by) if planned.of == stream => Some(by),
+            _ => None,
+        })
+    }
+}
+
+impl<B: driver::Backend + Clone> Disturbed<B> {
+    /// What it can do.
+    pub const HOOKS: Hooks = Hooks {
+        fail_sends: true,
+        time_out_sends: true,
+        throttle_sends: true,
+        delay_sends: true,
+        freeze: false,
+        fail_checkpoints: true,
+        lose_checkpoints: true,
+        steal: false,
+        trim: false,
+        restart: false,
+    };
+
+    /// Wraps a driver. Clones are disturbed together.
+    pub fn new(inner: B) -> Self {
+        Self {
+            inner,
+            plan: Plan::default(),
+        }
+    }
+
+    /// Wraps another driver, and disturbs it with this one.
+    #[must_use]
+    pub fn also(&self, inner: B) -> Self {
+        Self {
+            inner,
+            plan: self.plan.clone(),
+        }
+    }
+
+    /// Does a fault of [`HOOKS`](Self::HOOKS); hands back any other.
+    ///
+    /// # Errors
+    /// The fault, if it is not among them.
+    pub fn disturb(&self, fault: Fault) -> Result<(), Fault> {
+        let plan = &self.plan;
+        match &fault {
+            Fault::FailSends { stream, key, times } => {
+                let key = key.clone().map(Bytes::from);
+                plan.add(stream, key, What::FailSend(ErrorKind::Unavailable), *times);
+            }
+            Fault::ThrottleSends { stream, times } => {
+                plan.add(stream, None, What::FailSend(ErrorKind::Throttled), *times);
+            }
+            Fault::TimeOutSends { stream, times } => {
+                plan.add(stream, None, What::TimeOutSend, *times);
+            }
+            Fault::DelaySends { stream, by } => {
+                plan.add(
+                    stream,
+                    None,
+                    What::DelaySends(*by),
+                    u32::from(!by.is_zero()),
+                );
+            }
+            Fault::FailCheckpoints { group, times } => {
+                plan.add(group, None, What::FailCheckpoint, *times);
+            }
+            Fault::LoseCheckpoints { group, times } => {
+                plan.add(group, None, What::LoseCheckpoint, *times);
+            }
+            _ => return Err(fault),
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl<B: driver::Backend + Clone> driver::Backend for Disturbed<B> {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        self.inner.guarantees()
+    }
+
+    async fn open_producer(&self, stream: &str) -> Result<Arc<dyn driver::Producer>> {
+        Ok(Arc::new(Producer {
+            inner: self.inner.open_producer(stream).await?,
+            stream: stream.to_owned(),
+            plan: self.plan.clone(),
+        }))
+    }
+
+    fn consumer_group(&self, group: &str) -> Arc<dyn driver::ConsumerGroup> {
+        Arc::new(Group {
+            inner: self.inner.consumer_group(group),
+            group: group.to_owned(),
+            plan: self.plan.clone(),
+        })
+    }
+
+    fn checkpoints(&self, group: &str) -> Arc<dyn driver::Checkpoints> {
+        self.inner.checkpoints(group)
+    }
+
+    fn streams(&self) -> Arc<dyn driver::Streams> {
+        self.inner.streams()
+    }
+}
+
+#[derive(Debug)]
+struct Producer {
+    inner: Arc<dyn driver::Producer>,
+    stream: String,
+    plan: Plan,
+}
+
+/// What becomes of one record of a call.
+enum Way {
+    /// It goes on, and its answer comes back.
+    On,
+    /// It goes on, and its answer is lost.
+    Unanswered,
+    Stopped(Rejected),
+}
+
+impl Producer {
+    fn error(&self, kind: ErrorKind) -> Error {
+        Error::new(kind, "send", "disturbed on purpose").with_stream(self.stream.as_str())
+    }
+
+    fn way(&self, record: &Record, failed: &mut BTreeSet<Bytes>) -> Way {
+        let stop = |kind| {
+            let (record, error) = (record.clone(), self.error(kind));
+            Way::Stopped(Rejected { record, error })
+        };
+        let key = record.key.as_ref();
+        if key.is_some_and(|key| failed.contains(key)) {
+            return stop(ErrorKind::Unavailable);
+        }
+        let sends = |what| matches!(what, What::FailSend(_) | What::TimeOutSend);
+        let Some(hit) = self.plan.hit(&self.stream, key, sends) else {
+            return Way::On;
+        };
+        // The later records of the key must not pass it.
+        failed.extend(key.cloned());
+        match hit {
+            What::FailSend(kind) => stop(kind),
+            _ => Way::Unanswered,
+        }
+    }
+}
+
+#[async_trait]
+impl driver::Producer for Producer {
+    fn limits(&self) -> Limits {
+        self.inner.limits()
+    }
+
+    fn pipelining(&self) -> Pipelining {
+        self.inner.pipelining()
+    }
+
+    async fn send(&self, records: Vec<Record>) -> Vec<Result<Placed, Rejected>> {
+        let mut failed = BTreeSet::new();
+        let ways: Vec<Way> = records
+            .iter()
+            .map(|record| self.way(record, &mut failed))
+            .collect();
+        let goes_on = |way: &Way| !matches!(way, Way::Stopped(_));
+        let on = records.iter().zip(&ways).filter(|(_, way)| goes_on(way));
+        let on: Vec<Record> = on.map(|(record, _)| record.clone()).collect();
+        let delay = self.plan.delay(&self.stream);
+        let mut answers = match on.is_empty() {
+            true => Vec::new(),
+            false => self.inner.send(on).await,
+        }
+        .into_iter();
+        if let Some(delay) = delay {
+            tokio::time::sleep(delay).await;
+        }
+        let mut answer = || answers.next().expect("a driver answers every record");
+        let answer = |(record, way)| match way {
+            Way::On => answer(),
+            Way::Unanswered => {
+                answer()?;
+                let error = self.error(ErrorKind::Timeout);
+                Err(Rejected { record, error })
+            }
+            Way::Stopped(rejected) => Err(rejected),
+        };
+        records.into_iter().zip(ways).map(answer).collect()
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.inner.close().await
+    }
+}
+
+#[derive(Debug)]
+struct Group {
+    inner: Arc<dyn driver::ConsumerGroup>,
+    group: String,
+    plan: Plan,
+}
+
+#[async_trait]
+impl driver::ConsumerGroup for Group {
+    async fn join(&self, join: Join) -> Result<Arc<dyn Membership>> {
+        Ok(Arc::new(Member {
+            inner: self.inner.join(join).await?,
+            group: self.group.clone(),
+            plan: self.plan.clone(),
+        }))
+    }
+}
+
+#[derive(Debug)]
+struct Member {
+    inner: Arc<dyn Membership>,
+    group: String,
+    plan: Plan,
+}
+
+#[async_trait]
+impl Membership for Member {
+    fn id(&self) -> &str {
+        self.inner.id()
+    }
+
+    async fn next(&self) -> Result<Vec<driver::Event>> {
+        self.inner.next().await
+    }
+
+    async fn checkpoint(&self, marks: &[Mark]) -> Vec<Result<()>> {
+        let mut results = Vec::new();
+        for mark in marks {
+            let checkpoints = |what| matches!(what, What::FailCheckpoint | What::LoseCheckpoint);
+            results.push(match self.plan.hit(&self.group, None, checkpoints) {
+                Some(What::LoseCheckpoint) => Ok(()),
+                Some(_) => {
+                    Err(
+                        Error::new(ErrorKind::Unavailable, "checkpoint", "disturbed on purpose")
+                            .with_partition(&mark.partition),
+                    )
+                }
+                None => self
+                    .inner
+                    .checkpoint(std::slice::from_ref(mark))
+                    .await
+                    .remove(0),
+            });
+        }
+        results
+    }
+
+    async fn release(&self, partition: &Partition, epoch: Epoch) -> Result<()> {
+        self.inner.release(partition, epoch).await
+    }
+
+    async fn complete(&self, partition: &Partition, epoch: Epoch) -> Result<()> {
+        self.inner.complete(partition, epoch).await
+    }
+
+    fn pause(&self, partition: &Partition, epoch: Epoch) {
+        self.inner.pause(partition, epoch);
+    }
+
+    fn resume(&self, partition: &Partition, epoch: Epoch) {
+        self.inner.resume(partition, epoch);
+    }
+
+    async fn leave(&self) -> Result<()> {
+        self.inner.leave().await
+    }
+}

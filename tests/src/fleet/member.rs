@@ -1,0 +1,280 @@
+use std::collections::BTreeMap;
+use std::error::Error as StdError;
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use millstream::{ConsumerGroup, Control, Delivery, Epoch, Partition, Result};
+use tokio::sync::oneshot;
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::Instant;
+
+use super::Fleet;
+use crate::history::{Event, History, Observer, Outcome};
+
+/// What a handler does with a delivery.
+pub type Work = Arc<dyn Fn(Delivery) -> BoxFuture<'static, Result<(), Failure>> + Send + Sync>;
+
+/// Why a handler failed.
+pub type Failure = Box<dyn StdError + Send + Sync>;
+
+/// Makes work of an async function.
+pub fn work<F>(handler: impl Fn(Delivery) -> F + Send + Sync + 'static) -> Work
+where
+    F: Future<Output = Result<(), Failure>> + Send + 'static,
+{
+    Arc::new(move |delivery| handler(delivery).boxed())
+}
+
+/// A member to be started.
+pub struct Spec<'a> {
+    fleet: &'a Fleet,
+    name: String,
+    work: Work,
+    options: Vec<Configure<'a>>,
+    last: Last,
+}
+
+type Configure<'a> = Box<dyn FnOnce(ConsumerGroup) -> ConsumerGroup + Send + 'a>;
+
+/// What the policy does when a record has failed for the last time.
+#[derive(Debug, Clone, Copy)]
+enum Last {
+    /// The member stops: the record is still to come.
+    Stops,
+    DeadLetters(u32),
+    Skips(u32),
+}
+
+impl fmt::Debug for Spec<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Spec")
+            .field("name", &self.name)
+            .field("last", &self.last)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a> Spec<'a> {
+    pub(super) fn new(fleet: &'a Fleet, name: &str) -> Self {
+        Self {
+            fleet,
+            name: name.into(),
+            work: work(|_| async { Ok(()) }),
+            options: Vec::new(),
+            last: Last::Stops,
+        }
+    }
+
+    /// Sets what its handlers do. Default: they are ready at once.
+    #[must_use]
+    pub fn does(mut self, work: Work) -> Self {
+        self.work = work;
+        self
+    }
+
+    /// Sets how long each handling takes.
+    #[must_use]
+    pub fn takes(self, duration: Duration) -> Self {
+        self.does(work(move |_| async move {
+            tokio::time::sleep(duration).await;
+            Ok(())
+        }))
+    }
+
+    /// Changes its options.
+    #[must_use]
+    pub fn with(
+        mut self,
+        configure: impl FnOnce(ConsumerGroup) -> ConsumerGroup + Send + 'a,
+    ) -> Self {
+        self.options.push(Box::new(configure));
+        self
+    }
+
+    /// Says that its policy dead-letters after so many attempts.
+    #[must_use]
+    pub fn dead_letters_after(mut self, attempts: u32) -> Self {
+        self.last = Last::DeadLetters(attempts);
+        self
+    }
+
+    /// Says that its policy skips after so many attempts.
+    #[must_use]
+    pub fn skips_after(mut self, attempts: u32) -> Self {
+        self.last = Last::Skips(attempts);
+        self
+    }
+
+    /// Starts it as a task of its own.
+    pub async fn start(self) -> Member {
+        let Self {
+            fleet,
+            name,
+            work,
+            options,
+            last,
+        } = self;
+        let group = fleet.handle().await.member(name.as_str());
+        let group = options
+            .into_iter()
+            .fold(group, |group, option| option(group));
+        let watchers = Arc::new(Watchers::default());
+        let observed = Arc::new(Observed {
+            observer: Observer::new(&fleet.history, &fleet.group, &name),
+            history: fleet.history.clone(),
+            group: fleet.group.as_str().into(),
+            watchers: watchers.clone(),
+            work,
+            last,
+        });
+        let observer = observed.observer.clone();
+        let (shutdown, asked) = oneshot::channel::<()>();
+        let run = group.run(
+            move |delivery| observed.clone().handle(delivery),
+            async move {
+                // A member whose sender was forgotten runs on.
+                if asked.await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            },
+        );
+        Member {
+            control: run.control(),
+            task: tokio::spawn(run),
+            observer,
+            shutdown,
+            watchers,
+        }
+    }
+}
+
+struct Observed {
+    observer: Observer,
+    history: History,
+    group: Arc<str>,
+    watchers: Arc<Watchers>,
+    work: Work,
+    last: Last,
+}
+
+impl Observed {
+    async fn handle(self: Arc<Self>, delivery: Delivery) -> Result<(), Failure> {
+        self.watchers.watch(&self.observer, &delivery);
+        let attempt = delivery.attempt();
+        let open = self.observer.begin(&delivery);
+        let result = (self.work)(delivery).await;
+        let group = self.group.clone();
+        match (&result, self.last) {
+            (Ok(()), _) => open.end(Outcome::Acked),
+            (Err(_), Last::DeadLetters(attempts)) if attempt >= attempts => {
+                open.end(Outcome::GaveUp);
+            }
+            (Err(_), Last::Skips(attempts)) if attempt >= attempts => {
+                let id = open.id();
+                open.end(Outcome::GaveUp);
+                self.history.record(Event::Skipped { group, id });
+            }
+            (Err(_), _) => open.end(Outcome::Failed),
+        }
+        result
+    }
+}
+
+/// For each ownership a task that records when it is lost.
+#[derive(Debug, Default)]
+struct Watchers(Mutex<BTreeMap<(Partition, Epoch), AbortHandle>>);
+
+impl Watchers {
+    fn watch(&self, observer: &Observer, delivery: &Delivery) {
+        let mut watchers = self.0.lock().expect("nothing panics while it holds this");
+        let ownership = (delivery.partition().clone(), delivery.epoch());
+        watchers.entry(ownership).or_insert_with(|| {
+            let (observer, delivery) = (observer.clone(), delivery.clone());
+            let watch = async move {
+                delivery.lost().await;
+                observer.lost(&delivery);
+            };
+            tokio::spawn(watch).abort_handle()
+        });
+    }
+
+    fn end(&self) {
+        let watchers = self.0.lock().expect("nothing panics while it holds this");
+        watchers.values().for_each(AbortHandle::abort);
+    }
+}
+
+/// A running member. Dropping it leaves it running, unobserved.
+#[derive(Debug)]
+#[must_use = "close or crash it"]
+pub struct Member {
+    control: Control,
+    observer: Observer,
+    shutdown: oneshot::Sender<()>,
+    task: JoinHandle<Result<()>>,
+    watchers: Arc<Watchers>,
+}
+
+impl Member {
+    /// Its handle.
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.observer.member()
+    }
+
+    /// How many partitions it owns.
+    pub fn owns(&self) -> usize {
+        self.control.partitions().len()
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        self.task.is_finished()
+    }
+
+    /// Shuts it down in good order; tells how long that took.
+    pub async fn close(self) -> Duration {
+        let began = Instant::now();
+        let name = self.name().to_owned();
+        let (_, result) = self.shut_down().await;
+        result.unwrap_or_else(|error| panic!("{name} did not close in good order: {error:?}"));
+        began.elapsed()
+    }
+
+    /// Shuts it down, and tells how it ended.
+    pub async fn shut_down(self) -> (Control, Result<()>) {
+        // It may have ended already.
+        let _ = self.shutdown.send(());
+        let result = self.task.await.expect("the runtime does not panic");
+        self.watchers.end();
+        if result.is_ok() {
+            self.observer.left();
+        }
+        (self.control, result)
+    }
+
+    /// Waits until it ends by itself, and tells how.
+    pub async fn ended(self) -> Result<()> {
+        let result = self.task.await.expect("the runtime does not panic");
+        self.watchers.end();
+        drop(self.shutdown);
+        result
+    }
+
+    /// Kills it, as the end of its process would.
+    pub async fn crash(self) {
+        self.observer.crashed();
+        self.task.abort();
+        // Aborted, or ended on its own before.
+        let _ = self.task.await;
+        self.watchers.end();
+    }
+}

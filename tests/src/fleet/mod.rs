@@ -1,0 +1,241 @@
+//! A stream, a group that reads it, its members and its producers, all observed by one history.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use millstream::{Checkpoint, Client, ConsumerGroup, ErrorKind, Partition};
+use tokio::task::AbortHandle;
+
+use crate::checker::{Rules, Summary, Verdict};
+use crate::harness::{Fault, Harness, Timing, eventually, unique_stream};
+use crate::history::{Event, History, Outcome};
+
+mod member;
+mod produce;
+
+pub use member::{Failure, Member, Spec, Work, work};
+pub use produce::{Flow, Outbox};
+
+/// What most cases are made of.
+#[derive(Debug)]
+pub struct Fleet {
+    /// The broker.
+    pub harness: Arc<dyn Harness>,
+    /// A connection for what no member does.
+    pub client: Client,
+    /// What happened.
+    pub history: History,
+    /// The stream.
+    pub stream: String,
+    /// The group.
+    pub group: String,
+    read_outs: AbortHandle,
+}
+
+impl Fleet {
+    /// Creates a stream and a group's name, and begins to read the group's progress.
+    pub async fn new(harness: Arc<dyn Harness>, partitions: usize) -> Self {
+        let stream = unique_stream(&*harness, partitions).await;
+        Self::on(harness, stream, History::new(), true).await
+    }
+
+    /// A group on a stream that is there already. It owes what was sent before if `everything`.
+    pub async fn on(
+        harness: Arc<dyn Harness>,
+        stream: String,
+        history: History,
+        everything: bool,
+    ) -> Self {
+        let client = harness.client().await;
+        let group = harness.unique("group");
+        history.record(Event::Subscribed {
+            group: group.as_str().into(),
+            stream: stream.as_str().into(),
+            everything,
+        });
+        let handle = client.group(group.as_str());
+        let reading = read_outs(handle, history.clone(), harness.timing());
+        Self {
+            read_outs: tokio::spawn(reading).abort_handle(),
+            harness,
+            client,
+            history,
+            stream,
+            group,
+        }
+    }
+
+    /// The group on a connection of its own, with its stream.
+    pub async fn handle(&self) -> ConsumerGroup {
+        let client = self.harness.client().await;
+        client
+            .group(self.group.as_str())
+            .stream(self.stream.as_str())
+    }
+
+    /// A member to be started.
+    pub fn member(&self, name: &str) -> Spec<'_> {
+        Spec::new(self, name)
+    }
+
+    /// A producer to the stream, whose records are observed. Ids begin at 1.
+    pub async fn outbox(&self) -> Outbox {
+        Outbox::open(&self.client, &self.stream, &self.history, 1).await
+    }
+
+    /// Sends `per_key` records of each of `keys` keys, in turns, and waits for all receipts.
+    pub async fn send(&self, keys: usize, per_key: usize) {
+        let mut outbox = self.outbox().await;
+        outbox.send(keys, per_key).await;
+        outbox.close().await;
+    }
+
+    /// Records a fault, and does it.
+    pub async fn disturb(&self, fault: Fault) {
+        let (group, member) = match &fault {
+            Fault::Freeze { group, member, .. } => (Some(group), Some(member)),
+            Fault::FailCheckpoints { group, .. }
+            | Fault::LoseCheckpoints { group, .. }
+            | Fault::Steal { group, .. } => (Some(group), None),
+            Fault::Restart => (Some(&self.group), None),
+            _ => (None, None),
+        };
+        self.history.record(Event::Fault {
+            group: group.map(|group| group.as_str().into()),
+            member: member.map(|member| member.as_str().into()),
+            what: format!("{fault:?}"),
+        });
+        self.harness.disturb(fault).await;
+    }
+
+    /// Waits until `met`.
+    #[track_caller]
+    pub fn until<'a>(
+        &self,
+        what: &'a str,
+        met: impl Fn() -> bool + 'a,
+    ) -> impl Future<Output = ()> + 'a {
+        let met = move || std::future::ready(met().then_some(()));
+        eventually(self.harness.timing(), what, met)
+    }
+
+    /// Waits until the group has settled every acknowledged record of the stream.
+    pub async fn settled(&self) {
+        self.until("every record is settled", || self.unsettled() == 0)
+            .await;
+    }
+
+    /// How many acknowledged records of the stream the group has not settled.
+    pub fn unsettled(&self) -> usize {
+        let mut open = BTreeSet::new();
+        let mut settled = BTreeSet::new();
+        self.history.each(|event| match event {
+            Event::Acknowledged { id, partition, .. } if partition.stream() == self.stream => {
+                open.insert(*id);
+            }
+            Event::Ended {
+                handling,
+                outcome: Outcome::Acked,
+            } if *handling.by.group == *self.group => {
+                settled.insert(handling.id);
+            }
+            Event::DeadLettered { group, id } | Event::Skipped { group, id }
+                if **group == *self.group =>
+            {
+                settled.insert(*id);
+            }
+            _ => {}
+        });
+        open.difference(&settled).count()
+    }
+
+    /// How many records the group's handlers have acked.
+    pub fn acked(&self) -> usize {
+        self.history.count(|event| {
+            matches!(event, Event::Ended { handling, outcome: Outcome::Acked } if *handling.by.group == *self.group)
+        })
+    }
+
+    /// The group's stored progress.
+    pub async fn checkpoints(&self) -> Vec<Checkpoint> {
+        let group = self.client.group(self.group.as_str());
+        group.checkpoints().await.expect("the progress is read")
+    }
+
+    /// Waits until the stored progress has passed every record of the stream.
+    pub async fn caught_up(&self) {
+        let (streams, stream) = (self.client.streams(), self.stream.as_str());
+        eventually(
+            self.harness.timing(),
+            "the progress is at the end",
+            || async {
+                let described = streams
+                    .describe(stream)
+                    .await
+                    .expect("the stream is described");
+                let checkpoints = self.checkpoints().await;
+                let done = |partition: &Partition, latest| {
+                    let checkpoint = checkpoints.iter().find(|c| c.partition == *partition);
+                    checkpoint.is_some_and(|checkpoint| checkpoint.position >= latest)
+                };
+                let mut partitions = described.partitions.iter();
+                partitions
+                    .all(|p| done(&p.partition, p.latest))
+                    .then_some(())
+            },
+        )
+        .await;
+    }
+
+    /// The partitions of the stream that take records.
+    pub async fn open_partitions(&self) -> Vec<Partition> {
+        let described = self.client.streams().describe(&self.stream).await;
+        let partitions = described.expect("the stream is described").partitions;
+        let open = partitions.into_iter().filter(|partition| partition.open);
+        open.map(|partition| partition.partition).collect()
+    }
+
+    /// Waits until all is settled, and judges the run.
+    pub async fn judge(&self) -> Summary {
+        self.judge_by(Rules::default()).await
+    }
+
+    /// As [`judge`](Self::judge), by more rules.
+    pub async fn judge_by(&self, rules: Rules) -> Summary {
+        self.settled().await;
+        self.verdict(rules).assert_clean()
+    }
+
+    /// Judges what happened so far.
+    pub fn verdict(&self, rules: Rules) -> Verdict {
+        rules.check(&self.history.entries())
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        self.read_outs.abort();
+    }
+}
+
+async fn read_outs(group: ConsumerGroup, history: History, timing: Timing) {
+    let name: Arc<str> = group.name().into();
+    loop {
+        match group.checkpoints().await {
+            Ok(checkpoints) => {
+                for checkpoint in checkpoints {
+                    history.record(Event::Checkpointed {
+                        group: name.clone(),
+                        partition: checkpoint.partition,
+                        position: checkpoint.position,
+                        epoch: checkpoint.epoch,
+                    });
+                }
+            }
+            // No member has joined yet, or the broker is down for a while; the next look tells.
+            Err(error) if error.kind() == ErrorKind::NotFound || error.is_retryable() => {}
+            Err(error) => panic!("the progress cannot be read: {error:?}"),
+        }
+        tokio::time::sleep(timing.tick * 5).await;
+    }
+}

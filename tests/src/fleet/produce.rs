@@ -1,0 +1,128 @@
+use std::time::Duration;
+
+use millstream::{Client, ErrorKind, Placed, Producer, Receipt, Result};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::history::{Event, History, Load};
+
+/// A producer whose records and receipts are observed.
+#[derive(Debug)]
+pub struct Outbox {
+    /// The producer.
+    pub producer: Producer,
+    history: History,
+    load: Load,
+    receipts: Vec<(u64, Receipt)>,
+}
+
+impl Outbox {
+    /// Opens a producer. Ids count from `first_id`.
+    pub async fn open(client: &Client, stream: &str, history: &History, first_id: u64) -> Self {
+        let producer = client.producer(stream).open().await;
+        Self::with(producer.expect("the producer opens"), history, first_id)
+    }
+
+    /// Observes a producer that is open.
+    pub fn with(producer: Producer, history: &History, first_id: u64) -> Self {
+        let load = Load::new(history, producer.stream(), first_id);
+        Self {
+            producer,
+            history: history.clone(),
+            load,
+            receipts: Vec::new(),
+        }
+    }
+
+    /// Sends one record, and tells its id. Its receipt is kept.
+    pub async fn post(&mut self, key: Option<&str>) -> u64 {
+        let (id, record) = self.load.next(key);
+        match self.producer.send(record).await {
+            Ok(receipt) => self.receipts.push((id, receipt)),
+            Err(error) => {
+                answer(&self.history, id, Err(error));
+            }
+        }
+        id
+    }
+
+    /// Sends `per_key` records of each of `keys` keys, in turns, and waits for all receipts.
+    pub async fn send(&mut self, keys: usize, per_key: usize) {
+        for _ in 0..per_key {
+            for key in 0..keys {
+                self.post(Some(&format!("key-{key}"))).await;
+            }
+        }
+        self.receipts().await;
+    }
+
+    /// Waits for all receipts, and tells the ones that are places.
+    pub async fn receipts(&mut self) -> Vec<(u64, Placed)> {
+        let mut placed = Vec::new();
+        for (id, receipt) in self.receipts.drain(..) {
+            if let Some(place) = answer(&self.history, id, receipt.await) {
+                placed.push((id, place));
+            }
+        }
+        placed
+    }
+
+    /// Waits for all receipts and closes the producer.
+    pub async fn close(mut self) {
+        self.receipts().await;
+        self.producer.close().await.expect("the producer closes");
+    }
+
+    /// Sends one record of each of `keys` keys in turns, one every `pause`, until it is told to stop.
+    pub fn flow(mut self, keys: usize, pause: Duration) -> Flow {
+        let (stop, mut stopped) = oneshot::channel();
+        let task = tokio::spawn(async move {
+            let mut turn = 0;
+            while let Err(oneshot::error::TryRecvError::Empty) = stopped.try_recv() {
+                self.post(Some(&format!("key-{}", turn % keys))).await;
+                turn += 1;
+                tokio::time::sleep(pause).await;
+            }
+            self.close().await;
+        });
+        Flow { stop, task }
+    }
+}
+
+/// A steady load.
+#[derive(Debug)]
+#[must_use = "stop it, to know that its records are stored"]
+pub struct Flow {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Flow {
+    /// Ends it, and waits for its receipts.
+    pub async fn stop(self) {
+        // A flow that failed has ended already; its panic comes next.
+        let _ = self.stop.send(());
+        self.task.await.expect("the load was sent");
+    }
+}
+
+fn answer(history: &History, id: u64, result: Result<Placed>) -> Option<Placed> {
+    match result {
+        Ok(placed) => {
+            history.record(Event::Acknowledged {
+                id,
+                partition: placed.partition.clone(),
+                position: placed.position,
+            });
+            Some(placed)
+        }
+        Err(error) => {
+            let open = error.is_retryable() || error.kind() == ErrorKind::Closed;
+            history.record(match open {
+                true => Event::Unknown { id },
+                false => Event::Failed { id },
+            });
+            None
+        }
+    }
+}

@@ -1,0 +1,211 @@
+use std::fmt;
+use std::future::Future;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use millstream::{Client, Guarantees, Partition, StreamSpec, driver};
+
+/// What a backend's author gives the suite: a broker to test against, and the means to disturb it.
+///
+/// # Contract
+/// All clients of one harness talk to the same broker, and to it alone, so that names need be unique
+/// within it only. Methods may be called concurrently.
+#[async_trait]
+pub trait Harness: fmt::Debug + Send + Sync + 'static {
+    /// Connects afresh, as another process would.
+    async fn client(&self) -> Client;
+
+    /// A name for a stream or a group that was never used on this broker: at most 60 of `a-z 0-9 -`, beginning with `prefix`.
+    fn unique(&self, prefix: &str) -> String;
+
+    /// How long things take here.
+    fn timing(&self) -> Timing;
+
+    /// What a stream of this broker takes, as the driver says it.
+    fn limits(&self) -> driver::Limits;
+
+    /// Which faults [`disturb`](Self::disturb) can do. Read once, before anything else.
+    fn hooks(&self) -> Hooks;
+
+    /// Does what was asked, and returns when it is in force. Called only with what [`hooks`](Self::hooks) says is possible.
+    async fn disturb(&self, fault: Fault);
+}
+
+/// How long things take on a broker.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// How long a silent member keeps its partitions.
+    pub session: Duration,
+    /// How long a clean handover may take, the draining left aside. Well below `session`.
+    pub handover: Duration,
+    /// How long to wait for anything, at most.
+    pub patience: Duration,
+    /// How often to look whether a condition is met.
+    pub tick: Duration,
+}
+
+/// Which faults are possible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Hooks {
+    /// [`Fault::FailSends`].
+    pub fail_sends: bool,
+    /// [`Fault::TimeOutSends`].
+    pub time_out_sends: bool,
+    /// [`Fault::ThrottleSends`].
+    pub throttle_sends: bool,
+    /// [`Fault::DelaySends`].
+    pub delay_sends: bool,
+    /// [`Fault::Freeze`].
+    pub freeze: bool,
+    /// [`Fault::FailCheckpoints`].
+    pub fail_checkpoints: bool,
+    /// [`Fault::LoseCheckpoints`].
+    pub lose_checkpoints: bool,
+    /// [`Fault::Steal`].
+    pub steal: bool,
+    /// [`Fault::Trim`].
+    pub trim: bool,
+    /// [`Fault::Restart`].
+    pub restart: bool,
+}
+
+/// Something to break.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The next records of the stream are not stored, and answered with a retryable error: `times` attempts, of one key or of any.
+    FailSends {
+        /// Which stream.
+        stream: String,
+        /// Which key; any if none.
+        key: Option<String>,
+        /// How many attempts.
+        times: u32,
+    },
+    /// The next records of the stream are stored, and answered with `Timeout`: `times` attempts.
+    TimeOutSends {
+        /// Which stream.
+        stream: String,
+        /// How many attempts.
+        times: u32,
+    },
+    /// The next records of the stream are answered with `Throttled`: `times` attempts.
+    ThrottleSends {
+        /// Which stream.
+        stream: String,
+        /// How many attempts.
+        times: u32,
+    },
+    /// All records of the stream are answered so much later, from now on. Zero ends it.
+    DelaySends {
+        /// Which stream.
+        stream: String,
+        /// How much later.
+        by: Duration,
+    },
+    /// The member gives no sign of life and hears nothing for so long; its handlers run on.
+    Freeze {
+        /// Which group.
+        group: String,
+        /// The application's name for the member.
+        member: String,
+        /// How long.
+        duration: Duration,
+    },
+    /// The next checkpoints of the group are refused with a retryable error.
+    FailCheckpoints {
+        /// Which group.
+        group: String,
+        /// How many.
+        times: u32,
+    },
+    /// The next checkpoints of the group are answered as stored, and are not.
+    LoseCheckpoints {
+        /// Which group.
+        group: String,
+        /// How many.
+        times: u32,
+    },
+    /// The partition is taken from its owner without asking it, and given to another member, or back to it under a new epoch.
+    Steal {
+        /// Which group.
+        group: String,
+        /// Which partition.
+        partition: Partition,
+    },
+    /// All records of the stream that are stored now are removed by retention, but for the newest of each partition at most.
+    Trim {
+        /// Which stream.
+        stream: String,
+    },
+    /// The broker goes down and comes back, with what it had promised to keep.
+    Restart,
+}
+
+/// What a case needs of a backend, beyond what all promise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// A guarantee or a fault, by its name in [`Guarantees`] or [`Hooks`].
+    Has(&'static str, fn(&Guarantees, &Hooks) -> bool),
+    /// The absence of one: the case shows the clear refusal.
+    Lacks(&'static str, fn(&Guarantees, &Hooks) -> bool),
+}
+
+impl Need {
+    /// Whether a backend meets it.
+    pub fn met(&self, guarantees: &Guarantees, hooks: &Hooks) -> bool {
+        match self {
+            Self::Has(_, has) => has(guarantees, hooks),
+            Self::Lacks(_, has) => !has(guarantees, hooks),
+        }
+    }
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Has(name, _) => f.write_str(name),
+            Self::Lacks(name, _) => write!(f, "no {name}"),
+        }
+    }
+}
+
+/// Creates a stream of a fresh name.
+pub async fn unique_stream(harness: &dyn Harness, partitions: usize) -> String {
+    let name = harness.unique("stream");
+    let spec = StreamSpec::new(name.as_str()).partitions(partitions);
+    let streams = harness.client().await.streams();
+    streams.create(spec).await.expect("the stream is created");
+    name
+}
+
+/// Waits until `met` answers something, and returns it.
+///
+/// # Panics
+/// When the harness's patience is at its end, with `what` was waited for.
+#[track_caller]
+pub fn eventually<'a, T, F>(
+    timing: Timing,
+    what: &'a str,
+    mut met: impl FnMut() -> F + 'a,
+) -> impl Future<Output = T> + 'a
+where
+    F: Future<Output = Option<T>> + 'a,
+    T: 'a,
+{
+    let caller = std::panic::Location::caller();
+    async move {
+        let deadline = tokio::time::Instant::now() + timing.patience;
+        loop {
+            if let Some(value) = met().await {
+                return value;
+            }
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "waited {:?} in vain: {what} ({caller})",
+                timing.patience
+            );
+            tokio::time::sleep(timing.tick).await;
+        }
+    }
+}
