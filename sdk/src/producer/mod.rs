@@ -47,6 +47,10 @@ impl Placed {
 ///
 /// Cheap to clone; clones share order, bounds and receipts, and closing one closes all.
 ///
+/// A failed attempt is tried again where the backend does not do that itself: the later records of
+/// its key wait, other keys flow on. An attempt that ended in `Timeout` may have stored the record,
+/// so its retry may store it twice: sending is at least once.
+///
 /// When the last clone is dropped without [`close`](Self::close), what was sent is still delivered
 /// in the background as long as the runtime lives; what fails or is cut off then is logged.
 #[derive(Clone)]
@@ -82,8 +86,8 @@ impl Producer {
         self.0.flush().await
     }
 
-    /// Flushes and closes this producer and its clones. Calling it again is no error and waits for
-    /// the same end.
+    /// Flushes and closes this producer and its clones. Calling it again is no error, waits for the
+    /// same end and answers the same.
     ///
     /// # Errors
     /// As [`flush`](Self::flush); `Timeout` when the close time-out is over with records still

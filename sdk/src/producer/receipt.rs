@@ -23,8 +23,16 @@ use crate::{Error, Placed, Result};
 
 /// The broker's answer to one record, to be awaited; see [`Producer::send`](crate::Producer::send).
 ///
-/// Dropping it unread is safe: a failure is then told by `flush` and `close`. Cancel safe. Awaiting
-/// it again after it has answered panics, as with any future.
+/// Dropping it unread is safe: a failure is then told by `flush` and `close`. Cancel safe.
+///
+/// # Errors
+/// What the broker answered, or the last of its answers when the producer's time-out for retries
+/// was over. `Timeout` when `close` gave up. `Unavailable` when nobody is left to answer: the
+/// backend's driver panicked, or the runtime that the producer was opened on has ended. After the
+/// last two, and after any `Timeout`, the record may or may not be stored.
+///
+/// # Panics
+/// When it is awaited again after it has answered, as with any future.
 #[must_use = "await the receipt, or let `flush` tell of failures"]
 pub struct Receipt {
     page: Arc<Page>,
@@ -160,9 +168,9 @@ impl Duty {
         parts
     }
 
-    /// Asks `answer` for each record in order and fills the slots, under one lock. Returns a duty
-    /// for each record that is to be tried again. Nothing is left of this duty afterwards, but it
-    /// still holds its flush back until it is dropped: let that be after the round is over.
+    /// Asks `answer` for each record in order and fills the slots, under one lock. Returns what is
+    /// to be tried again, each with a duty of its own. Nothing is left of this duty afterwards, but
+    /// it still holds its flush back until it is dropped: let that be after the round is over.
     pub(super) fn settle<T>(
         &mut self,
         round: &mut Round,
