@@ -58,7 +58,8 @@ pub trait Backend: Debug + Send + Sync + 'static {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pipelining {
     /// Calls may overlap freely. The driver stores records of one key in the order of the calls and
-    /// retries on its own; its errors are final.
+    /// retries on its own; its errors are final. The order of the calls is that of their first
+    /// polls: a driver takes its place in it before its first await.
     Ordered,
     /// The runtime has at most `calls` calls under way, and never two with a common key. It retries
     /// retryable errors itself, holding back the later records of the failed keys only.
