@@ -98,8 +98,8 @@ impl State {
             state.journal = Some(Journal::open(folder, config.sync, |change| {
                 state.apply(change);
             })?);
+            // Counted by the next opening, so that the first run has small epochs.
             state.write(&Change::Opened)?;
-            state.apply(Change::Opened);
         }
         Ok(state)
     }
@@ -118,10 +118,10 @@ impl State {
             // The upper half of an epoch counts the openings, so that epochs grow across them although not every
             // assignment is written.
             Change::Opened => {
-                if self.journal.is_some() {
-                    return;
-                }
                 self.epoch_floor += 1 << 32;
+                for group in &mut self.groups {
+                    group.set_epoch_floor(self.epoch_floor);
+                }
             }
             Change::Created { name, partitions } => {
                 self.catalog.add(Stream::new(name.into(), partitions));
@@ -339,5 +339,6 @@ pub(crate) fn wake(groups: &mut [Group], slot: Slot, waiters: &[(GroupId, u64)])
 
 /// The first whole millisecond that is not before `time`.
 fn millis_up(time: SystemTime) -> i64 {
-    to_millis(time + std::time::Duration::from_nanos(999_999))
+    let up = time.checked_add(std::time::Duration::from_nanos(999_999));
+    to_millis(up.unwrap_or(time))
 }

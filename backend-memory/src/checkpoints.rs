@@ -7,8 +7,8 @@ use millstream::{Checkpoint, Epoch, Lag, Position, Result, Start, driver};
 use tokio::time::{Instant, timeout_at};
 
 use crate::broker::{Shared, State};
-use crate::membership::lag;
 use crate::refusal::Refusal;
+use crate::session::lag;
 use crate::stream::{GroupId, PartitionId, StreamId};
 
 #[derive(Debug)]

@@ -16,9 +16,12 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::assignment::{self, MemberId, Seat};
-use crate::member::{Mail, Member, Presence};
+use crate::member::{Mail, Member};
 use crate::refusal::Refusal;
 use crate::stream::{Catalog, PartitionId, Slot, Stream, StreamId};
+
+mod presence;
+mod reset;
 
 /// A group's progress in a partition, and who has it.
 #[derive(Debug, Clone, Default)]
@@ -88,6 +91,10 @@ impl Group {
             epoch_floor,
             dirty: false,
         }
+    }
+
+    pub(crate) fn set_epoch_floor(&mut self, floor: u64) {
+        self.epoch_floor = floor;
     }
 
     pub(crate) fn reads(&self, stream: StreamId) -> bool {
@@ -222,114 +229,6 @@ impl Group {
         self.dirty = true;
     }
 
-    /// Begins to move the group in a stream: everything is drained first. Answers the number to wait for.
-    ///
-    /// A second reset replaces one that is under way; both are done when the second is.
-    pub(crate) fn begin_reset(
-        &mut self,
-        stream: StreamId,
-        places: Vec<Place>,
-        now: Instant,
-    ) -> u64 {
-        let reading = self.readings.entry(stream).or_default();
-        reading.reset = Some(places);
-        reading.resets_asked += 1;
-        let asked = reading.resets_asked;
-        let owned: Vec<(Slot, MemberId)> = reading
-            .progress
-            .iter()
-            .zip(0..)
-            .filter(|(progress, _)| !progress.draining)
-            .filter_map(|(progress, id)| progress.owner.map(|owner| ((stream, id), owner)))
-            .collect();
-        self.revoke(owned, now);
-        // Also where no partition is owned, and nobody has to drain.
-        self.dirty = true;
-        asked
-    }
-
-    /// Whether a reset is stored; `None` while it is under way.
-    pub(crate) fn reset_outcome(
-        &self,
-        stream: StreamId,
-        number: u64,
-    ) -> Option<Result<(), Refusal>> {
-        let Some(reading) = self.readings.get(&stream) else {
-            return Some(Err(Refusal::StreamDeleted));
-        };
-        (reading.resets_done >= number).then(|| reading.reset_failure.clone().map_or(Ok(()), Err))
-    }
-
-    /// The resets whose streams are drained.
-    pub(crate) fn drained_resets(&self) -> Vec<(StreamId, Vec<Place>)> {
-        let drained = |reading: &Reading| reading.progress.iter().all(|p| p.owner.is_none());
-        self.readings
-            .iter()
-            .filter_map(|(stream, reading)| Some((*stream, reading, reading.reset.clone()?)))
-            .filter(|(_, reading, _)| drained(reading))
-            .map(|(stream, _, places)| (stream, places))
-            .collect()
-    }
-
-    /// Ends a reset: moves the group if that could be stored, and lets it go on in any case.
-    pub(crate) fn end_reset(&mut self, stream: StreamId, stored: Result<(), Refusal>) {
-        let Some(reading) = self.readings.get_mut(&stream) else {
-            return;
-        };
-        reading.resets_done = reading.resets_asked;
-        let places = reading.reset.take();
-        reading.reset_failure = stored.err();
-        if let (Some(places), None) = (places, &reading.reset_failure) {
-            self.place(stream, &places);
-        }
-        self.dirty = true;
-        self.reset_done.notify_waiters();
-    }
-
-    /// The handle was dropped: no sign of life comes any more.
-    pub(crate) fn vanish(&mut self, member: MemberId, now: Instant) {
-        let Some(found) = self.members.get_mut(&member) else {
-            return;
-        };
-        found.attached = false;
-        if found.expired {
-            self.members.remove(&member);
-        } else {
-            self.crash(member, now);
-        }
-    }
-
-    /// Ends a member's signs of life. Its session runs out after the session time-out.
-    pub(crate) fn crash(&mut self, member: MemberId, now: Instant) {
-        self.absent(member, Presence::Gone, now);
-    }
-
-    /// Holds a member's signs of life back for a while.
-    pub(crate) fn pause(&mut self, member: MemberId, pause: Duration, now: Instant) {
-        let until = after(now, pause);
-        self.absent(member, Presence::Paused { until }, now);
-        if let Some(found) = self.members.get(&member) {
-            self.timers
-                .insert((until, Timer::Return(member, found.absence)));
-        }
-        self.wake_all();
-    }
-
-    fn absent(&mut self, member: MemberId, presence: Presence, now: Instant) {
-        let Some(found) = self.members.get_mut(&member) else {
-            return;
-        };
-        // The session counts from the last sign of life: one who crashes in a pause gave none since it began.
-        if found.presence == Presence::Here {
-            found.absence += 1;
-            let expiry = after(now, self.session_timeout);
-            self.timers
-                .insert((expiry, Timer::Expire(member, found.absence)));
-        }
-        found.presence = presence;
-        self.wake_all();
-    }
-
     /// Takes a partition from its owner without a drain, for another member if there is one that can have it.
     pub(crate) fn steal(&mut self, slot: Slot) -> Result<(), Refusal> {
         let owner = self.progress(slot).owner.ok_or(Refusal::UnknownPartition)?;
@@ -388,36 +287,6 @@ impl Group {
         for slot in late {
             self.lose(slot);
         }
-    }
-
-    fn expire(&mut self, member: MemberId, absence: u64) {
-        let Some(found) = self.members.get_mut(&member) else {
-            return;
-        };
-        if found.absence != absence || found.presence == Presence::Here {
-            return;
-        }
-        found.expired = true;
-        let attached = found.attached;
-        self.free_all(member);
-        if !attached {
-            self.members.remove(&member);
-        }
-    }
-
-    fn come_back(&mut self, member: MemberId, absence: u64, now: Instant) {
-        let Some(found) = self.members.get_mut(&member) else {
-            return;
-        };
-        let over = matches!(found.presence, Presence::Paused { until } if until <= now);
-        if found.absence != absence || !over {
-            return;
-        }
-        found.presence = Presence::Here;
-        found.absence += 1;
-        found.expired = false;
-        found.wake.notify_one();
-        self.dirty = true;
     }
 
     /// Takes everything from a member without a drain.

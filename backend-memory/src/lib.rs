@@ -40,6 +40,7 @@ mod rate;
 mod refusal;
 mod routing;
 mod script;
+mod session;
 mod stream;
 mod streams;
 

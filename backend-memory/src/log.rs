@@ -139,22 +139,22 @@ impl Log {
         Some(&self.segments[index / SEGMENT].entries[index % SEGMENT])
     }
 
-    /// Copies records from `from` on: at most `records` and about `bytes`, but at least one if there is one.
-    /// `from` is not before `start`.
-    pub(crate) fn read(&self, from: u64, records: usize, bytes: usize) -> Vec<Stored> {
+    /// Copies records from `from` on, which is not before `start`: at most `records` and `bytes`, but
+    /// at least one if there is one. Answers them with their bytes.
+    pub(crate) fn read(&self, from: u64, records: usize, bytes: u64) -> (Vec<Stored>, u64) {
         let count = records.min((self.end - from) as usize);
         let mut batch = Vec::with_capacity(count);
-        let mut room = bytes as u64;
+        let mut taken = 0;
         let mut offset = from;
         while batch.len() < count {
             let index = (offset - self.base) as usize;
             let segment = &self.segments[index / SEGMENT].entries[index % SEGMENT..];
             for entry in &segment[..segment.len().min(count - batch.len())] {
                 let size = entry.size();
-                if size > room && !batch.is_empty() {
-                    return batch;
+                if taken + size > bytes && !batch.is_empty() {
+                    return (batch, taken);
                 }
-                room = room.saturating_sub(size);
+                taken += size;
                 batch.push(Stored {
                     position: Position::from(offset),
                     timestamp: to_time(entry.timestamp),
@@ -165,7 +165,7 @@ impl Log {
                 offset += 1;
             }
         }
-        batch
+        (batch, taken)
     }
 
     /// The first offset whose timestamp is not before `millis`, or `end`.
@@ -236,7 +236,7 @@ mod tests {
     #[test]
     fn reads_across_segments_in_order() {
         let log = log(5_000);
-        let batch = log.read(1_000, 3_000, usize::MAX);
+        let batch = log.read(1_000, 3_000, u64::MAX).0;
         assert_eq!(batch.len(), 3_000);
         for (record, offset) in batch.iter().zip(1_000u64..) {
             assert_eq!(record.position, Position::from(offset));
@@ -250,8 +250,8 @@ mod tests {
         for _ in 0..3 {
             log.append(Record::new(vec![0; 100]), 0);
         }
-        assert_eq!(log.read(0, 10, 250).len(), 2);
-        assert_eq!(log.read(0, 10, 1).len(), 1);
+        assert_eq!(log.read(0, 10, 250).0.len(), 2);
+        assert_eq!(log.read(0, 10, 1).0.len(), 1);
     }
 
     #[test]
@@ -263,7 +263,7 @@ mod tests {
         };
         log.trim(keep, 2_999);
         assert_eq!((log.start(), log.end()), (2_499, 3_000));
-        assert_eq!(log.read(2_499, 1, 1)[0].payload, "2499");
+        assert_eq!(log.read(2_499, 1, 1).0[0].payload, "2499");
         let keep = Keep {
             age: None,
             bytes: Some(4),
@@ -284,7 +284,7 @@ mod tests {
         log.trim(keep, 100);
         assert!(log.is_empty());
         assert_eq!(log.append(Record::new("x"), 100), 10);
-        assert_eq!(log.read(10, 5, 5).len(), 1);
+        assert_eq!(log.read(10, 5, 5).0.len(), 1);
     }
 
     #[test]
@@ -303,6 +303,6 @@ mod tests {
         log.truncate(1_024);
         assert_eq!(log.end(), 1_024);
         assert_eq!(log.append(Record::new("x"), 9_000), 1_024);
-        assert_eq!(log.read(1_023, 5, usize::MAX).len(), 2);
+        assert_eq!(log.read(1_023, 5, u64::MAX).0.len(), 2);
     }
 }

@@ -2,21 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use millstream::driver::{self, Limits, Pipelining, Rejected};
 use millstream::planted::{self, Bug};
-use millstream::{Error, Placed, Position, Record, Result};
+use millstream::{ErrorKind, Placed, Position, Record, Result};
 use tokio::time::Instant;
 
 use crate::broker::{Shared, State, wake};
 use crate::faults::SendFault;
+use crate::group::Group;
 use crate::journal::{Change, StoredRecord};
+use crate::rate::Allowance;
 use crate::refusal::Refusal;
-use crate::stream::{Catalog, PartitionId, StreamId};
-
-const OPERATION: &str = "send";
+use crate::stream::{PartitionId, Stream, StreamId};
 
 #[derive(Debug)]
 pub(crate) struct Producer {
@@ -68,150 +69,56 @@ impl Producer {
         records: Vec<Record>,
         now: Instant,
     ) -> Vec<Result<Placed, Rejected>> {
+        let millis = state.clock.millis(now);
+        let Some(stream) = state.catalog.get_mut(self.stream) else {
+            let refused = |record| Err(self.reject(record, &Refusal::StreamDeleted));
+            return records.into_iter().map(refused).collect();
+        };
         let mut call = Call {
+            producer: self,
+            stream,
+            groups: &mut state.groups,
+            allowance: (!state.allowance.is_none()).then_some(state.allowance),
+            millis,
+            since_start: now.saturating_duration_since(state.clock.started()),
             failed: BTreeSet::new(),
-            before: BTreeMap::new(),
+            before: (state.journal.is_some() || !state.keep.everything()).then(BTreeMap::new),
             journal: state.journal.is_some().then(Vec::new),
             journaled: Vec::new(),
             answers: Vec::with_capacity(records.len()),
             last: (first % 7 == 0).then(|| records.len().saturating_sub(1)),
         };
-        for (index, record) in (first..).zip(records) {
-            let fault = state.faults.send_fault(index, now);
-            let answer = self.store_one(state, &mut call, record, fault, now);
-            call.answers.push(answer);
+        for (n, record) in (first..).zip(records) {
+            let fault = state.faults.send_fault(n, now);
+            call.store(record, fault);
         }
-        self.finish(state, call, now)
-    }
-
-    #[inline]
-    fn store_one(
-        &self,
-        state: &mut State,
-        call: &mut Call,
-        record: Record,
-        fault: Option<SendFault>,
-        now: Instant,
-    ) -> Result<Placed, Rejected> {
-        let size = record.size();
-        let refusal = self.refusal(&state.catalog, call, &record, size, &fault);
-        if let Some(refusal) = refusal {
-            return Err(self.reject(call, record, &refusal));
-        }
-        let millis = state.clock.millis(now);
-        let Some(stream) = state.catalog.get_mut(self.stream) else {
-            return Err(self.reject(call, record, &Refusal::StreamDeleted));
+        let stored = Stored {
+            before: call.before.unwrap_or_default(),
+            journal: call.journal.unwrap_or_default(),
+            journaled: call.journaled,
+            answers: call.answers,
         };
-        let id = stream.route(record.key.as_deref());
-        let partition = &mut stream.partitions[id as usize];
-        let since_start = now.saturating_duration_since(state.clock.started());
-        if !state.allowance.is_none() && !partition.rate.take(&state.allowance, size, since_start) {
-            return Err(self.reject(call, record, &Refusal::RateExceeded));
-        }
-        if call.journal.is_some() || !state.keep.everything() {
-            call.before.entry(id).or_insert(partition.log.end());
-        }
-        if planted::is(Bug::ReceiptBeforeStored) && call.last == Some(call.answers.len()) {
-            return Ok(Placed::new(
-                partition.name.clone(),
-                Position::from(partition.log.end()),
-            ));
-        }
-        let unanswered = matches!(fault, Some(SendFault::Unanswered)).then(|| record.clone());
-        let offset = partition.log.append(record, millis);
-        if let Some(journal) = &mut call.journal {
-            journal.extend(
-                partition
-                    .log
-                    .get(offset)
-                    .map(|entry| StoredRecord::new(id, entry)),
-            );
-            call.journaled.push(call.answers.len());
-        }
-        let placed = Placed::new(partition.name.clone(), Position::from(offset));
-        if !partition.waiters.is_empty() {
-            let waiters = std::mem::take(&mut partition.waiters);
-            wake(&mut state.groups, (self.stream, id), &waiters);
-        }
-        match unanswered {
-            Some(record) => {
-                let refusal = Refusal::Injected(millstream::ErrorKind::Timeout);
-                Err(self.reject(call, record, &refusal))
-            }
-            None => Ok(placed),
-        }
-    }
-
-    fn refusal(
-        &self,
-        catalog: &Catalog,
-        call: &Call,
-        record: &Record,
-        size: usize,
-        fault: &Option<SendFault>,
-    ) -> Option<Refusal> {
-        let key = record.key.as_ref();
-        if !call.failed.is_empty() && key.is_some_and(|key| call.failed.contains(key)) {
-            return Some(Refusal::EarlierFailed);
-        }
-        if catalog.get(self.stream).is_none() {
-            return Some(Refusal::StreamDeleted);
-        }
-        let key_bytes = key.map_or(0, Bytes::len);
-        if key_bytes > self.limits.key_bytes {
-            return Some(Refusal::KeyTooLong {
-                size: key_bytes,
-                limit: self.limits.key_bytes,
-            });
-        }
-        if size > self.limits.record_bytes {
-            return Some(Refusal::RecordTooLarge {
-                size,
-                limit: self.limits.record_bytes,
-            });
-        }
-        match fault {
-            Some(SendFault::Refused(refusal)) => Some(refusal.clone()),
-            _ => None,
-        }
-    }
-
-    fn reject(&self, call: &mut Call, record: Record, refusal: &Refusal) -> Rejected {
-        if let Some(key) = &record.key {
-            call.failed.insert(key.clone());
-        }
-        Rejected {
-            record,
-            error: self.error(refusal),
-        }
-    }
-
-    fn error(&self, refusal: &Refusal) -> Error {
-        refusal.during(OPERATION).with_stream(self.name.clone())
+        self.finish(state, stored, millis)
     }
 
     /// Writes what was stored to the journal, or takes it back, and applies retention.
-    fn finish(&self, state: &mut State, call: Call, now: Instant) -> Vec<Result<Placed, Rejected>> {
-        let Call {
-            before,
-            journal,
-            journaled,
-            mut answers,
-            ..
-        } = call;
-        let written = match journal {
-            Some(records) if !records.is_empty() => {
-                let change = Change::Stored {
-                    stream: self.stream,
-                    records,
-                };
-                state.write(&change).map_err(|refusal| (refusal, change))
+    fn finish(
+        &self,
+        state: &mut State,
+        mut stored: Stored,
+        millis: i64,
+    ) -> Vec<Result<Placed, Rejected>> {
+        let mut failed = None;
+        if !stored.journal.is_empty() {
+            let change = Change::Stored {
+                stream: self.stream,
+                records: stored.journal,
+            };
+            if let Err(refusal) = state.write(&change) {
+                failed = Some((refusal, change));
             }
-            _ => Ok(()),
-        };
-        let millis = state.clock.millis(now);
-        let failed = written.err();
-        for (id, end) in before {
+        }
+        for (id, end) in stored.before {
             if let Some(partition) = state.catalog.partition_mut((self.stream, id)) {
                 match &failed {
                     Some(_) => partition.log.truncate(end),
@@ -220,25 +127,124 @@ impl Producer {
             }
         }
         if let Some((refusal, change)) = failed {
-            for (index, record) in journaled.into_iter().zip(change.into_records()) {
-                let error = self.error(&refusal);
-                answers[index] = Err(Rejected { record, error });
+            for (index, record) in stored.journaled.into_iter().zip(change.into_records()) {
+                stored.answers[index] = Err(self.reject(record, &refusal));
             }
         }
-        answers
+        stored.answers
+    }
+
+    fn reject(&self, record: Record, refusal: &Refusal) -> Rejected {
+        Rejected {
+            record,
+            error: refusal.during("send").with_stream(self.name.clone()),
+        }
     }
 }
 
-/// What is known of one call of `send` while it goes on.
-struct Call {
-    /// Keys of which no further record may be stored in this call.
-    failed: BTreeSet<Bytes>,
+/// What one call of `send` has done in the logs.
+struct Stored {
     /// Where the touched partitions ended before, if that matters.
     before: BTreeMap<PartitionId, u64>,
-    journal: Option<Vec<StoredRecord>>,
+    journal: Vec<StoredRecord>,
     /// Which answer each record of `journal` belongs to.
+    journaled: Vec<usize>,
+    answers: Vec<Result<Placed, Rejected>>,
+}
+
+/// One call of `send` while it goes on, with all that is the same for each of its records.
+struct Call<'a> {
+    producer: &'a Producer,
+    stream: &'a mut Stream,
+    groups: &'a mut [Group],
+    allowance: Option<Allowance>,
+    millis: i64,
+    since_start: Duration,
+    /// Keys of which no further record may be stored in this call.
+    failed: BTreeSet<Bytes>,
+    before: Option<BTreeMap<PartitionId, u64>>,
+    journal: Option<Vec<StoredRecord>>,
     journaled: Vec<usize>,
     answers: Vec<Result<Placed, Rejected>>,
     /// The last record of every seventh call or so, for a planted bug.
     last: Option<usize>,
+}
+
+impl Call<'_> {
+    #[inline]
+    fn store(&mut self, record: Record, fault: Option<SendFault>) {
+        let size = record.size();
+        if let Err(refusal) = self.check(&record, size, &fault) {
+            return self.refuse(record, &refusal);
+        }
+        let id = self.stream.route(record.key.as_deref());
+        let partition = &mut self.stream.partitions[id as usize];
+        if let Some(allowance) = &self.allowance {
+            if !partition.rate.take(allowance, size, self.since_start) {
+                return self.refuse(record, &Refusal::RateExceeded);
+            }
+        }
+        let offset = partition.log.end();
+        let placed = Placed::new(partition.name.clone(), Position::from(offset));
+        if planted::is(Bug::ReceiptBeforeStored) && self.last == Some(self.answers.len()) {
+            return self.answers.push(Ok(placed));
+        }
+        if let Some(before) = &mut self.before {
+            before.entry(id).or_insert(offset);
+        }
+        let unanswered = fault.map(|_| record.clone());
+        partition.log.append(record, self.millis);
+        if let (Some(journal), Some(entry)) = (&mut self.journal, partition.log.get(offset)) {
+            journal.push(StoredRecord::new(id, entry));
+            self.journaled.push(self.answers.len());
+        }
+        if !partition.waiters.is_empty() {
+            let waiters = std::mem::take(&mut partition.waiters);
+            wake(self.groups, (self.producer.stream, id), &waiters);
+        }
+        match unanswered {
+            None => self.answers.push(Ok(placed)),
+            Some(record) => self.refuse(record, &Refusal::Injected(ErrorKind::Timeout)),
+        }
+    }
+
+    /// Whether a record may be stored; what its partition takes is not known yet.
+    fn check(
+        &self,
+        record: &Record,
+        size: usize,
+        fault: &Option<SendFault>,
+    ) -> Result<(), Refusal> {
+        let limits = &self.producer.limits;
+        let key = record.key.as_ref();
+        let key_bytes = key.map_or(0, Bytes::len);
+        if !self.failed.is_empty() && key.is_some_and(|key| self.failed.contains(key)) {
+            return Err(Refusal::EarlierFailed);
+        }
+        if key_bytes > limits.key_bytes {
+            return Err(Refusal::KeyTooLong {
+                size: key_bytes,
+                limit: limits.key_bytes,
+            });
+        }
+        if size > limits.record_bytes {
+            return Err(Refusal::RecordTooLarge {
+                size,
+                limit: limits.record_bytes,
+            });
+        }
+        match fault {
+            Some(SendFault::Refused(refusal)) => Err(refusal.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn refuse(&mut self, record: Record, refusal: &Refusal) {
+        if let Some(key) = &record.key {
+            self.failed.insert(key.clone());
+        }
+        self.answers
+            .push(Err(self.producer.reject(record, refusal)));
+    }
 }

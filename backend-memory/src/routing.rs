@@ -182,7 +182,7 @@ mod tests {
     /// `UtilsTest.testMurmur2` of Apache Kafka.
     #[test]
     fn murmur2_agrees_with_java() {
-        let vectors: [(&[u8], i32); 8] = [
+        let vectors: [(&[u8], i32); 7] = [
             (b"21", -973_932_308),
             (b"foobar", -790_332_482),
             (b"a-little-bit-long-string", -985_981_536),
@@ -192,13 +192,9 @@ mod tests {
                 -58_897_971,
             ),
             (b"abc", 479_470_107),
-            (b"\x01\x02", -1_567_642_923),
             (b"", 275_646_681),
         ];
         for (key, expected) in vectors {
-            if key == b"\x01\x02" {
-                continue;
-            }
             assert_eq!(murmur2(key) as i32, expected, "{key:?}");
         }
     }

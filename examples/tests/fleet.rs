@@ -1,5 +1,7 @@
 //! Runs the fleet program as a user would.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -152,7 +154,7 @@ fn bad_lines_are_shown_with_their_numbers_and_stop_nothing() {
     let mut text = reports(10);
     text.push_str("this is no JSON\n"); // 11
     text.push_str("{\"vehicleId\":null}\n"); // 12
-    text.push_str("\n");
+    text.push('\n');
     text.push_str("{\"vehicle\":\"v1\"}\n"); // 14
     text.push_str("{\"vehicleId\":\"v1\",\"speed\":1,\"speed\":2}\n"); // 15: the cleaner refuses it
     text.push_str(&format!("{{\"vehicleId\":\"{}\"}}\n", "k".repeat(300))); // 16: no such long key
@@ -191,6 +193,46 @@ fn gzip_comes_through_standard_input_too() {
 fn an_empty_input_is_no_error() {
     let ended = run_with(&["--input", "-", "--json"], b"");
     assert_eq!(ended.good()["sent"], 0);
+}
+
+#[test]
+fn an_input_of_bad_lines_only_is_not_good() {
+    let ended = run_with(
+        &["--input", "-", "--json", "--key", "vehicle"],
+        reports(3).as_bytes(),
+    );
+    assert_eq!(ended.code, Some(1), "{}", ended.err);
+    let summary = ended.summary();
+    assert_eq!(
+        (&summary["sent"], &summary["bad_lines"]),
+        (&0.into(), &3.into())
+    );
+    assert!(ended.err.contains("no field `vehicle`"), "{}", ended.err);
+}
+
+#[test]
+fn streams_of_an_earlier_run_do_not_disturb() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!(
+        "backend = 'memory'\npersist = {:?}",
+        folder.path().join("streams")
+    );
+    let config = file(folder.path(), "fleet.toml", text);
+    for _ in 0..2 {
+        let arguments = [
+            "--input",
+            "-",
+            "--json",
+            "--config",
+            config.to_str().unwrap(),
+        ];
+        let summary = run_with(&arguments, reports(50).as_bytes()).good();
+        assert_eq!(
+            (&summary["sent"], &summary["handled"]),
+            (&50.into(), &50.into())
+        );
+        assert_eq!(summary["duplicates"], 0);
+    }
 }
 
 #[test]

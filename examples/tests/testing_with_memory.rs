@@ -1,5 +1,7 @@
 //! How an application tests its own logic: the memory backend, and tokio's paused clock. An hour of the application's time passes in no time.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

@@ -143,7 +143,7 @@ pub enum Fault {
 }
 
 /// What a case needs of a backend, beyond what all promise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub enum Need {
     /// A guarantee or a fault, by its name in [`Guarantees`] or [`Hooks`].
     Has(&'static str, fn(&Guarantees, &Hooks) -> bool),

@@ -560,6 +560,14 @@ fn allows_repeats_of_what_was_not_checkpointed_after_a_crash() {
 }
 
 #[test]
+fn allows_repeats_behind_a_record_that_was_left_unsettled() {
+    let script = script().send("bad", [1]).send("good", [2, 3]);
+    let script = script.begin("a", 1, 1).handle("a", 1, [2]);
+    let script = script.end("a", 1, 1, Outcome::Failed).left("a");
+    script.handle("b", 2, 1..=3).clean();
+}
+
+#[test]
 fn allows_a_zombie_until_it_is_told() {
     let script = script()
         .send("k", 1..=4)

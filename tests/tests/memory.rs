@@ -119,7 +119,8 @@ impl Harness for Broker {
                 member, duration, ..
             } => faults.pause(&Target::named(member), duration).unwrap(),
             Fault::Steal { group, partition } => faults.steal(&group, &partition).unwrap(),
-            Fault::Trim { .. } => tokio::time::sleep(RETENTION).await,
+            // What is stored now is then older than that.
+            Fault::Trim { .. } => tokio::time::sleep(RETENTION + Duration::from_secs(1)).await,
             Fault::Restart => {
                 drop(faults);
                 self.restart().await;
@@ -192,8 +193,8 @@ run! { VOLATILE, Broker::volatile:
     c05_close_settles_what_is_in_flight
     c05_a_joining_member_repeats_nothing
     c05_group_that_is_empty_for_a_while_goes_on
-    c06_crash_repeats_only_what_was_not_checkpointed
     c06_checkpoint_count_bounds_the_repeats
+    c06_checkpoint_interval_bounds_the_repeats
     c06_takeover_is_within_the_session_timeout
     c06_crash_in_the_middle_of_a_handler
     c06_consumer_dropped_without_close_is_a_crash
@@ -256,6 +257,7 @@ run! { VOLATILE, Broker::volatile:
     c13_names_of_groups
     c13_required_guarantee_that_is_missing
     c13_required_durability_that_is_missing
+    c13_required_guarantee_that_is_there
     c14_keys
     c14_payloads
     c14_headers
@@ -284,6 +286,7 @@ run! { PERSISTENT, Broker::persistent:
 }
 
 not_promised! { IGNORED:
+    chain_publishes_each_result_once_through_a_crash "not promised: needs a backend with exactly_once"
     c11_split_and_merge_are_refused_clearly "not promised: needs a backend without ordered_reshard"
     c11_adding_partitions_is_refused_clearly "not promised: needs a backend without add_partitions"
 }

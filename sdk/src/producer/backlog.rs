@@ -50,6 +50,8 @@ pub(super) struct Item<T> {
     pub(super) deadline: Instant,
     /// How often it was the first of its key to fail.
     pub(super) attempts: u32,
+    /// Whether an attempt ended in `Timeout`: it may be stored already.
+    pub(super) unclear: bool,
     pub(super) load: T,
 }
 

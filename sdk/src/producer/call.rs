@@ -13,7 +13,7 @@ use super::intake::Parcel;
 use super::receipt::Duty;
 use crate::driver::{self, Rejected};
 use crate::telemetry::tell;
-use crate::{Placed, Record, Result};
+use crate::{Error, ErrorKind, Placed, Record, Result};
 
 /// A record that waits in the backlog, with the duty to answer it.
 pub(super) type Waiting = Item<(Record, Duty)>;
@@ -35,6 +35,8 @@ pub(super) struct Debt {
     pub(super) duty: Duty,
     pub(super) deadline: Instant,
     pub(super) attempts: u32,
+    /// Whether an attempt ended in `Timeout`: it may be stored already.
+    pub(super) unclear: bool,
 }
 
 /// A call that has ended. Without results, the driver has panicked.
@@ -50,6 +52,7 @@ impl Call {
             duty: parcel.duty,
             deadline: parcel.deadline,
             attempts: 0,
+            unclear: false,
         };
         let owed = Owed {
             debts: vec![debt],
@@ -72,6 +75,7 @@ impl Call {
                 duty,
                 deadline: item.deadline,
                 attempts: item.attempts,
+                unclear: item.unclear,
             });
         }
         let keys = batch.keys;
@@ -105,13 +109,14 @@ impl Call {
 }
 
 impl Debt {
-    /// Makes a record wait that was handed back.
-    pub(super) fn again(&self, record: Record, duty: Duty) -> Waiting {
+    /// Makes a record wait that was handed back with `error`.
+    pub(super) fn again(&self, record: Record, error: &Error, duty: Duty) -> Waiting {
         Item {
             key: key(&record),
             bytes: record.size(),
             deadline: self.deadline,
             attempts: self.attempts,
+            unclear: self.unclear || error.kind() == ErrorKind::Timeout,
             load: (record, duty),
         }
     }
@@ -130,6 +135,7 @@ pub(super) fn unpack(parcel: Parcel, room: Room) -> impl Iterator<Item = Waiting
         bytes: record.size(),
         deadline,
         attempts: 0,
+        unclear: false,
         load: (record, duty),
     })
 }

@@ -27,7 +27,8 @@ use crate::{Error, Placed, Result};
 ///
 /// # Errors
 /// What the broker answered, or the last of its answers when the producer's time-out for retries
-/// was over. `Timeout` when `close` gave up. `Unavailable` when nobody is left to answer: the
+/// was over; but `Timeout`, with the last answer as its source, if any attempt timed out. `Timeout`
+/// when `close` gave up. `Unavailable` when nobody is left to answer: the
 /// backend's driver panicked, or the runtime that the producer was opened on has ended. After the
 /// last two, and after any `Timeout`, the record may or may not be stored.
 ///

@@ -167,16 +167,17 @@ impl Sender {
         let mut round = Round::new(self.books.clone());
         for debt in &mut owed.debts {
             let may_retry = retries && now < debt.deadline;
+            let unclear = debt.unclear;
             let later = debt.duty.settle(&mut round, || match results.next() {
                 Some(Ok(placed)) => Answer::Final(Ok(placed)),
                 Some(Err(Rejected { record, error })) if may_retry && error.is_retryable() => {
-                    reason.get_or_insert(error);
                     let cost = self.books.room.cost(record.size());
-                    Answer::Later { cost, load: record }
+                    let load = (record, error);
+                    Answer::Later { cost, load }
                 }
                 Some(Err(Rejected { record, error })) => {
                     failed.extend(key(&record));
-                    Answer::Final(Err(error))
+                    Answer::Final(Err(self.last_answer(error, unclear)))
                 }
                 None => {
                     let message = format!("{missing}, the record may or may not be stored");
@@ -184,11 +185,10 @@ impl Sender {
                     Answer::Final(Err(error))
                 }
             });
-            again.extend(
-                later
-                    .into_iter()
-                    .map(|(record, duty)| debt.again(record, duty)),
-            );
+            for ((record, error), duty) in later {
+                again.push(debt.again(record, &error, duty));
+                reason.get_or_insert(error);
+            }
         }
         // Before the debts are dropped: a flush that waits for them finds its receipts told.
         drop(round);
@@ -196,6 +196,17 @@ impl Sender {
             self.note_retries(again.len() as u64, &error);
         }
         self.backlog.done(owed.keys, failed, again, now);
+    }
+
+    /// What a receipt tells of the last attempt. A refusal says nothing of an attempt before it that timed out.
+    fn last_answer(&self, error: Error, unclear: bool) -> Error {
+        if !unclear || error.kind() == ErrorKind::Timeout {
+            return error;
+        }
+        let message = "refused at last, but an attempt before timed out and may have stored it";
+        self.books
+            .error(ErrorKind::Timeout, "send", message)
+            .with_source(error)
     }
 
     fn note_retries(&self, records: u64, error: &Error) {

@@ -338,6 +338,28 @@ async fn an_ended_partition_is_completed_when_all_is_settled() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_member_that_closes_does_not_complete_what_it_let_pass_by() {
+    let (script, desk) = (Script::new(), Desk::default());
+    let gate = desk.gate(0);
+    let (control, run) = desk.run(group(&script));
+    script.assign("0", 1);
+    script.assign("1", 1);
+    script.records("0", 1, 0, "a");
+    desk.until_begun(&[0]).await;
+    control.shutdown();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    script.records("1", 1, 0, "b");
+    script.tell(Event::Ended {
+        partition: partition("1"),
+        epoch: Epoch(1),
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    gate.notify_one();
+    run.await.unwrap().unwrap();
+    assert_eq!(script.calls(), [checkpoint("0", 0), Call::Leave]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_window_pauses_its_partition_only() {
     let (script, desk) = (Script::new(), Desk::default());
     let gate = desk.gate(0);
@@ -365,6 +387,20 @@ async fn full_buffers_pause_everything() {
     gate.notify_one();
     script.until_called(Call::Resume("2".into())).await;
     until(|| control.stats().buffered_bytes == 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loss_of_what_filled_the_buffers_ends_the_pause() {
+    let (script, desk) = (Script::new(), Desk::default());
+    desk.gate(0);
+    let (control, _) = desk.run(group(&script).buffer_bytes(3));
+    script.assign("0", 1);
+    script.assign("1", 1);
+    script.records("0", 1, 0, "abcd");
+    script.until_called(Call::Pause("1".into())).await;
+    script.lose("0", 1);
+    script.until_called(Call::Resume("1".into())).await;
+    assert_eq!(control.stats().buffered_bytes, 0);
 }
 
 #[tokio::test(start_paused = true)]

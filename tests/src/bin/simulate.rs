@@ -10,7 +10,8 @@ use std::{env, io, thread};
 
 use conformance::simulation;
 
-const USAGE: &str = "usage: simulate [--seeds COUNT [--first SEED]] | --seed SEED [--events COUNT] [--history FILE]
+const USAGE: &str =
+    "usage: simulate [--seeds COUNT [--first SEED]] | --seed SEED [--events COUNT] [--history FILE]
   --seeds COUNT    play so many seeds (default 1000)
   --first SEED     begin with this one (default 0)
   --seed SEED      replay one: print its script, its last events and what is wrong
@@ -25,8 +26,9 @@ fn main() -> ExitCode {
             seed,
             events,
             history,
-        } => one(seed, events, history.as_deref())
-            .map_err(|error| format!("cannot write: {error}")),
+        } => {
+            one(seed, events, history.as_deref()).map_err(|error| format!("cannot write: {error}"))
+        }
     });
     match done {
         Ok(true) => ExitCode::SUCCESS,

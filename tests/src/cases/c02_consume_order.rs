@@ -1,5 +1,6 @@
 //! C2: for one key, the handler sees records in stored order and one at a time, through everything.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
@@ -238,14 +239,23 @@ async fn c02_pull_consumer_keeps_a_key_apart(harness: Arc<dyn Harness>) {
         nothing_comes(timing, &mut consumer).await,
         "the other records wait for their keys"
     );
+    // Of each key there are more: the next one comes when the one before is settled.
+    let mut waiting = BTreeMap::from([("a", 2), ("b", 1), ("c", 0)]);
     let mut settled = 0;
     while let Some((open, delivery)) = held.pop() {
+        let key = delivery.key().cloned().expect("a key");
         open.end(Outcome::Acked);
         delivery.ack();
         settled += 1;
-        if settled + held.len() < 6 {
-            let delivery = pull(timing, &mut consumer).await;
-            held.push((observer.begin(&delivery), delivery));
+        let more = waiting
+            .iter_mut()
+            .find(|(name, _)| key == **name)
+            .expect("a key of these");
+        if *more.1 > 0 {
+            *more.1 -= 1;
+            let next = pull(timing, &mut consumer).await;
+            assert_eq!(next.key(), Some(&key));
+            held.push((observer.begin(&next), next));
         }
     }
     assert_eq!(settled, 6);

@@ -15,12 +15,15 @@ cases! {
     c13_names_of_groups,
     c13_required_guarantee_that_is_missing [NO_EXACTLY_ONCE],
     c13_required_durability_that_is_missing [NOT_DURABLE],
+    c13_required_guarantee_that_is_there [RESHARD],
 }
+
+type Configure<T> = fn(T) -> T;
 
 async fn c13_options_of_groups_out_of_bounds(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 1).await;
     let group = fleet.handle().await;
-    let wrong: [(&str, fn(ConsumerGroup) -> ConsumerGroup); 14] = [
+    let wrong: [(&str, Configure<ConsumerGroup>); 14] = [
         ("concurrency", |group| group.concurrency(0)),
         ("concurrency", |group| group.concurrency(usize::MAX)),
         ("window", |group| group.window(0)),
@@ -78,7 +81,7 @@ async fn c13_options_of_groups_out_of_bounds(harness: Arc<dyn Harness>) {
 
 async fn c13_options_of_producers_out_of_bounds(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 1).await;
-    let wrong: [(&str, fn(ProducerBuilder) -> ProducerBuilder); 3] = [
+    let wrong: [(&str, Configure<ProducerBuilder>); 3] = [
         ("in_flight_records", |producer| {
             producer.in_flight_records(0)
         }),
@@ -97,7 +100,7 @@ async fn c13_options_of_producers_out_of_bounds(harness: Arc<dyn Harness>) {
         );
     }
     // An absurd duration is refused, or taken for what it says; it is no panic, and no harm.
-    let absurd: [fn(ProducerBuilder) -> ProducerBuilder; 2] = [
+    let absurd: [Configure<ProducerBuilder>; 2] = [
         |producer| producer.timeout(Duration::MAX),
         |producer| producer.close_timeout(Duration::MAX),
     ];
@@ -181,4 +184,15 @@ async fn c13_required_guarantee_that_is_missing(harness: Arc<dyn Harness>) {
 
 async fn c13_required_durability_that_is_missing(harness: Arc<dyn Harness>) {
     missing(harness, Guarantee::Durable).await;
+}
+
+async fn c13_required_guarantee_that_is_there(harness: Arc<dyn Harness>) {
+    let fleet = Fleet::new(harness, 1).await;
+    fleet.send(2, 2).await;
+    let member = fleet
+        .member("a")
+        .with(|group| group.require(Guarantee::OrderedReshard));
+    let member = member.start().await;
+    fleet.judge().await;
+    member.close().await;
 }

@@ -141,7 +141,9 @@ async fn c14_received_records_can_be_sent_on(harness: Arc<dyn Harness>) {
         .header("a", "1")
         .header("a", "2")
         .timestamp(then);
-    let once = round_trip(&*harness, &[record.clone()]).await.remove(0);
+    let once = round_trip(&*harness, std::slice::from_ref(&record))
+        .await
+        .remove(0);
     assert_eq!(once, record);
     let twice = round_trip(&*harness, &[once]).await.remove(0);
     assert_eq!(twice, record);

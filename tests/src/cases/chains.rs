@@ -17,6 +17,7 @@ cases! {
     chain_keeps_order_and_loses_nothing,
     chain_publishes_before_it_checkpoints [FAIL_SENDS],
     chain_survives_a_crash,
+    chain_publishes_each_result_once_through_a_crash [EXACTLY_ONCE],
     chain_filters_and_multiplies,
     chain_stops_when_a_transform_fails_for_good,
 }
@@ -69,7 +70,7 @@ async fn assert_passed_on(fleet: &Fleet, sink: &str) -> usize {
     count
 }
 
-async fn c_end(stop: oneshot::Sender<()>, task: tokio::task::JoinHandle<millstream::Result<()>>) {
+async fn end(stop: oneshot::Sender<()>, task: tokio::task::JoinHandle<millstream::Result<()>>) {
     stop.send(()).expect("the chain runs");
     task.await.expect("no panic").expect("the chain closes");
 }
@@ -79,7 +80,7 @@ async fn chain_keeps_order_and_loses_nothing(harness: Arc<dyn Harness>) {
     let (stop, stopped) = oneshot::channel();
     let task = tokio::spawn(run(&fleet.handle().await, &producer, stopped));
     fleet.caught_up().await;
-    c_end(stop, task).await;
+    end(stop, task).await;
     assert_eq!(
         assert_passed_on(&fleet, &sink).await,
         60,
@@ -129,11 +130,20 @@ async fn chain_publishes_before_it_checkpoints(harness: Arc<dyn Harness>) {
         },
     )
     .await;
-    c_end(stop, task).await;
+    end(stop, task).await;
     assert_passed_on(&fleet, &sink).await;
 }
 
 async fn chain_survives_a_crash(harness: Arc<dyn Harness>) {
+    crash_and_go_on(harness).await;
+}
+
+async fn chain_publishes_each_result_once_through_a_crash(harness: Arc<dyn Harness>) {
+    assert_eq!(crash_and_go_on(harness).await, 60);
+}
+
+/// Tells how many records are in the sink at the end.
+async fn crash_and_go_on(harness: Arc<dyn Harness>) -> usize {
     let (fleet, sink, producer) = source_and_sink(harness).await;
     let never = Duration::from_secs(24 * 60 * 60);
     let group = fleet.handle().await.checkpoint_interval(never).window(12);
@@ -148,9 +158,9 @@ async fn chain_survives_a_crash(harness: Arc<dyn Harness>) {
     let (stop, stopped) = oneshot::channel();
     let task = tokio::spawn(run(&fleet.handle().await, &producer, stopped));
     fleet.caught_up().await;
-    c_end(stop, task).await;
+    end(stop, task).await;
     producer.close().await.expect("it closes");
-    assert_passed_on(&fleet, &sink).await;
+    assert_passed_on(&fleet, &sink).await
 }
 
 async fn chain_filters_and_multiplies(harness: Arc<dyn Harness>) {
@@ -166,7 +176,7 @@ async fn chain_filters_and_multiplies(harness: Arc<dyn Harness>) {
         stopped.await.ok();
     }));
     fleet.caught_up().await;
-    c_end(stop, task).await;
+    end(stop, task).await;
     let expected: u64 = (1..=60).map(|id| id % 3).sum();
     assert_eq!(producer.stats().stored, expected);
     let got = read(&*fleet.harness, &sink, expected as usize).await;

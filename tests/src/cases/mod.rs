@@ -128,5 +128,6 @@ const NO_RESHARD: Need = Need::Lacks("ordered_reshard", |guarantees, _| {
 const ADD_PARTITIONS: Need = Need::Has("add_partitions", |guarantees, _| guarantees.add_partitions);
 const NO_ADD_PARTITIONS: Need =
     Need::Lacks("add_partitions", |guarantees, _| guarantees.add_partitions);
+const EXACTLY_ONCE: Need = Need::Has("exactly_once", |guarantees, _| guarantees.exactly_once);
 const NO_EXACTLY_ONCE: Need = Need::Lacks("exactly_once", |guarantees, _| guarantees.exactly_once);
 const NOT_DURABLE: Need = Need::Lacks("durable", |guarantees, _| guarantees.durable);

@@ -52,6 +52,8 @@ pub(super) struct Group<'a> {
     /// When each epoch was first heard of.
     epochs: BTreeMap<&'a Partition, BTreeMap<Epoch, u64>>,
     dropped: BTreeSet<(OwnershipKey<'a>, Position, u32)>,
+    /// What an owner began and did not settle.
+    unsettled: BTreeMap<OwnershipKey<'a>, BTreeSet<Position>>,
 }
 
 type OwnershipKey<'a> = (&'a str, &'a Partition, Epoch);
@@ -130,7 +132,10 @@ impl<'a> Ledger<'a> {
             }
             Event::Began(handling) => {
                 let by = &handling.by;
-                self.group(&by.group).hear(by, order);
+                let group = self.group(&by.group);
+                group.hear(by, order);
+                let unsettled = group.unsettled.entry(key(by)).or_default();
+                unsettled.insert(handling.position);
                 self.place(&by.partition, handling.position, handling.id);
             }
             Event::Ended {
@@ -150,6 +155,12 @@ impl<'a> Ledger<'a> {
             }
             Event::Remapped { stream } => {
                 self.remapped.insert(stream);
+            }
+            Event::Ended { handling, outcome } if outcome.settles() => {
+                let unsettled = &mut self.group(&handling.by.group).unsettled;
+                if let Some(unsettled) = unsettled.get_mut(&key(&handling.by)) {
+                    unsettled.remove(&handling.position);
+                }
             }
             Event::Ended { .. }
             | Event::Joined { .. }
@@ -207,6 +218,12 @@ impl<'a> Ledger<'a> {
         self.groups
             .get(&*by.group)
             .is_some_and(|group| group.disturbed(by))
+    }
+
+    /// The first place that this owner began with and left unsettled: no checkpoint of it can pass that.
+    pub(super) fn gap(&self, by: &Ownership) -> Option<Position> {
+        let unsettled = &self.groups.get(&*by.group)?.unsettled;
+        unsettled.get(&key(by))?.first().copied()
     }
 
     /// Whether a handling ended by being dropped.

@@ -8,7 +8,9 @@
 //!   judged on what was acknowledged, and on the first occurrence.
 //! * A record may be handled again when the owner that settled it crashed, lost the partition, or was
 //!   subject to a fault before the next owner began. It may not after a clean handover, not under the
-//!   same epoch, and not once the stored progress has passed it.
+//!   same epoch, and not once the stored progress has passed it. What an owner settled behind a record
+//!   that it left unsettled (its handler was stuck or failed for good) comes again, as no checkpoint can
+//!   pass that record.
 //! * A member that was frozen or cut off may go on with what it has, beside the new owner, until it
 //!   is told; not after. It may not store progress.
 //! * A reset repeats what it repeats: in a stream that a group was reset in, order is judged within

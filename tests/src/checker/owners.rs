@@ -109,9 +109,13 @@ impl<'a> Judge<'a, '_> {
         let Some(settled_by) = self.settled.get(&(share, handling.position)).copied() else {
             return;
         };
+        let behind_gap = self
+            .ledger
+            .gap(settled_by)
+            .is_some_and(|gap| gap < handling.position);
         // A stale owner that is on its way repeats what the newer one has settled: that is legal.
         if settled_by.epoch == by.epoch
-            || settled_by.epoch < by.epoch && !self.ledger.disturbed(settled_by)
+            || settled_by.epoch < by.epoch && !behind_gap && !self.ledger.disturbed(settled_by)
         {
             self.found.push(Violation::Repeated {
                 handling: handling.clone(),

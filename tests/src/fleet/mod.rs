@@ -46,22 +46,26 @@ impl Fleet {
         history: History,
         everything: bool,
     ) -> Self {
-        let client = harness.client().await;
         let group = harness.unique("group");
         history.record(Event::Subscribed {
             group: group.as_str().into(),
             stream: stream.as_str().into(),
             everything,
         });
-        let handle = client.group(group.as_str());
-        let reading = read_outs(handle, history.clone(), harness.timing());
-        Self {
-            read_outs: tokio::spawn(reading).abort_handle(),
-            harness,
-            client,
-            history,
+        let down = Down {
             stream,
             group,
+            history,
+        };
+        down.resume(harness).await
+    }
+
+    /// Gives up every connection, and keeps the names.
+    pub fn end(self) -> Down {
+        Down {
+            stream: self.stream.clone(),
+            group: self.group.clone(),
+            history: self.history.clone(),
         }
     }
 
@@ -130,6 +134,11 @@ impl Fleet {
         let mut open = BTreeSet::new();
         let mut settled = BTreeSet::new();
         self.history.each(|event| match event {
+            Event::Subscribed {
+                group,
+                everything: false,
+                ..
+            } if **group == *self.group => open.clear(),
             Event::Acknowledged { id, partition, .. } if partition.stream() == self.stream => {
                 open.insert(*id);
             }
@@ -169,14 +178,19 @@ impl Fleet {
             self.harness.timing(),
             "the progress is at the end",
             || async {
+                let group = self.client.group(self.group.as_str());
+                let checkpoints = match group.checkpoints().await {
+                    Ok(checkpoints) => checkpoints,
+                    Err(error) if error.kind() == ErrorKind::NotFound => return None,
+                    Err(error) => panic!("the progress cannot be read: {error:?}"),
+                };
                 let described = streams
                     .describe(stream)
                     .await
                     .expect("the stream is described");
-                let checkpoints = self.checkpoints().await;
                 let done = |partition: &Partition, latest| {
                     let checkpoint = checkpoints.iter().find(|c| c.partition == *partition);
-                    checkpoint.is_some_and(|checkpoint| checkpoint.position >= latest)
+                    checkpoint.is_some_and(|c| c.lag.records == Some(0) || c.position >= latest)
                 };
                 let mut partitions = described.partitions.iter();
                 partitions
@@ -209,6 +223,36 @@ impl Fleet {
     /// Judges what happened so far.
     pub fn verdict(&self, rules: Rules) -> Verdict {
         rules.check(&self.history.entries())
+    }
+}
+
+/// A fleet without connections, from [`Fleet::end`].
+#[derive(Debug)]
+pub struct Down {
+    stream: String,
+    group: String,
+    history: History,
+}
+
+impl Down {
+    /// Connects again.
+    pub async fn resume(self, harness: Arc<dyn Harness>) -> Fleet {
+        let Self {
+            stream,
+            group,
+            history,
+        } = self;
+        let client = harness.client().await;
+        let handle = client.group(group.as_str());
+        let reading = read_outs(handle, history.clone(), harness.timing());
+        Fleet {
+            read_outs: tokio::spawn(reading).abort_handle(),
+            harness,
+            client,
+            history,
+            stream,
+            group,
+        }
     }
 }
 

@@ -39,9 +39,21 @@ impl Chain {
 
     /// Finds what the chain lost or turned round: each record that the group settled is stored as a record of the chain, and for each key they are
     /// stored in the order of their sources, if one does not count what came again.
-    pub(super) fn judge(&self, group: &str, ordered: bool, entries: &[Entry]) -> Vec<String> {
+    pub(super) fn judge(&self, group: &str, entries: &[Entry]) -> Vec<String> {
+        let moved = |event: &Event| match event {
+            Event::Remapped { .. } => true,
+            Event::Reset { group: moved, .. } => **moved == *group,
+            _ => false,
+        };
+        let ordered = !entries.iter().any(|entry| moved(&entry.event));
+        // Whether the readers have seen all that was published.
+        let complete = !entries.iter().any(|entry| {
+            matches!(&entry.event, Event::Reset { stream, skips: true, .. } if **stream == *self.producer.stream())
+        });
         let sources = lock(&self.sources);
         let mut settled = BTreeSet::new();
+        // Given up at first, one may be published late when it comes again.
+        let mut given_up = BTreeSet::new();
         let mut sequences = BTreeMap::new();
         let mut places = BTreeMap::new();
         for Entry { event, .. } in entries {
@@ -51,11 +63,12 @@ impl Chain {
                 } => {
                     sequences.insert(*id, (key, *sequence));
                 }
-                Event::Ended {
-                    handling,
-                    outcome: Outcome::Acked,
-                } if &*handling.by.group == group => {
-                    settled.insert(handling.id);
+                Event::Ended { handling, outcome } if *handling.by.group == *group => {
+                    match outcome {
+                        Outcome::Acked => settled.insert(handling.id),
+                        Outcome::GaveUp => given_up.insert(handling.id),
+                        Outcome::Failed | Outcome::Dropped => false,
+                    };
                 }
                 Event::Began(handling) => {
                     if let Some(source) = sources.get(&handling.id) {
@@ -66,7 +79,7 @@ impl Chain {
             }
         }
         let arrived: BTreeSet<u64> = places.values().copied().collect();
-        let lost = settled.difference(&arrived);
+        let lost = settled.difference(&arrived).filter(|_| complete);
         let mut complaints: Vec<String> = lost
             .map(|source| format!("the chain settled record {source} and published nothing for it"))
             .collect();
@@ -76,7 +89,7 @@ impl Chain {
             let Some((Some(key), sequence)) = sequences.get(&source) else {
                 continue;
             };
-            if !ordered || !seen.insert(source) {
+            if !ordered || given_up.contains(&source) || !seen.insert(source) {
                 continue;
             }
             let newest = newest.entry((partition, key)).or_insert(0);

@@ -52,14 +52,12 @@ pub(super) async fn end(
     for crew in crews {
         watch::read(world, &crew.group).await;
         if let Some(chain) = &crew.chain {
-            world.expect("close the producer of the chain", chain.producer.close().await);
+            world.expect(
+                "close the producer of the chain",
+                chain.producer.close().await,
+            );
             let entries = world.history.entries();
-            let ordered = !entries.iter().any(|entry| match &entry.event {
-                Event::Remapped { .. } => true,
-                Event::Reset { group, .. } => **group == *crew.plan.name,
-                _ => false,
-            });
-            for complaint in chain.judge(&crew.plan.name, ordered, &entries) {
+            for complaint in chain.judge(&crew.plan.name, &entries) {
                 world.complain(complaint);
             }
         }
@@ -119,7 +117,12 @@ async fn dead_letters(world: &World) -> Result<()> {
             continue;
         };
         let Some(delivery) = next? else { break };
-        let header = |name| delivery.headers().get(name).map(|value| String::from_utf8_lossy(value).into_owned());
+        let header = |name| {
+            delivery
+                .headers()
+                .get(name)
+                .map(|value| String::from_utf8_lossy(value).into_owned())
+        };
         match (header("millstream-dead-group"), id_of(delivery.payload())) {
             (Some(group), Some(id)) => world.record(Event::DeadLettered {
                 group: group.into(),

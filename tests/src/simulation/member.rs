@@ -116,7 +116,12 @@ impl Seat {
             tokio::select! {
                 biased;
                 Some(()) = held.next() => {}
-                () = self.close.notified() => break,
+                () = self.close.notified() => {
+                    // What waits for its next attempt, or was not pulled yet, is a hole: what is settled behind it comes again.
+                    let member = worker.observer.member();
+                    self.crew.fault(Some(member), "closes before everything is pulled");
+                    break;
+                }
                 next = consumer.next(), if held.len() < most => match next? {
                     Some(delivery) => held.push(worker.clone().settle(delivery)),
                     None => break,

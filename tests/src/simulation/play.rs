@@ -39,7 +39,9 @@ async fn live(world: &World, script: &Script) -> Result<()> {
         streams.create(spec).await?;
     }
     streams.create(StreamSpec::new(DEAD_LETTERS)).await?;
-    streams.create(StreamSpec::new(CHAINED).partitions(3)).await?;
+    streams
+        .create(StreamSpec::new(CHAINED).partitions(3))
+        .await?;
     let mut crews = Vec::new();
     for plan in &script.groups {
         crews.push(Arc::new(Crew::new(world, script, plan).await?));

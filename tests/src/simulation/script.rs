@@ -118,9 +118,14 @@ pub(super) enum Trouble {
         overlap: bool,
     },
     /// One member more.
-    Join { group: usize },
+    Join {
+        group: usize,
+    },
     /// One member less, but never the last one.
-    Leave { group: usize, pick: usize },
+    Leave {
+        group: usize,
+        pick: usize,
+    },
     /// A member is killed; another one joins after a while.
     Crash {
         group: usize,
@@ -128,7 +133,10 @@ pub(super) enum Trouble {
         back_after: Duration,
     },
     /// The broker takes a member for dead at once.
-    Disconnect { group: usize, pick: usize },
+    Disconnect {
+        group: usize,
+        pick: usize,
+    },
     /// A member hears and says nothing for a while, but its handlers go on.
     Freeze {
         group: usize,
@@ -136,7 +144,10 @@ pub(super) enum Trouble {
         lasts: Duration,
     },
     /// A partition goes to another member without a drain.
-    Steal { group: usize, pick: usize },
+    Steal {
+        group: usize,
+        pick: usize,
+    },
     /// A member is asked to take no new records for a while.
     Pause {
         group: usize,
@@ -156,16 +167,27 @@ pub(super) enum Trouble {
         delay: Duration,
     },
     /// Stored, but answered `Timeout`.
-    TimeOutSends { sends: u64 },
+    TimeOutSends {
+        sends: u64,
+    },
     /// Answered `Unavailable`, and stored or not.
-    LoseCheckpoints { checkpoints: u64, stored: bool },
-    Split { stream: usize, pick: usize },
+    LoseCheckpoints {
+        checkpoints: u64,
+        stored: bool,
+    },
+    Split {
+        stream: usize,
+        pick: usize,
+    },
     Merge {
         stream: usize,
         pick: usize,
         other: usize,
     },
-    AddPartitions { stream: usize, more: usize },
+    AddPartitions {
+        stream: usize,
+        more: usize,
+    },
     Reset {
         group: usize,
         pick: usize,

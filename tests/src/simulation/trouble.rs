@@ -79,7 +79,9 @@ async fn befall(
                 }
             }
         }
-        Trouble::Freeze { group, pick, lasts } => freeze(world, &crews[group], pick, lasts, script, under_way),
+        Trouble::Freeze { group, pick, lasts } => {
+            freeze(world, &crews[group], pick, lasts, script, under_way)
+        }
         Trouble::Steal { group, pick } => {
             let crew = &crews[group];
             let stream = &crew.plan.streams[pick % crew.plan.streams.len()];
@@ -174,13 +176,7 @@ fn freeze(
     });
 }
 
-fn reset(
-    world: &World,
-    crew: &Arc<Crew>,
-    pick: usize,
-    to: ResetTo,
-    under_way: &mut JoinSet<()>,
-) {
+fn reset(world: &World, crew: &Arc<Crew>, pick: usize, to: ResetTo, under_way: &mut JoinSet<()>) {
     let stream = crew.plan.streams[pick % crew.plan.streams.len()].clone();
     world.record(Event::Reset {
         group: crew.plan.name.as_str().into(),

@@ -12,11 +12,12 @@ use crate::event::Event;
 use crate::ledger::Ledger;
 use crate::tag::Tag;
 
-/// How many records of a partition the chains up to here may take in past the first unsettled one: how far vehicles run ahead of each other.
-pub(crate) const WINDOW: usize = 200;
+/// The window and the fetch of the chains up to here: together they bound how far a vehicle can be overtaken by others of its partition.
+pub(crate) const WINDOW: usize = 100;
 
-/// A report is surely not overtaken any more when so many later ones were taken in: two chains, each with its window.
-const SURE: usize = 2 * WINDOW;
+/// A report is surely not overtaken any more when so many later ones were taken in: two chains, each with its window, and a fetch that passes it and one
+/// that is under way.
+const SURE: usize = 2 * 3 * WINDOW;
 
 /// Remembers vehicles and answers.
 #[derive(Debug, Default)]

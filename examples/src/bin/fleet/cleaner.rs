@@ -4,12 +4,13 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::anyhow;
 use millstream::{ConsumerGroup, DeadLetter, Delivery, Record, Result, Retry};
 
 use crate::book::WINDOW;
 use crate::event::Event;
 use crate::fleet::{DEAD, Fleet, PROCESSED};
+use crate::line::json_error;
 use crate::members::Member;
 use crate::send::PASS;
 use crate::stage::Stage;
@@ -22,11 +23,15 @@ pub(crate) async fn join(fleet: Arc<Fleet>, group: ConsumerGroup) -> Result<Memb
     let policy = Retry::fixed(Duration::from_millis(10))
         .attempts(2)
         .then(DeadLetter::stream(DEAD));
-    let run = group.on_failure(policy).window(WINDOW).run_to(
-        &producer,
-        move |delivery| clean(fleet.clone(), delivery),
-        pending(),
-    );
+    let run = group
+        .on_failure(policy)
+        .window(WINDOW)
+        .fetch_records(WINDOW)
+        .run_to(
+            &producer,
+            move |delivery| clean(fleet.clone(), delivery),
+            pending(),
+        );
     Ok(Member::start(run, Some(producer)))
 }
 
@@ -35,7 +40,8 @@ async fn clean(fleet: Arc<Fleet>, delivery: Delivery) -> anyhow::Result<Option<R
         fleet.handled(Stage::Cleaner, &delivery);
         return Ok(None);
     };
-    let mut event = Event::clean(tag.lane, delivery.payload()).context("cannot be cleaned")?;
+    let mut event = Event::clean(tag.lane, delivery.payload())
+        .map_err(|error| anyhow!("cannot be cleaned: {}", json_error(&error)))?;
     if let Some((time, pass)) = event.timestamp.as_mut().zip(delivery.headers().get(PASS)) {
         let pass: u64 = std::str::from_utf8(pass)?.parse()?;
         *time += pass * DAY;

@@ -1,7 +1,7 @@
 //! Reads JSON lines from a file or standard input, gzipped or not, and finds each line's key.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::io::{self, BufReader, Cursor, Read};
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
@@ -15,6 +15,12 @@ const SAMPLE: &[u8] = include_bytes!("../../../data/telemetry-small.jsonl.gz");
 
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
+/// Lines that are handed on at once, at most: what can be read without waiting, so that a slow input is not held up.
+const BATCH: usize = 500;
+
+/// An unpacked input.
+type Plain = BufReader<Box<dyn Read + Send>>;
+
 /// Where the lines come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Source {
@@ -26,7 +32,7 @@ pub(crate) enum Source {
 /// An input that could be opened.
 pub(crate) struct Input {
     source: Source,
-    first: Box<dyn BufRead + Send>,
+    first: Plain,
     key: String,
     repeat: u32,
 }
@@ -76,7 +82,7 @@ impl Source {
         })
     }
 
-    fn begin(&self) -> anyhow::Result<Box<dyn BufRead + Send>> {
+    fn begin(&self) -> anyhow::Result<Plain> {
         let begin = || -> io::Result<_> {
             match self {
                 Self::Sample => plain(SAMPLE),
@@ -89,8 +95,8 @@ impl Source {
 }
 
 impl Input {
-    /// Reads everything, and gives each line to `take` until that says `false`. Blocks.
-    pub(crate) fn read(self, mut take: impl FnMut(Line) -> bool) -> anyhow::Result<()> {
+    /// Reads everything, and gives the lines to `take` in batches until that says `false`. Blocks.
+    pub(crate) fn read(self, mut take: impl FnMut(Vec<Line>) -> bool) -> anyhow::Result<()> {
         let mut first = Some(self.first);
         for pass in 0..self.repeat {
             let input = match first.take() {
@@ -98,7 +104,14 @@ impl Input {
                 None => self.source.begin()?,
             };
             let mut lines = LineReader::new(input);
+            let mut batch = Vec::new();
             loop {
+                if (!lines.has_more() || batch.len() == BATCH)
+                    && !batch.is_empty()
+                    && !take(std::mem::take(&mut batch))
+                {
+                    return Ok(());
+                }
                 let line = lines.next().with_context(|| {
                     let name = self.source.name();
                     format!("cannot read {name} after line {}", lines.number())
@@ -116,9 +129,7 @@ impl Input {
                     },
                     bytes,
                 };
-                if !take(line) {
-                    return Ok(());
-                }
+                batch.push(line);
             }
         }
         Ok(())
@@ -126,18 +137,16 @@ impl Input {
 }
 
 /// Unpacks what begins as gzip does.
-fn plain(mut input: impl Read + Send + 'static) -> io::Result<Box<dyn BufRead + Send>> {
+fn plain(mut input: impl Read + Send + 'static) -> io::Result<Plain> {
     let mut begin = Vec::new();
     input.by_ref().take(2).read_to_end(&mut begin)?;
     let gzip = begin == GZIP;
     let input = Cursor::new(begin).chain(input);
-    Ok(match gzip {
-        true => Box::new(BufReader::with_capacity(
-            1 << 16,
-            MultiGzDecoder::new(input),
-        )),
-        false => Box::new(BufReader::with_capacity(1 << 16, input)),
-    })
+    let input: Box<dyn Read + Send> = match gzip {
+        true => Box::new(MultiGzDecoder::new(BufReader::new(input))),
+        false => Box::new(input),
+    };
+    Ok(BufReader::with_capacity(1 << 16, input))
 }
 
 #[cfg(test)]
@@ -156,8 +165,8 @@ mod tests {
         let mut lines = Vec::new();
         let input = source.open("id".into(), repeat).unwrap();
         input
-            .read(|line| {
-                lines.push(line);
+            .read(|batch| {
+                lines.extend(batch);
                 true
             })
             .unwrap();
@@ -216,8 +225,8 @@ mod tests {
         let source = Source::new(Some(file.path().to_owned()));
         let mut lines = 0;
         let input = source.open("id".into(), 1).unwrap();
-        let result = input.read(|_| {
-            lines += 1;
+        let result = input.read(|batch| {
+            lines += batch.len();
             true
         });
         let error = result.unwrap_err().to_string();
@@ -230,9 +239,9 @@ mod tests {
         let mut lines = 0;
         let input = Source::Sample.open("vehicleId".into(), 1).unwrap();
         input
-            .read(|line| {
-                assert!(line.key.is_ok());
-                lines += 1;
+            .read(|batch| {
+                assert!(batch.iter().all(|line| line.key.is_ok()));
+                lines += batch.len();
                 true
             })
             .unwrap();

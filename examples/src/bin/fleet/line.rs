@@ -1,7 +1,7 @@
 //! One line at a time, bounded, and the key in it.
 
 use std::fmt;
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, BufReader, Read};
 
 use bytes::Bytes;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
@@ -11,18 +11,23 @@ pub(crate) const LONGEST: usize = 1 << 20;
 
 /// Reads lines of any length, and keeps at most [`LONGEST`] bytes of each.
 pub(crate) struct LineReader<R> {
-    input: R,
+    input: BufReader<R>,
     number: u64,
 }
 
-impl<R: BufRead> LineReader<R> {
-    pub(crate) fn new(input: R) -> Self {
+impl<R: Read> LineReader<R> {
+    pub(crate) fn new(input: BufReader<R>) -> Self {
         Self { input, number: 0 }
     }
 
     /// How many lines were read.
     pub(crate) fn number(&self) -> u64 {
         self.number
+    }
+
+    /// Whether the next line can be read without waiting.
+    pub(crate) fn has_more(&self) -> bool {
+        self.input.buffer().contains(&b'\n')
     }
 
     /// The next line without its line break, and whether it is whole.
@@ -71,12 +76,21 @@ pub(crate) fn find_key(line: &[u8], field: &str) -> Result<String, String> {
     let key = json
         .deserialize_any(Fields(field))
         .and_then(|key| json.end().map(|()| key))
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| json_error(&error))?;
     match key {
         None => Err(format!("no field `{field}`")),
         Some(Key::Other) => Err(format!("field `{field}` is no text or number")),
         Some(Key::Text(key)) if key.is_empty() => Err(format!("field `{field}` is empty")),
         Some(Key::Text(key)) => Ok(key),
+    }
+}
+
+/// Says what is wrong with a line, without counting lines in it: there is one.
+pub(crate) fn json_error(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rsplit_once(" at line ") {
+        Some((what, _)) if error.column() > 0 => format!("{what} at column {}", error.column()),
+        _ => text,
     }
 }
 
@@ -139,7 +153,7 @@ mod tests {
     use super::*;
 
     fn lines(bytes: &[u8]) -> Vec<(Bytes, bool)> {
-        let mut reader = LineReader::new(bytes);
+        let mut reader = LineReader::new(BufReader::new(bytes));
         std::iter::from_fn(|| reader.next().unwrap()).collect()
     }
 
@@ -174,9 +188,9 @@ mod tests {
         assert_eq!(reason(r#"{"ID":1}"#), "no field `id`");
         assert_eq!(reason(r#"{"id":""}"#), "field `id` is empty");
         assert_eq!(reason(r#"{"id":null}"#), "field `id` is no text or number");
+        assert_eq!(reason("{\"id\":"), "EOF while parsing a value at column 6");
         assert!(reason("[1]").contains("expected a JSON object"));
         assert!(reason(r#"{"id":1} x"#).contains("trailing"));
-        assert!(reason(r#"{"id":"#).contains("EOF"));
         assert!(find_key(b"{\"id\":\"\xff\"}", "id").is_err());
     }
 }

@@ -5,6 +5,7 @@
 
 use std::process::ExitCode;
 
+use anyhow::anyhow;
 use clap::Parser;
 use millstream_examples::Settings;
 use tokio::sync::watch;
@@ -65,7 +66,11 @@ async fn main() -> ExitCode {
         }
     };
 
-    let (summary, result) = run::run(&args, client, input, watch_interrupts()).await;
+    let (summary, mut result) = run::run(&args, client, input, watch_interrupts()).await;
+    if summary.sent == 0 && summary.bad_lines > 0 {
+        // Nothing was shown to be good then, and `--key` may be mistyped.
+        result = result.and(Err(anyhow!("no line of the input can be used")));
+    }
     match args.json {
         true => match serde_json::to_string(&summary) {
             Ok(json) => println!("{json}"),

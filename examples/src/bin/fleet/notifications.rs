@@ -14,7 +14,7 @@ use crate::tag::Tag;
 
 pub(crate) async fn join(fleet: Arc<Fleet>, group: ConsumerGroup) -> Result<Member> {
     let producer = fleet.client.producer(NOTIFICATIONS).open().await?;
-    let run = group.window(WINDOW).run_to(
+    let run = group.window(WINDOW).fetch_records(WINDOW).run_to(
         &producer,
         move |delivery| alert(fleet.clone(), delivery),
         pending(),

@@ -12,11 +12,14 @@ use crate::stage::Stage;
 /// How often a plain line is written.
 const PLAIN: Duration = Duration::from_secs(1);
 
+/// The lines above those of the groups.
+const HEAD: usize = 2;
+
 /// Where progress is shown.
 pub(crate) enum Progress {
     Terminal {
         all: MultiProgress,
-        /// The sending, and then one line for each group.
+        /// As many as [`table`] has.
         lines: Vec<ProgressBar>,
         last: Snapshot,
     },
@@ -35,7 +38,7 @@ impl Progress {
         // A template without fields in doubt; `with_template` fails for wrong ones only.
         let style = ProgressStyle::with_template("{wide_msg}")
             .unwrap_or_else(|_| ProgressStyle::default_spinner());
-        let lines = (0..=Stage::ALL.len())
+        let lines = (0..HEAD + Stage::ALL.len())
             .map(|_| all.add(ProgressBar::new_spinner().with_style(style.clone())))
             .collect();
         Self::Terminal { all, lines, last }
@@ -56,9 +59,7 @@ impl Progress {
     pub(crate) fn show(&mut self, now: &Snapshot) {
         match self {
             Self::Terminal { lines, last, .. } => {
-                lines[0].set_message(total(last, now));
-                for (line, group) in lines[1..].iter().zip(&now.groups) {
-                    let text = format!("{}  [{}]", summary(last, now, group), by_partition(group));
+                for (line, text) in lines.iter().zip(table(last, now)) {
                     line.set_message(text);
                 }
                 // Speeds are shown over half a second at least, so that they can be read.
@@ -68,9 +69,8 @@ impl Progress {
             }
             Self::Plain { last } if now.elapsed < last.elapsed + PLAIN => {}
             Self::Plain { last } => {
-                eprintln!("{}", total(last, now));
-                for group in &now.groups {
-                    eprintln!("{}  [{}]", summary(last, now, group), by_partition(group));
+                for line in table(last, now) {
+                    eprintln!("{line}");
                 }
                 *last = now.clone();
             }
@@ -78,7 +78,7 @@ impl Progress {
     }
 
     /// Leaves what was shown last, and shows no more.
-    pub(crate) fn finish(self) {
+    pub(crate) fn finish(&self) {
         if let Self::Terminal { lines, .. } = self {
             for line in lines {
                 line.abandon();
@@ -87,28 +87,33 @@ impl Progress {
     }
 }
 
-fn total(last: &Snapshot, now: &Snapshot) -> String {
-    format!(
-        "{:5.1} s  sent {} ({}/s)  members {}  rebalances {}",
-        now.elapsed.as_secs_f64(),
-        grouped(now.sent),
-        grouped(speed(last, now, last.sent, now.sent)),
-        now.live(),
-        now.rebalances(),
-    )
-}
-
-fn summary(last: &Snapshot, now: &Snapshot, group: &Group) -> String {
-    let before = last.groups.iter().find(|old| old.stage == group.stage);
-    let handled = before.map_or(0, |old| old.handled);
-    format!(
-        "  {:<13} members {}  handled {:>9} ({:>7}/s)  lag {:>7}",
-        group.stage.name(),
-        group.crew.live,
-        grouped(group.handled),
-        grouped(speed(last, now, handled, group.handled)),
-        grouped(group.lag()),
-    )
+/// How things stand, in lines that a terminal of 80 columns holds.
+fn table(last: &Snapshot, now: &Snapshot) -> Vec<String> {
+    let mut lines = vec![
+        format!(
+            "{:5.1} s  sent {}, {}/s  members {}  rebalances {}",
+            now.elapsed.as_secs_f64(),
+            grouped(now.sent),
+            grouped(speed(last, now, last.sent, now.sent)),
+            now.live(),
+            now.rebalances(),
+        ),
+        "group        members   handled      /s    lag  by partition".into(),
+    ];
+    lines.extend(now.groups.iter().map(|group| {
+        let before = last.groups.iter().find(|old| old.stage == group.stage);
+        let handled = before.map_or(0, |old| old.handled);
+        format!(
+            "{:<13} {:>6} {:>9} {:>7} {:>6}  {}",
+            group.stage.name(),
+            group.crew.live,
+            grouped(group.handled),
+            grouped(speed(last, now, handled, group.handled)),
+            grouped(group.lag()),
+            by_partition(group),
+        )
+    }));
+    lines
 }
 
 fn by_partition(group: &Group) -> String {

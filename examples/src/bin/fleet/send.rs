@@ -41,7 +41,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Sends everything that comes through `lines` until they end or `stop` says so, and waits until all of it is stored.
 pub(crate) async fn send(
     fleet: Arc<Fleet>,
-    mut lines: mpsc::Receiver<anyhow::Result<Line>>,
+    mut lines: mpsc::Receiver<anyhow::Result<Vec<Line>>>,
     rate: Option<u32>,
     mut stop: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
@@ -58,17 +58,16 @@ pub(crate) async fn send(
         longest: 0,
     };
     let sent = loop {
-        let line = tokio::select! {
+        let batch = tokio::select! {
             biased;
             Ok(_) = stop.wait_for(|stop| *stop) => break Ok(()),
-            line = lines.recv() => line,
+            batch = lines.recv() => batch,
         };
-        // `stop` is not asked in here: a line that was taken is sent.
-        match line {
+        match batch {
             None => break Ok(()),
             Some(Err(error)) => break Err(error),
-            Some(Ok(line)) => {
-                if let Err(error) = sender.send(line).await {
+            Some(Ok(batch)) => {
+                if let Err(error) = sender.send_all(batch, &stop).await {
                     break Err(error);
                 }
             }
@@ -99,6 +98,21 @@ struct Sent {
 }
 
 impl Sender {
+    /// Sends lines until `stop` says so.
+    async fn send_all(
+        &mut self,
+        batch: Vec<Line>,
+        stop: &watch::Receiver<bool>,
+    ) -> anyhow::Result<()> {
+        for line in batch {
+            if *stop.borrow() {
+                break;
+            }
+            self.send(line).await?;
+        }
+        Ok(())
+    }
+
     async fn send(&mut self, line: Line) -> anyhow::Result<()> {
         let kept = match line.key {
             Ok(_) => line.bytes.len(),
@@ -232,13 +246,13 @@ async fn confirm(fleet: Arc<Fleet>, mut sent: mpsc::Receiver<Sent>) -> anyhow::R
     result
 }
 
-/// Reads the input on a thread of its own, since reading blocks. The thread ends with the input, or with the receiver after one more line.
-pub(crate) fn read(input: Input) -> anyhow::Result<mpsc::Receiver<anyhow::Result<Line>>> {
-    let (sender, receiver) = mpsc::channel(1_000);
+/// Reads the input on a thread of its own, since reading blocks. The thread ends with the input, or with the receiver after one more batch.
+pub(crate) fn read(input: Input) -> anyhow::Result<mpsc::Receiver<anyhow::Result<Vec<Line>>>> {
+    let (sender, receiver) = mpsc::channel(4);
     std::thread::Builder::new()
         .name("input".into())
         .spawn(move || {
-            if let Err(error) = input.read(|line| sender.blocking_send(Ok(line)).is_ok()) {
+            if let Err(error) = input.read(|batch| sender.blocking_send(Ok(batch)).is_ok()) {
                 // Nobody listens any more after a stop.
                 let _ = sender.blocking_send(Err(error));
             }

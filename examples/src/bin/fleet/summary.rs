@@ -147,7 +147,14 @@ impl fmt::Display for Summary {
                     self.vehicles, self.seconds
                 ),
             ),
-            ("handled", self.handled, "by every group".into()),
+            (
+                "handled",
+                self.handled,
+                match self.dead_lettered {
+                    0 => "by every group".into(),
+                    letters => format!("by every group; {letters} went to the dead letters"),
+                },
+            ),
             ("lost", self.lost, String::new()),
             (
                 "out of order",
@@ -160,7 +167,7 @@ impl fmt::Display for Summary {
                 match self.crashes {
                     0 => "no member crashed".into(),
                     crashes => format!(
-                        "after {crashes} crashes: what a member had not checkpointed comes again, also to the groups behind it"
+                        "crashes: {crashes}; what a member had not checkpointed comes again, also to the groups behind it"
                     ),
                 },
             ),

@@ -73,6 +73,7 @@ impl Model {
             bytes: 1 + load % 40,
             deadline: self.now + TIMEOUT,
             attempts: 0,
+            unclear: false,
             load,
         });
     }
@@ -201,6 +202,7 @@ fn item(key: u64, load: u32, now: Instant) -> Item<u32> {
         bytes: 1,
         deadline: now + TIMEOUT,
         attempts: 0,
+        unclear: false,
         load,
     }
 }

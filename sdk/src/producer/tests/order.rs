@@ -1,5 +1,6 @@
 //! C1: one key keeps its order, other keys keep flowing.
 
+use std::error::Error as _;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -42,6 +43,24 @@ async fn a_key_waits_for_its_failed_record() {
         producer.flush().await.unwrap();
         assert_eq!(fake.stored_of("a"), ["a1", "a2", "a3"]);
         assert!(producer.stats().retried >= 3);
+        producer.close().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_after_a_timeout_leaves_open_whether_it_is_stored() {
+    for pipelining in [ONE, FOUR] {
+        let fake = Fake::new(pipelining);
+        fake.fail("a1", [Timeout, Throttled, Denied]);
+        fake.fail("b1", [Throttled, Denied]);
+        let producer = fake.builder().open().await.unwrap();
+        let open = send(&producer, "a", "a1").await;
+        let refused = send(&producer, "b", "b1").await;
+        let error = open.await.unwrap_err();
+        assert_eq!(error.kind(), Timeout);
+        let source = error.source().unwrap().to_string();
+        assert!(source.contains("denied"), "{source}");
+        assert_eq!(refused.await.unwrap_err().kind(), Denied);
         producer.close().await.unwrap();
     }
 }

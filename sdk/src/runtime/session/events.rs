@@ -46,7 +46,9 @@ impl<W: Work> Session<W> {
                 }
             }
             Event::Ended { partition, epoch } => {
-                if let Some(index) = self.find(&partition, epoch) {
+                // A member that closes lets records pass by that still come: the end is behind them, and for the next owner.
+                let found = self.find(&partition, epoch);
+                if let Some(index) = found.filter(|_| self.closing.is_none()) {
                     if self.assignments[index].leaving == Leaving::No {
                         self.assignments[index].leaving = Leaving::Ended;
                         self.leaving.push(index);
@@ -186,6 +188,11 @@ impl<W: Work> Session<W> {
                 &*self.membership,
             );
         }
+        self.ease_buffer();
+    }
+
+    /// Lifts the pause of everything after bytes were given back.
+    pub(super) fn ease_buffer(&mut self) {
         if self.buffer_full && self.buffered <= self.options.buffer_bytes / 2 {
             self.fill(false);
         }

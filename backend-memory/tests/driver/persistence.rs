@@ -1,0 +1,195 @@
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use millstream::driver::Backend;
+use millstream::{ErrorKind, Record, Start};
+use millstream_memory::{Config, Memory};
+
+use crate::fixture::{Fixture, SESSION, partition};
+
+fn open(folder: &Path) -> Fixture {
+    Fixture::with(|config| config.persist = Some(folder.to_owned()))
+}
+
+fn reopen(folder: &Path) -> millstream::Result<Memory> {
+    let mut config = Config::default();
+    config.persist = Some(folder.to_owned());
+    Memory::new(config)
+}
+
+fn journal(folder: &Path) -> std::path::PathBuf {
+    folder.join("millstream-memory.journal")
+}
+
+#[tokio::test(start_paused = true)]
+async fn everything_survives() {
+    let folder = tempfile::tempdir().unwrap();
+    let (old_epoch, stored) = {
+        let fixture = open(folder.path());
+        assert!(fixture.memory.guarantees().durable);
+        fixture.create("gone", 1).await;
+        fixture.create("s", 2).await;
+        fixture.streams().delete("gone").await.unwrap();
+        let record = Record::new("payload")
+            .key("k")
+            .header("h", "v")
+            .header("h", "w");
+        fixture
+            .producer("s")
+            .await
+            .send(vec![record])
+            .await
+            .remove(0)
+            .unwrap();
+        fixture.fill(2, 5).await;
+        fixture.streams().split(&partition(0)).await.unwrap();
+        fixture.fill(3, 2).await;
+        let mut pinned = fixture
+            .join_with("latest", "p", |join| join.start = Start::Latest)
+            .await;
+        pinned.settle().await;
+        let mut member = fixture.join("a").await;
+        member.settle().await;
+        let epoch = member.epoch(1);
+        member.checkpoint_all().await;
+        member.complete().await;
+        (epoch, member.records)
+    };
+    let fixture = open(folder.path());
+    assert_eq!(fixture.streams().list().await.unwrap(), ["s"]);
+    let described = fixture.streams().describe("s").await.unwrap();
+    assert_eq!(described.partitions.len(), 4);
+    assert_eq!(described.partitions[2].parents, [partition(0)]);
+    let progress = fixture.progress("g").await;
+    assert!(progress[0].completed);
+    assert_eq!(
+        progress[1].position,
+        stored[&partition(1)].last().map(|r| r.position)
+    );
+    assert_eq!(progress[1].epoch, Some(old_epoch));
+
+    fixture.fill(3, 1).await;
+    let mut member = fixture.join("b").await;
+    member.settle().await;
+    assert_eq!(
+        member.partitions(),
+        ["1", "2", "3"],
+        "the completed parent is done"
+    );
+    assert!(member.epoch(1) > old_epoch);
+    let mut pinned = fixture.join_with("latest", "p", |_| {}).await;
+    pinned.settle().await;
+    assert_eq!(pinned.payloads.len(), 3, "the pin survives");
+    let mut replay = fixture.join_with("replay", "r", |_| {}).await;
+    replay.settle().await;
+    for (partition, records) in &replay.records {
+        let before = stored.get(partition).map_or(&[][..], |records| records);
+        assert_eq!(&records[..before.len()], before);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_torn_end_is_cut_and_what_was_acknowledged_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let fixture = open(folder.path());
+        fixture.create("s", 1).await;
+        fixture.send(&["k=1", "k=2"]).await;
+        fixture.send(&["k=3"]).await;
+    }
+    let whole = fs::read(journal(folder.path())).unwrap();
+    // Whatever the length of the cut, the stream and a prefix of the batches is there, and it opens.
+    let mut seen = Vec::new();
+    for cut in (0..whole.len()).rev() {
+        fs::write(journal(folder.path()), &whole[..cut]).unwrap();
+        let fixture = open(folder.path());
+        if fixture.streams().list().await.unwrap().is_empty() {
+            break;
+        }
+        let mut member = fixture.join("a").await;
+        member.settle().await;
+        if seen.last() != Some(&member.payloads) {
+            seen.push(member.payloads);
+        }
+    }
+    assert_eq!(seen, [vec!["1", "2"], vec![]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn damage_in_the_middle_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let fixture = open(folder.path());
+        fixture.create("s", 1).await;
+        fixture.send(&["k=1"]).await;
+        fixture.send(&["k=2"]).await;
+    }
+    let whole = fs::read(journal(folder.path())).unwrap();
+    let first_frame = 12 + u32::from_le_bytes(whole[..4].try_into().unwrap()) as usize;
+    for at in 0..first_frame {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1;
+        fs::write(journal(folder.path()), &damaged).unwrap();
+        let error = reopen(folder.path()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "byte {at}");
+        assert!(
+            error.message().contains("millstream-memory.journal"),
+            "{error}"
+        );
+        assert_eq!(
+            fs::read(journal(folder.path())).unwrap(),
+            damaged,
+            "nothing is cut"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_folder_has_one_broker() {
+    let folder = tempfile::tempdir().unwrap();
+    let fixture = open(folder.path());
+    assert_eq!(
+        reopen(folder.path()).unwrap_err().kind(),
+        ErrorKind::Unavailable
+    );
+    drop(fixture);
+    reopen(folder.path()).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_of_the_last_run_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let fixture = open(folder.path());
+        fixture.create("s", 1).await;
+        fixture.fill(1, 3).await;
+        let mut member = fixture.join("a").await;
+        member.settle().await;
+    }
+    let fixture = open(folder.path());
+    let mut member = fixture.join("a").await;
+    let begun = tokio::time::Instant::now();
+    member.settle().await;
+    assert_eq!(member.payloads.len(), 3);
+    assert!(begun.elapsed() < SESSION);
+}
+
+#[tokio::test(start_paused = true)]
+async fn time_goes_on_where_it_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let last = {
+        let fixture = open(folder.path());
+        fixture.create("s", 1).await;
+        tokio::time::advance(Duration::from_secs(500)).await;
+        fixture.send(&["k=1"]).await;
+        let mut member = fixture.join("a").await;
+        member.settle().await;
+        member.records[&partition(0)][0].timestamp
+    };
+    let fixture = open(folder.path());
+    fixture.send(&["k=2"]).await;
+    let mut member = fixture.join("a").await;
+    member.settle().await;
+    assert!(member.records[&partition(0)][1].timestamp >= last);
+}
