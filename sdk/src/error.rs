@@ -36,7 +36,8 @@ pub enum ErrorKind {
     Fenced,
     /// The handle was closed.
     Closed,
-    /// The time that the caller allowed is over. What was asked may or may not have happened.
+    /// No answer came in the time that the caller allowed, or none can come any more. What was asked
+    /// may or may not have happened.
     Timeout,
     /// Stored data cannot be understood.
     Corrupt,

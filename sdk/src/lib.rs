@@ -8,6 +8,7 @@ mod error;
 mod group;
 mod guarantee;
 mod headers;
+mod lock;
 mod naming;
 mod partition;
 #[doc(hidden)]

@@ -3,10 +3,11 @@
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use tokio::sync::Notify;
 
+use crate::lock::lock;
 use crate::telemetry::tell;
 use crate::{Error, ErrorKind, Result};
 
@@ -69,7 +70,7 @@ impl Books {
     pub(super) fn last_word(&self) -> Error {
         self.last_word.get().cloned().unwrap_or_else(|| {
             self.error(
-                ErrorKind::Unavailable,
+                ErrorKind::Timeout,
                 "send",
                 "the producer's task has ended, the record may or may not be stored",
             )
@@ -161,10 +162,4 @@ impl Room {
     pub(super) fn cost(self, size: usize) -> u64 {
         self.bytes.min(size as u64)
     }
-}
-
-/// Locks what no panic can leave half done: every section under these locks is plain moves and
-/// sums.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -12,11 +12,12 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::books::{Books, lock};
+use super::books::Books;
 use super::era::Eras;
 use super::receipt::{Duty, Receipt};
 use crate::Record;
 use crate::driver::Limits;
+use crate::lock::lock;
 
 /// Records on their way to one call of the driver, and the duty to answer them.
 pub(super) struct Parcel {

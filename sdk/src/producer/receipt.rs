@@ -17,8 +17,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
-use super::books::{Books, lock};
+use super::books::Books;
 use super::era::Era;
+use crate::lock::lock;
 use crate::{Error, Placed, Result};
 
 /// The broker's answer to one record, to be awaited; see [`Producer::send`](crate::Producer::send).
@@ -28,9 +29,9 @@ use crate::{Error, Placed, Result};
 /// # Errors
 /// What the broker answered, or the last of its answers when the producer's time-out for retries
 /// was over; but `Timeout`, with the last answer as its source, if any attempt timed out. `Timeout`
-/// when `close` gave up. `Unavailable` when nobody is left to answer: the
-/// backend's driver panicked, or the runtime that the producer was opened on has ended. After the
-/// last two, and after any `Timeout`, the record may or may not be stored.
+/// too when `close` gave up, and when nobody is left to answer: the backend's driver panicked, or
+/// the runtime that the producer was opened on has ended. After a `Timeout` the record may or may
+/// not be stored; after any other error it is not.
 ///
 /// # Panics
 /// When it is awaited again after it has answered, as with any future.

@@ -181,7 +181,7 @@ impl Sender {
                 }
                 None => {
                     let message = format!("{missing}, the record may or may not be stored");
-                    let error = self.books.error(ErrorKind::Unavailable, "send", message);
+                    let error = self.books.error(ErrorKind::Timeout, "send", message);
                     Answer::Final(Err(error))
                 }
             });

@@ -10,10 +10,10 @@ use foldhash::fast::FixedState;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::board::lock;
 use super::window::{NO_KEY, Window};
 use crate::delivery::{Batch, Ownership};
 use crate::driver::{Mark, Stored};
+use crate::lock::lock;
 use crate::planted::{self, Bug};
 use crate::{Delivery, Epoch, Lag, Partition, PartitionStats, Position};
 

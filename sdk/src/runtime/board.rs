@@ -1,11 +1,12 @@
 //! What a member and its [`Control`](crate::Control)s share: wishes one way, read-outs the other.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 
 use super::counters::Counters;
+use crate::lock::lock;
 use crate::{Partition, PartitionStats};
 
 #[derive(Debug, Default)]
@@ -85,9 +86,4 @@ impl Board {
             .map(|(partition, stats)| (partition.clone(), *lock(stats)))
             .collect()
     }
-}
-
-/// Locks what no holder leaves half changed: a panic elsewhere is no reason to stop.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -149,7 +149,7 @@ async fn a_panic_of_the_driver_answers_its_records_and_stops_nothing() {
         let fake = Fake::new(pipelining);
         let producer = fake.builder().open().await.unwrap();
         let panicked = send(&producer, "a", "panic").await;
-        assert_eq!(panicked.await.unwrap_err().kind(), Unavailable);
+        assert_eq!(panicked.await.unwrap_err().kind(), Timeout);
         assert_eq!(producer.stats().in_flight, 0);
         send(&producer, "a", "2").await.await.unwrap();
         producer.close().await.unwrap();
@@ -180,7 +180,7 @@ fn the_end_of_the_runtime_answers_everything() {
         second.block_on(async {
             for receipt in receipts {
                 let answer = receipt.await;
-                assert!(answer.is_err_and(|error| error.kind() == Unavailable));
+                assert!(answer.is_err_and(|error| error.kind() == Timeout));
             }
             assert_eq!(
                 producer.send(Record::new("4")).await.unwrap_err().kind(),
