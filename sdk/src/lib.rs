@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod batch_failure;
 mod checkpoint;
 mod client;
 mod delivery;
@@ -22,14 +23,12 @@ mod start;
 mod streams;
 mod telemetry;
 
+pub use batch_failure::BatchFailure;
 pub use checkpoint::{Checkpoint, Epoch, Lag};
 pub use client::Client;
 pub use delivery::Delivery;
 pub use error::{Error, ErrorKind, Result};
-pub use group::{
-    BatchFailure, Consumer, ConsumerGroup, ConsumerStats, Control, OnTrim, PartitionStats, Run,
-    Unsettled,
-};
+pub use group::{Consumer, ConsumerGroup, Control, Run, Unsettled};
 pub use guarantee::{Guarantee, Guarantees};
 pub use headers::Headers;
 pub use partition::Partition;
@@ -37,5 +36,7 @@ pub use position::Position;
 pub use producer::{Placed, Producer, ProducerBuilder, ProducerStats, Receipt};
 pub use record::Record;
 pub use retry::{DeadLetter, Exhausted, Retry};
+pub use runtime::options::OnTrim;
+pub use runtime::stats::{ConsumerStats, PartitionStats};
 pub use start::Start;
 pub use streams::{PartitionDescription, StreamDescription, StreamSpec, Streams};

@@ -6,12 +6,12 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::{BatchFailure, Control};
+use super::Control;
 use crate::runtime::attempt::{Fault, Work};
 use crate::runtime::board::Board;
 use crate::runtime::session::Session;
 use crate::telemetry::tell;
-use crate::{ConsumerStats, Delivery, Error, ErrorKind, Result};
+use crate::{BatchFailure, ConsumerStats, Delivery, Error, ErrorKind, Result};
 
 type Verdict = Result<(), Box<dyn StdError + Send + Sync>>;
 

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::runtime::board::Board;
-use crate::{Epoch, Lag, Partition, Position};
+use crate::{ConsumerStats, Partition, PartitionStats};
 
 /// Watches and steers one member from elsewhere. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -35,52 +35,4 @@ impl Control {
     pub fn partitions(&self) -> BTreeMap<Partition, PartitionStats> {
         self.0.partitions()
     }
-}
-
-/// What a member knows of a partition that it owns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct PartitionStats {
-    /// The epoch of its assignment.
-    pub epoch: Epoch,
-    /// The last position up to which all is settled.
-    pub settled: Option<Position>,
-    /// Records received and not settled.
-    pub unsettled: usize,
-    /// How far the last received record was behind the end of the partition.
-    pub lag: Lag,
-}
-
-/// Counters of a member, from [`Control::stats`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct ConsumerStats {
-    /// Records received from the broker.
-    pub received: u64,
-    /// Records settled: acked, dead-lettered or skipped.
-    pub settled: u64,
-    /// Attempts that failed.
-    pub failures: u64,
-    /// Failed attempts that were tried again.
-    pub retried: u64,
-    /// Records sent to the dead letter stream.
-    pub dead_lettered: u64,
-    /// Records passed over by the policy.
-    pub skipped: u64,
-    /// Handlers that panicked (each is a failure too).
-    pub panicked: u64,
-    /// Checkpoints stored, counted per partition.
-    pub checkpoints: u64,
-    /// Partitions assigned.
-    pub assigned: u64,
-    /// Partitions handed over after a drain.
-    pub released: u64,
-    /// Partitions lost.
-    pub lost: u64,
-    /// Gaps jumped by [`OnTrim::Jump`](crate::OnTrim::Jump).
-    pub trimmed: u64,
-    /// Records with the handler now, those that wait for a retry included.
-    pub in_flight: u64,
-    /// Bytes held now.
-    pub buffered_bytes: u64,
 }

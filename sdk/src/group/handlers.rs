@@ -6,9 +6,8 @@ use std::future::Future;
 use futures_util::TryFutureExt;
 use futures_util::future::MapErr;
 
-use super::BatchFailure;
-use crate::Delivery;
 use crate::runtime::attempt::{Fault, Work};
+use crate::{BatchFailure, Delivery};
 
 /// A handler of single deliveries.
 pub(super) struct Each<H>(pub(super) H);

@@ -9,22 +9,21 @@ use tokio::sync::mpsc;
 
 use crate::runtime::attempt::Work;
 use crate::runtime::board::Board;
+use crate::runtime::options::Options;
 use crate::runtime::session::Session;
 use crate::{
-    Checkpoint, Delivery, Error, ErrorKind, Guarantee, Producer, Record, Result, Retry, Start,
-    driver, naming,
+    BatchFailure, Checkpoint, Delivery, Error, ErrorKind, Guarantee, OnTrim, Producer, Record,
+    Result, Retry, Start, driver, naming,
 };
 
-mod batches;
 mod chain;
 mod consumer;
 mod control;
 mod handlers;
 mod run;
 
-pub use batches::BatchFailure;
 pub use consumer::{Consumer, Unsettled};
-pub use control::{ConsumerStats, Control, PartitionStats};
+pub use control::Control;
 pub use run::Run;
 
 use consumer::HandOver;
@@ -43,52 +42,9 @@ pub struct ConsumerGroup {
     options: Options,
 }
 
-#[derive(Debug, Clone)]
-pub(crate) struct Options {
-    pub(crate) streams: Vec<Arc<str>>,
-    pub(crate) start: Start,
-    pub(crate) member: Option<String>,
-    pub(crate) concurrency: usize,
-    pub(crate) retry: Retry,
-    pub(crate) on_trim: OnTrim,
-    pub(crate) window_records: usize,
-    pub(crate) buffer_bytes: usize,
-    pub(crate) batch_records: usize,
-    pub(crate) checkpoint_interval: Duration,
-    pub(crate) checkpoint_records: u64,
-    pub(crate) drain: Duration,
-    pub(crate) required: Vec<Guarantee>,
-}
-
-/// What to do when the next record is gone by retention before it was read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum OnTrim {
-    /// The consumer stops with `Trimmed`, naming the partition, the last position and the oldest
-    /// one that is left.
-    #[default]
-    Stop,
-    /// It goes on with the oldest record that is left; the jump is logged and counted.
-    Jump,
-}
-
 impl ConsumerGroup {
     pub(crate) fn new(backend: Arc<dyn driver::Backend>, name: String) -> Self {
-        let options = Options {
-            streams: Vec::new(),
-            start: Start::default(),
-            member: None,
-            concurrency: 16,
-            retry: Retry::default(),
-            on_trim: OnTrim::default(),
-            window_records: 10_000,
-            buffer_bytes: 64 << 20,
-            batch_records: 1_000,
-            checkpoint_interval: Duration::from_secs(1),
-            checkpoint_records: 10_000,
-            drain: Duration::from_secs(10),
-            required: Vec::new(),
-        };
+        let options = Options::default();
         Self {
             backend,
             name: name.into(),
@@ -439,45 +395,5 @@ impl ConsumerGroup {
                     .with_group(self.name.clone()))
             }
         }
-    }
-}
-
-impl Options {
-    fn validate(&self) -> Result<()> {
-        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-        let refuse = |message: String| Err(Error::new(ErrorKind::Invalid, "join", message));
-        let within = |what: &str, value: usize, most: usize| match value {
-            value if (1..=most).contains(&value) => Ok(()),
-            value => refuse(format!("{what} is {value}, use 1 to {most}")),
-        };
-        if self.streams.is_empty() {
-            return refuse("no stream is named, add one with .stream(name)".into());
-        }
-        for (index, stream) in self.streams.iter().enumerate() {
-            naming::stream("join", stream)?;
-            if self.streams[..index].contains(stream) {
-                return refuse(format!("stream {stream} is named twice, name it once"));
-            }
-        }
-        within("concurrency", self.concurrency, 100_000)?;
-        within("window", self.window_records, 10_000_000)?;
-        within("fetch_records", self.batch_records, 100_000)?;
-        within("buffer_bytes", self.buffer_bytes, usize::MAX)?;
-        if self.checkpoint_records == 0 {
-            return refuse("checkpoint_records is 0, use at least 1".into());
-        }
-        if !(Duration::from_millis(1)..=DAY).contains(&self.checkpoint_interval) {
-            return refuse(format!(
-                "checkpoint_interval is {:?}, use 1 ms to 1 day",
-                self.checkpoint_interval
-            ));
-        }
-        if self.drain > DAY {
-            return refuse(format!(
-                "drain_timeout is {:?}, use at most 1 day",
-                self.drain
-            ));
-        }
-        self.retry.validate()
     }
 }

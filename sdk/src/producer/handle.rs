@@ -8,8 +8,8 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 
 use super::books::{Books, Room};
-use super::builder::Options;
 use super::intake::{Intake, Refused};
+use super::options::Options;
 use super::sender::Sender;
 use super::{Producer, ProducerStats, limits};
 use crate::driver::{self, Limits};

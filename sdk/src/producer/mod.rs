@@ -13,6 +13,7 @@ mod era;
 mod handle;
 mod intake;
 mod limits;
+mod options;
 mod receipt;
 mod sender;
 mod stats;

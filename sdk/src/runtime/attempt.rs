@@ -7,8 +7,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use crate::BatchFailure;
 use crate::Delivery;
-use crate::group::BatchFailure;
 use crate::planted::{self, Bug};
 
 /// What the runtime does with deliveries. Handlers, batch handlers and pulling consumers are each a

@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::attempt::{Fault, Slot, Work};
 use super::counters::Counters;
-use crate::group::BatchFailure;
+use crate::BatchFailure;
 use crate::telemetry::tell;
 use crate::{DeadLetter, Delivery, Error, ErrorKind, Exhausted, Producer, Record, Retry};
 

@@ -12,5 +12,7 @@ pub(crate) mod attempt;
 pub(crate) mod board;
 pub(crate) mod counters;
 pub(crate) mod failure;
+pub(crate) mod options;
 pub(crate) mod session;
+pub(crate) mod stats;
 pub(crate) mod window;

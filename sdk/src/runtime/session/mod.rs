@@ -24,7 +24,7 @@ use super::attempt::{Slot, Work};
 use super::board::Board;
 use super::failure::FailurePath;
 use crate::driver::{self, Event, Join, Membership};
-use crate::group::Options;
+use crate::runtime::options::Options;
 use crate::telemetry::tell;
 use crate::{Error, ErrorKind, Exhausted, Partition, ProducerBuilder, Result};
 

@@ -1,0 +1,46 @@
+//! How a producer sends, and the bounds of each setting.
+
+use std::time::Duration;
+
+use crate::{Error, ErrorKind, Result};
+
+#[derive(Debug, Clone)]
+pub(super) struct Options {
+    pub(super) in_flight_records: usize,
+    pub(super) in_flight_bytes: usize,
+    pub(super) timeout: Duration,
+    pub(super) close_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            in_flight_records: 10_000,
+            in_flight_bytes: 64 << 20,
+            timeout: Duration::from_secs(120),
+            close_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Options {
+    pub(super) fn validate(&self) -> Result<()> {
+        /// 1 TiB, or all that there is.
+        const MOST_BYTES: usize = usize::MAX >> (usize::BITS.saturating_sub(40));
+        const SHORTEST: Duration = Duration::from_millis(1);
+        const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+        let refuse = |message| Err(Error::new(ErrorKind::Invalid, "open producer", message));
+        let number = |what: &str, value: usize, most: usize| match value {
+            value if (1..=most).contains(&value) => Ok(()),
+            value => refuse(format!("{what} is {value}, use 1 to {most}")),
+        };
+        let time = |what: &str, value: Duration| match value {
+            value if (SHORTEST..=LONGEST).contains(&value) => Ok(()),
+            value => refuse(format!("{what} is {value:?}, use 1 ms to 1 day")),
+        };
+        number("in_flight_records", self.in_flight_records, 10_000_000)?;
+        number("in_flight_bytes", self.in_flight_bytes, MOST_BYTES)?;
+        time("timeout", self.timeout)?;
+        time("close_timeout", self.close_timeout)
+    }
+}
