@@ -16,9 +16,10 @@ pub(crate) struct Seat {
 
 /// Plans an owner for every partition in `held` and `pool` that some member reads.
 ///
-/// Members that read the same streams get counts that differ by 1 at most. Whoever holds a partition keeps it unless
-/// that is needed for the balance, so a joining member takes no more than its share and a leaving one moves nothing
-/// but its own. Each step moves one partition from a member to one that has at least 2 fewer, which is why it ends.
+/// Members that read the same streams get counts that differ by 1 at most. Whoever holds a
+/// partition keeps it unless that is needed for the balance, so a joining member takes no more than
+/// its share and a leaving one moves nothing but its own. Each step moves one partition from a
+/// member to one that has at least 2 fewer, which is why it ends.
 pub(crate) fn plan(
     seats: &[Seat],
     held: &BTreeMap<Slot, MemberId>,
@@ -159,14 +160,16 @@ mod tests {
             let most = after.iter().max().copied().unwrap_or(0);
             prop_assert!(most - after.iter().min().copied().unwrap_or(0) <= 1);
 
-            // As few moves as there can be: the fullest members keep one more where the shares are uneven.
+            // As few moves as there can be: the fullest members keep one more where the shares are
+            // uneven.
             let moved = held.iter().filter(|(slot, owner)| planned[*slot] != **owner).count();
             let mut before = counts(&held, &members);
             before.sort_unstable_by(|a, b| b.cmp(a));
-            let (share, uneven) = (partitions as usize / members.len(), partitions as usize % members.len());
+            let share = partitions as usize / members.len();
+            let uneven = partitions as usize % members.len();
             let keeps = |index: usize| share + usize::from(index < uneven);
-            let needed: usize =
-                before.iter().enumerate().map(|(index, count)| count.saturating_sub(keeps(index))).sum();
+            let surplus = |(index, count): (usize, &usize)| count.saturating_sub(keeps(index));
+            let needed: usize = before.iter().enumerate().map(surplus).sum();
             prop_assert_eq!(moved, needed);
             prop_assert_eq!(planned, plan(&seats(&members), &held, &pool));
         }

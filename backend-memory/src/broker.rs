@@ -1,8 +1,9 @@
 //! The broker's state, behind one lock.
 //!
-//! One lock, taken once for each batch: under it nothing waits, and what is done does not grow with the number of
-//! partitions. A lock for each partition was left aside: a batch touches many partitions and a reader then waits on
-//! several, which costs more than the one lock on the single core that a test or a simulation has.
+//! One lock, taken once for each batch: under it nothing waits, and what is done does not grow with
+//! the number of partitions. A lock for each partition was left aside: a batch touches many
+//! partitions and a reader then waits on several, which costs more than the one lock on the single
+//! core that a test or a simulation has.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -104,7 +105,8 @@ impl State {
         Ok(state)
     }
 
-    /// Writes a change to the journal, if there is one. A change is applied only when it was written.
+    /// Writes a change to the journal, if there is one. A change is applied only when it was
+    /// written.
     pub(crate) fn write(&mut self, change: &Change) -> Result<(), Refusal> {
         match &mut self.journal {
             Some(journal) => journal.write(change),
@@ -115,8 +117,8 @@ impl State {
     /// Brings about a change that was checked and written, or is read back.
     pub(crate) fn apply(&mut self, change: Change) {
         match change {
-            // The upper half of an epoch counts the openings, so that epochs grow across them although not every
-            // assignment is written.
+            // The upper half of an epoch counts the openings, so that epochs grow across them
+            // although not every assignment is written.
             Change::Opened => {
                 self.epoch_floor += 1 << 32;
                 for group in &mut self.groups {

@@ -31,7 +31,8 @@ impl driver::Checkpoints for Checkpoints {
         })
     }
 
-    /// A dropped call leaves the reset under way: the coordinator ends it when the stream is drained.
+    /// A dropped call leaves the reset under way: the coordinator ends it when the stream is
+    /// drained.
     async fn reset(&self, stream: &str, to: Start) -> Result<()> {
         let error = |refusal: Refusal| {
             refusal

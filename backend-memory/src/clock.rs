@@ -4,9 +4,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-/// Turns tokio's instants into timestamps, so that `tokio::time::pause` moves the broker's clock too.
+/// Turns tokio's instants into timestamps, so that `tokio::time::pause` moves the broker's clock
+/// too.
 ///
-/// The wall clock is read once at most, when the broker is made: a clock that is set back cannot disturb the order.
+/// The wall clock is read once at most, when the broker is made: a clock that is set back cannot
+/// disturb the order.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
     started: Instant,
@@ -21,7 +23,8 @@ impl Clock {
         }
     }
 
-    /// Moves the beginning forward, so that a reopened broker never goes back behind what it stored.
+    /// Moves the beginning forward, so that a reopened broker never goes back behind what it
+    /// stored.
     pub(crate) fn not_before(&mut self, millis: i64) {
         self.start_millis = self.start_millis.max(millis);
     }

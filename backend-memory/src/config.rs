@@ -27,26 +27,30 @@ use crate::refusal::Refusal;
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Config {
-    /// Creates an unknown stream with so many partitions when a producer is opened to it or a member joins. 1 to 100,000.
-    /// Default unset: an unknown stream is `NotFound`.
+    /// Creates an unknown stream with so many partitions when a producer is opened to it or a
+    /// member joins. 1 to 100,000. Default unset: an unknown stream is `NotFound`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auto_create_partitions: Option<usize>,
-    /// How long a member that gives no sign of life keeps its partitions. 1 ms to 1 day, default 10 s.
+    /// How long a member that gives no sign of life keeps its partitions. 1 ms to 1 day, default 10
+    /// s.
     #[serde(with = "humantime_serde")]
     pub session_timeout: Duration,
     /// What partitions keep. Default: everything.
     pub retention: Retention,
     /// What streams take.
     pub limits: Limits,
-    /// A folder in which streams, records, groups and checkpoints survive. Default unset: nothing does.
+    /// A folder in which streams, records, groups and checkpoints survive. The file in it grows with
+    /// every change: retention frees memory, not the file. Default unset: nothing survives.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub persist: Option<PathBuf>,
-    /// Whether each write to the folder of `persist` waits for the disk (`fsync`). Without it, what was acknowledged survives the end
-    /// of the process, but perhaps not a power failure. Default false.
+    /// Whether each write to the folder of `persist` waits for the disk (`fsync`). Without it, what
+    /// was acknowledged survives the end of the process, but perhaps not a power failure. Default
+    /// false.
     pub sync: bool,
     /// Seeds what is random in faults. Default 0.
     pub seed: u64,
-    /// What the broker's clock shows at its beginning, for runs that shall be the same each time. Default unset: the wall clock's time.
+    /// What the broker's clock shows at its beginning, for runs that shall be the same each time.
+    /// Default unset: the wall clock's time.
     #[serde(with = "humantime_serde", skip_serializing_if = "Option::is_none")]
     pub start_time: Option<SystemTime>,
 }
@@ -59,7 +63,8 @@ pub struct Retention {
     /// How long a record is kept after it was stored. 1 ms to 10,000 days, default unset: for ever.
     #[serde(with = "humantime_serde", skip_serializing_if = "Option::is_none")]
     pub age: Option<Duration>,
-    /// How many bytes ([`Record::size`](millstream::Record::size)) are kept in a partition, besides the newest record. At least 1, default unset: all.
+    /// How many bytes ([`Record::size`](millstream::Record::size)) are kept in a partition, besides
+    /// the newest record. At least 1, default unset: all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
 }
@@ -73,10 +78,12 @@ pub struct Limits {
     pub record_bytes: usize,
     /// The largest key in bytes. 1 to 1 GiB, default 256.
     pub key_bytes: usize,
-    /// How many records a partition takes in a second; over it they are `Throttled`. At least 1, default unset: any.
+    /// How many records a partition takes in a second; over it they are `Throttled`. At least 1,
+    /// default unset: any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub records_per_second: Option<u64>,
-    /// How many bytes a partition takes in a second; over it records are `Throttled`. At least 1, default unset: any.
+    /// How many bytes a partition takes in a second; over it records are `Throttled`. At least 1,
+    /// default unset: any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_per_second: Option<u64>,
 }
@@ -203,7 +210,8 @@ mod tests {
     #[test]
     fn reads_toml_and_keeps_defaults() {
         let config: Config = toml::from_str(
-            "session_timeout = '2s'\nstart_time = '2024-01-01T00:00:00Z'\n[retention]\nage = '1h'\n[limits]\nkey_bytes = 64",
+            "session_timeout = '2s'\nstart_time = '2024-01-01T00:00:00Z'\n\
+             [retention]\nage = '1h'\n[limits]\nkey_bytes = 64",
         )
         .unwrap();
         assert_eq!(config.session_timeout, Duration::from_secs(2));

@@ -14,9 +14,11 @@ use crate::group::after;
 use crate::refusal::Refusal;
 use crate::script::{CheckpointPlan, FaultScript, MemberPlan, SendPlan, Target};
 
-/// Makes things go wrong on a live broker, from [`Memory::faults`](crate::Memory::faults). Cheap to clone.
+/// Makes things go wrong on a live broker, from [`Memory::faults`](crate::Memory::faults). Cheap to
+/// clone.
 ///
-/// What is counted here counts from the call: `fail_sends(2, ..)` fails the next two. What the methods do is said at [`FaultScript`].
+/// What is counted here counts from the call: `fail_sends(2, ..)` fails the next two. What the
+/// methods do is said at [`FaultScript`].
 #[derive(Clone)]
 pub struct Faults(pub(crate) Arc<Shared>);
 

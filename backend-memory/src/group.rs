@@ -1,11 +1,13 @@
 //! The coordinator of one group: a state machine over a clock that is handed in.
 //!
-//! Nothing runs on its own. Whoever calls in says what time it is, the coordinator does what is due, and each waiting
-//! member waits no longer than [`Group::deadline`]. So a run under tokio's paused clock is the same each time.
+//! Nothing runs on its own. Whoever calls in says what time it is, the coordinator does what is
+//! due, and each waiting member waits no longer than [`Group::deadline`]. So a run under tokio's
+//! paused clock is the same each time.
 //!
-//! A partition has one owner at most. It changes hands by a drain: the owner is told, releases, and the next one is
-//! assigned at once with a larger epoch. An owner that does not release in time, or whose session runs out, is fenced:
-//! everything it says about the partition is refused, since it is neither the owner nor has it the epoch.
+//! A partition has one owner at most. It changes hands by a drain: the owner is told, releases, and
+//! the next one is assigned at once with a larger epoch. An owner that does not release in time, or
+//! whose session runs out, is fenced: everything it says about the partition is refused, since it
+//! is neither the owner nor has it the epoch.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -106,7 +108,8 @@ impl Group {
         self.readings.keys().copied()
     }
 
-    /// The progress in a partition. One that appeared after the group began is read from its beginning.
+    /// The progress in a partition. One that appeared after the group began is read from its
+    /// beginning.
     pub(crate) fn progress(&self, slot: Slot) -> Progress {
         let reading = self.readings.get(&slot.0);
         let progress = reading.and_then(|reading| reading.progress.get(slot.1 as usize));
@@ -187,7 +190,8 @@ impl Group {
         }
     }
 
-    /// Stores a checkpoint that was checked. It moves forward only: going back is what a reset is for.
+    /// Stores a checkpoint that was checked. It moves forward only: going back is what a reset is
+    /// for.
     pub(crate) fn checkpoint(&mut self, slot: Slot, epoch: u64, next: u64) {
         if let Some(progress) = self.progress_mut(slot) {
             progress.next = progress.next.max(next);
@@ -229,7 +233,8 @@ impl Group {
         self.dirty = true;
     }
 
-    /// Takes a partition from its owner without a drain, for another member if there is one that can have it.
+    /// Takes a partition from its owner without a drain, for another member if there is one that
+    /// can have it.
     pub(crate) fn steal(&mut self, slot: Slot) -> Result<(), Refusal> {
         let owner = self.progress(slot).owner.ok_or(Refusal::UnknownPartition)?;
         self.lose(slot);
@@ -388,7 +393,8 @@ impl Group {
         self.reset_done.notify_waiters();
     }
 
-    /// Plans who shall own what and begins to bring it about, if something has changed. Answers whether it had.
+    /// Plans who shall own what and begins to bring it about, if something has changed. Answers
+    /// whether it had.
     pub(crate) fn rebalance(&mut self, catalog: &Catalog, now: Instant) -> bool {
         if !std::mem::take(&mut self.dirty) {
             return false;
@@ -445,7 +451,8 @@ impl Group {
     }
 }
 
-/// Whether a partition without an owner can be assigned: parents are settled to their end before children begin.
+/// Whether a partition without an owner can be assigned: parents are settled to their end before
+/// children begin.
 fn may_begin(stream: &Stream, progress: &[Progress], id: PartitionId) -> bool {
     let settled = |parent: &PartitionId| progress[*parent as usize].completed;
     let parents = &stream.partitions[id as usize].parents;

@@ -1,11 +1,13 @@
 //! Persistence: one append-only file of checked frames.
 //!
-//! A frame is `length, crc32 of the length, crc32 of the body` (4 bytes each, little endian) and the body, one
-//! [`Change`]. Reading the file back brings about the same changes again. The length has a check of its own, so that a
-//! damaged length in the middle is not taken for a torn end, which would drop all that follows without a word.
+//! A frame is `length, crc32 of the length, crc32 of the body` (4 bytes each, little endian) and
+//! the body, one [`Change`]. Reading the file back brings about the same changes again. The length
+//! has a check of its own, so that a damaged length in the middle is not taken for a torn end,
+//! which would drop all that follows without a word.
 //!
-//! Writes block the caller under the broker's lock. That is meant: this is for laptops and small services, one file keeps
-//! the order of changes without further thought, and a pool of threads would cost determinism.
+//! Writes block the caller under the broker's lock. That is meant: this is for laptops and small
+//! services, one file keeps the order of changes without further thought, and a pool of threads
+//! would cost determinism.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
@@ -145,7 +147,8 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Opens the journal in `folder`, made if needed, and hands each change in it to `apply`, in order.
+    /// Opens the journal in `folder`, made if needed, and hands each change in it to `apply`, in
+    /// order.
     pub(crate) fn open(
         folder: &Path,
         sync: bool,
@@ -166,7 +169,7 @@ impl Journal {
             tracing::warn!(
                 file = %path.display(),
                 bytes = bytes.len() as u64 - length,
-                "the journal ended in a write that was cut off and never acknowledged; it is taken back"
+                "took back a write at the journal's end that was cut off and never acknowledged"
             );
             file.set_len(length)?;
         }
@@ -180,7 +183,8 @@ impl Journal {
         })
     }
 
-    /// Appends a change; when this answers, it survives the process, and with `sync` a power failure.
+    /// Appends a change; when this answers, it survives the process, and with `sync` a power
+    /// failure.
     pub(crate) fn write(&mut self, change: &Change) -> Result<(), Refusal> {
         if self.broken {
             return Err(Refusal::StorageBroken);
@@ -234,8 +238,8 @@ fn lock(file: &File, folder: &Path) -> Result<(), Refusal> {
 
 /// Applies all whole frames and answers where they end.
 ///
-/// What is behind them is either a write that was cut off (the file ends within it, or it is the last frame, or nothing but
-/// zeros) or damage, which is refused: records behind it would be lost.
+/// What is behind them is either a write that was cut off (the file ends within it, or it is the
+/// last frame, or nothing but zeros) or damage, which is refused: records behind it would be lost.
 fn replay(path: &Path, bytes: &[u8], apply: &mut impl FnMut(Change)) -> Result<u64, Refusal> {
     let mut at = 0;
     while at < bytes.len() {

@@ -1,12 +1,14 @@
 //! The memory backend of millstream: a real broker in the process.
 //!
-//! Partitions, keys, groups, epochs, rebalance, reshard, retention and limits behave as those of a broker do, so that an
-//! application's tests tell the truth. It is not a channel with the same interface.
+//! Partitions, keys, groups, epochs, rebalance, reshard, retention and limits behave as those of a
+//! broker do, so that an application's tests tell the truth. It is not a channel with the same
+//! interface.
 //!
-//! * **Time** is tokio's: under `tokio::time::pause` session time-outs, drains and retention take no real time, and a run
-//!   on a single-threaded runtime is the same each time. There are no tasks in the background.
-//! * **Faults** ([`Memory::faults`], [`FaultScript`]) fail, delay and throttle sends, lose checkpoints, crash and pause
-//!   members, and steal partitions.
+//! * **Time** is tokio's: under `tokio::time::pause` session time-outs, drains and retention take
+//!   no real time, and a run on a single-threaded runtime is the same each time. There are no tasks
+//!   in the background.
+//! * **Faults** ([`Memory::faults`], [`FaultScript`]) fail, delay and throttle sends, lose
+//!   checkpoints, crash and pause members, and steal partitions.
 //! * **Persistence** is an option ([`Config::persist`]).
 //!
 //! ```

@@ -20,8 +20,8 @@ pub(crate) struct Entry {
     pub(crate) headers: Headers,
     /// What readers see: the producer's time, or else `stored_at`.
     pub(crate) timestamp: i64,
-    /// Broker time of the append, never before the one of the entry before. Age and lag go by it, so that a replay
-    /// of old telemetry is not taken for old records.
+    /// Broker time of the append, never before the one of the entry before. Age and lag go by it,
+    /// so that a replay of old telemetry is not taken for old records.
     pub(crate) stored_at: i64,
 }
 
@@ -101,7 +101,8 @@ impl Log {
             }
             _ => {
                 let newest_timestamp = entry.timestamp;
-                // The first segment grows with its records, so that thousands of quiet partitions stay small.
+                // The first segment grows with its records, so that thousands of quiet partitions
+                // stay small.
                 let room = if self.segments.is_empty() { 4 } else { SEGMENT };
                 let mut entries = Vec::with_capacity(room);
                 entries.push(entry);
@@ -139,8 +140,8 @@ impl Log {
         Some(&self.segments[index / SEGMENT].entries[index % SEGMENT])
     }
 
-    /// Copies records from `from` on, which is not before `start`: at most `records` and `bytes`, but
-    /// at least one if there is one. Answers them with their bytes.
+    /// Copies records from `from` on, which is not before `start`: at most `records` and `bytes`,
+    /// but at least one if there is one. Answers them with their bytes.
     pub(crate) fn read(&self, from: u64, records: usize, bytes: u64) -> (Vec<Stored>, u64) {
         let count = records.min((self.end - from) as usize);
         let mut batch = Vec::with_capacity(count);

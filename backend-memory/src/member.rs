@@ -14,7 +14,8 @@ pub(crate) struct Held {
     pub(crate) epoch: u64,
     /// The offset of the record that it gets next.
     pub(crate) next: u64,
-    /// Whether it was told of the assignment. Before that, the partition can be taken back without a word.
+    /// Whether it was told of the assignment. Before that, the partition can be taken back without
+    /// a word.
     pub(crate) told: bool,
     /// Set while it drains: when it is fenced.
     pub(crate) drain_until: Option<Instant>,
@@ -55,8 +56,8 @@ pub(crate) struct Member {
     pub(crate) drain: std::time::Duration,
     pub(crate) held: BTreeMap<Slot, Held>,
     pub(crate) mail: VecDeque<Mail>,
-    /// Partitions that may have something to read, each at most once: what makes reading fair, and as cheap for
-    /// thousands of quiet partitions as for one.
+    /// Partitions that may have something to read, each at most once: what makes reading fair, and
+    /// as cheap for thousands of quiet partitions as for one.
     pub(crate) ready: VecDeque<Slot>,
     pub(crate) wake: Arc<Notify>,
     pub(crate) presence: Presence,
@@ -108,8 +109,11 @@ impl Member {
         };
         if held.told && !held.queued && !held.paused && held.drain_until.is_none() {
             held.queued = true;
+            // Nobody waits while the queue holds something, so one wake-up is enough for many.
+            if self.ready.is_empty() {
+                self.wake.notify_one();
+            }
             self.ready.push_back(slot);
-            self.wake.notify_one();
         }
     }
 }

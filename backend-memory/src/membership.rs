@@ -69,7 +69,8 @@ impl driver::Membership for Membership {
                 .await;
             match next.map_err(|refusal| self.error(&refusal, "read"))? {
                 Next::Events(events) => return Ok(events),
-                // A wake-up between looking and waiting is kept by the `Notify`, as there is one waiter.
+                // A wake-up between looking and waiting is kept by the `Notify`, as there is one
+                // waiter.
                 Next::Nothing { until: None } => self.wake.notified().await,
                 Next::Nothing { until: Some(until) } => {
                     // Whether woken or late: look again.
@@ -138,8 +139,8 @@ impl Drop for Membership {
 }
 
 impl Membership {
-    /// Asks the broker as a member that is there: one that is paused by a fault hangs until that is over, before anything
-    /// is asked.
+    /// Asks the broker as a member that is there: one that is paused by a fault hangs until that is
+    /// over, before anything is asked.
     async fn ask<T>(
         &self,
         mut ask: impl FnMut(&mut State, Instant) -> Result<T, Refusal> + Send,

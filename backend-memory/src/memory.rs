@@ -13,7 +13,8 @@ use crate::{Config, Faults};
 
 /// A broker in this process, with everything that a real one does.
 ///
-/// Cheap to clone; clones, clients and faults are of one broker, which lives as long as one of them.
+/// Cheap to clone; clones, clients and faults are of one broker, which lives as long as one of
+/// them.
 #[derive(Clone)]
 pub struct Memory(Arc<Shared>);
 
@@ -27,8 +28,8 @@ impl Memory {
     /// Makes a broker, empty or from the folder of `persist`.
     ///
     /// # Errors
-    /// `Invalid` for a wrong setting, naming its key; `Unavailable` if the folder cannot be used or another broker has it; `Corrupt`
-    /// if what it holds is damaged, naming the file.
+    /// `Invalid` for a wrong setting, naming its key; `Unavailable` if the folder cannot be used or
+    /// another broker has it; `Corrupt` if what it holds is damaged, naming the file.
     pub fn new(config: Config) -> Result<Self> {
         let shared =
             Shared::new(&config).map_err(|refusal| refusal.during("open memory broker"))?;

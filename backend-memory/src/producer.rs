@@ -33,7 +33,8 @@ impl driver::Producer for Producer {
         self.limits
     }
 
-    /// One call, since the broker answers at once: a second call under way would only take records from the first.
+    /// One call, since the broker answers at once: a second call under way would only take records
+    /// from the first.
     fn pipelining(&self) -> Pipelining {
         Pipelining::ByKey { calls: 1 }
     }
@@ -199,8 +200,8 @@ impl Call<'_> {
             self.journaled.push(self.answers.len());
         }
         if !partition.waiters.is_empty() {
-            let waiters = std::mem::take(&mut partition.waiters);
-            wake(self.groups, (self.producer.stream, id), &waiters);
+            wake(self.groups, (self.producer.stream, id), &partition.waiters);
+            partition.waiters.clear();
         }
         match unanswered {
             None => self.answers.push(Ok(placed)),

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// How much may come at once after a rest, as time at the full rate. Kinesis lets a second's worth through.
+/// How much may come at once after a rest, as time at the full rate. Kinesis lets a second's worth
+/// through.
 const BURST: u128 = Duration::from_secs(1).as_nanos();
 
 /// What one partition takes in a second; unset bounds are none.
@@ -18,7 +19,8 @@ impl Allowance {
     }
 }
 
-/// What was used of an allowance: for each bound the time when it is as good as unused (a generic cell rate).
+/// What was used of an allowance: for each bound the time when it is as good as unused (a generic
+/// cell rate).
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Rate {
     records: u128,
@@ -26,9 +28,11 @@ pub(crate) struct Rate {
 }
 
 impl Rate {
-    /// Takes one record of `size` bytes at `now` (time since the broker began), or nothing and answers false.
+    /// Takes one record of `size` bytes at `now` (time since the broker began), or nothing and
+    /// answers false.
     ///
-    /// A record that is larger than a second's worth passes when the partition has rested, so that it is late, not stuck.
+    /// A record that is larger than a second's worth passes when the partition has rested, so that
+    /// it is late, not stuck.
     pub(crate) fn take(&mut self, allowance: &Allowance, size: usize, now: Duration) -> bool {
         let now = now.as_nanos();
         let records = charge(self.records, allowance.records_per_second, 1, now);

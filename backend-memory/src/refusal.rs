@@ -79,57 +79,60 @@ impl Refusal {
     }
 
     fn message(&self) -> Cow<'static, str> {
-        match self {
-            Self::UnknownStream => "no such stream, create it first".into(),
-            Self::UnknownPartition => "the stream has no such partition".into(),
-            Self::UnknownGroup => "no member of this group ever joined".into(),
-            Self::StreamExists => "there is a stream of that name".into(),
-            Self::StreamDeleted => "the stream was deleted".into(),
-            Self::PartitionClosed => "the partition is closed already, name an open one".into(),
-            Self::MergeWithItself => "a partition cannot be merged with itself, name two".into(),
-            Self::SplitSingleHash => "the partition owns a single hash, which cannot be split".into(),
-            Self::AddAfterReshard => "partitions cannot be added to a stream that was split or merged, since that would move \
-                 keys without parents and children: split or merge instead"
-                .into(),
+        let text = match self {
+            Self::UnknownStream => "no such stream, create it first",
+            Self::UnknownPartition => "the stream has no such partition, or nobody owns it",
+            Self::UnknownGroup => "no member of this group ever joined",
+            Self::StreamExists => "there is a stream of that name",
+            Self::StreamDeleted => "the stream was deleted",
+            Self::PartitionClosed => "the partition is closed already, name an open one",
+            Self::MergeWithItself => "a partition cannot be merged with itself, name two",
+            Self::SplitSingleHash => "the partition owns a single hash, it cannot be split",
+            Self::AddAfterReshard => {
+                "the stream was split or merged before, and adding would move keys without parents \
+                 and children: split or merge instead"
+            }
+            Self::NoPartitions => "0 partitions asked for, use at least 1",
+            Self::RateExceeded => {
+                "the partition's rate is used up, slow down (limits.records_per_second, \
+                 limits.bytes_per_second)"
+            }
+            Self::ThrottleInjected => "throttled by a fault",
+            Self::EarlierFailed => "not stored: an earlier record of its key failed in the call",
+            Self::Fenced => "the partition is not this member's any more",
+            Self::ForeignPosition => "the partition has no such position",
+            Self::NotEnded => "the partition has not ended for this member",
+            Self::MemberGone => "the member has left the group",
+            Self::MemberCrashed => "the member was crashed by a fault",
+            Self::UnknownMember => "no such member, or it has left",
+            Self::CheckpointLost => "the checkpoint or its answer was lost by a fault",
+            Self::Storage(_) => "the folder of persist cannot be read or written",
+            Self::StorageBroken => {
+                "an earlier write to the journal failed half way, open the folder again"
+            }
             Self::AddNothing { have } => {
-                format!("the stream has {have} partitions already, ask for more").into()
+                return format!("the stream has {have} partitions already, ask for more").into();
             }
-            Self::NoPartitions => "0 partitions asked for, use at least 1".into(),
-            Self::RecordTooLarge { size, limit } => format!(
-                "the record has {size} bytes, the stream takes {limit} (limits.record_bytes)"
-            )
-            .into(),
+            Self::RecordTooLarge { size, limit } => {
+                let limit = format!("the stream takes {limit} (limits.record_bytes)");
+                return format!("the record has {size} bytes, {limit}").into();
+            }
             Self::KeyTooLong { size, limit } => {
-                format!("the key has {size} bytes, the stream takes {limit} (limits.key_bytes)")
-                    .into()
+                let limit = format!("the stream takes {limit} (limits.key_bytes)");
+                return format!("the key has {size} bytes, {limit}").into();
             }
-            Self::RateExceeded => "the partition's rate is used up (limits.records_per_second, limits.bytes_per_second), \
-                 slow down"
-                .into(),
-            Self::ThrottleInjected => "throttled by a fault".into(),
-            Self::EarlierFailed => {
-                "not stored, since an earlier record of its key failed in the same call".into()
+            Self::Injected(kind) => return format!("{kind} by a fault").into(),
+            Self::Script(reason) | Self::Setting(reason) => return reason.clone().into(),
+            Self::Corrupt { file, at } => {
+                let file = file.display();
+                return format!("{file} is damaged at byte {at}, restore it or use another").into();
             }
-            Self::Fenced => "the partition is not this member's any more".into(),
-            Self::ForeignPosition => "the position is past the end of the partition or of another backend".into(),
-            Self::NotEnded => "the partition has not ended for this member".into(),
-            Self::MemberGone => "the member has left the group".into(),
-            Self::MemberCrashed => "the member was crashed by a fault".into(),
-            Self::UnknownMember => "no such member, or it has left".into(),
-            Self::CheckpointLost => "the answer to the checkpoint was lost by a fault".into(),
-            Self::Injected(kind) => format!("{kind} by a fault").into(),
-            Self::Script(reason) | Self::Setting(reason) => reason.clone().into(),
-            Self::Storage(_) => "the folder of settings key persist cannot be written or read".into(),
-            Self::StorageBroken => "an earlier write to the journal failed and could not be taken back, open the folder again".into(),
-            Self::Corrupt { file, at } => format!(
-                "{} is damaged at byte {at} and holds more behind it, restore it or choose another folder",
-                file.display()
-            )
-            .into(),
             Self::Locked { folder } => {
-                format!("{} is in use by another broker, choose another folder", folder.display()).into()
+                let folder = folder.display();
+                return format!("{folder} is in use by another broker, use another").into();
             }
-        }
+        };
+        text.into()
     }
 
     pub(crate) fn during(&self, operation: &'static str) -> Error {

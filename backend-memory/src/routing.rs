@@ -1,10 +1,11 @@
 //! Which partition a key belongs to.
 //!
-//! Keys are hashed as Kafka's default partitioner does (murmur2, sign bit cleared), so that a program sees the same
-//! spread here as there. The hash is cut into `bucket = hash % n` and `sub = hash / n`, where `n` is the number of
-//! partitions that the stream began with. Each partition owns pieces of the (bucket, sub) plane: a whole bucket at
-//! first, a half of it after a split, the union of two after a merge. The pieces always cover the plane exactly
-//! once, so every key has exactly one open partition.
+//! Keys are hashed as Kafka's default partitioner does (murmur2, sign bit cleared), so that a
+//! program sees the same spread here as there. The hash is cut into `bucket = hash % n` and `sub =
+//! hash / n`, where `n` is the number of partitions that the stream began with. Each partition owns
+//! pieces of the (bucket, sub) plane: a whole bucket at first, a half of it after a split, the
+//! union of two after a merge. The pieces always cover the plane exactly once, so every key has
+//! exactly one open partition.
 
 /// The hashes are 31 bits wide.
 const HASHES: u64 = 1 << 31;
@@ -14,7 +15,8 @@ pub(crate) fn hash(key: &[u8]) -> u32 {
     murmur2(key) & 0x7fff_ffff
 }
 
-/// <https://github.com/apache/kafka/blob/4.0.0/clients/src/main/java/org/apache/kafka/common/utils/Utils.java>, `murmur2`.
+/// <https://github.com/apache/kafka/blob/4.0.0/clients/src/main/java/org/apache/kafka/common/utils/Utils.java>,
+/// `murmur2`.
 fn murmur2(data: &[u8]) -> u32 {
     const SEED: u32 = 0x9747_b28c;
     const M: u32 = 0x5bd1_e995;
@@ -76,8 +78,8 @@ impl Routing {
         }
     }
 
-    /// Gives the lower half of what `parent` owns to `low` and the rest to `high`. False if a single hash is left,
-    /// which cannot be halved.
+    /// Gives the lower half of what `parent` owns to `low` and the rest to `high`. False if a
+    /// single hash is left, which cannot be halved.
     pub(crate) fn split(&mut self, parent: u32, low: u32, high: u32) -> bool {
         let pieces = self.owned(parent);
         let total: u64 = pieces
@@ -205,8 +207,8 @@ mod tests {
     }
 
     proptest! {
-        /// After any splits and merges every hash has one owner, which is open, and a split moves a key only to the
-        /// children of the partition that it was in.
+        /// After any splits and merges every hash has one owner, which is open, and a split moves a
+        /// key only to the children of the partition that it was in.
         #[test]
         fn every_key_has_one_open_partition(
             partitions in 1usize..6,

@@ -11,7 +11,8 @@ use crate::refusal::Refusal;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Target {
-    /// Every member of that name ([`ConsumerGroup::member`](millstream::ConsumerGroup::member)) that is there.
+    /// Every member of that name ([`ConsumerGroup::member`](millstream::ConsumerGroup::member))
+    /// that is there.
     Named(String),
     /// The member that joined as the n-th of the broker, from 1, whatever its group.
     Nth(u64),
@@ -31,9 +32,10 @@ impl Target {
 
 /// A plan of faults, run by [`Faults::run`](crate::Faults::run).
 ///
-/// Sends and checkpoints are counted from 1, over all streams, groups and producers, from the moment when the script is run: each record that a
-/// producer hands to the broker is a send, also when it is sent again, and each partition in a checkpoint is one.
-/// Times count from that moment too. A member that is not there when its time comes is passed over.
+/// Sends and checkpoints are counted from 1, over all streams, groups and producers, from the
+/// moment when the script is run: each record that a producer hands to the broker is a send, also
+/// when it is sent again, and each partition in a checkpoint is one. Times count from that moment
+/// too. A member that is not there when its time comes is passed over.
 ///
 /// ```
 /// use std::time::Duration;
@@ -96,13 +98,15 @@ impl FaultScript {
         self
     }
 
-    /// Holds these sends back for `delay`, and with each all that were handed over with it, before they are stored.
+    /// Holds these sends back for `delay`, and with each all that were handed over with it, before
+    /// they are stored.
     pub fn delay_sends(mut self, sends: RangeInclusive<u64>, delay: Duration) -> Self {
         self.sends.push((sends, SendPlan::Delay(delay)));
         self
     }
 
-    /// Stores these sends but answers `Timeout`, as a broker does whose answer is lost. Sent again, they are stored twice.
+    /// Stores these sends but answers `Timeout`, as a broker does whose answer is lost. Sent again,
+    /// they are stored twice.
     pub fn time_out_sends(mut self, sends: RangeInclusive<u64>) -> Self {
         self.sends.push((sends, SendPlan::Unanswered));
         self
@@ -133,22 +137,23 @@ impl FaultScript {
         self
     }
 
-    /// Crashes a member at `at`: every call of it answers `Unavailable` from then on, and others take over after the session
-    /// time-out.
+    /// Crashes a member at `at`: every call of it answers `Unavailable` from then on, and others
+    /// take over after the session time-out.
     pub fn crash(mut self, at: Duration, member: Target) -> Self {
         self.members.push((at, MemberPlan::Crash(member)));
         self
     }
 
-    /// Pauses a member at `at` for `pause`: its calls hang and it gives no sign of life. One that is paused for longer than the session
-    /// time-out loses its partitions, learns of it when it wakes, and is a member again.
+    /// Pauses a member at `at` for `pause`: its calls hang and it gives no sign of life. One that
+    /// is paused for longer than the session time-out loses its partitions, learns of it when it
+    /// wakes, and is a member again.
     pub fn pause(mut self, at: Duration, member: Target, pause: Duration) -> Self {
         self.members.push((at, MemberPlan::Pause(member, pause)));
         self
     }
 
-    /// Takes a partition from its owner at `at` without a drain, for another member if there is one. The owner is told `Lost`, and what it
-    /// still says in the old epoch is refused.
+    /// Takes a partition from its owner at `at` without a drain, for another member if there is
+    /// one. The owner is told `Lost`, and what it still says in the old epoch is refused.
     pub fn steal(mut self, at: Duration, group: impl Into<String>, partition: &Partition) -> Self {
         let plan = MemberPlan::Steal {
             group: group.into(),
@@ -161,8 +166,9 @@ impl FaultScript {
     /// Checks that the script does not contradict itself.
     ///
     /// # Errors
-    /// `Invalid`, with the reason: an empty range or one that begins at 0, one send or checkpoint with two faults, an empty window or two that
-    /// overlap with different kinds, a pause of zero, a fault of a member after its crash or within its pause, one in 0.
+    /// `Invalid`, with the reason: an empty range or one that begins at 0, one send or checkpoint
+    /// with two faults, an empty window or two that overlap with different kinds, a pause of zero,
+    /// a fault of a member after its crash or within its pause, one in 0.
     pub fn validate(&self) -> Result<()> {
         self.check()
             .map_err(|refusal| refusal.during("run fault script"))
@@ -202,7 +208,7 @@ impl FaultScript {
             let ((at, duration, kind), (next, _, other)) = (pair[0], pair[1]);
             if at.saturating_add(duration) > next && kind != other {
                 return refuse(format!(
-                    "sends shall fail as {kind} from {at:?} and as {other} from {next:?}, which overlap"
+                    "sends fail as {kind} from {at:?} and as {other} from {next:?}, which overlap"
                 ));
             }
         }

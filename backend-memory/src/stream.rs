@@ -11,7 +11,8 @@ use crate::rate::Rate;
 use crate::refusal::Refusal;
 use crate::routing::{self, Routing};
 
-/// A stream's number in the broker; never used again, so a stream that is made anew under an old name is another one.
+/// A stream's number in the broker; never used again, so a stream that is made anew under an old
+/// name is another one.
 pub(crate) type StreamId = u32;
 
 /// A partition's number in its stream, which is also its id in decimal; never used again.
@@ -106,7 +107,8 @@ impl Stream {
         }
     }
 
-    /// Splits a partition that was checked. Answers the waiters of the parent, for which it has ended.
+    /// Splits a partition that was checked. Answers the waiters of the parent, for which it has
+    /// ended.
     pub(crate) fn split(&mut self, parent: PartitionId) -> Vec<(GroupId, MemberId)> {
         let low = self.add(vec![parent]);
         let high = self.add(vec![parent]);

@@ -1,4 +1,5 @@
-//! A chain: consume, transform, publish. A delivery is settled when the broker has what was made of it.
+//! A chain: consume, transform, publish. A delivery is settled when the broker has what was made of
+//! it.
 //!
 //! `cargo run --example chain`
 

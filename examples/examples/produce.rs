@@ -13,7 +13,8 @@ async fn main() -> anyhow::Result<()> {
     let mut receipts = Vec::new();
     for speed in [41, 43, 47] {
         let payload = format!(r#"{{"car":"car-123","speed":{speed}}}"#);
-        // Records of one key are stored in the order in which they are sent, whether the receipts are awaited in between or not.
+        // Records of one key are stored in the order in which they are sent, whether the receipts
+        // are awaited in between or not.
         let record = Record::new(payload)
             .key("car-123")
             .header("source", "example");

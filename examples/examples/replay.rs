@@ -1,4 +1,5 @@
-//! Replay: move a group back, and it handles the records again. This works while its members run, too.
+//! Replay: move a group back, and it handles the records again. This works while its members run,
+//! too.
 //!
 //! `cargo run --example replay`
 

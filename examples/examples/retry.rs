@@ -1,4 +1,5 @@
-//! A handler that fails: its record is tried again, and goes to the dead letter stream when the attempts run out. Its key waits, other keys go on.
+//! A handler that fails: its record is tried again, and goes to the dead letter stream when the
+//! attempts run out. Its key waits, other keys go on.
 //!
 //! `cargo run --example retry`
 

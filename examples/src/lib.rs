@@ -1,6 +1,8 @@
-//! Chooses the backend for the fleet program and the small programs: the one place that names all backends.
+//! Chooses the backend for the fleet program and the small programs: the one place that names all
+//! backends.
 //!
-//! An application copies this file, keeps the backends that it wants, and writes everything else once:
+//! An application copies this file, keeps the backends that it wants, and writes everything else
+//! once:
 //!
 //! ```
 //! # async fn demo() -> anyhow::Result<()> {
@@ -43,18 +45,22 @@ pub enum Settings {
 pub struct NotBuilt {}
 
 impl Settings {
-    /// Reads `file` if there is one, then the environment, which wins. Without both it is the memory backend with its defaults.
+    /// Reads `file` if there is one, then the environment, which wins. Without both it is the
+    /// memory backend with its defaults.
     ///
-    /// `MILLSTREAM_BACKEND=memory` sets the key `backend`, and so on for every other key; two underscores step into a table:
-    /// `MILLSTREAM_TLS__CA_FILE` sets `ca_file` in `[tls]`. A value is read as TOML where it is TOML (`5`, `true`, `"text"`), and as plain text otherwise.
+    /// `MILLSTREAM_BACKEND=memory` sets the key `backend`, and so on for every other key; two
+    /// underscores step into a table: `MILLSTREAM_TLS__CA_FILE` sets `ca_file` in `[tls]`. A value
+    /// is read as TOML where it is TOML (`5`, `true`, `"text"`), and as plain text otherwise.
     ///
     /// # Errors
-    /// The file cannot be read, is no TOML, or names a backend or a key that does not exist; the message lists those that do.
+    /// The file cannot be read, is no TOML, or names a backend or a key that does not exist; the
+    /// message lists those that do.
     pub fn load(file: Option<&Path>) -> anyhow::Result<Self> {
         Self::load_or(file, "")
     }
 
-    /// As [`load`](Self::load), with `defaults` in TOML where there is no file. They are left out if the environment names another backend than they do.
+    /// As [`load`](Self::load), with `defaults` in TOML where there is no file. They are left out
+    /// if the environment names another backend than they do.
     ///
     /// # Errors
     /// As [`load`](Self::load).

@@ -15,8 +15,8 @@ pub async fn create(client: &Client, streams: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Makes `stream` and sends ten reports of each of three cars, keyed by car: `{"car":"car-1","speed":40}`. One of them makes no sense: `car-2` reports
-/// a speed of -1 once.
+/// Makes `stream` and sends ten reports of each of three cars, keyed by car:
+/// `{"car":"car-1","speed":40}`. One of them makes no sense: `car-2` reports a speed of -1 once.
 ///
 /// # Errors
 /// The broker's.

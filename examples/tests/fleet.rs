@@ -312,18 +312,21 @@ fn an_interrupt_drains_and_judges() {
         .spawn()
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    stdin.write_all(reports(500).as_bytes()).unwrap();
-
     let process = child.id().to_string();
     let begun = Instant::now();
-    // The program may not listen yet, so the first interrupt waits until it shows its first line.
+    // It shows how things stand before there is anything to read.
     let mut err = std::io::BufReader::new(child.stderr.take().unwrap());
     let mut shown = String::new();
-    while !shown.contains("sent 500") {
-        shown.clear();
-        std::io::BufRead::read_line(&mut err, &mut shown).unwrap();
-        assert!(begun.elapsed() < DEADLINE, "it shows nothing");
-    }
+    let mut wait_for = |text: &str| {
+        while !shown.contains(text) {
+            shown.clear();
+            std::io::BufRead::read_line(&mut err, &mut shown).unwrap();
+            assert!(begun.elapsed() < DEADLINE, "it does not show {text}");
+        }
+    };
+    wait_for("sent 0");
+    stdin.write_all(reports(500).as_bytes()).unwrap();
+    wait_for("sent 500");
     let reader = std::thread::spawn(move || std::io::read_to_string(err));
     let killed = Command::new("kill").args(["-INT", &process]).status();
     assert!(killed.unwrap().success());

@@ -1,4 +1,5 @@
-//! How an application tests its own logic: the memory backend, and tokio's paused clock. An hour of the application's time passes in no time.
+//! How an application tests its own logic: the memory backend, and tokio's paused clock. An hour of
+//! the application's time passes in no time.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 

@@ -201,6 +201,7 @@ run! { VOLATILE, Broker::volatile:
     c06_refused_checkpoints_lose_nothing
     c06_lost_checkpoints_lose_nothing
     c07_zombie_that_wakes_is_fenced
+    c07_zombie_that_wakes_cannot_move_the_progress
     c07_zombie_with_a_handler_at_work_is_told
     c07_stolen_partition_is_told_and_handled_by_another
     c07_delivery_held_over_a_theft_settles_nothing

@@ -42,7 +42,8 @@ impl Group {
         let Some(found) = self.members.get_mut(&member) else {
             return;
         };
-        // The session counts from the last sign of life: one who crashes in a pause gave none since it began.
+        // The session counts from the last sign of life: one who crashes in a pause gave none since
+        // it began.
         if found.presence == Presence::Here {
             found.absence += 1;
             let expiry = after(now, self.session_timeout);

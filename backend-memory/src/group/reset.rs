@@ -8,7 +8,8 @@ use crate::refusal::Refusal;
 use crate::stream::{Slot, StreamId};
 
 impl Group {
-    /// Begins to move the group in a stream: everything is drained first. Answers the number to wait for.
+    /// Begins to move the group in a stream: everything is drained first. Answers the number to
+    /// wait for.
     ///
     /// A second reset replaces one that is under way; both are done when the second is.
     pub(crate) fn begin_reset(

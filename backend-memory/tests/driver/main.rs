@@ -14,3 +14,4 @@ mod records;
 mod reset;
 mod reshard;
 mod retention;
+mod storm;

@@ -99,7 +99,8 @@ async fn a_torn_end_is_cut_and_what_was_acknowledged_stays() {
         fixture.send(&["k=3"]).await;
     }
     let whole = fs::read(journal(folder.path())).unwrap();
-    // Whatever the length of the cut, the stream and a prefix of the batches is there, and it opens.
+    // Whatever the length of the cut, the stream and a prefix of the batches is there, and it
+    // opens.
     let mut seen = Vec::new();
     for cut in (0..whole.len()).rev() {
         fs::write(journal(folder.path()), &whole[..cut]).unwrap();

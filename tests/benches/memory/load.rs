@@ -15,6 +15,8 @@ use tokio::sync::Notify;
 
 const STREAM: &str = "bench";
 const PAYLOAD: usize = 512;
+/// How long a sleeping handler sleeps.
+pub(crate) const SLEEP: Duration = Duration::from_millis(10);
 /// How many receipts the producer leaves open before it awaits the oldest.
 const RECEIPTS: usize = 1_000;
 
@@ -32,18 +34,20 @@ pub(crate) enum Handler {
     Ready,
     /// Pending once.
     Yields,
-    /// Pending for a millisecond.
+    /// Pending for [`SLEEP`].
     Sleeps,
 }
 
 pub(crate) struct Times {
-    /// From the start of the member until it has all partitions.
+    /// From the start of the member until it has all partitions, or handles its first record.
     pub(crate) joined: Duration,
-    /// From the first `send` until the last record was handled.
+    /// From the first `send`, or the first record handled, until the last record was handled.
     pub(crate) settled: Duration,
-    /// From the first `send` until the member has left.
+    /// From the first `send`, or the start of the member, until the member has left.
     pub(crate) closed: Duration,
 }
+
+const UNSEEN: &str = "the handler has not seen every record";
 
 pub(crate) fn runtime() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread()
@@ -55,6 +59,7 @@ pub(crate) fn runtime() -> io::Result<Runtime> {
 #[derive(Default)]
 struct Handled {
     count: AtomicUsize,
+    first: OnceLock<Instant>,
     last: OnceLock<Instant>,
     finished: Notify,
 }
@@ -89,10 +94,7 @@ impl Load {
             member.await??;
             let closed = begun.elapsed();
             self.check(&client, &control.stats()).await?;
-            let last = handled
-                .last
-                .get()
-                .ok_or("the handler has not seen every record")?;
+            let last = handled.last.get().ok_or(UNSEEN)?;
             Ok(Times {
                 joined,
                 settled: *last - begun,
@@ -111,17 +113,24 @@ impl Load {
         })
     }
 
-    pub(crate) fn consume_only(&self) -> Result<Duration, Box<dyn Error>> {
+    /// Consumes what a full stream holds. Nothing is sent meanwhile.
+    pub(crate) fn consume_only(&self) -> Result<Times, Box<dyn Error>> {
         runtime()?.block_on(async {
             let client = self.connect().await?;
             self.produce(&client.producer(STREAM).open().await?).await?;
-            let member = self.member(&client, &Arc::new(Handled::default()));
+            let handled = Arc::new(Handled::default());
+            let member = self.member(&client, &handled);
             let control = member.control();
             let begun = Instant::now();
             member.await?;
-            let elapsed = begun.elapsed();
+            let ended = Instant::now();
             self.check(&client, &control.stats()).await?;
-            Ok(elapsed)
+            let (first, last) = handled.first.get().zip(handled.last.get()).ok_or(UNSEEN)?;
+            Ok(Times {
+                joined: *first - begun,
+                settled: *last - *first,
+                closed: ended - begun,
+            })
         })
     }
 
@@ -164,9 +173,13 @@ impl Load {
                 match handler {
                     Handler::Ready => {}
                     Handler::Yields => tokio::task::yield_now().await,
-                    Handler::Sleeps => tokio::time::sleep(Duration::from_millis(1)).await,
+                    Handler::Sleeps => tokio::time::sleep(SLEEP).await,
                 }
-                if counts.count.fetch_add(1, Relaxed) + 1 == records {
+                let before = counts.count.fetch_add(1, Relaxed);
+                if before == 0 {
+                    counts.first.get_or_init(Instant::now);
+                }
+                if before + 1 == records {
                     counts.last.get_or_init(Instant::now);
                     counts.finished.notify_one();
                 }

@@ -11,26 +11,62 @@ mod report;
 use std::error::Error;
 use std::time::Duration;
 
-use load::{Handler, Load, Times};
+use load::{Handler, Load};
 use report::Report;
 
 const ROUNDS: usize = 9;
 
 type Measure = fn() -> Result<f64, Box<dyn Error>>;
 
-const MEASURES: [(&str, &str, Measure); 12] = [
+const MEASURES: [(&str, &str, Measure); 17] = [
     ("mpsc_channel", "records/s", mpsc_channel),
     ("memory_end_to_end", "records/s", end_to_end),
     ("memory_produce", "records/s", produce),
     ("memory_consume", "records/s", consume),
     ("memory_yielding_handler", "records/s", yielding_handler),
-    ("memory_sleeping_handler", "records/s", sleeping_handler),
+    (
+        "memory_sleeping_handler_vs_ideal",
+        "ratio",
+        sleeping_handler,
+    ),
     ("memory_hot_key", "records/s", hot_key),
     ("memory_hot_key_yielding", "records/s", hot_key_yielding),
-    ("memory_partitions_1", "ns/record", partitions::<1>),
-    ("memory_partitions_100", "ns/record", partitions::<100>),
-    ("memory_partitions_10000", "ns/record", partitions::<10_000>),
+    ("memory_partitions_1", "ns/record", backlog::<1>),
+    ("memory_partitions_100", "ns/record", backlog::<100>),
+    ("memory_partitions_10000", "ns/record", backlog::<10_000>),
+    ("memory_8_busy_partitions_of_8", "ns/record", busy_of::<8>),
+    (
+        "memory_8_busy_partitions_of_10000",
+        "ns/record",
+        busy_of::<10_000>,
+    ),
+    ("memory_live_partitions_1", "ns/record", live::<1>),
+    ("memory_live_partitions_100", "ns/record", live::<100>),
+    ("memory_live_partitions_10000", "ns/record", live::<10_000>),
     ("memory_member_10000_partitions", "ms", member_of_many),
+];
+
+const RATIOS: [(&str, &str, &str); 4] = [
+    (
+        "memory_end_to_end_vs_mpsc",
+        "memory_end_to_end",
+        "mpsc_channel",
+    ),
+    (
+        "memory_partitions_10000_vs_1",
+        "memory_partitions_10000",
+        "memory_partitions_1",
+    ),
+    (
+        "memory_8_busy_of_10000_vs_of_8",
+        "memory_8_busy_partitions_of_10000",
+        "memory_8_busy_partitions_of_8",
+    ),
+    (
+        "memory_live_partitions_10000_vs_1",
+        "memory_live_partitions_10000",
+        "memory_live_partitions_1",
+    ),
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -50,16 +86,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
         }
     }
-    report.ratio(
-        "memory_end_to_end_vs_mpsc",
-        "memory_end_to_end",
-        "mpsc_channel",
-    );
-    report.ratio(
-        "memory_partitions_10000_vs_1",
-        "memory_partitions_10000",
-        "memory_partitions_1",
-    );
+    for (name, over, under) in RATIOS {
+        report.ratio(name, over, under);
+    }
     report.print();
     Ok(())
 }
@@ -93,7 +122,7 @@ fn produce() -> Result<f64, Box<dyn Error>> {
 
 /// From the join to a full stream until the member has handled, checkpointed and left.
 fn consume() -> Result<f64, Box<dyn Error>> {
-    Ok(per_second(BASE.records, BASE.consume_only()?))
+    Ok(per_second(BASE.records, BASE.consume_only()?.closed))
 }
 
 /// The handler is pending once for each record.
@@ -104,13 +133,15 @@ fn yielding_handler() -> Result<f64, Box<dyn Error>> {
     })
 }
 
-/// The handler sleeps for a millisecond, of which 64 at once make 64,000 records/s at best.
+/// The handler sleeps for 10 ms, so that 64 at once make 6,400 records/s at best.
 fn sleeping_handler() -> Result<f64, Box<dyn Error>> {
-    settled(Load {
+    let load = Load {
         handler: Handler::Sleeps,
-        records: 20_000,
+        records: 3_200,
         ..BASE
-    })
+    };
+    let ideal = load.concurrency as f64 / load::SLEEP.as_secs_f64();
+    Ok(settled(load)? / ideal)
 }
 
 fn hot_key() -> Result<f64, Box<dyn Error>> {
@@ -130,18 +161,42 @@ fn settled(load: Load) -> Result<f64, Box<dyn Error>> {
     Ok(per_second(load.records, load.run()?.settled))
 }
 
-/// The same records and keys on more and more partitions; joining and leaving are not counted.
-fn many(partitions: usize) -> Result<Times, Box<dyn Error>> {
-    Load {
-        partitions,
-        keys: 20_000,
-        ..BASE
-    }
-    .run()
+/// Enough keys for every partition of the largest measurement.
+const MANY_KEYS: usize = 20_000;
+
+fn per_record(records: usize, time: Duration) -> f64 {
+    time.as_nanos() as f64 / records as f64
 }
 
-fn partitions<const N: usize>() -> Result<f64, Box<dyn Error>> {
-    Ok(many(N)?.settled.as_nanos() as f64 / BASE.records as f64)
+/// The same records and keys, spread over ever more partitions, and read by one member that comes to full partitions: from the
+/// first record handled to the last.
+fn backlog<const PARTITIONS: usize>() -> Result<f64, Box<dyn Error>> {
+    let load = Load {
+        partitions: PARTITIONS,
+        keys: MANY_KEYS,
+        ..BASE
+    };
+    Ok(per_record(load.records, load.consume_only()?.settled))
+}
+
+/// The same, produced and consumed at once. On 10,000 partitions every record is a batch of its own.
+fn live<const PARTITIONS: usize>() -> Result<f64, Box<dyn Error>> {
+    let load = Load {
+        partitions: PARTITIONS,
+        keys: MANY_KEYS,
+        ..BASE
+    };
+    Ok(per_record(load.records, load.run()?.settled))
+}
+
+/// Few partitions have records, the member owns many.
+fn busy_of<const PARTITIONS: usize>() -> Result<f64, Box<dyn Error>> {
+    let load = Load {
+        partitions: PARTITIONS,
+        keys: 8,
+        ..BASE
+    };
+    Ok(per_record(load.records, load.run()?.settled))
 }
 
 /// What joining and leaving cost a member of 10,000 partitions.

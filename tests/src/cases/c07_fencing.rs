@@ -14,6 +14,7 @@ use crate::{Fault, Harness};
 
 cases! {
     c07_zombie_that_wakes_is_fenced [FREEZE],
+    c07_zombie_that_wakes_cannot_move_the_progress [FREEZE],
     c07_zombie_with_a_handler_at_work_is_told [FREEZE],
     c07_stolen_partition_is_told_and_handled_by_another [STEAL],
     c07_delivery_held_over_a_theft_settles_nothing [STEAL],
@@ -80,6 +81,51 @@ async fn c07_zombie_that_wakes_is_fenced(harness: Arc<dyn Harness>) {
     assert!(zombie.control().stats().lost >= 1);
     assert!(!zombie.has_ended(), "it is a member still, or again");
     a.close().await;
+    b.close().await;
+}
+
+async fn c07_zombie_that_wakes_cannot_move_the_progress(harness: Arc<dyn Harness>) {
+    let timing = harness.timing();
+    let fleet = Fleet::new(harness, 1).await;
+    fleet.send(2, 100).await;
+    let (quick, slow) = (timing.session / 500, timing.session / 10);
+    let interval = quick * 5;
+    let a = fleet.member("a").takes(quick);
+    let a = a
+        .with(|group| group.checkpoint_interval(interval))
+        .start()
+        .await;
+    fleet
+        .until("progress is stored", || {
+            a.control().stats().checkpoints >= 2
+        })
+        .await;
+    fleet.disturb(freeze(&fleet, "a", timing.session * 3)).await;
+    // What it has taken in it goes on to handle, and it will ask to store that when it wakes.
+    fleet
+        .until("the zombie has handled all", || fleet.unsettled() == 0)
+        .await;
+    let b = fleet.member("b").takes(slow).start().await;
+    fleet
+        .until("b takes over", || began(&fleet, "b") >= 2)
+        .await;
+    fleet
+        .until("the zombie is told", || losses(&fleet, "a") >= 1)
+        .await;
+    let behind = fleet.checkpoints().await.remove(0);
+    let last = fleet.client.streams().describe(&fleet.stream).await;
+    let last = last.expect("the stream is described").partitions[0].latest;
+    assert!(
+        behind.position < last,
+        "the zombie has moved the progress: {behind:?}"
+    );
+    let all_again = || b.control().stats().settled >= 100;
+    fleet
+        .until("b goes on from where the progress was", all_again)
+        .await;
+    a.close().await;
+    fleet.caught_up().await;
+    fleet.judge().await;
     b.close().await;
 }
 

@@ -4,17 +4,22 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-/// Streams vehicle telemetry through producers, chains and groups, and judges at the end whether anything was lost or out of order.
+/// Streams vehicle telemetry through producers, chains and groups, and judges at the end whether
+/// anything was lost or out of order.
 ///
-/// car-raw-events -> (cleaner) -> processed-events -> (entities) -> entity-updates, and -> (notifications) -> notifications.
+/// car-raw-events -> cleaner -> processed-events -> entities      -> entity-updates
+///                                               -> notifications -> notifications
+///
 /// The groups analytics, dashboard, inbox and dead-letters read along, each at its own speed.
 ///
-/// Ends with a summary from its own history. Exit code 0: nothing lost, nothing out of order, and no duplicate where no member crashed; 1: not so, or
-/// the run failed; 2: wrong use. Ctrl-C stops sending, drains and judges; a second Ctrl-C aborts.
+/// Ends with a summary from its own history. Exit code 0: nothing lost, nothing out of order, and
+/// no duplicate where no member crashed; 1: not so, or the run failed; 2: wrong use. Ctrl-C stops
+/// sending, drains and judges; a second Ctrl-C aborts.
 #[derive(Debug, Parser)]
 #[command(name = "fleet", version, verbatim_doc_comment)]
 pub(crate) struct Args {
-    /// JSON lines to stream, gzipped or not; `-` is standard input. Default: the sample that ships with the program, 20,000 positions
+    /// JSON lines to stream, gzipped or not; `-` is standard input. Default: the sample that ships
+    /// with the program, 20,000 positions
     #[arg(long, value_name = "FILE")]
     pub(crate) input: Option<PathBuf>,
 
@@ -22,15 +27,18 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FIELD", default_value = "vehicleId")]
     pub(crate) key: String,
 
-    /// Settings in TOML: `backend = "memory"` and the backend's own keys. Environment variables override them: MILLSTREAM_BACKEND=memory, and so on
+    /// Settings in TOML: `backend = "memory"` and the backend's own keys. Environment variables
+    /// override them: MILLSTREAM_BACKEND=memory, and so on
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
-    /// Records sent in a second; 0 is as fast as the groups follow. Default: 5000 for the sample, 0 for other input
+    /// Records sent in a second; 0 is as fast as the groups follow. Default: 5000 for the sample, 0
+    /// for other input
     #[arg(long, value_name = "N")]
     pub(crate) rate: Option<u32>,
 
-    /// How often the input is sent; each time is a day later for the alert rules. Not for standard input
+    /// How often the input is sent; each time is a day later for the alert rules. Not for standard
+    /// input
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) repeat: u32,
 

@@ -1,7 +1,9 @@
-//! What the alerting service remembers of each vehicle, and which alerts it has answered to which report.
+//! What the alerting service remembers of each vehicle, and which alerts it has answered to which
+//! report.
 //!
-//! It stands for the team's database. A report may come again after a crash, when it is no longer news: the book then gives the same answer as the
-//! first time, so that an alert that was found but not sent before the crash is not lost.
+//! It stands for the team's database. A report may come again after a crash, when it is no longer
+//! news: the book then gives the same answer as the first time, so that an alert that was found but
+//! not sent before the crash is not lost.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -12,17 +14,19 @@ use crate::event::Event;
 use crate::ledger::Ledger;
 use crate::tag::Tag;
 
-/// The window and the fetch of the chains up to here: together they bound how far a vehicle can be overtaken by others of its partition.
+/// The window and the fetch of the chains up to here: together they bound how far a vehicle can be
+/// overtaken by others of its partition.
 pub(crate) const WINDOW: usize = 100;
 
-/// A report is surely not overtaken any more when so many later ones were taken in: two chains, each with its window, and a fetch that passes it and one
-/// that is under way.
+/// A report is surely not overtaken any more when so many later ones were taken in: two chains,
+/// each with its window, and a fetch that passes it and one that is under way.
 const SURE: usize = 2 * 3 * WINDOW;
 
 /// Remembers vehicles and answers.
 #[derive(Debug, Default)]
 pub(crate) struct Book {
-    /// By partition, since each has its own place in time: one that waits for a new owner must not make the vehicles of another look silent.
+    /// By partition, since each has its own place in time: one that waits for a new owner must not
+    /// make the vehicles of another look silent.
     partitions: HashMap<Partition, Vehicles>,
     /// Only for reports that gave rise to an alert.
     answers: HashMap<(Box<str>, u64), Vec<Answer>>,
@@ -31,7 +35,8 @@ pub(crate) struct Book {
 /// An alert with the number that it has in its lane.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Answer {
-    /// The vehicle that it is about, and the one whose report gave rise to it: reports of different vehicles have no order among themselves.
+    /// The vehicle that it is about, and the one whose report gave rise to it: reports of different
+    /// vehicles have no order among themselves.
     pub(crate) lane: String,
     pub(crate) seq: u64,
     pub(crate) alert: Alert,
@@ -40,8 +45,8 @@ pub(crate) struct Answer {
 #[derive(Debug, Default)]
 struct Vehicles {
     known: HashMap<Box<str>, Vehicle>,
-    /// The times of the last reports. The clock follows behind them: vehicles are handled at the same time, and one whose next report waits its turn is not
-    /// silent.
+    /// The times of the last reports. The clock follows behind them: vehicles are handled at the
+    /// same time, and one whose next report waits its turn is not silent.
     recent: VecDeque<u64>,
     /// Up to here no report is missing.
     clock: u64,
@@ -57,7 +62,8 @@ struct Vehicle {
 }
 
 impl Book {
-    /// Takes in a report and answers with the alerts that it gives rise to, numbered by `alerts`; the same ones whenever the report comes again.
+    /// Takes in a report and answers with the alerts that it gives rise to, numbered by `alerts`;
+    /// the same ones whenever the report comes again.
     pub(crate) fn observe(
         &mut self,
         partition: &Partition,

@@ -1,4 +1,5 @@
-//! The group that looks after `car-raw-events.dead`: bad lines of the input, and reports that could not be cleaned.
+//! The group that looks after `car-raw-events.dead`: bad lines of the input, and reports that could
+//! not be cleaned.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -21,7 +22,8 @@ pub(crate) fn join(fleet: Arc<Fleet>, group: ConsumerGroup) -> Member {
 
 async fn look(fleet: Arc<Fleet>, delivery: Delivery) -> Result<(), Infallible> {
     match delivery.headers().get(REASON) {
-        // A report of which a group said that it cannot handle it: nobody behind that group will see it.
+        // A report of which a group said that it cannot handle it: nobody behind that group will
+        // see it.
         Some(reason) => {
             if let Some(tag) = fleet.run.tag(delivery.headers()) {
                 let reason = String::from_utf8_lossy(reason);

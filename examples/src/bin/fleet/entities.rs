@@ -1,4 +1,5 @@
-//! The chain that keeps others up to date on where each vehicle is: `processed-events` to `entity-updates`.
+//! The chain that keeps others up to date on where each vehicle is: `processed-events` to
+//! `entity-updates`.
 
 use std::future::pending;
 use std::sync::Arc;

@@ -26,7 +26,8 @@ pub(crate) const DEAD: &str = "car-raw-events.dead";
 /// Partitions of each stream but the dead letters, which have one.
 const PARTITIONS: usize = 8;
 
-/// One run of the program: the client, what the services remember (each a stand-in for its team's database), and the history.
+/// One run of the program: the client, what the services remember (each a stand-in for its team's
+/// database), and the history.
 #[derive(Debug)]
 pub(crate) struct Fleet {
     pub(crate) client: Client,
@@ -117,7 +118,8 @@ impl Fleet {
         self.ledger(stage).expected().saturating_sub(handled)
     }
 
-    /// Notes that a report of the input's line `line` is in the dead letter stream: nobody behind will see it.
+    /// Notes that a report of the input's line `line` is in the dead letter stream: nobody behind
+    /// will see it.
     pub(crate) fn dead_letter(&self, tag: Tag<'_>, line: u64, reason: &str) {
         if self.reports.withdraw(tag.lane, tag.seq) {
             self.dead_letters.fetch_add(1, Ordering::Relaxed);

@@ -15,7 +15,8 @@ const SAMPLE: &[u8] = include_bytes!("../../../data/telemetry-small.jsonl.gz");
 
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
-/// Lines that are handed on at once, at most: what can be read without waiting, so that a slow input is not held up.
+/// Lines that are handed on at once, at most: what can be read without waiting, so that a slow
+/// input is not held up.
 const BATCH: usize = 500;
 
 /// An unpacked input.
@@ -32,7 +33,8 @@ pub(crate) enum Source {
 /// An input that could be opened.
 pub(crate) struct Input {
     source: Source,
-    first: Plain,
+    /// Unset for standard input, which may have nothing to read yet.
+    first: Option<Plain>,
     key: String,
     repeat: u32,
 }
@@ -68,12 +70,16 @@ impl Source {
         }
     }
 
-    /// Opens it, so that an input that cannot be read is told before anything starts. Keys are in the field `key`; it is read `repeat` times.
+    /// Opens it, so that an input that cannot be read is told before anything starts. Keys are in
+    /// the field `key`; it is read `repeat` times.
     pub(crate) fn open(self, key: String, repeat: u32) -> anyhow::Result<Input> {
         if self == Self::StandardInput && repeat > 1 {
             bail!("standard input can be read once: --repeat {repeat} needs a file");
         }
-        let first = self.begin()?;
+        let first = match self {
+            Self::StandardInput => None,
+            _ => Some(self.begin()?),
+        };
         Ok(Input {
             source: self,
             first,
@@ -97,7 +103,7 @@ impl Source {
 impl Input {
     /// Reads everything, and gives the lines to `take` in batches until that says `false`. Blocks.
     pub(crate) fn read(self, mut take: impl FnMut(Vec<Line>) -> bool) -> anyhow::Result<()> {
-        let mut first = Some(self.first);
+        let mut first = self.first;
         for pass in 0..self.repeat {
             let input = match first.take() {
                 Some(input) => input,

@@ -1,7 +1,9 @@
-//! What one group handled, and whether that is what it was promised: everything, in order, and once where nobody crashed.
+//! What one group handled, and whether that is what it was promised: everything, in order, and once
+//! where nobody crashed.
 //!
-//! A crash repeats records, also for the groups behind: a chain that takes up again from its checkpoint sends what it had sent already. So order is
-//! judged by the **first** time that a record is handled, and repeats are counted apart.
+//! A crash repeats records, also for the groups behind: a chain that takes up again from its
+//! checkpoint sends what it had sent already. So order is judged by the **first** time that a
+//! record is handled, and repeats are counted apart.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -38,7 +40,8 @@ pub(crate) struct Counts {
     pub(crate) duplicates: u64,
     /// Records that are not of this run.
     pub(crate) foreign: u64,
-    /// The longest time that a partition handled nothing while it held the record that was handled next.
+    /// The longest time that a partition handled nothing while it held the record that was handled
+    /// next.
     pub(crate) max_stall: Duration,
 }
 

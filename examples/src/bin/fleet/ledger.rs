@@ -31,7 +31,8 @@ impl Ledger {
         }
     }
 
-    /// Says that nobody needs to handle this record: it was never stored, or it went to the dead letters. `false` if that was said before.
+    /// Says that nobody needs to handle this record: it was never stored, or it went to the dead
+    /// letters. `false` if that was said before.
     pub(crate) fn withdraw(&self, lane: &str, seq: u64) -> bool {
         self.lock().withdrawn.insert((lane.into(), seq))
     }

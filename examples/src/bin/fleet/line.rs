@@ -6,7 +6,8 @@ use std::io::{self, BufRead, BufReader, Read};
 use bytes::Bytes;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
-/// The longest line that is read whole, in bytes: a file without line breaks must not fill the memory.
+/// The longest line that is read whole, in bytes: a file without line breaks must not fill the
+/// memory.
 pub(crate) const LONGEST: usize = 1 << 20;
 
 /// Reads lines of any length, and keeps at most [`LONGEST`] bytes of each.
@@ -70,7 +71,8 @@ impl<R: Read> LineReader<R> {
     }
 }
 
-/// Finds the text or number in `field` of the JSON object `line`; says what is wrong if there is none.
+/// Finds the text or number in `field` of the JSON object `line`; says what is wrong if there is
+/// none.
 pub(crate) fn find_key(line: &[u8], field: &str) -> Result<String, String> {
     let mut json = serde_json::Deserializer::from_slice(line);
     let key = json

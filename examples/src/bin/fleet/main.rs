@@ -1,7 +1,9 @@
-//! The fleet program: real telemetry through producers, chains and groups, and a verdict on it from its own history.
+//! The fleet program: real telemetry through producers, chains and groups, and a verdict on it from
+//! its own history.
 //!
-//! Start reading at `stage`, which names the groups, and go on with one of them (`cleaner`, `notifications`, `analytics`): what they do depends on no
-//! backend. `run` holds the rest together; `ledger` and `judge` keep the history.
+//! Start reading at `stage`, which names the groups, and go on with one of them (`cleaner`,
+//! `notifications`, `analytics`): what they do depends on no backend. `run` holds the rest
+//! together; `ledger` and `judge` keep the history.
 
 use std::process::ExitCode;
 

@@ -65,7 +65,8 @@ struct Crew {
 pub(crate) struct CrewStats {
     pub(crate) live: usize,
     pub(crate) crashed: u64,
-    /// How often the members changed after the first one joined, each of which deals the partitions anew.
+    /// How often the members changed after the first one joined, each of which deals the partitions
+    /// anew.
     pub(crate) rebalances: u64,
     /// Partitions assigned, in all.
     pub(crate) assigned: u64,
@@ -89,7 +90,8 @@ impl Members {
         Ok(name)
     }
 
-    /// Tells the member that is there longest to leave: it drains, checkpoints and hands over. Answers with its name.
+    /// Tells the member that is there longest to leave: it drains, checkpoints and hands over.
+    /// Answers with its name.
     pub(crate) fn leave(&mut self, stage: Stage) -> Option<String> {
         let crew = &mut self.crews[stage as usize];
         let (name, member) = crew.take_oldest()?;
@@ -99,7 +101,8 @@ impl Members {
         Some(name)
     }
 
-    /// Ends the member that is there longest in the middle of what it does, as the end of its process would. Answers with its name.
+    /// Ends the member that is there longest in the middle of what it does, as the end of its
+    /// process would. Answers with its name.
     pub(crate) fn crash(&mut self, stage: Stage) -> Option<String> {
         let crew = &mut self.crews[stage as usize];
         let (name, member) = crew.take_oldest()?;
@@ -140,7 +143,8 @@ impl Members {
         false
     }
 
-    /// Lets go of the members that have left, and fails if one stopped by itself or could not leave in order.
+    /// Lets go of the members that have left, and fails if one stopped by itself or could not leave
+    /// in order.
     pub(crate) async fn check(&mut self) -> anyhow::Result<()> {
         for crew in &mut self.crews {
             while let Some(index) = crew.finished() {

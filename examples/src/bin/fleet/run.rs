@@ -22,7 +22,8 @@ use crate::summary::Summary;
 
 const TICK: Duration = Duration::from_millis(50);
 
-/// Streams `input` and judges. The error, if there is one, is what ended the run early; what was handled until then is judged nevertheless.
+/// Streams `input` and judges. The error, if there is one, is what ended the run early; what was
+/// handled until then is judged nevertheless.
 pub(crate) async fn run(
     args: &Args,
     client: Client,
@@ -47,7 +48,8 @@ pub(crate) async fn run(
     run.progress.finish();
     let partitions: Vec<_> = run.last.groups.iter().map(|g| g.lags.len()).collect();
     let summary = Summary::new(&run.fleet, &run.members, &partitions);
-    // The end of the process frees the streams at once. Freeing millions of records one by one would take seconds.
+    // The end of the process frees the streams at once. Freeing millions of records one by one
+    // would take seconds.
     std::mem::forget(run);
     (summary, streamed.and(closed))
 }
@@ -103,7 +105,8 @@ impl Run {
         sending.await.context("the sender ended")?
     }
 
-    /// Waits until every group has handled everything and has read to the end, where what came twice is.
+    /// Waits until every group has handled everything and has read to the end, where what came
+    /// twice is.
     async fn until_handled(&mut self) -> anyhow::Result<()> {
         let mut ticks = ticks();
         let mut progress = (u64::MAX, Instant::now());

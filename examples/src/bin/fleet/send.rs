@@ -29,16 +29,19 @@ const BAD: &str = "bad-lines";
 /// How much of a bad line is kept.
 const KEPT: usize = 64 << 10;
 
-/// How many records may be sent that the slowest group has not handled. It bounds what the streams must hold.
+/// How many records may be sent that the slowest group has not handled. It bounds what the streams
+/// must hold.
 const AHEAD: u64 = 50_000;
 
-/// The same in bytes, reckoned with the longest line of late: far below what `fleet.toml` says that a partition keeps.
+/// The same in bytes, reckoned with the longest line of late: far below what `fleet.toml` says that
+/// a partition keeps.
 const AHEAD_BYTES: u64 = 32 << 20;
 
 /// How long groups may handle nothing before the program gives up.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Sends everything that comes through `lines` until they end or `stop` says so, and waits until all of it is stored.
+/// Sends everything that comes through `lines` until they end or `stop` says so, and waits until
+/// all of it is stored.
 pub(crate) async fn send(
     fleet: Arc<Fleet>,
     mut lines: mpsc::Receiver<anyhow::Result<Vec<Line>>>,
@@ -139,7 +142,8 @@ impl Sender {
             Err(error) => {
                 self.fleet.reports.withdraw(&lane, seq);
                 match error.kind() {
-                    // The stream does not take this key or so much: the line is bad, and the next one may be good.
+                    // The stream does not take this key or so much: the line is bad, and the next
+                    // one may be good.
                     ErrorKind::Invalid | ErrorKind::TooLarge => {
                         self.send_bad(&line, error.message()).await
                     }
@@ -230,7 +234,8 @@ impl Sender {
     }
 }
 
-/// Reads the receipts, in the order of sending. A record that was not stored is not expected of any group, and fails the run at the end.
+/// Reads the receipts, in the order of sending. A record that was not stored is not expected of any
+/// group, and fails the run at the end.
 async fn confirm(fleet: Arc<Fleet>, mut sent: mpsc::Receiver<Sent>) -> anyhow::Result<()> {
     let mut result = Ok(());
     while let Some(sent) = sent.recv().await {
@@ -246,7 +251,8 @@ async fn confirm(fleet: Arc<Fleet>, mut sent: mpsc::Receiver<Sent>) -> anyhow::R
     result
 }
 
-/// Reads the input on a thread of its own, since reading blocks. The thread ends with the input, or with the receiver after one more batch.
+/// Reads the input on a thread of its own, since reading blocks. The thread ends with the input, or
+/// with the receiver after one more batch.
 pub(crate) fn read(input: Input) -> anyhow::Result<mpsc::Receiver<anyhow::Result<Vec<Line>>>> {
     let (sender, receiver) = mpsc::channel(4);
     std::thread::Builder::new()

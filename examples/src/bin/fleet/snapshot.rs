@@ -22,7 +22,8 @@ pub(crate) struct Group {
     pub(crate) stage: Stage,
     pub(crate) handled: u64,
     pub(crate) crew: CrewStats,
-    /// By partition, in their order: the records after the stored checkpoint, if the backend can tell.
+    /// By partition, in their order: the records after the stored checkpoint, if the backend can
+    /// tell.
     pub(crate) lags: Vec<Option<u64>>,
 }
 

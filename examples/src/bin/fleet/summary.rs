@@ -18,7 +18,8 @@ pub(crate) struct Summary {
     pub(crate) handled: u64,
     /// Records that a group never handled, over all groups.
     pub(crate) lost: u64,
-    /// Records whose first handling came after that of a later record of the same key, over all groups.
+    /// Records whose first handling came after that of a later record of the same key, over all
+    /// groups.
     pub(crate) out_of_order: u64,
     /// Records handled again, over all groups.
     pub(crate) duplicates: u64,
@@ -53,7 +54,8 @@ pub(crate) struct GroupSummary {
     pub(crate) lost: u64,
     pub(crate) out_of_order: u64,
     pub(crate) duplicates: u64,
-    /// Whether a member of this group or of a chain before it crashed: only then may records come again.
+    /// Whether a member of this group or of a chain before it crashed: only then may records come
+    /// again.
     pub(crate) crash_before: bool,
     pub(crate) crashes: u64,
     pub(crate) rebalances: u64,
@@ -105,7 +107,8 @@ impl Summary {
         }
     }
 
-    /// Whether the promises were kept: nothing lost, nothing out of order, and nothing twice where no member crashed.
+    /// Whether the promises were kept: nothing lost, nothing out of order, and nothing twice where
+    /// no member crashed.
     pub(crate) fn is_good(&self) -> bool {
         let twice = |group: &GroupSummary| group.duplicates > 0 && !group.crash_before;
         self.lost == 0 && self.out_of_order == 0 && !self.groups.iter().any(twice)
