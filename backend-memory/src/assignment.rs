@@ -2,10 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::stream::{Slot, StreamId};
-
-/// A member's number within its group, in the order of joining.
-pub(crate) type MemberId = u64;
+use crate::ids::{MemberId, Slot, StreamId};
 
 /// A member that can own partitions of `streams`.
 #[derive(Debug, Clone)]

@@ -14,13 +14,14 @@ use tokio::time::Instant;
 
 use crate::clock::{Clock, to_millis};
 use crate::config::{Config, Limits};
-use crate::faults::FaultState;
 use crate::group::{Group, Place};
+use crate::ids::{GroupId, PartitionId, Slot, StreamId};
 use crate::journal::{Change, Journal};
 use crate::log::Keep;
+use crate::pending::Pending;
 use crate::rate::Allowance;
 use crate::refusal::Refusal;
-use crate::stream::{Catalog, GroupId, PartitionId, Slot, Stream, StreamId};
+use crate::stream::{Catalog, Stream};
 
 /// The broker as all handles share it.
 #[derive(Debug)]
@@ -58,7 +59,7 @@ pub(crate) struct State {
     pub(crate) clock: Clock,
     pub(crate) catalog: Catalog,
     pub(crate) groups: Vec<Group>,
-    pub(crate) faults: FaultState,
+    pub(crate) faults: Pending,
     pub(crate) limits: Limits,
     pub(crate) allowance: Allowance,
     pub(crate) keep: Keep,
@@ -78,7 +79,7 @@ impl State {
             clock: Clock::new(config.start_time),
             catalog: Catalog::default(),
             groups: Vec::new(),
-            faults: FaultState::new(config.seed),
+            faults: Pending::new(config.seed),
             limits: config.limits.clone(),
             allowance: Allowance {
                 records_per_second: config.limits.records_per_second,

@@ -7,9 +7,9 @@ use millstream::{Checkpoint, Epoch, Lag, Position, Result, Start, driver};
 use tokio::time::{Instant, timeout_at};
 
 use crate::broker::{Shared, State};
+use crate::ids::{GroupId, PartitionId, StreamId};
 use crate::refusal::Refusal;
 use crate::session::lag;
-use crate::stream::{GroupId, PartitionId, StreamId};
 
 #[derive(Debug)]
 pub(crate) struct Checkpoints {

@@ -1,8 +1,6 @@
 //! Faults of a live broker.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +8,6 @@ use millstream::{ErrorKind, Partition, Result};
 use tokio::time::Instant;
 
 use crate::broker::{Shared, State};
-use crate::group::after;
 use crate::refusal::Refusal;
 use crate::script::{CheckpointPlan, FaultScript, MemberPlan, SendPlan, Target};
 
@@ -66,7 +63,7 @@ impl Faults {
     /// Refuses every send with `kind` for `duration` from now on.
     pub fn fail_for(&self, duration: Duration, kind: ErrorKind) {
         self.0
-            .with(|state, now| state.faults.windows.push((now, after(now, duration), kind)));
+            .with(|state, now| state.faults.fail_for(now, duration, kind));
     }
 
     /// Answers every send `Throttled` for `duration` from now on.
@@ -117,181 +114,12 @@ impl Faults {
     }
 
     fn next_sends(&self, count: u64, plan: SendPlan) {
-        self.0.with(|state, _| {
-            let first = state.faults.sends + 1;
-            if count > 0 {
-                state
-                    .faults
-                    .send_plans
-                    .push((first..=first.saturating_add(count - 1), plan));
-            }
-        });
+        self.0.with(|state, _| state.faults.plan_sends(count, plan));
     }
 
     fn next_checkpoints(&self, count: u64, plan: CheckpointPlan) {
-        self.0.with(|state, _| {
-            let first = state.faults.checkpoints + 1;
-            if count > 0 {
-                let range = first..=first.saturating_add(count - 1);
-                state.faults.checkpoint_plans.push((range, plan));
-            }
-        });
-    }
-}
-
-/// What is to happen to one send.
-#[derive(Debug, Clone)]
-pub(crate) enum SendFault {
-    /// It is not stored.
-    Refused(Refusal),
-    /// It is stored and answered `Timeout`.
-    Unanswered,
-}
-
-/// The faults that are to come, and what was counted for them.
-#[derive(Debug)]
-pub(crate) struct FaultState {
-    sends: u64,
-    checkpoints: u64,
-    send_plans: Vec<(RangeInclusive<u64>, SendPlan)>,
-    checkpoint_plans: Vec<(RangeInclusive<u64>, CheckpointPlan)>,
-    windows: Vec<(Instant, Instant, ErrorKind)>,
-    one_in: Option<(u64, ErrorKind)>,
-    timed: BTreeMap<(Instant, u64), MemberPlan>,
-    added: u64,
-    random: u64,
-}
-
-impl FaultState {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self {
-            sends: 0,
-            checkpoints: 0,
-            send_plans: Vec::new(),
-            checkpoint_plans: Vec::new(),
-            windows: Vec::new(),
-            one_in: None,
-            timed: BTreeMap::new(),
-            added: 0,
-            random: seed,
-        }
-    }
-
-    fn add(&mut self, script: &FaultScript, now: Instant) {
-        let shift = |range: &RangeInclusive<u64>, by: u64| {
-            range.start().saturating_add(by)..=range.end().saturating_add(by)
-        };
-        let sends = script.sends.iter();
-        self.send_plans
-            .extend(sends.map(|(range, plan)| (shift(range, self.sends), plan.clone())));
-        let checkpoints = script.checkpoints.iter();
-        self.checkpoint_plans
-            .extend(checkpoints.map(|(range, plan)| (shift(range, self.checkpoints), *plan)));
-        self.windows
-            .extend(script.windows.iter().map(|(at, duration, kind)| {
-                let from = after(now, *at);
-                (from, after(from, *duration), *kind)
-            }));
-        self.one_in = script.one_in.or(self.one_in);
-        for (at, plan) in &script.members {
-            self.added += 1;
-            self.timed
-                .insert((after(now, *at), self.added), plan.clone());
-        }
-    }
-
-    fn clear(&mut self) {
-        self.send_plans.clear();
-        self.checkpoint_plans.clear();
-        self.windows.clear();
-        self.one_in = None;
-        self.timed.clear();
-    }
-
-    /// Counts sends; answers the number of the first.
-    pub(crate) fn count_sends(&mut self, sends: usize) -> u64 {
-        let first = self.sends + 1;
-        self.sends += sends as u64;
-        first
-    }
-
-    /// Until when a call has to wait that has the sends from `first` on.
-    pub(crate) fn delay(&self, first: u64, sends: usize, now: Instant) -> Option<Instant> {
-        let last = first + (sends as u64).saturating_sub(1);
-        let hit = |range: &RangeInclusive<u64>| *range.start() <= last && first <= *range.end();
-        self.send_plans
-            .iter()
-            .filter_map(|(range, plan)| match plan {
-                SendPlan::Delay(delay) if hit(range) => Some(after(now, *delay)),
-                _ => None,
-            })
-            .max()
-    }
-
-    /// What is to happen to the n-th send.
-    #[inline]
-    pub(crate) fn send_fault(&mut self, n: u64, now: Instant) -> Option<SendFault> {
-        if self.send_plans.is_empty() && self.windows.is_empty() && self.one_in.is_none() {
-            return None;
-        }
-        self.planned_send_fault(n, now)
-    }
-
-    fn planned_send_fault(&mut self, n: u64, now: Instant) -> Option<SendFault> {
-        let refused = |kind| match kind {
-            ErrorKind::Throttled => SendFault::Refused(Refusal::ThrottleInjected),
-            kind => SendFault::Refused(Refusal::Injected(kind)),
-        };
-        for (range, plan) in &self.send_plans {
-            match plan {
-                SendPlan::Fail(kind) if range.contains(&n) => return Some(refused(*kind)),
-                SendPlan::Unanswered if range.contains(&n) => return Some(SendFault::Unanswered),
-                _ => {}
-            }
-        }
-        let window = self
-            .windows
-            .iter()
-            .find(|(from, to, _)| *from <= now && now < *to);
-        if let Some((_, _, kind)) = window {
-            return Some(refused(*kind));
-        }
-        let (one_in, kind) = self.one_in?;
-        (self.draw() % one_in == 0).then(|| refused(kind))
-    }
-
-    /// Splitmix64: a few lines are enough for a coin.
-    fn draw(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Counts a checkpoint; answers what is to happen to it.
-    pub(crate) fn count_checkpoint(&mut self) -> Option<CheckpointPlan> {
-        self.checkpoints += 1;
-        let n = self.checkpoints;
-        let plan = self
-            .checkpoint_plans
-            .iter()
-            .find(|(range, _)| range.contains(&n));
-        plan.map(|(_, plan)| *plan)
-    }
-
-    /// When the next fault of a member is due.
-    pub(crate) fn next_due(&self) -> Option<Instant> {
-        self.timed.first_key_value().map(|((at, _), _)| *at)
-    }
-
-    /// Takes the next fault of a member that is due.
-    pub(crate) fn due(&mut self, now: Instant) -> Option<MemberPlan> {
-        let entry = self
-            .timed
-            .first_entry()
-            .filter(|entry| entry.key().0 <= now)?;
-        Some(entry.remove())
+        self.0
+            .with(|state, _| state.faults.plan_checkpoints(count, plan));
     }
 }
 

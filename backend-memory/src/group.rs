@@ -17,10 +17,11 @@ use millstream::planted::{self, Bug};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::assignment::{self, MemberId, Seat};
+use crate::assignment::{self, Seat};
+use crate::ids::{MemberId, PartitionId, Slot, StreamId};
 use crate::member::{Mail, Member};
 use crate::refusal::Refusal;
-use crate::stream::{Catalog, PartitionId, Slot, Stream, StreamId};
+use crate::stream::{Catalog, Stream};
 
 mod presence;
 mod reset;

@@ -20,9 +20,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::to_time;
 use crate::group::Place;
+use crate::ids::{GroupId, PartitionId, Slot, StreamId};
 use crate::log::Entry;
 use crate::refusal::Refusal;
-use crate::stream::{GroupId, PartitionId, Slot, StreamId};
 
 const FILE: &str = "millstream-memory.journal";
 const HEADER: usize = 12;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::stream::{Slot, StreamId};
+use crate::ids::{Slot, StreamId};
 
 /// A partition in a member's hands.
 #[derive(Debug)]

@@ -8,12 +8,11 @@ use millstream::{Epoch, Error, Partition, Result};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::assignment::MemberId;
 use crate::broker::{Shared, State};
+use crate::ids::{GroupId, MemberId};
 use crate::member::Presence;
 use crate::refusal::Refusal;
 use crate::session::Next;
-use crate::stream::GroupId;
 
 #[derive(Debug)]
 pub(crate) struct ConsumerGroup {

@@ -12,12 +12,13 @@ use millstream::{ErrorKind, Placed, Position, Record, Result};
 use tokio::time::Instant;
 
 use crate::broker::{Shared, State, wake};
-use crate::faults::SendFault;
 use crate::group::Group;
+use crate::ids::{PartitionId, StreamId};
 use crate::journal::{Change, StoredRecord};
+use crate::pending::SendFault;
 use crate::rate::Allowance;
 use crate::refusal::Refusal;
-use crate::stream::{PartitionId, Stream, StreamId};
+use crate::stream::Stream;
 
 #[derive(Debug)]
 pub(crate) struct Producer {

@@ -9,13 +9,12 @@ use millstream::{Epoch, Lag, Partition, Position};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::assignment::MemberId;
 use crate::broker::State;
+use crate::ids::{GroupId, MemberId, Slot};
 use crate::journal::Change;
 use crate::log::Log;
 use crate::member::{Mail, Member, Presence};
 use crate::refusal::Refusal;
-use crate::stream::{GroupId, Slot};
 
 /// Most bytes that one call of `next` brings, unless a single record is larger.
 const BATCH_BYTES: u64 = 1 << 20;

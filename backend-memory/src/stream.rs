@@ -5,24 +5,11 @@ use std::sync::Arc;
 
 use millstream::Partition;
 
-use crate::assignment::MemberId;
+use crate::ids::{GroupId, MemberId, PartitionId, Slot, StreamId};
 use crate::log::Log;
 use crate::rate::Rate;
 use crate::refusal::Refusal;
 use crate::routing::{self, Routing};
-
-/// A stream's number in the broker; never used again, so a stream that is made anew under an old
-/// name is another one.
-pub(crate) type StreamId = u32;
-
-/// A partition's number in its stream, which is also its id in decimal; never used again.
-pub(crate) type PartitionId = u32;
-
-/// A partition of the broker.
-pub(crate) type Slot = (StreamId, PartitionId);
-
-/// A group's number in the broker.
-pub(crate) type GroupId = usize;
 
 #[derive(Debug)]
 pub(crate) struct StreamPartition {

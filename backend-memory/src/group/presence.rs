@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Group, Timer, after};
-use crate::assignment::MemberId;
+use crate::ids::MemberId;
 use crate::member::Presence;
 
 impl Group {

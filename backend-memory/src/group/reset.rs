@@ -3,9 +3,8 @@
 use tokio::time::Instant;
 
 use super::{Group, Place, Reading};
-use crate::assignment::MemberId;
+use crate::ids::{MemberId, Slot, StreamId};
 use crate::refusal::Refusal;
-use crate::stream::{Slot, StreamId};
 
 impl Group {
     /// Begins to move the group in a stream: everything is drained first. Answers the number to
