@@ -9,7 +9,8 @@ use millstream::{Epoch, Error, ErrorKind, Guarantees, Partition, Placed, Record,
 
 use crate::{Fault, Hooks};
 
-/// A driver that is disturbed on the way to its broker: sends and checkpoints fail, get lost, or take long.
+/// A driver that is disturbed on the way to its broker: sends and checkpoints fail, get lost, or
+/// take long.
 ///
 /// With it a harness has the faults of [`Disturbed::HOOKS`] on any driver whose
 /// [`Pipelining`](driver::Pipelining) is by key, and needs to make only those of members itself.

@@ -15,7 +15,8 @@ pub trait Harness: fmt::Debug + Send + Sync + 'static {
     /// Connects afresh, as another process would.
     async fn client(&self) -> Client;
 
-    /// A name for a stream or a group that was never used on this broker: at most 60 of `a-z 0-9 -`, beginning with `prefix`.
+    /// A name for a stream or a group that was never used on this broker: at most 60 of `a-z 0-9
+    /// -`, beginning with `prefix`.
     fn unique(&self, prefix: &str) -> String;
 
     /// How long things take here.
@@ -27,7 +28,8 @@ pub trait Harness: fmt::Debug + Send + Sync + 'static {
     /// Which faults [`disturb`](Self::disturb) can do. Read once, before anything else.
     fn hooks(&self) -> Hooks;
 
-    /// Does what was asked, and returns when it is in force. Called only with what [`hooks`](Self::hooks) says is possible.
+    /// Does what was asked, and returns when it is in force. Called only with what
+    /// [`hooks`](Self::hooks) says is possible.
     async fn disturb(&self, fault: Fault);
 }
 
@@ -73,7 +75,8 @@ pub struct Hooks {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// The next records of the stream are not stored, and answered with a retryable error: `times` attempts, of one key or of any.
+    /// The next records of the stream are not stored, and answered with a retryable error: `times`
+    /// attempts, of one key or of any.
     FailSends {
         /// Which stream.
         stream: String,
@@ -126,14 +129,16 @@ pub enum Fault {
         /// How many.
         times: u32,
     },
-    /// The partition is taken from its owner without asking it, and given to another member, or back to it under a new epoch.
+    /// The partition is taken from its owner without asking it, and given to another member, or
+    /// back to it under a new epoch.
     Steal {
         /// Which group.
         group: String,
         /// Which partition.
         partition: Partition,
     },
-    /// All records of the stream that are stored now are removed by retention, but for the newest of each partition at most.
+    /// All records of the stream that are stored now are removed by retention, but for the newest
+    /// of each partition at most.
     Trim {
         /// Which stream.
         stream: String,

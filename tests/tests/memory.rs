@@ -1,7 +1,7 @@
 //! The memory backend keeps every promise: each case of the suite by its name.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -24,13 +24,17 @@ struct Broker {
 /// Records live so long, which is longer than any case but for those that wait for it.
 const RETENTION: Duration = Duration::from_secs(600);
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("nothing panics while it holds this")
+}
+
 impl Broker {
-    fn new(folder: Option<tempfile::TempDir>) -> Arc<dyn Harness> {
+    fn open(folder: Option<tempfile::TempDir>) -> Arc<dyn Harness> {
         let mut config = Config::default();
         config.start_time = Some(UNIX_EPOCH + Duration::from_secs(1_800_000_000));
         config.retention.age = Some(RETENTION);
         config.persist = folder.as_ref().map(|folder| folder.path().to_owned());
-        let memory = Memory::new(config.clone()).unwrap();
+        let memory = Memory::new(config.clone()).expect("the settings are right");
         Arc::new(Self {
             config,
             driver: Mutex::new(Some(Disturbed::new(memory.clone()))),
@@ -41,24 +45,24 @@ impl Broker {
     }
 
     fn volatile() -> Arc<dyn Harness> {
-        Self::new(None)
+        Self::open(None)
     }
 
     fn persistent() -> Arc<dyn Harness> {
-        Self::new(Some(tempfile::tempdir().unwrap()))
+        Self::open(Some(tempfile::tempdir().expect("a folder")))
     }
 
     fn memory(&self) -> Memory {
-        self.memory.lock().unwrap().clone().unwrap()
+        lock(&self.memory).clone().expect("the broker is up")
     }
 
     fn driver(&self) -> Disturbed<Memory> {
-        self.driver.lock().unwrap().clone().unwrap()
+        lock(&self.driver).clone().expect("the broker is up")
     }
 
     async fn restart(&self) {
-        drop(self.driver.lock().unwrap().take());
-        drop(self.memory.lock().unwrap().take());
+        drop(lock(&self.driver).take());
+        drop(lock(&self.memory).take());
         // The folder is free when the last task that holds a client has ended.
         let memory = loop {
             match Memory::new(self.config.clone()) {
@@ -67,8 +71,8 @@ impl Broker {
                 Err(error) => panic!("{error:?}"),
             }
         };
-        *self.driver.lock().unwrap() = Some(Disturbed::new(memory.clone()));
-        *self.memory.lock().unwrap() = Some(memory);
+        *lock(&self.driver) = Some(Disturbed::new(memory.clone()));
+        *lock(&self.memory) = Some(memory);
     }
 }
 
@@ -117,15 +121,22 @@ impl Harness for Broker {
         match fault {
             Fault::Freeze {
                 member, duration, ..
-            } => faults.pause(&Target::named(member), duration).unwrap(),
-            Fault::Steal { group, partition } => faults.steal(&group, &partition).unwrap(),
+            } => faults
+                .pause(&Target::named(member), duration)
+                .expect("there is such a member"),
+            Fault::Steal { group, partition } => {
+                faults.steal(&group, &partition).expect("somebody owns it")
+            }
             // What is stored now is then older than that.
             Fault::Trim { .. } => tokio::time::sleep(RETENTION + Duration::from_secs(1)).await,
             Fault::Restart => {
                 drop(faults);
                 self.restart().await;
             }
-            fault => self.driver().disturb(fault).unwrap(),
+            fault => self
+                .driver()
+                .disturb(fault)
+                .expect("it is one of its hooks"),
         }
     }
 }

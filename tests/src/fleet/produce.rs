@@ -73,7 +73,8 @@ impl Outbox {
         self.producer.close().await.expect("the producer closes");
     }
 
-    /// Sends one record of each of `keys` keys in turns, one every `pause`, until it is told to stop.
+    /// Sends one record of each of `keys` keys in turns, one every `pause`, until it is told to
+    /// stop.
     pub fn flow(mut self, keys: usize, pause: Duration) -> Flow {
         let (stop, mut stopped) = oneshot::channel();
         let task = tokio::spawn(async move {

@@ -16,7 +16,8 @@ pub struct Load {
 }
 
 impl Load {
-    /// Makes the load of one stream. Ids count from `first_id`, so that several loads of one history do not meet.
+    /// Makes the load of one stream. Ids count from `first_id`, so that several loads of one
+    /// history do not meet.
     pub fn new(history: &History, stream: &str, first_id: u64) -> Self {
         Self {
             history: history.clone(),
@@ -26,7 +27,8 @@ impl Load {
         }
     }
 
-    /// Makes the next record of `key`, records that it is sent, and tells its id. Send it at once: the order of these calls is the order that the judge expects.
+    /// Makes the next record of `key`, records that it is sent, and tells its id. Send it at once:
+    /// the order of these calls is the order that the judge expects.
     pub fn next(&mut self, key: Option<&str>) -> (u64, Record) {
         let key: Option<Arc<str>> = key.map(Into::into);
         let sequence = self.sequences.entry(key.clone()).or_default();

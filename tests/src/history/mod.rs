@@ -216,7 +216,8 @@ pub enum Outcome {
     Acked,
     /// It failed; the record is to be tried again, by this member or another.
     Failed,
-    /// It failed for the last time that the policy allows: the record is now to be dead-lettered or skipped.
+    /// It failed for the last time that the policy allows: the record is now to be dead-lettered or
+    /// skipped.
     GaveUp,
     /// It was dropped before its end.
     Dropped,
