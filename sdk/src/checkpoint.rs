@@ -21,7 +21,8 @@ impl fmt::Display for Epoch {
 pub struct Lag {
     /// Records stored after the place.
     pub records: Option<u64>,
-    /// Age of the oldest of these records; zero when there is none.
+    /// Age of the oldest of these records, to the backend's clock (memory, Kafka: whole
+    /// milliseconds, so that fresh records have an age of zero); zero when there is none.
     pub time: Option<Duration>,
 }
 

@@ -47,10 +47,11 @@ pub enum Exhausted {
 /// Where records go that cannot be handled.
 ///
 /// The dead letter has the key, payload, headers and timestamp of the record, and these headers
-/// besides: `millstream-dead-reason`, `millstream-dead-attempts`, `millstream-dead-group`,
-/// `millstream-dead-stream`, `millstream-dead-partition`, `millstream-dead-position`. If it cannot
-/// be sent, sending it is tried again for as long as the partition is owned: the key waits, and
-/// nothing is lost.
+/// besides: `millstream-dead-reason` (with its causes, cut at 1,000 characters),
+/// `millstream-dead-attempts`, `millstream-dead-group`, `millstream-dead-stream`,
+/// `millstream-dead-partition`, `millstream-dead-position`. If it cannot be sent, sending it is
+/// tried again for as long as the partition is owned: the key waits, and nothing is lost. If it can
+/// never be sent (its stream refuses it or is gone), the consumer stops with that error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeadLetter {

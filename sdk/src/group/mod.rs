@@ -97,9 +97,11 @@ impl ConsumerGroup {
         self
     }
 
-    /// Sets how many records of one partition may be taken in past the last checkpointable one. It
-    /// bounds what comes again after a crash, and how far other keys run ahead of one that waits. 1
-    /// to 10,000,000, default 10,000.
+    /// Sets how many records of one partition are taken in past the first unsettled one, passed by
+    /// at most one fetch. It bounds how far other keys run ahead of one that waits; what comes again
+    /// after a crash is this and what was settled since the last checkpoint
+    /// ([`checkpoint_interval`](Self::checkpoint_interval),
+    /// [`checkpoint_records`](Self::checkpoint_records)). 1 to 10,000,000, default 10,000.
     #[must_use]
     pub fn window(mut self, records: usize) -> Self {
         self.options.window_records = records;

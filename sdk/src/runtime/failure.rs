@@ -200,7 +200,7 @@ impl FailurePath {
         /// A reason may quote the payload; the letter must stay within the limits of its stream.
         const LONGEST_REASON: usize = 1_000;
 
-        let reason: String = reason.to_string().chars().take(LONGEST_REASON).collect();
+        let reason: String = told(reason.as_ref()).chars().take(LONGEST_REASON).collect();
         delivery
             .to_record()
             .header("millstream-dead-reason", reason)
@@ -213,6 +213,17 @@ impl FailurePath {
             )
             .header("millstream-dead-position", delivery.position().to_string())
     }
+}
+
+/// An error with its causes, in one line.
+fn told(error: &dyn StdError) -> String {
+    let mut told = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        told.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    told
 }
 
 /// Spreads the retries of different records, and gives the same delays in a replay.
