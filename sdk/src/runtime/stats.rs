@@ -16,7 +16,7 @@ pub struct PartitionStats {
     pub lag: Lag,
 }
 
-/// Counters of a member, from [`Control::stats`].
+/// Counters of a member, from [`Control::stats`](crate::Control::stats).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ConsumerStats {
