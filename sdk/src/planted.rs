@@ -48,10 +48,10 @@ pub const fn is(_bug: Bug) -> bool {
 }
 
 #[cfg(millstream_planted)]
-pub use planted::{is, plant};
+pub use planting::{is, plant};
 
 #[cfg(millstream_planted)]
-mod planted {
+mod planting {
     use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
     use super::Bug;

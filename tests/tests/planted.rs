@@ -1,7 +1,7 @@
 //! The simulation finds bugs: each one that is planted on purpose, within 1,000 seeds.
 //!
-//! A build has the bugs only with `RUSTFLAGS="--cfg millstream_planted"`; `tests/run` builds so, into a folder of its own. In any other
-//! build the test is shown as ignored.
+//! A build has the bugs only with `RUSTFLAGS="--cfg millstream_planted"`; `tests/run` builds so,
+//! into a folder of its own. In any other build the test is shown as ignored.
 
 #[test]
 #[cfg(not(millstream_planted))]
@@ -69,7 +69,7 @@ mod planted {
                 .collect();
             workers
                 .into_iter()
-                .flat_map(|worker| worker.join().unwrap())
+                .flat_map(|worker| worker.join().expect("a seed is judged, not a panic"))
                 .collect()
         });
         found.sort_by_key(|(seed, _)| *seed);

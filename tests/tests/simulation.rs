@@ -1,4 +1,7 @@
-//! Random fleets with random faults on the memory backend: none breaks a promise, and each replays exactly.
+//! Random fleets with random faults on the memory backend: none breaks a promise, and each replays
+//! exactly.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use conformance::simulation;
 
@@ -18,7 +21,7 @@ fn play(seeds: std::ops::Range<u64>) {
         let workers: Vec<_> = (0..cores).map(share).collect();
         workers
             .into_iter()
-            .flat_map(|worker| worker.join().unwrap())
+            .flat_map(|worker| worker.join().expect("a seed is judged, not a panic"))
             .collect()
     });
     assert!(failed.is_empty(), "{}", failed.join("\n"));

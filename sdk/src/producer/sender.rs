@@ -198,7 +198,8 @@ impl Sender {
         self.backlog.done(owed.keys, failed, again, now);
     }
 
-    /// What a receipt tells of the last attempt. A refusal says nothing of an attempt before it that timed out.
+    /// What a receipt tells of the last attempt. A refusal says nothing of an attempt before it
+    /// that timed out.
     fn last_answer(&self, error: Error, unclear: bool) -> Error {
         if !unclear || error.kind() == ErrorKind::Timeout {
             return error;

@@ -37,8 +37,9 @@ impl Chain {
         record
     }
 
-    /// Finds what the chain lost or turned round: each record that the group settled is stored as a record of the chain, and for each key they are
-    /// stored in the order of their sources, if one does not count what came again.
+    /// Finds what the chain lost or turned round: each record that the group settled is stored as a
+    /// record of the chain, and for each key they are stored in the order of their sources, if one
+    /// does not count what came again.
     pub(super) fn judge(&self, group: &str, entries: &[Entry]) -> Vec<String> {
         let moved = |event: &Event| match event {
             Event::Remapped { .. } => true,
@@ -89,7 +90,7 @@ impl Chain {
             let Some((Some(key), sequence)) = sequences.get(&source) else {
                 continue;
             };
-            if !ordered || given_up.contains(&source) || !seen.insert(source) {
+            if !(ordered && complete) || given_up.contains(&source) || !seen.insert(source) {
                 continue;
             }
             let newest = newest.entry((partition, key)).or_insert(0);

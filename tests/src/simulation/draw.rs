@@ -1,7 +1,8 @@
 //! From a seed to a script.
 //!
-//! A seed does not try a little of everything: it draws first which kinds of trouble it knows at all. So a calm fleet with
-//! rolling restarts only, where nothing may come twice, is as frequent as one in which everything goes wrong at once.
+//! A seed does not try a little of everything: it draws first which kinds of trouble it knows at
+//! all. So a calm fleet with rolling restarts only, where nothing may come twice, is as frequent as
+//! one in which everything goes wrong at once.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -204,7 +205,8 @@ impl Dice {
             .collect()
     }
 
-    /// The kinds that this seed knows. Restarts and reshards are no faults, and each seed may know them.
+    /// The kinds that this seed knows. Restarts and reshards are no faults, and each seed may know
+    /// them.
     fn kinds(&mut self) -> Vec<Kind> {
         use Kind::*;
 

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::crew::Crew;
-use super::script::{DEAD_LETTERS, Script};
+use super::script::DEAD_LETTERS;
 use super::watch;
 use super::world::World;
 use crate::history::{Event, id_of};
@@ -16,12 +16,7 @@ use crate::history::{Event, id_of};
 /// After so much virtual time without an end, it is stuck.
 const DEADLINE: Duration = Duration::from_secs(3 * 60 * 60);
 
-pub(super) async fn end(
-    world: &World,
-    script: &Script,
-    crews: &[Arc<Crew>],
-    mut watching: JoinSet<()>,
-) {
+pub(super) async fn end(world: &World, crews: &[Arc<Crew>], mut watching: JoinSet<()>) {
     world.faults.clear();
     for crew in crews {
         crew.heal();
@@ -30,14 +25,15 @@ pub(super) async fn end(
         }
     }
     let deadline = Instant::now() + DEADLINE;
-    while !is_settled(world, script, crews).await {
+    while !is_settled(world, crews).await {
         if Instant::now() > deadline {
             stuck(world, crews).await;
             break;
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    // One who watches may be between asking and recording: it is not asked any more before the last read.
+    // One who watches may be between asking and recording: it is not asked any more before the last
+    // read.
     watching.shutdown().await;
     for crew in crews {
         while let Some(left) = crew.dismiss(0) {
@@ -46,7 +42,7 @@ pub(super) async fn end(
             }
         }
     }
-    if !is_settled(world, script, crews).await {
+    if !is_settled(world, crews).await {
         world.complain("the members left, and not everything is settled".into());
     }
     for crew in crews {
@@ -67,8 +63,7 @@ pub(super) async fn end(
 }
 
 /// Whether all groups have settled all that is stored.
-async fn is_settled(world: &World, script: &Script, crews: &[Arc<Crew>]) -> bool {
-    let _ = script;
+async fn is_settled(world: &World, crews: &[Arc<Crew>]) -> bool {
     for crew in crews {
         let Some(read) = world.expect("read checkpoints", crew.group.checkpoints().await) else {
             return true;

@@ -7,7 +7,8 @@ use fastrand::Rng;
 use super::script::HandlerPlan;
 use super::world::lock;
 
-/// How the handlers of a group take each record: decided by the record's id, not by who handles it when.
+/// How the handlers of a group take each record: decided by the record's id, not by who handles it
+/// when.
 #[derive(Debug)]
 pub(super) struct Habits {
     plan: HandlerPlan,

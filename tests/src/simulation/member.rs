@@ -117,7 +117,8 @@ impl Seat {
                 biased;
                 Some(()) = held.next() => {}
                 () = self.close.notified() => {
-                    // What waits for its next attempt, or was not pulled yet, is a hole: what is settled behind it comes again.
+                    // What waits for its next attempt, or was not pulled yet, is a hole: what is
+                    // settled behind it comes again.
                     let member = worker.observer.member();
                     self.crew.fault(Some(member), "closes before everything is pulled");
                     break;
@@ -159,7 +160,8 @@ impl Seat {
         }
     }
 
-    /// The name of the membership that something is about to happen to. It may end with an error from now on.
+    /// The name of the membership that something is about to happen to. It may end with an error
+    /// from now on.
     pub(super) fn hit(&self) -> Option<String> {
         let mut now = lock(&self.now);
         now.hit = true;
@@ -258,7 +260,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Counts a failure at `index` of a batch as the runtime does, and answers whether it was the last that is allowed.
+    /// Counts a failure at `index` of a batch as the runtime does, and answers whether it was the
+    /// last that is allowed.
     fn spend(&self, delivery: &Delivery, index: usize) -> bool {
         let mut budgets = lock(&self.budgets);
         let run = (delivery.partition().clone(), delivery.epoch());

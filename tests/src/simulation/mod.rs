@@ -1,8 +1,9 @@
 //! Random fleets with random faults on the memory backend, each from a seed that replays exactly.
 //!
-//! A run has its own single-threaded runtime with tokio's paused clock, so that hours pass in milliseconds and nothing but the seed
-//! decides what happens: no wall clock, no threads, no order of a hash map. The seed is drawn into a [`Script`], the script
-//! is played, and the [`checker`](crate::checker) judges the history. In the end everything must be settled, within a
+//! A run has its own single-threaded runtime with tokio's paused clock, so that hours pass in
+//! milliseconds and nothing but the seed decides what happens: no wall clock, no threads, no order
+//! of a hash map. The seed is drawn into a [`Script`], the script is played, and the
+//! [`checker`](crate::checker) judges the history. In the end everything must be settled, within a
 //! deadline in virtual time.
 
 use std::fmt;
@@ -37,7 +38,8 @@ pub struct Report {
     pub history: History,
     /// What the judge says.
     pub verdict: Verdict,
-    /// What went wrong besides: something that never ended, or that ended with an error of which there was no cause.
+    /// What went wrong besides: something that never ended, or that ended with an error of which
+    /// there was no cause.
     pub complaints: Vec<String>,
 }
 

@@ -63,7 +63,7 @@ async fn live(world: &World, script: &Script) -> Result<()> {
     trouble::all(world, script, &crews).await;
     while sending.join_next().await.is_some() {}
     while beginning.join_next().await.is_some() {}
-    end::end(world, script, &crews, watching).await;
+    end::end(world, &crews, watching).await;
     Ok(())
 }
 
