@@ -68,9 +68,10 @@ impl Consumer {
 
     /// Drains, checkpoints and leaves.
     ///
-    /// Deliveries that you still hold may be settled until the drain time-out. Those that were
-    /// never pulled come again, to the members that are left; to settle them too, ask for the
-    /// [`shutdown`](Control::shutdown) and go on with [`next`](Self::next) until `None`.
+    /// Deliveries that you still hold may be settled until the drain time-out. Those that were never
+    /// pulled come again, to the members that are left, and so do settled ones behind them in the
+    /// partition. To settle all of them, ask for the [`shutdown`](Control::shutdown) and go on with
+    /// [`next`](Self::next) until `None`.
     ///
     /// # Errors
     /// What went wrong since the last call of [`next`](Self::next), or on the way out.

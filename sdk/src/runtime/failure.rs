@@ -67,7 +67,8 @@ impl FailurePath {
             Begun::Pending(_permit) => slot.finish().await,
             Begun::Failed(failure) => Err(Fault::Failed(failure)),
         };
-        let mut delays = self.retry.delays_seeded(seed(&left[0]));
+        // Made at the first failure: most handlers that are pending succeed.
+        let mut delays = None;
         loop {
             let failure = match answer {
                 Ok(()) => return End::Settled,
@@ -79,11 +80,13 @@ impl FailurePath {
             let index = failure.index().map(|index| index.min(left.len() - 1));
             if index > Some(0) {
                 left.drain(..index.unwrap_or(0));
-                delays = self.retry.delays_seeded(seed(&left[0]));
+                delays = None;
             }
             let failed = if index.is_some() { 1 } else { left.len() };
             let attempt = left[0].attempt();
-            if let Some(delay) = delays.next() {
+            let delays_left =
+                delays.get_or_insert_with(|| self.retry.delays_seeded(seed(&left[0])));
+            if let Some(delay) = delays_left.next() {
                 self.counters.retried.add(1);
                 tell!(
                     debug, "millstream.consumer.retried", group = %self.group,
@@ -98,10 +101,10 @@ impl FailurePath {
                         return End::Stop(error);
                     }
                 }
-                let Some(next) = left.first() else {
+                if left.is_empty() {
                     return End::Settled;
-                };
-                delays = self.retry.delays_seeded(seed(next));
+                }
+                delays = None;
             }
             for delivery in &mut left {
                 *delivery = delivery.next_attempt();
