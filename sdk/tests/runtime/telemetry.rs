@@ -8,11 +8,23 @@ use crate::fake::{Call, Script};
 use millstream::driver::Event;
 use millstream::{Delivery, ErrorKind, Exhausted, Retry};
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Metadata, Subscriber};
+use tracing::subscriber::DefaultGuard;
+use tracing::{Dispatch, Metadata, Subscriber};
 
 /// Notes the names of all events of target `millstream`.
 #[derive(Clone, Default)]
 struct Names(Arc<Mutex<Vec<&'static str>>>);
+
+impl Names {
+    /// Listens on this thread until the guard is dropped.
+    ///
+    /// The second dispatcher hears nothing. But while there is only one, `tracing` asks the thread that is first at an event whether
+    /// anybody listens, and that may be the thread of another test.
+    fn listen(&self) -> (DefaultGuard, Dispatch) {
+        let guard = tracing::subscriber::set_default(self.clone());
+        (guard, Dispatch::new(self.clone()))
+    }
+}
 
 impl Subscriber for Names {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
@@ -36,7 +48,7 @@ impl Subscriber for Names {
 #[tokio::test(start_paused = true)]
 async fn every_step_of_a_member_has_its_name() {
     let names = Names::default();
-    let _guard = tracing::subscriber::set_default(names.clone());
+    let _listening = names.listen();
     let script = Script::new();
     let handler = |delivery: Delivery| async move {
         match delivery.key().map(|key| &key[..]) {
@@ -96,7 +108,7 @@ async fn every_step_of_a_member_has_its_name() {
 #[tokio::test(start_paused = true)]
 async fn a_member_that_is_dropped_says_so() {
     let names = Names::default();
-    let _guard = tracing::subscriber::set_default(names.clone());
+    let _listening = names.listen();
     let script = Script::new();
     let consumer = script.client.group("g").stream("s").join().await.unwrap();
     drop(consumer);

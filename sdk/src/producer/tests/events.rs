@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Metadata, Subscriber};
+use tracing::subscriber::DefaultGuard;
+use tracing::{Dispatch, Event, Metadata, Subscriber};
 
 use super::fake::Fake;
 use super::{ONE, send};
@@ -17,6 +18,15 @@ use crate::ErrorKind::{Denied, Throttled};
 struct Log(Arc<Mutex<Vec<(&'static str, u64)>>>);
 
 impl Log {
+    /// Listens on this thread until the guard is dropped.
+    ///
+    /// The second dispatcher hears nothing. But while there is only one, `tracing` asks the thread that is first at an event whether
+    /// anybody listens, and that may be the thread of another test.
+    fn listen(&self) -> (DefaultGuard, Dispatch) {
+        let guard = tracing::subscriber::set_default(self.clone());
+        (guard, Dispatch::new(self.clone()))
+    }
+
     fn take(&self) -> Vec<(&'static str, u64)> {
         std::mem::take(&mut self.0.lock().unwrap())
     }
@@ -60,7 +70,7 @@ impl Subscriber for Log {
 #[tokio::test(start_paused = true)]
 async fn every_step_of_a_producer_has_its_name() {
     let log = Log::default();
-    let _guard = tracing::subscriber::set_default(log.clone());
+    let _listening = log.listen();
     let fake = Fake::new(ONE);
     fake.fail("1", [Throttled]);
     for name in ["2", "3", "4"] {
@@ -100,7 +110,7 @@ async fn every_step_of_a_producer_has_its_name() {
 #[test]
 fn the_end_of_the_runtime_is_logged_with_its_loss() {
     let log = Log::default();
-    let _guard = tracing::subscriber::set_default(log.clone());
+    let _listening = log.listen();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
