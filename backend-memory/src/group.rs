@@ -284,12 +284,13 @@ impl Group {
             return;
         };
         let late = |until: Option<Instant>| until.is_some_and(|until| until <= now);
-        let late: Vec<Slot> = found
+        let mut late: Vec<Slot> = found
             .held
             .iter()
             .filter(|(_, held)| late(held.drain_until))
             .map(|(slot, _)| *slot)
             .collect();
+        late.sort_unstable();
         for slot in late {
             self.lose(slot);
         }
@@ -301,7 +302,8 @@ impl Group {
             .members
             .get(&member)
             .map(|found| found.held.keys().copied().collect());
-        let held: Vec<Slot> = held.unwrap_or_default();
+        let mut held: Vec<Slot> = held.unwrap_or_default();
+        held.sort_unstable();
         for slot in held {
             self.lose(slot);
         }

@@ -1,8 +1,9 @@
 //! One member as the broker sees it: what it holds, what it is to be told, and whether it is there.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -54,7 +55,9 @@ pub(crate) struct Member {
     pub(crate) streams: BTreeSet<StreamId>,
     pub(crate) batch_records: usize,
     pub(crate) drain: std::time::Duration,
-    pub(crate) held: BTreeMap<Slot, Held>,
+    /// Looked up for each batch that is read. Whoever walks it sorts, so that a run is the same each
+    /// time.
+    pub(crate) held: HashMap<Slot, Held, FixedState>,
     pub(crate) mail: VecDeque<Mail>,
     /// Partitions that may have something to read, each at most once: what makes reading fair, and
     /// as cheap for thousands of quiet partitions as for one.

@@ -199,7 +199,7 @@ impl<W: Work> Session<W> {
     /// Finds the assignment that an event or an answer is about. One of an older epoch is about
     /// none.
     pub(super) fn find(&self, partition: &crate::Partition, epoch: Epoch) -> Option<usize> {
-        let index = *self.index.get(partition)?;
-        (self.assignments[index].epoch() == epoch).then_some(index)
+        let (index, owned) = *self.index.get(partition)?;
+        (owned == epoch).then_some(index)
     }
 }

@@ -59,7 +59,7 @@ impl<W: Work> Session<W> {
     }
 
     fn on_assigned(&mut self, partition: Partition, epoch: Epoch, resume_after: Option<Position>) {
-        if let Some(older) = self.index.get(&partition) {
+        if let Some((older, _)) = self.index.get(&partition) {
             self.lose(*older);
         }
         tell!(
@@ -83,7 +83,7 @@ impl<W: Work> Session<W> {
         );
         self.board.show(&partition, assignment.stats().clone());
         let index = self.assignments.insert(assignment);
-        self.index.insert(partition, index);
+        self.index.insert(partition, (index, epoch));
     }
 
     fn on_records(&mut self, partition: &Partition, epoch: Epoch, records: Vec<Stored>, lag: Lag) {

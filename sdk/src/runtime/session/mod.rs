@@ -26,7 +26,7 @@ use super::failure::FailurePath;
 use crate::driver::{self, Event, Join, Membership};
 use crate::runtime::options::Options;
 use crate::telemetry::tell;
-use crate::{Error, ErrorKind, Exhausted, Partition, ProducerBuilder, Result};
+use crate::{Epoch, Error, ErrorKind, Exhausted, Partition, ProducerBuilder, Result};
 
 mod dispatch;
 mod events;
@@ -49,7 +49,8 @@ pub(crate) struct Session<W: Work> {
     path: Arc<FailurePath>,
 
     assignments: Slab<Assignment>,
-    index: HashMap<Partition, usize, FixedState>,
+    /// Where each assignment is, with its epoch: most events and answers are checked by it alone.
+    index: HashMap<Partition, (usize, Epoch), FixedState>,
     /// Assignments that may have something to start, each once.
     runnable: VecDeque<usize>,
     /// Assignments that have ended or were revoked.
