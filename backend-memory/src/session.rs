@@ -230,8 +230,8 @@ impl State {
                 epoch,
             }));
         } else {
-            if !held.ended && !partition.waiters.contains(&(group, id)) {
-                partition.waiters.push((group, id));
+            if !held.ended {
+                partition.wait(group, id);
             }
             return Ok(None);
         };

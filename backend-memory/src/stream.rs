@@ -17,9 +17,20 @@ pub(crate) struct StreamPartition {
     pub(crate) log: Log,
     pub(crate) open: bool,
     pub(crate) parents: Vec<PartitionId>,
-    /// Members that have read everything and want to hear of more.
+    /// Members that have read everything and want to hear of more, at most one of each group: the
+    /// others do not own it.
     pub(crate) waiters: Vec<(GroupId, MemberId)>,
     pub(crate) rate: Rate,
+}
+
+impl StreamPartition {
+    /// Makes a member wait for more, in place of an earlier owner of its group.
+    pub(crate) fn wait(&mut self, group: GroupId, member: MemberId) {
+        match self.waiters.iter_mut().find(|waiter| waiter.0 == group) {
+            Some(waiter) => waiter.1 = member,
+            None => self.waiters.push((group, member)),
+        }
+    }
 }
 
 #[derive(Debug)]

@@ -1,3 +1,4 @@
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -7,7 +8,7 @@ type Entry = (Arc<str>, Bytes);
 /// The headers of a record: an ordered list of names and values, in which a name may be repeated.
 ///
 /// Cheap to clone; an empty list holds no memory.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Headers(Option<Arc<Vec<Entry>>>);
 
 impl Headers {
@@ -55,6 +56,12 @@ impl Headers {
 
     fn entries(&self) -> &[Entry] {
         self.0.as_deref().map_or(&[], Vec::as_slice)
+    }
+}
+
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{Error, ErrorKind};
 /// assert_eq!(position.to_string(), "49590338271490256608559692538361571095921575989136588898.3");
 /// # Ok::<(), millstream::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     /// Most significant word first. Three words, since a Kinesis sequence number has up to 186
     /// bits.
@@ -125,6 +125,12 @@ impl fmt::Display for Position {
             write!(f, ".{}", self.sub)?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Debug for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -89,7 +89,7 @@ impl Retry {
         }
     }
 
-    /// Waits `delay` after each failure. Zero is allowed.
+    /// Waits `delay` after each failure. 0 to 1 day.
     pub const fn fixed(delay: Duration) -> Self {
         Self {
             attempts: 5,
@@ -110,8 +110,8 @@ impl Retry {
         self
     }
 
-    /// Sets the first and the longest delay. For [`fixed`](Self::fixed) it makes the delays
-    /// exponential.
+    /// Sets the first and the longest delay: over 0, the first not over the longest, the longest at
+    /// most 1 day. For [`fixed`](Self::fixed) it makes the delays exponential.
     #[must_use]
     pub const fn delays(mut self, min: Duration, max: Duration) -> Self {
         self.backoff = Backoff::Exponential { min, max };
@@ -154,16 +154,26 @@ impl Retry {
     }
 
     pub(crate) fn validate(&self) -> Result<()> {
-        let refuse = |message| Err(Error::new(ErrorKind::Invalid, "join", message));
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        let refuse = |message: String| Err(Error::new(ErrorKind::Invalid, "join", message));
         if self.attempts == 0 {
-            return refuse("retry attempts is 0, use at least 1");
+            return refuse("retry attempts is 0, use at least 1".into());
         }
-        match self.backoff {
-            Backoff::Exponential { min, max } if min.is_zero() || min > max => refuse(
-                "retry delays need a first delay over zero that is not longer than the longest one",
-            ),
-            _ => Ok(()),
+        let longest = match self.backoff {
+            Backoff::Exponential { min, max } if min.is_zero() || min > max => {
+                let message = "retry delays need a first delay over zero that is not longer than \
+                               the longest one";
+                return refuse(message.into());
+            }
+            Backoff::Exponential { max, .. } => max,
+            Backoff::Fixed(delay) => delay,
+        };
+        if longest > DAY {
+            return refuse(format!(
+                "the longest retry delay is {longest:?}, use at most 1 day"
+            ));
         }
+        Ok(())
     }
 }
 

@@ -1,4 +1,5 @@
 use std::error::Error as StdError;
+use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -17,8 +18,12 @@ type Verdict = Result<(), Box<dyn StdError + Send + Sync>>;
 
 /// A member that pulls, from [`ConsumerGroup::join`](crate::ConsumerGroup::join).
 ///
-/// Deliveries of different keys may be held at once, up to the group's concurrency; the next one of
-/// a key comes when the one before is settled. A record without a key waits for no other.
+/// Deliveries of different keys may be held at once, as many as the group's
+/// [`concurrency`](crate::ConsumerGroup::concurrency); the next one of a key comes when the one
+/// before is settled. A record without a key waits for no other. So a loop that gathers deliveries
+/// before it settles them must not wait for more than it can get: settle what is there when
+/// [`next`](Self::next) has nothing for a while (it is cancel safe), or use
+/// [`run_batches`](crate::ConsumerGroup::run_batches), whose batches hold many records of one key.
 ///
 /// Revoked partitions are drained behind the scenes: settle what you hold, and they go over without
 /// a repeat. Dropping the consumer without [`close`](Self::close) is a crash, and is logged.
@@ -55,8 +60,11 @@ impl Consumer {
     /// # Cancellation
     /// Cancel safe: a dropped call loses no delivery.
     pub async fn next(&mut self) -> Result<Option<Unsettled>> {
-        if let Some(delivery) = self.deliveries.recv().await {
-            return Ok(Some(delivery));
+        while let Some(delivery) = self.deliveries.recv().await {
+            // One that was lost while it waited here is with the new owner, or comes again.
+            if !delivery.is_lost() {
+                return Ok(Some(delivery));
+            }
         }
         let Some(session) = &mut self.session else {
             return Ok(None);
@@ -79,12 +87,14 @@ impl Consumer {
     /// # Cancellation
     /// Once begun, the closing goes on.
     pub async fn close(mut self) -> Result<()> {
+        let session = self.session.take();
         self.control().shutdown();
         self.deliveries.close();
-        while let Ok(mut unpulled) = self.deliveries.try_recv() {
+        // Until what is being handed over on another thread has come too.
+        while let Some(mut unpulled) = self.deliveries.recv().await {
             unpulled.give_back();
         }
-        match self.session.take() {
+        match session {
             Some(session) => told(session.await),
             None => Ok(()),
         }
@@ -121,7 +131,6 @@ fn told(ended: std::result::Result<Result<()>, tokio::task::JoinError>) -> Resul
 /// Dropping it is a nack: it comes again, as the group's failure policy says. When its partition
 /// was lost meanwhile ([`is_lost`](Delivery::is_lost)), settling it has no effect: the new owner
 /// has it.
-#[derive(Debug)]
 #[must_use = "a delivery that is dropped unsettled counts as failed"]
 pub struct Unsettled {
     delivery: Delivery,
@@ -173,6 +182,12 @@ impl Deref for Unsettled {
 
     fn deref(&self) -> &Delivery {
         &self.delivery
+    }
+}
+
+impl fmt::Debug for Unsettled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Unsettled").field(&self.delivery).finish()
     }
 }
 

@@ -74,8 +74,9 @@ impl ConsumerGroup {
         self
     }
 
-    /// Sets how many keys of this member are handled at once. One key is never handled twice at
-    /// once. 1 to 100,000, default 16.
+    /// Sets how many keys of this member are handled at once; of a member that pulls, how many
+    /// deliveries it holds unsettled. One key is never handled twice at once. 1 to 100,000, default
+    /// 16.
     #[must_use]
     pub fn concurrency(mut self, keys: usize) -> Self {
         self.options.concurrency = keys;

@@ -65,6 +65,21 @@ impl Producer {
     /// not be awaited: a failure of it is then counted, logged and returned by
     /// [`flush`](Self::flush) or [`close`](Self::close).
     ///
+    /// ```
+    /// # use millstream::{Record, StreamSpec};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> millstream::Result<()> {
+    /// # let client = millstream_memory::Config::default().connect().await?;
+    /// # client.streams().create(StreamSpec::new("car-raw-events")).await?;
+    /// let producer = client.producer("car-raw-events").open().await?;
+    /// for speed in ["50", "80", "130"] {
+    ///     drop(producer.send(Record::new(speed).key("car-123")).await?);
+    /// }
+    /// producer.close().await?; // all three are stored, or this says why not
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// At once and for this record only: `TooLarge`, `Invalid` (key or header that the stream does
     /// not take), `Closed`. All others come by the receipt.

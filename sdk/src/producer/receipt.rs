@@ -35,7 +35,7 @@ use crate::{Error, Placed, Result};
 ///
 /// # Panics
 /// When it is awaited again after it has answered, as with any future.
-#[must_use = "await the receipt, or let `flush` tell of failures"]
+#[must_use = "await the receipt, or drop it and let `flush` or `close` tell of failures"]
 pub struct Receipt {
     page: Arc<Page>,
     index: u32,

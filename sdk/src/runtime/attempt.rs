@@ -114,3 +114,10 @@ impl<W: Work> Slot<W> {
         Err(Fault::Failed(BatchFailure::panicked(said)))
     }
 }
+
+/// However a member ends, what it drops of its handlers does not panic in its place.
+impl<W: Work> Drop for Slot<W> {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}

@@ -44,7 +44,7 @@ pub struct ConsumerStats {
     pub lost: u64,
     /// Gaps jumped by [`OnTrim::Jump`](crate::OnTrim::Jump).
     pub trimmed: u64,
-    /// Records with the handler now, those that wait for a retry included.
+    /// Deliveries (or batches) with the handler now, those that wait for a retry included.
     pub in_flight: u64,
     /// Bytes held now.
     pub buffered_bytes: u64,

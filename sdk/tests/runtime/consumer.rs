@@ -1,117 +1,14 @@
-//! The runtime of consumers against a scripted driver: what it hands out, and what it asks of the
-//! driver, in which order.
+//! What a member hands to its handler, and how it answers a failure.
 
-use std::collections::BTreeMap;
 use std::future::pending;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::fake::{Call, Script, partition, until};
 use millstream::driver::Event;
-use millstream::{
-    BatchFailure, ConsumerGroup, Control, Delivery, Epoch, ErrorKind, Exhausted, OnTrim, Position,
-    Result, Retry,
-};
-use tokio::sync::Notify;
-use tokio::task::JoinHandle;
+use millstream::{BatchFailure, Delivery, Epoch, ErrorKind, Exhausted, OnTrim, Position, Retry};
 
-/// A handler that notes what it begins, and waits for a gate where the test has set one.
-#[derive(Clone, Default)]
-struct Desk(Arc<Inner>);
-
-#[derive(Default)]
-struct Inner {
-    begun: Mutex<Vec<(u64, u32)>>,
-    dropped: Mutex<Vec<u64>>,
-    gates: Mutex<BTreeMap<u64, Arc<Notify>>>,
-    failures: Mutex<BTreeMap<u64, u32>>,
-}
-
-impl Desk {
-    /// Makes the handler of `position` wait until the gate is opened.
-    fn gate(&self, position: u64) -> Arc<Notify> {
-        self.0
-            .gates
-            .lock()
-            .unwrap()
-            .entry(position)
-            .or_default()
-            .clone()
-    }
-
-    fn fail(&self, position: u64, times: u32) {
-        self.0.failures.lock().unwrap().insert(position, times);
-    }
-
-    fn begun(&self) -> Vec<u64> {
-        self.0
-            .begun
-            .lock()
-            .unwrap()
-            .iter()
-            .map(|(position, _)| *position)
-            .collect()
-    }
-
-    fn attempts(&self) -> Vec<(u64, u32)> {
-        self.0.begun.lock().unwrap().clone()
-    }
-
-    fn dropped(&self) -> Vec<u64> {
-        self.0.dropped.lock().unwrap().clone()
-    }
-
-    async fn until_begun(&self, positions: &[u64]) {
-        until(|| self.begun() == positions).await;
-        // One more look, after everything that could have begun too many has had its turn.
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        assert_eq!(self.begun(), positions);
-    }
-
-    fn run(&self, group: ConsumerGroup) -> (Control, JoinHandle<Result<()>>) {
-        let desk = self.clone();
-        let run = group.run(move |delivery| desk.clone().handle(delivery), pending());
-        (run.control(), tokio::spawn(run))
-    }
-
-    async fn handle(self, delivery: Delivery) -> Result<(), String> {
-        let position = delivery.position().offset().unwrap();
-        self.0
-            .begun
-            .lock()
-            .unwrap()
-            .push((position, delivery.attempt()));
-        let gate = self.0.gates.lock().unwrap().get(&position).cloned();
-        if let Some(gate) = gate {
-            let dropped = Dropped(&self, position);
-            gate.notified().await;
-            std::mem::forget(dropped);
-        }
-        match self.0.failures.lock().unwrap().get_mut(&position) {
-            Some(times) if *times > 0 => {
-                *times -= 1;
-                Err(format!("no {position}"))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-struct Dropped<'a>(&'a Desk, u64);
-
-impl Drop for Dropped<'_> {
-    fn drop(&mut self) {
-        self.0.0.dropped.lock().unwrap().push(self.1);
-    }
-}
-
-fn group(script: &Script) -> ConsumerGroup {
-    script.client.group("g").stream("s")
-}
-
-fn checkpoint(id: &str, position: u64) -> Call {
-    Call::Checkpoint(id.to_owned(), position)
-}
+use crate::desk::{Desk, checkpoint, group};
+use crate::fake::{Call, Script, partition, until};
 
 #[tokio::test(start_paused = true)]
 async fn a_pending_key_waits_and_others_go_on() {
@@ -229,137 +126,6 @@ async fn skip_settles_and_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_revoked_partition_drains_checkpoints_and_is_released() {
-    let (script, desk) = (Script::new(), Desk::default());
-    let gates = [desk.gate(0), desk.gate(1)];
-    desk.run(group(&script).concurrency(2));
-    script.assign("0", 1);
-    script.records("0", 1, 0, "abcd");
-    desk.until_begun(&[0, 1]).await;
-    script.revoke("0", 1, Duration::from_secs(10));
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    gates[1].notify_one();
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(script.calls(), []);
-    gates[0].notify_one();
-    script.until_called(Call::Release("0".into())).await;
-    assert_eq!(
-        script.calls(),
-        [checkpoint("0", 1), Call::Release("0".into())]
-    );
-    desk.until_begun(&[0, 1]).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_drain_that_takes_too_long_drops_its_handlers() {
-    let (script, desk) = (Script::new(), Desk::default());
-    desk.gate(1);
-    desk.run(group(&script));
-    script.assign("0", 1);
-    script.records("0", 1, 0, "ab");
-    desk.until_begun(&[0, 1]).await;
-    script.revoke("0", 1, Duration::from_secs(3));
-    script.until_called(Call::Release("0".into())).await;
-    assert_eq!(
-        script.calls(),
-        [checkpoint("0", 0), Call::Release("0".into())]
-    );
-    assert_eq!(desk.dropped(), [1]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_lost_partition_stops_at_once_and_stores_nothing() {
-    let (script, desk) = (Script::new(), Desk::default());
-    desk.gate(1);
-    let (control, _) = desk.run(group(&script));
-    script.assign("0", 1);
-    script.records("0", 1, 0, "ab");
-    desk.until_begun(&[0, 1]).await;
-    script.lose("0", 1);
-    until(|| desk.dropped() == [1]).await;
-    script.records("0", 1, 2, "cd");
-    tokio::time::sleep(Duration::from_secs(10)).await;
-    assert_eq!(script.calls(), []);
-    assert_eq!(desk.begun(), [0, 1]);
-    assert_eq!(
-        (control.stats().lost, control.stats().buffered_bytes),
-        (1, 0)
-    );
-    script.assign("0", 2);
-    script.records("0", 2, 0, "ab");
-    until(|| desk.begun() == [0, 1, 0, 1]).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_fenced_checkpoint_is_a_loss() {
-    let (script, desk) = (Script::new(), Desk::default());
-    desk.gate(1);
-    let (control, _) = desk.run(group(&script));
-    script.refuse_marks(&[ErrorKind::Fenced]);
-    script.assign("0", 1);
-    script.records("0", 1, 0, "ab");
-    until(|| desk.dropped() == [1]).await;
-    assert_eq!(control.stats().lost, 1);
-    assert_eq!(control.partitions().len(), 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_checkpoint_that_was_not_stored_is_tried_again_before_the_leave() {
-    let (script, desk) = (Script::new(), Desk::default());
-    let (control, run) = desk.run(group(&script).checkpoint_interval(Duration::from_secs(600)));
-    script.refuse_marks(&[ErrorKind::Unavailable; 3]);
-    script.assign("0", 1);
-    script.records("0", 1, 0, "ab");
-    desk.until_begun(&[0, 1]).await;
-    control.shutdown();
-    run.await.unwrap().unwrap();
-    assert_eq!(script.calls(), [checkpoint("0", 1), Call::Leave]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_ended_partition_is_completed_when_all_is_settled() {
-    let (script, desk) = (Script::new(), Desk::default());
-    let gate = desk.gate(0);
-    desk.run(group(&script));
-    script.assign("0", 1);
-    script.records("0", 1, 0, "ab");
-    script.tell(Event::Ended {
-        partition: partition("0"),
-        epoch: Epoch(1),
-    });
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(script.calls(), []);
-    gate.notify_one();
-    script.until_called(Call::Complete("0".into())).await;
-    assert_eq!(
-        script.calls(),
-        [checkpoint("0", 1), Call::Complete("0".into())]
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_member_that_closes_does_not_complete_what_it_let_pass_by() {
-    let (script, desk) = (Script::new(), Desk::default());
-    let gate = desk.gate(0);
-    let (control, run) = desk.run(group(&script));
-    script.assign("0", 1);
-    script.assign("1", 1);
-    script.records("0", 1, 0, "a");
-    desk.until_begun(&[0]).await;
-    control.shutdown();
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    script.records("1", 1, 0, "b");
-    script.tell(Event::Ended {
-        partition: partition("1"),
-        epoch: Epoch(1),
-    });
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    gate.notify_one();
-    run.await.unwrap().unwrap();
-    assert_eq!(script.calls(), [checkpoint("0", 0), Call::Leave]);
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_full_window_pauses_its_partition_only() {
     let (script, desk) = (Script::new(), Desk::default());
     let gate = desk.gate(0);
@@ -413,55 +179,6 @@ async fn a_user_may_pause_and_resume() {
     script.until_called(Call::Pause("0".into())).await;
     control.resume(None);
     script.until_called(Call::Resume("0".into())).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_shutdown_that_comes_twice_is_one() {
-    let (script, desk) = (Script::new(), Desk::default());
-    let gate = desk.gate(0);
-    let (control, run) = desk.run(group(&script));
-    script.assign("0", 1);
-    script.records("0", 1, 0, "a");
-    desk.until_begun(&[0]).await;
-    control.shutdown();
-    control.shutdown();
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    control.shutdown();
-    gate.notify_one();
-    run.await.unwrap().unwrap();
-    assert_eq!(script.calls(), [checkpoint("0", 0), Call::Leave]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_close_with_a_stuck_handler_ends_after_the_drain_timeout() {
-    let (script, desk) = (Script::new(), Desk::default());
-    desk.gate(1);
-    let (control, run) = desk.run(group(&script).drain_timeout(Duration::from_secs(3)));
-    script.assign("0", 1);
-    script.records("0", 1, 0, "ab");
-    desk.until_begun(&[0, 1]).await;
-    let asked = tokio::time::Instant::now();
-    control.shutdown();
-    run.await.unwrap().unwrap();
-    assert!(
-        asked.elapsed() < Duration::from_millis(3_100),
-        "{:?}",
-        asked.elapsed()
-    );
-    assert_eq!(script.calls(), [checkpoint("0", 0), Call::Leave]);
-    assert_eq!(desk.dropped(), [1]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_broken_membership_ends_the_run_with_its_error() {
-    let (script, desk) = (Script::new(), Desk::default());
-    let (_, run) = desk.run(group(&script));
-    script.break_with(ErrorKind::NotFound);
-    let error = run.await.unwrap().unwrap_err();
-    assert_eq!(
-        (error.kind(), error.group()),
-        (ErrorKind::NotFound, Some("g"))
-    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -519,77 +236,6 @@ async fn a_batch_that_fails_at_an_index_goes_on_from_there() {
     );
 }
 
-#[tokio::test(start_paused = true)]
-async fn pulled_deliveries_are_settled_in_any_order() {
-    let script = Script::new();
-    let mut consumer = group(&script).join().await.unwrap();
-    script.assign("0", 1);
-    script.records("0", 1, 0, "aba");
-    let first = consumer.next().await.unwrap().unwrap();
-    let second = consumer.next().await.unwrap().unwrap();
-    assert_eq!(
-        (first.position(), second.position()),
-        (Position::from(0), Position::from(1))
-    );
-    second.ack();
-    assert!(
-        tokio::time::timeout(Duration::from_secs(5), consumer.next())
-            .await
-            .is_err()
-    );
-    assert_eq!(script.calls(), []);
-    first.ack();
-    consumer.next().await.unwrap().unwrap().ack();
-    consumer.close().await.unwrap();
-    assert_eq!(
-        script.calls().last_chunk(),
-        Some(&[checkpoint("0", 2), Call::Leave])
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_pulled_delivery_that_is_dropped_comes_again() {
-    let script = Script::new();
-    let mut consumer = group(&script).join().await.unwrap();
-    script.assign("0", 1);
-    script.records("0", 1, 0, "a");
-    drop(consumer.next().await.unwrap().unwrap());
-    let again = consumer.next().await.unwrap().unwrap();
-    assert_eq!((again.position(), again.attempt()), (Position::from(0), 2));
-    again.nack("and once more");
-    let again = consumer.next().await.unwrap().unwrap();
-    assert_eq!(again.attempt(), 3);
-    again.ack();
-    consumer.close().await.unwrap();
-}
-
-#[tokio::test(start_paused = true)]
-async fn deliveries_that_were_never_pulled_do_not_hold_up_a_close() {
-    let script = Script::new();
-    let mut consumer = group(&script).join().await.unwrap();
-    script.assign("0", 1);
-    script.records("0", 1, 0, "abcd");
-    consumer.next().await.unwrap().unwrap().ack();
-    let asked = tokio::time::Instant::now();
-    consumer.close().await.unwrap();
-    assert!(asked.elapsed() < Duration::from_secs(1));
-    assert_eq!(script.calls(), [checkpoint("0", 0), Call::Leave]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_shut_down_consumer_may_be_pulled_until_none() {
-    let script = Script::new();
-    let mut consumer = group(&script).concurrency(2).join().await.unwrap();
-    script.assign("0", 1);
-    script.records("0", 1, 0, "abcd");
-    consumer.next().await.unwrap().unwrap().ack();
-    consumer.control().shutdown();
-    while let Some(delivery) = consumer.next().await.unwrap() {
-        delivery.ack();
-    }
-    assert_eq!(script.calls().last(), Some(&Call::Leave));
-}
-
 #[tokio::test]
 async fn bad_options_are_refused_at_the_start() {
     let script = Script::new();
@@ -625,6 +271,14 @@ async fn bad_options_are_refused_at_the_start() {
         (
             group(&script).on_failure(Retry::exponential().delays(day, Duration::ZERO)),
             "retry delays",
+        ),
+        (
+            group(&script).on_failure(Retry::exponential().delays(day, 2 * day)),
+            "retry delay is 172800s",
+        ),
+        (
+            group(&script).on_failure(Retry::fixed(Duration::MAX)),
+            "retry delay is",
         ),
     ];
     for (group, what) in cases {

@@ -1,5 +1,6 @@
 //! A driver whose events the test writes, and whose calls the test reads.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -35,6 +36,8 @@ struct Fake {
     calls: Mutex<Vec<Call>>,
     /// Answers to the next marks; `Ok` when there is none left.
     refusals: Mutex<Vec<ErrorKind>>,
+    /// How many completions are still answered `Unavailable`.
+    completions_to_refuse: AtomicUsize,
 }
 
 impl Script {
@@ -44,6 +47,7 @@ impl Script {
             events: AsyncMutex::new(receiver),
             calls: Mutex::default(),
             refusals: Mutex::default(),
+            completions_to_refuse: AtomicUsize::new(0),
         });
         Self {
             client: Client::new(Backend(fake.clone())),
@@ -106,6 +110,10 @@ impl Script {
             .lock()
             .unwrap()
             .extend(kinds.iter().rev());
+    }
+
+    pub(crate) fn refuse_completions(&self, times: usize) {
+        self.fake.completions_to_refuse.store(times, Relaxed);
     }
 
     pub(crate) fn calls(&self) -> Vec<Call> {
@@ -215,7 +223,18 @@ impl driver::Membership for Fake {
 
     async fn complete(&self, partition: &Partition, _epoch: Epoch) -> Result<()> {
         self.called(Call::Complete(partition.id().to_owned()));
-        Ok(())
+        let refused = |left: usize| left.checked_sub(1);
+        match self
+            .completions_to_refuse
+            .fetch_update(Relaxed, Relaxed, refused)
+        {
+            Ok(_) => Err(Error::new(
+                ErrorKind::Unavailable,
+                "complete",
+                "as scripted",
+            )),
+            Err(_) => Ok(()),
+        }
     }
 
     fn pause(&self, partition: &Partition, _epoch: Epoch) {

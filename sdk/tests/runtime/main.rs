@@ -3,5 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod consumer;
+mod desk;
 mod fake;
+mod leaving;
+mod pull;
 mod telemetry;

@@ -1,6 +1,7 @@
 //! A group that consumes, transforms and publishes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 use std::sync::Mutex;
 
 use millstream::{Producer, Record};
@@ -20,12 +21,35 @@ pub(super) struct Chain {
     sources: Mutex<BTreeMap<u64, u64>>,
 }
 
+/// What a chain has linked.
+#[derive(Debug)]
+pub(super) struct Links {
+    load: Load,
+    sources: BTreeMap<u64, u64>,
+}
+
 impl Chain {
-    pub(super) fn new(world: &World, producer: Producer) -> Self {
+    /// Makes one, which goes on from the links of one `before`.
+    pub(super) fn new(world: &World, producer: Producer, before: Option<Links>) -> Self {
+        let Links { load, sources } = before.unwrap_or_else(|| Links {
+            load: Load::new(&world.history, producer.stream(), FIRST_ID),
+            sources: BTreeMap::new(),
+        });
         Self {
-            load: Mutex::new(Load::new(&world.history, producer.stream(), FIRST_ID)),
+            load: Mutex::new(load),
             producer,
-            sources: Mutex::default(),
+            sources: Mutex::new(sources),
+        }
+    }
+
+    /// Closes it, and hands out what it has linked.
+    pub(super) async fn retire(&self, world: &World) -> Links {
+        let closed = self.producer.close().await;
+        world.expect("close the producer of the chain", closed);
+        let none = Load::new(&world.history, self.producer.stream(), FIRST_ID);
+        Links {
+            load: mem::replace(&mut lock(&self.load), none),
+            sources: mem::take(&mut lock(&self.sources)),
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use millstream::{ConsumerGroup, DeadLetter, Exhausted, Result, Retry};
 use tokio::task::JoinHandle;
 
-use super::chain::Chain;
+use super::chain::{Chain, Links};
 use super::habits::Habits;
 use super::member::Seat;
 use super::script::{Backoff, DEAD_LETTERS, GroupPlan, LastResort, Script, Style};
@@ -27,12 +27,28 @@ pub(super) struct Crew {
     frozen: AtomicUsize,
 }
 
+/// What a crew leaves to the one that follows.
+#[derive(Debug, Default)]
+pub(super) struct Retired {
+    names: u64,
+    links: Option<Links>,
+}
+
 impl Crew {
-    pub(super) async fn new(world: &World, script: &Script, plan: &GroupPlan) -> Result<Self> {
+    /// Makes one without members, which follows on one `before`.
+    pub(super) async fn new(
+        world: &World,
+        script: &Script,
+        plan: &GroupPlan,
+        before: Option<Retired>,
+    ) -> Result<Self> {
+        let Retired { names, links } = before.unwrap_or_default();
         let chain = match &plan.style {
             Style::Chain(to) => {
-                let producer = world.client.producer(&**to).open().await?;
-                Some(Chain::new(world, producer))
+                // It never gives up: a handler that was done would have failed after all.
+                let opened = world.client.producer(&**to).timeout(A_DAY).open();
+                let producer = opened.await?;
+                Some(Chain::new(world, producer, links))
             }
             Style::Each | Style::Batches(_) | Style::Pull(_) => None,
         };
@@ -43,9 +59,20 @@ impl Crew {
             habits: Habits::new(plan.handler.clone(), script.seed, script.session_timeout),
             chain,
             seats: Mutex::default(),
-            names: AtomicU64::new(0),
+            names: AtomicU64::new(names),
             frozen: AtomicUsize::new(0),
         })
+    }
+
+    /// Ends it, when all members are gone.
+    pub(super) async fn retire(&self) -> Retired {
+        Retired {
+            names: self.names.load(Relaxed),
+            links: match &self.chain {
+                Some(chain) => Some(chain.retire(&self.world).await),
+                None => None,
+            },
+        }
     }
 
     /// A name that no member of any group had before.
@@ -59,6 +86,13 @@ impl Crew {
         let seat = Arc::new(Seat::new(self.clone()));
         let task = tokio::spawn(seat.clone().work());
         lock(&self.seats).push((seat, task));
+    }
+
+    /// Takes on as many as are planned.
+    pub(super) fn hire_all(self: &Arc<Self>) {
+        for _ in 0..self.plan.members {
+            self.hire();
+        }
     }
 
     pub(super) fn size(&self) -> usize {
@@ -78,11 +112,19 @@ impl Crew {
         Some(task)
     }
 
-    /// Kills a member.
-    pub(super) fn kill(&self, pick: usize) {
-        if let Some((seat, task)) = self.take(pick) {
-            seat.crashed();
-            task.abort();
+    /// Kills a member, and answers what to wait for.
+    pub(super) fn kill(&self, pick: usize) -> Option<JoinHandle<()>> {
+        let (seat, task) = self.take(pick)?;
+        seat.crashed();
+        task.abort();
+        Some(task)
+    }
+
+    /// Makes one member go, by force or not, and answers what to wait for.
+    pub(super) fn stop(&self, abrupt: bool) -> Option<JoinHandle<()>> {
+        match abrupt {
+            true => self.kill(0),
+            false => self.dismiss(0),
         }
     }
 
@@ -147,5 +189,6 @@ fn group(world: &World, plan: &GroupPlan) -> ConsumerGroup {
         .fold(group, |group, stream| group.stream(&**stream))
 }
 
+const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a member whose policy is to stop stays away.
 pub(super) const TIME_OUT: Duration = Duration::from_millis(100);

@@ -26,6 +26,7 @@ pub(super) fn script(seed: u64) -> Script {
         .unwrap_or_default();
     let groups = dice.groups(&streams, length, session_timeout);
     let troubles = dice.troubles(&streams, &groups, length, session_timeout);
+    let restart = dice.chance(0.1).then(|| dice.0.bool());
     Script {
         seed,
         session_timeout,
@@ -33,6 +34,7 @@ pub(super) fn script(seed: u64) -> Script {
         streams,
         producers,
         groups,
+        restart,
         troubles,
     }
 }
@@ -81,13 +83,20 @@ impl Dice {
             .map(|number| ProducerPlan {
                 stream: streams[number % streams.len()].name.clone(),
                 records,
-                keys: self.pick(&[1, 2, 3, 5, 10, 30, 100]),
+                keys: self.pick(&[1, 2, 3, 5, 10, 30, 100, 1_000_000]),
                 skewed: self.0.bool(),
                 keyless: self.pick(&[0.0, 0.0, 0.1, 0.5]),
                 burst: self.pick(&[1, 3, 10, 50]),
                 gap: self.millis(5..=300),
                 in_flight: self.pick(&[1, 5, 50, 10_000]),
+                in_flight_bytes: self.pick(&[1, 200, 1 << 20, 1 << 20]),
                 timeout: self.pick(&[2, 120, 120, 120]) * Duration::from_secs(1),
+                close_timeout: self.pick(&[1, 500, 30_000, 30_000]) * MILLI,
+                patience: self.pick(&[None, None, None, Some(MILLI), Some(50 * MILLI)]),
+                unread: self.pick(&[0.0, 0.0, 0.0, 0.1, 0.9, 1.0]),
+                flushing: self.pick(&[0.0, 0.0, 0.1, 0.5]),
+                lives: self.pick(&[1, 1, 2, 5]),
+                ending: self.pick(&[Ending::Close, Ending::Close, Ending::Hurry, Ending::Drop]),
             })
             .collect()
     }
@@ -141,14 +150,18 @@ impl Dice {
                 _ => Style::Pull(self.pick(&[1, 2, 4, 8])),
             },
             concurrency: self.pick(&[1, 2, 4, 8, 16]),
-            window: self.pick(&[1, 5, 20, 100, 10_000]),
-            buffer_bytes: self.pick(&[200, 2_000, 1 << 20, 1 << 20]),
-            fetch: self.pick(&[1, 3, 10, 100, 1_000]),
-            checkpoint_interval: self.up_to(Duration::from_secs(5)).max(MILLI),
+            window: self.pick(&[1, 2, 5, 20, 100, 10_000]),
+            buffer_bytes: self.pick(&[1, 200, 2_000, 1 << 20, 1 << 20]),
+            fetch: self.pick(&[1, 1, 3, 10, 100, 1_000]),
+            checkpoint_interval: match self.chance(0.1) {
+                // Only what is settled, and what leaves, stores progress.
+                true => LONG_INTERVAL,
+                false => self.up_to(Duration::from_secs(5)).max(MILLI),
+            },
             checkpoint_records: self.pick(&[1, 5, 50, 10_000]),
             drain: match self.chance(0.85) {
                 true => LONG_DRAIN,
-                false => self.millis(0..=500),
+                false => self.pick(&[0, 1, 10, 100, 500]) * MILLI,
             },
             attempts: self.pick(&[1, 2, 3, 5]),
             backoff: match self.0.bool() {
@@ -286,14 +299,19 @@ impl Dice {
             Kind::Pause => Trouble::Pause {
                 group,
                 pick,
-                lasts: self.millis(10..=2_000),
+                partition: self.0.bool(),
+                lasts: self.up_to(Duration::from_secs(20)).max(MILLI),
             },
             Kind::FailSends => Trouble::FailSends {
                 sends: self.0.u64(1..=20),
                 kind: self.send_failure(),
             },
             Kind::FailFor => Trouble::FailFor {
-                lasts: self.millis(10..=3_000),
+                // The longest outlast the retries of a producer.
+                lasts: match self.chance(0.1) {
+                    true => self.millis(100_000..=300_000),
+                    false => self.millis(10..=3_000),
+                },
                 kind: self.send_failure(),
             },
             Kind::DelaySends => Trouble::DelaySends {

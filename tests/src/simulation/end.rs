@@ -9,8 +9,8 @@ use tokio::time::{Instant, timeout};
 
 use super::crew::Crew;
 use super::script::DEAD_LETTERS;
-use super::watch;
 use super::world::World;
+use super::{census, watch};
 use crate::history::{Event, id_of};
 
 /// After so much virtual time without an end, it is stuck.
@@ -95,37 +95,15 @@ async fn stuck(world: &World, crews: &[Arc<Crew>]) {
 
 /// Records what is in the stream of dead letters.
 async fn dead_letters(world: &World) -> Result<()> {
-    let group = world.client.group("undertaker").stream(DEAD_LETTERS);
-    let mut consumer = group.join().await?;
-    let deadline = Instant::now() + DEADLINE;
-    while group
-        .checkpoints()
-        .await?
-        .iter()
-        .any(|found| found.lag.records != Some(0))
-    {
-        let Ok(next) = timeout(Duration::from_secs(2), consumer.next()).await else {
-            if Instant::now() > deadline {
-                world.complain("the dead letters cannot be read".into());
-                break;
-            }
-            continue;
-        };
-        let Some(delivery) = next? else { break };
-        let header = |name| {
-            delivery
-                .headers()
-                .get(name)
-                .map(|value| String::from_utf8_lossy(value).into_owned())
-        };
-        match (header("millstream-dead-group"), id_of(delivery.payload())) {
+    for delivery in census::read_all(world, DEAD_LETTERS).await? {
+        let group = delivery.headers().get("millstream-dead-group");
+        match (group, id_of(delivery.payload())) {
             (Some(group), Some(id)) => world.record(Event::DeadLettered {
-                group: group.into(),
+                group: String::from_utf8_lossy(group).into(),
                 id,
             }),
             _ => world.complain(format!("a dead letter without a name: {delivery:?}")),
         }
-        delivery.ack();
     }
-    consumer.close().await
+    Ok(())
 }

@@ -12,6 +12,7 @@ use std::io::Write;
 use crate::checker::Verdict;
 use crate::history::History;
 
+mod census;
 mod chain;
 mod crew;
 mod draw;
@@ -19,6 +20,7 @@ mod end;
 mod habits;
 mod member;
 mod play;
+mod restart;
 mod script;
 mod sending;
 mod trouble;

@@ -1,38 +1,35 @@
 //! A run from its beginning to its end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use millstream::{ErrorKind, Result, Start, StreamSpec};
 use tokio::task::JoinSet;
 
 use super::crew::Crew;
-use super::script::{CHAINED, DEAD_LETTERS, Script};
-use super::world::World;
-use super::{Report, end, sending, trouble, watch};
+use super::script::{CHAINED, DEAD_LETTERS, Script, Trouble};
+use super::sending::{Life, Sender};
+use super::world::{Complaints, World};
+use super::{Report, census, end, restart, trouble, watch};
 use crate::checker;
 use crate::history::{Event, History};
 
 pub(super) async fn play(script: Script) -> Report {
-    let (history, mut complaints) = match World::new(&script) {
-        Ok(world) => {
-            let played = live(&world, &script).await;
-            world.expect("set up", played);
-            (world.history.clone(), world.complaints())
-        }
-        Err(error) => (History::new(), vec![format!("set up: {error:?}")]),
-    };
-    complaints.sort();
-    complaints.dedup();
+    let (history, complaints) = (History::new(), Complaints::default());
+    if let Err(error) = live(&script, &history, &complaints).await {
+        complaints.add(format!("set up: {error:?}"));
+    }
     Report {
         seed: script.seed,
         verdict: checker::check(&history.entries()),
         script,
         history,
-        complaints,
+        complaints: complaints.sorted(),
     }
 }
 
-async fn live(world: &World, script: &Script) -> Result<()> {
+async fn live(script: &Script, history: &History, complaints: &Complaints) -> Result<()> {
+    let mut world = World::new(script, history, complaints)?;
     let streams = world.client.streams();
     for plan in &script.streams {
         let spec = StreamSpec::new(&*plan.name).partitions(plan.partitions);
@@ -42,29 +39,73 @@ async fn live(world: &World, script: &Script) -> Result<()> {
     streams
         .create(StreamSpec::new(CHAINED).partitions(3))
         .await?;
+    drop(streams);
     let mut crews = Vec::new();
     for plan in &script.groups {
-        crews.push(Arc::new(Crew::new(world, script, plan).await?));
+        crews.push(Arc::new(Crew::new(&world, script, plan, None).await?));
     }
     let mut beginning = JoinSet::new();
     for crew in &crews {
         beginning.spawn(begin(crew.clone()));
     }
+    let mut senders: Vec<Sender> = (0..)
+        .zip(&script.producers)
+        .map(|(number, plan)| Sender::new(&world, plan, number, script.seed))
+        .collect();
+    let mut troubles = &script.troubles[..];
+    if let Some(abrupt) = script.restart {
+        let (first, second) = troubles.split_at(troubles.len() / 2);
+        troubles = second;
+        let watching = watch(&world, &crews);
+        senders = phase(&world, script, &crews, senders, first).await;
+        while beginning.join_next().await.is_some() {}
+        (world, crews) = restart::restart(world, script, crews, watching, abrupt).await?;
+        for crew in &crews {
+            crew.hire_all();
+        }
+    }
+    let watching = watch(&world, &crews);
+    senders = phase(&world, script, &crews, senders, troubles).await;
+    while beginning.join_next().await.is_some() {}
+    end::end(&world, &crews, watching).await;
+    let lives: Vec<Life> = senders
+        .into_iter()
+        .flat_map(|sender| sender.lives)
+        .collect();
+    census::unread(&world, &lives, script.disturbs_sends()).await
+}
+
+fn watch(world: &World, crews: &[Arc<Crew>]) -> JoinSet<()> {
     let mut watching = JoinSet::new();
-    for crew in &crews {
+    for crew in crews {
         let (world, group) = (world.clone(), crew.group.clone());
         watching.spawn(watch::watch(world, group, crew.plan.watch));
     }
-    let mut sending = JoinSet::new();
-    for (plan, number) in script.producers.iter().zip(0..) {
-        let sent = sending::send_all(world.clone(), plan.clone(), number, script.seed);
-        sending.spawn(sent);
+    watching
+}
+
+/// Sends what is due in one life of the broker, and brings about `troubles`.
+async fn phase(
+    world: &World,
+    script: &Script,
+    crews: &[Arc<Crew>],
+    senders: Vec<Sender>,
+    troubles: &[(Duration, Trouble)],
+) -> Vec<Sender> {
+    let phases = 1 + u64::from(script.restart.is_some());
+    let sending = senders
+        .into_iter()
+        .map(|sender| tokio::spawn(sender.send(world.clone(), phases)));
+    let sending: Vec<_> = sending.collect();
+    trouble::all(world, script, crews, troubles).await;
+    let mut senders = Vec::new();
+    for sent in sending {
+        match sent.await {
+            Ok(sender) => senders.push(sender),
+            Err(error) => world.complain(format!("sending: {error}")),
+        }
     }
-    trouble::all(world, script, &crews).await;
-    while sending.join_next().await.is_some() {}
-    while beginning.join_next().await.is_some() {}
-    end::end(world, &crews, watching).await;
-    Ok(())
+    senders
 }
 
 /// Brings the first members of a group in, and records from when on it owes what is sent.
@@ -86,9 +127,7 @@ async fn begin(crew: Arc<Crew>) {
         crew.fault(None, "drains may be cut short");
     }
     tokio::time::sleep(crew.plan.begins).await;
-    for _ in 0..crew.plan.members {
-        crew.hire();
-    }
+    crew.hire_all();
     if everything {
         return;
     }

@@ -13,6 +13,9 @@ pub struct Script {
     pub(super) streams: Vec<StreamPlan>,
     pub(super) producers: Vec<ProducerPlan>,
     pub(super) groups: Vec<GroupPlan>,
+    /// Whether the broker is stopped half-way and reopened from its folder; and then, whether its
+    /// members are killed first, or leave in good order.
+    pub(super) restart: Option<bool>,
     /// When, after the beginning, and what; in order.
     pub(super) troubles: Vec<(Duration, Trouble)>,
 }
@@ -38,7 +41,29 @@ pub(super) struct ProducerPlan {
     /// The mean time between two bursts.
     pub(super) gap: Duration,
     pub(super) in_flight: usize,
+    pub(super) in_flight_bytes: usize,
     pub(super) timeout: Duration,
+    pub(super) close_timeout: Duration,
+    /// After how long a `send` that waits is dropped.
+    pub(super) patience: Option<Duration>,
+    /// The share of receipts that are dropped unread.
+    pub(super) unread: f64,
+    /// The share of bursts after which it flushes.
+    pub(super) flushing: f64,
+    /// How many producers it opens, one after the other.
+    pub(super) lives: u64,
+    pub(super) ending: Ending,
+}
+
+/// What becomes of a producer that is not needed any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Closed when all receipts that are read have answered.
+    Close,
+    /// Closed while records are in flight.
+    Hurry,
+    /// Dropped while records are in flight.
+    Drop,
 }
 
 #[derive(Debug, Clone)]
@@ -148,10 +173,12 @@ pub(super) enum Trouble {
         group: usize,
         pick: usize,
     },
-    /// A member is asked to take no new records for a while.
+    /// A member is asked to take no new records for a while: of one partition that it has, or of
+    /// all.
     Pause {
         group: usize,
         pick: usize,
+        partition: bool,
         lasts: Duration,
     },
     FailSends {
@@ -203,6 +230,20 @@ pub(super) enum ResetTo {
     Ago(Duration),
 }
 
+impl Script {
+    /// Whether sends may fail.
+    pub(super) fn disturbs_sends(&self) -> bool {
+        let by = |(_, trouble): &(Duration, Trouble)| {
+            use Trouble::*;
+            matches!(
+                trouble,
+                FailSends { .. } | FailFor { .. } | DelaySends { .. } | TimeOutSends { .. }
+            )
+        };
+        self.records_per_second.is_some() || self.troubles.iter().any(by)
+    }
+}
+
 impl GroupPlan {
     /// Whether drains are always long enough, so that nothing comes again after a clean handover.
     pub(super) fn drains_fully(&self) -> bool {
@@ -212,6 +253,8 @@ impl GroupPlan {
 
 /// Longer than anything that handlers do.
 pub(super) const LONG_DRAIN: Duration = Duration::from_secs(4 * 60 * 60);
+/// Longer than it takes to settle everything.
+pub(super) const LONG_INTERVAL: Duration = Duration::from_secs(5 * 60);
 /// Where all groups put their dead letters.
 pub(super) const DEAD_LETTERS: &str = "dead";
 /// Where chains send to.

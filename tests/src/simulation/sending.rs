@@ -1,51 +1,245 @@
 //! The producers of the fleet.
 
-use fastrand::Rng;
-use millstream::{ErrorKind, Receipt};
-use tokio::sync::mpsc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
-use super::script::ProducerPlan;
+use fastrand::Rng;
+use millstream::{Error, ErrorKind, Producer, Receipt, Record, Result};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::script::{Ending, ProducerPlan};
 use super::world::World;
 use crate::history::{Event, Load};
 
-/// Sends what is planned, and waits for all answers.
-pub(super) async fn send_all(world: World, plan: ProducerPlan, number: u64, seed: u64) {
-    let opened = world
-        .client
-        .producer(&*plan.stream)
-        .in_flight_records(plan.in_flight)
-        .timeout(plan.timeout)
-        .open();
-    let Some(producer) = world.expect("open producer", opened.await) else {
-        return;
-    };
-    let (hand_in, receipts) = mpsc::unbounded_channel();
-    let answers = tokio::spawn(answers(world.clone(), receipts));
-    let mut load = Load::new(&world.history, &plan.stream, (number + 1) * 1_000_000);
-    let mut dice = Rng::with_seed(seed ^ (number + 1));
-    let mut left = plan.records;
-    while left > 0 {
-        let gap = plan.gap.mul_f64(2.0 * dice.f64());
-        tokio::time::sleep(gap).await;
-        let burst = dice.u64(1..=plan.burst).min(left);
-        left -= burst;
-        for _ in 0..burst {
-            let key = key(&plan, number, &mut dice);
-            let (id, record) = load.next(key.as_deref());
-            match producer.send(record).await {
-                Ok(receipt) => {
+/// What a producer has to close its driver, at least.
+const LEAST_TO_CLOSE: Duration = Duration::from_secs(1);
+
+/// One who sends, with one producer after the other.
+#[derive(Debug)]
+pub(super) struct Sender {
+    plan: ProducerPlan,
+    number: u64,
+    load: Load,
+    dice: Rng,
+    /// The producers that were.
+    pub(super) lives: Vec<Life>,
+}
+
+/// What one producer left untold.
+#[derive(Debug)]
+pub(super) struct Life {
+    pub(super) stream: String,
+    /// The records whose receipts nobody read.
+    pub(super) unread: Vec<u64>,
+    /// How many of them have failed, as `flush` and `close` told. Unset if nobody asked.
+    pub(super) told: Option<u64>,
+}
+
+/// What is known of one producer while it lives.
+#[derive(Debug, Default)]
+struct Tally {
+    sent: u64,
+    /// What the receipts told that were read.
+    stored: Arc<AtomicU64>,
+    failed: Arc<AtomicU64>,
+    unread: Vec<u64>,
+    told: u64,
+}
+
+impl Sender {
+    pub(super) fn new(world: &World, plan: &ProducerPlan, number: u64, seed: u64) -> Self {
+        Self {
+            plan: plan.clone(),
+            number,
+            load: Load::new(&world.history, &plan.stream, (number + 1) * 1_000_000),
+            dice: Rng::with_seed(seed ^ (number + 1)),
+            lives: Vec::new(),
+        }
+    }
+
+    /// Sends a part of what is planned, and waits for all answers that somebody waits for.
+    pub(super) async fn send(mut self, world: World, phases: u64) -> Self {
+        let share = self.plan.records / phases;
+        for _ in 0..self.plan.lives {
+            self.live(&world, share / self.plan.lives).await;
+        }
+        self
+    }
+
+    async fn live(&mut self, world: &World, records: u64) {
+        let opened = world
+            .client
+            .producer(&*self.plan.stream)
+            .in_flight_records(self.plan.in_flight)
+            .in_flight_bytes(self.plan.in_flight_bytes)
+            .timeout(self.plan.timeout)
+            .close_timeout(self.plan.close_timeout)
+            .open();
+        let Some(producer) = world.expect("open producer", opened.await) else {
+            return;
+        };
+        let (hand_in, receipts) = mpsc::unbounded_channel();
+        let mut tally = Tally::default();
+        let (stored, failed) = (tally.stored.clone(), tally.failed.clone());
+        let answers = tokio::spawn(answers(world.clone(), receipts, stored, failed));
+        let mut left = records;
+        while left > 0 {
+            let gap = self.plan.gap.mul_f64(2.0 * self.dice.f64());
+            tokio::time::sleep(gap).await;
+            let burst = self.dice.u64(1..=self.plan.burst).min(left);
+            left -= burst;
+            for _ in 0..burst {
+                let (id, record) = self.next();
+                let sent = self.hand_over(world, &producer, id, record).await;
+                self.sent(world, &mut tally, &hand_in, id, sent);
+            }
+            if self.dice.f64() < self.plan.flushing {
+                tally.hear(world, "flush", producer.flush().await);
+            }
+        }
+        let told = match self.plan.ending {
+            Ending::Close => {
+                drop(hand_in);
+                answered(world, answers).await;
+                tally.closed(world, &producer, producer.close().await);
+                Some(tally.told)
+            }
+            Ending::Hurry => {
+                // Some come too late.
+                let late = async {
+                    for _ in 0..3 {
+                        let (id, record) = self.next();
+                        let sent = producer.send(record).await;
+                        self.sent(world, &mut tally, &hand_in, id, Some(sent));
+                    }
+                };
+                let (closed, ()) = futures_util::future::join(producer.close(), late).await;
+                drop(hand_in);
+                answered(world, answers).await;
+                tally.closed(world, &producer, closed);
+                Some(tally.told)
+            }
+            Ending::Drop => {
+                drop((producer, hand_in));
+                answered(world, answers).await;
+                // It sends what is left in the background, and the next one has no order with it.
+                tokio::time::sleep(self.plan.close_timeout + LEAST_TO_CLOSE).await;
+                None
+            }
+        };
+        self.lives.push(Life {
+            stream: self.plan.stream.clone(),
+            unread: tally.unread,
+            told,
+        });
+    }
+
+    fn next(&mut self) -> (u64, Record) {
+        let key = key(&self.plan, self.number, &mut self.dice);
+        self.load.next(key.as_deref())
+    }
+
+    /// Sends, and answers nothing if it lost its patience before.
+    async fn hand_over(
+        &self,
+        world: &World,
+        producer: &Producer,
+        id: u64,
+        record: Record,
+    ) -> Option<Result<Receipt>> {
+        match self.plan.patience {
+            None => Some(producer.send(record).await),
+            Some(patience) => match timeout(patience, producer.send(record)).await {
+                Ok(sent) => Some(sent),
+                Err(_) => {
+                    // A dropped `send` has not sent.
+                    world.record(Event::Failed { id });
+                    None
+                }
+            },
+        }
+    }
+
+    fn sent(
+        &mut self,
+        world: &World,
+        tally: &mut Tally,
+        hand_in: &mpsc::UnboundedSender<(u64, Receipt)>,
+        id: u64,
+        sent: Option<Result<Receipt>>,
+    ) {
+        match sent {
+            None => {}
+            Some(Ok(receipt)) => {
+                tally.sent += 1;
+                if self.dice.f64() < self.plan.unread {
+                    tally.unread.push(id);
+                    drop(receipt);
+                } else {
                     // Its reader lives until the sender is gone.
                     let _ = hand_in.send((id, receipt));
                 }
-                Err(error) => world.complain(format!("send of record {id}: {error:?}")),
             }
+            Some(Err(error))
+                if error.kind() == ErrorKind::Closed && self.plan.ending == Ending::Hurry =>
+            {
+                world.record(Event::Failed { id });
+            }
+            Some(Err(error)) => world.complain(format!("send of record {id}: {error:?}")),
         }
     }
-    drop(hand_in);
-    if let Err(error) = answers.await {
-        world.complain(format!("reading receipts: {error}"));
+}
+
+impl Tally {
+    /// Counts the failures that `flush` or `close` tells of.
+    fn hear(&mut self, world: &World, what: &str, told: Result<()>) {
+        let Err(error) = told else { return };
+        match failures(&error) {
+            Some(count) if !self.unread.is_empty() => self.told += count,
+            _ => world.complain(format!("{what}: {error:?}")),
+        }
     }
-    world.expect("close producer", producer.close().await);
+
+    /// Compares what a closed producer has counted with what was told.
+    fn closed(&mut self, world: &World, producer: &Producer, closed: Result<()>) {
+        match closed {
+            Err(error) if error.kind() == ErrorKind::Timeout && failures(&error).is_none() => {
+                // It was cut off. Failures that nobody read are the cause.
+                let source = std::error::Error::source(&error);
+                let unread = source.and_then(|source| source.downcast_ref::<Error>());
+                self.told += unread.and_then(failures).unwrap_or(0);
+            }
+            closed => self.hear(world, "close producer", closed),
+        }
+        let stats = producer.stats();
+        let (stored, failed) = (self.stored.load(Relaxed), self.failed.load(Relaxed));
+        let unread = self.unread.len() as u64;
+        if stats.sent != self.sent
+            || stats.in_flight != 0
+            || stats.in_flight_bytes != 0
+            || stats.stored + stats.failed != stats.sent
+            || stats.stored + self.told != stored + unread
+            || stats.failed != failed + self.told
+        {
+            world.complain(format!(
+                "a closed producer counts {stats:?}; {} were sent, receipts told {stored} stored and \
+                 {failed} failed, {unread} were not read, of which {} were told to have failed",
+                self.sent, self.told
+            ));
+        }
+    }
+}
+
+/// How many unread receipts an error of `flush` or `close` stands for.
+fn failures(error: &Error) -> Option<u64> {
+    let (count, rest) = error.message().split_once(' ')?;
+    match (count, rest) {
+        ("a", rest) if rest.starts_with("record whose receipt") => Some(1),
+        (count, rest) if rest.starts_with("records whose receipts") => count.parse().ok(),
+        _ => None,
+    }
 }
 
 fn key(plan: &ProducerPlan, number: u64, dice: &mut Rng) -> Option<String> {
@@ -59,10 +253,26 @@ fn key(plan: &ProducerPlan, number: u64, dice: &mut Rng) -> Option<String> {
     Some(format!("key-{number}-{key}"))
 }
 
+async fn answered(world: &World, answers: tokio::task::JoinHandle<()>) {
+    if let Err(error) = answers.await {
+        world.complain(format!("reading receipts: {error}"));
+    }
+}
+
 /// Records what the receipts tell.
-async fn answers(world: World, mut receipts: mpsc::UnboundedReceiver<(u64, Receipt)>) {
+async fn answers(
+    world: World,
+    mut receipts: mpsc::UnboundedReceiver<(u64, Receipt)>,
+    stored: Arc<AtomicU64>,
+    failed: Arc<AtomicU64>,
+) {
     while let Some((id, receipt)) = receipts.recv().await {
-        let answer = match receipt.await {
+        let answer = receipt.await;
+        match &answer {
+            Ok(_) => stored.fetch_add(1, Relaxed),
+            Err(_) => failed.fetch_add(1, Relaxed),
+        };
+        let answer = match answer {
             Ok(placed) => Event::Acknowledged {
                 id,
                 partition: placed.partition,

@@ -14,9 +14,15 @@ use super::world::World;
 use crate::history::Event;
 
 /// Brings about all troubles, and waits until they are over.
-pub(super) async fn all(world: &World, script: &Script, crews: &[Arc<Crew>]) {
+pub(super) async fn all(
+    world: &World,
+    script: &Script,
+    crews: &[Arc<Crew>],
+    troubles: &[(Duration, Trouble)],
+) {
     let mut under_way = JoinSet::new();
-    for (at, trouble) in &script.troubles {
+    for (at, trouble) in troubles {
+        // After a restart all are late.
         tokio::time::sleep_until(world.began + *at).await;
         befall(world, script, crews, trouble, &mut under_way).await;
     }
@@ -65,7 +71,7 @@ async fn befall(
             back_after,
         } => {
             let crew = crews[group].clone();
-            crew.kill(pick);
+            drop(crew.kill(pick));
             under_way.spawn(async move {
                 tokio::time::sleep(back_after).await;
                 crew.hire();
@@ -91,13 +97,20 @@ async fn befall(
             present(world, world.faults.steal(&crew.plan.name, partition));
             crew.heal();
         }
-        Trouble::Pause { group, pick, lasts } => {
+        Trouble::Pause {
+            group,
+            pick,
+            partition,
+            lasts,
+        } => {
             let control = crews[group].seat(pick).and_then(|seat| seat.control());
             if let Some(control) = control {
-                control.pause(None);
+                let owned = control.partitions();
+                let chosen = owned.into_keys().nth(pick % 3).filter(|_| partition);
+                control.pause(chosen.as_ref());
                 under_way.spawn(async move {
                     tokio::time::sleep(lasts).await;
-                    control.resume(None);
+                    control.resume(chosen.as_ref());
                 });
             }
         }

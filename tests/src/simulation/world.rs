@@ -1,8 +1,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use millstream::{Client, Result};
+use millstream::{Client, Error, ErrorKind, Result};
 use millstream_memory::{Config, Faults, Memory};
+use tempfile::TempDir;
 use tokio::time::Instant;
 
 use super::script::Script;
@@ -11,6 +12,9 @@ use crate::history::{Event, History};
 /// When the broker's clock begins.
 const START: Duration = Duration::from_secs(1_700_000_000);
 
+/// How long a broker may be in use after everybody was told to go.
+const LONGEST_USE: Duration = Duration::from_secs(10 * 60);
+
 /// What all that takes part shares. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct World {
@@ -18,23 +22,82 @@ pub(super) struct World {
     pub(super) faults: Faults,
     pub(super) history: History,
     pub(super) began: Instant,
-    complaints: Arc<Mutex<Vec<String>>>,
+    complaints: Complaints,
+    /// Where the broker lives on, if it is restarted. Removed with the last clone.
+    folder: Option<Arc<TempDir>>,
+}
+
+/// What was complained of. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Complaints(Arc<Mutex<Vec<String>>>);
+
+impl Complaints {
+    pub(super) fn add(&self, complaint: String) {
+        lock(&self.0).push(complaint);
+    }
+
+    /// All of them, each once.
+    pub(super) fn sorted(&self) -> Vec<String> {
+        let mut complaints = lock(&self.0).clone();
+        complaints.sort();
+        complaints.dedup();
+        complaints
+    }
 }
 
 impl World {
-    pub(super) fn new(script: &Script) -> Result<Self> {
-        let mut config = Config::default();
-        config.session_timeout = script.session_timeout;
-        config.limits.records_per_second = script.records_per_second;
-        config.seed = script.seed;
-        config.start_time = Some(UNIX_EPOCH + START);
-        let memory = Memory::new(config)?;
+    pub(super) fn new(script: &Script, history: &History, complaints: &Complaints) -> Result<Self> {
+        let folder = match script.restart {
+            Some(_) => {
+                let made = tempfile::tempdir().map_err(|error| {
+                    Error::new(ErrorKind::Unavailable, "make a folder", error.to_string())
+                });
+                Some(Arc::new(made?))
+            }
+            None => None,
+        };
+        let memory = Memory::new(config(script, folder.as_deref(), START))?;
         Ok(Self {
             client: memory.client(),
             faults: memory.faults(),
-            history: History::new(),
+            history: history.clone(),
             began: Instant::now(),
-            complaints: Arc::default(),
+            complaints: complaints.clone(),
+            folder,
+        })
+    }
+
+    /// Ends the broker, and begins it again from its folder. Nobody else may have it any more, or
+    /// will soon not have it: a producer that was dropped closes in the background.
+    pub(super) async fn reopen(self, script: &Script) -> Result<Self> {
+        let Self {
+            client,
+            faults,
+            history,
+            began,
+            complaints,
+            folder,
+        } = self;
+        drop((client, faults));
+        let deadline = Instant::now() + LONGEST_USE;
+        let memory = loop {
+            let config = config(script, folder.as_deref(), START + began.elapsed());
+            match Memory::new(config) {
+                Err(error)
+                    if error.kind() == ErrorKind::Unavailable && Instant::now() < deadline =>
+                {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                opened => break opened?,
+            }
+        };
+        Ok(Self {
+            client: memory.client(),
+            faults: memory.faults(),
+            history,
+            began,
+            complaints,
+            folder,
         })
     }
 
@@ -49,7 +112,7 @@ impl World {
 
     /// Notes something that should not be, and that a history cannot tell.
     pub(super) fn complain(&self, complaint: String) {
-        lock(&self.complaints).push(complaint);
+        self.complaints.add(complaint);
     }
 
     /// Notes an error where none is due.
@@ -58,10 +121,16 @@ impl World {
             .map_err(|error| self.complain(format!("{what}: {error:?}")))
             .ok()
     }
+}
 
-    pub(super) fn complaints(&self) -> Vec<String> {
-        lock(&self.complaints).clone()
-    }
+fn config(script: &Script, folder: Option<&TempDir>, time: Duration) -> Config {
+    let mut config = Config::default();
+    config.session_timeout = script.session_timeout;
+    config.limits.records_per_second = script.records_per_second;
+    config.seed = script.seed;
+    config.start_time = Some(UNIX_EPOCH + time);
+    config.persist = folder.map(|folder| folder.path().to_owned());
+    config
 }
 
 /// Locks what no holder leaves half changed, although handlers panic here.

@@ -3,13 +3,13 @@
 use std::task::{Context, Poll};
 
 use futures_util::stream::StreamExt;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
-use super::Session;
+use super::{RETRY, Session};
 use crate::runtime::assignment::{Assignment, Leaving};
 use crate::runtime::attempt::Work;
 use crate::telemetry::tell;
-use crate::{Epoch, ErrorKind, Partition, Result};
+use crate::{Epoch, Error, ErrorKind, Partition, Result};
 
 /// The driver has answered a release or a completion.
 pub(super) struct Answer {
@@ -67,6 +67,9 @@ impl<W: Work> Session<W> {
                 true => membership.complete(&partition, epoch).await,
                 false => membership.release(&partition, epoch).await,
             };
+            if completed && result.as_ref().is_err_and(Error::is_retryable) {
+                sleep(RETRY).await;
+            }
             Answer {
                 partition,
                 epoch,
@@ -206,8 +209,10 @@ impl<W: Work> Session<W> {
             })
     }
 
-    /// Drops all that is left when the member goes.
+    /// Drops all that is left when the member goes, the handlers in flight first: whoever takes over
+    /// begins after they have ended.
     pub(super) fn drop_all(&mut self) {
+        self.running.clear();
         let all: Vec<usize> = self.assignments.iter().map(|(index, _)| index).collect();
         for index in all {
             self.remove(index);

@@ -40,6 +40,9 @@ use progress::Progress;
 /// How long the last calls to a driver may take when a member closes, after everything is drained.
 const FAREWELL: Duration = Duration::from_secs(5);
 
+/// How soon a checkpoint or a completion is tried again that was not stored.
+const RETRY: Duration = Duration::from_millis(200);
+
 pub(crate) struct Session<W: Work> {
     group: Arc<str>,
     options: Options,
@@ -94,7 +97,9 @@ impl<W: Work> Session<W> {
     ) -> Result<Self> {
         let dead_letters = match options.retry.exhausted() {
             Exhausted::DeadLetter(to) => Some(
+                // A letter that is not stored by then is of a record that comes again.
                 ProducerBuilder::new(backend.clone(), to.stream.clone())
+                    .close_timeout(FAREWELL)
                     .open()
                     .await?,
             ),

@@ -4,20 +4,16 @@
 //! last one, so that what it costs depends on time and not on the number of records.
 
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
-use super::Session;
+use super::{RETRY, Session};
 use crate::driver::Mark;
 use crate::runtime::assignment::Assignment;
 use crate::runtime::attempt::Work;
 use crate::telemetry::tell;
 use crate::{Error, ErrorKind, Result};
-
-/// How soon a checkpoint is tried again that was not stored.
-const RETRY: Duration = Duration::from_millis(200);
 
 /// The marks of one call, with the driver's answer to each.
 type Stored = (Vec<Mark>, Vec<Result<()>>);

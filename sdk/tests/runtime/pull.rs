@@ -1,0 +1,102 @@
+//! Members that pull.
+
+use std::time::Duration;
+
+use millstream::{Epoch, Position};
+
+use crate::desk::{checkpoint, group};
+use crate::fake::{Call, Script, until};
+
+#[tokio::test(start_paused = true)]
+async fn pulled_deliveries_are_settled_in_any_order() {
+    let script = Script::new();
+    let mut consumer = group(&script).join().await.unwrap();
+    script.assign("0", 1);
+    script.records("0", 1, 0, "aba");
+    let first = consumer.next().await.unwrap().unwrap();
+    let second = consumer.next().await.unwrap().unwrap();
+    assert_eq!(
+        (first.position(), second.position()),
+        (Position::from(0), Position::from(1))
+    );
+    second.ack();
+    assert!(
+        tokio::time::timeout(Duration::from_secs(5), consumer.next())
+            .await
+            .is_err()
+    );
+    assert_eq!(script.calls(), []);
+    first.ack();
+    consumer.next().await.unwrap().unwrap().ack();
+    consumer.close().await.unwrap();
+    assert_eq!(
+        script.calls().last_chunk(),
+        Some(&[checkpoint("0", 2), Call::Leave])
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delivery_that_was_lost_before_it_was_pulled_is_not_handed_out() {
+    let script = Script::new();
+    let mut consumer = group(&script).join().await.unwrap();
+    let control = consumer.control();
+    script.assign("0", 1);
+    script.records("0", 1, 0, "ab");
+    until(|| control.stats().in_flight == 2).await;
+    script.lose("0", 1);
+    script.assign("0", 2);
+    script.records("0", 2, 0, "ab");
+    until(|| control.stats().assigned == 2 && control.stats().in_flight == 2).await;
+    for position in 0..2 {
+        let delivery = consumer.next().await.unwrap().unwrap();
+        assert_eq!(
+            (delivery.epoch(), delivery.position()),
+            (Epoch(2), Position::from(position))
+        );
+        delivery.ack();
+    }
+    consumer.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pulled_delivery_that_is_dropped_comes_again() {
+    let script = Script::new();
+    let mut consumer = group(&script).join().await.unwrap();
+    script.assign("0", 1);
+    script.records("0", 1, 0, "a");
+    drop(consumer.next().await.unwrap().unwrap());
+    let again = consumer.next().await.unwrap().unwrap();
+    assert_eq!((again.position(), again.attempt()), (Position::from(0), 2));
+    again.nack("and once more");
+    let again = consumer.next().await.unwrap().unwrap();
+    assert_eq!(again.attempt(), 3);
+    again.ack();
+    consumer.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn deliveries_that_were_never_pulled_do_not_hold_up_a_close() {
+    let script = Script::new();
+    let mut consumer = group(&script).join().await.unwrap();
+    script.assign("0", 1);
+    script.records("0", 1, 0, "abcd");
+    consumer.next().await.unwrap().unwrap().ack();
+    let asked = tokio::time::Instant::now();
+    consumer.close().await.unwrap();
+    assert!(asked.elapsed() < Duration::from_secs(1));
+    assert_eq!(script.calls(), [checkpoint("0", 0), Call::Leave]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shut_down_consumer_may_be_pulled_until_none() {
+    let script = Script::new();
+    let mut consumer = group(&script).concurrency(2).join().await.unwrap();
+    script.assign("0", 1);
+    script.records("0", 1, 0, "abcd");
+    consumer.next().await.unwrap().unwrap().ack();
+    consumer.control().shutdown();
+    while let Some(delivery) = consumer.next().await.unwrap() {
+        delivery.ack();
+    }
+    assert_eq!(script.calls().last(), Some(&Call::Leave));
+}
