@@ -76,17 +76,22 @@ impl Pending {
     /// Plans what happens to the next `count` sends.
     pub(crate) fn plan_sends(&mut self, count: u64, plan: SendPlan) {
         self.send_plans
+            .retain(|(range, _)| *range.end() > self.sends);
+        self.send_plans
             .extend(next(self.sends, count).map(|range| (range, plan)));
     }
 
     /// Plans what happens to the next `count` checkpoints.
     pub(crate) fn plan_checkpoints(&mut self, count: u64, plan: CheckpointPlan) {
         self.checkpoint_plans
+            .retain(|(range, _)| *range.end() > self.checkpoints);
+        self.checkpoint_plans
             .extend(next(self.checkpoints, count).map(|range| (range, plan)));
     }
 
     /// Refuses every send for `duration` from now on.
     pub(crate) fn fail_for(&mut self, now: Instant, duration: Duration, kind: ErrorKind) {
+        self.windows.retain(|(_, to, _)| *to > now);
         self.windows.push((now, after(now, duration), kind));
     }
 

@@ -83,7 +83,7 @@ impl Settings {
 
 fn not_built(backend: &str) -> anyhow::Result<Client> {
     bail!(
-        "the {backend} backend is not in this build: build with the cargo feature `{backend}` (cargo run --features {backend})"
+        "the {backend} backend is not in this build: it comes with the cargo feature `{backend}` (cargo run --features {backend}), which this version does not have yet"
     )
 }
 

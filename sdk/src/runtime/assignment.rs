@@ -53,7 +53,12 @@ pub(crate) enum Leaving {
     /// No more records will come; when all are settled it is completed.
     Ended,
     /// It goes to another member: it drains until the deadline at most, and is then released.
-    Revoked(Instant),
+    Revoked {
+        /// When handlers that are still in flight are dropped.
+        drained_by: Instant,
+        /// When it is released even if its last progress could not be stored.
+        released_by: Instant,
+    },
     /// The driver was told; its answer is awaited.
     Told,
 }

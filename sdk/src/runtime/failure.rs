@@ -5,7 +5,7 @@
 //! (or run of deliveries).
 
 use std::error::Error as StdError;
-use std::hash::{BuildHasher, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -233,7 +233,7 @@ fn told(error: &dyn StdError) -> String {
 fn seed(delivery: &Delivery) -> u64 {
     let mut hasher = FixedState::default().build_hasher();
     hasher.write(delivery.partition().id().as_bytes());
-    hasher.write_u64(delivery.position().offset().unwrap_or_default());
+    delivery.position().hash(&mut hasher);
     hasher.finish()
 }
 

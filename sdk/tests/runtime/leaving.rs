@@ -32,6 +32,25 @@ async fn a_revoked_partition_drains_checkpoints_and_is_released() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_drain_that_takes_too_long_still_stores_what_is_settled() {
+    let (script, desk) = (Script::new(), Desk::default());
+    desk.gate(1);
+    let hour = Duration::from_secs(3_600);
+    desk.run(group(&script).checkpoint_interval(hour));
+    script.assign("0", 1);
+    script.records("0", 1, 0, "ab");
+    desk.until_begun(&[0, 1]).await;
+    let asked = tokio::time::Instant::now();
+    script.revoke("0", 1, Duration::from_secs(3));
+    script.until_called(Call::Release("0".into())).await;
+    assert!(asked.elapsed() < Duration::from_secs(3), "or it is fenced");
+    assert_eq!(
+        script.calls(),
+        [checkpoint("0", 0), Call::Release("0".into())]
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_drain_that_takes_too_long_drops_its_handlers() {
     let (script, desk) = (Script::new(), Desk::default());
     desk.gate(1);
@@ -267,7 +286,7 @@ async fn dead_letters_that_cannot_be_sent_hold_up_no_close() {
     until(|| control.stats().failures == 1).await;
     let asked = tokio::time::Instant::now();
     control.shutdown();
-    let _ = run.await.unwrap();
+    run.await.unwrap().unwrap();
     let took = asked.elapsed();
     assert!(took < Duration::from_secs(10), "{took:?}");
     let progress = client.group("g").checkpoints().await.unwrap();

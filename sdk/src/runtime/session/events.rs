@@ -1,6 +1,6 @@
 //! What the driver tells, and the back-pressure that answers it.
 
-use tokio::time::Instant;
+use std::time::Duration;
 
 use super::Session;
 use crate::driver::{Event, Membership, Stored};
@@ -9,6 +9,10 @@ use crate::runtime::assignment::{Assignment, Leaving, Paused};
 use crate::runtime::attempt::Work;
 use crate::telemetry::tell;
 use crate::{Epoch, Error, ErrorKind, Lag, OnTrim, Partition, Position};
+
+/// How much of the time for a drain is kept back, at the most, for a checkpoint and as much for a
+/// release.
+const LONGEST_RESERVE: Duration = Duration::from_millis(500);
 
 impl<W: Work> Session<W> {
     pub(super) fn on_event(&mut self, event: Event) {
@@ -33,9 +37,8 @@ impl<W: Work> Session<W> {
                 self.on_trimmed(&partition, epoch, after, earliest);
             }
             Event::Revoking { partitions, within } => {
-                let deadline = self.now + within;
                 for (partition, epoch) in partitions {
-                    self.on_revoking(&partition, epoch, deadline);
+                    self.on_revoking(&partition, epoch, within);
                 }
             }
             Event::Lost { partitions } => {
@@ -92,7 +95,7 @@ impl<W: Work> Session<W> {
         };
         let assignment = &mut self.assignments[index];
         if self.closing.is_some()
-            || matches!(assignment.leaving, Leaving::Revoked(_) | Leaving::Told)
+            || matches!(assignment.leaving, Leaving::Revoked { .. } | Leaving::Told)
         {
             return;
         }
@@ -153,7 +156,7 @@ impl<W: Work> Session<W> {
         }
     }
 
-    fn on_revoking(&mut self, partition: &Partition, epoch: Epoch, deadline: Instant) {
+    fn on_revoking(&mut self, partition: &Partition, epoch: Epoch, within: Duration) {
         let Some(index) = self.find(partition, epoch) else {
             return;
         };
@@ -166,12 +169,16 @@ impl<W: Work> Session<W> {
         match assignment.leaving {
             Leaving::No => self.leaving.push(index),
             Leaving::Ended => {}
-            Leaving::Revoked(_) | Leaving::Told => return,
+            Leaving::Revoked { .. } | Leaving::Told => return,
         }
-        assignment.leaving = Leaving::Revoked(deadline);
-        if planted::is(Bug::DrainSkipped) {
-            assignment.leaving = Leaving::Revoked(self.now);
-        }
+        // The last of the time is for the last checkpoint, and for the release itself.
+        let reserve = (within / 20).min(LONGEST_RESERVE);
+        let skipped = planted::is(Bug::DrainSkipped);
+        let within = if skipped { Duration::ZERO } else { within };
+        assignment.leaving = Leaving::Revoked {
+            drained_by: self.now + within.saturating_sub(2 * reserve),
+            released_by: self.now + within.saturating_sub(reserve),
+        };
         self.queue(index);
     }
 

@@ -20,9 +20,13 @@ pub(super) struct Answer {
 }
 
 impl Assignment {
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    /// When its handlers are dropped and when it is released, if it was revoked.
+    pub(super) fn deadlines(&self) -> Option<(Instant, Instant)> {
         match self.leaving {
-            Leaving::Revoked(deadline) => Some(deadline),
+            Leaving::Revoked {
+                drained_by,
+                released_by,
+            } => Some((drained_by, released_by)),
             Leaving::No | Leaving::Ended | Leaving::Told => None,
         }
     }
@@ -49,12 +53,12 @@ impl<W: Work> Session<W> {
         let assignment = &mut self.assignments[index];
         let completed = match assignment.leaving {
             Leaving::Ended if assignment.window.len() == 0 => true,
-            Leaving::Revoked(_) if assignment.is_drained() => false,
+            Leaving::Revoked { .. } if assignment.is_drained() => false,
             _ => return false,
         };
         let overdue = assignment
-            .deadline()
-            .is_some_and(|deadline| deadline <= self.now);
+            .deadlines()
+            .is_some_and(|(_, released_by)| released_by <= self.now);
         if !overdue && assignment.mark().is_some() {
             self.progress.hurry();
             return false;
@@ -87,8 +91,8 @@ impl<W: Work> Session<W> {
         for index in self.leaving.clone() {
             let assignment = &self.assignments[index];
             if assignment
-                .deadline()
-                .is_some_and(|deadline| deadline <= now)
+                .deadlines()
+                .is_some_and(|(drained_by, _)| drained_by <= now)
                 && !assignment.is_drained()
             {
                 self.give_up(index);
@@ -201,7 +205,7 @@ impl<W: Work> Session<W> {
             && self
                 .leaving
                 .iter()
-                .all(|index| self.assignments[*index].deadline().is_none())
+                .all(|index| self.assignments[*index].deadlines().is_none())
             && self.assignments.iter().all(|(_, assignment)| {
                 let to_complete =
                     assignment.leaving == Leaving::Ended && assignment.window.len() == 0;

@@ -231,7 +231,8 @@ impl<W: Work> Session<W> {
         let drains = self
             .leaving
             .iter()
-            .filter_map(|index| self.assignments[*index].deadline());
+            .filter_map(|index| self.assignments[*index].deadlines())
+            .flat_map(|(drained_by, released_by)| [drained_by, released_by]);
         let farewell = self.closing.map(|deadline| deadline + FAREWELL);
         let deadlines = drains
             .chain(self.closing)
@@ -300,9 +301,8 @@ impl<W: Work> Session<W> {
                 )
             });
         if let Some(producer) = &self.path.dead_letters {
-            if let Err(error) = producer.close().await {
-                self.failure.get_or_insert(error);
-            }
+            // What it could not send is unsettled and comes again, and it has said so in the log.
+            let _ = producer.close().await;
         }
         if unsettled > 0 {
             tell!(
