@@ -11,7 +11,8 @@ use crate::{Partition, Position, Result, driver, naming};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StreamSpec {
-    /// Its name: 1-249 of `A-Z a-z 0-9 . _ -`, but not `.` or `..`. A backend may take less (Kinesis: 128).
+    /// Its name: 1-249 of `A-Z a-z 0-9 . _ -`, but not `.` or `..`. A backend may take less
+    /// (Kinesis: 128).
     pub name: String,
     /// How many partitions it begins with, at least 1. Default 1.
     pub partitions: usize,

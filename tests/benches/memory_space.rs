@@ -1,4 +1,5 @@
-//! Bytes that one more idle partition costs a process: in the backend, which stores it, and in the member that owns it.
+//! Bytes that one more idle partition costs a process: in the backend, which stores it, and in the
+//! member that owns it.
 
 use std::error::Error;
 
@@ -23,7 +24,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// What an empty stream of so many partitions costs, and what a member that owns all of them costs besides.
+/// What an empty stream of so many partitions costs, and what a member that owns all of them costs
+/// besides.
 fn bytes(partitions: usize) -> Result<(i64, i64), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()

@@ -1,8 +1,9 @@
 //! What every backend of millstream must prove, and the judge of what it did.
 //!
-//! A backend's author implements [`Harness`], and runs every [`Case`] of [`cases::all`] as a test of its
-//! own; the memory backend's target, `tests/tests/memory.rs`, shows how. A case that needs what a
-//! backend does not promise is listed there as ignored, by its name, and never passes in silence.
+//! A backend's author implements [`Harness`], and runs every [`Case`] of [`cases::all`] as a test
+//! of its own; the memory backend's target, `tests/tests/memory.rs`, shows how. A case that needs
+//! what a backend does not promise is listed there as ignored, by its name, and never passes in
+//! silence.
 //!
 //! [`history`] records what happens in a case, and [`checker`] finds what must not have happened.
 

@@ -14,7 +14,8 @@ use tokio::sync::Notify;
 
 const RECORDS: usize = 50_000;
 const BATCH: usize = 1_000;
-/// What the driver and the runtime may allocate for one batch: the list of its records, the batch that its deliveries share, a checkpoint.
+/// What the driver and the runtime may allocate for one batch: the list of its records, the batch
+/// that its deliveries share, a checkpoint.
 const PER_BATCH: usize = 10;
 
 #[test]

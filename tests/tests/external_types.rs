@@ -1,8 +1,8 @@
 //! Nothing leaks: the public API of the crates names no foreign type but those that are listed here.
 //!
-//! A foreign type in the API ties users to that crate's version. The test reads what rustdoc says of the API, as JSON, and
-//! looks at every path to a type or trait in it. That output is unstable, which is why the test allows it for this one
-//! call and reads no more of it than those paths.
+//! A foreign type in the API ties users to that crate's version. The test reads what rustdoc says
+//! of the API, as JSON, and looks at every path to a type or trait in it. That output is unstable,
+//! which is why the test allows it for this one call and reads no more of it than those paths.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -30,12 +30,14 @@ fn memory_backend_names_only_the_sdk_and_serde() {
     );
 }
 
-/// The crates outside `allowed` whose types stand in the public API of `package`, each with those types.
+/// The crates outside `allowed` whose types stand in the public API of `package`, each with those
+/// types.
 fn foreign(package: &str, allowed: &[&str]) -> BTreeMap<String, BTreeSet<String>> {
     let api: Value = serde_json::from_slice(&std::fs::read(document(package)).unwrap()).unwrap();
     let mut ids = BTreeSet::new();
     for item in api["index"].as_object().unwrap().values() {
-        // What std implements for every type, and what the compiler derives by itself, says nothing about the API.
+        // What std implements for every type, and what the compiler derives by itself, says nothing
+        // about the API.
         let implementation = &item["inner"]["impl"];
         if item["crate_id"] == 0
             && implementation["blanket_impl"].is_null()
@@ -72,7 +74,8 @@ fn foreign(package: &str, allowed: &[&str]) -> BTreeMap<String, BTreeSet<String>
     foreign
 }
 
-/// Collects the ids of `{"path": .., "id": .., "args": ..}`, which stands wherever a type or a trait is named.
+/// Collects the ids of `{"path": .., "id": .., "args": ..}`, which stands wherever a type or a
+/// trait is named.
 fn paths(value: &Value, ids: &mut BTreeSet<String>) {
     match value {
         Value::Object(fields) => {
@@ -86,7 +89,8 @@ fn paths(value: &Value, ids: &mut BTreeSet<String>) {
     }
 }
 
-/// Documents the package as JSON, in a folder of its own: dependencies built for this are no good for anything else.
+/// Documents the package as JSON, in a folder of its own: dependencies built for this are no good
+/// for anything else.
 fn document(package: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("external-types");

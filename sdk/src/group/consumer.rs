@@ -121,7 +121,8 @@ impl Drop for Consumer {
 
 fn told(ended: std::result::Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
     ended.unwrap_or_else(|error| {
-        let message = "the runtime that the member ran on is gone";
+        // Its runtime has ended, or it panicked: the source says which.
+        let message = "the member's task was cut off";
         Err(Error::new(ErrorKind::Closed, "consume", message).with_source(error))
     })
 }

@@ -1,8 +1,9 @@
-//! Speed of the runtime on the memory backend, on one core: everything runs on one single-threaded runtime.
+//! Speed of the runtime on the memory backend, on one core: everything runs on one single-threaded
+//! runtime.
 //!
-//! `tests/bench memory [FILTER]` runs it. All measurements take turns, round after round, so that a slow moment of the machine
-//! meets all of them alike; what is printed is the median of the rounds, with the quartiles in a comment. A ratio is the
-//! median of the ratios of each round.
+//! `tests/bench memory [FILTER]` runs it. All measurements take turns, round after round, so that a
+//! slow moment of the machine meets all of them alike; what is printed is the median of the rounds,
+//! with the quartiles in a comment. A ratio is the median of the ratios of each round.
 
 mod channel;
 mod load;
@@ -168,8 +169,8 @@ fn per_record(records: usize, time: Duration) -> f64 {
     time.as_nanos() as f64 / records as f64
 }
 
-/// The same records and keys, spread over ever more partitions, and read by one member that comes to full partitions: from the
-/// first record handled to the last.
+/// The same records and keys, spread over ever more partitions, and read by one member that comes
+/// to full partitions: from the first record handled to the last.
 fn backlog<const PARTITIONS: usize>() -> Result<f64, Box<dyn Error>> {
     let load = Load {
         partitions: PARTITIONS,

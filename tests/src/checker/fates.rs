@@ -23,7 +23,8 @@ fn place(id: u64, partition: &Partition, position: Position) -> Place {
     }
 }
 
-/// Receipts of one key grow with the order of sending, and never go back to a partition that was left.
+/// Receipts of one key grow with the order of sending, and never go back to a partition that was
+/// left.
 fn receipts(ledger: &Ledger<'_>, found: &mut Vec<Violation>) {
     type ByPlace<'a> = BTreeMap<u64, (u64, &'a Partition, Position)>;
     let mut keys: BTreeMap<(&str, &Arc<str>), ByPlace<'_>> = BTreeMap::new();

@@ -18,6 +18,10 @@ pub(super) struct Ledger<'a> {
     pub(super) sends_disturbed: bool,
     /// Every place that is known, by a receipt or since a record came from there.
     pub(super) places: BTreeMap<&'a Partition, BTreeMap<Position, u64>>,
+    /// Up to where partitions were trimmed.
+    trimmed: BTreeMap<&'a Partition, Position>,
+    /// The records that are gone by it.
+    gone: BTreeSet<u64>,
 }
 
 #[derive(Debug)]
@@ -67,6 +71,11 @@ impl<'a> Ledger<'a> {
         let mut ledger = Self::default();
         for Entry { order, event } in entries {
             ledger.take(*order, event);
+        }
+        for (partition, earliest) in &ledger.trimmed {
+            let places = ledger.places.get(partition).into_iter();
+            let gone = places.flat_map(|places| places.range(..earliest));
+            ledger.gone.extend(gone.map(|(_, id)| *id));
         }
         ledger
     }
@@ -153,6 +162,12 @@ impl<'a> Ledger<'a> {
                 let resets = &mut self.group(group).resets;
                 resets.entry(stream).or_default().push((order, *skips));
             }
+            Event::Trimmed {
+                partition,
+                earliest,
+            } => {
+                self.trimmed.insert(partition, *earliest);
+            }
             Event::Remapped { stream } => {
                 self.remapped.insert(stream);
             }
@@ -203,7 +218,7 @@ impl<'a> Ledger<'a> {
             .resets(sent.stream)
             .iter()
             .any(|(at, skips)| *skips && sent.order < *at);
-        (*everything || sent.order > *since) && !freed
+        (*everything || sent.order > *since) && !freed && !self.gone.contains(&id)
     }
 
     /// Whether `group` was moved in `stream`, so that repeats and order between epochs say nothing.
@@ -220,7 +235,8 @@ impl<'a> Ledger<'a> {
             .is_some_and(|group| group.disturbed(by))
     }
 
-    /// The first place that this owner began with and left unsettled: no checkpoint of it can pass that.
+    /// The first place that this owner began with and left unsettled: no checkpoint of it can pass
+    /// that.
     pub(super) fn gap(&self, by: &Ownership) -> Option<Position> {
         let unsettled = &self.groups.get(&*by.group)?.unsettled;
         unsettled.get(&key(by))?.first().copied()

@@ -17,6 +17,7 @@
 //!   each epoch only, and repeats are not judged. A reset that skips frees the group of what was sent
 //!   before.
 //! * After partitions were added to a stream, a key's order is judged within each partition only.
+//! * What retention has removed is owed by nobody.
 //! * Records without a key have no order.
 //!
 //! A history is judged as complete: the run has waited for its groups to settle what they owe.

@@ -151,7 +151,8 @@ impl<'a> Judge<'a, '_> {
         let (Some(epoch), Some(earlier), true) = (read.epoch, earlier, changed) else {
             return;
         };
-        // What is written now was written after `last` was asked for, and that was after `earlier` had come.
+        // What is written now was written after `last` was asked for, and that was after `earlier`
+        // had come.
         let newest = self.ledger.newest_epoch(group, partition, earlier.order);
         if let Some(newer) = newest.filter(|newest| *newest > epoch) {
             self.found.push(Violation::StaleCheckpoint {

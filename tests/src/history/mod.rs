@@ -158,6 +158,15 @@ pub enum Event {
         /// Which stream.
         stream: Arc<str>,
     },
+    /// Retention has removed records, whether they were read or not. Nobody owes them any more.
+    Trimmed {
+        /// Where.
+        #[serde(with = "text::partition")]
+        partition: Partition,
+        /// The oldest that is left.
+        #[serde(with = "text::position")]
+        earliest: Position,
+    },
     /// Something is broken on purpose. Without a group it concerns sending.
     Fault {
         /// Whom it concerns.

@@ -64,7 +64,7 @@ impl Chain {
     /// Finds what the chain lost or turned round: each record that the group settled is stored as a
     /// record of the chain, and for each key they are stored in the order of their sources, if one
     /// does not count what came again.
-    pub(super) fn judge(&self, group: &str, entries: &[Entry]) -> Vec<String> {
+    pub(super) fn judge(&self, group: &str, trims: bool, entries: &[Entry]) -> Vec<String> {
         let moved = |event: &Event| match event {
             Event::Remapped { .. } => true,
             Event::Reset { group: moved, .. } => **moved == *group,
@@ -72,7 +72,7 @@ impl Chain {
         };
         let ordered = !entries.iter().any(|entry| moved(&entry.event));
         // Whether the readers have seen all that was published.
-        let complete = !entries.iter().any(|entry| {
+        let complete = !trims && !entries.iter().any(|entry| {
             matches!(&entry.event, Event::Reset { stream, skips: true, .. } if **stream == *self.producer.stream())
         });
         let sources = lock(&self.sources);

@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use millstream::{ConsumerGroup, DeadLetter, Exhausted, Result, Retry};
+use millstream::{ConsumerGroup, DeadLetter, Exhausted, Result, Retry, Start};
 use tokio::task::JoinHandle;
 
 use super::chain::{Chain, Links};
@@ -23,6 +23,8 @@ pub(super) struct Crew {
     /// Those who are there, in the order of their coming.
     seats: Mutex<Vec<(Arc<Seat>, JoinHandle<()>)>>,
     names: AtomicU64,
+    /// How many gaps the members told of that are gone.
+    jumps: AtomicU64,
     /// How many members are frozen now.
     frozen: AtomicUsize,
 }
@@ -31,6 +33,7 @@ pub(super) struct Crew {
 #[derive(Debug, Default)]
 pub(super) struct Retired {
     names: u64,
+    jumps: u64,
     links: Option<Links>,
 }
 
@@ -42,7 +45,11 @@ impl Crew {
         plan: &GroupPlan,
         before: Option<Retired>,
     ) -> Result<Self> {
-        let Retired { names, links } = before.unwrap_or_default();
+        let Retired {
+            names,
+            jumps,
+            links,
+        } = before.unwrap_or_default();
         let chain = match &plan.style {
             Style::Chain(to) => {
                 // It never gives up: a handler that was done would have failed after all.
@@ -60,6 +67,7 @@ impl Crew {
             chain,
             seats: Mutex::default(),
             names: AtomicU64::new(names),
+            jumps: AtomicU64::new(jumps),
             frozen: AtomicUsize::new(0),
         })
     }
@@ -68,11 +76,24 @@ impl Crew {
     pub(super) async fn retire(&self) -> Retired {
         Retired {
             names: self.names.load(Relaxed),
+            jumps: self.jumps(),
             links: match &self.chain {
                 Some(chain) => Some(chain.retire(&self.world).await),
                 None => None,
             },
         }
+    }
+
+    /// After a stop at a gap: moves the group to what is left of the stream.
+    pub(super) async fn go_on(&self, stream: Option<&str>) {
+        let stream = stream.unwrap_or_default();
+        self.world.record(Event::Reset {
+            group: self.plan.name.as_str().into(),
+            stream: stream.into(),
+            skips: false,
+        });
+        let moved = self.group.reset(stream, Start::Earliest).await;
+        self.world.expect("go on after a gap", moved);
     }
 
     /// A name that no member of any group had before.
@@ -116,6 +137,7 @@ impl Crew {
     pub(super) fn kill(&self, pick: usize) -> Option<JoinHandle<()>> {
         let (seat, task) = self.take(pick)?;
         seat.crashed();
+        seat.gone();
         task.abort();
         Some(task)
     }
@@ -141,6 +163,15 @@ impl Crew {
             member: member.map(Into::into),
             what: what.into(),
         });
+    }
+
+    /// Counts the gaps that a member has told of.
+    pub(super) fn jumped(&self, gaps: u64) {
+        self.jumps.fetch_add(gaps, Relaxed);
+    }
+
+    pub(super) fn jumps(&self) -> u64 {
+        self.jumps.load(Relaxed)
     }
 
     /// Counts a member that is frozen, until it is told that it is not.
@@ -183,6 +214,7 @@ fn group(world: &World, plan: &GroupPlan) -> ConsumerGroup {
         .checkpoint_interval(plan.checkpoint_interval)
         .checkpoint_records(plan.checkpoint_records)
         .drain_timeout(plan.drain)
+        .on_trim(plan.on_trim)
         .on_failure(retry.attempts(plan.attempts).then(last));
     plan.streams
         .iter()

@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use fastrand::Rng;
-use millstream::{ErrorKind, Start};
+use millstream::{ErrorKind, OnTrim, Start};
 
 use super::script::*;
 
@@ -24,13 +24,24 @@ pub(super) fn script(seed: u64) -> Script {
         .map(ProducerPlan::length)
         .max()
         .unwrap_or_default();
-    let groups = dice.groups(&streams, length, session_timeout);
+    let mut groups = dice.groups(&streams, length, session_timeout);
     let troubles = dice.troubles(&streams, &groups, length, session_timeout);
     let restart = dice.chance(0.1).then(|| dice.0.bool());
+    let retention = dice.chance(0.08).then(|| dice.pick(&[1, 500, 3_000]));
+    if retention.is_some() {
+        for group in &mut groups {
+            group.on_trim = dice.pick(&[OnTrim::Jump, OnTrim::Jump, OnTrim::Stop]);
+            // Dead letters would be trimmed, too.
+            if group.last_resort == LastResort::DeadLetter {
+                group.last_resort = LastResort::Skip;
+            }
+        }
+    }
     Script {
         seed,
         session_timeout,
         records_per_second,
+        retention,
         streams,
         producers,
         groups,
@@ -169,6 +180,7 @@ impl Dice {
                 false => Backoff::Exponential(self.millis(1..=100), self.millis(100..=1_000)),
             },
             last_resort,
+            on_trim: OnTrim::Jump,
             handler: self.handler(last_resort, session_timeout),
             watch: self.millis(20..=500),
         }

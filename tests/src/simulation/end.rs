@@ -16,7 +16,12 @@ use crate::history::{Event, id_of};
 /// After so much virtual time without an end, it is stuck.
 const DEADLINE: Duration = Duration::from_secs(3 * 60 * 60);
 
-pub(super) async fn end(world: &World, crews: &[Arc<Crew>], mut watching: JoinSet<()>) {
+pub(super) async fn end(
+    world: &World,
+    crews: &[Arc<Crew>],
+    mut watching: JoinSet<()>,
+    trims: bool,
+) {
     world.faults.clear();
     for crew in crews {
         crew.heal();
@@ -53,7 +58,7 @@ pub(super) async fn end(world: &World, crews: &[Arc<Crew>], mut watching: JoinSe
                 chain.producer.close().await,
             );
             let entries = world.history.entries();
-            for complaint in chain.judge(&crew.plan.name, &entries) {
+            for complaint in chain.judge(&crew.plan.name, trims, &entries) {
                 world.complain(complaint);
             }
         }

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use super::crew::{Crew, TIME_OUT};
 use super::habits::Refusal;
-use super::script::{LastResort, Style};
+use super::script::{DEAD_LETTERS, LastResort, Style};
 use super::world::lock;
 use crate::history::{Event, Observer, Open, Outcome};
 
@@ -53,12 +53,21 @@ impl Seat {
                 ..Now::default()
             };
             let ended = self.clone().membership(&name, observer.clone()).await;
-            lock(&self.now).control = None;
+            self.gone();
             match ended {
                 Ok(()) => observer.left(),
                 Err(error) if error.kind() == ErrorKind::Handler => {
                     tokio::time::sleep(TIME_OUT).await;
                 }
+                Err(error) if error.kind() == ErrorKind::Trimmed => {
+                    self.crew.jumped(1);
+                    self.crew.go_on(error.stream()).await;
+                }
+                // A dead letter could not be sent while it left; its record comes again.
+                Err(error)
+                    if error.kind() == ErrorKind::Timeout
+                        && error.stream() == Some(DEAD_LETTERS)
+                        && !self.crew.plan.drains_fully() => {}
                 Err(_) if lock(&self.now).hit => {}
                 Err(error) => {
                     self.crew.world.complain(format!("{name} ended: {error:?}"));
@@ -148,6 +157,13 @@ impl Seat {
             }
             Some(control) => control.shutdown(),
             None => {}
+        }
+    }
+
+    /// Keeps what the membership has counted, when it has ended.
+    pub(super) fn gone(&self) {
+        if let Some(control) = lock(&self.now).control.take() {
+            self.crew.jumped(control.stats().trimmed);
         }
     }
 

@@ -21,6 +21,7 @@ mod habits;
 mod member;
 mod play;
 mod restart;
+mod retention;
 mod script;
 mod sending;
 mod trouble;

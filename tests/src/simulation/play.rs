@@ -10,7 +10,7 @@ use super::crew::Crew;
 use super::script::{CHAINED, DEAD_LETTERS, Script, Trouble};
 use super::sending::{Life, Sender};
 use super::world::{Complaints, World};
-use super::{Report, census, end, restart, trouble, watch};
+use super::{Report, census, end, restart, retention, trouble, watch};
 use crate::checker;
 use crate::history::{Event, History};
 
@@ -67,7 +67,12 @@ async fn live(script: &Script, history: &History, complaints: &Complaints) -> Re
     let watching = watch(&world, &crews);
     senders = phase(&world, script, &crews, senders, troubles).await;
     while beginning.join_next().await.is_some() {}
-    end::end(&world, &crews, watching).await;
+    end::end(&world, &crews, watching, script.retention.is_some()).await;
+    if script.retention.is_some() {
+        // What nobody read may be gone.
+        retention::judge(&world, &crews).await;
+        return Ok(());
+    }
     let lives: Vec<Life> = senders
         .into_iter()
         .flat_map(|sender| sender.lives)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use millstream::{ErrorKind, Start};
+use millstream::{ErrorKind, OnTrim, Start};
 
 /// A run, drawn from a seed. Its `Debug` form is the script for the reader.
 #[derive(Debug, Clone)]
@@ -10,6 +10,8 @@ pub struct Script {
     pub(super) seed: u64,
     pub(super) session_timeout: Duration,
     pub(super) records_per_second: Option<u64>,
+    /// How many bytes a partition keeps.
+    pub(super) retention: Option<u64>,
     pub(super) streams: Vec<StreamPlan>,
     pub(super) producers: Vec<ProducerPlan>,
     pub(super) groups: Vec<GroupPlan>,
@@ -85,6 +87,7 @@ pub(super) struct GroupPlan {
     pub(super) attempts: u32,
     pub(super) backoff: Backoff,
     pub(super) last_resort: LastResort,
+    pub(super) on_trim: OnTrim,
     pub(super) handler: HandlerPlan,
     /// How often the stored progress is read for the history.
     pub(super) watch: Duration,
@@ -247,7 +250,8 @@ impl Script {
 impl GroupPlan {
     /// Whether drains are always long enough, so that nothing comes again after a clean handover.
     pub(super) fn drains_fully(&self) -> bool {
-        self.drain >= LONG_DRAIN
+        // One that stops at a gap leaves everything else as it is.
+        self.drain >= LONG_DRAIN && self.on_trim == OnTrim::Jump
     }
 }
 

@@ -127,6 +127,7 @@ fn config(script: &Script, folder: Option<&TempDir>, time: Duration) -> Config {
     let mut config = Config::default();
     config.session_timeout = script.session_timeout;
     config.limits.records_per_second = script.records_per_second;
+    config.retention.bytes = script.retention;
     config.seed = script.seed;
     config.start_time = Some(UNIX_EPOCH + time);
     config.persist = folder.map(|folder| folder.path().to_owned());

@@ -49,7 +49,8 @@ impl<W: Work> Session<W> {
                 }
             }
             Event::Ended { partition, epoch } => {
-                // A member that closes lets records pass by that still come: the end is behind them, and for the next owner.
+                // A member that closes lets records pass by that still come: the end is behind
+                // them, and for the next owner.
                 let found = self.find(&partition, epoch);
                 if let Some(index) = found.filter(|_| self.closing.is_none()) {
                     if self.assignments[index].leaving == Leaving::No {

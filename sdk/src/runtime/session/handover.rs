@@ -193,7 +193,8 @@ impl<W: Work> Session<W> {
         self.buffered -= assignment.bytes();
         self.board.counters.buffered_bytes.set(self.buffered as u64);
         self.board.hide(assignment.partition(), assignment.stats());
-        // What went with it may have been what filled the buffer, and nothing else may ever be settled.
+        // What went with it may have been what filled the buffer, and nothing else may ever be
+        // settled.
         self.ease_buffer();
         assignment
     }

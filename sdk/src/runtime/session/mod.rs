@@ -97,7 +97,6 @@ impl<W: Work> Session<W> {
     ) -> Result<Self> {
         let dead_letters = match options.retry.exhausted() {
             Exhausted::DeadLetter(to) => Some(
-                // A letter that is not stored by then is of a record that comes again.
                 ProducerBuilder::new(backend.clone(), to.stream.clone())
                     .close_timeout(FAREWELL)
                     .open()
