@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use super::crew::{Crew, TIME_OUT};
 use super::habits::Refusal;
-use super::script::{DEAD_LETTERS, LastResort, Style};
+use super::script::{LastResort, Style};
 use super::world::lock;
 use crate::history::{Event, Observer, Open, Outcome};
 
@@ -63,11 +63,6 @@ impl Seat {
                     self.crew.jumped(1);
                     self.crew.go_on(error.stream()).await;
                 }
-                // A dead letter could not be sent while it left; its record comes again.
-                Err(error)
-                    if error.kind() == ErrorKind::Timeout
-                        && error.stream() == Some(DEAD_LETTERS)
-                        && !self.crew.plan.drains_fully() => {}
                 Err(_) if lock(&self.now).hit => {}
                 Err(error) => {
                     self.crew.world.complain(format!("{name} ended: {error:?}"));
