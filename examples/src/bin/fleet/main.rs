@@ -5,6 +5,7 @@
 //! `notifications`, `analytics`): what they do depends on no backend. `run` holds the rest
 //! together; `ledger` and `judge` keep the history.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::anyhow;
@@ -73,13 +74,12 @@ async fn main() -> ExitCode {
         // Nothing was shown to be good then, and `--key` may be mistyped.
         result = result.and(Err(anyhow!("no line of the input can be used")));
     }
-    match args.json {
-        true => match serde_json::to_string(&summary) {
-            Ok(json) => println!("{json}"),
-            Err(error) => eprintln!("error: {error}"),
-        },
-        false => println!("{summary}"),
-    }
+    let text = match args.json {
+        true => serde_json::to_string(&summary).expect("numbers and names are always JSON"),
+        false => summary.to_string(),
+    };
+    // A reader that has gone changes nothing about the verdict.
+    let _ = writeln!(io::stdout(), "{text}");
     if let Err(error) = &result {
         eprintln!("error: {error:#}");
     }
