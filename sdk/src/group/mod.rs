@@ -140,8 +140,9 @@ impl ConsumerGroup {
     }
 
     /// Sets how long records in flight may take to settle when the member closes or a partition
-    /// goes to another member; then their handlers are dropped and the records come again. 0 to 1
-    /// day, default 10 s.
+    /// goes to another member; then their handlers are dropped and the records come again. Where a
+    /// partition goes to another member, the last tenth of it, at most 1 s, is kept for the last
+    /// checkpoint and the release. 0 to 1 day, default 10 s.
     #[must_use]
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.options.drain = timeout;
