@@ -16,7 +16,7 @@ use crate::clock::{Clock, to_millis};
 use crate::config::{Config, Limits};
 use crate::group::{Group, Place};
 use crate::ids::{GroupId, PartitionId, Slot, StreamId};
-use crate::journal::{Change, Journal};
+use crate::journal::{Change, Journal, Marked, StoredRecord};
 use crate::log::Keep;
 use crate::pending::Pending;
 use crate::rate::Allowance;
@@ -98,6 +98,9 @@ impl State {
         };
         if let Some(folder) = &config.persist {
             state.journal = Some(Journal::open(folder, config.sync, |change| {
+                if let Some(millis) = change.stored_at() {
+                    state.clock.not_before(millis);
+                }
                 state.apply(change);
             })?);
             // Counted by the next opening, so that the first run has small epochs.
@@ -148,15 +151,7 @@ impl State {
                 stream.grow(partitions);
                 Vec::new()
             }),
-            Change::Stored { stream, records } => {
-                for record in records {
-                    let (partition, entry) = record.into_entry();
-                    self.clock.not_before(entry.stored_at);
-                    if let Some(found) = self.catalog.partition_mut((stream, partition)) {
-                        found.log.push(entry);
-                    }
-                }
-            }
+            Change::Stored { stream, records } => self.append(stream, records),
             Change::Group { name } => {
                 self.group_names.insert(name.into(), self.groups.len());
                 let group = Group::new(self.session_timeout, self.epoch_floor);
@@ -167,12 +162,35 @@ impl State {
                 stream,
                 places,
             } => self.groups[group].place(stream, &places),
-            Change::Checkpointed { group, marks } => {
-                for (slot, epoch, next) in marks {
-                    self.groups[group].checkpoint(slot, epoch, next);
-                }
-            }
+            Change::Checkpointed { group, marks } => self.mark(group, marks),
             Change::Completed { group, slot, end } => self.groups[group].complete(slot, end),
+            Change::Published {
+                group,
+                marks,
+                stream,
+                records,
+            } => {
+                self.append(stream, records);
+                self.mark(group, marks);
+            }
+        }
+    }
+
+    fn append(&mut self, stream: StreamId, records: Vec<StoredRecord>) {
+        for record in records {
+            let (partition, entry) = record.into_entry();
+            let slot = (stream, partition);
+            if let Some(found) = self.catalog.partition_mut(slot) {
+                found.log.push(entry);
+                let waiters = std::mem::take(&mut found.waiters);
+                wake(&mut self.groups, slot, &waiters);
+            }
+        }
+    }
+
+    fn mark(&mut self, group: GroupId, marks: Vec<Marked>) {
+        for (slot, epoch, next) in marks {
+            self.groups[group].checkpoint(slot, epoch, next);
         }
     }
 

@@ -18,7 +18,7 @@ use fs4::fs_std::FileExt;
 use millstream::{Headers, Record};
 use serde::{Deserialize, Serialize};
 
-use crate::clock::to_time;
+use crate::clock::{to_millis, to_time};
 use crate::group::Place;
 use crate::ids::{GroupId, PartitionId, Slot, StreamId};
 use crate::log::Entry;
@@ -64,19 +64,38 @@ pub(crate) enum Change {
         stream: StreamId,
         places: Vec<Place>,
     },
-    /// For each partition the epoch and the first record that is not settled.
     Checkpointed {
         group: GroupId,
-        marks: Vec<(Slot, u64, u64)>,
+        marks: Vec<Marked>,
     },
     Completed {
         group: GroupId,
         slot: Slot,
         end: u64,
     },
+    /// Records and progress in one step.
+    Published {
+        group: GroupId,
+        marks: Vec<Marked>,
+        stream: StreamId,
+        records: Vec<StoredRecord>,
+    },
 }
 
+/// A partition, the epoch that moves its progress, and the first record that is not settled.
+pub(crate) type Marked = (Slot, u64, u64);
+
 impl Change {
+    /// When the newest record of a change was stored.
+    pub(crate) fn stored_at(&self) -> Option<i64> {
+        match self {
+            Self::Stored { records, .. } | Self::Published { records, .. } => {
+                records.iter().map(|record| record.stored_at).max()
+            }
+            _ => None,
+        }
+    }
+
     /// The records of a change that stores some.
     pub(crate) fn into_records(self) -> Vec<Record> {
         match self {
@@ -109,6 +128,19 @@ impl StoredRecord {
             headers: entry.headers.iter().map(header).collect(),
             timestamp: entry.timestamp,
             stored_at: entry.stored_at,
+        }
+    }
+
+    /// A record that is stored at `stored_at`.
+    pub(crate) fn of(partition: PartitionId, record: &Record, stored_at: i64) -> Self {
+        let header = |(name, value): (&str, &Bytes)| (name.to_owned(), value.clone());
+        Self {
+            partition,
+            key: record.key.clone(),
+            payload: record.payload.clone(),
+            headers: record.headers.iter().map(header).collect(),
+            timestamp: record.timestamp.map_or(stored_at, to_millis),
+            stored_at,
         }
     }
 

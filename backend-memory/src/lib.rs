@@ -40,6 +40,7 @@ mod membership;
 mod memory;
 mod pending;
 mod producer;
+mod publication;
 mod rate;
 mod refusal;
 mod routing;

@@ -78,9 +78,14 @@ impl Log {
         self.start == self.end
     }
 
+    /// The broker time of a record that is stored now.
+    pub(crate) fn stored_at(&self, now: i64) -> i64 {
+        self.last_stored_at.map_or(now, |last| last.max(now))
+    }
+
     /// Stores a record and answers its offset.
     pub(crate) fn append(&mut self, record: Record, now: i64) -> u64 {
-        let stored_at = self.last_stored_at.map_or(now, |last| last.max(now));
+        let stored_at = self.stored_at(now);
         self.push(Entry {
             key: record.key,
             payload: record.payload,

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use millstream::driver::{self, Event, Join, Mark};
-use millstream::{Epoch, Error, Partition, Result};
+use millstream::{Epoch, Error, Partition, Record, Result};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::broker::{Shared, State};
 use crate::ids::{GroupId, MemberId};
 use crate::member::Presence;
+use crate::publication::{Begun, Publication};
 use crate::refusal::Refusal;
 use crate::session::Next;
 
@@ -93,6 +94,27 @@ impl driver::Membership for Membership {
                 })
             })
             .collect()
+    }
+
+    async fn publish(&self, stream: &str, records: &[Record], marks: &[Mark]) -> Result<()> {
+        let publication = Publication {
+            group: self.group,
+            member: self.member,
+            stream,
+            records,
+            marks,
+        };
+        let begun = self.ask(|state, now| Ok(publication.begin(state, now)));
+        let published = match begun.await {
+            Ok(Begun::Done(published)) => published,
+            Ok(Begun::Delayed(send, until)) => {
+                sleep_until(until).await;
+                self.ask(|state, now| publication.store(state, Some(send), now))
+                    .await
+            }
+            Err(refusal) => Err(refusal),
+        };
+        published.map_err(|refusal| self.error(&refusal, "publish").with_stream(stream))
     }
 
     async fn release(&self, partition: &Partition, epoch: Epoch) -> Result<()> {

@@ -56,7 +56,7 @@ impl driver::Backend for Memory {
     fn guarantees(&self) -> Guarantees {
         Guarantees {
             durable: self.0.durable,
-            exactly_once: false,
+            exactly_once: true,
             ordered_reshard: true,
             add_partitions: true,
         }

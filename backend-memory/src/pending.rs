@@ -176,6 +176,12 @@ impl Pending {
         plan.map(|(_, plan)| *plan)
     }
 
+    /// Counts a publication, which is one checkpoint; answers whether it is refused. That an answer
+    /// gets lost does not matter: whoever publishes finds out how it ended.
+    pub(crate) fn refuses_publication(&mut self) -> bool {
+        self.count_checkpoint().is_some_and(|plan| !plan.stored)
+    }
+
     /// When the next fault of a member is due.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         self.timed.first_key_value().map(|((at, _), _)| *at)

@@ -182,7 +182,7 @@ impl Call<'_> {
         let id = self.stream.route(record.key.as_deref());
         let partition = &mut self.stream.partitions[id as usize];
         if let Some(allowance) = &self.allowance {
-            if !partition.rate.take(allowance, size, self.since_start) {
+            if !partition.rate.take(allowance, 1, size, self.since_start) {
                 return self.refuse(record, &Refusal::RateExceeded);
             }
         }
@@ -219,22 +219,10 @@ impl Call<'_> {
     ) -> Result<(), Refusal> {
         let limits = &self.producer.limits;
         let key = record.key.as_ref();
-        let key_bytes = key.map_or(0, Bytes::len);
         if !self.failed.is_empty() && key.is_some_and(|key| self.failed.contains(key)) {
             return Err(Refusal::EarlierFailed);
         }
-        if key_bytes > limits.key_bytes {
-            return Err(Refusal::KeyTooLong {
-                size: key_bytes,
-                limit: limits.key_bytes,
-            });
-        }
-        if size > limits.record_bytes {
-            return Err(Refusal::RecordTooLarge {
-                size,
-                limit: limits.record_bytes,
-            });
-        }
+        check_sizes(record, size, limits.record_bytes, limits.key_bytes)?;
         match fault {
             Some(SendFault::Refused(refusal)) => Err(refusal.clone()),
             _ => Ok(()),
@@ -249,4 +237,28 @@ impl Call<'_> {
         self.answers
             .push(Err(self.producer.reject(record, refusal)));
     }
+}
+
+/// Refuses a record of `size` bytes that is over the bounds of the broker.
+#[inline]
+pub(crate) fn check_sizes(
+    record: &Record,
+    size: usize,
+    record_bytes: usize,
+    key_bytes: usize,
+) -> Result<(), Refusal> {
+    let key = record.key.as_ref().map_or(0, Bytes::len);
+    if key > key_bytes {
+        return Err(Refusal::KeyTooLong {
+            size: key,
+            limit: key_bytes,
+        });
+    }
+    if size > record_bytes {
+        return Err(Refusal::RecordTooLarge {
+            size,
+            limit: record_bytes,
+        });
+    }
+    Ok(())
 }

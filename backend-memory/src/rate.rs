@@ -28,14 +28,20 @@ pub(crate) struct Rate {
 }
 
 impl Rate {
-    /// Takes one record of `size` bytes at `now` (time since the broker began), or nothing and
-    /// answers false.
+    /// Takes `count` records of together `size` bytes at `now` (time since the broker began), or
+    /// nothing and answers false.
     ///
-    /// A record that is larger than a second's worth passes when the partition has rested, so that
-    /// it is late, not stuck.
-    pub(crate) fn take(&mut self, allowance: &Allowance, size: usize, now: Duration) -> bool {
+    /// What is more than a second's worth passes when the partition has rested, so that it is late,
+    /// not stuck.
+    pub(crate) fn take(
+        &mut self,
+        allowance: &Allowance,
+        count: usize,
+        size: usize,
+        now: Duration,
+    ) -> bool {
         let now = now.as_nanos();
-        let records = charge(self.records, allowance.records_per_second, 1, now);
+        let records = charge(self.records, allowance.records_per_second, count, now);
         let bytes = charge(self.bytes, allowance.bytes_per_second, size, now);
         match (records, bytes) {
             (Some(records), Some(bytes)) => {
@@ -70,7 +76,9 @@ mod tests {
         let mut rate = Rate::default();
         let taken = |rate: &mut Rate, millis| {
             let now = Duration::from_millis(millis);
-            (0..100).filter(|_| rate.take(&allowance, 1, now)).count()
+            (0..100)
+                .filter(|_| rate.take(&allowance, 1, 1, now))
+                .count()
         };
         assert_eq!(taken(&mut rate, 0), 10);
         assert_eq!(taken(&mut rate, 99), 0);
@@ -85,8 +93,8 @@ mod tests {
             bytes_per_second: Some(100),
         };
         let mut rate = Rate::default();
-        assert!(rate.take(&allowance, 1_000, Duration::ZERO));
-        assert!(!rate.take(&allowance, 1, Duration::from_secs(9)));
-        assert!(rate.take(&allowance, 1, Duration::from_secs(10)));
+        assert!(rate.take(&allowance, 1, 1_000, Duration::ZERO));
+        assert!(!rate.take(&allowance, 1, 1, Duration::from_secs(9)));
+        assert!(rate.take(&allowance, 1, 1, Duration::from_secs(10)));
     }
 }

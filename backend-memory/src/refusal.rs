@@ -27,6 +27,7 @@ pub(crate) enum Refusal {
     ThrottleInjected,
     EarlierFailed,
     Fenced,
+    PartlyFenced,
     ForeignPosition,
     NotEnded,
     MemberGone,
@@ -66,6 +67,7 @@ impl Refusal {
             Self::RecordTooLarge { .. } => ErrorKind::TooLarge,
             Self::RateExceeded | Self::ThrottleInjected => ErrorKind::Throttled,
             Self::EarlierFailed
+            | Self::PartlyFenced
             | Self::MemberCrashed
             | Self::CheckpointLost
             | Self::Storage(_)
@@ -100,6 +102,9 @@ impl Refusal {
             Self::ThrottleInjected => "throttled by a fault",
             Self::EarlierFailed => "not stored: an earlier record of its key failed in the call",
             Self::Fenced => "the partition is not this member's any more",
+            Self::PartlyFenced => {
+                "not stored: some of the partitions are not this member's any more"
+            }
             Self::ForeignPosition => "the partition has no such position",
             Self::NotEnded => "the partition has not ended for this member",
             Self::MemberGone => "the member has left the group",
@@ -184,6 +189,7 @@ mod tests {
             (Refusal::RateExceeded, Throttled, true),
             (Refusal::ThrottleInjected, Throttled, true),
             (Refusal::EarlierFailed, Unavailable, true),
+            (Refusal::PartlyFenced, Unavailable, true),
             (Refusal::MemberCrashed, Unavailable, true),
             (Refusal::CheckpointLost, Unavailable, true),
             (storage(), Unavailable, true),

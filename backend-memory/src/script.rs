@@ -37,6 +37,10 @@ impl Target {
 /// when it is sent again, and each partition in a checkpoint is one. Times count from that moment
 /// too. A member that is not there when its time comes is passed over.
 ///
+/// What an exactly-once chain publishes is one send, if it has records, and one checkpoint, since
+/// it is stored as one or not at all. An answer of it is never lost: the member finds out how it
+/// ended.
+///
 /// ```
 /// use std::time::Duration;
 /// use millstream::ErrorKind;

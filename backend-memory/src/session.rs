@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::broker::State;
 use crate::ids::{GroupId, MemberId, Slot};
-use crate::journal::Change;
+use crate::journal::{Change, Marked};
 use crate::log::Log;
 use crate::member::{Mail, Member, Presence};
 use crate::refusal::Refusal;
@@ -251,23 +251,7 @@ impl State {
         let mut changes = Vec::with_capacity(marks.len());
         for mark in marks {
             let fault = self.faults.count_checkpoint();
-            let checked = self.catalog.slot(&mark.partition).and_then(|slot| {
-                match self.groups[group].check(member, slot, mark.epoch.0) {
-                    Err(_) if planted::is(Bug::FenceIgnored) => {}
-                    checked => checked?,
-                }
-                let end = self
-                    .catalog
-                    .partition(slot)
-                    .map_or(0, |found| found.log.end());
-                let offset = mark.position.offset().filter(|_| mark.position.sub() == 0);
-                let offset = offset.filter(|offset| *offset < end);
-                Ok((
-                    slot,
-                    mark.epoch.0,
-                    offset.ok_or(Refusal::ForeignPosition)? + 1,
-                ))
-            });
+            let checked = self.check_mark(group, member, mark);
             answers.push(match (checked, fault) {
                 (Err(refusal), _) => Err(refusal),
                 (Ok(_), Some(fault)) if !fault.stored => Err(Refusal::CheckpointLost),
@@ -290,6 +274,28 @@ impl State {
             }
         }
         answers
+    }
+
+    /// Answers what a mark stores, if it may.
+    pub(crate) fn check_mark(
+        &self,
+        group: GroupId,
+        member: MemberId,
+        mark: &Mark,
+    ) -> Result<Marked, Refusal> {
+        let slot = self.catalog.slot(&mark.partition)?;
+        match self.groups[group].check(member, slot, mark.epoch.0) {
+            Err(_) if planted::is(Bug::FenceIgnored) => {}
+            checked => checked?,
+        }
+        let end = self
+            .catalog
+            .partition(slot)
+            .map_or(0, |found| found.log.end());
+        let offset = mark.position.offset().filter(|_| mark.position.sub() == 0);
+        let offset = offset.filter(|offset| *offset < end);
+        let next = offset.ok_or(Refusal::ForeignPosition)? + 1;
+        Ok((slot, mark.epoch.0, next))
     }
 
     pub(crate) fn complete(

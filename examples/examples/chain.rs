@@ -1,5 +1,5 @@
-//! A chain: consume, transform, publish. A delivery is settled when the broker has what was made of
-//! it.
+//! A chain: consume, transform, publish. Where the backend can do it, what was made is stored in one
+//! step with the progress, so that each result is there once whatever crashes.
 //!
 //! `cargo run --example chain`
 
@@ -24,10 +24,10 @@ async fn main() -> anyhow::Result<()> {
 
     let producer = client.producer("processed-events").open().await?;
     let group = client.group("cleaner").stream("car-raw-events");
-    group
-        .run_to(&producer, clean, caught_up(group.clone()))
-        .await?;
-    println!("published {} records", producer.stats().stored);
+    let run = group.run_to(&producer, clean, caught_up(group.clone()));
+    let control = run.control();
+    run.await?;
+    println!("cleaned {} records", control.stats().settled);
     producer.close().await?;
     Ok(())
 }

@@ -169,7 +169,7 @@ pub struct Stored {
 
 /// What happens to a member.
 ///
-/// For one partition the order is: `Assigned`, then `Records`, `Trimmed` and at last perhaps
+/// For one partition the order is: `Assigned`, then `Records`, `Lag`, `Trimmed` and at last perhaps
 /// `Ended`, then `Revoking` or `Lost`. All but `Lost` end with the runtime's answer
 /// ([`release`](Membership::release), [`complete`](Membership::complete)). Whatever carries an
 /// epoch that is not the one of the last `Assigned` is ignored by the runtime.
@@ -195,6 +195,16 @@ pub enum Event {
         /// At least one.
         records: Vec<Stored>,
         /// What is left behind these records, as far as the driver knows without asking.
+        lag: Lag,
+    },
+    /// What is left behind the last records has changed without a record for the runtime: others were
+    /// stored, or what was left is nothing that readers see (the marks of transactions).
+    Lag {
+        /// Which.
+        partition: Partition,
+        /// The epoch of its assignment.
+        epoch: Epoch,
+        /// What is left now, as far as the driver knows without asking.
         lag: Lag,
     },
     /// The next wanted record is gone by retention; the stream begins at `earliest` now. If the
@@ -272,6 +282,49 @@ pub trait Membership: Debug + Send + Sync + 'static {
     /// the next occasion with the progress of then. Dropping the future leaves each mark stored or
     /// not.
     async fn checkpoint(&self, marks: &[Mark]) -> Vec<Result<()>>;
+
+    /// Stores `records` in `stream` and `marks` as the group's progress **in one step**: either
+    /// readers see all of the records and the progress stands, or they see none of them and it does
+    /// not. Called only where [`Guarantees::exactly_once`] is true; other drivers answer
+    /// `Unsupported`.
+    ///
+    /// There is at least one mark, no partition has two, and each goes further than the stored
+    /// progress of its epoch. The records are within the [`Limits`] of the stream. They may be none,
+    /// or more than one request of the broker takes, and are then split within the step. Records of
+    /// one key are stored in the given order, after those of earlier calls.
+    ///
+    /// # The answer is certain
+    /// * `Ok`: all of it is stored.
+    /// * `Fenced`: nothing is stored, and the member has lost **all** partitions of the marks. The
+    ///   runtime drops them and says nothing more about them, so a driver answers this only where
+    ///   the broker gives them to others anyway. Where some are lost and others are not, it tells
+    ///   the lost ones by [`Event::Lost`] and answers a retryable kind.
+    /// * A retryable kind: nothing is stored, nor will be. The runtime calls again, with the same
+    ///   records for those partitions that it still owns, and perhaps with more.
+    /// * Any other kind ends the membership, as an error of [`next`](Self::next) does.
+    ///
+    /// A driver that does not know how a step ended (the connection broke in the commit) finds out
+    /// before it answers, or answers a kind that ends the membership: what stands then is what the
+    /// next owner resumes from, with its records or without. It never answers `Timeout` for a step
+    /// that may stand: the runtime would store the records twice.
+    ///
+    /// # Fencing
+    /// A step of an epoch that is not the partition's last stores nothing. One that is under way
+    /// while a partition is released, revoked or lost is decided before that partition's next
+    /// [`Event::Assigned`]: its `resume_after` has the step, or the step is refused. A member that
+    /// was away for long and goes on publishes nothing.
+    ///
+    /// # Calls
+    /// One call of this or of [`checkpoint`](Self::checkpoint) is under way at most, and one
+    /// membership gets only calls of one of the two. All other methods may be called beside it.
+    ///
+    /// It blocks until the answer is certain. Handlers and events go on, but drains wait, and when
+    /// their time is over the partitions are released as they are. So a driver takes a step back
+    /// that is not through after a few seconds, while it still can, and answers a retryable kind.
+    ///
+    /// Dropping the future leaves the step stored as a whole or not at all, as the next owners of
+    /// the partitions find it; [`leave`](Self::leave), or the drop of the membership, follows.
+    async fn publish(&self, stream: &str, records: &[Record], marks: &[Mark]) -> Result<()>;
 
     /// Answers `Revoking` for one partition: it is drained and checkpointed, others may have it.
     /// `Fenced` if it was not this member's any more.

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,7 +21,11 @@ pub struct Disturbed<B> {
 }
 
 #[derive(Debug, Clone, Default)]
-struct Plan(Arc<Mutex<Vec<Planned>>>);
+struct Plan {
+    planned: Arc<Mutex<Vec<Planned>>>,
+    /// How often, for each stream and group.
+    struck: Arc<Mutex<BTreeMap<String, u64>>>,
+}
 
 #[derive(Debug)]
 struct Planned {
@@ -43,7 +47,7 @@ enum What {
 
 impl Plan {
     fn lock(&self) -> MutexGuard<'_, Vec<Planned>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.planned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn add(&self, of: &str, key: Option<Bytes>, what: What, times: u32) {
@@ -72,6 +76,8 @@ impl Plan {
             let concerns = planned.key.is_none() || planned.key.as_ref() == key;
             planned.of == of && planned.times > 0 && wanted(planned.what) && concerns
         })?;
+        let mut struck = self.struck.lock().unwrap_or_else(PoisonError::into_inner);
+        *struck.entry(of.to_owned()).or_default() += 1;
         planned.times = planned
             .times
             .saturating_sub(u32::from(planned.times < u32::MAX));
@@ -90,6 +96,7 @@ impl<B: driver::Backend + Clone> Disturbed<B> {
     /// What it can do.
     pub const HOOKS: Hooks = Hooks {
         fail_sends: true,
+        fail_sends_by_key: true,
         time_out_sends: true,
         throttle_sends: true,
         delay_sends: true,
@@ -116,6 +123,13 @@ impl<B: driver::Backend + Clone> Disturbed<B> {
             inner,
             plan: self.plan.clone(),
         }
+    }
+
+    /// How many sends to a stream, or checkpoints of a group, have failed or got lost on purpose.
+    pub fn struck(&self, stream_or_group: &str) -> u64 {
+        let struck = self.plan.struck.lock();
+        let struck = struck.unwrap_or_else(PoisonError::into_inner);
+        struck.get(stream_or_group).copied().unwrap_or_default()
     }
 
     /// Does a fault of [`HOOKS`](Self::HOOKS); hands back any other.
@@ -334,6 +348,18 @@ impl Membership for Member {
             });
         }
         results
+    }
+
+    /// A step cannot be lost: who publishes finds out how it ended.
+    async fn publish(&self, stream: &str, records: &[Record], marks: &[Mark]) -> Result<()> {
+        let fails = |what| what == What::FailCheckpoint;
+        match self.plan.hit(&self.group, None, fails) {
+            Some(_) => Err(
+                Error::new(ErrorKind::Unavailable, "publish", "disturbed on purpose")
+                    .with_group(self.group.as_str()),
+            ),
+            None => self.inner.publish(stream, records, marks).await,
+        }
     }
 
     async fn release(&self, partition: &Partition, epoch: Epoch) -> Result<()> {

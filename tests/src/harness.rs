@@ -28,6 +28,10 @@ pub trait Harness: fmt::Debug + Send + Sync + 'static {
     /// Which faults [`disturb`](Self::disturb) can do. Read once, before anything else.
     fn hooks(&self) -> Hooks;
 
+    /// How many attempts to send to a stream, or to store the progress of a group, a fault has
+    /// befallen so far. A case that is green without its fault proves nothing.
+    fn struck(&self, stream_or_group: &str) -> u64;
+
     /// Does what was asked, and returns when it is in force. Called only with what
     /// [`hooks`](Self::hooks) says is possible.
     async fn disturb(&self, fault: Fault);
@@ -51,6 +55,9 @@ pub struct Timing {
 pub struct Hooks {
     /// [`Fault::FailSends`].
     pub fail_sends: bool,
+    /// [`Fault::FailSends`] of one key, while the other keys of the partition go on. A driver that
+    /// leaves the retries to the runtime ([`Pipelining::ByKey`](driver::Pipelining::ByKey)) has it.
+    pub fail_sends_by_key: bool,
     /// [`Fault::TimeOutSends`].
     pub time_out_sends: bool,
     /// [`Fault::ThrottleSends`].
@@ -80,7 +87,7 @@ pub enum Fault {
     FailSends {
         /// Which stream.
         stream: String,
-        /// Which key; any if none.
+        /// Which key; any if none, or without [`Hooks::fail_sends_by_key`].
         key: Option<String>,
         /// How many attempts.
         times: u32,

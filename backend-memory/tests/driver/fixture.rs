@@ -178,6 +178,7 @@ impl Member {
                 self.payloads.extend(records.iter().map(text));
                 self.records.entry(partition).or_default().extend(records);
             }
+            Event::Lag { .. } => panic!("memory has no record that readers do not see"),
             Event::Trimmed {
                 after, earliest, ..
             } => self.trimmed.push((after, earliest)),

@@ -10,6 +10,7 @@ mod fixture;
 mod groups;
 mod members;
 mod persistence;
+mod publish;
 mod records;
 mod reset;
 mod reshard;

@@ -2,8 +2,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use millstream::driver::Backend;
-use millstream::{ErrorKind, Record, Start};
+use millstream::driver::{Backend, Mark};
+use millstream::{ErrorKind, Position, Record, Start};
 use millstream_memory::{Config, Memory};
 
 use crate::fixture::{Fixture, SESSION, partition};
@@ -115,6 +115,48 @@ async fn a_torn_end_is_cut_and_what_was_acknowledged_stays() {
         }
     }
     assert_eq!(seen, [vec!["1", "2"], vec![]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_was_cut_off_is_not_there_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let before = {
+        let fixture = open(folder.path());
+        fixture.create("s", 1).await;
+        fixture.create("r", 1).await;
+        fixture.fill(1, 3).await;
+        let mut member = fixture.join("a").await;
+        member.settle().await;
+        let before = fs::metadata(journal(folder.path())).unwrap().len() as usize;
+        let mark = Mark {
+            partition: partition(0),
+            epoch: member.epoch(0),
+            position: Position::from(2),
+        };
+        let results = [Record::new("1").header("h", "v"), Record::new("2")];
+        let step = member.membership.publish("r", &results, &[mark]).await;
+        step.unwrap();
+        before
+    };
+    let whole = fs::read(journal(folder.path())).unwrap();
+    assert!(whole.len() > before);
+    for cut in (before..=whole.len()).rev() {
+        fs::write(journal(folder.path()), &whole[..cut]).unwrap();
+        let fixture = open(folder.path());
+        let mut reader = fixture
+            .join_with("reader", "r", |join| join.streams = vec!["r".into()])
+            .await;
+        reader.settle().await;
+        let position = fixture.progress("g").await[0].position;
+        let expected = match cut == whole.len() {
+            true => (
+                vec!["1".to_owned(), "2".to_owned()],
+                Some(Position::from(2)),
+            ),
+            false => (vec![], None),
+        };
+        assert_eq!((reader.payloads, position), expected, "cut at {cut}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -197,8 +197,13 @@ pub(super) struct HandOver(pub(super) mpsc::Sender<Unsettled>);
 
 impl Work for HandOver {
     type Attempt = BoxFuture<'static, Result<(), Fault>>;
+    type Made = ();
 
     fn run_length(&self) -> Option<usize> {
+        None
+    }
+
+    fn publishes_to(&self) -> Option<&Arc<str>> {
         None
     }
 

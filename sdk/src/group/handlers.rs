@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::future::Future;
+use std::sync::Arc;
 
 use futures_util::TryFutureExt;
 use futures_util::future::MapErr;
@@ -20,8 +21,13 @@ where
 {
     // A function pointer, so that the future has a name and needs no box.
     type Attempt = MapErr<F, fn(E) -> Fault>;
+    type Made = ();
 
     fn run_length(&self) -> Option<usize> {
+        None
+    }
+
+    fn publishes_to(&self) -> Option<&Arc<str>> {
         None
     }
 
@@ -43,9 +49,14 @@ where
     F: Future<Output = Result<(), BatchFailure>> + Send + 'static,
 {
     type Attempt = MapErr<F, fn(BatchFailure) -> Fault>;
+    type Made = ();
 
     fn run_length(&self) -> Option<usize> {
         Some(self.records)
+    }
+
+    fn publishes_to(&self) -> Option<&Arc<str>> {
+        None
     }
 
     fn attempt(&self, deliveries: impl Iterator<Item = Delivery>) -> Self::Attempt {

@@ -1,5 +1,6 @@
 //! Consuming: a group by name, its options, and the three ways to consume.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::future::Future;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ pub use consumer::{Consumer, Unsettled};
 pub use control::Control;
 pub use run::Run;
 
+use chain::Publishing;
 use consumer::HandOver;
 use handlers::{Batches, Each};
 
@@ -110,7 +112,8 @@ impl ConsumerGroup {
     }
 
     /// Sets how many bytes of records this member holds at once, over all partitions; passed by at
-    /// most one batch for each partition. At least 1, default 64 MiB.
+    /// most one batch for each partition. An exactly-once chain holds as much of results besides.
+    /// At least 1, default 64 MiB.
     #[must_use]
     pub fn buffer_bytes(mut self, bytes: usize) -> Self {
         self.options.buffer_bytes = bytes;
@@ -124,15 +127,17 @@ impl ConsumerGroup {
         self
     }
 
-    /// Sets how often progress is stored. 1 ms to 1 day, default 1 s.
+    /// Sets how often progress is stored. 1 ms to 1 day, default 1 s; 100 ms for an exactly-once
+    /// chain ([`run_to`](Self::run_to)), whose results become visible with it.
     #[must_use]
     pub fn checkpoint_interval(mut self, interval: Duration) -> Self {
-        self.options.checkpoint_interval = interval;
+        self.options.checkpoint_interval = Some(interval);
         self
     }
 
-    /// Sets after how many settled records progress is stored before the interval is over. At least
-    /// 1, default 10,000.
+    /// Sets after how many settled records progress is stored before the interval is over. Of an
+    /// exactly-once chain, the results count as well, and twice as many may wait to be published.
+    /// At least 1, default 10,000.
     #[must_use]
     pub fn checkpoint_records(mut self, records: u64) -> Self {
         self.options.checkpoint_records = records;
@@ -151,6 +156,10 @@ impl ConsumerGroup {
 
     /// Makes consuming fail at its start, with `Unsupported`, on a backend that does not promise
     /// `guarantee`.
+    ///
+    /// [`Guarantee::ExactlyOnce`] is a promise about chains: [`run_to`](Self::run_to) fails also
+    /// where this one would not be exactly-once, since its producer is of another client. The other
+    /// ways to consume ask the backend alone; what their handlers do is at least once all the same.
     #[must_use]
     pub fn require(mut self, guarantee: Guarantee) -> Self {
         self.options.required.push(guarantee);
@@ -260,9 +269,26 @@ impl ConsumerGroup {
         self.run_work(work, shutdown)
     }
 
-    /// As [`run`](Self::run), as a chain: the records that `transform` answers are sent by
-    /// `producer`, and the delivery is settled when the broker has them all. At least once; records
-    /// before checkpoint.
+    /// As [`run`](Self::run), as a chain: the records that `transform` answers go to the stream of
+    /// `producer`.
+    ///
+    /// **Exactly once**, where the backend promises it ([`Guarantee::ExactlyOnce`]) and `producer`
+    /// was opened from the same [`Client`](crate::Client) as this group (or a clone of it). Results
+    /// are kept until the next checkpoint, which stores them and the progress in one step: whatever
+    /// crashes, each result is in the stream once, and none whose record comes again. So they become
+    /// visible per checkpoint ([`checkpoint_interval`](Self::checkpoint_interval), here 100 ms by
+    /// default; [`checkpoint_records`](Self::checkpoint_records)). The producer tells the stream and
+    /// its limits, and sends nothing itself: its bounds, time-out and counters have no part in it
+    /// ([`ConsumerStats::published`](crate::ConsumerStats::published) counts). What `transform` does
+    /// elsewhere is done at least once, and so are dead letters: one may come twice after a crash.
+    /// A [`reset`](Self::reset) to an earlier place makes results again, as it is meant to.
+    ///
+    /// **At least once** otherwise: the producer sends the results, the delivery is settled when the
+    /// broker has them all, and after a crash some come twice. To insist on the first, say
+    /// [`require(Guarantee::ExactlyOnce)`](Self::require).
+    ///
+    /// In both, the results of one key's records are stored in the order of these records, and a
+    /// record that dead-letters or is skipped has no result.
     ///
     /// ```
     /// # use millstream::{BatchFailure, Delivery, Record, StreamSpec};
@@ -286,8 +312,9 @@ impl ConsumerGroup {
     /// ```
     ///
     /// # Errors and cancellation
-    /// As [`run`](Self::run). A record that cannot be sent is a failure of the delivery that it
-    /// came from.
+    /// As [`run`](Self::run); `Unsupported` if exactly-once is required and `producer` is of another
+    /// client. A record that the stream does not take is a failure of the delivery that it came
+    /// from.
     pub fn run_to<H, F, I, E>(
         &self,
         producer: &Producer,
@@ -301,17 +328,37 @@ impl ConsumerGroup {
         I::IntoIter: Send,
         E: Into<Box<dyn StdError + Send + Sync>> + Send + 'static,
     {
+        let same_client = producer.is_of(&self.backend);
         let producer = producer.clone();
         let transform = Arc::new(transform);
+        if same_client && self.backend.guarantees().exactly_once {
+            let stream = producer.stream().into();
+            let handler = move |delivery| {
+                let (producer, transform) = (producer.clone(), transform.clone());
+                async move {
+                    let records = transform(delivery).await.map_err(Into::into)?;
+                    Ok(chain::keep(&producer, records)?)
+                }
+            };
+            return self.run_work(Ok(Publishing { handler, stream }), shutdown);
+        }
         let handler = move |delivery| {
             let (producer, transform) = (producer.clone(), transform.clone());
             async move {
                 let records = transform(delivery).await.map_err(Into::into)?;
-                chain::publish(&producer, records).await?;
+                chain::send(&producer, records).await?;
                 Ok::<(), Box<dyn StdError + Send + Sync>>(())
             }
         };
-        self.run(handler, shutdown)
+        let allowed = match self.options.required.contains(&Guarantee::ExactlyOnce) {
+            // Where the backend is what lacks, that is found first.
+            true => Err(self.unsupported(
+                "ExactlyOnce is required, but the chain's producer is of another client, \
+                 open it from the client of the group",
+            )),
+            false => Ok(Each(handler)),
+        };
+        self.run_work(allowed, shutdown)
     }
 
     /// Joins as a member that pulls: for those who want the loop.
@@ -390,14 +437,14 @@ impl ConsumerGroup {
             .find(|guarantee| !guarantees.has(**guarantee))
         {
             None => Ok(()),
-            Some(guarantee) => {
-                let message = format!(
-                    "the {} backend does not promise {guarantee:?} ({guarantee})",
-                    self.backend.name()
-                );
-                Err(Error::new(ErrorKind::Unsupported, "join", message)
-                    .with_group(self.name.clone()))
-            }
+            Some(guarantee) => Err(self.unsupported(format!(
+                "the {} backend does not promise {guarantee:?} ({guarantee})",
+                self.backend.name()
+            ))),
         }
+    }
+
+    fn unsupported(&self, message: impl Into<Cow<'static, str>>) -> Error {
+        Error::new(ErrorKind::Unsupported, "join", message).with_group(self.name.clone())
     }
 }

@@ -70,6 +70,7 @@ impl ProducerBuilder {
             .validate()
             .map_err(|error| error.with_stream(&*self.stream))?;
         let driver = self.backend.open_producer(&self.stream).await?;
-        Ok(handle::open(self.stream.into(), driver, &self.options))
+        let stream = self.stream.into();
+        Ok(handle::open(&self.backend, stream, driver, &self.options))
     }
 }

@@ -1,8 +1,8 @@
 //! What the clones of a producer share.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
@@ -19,6 +19,9 @@ use crate::{Error, ErrorKind, Receipt, Record, Result};
 /// The user's end of a producer. Owns the sender task: [`close`](Self::close) joins it, dropping
 /// lets it end by itself.
 pub(super) struct Handle {
+    /// The connection that it was opened from. Weak: it is compared, never used, and a producer must
+    /// not keep a connection open by that.
+    backend: Weak<dyn driver::Backend>,
     books: Arc<Books>,
     intake: Arc<Intake>,
     limits: Limits,
@@ -27,6 +30,7 @@ pub(super) struct Handle {
 }
 
 pub(super) fn open(
+    backend: &Arc<dyn driver::Backend>,
     stream: Arc<str>,
     driver: Arc<dyn driver::Producer>,
     options: &Options,
@@ -60,6 +64,7 @@ pub(super) fn open(
         info, "millstream.producer.opened", stream = %books.stream, "producer opened"
     );
     Producer(Arc::new(Handle {
+        backend: Arc::downgrade(backend),
         books,
         intake,
         limits,
@@ -78,10 +83,24 @@ impl Handle {
             }
             sent => sent,
         };
-        sent.map_err(|_| {
-            let message = "the producer was closed, open a new one";
-            self.books.error(ErrorKind::Closed, "send", message)
-        })
+        sent.map_err(|_| self.closed())
+    }
+
+    pub(super) fn check(&self, record: &Record) -> Result<()> {
+        limits::check(&self.limits, self.stream(), record)?;
+        match self.intake.is_closed() {
+            true => Err(self.closed()),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn is_of(&self, backend: &Arc<dyn driver::Backend>) -> bool {
+        std::ptr::addr_eq(self.backend.as_ptr(), Arc::as_ptr(backend))
+    }
+
+    fn closed(&self) -> Error {
+        let message = "the producer was closed, open a new one";
+        self.books.error(ErrorKind::Closed, "send", message)
     }
 
     pub(super) async fn flush(&self) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::{Partition, Position, Record, Result};
+use crate::{Partition, Position, Record, Result, driver};
 
 mod backlog;
 mod books;
@@ -118,6 +118,16 @@ impl Producer {
     /// What was counted so far.
     pub fn stats(&self) -> ProducerStats {
         self.0.stats()
+    }
+
+    /// Whether it was opened from this connection.
+    pub(crate) fn is_of(&self, backend: &Arc<dyn driver::Backend>) -> bool {
+        self.0.is_of(backend)
+    }
+
+    /// Refuses what [`send`](Self::send) would refuse at once.
+    pub(crate) fn check(&self, record: &Record) -> Result<()> {
+        self.0.check(record)
     }
 
     /// The stream's name.

@@ -10,6 +10,7 @@ use foldhash::fast::FixedState;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::staging::Staging;
 use super::window::{NO_KEY, Window};
 use crate::delivery::{Batch, Ownership};
 use crate::driver::{Mark, Stored};
@@ -21,6 +22,9 @@ use crate::{Delivery, Epoch, Lag, Partition, PartitionStats, Position};
 pub(crate) struct Assignment {
     pub(crate) ownership: Arc<Ownership>,
     pub(crate) window: Window,
+    /// What was made of its records and is not published. It goes with the assignment: when that is
+    /// lost, the next owner makes it again.
+    pub(crate) staging: Staging,
     /// The batches that still hold an unsettled record.
     chunks: VecDeque<Chunk>,
     /// How many records were received: the number of the next one.
@@ -92,6 +96,7 @@ impl Assignment {
                 lost: CancellationToken::new(),
             }),
             window: Window::default(),
+            staging: Staging::default(),
             chunks: VecDeque::new(),
             received: 0,
             settled_before: resume_after,
@@ -137,8 +142,12 @@ impl Assignment {
             bytes,
             batch,
         });
-        lock(&self.stats).lag = lag;
+        self.show_lag(lag);
         bytes
+    }
+
+    pub(crate) fn show_lag(&self, lag: Lag) {
+        lock(&self.stats).lag = lag;
     }
 
     /// The delivery of a number that is not settled.

@@ -7,22 +7,47 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::BatchFailure;
-use crate::Delivery;
 use crate::planted::{self, Bug};
+use crate::{BatchFailure, Delivery, Record};
 
 /// What the runtime does with deliveries. Handlers, batch handlers and pulling consumers are each a
 /// `Work`, so that order, retry and draining know one shape only.
 pub(crate) trait Work: Send + Sync + 'static {
     /// One attempt.
-    type Attempt: Future<Output = Result<(), Fault>> + Send + 'static;
+    type Attempt: Future<Output = Result<Self::Made, Fault>> + Send + 'static;
+
+    /// What an attempt that settles its deliveries has made.
+    type Made: Made;
 
     /// Unset: one delivery at a time, keys side by side. Set: runs of at most so many deliveries of
     /// a partition.
     fn run_length(&self) -> Option<usize>;
 
+    /// Unset: progress is stored alone. Set: progress is stored in one step with what was made below
+    /// it, in this stream.
+    fn publishes_to(&self) -> Option<&Arc<str>>;
+
     /// Begins an attempt.
     fn attempt(&self, deliveries: impl Iterator<Item = Delivery>) -> Self::Attempt;
+}
+
+/// What is to be published of an attempt.
+pub(crate) trait Made: Default + Send + 'static {
+    /// The records, in order.
+    fn into_records(self) -> Vec<Record>;
+}
+
+/// A handler whose effects are its own.
+impl Made for () {
+    fn into_records(self) -> Vec<Record> {
+        Vec::new()
+    }
+}
+
+impl Made for Vec<Record> {
+    fn into_records(self) -> Vec<Record> {
+        self
+    }
 }
 
 /// Why an attempt did not settle its deliveries.
@@ -55,7 +80,7 @@ impl<W: Work> Slot<W> {
         work: &Arc<W>,
         deliveries: impl Iterator<Item = Delivery>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Fault>> {
+    ) -> Poll<Result<W::Made, Fault>> {
         let began = catch_unwind(AssertUnwindSafe(|| {
             self.0.set(Some(work.attempt(deliveries)));
         }));
@@ -66,7 +91,7 @@ impl<W: Work> Slot<W> {
     }
 
     /// Polls the attempt that was begun.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<W::Made, Fault>> {
         let polled = catch_unwind(AssertUnwindSafe(|| {
             let attempt = self
                 .0
@@ -83,7 +108,7 @@ impl<W: Work> Slot<W> {
     }
 
     /// Waits for the attempt that was begun.
-    pub(crate) async fn finish(&mut self) -> Result<(), Fault> {
+    pub(crate) async fn finish(&mut self) -> Result<W::Made, Fault> {
         poll_fn(|cx| self.poll(cx)).await
     }
 
@@ -92,7 +117,7 @@ impl<W: Work> Slot<W> {
         &mut self,
         work: &Arc<W>,
         deliveries: &[Delivery],
-    ) -> Result<(), Fault> {
+    ) -> Result<W::Made, Fault> {
         let mut first = Some(deliveries.iter().cloned());
         poll_fn(|cx| match first.take() {
             Some(deliveries) => self.begin(work, deliveries, cx),
@@ -101,10 +126,10 @@ impl<W: Work> Slot<W> {
         .await
     }
 
-    fn panicked(&mut self, panic: Box<dyn Any + Send>) -> Result<(), Fault> {
+    fn panicked(&mut self, panic: Box<dyn Any + Send>) -> Result<W::Made, Fault> {
         self.clear();
         if planted::is(Bug::PanicSettles) {
-            return Ok(());
+            return Ok(W::Made::default());
         }
         let said = panic
             .downcast_ref::<&str>()

@@ -43,9 +43,9 @@ pub(crate) enum Begun {
 }
 
 /// How it ended.
-pub(crate) enum End {
-    /// All is settled.
-    Settled,
+pub(crate) enum End<M> {
+    /// All is settled, with what was made of it.
+    Settled(M),
     /// Nobody answered; the deliveries come again.
     Abandoned,
     /// The policy says to stop; the deliveries come again.
@@ -61,7 +61,7 @@ impl FailurePath {
         slot: &mut Slot<W>,
         deliveries: Vec<Delivery>,
         begun: Begun,
-    ) -> End {
+    ) -> End<W::Made> {
         let mut left = deliveries;
         let mut answer = match begun {
             Begun::Pending(_permit) => slot.finish().await,
@@ -71,7 +71,7 @@ impl FailurePath {
         let mut delays = None;
         loop {
             let failure = match answer {
-                Ok(()) => return End::Settled,
+                Ok(made) => return End::Settled(made),
                 Err(Fault::Abandoned) => return End::Abandoned,
                 Err(Fault::Failed(failure)) => failure,
             };
@@ -102,7 +102,7 @@ impl FailurePath {
                     }
                 }
                 if left.is_empty() {
-                    return End::Settled;
+                    return End::Settled(W::Made::default());
                 }
                 delays = None;
             }

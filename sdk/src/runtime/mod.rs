@@ -14,5 +14,6 @@ pub(crate) mod counters;
 pub(crate) mod failure;
 pub(crate) mod options;
 pub(crate) mod session;
+pub(crate) mod staging;
 pub(crate) mod stats;
 pub(crate) mod window;

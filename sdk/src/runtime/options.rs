@@ -16,7 +16,8 @@ pub(crate) struct Options {
     pub(crate) window_records: usize,
     pub(crate) buffer_bytes: usize,
     pub(crate) batch_records: usize,
-    pub(crate) checkpoint_interval: Duration,
+    /// Unset: what suits the way of consuming.
+    pub(crate) checkpoint_interval: Option<Duration>,
     pub(crate) checkpoint_records: u64,
     pub(crate) drain: Duration,
     pub(crate) required: Vec<Guarantee>,
@@ -46,7 +47,7 @@ impl Default for Options {
             window_records: 10_000,
             buffer_bytes: 64 << 20,
             batch_records: 1_000,
-            checkpoint_interval: Duration::from_secs(1),
+            checkpoint_interval: None,
             checkpoint_records: 10_000,
             drain: Duration::from_secs(10),
             required: Vec::new(),
@@ -55,6 +56,15 @@ impl Default for Options {
 }
 
 impl Options {
+    /// How often progress is stored. A chain whose results are stored with its progress has a
+    /// shorter default: until then nobody can read them.
+    pub(crate) fn checkpoint_interval(&self, publishes: bool) -> Duration {
+        self.checkpoint_interval.unwrap_or(match publishes {
+            true => Duration::from_millis(100),
+            false => Duration::from_secs(1),
+        })
+    }
+
     pub(crate) fn validate(&self) -> Result<()> {
         const DAY: Duration = Duration::from_secs(24 * 60 * 60);
         let refuse = |message: String| Err(Error::new(ErrorKind::Invalid, "join", message));
@@ -78,10 +88,13 @@ impl Options {
         if self.checkpoint_records == 0 {
             return refuse("checkpoint_records is 0, use at least 1".into());
         }
-        if !(Duration::from_millis(1)..=DAY).contains(&self.checkpoint_interval) {
+        let allowed = Duration::from_millis(1)..=DAY;
+        if let Some(interval) = self
+            .checkpoint_interval
+            .filter(|set| !allowed.contains(set))
+        {
             return refuse(format!(
-                "checkpoint_interval is {:?}, use 1 ms to 1 day",
-                self.checkpoint_interval
+                "checkpoint_interval is {interval:?}, use 1 ms to 1 day"
             ));
         }
         if self.drain > DAY {

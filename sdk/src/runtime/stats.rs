@@ -36,6 +36,8 @@ pub struct ConsumerStats {
     pub panicked: u64,
     /// Checkpoints stored, counted per partition.
     pub checkpoints: u64,
+    /// Records that an exactly-once chain has published.
+    pub published: u64,
     /// Partitions assigned.
     pub assigned: u64,
     /// Partitions handed over after a drain.

@@ -70,7 +70,7 @@ impl Desk {
         (run.control(), tokio::spawn(run))
     }
 
-    async fn handle(self, delivery: Delivery) -> Result<(), String> {
+    pub(crate) async fn handle(self, delivery: Delivery) -> Result<(), String> {
         let position = delivery.position().offset().unwrap();
         self.0
             .begun

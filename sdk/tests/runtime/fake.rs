@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use millstream::driver::{self, Event, Join, Mark, Stored};
+use millstream::driver::{self, Event, Join, Limits, Mark, Pipelining, Rejected, Stored};
 use millstream::{
-    Client, Epoch, Error, ErrorKind, Guarantees, Headers, Lag, Partition, Position, Result,
+    Client, Epoch, Error, ErrorKind, Guarantees, Headers, Lag, Partition, Placed, Position, Record,
+    Result,
 };
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 
@@ -23,6 +24,8 @@ pub(crate) struct Script {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Call {
     Checkpoint(String, u64),
+    /// The payloads, and each mark; refused ones too.
+    Publish(Vec<String>, Vec<(String, u64)>),
     Release(String),
     Complete(String),
     Pause(String),
@@ -38,6 +41,8 @@ struct Fake {
     refusals: Mutex<Vec<ErrorKind>>,
     /// How many completions are still answered `Unavailable`.
     completions_to_refuse: AtomicUsize,
+    /// While it is locked, no publication is answered.
+    publishing: AsyncMutex<()>,
 }
 
 impl Script {
@@ -48,6 +53,7 @@ impl Script {
             calls: Mutex::default(),
             refusals: Mutex::default(),
             completions_to_refuse: AtomicUsize::new(0),
+            publishing: AsyncMutex::default(),
         });
         Self {
             client: Client::new(Backend(fake.clone())),
@@ -112,6 +118,25 @@ impl Script {
             .extend(kinds.iter().rev());
     }
 
+    /// Another client of the same backend.
+    pub(crate) fn another_client(&self) -> Client {
+        Client::new(Backend(self.fake.clone()))
+    }
+
+    /// Leaves publications unanswered until the guard is dropped.
+    pub(crate) async fn hold_publications(&self) -> impl Drop + '_ {
+        self.fake.publishing.lock().await
+    }
+
+    /// What was published or tried to be, in order.
+    pub(crate) fn publications(&self) -> Vec<(String, Vec<(String, u64)>)> {
+        let publication = |call| match call {
+            Call::Publish(payloads, marks) => Some((payloads.join(" "), marks)),
+            _ => None,
+        };
+        self.calls().into_iter().filter_map(publication).collect()
+    }
+
     pub(crate) fn refuse_completions(&self, times: usize) {
         self.fake.completions_to_refuse.store(times, Relaxed);
     }
@@ -151,15 +176,14 @@ impl driver::Backend for Backend {
     }
 
     fn guarantees(&self) -> Guarantees {
-        Guarantees::default()
+        Guarantees {
+            exactly_once: true,
+            ..Guarantees::default()
+        }
     }
 
     async fn open_producer(&self, _stream: &str) -> Result<Arc<dyn driver::Producer>> {
-        Err(Error::new(
-            ErrorKind::Unsupported,
-            "open producer",
-            "the fake has none",
-        ))
+        Ok(Arc::new(NoProducer))
     }
 
     fn consumer_group(&self, _group: &str) -> Arc<dyn driver::ConsumerGroup> {
@@ -172,6 +196,36 @@ impl driver::Backend for Backend {
 
     fn streams(&self) -> Arc<dyn driver::Streams> {
         unimplemented!("no test administers streams of the fake")
+    }
+}
+
+/// A stream that a chain publishes to: its limits are asked, nothing is sent.
+#[derive(Debug)]
+struct NoProducer;
+
+#[async_trait]
+impl driver::Producer for NoProducer {
+    fn limits(&self) -> Limits {
+        Limits {
+            record_bytes: 10,
+            key_bytes: 10,
+            empty_key: true,
+            text_key: false,
+            batch_records: 10,
+            batch_bytes: 100,
+        }
+    }
+
+    fn pipelining(&self) -> Pipelining {
+        Pipelining::Ordered
+    }
+
+    async fn send(&self, _records: Vec<Record>) -> Vec<Result<Placed, Rejected>> {
+        unimplemented!("an exactly-once chain sends nothing by its producer")
+    }
+
+    async fn close(&self) -> Result<()> {
+        Ok(())
     }
 }
 
@@ -214,6 +268,24 @@ impl driver::Membership for Fake {
             }
         };
         marks.iter().map(answer).collect()
+    }
+
+    async fn publish(&self, stream: &str, records: &[Record], marks: &[Mark]) -> Result<()> {
+        assert_eq!(stream, "results");
+        let payload = |record: &Record| String::from_utf8_lossy(&record.payload).into_owned();
+        let mark = |mark: &Mark| {
+            let offset = mark.position.offset().unwrap();
+            (mark.partition.id().to_owned(), offset)
+        };
+        self.called(Call::Publish(
+            records.iter().map(payload).collect(),
+            marks.iter().map(mark).collect(),
+        ));
+        let _answered = self.publishing.lock().await;
+        match self.refusals.lock().unwrap().pop() {
+            Some(kind) => Err(Error::new(kind, "publish", "as scripted")),
+            None => Ok(()),
+        }
     }
 
     async fn release(&self, partition: &Partition, _epoch: Epoch) -> Result<()> {

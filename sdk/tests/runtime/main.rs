@@ -6,5 +6,6 @@ mod consumer;
 mod desk;
 mod fake;
 mod leaving;
+mod publishing;
 mod pull;
 mod telemetry;

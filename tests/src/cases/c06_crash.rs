@@ -4,12 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream::{ConsumerGroup, Delivery};
+use millstream::{ConsumerGroup, Delivery, Epoch, Partition, Position};
 use tokio::time::Instant;
 
 use super::cases;
 use crate::checker::Rules;
 use crate::fleet::{Fleet, work};
+use crate::harness::eventually;
 use crate::history::Event;
 use crate::{Fault, Harness};
 
@@ -39,14 +40,24 @@ async fn crash_under_load(
         .takes(Duration::from_millis(3))
         .with(configure);
     let a = a.start().await;
-    // No whole number of checkpoints.
     fleet
-        .until("records are handled", || fleet.acked() >= 733)
+        .until("records are handled", || fleet.acked() >= 700)
         .await;
+    // Not just after a checkpoint, or nothing would come again; and not while one takes long, for what
+    // is settled meanwhile comes on top.
+    eventually(fleet.harness.timing(), "a few are not stored", || async {
+        let stored = fleet.checkpoints().await;
+        let last = stored.first().and_then(|at| at.position?.offset());
+        let stored = last.map_or(0, |last| last + 1);
+        let left = (fleet.acked() as u64).saturating_sub(stored);
+        (5..most_repeats - 16).contains(&left).then_some(())
+    })
+    .await;
     a.crash().await;
+    let before = fleet.acked();
     let b = fleet.member("b").start().await;
     fleet
-        .until("the next one handles", || fleet.acked() >= 1_500)
+        .until("the next one handles", || fleet.acked() >= before + 700)
         .await;
     flow.stop().await;
     let rules = Rules {
@@ -159,6 +170,8 @@ async fn c06_refused_checkpoints_lose_nothing(harness: Arc<dyn Harness>) {
     fleet
         .until("records are handled", || fleet.acked() >= 300)
         .await;
+    let refused = fleet.harness.struck(&fleet.group);
+    assert!(refused >= 1, "nothing was refused");
     fleet.history.record(Event::Healed {
         group: fleet.group.as_str().into(),
     });
@@ -186,16 +199,28 @@ async fn c06_lost_checkpoints_lose_nothing(harness: Arc<dyn Harness>) {
         times: 1_000,
     };
     fleet.disturb(fault).await;
+    // One that was under way may still be stored.
     fleet
-        .until("records are handled", || fleet.acked() >= 150)
+        .until("checkpoints are lost", || {
+            fleet.harness.struck(&fleet.group) >= 1
+        })
+        .await;
+    let before = fleet.acked();
+    fleet
+        .until("records are handled", || fleet.acked() >= before + 100)
         .await;
     a.crash().await;
+    let b = fleet.member("b").start().await;
+    // What the first one had asked to store may arrive after its end, and is to be lost, too.
+    let began = |e: &Event| matches!(e, Event::Began(h) if &*h.by.member == "b");
+    fleet
+        .until("b handles", || fleet.history.count(began) >= 1)
+        .await;
     let fault = Fault::LoseCheckpoints {
         group: fleet.group.clone(),
         times: 0,
     };
     fleet.disturb(fault).await;
-    let b = fleet.member("b").start().await;
     flow.stop().await;
     let summary = fleet.judge().await;
     assert!(
@@ -204,6 +229,14 @@ async fn c06_lost_checkpoints_lose_nothing(harness: Arc<dyn Harness>) {
     );
     fleet.caught_up().await;
     b.close().await;
+}
+
+/// The progress without its lag, which grows with time.
+async fn places(fleet: &Fleet) -> Vec<(Partition, Option<Position>, Option<Epoch>)> {
+    let checkpoints = fleet.checkpoints().await.into_iter();
+    checkpoints
+        .map(|at| (at.partition, at.position, at.epoch))
+        .collect()
 }
 
 async fn c06_broker_restart_keeps_records_and_progress(harness: Arc<dyn Harness>) {
@@ -218,15 +251,11 @@ async fn c06_broker_restart_keeps_records_and_progress(harness: Arc<dyn Harness>
         more.post(Some(&format!("other-{}", turn % 5))).await;
     }
     more.close().await;
-    let before = fleet.checkpoints().await;
+    let before = places(&fleet).await;
     let down = fleet.end();
     harness.disturb(Fault::Restart).await;
     let fleet = down.resume(harness).await;
-    assert_eq!(
-        fleet.checkpoints().await,
-        before,
-        "the progress is as it was"
-    );
+    assert_eq!(places(&fleet).await, before, "the progress is as it was");
     let b = fleet.member("b").start().await;
     let summary = fleet.judge().await;
     assert_eq!(

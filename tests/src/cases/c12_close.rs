@@ -19,7 +19,7 @@ cases! {
     c12_closed_producer_refuses,
     c12_close_gives_up_at_its_deadline [DELAY_SENDS],
     c12_producer_dropped_without_close_delivers,
-    c12_flush_tells_of_receipts_that_were_dropped [FAIL_SENDS],
+    c12_flush_tells_of_receipts_that_were_dropped [FAIL_SENDS_BY_KEY],
     c12_receipt_that_has_told_is_not_told_again [FAIL_SENDS],
     c12_shutdown_twice,
     c12_shutdown_by_control,
@@ -125,7 +125,7 @@ async fn c12_producer_dropped_without_close_delivers(harness: Arc<dyn Harness>) 
     read(&*fleet.harness, &fleet.stream, 20).await;
 }
 
-/// A producer that gives up soon, and a stream whose key `bad` cannot be stored.
+/// A producer that gives up soon, unless its driver has an own setting for that, and a stream whose key `bad` cannot be stored.
 async fn failing(fleet: &Fleet) -> millstream::Producer {
     let fault = Fault::FailSends {
         stream: fleet.stream.clone(),

@@ -109,6 +109,7 @@ macro_rules! cases {
 use cases;
 
 const FAIL_SENDS: Need = Need::Has("fail_sends", |_, hooks| hooks.fail_sends);
+const FAIL_SENDS_BY_KEY: Need = Need::Has("fail_sends_by_key", |_, hooks| hooks.fail_sends_by_key);
 const TIME_OUT_SENDS: Need = Need::Has("time_out_sends", |_, hooks| hooks.time_out_sends);
 const THROTTLE_SENDS: Need = Need::Has("throttle_sends", |_, hooks| hooks.throttle_sends);
 const DELAY_SENDS: Need = Need::Has("delay_sends", |_, hooks| hooks.delay_sends);

@@ -12,7 +12,6 @@ use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;
 
-use super::Fleet;
 use crate::history::{Event, History, Observer, Outcome};
 
 /// What a handler does with a delivery.
@@ -31,7 +30,8 @@ where
 
 /// A member to be started.
 pub struct Spec<'a> {
-    fleet: &'a Fleet,
+    group: BoxFuture<'a, ConsumerGroup>,
+    history: History,
     name: String,
     work: Work,
     options: Vec<Configure<'a>>,
@@ -59,9 +59,16 @@ impl fmt::Debug for Spec<'_> {
 }
 
 impl<'a> Spec<'a> {
-    pub(super) fn new(fleet: &'a Fleet, name: &str) -> Self {
+    /// A member of a group, on a connection of its own, that is observed by `history`.
+    /// [`Fleet::member`](super::Fleet::member) makes that of a fleet of one process.
+    pub fn new(
+        group: impl Future<Output = ConsumerGroup> + Send + 'a,
+        history: &History,
+        name: &str,
+    ) -> Self {
         Self {
-            fleet,
+            group: group.boxed(),
+            history: history.clone(),
             name: name.into(),
             work: work(|_| async { Ok(()) }),
             options: Vec::new(),
@@ -112,21 +119,22 @@ impl<'a> Spec<'a> {
     /// Starts it as a task of its own.
     pub async fn start(self) -> Member {
         let Self {
-            fleet,
+            group,
+            history,
             name,
             work,
             options,
             last,
         } = self;
-        let group = fleet.handle().await.member(name.as_str());
+        let group = group.await.member(name.as_str());
         let group = options
             .into_iter()
             .fold(group, |group, option| option(group));
         let watchers = Arc::new(Watchers::default());
         let observed = Arc::new(Observed {
-            observer: Observer::new(&fleet.history, &fleet.group, &name),
-            history: fleet.history.clone(),
-            group: fleet.group.as_str().into(),
+            observer: Observer::new(&history, group.name(), &name),
+            history,
+            group: group.name().into(),
             watchers: watchers.clone(),
             work,
             last,

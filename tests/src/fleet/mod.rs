@@ -79,7 +79,7 @@ impl Fleet {
 
     /// A member to be started.
     pub fn member(&self, name: &str) -> Spec<'_> {
-        Spec::new(self, name)
+        Spec::new(self.handle(), &self.history, name)
     }
 
     /// A producer to the stream, whose records are observed. Ids begin at 1.
@@ -278,6 +278,8 @@ async fn read_outs(group: ConsumerGroup, history: History, timing: Timing) {
             }
             // No member has joined yet, or the broker is down for a while; the next look tells.
             Err(error) if error.kind() == ErrorKind::NotFound || error.is_retryable() => {}
+            // The test is over, and its runtime ends.
+            Err(error) if error.kind() == ErrorKind::Closed => return,
             Err(error) => panic!("the progress cannot be read: {error:?}"),
         }
         tokio::time::sleep(timing.tick * 5).await;

@@ -2,7 +2,8 @@
 //!
 //! Everyone that takes part records into one [`History`]; the [`checker`](crate::checker) judges it
 //! afterwards. A history can be written and read as JSON lines, so that members in other processes
-//! can take part: each writes its own, and [`History::read_from`] merges them by order number.
+//! can take part: each writes its own as it goes ([`History::journal`]), by a clock that all share,
+//! and [`History::read_from`] or [`History::add`] merges them by order number.
 //!
 //! # When to record what
 //!
@@ -19,6 +20,7 @@
 //!
 //! A member's name stands for one membership: who comes back after a crash has a new name.
 
+use std::fmt;
 use std::io::{self, BufRead, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -251,7 +253,31 @@ pub struct Entry {
 
 /// The list that everyone records into. Cheap to clone; clones share the list.
 #[derive(Debug, Clone, Default)]
-pub struct History(Arc<Mutex<Vec<Entry>>>);
+pub struct History(Arc<Mutex<List>>);
+
+#[derive(Debug, Default)]
+struct List {
+    entries: Vec<Entry>,
+    clock: Option<fn() -> u64>,
+    journal: Option<Journal>,
+}
+
+struct Journal(Box<dyn Write + Send>);
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Journal")
+    }
+}
+
+impl List {
+    /// Puts an entry behind all that are not later.
+    fn insert(&mut self, entry: Entry) {
+        let later = self.entries.iter().rev();
+        let later = later.take_while(|other| other.order > entry.order).count();
+        self.entries.insert(self.entries.len() - later, entry);
+    }
+}
 
 impl History {
     /// Makes an empty one.
@@ -259,16 +285,49 @@ impl History {
         Self::default()
     }
 
-    /// Appends an event.
+    /// Makes an empty one whose order numbers are the time by `clock`: that of all processes that
+    /// take part, and one that never goes back.
+    pub fn by(clock: fn() -> u64) -> Self {
+        let history = Self::default();
+        history.lock().clock = Some(clock);
+        history
+    }
+
+    /// As [`by`](Self::by), and writes each event as a JSON line before [`record`](Self::record)
+    /// returns, so that a process that is killed has told all that happened in it.
+    pub fn journal(clock: fn() -> u64, to: impl Write + Send + 'static) -> Self {
+        let history = Self::by(clock);
+        history.lock().journal = Some(Journal(Box::new(to)));
+        history
+    }
+
+    /// Records an event.
+    ///
+    /// # Panics
+    /// If the journal cannot be written.
     pub fn record(&self, event: Event) {
-        let mut entries = self.lock();
-        let order = entries.last().map_or(0, |last| last.order + 1);
-        entries.push(Entry { order, event });
+        let mut list = self.lock();
+        let next = || list.entries.last().map_or(0, |last| last.order + 1);
+        let order = list.clock.map_or_else(next, |clock| clock());
+        let entry = Entry { order, event };
+        if let Some(Journal(to)) = &mut list.journal {
+            // In one piece: who reads it never sees half a line.
+            let mut line = serde_json::to_vec(&entry).expect("an event can be written");
+            line.push(b'\n');
+            let written = to.write_all(&line).and_then(|()| to.flush());
+            written.expect("the journal is written");
+        }
+        list.insert(entry);
+    }
+
+    /// Adds an event of another process at its place.
+    pub fn add(&self, entry: Entry) {
+        self.lock().insert(entry);
     }
 
     /// How many events there are.
     pub fn len(&self) -> usize {
-        self.lock().len()
+        self.lock().entries.len()
     }
 
     /// Whether there is none.
@@ -278,17 +337,19 @@ impl History {
 
     /// A copy of the list.
     pub fn entries(&self) -> Vec<Entry> {
-        self.lock().clone()
+        self.lock().entries.clone()
     }
 
     /// Shows every event to `look`, in order. Nothing is recorded meanwhile.
     pub fn each(&self, mut look: impl FnMut(&Event)) {
-        self.lock().iter().for_each(|entry| look(&entry.event));
+        let list = self.lock();
+        list.entries.iter().for_each(|entry| look(&entry.event));
     }
 
     /// Counts the events that `wanted` picks.
     pub fn count(&self, wanted: impl Fn(&Event) -> bool) -> usize {
-        self.lock().iter().filter(|e| wanted(&e.event)).count()
+        let list = self.lock();
+        list.entries.iter().filter(|e| wanted(&e.event)).count()
     }
 
     /// Writes it as JSON lines.
@@ -296,7 +357,7 @@ impl History {
     /// # Errors
     /// Those of `to`.
     pub fn write_to(&self, mut to: impl Write) -> io::Result<()> {
-        for entry in self.lock().iter() {
+        for entry in &self.lock().entries {
             serde_json::to_writer(&mut to, entry)?;
             to.write_all(b"\n")?;
         }
@@ -312,13 +373,13 @@ impl History {
             .lines()
             .map(|line| Ok(serde_json::from_str(&line?)?))
             .collect::<io::Result<_>>()?;
-        let mut entries = self.lock();
-        entries.extend(read);
-        entries.sort_by_key(|entry| entry.order);
+        let mut list = self.lock();
+        list.entries.extend(read);
+        list.entries.sort_by_key(|entry| entry.order);
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {
+    fn lock(&self) -> MutexGuard<'_, List> {
         // A handler that panicked while it recorded has at worst left out its own event.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -363,6 +424,39 @@ mod tests {
         let read = History::new();
         read.read_from(&lines[..]).expect("reads");
         assert_eq!(read.entries(), history.entries());
+    }
+
+    #[test]
+    fn a_journal_is_written_as_it_goes_and_merges_by_time() {
+        use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+        #[derive(Clone, Default)]
+        struct Shared(Arc<Mutex<Vec<u8>>>);
+        impl Write for Shared {
+            fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+                self.0.lock().expect("no panic").write(lines)
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        static NOW: AtomicU64 = AtomicU64::new(7);
+        let clock = || NOW.fetch_add(1, Relaxed);
+        let (written, here) = (Shared::default(), History::by(clock));
+        let there = History::journal(clock, written.clone());
+        there.record(Event::Failed { id: 1 });
+        here.record(Event::Failed { id: 2 });
+        there.record(Event::Failed { id: 3 });
+
+        let lines = written.0.lock().expect("no panic").clone();
+        for line in lines.lines().map(|line| line.expect("text")) {
+            here.add(serde_json::from_str(&line).expect("an event"));
+        }
+        let ids = here.entries().into_iter().map(|entry| match entry.event {
+            Event::Failed { id } => (entry.order, id),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(ids.collect::<Vec<_>>(), [(7, 1), (8, 2), (9, 3)]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::sync::Mutex;
 
-use millstream::{Producer, Record};
+use millstream::{Partition, Position, Producer, Record};
 
 use super::world::{World, lock};
 use crate::history::{Entry, Event, Load, Outcome};
@@ -16,21 +16,36 @@ const FIRST_ID: u64 = 1_000_000_000;
 #[derive(Debug)]
 pub(super) struct Chain {
     pub(super) producer: Producer,
+    /// Whether each result is promised to be stored once.
+    once: bool,
     load: Mutex<Load>,
     /// The source of each record that was made.
-    sources: Mutex<BTreeMap<u64, u64>>,
+    sources: Mutex<BTreeMap<u64, Source>>,
 }
 
 /// What a chain has linked.
 #[derive(Debug)]
 pub(super) struct Links {
     load: Load,
-    sources: BTreeMap<u64, u64>,
+    sources: BTreeMap<u64, Source>,
+}
+
+/// What a record was made of. A record whose `send` was tried again may be in its stream twice, so
+/// its place is looked at too.
+#[derive(Debug)]
+struct Source {
+    id: u64,
+    place: (Partition, Position),
 }
 
 impl Chain {
     /// Makes one, which goes on from the links of one `before`.
-    pub(super) fn new(world: &World, producer: Producer, before: Option<Links>) -> Self {
+    pub(super) fn new(
+        world: &World,
+        producer: Producer,
+        once: bool,
+        before: Option<Links>,
+    ) -> Self {
         let Links { load, sources } = before.unwrap_or_else(|| Links {
             load: Load::new(&world.history, producer.stream(), FIRST_ID),
             sources: BTreeMap::new(),
@@ -38,6 +53,7 @@ impl Chain {
         Self {
             load: Mutex::new(load),
             producer,
+            once,
             sources: Mutex::new(sources),
         }
     }
@@ -54,23 +70,29 @@ impl Chain {
     }
 
     /// Makes the record that follows from `source`.
-    pub(super) fn transform(&self, source: u64, key: Option<&[u8]>) -> Record {
+    pub(super) fn transform(
+        &self,
+        source: u64,
+        place: (Partition, Position),
+        key: Option<&[u8]>,
+    ) -> Record {
         let key = key.map(String::from_utf8_lossy);
         let (id, record) = lock(&self.load).next(key.as_deref());
-        lock(&self.sources).insert(id, source);
+        lock(&self.sources).insert(id, Source { id: source, place });
         record
     }
 
     /// Finds what the chain lost or turned round: each record that the group settled is stored as a
     /// record of the chain, and for each key they are stored in the order of their sources, if one
-    /// does not count what came again.
+    /// does not count what came again. Where each is promised to be stored once, nothing does.
     pub(super) fn judge(&self, group: &str, trims: bool, entries: &[Entry]) -> Vec<String> {
-        let moved = |event: &Event| match event {
-            Event::Remapped { .. } => true,
-            Event::Reset { group: moved, .. } => **moved == *group,
+        let reset = |event: &Event| match event {
+            Event::Reset { group: reset, .. } => **reset == *group,
             _ => false,
         };
-        let ordered = !entries.iter().any(|entry| moved(&entry.event));
+        let reset = entries.iter().any(|entry| reset(&entry.event));
+        let remapped = |event: &Event| matches!(event, Event::Remapped { .. });
+        let ordered = !reset && !entries.iter().any(|entry| remapped(&entry.event));
         // Whether the readers have seen all that was published.
         let complete = !trims && !entries.iter().any(|entry| {
             matches!(&entry.event, Event::Reset { stream, skips: true, .. } if **stream == *self.producer.stream())
@@ -97,24 +119,37 @@ impl Chain {
                 }
                 Event::Began(handling) => {
                     if let Some(source) = sources.get(&handling.id) {
-                        places.insert((&handling.by.partition, handling.position), *source);
+                        places.insert((&handling.by.partition, handling.position), source);
                     }
                 }
                 _ => {}
             }
         }
-        let arrived: BTreeSet<u64> = places.values().copied().collect();
-        let lost = settled.difference(&arrived).filter(|_| complete);
+        let arrived: BTreeSet<u64> = places.values().map(|source| source.id).collect();
+        // A result that waits for its checkpoint goes with its record when a reset passes over that.
+        let owed = complete && !(self.once && reset);
+        let lost = settled.difference(&arrived).filter(|_| owed);
         let mut complaints: Vec<String> = lost
             .map(|source| format!("the chain settled record {source} and published nothing for it"))
             .collect();
+        if self.once && !reset {
+            let mut firsts = BTreeMap::new();
+            for (place, source) in &places {
+                if let Some((partition, position)) = firsts.insert(&source.place, place) {
+                    let id = source.id;
+                    complaints.push(format!(
+                        "the chain published record {id} at {partition}@{position} and again"
+                    ));
+                }
+            }
+        }
         let mut newest = BTreeMap::new();
         let mut seen = BTreeSet::new();
-        for ((partition, position), source) in places {
-            let Some((Some(key), sequence)) = sequences.get(&source) else {
+        for ((partition, position), Source { id: source, .. }) in places {
+            let Some((Some(key), sequence)) = sequences.get(source) else {
                 continue;
             };
-            if !(ordered && complete) || given_up.contains(&source) || !seen.insert(source) {
+            if !(ordered && complete) || given_up.contains(source) || !seen.insert(source) {
                 continue;
             }
             let newest = newest.entry((partition, key)).or_insert(0);

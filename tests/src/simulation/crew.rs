@@ -51,11 +51,14 @@ impl Crew {
             links,
         } = before.unwrap_or_default();
         let chain = match &plan.style {
-            Style::Chain(to) => {
+            Style::Chain { to, once } => {
+                let client = match once {
+                    true => &world.client,
+                    false => &world.other_client,
+                };
                 // It never gives up: a handler that was done would have failed after all.
-                let opened = world.client.producer(&**to).timeout(A_DAY).open();
-                let producer = opened.await?;
-                Some(Chain::new(world, producer, links))
+                let producer = client.producer(&**to).timeout(A_DAY).open().await?;
+                Some(Chain::new(world, producer, *once, links))
             }
             Style::Each | Style::Batches(_) | Style::Pull(_) => None,
         };

@@ -123,7 +123,10 @@ impl Dice {
             .map(|number| self.group(number, streams, length, session_timeout))
             .collect();
         if self.chance(0.25) {
-            groups[0].style = Style::Chain(CHAINED.into());
+            groups[0].style = Style::Chain {
+                to: CHAINED.into(),
+                once: self.chance(0.7),
+            };
             let mut reader = self.group(count, streams, length, session_timeout);
             reader.streams = vec![CHAINED.into()];
             reader.start = Start::Earliest;

@@ -87,7 +87,7 @@ impl Seat {
                 move |deliveries| worker.clone().handle_batch(deliveries),
                 forever,
             ),
-            Style::Chain(_) => {
+            Style::Chain { .. } => {
                 let chain = self.crew.chain.as_ref();
                 let producer = &chain.expect("a chain has a producer").producer;
                 group.run_to(
@@ -217,8 +217,9 @@ impl Worker {
         let (crew, key) = (self.crew.clone(), delivery.key().cloned());
         let chain = crew.chain.as_ref().expect("a chain has a producer");
         let id = crate::history::id_of(delivery.payload());
+        let place = (delivery.partition().clone(), delivery.position());
         self.handle(delivery).await?;
-        Ok(id.map(|id| chain.transform(id, key.as_deref())))
+        Ok(id.map(|id| chain.transform(id, place, key.as_deref())))
     }
 
     async fn settle(self, delivery: Unsettled) {

@@ -101,7 +101,11 @@ pub(super) enum Style {
     /// Holds so many deliveries at once.
     Pull(usize),
     /// Sends a record on for each.
-    Chain(String),
+    Chain {
+        to: String,
+        /// Whether each result is stored once: its producer is of the client of the group.
+        once: bool,
+    },
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -19,6 +19,8 @@ const LONGEST_USE: Duration = Duration::from_secs(10 * 60);
 #[derive(Debug, Clone)]
 pub(super) struct World {
     pub(super) client: Client,
+    /// A second connection to the same broker.
+    pub(super) other_client: Client,
     pub(super) faults: Faults,
     pub(super) history: History,
     pub(super) began: Instant,
@@ -59,6 +61,7 @@ impl World {
         let memory = Memory::new(config(script, folder.as_deref(), START))?;
         Ok(Self {
             client: memory.client(),
+            other_client: memory.client(),
             faults: memory.faults(),
             history: history.clone(),
             began: Instant::now(),
@@ -72,13 +75,14 @@ impl World {
     pub(super) async fn reopen(self, script: &Script) -> Result<Self> {
         let Self {
             client,
+            other_client,
             faults,
             history,
             began,
             complaints,
             folder,
         } = self;
-        drop((client, faults));
+        drop((client, other_client, faults));
         let deadline = Instant::now() + LONGEST_USE;
         let memory = loop {
             let config = config(script, folder.as_deref(), START + began.elapsed());
@@ -93,6 +97,7 @@ impl World {
         };
         Ok(Self {
             client: memory.client(),
+            other_client: memory.client(),
             faults: memory.faults(),
             history,
             began,

@@ -9,7 +9,7 @@ use futures_util::stream::StreamExt;
 use super::Session;
 use crate::delivery::Ownership;
 use crate::planted::{self, Bug};
-use crate::runtime::attempt::{Fault, Slot, Work};
+use crate::runtime::attempt::{Fault, Made, Slot, Work};
 use crate::runtime::failure::{Begun, End};
 use crate::{Delivery, Epoch};
 
@@ -24,7 +24,7 @@ const DONE_BURST: usize = 256;
 pub(super) struct Done<W: Work> {
     ownership: Arc<Ownership>,
     numbers: Range<u64>,
-    end: End,
+    end: End<W::Made>,
     slot: Slot<W>,
 }
 
@@ -54,7 +54,7 @@ impl<W: Work> Session<W> {
             }
             let started = self.start_some(index, left, cx);
             left = left.saturating_sub(started);
-            if self.assignments[index].window.has_startable() && self.may_start_more(index) {
+            if self.may_start_more(index) {
                 self.queue(index);
             }
         }
@@ -67,9 +67,17 @@ impl<W: Work> Session<W> {
         !self.runnable.is_empty() && self.path.permits.available_permits() > 0
     }
 
-    /// A run that is under way keeps its partition from starting another.
+    /// A run that is under way keeps its partition from starting another, and while there is no
+    /// room for results each partition starts its first unsettled record at the most.
     fn may_start_more(&self, index: usize) -> bool {
-        self.work.run_length().is_none() || self.assignments[index].window.running() == 0
+        let window = &self.assignments[index].window;
+        match self.is_stalled() {
+            true => window.has_first(),
+            false => {
+                window.has_startable()
+                    && (self.work.run_length().is_none() || window.running() == 0)
+            }
+        }
     }
 
     fn start_some(&mut self, index: usize, most: usize, cx: &mut Context<'_>) -> usize {
@@ -77,8 +85,13 @@ impl<W: Work> Session<W> {
         let mut settled = 0;
         let mut started = 0;
         while started < most && self.path.permits.available_permits() > 0 {
+            let stalled = self.is_stalled();
             let assignment = &mut self.assignments[index];
             let numbers = match self.work.run_length() {
+                None if stalled => assignment
+                    .window
+                    .start_first()
+                    .map(|number| number..number + 1),
                 None => assignment.window.start().map(|number| number..number + 1),
                 Some(most) => assignment.window.start_run(most),
             };
@@ -86,11 +99,12 @@ impl<W: Work> Session<W> {
             started += 1;
             let deliveries = numbers.clone().map(|number| assignment.delivery(number));
             match slot.begin(&self.work, deliveries, cx) {
-                Poll::Ready(Ok(())) => {
-                    for number in numbers {
+                Poll::Ready(Ok(made)) => {
+                    for number in numbers.clone() {
                         self.buffered -= assignment.settle(number);
                         settled += 1;
                     }
+                    self.stage(index, numbers.end - 1, made.into_records());
                 }
                 Poll::Ready(Err(Fault::Abandoned)) => {
                     numbers.for_each(|number| assignment.window.abandon(number))
@@ -164,12 +178,13 @@ impl<W: Work> Session<W> {
         self.board.counters.in_flight.set(self.running.len() as u64);
         let found = self.find(&ownership.partition, ownership.epoch);
         match end {
-            End::Settled => {
+            End::Settled(made) => {
                 let Some(index) = found else { return };
                 let settled = numbers.end - numbers.start;
-                for number in numbers {
+                for number in numbers.clone() {
                     self.buffered -= self.assignments[index].settle(number);
                 }
+                self.stage(index, numbers.end - 1, made.into_records());
                 self.settled(index, settled);
                 self.queue(index);
             }

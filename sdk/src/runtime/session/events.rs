@@ -28,6 +28,15 @@ impl<W: Work> Session<W> {
                 records,
                 lag,
             } => self.on_records(&partition, epoch, records, lag),
+            Event::Lag {
+                partition,
+                epoch,
+                lag,
+            } => {
+                if let Some(index) = self.find(&partition, epoch) {
+                    self.assignments[index].show_lag(lag);
+                }
+            }
             Event::Trimmed {
                 partition,
                 epoch,

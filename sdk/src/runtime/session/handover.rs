@@ -191,6 +191,7 @@ impl<W: Work> Session<W> {
         self.index.remove(assignment.partition());
         self.leaving.retain(|leaving| *leaving != index);
         self.buffered -= assignment.bytes();
+        self.unstage(assignment.staging.volume());
         self.board.counters.buffered_bytes.set(self.buffered as u64);
         self.board.hide(assignment.partition(), assignment.stats());
         // What went with it may have been what filled the buffer, and nothing else may ever be
@@ -218,6 +219,7 @@ impl<W: Work> Session<W> {
     /// begins after they have ended.
     pub(super) fn drop_all(&mut self) {
         self.running.clear();
+        self.progress.abandon();
         let all: Vec<usize> = self.assignments.iter().map(|(index, _)| index).collect();
         for index in all {
             self.remove(index);

@@ -25,6 +25,7 @@ use super::board::Board;
 use super::failure::FailurePath;
 use crate::driver::{self, Event, Join, Membership};
 use crate::runtime::options::Options;
+use crate::runtime::staging::Volume;
 use crate::telemetry::tell;
 use crate::{Epoch, Error, ErrorKind, Exhausted, Partition, ProducerBuilder, Result};
 
@@ -32,6 +33,7 @@ mod dispatch;
 mod events;
 mod handover;
 mod progress;
+mod publishing;
 
 use dispatch::Done;
 use handover::Answer;
@@ -68,6 +70,8 @@ pub(crate) struct Session<W: Work> {
     /// Bytes of all records that are held.
     buffered: usize,
     buffer_full: bool,
+    /// Results that are not published: those of all assignments, and those under way.
+    staged: Volume,
 
     events: BoxFuture<'static, Result<Vec<Event>>>,
     bell: BoxFuture<'static, ()>,
@@ -122,8 +126,9 @@ impl<W: Work> Session<W> {
             counters: board.counters.clone(),
             permits: Arc::new(Semaphore::new(options.concurrency)),
         };
+        let interval = options.checkpoint_interval(work.publishes_to().is_some());
         Ok(Self {
-            progress: Progress::new(Instant::now() + options.checkpoint_interval),
+            progress: Progress::new(interval),
             events: next_events(&membership),
             bell: next_ring(&board),
             group,
@@ -141,6 +146,7 @@ impl<W: Work> Session<W> {
             answers: FuturesUnordered::new(),
             buffered: 0,
             buffer_full: false,
+            staged: Volume::default(),
             shutdown: None,
             timer: Box::pin(sleep_until(Instant::now())),
             now: Instant::now(),
@@ -273,6 +279,8 @@ impl<W: Work> Session<W> {
         for (_, assignment) in &mut self.assignments {
             assignment.window.drain();
         }
+        // A drain starts what waits only for want of room for its results.
+        self.queue_all();
     }
 
     fn is_done(&self) -> bool {

@@ -4,10 +4,12 @@
 //! last one, so that what it costs depends on time and not on the number of records.
 
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
+use super::publishing::Publication;
 use super::{RETRY, Session};
 use crate::driver::Mark;
 use crate::runtime::assignment::Assignment;
@@ -15,17 +17,26 @@ use crate::runtime::attempt::Work;
 use crate::telemetry::tell;
 use crate::{Error, ErrorKind, Result};
 
-/// The marks of one call, with the driver's answer to each.
-type Stored = (Vec<Mark>, Vec<Result<()>>);
+/// How a call has ended.
+pub(super) enum Stored {
+    /// Progress alone: the marks, with the driver's answer to each.
+    Alone(Vec<Mark>, Vec<Result<()>>),
+    /// Progress with what was made below it: one answer for all.
+    Published(Publication, Result<()>),
+}
 
 /// The checkpoints of one member.
 pub(super) struct Progress {
+    /// How often one is due.
+    interval: Duration,
     /// When the next one is due, if anything is dirty.
     due: Instant,
     /// Assignments that were settled further since their last mark, each once.
     dirty: Vec<usize>,
     /// Records settled since the last call.
     settled: u64,
+    /// Results staged since the last call.
+    made: u64,
     /// Whether a partition that leaves waits for its mark.
     urgent: bool,
     /// Whether the last one was not stored: the next one waits for its time even if it is urgent.
@@ -34,11 +45,13 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new(due: Instant) -> Self {
+    pub(super) fn new(interval: Duration) -> Self {
         Self {
-            due,
+            interval,
+            due: Instant::now() + interval,
             dirty: Vec::new(),
             settled: 0,
+            made: 0,
             urgent: false,
             failed: false,
             under_way: None,
@@ -57,6 +70,16 @@ impl Progress {
         }
     }
 
+    /// Counts results that wait for the next call.
+    pub(super) fn made(&mut self, records: u64) {
+        self.made += records;
+    }
+
+    /// Gives a call up that is under way.
+    pub(super) fn abandon(&mut self) {
+        self.under_way = None;
+    }
+
     /// Asks for a checkpoint as soon as none is under way.
     pub(super) fn hurry(&mut self) {
         self.urgent = true;
@@ -73,26 +96,41 @@ impl<W: Work> Session<W> {
         let Some(call) = &mut self.progress.under_way else {
             return false;
         };
-        let Poll::Ready((marks, results)) = call.as_mut().poll(cx) else {
+        let Poll::Ready(stored) = call.as_mut().poll(cx) else {
             return false;
         };
         self.progress.under_way = None;
-        for (mark, result) in marks.iter().zip(results) {
-            self.on_stored(mark, result);
+        match stored {
+            Stored::Alone(marks, results) => {
+                for (mark, result) in marks.iter().zip(results) {
+                    match result {
+                        Ok(()) => self.on_stored(mark),
+                        Err(error) => self.on_unstored(std::slice::from_ref(mark), error),
+                    }
+                }
+            }
+            Stored::Published(publication, result) => self.on_published(publication, result),
         }
         true
     }
 
     fn begin_checkpoint(&mut self) {
+        let stalled = self.is_stalled();
         let progress = &mut self.progress;
         let last = self.closing.is_some() && self.running.is_empty();
-        let early = last || progress.urgent || progress.settled >= self.options.checkpoint_records;
+        let enough = self.options.checkpoint_records;
+        let early = last
+            || progress.urgent
+            || progress.settled >= enough
+            || progress.made >= enough
+            || stalled;
         let due = (early && !progress.failed) || progress.due <= self.now;
         if !due || progress.dirty.is_empty() || progress.under_way.is_some() || self.broken {
             return;
         }
-        progress.due = self.now + self.options.checkpoint_interval;
+        progress.due = self.now + progress.interval;
         progress.settled = 0;
+        progress.made = 0;
         progress.urgent = false;
         progress.failed = false;
         let mut marks = Vec::with_capacity(progress.dirty.len());
@@ -109,35 +147,51 @@ impl<W: Work> Session<W> {
             return;
         }
         let membership = self.membership.clone();
-        progress.under_way = Some(Box::pin(async move {
-            let results = membership.checkpoint(&marks).await;
-            (marks, results)
-        }));
+        let call: BoxFuture<'static, Stored> = match self.work.publishes_to().cloned() {
+            None => Box::pin(async move {
+                let results = membership.checkpoint(&marks).await;
+                Stored::Alone(marks, results)
+            }),
+            Some(stream) => {
+                let publication = self.publication(marks);
+                Box::pin(async move {
+                    let result = publication.publish(&*membership, &stream).await;
+                    Stored::Published(publication, result)
+                })
+            }
+        };
+        self.progress.under_way = Some(call);
     }
 
-    fn on_stored(&mut self, mark: &Mark, result: Result<()>) {
+    pub(super) fn on_stored(&mut self, mark: &Mark) {
         let Some(index) = self.find(&mark.partition, mark.epoch) else {
             return;
         };
-        match result {
-            Ok(()) => {
-                self.board.counters.checkpoints.add(1);
-                tell!(
-                    debug, "millstream.consumer.checkpointed", group = %self.group,
-                    partition = %mark.partition, epoch = %mark.epoch, position = %mark.position,
-                    "checkpointed"
-                );
-                self.assignments[index].stored = Some(mark.position);
-            }
-            Err(error) if error.kind() == ErrorKind::Fenced => {
+        self.board.counters.checkpoints.add(1);
+        tell!(
+            debug, "millstream.consumer.checkpointed", group = %self.group,
+            partition = %mark.partition, epoch = %mark.epoch, position = %mark.position,
+            "checkpointed"
+        );
+        self.assignments[index].stored = Some(mark.position);
+    }
+
+    /// Takes in that none of these marks was stored. Those of partitions that are not owned any
+    /// more do not matter.
+    pub(super) fn on_unstored(&mut self, marks: &[Mark], error: Error) {
+        let mut ends_membership = false;
+        for mark in marks {
+            let Some(index) = self.find(&mark.partition, mark.epoch) else {
+                continue;
+            };
+            if error.kind() == ErrorKind::Fenced {
                 tell!(
                     warn, "millstream.consumer.fenced", group = %self.group,
                     partition = %mark.partition, epoch = %mark.epoch,
                     "checkpoint refused: the partition has a newer owner"
                 );
                 self.lose(index);
-            }
-            Err(error) if error.is_retryable() => {
+            } else if error.is_retryable() {
                 tell!(
                     warn, "millstream.consumer.checkpoint_delayed", group = %self.group,
                     partition = %mark.partition, %error,
@@ -146,13 +200,17 @@ impl<W: Work> Session<W> {
                 self.progress
                     .settled(&mut self.assignments[index], index, 0);
                 self.progress.failed = true;
-                self.progress.due = self.now + RETRY.min(self.options.checkpoint_interval);
+                self.progress.due = self.now + RETRY.min(self.progress.interval);
+            } else {
+                ends_membership = true;
             }
-            Err(error) => self.on_refused(error),
+        }
+        if ends_membership {
+            self.on_refused(error);
         }
     }
 
-    fn on_refused(&mut self, error: Error) {
+    pub(super) fn on_refused(&mut self, error: Error) {
         self.broken = true;
         self.fail(error.with_group(self.group.clone()));
     }
