@@ -30,16 +30,24 @@ pub use sample::{create, fill};
 #[derive(Debug, Deserialize)]
 #[serde(tag = "backend", rename_all = "kebab-case")]
 #[non_exhaustive]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a program has one, and uses it up"
+)]
 pub enum Settings {
     /// The embedded backend: needs nothing, and forgets everything at the end of the process.
     Memory(millstream_memory::Config),
     /// Apache Kafka and Amazon MSK.
+    #[cfg(feature = "kafka")]
+    Kafka(millstream_kafka::Config),
+    /// Apache Kafka and Amazon MSK.
+    #[cfg(not(feature = "kafka"))]
     Kafka(NotBuilt),
     /// Amazon Kinesis Data Streams.
     Kinesis(NotBuilt),
 }
 
-/// Stands for the settings of a backend that this build does not contain.
+/// Stands for the settings of a backend that this build does not contain. Takes any.
 #[derive(Debug, Deserialize)]
 #[non_exhaustive]
 pub struct NotBuilt {}
@@ -75,16 +83,17 @@ impl Settings {
     pub async fn connect(self) -> anyhow::Result<Client> {
         match self {
             Self::Memory(config) => Ok(config.connect().await?),
-            Self::Kafka(_) => not_built("kafka"),
-            Self::Kinesis(_) => not_built("kinesis"),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(config) => Ok(config.connect().await?),
+            #[cfg(not(feature = "kafka"))]
+            Self::Kafka(_) => bail!(
+                "the kafka backend is not in this build: add the cargo feature `kafka` (cargo run --features kafka)"
+            ),
+            Self::Kinesis(_) => bail!(
+                "the kinesis backend is not in this build: it comes with the cargo feature `kinesis` (cargo run --features kinesis), which this version does not have yet"
+            ),
         }
     }
-}
-
-fn not_built(backend: &str) -> anyhow::Result<Client> {
-    bail!(
-        "the {backend} backend is not in this build: it comes with the cargo feature `{backend}` (cargo run --features {backend}), which this version does not have yet"
-    )
 }
 
 /// Connects to the backend that the environment names, by default memory.

@@ -253,15 +253,14 @@ fn any_field_may_be_the_key_and_each_repeat_has_records_of_its_own() {
 #[test]
 fn wrong_use_is_told_before_anything_starts() {
     let folder = tempfile::tempdir().unwrap();
-    let config = |text: &str| {
-        let name = format!("{}.toml", text.len());
-        let path = file(folder.path(), &name, text);
+    let config = |name: &str, text: &str| {
+        let path = file(folder.path(), name, text);
         path.to_str().unwrap().to_owned()
     };
-    let unknown = config("backend = 'memry'");
-    let not_built = config("backend = 'kafka'\nbrokers = 'localhost:9092'");
-    let typo = config("backend = 'memory'\nsesion_timeout = '1s'");
-    let no_toml = config("backend = ");
+    let unknown = config("unknown.toml", "backend = 'memry'");
+    let not_built = config("not-built.toml", "backend = 'kinesis'");
+    let typo = config("typo.toml", "backend = 'memory'\nsesion_timeout = '1s'");
+    let no_toml = config("no.toml", "backend = ");
     let cases: [(&[&str], &[&str]); 8] = [
         (&["--input", "no-such-file"], &["no-such-file"]),
         (&["--config", "no-such-file"], &["no-such-file"]),
@@ -269,7 +268,7 @@ fn wrong_use_is_told_before_anything_starts() {
             &["--config", &unknown],
             &["memry", "`memory`", "`kafka`", "`kinesis`"],
         ),
-        (&["--config", &not_built], &["--features kafka"]),
+        (&["--config", &not_built], &["--features kinesis"]),
         (
             &["--config", &typo],
             &["sesion_timeout", "`session_timeout`"],

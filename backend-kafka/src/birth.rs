@@ -1,0 +1,101 @@
+//! Where a new group begins in a stream, stored before its first member reads.
+//!
+//! A group is new on a stream of which it has stored no offset at all. Partitions that are added to
+//! a stream later have none either; they are read from their beginning, and nothing is stored here.
+//!
+//! Two members may be the first ones at once, and Kafka stores without asking what was there before.
+//! Nothing is lost by it:
+//!
+//! * Each computes the places first, and looks then whether there are some, and stores them in the
+//!   next request. So places are never later than the call of `join` that they are stored for.
+//! * While no member has joined, no `join` has returned, and it does not matter whose places stay.
+//! * As soon as one has joined, the broker refuses to store for anybody who is no member: whoever
+//!   comes too late looks again, and finds what the first has stored.
+//!
+//! What is left is a member that joins, settles records and leaves again between the look and the
+//! next request of another one, some milliseconds: the group then goes on from the places.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millstream::{Error, ErrorKind, Result, Start};
+
+use crate::client::{Asker, Connection};
+use crate::native::group_offsets::StoredOffset;
+use crate::offsets::Note;
+use crate::patience::Patience;
+use crate::places::places;
+use crate::progress;
+
+const JOIN: &str = "join";
+
+/// Stores where `group` begins in those of `streams` that it is new on.
+///
+/// Answers what only a member may store: the group has members already, and none of them has read
+/// the stream before. The caller stores it as soon as it is a member, unless another one has.
+///
+/// `NotFound` and `Denied` name stream and group. A dropped call leaves it stored or not.
+pub(crate) async fn pin(
+    connection: &Arc<Connection>,
+    group: &str,
+    streams: &[Arc<str>],
+    start: Start,
+) -> Result<Vec<StoredOffset>> {
+    let patience = Patience::of(connection.config.request_timeout);
+    let mut begin = Vec::new();
+    for stream in streams {
+        let places = places(connection, JOIN, stream, start).await;
+        let places = places.map_err(|e| e.with_group(group))?;
+        let places = (0..).zip(places);
+        begin.extend(
+            places.map(|(partition, next)| {
+                StoredOffset::new(stream, partition, next, Note::default())
+            }),
+        );
+    }
+    let asker = connection.group_asker(JOIN, group)?;
+    let (asker, begin) = (&*asker, &begin[..]);
+    let stored = patience.until(|time| store(asker, group, begin, time));
+    let left = stored.await.map_err(|e| e.with_group(group))?;
+    left.ok_or_else(|| {
+        let message = "the group's coordinator does not know the topic yet: try again";
+        let error = Error::new(ErrorKind::Unavailable, JOIN, message).with_group(group);
+        match begin.first() {
+            Some(first) => error.with_stream(&*first.topic),
+            None => error,
+        }
+    })
+}
+
+/// Stores what is not there. Answers what the broker leaves to members; None to be asked again.
+async fn store(
+    asker: &Asker,
+    group: &str,
+    begin: &[StoredOffset],
+    time: Duration,
+) -> Result<Option<Vec<StoredOffset>>> {
+    let there = progress::read(asker, JOIN, group, time).await?;
+    let missing = missing(begin, &there);
+    if missing.is_empty() {
+        return Ok(Some(missing));
+    }
+    match progress::store(asker, JOIN, group, missing, time).await {
+        Ok(()) => Ok(Some(Vec::new())),
+        // It has members, which were quicker or read other streams.
+        Err(error) if error.kind() == ErrorKind::Fenced => {
+            let there = progress::read(asker, JOIN, group, time).await?;
+            Ok(Some(self::missing(begin, &there)))
+        }
+        // Each broker learns of a topic in its own time; the one that was asked for it has.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The places in streams of which nothing is there.
+fn missing(begin: &[StoredOffset], there: &[StoredOffset]) -> Vec<StoredOffset> {
+    let known: HashSet<&str> = there.iter().map(|there| &*there.topic).collect();
+    let missing = begin.iter().filter(|place| !known.contains(&*place.topic));
+    missing.cloned().collect()
+}

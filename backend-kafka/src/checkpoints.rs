@@ -1,0 +1,191 @@
+//! The stored progress of a group.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use millstream::{Checkpoint, Error, ErrorKind, Lag, Partition, Result, Start, driver};
+use rdkafka::error::KafkaError;
+
+use crate::client::Connection;
+use crate::ends::{End, ends};
+use crate::native::group_offsets::StoredOffset;
+use crate::offsets::{self, Note};
+use crate::oldest::{First, first_records};
+use crate::{error, progress, reset, topics};
+
+const READ: &str = "read checkpoints";
+
+/// How long to look for the oldest records of one stream. What is not found is not told.
+const LOOK: Duration = Duration::from_secs(3);
+
+#[derive(Debug)]
+pub(crate) struct Checkpoints {
+    connection: Arc<Connection>,
+    group: String,
+}
+
+/// What is stored and what there is in one stream, by partition.
+struct Reading {
+    stream: String,
+    stored: BTreeMap<i32, StoredOffset>,
+    lows: Vec<i64>,
+    highs: Vec<i64>,
+}
+
+impl Checkpoints {
+    pub(crate) fn new(connection: &Arc<Connection>, group: &str) -> Self {
+        Self {
+            connection: connection.clone(),
+            group: group.to_owned(),
+        }
+    }
+
+    /// A stream that was deleted is left out; its offsets are about to go.
+    async fn readings(&self) -> Result<Vec<Reading>> {
+        let timeout = self.connection.config.request_timeout;
+        let asker = &self.connection.asker;
+        let of_group = self.connection.group_asker(READ, &self.group)?;
+        let stored = progress::read(&of_group, READ, &self.group, timeout).await?;
+        if stored.is_empty() {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                READ,
+                "the group has no progress on any stream",
+            ));
+        }
+        let mut streams: BTreeMap<String, BTreeMap<i32, StoredOffset>> = BTreeMap::new();
+        for offset in stored {
+            let stream = streams.entry(offset.topic.clone()).or_default();
+            stream.insert(offset.partition, offset);
+        }
+        let mut readings = Vec::with_capacity(streams.len());
+        for (stream, stored) in streams {
+            let topic = stream.clone();
+            let asked = asker.ask(READ, move |client| {
+                let Some(found) = topics::look_up(client, &topic, timeout)? else {
+                    return Ok(None);
+                };
+                let partitions: Vec<i32> = (0..found.partitions).collect();
+                let lows = ends(client, &topic, &partitions, End::Low, timeout)?;
+                let highs = ends(client, &topic, &partitions, End::High, timeout)?;
+                Ok(Some((lows, highs)))
+            });
+            match asked.await {
+                Ok(Some((lows, highs))) => readings.push(Reading {
+                    stream,
+                    stored,
+                    lows,
+                    highs,
+                }),
+                Ok(None) => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error.with_stream(stream)),
+            }
+        }
+        Ok(readings)
+    }
+}
+
+impl Reading {
+    fn partitions(&self) -> impl Iterator<Item = (i32, &i64, &i64)> {
+        let ends = self.lows.iter().zip(&self.highs);
+        ends.zip(0..).map(|((low, high), id)| (id, low, high))
+    }
+
+    /// Where the group goes on. A partition that was added later is read from its beginning.
+    fn next(&self, partition: i32, low: i64) -> i64 {
+        let stored = self.stored.get(&partition).map_or(0, |stored| stored.next);
+        stored.max(low)
+    }
+
+    /// Where there is something left, and from where on.
+    fn behind(&self) -> BTreeMap<i32, i64> {
+        let next = |(id, low, high): (i32, &i64, &i64)| (id, self.next(id, *low), *high);
+        let behind = self.partitions().map(next);
+        let behind = behind.filter(|(_, next, high)| next < high);
+        behind.map(|(id, next, _)| (id, next)).collect()
+    }
+
+    fn checkpoints(&self, firsts: &BTreeMap<i32, First>, now: SystemTime) -> Vec<Checkpoint> {
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let name: Arc<str> = self.stream.as_str().into();
+        let checkpoint = |(id, low, high): (i32, &i64, &i64)| {
+            let left = u64::try_from(high - self.next(id, *low)).unwrap_or(0);
+            let lag = match firsts.get(&id) {
+                _ if left == 0 => (Some(0), Some(Duration::ZERO)),
+                Some(First::Nothing) => (Some(0), Some(Duration::ZERO)),
+                Some(First::Record(millis)) => {
+                    let then = Duration::from_millis(u64::try_from(*millis).unwrap_or(0));
+                    // Whole milliseconds, since records have no finer time.
+                    let now = Duration::from_millis(now.as_millis() as u64);
+                    (Some(left), Some(now.saturating_sub(then)))
+                }
+                None => (Some(left), None),
+            };
+            let stored = self.stored.get(&id);
+            let note = stored.and_then(|stored| Note::of_ours(&stored.metadata));
+            // Where a group was merely born or moved to, nothing is settled yet. Another client's
+            // offset tells of nothing but its place.
+            let moved = note.is_some_and(|note| note.epoch.is_none());
+            let settled = stored.filter(|_| !moved);
+            Checkpoint {
+                partition: Partition::new(name.clone(), id.to_string()),
+                position: settled.and_then(|stored| offsets::settled(stored.next)),
+                epoch: note.and_then(|note| note.epoch),
+                completed: false,
+                lag: Lag {
+                    records: lag.0,
+                    time: lag.1,
+                },
+            }
+        };
+        self.partitions().map(checkpoint).collect()
+    }
+}
+
+#[async_trait]
+impl driver::Checkpoints for Checkpoints {
+    async fn read(&self) -> Result<Vec<Checkpoint>> {
+        let readings = self.readings().await;
+        let readings = readings.map_err(|e| e.with_group(self.group.as_str()))?;
+        let (settings, group) = (self.connection.common(), self.group.clone());
+        let context = self.connection.context(READ);
+        let read = tokio::task::spawn_blocking(move || {
+            let mut checkpoints = Vec::new();
+            for reading in readings {
+                let behind = reading.behind();
+                let firsts = match behind.is_empty() {
+                    true => BTreeMap::new(),
+                    false => {
+                        let (settings, context) = (settings.clone(), context.clone());
+                        first_records(settings, context, &group, &reading.stream, &behind, LOOK)?
+                    }
+                };
+                checkpoints.extend(reading.checkpoints(&firsts, SystemTime::now()));
+            }
+            Ok::<_, KafkaError>(checkpoints)
+        });
+        match read.await {
+            Ok(read) => read.map_err(|e| error::from(READ, e).with_group(self.group.as_str())),
+            Err(_) => {
+                let message = "the tokio runtime shuts down";
+                Err(Error::new(ErrorKind::Closed, READ, message))
+            }
+        }
+    }
+
+    /// A dropped call leaves the group moved, or asked to move, or neither.
+    async fn reset(&self, stream: &str, to: Start) -> Result<()> {
+        let reset = reset::reset(&self.connection, &self.group, stream, to);
+        reset.await.map_err(|e| {
+            // A refused request names the group that it stands in.
+            let e = match e.group() {
+                Some(_) => e,
+                None => e.with_group(self.group.as_str()),
+            };
+            e.with_stream(stream)
+        })
+    }
+}

@@ -1,0 +1,362 @@
+//! The clients of librdkafka, all made in one place from the settings.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use millstream::{Error, ErrorKind, Result};
+use rdkafka::ClientConfig;
+use rdkafka::admin::AdminClient;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::error::KafkaError;
+use tracing::Level;
+
+use crate::config::{Config, Sasl};
+use crate::context::{Context, Trouble};
+use crate::security::Login;
+use crate::token::TokenSource;
+use crate::{error, native, passthrough};
+
+/// How long one call of librdkafka waits before it is told to try again or to give up.
+const TURN: Duration = Duration::from_millis(100);
+
+/// So many clients are kept for questions about groups; a program rarely has more.
+const MOST_ASKERS: usize = 64;
+
+/// The settings of a connection, and a client to ask questions with.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) config: Config,
+    pub(crate) asker: Asker,
+    /// One for each group that was asked for, and each purpose.
+    of_groups: Mutex<HashMap<(&'static str, String), Arc<Asker>>>,
+    login: Arc<Login>,
+}
+
+impl Connection {
+    pub(crate) fn open(config: Config, tokens: Option<Arc<dyn TokenSource>>) -> Result<Self> {
+        config.validate()?;
+        let login = Arc::new(Login::open(&config.security, tokens)?);
+        if let (Some(Sasl::Plain(_)), None) = (&config.security.sasl, &config.security.tls) {
+            tracing::warn!(
+                target: "millstream",
+                "the password of security.sasl goes over the network in the clear: set security.tls"
+            );
+        }
+        let context = Context::new("connect", Some(login.clone()));
+        let asker = Asker::open(common(&config, &login), context)?;
+        Ok(Self {
+            config,
+            asker,
+            of_groups: Mutex::default(),
+            login,
+        })
+    }
+
+    /// What every client has in common: brokers, login, name, and the keys that pass through.
+    ///
+    /// The last are set already: give a default by [`set_default`], or it replaces what the user
+    /// said.
+    pub(crate) fn common(&self) -> ClientConfig {
+        common(&self.config, &self.login)
+    }
+
+    /// A context for one client. `operation` is the verb of the error that a denial answers.
+    pub(crate) fn context(&self, operation: &'static str) -> Context {
+        Context::new(operation, Some(self.login.clone()))
+    }
+
+    /// A client that can be asked for the offsets of groups; it is no member of its own.
+    ///
+    /// It has a group for a defect of librdkafka's, and the group in question, for it is told at once
+    /// where that is denied. The connection's own client has none: it would be denied for good.
+    pub(crate) fn group_asker(&self, operation: &'static str, group: &str) -> Result<Arc<Asker>> {
+        let mut of_groups = self
+            .of_groups
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let wanted = (operation, group.to_owned());
+        if let Some(asker) = of_groups.get(&wanted) {
+            return Ok(asker.clone());
+        }
+        if of_groups.len() >= MOST_ASKERS {
+            of_groups.clear();
+        }
+        let mut settings = self.common();
+        settings.set("group.id", group);
+        settings.set("enable.auto.commit", "false");
+        let asker = self.open_asker(settings, operation);
+        let asker = Arc::new(asker.map_err(|e| e.with_group(group))?);
+        of_groups.insert(wanted, asker.clone());
+        Ok(asker)
+    }
+
+    /// A client to ask a group's coordinator with; `settings` come from [`common`](Self::common).
+    pub(crate) fn open_asker(
+        &self,
+        settings: ClientConfig,
+        operation: &'static str,
+    ) -> Result<Asker> {
+        Asker::open(settings, self.context(operation))
+    }
+
+    /// What makes a client for the requests of administration.
+    ///
+    /// Call it, and drop the client, on a thread that may block: a token may have to be made, and the
+    /// drop joins a thread of rdkafka's. For one request or a few: nobody listens to what librdkafka
+    /// tells this client. So a refused login is not heard of (ask [`asker`](Self::asker) something
+    /// before), there are no log lines, and its token is not renewed.
+    pub(crate) fn admin(
+        &self,
+        operation: &'static str,
+    ) -> impl FnOnce() -> Result<AdminClient<Context>> + Send + 'static {
+        let mut settings = self.common();
+        // They would gather in a queue that nobody empties.
+        settings.remove("debug");
+        settings.set_log_level(RDKafkaLogLevel::Emerg);
+        let (context, login) = (self.context(operation), self.login.clone());
+        move || {
+            let client = AdminClient::from_config_and_context(&settings, context)
+                .map_err(|e| error::from(operation, e))?;
+            if let Some(tokens) = login.tokens() {
+                let token = tokens.current();
+                let set = token.and_then(|token| native::token::set(client.inner(), token));
+                set.map_err(|said| Error::new(ErrorKind::Unauthenticated, operation, said))?;
+            }
+            Ok(client)
+        }
+    }
+}
+
+/// Sets what the user has not set by the same name.
+pub(crate) fn set_default(settings: &mut ClientConfig, key: &str, value: impl Into<String>) {
+    if settings.get(key).is_none() {
+        settings.set(key, value);
+    }
+}
+
+fn common(config: &Config, login: &Login) -> ClientConfig {
+    let mut common = ClientConfig::new();
+    for (key, value) in &config.librdkafka {
+        common.set(passthrough::one_name(key), value);
+    }
+    common.set("bootstrap.servers", config.brokers.join(","));
+    common.set("client.id", &config.client_id);
+    // As rdkafka would, if it asked `tracing` and not `log`.
+    common.set_log_level(if tracing::enabled!(target: "librdkafka", Level::DEBUG) {
+        RDKafkaLogLevel::Debug
+    } else if tracing::enabled!(target: "librdkafka", Level::INFO) {
+        RDKafkaLogLevel::Info
+    } else if tracing::enabled!(target: "librdkafka", Level::WARN) {
+        RDKafkaLogLevel::Warning
+    } else {
+        RDKafkaLogLevel::Error
+    });
+    login.apply(&mut common);
+    common
+}
+
+/// A client that belongs to no group and sends nothing: it asks for metadata, offsets and the like.
+///
+/// A client that met trouble is replaced for the next question. It could be well again, but waits up
+/// to 10 s before it tries, and tells an error of the same words only after 30 s; a new one finds out
+/// at once, with the password that is in the file now and a new token.
+pub(crate) struct Asker {
+    shelf: Arc<Shelf>,
+}
+
+impl std::fmt::Debug for Asker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Asker").finish_non_exhaustive()
+    }
+}
+
+impl Asker {
+    /// `settings` may name a group, whose committed offsets can then be asked for and moved.
+    fn open(settings: ClientConfig, context: Context) -> Result<Self> {
+        let context = match settings.get("group.id") {
+            Some(group) => context.group(group),
+            None => context,
+        };
+        let live = Arc::new(Live::open(&settings, context.clone())?);
+        Ok(Self {
+            shelf: Arc::new(Shelf {
+                settings,
+                context,
+                live: Mutex::new(live),
+            }),
+        })
+    }
+
+    /// Asks on a thread that may block. An error that no waiting will mend ends the wait at once.
+    ///
+    /// A dropped call goes on in the background until its own time-out, and is then forgotten.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        question: impl FnOnce(&BaseConsumer<Context>) -> Result<T, KafkaError> + Send + 'static,
+    ) -> Result<T> {
+        let ended = || Error::new(ErrorKind::Closed, operation, "the tokio runtime shuts down");
+        let shelf = self.shelf.clone();
+        let live = tokio::task::spawn_blocking(move || shelf.live());
+        let live = live.await.map_err(|_| ended())??;
+        let trouble = live.trouble.clone();
+        let asked = tokio::task::spawn_blocking(move || {
+            let answer = question(&live.client);
+            if let Err(KafkaError::AdminOp(_)) = &answer {
+                // What was asked of a coordinator and not answered is still open, and librdkafka
+                // 2.12 aborts the process when a client ends with it. So this one does not end.
+                std::mem::forget(live);
+            }
+            answer
+        });
+        tokio::select! {
+            biased;
+            trouble = trouble.raised() => Err(trouble),
+            answer = asked => match answer {
+                Ok(answer) => answer.map_err(|e| error::from(operation, e)),
+                Err(_) => Err(ended()),
+            },
+        }
+    }
+
+    /// What the client last complained of and waiting may mend, for an error's message.
+    pub(crate) fn rumour(&self) -> Option<String> {
+        let live = self.shelf.live.lock();
+        live.unwrap_or_else(PoisonError::into_inner)
+            .trouble
+            .rumour()
+    }
+}
+
+/// What it takes to make a client, and the one there is.
+struct Shelf {
+    settings: ClientConfig,
+    context: Context,
+    live: Mutex<Arc<Live>>,
+}
+
+impl Shelf {
+    fn live(&self) -> Result<Arc<Live>> {
+        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        if live.trouble.first().is_some() {
+            let (settings, context) = self.context.successor(&self.settings);
+            *live = Arc::new(Live::open(&settings, context)?);
+        }
+        Ok(live.clone())
+    }
+}
+
+/// A client and its own thread, which listens for errors and tokens, so that whoever asks may block
+/// in the call.
+///
+/// Dropping the last clone of the client may block, so it is the thread that does it: `_alive` goes
+/// after `client`, in the order of the fields, and only then does the thread let go of its own.
+struct Live {
+    client: Arc<BaseConsumer<Context>>,
+    trouble: Trouble,
+    _alive: Arc<()>,
+}
+
+impl Live {
+    fn open(settings: &ClientConfig, context: Context) -> Result<Self> {
+        let (operation, trouble) = (context.operation(), context.trouble.clone());
+        let client = BaseConsumer::from_config_and_context(settings, context)
+            .map_err(|e| error::from(operation, e))?;
+        let client = Arc::new(client);
+        let alive = Arc::new(());
+        let listener = thread::Builder::new().name("kafka-asker".into()).spawn({
+            let (client, alive) = (client.clone(), Arc::downgrade(&alive));
+            move || {
+                while alive.strong_count() > 0 {
+                    // Records never come: nothing is assigned. Errors go to the context.
+                    drop(client.poll(TURN));
+                }
+            }
+        });
+        listener.map_err(|e| {
+            Error::new(ErrorKind::Unavailable, operation, "no thread to be had").with_source(e)
+        })?;
+        Ok(Self {
+            client,
+            trouble,
+            _alive: alive,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use rdkafka::ClientContext;
+    use rdkafka::consumer::{Consumer, ConsumerContext};
+
+    use super::*;
+    use crate::config::Credentials;
+
+    /// Keeps librdkafka's log.
+    #[derive(Default)]
+    struct Reader(Mutex<Vec<String>>);
+
+    impl ClientContext for Reader {
+        fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
+            let line = format!("{facility} {message}");
+            self.0.lock().unwrap().push(line);
+        }
+    }
+
+    impl ConsumerContext for Reader {}
+
+    #[test]
+    fn librdkafka_logs_no_secret_at_its_most_talkative() {
+        let mut config = Config {
+            // Nobody listens there, and a connection that fails is told of, too.
+            brokers: vec!["127.0.0.1:1".into()],
+            ..Config::default()
+        };
+        config.security.sasl = Some(Sasl::Plain(Credentials::new("user", "hush")));
+        config.librdkafka.insert("debug".into(), "all".into());
+        let login = Login::open(&config.security, None).unwrap();
+        let mut settings = common(&config, &login);
+        settings.set_log_level(RDKafkaLogLevel::Debug);
+        let client = BaseConsumer::from_config_and_context(&settings, Reader::default()).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            drop(client.poll(TURN));
+            let lines = client.client().context().0.lock().unwrap();
+            let has = |words: &str| lines.iter().any(|line| line.contains(words));
+            assert!(!has("hush"), "{lines:?}");
+            if has("sasl.password") && has("Connection refused") {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{lines:?}");
+        }
+        assert!(!format!("{settings:?} {login:?}").contains("hush"));
+    }
+
+    #[test]
+    fn a_default_yields_to_what_passes_through() {
+        let mut config = Config::default();
+        let user = ("max.partition.fetch.bytes".into(), "1000".into());
+        config.librdkafka.extend([user]);
+        let login = Login::open(&config.security, None).unwrap();
+        let mut settings = common(&config, &login);
+        set_default(&mut settings, "fetch.message.max.bytes", "2000");
+        set_default(&mut settings, "fetch.queue.backoff.ms", "5");
+        assert_eq!(settings.get("fetch.message.max.bytes"), Some("1000"));
+        assert_eq!(settings.get("fetch.queue.backoff.ms"), Some("5"));
+    }
+
+    #[test]
+    fn a_refused_setting_does_not_show_its_value() {
+        let mut settings = ClientConfig::new();
+        settings.set("no.such.key", "hush");
+        let refused = settings.create_native_config().err().unwrap();
+        let error = error::from("connect", refused);
+        assert!(!format!("{error} {error:?}").contains("hush"), "{error:?}");
+        assert!(error.message().starts_with("no.such.key"), "{error}");
+    }
+}

@@ -1,0 +1,168 @@
+//! What an error that belongs to no call means: whether waiting may mend it, and what it is about.
+//!
+//! librdkafka gives a code and a sentence. Some codes cover what passes and what does not, and the
+//! names of topics are only in the sentence. Its sentences are librdkafka's own and no promise: one
+//! that is not known leaves the name out, and makes no other error of it.
+
+use millstream::{Error, ErrorKind};
+use rdkafka::error::RDKafkaErrorCode as Code;
+
+use crate::error;
+
+/// None for what may pass by itself.
+pub(crate) fn error(operation: &'static str, code: Code, reason: &str) -> Option<Error> {
+    let kind = match code {
+        Code::Authentication if is_of_the_way(reason) => return None,
+        Code::SSL if is_of_the_way(reason) => return None,
+        // With TLS 1.3 a broker refuses a certificate after the handshake is over for the client.
+        Code::BrokerTransportFailure if is_alert(reason) => ErrorKind::Unauthenticated,
+        // A fatal error ends the client; what it was is told in words.
+        Code::Fatal => FATAL
+            .iter()
+            .find(|(words, _)| reason.contains(words))
+            .map_or(ErrorKind::Unavailable, |(_, code)| error::kind(*code)),
+        code => error::kind(code),
+    };
+    match kind {
+        ErrorKind::Unauthenticated => {
+            let message = format!("the login is refused, check `security`: {reason}");
+            Some(Error::new(kind, "connect", message))
+        }
+        ErrorKind::Denied => {
+            let told = Error::new(kind, operation, format!("no permission: {reason}"));
+            Some(match topic(reason) {
+                Some(topic) => told.with_stream(topic),
+                None => told,
+            })
+        }
+        ErrorKind::Invalid => Some(Error::new(kind, operation, reason.to_owned())),
+        kind if code == Code::Fatal => Some(Error::new(kind, operation, reason.to_owned())),
+        _ => None,
+    }
+}
+
+/// The words of what a broker may refuse a client for good.
+const FATAL: [(&str, Code); 9] = [
+    ("Group authorization failed", Code::GroupAuthorizationFailed),
+    ("Topic authorization failed", Code::TopicAuthorizationFailed),
+    (
+        "Cluster authorization failed",
+        Code::ClusterAuthorizationFailed,
+    ),
+    (
+        "Transactional Id authorization failed",
+        Code::TransactionalIdAuthorizationFailed,
+    ),
+    ("fenced", Code::Fenced),
+    ("instance id is still used", Code::UnreleasedInstanceId),
+    ("assignor", Code::UnsupportedAssignor),
+    ("Unsupported version", Code::UnsupportedVersion),
+    ("Invalid request", Code::InvalidRequest),
+];
+
+/// Whether the connection broke while it was being set up, which says nothing of the login.
+fn is_of_the_way(reason: &str) -> bool {
+    [
+        "Disconnected",
+        "SSL transport error",
+        "Local: Broker transport failure",
+        "Local: Timed out",
+        "Broker: Request timed out",
+        "timed out",
+    ]
+    .iter()
+    .any(|words| reason.contains(words))
+}
+
+fn is_alert(reason: &str) -> bool {
+    reason.contains("SSL alert number") || reason.contains(" alert ")
+}
+
+/// The topic in a sentence of librdkafka's. No topic's name has a colon or a blank.
+fn topic(reason: &str) -> Option<&str> {
+    let (_, rest) = reason.split_once("topic not available: ")?;
+    rest.split(':').next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(code: Code, reason: &str) -> Option<ErrorKind> {
+        error("join", code, reason).map(|error| error.kind())
+    }
+
+    /// Sentences as librdkafka 2.12 makes them.
+    #[test]
+    fn a_refused_login_is_told_apart_from_a_broken_way() {
+        for (code, reason, expected) in [
+            (
+                Code::Authentication,
+                "sasl_ssl://b:9092/bootstrap: SASL authentication error: Authentication failed \
+                 during authentication due to invalid credentials with SASL mechanism \
+                 SCRAM-SHA-256 (after 312ms in state AUTH_REQ)",
+                Some(ErrorKind::Unauthenticated),
+            ),
+            (
+                Code::Authentication,
+                "sasl_ssl://b:9092/bootstrap: SASL OAUTHBEARER mechanism handshake failed: \
+                 Broker: Unsupported SASL mechanism: broker's supported mechanisms: PLAIN",
+                Some(ErrorKind::Unauthenticated),
+            ),
+            (
+                Code::Authentication,
+                "sasl_ssl://b:9092/1: SASL PLAIN mechanism handshake failed: Local: Broker \
+                 transport failure: broker's supported mechanisms: ",
+                None,
+            ),
+            (
+                Code::Authentication,
+                "Failed to acquire SASL OAUTHBEARER token: no identity at AWS",
+                Some(ErrorKind::Unauthenticated),
+            ),
+            (
+                Code::SSL,
+                "ssl://b:9092/bootstrap: SSL handshake failed: error:0A000086:SSL \
+                 routines::certificate verify failed: broker certificate could not be verified",
+                Some(ErrorKind::Unauthenticated),
+            ),
+            (
+                Code::SSL,
+                "ssl://b:9092/1: SSL handshake failed: SSL transport error: Connection timed out",
+                None,
+            ),
+            (
+                Code::BrokerTransportFailure,
+                "ssl://b:9092/1: Disconnected: connection closed by peer",
+                None,
+            ),
+        ] {
+            assert_eq!(told(code, reason), expected, "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_fatal_error_is_told_by_what_it_was() {
+        for (reason, expected) in [
+            (
+                "Fatal error: Broker: Group authorization failed: ConsumerGroupHeartbeat fatal \
+                 error: Broker: Group authorization failed",
+                ErrorKind::Denied,
+            ),
+            (
+                "Fatal error: Broker: Static consumer fenced by other consumer with same \
+                 group.instance.id",
+                ErrorKind::Fenced,
+            ),
+            ("Fatal error: something new", ErrorKind::Unavailable),
+        ] {
+            assert_eq!(told(Code::Fatal, reason), Some(expected), "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_denial_without_a_known_sentence_has_no_name() {
+        let error = error("join", Code::TopicAuthorizationFailed, "new words").unwrap();
+        assert_eq!((error.kind(), error.stream()), (ErrorKind::Denied, None));
+    }
+}

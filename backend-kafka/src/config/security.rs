@@ -1,0 +1,202 @@
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::Secret;
+
+/// How the connection is protected, and who logs in. Default: neither encrypted nor logged in.
+///
+/// A password and a key with a newline at the end of their file are read without it. The files are
+/// read again for each new client, so that a rotated password is taken up by the next one; the last
+/// one goes on being used if a file cannot be read then.
+///
+/// ```
+/// let config: millstream_kafka::Config = toml::from_str(r#"
+///     brokers = ["b-1.example.com:9096", "b-2.example.com:9096"]
+///
+///     [security.tls]
+///     ca_file = "/etc/ssl/kafka-ca.pem"       # without it: what the system trusts
+///
+///     [security.sasl]
+///     mechanism = "scram-sha-512"             # or "plain", "scram-sha-256"
+///     username = "team-a"
+///     password_file = "/run/secrets/kafka"    # or password = ".."
+/// "#)?;
+/// assert!(config.security.tls.is_some());
+/// # Ok::<_, toml::de::Error>(())
+/// ```
+///
+/// Mutual TLS, where the certificate is the login:
+///
+/// ```
+/// let config: millstream_kafka::Config = toml::from_str(r#"
+///     brokers = ["kafka.example.com:9094"]
+///
+///     [security.tls]
+///     ca_file = "/etc/kafka/ca.pem"
+///     certificate_file = "/etc/kafka/client.pem"
+///     key_file = "/etc/kafka/client.key"
+///     key_password_file = "/run/secrets/client-key"    # where the key is encrypted
+/// "#)?;
+/// assert!(config.security.sasl.is_none());
+/// # Ok::<_, toml::de::Error>(())
+/// ```
+///
+/// Amazon MSK with IAM:
+///
+/// ```
+/// let config: millstream_kafka::Config = toml::from_str(r#"
+///     brokers = ["b-1.example.kafka.eu-west-1.amazonaws.com:9098"]
+///     security.sasl = { mechanism = "msk-iam", region = "eu-west-1" }
+/// "#)?;
+/// assert!(config.security.tls.is_none());    // it is on, all the same
+/// # Ok::<_, toml::de::Error>(())
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Security {
+    /// Encryption. Default unset: none, but with `mechanism = "msk-iam"`, which is always encrypted.
+    /// An empty table turns it on. Needs the feature `tls`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+    /// The login. Default unset: none, or the client certificate of `tls`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sasl: Option<Sasl>,
+}
+
+/// Encryption, and by whose word a broker is believed to be who it says.
+///
+/// Each thing may be given by a file or in place, not by both. All are PEM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Tls {
+    /// The file of the authorities that may vouch for brokers. Default unset: `ca_pem`, or those
+    /// that the system trusts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// The authorities themselves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_pem: Option<String>,
+    /// The file of the client's certificate, with those that lead to its authority. Default unset:
+    /// the client has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate_file: Option<PathBuf>,
+    /// The client's certificate itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate_pem: Option<String>,
+    /// The file of the certificate's private key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
+    /// The private key itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_pem: Option<Secret>,
+    /// What the private key is encrypted with. Default unset: it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_password: Option<Secret>,
+    /// The file that holds it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_password_file: Option<PathBuf>,
+    /// Whether a broker's certificate must name the host that was connected to. Without it anyone
+    /// with a certificate of the same authority can pass for a broker. Default `true`.
+    pub verify_hostname: bool,
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self {
+            ca_file: None,
+            ca_pem: None,
+            certificate_file: None,
+            certificate_pem: None,
+            key_file: None,
+            key_pem: None,
+            key_password: None,
+            key_password_file: None,
+            verify_hostname: true,
+        }
+    }
+}
+
+/// A login, by the mechanism that the broker offers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "mechanism", rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum Sasl {
+    /// User and password, which go to the broker as they are: anyone on the way reads them unless
+    /// `tls` is on.
+    Plain(Credentials),
+    /// User and password, which are proven and not sent. Needs the feature `tls`.
+    #[serde(rename = "scram-sha-256")]
+    ScramSha256(Credentials),
+    /// As `scram-sha-256`, with the longer hash; Amazon MSK offers this one. Needs the feature `tls`.
+    #[serde(rename = "scram-sha-512")]
+    ScramSha512(Credentials),
+    /// The identity that the program has at AWS, for Amazon MSK with IAM access control. Needs the
+    /// feature `msk-iam`.
+    MskIam(MskIam),
+    /// Tokens that the program makes: connect by [`Kafka::connect_with`]. Needs the feature `tls`.
+    ///
+    /// [`Kafka::connect_with`]: crate::Kafka::connect_with
+    Oauthbearer {},
+}
+
+/// A user and a password.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Credentials {
+    /// Who logs in.
+    pub username: String,
+    /// The password. This or `password_file`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<Secret>,
+    /// The file that holds the password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+}
+
+impl Credentials {
+    /// A user with a password.
+    pub fn new(username: impl Into<String>, password: impl Into<Secret>) -> Self {
+        Self {
+            username: username.into(),
+            password: Some(password.into()),
+            password_file: None,
+        }
+    }
+}
+
+/// An identity at AWS: the one of the environment (variables, profile, container, instance), unless
+/// a profile or a role is named.
+///
+/// The clock must be right to some minutes: tokens are good for 15.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct MskIam {
+    /// The cluster's region, such as `eu-west-1`.
+    pub region: String,
+    /// The profile of the shared configuration files to use; it may itself name a role. Keys in the
+    /// environment (`AWS_ACCESS_KEY_ID`) come before it. Default unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    /// The role to assume with the identity of the environment. Not together with `profile`. Default
+    /// unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role_arn: Option<String>,
+    /// The name under which the role's calls are logged at AWS. Default `millstream`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_name: Option<String>,
+}
+
+impl MskIam {
+    /// The identity of the environment, in a region.
+    pub fn new(region: impl Into<String>) -> Self {
+        Self {
+            region: region.into(),
+            ..Self::default()
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! A thread for the questions that block, so that the polling thread never does.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use millstream::{Error, ErrorKind, Result};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::bell::Bell;
+use super::context::{MemberContext, Name, list};
+use super::poller::Command;
+use super::slots::Move;
+use crate::context::Context;
+use crate::error;
+use crate::offsets::Note;
+
+/// How long one request waits for its answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How soon a question is asked again that was not answered.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How often the requests for a reset are read.
+const RESETS_EVERY: Duration = Duration::from_secs(1);
+
+/// What the polling thread wants to know.
+pub(super) enum Question {
+    /// The stored progress of partitions. Asked until it is answered.
+    Progress(Vec<Name>),
+    /// The oldest and the next offset of a partition. Asked until it is answered.
+    Bounds(Name),
+    /// Whether a topic is still there. Asked until it is answered.
+    Topic(Arc<str>),
+    /// Nothing: any request wakes the thread of a broker, which may sleep for a second after a
+    /// rebalance with nothing to fetch.
+    Kick(Vec<Name>),
+    /// Which partitions can be reset from now on.
+    Watch(Vec<Name>),
+}
+
+/// What became known.
+pub(super) enum Finding {
+    Progress(Vec<(Name, Option<Progress>)>),
+    Bounds {
+        name: Name,
+        low: i64,
+        high: i64,
+    },
+    /// The topic is gone.
+    NoTopic(Arc<str>),
+    /// Resets that were asked for.
+    Resets(Vec<(Name, Move)>),
+    /// No waiting will answer it.
+    Failed(Error),
+}
+
+/// Where a group stands in a partition.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Progress {
+    pub(super) next: i64,
+    pub(super) note: Note,
+}
+
+#[derive(Debug)]
+pub(super) struct Aide {
+    questions: Option<Sender<Question>>,
+    thread: Option<JoinHandle<()>>,
+    closing: Arc<AtomicBool>,
+}
+
+impl Aide {
+    pub(super) fn start(
+        consumer: Arc<BaseConsumer<MemberContext>>,
+        side: BaseConsumer<Context>,
+        answers: Sender<Command>,
+        bell: Arc<Bell>,
+    ) -> Result<Self> {
+        let (questions, asked) = mpsc::channel();
+        let closing = Arc::new(AtomicBool::new(false));
+        let work = Work {
+            consumer,
+            side,
+            watched: Vec::new(),
+            answers,
+            bell,
+            closing: closing.clone(),
+        };
+        let thread = thread::Builder::new()
+            .name("kafka-aide".into())
+            .spawn(move || work.run(&asked))
+            .map_err(no_thread)?;
+        Ok(Self {
+            questions: Some(questions),
+            thread: Some(thread),
+            closing,
+        })
+    }
+
+    pub(super) fn ask(&self, question: Question) {
+        if let Some(questions) = &self.questions {
+            // It ends only with this.
+            let _ = questions.send(question);
+        }
+    }
+
+    /// Ends it; waits for the request that is under way.
+    pub(super) fn close(&mut self) {
+        self.closing.store(true, Relaxed);
+        self.questions = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic there was reported there.
+            let _ = thread.join();
+        }
+    }
+}
+
+pub(super) fn no_thread(error: std::io::Error) -> Error {
+    Error::new(ErrorKind::Unavailable, "join", "no thread is to be had").with_source(error)
+}
+
+struct Work {
+    consumer: Arc<BaseConsumer<MemberContext>>,
+    /// In the group beside the group, where resets are asked for.
+    side: BaseConsumer<Context>,
+    watched: Vec<Name>,
+    answers: Sender<Command>,
+    bell: Arc<Bell>,
+    closing: Arc<AtomicBool>,
+}
+
+impl Work {
+    fn run(mut self, asked: &Receiver<Question>) {
+        let mut look = Instant::now() + RESETS_EVERY;
+        loop {
+            match asked.recv_timeout(look.saturating_duration_since(Instant::now())) {
+                Ok(question) => self.answer(question),
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    self.look_for_resets();
+                    look = Instant::now() + RESETS_EVERY;
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn answer(&mut self, question: Question) {
+        let finding = match question {
+            Question::Progress(names) => self.until_answered(|aide| aide.progress(&names)),
+            Question::Bounds(name) => self.until_answered(|aide| aide.bounds(&name)),
+            Question::Topic(topic) => self.until_answered(|aide| aide.topic(&topic)).flatten(),
+            Question::Kick(names) => {
+                self.kick(&names);
+                None
+            }
+            Question::Watch(names) => {
+                self.watched = names;
+                None
+            }
+        };
+        if let Some(finding) = finding {
+            self.tell(finding);
+        }
+    }
+
+    fn tell(&self, finding: Finding) {
+        // The polling thread has ended: nobody wants to know.
+        let _ = self.answers.send(Command::Found(finding));
+        self.bell.ring();
+    }
+
+    /// Asks again what may be answered later. None when the member closes.
+    fn until_answered<T>(&self, ask: impl Fn(&Self) -> Result<T, KafkaError>) -> Option<T>
+    where
+        T: From<Failed>,
+    {
+        while !self.closing.load(Relaxed) {
+            match ask(self) {
+                Ok(answer) => return Some(answer),
+                Err(failed) => {
+                    let error = error::from("join", failed);
+                    if !error.is_retryable() {
+                        return Some(Failed(error).into());
+                    }
+                    tracing::debug!(target: "librdkafka", %error, "asking again");
+                    thread::sleep(PAUSE);
+                }
+            }
+        }
+        None
+    }
+
+    fn progress(&self, names: &[Name]) -> Result<Finding, KafkaError> {
+        let found = self.consumer.committed_offsets(list(names), PATIENCE)?;
+        Ok(Finding::Progress(stored(&found)?))
+    }
+
+    fn bounds(&self, name: &Name) -> Result<Finding, KafkaError> {
+        let (low, high) = self.consumer.fetch_watermarks(&name.0, name.1, PATIENCE)?;
+        Ok(Finding::Bounds {
+            name: name.clone(),
+            low,
+            high,
+        })
+    }
+
+    fn topic(&self, topic: &Arc<str>) -> Result<Option<Finding>, KafkaError> {
+        let metadata = self.consumer.fetch_metadata(Some(topic), PATIENCE)?;
+        let found = metadata.topics().iter().find(|t| t.name() == &**topic);
+        let error = found.and_then(|topic| topic.error());
+        let gone = error.is_some_and(|code| error::kind(code.into()) == ErrorKind::NotFound);
+        Ok(gone.then(|| Finding::NoTopic(topic.clone())))
+    }
+
+    /// One request to each broker that leads one of them.
+    fn kick(&self, names: &[Name]) {
+        let mut times = list(names);
+        if times.set_all_offsets(Offset::End).is_ok() {
+            // Nobody wants the answer.
+            let _ = self.consumer.offsets_for_times(times, PAUSE);
+        }
+    }
+
+    fn look_for_resets(&mut self) {
+        // Serves its errors and tokens; records never come.
+        drop(self.side.poll(Duration::ZERO));
+        if self.watched.is_empty() {
+            return;
+        }
+        let found = self.side.committed_offsets(list(&self.watched), PATIENCE);
+        let Ok(stored) = found.and_then(|found| stored(&found)) else {
+            return;
+        };
+        let resets = stored.into_iter().filter_map(|(name, progress)| {
+            let Progress { next, note } = progress?;
+            let id = note.reset?;
+            Some((name, Move { id, offset: next }))
+        });
+        let resets: Vec<(Name, Move)> = resets.collect();
+        if !resets.is_empty() {
+            self.tell(Finding::Resets(resets));
+        }
+    }
+}
+
+/// Reads a list of committed offsets; any partition's error fails the whole.
+fn stored(found: &TopicPartitionList) -> Result<Vec<(Name, Option<Progress>)>, KafkaError> {
+    let elements = found.elements();
+    let each = elements.iter().map(|element| {
+        element.error()?;
+        let name = (Arc::from(element.topic()), element.partition());
+        let progress = match element.offset() {
+            Offset::Offset(next) => Some(Progress {
+                next,
+                note: Note::from_metadata(element.metadata()),
+            }),
+            _ => None,
+        };
+        Ok((name, progress))
+    });
+    each.collect()
+}
+
+/// An answer that no waiting brings.
+struct Failed(Error);
+
+impl From<Failed> for Finding {
+    fn from(Failed(error): Failed) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Failed> for Option<Finding> {
+    fn from(failed: Failed) -> Self {
+        Some(failed.into())
+    }
+}

@@ -1,0 +1,335 @@
+//! Storing progress, one commit at a time.
+//!
+//! Commits are asynchronous and answered by a callback that names no request, so a second one waits
+//! until the first is answered. A reset's new place is stored the same way, by the member that owns
+//! the partition: the broker takes no offsets for a group with members from anyone else.
+
+use std::collections::{HashMap, VecDeque};
+
+use millstream::driver::Mark;
+use millstream::{Error, ErrorKind, Result};
+use rdkafka::consumer::{Consumer, ConsumerGroupMetadata};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::sync::oneshot;
+
+use super::context::Name;
+use super::poller::Poller;
+use super::rebalance::fenced;
+use super::slots::{Slot, Stage};
+use crate::error;
+use crate::offsets::{self, Note};
+
+type Reply = oneshot::Sender<Vec<Result<()>>>;
+
+#[derive(Debug, Default)]
+pub(super) struct Commits {
+    wanted: VecDeque<(Vec<Mark>, Reply)>,
+    under_way: Option<UnderWay>,
+    /// Whether a partition waits for its new place.
+    moves: bool,
+    /// Whether the group is to be born in streams that it reads first with this member.
+    births: bool,
+    /// Whether a partition was passed by marks that nobody settles.
+    passed: bool,
+}
+
+#[derive(Debug)]
+enum UnderWay {
+    Checkpoint {
+        marks: Vec<Mark>,
+        /// What is known without asking: which marks are refused.
+        refused: Vec<Option<Error>>,
+        reply: Reply,
+    },
+    Moves,
+    Births,
+    /// What follows settled records and is nothing for readers.
+    Passed(Vec<(Name, i64)>),
+}
+
+impl Commits {
+    pub(super) fn want(&mut self, marks: Vec<Mark>, reply: Reply) {
+        self.wanted.push_back((marks, reply));
+    }
+
+    pub(super) fn hurry(&mut self) {
+        self.moves = true;
+    }
+
+    pub(super) fn bear(&mut self) {
+        self.births = true;
+    }
+
+    pub(super) fn pass(&mut self) {
+        self.passed = true;
+    }
+
+    pub(super) fn is_under_way(&self) -> bool {
+        self.under_way.is_some() || !self.wanted.is_empty()
+    }
+
+    /// Drops what waits; whoever asked is told by the dropped reply.
+    pub(super) fn give_up(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// What the broker is to compare and to store with a step.
+pub(super) struct Vouched {
+    pub(super) offsets: TopicPartitionList,
+    pub(super) member: ConsumerGroupMetadata,
+}
+
+impl Poller {
+    /// Begins the next commit, if none is under way.
+    pub(super) fn commit(&mut self) {
+        while self.commits.under_way.is_none() {
+            if let Some((marks, reply)) = self.commits.wanted.pop_front() {
+                self.commit_marks(marks, reply);
+            } else if std::mem::take(&mut self.commits.moves) {
+                self.commit_moves();
+            } else if std::mem::take(&mut self.commits.births) {
+                self.commit_births();
+            } else if std::mem::take(&mut self.commits.passed) {
+                self.commit_passed();
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn commit_marks(&mut self, marks: Vec<Mark>, reply: Reply) {
+        let (list, refused) = self.offsets_of("checkpoint", &marks);
+        let under_way = UnderWay::Checkpoint {
+            marks,
+            refused,
+            reply,
+        };
+        self.begin_commit(&list, under_way);
+    }
+
+    /// The offsets that marks stand for, and what is known to be wrong with some of them.
+    pub(super) fn offsets_of(
+        &self,
+        operation: &'static str,
+        marks: &[Mark],
+    ) -> (TopicPartitionList, Vec<Option<Error>>) {
+        let mut list = TopicPartitionList::new();
+        let refused = marks.iter().map(|mark| {
+            let slot = self.slots.of(&mark.partition, mark.epoch);
+            let slot = slot.map(|index| self.slots.get(index));
+            let owned = |slot: &&Slot| matches!(slot.stage, Stage::Owned | Stage::Draining { .. });
+            let Some(slot) = slot.filter(owned) else {
+                return Some(fenced(operation, &mark.partition));
+            };
+            let Some(next) = offsets::next(mark.position) else {
+                let message = format!("{} is no position of Kafka", mark.position);
+                let error = Error::new(ErrorKind::Invalid, operation, message);
+                return Some(error.with_partition(&mark.partition));
+            };
+            let note = Note {
+                epoch: Some(mark.epoch),
+                reset: slot.reset,
+            };
+            add(&mut list, &slot.name, slot.progress(next), note);
+            None
+        });
+        let refused = refused.collect();
+        (list, refused)
+    }
+
+    /// Looks at a step before it is stored: whether the member owns what it marks.
+    ///
+    /// Who the member is comes first. So a step that was allowed in one generation goes to the broker
+    /// with that one or an older one, and never with one in which others own the partition.
+    pub(super) fn vouch(&self, marks: &[Mark]) -> Result<Vouched> {
+        let member = self.consumer.group_metadata();
+        let (offsets, refused) = self.offsets_of("publish", marks);
+        if let Some(error) = refused.into_iter().flatten().next() {
+            // The runtime was told which are lost, and tries again with the others.
+            let message = "some of the partitions are not this member's any more";
+            return Err(Error::new(ErrorKind::Unavailable, "publish", message).with_source(error));
+        }
+        match member {
+            Some(member) => Ok(Vouched { offsets, member }),
+            None => {
+                let message = "the member is in no group at the moment";
+                Err(Error::new(ErrorKind::Unavailable, "publish", message))
+            }
+        }
+    }
+
+    fn commit_moves(&mut self) {
+        let mut list = TopicPartitionList::new();
+        for (_, slot) in self.slots.iter() {
+            if let Stage::Moving(to) = slot.stage {
+                let note = Note {
+                    epoch: None,
+                    reset: Some(to.id),
+                };
+                add(&mut list, &slot.name, to.offset, note);
+            }
+        }
+        self.begin_commit(&list, UnderWay::Moves);
+    }
+
+    /// Stores where the group begins. Only a member may, in a group that has some.
+    fn commit_births(&mut self) {
+        let mut list = TopicPartitionList::new();
+        for born in &self.born {
+            let name = (born.topic.as_str().into(), born.partition);
+            add(&mut list, &name, born.next, Note::default());
+        }
+        self.begin_commit(&list, UnderWay::Births);
+    }
+
+    /// Stores that a partition is read to its end, where only marks of transactions follow what was
+    /// settled. Otherwise its lag would never be seen to be nothing.
+    fn commit_passed(&mut self) {
+        let mut list = TopicPartitionList::new();
+        let mut passed = Vec::new();
+        for (_, slot) in self.slots.iter() {
+            if slot.is_passed() && slot.stage == Stage::Owned {
+                let note = Note {
+                    epoch: Some(slot.epoch),
+                    reset: slot.reset,
+                };
+                add(&mut list, &slot.name, slot.next, note);
+                passed.push((slot.name.clone(), slot.next));
+            }
+        }
+        self.begin_commit(&list, UnderWay::Passed(passed));
+    }
+
+    fn begin_commit(&mut self, list: &TopicPartitionList, under_way: UnderWay) {
+        self.commits.under_way = Some(under_way);
+        if list.count() == 0 {
+            self.on_committed(&[]);
+        } else if let Err(code) = self.queue.commit(list) {
+            self.on_not_committed(code);
+        }
+    }
+
+    pub(super) fn on_not_committed(&mut self, code: RDKafkaErrorCode) {
+        self.settle(|_| Some(code));
+    }
+
+    pub(super) fn on_committed(&mut self, each: &[(Name, Option<RDKafkaErrorCode>)]) {
+        let codes: HashMap<(&str, i32), Option<RDKafkaErrorCode>> = each
+            .iter()
+            .map(|((topic, partition), code)| ((&**topic, *partition), *code))
+            .collect();
+        // A partition that the answer does not name was not stored.
+        let missing = Some(RDKafkaErrorCode::Partial);
+        self.settle(|name| codes.get(&(&*name.0, name.1)).copied().unwrap_or(missing));
+    }
+
+    fn settle(&mut self, code: impl Fn(&Name) -> Option<RDKafkaErrorCode>) {
+        match self.commits.under_way.take() {
+            Some(UnderWay::Checkpoint {
+                marks,
+                refused,
+                reply,
+            }) => {
+                let mut gone = false;
+                let results = marks.iter().zip(refused).map(|(mark, refused)| {
+                    if let Some(error) = refused {
+                        return Err(error);
+                    }
+                    let topic = mark.partition.stream().into();
+                    let number = mark.partition.id().parse().unwrap_or(-1);
+                    match code(&(topic, number)) {
+                        None => {
+                            self.note_stored(mark);
+                            Ok(())
+                        }
+                        Some(code) => {
+                            gone |= is_gone(code);
+                            Err(not_stored("checkpoint", code).with_partition(&mark.partition))
+                        }
+                    }
+                });
+                let results = results.collect();
+                // A dropped call has stored its marks or not.
+                let _ = reply.send(results);
+                if gone {
+                    self.lose(|_| true);
+                }
+            }
+            Some(UnderWay::Moves) => self.settle_moves(code),
+            // Until it is, the member is not let in, and asks again.
+            Some(UnderWay::Births) => self
+                .born
+                .retain(|born| code(&(born.topic.as_str().into(), born.partition)).is_some()),
+            Some(UnderWay::Passed(passed)) => {
+                for (name, next) in passed {
+                    let index = self.slots.find(&name.0, name.1);
+                    if let (Some(index), None) = (index, code(&name)) {
+                        self.slots.get_mut(index).stored = next;
+                    }
+                }
+            }
+            // An answer that came after the member was lost.
+            None => {}
+        }
+    }
+
+    pub(super) fn note_stored(&mut self, mark: &Mark) {
+        if let Some(index) = self.slots.of(&mark.partition, mark.epoch) {
+            let slot = self.slots.get_mut(index);
+            slot.stored = offsets::next(mark.position).unwrap_or(slot.stored);
+        }
+    }
+
+    fn settle_moves(&mut self, code: impl Fn(&Name) -> Option<RDKafkaErrorCode>) {
+        for index in self
+            .slots
+            .indices(|slot| matches!(slot.stage, Stage::Moving(_)))
+        {
+            let slot = self.slots.get(index);
+            let Stage::Moving(to) = slot.stage else {
+                continue;
+            };
+            match code(&slot.name) {
+                None => self.restart(index, to.offset, Some(to.id)),
+                Some(code) if is_gone(code) => {
+                    self.lose(|_| true);
+                    return;
+                }
+                // With the next occasion: the aide reads the request again within a second.
+                Some(_) => {}
+            }
+        }
+    }
+}
+
+/// Whether the broker knows this member no more. While a rebalance event is unanswered nothing else
+/// tells it; at other times the client is about to notice, and to join again.
+fn is_gone(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::UnknownMemberId
+            | RDKafkaErrorCode::FencedMemberEpoch
+            | RDKafkaErrorCode::FencedInstanceId
+            | RDKafkaErrorCode::Fenced
+    )
+}
+
+/// Why a commit was not stored. One that met the change of a generation was not fenced for good: a
+/// member that stays has the next generation in a moment, and one that does not is told by its client.
+pub(super) fn not_stored(operation: &'static str, code: RDKafkaErrorCode) -> Error {
+    let error = error::from_code(operation, code);
+    if error.kind() != ErrorKind::Fenced || is_gone(code) {
+        return error;
+    }
+    let message = "the group is about to change its generation";
+    Error::new(ErrorKind::Unavailable, operation, message).with_source(error)
+}
+
+fn add(list: &mut TopicPartitionList, name: &Name, next: i64, note: Note) {
+    let mut element = list.add_partition(&name.0, name.1);
+    let set = element.set_offset(Offset::Offset(next));
+    debug_assert!(set.is_ok(), "offsets of Kafka are not negative");
+    element.set_metadata(note.to_metadata());
+}

@@ -1,0 +1,148 @@
+//! A member as the runtime holds it: the calls go to the polling thread, the events come from it.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+use async_trait::async_trait;
+use millstream::driver::{self, Event, Mark};
+use millstream::{Epoch, Error, ErrorKind, Partition, Record, Result};
+use tokio::sync::oneshot;
+
+use super::bell::Bell;
+use super::commits::Vouched;
+use super::ledger::{Shelf, Step};
+use super::mailbox::Mailbox;
+use super::poller::Command;
+
+#[derive(Debug)]
+pub(super) struct Membership {
+    pub(super) id: String,
+    pub(super) commands: Commands,
+    pub(super) mailbox: Arc<Mailbox>,
+    pub(super) shelf: Arc<Shelf>,
+}
+
+/// The way to the polling thread. Its end is the member's.
+#[derive(Debug)]
+pub(super) struct Commands {
+    pub(super) to: Sender<Command>,
+    pub(super) bell: Arc<Bell>,
+}
+
+impl Commands {
+    fn send(&self, command: Command) {
+        // A thread that has ended answers nothing: the dropped reply tells.
+        let _ = self.to.send(command);
+        self.bell.ring();
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.send(command(reply));
+        answer.await.ok()
+    }
+}
+
+impl Drop for Commands {
+    fn drop(&mut self) {
+        self.send(Command::Leave(None));
+    }
+}
+
+fn gone(operation: &'static str) -> Error {
+    Error::new(ErrorKind::Fenced, operation, "the member has left")
+}
+
+#[async_trait]
+impl driver::Membership for Membership {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    async fn next(&self) -> Result<Vec<Event>> {
+        let collected = poll_fn(|cx| self.mailbox.poll_collect(cx)).await?;
+        if collected.was_full {
+            self.commands.bell.ring();
+        }
+        Ok(collected.events)
+    }
+
+    async fn checkpoint(&self, marks: &[Mark]) -> Vec<Result<()>> {
+        let asked = self.commands.ask(|reply| Command::Checkpoint {
+            marks: marks.to_vec(),
+            reply,
+        });
+        let gone = |mark: &Mark| Err(gone("checkpoint").with_partition(&mark.partition));
+        asked
+            .await
+            .unwrap_or_else(|| marks.iter().map(gone).collect())
+    }
+
+    async fn publish(&self, stream: &str, records: &[Record], marks: &[Mark]) -> Result<()> {
+        let asked = self.commands.ask(|reply| Command::Vouch {
+            marks: marks.to_vec(),
+            reply,
+        });
+        let vouched = asked.await.unwrap_or_else(|| Err(gone("publish")));
+        let Vouched { offsets, member } = vouched.map_err(|error| error.with_stream(stream))?;
+        let step = Step {
+            stream: stream.into(),
+            records: records.to_vec(),
+            offsets,
+            member,
+        };
+        let shelf = self.shelf.clone();
+        // A dropped call is carried out all the same, as a whole or not.
+        let stored = tokio::task::spawn_blocking(move || shelf.store(&step));
+        match stored.await {
+            Ok(Ok(())) => {
+                self.commands.send(Command::Published(marks.to_vec()));
+                Ok(())
+            }
+            Ok(Err(refused)) => {
+                if refused.gone {
+                    self.commands.send(Command::Gone);
+                }
+                Err(refused.error.with_stream(stream))
+            }
+            Err(_) => {
+                let message = "the tokio runtime shuts down";
+                Err(Error::new(ErrorKind::Closed, "publish", message).with_stream(stream))
+            }
+        }
+    }
+
+    async fn release(&self, partition: &Partition, epoch: Epoch) -> Result<()> {
+        let asked = self.commands.ask(|reply| Command::Release {
+            partition: partition.clone(),
+            epoch,
+            reply,
+        });
+        let gone = || Err(gone("release").with_partition(partition));
+        asked.await.unwrap_or_else(gone)
+    }
+
+    async fn complete(&self, partition: &Partition, _epoch: Epoch) -> Result<()> {
+        let message = "partitions of Kafka never end";
+        Err(Error::new(ErrorKind::Unsupported, "complete", message).with_partition(partition))
+    }
+
+    fn pause(&self, partition: &Partition, epoch: Epoch) {
+        self.mailbox.pause(partition, epoch);
+        let partition = partition.clone();
+        self.commands.send(Command::Pause(partition, epoch));
+    }
+
+    fn resume(&self, partition: &Partition, epoch: Epoch) {
+        self.mailbox.resume(partition, epoch);
+        let partition = partition.clone();
+        self.commands.send(Command::Resume(partition, epoch));
+    }
+
+    async fn leave(&self) -> Result<()> {
+        // Answered when the client has ended; a thread that has ended already has left.
+        self.commands.ask(|reply| Command::Leave(Some(reply))).await;
+        Ok(())
+    }
+}

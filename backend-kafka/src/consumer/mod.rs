@@ -1,0 +1,172 @@
+//! Members of consumer groups.
+//!
+//! A member is a client of librdkafka on a thread of its own ([`poller`]), an aide for the questions
+//! that block ([`aide`]), and a handle ([`membership`]) by which the runtime talks to them.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use millstream::driver::{self, Join};
+use millstream::{Error, ErrorKind, Result};
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::client::Connection;
+use crate::context::Context;
+use crate::native::consume::DataQueue;
+use crate::native::group_offsets::StoredOffset;
+use crate::{birth, error, reset};
+
+mod aide;
+mod bell;
+mod commits;
+mod context;
+mod ledger;
+mod mailbox;
+mod membership;
+mod poller;
+mod rebalance;
+mod records;
+mod resets;
+mod settings;
+mod slots;
+
+use aide::Aide;
+use bell::Bell;
+use commits::Commits;
+use context::MemberContext;
+use ledger::Shelf;
+use mailbox::Mailbox;
+use membership::{Commands, Membership};
+use poller::Poller;
+use slots::Slots;
+
+#[derive(Debug)]
+pub(crate) struct Group {
+    connection: Arc<Connection>,
+    name: Arc<str>,
+}
+
+impl Group {
+    pub(crate) fn new(connection: &Arc<Connection>, name: &str) -> Self {
+        Self {
+            connection: connection.clone(),
+            name: name.into(),
+        }
+    }
+
+    /// Starts the threads of a member, and answers its handle with its id to come.
+    fn start(
+        &self,
+        join: Join,
+        born: Vec<StoredOffset>,
+    ) -> Result<(Membership, oneshot::Receiver<Result<String>>)> {
+        let settings = settings::of_member(&self.connection, &self.name, &join);
+
+        let bell = Arc::new(Bell::default());
+        let context = MemberContext::new(self.connection.context("join").group(&self.name));
+        let consumer = BaseConsumer::from_config_and_context(&settings, context);
+        let mut consumer = consumer.map_err(|e| error::from("join", e))?;
+        consumer.set_nonempty_callback({
+            let bell = bell.clone();
+            move || bell.ring()
+        });
+        let streams: Vec<&str> = join.streams.iter().map(|stream| &**stream).collect();
+        consumer
+            .subscribe(&streams)
+            .map_err(|e| error::from("join", e))?;
+        let consumer = Arc::new(consumer);
+        let queue = Arc::new(DataQueue::new(consumer.clone()));
+        bell.reach(Some(queue.clone()));
+
+        let (to, commands) = mpsc::channel();
+        let mailbox = Arc::new(Mailbox::new(join.batch_records));
+        let client_id = settings::client_id(&self.connection, &join);
+        let side = self.open_side(&client_id)?;
+        let aide = Aide::start(consumer.clone(), side, to.clone(), bell.clone())?;
+        let mut ledger = ledger::settings(&self.connection, &self.transactional_id());
+        ledger.set("client.id", client_id);
+        let shelf = Arc::new(Shelf::new(ledger, self.connection.context("publish")));
+        let (joined, id) = oneshot::channel();
+        let poller = Poller {
+            group: self.name.clone(),
+            join,
+            protocol: self.connection.config.consumer.protocol,
+            consumer,
+            queue,
+            mailbox: mailbox.clone(),
+            bell: bell.clone(),
+            aide,
+            shelf: shelf.clone(),
+            slots: Slots::default(),
+            pending: None,
+            next_up: VecDeque::new(),
+            commits: Commits::default(),
+            astray: Vec::new(),
+            generation: 0,
+            born,
+            looked: Instant::now(),
+            joined: Some(joined),
+        };
+        thread::Builder::new()
+            .name("kafka-member".into())
+            .spawn(move || poller.run(&commands))
+            .map_err(aide::no_thread)?;
+        let membership = Membership {
+            id: String::new(),
+            commands: Commands { to, bell },
+            mailbox,
+            shelf,
+        };
+        Ok((membership, id))
+    }
+
+    /// A client that asks what is stored in the group beside the group.
+    fn open_side(&self, client_id: &str) -> Result<BaseConsumer<Context>> {
+        let mut settings = self.connection.common();
+        settings.set("group.id", reset::side_group(&self.name));
+        settings.set("enable.auto.commit", "false");
+        settings.set("client.id", client_id);
+        let context = self.connection.context("read resets");
+        BaseConsumer::from_config_and_context(&settings, context)
+            .map_err(|e| error::from("join", e))
+    }
+
+    /// Stays with a member whose name stays, and is nobody else's otherwise.
+    fn transactional_id(&self) -> String {
+        let member = match &self.connection.config.consumer.instance_id {
+            Some(id) => id.clone(),
+            None => format!("{:032x}", fastrand::u128(..)),
+        };
+        format!("{}.{member}", self.name)
+    }
+
+    fn refused(&self, kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Error {
+        Error::new(kind, "join", message).with_group(self.name.clone())
+    }
+}
+
+#[async_trait]
+impl driver::ConsumerGroup for Group {
+    async fn join(&self, join: Join) -> Result<Arc<dyn driver::Membership>> {
+        let born = birth::pin(&self.connection, &self.name, &join.streams, join.start).await?;
+        // Others may have to drain before the group lets a new member in.
+        let patience = self.connection.config.request_timeout + join.drain;
+        let (mut membership, id) = self.start(join, born)?;
+        membership.id = match timeout(patience, id).await {
+            Ok(Ok(id)) => id?,
+            Ok(Err(_)) => return Err(self.refused(ErrorKind::Unavailable, "the member has ended")),
+            Err(_) => {
+                let message = format!("the group did not let the member in within {patience:?}");
+                return Err(self.refused(ErrorKind::Timeout, message));
+            }
+        };
+        Ok(Arc::new(membership))
+    }
+}

@@ -1,0 +1,80 @@
+//! What a member's client is made from.
+
+use std::time::Duration;
+
+use millstream::driver::Join;
+use rdkafka::ClientConfig;
+
+use crate::client::{Connection, set_default};
+use crate::config::Protocol;
+
+/// The least time between two polls that the broker allows. Our thread polls all the time, whatever
+/// handlers do, so it is no bound for them; the broker waits as long for members to answer a
+/// rebalance, so it must hold a whole drain.
+const LEAST_POLL_INTERVAL: Duration = Duration::from_secs(45);
+
+/// How much longer than a drain that is.
+const BEYOND_DRAIN: Duration = Duration::from_secs(30);
+
+pub(crate) fn of_member(connection: &Connection, group: &str, join: &Join) -> ClientConfig {
+    let config = &connection.config.consumer;
+    let mut settings = connection.common();
+    for (key, value) in [
+        // Back-pressure is not to take from the local queue. When that is full librdkafka does not
+        // fetch a partition for this long, 1 s by default.
+        ("fetch.queue.backoff.ms", "2"),
+        // The memory that records wait in before the SDK takes them.
+        ("queued.max.messages.kbytes", "16384"),
+        // How soon added and deleted partitions are noticed, 5 minutes by default.
+        ("topic.metadata.refresh.interval.ms", "5000"),
+        // How long a broker that came back is not tried, 10 s by default.
+        ("reconnect.backoff.max.ms", "1000"),
+    ] {
+        set_default(&mut settings, key, value);
+    }
+    settings
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        // A position that is gone is for the SDK to tell, not to jump over.
+        .set("auto.offset.reset", "error")
+        .set("isolation.level", "read_committed")
+        .set("allow.auto.create.topics", "false")
+        .set(
+            "max.poll.interval.ms",
+            millis(poll_interval(join.drain, config.session_timeout)),
+        );
+    match config.protocol {
+        Protocol::Cooperative => {
+            settings
+                .set("partition.assignment.strategy", "cooperative-sticky")
+                .set("session.timeout.ms", millis(config.session_timeout))
+                .set("heartbeat.interval.ms", millis(config.heartbeat_interval));
+        }
+        Protocol::Consumer => {
+            settings.set("group.protocol", "consumer");
+        }
+    }
+    if let Some(id) = &config.instance_id {
+        settings.set("group.instance.id", id);
+    }
+    settings.set("client.id", client_id(connection, join));
+    settings
+}
+
+/// What brokers show of all clients of a member.
+pub(crate) fn client_id(connection: &Connection, join: &Join) -> String {
+    let id = &connection.config.client_id;
+    match &join.member {
+        Some(member) => format!("{id}.{member}"),
+        None => id.clone(),
+    }
+}
+
+fn poll_interval(drain: Duration, session: Duration) -> Duration {
+    (drain + BEYOND_DRAIN).max(LEAST_POLL_INTERVAL).max(session)
+}
+
+fn millis(duration: Duration) -> String {
+    duration.as_millis().to_string()
+}

@@ -1,0 +1,227 @@
+//! What librdkafka tells beside its answers: log lines, tokens it wants, and errors that belong to no
+//! call.
+//!
+//! A refused login and a denied topic or group come only here: librdkafka itself tries again for
+//! ever, and the call that waits for it merely times out. So every call that waits on a broker races
+//! against [`Trouble`].
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use millstream::{Error, ErrorKind};
+use rdkafka::ClientContext;
+use rdkafka::client::OAuthToken;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use tokio::sync::watch;
+
+use crate::complaint;
+use crate::security::Login;
+use crate::token::Tokens;
+
+/// The first error of a client that no waiting will mend. Clones share it.
+///
+/// It stays, though the cause may pass: a password is put right, a right is granted. librdkafka does
+/// not say so, and repeats an error of the same words at the earliest after 30 s, so that waiting for
+/// the next one would not tell either. Whoever sees the client work again calls [`clear`]; whoever
+/// cannot see it makes a new client, which hears at once how things are.
+///
+/// [`clear`]: Self::clear
+#[derive(Debug, Clone)]
+pub(crate) struct Trouble {
+    first: Arc<watch::Sender<Option<Error>>>,
+    /// What waiting may mend, for the message of a wait that ends without an answer.
+    rumour: Arc<Mutex<Option<String>>>,
+}
+
+impl Trouble {
+    pub(crate) fn new() -> Self {
+        Self {
+            first: Arc::new(watch::Sender::new(None)),
+            rumour: Arc::default(),
+        }
+    }
+
+    /// The last complaint that was not raised, if there was any.
+    pub(crate) fn rumour(&self) -> Option<String> {
+        let rumour = self.rumour.lock().unwrap_or_else(PoisonError::into_inner);
+        rumour.clone()
+    }
+
+    fn hear(&self, reason: &str) {
+        let mut rumour = self.rumour.lock().unwrap_or_else(PoisonError::into_inner);
+        *rumour = Some(reason.to_owned());
+    }
+
+    /// Keeps the first one.
+    pub(crate) fn raise(&self, error: Error) {
+        self.first.send_if_modified(|first| {
+            let is_first = first.is_none();
+            first.get_or_insert(error);
+            is_first
+        });
+    }
+
+    /// The first one, if there was any.
+    pub(crate) fn first(&self) -> Option<Error> {
+        self.first.borrow().clone()
+    }
+
+    /// Waits for the first one.
+    pub(crate) async fn raised(&self) -> Error {
+        let mut watch = self.first.subscribe();
+        let raised = watch.wait_for(Option::is_some).await;
+        let raised = raised.expect("the sender is held by self");
+        raised.clone().expect("it was waited for")
+    }
+}
+
+/// The context of every client of librdkafka here; made by [`Connection::context`].
+///
+/// [`Connection::context`]: crate::client::Connection::context
+#[derive(Debug, Clone)]
+pub(crate) struct Context {
+    pub(crate) trouble: Trouble,
+    operation: &'static str,
+    group: Option<Arc<str>>,
+    login: Option<Arc<Login>>,
+}
+
+impl Context {
+    /// `operation` is what a denial answers: "join", "open", ..
+    pub(crate) fn new(operation: &'static str, login: Option<Arc<Login>>) -> Self {
+        Self {
+            trouble: Trouble::new(),
+            operation,
+            group: None,
+            login,
+        }
+    }
+
+    pub(crate) fn operation(&self) -> &'static str {
+        self.operation
+    }
+
+    /// Names the group in errors.
+    pub(crate) fn group(mut self, group: &str) -> Self {
+        self.group = Some(group.into());
+        self
+    }
+
+    /// What a client that takes the place of this one's is made with: the settings with the login as
+    /// it is now, and a context without the trouble of this one.
+    pub(crate) fn successor(&self, settings: &ClientConfig) -> (ClientConfig, Self) {
+        let mut settings = settings.clone();
+        if let Some(login) = &self.login {
+            login.apply(&mut settings);
+        }
+        let context = Self {
+            trouble: Trouble::new(),
+            ..self.clone()
+        };
+        (settings, context)
+    }
+
+    fn tokens(&self) -> Option<&Tokens> {
+        self.login.as_ref()?.tokens()
+    }
+}
+
+impl ClientContext for Context {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // Not of target `millstream`: the names and texts are librdkafka's, and may change.
+        match level {
+            RDKafkaLogLevel::Emerg
+            | RDKafkaLogLevel::Alert
+            | RDKafkaLogLevel::Critical
+            | RDKafkaLogLevel::Error => tracing::error!(target: "librdkafka", facility, message),
+            RDKafkaLogLevel::Warning => tracing::warn!(target: "librdkafka", facility, message),
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
+                tracing::info!(target: "librdkafka", facility, message);
+            }
+            RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", facility, message),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let code = error.rdkafka_error_code();
+        let told = code.and_then(|code| complaint::error(self.operation, code, reason));
+        let Some(told) = told else {
+            tracing::warn!(target: "librdkafka", %error, reason, "trouble with a broker");
+            // That all are down follows from what was heard of each, and says less.
+            if code != Some(RDKafkaErrorCode::AllBrokersDown) {
+                self.trouble.hear(reason);
+            }
+            return;
+        };
+        if told.kind() == ErrorKind::Unauthenticated {
+            // The next one may be accepted, where rights or keys have changed.
+            if let Some(tokens) = self.tokens() {
+                tokens.forget();
+            }
+        }
+        let told = match &self.group {
+            Some(group) => told.with_group(group.clone()),
+            None => told,
+        };
+        self.trouble.raise(told.with_source(error));
+    }
+
+    fn generate_oauth_token(
+        &self,
+        _: Option<&str>,
+    ) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        match self.tokens() {
+            Some(tokens) => Ok(tokens.current()?),
+            None => Err("no token is configured".into()),
+        }
+    }
+}
+
+impl ConsumerContext for Context {}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::error::RDKafkaErrorCode as Code;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_first_trouble_stays() {
+        let trouble = Trouble::new();
+        let error = |text: &'static str| Error::new(ErrorKind::Denied, "join", text);
+        trouble.raise(error("first"));
+        trouble.raise(error("second"));
+        assert_eq!(trouble.raised().await.message(), "first");
+    }
+
+    #[test]
+    fn what_passes_by_itself_is_no_trouble() {
+        let context = Context::new("join", None);
+        for (code, reason) in [
+            (Code::AllBrokersDown, "1/1 brokers are down"),
+            (
+                Code::BrokerTransportFailure,
+                "b:9092/1: Connect to ipv4#127.0.0.1:9092 failed",
+            ),
+            (Code::Resolve, "b:9092/1: Failed to resolve 'b:9092'"),
+            (Code::OperationTimedOut, "b:9092/1: 1 request(s) timed out"),
+        ] {
+            context.error(KafkaError::Global(code), reason);
+            assert!(context.trouble.first().is_none(), "{code:?}");
+        }
+    }
+
+    #[test]
+    fn a_denied_join_names_topic_and_group() {
+        let context = Context::new("join", None).group("g");
+        let reason = "Subscribed topic not available: a.b: Broker: Topic authorization failed";
+        context.error(KafkaError::Global(Code::TopicAuthorizationFailed), reason);
+        let error = context.trouble.first().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Denied);
+        assert_eq!(error.operation(), "join");
+        assert_eq!((error.stream(), error.group()), (Some("a.b"), Some("g")));
+    }
+}

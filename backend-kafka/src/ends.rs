@@ -1,0 +1,100 @@
+//! Where partitions begin and end, asked for many at once.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use millstream::ErrorKind;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::context::Context;
+use crate::error;
+
+/// A place in a partition that only the broker knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The oldest record that is left, or the place of the next one if none is.
+    Low,
+    /// After the newest record; with transactions, before the first record of the oldest one that
+    /// is open.
+    High,
+    /// The first record that is not older than this, in milliseconds since 1970; the high end if
+    /// there is none.
+    At(i64),
+}
+
+/// Asks for an offset of each of `partitions` of `topic`, in one request to each leader. Answers in
+/// the order asked.
+///
+/// Leaders that move are asked again until `timeout`.
+pub(crate) fn ends(
+    client: &BaseConsumer<Context>,
+    topic: &str,
+    partitions: &[i32],
+    end: End,
+    timeout: Duration,
+) -> Result<Vec<i64>, KafkaError> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match ask(client, topic, partitions, end, left.max(PAUSE)) {
+            Err(refused) if passes(&refused) && left > PAUSE => thread::sleep(PAUSE),
+            answer => return answer,
+        }
+    }
+}
+
+const PAUSE: Duration = Duration::from_millis(100);
+
+fn passes(refused: &KafkaError) -> bool {
+    let code = refused.rdkafka_error_code();
+    code.is_some_and(|code| error::kind(code) == ErrorKind::Unavailable)
+}
+
+fn ask(
+    client: &BaseConsumer<Context>,
+    topic: &str,
+    partitions: &[i32],
+    end: End,
+    timeout: Duration,
+) -> Result<Vec<i64>, KafkaError> {
+    // A request names a time, and two times that are none: -2 is the low end and -1 the high one
+    // (https://kafka.apache.org/protocol#The_Messages_ListOffsets).
+    let time = match end {
+        End::Low => Offset::Beginning,
+        End::High => Offset::End,
+        End::At(millis) => Offset::Offset(millis),
+    };
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for partition in partitions {
+        list.add_partition_offset(topic, *partition, time)?;
+    }
+    let answered = client.offsets_for_times(list, timeout)?;
+    let mut offsets = Vec::with_capacity(partitions.len());
+    let mut unset = Vec::new();
+    let elements = answered.elements();
+    for (element, asked) in elements.iter().zip(partitions) {
+        element.error()?;
+        match element.offset() {
+            Offset::Offset(offset) if element.partition() == *asked => offsets.push(offset),
+            // No record is that young.
+            Offset::End if matches!(end, End::At(_)) => {
+                unset.push(offsets.len());
+                offsets.push(0);
+            }
+            _ => return Err(KafkaError::OffsetFetch(RDKafkaErrorCode::Fail)),
+        }
+    }
+    if offsets.len() != partitions.len() {
+        return Err(KafkaError::OffsetFetch(RDKafkaErrorCode::Fail));
+    }
+    if !unset.is_empty() {
+        let late: Vec<i32> = unset.iter().map(|index| partitions[*index]).collect();
+        let highs = ask(client, topic, &late, End::High, timeout)?;
+        for (index, high) in unset.into_iter().zip(highs) {
+            offsets[index] = high;
+        }
+    }
+    Ok(offsets)
+}

@@ -1,0 +1,153 @@
+//! The one table from Kafka's errors to the SDK's.
+
+use millstream::{Error, ErrorKind};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+/// What the caller can do about an error of librdkafka or of a broker: the table.
+pub(crate) fn kind(code: RDKafkaErrorCode) -> ErrorKind {
+    use RDKafkaErrorCode as Code;
+    match code {
+        Code::UnknownTopicOrPartition
+        | Code::UnknownTopic
+        | Code::UnknownPartition
+        | Code::UnknownTopicId
+        | Code::UnknownGroup
+        | Code::GroupIdNotFound
+        | Code::ResourceNotFound => ErrorKind::NotFound,
+        Code::TopicAlreadyExists => ErrorKind::AlreadyExists,
+        Code::MessageSizeTooLarge
+        | Code::InvalidMessageSize
+        | Code::MessageBatchTooLarge
+        | Code::OffsetMetadataTooLarge => ErrorKind::TooLarge,
+        Code::TopicAuthorizationFailed
+        | Code::GroupAuthorizationFailed
+        | Code::ClusterAuthorizationFailed
+        | Code::TransactionalIdAuthorizationFailed
+        | Code::DelegationTokenAuthorizationFailed
+        | Code::PolicyViolation
+        | Code::TopicDeletionDisabled => ErrorKind::Denied,
+        Code::Authentication
+        | Code::SaslAuthenticationFailed
+        | Code::UnsupportedSASLMechanism
+        | Code::IllegalSASLState
+        | Code::SSL
+        | Code::SecurityDisabled => ErrorKind::Unauthenticated,
+        Code::UnknownMemberId
+        | Code::IllegalGeneration
+        | Code::FencedMemberEpoch
+        | Code::StaleMemberEpoch
+        | Code::FencedInstanceId
+        | Code::AssignmentLost
+        | Code::PollExceeded
+        | Code::Fenced
+        | Code::ProducerFenced
+        | Code::InvalidProducerEpoch
+        | Code::TransactionCoordinatorFenced => ErrorKind::Fenced,
+        Code::ThrottlingQuotaExceeded | Code::QueueFull => ErrorKind::Throttled,
+        Code::MessageTimedOut
+        | Code::OperationTimedOut
+        | Code::RequestTimedOut
+        | Code::TimedOutQueue
+        | Code::PurgeInflight => ErrorKind::Timeout,
+        Code::BadMessage
+        | Code::BadCompression
+        | Code::InvalidMessage
+        | Code::UnsupportedCompressionType
+        | Code::LogTruncation => ErrorKind::Corrupt,
+        Code::OffsetOutOfRange | Code::AutoOffsetReset => ErrorKind::Trimmed,
+        Code::UnsupportedFeature
+        | Code::NotImplemented
+        | Code::UnsupportedVersion
+        | Code::UnsupportedForMessageFormat
+        | Code::UnsupportedAssignor => ErrorKind::Unsupported,
+        Code::InvalidArgument
+        | Code::InvalidTopic
+        | Code::InvalidGroupId
+        | Code::InvalidSessionTimeout
+        | Code::InvalidPartitions
+        | Code::InvalidReplicationFactor
+        | Code::InvalidReplicaAssignment
+        | Code::InvalidConfig
+        | Code::InvalidRequest
+        | Code::InvalidTimestamp
+        | Code::InvalidRequiredAcks
+        | Code::InvalidTransactionTimeout
+        | Code::InvalidRecord
+        | Code::InconsistentGroupProtocol
+        | Code::UnreleasedInstanceId
+        | Code::NonEmptyGroup => ErrorKind::Invalid,
+        Code::BrokerDestroy | Code::PurgeQueue => ErrorKind::Closed,
+        // What is left passes, or may: no leader yet, a coordinator that moves, a connection lost.
+        _ => ErrorKind::Unavailable,
+    }
+}
+
+/// Makes an error of the SDK, which keeps librdkafka's as its source.
+pub(crate) fn from(operation: &'static str, error: KafkaError) -> Error {
+    // rdkafka's own text ends with the value of the setting, which may be a password.
+    if let KafkaError::ClientConfig(_, said, key, _) = &error {
+        return Error::new(ErrorKind::Invalid, operation, format!("{key}: {said}"));
+    }
+    let kind = match (&error, error.rdkafka_error_code()) {
+        (
+            KafkaError::ClientCreation(_) | KafkaError::AdminOpCreation(_) | KafkaError::Nul(_),
+            _,
+        ) => ErrorKind::Invalid,
+        // Its code is not among those that rdkafka tells by itself.
+        (KafkaError::AdminOp(code), _) => kind(*code),
+        (_, Some(code)) => kind(code),
+        (_, None) => ErrorKind::Unavailable,
+    };
+    Error::new(kind, operation, error.to_string()).with_source(error)
+}
+
+/// As [`from`], of a bare code.
+pub(crate) fn from_code(operation: &'static str, code: RDKafkaErrorCode) -> Error {
+    from(operation, KafkaError::Global(code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table() {
+        use RDKafkaErrorCode as Code;
+        for (code, expected) in [
+            (Code::UnknownTopicOrPartition, ErrorKind::NotFound),
+            (Code::TopicAlreadyExists, ErrorKind::AlreadyExists),
+            (Code::MessageSizeTooLarge, ErrorKind::TooLarge),
+            (Code::TopicAuthorizationFailed, ErrorKind::Denied),
+            (Code::GroupAuthorizationFailed, ErrorKind::Denied),
+            (Code::Authentication, ErrorKind::Unauthenticated),
+            (Code::UnknownMemberId, ErrorKind::Fenced),
+            (Code::IllegalGeneration, ErrorKind::Fenced),
+            (Code::StaleMemberEpoch, ErrorKind::Fenced),
+            (Code::ThrottlingQuotaExceeded, ErrorKind::Throttled),
+            (Code::MessageTimedOut, ErrorKind::Timeout),
+            (Code::InvalidMessage, ErrorKind::Corrupt),
+            (Code::OffsetOutOfRange, ErrorKind::Trimmed),
+            (Code::UnsupportedVersion, ErrorKind::Unsupported),
+            (Code::InvalidSessionTimeout, ErrorKind::Invalid),
+            (Code::BrokerTransportFailure, ErrorKind::Unavailable),
+            (Code::NotCoordinator, ErrorKind::Unavailable),
+            (Code::LeaderNotAvailable, ErrorKind::Unavailable),
+            // One broker has left the cluster; the client goes on.
+            (Code::DestroyBroker, ErrorKind::Unavailable),
+            (Code::RebalanceInProgress, ErrorKind::Unavailable),
+        ] {
+            let error = from_code("test", code);
+            assert_eq!(error.kind(), expected, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn a_setting_that_librdkafka_refuses_is_invalid() {
+        let refused = rdkafka::ClientConfig::new()
+            .set("no.such.key", "1")
+            .create_native_config()
+            .err()
+            .unwrap();
+        assert_eq!(from("connect", refused).kind(), ErrorKind::Invalid);
+    }
+}

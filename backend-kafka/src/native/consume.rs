@@ -1,0 +1,394 @@
+//! Taking records in batches from a queue of our own.
+//!
+//! All partitions of a member are forwarded to one queue, so that records are taken apart from the
+//! consumer's events: a rebalance event that is met by the batch call would be answered by librdkafka
+//! itself, with nobody asked.
+
+use std::borrow::Cow;
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::ptr::{self, NonNull};
+use std::slice;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::{Bytes, BytesMut};
+use millstream::driver::Stored;
+use millstream::{Headers, Position};
+use rdkafka::TopicPartitionList;
+use rdkafka::bindings as sys;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{IsError, RDKafkaErrorCode};
+
+/// A queue that the records of some partitions of a consumer come by.
+pub(crate) struct DataQueue<C: ConsumerContext> {
+    queue: NonNull<sys::rd_kafka_queue_t>,
+    /// The consumer's own queue, of its events.
+    events: NonNull<sys::rd_kafka_queue_t>,
+    /// Kept, for both queues must go before their client.
+    consumer: Arc<BaseConsumer<C>>,
+}
+
+// SAFETY: librdkafka's queues are made to be used by several threads at once: each call locks.
+unsafe impl<C: ConsumerContext> Send for DataQueue<C> {}
+// SAFETY: as above.
+unsafe impl<C: ConsumerContext> Sync for DataQueue<C> {}
+
+/// What one batch holds of one partition, in stored order.
+pub(crate) enum Taken<S> {
+    /// Records, at least one.
+    Records {
+        /// What the caller calls the partition.
+        slot: S,
+        /// They share one buffer with the rest of the batch.
+        records: Vec<Stored>,
+    },
+    /// An error of the partition instead of records.
+    Failed {
+        /// What the caller calls the partition.
+        slot: S,
+        /// Which.
+        code: RDKafkaErrorCode,
+    },
+}
+
+impl<C: ConsumerContext> DataQueue<C> {
+    /// A queue of a consumer that has a group.
+    pub(crate) fn new(consumer: Arc<BaseConsumer<C>>) -> Self {
+        let client = consumer.client().native_ptr();
+        // SAFETY: the client lives, since `consumer` holds it; each handle is given back once, in
+        // `drop`.
+        let (queue, events) = unsafe {
+            let queue = sys::rd_kafka_queue_new(client);
+            (queue, sys::rd_kafka_queue_get_consumer(client))
+        };
+        Self {
+            queue: NonNull::new(queue).expect("librdkafka aborts where it finds no memory"),
+            events: NonNull::new(events).expect("a consumer of a group has a queue"),
+            consumer,
+        }
+    }
+
+    /// Whether an event waits to be polled. A poll serves one and does not say whether it did.
+    pub(crate) fn has_events(&self) -> bool {
+        // SAFETY: the handle lives until `drop`.
+        unsafe { sys::rd_kafka_queue_length(self.events.as_ptr()) > 0 }
+    }
+
+    /// Asks the broker to store offsets; the consumer's events tell how that went, by the callback of
+    /// its context. The safe form tells it to nobody: it answers to a callback that `rdkafka` leaves
+    /// unset.
+    pub(crate) fn commit(&self, offsets: &TopicPartitionList) -> Result<(), RDKafkaErrorCode> {
+        // SAFETY: the client, the list and the queue of events live; the list is copied.
+        let failed = unsafe {
+            sys::rd_kafka_commit_queue(
+                self.consumer.client().native_ptr(),
+                offsets.ptr(),
+                self.events.as_ptr(),
+                None,
+                ptr::null_mut(),
+            )
+        };
+        match failed.is_error() {
+            true => Err(failed.into()),
+            false => Ok(()),
+        }
+    }
+
+    /// Lets the records of a partition come by this queue, those first that were held back.
+    ///
+    /// Before the partition is assigned: librdkafka then leaves the forward alone.
+    pub(crate) fn forward(&self, topic: &str, partition: i32) {
+        self.redirect(topic, partition, self.queue.as_ptr());
+    }
+
+    /// Holds the records of a partition back, where librdkafka keeps them, bounded by its own
+    /// settings. What is in this queue already still comes.
+    pub(crate) fn hold_back(&self, topic: &str, partition: i32) {
+        self.redirect(topic, partition, ptr::null_mut());
+    }
+
+    fn redirect(&self, topic: &str, partition: i32, to: *mut sys::rd_kafka_queue_t) {
+        let topic = name(topic);
+        // SAFETY: the client lives and `topic` is a C string; the reference that the first call
+        // makes is given back by the last. Both queues are of the same client, or `to` is null,
+        // which ends the forward.
+        unsafe {
+            let client = self.consumer.client().native_ptr();
+            let from = sys::rd_kafka_queue_get_partition(client, topic.as_ptr(), partition);
+            if !from.is_null() {
+                sys::rd_kafka_queue_forward(from, to);
+                sys::rd_kafka_queue_destroy(from);
+            }
+        }
+    }
+
+    /// Makes a [`take_one`](Self::take_one) that waits return, or else the next one.
+    pub(crate) fn wake(&self) {
+        // SAFETY: the queue lives until `drop`.
+        unsafe { sys::rd_kafka_queue_yield(self.queue.as_ptr()) }
+    }
+
+    /// Takes what is there, at most `most`.
+    pub(crate) fn take<S>(
+        &self,
+        most: usize,
+        slot: impl FnMut(&str, i32) -> Option<S>,
+    ) -> Vec<Taken<S>> {
+        self.batch(most, Duration::ZERO).copy(slot)
+    }
+
+    /// Waits for the first record.
+    ///
+    /// Not for more: the batch call waits until its array is full or its time is over, so that a
+    /// quiet stream would pay that time as latency.
+    pub(crate) fn take_one<S>(
+        &self,
+        wait: Duration,
+        slot: impl FnMut(&str, i32) -> Option<S>,
+    ) -> Vec<Taken<S>> {
+        self.batch(1, wait).copy(slot)
+    }
+
+    fn batch(&self, most: usize, wait: Duration) -> Batch {
+        let mut messages = Vec::with_capacity(most);
+        let wait = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: the queue lives, the array has room for `most` pointers, and as many as the call
+        // answers are set by it; each points to a message that is now ours to destroy. The queue
+        // gets no events, but forwarded partitions only.
+        unsafe {
+            let taken = sys::rd_kafka_consume_batch_queue(
+                self.queue.as_ptr(),
+                wait,
+                messages.as_mut_ptr(),
+                most,
+            );
+            messages.set_len(usize::try_from(taken).unwrap_or(0));
+        }
+        Batch(messages)
+    }
+
+    /// The end of a partition as it was last heard of, without asking. None before the first fetch.
+    pub(crate) fn known_end(&self, topic: &str, partition: i32) -> Option<u64> {
+        let topic = name(topic);
+        let (mut low, mut high) = (0, 0);
+        // SAFETY: the client lives, `topic` is a C string, and both numbers outlive the call.
+        let failed = unsafe {
+            sys::rd_kafka_get_watermark_offsets(
+                self.consumer.client().native_ptr(),
+                topic.as_ptr(),
+                partition,
+                &mut low,
+                &mut high,
+            )
+        };
+        if failed.is_error() {
+            return None;
+        }
+        u64::try_from(high).ok()
+    }
+}
+
+impl<C: ConsumerContext> Drop for DataQueue<C> {
+    fn drop(&mut self) {
+        // SAFETY: made by `new` and given back only here; the client outlives them by `consumer`,
+        // which is dropped after this.
+        unsafe {
+            sys::rd_kafka_queue_destroy(self.events.as_ptr());
+            sys::rd_kafka_queue_destroy(self.queue.as_ptr());
+        }
+    }
+}
+
+/// Who a consumer is in its group, as the broker said last.
+pub(crate) struct Identity {
+    pub(crate) generation: i32,
+    pub(crate) member: String,
+}
+
+/// Asks librdkafka who a consumer is in its group. To be asked in the callback of an assignment:
+/// later the numbers may be those of the next one, or none.
+pub(crate) fn identity<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<Identity> {
+    // SAFETY: the client lives; what the first call makes is destroyed by the last, and the member's
+    // id, which belongs to it, is copied before.
+    unsafe {
+        let metadata = sys::rd_kafka_consumer_group_metadata(consumer.client().native_ptr());
+        if metadata.is_null() {
+            return None;
+        }
+        let generation = sys::rd_kafka_consumer_group_metadata_generation_id(metadata);
+        let member = sys::rd_kafka_consumer_group_metadata_member_id(metadata);
+        let member = text(member).into_owned();
+        sys::rd_kafka_consumer_group_metadata_destroy(metadata);
+        Some(Identity { generation, member })
+    }
+}
+
+/// Messages that are ours until they are dropped.
+struct Batch(Vec<*mut sys::rd_kafka_message_t>);
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        for message in &self.0 {
+            // SAFETY: each was taken from the queue and is destroyed once.
+            unsafe { sys::rd_kafka_message_destroy(*message) }
+        }
+    }
+}
+
+impl Batch {
+    /// Copies all records into one buffer, cut by runs of one partition.
+    fn copy<S>(&self, mut slot: impl FnMut(&str, i32) -> Option<S>) -> Vec<Taken<S>> {
+        let views: Vec<View<'_>> = self.0.iter().map(View::of).collect();
+        let mut buffer = BytesMut::with_capacity(views.iter().map(View::size).sum());
+        let mut taken = Vec::new();
+        for run in views.chunk_by(|one, next| one.is_beside(next)) {
+            let first = &run[0];
+            let Some(slot) = slot(first.topic(), first.message.partition) else {
+                continue;
+            };
+            if first.message.err.is_error() {
+                let code = first.message.err.into();
+                taken.push(Taken::Failed { slot, code });
+            } else {
+                let records = run.iter().map(|view| view.copy(&mut buffer)).collect();
+                taken.push(Taken::Records { slot, records });
+            }
+        }
+        taken
+    }
+}
+
+/// One message, as librdkafka holds it.
+struct View<'a> {
+    message: &'a sys::rd_kafka_message_t,
+    headers: Vec<(Cow<'a, str>, &'a [u8])>,
+}
+
+impl<'a> View<'a> {
+    fn of(message: &'a *mut sys::rd_kafka_message_t) -> Self {
+        // SAFETY: the batch call gave a message that lives until the batch is dropped, and `'a` is
+        // within the batch's life.
+        let view: &'a sys::rd_kafka_message_t = unsafe { &**message };
+        let headers = match view.err.is_error() {
+            true => Vec::new(),
+            // SAFETY: the pointer is the message's own.
+            false => unsafe { headers(*message) },
+        };
+        Self {
+            message: view,
+            headers,
+        }
+    }
+
+    fn topic(&self) -> &str {
+        // SAFETY: a message holds a reference to its topic, so the topic and its name live as long.
+        unsafe {
+            let name = sys::rd_kafka_topic_name(self.message.rkt);
+            CStr::from_ptr(name).to_str().unwrap_or_default()
+        }
+    }
+
+    /// Whether both are records of the same partition. An error stands alone.
+    fn is_beside(&self, other: &View<'_>) -> bool {
+        ptr::eq(self.message.rkt, other.message.rkt)
+            && self.message.partition == other.message.partition
+            && !self.message.err.is_error()
+            && !other.message.err.is_error()
+    }
+
+    fn key(&self) -> Option<&[u8]> {
+        // SAFETY: librdkafka's pointer and length of the key, valid while the message lives.
+        unsafe { bytes(self.message.key, self.message.key_len) }
+    }
+
+    fn payload(&self) -> &[u8] {
+        // SAFETY: as for the key.
+        unsafe { bytes(self.message.payload, self.message.len) }.unwrap_or_default()
+    }
+
+    fn size(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(_, value)| value.len()).sum();
+        self.key().map_or(0, <[u8]>::len) + self.payload().len() + headers
+    }
+
+    fn timestamp(&self) -> SystemTime {
+        // SAFETY: the message lives; the type of the timestamp is not asked for.
+        let millis = unsafe { sys::rd_kafka_message_timestamp(self.message, ptr::null_mut()) };
+        // Records of before Kafka 0.10 have none, told as -1.
+        UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+    }
+
+    fn copy(&self, buffer: &mut BytesMut) -> Stored {
+        let mut put = |bytes: &[u8]| -> Bytes {
+            buffer.extend_from_slice(bytes);
+            buffer.split().freeze()
+        };
+        let offset = u64::try_from(self.message.offset).unwrap_or(0);
+        Stored {
+            position: Position::from(offset),
+            timestamp: self.timestamp(),
+            key: self.key().map(&mut put),
+            payload: put(self.payload()),
+            headers: match self.headers.is_empty() {
+                true => Headers::new(),
+                false => {
+                    let headers = self.headers.iter();
+                    headers
+                        .map(|(name, value)| (name.as_ref(), put(value)))
+                        .collect()
+                }
+            },
+        }
+    }
+}
+
+/// The headers of a message, in order. A null value is told as an empty one, and what of a name is no
+/// UTF-8 as `U+FFFD`.
+///
+/// # Safety
+/// `message` was given by the batch call and is not destroyed during `'a`.
+unsafe fn headers<'a>(message: *mut sys::rd_kafka_message_t) -> Vec<(Cow<'a, str>, &'a [u8])> {
+    let mut list = ptr::null_mut();
+    // SAFETY: the message lives; the list that is found belongs to it.
+    let none = unsafe { sys::rd_kafka_message_headers(message, &mut list) };
+    if none.is_error() || list.is_null() {
+        return Vec::new();
+    }
+    // SAFETY: the list lives as long as the message, and each call below sets all three, which
+    // belong to the list, or answers an error.
+    unsafe {
+        let count = sys::rd_kafka_header_cnt(list);
+        let mut headers = Vec::with_capacity(count);
+        for index in 0..count {
+            let (mut name, mut value, mut size) = (ptr::null(), ptr::null(), 0);
+            let found = sys::rd_kafka_header_get_all(list, index, &mut name, &mut value, &mut size);
+            if found.is_error() {
+                break;
+            }
+            let value = bytes(value, size).unwrap_or_default();
+            headers.push((text(name), value));
+        }
+        headers
+    }
+}
+
+/// # Safety
+/// `text` is null or a C string that lives during `'a`.
+unsafe fn text<'a>(text: *const c_char) -> Cow<'a, str> {
+    if text.is_null() {
+        return Cow::Borrowed("");
+    }
+    // SAFETY: by the contract above.
+    unsafe { CStr::from_ptr(text) }.to_string_lossy()
+}
+
+/// # Safety
+/// `start` is null or the first of `size` bytes that live during `'a`.
+unsafe fn bytes<'a>(start: *const c_void, size: usize) -> Option<&'a [u8]> {
+    // SAFETY: by the contract above.
+    (!start.is_null()).then(|| unsafe { slice::from_raw_parts(start.cast(), size) })
+}
+
+fn name(topic: &str) -> CString {
+    CString::new(topic).expect("names were checked, or came from librdkafka: none holds a zero")
+}

@@ -1,0 +1,278 @@
+//! The stored offsets of any group, read and moved without being a member of it.
+//!
+//! rdkafka's consumers tell the offsets of partitions that are named, and only of their own group.
+//! This tells all that are stored, of any group.
+
+use std::ffi::{CStr, CString, c_int};
+use std::ptr::{self, NonNull};
+use std::slice;
+use std::time::Duration;
+
+use rdkafka::bindings as sys;
+use rdkafka::client::{Client, ClientContext};
+use rdkafka::error::{IsError as _, KafkaError, RDKafkaErrorCode};
+use rdkafka::{Offset, TopicPartitionList};
+
+/// What a question has that is given up here, and not by librdkafka.
+///
+/// 2.12 aborts the process when a coordinator is found for a question that it has given up itself
+/// (rd_kafka_admin_coord_request and rd_kafka_admin_coord_response_parse drop the same reference).
+/// One that is open still is answered, and nobody hears it.
+const ABANDONED: Duration = Duration::from_secs(3_600);
+
+/// A stored offset, or the answer to storing one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StoredOffset {
+    pub(crate) topic: String,
+    pub(crate) partition: i32,
+    /// The next offset to read.
+    pub(crate) next: i64,
+    /// What was stored along with it.
+    pub(crate) metadata: String,
+}
+
+/// Reads all offsets that a group has stored; none if there is no such group.
+///
+/// `client` is a consumer with some `group.id`; without one it is refused.
+pub(crate) fn read<C: ClientContext>(
+    client: &Client<C>,
+    group: &str,
+    timeout: Duration,
+) -> Result<Vec<StoredOffset>, KafkaError> {
+    // librdkafka 2.12 follows a null pointer where the broker answers NOT_COORDINATOR to a client that
+    // has no group itself (rd_kafka_handle_OffsetFetch).
+    // SAFETY: the client lives. What is answered is null for one without a group, and is else this
+    // one's to destroy, once.
+    unsafe {
+        let own = sys::rd_kafka_consumer_group_metadata(client.native_ptr());
+        if own.is_null() {
+            return Err(KafkaError::AdminOp(RDKafkaErrorCode::InvalidGroupId));
+        }
+        sys::rd_kafka_consumer_group_metadata_destroy(own);
+    }
+    let group = CString::new(group)?;
+    let call = Call::new(client, ABANDONED)?;
+    // SAFETY: the name is terminated, and no list stands for all partitions.
+    let question =
+        unsafe { sys::rd_kafka_ListConsumerGroupOffsets_new(group.as_ptr(), ptr::null()) };
+    let mut questions = [question];
+    // SAFETY: client, options and queue live through the call, which takes a copy of the one
+    // question; that is then destroyed, once.
+    unsafe {
+        sys::rd_kafka_ListConsumerGroupOffsets(
+            client.native_ptr(),
+            questions.as_mut_ptr(),
+            questions.len(),
+            call.options.as_ptr(),
+            call.queue.as_ptr(),
+        );
+        sys::rd_kafka_ListConsumerGroupOffsets_destroy(question);
+    }
+    let answer = match call.answer(timeout) {
+        Err(KafkaError::AdminOp(RDKafkaErrorCode::GroupIdNotFound)) => return Ok(Vec::new()),
+        answer => answer?,
+    };
+    let mut count = 0;
+    // SAFETY: the answer lives to the end of this function. It is of the kind that was asked for, or
+    // the first call says null, and the second is not made.
+    let groups = unsafe {
+        let result = sys::rd_kafka_event_ListConsumerGroupOffsets_result(answer.0.as_ptr());
+        if result.is_null() {
+            return Err(UNANSWERED);
+        }
+        sys::rd_kafka_ListConsumerGroupOffsets_result_groups(result, &mut count)
+    };
+    // SAFETY: `groups` and `count` are what librdkafka has just said of an answer that still lives.
+    unsafe { stored(groups, count) }
+}
+
+/// Stores offsets for a group that has no members, in one request: `(topic, partition, next,
+/// metadata)`. With members the broker refuses: they alone may move their group.
+pub(crate) fn store<C: ClientContext>(
+    client: &Client<C>,
+    group: &str,
+    offsets: &[StoredOffset],
+    timeout: Duration,
+) -> Result<(), KafkaError> {
+    let mut list = TopicPartitionList::with_capacity(offsets.len());
+    for offset in offsets {
+        let mut element = list.add_partition(&offset.topic, offset.partition);
+        element.set_offset(Offset::Offset(offset.next))?;
+        element.set_metadata(&offset.metadata);
+    }
+    let group = CString::new(group)?;
+    let call = Call::new(client, timeout)?;
+    // SAFETY: the name is terminated, and the list lives through the call, which copies both.
+    let request =
+        unsafe { sys::rd_kafka_AlterConsumerGroupOffsets_new(group.as_ptr(), list.ptr()) };
+    let mut requests = [request];
+    // SAFETY: client, options and queue live through the call, which takes a copy of the one
+    // request; that is then destroyed, once.
+    unsafe {
+        sys::rd_kafka_AlterConsumerGroupOffsets(
+            client.native_ptr(),
+            requests.as_mut_ptr(),
+            requests.len(),
+            call.options.as_ptr(),
+            call.queue.as_ptr(),
+        );
+        sys::rd_kafka_AlterConsumerGroupOffsets_destroy(request);
+    }
+    let answer = call.answer(timeout)?;
+    let mut count = 0;
+    // SAFETY: the answer lives to the end of this function. It is of the kind that was asked for, or
+    // the first call says null, and the second is not made.
+    let groups = unsafe {
+        let result = sys::rd_kafka_event_AlterConsumerGroupOffsets_result(answer.0.as_ptr());
+        if result.is_null() {
+            return Err(UNANSWERED);
+        }
+        sys::rd_kafka_AlterConsumerGroupOffsets_result_groups(result, &mut count)
+    };
+    // SAFETY: `groups` and `count` are what librdkafka has just said of an answer that still lives.
+    let stored = unsafe { stored(groups, count) }?;
+    match stored.len() == offsets.len() {
+        true => Ok(()),
+        false => Err(UNANSWERED),
+    }
+}
+
+const UNANSWERED: KafkaError = KafkaError::AdminOp(RDKafkaErrorCode::Fail);
+
+/// Copies what a broker says of one group; an error of the group or of any partition is the answer.
+///
+/// # Safety
+/// `groups` points to `count` results that live through the call.
+unsafe fn stored(
+    groups: *const *const sys::rd_kafka_group_result_t,
+    count: usize,
+) -> Result<Vec<StoredOffset>, KafkaError> {
+    // One group was asked for, and so there is one answer.
+    if groups.is_null() || count != 1 {
+        return Err(UNANSWERED);
+    }
+    // SAFETY: there is one result, as was just seen. Its error and its list are its own and live as
+    // long; either may be null, and is then not read. The code of no error is that of none.
+    let partitions = unsafe {
+        let error = sys::rd_kafka_group_result_error(*groups);
+        let code = sys::rd_kafka_error_code(error);
+        if code.is_error() {
+            return Err(KafkaError::AdminOp(code.into()));
+        }
+        let list = sys::rd_kafka_group_result_partitions(*groups);
+        match list.as_ref() {
+            // A list of none may have no elements to point to.
+            Some(list) if list.cnt > 0 => slice::from_raw_parts(list.elems, list.cnt as usize),
+            _ => &[],
+        }
+    };
+    let mut offsets = Vec::with_capacity(partitions.len());
+    for partition in partitions {
+        if partition.err.is_error() {
+            return Err(KafkaError::AdminOp(partition.err.into()));
+        }
+        // What the broker has nothing stored for.
+        if partition.offset < 0 {
+            continue;
+        }
+        // SAFETY: the name is terminated and lives as long as the list.
+        let topic = unsafe { CStr::from_ptr(partition.topic) };
+        let metadata: &[u8] = match partition.metadata.is_null() {
+            true => &[],
+            // SAFETY: the metadata is as long as is said, and lives as long as the list.
+            false => unsafe {
+                slice::from_raw_parts(partition.metadata.cast(), partition.metadata_size)
+            },
+        };
+        offsets.push(StoredOffset {
+            topic: topic.to_string_lossy().into_owned(),
+            partition: partition.partition,
+            next: partition.offset,
+            metadata: String::from_utf8_lossy(metadata).into_owned(),
+        });
+    }
+    Ok(offsets)
+}
+
+/// One request: its options, and the queue that the answer comes by.
+struct Call {
+    options: NonNull<sys::rd_kafka_AdminOptions_t>,
+    queue: NonNull<sys::rd_kafka_queue_t>,
+}
+
+struct Answer(NonNull<sys::rd_kafka_event_t>);
+
+impl Call {
+    fn new<C: ClientContext>(client: &Client<C>, timeout: Duration) -> Result<Self, KafkaError> {
+        const NO_MEMORY: &str = "librdkafka aborts where it finds no memory";
+        // SAFETY: the client lives through the calls. Whoever calls this keeps it longer than what is
+        // made here, which is dropped within the same function.
+        let call = unsafe {
+            let client = client.native_ptr();
+            Self {
+                options: NonNull::new(sys::rd_kafka_AdminOptions_new(
+                    client,
+                    sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_ANY,
+                ))
+                .expect(NO_MEMORY),
+                queue: NonNull::new(sys::rd_kafka_queue_new(client)).expect(NO_MEMORY),
+            }
+        };
+        // SAFETY: the options live; without room for a text, none is written.
+        let code = unsafe {
+            sys::rd_kafka_AdminOptions_set_request_timeout(
+                call.options.as_ptr(),
+                millis(timeout),
+                ptr::null_mut(),
+                0,
+            )
+        };
+        match code.is_error() {
+            true => Err(KafkaError::AdminOp(code.into())),
+            false => Ok(call),
+        }
+    }
+
+    /// Waits for the answer. Blocks, for `timeout` or somewhat longer.
+    fn answer(&self, timeout: Duration) -> Result<Answer, KafkaError> {
+        // librdkafka itself says when the time is over, and more of what was wrong.
+        const GRACE: Duration = Duration::from_secs(1);
+        // SAFETY: the queue lives, and nobody else waits on it.
+        let event = unsafe {
+            sys::rd_kafka_queue_poll(self.queue.as_ptr(), millis(timeout.saturating_add(GRACE)))
+        };
+        let Some(event) = NonNull::new(event) else {
+            return Err(KafkaError::AdminOp(RDKafkaErrorCode::OperationTimedOut));
+        };
+        let answer = Answer(event);
+        // SAFETY: the event lives.
+        let code = unsafe { sys::rd_kafka_event_error(answer.0.as_ptr()) };
+        match code.is_error() {
+            true => Err(KafkaError::AdminOp(code.into())),
+            false => Ok(answer),
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        // SAFETY: both were made for this alone and are not used any more. An answer that comes later
+        // finds no queue, and librdkafka drops it.
+        unsafe {
+            sys::rd_kafka_AdminOptions_destroy(self.options.as_ptr());
+            sys::rd_kafka_queue_destroy(self.queue.as_ptr());
+        }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        // SAFETY: the event is this one's alone, and nothing that was read of it is kept.
+        unsafe { sys::rd_kafka_event_destroy(self.0.as_ptr()) }
+    }
+}
+
+/// For librdkafka, which takes 1 ms to 1 hour.
+fn millis(time: Duration) -> c_int {
+    time.as_millis().clamp(1, 3_600_000) as c_int
+}

@@ -1,0 +1,15 @@
+//! Where librdkafka is called without rdkafka in between, for what costs too much through it or has
+//! no safe name in it.
+//!
+//! The only module of this crate in which `unsafe` stands. Each block says why it is sound; what is
+//! exported is safe to call.
+
+#![allow(
+    unsafe_code,
+    reason = "librdkafka is written in C; all other modules go through this one"
+)]
+
+pub(crate) mod consume;
+pub(crate) mod group_offsets;
+pub(crate) mod produce;
+pub(crate) mod token;

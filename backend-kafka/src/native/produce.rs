@@ -1,0 +1,543 @@
+//! A producing client of librdkafka: whole calls go in, whole reports come out.
+//!
+//! rdkafka's own producers make a C string of the topic for each record, copy its payload, and walk
+//! an `Arc` and a callback for each report. Here the topic is looked up once, payloads are read
+//! where they lie, and one event brings the reports of a whole request.
+//!
+//! # Who keeps what alive
+//!
+//! A record's `opaque` is the address of its [`Slot`], and the slot has the address of its
+//! [`Batch`]. A batch that is handed over keeps itself until its last slot is answered
+//! ([`Batch::keep`]). So as long as librdkafka has a record of a batch, the payload, the slot and
+//! the batch are there, also when the caller is gone.
+//!
+//! If a client is destroyed with records unanswered, their batches are kept for ever: that leaks
+//! memory, and is sound. The owner drains it first.
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::mem::ManuallyDrop;
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
+use std::time::Duration;
+
+use millstream::Record;
+use rdkafka::bindings as rd;
+use rdkafka::client::Client;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::types::{RDKafkaRespErr, RDKafkaType};
+use rdkafka::{ClientConfig, ClientContext};
+
+use crate::context::Context;
+use crate::producer::batch::{Batch, Report, Slot};
+use crate::producer::stamp;
+
+/// How many reports are taken out of an event at once.
+const CHUNK: usize = 512;
+
+/// librdkafka's `RD_KAFKA_PARTITION_UA`: the partitioner chooses.
+const ANY_PARTITION: i32 = -1;
+
+/// What one [`poll`](Native::poll) brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Told {
+    Nothing,
+    Something,
+    /// The client sends nothing any more: see [`Native::fatal_error`].
+    Fatal,
+}
+
+/// A client that sends to one topic.
+pub(crate) struct Native {
+    /// Dropped by hand: after its topic and its queue.
+    client: ManuallyDrop<Client<Context>>,
+    topic: *mut rd::rd_kafka_topic_t,
+    queue: *mut rd::rd_kafka_queue_t,
+    /// Records whose reports have not been looked at.
+    held: AtomicU64,
+}
+
+// SAFETY: librdkafka's handles may be used from any thread, also at once, as its introduction says
+// (https://github.com/confluentinc/librdkafka/blob/master/INTRODUCTION.md, "Threads and callbacks").
+unsafe impl Send for Native {}
+// SAFETY: as above.
+unsafe impl Sync for Native {}
+
+/// Where records are laid out for a call of librdkafka; kept, so that it is allocated once.
+#[derive(Default)]
+pub(crate) struct Scratch(Vec<rd::rd_kafka_message_t>);
+
+// SAFETY: it is empty between two calls of `produce`.
+unsafe impl Send for Scratch {}
+
+/// Decides what a report means for a record: whether it fills the record's slot, or leaves it open.
+pub(crate) trait Judge: FnMut(&Arc<Batch>, usize, Report) -> bool {}
+
+impl<F: FnMut(&Arc<Batch>, usize, Report) -> bool> Judge for F {}
+
+impl Native {
+    /// Makes a client. Asks nothing of the brokers.
+    pub(crate) fn open(
+        settings: &ClientConfig,
+        context: Context,
+        topic: &str,
+    ) -> KafkaResult<Self> {
+        let name = CString::new(topic)?;
+        let config = settings.create_native_config()?;
+        let events = rd::RD_KAFKA_EVENT_DR
+            | rd::RD_KAFKA_EVENT_ERROR
+            | rd::RD_KAFKA_EVENT_LOG
+            | rd::RD_KAFKA_EVENT_STATS
+            | rd::RD_KAFKA_EVENT_OAUTHBEARER_TOKEN_REFRESH;
+        // SAFETY: the configuration is alive, and belongs to no client yet.
+        unsafe { rd::rd_kafka_conf_set_events(config.ptr(), events) };
+        let client = Client::new(settings, config, RDKafkaType::RD_KAFKA_PRODUCER, context)?;
+        let rk = client.native_ptr();
+        // SAFETY: the client is alive, the name is a C string, and there are no settings to give
+        // away.
+        let topic = unsafe { rd::rd_kafka_topic_new(rk, name.as_ptr(), ptr::null_mut()) };
+        if topic.is_null() {
+            return Err(KafkaError::Global(RDKafkaErrorCode::InvalidTopic));
+        }
+        // SAFETY: the client is alive.
+        let queue = unsafe { rd::rd_kafka_queue_get_main(rk) };
+        Ok(Self {
+            client: ManuallyDrop::new(client),
+            topic,
+            queue,
+            held: AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn context(&self) -> &Context {
+        self.client.context()
+    }
+
+    /// Why the client sends nothing any more.
+    pub(crate) fn fatal_error(&self) -> Option<(RDKafkaErrorCode, String)> {
+        self.client.fatal_error()
+    }
+
+    /// Whether there are records whose reports are still to come.
+    pub(crate) fn holds_records(&self) -> bool {
+        self.held.load(Acquire) > 0
+    }
+
+    /// Hands over all open records of a batch, in their order. Does not wait. What is refused right
+    /// here goes to the judge.
+    ///
+    /// Not for a batch of which librdkafka has records already.
+    pub(crate) fn produce(
+        &self,
+        batch: &Arc<Batch>,
+        scratch: &mut Scratch,
+        judge: &mut impl Judge,
+    ) {
+        if batch.is_answered() {
+            return;
+        }
+        batch.keep();
+        let mut call = Handover {
+            native: self,
+            batch,
+            run: &mut scratch.0,
+            filled: 0,
+            judge,
+        };
+        for (index, record) in batch.open_records() {
+            call.take(index, record);
+        }
+        call.flush();
+        if let Some(complete) = batch.settle(call.filled) {
+            complete.tell();
+        }
+    }
+
+    /// Waits for an event, and gives the reports of one to the judge. One caller at a time.
+    pub(crate) fn poll(&self, within: Duration, judge: &mut impl Judge) -> Told {
+        let within = c_int::try_from(within.as_millis()).unwrap_or(c_int::MAX);
+        // SAFETY: the queue is alive.
+        let event = unsafe { rd::rd_kafka_queue_poll(self.queue, within) };
+        if event.is_null() {
+            return Told::Nothing;
+        }
+        // SAFETY: the event is alive until it is destroyed, below, once.
+        unsafe {
+            let told = match rd::rd_kafka_event_type(event) {
+                rd::RD_KAFKA_EVENT_DR => {
+                    self.take_reports(event, judge);
+                    Told::Something
+                }
+                rd::RD_KAFKA_EVENT_ERROR => self.take_error(event),
+                rd::RD_KAFKA_EVENT_LOG => {
+                    self.take_log(event);
+                    Told::Something
+                }
+                rd::RD_KAFKA_EVENT_STATS => {
+                    let json = CStr::from_ptr(rd::rd_kafka_event_stats(event));
+                    self.context().stats_raw(json.to_bytes());
+                    Told::Something
+                }
+                rd::RD_KAFKA_EVENT_OAUTHBEARER_TOKEN_REFRESH => {
+                    self.renew_token(event);
+                    Told::Something
+                }
+                _ => Told::Something,
+            };
+            rd::rd_kafka_event_destroy(event);
+            told
+        }
+    }
+
+    /// Makes a [`poll`](Self::poll) that waits return.
+    pub(crate) fn nudge(&self) {
+        // SAFETY: the queue is alive.
+        unsafe { rd::rd_kafka_queue_yield(self.queue) };
+    }
+
+    /// Takes back what was not sent yet, and if so wanted what was sent and is not answered. The
+    /// reports tell which. Blocks for as long as librdkafka's threads are busy.
+    pub(crate) fn purge(&self, in_flight: bool) {
+        let flags = match in_flight {
+            false => rd::RD_KAFKA_PURGE_F_QUEUE,
+            true => rd::RD_KAFKA_PURGE_F_QUEUE | rd::RD_KAFKA_PURGE_F_INFLIGHT,
+        };
+        // SAFETY: the client is alive, and is a producer: the only error there is.
+        unsafe { rd::rd_kafka_purge(self.client.native_ptr(), flags) };
+    }
+
+    /// # Safety
+    /// The event is alive, and one of delivery reports of this client.
+    unsafe fn take_reports(&self, event: *mut rd::rd_kafka_event_t, judge: &mut impl Judge) {
+        let mut messages = [ptr::null::<rd::rd_kafka_message_t>(); CHUNK];
+        loop {
+            // SAFETY: the array has as many places as is said.
+            let count =
+                unsafe { rd::rd_kafka_event_message_array(event, messages.as_mut_ptr(), CHUNK) };
+            if count == 0 {
+                return;
+            }
+            self.held.fetch_sub(count as u64, Release);
+            let mut now: *const Batch = ptr::null();
+            let mut filled = 0;
+            for &message in &messages[..count] {
+                // SAFETY: messages are alive as long as their event. Each record was given its
+                // slot's address, and the slot is alive with its batch: that keeps itself until all
+                // its records are counted as answered, and this one is counted by `settle`, below,
+                // when the batch is borrowed no more.
+                unsafe {
+                    let message = &*message;
+                    let slot = message._private.cast::<Slot>().cast_const();
+                    let home: *const Batch = (*slot).home.load(Acquire);
+                    if home != now {
+                        settle(now, filled);
+                        (now, filled) = (home, 0);
+                    }
+                    let batch = ManuallyDrop::new(Arc::from_raw(home));
+                    let index = slot.offset_from(batch.slots().as_ptr()) as usize;
+                    let report = report(message);
+                    filled += usize::from(judge(&batch, index, report));
+                }
+            }
+            // SAFETY: as above.
+            unsafe { settle(now, filled) };
+        }
+    }
+
+    /// # Safety
+    /// The event is alive, and an error.
+    unsafe fn take_error(&self, event: *mut rd::rd_kafka_event_t) -> Told {
+        // SAFETY: as the caller says; the text lives as long as the event.
+        let (code, reason) = unsafe {
+            let reason = text(rd::rd_kafka_event_error_string(event));
+            (rd::rd_kafka_event_error(event), reason)
+        };
+        if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__FATAL {
+            return Told::Fatal;
+        }
+        let error = KafkaError::Global(code.into());
+        self.context().error(error, reason.trim());
+        Told::Something
+    }
+
+    /// # Safety
+    /// The event is alive, and a log line.
+    unsafe fn take_log(&self, event: *mut rd::rd_kafka_event_t) {
+        let (mut facility, mut line) = (ptr::null(), ptr::null());
+        let mut level = 0;
+        // SAFETY: as the caller says; the texts live as long as the event.
+        unsafe {
+            if rd::rd_kafka_event_log(event, &mut facility, &mut line, &mut level) != 0 {
+                return;
+            }
+            let (facility, line) = (text(facility), text(line));
+            let level = log_level(level);
+            self.context().log(level, facility.trim(), line.trim());
+        }
+    }
+
+    /// # Safety
+    /// The event is alive, and asks for a token.
+    unsafe fn renew_token(&self, event: *mut rd::rd_kafka_event_t) {
+        // SAFETY: as the caller says; the text lives as long as the event.
+        let settings = unsafe {
+            let settings = rd::rd_kafka_event_config_string(event);
+            (!settings.is_null()).then(|| text(settings))
+        };
+        let set = self
+            .context()
+            .generate_oauth_token(settings.as_deref())
+            .map_err(|e| e.to_string())
+            .and_then(|token| {
+                self.set_token(&token.token, &token.principal_name, token.lifetime_ms)
+            });
+        if let Err(reason) = set {
+            // A NUL would only be in a message that somebody made up.
+            let reason = CString::new(reason.replace('\0', " ")).unwrap_or_default();
+            let rk = self.client.native_ptr();
+            // SAFETY: the client is alive, and the text is a C string.
+            unsafe { rd::rd_kafka_oauthbearer_set_token_failure(rk, reason.as_ptr()) };
+        }
+    }
+
+    fn set_token(&self, token: &str, principal: &str, lifetime_ms: i64) -> Result<(), String> {
+        let no_nul = |_| "the token has a NUL byte".to_owned();
+        let token = CString::new(token).map_err(no_nul)?;
+        let principal = CString::new(principal).map_err(no_nul)?;
+        let mut reason = [0; 512];
+        // SAFETY: the client is alive, the texts are C strings, there are no extensions, and the
+        // place for the reason is as large as is said.
+        let code = unsafe {
+            rd::rd_kafka_oauthbearer_set_token(
+                self.client.native_ptr(),
+                token.as_ptr(),
+                lifetime_ms,
+                principal.as_ptr(),
+                ptr::null_mut(),
+                0,
+                reason.as_mut_ptr(),
+                reason.len(),
+            )
+        };
+        match code {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
+            // SAFETY: a reason that was cut off is terminated too.
+            _ => Err(unsafe { text(reason.as_ptr()) }),
+        }
+    }
+}
+
+impl Drop for Native {
+    /// Blocks until librdkafka's threads have ended.
+    fn drop(&mut self) {
+        // SAFETY: each is destroyed once, and the client last.
+        unsafe {
+            rd::rd_kafka_topic_destroy(self.topic);
+            rd::rd_kafka_queue_destroy(self.queue);
+            ManuallyDrop::drop(&mut self.client);
+        }
+    }
+}
+
+/// One batch on its way into librdkafka.
+struct Handover<'a, J> {
+    native: &'a Native,
+    batch: &'a Arc<Batch>,
+    /// Records that may go in one call of librdkafka.
+    run: &'a mut Vec<rd::rd_kafka_message_t>,
+    /// Slots that were filled by a refusal.
+    filled: usize,
+    judge: &'a mut J,
+}
+
+impl<J: Judge> Handover<'_, J> {
+    fn take(&mut self, index: usize, record: &Record) {
+        let slot = &self.batch.slots()[index];
+        self.native.held.fetch_add(1, Relaxed);
+        match stamp::of(record) {
+            None if record.headers.is_empty() => self.run.push(message(record, slot)),
+            stamp => {
+                self.flush();
+                if let Err(err) = self.native.produce_one(record, slot, stamp) {
+                    self.refuse(index, err);
+                }
+            }
+        }
+    }
+
+    /// Sends the run. All its records get one deadline, so none times out before another.
+    fn flush(&mut self) {
+        let Ok(count) = c_int::try_from(self.run.len()) else {
+            unreachable!("a call has fewer records than there are numbers of this type")
+        };
+        // SAFETY: the topic is alive. Keys are copied; payloads stay where they are until the
+        // report, since the batch has a share of its own for that. No flag says that librdkafka
+        // shall free them.
+        let taken = unsafe {
+            rd::rd_kafka_produce_batch(
+                self.native.topic,
+                ANY_PARTITION,
+                0,
+                self.run.as_mut_ptr(),
+                count,
+            )
+        };
+        if taken < count {
+            let first = self.batch.slots().as_ptr();
+            for message in std::mem::take(self.run) {
+                if message.err != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+                    let slot = message._private.cast::<Slot>().cast_const();
+                    // SAFETY: the slot is one of this batch.
+                    let index = unsafe { slot.offset_from(first) } as usize;
+                    self.refuse(index, message.err);
+                }
+            }
+        }
+        self.run.clear();
+    }
+
+    fn refuse(&mut self, index: usize, err: RDKafkaRespErr) {
+        self.native.held.fetch_sub(1, Release);
+        let report = Report::Failed {
+            partition: ANY_PARTITION,
+            code: err as i32,
+            maybe_stored: false,
+        };
+        self.filled += usize::from((self.judge)(self.batch, index, report));
+    }
+}
+
+impl Native {
+    /// For what the call for many cannot do: headers and timestamps.
+    fn produce_one(
+        &self,
+        record: &Record,
+        slot: &Slot,
+        stamp: Option<i64>,
+    ) -> Result<(), RDKafkaRespErr> {
+        let laid_out = message(record, slot);
+        // SAFETY: names and values are copied, with their lengths.
+        let headers = unsafe {
+            let headers = rd::rd_kafka_headers_new(record.headers.len());
+            for (name, value) in record.headers.iter() {
+                rd::rd_kafka_header_add(
+                    headers,
+                    name.as_ptr().cast(),
+                    name.len() as isize,
+                    value.as_ptr().cast(),
+                    value.len() as isize,
+                );
+            }
+            headers
+        };
+        // SAFETY: client and topic are alive, and each tag is followed by what librdkafka's
+        // documentation wants after it. As for what is read later, see `Handover::flush`.
+        let err = unsafe {
+            use rd::rd_kafka_vtype_t as tag;
+            rd::rd_kafka_producev(
+                self.client.native_ptr(),
+                tag::RD_KAFKA_VTYPE_RKT as c_int,
+                self.topic,
+                tag::RD_KAFKA_VTYPE_VALUE as c_int,
+                laid_out.payload,
+                laid_out.len,
+                tag::RD_KAFKA_VTYPE_KEY as c_int,
+                laid_out.key,
+                laid_out.key_len,
+                tag::RD_KAFKA_VTYPE_TIMESTAMP as c_int,
+                stamp.unwrap_or(0),
+                tag::RD_KAFKA_VTYPE_HEADERS as c_int,
+                headers,
+                tag::RD_KAFKA_VTYPE_OPAQUE as c_int,
+                laid_out._private,
+                tag::RD_KAFKA_VTYPE_END as c_int,
+            )
+        };
+        if err == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Ok(());
+        }
+        // SAFETY: librdkafka takes the headers only where it takes the record.
+        unsafe { rd::rd_kafka_headers_destroy(headers) };
+        Err(err)
+    }
+}
+
+/// Counts slots of a batch as answered.
+///
+/// # Safety
+/// That many slots were filled and not counted yet. If it is none, `batch` may be anything.
+unsafe fn settle(batch: *const Batch, filled: usize) {
+    if filled == 0 {
+        return;
+    }
+    // SAFETY: a batch with slots that are not counted is alive. The borrow ends here, before the
+    // batch perhaps does.
+    let complete = unsafe { (*batch).settle(filled) };
+    if let Some(complete) = complete {
+        complete.tell();
+    }
+}
+
+/// Lays a record out. A key that is there is no null pointer, also if it is empty.
+fn message(record: &Record, slot: &Slot) -> rd::rd_kafka_message_t {
+    let key = record.key.as_ref();
+    rd::rd_kafka_message_t {
+        err: RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR,
+        rkt: ptr::null_mut(),
+        partition: ANY_PARTITION,
+        payload: record.payload.as_ptr().cast_mut().cast(),
+        len: record.payload.len(),
+        key: key.map_or(ptr::null_mut(), |key| key.as_ptr().cast_mut().cast()),
+        key_len: key.map_or(0, |key| key.len()),
+        offset: 0,
+        _private: ptr::from_ref(slot).cast_mut().cast::<c_void>(),
+    }
+}
+
+/// # Safety
+/// The message is of a delivery report that is alive.
+unsafe fn report(message: &rd::rd_kafka_message_t) -> Report {
+    if message.err == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+        return Report::Stored {
+            partition: message.partition,
+            offset: message.offset,
+        };
+    }
+    // SAFETY: as the caller says.
+    let status = unsafe { rd::rd_kafka_message_status(message) };
+    Report::Failed {
+        partition: message.partition,
+        code: message.err as i32,
+        maybe_stored: status != rd::rd_kafka_msg_status_t::RD_KAFKA_MSG_STATUS_NOT_PERSISTED,
+    }
+}
+
+/// # Safety
+/// `text` is a C string, or null.
+unsafe fn text(text: *const c_char) -> String {
+    if text.is_null() {
+        return String::new();
+    }
+    // SAFETY: as the caller says.
+    unsafe { CStr::from_ptr(text) }
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// Syslog's levels.
+fn log_level(level: c_int) -> RDKafkaLogLevel {
+    match level {
+        0 => RDKafkaLogLevel::Emerg,
+        1 => RDKafkaLogLevel::Alert,
+        2 => RDKafkaLogLevel::Critical,
+        3 => RDKafkaLogLevel::Error,
+        4 => RDKafkaLogLevel::Warning,
+        5 => RDKafkaLogLevel::Notice,
+        6 => RDKafkaLogLevel::Info,
+        _ => RDKafkaLogLevel::Debug,
+    }
+}

@@ -1,0 +1,104 @@
+//! Positions here, offsets there, and the note that goes with a committed offset.
+//!
+//! Kafka stores the *next* offset to read; the SDK names the last settled record. The two are turned
+//! into each other here and nowhere else.
+
+use millstream::{Epoch, Position};
+
+/// The offset that Kafka stores when everything up to and including `position` is settled. None for
+/// a position that no Kafka ever gave.
+pub(crate) fn next(position: Position) -> Option<i64> {
+    i64::try_from(position.offset()?).ok()?.checked_add(1)
+}
+
+/// The last settled position when Kafka has `next` stored. None at the very beginning.
+pub(crate) fn settled(next: i64) -> Option<Position> {
+    let last = u64::try_from(next).ok()?.checked_sub(1)?;
+    Some(Position::from(last))
+}
+
+/// What a committed offset's metadata says: by which epoch it was stored, and which reset it obeys.
+///
+/// Other clients write other things or nothing there; both are read as an empty note.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Note {
+    /// The epoch of the member that stored it. None where a group was born or reset, or another
+    /// client stored it.
+    pub(crate) epoch: Option<Epoch>,
+    /// The last reset that it obeys.
+    pub(crate) reset: Option<u64>,
+}
+
+impl Note {
+    const MARK: &'static str = "millstream";
+
+    pub(crate) fn to_metadata(self) -> String {
+        let mut text = String::from(Self::MARK);
+        if let Some(Epoch(epoch)) = self.epoch {
+            text += &format!(" epoch={epoch}");
+        }
+        if let Some(reset) = self.reset {
+            text += &format!(" reset={reset}");
+        }
+        text
+    }
+
+    /// None where another client has stored the offset.
+    pub(crate) fn of_ours(text: &str) -> Option<Self> {
+        let ours = text.split(' ').next() == Some(Self::MARK);
+        ours.then(|| Self::from_metadata(text))
+    }
+
+    pub(crate) fn from_metadata(text: &str) -> Self {
+        let mut words = text.split(' ');
+        let mut note = Self::default();
+        if words.next() != Some(Self::MARK) {
+            return note;
+        }
+        for word in words {
+            match word.split_once('=') {
+                Some(("epoch", number)) => note.epoch = number.parse().ok().map(Epoch),
+                Some(("reset", number)) => note.reset = number.parse().ok(),
+                _ => {}
+            }
+        }
+        note
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offset_and_its_position_are_one_apart() {
+        assert_eq!(next(Position::from(41)), Some(42));
+        assert_eq!(settled(42), Some(Position::from(41)));
+        assert_eq!(settled(0), None);
+        assert_eq!(settled(-1001), None);
+        assert_eq!(next(Position::from(u64::MAX)), None);
+        assert_eq!(next("18446744073709551616".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn notes_survive_and_foreign_ones_are_empty() {
+        for note in [
+            Note::default(),
+            Note {
+                epoch: Some(Epoch(7)),
+                reset: None,
+            },
+            Note {
+                epoch: Some(Epoch(u64::MAX)),
+                reset: Some(3),
+            },
+        ] {
+            assert_eq!(Note::from_metadata(&note.to_metadata()), note);
+            assert_eq!(Note::of_ours(&note.to_metadata()), Some(note));
+        }
+        for foreign in ["", "epoch=3", "some app", "millstream2 epoch=3"] {
+            assert_eq!(Note::from_metadata(foreign), Note::default());
+            assert_eq!(Note::of_ours(foreign), None);
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Waiting for a cluster to do what it has agreed to do: looking again, ever less often.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use millstream::Result;
+use tokio::time::{Instant, sleep_until};
+
+/// What a last look gets, at the deadline.
+const LAST_LOOK: Duration = Duration::from_millis(200);
+
+/// How long to go on looking.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    deadline: Instant,
+}
+
+impl Patience {
+    pub(crate) fn of(time: Duration) -> Self {
+        Self {
+            deadline: Instant::now() + time,
+        }
+    }
+
+    /// What is left of the time; 1 ms at least, since librdkafka takes less for no limit at all.
+    pub(crate) fn left(&self) -> Duration {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        left.max(Duration::from_millis(1))
+    }
+
+    /// Looks until it is there; None if the time is over before. An error that may pass counts as not
+    /// there yet, and is answered in the end. `look` is told what is left of the time.
+    pub(crate) async fn until<T, F>(&self, mut look: impl FnMut(Duration) -> F) -> Result<Option<T>>
+    where
+        F: Future<Output = Result<Option<T>>>,
+    {
+        // What is waited for takes some milliseconds on a quiet cluster, and seconds on a busy one.
+        let pauses = ExponentialBuilder::new()
+            .with_min_delay(Duration::from_millis(20))
+            .with_max_delay(Duration::from_millis(500))
+            .with_factor(1.5)
+            .without_max_times()
+            .with_jitter();
+        let mut looked = false;
+        for pause in pauses.build() {
+            let seen = look(self.left().max(LAST_LOOK)).await;
+            let over = Instant::now() >= self.deadline;
+            match seen {
+                Ok(None) if over => return Ok(None),
+                Ok(None) => looked = true,
+                // It was not there when last seen, which says more than how the last look failed.
+                Err(error) if error.is_retryable() && over && looked => return Ok(None),
+                Err(error) if error.is_retryable() && !over => {}
+                seen => return seen,
+            }
+            // The last look begins at the deadline itself.
+            sleep_until(self.deadline.min(Instant::now() + pause)).await;
+        }
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream::{Error, ErrorKind};
+
+    use super::*;
+
+    fn error(kind: ErrorKind) -> Result<Option<()>> {
+        Err(Error::new(kind, "look", "not to be seen"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn looks_until_it_is_there() {
+        let patience = Patience::of(Duration::from_secs(10));
+        let mut answers = vec![Ok(None), error(ErrorKind::Unavailable), Ok(Some(()))].into_iter();
+        let seen = patience.until(|_| std::future::ready(answers.next().unwrap()));
+        assert_eq!(seen.await.unwrap(), Some(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn says_after_the_time_that_it_is_not_there() {
+        let begun = Instant::now();
+        let patience = Patience::of(Duration::from_secs(10));
+        let mut looks = 0;
+        let seen = patience.until(|_| {
+            looks += 1;
+            let late = begun.elapsed() >= Duration::from_secs(10);
+            std::future::ready(if late {
+                error(ErrorKind::Timeout)
+            } else {
+                Ok(None)
+            })
+        });
+        assert_eq!(seen.await.unwrap(), None);
+        assert_eq!(begun.elapsed().as_secs(), 10);
+        assert!((10..100).contains(&looks), "{looks}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_errors_that_stay() {
+        let patience = Patience::of(Duration::from_secs(10));
+        let begun = Instant::now();
+        let denied = patience
+            .until(|_| std::future::ready(error(ErrorKind::Denied)))
+            .await;
+        assert_eq!(denied.unwrap_err().kind(), ErrorKind::Denied);
+        assert!(begun.elapsed().is_zero());
+        let down = patience
+            .until(|_| std::future::ready(error(ErrorKind::Unavailable)))
+            .await;
+        assert_eq!(down.unwrap_err().kind(), ErrorKind::Unavailable);
+    }
+}

@@ -1,0 +1,60 @@
+//! Where a [`Start`] is in a stream.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use millstream::{Error, ErrorKind, Result, Start};
+
+use crate::client::Connection;
+use crate::ends::{End, ends};
+use crate::topics;
+
+/// The offset that stands for `start` in each partition of a stream, by partition.
+pub(crate) async fn places(
+    connection: &Connection,
+    operation: &'static str,
+    stream: &str,
+    start: Start,
+) -> Result<Vec<i64>> {
+    let (topic, timeout) = (stream.to_owned(), connection.config.request_timeout);
+    let end = match start {
+        Start::Latest => End::High,
+        Start::At(time) => End::At(millis_up(time)),
+        _ => End::Low,
+    };
+    let found = connection.asker.ask(operation, move |client| {
+        let Some(found) = topics::look_up(client, &topic, timeout)? else {
+            return Ok(None);
+        };
+        let partitions: Vec<i32> = (0..found.partitions).collect();
+        ends(client, &topic, &partitions, end, timeout).map(Some)
+    });
+    match found.await {
+        Ok(Some(places)) => Ok(places),
+        Ok(None) => {
+            let unknown = Error::new(ErrorKind::NotFound, operation, "no such topic");
+            Err(unknown.with_stream(stream))
+        }
+        Err(error) => Err(error.with_stream(stream)),
+    }
+}
+
+/// The first whole millisecond that is not before `time`. Nothing is older than 1970.
+fn millis_up(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let millis = since.as_nanos().div_ceil(1_000_000);
+    i64::try_from(millis).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_time_within_a_millisecond_is_the_next_one() {
+        let at = |nanos| millis_up(UNIX_EPOCH + Duration::from_nanos(nanos));
+        assert_eq!([at(0), at(1), at(1_000_000), at(1_000_001)], [0, 1, 1, 2]);
+        assert_eq!(millis_up(UNIX_EPOCH - Duration::from_secs(1)), 0);
+    }
+}

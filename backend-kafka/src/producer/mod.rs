@@ -1,0 +1,244 @@
+//! The way of records into one topic.
+//!
+//! A call of `send` becomes a [`Batch`], goes down the [`Lane`] into librdkafka in its turn, and is
+//! woken once, when all its reports have come.
+//!
+//! # Why the order of a key holds
+//!
+//! A key is in one partition; a partition has one queue in librdkafka, in the order of the calls;
+//! and the broker takes the requests of an idempotent producer for a partition only in their order,
+//! each once, through all retries. That holds as long as nothing fails. What keeps it *within a
+//! call*, where no record may be stored behind a failed one of its key:
+//!
+//! * **Refused here** (too large, a timestamp that cannot be sent): nothing of the call has gone out
+//!   yet, and the later ones of the key are held back ([`Batch::hold_back`]).
+//! * **Refused by the broker**: it refuses a request as a whole, and what is behind it on its way as
+//!   out of sequence. librdkafka would send the latter again, hence behind the gap. With
+//!   `enable.gapless.guarantee` it ends the client instead, before it sends anything more; what was
+//!   not stored comes back, and is held back or sent again in its order ([`lane`]). So a record
+//!   that the broker does not like fails alone with its key, not with its neighbours.
+//! * **Timed out**: librdkafka fails what is in its queue by deadlines, which it looks at once a
+//!   second. The records of a call that have neither headers nor a timestamp go in by one call and
+//!   have one deadline. Others have deadlines that lie microseconds apart.
+//! * **The client has ended** otherwise: as for a refusal by the broker.
+//!
+//! Two gaps are left, neither of which reorders or stores twice. A look at the clock that falls
+//! between two deadlines of a call fails one record before the other, and if the broker is back in
+//! that very second, the other is stored. And a broker that knows nothing yet of a producer in a
+//! partition takes any sequence as its first: if it refuses a client's first request there, it may
+//! store the second one that was on its way. (The innocent records of the first one are not sent
+//! again then: they would come too late.)
+//!
+//! Between calls there is no such bond: a later call stores its records whatever became of an
+//! earlier one.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use millstream::driver::{self, Limits, Pipelining, Rejected};
+use millstream::{Error, ErrorKind, Partition, Placed, Position, Record, Result};
+use rdkafka::ClientConfig;
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::types::RDKafkaRespErr;
+use tokio::sync::mpsc;
+
+use self::batch::{Answer, Batch, Report};
+use self::lane::Lane;
+use self::room::Room;
+use crate::context::Context;
+use crate::{config, error};
+
+pub(crate) mod batch;
+mod lane;
+mod open;
+mod room;
+mod settings;
+pub(crate) mod stamp;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use open::open;
+
+struct Producer {
+    stream: Arc<str>,
+    room: Room,
+    timeout: Duration,
+    lane: Arc<Lane>,
+    /// Ends when the last client is gone.
+    ended: tokio::sync::Mutex<mpsc::Receiver<()>>,
+    /// The names of the partitions, by their numbers, as they were met.
+    partitions: Mutex<Vec<Option<Partition>>>,
+}
+
+impl Producer {
+    /// `settings` are those that all clients have in common.
+    fn new(
+        stream: Arc<str>,
+        mut settings: ClientConfig,
+        context: Context,
+        config: &config::Producer,
+        room: Room,
+    ) -> Result<Self> {
+        settings::complete(&mut settings, config, room.message_max);
+        let (lane, ended) = Lane::open(stream.clone(), settings, context)?;
+        Ok(Self {
+            stream,
+            room,
+            timeout: config.timeout,
+            lane,
+            ended: tokio::sync::Mutex::new(ended),
+            partitions: Mutex::default(),
+        })
+    }
+
+    /// Why a record cannot be sent at all.
+    fn check(&self, record: &Record) -> Result<()> {
+        let (taken, largest) = (Room::taken(record), self.room.largest());
+        if taken > largest {
+            let message = format!(
+                "the record has {taken} bytes with the lengths of its headers, use at most {largest}"
+            );
+            return Err(self.error(ErrorKind::TooLarge, message));
+        }
+        if record.headers.iter().any(|(name, _)| name.contains('\0')) {
+            // librdkafka would send it whole, but hands names to readers as C strings.
+            let message = "a header name has a NUL byte, which readers would cut it at";
+            return Err(self.error(ErrorKind::Invalid, message));
+        }
+        if !stamp::can_be_sent(record) {
+            let message =
+                "the timestamp is before 1970-01-01T00:00:00.001Z, use a later one or none";
+            return Err(self.error(ErrorKind::Invalid, message));
+        }
+        Ok(())
+    }
+
+    fn error(&self, kind: ErrorKind, message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+        Error::new(kind, "send", message).with_stream(self.stream.clone())
+    }
+
+    fn results(&self, batch: &Batch) -> Vec<Result<Placed, Rejected>> {
+        let mut partitions = self
+            .partitions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        // A broker that fails, fails records by the thousand, and for one reason.
+        let mut last = None;
+        let answers = batch.answers().map(|(record, answer)| {
+            let error = match answer {
+                Answer::Reported(Report::Stored { partition, offset }) => {
+                    match u64::try_from(offset) {
+                        Ok(offset) => {
+                            let partition = self.partition(&mut partitions, partition);
+                            return Ok(Placed::new(partition, Position::from(offset)));
+                        }
+                        Err(_) => self.error(
+                            ErrorKind::Timeout,
+                            "stored, but the broker has forgotten where",
+                        ),
+                    }
+                }
+                Answer::Reported(Report::Failed {
+                    code, maybe_stored, ..
+                }) => {
+                    let key = (code, maybe_stored);
+                    match &last {
+                        Some((last, error)) if *last == key => Error::clone(error),
+                        _ => {
+                            let error = self.failure(code, maybe_stored);
+                            last = Some((key, error.clone()));
+                            error
+                        }
+                    }
+                }
+                Answer::Refused(error) => error.clone(),
+                Answer::HeldBack => self.error(
+                    ErrorKind::Unavailable,
+                    "not sent, since an earlier record of its key failed",
+                ),
+            };
+            let record = record.clone();
+            Err(Rejected { record, error })
+        });
+        answers.collect()
+    }
+
+    fn partition(&self, known: &mut Vec<Option<Partition>>, number: i32) -> Partition {
+        let index = usize::try_from(number).expect("librdkafka numbers partitions from 0");
+        if known.len() <= index {
+            known.resize(index + 1, None);
+        }
+        let name = || Partition::new(self.stream.clone(), number.to_string());
+        known[index].get_or_insert_with(name).clone()
+    }
+
+    /// What librdkafka's error means for a record.
+    fn failure(&self, code: i32, maybe_stored: bool) -> Error {
+        let code =
+            RDKafkaRespErr::try_from(code).unwrap_or(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN);
+        let code = match RDKafkaErrorCode::from(code) {
+            // What a record gets that went into the queue of a partition while its topic was found
+            // to be gone. The client itself is not destroyed as long as it has records.
+            RDKafkaErrorCode::BrokerDestroy => RDKafkaErrorCode::UnknownTopicOrPartition,
+            code => code,
+        };
+        let error = error::from_code("send", code).with_stream(self.stream.clone());
+        if code == RDKafkaErrorCode::MessageTimedOut {
+            let message = format!(
+                "no broker stored it within {:?}: look at the brokers, or raise producer.timeout",
+                self.timeout
+            );
+            return self.error(ErrorKind::Timeout, message).with_source(error);
+        }
+        if !maybe_stored || error.kind() == ErrorKind::Timeout {
+            return error;
+        }
+        let message = "sent and not answered, it may or may not be stored";
+        self.error(ErrorKind::Timeout, message).with_source(error)
+    }
+}
+
+#[async_trait]
+impl driver::Producer for Producer {
+    fn limits(&self) -> Limits {
+        self.room.limits()
+    }
+
+    fn pipelining(&self) -> Pipelining {
+        Pipelining::Ordered
+    }
+
+    async fn send(&self, records: Vec<Record>) -> Vec<Result<Placed, Rejected>> {
+        let deadline = Instant::now() + self.timeout;
+        let batch = Arc::new(Batch::new(records, deadline, |record| self.check(record)));
+        if !batch.is_answered() {
+            self.lane.submit(&batch);
+            batch.answered().await;
+        }
+        self.results(&batch)
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.lane.close();
+        // Nothing is ever sent: it ends when the last listener does.
+        let _ended = self.ended.lock().await.recv().await;
+        Ok(())
+    }
+}
+
+/// The client ends on its own thread.
+impl Drop for Producer {
+    fn drop(&mut self) {
+        self.lane.close();
+    }
+}
+
+impl fmt::Debug for Producer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Producer")
+            .field("stream", &self.stream)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,97 @@
+//! How large a record may be.
+//!
+//! A topic bounds a *batch* of records as it is sent (`max.message.bytes`), and librdkafka bounds
+//! each record and each batch by its own `message.max.bytes`. The latter is set so that a batch of
+//! one record never exceeds the former, hence what passes here is never refused by the broker.
+
+use millstream::Record;
+use millstream::driver::Limits;
+
+/// What the format adds to a batch (https://kafka.apache.org/documentation/#recordbatch).
+const BATCH_OVERHEAD: usize = 61;
+/// What librdkafka takes for a record's own lengths, deltas and flags: their largest encoding.
+const RECORD_OVERHEAD: usize = 36;
+/// librdkafka's bounds for `message.max.bytes`, and its default: just below that of brokers.
+const LEAST: usize = 1_000;
+const MOST: usize = 1_000_000_000;
+const USUAL: usize = 1_000_000;
+
+/// How much there is room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Room {
+    /// For librdkafka's `message.max.bytes`.
+    pub(super) message_max: usize,
+}
+
+impl Room {
+    /// `topic` is the topic's `max.message.bytes`, if it is known.
+    pub(super) fn new(topic: Option<usize>) -> Self {
+        let batch = topic.unwrap_or(USUAL + BATCH_OVERHEAD);
+        Self {
+            message_max: batch.saturating_sub(BATCH_OVERHEAD).clamp(LEAST, MOST),
+        }
+    }
+
+    /// For the record and the lengths of its headers.
+    pub(super) fn largest(self) -> usize {
+        self.message_max - RECORD_OVERHEAD
+    }
+
+    /// What a record takes of [`largest`](Self::largest). Each header brings two lengths that
+    /// [`Record::size`] does not count.
+    pub(super) fn taken(record: &Record) -> usize {
+        let lengths =
+            |(name, value): (&str, &bytes::Bytes)| varint(name.len()) + varint(value.len());
+        record.size() + record.headers.iter().map(lengths).sum::<usize>()
+    }
+
+    pub(super) fn limits(self) -> Limits {
+        Limits {
+            record_bytes: self.largest(),
+            // A key has no limit but the record's.
+            key_bytes: self.largest(),
+            empty_key: true,
+            text_key: false,
+            batch_records: 1_000,
+            batch_bytes: 1 << 20,
+        }
+    }
+}
+
+/// The length of a length: 7 bits to the byte, after one for the sign.
+fn varint(length: usize) -> usize {
+    let bits = usize::BITS - (length << 1 | 1).leading_zeros();
+    bits.div_ceil(7) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_of_lengths() {
+        for (length, expected) in [(0, 1), (63, 1), (64, 2), (8191, 2), (8192, 3)] {
+            assert_eq!(varint(length), expected, "{length}");
+        }
+    }
+
+    #[test]
+    fn a_record_of_the_limit_fits_the_topic() {
+        let room = Room::new(Some(10_000));
+        let (limits, payload) = (room.limits(), 10_000 - 61 - 36);
+        assert_eq!(limits.record_bytes, payload);
+        assert_eq!(room.message_max + BATCH_OVERHEAD, 10_000);
+        let record = Record::new(vec![0; payload]);
+        assert!(Room::taken(&record) <= room.largest());
+        let more = Record::new(vec![0; payload - 3]).header("abc", "");
+        assert_eq!(more.size(), limits.record_bytes);
+        assert!(Room::taken(&more) > room.largest());
+    }
+
+    #[test]
+    fn without_the_topics_word_the_default_counts() {
+        assert_eq!(Room::new(None).message_max, 1_000_000);
+        assert_eq!(Room::new(Some(10)).message_max, 1_000);
+        assert_eq!(Room::new(Some(usize::MAX)).message_max, 1_000_000_000);
+    }
+}

@@ -1,0 +1,42 @@
+//! How librdkafka has to send for the promises to hold.
+
+use rdkafka::ClientConfig;
+
+use crate::config::{Compression, Producer};
+
+/// Completes what all clients have in common.
+pub(super) fn complete(settings: &mut ClientConfig, producer: &Producer, message_max: usize) {
+    let compression = match producer.compression {
+        Compression::None => "none",
+        Compression::Gzip => "gzip",
+        Compression::Snappy => "snappy",
+        Compression::Lz4 => "lz4",
+        Compression::Zstd => "zstd",
+    };
+    settings
+        // With these, records are stored once and in order through all retries, and as long as the
+        // topic's replicas keep them.
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("max.in.flight.requests.per.connection", "5")
+        // A request that is refused ends the client, before it sends what comes after: see `lane`.
+        .set("enable.gapless.guarantee", "true")
+        // What Java's producers do, so that all agree where a key is.
+        .set("partitioner", "murmur2_random")
+        .set(
+            "message.timeout.ms",
+            producer.timeout.as_millis().to_string(),
+        )
+        .set("linger.ms", producer.linger.as_millis().to_string())
+        .set("compression.codec", compression)
+        .set("message.max.bytes", message_max.to_string())
+        // A stream is made by those who mean to, with the partitions that they want.
+        .set("allow.auto.create.topics", "false")
+        // How long a topic that was there before may be unknown to a broker until that is believed.
+        // It was there when the producer was opened, so that is for a new topic, or for a deleted one.
+        .set("topic.metadata.propagation.max.ms", "5000")
+        // The bound of what is in flight is the SDK's. A second one here could only refuse records
+        // out of their order.
+        .set("queue.buffering.max.messages", "0")
+        .set("queue.buffering.max.kbytes", i32::MAX.to_string());
+}

@@ -1,0 +1,176 @@
+//! The producer against librdkafka's own mock of a cluster, which fails as it is told.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+use millstream::driver::{Producer as _, Rejected};
+use millstream::{ErrorKind, Placed, Record};
+use rdkafka::ClientConfig;
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+use super::Producer;
+use super::room::Room;
+use crate::config;
+use crate::context::Context;
+
+type Mock = MockCluster<'static, DefaultProducerContext>;
+type Answers = Vec<Result<Placed, Rejected>>;
+
+fn mock() -> Mock {
+    let mock = MockCluster::new(1).unwrap();
+    mock.create_topic("t", 4, 1).unwrap();
+    mock
+}
+
+fn open(mock: &Mock, timeout: Duration) -> Producer {
+    let mut settings = ClientConfig::new();
+    settings.set("bootstrap.servers", mock.bootstrap_servers());
+    let config = config::Producer {
+        timeout,
+        ..config::Producer::default()
+    };
+    let context = Context::new("send", None);
+    Producer::new("t".into(), settings, context, &config, Room::new(None)).unwrap()
+}
+
+/// 100 records of 10 keys.
+fn call(number: usize) -> Vec<Record> {
+    let record = |key| Record::new(format!("{number}")).key(format!("{}", key % 10));
+    (0..100).map(record).collect()
+}
+
+fn kinds(answers: &Answers) -> HashMap<Option<ErrorKind>, usize> {
+    let mut kinds = HashMap::new();
+    for answer in answers {
+        let kind = answer.as_ref().err().map(|rejected| rejected.error.kind());
+        *kinds.entry(kind).or_default() += 1;
+    }
+    kinds
+}
+
+/// Within a call, no record is stored after one of its key that failed.
+fn assert_keys_end_where_they_fail(answers: &Answers) {
+    let mut failed = [false; 10];
+    for (index, answer) in answers.iter().enumerate() {
+        let failed = &mut failed[index % 10];
+        match answer {
+            Ok(_) => assert!(!*failed, "record {index} was stored after a failed one"),
+            Err(_) => *failed = true,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_can_go_on_no_more_is_replaced() {
+    let mock = mock();
+    let producer = open(&mock, Duration::from_secs(60));
+    assert_eq!(kinds(&producer.send(call(0)).await), [(None, 100)].into());
+
+    // Of the first request that is out of order librdkafka does not know what to think.
+    let error = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
+    mock.broker_round_trip_time(-1, Duration::from_millis(20))
+        .unwrap();
+    mock.request_errors(RDKafkaApiKey::Produce, &[error]);
+    let calls = join_all((0..20).map(|number| producer.send(call(number)))).await;
+
+    let mut stored = 0;
+    for answers in &calls {
+        assert_keys_end_where_they_fail(answers);
+        for (kind, count) in kinds(answers) {
+            match kind {
+                None => stored += count,
+                Some(ErrorKind::Timeout | ErrorKind::Unavailable) => {}
+                kind => panic!("{count} answered {kind:?}"),
+            }
+        }
+    }
+    assert!(
+        (1..2_000).contains(&stored),
+        "{stored} of 2,000 were stored"
+    );
+    assert_eq!(kinds(&producer.send(call(0)).await), [(None, 100)].into());
+    producer.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_denial_is_told_and_looked_at_anew() {
+    for (api, error) in [
+        (
+            RDKafkaApiKey::InitProducerId,
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED,
+        ),
+        (
+            RDKafkaApiKey::Produce,
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
+        ),
+    ] {
+        let mock = mock();
+        mock.request_errors(api, &[error]);
+        let producer = open(&mock, Duration::from_secs(60));
+        let begun = Instant::now();
+        let answers = producer.send(call(0)).await;
+        assert_eq!(answers.len(), 100);
+        let rejected = answers.into_iter().find_map(Result::err).unwrap();
+        assert_eq!(
+            rejected.error.kind(),
+            ErrorKind::Denied,
+            "{:?}",
+            rejected.error
+        );
+        assert_eq!(rejected.error.stream(), Some("t"));
+        assert_eq!(rejected.error.operation(), "send");
+        assert!(
+            begun.elapsed() < Duration::from_secs(30),
+            "{:?}",
+            begun.elapsed()
+        );
+        assert_eq!(kinds(&producer.send(call(1)).await), [(None, 100)].into());
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_stores_times_out() {
+    let mock = mock();
+    let producer = open(&mock, Duration::from_secs(1));
+    mock.broker_down(-1).unwrap();
+    let answers = producer.send(call(0)).await;
+    assert_eq!(kinds(&answers), [(Some(ErrorKind::Timeout), 100)].into());
+    for (rejected, record) in answers.into_iter().map(Result::unwrap_err).zip(call(0)) {
+        assert_eq!(rejected.record, record);
+    }
+    mock.broker_up(-1).unwrap();
+    let begun = Instant::now();
+    while kinds(&producer.send(call(1)).await) != [(None, 100)].into() {
+        assert!(
+            begun.elapsed() < Duration::from_secs(30),
+            "it does not go on"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_producer_closes_with_calls_dropped_under_way() {
+    let mock = mock();
+    let producer = open(&mock, Duration::from_secs(60));
+    mock.broker_down(-1).unwrap();
+    assert!(producer.send(call(0)).now_or_never().is_none());
+    let begun = Instant::now();
+    producer.close().await.unwrap();
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn no_records_are_answered_at_once() {
+    let mock = mock();
+    let producer = open(&mock, Duration::from_secs(60));
+    let answers = producer.send(Vec::new()).now_or_never();
+    assert!(answers.unwrap().is_empty());
+}

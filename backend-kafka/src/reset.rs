@@ -1,0 +1,191 @@
+//! Moving a group to another place, also while its members run.
+//!
+//! The broker lets nobody but a member store offsets of a group that has members (`UNKNOWN_MEMBER_ID`
+//! to all others). So there are two ways:
+//!
+//! * A group without members is moved directly.
+//! * Otherwise the wanted offsets are stored, as a *request*, in a group of our own beside it, which
+//!   never has members. The members look there about once a second. Who owns a partition drains it,
+//!   stores the wanted offset with the request's number in its [`Note`], and goes on from there. The
+//!   request is obeyed when every partition has that number or a later one. Should the members leave
+//!   before, the group is moved directly after all.
+//!
+//! The numbers make it safe to ask again, to ask twice, and to die half-way: a request is obeyed once
+//! by each partition, and of two requests the one with the larger number wins. Whoever asked removes
+//! the request when it is obeyed, for another tool that moves the group later stores no number, and
+//! members would obey an old request once more. A newer request that is removed along with it, by a
+//! race, is written again by the one that waits for it.
+//!
+//! What lost: to have all members closed first, for whoever resets a group does not know where they
+//! run, and the contract says *also while members run*; and a topic for such messages, which somebody
+//! would have to create, to permit, and to clean up.
+
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use millstream::{Error, ErrorKind, Result, Start};
+
+use crate::client::{Asker, Connection};
+use crate::native::group_offsets::StoredOffset;
+use crate::offsets::Note;
+use crate::patience::Patience;
+use crate::places::places;
+use crate::{admin, progress};
+
+const RESET: &str = "reset";
+
+/// The group that holds the requests to `group`. Kafka bounds the length of no group's name.
+pub(crate) fn side_group(group: &str) -> String {
+    format!("{group}.millstream-reset")
+}
+
+/// Moves a group in one stream.
+///
+/// A dropped call leaves the group moved, or asked to move, or neither.
+pub(crate) async fn reset(
+    connection: &Connection,
+    group: &str,
+    stream: &str,
+    to: Start,
+) -> Result<()> {
+    let asker = &*connection.group_asker(RESET, group)?;
+    let patience = Patience::of(connection.config.request_timeout);
+    let places = places(connection, RESET, stream, to).await?;
+    let side = side_group(group);
+    let main = progress::read(asker, RESET, group, patience.left()).await?;
+    if main.is_empty() {
+        let message = "the group has no progress on any stream";
+        return Err(Error::new(ErrorKind::NotFound, RESET, message));
+    }
+    let asked = progress::read(asker, RESET, &side, patience.left()).await?;
+    let note = Note {
+        epoch: None,
+        reset: Some(next_id(main.iter().chain(&asked))),
+    };
+    let moved = (0..).zip(places);
+    let wanted: Vec<StoredOffset> = moved
+        .map(|(partition, next)| StoredOffset::new(stream, partition, next, note))
+        .collect();
+    let (wanted, name) = (&wanted[..], &side[..]);
+    let look = |time| bring_about(asker, group, name, wanted, time);
+    if patience.until(look).await?.is_none() {
+        let message = "the members of the group have not moved yet; the request stands, and they \
+                       obey it when they are millstream's and read the stream";
+        return Err(Error::new(ErrorKind::Timeout, RESET, message));
+    }
+    if let Err(error) = forget(connection, asker, group, &side).await {
+        tracing::warn!(group, stream, %error, "an obeyed request to reset was not removed");
+    }
+    Ok(())
+}
+
+/// Moves the group if it has no members, and asks them if it has. Answers once it has moved.
+async fn bring_about(
+    asker: &Asker,
+    group: &str,
+    side: &str,
+    wanted: &[StoredOffset],
+    time: Duration,
+) -> Result<Option<()>> {
+    let main = progress::read(asker, RESET, group, time).await?;
+    let left = behind(wanted, &main);
+    if left.is_empty() {
+        return Ok(Some(()));
+    }
+    match progress::store(asker, RESET, group, left, time).await {
+        Ok(()) => return Ok(Some(())),
+        // It has members.
+        Err(error) if error.kind() == ErrorKind::Fenced => {}
+        Err(error) => return Err(error),
+    }
+    let asked = progress::read(asker, RESET, side, time).await?;
+    // Another's request with a larger number is left there, for it includes this one.
+    if !behind(wanted, &asked).is_empty() {
+        progress::store(asker, RESET, side, wanted.to_vec(), time).await?;
+    }
+    Ok(None)
+}
+
+/// What is wanted and neither this nor anything later is there.
+fn behind(wanted: &[StoredOffset], there: &[StoredOffset]) -> Vec<StoredOffset> {
+    let obeyed = obeyed(there);
+    let behind = |wanted: &&StoredOffset| {
+        let found = obeyed.get(&wanted.place());
+        found.is_none_or(|id| *id < wanted.obeyed())
+    };
+    wanted.iter().filter(behind).cloned().collect()
+}
+
+fn obeyed(there: &[StoredOffset]) -> HashMap<(&str, i32), u64> {
+    let obeyed = there.iter();
+    obeyed
+        .map(|stored| (stored.place(), stored.obeyed()))
+        .collect()
+}
+
+/// Larger than every number that is known, and than every one that was ever given by a clock as good
+/// as this one.
+fn next_id<'a>(known: impl Iterator<Item = &'a StoredOffset>) -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.map_or(0, |now| now.as_micros() as u64);
+    let largest = known.map(StoredOffset::obeyed).max().unwrap_or(0);
+    now.max(largest.saturating_add(1))
+}
+
+/// Removes the requests if they are all obeyed.
+async fn forget(connection: &Connection, asker: &Asker, group: &str, side: &str) -> Result<()> {
+    let time = connection.config.request_timeout;
+    let asked = progress::read(asker, RESET, side, time).await?;
+    if asked.is_empty() {
+        return Ok(());
+    }
+    let main = progress::read(asker, RESET, group, time).await?;
+    if !behind(&asked, &main).is_empty() {
+        return Ok(());
+    }
+    let name = side.to_owned();
+    let removed = admin::change(connection, RESET, time, {
+        async move |client, options| client.delete_groups(&[&name], options).await
+    });
+    match removed.await {
+        // Another one was quicker.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offset(partition: i32, id: Option<u64>) -> StoredOffset {
+        let note = Note {
+            epoch: None,
+            reset: id,
+        };
+        StoredOffset::new("s", partition, 7, note)
+    }
+
+    #[test]
+    fn a_partition_is_left_until_it_obeys_this_request_or_a_later_one() {
+        let wanted: Vec<_> = (0..5).map(|partition| offset(partition, Some(5))).collect();
+        let there = [
+            offset(0, Some(5)),
+            offset(1, Some(4)),
+            offset(2, Some(6)),
+            offset(3, None),
+        ];
+        let left: Vec<_> = behind(&wanted, &there)
+            .iter()
+            .map(|o| o.partition)
+            .collect();
+        assert_eq!(left, [1, 3, 4]);
+    }
+
+    #[test]
+    fn numbers_grow_even_where_the_clock_does_not() {
+        let ahead = u64::MAX / 2;
+        assert_eq!(next_id([offset(0, Some(ahead))].iter()), ahead + 1);
+        assert!(next_id([].iter()) > 1_500_000_000_000_000);
+    }
+}
