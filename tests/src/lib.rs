@@ -13,6 +13,8 @@ mod disturbed;
 pub mod fleet;
 mod harness;
 pub mod history;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 

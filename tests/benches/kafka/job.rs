@@ -1,0 +1,117 @@
+//! What one process measures, and how it is told.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write as _};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Result, consume, latency, member, produce, watchdog};
+
+/// The first argument of a process that does a [`Task`].
+pub(crate) const CHILD: &str = "child";
+
+/// A process that has not ended by then hangs.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Values by the name of what was measured.
+pub(crate) type Measured = BTreeMap<String, f64>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum Job {
+    Consume { by: Consumer, bytes: usize },
+    Produce { by: Producer },
+    Latency { by: Side, linger_ms: u32 },
+    Rebalance { by: Side, protocol: Protocol },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum Side {
+    Ours,
+    Raw,
+}
+
+/// Who consumes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum Consumer {
+    Ours,
+    /// With `concurrency(64)`.
+    OursKeyed,
+    /// The same job: headers read, the payload owned, progress stored.
+    Stream,
+    /// The same job, at the settings that librdkafka has by default.
+    StreamAtDefaults,
+    /// Neither headers nor progress, and the payload is only borrowed.
+    StreamBare,
+}
+
+/// Who sends, and how its receipts are awaited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum Producer {
+    Ours,
+    /// In the order of sending, as ours are.
+    Future,
+    /// Whichever is there first, by `FuturesUnordered`.
+    FutureUnordered,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum Protocol {
+    Cooperative,
+    /// KIP-848.
+    Consumer,
+}
+
+/// Where a job is done.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Place {
+    pub(crate) brokers: String,
+    pub(crate) topic: String,
+    /// None has joined it before.
+    pub(crate) group: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Task {
+    Measure(Job, Place),
+    /// Handles what comes until standard input is closed, and tells each record as it does.
+    Member(Side, Protocol, Place),
+}
+
+impl Task {
+    /// The command that does it, in a process of its own. What it says of trouble is shown.
+    pub(crate) fn command(&self) -> Result<Command> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg(CHILD).arg(serde_json::to_string(self)?);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        Ok(command)
+    }
+
+    /// Runs in the process that [`command`](Self::command) has started.
+    pub(crate) fn run(task: &str) -> Result<()> {
+        match serde_json::from_str(task)? {
+            Self::Measure(job, place) => {
+                watchdog::watch(PATIENCE, format!("{job:?}"));
+                let measured = match job {
+                    Job::Consume { by, .. } => consume::run(by, &place)?,
+                    Job::Produce { by } => produce::run(by, &place)?,
+                    Job::Latency { by, linger_ms } => latency::run(by, linger_ms, &place)?,
+                    Job::Rebalance { .. } => return Err("it takes several processes".into()),
+                };
+                let mut out = io::stdout().lock();
+                Ok(writeln!(out, "{}", serde_json::to_string(&measured)?)?)
+            }
+            Self::Member(side, protocol, place) => member::run(side, protocol, &place),
+        }
+    }
+
+    /// Runs it elsewhere, and waits for what it measures.
+    pub(crate) fn measure(&self) -> Result<Measured> {
+        let output = self.command()?.stderr(Stdio::inherit()).output()?;
+        if !output.status.success() {
+            return Err(format!("{self:?}: {}", output.status).into());
+        }
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
+}

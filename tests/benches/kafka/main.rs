@@ -1,0 +1,165 @@
+//! The Kafka backend beside plain `rdkafka`, on the same broker, the same topics and records, in one
+//! run.
+//!
+//! `tests/bench kafka [FILTER] [--rounds N]` runs the measurements whose name contains the filter.
+//!
+//! # Method
+//!
+//! All jobs that the wanted figures need take turns, round after round, so that a slow moment of the
+//! machine meets all of them alike; every other round runs them backwards. A ratio is the median of
+//! the ratios of each round. The first round only warms up, and does not count.
+//!
+//! **Each job is a process of its own**, with the same multi-threaded runtime of tokio, and its
+//! processor time is that of the whole process (user and system, of all threads, connecting and
+//! leaving included) over its records. The broker, one for all, runs on the same machine: where the
+//! cores are few, a rate is also that of the broker.
+//!
+//! * *Consume*: 3 million keyed records without headers, from 4 partitions, in a group of its own for
+//!   each process; the rate from the first record handled until the last one. Ours is the SDK at its
+//!   defaults with a handler that is ready at once, reads the headers, and holds the payload. The
+//!   plain loop is `StreamConsumer::stream` doing the same job: headers read, the payload copied
+//!   into `Bytes`, `store_offset` for each record, and librdkafka's auto commit. It runs with the
+//!   settings that our backend gives to librdkafka, and once more (`_at_defaults`) without. `_bare`
+//!   is a loop that ignores headers, borrows the payload and stores nothing. Ours and the same job
+//!   count only if the broker then has stored that all records are settled.
+//! * *Produce*: 1 million keyed records of 512 bytes, each receipt awaited, at most 10,000 open.
+//!   `FutureProducer` awaits in the order of sending, as ours does, and once more (`_unordered`) by
+//!   `FuturesUnordered`. All idempotent, `acks=all`, with the same linger and partitioner.
+//! * *Latency*: 10,000 records/s of 512 bytes, producer and consumer in one process, ten seconds
+//!   after three that do not count. See [`latency`].
+//! * *Rebalance*: see [`rebalance`]. The plain client is librdkafka's at its defaults.
+
+mod clock;
+mod consume;
+mod figures;
+mod job;
+mod latency;
+mod member;
+mod ours;
+mod produce;
+mod raw;
+mod rebalance;
+mod report;
+mod stage;
+mod watchdog;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use figures::{FIGURES, Figure};
+use job::{CHILD, Job, Measured, Task};
+use report::Report;
+use stage::Stage;
+use tokio::runtime::Runtime;
+
+pub(crate) type Fault = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Result<T, E = Fault> = std::result::Result<T, E>;
+
+const ROUNDS: usize = 9;
+/// One round takes minutes, for dead members are missed late; and none warms up, for it is the
+/// group's own time-outs that are measured.
+const REBALANCE_ROUNDS: usize = 5;
+
+fn main() -> Result<()> {
+    let args = std::env::args().skip(1).collect::<Vec<_>>();
+    if let [child, task] = &*args {
+        if child == CHILD {
+            return Task::run(task);
+        }
+    }
+    let Wanted { filter, rounds } = Wanted::from_args(args)?;
+    let figures = FIGURES
+        .iter()
+        .filter(|figure| figure.name.contains(&filter));
+    let figures = figures.collect::<Vec<_>>();
+    if figures.is_empty() {
+        return Err(format!("no figure has \"{filter}\" in its name").into());
+    }
+
+    let runtime = stage::runtime()?;
+    let mut stage = runtime.block_on(Stage::set())?;
+    let outcome = measure(&runtime, &mut stage, &figures, rounds);
+    // A container goes within a runtime.
+    runtime.block_on(async move { drop(stage) });
+    outcome
+}
+
+struct Wanted {
+    filter: String,
+    rounds: Option<usize>,
+}
+
+impl Wanted {
+    fn from_args(args: Vec<String>) -> Result<Self> {
+        let mut wanted = Self {
+            filter: String::new(),
+            rounds: None,
+        };
+        let mut args = args.into_iter();
+        while let Some(arg) = args.next() {
+            match &*arg {
+                "--rounds" => wanted.rounds = Some(args.next().ok_or("--rounds N")?.parse()?),
+                // Given by cargo.
+                "--bench" => {}
+                _ => wanted.filter = arg,
+            }
+        }
+        Ok(wanted)
+    }
+}
+
+fn measure(
+    runtime: &Runtime,
+    stage: &mut Stage,
+    figures: &[&Figure],
+    rounds: Option<usize>,
+) -> Result<()> {
+    let jobs = figures.iter().flat_map(|figure| figure.of.jobs());
+    let jobs = jobs.collect::<BTreeSet<_>>();
+    let sizes = jobs.iter().filter_map(|job| match job {
+        Job::Consume { bytes, .. } => Some(*bytes),
+        _ => None,
+    });
+    for bytes in sizes.collect::<BTreeSet<_>>() {
+        runtime.block_on(stage.fill(bytes))?;
+    }
+
+    let mut report = Report::default();
+    for round in 0..=rounds.unwrap_or(ROUNDS) {
+        let is_due = |job: &&Job| match job {
+            Job::Rebalance { .. } => (1..=rounds.unwrap_or(REBALANCE_ROUNDS)).contains(&round),
+            _ => true,
+        };
+        let mut due = jobs.iter().filter(is_due).collect::<Vec<_>>();
+        if round % 2 == 1 {
+            due.reverse();
+        }
+        let mut measured = BTreeMap::new();
+        for job in due {
+            measured.insert(*job, run(runtime, stage, *job)?);
+        }
+        if round > 0 {
+            report.add(measured);
+        }
+    }
+    for figure in figures {
+        report.print(figure);
+    }
+    Ok(())
+}
+
+fn run(runtime: &Runtime, stage: &mut Stage, job: Job) -> Result<Measured> {
+    let partitions = match job {
+        Job::Consume { bytes, .. } => {
+            return Task::Measure(job, stage.full(bytes)).measure();
+        }
+        Job::Rebalance { .. } => rebalance::PARTITIONS,
+        Job::Produce { .. } | Job::Latency { .. } => stage::PARTITIONS,
+    };
+    let place = runtime.block_on(stage.empty(partitions))?;
+    let measured = match job {
+        Job::Rebalance { by, protocol } => rebalance::run(by, protocol, &place)?,
+        _ => Task::Measure(job, place.clone()).measure()?,
+    };
+    runtime.block_on(stage.delete(&place))?;
+    Ok(measured)
+}

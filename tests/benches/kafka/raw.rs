@@ -1,0 +1,50 @@
+//! The plain clients of librdkafka that ours are compared with.
+
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{Consumer as _, StreamConsumer};
+use rdkafka::error::KafkaResult;
+
+use crate::job::Place;
+
+/// What the backend sets that matters for speed: see its `consumer/settings.rs`.
+const LIKE_OURS: [(&str, &str); 2] = [
+    ("fetch.queue.backoff.ms", "2"),
+    ("queued.max.messages.kbytes", "16384"),
+];
+
+pub(crate) fn client(place: &Place) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", &place.brokers);
+    config
+}
+
+pub(crate) fn consumer(place: &Place) -> ClientConfig {
+    let mut config = client(place);
+    config.set("group.id", &place.group);
+    config.set("auto.offset.reset", "earliest");
+    config
+}
+
+pub(crate) fn tuned_consumer(place: &Place) -> ClientConfig {
+    let mut config = consumer(place);
+    for (key, value) in LIKE_OURS {
+        config.set(key, value);
+    }
+    config
+}
+
+pub(crate) fn subscribe(config: &ClientConfig, place: &Place) -> KafkaResult<StreamConsumer> {
+    let consumer: StreamConsumer = config.create()?;
+    consumer.subscribe(&[&place.topic])?;
+    Ok(consumer)
+}
+
+/// As durable as ours, and with its partitioner.
+pub(crate) fn producer(place: &Place, linger_ms: u32) -> ClientConfig {
+    let mut config = client(place);
+    config.set("enable.idempotence", "true");
+    config.set("acks", "all");
+    config.set("linger.ms", linger_ms.to_string());
+    config.set("partitioner", "murmur2_random");
+    config
+}

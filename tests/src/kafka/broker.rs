@@ -1,0 +1,339 @@
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use testcontainers::core::{ContainerPort, ExecCommand};
+use testcontainers::runners::AsyncRunner;
+use testcontainers::{
+    ContainerAsync, ContainerRequest, GenericImage, ImageExt, TestcontainersError,
+};
+
+use super::options::{Listener, Options};
+use super::{engine, probe};
+
+/// Whether a broker serves is looked at so often.
+const TICK: Duration = Duration::from_millis(50);
+
+/// A broker has to do what was asked of it within this time. It is long for a machine that starts
+/// several brokers at once on few cores; nothing waits for its end but what fails.
+pub(super) const PATIENCE: Duration = Duration::from_secs(90);
+
+/// The listener for other brokers and for the tools; plaintext, whatever the others are.
+const INTERNAL: &str = "BROKER";
+const INTERNAL_PORT: u16 = 9093;
+pub(super) const CONTROLLER_PORT: u16 = 9094;
+/// The listeners of the options come after these.
+const FIRST_PORT: u16 = 9095;
+
+/// A running broker, in a container that goes when this is dropped: within a tokio runtime, also
+/// when a test panics. Drop its clients first; most wait for a broker when they close.
+///
+/// Its ports stay the same for as long as it lives, down or up.
+#[derive(Debug)]
+pub struct Broker {
+    container: ContainerAsync<GenericImage>,
+    node: usize,
+    /// By the listener's name: where it is reached, and where it tells clients to go.
+    ports: BTreeMap<String, Ports>,
+    nodes: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Ports {
+    mapped: u16,
+    advertised: u16,
+}
+
+/// What a command within the container answered.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// The exit code.
+    pub code: i64,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Output {
+    /// Standard output of a command that must have succeeded.
+    pub fn ok(self) -> String {
+        assert!(self.code == 0, "the command failed: {self:?}");
+        self.stdout
+    }
+}
+
+/// What a broker has to know of the cluster that it is a part of.
+#[derive(Debug, Clone)]
+pub(super) struct Membership {
+    pub(super) node: usize,
+    /// The name by which the others find it.
+    pub(super) host: String,
+    /// The network that they share, if there are others.
+    pub(super) network: Option<String>,
+    /// The value of `controller.quorum.voters`.
+    pub(super) voters: String,
+    pub(super) nodes: usize,
+}
+
+impl Broker {
+    pub(super) async fn alone(options: Options) -> Self {
+        let membership = Membership {
+            node: 1,
+            host: "localhost".to_owned(),
+            network: None,
+            voters: format!("1@localhost:{CONTROLLER_PORT}"),
+            nodes: 1,
+        };
+        let broker = Self::create(options, membership).await;
+        broker.serves().await;
+        broker
+    }
+
+    /// Starts the container, and returns before the broker serves.
+    pub(super) async fn create(options: Options, membership: Membership) -> Self {
+        engine::ready().await;
+        // A free port may be somebody's by the time that the engine takes it.
+        const ATTEMPTS: usize = 5;
+        for attempt in 1.. {
+            let (request, ports) = request(&options, &membership);
+            match request.start().await {
+                Ok(container) => {
+                    let node = membership.node;
+                    let nodes = membership.nodes;
+                    return Self {
+                        container,
+                        node,
+                        ports,
+                        nodes,
+                    };
+                }
+                Err(error) if attempt < ATTEMPTS && port_is_taken(&error) => {}
+                Err(error) => panic!("broker {} does not start: {error}", membership.node),
+            }
+        }
+        unreachable!("the loop has no end")
+    }
+
+    /// The value for a client's `bootstrap.servers`, on the plaintext listener.
+    pub fn bootstrap(&self) -> String {
+        self.bootstrap_of(Listener::CLIENT)
+    }
+
+    /// The value for a client's `bootstrap.servers`, on a listener of the options: the advertised
+    /// port, so that a client goes through the proxy, if there is one, from its first connection.
+    pub fn bootstrap_of(&self, listener: &str) -> String {
+        format!("127.0.0.1:{}", self.ports(listener).advertised)
+    }
+
+    /// The port of 127.0.0.1 behind which a listener really is: where a proxy forwards to.
+    pub fn port(&self, listener: &str) -> u16 {
+        self.ports(listener).mapped
+    }
+
+    fn ports(&self, listener: &str) -> Ports {
+        match self.ports.get(listener) {
+            Some(ports) => *ports,
+            None => panic!("broker {} has no listener {listener}", self.node),
+        }
+    }
+
+    /// Kills it, as a power cut would; what it had acknowledged stays on its disk.
+    pub async fn kill(&self) {
+        engine::docker(&["kill", "--signal", "KILL", self.container.id()]).await;
+    }
+
+    /// Stops it in good order: it hands its partitions over, and closes its files.
+    pub async fn stop(&self) {
+        let stopped = self.container.stop_with_timeout(Some(60)).await;
+        stopped.unwrap_or_else(|error| panic!("broker {} does not stop: {error}", self.node));
+    }
+
+    /// Starts it again, on the data and the ports that it had, and returns when it serves: when it
+    /// answers, is known to its cluster, and every partition that it knows of has a leader.
+    pub async fn start(&self) {
+        self.start_container().await;
+        self.serves().await;
+    }
+
+    pub(super) async fn start_container(&self) {
+        let started = self.container.start().await;
+        started.unwrap_or_else(|error| panic!("broker {} does not start: {error}", self.node));
+    }
+
+    /// Freezes it: connections stay open, and nothing is answered.
+    pub async fn pause(&self) {
+        let paused = self.container.pause().await;
+        paused.unwrap_or_else(|error| panic!("broker {} does not pause: {error}", self.node));
+    }
+
+    /// Lets it go on where it was frozen.
+    pub async fn unpause(&self) {
+        let unpaused = self.container.unpause().await;
+        unpaused.unwrap_or_else(|error| panic!("broker {} does not go on: {error}", self.node));
+    }
+
+    /// Runs one of Kafka's tools, say `kafka-topics.sh`, against this broker, as its super user.
+    /// `--bootstrap-server` is given by this.
+    pub async fn tool(&self, name: &str, args: &[&str]) -> Output {
+        let path = format!("/opt/kafka/bin/{name}");
+        let server = format!("localhost:{INTERNAL_PORT}");
+        let mut command = vec![&*path, "--bootstrap-server", &server];
+        command.extend(args);
+        self.exec(&command).await
+    }
+
+    /// Runs a command within the container. Standard input is empty.
+    pub async fn exec(&self, command: &[&str]) -> Output {
+        let run = async {
+            let command = ExecCommand::new(command.iter().copied());
+            let mut result = self.container.exec(command).await?;
+            // The exit code is there when the output has ended.
+            let stdout = result.stdout_to_vec().await?;
+            let stderr = result.stderr_to_vec().await?;
+            let code = result.exit_code().await?;
+            Ok::<_, TestcontainersError>((code, stdout, stderr))
+        };
+        match run.await {
+            Ok((code, stdout, stderr)) => Output {
+                code: code.expect("a command whose output has ended has a code"),
+                stdout: String::from_utf8_lossy(&stdout).into_owned(),
+                stderr: String::from_utf8_lossy(&stderr).into_owned(),
+            },
+            Err(error) => panic!("{command:?} does not run in broker {}: {error}", self.node),
+        }
+    }
+
+    /// What the broker logged since the container was made, and before it what its start script
+    /// had to complain of.
+    pub async fn log(&self) -> String {
+        let mut log = self.container.stderr_to_vec().await.unwrap_or_default();
+        log.extend(self.container.stdout_to_vec().await.unwrap_or_default());
+        String::from_utf8_lossy(&log).into_owned()
+    }
+
+    pub(super) fn id(&self) -> &str {
+        self.container.id()
+    }
+
+    /// Waits until it answers, and knows itself in its cluster.
+    pub(super) async fn serves(&self) {
+        self.answers("serve", |answer| {
+            answer.nodes.contains(&self.node) && answer.leaderless == 0
+        })
+        .await;
+    }
+
+    /// Waits until it knows all brokers of its cluster, and every replica is in sync.
+    pub(super) async fn settled(&self) {
+        self.answers("settle", |answer| {
+            answer.nodes.len() == self.nodes && answer.leaderless == 0 && answer.lagging == 0
+        })
+        .await;
+    }
+
+    /// Waits until it knows that another broker is gone, and that broker's partitions have a new
+    /// leader.
+    pub(super) async fn misses(&self, node: usize) {
+        self.answers("miss another", |answer| {
+            !answer.nodes.contains(&node) && answer.leaderless == 0
+        })
+        .await;
+    }
+
+    async fn answers(&self, what: &str, is_met: impl Fn(&probe::Answer) -> bool) {
+        let begun = Instant::now();
+        loop {
+            let answer = probe::ask(self.port(INTERNAL)).await;
+            if answer.as_ref().is_ok_and(&is_met) {
+                return;
+            }
+            let ended = !self.container.is_running().await.unwrap_or(false);
+            if ended || begun.elapsed() > PATIENCE {
+                let (node, log) = (self.node, self.log().await);
+                let lines: Vec<_> = log.lines().collect();
+                let log = lines[lines.len().saturating_sub(60)..].join("\n");
+                panic!("broker {node} does not {what}: {answer:?}; it logged\n{log}");
+            }
+            tokio::time::sleep(TICK).await;
+        }
+    }
+}
+
+fn port_is_taken(error: &TestcontainersError) -> bool {
+    let said = format!("{error:?}");
+    said.contains("port is already allocated") || said.contains("address already in use")
+}
+
+/// What the engine is asked for, and the ports in it.
+fn request(
+    options: &Options,
+    membership: &Membership,
+) -> (ContainerRequest<GenericImage>, BTreeMap<String, Ports>) {
+    let internal = Listener::new(INTERNAL);
+    let mut ports = BTreeMap::new();
+    let mut bound = vec![format!("CONTROLLER://0.0.0.0:{CONTROLLER_PORT}")];
+    let mut advertised = vec![format!("{INTERNAL}://{}:{INTERNAL_PORT}", membership.host)];
+    let mut protocols = vec!["CONTROLLER:PLAINTEXT".to_owned()];
+    let mut request = ContainerRequest::from(GenericImage::new("apache/kafka", "4.1.1"));
+
+    for (listener, inner) in [&internal]
+        .into_iter()
+        .chain(options.listeners.values())
+        .zip([INTERNAL_PORT].into_iter().chain(FIRST_PORT..))
+    {
+        let Listener { name, protocol, .. } = listener;
+        let mapped = engine::free_port();
+        let outer = listener.advertised.unwrap_or(mapped);
+        bound.push(format!("{name}://0.0.0.0:{inner}"));
+        protocols.push(format!("{name}:{protocol}"));
+        if name != INTERNAL {
+            advertised.push(format!("{name}://127.0.0.1:{outer}"));
+        }
+        request = request.with_mapped_port(mapped, ContainerPort::Tcp(inner));
+        ports.insert(
+            name.clone(),
+            Ports {
+                mapped,
+                advertised: outer,
+            },
+        );
+    }
+
+    let roles = [
+        ("KAFKA_NODE_ID", membership.node.to_string()),
+        ("KAFKA_PROCESS_ROLES", "broker,controller".to_owned()),
+        ("KAFKA_CONTROLLER_QUORUM_VOTERS", membership.voters.clone()),
+        ("KAFKA_CONTROLLER_LISTENER_NAMES", "CONTROLLER".to_owned()),
+        ("KAFKA_INTER_BROKER_LISTENER_NAME", INTERNAL.to_owned()),
+        ("KAFKA_LISTENERS", bound.join(",")),
+        ("KAFKA_ADVERTISED_LISTENERS", advertised.join(",")),
+        ("KAFKA_LISTENER_SECURITY_PROTOCOL_MAP", protocols.join(",")),
+    ];
+    for (name, value) in roles {
+        request = request.with_env_var(name, value);
+    }
+    for (name, value) in &options.env {
+        request = request.with_env_var(name, value);
+    }
+    for (path, contents) in &options.files {
+        request = request.with_copy_to(path.as_str(), contents.clone());
+    }
+    if let Some(network) = &membership.network {
+        request = request
+            .with_network(network)
+            .with_container_name(&membership.host);
+    }
+    let request = request
+        .with_label(engine::OWNER, engine::owner())
+        // The library publishes on all addresses of the machine.
+        .with_host_config_modifier(|config| {
+            let bindings = config
+                .port_bindings
+                .iter_mut()
+                .flat_map(|all| all.values_mut());
+            for binding in bindings.flatten().flatten() {
+                binding.host_ip = Some("127.0.0.1".to_owned());
+            }
+        });
+    (request, ports)
+}

@@ -1,0 +1,191 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use millstream::driver::{self, Backend};
+use millstream::{Client, StreamSpec};
+use millstream_kafka::{Config, Kafka, Protocol};
+
+use super::Site;
+use crate::{Fault, Harness, Hooks, Timing};
+
+/// How long a silent member keeps its partitions; the broker's own setting for the newer protocol
+/// is the same.
+const SESSION: Duration = Duration::from_secs(2);
+
+const HEARTBEAT: Duration = Duration::from_millis(200);
+
+/// The means of the suite on one broker, for one case. Cases may share a broker: all names are of
+/// this harness alone, those of clients too.
+#[derive(Debug)]
+pub struct KafkaHarness {
+    site: Arc<Site>,
+    protocol: Protocol,
+    names: Names,
+    limits: driver::Limits,
+    restart: bool,
+}
+
+impl KafkaHarness {
+    /// On a broker that others use, too: it cannot be restarted.
+    ///
+    /// # Panics
+    /// If the broker cannot be used.
+    pub async fn shared(site: Arc<Site>, protocol: Protocol) -> Self {
+        Self::on(site, protocol, false).await
+    }
+
+    /// On a broker of its own.
+    ///
+    /// # Panics
+    /// If the broker cannot be used.
+    pub async fn alone(site: Site, protocol: Protocol) -> Self {
+        Self::on(Arc::new(site), protocol, true).await
+    }
+
+    async fn on(site: Arc<Site>, protocol: Protocol, restart: bool) -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let names = Names {
+            case: COUNT.fetch_add(1, Relaxed),
+            next: AtomicUsize::new(0),
+        };
+        let config = config(&site, &names, protocol);
+        let limits = site
+            .limits
+            .get_or_init(|| limits(config, names.unique("limits")));
+        let limits = *limits.await;
+        Self {
+            site,
+            protocol,
+            names,
+            limits,
+            restart,
+        }
+    }
+}
+
+/// Names that no other case uses.
+#[derive(Debug)]
+struct Names {
+    case: usize,
+    next: AtomicUsize,
+}
+
+impl Names {
+    fn unique(&self, prefix: &str) -> String {
+        let next = self.next.fetch_add(1, Relaxed);
+        format!("{}{next}", self.begins(prefix))
+    }
+
+    /// How those of one prefix begin.
+    fn begins(&self, prefix: &str) -> String {
+        format!("{prefix}-{}-", self.case)
+    }
+}
+
+/// The prefix of the ids of clients.
+const CLIENT: &str = "client";
+
+fn config(site: &Site, names: &Names, protocol: Protocol) -> Config {
+    let mut config = Config::default();
+    config.brokers = vec![site.bootstrap()];
+    config.client_id = names.unique(CLIENT);
+    config.consumer.protocol = protocol;
+    config.consumer.session_timeout = SESSION;
+    config.consumer.heartbeat_interval = HEARTBEAT;
+    // Longer than any delay of a case, and less than its patience with one that fails for good.
+    config.producer.timeout = SESSION * 10;
+    config
+}
+
+/// What a stream takes, as the driver says it.
+async fn limits(config: Config, stream: String) -> driver::Limits {
+    let kafka = Kafka::connect(config).await.expect("the broker answers");
+    let created = kafka
+        .streams()
+        .create(&StreamSpec::new(stream.as_str()))
+        .await;
+    created.expect("the stream is created");
+    let producer = kafka.open_producer(&stream).await;
+    let producer = producer.expect("the producer opens");
+    let limits = producer.limits();
+    producer.close().await.expect("the producer closes");
+    limits
+}
+
+#[async_trait]
+impl Harness for KafkaHarness {
+    async fn client(&self) -> Client {
+        let config = config(&self.site, &self.names, self.protocol);
+        config.connect().await.expect("the broker answers")
+    }
+
+    fn unique(&self, prefix: &str) -> String {
+        self.names.unique(prefix)
+    }
+
+    fn timing(&self) -> Timing {
+        Timing {
+            session: SESSION,
+            handover: Duration::from_millis(1_500),
+            patience: Duration::from_secs(60),
+            tick: Duration::from_millis(20),
+        }
+    }
+
+    fn limits(&self) -> driver::Limits {
+        self.limits
+    }
+
+    fn hooks(&self) -> Hooks {
+        Hooks {
+            fail_sends: true,
+            // Records go in batches of a partition, of all its keys.
+            fail_sends_by_key: false,
+            time_out_sends: true,
+            // A broker answers a client that is over its quota later, and stores its records.
+            throttle_sends: false,
+            delay_sends: true,
+            freeze: true,
+            fail_checkpoints: true,
+            lose_checkpoints: true,
+            steal: true,
+            trim: true,
+            restart: self.restart,
+        }
+    }
+
+    fn struck(&self, stream_or_group: &str) -> u64 {
+        self.site.faults().struck(stream_or_group)
+    }
+
+    async fn disturb(&self, fault: Fault) {
+        let faults = self.site.faults();
+        match fault {
+            Fault::FailSends { stream, times, .. } => {
+                // A connection that ends is the one failure that tells nothing; librdkafka takes
+                // its time before it connects again, so that one has to do.
+                faults.cut_sends(&stream, times.min(1));
+                faults.refuse_sends(&stream, times);
+            }
+            Fault::TimeOutSends { stream, times } => {
+                faults.lose_answers_to_sends(&stream, times.min(1));
+                faults.time_out_sends(&stream, times);
+            }
+            Fault::DelaySends { stream, by } => faults.delay_answers_to_sends(&stream, by),
+            Fault::Freeze {
+                member, duration, ..
+            } => {
+                let (begins, ends) = (self.names.begins(CLIENT), format!(".{member}"));
+                faults.freeze(&begins, &ends, duration);
+            }
+            Fault::FailCheckpoints { group, times } => faults.refuse_commits(&group, times),
+            Fault::LoseCheckpoints { group, times } => faults.lose_commits(&group, times),
+            Fault::Steal { group, partition } => self.site.steal(&group, &partition).await,
+            Fault::Trim { stream } => self.site.trim(&stream).await,
+            Fault::Restart => self.site.restart().await,
+            fault => panic!("{fault:?} is none of the hooks"),
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! Apache Kafka in containers: brokers that a test starts, disturbs, and inspects by Kafka's own
+//! tools.
+//!
+//! What a test is told about a broker comes from the broker's own answer, or from the tools within
+//! its container, and never from the code that is tested. Only [`KafkaHarness`] knows that.
+//!
+//! Everything here panics when the engine does not do what is asked: there is no test to go on with.
+
+mod ask;
+mod broker;
+mod cluster;
+mod engine;
+mod frame;
+mod harness;
+mod options;
+mod probe;
+mod proxy;
+mod retention;
+mod site;
+mod theft;
+
+pub use broker::{Broker, Output};
+pub use cluster::Cluster;
+pub use harness::KafkaHarness;
+pub use options::{Listener, Options};
+pub use proxy::{Faults, Proxy};
+pub use site::Site;

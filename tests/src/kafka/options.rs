@@ -1,0 +1,147 @@
+use std::collections::BTreeMap;
+
+use super::Broker;
+
+/// How a broker is to be: its properties, its listeners, and files of its own.
+///
+/// By default it is a broker for tests: what waits by default waits briefly, internal topics are
+/// small, and no topic is made by accident. Whatever the options say, it also has the plaintext
+/// listener [`Listener::CLIENT`], and an internal one for its tools.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub(super) env: BTreeMap<String, String>,
+    pub(super) listeners: BTreeMap<String, Listener>,
+    pub(super) files: Vec<(String, Vec<u8>)>,
+}
+
+/// One way into a broker. Each has a port of its own on 127.0.0.1.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    pub(super) name: String,
+    pub(super) protocol: String,
+    pub(super) advertised: Option<u16>,
+}
+
+impl Listener {
+    /// The name of the plaintext listener that every broker has.
+    pub const CLIENT: &str = "CLIENT";
+
+    /// A plaintext listener, named with capital letters. To give one the name
+    /// [`CLIENT`](Self::CLIENT) replaces that.
+    ///
+    /// Let no name have `SSL` in it: the official image's start script takes that for its own
+    /// way to configure TLS, and refuses to start.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            protocol: "PLAINTEXT".to_owned(),
+            advertised: None,
+        }
+    }
+
+    /// The security protocol: `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`.
+    pub fn protocol(mut self, protocol: &str) -> Self {
+        self.protocol = protocol.to_owned();
+        self
+    }
+
+    /// The port of 127.0.0.1 that clients are told to use, instead of the broker's own: that of a
+    /// proxy, which forwards to the broker's [`port`](Broker::port).
+    pub fn advertised(mut self, port: u16) -> Self {
+        self.advertised = Some(port);
+        self
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Options {
+    /// A broker for tests.
+    pub fn new() -> Self {
+        let options = Self {
+            env: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+            files: Vec::new(),
+        };
+        options
+            .listener(Listener::new(Listener::CLIENT))
+            // One core's worth of memory and of compiling: many brokers share a small machine.
+            .env("KAFKA_HEAP_OPTS", "-Xmx512m")
+            .env(
+                "KAFKA_JVM_PERFORMANCE_OPTS",
+                "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
+            )
+            .property("log.dirs", "/var/lib/kafka/data")
+            .property("auto.create.topics.enable", "false")
+            .property("offsets.topic.num.partitions", "4")
+            .property("offsets.topic.replication.factor", "1")
+            .property("transaction.state.log.num.partitions", "4")
+            .property("transaction.state.log.replication.factor", "1")
+            .property("transaction.state.log.min.isr", "1")
+            // A killed broker is known to be gone, and may come back, when its session has ended.
+            .property("broker.session.timeout.ms", "2000")
+            .property("broker.heartbeat.interval.ms", "500")
+            .property("group.initial.rebalance.delay.ms", "0")
+            .property("group.min.session.timeout.ms", "1000")
+            // With the protocol of KIP-848 it is the broker that sets these.
+            .property("group.consumer.session.timeout.ms", "2000")
+            .property("group.consumer.min.session.timeout.ms", "1000")
+            .property("group.consumer.heartbeat.interval.ms", "200")
+            .property("group.consumer.min.heartbeat.interval.ms", "100")
+    }
+
+    /// Sets a property of the broker, by the name that it has in Kafka's documentation.
+    pub fn property(self, name: &str, value: &str) -> Self {
+        let name = name.to_uppercase().replace('_', "__");
+        let name = name.replace('-', "___").replace('.', "_");
+        self.env(&format!("KAFKA_{name}"), value)
+    }
+
+    /// Sets a variable of the container, say `KAFKA_HEAP_OPTS`. The image's scripts read it, and
+    /// so do the tools that run within.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Adds a listener, or replaces the one with its name.
+    pub fn listener(mut self, listener: Listener) -> Self {
+        self.listeners.insert(listener.name.clone(), listener);
+        self
+    }
+
+    /// Puts a file into the container before the broker starts, readable by all.
+    ///
+    /// `/etc/millstream/` is a good place: the official image keeps its own folders as volumes of
+    /// another user.
+    pub fn file(mut self, path: &str, contents: impl Into<Vec<u8>>) -> Self {
+        self.files.push((path.to_owned(), contents.into()));
+        self
+    }
+
+    /// Starts a broker that is a cluster of its own, and returns when it serves.
+    pub async fn start(self) -> Broker {
+        Broker::alone(self).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_property_is_the_variable_that_the_image_turns_back_into_it() {
+        let options = Options::new()
+            .property("a.b", "1")
+            .property("a_b", "2")
+            .property("listener.name.x.scram-sha-256.sasl.jaas.config", "3");
+        assert_eq!(options.env["KAFKA_A_B"], "1");
+        assert_eq!(options.env["KAFKA_A__B"], "2");
+        let scram = "KAFKA_LISTENER_NAME_X_SCRAM___SHA___256_SASL_JAAS_CONFIG";
+        assert_eq!(options.env[scram], "3");
+    }
+}

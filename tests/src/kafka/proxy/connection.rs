@@ -1,0 +1,133 @@
+//! One connection of a client, with its broker on the other side.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use super::faults::{Answer, Fate, Faults};
+use super::request::Request;
+use crate::kafka::frame;
+
+/// More responses than a client has requests under way on one connection.
+const UNDER_WAY: usize = 1_024;
+
+struct Connection {
+    faults: Faults,
+    /// How its client calls itself in its first request.
+    client: OnceLock<String>,
+    /// What becomes of the responses that are not just passed on, by their correlation.
+    marked: Mutex<BTreeMap<i32, Answer>>,
+}
+
+/// A response, and when it is due.
+type Due = (Instant, Bytes);
+
+/// Passes everything on until one side ends, or a fault ends it.
+pub(super) async fn forward(client: TcpStream, broker: TcpStream, faults: Faults) {
+    for socket in [&client, &broker] {
+        // Delays are to be those of the faults.
+        drop(socket.set_nodelay(true));
+    }
+    let connection = Connection {
+        faults,
+        client: OnceLock::new(),
+        marked: Mutex::default(),
+    };
+    let (from_client, to_client) = client.into_split();
+    let (from_broker, to_broker) = broker.into_split();
+    let (responses, due) = mpsc::channel(UNDER_WAY);
+    // Whoever ends first ends all: the sockets close with this function, both at once.
+    let ended = tokio::select! {
+        ended = connection.requests(from_client, to_broker, responses.clone()) => ended,
+        ended = connection.responses(from_broker, responses) => ended,
+        ended = connection.deliver(due, to_client) => ended,
+    };
+    // A side that is gone is the other side's to notice. That the proxy does not understand what
+    // it reads is a fault of the proxy.
+    if let Err(error) = ended {
+        assert!(error.kind() != io::ErrorKind::InvalidData, "{error}");
+    }
+}
+
+impl Connection {
+    fn marked(&self) -> MutexGuard<'_, BTreeMap<i32, Answer>> {
+        self.marked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits while the client is frozen.
+    async fn thawed(&self) {
+        if let Some(client) = self.client.get() {
+            self.faults.thawed(client).await;
+        }
+    }
+
+    async fn requests(
+        &self,
+        mut client: impl AsyncRead + Unpin,
+        mut broker: impl AsyncWrite + Unpin,
+        responses: mpsc::Sender<Due>,
+    ) -> io::Result<()> {
+        while let Some(frame) = frame::read(&mut client).await? {
+            let request = Request::parse(&frame)?;
+            self.client.get_or_init(|| request.client().to_owned());
+            self.thawed().await;
+            match self.faults.meet(&request)? {
+                Fate::Passed => broker.write_all(&frame).await?,
+                Fate::Marked(answer) => {
+                    self.marked().insert(request.correlation(), answer);
+                    broker.write_all(&frame).await?;
+                }
+                Fate::Answered(response) => {
+                    // It may overtake the responses to what was asked before: a client knows its
+                    // requests by their correlation.
+                    if responses.send((Instant::now(), response)).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                Fate::Cut => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    async fn responses(
+        &self,
+        mut broker: impl AsyncRead + Unpin,
+        responses: mpsc::Sender<Due>,
+    ) -> io::Result<()> {
+        while let Some(frame) = frame::read(&mut broker).await? {
+            let correlation = frame::correlation(&frame)?;
+            let answer = self.marked().remove(&correlation);
+            let now = Instant::now();
+            let due = match answer {
+                None => (now, frame),
+                Some(Answer::Late(by)) => (now + by, frame),
+                Some(Answer::Replaced(other)) => (now, other),
+                Some(Answer::Lost) => return Ok(()),
+            };
+            if responses.send(due).await.is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    async fn deliver(
+        &self,
+        mut responses: mpsc::Receiver<Due>,
+        mut client: impl AsyncWrite + Unpin,
+    ) -> io::Result<()> {
+        while let Some((due, frame)) = responses.recv().await {
+            sleep_until(due).await;
+            self.thawed().await;
+            client.write_all(&frame).await?;
+        }
+        Ok(())
+    }
+}

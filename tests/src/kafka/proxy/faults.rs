@@ -1,0 +1,273 @@
+//! What is to befall the requests that pass.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use kafka_protocol::ResponseError;
+use tokio::time::{Instant, sleep_until};
+
+use super::request::{Asks, Request};
+
+/// The faults of one proxy, or of the proxies of one cluster. Clones are one.
+#[derive(Debug, Clone, Default)]
+pub struct Faults(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    planned: Vec<Planned>,
+    frozen: Vec<Frozen>,
+    /// How often, for each topic and group.
+    struck: BTreeMap<String, u64>,
+}
+
+#[derive(Debug)]
+struct Planned {
+    /// A topic of sends, or a group of commits.
+    of: String,
+    what: What,
+    times: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    CutSend,
+    RefuseSend,
+    LoseAnswer,
+    TimeOutSend,
+    DelayAnswer(Duration),
+    RefuseCommit,
+    LoseCommit,
+}
+
+impl What {
+    fn is_of_sends(self) -> bool {
+        !self.is_of_commits()
+    }
+
+    fn is_of_commits(self) -> bool {
+        matches!(self, Self::RefuseCommit | Self::LoseCommit)
+    }
+}
+
+#[derive(Debug)]
+struct Frozen {
+    begins: String,
+    ends: String,
+    until: Instant,
+}
+
+/// What becomes of one request.
+#[derive(Debug)]
+pub(super) enum Fate {
+    Passed,
+    /// It is passed on, and something happens to its response.
+    Marked(Answer),
+    /// It is not passed on, and this is the response.
+    Answered(Bytes),
+    /// It is not passed on, and its connection ends.
+    Cut,
+}
+
+/// What becomes of one response.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Late(Duration),
+    /// This one is passed on in its place.
+    Replaced(Bytes),
+    /// It is not passed on, and its connection ends.
+    Lost,
+}
+
+impl Faults {
+    /// No faults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn plan(&self, of: &str, what: What, times: u32) {
+        let mut state = self.lock();
+        let same = |planned: &Planned| {
+            planned.of == of
+                && std::mem::discriminant(&planned.what) == std::mem::discriminant(&what)
+        };
+        state.planned.retain(|planned| !same(planned));
+        if times > 0 {
+            let of = of.to_owned();
+            state.planned.push(Planned { of, what, times });
+        }
+    }
+
+    /// Ends the connection of the next `times` requests that would store records of the topic;
+    /// the broker does not get them. `u32::MAX` is for ever, 0 ends it.
+    pub fn cut_sends(&self, topic: &str, times: u32) {
+        self.plan(topic, What::CutSend, times);
+    }
+
+    /// As [`cut_sends`](Self::cut_sends), but they are answered as by a broker that has too few
+    /// others to store the records with.
+    pub fn refuse_sends(&self, topic: &str, times: u32) {
+        self.plan(topic, What::RefuseSend, times);
+    }
+
+    /// As [`cut_sends`](Self::cut_sends), when the broker has stored the records.
+    pub fn lose_answers_to_sends(&self, topic: &str, times: u32) {
+        self.plan(topic, What::LoseAnswer, times);
+    }
+
+    /// As [`lose_answers_to_sends`](Self::lose_answers_to_sends), but they are answered as by a
+    /// broker that has stored the records and waited in vain for others to do so.
+    pub fn time_out_sends(&self, topic: &str, times: u32) {
+        self.plan(topic, What::TimeOutSend, times);
+    }
+
+    /// Holds back all answers to requests that store records of the topic, from now on, for so
+    /// long. Zero ends it.
+    pub fn delay_answers_to_sends(&self, topic: &str, by: Duration) {
+        let times = if by.is_zero() { 0 } else { u32::MAX };
+        self.plan(topic, What::DelayAnswer(by), times);
+    }
+
+    /// Refuses the next `times` commits of the group as the broker does in a rebalance; it does not
+    /// get them. `u32::MAX` is for ever, 0 ends it.
+    pub fn refuse_commits(&self, group: &str, times: u32) {
+        self.plan(group, What::RefuseCommit, times);
+    }
+
+    /// As [`refuse_commits`](Self::refuse_commits), but they are answered as stored.
+    pub fn lose_commits(&self, group: &str, times: u32) {
+        self.plan(group, What::LoseCommit, times);
+    }
+
+    /// Passes nothing on, in neither direction, on all connections of clients whose id begins and
+    /// ends so, the ones they make meanwhile too. What is due then passes afterwards.
+    pub fn freeze(&self, begins: &str, ends: &str, duration: Duration) {
+        let (begins, ends) = (begins.to_owned(), ends.to_owned());
+        let until = Instant::now() + duration;
+        let frozen = Frozen {
+            begins,
+            ends,
+            until,
+        };
+        self.lock().frozen.push(frozen);
+    }
+
+    /// How many sends to a topic, or commits of a group, a fault has befallen so far.
+    pub fn struck(&self, topic_or_group: &str) -> u64 {
+        let state = self.lock();
+        state
+            .struck
+            .get(topic_or_group)
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// Waits while the client is frozen.
+    pub(super) async fn thawed(&self, client: &str) {
+        while let Some(until) = self.frozen_until(client) {
+            sleep_until(until).await;
+        }
+    }
+
+    fn frozen_until(&self, client: &str) -> Option<Instant> {
+        let mut state = self.lock();
+        let now = Instant::now();
+        state.frozen.retain(|frozen| frozen.until > now);
+        let of_client = state
+            .frozen
+            .iter()
+            .filter(|frozen| client.starts_with(&frozen.begins) && client.ends_with(&frozen.ends));
+        of_client.map(|frozen| frozen.until).max()
+    }
+
+    /// Counts one request, and tells what is to become of it.
+    pub(super) fn meet(&self, request: &Request) -> io::Result<Fate> {
+        Ok(match &request.asks {
+            Asks::Produce(produce) => {
+                let respond =
+                    |error: ResponseError| request.produce_response(produce, error.code());
+                let topics = || produce.topic_data.iter().map(|topic| topic.name.0.as_str());
+                let what = self.hit(|of| topics().any(|topic| topic == of), What::is_of_sends);
+                match what {
+                    None => Fate::Passed,
+                    Some(What::RefuseSend) => {
+                        Fate::Answered(respond(ResponseError::NotEnoughReplicas)?)
+                    }
+                    Some(What::TimeOutSend) => {
+                        let response = respond(ResponseError::RequestTimedOut)?;
+                        Fate::Marked(Answer::Replaced(response))
+                    }
+                    Some(What::LoseAnswer) => Fate::Marked(Answer::Lost),
+                    Some(What::DelayAnswer(by)) => Fate::Marked(Answer::Late(by)),
+                    Some(_) => Fate::Cut,
+                }
+            }
+            Asks::Commit(commit) => {
+                let group = commit.group_id.0.as_str();
+                match self.hit(|of| of == group, What::is_of_commits) {
+                    None => Fate::Passed,
+                    Some(What::LoseCommit) => Fate::Answered(request.commit_response(commit, 0)?),
+                    Some(_) => {
+                        // A refusal that librdkafka hands on: most others it repeats itself.
+                        let error = ResponseError::RebalanceInProgress.code();
+                        Fate::Answered(request.commit_response(commit, error)?)
+                    }
+                }
+            }
+            Asks::Other => Fate::Passed,
+        })
+    }
+
+    fn hit(&self, concerns: impl Fn(&str) -> bool, wanted: fn(What) -> bool) -> Option<What> {
+        let mut state = self.lock();
+        let planned = state.planned.iter_mut();
+        let mut planned = planned.filter(|p| p.times > 0 && wanted(p.what) && concerns(&p.of));
+        let hit = planned.next()?;
+        hit.times -= u32::from(hit.times < u32::MAX);
+        let (of, what) = (hit.of.clone(), hit.what);
+        *state.struck.entry(of).or_default() += 1;
+        Some(what)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_freeze_ends_by_itself_and_concerns_only_whom_it_names() {
+        let faults = Faults::new();
+        faults.freeze("case-1-", ".a", Duration::from_secs(5));
+        let begun = Instant::now();
+        for other in ["case-1-3", "case-1-3.b", "case-11-3.a"] {
+            faults.thawed(other).await;
+        }
+        assert!(begun.elapsed().is_zero());
+        faults.thawed("case-1-3.a").await;
+        assert_eq!(begun.elapsed().as_secs(), 5);
+        faults.thawed("case-1-3.a").await;
+        assert_eq!(begun.elapsed().as_secs(), 5);
+    }
+
+    #[test]
+    fn a_fault_strikes_as_often_as_was_asked() {
+        let faults = Faults::new();
+        let hit = || faults.hit(|of| of == "cars", |_| true);
+        faults.cut_sends("cars", 2);
+        assert_eq!(
+            [hit(), hit(), hit()],
+            [Some(What::CutSend), Some(What::CutSend), None]
+        );
+        faults.cut_sends("cars", u32::MAX);
+        assert!((0..10).all(|_| hit().is_some()));
+        faults.cut_sends("cars", 0);
+        assert_eq!(hit(), None);
+        assert_eq!((faults.struck("cars"), faults.struck("bikes")), (12, 0));
+    }
+}

@@ -1,0 +1,92 @@
+//! A proxy between clients and a broker, which understands the requests that pass and does to them
+//! what a bad network or a bad day of the broker would.
+//!
+//! A broker tells its clients the proxy's port, so that every connection comes through here, also
+//! those that a client makes later. The clients need no change and know nothing of it.
+
+use std::io;
+use std::net::Ipv4Addr;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+mod connection;
+mod faults;
+mod request;
+
+pub use faults::Faults;
+
+/// A port that leads to a broker. Dropping it cuts every connection through it.
+#[derive(Debug)]
+pub struct Proxy {
+    port: u16,
+    broker: watch::Sender<Option<u16>>,
+    serving: JoinHandle<()>,
+}
+
+impl Proxy {
+    /// Takes a port of 127.0.0.1, before there is a broker, so that the broker can be told of it.
+    /// Connections wait until [`forward_to`](Self::forward_to) says where they lead.
+    ///
+    /// Proxies of the brokers of one cluster share `faults`: a client has connections to all.
+    pub async fn open(faults: &Faults) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let port = listener.local_addr()?.port();
+        let (broker, leads_to) = watch::channel(None);
+        let serving = tokio::spawn(serve(listener, leads_to, faults.clone()));
+        Ok(Self {
+            port,
+            broker,
+            serving,
+        })
+    }
+
+    /// The port for clients.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Says behind which port of 127.0.0.1 the broker is.
+    pub fn forward_to(&self, port: u16) {
+        self.broker.send_replace(Some(port));
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+async fn serve(listener: TcpListener, leads_to: watch::Receiver<Option<u16>>, faults: Faults) {
+    // Ends every connection when this is aborted.
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((client, _)) => {
+                    let (leads_to, faults) = (leads_to.clone(), faults.clone());
+                    connections.spawn(lead(client, leads_to, faults));
+                }
+                Err(error) => panic!("the proxy cannot accept connections: {error}"),
+            },
+            Some(ended) = connections.join_next() => {
+                if let Err(error) = ended {
+                    std::panic::resume_unwind(error.into_panic());
+                }
+            }
+        }
+    }
+}
+
+/// A connection that fails is closed, on both sides: that is what its client is to see.
+async fn lead(client: TcpStream, mut leads_to: watch::Receiver<Option<u16>>, faults: Faults) {
+    let Ok(port) = leads_to.wait_for(Option::is_some).await.map(|port| *port) else {
+        return;
+    };
+    let port = port.expect("it was waited for");
+    if let Ok(broker) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await {
+        connection::forward(client, broker, faults).await;
+    }
+}

@@ -1,0 +1,213 @@
+//! What the proxy knows of a request, and the answers that it gives in the broker's place.
+
+use std::io;
+
+use bytes::Bytes;
+use kafka_protocol::messages::offset_commit_response::{
+    OffsetCommitResponsePartition, OffsetCommitResponseTopic,
+};
+use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
+use kafka_protocol::messages::{
+    ApiKey, OffsetCommitRequest, OffsetCommitResponse, ProduceRequest, ProduceResponse,
+    RequestHeader, ResponseHeader,
+};
+use kafka_protocol::protocol::{
+    Decodable, Encodable, HeaderVersion, decode_request_header_from_buffer,
+};
+
+use crate::kafka::frame;
+
+/// A request, as far as a fault may concern it.
+#[derive(Debug)]
+pub(super) struct Request {
+    header: RequestHeader,
+    pub(super) asks: Asks,
+}
+
+/// What a request is for.
+#[derive(Debug)]
+pub(super) enum Asks {
+    /// To store records.
+    Produce(ProduceRequest),
+    /// To store the progress of a group.
+    Commit(OffsetCommitRequest),
+    /// For what no fault concerns.
+    Other,
+}
+
+impl Request {
+    pub(super) fn parse(frame: &Bytes) -> io::Result<Self> {
+        Self::decode(frame::body(frame))
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+
+    fn decode(mut body: Bytes) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let header = decode_request_header_from_buffer(&mut body)?;
+        let version = header.request_api_version;
+        let asks = match ApiKey::try_from(header.request_api_key) {
+            Ok(ApiKey::Produce) => Asks::Produce(ProduceRequest::decode(&mut body, version)?),
+            Ok(ApiKey::OffsetCommit) => {
+                Asks::Commit(OffsetCommitRequest::decode(&mut body, version)?)
+            }
+            _ => Asks::Other,
+        };
+        Ok(Self { header, asks })
+    }
+
+    /// How its client calls itself.
+    pub(super) fn client(&self) -> &str {
+        self.header.client_id.as_deref().unwrap_or_default()
+    }
+
+    /// By which its response is known.
+    pub(super) fn correlation(&self) -> i32 {
+        self.header.correlation_id
+    }
+
+    /// The answer to a request for records to be stored, with this error for every partition.
+    pub(super) fn produce_response(
+        &self,
+        produce: &ProduceRequest,
+        error: i16,
+    ) -> io::Result<Bytes> {
+        let topics = produce.topic_data.iter().map(|topic| {
+            let partitions = topic.partition_data.iter().map(|partition| {
+                PartitionProduceResponse::default()
+                    .with_index(partition.index)
+                    .with_error_code(error)
+                    .with_base_offset(-1)
+            });
+            TopicProduceResponse::default()
+                .with_name(topic.name.clone())
+                .with_partition_responses(partitions.collect())
+        });
+        self.response(&ProduceResponse::default().with_responses(topics.collect()))
+    }
+
+    /// The answer to a commit, with this error for every partition; 0 is success.
+    pub(super) fn commit_response(
+        &self,
+        commit: &OffsetCommitRequest,
+        error: i16,
+    ) -> io::Result<Bytes> {
+        let topics = commit.topics.iter().map(|topic| {
+            let partitions = topic.partitions.iter().map(|partition| {
+                OffsetCommitResponsePartition::default()
+                    .with_partition_index(partition.partition_index)
+                    .with_error_code(error)
+            });
+            OffsetCommitResponseTopic::default()
+                .with_name(topic.name.clone())
+                .with_partitions(partitions.collect())
+        });
+        self.response(&OffsetCommitResponse::default().with_topics(topics.collect()))
+    }
+
+    fn response<R: Encodable + HeaderVersion>(&self, response: &R) -> io::Result<Bytes> {
+        let header = ResponseHeader::default().with_correlation_id(self.correlation());
+        let version = self.header.request_api_version;
+        let header_version = R::header_version(version);
+        frame::of((&header, header_version), (response, version))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::offset_commit_request::{
+        OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+    };
+    use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+    use kafka_protocol::messages::{GroupId, TopicName};
+    use kafka_protocol::protocol::{Message, StrBytes};
+
+    use super::*;
+
+    fn name(name: &'static str) -> TopicName {
+        TopicName(StrBytes::from_static_str(name))
+    }
+
+    fn framed<R: Encodable + HeaderVersion>(key: ApiKey, version: i16, request: &R) -> Bytes {
+        let header = RequestHeader::default()
+            .with_request_api_key(key as i16)
+            .with_request_api_version(version)
+            .with_correlation_id(77)
+            .with_client_id(Some(StrBytes::from_static_str("cars.a")));
+        frame::of((&header, R::header_version(version)), (request, version)).unwrap()
+    }
+
+    /// What a response tells, when its header is off.
+    fn told<R: Decodable + HeaderVersion>(response: &Bytes, version: i16) -> R {
+        assert_eq!(frame::correlation(response).unwrap(), 77);
+        let mut body = frame::body(response);
+        ResponseHeader::decode(&mut body, R::header_version(version)).unwrap();
+        let told = R::decode(&mut body, version).unwrap();
+        assert!(body.is_empty(), "version {version}");
+        told
+    }
+
+    #[test]
+    fn a_produce_request_of_any_version_is_answered_for_each_of_its_partitions() {
+        let partitions = [0, 3].map(|index| PartitionProduceData::default().with_index(index));
+        let topic = TopicProduceData::default()
+            .with_name(name("cars"))
+            .with_partition_data(partitions.to_vec());
+        let produce = ProduceRequest::default().with_topic_data(vec![topic]);
+        // From version 13 on it has ids in place of names, which no client here uses.
+        for version in ProduceRequest::VERSIONS.min..=12 {
+            let frame = framed(ApiKey::Produce, version, &produce);
+            let request = Request::parse(&frame).unwrap();
+            assert_eq!((request.client(), request.correlation()), ("cars.a", 77));
+            let Asks::Produce(produce) = &request.asks else {
+                panic!("{request:?}")
+            };
+            let response = request.produce_response(produce, 19).unwrap();
+            let told: ProduceResponse = told(&response, version);
+            let [topic] = &told.responses[..] else {
+                panic!("{told:?}")
+            };
+            assert_eq!(&*topic.name.0, "cars");
+            let told = topic.partition_responses.iter();
+            let told: Vec<_> = told.map(|p| (p.index, p.error_code)).collect();
+            assert_eq!(told, [(0, 19), (3, 19)], "version {version}");
+        }
+    }
+
+    #[test]
+    fn a_commit_of_any_version_is_answered_for_each_of_its_partitions() {
+        let partitions = [0, 3].map(|index| {
+            OffsetCommitRequestPartition::default()
+                .with_partition_index(index)
+                .with_committed_offset(9)
+        });
+        let topic = OffsetCommitRequestTopic::default()
+            .with_name(name("cars"))
+            .with_partitions(partitions.to_vec());
+        let commit = OffsetCommitRequest::default()
+            .with_group_id(GroupId(StrBytes::from_static_str("analytics")))
+            .with_topics(vec![topic]);
+        for version in OffsetCommitRequest::VERSIONS.min..=OffsetCommitRequest::VERSIONS.max {
+            let frame = framed(ApiKey::OffsetCommit, version, &commit);
+            let request = Request::parse(&frame).unwrap();
+            let Asks::Commit(commit) = &request.asks else {
+                panic!("{request:?}")
+            };
+            assert_eq!(&*commit.group_id.0, "analytics");
+            let response = request.commit_response(commit, 27).unwrap();
+            let told: OffsetCommitResponse = told(&response, version);
+            let [topic] = &told.topics[..] else {
+                panic!("{told:?}")
+            };
+            assert_eq!(&*topic.name.0, "cars");
+            let told = topic.partitions.iter();
+            let told: Vec<_> = told.map(|p| (p.partition_index, p.error_code)).collect();
+            assert_eq!(told, [(0, 27), (3, 27)], "version {version}");
+        }
+    }
+
+    #[test]
+    fn a_request_that_is_cut_short_is_an_error() {
+        let frame = framed(ApiKey::OffsetCommit, 9, &OffsetCommitRequest::default());
+        let error = Request::parse(&frame.slice(..frame.len() - 2)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    }
+}

@@ -1,0 +1,40 @@
+//! A cluster that is silent for longer than anybody waits, and then answers again.
+
+use std::time::Duration;
+
+use conformance::Timing;
+use conformance::eventually;
+use millstream::ErrorKind;
+
+use crate::{config, connect};
+
+/// The question that was given up is nobody's any more: its late answer harms nothing.
+#[tokio::test]
+async fn a_question_about_a_group_may_be_answered_too_late() {
+    let broker = conformance::kafka::Options::new().start().await;
+    let mut settings = config(&broker.bootstrap());
+    settings.request_timeout = Duration::from_secs(2);
+    let client = connect(settings).await;
+    for round in 0..3 {
+        let group = client.group(format!("group-{round}"));
+        broker.pause().await;
+        let silent = group.checkpoints().await;
+        let silent = silent.expect_err("nobody answers");
+        assert!(silent.is_retryable(), "{silent}");
+        broker.unpause().await;
+        let timing = Timing {
+            session: Duration::from_secs(2),
+            handover: Duration::from_secs(1),
+            patience: Duration::from_secs(60),
+            tick: Duration::from_millis(100),
+        };
+        eventually(timing, "the broker answers again", || async {
+            let answer = group.checkpoints().await;
+            let unknown = answer.expect_err("there is no such group").kind();
+            (unknown == ErrorKind::NotFound).then_some(())
+        })
+        .await;
+        // No answer tells that librdkafka has done what it does late.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+}

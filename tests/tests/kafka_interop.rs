@@ -1,0 +1,371 @@
+//! Programs on Kafka's own client and this one share topics and groups: the other side is what
+//! comes with the broker, Kafka's console tools, and its word on groups.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use conformance::kafka::{Broker, Options};
+use millstream::{Client, Consumer, Delivery, Record, StreamSpec, Unsettled};
+use millstream_kafka::Config;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+async fn connect(broker: &Broker) -> Client {
+    let mut config = Config::default();
+    config.brokers = vec![broker.bootstrap()];
+    config.connect().await.expect("the broker is there")
+}
+
+async fn create(client: &Client, stream: &str, partitions: usize) {
+    let spec = StreamSpec::new(stream).partitions(partitions);
+    client.streams().create(spec).await.expect("it is created");
+}
+
+/// Sends the lines of a file within the container by Kafka's console producer. It tells of a
+/// failure in its log alone.
+async fn java_produces(broker: &Broker, topic: &str, file: &str, properties: &[&str]) {
+    let properties: String = properties
+        .iter()
+        .map(|property| format!(" --property '{property}'"))
+        .collect();
+    let produce = format!(
+        "/opt/kafka/bin/kafka-console-producer.sh --bootstrap-server localhost:9093 --topic {topic} \
+         --message-send-max-retries 100{properties} < {file}"
+    );
+    let output = broker.exec(&["bash", "-c", &produce]).await;
+    assert!(!output.stderr.contains("ERROR"), "{output:?}");
+    output.ok();
+}
+
+/// What Kafka's console consumer prints of `count` records.
+async fn java_consumes(broker: &Broker, topic: &str, count: usize, more: &[&str]) -> Vec<String> {
+    let count = count.to_string();
+    let mut args = vec!["--topic", topic, "--max-messages", &count];
+    args.extend(["--timeout-ms", "60000"]);
+    args.extend(more);
+    let printed = broker.tool("kafka-console-consumer.sh", &args).await.ok();
+    printed.lines().map(str::to_owned).collect()
+}
+
+async fn next(consumer: &mut Consumer) -> Unsettled {
+    let next = tokio::time::timeout(PATIENCE, consumer.next()).await;
+    let next = next.expect("a delivery comes").expect("it is consumed");
+    next.expect("the consumer is open")
+}
+
+/// Reads `count` records as a group, in order within each partition.
+async fn read(client: &Client, group: &str, stream: &str, count: usize) -> Vec<Delivery> {
+    let group = client.group(group).stream(stream).concurrency(1);
+    let mut consumer = group.join().await.expect("it joins");
+    let mut read = Vec::new();
+    while read.len() < count {
+        let delivery = next(&mut consumer).await;
+        read.push((*delivery).clone());
+        delivery.ack();
+    }
+    consumer.close().await.expect("it closes");
+    read
+}
+
+fn millis(at: SystemTime) -> u128 {
+    let since = at.duration_since(UNIX_EPOCH).expect("later than 1970");
+    since.as_millis()
+}
+
+/// Of all lengths that a hash takes apart, with bytes of either sign.
+fn keys() -> Vec<String> {
+    let mut keys = vec![String::new()];
+    for n in 1..10_000 {
+        keys.push(match n % 4 {
+            0 => format!("key-{n}"),
+            1 => format!("clé-{n}"),
+            2 => format!("{n}-ключ-鍵-🔑"),
+            _ => format!("{n}{}", "é0".repeat(n % 90)),
+        });
+    }
+    keys
+}
+
+#[tokio::test]
+async fn a_key_is_in_the_same_partition_whoever_sends_it() {
+    const PARTITIONS: usize = 17;
+    let keys = keys();
+    let lines: String = keys.iter().map(|key| format!("{key}\tx\n")).collect();
+    let broker = Options::new().file("/etc/millstream/keys", lines);
+    let broker = broker.start().await;
+    let client = connect(&broker).await;
+    create(&client, "of-java", PARTITIONS).await;
+    create(&client, "of-sdk", PARTITIONS).await;
+
+    java_produces(
+        &broker,
+        "of-java",
+        "/etc/millstream/keys",
+        &["parse.key=true"],
+    )
+    .await;
+    let producer = client.producer("of-sdk").open().await.expect("it opens");
+    let mut receipts = Vec::new();
+    for key in &keys {
+        let sent = producer.send(Record::new("x").key(key.clone())).await;
+        receipts.push(sent.expect("it is taken"));
+    }
+    let mut ours = BTreeMap::new();
+    for (key, receipt) in keys.iter().zip(receipts) {
+        let placed = receipt.await.expect("it is stored");
+        ours.insert(key.clone(), placed.partition.id().to_owned());
+    }
+    producer.close().await.expect("it closes");
+
+    let theirs = read(&client, "reader", "of-java", keys.len()).await;
+    let theirs: BTreeMap<_, _> = theirs
+        .iter()
+        .map(|delivery| {
+            let key = delivery.key().expect("each has a key").to_vec();
+            let key = String::from_utf8(key).expect("keys are text");
+            (key, delivery.partition().id().to_owned())
+        })
+        .collect();
+    assert_eq!(theirs.len(), keys.len());
+    let apart = ours.iter().filter(|(key, at)| theirs.get(*key) != Some(at));
+    assert_eq!(apart.collect::<Vec<_>>(), []);
+    let used: BTreeSet<_> = ours.values().collect();
+    assert_eq!(used.len(), PARTITIONS, "the keys show nothing");
+}
+
+#[tokio::test]
+async fn records_are_the_same_on_either_side() {
+    let lines = "a:1,b:é,a:2\tkey\tof java\nNULL\tNULL\tbare\nc:\t\tempty key\n";
+    let broker = Options::new().file("/etc/millstream/records", lines);
+    let broker = broker.start().await;
+    let client = connect(&broker).await;
+    let began = SystemTime::now();
+
+    create(&client, "of-java", 1).await;
+    let parse = ["parse.key=true", "parse.headers=true", "null.marker=NULL"];
+    java_produces(&broker, "of-java", "/etc/millstream/records", &parse).await;
+    let theirs = read(&client, "reader", "of-java", 3).await;
+    let seen: Vec<_> = theirs
+        .iter()
+        .map(|delivery| {
+            let headers = delivery.headers().iter();
+            let headers = headers.map(|(name, value)| (name.to_owned(), value.to_vec()));
+            (
+                delivery.key().map(|key| key.to_vec()),
+                delivery.payload().to_vec(),
+                headers.collect::<Vec<_>>(),
+            )
+        })
+        .collect();
+    let header = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
+    assert_eq!(
+        seen,
+        [
+            (
+                Some(b"key".to_vec()),
+                b"of java".to_vec(),
+                vec![header("a", "1"), header("b", "é"), header("a", "2")]
+            ),
+            (None, b"bare".to_vec(), vec![]),
+            (Some(vec![]), b"empty key".to_vec(), vec![header("c", "")]),
+        ]
+    );
+    for delivery in &theirs {
+        let at = millis(delivery.timestamp());
+        assert!(millis(began) <= at && at <= millis(SystemTime::now()));
+    }
+
+    create(&client, "of-sdk", 1).await;
+    let producer = client.producer("of-sdk").open().await.expect("it opens");
+    let at = UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
+    let full = Record::new("of the sdk").key("clé").timestamp(at);
+    let full = full.header("a", "1").header("b", "é").header("a", "2");
+    for record in [
+        full,
+        Record::new("bare"),
+        Record::new("empty key").key(Bytes::new()),
+    ] {
+        let receipt = producer.send(record).await.expect("it is taken");
+        receipt.await.expect("it is stored");
+    }
+    producer.close().await.expect("it closes");
+
+    let print = |what: &str| format!("print.{what}=true");
+    let print = ["timestamp", "partition", "offset", "headers", "key"].map(print);
+    let mut args = vec!["--from-beginning"];
+    for property in &print {
+        args.extend(["--property", property]);
+    }
+    // The tool prints of each side what it says, the time of records of this side included.
+    for (topic, deliveries) in [
+        ("of-java", theirs),
+        ("of-sdk", read(&client, "reader", "of-sdk", 3).await),
+    ] {
+        let printed = java_consumes(&broker, topic, 3, &args).await;
+        let expected: Vec<_> = deliveries.iter().map(as_printed).collect();
+        assert_eq!(printed, expected, "{topic}");
+    }
+}
+
+/// A record as the console consumer prints it.
+fn as_printed(delivery: &Delivery) -> String {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("it is text");
+    let headers = delivery.headers().iter();
+    let headers: Vec<_> = headers
+        .map(|(name, value)| format!("{name}:{}", text(value)))
+        .collect();
+    let headers = match headers.is_empty() {
+        true => "NO_HEADERS".to_owned(),
+        false => headers.join(","),
+    };
+    format!(
+        "CreateTime:{}\tPartition:{}\tOffset:{}\t{headers}\t{}\t{}",
+        millis(delivery.timestamp()),
+        delivery.partition().id(),
+        delivery.position(),
+        delivery.key().map_or("null".to_owned(), |key| text(key)),
+        text(delivery.payload()),
+    )
+}
+
+/// What `kafka-consumer-groups.sh --describe` says of one partition.
+#[derive(Debug)]
+struct Described {
+    topic: String,
+    current: u64,
+    lag: u64,
+    /// None if nobody has it.
+    client: Option<String>,
+}
+
+async fn describe(broker: &Broker, group: &str) -> BTreeMap<usize, Described> {
+    let args = ["--describe", "--group", group];
+    let said = broker.tool("kafka-consumer-groups.sh", &args).await.ok();
+    let lines = said
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
+    lines
+        .filter(|words| words.first() == Some(&group))
+        .map(|words| {
+            let number = |n: usize| {
+                let word: &str = words[n];
+                word.parse().unwrap_or_else(|_| panic!("{word} in {said}"))
+            };
+            let partition = usize::try_from(number(2)).expect("a partition");
+            let described = Described {
+                topic: words[1].to_owned(),
+                current: number(3),
+                lag: number(5),
+                client: Some(words[8].to_owned()).filter(|client| client != "-"),
+            };
+            (partition, described)
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn kafkas_own_tool_shows_a_group_and_its_lag() {
+    const PARTITIONS: usize = 4;
+    let broker = Options::new().start().await;
+    let client = connect(&broker).await;
+    create(&client, "shown", PARTITIONS).await;
+    let group = |member: &str| client.group("readers").stream("shown").member(member);
+    let mut a = group("a").join().await.expect("it joins");
+    let mut b = group("b").join().await.expect("it joins");
+
+    let producer = client.producer("shown").open().await.expect("it opens");
+    for n in 0..100 {
+        let record = Record::new("x").key(format!("key-{n}"));
+        let receipt = producer.send(record).await.expect("it is taken");
+        receipt.await.expect("it is stored");
+    }
+    producer.close().await.expect("it closes");
+
+    // Of what both get, the last one of one partition is held.
+    let mut held: Option<Unsettled> = None;
+    let mut settled = BTreeMap::new();
+    let streams = client.streams();
+    let ends = streams.describe("shown").await.expect("it is there");
+    let last = ends.partitions.iter().find(|p| p.partition.id() == "2");
+    let last = last.and_then(|p| p.latest).expect("partition 2 has some");
+    while settled.values().sum::<u64>() < 99 || held.is_none() {
+        let delivery = tokio::time::timeout(PATIENCE, async {
+            tokio::select! {
+                delivery = a.next() => delivery,
+                delivery = b.next() => delivery,
+            }
+        });
+        let delivery = delivery.await.expect("a delivery comes");
+        let delivery = delivery.expect("it is consumed").expect("it is open");
+        if delivery.partition().id() == "2" && delivery.position() == last {
+            held = Some(delivery);
+        } else {
+            let partition: usize = delivery.partition().id().parse().expect("a number");
+            *settled.entry(partition).or_insert(0) += 1;
+            delivery.ack();
+        }
+    }
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let shown = loop {
+        let shown = describe(&broker, "readers").await;
+        if shown.values().map(|p| p.current).sum::<u64>() == 99 {
+            break shown;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{shown:?}");
+    };
+    assert_eq!(shown.len(), PARTITIONS);
+    let mut clients = BTreeMap::new();
+    for (partition, described) in &shown {
+        assert_eq!(described.topic, "shown");
+        assert_eq!(described.current, settled[partition]);
+        assert_eq!(described.lag, u64::from(*partition == 2));
+        let client = described.client.clone().expect("somebody has it");
+        *clients.entry(client).or_insert(0) += 1;
+    }
+    let expected = ["millstream.a", "millstream.b"].map(|name| (name.to_owned(), 2));
+    assert_eq!(clients, BTreeMap::from(expected));
+
+    held.expect("it is held").ack();
+    a.close().await.expect("it closes");
+    b.close().await.expect("it closes");
+    let shown = describe(&broker, "readers").await;
+    let left = |described: &Described| described.lag == 0 && described.client.is_none();
+    assert!(shown.values().all(left), "{shown:?}");
+}
+
+#[tokio::test]
+async fn a_group_goes_on_where_the_other_client_left_it() {
+    let broker = Options::new().start().await;
+    let client = connect(&broker).await;
+    create(&client, "shared", 3).await;
+    let all: BTreeSet<_> = (0..100).map(|n| format!("record-{n}")).collect();
+    let producer = client.producer("shared").open().await.expect("it opens");
+    for record in &all {
+        let record = Record::new(record.clone()).key(record.clone());
+        let receipt = producer.send(record).await.expect("it is taken");
+        receipt.await.expect("it is stored");
+    }
+    producer.close().await.expect("it closes");
+    let texts = |read: Vec<Delivery>| -> Vec<String> {
+        let texts = read.iter().map(|d| String::from_utf8(d.payload().to_vec()));
+        texts.map(|text| text.expect("it is text")).collect()
+    };
+    let theirs = |group: &'static str| ["--group", group, "--from-beginning"];
+
+    let mut read_by_both = java_consumes(&broker, "shared", 30, &theirs("from-java")).await;
+    assert_eq!(read_by_both.len(), 30);
+    read_by_both.extend(texts(read(&client, "from-java", "shared", 70).await));
+    assert_eq!(read_by_both.len(), 100);
+    assert_eq!(BTreeSet::from_iter(read_by_both), all);
+
+    let mut read_by_both = texts(read(&client, "to-java", "shared", 40).await);
+    read_by_both.extend(java_consumes(&broker, "shared", 60, &theirs("to-java")).await);
+    assert_eq!(read_by_both.len(), 100);
+    assert_eq!(BTreeSet::from_iter(read_by_both), all);
+
+    for group in ["from-java", "to-java"] {
+        let shown = describe(&broker, group).await;
+        assert!(shown.values().all(|p| p.lag == 0), "{group}: {shown:?}");
+    }
+}

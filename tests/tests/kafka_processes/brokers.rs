@@ -1,0 +1,114 @@
+//! What befalls brokers while members run.
+
+use std::time::Duration;
+
+use conformance::fleet::Fleet;
+use conformance::history::Event;
+use conformance::kafka::{Cluster, Options};
+use millstream_kafka::Protocol;
+
+use crate::ground::{Ground, SESSION, all_work};
+use crate::process::Process;
+
+const PAUSE: Duration = Duration::from_millis(4);
+const KEYS: usize = 24;
+const PARTITIONS: usize = 6;
+
+/// Of a broker, whatever is done to it, every member may feel it, and every send.
+fn fault(fleet: &Fleet, what: &str) {
+    for group in [Some(fleet.group.as_str().into()), None] {
+        fleet.history.record(Event::Fault {
+            group,
+            member: None,
+            what: what.to_owned(),
+        });
+    }
+}
+
+/// Waits until `more` records are settled than now.
+async fn goes_on(fleet: &Fleet, more: usize) {
+    let so_far = fleet.acked();
+    fleet
+        .until("the group goes on", || fleet.acked() >= so_far + more)
+        .await;
+}
+
+async fn end(fleet: &Fleet, members: [Process; 2], what: &str) {
+    let summary = fleet.judge().await;
+    println!("{what}: {summary:?}");
+    for member in members {
+        member.close().await;
+    }
+}
+
+/// A broker that is killed comes back on its data: the members go on with what is there.
+pub(crate) async fn killed(protocol: Protocol) {
+    let broker = Options::new().start().await;
+    let ground = Ground::new(broker.bootstrap(), protocol);
+    let fleet = ground.fleet(PARTITIONS).await;
+    let flow = fleet.outbox().await.flow(KEYS, PAUSE);
+    let members = ["a", "b"].map(|name| ground.start(&fleet, name));
+    all_work(&fleet, &members.each_ref()).await;
+    for _ in 0..2 {
+        goes_on(&fleet, 200).await;
+        fault(&fleet, "the broker is killed");
+        broker.kill().await;
+        broker.start().await;
+    }
+    goes_on(&fleet, 200).await;
+    flow.stop().await;
+    end(&fleet, members, "broker killed").await;
+}
+
+/// A broker that answers nobody for longer than any session.
+pub(crate) async fn paused(protocol: Protocol) {
+    let broker = Options::new().start().await;
+    let ground = Ground::new(broker.bootstrap(), protocol);
+    let fleet = ground.fleet(PARTITIONS).await;
+    let flow = fleet.outbox().await.flow(KEYS, PAUSE);
+    let members = ["a", "b"].map(|name| ground.start(&fleet, name));
+    all_work(&fleet, &members.each_ref()).await;
+    goes_on(&fleet, 200).await;
+    fault(&fleet, "the broker is paused");
+    broker.pause().await;
+    tokio::time::sleep(SESSION * 3).await;
+    broker.unpause().await;
+    goes_on(&fleet, 200).await;
+    flow.stop().await;
+    end(&fleet, members, "broker paused").await;
+}
+
+/// Of three brokers the leader of a partition is killed while records are sent: what was
+/// acknowledged is there.
+pub(crate) async fn leader_killed(protocol: Protocol) {
+    let cluster = Cluster::start(|_| Options::new()).await;
+    let ground = Ground::new(cluster.bootstrap(), protocol);
+    let fleet = ground.fleet(PARTITIONS).await;
+    let flow = fleet.outbox().await.flow(KEYS, PAUSE);
+    let members = ["a", "b"].map(|name| ground.start(&fleet, name));
+    all_work(&fleet, &members.each_ref()).await;
+    for partition in [0, 1] {
+        goes_on(&fleet, 200).await;
+        let leader = leader(&cluster, &fleet.stream, partition).await;
+        fault(&fleet, "the leader is killed");
+        cluster.kill(leader).await;
+        cluster.goes_on_without(leader).await;
+        goes_on(&fleet, 200).await;
+        cluster.restart(leader).await;
+        cluster.settled().await;
+    }
+    flow.stop().await;
+    end(&fleet, members, "leader killed").await;
+}
+
+/// By the word of Kafka's own tool.
+async fn leader(cluster: &Cluster, topic: &str, partition: usize) -> usize {
+    let args = ["--describe", "--topic", topic];
+    let described = cluster.broker(0).tool("kafka-topics.sh", &args).await.ok();
+    let wanted = format!("Partition: {partition}\t");
+    let line = described.lines().find(|line| line.contains(&wanted));
+    let leader = line.and_then(|line| line.split("Leader: ").nth(1));
+    let leader = leader.and_then(|rest| rest.split_whitespace().next());
+    let leader = leader.and_then(|leader| leader.parse().ok());
+    leader.unwrap_or_else(|| panic!("no leader of partition {partition} in {described}"))
+}

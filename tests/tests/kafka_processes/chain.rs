@@ -1,0 +1,150 @@
+//! A chain whose process is killed again and again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use conformance::fleet::Fleet;
+use conformance::history::{Event, id_of};
+use conformance::unique_stream;
+use millstream_kafka::Protocol;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+
+use crate::ground::{Ground, begun};
+use crate::orders::Orders;
+use crate::process::Process;
+
+const KILLS: usize = 50;
+const PARTITIONS: usize = 6;
+const SINK_PARTITIONS: usize = 3;
+const KEYS: usize = 24;
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Each result is there once, and each key's in order, whenever the process was killed.
+///
+/// What the handlers saw is not judged: a member that comes back by the name that stays goes on under
+/// the epoch of the one before.
+pub(crate) async fn kills(ground: Arc<Ground>) {
+    let fleet = ground.fleet(PARTITIONS).await;
+    let sink = unique_stream(&*ground, SINK_PARTITIONS).await;
+    let flow = fleet.outbox().await.flow(KEYS, PAUSE);
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let since = Instant::now();
+    for kill in 1..=KILLS {
+        let mut orders = orders(&ground, &fleet, &sink, &format!("chain-{kill}"));
+        // Steps are short and many, so that many a kill falls into one.
+        orders.checkpoint_records = Some(random.u64(1..40));
+        orders.takes = Duration::from_millis(random.u64(0..3));
+        let enough = random.usize(1..60);
+        let process = at_work(&fleet, &orders, enough).await;
+        // A moment that nothing in the chain tells.
+        tokio::time::sleep(Duration::from_micros(random.u64(0..200_000))).await;
+        process.kill().await;
+    }
+    let took = since.elapsed();
+    let orders = orders(&ground, &fleet, &sink, "chain-last");
+    let last = at_work(&fleet, &orders, 1).await;
+    flow.stop().await;
+    fleet.caught_up().await;
+    last.close().await;
+    let results = read_committed(&ground, &sink);
+    println!("{KILLS} kills in {took:?}, {} results", results.len());
+    assert_each_once(&fleet, &results);
+}
+
+/// Starts a chain, and waits until it has begun with so many records.
+///
+/// With the newer protocol a broker has the name of a killed member taken until that member's
+/// session ends, and refuses the next one for good. Whoever keeps a service running starts it again.
+async fn at_work(fleet: &Fleet, orders: &Orders, enough: usize) -> Process {
+    let deadline = Instant::now() + fleet.harness.timing().patience;
+    loop {
+        let mut process = Process::start(orders, &fleet.history);
+        let mut refused = false;
+        while !refused && begun(fleet, &orders.member) < enough {
+            assert!(Instant::now() < deadline, "the chain does not go on");
+            tokio::time::sleep(fleet.harness.timing().tick).await;
+            refused = process.has_ended();
+        }
+        if !refused {
+            return process;
+        }
+        let newer = orders.config.consumer.protocol == Protocol::Consumer;
+        let nothing = begun(fleet, &orders.member) == 0;
+        assert!(newer && nothing, "the chain ended by itself");
+    }
+}
+
+fn orders(ground: &Ground, fleet: &Fleet, sink: &str, member: &str) -> Orders {
+    let mut orders = ground.orders(fleet, member);
+    // The next one of the name takes the place of the one before at once.
+    orders.config.consumer.instance_id = Some("chain".to_owned());
+    orders.sink = Some(sink.to_owned());
+    orders
+}
+
+/// All that another client finds in the sink, by partition and in order.
+fn read_committed(ground: &Ground, sink: &str) -> Vec<(Option<Vec<u8>>, u64)> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", ground.config().brokers.join(","))
+        .set("group.id", "none")
+        .set("isolation.level", "read_committed")
+        .set("enable.partition.eof", "true")
+        .create()
+        .expect("a consumer");
+    let mut all = TopicPartitionList::new();
+    for partition in 0..SINK_PARTITIONS {
+        let partition = i32::try_from(partition).expect("few");
+        let added = all.add_partition_offset(sink, partition, Offset::Beginning);
+        added.expect("an offset");
+    }
+    consumer.assign(&all).expect("partitions of the sink");
+    let mut results = Vec::new();
+    let mut open = SINK_PARTITIONS;
+    while open > 0 {
+        let next = consumer.poll(Duration::from_secs(30));
+        match next.expect("a record, or the end, within 30 s") {
+            Ok(record) => {
+                let id = record.payload().and_then(|payload| {
+                    let payload = bytes::Bytes::copy_from_slice(payload);
+                    id_of(&payload)
+                });
+                let id = id.expect("the payload of the source");
+                results.push((record.key().map(<[u8]>::to_vec), id));
+            }
+            Err(KafkaError::PartitionEOF(_)) => open -= 1,
+            Err(error) => panic!("the sink cannot be read: {error}"),
+        }
+    }
+    results
+}
+
+fn assert_each_once(fleet: &Fleet, results: &[(Option<Vec<u8>>, u64)]) {
+    let mut sent = BTreeSet::new();
+    fleet.history.each(|event| {
+        if let Event::Acknowledged { id, .. } = event {
+            sent.insert(*id);
+        }
+    });
+    let mut times: BTreeMap<u64, usize> = BTreeMap::new();
+    let mut last: BTreeMap<&Option<Vec<u8>>, u64> = BTreeMap::new();
+    let mut out_of_order = Vec::new();
+    for (key, id) in results {
+        *times.entry(*id).or_default() += 1;
+        // Ids grow with the order of sending.
+        if last.insert(key, *id).is_some_and(|before| before >= *id) {
+            out_of_order.push(*id);
+        }
+    }
+    let lost: Vec<_> = sent.iter().filter(|id| !times.contains_key(id)).collect();
+    let twice: Vec<_> = times.iter().filter(|(_, times)| **times > 1).collect();
+    assert!(
+        lost.is_empty() && twice.is_empty() && out_of_order.is_empty(),
+        "lost {lost:?}, more than once {twice:?}, out of order {out_of_order:?}"
+    );
+    assert_eq!(results.len(), sent.len(), "there are results of nothing");
+}

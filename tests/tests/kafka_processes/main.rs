@@ -1,0 +1,111 @@
+//! Members in processes of their own: killed, stopped and asked to end by signals, as machines and
+//! operators do, while what they handled is judged as one history.
+//!
+//! This program starts itself again for each member.
+
+mod brokers;
+mod chain;
+mod ground;
+mod member;
+mod members;
+mod orders;
+mod process;
+mod width;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use conformance::kafka::{Broker, Options};
+use futures_util::future::LocalBoxFuture;
+use ground::Ground;
+use libtest_mimic::{Arguments, Trial};
+use millstream_kafka::Protocol;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::OnceCell;
+
+/// Cases that are run at once, unless the command line says otherwise. Each has several processes.
+const AT_ONCE: usize = 2;
+
+const PROTOCOLS: [(&str, Protocol); 2] = [
+    ("cooperative", Protocol::Cooperative),
+    ("consumer", Protocol::Consumer),
+];
+
+type Case = fn(Arc<Ground>) -> LocalBoxFuture<'static, ()>;
+
+/// On the broker that all share.
+const SHARED: &[(&str, Case)] = &[
+    ("kill_of_one_of_three", |g| Box::pin(members::kill(g))),
+    ("zombie_that_goes_on", |g| Box::pin(members::zombie(g))),
+    ("rolling_restart", |g| Box::pin(members::rolling_restart(g))),
+    ("chain_survives_fifty_kills", |g| Box::pin(chain::kills(g))),
+    ("a_thousand_partitions", |g| Box::pin(width::thousand(g))),
+];
+
+type AloneCase = fn(Protocol) -> LocalBoxFuture<'static, ()>;
+
+/// On brokers of their own, which they disturb.
+const ALONE: &[(&str, AloneCase)] = &[
+    ("broker_killed", |p| Box::pin(brokers::killed(p))),
+    ("broker_paused", |p| Box::pin(brokers::paused(p))),
+    ("leader_killed", |p| Box::pin(brokers::leader_killed(p))),
+];
+
+fn runtime() -> Runtime {
+    let mut builder = Builder::new_multi_thread();
+    let runtime = builder.worker_threads(2).enable_all().build();
+    runtime.expect("a runtime")
+}
+
+struct Shared {
+    runtime: Runtime,
+    broker: OnceCell<Broker>,
+}
+
+impl Shared {
+    fn bootstrap(&self) -> String {
+        let start = || Options::new().start();
+        let broker = self.broker.get_or_init(start);
+        self.runtime.block_on(broker).bootstrap()
+    }
+}
+
+fn trials(shared: &Arc<Shared>) -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for (kind, protocol) in PROTOCOLS {
+        for (name, case) in SHARED {
+            let shared = shared.clone();
+            let run = move || {
+                let ground = Ground::new(shared.bootstrap(), protocol);
+                runtime().block_on(case(ground));
+                Ok(())
+            };
+            trials.push(Trial::test(format!("{kind}::{name}"), run));
+        }
+        for (name, case) in ALONE {
+            let run = move || {
+                runtime().block_on(case(protocol));
+                Ok(())
+            };
+            trials.push(Trial::test(format!("{kind}::{name}"), run));
+        }
+    }
+    trials
+}
+
+fn main() -> ExitCode {
+    if let Ok(orders) = std::env::var(orders::VARIABLE) {
+        return member::run(&orders);
+    }
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(AT_ONCE);
+    let shared = Arc::new(Shared {
+        runtime: runtime(),
+        broker: OnceCell::new(),
+    });
+    let conclusion = libtest_mimic::run(&arguments, trials(&shared));
+    let shared = Arc::into_inner(shared).expect("no case runs any more");
+    // The container is removed by the runtime that made it.
+    shared.runtime.block_on(async { drop(shared.broker) });
+    conclusion.exit_code()
+}

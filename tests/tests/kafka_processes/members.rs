@@ -1,0 +1,126 @@
+//! What befalls the processes of members.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use conformance::checker::Rules;
+use conformance::fleet::Fleet;
+use conformance::history::Event;
+use millstream::Partition;
+
+use crate::ground::{Ground, SESSION, all_work, begun, owners};
+use crate::process::Process;
+
+/// Above the session timeout, for the broker to look, for the others to be told and to begin, on a
+/// machine that does more than this.
+const MARGIN: Duration = Duration::from_secs(4);
+
+/// A steady load, of which each partition gets a record every few milliseconds.
+const PAUSE: Duration = Duration::from_millis(4);
+const KEYS: usize = 24;
+const PARTITIONS: usize = 6;
+
+fn partitions_of(fleet: &Fleet, member: &str) -> BTreeSet<Partition> {
+    let last = owners(fleet).into_iter();
+    let own = last.filter(|last| *last.by.member == *member);
+    own.map(|last| last.by.partition).collect()
+}
+
+/// Waits until others have begun with all that a member had, and tells how long that took.
+async fn taken_over(fleet: &Fleet, member: &str) -> Duration {
+    let since = Instant::now();
+    fleet
+        .until("the others take over", || {
+            partitions_of(fleet, member).is_empty()
+        })
+        .await;
+    since.elapsed()
+}
+
+async fn three(ground: &Ground, fleet: &Fleet) -> [Process; 3] {
+    let members = ["a", "b", "c"].map(|name| ground.start(fleet, name));
+    all_work(fleet, &members.each_ref()).await;
+    members
+}
+
+/// Of one that is killed comes again what it had not stored, and nothing else.
+pub(crate) async fn kill(ground: Arc<Ground>) {
+    const EVERY: u64 = 20;
+    let fleet = ground.fleet(PARTITIONS).await;
+    let flow = fleet.outbox().await.flow(KEYS, PAUSE);
+    let members = ["a", "b", "c"].map(|name| {
+        let mut orders = ground.orders(&fleet, name);
+        orders.checkpoint_records = Some(EVERY);
+        Process::start(&orders, &fleet.history)
+    });
+    all_work(&fleet, &members.each_ref()).await;
+    let [a, b, c] = members;
+    let so_far = begun(&fleet, "a");
+    fleet
+        .until("it is at work", || begun(&fleet, "a") >= so_far + 100)
+        .await;
+    a.kill().await;
+    let took = taken_over(&fleet, "a").await;
+    flow.stop().await;
+    // What is settled while a checkpoint is on its way comes on top, and what is settled and behind
+    // an open one.
+    let most_repeats = Some(2 * EVERY + 16);
+    let summary = fleet.judge_by(Rules { most_repeats }).await;
+    println!("killed: taken over after {took:?}: {summary:?}");
+    assert!(took < SESSION + MARGIN, "the takeover took {took:?}");
+    assert_eq!(summary.crashes, 1);
+    b.close().await;
+    c.close().await;
+}
+
+/// One that stands still for longer than its session, and then goes on where it was, is told, and
+/// can store nothing of what it has.
+pub(crate) async fn zombie(ground: Arc<Ground>) {
+    let fleet = ground.fleet(PARTITIONS).await;
+    let flow = fleet.outbox().await.flow(KEYS, PAUSE);
+    let [a, b, c] = three(&ground, &fleet).await;
+    a.freeze();
+    let took = taken_over(&fleet, "a").await;
+    let others = begun(&fleet, "b") + begun(&fleet, "c");
+    fleet
+        .until("the others go on", || {
+            begun(&fleet, "b") + begun(&fleet, "c") >= others + 300
+        })
+        .await;
+    a.thaw();
+    let told = |event: &Event| matches!(event, Event::Lost(by) if *by.member == *"a");
+    fleet
+        .until("it is told", || fleet.history.count(told) > 0)
+        .await;
+    fleet
+        .until("it works again", || !partitions_of(&fleet, "a").is_empty())
+        .await;
+    flow.stop().await;
+    let summary = fleet.judge().await;
+    println!("stopped: taken over after {took:?}: {summary:?}");
+    assert!(took < SESSION + MARGIN, "the takeover took {took:?}");
+    for member in [a, b, c] {
+        member.close().await;
+    }
+}
+
+/// One after the other is replaced, under load, and nothing is handled twice.
+pub(crate) async fn rolling_restart(ground: Arc<Ground>) {
+    let fleet = ground.fleet(PARTITIONS).await;
+    let flow = fleet.outbox().await.flow(KEYS, PAUSE);
+    let mut members = Vec::from(three(&ground, &fleet).await);
+    for name in ["a-2", "b-2", "c-2"] {
+        members.remove(0).close().await;
+        members.push(ground.start(&fleet, name));
+        all_work(&fleet, &members.iter().collect::<Vec<_>>()).await;
+    }
+    flow.stop().await;
+    let summary = fleet.judge().await;
+    println!("rolling restart: {summary:?}");
+    assert_eq!(summary.duplicates, 0);
+    assert!(summary.handovers >= 3, "{summary:?}");
+    for member in members {
+        member.close().await;
+    }
+}

@@ -1,0 +1,103 @@
+//! A member of another process, as its parent has it.
+
+use std::process::Stdio;
+use std::sync::Arc;
+
+use conformance::history::{Event, History};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::task::JoinHandle;
+
+use crate::orders::{Orders, VARIABLE};
+
+/// Killed when dropped.
+#[derive(Debug)]
+#[must_use = "close or kill it"]
+pub(crate) struct Process {
+    pub(crate) member: Arc<str>,
+    group: Arc<str>,
+    history: History,
+    child: Child,
+    /// It ends itself when this closes, which to wait for the child would do.
+    lifeline: Option<ChildStdin>,
+    /// Ends when all is read that the process had to tell.
+    telling: JoinHandle<()>,
+}
+
+impl Process {
+    pub(crate) fn start(orders: &Orders, history: &History) -> Self {
+        let itself = std::env::current_exe().expect("a process knows its program");
+        let orders_text = serde_json::to_string(orders).expect("orders can be written");
+        let mut child = Command::new(itself)
+            .env(VARIABLE, orders_text)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the program can be started again");
+        let lines = child.stdout.take().expect("it is piped");
+        let lines = BufReader::new(lines).lines();
+        Self {
+            member: orders.member.as_str().into(),
+            group: orders.group.as_str().into(),
+            history: history.clone(),
+            lifeline: child.stdin.take(),
+            child,
+            telling: tokio::spawn(take_down(lines, history.clone())),
+        }
+    }
+
+    /// Kills it by a signal that no process can hear.
+    pub(crate) async fn kill(mut self) {
+        self.history.record(Event::Crashed {
+            group: self.group.clone(),
+            member: self.member.clone(),
+        });
+        self.child.kill().await.expect("it runs");
+        self.telling.await.expect("what it told is read");
+    }
+
+    /// Stops it where it is: threads, timers and all.
+    pub(crate) fn freeze(&self) {
+        self.history.record(Event::Fault {
+            group: Some(self.group.clone()),
+            member: Some(self.member.clone()),
+            what: "SIGSTOP".to_owned(),
+        });
+        self.signal(Signal::STOP);
+    }
+
+    pub(crate) fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        let ended = self.child.try_wait().expect("it can be looked at");
+        ended.is_some()
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub(crate) async fn close(mut self) {
+        self.signal(Signal::TERM);
+        let status = self.child.wait().await.expect("it can be waited for");
+        drop(self.lifeline);
+        self.telling.await.expect("what it told is read");
+        let member = self.member;
+        assert!(status.success(), "{member} ended with {status}");
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = self.child.id().expect("it was not waited for");
+        let id = i32::try_from(id).ok().and_then(Pid::from_raw);
+        kill_process(id.expect("an id of a process"), signal).expect("it runs");
+    }
+}
+
+async fn take_down(mut lines: Lines<BufReader<ChildStdout>>, history: History) {
+    while let Some(line) = lines.next_line().await.expect("its output is text") {
+        let entry = serde_json::from_str(&line);
+        history.add(entry.unwrap_or_else(|error| panic!("{line:?} is no event: {error}")));
+    }
+}

@@ -1,0 +1,250 @@
+//! What is refused is told by its kind, of the very record, and holds up no other.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use millstream::driver::Backend;
+use millstream::{ErrorKind, Record};
+use millstream_kafka::Kafka;
+
+use crate::witness::{calm_broker, config, connect, create, delete, read};
+
+#[tokio::test]
+async fn an_unknown_topic_is_not_opened() {
+    let client = connect(&calm_broker().await).await;
+    let error = client.producer("nowhere").open().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert_eq!(error.stream(), Some("nowhere"));
+}
+
+#[tokio::test]
+async fn a_record_of_the_limit_is_stored_and_a_larger_one_is_not() {
+    let bootstrap = calm_broker().await;
+    for (topic, largest) in [("small", 2_000), ("large", 3_000_000)] {
+        let settings = [("max.message.bytes", &*largest.to_string())];
+        create(&bootstrap, topic, 1, &settings).await;
+        let producer = connect(&bootstrap)
+            .await
+            .producer(topic)
+            .open()
+            .await
+            .unwrap();
+        let limit = largest - 61 - 36;
+
+        let fits = producer.send(Record::new(vec![1; limit])).await.unwrap();
+        let more = producer
+            .send(Record::new(vec![2; limit + 1]))
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (more.kind(), more.stream()),
+            (ErrorKind::TooLarge, Some(topic))
+        );
+        // The lengths of headers are not in the size that `send` looks at.
+        let headers = Record::new(vec![3; limit - 1]).header("x", "").key("k");
+        assert_eq!(headers.size(), limit + 1);
+        let headers = Record::new(vec![3; limit - 1]).header("x", "");
+        let refused = producer.send(headers).await.unwrap().await.unwrap_err();
+        assert_eq!(
+            (refused.kind(), refused.stream()),
+            (ErrorKind::TooLarge, Some(topic))
+        );
+        let after = producer.send(Record::new(vec![4; limit])).await.unwrap();
+
+        fits.await.unwrap();
+        after.await.unwrap();
+        producer.close().await.unwrap();
+        let stored = read(&bootstrap, topic).await.remove(&0).unwrap();
+        let sizes: Vec<_> = stored
+            .iter()
+            .map(|seen| seen.payload.as_ref().unwrap().len())
+            .collect();
+        assert_eq!(sizes, [limit, limit], "{topic}");
+    }
+}
+
+/// Filled to the brim, requests of many records stay within the topic's limit too.
+#[tokio::test]
+async fn no_request_is_larger_than_its_topic_takes() {
+    let bootstrap = calm_broker().await;
+    create(&bootstrap, "brim", 1, &[("max.message.bytes", "2000")]).await;
+    let producer = connect(&bootstrap)
+        .await
+        .producer("brim")
+        .open()
+        .await
+        .unwrap();
+    let mut receipts = Vec::new();
+    for number in 0..2_000 {
+        let record = Record::new(vec![0; number % 300]).key("k");
+        receipts.push(producer.send(record).await.unwrap());
+    }
+    for answer in join_all(receipts).await {
+        answer.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_kafka_cannot_keep_is_invalid() {
+    let bootstrap = calm_broker().await;
+    create(&bootstrap, "odd", 1, &[]).await;
+    let producer = connect(&bootstrap)
+        .await
+        .producer("odd")
+        .open()
+        .await
+        .unwrap();
+    for record in [
+        Record::new("").timestamp(std::time::UNIX_EPOCH),
+        Record::new("").timestamp(std::time::UNIX_EPOCH - Duration::from_secs(1)),
+        Record::new("").header("a\0b", ""),
+    ] {
+        let error = producer.send(record).await.unwrap().await.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.stream()),
+            (ErrorKind::Invalid, Some("odd"))
+        );
+    }
+    producer
+        .send(Record::new("fine"))
+        .await
+        .unwrap()
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deleted_topic_is_told_soon() {
+    let bootstrap = calm_broker().await;
+    create(&bootstrap, "doomed", 4, &[]).await;
+    let producer = connect(&bootstrap)
+        .await
+        .producer("doomed")
+        .open()
+        .await
+        .unwrap();
+    producer
+        .send(Record::new("first"))
+        .await
+        .unwrap()
+        .await
+        .unwrap();
+
+    delete(&bootstrap, "doomed").await;
+    let begun = Instant::now();
+    let error = loop {
+        let receipt = producer.send(Record::new("more").key("k")).await.unwrap();
+        match receipt.await {
+            Ok(_) => assert!(begun.elapsed() < Duration::from_secs(60), "it lives on"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(
+        (error.kind(), error.stream()),
+        (ErrorKind::NotFound, Some("doomed"))
+    );
+    assert_eq!(error.operation(), "send");
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
+
+    // It is there again: the same producer finds it.
+    create(&bootstrap, "doomed", 4, &[]).await;
+    let begun = Instant::now();
+    while let Err(error) = producer.send(Record::new("again")).await.unwrap().await {
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+        assert!(begun.elapsed() < Duration::from_secs(30), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn time_outs_are_told_and_the_producer_goes_on() {
+    let broker = conformance::kafka::Options::new().start().await;
+    let bootstrap = broker.bootstrap();
+    create(&bootstrap, "slow", 2, &[]).await;
+    let mut config = config(&bootstrap);
+    config.producer.timeout = Duration::from_secs(2);
+    let producer = config
+        .connect()
+        .await
+        .unwrap()
+        .producer("slow")
+        .open()
+        .await
+        .unwrap();
+    producer
+        .send(Record::new("first"))
+        .await
+        .unwrap()
+        .await
+        .unwrap();
+
+    broker.pause().await;
+    let mut receipts = Vec::new();
+    for number in 0..5_000_u32 {
+        let record = Record::new(number.to_be_bytes().to_vec()).key(format!("{}", number % 10));
+        receipts.push(producer.send(record).await.unwrap());
+    }
+    for answer in join_all(receipts).await {
+        let error = answer.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.stream()),
+            (ErrorKind::Timeout, Some("slow"))
+        );
+    }
+    broker.unpause().await;
+    let begun = Instant::now();
+    while let Err(error) = producer.send(Record::new("last")).await.unwrap().await {
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+        assert!(begun.elapsed() < Duration::from_secs(30), "{error}");
+    }
+    producer.close().await.unwrap();
+}
+
+/// Kafka refuses whole requests, for one record in them that the topic does not take.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_that_the_broker_refuses_stops_its_key_and_no_other() {
+    const KEYS: usize = 10;
+    let bootstrap = calm_broker().await;
+    let settings = [("message.timestamp.after.max.ms", "60000")];
+    create(&bootstrap, "punctual", 2, &settings).await;
+    let kafka = Kafka::connect(config(&bootstrap)).await.unwrap();
+    let producer = kafka.open_producer("punctual").await.unwrap();
+    let tomorrow = std::time::SystemTime::now() + Duration::from_secs(24 * 60 * 60);
+    // The requests after the first are refused where an earlier one is missing.
+    assert!(
+        producer
+            .send(vec![Record::new("x"); 50])
+            .await
+            .iter()
+            .all(Result::is_ok)
+    );
+
+    let bad = |call: usize, index: usize| call % 2 == 0 && index == 20 + call;
+    let calls = (0..20).map(|call| {
+        let records = (0..200).map(|index| {
+            let record = Record::new(format!("{call} {index}")).key(format!("{}", index % KEYS));
+            match bad(call, index) {
+                true => record.timestamp(tomorrow),
+                false => record,
+            }
+        });
+        producer.send(records.collect())
+    });
+    for (call, answers) in join_all(calls).await.iter().enumerate() {
+        let mut failed = [false; KEYS];
+        for (index, answer) in answers.iter().enumerate() {
+            let failed = &mut failed[index % KEYS];
+            let kind = answer.as_ref().err().map(|rejected| rejected.error.kind());
+            match kind {
+                Some(ErrorKind::Invalid) if bad(call, index) => *failed = true,
+                Some(ErrorKind::Unavailable) if *failed => {}
+                None if !*failed && !bad(call, index) => {}
+                kind => panic!("record {index} of call {call}: {kind:?}, failed: {failed}"),
+            }
+        }
+    }
+    producer.close().await.unwrap();
+}

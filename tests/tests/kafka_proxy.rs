@@ -1,0 +1,352 @@
+//! The proxy does to clients what it says, by the word of a client library that knows nothing of
+//! it: the cases that count on a fault can count on it.
+
+#![cfg(feature = "kafka")]
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use conformance::kafka::{Options, Site};
+use millstream::Partition;
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::FromClientConfig;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::Message;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tokio::runtime::Runtime;
+use tokio::sync::OnceCell;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+const SESSION: Duration = Duration::from_secs(2);
+
+/// Outlives each test: the proxy runs on it.
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
+
+/// One broker for all tests. Its container goes with the process.
+fn site() -> &'static Site {
+    static SITE: OnceCell<Site> = OnceCell::const_new();
+    let site = SITE.get_or_init(|| async { Site::start(Options::new()).await.unwrap() });
+    RUNTIME.block_on(site)
+}
+
+fn unique(prefix: &str) -> String {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    format!("{prefix}-{}", COUNT.fetch_add(1, Relaxed))
+}
+
+fn client<T: FromClientConfig>(site: &Site, settings: &[(&str, &str)]) -> T {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", site.bootstrap());
+    for (name, value) in settings {
+        config.set(*name, *value);
+    }
+    config.create().unwrap()
+}
+
+/// Creates a topic of one partition.
+fn topic(site: &Site) -> String {
+    let name = unique("topic");
+    let admin: AdminClient<DefaultClientContext> = client(site, &[]);
+    let topics = [NewTopic::new(&name, 1, TopicReplication::Fixed(1))];
+    let created = admin.create_topics(&topics, &AdminOptions::new());
+    RUNTIME.block_on(created).unwrap()[0].as_ref().unwrap();
+    name
+}
+
+fn producer(site: &Site) -> FutureProducer {
+    client(site, &[("enable.idempotence", "true"), ("linger.ms", "0")])
+}
+
+/// Sends one record, and tells its offset.
+fn send(producer: &FutureProducer, topic: &str) -> KafkaResult<i64> {
+    let record = FutureRecord::<(), str>::to(topic).payload("x").partition(0);
+    let sent = RUNTIME.block_on(producer.send(record, PATIENCE));
+    sent.map(|delivery| delivery.offset)
+        .map_err(|(error, _)| error)
+}
+
+/// The first offset and the end of a topic.
+fn ends(site: &Site, topic: &str) -> (i64, i64) {
+    let asker: BaseConsumer = client(site, &[("group.id", "none")]);
+    asker.fetch_watermarks(topic, 0, PATIENCE).unwrap()
+}
+
+#[test]
+fn refused_sends_are_not_stored_and_go_through_in_the_end() {
+    let (site, topic, other) = (site(), topic(site()), topic(site()));
+    site.faults().refuse_sends(&topic, 3);
+    let producer = producer(site);
+    assert_eq!(send(&producer, &other), Ok(0));
+    assert_eq!(
+        (site.faults().struck(&topic), ends(site, &topic)),
+        (0, (0, 0))
+    );
+    assert_eq!(send(&producer, &topic), Ok(0));
+    assert_eq!(site.faults().struck(&topic), 3);
+    assert_eq!(
+        (site.faults().struck(&other), ends(site, &topic)),
+        (0, (0, 1))
+    );
+}
+
+#[test]
+fn a_send_is_given_up_when_it_is_refused_for_ever() {
+    let (site, topic) = (site(), topic(site()));
+    site.faults().refuse_sends(&topic, u32::MAX);
+    let timeout = [
+        ("enable.idempotence", "true"),
+        ("message.timeout.ms", "1500"),
+    ];
+    let given_up = send(&client(site, &timeout), &topic);
+    let timed_out = KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut);
+    assert_eq!(given_up, Err(timed_out));
+    site.faults().refuse_sends(&topic, 0);
+    assert_eq!(send(&producer(site), &topic), Ok(0));
+}
+
+#[test]
+fn cut_sends_are_not_stored_and_go_through_in_the_end() {
+    let (site, topic) = (site(), topic(site()));
+    site.faults().cut_sends(&topic, 2);
+    assert_eq!(send(&producer(site), &topic), Ok(0));
+    assert_eq!(
+        (site.faults().struck(&topic), ends(site, &topic)),
+        (2, (0, 1))
+    );
+}
+
+/// The broker has the record after the first attempt, and knows it again: a client that sends it
+/// as new would store it twice.
+fn is_stored_once_though(fault: impl FnOnce(&Site, &str)) {
+    let (site, topic) = (site(), topic(site()));
+    let producer = producer(site);
+    assert_eq!(send(&producer, &topic), Ok(0));
+    fault(site, &topic);
+    assert_eq!(send(&producer, &topic), Ok(1));
+    assert_eq!(
+        (site.faults().struck(&topic), ends(site, &topic)),
+        (1, (0, 2))
+    );
+}
+
+#[test]
+fn a_send_whose_answer_is_lost_is_stored() {
+    is_stored_once_though(|site, topic| site.faults().lose_answers_to_sends(topic, 1));
+}
+
+#[test]
+fn a_send_that_times_out_is_stored() {
+    is_stored_once_though(|site, topic| site.faults().time_out_sends(topic, 1));
+}
+
+#[test]
+fn a_send_that_times_out_is_stored_though_nobody_tries_again() {
+    let (site, topic) = (site(), topic(site()));
+    site.faults().time_out_sends(&topic, 1);
+    let once = [("retries", "0"), ("acks", "all")];
+    assert!(send(&client(site, &once), &topic).is_err());
+    assert_eq!(ends(site, &topic), (0, 1));
+}
+
+#[test]
+fn delayed_answers_come_when_they_are_due() {
+    let (site, topic) = (site(), topic(site()));
+    let by = Duration::from_millis(700);
+    let producer = producer(site);
+    assert_eq!(send(&producer, &topic), Ok(0));
+    let took = |offset| {
+        let begun = Instant::now();
+        assert_eq!(send(&producer, &topic), Ok(offset));
+        begun.elapsed()
+    };
+    site.faults().delay_answers_to_sends(&topic, by);
+    let late = took(1);
+    site.faults().delay_answers_to_sends(&topic, Duration::ZERO);
+    let soon = took(2);
+    assert!(
+        late >= by && late < by * 3 && soon < by,
+        "{late:?}, {soon:?}"
+    );
+}
+
+/// A member of a group, joined.
+fn member(site: &Site, group: &str, topic: &str, protocol: &str, id: &str) -> BaseConsumer {
+    let mut settings = vec![
+        ("client.id", id),
+        ("group.id", group),
+        ("group.protocol", protocol),
+        ("enable.auto.commit", "false"),
+        ("auto.offset.reset", "earliest"),
+    ];
+    if protocol == "classic" {
+        settings.push(("partition.assignment.strategy", "cooperative-sticky"));
+        settings.push(("session.timeout.ms", "2000"));
+        settings.push(("heartbeat.interval.ms", "200"));
+    }
+    let member: BaseConsumer = client(site, &settings);
+    member.subscribe(&[topic]).unwrap();
+    member
+}
+
+/// Polls the members in turn until a condition is met, and tells how long that took.
+fn poll_until(members: &[&BaseConsumer], met: impl Fn() -> bool) -> Duration {
+    let begun = Instant::now();
+    while !met() {
+        assert!(begun.elapsed() < PATIENCE, "waited in vain");
+        for member in members {
+            // Errors are what a member goes through when it is put out.
+            drop(member.poll(Duration::from_millis(10)));
+        }
+    }
+    begun.elapsed()
+}
+
+fn owns(member: &BaseConsumer) -> bool {
+    member.assignment().unwrap().count() > 0
+}
+
+fn mark(topic: &str, offset: Offset) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, 0, offset).unwrap();
+    list
+}
+
+fn committed(member: &BaseConsumer, topic: &str) -> Offset {
+    let list = mark(topic, Offset::Invalid);
+    let told = member.committed_offsets(list, PATIENCE).unwrap();
+    told.elements()[0].offset()
+}
+
+fn commits(protocol: &str) {
+    let (site, topic, group) = (site(), topic(site()), unique("group"));
+    send(&producer(site), &topic).unwrap();
+    let member = member(site, &group, &topic, protocol, &unique("client"));
+    poll_until(&[&member], || owns(&member));
+    let commit = |offset| member.commit(&mark(&topic, Offset::Offset(offset)), CommitMode::Sync);
+
+    commit(1).unwrap();
+    assert_eq!(committed(&member, &topic), Offset::Offset(1));
+    site.faults().refuse_commits(&group, 1);
+    let refused = KafkaError::ConsumerCommit(RDKafkaErrorCode::RebalanceInProgress);
+    assert_eq!(commit(2), Err(refused));
+    assert_eq!(committed(&member, &topic), Offset::Offset(1));
+    site.faults().lose_commits(&group, 1);
+    commit(3).unwrap();
+    assert_eq!(committed(&member, &topic), Offset::Offset(1));
+    commit(4).unwrap();
+    assert_eq!(committed(&member, &topic), Offset::Offset(4));
+    assert_eq!(site.faults().struck(&group), 2);
+}
+
+#[test]
+fn commits_are_refused_or_lost_classic() {
+    commits("classic");
+}
+
+#[test]
+fn commits_are_refused_or_lost_consumer() {
+    commits("consumer");
+}
+
+fn freeze(protocol: &str) {
+    let (site, topic, group) = (site(), topic(site()), unique("group"));
+    let (ids, [a, b]) = (unique("client"), ["a", "b"]);
+    let join = |name| member(site, &group, &topic, protocol, &format!("{ids}.{name}"));
+    let frozen = join(a);
+    poll_until(&[&frozen], || owns(&frozen));
+    let other = join(b);
+    let both = [&frozen, &other];
+    site.faults().freeze(&ids, ".a", SESSION * 3);
+    let took = poll_until(&both, || owns(&other));
+    assert!(
+        took < SESSION * 3,
+        "the other takes over meanwhile: {took:?}"
+    );
+    // It was put out, and comes back as a member without a partition; or with it, if it is given
+    // back. Either way it hears of its broker again.
+    let asked = Instant::now();
+    frozen.fetch_watermarks(&topic, 0, PATIENCE).unwrap();
+    let heard = took + asked.elapsed();
+    assert!(heard > SESSION * 2, "it was frozen for {heard:?}");
+    let stale = frozen.commit(&mark(&topic, Offset::Offset(7)), CommitMode::Sync);
+    assert!(stale.is_err() || owns(&frozen), "{stale:?}");
+}
+
+#[test]
+fn a_frozen_member_is_put_out_classic() {
+    freeze("classic");
+}
+
+#[test]
+fn a_frozen_member_is_put_out_consumer() {
+    freeze("consumer");
+}
+
+fn steal(protocol: &str) {
+    let (site, topic, group) = (site(), topic(site()), unique("group"));
+    let producer = producer(site);
+    send(&producer, &topic).unwrap();
+    let victim = member(site, &group, &topic, protocol, &unique("client"));
+    poll_until(&[&victim], || owns(&victim));
+    RUNTIME.block_on(site.steal(&group, &Partition::new(topic.as_str(), "0")));
+    // The broker takes the partition for nobody's, though the victim does not know yet.
+    let stale = victim.commit(&mark(&topic, Offset::Offset(1)), CommitMode::Sync);
+    let unknown = KafkaError::ConsumerCommit(RDKafkaErrorCode::UnknownMemberId);
+    assert_eq!(stale, Err(unknown));
+    poll_until(&[&victim], || !owns(&victim));
+    poll_until(&[&victim], || owns(&victim));
+    victim
+        .commit(&mark(&topic, Offset::Offset(1)), CommitMode::Sync)
+        .unwrap();
+}
+
+#[test]
+fn a_partition_is_stolen_classic() {
+    steal("classic");
+}
+
+#[test]
+fn a_partition_is_stolen_consumer() {
+    steal("consumer");
+}
+
+#[test]
+fn trimmed_records_are_gone() {
+    let (site, topic) = (site(), topic(site()));
+    let producer = producer(site);
+    for offset in 0..5 {
+        assert_eq!(send(&producer, &topic), Ok(offset));
+    }
+    RUNTIME.block_on(site.trim(&topic));
+    assert_eq!(ends(site, &topic), (5, 5));
+    assert_eq!(send(&producer, &topic), Ok(5));
+}
+
+#[test]
+fn clients_go_on_after_a_restart() {
+    let site = RUNTIME.block_on(Site::start(Options::new())).unwrap();
+    let topic = topic(&site);
+    let producer = producer(&site);
+    assert_eq!(send(&producer, &topic), Ok(0));
+    RUNTIME.block_on(site.restart());
+    assert_eq!(send(&producer, &topic), Ok(1));
+    let reader: BaseConsumer = client(&site, &[("group.id", "none")]);
+    reader.assign(&mark(&topic, Offset::Beginning)).unwrap();
+    let begun = Instant::now();
+    let mut read = Vec::new();
+    while read.len() < 2 && begun.elapsed() < PATIENCE {
+        let polled = reader.poll(Duration::from_millis(100));
+        read.extend(polled.map(|message| message.unwrap().offset()));
+    }
+    assert_eq!(read, [0, 1]);
+    drop((reader, producer));
+    // The container is removed by the runtime that made it.
+    RUNTIME.block_on(async { drop(site) });
+}

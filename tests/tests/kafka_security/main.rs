@@ -1,0 +1,31 @@
+//! Who may log in at a real broker, and what those are told who may not.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod logins;
+mod permissions;
+mod pki;
+mod secured;
+mod tokens;
+
+use std::time::{Duration, Instant};
+
+use millstream::{Error, ErrorKind, Result};
+
+/// What is told at once is told well within this, on a busy machine too; a connection's time-out in
+/// these tests is a minute.
+const AT_ONCE: Duration = Duration::from_secs(10);
+
+/// Checks that a call is refused, at once, and without giving a secret away.
+async fn refused<T>(what: &str, kind: ErrorKind, call: impl Future<Output = Result<T>>) -> Error {
+    let begun = Instant::now();
+    let Err(error) = call.await else {
+        panic!("{what}: it is let through");
+    };
+    let took = begun.elapsed();
+    println!("{what}: after {took:?}: {error}");
+    assert_eq!(error.kind(), kind, "{what}: {error:?}");
+    assert!(took < AT_ONCE, "{what}: it took {took:?}");
+    let shown = format!("{error} {error:?}");
+    assert!(!shown.contains(secured::SECRET), "{what}: {shown}");
+    error
+}

@@ -1,0 +1,99 @@
+//! Doing what not everybody may.
+
+use millstream::ErrorKind::Denied;
+use millstream::{Client, Record, Start, StreamSpec};
+use millstream_kafka::Sasl;
+
+use crate::refused;
+use crate::secured::{SECRET, Secured};
+
+async fn client(secured: &Secured, user: &str) -> Client {
+    secured.user(user, &format!("{user}{SECRET}")).await;
+    let config = secured.login(Sasl::ScramSha256, user);
+    config.connect().await.unwrap()
+}
+
+/// Reads the first record of a stream.
+async fn read(client: &Client, group: &str, stream: &str) -> millstream::Result<String> {
+    let group = client.group(group).stream(stream).start(Start::Earliest);
+    let mut consumer = group.join().await?;
+    let delivery = consumer.next().await?.unwrap();
+    let text = String::from_utf8_lossy(delivery.payload()).into_owned();
+    delivery.ack();
+    consumer.close().await?;
+    Ok(text)
+}
+
+async fn write(client: &Client, stream: &str) -> millstream::Result<()> {
+    let producer = client.producer(stream).open().await?;
+    let sent = producer.send(Record::new("hello").key("k")).await;
+    let receipt = match sent {
+        Ok(receipt) => receipt.await.map(drop),
+        Err(error) => Err(error),
+    };
+    // What it has to say was said by the receipt.
+    drop(producer.close().await);
+    receipt
+}
+
+#[tokio::test]
+async fn who_may_not_read_is_told_which_stream_and_group_and_reads_once_allowed() {
+    let secured = Secured::start().await;
+    secured.topic("topic").await;
+    let admin = secured.login(Sasl::Plain, "admin").connect().await.unwrap();
+    write(&admin, "topic").await.unwrap();
+    let user = client(&secured, "team").await;
+
+    let error = refused("no rights", Denied, read(&user, "group", "topic")).await;
+    assert_eq!(error.group(), Some("group"), "{error}");
+
+    let on_group = ["--operation", "Read", "--group", "group"];
+    secured.allow("team", &on_group).await;
+    let error = refused("the group alone", Denied, read(&user, "group", "topic")).await;
+    let named = (error.stream(), error.group());
+    assert_eq!(named, (Some("topic"), Some("group")), "{error}");
+
+    let on_topic = ["--operation", "Read", "--topic", "topic"];
+    secured.allow("team", &on_topic).await;
+    assert_eq!(read(&user, "group", "topic").await.unwrap(), "hello");
+
+    let error = refused("another group", Denied, read(&user, "other", "topic")).await;
+    assert_eq!(error.group(), Some("other"), "{error}");
+}
+
+#[tokio::test]
+async fn who_may_not_write_is_told_which_stream_and_writes_once_allowed() {
+    let secured = Secured::start().await;
+    secured.topic("topic").await;
+    let user = client(&secured, "team").await;
+
+    let error = refused("no rights", Denied, write(&user, "topic")).await;
+    assert_eq!(error.stream(), Some("topic"), "{error}");
+
+    let on_topic = ["--operation", "Write", "--topic", "topic"];
+    secured.allow("team", &on_topic).await;
+    write(&user, "topic").await.unwrap();
+}
+
+#[tokio::test]
+async fn who_may_not_create_is_told_which_stream_and_creates_once_allowed() {
+    let secured = Secured::start().await;
+    let user = client(&secured, "team").await;
+    let spec = StreamSpec::new("topic").partitions(1);
+    let create = async || user.streams().create(spec.clone()).await;
+
+    let error = refused("no rights", Denied, create()).await;
+    assert_eq!(error.stream(), Some("topic"), "{error}");
+
+    // To see that it is there takes a right of its own.
+    let on_topic = [
+        "--operation",
+        "Create",
+        "--operation",
+        "Describe",
+        "--topic",
+        "topic",
+    ];
+    secured.allow("team", &on_topic).await;
+    create().await.unwrap();
+}
