@@ -205,9 +205,11 @@ impl Asker {
         let trouble = live.trouble.clone();
         let asked = tokio::task::spawn_blocking(move || {
             let answer = question(&live.client);
-            if let Err(KafkaError::AdminOp(_)) = &answer {
+            if matches!(&answer, Err(KafkaError::AdminOp(code)) if error::kind(*code) == ErrorKind::Timeout)
+            {
                 // What was asked of a coordinator and not answered is still open, and librdkafka
-                // 2.12 aborts the process when a client ends with it. So this one does not end.
+                // 2.12 aborts the process when a client ends with it. So this one does not end. A
+                // refusal is an answer, and leaves nothing open.
                 std::mem::forget(live);
             }
             answer
