@@ -6,10 +6,12 @@ use async_trait::async_trait;
 use millstream::{Error, ErrorKind, Guarantees, Result, driver};
 use rdkafka::consumer::Consumer as _;
 
-use crate::client::Connection;
+use crate::cluster::Streams;
 use crate::config::Config;
-use crate::token::TokenSource;
-use crate::{checkpoints, consumer, producer, streams};
+use crate::connection::Connection;
+use crate::group::Checkpoints;
+use crate::login::token::TokenSource;
+use crate::{consumer, producer};
 
 /// A connection to a Kafka cluster. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -112,10 +114,10 @@ impl driver::Backend for Kafka {
     }
 
     fn checkpoints(&self, group: &str) -> Arc<dyn driver::Checkpoints> {
-        Arc::new(checkpoints::Checkpoints::new(&self.connection, group))
+        Arc::new(Checkpoints::new(&self.connection, group))
     }
 
     fn streams(&self) -> Arc<dyn driver::Streams> {
-        Arc::new(streams::Streams::new(&self.connection))
+        Arc::new(Streams::new(&self.connection))
     }
 }

@@ -1,5 +1,6 @@
 //! The settings of a connection.
 
+pub(crate) mod passthrough;
 mod secret;
 mod security;
 #[cfg(test)]

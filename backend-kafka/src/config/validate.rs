@@ -6,7 +6,7 @@ use std::time::Duration;
 use millstream::{Error, ErrorKind, Result};
 
 use super::{Config, Credentials, MskIam, Sasl, Secret, Security, Tls};
-use crate::passthrough;
+use crate::config::passthrough;
 
 const NO_TLS: &str = "build millstream-kafka with the feature `tls`";
 pub(crate) const NO_MSK_IAM: &str = "security.sasl.mechanism: for `msk-iam` build millstream-kafka \

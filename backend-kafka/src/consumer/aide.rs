@@ -15,9 +15,9 @@ use super::bell::Bell;
 use super::context::{MemberContext, Name, list};
 use super::poller::Command;
 use super::slots::Move;
-use crate::context::Context;
+use crate::connection::context::Context;
 use crate::error;
-use crate::offsets::Note;
+use crate::group::offsets::Note;
 
 /// How long one request waits for its answer.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -18,7 +18,7 @@ use super::poller::Poller;
 use super::rebalance::fenced;
 use super::slots::{Slot, Stage};
 use crate::error;
-use crate::offsets::{self, Note};
+use crate::group::offsets::{self, Note};
 
 type Reply = oneshot::Sender<Vec<Result<()>>>;
 

@@ -14,7 +14,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
 
-use crate::context::Context;
+use crate::connection::context::Context;
 use crate::native::consume::{Identity, identity};
 
 /// A partition by topic and number.

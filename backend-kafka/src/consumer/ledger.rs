@@ -25,8 +25,8 @@ use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer}
 use rdkafka::{ClientConfig, ClientContext, TopicPartitionList};
 
 use super::commits::not_stored;
-use crate::client::Connection;
-use crate::context::Context;
+use crate::connection::Connection;
+use crate::connection::context::Context;
 use crate::error;
 
 const OPERATION: &str = "publish";

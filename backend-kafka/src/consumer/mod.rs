@@ -17,11 +17,12 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::client::Connection;
-use crate::context::Context;
+use crate::connection::Connection;
+use crate::connection::context::Context;
+use crate::error;
+use crate::group::{birth, reset};
 use crate::native::consume::DataQueue;
 use crate::native::group_offsets::StoredOffset;
-use crate::{birth, error, reset};
 
 mod aide;
 mod bell;

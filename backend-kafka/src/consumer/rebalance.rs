@@ -15,8 +15,8 @@ use super::aide::{Progress, Question};
 use super::context::{Name, list};
 use super::poller::Poller;
 use super::slots::{Slot, Stage};
+use crate::group::offsets::{self, Note};
 use crate::native::consume::Identity;
-use crate::offsets::{self, Note};
 
 /// What a release may take to come here after the drain that it ends.
 const GRACE: Duration = Duration::from_millis(500);

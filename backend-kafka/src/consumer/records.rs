@@ -19,8 +19,8 @@ use super::context::{Name, list};
 use super::poller::Poller;
 use super::slots::{Pause, Stage};
 use crate::error;
+use crate::group::offsets;
 use crate::native::consume::Taken;
-use crate::offsets;
 
 /// How often marks of transactions are looked for, while no records come.
 const LOOK_EVERY: Duration = Duration::from_millis(200);

@@ -1,6 +1,6 @@
 //! Resets, as the members that own the partitions obey them.
 //!
-//! See [`reset`](crate::reset) for how they are asked for.
+//! See [`reset`](crate::group::reset) for how they are asked for.
 
 use std::time::Instant;
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use millstream::driver::Join;
 use rdkafka::ClientConfig;
 
-use crate::client::{Connection, set_default};
 use crate::config::Protocol;
+use crate::connection::{Connection, set_default};
 
 /// The least time between two polls that the broker allows. Our thread polls all the time, whatever
 /// handlers do, so it is no bound for them; the broker waits as long for members to answer a

@@ -32,7 +32,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::types::{RDKafkaRespErr, RDKafkaType};
 use rdkafka::{ClientConfig, ClientContext};
 
-use crate::context::Context;
+use crate::connection::context::Context;
 use crate::producer::batch::{Batch, Report, Slot};
 use crate::producer::stamp;
 

@@ -35,7 +35,7 @@ use rdkafka::types::RDKafkaRespErr as Raw;
 use tokio::sync::mpsc;
 
 use super::batch::{Batch, Report};
-use crate::context::Context;
+use crate::connection::context::Context;
 use crate::error;
 use crate::native::produce::{Native, Scratch, Told};
 

@@ -47,7 +47,7 @@ use tokio::sync::mpsc;
 use self::batch::{Answer, Batch, Report};
 use self::lane::Lane;
 use self::room::Room;
-use crate::context::Context;
+use crate::connection::context::Context;
 use crate::{config, error};
 
 pub(crate) mod batch;

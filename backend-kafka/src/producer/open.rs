@@ -11,7 +11,7 @@ use tokio::task::spawn_blocking;
 
 use super::Producer;
 use super::room::Room;
-use crate::client::Connection;
+use crate::connection::Connection;
 use crate::error;
 
 const OPERATION: &str = "open producer";

@@ -15,7 +15,7 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use super::Producer;
 use super::room::Room;
 use crate::config;
-use crate::context::Context;
+use crate::connection::context::Context;
 
 type Mock = MockCluster<'static, DefaultProducerContext>;
 type Answers = Vec<Result<Placed, Rejected>>;

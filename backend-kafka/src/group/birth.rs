@@ -21,12 +21,12 @@ use std::time::Duration;
 
 use millstream::{Error, ErrorKind, Result, Start};
 
-use crate::client::{Asker, Connection};
+use crate::cluster::patience::Patience;
+use crate::connection::{Asker, Connection};
+use crate::group::offsets::Note;
+use crate::group::places::places;
+use crate::group::progress;
 use crate::native::group_offsets::StoredOffset;
-use crate::offsets::Note;
-use crate::patience::Patience;
-use crate::places::places;
-use crate::progress;
 
 const JOIN: &str = "join";
 

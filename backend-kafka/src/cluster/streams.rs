@@ -1,7 +1,5 @@
 //! The administration of topics.
 
-mod shown;
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,13 +10,13 @@ use millstream::{
 };
 use rdkafka::admin::{NewPartitions, NewTopic, TopicReplication};
 
-use crate::admin;
-use crate::client::Connection;
-use crate::ends::{End, ends};
-use crate::offsets;
-use crate::patience::Patience;
-use crate::topics::{self, Topic};
-use shown::Shown;
+use super::shown::{self, Shown};
+use crate::cluster::admin;
+use crate::cluster::ends::{End, ends};
+use crate::cluster::patience::Patience;
+use crate::cluster::topics::{self, Topic};
+use crate::connection::Connection;
+use crate::group::offsets;
 
 #[derive(Debug)]
 pub(crate) struct Streams {

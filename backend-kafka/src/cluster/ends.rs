@@ -8,7 +8,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::context::Context;
+use crate::connection::context::Context;
 use crate::error;
 
 /// A place in a partition that only the broker knows.

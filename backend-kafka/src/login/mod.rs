@@ -1,5 +1,9 @@
 //! Encryption and login, from the settings to librdkafka's keys.
 
+#[cfg(feature = "msk-iam")]
+mod msk;
+pub(crate) mod token;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,7 +11,7 @@ use millstream::{Error, ErrorKind, Result};
 use rdkafka::ClientConfig;
 
 use crate::config::{Credentials, Sasl, Secret, Security, Tls};
-use crate::token::{TokenSource, Tokens};
+use crate::login::token::{TokenSource, Tokens};
 
 /// Encryption and login of a connection: checked, and ready for client after client.
 #[derive(Debug)]
@@ -142,7 +146,7 @@ impl Login {
 
 #[cfg(feature = "msk-iam")]
 fn msk_tokens(settings: &crate::config::MskIam) -> Result<Arc<dyn TokenSource>> {
-    Ok(Arc::new(crate::msk::Signer::new(settings)))
+    Ok(Arc::new(crate::login::msk::Signer::new(settings)))
 }
 
 #[cfg(not(feature = "msk-iam"))]

@@ -15,9 +15,9 @@ use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::sync::watch;
 
-use crate::complaint;
-use crate::security::Login;
-use crate::token::Tokens;
+use super::complaint;
+use crate::login::Login;
+use crate::login::token::Tokens;
 
 /// The first error of a client that no waiting will mend. Clones share it.
 ///
@@ -78,7 +78,7 @@ impl Trouble {
 
 /// The context of every client of librdkafka here; made by [`Connection::context`].
 ///
-/// [`Connection::context`]: crate::client::Connection::context
+/// [`Connection::context`]: crate::connection::Connection::context
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
     pub(crate) trouble: Trouble,

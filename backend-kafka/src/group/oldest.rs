@@ -10,7 +10,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::context::Context;
+use crate::connection::context::Context;
 
 /// What stands first in a partition from some offset on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,8 +11,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use crate::client::Connection;
-use crate::context::Context;
+use crate::connection::Connection;
+use crate::connection::context::Context;
 use crate::error;
 
 /// One answer for each thing that was asked for.

@@ -7,10 +7,10 @@ use futures_util::TryFutureExt as _;
 use millstream::{Error, ErrorKind, Result};
 use rdkafka::consumer::Consumer as _;
 
-use crate::client::Asker;
+use crate::cluster::patience::Patience;
+use crate::connection::Asker;
+use crate::group::offsets::Note;
 use crate::native::group_offsets::{self, StoredOffset};
-use crate::offsets::Note;
-use crate::patience::Patience;
 
 impl StoredOffset {
     pub(crate) fn new(topic: &str, partition: i32, next: i64, note: Note) -> Self {
@@ -33,7 +33,7 @@ impl StoredOffset {
 }
 
 /// Reads all offsets that a group has stored; none if there is no such group. `asker` is one of
-/// [`Connection::group_asker`](crate::client::Connection::group_asker).
+/// [`Connection::group_asker`](crate::connection::Connection::group_asker).
 ///
 /// A coordinator that moves, or is only being chosen, is waited for.
 pub(crate) async fn read(

@@ -4,9 +4,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use millstream::{Error, ErrorKind, Result, Start};
 
-use crate::client::Connection;
-use crate::ends::{End, ends};
-use crate::topics;
+use crate::cluster::ends::{End, ends};
+use crate::cluster::topics;
+use crate::connection::Connection;
 
 /// The offset that stands for `start` in each partition of a stream, by partition.
 pub(crate) async fn places(

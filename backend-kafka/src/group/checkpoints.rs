@@ -8,12 +8,14 @@ use async_trait::async_trait;
 use millstream::{Checkpoint, Error, ErrorKind, Lag, Partition, Result, Start, driver};
 use rdkafka::error::KafkaError;
 
-use crate::client::Connection;
-use crate::ends::{End, ends};
+use crate::cluster::ends::{End, ends};
+use crate::cluster::topics;
+use crate::connection::Connection;
+use crate::error;
+use crate::group::offsets::{self, Note};
+use crate::group::oldest::{First, first_records};
+use crate::group::{progress, reset};
 use crate::native::group_offsets::StoredOffset;
-use crate::offsets::{self, Note};
-use crate::oldest::{First, first_records};
-use crate::{error, progress, reset, topics};
 
 const READ: &str = "read checkpoints";
 

@@ -10,10 +10,10 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 use millstream::{Error, ErrorKind, Result};
 
-use crate::client::{Asker, Connection};
-use crate::ends::{End, ends};
-use crate::patience::Patience;
-use crate::topics::{self, Topic};
+use crate::cluster::ends::{End, ends};
+use crate::cluster::patience::Patience;
+use crate::cluster::topics::{self, Topic};
+use crate::connection::{Asker, Connection};
 
 /// How long a broker may be silent until it is left aside.
 const SILENCE: Duration = Duration::from_secs(5);

@@ -6,7 +6,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataTopic;
 
-use crate::context::Context;
+use crate::connection::context::Context;
 
 /// Topics that belong to the cluster itself.
 const INTERNAL: [&str; 4] = [

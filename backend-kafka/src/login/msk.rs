@@ -13,7 +13,7 @@ use tokio::runtime;
 use tokio::time::timeout;
 
 use crate::config::MskIam;
-use crate::token::{Token, TokenSource};
+use crate::login::token::{Token, TokenSource};
 
 /// How long getting the identity may take: from an instance's or a role's service, at worst with
 /// repeats.
@@ -60,7 +60,7 @@ async fn sign(settings: MskIam) -> Result<Token, Box<dyn StdError + Send + Sync>
         (None, None) => generate_auth_token(region).await,
     };
     let (token, expires) = signed.map_err(|error| {
-        let reason = crate::token::with_causes(&error);
+        let reason = crate::login::token::with_causes(&error);
         format!("no identity at AWS for the login at MSK: {reason}")
     })?;
     let expires = Duration::from_millis(u64::try_from(expires)?);

@@ -1,0 +1,10 @@
+//! What the cluster holds, and how to change it: topics, and where their partitions begin and end.
+
+pub(crate) mod admin;
+pub(crate) mod ends;
+pub(crate) mod patience;
+mod shown;
+mod streams;
+pub(crate) mod topics;
+
+pub(crate) use streams::Streams;

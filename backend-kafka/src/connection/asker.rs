@@ -1,0 +1,148 @@
+//! A client to ask questions with.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use millstream::{Error, ErrorKind, Result};
+use rdkafka::ClientConfig;
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::error::KafkaError;
+
+use crate::connection::context::{Context, Trouble};
+use crate::error;
+
+/// How long one call of librdkafka waits before it is told to try again or to give up.
+const TURN: Duration = Duration::from_millis(100);
+
+/// A client that belongs to no group and sends nothing: it asks for metadata, offsets and the like.
+///
+/// A client that met trouble is replaced for the next question. It could be well again, but waits up
+/// to 10 s before it tries, and tells an error of the same words only after 30 s; a new one finds out
+/// at once, with the password that is in the file now and a new token.
+pub(crate) struct Asker {
+    shelf: Arc<Shelf>,
+}
+
+impl std::fmt::Debug for Asker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Asker").finish_non_exhaustive()
+    }
+}
+
+impl Asker {
+    /// `settings` may name a group, whose committed offsets can then be asked for and moved.
+    pub(super) fn open(settings: ClientConfig, context: Context) -> Result<Self> {
+        let context = match settings.get("group.id") {
+            Some(group) => context.group(group),
+            None => context,
+        };
+        let live = Arc::new(Live::open(&settings, context.clone())?);
+        Ok(Self {
+            shelf: Arc::new(Shelf {
+                settings,
+                context,
+                live: Mutex::new(live),
+            }),
+        })
+    }
+
+    /// Asks on a thread that may block. An error that no waiting will mend ends the wait at once.
+    ///
+    /// A dropped call goes on in the background until its own time-out, and is then forgotten.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        question: impl FnOnce(&BaseConsumer<Context>) -> Result<T, KafkaError> + Send + 'static,
+    ) -> Result<T> {
+        let ended = || Error::new(ErrorKind::Closed, operation, "the tokio runtime shuts down");
+        let shelf = self.shelf.clone();
+        let live = tokio::task::spawn_blocking(move || shelf.live());
+        let live = live.await.map_err(|_| ended())??;
+        let trouble = live.trouble.clone();
+        let asked = tokio::task::spawn_blocking(move || {
+            let answer = question(&live.client);
+            if matches!(&answer, Err(KafkaError::AdminOp(code)) if error::kind(*code) == ErrorKind::Timeout)
+            {
+                // What was asked of a coordinator and not answered is still open, and librdkafka
+                // 2.12 aborts the process when a client ends with it. So this one does not end. A
+                // refusal is an answer, and leaves nothing open.
+                std::mem::forget(live);
+            }
+            answer
+        });
+        tokio::select! {
+            biased;
+            trouble = trouble.raised() => Err(trouble),
+            answer = asked => match answer {
+                Ok(answer) => answer.map_err(|e| error::from(operation, e)),
+                Err(_) => Err(ended()),
+            },
+        }
+    }
+
+    /// What the client last complained of and waiting may mend, for an error's message.
+    pub(crate) fn rumour(&self) -> Option<String> {
+        let live = self.shelf.live.lock();
+        live.unwrap_or_else(PoisonError::into_inner)
+            .trouble
+            .rumour()
+    }
+}
+
+/// What it takes to make a client, and the one there is.
+struct Shelf {
+    settings: ClientConfig,
+    context: Context,
+    live: Mutex<Arc<Live>>,
+}
+
+impl Shelf {
+    fn live(&self) -> Result<Arc<Live>> {
+        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        if live.trouble.first().is_some() {
+            let (settings, context) = self.context.successor(&self.settings);
+            *live = Arc::new(Live::open(&settings, context)?);
+        }
+        Ok(live.clone())
+    }
+}
+
+/// A client and its own thread, which listens for errors and tokens, so that whoever asks may block
+/// in the call.
+///
+/// Dropping the last clone of the client may block, so it is the thread that does it: `_alive` goes
+/// after `client`, in the order of the fields, and only then does the thread let go of its own.
+struct Live {
+    client: Arc<BaseConsumer<Context>>,
+    trouble: Trouble,
+    _alive: Arc<()>,
+}
+
+impl Live {
+    fn open(settings: &ClientConfig, context: Context) -> Result<Self> {
+        let (operation, trouble) = (context.operation(), context.trouble.clone());
+        let client = BaseConsumer::from_config_and_context(settings, context)
+            .map_err(|e| error::from(operation, e))?;
+        let client = Arc::new(client);
+        let alive = Arc::new(());
+        let listener = thread::Builder::new().name("kafka-asker".into()).spawn({
+            let (client, alive) = (client.clone(), Arc::downgrade(&alive));
+            move || {
+                while alive.strong_count() > 0 {
+                    // Records never come: nothing is assigned. Errors go to the context.
+                    drop(client.poll(TURN));
+                }
+            }
+        });
+        listener.map_err(|e| {
+            Error::new(ErrorKind::Unavailable, operation, "no thread to be had").with_source(e)
+        })?;
+        Ok(Self {
+            client,
+            trouble,
+            _alive: alive,
+        })
+    }
+}
