@@ -6,12 +6,13 @@
 
 use std::borrow::Cow;
 use std::ffi::{CStr, CString, c_char, c_void};
+use std::ops::Range;
 use std::ptr::{self, NonNull};
 use std::slice;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use millstream::driver::Stored;
 use millstream::{Headers, Position};
 use rdkafka::TopicPartitionList;
@@ -238,19 +239,23 @@ impl Drop for Batch {
 impl Batch {
     /// Copies all records into one buffer, cut by runs of one partition.
     fn copy<S>(&self, mut slot: impl FnMut(&str, i32) -> Option<S>) -> Vec<Taken<S>> {
-        let views: Vec<View<'_>> = self.0.iter().map(View::of).collect();
-        let mut buffer = BytesMut::with_capacity(views.iter().map(View::size).sum());
+        let mut headers = Vec::new();
+        let views = self.0.iter().map(|message| View::of(message, &mut headers));
+        let views: Vec<View<'_>> = views.collect();
+        let mut cut = Cut::new(&views, &headers);
         let mut taken = Vec::new();
         for run in views.chunk_by(|one, next| one.is_beside(next)) {
             let first = &run[0];
             let Some(slot) = slot(first.topic(), first.message.partition) else {
+                run.iter().for_each(|view| cut.skip(view));
                 continue;
             };
             if first.message.err.is_error() {
+                cut.skip(first);
                 let code = first.message.err.into();
                 taken.push(Taken::Failed { slot, code });
             } else {
-                let records = run.iter().map(|view| view.copy(&mut buffer)).collect();
+                let records = run.iter().map(|view| cut.next(view)).collect();
                 taken.push(Taken::Records { slot, records });
             }
         }
@@ -261,22 +266,27 @@ impl Batch {
 /// One message, as librdkafka holds it.
 struct View<'a> {
     message: &'a sys::rd_kafka_message_t,
-    headers: Vec<(Cow<'a, str>, &'a [u8])>,
+    /// Its part of the batch's headers.
+    headers: Range<usize>,
 }
 
+/// A header as librdkafka holds it.
+type Header<'a> = (Cow<'a, str>, &'a [u8]);
+
 impl<'a> View<'a> {
-    fn of(message: &'a *mut sys::rd_kafka_message_t) -> Self {
+    /// Adds the message's headers to those of the batch.
+    fn of(message: &'a *mut sys::rd_kafka_message_t, headers: &mut Vec<Header<'a>>) -> Self {
         // SAFETY: the batch call gave a message that lives until the batch is dropped, and `'a` is
         // within the batch's life.
         let view: &'a sys::rd_kafka_message_t = unsafe { &**message };
-        let headers = match view.err.is_error() {
-            true => Vec::new(),
+        let first = headers.len();
+        if !view.err.is_error() {
             // SAFETY: the pointer is the message's own.
-            false => unsafe { headers(*message) },
-        };
+            unsafe { add_headers(*message, headers) };
+        }
         Self {
             message: view,
-            headers,
+            headers: first..headers.len(),
         }
     }
 
@@ -306,9 +316,11 @@ impl<'a> View<'a> {
         unsafe { bytes(self.message.payload, self.message.len) }.unwrap_or_default()
     }
 
-    fn size(&self) -> usize {
-        let headers: usize = self.headers.iter().map(|(_, value)| value.len()).sum();
-        self.key().map_or(0, <[u8]>::len) + self.payload().len() + headers
+    /// What is copied of it, in the order in which it lies in the buffer.
+    fn fields<'b>(&'b self, headers: &'b [Header<'b>]) -> impl Iterator<Item = &'b [u8]> {
+        let values = headers[self.headers.clone()].iter();
+        let record = self.key().into_iter().chain([self.payload()]);
+        record.chain(values.map(|(_, value)| *value))
     }
 
     fn timestamp(&self) -> SystemTime {
@@ -317,24 +329,50 @@ impl<'a> View<'a> {
         // Records of before Kafka 0.10 have none, told as -1.
         UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or(0))
     }
+}
 
-    fn copy(&self, buffer: &mut BytesMut) -> Stored {
-        let mut put = |bytes: &[u8]| -> Bytes {
-            buffer.extend_from_slice(bytes);
-            buffer.split().freeze()
+/// A batch's bytes in one buffer, which records are cut from in the batch's order.
+struct Cut<'a> {
+    headers: &'a [Header<'a>],
+    buffer: Bytes,
+    at: usize,
+}
+
+impl<'a> Cut<'a> {
+    fn new(views: &[View<'a>], headers: &'a [Header<'a>]) -> Self {
+        let fields = || views.iter().flat_map(|view| view.fields(headers));
+        let mut buffer = Vec::with_capacity(fields().map(<[u8]>::len).sum());
+        fields().for_each(|field| buffer.extend_from_slice(field));
+        Self {
+            headers,
+            buffer: buffer.into(),
+            at: 0,
+        }
+    }
+
+    fn skip(&mut self, view: &View<'_>) {
+        self.at += view.fields(self.headers).map(<[u8]>::len).sum::<usize>();
+    }
+
+    fn next(&mut self, view: &View<'_>) -> Stored {
+        let headers = self.headers;
+        let mut field = |bytes: &[u8]| -> Bytes {
+            let from = self.at;
+            self.at += bytes.len();
+            self.buffer.slice(from..self.at)
         };
-        let offset = u64::try_from(self.message.offset).unwrap_or(0);
+        let offset = u64::try_from(view.message.offset).unwrap_or(0);
         Stored {
             position: Position::from(offset),
-            timestamp: self.timestamp(),
-            key: self.key().map(&mut put),
-            payload: put(self.payload()),
-            headers: match self.headers.is_empty() {
+            timestamp: view.timestamp(),
+            key: view.key().map(&mut field),
+            payload: field(view.payload()),
+            headers: match view.headers.is_empty() {
                 true => Headers::new(),
                 false => {
-                    let headers = self.headers.iter();
+                    let headers = headers[view.headers.clone()].iter();
                     headers
-                        .map(|(name, value)| (name.as_ref(), put(value)))
+                        .map(|(name, value)| (name.as_ref(), field(value)))
                         .collect()
                 }
             },
@@ -342,33 +380,30 @@ impl<'a> View<'a> {
     }
 }
 
-/// The headers of a message, in order. A null value is told as an empty one, and what of a name is no
-/// UTF-8 as `U+FFFD`.
+/// Adds the headers of a message, in order. A null value is told as an empty one, and what of a name
+/// is no UTF-8 as `U+FFFD`.
 ///
 /// # Safety
 /// `message` was given by the batch call and is not destroyed during `'a`.
-unsafe fn headers<'a>(message: *mut sys::rd_kafka_message_t) -> Vec<(Cow<'a, str>, &'a [u8])> {
+unsafe fn add_headers<'a>(message: *mut sys::rd_kafka_message_t, to: &mut Vec<Header<'a>>) {
     let mut list = ptr::null_mut();
     // SAFETY: the message lives; the list that is found belongs to it.
     let none = unsafe { sys::rd_kafka_message_headers(message, &mut list) };
     if none.is_error() || list.is_null() {
-        return Vec::new();
+        return;
     }
     // SAFETY: the list lives as long as the message, and each call below sets all three, which
     // belong to the list, or answers an error.
     unsafe {
-        let count = sys::rd_kafka_header_cnt(list);
-        let mut headers = Vec::with_capacity(count);
-        for index in 0..count {
+        for index in 0..sys::rd_kafka_header_cnt(list) {
             let (mut name, mut value, mut size) = (ptr::null(), ptr::null(), 0);
             let found = sys::rd_kafka_header_get_all(list, index, &mut name, &mut value, &mut size);
             if found.is_error() {
                 break;
             }
             let value = bytes(value, size).unwrap_or_default();
-            headers.push((text(name), value));
+            to.push((text(name), value));
         }
-        headers
     }
 }
 
