@@ -40,6 +40,8 @@ mod produce;
 mod raw;
 mod rebalance;
 mod report;
+#[path = "../spread/mod.rs"]
+mod spread;
 mod stage;
 mod watchdog;
 

@@ -1,9 +1,10 @@
-//! Values of rounds, to medians.
+//! What the jobs measured, round by round, as the figures that are made of it.
 
 use std::collections::BTreeMap;
 
 use crate::figures::{Figure, Of};
 use crate::job::{Job, Measured};
+use crate::spread;
 
 /// What each job measured, round by round.
 #[derive(Default)]
@@ -17,42 +18,15 @@ impl Report {
     }
 
     pub(crate) fn print(&self, figure: &Figure) {
-        let mut values = self
-            .rounds
-            .iter()
-            .filter_map(|round| {
-                let of = |job: &Job, what| round.get(job)?.get(what).copied();
-                match &figure.of {
-                    Of::Value(job, what) => of(job, *what),
-                    Of::Ratio(over, under, what) => Some(of(over, *what)? / of(under, *what)?),
-                }
-            })
-            .collect::<Vec<_>>();
-        if values.is_empty() {
-            return;
-        }
-        values.sort_by(f64::total_cmp);
-        let at = |part: f64| digits(values[((values.len() - 1) as f64 * part).round() as usize]);
-        println!("{} {} {}", figure.name, at(0.5), figure.unit);
-        let aim = figure
-            .aim
-            .map_or(String::new(), |aim| format!(", aim {aim}"));
-        println!(
-            "# quartiles {} to {}, {} rounds{aim}",
-            at(0.25),
-            at(0.75),
-            values.len()
-        );
+        let values = self.rounds.iter().filter_map(|round| {
+            let of = |job: &Job, what| round.get(job)?.get(what).copied();
+            match &figure.of {
+                Of::Value(job, what) => of(job, *what),
+                Of::Ratio(over, under, what) => Some(of(over, *what)? / of(under, *what)?),
+            }
+        });
+        let aim = figure.aim.map(|aim| format!(", aim {aim}"));
+        let aim = aim.unwrap_or_default();
+        spread::print(figure.name, figure.unit, values.collect(), &aim);
     }
-}
-
-fn digits(value: f64) -> String {
-    let decimals = if value < 10.0 {
-        3
-    } else if value < 1_000.0 {
-        1
-    } else {
-        0
-    };
-    format!("{value:.decimals$}")
 }

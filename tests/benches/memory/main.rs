@@ -8,6 +8,8 @@
 mod channel;
 mod load;
 mod report;
+#[path = "../spread/mod.rs"]
+mod spread;
 
 use std::error::Error;
 use std::time::Duration;

@@ -1,4 +1,6 @@
-//! Values of rounds, to medians.
+//! What was measured, round by round.
+
+use crate::spread;
 
 #[derive(Default)]
 pub(crate) struct Report {
@@ -45,29 +47,9 @@ impl Report {
         }
     }
 
-    pub(crate) fn print(mut self) {
-        for Row { name, unit, values } in &mut self.rows {
-            values.sort_by(f64::total_cmp);
-            let at =
-                |part: f64| digits(values[((values.len() - 1) as f64 * part).round() as usize]);
-            println!("{name} {} {unit}", at(0.5));
-            println!(
-                "# quartiles {} to {}, {} rounds",
-                at(0.25),
-                at(0.75),
-                values.len()
-            );
+    pub(crate) fn print(self) {
+        for Row { name, unit, values } in self.rows {
+            spread::print(name, unit, values, "");
         }
     }
-}
-
-fn digits(value: f64) -> String {
-    let decimals = if value < 10.0 {
-        3
-    } else if value < 1_000.0 {
-        1
-    } else {
-        0
-    };
-    format!("{value:.decimals$}")
 }
