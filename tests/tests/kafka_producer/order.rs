@@ -10,7 +10,9 @@ use millstream::driver::Backend;
 use millstream::{Client, Record};
 use millstream_kafka::Kafka;
 
-use crate::witness::{Seen, calm_broker, config, connect, create, read};
+use crate::witness::{
+    Seen, answer, calm_broker, config, connect, create, numbered, read, send_all,
+};
 
 const KEYS: u64 = 97;
 
@@ -18,12 +20,8 @@ const KEYS: u64 = 97;
 /// Answers how many were answered well.
 async fn send_numbered(client: &Client, topic: &str, numbers: std::ops::Range<u64>) -> u64 {
     let producer = client.producer(topic).open().await.unwrap();
-    let mut receipts = Vec::new();
-    for number in numbers {
-        let record = Record::new(number.to_be_bytes().to_vec()).key(format!("{}", number % KEYS));
-        receipts.push(producer.send(record).await.unwrap());
-    }
-    let answers = join_all(receipts).await;
+    let records = numbers.map(|number| numbered(number, KEYS));
+    let answers = send_all(&producer, records).await.await;
     producer.close().await.unwrap();
     for answer in &answers {
         assert!(answer.is_ok(), "{answer:?}");
@@ -32,16 +30,20 @@ async fn send_numbered(client: &Client, topic: &str, numbers: std::ops::Range<u6
 }
 
 /// The numbers of each key in stored order.
-fn by_key(stored: &BTreeMap<i32, Vec<Seen>>) -> BTreeMap<Vec<u8>, Vec<u64>> {
+fn by_key(stored: &BTreeMap<i32, Vec<Seen>>) -> BTreeMap<u64, Vec<u64>> {
     let mut keys = BTreeMap::<_, Vec<_>>::new();
     for seen in stored.values().flatten() {
         let payload = seen.payload.as_deref().unwrap();
         let number = u64::from_be_bytes(payload.try_into().unwrap());
-        keys.entry(seen.key.clone().unwrap())
-            .or_default()
-            .push(number);
+        let key = String::from_utf8(seen.key.clone().unwrap()).unwrap();
+        keys.entry(key.parse().unwrap()).or_default().push(number);
     }
     keys
+}
+
+/// Those of the first `count` numbers that a key has.
+fn of_key(key: u64, count: u64) -> impl Iterator<Item = u64> {
+    (0..count).filter(move |number| number % KEYS == key)
 }
 
 /// Nothing lost, nothing twice, nothing out of order.
@@ -49,8 +51,7 @@ fn assert_each_once_in_order(stored: &BTreeMap<i32, Vec<Seen>>, count: u64) {
     let keys = by_key(stored);
     assert_eq!(keys.len() as u64, KEYS);
     for (key, numbers) in keys {
-        let key: u64 = String::from_utf8(key).unwrap().parse().unwrap();
-        let sent: Vec<_> = (0..count).filter(|number| number % KEYS == key).collect();
+        let sent: Vec<_> = of_key(key, count).collect();
         assert!(numbers == sent, "key {key}: {numbers:?}");
     }
 }
@@ -83,12 +84,7 @@ async fn a_broker_that_freezes_is_waited_for() {
     let client = connect(&bootstrap).await;
     let producer = client.producer("frozen").open().await.unwrap();
     // The connections stand when the broker freezes.
-    producer
-        .send(Record::new("first"))
-        .await
-        .unwrap()
-        .await
-        .unwrap();
+    answer(&producer, Record::new("first")).await.unwrap();
 
     broker.pause().await;
     let waiting = producer.send(Record::new("second")).await.unwrap();
@@ -130,12 +126,9 @@ async fn five_clients_at_once_keep_their_own_order() {
     assert_eq!(sent, 5 * EACH);
 
     for (key, mut numbers) in by_key(&read(&bootstrap, "five").await) {
-        let key: u64 = String::from_utf8(key).unwrap().parse().unwrap();
         // Those of one client are in order, between those of the others.
         numbers.sort_by_key(|number| number / EACH);
-        let all: Vec<_> = (0..5 * EACH)
-            .filter(|number| number % KEYS == key)
-            .collect();
+        let all: Vec<_> = of_key(key, 5 * EACH).collect();
         assert!(numbers == all, "key {key}: {numbers:?}");
     }
 }
@@ -152,16 +145,13 @@ async fn what_is_in_flight_has_one_bound() {
     let producer = producer.open().await.unwrap();
 
     broker.pause().await;
-    let mut receipts = Vec::new();
-    for number in 0..COUNT {
-        let record = Record::new(number.to_be_bytes().to_vec()).key(format!("{}", number % KEYS));
-        receipts.push(producer.send(record).await.unwrap());
-    }
+    let records = (0..COUNT).map(|number| numbered(number, KEYS));
+    let answers = send_all(&producer, records).await;
     let full = tokio::time::timeout(Duration::from_millis(500), producer.send(Record::new("")));
     assert!(full.await.is_err(), "there is room beyond the bound");
     broker.unpause().await;
 
-    for answer in join_all(receipts).await {
+    for answer in answers.await {
         answer.unwrap();
     }
     producer.close().await.unwrap();
@@ -180,9 +170,7 @@ async fn dropped_calls_store_each_record_once_or_not_at_all() {
     let mut random = fastrand::Rng::new();
 
     for call in 0..CALLS {
-        let records = (call * EACH..(call + 1) * EACH).map(|number| {
-            Record::new(number.to_be_bytes().to_vec()).key(format!("{}", number % KEYS))
-        });
+        let records = (call * EACH..(call + 1) * EACH).map(|number| numbered(number, KEYS));
         let patience = Duration::from_micros(random.u64(..5_000));
         let sending = producer.send(records.collect());
         match call % 4 {
@@ -214,9 +202,7 @@ async fn dropped_calls_store_each_record_once_or_not_at_all() {
             "{numbers:?}"
         );
         let awaited = |number: &u64| number / EACH % 4 == 3;
-        let key: u64 = String::from_utf8(key).unwrap().parse().unwrap();
-        let sent = (0..CALLS * EACH).filter(|number| number % KEYS == key);
-        let expected: Vec<_> = sent.filter(awaited).collect();
+        let expected: Vec<_> = of_key(key, CALLS * EACH).filter(awaited).collect();
         let kept: Vec<_> = numbers
             .into_iter()
             .filter(|number| awaited(number))

@@ -4,17 +4,31 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use millstream::driver::Backend;
-use millstream::{ErrorKind, Record};
+use millstream::{Error, ErrorKind, Producer, Record};
 use millstream_kafka::Kafka;
 
-use crate::witness::{calm_broker, config, connect, create, delete, read};
+use crate::witness::{
+    answer, calm_broker, config, connect, create, delete, numbered, open, read, send_all,
+};
+
+fn assert_told(error: &Error, kind: ErrorKind, topic: &str) {
+    assert_eq!((error.kind(), error.stream()), (kind, Some(topic)));
+}
+
+/// Sends one record after another, until one is stored; the others answer an error of this kind.
+async fn until_stored(producer: &Producer, kind: ErrorKind) {
+    let begun = Instant::now();
+    while let Err(error) = answer(producer, Record::new("again")).await {
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(begun.elapsed() < Duration::from_secs(30), "{error}");
+    }
+}
 
 #[tokio::test]
 async fn an_unknown_topic_is_not_opened() {
     let client = connect(&calm_broker().await).await;
     let error = client.producer("nowhere").open().await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::NotFound);
-    assert_eq!(error.stream(), Some("nowhere"));
+    assert_told(&error, ErrorKind::NotFound, "nowhere");
 }
 
 #[tokio::test]
@@ -23,12 +37,7 @@ async fn a_record_of_the_limit_is_stored_and_a_larger_one_is_not() {
     for (topic, largest) in [("small", 2_000), ("large", 3_000_000)] {
         let settings = [("max.message.bytes", &*largest.to_string())];
         create(&bootstrap, topic, 1, &settings).await;
-        let producer = connect(&bootstrap)
-            .await
-            .producer(topic)
-            .open()
-            .await
-            .unwrap();
+        let producer = open(&bootstrap, topic).await;
         let limit = largest - 61 - 36;
 
         let fits = producer.send(Record::new(vec![1; limit])).await.unwrap();
@@ -36,19 +45,13 @@ async fn a_record_of_the_limit_is_stored_and_a_larger_one_is_not() {
             .send(Record::new(vec![2; limit + 1]))
             .await
             .unwrap_err();
-        assert_eq!(
-            (more.kind(), more.stream()),
-            (ErrorKind::TooLarge, Some(topic))
-        );
+        assert_told(&more, ErrorKind::TooLarge, topic);
         // The lengths of headers are not in the size that `send` looks at.
         let headers = Record::new(vec![3; limit - 1]).header("x", "").key("k");
         assert_eq!(headers.size(), limit + 1);
         let headers = Record::new(vec![3; limit - 1]).header("x", "");
-        let refused = producer.send(headers).await.unwrap().await.unwrap_err();
-        assert_eq!(
-            (refused.kind(), refused.stream()),
-            (ErrorKind::TooLarge, Some(topic))
-        );
+        let refused = answer(&producer, headers).await.unwrap_err();
+        assert_told(&refused, ErrorKind::TooLarge, topic);
         let after = producer.send(Record::new(vec![4; limit])).await.unwrap();
 
         fits.await.unwrap();
@@ -68,18 +71,9 @@ async fn a_record_of_the_limit_is_stored_and_a_larger_one_is_not() {
 async fn no_request_is_larger_than_its_topic_takes() {
     let bootstrap = calm_broker().await;
     create(&bootstrap, "brim", 1, &[("max.message.bytes", "2000")]).await;
-    let producer = connect(&bootstrap)
-        .await
-        .producer("brim")
-        .open()
-        .await
-        .unwrap();
-    let mut receipts = Vec::new();
-    for number in 0..2_000 {
-        let record = Record::new(vec![0; number % 300]).key("k");
-        receipts.push(producer.send(record).await.unwrap());
-    }
-    for answer in join_all(receipts).await {
+    let producer = open(&bootstrap, "brim").await;
+    let records = (0..2_000).map(|number| Record::new(vec![0; number % 300]).key("k"));
+    for answer in send_all(&producer, records).await.await {
         answer.unwrap();
     }
 }
@@ -88,47 +82,24 @@ async fn no_request_is_larger_than_its_topic_takes() {
 async fn what_kafka_cannot_keep_is_invalid() {
     let bootstrap = calm_broker().await;
     create(&bootstrap, "odd", 1, &[]).await;
-    let producer = connect(&bootstrap)
-        .await
-        .producer("odd")
-        .open()
-        .await
-        .unwrap();
+    let producer = open(&bootstrap, "odd").await;
     for record in [
         Record::new("").timestamp(std::time::UNIX_EPOCH),
         Record::new("").timestamp(std::time::UNIX_EPOCH - Duration::from_secs(1)),
         Record::new("").header("a\0b", ""),
     ] {
-        let error = producer.send(record).await.unwrap().await.unwrap_err();
-        assert_eq!(
-            (error.kind(), error.stream()),
-            (ErrorKind::Invalid, Some("odd"))
-        );
+        let error = answer(&producer, record).await.unwrap_err();
+        assert_told(&error, ErrorKind::Invalid, "odd");
     }
-    producer
-        .send(Record::new("fine"))
-        .await
-        .unwrap()
-        .await
-        .unwrap();
+    answer(&producer, Record::new("fine")).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deleted_topic_is_told_soon() {
     let bootstrap = calm_broker().await;
     create(&bootstrap, "doomed", 4, &[]).await;
-    let producer = connect(&bootstrap)
-        .await
-        .producer("doomed")
-        .open()
-        .await
-        .unwrap();
-    producer
-        .send(Record::new("first"))
-        .await
-        .unwrap()
-        .await
-        .unwrap();
+    let producer = open(&bootstrap, "doomed").await;
+    answer(&producer, Record::new("first")).await.unwrap();
 
     delete(&bootstrap, "doomed").await;
     let begun = Instant::now();
@@ -139,10 +110,7 @@ async fn a_deleted_topic_is_told_soon() {
             Err(error) => break error,
         }
     };
-    assert_eq!(
-        (error.kind(), error.stream()),
-        (ErrorKind::NotFound, Some("doomed"))
-    );
+    assert_told(&error, ErrorKind::NotFound, "doomed");
     assert_eq!(error.operation(), "send");
     assert!(
         begun.elapsed() < Duration::from_secs(10),
@@ -152,11 +120,7 @@ async fn a_deleted_topic_is_told_soon() {
 
     // It is there again: the same producer finds it.
     create(&bootstrap, "doomed", 4, &[]).await;
-    let begun = Instant::now();
-    while let Err(error) = producer.send(Record::new("again")).await.unwrap().await {
-        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
-        assert!(begun.elapsed() < Duration::from_secs(30), "{error}");
-    }
+    until_stored(&producer, ErrorKind::NotFound).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -174,32 +138,16 @@ async fn time_outs_are_told_and_the_producer_goes_on() {
         .open()
         .await
         .unwrap();
-    producer
-        .send(Record::new("first"))
-        .await
-        .unwrap()
-        .await
-        .unwrap();
+    answer(&producer, Record::new("first")).await.unwrap();
 
     broker.pause().await;
-    let mut receipts = Vec::new();
-    for number in 0..5_000_u32 {
-        let record = Record::new(number.to_be_bytes().to_vec()).key(format!("{}", number % 10));
-        receipts.push(producer.send(record).await.unwrap());
-    }
-    for answer in join_all(receipts).await {
+    let records = (0..5_000).map(|number| numbered(number, 10));
+    for answer in send_all(&producer, records).await.await {
         let error = answer.unwrap_err();
-        assert_eq!(
-            (error.kind(), error.stream()),
-            (ErrorKind::Timeout, Some("slow"))
-        );
+        assert_told(&error, ErrorKind::Timeout, "slow");
     }
     broker.unpause().await;
-    let begun = Instant::now();
-    while let Err(error) = producer.send(Record::new("last")).await.unwrap().await {
-        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
-        assert!(begun.elapsed() < Duration::from_secs(30), "{error}");
-    }
+    until_stored(&producer, ErrorKind::Timeout).await;
     producer.close().await.unwrap();
 }
 

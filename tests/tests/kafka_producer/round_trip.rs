@@ -3,10 +3,9 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
-use futures_util::future::join_all;
 use millstream::{Headers, Record};
 
-use crate::witness::{calm_broker, connect, create, read};
+use crate::witness::{answer, calm_broker, create, open, read, send_all};
 
 /// Bytes from a seed: of all values, and of all lengths from 0.
 fn noise(random: &mut fastrand::Rng, longest: usize) -> Vec<u8> {
@@ -40,22 +39,13 @@ async fn every_part_of_a_record_is_kept() {
     const RECORDS: usize = 5_000;
     let bootstrap = calm_broker().await;
     create(&bootstrap, "kept", 3, &[]).await;
-    let producer = connect(&bootstrap)
-        .await
-        .producer("kept")
-        .open()
-        .await
-        .unwrap();
+    let producer = open(&bootstrap, "kept").await;
     let seed = fastrand::u64(..);
     let mut random = fastrand::Rng::with_seed(seed);
     let records: Vec<_> = (0..RECORDS).map(|_| any_record(&mut random)).collect();
     let begun = std::time::SystemTime::now() - Duration::from_secs(1);
 
-    let mut receipts = Vec::new();
-    for record in &records {
-        receipts.push(producer.send(record.clone()).await.unwrap());
-    }
-    let placed = join_all(receipts).await;
+    let placed = send_all(&producer, records.clone()).await.await;
     producer.close().await.unwrap();
 
     let stored = read(&bootstrap, "kept").await;
@@ -112,16 +102,11 @@ async fn a_key_goes_where_javas_producer_sends_it() {
     ];
     let bootstrap = calm_broker().await;
     create(&bootstrap, "hashed", PARTITIONS, &[]).await;
-    let client = connect(&bootstrap).await;
-    let producer = client.producer("hashed").open().await.unwrap();
+    let producer = open(&bootstrap, "hashed").await;
     for (key, hash) in hashes {
-        let receipt = producer.send(Record::new("").key(key)).await.unwrap();
+        let placed = answer(&producer, Record::new("").key(key)).await.unwrap();
         let expected = (hash & i32::MAX) % PARTITIONS;
-        assert_eq!(
-            receipt.await.unwrap().partition.id(),
-            expected.to_string(),
-            "{key:?}"
-        );
+        assert_eq!(placed.partition.id(), expected.to_string(), "{key:?}");
     }
 }
 
@@ -130,13 +115,12 @@ async fn a_key_goes_where_javas_producer_sends_it() {
 async fn records_without_a_key_are_spread() {
     let bootstrap = calm_broker().await;
     create(&bootstrap, "spread", 4, &[]).await;
-    let client = connect(&bootstrap).await;
-    let producer = client.producer("spread").open().await.unwrap();
+    let producer = open(&bootstrap, "spread").await;
     let mut met = std::collections::BTreeSet::new();
     // Each of them is alone, so each chooses anew: the chance of missing one in 200 is below 1e-24.
     for _ in 0..200 {
-        let receipt = producer.send(Record::new("x")).await.unwrap();
-        met.insert(receipt.await.unwrap().partition.id().to_owned());
+        let placed = answer(&producer, Record::new("x")).await.unwrap();
+        met.insert(placed.partition.id().to_owned());
         if met.len() == 4 {
             return;
         }

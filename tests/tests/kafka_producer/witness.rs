@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use conformance::kafka::{Broker, Options};
-use millstream::Client;
+use futures_util::future::{JoinAll, join_all};
+use millstream::{Client, Placed, Producer, Receipt, Record};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -30,6 +31,34 @@ pub(crate) fn config(bootstrap: &str) -> millstream_kafka::Config {
 
 pub(crate) async fn connect(bootstrap: &str) -> Client {
     config(bootstrap).connect().await.unwrap()
+}
+
+/// A producer of a client of its own.
+pub(crate) async fn open(bootstrap: &str, topic: &str) -> Producer {
+    let client = connect(bootstrap).await;
+    client.producer(topic).open().await.unwrap()
+}
+
+/// Sends a record and awaits its receipt.
+pub(crate) async fn answer(producer: &Producer, record: Record) -> millstream::Result<Placed> {
+    producer.send(record).await.unwrap().await
+}
+
+/// Sends records in turn, and answers when all have room: with their answers to come.
+pub(crate) async fn send_all(
+    producer: &Producer,
+    records: impl IntoIterator<Item = Record>,
+) -> JoinAll<Receipt> {
+    let mut receipts = Vec::new();
+    for record in records {
+        receipts.push(producer.send(record).await.unwrap());
+    }
+    join_all(receipts)
+}
+
+/// A numbered record, of one of `keys` keys.
+pub(crate) fn numbered(number: u64, keys: u64) -> Record {
+    Record::new(number.to_be_bytes().to_vec()).key(format!("{}", number % keys))
 }
 
 pub(crate) fn admin(bootstrap: &str) -> AdminClient<DefaultClientContext> {
