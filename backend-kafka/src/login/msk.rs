@@ -90,7 +90,8 @@ mod tests {
             return true;
         }
         let mut child = Command::new(std::env::current_exe().unwrap());
-        child.args(["--exact", &format!("msk::tests::{test}"), "--nocapture"]);
+        let (_, module) = module_path!().split_once("::").unwrap();
+        child.args(["--exact", &format!("{module}::{test}"), "--nocapture"]);
         for name in [
             "AWS_PROFILE",
             "AWS_CONFIG_FILE",
