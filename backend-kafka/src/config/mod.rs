@@ -1,6 +1,8 @@
 //! The settings of a connection.
 
 pub(crate) mod passthrough;
+#[cfg(test)]
+mod readme;
 mod secret;
 mod security;
 #[cfg(test)]
@@ -58,6 +60,11 @@ pub struct Config {
     /// 1 s to 10 minutes, default 30 s.
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
+    /// How often members and producers look at librdkafka's statistics, for the lag of partitions of
+    /// which no records come and for the events `millstream.kafka.broker.*` and
+    /// `millstream.kafka.client.statistics`. 100 ms to 1 day, default 5 s; `0s` is never.
+    #[serde(with = "humantime_serde")]
+    pub statistics_interval: Duration,
     /// Settings of [librdkafka] by its own names, for what has no key here. Those that the SDK owns
     /// are refused with the reason, as are unknown ones. They are no place for secrets: `Debug` shows
     /// them. Default none.
@@ -159,6 +166,7 @@ impl Default for Config {
             producer: Producer::default(),
             topics: Topics::default(),
             request_timeout: Duration::from_secs(30),
+            statistics_interval: Duration::from_secs(5),
             librdkafka: BTreeMap::new(),
         }
     }

@@ -177,6 +177,7 @@ const REFUSED: &[Rule] = &[
         "a receipt needs its record's position",
     ),
     // What rdkafka and the SDK hear by.
+    ("statistics.interval.ms", "set `statistics_interval`"),
     ("enabled_events", CALLBACK),
     ("log.queue", CALLBACK),
     (
@@ -274,7 +275,6 @@ mod tests {
         checked(&[
             ("fetch.queue.backoff.ms", "5"),
             ("queued.max.messages.kbytes", "1024"),
-            ("statistics.interval.ms", "1000"),
             ("socket.keepalive.enable", "true"),
             ("client.rack", "eu-west-1a"),
             ("max.partition.fetch.bytes", "1000"),

@@ -83,6 +83,21 @@ fn bounds_are_as_documented() {
             "request_timeout",
         ),
         (
+            "statistics_interval = '0s'",
+            "statistics_interval = '99ms'",
+            "statistics_interval",
+        ),
+        (
+            "statistics_interval = '100ms'",
+            "statistics_interval = '1ms'",
+            "statistics_interval",
+        ),
+        (
+            "statistics_interval = '1day'",
+            "statistics_interval = '25h'",
+            "statistics_interval",
+        ),
+        (
             "consumer.session_timeout = '1s'",
             "consumer.session_timeout = '999ms'",
             "consumer.session_timeout",

@@ -42,6 +42,7 @@ impl Config {
 
     fn numbers(&self) -> Option<String> {
         const MS: Duration = Duration::from_millis(1);
+        const NEVER: Duration = Duration::ZERO;
         const SECOND: Duration = Duration::from_secs(1);
         const MINUTE: Duration = Duration::from_secs(60);
         let Self {
@@ -50,6 +51,10 @@ impl Config {
         let third = consumer.session_timeout / 3;
         let heartbeat = consumer.heartbeat_interval;
         within("request_timeout", self.request_timeout, SECOND, 10 * MINUTE)
+            .or_else(|| match self.statistics_interval {
+                NEVER => None,
+                often => within("statistics_interval", often, 100 * MS, 1440 * MINUTE),
+            })
             .or_else(|| {
                 let timeout = consumer.session_timeout;
                 within("consumer.session_timeout", timeout, SECOND, 60 * MINUTE)

@@ -16,6 +16,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::sync::watch;
 
 use super::complaint;
+use super::health::Health;
+use super::statistics::Statistics;
 use crate::login::Login;
 use crate::login::token::Tokens;
 
@@ -84,6 +86,9 @@ pub(crate) struct Context {
     pub(crate) trouble: Trouble,
     operation: &'static str,
     group: Option<Arc<str>>,
+    stream: Option<Arc<str>>,
+    /// Goes on when the client is replaced.
+    health: Arc<Health>,
     login: Option<Arc<Login>>,
 }
 
@@ -94,6 +99,8 @@ impl Context {
             trouble: Trouble::new(),
             operation,
             group: None,
+            stream: None,
+            health: Arc::default(),
             login,
         }
     }
@@ -106,6 +113,27 @@ impl Context {
     pub(crate) fn group(mut self, group: &str) -> Self {
         self.group = Some(group.into());
         self
+    }
+
+    /// Names the stream in events.
+    pub(crate) fn stream(mut self, stream: &Arc<str>) -> Self {
+        self.stream = Some(stream.clone());
+        self
+    }
+
+    /// Takes in what the client tells of itself, and hands on what was understood of it.
+    pub(crate) fn heed(&self, statistics: &[u8]) -> Option<Statistics> {
+        match Statistics::parse(statistics) {
+            Ok(statistics) => {
+                let (group, stream) = (self.group.as_deref(), self.stream.as_deref());
+                self.health.heed(&statistics, group, stream);
+                Some(statistics)
+            }
+            Err(error) => {
+                tracing::debug!(target: "librdkafka", %error, "statistics that cannot be read");
+                None
+            }
+        }
     }
 
     /// What a client that takes the place of this one's is made with: the settings with the login as
@@ -143,6 +171,10 @@ impl ClientContext for Context {
             }
             RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", facility, message),
         }
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        self.heed(statistics);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

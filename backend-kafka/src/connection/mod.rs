@@ -3,6 +3,8 @@
 mod asker;
 mod complaint;
 pub(crate) mod context;
+mod health;
+pub(crate) mod statistics;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -60,6 +62,14 @@ impl Connection {
     /// said.
     pub(crate) fn common(&self) -> ClientConfig {
         common(&self.config, &self.login)
+    }
+
+    /// As [`common`](Self::common), for a client that is looked after: a member, a producer.
+    pub(crate) fn watched(&self) -> ClientConfig {
+        let mut settings = self.common();
+        let interval = self.config.statistics_interval.as_millis();
+        settings.set("statistics.interval.ms", interval.to_string());
+        settings
     }
 
     /// A context for one client. `operation` is the verb of the error that a denial answers.

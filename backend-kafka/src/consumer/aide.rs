@@ -22,6 +22,9 @@ use crate::group::offsets::Note;
 /// How long one request waits for its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The same, for what is asked to be shown only: other questions wait meanwhile.
+const BRIEFLY: Duration = Duration::from_secs(1);
+
 /// How soon a question is asked again that was not answered.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -34,6 +37,8 @@ pub(super) enum Question {
     Progress(Vec<Name>),
     /// The oldest and the next offset of a partition. Asked until it is answered.
     Bounds(Name),
+    /// The next offsets of partitions. Asked once: it will be asked again.
+    Ends(Vec<Name>),
     /// Whether a topic is still there. Asked until it is answered.
     Topic(Arc<str>),
     /// Nothing: any request wakes the thread of a broker, which may sleep for a second after a
@@ -51,6 +56,7 @@ pub(super) enum Finding {
         low: i64,
         high: i64,
     },
+    Ends(Vec<(Name, i64)>),
     /// The topic is gone.
     NoTopic(Arc<str>),
     /// Resets that were asked for.
@@ -153,6 +159,7 @@ impl Work {
             Question::Progress(names) => self.until_answered(|aide| aide.progress(&names)),
             Question::Bounds(name) => self.until_answered(|aide| aide.bounds(&name)),
             Question::Topic(topic) => self.until_answered(|aide| aide.topic(&topic)).flatten(),
+            Question::Ends(names) => self.ends(&names).ok(),
             Question::Kick(names) => {
                 self.kick(&names);
                 None
@@ -206,6 +213,23 @@ impl Work {
             low,
             high,
         })
+    }
+
+    /// What is left out was not answered.
+    fn ends(&self, names: &[Name]) -> Result<Finding, KafkaError> {
+        let mut times = list(names);
+        times.set_all_offsets(Offset::End)?;
+        let found = self.consumer.offsets_for_times(times, BRIEFLY)?;
+        let elements = found.elements();
+        let ends = elements
+            .iter()
+            .filter_map(|element| match element.offset() {
+                Offset::Offset(end) if element.error().is_ok() => {
+                    Some(((Arc::from(element.topic()), element.partition()), end))
+                }
+                _ => None,
+            });
+        Ok(Finding::Ends(ends.collect()))
     }
 
     fn topic(&self, topic: &Arc<str>) -> Result<Option<Finding>, KafkaError> {

@@ -15,6 +15,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
 
 use crate::connection::context::Context;
+use crate::connection::statistics::Bounds;
 use crate::native::consume::{Identity, identity};
 
 /// A partition by topic and number.
@@ -39,6 +40,8 @@ pub(super) enum Happening {
     NotCommitted(RDKafkaErrorCode),
     /// A topic may be gone.
     Missing,
+    /// Where partitions begin and end, owned or not.
+    Bounds(Vec<(Name, Bounds)>),
 }
 
 pub(super) struct MemberContext {
@@ -89,7 +92,9 @@ impl ClientContext for MemberContext {
     }
 
     fn stats_raw(&self, statistics: &[u8]) {
-        self.base.stats_raw(statistics);
+        if let Some(statistics) = self.base.heed(statistics) {
+            self.note(Happening::Bounds(statistics.bounds().collect()));
+        }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

@@ -3,16 +3,17 @@
 //! One lock per collection and not one per event: the runtime takes all that is there. The thread
 //! stops leaving records when enough wait, and so the broker is asked for no more.
 //!
-//! What comes of a paused partition is held here. So a pause is in force when it returns, and the
-//! bounds of the runtime hold to the record, whatever is on the way.
+//! What comes of a paused partition is held here, but for its lag. So a pause is in force when it
+//! returns, and the bounds of the runtime hold to the record, whatever is on the way.
 
 use std::collections::HashMap;
 use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::SystemTime;
 
 use millstream::driver::Event;
-use millstream::{Epoch, Error, Partition, Result};
+use millstream::{Epoch, Error, Lag, Partition, Result};
 
 #[derive(Debug)]
 pub(super) struct Mailbox {
@@ -156,12 +157,35 @@ impl Content {
             return Some(event);
         };
         match self.held.get_mut(partition) {
-            Some(held) if held.epoch == *epoch => {
-                held.events.push(event);
-                None
-            }
+            Some(held) if held.epoch == *epoch => held.take(event),
             _ => Some(event),
         }
+    }
+}
+
+impl Held {
+    /// Keeps what moves the runtime on. How far it is behind is told at once: a partition that stands
+    /// still is where that matters.
+    fn take(&mut self, mut event: Event) -> Option<Event> {
+        if let Event::Lag { lag, .. } = &mut event {
+            *lag = self.pass(*lag);
+            return Some(event);
+        }
+        self.events.push(event);
+        None
+    }
+
+    /// What is left behind the last records that the runtime has, of what is left behind all.
+    fn pass(&mut self, mut left: Lag) -> Lag {
+        for event in self.events.iter_mut().rev() {
+            if let Event::Records { records, lag, .. } = event {
+                *lag = left;
+                left.records = left.records.map(|left| left + records.len() as u64);
+                let oldest = records.first().map(|record| record.timestamp);
+                left.time = oldest.and_then(|time| SystemTime::now().duration_since(time).ok());
+            }
+        }
+        left
     }
 }
 
@@ -169,5 +193,96 @@ fn records(event: &Event) -> usize {
     match event {
         Event::Records { records, .. } => records.len(),
         _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use millstream::driver::Stored;
+    use millstream::{Headers, Position};
+
+    use super::*;
+
+    const EPOCH: Epoch = Epoch(1);
+
+    fn partition() -> Partition {
+        Partition::new("s", "0")
+    }
+
+    fn batch(offsets: std::ops::Range<u64>, age: Duration, left: u64) -> Event {
+        let timestamp = SystemTime::now() - age;
+        let record = |offset| Stored {
+            position: Position::from(offset),
+            timestamp,
+            key: None,
+            payload: Bytes::new(),
+            headers: Headers::default(),
+        };
+        Event::Records {
+            partition: partition(),
+            epoch: EPOCH,
+            records: offsets.map(record).collect(),
+            lag: lag(left),
+        }
+    }
+
+    fn lag(left: u64) -> Lag {
+        Lag {
+            records: Some(left),
+            time: None,
+        }
+    }
+
+    fn told(left: u64) -> Event {
+        Event::Lag {
+            partition: partition(),
+            epoch: EPOCH,
+            lag: lag(left),
+        }
+    }
+
+    /// What the runtime is told of lags, in turn.
+    async fn collect(mailbox: &Mailbox) -> Vec<Lag> {
+        let collected = poll_fn(|cx| mailbox.poll_collect(cx)).await;
+        let events = collected.unwrap_or_else(|error| panic!("{error}")).events;
+        let lags = events.into_iter().filter_map(|event| match event {
+            Event::Lag { lag, .. } | Event::Records { lag, .. } => Some(lag),
+            _ => None,
+        });
+        lags.collect()
+    }
+
+    #[tokio::test]
+    async fn a_paused_partition_tells_its_lag_without_its_records() {
+        let mailbox = Mailbox::new(1_000);
+        mailbox.pause(&partition(), EPOCH);
+        let (hour, minute) = (Duration::from_secs(3_600), Duration::from_secs(60));
+        mailbox.put(batch(10..15, hour, 2));
+        mailbox.put(batch(15..17, minute, 0));
+        mailbox.put(told(100));
+        let [shown] = collect(&mailbox).await[..] else {
+            panic!("the records are held")
+        };
+        // Of the records that are held, the runtime has none.
+        assert_eq!(shown.records, Some(107));
+        assert!(shown.time >= Some(hour), "{shown:?}");
+
+        mailbox.resume(&partition(), EPOCH);
+        let shown = collect(&mailbox).await;
+        let records: Vec<_> = shown.iter().map(|lag| lag.records).collect();
+        assert_eq!(records, [Some(102), Some(100)]);
+        assert!(shown[0].time >= Some(minute) && shown[0].time < Some(hour));
+    }
+
+    #[tokio::test]
+    async fn a_lag_of_another_epoch_passes() {
+        let mailbox = Mailbox::new(1_000);
+        mailbox.pause(&partition(), Epoch(2));
+        mailbox.put(told(100));
+        assert_eq!(collect(&mailbox).await, [lag(100)]);
     }
 }

@@ -28,6 +28,7 @@ mod aide;
 mod bell;
 mod commits;
 mod context;
+mod lag;
 mod ledger;
 mod mailbox;
 mod membership;

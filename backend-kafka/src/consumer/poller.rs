@@ -144,6 +144,7 @@ impl Poller {
             Happening::Revoke { partitions, lost } => self.on_revoke(partitions, lost),
             Happening::Committed(each) => self.on_committed(&each),
             Happening::NotCommitted(code) => self.on_not_committed(code),
+            Happening::Bounds(bounds) => self.on_statistics(bounds),
             // The reason names the topic in prose only: all are looked at.
             Happening::Missing => {
                 for topic in self.join.streams.clone() {
@@ -186,6 +187,7 @@ impl Poller {
         match finding {
             Finding::Progress(progress) => self.on_progress(progress),
             Finding::Bounds { name, low, high } => self.on_bounds(&name, low, high),
+            Finding::Ends(ends) => self.on_ends(ends),
             Finding::Resets(resets) => self.on_resets(resets),
             Finding::NoTopic(topic) => {
                 let message = "the topic is gone, it was deleted while it was read";

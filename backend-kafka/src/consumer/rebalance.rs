@@ -13,6 +13,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::aide::{Progress, Question};
 use super::context::{Name, list};
+use super::lag::Behind;
 use super::poller::Poller;
 use super::slots::{Slot, Stage};
 use crate::group::offsets::{self, Note};
@@ -241,6 +242,7 @@ impl Poller {
                 stage: Stage::Owned,
                 paused: None,
                 strayed: false,
+                behind: Behind::default(),
             });
         }
         let taken = self.consumer.incremental_assign(&assigned);

@@ -6,10 +6,10 @@
 //! stays with librdkafka, within its bounds. Only a pause that lasts is told to it, and frees that
 //! memory.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use millstream::driver::{Event, Stored};
-use millstream::{Epoch, Error, ErrorKind, Lag, Partition, Position};
+use millstream::{Epoch, Error, ErrorKind, Partition, Position};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
@@ -67,26 +67,14 @@ impl Poller {
         slot.handed = offsets::next(last.position).unwrap_or(slot.handed);
         slot.next = slot.handed;
         let (partition, epoch) = (slot.partition.clone(), slot.epoch);
-        let lag = self.lag(index, Some(last));
+        let end = self.queue.known_end(&slot.name.0, slot.name.1);
+        let lag = slot.lag(end, Some(last.timestamp));
         self.put(Event::Records {
             partition,
             epoch,
             records,
             lag,
         });
-    }
-
-    fn lag(&self, index: usize, last: Option<&Stored>) -> Lag {
-        let slot = self.slots.get(index);
-        let end = self.queue.known_end(&slot.name.0, slot.name.1);
-        let records = end.map(|end| end.saturating_sub(u64::try_from(slot.next).unwrap_or(0)));
-        let time = match (records, last) {
-            (Some(0), _) => Some(Duration::ZERO),
-            // The next one is a little younger than the last one, and not known.
-            (Some(_), Some(last)) => SystemTime::now().duration_since(last.timestamp).ok(),
-            _ => None,
-        };
-        Lag { records, time }
     }
 
     /// Finds the partitions in which only marks of transactions, or records of aborted ones, came
@@ -111,13 +99,8 @@ impl Poller {
                 continue;
             }
             slot.next = next;
-            let (partition, epoch) = (slot.partition.clone(), slot.epoch);
-            let lag = self.lag(index, None);
-            self.put(Event::Lag {
-                partition,
-                epoch,
-                lag,
-            });
+            let end = self.queue.known_end(&slot.name.0, slot.name.1);
+            self.tell_lag(index, end);
         }
         if self.slots.iter().any(|(_, slot)| slot.is_passed()) {
             self.commits.pass();

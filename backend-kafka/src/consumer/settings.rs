@@ -18,7 +18,7 @@ const BEYOND_DRAIN: Duration = Duration::from_secs(30);
 
 pub(crate) fn of_member(connection: &Connection, group: &str, join: &Join) -> ClientConfig {
     let config = &connection.config.consumer;
-    let mut settings = connection.common();
+    let mut settings = connection.watched();
     for (key, value) in [
         // Back-pressure is not to take from the local queue. When that is full librdkafka does not
         // fetch a partition for this long, 1 s by default.

@@ -8,6 +8,7 @@ use millstream::{Epoch, Partition};
 use slab::Slab;
 
 use super::context::Name;
+use super::lag::Behind;
 
 /// One partition that is assigned.
 #[derive(Debug)]
@@ -29,6 +30,7 @@ pub(super) struct Slot {
     /// Whether it was assigned anew, and nothing has come since: librdkafka ends the forward of its
     /// records some time after it was unassigned.
     pub(super) strayed: bool,
+    pub(super) behind: Behind,
 }
 
 /// How far a partition is on its way out.

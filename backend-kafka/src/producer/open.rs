@@ -24,8 +24,8 @@ pub(crate) async fn open(
     find(connection, &stream).await?;
     let room = Room::new(largest_batch(connection, &stream).await);
     let config = &connection.config.producer;
-    let context = connection.context("send");
-    let producer = Producer::new(stream, connection.common(), context, config, room)?;
+    let context = connection.context("send").stream(&stream);
+    let producer = Producer::new(stream, connection.watched(), context, config, room)?;
     Ok(Arc::new(producer))
 }
 

@@ -5,10 +5,12 @@
 
 mod checkpoints;
 mod cluster;
+mod events;
 mod other;
 mod reset;
 mod silence;
 mod streams;
+mod watched;
 
 use std::time::Duration;
 

@@ -1,0 +1,180 @@
+//! What a client of librdkafka tells of itself each interval, as far as it is used here.
+//!
+//! The whole is a JSON of about 700 bytes a partition, most of which nobody reads. What is not named
+//! here is skipped and not kept.
+//!
+//! What each field means: <https://github.com/confluentinc/librdkafka/blob/v2.12.1/STATISTICS.md>
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+/// The statistics of one client.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Statistics {
+    /// What librdkafka calls the client: no two of a process have the same.
+    pub(super) name: String,
+    /// Records that wait to be sent, or for the answer.
+    #[serde(rename = "msg_cnt")]
+    pub(super) queued_records: u64,
+    /// Their bytes.
+    #[serde(rename = "msg_size")]
+    pub(super) queued_bytes: u64,
+    pub(super) brokers: BTreeMap<String, Broker>,
+    topics: BTreeMap<String, Topic>,
+}
+
+/// One way to a broker. A broker may have several: that of its id, and those it was first found by.
+#[derive(Debug, Deserialize)]
+pub(super) struct Broker {
+    /// `host:port`.
+    #[serde(rename = "nodename")]
+    pub(super) address: String,
+    pub(super) source: Source,
+    pub(super) state: State,
+    /// Requests that wait to be sent.
+    #[serde(rename = "outbuf_cnt")]
+    pub(super) waiting: u64,
+    /// Requests that wait for their answers.
+    #[serde(rename = "waitresp_cnt")]
+    pub(super) in_flight: u64,
+    /// Requests that were not answered in time.
+    #[serde(rename = "req_timeouts")]
+    pub(super) timeouts: u64,
+    /// From a request to its answer, in microseconds.
+    pub(super) rtt: Window,
+    /// How long the broker made this client wait, in milliseconds.
+    pub(super) throttle: Window,
+}
+
+/// Where a broker is known from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Source {
+    /// One of `brokers`.
+    Configured,
+    /// The cluster told of it.
+    Learned,
+    /// A second connection to a broker for one purpose, or none to any: the coordinator's, the
+    /// client's own.
+    #[serde(other)]
+    Other,
+}
+
+/// How far a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub(super) enum State {
+    /// Not wanted at the moment.
+    #[serde(rename = "INIT")]
+    Idle,
+    #[serde(rename = "UP", alias = "REAUTH")]
+    Up,
+    /// Wanted, and not there: broken, being made, logging in.
+    #[serde(other)]
+    Trying,
+}
+
+/// What was measured within the last interval.
+#[derive(Debug, Deserialize)]
+pub(super) struct Window {
+    #[serde(rename = "cnt")]
+    count: u64,
+    pub(super) p50: i64,
+    pub(super) p99: i64,
+    pub(super) max: i64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Topic {
+    /// By their numbers; -1 stands for records whose partition is not chosen yet.
+    partitions: BTreeMap<i32, Bounds>,
+}
+
+/// Where a partition begins and ends, as of the last fetch; below 0 before the first one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub(crate) struct Bounds {
+    /// The oldest record that is left.
+    #[serde(rename = "lo_offset")]
+    pub(crate) low: i64,
+    /// After the last record that readers of committed records may see: the *last stable offset*.
+    #[serde(rename = "ls_offset")]
+    pub(crate) end: i64,
+}
+
+impl Window {
+    /// A value of what was measured, if anything was.
+    pub(super) fn measured(&self, value: impl FnOnce(&Self) -> i64) -> Option<i64> {
+        (self.count > 0).then(|| value(self))
+    }
+}
+
+impl Statistics {
+    pub(super) fn parse(json: &[u8]) -> serde_json::Result<Self> {
+        serde_json::from_slice(json)
+    }
+
+    /// The partitions of which something was fetched.
+    pub(crate) fn bounds(&self) -> impl Iterator<Item = ((Arc<str>, i32), Bounds)> {
+        self.topics.iter().flat_map(|(name, topic)| {
+            let name: Arc<str> = name.as_str().into();
+            let fetched = topic.partitions.iter().filter(|(_, b)| b.end >= 0);
+            fetched.map(move |(number, bounds)| ((name.clone(), *number), *bounds))
+        })
+    }
+}
+
+/// As librdkafka 2.12.1 wrote them, beside Apache Kafka 4.1.1.
+#[cfg(test)]
+pub(super) mod recorded {
+    /// A member that reads a partition of the topic `stuck`, of 20 records.
+    pub(in super::super) const MEMBER: &[u8] = include_bytes!("recorded/member.json");
+    /// A producer with one record on its way.
+    pub(in super::super) const PRODUCER_UP: &[u8] = include_bytes!("recorded/producer_up.json");
+    /// The same one later, when its broker was killed.
+    pub(in super::super) const PRODUCER_DOWN: &[u8] = include_bytes!("recorded/producer_down.json");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &[u8]) -> Statistics {
+        Statistics::parse(json).unwrap()
+    }
+
+    #[test]
+    fn a_members_partitions_are_read() {
+        let member = parse(recorded::MEMBER);
+        let bounds: Vec<_> = member.bounds().collect();
+        // What stands for no partition was never fetched.
+        assert_eq!(bounds, [(("stuck".into(), 0), Bounds { low: 0, end: 20 })]);
+    }
+
+    #[test]
+    fn a_producers_queue_and_brokers_are_read() {
+        let up = parse(recorded::PRODUCER_UP);
+        assert_eq!((up.queued_records, up.queued_bytes), (1, 1));
+        assert_eq!(up.bounds().count(), 0);
+        let [broker] = up.brokers.values().collect::<Vec<_>>()[..] else {
+            panic!("{up:?}")
+        };
+        assert_eq!((broker.source, broker.state), (Source::Learned, State::Up));
+        assert!(broker.address.starts_with("127.0.0.1:"), "{broker:?}");
+
+        let down = parse(recorded::PRODUCER_DOWN);
+        assert_eq!(down.queued_records, 1);
+        assert!(down.brokers.values().all(|b| b.state == State::Trying));
+        let sources = down.brokers.values().map(|broker| broker.source);
+        let sources: Vec<_> = sources.collect();
+        assert_eq!(sources, [Source::Learned, Source::Configured]);
+    }
+
+    #[test]
+    fn a_round_trip_is_in_microseconds() {
+        let member = parse(recorded::MEMBER);
+        let broker = member.brokers.values().find(|b| b.state == State::Up);
+        let rtt = &broker.unwrap().rtt;
+        assert!(0 < rtt.p50 && rtt.p50 <= rtt.p99, "{rtt:?}");
+    }
+}

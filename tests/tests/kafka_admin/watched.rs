@@ -1,0 +1,190 @@
+//! What members and producers tell while they run: lag, and the health of their brokers.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use conformance::kafka::Options;
+use conformance::{Timing, eventually};
+use millstream::{Client, Delivery, Lag, Partition, Record, Start, StreamSpec};
+use tokio::sync::Semaphore;
+
+use crate::{config, connect, events};
+
+const TIMING: Timing = Timing {
+    session: Duration::from_secs(10),
+    handover: Duration::from_secs(2),
+    patience: Duration::from_secs(60),
+    tick: Duration::from_millis(50),
+};
+
+const NONE: Lag = Lag {
+    records: Some(0),
+    time: Some(Duration::ZERO),
+};
+
+/// A client that looks at its statistics often.
+async fn watched(bootstrap: &str) -> Client {
+    let mut settings = config(bootstrap);
+    settings.statistics_interval = Duration::from_millis(200);
+    connect(settings).await
+}
+
+async fn send(client: &Client, stream: &str, count: usize) {
+    let producer = client.producer(stream).open().await.expect("it is there");
+    for _ in 0..count {
+        let record = Record::new("x").key("k");
+        // The flush awaits it.
+        drop(producer.send(record).await.expect("there is room"));
+    }
+    producer.flush().await.expect("all are stored");
+    producer.close().await.expect("nothing is left");
+}
+
+async fn create(client: &Client, stream: &str) {
+    let spec = StreamSpec::new(stream).partitions(1);
+    client.streams().create(spec).await.expect("it is new");
+}
+
+#[tokio::test]
+async fn lag_is_told_where_nothing_is_delivered() {
+    let broker = Options::new().start().await;
+    let client = watched(&broker.bootstrap()).await;
+    let only = |stream: &str| Partition::new(stream.to_owned(), "0");
+
+    // Nothing ever came.
+    create(&client, "empty").await;
+    let run = client.group("waiting").stream("empty").run(
+        async |_: Delivery| Ok::<_, Infallible>(()),
+        std::future::pending(),
+    );
+    let control = run.control();
+    let waiting = tokio::spawn(run);
+    eventually(
+        TIMING,
+        "a member at the end knows that it is there",
+        || async {
+            let partitions = control.partitions();
+            (partitions.get(&only("empty"))?.lag == NONE).then_some(())
+        },
+    )
+    .await;
+    control.shutdown();
+    waiting.await.expect("no panic").expect("it leaves");
+
+    // The handler is stuck: its partition is paused, and others go on sending.
+    create(&client, "stuck").await;
+    send(&client, "stuck", 20).await;
+    let gate = Arc::new(Semaphore::new(0));
+    let behind = client
+        .group("behind")
+        .stream("stuck")
+        .start(Start::Earliest);
+    let run = behind.window(5).run(
+        {
+            let gate = gate.clone();
+            move |_: Delivery| {
+                let gate = gate.clone();
+                async move {
+                    gate.acquire().await.expect("it is not closed").forget();
+                    Ok::<_, Infallible>(())
+                }
+            }
+        },
+        std::future::pending(),
+    );
+    let control = run.control();
+    let behind = tokio::spawn(run);
+    let lag = || async { Some(control.partitions().get(&only("stuck"))?.lag) };
+    eventually(TIMING, "its window is full", || async {
+        (control.stats().received >= 5).then_some(())
+    })
+    .await;
+    send(&client, "stuck", 100).await;
+    let first = eventually(TIMING, "it knows how far it is behind", || async {
+        let lag = lag().await?;
+        (lag.records? == 120 - control.stats().received).then_some(lag)
+    })
+    .await;
+    eventually(TIMING, "what waits grows older", || async {
+        (lag().await?.time > first.time).then_some(())
+    })
+    .await;
+    gate.add_permits(120);
+    eventually(TIMING, "it has caught up", || async {
+        (control.stats().settled == 120 && lag().await? == NONE).then_some(())
+    })
+    .await;
+    control.shutdown();
+    behind.await.expect("no panic").expect("it leaves");
+}
+
+#[tokio::test]
+async fn a_broker_is_told_down_and_up_again() {
+    events::listen();
+    let broker = Options::new().start().await;
+    let bootstrap = broker.bootstrap();
+    let client = watched(&bootstrap).await;
+    create(&client, "watched").await;
+    let producer = client
+        .producer("watched")
+        .open()
+        .await
+        .expect("it is there");
+    let run = client.group("watching").stream("watched").run(
+        async |_: Delivery| Ok::<_, Infallible>(()),
+        std::future::pending(),
+    );
+    let control = run.control();
+    let member = tokio::spawn(run);
+    let send = || async {
+        producer
+            .send(Record::new("x"))
+            .await
+            .expect("there is room")
+    };
+    send().await.await.expect("it is stored");
+    let told = |name: &str, who: (&str, &str)| {
+        let of_broker = events::told(name).into_iter();
+        let of_broker = of_broker.filter(|told| told.has("broker", &bootstrap));
+        of_broker.filter(|told| told.has(who.0, who.1)).count()
+    };
+    let both = [("group", "watching"), ("stream", "watched")];
+    let each = |name: &str| both.map(|who| told(name, who));
+    eventually(TIMING, "both tell how fast it answers", || async {
+        let told = each("millstream.kafka.broker.statistics");
+        told.iter().all(|count| *count > 0).then_some(())
+    })
+    .await;
+    assert_eq!(each("millstream.kafka.broker.down"), [0, 0]);
+
+    broker.kill().await;
+    let receipt = send().await;
+    eventually(TIMING, "both tell that it is down", || async {
+        (each("millstream.kafka.broker.down") == [1, 1]).then_some(())
+    })
+    .await;
+    eventually(TIMING, "the producer tells what waits", || async {
+        let all = events::told("millstream.kafka.client.statistics");
+        let mut of_producer = all.iter().filter(|told| told.has("stream", "watched"));
+        let waits = of_producer.any(|told| {
+            told.has("queued_records", "1")
+                && told.has("brokers_down", "1")
+                && told.has("brokers_up", "0")
+        });
+        waits.then_some(())
+    })
+    .await;
+
+    broker.start().await;
+    receipt.await.expect("it is stored when the broker is back");
+    eventually(TIMING, "both tell that it is up", || async {
+        (each("millstream.kafka.broker.up") == [1, 1]).then_some(())
+    })
+    .await;
+    // Once, whatever else was tried meanwhile.
+    assert_eq!(each("millstream.kafka.broker.down"), [1, 1]);
+    control.shutdown();
+    member.await.expect("no panic").expect("it leaves");
+    producer.close().await.expect("nothing is left");
+}
