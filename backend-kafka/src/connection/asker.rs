@@ -146,3 +146,91 @@ impl Live {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use millstream::ErrorKind;
+    use rdkafka::consumer::Consumer;
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::{Offset, TopicPartitionList};
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::group::offsets::Note;
+    use crate::native::group_offsets::{self, StoredOffset};
+
+    fn asker(brokers: &str) -> Asker {
+        let mut settings = ClientConfig::new();
+        settings.set("bootstrap.servers", brokers);
+        settings.set("group.id", "g");
+        settings.set("enable.auto.commit", "false");
+        Asker::open(settings, Context::new("reset", None)).unwrap()
+    }
+
+    async fn store(asker: &Asker, next: i64, within: Duration) -> Result<()> {
+        let offset = StoredOffset::new("s", 0, next, Note::default());
+        let asked = asker.ask("reset", move |client| {
+            group_offsets::store(client.client(), "g", &[offset], within)
+        });
+        asked.await
+    }
+
+    async fn stored(asker: &Asker) -> Result<Offset> {
+        let asked = asker.ask("read", |client| {
+            let mut list = TopicPartitionList::new();
+            list.add_partition("s", 0);
+            let stored = client.committed_offsets(list, Duration::from_secs(10))?;
+            Ok(stored.elements()[0].offset())
+        });
+        asked.await
+    }
+
+    /// What keeps a coordinator from answering.
+    enum Trouble {
+        /// It is asked for, and told late.
+        Unknown,
+        /// It is known, and answers late.
+        Slow,
+        /// There is no broker to ask.
+        Down,
+    }
+
+    /// What is given up is answered later, and neither that nor the end of the client that asked is
+    /// the end of the process.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_store_may_be_answered_too_late() {
+        for trouble in [Trouble::Unknown, Trouble::Slow, Trouble::Down] {
+            let cluster = MockCluster::new(1).unwrap();
+            cluster.create_topic("s", 1, 1).unwrap();
+            let asker = asker(&cluster.bootstrap_servers());
+            if matches!(trouble, Trouble::Slow) {
+                store(&asker, 3, Duration::from_secs(10)).await.unwrap();
+            }
+            let late = Duration::from_secs(2);
+            match trouble {
+                Trouble::Unknown | Trouble::Slow => cluster.broker_round_trip_time(1, late),
+                Trouble::Down => cluster.broker_down(1),
+            }
+            .unwrap();
+            let given_up = store(&asker, 7, Duration::from_millis(500)).await;
+            assert_eq!(given_up.unwrap_err().kind(), ErrorKind::Timeout);
+            drop(asker);
+            match trouble {
+                Trouble::Unknown | Trouble::Slow => {
+                    cluster.broker_round_trip_time(1, Duration::ZERO)
+                }
+                Trouble::Down => cluster.broker_up(1),
+            }
+            .unwrap();
+            let other = self::asker(&cluster.bootstrap_servers());
+            let until = Instant::now() + Duration::from_secs(60);
+            while !matches!(stored(&other).await, Ok(Offset::Offset(7))) {
+                assert!(
+                    Instant::now() < until,
+                    "what was given up is never answered"
+                );
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}

@@ -88,6 +88,8 @@ pub(crate) fn read<C: ClientContext>(
 
 /// Stores offsets for a group that has no members, in one request: `(topic, partition, next,
 /// metadata)`. With members the broker refuses: they alone may move their group.
+///
+/// What was not answered in time may be stored still, as soon as the coordinator answers again.
 pub(crate) fn store<C: ClientContext>(
     client: &Client<C>,
     group: &str,
@@ -101,7 +103,7 @@ pub(crate) fn store<C: ClientContext>(
         element.set_metadata(&offset.metadata);
     }
     let group = CString::new(group)?;
-    let call = Call::new(client, timeout)?;
+    let call = Call::new(client, ABANDONED)?;
     // SAFETY: the name is terminated, and the list lives through the call, which copies both.
     let request =
         unsafe { sys::rd_kafka_AlterConsumerGroupOffsets_new(group.as_ptr(), list.ptr()) };
