@@ -103,6 +103,7 @@ impl<B: driver::Backend + Clone> Disturbed<B> {
         freeze: false,
         fail_checkpoints: true,
         lose_checkpoints: true,
+        refuse_publish_late: false,
         steal: false,
         trim: false,
         restart: false,

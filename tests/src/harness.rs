@@ -70,6 +70,8 @@ pub struct Hooks {
     pub fail_checkpoints: bool,
     /// [`Fault::LoseCheckpoints`].
     pub lose_checkpoints: bool,
+    /// [`Fault::RefusePublishLate`].
+    pub refuse_publish_late: bool,
     /// [`Fault::Steal`].
     pub steal: bool,
     /// [`Fault::Trim`].
@@ -135,6 +137,14 @@ pub enum Fault {
         group: String,
         /// How many.
         times: u32,
+    },
+    /// The next step of a chain of the group is refused as that of a member that the group has put
+    /// out, and its member hears of that so much later.
+    RefusePublishLate {
+        /// Which group.
+        group: String,
+        /// How much later.
+        after: Duration,
     },
     /// The partition is taken from its owner without asking it, and given to another member, or
     /// back to it under a new epoch.

@@ -119,6 +119,7 @@ const SHARED: &[&str] = &[
     "chain_publishes_each_result_once_through_many_crashes",
     "chain_publishes_each_result_once_through_a_rebalance",
     "chain_publishes_each_result_once_though_checkpoints_fail",
+    "chain_goes_on_after_a_refusal_that_comes_late",
     "chain_zombie_publishes_nothing",
     "chain_shows_no_result_before_its_checkpoint",
     "chain_shows_nothing_of_a_transform_that_failed",

@@ -312,6 +312,7 @@ not_promised! { IGNORED:
     c13_required_guarantee_that_is_missing "not promised: needs a backend without exactly_once"
     c11_split_and_merge_are_refused_clearly "not promised: needs a backend without ordered_reshard"
     c11_adding_partitions_is_refused_clearly "not promised: needs a backend without add_partitions"
+    chain_goes_on_after_a_refusal_that_comes_late "needs refuse_publish_late: it answers at once"
 }
 
 /// Every case of the suite is listed, once, where it belongs.

@@ -79,6 +79,8 @@ impl Commits {
 pub(super) struct Vouched {
     pub(super) offsets: TopicPartitionList,
     pub(super) member: ConsumerGroupMetadata,
+    /// How many assignments the member has had.
+    pub(super) assignments: u64,
 }
 
 impl Poller {
@@ -152,7 +154,11 @@ impl Poller {
             return Err(Error::new(ErrorKind::Unavailable, "publish", message).with_source(error));
         }
         match member {
-            Some(member) => Ok(Vouched { offsets, member }),
+            Some(member) => Ok(Vouched {
+                offsets,
+                member,
+                assignments: self.assignments,
+            }),
             None => {
                 let message = "the member is in no group at the moment";
                 Err(Error::new(ErrorKind::Unavailable, "publish", message))

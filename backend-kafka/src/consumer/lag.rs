@@ -123,6 +123,7 @@ mod tests {
             next,
             stored: next,
             reset: None,
+            assignment: 1,
             stage: Stage::Owned,
             paused: None,
             strayed: false,

@@ -13,21 +13,22 @@
 
 use std::error::Error as StdError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use millstream::{Error, ErrorKind, Record, Result};
 use rdkafka::client::OAuthToken;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientConfig, ClientContext, TopicPartitionList};
 
 use super::commits::not_stored;
 use crate::connection::Connection;
 use crate::connection::context::Context;
 use crate::error;
+use crate::native::record::produce_copies;
 
 const OPERATION: &str = "publish";
 
@@ -155,36 +156,13 @@ impl Ledger {
     fn fill(&self, step: &Step, until: Instant) -> Result<(), Failed> {
         self.failure().take();
         self.producer.begin_transaction()?;
-        for record in &step.records {
-            self.send(&step.stream, record)?;
-        }
+        produce_copies(&self.producer, &step.stream, &step.records)?;
         again(until, || {
             self.producer
                 .send_offsets_to_transaction(&step.offsets, &step.member, TURN)
         })?;
         // The commit would wait for the records too, but with it begun there is no way back.
         Ok(self.producer.flush(PATIENCE)?)
-    }
-
-    fn send(&self, stream: &str, record: &Record) -> Result<(), KafkaError> {
-        let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
-        for (key, value) in record.headers.iter() {
-            let value = Some(&value[..]);
-            headers = headers.insert(Header { key, value });
-        }
-        let mut sent: BaseRecord<'_, [u8], [u8]> =
-            BaseRecord::to(stream).payload(&record.payload[..]);
-        if let Some(key) = &record.key {
-            sent = sent.key(key);
-        }
-        if let Some(at) = record.timestamp {
-            let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-            sent = sent.timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
-        }
-        if !record.headers.is_empty() {
-            sent = sent.headers(headers);
-        }
-        self.producer.send(sent).map_err(|(failed, _)| failed)
     }
 
     /// Commits, and does not give up before it is known whether it stands.
@@ -210,21 +188,14 @@ impl Ledger {
             let error = Error::new(ErrorKind::Closed, OPERATION, message).with_source(failed.error);
             return Refused { error, gone: false };
         }
+        // Before the taking back, which fails what is not sent yet.
+        let record = self.failure().take();
         let fatal = matches!(&failed.error, KafkaError::Transaction(e) if e.is_fatal());
         let until = Instant::now() + PATIENCE;
         // A producer that cannot take back is dropped: its step was not committed, and ends with the
         // next one of the same id or with the broker's patience.
         self.broken = fatal || again(until, || self.producer.abort_transaction(TURN)).is_err();
-        let error = match (self.failure().take(), code) {
-            (Some(record), _) => error::from(OPERATION, record),
-            (None, RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::Fenced) => {
-                let message = "another member publishes by the same instance_id, give each its own";
-                Error::new(ErrorKind::Invalid, OPERATION, message).with_source(failed.error)
-            }
-            (None, _) => not_stored(OPERATION, code),
-        };
-        let gone = error.kind() == ErrorKind::Fenced;
-        Refused { error, gone }
+        refused(record, code)
     }
 
     fn failure(&self) -> MutexGuard<'_, Option<KafkaError>> {
@@ -234,6 +205,50 @@ impl Ledger {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a step means that was taken back: by what its first failed record and the call were told.
+fn refused(record: Option<KafkaError>, code: RDKafkaErrorCode) -> Refused {
+    // What was purged shares the fate of its step, and has no reason of its own.
+    let record = record.filter(|record| {
+        let code = record.rdkafka_error_code();
+        let purged = [
+            RDKafkaErrorCode::PurgeQueue,
+            RDKafkaErrorCode::PurgeInflight,
+        ];
+        code.is_none_or(|code| !purged.contains(&code))
+    });
+    let codes = [
+        record.as_ref().and_then(KafkaError::rdkafka_error_code),
+        Some(code),
+    ];
+    let error = if codes.into_iter().flatten().any(is_fenced) {
+        // No word on the member: it is told by its own client where another one has its name. The
+        // next step has a new producer.
+        let message = format!(
+            "the broker took the step back: it was open for {LONGEST:?}, or another member \
+             publishes by the same instance_id"
+        );
+        let source = record.unwrap_or(KafkaError::Global(code));
+        Error::new(ErrorKind::Unavailable, OPERATION, message).with_source(source)
+    } else if let Some(record) = record {
+        error::from(OPERATION, record)
+    } else {
+        not_stored(OPERATION, code)
+    };
+    let gone = error.kind() == ErrorKind::Fenced;
+    Refused { error, gone }
+}
+
+/// Whether a producer has been put out, which says nothing of the member.
+fn is_fenced(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::Fenced
+            | RDKafkaErrorCode::ProducerFenced
+            | RDKafkaErrorCode::InvalidProducerEpoch
+            | RDKafkaErrorCode::TransactionCoordinatorFenced
+    )
 }
 
 struct Failed {
@@ -307,5 +322,67 @@ impl Shelf {
 
     fn lock(&self) -> MutexGuard<'_, Option<Ledger>> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::error::RDKafkaErrorCode as Code;
+
+    use super::*;
+
+    /// The kind, and whether the member is gone.
+    fn told(record: Option<Code>, code: Code) -> (ErrorKind, bool) {
+        let refused = refused(record.map(KafkaError::MessageProduction), code);
+        (refused.error.kind(), refused.gone)
+    }
+
+    #[test]
+    fn a_refused_step_is_tried_again_unless_it_never_can_be() {
+        for (record, code, expected) in [
+            (None, Code::IllegalGeneration, ErrorKind::Unavailable),
+            (
+                None,
+                Code::CoordinatorLoadInProgress,
+                ErrorKind::Unavailable,
+            ),
+            (None, Code::OperationTimedOut, ErrorKind::Timeout),
+            (None, Code::GroupAuthorizationFailed, ErrorKind::Denied),
+            (
+                Some(Code::TopicAuthorizationFailed),
+                Code::TopicAuthorizationFailed,
+                ErrorKind::Denied,
+            ),
+            (
+                Some(Code::MessageTimedOut),
+                Code::MessageTimedOut,
+                ErrorKind::Timeout,
+            ),
+        ] {
+            assert_eq!(told(record, code), (expected, false), "{record:?} {code:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_not_sent_when_a_step_is_refused_does_not_hide_why() {
+        for purged in [Code::PurgeQueue, Code::PurgeInflight] {
+            assert_eq!(
+                told(Some(purged), Code::IllegalGeneration),
+                (ErrorKind::Unavailable, false)
+            );
+        }
+    }
+
+    #[test]
+    fn only_a_member_that_the_group_has_put_out_is_gone() {
+        for code in [Code::UnknownMemberId, Code::FencedInstanceId] {
+            assert_eq!(told(None, code), (ErrorKind::Fenced, true));
+        }
+        // A step that was open for too long.
+        for code in [Code::Fenced, Code::InvalidProducerEpoch] {
+            let retried = (ErrorKind::Unavailable, false);
+            assert_eq!(told(None, code), retried);
+            assert_eq!(told(Some(code), code), retried);
+        }
     }
 }

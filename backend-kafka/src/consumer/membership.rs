@@ -14,6 +14,7 @@ use super::commits::Vouched;
 use super::ledger::{Shelf, Step};
 use super::mailbox::Mailbox;
 use super::poller::Command;
+use crate::producer;
 
 #[derive(Debug)]
 pub(super) struct Membership {
@@ -80,12 +81,21 @@ impl driver::Membership for Membership {
     }
 
     async fn publish(&self, stream: &str, records: &[Record], marks: &[Mark]) -> Result<()> {
+        if let Some(message) = records.iter().find_map(producer::refusal) {
+            let error = Error::new(ErrorKind::Invalid, "publish", message);
+            return Err(error.with_stream(stream));
+        }
         let asked = self.commands.ask(|reply| Command::Vouch {
             marks: marks.to_vec(),
             reply,
         });
         let vouched = asked.await.unwrap_or_else(|| Err(gone("publish")));
-        let Vouched { offsets, member } = vouched.map_err(|error| error.with_stream(stream))?;
+        let vouched = vouched.map_err(|error| error.with_stream(stream))?;
+        let Vouched {
+            offsets,
+            member,
+            assignments,
+        } = vouched;
         let step = Step {
             stream: stream.into(),
             records: records.to_vec(),
@@ -102,7 +112,7 @@ impl driver::Membership for Membership {
             }
             Ok(Err(refused)) => {
                 if refused.gone {
-                    self.commands.send(Command::Gone);
+                    self.commands.send(Command::Gone { assignments });
                 }
                 Err(refused.error.with_stream(stream))
             }

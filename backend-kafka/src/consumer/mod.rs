@@ -112,6 +112,7 @@ impl Group {
             commits: Commits::default(),
             astray: Vec::new(),
             generation: 0,
+            assignments: 0,
             born,
             looked: Instant::now(),
             joined: Some(joined),

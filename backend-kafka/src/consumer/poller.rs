@@ -56,8 +56,9 @@ pub(super) enum Command {
     },
     /// A step was stored.
     Published(Vec<Mark>),
-    /// The broker knows the member no more.
-    Gone,
+    /// The broker did not know the member any more that had had so many assignments. It may have
+    /// joined anew since.
+    Gone { assignments: u64 },
     Pause(Partition, Epoch),
     Resume(Partition, Epoch),
     /// The member goes, in good order or not.
@@ -85,6 +86,8 @@ pub(super) struct Poller {
     pub(super) astray: Vec<Name>,
     /// The generation that the member was last assigned in.
     pub(super) generation: i32,
+    /// How often it was assigned partitions.
+    pub(super) assignments: u64,
     /// Where the group begins in streams that it reads first with this member, and has not stored yet.
     pub(super) born: Vec<StoredOffset>,
     /// When the places in the partitions were last compared with what was handed over.
@@ -173,7 +176,9 @@ impl Poller {
                     let _ = reply.send(self.vouch(&marks));
                 }
                 Command::Published(marks) => marks.iter().for_each(|mark| self.note_stored(mark)),
-                Command::Gone => self.lose(|_| true),
+                Command::Gone { assignments } => {
+                    self.lose(|slot| slot.assignment <= assignments);
+                }
                 Command::Pause(partition, epoch) => self.pause(&partition, epoch),
                 Command::Resume(partition, epoch) => self.resume(&partition, epoch),
                 Command::Leave(reply) => return Some(reply),

@@ -209,6 +209,7 @@ impl Poller {
     /// Takes partitions over, from the group's progress in them.
     fn assign(&mut self, progress: Vec<(Name, Option<Progress>)>) {
         let mut assigned = TopicPartitionList::new();
+        self.assignments += 1;
         let epoch = first_epoch(self.generation);
         let mut events = Vec::new();
         for (name, progress) in progress {
@@ -235,6 +236,7 @@ impl Poller {
                 name,
                 partition,
                 epoch,
+                assignment: self.assignments,
                 handed: next,
                 next,
                 stored: next,

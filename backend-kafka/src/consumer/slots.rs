@@ -16,6 +16,8 @@ pub(super) struct Slot {
     pub(super) name: Name,
     pub(super) partition: Partition,
     pub(super) epoch: Epoch,
+    /// Which of the member's assignments it came with, counted from 1.
+    pub(super) assignment: u64,
     /// The offset after the last record that was handed over.
     pub(super) handed: i64,
     /// The offset to read next: further than `handed` where what follows is nothing for readers, as

@@ -12,4 +12,5 @@
 pub(crate) mod consume;
 pub(crate) mod group_offsets;
 pub(crate) mod produce;
+pub(crate) mod record;
 pub(crate) mod token;

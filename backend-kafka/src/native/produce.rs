@@ -32,15 +32,13 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::types::{RDKafkaRespErr, RDKafkaType};
 use rdkafka::{ClientConfig, ClientContext};
 
+use super::record::{self, ANY_PARTITION};
 use crate::connection::context::Context;
 use crate::producer::batch::{Batch, Report, Slot};
 use crate::producer::stamp;
 
 /// How many reports are taken out of an event at once.
 const CHUNK: usize = 512;
-
-/// librdkafka's `RD_KAFKA_PARTITION_UA`: the partitioner chooses.
-const ANY_PARTITION: i32 = -1;
 
 /// What one [`poll`](Native::poll) brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -359,10 +357,12 @@ impl<J: Judge> Handover<'_, J> {
         let slot = &self.batch.slots()[index];
         self.native.held.fetch_add(1, Relaxed);
         match stamp::of(record) {
-            None if record.headers.is_empty() => self.run.push(message(record, slot)),
-            stamp => {
+            None if record.headers.is_empty() => {
+                self.run.push(record::laid_out(record, opaque(slot)));
+            }
+            _ => {
                 self.flush();
-                if let Err(err) = self.native.produce_one(record, slot, stamp) {
+                if let Err(err) = self.native.produce_one(record, slot) {
                     self.refuse(index, err);
                 }
             }
@@ -413,57 +413,17 @@ impl<J: Judge> Handover<'_, J> {
 
 impl Native {
     /// For what the call for many cannot do: headers and timestamps.
-    fn produce_one(
-        &self,
-        record: &Record,
-        slot: &Slot,
-        stamp: Option<i64>,
-    ) -> Result<(), RDKafkaRespErr> {
-        let laid_out = message(record, slot);
-        // SAFETY: names and values are copied, with their lengths.
-        let headers = unsafe {
-            let headers = rd::rd_kafka_headers_new(record.headers.len());
-            for (name, value) in record.headers.iter() {
-                rd::rd_kafka_header_add(
-                    headers,
-                    name.as_ptr().cast(),
-                    name.len() as isize,
-                    value.as_ptr().cast(),
-                    value.len() as isize,
-                );
-            }
-            headers
-        };
-        // SAFETY: client and topic are alive, and each tag is followed by what librdkafka's
-        // documentation wants after it. As for what is read later, see `Handover::flush`.
-        let err = unsafe {
-            use rd::rd_kafka_vtype_t as tag;
-            rd::rd_kafka_producev(
-                self.client.native_ptr(),
-                tag::RD_KAFKA_VTYPE_RKT as c_int,
-                self.topic,
-                tag::RD_KAFKA_VTYPE_VALUE as c_int,
-                laid_out.payload,
-                laid_out.len,
-                tag::RD_KAFKA_VTYPE_KEY as c_int,
-                laid_out.key,
-                laid_out.key_len,
-                tag::RD_KAFKA_VTYPE_TIMESTAMP as c_int,
-                stamp.unwrap_or(0),
-                tag::RD_KAFKA_VTYPE_HEADERS as c_int,
-                headers,
-                tag::RD_KAFKA_VTYPE_OPAQUE as c_int,
-                laid_out._private,
-                tag::RD_KAFKA_VTYPE_END as c_int,
-            )
-        };
-        if err == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
-            return Ok(());
-        }
-        // SAFETY: librdkafka takes the headers only where it takes the record.
-        unsafe { rd::rd_kafka_headers_destroy(headers) };
-        Err(err)
+    fn produce_one(&self, record: &Record, slot: &Slot) -> Result<(), RDKafkaRespErr> {
+        let client = self.client.native_ptr();
+        // SAFETY: client and topic are alive, and reports are read with the slot's address. As for
+        // what is read later, see `Handover::flush`.
+        unsafe { record::produce(client, self.topic, record, opaque(slot), 0) }
     }
+}
+
+/// By which a report tells its slot.
+fn opaque(slot: &Slot) -> *mut c_void {
+    ptr::from_ref(slot).cast_mut().cast()
 }
 
 /// Counts slots of a batch as answered.
@@ -479,22 +439,6 @@ unsafe fn settle(batch: *const Batch, filled: usize) {
     let complete = unsafe { (*batch).settle(filled) };
     if let Some(complete) = complete {
         complete.tell();
-    }
-}
-
-/// Lays a record out. A key that is there is no null pointer, also if it is empty.
-fn message(record: &Record, slot: &Slot) -> rd::rd_kafka_message_t {
-    let key = record.key.as_ref();
-    rd::rd_kafka_message_t {
-        err: RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR,
-        rkt: ptr::null_mut(),
-        partition: ANY_PARTITION,
-        payload: record.payload.as_ptr().cast_mut().cast(),
-        len: record.payload.len(),
-        key: key.map_or(ptr::null_mut(), |key| key.as_ptr().cast_mut().cast()),
-        key_len: key.map_or(0, |key| key.len()),
-        offset: 0,
-        _private: ptr::from_ref(slot).cast_mut().cast::<c_void>(),
     }
 }
 

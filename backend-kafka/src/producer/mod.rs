@@ -61,6 +61,17 @@ mod tests;
 
 pub(crate) use open::open;
 
+/// Why librdkafka would not send a record as it is, whatever its size.
+pub(crate) fn refusal(record: &Record) -> Option<&'static str> {
+    if record.headers.iter().any(|(name, _)| name.contains('\0')) {
+        // librdkafka would send it whole, but hands names to readers as C strings.
+        return Some("a header name has a NUL byte, which readers would cut it at");
+    }
+    let sent_as_it_is = stamp::can_be_sent(record);
+    (!sent_as_it_is)
+        .then_some("the timestamp is before 1970-01-01T00:00:00.001Z, use a later one or none")
+}
+
 struct Producer {
     stream: Arc<str>,
     room: Room,
@@ -102,17 +113,10 @@ impl Producer {
             );
             return Err(self.error(ErrorKind::TooLarge, message));
         }
-        if record.headers.iter().any(|(name, _)| name.contains('\0')) {
-            // librdkafka would send it whole, but hands names to readers as C strings.
-            let message = "a header name has a NUL byte, which readers would cut it at";
-            return Err(self.error(ErrorKind::Invalid, message));
+        match refusal(record) {
+            Some(message) => Err(self.error(ErrorKind::Invalid, message)),
+            None => Ok(()),
         }
-        if !stamp::can_be_sent(record) {
-            let message =
-                "the timestamp is before 1970-01-01T00:00:00.001Z, use a later one or none";
-            return Err(self.error(ErrorKind::Invalid, message));
-        }
-        Ok(())
     }
 
     fn error(&self, kind: ErrorKind, message: impl Into<std::borrow::Cow<'static, str>>) -> Error {

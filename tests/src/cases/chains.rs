@@ -14,6 +14,7 @@ use millstream::{
     ConsumerGroup, Control, Delivery, ErrorKind, Guarantee, Producer, Record, Retry, Run,
 };
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
 use super::cases;
 use super::reader::{ids_by_key, pull, read};
@@ -30,6 +31,7 @@ cases! {
     chain_publishes_each_result_once_through_many_crashes [EXACTLY_ONCE],
     chain_publishes_each_result_once_through_a_rebalance [EXACTLY_ONCE],
     chain_publishes_each_result_once_though_checkpoints_fail [EXACTLY_ONCE, FAIL_CHECKPOINTS],
+    chain_goes_on_after_a_refusal_that_comes_late [EXACTLY_ONCE, REFUSE_PUBLISH_LATE, STEAL],
     chain_zombie_publishes_nothing [EXACTLY_ONCE, FREEZE],
     chain_shows_no_result_before_its_checkpoint [EXACTLY_ONCE],
     chain_shows_nothing_of_a_transform_that_failed [EXACTLY_ONCE],
@@ -325,6 +327,49 @@ async fn chain_publishes_each_result_once_though_checkpoints_fail(harness: Arc<d
     fleet.caught_up().await;
     end(stop, task).await;
     assert_eq!(assert_passed_on(&fleet, &sink).await, 60);
+}
+
+/// A member that is put out of its group while it publishes, and is let in again before it hears
+/// that its step is refused: the refusal is of what it had then, and not of what it has now.
+async fn chain_goes_on_after_a_refusal_that_comes_late(harness: Arc<dyn Harness>) {
+    let (fleet, sink, producer) = source_and_sink(harness).await;
+    let group = same_client(&fleet).checkpoint_interval(Duration::from_millis(20));
+    let (stop, stopped) = oneshot::channel();
+    let chain = run(&group, &producer, stopped);
+    let control = chain.control();
+    let task = tokio::spawn(chain);
+    fleet.caught_up().await;
+    let after = fleet.harness.timing().session * 3;
+    let fault = Fault::RefusePublishLate {
+        group: fleet.group.clone(),
+        after,
+    };
+    fleet.disturb(fault).await;
+    let mut outbox = more(&fleet).await;
+    outbox.send(6, 5).await;
+    fleet
+        .until("a step is under way", || {
+            fleet.harness.struck(&fleet.group) == 1
+        })
+        .await;
+    let begun = Instant::now();
+    let (assigned, mut partitions) = (control.stats().assigned, fleet.open_partitions().await);
+    let steal = Fault::Steal {
+        group: fleet.group.clone(),
+        partition: partitions.remove(0),
+    };
+    fleet.disturb(steal).await;
+    fleet
+        .until("the member has its partitions again", || {
+            control.stats().assigned >= assigned + 3
+        })
+        .await;
+    assert!(begun.elapsed() < after, "the refusal came before");
+    outbox.send(6, 5).await;
+    outbox.close().await;
+    fleet.caught_up().await;
+    end(stop, task).await;
+    assert_eq!(assert_passed_on(&fleet, &sink).await, sent(&fleet));
 }
 
 async fn chain_zombie_publishes_nothing(harness: Arc<dyn Harness>) {

@@ -116,6 +116,8 @@ const DELAY_SENDS: Need = Need::Has("delay_sends", |_, hooks| hooks.delay_sends)
 const FREEZE: Need = Need::Has("freeze", |_, hooks| hooks.freeze);
 const FAIL_CHECKPOINTS: Need = Need::Has("fail_checkpoints", |_, hooks| hooks.fail_checkpoints);
 const LOSE_CHECKPOINTS: Need = Need::Has("lose_checkpoints", |_, hooks| hooks.lose_checkpoints);
+const REFUSE_PUBLISH_LATE: Need =
+    Need::Has("refuse_publish_late", |_, hooks| hooks.refuse_publish_late);
 const STEAL: Need = Need::Has("steal", |_, hooks| hooks.steal);
 const TRIM: Need = Need::Has("trim", |_, hooks| hooks.trim);
 const RESTART: Need = Need::Has("restart", |_, hooks| hooks.restart);

@@ -100,6 +100,7 @@ impl Fleet {
             Fault::Freeze { group, member, .. } => (Some(group), Some(member)),
             Fault::FailCheckpoints { group, .. }
             | Fault::LoseCheckpoints { group, .. }
+            | Fault::RefusePublishLate { group, .. }
             | Fault::Steal { group, .. } => (Some(group), None),
             Fault::Restart => (Some(&self.group), None),
             _ => (None, None),

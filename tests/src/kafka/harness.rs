@@ -150,6 +150,7 @@ impl Harness for KafkaHarness {
             freeze: true,
             fail_checkpoints: true,
             lose_checkpoints: true,
+            refuse_publish_late: true,
             steal: true,
             trim: true,
             restart: self.restart,
@@ -182,6 +183,7 @@ impl Harness for KafkaHarness {
             }
             Fault::FailCheckpoints { group, times } => faults.refuse_commits(&group, times),
             Fault::LoseCheckpoints { group, times } => faults.lose_commits(&group, times),
+            Fault::RefusePublishLate { group, after } => faults.refuse_step_late(&group, after),
             Fault::Steal { group, partition } => self.site.steal(&group, &partition).await,
             Fault::Trim { stream } => self.site.trim(&stream).await,
             Fault::Restart => self.site.restart().await,

@@ -83,10 +83,14 @@ impl Connection {
                     self.marked().insert(request.correlation(), answer);
                     broker.write_all(&frame).await?;
                 }
-                Fate::Answered(response) => {
+                Fate::Answered(after, response) => {
                     // It may overtake the responses to what was asked before: a client knows its
                     // requests by their correlation.
-                    if responses.send((Instant::now(), response)).await.is_err() {
+                    if responses
+                        .send((Instant::now() + after, response))
+                        .await
+                        .is_err()
+                    {
                         return Ok(());
                     }
                 }

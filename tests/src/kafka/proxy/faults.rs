@@ -11,6 +11,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::request::{Asks, Request};
 
+const NOW: Duration = Duration::ZERO;
+
 /// The faults of one proxy, or of the proxies of one cluster. Clones are one.
 #[derive(Debug, Clone, Default)]
 pub struct Faults(Arc<Mutex<State>>);
@@ -40,15 +42,20 @@ enum What {
     DelayAnswer(Duration),
     RefuseCommit,
     LoseCommit,
+    RefuseStepLate(Duration),
 }
 
 impl What {
     fn is_of_sends(self) -> bool {
-        !self.is_of_commits()
+        !self.is_of_commits() && !self.is_of_steps()
     }
 
     fn is_of_commits(self) -> bool {
         matches!(self, Self::RefuseCommit | Self::LoseCommit)
+    }
+
+    fn is_of_steps(self) -> bool {
+        matches!(self, Self::RefuseStepLate(_))
     }
 }
 
@@ -65,8 +72,8 @@ pub(super) enum Fate {
     Passed,
     /// It is passed on, and something happens to its response.
     Marked(Answer),
-    /// It is not passed on, and this is the response.
-    Answered(Bytes),
+    /// It is not passed on, and this is the response, after so long.
+    Answered(Duration, Bytes),
     /// It is not passed on, and its connection ends.
     Cut,
 }
@@ -145,6 +152,12 @@ impl Faults {
         self.plan(group, What::LoseCommit, times);
     }
 
+    /// Refuses the next commit of the group that comes with a transaction, as the broker does that of
+    /// a member that it knows no more, and answers it so much later.
+    pub fn refuse_step_late(&self, group: &str, after: Duration) {
+        self.plan(group, What::RefuseStepLate(after), 1);
+    }
+
     /// Passes nothing on, in neither direction, on all connections of clients whose id begins and
     /// ends so, the ones they make meanwhile too. What is due then passes afterwards.
     pub fn freeze(&self, begins: &str, ends: &str, duration: Duration) {
@@ -197,7 +210,7 @@ impl Faults {
                 match what {
                     None => Fate::Passed,
                     Some(What::RefuseSend) => {
-                        Fate::Answered(respond(ResponseError::NotEnoughReplicas)?)
+                        Fate::Answered(NOW, respond(ResponseError::NotEnoughReplicas)?)
                     }
                     Some(What::TimeOutSend) => {
                         let response = respond(ResponseError::RequestTimedOut)?;
@@ -212,12 +225,24 @@ impl Faults {
                 let group = commit.group_id.0.as_str();
                 match self.hit(|of| of == group, What::is_of_commits) {
                     None => Fate::Passed,
-                    Some(What::LoseCommit) => Fate::Answered(request.commit_response(commit, 0)?),
+                    Some(What::LoseCommit) => {
+                        Fate::Answered(NOW, request.commit_response(commit, 0)?)
+                    }
                     Some(_) => {
                         // A refusal that librdkafka hands on: most others it repeats itself.
                         let error = ResponseError::RebalanceInProgress.code();
-                        Fate::Answered(request.commit_response(commit, error)?)
+                        Fate::Answered(NOW, request.commit_response(commit, error)?)
                     }
+                }
+            }
+            Asks::Step(step) => {
+                let group = step.group_id.0.as_str();
+                match self.hit(|of| of == group, What::is_of_steps) {
+                    Some(What::RefuseStepLate(after)) => {
+                        let error = ResponseError::UnknownMemberId.code();
+                        Fate::Answered(after, request.step_response(step, error)?)
+                    }
+                    _ => Fate::Passed,
                 }
             }
             Asks::Other => Fate::Passed,

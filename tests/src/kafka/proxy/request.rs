@@ -7,9 +7,12 @@ use kafka_protocol::messages::offset_commit_response::{
     OffsetCommitResponsePartition, OffsetCommitResponseTopic,
 };
 use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
+use kafka_protocol::messages::txn_offset_commit_response::{
+    TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
+};
 use kafka_protocol::messages::{
     ApiKey, OffsetCommitRequest, OffsetCommitResponse, ProduceRequest, ProduceResponse,
-    RequestHeader, ResponseHeader,
+    RequestHeader, ResponseHeader, TxnOffsetCommitRequest, TxnOffsetCommitResponse,
 };
 use kafka_protocol::protocol::{
     Decodable, Encodable, HeaderVersion, decode_request_header_from_buffer,
@@ -31,6 +34,8 @@ pub(super) enum Asks {
     Produce(ProduceRequest),
     /// To store the progress of a group.
     Commit(OffsetCommitRequest),
+    /// To store the progress of a group with a transaction.
+    Step(TxnOffsetCommitRequest),
     /// For what no fault concerns.
     Other,
 }
@@ -48,6 +53,9 @@ impl Request {
             Ok(ApiKey::Produce) => Asks::Produce(ProduceRequest::decode(&mut body, version)?),
             Ok(ApiKey::OffsetCommit) => {
                 Asks::Commit(OffsetCommitRequest::decode(&mut body, version)?)
+            }
+            Ok(ApiKey::TxnOffsetCommit) => {
+                Asks::Step(TxnOffsetCommitRequest::decode(&mut body, version)?)
             }
             _ => Asks::Other,
         };
@@ -103,6 +111,25 @@ impl Request {
         self.response(&OffsetCommitResponse::default().with_topics(topics.collect()))
     }
 
+    /// As [`commit_response`](Self::commit_response), to one with a transaction.
+    pub(super) fn step_response(
+        &self,
+        step: &TxnOffsetCommitRequest,
+        error: i16,
+    ) -> io::Result<Bytes> {
+        let topics = step.topics.iter().map(|topic| {
+            let partitions = topic.partitions.iter().map(|partition| {
+                TxnOffsetCommitResponsePartition::default()
+                    .with_partition_index(partition.partition_index)
+                    .with_error_code(error)
+            });
+            TxnOffsetCommitResponseTopic::default()
+                .with_name(topic.name.clone())
+                .with_partitions(partitions.collect())
+        });
+        self.response(&TxnOffsetCommitResponse::default().with_topics(topics.collect()))
+    }
+
     fn response<R: Encodable + HeaderVersion>(&self, response: &R) -> io::Result<Bytes> {
         let header = ResponseHeader::default().with_correlation_id(self.correlation());
         let version = self.header.request_api_version;
@@ -117,6 +144,9 @@ mod tests {
         OffsetCommitRequestPartition, OffsetCommitRequestTopic,
     };
     use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+    use kafka_protocol::messages::txn_offset_commit_request::{
+        TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
+    };
     use kafka_protocol::messages::{GroupId, TopicName};
     use kafka_protocol::protocol::{Message, StrBytes};
 
@@ -201,6 +231,38 @@ mod tests {
             let told = topic.partitions.iter();
             let told: Vec<_> = told.map(|p| (p.partition_index, p.error_code)).collect();
             assert_eq!(told, [(0, 27), (3, 27)], "version {version}");
+        }
+    }
+
+    #[test]
+    fn a_step_of_any_version_is_answered_for_each_of_its_partitions() {
+        let partitions = [0, 3].map(|index| {
+            TxnOffsetCommitRequestPartition::default()
+                .with_partition_index(index)
+                .with_committed_offset(9)
+        });
+        let topic = TxnOffsetCommitRequestTopic::default()
+            .with_name(name("cars"))
+            .with_partitions(partitions.to_vec());
+        let step = TxnOffsetCommitRequest::default()
+            .with_group_id(GroupId(StrBytes::from_static_str("analytics")))
+            .with_topics(vec![topic]);
+        for version in TxnOffsetCommitRequest::VERSIONS.min..=TxnOffsetCommitRequest::VERSIONS.max {
+            let frame = framed(ApiKey::TxnOffsetCommit, version, &step);
+            let request = Request::parse(&frame).unwrap();
+            let Asks::Step(step) = &request.asks else {
+                panic!("{request:?}")
+            };
+            assert_eq!(&*step.group_id.0, "analytics");
+            let response = request.step_response(step, 25).unwrap();
+            let told: TxnOffsetCommitResponse = told(&response, version);
+            let [topic] = &told.topics[..] else {
+                panic!("{told:?}")
+            };
+            assert_eq!(&*topic.name.0, "cars");
+            let told = topic.partitions.iter();
+            let told: Vec<_> = told.map(|p| (p.partition_index, p.error_code)).collect();
+            assert_eq!(told, [(0, 25), (3, 25)], "version {version}");
         }
     }
 

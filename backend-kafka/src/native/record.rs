@@ -1,0 +1,122 @@
+//! How a record is told to librdkafka: its key, payload, headers and timestamp.
+
+use std::ffi::{CString, c_int, c_void};
+use std::ptr;
+
+use millstream::Record;
+use rdkafka::bindings as rd;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::producer::{Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::types::RDKafkaRespErr;
+
+use crate::producer::stamp;
+
+/// librdkafka's `RD_KAFKA_PARTITION_UA`: the partitioner chooses.
+pub(super) const ANY_PARTITION: i32 = -1;
+
+/// Lays a record out, without its headers and its timestamp. A key that is there is no null pointer,
+/// also if it is empty.
+pub(super) fn laid_out(record: &Record, opaque: *mut c_void) -> rd::rd_kafka_message_t {
+    let key = record.key.as_ref();
+    rd::rd_kafka_message_t {
+        err: RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR,
+        rkt: ptr::null_mut(),
+        partition: ANY_PARTITION,
+        payload: record.payload.as_ptr().cast_mut().cast(),
+        len: record.payload.len(),
+        key: key.map_or(ptr::null_mut(), |key| key.as_ptr().cast_mut().cast()),
+        key_len: key.map_or(0, |key| key.len()),
+        offset: 0,
+        _private: opaque,
+    }
+}
+
+/// Hands over one record with all it has. Does not wait.
+///
+/// # Safety
+/// The topic is one of the client, and both are alive. The opaque is what the client's reports
+/// are read with. Keys and headers are copied; the payload stays where it is until the report, unless
+/// the flags say that it is copied too.
+pub(super) unsafe fn produce(
+    client: *mut rd::rd_kafka_t,
+    topic: *mut rd::rd_kafka_topic_t,
+    record: &Record,
+    opaque: *mut c_void,
+    flags: c_int,
+) -> Result<(), RDKafkaRespErr> {
+    let laid_out = laid_out(record, opaque);
+    // SAFETY: names and values are copied, with their lengths.
+    let headers = unsafe {
+        let headers = rd::rd_kafka_headers_new(record.headers.len());
+        for (name, value) in record.headers.iter() {
+            rd::rd_kafka_header_add(
+                headers,
+                name.as_ptr().cast(),
+                name.len() as isize,
+                value.as_ptr().cast(),
+                value.len() as isize,
+            );
+        }
+        headers
+    };
+    // SAFETY: as the caller says, and each tag is followed by what librdkafka's documentation wants
+    // after it.
+    let err = unsafe {
+        use rd::rd_kafka_vtype_t as tag;
+        rd::rd_kafka_producev(
+            client,
+            tag::RD_KAFKA_VTYPE_RKT as c_int,
+            topic,
+            tag::RD_KAFKA_VTYPE_MSGFLAGS as c_int,
+            flags,
+            tag::RD_KAFKA_VTYPE_VALUE as c_int,
+            laid_out.payload,
+            laid_out.len,
+            tag::RD_KAFKA_VTYPE_KEY as c_int,
+            laid_out.key,
+            laid_out.key_len,
+            tag::RD_KAFKA_VTYPE_TIMESTAMP as c_int,
+            stamp::of(record).unwrap_or(0),
+            tag::RD_KAFKA_VTYPE_HEADERS as c_int,
+            headers,
+            tag::RD_KAFKA_VTYPE_OPAQUE as c_int,
+            laid_out._private,
+            tag::RD_KAFKA_VTYPE_END as c_int,
+        )
+    };
+    if err == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+        return Ok(());
+    }
+    // SAFETY: librdkafka takes the headers only where it takes the record.
+    unsafe { rd::rd_kafka_headers_destroy(headers) };
+    Err(err)
+}
+
+/// Hands copies of records over to one of rdkafka's producers, in their order. Does not wait; what
+/// is before one that is refused stays handed over.
+pub(crate) fn produce_copies<C: ProducerContext<DeliveryOpaque = ()>>(
+    producer: &ThreadedProducer<C>,
+    topic: &str,
+    records: &[Record],
+) -> KafkaResult<()> {
+    let name = CString::new(topic)?;
+    let client = producer.client().native_ptr();
+    // SAFETY: the client is alive, the name is a C string, and there are no settings to give away.
+    let topic = unsafe { rd::rd_kafka_topic_new(client, name.as_ptr(), ptr::null_mut()) };
+    if topic.is_null() {
+        return Err(KafkaError::Global(RDKafkaErrorCode::InvalidTopic));
+    }
+    let refused = records.iter().find_map(|record| {
+        let opaque = ptr::null_mut();
+        // SAFETY: client and topic are alive, the payload is copied, and the context's reports read
+        // no opaque.
+        let produced = unsafe { produce(client, topic, record, opaque, rd::RD_KAFKA_MSG_F_COPY) };
+        produced.err()
+    });
+    // SAFETY: it was made above; its records hold it for as long as they need it.
+    unsafe { rd::rd_kafka_topic_destroy(topic) };
+    match refused {
+        Some(err) => Err(KafkaError::MessageProduction(err.into())),
+        None => Ok(()),
+    }
+}
