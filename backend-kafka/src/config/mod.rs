@@ -82,7 +82,10 @@ pub struct Consumer {
     pub protocol: Protocol,
     /// A name for a member that stays over its restarts (static membership): within the session
     /// timeout a member of the same name takes its partitions back without a rebalance, and `close`
-    /// hands nothing over. Unique among the members of a group. Default unset.
+    /// hands nothing over. Unique among the members of a group: of two at once, one ends with
+    /// `Invalid` or `Fenced`. With `protocol = "consumer"` it is the second, for the broker keeps the
+    /// name of a member that did not close until its session is over; joining waits for that, up to
+    /// 70 s. Default unset.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instance_id: Option<String>,
     /// How long a silent member keeps its partitions. 1 s to 1 hour, and the broker bounds it again

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use millstream::driver::Mark;
-use millstream::{Error, ErrorKind, Result};
+use millstream::{Epoch, Error, ErrorKind, Result};
 use rdkafka::consumer::{Consumer, ConsumerGroupMetadata};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
@@ -44,6 +44,7 @@ enum UnderWay {
     },
     Moves,
     Births,
+    Claim,
     /// What follows settled records and is nothing for readers.
     Passed(Vec<(Name, i64)>),
 }
@@ -91,6 +92,9 @@ impl Poller {
                 self.commit_marks(marks, reply);
             } else if std::mem::take(&mut self.commits.moves) {
                 self.commit_moves();
+            } else if self.is_claim_due() {
+                let list = self.claimed_offsets();
+                self.begin_commit(&list, UnderWay::Claim);
             } else if std::mem::take(&mut self.commits.births) {
                 self.commit_births();
             } else if std::mem::take(&mut self.commits.passed) {
@@ -133,6 +137,7 @@ impl Poller {
             let note = Note {
                 epoch: Some(mark.epoch),
                 reset: slot.reset,
+                claim: None,
             };
             add(&mut list, &slot.name, slot.progress(next), note);
             None
@@ -173,6 +178,7 @@ impl Poller {
                 let note = Note {
                     epoch: None,
                     reset: Some(to.id),
+                    claim: Some(Epoch(slot.epoch.0 + 1)),
                 };
                 add(&mut list, &slot.name, to.offset, note);
             }
@@ -200,6 +206,7 @@ impl Poller {
                 let note = Note {
                     epoch: Some(slot.epoch),
                     reset: slot.reset,
+                    claim: None,
                 };
                 add(&mut list, &slot.name, slot.next, note);
                 passed.push((slot.name.clone(), slot.next));
@@ -264,6 +271,7 @@ impl Poller {
                 }
             }
             Some(UnderWay::Moves) => self.settle_moves(code),
+            Some(UnderWay::Claim) => self.settle_claim(code),
             // Until it is, the member is not let in, and asks again.
             Some(UnderWay::Births) => self
                 .born
@@ -333,7 +341,7 @@ pub(super) fn not_stored(operation: &'static str, code: RDKafkaErrorCode) -> Err
     Error::new(ErrorKind::Unavailable, operation, message).with_source(error)
 }
 
-fn add(list: &mut TopicPartitionList, name: &Name, next: i64, note: Note) {
+pub(super) fn add(list: &mut TopicPartitionList, name: &Name, next: i64, note: Note) {
     let mut element = list.add_partition(&name.0, name.1);
     let set = element.set_offset(Offset::Offset(next));
     debug_assert!(set.is_ok(), "offsets of Kafka are not negative");

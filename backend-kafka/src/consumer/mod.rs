@@ -26,6 +26,7 @@ use crate::native::group_offsets::StoredOffset;
 
 mod aide;
 mod bell;
+mod claims;
 mod commits;
 mod context;
 mod lag;
@@ -35,6 +36,7 @@ mod membership;
 mod poller;
 mod rebalance;
 mod records;
+mod reentry;
 mod resets;
 mod settings;
 mod slots;
@@ -108,6 +110,8 @@ impl Group {
             shelf: shelf.clone(),
             slots: Slots::default(),
             pending: None,
+            claim: None,
+            named: self.connection.config.consumer.instance_id.is_some(),
             next_up: VecDeque::new(),
             commits: Commits::default(),
             astray: Vec::new(),
@@ -128,6 +132,22 @@ impl Group {
             shelf,
         };
         Ok((membership, id))
+    }
+
+    /// Starts a member, and waits until the group lets it in.
+    async fn enter(&self, join: Join, born: Vec<StoredOffset>) -> Result<Membership> {
+        // Others may have to drain before the group lets a new member in.
+        let patience = self.connection.config.request_timeout + join.drain;
+        let (mut membership, id) = self.start(join, born)?;
+        membership.id = match timeout(patience, id).await {
+            Ok(Ok(id)) => id?,
+            Ok(Err(_)) => return Err(self.refused(ErrorKind::Unavailable, "the member has ended")),
+            Err(_) => {
+                let message = format!("the group did not let the member in within {patience:?}");
+                return Err(self.refused(ErrorKind::Timeout, message));
+            }
+        };
+        Ok(membership)
     }
 
     /// A client that asks what is stored in the group beside the group.
@@ -159,17 +179,12 @@ impl Group {
 impl driver::ConsumerGroup for Group {
     async fn join(&self, join: Join) -> Result<Arc<dyn driver::Membership>> {
         let born = birth::pin(&self.connection, &self.name, &join.streams, join.start).await?;
-        // Others may have to drain before the group lets a new member in.
-        let patience = self.connection.config.request_timeout + join.drain;
-        let (mut membership, id) = self.start(join, born)?;
-        membership.id = match timeout(patience, id).await {
-            Ok(Ok(id)) => id?,
-            Ok(Err(_)) => return Err(self.refused(ErrorKind::Unavailable, "the member has ended")),
-            Err(_) => {
-                let message = format!("the group did not let the member in within {patience:?}");
-                return Err(self.refused(ErrorKind::Timeout, message));
-            }
-        };
-        Ok(Arc::new(membership))
+        let (join, born) = (&join, &born);
+        let joined = reentry::once_released(|| self.enter(join.clone(), born.clone()));
+        let joined = joined.await.map_err(|e| match e.group() {
+            Some(_) => e,
+            None => e.with_group(self.name.clone()),
+        })?;
+        Ok(Arc::new(joined))
     }
 }

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 
 use super::aide::{Aide, Finding, Question};
 use super::bell::Bell;
+use super::claims::Claim;
 use super::commits::{Commits, Vouched};
 use super::context::{Happening, MemberContext, Name};
 use super::ledger::Shelf;
@@ -58,7 +59,9 @@ pub(super) enum Command {
     Published(Vec<Mark>),
     /// The broker did not know the member any more that had had so many assignments. It may have
     /// joined anew since.
-    Gone { assignments: u64 },
+    Gone {
+        assignments: u64,
+    },
     Pause(Partition, Epoch),
     Resume(Partition, Epoch),
     /// The member goes, in good order or not.
@@ -79,6 +82,10 @@ pub(super) struct Poller {
     pub(super) slots: Slots,
     /// The rebalance event that is not answered yet.
     pub(super) pending: Option<Pending>,
+    /// The partitions of a pending assignment that is to be claimed first.
+    pub(super) claim: Option<Claim>,
+    /// Whether the member has a name that stays.
+    pub(super) named: bool,
     /// Those that came meanwhile.
     pub(super) next_up: VecDeque<Pending>,
     pub(super) commits: Commits,
@@ -269,10 +276,12 @@ impl Poller {
             None if self.has_strayed() => WAIT_FOR_STRAYED,
             None => LONGEST_WAIT,
         };
+        let claim = self.claim.iter().map(|claim| claim.due);
         let due = self
             .next_drain_end()
             .into_iter()
-            .chain(self.next_hardening());
+            .chain(self.next_hardening())
+            .chain(claim.filter(|due| *due > now));
         due.map(|due| due.saturating_duration_since(now))
             .fold(longest, Duration::min)
     }

@@ -12,6 +12,7 @@ use rdkafka::consumer::Consumer;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::aide::{Progress, Question};
+use super::claims::next_epoch;
 use super::context::{Name, list};
 use super::lag::Behind;
 use super::poller::Poller;
@@ -22,9 +23,6 @@ use crate::native::consume::Identity;
 /// What a release may take to come here after the drain that it ends.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// How many partitions one member can be reset or assigned anew within one generation.
-const EPOCHS_PER_GENERATION: u32 = 1 << 16;
-
 /// A rebalance event that waits for its answer.
 #[derive(Debug)]
 pub(super) enum Pending {
@@ -32,15 +30,6 @@ pub(super) enum Pending {
     Assign(Vec<Name>),
     /// Waits until each of the partitions is released, or lost.
     Revoke(Vec<Name>),
-}
-
-/// The first epoch of a generation.
-///
-/// The broker's generation grows whenever a partition gets another owner, but not when the same owner
-/// begins anew after a reset, hence the room below it.
-fn first_epoch(generation: i32) -> Epoch {
-    let generation = u64::try_from(generation).unwrap_or(0);
-    Epoch(generation * u64::from(EPOCHS_PER_GENERATION))
 }
 
 impl Poller {
@@ -200,20 +189,22 @@ impl Poller {
 
     pub(super) fn on_progress(&mut self, progress: Vec<(Name, Option<Progress>)>) {
         if let Some(Pending::Assign(_)) = self.pending {
-            self.pending = None;
-            self.assign(progress);
-            self.go_on();
+            let progress = progress.into_iter().map(|(name, progress)| {
+                let progress = progress.or_else(|| self.birth(&name));
+                (name, progress)
+            });
+            self.claim(progress.collect());
         }
     }
 
     /// Takes partitions over, from the group's progress in them.
-    fn assign(&mut self, progress: Vec<(Name, Option<Progress>)>) {
+    pub(super) fn assign(&mut self, progress: Vec<(Name, Option<Progress>)>) {
         let mut assigned = TopicPartitionList::new();
         self.assignments += 1;
-        let epoch = first_epoch(self.generation);
         let mut events = Vec::new();
         for (name, progress) in progress {
-            let progress = progress.or_else(|| self.birth(&name));
+            let note = progress.map_or_else(Note::default, |progress| progress.note);
+            let epoch = next_epoch(self.generation, note);
             // A partition without progress in a group that has some was added since: it is read
             // from its beginning.
             let start =
@@ -240,7 +231,7 @@ impl Poller {
                 handed: next,
                 next,
                 stored: next,
-                reset: progress.and_then(|progress| progress.note.reset),
+                reset: note.reset,
                 stage: Stage::Owned,
                 paused: None,
                 strayed: false,
@@ -270,7 +261,7 @@ impl Poller {
 
     /// After an answer: the next event in turn, and the kick without which what stays may stand still
     /// for a second.
-    fn go_on(&mut self) {
+    pub(super) fn go_on(&mut self) {
         let names: Vec<Name> = self
             .slots
             .iter()

@@ -17,7 +17,8 @@ pub(crate) fn settled(next: i64) -> Option<Position> {
     Some(Position::from(last))
 }
 
-/// What a committed offset's metadata says: by which epoch it was stored, and which reset it obeys.
+/// What a committed offset's metadata says: by which epoch it was stored, which reset it obeys, and
+/// who has taken the partition over since.
 ///
 /// Other clients write other things or nothing there; both are read as an empty note.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,6 +28,8 @@ pub(crate) struct Note {
     pub(crate) epoch: Option<Epoch>,
     /// The last reset that it obeys.
     pub(crate) reset: Option<u64>,
+    /// The epoch of a member that went on from here, and has stored no progress yet.
+    pub(crate) claim: Option<Epoch>,
 }
 
 impl Note {
@@ -39,6 +42,9 @@ impl Note {
         }
         if let Some(reset) = self.reset {
             text += &format!(" reset={reset}");
+        }
+        if let Some(Epoch(claim)) = self.claim {
+            text += &format!(" claim={claim}");
         }
         text
     }
@@ -59,6 +65,7 @@ impl Note {
             match word.split_once('=') {
                 Some(("epoch", number)) => note.epoch = number.parse().ok().map(Epoch),
                 Some(("reset", number)) => note.reset = number.parse().ok(),
+                Some(("claim", number)) => note.claim = number.parse().ok().map(Epoch),
                 _ => {}
             }
         }
@@ -86,11 +93,12 @@ mod tests {
             Note::default(),
             Note {
                 epoch: Some(Epoch(7)),
-                reset: None,
+                ..Note::default()
             },
             Note {
                 epoch: Some(Epoch(u64::MAX)),
                 reset: Some(3),
+                claim: Some(Epoch(9)),
             },
         ] {
             assert_eq!(Note::from_metadata(&note.to_metadata()), note);

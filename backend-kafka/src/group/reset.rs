@@ -60,8 +60,8 @@ pub(crate) async fn reset(
     }
     let asked = progress::read(asker, RESET, &side, patience.left()).await?;
     let note = Note {
-        epoch: None,
         reset: Some(next_id(main.iter().chain(&asked))),
+        ..Note::default()
     };
     let moved = (0..).zip(places);
     let wanted: Vec<StoredOffset> = moved
@@ -161,8 +161,8 @@ mod tests {
 
     fn offset(partition: i32, id: Option<u64>) -> StoredOffset {
         let note = Note {
-            epoch: None,
             reset: id,
+            ..Note::default()
         };
         StoredOffset::new("s", partition, 7, note)
     }

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use conformance::fleet::Fleet;
 use conformance::history::{Event, id_of};
 use conformance::unique_stream;
-use millstream_kafka::Protocol;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
@@ -23,9 +22,6 @@ const KEYS: usize = 24;
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Each result is there once, and each key's in order, whenever the process was killed.
-///
-/// What the handlers saw is not judged: a member that comes back by the name that stays goes on under
-/// the epoch of the one before.
 pub(crate) async fn kills(ground: Arc<Ground>) {
     let fleet = ground.fleet(PARTITIONS).await;
     let sink = unique_stream(&*ground, SINK_PARTITIONS).await;
@@ -57,26 +53,14 @@ pub(crate) async fn kills(ground: Arc<Ground>) {
 }
 
 /// Starts a chain, and waits until it has begun with so many records.
-///
-/// With the newer protocol a broker has the name of a killed member taken until that member's
-/// session ends, and refuses the next one for good. Whoever keeps a service running starts it again.
 async fn at_work(fleet: &Fleet, orders: &Orders, enough: usize) -> Process {
-    let deadline = Instant::now() + fleet.harness.timing().patience;
-    loop {
-        let mut process = Process::start(orders, &fleet.history);
-        let mut refused = false;
-        while !refused && begun(fleet, &orders.member) < enough {
-            assert!(Instant::now() < deadline, "the chain does not go on");
-            tokio::time::sleep(fleet.harness.timing().tick).await;
-            refused = process.has_ended();
-        }
-        if !refused {
-            return process;
-        }
-        let newer = orders.config.consumer.protocol == Protocol::Consumer;
-        let nothing = begun(fleet, &orders.member) == 0;
-        assert!(newer && nothing, "the chain ended by itself");
-    }
+    let process = Process::start(orders, &fleet.history);
+    fleet
+        .until("the chain goes on", || {
+            begun(fleet, &orders.member) >= enough
+        })
+        .await;
+    process
 }
 
 fn orders(ground: &Ground, fleet: &Fleet, sink: &str, member: &str) -> Orders {

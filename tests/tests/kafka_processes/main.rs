@@ -8,6 +8,7 @@ mod chain;
 mod ground;
 mod member;
 mod members;
+mod names;
 mod orders;
 mod process;
 mod width;
@@ -49,6 +50,7 @@ const ALONE: &[(&str, AloneCase)] = &[
     ("broker_killed", |p| Box::pin(brokers::killed(p))),
     ("broker_paused", |p| Box::pin(brokers::paused(p))),
     ("leader_killed", |p| Box::pin(brokers::leader_killed(p))),
+    ("names_that_stay", |p| Box::pin(names::names(p))),
 ];
 
 fn runtime() -> Runtime {

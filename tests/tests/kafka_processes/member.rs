@@ -2,15 +2,21 @@
 //! standard output, until it is asked to end or is killed.
 
 use std::io::{self, Read};
+use std::pin::pin;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use conformance::fleet::Spec;
 use conformance::history::{History, Observer, Outcome};
 use millstream::{Client, ConsumerGroup, Delivery, Result};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
 
 use crate::orders::{Orders, clock};
+
+/// How often it looks whether its member has ended by itself.
+const TICK: Duration = Duration::from_millis(20);
 
 pub(crate) fn run(orders: &str) -> ExitCode {
     die_with_the_parent();
@@ -65,7 +71,8 @@ async fn handle(orders: &Orders, history: &History) -> Result<()> {
     let group = async { group(orders, &connect(orders).await) };
     let member = Spec::new(group, history, &orders.member).takes(orders.takes);
     let member = member.start().await;
-    asked_to_end().await;
+    let mut asked = pin!(asked_to_end());
+    while !member.has_ended() && timeout(TICK, &mut asked).await.is_err() {}
     // It tells so too if the member had to end before.
     member.shut_down().await.1
 }

@@ -2,12 +2,14 @@
 
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 use conformance::history::{Event, History};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::orders::{Orders, VARIABLE};
 
@@ -72,10 +74,14 @@ impl Process {
         self.signal(Signal::CONT);
     }
 
-    /// Whether it has ended by itself.
-    pub(crate) fn has_ended(&mut self) -> bool {
-        let ended = self.child.try_wait().expect("it can be looked at");
-        ended.is_some()
+    /// Waits until it ends by itself, with an error.
+    pub(crate) async fn ended(mut self, within: Duration) {
+        let lifeline = self.lifeline.take();
+        let ended = timeout(within, self.child.wait()).await;
+        let status = ended.expect("it ends").expect("it can be waited for");
+        drop(lifeline);
+        self.telling.await.expect("what it told is read");
+        assert!(!status.success(), "{} ended well", self.member);
     }
 
     /// Asks it to end, and waits until it has.

@@ -1,0 +1,186 @@
+//! Members whose name stays (static membership), restarted within their session.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use conformance::checker::Summary;
+use conformance::fleet::{Fleet, Flow};
+use conformance::history::Event;
+use conformance::kafka::Options;
+use millstream::{Epoch, Partition};
+use millstream_kafka::Protocol;
+
+use crate::ground::{Ground, all_work, begun, owners};
+use crate::process::Process;
+
+/// Longer than a process takes to start, on a machine that does more than this.
+const SESSION: Duration = Duration::from_secs(10);
+
+/// Above the session, for a newcomer to ask again, to be let in and to begin.
+const MARGIN: Duration = Duration::from_secs(15);
+
+const PAUSE: Duration = Duration::from_millis(4);
+const KEYS: usize = 24;
+const PARTITIONS: usize = 6;
+
+/// One broker for all, since its sessions are its own.
+pub(crate) async fn names(protocol: Protocol) {
+    let session = SESSION.as_millis().to_string();
+    let broker = Options::new()
+        .property("group.consumer.session.timeout.ms", &session)
+        .start()
+        .await;
+    let ground = Ground::new(broker.bootstrap(), protocol);
+    restarted(&ground).await;
+    killed(&ground, protocol).await;
+    taken(&ground).await;
+}
+
+/// Two members with names, at work.
+struct Pair {
+    fleet: Fleet,
+    flow: Flow,
+    a: Process,
+    b: Process,
+    /// What `a` has.
+    share: BTreeSet<(Partition, Epoch)>,
+}
+
+fn start(ground: &Ground, fleet: &Fleet, member: &str, name: &str) -> Process {
+    let mut orders = ground.orders(fleet, member);
+    orders.config.consumer.session_timeout = SESSION;
+    orders.config.consumer.instance_id = Some(name.to_owned());
+    Process::start(&orders, &fleet.history)
+}
+
+/// What it was the last to handle, with its epochs.
+fn share(fleet: &Fleet, member: &str) -> BTreeSet<(Partition, Epoch)> {
+    let last = owners(fleet).into_iter();
+    let own = last.filter(|last| *last.by.member == *member);
+    own.map(|last| (last.by.partition, last.by.epoch)).collect()
+}
+
+fn partitions(share: &BTreeSet<(Partition, Epoch)>) -> BTreeSet<&Partition> {
+    share.iter().map(|(partition, _)| partition).collect()
+}
+
+async fn pair(ground: &Arc<Ground>) -> Pair {
+    let fleet = ground.fleet(PARTITIONS).await;
+    let flow = fleet.outbox().await.flow(KEYS, PAUSE);
+    let a = start(ground, &fleet, "a", "one");
+    let b = start(ground, &fleet, "b", "two");
+    all_work(&fleet, &[&a, &b]).await;
+    fleet
+        .until("each has its half", || {
+            ["a", "b"].map(|member| share(&fleet, member).len()) == [PARTITIONS / 2; 2]
+        })
+        .await;
+    let share = share(&fleet, "a");
+    Pair {
+        fleet,
+        flow,
+        a,
+        b,
+        share,
+    }
+}
+
+/// Waits until a newcomer has begun with as many partitions as the one before had.
+async fn comes_back(fleet: &Fleet, member: &str) -> Duration {
+    let since = Instant::now();
+    fleet
+        .until("the name has its share again", || {
+            share(fleet, member).len() == PARTITIONS / 2
+        })
+        .await;
+    since.elapsed()
+}
+
+/// Judges the run: nothing is lost or out of order, and no epoch has two owners.
+async fn end(fleet: &Fleet, flow: Flow, members: [Process; 2]) -> Summary {
+    flow.stop().await;
+    let summary = fleet.judge().await;
+    for member in members {
+        member.close().await;
+    }
+    summary
+}
+
+/// One that closes keeps its partitions for the next one of its name; the other member has no part
+/// in it, and nothing is handled twice.
+async fn restarted(ground: &Arc<Ground>) {
+    let Pair {
+        fleet,
+        flow,
+        a,
+        b,
+        share: had,
+    } = pair(ground).await;
+    let others = share(&fleet, "b");
+    a.close().await;
+    let a = start(ground, &fleet, "a-2", "one");
+    let took = comes_back(&fleet, "a-2").await;
+    let has = share(&fleet, "a-2");
+    assert_eq!(partitions(&has), partitions(&had));
+    assert_eq!(
+        share(&fleet, "b"),
+        others,
+        "the other one goes on as it was"
+    );
+    let older = had.iter().map(|(_, epoch)| epoch).max();
+    let newer = has.iter().map(|(_, epoch)| epoch).min();
+    assert!(older < newer, "{had:?}, and then {has:?}");
+    let summary = end(&fleet, flow, [a, b]).await;
+    println!("restarted by name: back after {took:?}: {summary:?}");
+    assert_eq!(summary.duplicates, 0);
+}
+
+/// The next one of a name whose process is killed is let in, again and again, and nothing is lost.
+async fn killed(ground: &Arc<Ground>, protocol: Protocol) {
+    let Pair {
+        fleet,
+        flow,
+        a,
+        b,
+        share: had,
+    } = pair(ground).await;
+    a.kill().await;
+    let a = start(ground, &fleet, "a-2", "one");
+    let first = comes_back(&fleet, "a-2").await;
+    if protocol == Protocol::Cooperative {
+        // The newcomer takes the place of the old one at once.
+        assert_eq!(partitions(&share(&fleet, "a-2")), partitions(&had));
+    }
+    a.kill().await;
+    let a = start(ground, &fleet, "a-3", "one");
+    let second = comes_back(&fleet, "a-3").await;
+    let summary = end(&fleet, flow, [a, b]).await;
+    println!("killed by name: back after {first:?} and {second:?}: {summary:?}");
+    assert!(first.max(second) < SESSION + MARGIN);
+}
+
+/// One that stands still while another takes its name is told when it goes on, and ends: there is
+/// one of a name.
+async fn taken(ground: &Arc<Ground>) {
+    let Pair {
+        fleet, flow, a, b, ..
+    } = pair(ground).await;
+    a.freeze();
+    let newcomer = start(ground, &fleet, "a-2", "one");
+    let took = comes_back(&fleet, "a-2").await;
+    let so_far = begun(&fleet, "a-2");
+    a.thaw();
+    let told = |event: &Event| matches!(event, Event::Lost(by) if *by.member == *"a");
+    fleet
+        .until("it is told", || fleet.history.count(told) > 0)
+        .await;
+    fleet
+        .until("the newcomer goes on", || {
+            begun(&fleet, "a-2") >= so_far + 100
+        })
+        .await;
+    a.ended(SESSION + MARGIN).await;
+    let summary = end(&fleet, flow, [newcomer, b]).await;
+    println!("taken by name: back after {took:?}: {summary:?}");
+}
