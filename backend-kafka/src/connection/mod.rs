@@ -65,6 +65,9 @@ impl Connection {
     }
 
     /// As [`common`](Self::common), for a client that is looked after: a member, a producer.
+    ///
+    /// To have statistics costs a client a few nanoseconds a record that it sends, for which it keeps a
+    /// histogram, and at each interval the making and the parsing of about 700 bytes a partition.
     pub(crate) fn watched(&self) -> ClientConfig {
         let mut settings = self.common();
         let interval = self.config.statistics_interval.as_millis();

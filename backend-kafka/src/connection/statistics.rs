@@ -33,12 +33,12 @@ pub(super) struct Broker {
     pub(super) address: String,
     pub(super) source: Source,
     pub(super) state: State,
-    /// Requests that wait to be sent.
+    /// Requests that wait to be sent. librdkafka's counters of requests are signed.
     #[serde(rename = "outbuf_cnt")]
-    pub(super) waiting: u64,
+    pub(super) waiting: i64,
     /// Requests that wait for their answers.
     #[serde(rename = "waitresp_cnt")]
-    pub(super) in_flight: u64,
+    pub(super) in_flight: i64,
     /// Requests that were not answered in time.
     #[serde(rename = "req_timeouts")]
     pub(super) timeouts: u64,

@@ -12,7 +12,7 @@ pub struct PartitionStats {
     pub settled: Option<Position>,
     /// Records received and not settled.
     pub unsettled: usize,
-    /// How far the last received record was behind the end of the partition.
+    /// How far the last received record is behind the end of the partition, as the backend told last.
     pub lag: Lag,
 }
 
