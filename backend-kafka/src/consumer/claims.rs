@@ -11,6 +11,7 @@
 //! A partition that was added since the group's birth has no offset to carry a claim before its
 //! first checkpoint: two owners by one name that both die before that have the same epoch.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use millstream::Epoch;
@@ -25,6 +26,9 @@ use crate::group::offsets::Note;
 
 /// How soon a claim is stored again that was not stored.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How soon the progress of partitions is known, where no step is open.
+pub(super) const SOON: Duration = Duration::from_millis(500);
 
 /// How many partitions one member can be reset or assigned anew within one generation.
 const EPOCHS_PER_GENERATION: u64 = 1 << 16;
@@ -48,9 +52,23 @@ pub(super) fn next_epoch(generation: i32, note: Note) -> Epoch {
 }
 
 impl Poller {
+    /// Takes back what the member before of the same name has left open. Otherwise the progress of the
+    /// partitions is told only when the broker has lost its patience with that.
+    pub(super) fn inherit(&mut self, now: Instant) {
+        if self.heir_at.take_if(|at| *at <= now).is_none() {
+            return;
+        }
+        let shelf = self.shelf.clone();
+        let thread = thread::Builder::new().name("kafka-heir".into());
+        if let Err(error) = thread.spawn(move || shelf.take_back()) {
+            tracing::warn!(target: "librdkafka", %error, "no thread to take an open step back");
+        }
+    }
+
     /// Takes partitions over: at once, or when the claim to them is stored.
     pub(super) fn claim(&mut self, progress: Vec<(Name, Option<Progress>)>) {
         let due = Instant::now();
+        self.heir_at = None;
         self.claim = Some(Claim { progress, due });
         if !self.named {
             self.take_over();

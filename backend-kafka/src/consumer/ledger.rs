@@ -302,17 +302,29 @@ impl Shelf {
         let mut shelf = self.lock();
         let mut ledger = match shelf.take() {
             Some(ledger) => ledger,
-            None => {
-                let (settings, context) = self.context.successor(&self.settings);
-                let ledger = Ledger::open(&settings, context);
-                ledger.map_err(|error| Refused { error, gone: false })?
-            }
+            None => self
+                .open()
+                .map_err(|error| Refused { error, gone: false })?,
         };
         let stored = ledger.store(step);
         if !ledger.broken {
             *shelf = Some(ledger);
         }
         stored
+    }
+
+    /// Takes back what the member before has left open that had the same name. Blocks.
+    pub(super) fn take_back(&self) {
+        let mut shelf = self.lock();
+        if shelf.is_none() {
+            // Whoever may not publish by this name has left nothing open.
+            *shelf = self.open().ok();
+        }
+    }
+
+    fn open(&self) -> Result<Ledger> {
+        let (settings, context) = self.context.successor(&self.settings);
+        Ledger::open(&settings, context)
     }
 
     /// Ends it, after the step that is under way. Blocks.

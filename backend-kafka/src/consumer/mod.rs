@@ -111,6 +111,7 @@ impl Group {
             slots: Slots::default(),
             pending: None,
             claim: None,
+            heir_at: None,
             named: self.connection.config.consumer.instance_id.is_some(),
             next_up: VecDeque::new(),
             commits: Commits::default(),

@@ -84,6 +84,9 @@ pub(super) struct Poller {
     pub(super) pending: Option<Pending>,
     /// The partitions of a pending assignment that is to be claimed first.
     pub(super) claim: Option<Claim>,
+    /// When the progress of a pending assignment is taken to wait for a step that the member before
+    /// has left open.
+    pub(super) heir_at: Option<Instant>,
     /// Whether the member has a name that stays.
     pub(super) named: bool,
     /// Those that came meanwhile.
@@ -267,6 +270,7 @@ impl Poller {
         self.give_up_drains(now);
         self.harden_pauses(now);
         self.forward_strayed();
+        self.inherit(now);
     }
 
     /// How long nothing is due.
@@ -281,7 +285,8 @@ impl Poller {
             .next_drain_end()
             .into_iter()
             .chain(self.next_hardening())
-            .chain(claim.filter(|due| *due > now));
+            .chain(claim.filter(|due| *due > now))
+            .chain(self.heir_at);
         due.map(|due| due.saturating_duration_since(now))
             .fold(longest, Duration::min)
     }

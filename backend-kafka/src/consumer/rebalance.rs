@@ -12,7 +12,7 @@ use rdkafka::consumer::Consumer;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::aide::{Progress, Question};
-use super::claims::next_epoch;
+use super::claims::{SOON, next_epoch};
 use super::context::{Name, list};
 use super::lag::Behind;
 use super::poller::Poller;
@@ -56,6 +56,7 @@ impl Poller {
             Pending::Assign(partitions) if partitions.is_empty() => self.assign(Vec::new()),
             Pending::Assign(partitions) => {
                 self.aide.ask(Question::Progress(partitions.clone()));
+                self.heir_at = self.named.then(|| Instant::now() + SOON);
                 self.pending = Some(event);
             }
             Pending::Revoke(partitions) => {

@@ -16,6 +16,9 @@ use crate::orders::Orders;
 use crate::process::Process;
 
 const KILLS: usize = 50;
+/// How long a kill and what follows takes at most, on the average. The next one of the name takes back
+/// what was open; the broker by itself would do so after 10 s, and some seconds more.
+const EACH: Duration = Duration::from_secs(6);
 const PARTITIONS: usize = 6;
 const SINK_PARTITIONS: usize = 3;
 const KEYS: usize = 24;
@@ -50,6 +53,7 @@ pub(crate) async fn kills(ground: Arc<Ground>) {
     let results = read_committed(&ground, &sink);
     println!("{KILLS} kills in {took:?}, {} results", results.len());
     assert_each_once(&fleet, &results);
+    assert!(took < EACH * KILLS as u32, "the chain stood still");
 }
 
 /// Starts a chain, and waits until it has begun with so many records.
