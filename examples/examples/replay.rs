@@ -14,7 +14,7 @@ async fn handle(_: Delivery) -> Result<(), Infallible> {
 
 /// Handles what is there, and answers how many records that were.
 async fn handle_all(client: &Client) -> anyhow::Result<u64> {
-    let group = client.group("analytics").stream("car-raw-events");
+    let group = client.group("replay").stream("car-raw-events");
     let run = group.run(handle, caught_up(group.clone()));
     let control = run.control();
     run.await?;
@@ -29,7 +29,7 @@ async fn main() -> anyhow::Result<()> {
     println!("first: {} records", handle_all(&client).await?);
     println!("again: {} records", handle_all(&client).await?);
 
-    let group = client.group("analytics");
+    let group = client.group("replay");
     group.reset("car-raw-events", Start::Earliest).await?;
     println!("after the reset: {} records", handle_all(&client).await?);
     Ok(())
