@@ -1,5 +1,6 @@
 //! What a member hands to its handler, and how it answers a failure.
 
+use std::any::Any;
 use std::future::pending;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -77,6 +78,39 @@ async fn a_record_that_waits_for_its_retry_takes_no_room() {
     desk.until_begun(&[0, 1, 2, 3, 4]).await;
 }
 
+/// Panics without a word on standard error.
+fn panics_with(payload: impl Any + Send) {
+    std::panic::resume_unwind(Box::new(payload));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_is_told_by_what_it_said() {
+    type Panics = fn();
+    let literal: Panics = || panics_with("it broke");
+    let formatted: Panics = || panics_with(format!("it broke {} times", 2));
+    let speechless: Panics = || panics_with(7);
+    for (panics, said) in [
+        (literal, "handler panicked: it broke"),
+        (formatted, "handler panicked: it broke 2 times"),
+        (speechless, "handler panicked: no message"),
+    ] {
+        let script = Script::new();
+        let group = group(&script).on_failure(Retry::none());
+        let run = tokio::spawn(group.run(
+            move |_: Delivery| async move {
+                panics();
+                Ok::<(), String>(())
+            },
+            pending(),
+        ));
+        script.assign("0", 1);
+        script.records("0", 1, 0, "a");
+        let error = run.await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Handler);
+        assert!(error.message().ends_with(said), "{error}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_panic_is_a_failure() {
     let script = Script::new();
@@ -86,7 +120,9 @@ async fn a_panic_is_a_failure() {
         let tries = counted.clone();
         async move {
             *tries.lock().unwrap() += 1;
-            assert!(*tries.lock().unwrap() > 1, "the first try panics");
+            if *tries.lock().unwrap() == 1 {
+                panics_with("the first try panics");
+            }
             Ok::<(), String>(())
         }
     };

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::cases;
 use super::reader::{pull, read};
-use crate::fleet::{Fleet, Work, work};
+use crate::fleet::{Failure, Fleet, Work, work};
 use crate::harness::unique_stream;
 use crate::history::{Event, Observer, Outcome, id_of};
 use crate::{Fault, Harness};
@@ -35,7 +35,7 @@ fn quickly(attempts: u32) -> Retry {
 /// Fails each record of key `bad` in its first `times` attempts, with what `fail` does.
 fn fails_bad<F>(times: u32, fail: fn() -> F) -> Work
 where
-    F: Future<Output = Result<(), crate::fleet::Failure>> + Send + 'static,
+    F: Future<Output = Result<(), Failure>> + Send + 'static,
 {
     work(move |delivery: Delivery| async move {
         match delivery.key() {
@@ -91,16 +91,21 @@ async fn panics(harness: Arc<dyn Harness>, work: Work) {
     member.close().await;
 }
 
+/// Panics without a word on standard error, where it would look like a failure of the case.
+fn panic_quietly() -> Result<(), Failure> {
+    std::panic::resume_unwind(Box::new("a handler that panics on purpose"))
+}
+
 async fn c03_panic_is_a_nack(harness: Arc<dyn Harness>) {
     let late = fails_bad(1, || async {
         tokio::task::yield_now().await;
-        panic!("a handler that panics on purpose")
+        panic_quietly()
     });
     panics(harness, late).await;
 }
 
 async fn c03_panic_before_the_first_await_is_a_nack(harness: Arc<dyn Harness>) {
-    let early = fails_bad(1, || async { panic!("a handler that panics on purpose") });
+    let early = fails_bad(1, || async { panic_quietly() });
     panics(harness, early).await;
 }
 
