@@ -61,7 +61,8 @@ impl Delivery {
         self.stored().key.as_ref()
     }
 
-    /// The payload.
+    /// The payload. Empty also where a record of another client has none at all (Kafka's null
+    /// payload, a tombstone).
     pub fn payload(&self) -> &Bytes {
         &self.stored().payload
     }

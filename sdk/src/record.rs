@@ -21,7 +21,8 @@ pub struct Record {
     /// Decides the partition, and is the unit of order (Kafka: message key; Kinesis: partition
     /// key).
     pub key: Option<Bytes>,
-    /// The bytes to carry. May be empty.
+    /// The bytes to carry. May be empty, and is never missing: Kafka's null payload, which deletes a
+    /// key from a compacted topic, cannot be sent.
     pub payload: Bytes,
     /// Named values beside the payload, in order; a name may be repeated.
     pub headers: Headers,

@@ -134,6 +134,26 @@ async fn a_key_is_in_the_same_partition_whoever_sends_it() {
     assert_eq!(used.len(), PARTITIONS, "the keys show nothing");
 }
 
+/// It deletes its key from a compacted topic; here it is a record like others.
+#[tokio::test]
+async fn a_tombstone_is_read_as_an_empty_payload() {
+    let lines = "key\tNULL\nkey\tlater\n";
+    let broker = Options::new().file("/etc/millstream/records", lines);
+    let broker = broker.start().await;
+    let client = connect(&broker).await;
+    create(&client, "of-java", 1).await;
+    let parse = ["parse.key=true", "null.marker=NULL"];
+    java_produces(&broker, "of-java", "/etc/millstream/records", &parse).await;
+    let theirs = read(&client, "reader", "of-java", 2).await;
+    let payloads: Vec<_> = theirs.iter().map(|delivery| delivery.payload()).collect();
+    assert_eq!(payloads, ["", "later"]);
+    assert!(
+        theirs
+            .iter()
+            .all(|of| of.key().is_some_and(|key| key == "key"))
+    );
+}
+
 #[tokio::test]
 async fn records_are_the_same_on_either_side() {
     let lines = "a:1,b:é,a:2\tkey\tof java\nNULL\tNULL\tbare\nc:\t\tempty key\n";
