@@ -101,6 +101,28 @@ pub(crate) async fn leader_killed(protocol: Protocol) {
     end(&fleet, members, "leader killed").await;
 }
 
+/// Of three brokers the leader of a partition is cut off from the others and from all clients, while
+/// it runs on and takes itself for the leader: what was acknowledged is there, and all goes on.
+pub(crate) async fn leader_cut_off(protocol: Protocol) {
+    let cluster = Cluster::start(|_| Options::new()).await;
+    let ground = Ground::new(cluster.bootstrap(), protocol);
+    let fleet = ground.fleet(PARTITIONS).await;
+    let flow = fleet.outbox().await.flow(KEYS, PAUSE);
+    let members = ["a", "b"].map(|name| ground.start(&fleet, name));
+    all_work(&fleet, &members.each_ref()).await;
+    goes_on(&fleet, 200).await;
+    let leader = leader(&cluster, &fleet.stream, 0).await;
+    fault(&fleet, "the leader is cut off");
+    cluster.disconnect(leader).await;
+    cluster.goes_on_without(leader).await;
+    goes_on(&fleet, 200).await;
+    cluster.reconnect(leader).await;
+    cluster.settled().await;
+    goes_on(&fleet, 200).await;
+    flow.stop().await;
+    end(&fleet, members, "leader cut off").await;
+}
+
 /// By the word of Kafka's own tool.
 async fn leader(cluster: &Cluster, topic: &str, partition: usize) -> usize {
     let args = ["--describe", "--topic", topic];

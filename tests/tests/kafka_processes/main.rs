@@ -51,6 +51,7 @@ const ALONE: &[(&str, AloneCase)] = &[
     ("broker_paused", |p| Box::pin(brokers::paused(p))),
     ("leader_killed", |p| Box::pin(brokers::leader_killed(p))),
     ("names_that_stay", |p| Box::pin(names::names(p))),
+    ("leader_cut_off", |p| Box::pin(brokers::leader_cut_off(p))),
 ];
 
 fn runtime() -> Runtime {
