@@ -334,6 +334,11 @@ impl<W: Work> Session<W> {
 impl<W: Work> Drop for Session<W> {
     fn drop(&mut self) {
         if !self.left {
+            // What is kept of its deliveries, or was started for them elsewhere, is told: others will
+            // have the partitions.
+            for (_, assignment) in &self.assignments {
+                assignment.ownership.lost.cancel();
+            }
             tell!(
                 warn, "millstream.consumer.dropped", group = %self.group,
                 member = self.membership.id(), in_flight = self.running.len(),
