@@ -32,6 +32,8 @@ pub(super) struct Commits {
     births: bool,
     /// Whether a partition was passed by marks that nobody settles.
     passed: bool,
+    /// Whether the broker is to be asked if it still knows the member.
+    probe: bool,
 }
 
 #[derive(Debug)]
@@ -47,6 +49,8 @@ enum UnderWay {
     Claim,
     /// What follows settled records and is nothing for readers.
     Passed(Vec<(Name, i64)>),
+    /// What is stored already.
+    Again(Name),
 }
 
 impl Commits {
@@ -64,6 +68,10 @@ impl Commits {
 
     pub(super) fn pass(&mut self) {
         self.passed = true;
+    }
+
+    pub(super) fn probe(&mut self) {
+        self.probe = true;
     }
 
     pub(super) fn is_under_way(&self) -> bool {
@@ -99,6 +107,8 @@ impl Poller {
                 self.commit_births();
             } else if std::mem::take(&mut self.commits.passed) {
                 self.commit_passed();
+            } else if std::mem::take(&mut self.commits.probe) {
+                self.commit_again();
             } else {
                 return;
             }
@@ -215,6 +225,28 @@ impl Poller {
         self.begin_commit(&list, UnderWay::Passed(passed));
     }
 
+    /// Stores what is stored, for the answer: whether the broker still knows the member.
+    ///
+    /// Only what this member has checkpointed. So a chain asks for nothing here, whose progress is
+    /// stored in transactions, beside which an older one could come late and undo it.
+    fn commit_again(&mut self) {
+        let ours = self.slots.indices(|slot| {
+            slot.checkpointed && matches!(slot.stage, Stage::Owned | Stage::Draining { .. })
+        });
+        let Some(first) = ours.first() else {
+            return;
+        };
+        let slot = self.slots.get(*first);
+        let note = Note {
+            epoch: Some(slot.epoch),
+            reset: slot.reset,
+            claim: None,
+        };
+        let (name, mut list) = (slot.name.clone(), TopicPartitionList::new());
+        add(&mut list, &name, slot.progress(slot.stored), note);
+        self.begin_commit(&list, UnderWay::Again(name));
+    }
+
     fn begin_commit(&mut self, list: &TopicPartitionList, under_way: UnderWay) {
         self.commits.under_way = Some(under_way);
         if list.count() == 0 {
@@ -255,6 +287,7 @@ impl Poller {
                     match code(&(topic, number)) {
                         None => {
                             self.note_stored(mark);
+                            self.note_checkpointed(mark);
                             Ok(())
                         }
                         Some(code) => {
@@ -284,8 +317,11 @@ impl Poller {
                     }
                 }
             }
-            // An answer that came after the member was lost.
-            None => {}
+            Some(UnderWay::Again(name)) if code(&name).is_some_and(is_gone) => {
+                self.lose(|_| true);
+            }
+            // The member is still known; or an answer that came after it was lost.
+            Some(UnderWay::Again(_)) | None => {}
         }
     }
 
@@ -293,6 +329,12 @@ impl Poller {
         if let Some(index) = self.slots.of(&mark.partition, mark.epoch) {
             let slot = self.slots.get_mut(index);
             slot.stored = offsets::next(mark.position).unwrap_or(slot.stored);
+        }
+    }
+
+    fn note_checkpointed(&mut self, mark: &Mark) {
+        if let Some(index) = self.slots.of(&mark.partition, mark.epoch) {
+            self.slots.get_mut(index).checkpointed = true;
         }
     }
 

@@ -31,6 +31,7 @@ pub(super) enum Happening {
     /// These partitions are to be unassigned.
     Revoke {
         partitions: Vec<Name>,
+        identity: Option<Identity>,
         /// Others may have them already.
         lost: bool,
     },
@@ -143,6 +144,7 @@ impl ConsumerContext for MemberContext {
             },
             false => Happening::Revoke {
                 partitions,
+                identity: identity(consumer),
                 lost: consumer.assignment_lost(),
             },
         });

@@ -124,6 +124,7 @@ mod tests {
             stored: next,
             reset: None,
             assignment: 1,
+            checkpointed: false,
             stage: Stage::Owned,
             paused: None,
             strayed: false,

@@ -40,6 +40,7 @@ mod reentry;
 mod resets;
 mod settings;
 mod slots;
+mod watch;
 
 use aide::Aide;
 use bell::Bell;
@@ -118,6 +119,8 @@ impl Group {
             astray: Vec::new(),
             generation: 0,
             assignments: 0,
+            told: 0,
+            watched: Instant::now(),
             born,
             looked: Instant::now(),
             joined: Some(joined),
@@ -179,6 +182,7 @@ impl Group {
 #[async_trait]
 impl driver::ConsumerGroup for Group {
     async fn join(&self, join: Join) -> Result<Arc<dyn driver::Membership>> {
+        settings::check(&join).map_err(|error| error.with_group(self.name.clone()))?;
         let born = birth::pin(&self.connection, &self.name, &join.streams, join.start).await?;
         let (join, born) = (&join, &born);
         let joined = reentry::once_released(|| self.enter(join.clone(), born.clone()));

@@ -23,6 +23,7 @@ use super::ledger::Shelf;
 use super::mailbox::Mailbox;
 use super::rebalance::Pending;
 use super::slots::Slots;
+use super::watch::LOOK_EVERY;
 use crate::config::Protocol;
 use crate::error;
 use crate::native::consume::{DataQueue, identity};
@@ -98,6 +99,10 @@ pub(super) struct Poller {
     pub(super) generation: i32,
     /// How often it was assigned partitions.
     pub(super) assignments: u64,
+    /// The last generation in which the member was told its part, be it only what to give up.
+    pub(super) told: i32,
+    /// When the session was last looked after.
+    pub(super) watched: Instant,
     /// Where the group begins in streams that it reads first with this member, and has not stored yet.
     pub(super) born: Vec<StoredOffset>,
     /// When the places in the partitions were last compared with what was handed over.
@@ -154,7 +159,11 @@ impl Poller {
                 partitions,
                 identity,
             } => self.on_assign(partitions, identity),
-            Happening::Revoke { partitions, lost } => self.on_revoke(partitions, lost),
+            Happening::Revoke {
+                partitions,
+                identity,
+                lost,
+            } => self.on_revoke(partitions, identity, lost),
             Happening::Committed(each) => self.on_committed(&each),
             Happening::NotCommitted(code) => self.on_not_committed(code),
             Happening::Bounds(bounds) => self.on_statistics(bounds),
@@ -251,13 +260,13 @@ impl Poller {
     ///
     /// A client that ends after the group has a new generation, and before it knows its part in it,
     /// does not tell that it leaves (librdkafka 2.12, join state `wait-sync`): the group would wait
-    /// for it until its session times out. The generation is then ahead of the last assignment.
+    /// for it until its session times out. The generation is then ahead of the last event.
     fn finish_rebalance(&mut self) {
         let until = Instant::now() + LONGEST_TO_FINISH;
         while self.protocol == Protocol::Cooperative && Instant::now() < until {
             self.poll_events();
-            let ahead = identity(&*self.consumer)
-                .is_some_and(|identity| identity.generation > self.generation);
+            let ahead =
+                identity(&*self.consumer).is_some_and(|identity| identity.generation > self.told);
             if !ahead {
                 return;
             }
@@ -268,6 +277,7 @@ impl Poller {
     /// Does what time alone makes due.
     fn on_time(&mut self, now: Instant) {
         self.give_up_drains(now);
+        self.watch_session(now);
         self.harden_pauses(now);
         self.forward_strayed();
         self.inherit(now);
@@ -278,6 +288,7 @@ impl Poller {
         let longest = match self.joined {
             Some(_) => WAIT_TO_JOIN,
             None if self.has_strayed() => WAIT_FOR_STRAYED,
+            None if self.drains_for_others() => LOOK_EVERY,
             None => LONGEST_WAIT,
         };
         let claim = self.claim.iter().map(|claim| claim.due);

@@ -36,11 +36,20 @@ impl Poller {
     pub(super) fn on_assign(&mut self, partitions: Vec<Name>, identity: Option<Identity>) {
         if let Some(identity) = identity {
             self.generation = identity.generation;
+            self.told = identity.generation;
         }
         self.begin(Pending::Assign(partitions));
     }
 
-    pub(super) fn on_revoke(&mut self, partitions: Vec<Name>, lost: bool) {
+    pub(super) fn on_revoke(
+        &mut self,
+        partitions: Vec<Name>,
+        identity: Option<Identity>,
+        lost: bool,
+    ) {
+        if let Some(identity) = identity {
+            self.told = identity.generation;
+        }
         if lost {
             self.lose(|slot| partitions.contains(&slot.name));
         }
@@ -234,6 +243,7 @@ impl Poller {
                 stored: next,
                 reset: note.reset,
                 stage: Stage::Owned,
+                checkpointed: false,
                 paused: None,
                 strayed: false,
                 behind: Behind::default(),

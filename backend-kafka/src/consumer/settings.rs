@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use millstream::driver::Join;
+use millstream::{Error, ErrorKind, Result};
 use rdkafka::ClientConfig;
 
 use crate::config::Protocol;
@@ -15,6 +16,23 @@ const LEAST_POLL_INTERVAL: Duration = Duration::from_secs(45);
 
 /// How much longer than a drain that is.
 const BEYOND_DRAIN: Duration = Duration::from_secs(30);
+
+/// The most that librdkafka takes for the time between two polls.
+const LONGEST_POLL_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Refuses what the broker would not wait for.
+pub(crate) fn check(join: &Join) -> Result<()> {
+    let longest = LONGEST_POLL_INTERVAL - BEYOND_DRAIN;
+    if join.drain <= longest {
+        return Ok(());
+    }
+    let message = format!(
+        "drain_timeout is {:?}, use at most {longest:?}: the broker waits no longer than a day \
+         (`max.poll.interval.ms`) for a member that drains",
+        join.drain
+    );
+    Err(Error::new(ErrorKind::Invalid, "join", message))
+}
 
 pub(crate) fn of_member(connection: &Connection, group: &str, join: &Join) -> ClientConfig {
     let config = &connection.config.consumer;
@@ -77,4 +95,24 @@ fn poll_interval(drain: Duration, session: Duration) -> Duration {
 
 fn millis(duration: Duration) -> String {
     duration.as_millis().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drain_ends_well_before_the_broker_gives_the_member_up() {
+        let second = Duration::from_secs(1);
+        for drain in [0, 1, 14, 15, 16, 3_600, 86_370].map(|seconds| second * seconds) {
+            for session in [second, 45 * second, 3_600 * second] {
+                let interval = poll_interval(drain, session);
+                let told = format!("a drain of {drain:?}, a session of {session:?}: {interval:?}");
+                assert!(interval >= drain + BEYOND_DRAIN, "{told}");
+                // librdkafka refuses it otherwise.
+                assert!(interval >= session, "{told}");
+                assert!(interval <= LONGEST_POLL_INTERVAL, "{told}");
+            }
+        }
+    }
 }

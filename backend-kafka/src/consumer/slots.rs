@@ -25,6 +25,8 @@ pub(super) struct Slot {
     pub(super) next: i64,
     /// The offset that is stored as the group's progress.
     pub(super) stored: i64,
+    /// Whether it was this member that stored it, by a checkpoint.
+    pub(super) checkpointed: bool,
     /// The last reset that its progress obeys.
     pub(super) reset: Option<u64>,
     pub(super) stage: Stage,

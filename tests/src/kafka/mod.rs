@@ -18,6 +18,7 @@ mod proxy;
 mod retention;
 mod site;
 mod theft;
+mod told;
 
 pub use broker::{Broker, Output};
 pub use cluster::Cluster;
@@ -25,3 +26,4 @@ pub use harness::KafkaHarness;
 pub use options::{Listener, Options};
 pub use proxy::{Faults, Proxy};
 pub use site::Site;
+pub use told::Told;

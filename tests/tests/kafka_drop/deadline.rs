@@ -1,0 +1,44 @@
+//! A drain ends before the broker gives the member up for not polling.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use millstream::ErrorKind;
+use millstream_kafka::Protocol;
+
+use crate::ground::{Ground, config, stream, unique};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The longest drain that is let in is one that the broker waits for, and half a minute more.
+pub(crate) async fn longest(ground: Arc<Ground>) {
+    let client = ground.client().await;
+    let stream = stream(&client, 1).await;
+    let group = client.group(unique("group")).stream(stream.as_str());
+    let drain = DAY - Duration::from_secs(30);
+    let consumer = group.drain_timeout(drain).join().await;
+    consumer
+        .expect("it joins")
+        .close()
+        .await
+        .expect("it closes");
+}
+
+/// One that the broker would not wait for is refused, as is a setting that would have it wait less.
+pub(crate) async fn too_long(ground: Arc<Ground>) {
+    let client = ground.client().await;
+    let stream = stream(&client, 1).await;
+    let group = client.group(unique("group")).stream(stream.as_str());
+    let refused = group.drain_timeout(DAY).join().await;
+    let refused = refused.expect_err("the broker waits for a day at most");
+    assert_eq!(refused.kind(), ErrorKind::Invalid, "{refused:?}");
+    assert!(refused.message().contains("drain_timeout"), "{refused}");
+    assert!(refused.group().is_some(), "{refused}");
+
+    let mut shorter = config(ground.site.bootstrap(), Protocol::default());
+    let key = "max.poll.interval.ms";
+    shorter.librdkafka.insert(key.into(), "5000".into());
+    let refused = shorter.connect().await.expect_err("the SDK owns it");
+    assert_eq!(refused.kind(), ErrorKind::Invalid, "{refused:?}");
+    assert!(refused.message().contains(key), "{refused}");
+}

@@ -1,0 +1,121 @@
+//! A member in the middle of a drain: it holds what it has pulled, and another has joined.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use conformance::kafka::Told;
+use millstream::{Client, Consumer, Delivery, Unsettled};
+
+use crate::ground::{Ground, KEYS, PARTITIONS, PATIENCE, pull, stream, unique, until};
+use crate::threads::Threads;
+
+/// How many records of each key are settled and stored before the drain.
+pub(crate) const SETTLED: usize = 1;
+/// How many there are.
+pub(crate) const PER_KEY: usize = 4;
+/// How many are left to others.
+pub(crate) const LEFT: usize = KEYS * (PER_KEY - SETTLED);
+
+/// Who drains.
+pub(crate) struct Drain {
+    pub(crate) client: Client,
+    pub(crate) consumer: Consumer,
+    /// One of each key, some of each partition.
+    pub(crate) held: Vec<Unsettled>,
+    /// The partition that is to go.
+    pub(crate) revoked: String,
+    /// Its threads.
+    pub(crate) threads: Threads,
+}
+
+/// Who waits for it.
+pub(crate) struct Heir {
+    pub(crate) client: Client,
+    pub(crate) consumer: Consumer,
+    pub(crate) stream: String,
+    pub(crate) group: String,
+}
+
+/// The name of the member that drains, in its client's id.
+pub(crate) const MEMBER: &str = "drains";
+
+/// The heir hears of a rebalance after `beats` at the latest.
+pub(crate) async fn begin(ground: &Ground, drain: Duration, beats: Duration) -> (Drain, Heir) {
+    let client = ground.client_that_beats(beats).await;
+    let (stream, group) = (stream(&client, PER_KEY).await, unique("group"));
+    let others = Threads::of_clients();
+
+    let draining = ground.client().await;
+    let member = draining.group(group.as_str()).stream(stream.as_str());
+    let member = member.member(MEMBER).drain_timeout(drain);
+    let member = member.checkpoint_interval(Duration::from_millis(50));
+    let mut consumer = member.join().await.expect("it joins");
+    for settled in pull(&mut consumer, KEYS * SETTLED).await {
+        settled.ack();
+    }
+    let held = pull(&mut consumer, KEYS).await;
+    let partitions = held.iter().map(|held| held.partition().clone());
+    let partitions: BTreeSet<_> = partitions.collect();
+    assert_eq!(partitions.len(), PARTITIONS, "some of each are held");
+    let control = consumer.control();
+    until("progress is stored in each partition", || {
+        let owned = control.partitions();
+        control.stats().checkpoints >= PARTITIONS as u64
+            && owned.values().all(|owned| owned.settled.is_some())
+    })
+    .await;
+    let threads = Threads::of_clients().without(&others);
+
+    let heir = client.group(group.as_str()).stream(stream.as_str());
+    let heir = heir.drain_timeout(PATIENCE).join().await;
+    let heir = heir.expect("it is let in while another drains");
+    let words = ["millstream.consumer.revoking", &stream];
+    until("the drain begins", || {
+        !Told::listen().with(&words).is_empty()
+    })
+    .await;
+    let told = Told::listen().with(&words);
+    assert_eq!(told.len(), 1, "one of two partitions goes: {told:?}");
+    let (_, revoked) = told[0].split_once("partition=").expect("it is named");
+    let revoked = revoked.split(' ').next().expect("it has a name").to_owned();
+    let drain = Drain {
+        client: draining,
+        consumer,
+        held,
+        revoked,
+        threads,
+    };
+    let heir = Heir {
+        client,
+        consumer: heir,
+        stream,
+        group,
+    };
+    (drain, heir)
+}
+
+impl Heir {
+    /// Pulls and settles all that is left.
+    pub(crate) async fn takes_all(&mut self) {
+        let mut numbers = BTreeSet::new();
+        while numbers.len() < LEFT {
+            for record in pull(&mut self.consumer, 1).await {
+                assert!(numbers.insert(text(&record)), "{record:?} came twice");
+                record.ack();
+            }
+        }
+        assert!(numbers.iter().all(|number| !number.ends_with("/0")));
+    }
+
+    pub(crate) async fn close(self) {
+        self.consumer.close().await.expect("it closes");
+        let group = self.client.group(self.group.as_str());
+        let stored = group.checkpoints().await.expect("there are some");
+        let lags: Vec<_> = stored.iter().map(|stored| stored.lag.records).collect();
+        assert_eq!(lags, [Some(0); PARTITIONS], "{stored:?}");
+    }
+}
+
+pub(crate) fn text(delivery: &Delivery) -> String {
+    String::from_utf8_lossy(delivery.payload()).into_owned()
+}

@@ -1,0 +1,126 @@
+//! A session that ends while the member drains. librdkafka tells nothing of it before the drain's
+//! revocation is answered.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use millstream::{Consumer, Epoch, Partition, Position, Unsettled};
+use tokio::time::{sleep, timeout};
+
+use crate::drain::{Drain, Heir, LEFT, MEMBER, PER_KEY, begin, text};
+use crate::ground::{Ground, KEYS, PATIENCE, QUICK, SESSION, send, until};
+
+/// How soon it is noticed once it can be.
+const NOTICED: Duration = Duration::from_secs(5);
+
+/// Longer than the loss and what follows: no drain ends by itself here.
+const DRAIN: Duration = PATIENCE;
+
+async fn told(held: &[Unsettled], within: Duration) -> Duration {
+    let since = Instant::now();
+    let all = async {
+        for held in held {
+            held.lost().await;
+        }
+    };
+    let told = timeout(within, all).await;
+    assert!(told.is_ok(), "nobody told of the loss within {within:?}");
+    since.elapsed()
+}
+
+async fn stored(heir: &Heir) -> Vec<(Partition, Option<Position>, Option<Epoch>)> {
+    let group = heir.client.group(heir.group.as_str());
+    let stored = group.checkpoints().await.expect("there are some");
+    let stored = stored.into_iter();
+    stored
+        .map(|one| (one.partition, one.position, one.epoch))
+        .collect()
+}
+
+/// What the member settles after its loss is stored nowhere, and the heir handles all of it.
+async fn ends(drain: Drain, mut heir: Heir) {
+    let since = Instant::now();
+    let before = stored(&heir).await;
+    drain.held.into_iter().for_each(|held| held.ack());
+    // The member checkpoints each 50 ms.
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(stored(&heir).await, before, "a late checkpoint was stored");
+    // It is a member again by itself, with a share of what there is.
+    let mut member = drain.consumer;
+    // Pulled at once, since what is handed over and not settled holds up the heir's own drain.
+    let (old, _) = both_take(&mut member, &mut heir, LEFT).await;
+    assert!(old.iter().all(|number| !number.ends_with("/0")), "{old:?}");
+    let owned = [member.control(), heir.consumer.control()];
+    until("each has a partition", || {
+        owned.iter().all(|of| of.partitions().len() == 1)
+    })
+    .await;
+    println!(
+        "both own a partition {:?} after the loss was told",
+        since.elapsed()
+    );
+    send(&heir.client, &heir.stream, PER_KEY..PER_KEY + 2).await;
+    let (_, shares) = both_take(&mut member, &mut heir, 2 * KEYS).await;
+    assert!(shares.iter().all(|share| *share > 0), "{shares:?}");
+    member.close().await.expect("it closes");
+    heir.close().await;
+}
+
+/// Pulls and settles so many different records, and tells how many each of the two had.
+async fn both_take(
+    member: &mut Consumer,
+    heir: &mut Heir,
+    count: usize,
+) -> (BTreeSet<String>, [usize; 2]) {
+    let (mut taken, mut shares) = (BTreeSet::new(), [0; 2]);
+    while taken.len() < count {
+        let next = async {
+            tokio::select! {
+                next = member.next() => (0, next),
+                next = heir.consumer.next() => (1, next),
+            }
+        };
+        let next = timeout(PATIENCE, next).await;
+        let (who, next) = next.unwrap_or_else(|_| panic!("only {taken:?} came to {shares:?}"));
+        let next = next.expect("both go on").expect("neither is closed");
+        shares[who] += 1;
+        taken.insert(text(&next));
+        next.ack();
+    }
+    (taken, shares)
+}
+
+/// By a network that passes nothing on for longer than the session.
+pub(crate) async fn frozen(ground: Arc<Ground>) {
+    let (drain, heir) = begin(&ground, DRAIN, QUICK).await;
+    let freeze = SESSION + Duration::from_secs(2);
+    let ends_with = format!(".{MEMBER}");
+    ground.site.faults().freeze("", &ends_with, freeze);
+    let took = told(&drain.held, freeze + NOTICED).await;
+    println!("frozen for {freeze:?}, told after {took:?}");
+    ends(drain, heir).await;
+}
+
+/// By the broker, which puts the member out of the group, and the heir takes all over at once.
+pub(crate) async fn put_out(ground: Arc<Ground>) {
+    is_put_out(ground, QUICK).await;
+}
+
+/// As that, but the member is back before the heir has heard of it, and so is given again what it had.
+pub(crate) async fn put_out_and_back(ground: Arc<Ground>) {
+    is_put_out(ground, SESSION / 3).await;
+}
+
+async fn is_put_out(ground: Arc<Ground>, heir_beats: Duration) {
+    let (drain, heir) = begin(&ground, DRAIN, heir_beats).await;
+    let kept = drain.held.iter().map(|held| held.partition());
+    let kept = kept
+        .into_iter()
+        .find(|kept| kept.to_string() != drain.revoked);
+    let kept = kept.expect("one of two stays").clone();
+    ground.site.steal(&heir.group, &kept).await;
+    let took = told(&drain.held, NOTICED).await;
+    println!("put out, told after {took:?}");
+    ends(drain, heir).await;
+}

@@ -1,0 +1,145 @@
+//! Where librdkafka can wait for ever: members, producers and clients that are dropped or closed in
+//! the middle of a rebalance, with records still held, or after their broker has gone. And losses
+//! that fall into a drain, of which librdkafka tells nothing.
+//!
+//! One case at a time, since each looks at the threads of this process: a client has ended when its
+//! threads have.
+
+mod deadline;
+mod drain;
+mod ground;
+mod held;
+mod leaving;
+mod loss;
+mod silence;
+mod threads;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use conformance::kafka::{Site, Told};
+use futures_util::future::LocalBoxFuture;
+use ground::{Ground, options, runtime};
+use libtest_mimic::{Arguments, Trial};
+use millstream_kafka::Protocol;
+use tokio::runtime::Runtime;
+use tokio::sync::OnceCell;
+
+const PROTOCOLS: [(&str, Protocol); 2] = [
+    ("cooperative", Protocol::Cooperative),
+    ("consumer", Protocol::Consumer),
+];
+
+type Case = fn(Arc<Ground>) -> LocalBoxFuture<'static, ()>;
+
+/// On the broker that all share.
+const SHARED: &[(&str, Case)] = &[
+    ("dropped_in_a_drain", |g| Box::pin(leaving::dropped(g))),
+    ("closed_in_a_drain", |g| Box::pin(leaving::closed(g))),
+    ("runtime_dropped_in_a_drain", |g| {
+        Box::pin(leaving::runtime_dropped(g))
+    }),
+    ("dropped_with_deliveries_held", |g| Box::pin(held::kept(g))),
+    ("frozen_in_a_drain", |g| Box::pin(loss::frozen(g))),
+    ("put_out_in_a_drain", |g| Box::pin(loss::put_out(g))),
+    ("put_out_of_a_drain_and_back", |g| {
+        Box::pin(loss::put_out_and_back(g))
+    }),
+    ("longest_drain", |g| Box::pin(deadline::longest(g))),
+    ("drain_that_is_too_long", |g| {
+        Box::pin(deadline::too_long(g))
+    }),
+];
+
+type AloneCase = fn(Protocol) -> LocalBoxFuture<'static, ()>;
+
+/// On brokers of their own, which they silence.
+const ALONE: &[(&str, AloneCase)] = &[
+    ("members_of_a_dead_broker", |p| {
+        Box::pin(silence::members(p, silence::Silence::Dead))
+    }),
+    ("members_of_a_paused_broker", |p| {
+        Box::pin(silence::members(p, silence::Silence::Paused))
+    }),
+];
+
+type CaseWithoutGroup = fn() -> LocalBoxFuture<'static, ()>;
+
+/// As those, for what belongs to no group.
+const WITHOUT_GROUP: &[(&str, CaseWithoutGroup)] = &[
+    ("producers_of_a_dead_broker", || {
+        Box::pin(silence::producers(silence::Silence::Dead))
+    }),
+    ("producers_of_a_paused_broker", || {
+        Box::pin(silence::producers(silence::Silence::Paused))
+    }),
+    ("questions_to_a_dead_broker", || {
+        Box::pin(silence::questions(silence::Silence::Dead))
+    }),
+    ("questions_to_a_paused_broker", || {
+        Box::pin(silence::questions(silence::Silence::Paused))
+    }),
+];
+
+struct Shared {
+    runtime: Runtime,
+    site: OnceCell<Arc<Site>>,
+}
+
+impl Shared {
+    fn site(&self) -> Arc<Site> {
+        let start = async || Arc::new(Site::start(options()).await.expect("a broker"));
+        self.runtime.block_on(self.site.get_or_init(start)).clone()
+    }
+}
+
+/// Runs a case to its end, and that of all it leaves running.
+fn run(case: LocalBoxFuture<'static, ()>) {
+    let runtime = runtime();
+    runtime.block_on(case);
+    threads::in_time("the runtime of the case", || drop(runtime));
+}
+
+fn trials(shared: &Arc<Shared>) -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for (kind, protocol) in PROTOCOLS {
+        for (name, case) in SHARED {
+            let shared = shared.clone();
+            let trial = move || {
+                run(case(Arc::new(Ground::new(shared.site(), protocol))));
+                Ok(())
+            };
+            trials.push(Trial::test(format!("{kind}::{name}"), trial));
+        }
+        for (name, case) in ALONE {
+            let trial = move || {
+                run(case(protocol));
+                Ok(())
+            };
+            trials.push(Trial::test(format!("{kind}::{name}"), trial));
+        }
+    }
+    for (name, case) in WITHOUT_GROUP {
+        let trial = move || {
+            run(case());
+            Ok(())
+        };
+        trials.push(Trial::test(*name, trial));
+    }
+    trials
+}
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    Told::listen();
+    let shared = Arc::new(Shared {
+        runtime: runtime(),
+        site: OnceCell::new(),
+    });
+    let conclusion = libtest_mimic::run(&arguments, trials(&shared));
+    let shared = Arc::into_inner(shared).expect("no case runs any more");
+    // The container is removed by the runtime that made it.
+    shared.runtime.block_on(async { drop(shared.site) });
+    conclusion.exit_code()
+}

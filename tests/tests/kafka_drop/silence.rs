@@ -1,0 +1,161 @@
+//! Clients that go when nobody answers them: their broker was killed, or stands still with all
+//! connections open.
+
+use std::time::{Duration, Instant};
+
+use conformance::kafka::Broker;
+use millstream::{Client, ErrorKind, Producer, Receipt, Record, StreamSpec};
+use millstream_kafka::Protocol;
+use tokio::time::{sleep, timeout};
+
+use crate::ground::{KEYS, config, options, pull, stream, unique};
+use crate::threads::{Threads, drop_at_once};
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Silence {
+    Dead,
+    Paused,
+}
+
+impl Silence {
+    async fn befall(self, broker: &Broker) {
+        match self {
+            Self::Dead => broker.kill().await,
+            Self::Paused => broker.pause().await,
+        }
+    }
+}
+
+/// How long a member or a client without records may take to end. Longer than librdkafka waits for
+/// the answer to a leave.
+const ENDS: Duration = Duration::from_secs(30);
+
+/// How much longer than its time-out a call may take on a busy machine.
+const SLACK: Duration = Duration::from_secs(5);
+
+/// How long a runtime waits for the leave, after the drain.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// With deliveries held, and a checkpoint under way that nobody answers.
+pub(crate) async fn members(protocol: Protocol, silence: Silence) {
+    const DRAIN: Duration = Duration::from_secs(2);
+    let before = Threads::of_clients();
+    let broker = options().start().await;
+    let client = || config(broker.bootstrap(), protocol).connect();
+    let first = client().await.expect("the broker answers");
+    let stream = stream(&first, 2).await;
+    let mut members = Vec::new();
+    for _ in 0..2 {
+        let client = client().await.expect("the broker answers");
+        let group = client.group(unique("group")).stream(stream.as_str());
+        let group = group.drain_timeout(DRAIN);
+        let group = group.checkpoint_interval(Duration::from_millis(1));
+        let mut consumer = group.join().await.expect("it joins");
+        let held = pull(&mut consumer, KEYS).await;
+        members.push((client, consumer, held));
+    }
+    silence.befall(&broker).await;
+    for (_, consumer, held) in &mut members {
+        held.pop().expect("some were pulled").ack();
+        pull(consumer, 1)
+            .await
+            .into_iter()
+            .for_each(|next| next.ack());
+    }
+    // For the checkpoints to be sent. Whether they are makes no difference to what is promised.
+    sleep(Duration::from_millis(200)).await;
+
+    let (client, consumer, _held) = members.pop().expect("there are two");
+    let since = Instant::now();
+    drop_at_once("the member", (consumer, client, first));
+    let (client, consumer, _held) = members.pop().expect("there are two");
+    let closed = consumer.close().await;
+    let took = since.elapsed();
+    println!("closed after {took:?}: {closed:?}");
+    assert!(took < DRAIN + FAREWELL + SLACK, "the close took {took:?}");
+    drop_at_once("the client", client);
+    before.are_all(ENDS).await;
+    println!("all threads had ended after {:?}", since.elapsed());
+}
+
+/// How long records are tried.
+const TRIED: Duration = Duration::from_secs(5);
+
+async fn producer(client: &Client, stream: &str, close: Duration) -> Producer {
+    let producer = client.producer(stream).close_timeout(close).open().await;
+    producer.expect("it opens")
+}
+
+async fn send(producer: &Producer) -> Vec<Receipt> {
+    let mut receipts = Vec::new();
+    for number in 0..100 {
+        let record = Record::new("x").key(format!("key-{}", number % KEYS));
+        receipts.push(producer.send(record).await.expect("there is room"));
+    }
+    receipts
+}
+
+/// With records in flight: each receipt tells that its record may not be stored.
+pub(crate) async fn producers(silence: Silence) {
+    const CLOSE: Duration = Duration::from_secs(2);
+    let before = Threads::of_clients();
+    let broker = options().start().await;
+    let mut config = config(broker.bootstrap(), Protocol::default());
+    config.producer.timeout = TRIED;
+    let client = config.connect().await.expect("the broker answers");
+    let stream = stream(&client, 1).await;
+    let dropped = producer(&client, &stream, CLOSE).await;
+    let closed = producer(&client, &stream, CLOSE).await;
+    silence.befall(&broker).await;
+    let since = Instant::now();
+    let mut receipts = send(&dropped).await;
+    receipts.extend(send(&closed).await);
+
+    drop_at_once("the producer", (dropped, client));
+    let error = closed.close().await.expect_err("nothing is stored");
+    let took = since.elapsed();
+    println!("closed after {took:?}: {error}");
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
+    assert!(took < CLOSE + SLACK, "the close took {took:?}");
+    drop_at_once("the closed producer", closed);
+    for receipt in receipts {
+        let told = timeout(TRIED + SLACK, receipt).await;
+        let told = told.expect("each receipt tells");
+        let error = told.expect_err("nothing is stored");
+        assert!(error.is_retryable(), "{error:?}");
+    }
+    println!("all receipts had told after {:?}", since.elapsed());
+    before.are_all(ENDS).await;
+    println!("all threads had ended after {:?}", since.elapsed());
+}
+
+/// While calls of administration are not answered, and after they were given up.
+pub(crate) async fn questions(silence: Silence) {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let before = Threads::of_clients();
+    let broker = options().start().await;
+    let mut config = config(broker.bootstrap(), Protocol::default());
+    config.request_timeout = PATIENCE;
+    let client = config.clone().connect().await.expect("the broker answers");
+    let stream = stream(&client, 1).await;
+    silence.befall(&broker).await;
+
+    let since = Instant::now();
+    let streams = client.streams();
+    let described = streams.describe(&stream).await;
+    let described = described.expect_err("nobody answers");
+    assert!(described.is_retryable(), "{described:?}");
+    let spec = StreamSpec::new(unique("stream"));
+    let created = streams.create(spec.clone()).await;
+    let created = created.expect_err("nobody answers");
+    assert!(created.is_retryable(), "{created:?}");
+    let took = since.elapsed();
+    println!("given up after {took:?}: {described}; {created}");
+    assert!(took < 2 * PATIENCE + 2 * SLACK, "the calls took {took:?}");
+    // One that is under way is given up with its future.
+    let pending = timeout(PATIENCE / 10, streams.create(spec)).await;
+    assert!(pending.is_err(), "nobody answers: {pending:?}");
+    drop_at_once("the client", (streams, client));
+    let ended = before.are_all(ENDS).await;
+    println!("its threads had ended after {ended:?}");
+}
