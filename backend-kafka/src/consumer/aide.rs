@@ -18,6 +18,7 @@ use super::slots::Move;
 use crate::connection::context::Context;
 use crate::error;
 use crate::group::offsets::Note;
+use crate::group::reset;
 
 /// How long one request waits for its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -27,6 +28,10 @@ const BRIEFLY: Duration = Duration::from_secs(1);
 
 /// How soon a question is asked again that was not answered.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long the read of requests for a reset waits. It is repeated anyway, and other questions wait
+/// behind it.
+const PATIENCE_WITH_RESETS: Duration = Duration::from_millis(500);
 
 /// How often the requests for a reset are read.
 const RESETS_EVERY: Duration = Duration::from_secs(1);
@@ -83,6 +88,7 @@ impl Aide {
     pub(super) fn start(
         consumer: Arc<BaseConsumer<MemberContext>>,
         side: BaseConsumer<Context>,
+        group: &str,
         answers: Sender<Command>,
         bell: Arc<Bell>,
     ) -> Result<Self> {
@@ -91,6 +97,8 @@ impl Aide {
         let work = Work {
             consumer,
             side,
+            group: group.into(),
+            is_deaf: false,
             watched: Vec::new(),
             answers,
             bell,
@@ -133,6 +141,9 @@ struct Work {
     consumer: Arc<BaseConsumer<MemberContext>>,
     /// In the group beside the group, where resets are asked for.
     side: BaseConsumer<Context>,
+    group: Box<str>,
+    /// Whether it was told that resets cannot be read.
+    is_deaf: bool,
     watched: Vec<Name>,
     answers: Sender<Command>,
     bell: Arc<Bell>,
@@ -255,9 +266,11 @@ impl Work {
         if self.watched.is_empty() {
             return;
         }
-        let found = self.side.committed_offsets(list(&self.watched), PATIENCE);
-        let Ok(stored) = found.and_then(|found| stored(&found)) else {
-            return;
+        let watched = list(&self.watched);
+        let found = self.side.committed_offsets(watched, PATIENCE_WITH_RESETS);
+        let stored = match found.and_then(|found| stored(&found)) {
+            Ok(stored) => stored,
+            Err(failed) => return self.tell_deafness(failed),
         };
         let resets = stored.into_iter().filter_map(|(name, progress)| {
             let Progress { next, note } = progress?;
@@ -268,6 +281,23 @@ impl Work {
         if !resets.is_empty() {
             self.tell(Finding::Resets(resets));
         }
+    }
+
+    /// Says once that no reset will reach this member, if it is for want of a right. The member needs
+    /// none of that for its work, so it goes on.
+    fn tell_deafness(&mut self, failed: KafkaError) {
+        // Who may not even ask for the coordinator merely times out; the reason comes by its events.
+        let trouble = self.side.context().trouble.first();
+        let error = trouble.unwrap_or_else(|| error::from("read resets", failed));
+        if error.kind() != ErrorKind::Denied || std::mem::replace(&mut self.is_deaf, true) {
+            return;
+        }
+        let (group, beside) = (&*self.group, reset::side_group(&self.group));
+        tracing::warn!(
+            name: "millstream.consumer.resets_denied", target: "millstream", group, beside, %error,
+            "resets of group {group} do not reach this member, as it may not read group {beside}: \
+             grant Read on it",
+        );
     }
 }
 

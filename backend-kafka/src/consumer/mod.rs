@@ -94,7 +94,7 @@ impl Group {
         let mailbox = Arc::new(Mailbox::new(join.batch_records));
         let client_id = settings::client_id(&self.connection, &join);
         let side = self.open_side(&client_id)?;
-        let aide = Aide::start(consumer.clone(), side, to.clone(), bell.clone())?;
+        let aide = Aide::start(consumer.clone(), side, &self.name, to.clone(), bell.clone())?;
         let mut ledger = ledger::settings(&self.connection, &self.transactional_id());
         ledger.set("client.id", client_id);
         let shelf = Arc::new(Shelf::new(ledger, self.connection.context("publish")));

@@ -1,8 +1,12 @@
 //! Doing what not everybody may.
 
+use std::time::Duration;
+
+use conformance::kafka::Told;
 use millstream::ErrorKind::Denied;
 use millstream::{Client, Record, Start, StreamSpec};
 use millstream_kafka::Sasl;
+use tokio::time::{sleep, timeout};
 
 use crate::refused;
 use crate::secured::{SECRET, Secured};
@@ -59,6 +63,55 @@ async fn who_may_not_read_is_told_which_stream_and_group_and_reads_once_allowed(
 
     let error = refused("another group", Denied, read(&user, "other", "topic")).await;
     assert_eq!(error.group(), Some("other"), "{error}");
+}
+
+#[tokio::test]
+async fn who_may_not_read_requests_for_resets_is_warned_once_and_obeys_them_once_allowed() {
+    let told = Told::listen();
+    let secured = Secured::start().await;
+    secured.topic("topic").await;
+    let admin = secured.login(Sasl::Plain, "admin").connect().await.unwrap();
+    write(&admin, "topic").await.unwrap();
+    let user = client(&secured, "team").await;
+    let rights = ["--operation", "Read", "--group", "deaf", "--topic", "topic"];
+    secured.allow("team", &rights).await;
+
+    let group = user.group("deaf").stream("topic").start(Start::Earliest);
+    let group = group.checkpoint_interval(Duration::from_millis(10));
+    let mut consumer = group.join().await.unwrap();
+    let mut read = async || {
+        let next = timeout(PATIENCE, consumer.next()).await;
+        next.expect("a record comes").unwrap().unwrap().ack();
+    };
+    read().await;
+    let warning = ["millstream.consumer.resets_denied", "deaf.millstream-reset"];
+    until(|| !told.with(&warning).is_empty()).await;
+    println!("{:?}", told.with(&warning));
+    // It is a member as every other.
+    write(&admin, "topic").await.unwrap();
+    read().await;
+
+    let beside = ["--operation", "Read", "--group", "deaf.millstream-reset"];
+    secured.allow("team", &beside).await;
+    let all = admin.group("deaf").reset("topic", Start::Earliest).await;
+    all.unwrap();
+    read().await;
+    read().await;
+    consumer.close().await.unwrap();
+    assert_eq!(told.with(&warning).len(), 1, "{:?}", told.with(&warning));
+}
+
+/// How long anything may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+async fn until(met: impl Fn() -> bool) {
+    let looked = async {
+        while !met() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let met = timeout(PATIENCE, looked).await;
+    met.expect("it comes about");
 }
 
 #[tokio::test]
