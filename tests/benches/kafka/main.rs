@@ -28,6 +28,20 @@
 //! * *Latency*: 10,000 records/s of 512 bytes, producer and consumer in one process, ten seconds
 //!   after three that do not count. See [`latency`].
 //! * *Rebalance*: see [`rebalance`]. The plain client is librdkafka's at its defaults.
+//!
+//! # Findings
+//!
+//! * What costs a consumer is not the record but what is done once for each: a wake, a channel, a
+//!   shared counter, an allocation. So records are taken by librdkafka's batch call on one thread,
+//!   copied into one buffer for the batch, and cut from it; the runtime is woken for each batch.
+//! * A consumer that is quicker than the broker finds its local queue full, and librdkafka then does
+//!   not fetch a partition for `fetch.queue.backoff.ms`, a second by default. With small records
+//!   that is most of the time (`_100b_at_defaults`). Ours sets 2 ms.
+//! * A producer gets its receipts by one event for each request and wakes a call once, when all its
+//!   records are answered.
+//! * Where receipts are awaited in a window, the rate is the window over the time to an answer: an
+//!   idempotent producer of librdkafka's has one request of a partition on its way at a time, and
+//!   its thread spins while more records wait behind that. This bounds both sides alike.
 
 mod clock;
 mod consume;
