@@ -46,9 +46,6 @@ pub(super) enum Question {
     Ends(Vec<Name>),
     /// Whether a topic is still there. Asked until it is answered.
     Topic(Arc<str>),
-    /// Nothing: any request wakes the thread of a broker, which may sleep for a second after a
-    /// rebalance with nothing to fetch.
-    Kick(Vec<Name>),
     /// Which partitions can be reset from now on.
     Watch(Vec<Name>),
 }
@@ -171,10 +168,6 @@ impl Work {
             Question::Bounds(name) => self.until_answered(|aide| aide.bounds(&name)),
             Question::Topic(topic) => self.until_answered(|aide| aide.topic(&topic)).flatten(),
             Question::Ends(names) => self.ends(&names).ok(),
-            Question::Kick(names) => {
-                self.kick(&names);
-                None
-            }
             Question::Watch(names) => {
                 self.watched = names;
                 None
@@ -249,15 +242,6 @@ impl Work {
         let error = found.and_then(|topic| topic.error());
         let gone = error.is_some_and(|code| error::kind(code.into()) == ErrorKind::NotFound);
         Ok(gone.then(|| Finding::NoTopic(topic.clone())))
-    }
-
-    /// One request to each broker that leads one of them.
-    fn kick(&self, names: &[Name]) {
-        let mut times = list(names);
-        if times.set_all_offsets(Offset::End).is_ok() {
-            // Nobody wants the answer.
-            let _ = self.consumer.offsets_for_times(times, PAUSE);
-        }
     }
 
     fn look_for_resets(&mut self) {

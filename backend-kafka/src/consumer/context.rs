@@ -82,13 +82,6 @@ impl ClientContext for MemberContext {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = Context::ENABLE_REFRESH_OAUTH_TOKEN;
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        // A kick that waits behind a fetch was not needed, and is given up.
-        let level = match (level, facility) {
-            (RDKafkaLogLevel::Warning | RDKafkaLogLevel::Info, "REQTMOUT") => {
-                RDKafkaLogLevel::Debug
-            }
-            _ => level,
-        };
         self.base.log(level, facility, message);
     }
 

@@ -1,7 +1,8 @@
 //! Members of consumer groups.
 //!
 //! A member is a client of librdkafka on a thread of its own ([`poller`]), an aide for the questions
-//! that block ([`aide`]), and a handle ([`membership`]) by which the runtime talks to them.
+//! that block ([`aide`]), one that wakes what librdkafka lets sleep ([`kicker`]), and a handle
+//! ([`membership`]) by which the runtime talks to them.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -29,6 +30,7 @@ mod bell;
 mod claims;
 mod commits;
 mod context;
+mod kicker;
 mod lag;
 mod ledger;
 mod mailbox;
@@ -46,6 +48,7 @@ use aide::Aide;
 use bell::Bell;
 use commits::Commits;
 use context::MemberContext;
+use kicker::Kicker;
 use ledger::Shelf;
 use mailbox::Mailbox;
 use membership::{Commands, Membership};
@@ -95,6 +98,7 @@ impl Group {
         let client_id = settings::client_id(&self.connection, &join);
         let side = self.open_side(&client_id)?;
         let aide = Aide::start(consumer.clone(), side, &self.name, to.clone(), bell.clone())?;
+        let kicker = Kicker::start(consumer.clone())?;
         let mut ledger = ledger::settings(&self.connection, &self.transactional_id());
         ledger.set("client.id", client_id);
         let shelf = Arc::new(Shelf::new(ledger, self.connection.context("publish")));
@@ -108,6 +112,7 @@ impl Group {
             mailbox: mailbox.clone(),
             bell: bell.clone(),
             aide,
+            kicker,
             shelf: shelf.clone(),
             slots: Slots::default(),
             pending: None,

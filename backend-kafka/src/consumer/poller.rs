@@ -19,6 +19,7 @@ use super::bell::Bell;
 use super::claims::Claim;
 use super::commits::{Commits, Vouched};
 use super::context::{Happening, MemberContext, Name};
+use super::kicker::Kicker;
 use super::ledger::Shelf;
 use super::mailbox::Mailbox;
 use super::rebalance::Pending;
@@ -79,6 +80,7 @@ pub(super) struct Poller {
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) bell: Arc<Bell>,
     pub(super) aide: Aide,
+    pub(super) kicker: Kicker,
     pub(super) shelf: Arc<Shelf>,
     pub(super) slots: Slots,
     /// The rebalance event that is not answered yet.
@@ -312,6 +314,7 @@ impl Poller {
         self.finish_rebalance();
         self.consumer.context().close();
         self.answer_before_leaving();
+        self.kicker.close();
         self.aide.close();
         self.bell.reach(None);
         self.commits.give_up();

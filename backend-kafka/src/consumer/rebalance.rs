@@ -62,7 +62,10 @@ impl Poller {
             return;
         }
         match &event {
-            Pending::Assign(partitions) if partitions.is_empty() => self.assign(Vec::new()),
+            Pending::Assign(partitions) if partitions.is_empty() => {
+                self.assign(Vec::new());
+                self.go_on();
+            }
             Pending::Assign(partitions) => {
                 self.aide.ask(Question::Progress(partitions.clone()));
                 self.heir_at = self.named.then(|| Instant::now() + SOON);
@@ -279,9 +282,7 @@ impl Poller {
             .map(|(_, slot)| slot.name.clone())
             .collect();
         self.aide.ask(Question::Watch(names.clone()));
-        if !names.is_empty() {
-            self.aide.ask(Question::Kick(names));
-        }
+        self.kicker.kick(names);
         for name in std::mem::take(&mut self.astray) {
             self.aide.ask(Question::Bounds(name));
         }
@@ -315,7 +316,7 @@ impl Poller {
             epoch,
             resume_after: offsets::settled(next),
         });
-        self.aide.ask(Question::Kick(vec![name]));
+        self.kicker.kick(vec![name]);
     }
 
     pub(super) fn seek(&self, name: &Name, next: i64) {

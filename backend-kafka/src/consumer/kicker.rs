@@ -1,0 +1,105 @@
+//! Wakes the threads of brokers where librdkafka does so too late.
+//!
+//! While a rebalance event is unanswered librdkafka fetches nothing for the whole member, and neither
+//! the answer nor a resume wakes the thread of a broker that had nothing to fetch meanwhile: it sleeps
+//! for up to a second (librdkafka 2.12, `rd_kafka_max_block_ms`). Any request to the broker wakes it.
+//! No event tells when the partitions can be fetched, some milliseconds later; so there are several
+//! requests, ever further apart.
+//!
+//! It has a thread of its own, for a request that was not needed waits behind a fetch, which lasts
+//! until records come. And that must be waited for: a request that times out ends the connection
+//! (`socket.max.fails`).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use millstream::Result;
+use rdkafka::Offset;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+
+use super::aide::no_thread;
+use super::context::{MemberContext, Name, list};
+
+/// The times between the requests.
+const PAUSES: [Duration; 4] = [
+    Duration::from_millis(20),
+    Duration::from_millis(50),
+    Duration::from_millis(130),
+    Duration::from_millis(300),
+];
+
+/// How long a request waits for its answer; more than a fetch waits for records.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+pub(super) struct Kicker {
+    wanted: Option<Sender<Vec<Name>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Kicker {
+    pub(super) fn start(consumer: Arc<BaseConsumer<MemberContext>>) -> Result<Self> {
+        let (wanted, wants) = mpsc::channel();
+        let thread = thread::Builder::new()
+            .name("kafka-kicker".into())
+            .spawn(move || run(&consumer, &wants))
+            .map_err(no_thread)?;
+        Ok(Self {
+            wanted: Some(wanted),
+            thread: Some(thread),
+        })
+    }
+
+    /// Wakes the leaders of these partitions, now and in a moment.
+    pub(super) fn kick(&self, names: Vec<Name>) {
+        if let (Some(wanted), false) = (&self.wanted, names.is_empty()) {
+            // It ends only with this.
+            let _ = wanted.send(names);
+        }
+    }
+
+    /// Ends it; waits for the request that is under way.
+    pub(super) fn close(&mut self) {
+        self.wanted = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic there was reported there.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(consumer: &BaseConsumer<MemberContext>, wants: &Receiver<Vec<Name>>) {
+    let mut names = BTreeSet::new();
+    // None at first: what is over begins anew with the first wish.
+    let mut pauses = [].iter();
+    loop {
+        let wanted = match pauses.next() {
+            Some(pause) => wants.recv_timeout(*pause),
+            None => {
+                names.clear();
+                wants.recv().map_err(RecvTimeoutError::from)
+            }
+        };
+        match wanted {
+            Ok(wanted) => {
+                names.extend(wanted.into_iter().chain(wants.try_iter().flatten()));
+                pauses = PAUSES.iter();
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        kick(consumer, &names);
+    }
+}
+
+/// One request to each broker that leads one of them.
+fn kick(consumer: &BaseConsumer<MemberContext>, names: &BTreeSet<Name>) {
+    let mut times = list(names);
+    if !names.is_empty() && times.set_all_offsets(Offset::End).is_ok() {
+        // Nobody wants the answer.
+        let _ = consumer.offsets_for_times(times, PATIENCE);
+    }
+}
