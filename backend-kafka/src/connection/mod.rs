@@ -125,6 +125,9 @@ impl Connection {
         operation: &'static str,
     ) -> impl FnOnce() -> Result<AdminClient<Context>> + Send + 'static {
         let mut settings = self.common();
+        // A broker that has just died may still be shown as the one to ask for changes, and what waits
+        // for it waits until the client looks again: by default after 5 minutes.
+        set_default(&mut settings, "topic.metadata.refresh.interval.ms", "1000");
         // They would gather in a queue that nobody empties.
         settings.remove("debug");
         settings.set_log_level(RDKafkaLogLevel::Emerg);
