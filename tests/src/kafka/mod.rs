@@ -24,6 +24,6 @@ pub use broker::{Broker, Output};
 pub use cluster::Cluster;
 pub use harness::KafkaHarness;
 pub use options::{Listener, Options};
-pub use proxy::{Faults, Proxy};
+pub use proxy::{Asked, Faults, Proxy};
 pub use site::Site;
 pub use told::Told;

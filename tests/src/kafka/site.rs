@@ -1,9 +1,10 @@
 use std::io;
+use std::time::Instant;
 
 use millstream::{Partition, driver};
 use tokio::sync::OnceCell;
 
-use super::proxy::{Faults, Proxy};
+use super::proxy::{Asked, Faults, Proxy};
 use super::{Broker, Listener, Options, retention, theft};
 
 /// A broker behind a proxy: every client that asks for [`bootstrap`](Self::bootstrap) goes through
@@ -46,6 +47,11 @@ impl Site {
     /// What befalls the requests of clients.
     pub fn faults(&self) -> &Faults {
         &self.faults
+    }
+
+    /// When clients of this id asked their group so, in this order.
+    pub fn asked(&self, client: &str, what: Asked) -> Vec<Instant> {
+        self.proxy.asked(client, what)
     }
 
     /// Puts the owner of a partition out of its group without asking it.

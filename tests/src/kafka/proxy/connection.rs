@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::faults::{Answer, Fate, Faults};
+use super::journal::Journal;
 use super::request::Request;
 use crate::kafka::frame;
 
@@ -19,6 +20,7 @@ const UNDER_WAY: usize = 1_024;
 
 struct Connection {
     faults: Faults,
+    journal: Journal,
     /// How its client calls itself in its first request.
     client: OnceLock<String>,
     /// What becomes of the responses that are not just passed on, by their correlation.
@@ -29,13 +31,19 @@ struct Connection {
 type Due = (Instant, Bytes);
 
 /// Passes everything on until one side ends, or a fault ends it.
-pub(super) async fn forward(client: TcpStream, broker: TcpStream, faults: Faults) {
+pub(super) async fn forward(
+    client: TcpStream,
+    broker: TcpStream,
+    faults: Faults,
+    journal: Journal,
+) {
     for socket in [&client, &broker] {
         // Delays are to be those of the faults.
         drop(socket.set_nodelay(true));
     }
     let connection = Connection {
         faults,
+        journal,
         client: OnceLock::new(),
         marked: Mutex::default(),
     };
@@ -75,6 +83,7 @@ impl Connection {
     ) -> io::Result<()> {
         while let Some(frame) = frame::read(&mut client).await? {
             let request = Request::parse(&frame)?;
+            self.journal.note(&request);
             self.client.get_or_init(|| request.client().to_owned());
             self.thawed().await;
             match self.faults.meet(&request)? {

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::Ipv4Addr;
+use std::time::Instant;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -13,15 +14,20 @@ use tokio::task::{JoinHandle, JoinSet};
 
 mod connection;
 mod faults;
+mod journal;
 mod request;
 
 pub use faults::Faults;
+pub use journal::Asked;
+
+use journal::Journal;
 
 /// A port that leads to a broker. Dropping it cuts every connection through it.
 #[derive(Debug)]
 pub struct Proxy {
     port: u16,
     broker: watch::Sender<Option<u16>>,
+    journal: Journal,
     serving: JoinHandle<()>,
 }
 
@@ -34,10 +40,13 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let port = listener.local_addr()?.port();
         let (broker, leads_to) = watch::channel(None);
-        let serving = tokio::spawn(serve(listener, leads_to, faults.clone()));
+        let journal = Journal::default();
+        let serving = serve(listener, leads_to, faults.clone(), journal.clone());
+        let serving = tokio::spawn(serving);
         Ok(Self {
             port,
             broker,
+            journal,
             serving,
         })
     }
@@ -51,6 +60,11 @@ impl Proxy {
     pub fn forward_to(&self, port: u16) {
         self.broker.send_replace(Some(port));
     }
+
+    /// When clients of this id asked their group so, in this order.
+    pub fn asked(&self, client: &str, what: Asked) -> Vec<Instant> {
+        self.journal.times(client, what)
+    }
 }
 
 impl Drop for Proxy {
@@ -59,15 +73,20 @@ impl Drop for Proxy {
     }
 }
 
-async fn serve(listener: TcpListener, leads_to: watch::Receiver<Option<u16>>, faults: Faults) {
+async fn serve(
+    listener: TcpListener,
+    leads_to: watch::Receiver<Option<u16>>,
+    faults: Faults,
+    journal: Journal,
+) {
     // Ends every connection when this is aborted.
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((client, _)) => {
-                    let (leads_to, faults) = (leads_to.clone(), faults.clone());
-                    connections.spawn(lead(client, leads_to, faults));
+                    let (faults, journal) = (faults.clone(), journal.clone());
+                    connections.spawn(lead(client, leads_to.clone(), faults, journal));
                 }
                 Err(error) => panic!("the proxy cannot accept connections: {error}"),
             },
@@ -81,12 +100,17 @@ async fn serve(listener: TcpListener, leads_to: watch::Receiver<Option<u16>>, fa
 }
 
 /// A connection that fails is closed, on both sides: that is what its client is to see.
-async fn lead(client: TcpStream, mut leads_to: watch::Receiver<Option<u16>>, faults: Faults) {
+async fn lead(
+    client: TcpStream,
+    mut leads_to: watch::Receiver<Option<u16>>,
+    faults: Faults,
+    journal: Journal,
+) {
     let Ok(port) = leads_to.wait_for(Option::is_some).await.map(|port| *port) else {
         return;
     };
     let port = port.expect("it was waited for");
     if let Ok(broker) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await {
-        connection::forward(client, broker, faults).await;
+        connection::forward(client, broker, faults, journal).await;
     }
 }

@@ -67,6 +67,11 @@ impl Request {
         self.header.client_id.as_deref().unwrap_or_default()
     }
 
+    /// What kind of request it is, if it is of a known kind.
+    pub(super) fn api(&self) -> Option<ApiKey> {
+        ApiKey::try_from(self.header.request_api_key).ok()
+    }
+
     /// By which its response is known.
     pub(super) fn correlation(&self) -> i32 {
         self.header.correlation_id
