@@ -36,6 +36,7 @@ mod ledger;
 mod mailbox;
 mod membership;
 mod poller;
+mod pulse;
 mod rebalance;
 mod records;
 mod reentry;
@@ -53,6 +54,7 @@ use ledger::Shelf;
 use mailbox::Mailbox;
 use membership::{Commands, Membership};
 use poller::Poller;
+use pulse::Pulse;
 use slots::Slots;
 
 #[derive(Debug)]
@@ -103,10 +105,11 @@ impl Group {
         ledger.set("client.id", client_id);
         let shelf = Arc::new(Shelf::new(ledger, self.connection.context("publish")));
         let (joined, id) = oneshot::channel();
+        let consumes = &self.connection.config.consumer;
         let poller = Poller {
             group: self.name.clone(),
             join,
-            protocol: self.connection.config.consumer.protocol,
+            protocol: consumes.protocol,
             consumer,
             queue,
             mailbox: mailbox.clone(),
@@ -118,7 +121,7 @@ impl Group {
             pending: None,
             claim: None,
             heir_at: None,
-            named: self.connection.config.consumer.instance_id.is_some(),
+            named: consumes.instance_id.is_some(),
             next_up: VecDeque::new(),
             commits: Commits::default(),
             astray: Vec::new(),
@@ -126,6 +129,7 @@ impl Group {
             assignments: 0,
             told: 0,
             watched: Instant::now(),
+            pulse: Pulse::new(consumes.protocol, consumes.heartbeat_interval),
             born,
             looked: Instant::now(),
             joined: Some(joined),

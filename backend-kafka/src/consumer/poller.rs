@@ -22,6 +22,7 @@ use super::context::{Happening, MemberContext, Name};
 use super::kicker::Kicker;
 use super::ledger::Shelf;
 use super::mailbox::Mailbox;
+use super::pulse::Pulse;
 use super::rebalance::Pending;
 use super::slots::Slots;
 use super::watch::LOOK_EVERY;
@@ -105,6 +106,7 @@ pub(super) struct Poller {
     pub(super) told: i32,
     /// When the session was last looked after.
     pub(super) watched: Instant,
+    pub(super) pulse: Option<Pulse>,
     /// Where the group begins in streams that it reads first with this member, and has not stored yet.
     pub(super) born: Vec<StoredOffset>,
     /// When the places in the partitions were last compared with what was handed over.
@@ -279,6 +281,7 @@ impl Poller {
     /// Does what time alone makes due.
     fn on_time(&mut self, now: Instant) {
         self.give_up_drains(now);
+        self.pulse(now);
         self.watch_session(now);
         self.harden_pauses(now);
         self.forward_strayed();
@@ -299,7 +302,8 @@ impl Poller {
             .into_iter()
             .chain(self.next_hardening())
             .chain(claim.filter(|due| *due > now))
-            .chain(self.heir_at);
+            .chain(self.heir_at)
+            .chain(self.pulse.as_ref().map(Pulse::next));
         due.map(|due| due.saturating_duration_since(now))
             .fold(longest, Duration::min)
     }

@@ -152,7 +152,8 @@ impl<C: ConsumerContext> DataQueue<C> {
 
     fn batch(&self, most: usize, wait: Duration) -> Batch {
         let mut messages = Vec::with_capacity(most);
-        let wait = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
+        // Rounded up: a wait that ends too early is begun again and again until it is over.
+        let wait = i32::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(i32::MAX);
         // SAFETY: the queue lives, the array has room for `most` pointers, and as many as the call
         // answers are set by it; each points to a message that is now ours to destroy. The queue
         // gets no events, but forwarded partitions only.

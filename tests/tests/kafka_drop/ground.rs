@@ -66,7 +66,13 @@ impl Ground {
 
     /// One whose members of classic groups hear of a rebalance so late.
     pub(crate) async fn client_that_beats(&self, every: Duration) -> Client {
+        self.client_of(unique("client"), every).await
+    }
+
+    /// As that, one by whose id the site knows its members.
+    pub(crate) async fn client_of(&self, id: String, every: Duration) -> Client {
         let mut config = config(self.site.bootstrap(), self.protocol);
+        config.client_id = id;
         config.consumer.heartbeat_interval = every;
         config.connect().await.expect("the broker answers")
     }

@@ -1,6 +1,7 @@
 //! Where librdkafka can wait for ever: members, producers and clients that are dropped or closed in
 //! the middle of a rebalance, with records still held, or after their broker has gone. And losses
-//! that fall into a drain, of which librdkafka tells nothing.
+//! that fall into a drain, of which librdkafka tells nothing. And where it would take its time in a
+//! rebalance, while partitions stand still.
 //!
 //! One case at a time, since each looks at the threads of this process: a client has ended when its
 //! threads have.
@@ -11,6 +12,7 @@ mod ground;
 mod held;
 mod leaving;
 mod loss;
+mod pace;
 mod silence;
 mod threads;
 
@@ -50,6 +52,11 @@ const SHARED: &[(&str, Case)] = &[
         Box::pin(deadline::too_long(g))
     }),
 ];
+
+/// As those, of what librdkafka does in classic groups alone.
+const CLASSIC: &[(&str, Case)] = &[("heartbeats_of_a_quiet_member", |g| {
+    Box::pin(pace::heartbeats(g))
+})];
 
 type AloneCase = fn(Protocol) -> LocalBoxFuture<'static, ()>;
 
@@ -103,7 +110,8 @@ fn run(case: LocalBoxFuture<'static, ()>) {
 fn trials(shared: &Arc<Shared>) -> Vec<Trial> {
     let mut trials = Vec::new();
     for (kind, protocol) in PROTOCOLS {
-        for (name, case) in SHARED {
+        let classic = CLASSIC.iter().filter(|_| protocol == Protocol::Cooperative);
+        for (name, case) in SHARED.iter().chain(classic) {
             let shared = shared.clone();
             let trial = move || {
                 run(case(Arc::new(Ground::new(shared.site(), protocol))));
