@@ -1,10 +1,15 @@
-//! Wakes the threads of brokers where librdkafka does so too late.
+//! Requests to brokers that nobody wants the answer of, for what librdkafka (2.12) does with them.
 //!
-//! While a rebalance event is unanswered librdkafka fetches nothing for the whole member, and neither
-//! the answer nor a resume wakes the thread of a broker that had nothing to fetch meanwhile: it sleeps
-//! for up to a second (librdkafka 2.12, `rd_kafka_max_block_ms`). Any request to the broker wakes it.
-//! No event tells when the partitions can be fetched, some milliseconds later; so there are several
+//! **To fetch at once.** While a rebalance event is unanswered librdkafka fetches nothing for the whole
+//! member, and neither the answer nor a resume wakes the thread of a broker that had nothing to fetch
+//! meanwhile: it sleeps for up to a second (`rd_kafka_max_block_ms`). Any request to the broker wakes
+//! it. No event tells when the partitions can be fetched, some milliseconds later; so there are several
 //! requests, ever further apart.
+//!
+//! **To join again at once.** A cooperative rebalance that moves partitions is followed by another one,
+//! which a member joins that has given none up: a second after it joined the first, as librdkafka keeps
+//! that distance (`rkcg_join_intvl`), and the moved partitions stand still until it has. Metadata that
+//! come between the two lift that.
 //!
 //! It has a thread of its own, for a request that was not needed waits behind a fetch, which lasts
 //! until records come. And that must be waited for: a request that times out ends the connection
@@ -34,9 +39,18 @@ const PAUSES: [Duration; 4] = [
 /// How long a request waits for its answer; more than a fetch waits for records.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// What is to be asked for.
+#[derive(Debug)]
+struct Wish {
+    /// Whose leaders are to wake.
+    names: Vec<Name>,
+    /// Of which metadata are to come.
+    topic: Option<Arc<str>>,
+}
+
 #[derive(Debug)]
 pub(super) struct Kicker {
-    wanted: Option<Sender<Vec<Name>>>,
+    wanted: Option<Sender<Wish>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -54,10 +68,20 @@ impl Kicker {
     }
 
     /// Wakes the leaders of these partitions, now and in a moment.
-    pub(super) fn kick(&self, names: Vec<Name>) {
-        if let (Some(wanted), false) = (&self.wanted, names.is_empty()) {
+    pub(super) fn wake(&self, names: Vec<Name>) {
+        self.want(Wish { names, topic: None });
+    }
+
+    /// As [`wake`](Self::wake), after a rebalance that may be followed by another one at once.
+    pub(super) fn ready(&self, names: Vec<Name>, topic: Arc<str>) {
+        let topic = Some(topic);
+        self.want(Wish { names, topic });
+    }
+
+    fn want(&self, wish: Wish) {
+        if let Some(wanted) = &self.wanted {
             // It ends only with this.
-            let _ = wanted.send(names);
+            let _ = wanted.send(wish);
         }
     }
 
@@ -71,7 +95,7 @@ impl Kicker {
     }
 }
 
-fn run(consumer: &BaseConsumer<MemberContext>, wants: &Receiver<Vec<Name>>) {
+fn run(consumer: &BaseConsumer<MemberContext>, wants: &Receiver<Wish>) {
     let mut names = BTreeSet::new();
     // None at first: what is over begins anew with the first wish.
     let mut pauses = [].iter();
@@ -83,20 +107,29 @@ fn run(consumer: &BaseConsumer<MemberContext>, wants: &Receiver<Vec<Name>>) {
                 wants.recv().map_err(RecvTimeoutError::from)
             }
         };
+        let mut topic = None;
         match wanted {
-            Ok(wanted) => {
-                names.extend(wanted.into_iter().chain(wants.try_iter().flatten()));
+            Ok(wish) => {
+                for wish in [wish].into_iter().chain(wants.try_iter()) {
+                    names.extend(wish.names);
+                    topic = wish.topic.or(topic);
+                }
                 pauses = PAUSES.iter();
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        kick(consumer, &names);
+        // First, for what wakes a broker has it fetch, and the next request waits behind that.
+        if let Some(topic) = topic {
+            // What comes is librdkafka's to heed.
+            let _ = consumer.fetch_metadata(Some(&topic), PATIENCE);
+        }
+        wake(consumer, &names);
     }
 }
 
 /// One request to each broker that leads one of them.
-fn kick(consumer: &BaseConsumer<MemberContext>, names: &BTreeSet<Name>) {
+fn wake(consumer: &BaseConsumer<MemberContext>, names: &BTreeSet<Name>) {
     let mut times = list(names);
     if !names.is_empty() && times.set_all_offsets(Offset::End).is_ok() {
         // Nobody wants the answer.

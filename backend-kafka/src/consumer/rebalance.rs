@@ -17,6 +17,7 @@ use super::context::{Name, list};
 use super::lag::Behind;
 use super::poller::Poller;
 use super::slots::{Slot, Stage};
+use crate::config::Protocol;
 use crate::group::offsets::{self, Note};
 use crate::native::consume::Identity;
 
@@ -273,8 +274,8 @@ impl Poller {
         })
     }
 
-    /// After an answer: the next event in turn, and the kick without which what stays may stand still
-    /// for a second.
+    /// After an answer: the next event in turn, and the requests without which what stays, or what
+    /// moves next, may stand still for a second.
     pub(super) fn go_on(&mut self) {
         let names: Vec<Name> = self
             .slots
@@ -282,7 +283,10 @@ impl Poller {
             .map(|(_, slot)| slot.name.clone())
             .collect();
         self.aide.ask(Question::Watch(names.clone()));
-        self.kicker.kick(names);
+        match (self.protocol, self.join.streams.first()) {
+            (Protocol::Cooperative, Some(topic)) => self.kicker.ready(names, topic.clone()),
+            _ => self.kicker.wake(names),
+        }
         for name in std::mem::take(&mut self.astray) {
             self.aide.ask(Question::Bounds(name));
         }
@@ -316,7 +320,7 @@ impl Poller {
             epoch,
             resume_after: offsets::settled(next),
         });
-        self.kicker.kick(vec![name]);
+        self.kicker.wake(vec![name]);
     }
 
     pub(super) fn seek(&self, name: &Name, next: i64) {

@@ -133,7 +133,7 @@ impl Poller {
             if let Err(error) = self.consumer.resume(&list([&name])) {
                 tracing::debug!(target: "librdkafka", %error, "a resume was not taken");
             }
-            self.kicker.kick(vec![name]);
+            self.kicker.wake(vec![name]);
         }
     }
 

@@ -54,9 +54,12 @@ const SHARED: &[(&str, Case)] = &[
 ];
 
 /// As those, of what librdkafka does in classic groups alone.
-const CLASSIC: &[(&str, Case)] = &[("heartbeats_of_a_quiet_member", |g| {
-    Box::pin(pace::heartbeats(g))
-})];
+const CLASSIC: &[(&str, Case)] = &[
+    ("heartbeats_of_a_quiet_member", |g| {
+        Box::pin(pace::heartbeats(g))
+    }),
+    ("rounds_of_a_newcomer", |g| Box::pin(pace::rounds(g))),
+];
 
 type AloneCase = fn(Protocol) -> LocalBoxFuture<'static, ()>;
 

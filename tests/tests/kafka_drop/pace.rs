@@ -1,12 +1,19 @@
-//! How quick members are in what others wait for.
+//! How quick members are in what others wait for. Most of several attempts must be: a busy machine may
+//! delay one, and a client that is slow may be woken by something else in another.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use conformance::kafka::Asked;
 use millstream::{Client, Consumer};
 
-use crate::ground::{Ground, PARTITIONS, stream, unique, until};
+use crate::ground::{Ground, PARTITIONS, QUICK, stream, unique, until};
+
+/// Of these most are to be quick.
+const ATTEMPTS: usize = 5;
+
+/// How long librdkafka lets pass between two joins.
+const PACE: Duration = Duration::from_secs(1);
 
 /// A client, with the id by which the site knows its member.
 async fn client(ground: &Ground, beats: Duration) -> (String, Client) {
@@ -27,6 +34,18 @@ async fn owns(consumer: &Consumer, partitions: usize) {
         control.partitions().len() == partitions
     })
     .await;
+}
+
+/// The one of which as many are shorter as are longer.
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+/// The longest time between two that follow each other.
+fn longest(times: &[Instant]) -> Duration {
+    let gaps = times.windows(2).map(|pair| pair[1] - pair[0]);
+    gaps.max().expect("there are two at least")
 }
 
 /// Without us librdkafka is awake three times too rarely for so many in that time.
@@ -50,4 +69,23 @@ pub(crate) async fn heartbeats(ground: Arc<Ground>) {
     .await;
     println!("{COUNT} heartbeats took {:?}", spans());
     consumer.close().await.expect("it closes");
+}
+
+/// Who joins gives nothing up, and so is to join the second round as soon as that begins.
+pub(crate) async fn rounds(ground: Arc<Ground>) {
+    let (_, first) = client(&ground, QUICK).await;
+    let (stream, group) = (stream(&first, 0).await, unique("group"));
+    let first = join(&first, &group, &stream).await;
+    let mut took = Vec::new();
+    for _ in 0..ATTEMPTS {
+        owns(&first, PARTITIONS).await;
+        let (id, newcomer) = client(&ground, QUICK).await;
+        let newcomer = join(&newcomer, &group, &stream).await;
+        owns(&newcomer, 1).await;
+        took.push(longest(&ground.site.asked(&id, Asked::Join)));
+        newcomer.close().await.expect("it closes");
+    }
+    println!("between two joins: {took:?}");
+    assert!(median(took) < PACE);
+    first.close().await.expect("it closes");
 }
