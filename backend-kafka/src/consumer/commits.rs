@@ -4,27 +4,23 @@
 //! until the first is answered. A reset's new place is stored the same way, by the member that owns
 //! the partition: the broker takes no offsets for a group with members from anyone else.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
+use std::time::Instant;
 
-use millstream::driver::Mark;
-use millstream::{Epoch, Error, ErrorKind, Result};
-use rdkafka::consumer::{Consumer, ConsumerGroupMetadata};
+use millstream::{Epoch, Error, ErrorKind};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
-use tokio::sync::oneshot;
 
+use super::checkpoint::{Checkpoints, Sent};
 use super::context::Name;
 use super::poller::Poller;
-use super::rebalance::fenced;
-use super::slots::{Slot, Stage};
+use super::slots::Stage;
 use crate::error;
-use crate::group::offsets::{self, Note};
-
-type Reply = oneshot::Sender<Vec<Result<()>>>;
+use crate::group::offsets::Note;
 
 #[derive(Debug, Default)]
 pub(super) struct Commits {
-    wanted: VecDeque<(Vec<Mark>, Reply)>,
+    pub(super) checkpoints: Checkpoints,
     under_way: Option<UnderWay>,
     /// Whether a partition waits for its new place.
     moves: bool,
@@ -38,12 +34,7 @@ pub(super) struct Commits {
 
 #[derive(Debug)]
 enum UnderWay {
-    Checkpoint {
-        marks: Vec<Mark>,
-        /// What is known without asking: which marks are refused.
-        refused: Vec<Option<Error>>,
-        reply: Reply,
-    },
+    Checkpoint(Sent),
     Moves,
     Births,
     Claim,
@@ -54,10 +45,6 @@ enum UnderWay {
 }
 
 impl Commits {
-    pub(super) fn want(&mut self, marks: Vec<Mark>, reply: Reply) {
-        self.wanted.push_back((marks, reply));
-    }
-
     pub(super) fn hurry(&mut self) {
         self.moves = true;
     }
@@ -75,7 +62,15 @@ impl Commits {
     }
 
     pub(super) fn is_under_way(&self) -> bool {
-        self.under_way.is_some() || !self.wanted.is_empty()
+        self.under_way.is_some() || !self.checkpoints.is_empty()
+    }
+
+    /// When time alone makes a commit due. None while one is under way, whose answer comes first.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        match self.under_way {
+            Some(_) => None,
+            None => self.checkpoints.next_due(),
+        }
     }
 
     /// Drops what waits; whoever asked is told by the dropped reply.
@@ -84,20 +79,13 @@ impl Commits {
     }
 }
 
-/// What the broker is to compare and to store with a step.
-pub(super) struct Vouched {
-    pub(super) offsets: TopicPartitionList,
-    pub(super) member: ConsumerGroupMetadata,
-    /// How many assignments the member has had.
-    pub(super) assignments: u64,
-}
-
 impl Poller {
     /// Begins the next commit, if none is under way.
     pub(super) fn commit(&mut self) {
         while self.commits.under_way.is_none() {
-            if let Some((marks, reply)) = self.commits.wanted.pop_front() {
-                self.commit_marks(marks, reply);
+            if let Some(checkpoint) = self.next_checkpoint() {
+                let (list, sent) = self.prepare(checkpoint);
+                self.begin_commit(&list, UnderWay::Checkpoint(sent));
             } else if std::mem::take(&mut self.commits.moves) {
                 self.commit_moves();
             } else if self.is_claim_due() {
@@ -111,72 +99,6 @@ impl Poller {
                 self.commit_again();
             } else {
                 return;
-            }
-        }
-    }
-
-    fn commit_marks(&mut self, marks: Vec<Mark>, reply: Reply) {
-        let (list, refused) = self.offsets_of("checkpoint", &marks);
-        let under_way = UnderWay::Checkpoint {
-            marks,
-            refused,
-            reply,
-        };
-        self.begin_commit(&list, under_way);
-    }
-
-    /// The offsets that marks stand for, and what is known to be wrong with some of them.
-    pub(super) fn offsets_of(
-        &self,
-        operation: &'static str,
-        marks: &[Mark],
-    ) -> (TopicPartitionList, Vec<Option<Error>>) {
-        let mut list = TopicPartitionList::new();
-        let refused = marks.iter().map(|mark| {
-            let slot = self.slots.of(&mark.partition, mark.epoch);
-            let slot = slot.map(|index| self.slots.get(index));
-            let owned = |slot: &&Slot| matches!(slot.stage, Stage::Owned | Stage::Draining { .. });
-            let Some(slot) = slot.filter(owned) else {
-                return Some(fenced(operation, &mark.partition));
-            };
-            let Some(next) = offsets::next(mark.position) else {
-                let message = format!("{} is no position of Kafka", mark.position);
-                let error = Error::new(ErrorKind::Invalid, operation, message);
-                return Some(error.with_partition(&mark.partition));
-            };
-            let note = Note {
-                epoch: Some(mark.epoch),
-                reset: slot.reset,
-                claim: None,
-            };
-            add(&mut list, &slot.name, slot.progress(next), note);
-            None
-        });
-        let refused = refused.collect();
-        (list, refused)
-    }
-
-    /// Looks at a step before it is stored: whether the member owns what it marks.
-    ///
-    /// Who the member is comes first. So a step that was allowed in one generation goes to the broker
-    /// with that one or an older one, and never with one in which others own the partition.
-    pub(super) fn vouch(&self, marks: &[Mark]) -> Result<Vouched> {
-        let member = self.consumer.group_metadata();
-        let (offsets, refused) = self.offsets_of("publish", marks);
-        if let Some(error) = refused.into_iter().flatten().next() {
-            // The runtime was told which are lost, and tries again with the others.
-            let message = "some of the partitions are not this member's any more";
-            return Err(Error::new(ErrorKind::Unavailable, "publish", message).with_source(error));
-        }
-        match member {
-            Some(member) => Ok(Vouched {
-                offsets,
-                member,
-                assignments: self.assignments,
-            }),
-            None => {
-                let message = "the member is in no group at the moment";
-                Err(Error::new(ErrorKind::Unavailable, "publish", message))
             }
         }
     }
@@ -272,37 +194,7 @@ impl Poller {
 
     fn settle(&mut self, code: impl Fn(&Name) -> Option<RDKafkaErrorCode>) {
         match self.commits.under_way.take() {
-            Some(UnderWay::Checkpoint {
-                marks,
-                refused,
-                reply,
-            }) => {
-                let mut gone = false;
-                let results = marks.iter().zip(refused).map(|(mark, refused)| {
-                    if let Some(error) = refused {
-                        return Err(error);
-                    }
-                    let topic = mark.partition.stream().into();
-                    let number = mark.partition.id().parse().unwrap_or(-1);
-                    match code(&(topic, number)) {
-                        None => {
-                            self.note_stored(mark);
-                            self.note_checkpointed(mark);
-                            Ok(())
-                        }
-                        Some(code) => {
-                            gone |= is_gone(code);
-                            Err(not_stored("checkpoint", code).with_partition(&mark.partition))
-                        }
-                    }
-                });
-                let results = results.collect();
-                // A dropped call has stored its marks or not.
-                let _ = reply.send(results);
-                if gone {
-                    self.lose(|_| true);
-                }
-            }
+            Some(UnderWay::Checkpoint(sent)) => self.settle_checkpoint(sent, code),
             Some(UnderWay::Moves) => self.settle_moves(code),
             Some(UnderWay::Claim) => self.settle_claim(code),
             // Until it is, the member is not let in, and asks again.
@@ -322,19 +214,6 @@ impl Poller {
             }
             // The member is still known; or an answer that came after it was lost.
             Some(UnderWay::Again(_)) | None => {}
-        }
-    }
-
-    pub(super) fn note_stored(&mut self, mark: &Mark) {
-        if let Some(index) = self.slots.of(&mark.partition, mark.epoch) {
-            let slot = self.slots.get_mut(index);
-            slot.stored = offsets::next(mark.position).unwrap_or(slot.stored);
-        }
-    }
-
-    fn note_checkpointed(&mut self, mark: &Mark) {
-        if let Some(index) = self.slots.of(&mark.partition, mark.epoch) {
-            self.slots.get_mut(index).checkpointed = true;
         }
     }
 
@@ -362,7 +241,7 @@ impl Poller {
 
 /// Whether the broker knows this member no more. While a rebalance event is unanswered nothing else
 /// tells it; at other times the client is about to notice, and to join again.
-fn is_gone(code: RDKafkaErrorCode) -> bool {
+pub(super) fn is_gone(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,
         RDKafkaErrorCode::UnknownMemberId

@@ -10,7 +10,7 @@ use millstream::{Epoch, Error, ErrorKind, Partition, Record, Result};
 use tokio::sync::oneshot;
 
 use super::bell::Bell;
-use super::commits::Vouched;
+use super::checkpoint::Vouched;
 use super::ledger::{Shelf, Step};
 use super::mailbox::Mailbox;
 use super::poller::Command;

@@ -27,6 +27,7 @@ use crate::native::group_offsets::StoredOffset;
 
 mod aide;
 mod bell;
+mod checkpoint;
 mod claims;
 mod commits;
 mod context;

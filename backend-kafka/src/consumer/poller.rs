@@ -16,8 +16,9 @@ use tokio::sync::oneshot;
 
 use super::aide::{Aide, Finding, Question};
 use super::bell::Bell;
+use super::checkpoint::Vouched;
 use super::claims::Claim;
-use super::commits::{Commits, Vouched};
+use super::commits::Commits;
 use super::context::{Happening, MemberContext, Name};
 use super::kicker::Kicker;
 use super::ledger::Shelf;
@@ -184,7 +185,7 @@ impl Poller {
     fn obey(&mut self, commands: &Receiver<Command>) -> Option<Option<oneshot::Sender<()>>> {
         for command in commands.try_iter() {
             match command {
-                Command::Checkpoint { marks, reply } => self.commits.want(marks, reply),
+                Command::Checkpoint { marks, reply } => self.commits.checkpoints.want(marks, reply),
                 Command::Release {
                     partition,
                     epoch,
@@ -303,6 +304,7 @@ impl Poller {
             .chain(self.next_hardening())
             .chain(claim.filter(|due| *due > now))
             .chain(self.heir_at)
+            .chain(self.commits.next_due())
             .chain(self.pulse.as_ref().map(Pulse::next));
         due.map(|due| due.saturating_duration_since(now))
             .fold(longest, Duration::min)

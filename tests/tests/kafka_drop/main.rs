@@ -59,6 +59,10 @@ const CLASSIC: &[(&str, Case)] = &[
         Box::pin(pace::heartbeats(g))
     }),
     ("rounds_of_a_newcomer", |g| Box::pin(pace::rounds(g))),
+    ("refused_checkpoint", |g| Box::pin(pace::refused(g))),
+    ("checkpoint_between_generations", |g| {
+        Box::pin(pace::between_generations(g))
+    }),
 ];
 
 type AloneCase = fn(Protocol) -> LocalBoxFuture<'static, ()>;

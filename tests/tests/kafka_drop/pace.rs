@@ -4,15 +4,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use conformance::kafka::Asked;
+use conformance::kafka::{Asked, Told};
 use millstream::{Client, Consumer};
 
-use crate::ground::{Ground, PARTITIONS, QUICK, stream, unique, until};
+use crate::ground::{Ground, KEYS, PARTITIONS, QUICK, pull, send, stream, unique, until};
 
 /// Of these most are to be quick.
 const ATTEMPTS: usize = 5;
 
-/// How long librdkafka lets pass between two joins.
+/// How long librdkafka lets pass between two joins, and we between two attempts at a checkpoint that
+/// met a generation which does not come.
 const PACE: Duration = Duration::from_secs(1);
 
 /// A client, with the id by which the site knows its member.
@@ -88,4 +89,72 @@ pub(crate) async fn rounds(ground: Arc<Ground>) {
     println!("between two joins: {took:?}");
     assert!(median(took) < PACE);
     first.close().await.expect("it closes");
+}
+
+fn delays(group: &str) -> Vec<String> {
+    Told::listen().with(&["millstream.consumer.checkpoint_delayed", group])
+}
+
+/// One that met the change of a generation is stored with the next attempt, and the runtime need not
+/// know.
+pub(crate) async fn refused(ground: Arc<Ground>) {
+    let (id, client) = client(&ground, QUICK).await;
+    let (stream, group) = (stream(&client, 1).await, unique("group"));
+    let mut consumer = join(&client, &group, &stream).await;
+    let mut held = pull(&mut consumer, KEYS).await;
+    let control = consumer.control();
+    let commits = || ground.site.asked(&id, Asked::Commit).len();
+    let (before, stored) = (commits(), control.stats().checkpoints);
+
+    ground.site.faults().refuse_commits(&group, 1);
+    held.remove(0).ack();
+    until("progress is stored", || {
+        control.stats().checkpoints == stored + 1
+    })
+    .await;
+    assert_eq!(ground.site.faults().struck(&group), 1);
+    assert_eq!(commits(), before + 2, "one was refused, one was stored");
+    assert_eq!(delays(&group), [""; 0]);
+    held.into_iter().for_each(|held| held.ack());
+    consumer.close().await.expect("it closes");
+}
+
+/// That attempt is made as soon as there is the next generation.
+pub(crate) async fn between_generations(ground: Arc<Ground>) {
+    // Late enough for a checkpoint to be refused before.
+    const HEARS: Duration = Duration::from_millis(500);
+    let (id, client) = client(&ground, HEARS).await;
+    let (stream, group) = (stream(&client, 0).await, unique("group"));
+    let mut consumer = join(&client, &group, &stream).await;
+    let control = consumer.control();
+    let mut took = Vec::new();
+    for attempt in 0..ATTEMPTS {
+        owns(&consumer, PARTITIONS).await;
+        send(&client, &stream, attempt..attempt + 1).await;
+        let held = pull(&mut consumer, KEYS).await;
+        let (newcomer_id, newcomer) = self::client(&ground, QUICK).await;
+        let (name, of) = (group.clone(), stream.clone());
+        let newcomer = tokio::spawn(async move { join(&newcomer, &name, &of).await });
+        until("the newcomer asks to be let in", || {
+            !ground.site.asked(&newcomer_id, Asked::Join).is_empty()
+        })
+        .await;
+        let before = ground.site.asked(&id, Asked::Commit).len();
+        let stored = control.stats().checkpoints;
+        ground.site.faults().refuse_commits(&group, 1);
+        held.into_iter().for_each(|held| held.ack());
+        until("progress is stored", || {
+            control.stats().checkpoints > stored
+        })
+        .await;
+        took.push(ground.site.asked(&id, Asked::Commit)[before].elapsed());
+        let newcomer = newcomer.await.expect("it does not panic");
+        owns(&newcomer, 1).await;
+        newcomer.close().await.expect("it closes");
+    }
+    println!("from the refusal on: {took:?}");
+    assert!(median(took) < PACE);
+    assert_eq!(ground.site.faults().struck(&group), ATTEMPTS as u64);
+    assert_eq!(delays(&group), [""; 0]);
+    consumer.close().await.expect("it closes");
 }
