@@ -42,6 +42,8 @@
 //! * Where receipts are awaited in a window, the rate is the window over the time to an answer: an
 //!   idempotent producer of librdkafka's has one request of a partition on its way at a time, and
 //!   its thread spins while more records wait behind that. This bounds both sides alike.
+//! * A member hears of a rebalance with a heartbeat, and librdkafka sends heartbeats, joins again and
+//!   fetches again up to a second later than it could. Ours wakes the thread in question each time.
 
 mod clock;
 mod consume;
