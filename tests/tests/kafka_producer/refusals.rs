@@ -138,7 +138,8 @@ async fn time_outs_are_told_and_the_producer_goes_on() {
         .open()
         .await
         .unwrap();
-    answer(&producer, Record::new("first")).await.unwrap();
+    // A broker that has just started gives producers their ids late.
+    until_stored(&producer, ErrorKind::Timeout).await;
 
     broker.pause().await;
     let records = (0..5_000).map(|number| numbered(number, 10));
