@@ -162,8 +162,16 @@ impl Broker {
 
     /// Freezes it: connections stay open, and nothing is answered.
     pub async fn pause(&self) {
-        let paused = self.container.pause().await;
-        paused.unwrap_or_else(|error| panic!("broker {} does not pause: {error}", self.node));
+        // The engine gives up where a thread within does not stop at once, as one may that is made
+        // just then.
+        const ATTEMPTS: usize = 5;
+        for attempt in 1.. {
+            match self.container.pause().await {
+                Ok(()) => return,
+                Err(error) if attempt < ATTEMPTS && freezing_failed(&error) => {}
+                Err(error) => panic!("broker {} does not pause: {error}", self.node),
+            }
+        }
     }
 
     /// Lets it go on where it was frozen.
@@ -249,12 +257,19 @@ impl Broker {
             }
             let ended = !self.container.is_running().await.unwrap_or(false);
             if ended || begun.elapsed() > PATIENCE {
-                let (node, log) = (self.node, self.log().await);
-                let lines: Vec<_> = log.lines().collect();
-                let log = lines[lines.len().saturating_sub(60)..].join("\n");
-                panic!("broker {node} does not {what}: {answer:?}; it logged\n{log}");
+                panic!("broker {} does not {what}: {answer:?}", self.node);
             }
             tokio::time::sleep(TICK).await;
+        }
+    }
+}
+
+/// A test that fails tells what its broker had to say: the container goes with it.
+impl Drop for Broker {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = engine::last_words(self.id());
+            eprintln!("broker {} logged\n{log}", self.node);
         }
     }
 }
@@ -262,6 +277,10 @@ impl Broker {
 fn port_is_taken(error: &TestcontainersError) -> bool {
     let said = format!("{error:?}");
     said.contains("port is already allocated") || said.contains("address already in use")
+}
+
+fn freezing_failed(error: &TestcontainersError) -> bool {
+    format!("{error:?}").contains("unable to freeze")
 }
 
 /// What the engine is asked for, and the ports in it.

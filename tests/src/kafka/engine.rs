@@ -90,3 +90,16 @@ pub(super) async fn docker(args: &[&str]) {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "docker {args:?}: {said}");
 }
+
+/// The last lines that a container logged. It blocks: a destructor has no other way to ask.
+pub(super) fn last_words(container: &str) -> String {
+    let logs = Command::new("docker")
+        .args(["logs", "--tail", "100", container])
+        .output();
+    match logs {
+        Ok(logs) => [logs.stderr, logs.stdout]
+            .map(|said| String::from_utf8_lossy(&said).into_owned())
+            .concat(),
+        Err(error) => error.to_string(),
+    }
+}

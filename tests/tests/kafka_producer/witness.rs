@@ -64,6 +64,9 @@ pub(crate) fn numbered(number: u64, keys: u64) -> Record {
 pub(crate) fn admin(bootstrap: &str) -> AdminClient<DefaultClientContext> {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", bootstrap);
+    // A broker that was frozen is out of its cluster for a moment. A client that is told then that
+    // nobody can be asked for changes waits until it looks again.
+    config.set("topic.metadata.refresh.interval.ms", "1000");
     config.create().unwrap()
 }
 
