@@ -7,7 +7,7 @@ use std::time::Duration;
 use millstream::{Error, ErrorKind, Result};
 use rdkafka::ClientConfig;
 use rdkafka::config::FromClientConfigAndContext;
-use rdkafka::consumer::BaseConsumer;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 
 use crate::connection::context::{Context, Trouble};
@@ -133,6 +133,7 @@ impl Live {
                 while alive.strong_count() > 0 {
                     // Records never come: nothing is assigned. Errors go to the context.
                     drop(client.poll(TURN));
+                    client.context().look_after(client.client());
                 }
             }
         });
@@ -150,7 +151,6 @@ impl Live {
 #[cfg(test)]
 mod tests {
     use millstream::ErrorKind;
-    use rdkafka::consumer::Consumer;
     use rdkafka::mocking::MockCluster;
     use rdkafka::{Offset, TopicPartitionList};
     use tokio::time::Instant;

@@ -6,15 +6,17 @@
 //! against [`Trouble`].
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use millstream::{Error, ErrorKind};
 use rdkafka::ClientContext;
-use rdkafka::client::OAuthToken;
+use rdkafka::client::{Client, OAuthToken};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::sync::watch;
 
+use super::bootstrap::Bootstrap;
 use super::complaint;
 use super::health::Health;
 use super::statistics::Statistics;
@@ -89,6 +91,7 @@ pub(crate) struct Context {
     stream: Option<Arc<str>>,
     /// Goes on when the client is replaced.
     health: Arc<Health>,
+    bootstrap: Option<Bootstrap>,
     login: Option<Arc<Login>>,
 }
 
@@ -101,12 +104,19 @@ impl Context {
             group: None,
             stream: None,
             health: Arc::default(),
+            bootstrap: None,
             login,
         }
     }
 
     pub(crate) fn operation(&self) -> &'static str {
         self.operation
+    }
+
+    /// Knows where the client finds its cluster.
+    pub(crate) fn bootstrap(mut self, servers: &[String]) -> Self {
+        self.bootstrap = Some(Bootstrap::new(servers));
+        self
     }
 
     /// Names the group in errors.
@@ -119,6 +129,13 @@ impl Context {
     pub(crate) fn stream(mut self, stream: &Arc<str>) -> Self {
         self.stream = Some(stream.clone());
         self
+    }
+
+    /// Leads the client back to its cluster where it has lost it. Whoever polls the client calls this, too.
+    pub(crate) fn look_after<C: ClientContext>(&self, client: &Client<C>) {
+        if let Some(bootstrap) = &self.bootstrap {
+            bootstrap.tell(client);
+        }
     }
 
     /// Takes in what the client tells of itself, and hands on what was understood of it.
@@ -145,6 +162,7 @@ impl Context {
         }
         let context = Self {
             trouble: Trouble::new(),
+            bootstrap: self.bootstrap.as_ref().map(Bootstrap::afresh),
             ..self.clone()
         };
         (settings, context)
@@ -182,9 +200,13 @@ impl ClientContext for Context {
         let told = code.and_then(|code| complaint::error(self.operation, code, reason));
         let Some(told) = told else {
             tracing::warn!(target: "librdkafka", %error, reason, "trouble with a broker");
-            // That all are down follows from what was heard of each, and says less.
-            if code != Some(RDKafkaErrorCode::AllBrokersDown) {
-                self.trouble.hear(reason);
+            match (code, &self.bootstrap) {
+                // It follows from what was heard of each, and says less.
+                (Some(RDKafkaErrorCode::AllBrokersDown), Some(bootstrap)) => {
+                    bootstrap.all_are_down(Instant::now());
+                }
+                (Some(RDKafkaErrorCode::AllBrokersDown), None) => {}
+                _ => self.trouble.hear(reason),
             }
             return;
         };

@@ -1,6 +1,7 @@
 //! The clients of librdkafka, all made in one place from the settings.
 
 mod asker;
+mod bootstrap;
 mod complaint;
 pub(crate) mod context;
 mod health;
@@ -46,7 +47,7 @@ impl Connection {
                 "the password of security.sasl goes over the network in the clear: set security.tls"
             );
         }
-        let context = Context::new("connect", Some(login.clone()));
+        let context = Context::new("connect", Some(login.clone())).bootstrap(&config.brokers);
         let asker = Asker::open(common(&config, &login), context)?;
         Ok(Self {
             config,
@@ -77,7 +78,7 @@ impl Connection {
 
     /// A context for one client. `operation` is the verb of the error that a denial answers.
     pub(crate) fn context(&self, operation: &'static str) -> Context {
-        Context::new(operation, Some(self.login.clone()))
+        Context::new(operation, Some(self.login.clone())).bootstrap(&self.config.brokers)
     }
 
     /// A client that can be asked for the offsets of groups; it is no member of its own.

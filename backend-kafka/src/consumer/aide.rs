@@ -247,6 +247,7 @@ impl Work {
     fn look_for_resets(&mut self) {
         // Serves its errors and tokens; records never come.
         drop(self.side.poll(Duration::ZERO));
+        self.side.context().look_after(self.side.client());
         if self.watched.is_empty() {
             return;
         }

@@ -287,6 +287,8 @@ impl Poller {
         self.harden_pauses(now);
         self.forward_strayed();
         self.inherit(now);
+        let context = &self.consumer.context().base;
+        context.look_after(self.consumer.client());
     }
 
     /// How long nothing is due.

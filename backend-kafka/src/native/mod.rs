@@ -9,6 +9,7 @@
     reason = "librdkafka is written in C; all other modules go through this one"
 )]
 
+pub(crate) mod bootstrap;
 pub(crate) mod consume;
 pub(crate) mod group_offsets;
 pub(crate) mod produce;

@@ -158,6 +158,7 @@ impl Native {
     /// Waits for an event, and gives the reports of one to the judge. One caller at a time.
     pub(crate) fn poll(&self, within: Duration, judge: &mut impl Judge) -> Told {
         let within = c_int::try_from(within.as_millis()).unwrap_or(c_int::MAX);
+        self.context().look_after(&self.client);
         // SAFETY: the queue is alive.
         let event = unsafe { rd::rd_kafka_queue_poll(self.queue, within) };
         if event.is_null() {

@@ -71,9 +71,15 @@ impl Ground {
 
     /// As that, one by whose id the site knows its members.
     pub(crate) async fn client_of(&self, id: String, every: Duration) -> Client {
+        let beat = |config: &mut Config| config.consumer.heartbeat_interval = every;
+        self.client_with(id, beat).await
+    }
+
+    /// As that, one that is configured in another way.
+    pub(crate) async fn client_with(&self, id: String, change: impl FnOnce(&mut Config)) -> Client {
         let mut config = config(self.site.bootstrap(), self.protocol);
         config.client_id = id;
-        config.consumer.heartbeat_interval = every;
+        change(&mut config);
         config.connect().await.expect("the broker answers")
     }
 }

@@ -1,11 +1,12 @@
 //! Where librdkafka can wait for ever: members, producers and clients that are dropped or closed in
-//! the middle of a rebalance, with records still held, or after their broker has gone. And losses
-//! that fall into a drain, of which librdkafka tells nothing. And where it would take its time in a
-//! rebalance, while partitions stand still.
+//! the middle of a rebalance, with records still held, or after their broker has gone; clients that
+//! were told that there are no brokers. And losses that fall into a drain, of which librdkafka tells
+//! nothing. And where it would take its time in a rebalance, while partitions stand still.
 //!
 //! One case at a time, since each looks at the threads of this process: a client has ended when its
 //! threads have.
 
+mod brokerless;
 mod deadline;
 mod drain;
 mod ground;
@@ -46,6 +47,9 @@ const SHARED: &[(&str, Case)] = &[
     ("put_out_in_a_drain", |g| Box::pin(loss::put_out(g))),
     ("put_out_of_a_drain_and_back", |g| {
         Box::pin(loss::put_out_and_back(g))
+    }),
+    ("clients_told_of_no_brokers", |g| {
+        Box::pin(brokerless::clients(g))
     }),
     ("longest_drain", |g| Box::pin(deadline::longest(g))),
     ("drain_that_is_too_long", |g| {

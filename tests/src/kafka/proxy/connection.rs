@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use super::faults::{Answer, Fate, Faults};
 use super::journal::Journal;
 use super::request::Request;
+use super::response;
 use crate::kafka::frame;
 
 /// More responses than a client has requests under way on one connection.
@@ -122,6 +123,9 @@ impl Connection {
                 None => (now, frame),
                 Some(Answer::Late(by)) => (now + by, frame),
                 Some(Answer::Replaced(other)) => (now, other),
+                Some(Answer::WithoutBrokers(version)) => {
+                    (now, response::without_brokers(&frame, version)?)
+                }
                 Some(Answer::Lost) => return Ok(()),
             };
             if responses.send(due).await.is_err() {

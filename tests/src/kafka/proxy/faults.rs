@@ -21,13 +21,13 @@ pub struct Faults(Arc<Mutex<State>>);
 struct State {
     planned: Vec<Planned>,
     frozen: Vec<Frozen>,
-    /// How often, for each topic and group.
+    /// How often, for each topic, group and client.
     struck: BTreeMap<String, u64>,
 }
 
 #[derive(Debug)]
 struct Planned {
-    /// A topic of sends, or a group of commits.
+    /// A topic of sends, a group of commits, or a client.
     of: String,
     what: What,
     times: u32,
@@ -43,11 +43,12 @@ enum What {
     RefuseCommit,
     LoseCommit,
     RefuseStepLate(Duration),
+    HideBrokers,
 }
 
 impl What {
     fn is_of_sends(self) -> bool {
-        !self.is_of_commits() && !self.is_of_steps()
+        !self.is_of_commits() && !self.is_of_steps() && !self.is_of_the_cluster()
     }
 
     fn is_of_commits(self) -> bool {
@@ -56,6 +57,10 @@ impl What {
 
     fn is_of_steps(self) -> bool {
         matches!(self, Self::RefuseStepLate(_))
+    }
+
+    fn is_of_the_cluster(self) -> bool {
+        self == Self::HideBrokers
     }
 }
 
@@ -84,6 +89,8 @@ pub(super) enum Answer {
     Late(Duration),
     /// This one is passed on in its place.
     Replaced(Bytes),
+    /// It is of this version of the protocol, and tells of no brokers when it is passed on.
+    WithoutBrokers(i16),
     /// It is not passed on, and its connection ends.
     Lost,
 }
@@ -158,6 +165,12 @@ impl Faults {
         self.plan(group, What::RefuseStepLate(after), 1);
     }
 
+    /// Answers the next `times` questions of a client about its cluster as a broker does that is out of
+    /// it: there are no brokers, and nobody leads a partition. `u32::MAX` is for ever, 0 ends it.
+    pub fn hide_brokers(&self, client: &str, times: u32) {
+        self.plan(client, What::HideBrokers, times);
+    }
+
     /// Passes nothing on, in neither direction, on all connections of clients whose id begins and
     /// ends so, the ones they make meanwhile too. What is due then passes afterwards.
     pub fn freeze(&self, begins: &str, ends: &str, duration: Duration) {
@@ -171,14 +184,11 @@ impl Faults {
         self.lock().frozen.push(frozen);
     }
 
-    /// How many sends to a topic, or commits of a group, a fault has befallen so far.
-    pub fn struck(&self, topic_or_group: &str) -> u64 {
+    /// How many sends to a topic, commits of a group, or questions of a client a fault has befallen so
+    /// far.
+    pub fn struck(&self, by_name: &str) -> u64 {
         let state = self.lock();
-        state
-            .struck
-            .get(topic_or_group)
-            .copied()
-            .unwrap_or_default()
+        state.struck.get(by_name).copied().unwrap_or_default()
     }
 
     /// Waits while the client is frozen.
@@ -243,6 +253,13 @@ impl Faults {
                         Fate::Answered(after, request.step_response(step, error)?)
                     }
                     _ => Fate::Passed,
+                }
+            }
+            Asks::Cluster => {
+                let client = request.client();
+                match self.hit(|of| of == client, What::is_of_the_cluster) {
+                    Some(_) => Fate::Marked(Answer::WithoutBrokers(request.version())),
+                    None => Fate::Passed,
                 }
             }
             Asks::Other => Fate::Passed,

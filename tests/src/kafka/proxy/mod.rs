@@ -16,6 +16,7 @@ mod connection;
 mod faults;
 mod journal;
 mod request;
+mod response;
 
 pub use faults::Faults;
 pub use journal::Asked;

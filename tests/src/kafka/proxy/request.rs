@@ -36,6 +36,8 @@ pub(super) enum Asks {
     Commit(OffsetCommitRequest),
     /// To store the progress of a group with a transaction.
     Step(TxnOffsetCommitRequest),
+    /// For the brokers of the cluster, and who leads which partition.
+    Cluster,
     /// For what no fault concerns.
     Other,
 }
@@ -57,6 +59,7 @@ impl Request {
             Ok(ApiKey::TxnOffsetCommit) => {
                 Asks::Step(TxnOffsetCommitRequest::decode(&mut body, version)?)
             }
+            Ok(ApiKey::Metadata) => Asks::Cluster,
             _ => Asks::Other,
         };
         Ok(Self { header, asks })
@@ -70,6 +73,11 @@ impl Request {
     /// What kind of request it is, if it is of a known kind.
     pub(super) fn api(&self) -> Option<ApiKey> {
         ApiKey::try_from(self.header.request_api_key).ok()
+    }
+
+    /// Of the protocol of its kind.
+    pub(super) fn version(&self) -> i16 {
+        self.header.request_api_version
     }
 
     /// By which its response is known.
@@ -137,7 +145,7 @@ impl Request {
 
     fn response<R: Encodable + HeaderVersion>(&self, response: &R) -> io::Result<Bytes> {
         let header = ResponseHeader::default().with_correlation_id(self.correlation());
-        let version = self.header.request_api_version;
+        let version = self.version();
         let header_version = R::header_version(version);
         frame::of((&header, header_version), (response, version))
     }

@@ -1,0 +1,66 @@
+//! What the proxy changes in the answers of a broker.
+
+use std::io;
+
+use bytes::Bytes;
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::{BrokerId, MetadataResponse, ResponseHeader};
+use kafka_protocol::protocol::{Decodable, HeaderVersion};
+
+use crate::kafka::frame;
+
+const NOBODY: BrokerId = BrokerId(-1);
+
+/// What a broker tells of its cluster when it is out of it itself.
+pub(super) fn without_brokers(response: &Bytes, version: i16) -> io::Result<Bytes> {
+    let header_version = MetadataResponse::header_version(version);
+    let mut body = frame::body(response);
+    let decoded = ResponseHeader::decode(&mut body, header_version)
+        .and_then(|header| Ok((header, MetadataResponse::decode(&mut body, version)?)));
+    let (header, mut told) =
+        decoded.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    told.brokers.clear();
+    told.controller_id = NOBODY;
+    for topic in &mut told.topics {
+        for partition in &mut topic.partitions {
+            partition.leader_id = NOBODY;
+            partition.error_code = ResponseError::LeaderNotAvailable.code();
+        }
+    }
+    frame::of((&header, header_version), (&told, version))
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::metadata_response::{
+        MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+    };
+    use kafka_protocol::protocol::Message;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_of_any_version_keeps_its_topics_and_loses_its_brokers() {
+        let broker = MetadataResponseBroker::default().with_node_id(BrokerId(1));
+        let partition = MetadataResponsePartition::default().with_leader_id(BrokerId(1));
+        let topic = MetadataResponseTopic::default()
+            .with_name(Some(Default::default()))
+            .with_partitions(vec![partition]);
+        let full = MetadataResponse::default()
+            .with_brokers(vec![broker])
+            .with_topics(vec![topic]);
+        for version in MetadataResponse::VERSIONS.min..=MetadataResponse::VERSIONS.max {
+            let header = ResponseHeader::default().with_correlation_id(77);
+            let header_version = MetadataResponse::header_version(version);
+            let frame = frame::of((&header, header_version), (&full, version)).unwrap();
+            let changed = without_brokers(&frame, version).unwrap();
+            assert_eq!(frame::correlation(&changed).unwrap(), 77);
+            let mut body = frame::body(&changed);
+            ResponseHeader::decode(&mut body, header_version).unwrap();
+            let told = MetadataResponse::decode(&mut body, version).unwrap();
+            assert!(body.is_empty() && told.brokers.is_empty());
+            let partition = &told.topics[0].partitions[0];
+            assert_eq!((partition.leader_id, partition.error_code), (NOBODY, 5));
+        }
+    }
+}

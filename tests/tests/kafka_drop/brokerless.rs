@@ -1,0 +1,55 @@
+//! What becomes of clients that were told that there are no brokers: by one that was frozen, say, and
+//! is out of its cluster for a moment.
+
+use std::sync::Arc;
+
+use millstream::{Producer, Record};
+use millstream_kafka::Config;
+
+use crate::ground::{Ground, PARTITIONS, pull, stream, unique, until};
+
+/// So many questions are answered with no brokers: for each client of the case there are several.
+const QUESTIONS: u64 = 100;
+
+/// By itself librdkafka finds back most of the time. Here it never does, so that it is known that we do.
+fn lead_nowhere(config: &mut Config) {
+    let settings = [
+        ("metadata.recovery.strategy", "none"),
+        ("topic.metadata.refresh.interval.ms", "100"),
+    ];
+    let settings = settings.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    config.librdkafka.extend(settings);
+}
+
+async fn send(producer: &Producer) {
+    let receipt = producer.send(Record::new("x")).await;
+    let stored = receipt.expect("there is room").await;
+    stored.expect("it is stored");
+}
+
+/// A producer, a member, and what asks for positions.
+pub(crate) async fn clients(ground: Arc<Ground>) {
+    let id = unique("lost");
+    let client = ground.client_with(id.clone(), lead_nowhere).await;
+    let stream = stream(&client, 0).await;
+    let producer = client.producer(&*stream).open().await;
+    let producer = producer.expect("it opens");
+    let group = client.group(unique("group")).stream(&*stream);
+    let mut consumer = group.join().await.expect("it joins");
+    let control = consumer.control();
+    until("it owns all", || control.partitions().len() == PARTITIONS).await;
+    send(&producer).await;
+    pull(&mut consumer, 1).await.remove(0).ack();
+
+    let faults = ground.site.faults();
+    faults.hide_brokers(&id, u32::MAX);
+    until("all have asked", || faults.struck(&id) >= QUESTIONS).await;
+    faults.hide_brokers(&id, 0);
+
+    send(&producer).await;
+    pull(&mut consumer, 1).await.remove(0).ack();
+    let described = client.streams().describe(&stream).await;
+    assert_eq!(described.expect("it is there").partitions.len(), PARTITIONS);
+    consumer.close().await.expect("its checkpoint is stored");
+    producer.close().await.expect("all is stored");
+}
