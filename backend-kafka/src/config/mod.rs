@@ -122,7 +122,9 @@ pub struct Producer {
     #[serde(with = "humantime_serde")]
     pub linger: Duration,
     /// How long a record is tried before its receipt answers `Timeout`. 1 s to 1 day, default 2
-    /// minutes.
+    /// minutes. The time begins anew when the record goes out, so where it first waits for others of
+    /// its partition to be answered, it may be up to twice as long. Where a client of librdkafka must be
+    /// replaced meanwhile, up to 5 s are added in which the broker may still store what it has.
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
     /// How batches are compressed. Default `none`.

@@ -40,6 +40,10 @@ use crate::producer::stamp;
 /// How many reports are taken out of an event at once.
 const CHUNK: usize = 512;
 
+/// How long threads are given to see that records are to linger no longer; longer where all cores are
+/// busy, and then the records linger as others do.
+const HURRY_MS: c_int = 2;
+
 /// What one [`poll`](Native::poll) brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Told {
@@ -125,17 +129,18 @@ impl Native {
         self.held.load(Acquire) > 0
     }
 
-    /// Hands over all open records of a batch, in their order. Does not wait. What is refused right
-    /// here goes to the judge.
+    /// Hands over these records of a batch, in this order. Does not wait. What is refused right here
+    /// goes to the judge.
     ///
-    /// Not for a batch of which librdkafka has records already.
+    /// Only for records that are open, and that librdkafka does not have already.
     pub(crate) fn produce(
         &self,
         batch: &Arc<Batch>,
+        indexes: &[usize],
         scratch: &mut Scratch,
         judge: &mut impl Judge,
     ) {
-        if batch.is_answered() {
+        if indexes.is_empty() {
             return;
         }
         batch.keep();
@@ -146,8 +151,8 @@ impl Native {
             filled: 0,
             judge,
         };
-        for (index, record) in batch.open_records() {
-            call.take(index, record);
+        for &index in indexes {
+            call.take(index, batch.record(index));
         }
         call.flush();
         if let Some(complete) = batch.settle(call.filled) {
@@ -157,8 +162,9 @@ impl Native {
 
     /// Waits for an event, and gives the reports of one to the judge. One caller at a time.
     pub(crate) fn poll(&self, within: Duration, judge: &mut impl Judge) -> Told {
-        let within = c_int::try_from(within.as_millis()).unwrap_or(c_int::MAX);
         self.context().look_after(&self.client);
+        // Rounded up: a wait that ends too early is begun again and again until it is over.
+        let within = c_int::try_from(within.as_micros().div_ceil(1_000)).unwrap_or(c_int::MAX);
         // SAFETY: the queue is alive.
         let event = unsafe { rd::rd_kafka_queue_poll(self.queue, within) };
         if event.is_null() {
@@ -190,6 +196,12 @@ impl Native {
             rd::rd_kafka_event_destroy(event);
             told
         }
+    }
+
+    /// Lets the records that it has linger no longer. Waits until its threads have had time to see that.
+    pub(crate) fn hurry(&self) {
+        // SAFETY: the client is alive. Reports come as events, so that this calls nothing back.
+        unsafe { rd::rd_kafka_flush(self.client.native_ptr(), HURRY_MS) };
     }
 
     /// Makes a [`poll`](Self::poll) that waits return.

@@ -12,7 +12,7 @@ use rdkafka::types::RDKafkaRespErr;
 use crate::producer::stamp;
 
 /// librdkafka's `RD_KAFKA_PARTITION_UA`: the partitioner chooses.
-pub(super) const ANY_PARTITION: i32 = -1;
+pub(crate) const ANY_PARTITION: i32 = -1;
 
 /// Lays a record out, without its headers and its timestamp. A key that is there is no null pointer,
 /// also if it is empty.

@@ -64,6 +64,8 @@ pub(crate) struct Batch {
 pub(crate) struct Slot {
     /// Null until librdkafka gets the record.
     pub(crate) home: AtomicPtr<Batch>,
+    /// Negative for a record without one.
+    track: AtomicI32,
     state: AtomicI32,
     partition: AtomicI32,
     /// Where it was stored; of a failure, whether it may be stored nevertheless.
@@ -115,6 +117,10 @@ impl Batch {
         &self.slots
     }
 
+    pub(crate) fn record(&self, index: usize) -> &Record {
+        &self.records[index]
+    }
+
     /// The records without an answer, with their places.
     pub(crate) fn open_records(&self) -> impl Iterator<Item = (usize, &Record)> {
         let slots = self.records.iter().zip(&self.slots).enumerate();
@@ -125,6 +131,16 @@ impl Batch {
 
     pub(crate) fn is_answered(&self) -> bool {
         self.open.load(Acquire) == 0
+    }
+
+    /// Where a record waits and is counted, if it does.
+    pub(super) fn track(&self, index: usize) -> Option<usize> {
+        usize::try_from(self.slots[index].track.load(Relaxed)).ok()
+    }
+
+    pub(super) fn set_track(&self, index: usize, track: usize) {
+        let track = i32::try_from(track).expect("a topic has fewer partitions");
+        self.slots[index].track.store(track, Relaxed);
     }
 
     pub(super) fn take_turn(&self, turn: u64) {
@@ -290,6 +306,7 @@ impl Slot {
     fn new() -> Self {
         Self {
             home: AtomicPtr::default(),
+            track: AtomicI32::new(-1),
             state: AtomicI32::new(OPEN),
             partition: AtomicI32::new(0),
             offset: AtomicI64::new(0),

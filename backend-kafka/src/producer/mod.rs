@@ -5,10 +5,10 @@
 //!
 //! # Why the order of a key holds
 //!
-//! A key is in one partition; a partition has one queue in librdkafka, in the order of the calls;
-//! and the broker takes the requests of an idempotent producer for a partition only in their order,
-//! each once, through all retries. That holds as long as nothing fails. What keeps it *within a
-//! call*, where no record may be stored behind a failed one of its key:
+//! A key is in one partition; its records go to librdkafka in the order of the calls ([`pace`]), which
+//! has one queue for the partition; and the broker takes the requests of an idempotent producer for a
+//! partition only in their order, each once, through all retries. That holds as long as nothing fails.
+//! What keeps it *within a call*, where no record may be stored behind a failed one of its key:
 //!
 //! * **Refused here** (too large, a timestamp that cannot be sent): nothing of the call has gone out
 //!   yet, and the later ones of the key are held back ([`Batch::hold_back`]).
@@ -19,7 +19,8 @@
 //!   that the broker does not like fails alone with its key, not with its neighbours.
 //! * **Timed out**: librdkafka fails what is in its queue by deadlines, which it looks at once a
 //!   second. The records of a call that have neither headers nor a timestamp go in by one call and
-//!   have one deadline. Others have deadlines that lie microseconds apart.
+//!   have one deadline. Others have deadlines that lie microseconds apart. What still waits for its
+//!   turn fails with the deadline of its call, which is before those.
 //! * **The client has ended** otherwise: as for a refusal by the broker.
 //!
 //! Two gaps are left, neither of which reorders or stores twice. A look at the clock that falls
@@ -46,13 +47,19 @@ use tokio::sync::mpsc;
 
 use self::batch::{Answer, Batch, Report};
 use self::lane::Lane;
+use self::pace::Pace;
 use self::room::Room;
 use crate::connection::context::Context;
 use crate::{config, error};
 
 pub(crate) mod batch;
+mod hurrier;
+mod innocent;
 mod lane;
+mod listener;
 mod open;
+mod pace;
+mod place;
 mod room;
 mod settings;
 pub(crate) mod stamp;
@@ -84,16 +91,20 @@ struct Producer {
 }
 
 impl Producer {
-    /// `settings` are those that all clients have in common.
+    /// `settings` are those that all clients have in common; `partitions` is how many there are, as
+    /// far as is known.
     fn new(
         stream: Arc<str>,
         mut settings: ClientConfig,
         context: Context,
         config: &config::Producer,
         room: Room,
+        partitions: usize,
     ) -> Result<Self> {
         settings::complete(&mut settings, config, room.message_max);
-        let (lane, ended) = Lane::open(stream.clone(), settings, context)?;
+        let request = settings::request(&settings, room.message_max);
+        let pace = Pace::new(request, config.linger, partitions);
+        let (lane, ended) = Lane::open(stream.clone(), settings, context, pace)?;
         Ok(Self {
             stream,
             room,

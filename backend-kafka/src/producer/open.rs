@@ -21,34 +21,35 @@ pub(crate) async fn open(
     stream: &str,
 ) -> Result<Arc<dyn driver::Producer>> {
     let stream: Arc<str> = stream.into();
-    find(connection, &stream).await?;
+    let partitions = find(connection, &stream).await?;
     let room = Room::new(largest_batch(connection, &stream).await);
     let config = &connection.config.producer;
-    let context = connection.context("send").stream(&stream);
-    let producer = Producer::new(stream, connection.watched(), context, config, room)?;
+    let (settings, context) = (
+        connection.watched(),
+        connection.context("send").stream(&stream),
+    );
+    let producer = Producer::new(stream, settings, context, config, room, partitions)?;
     Ok(Arc::new(producer))
 }
 
-/// Asks whether there is such a topic, and whether it is shown to this client.
-async fn find(connection: &Connection, stream: &Arc<str>) -> Result<()> {
+/// Asks whether there is such a topic, and whether it is shown to this client. Answers how many
+/// partitions it has.
+async fn find(connection: &Connection, stream: &Arc<str>) -> Result<usize> {
     let (name, timeout) = (stream.clone(), connection.config.request_timeout);
     let answer = connection
         .asker
         .ask(OPERATION, move |client| {
             let metadata = client.client().fetch_metadata(Some(&name), timeout)?;
             let topic = metadata.topics().first();
-            Ok(topic.and_then(|topic| topic.error()))
+            Ok(topic.map_or((0, None), |topic| (topic.partitions().len(), topic.error())))
         })
         .await;
-    let refusal = match answer {
-        Ok(refusal) => refusal.map(RDKafkaErrorCode::from),
-        Err(error) => return Err(error.with_stream(stream.clone())),
-    };
-    match refusal {
+    let (partitions, refusal) = answer.map_err(|error| error.with_stream(stream.clone()))?;
+    match refusal.map(RDKafkaErrorCode::from) {
         // A topic whose partitions have no leader at the moment is there.
         None
         | Some(RDKafkaErrorCode::LeaderNotAvailable | RDKafkaErrorCode::ReplicaNotAvailable) => {
-            Ok(())
+            Ok(partitions)
         }
         Some(code) => Err(error::from_code(OPERATION, code).with_stream(stream.clone())),
     }

@@ -8,9 +8,9 @@ use millstream::Record;
 use millstream::driver::Limits;
 
 /// What the format adds to a batch (https://kafka.apache.org/documentation/#recordbatch).
-const BATCH_OVERHEAD: usize = 61;
+pub(super) const BATCH_OVERHEAD: usize = 61;
 /// What librdkafka takes for a record's own lengths, deltas and flags: their largest encoding.
-const RECORD_OVERHEAD: usize = 36;
+pub(super) const RECORD_OVERHEAD: usize = 36;
 /// librdkafka's bounds for `message.max.bytes`, and its default: just below that of brokers.
 const LEAST: usize = 1_000;
 const MOST: usize = 1_000_000_000;

@@ -2,6 +2,8 @@
 
 use rdkafka::ClientConfig;
 
+use super::pace::Request;
+use super::room::BATCH_OVERHEAD;
 use crate::config::{Compression, Producer};
 
 /// Completes what all clients have in common.
@@ -39,4 +41,14 @@ pub(super) fn complete(settings: &mut ClientConfig, producer: &Producer, message
         // out of their order.
         .set("queue.buffering.max.messages", "0")
         .set("queue.buffering.max.kbytes", i32::MAX.to_string());
+}
+
+/// What librdkafka puts into one request of a partition, at its own settings for that.
+pub(super) fn request(settings: &ClientConfig, message_max: usize) -> Request {
+    let number = |key| settings.get(key).and_then(|value| value.parse().ok());
+    let bytes = number("batch.size").unwrap_or(1_000_000);
+    Request {
+        records: number("batch.num.messages").unwrap_or(10_000),
+        bytes: bytes.min(message_max).saturating_sub(BATCH_OVERHEAD),
+    }
 }

@@ -27,6 +27,10 @@ fn mock() -> Mock {
 }
 
 fn open(mock: &Mock, timeout: Duration) -> Producer {
+    open_knowing(mock, timeout, 4)
+}
+
+fn open_knowing(mock: &Mock, timeout: Duration, partitions: usize) -> Producer {
     let mut settings = ClientConfig::new();
     settings.set("bootstrap.servers", mock.bootstrap_servers());
     let config = config::Producer {
@@ -34,7 +38,15 @@ fn open(mock: &Mock, timeout: Duration) -> Producer {
         ..config::Producer::default()
     };
     let context = Context::new("send", None);
-    Producer::new("t".into(), settings, context, &config, Room::new(None)).unwrap()
+    Producer::new(
+        "t".into(),
+        settings,
+        context,
+        &config,
+        Room::new(None),
+        partitions,
+    )
+    .unwrap()
 }
 
 /// 100 records of 10 keys.
@@ -149,6 +161,39 @@ async fn what_nobody_stores_times_out() {
             begun.elapsed() < Duration::from_secs(30),
             "it does not go on"
         );
+    }
+}
+
+#[tokio::test]
+async fn what_waits_for_an_answer_times_out_at_its_own_time() {
+    const CALLS: u32 = 20;
+    const TIMEOUT: Duration = Duration::from_secs(1);
+    let mock = mock();
+    let producer = open(&mock, TIMEOUT);
+    assert_eq!(kinds(&producer.send(call(0)).await), [(None, 100)].into());
+    mock.broker_down(-1).unwrap();
+    let begun = Instant::now();
+    let calls = join_all((1..=CALLS as usize).map(|number| producer.send(call(number)))).await;
+    let took = begun.elapsed();
+    for answers in &calls {
+        assert_keys_end_where_they_fail(answers);
+        assert_eq!(kinds(answers), [(Some(ErrorKind::Timeout), 100)].into());
+    }
+    // As long as each of them would take behind the one before; and a client may be replaced meanwhile.
+    assert!(took < TIMEOUT * CALLS, "{took:?}");
+    mock.broker_up(-1).unwrap();
+    producer.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn partitions_that_nobody_has_told_of_are_written_to() {
+    let mock = mock();
+    let producer = open_knowing(&mock, Duration::from_secs(60), 1);
+    for number in 0..5 {
+        let calls = join_all((0..5).map(|_| producer.send(call(number)))).await;
+        for answers in calls {
+            assert_eq!(kinds(&answers), [(None, 100)].into());
+        }
     }
 }
 

@@ -39,9 +39,11 @@
 //!   that is most of the time (`_100b_at_defaults`). Ours sets 2 ms.
 //! * A producer gets its receipts by one event for each request and wakes a call once, when all its
 //!   records are answered.
-//! * Where receipts are awaited in a window, the rate is the window over the time to an answer: an
-//!   idempotent producer of librdkafka's has one request of a partition on its way at a time, and
-//!   its thread spins while more records wait behind that. This bounds both sides alike.
+//! * Where receipts are awaited in a window, the rate is the window over the time to an answer, for an
+//!   idempotent producer of librdkafka's has one request of a partition on its way at a time. While
+//!   more records wait behind that, its thread spins and takes the broker's share of the processor
+//!   here. Where answers take longer than records linger, ours hands it one request of a partition at
+//!   a time: that halved the processor time, and the broker answers sooner.
 //! * A member hears of a rebalance with a heartbeat, and librdkafka sends heartbeats, joins again and
 //!   fetches again up to a second later than it could. Ours wakes the thread in question each time.
 

@@ -1,0 +1,52 @@
+//! Which partition a key belongs to.
+
+use std::ptr;
+
+use rdkafka::bindings as rd;
+
+/// What librdkafka's `murmur2_random` answers for a record with a key, where a topic has so many
+/// partitions: at least one.
+pub(crate) fn murmur2(key: &[u8], partitions: usize) -> usize {
+    let count = i32::try_from(partitions).unwrap_or(i32::MAX);
+    // SAFETY: the key is as long as is said. Topic and opaques are for other partitioners; this one
+    // looks at the key alone (librdkafka 2.12, `rd_kafka_msg_partitioner_murmur2`).
+    let partition = unsafe {
+        rd::rd_kafka_msg_partitioner_murmur2(
+            ptr::null(),
+            key.as_ptr().cast(),
+            key.len(),
+            count,
+            ptr::null_mut(),
+            ptr::null_mut(),
+        )
+    };
+    usize::try_from(partition).expect("a partition is not negative")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The hashes are those of Java's own test (`UtilsTest.testMurmur2`), made positive as there.
+    #[test]
+    fn it_is_what_java_does() {
+        for (key, hash) in [
+            ("21", -973_932_308_i32),
+            ("foobar", -790_332_482),
+            ("a-little-bit-long-string", -985_981_536),
+            ("a-little-bit-longer-string", -1_486_304_829),
+            (
+                "lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8",
+                -58_897_971,
+            ),
+            ("abc", 479_470_107),
+        ] {
+            let hash = (hash & i32::MAX) as usize;
+            for partitions in [1, 4, 1_000] {
+                let partition = murmur2(key.as_bytes(), partitions);
+                assert_eq!(partition, hash % partitions, "{key}, {partitions}");
+            }
+        }
+        assert!(murmur2(b"", 3) < 3);
+    }
+}

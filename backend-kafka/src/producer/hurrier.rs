@@ -1,0 +1,39 @@
+//! A thread that sends records on their way which have lingered enough.
+//!
+//! What has waited for an answer is not to linger once more in librdkafka. Only a flush tells it so, for
+//! as long as the flush lasts, and for all records that it has. The listener has reports to take
+//! meanwhile.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
+
+use tokio::sync::mpsc::Sender;
+
+use crate::native::produce::Native;
+
+pub(super) struct Hurrier {
+    wants: SyncSender<()>,
+}
+
+impl Hurrier {
+    /// Ends when this is dropped. The thread has a share of `alive` until it is done with the client.
+    pub(super) fn start(native: Arc<Native>, alive: Sender<()>) -> io::Result<Self> {
+        let (wants, wanted) = sync_channel(1);
+        let thread = thread::Builder::new().name("kafka-hurrier".into());
+        thread.spawn(move || {
+            while wanted.recv().is_ok() {
+                native.hurry();
+            }
+            drop(native);
+            drop(alive);
+        })?;
+        Ok(Self { wants })
+    }
+
+    pub(super) fn hurry(&self) {
+        // One that is still to begin is for these records too.
+        let _ = self.wants.try_send(());
+    }
+}

@@ -1,0 +1,214 @@
+//! Where calls are: with the client, on their way to it, or back from it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::mem;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use millstream::Error;
+use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::types::RDKafkaRespErr as Raw;
+
+use super::batch::{Batch, Report};
+use super::listener::Answered;
+use super::pace::{Pace, Piece};
+use crate::error;
+use crate::native::produce::{Native, Scratch};
+use crate::native::record::ANY_PARTITION;
+
+/// How often records are looked for that have waited for too long.
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+pub(super) struct Place {
+    way: Way,
+    pace: Pace,
+    /// Batches with records that librdkafka gave back unsent, by their turns.
+    back: BTreeMap<u64, Arc<Batch>>,
+    /// How many calls have come.
+    turns: u64,
+    /// When records were last looked for that have waited for too long.
+    looked: Instant,
+    scratch: Scratch,
+}
+
+enum Way {
+    Open(Arc<Native>),
+    /// No client, and the calls that wait for one.
+    Between(VecDeque<Arc<Batch>>),
+}
+
+impl Place {
+    pub(super) fn new(pace: Pace) -> Self {
+        Self {
+            way: Way::Between(VecDeque::new()),
+            pace,
+            back: BTreeMap::new(),
+            turns: 0,
+            looked: Instant::now(),
+            scratch: Scratch::default(),
+        }
+    }
+
+    pub(super) fn client(&self) -> Option<&Arc<Native>> {
+        match &self.way {
+            Way::Open(native) => Some(native),
+            Way::Between(_) => None,
+        }
+    }
+
+    /// Gives a call its turn. Answers whether there is a client for it.
+    pub(super) fn submit(&mut self, batch: &Arc<Batch>) -> bool {
+        self.turns += 1;
+        batch.take_turn(self.turns);
+        let native = match &mut self.way {
+            Way::Open(native) => native.clone(),
+            Way::Between(waiting) => {
+                waiting.push_back(batch.clone());
+                return false;
+            }
+        };
+        self.take_in(&native, batch);
+        true
+    }
+
+    /// Gives a new client all that waits for one.
+    pub(super) fn open(&mut self, native: Arc<Native>) {
+        let waiting = match mem::replace(&mut self.way, Way::Open(native.clone())) {
+            Way::Between(waiting) => waiting,
+            Way::Open(_) => VecDeque::new(),
+        };
+        let back = mem::take(&mut self.back);
+        for batch in back.values().chain(&waiting) {
+            self.take_in(&native, batch);
+        }
+    }
+
+    /// Lets no more go to the client.
+    pub(super) fn close(&mut self) {
+        self.way = Way::Between(VecDeque::new());
+        for Piece { batch, .. } in self.pace.end() {
+            self.take_back(&batch);
+        }
+    }
+
+    fn take_in(&mut self, native: &Native, batch: &Arc<Batch>) {
+        let now = Instant::now();
+        let free = self.pace.take_in(batch, now);
+        self.hand_over(native, batch, &free, now);
+    }
+
+    /// Looks around for the listener, after what was answered to it. Tells whether it has handed
+    /// records over that have lingered already.
+    pub(super) fn look_around(&mut self, native: &Native, answered: &mut Answered) -> bool {
+        let now = Instant::now();
+        answered.tell(&mut self.pace, now);
+        if self.pace.is_ready() || now >= self.looked + LOOK_EVERY {
+            self.looked = now;
+            self.give_up_overdue(now);
+        }
+        let pieces = self.pace.take_ready(now);
+        for Piece { batch, indexes, .. } in &pieces {
+            self.hand_over(native, batch, indexes, now);
+        }
+        !pieces.is_empty()
+    }
+
+    fn hand_over(&mut self, native: &Native, batch: &Arc<Batch>, indexes: &[usize], now: Instant) {
+        let (back, pace) = (&mut self.back, &mut self.pace);
+        native.produce(
+            batch,
+            indexes,
+            &mut self.scratch,
+            &mut |batch, index, report| {
+                if let Some(track) = batch.track(index) {
+                    pace.answered(track, 1, now);
+                }
+                if is_back(report) {
+                    back.insert(batch.turn(), batch.clone());
+                    return false;
+                }
+                end_without_topic(native, report);
+                batch.report(index, report);
+                true
+            },
+        );
+    }
+
+    fn give_up_overdue(&mut self, now: Instant) {
+        const TIMED_OUT: Report = Report::Failed {
+            partition: ANY_PARTITION,
+            code: Raw::RD_KAFKA_RESP_ERR__MSG_TIMED_OUT as i32,
+            maybe_stored: false,
+        };
+        for Piece { batch, indexes, .. } in self.pace.take_overdue(now) {
+            for index in &indexes {
+                batch.report(*index, TIMED_OUT);
+            }
+            if let Some(complete) = batch.settle(indexes.len()) {
+                complete.tell();
+            }
+        }
+    }
+
+    /// Keeps a call for the next client.
+    pub(super) fn take_back(&mut self, batch: &Arc<Batch>) {
+        self.back.insert(batch.turn(), batch.clone());
+    }
+
+    pub(super) fn back(&mut self) -> &mut BTreeMap<u64, Arc<Batch>> {
+        &mut self.back
+    }
+
+    /// Whether nothing waits for a client.
+    pub(super) fn is_empty(&self) -> bool {
+        self.back.is_empty() && matches!(&self.way, Way::Between(waiting) if waiting.is_empty())
+    }
+
+    /// Answers all that waits for a client.
+    pub(super) fn give_up(&mut self, error: &Error) {
+        let back = mem::take(&mut self.back);
+        let waiting = match &mut self.way {
+            Way::Between(waiting) => mem::take(waiting),
+            Way::Open(_) => VecDeque::new(),
+        };
+        for batch in back.values().chain(&waiting) {
+            batch.give_up_open(error);
+        }
+    }
+}
+
+/// Ends a client whose topic is gone or forbidden. librdkafka would answer the same for minutes,
+/// also when the topic is there again; the next client looks anew.
+pub(super) fn end_without_topic(native: &Native, report: Report) {
+    const DENIED: i32 = Raw::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED as i32;
+    const GONE: i32 = Raw::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC as i32;
+    const UNKNOWN: i32 = Raw::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART as i32;
+    const REMOVED: i32 = Raw::RD_KAFKA_RESP_ERR__DESTROY as i32;
+    let code = match report {
+        Report::Failed { code: DENIED, .. } => Code::TopicAuthorizationFailed,
+        Report::Failed {
+            code: GONE | UNKNOWN | REMOVED,
+            ..
+        } => Code::UnknownTopicOrPartition,
+        _ => return,
+    };
+    native
+        .context()
+        .trouble
+        .raise(error::from_code("send", code));
+    native.nudge();
+}
+
+/// Whether a client did not send a record because it has ended.
+pub(super) fn is_back(report: Report) -> bool {
+    const PURGED: i32 = Raw::RD_KAFKA_RESP_ERR__PURGE_QUEUE as i32;
+    const FATAL: i32 = Raw::RD_KAFKA_RESP_ERR__FATAL as i32;
+    matches!(
+        report,
+        Report::Failed {
+            code: PURGED | FATAL,
+            maybe_stored: false,
+            ..
+        }
+    )
+}
