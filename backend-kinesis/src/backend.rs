@@ -1,0 +1,70 @@
+//! The driver: one connection, from which everything else is opened.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use millstream::{Guarantees, Result, driver};
+
+use crate::config::Config;
+use crate::connection::Connection;
+use crate::streams::Streams;
+use crate::{consumer, error, producer};
+
+/// A connection to Amazon Kinesis. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Kinesis {
+    connection: Arc<Connection>,
+}
+
+impl Kinesis {
+    /// Connects, as [`Config::connect`] does, and hands the driver itself back.
+    ///
+    /// # Errors
+    /// As [`Config::connect`].
+    ///
+    /// # Cancellation
+    /// As [`Config::connect`].
+    pub async fn connect(config: Config) -> Result<Self> {
+        let connection = Connection::open(config).await?;
+        let call = || async {
+            let answer = connection.kinesis.list_streams().limit(1).send().await;
+            answer.map_err(|e| error::of("connect", e))
+        };
+        connection.ask("connect", call).await?;
+        Ok(Self {
+            connection: Arc::new(connection),
+        })
+    }
+}
+
+#[async_trait]
+impl driver::Backend for Kinesis {
+    fn name(&self) -> &'static str {
+        "kinesis"
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        Guarantees {
+            durable: true,
+            exactly_once: false,
+            ordered_reshard: true,
+            add_partitions: false,
+        }
+    }
+
+    async fn open_producer(&self, stream: &str) -> Result<Arc<dyn driver::Producer>> {
+        producer::open(&self.connection, stream).await
+    }
+
+    fn consumer_group(&self, group: &str) -> Arc<dyn driver::ConsumerGroup> {
+        Arc::new(consumer::Group::new(&self.connection, group))
+    }
+
+    fn checkpoints(&self, group: &str) -> Arc<dyn driver::Checkpoints> {
+        Arc::new(consumer::Checkpoints::new(&self.connection, group))
+    }
+
+    fn streams(&self) -> Arc<dyn driver::Streams> {
+        Arc::new(Streams::new(&self.connection))
+    }
+}

@@ -1,0 +1,19 @@
+#![doc = include_str!("../README.md")]
+
+mod aggregate;
+mod backend;
+mod config;
+mod connection;
+mod consumer;
+mod error;
+mod lease;
+mod producer;
+mod retrieval;
+mod stream;
+mod streams;
+
+pub use backend::Kinesis;
+pub use config::{
+    Aggregation, Config, Consumer, Credentials, HeaderPolicy, LeaseKeys, Leases, Producer, Rate,
+    Retrieval, Secret, StreamMode, Streams,
+};

@@ -1,0 +1,128 @@
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use aws_sdk_kinesis::types::StreamStatus;
+use millstream::{Error, ErrorKind, Position, Result};
+
+use super::HashRange;
+use crate::connection::Connection;
+use crate::error;
+
+/// A shard as ListShards tells of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Shard {
+    pub(crate) id: Arc<str>,
+    /// None for one of the stream's first, one after a split, two after a merge. They may be gone
+    /// by retention.
+    pub(crate) parents: Vec<Arc<str>>,
+    pub(crate) range: HashRange,
+    /// No record of the shard is before it.
+    pub(crate) starting: Position,
+    /// Whether it still takes records.
+    pub(crate) open: bool,
+}
+
+/// What tells a stream from another of the same name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StreamInfo {
+    pub(crate) name: Arc<str>,
+    pub(crate) arn: Arc<str>,
+    pub(crate) created: SystemTime,
+    /// Largest record in bytes, its key included.
+    pub(crate) record_bytes: usize,
+    pub(crate) status: StreamStatus,
+}
+
+/// The largest record of a stream that does not tell: 1 MiB.
+const RECORD_BYTES: i32 = 1_024;
+
+/// Describes a stream, retried for `request_timeout`. `NotFound` if there is none.
+pub(crate) async fn describe(
+    connection: &Connection,
+    operation: &'static str,
+    stream: &str,
+) -> Result<StreamInfo> {
+    let call = || async {
+        let summary = connection.kinesis.describe_stream_summary();
+        let answer = summary.stream_name(stream).send().await;
+        let answer = answer.map_err(|e| error::of(operation, e).with_stream(stream))?;
+        let missing = || {
+            let message = "the answer does not describe the stream";
+            Error::new(ErrorKind::Corrupt, operation, message).with_stream(stream)
+        };
+        let summary = answer.stream_description_summary.ok_or_else(missing)?;
+        let kib = summary.max_record_size_in_kib.unwrap_or(RECORD_BYTES);
+        let created = SystemTime::try_from(summary.stream_creation_timestamp);
+        Ok(StreamInfo {
+            name: stream.into(),
+            arn: summary.stream_arn.into(),
+            created: created.map_err(|_| missing())?,
+            record_bytes: usize::try_from(kib).unwrap_or_default().max(1) * 1_024,
+            status: summary.stream_status,
+        })
+    };
+    connection.ask(operation, call).await
+}
+
+/// Lists all shards of a stream, the closed ones that still hold records too, in the order of their
+/// ids. Retried for `request_timeout`.
+pub(crate) async fn shards(
+    connection: &Connection,
+    operation: &'static str,
+    stream: &str,
+) -> Result<Vec<Shard>> {
+    let mut shards = Vec::new();
+    let mut token: Option<String> = None;
+    loop {
+        let call = || async {
+            // With a token the name must not be given again.
+            let list = connection.kinesis.list_shards();
+            let list = match &token {
+                Some(token) => list.next_token(token),
+                None => list.stream_name(stream),
+            };
+            let answer = list.send().await;
+            answer.map_err(|e| error::of(operation, e).with_stream(stream))
+        };
+        let answer = connection.ask(operation, call).await?;
+        for shard in answer.shards.unwrap_or_default() {
+            shards.push(read(operation, shard).map_err(|e| e.with_stream(stream))?);
+        }
+        token = answer.next_token;
+        if token.is_none() {
+            shards.sort_by(|one: &Shard, other| one.id.cmp(&other.id));
+            return Ok(shards);
+        }
+    }
+}
+
+fn read(operation: &'static str, shard: aws_sdk_kinesis::types::Shard) -> Result<Shard> {
+    let corrupt = |what: &str| {
+        let message = format!("shard {} has no {what}", shard.shard_id);
+        Error::new(ErrorKind::Corrupt, operation, message)
+    };
+    let range = shard.hash_key_range.as_ref();
+    let range = range.and_then(|range| {
+        Some(HashRange {
+            first: range.starting_hash_key.parse().ok()?,
+            last: range.ending_hash_key.parse().ok()?,
+        })
+    });
+    let sequences = shard.sequence_number_range.as_ref();
+    let sequences = sequences.ok_or_else(|| corrupt("range of sequence numbers"))?;
+    let parents = [&shard.parent_shard_id, &shard.adjacent_parent_shard_id];
+    Ok(Shard {
+        id: shard.shard_id.as_str().into(),
+        parents: parents
+            .into_iter()
+            .flatten()
+            .map(|id| id.as_str().into())
+            .collect(),
+        range: range.ok_or_else(|| corrupt("range of hash keys"))?,
+        starting: sequences
+            .starting_sequence_number
+            .parse()
+            .map_err(|_| corrupt("starting sequence number"))?,
+        open: sequences.ending_sequence_number.is_none(),
+    })
+}
