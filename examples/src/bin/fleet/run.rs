@@ -15,6 +15,7 @@ use crate::fleet::Fleet;
 use crate::input::Input;
 use crate::members::Members;
 use crate::progress::Progress;
+use crate::reshard::Reshard;
 use crate::send::{self, PATIENCE};
 use crate::snapshot::Snapshot;
 use crate::stage::Stage;
@@ -76,8 +77,13 @@ impl Run {
             }
         }
         let lines = send::read(input)?;
+        let reshard = match args.reshard {
+            true => Reshard::begin(&self.fleet)?,
+            false => Reshard::default(),
+        };
         let sending = tokio::spawn(send::send(self.fleet.clone(), lines, args.rate(), stop));
         let sent = self.while_sending(sending).await;
+        let sent = sent.and(reshard.end(&self.fleet).await);
         // A run that was stopped by an error is judged by what was sent before.
         sent.and(self.until_handled().await)
     }
