@@ -5,7 +5,7 @@ use std::time::Duration;
 use millstream::{Error, ErrorKind};
 use tokio::time::sleep;
 
-use super::Read;
+use super::ReadEvent;
 use super::hand::Done;
 use super::reading::Reading;
 use crate::stream::Shard;
@@ -62,15 +62,14 @@ impl<T: Clone> Reading<T> {
             };
             let earliest = heirs.iter().map(|heir| heir.starting).min();
             if let Some(earliest) = earliest.filter(|earliest| *earliest > after) {
-                self.tell_gap(after, earliest);
                 let after = Some(after);
-                let told = self.hand.give(Read::Trimmed { after, earliest }).await;
+                let told = self.hand.give(ReadEvent::Trimmed { after, earliest }).await;
                 if let Err(done) = told {
                     return done;
                 }
             }
         }
-        self.hand.finish(Read::Ended { children }).await
+        self.hand.finish(ReadEvent::Ended { children }).await
     }
 
     /// All shards of the stream, asked for until there is an answer.

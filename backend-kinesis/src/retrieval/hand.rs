@@ -2,7 +2,7 @@
 
 use tokio::sync::{mpsc, watch};
 
-use super::Read;
+use super::ReadEvent;
 
 /// Nothing more is to be done: the last words were said, or nobody listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,12 +12,16 @@ pub(super) struct Done;
 #[derive(Debug)]
 pub(super) struct Hand<T> {
     tag: T,
-    to: mpsc::Sender<(T, Read)>,
+    to: mpsc::Sender<(T, ReadEvent)>,
     paused: watch::Receiver<bool>,
 }
 
 impl<T: Clone> Hand<T> {
-    pub(super) fn new(tag: T, to: mpsc::Sender<(T, Read)>, paused: watch::Receiver<bool>) -> Self {
+    pub(super) fn new(
+        tag: T,
+        to: mpsc::Sender<(T, ReadEvent)>,
+        paused: watch::Receiver<bool>,
+    ) -> Self {
         Self { tag, to, paused }
     }
 
@@ -28,7 +32,7 @@ impl<T: Clone> Hand<T> {
     }
 
     /// Waits for room, and until no pause is under way.
-    pub(super) async fn give(&mut self, read: Read) -> Result<(), Done> {
+    pub(super) async fn give(&mut self, read: ReadEvent) -> Result<(), Done> {
         loop {
             self.unpaused().await?;
             let room = self.to.reserve().await.map_err(|_| Done)?;
@@ -41,12 +45,12 @@ impl<T: Clone> Hand<T> {
     }
 
     /// Hands on what is no loss if there is no room for it; whether there was.
-    pub(super) fn offer(&mut self, read: Read) -> bool {
+    pub(super) fn offer(&mut self, read: ReadEvent) -> bool {
         self.to.try_send((self.tag.clone(), read)).is_ok()
     }
 
     /// Says the last word.
-    pub(super) async fn finish(&mut self, read: Read) -> Done {
+    pub(super) async fn finish(&mut self, read: ReadEvent) -> Done {
         let _ = self.give(read).await;
         Done
     }

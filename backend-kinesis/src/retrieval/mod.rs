@@ -5,7 +5,7 @@
 //! room. What it promises:
 //!
 //! * **Nothing is passed over in silence.** Where records may be gone before they were read, that is
-//!   said ([`Read::Trimmed`]) before the ones after them come.
+//!   said ([`ReadEvent::Trimmed`]) before the ones after them come.
 //! * **Nothing comes twice**, and nothing out of order, however often it has to begin again: at an
 //!   iterator that is too old, a subscription that ends, a connection that breaks.
 //! * **The end is an end only if others go on**: a shard that says so but has no children is looked at
@@ -37,6 +37,7 @@ use crate::connection::Connection;
 use crate::stream::{HashRange, Shard};
 use hand::Hand;
 use reading::Reading;
+pub(crate) use register::register;
 use service::Service;
 use source::Source;
 
@@ -73,13 +74,13 @@ pub(crate) struct ReaderOptions {
     pub(crate) range: Option<HashRange>,
     pub(crate) begin: Begin,
     pub(crate) way: Way,
-    /// Most records in one [`Read::Records`].
+    /// Most records in one [`ReadEvent::Records`].
     pub(crate) batch_records: usize,
 }
 
 /// What a reader has to say.
 #[derive(Debug)]
-pub(crate) enum Read {
+pub(crate) enum ReadEvent {
     /// The next records, at least one.
     Records {
         records: Vec<Stored>,
@@ -125,7 +126,7 @@ impl Drop for Reader {
 
 /// Begins to read on the caller's runtime. What is read goes to `to` with `tag`, which tells it from
 /// that of other readers of the same channel; who has a full one waits.
-pub(crate) fn read<T>(options: ReaderOptions, tag: T, to: mpsc::Sender<(T, Read)>) -> Reader
+pub(crate) fn read<T>(options: ReaderOptions, tag: T, to: mpsc::Sender<(T, ReadEvent)>) -> Reader
 where
     T: Clone + Send + 'static,
 {
@@ -145,6 +146,8 @@ struct Settings {
     poll_interval: Duration,
     /// Whether a reader polls that may not subscribe.
     fallback: bool,
+    /// How long a subscription may be silent, or without a record.
+    silence: Duration,
 }
 
 impl From<ReaderOptions> for Settings {
@@ -158,6 +161,7 @@ impl From<ReaderOptions> for Settings {
             batch_records: options.batch_records,
             poll_interval: consumer.poll_interval,
             fallback: consumer.fan_out_fallback,
+            silence: fan_out::SILENCE,
         }
     }
 }
@@ -166,7 +170,7 @@ fn read_from<T>(
     source: Arc<dyn Source>,
     settings: Settings,
     tag: T,
-    to: mpsc::Sender<(T, Read)>,
+    to: mpsc::Sender<(T, ReadEvent)>,
 ) -> Reader
 where
     T: Clone + Send + 'static,

@@ -39,11 +39,16 @@ impl Pace {
     /// How long to wait, from the last request on, after an answer of so many bytes. `idle` is for a
     /// shard that has no more.
     pub(super) fn after(&mut self, bytes: usize, idle: Option<Duration>) -> Duration {
-        self.failures = 0;
+        self.succeeded();
         // Back to the full pace in about 20 requests, and quickly only from far away.
         self.gap = self.gap.mul_f64(0.9).max(LEAST);
         let paid = Duration::from_secs_f64(bytes as f64 / BYTES_A_SECOND);
         self.gap.max(paid).max(idle.unwrap_or_default())
+    }
+
+    /// Takes note that what is asked answers.
+    pub(super) fn succeeded(&mut self) {
+        self.failures = 0;
     }
 
     /// How long to wait after being told to ask less often.

@@ -87,6 +87,11 @@ impl Place {
         }
     }
 
+    /// Whether there is a record to go on after.
+    pub(super) fn has_passed(&self) -> bool {
+        self.passed.is_some()
+    }
+
     /// From where on Kinesis is to be asked now.
     pub(super) fn look(&mut self) -> Spot {
         self.met = false;
@@ -126,10 +131,14 @@ impl Place {
         self.certain = Some(Instant::now());
     }
 
+    /// Whether nothing can have gone by since this was the right place.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.certain.is_some_and(|at| at.elapsed() < KEPT)
+    }
+
     /// Whether records may have gone by while the reader was not there.
     fn is_doubtful(&self) -> bool {
-        let certain = self.certain.is_some_and(|at| at.elapsed() < KEPT);
-        !self.met && !certain
+        !self.met && !self.is_fresh()
     }
 
     /// What the next record is to the reader.

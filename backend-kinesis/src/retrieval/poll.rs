@@ -9,16 +9,24 @@ use super::hand::Done;
 use super::reading::Reading;
 
 impl<T: Clone> Reading<T> {
+    /// Polls from the pinned iterator, if there is one, until a record is met.
+    pub(super) async fn poll_to_first(&mut self) -> Result<(), Done> {
+        match self.place.pinned() {
+            Some(pinned) => self.poll_from(pinned, true).await,
+            None => Ok(()),
+        }
+    }
+
     /// Polls until there is nothing more to do.
     pub(super) async fn poll(&mut self) -> Result<(), Done> {
+        if let Some(pinned) = self.place.pinned() {
+            self.poll_from(pinned, false).await?;
+        }
         loop {
-            if let Some(pinned) = self.place.pinned() {
-                self.poll_from(pinned).await?;
-            }
             self.hand.unpaused().await?;
             let from = self.place.look();
             match self.source.iterator(&from).await {
-                Ok(iterator) => self.poll_from(iterator).await?,
+                Ok(iterator) => self.poll_from(iterator, false).await?,
                 Err(error) => {
                     // The record or the time is none that Kinesis knows, if the stream and the shard
                     // are there: asked for something else, it answers.
@@ -31,8 +39,8 @@ impl<T: Clone> Reading<T> {
         }
     }
 
-    /// Polls while one iterator leads to the next.
-    async fn poll_from(&mut self, mut iterator: String) -> Result<(), Done> {
+    /// Polls while one iterator leads to the next; `to_first`: until a record is met.
+    async fn poll_from(&mut self, mut iterator: String, to_first: bool) -> Result<(), Done> {
         loop {
             self.hand.unpaused().await?;
             let (begun, asked) = (Instant::now(), SystemTime::now());
@@ -58,6 +66,9 @@ impl<T: Clone> Reading<T> {
             match next {
                 Some(next) => iterator = next,
                 None => return self.end().await,
+            }
+            if to_first && self.place.has_passed() {
+                return Ok(());
             }
             sleep_until(begun + wait).await;
         }

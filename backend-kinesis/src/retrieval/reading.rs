@@ -14,13 +14,13 @@ use super::pace::Pace;
 use super::place::{Meeting, Place};
 use super::source::Source;
 use super::unpack::Unpacker;
-use super::{Read, Settings, Way};
+use super::{ReadEvent, Settings, Way};
 
 /// How often in a row a place may be refused that Kinesis itself has given.
 const REFUSALS: u32 = 5;
 
 /// How many requests fail in a row before that is told.
-const TOLD: u32 = 3;
+const TOLD: u32 = 6;
 
 /// A reader at work.
 #[derive(Debug)]
@@ -55,6 +55,8 @@ impl<T: Clone> Reading<T> {
     /// Reads until there is nothing more to do.
     pub(super) async fn run(&mut self) -> Result<(), Done> {
         if let Way::FanOut(consumer) = self.settings.way.clone() {
+            // No subscription begins at an iterator: the first record is polled for.
+            self.poll_to_first().await?;
             self.subscribe(&consumer).await?;
         }
         self.poll().await
@@ -76,10 +78,10 @@ impl<T: Clone> Reading<T> {
                 Meeting::After(position) => Some(position),
                 Meeting::New => None,
                 Meeting::Gap { after } => {
-                    let earliest = raw.position;
-                    self.tell_gap(after, earliest);
-                    let after = Some(after);
-                    self.hand.give(Read::Trimmed { after, earliest }).await?;
+                    let (after, earliest) = (Some(after), raw.position);
+                    self.hand
+                        .give(ReadEvent::Trimmed { after, earliest })
+                        .await?;
                     None
                 }
             };
@@ -87,12 +89,16 @@ impl<T: Clone> Reading<T> {
             self.unpacker.unpack(raw, after, &mut batch);
             if batch.len() == most {
                 let records = mem::take(&mut batch);
-                self.hand.give(Read::Records { records, behind }).await?;
+                self.hand
+                    .give(ReadEvent::Records { records, behind })
+                    .await?;
             } else if batch.len() > most {
                 let mut rest = mem::take(&mut batch).into_iter();
                 while rest.len() >= most {
                     let records: Vec<Stored> = rest.by_ref().take(most).collect();
-                    self.hand.give(Read::Records { records, behind }).await?;
+                    self.hand
+                        .give(ReadEvent::Records { records, behind })
+                        .await?;
                 }
                 batch.extend(rest);
             }
@@ -100,14 +106,16 @@ impl<T: Clone> Reading<T> {
         let is_empty = batch.is_empty();
         if !is_empty {
             let records = batch;
-            self.hand.give(Read::Records { records, behind }).await?;
+            self.hand
+                .give(ReadEvent::Records { records, behind })
+                .await?;
         }
         self.place.is_certain(asked);
         if !is_empty {
             self.behind = behind;
         } else if let Some(behind) = behind.filter(|behind| self.behind != Some(*behind)) {
             // If there is no room now, it is told another time.
-            if self.hand.offer(Read::Behind(behind)) {
+            if self.hand.offer(ReadEvent::Behind(behind)) {
                 self.behind = Some(behind);
             }
         }
@@ -159,7 +167,7 @@ impl<T: Clone> Reading<T> {
     }
 
     pub(super) async fn fail(&mut self, error: Error) -> Done {
-        self.hand.finish(Read::Failed(error)).await
+        self.hand.finish(ReadEvent::Failed(error)).await
     }
 
     fn is_reached(&mut self) {
@@ -170,14 +178,6 @@ impl<T: Clone> Reading<T> {
                 stream, partition, "a partition is read again"
             );
         }
-    }
-
-    pub(super) fn tell_gap(&self, after: millstream::Position, earliest: millstream::Position) {
-        let (stream, partition) = self.names();
-        tracing::warn!(
-            name: "millstream.kinesis.partition.trimmed", target: "millstream",
-            stream, partition, %after, %earliest, "records may be gone that were not read"
-        );
     }
 
     pub(super) fn names(&self) -> (&str, &str) {
