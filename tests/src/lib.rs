@@ -9,6 +9,8 @@
 
 pub mod cases;
 pub mod checker;
+#[cfg(feature = "kafka")]
+mod containers;
 mod disturbed;
 pub mod fleet;
 mod harness;
