@@ -9,7 +9,7 @@
 
 pub mod cases;
 pub mod checker;
-#[cfg(feature = "kafka")]
+#[cfg(any(feature = "kafka", feature = "kinesis"))]
 mod containers;
 mod disturbed;
 pub mod fleet;
@@ -17,6 +17,8 @@ mod harness;
 pub mod history;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+#[cfg(feature = "kinesis")]
+pub mod kinesis;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 
