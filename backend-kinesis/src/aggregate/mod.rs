@@ -1,1 +1,24 @@
-//! The format of the Kinesis Producer Library.
+//! The format of the Kinesis Producer Library (KPL): many user records in one record of Kinesis, a
+//! *carrier*.
+//!
+//! [The format][KPL] is a magic number, a message of protocol buffers and the MD5 of that message.
+//! Whatever has not all three is a bare record. Headers and a timestamp of one's own ride in the
+//! format's tags, which no reader of AWS shows and every one skips: so a carrier is also the way of
+//! a single record that has them.
+//!
+//! [KPL]: https://github.com/awslabs/amazon-kinesis-producer/blob/master/aggregation-format.md
+
+mod admit;
+mod carrier;
+mod frame;
+mod keys;
+mod message;
+mod open;
+mod tags;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use admit::admit;
+pub(crate) use carrier::{Carrier, Entry};
+pub(crate) use keys::{key_of, keyless};
+pub(crate) use open::{Opened, UserRecord, open};

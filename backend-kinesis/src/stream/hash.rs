@@ -8,8 +8,8 @@ use md5::{Digest, Md5};
 pub(crate) struct HashKey(pub(crate) u128);
 
 impl HashKey {
-    pub(crate) fn of(partition_key: &str) -> Self {
-        let digest = Md5::digest(partition_key.as_bytes());
+    pub(crate) fn of(partition_key: impl AsRef<[u8]>) -> Self {
+        let digest = Md5::digest(partition_key);
         Self(u128::from_be_bytes(digest.into()))
     }
 }

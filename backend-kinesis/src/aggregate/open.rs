@@ -1,0 +1,106 @@
+//! Opening what may be a carrier.
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use millstream::Headers;
+use prost::Message;
+
+use super::frame::{self, MAGIC};
+use super::message::{Aggregate, Item};
+use super::{keys, tags};
+use crate::stream::HashKey;
+
+/// What is in a record of Kinesis.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Opened {
+    /// Itself.
+    Bare,
+    /// The user records of a carrier, in order. There may be none.
+    Carrier(Vec<UserRecord>),
+    /// What bears the checksum of a carrier and cannot be understood as one, and why. It is to be
+    /// handed on as it is: nothing of it is lost, and nothing made up.
+    Corrupt(String),
+}
+
+/// One record of a carrier. Key and payload share the carrier's memory.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct UserRecord {
+    /// Its place in the carrier, from 0. It stays the same for every reader, whatever is left out.
+    pub(crate) sub: u64,
+    /// What says to which shard it belongs.
+    pub(crate) hash: HashKey,
+    pub(crate) key: Option<Bytes>,
+    pub(crate) payload: Bytes,
+    pub(crate) headers: Headers,
+    /// The producer's own, if it gave one.
+    pub(crate) timestamp: Option<SystemTime>,
+}
+
+/// Opens the data of a record of Kinesis.
+pub(crate) fn open(data: &Bytes) -> Opened {
+    match frame::message(data) {
+        // The KCL takes a frame around nothing for a bare record, and positions must be the same.
+        None | Some([]) => Opened::Bare,
+        Some(message) => {
+            let message = data.slice(MAGIC.len()..MAGIC.len() + message.len());
+            read(message).map_or_else(Opened::Corrupt, Opened::Carrier)
+        }
+    }
+}
+
+fn read(message: Bytes) -> Result<Vec<UserRecord>, String> {
+    let aggregate = Aggregate::decode(message).map_err(|error| error.to_string())?;
+    let table = Table::of(&aggregate)?;
+    let records = aggregate.records.into_iter().zip(0..);
+    records
+        .map(|(item, sub)| table.resolve(item, sub))
+        .collect()
+}
+
+/// What the records of a carrier refer to.
+struct Table {
+    keys: Vec<(Option<Bytes>, HashKey)>,
+    hash_keys: Vec<HashKey>,
+}
+
+impl Table {
+    fn of(aggregate: &Aggregate) -> Result<Self, String> {
+        let keys = aggregate.keys.iter();
+        let keys = keys.map(|key| (keys::key_of(key.clone()), HashKey::of(key)));
+        let hash_keys = aggregate.hash_keys.iter();
+        let hash_keys = hash_keys.map(|text| {
+            let number = std::str::from_utf8(text).ok().and_then(|t| t.parse().ok());
+            number.ok_or_else(|| format!("{text:?} is no explicit hash key"))
+        });
+        Ok(Self {
+            keys: keys.collect(),
+            hash_keys: hash_keys.collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn resolve(&self, item: Item, sub: u64) -> Result<UserRecord, String> {
+        let key = item.key.and_then(|index| find(&self.keys, index));
+        let (key, hash) = key.ok_or_else(|| format!("record {sub} has no key"))?;
+        let explicit = item.hash_key.map(|index| {
+            let hash = find(&self.hash_keys, index).copied();
+            hash.ok_or_else(|| format!("record {sub} has no explicit hash key where it says"))
+        });
+        let payload = item
+            .data
+            .ok_or_else(|| format!("record {sub} has no data"))?;
+        let (headers, timestamp) = tags::read(item.tags);
+        Ok(UserRecord {
+            sub,
+            hash: explicit.transpose()?.unwrap_or(*hash),
+            key: key.clone(),
+            payload,
+            headers,
+            timestamp,
+        })
+    }
+}
+
+fn find<T>(table: &[T], index: u64) -> Option<&T> {
+    table.get(usize::try_from(index).ok()?)
+}

@@ -1,0 +1,143 @@
+//! Headers and a timestamp of one's own, as the tags of a user record.
+//!
+//! One tag a header, in order. A tag is text to every reader, and some fail over a carrier with a
+//! tag that is no UTF-8 (Python's, without its compiled part). So a value that is text is written as
+//! it is, and any other as U+0000 with its base64 behind. A text that begins with U+0000 to U+0008 goes
+//! that way too, which leaves U+0001 to U+0008 for formats to come.
+//!
+//! The timestamp is a tag of a name that no header may have: U+0000 and `timestamp`, its value the
+//! milliseconds since 1970, decimal.
+
+use std::io::Write;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use bytes::Bytes;
+use millstream::{Headers, Record};
+
+use super::message::{Tag, write};
+
+/// What only names of our own begin with.
+pub(super) const RESERVED: u8 = 0;
+const TIMESTAMP: &[u8] = b"\0timestamp";
+
+const BASE64: u8 = 0;
+const LAST_MARKER: u8 = 8;
+
+/// The number of the tags in a user record, and of name and value in a tag.
+const TAGS: u8 = 4;
+const NAME: u8 = 1;
+const VALUE: u8 = 2;
+
+/// How many bytes [`put`] writes.
+pub(super) fn len(record: &Record) -> usize {
+    let headers = record.headers.iter();
+    let headers: usize = headers
+        .map(|(name, value)| write::bytes_len(tag_len(name.len(), value_len(value))))
+        .sum();
+    let timestamp = record.timestamp.map_or(0, |at| {
+        write::bytes_len(tag_len(TIMESTAMP.len(), decimal_len(to_millis(at))))
+    });
+    headers + timestamp
+}
+
+/// Writes the tags of a record.
+pub(super) fn put(buffer: &mut Vec<u8>, record: &Record) {
+    for (name, value) in record.headers.iter() {
+        begin(buffer, name.as_bytes(), value_len(value));
+        put_value(buffer, value);
+    }
+    if let Some(at) = record.timestamp {
+        let millis = to_millis(at);
+        begin(buffer, TIMESTAMP, decimal_len(millis));
+        write!(buffer, "{millis}").expect("a Vec takes all that is written");
+    }
+}
+
+/// The headers and the timestamp in the tags of a user record.
+///
+/// A value that bears an unknown marker, or no base64 behind ours, is another writer's own and stays
+/// as it is.
+pub(super) fn read(tags: Vec<Tag>) -> (Headers, Option<SystemTime>) {
+    let mut timestamp = None;
+    let headers = tags.into_iter().filter_map(|tag| {
+        let (name, value) = (tag.key.unwrap_or_default(), tag.value.unwrap_or_default());
+        if name == TIMESTAMP {
+            timestamp = timestamp.or_else(|| read_timestamp(&value));
+            return None;
+        }
+        Some((
+            String::from_utf8_lossy(&name).into_owned(),
+            read_value(value),
+        ))
+    });
+    let headers = headers.collect();
+    (headers, timestamp)
+}
+
+fn tag_len(name: usize, value: usize) -> usize {
+    write::bytes_len(name) + write::bytes_len(value)
+}
+
+/// Begins a tag, all of which but the value's `value` bytes is written.
+fn begin(buffer: &mut Vec<u8>, name: &[u8], value: usize) {
+    write::begin(buffer, TAGS, tag_len(name.len(), value));
+    write::bytes(buffer, NAME, name);
+    write::begin(buffer, VALUE, value);
+}
+
+fn is_plain(value: &[u8]) -> bool {
+    let marked = matches!(value.first(), Some(..=LAST_MARKER));
+    !marked && std::str::from_utf8(value).is_ok()
+}
+
+fn value_len(value: &[u8]) -> usize {
+    match is_plain(value) {
+        true => value.len(),
+        false => 1 + (value.len() * 4).div_ceil(3),
+    }
+}
+
+fn put_value(buffer: &mut Vec<u8>, value: &[u8]) {
+    if is_plain(value) {
+        buffer.extend_from_slice(value);
+        return;
+    }
+    buffer.push(BASE64);
+    let begin = buffer.len();
+    buffer.resize(begin + (value.len() * 4).div_ceil(3), 0);
+    STANDARD_NO_PAD
+        .encode_slice(value, &mut buffer[begin..])
+        .expect("4 characters for each 3 bytes");
+}
+
+fn read_value(value: Bytes) -> Bytes {
+    match value.split_first() {
+        Some((&BASE64, text)) => STANDARD_NO_PAD.decode(text).map_or(value, Bytes::from),
+        _ => value,
+    }
+}
+
+fn read_timestamp(value: &[u8]) -> Option<SystemTime> {
+    let millis: i64 = std::str::from_utf8(value).ok()?.parse().ok()?;
+    let distance = Duration::from_millis(millis.unsigned_abs());
+    match millis >= 0 {
+        true => UNIX_EPOCH.checked_add(distance),
+        false => UNIX_EPOCH.checked_sub(distance),
+    }
+}
+
+/// Cuts a time to whole milliseconds, downwards; times before 1970 are negative.
+fn to_millis(time: SystemTime) -> i64 {
+    let capped = |millis: u128| i64::try_from(millis).unwrap_or(i64::MAX);
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => capped(after.as_millis()),
+        Err(before) => -capped(before.duration().as_nanos().div_ceil(1_000_000)),
+    }
+}
+
+fn decimal_len(number: i64) -> usize {
+    let digits = number.unsigned_abs().checked_ilog10().unwrap_or(0) + 1;
+    digits as usize + usize::from(number < 0)
+}
