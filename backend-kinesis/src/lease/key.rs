@@ -14,6 +14,22 @@ pub(crate) struct LeaseKey {
     pub(crate) shard: Arc<str>,
 }
 
+impl LeaseKey {
+    /// The lease that a key of any table stands for. `single` is the stream where keys do not name
+    /// theirs.
+    pub(crate) fn read(key: &str, single: &Arc<str>) -> Self {
+        let mut parts = key.splitn(4, ':');
+        let (stream, shard) = match (parts.next(), parts.next(), parts.next(), parts.next()) {
+            (_, Some(stream), _, Some(shard)) => (stream.into(), shard),
+            _ => (single.clone(), key),
+        };
+        Self {
+            stream,
+            shard: shard.into(),
+        }
+    }
+}
+
 /// How keys are written in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KeyForm {
@@ -106,6 +122,18 @@ impl Stream {
             stream: self.name.clone(),
             shard: shard.into(),
         }
+    }
+
+    /// Whether a key is of a stream of the same account and name, but of another time.
+    pub(crate) fn is_namesake(&self, key: &str) -> bool {
+        let name = |key: &str| {
+            key.splitn(3, ':')
+                .take(2)
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        let identifier = self.identifier.as_deref();
+        identifier.is_some_and(|identifier| name(identifier) == name(key))
     }
 
     fn parse(&self, key: &str) -> Option<LeaseKey> {

@@ -5,16 +5,28 @@
 //! alive by a counter that it moves, and a lease whose counter stands still for the time-out is
 //! anybody's. No clock but each worker's own is compared.
 
+mod audit;
+mod birth;
 mod change;
+mod cleanup;
+mod election;
 mod key;
+mod member;
+mod options;
 mod row;
+mod shards;
 mod source;
 mod store;
+mod taker;
+mod view;
+mod worker;
 
 #[cfg(test)]
 mod testing;
 
-pub(crate) use key::{KeyForm, LeaseKey, Stream, Streams};
+pub(crate) use key::{KeyForm, LeaseKey};
+pub(crate) use options::{LeaseEvent, ResumePoint, WorkerOptions};
 pub(crate) use row::Pin;
 pub(crate) use source::ShardSource;
-pub(crate) use store::{Condition, Item, LeaseStore, Outcome, Update};
+pub(crate) use store::LeaseStore;
+pub(crate) use worker::Worker;
