@@ -1,6 +1,8 @@
 //! The settings of a connection.
 
 mod secret;
+#[cfg(test)]
+mod tests;
 mod validate;
 
 pub use secret::Secret;
