@@ -130,12 +130,19 @@ impl Member {
     /// Takes all questions back.
     pub(super) fn withdraw_asks(&mut self) {
         for key in std::mem::take(&mut self.asks.open).into_keys() {
+            if let Some(leaving) = &mut self.leaving {
+                leaving.asks += 1;
+            }
             let update = change::withdraw(self.me());
             let table = self.table.clone();
             self.fly(async move {
                 // If it is not heard, the lease is handed over, expires, and is taken by others.
                 let _ = table.change(&key, &update).await;
-                |_: &mut Self| {}
+                |member: &mut Self| {
+                    if let Some(leaving) = &mut member.leaving {
+                        leaving.asks -= 1;
+                    }
+                }
             });
         }
     }

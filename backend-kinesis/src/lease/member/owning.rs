@@ -28,6 +28,9 @@ impl Member {
                 );
             }
             self.lose(&key);
+            if let Some(leaving) = &mut self.leaving {
+                leaving.expired = true;
+            }
         }
         let overdue = self.options.drain + self.renewal();
         let keys = self.keys(|held| matches!(held.stage, Stage::Asked(at) if at + overdue <= now));
