@@ -63,7 +63,11 @@ impl Member {
         };
         if let Some(lease) = self.streams.parse(key) {
             let listed = self.shards.entry(lease.stream).or_default();
-            listed.extend(children.shards);
+            for child in children.shards {
+                if !listed.iter().any(|shard| shard.id == child.id) {
+                    listed.push(child);
+                }
+            }
         }
         for row in children.rows {
             self.saw(row);

@@ -5,6 +5,9 @@ use std::time::Duration;
 use millstream::ErrorKind::Fenced;
 use tokio::time::sleep;
 
+use crate::lease::change;
+use crate::lease::key::{KeyForm, Stream};
+use crate::lease::source::ShardSource;
 use crate::lease::testing::memory::{Call, Fault};
 use crate::lease::testing::rig::{App, F, Rig, until};
 use crate::lease::testing::source::id;
@@ -157,7 +160,7 @@ async fn who_leaves_a_table_that_is_down_leaves_when_its_leases_have_expired() {
         .unwrap();
     until(SECOND, || rig.owners() == ["a", "a"]).await;
     store.script(|_| Some(Fault::Fail(millstream::ErrorKind::Unavailable)));
-    let error = tokio::time::timeout(F, worker.leave())
+    let error = tokio::time::timeout(F + SECOND, worker.leave())
         .await
         .unwrap()
         .unwrap_err();
@@ -188,4 +191,32 @@ async fn a_release_whose_answer_got_lost_was_one() {
         .unwrap_err();
     assert_eq!(error.kind(), Fenced);
     assert!(rig.store.row(&id(0)).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_to_an_owner_that_is_gone_is_none_to_the_next() {
+    let rig = Rig::new(2);
+    let a = rig.stubborn("a").await;
+    until(SECOND, || a.count() == 2).await;
+    let b = rig.app("b").await;
+    let asked = || rig.store.rows().iter().any(|row| row.own.asker.is_some());
+    until(SECOND, asked).await;
+    sleep(2 * F / 3).await;
+    // Somebody else takes both leases, as after an expiry.
+    a.crash().await;
+    let info = rig.source.info("s").await.unwrap();
+    let stream = Stream::new(KeyForm::Single, &info).unwrap();
+    for shard in [0, 1] {
+        rig.store
+            .change(&id(shard), |row| change::take(row, "c", &stream, None));
+    }
+    // It has as long to answer as the first owner had.
+    for _ in 0..4 {
+        sleep(F / 3).await;
+        for shard in [0, 1] {
+            rig.store.change(&id(shard), change::renew);
+        }
+    }
+    assert_eq!((b.count(), rig.owners()), (0, vec!["c".into(), "c".into()]));
+    assert!(asked());
 }

@@ -7,5 +7,6 @@ mod handover;
 mod joining;
 mod owning;
 mod resetting;
+mod storm;
 mod taking;
 mod trouble;

@@ -68,7 +68,7 @@ async fn s02_a_lease_that_is_renewed_is_not_taken() {
 
 #[tokio::test(start_paused = true)]
 async fn s03_a_lease_is_its_owners_for_the_whole_time_out_from_the_first_sight() {
-    let rig = owned_by_java(2).await;
+    let rig = owned_by_java(1).await;
     sleep(10 * F).await;
     let begun = Instant::now();
     let app = rig.app("a").await;
@@ -76,7 +76,6 @@ async fn s03_a_lease_is_its_owners_for_the_whole_time_out_from_the_first_sight()
     assert!(begun.elapsed() >= F, "{took:?}");
     // The moment it expires, not a scan later.
     assert!(took < F + Duration::from_millis(50), "{took:?}");
-    until(SECOND, || app.count() == 2).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -47,7 +47,7 @@ async fn throttled_renewals_are_tried_again_until_the_lease_expires() {
         Call::Update(..) => Some(Fault::Fail(ErrorKind::Throttled)),
         _ => None,
     });
-    sleep(F - SECOND).await;
+    sleep(F / 2).await;
     assert_eq!(app.count(), 2);
     rig.store.heal();
     sleep(3 * F).await;
@@ -60,7 +60,7 @@ async fn a_table_that_comes_back_in_time_ends_nothing() {
     let app = rig.app("a").await;
     until(SECOND, || app.count() == 1).await;
     rig.store.script(|_| Some(Fault::Fail(ErrorKind::NotFound)));
-    sleep(F - SECOND).await;
+    sleep(F / 2).await;
     rig.store.heal();
     sleep(3 * F).await;
     assert_eq!(app.log(), ["taken 0"]);
