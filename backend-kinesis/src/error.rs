@@ -142,3 +142,43 @@ where
     };
     Error::new(kind, operation, message).with_source(error)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table() {
+        for (code, expected) in [
+            ("ResourceNotFoundException", ErrorKind::NotFound),
+            ("AccessDeniedException", ErrorKind::Denied),
+            ("KMSAccessDeniedException", ErrorKind::Denied),
+            ("KMSDisabledException", ErrorKind::Denied),
+            ("KMSNotFoundException", ErrorKind::Denied),
+            ("KMSOptInRequired", ErrorKind::Denied),
+            ("KMSInvalidStateException", ErrorKind::Unavailable),
+            ("KMSThrottlingException", ErrorKind::Throttled),
+            ("UnrecognizedClientException", ErrorKind::Unauthenticated),
+            ("ExpiredTokenException", ErrorKind::Unauthenticated),
+            ("InvalidSignatureException", ErrorKind::Unauthenticated),
+            (
+                "ProvisionedThroughputExceededException",
+                ErrorKind::Throttled,
+            ),
+            ("LimitExceededException", ErrorKind::Throttled),
+            ("ThrottlingException", ErrorKind::Throttled),
+            ("ResourceInUseException", ErrorKind::Unavailable),
+            ("InternalFailure", ErrorKind::Unavailable),
+            ("InternalServerError", ErrorKind::Unavailable),
+            ("ServiceUnavailable", ErrorKind::Unavailable),
+            ("RequestTimeoutException", ErrorKind::Timeout),
+            ("ExpiredIteratorException", ErrorKind::Invalid),
+            ("InvalidArgumentException", ErrorKind::Invalid),
+            ("ValidationException", ErrorKind::Invalid),
+            ("ConditionalCheckFailedException", ErrorKind::Fenced),
+        ] {
+            assert_eq!(kind(code), Some(expected), "{code}");
+        }
+        assert_eq!(kind("NobodyKnowsThisException"), None);
+    }
+}

@@ -44,6 +44,10 @@ pub enum Settings {
     #[cfg(not(feature = "kafka"))]
     Kafka(NotBuilt),
     /// Amazon Kinesis Data Streams.
+    #[cfg(feature = "kinesis")]
+    Kinesis(millstream_kinesis::Config),
+    /// Amazon Kinesis Data Streams.
+    #[cfg(not(feature = "kinesis"))]
     Kinesis(NotBuilt),
 }
 
@@ -89,8 +93,11 @@ impl Settings {
             Self::Kafka(_) => bail!(
                 "the kafka backend is not in this build: add the cargo feature `kafka` (cargo run --features kafka)"
             ),
+            #[cfg(feature = "kinesis")]
+            Self::Kinesis(config) => Ok(config.connect().await?),
+            #[cfg(not(feature = "kinesis"))]
             Self::Kinesis(_) => bail!(
-                "the kinesis backend is not in this build: it comes with the cargo feature `kinesis` (cargo run --features kinesis), which this version does not have yet"
+                "the kinesis backend is not in this build: add the cargo feature `kinesis` (cargo run --features kinesis)"
             ),
         }
     }

@@ -150,6 +150,19 @@ fn chaos_loses_and_reorders_nothing() {
 }
 
 #[test]
+fn a_reshard_in_the_middle_loses_and_reorders_nothing() {
+    let ended = run(&["--reshard", "--chaos", "--seed", "4", "--json"]);
+    let summary = ended.good();
+    assert_eq!(summary["handled"], 20_000);
+    for done in ["is split", "are merged"] {
+        assert_eq!(ended.err.matches(done).count(), 2, "{}", ended.err);
+    }
+    let short = run_with(&["--reshard", "--input", "-"], reports(100).as_bytes());
+    assert_eq!(short.code, Some(1), "{}", short.err);
+    assert!(short.err.contains("10000 records"), "{}", short.err);
+}
+
+#[test]
 fn bad_lines_are_shown_with_their_numbers_and_stop_nothing() {
     let mut text = reports(10);
     text.push_str("this is no JSON\n"); // 11
@@ -258,17 +271,15 @@ fn wrong_use_is_told_before_anything_starts() {
         path.to_str().unwrap().to_owned()
     };
     let unknown = config("unknown.toml", "backend = 'memry'");
-    let not_built = config("not-built.toml", "backend = 'kinesis'");
     let typo = config("typo.toml", "backend = 'memory'\nsesion_timeout = '1s'");
     let no_toml = config("no.toml", "backend = ");
-    let cases: [(&[&str], &[&str]); 8] = [
+    let cases: [(&[&str], &[&str]); 7] = [
         (&["--input", "no-such-file"], &["no-such-file"]),
         (&["--config", "no-such-file"], &["no-such-file"]),
         (
             &["--config", &unknown],
             &["memry", "`memory`", "`kafka`", "`kinesis`"],
         ),
-        (&["--config", &not_built], &["--features kinesis"]),
         (
             &["--config", &typo],
             &["sesion_timeout", "`session_timeout`"],
@@ -296,6 +307,16 @@ fn the_environment_wins_over_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let config = file(folder.path(), "fleet.toml", "backend = 'memory'");
     let mut command = fleet(&["--config", config.to_str().unwrap()]);
+    command.env("MILLSTREAM_BACKEND", "memry");
+    let ended = Ended::new(command.output().unwrap());
+    assert_eq!(ended.code, Some(2), "{}", ended.err);
+    assert!(ended.err.contains("memry"), "{}", ended.err);
+}
+
+#[cfg(not(feature = "kinesis"))]
+#[test]
+fn a_backend_that_is_not_built_names_the_feature() {
+    let mut command = fleet(&[]);
     command.env("MILLSTREAM_BACKEND", "kinesis");
     let ended = Ended::new(command.output().unwrap());
     assert_eq!(ended.code, Some(2), "{}", ended.err);

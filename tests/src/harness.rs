@@ -55,8 +55,9 @@ pub struct Timing {
 pub struct Hooks {
     /// [`Fault::FailSends`].
     pub fail_sends: bool,
-    /// [`Fault::FailSends`] of one key, while the other keys of the partition go on. A driver that
-    /// leaves the retries to the runtime ([`Pipelining::ByKey`](driver::Pipelining::ByKey)) has it.
+    /// [`Fault::FailSends`] of one key, while the other keys of the partition go on. A broker that
+    /// answers each record of a batch has it, unless the driver packs records of several keys into
+    /// one of the broker's.
     pub fail_sends_by_key: bool,
     /// [`Fault::TimeOutSends`].
     pub time_out_sends: bool,

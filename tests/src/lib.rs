@@ -9,12 +9,16 @@
 
 pub mod cases;
 pub mod checker;
+#[cfg(any(feature = "kafka", feature = "kinesis"))]
+mod containers;
 mod disturbed;
 pub mod fleet;
 mod harness;
 pub mod history;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+#[cfg(feature = "kinesis")]
+pub mod kinesis;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 

@@ -43,6 +43,17 @@ fn kafka_backend_names_only_the_sdk_and_serde() {
     );
 }
 
+#[test]
+fn kinesis_backend_names_only_the_sdk_and_serde() {
+    assert_eq!(
+        foreign(
+            "millstream-kinesis",
+            &["bytes", "millstream", "serde", "serde_core"]
+        ),
+        BTreeMap::new()
+    );
+}
+
 /// The crates outside `allowed` whose types stand in the public API of `package`, each with those
 /// types.
 fn foreign(package: &str, allowed: &[&str]) -> BTreeMap<String, BTreeSet<String>> {

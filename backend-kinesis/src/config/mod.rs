@@ -1,6 +1,10 @@
 //! The settings of a connection.
 
+#[cfg(test)]
+mod readme;
 mod secret;
+#[cfg(test)]
+mod tests;
 mod validate;
 
 pub use secret::Secret;

@@ -11,7 +11,7 @@ use super::cases;
 use crate::checker::Rules;
 use crate::fleet::{Fleet, work};
 use crate::harness::eventually;
-use crate::history::Event;
+use crate::history::{Event, Outcome};
 use crate::{Fault, Harness};
 
 cases! {
@@ -47,10 +47,16 @@ async fn crash_under_load(
     // is settled meanwhile comes on top.
     eventually(fleet.harness.timing(), "a few are not stored", || async {
         let stored = fleet.checkpoints().await;
-        let last = stored.first().and_then(|at| at.position?.offset());
-        let stored = last.map_or(0, |last| last + 1);
-        let left = (fleet.acked() as u64).saturating_sub(stored);
-        (5..most_repeats - 16).contains(&left).then_some(())
+        let last = stored.first().and_then(|at| at.position);
+        let left = fleet.history.count(|event| {
+            matches!(
+                event,
+                Event::Ended { handling, outcome: Outcome::Acked } if Some(handling.position) > last
+            )
+        });
+        (5..most_repeats - 16)
+            .contains(&(left as u64))
+            .then_some(())
     })
     .await;
     a.crash().await;

@@ -2,13 +2,13 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use testcontainers::core::{ContainerPort, ExecCommand};
-use testcontainers::runners::AsyncRunner;
 use testcontainers::{
     ContainerAsync, ContainerRequest, GenericImage, ImageExt, TestcontainersError,
 };
 
 use super::options::{Listener, Options};
-use super::{engine, probe};
+use super::probe;
+use crate::containers;
 
 /// Whether a broker serves is looked at so often.
 const TICK: Duration = Duration::from_millis(50);
@@ -91,27 +91,15 @@ impl Broker {
 
     /// Starts the container, and returns before the broker serves.
     pub(super) async fn create(options: Options, membership: Membership) -> Self {
-        engine::ready().await;
-        // A free port may be somebody's by the time that the engine takes it.
-        const ATTEMPTS: usize = 5;
-        for attempt in 1.. {
-            let (request, ports) = request(&options, &membership);
-            match request.start().await {
-                Ok(container) => {
-                    let node = membership.node;
-                    let nodes = membership.nodes;
-                    return Self {
-                        container,
-                        node,
-                        ports,
-                        nodes,
-                    };
-                }
-                Err(error) if attempt < ATTEMPTS && port_is_taken(&error) => {}
-                Err(error) => panic!("broker {} does not start: {error}", membership.node),
-            }
+        containers::ready("kafka").await;
+        let name = format!("broker {}", membership.node);
+        let (container, ports) = containers::start(&name, || request(&options, &membership)).await;
+        Self {
+            container,
+            node: membership.node,
+            ports,
+            nodes: membership.nodes,
         }
-        unreachable!("the loop has no end")
     }
 
     /// The value for a client's `bootstrap.servers`, on the plaintext listener.
@@ -139,7 +127,7 @@ impl Broker {
 
     /// Kills it, as a power cut would; what it had acknowledged stays on its disk.
     pub async fn kill(&self) {
-        engine::docker(&["kill", "--signal", "KILL", self.container.id()]).await;
+        containers::docker(&["kill", "--signal", "KILL", self.container.id()]).await;
     }
 
     /// Stops it in good order: it hands its partitions over, and closes its files.
@@ -268,15 +256,10 @@ impl Broker {
 impl Drop for Broker {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let log = engine::last_words(self.id());
+            let log = containers::last_words(self.id());
             eprintln!("broker {} logged\n{log}", self.node);
         }
     }
-}
-
-fn port_is_taken(error: &TestcontainersError) -> bool {
-    let said = format!("{error:?}");
-    said.contains("port is already allocated") || said.contains("address already in use")
 }
 
 fn freezing_failed(error: &TestcontainersError) -> bool {
@@ -301,7 +284,7 @@ fn request(
         .zip([INTERNAL_PORT].into_iter().chain(FIRST_PORT..))
     {
         let Listener { name, protocol, .. } = listener;
-        let mapped = engine::free_port();
+        let mapped = containers::free_port();
         let outer = listener.advertised.unwrap_or(mapped);
         bound.push(format!("{name}://0.0.0.0:{inner}"));
         protocols.push(format!("{name}:{protocol}"));
@@ -342,17 +325,5 @@ fn request(
             .with_network(network)
             .with_container_name(&membership.host);
     }
-    let request = request
-        .with_label(engine::OWNER, engine::owner())
-        // The library publishes on all addresses of the machine.
-        .with_host_config_modifier(|config| {
-            let bindings = config
-                .port_bindings
-                .iter_mut()
-                .flat_map(|all| all.values_mut());
-            for binding in bindings.flatten().flatten() {
-                binding.host_ip = Some("127.0.0.1".to_owned());
-            }
-        });
     (request, ports)
 }

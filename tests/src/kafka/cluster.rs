@@ -1,7 +1,10 @@
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
 use futures_util::future::join_all;
 
 use super::broker::{CONTROLLER_PORT, Membership};
-use super::{Broker, Listener, Options, engine};
+use super::{Broker, Listener, Options};
+use crate::containers;
 
 /// Three brokers, each also a controller, so that one may go and the other two go on: topics have
 /// three replicas by default, and a record is acknowledged when two have it.
@@ -18,8 +21,8 @@ impl Cluster {
     /// Starts the brokers at once, each with the options for its number in `0..SIZE`, and returns
     /// when all know of each other.
     pub async fn start(options: impl Fn(usize) -> Options) -> Self {
-        let network = engine::unique("network");
-        let hosts: Vec<_> = (0..Self::SIZE).map(|_| engine::unique("broker")).collect();
+        let network = unique("network");
+        let hosts: Vec<_> = (0..Self::SIZE).map(|_| unique("broker")).collect();
         let voters = hosts.iter().enumerate();
         let voters = voters.map(|(n, host)| format!("{n}@{host}:{CONTROLLER_PORT}"));
         let voters: Vec<_> = voters.collect();
@@ -72,13 +75,13 @@ impl Cluster {
     /// Cuts a broker off, from the others and from clients, while it runs on.
     pub async fn disconnect(&self, n: usize) {
         let id = self.broker(n).id();
-        engine::docker(&["network", "disconnect", &self.network, id]).await;
+        containers::docker(&["network", "disconnect", &self.network, id]).await;
     }
 
     /// Joins a broker that was cut off to the others again, and returns when it serves.
     pub async fn reconnect(&self, n: usize) {
         let id = self.broker(n).id();
-        engine::docker(&["network", "connect", &self.network, id]).await;
+        containers::docker(&["network", "connect", &self.network, id]).await;
         self.broker(n).serves().await;
     }
 
@@ -93,6 +96,13 @@ impl Cluster {
     pub async fn settled(&self) {
         join_all(self.brokers.iter().map(Broker::settled)).await;
     }
+}
+
+/// A name for a container or a network that none has. `tests/containers/down` finds the owner in it.
+fn unique(kind: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Relaxed);
+    format!("millstream-{}-{kind}-{count}", containers::owner())
 }
 
 fn replicated(options: Options) -> Options {

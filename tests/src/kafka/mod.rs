@@ -9,7 +9,6 @@
 mod ask;
 mod broker;
 mod cluster;
-mod engine;
 mod frame;
 mod harness;
 mod options;

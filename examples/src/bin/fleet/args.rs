@@ -50,6 +50,11 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) chaos: bool,
 
+    /// Splits a partition of the first two streams after 4,000 records, and merges its halves after
+    /// 10,000. Not on Kafka, which cannot
+    #[arg(long)]
+    pub(crate) reshard: bool,
+
     /// Decides what chaos does, and in which order
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,

@@ -37,6 +37,7 @@ mod notes;
 mod notifications;
 mod number;
 mod progress;
+mod reshard;
 mod run;
 mod send;
 mod snapshot;

@@ -15,8 +15,9 @@ use crate::fleet::Fleet;
 use crate::input::Input;
 use crate::members::Members;
 use crate::progress::Progress;
+use crate::reshard::Reshard;
 use crate::send::{self, PATIENCE};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Lags, Snapshot};
 use crate::stage::Stage;
 use crate::summary::Summary;
 
@@ -38,6 +39,7 @@ pub(crate) async fn run(
             .chaos
             .then(|| Chaos::new(args.seed, args.members as usize)),
         last: Snapshot::default(),
+        lags: Lags::default(),
         fleet,
     };
     let streamed = run.stream(args, input, stop).await;
@@ -60,6 +62,7 @@ struct Run {
     progress: Progress,
     chaos: Option<Chaos>,
     last: Snapshot,
+    lags: Lags,
 }
 
 impl Run {
@@ -76,8 +79,13 @@ impl Run {
             }
         }
         let lines = send::read(input)?;
+        let reshard = match args.reshard {
+            true => Reshard::begin(&self.fleet)?,
+            false => Reshard::default(),
+        };
         let sending = tokio::spawn(send::send(self.fleet.clone(), lines, args.rate(), stop));
         let sent = self.while_sending(sending).await;
+        let sent = sent.and(reshard.end(&self.fleet).await);
         // A run that was stopped by an error is judged by what was sent before.
         sent.and(self.until_handled().await)
     }
@@ -117,10 +125,15 @@ impl Run {
                 .map(|stage| self.fleet.behind(stage))
                 .iter()
                 .sum();
-            let left = behind + self.last.groups.iter().map(|g| g.lag()).sum::<u64>();
-            if behind == 0 && self.last.at_end() {
-                return Ok(());
+            if behind == 0 {
+                // Only what is asked for from now on tells of the end.
+                self.lags = Lags::default();
+                self.look().await?;
+                if self.last.at_end() {
+                    return Ok(());
+                }
             }
+            let left = behind + self.last.groups.iter().map(|g| g.lag()).sum::<u64>();
             if left < progress.0 {
                 progress = (left, Instant::now());
             } else if progress.1.elapsed() > PATIENCE {
@@ -135,7 +148,7 @@ impl Run {
         for remark in self.fleet.notes.take() {
             self.progress.say(&remark);
         }
-        self.last = Snapshot::take(&self.fleet, &self.members).await?;
+        self.last = Snapshot::take(&self.fleet, &self.members, &mut self.lags).await?;
         self.progress.show(&self.last);
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! How things stand at one moment.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use millstream::ErrorKind;
 
@@ -34,17 +34,49 @@ impl Group {
     }
 }
 
-impl Snapshot {
-    pub(crate) async fn take(fleet: &Fleet, members: &Members) -> millstream::Result<Self> {
-        let mut groups = Vec::new();
-        for stage in Stage::ALL {
-            groups.push(Group {
-                stage,
-                handled: fleet.judge(stage).counts().handled,
-                crew: members.stats(stage),
-                lags: lags(fleet, stage).await?,
-            });
+/// What is stored behind the checkpoints of all groups. To ask for it costs requests, on some
+/// backends paid ones, so that it is asked for now and then only.
+#[derive(Debug, Default)]
+pub(crate) struct Lags {
+    asked: Option<Instant>,
+    of: [Vec<Option<u64>>; Stage::ALL.len()],
+}
+
+impl Lags {
+    /// How old an answer may be.
+    const OLDEST: Duration = Duration::from_millis(300);
+
+    async fn refresh(&mut self, fleet: &Fleet) -> millstream::Result<()> {
+        if self
+            .asked
+            .is_some_and(|asked| asked.elapsed() < Self::OLDEST)
+        {
+            return Ok(());
         }
+        for stage in Stage::ALL {
+            self.of[stage as usize] = lags(fleet, stage).await?;
+        }
+        self.asked = Some(Instant::now());
+        Ok(())
+    }
+}
+
+impl Snapshot {
+    pub(crate) async fn take(
+        fleet: &Fleet,
+        members: &Members,
+        lags: &mut Lags,
+    ) -> millstream::Result<Self> {
+        // What is handled is looked at before what is left: a lag of zero then covers all of it.
+        let handled = Stage::ALL.map(|stage| fleet.judge(stage).counts().handled);
+        lags.refresh(fleet).await?;
+        let groups = Stage::ALL.into_iter().map(|stage| Group {
+            stage,
+            handled: handled[stage as usize],
+            crew: members.stats(stage),
+            lags: lags.of[stage as usize].clone(),
+        });
+        let groups = groups.collect();
         Ok(Self {
             elapsed: fleet.begun.elapsed(),
             sent: fleet.reports.expected() + fleet.dead_letters(),

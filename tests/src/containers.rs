@@ -1,29 +1,70 @@
-//! The engine that runs the containers: what a process needs of it once, and what the library for
-//! containers does not offer.
+//! The engine that runs the containers: what a process needs of it once, how a container is started,
+//! and what the library for containers does not offer.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU16, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
+use testcontainers::runners::AsyncRunner;
+use testcontainers::{
+    ContainerAsync, ContainerRequest, GenericImage, ImageExt, TestcontainersError,
+};
 use tokio::process::Command as Async;
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
 
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/containers");
 
-/// Has the engine running, and the broker's image in it. The first container of a process may so
-/// wait for minutes; every later one does not.
-pub(super) async fn ready() {
-    static READY: OnceCell<()> = OnceCell::const_new();
-    READY
-        .get_or_init(|| async {
-            let up = Async::new(format!("{SCRIPTS}/up")).arg("kafka").output();
-            let up = up.await.expect("tests/containers/up can be run");
-            let said = String::from_utf8_lossy(&up.stderr);
-            assert!(up.status.success(), "tests/containers/up kafka: {said}");
-            sweep_up_after_this_process();
-        })
-        .await;
+/// Has the engine running, and an image of `tests/containers` in it. The first container of a process
+/// may so wait for minutes; every later one does not.
+pub(crate) async fn ready(image: &'static str) {
+    static READY: Mutex<BTreeSet<&str>> = Mutex::const_new(BTreeSet::new());
+    let mut ready = READY.lock().await;
+    if ready.contains(image) {
+        return;
+    }
+    let up = Async::new(format!("{SCRIPTS}/up")).arg(image).output();
+    let up = up.await.expect("tests/containers/up can be run");
+    let said = String::from_utf8_lossy(&up.stderr);
+    assert!(up.status.success(), "tests/containers/up {image}: {said}");
+    sweep_up_after_this_process();
+    ready.insert(image);
+}
+
+/// Starts a container as `request` asks for it, on ports of 127.0.0.1 alone. It is asked again for
+/// other ports where one that was free is somebody's by the time that the engine takes it.
+pub(crate) async fn start<T>(
+    name: &str,
+    request: impl Fn() -> (ContainerRequest<GenericImage>, T),
+) -> (ContainerAsync<GenericImage>, T) {
+    const ATTEMPTS: usize = 5;
+    for attempt in 1.. {
+        let (request, ports) = request();
+        let request = request
+            .with_label(OWNER, owner())
+            // The library publishes on all addresses of the machine.
+            .with_host_config_modifier(|config| {
+                let bindings = config
+                    .port_bindings
+                    .iter_mut()
+                    .flat_map(|all| all.values_mut());
+                for binding in bindings.flatten().flatten() {
+                    binding.host_ip = Some("127.0.0.1".to_owned());
+                }
+            });
+        match request.start().await {
+            Ok(container) => return (container, ports),
+            Err(error) if attempt < ATTEMPTS && port_is_taken(&error) => {}
+            Err(error) => panic!("{name} does not start: {error}"),
+        }
+    }
+    unreachable!("the loop has no end")
+}
+
+fn port_is_taken(error: &TestcontainersError) -> bool {
+    let said = format!("{error:?}");
+    said.contains("port is already allocated") || said.contains("address already in use")
 }
 
 /// Leaves a process behind that removes what this one does not: a killed test runs no destructor,
@@ -48,25 +89,18 @@ fn sweep_up_after_this_process() {
 }
 
 /// The label that says which process a container is of.
-pub(super) const OWNER: &str = "millstream.owner";
+const OWNER: &str = "millstream.owner";
 
 /// The value of [`OWNER`].
-pub(super) fn owner() -> String {
+pub(crate) fn owner() -> String {
     std::process::id().to_string()
-}
-
-/// A name for a container or a network that none has. `tests/containers/down` finds the owner in it.
-pub(super) fn unique(kind: &str) -> String {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let count = COUNT.fetch_add(1, Relaxed);
-    format!("millstream-{}-{kind}-{count}", owner())
 }
 
 /// A port of 127.0.0.1 that nobody listens on.
 ///
 /// Below those that the system hands to outgoing connections: a client's own connection could else
 /// sit on the port of a broker that is down, and keep it from coming back.
-pub(super) fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     const FIRST: u16 = 20_000;
     const COUNT: u16 = 12_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);
@@ -84,7 +118,7 @@ pub(super) fn free_port() -> u16 {
 }
 
 /// Asks the engine by its own command for what the library does not offer.
-pub(super) async fn docker(args: &[&str]) {
+pub(crate) async fn docker(args: &[&str]) {
     let output = Async::new("docker").args(args).output().await;
     let output = output.expect("the docker command can be run");
     let said = String::from_utf8_lossy(&output.stderr);
@@ -92,7 +126,7 @@ pub(super) async fn docker(args: &[&str]) {
 }
 
 /// The last lines that a container logged. It blocks: a destructor has no other way to ask.
-pub(super) fn last_words(container: &str) -> String {
+pub(crate) fn last_words(container: &str) -> String {
     let logs = Command::new("docker")
         .args(["logs", "--tail", "100", container])
         .output();

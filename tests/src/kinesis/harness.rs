@@ -1,0 +1,220 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use millstream::driver::{self, Backend};
+use millstream::{Client, StreamSpec};
+use millstream_kinesis::{Aggregation, Config, Credentials, Kinesis, Retrieval};
+
+use super::Site;
+use crate::{Fault, Harness, Hooks, Timing};
+
+/// How long a silent member keeps its partitions.
+const SESSION: Duration = Duration::from_secs(2);
+
+/// How the backend is set up.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Variant {
+    /// How records are sent.
+    pub aggregation: Aggregation,
+    /// How records are fetched.
+    pub retrieval: Retrieval,
+}
+
+/// The means of the suite on one site, for one case. Cases may share a site: all names are of this
+/// harness alone, those of clients too.
+#[derive(Debug)]
+pub struct KinesisHarness {
+    site: Arc<Site>,
+    variant: Variant,
+    names: Names,
+    limits: driver::Limits,
+    restart: bool,
+}
+
+impl KinesisHarness {
+    /// On a site that others use, too: it cannot be restarted.
+    ///
+    /// # Panics
+    /// If the site cannot be used.
+    pub async fn shared(site: Arc<Site>, variant: Variant) -> Self {
+        Self::on(site, variant, false).await
+    }
+
+    /// On a site of its own, which keeps its data.
+    ///
+    /// # Panics
+    /// If the site cannot be used.
+    pub async fn alone(site: Site, variant: Variant) -> Self {
+        Self::on(Arc::new(site), variant, true).await
+    }
+
+    async fn on(site: Arc<Site>, variant: Variant, restart: bool) -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let names = Names {
+            case: COUNT.fetch_add(1, Relaxed),
+            next: AtomicUsize::new(0),
+        };
+        let config = config(&site, &names, variant);
+        let limits = site
+            .limits
+            .get_or_init(|| limits(config, names.unique("limits")));
+        let limits = *limits.await;
+        Self {
+            site,
+            variant,
+            names,
+            limits,
+            restart,
+        }
+    }
+}
+
+/// Names that no other case uses.
+#[derive(Debug)]
+struct Names {
+    case: usize,
+    next: AtomicUsize,
+}
+
+impl Names {
+    fn unique(&self, prefix: &str) -> String {
+        let next = self.next.fetch_add(1, Relaxed);
+        format!("{}{next}", self.begins(prefix))
+    }
+
+    /// How those of one prefix begin.
+    fn begins(&self, prefix: &str) -> String {
+        format!("{prefix}-{}-", self.case)
+    }
+}
+
+/// The prefix of the ids of clients.
+const CLIENT: &str = "client";
+
+fn config(site: &Site, names: &Names, variant: Variant) -> Config {
+    let mut config = Config::default();
+    let [id, secret] = Site::CREDENTIALS;
+    config.region = Some(Site::REGION.into());
+    config.credentials = Some(Credentials {
+        access_key_id: id.into(),
+        secret_access_key: secret.to_owned().into(),
+        session_token: None,
+    });
+    config.endpoint = Some(site.endpoint());
+    config.dynamodb_endpoint = Some(site.endpoint());
+    config.client_id = names.unique(CLIENT);
+    config.consumer.retrieval = variant.retrieval;
+    config.consumer.session_timeout = SESSION;
+    config.consumer.poll_interval = Duration::from_millis(200);
+    config.leases.scan_interval = Duration::from_millis(250);
+    config.leases.audit_interval = SESSION;
+    config.producer.aggregation = variant.aggregation;
+    // Longer than any delay of a case, and less than its patience with one that fails for good.
+    config.producer.timeout = SESSION * 10;
+    config
+}
+
+/// What a stream takes, as the driver says it.
+async fn limits(config: Config, stream: String) -> driver::Limits {
+    let kinesis = Kinesis::connect(config).await.expect("the site answers");
+    let created = kinesis
+        .streams()
+        .create(&StreamSpec::new(stream.as_str()))
+        .await;
+    created.expect("the stream is created");
+    let producer = kinesis.open_producer(&stream).await;
+    let producer = producer.expect("the producer opens");
+    let limits = producer.limits();
+    producer.close().await.expect("the producer closes");
+    limits
+}
+
+#[async_trait]
+impl Harness for KinesisHarness {
+    async fn client(&self) -> Client {
+        let config = config(&self.site, &self.names, self.variant);
+        config.connect().await.expect("the site answers")
+    }
+
+    fn unique(&self, prefix: &str) -> String {
+        self.names.unique(prefix)
+    }
+
+    fn timing(&self) -> Timing {
+        Timing {
+            session: SESSION,
+            handover: Duration::from_millis(1_500),
+            patience: Duration::from_secs(60),
+            tick: Duration::from_millis(20),
+        }
+    }
+
+    fn limits(&self) -> driver::Limits {
+        self.limits
+    }
+
+    fn hooks(&self) -> Hooks {
+        Hooks {
+            fail_sends: true,
+            // A record of an aggregate fails with all others in it.
+            fail_sends_by_key: self.variant.aggregation == Aggregation::Off,
+            time_out_sends: true,
+            throttle_sends: true,
+            delay_sends: true,
+            freeze: true,
+            fail_checkpoints: true,
+            // DynamoDB answers a write when it is stored. If one were lost all the same, the next one
+            // of its lease would fail, for each is conditioned on the one before.
+            lose_checkpoints: false,
+            // There is no step that stores records and progress.
+            refuse_publish_late: false,
+            steal: true,
+            trim: true,
+            restart: self.restart,
+        }
+    }
+
+    fn struck(&self, stream_or_group: &str) -> u64 {
+        self.site.faults().struck(stream_or_group)
+    }
+
+    async fn disturb(&self, fault: Fault) {
+        let faults = self.site.faults();
+        match fault {
+            Fault::FailSends { stream, key, times } => {
+                if key.is_none() {
+                    // A connection that ends is the failure that tells least.
+                    faults.cut_sends(&stream, times.min(1));
+                }
+                let key = key.filter(|_| self.hooks().fail_sends_by_key);
+                faults.fail_records(&stream, key.as_deref(), times);
+            }
+            Fault::TimeOutSends { stream, times } => {
+                faults.lose_answers_to_sends(&stream, times.min(1));
+                faults.fail_stored_sends(&stream, times);
+            }
+            Fault::ThrottleSends { stream, times } => {
+                faults.throttle_sends(&stream, times.min(1));
+                faults.throttle_records(&stream, times);
+            }
+            Fault::DelaySends { stream, by } => faults.delay_answers_to_sends(&stream, by),
+            Fault::Freeze {
+                member, duration, ..
+            } => {
+                let (begins, ends) = (self.names.begins(CLIENT), format!(".{member}"));
+                faults.freeze(&begins, &ends, duration);
+            }
+            Fault::FailCheckpoints { group, times } => {
+                // One is stored, and its answer is lost.
+                faults.lose_answers_to_checkpoints(&group, times.min(1));
+                faults.refuse_checkpoints(&group, times);
+            }
+            Fault::Steal { group, partition } => self.site.steal(&group, &partition).await,
+            Fault::Trim { stream } => self.site.trim(&stream).await,
+            Fault::Restart => self.site.restart().await,
+            fault => panic!("{fault:?} is none of the hooks"),
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! Emulators of Amazon Kinesis and of DynamoDB in containers, and a proxy before both that does to
+//! their clients what AWS does on a bad day.
+//!
+//! No emulator is Kinesis. Two of them stand in for it here, by different authors and with different
+//! gaps, and the proxy adds what neither has: throttling, entries that fail, retention.
+//!
+//! Everything here panics when the engine does not do what is asked: there is no test to go on with.
+
+mod harness;
+mod proxy;
+mod retention;
+mod server;
+mod site;
+mod theft;
+
+pub use harness::{KinesisHarness, Variant};
+pub use proxy::{Faults, Proxy, Service};
+pub use server::{Emulator, Server};
+pub use site::Site;

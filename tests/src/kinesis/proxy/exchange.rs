@@ -1,0 +1,162 @@
+//! One request, and what becomes of it.
+
+use std::io;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::header::HOST;
+use hyper::{Response, StatusCode};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
+use tokio::time::sleep;
+
+use super::answer::{self, Answer, Refusal};
+use super::faults::{Fate, Faults};
+use super::request::{Asks, Request, Service};
+use super::retention::Retention;
+use super::subscription::Subscription;
+
+/// What all requests through a proxy share.
+#[derive(Debug, Clone)]
+pub(super) struct Exchange {
+    pub(super) faults: Faults,
+    pub(super) retention: Retention,
+    /// The ports of 127.0.0.1 behind which the services are.
+    kinesis: u16,
+    dynamodb: u16,
+    http: Client<HttpConnector, Full<Bytes>>,
+}
+
+impl Exchange {
+    pub(super) fn new(faults: Faults, kinesis: u16, dynamodb: u16) -> Self {
+        Self {
+            faults,
+            retention: Retention::default(),
+            kinesis,
+            dynamodb,
+            http: Client::builder(TokioExecutor::new()).build_http(),
+        }
+    }
+
+    /// Answers a request. An error ends its connection, and no answer is sent.
+    pub(super) async fn answer(self, request: hyper::Request<Incoming>) -> io::Result<Answer> {
+        let request = Request::read(request).await?;
+        self.reached(&request).await?;
+        let answer = match self.faults.meet(&request) {
+            Fate::Passed => self.passed(&request).await?,
+            Fate::Late(by) => {
+                let answer = self.passed(&request).await?;
+                sleep(by).await;
+                answer
+            }
+            Fate::AnswerLost => {
+                self.forward(&request, &request.body).await?;
+                return Err(io::Error::other("the answer is lost"));
+            }
+            Fate::Doubtful => {
+                self.forward(&request, &request.body).await?;
+                match request.asks {
+                    Asks::PutRecords { .. } => {
+                        let failed = vec![Some(Refusal::Internal); request.keys().len()];
+                        answer::of(StatusCode::OK, &answer::with_failed(&Value::Null, &failed))
+                    }
+                    _ => Refusal::Internal.answer(),
+                }
+            }
+            Fate::Without(failed) => self.without(&request, &failed).await?,
+            Fate::Refused(refusal) => refusal.answer(),
+            Fate::Cut => return Err(io::Error::other("the connection is cut")),
+        };
+        self.reached(&request).await?;
+        Ok(answer)
+    }
+
+    /// Waits while the client is frozen, and fails when it is cut off.
+    async fn reached(&self, request: &Request) -> io::Result<()> {
+        self.faults.thawed(&request.client).await;
+        match self.faults.is_cut_off(&request.client, request.service) {
+            true => Err(io::Error::other("the client is cut off")),
+            false => Ok(()),
+        }
+    }
+
+    /// Passes a request on, and its answer without what is gone.
+    async fn passed(&self, request: &Request) -> io::Result<Answer> {
+        if let Asks::Subscription(shard) = &request.asks {
+            let subscription = Subscription {
+                shard: shard.clone(),
+                client: request.client.clone(),
+                faults: self.faults.clone(),
+                retention: self.retention.clone(),
+            };
+            return Ok(subscription.pass(self.send(request, &request.body).await?));
+        }
+        let (status, mut answer) = self.forward(request, &request.body).await?;
+        match &request.asks {
+            Asks::Iterator(shard) => self.retention.learn(&answer["ShardIterator"], shard),
+            Asks::Records { iterator } => {
+                if let Some(shard) = self.retention.shard(iterator) {
+                    self.retention.learn(&answer["NextShardIterator"], &shard);
+                    self.retention.apply(&shard, &mut answer);
+                }
+            }
+            _ => {}
+        }
+        Ok(answer::of(status, &answer))
+    }
+
+    /// Passes on those records of a batch that do not fail.
+    async fn without(&self, request: &Request, failed: &[Option<Refusal>]) -> io::Result<Answer> {
+        let mut body = request.body.clone();
+        let mut fails = failed.iter().map(Option::is_some);
+        if let Some(records) = body["Records"].as_array_mut() {
+            records.retain(|_| !fails.next().unwrap_or_default());
+        }
+        let answered = match failed.iter().all(Option::is_some) {
+            true => Value::Null,
+            false => {
+                let (status, answered) = self.forward(request, &body).await?;
+                if status != StatusCode::OK {
+                    return Ok(answer::of(status, &answered));
+                }
+                answered
+            }
+        };
+        Ok(answer::of(
+            StatusCode::OK,
+            &answer::with_failed(&answered, failed),
+        ))
+    }
+
+    /// Has a request answered by its service.
+    async fn forward(&self, request: &Request, body: &Value) -> io::Result<(StatusCode, Value)> {
+        let (parts, body) = self.send(request, body).await?.into_parts();
+        let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+        // Some answers have none.
+        let body = match body.is_empty() {
+            true => Value::Null,
+            false => serde_json::from_slice(&body)?,
+        };
+        Ok((parts.status, body))
+    }
+
+    async fn send(&self, request: &Request, body: &Value) -> io::Result<Response<Incoming>> {
+        let port = match request.service {
+            Service::Kinesis => self.kinesis,
+            Service::DynamoDb => self.dynamodb,
+        };
+        let mut sent = hyper::Request::post(format!("http://127.0.0.1:{port}/"));
+        for (name, value) in &request.parts.headers {
+            if name != HOST {
+                sent = sent.header(name, value);
+            }
+        }
+        let sent = sent
+            .body(Full::from(body.to_string()))
+            .map_err(io::Error::other)?;
+        self.http.request(sent).await.map_err(io::Error::other)
+    }
+}

@@ -1,0 +1,418 @@
+//! What is to befall the requests that pass.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::broadcast;
+use tokio::time::{Instant, sleep_until};
+
+use super::answer::Refusal;
+use super::request::{Asks, Request, Service};
+
+/// The faults of one proxy. Clones are one.
+#[derive(Debug, Clone)]
+pub struct Faults {
+    state: Arc<Mutex<State>>,
+    /// Names of streams whose subscriptions end.
+    cuts: broadcast::Sender<String>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    planned: Vec<Planned>,
+    away: Vec<Away>,
+    /// How often, for each stream and table.
+    struck: BTreeMap<String, u64>,
+}
+
+#[derive(Debug)]
+struct Planned {
+    /// A stream or a table.
+    of: String,
+    what: What,
+    times: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum What {
+    CutSend,
+    ThrottleSend,
+    /// Of one key, or of any.
+    FailRecord(Option<String>),
+    ThrottleRecord,
+    LoseAnswer,
+    FailStored,
+    DelayAnswer(Duration),
+    RefuseCheckpoint,
+    LoseCheckpointAnswer,
+    ThrottleTable,
+}
+
+/// A client that is not heard, and does not hear.
+#[derive(Debug)]
+struct Away {
+    begins: String,
+    ends: String,
+    /// Its connections end; without, they stand still.
+    cut_off: Option<Service>,
+    until: Instant,
+}
+
+/// What becomes of one request.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Passed,
+    /// It is passed on, and the answer comes so much later.
+    Late(Duration),
+    /// It is passed on, and instead of an answer its connection ends.
+    AnswerLost,
+    /// It is passed on, and the answer says of each record that nobody knows.
+    Doubtful,
+    /// These of its records are not passed on, and answered so.
+    Without(Vec<Option<Refusal>>),
+    /// It is not passed on, and answered so.
+    Refused(Refusal),
+    /// It is not passed on, and its connection ends.
+    Cut,
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self {
+            state: Arc::default(),
+            cuts: broadcast::channel(64).0,
+        }
+    }
+}
+
+impl Faults {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next `times` of what is to befall something of this name, in place of what was planned
+    /// before. `u32::MAX` is for ever, 0 ends it.
+    fn plan(&self, of: &str, what: What, times: u32) {
+        let same = |planned: &Planned| {
+            let key = |what: &What| match what {
+                What::FailRecord(key) => key.clone(),
+                _ => None,
+            };
+            let kind = std::mem::discriminant::<What>;
+            planned.of == of
+                && kind(&planned.what) == kind(&what)
+                && key(&planned.what) == key(&what)
+        };
+        let mut state = self.lock();
+        state.planned.retain(|planned| !same(planned));
+        if times > 0 {
+            let of = of.to_owned();
+            state.planned.push(Planned { of, what, times });
+        }
+    }
+
+    /// Ends the connection of the next `times` requests that would store records of the stream;
+    /// Kinesis does not get them. `u32::MAX` is for ever, 0 ends it, here and below.
+    pub fn cut_sends(&self, stream: &str, times: u32) {
+        self.plan(stream, What::CutSend, times);
+    }
+
+    /// As [`cut_sends`](Self::cut_sends), but they are answered as by a stream that is over its
+    /// limits.
+    pub fn throttle_sends(&self, stream: &str, times: u32) {
+        self.plan(stream, What::ThrottleSend, times);
+    }
+
+    /// Fails the next `times` records that would be stored, of this key or of any; the others of
+    /// their requests are stored. Of several records without a key asked for, every other one fails,
+    /// unless all do for ever: what is stored is then between what is not.
+    pub fn fail_records(&self, stream: &str, key: Option<&str>, times: u32) {
+        self.plan(stream, What::FailRecord(key.map(str::to_owned)), times);
+    }
+
+    /// As [`fail_records`](Self::fail_records) of any key, but as by a shard that is over its limits.
+    pub fn throttle_records(&self, stream: &str, times: u32) {
+        self.plan(stream, What::ThrottleRecord, times);
+    }
+
+    /// As [`cut_sends`](Self::cut_sends), when Kinesis has stored the records.
+    pub fn lose_answers_to_sends(&self, stream: &str, times: u32) {
+        self.plan(stream, What::LoseAnswer, times);
+    }
+
+    /// As [`lose_answers_to_sends`](Self::lose_answers_to_sends), but all records are answered with
+    /// a failure of the service that says nothing about what became of them.
+    pub fn fail_stored_sends(&self, stream: &str, times: u32) {
+        self.plan(stream, What::FailStored, times);
+    }
+
+    /// Holds back all answers to requests that store records of the stream, from now on, for so
+    /// long. Zero ends it.
+    pub fn delay_answers_to_sends(&self, stream: &str, by: Duration) {
+        let times = if by.is_zero() { 0 } else { u32::MAX };
+        self.plan(stream, What::DelayAnswer(by), times);
+    }
+
+    /// Refuses the next `times` writes of a checkpoint into the table; DynamoDB does not get them.
+    pub fn refuse_checkpoints(&self, table: &str, times: u32) {
+        self.plan(table, What::RefuseCheckpoint, times);
+    }
+
+    /// Ends the connection of the next `times` writes of a checkpoint into the table, when DynamoDB
+    /// has stored them.
+    pub fn lose_answers_to_checkpoints(&self, table: &str, times: u32) {
+        self.plan(table, What::LoseCheckpointAnswer, times);
+    }
+
+    /// Answers the next `times` requests of the table as one that is over its limits does.
+    pub fn throttle_table(&self, table: &str, times: u32) {
+        self.plan(table, What::ThrottleTable, times);
+    }
+
+    /// Passes nothing on for clients whose name begins and ends so, in neither direction. What is on
+    /// its way then arrives afterwards, though its client may have given up.
+    pub fn freeze(&self, begins: &str, ends: &str, duration: Duration) {
+        self.send_away(begins, ends, None, duration);
+    }
+
+    /// Ends the connections to a service of clients whose name begins and ends so, and every one that
+    /// they make meanwhile, when they ask for something.
+    pub fn cut_off(&self, begins: &str, ends: &str, service: Service, duration: Duration) {
+        self.send_away(begins, ends, Some(service), duration);
+    }
+
+    fn send_away(&self, begins: &str, ends: &str, cut_off: Option<Service>, duration: Duration) {
+        self.lock().away.push(Away {
+            begins: begins.to_owned(),
+            ends: ends.to_owned(),
+            cut_off,
+            until: Instant::now() + duration,
+        });
+    }
+
+    /// Ends every subscription to the stream, in the middle.
+    pub fn cut_subscriptions(&self, stream: &str) {
+        // Nobody may listen.
+        let _ = self.cuts.send(stream.to_owned());
+    }
+
+    /// How many attempts to store records of a stream, requests for a table, and subscriptions of a
+    /// stream a fault has befallen so far.
+    pub fn struck(&self, by_name: &str) -> u64 {
+        let state = self.lock();
+        state.struck.get(by_name).copied().unwrap_or_default()
+    }
+
+    pub(super) fn strike(&self, name: &str) {
+        self.lock().strike(name);
+    }
+
+    /// Tells of subscriptions that are to end.
+    pub(super) fn cuts(&self) -> broadcast::Receiver<String> {
+        self.cuts.subscribe()
+    }
+
+    /// Waits while the client is frozen.
+    pub(super) async fn thawed(&self, client: &str) {
+        while let Some(until) = self.away(client, None) {
+            sleep_until(until).await;
+        }
+    }
+
+    /// Whether the client is cut off from the service.
+    pub(super) fn is_cut_off(&self, client: &str, service: Service) -> bool {
+        self.away(client, Some(service)).is_some()
+    }
+
+    /// Until when the client is away in this manner.
+    fn away(&self, client: &str, cut_off: Option<Service>) -> Option<Instant> {
+        let mut state = self.lock();
+        let now = Instant::now();
+        state.away.retain(|away| away.until > now);
+        let concerns = |away: &&Away| {
+            away.cut_off == cut_off
+                && client.starts_with(&away.begins)
+                && client.ends_with(&away.ends)
+        };
+        let away = state.away.iter().filter(concerns);
+        away.map(|away| away.until).max()
+    }
+
+    /// Counts one request, and tells what is to become of it.
+    pub(super) fn meet(&self, request: &Request) -> Fate {
+        let mut state = self.lock();
+        match &request.asks {
+            Asks::PutRecords { stream } => state.meet_batch(stream, &request.keys()),
+            Asks::PutRecord { stream } => state.meet_send(stream),
+            Asks::Checkpoint { table } => state.meet_table(table, true),
+            Asks::Table { table } => state.meet_table(table, false),
+            _ => Fate::Passed,
+        }
+    }
+}
+
+impl State {
+    fn strike(&mut self, name: &str) {
+        *self.struck.entry(name.to_owned()).or_default() += 1;
+    }
+
+    /// The next fault of these that is planned for what has this name.
+    fn hit(&mut self, name: &str, wanted: impl Fn(&What) -> bool) -> Option<What> {
+        let mut planned = self.planned.iter_mut();
+        let hit = planned
+            .find(|planned| planned.times > 0 && planned.of == name && wanted(&planned.what))?;
+        hit.times -= u32::from(hit.times < u32::MAX);
+        let what = hit.what.clone();
+        self.strike(name);
+        Some(what)
+    }
+
+    fn meet_send(&mut self, stream: &str) -> Fate {
+        let whole = |what: &What| {
+            matches!(
+                what,
+                What::CutSend | What::ThrottleSend | What::LoseAnswer | What::FailStored
+            )
+        };
+        match self.hit(stream, whole) {
+            Some(What::CutSend) => return Fate::Cut,
+            Some(What::ThrottleSend) => return Fate::Refused(Refusal::Throttled),
+            Some(What::LoseAnswer) => return Fate::AnswerLost,
+            Some(_) => return Fate::Doubtful,
+            None => {}
+        }
+        match self.hit(stream, |what| matches!(what, What::DelayAnswer(_))) {
+            Some(What::DelayAnswer(by)) => Fate::Late(by),
+            _ => Fate::Passed,
+        }
+    }
+
+    fn meet_batch(&mut self, stream: &str, keys: &[&str]) -> Fate {
+        let of_records = |planned: &Planned| {
+            planned.of == stream
+                && matches!(planned.what, What::FailRecord(_) | What::ThrottleRecord)
+        };
+        if !self.planned.iter().any(of_records) {
+            return self.meet_send(stream);
+        }
+        let for_ever = self
+            .planned
+            .iter()
+            .any(|p| of_records(p) && p.times == u32::MAX);
+        let failed: Vec<_> = keys
+            .iter()
+            .enumerate()
+            .map(|(place, key)| {
+                let any = for_ever || keys.len() == 1 || place % 2 == 1;
+                let hit = self.hit(stream, |what| match what {
+                    What::FailRecord(Some(of)) => of == key,
+                    What::FailRecord(None) | What::ThrottleRecord => any,
+                    _ => false,
+                });
+                hit.map(|what| match what {
+                    What::ThrottleRecord => Refusal::Throttled,
+                    _ => Refusal::Internal,
+                })
+            })
+            .collect();
+        match failed.iter().any(Option::is_some) {
+            true => Fate::Without(failed),
+            false => self.meet_send(stream),
+        }
+    }
+
+    fn meet_table(&mut self, table: &str, is_checkpoint: bool) -> Fate {
+        let hit = self.hit(table, |what| match what {
+            What::RefuseCheckpoint | What::LoseCheckpointAnswer => is_checkpoint,
+            what => *what == What::ThrottleTable,
+        });
+        match hit {
+            None => Fate::Passed,
+            Some(What::RefuseCheckpoint) => Fate::Refused(Refusal::Internal),
+            Some(What::LoseCheckpointAnswer) => Fate::AnswerLost,
+            Some(_) => Fate::Refused(Refusal::Throttled),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_strikes_as_often_as_was_asked() {
+        let faults = Faults::default();
+        let meet = |name: &str| faults.lock().meet_send(name);
+        faults.cut_sends("cars", 2);
+        assert_eq!(
+            ["cars", "bikes", "cars", "cars"].map(meet),
+            [Fate::Cut, Fate::Passed, Fate::Cut, Fate::Passed]
+        );
+        faults.cut_sends("cars", u32::MAX);
+        assert!((0..10).all(|_| meet("cars") == Fate::Cut));
+        faults.cut_sends("cars", 0);
+        assert_eq!(meet("cars"), Fate::Passed);
+        assert_eq!((faults.struck("cars"), faults.struck("bikes")), (12, 0));
+    }
+
+    #[test]
+    fn records_fail_between_others() {
+        let faults = Faults::default();
+        let meet = |keys: &[&str]| faults.lock().meet_batch("cars", keys);
+        let failed = |places: &[bool]| {
+            let failed = places
+                .iter()
+                .map(|failed| failed.then_some(Refusal::Internal));
+            Fate::Without(failed.collect())
+        };
+        faults.fail_records("cars", None, 3);
+        assert_eq!(
+            meet(&["a", "b", "a", "b"]),
+            failed(&[false, true, false, true])
+        );
+        assert_eq!(meet(&["a"]), failed(&[true]));
+        assert_eq!(meet(&["a", "b"]), Fate::Passed);
+
+        faults.fail_records("cars", Some("b"), 1);
+        faults.fail_records("cars", Some("c"), u32::MAX);
+        assert_eq!(meet(&["a"]), Fate::Passed);
+        assert_eq!(meet(&["b", "b", "c"]), failed(&[true, false, true]));
+        assert_eq!(meet(&["c", "b"]), failed(&[true, false]));
+        assert_eq!(faults.struck("cars"), 6);
+    }
+
+    #[test]
+    fn checkpoints_are_told_from_other_requests_of_a_table() {
+        let faults = Faults::default();
+        let meet = |is_checkpoint| faults.lock().meet_table("alerts", is_checkpoint);
+        faults.refuse_checkpoints("alerts", 1);
+        let met = [false, true, true].map(meet);
+        assert_eq!(
+            met,
+            [Fate::Passed, Fate::Refused(Refusal::Internal), Fate::Passed]
+        );
+        faults.throttle_table("alerts", 2);
+        let met = [false, true, true].map(meet);
+        let throttled = || Fate::Refused(Refusal::Throttled);
+        assert_eq!(met, [throttled(), throttled(), Fate::Passed]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clients_are_away_for_a_while() {
+        let faults = Faults::default();
+        let second = Duration::from_secs(1);
+        faults.freeze("client-1-", ".a", second);
+        faults.cut_off("client-1-", ".b", Service::DynamoDb, second);
+        let begun = Instant::now();
+        for there in ["client-1-0.b", "client-10-0.a", "client-1-0"] {
+            faults.thawed(there).await;
+        }
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        let cut_off = |service| faults.is_cut_off("client-1-7.b", service);
+        assert!(cut_off(Service::DynamoDb) && !cut_off(Service::Kinesis));
+        faults.thawed("client-1-0.a").await;
+        assert_eq!(begun.elapsed(), second);
+        assert!(!faults.is_cut_off("client-1-7.b", Service::DynamoDb));
+    }
+}

@@ -1,0 +1,110 @@
+//! A proxy between clients and the two services, which understands the requests that pass and does to
+//! them what a bad network or a bad day of AWS would.
+//!
+//! Clients are told one address for both services. They need no change, and know nothing of it.
+
+use std::io;
+use std::net::Ipv4Addr;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
+
+mod answer;
+mod exchange;
+mod faults;
+mod request;
+mod retention;
+mod subscription;
+
+pub use faults::Faults;
+pub use request::Service;
+
+use exchange::Exchange;
+use request::Shard;
+
+/// A port that leads to both services. Dropping it cuts every connection through it.
+#[derive(Debug)]
+pub struct Proxy {
+    port: u16,
+    exchange: Exchange,
+    serving: JoinHandle<()>,
+}
+
+impl Proxy {
+    /// Takes a port of 127.0.0.1 that leads to the services behind these ports.
+    pub async fn open(kinesis: u16, dynamodb: u16) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let port = listener.local_addr()?.port();
+        let exchange = Exchange::new(Faults::default(), kinesis, dynamodb);
+        let serving = tokio::spawn(serve(listener, exchange.clone()));
+        Ok(Self {
+            port,
+            exchange,
+            serving,
+        })
+    }
+
+    /// The address for clients, of both services.
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// What befalls the requests of clients.
+    pub fn faults(&self) -> &Faults {
+        &self.exchange.faults
+    }
+
+    /// Shows no record of the shard any more up to this sequence number.
+    pub fn trim(&self, stream: &str, shard: &str, last: &str) {
+        let shard = Shard {
+            stream: stream.to_owned(),
+            id: shard.to_owned(),
+        };
+        self.exchange.retention.trim(shard, last.to_owned());
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+async fn serve(listener: TcpListener, exchange: Exchange) {
+    // Ends every connection when this is aborted.
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((client, _)) => {
+                    connections.spawn(lead(client, exchange.clone()));
+                }
+                Err(error) => panic!("the proxy cannot accept connections: {error}"),
+            },
+            Some(ended) = connections.join_next() => {
+                if let Err(error) = ended {
+                    std::panic::resume_unwind(error.into_panic());
+                }
+            }
+        }
+    }
+}
+
+/// A connection that fails is closed: that is what its client is to see.
+async fn lead(client: TcpStream, exchange: Exchange) {
+    // Delays are to be those of the faults.
+    drop(client.set_nodelay(true));
+    let service = service_fn(|request| {
+        let answer = exchange.clone().answer(request);
+        async {
+            // What is on its way arrives, though its client has given up and is gone.
+            let answer = tokio::spawn(answer).await;
+            answer.map_err(io::Error::other)?
+        }
+    });
+    let served = http1::Builder::new().serve_connection(TokioIo::new(client), service);
+    drop(served.await);
+}

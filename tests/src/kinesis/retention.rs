@@ -1,0 +1,40 @@
+//! Finds what a stream holds now, for the proxy to show no more: as retention removes it.
+
+use aws_sdk_kinesis::Client;
+use aws_sdk_kinesis::types::ShardIteratorType;
+
+/// The sequence number of the newest record of each shard that has one.
+///
+/// # Panics
+/// If the emulator refuses to tell.
+pub(super) async fn newest(kinesis: &Client, stream: &str) -> Vec<(String, String)> {
+    let listed = kinesis.list_shards().stream_name(stream).send().await;
+    let listed = listed.expect("the shards are listed");
+    let mut newest = Vec::new();
+    for shard in listed.shards() {
+        let shard = shard.shard_id();
+        if let Some(number) = newest_of(kinesis, stream, shard).await {
+            newest.push((shard.to_owned(), number));
+        }
+    }
+    newest
+}
+
+async fn newest_of(kinesis: &Client, stream: &str, shard: &str) -> Option<String> {
+    let iterator = kinesis.get_shard_iterator().stream_name(stream);
+    let iterator = iterator
+        .shard_id(shard)
+        .shard_iterator_type(ShardIteratorType::TrimHorizon);
+    let iterator = iterator.send().await.expect("the shard has a beginning");
+    let mut iterator = iterator.shard_iterator;
+    let mut newest = None;
+    while let Some(at) = iterator {
+        let answer = kinesis.get_records().shard_iterator(at).send().await;
+        let answer = answer.expect("the records are read");
+        let last = answer.records.last();
+        // An open shard has no end, and an emulator answers with all that it has.
+        iterator = last.and_then(|_| answer.next_shard_iterator.clone());
+        newest = last.map(|record| record.sequence_number.clone()).or(newest);
+    }
+    newest
+}

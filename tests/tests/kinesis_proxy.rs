@@ -1,0 +1,453 @@
+//! The proxy does to clients what it says, by the word of AWS's own client library, which knows nothing
+//! of it: the cases that count on a fault can count on it.
+
+#![cfg(feature = "kinesis")]
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType,
+    ScalarAttributeType,
+};
+use aws_sdk_kinesis::config::retry::RetryConfig;
+use aws_sdk_kinesis::config::{AppName, BehaviorVersion, Credentials, Region};
+use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_kinesis::operation::put_records::{PutRecordsError, PutRecordsOutput};
+use aws_sdk_kinesis::primitives::Blob;
+use aws_sdk_kinesis::types::{
+    ConsumerStatus, PutRecordsRequestEntry, ShardIteratorType, StartingPosition, StreamStatus,
+    SubscribeToShardEventStream,
+};
+use conformance::kinesis::{Emulator, Faults, Service, Site};
+use tokio::runtime::Runtime;
+use tokio::sync::OnceCell;
+use tokio::time::{sleep, timeout};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const TICK: Duration = Duration::from_millis(20);
+const SHARD: &str = "shardId-000000000000";
+
+/// Outlives each test: the proxies run on it.
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
+
+/// One site for all tests. Its containers go with the process.
+async fn site() -> &'static Site {
+    static SITE: OnceCell<Site> = OnceCell::const_new();
+    let start = async || Site::start(Emulator::Ferrokinesis).await.unwrap();
+    SITE.get_or_init(start).await
+}
+
+fn unique(prefix: &str) -> String {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    format!("{prefix}-{}", COUNT.fetch_add(1, Relaxed))
+}
+
+fn kinesis(site: &Site, name: &str) -> aws_sdk_kinesis::Client {
+    let [id, secret] = Site::CREDENTIALS;
+    let config = aws_sdk_kinesis::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new(Site::REGION))
+        .credentials_provider(Credentials::new(id, secret, None, None, "tests"))
+        .retry_config(RetryConfig::disabled())
+        .app_name(AppName::new(name.to_owned()).unwrap())
+        .endpoint_url(site.endpoint());
+    aws_sdk_kinesis::Client::from_conf(config.build())
+}
+
+fn dynamodb(site: &Site, name: &str) -> aws_sdk_dynamodb::Client {
+    let [id, secret] = Site::CREDENTIALS;
+    let config = aws_sdk_dynamodb::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new(Site::REGION))
+        .credentials_provider(Credentials::new(id, secret, None, None, "tests"))
+        .retry_config(RetryConfig::disabled())
+        .app_name(AppName::new(name.to_owned()).unwrap())
+        .endpoint_url(site.endpoint());
+    aws_sdk_dynamodb::Client::from_conf(config.build())
+}
+
+/// A stream of one shard, and a client that goes through the proxy.
+struct Stream {
+    site: &'static Site,
+    name: String,
+    client: aws_sdk_kinesis::Client,
+}
+
+impl Stream {
+    async fn create(site: &'static Site) -> Self {
+        let name = unique("stream");
+        let client = kinesis(site, "tests");
+        let created = client.create_stream().stream_name(&name).shard_count(1);
+        created.send().await.unwrap();
+        let begun = Instant::now();
+        loop {
+            let described = client.describe_stream_summary().stream_name(&name).send();
+            let described = described.await.unwrap().stream_description_summary.unwrap();
+            if described.stream_status == StreamStatus::Active {
+                break;
+            }
+            assert!(begun.elapsed() < PATIENCE, "the stream is not made");
+            sleep(TICK).await;
+        }
+        Self { site, name, client }
+    }
+
+    fn faults(&self) -> &Faults {
+        self.site.faults()
+    }
+
+    /// Sends a record of each of these keys, which is its payload too.
+    async fn send(&self, keys: &[&str]) -> Result<PutRecordsOutput, SdkError<PutRecordsError>> {
+        let entries = keys.iter().map(|key| {
+            let entry = PutRecordsRequestEntry::builder().data(Blob::new(key.as_bytes()));
+            entry.partition_key(*key).build().unwrap()
+        });
+        let request = self.client.put_records().stream_name(&self.name);
+        request.set_records(Some(entries.collect())).send().await
+    }
+
+    /// The error of each record that was sent, if it has one.
+    async fn sent(&self, keys: &[&str]) -> Vec<Option<String>> {
+        let records = self.send(keys).await.unwrap().records;
+        records
+            .into_iter()
+            .map(|record| record.error_code)
+            .collect()
+    }
+
+    /// The keys of all records that a reader sees from the beginning.
+    async fn stored(&self) -> Vec<String> {
+        let iterator = self.client.get_shard_iterator().stream_name(&self.name);
+        let iterator = iterator
+            .shard_id(SHARD)
+            .shard_iterator_type(ShardIteratorType::TrimHorizon);
+        let iterator = iterator.send().await.unwrap().shard_iterator.unwrap();
+        let read = self
+            .client
+            .get_records()
+            .shard_iterator(iterator)
+            .send()
+            .await;
+        let records = read.unwrap().records.into_iter();
+        records.map(|record| record.partition_key).collect()
+    }
+}
+
+fn code<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> Option<&str> {
+    error
+        .as_service_error()
+        .and_then(ProvideErrorMetadata::code)
+}
+
+/// Tests share a site, which runs on the one runtime.
+fn run(test: impl Future<Output = ()>) {
+    RUNTIME.block_on(test);
+}
+
+#[test]
+fn records_of_a_key_fail_and_are_not_stored() {
+    run(async {
+        let (stream, other) = (
+            Stream::create(site().await).await,
+            Stream::create(site().await).await,
+        );
+        stream.faults().fail_records(&stream.name, Some("b"), 2);
+        let failed = Some("InternalFailure".to_owned());
+        assert_eq!(other.sent(&["b"]).await, [None]);
+        assert_eq!(
+            stream.sent(&["a", "b", "c", "b"]).await,
+            [None, failed.clone(), None, failed]
+        );
+        assert_eq!(stream.stored().await, ["a", "c"]);
+        assert_eq!(stream.sent(&["b"]).await, [None]);
+        assert_eq!(stream.stored().await, ["a", "c", "b"]);
+        let struck = |stream: &Stream| stream.faults().struck(&stream.name);
+        assert_eq!((struck(&stream), struck(&other)), (2, 0));
+    });
+}
+
+#[test]
+fn sends_are_throttled_whole_or_by_records() {
+    run(async {
+        let stream = Stream::create(site().await).await;
+        let throttled = "ProvisionedThroughputExceededException";
+        stream.faults().throttle_records(&stream.name, 1);
+        assert_eq!(
+            stream.sent(&["a", "b"]).await,
+            [None, Some(throttled.to_owned())]
+        );
+        stream.faults().throttle_sends(&stream.name, 1);
+        let refused = stream.send(&["c"]).await.unwrap_err();
+        assert_eq!(code(&refused), Some(throttled));
+        assert_eq!(stream.stored().await, ["a"]);
+    });
+}
+
+#[test]
+fn a_send_that_tells_nothing_is_stored_or_not() {
+    run(async {
+        let stream = Stream::create(site().await).await;
+        stream.faults().cut_sends(&stream.name, 1);
+        let cut = stream.send(&["a"]).await.unwrap_err();
+        assert!(matches!(cut, SdkError::DispatchFailure(_)), "{cut:?}");
+        assert_eq!(stream.stored().await, [""; 0]);
+        stream.faults().lose_answers_to_sends(&stream.name, 1);
+        let lost = stream.send(&["b"]).await.unwrap_err();
+        assert!(matches!(lost, SdkError::DispatchFailure(_)), "{lost:?}");
+        stream.faults().fail_stored_sends(&stream.name, 1);
+        assert_eq!(
+            stream.sent(&["c"]).await,
+            [Some("InternalFailure".to_owned())]
+        );
+        assert_eq!(stream.stored().await, ["b", "c"]);
+    });
+}
+
+#[test]
+fn delayed_answers_come_when_they_are_due() {
+    run(async {
+        let stream = Stream::create(site().await).await;
+        let by = Duration::from_millis(700);
+        stream.faults().delay_answers_to_sends(&stream.name, by);
+        let begun = Instant::now();
+        assert_eq!(stream.sent(&["a"]).await, [None]);
+        let late = begun.elapsed();
+        stream
+            .faults()
+            .delay_answers_to_sends(&stream.name, Duration::ZERO);
+        let begun = Instant::now();
+        assert_eq!(stream.sent(&["a"]).await, [None]);
+        let soon = begun.elapsed();
+        assert!(
+            late >= by && late < by * 3 && soon < by,
+            "{late:?}, {soon:?}"
+        );
+    });
+}
+
+#[test]
+fn a_frozen_client_hears_nothing_and_what_it_sent_arrives() {
+    run(async {
+        let stream = Stream::create(site().await).await;
+        let begins = unique("client");
+        let frozen = Stream {
+            site: stream.site,
+            name: stream.name.clone(),
+            client: kinesis(stream.site, &format!("{begins}-7.a")),
+        };
+        let (a_while, second) = (Duration::from_millis(300), Duration::from_secs(1));
+        stream.faults().freeze(&begins, ".a", second);
+        let begun = Instant::now();
+        let given_up = timeout(a_while, frozen.send(&["a"])).await;
+        assert!(given_up.is_err());
+        assert_eq!(stream.stored().await, [""; 0], "others are not frozen");
+        assert_eq!(frozen.sent(&["b"]).await, [None]);
+        assert!(begun.elapsed() >= second);
+        while stream.stored().await.len() < 2 {
+            assert!(begun.elapsed() < PATIENCE, "what was sent is lost");
+            sleep(TICK).await;
+        }
+    });
+}
+
+#[test]
+fn a_client_is_cut_off_from_one_service() {
+    run(async {
+        let site = site().await;
+        let name = unique("client");
+        let (kinesis, dynamodb) = (kinesis(site, &name), dynamodb(site, &name));
+        let second = Duration::from_secs(1);
+        site.faults().cut_off(&name, "", Service::DynamoDb, second);
+        let begun = Instant::now();
+        let cut_off = dynamodb.list_tables().send().await.unwrap_err();
+        assert!(
+            matches!(cut_off, SdkError::DispatchFailure(_)),
+            "{cut_off:?}"
+        );
+        kinesis.list_streams().send().await.unwrap();
+        while dynamodb.list_tables().send().await.is_err() {
+            assert!(begun.elapsed() < PATIENCE, "it stays cut off");
+            sleep(TICK).await;
+        }
+        assert!(begun.elapsed() >= second);
+    });
+}
+
+/// A table of leases with one lease, `0`.
+async fn table(client: &aws_sdk_dynamodb::Client) -> String {
+    let name = unique("table");
+    let attribute = AttributeDefinition::builder()
+        .attribute_name("leaseKey")
+        .attribute_type(ScalarAttributeType::S);
+    let key = KeySchemaElement::builder()
+        .attribute_name("leaseKey")
+        .key_type(KeyType::Hash);
+    let created = client
+        .create_table()
+        .table_name(&name)
+        .attribute_definitions(attribute.build().unwrap())
+        .key_schema(key.build().unwrap())
+        .billing_mode(BillingMode::PayPerRequest);
+    created.send().await.unwrap();
+    name
+}
+
+#[test]
+fn checkpoints_are_refused_or_their_answers_are_lost() {
+    run(async {
+        let site = site().await;
+        let client = dynamodb(site, "tests");
+        let table = table(&client).await;
+        let set = async |attribute: &str, value: &str| {
+            let update = client.update_item().table_name(&table);
+            let update = update
+                .key("leaseKey", AttributeValue::S("0".into()))
+                .update_expression("SET #a = :v")
+                .expression_attribute_names("#a", attribute)
+                .expression_attribute_values(":v", AttributeValue::S(value.into()));
+            update.send().await.map(drop)
+        };
+        let stored = async || {
+            let lease = client.get_item().table_name(&table);
+            let lease = lease
+                .key("leaseKey", AttributeValue::S("0".into()))
+                .consistent_read(true);
+            let lease = lease.send().await.unwrap().item.unwrap();
+            lease
+                .get("checkpoint")
+                .map(|value| value.as_s().unwrap().clone())
+        };
+        site.faults().refuse_checkpoints(&table, 1);
+        set("leaseOwner", "a").await.unwrap();
+        let refused = set("checkpoint", "1").await.unwrap_err();
+        assert_eq!(code(&refused), Some("InternalFailure"));
+        assert_eq!(stored().await, None);
+        site.faults().lose_answers_to_checkpoints(&table, 1);
+        let lost = set("checkpoint", "2").await.unwrap_err();
+        assert!(matches!(lost, SdkError::DispatchFailure(_)), "{lost:?}");
+        assert_eq!(stored().await.as_deref(), Some("2"));
+        site.faults().throttle_table(&table, 1);
+        let throttled = set("leaseOwner", "b").await.unwrap_err();
+        assert_eq!(
+            code(&throttled),
+            Some("ProvisionedThroughputExceededException")
+        );
+        set("checkpoint", "3").await.unwrap();
+        assert_eq!(site.faults().struck(&table), 3);
+    });
+}
+
+#[test]
+fn trimmed_records_are_gone() {
+    run(async {
+        let (stream, other) = (
+            Stream::create(site().await).await,
+            Stream::create(site().await).await,
+        );
+        for stream in [&stream, &other] {
+            assert_eq!(stream.sent(&["a", "b"]).await, [None, None]);
+        }
+        stream.site.trim(&stream.name).await;
+        assert_eq!(stream.stored().await, [""; 0]);
+        assert_eq!(stream.sent(&["c"]).await, [None]);
+        assert_eq!(stream.stored().await, ["c"]);
+        assert_eq!(other.stored().await, ["a", "b"]);
+    });
+}
+
+/// The keys of the records that a subscription brings until there are so many, or it ends.
+async fn subscribed(stream: &Stream, consumer: &str, count: usize) -> (Vec<String>, bool) {
+    let position = StartingPosition::builder().r#type(ShardIteratorType::TrimHorizon);
+    let subscribe = stream.client.subscribe_to_shard().consumer_arn(consumer);
+    let subscribe = subscribe
+        .shard_id(SHARD)
+        .starting_position(position.build().unwrap());
+    let mut events = subscribe.send().await.unwrap().event_stream;
+    let mut keys = Vec::new();
+    while keys.len() < count {
+        match timeout(PATIENCE, events.recv()).await.unwrap() {
+            Ok(Some(SubscribeToShardEventStream::SubscribeToShardEvent(event))) => {
+                keys.extend(event.records.into_iter().map(|record| record.partition_key));
+            }
+            Ok(Some(other)) => panic!("{other:?}"),
+            Ok(None) => panic!("it ends in good order"),
+            Err(_) => return (keys, true),
+        }
+    }
+    (keys, false)
+}
+
+#[test]
+fn subscriptions_show_what_is_left_and_are_cut() {
+    run(async {
+        let stream = Stream::create(site().await).await;
+        let described = stream
+            .client
+            .describe_stream_summary()
+            .stream_name(&stream.name);
+        let described = described
+            .send()
+            .await
+            .unwrap()
+            .stream_description_summary
+            .unwrap();
+        let arn = described.stream_arn;
+        let register = stream.client.register_stream_consumer().stream_arn(&arn);
+        let registered = register.consumer_name("tests").send().await.unwrap();
+        let consumer = registered.consumer.unwrap().consumer_arn;
+        let begun = Instant::now();
+        loop {
+            let described = stream
+                .client
+                .describe_stream_consumer()
+                .consumer_arn(&consumer);
+            let described = described
+                .send()
+                .await
+                .unwrap()
+                .consumer_description
+                .unwrap();
+            if described.consumer_status == ConsumerStatus::Active {
+                break;
+            }
+            assert!(begun.elapsed() < PATIENCE, "the consumer is not registered");
+            sleep(TICK).await;
+        }
+        assert_eq!(stream.sent(&["a", "b"]).await, [None, None]);
+        assert_eq!(
+            subscribed(&stream, &consumer, 2).await,
+            (vec!["a".into(), "b".into()], false)
+        );
+        stream.site.trim(&stream.name).await;
+        assert_eq!(stream.sent(&["c"]).await, [None]);
+        let ((keys, cut), ()) = tokio::join!(subscribed(&stream, &consumer, usize::MAX), async {
+            while stream.faults().struck(&stream.name) == 0 {
+                stream.faults().cut_subscriptions(&stream.name);
+                sleep(TICK).await;
+            }
+        });
+        assert!(cut && keys.len() <= 1, "{keys:?}");
+        assert_eq!(
+            subscribed(&stream, &consumer, 1).await,
+            (vec!["c".into()], false)
+        );
+    });
+}
+
+#[test]
+fn a_lasting_site_keeps_what_it_has_through_a_restart() {
+    run(async {
+        let site: &'static Site = Box::leak(Box::new(Site::lasting().await.unwrap()));
+        let stream = Stream::create(site).await;
+        assert_eq!(stream.sent(&["a"]).await, [None]);
+        let table = table(site.dynamodb()).await;
+        site.restart().await;
+        assert_eq!(stream.sent(&["b"]).await, [None]);
+        assert_eq!(stream.stored().await, ["a", "b"]);
+        let tables = dynamodb(site, "tests").list_tables().send().await.unwrap();
+        assert!(tables.table_names().contains(&table));
+    });
+}
