@@ -35,7 +35,7 @@ impl Connection {
     /// credentials and the region.
     pub(crate) async fn open(config: Config) -> Result<Self> {
         config.validate()?;
-        let mut loader = aws_config::defaults(BehaviorVersion::v2025_08_07())
+        let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
             // Whoever calls knows what a request that is sent twice may do.
             .retry_config(RetryConfig::disabled())
             // A subscription to a quiet shard sends little, for minutes.

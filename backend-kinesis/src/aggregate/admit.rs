@@ -40,3 +40,62 @@ fn admit_bare(record: &Record) -> Result<()> {
 fn refuse(message: &'static str) -> Result<()> {
     Err(Error::new(ErrorKind::Invalid, "send", message))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+    use crate::aggregate::Entry;
+
+    fn config(aggregation: Aggregation, headers: HeaderPolicy) -> Producer {
+        Producer {
+            aggregation,
+            headers,
+            ..Producer::default()
+        }
+    }
+
+    #[track_caller]
+    fn assert_invalid(result: Result<()>) {
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::Invalid);
+    }
+
+    #[test]
+    fn names_of_our_own_are_refused_everywhere() {
+        for aggregation in [Aggregation::Off, Aggregation::Kpl] {
+            let config = config(aggregation, HeaderPolicy::Envelope);
+            let record = Record::new("payload");
+            assert_invalid(admit(&record.clone().key("millstream:-:1"), &config));
+            assert_invalid(admit(&record.clone().header("\0timestamp", "1"), &config));
+            let second = record.clone().header("a", "b").header("\0", "1");
+            assert_invalid(admit(&second, &config));
+            let good = record.key("millstream").header("name\0", "value");
+            admit(&good.timestamp(UNIX_EPOCH), &config).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_needs_a_carrier_is_refused_on_request() {
+        let record = Record::new("payload");
+        let headers = record.clone().header("name", "value");
+        let carrier = Entry::of(&"key".into(), &headers).data;
+        let wide = [
+            headers,
+            record.clone().timestamp(UNIX_EPOCH),
+            Record::new(carrier),
+        ];
+        let refuse = config(Aggregation::Off, HeaderPolicy::Refuse);
+        admit(&record.key("key"), &refuse).unwrap();
+        for record in wide {
+            assert_invalid(admit(&record, &refuse));
+            for config in [
+                config(Aggregation::Off, HeaderPolicy::Envelope),
+                // Where all are in carriers anyway, there is nothing to refuse.
+                config(Aggregation::Kpl, HeaderPolicy::Refuse),
+            ] {
+                admit(&record, &config).unwrap();
+            }
+        }
+    }
+}

@@ -25,3 +25,29 @@ pub(crate) fn key_of(partition_key: Bytes) -> Option<Bytes> {
 pub(super) fn is_keyless(partition_key: &[u8]) -> bool {
     partition_key.starts_with(KEYLESS)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short() {
+        for (number, key) in [
+            (0, "millstream:-:0"),
+            (35, "millstream:-:z"),
+            (36, "millstream:-:10"),
+            (u64::MAX, "millstream:-:3w5e11264sgsf"),
+        ] {
+            assert_eq!(keyless(number), key);
+            assert_eq!(key_of(keyless(number)), None);
+        }
+    }
+
+    #[test]
+    fn other_keys_are_keys() {
+        for key in ["k", "millstream:-", "Millstream:-:1", " millstream:-:1"] {
+            let key = Bytes::from_static(key.as_bytes());
+            assert_eq!(key_of(key.clone()), Some(key));
+        }
+    }
+}

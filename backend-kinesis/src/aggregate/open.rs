@@ -51,7 +51,7 @@ pub(crate) fn open(data: &Bytes) -> Opened {
 
 fn read(message: Bytes) -> Result<Vec<UserRecord>, String> {
     let aggregate = Aggregate::decode(message).map_err(|error| error.to_string())?;
-    let table = Table::of(&aggregate)?;
+    let table = Table::of(&aggregate);
     let records = aggregate.records.into_iter().zip(0..);
     records
         .map(|(item, sub)| table.resolve(item, sub))
@@ -61,30 +61,28 @@ fn read(message: Bytes) -> Result<Vec<UserRecord>, String> {
 /// What the records of a carrier refer to.
 struct Table {
     keys: Vec<(Option<Bytes>, HashKey)>,
-    hash_keys: Vec<HashKey>,
+    /// Nothing for what is no number of 128 bits, which matters only if a record refers to it.
+    hash_keys: Vec<Option<HashKey>>,
 }
 
 impl Table {
-    fn of(aggregate: &Aggregate) -> Result<Self, String> {
+    fn of(aggregate: &Aggregate) -> Self {
         let keys = aggregate.keys.iter();
         let keys = keys.map(|key| (keys::key_of(key.clone()), HashKey::of(key)));
         let hash_keys = aggregate.hash_keys.iter();
-        let hash_keys = hash_keys.map(|text| {
-            let number = std::str::from_utf8(text).ok().and_then(|t| t.parse().ok());
-            number.ok_or_else(|| format!("{text:?} is no explicit hash key"))
-        });
-        Ok(Self {
+        let hash_keys = hash_keys.map(|text| std::str::from_utf8(text).ok()?.parse().ok());
+        Self {
             keys: keys.collect(),
-            hash_keys: hash_keys.collect::<Result<_, _>>()?,
-        })
+            hash_keys: hash_keys.collect(),
+        }
     }
 
     fn resolve(&self, item: Item, sub: u64) -> Result<UserRecord, String> {
         let key = item.key.and_then(|index| find(&self.keys, index));
-        let (key, hash) = key.ok_or_else(|| format!("record {sub} has no key"))?;
+        let (key, hash) = key.ok_or_else(|| format!("record {sub} refers to no key"))?;
         let explicit = item.hash_key.map(|index| {
-            let hash = find(&self.hash_keys, index).copied();
-            hash.ok_or_else(|| format!("record {sub} has no explicit hash key where it says"))
+            let hash = find(&self.hash_keys, index).copied().flatten();
+            hash.ok_or_else(|| format!("record {sub} refers to no explicit hash key"))
         });
         let payload = item
             .data

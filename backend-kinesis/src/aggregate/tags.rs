@@ -141,3 +141,73 @@ fn decimal_len(number: i64) -> usize {
     let digits = number.unsigned_abs().checked_ilog10().unwrap_or(0) + 1;
     digits as usize + usize::from(number < 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(record: &Record) -> Vec<Tag> {
+        let mut buffer = Vec::new();
+        put(&mut buffer, record);
+        assert_eq!(buffer.len(), len(record));
+        let item = <super::super::message::Item as prost::Message>::decode(&buffer[..]);
+        item.unwrap().tags
+    }
+
+    #[test]
+    fn values_are_text_to_every_reader() {
+        for (value, text) in [
+            (&b""[..], ""),
+            (b"text", "text"),
+            ("\u{9}ä€𝄞".as_bytes(), "\u{9}ä€𝄞"),
+            (b"\0", "\0AA"),
+            (b"\x08text", "\0CHRleHQ"),
+            (b"\xFF\x00", "\0/wA"),
+            (b"\xED\xA0\x80", "\x007aCA"),
+        ] {
+            let tags = written(&Record::new("").header("name", value));
+            assert_eq!(tags[0].value.as_deref(), Some(text.as_bytes()));
+            assert_eq!(read(tags).0.get("name").map(|v| &**v), Some(value));
+        }
+    }
+
+    #[test]
+    fn values_of_other_writers_stay_as_they_are() {
+        for value in [&b"\0"[..], b"\0no base64", b"\0AA==", b"\0AB", b"\x01text"] {
+            let tag = Tag {
+                key: Some(Bytes::from_static(b"name")),
+                value: Some(Bytes::from_static(value)),
+            };
+            let (headers, _) = read(vec![tag]);
+            let kept = if value == b"\0" { &b""[..] } else { value };
+            assert_eq!(headers.get("name").map(|v| &**v), Some(kept));
+        }
+    }
+
+    #[test]
+    fn a_timestamp_is_no_header() {
+        for (millis, text) in [(0, "0"), (-1, "-1"), (1_700_000_000_123, "1700000000123")] {
+            let distance = Duration::from_millis(i64::unsigned_abs(millis));
+            let at = match millis >= 0 {
+                true => UNIX_EPOCH + distance,
+                false => UNIX_EPOCH - distance,
+            };
+            let tags = written(&Record::new("").header("a", "b").timestamp(at));
+            assert_eq!(tags[1].key.as_deref(), Some(TIMESTAMP));
+            assert_eq!(tags[1].value.as_deref(), Some(text.as_bytes()));
+            let (headers, timestamp) = read(tags);
+            assert_eq!(headers.len(), 1);
+            assert_eq!(timestamp, Some(at));
+        }
+    }
+
+    #[test]
+    fn timestamps_are_cut_to_milliseconds_downwards() {
+        let stored = |at| read(written(&Record::new("").timestamp(at))).1;
+        let micros = Duration::from_micros;
+        let late = UNIX_EPOCH + micros(1_999);
+        assert_eq!(stored(late), Some(UNIX_EPOCH + micros(1_000)));
+        let early = UNIX_EPOCH - micros(1);
+        assert_eq!(stored(early), Some(UNIX_EPOCH - micros(1_000)));
+    }
+}

@@ -1,15 +1,227 @@
-//! Sending.
+//! The way of records into one stream.
+//!
+//! A call of `send` hands its records to the [`owner`], a task of its own, by one channel: the order
+//! in which calls are first polled is the order of that channel. The owner sorts them into lanes,
+//! makes requests of what the lanes let go, at most `requests` at a time, and tries again what was
+//! not stored, until the call's time is over.
+//!
+//! # Why the order of a key holds
+//!
+//! A request answers for each entry, so of two entries of a key the first may fail and the second be
+//! stored; and a request that was not answered may be stored at any time until its end. So nothing of
+//! a key goes before all that went of it has its answer:
+//!
+//! * **Without aggregation** ([`by_key`]), one record of a key is on its way, in all requests
+//!   together. Other keys go on, whatever becomes of this one.
+//! * **With aggregation** ([`by_shard`]), one carrier of a shard is on its way. It is stored or not
+//!   as a whole. This is also what holds while shards split and merge.
+//!
+//! What is not known to be stored is sent again, so records may be stored twice. The first of each
+//! are in order: a record is sent for the first time after all before it are stored or have failed.
+//!
+//! Within a call, a record behind a failed one of its key is answered without being stored. Between
+//! calls there is no such bond.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use millstream::{Result, driver};
+use async_trait::async_trait;
+use bytes::Bytes;
+use millstream::driver::{self, Limits, Pipelining, Rejected};
+use millstream::{Error, ErrorKind, Placed, Record, Result};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
-use crate::connection::Connection;
+use self::by_key::ByKey;
+use self::by_shard::ByShard;
+use self::calls::{Answers, Submission, Ticket};
+use self::lanes::{MOST_BYTES, Settings};
+use self::map::Map;
+use self::owner::Owner;
+use self::transport::Transport;
+use crate::aggregate::{Carrier, admit, keyless};
+use crate::config::Aggregation;
+use crate::stream::HashKey;
 
-pub(crate) async fn open(
-    connection: &Arc<Connection>,
-    stream: &str,
-) -> Result<Arc<dyn driver::Producer>> {
-    let _ = (connection, stream);
-    todo!()
+mod by_key;
+mod by_shard;
+mod calls;
+mod lanes;
+mod map;
+mod open;
+mod owner;
+mod pace;
+mod refresh;
+mod transport;
+
+pub(crate) use open::open;
+
+/// A call is answered when all its records are, so large calls make all wait for the slowest.
+const CALL_RECORDS: usize = 100;
+
+struct Producer {
+    stream: Arc<str>,
+    settings: Settings,
+    /// As long as any partition key of records without a key.
+    keyless: Bytes,
+    /// Unbounded, since the runtime bounds what it sends without an answer.
+    inbox: mpsc::UnboundedSender<Submission>,
+    owner: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Producer {
+    fn start(stream: Arc<str>, settings: Settings, transport: impl Transport, map: Map) -> Self {
+        let (inbox, taken) = mpsc::unbounded_channel();
+        let (transport, now) = (Arc::new(transport), Instant::now());
+        let most = settings.config.requests;
+        let owner = match settings.config.aggregation {
+            Aggregation::Off => {
+                let lanes = ByKey::new(settings.clone(), map, now);
+                tokio::spawn(Owner::new(stream.clone(), transport, lanes, taken, most).run())
+            }
+            Aggregation::Kpl => {
+                let lanes = ByShard::new(settings.clone(), map, now);
+                tokio::spawn(Owner::new(stream.clone(), transport, lanes, taken, most).run())
+            }
+        };
+        Self {
+            stream,
+            settings,
+            keyless: keyless(map::TRIALS - 1),
+            inbox,
+            owner: Mutex::new(Some(owner)),
+        }
+    }
+
+    /// Why a record cannot be sent at all.
+    fn check(&self, record: &Record) -> Result<()> {
+        admit(record, &self.settings.config).map_err(|e| e.with_stream(self.stream.clone()))?;
+        let key = record.key.as_ref().unwrap_or(&self.keyless);
+        let (size, most) = (
+            Carrier::new().size_with(key, record),
+            self.settings.record_bytes,
+        );
+        if size > most {
+            let message = format!(
+                "the record has {size} bytes as it is stored, with its key and what carries its \
+                 headers: use at most {most}"
+            );
+            return Err(self.error(ErrorKind::TooLarge, message));
+        }
+        Ok(())
+    }
+
+    /// Tells what is to be sent from what is refused here.
+    fn tickets(&self, records: &[Record], refused: &mut Answers) -> Vec<Ticket> {
+        let mut tickets = Vec::with_capacity(records.len());
+        let mut failed = Vec::new();
+        for (record, index) in records.iter().zip(0..) {
+            let refuse = match &record.key {
+                Some(key) if failed.contains(&key) => {
+                    let message = "not sent, since an earlier record of its key was refused";
+                    Err(self.error(ErrorKind::Unavailable, message))
+                }
+                _ => self.check(record),
+            };
+            if let Err(error) = refuse {
+                refused.resize_with(records.len(), || None);
+                refused[index as usize] = Some(Err(error));
+                failed.extend(&record.key);
+                continue;
+            }
+            tickets.push(Ticket {
+                call: 0,
+                index,
+                attempts: 0,
+                bytes: record.size(),
+                hash: record
+                    .key
+                    .as_ref()
+                    .map_or(HashKey(0), |key| HashKey::of(key)),
+                keyed: record.key.is_some(),
+            });
+        }
+        tickets
+    }
+
+    fn error(&self, kind: ErrorKind, message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+        Error::new(kind, "send", message).with_stream(self.stream.clone())
+    }
+}
+
+#[async_trait]
+impl driver::Producer for Producer {
+    fn limits(&self) -> Limits {
+        Limits {
+            record_bytes: self.settings.record_bytes,
+            key_bytes: 256,
+            empty_key: false,
+            text_key: true,
+            batch_records: CALL_RECORDS,
+            batch_bytes: MOST_BYTES,
+        }
+    }
+
+    fn pipelining(&self) -> Pipelining {
+        Pipelining::Ordered
+    }
+
+    async fn send(&self, records: Vec<Record>) -> Vec<Result<Placed, Rejected>> {
+        let sent = Instant::now();
+        let mut refused = Answers::new();
+        let tickets = self.tickets(&records, &mut refused);
+        let records = Arc::new(records);
+        let mut answers = Answers::new();
+        if !tickets.is_empty() {
+            let (reply, answer) = oneshot::channel();
+            let submission = Submission {
+                records: records.clone(),
+                tickets,
+                sent,
+                deadline: sent + self.settings.config.timeout,
+                reply,
+            };
+            // What the owner does not take it does not answer either.
+            let _ = self.inbox.send(submission);
+            answers = answer.await.unwrap_or_default();
+        }
+        let mut refused = refused.into_iter();
+        let mut answers = answers.into_iter();
+        let results = records.iter().map(|record| {
+            let refused = refused.next().flatten();
+            let answered = answers.next().flatten();
+            let answer = refused.or(answered).unwrap_or_else(|| {
+                let message = "the producer's task has ended, it may or may not be stored";
+                Err(self.error(ErrorKind::Timeout, message))
+            });
+            answer.map_err(|error| Rejected {
+                record: record.clone(),
+                error,
+            })
+        });
+        results.collect()
+    }
+
+    async fn close(&self) -> Result<()> {
+        let owner = self
+            .owner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(owner) = owner {
+            owner.abort();
+            // It was aborted, or had ended.
+            let _ = owner.await;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Producer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Producer")
+            .field("stream", &self.stream)
+            .finish_non_exhaustive()
+    }
 }

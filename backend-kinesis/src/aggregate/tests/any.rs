@@ -1,0 +1,64 @@
+//! Any records.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use millstream::{Headers, Record};
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+
+/// Partition keys with records, the keys often repeated.
+pub(super) fn records() -> impl Strategy<Value = Vec<(Bytes, Record)>> {
+    let keys = vec(key(), 1..6);
+    let records = vec((any::<prop::sample::Index>(), record()), 1..40);
+    (keys, records).prop_map(|(keys, records)| {
+        let records = records.into_iter();
+        let keyed = records.map(|(index, record)| (index.get(&keys).clone(), record));
+        keyed.collect()
+    })
+}
+
+fn key() -> impl Strategy<Value = Bytes> {
+    let text = prop_oneof!["[a-z]{1,8}", "\\PC{1,60}", "[a-z]{100,256}"];
+    text.prop_map(Bytes::from)
+}
+
+pub(super) fn record() -> impl Strategy<Value = Record> {
+    let payload = prop_oneof![vec(any::<u8>(), 0..300), vec(any::<u8>(), 16_000..17_000)];
+    let headers = prop_oneof![Just(Vec::new()), vec((name(), value()), 1..5)];
+    (payload, headers, option::of(time())).prop_map(|(payload, headers, timestamp)| {
+        let mut record = Record::new(payload);
+        record.headers = headers.into_iter().collect::<Headers>();
+        record.timestamp = timestamp;
+        record
+    })
+}
+
+fn name() -> impl Strategy<Value = String> {
+    let name = prop_oneof!["[a-z-]{1,20}", ".{1,200}"];
+    name.prop_filter("names are not reserved", |name| !name.starts_with('\0'))
+}
+
+fn value() -> impl Strategy<Value = Vec<u8>> {
+    let marked = (0..=9_u8, vec(any::<u8>(), 0..9)).prop_map(|(first, mut rest)| {
+        rest.insert(0, first);
+        rest
+    });
+    prop_oneof![
+        ".{0,200}".prop_map(String::into_bytes),
+        vec(any::<u8>(), 0..200),
+        marked,
+    ]
+}
+
+/// Whole milliseconds.
+fn time() -> impl Strategy<Value = SystemTime> {
+    (-4_000_000_000_000..4_000_000_000_000_i64).prop_map(|millis| {
+        let distance = Duration::from_millis(millis.unsigned_abs());
+        match millis >= 0 {
+            true => UNIX_EPOCH + distance,
+            false => UNIX_EPOCH - distance,
+        }
+    })
+}

@@ -1,0 +1,149 @@
+//! What is damaged, or made by writers that keep the format less well.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::aggregate::message::Tag;
+use crate::stream::HashKey;
+
+fn sample() -> Bytes {
+    let records = [
+        ("one", Record::new("1").header("name", "value")),
+        ("two", Record::new("2")),
+        ("one", Record::new("3").header("id", &[0xFF][..])),
+    ];
+    carrier(&records).finish().unwrap().data
+}
+
+#[test]
+fn whatever_has_no_checksum_is_a_bare_record() {
+    let whole = sample();
+    for end in 0..whole.len() {
+        assert_eq!(open(&whole.slice(..end)), Opened::Bare, "{end} bytes");
+    }
+    for begin in 1..whole.len() {
+        assert_eq!(open(&whole.slice(begin..)), Opened::Bare, "from {begin}");
+    }
+    for bit in 0..whole.len() * 8 {
+        let mut flipped = whole.to_vec();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        assert_eq!(open(&flipped.into()), Opened::Bare, "bit {bit}");
+    }
+    let longer = [&whole[..], b"!"].concat();
+    assert_eq!(open(&longer.into()), Opened::Bare);
+}
+
+#[test]
+fn a_frame_around_nothing_is_a_bare_record() {
+    assert_eq!(open(&frame::seal([&[], &[]]).into()), Opened::Bare);
+}
+
+#[test]
+fn a_carrier_may_be_empty() {
+    let aggregate = Aggregate {
+        keys: vec![Bytes::from_static(b"k")],
+        ..Aggregate::default()
+    };
+    assert_eq!(open(&foreign(&aggregate)), Opened::Carrier(Vec::new()));
+}
+
+#[test]
+fn a_carrier_that_refers_to_nothing_is_corrupt() {
+    let mut good = Aggregate {
+        keys: vec![Bytes::from_static(b"k")],
+        hash_keys: vec![Bytes::from_static(b"42"), Bytes::from_static(b"unused")],
+        records: vec![item(0, b"1"), item(0, b"2"), item(0, b"3")],
+    };
+    good.records[1].hash_key = Some(0);
+    assert_eq!(opened(&foreign(&good)).len(), 3);
+    let broken: [fn(&mut Aggregate); 10] = [
+        |aggregate| aggregate.records[1].hash_key = Some(1),
+        |aggregate| aggregate.records[1].key = Some(1),
+        |aggregate| aggregate.records[1].key = Some(u64::MAX),
+        |aggregate| aggregate.records[1].key = None,
+        |aggregate| aggregate.records[1].data = None,
+        |aggregate| aggregate.records[1].hash_key = Some(2),
+        |aggregate| aggregate.hash_keys[0] = Bytes::from_static(b"forty-two"),
+        |aggregate| aggregate.hash_keys[0] = Bytes::from_static(b""),
+        |aggregate| aggregate.hash_keys[0] = Bytes::from_static(b"\xFF"),
+        // 2 to the power of 128.
+        |aggregate| {
+            aggregate.hash_keys[0] = Bytes::from_static(b"340282366920938463463374607431768211456");
+        },
+    ];
+    for (case, break_it) in broken.into_iter().enumerate() {
+        let mut aggregate = good.clone();
+        break_it(&mut aggregate);
+        let read = open(&foreign(&aggregate));
+        assert!(matches!(read, Opened::Corrupt(_)), "{case}: {read:?}");
+    }
+}
+
+#[test]
+fn a_checksum_around_anything_else_is_corrupt() {
+    for message in [&b"no message"[..], b"\x0A", b"\x1A\x05\x08\x00"] {
+        let read = open(&frame::seal([message, &[]]).into());
+        assert!(matches!(read, Opened::Corrupt(_)), "{read:?}");
+    }
+}
+
+#[test]
+fn texts_that_are_no_texts_lose_nothing() {
+    let mut tagged = item(0, b"1");
+    let tag = |key: &'static [u8], value: Option<&'static [u8]>| Tag {
+        key: Some(Bytes::from_static(key)),
+        value: value.map(Bytes::from_static),
+    };
+    tagged.tags = vec![tag(b"a\xFF", Some(b"\xED\xA0\x80")), tag(b"none", None)];
+    let aggregate = Aggregate {
+        keys: vec![Bytes::from_static(b"\xC3\x28")],
+        records: vec![tagged],
+        ..Aggregate::default()
+    };
+    let read = opened(&foreign(&aggregate)).remove(0);
+    assert_eq!(read.key.as_deref(), Some(&b"\xC3\x28"[..]));
+    assert_eq!(read.hash, HashKey::of(b"\xC3\x28"));
+    let headers: Vec<_> = read.headers.iter().collect();
+    assert_eq!(
+        headers,
+        [
+            ("a\u{FFFD}", &Bytes::from_static(b"\xED\xA0\x80")),
+            ("none", &Bytes::new()),
+        ]
+    );
+}
+
+proptest! {
+    /// Not damage, which the checksum finds, but a writer's mistakes.
+    #[test]
+    fn nothing_panics_over_a_wrong_message_of_a_right_checksum(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+        end in any::<prop::sample::Index>(),
+    ) {
+        let whole = sample();
+        let mut message = frame::message(&whole).unwrap().to_vec();
+        for (index, byte) in changes {
+            *index.get_mut(&mut message) = byte;
+        }
+        message.truncate(end.index(message.len()) + 1);
+        let data = Bytes::from(frame::seal([&message, &[]]));
+        match open(&data) {
+            Opened::Bare => prop_assert!(false, "the checksum is right"),
+            Opened::Corrupt(why) => prop_assert!(!why.is_empty()),
+            Opened::Carrier(records) => {
+                let subs: Vec<_> = records.iter().map(|record| record.sub).collect();
+                let all: Vec<_> = (0..records.len() as u64).collect();
+                prop_assert_eq!(subs, all);
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_panics_over_anything(data in prop::collection::vec(any::<u8>(), 0..200)) {
+        prop_assert_eq!(open(&data.clone().into()), Opened::Bare);
+        // The message may be a good one by chance; that it is not bare is all that is known.
+        if !data.is_empty() {
+            prop_assert_ne!(open(&frame::seal([&data, &[]]).into()), Opened::Bare);
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Writing and reading, against each other and against what others wrote.
+
+mod any;
+mod broken;
+mod recorded;
+mod round_trip;
+
+use bytes::Bytes;
+use millstream::Record;
+
+use super::message::{Aggregate, Item};
+use super::*;
+
+/// A carrier of `records`, whatever they are.
+fn carrier(records: &[(&'static str, Record)]) -> Carrier {
+    let mut carrier = Carrier::new();
+    for (key, record) in records {
+        carrier.push(&Bytes::from_static(key.as_bytes()), record);
+    }
+    carrier
+}
+
+/// A carrier as another writer may make it.
+fn foreign(aggregate: &Aggregate) -> Bytes {
+    let message = prost::Message::encode_to_vec(aggregate);
+    frame::seal([&message, &[]]).into()
+}
+
+fn item(key: u64, data: &'static [u8]) -> Item {
+    Item {
+        key: Some(key),
+        data: Some(Bytes::from_static(data)),
+        ..Item::default()
+    }
+}
+
+#[track_caller]
+fn opened(data: &Bytes) -> Vec<UserRecord> {
+    match open(data) {
+        Opened::Carrier(records) => records,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn hex(text: &str) -> Bytes {
+    let digits = text.as_bytes().chunks(2);
+    let byte = |two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap();
+    digits.map(byte).collect()
+}

@@ -1,0 +1,108 @@
+//! What the KPL itself wrote, and vectors that the libraries of AWS were seen to read.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+
+use super::*;
+use crate::stream::{HashKey, HashRange};
+
+/// A carrier of the KPL 1.0.7, with what the KCL 2.7.2 and 3.5.1 handed to their applications.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Recorded {
+    starting_hash_key: String,
+    ending_hash_key: String,
+    partition_key: String,
+    data_base64: String,
+    user_records: Vec<(String, String)>,
+}
+
+impl Recorded {
+    fn data(&self) -> Bytes {
+        STANDARD.decode(&self.data_base64).unwrap().into()
+    }
+
+    fn range(&self) -> HashRange {
+        HashRange {
+            first: self.starting_hash_key.parse().unwrap(),
+            last: self.ending_hash_key.parse().unwrap(),
+        }
+    }
+}
+
+fn recorded() -> Vec<Recorded> {
+    let lines = include_str!("../recorded/kpl.jsonl").lines();
+    let recorded: Vec<_> = lines
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(recorded.len(), 8);
+    recorded
+}
+
+#[test]
+fn reads_what_the_kpl_wrote() {
+    for carrier in recorded() {
+        let records = opened(&carrier.data());
+        assert_eq!(records.len(), carrier.user_records.len());
+        for ((record, (key, payload)), sub) in records.iter().zip(&carrier.user_records).zip(0..) {
+            assert_eq!(record.sub, sub);
+            assert_eq!(record.key.as_deref(), Some(key.as_bytes()));
+            assert_eq!(record.payload, payload);
+            assert!(record.headers.is_empty());
+            assert_eq!(record.timestamp, None);
+            assert!(carrier.range().contains(record.hash));
+        }
+    }
+}
+
+#[test]
+fn writes_as_the_kpl_does() {
+    for recorded in recorded() {
+        let mut carrier = Carrier::new();
+        for (key, payload) in &recorded.user_records {
+            carrier.push(&key.clone().into(), &Record::new(payload.clone()));
+        }
+        let entry = carrier.finish().unwrap();
+        assert_eq!(entry.data, recorded.data());
+        assert_eq!(entry.partition_key, recorded.partition_key);
+        assert!(recorded.range().contains(entry.explicit_hash_key.unwrap()));
+    }
+}
+
+#[test]
+fn writes_headers_as_tags() {
+    let record = Record::new("hi").header("a", "b");
+    let record = record.header("id", &[0xFF, 0][..]);
+    let entry = Entry::of(&Bytes::from_static(b"k"), &record);
+    let vector = "f3899ac20a016b1a1a08001a02686922060a0161120162220a0a0269641204002f7741c8\
+                  0ed52f0320196225e6baf2fa246507";
+    assert_eq!(entry.data, hex(vector));
+    let read = opened(&entry.data);
+    assert_eq!(read.len(), 1);
+    assert_eq!(read[0].headers, record.headers);
+}
+
+#[test]
+fn reads_explicit_hash_keys() {
+    let vector = "f3899ac20a03706b300a03706b31120234321a0908001a0568656c6c6f1a0b080110001a05776f\
+                  726c64d07b18f51d2645c3f8f38ff4dd03f8b7";
+    let read = opened(&hex(vector));
+    let read: Vec<_> = read
+        .iter()
+        .map(|record| {
+            (
+                record.key.as_deref().unwrap(),
+                &*record.payload,
+                record.hash,
+            )
+        })
+        .collect();
+    assert_eq!(
+        read,
+        [
+            (&b"pk0"[..], &b"hello"[..], HashKey::of("pk0")),
+            (b"pk1", b"world", HashKey(42)),
+        ]
+    );
+}

@@ -1,0 +1,305 @@
+//! Each record an entry of its own: of a key, one is on its way at a time.
+//!
+//! A key is *bound* while a record of it is in a request, waits for its next try, or stands in a
+//! lane as the next of its key. The later ones are held by the key, in order; what comes in of a
+//! bound key goes behind them when it is met. So what goes of a key is always the oldest that there
+//! is of it.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use foldhash::fast::FixedState;
+use millstream::{Error, ErrorKind, Placed};
+use tokio::time::Instant;
+
+use super::calls::{Calls, Ticket};
+use super::lanes::{Batch, Filling, Lanes, MOST_BYTES, MOST_ENTRIES, Settings, delay};
+use super::map::Map;
+use super::pace::Pace;
+use super::transport::Landed;
+use crate::aggregate::Entry;
+use crate::stream::HashKey;
+
+pub(super) struct ByKey {
+    settings: Settings,
+    map: Map,
+    /// One for each place of the map.
+    lanes: Vec<Lane>,
+    /// The bound keys, with what they hold.
+    keys: HashMap<HashKey, VecDeque<Ticket>, FixedState>,
+    /// What has failed, by the time of its next try; the number keeps apart what is due at once.
+    waiting: BTreeMap<(Instant, u64), Vec<Ticket>>,
+    waits: u64,
+    /// The lane that goes first.
+    turn: usize,
+}
+
+struct Lane {
+    pace: Pace,
+    /// Of bound keys, or without one: they may go.
+    next: VecDeque<Ticket>,
+    /// As they came.
+    fresh: VecDeque<Ticket>,
+    bytes: usize,
+    /// When the oldest of them has waited enough.
+    due: Instant,
+}
+
+impl ByKey {
+    pub(super) fn new(settings: Settings, map: Map, now: Instant) -> Self {
+        let pace = Pace::new(settings.config.rate, settings.epoch, now);
+        let lanes = map.places().iter().map(|_| Lane::new(pace.clone()));
+        Self {
+            lanes: lanes.collect(),
+            map,
+            settings,
+            keys: HashMap::default(),
+            waiting: BTreeMap::new(),
+            waits: 0,
+            turn: 0,
+        }
+    }
+
+    /// Lets a record go as the next of its key.
+    fn license(&mut self, mut ticket: Ticket, due: Instant) {
+        if !ticket.keyed {
+            ticket.hash = self.map.spread();
+        }
+        let lane = &mut self.lanes[self.map.find(ticket.hash)];
+        lane.expect(ticket.bytes, due);
+        lane.next.push_back(ticket);
+    }
+
+    /// Frees the key of a record that has its answer, for the next one.
+    fn release(&mut self, ticket: &Ticket, calls: &mut Calls, now: Instant) {
+        if !ticket.keyed {
+            return;
+        }
+        let Some(held) = self.keys.get_mut(&ticket.hash) else {
+            return;
+        };
+        while let Some(next) = held.pop_front() {
+            if calls.wanted(&next).is_some() {
+                let sent = calls.sent(&next).unwrap_or(now);
+                return self.license(next, sent + self.settings.config.linger);
+            }
+        }
+        self.keys.remove(&ticket.hash);
+    }
+
+    fn release_due(&mut self, now: Instant) {
+        while let Some(first) = self.waiting.first_entry() {
+            if first.key().0 > now {
+                return;
+            }
+            for ticket in first.remove() {
+                self.license(ticket, now);
+            }
+        }
+    }
+
+    /// Whether anything that may go has waited enough, or is enough for a request.
+    fn is_due(&self, now: Instant) -> bool {
+        let (mut records, mut bytes) = (0, 0);
+        let open = self.lanes.iter().filter(|lane| lane.opens() <= now);
+        for lane in open.filter(|lane| !lane.is_empty()) {
+            records += lane.next.len() + lane.fresh.len();
+            bytes += lane.bytes;
+            if lane.due <= now || records >= MOST_ENTRIES || bytes >= MOST_BYTES {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn fill(
+        &mut self,
+        index: usize,
+        filling: &mut Filling<Ticket>,
+        calls: &mut Calls,
+        now: Instant,
+    ) {
+        while self.lanes[index].opens() <= now {
+            let Some(ticket) = self.lanes[index].pop(&mut self.keys) else {
+                return;
+            };
+            let Some(record) = calls.wanted(&ticket) else {
+                self.release(&ticket, calls, now);
+                continue;
+            };
+            let keyless = || self.map.keyless(index);
+            let entry = Entry::of(record.key.as_ref().unwrap_or_else(keyless), record);
+            let lane = &mut self.lanes[index];
+            if entry.size() > filling.room() {
+                return lane.put_back(ticket);
+            }
+            lane.pace.spend(entry.size(), now);
+            filling.add(ticket, entry);
+        }
+    }
+}
+
+impl Lanes for ByKey {
+    type Load = Ticket;
+
+    fn push(&mut self, mut ticket: Ticket, calls: &Calls, now: Instant) {
+        if !ticket.keyed {
+            ticket.hash = self.map.spread();
+        }
+        let sent = calls.sent(&ticket).unwrap_or(now);
+        let lane = &mut self.lanes[self.map.find(ticket.hash)];
+        lane.expect(ticket.bytes, sent + self.settings.config.linger);
+        lane.fresh.push_back(ticket);
+    }
+
+    fn take(&mut self, calls: &mut Calls, now: Instant) -> Batch<Ticket> {
+        self.release_due(now);
+        let mut filling = Filling::new();
+        if self.is_due(now) {
+            let lanes = self.lanes.len();
+            self.turn = (self.turn + 1) % lanes;
+            for index in 0..lanes {
+                self.fill((self.turn + index) % lanes, &mut filling, calls, now);
+            }
+        }
+        filling.finish()
+    }
+
+    fn wakes(&self) -> Option<Instant> {
+        let full = self.lanes.iter().filter(|lane| !lane.is_empty());
+        let next = full.map(|lane| lane.due.max(lane.opens())).min();
+        let retry = self.waiting.first_key_value().map(|((at, _), _)| *at);
+        next.into_iter().chain(retry).min()
+    }
+
+    fn landed(&mut self, ticket: Ticket, landed: Landed, calls: &mut Calls, now: Instant) -> bool {
+        let (partition, expected) = self.map.partition(ticket.hash, &landed.shard);
+        calls.answer(&ticket, Ok(Placed::new(partition, landed.position)));
+        self.release(&ticket, calls, now);
+        !expected
+    }
+
+    fn again(&mut self, failed: Vec<(Ticket, Error)>, calls: &mut Calls, now: Instant) {
+        // Those that failed equally often wait together, to share their request once more.
+        let mut groups = BTreeMap::<u32, Vec<Ticket>>::new();
+        for (mut ticket, error) in failed {
+            if error.kind() == ErrorKind::Throttled {
+                let lane = self.map.find(ticket.hash);
+                self.lanes[lane].pace.throttled(now);
+            }
+            if calls.wanted(&ticket).is_none() {
+                self.release(&ticket, calls, now);
+                continue;
+            }
+            ticket.attempts += 1;
+            groups.entry(ticket.attempts).or_default().push(ticket);
+        }
+        for (attempts, tickets) in groups {
+            self.waits += 1;
+            self.waiting
+                .insert((now + delay(attempts), self.waits), tickets);
+        }
+    }
+
+    fn refused(&mut self, ticket: Ticket, error: Error, calls: &mut Calls, now: Instant) {
+        calls.answer(&ticket, Err(error));
+        self.release(&ticket, calls, now);
+    }
+
+    fn remap(&mut self, mut map: Map, _calls: &mut Calls, now: Instant) {
+        if self.map.is_like(&map) {
+            return self.map.learn(map);
+        }
+        let fresh = Pace::new(self.settings.config.rate, self.settings.epoch, now);
+        let kept = |place: &super::map::Place| {
+            let places = self.map.places().iter();
+            let mut known = places.zip(&self.lanes);
+            let (_, lane) = known.find(|(old, _)| old.partition == place.partition)?;
+            Some(lane.pace.clone())
+        };
+        let lanes = map.places().iter();
+        let lanes = lanes.map(|place| Lane::new(kept(place).unwrap_or_else(|| fresh.clone())));
+        let mut lanes: Vec<_> = lanes.collect();
+        for lane in self.lanes.drain(..) {
+            let mut place = |mut ticket: Ticket| {
+                if !ticket.keyed {
+                    ticket.hash = map.spread();
+                }
+                (map.find(ticket.hash), ticket)
+            };
+            for ticket in lane.next {
+                let (index, ticket) = place(ticket);
+                lanes[index].expect(ticket.bytes, lane.due);
+                lanes[index].next.push_back(ticket);
+            }
+            for ticket in lane.fresh {
+                let (index, ticket) = place(ticket);
+                lanes[index].expect(ticket.bytes, lane.due);
+                lanes[index].fresh.push_back(ticket);
+            }
+        }
+        self.lanes = lanes;
+        self.map = map;
+    }
+
+    fn map(&self) -> &Map {
+        &self.map
+    }
+}
+
+impl Lane {
+    fn new(pace: Pace) -> Self {
+        Self {
+            due: pace.opens(),
+            pace,
+            next: VecDeque::new(),
+            fresh: VecDeque::new(),
+            bytes: 0,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.next.is_empty() && self.fresh.is_empty()
+    }
+
+    fn opens(&self) -> Instant {
+        self.pace.opens()
+    }
+
+    /// Before a record is added.
+    fn expect(&mut self, bytes: usize, due: Instant) {
+        self.due = if self.is_empty() {
+            due
+        } else {
+            self.due.min(due)
+        };
+        self.bytes += bytes;
+    }
+
+    /// The next that may go; its key is bound then. What may not goes to its key.
+    fn pop(&mut self, keys: &mut HashMap<HashKey, VecDeque<Ticket>, FixedState>) -> Option<Ticket> {
+        if let Some(ticket) = self.next.pop_front() {
+            self.bytes -= ticket.bytes;
+            return Some(ticket);
+        }
+        while let Some(ticket) = self.fresh.pop_front() {
+            self.bytes -= ticket.bytes;
+            if !ticket.keyed {
+                return Some(ticket);
+            }
+            match keys.get_mut(&ticket.hash) {
+                Some(held) => held.push_back(ticket),
+                None => {
+                    keys.insert(ticket.hash, VecDeque::new());
+                    return Some(ticket);
+                }
+            }
+        }
+        None
+    }
+
+    /// Undoes [`pop`](Self::pop).
+    fn put_back(&mut self, ticket: Ticket) {
+        self.bytes += ticket.bytes;
+        self.next.push_front(ticket);
+    }
+}

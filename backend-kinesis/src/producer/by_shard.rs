@@ -1,0 +1,357 @@
+//! Many records an entry: of a shard, one carrier is on its way at a time.
+//!
+//! What waits stands in one queue for each shard, and a carrier takes from its front. One that was
+//! not stored, or not where all its records belong, goes back to the front before the next is
+//! filled.
+//!
+//! # When the shards change
+//!
+//! The map may be behind: a carrier is filled for a shard that was split or merged meanwhile, and its
+//! explicit hash key, which is that of its first record, leads it to the shard that has that one
+//! now. If that is a merged shard, all of it is in its place. If it is half of a split one, then
+//! records whose hash belongs to the other half are in a shard where nobody may look for them: a
+//! reader of ours passes over just these, and the KCL over **the whole carrier**. So nothing of such
+//! a carrier is answered, and all of it is sent again; a reader of ours sees some of it twice.
+//!
+//! The order of a key holds for either reader. Nothing of a key goes while a carrier is on its way
+//! that could have records of it: a lane is *busy* as long as any is whose cover touches its own,
+//! also when the lanes are made anew by a new map. A carrier that comes back goes before all that
+//! waits, so its records go before later ones of their keys: the KCL sees them there first, and a
+//! reader of ours has seen, in the carrier that strayed, the same records in the same order, and
+//! none of a key whose earlier ones it could not see, as all records of a key have one hash.
+//!
+//! Whether a carrier is where it belongs cannot be told of a shard that the map does not know; it
+//! waits for the next map, busy. A shard that is not there either counts as wrong, which costs
+//! duplicates at most.
+
+use std::collections::VecDeque;
+
+use millstream::{Error, ErrorKind, Placed};
+use tokio::time::Instant;
+
+use super::calls::{Calls, Ticket};
+use super::lanes::{Batch, Filling, Lanes, Settings, delay};
+use super::map::Map;
+use super::pace::Pace;
+use super::transport::Landed;
+use crate::aggregate::Carrier;
+use crate::stream::HashRange;
+
+pub(super) struct ByShard {
+    settings: Settings,
+    /// How large a carrier is filled.
+    most_bytes: usize,
+    map: Map,
+    /// One for each place of the map.
+    lanes: Vec<Lane>,
+    /// The covers of all carriers that keep lanes busy.
+    covers: Vec<HashRange>,
+    /// Carriers that were stored in shards that the map does not know.
+    strange: Vec<(Carried, Landed)>,
+    /// The lane that goes first.
+    turn: usize,
+}
+
+struct Lane {
+    pace: Pace,
+    queue: VecDeque<Ticket>,
+    bytes: usize,
+    /// When the oldest record has waited enough.
+    due: Instant,
+    /// How many carriers are on their way whose records could be of this lane's keys.
+    busy: usize,
+    /// How often carriers have failed since the last one that did not, and until when that keeps the
+    /// lane.
+    attempts: u32,
+    waits_until: Instant,
+    /// Most records of the next carrier, while it is looked for the one that is refused.
+    most: usize,
+}
+
+/// The records of a carrier.
+pub(super) struct Carried {
+    tickets: Vec<Ticket>,
+    /// The cover of the lane that it was filled from.
+    cover: HashRange,
+}
+
+impl ByShard {
+    pub(super) fn new(settings: Settings, map: Map, now: Instant) -> Self {
+        let pace = Pace::new(settings.config.rate, settings.epoch, now);
+        let lanes = map.places().iter().map(|_| Lane::new(pace.clone(), now));
+        Self {
+            most_bytes: settings.config.aggregate_bytes.min(settings.record_bytes),
+            lanes: lanes.collect(),
+            map,
+            covers: Vec::new(),
+            strange: Vec::new(),
+            turn: 0,
+            settings,
+        }
+    }
+
+    /// Adds what one lane may send to the request.
+    fn fill(
+        &mut self,
+        index: usize,
+        filling: &mut Filling<Carried>,
+        calls: &mut Calls,
+        now: Instant,
+    ) {
+        let lane = &mut self.lanes[index];
+        let room = filling.room();
+        let wants = lane.bytes.min(self.most_bytes);
+        if !lane.is_due(self.most_bytes, now) || wants > room {
+            return;
+        }
+        let largest = self.most_bytes.min(room);
+        let mut carrier = Carrier::new();
+        let mut tickets = Vec::new();
+        while let Some(&ticket) = lane.queue.front() {
+            if let Some(record) = calls.wanted(&ticket) {
+                let keyless = || self.map.keyless(index);
+                let key = record.key.as_ref().unwrap_or_else(keyless);
+                // The first one goes as it is: it was checked against the limit of the stream.
+                let most = if carrier.is_empty() { room } else { largest };
+                if carrier.size_with(key, record) > most || tickets.len() >= lane.most {
+                    break;
+                }
+                carrier.push(key, record);
+                tickets.push(ticket);
+            }
+            lane.queue.pop_front();
+            lane.bytes -= ticket.bytes;
+        }
+        let Some(entry) = carrier.finish() else {
+            return;
+        };
+        lane.pace.spend(entry.size(), now);
+        lane.busy += 1;
+        let cover = self.map.places()[index].cover;
+        self.covers.push(cover);
+        filling.add(Carried { tickets, cover }, entry);
+    }
+
+    /// The carrier keeps lanes busy no more. Answers those lanes.
+    fn release(&mut self, cover: HashRange) -> &mut [Lane] {
+        let index = self.covers.iter().position(|known| *known == cover);
+        self.covers.swap_remove(index.expect("it was on its way"));
+        let lanes = &mut self.lanes[self.map.find_all(cover)];
+        for lane in &mut *lanes {
+            lane.busy -= 1;
+        }
+        lanes
+    }
+
+    /// Puts records before all that waits.
+    fn put_back(&mut self, tickets: Vec<Ticket>, calls: &mut Calls, now: Instant) {
+        for mut ticket in tickets.into_iter().rev() {
+            if calls.wanted(&ticket).is_some() {
+                if !ticket.keyed {
+                    ticket.hash = self.map.spread();
+                }
+                let lane = &mut self.lanes[self.map.find(ticket.hash)];
+                lane.expect(ticket.bytes, now);
+                lane.queue.push_front(ticket);
+            }
+        }
+    }
+
+    /// A carrier was stored in a shard of this range.
+    fn place(
+        &mut self,
+        carried: Carried,
+        landed: &Landed,
+        range: Option<HashRange>,
+        calls: &mut Calls,
+        now: Instant,
+    ) -> bool {
+        let Carried { tickets, cover } = carried;
+        for lane in self.release(cover) {
+            (lane.attempts, lane.most) = (0, usize::MAX);
+        }
+        // A record alone has led the way itself.
+        let is_in_place = tickets.len() == 1
+            || range.is_some_and(|range| tickets.iter().all(|t| range.contains(t.hash)));
+        if !is_in_place {
+            tracing::debug!(
+                name: "millstream.kinesis.producer.strayed", target: "millstream",
+                shard = landed.shard, records = tickets.len(),
+                "an aggregate was stored in a shard that not all its records belong to, and is \
+                 sent again"
+            );
+            self.put_back(tickets, calls, now);
+            return true;
+        }
+        let (partition, expected) = self.map.partition(tickets[0].hash, &landed.shard);
+        for (ticket, sub) in tickets.iter().zip(0..) {
+            let position = landed.position.within(sub);
+            calls.answer(ticket, Ok(Placed::new(partition.clone(), position)));
+        }
+        !expected
+    }
+}
+
+impl Lanes for ByShard {
+    type Load = Carried;
+
+    fn push(&mut self, mut ticket: Ticket, calls: &Calls, now: Instant) {
+        if !ticket.keyed {
+            ticket.hash = self.map.spread();
+        }
+        let sent = calls.sent(&ticket).unwrap_or(now);
+        let lane = &mut self.lanes[self.map.find(ticket.hash)];
+        lane.expect(ticket.bytes, sent + self.settings.config.linger);
+        lane.queue.push_back(ticket);
+    }
+
+    fn take(&mut self, calls: &mut Calls, now: Instant) -> Batch<Carried> {
+        let mut filling = Filling::new();
+        let lanes = self.lanes.len();
+        self.turn = (self.turn + 1) % lanes;
+        for index in 0..lanes {
+            self.fill((self.turn + index) % lanes, &mut filling, calls, now);
+        }
+        filling.finish()
+    }
+
+    fn wakes(&self) -> Option<Instant> {
+        let free = self.lanes.iter().filter(|lane| lane.is_free());
+        free.map(|lane| lane.goes(self.most_bytes)).min()
+    }
+
+    fn landed(
+        &mut self,
+        carried: Carried,
+        landed: Landed,
+        calls: &mut Calls,
+        now: Instant,
+    ) -> bool {
+        let range = self.map.range(&landed.shard);
+        if range.is_none() && carried.tickets.len() > 1 {
+            self.strange.push((carried, landed));
+            return true;
+        }
+        self.place(carried, &landed, range, calls, now)
+    }
+
+    fn again(&mut self, failed: Vec<(Carried, Error)>, calls: &mut Calls, now: Instant) {
+        for (Carried { tickets, cover }, error) in failed {
+            for lane in self.release(cover) {
+                lane.attempts += 1;
+                lane.waits_until = now + delay(lane.attempts);
+            }
+            if error.kind() == ErrorKind::Throttled {
+                let lane = self.map.find(tickets[0].hash);
+                self.lanes[lane].pace.throttled(now);
+            }
+            self.put_back(tickets, calls, now);
+        }
+    }
+
+    fn refused(&mut self, carried: Carried, error: Error, calls: &mut Calls, now: Instant) {
+        let Carried { tickets, cover } = carried;
+        let is_of_one = matches!(error.kind(), ErrorKind::Invalid | ErrorKind::TooLarge);
+        if is_of_one && tickets.len() > 1 {
+            for lane in self.release(cover) {
+                lane.most = tickets.len() / 2;
+            }
+            return self.put_back(tickets, calls, now);
+        }
+        for lane in self.release(cover) {
+            lane.most = usize::MAX;
+        }
+        for ticket in &tickets {
+            calls.answer(ticket, Err(error.clone()));
+        }
+    }
+
+    fn remap(&mut self, map: Map, calls: &mut Calls, now: Instant) {
+        if self.map.is_like(&map) {
+            self.map.learn(map);
+        } else {
+            self.rebuild(map, now);
+        }
+        for (carried, landed) in std::mem::take(&mut self.strange) {
+            let range = self.map.range(&landed.shard);
+            self.place(carried, &landed, range, calls, now);
+        }
+    }
+
+    fn map(&self) -> &Map {
+        &self.map
+    }
+}
+
+impl ByShard {
+    /// Makes the lanes anew. The order of a key stays, since all of it was in one lane and is again.
+    fn rebuild(&mut self, mut map: Map, now: Instant) {
+        let fresh = Pace::new(self.settings.config.rate, self.settings.epoch, now);
+        let places = map.places().iter();
+        let lanes = places.map(|place| {
+            let mut known = self.map.places().iter().zip(&self.lanes);
+            let kept = known.find(|(old, _)| old.partition == place.partition);
+            Lane::new(kept.map_or(&fresh, |(_, lane)| &lane.pace).clone(), now)
+        });
+        let mut lanes: Vec<Lane> = lanes.collect();
+        for lane in self.lanes.drain(..) {
+            for mut ticket in lane.queue {
+                if !ticket.keyed {
+                    ticket.hash = map.spread();
+                }
+                let new = &mut lanes[map.find(ticket.hash)];
+                new.expect(ticket.bytes, lane.due);
+                new.queue.push_back(ticket);
+            }
+        }
+        for &cover in &self.covers {
+            for lane in &mut lanes[map.find_all(cover)] {
+                lane.busy += 1;
+            }
+        }
+        (self.lanes, self.map) = (lanes, map);
+    }
+}
+
+impl Lane {
+    fn new(pace: Pace, now: Instant) -> Self {
+        Self {
+            pace,
+            queue: VecDeque::new(),
+            bytes: 0,
+            due: now,
+            busy: 0,
+            attempts: 0,
+            waits_until: now,
+            most: usize::MAX,
+        }
+    }
+
+    /// Before a record is added.
+    fn expect(&mut self, bytes: usize, due: Instant) {
+        self.due = if self.queue.is_empty() {
+            due
+        } else {
+            self.due.min(due)
+        };
+        self.bytes += bytes;
+    }
+
+    fn is_free(&self) -> bool {
+        self.busy == 0 && !self.queue.is_empty()
+    }
+
+    /// When it may go, if it is free: as soon as it has a full carrier, or has waited enough.
+    fn goes(&self, full: usize) -> Instant {
+        let least = self.waits_until.max(self.pace.opens());
+        if self.bytes >= full {
+            least
+        } else {
+            least.max(self.due)
+        }
+    }
+
+    fn is_due(&self, full: usize, now: Instant) -> bool {
+        self.is_free() && self.goes(full) <= now
+    }
+}

@@ -1,0 +1,174 @@
+//! The calls of `send` that have records without an answer.
+//!
+//! Records stay where their call is; what waits and travels is a [`Ticket`] for each. A call that is
+//! over, because its time is or because its caller is gone, answers all its records at once and is
+//! forgotten; its tickets are then worth nothing, wherever they are, and are dropped when met.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use millstream::{Error, ErrorKind, Placed, Record};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::stream::HashKey;
+
+/// Answers in the order of the records; nothing for those that were not submitted.
+pub(super) type Answers = Vec<Option<Result<Placed, Error>>>;
+
+/// Records on their way from `send` to the task.
+pub(super) struct Submission {
+    pub(super) records: Arc<Vec<Record>>,
+    /// Of all records that are to be sent, in order. Their call has no number yet.
+    pub(super) tickets: Vec<Ticket>,
+    pub(super) sent: Instant,
+    pub(super) deadline: Instant,
+    pub(super) reply: oneshot::Sender<Answers>,
+}
+
+/// Stands for one record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ticket {
+    pub(super) call: u64,
+    pub(super) index: u32,
+    /// How often it has failed.
+    pub(super) attempts: u32,
+    pub(super) bytes: usize,
+    /// What finds the shard. Stands for the key, too: two keys of one hash would share their order,
+    /// which costs them speed and nothing else.
+    pub(super) hash: HashKey,
+    /// Whether the record has a key. One without gets its hash from the shard that it is for.
+    pub(super) keyed: bool,
+}
+
+#[derive(Debug)]
+struct Call {
+    records: Arc<Vec<Record>>,
+    sent: Instant,
+    deadline: Instant,
+    answers: Answers,
+    left: usize,
+    /// Keys of which a record has failed: none is stored behind it.
+    failed: Vec<HashKey>,
+    reply: oneshot::Sender<Answers>,
+}
+
+/// In the order in which they were submitted, which is that of their deadlines.
+pub(super) struct Calls {
+    stream: Arc<str>,
+    open: BTreeMap<u64, Call>,
+    next: u64,
+}
+
+impl Calls {
+    pub(super) fn new(stream: Arc<str>) -> Self {
+        Self {
+            stream,
+            open: BTreeMap::new(),
+            next: 0,
+        }
+    }
+
+    /// Takes a call up and answers its tickets.
+    pub(super) fn open(&mut self, submission: Submission) -> impl Iterator<Item = Ticket> + use<> {
+        let Submission {
+            records,
+            tickets,
+            sent,
+            deadline,
+            reply,
+        } = submission;
+        let number = self.next;
+        self.next += 1;
+        let mut answers = Vec::new();
+        answers.resize_with(records.len(), || None);
+        let call = Call {
+            records,
+            sent,
+            deadline,
+            answers,
+            left: tickets.len(),
+            failed: Vec::new(),
+            reply,
+        };
+        self.open.insert(number, call);
+        tickets.into_iter().map(move |ticket| Ticket {
+            call: number,
+            ..ticket
+        })
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// The record, if it still is to be sent. Behind a failed one of its key and call it is not, and
+    /// is answered that.
+    pub(super) fn wanted(&mut self, ticket: &Ticket) -> Option<&Record> {
+        let call = self.open.get(&ticket.call)?;
+        if call.reply.is_closed() {
+            self.open.remove(&ticket.call);
+            return None;
+        }
+        if ticket.keyed && call.failed.contains(&ticket.hash) {
+            let message = "not sent, since an earlier record of its key failed";
+            let error = self.error(ErrorKind::Unavailable, message);
+            self.answer(ticket, Err(error));
+            return None;
+        }
+        let call = &self.open[&ticket.call];
+        Some(&call.records[ticket.index as usize])
+    }
+
+    /// When the record was sent, if that is still asked.
+    pub(super) fn sent(&self, ticket: &Ticket) -> Option<Instant> {
+        self.open.get(&ticket.call).map(|call| call.sent)
+    }
+
+    /// Answers a record, for good.
+    pub(super) fn answer(&mut self, ticket: &Ticket, answer: Result<Placed, Error>) {
+        let Some(call) = self.open.get_mut(&ticket.call) else {
+            return;
+        };
+        if answer.is_err() && ticket.keyed {
+            call.failed.push(ticket.hash);
+        }
+        let slot = &mut call.answers[ticket.index as usize];
+        if slot.replace(answer).is_none() {
+            call.left -= 1;
+        }
+        if call.left == 0 {
+            let call = self.open.remove(&ticket.call).expect("it was there");
+            let _ = call.reply.send(call.answers);
+        }
+    }
+
+    /// Answers `Timeout` where the time is over.
+    pub(super) fn expire(&mut self, now: Instant) {
+        while let Some(first) = self.open.first_entry() {
+            if first.get().deadline > now {
+                return;
+            }
+            let mut call = first.remove();
+            let took = call.deadline - call.sent;
+            let message = format!(
+                "not stored within {took:?}, as far as is known: look at the stream's limits, or \
+                 raise producer.timeout"
+            );
+            let error = self.error(ErrorKind::Timeout, message);
+            for answer in &mut call.answers {
+                answer.get_or_insert_with(|| Err(error.clone()));
+            }
+            let _ = call.reply.send(call.answers);
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let (_, call) = self.open.first_key_value()?;
+        Some(call.deadline)
+    }
+
+    fn error(&self, kind: ErrorKind, message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+        Error::new(kind, "send", message).with_stream(self.stream.clone())
+    }
+}

@@ -1,0 +1,151 @@
+//! Which shard a hash leads to, as far as is known.
+//!
+//! The shards change under a producer. A map is a guess that limits are kept by and carriers are
+//! filled by; where a record really went is what the answer says.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use foldhash::fast::FixedState;
+use millstream::Partition;
+
+use crate::aggregate::keyless;
+use crate::stream::{HashKey, HashRange, Shard};
+
+/// How many partition keys are tried to find one for each shard. A shard with a tiny range may be
+/// left without, and then gets no records that have no key.
+pub(super) const TRIALS: u64 = 36 * 36 * 36;
+
+#[derive(Debug)]
+pub(super) struct Map {
+    stream: Arc<str>,
+    /// At least one, in the order of their ranges.
+    open: Vec<Place>,
+    /// The ranges of all shards, closed ones too: what was on its way may have come to one.
+    ranges: HashMap<Arc<str>, HashRange, FixedState>,
+    /// Those of `open` that get records without a key, and whose turn it is.
+    spread: Vec<usize>,
+    turn: usize,
+}
+
+/// An open shard.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) partition: Partition,
+    /// The hashes that lead here. The covers of all places are disjoint and leave nothing out, even
+    /// if the shards as they were told do not, say in the midst of a split.
+    pub(super) cover: HashRange,
+    /// The partition key here of records without one.
+    keyless: Option<(HashKey, Bytes)>,
+}
+
+impl Map {
+    /// None if no shard is open.
+    pub(super) fn new(stream: Arc<str>, shards: &[Shard]) -> Option<Self> {
+        let mut open: Vec<&Shard> = shards.iter().filter(|shard| shard.open).collect();
+        open.sort_by_key(|shard| (shard.range.last, shard.range.first));
+        let last = open.len().checked_sub(1)?;
+        let mut first = 0;
+        let places = open.iter().enumerate().map(|(index, shard)| {
+            let end = if index == last {
+                u128::MAX
+            } else {
+                shard.range.last
+            };
+            let cover = HashRange { first, last: end };
+            first = end.saturating_add(1);
+            Place {
+                partition: Partition::new(stream.clone(), &*shard.id),
+                cover,
+                keyless: None,
+            }
+        });
+        let mut map = Self {
+            open: places.collect(),
+            ranges: shards.iter().map(|s| (s.id.clone(), s.range)).collect(),
+            spread: Vec::new(),
+            turn: 0,
+            stream,
+        };
+        map.find_keyless();
+        Some(map)
+    }
+
+    /// Finds the first partition key that leads to each shard, so that there are few of them: each
+    /// carrier lists those of its records.
+    fn find_keyless(&mut self) {
+        for number in 0..TRIALS {
+            if self.spread.len() == self.open.len() {
+                break;
+            }
+            let key = keyless(number);
+            let hash = HashKey::of(&key);
+            let index = self.find(hash);
+            let place = &mut self.open[index];
+            if place.keyless.is_none() {
+                place.keyless = Some((hash, key));
+                self.spread.push(index);
+            }
+        }
+    }
+
+    pub(super) fn places(&self) -> &[Place] {
+        &self.open
+    }
+
+    /// The place that a hash leads to.
+    pub(super) fn find(&self, hash: HashKey) -> usize {
+        self.open.partition_point(|place| place.cover.last < hash.0)
+    }
+
+    /// The places that hashes of `range` lead to.
+    pub(super) fn find_all(&self, range: HashRange) -> std::ops::RangeInclusive<usize> {
+        self.find(HashKey(range.first))..=self.find(HashKey(range.last))
+    }
+
+    /// The hash for a record without a key: of one open shard after the other.
+    pub(super) fn spread(&mut self) -> HashKey {
+        self.turn = (self.turn + 1) % self.spread.len();
+        let place = &self.open[self.spread[self.turn]];
+        let (hash, _) = place
+            .keyless
+            .as_ref()
+            .expect("it is one of those with a key");
+        *hash
+    }
+
+    /// The partition key of records without a key in a place that [`spread`](Self::spread) has led
+    /// to.
+    pub(super) fn keyless(&self, place: usize) -> &Bytes {
+        let (_, key) = self.open[place].keyless.as_ref().expect("spread led here");
+        key
+    }
+
+    pub(super) fn range(&self, shard: &str) -> Option<HashRange> {
+        self.ranges.get(shard).copied()
+    }
+
+    /// The partition of a shard that has taken a record of this hash, and whether it was expected
+    /// there.
+    pub(super) fn partition(&self, hash: HashKey, shard: &str) -> (Partition, bool) {
+        let expected = &self.open[self.find(hash)].partition;
+        if expected.id() == shard {
+            return (expected.clone(), true);
+        }
+        (Partition::new(self.stream.clone(), shard), false)
+    }
+
+    /// Whether the open shards are the same.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let same = |(one, other): (&Place, &Place)| {
+            one.partition == other.partition && one.cover == other.cover
+        };
+        self.open.len() == other.open.len() && self.open.iter().zip(&other.open).all(same)
+    }
+
+    /// Takes over what `newer` knows, where the open shards are the same.
+    pub(super) fn learn(&mut self, newer: Self) {
+        self.ranges = newer.ranges;
+    }
+}

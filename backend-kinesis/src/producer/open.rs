@@ -1,0 +1,35 @@
+//! Opening: asks for the stream, how large its records may be, and its shards.
+
+use std::sync::Arc;
+
+use millstream::{Error, ErrorKind, Result, driver};
+use tokio::time::Instant;
+
+use super::Producer;
+use super::lanes::Settings;
+use super::map::Map;
+use super::transport::Aws;
+use crate::connection::Connection;
+use crate::stream;
+
+const OPERATION: &str = "open producer";
+
+pub(crate) async fn open(
+    connection: &Arc<Connection>,
+    stream: &str,
+) -> Result<Arc<dyn driver::Producer>> {
+    let info = stream::describe(connection, OPERATION, stream).await?;
+    let shards = stream::shards(connection, OPERATION, stream).await?;
+    let map = Map::new(info.name.clone(), &shards).ok_or_else(|| {
+        let message = "no shard of the stream is open: it is being made, or deleted";
+        Error::new(ErrorKind::Unavailable, OPERATION, message).with_stream(stream)
+    })?;
+    let settings = Settings {
+        config: connection.config.producer.clone(),
+        record_bytes: info.record_bytes,
+        epoch: Instant::now(),
+    };
+    let transport = Aws::new(connection.clone(), info.name.clone());
+    let producer = Producer::start(info.name, settings, transport, map);
+    Ok(Arc::new(producer))
+}

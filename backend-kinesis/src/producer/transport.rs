@@ -1,0 +1,102 @@
+//! What a producer asks of Kinesis.
+
+use std::sync::Arc;
+
+use aws_sdk_kinesis::operation::put_records::PutRecordsOutput;
+use aws_sdk_kinesis::primitives::Blob;
+use aws_sdk_kinesis::types::{PutRecordsRequestEntry, PutRecordsResultEntry};
+use millstream::{Error, ErrorKind, Position, Result};
+
+use crate::aggregate::Entry;
+use crate::connection::Connection;
+use crate::error;
+use crate::stream::{self, Shard};
+
+/// Where an entry was stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Landed {
+    pub(super) shard: String,
+    pub(super) position: Position,
+}
+
+/// Kinesis, or what takes its place in tests.
+pub(super) trait Transport: Send + Sync + 'static {
+    /// Asks once to store the entries, and answers one result for each. An error is of all of them;
+    /// a retryable one does not say that none is stored.
+    fn put(
+        &self,
+        entries: Arc<Vec<Entry>>,
+    ) -> impl Future<Output = Result<Vec<Result<Landed>>>> + Send;
+
+    /// Lists all shards.
+    fn shards(&self) -> impl Future<Output = Result<Vec<Shard>>> + Send;
+}
+
+#[derive(Debug)]
+pub(super) struct Aws {
+    connection: Arc<Connection>,
+    stream: Arc<str>,
+}
+
+impl Aws {
+    pub(super) fn new(connection: Arc<Connection>, stream: Arc<str>) -> Self {
+        Self { connection, stream }
+    }
+
+    fn unclear(&self, message: &'static str) -> Error {
+        Error::new(ErrorKind::Timeout, "send", message).with_stream(self.stream.clone())
+    }
+
+    fn read(&self, result: PutRecordsResultEntry) -> Result<Landed> {
+        if let Some(code) = result.error_code {
+            let kind = error::kind(&code).unwrap_or(ErrorKind::Unavailable);
+            let message = result.error_message.unwrap_or_default();
+            let error = Error::new(kind, "send", format!("{code}: {message}"));
+            return Err(error.with_stream(self.stream.clone()));
+        }
+        let place = result.shard_id.zip(result.sequence_number);
+        let (shard, number) =
+            place.ok_or_else(|| self.unclear("stored, but the answer does not say where"))?;
+        let position = number
+            .parse()
+            .map_err(|_| self.unclear("stored at a sequence number that is no number"))?;
+        Ok(Landed { shard, position })
+    }
+}
+
+impl Transport for Aws {
+    async fn put(&self, entries: Arc<Vec<Entry>>) -> Result<Vec<Result<Landed>>> {
+        let entries: Vec<_> = entries
+            .iter()
+            .map(|entry| self.entry(entry))
+            .collect::<Result<_>>()?;
+        let put = self.connection.kinesis.put_records();
+        let put = put.stream_name(&*self.stream).set_records(Some(entries));
+        let answer = put.send().await;
+        let answer: PutRecordsOutput =
+            answer.map_err(|e| error::of("send", e).with_stream(self.stream.clone()))?;
+        Ok(answer.records.into_iter().map(|r| self.read(r)).collect())
+    }
+
+    async fn shards(&self) -> Result<Vec<Shard>> {
+        stream::shards(&self.connection, "send", &self.stream).await
+    }
+}
+
+impl Aws {
+    fn entry(&self, entry: &Entry) -> Result<PutRecordsRequestEntry> {
+        let key = std::str::from_utf8(&entry.partition_key);
+        let key = key.map_err(|e| self.refuse("a key that is not UTF-8").with_source(e))?;
+        let hash = entry.explicit_hash_key.map(|hash| hash.0.to_string());
+        let entry = PutRecordsRequestEntry::builder()
+            .partition_key(key)
+            .set_explicit_hash_key(hash)
+            .data(Blob::new(&*entry.data));
+        let entry = entry.build();
+        entry.map_err(|e| self.refuse("the request cannot be made").with_source(e))
+    }
+
+    fn refuse(&self, message: &'static str) -> Error {
+        Error::new(ErrorKind::Invalid, "send", message).with_stream(self.stream.clone())
+    }
+}

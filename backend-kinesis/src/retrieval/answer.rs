@@ -1,0 +1,67 @@
+//! Records as Kinesis answers them.
+
+use std::time::{Duration, SystemTime};
+
+use aws_sdk_kinesis::types;
+use bytes::Bytes;
+use millstream::{Error, ErrorKind, Position, Result};
+
+/// One answer of GetRecords, or one event of a subscription.
+#[derive(Debug, Default)]
+pub(super) struct Answer {
+    pub(super) records: Vec<Raw>,
+    /// Where the next ones are: an iterator, or the number after which a subscription goes on. None at
+    /// the end of a closed shard.
+    pub(super) next: Option<String>,
+    /// How old the last of these records is by the tip of the shard; zero at the tip.
+    pub(super) behind: Option<Duration>,
+    /// Whether children are named: the shard is closed, and this is the last of it.
+    pub(super) has_children: bool,
+}
+
+impl Answer {
+    /// What counts against the 2 MiB a second of a shard.
+    pub(super) fn bytes(&self) -> usize {
+        let sizes = self
+            .records
+            .iter()
+            .map(|raw| raw.key.len() + raw.data.len());
+        sizes.sum()
+    }
+}
+
+/// One record of Kinesis: a carrier, or a user's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Raw {
+    pub(super) position: Position,
+    pub(super) arrival: Option<SystemTime>,
+    pub(super) key: Bytes,
+    pub(super) data: Bytes,
+}
+
+impl TryFrom<types::Record> for Raw {
+    type Error = Error;
+
+    fn try_from(record: types::Record) -> Result<Self> {
+        let position = record.sequence_number.parse().map_err(|e: Error| {
+            let message = "a record has no sequence number";
+            Error::new(ErrorKind::Corrupt, "read", message).with_source(e)
+        })?;
+        let arrival = record.approximate_arrival_timestamp;
+        Ok(Self {
+            position,
+            arrival: arrival.and_then(|at| SystemTime::try_from(at).ok()),
+            key: record.partition_key.into_bytes().into(),
+            data: record.data.into_inner().into(),
+        })
+    }
+}
+
+pub(super) fn raws(records: Vec<types::Record>) -> Result<Vec<Raw>> {
+    records.into_iter().map(Raw::try_from).collect()
+}
+
+/// How far behind; less than nothing is nothing.
+pub(super) fn behind(millis: i64) -> Duration {
+    Duration::from_millis(millis.try_into().unwrap_or(0))
+}

@@ -1,0 +1,143 @@
+//! Enhanced fan-out: SubscribeToShard, which has records pushed for 5 minutes, again and again.
+//!
+//! What is known of [SubscribeToShard] and kept to here: one call a second, for a consumer and a shard;
+//! a second one within 5 seconds of a good one is refused while the first goes on, and later takes its
+//! place; events come every few seconds also if there is no record, so that silence means that
+//! nobody is there any more.
+//!
+//! [SubscribeToShard]: https://docs.aws.amazon.com/kinesis/latest/APIReference/API_SubscribeToShard.html
+
+use std::time::{Duration, SystemTime};
+
+use millstream::{ErrorKind, Position};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::hand::Done;
+use super::reading::Reading;
+use super::source::{Spot, Subscription};
+
+/// How long a subscription is waited for that says nothing, and how long one may bring no record
+/// before the shard is looked up.
+pub(super) const SILENCE: Duration = Duration::from_secs(35);
+
+/// The least time between two calls.
+const LEAST: Duration = Duration::from_secs(1);
+
+/// What becomes of a subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Another,
+    /// The shard is closed, and no more is pushed.
+    Polling,
+}
+
+/// One reader's subscriptions.
+#[derive(Debug)]
+struct Feed {
+    /// After which number the next one goes on. It may be none of a record, and be ahead of the last.
+    after: Option<Position>,
+    /// Since when no record came.
+    idle: Instant,
+}
+
+impl<T: Clone> Reading<T> {
+    /// Subscribes again and again, until what is left is to be polled.
+    pub(super) async fn subscribe(&mut self, consumer: &str) -> Result<(), Done> {
+        let mut feed = Feed {
+            after: None,
+            idle: Instant::now(),
+        };
+        loop {
+            self.hand.unpaused().await?;
+            // A number that is too old may hide a gap, a record that is gone does not.
+            let after = feed.after.take().filter(|_| self.place.is_fresh());
+            let spot = after.map_or_else(|| self.place.look(), Spot::After);
+            let begun = Instant::now();
+            match self.source.subscribe(consumer, &spot).await {
+                Ok(subscription) => match self.receive(subscription, &mut feed).await? {
+                    Next::Another => {}
+                    Next::Polling => return Ok(()),
+                },
+                Err(error) if error.kind() == ErrorKind::Denied && self.settings.fallback => {
+                    let (stream, partition) = self.names();
+                    tracing::warn!(
+                        name: "millstream.kinesis.fan_out.refused", target: "millstream",
+                        stream, partition, error = %error,
+                        "enhanced fan-out is refused, and the partition is polled instead"
+                    );
+                    return Ok(());
+                }
+                Err(error) => {
+                    match error.kind() {
+                        ErrorKind::Invalid | ErrorKind::NotFound if after.is_none() => {
+                            self.place.is_unknown();
+                        }
+                        ErrorKind::Invalid | ErrorKind::NotFound => {}
+                        _ => feed.after = after,
+                    }
+                    self.heed(error).await?;
+                }
+            }
+            sleep_until(begun + LEAST).await;
+        }
+    }
+
+    /// Hands on what is pushed until the subscription is over.
+    async fn receive(
+        &mut self,
+        mut subscription: Box<dyn Subscription>,
+        feed: &mut Feed,
+    ) -> Result<Next, Done> {
+        loop {
+            let asked = SystemTime::now();
+            let answer = match timeout(self.settings.silence, subscription.next()).await {
+                Ok(Ok(Some(answer))) => answer,
+                Ok(Ok(None)) => return self.look_if_idle(feed).await,
+                Ok(Err(error)) => {
+                    self.heed(error).await?;
+                    return Ok(Next::Another);
+                }
+                Err(_) => {
+                    let (stream, partition) = self.names();
+                    tracing::debug!(
+                        name: "millstream.kinesis.fan_out.silent", target: "millstream",
+                        stream, partition, "a subscription is silent, and made again"
+                    );
+                    return self.look_if_idle(feed).await;
+                }
+            };
+            if !answer.records.is_empty() {
+                feed.idle = Instant::now();
+            }
+            // Kinesis ends with no number, and an emulator with both a number and children.
+            let is_last = answer.next.is_none() || answer.has_children;
+            let after = answer.next.as_deref().and_then(|next| next.parse().ok());
+            self.take(answer, asked).await?;
+            feed.after = after;
+            self.pace.succeeded();
+            if is_last {
+                self.end().await?;
+                return Ok(Next::Another);
+            }
+            if self.look_if_idle(feed).await? == Next::Polling {
+                return Ok(Next::Polling);
+            }
+        }
+    }
+
+    /// Looks whether the shard is closed, if no record came for long: not everyone who pushes records
+    /// tells the end, but who is polled does.
+    async fn look_if_idle(&mut self, feed: &mut Feed) -> Result<Next, Done> {
+        if feed.idle.elapsed() < self.settings.silence {
+            return Ok(Next::Another);
+        }
+        feed.idle = Instant::now();
+        let shards = self.listed().await?;
+        let id = self.settings.partition.id();
+        let is_closed = shards.iter().any(|shard| *shard.id == *id && !shard.open);
+        Ok(match is_closed {
+            true => Next::Polling,
+            false => Next::Another,
+        })
+    }
+}

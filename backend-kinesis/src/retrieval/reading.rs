@@ -1,0 +1,187 @@
+//! What both ways of reading have in common: answers become records, errors get their meaning.
+
+use std::mem;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use millstream::driver::Stored;
+use millstream::{Error, ErrorKind};
+use tokio::time::sleep;
+
+use super::answer::Answer;
+use super::hand::{Done, Hand};
+use super::pace::Pace;
+use super::place::{Meeting, Place};
+use super::source::Source;
+use super::unpack::Unpacker;
+use super::{ReadEvent, Settings, Way};
+
+/// How often in a row a place may be refused that Kinesis itself has given.
+const REFUSALS: u32 = 5;
+
+/// How many requests fail in a row before that is told.
+const TOLD: u32 = 6;
+
+/// A reader at work.
+#[derive(Debug)]
+pub(super) struct Reading<T> {
+    pub(super) source: Arc<dyn Source>,
+    pub(super) settings: Settings,
+    pub(super) place: Place,
+    pub(super) pace: Pace,
+    pub(super) hand: Hand<T>,
+    unpacker: Unpacker,
+    /// How far behind, as last told.
+    behind: Option<Duration>,
+    refusals: u32,
+    told: bool,
+}
+
+impl<T: Clone> Reading<T> {
+    pub(super) fn new(source: Arc<dyn Source>, settings: Settings, hand: Hand<T>) -> Self {
+        Self {
+            source,
+            place: Place::new(settings.begin.clone()),
+            pace: Pace::new(),
+            hand,
+            unpacker: Unpacker::new(settings.partition.clone(), settings.range),
+            behind: None,
+            refusals: 0,
+            told: false,
+            settings,
+        }
+    }
+
+    /// Reads until there is nothing more to do.
+    pub(super) async fn run(&mut self) -> Result<(), Done> {
+        if let Way::FanOut(consumer) = self.settings.way.clone() {
+            // No subscription begins at an iterator: the first record is polled for.
+            self.poll_to_first().await?;
+            self.subscribe(&consumer).await?;
+        }
+        self.poll().await
+    }
+
+    /// Hands on what an answer holds that was not handed on before. It was asked for at `asked`.
+    pub(super) async fn take(&mut self, answer: Answer, asked: SystemTime) -> Result<(), Done> {
+        self.refusals = 0;
+        self.is_reached();
+        let behind = answer.behind;
+        let most = self.settings.batch_records.max(1);
+        let mut batch = Vec::new();
+        for raw in answer.records {
+            let after = match self.place.meet(&raw) {
+                Meeting::Old => {
+                    self.place.pass(&raw);
+                    continue;
+                }
+                Meeting::After(position) => Some(position),
+                Meeting::New => None,
+                Meeting::Gap { after } => {
+                    let (after, earliest) = (Some(after), raw.position);
+                    self.hand
+                        .give(ReadEvent::Trimmed { after, earliest })
+                        .await?;
+                    None
+                }
+            };
+            self.place.pass(&raw);
+            self.unpacker.unpack(raw, after, &mut batch);
+            if batch.len() == most {
+                let records = mem::take(&mut batch);
+                self.hand
+                    .give(ReadEvent::Records { records, behind })
+                    .await?;
+            } else if batch.len() > most {
+                let mut rest = mem::take(&mut batch).into_iter();
+                while rest.len() >= most {
+                    let records: Vec<Stored> = rest.by_ref().take(most).collect();
+                    self.hand
+                        .give(ReadEvent::Records { records, behind })
+                        .await?;
+                }
+                batch.extend(rest);
+            }
+        }
+        let is_empty = batch.is_empty();
+        if !is_empty {
+            let records = batch;
+            self.hand
+                .give(ReadEvent::Records { records, behind })
+                .await?;
+        }
+        self.place.is_certain(asked);
+        if !is_empty {
+            self.behind = behind;
+        } else if let Some(behind) = behind.filter(|behind| self.behind != Some(*behind)) {
+            // If there is no room now, it is told another time.
+            if self.hand.offer(ReadEvent::Behind(behind)) {
+                self.behind = Some(behind);
+            }
+        }
+        Ok(())
+    }
+
+    /// Heeds an error of a request, and waits as long as it says. What is left is to look for the
+    /// place again.
+    pub(super) async fn heed(&mut self, error: Error) -> Result<(), Done> {
+        match error.kind() {
+            ErrorKind::Throttled => {
+                let wait = self.pace.throttled();
+                let (stream, partition) = self.names();
+                tracing::debug!(
+                    name: "millstream.kinesis.partition.throttled", target: "millstream",
+                    stream, partition, wait_ms = wait.as_millis() as u64,
+                    "a partition is to be asked less often"
+                );
+                sleep(wait).await;
+                Ok(())
+            }
+            ErrorKind::Timeout | ErrorKind::Unavailable => {
+                let wait = self.pace.failed();
+                if self.pace.failures() >= TOLD && !self.told {
+                    self.told = true;
+                    let (stream, partition) = self.names();
+                    tracing::warn!(
+                        name: "millstream.kinesis.partition.unreachable", target: "millstream",
+                        stream, partition, error = %error, "a partition cannot be read for now"
+                    );
+                }
+                sleep(wait).await;
+                Ok(())
+            }
+            // The iterator is too old; or the stream, the shard or the record is gone.
+            ErrorKind::Invalid | ErrorKind::NotFound => self.missing(error).await,
+            _ => Err(self.fail(error).await),
+        }
+    }
+
+    /// Counts a refusal of what Kinesis itself has given. Too many in a row are no accident.
+    pub(super) async fn refused(&mut self, error: Error) -> Result<(), Done> {
+        self.refusals += 1;
+        if self.refusals > REFUSALS {
+            return Err(self.fail(error).await);
+        }
+        sleep(self.pace.failed()).await;
+        Ok(())
+    }
+
+    pub(super) async fn fail(&mut self, error: Error) -> Done {
+        self.hand.finish(ReadEvent::Failed(error)).await
+    }
+
+    fn is_reached(&mut self) {
+        if mem::take(&mut self.told) {
+            let (stream, partition) = self.names();
+            tracing::info!(
+                name: "millstream.kinesis.partition.reached", target: "millstream",
+                stream, partition, "a partition is read again"
+            );
+        }
+    }
+
+    pub(super) fn names(&self) -> (&str, &str) {
+        let partition = &self.settings.partition;
+        (partition.stream(), partition.id())
+    }
+}

@@ -1,0 +1,178 @@
+//! Kinesis itself.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_kinesis::operation::subscribe_to_shard::SubscribeToShardOutput;
+use aws_sdk_kinesis::primitives::DateTime;
+use aws_sdk_kinesis::types::{
+    ShardIteratorType, StartingPosition, SubscribeToShardEventStream as Event,
+};
+use millstream::{Error, ErrorKind, Partition, Result};
+
+use super::answer::{Answer, behind, raws};
+use super::source::{Source, Spot, Subscription};
+use crate::connection::Connection;
+use crate::error;
+use crate::stream::{self, Shard};
+
+const READ: &str = "read";
+
+/// One shard in Kinesis.
+#[derive(Debug)]
+pub(super) struct Service {
+    connection: Arc<Connection>,
+    partition: Partition,
+}
+
+impl Service {
+    pub(super) fn new(connection: &Arc<Connection>, partition: &Partition) -> Self {
+        Self {
+            connection: connection.clone(),
+            partition: partition.clone(),
+        }
+    }
+
+    fn locate(&self, error: Error) -> Error {
+        error.with_partition(&self.partition)
+    }
+}
+
+/// The words of Kinesis for a place: its kind, a sequence number, a time.
+fn words(from: &Spot) -> (ShardIteratorType, Option<String>, Option<DateTime>) {
+    match from {
+        Spot::At(position) => {
+            let number = position.within(0).to_string();
+            (ShardIteratorType::AtSequenceNumber, Some(number), None)
+        }
+        Spot::After(position) => {
+            let number = position.within(0).to_string();
+            (ShardIteratorType::AfterSequenceNumber, Some(number), None)
+        }
+        Spot::Time(time) => {
+            let time = DateTime::from(*time);
+            (ShardIteratorType::AtTimestamp, None, Some(time))
+        }
+        Spot::Earliest => (ShardIteratorType::TrimHorizon, None, None),
+        Spot::Latest => (ShardIteratorType::Latest, None, None),
+    }
+}
+
+#[async_trait]
+impl Source for Service {
+    async fn iterator(&self, from: &Spot) -> Result<String> {
+        let (kind, number, time) = words(from);
+        let ask = self.connection.kinesis.get_shard_iterator();
+        let ask = ask
+            .stream_name(self.partition.stream())
+            .shard_id(self.partition.id())
+            .shard_iterator_type(kind)
+            .set_starting_sequence_number(number)
+            .set_timestamp(time);
+        let answer = ask.send().await;
+        let answer = answer.map_err(|e| self.locate(error::of(READ, e)))?;
+        answer.shard_iterator.ok_or_else(|| {
+            let message = "the answer has no iterator";
+            self.locate(Error::new(ErrorKind::Corrupt, READ, message))
+        })
+    }
+
+    async fn records(&self, iterator: &str) -> Result<Answer> {
+        let most = self.connection.config.consumer.poll_records;
+        let ask = self.connection.kinesis.get_records();
+        let ask = ask
+            .shard_iterator(iterator)
+            .limit(most.try_into().unwrap_or(i32::MAX));
+        let answer = ask.send().await;
+        let answer = answer.map_err(|e| self.locate(error::of(READ, e)))?;
+        Ok(Answer {
+            records: raws(answer.records).map_err(|e| self.locate(e))?,
+            next: answer.next_shard_iterator,
+            behind: answer.millis_behind_latest.map(behind),
+            has_children: answer.child_shards.is_some_and(|shards| !shards.is_empty()),
+        })
+    }
+
+    async fn subscribe(&self, consumer: &str, from: &Spot) -> Result<Box<dyn Subscription>> {
+        let (kind, number, time) = words(from);
+        let begin = StartingPosition::builder()
+            .r#type(kind)
+            .set_sequence_number(number)
+            .set_timestamp(time)
+            .build();
+        let begin = begin.map_err(|e| {
+            let error = Error::new(ErrorKind::Invalid, READ, "no place to begin");
+            self.locate(error.with_source(e))
+        })?;
+        let ask = self.connection.kinesis.subscribe_to_shard();
+        let ask = ask
+            .consumer_arn(consumer)
+            .shard_id(self.partition.id())
+            .starting_position(begin);
+        let output = ask.send().await;
+        let output = output.map_err(|e| self.locate(error::of(READ, e)))?;
+        Ok(Box::new(Pushed {
+            output,
+            partition: self.partition.clone(),
+        }))
+    }
+
+    async fn shards(&self) -> Result<Vec<Shard>> {
+        stream::shards(&self.connection, READ, self.partition.stream()).await
+    }
+}
+
+/// A subscription under way.
+#[derive(Debug)]
+struct Pushed {
+    output: SubscribeToShardOutput,
+    partition: Partition,
+}
+
+#[async_trait]
+impl Subscription for Pushed {
+    async fn next(&mut self) -> Result<Option<Answer>> {
+        loop {
+            let event = self.output.event_stream.recv().await;
+            let event = event.map_err(|e| pushed_error(e).with_partition(&self.partition))?;
+            match event {
+                None => return Ok(None),
+                Some(Event::SubscribeToShardEvent(event)) => {
+                    let number = event.continuation_sequence_number;
+                    return Ok(Some(Answer {
+                        records: raws(event.records)
+                            .map_err(|e| e.with_partition(&self.partition))?,
+                        next: Some(number).filter(|number| !number.is_empty()),
+                        behind: Some(behind(event.millis_behind_latest)),
+                        has_children: event.child_shards.is_some_and(|shards| !shards.is_empty()),
+                    }));
+                }
+                // Of a kind that this version of the SDK does not know, and so no records.
+                Some(_) => {}
+            }
+        }
+    }
+}
+
+/// The SDK's error for an exception in a subscription, or for how it broke.
+fn pushed_error<E, R>(error: SdkError<E, R>) -> Error
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    R: std::fmt::Debug + Send + Sync + 'static,
+{
+    let (kind, message) = match &error {
+        SdkError::ServiceError(service) => {
+            let code = service.err().code();
+            let kind = code.and_then(error::kind).unwrap_or(ErrorKind::Unavailable);
+            let message = service.err().message().unwrap_or("the subscription ended");
+            (
+                kind,
+                format!("{}: {message}", code.unwrap_or("an unknown error")),
+            )
+        }
+        SdkError::TimeoutError(_) => (ErrorKind::Timeout, "the subscription timed out".into()),
+        _ => (ErrorKind::Unavailable, "the subscription broke off".into()),
+    };
+    Error::new(kind, READ, message).with_source(error)
+}

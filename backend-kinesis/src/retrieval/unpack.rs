@@ -1,0 +1,127 @@
+//! From records of Kinesis to those of users: carriers are opened, and what is in the wrong shard is
+//! left out.
+
+use std::time::SystemTime;
+
+use millstream::driver::Stored;
+use millstream::{Headers, Partition, Position};
+
+use super::answer::Raw;
+use crate::aggregate::{self, Opened, UserRecord};
+use crate::stream::HashRange;
+
+#[derive(Debug)]
+pub(super) struct Unpacker {
+    partition: Partition,
+    range: Option<HashRange>,
+    told_corrupt: bool,
+    told_strayed: bool,
+}
+
+impl Unpacker {
+    pub(super) fn new(partition: Partition, range: Option<HashRange>) -> Self {
+        Self {
+            partition,
+            range,
+            told_corrupt: false,
+            told_strayed: false,
+        }
+    }
+
+    /// Appends the user records after `after`.
+    pub(super) fn unpack(&mut self, raw: Raw, after: Option<Position>, to: &mut Vec<Stored>) {
+        let arrival = raw.arrival.unwrap_or_else(SystemTime::now);
+        match aggregate::open(&raw.data) {
+            Opened::Carrier(records) => self.take(records, raw.position, arrival, after, to),
+            Opened::Bare => bare(raw, arrival, after, to),
+            // As the KCL does. It bears a checksum, so that nothing was damaged on the way: somebody
+            // wrote it like this, and may know what it means.
+            Opened::Corrupt(reason) => {
+                self.tell_corrupt(raw.position, &reason);
+                bare(raw, arrival, after, to);
+            }
+        }
+    }
+
+    fn take(
+        &mut self,
+        records: Vec<UserRecord>,
+        carrier: Position,
+        arrival: SystemTime,
+        after: Option<Position>,
+        to: &mut Vec<Stored>,
+    ) {
+        let mut strayed = 0;
+        for record in records {
+            let position = carrier.within(record.sub);
+            if after.is_some_and(|after| position <= after) {
+                continue;
+            }
+            // The KPL guesses the shard of a carrier. Where a reshard proves it wrong, it sends these
+            // records once more.
+            if self.range.is_some_and(|range| !range.contains(record.hash)) {
+                strayed += 1;
+                continue;
+            }
+            to.push(Stored {
+                position,
+                timestamp: record.timestamp.unwrap_or(arrival),
+                key: record.key,
+                payload: record.payload,
+                headers: record.headers,
+            });
+        }
+        if strayed > 0 {
+            self.tell_strayed(carrier, strayed);
+        }
+    }
+
+    fn tell_corrupt(&mut self, position: Position, reason: &str) {
+        let (stream, partition) = (self.partition.stream(), self.partition.id());
+        if self.told_corrupt {
+            tracing::debug!(
+                name: "millstream.kinesis.carrier.corrupt", target: "millstream",
+                stream, partition, %position, reason, "an aggregate is handed on as it is"
+            );
+        } else {
+            self.told_corrupt = true;
+            tracing::warn!(
+                name: "millstream.kinesis.carrier.corrupt", target: "millstream",
+                stream, partition, %position, reason,
+                "an aggregate cannot be understood and is handed on as it is; others of this \
+                 partition are told as debug events"
+            );
+        }
+    }
+
+    fn tell_strayed(&mut self, position: Position, records: usize) {
+        let (stream, partition) = (self.partition.stream(), self.partition.id());
+        if self.told_strayed {
+            tracing::debug!(
+                name: "millstream.kinesis.carrier.strayed", target: "millstream",
+                stream, partition, %position, records, "records of another partition are left out"
+            );
+        } else {
+            self.told_strayed = true;
+            tracing::warn!(
+                name: "millstream.kinesis.carrier.strayed", target: "millstream",
+                stream, partition, %position, records,
+                "records whose hash keys are another partition's are left out, since their producer \
+                 sends them there once more; others of this partition are told as debug events"
+            );
+        }
+    }
+}
+
+fn bare(raw: Raw, arrival: SystemTime, after: Option<Position>, to: &mut Vec<Stored>) {
+    if after.is_some_and(|after| raw.position <= after) {
+        return;
+    }
+    to.push(Stored {
+        position: raw.position,
+        timestamp: arrival,
+        key: aggregate::key_of(raw.key),
+        payload: raw.data,
+        headers: Headers::new(),
+    });
+}
