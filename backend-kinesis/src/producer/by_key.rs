@@ -194,9 +194,11 @@ impl Lanes for ByKey {
             groups.entry(ticket.attempts).or_default().push(ticket);
         }
         for (attempts, tickets) in groups {
+            // Whose time is over meanwhile must not keep its key from the later ones.
+            let deadlines = tickets.iter().filter_map(|ticket| calls.deadline(ticket));
+            let at = deadlines.fold(now + delay(attempts), Instant::min);
             self.waits += 1;
-            self.waiting
-                .insert((now + delay(attempts), self.waits), tickets);
+            self.waiting.insert((at, self.waits), tickets);
         }
     }
 

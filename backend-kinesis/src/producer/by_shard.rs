@@ -60,9 +60,7 @@ struct Lane {
     due: Instant,
     /// How many carriers are on their way whose records could be of this lane's keys.
     busy: usize,
-    /// How often carriers have failed since the last one that did not, and until when that keeps the
-    /// lane.
-    attempts: u32,
+    /// Until when the failure of a carrier keeps it.
     waits_until: Instant,
     /// Most records of the next carrier, while it is looked for the one that is refused.
     most: usize,
@@ -73,6 +71,20 @@ pub(super) struct Carried {
     tickets: Vec<Ticket>,
     /// The cover of the lane that it was filled from.
     cover: HashRange,
+}
+
+impl Carried {
+    /// Counts a failure of those that are still to be sent, and answers how many one of them has by
+    /// now.
+    fn fail(&mut self, calls: &Calls) -> u32 {
+        let tickets = self.tickets.iter_mut();
+        let open = tickets.filter(|ticket| calls.deadline(ticket).is_some());
+        let attempts = open.map(|ticket| {
+            ticket.attempts += 1;
+            ticket.attempts
+        });
+        attempts.max().unwrap_or(0)
+    }
 }
 
 impl ByShard {
@@ -143,6 +155,16 @@ impl ByShard {
         lanes
     }
 
+    /// Lets the lanes of these records wait.
+    fn wait(&mut self, carried: &Carried, until: Instant, calls: &Calls) {
+        // What is over meanwhile must not keep what is behind it.
+        let deadlines = carried.tickets.iter().filter_map(|t| calls.deadline(t));
+        let until = deadlines.fold(until, Instant::min);
+        for lane in &mut self.lanes[self.map.find_all(carried.cover)] {
+            lane.waits_until = until;
+        }
+    }
+
     /// Puts records before all that waits.
     fn put_back(&mut self, tickets: Vec<Ticket>, calls: &mut Calls, now: Instant) {
         for mut ticket in tickets.into_iter().rev() {
@@ -160,16 +182,16 @@ impl ByShard {
     /// A carrier was stored in a shard of this range.
     fn place(
         &mut self,
-        carried: Carried,
+        mut carried: Carried,
         landed: &Landed,
         range: Option<HashRange>,
         calls: &mut Calls,
         now: Instant,
     ) -> bool {
-        let Carried { tickets, cover } = carried;
-        for lane in self.release(cover) {
-            (lane.attempts, lane.most) = (0, usize::MAX);
+        for lane in self.release(carried.cover) {
+            lane.most = usize::MAX;
         }
+        let tickets = &carried.tickets;
         // A record alone has led the way itself.
         let is_in_place = tickets.len() == 1
             || range.is_some_and(|range| tickets.iter().all(|t| range.contains(t.hash)));
@@ -180,7 +202,12 @@ impl ByShard {
                 "an aggregate was stored in a shard that not all its records belong to, and is \
                  sent again"
             );
-            self.put_back(tickets, calls, now);
+            // The second time the map was as wrong as the first.
+            let attempts = carried.fail(calls);
+            if attempts > 1 {
+                self.wait(&carried, now + delay(attempts), calls);
+            }
+            self.put_back(carried.tickets, calls, now);
             return true;
         }
         let (partition, expected) = self.map.partition(tickets[0].hash, &landed.shard);
@@ -236,16 +263,15 @@ impl Lanes for ByShard {
     }
 
     fn again(&mut self, failed: Vec<(Carried, Error)>, calls: &mut Calls, now: Instant) {
-        for (Carried { tickets, cover }, error) in failed {
-            for lane in self.release(cover) {
-                lane.attempts += 1;
-                lane.waits_until = now + delay(lane.attempts);
-            }
+        for (mut carried, error) in failed {
             if error.kind() == ErrorKind::Throttled {
-                let lane = self.map.find(tickets[0].hash);
+                let lane = self.map.find(carried.tickets[0].hash);
                 self.lanes[lane].pace.throttled(now);
             }
-            self.put_back(tickets, calls, now);
+            self.release(carried.cover);
+            let attempts = carried.fail(calls);
+            self.wait(&carried, now + delay(attempts), calls);
+            self.put_back(carried.tickets, calls, now);
         }
     }
 
@@ -321,7 +347,6 @@ impl Lane {
             bytes: 0,
             due: now,
             busy: 0,
-            attempts: 0,
             waits_until: now,
             most: usize::MAX,
         }

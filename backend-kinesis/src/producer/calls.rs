@@ -125,6 +125,11 @@ impl Calls {
         self.open.get(&ticket.call).map(|call| call.sent)
     }
 
+    /// When the record's time is over, if it is not yet answered.
+    pub(super) fn deadline(&self, ticket: &Ticket) -> Option<Instant> {
+        self.open.get(&ticket.call).map(|call| call.deadline)
+    }
+
     /// Answers a record, for good.
     pub(super) fn answer(&mut self, ticket: &Ticket, answer: Result<Placed, Error>) {
         let Some(call) = self.open.get_mut(&ticket.call) else {

@@ -16,7 +16,7 @@ use crate::config;
 /// Waits before a failed record is tried again: doubled at each failure of it, prolonged by up to
 /// itself at random.
 const FIRST_DELAY: Duration = Duration::from_millis(50);
-const LONGEST_DELAY: Duration = Duration::from_secs(5);
+const LONGEST_DELAY: Duration = Duration::from_secs(2);
 
 /// The [most][limits] of one request. Its bytes, keys included, may be 10 MiB by now, but they were 5
 /// MiB before, and still are where it is not AWS that answers; a request gains nothing beyond.
@@ -89,10 +89,6 @@ impl<L> Filling<L> {
             entries: Vec::new(),
             bytes: 0,
         }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.loads.is_empty()
     }
 
     /// How large one entry more may be. The first one may be as large as it is.

@@ -53,6 +53,8 @@ mod open;
 mod owner;
 mod pace;
 mod refresh;
+#[cfg(test)]
+mod tests;
 mod transport;
 
 pub(crate) use open::open;

@@ -127,7 +127,10 @@ impl<T: Transport, L: Lanes> Owner<T, L> {
         let batch = self.flying.remove(&id).expect("each request has its batch");
         match answer {
             Ok(answers) => self.settle_each(batch, answers, now),
-            Err(error) if error.is_retryable() => self.again(batch, &error, now),
+            Err(error) if error.is_retryable() => {
+                let loads = batch.loads.into_iter();
+                self.again(loads.map(|load| (load, error.clone())).collect(), now);
+            }
             Err(error) => self.refuse(batch, &error, now),
         }
     }
@@ -151,17 +154,23 @@ impl<T: Transport, L: Lanes> Owner<T, L> {
                 Err(error) => self.lanes.refused(load, error, &mut self.calls, now),
             }
         }
-        if let Some((_, error)) = again.first() {
-            self.note(again.len(), error);
-            self.lanes.again(again, &mut self.calls, now);
-        }
+        self.again(again, now);
     }
 
-    /// A request that failed as a whole, and may be stored as a whole.
-    fn again(&mut self, batch: Batch<L::Load>, error: &Error, now: Instant) {
-        self.note(batch.loads.len(), error);
-        let failed = batch.loads.into_iter().map(|load| (load, error.clone()));
-        self.lanes.again(failed.collect(), &mut self.calls, now);
+    /// What is not stored, or not known to be.
+    fn again(&mut self, failed: Vec<(L::Load, Error)>, now: Instant) {
+        let Some((_, error)) = failed.first() else {
+            return;
+        };
+        let are_throttled = failed
+            .iter()
+            .filter(|(_, e)| e.kind() == ErrorKind::Throttled);
+        tracing::debug!(
+            name: "millstream.kinesis.producer.retried", target: "millstream",
+            stream = %self.stream, entries = failed.len(), throttled = are_throttled.count(), %error,
+            "entries of a request failed and are tried again"
+        );
+        self.lanes.again(failed, &mut self.calls, now);
     }
 
     /// A request that was refused as a whole. One entry may be the reason: it is found by halves, so
@@ -179,14 +188,6 @@ impl<T: Transport, L: Lanes> Owner<T, L> {
             self.lanes
                 .refused(load, error.clone(), &mut self.calls, now);
         }
-    }
-
-    fn note(&self, entries: usize, error: &Error) {
-        tracing::debug!(
-            name: "millstream.kinesis.producer.retried", target: "millstream",
-            stream = %self.stream, entries, throttled = error.kind() == ErrorKind::Throttled,
-            %error, "entries of a request failed and are tried again"
-        );
     }
 
     fn start_listing(&mut self, now: Instant) {

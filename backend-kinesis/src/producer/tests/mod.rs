@@ -1,0 +1,71 @@
+//! The producer against a Kinesis that fails as it is told, in paused time.
+
+mod failing;
+mod fake;
+mod order;
+mod reader;
+mod speed;
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use millstream::driver::{Producer as _, Rejected};
+use millstream::{Placed, Record};
+use tokio::time::Instant;
+
+use self::fake::Fake;
+use super::Producer;
+use super::lanes::Settings;
+use super::map::Map;
+use crate::config::{self, Aggregation};
+
+type Answers = Vec<millstream::Result<Placed, Rejected>>;
+type Call = BoxFuture<'static, Answers>;
+
+const BOTH: [Aggregation; 2] = [Aggregation::Off, Aggregation::Kpl];
+
+fn config(aggregation: Aggregation) -> config::Producer {
+    config::Producer {
+        aggregation,
+        ..config::Producer::default()
+    }
+}
+
+fn start(fake: &Fake, config: config::Producer) -> Arc<Producer> {
+    let settings = Settings {
+        config,
+        record_bytes: 1 << 20,
+        epoch: Instant::now(),
+    };
+    let map = Map::new("s".into(), &fake.world().shards).unwrap();
+    Arc::new(Producer::start("s".into(), settings, fake.clone(), map))
+}
+
+/// A call that has taken its place.
+async fn call(producer: &Arc<Producer>, records: Vec<Record>) -> Call {
+    let producer = producer.clone();
+    let mut call = async move { producer.send(records).await }.boxed();
+    let first = poll_fn(|cx| Poll::Ready(call.poll_unpin(cx))).await;
+    match first {
+        Poll::Ready(answers) => async { answers }.boxed(),
+        Poll::Pending => call,
+    }
+}
+
+fn record(key: &str, number: u64) -> Record {
+    Record::new(number.to_string()).key(key.to_owned())
+}
+
+fn kinds(answers: &Answers) -> Vec<Option<millstream::ErrorKind>> {
+    let kind = |answer: &Result<_, Rejected>| answer.as_ref().err().map(|r| r.error.kind());
+    answers.iter().map(kind).collect()
+}
+
+/// The time between two looks at what is to happen.
+async fn tick() {
+    tokio::time::sleep(Duration::from_millis(1)).await;
+}

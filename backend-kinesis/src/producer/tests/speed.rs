@@ -1,0 +1,154 @@
+//! How fast it goes, and how it waits, in time that does not pass by itself.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use millstream::Record;
+use millstream::driver::Producer as _;
+use tokio::time::Instant;
+
+use super::fake::Fake;
+use super::{BOTH, Call, call, config, start};
+use crate::config::{Aggregation, Producer as Config};
+
+/// Sends `calls` of 100 records of `bytes`, at most 50 at once, of many keys.
+async fn flood(fake: &Fake, config: Config, calls: u64, bytes: usize) -> Duration {
+    let producer = start(fake, config);
+    let begun = Instant::now();
+    let mut under_way = FuturesUnordered::<Call>::new();
+    for number in 0..calls {
+        let record = |n: u64| Record::new(vec![b'x'; bytes]).key(format!("k{}", n % 5_000));
+        let records = (number * 100..number * 100 + 100).map(record);
+        under_way.push(call(&producer, records.collect()).await);
+        if under_way.len() >= 50 {
+            let answers = under_way.next().await.unwrap();
+            assert!(answers.iter().all(Result::is_ok));
+        }
+    }
+    while let Some(answers) = under_way.next().await {
+        assert!(answers.iter().all(Result::is_ok));
+    }
+    let took = begun.elapsed();
+    producer.close().await.unwrap();
+    took
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_limit_of_records_is_reached_and_hardly_met() {
+    let fake = Fake::new(1, 1);
+    fake.world().enforces = true;
+    let took = flood(&fake, config(Aggregation::Off), 100, 10).await;
+    let world = fake.world();
+    let rate = 10_000.0 / took.as_secs_f64();
+    assert!((950.0..1_050.0).contains(&rate), "{rate} a second");
+    assert!(world.throttled < 100, "{} were throttled", world.throttled);
+    assert!(
+        world.requests.len() < 1_200,
+        "{} requests",
+        world.requests.len()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_limit_of_bytes_is_reached_and_hardly_met() {
+    for aggregation in BOTH {
+        let fake = Fake::new(1, 1);
+        fake.world().enforces = true;
+        let took = flood(&fake, config(aggregation), 100, 2_000).await;
+        let world = fake.world();
+        let stored: usize = world.stored[0].iter().map(|(_, entry)| entry.size()).sum();
+        let rate = stored as f64 / took.as_secs_f64();
+        assert!(
+            (996_000.0..1_100_000.0).contains(&rate),
+            "{aggregation:?}: {rate} a second"
+        );
+        let entries: usize = world.requests.iter().sum();
+        assert!(
+            world.throttled * 100 <= entries,
+            "{} of {entries} were throttled",
+            world.throttled
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_share_of_the_limit_is_kept() {
+    let fake = Fake::new(1, 1);
+    let mut config = config(Aggregation::Off);
+    config.rate = 0.5.try_into().unwrap();
+    let took = flood(&fake, config, 50, 10).await;
+    let rate = 5_000.0 / took.as_secs_f64();
+    assert!((475.0..525.0).contains(&rate), "{rate} a second");
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_producers_share_what_there_is() {
+    let fake = Fake::new(1, 1);
+    fake.world().enforces = true;
+    let one = flood(&fake, config(Aggregation::Off), 100, 10);
+    let other = flood(&fake, config(Aggregation::Off), 100, 10);
+    let (one, other) = tokio::join!(one, other);
+    let rate = 20_000.0 / one.max(other).as_secs_f64();
+    assert!(rate > 850.0, "{rate} a second");
+    let throttled = fake.world().throttled;
+    assert!(throttled < 2_000, "{throttled} were throttled");
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_waits_for_company_as_long_as_it_is_told() {
+    for aggregation in BOTH {
+        let fake = Fake::new(1, 1);
+        let mut config = config(aggregation);
+        config.linger = Duration::from_millis(500);
+        let producer = start(&fake, config);
+        let begun = Instant::now();
+        let calls = FuturesUnordered::<Call>::new();
+        for number in 0..4 {
+            calls.push(
+                call(
+                    &producer,
+                    vec![super::record(&format!("k{number}"), number)],
+                )
+                .await,
+            );
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        calls.collect::<Vec<_>>().await;
+        let took = begun.elapsed();
+        assert!((500..530).contains(&took.as_millis()), "{took:?}");
+        assert_eq!(fake.world().requests.len(), 1, "{aggregation:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn enough_for_a_request_does_not_wait() {
+    let fake = Fake::new(1, 8);
+    let mut config = config(Aggregation::Off);
+    config.linger = Duration::from_secs(60);
+    let producer = start(&fake, config);
+    let records = |call: u64| (0..100).map(move |n| super::record(&format!("k{call}-{n}"), n));
+    let begun = Instant::now();
+    let calls = FuturesUnordered::<Call>::new();
+    for number in 0..5 {
+        calls.push(call(&producer, records(number).collect()).await);
+    }
+    calls.collect::<Vec<_>>().await;
+    assert!(begun.elapsed() < Duration::from_secs(1));
+    assert_eq!(fake.world().requests, [500]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_carrier_does_not_wait() {
+    let fake = Fake::new(1, 1);
+    let mut config = config(Aggregation::Kpl);
+    config.linger = Duration::from_secs(60);
+    config.aggregate_bytes = 10_000;
+    let producer = start(&fake, config);
+    let records = (0..11).map(|n| Record::new(vec![b'1'; 1_000]).key(format!("k{n}")));
+    let mut calls = call(&producer, records.collect()).await;
+    let late = tokio::time::timeout(Duration::from_secs(1), &mut calls).await;
+    assert!(late.is_err(), "the rest of it waits for company");
+    assert_eq!(fake.world().requests, [1]);
+    calls.await;
+}
