@@ -202,6 +202,18 @@ mod tests {
     }
 
     #[test]
+    fn the_first_timestamp_that_can_be_read_counts() {
+        let tag = |value: &'static str| Tag {
+            key: Some(Bytes::from_static(TIMESTAMP)),
+            value: Some(Bytes::from_static(value.as_bytes())),
+        };
+        let tags = ["soon", "", "1", "2"].map(tag);
+        let (headers, timestamp) = read(tags.into());
+        assert!(headers.is_empty());
+        assert_eq!(timestamp, Some(UNIX_EPOCH + Duration::from_millis(1)));
+    }
+
+    #[test]
     fn timestamps_are_cut_to_milliseconds_downwards() {
         let stored = |at| read(written(&Record::new("").timestamp(at))).1;
         let micros = Duration::from_micros;

@@ -1,5 +1,7 @@
 //! The settings of a connection.
 
+#[cfg(test)]
+mod readme;
 mod secret;
 #[cfg(test)]
 mod tests;

@@ -1,1 +1,32 @@
-//! The leases of shards.
+//! The leases of shards: who of a group reads which, and how far.
+//!
+//! The table is that of the Kinesis Client Library (KCL) 2.x, whose Java workers may share it at the
+//! same time. Its protocol is nothing but conditional changes of rows: an owner shows that it is
+//! alive by a counter that it moves, and a lease whose counter stands still for the time-out is
+//! anybody's. No clock but each worker's own is compared.
+
+mod audit;
+mod birth;
+mod change;
+mod cleanup;
+mod election;
+mod key;
+mod member;
+mod options;
+mod row;
+mod shards;
+mod source;
+mod store;
+mod taker;
+mod view;
+mod worker;
+
+#[cfg(test)]
+mod testing;
+
+pub(crate) use key::{KeyForm, LeaseKey};
+pub(crate) use options::{LeaseEvent, ResumePoint, WorkerOptions};
+pub(crate) use row::Pin;
+pub(crate) use source::ShardSource;
+pub(crate) use store::LeaseStore;
+pub(crate) use worker::Worker;

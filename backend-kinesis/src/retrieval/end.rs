@@ -38,18 +38,18 @@ impl<T: Clone> Reading<T> {
 
     /// Finds out what it is that Kinesis does not find, or does not take.
     pub(super) async fn missing(&mut self, error: Error) -> Result<(), Done> {
-        let shards = self.listed().await?;
-        if shards
-            .iter()
-            .any(|shard| *shard.id == *self.settings.partition.id())
-        {
-            return self.refused(error).await;
+        let mut shards = self.listed().await?;
+        for _ in 0..LOOKS {
+            let mut ids = shards.iter().map(|shard| &*shard.id);
+            if ids.any(|id| id == self.settings.partition.id()) {
+                return self.refused(error).await;
+            }
+            // One that was just made may not be listed everywhere.
+            sleep(BETWEEN).await;
+            shards = self.listed().await?;
         }
-        // The shard went by retention, long after it was closed.
+        // It went by retention, long after it was closed, and its children may have gone as well.
         let children = self.children(&shards);
-        if children.is_empty() && shards.is_empty() {
-            return self.refused(error).await;
-        }
         Err(self.ended(children, &shards).await)
     }
 

@@ -68,12 +68,9 @@ impl<T: Clone> Reading<T> {
                     return Ok(());
                 }
                 Err(error) => {
-                    match error.kind() {
-                        ErrorKind::Invalid | ErrorKind::NotFound if after.is_none() => {
-                            self.place.is_unknown();
-                        }
-                        ErrorKind::Invalid | ErrorKind::NotFound => {}
-                        _ => feed.after = after,
+                    self.place.refuse(&spot, error.kind());
+                    if error.is_retryable() {
+                        feed.after = after;
                     }
                     self.heed(error).await?;
                 }

@@ -22,6 +22,8 @@ mod reading;
 mod register;
 mod service;
 mod source;
+#[cfg(test)]
+mod tests;
 
 mod unpack;
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use millstream::Position;
+use millstream::{ErrorKind, Position};
 use tokio::time::Instant;
 
 use super::Begin;
@@ -114,13 +114,19 @@ impl Place {
         }
     }
 
-    /// Takes note that Kinesis refuses the place.
-    pub(super) fn is_unknown(&mut self) {
-        self.unknown = true;
+    /// Takes note that Kinesis refuses a place, if it is the place that it refuses: a number may be
+    /// no record's, or a time may be in the future. Where the shard is not found, that is the same
+    /// error for a number, and to look from the oldest record on is never wrong.
+    pub(super) fn refuse(&mut self, spot: &Spot, kind: ErrorKind) {
+        self.unknown |= match spot {
+            Spot::At(_) => matches!(kind, ErrorKind::Invalid | ErrorKind::NotFound),
+            Spot::Time(_) => kind == ErrorKind::Invalid,
+            Spot::After(_) | Spot::Earliest | Spot::Latest => false,
+        };
     }
 
-    /// Takes note of an answer that was asked for then, whose records are all handed on.
-    pub(super) fn is_certain(&mut self, asked: SystemTime) {
+    /// Takes note of an answer whose records are all handed on.
+    pub(super) fn is_certain(&mut self, asked: SystemTime, answered: Instant) {
         self.unknown = false;
         if self.passed.is_none() {
             self.since = asked;
@@ -128,7 +134,7 @@ impl Place {
             // No record has shown yet whether one is missing.
             return;
         }
-        self.certain = Some(Instant::now());
+        self.certain = Some(answered);
     }
 
     /// Whether nothing can have gone by since this was the right place.

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, SystemTime};
 
-use millstream::ErrorKind;
 use tokio::time::{Instant, sleep_until};
 
 use super::hand::Done;
@@ -28,11 +27,7 @@ impl<T: Clone> Reading<T> {
             match self.source.iterator(&from).await {
                 Ok(iterator) => self.poll_from(iterator, false).await?,
                 Err(error) => {
-                    // The record or the time is none that Kinesis knows, if the stream and the shard
-                    // are there: asked for something else, it answers.
-                    if matches!(error.kind(), ErrorKind::Invalid | ErrorKind::NotFound) {
-                        self.place.is_unknown();
-                    }
+                    self.place.refuse(&from, error.kind());
                     self.heed(error).await?;
                 }
             }

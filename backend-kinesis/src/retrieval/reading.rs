@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use millstream::driver::Stored;
 use millstream::{Error, ErrorKind};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::answer::Answer;
 use super::hand::{Done, Hand};
@@ -66,6 +66,8 @@ impl<T: Clone> Reading<T> {
     pub(super) async fn take(&mut self, answer: Answer, asked: SystemTime) -> Result<(), Done> {
         self.refusals = 0;
         self.is_reached();
+        // Handing on may take as long as it likes.
+        let answered = Instant::now();
         let behind = answer.behind;
         let most = self.settings.batch_records.max(1);
         let mut batch = Vec::new();
@@ -110,7 +112,7 @@ impl<T: Clone> Reading<T> {
                 .give(ReadEvent::Records { records, behind })
                 .await?;
         }
-        self.place.is_certain(asked);
+        self.place.is_certain(asked, answered);
         if !is_empty {
             self.behind = behind;
         } else if let Some(behind) = behind.filter(|behind| self.behind != Some(*behind)) {

@@ -207,6 +207,13 @@ data "aws_iam_policy_document" "consume" {
     resources = [aws_dynamodb_table.leases.arn]
   }
 
+  # Where Java workers of the KCL 3.0 to 3.4 keep what they have agreed on, if there ever were any.
+  statement {
+    sid       = "Java"
+    actions   = ["dynamodb:GetItem"]
+    resources = ["${aws_dynamodb_table.leases.arn}-CoordinatorState"]
+  }
+
   dynamic "statement" {
     for_each = aws_kms_key.this
 

@@ -93,6 +93,7 @@ fn one_record_has_a_carrier_only_where_it_needs_one() {
         (Record::new(inner.slice(..inner.len() - 1)), false),
         // To the KCL this is a bare record, to others it is a carrier of none.
         (Record::new(frame::seal([&[], &[]])), true),
+        (Record::new([&frame::MAGIC[..], &[0; 16]].concat()), false),
     ] {
         let mut carrier = Carrier::new();
         carrier.push(&key, &record);
@@ -104,6 +105,21 @@ fn one_record_has_a_carrier_only_where_it_needs_one() {
         assert_eq!(entry.explicit_hash_key, hash, "{record:?}");
         assert_eq!(read_back(&entry), expected(&[(key.clone(), record)]));
     }
+}
+
+#[test]
+fn many_keys_have_longer_numbers() {
+    let mut carrier = Carrier::new();
+    let mut sent = Vec::new();
+    for number in 0..300 {
+        let (key, record) = (Bytes::from(format!("{number}")), Record::new("payload"));
+        let size = carrier.size_with(&key, &record);
+        carrier.push(&key, &record);
+        assert_eq!(carrier.size(), size, "{number}");
+        sent.push((key, record));
+    }
+    let entry = carrier.finish().unwrap();
+    assert_eq!(read_back(&entry), expected(&sent));
 }
 
 #[test]

@@ -1,0 +1,159 @@
+//! What comes before a member's first look: a table that can be shared, and first leases whose start
+//! is pinned.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millstream::{Error, ErrorKind, Result};
+
+use super::key::{KeyForm, Stream, Streams};
+use super::member::known;
+use super::options::WorkerOptions;
+use super::row::Row;
+use super::shards::{self, first_hole};
+use super::store::{Item, LeaseStore};
+use crate::connection::ask;
+use crate::stream::{Shard, StreamInfo};
+
+/// How long requests are tried again before a join fails.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a member begins with.
+#[derive(Debug)]
+pub(super) struct Born {
+    pub(super) streams: Streams,
+    pub(super) items: Vec<Item>,
+    pub(super) shards: HashMap<Arc<str>, Vec<Shard>>,
+}
+
+/// Prepares all that a member needs. When it returns, each stream has its first leases, and what is
+/// sent from now on is read.
+pub(super) async fn prepare(options: &WorkerOptions) -> Result<Born> {
+    let (store, source) = (&*options.store, &*options.source);
+    ask("join", PATIENCE, || store.open()).await?;
+    ask("join", PATIENCE, || refuse_native(store)).await?;
+    let mut infos = Vec::new();
+    for stream in &options.streams {
+        infos.push(ask("join", PATIENCE, || source.info(stream)).await?);
+    }
+    let streams = Streams::new(options.keys, &infos)?;
+    let mut items = ask("join", PATIENCE, || store.scan(true)).await?;
+    let rows = leases(&items);
+    identify(&streams, options.keys, &rows)?;
+    let mut listed = HashMap::new();
+    let mut created = false;
+    for stream in streams.iter() {
+        let rows = of_stream(&streams, stream, &items);
+        // A member that stopped while it made the first leases has left a hole.
+        if !is_whole(&rows) || rows.is_empty() {
+            let known = known(stream, &rows);
+            let sync = || shards::sync(store, source, stream, &known, options.start);
+            let made = ask("join", PATIENCE, sync).await?;
+            created |= !made.rows.is_empty();
+            listed.insert(stream.name.clone(), made.shards);
+        } else if let Ok(shards) = source.shards(&stream.name).await {
+            listed.insert(stream.name.clone(), shards);
+        }
+    }
+    if created {
+        items = ask("join", PATIENCE, || store.scan(true)).await?;
+    }
+    Ok(Born {
+        streams,
+        items,
+        shards: listed,
+    })
+}
+
+fn leases(items: &[Item]) -> Vec<Row> {
+    items.iter().flat_map(Row::read).collect()
+}
+
+fn of_stream(streams: &Streams, stream: &Stream, items: &[Item]) -> Vec<Row> {
+    let mut rows = leases(items);
+    rows.retain(|row| {
+        let lease = streams.parse(&row.key);
+        lease.is_some_and(|lease| lease.stream == stream.name)
+    });
+    rows
+}
+
+/// Whether the leases have all hash keys, as far as they tell.
+fn is_whole(rows: &[Row]) -> bool {
+    let unread: Vec<&Row> = rows.iter().filter(|row| !row.is_ended()).collect();
+    let ranges: Option<Vec<_>> = unread.iter().map(|row| row.range).collect();
+    ranges.is_none_or(|ranges| first_hole(ranges).is_none())
+}
+
+/// Refuses a table in which Java workers use the protocol of the KCL 3.x: there a leader assigns the
+/// leases, and whoever takes some works against it.
+pub(super) async fn refuse_native(store: &dyn LeaseStore) -> Result<()> {
+    let native = ["CLIENT_VERSION_3X", "CLIENT_VERSION_3X_WITH_ROLLBACK"];
+    match store.client_version().await? {
+        Some(version) if native.contains(&version.as_str()) => {
+            let message = format!(
+                "Java workers share the table {} by the KCL's native 3.x protocol ({version}): \
+                 run them with CLIENT_VERSION_CONFIG_COMPATIBLE_WITH_2X_PHASE1 after the KCL's \
+                 rollback script, or stop them all and delete the item Migration3.0",
+                store.table()
+            );
+            Err(Error::new(ErrorKind::Unsupported, "join", message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a table whose leases are of other streams, or of one that was deleted and created again:
+/// their checkpoints mean nothing here.
+pub(super) fn identify(streams: &Streams, form: KeyForm, rows: &[Row]) -> Result<()> {
+    let wrong = |message: String| Err(Error::new(ErrorKind::Invalid, "join", message));
+    for row in rows {
+        if KeyForm::of(&row.key) != form {
+            let (has, wants) = match form {
+                KeyForm::Single => ("several streams", "multi"),
+                KeyForm::Multi => ("one stream", "single"),
+            };
+            return wrong(format!(
+                "the table holds leases as the KCL writes them for {has} ({}): set `leases.keys` \
+                 to \"{wants}\", or name another table",
+                row.key
+            ));
+        }
+        let stream = match streams.parse(&row.key) {
+            Some(lease) => streams.get(&lease.stream),
+            None => streams.iter().find(|stream| stream.is_namesake(&row.key)),
+        };
+        let Some(stream) = stream else {
+            continue;
+        };
+        let is_same = streams.parse(&row.key).is_some()
+            && row
+                .own
+                .stream
+                .as_ref()
+                .is_none_or(|(arn, created)| *arn == stream.arn && *created == stream.created);
+        if !is_same {
+            return wrong(format!(
+                "the lease {} is of another stream than {}, or of one of that name that was \
+                 deleted since: delete the table, or name another",
+                row.key, stream.arn
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a stream that was deleted and created again.
+pub(super) fn same_stream(stream: &Stream, info: &StreamInfo) -> Result<()> {
+    let form = match stream.identifier {
+        Some(_) => KeyForm::Multi,
+        None => KeyForm::Single,
+    };
+    let now = Stream::new(form, info)?;
+    if now.arn == stream.arn && now.created == stream.created {
+        return Ok(());
+    }
+    let message = "the stream was deleted and created again: its leases are of the one before";
+    Err(Error::new(ErrorKind::Invalid, "lease", message).with_stream(stream.name.clone()))
+}

@@ -1,0 +1,151 @@
+//! The changes of leases that the protocol of the KCL 2.x has, and our few beside them.
+//!
+//! Every change by an owner moves the counter by one and is made only if the counter is as it was
+//! seen. Two owners, of whichever language, can therefore never both change one lease.
+
+use std::sync::Arc;
+
+use super::key::Stream;
+use super::row::new::{begin, checkpoint, number, string, strings};
+use super::row::{Begin, Pin, Progress, Row, names};
+use super::store::{Condition, Update};
+
+fn counted(row: &Row) -> Update {
+    Update {
+        set: vec![(names::COUNTER, number(row.counter + 1))],
+        remove: Vec::new(),
+        given: vec![Condition::Is(names::COUNTER, number(row.counter))],
+    }
+}
+
+/// Tells that the owner is alive.
+pub(crate) fn renew(row: &Row) -> Update {
+    counted(row)
+}
+
+/// Makes `me` the owner. `pin` is where a lease at `LATEST` begins that was not pinned yet.
+pub(crate) fn take(row: &Row, me: &str, stream: &Stream, pin: Option<&Pin>) -> Update {
+    let mut update = hand(row, me);
+    update.set.push((names::STREAM, string(&stream.arn)));
+    update.set.push((names::CREATED, number(stream.created)));
+    if let Some(pin) = pin {
+        let attributes = begin(&Begin::Latest(pin.clone()));
+        update.set.extend(attributes);
+    }
+    update
+}
+
+/// Makes the heir the owner: what it sees of it is as good as a take.
+pub(crate) fn assign(row: &Row, heir: &str) -> Update {
+    hand(row, heir)
+}
+
+fn hand(row: &Row, to: &str) -> Update {
+    let mut update = counted(row);
+    update.set.push((names::OWNER, string(to)));
+    update.set.push((names::TAKER, string(to)));
+    update.set.push((names::EPOCH, number(row.counter + 1)));
+    if row.owner.as_deref().is_some_and(|owner| owner != to) {
+        update.set.push((names::SWITCHES, number(row.switches + 1)));
+    }
+    // A handover of the KCL 3.x that was cut off would seem to be under way for ever.
+    update.remove = vec![names::CHECKPOINT_OWNER, names::ASKER];
+    update
+}
+
+/// Gives the lease up to whoever takes it first.
+pub(crate) fn evict(row: &Row) -> Update {
+    let mut update = counted(row);
+    update.remove = vec![
+        names::OWNER,
+        names::TAKER,
+        names::ASKER,
+        names::CHECKPOINT_OWNER,
+    ];
+    update
+}
+
+/// Stores progress.
+pub(crate) fn store(row: &Row, progress: Progress) -> Update {
+    let sub = match progress {
+        Progress::After(position) => position.sub(),
+        _ => 0,
+    };
+    let mut update = counted(row);
+    update
+        .set
+        .push((names::CHECKPOINT, string(&checkpoint(progress))));
+    update.set.push((names::SUB, number(sub)));
+    update.set.push((names::SWITCHES, number(0)));
+    // What was prepared is older than this. Where the lease began is of no use any more.
+    update.remove.extend(names::PENDING);
+    update.remove.extend([names::START, names::ITERATOR]);
+    update
+}
+
+/// Tells the children of a shard that has ended. The counter stays, so the owner is not disturbed.
+pub(crate) fn children(children: &[Arc<str>]) -> Update {
+    let set = strings(children).map(|children| (names::CHILDREN, children));
+    Update {
+        set: set.into_iter().collect(),
+        remove: Vec::new(),
+        given: vec![Condition::Exists],
+    }
+}
+
+/// Adds what rows of old versions of the KCL lack.
+pub(crate) fn range(first: u128, last: u128) -> Update {
+    Update {
+        set: vec![
+            (names::FIRST_HASH, string(&first.to_string())),
+            (names::LAST_HASH, string(&last.to_string())),
+        ],
+        remove: Vec::new(),
+        given: vec![Condition::Exists],
+    }
+}
+
+/// Asks the owner for the lease. The counter stays: the owner sees it in the answer to its next
+/// change.
+pub(crate) fn ask(owner: &str, me: &str) -> Update {
+    Update {
+        set: vec![(names::ASKER, string(me))],
+        remove: Vec::new(),
+        given: vec![
+            Condition::Is(names::OWNER, string(owner)),
+            Condition::Is(names::TAKER, string(owner)),
+            Condition::Absent(names::ASKER),
+            Condition::Absent(names::CHECKPOINT_OWNER),
+        ],
+    }
+}
+
+/// Takes a question back.
+pub(crate) fn withdraw(me: &str) -> Update {
+    Update {
+        set: Vec::new(),
+        remove: vec![names::ASKER],
+        given: vec![Condition::Is(names::ASKER, string(me))],
+    }
+}
+
+/// Moves the group to another place, whoever owns the lease.
+pub(crate) fn reset(row: &Row, to: Option<&Begin>) -> Update {
+    let mut update = evict(row);
+    update.set.push((names::SUB, number(0)));
+    update.set.push((names::SWITCHES, number(0)));
+    match to {
+        Some(to) => update.set.extend(begin(to)),
+        None => update
+            .set
+            .push((names::CHECKPOINT, string(names::SHARD_END))),
+    }
+    let set: Vec<&str> = update.set.iter().map(|(name, _)| *name).collect();
+    let stale = [names::START, names::ITERATOR, names::CHILDREN];
+    let stale = stale.into_iter().filter(|name| !set.contains(name));
+    // A shard that is closed here and now keeps its children: its cleanup needs them.
+    let stale = stale.filter(|name| to.is_some() || *name != names::CHILDREN);
+    update.remove.extend(stale);
+    update.remove.extend(names::PENDING);
+    update
+}

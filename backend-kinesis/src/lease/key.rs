@@ -1,0 +1,201 @@
+//! How leases are called: by stream and shard to the rest of the program, by `leaseKey` in the table.
+
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use millstream::{Error, ErrorKind, Result};
+
+use crate::stream::StreamInfo;
+
+/// One lease: that of one shard.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct LeaseKey {
+    pub(crate) stream: Arc<str>,
+    pub(crate) shard: Arc<str>,
+}
+
+impl LeaseKey {
+    /// The lease that a key of any table stands for. `single` is the stream where keys do not name
+    /// theirs.
+    pub(crate) fn read(key: &str, single: &Arc<str>) -> Self {
+        let mut parts = key.splitn(4, ':');
+        let (stream, shard) = match (parts.next(), parts.next(), parts.next(), parts.next()) {
+            (_, Some(stream), _, Some(shard)) => (stream.into(), shard),
+            _ => (single.clone(), key),
+        };
+        Self {
+            stream,
+            shard: shard.into(),
+        }
+    }
+}
+
+/// How keys are written in the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeyForm {
+    /// The shard's id alone.
+    Single,
+    /// `account:stream:creation:shard`.
+    Multi,
+}
+
+/// The streams of a member, with what tells them from others of the same name.
+#[derive(Debug, Clone)]
+pub(crate) struct Streams(Vec<Stream>);
+
+#[derive(Debug, Clone)]
+pub(crate) struct Stream {
+    pub(crate) name: Arc<str>,
+    pub(crate) arn: Arc<str>,
+    /// Its creation in seconds since the epoch.
+    pub(crate) created: u64,
+    /// The stream's identifier as the KCL has it, where the table serves several.
+    pub(crate) identifier: Option<Arc<str>>,
+}
+
+impl Streams {
+    /// Fails with `Invalid` if one table cannot tell the streams apart.
+    pub(crate) fn new(form: KeyForm, streams: &[StreamInfo]) -> Result<Self> {
+        if form == KeyForm::Single && streams.len() > 1 {
+            let message = "a group of several streams needs `leases.keys = \"multi\"` or \"auto\"";
+            return Err(Error::new(ErrorKind::Invalid, "join", message));
+        }
+        let streams = streams.iter().map(|info| Stream::new(form, info));
+        streams.collect::<Result<_>>().map(Self)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Stream> {
+        self.0.iter()
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&Stream> {
+        self.0.iter().find(|stream| &*stream.name == name)
+    }
+
+    /// The lease that a key of the table stands for; none if it is of a stream that is not read
+    /// here.
+    pub(crate) fn parse(&self, key: &str) -> Option<LeaseKey> {
+        self.0.iter().find_map(|stream| stream.parse(key))
+    }
+
+    /// The key in the table of a lease of one of these streams.
+    pub(crate) fn key(&self, lease: &LeaseKey) -> Option<Arc<str>> {
+        Some(self.get(&lease.stream)?.key(&lease.shard))
+    }
+}
+
+impl Stream {
+    pub(crate) fn new(form: KeyForm, info: &StreamInfo) -> Result<Self> {
+        let created = info.created.duration_since(UNIX_EPOCH);
+        let created = created.map_or(0, |since| since.as_secs());
+        let identifier = match form {
+            KeyForm::Single => None,
+            KeyForm::Multi => {
+                // arn:partition:kinesis:region:account:stream/name
+                let account = info.arn.split(':').nth(4);
+                let account = account.filter(|account| !account.is_empty());
+                let account = account.ok_or_else(|| {
+                    let message = format!("the stream's ARN {:?} names no account", info.arn);
+                    Error::new(ErrorKind::Corrupt, "join", message).with_stream(info.name.clone())
+                })?;
+                Some(format!("{account}:{}:{created}", info.name).into())
+            }
+        };
+        Ok(Self {
+            name: info.name.clone(),
+            arn: info.arn.clone(),
+            created,
+            identifier,
+        })
+    }
+
+    /// The key in the table of a shard of this stream.
+    pub(crate) fn key(&self, shard: &str) -> Arc<str> {
+        match &self.identifier {
+            None => shard.into(),
+            Some(identifier) => format!("{identifier}:{shard}").into(),
+        }
+    }
+
+    pub(crate) fn lease(&self, shard: &str) -> LeaseKey {
+        LeaseKey {
+            stream: self.name.clone(),
+            shard: shard.into(),
+        }
+    }
+
+    /// Whether a key is of a stream of the same account and name, but of another time.
+    pub(crate) fn is_namesake(&self, key: &str) -> bool {
+        let name = |key: &str| {
+            key.splitn(3, ':')
+                .take(2)
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        let identifier = self.identifier.as_deref();
+        identifier.is_some_and(|identifier| name(identifier) == name(key))
+    }
+
+    fn parse(&self, key: &str) -> Option<LeaseKey> {
+        let shard = match &self.identifier {
+            None => Some(key).filter(|key| !key.contains(':')),
+            Some(identifier) => key.strip_prefix(&**identifier)?.strip_prefix(':'),
+        };
+        Some(self.lease(shard?))
+    }
+}
+
+impl KeyForm {
+    /// The form that a key of the table has.
+    pub(crate) fn of(key: &str) -> Self {
+        match key.contains(':') {
+            true => Self::Multi,
+            false => Self::Single,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use aws_sdk_kinesis::types::StreamStatus;
+
+    use super::*;
+
+    fn info(name: &str) -> StreamInfo {
+        StreamInfo {
+            name: name.into(),
+            arn: format!("arn:aws:kinesis:eu-west-1:123456789012:stream/{name}").into(),
+            created: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_700),
+            record_bytes: 1 << 20,
+            status: StreamStatus::Active,
+        }
+    }
+
+    #[test]
+    fn keys_of_several_streams_are_those_of_the_kcl() {
+        let streams = Streams::new(KeyForm::Multi, &[info("a"), info("b")]).unwrap();
+        let lease = LeaseKey {
+            stream: "b".into(),
+            shard: "shardId-000000000001".into(),
+        };
+        let key = streams.key(&lease).unwrap();
+        assert_eq!(&*key, "123456789012:b:1700000000:shardId-000000000001");
+        assert_eq!(streams.parse(&key), Some(lease));
+        let other = "123456789012:b:1600000000:shardId-000000000001";
+        assert_eq!(streams.parse(other), None);
+        assert_eq!(KeyForm::of(&key), KeyForm::Multi);
+    }
+
+    #[test]
+    fn keys_of_one_stream_are_its_shards() {
+        let streams = Streams::new(KeyForm::Single, &[info("a")]).unwrap();
+        let lease = streams.parse("shardId-000000000001").unwrap();
+        assert_eq!(&*lease.stream, "a");
+        assert_eq!(&*streams.key(&lease).unwrap(), "shardId-000000000001");
+        assert_eq!(streams.parse("1:a:2:shardId-000000000001"), None);
+        let several = Streams::new(KeyForm::Single, &[info("a"), info("b")]);
+        assert_eq!(several.unwrap_err().kind(), ErrorKind::Invalid);
+    }
+}

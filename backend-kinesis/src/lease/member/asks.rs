@@ -1,0 +1,142 @@
+//! Asking the owners of leases for them, rather than stealing them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use millstream::Error;
+use tokio::time::Instant;
+
+use super::Member;
+use super::attempt::Attempt;
+use crate::lease::change;
+
+/// How often the leases that were asked for are looked at: what a handover takes longer than the
+/// owner needs.
+const LOOK: Duration = Duration::from_millis(150);
+
+/// With more questions open, one scan is cheaper than a look at each.
+const MANY: usize = 10;
+
+/// The questions that are open.
+#[derive(Debug, Default)]
+pub(super) struct Asks {
+    /// By lease, when the owner must have answered.
+    open: BTreeMap<Arc<str>, Instant>,
+    look: Option<Instant>,
+}
+
+impl Asks {
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.open.contains_key(key)
+    }
+
+    pub(super) fn remove(&mut self, key: &str) -> bool {
+        self.open.remove(key).is_some()
+    }
+
+    /// When to look at them next.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.look.filter(|_| !self.open.is_empty())
+    }
+}
+
+impl Member {
+    pub(super) fn ask(&mut self, key: Arc<str>, now: Instant) {
+        let owner = self.view.get(&key).and_then(|seen| seen.row.owner.clone());
+        let Some(owner) = owner else {
+            return;
+        };
+        let overdue = now + self.options.drain + self.options.failover;
+        self.asks.open.insert(key.clone(), overdue);
+        let update = change::ask(&owner, self.me());
+        let table = self.table.clone();
+        self.fly(async move {
+            let attempt = table.change(&key, &update).await;
+            move |member: &mut Self| member.asked(&key, attempt)
+        });
+    }
+
+    fn asked(&mut self, key: &Arc<str>, attempt: Result<Attempt, (Instant, Error)>) {
+        let now = Instant::now();
+        self.asks.look = Some(now + LOOK);
+        match attempt {
+            Ok(Attempt { row: Some(row), .. }) => {
+                if row.own.asker.as_ref() != Some(self.me()) {
+                    self.asks.remove(key);
+                }
+                self.saw(row);
+            }
+            Ok(_) => {
+                self.asks.remove(key);
+                self.view.forget(key);
+            }
+            Err((_, error)) => {
+                self.asks.remove(key);
+                self.schedule.decide_later(now);
+                self.suffer(&error);
+            }
+        }
+    }
+
+    /// Looks at what was asked for, and takes what was not answered in time.
+    pub(super) fn tend_asks(&mut self, now: Instant) {
+        if self.asks.due().is_none_or(|time| time > now) {
+            return;
+        }
+        let overdue = self.asks.open.iter_mut().filter(|(_, time)| **time <= now);
+        let mut stolen = Vec::new();
+        for (key, time) in overdue {
+            *time = now + self.options.failover / 3;
+            stolen.push(key.clone());
+        }
+        for key in stolen {
+            self.take(key, true);
+        }
+        self.asks.look = None;
+        if self.asks.open.len() > MANY {
+            // It goes on when the scan has landed.
+            return self.schedule.scan_within(now, Duration::ZERO);
+        }
+        let keys: Vec<_> = self.asks.open.keys().cloned().collect();
+        let table = self.table.clone();
+        self.fly(async move {
+            let rows = join_all(keys.iter().map(|key| table.get(key))).await;
+            move |member: &mut Self| {
+                for row in rows.into_iter().flatten().flatten() {
+                    member.saw(row);
+                }
+                member.settle_asks(Instant::now());
+            }
+        });
+    }
+
+    /// Closes the questions that were answered, one way or the other.
+    pub(super) fn settle_asks(&mut self, now: Instant) {
+        let me = self.options.id.clone();
+        let view = &self.view;
+        let before = self.asks.open.len();
+        self.asks.open.retain(|key, _| {
+            let row = view.get(key).map(|seen| &seen.row);
+            row.is_some_and(|row| row.owner.as_ref() != Some(&me) && row.can_be_asked())
+        });
+        if self.asks.open.len() < before {
+            self.schedule.decide_at(now);
+        }
+        self.asks.look = Some(now + LOOK);
+    }
+
+    /// Takes all questions back.
+    pub(super) fn withdraw_asks(&mut self) {
+        for key in std::mem::take(&mut self.asks.open).into_keys() {
+            let update = change::withdraw(self.me());
+            let table = self.table.clone();
+            self.fly(async move {
+                // If it is not heard, the lease is handed over, expires, and is taken by others.
+                let _ = table.change(&key, &update).await;
+                |_: &mut Self| {}
+            });
+        }
+    }
+}

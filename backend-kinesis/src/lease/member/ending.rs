@@ -1,0 +1,202 @@
+//! The end of a shard: its children get their leases before the end is stored, so that whoever stops
+//! in the middle leaves nothing behind that nobody would read.
+
+use std::sync::Arc;
+
+use millstream::{Epoch, Error, ErrorKind, Result};
+
+use super::Member;
+use super::attempt::Table;
+use super::commands::answer;
+use super::held::{Reply, Stage, Write};
+use crate::lease::change;
+use crate::lease::key::{LeaseKey, Stream};
+use crate::lease::row::{Begin, NewRow, Progress, Row};
+use crate::lease::shards::descendants_of;
+use crate::lease::source::ShardSource;
+use crate::stream::Shard;
+
+impl Member {
+    pub(super) fn complete(
+        &mut self,
+        lease: &LeaseKey,
+        epoch: Epoch,
+        children: Vec<Shard>,
+        reply: Reply,
+    ) {
+        let key = self.streams.key(lease);
+        let held = key.as_ref().and_then(|key| self.held.get(key));
+        if held.is_some_and(|held| held.epoch == epoch && held.stage == Stage::Ended) {
+            return answer(reply, Ok(()));
+        }
+        let key = self.in_use(lease, epoch);
+        let held = key.and_then(|key| Some((key.clone(), self.held.get(&key)?)));
+        let stream = self.streams.get(&lease.stream).cloned();
+        let (Some((key, held)), Some(stream)) = (held, stream) else {
+            return answer(reply, Err(Self::fenced("complete", lease)));
+        };
+        let preparation = Preparation {
+            table: self.table.clone(),
+            source: self.options.source.clone(),
+            stream,
+            row: held.row.clone(),
+            shard: lease.shard.clone(),
+        };
+        // It does not move the counter, so renewals go on beside it.
+        self.fly(async move {
+            let made = preparation.make(children).await;
+            move |member: &mut Self| member.prepared(&key, epoch, made, reply)
+        });
+    }
+
+    fn prepared(&mut self, key: &Arc<str>, epoch: Epoch, made: Result<Vec<Row>>, reply: Reply) {
+        let rows = match made {
+            Ok(rows) => rows,
+            Err(error) => {
+                self.suffer(&error);
+                if let Some(lease) = self.streams.parse(key) {
+                    // The lease that is missing may be what holds it up.
+                    self.sync(&lease.stream);
+                }
+                return answer(reply, Err(error));
+            }
+        };
+        for row in rows {
+            self.saw(row);
+        }
+        let held = self.held.get_mut(key);
+        match held.filter(|held| held.epoch == epoch && held.is_in_use()) {
+            Some(held) => held.waiting.push_back(Write::Store {
+                progress: Progress::End,
+                reply,
+            }),
+            None => {
+                if let Some(lease) = self.streams.parse(key) {
+                    answer(reply, Err(Self::fenced("complete", &lease)));
+                }
+            }
+        }
+    }
+
+    /// Goes on after the end of a shard is stored.
+    pub(super) fn ended(&mut self, key: &Arc<str>) {
+        if let Some(held) = self.held.get(key) {
+            tracing::debug!(
+                name: "millstream.kinesis.lease.ended", target: "millstream",
+                group = %self.options.group, stream = %held.lease.stream,
+                partition = %held.lease.shard, epoch = %held.epoch,
+                "a shard is read to its end"
+            );
+        }
+        self.look_at_parents();
+    }
+}
+
+/// What comes before the end of a shard can be stored.
+struct Preparation {
+    table: Table,
+    source: Arc<dyn ShardSource>,
+    stream: Stream,
+    row: Row,
+    shard: Arc<str>,
+}
+
+impl Preparation {
+    /// Makes the leases of the children, and notes them in the parent's row. Answers those that are
+    /// new.
+    async fn make(&self, told: Vec<Shard>) -> Result<Vec<Row>> {
+        let children = match told.is_empty() {
+            true => self.listed().await?,
+            false => told,
+        };
+        if let Some(stranger) = children
+            .iter()
+            .find(|child| !child.parents.contains(&self.shard))
+        {
+            let message = format!("{} does not name this shard as its parent", stranger.id);
+            return Err(self.error(ErrorKind::Unavailable, message));
+        }
+        let mut made = Vec::new();
+        for child in &children {
+            made.extend(self.make_one(child).await?);
+        }
+        let ids: Vec<Arc<str>> = children.iter().map(|child| child.id.clone()).collect();
+        if !ids.is_empty() {
+            let attempt = self
+                .table
+                .change(&self.row.key, &change::children(&ids))
+                .await;
+            let attempt = attempt.map_err(|(_, error)| error)?;
+            // If the row is gone, the end cannot be stored either, and that tells.
+            if attempt.row.is_some_and(|row| row.children.is_empty()) {
+                let error = attempt.error;
+                return Err(error.unwrap_or_else(|| {
+                    self.error(
+                        ErrorKind::Unavailable,
+                        "its children could not be noted".into(),
+                    )
+                }));
+            }
+        }
+        Ok(made)
+    }
+
+    async fn make_one(&self, child: &Shard) -> Result<Option<Row>> {
+        let store = &self.table.store;
+        let key = self.stream.key(&child.id);
+        if self.table.get(&key).await?.is_some() {
+            return Ok(None);
+        }
+        self.look_at_adjacent(child).await?;
+        let begin = match (self.row.progress, self.row.own.start) {
+            // Nothing of the parent was new enough, and it need not be of the child.
+            (Progress::AtTimestamp, Some(time)) => Begin::At(time),
+            _ => Begin::TrimHorizon,
+        };
+        let row = NewRow {
+            shard: child.clone(),
+            begin,
+        };
+        let item = row.item(&self.stream);
+        let is_new = store.create(item.clone()).await?;
+        Ok(Row::read(&item).ok().filter(|_| is_new))
+    }
+
+    /// The child of a merge may only have its lease when both parents have theirs, or it would begin
+    /// before the other is read.
+    async fn look_at_adjacent(&self, child: &Shard) -> Result<()> {
+        let others = child.parents.iter().filter(|parent| **parent != self.shard);
+        for other in others {
+            if self.table.get(&self.stream.key(other)).await?.is_some() {
+                continue;
+            }
+            let shards = self.source.shards(&self.stream.name).await?;
+            if shards.iter().any(|shard| shard.id == *other) {
+                let message = format!(
+                    "{other}, the other parent of {}, has no lease yet",
+                    child.id
+                );
+                return Err(self.error(ErrorKind::Unavailable, message));
+            }
+        }
+        Ok(())
+    }
+
+    /// The children as they are listed.
+    async fn listed(&self) -> Result<Vec<Shard>> {
+        let shards = self.source.shards(&self.stream.name).await?;
+        let children: Vec<Shard> = descendants_of(&self.shard, &shards).cloned().collect();
+        let is_listed = shards.iter().any(|shard| shard.id == self.shard);
+        // A shard that is neither listed nor the parent of one is gone by retention.
+        if children.is_empty() && is_listed {
+            let message = "no children of the shard are listed: it has not ended yet";
+            return Err(self.error(ErrorKind::Unavailable, message.into()));
+        }
+        Ok(children)
+    }
+
+    fn error(&self, kind: ErrorKind, message: String) -> Error {
+        let partition = Member::partition(&self.stream.lease(&self.shard));
+        Error::new(kind, "complete", message).with_partition(&partition)
+    }
+}

@@ -1,0 +1,149 @@
+//! The leases that a member holds.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use millstream::{Epoch, Error, Result};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::lease::key::LeaseKey;
+use crate::lease::row::{Progress, Row};
+
+/// Answers a call of the handle.
+pub(super) type Reply = oneshot::Sender<Result<()>>;
+
+/// How far the owner's part of a lease is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// A parent of its shard may be unfinished.
+    Waiting,
+    /// The application has it.
+    Told,
+    /// The application has been asked to give it up, then.
+    Asked(Instant),
+    /// It is given up, and this is only not stored yet.
+    Ceded,
+    /// Its shard is read to its end; it is held until it can be deleted.
+    Ended,
+}
+
+/// A change that moves the counter. Of one lease there is one at a time.
+#[derive(Debug)]
+pub(super) enum Write {
+    Renew,
+    Store { progress: Progress, reply: Reply },
+    Release { reply: Option<Reply> },
+}
+
+impl Write {
+    pub(super) fn answer(self, answer: Result<()>) {
+        let reply = match self {
+            Self::Renew => None,
+            Self::Store { reply, .. } => Some(reply),
+            Self::Release { reply } => reply,
+        };
+        if let Some(reply) = reply {
+            // Who does not wait any more does not want to know.
+            let _ = reply.send(answer);
+        }
+    }
+}
+
+/// A lease of this member.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) lease: LeaseKey,
+    /// As it was after the last change of which the answer is known.
+    pub(super) row: Row,
+    pub(super) epoch: Epoch,
+    pub(super) stage: Stage,
+    /// Just before the request of that change, so that the lease expires here no later than anywhere
+    /// else.
+    pub(super) renewed: Instant,
+    /// Just before the first request after it of which the answer is not known.
+    pub(super) unsure: Option<Instant>,
+    /// A change is under way.
+    pub(super) busy: bool,
+    pub(super) waiting: VecDeque<Write>,
+    /// When the next change may be tried after one that failed.
+    pub(super) not_before: Option<Instant>,
+    delays: Option<ExponentialBackoff>,
+}
+
+impl Held {
+    pub(super) fn new(lease: LeaseKey, row: Row, taken: Instant) -> Self {
+        Self {
+            lease,
+            epoch: Epoch(row.counter),
+            stage: match row.is_ended() {
+                true => Stage::Ended,
+                false => Stage::Waiting,
+            },
+            row,
+            renewed: taken,
+            unsure: None,
+            busy: false,
+            waiting: VecDeque::new(),
+            not_before: None,
+            delays: None,
+        }
+    }
+
+    /// Whether the application may work on it.
+    pub(super) fn is_in_use(&self) -> bool {
+        matches!(self.stage, Stage::Told | Stage::Asked(_))
+    }
+
+    /// Notes that a change was made.
+    pub(super) fn succeed(&mut self, row: Row, before: Instant) {
+        self.row = row;
+        self.renewed = before;
+        self.unsure = None;
+        self.not_before = None;
+        self.delays = None;
+    }
+
+    /// Notes that a change was not made, or may not have been.
+    pub(super) fn fail(&mut self, before: Instant, now: Instant, longest: Duration) {
+        self.unsure.get_or_insert(before);
+        let delays = self.delays.get_or_insert_with(|| {
+            ExponentialBuilder::new()
+                .with_min_delay(Duration::from_millis(50))
+                .with_max_delay(longest)
+                .without_max_times()
+                .with_jitter()
+                .build()
+        });
+        self.not_before = Some(now + delays.next().unwrap_or(longest));
+    }
+
+    /// Takes the change that is due, if there is one.
+    pub(super) fn next_write(&mut self, now: Instant, renewal: Duration) -> Option<Write> {
+        if self.busy || self.not_before.is_some_and(|time| time > now) {
+            return None;
+        }
+        self.waiting
+            .pop_front()
+            .or_else(|| (self.renewed + renewal <= now).then_some(Write::Renew))
+    }
+
+    /// When there is something to do for it next.
+    pub(super) fn due(&self, renewal: Duration) -> Option<Instant> {
+        if self.busy {
+            return None;
+        }
+        let write = match self.waiting.is_empty() {
+            true => self.renewed + renewal,
+            false => self.renewed,
+        };
+        Some(self.not_before.map_or(write, |time| time.max(write)))
+    }
+
+    pub(super) fn refuse_all(&mut self, error: &Error) {
+        for write in self.waiting.drain(..) {
+            write.answer(Err(error.clone()));
+        }
+    }
+}

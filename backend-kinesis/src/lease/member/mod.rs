@@ -1,0 +1,234 @@
+//! The loop of one member: it alone changes what the member holds.
+//!
+//! What takes time flies beside it and hands back what to do when it has landed, so a slow answer of
+//! the table holds up nothing but the lease that it is about.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use millstream::{Epoch, Error, ErrorKind, Partition};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use super::audit::Audit;
+use super::birth::Born;
+use super::key::{LeaseKey, Streams};
+use super::options::{LeaseEvent, WorkerOptions};
+use super::view::View;
+use crate::stream::Shard;
+
+mod asks;
+mod attempt;
+mod commands;
+mod ending;
+mod held;
+mod owning;
+mod parents;
+mod scanning;
+mod schedule;
+mod taking;
+mod upkeep;
+
+use asks::Asks;
+use attempt::Table;
+pub(super) use commands::{Command, closed};
+use held::{Held, Reply};
+use schedule::Schedule;
+pub(super) use upkeep::known;
+
+/// What is to be done when something that took time is through.
+type Landing = Box<dyn FnOnce(&mut Member) + Send>;
+
+/// One member's leases.
+pub(super) struct Member {
+    options: WorkerOptions,
+    streams: Streams,
+    table: Table,
+    view: View,
+    /// Who owns anything in the whole table, also of streams that are not read here.
+    owners: BTreeSet<Arc<str>>,
+    /// The shards as they were listed last, by stream.
+    shards: HashMap<Arc<str>, Vec<Shard>>,
+    held: BTreeMap<Arc<str>, Held>,
+    taking: BTreeSet<Arc<str>>,
+    asks: Asks,
+    audit: Audit,
+    schedule: Schedule,
+    flights: FuturesUnordered<BoxFuture<'static, Landing>>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    events: mpsc::UnboundedSender<LeaseEvent>,
+    leaving: Option<Reply>,
+    /// Since when the table cannot be used, and why.
+    trouble: Option<(Instant, Error)>,
+    random: fastrand::Rng,
+    done: bool,
+}
+
+impl Member {
+    pub(super) fn new(
+        options: WorkerOptions,
+        born: Born,
+        commands: mpsc::UnboundedReceiver<Command>,
+        events: mpsc::UnboundedSender<LeaseEvent>,
+    ) -> Self {
+        let now = Instant::now();
+        let mut member = Self {
+            table: Table::new(options.store.clone(), options.failover / 3),
+            view: View::new(options.failover),
+            owners: BTreeSet::new(),
+            shards: born.shards,
+            streams: born.streams,
+            held: BTreeMap::new(),
+            taking: BTreeSet::new(),
+            asks: Asks::default(),
+            audit: Audit::default(),
+            schedule: Schedule::new(&options, now),
+            flights: FuturesUnordered::new(),
+            commands,
+            events,
+            leaving: None,
+            trouble: None,
+            random: fastrand::Rng::new(),
+            done: false,
+            options,
+        };
+        member.scanned(Ok(born.items));
+        member
+    }
+
+    /// Runs until the member has left, has failed, or its handle is gone. In the last case it just
+    /// stops, as after a crash.
+    pub(super) async fn run(mut self) {
+        loop {
+            self.tend(Instant::now());
+            if self.done {
+                return;
+            }
+            let due = self.due();
+            tokio::select! {
+                biased;
+                command = self.commands.recv() => match command {
+                    Some(command) => {
+                        self.expire(Instant::now());
+                        self.obey(command);
+                    }
+                    None => return,
+                },
+                Some(landing) = self.flights.next() => landing(&mut self),
+                () = sleep_until(due) => {}
+            }
+        }
+    }
+
+    /// Does all that is due.
+    fn tend(&mut self, now: Instant) {
+        self.expire(now);
+        self.write(now);
+        if self.leaving.is_some() {
+            self.leave_if_released();
+            return;
+        }
+        self.tend_asks(now);
+        self.keep_up(now);
+        if self.schedule.scan.is_some_and(|time| time <= now) {
+            self.scan();
+        }
+        if self.schedule.decide.is_some_and(|time| time <= now) {
+            self.decide(now);
+        }
+    }
+
+    /// When something is due next.
+    fn due(&self) -> Instant {
+        let failover = self.options.failover;
+        let renewal = self.renewal();
+        let held = self.held.values().flat_map(|held| {
+            let asked = match held.stage {
+                held::Stage::Asked(since) => Some(since + self.options.drain + renewal),
+                _ => None,
+            };
+            [held.due(renewal), Some(held.renewed + failover), asked]
+        });
+        let held = held.flatten().min();
+        let next = match self.leaving {
+            Some(_) => held,
+            None => held.into_iter().chain(self.schedule.next(&self.asks)).min(),
+        };
+        next.unwrap_or_else(|| Instant::now() + failover)
+    }
+
+    /// How often a lease is renewed.
+    fn renewal(&self) -> Duration {
+        self.options.failover / 3
+    }
+
+    fn me(&self) -> &Arc<str> {
+        &self.options.id
+    }
+
+    /// Lets something fly, and does what it hands back when it has landed.
+    fn fly<L>(&mut self, flight: impl Future<Output = L> + Send + 'static)
+    where
+        L: FnOnce(&mut Self) + Send + 'static,
+    {
+        let flight = flight.map(|landing| Box::new(landing) as Landing);
+        self.flights.push(flight.boxed());
+    }
+
+    fn tell(&mut self, event: LeaseEvent) {
+        // A handle that is gone has closed the commands too, which ends the loop.
+        let _ = self.events.send(event);
+    }
+
+    /// Ends the membership.
+    fn fail(&mut self, error: Error) {
+        self.done = true;
+        self.tell(LeaseEvent::Failed(
+            error.with_group(self.options.group.clone()),
+        ));
+    }
+
+    /// Notes that the table refused. A table that is gone, or that may not be used any more, ends
+    /// the membership when all leases have expired by it.
+    fn suffer(&mut self, error: &Error) {
+        let lasting = matches!(
+            error.kind(),
+            ErrorKind::NotFound
+                | ErrorKind::Denied
+                | ErrorKind::Unauthenticated
+                | ErrorKind::Invalid
+        );
+        if !lasting {
+            return;
+        }
+        let now = Instant::now();
+        let (since, _) = self.trouble.get_or_insert_with(|| (now, error.clone()));
+        if now.duration_since(*since) >= self.options.failover {
+            self.fail(error.clone());
+        }
+        // The next scan tells whether it lasts.
+        self.schedule.scan_within(now, self.renewal());
+    }
+
+    fn partition(lease: &LeaseKey) -> Partition {
+        Partition::new(lease.stream.clone(), &*lease.shard)
+    }
+
+    fn fenced(operation: &'static str, lease: &LeaseKey) -> Error {
+        let message = "the lease is another member's now, or was not renewed in time";
+        let error = Error::new(ErrorKind::Fenced, operation, message);
+        error.with_partition(&Self::partition(lease))
+    }
+
+    /// The lease that a caller means, if it is this member's in that epoch and in use.
+    fn in_use(&mut self, lease: &LeaseKey, epoch: Epoch) -> Option<Arc<str>> {
+        let key = self.streams.key(lease)?;
+        let held = self.held.get(&key)?;
+        (held.epoch == epoch && held.is_in_use()).then_some(key)
+    }
+}

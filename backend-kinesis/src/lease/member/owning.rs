@@ -1,0 +1,259 @@
+//! Keeping what is held: renewals, checkpoints, and giving leases back.
+
+use std::sync::Arc;
+
+use millstream::{Epoch, Error};
+use tokio::time::Instant;
+
+use super::Member;
+use super::attempt::Attempt;
+use super::held::{Held, Stage, Write};
+use crate::lease::change;
+use crate::lease::options::LeaseEvent;
+use crate::lease::row::{Progress, Row};
+
+impl Member {
+    /// Gives up what was not renewed in time: others may have it already.
+    pub(super) fn expire(&mut self, now: Instant) {
+        let failover = self.options.failover;
+        let expired = |held: &Held| held.renewed + failover <= now;
+        let keys: Vec<_> = self.keys(expired);
+        for key in keys {
+            if let Some(held) = self.held.get(&key) {
+                tracing::warn!(
+                    name: "millstream.kinesis.lease.expired", target: "millstream",
+                    group = %self.options.group, stream = %held.lease.stream,
+                    partition = %held.lease.shard, epoch = %held.epoch,
+                    "a lease could not be renewed in time"
+                );
+            }
+            self.lose(&key);
+        }
+        let overdue = self.options.drain + self.renewal();
+        let keys = self.keys(|held| matches!(held.stage, Stage::Asked(at) if at + overdue <= now));
+        for key in keys {
+            self.cede(&key);
+        }
+    }
+
+    fn keys(&self, which: impl Fn(&Held) -> bool) -> Vec<Arc<str>> {
+        let held = self.held.iter().filter(|(_, held)| which(held));
+        held.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Starts the changes that are due, one of each lease at most.
+    pub(super) fn write(&mut self, now: Instant) {
+        let renewal = self.renewal();
+        let mut starting = Vec::new();
+        for (key, held) in &mut self.held {
+            let Some(write) = held.next_write(now, renewal) else {
+                continue;
+            };
+            held.busy = true;
+            let update = match &write {
+                Write::Renew => change::renew(&held.row),
+                Write::Store { progress, .. } => change::store(&held.row, *progress),
+                Write::Release { .. } => match held.row.heir() {
+                    Some(heir) => change::assign(&held.row, heir),
+                    None => change::evict(&held.row),
+                },
+            };
+            starting.push((key.clone(), held.epoch, write, update));
+        }
+        for (key, epoch, write, update) in starting {
+            let table = self.table.clone();
+            self.fly(async move {
+                let attempt = table.change(&key, &update).await;
+                move |member: &mut Self| member.written(&key, epoch, write, attempt)
+            });
+        }
+    }
+
+    fn written(
+        &mut self,
+        key: &Arc<str>,
+        epoch: Epoch,
+        write: Write,
+        attempt: Result<Attempt, (Instant, Error)>,
+    ) {
+        let now = Instant::now();
+        let longest = self.renewal();
+        let me = self.options.id.clone();
+        let Some(held) = self.held.get_mut(key).filter(|held| held.epoch == epoch) else {
+            // Lost meanwhile, and whoever waits for the answer has been told by an event.
+            if let Some(lease) = self.streams.parse(key) {
+                write.answer(Err(Self::fenced("lease", &lease)));
+            }
+            if let Ok(Attempt { row: Some(row), .. }) = attempt {
+                self.saw(row);
+            }
+            return;
+        };
+        held.busy = false;
+        let attempt = match attempt {
+            Ok(attempt) => attempt,
+            Err((before, error)) => {
+                held.fail(before, now, longest);
+                match write {
+                    // Nobody can do it instead.
+                    Write::Release { .. } => held.waiting.push_front(write),
+                    write => write.answer(Err(error.clone())),
+                }
+                return self.suffer(&error);
+            }
+        };
+        let ours = |row: &Row| row.holder() == Some(&me) && row.own.epoch == Some(epoch);
+        match attempt.row {
+            Some(row) if ours(&row) => {
+                let moved = row.counter > held.row.counter;
+                let before = match attempt.applied {
+                    true => attempt.before,
+                    // It was an earlier request that was heard, or this one.
+                    false => held.unsure.unwrap_or(attempt.before),
+                };
+                match moved {
+                    true => held.succeed(row.clone(), before),
+                    false => held.fail(attempt.before, now, longest),
+                }
+                self.saw(row);
+                self.conclude(key, write, attempt.error);
+                self.consider_heir(key, now);
+            }
+            row => {
+                let lease = held.lease.clone();
+                let released = match (&write, &row) {
+                    (Write::Release { .. }, Some(row)) => {
+                        let heir = held.row.heir();
+                        attempt.applied
+                            || (row.counter == held.row.counter + 1 && row.owner.as_ref() == heir)
+                    }
+                    _ => false,
+                };
+                match row {
+                    Some(row) => self.saw(row),
+                    None => self.view.forget(key),
+                }
+                match released {
+                    true => self.released(key),
+                    false => self.lose(key),
+                }
+                write.answer(match released {
+                    true => Ok(()),
+                    false => Err(Self::fenced("lease", &lease)),
+                });
+            }
+        }
+    }
+
+    /// Answers a change after which the lease is still held here.
+    fn conclude(&mut self, key: &Arc<str>, write: Write, error: Option<Error>) {
+        let Some(held) = self.held.get_mut(key) else {
+            return;
+        };
+        match (write, error) {
+            (Write::Renew, _) => {}
+            (write @ Write::Store { progress, .. }, _) if held.row.progress == progress => {
+                write.answer(Ok(()));
+                if progress == Progress::End {
+                    held.stage = Stage::Ended;
+                    self.ended(key);
+                }
+            }
+            (write @ Write::Store { .. }, Some(error)) => write.answer(Err(error)),
+            // An earlier request of ours was heard late and moved the counter.
+            (write, _) => held.waiting.push_front(write),
+        }
+    }
+
+    /// Takes a lease that is another's, or may be, out of use.
+    pub(super) fn lose(&mut self, key: &str) {
+        let Some(mut held) = self.held.remove(key) else {
+            return;
+        };
+        held.refuse_all(&Self::fenced("lease", &held.lease));
+        self.schedule.decide_at(Instant::now());
+        if held.is_in_use() {
+            tracing::info!(
+                name: "millstream.kinesis.lease.lost", target: "millstream",
+                group = %self.options.group, stream = %held.lease.stream,
+                partition = %held.lease.shard, epoch = %held.epoch, "a lease was lost"
+            );
+            self.tell(LeaseEvent::Lost {
+                lease: held.lease,
+                epoch: held.epoch,
+            });
+        }
+    }
+
+    fn released(&mut self, key: &str) {
+        let Some(mut held) = self.held.remove(key) else {
+            return;
+        };
+        held.refuse_all(&Self::fenced("lease", &held.lease));
+        self.schedule.decide_at(Instant::now());
+        tracing::debug!(
+            name: "millstream.kinesis.lease.released", target: "millstream",
+            group = %self.options.group, stream = %held.lease.stream,
+            partition = %held.lease.shard, epoch = %held.epoch, "a lease was given up"
+        );
+    }
+
+    /// Tells the application that another member shall have the lease, or gives it up at once if the
+    /// application does not have it.
+    pub(super) fn consider_heir(&mut self, key: &str, now: Instant) {
+        let within = self.options.drain;
+        let Some(held) = self
+            .held
+            .get_mut(key)
+            .filter(|held| held.row.heir().is_some())
+        else {
+            return;
+        };
+        match held.stage {
+            Stage::Told => {
+                held.stage = Stage::Asked(now);
+                let (lease, epoch) = (held.lease.clone(), held.epoch);
+                tracing::debug!(
+                    name: "millstream.kinesis.lease.asked", target: "millstream",
+                    group = %self.options.group, stream = %lease.stream,
+                    partition = %lease.shard, %epoch, "another member asks for a lease"
+                );
+                self.tell(LeaseEvent::Asked {
+                    lease,
+                    epoch,
+                    within,
+                });
+            }
+            Stage::Waiting => {
+                held.stage = Stage::Ceded;
+                held.waiting.push_back(Write::Release { reply: None });
+            }
+            // Its cleanup is begun by whoever holds it then.
+            Stage::Ended if held.waiting.is_empty() && !held.busy => {
+                held.waiting.push_back(Write::Release { reply: None });
+            }
+            Stage::Ended | Stage::Asked(_) | Stage::Ceded => {}
+        }
+    }
+
+    /// Takes a lease from an application that has not given it up in time.
+    fn cede(&mut self, key: &str) {
+        let Some(held) = self.held.get_mut(key) else {
+            return;
+        };
+        held.refuse_all(&Self::fenced("lease", &held.lease));
+        held.stage = Stage::Ceded;
+        held.waiting.push_back(Write::Release { reply: None });
+        let (lease, epoch) = (held.lease.clone(), held.epoch);
+        self.tell(LeaseEvent::Lost { lease, epoch });
+    }
+
+    /// Notes one row as it is now.
+    pub(super) fn saw(&mut self, row: Row) {
+        let now = Instant::now();
+        if row.owner.as_ref() != Some(self.me()) {
+            self.schedule.decide_at(now);
+        }
+        self.view.saw(row, now);
+    }
+}

@@ -1,0 +1,125 @@
+//! A shard begins when the shards are read to their end that it comes from.
+
+use std::sync::Arc;
+
+use millstream::{Epoch, Result, Start};
+use tokio::time::Instant;
+
+use super::Member;
+use super::held::Stage;
+use crate::lease::key::LeaseKey;
+use crate::lease::options::{LeaseEvent, ResumePoint};
+use crate::lease::row::{Progress, Row};
+
+impl Member {
+    /// Tells the application of a lease, if no parent holds it up. What a scan has shown may be a
+    /// moment old, so the parents are read as they are now.
+    pub(super) fn check_parents(&mut self, key: &Arc<str>) {
+        let Some(held) = self
+            .held
+            .get(key)
+            .filter(|held| held.stage == Stage::Waiting)
+        else {
+            return;
+        };
+        if held.row.parents.is_empty() {
+            return self.begin(key);
+        }
+        let keys = self.keys_of(&held.lease, &held.row.parents);
+        let (table, key, epoch) = (self.table.clone(), key.clone(), held.epoch);
+        self.fly(async move {
+            let mut free: Result<bool> = Ok(true);
+            for parent in keys {
+                match table.get(&parent).await {
+                    // A parent without a lease is read, or will never be.
+                    Ok(row) => free = Ok(row.is_none_or(|row| row.is_ended())),
+                    Err(error) => free = Err(error),
+                }
+                if !matches!(free, Ok(true)) {
+                    break;
+                }
+            }
+            move |member: &mut Self| member.checked_parents(&key, epoch, free)
+        });
+    }
+
+    fn checked_parents(&mut self, key: &Arc<str>, epoch: Epoch, free: Result<bool>) {
+        let waits = |stage| stage == Stage::Waiting;
+        let held = self.held.get(key);
+        if !held.is_some_and(|held| held.epoch == epoch && waits(held.stage)) {
+            return;
+        }
+        match free {
+            Ok(true) => self.begin(key),
+            Ok(false) => {}
+            // The next scan looks again.
+            Err(error) => self.suffer(&error),
+        }
+    }
+
+    /// Looks again at what waits, where the parents seem to be through.
+    pub(super) fn look_at_parents(&mut self) {
+        let waiting = self.held.iter().filter(|(_, held)| {
+            held.stage == Stage::Waiting
+                && !self
+                    .keys_of(&held.lease, &held.row.parents)
+                    .iter()
+                    .any(|key| self.view.get(key).is_some_and(|seen| !seen.row.is_ended()))
+        });
+        let waiting: Vec<_> = waiting.map(|(key, _)| key.clone()).collect();
+        for key in waiting {
+            self.check_parents(&key);
+        }
+    }
+
+    /// The keys of other shards of a lease's stream.
+    pub(super) fn keys_of(&self, lease: &LeaseKey, shards: &[Arc<str>]) -> Vec<Arc<str>> {
+        let Some(stream) = self.streams.get(&lease.stream) else {
+            return Vec::new();
+        };
+        shards.iter().map(|shard| stream.key(shard)).collect()
+    }
+
+    fn begin(&mut self, key: &Arc<str>) {
+        let start = self.options.start;
+        let Some(held) = self.held.get_mut(key) else {
+            return;
+        };
+        held.stage = Stage::Told;
+        let Some(from) = resume(&held.row, start) else {
+            held.stage = Stage::Ended;
+            return;
+        };
+        let lease = held.lease.clone();
+        let listed = self.shards.get(&lease.stream).into_iter().flatten();
+        let shard = listed.into_iter().find(|shard| shard.id == lease.shard);
+        let event = LeaseEvent::Taken {
+            epoch: held.epoch,
+            from,
+            shard: shard.cloned(),
+            lease,
+        };
+        self.tell(event);
+        self.consider_heir(key, Instant::now());
+    }
+}
+
+/// Where the owner of a lease goes on; none if there is nothing left to read.
+fn resume(row: &Row, start: Start) -> Option<ResumePoint> {
+    Some(match row.progress {
+        Progress::End => return None,
+        Progress::After(position) => ResumePoint::After(position),
+        Progress::TrimHorizon => ResumePoint::Earliest,
+        Progress::Latest => match (row.pin(), row.own.start) {
+            (Some(pin), _) => ResumePoint::Latest(pin),
+            (None, Some(time)) => ResumePoint::At(time),
+            // Nobody has said which tip is meant: better too much than a loss.
+            (None, None) => ResumePoint::Earliest,
+        },
+        Progress::AtTimestamp => match (row.own.start, start) {
+            (Some(time), _) | (None, Start::At(time)) => ResumePoint::At(time),
+            // The KCL keeps the time in each worker's configuration, and ours has none.
+            (None, _) => ResumePoint::Earliest,
+        },
+    })
+}

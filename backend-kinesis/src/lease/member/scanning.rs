@@ -1,0 +1,103 @@
+//! Looking at the whole table.
+
+use std::time::Duration;
+
+use millstream::{Error, ErrorKind, Result};
+use tokio::time::{Instant, timeout};
+
+use super::Member;
+use crate::lease::birth;
+use crate::lease::row::{Row, Unread};
+use crate::lease::store::Item;
+
+/// How long a scan may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+impl Member {
+    pub(super) fn scan(&mut self) {
+        self.schedule.scan = None;
+        let store = self.table.store.clone();
+        self.fly(async move {
+            let items = timeout(PATIENCE, store.scan(false)).await;
+            let items = items.unwrap_or_else(|_| {
+                let message = "the table could not be read within a minute";
+                Err(Error::new(ErrorKind::Timeout, "lease", message))
+            });
+            move |member: &mut Self| member.scanned(items)
+        });
+    }
+
+    /// Notes a scan, and does what follows from it.
+    pub(super) fn scanned(&mut self, items: Result<Vec<Item>>) {
+        let now = Instant::now();
+        let items = match items {
+            Ok(items) => items,
+            Err(error) => {
+                tracing::debug!(target: "millstream", %error, "the leases could not be read");
+                self.schedule.scan_later(now);
+                return self.suffer(&error);
+            }
+        };
+        self.trouble = None;
+        let rows = self.read(&items);
+        if let Err(error) = birth::identify(&self.streams, self.options.keys, &rows) {
+            return self.fail(error);
+        }
+        let owners = rows.iter().filter_map(|row| row.owner.clone());
+        self.owners = owners.collect();
+        let ours = |row: &Row| self.streams.parse(&row.key).is_some();
+        let rows: Vec<Row> = rows.into_iter().filter(ours).collect();
+        self.view.scanned(rows, now);
+        self.compare_held(now);
+        self.look_at_parents();
+        self.settle_asks(now);
+        self.schedule.decide_at(now);
+        self.audit_if_due(now);
+        let is_alone = self.view.len() > 0 && self.view.len() == self.held.len();
+        self.schedule.scan_again(now, items.len(), is_alone);
+    }
+
+    /// The leases among the rows. Each other row is passed over.
+    fn read(&self, items: &[Item]) -> Vec<Row> {
+        let read = items.iter().filter_map(|item| match Row::read(item) {
+            Ok(row) => Some(row),
+            Err(Unread::Other) => None,
+            Err(Unread::Lacks(attribute)) => {
+                tracing::warn!(
+                    name: "millstream.kinesis.lease.skipped_row", target: "millstream",
+                    group = %self.options.group, table = self.table.store.table(), attribute,
+                    row = ?item.get("leaseKey"),
+                    "a row of the table of leases cannot be understood and is passed over"
+                );
+                None
+            }
+        });
+        read.collect()
+    }
+
+    /// What a scan tells of leases that are held here: who asks for them, or who has taken them.
+    fn compare_held(&mut self, now: Instant) {
+        let me = self.options.id.clone();
+        let mut lost = Vec::new();
+        let mut asked = Vec::new();
+        for (key, held) in &mut self.held {
+            let Some(seen) = self.view.get(key) else {
+                continue;
+            };
+            let row = &seen.row;
+            let is_ours = row.holder() == Some(&me) && row.own.epoch == Some(held.epoch);
+            if is_ours {
+                held.row.own.asker = row.own.asker.clone();
+                asked.push(key.clone());
+            } else if row.counter > held.row.counter && !held.busy {
+                lost.push(key.clone());
+            }
+        }
+        for key in lost {
+            self.lose(&key);
+        }
+        for key in asked {
+            self.consider_heir(&key, now);
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! What somebody has to do for the whole group: missing leases are made by the worker that all
+//! elect, finished ones are deleted by those that hold them, and whether the streams and the fleet
+//! are still what they were is looked at by everybody.
+
+use std::sync::Arc;
+
+use millstream::{Error, ErrorKind, Result};
+use tokio::time::Instant;
+
+use super::Member;
+use super::schedule::CHECK;
+use crate::lease::key::Stream;
+use crate::lease::row::{Progress, Row};
+use crate::lease::shards::{self, Created, Known};
+use crate::lease::{birth, change, cleanup, election};
+
+impl Member {
+    pub(super) fn keep_up(&mut self, now: Instant) {
+        if self.schedule.audit <= now {
+            // An audit is one of what a scan shows, so it waits for the next.
+            self.schedule.scan_within(now, std::time::Duration::ZERO);
+        }
+        if self.schedule.cleanup <= now {
+            self.schedule.clean_again(now);
+            if self.options.cleanup {
+                self.clean();
+            }
+        }
+        if self.schedule.check <= now {
+            self.schedule.check = now + CHECK;
+            self.check();
+        }
+    }
+
+    /// Looks for shards without a lease, if it is time and this member is the one to do so.
+    pub(super) fn audit_if_due(&mut self, now: Instant) {
+        if self.schedule.audit > now || self.leaving.is_some() {
+            return;
+        }
+        self.schedule.audit_again(now);
+        if !election::is_elected(self.owners.iter().map(|id| &**id), &self.options.id) {
+            return;
+        }
+        let streams: Vec<Stream> = self.streams.iter().cloned().collect();
+        for stream in streams {
+            let rows = self.rows_of(&stream);
+            if rows.iter().any(|row| row.range.is_none()) {
+                self.fill_ranges(stream);
+            } else if self.audit.finds(&stream.name, &rows) {
+                self.sync(&stream.name);
+            }
+        }
+    }
+
+    /// Makes the leases that a stream lacks.
+    pub(super) fn sync(&mut self, name: &str) {
+        let Some(stream) = self.streams.get(name).cloned() else {
+            return;
+        };
+        let rows = self.rows_of(&stream);
+        let known = known(&stream, &rows);
+        let (store, source) = (self.table.store.clone(), self.options.source.clone());
+        let start = self.options.start;
+        self.fly(async move {
+            let created = shards::sync(&*store, &*source, &stream, &known, start).await;
+            move |member: &mut Self| member.synced(stream, created)
+        });
+    }
+
+    fn synced(&mut self, stream: Stream, created: Result<Created>) {
+        match created {
+            Ok(created) => {
+                self.shards.insert(stream.name, created.shards);
+                for row in created.rows {
+                    self.saw(row);
+                }
+            }
+            Err(error) => self.complain(&error, "the leases of a stream were not synced"),
+        }
+    }
+
+    /// Adds the ranges that rows lack, so that the next audit can tell.
+    fn fill_ranges(&mut self, stream: Stream) {
+        let rows = self.rows_of(&stream);
+        let lacking = rows.into_iter().filter(|row| row.range.is_none());
+        let lacking: Vec<Arc<str>> = lacking.map(|row| row.key).collect();
+        let (table, source) = (self.table.clone(), self.options.source.clone());
+        self.fly(async move {
+            let filled: Result<Vec<Row>> = async {
+                let shards = source.shards(&stream.name).await?;
+                let mut rows = Vec::new();
+                for shard in shards {
+                    let key = stream.key(&shard.id);
+                    if lacking.contains(&key) {
+                        let update = change::range(shard.range.first, shard.range.last);
+                        let attempt = table.change(&key, &update).await;
+                        rows.extend(attempt.map_err(|(_, error)| error)?.row);
+                    }
+                }
+                Ok(rows)
+            }
+            .await;
+            move |member: &mut Self| match filled {
+                Ok(rows) => rows.into_iter().for_each(|row| member.saw(row)),
+                Err(error) => member.complain(&error, "ranges of leases were not added"),
+            }
+        });
+    }
+
+    fn rows_of(&self, stream: &Stream) -> Vec<Row> {
+        let of_stream = |row: &&Row| {
+            let lease = self.streams.parse(&row.key);
+            lease.is_some_and(|lease| lease.stream == stream.name)
+        };
+        let rows = self.view.iter().map(|(_, seen)| &seen.row);
+        rows.filter(of_stream).cloned().collect()
+    }
+
+    /// Deletes leases that are held here, and that nobody needs any more.
+    fn clean(&mut self) {
+        let ended = self.held.values().filter(|held| held.row.is_ended());
+        let ended: Vec<_> = ended
+            .map(|held| (held.lease.clone(), held.row.clone()))
+            .collect();
+        for (lease, row) in ended {
+            let Some(stream) = self.streams.get(&lease.stream).cloned() else {
+                continue;
+            };
+            let (store, source) = (self.table.store.clone(), self.options.source.clone());
+            let me = self.options.id.clone();
+            self.fly(async move {
+                let deleted = cleanup::clean(&*store, &*source, &stream, &lease, &row, &me).await;
+                move |member: &mut Self| match deleted {
+                    Ok(true) => {
+                        member.held.remove(&row.key);
+                        member.view.forget(&row.key);
+                        // The end of its parents' rows lets the rows of the children go.
+                        member.look_at_parents();
+                    }
+                    Ok(false) => {}
+                    Err(error) => member.complain(&error, "a finished lease was not deleted"),
+                }
+            });
+        }
+    }
+
+    /// Looks whether the streams and the fleet are still what they were.
+    fn check(&mut self) {
+        let (store, source) = (self.table.store.clone(), self.options.source.clone());
+        let streams: Vec<Stream> = self.streams.iter().cloned().collect();
+        self.fly(async move {
+            let checked: Result<()> = async {
+                birth::refuse_native(&*store).await?;
+                for stream in &streams {
+                    let info = source.info(&stream.name).await?;
+                    birth::same_stream(stream, &info)?;
+                }
+                Ok(())
+            }
+            .await;
+            move |member: &mut Self| {
+                if let Err(error) = checked {
+                    match error.kind() {
+                        ErrorKind::NotFound | ErrorKind::Invalid | ErrorKind::Unsupported => {
+                            member.fail(error);
+                        }
+                        _ => member.complain(&error, "the streams could not be looked at"),
+                    }
+                }
+            }
+        });
+    }
+
+    fn complain(&mut self, error: &Error, what: &'static str) {
+        tracing::debug!(target: "millstream", group = %self.options.group, %error, what);
+    }
+}
+
+/// What is known of a stream's shards by its leases.
+pub(in crate::lease) fn known(stream: &Stream, rows: &[Row]) -> Known {
+    let shard = |row: &Row| {
+        let prefix = stream.key("").len();
+        let shard = row.key.get(prefix..)?;
+        Some((shard.into(), row.progress == Progress::End))
+    };
+    rows.iter().filter_map(shard).collect()
+}

@@ -1,0 +1,71 @@
+//! What a member is told when it joins, and what it tells.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use millstream::{Epoch, Error, Position, Start};
+
+use super::key::{KeyForm, LeaseKey};
+use super::row::Pin;
+use super::source::ShardSource;
+use super::store::LeaseStore;
+use crate::stream::Shard;
+
+/// What a member joins with.
+#[derive(Debug, Clone)]
+pub(crate) struct WorkerOptions {
+    /// Unique for ever, also beside other incarnations of the same process: two that share an id
+    /// would take each other's renewals for their own. ASCII.
+    pub(crate) id: Arc<str>,
+    /// For logs and errors.
+    pub(crate) group: Arc<str>,
+    pub(crate) store: Arc<dyn LeaseStore>,
+    pub(crate) source: Arc<dyn ShardSource>,
+    pub(crate) streams: Vec<Arc<str>>,
+    pub(crate) keys: KeyForm,
+    pub(crate) start: Start,
+    /// How long a lease is its owner's after its last sign of life. The same for all workers.
+    pub(crate) failover: Duration,
+    pub(crate) scan_interval: Duration,
+    pub(crate) audit_interval: Duration,
+    pub(crate) max_leases: Option<usize>,
+    /// Whether leases of shards that are read to their end are deleted.
+    pub(crate) cleanup: bool,
+    /// How long an owner that is asked for a lease may take to give it.
+    pub(crate) drain: Duration,
+}
+
+/// Where the new owner of a lease goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ResumePoint {
+    After(Position),
+    Earliest,
+    /// The tip as it was at the pin.
+    Latest(Pin),
+    /// The first record that is not older.
+    At(SystemTime),
+}
+
+/// What happens to a member's leases.
+#[derive(Debug)]
+pub(crate) enum LeaseEvent {
+    /// The lease is this member's, and no parent of its shard is unfinished.
+    Taken {
+        lease: LeaseKey,
+        /// Larger than every epoch that the lease had.
+        epoch: Epoch,
+        from: ResumePoint,
+        /// The shard, if it is listed.
+        shard: Option<Shard>,
+    },
+    /// Another member shall have it: drain, then release. Who does not within the time loses it.
+    Asked {
+        lease: LeaseKey,
+        epoch: Epoch,
+        within: Duration,
+    },
+    /// It may be another's already.
+    Lost { lease: LeaseKey, epoch: Epoch },
+    /// The membership has ended.
+    Failed(Error),
+}

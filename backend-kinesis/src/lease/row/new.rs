@@ -1,0 +1,94 @@
+//! Rows as we make them.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+
+use super::{Pin, Progress, millis, names};
+use crate::lease::key::Stream;
+use crate::lease::store::Item;
+use crate::stream::Shard;
+
+/// A lease that is to be made, with nobody as its owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NewRow {
+    pub(crate) shard: Shard,
+    pub(crate) begin: Begin,
+}
+
+/// Where a new lease begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Begin {
+    TrimHorizon,
+    Latest(Pin),
+    /// The time is ours to keep: the KCL has it in each worker's configuration only.
+    At(SystemTime),
+}
+
+impl NewRow {
+    pub(crate) fn item(&self, stream: &Stream) -> Item {
+        let shard = &self.shard;
+        let mut item = Item::new();
+        let mut put = |name: &str, value| item.insert(name.to_owned(), value);
+        put(names::KEY, string(&stream.key(&shard.id)));
+        put(names::ENTITY, string(names::LEASE));
+        put(names::COUNTER, number(0));
+        // Without it the KCL cannot read the row, nor any other of the table.
+        put(names::SWITCHES, number(0));
+        put(names::SUB, number(0));
+        put(names::FIRST_HASH, string(&shard.range.first.to_string()));
+        put(names::LAST_HASH, string(&shard.range.last.to_string()));
+        put(names::STREAM, string(&stream.arn));
+        put(names::CREATED, number(stream.created));
+        if let Some(parents) = strings(&shard.parents) {
+            put(names::PARENTS, parents);
+        }
+        if let Some(identifier) = &stream.identifier {
+            put(names::STREAM_NAME, string(identifier));
+            put(names::SHARD_ID, string(&shard.id));
+        }
+        for (name, value) in begin(&self.begin) {
+            put(name, value);
+        }
+        item
+    }
+}
+
+/// The attributes that say where a lease begins.
+pub(crate) fn begin(begin: &Begin) -> Vec<(&'static str, AttributeValue)> {
+    let (progress, start, iterator) = match begin {
+        Begin::TrimHorizon => (Progress::TrimHorizon, None, None),
+        Begin::Latest(pin) => (Progress::Latest, Some(pin.at), Some(&pin.iterator)),
+        Begin::At(time) => (Progress::AtTimestamp, Some(*time), None),
+    };
+    let mut attributes = vec![(names::CHECKPOINT, string(&checkpoint(progress)))];
+    attributes.extend(start.map(|start| (names::START, number(millis(start)))));
+    attributes.extend(iterator.map(|iterator| (names::ITERATOR, string(iterator))));
+    attributes
+}
+
+/// The progress as it is stored, without the place inside an aggregate.
+pub(crate) fn checkpoint(progress: Progress) -> String {
+    match progress {
+        Progress::TrimHorizon => names::TRIM_HORIZON.to_owned(),
+        Progress::Latest => names::LATEST.to_owned(),
+        Progress::AtTimestamp => names::AT_TIMESTAMP.to_owned(),
+        Progress::After(position) => position.within(0).to_string(),
+        Progress::End => names::SHARD_END.to_owned(),
+    }
+}
+
+pub(crate) fn string(text: &str) -> AttributeValue {
+    AttributeValue::S(text.to_owned())
+}
+
+pub(crate) fn number(number: u64) -> AttributeValue {
+    AttributeValue::N(number.to_string())
+}
+
+/// None for no strings: DynamoDB has no empty sets.
+pub(crate) fn strings(values: &[Arc<str>]) -> Option<AttributeValue> {
+    let values: Vec<String> = values.iter().map(|value| value.to_string()).collect();
+    (!values.is_empty()).then_some(AttributeValue::Ss(values))
+}

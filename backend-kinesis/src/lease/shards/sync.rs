@@ -1,0 +1,89 @@
+//! Making the leases that a stream needs.
+
+use std::time::Duration;
+
+use millstream::{Error, ErrorKind, Result, Start};
+use tokio::time::sleep;
+
+use super::{Known, Plan, initial, missing, tile};
+use crate::lease::key::Stream;
+use crate::lease::row::{Begin, NewRow, Row};
+use crate::lease::source::ShardSource;
+use crate::lease::store::LeaseStore;
+use crate::stream::Shard;
+
+/// How often shards are listed that do not fit together, as they may not while a stream is resharded.
+const TRIES: usize = 3;
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What was listed, and what of it was made.
+#[derive(Debug)]
+pub(crate) struct Created {
+    pub(crate) shards: Vec<Shard>,
+    pub(crate) rows: Vec<Row>,
+}
+
+/// Makes the first leases of a group in a stream, or those that it lacks. Whoever does so at the
+/// same time makes the same.
+pub(crate) async fn sync(
+    store: &dyn LeaseStore,
+    source: &dyn ShardSource,
+    stream: &Stream,
+    known: &Known,
+    start: Start,
+) -> Result<Created> {
+    let shards = whole(source, &stream.name).await?;
+    let plans = match known.is_empty() {
+        true => initial(&shards, start),
+        false => missing(&shards, known, start),
+    };
+    let mut rows = Vec::new();
+    for plan in plans {
+        let item = begin(source, stream, plan).await?.item(stream);
+        if store.create(item.clone()).await? {
+            rows.extend(Row::read(&item));
+        }
+    }
+    tracing::debug!(
+        name: "millstream.kinesis.shards.synced", target: "millstream",
+        stream = %stream.name, shards = shards.len(), created = rows.len(),
+        "the leases of the stream were looked through"
+    );
+    Ok(Created { shards, rows })
+}
+
+/// A lease with the place where it begins.
+pub(crate) async fn begin(source: &dyn ShardSource, stream: &Stream, plan: Plan) -> Result<NewRow> {
+    let begin = match plan.begin {
+        Start::Earliest => Begin::TrimHorizon,
+        Start::Latest => Begin::Latest(source.latest(&stream.name, &plan.shard.id).await?),
+        Start::At(time) => Begin::At(time),
+        _ => {
+            let message = "this start is not one that Kinesis knows";
+            return Err(Error::new(ErrorKind::Unsupported, "join", message));
+        }
+    };
+    Ok(NewRow {
+        shard: plan.shard,
+        begin,
+    })
+}
+
+/// Lists the shards, until the open ones have each hash key once.
+async fn whole(source: &dyn ShardSource, stream: &str) -> Result<Vec<Shard>> {
+    let mut attempts = 0;
+    loop {
+        let shards = source.shards(stream).await?;
+        let open = shards.iter().filter(|shard| shard.open);
+        if tile(open.map(|shard| shard.range)) {
+            return Ok(shards);
+        }
+        attempts += 1;
+        if attempts == TRIES {
+            let message = "the open shards that Kinesis lists have not each hash key once";
+            let error = Error::new(ErrorKind::Unavailable, "list shards", message);
+            return Err(error.with_stream(stream));
+        }
+        sleep(PAUSE).await;
+    }
+}

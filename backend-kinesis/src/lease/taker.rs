@@ -1,0 +1,143 @@
+//! Which leases a member takes, and which it asks others for: the rules of the KCL 2.x, on which all
+//! workers of a table have to agree, or they would steal in circles.
+//!
+//! Among members that understand it, a lease is asked for rather than stolen, and as many at once as
+//! make a balance: the owner drains and hands over, so that nothing is read twice. A Java owner is
+//! robbed as another Java worker would.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// One lease, as the decision sees it.
+#[derive(Debug, Clone)]
+pub(crate) struct Candidate {
+    pub(crate) key: Arc<str>,
+    pub(crate) owner: Option<Arc<str>>,
+    /// Who has asked the owner for it and shall get it.
+    pub(crate) asker: Option<Arc<str>>,
+    /// The counter has stood still for the time-out.
+    pub(crate) expired: bool,
+    /// Nobody has shown a sign of life for three time-outs.
+    pub(crate) forsaken: bool,
+    /// The owner understands that others ask.
+    pub(crate) can_be_asked: bool,
+}
+
+/// What a member knows when it decides.
+#[derive(Debug)]
+pub(crate) struct Situation<'a> {
+    pub(crate) me: &'a str,
+    pub(crate) most: usize,
+    /// Whether a lease may be stolen now.
+    pub(crate) may_steal: bool,
+}
+
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Decision {
+    /// Without an owner that is alive.
+    pub(crate) take: Vec<Arc<str>>,
+    pub(crate) ask: Vec<Arc<str>>,
+    pub(crate) steal: Vec<Arc<str>>,
+    /// How many more leases than allowed a balance would need.
+    pub(crate) spillover: usize,
+}
+
+impl Candidate {
+    fn is_available(&self) -> bool {
+        self.owner.is_none() || self.expired
+    }
+
+    /// Who has it when all questions are answered.
+    fn next_owner(&self) -> Option<&Arc<str>> {
+        self.asker.as_ref().or(self.owner.as_ref())
+    }
+}
+
+/// Decides. `leases` are all that the group shares.
+pub(crate) fn decide(
+    situation: &Situation<'_>,
+    leases: &[Candidate],
+    random: &mut fastrand::Rng,
+) -> Decision {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::from([(situation.me, 0)]);
+    for lease in leases.iter().filter(|lease| !lease.is_available()) {
+        if let Some(owner) = lease.next_owner() {
+            *counts.entry(owner).or_default() += 1;
+        }
+    }
+    let mine = counts[situation.me];
+    let mut available: Vec<&Candidate> = leases.iter().filter(|l| l.is_available()).collect();
+    random.shuffle(&mut available);
+    let keys = |leases: &[&Candidate]| leases.iter().map(|lease| lease.key.clone()).collect();
+    let mut decision = Decision::default();
+
+    let room = situation.most.saturating_sub(mine);
+    let mut forsaken = available.clone();
+    forsaken.retain(|lease| lease.forsaken);
+    if !forsaken.is_empty() {
+        forsaken.truncate(room);
+        decision.take = keys(&forsaken);
+        return decision;
+    }
+
+    let balanced = match counts.len() >= leases.len() {
+        true => 1,
+        false => leases.len().div_ceil(counts.len()),
+    };
+    let target = balanced.min(situation.most);
+    decision.spillover = balanced - target;
+    let needed = target.saturating_sub(mine);
+    if !available.is_empty() {
+        available.truncate(needed);
+        decision.take = keys(&available);
+        return decision;
+    }
+    balance(situation, leases, counts, target, random, &mut decision);
+    decision
+}
+
+/// Takes from those that have most, one by one, until the target is reached or nobody has more than
+/// its share.
+fn balance<'a>(
+    situation: &Situation<'a>,
+    leases: &'a [Candidate],
+    mut counts: BTreeMap<&'a str, usize>,
+    target: usize,
+    random: &mut fastrand::Rng,
+    decision: &mut Decision,
+) {
+    let mut leases: Vec<&Candidate> = leases.iter().filter(|l| l.asker.is_none()).collect();
+    random.shuffle(&mut leases);
+    let mut may_steal = situation.may_steal;
+    while let needed @ 1.. = target.saturating_sub(counts[situation.me]) {
+        let others = counts.iter().filter(|(id, _)| **id != situation.me);
+        let Some((&victim, &count)) = others.max_by_key(|(_, count)| **count) else {
+            return;
+        };
+        // Who has exactly its share gives one only to somebody who lacks more than one: otherwise
+        // the two would change places for ever.
+        if count < target || (count == target && needed == 1) {
+            return;
+        }
+        let takable = |lease: &&Candidate| {
+            lease.owner.as_deref() == Some(victim) && (lease.can_be_asked || may_steal)
+        };
+        let Some(position) = leases.iter().position(takable) else {
+            counts.remove(victim);
+            continue;
+        };
+        let lease = leases.swap_remove(position);
+        match lease.can_be_asked {
+            true => decision.ask.push(lease.key.clone()),
+            false => {
+                may_steal = false;
+                decision.steal.push(lease.key.clone());
+            }
+        }
+        counts.insert(victim, count - 1);
+        *counts.entry(situation.me).or_default() += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,224 @@
+//! A table of leases in memory, with a script of faults.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_dynamodb::types::AttributeValue;
+use millstream::{Error, ErrorKind, Result};
+use tokio::time::sleep;
+
+use crate::lease::row::{Row, names};
+use crate::lease::store::{Condition, Item, LeaseStore, Outcome, Update};
+
+/// A request, as a script of faults sees it.
+#[derive(Debug)]
+pub(crate) enum Call<'a> {
+    Scan,
+    Get(&'a str),
+    Create(&'a str),
+    Update(&'a str, &'a Update),
+    Delete(&'a str),
+}
+
+/// What happens to a request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Fault {
+    /// It is not made.
+    Fail(ErrorKind),
+    /// It is made, but its answer gets lost.
+    Lose(ErrorKind),
+    /// It takes its time before it is made.
+    Slow(Duration),
+}
+
+type Script = Box<dyn FnMut(&Call<'_>) -> Option<Fault> + Send>;
+
+/// Cheap to clone: all clones are one table, with a script of faults of their own.
+#[derive(Clone)]
+pub(crate) struct MemoryStore {
+    rows: Arc<Mutex<BTreeMap<String, Item>>>,
+    version: Arc<Mutex<Option<String>>>,
+    script: Arc<Mutex<Option<Script>>>,
+    calls: Arc<Mutex<Vec<String>>>,
+}
+
+impl MemoryStore {
+    pub(crate) fn new() -> Self {
+        Self {
+            rows: Arc::default(),
+            version: Arc::default(),
+            script: Arc::default(),
+            calls: Arc::default(),
+        }
+    }
+
+    /// The same table, reached over another way: faults and calls are its own.
+    pub(crate) fn beside(&self) -> Self {
+        Self {
+            rows: self.rows.clone(),
+            version: self.version.clone(),
+            script: Arc::default(),
+            calls: Arc::default(),
+        }
+    }
+
+    pub(crate) fn script(&self, script: impl FnMut(&Call<'_>) -> Option<Fault> + Send + 'static) {
+        *self.script.lock().unwrap() = Some(Box::new(script));
+    }
+
+    pub(crate) fn heal(&self) {
+        *self.script.lock().unwrap() = None;
+    }
+
+    /// The requests since the last call, each with its key.
+    pub(crate) fn calls(&self) -> Vec<String> {
+        std::mem::take(&mut *self.calls.lock().unwrap())
+    }
+
+    pub(crate) fn set_version(&self, version: &str) {
+        *self.version.lock().unwrap() = Some(version.to_owned());
+    }
+
+    pub(crate) fn put(&self, item: Item) {
+        let key = item[names::KEY].as_s().unwrap().clone();
+        self.rows.lock().unwrap().insert(key, item);
+    }
+
+    pub(crate) fn remove(&self, key: &str) {
+        self.rows.lock().unwrap().remove(key);
+    }
+
+    pub(crate) fn item(&self, key: &str) -> Option<Item> {
+        self.rows.lock().unwrap().get(key).cloned()
+    }
+
+    pub(crate) fn row(&self, key: &str) -> Option<Row> {
+        Some(Row::read(&self.item(key)?).unwrap())
+    }
+
+    pub(crate) fn rows(&self) -> Vec<Row> {
+        let rows = self.rows.lock().unwrap();
+        rows.values().flat_map(Row::read).collect()
+    }
+
+    /// Changes a row as some other worker does.
+    pub(crate) fn change(&self, key: &str, change: impl FnOnce(&Row) -> Update) {
+        let row = self.row(key).unwrap();
+        let outcome = self.apply(key, &change(&row));
+        assert!(matches!(outcome, Outcome::Applied(_)), "{outcome:?}");
+    }
+
+    pub(crate) fn apply(&self, key: &str, update: &Update) -> Outcome {
+        let mut rows = self.rows.lock().unwrap();
+        if !holds(rows.get(key), &update.given) {
+            return Outcome::Refused(rows.get(key).cloned());
+        }
+        assert!(!update.given.is_empty(), "an update without a condition");
+        let row = rows.entry(key.to_owned()).or_default();
+        for (name, value) in &update.set {
+            assert!(!update.remove.contains(name), "{name} is set and removed");
+            row.insert((*name).to_owned(), value.clone());
+        }
+        for name in &update.remove {
+            row.remove(*name);
+        }
+        Outcome::Applied(row.clone())
+    }
+
+    fn fault(&self, call: &Call<'_>) -> Option<Fault> {
+        let mut script = self.script.lock().unwrap();
+        script.as_mut().and_then(|script| script(call))
+    }
+
+    async fn made<T>(&self, call: Call<'_>, make: impl FnOnce() -> T) -> Result<T> {
+        self.calls.lock().unwrap().push(match &call {
+            Call::Scan => "scan".to_owned(),
+            Call::Get(key) => format!("get {key}"),
+            Call::Create(key) => format!("create {key}"),
+            Call::Update(key, _) => format!("update {key}"),
+            Call::Delete(key) => format!("delete {key}"),
+        });
+        match self.fault(&call) {
+            None => Ok(make()),
+            Some(Fault::Fail(kind)) => Err(Error::new(kind, "test", "scripted")),
+            Some(Fault::Lose(kind)) => {
+                make();
+                Err(Error::new(kind, "test", "scripted"))
+            }
+            Some(Fault::Slow(delay)) => {
+                sleep(delay).await;
+                Ok(make())
+            }
+        }
+    }
+}
+
+fn holds(row: Option<&Item>, given: &[Condition]) -> bool {
+    given.iter().all(|condition| match condition {
+        Condition::Exists => row.is_some(),
+        Condition::Is(name, value) => row.and_then(|row| row.get(*name)) == Some(value),
+        Condition::Absent(name) => row.is_none_or(|row| !row.contains_key(*name)),
+    })
+}
+
+#[async_trait]
+impl LeaseStore for MemoryStore {
+    fn table(&self) -> &str {
+        "table"
+    }
+
+    async fn open(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn scan(&self, _consistent: bool) -> Result<Vec<Item>> {
+        let rows = || self.rows.lock().unwrap().values().cloned().collect();
+        self.made(Call::Scan, rows).await
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Item>> {
+        self.made(Call::Get(key), || self.item(key)).await
+    }
+
+    async fn create(&self, item: Item) -> Result<bool> {
+        for value in item.values() {
+            assert_ne!(*value, AttributeValue::S(String::new()));
+            assert_ne!(*value, AttributeValue::Ss(Vec::new()));
+        }
+        let key = item[names::KEY].as_s().unwrap().clone();
+        let make = || {
+            let mut rows = self.rows.lock().unwrap();
+            let missing = !rows.contains_key(&key);
+            if missing {
+                rows.insert(key.clone(), item);
+            }
+            missing
+        };
+        self.made(Call::Create(&key), make).await
+    }
+
+    async fn update(&self, key: &str, update: &Update) -> Result<Outcome> {
+        let make = || self.apply(key, update);
+        self.made(Call::Update(key, update), make).await
+    }
+
+    async fn delete(&self, key: &str, given: &[Condition]) -> Result<bool> {
+        let make = || {
+            let mut rows = self.rows.lock().unwrap();
+            holds(rows.get(key), given) && rows.remove(key).is_some()
+        };
+        self.made(Call::Delete(key), make).await
+    }
+
+    async fn client_version(&self) -> Result<Option<String>> {
+        Ok(self.version.lock().unwrap().clone())
+    }
+}
+
+impl std::fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemoryStore").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,3 @@
+//! What tests of leases stand on.
+
+pub(crate) mod memory;

@@ -1,0 +1,85 @@
+//! What a member has seen of the table, and when: the base of all that it decides.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::row::Row;
+
+/// A lease as it was last seen.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    pub(crate) row: Row,
+    /// When its counter was first seen as it is, to this member's clock. An owner has shown no sign
+    /// of life since, but may have just before: so from here it has the whole time-out.
+    pub(crate) since: Instant,
+}
+
+/// The leases of the member's streams.
+#[derive(Debug)]
+pub(crate) struct View {
+    leases: BTreeMap<Arc<str>, Seen>,
+    failover: Duration,
+}
+
+impl Seen {
+    pub(crate) fn is_older(&self, than: Duration, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) >= than
+    }
+}
+
+impl View {
+    pub(crate) fn new(failover: Duration) -> Self {
+        Self {
+            leases: BTreeMap::new(),
+            failover,
+        }
+    }
+
+    /// Notes a whole scan. Rows that it does not have are forgotten.
+    pub(crate) fn scanned(&mut self, rows: Vec<Row>, now: Instant) {
+        let mut before = std::mem::take(&mut self.leases);
+        for row in rows {
+            if let Some((key, seen)) = before.remove_entry(&row.key) {
+                self.leases.insert(key, seen);
+            }
+            self.saw(row, now);
+        }
+    }
+
+    /// Notes one row.
+    pub(crate) fn saw(&mut self, row: Row, now: Instant) {
+        let Some(seen) = self.leases.get_mut(&row.key) else {
+            let key = row.key.clone();
+            self.leases.insert(key, Seen { row, since: now });
+            return;
+        };
+        // A scan may lag a little behind. A counter that stays smaller is one of a row that was
+        // deleted and made again.
+        if row.counter < seen.row.counter && !seen.is_older(self.failover, now) {
+            return;
+        }
+        if row.counter != seen.row.counter {
+            seen.since = now;
+        }
+        seen.row = row;
+    }
+
+    pub(crate) fn forget(&mut self, key: &str) {
+        self.leases.remove(key);
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<&Seen> {
+        self.leases.get(key)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Seen)> {
+        self.leases.iter()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.leases.len()
+    }
+}

@@ -1,0 +1,312 @@
+//! A shard in memory that answers as Kinesis does, or as emulators do.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use millstream::{Error, ErrorKind, Position, Result};
+use tokio::time::{Instant, sleep};
+
+use super::super::answer::{Answer, Raw};
+use super::super::source::{Source, Spot, Subscription};
+use crate::stream::{HashRange, Shard};
+
+/// How long an iterator and a subscription are good for.
+const LIFE: Duration = Duration::from_secs(300);
+
+#[derive(Debug)]
+pub(super) struct Fake(Mutex<Inner>);
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    /// All that was ever stored, in order.
+    pub(super) records: Vec<Raw>,
+    /// How many of these are gone by retention.
+    pub(super) trimmed: usize,
+    pub(super) closed: bool,
+    /// Those that are listed.
+    pub(super) children: Vec<Shard>,
+    /// Whether the shard is listed.
+    pub(super) listed: bool,
+    pub(super) deleted: bool,
+    /// Most records of an answer.
+    pub(super) page: usize,
+    /// What every request takes.
+    pub(super) takes: Duration,
+    /// Errors of the next requests.
+    pub(super) iterator_faults: VecDeque<ErrorKind>,
+    pub(super) records_faults: VecDeque<ErrorKind>,
+    pub(super) subscribe_faults: VecDeque<ErrorKind>,
+    pub(super) push_faults: VecDeque<ErrorKind>,
+    /// The kind for a sequence number that is not stored, if that is refused.
+    pub(super) refuses_unknown: Option<ErrorKind>,
+    /// How many empty answers come before the first records of an iterator.
+    pub(super) empty_answers: usize,
+    pub(super) end: End,
+    pub(super) silent: bool,
+    pub(super) requests: Vec<(Instant, Request)>,
+}
+
+/// How a subscription tells the end of a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// As Kinesis does.
+    NoNumber,
+    NumberAndChildren,
+    Never,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Request {
+    Iterator(Spot),
+    Records,
+    Subscribe(Spot),
+    Shards,
+}
+
+pub(super) fn raw(number: u64) -> Raw {
+    Raw {
+        position: Position::from(number),
+        arrival: Some(SystemTime::now()),
+        key: "k".into(),
+        data: Bytes::from(format!("payload {number}")),
+    }
+}
+
+pub(super) fn child(id: &str, parents: &[&str]) -> Shard {
+    Shard {
+        id: id.into(),
+        parents: parents.iter().map(|id| (*id).into()).collect(),
+        range: HashRange { first: 0, last: 9 },
+        starting: Position::from(10_000),
+        open: true,
+    }
+}
+
+impl Fake {
+    pub(super) fn new(numbers: impl IntoIterator<Item = u64>) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Inner {
+            records: numbers.into_iter().map(raw).collect(),
+            trimmed: 0,
+            closed: false,
+            children: Vec::new(),
+            listed: true,
+            deleted: false,
+            page: 10,
+            takes: Duration::from_millis(5),
+            iterator_faults: VecDeque::new(),
+            records_faults: VecDeque::new(),
+            subscribe_faults: VecDeque::new(),
+            push_faults: VecDeque::new(),
+            refuses_unknown: None,
+            empty_answers: 0,
+            end: End::NoNumber,
+            silent: false,
+            requests: Vec::new(),
+        })))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().expect("no test panics while it holds it")
+    }
+
+    pub(super) fn store(&self, numbers: impl IntoIterator<Item = u64>) {
+        self.lock().records.extend(numbers.into_iter().map(raw));
+    }
+
+    pub(super) fn close(&self, children: &[&str]) {
+        let mut inner = self.lock();
+        inner.closed = true;
+        inner.children = children.iter().map(|id| child(id, &["shard-1"])).collect();
+    }
+
+    /// When requests of a kind were made.
+    pub(super) fn times(&self, wanted: impl Fn(&Request) -> bool) -> Vec<Instant> {
+        let inner = self.lock();
+        let made = inner.requests.iter().filter(|(_, made)| wanted(made));
+        made.map(|(at, _)| *at).collect()
+    }
+
+    pub(super) fn spots(&self) -> Vec<Spot> {
+        let inner = self.lock();
+        let spots = inner.requests.iter().filter_map(|(_, made)| match made {
+            Request::Iterator(spot) | Request::Subscribe(spot) => Some(spot.clone()),
+            _ => None,
+        });
+        spots.collect()
+    }
+
+    async fn begin(&self, request: Request) -> MutexGuard<'_, Inner> {
+        let takes = {
+            let mut inner = self.lock();
+            inner.requests.push((Instant::now(), request));
+            inner.takes
+        };
+        sleep(takes).await;
+        self.lock()
+    }
+}
+
+pub(super) fn error(kind: ErrorKind) -> Error {
+    Error::new(kind, "read", "as the test wants it")
+}
+
+fn fault(faults: &mut VecDeque<ErrorKind>) -> Result<()> {
+    faults.pop_front().map_or(Ok(()), |kind| Err(error(kind)))
+}
+
+impl Inner {
+    /// The index of the record that a reader from here gets first.
+    fn find(&self, spot: &Spot) -> Result<usize> {
+        if self.deleted || !self.listed {
+            return Err(error(ErrorKind::NotFound));
+        }
+        let index = |is_before: &dyn Fn(&Raw) -> bool| {
+            self.records.iter().take_while(|raw| is_before(raw)).count()
+        };
+        let found = match spot {
+            Spot::At(wanted) | Spot::After(wanted) => {
+                let mut left = self.records[self.trimmed..].iter();
+                let is_there = left.any(|raw| raw.position == wanted.within(0));
+                if let Some(kind) = self.refuses_unknown.filter(|_| !is_there) {
+                    return Err(error(kind));
+                }
+                let skip = matches!(spot, Spot::After(_));
+                let wanted = wanted.within(0);
+                index(&|raw| raw.position < wanted || (skip && raw.position == wanted))
+            }
+            Spot::Time(at) if *at > SystemTime::now() => return Err(error(ErrorKind::Invalid)),
+            Spot::Time(at) => index(&|raw| raw.arrival.is_some_and(|arrival| arrival < *at)),
+            Spot::Earliest => 0,
+            Spot::Latest => self.records.len(),
+        };
+        Ok(found.max(self.trimmed))
+    }
+
+    fn answer(&mut self, index: usize) -> (Answer, usize) {
+        let first = index.max(self.trimmed);
+        let end = (first + self.page).min(self.records.len());
+        let end = match self.empty_answers {
+            0 => end,
+            _ => first,
+        };
+        self.empty_answers = self.empty_answers.saturating_sub(1);
+        let left = (self.records.len() - end) as u64;
+        let answer = Answer {
+            records: self.records[first..end].to_vec(),
+            next: None,
+            behind: Some(Duration::from_secs(left)),
+            has_children: false,
+        };
+        (answer, end)
+    }
+}
+
+#[async_trait]
+impl Source for Arc<Fake> {
+    async fn iterator(&self, spot: &Spot) -> Result<String> {
+        let mut inner = self.begin(Request::Iterator(spot.clone())).await;
+        fault(&mut inner.iterator_faults)?;
+        Ok(iterator(inner.find(spot)?))
+    }
+
+    async fn records(&self, iterator: &str) -> Result<Answer> {
+        let mut inner = self.begin(Request::Records).await;
+        fault(&mut inner.records_faults)?;
+        if inner.deleted || !inner.listed {
+            return Err(error(ErrorKind::NotFound));
+        }
+        let (index, born) = iterator.split_once('@').expect("the fake has made it");
+        let born = Duration::from_nanos(born.parse().expect("the fake has made it"));
+        if since_ever() - born > LIFE {
+            return Err(error(ErrorKind::Invalid));
+        }
+        let (mut answer, end) = inner.answer(index.parse().expect("the fake has made it"));
+        let is_end = inner.closed && end == inner.records.len();
+        answer.next = (!is_end).then(|| self::iterator(end));
+        Ok(answer)
+    }
+
+    async fn subscribe(&self, _: &str, spot: &Spot) -> Result<Box<dyn Subscription>> {
+        let mut inner = self.begin(Request::Subscribe(spot.clone())).await;
+        fault(&mut inner.subscribe_faults)?;
+        Ok(Box::new(Pushed {
+            fake: self.clone(),
+            index: inner.find(spot)?,
+            ends: Instant::now() + LIFE,
+        }))
+    }
+
+    async fn shards(&self) -> Result<Vec<Shard>> {
+        let inner = self.begin(Request::Shards).await;
+        if inner.deleted {
+            return Err(error(ErrorKind::NotFound));
+        }
+        let mut shards = inner.children.clone();
+        shards.push(child("shard-9", &[]));
+        if inner.listed {
+            shards.push(Shard {
+                open: !inner.closed,
+                ..child("shard-1", &[])
+            });
+        }
+        Ok(shards)
+    }
+}
+
+/// The time since the first call of this in a test's thread.
+fn since_ever() -> Duration {
+    thread_local!(static EVER: Instant = Instant::now());
+    EVER.with(Instant::elapsed)
+}
+
+pub(super) fn iterator(index: usize) -> String {
+    format!("{index}@{}", since_ever().as_nanos())
+}
+
+#[derive(Debug)]
+struct Pushed {
+    fake: Arc<Fake>,
+    index: usize,
+    ends: Instant,
+}
+
+#[async_trait]
+impl Subscription for Pushed {
+    async fn next(&mut self) -> Result<Option<Answer>> {
+        let begun = Instant::now();
+        loop {
+            sleep(Duration::from_millis(50)).await;
+            if Instant::now() >= self.ends {
+                return Ok(None);
+            }
+            let mut inner = self.fake.lock();
+            fault(&mut inner.push_faults)?;
+            if inner.deleted {
+                return Err(error(ErrorKind::NotFound));
+            }
+            let (mut answer, end) = inner.answer(self.index);
+            let is_end = inner.closed && end == inner.records.len() && inner.end != End::Never;
+            let is_due = begun.elapsed() >= Duration::from_secs(5) && !inner.silent;
+            if answer.records.is_empty() && !is_end && !is_due {
+                continue;
+            }
+            self.index = end;
+            // A number of its own, which is none of a record where there is none.
+            let number = end.checked_sub(1).map_or(0, |last| {
+                let last = &inner.records[last].position;
+                last.to_string().parse().expect("numbers are small here")
+            });
+            answer.next = Some(number.to_string());
+            if is_end {
+                answer.has_children = true;
+                if inner.end == End::NoNumber {
+                    answer.next = None;
+                }
+            }
+            return Ok(Some(answer));
+        }
+    }
+}

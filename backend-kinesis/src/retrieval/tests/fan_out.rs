@@ -1,0 +1,200 @@
+//! Enhanced fan-out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use millstream::ErrorKind;
+use tokio::time::{Instant, sleep};
+
+use super::super::source::Spot;
+use super::super::{Begin, ReadEvent, Settings, Way};
+use super::fake::{End, Fake, Request, iterator};
+use super::{Run, ago, position, run_with, secs, settings};
+
+const SUBSCRIBE: fn(&Request) -> bool = |request| matches!(request, Request::Subscribe(_));
+const POLL: fn(&Request) -> bool = |request| *request == Request::Records;
+
+fn run(fake: &Arc<Fake>, begin: Begin) -> Run {
+    run_with(
+        fake,
+        Settings {
+            way: Way::FanOut("arn".into()),
+            ..settings(begin)
+        },
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_are_pushed() {
+    let fake = Fake::new(1..=20);
+    let mut run = run(&fake, Begin::Earliest);
+    run.expect(1..=20).await;
+    let begun = Instant::now();
+    fake.store(21..=22);
+    run.expect(21..=22).await;
+    assert!(begun.elapsed() < Duration::from_millis(100));
+    assert!(fake.times(POLL).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn subscriptions_follow_on_one_another() {
+    let fake = Fake::new([]);
+    let mut run = run(&fake, Begin::Earliest);
+    for number in 1..=1_000 {
+        fake.store([number]);
+        run.expect([number]).await;
+        sleep(secs(1)).await;
+    }
+    let begun = fake.times(SUBSCRIBE);
+    assert_eq!(begun.len(), 4);
+    assert!(matches!(fake.spots()[1], Spot::After(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn resumes_after_the_last_record_and_tells_a_gap() {
+    let fake = Fake::new(1..=20);
+    let mut first = run(&fake, Begin::After(position("15")));
+    first.expect(16..=20).await;
+    fake.lock().trimmed = 10;
+    let mut other = run(&fake, Begin::After(position("5")));
+    match other.next().await {
+        ReadEvent::Trimmed { after, earliest } => {
+            assert_eq!((after, earliest), (Some(position("5")), position("11")));
+        }
+        event => panic!("{event:?}"),
+    }
+    other.expect(11..=20).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pinned_iterator_is_polled_for_the_first_record() {
+    let fake = Fake::new(1..=20);
+    let mut run = run(&fake, Begin::Latest(Some((iterator(20), ago(1)))));
+    run.expect_nothing(secs(600)).await;
+    fake.store(21..=25);
+    run.expect(21..=25).await;
+    fake.store(26..=30);
+    run.expect(26..=30).await;
+    assert_eq!(
+        fake.spots(),
+        [Spot::At(position("25.18446744073709551615"))]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_is_not_waited_out() {
+    let fake = Fake::new(1..=5);
+    let mut run = run(&fake, Begin::Earliest);
+    run.expect(1..=5).await;
+    fake.lock().silent = true;
+    run.expect_nothing(secs(100)).await;
+    let gaps: Vec<_> = fake.times(SUBSCRIBE);
+    assert_eq!(gaps.len(), 3);
+    fake.store(6..=9);
+    run.expect(6..=9).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_under_way_is_waited_for() {
+    let fake = Fake::new(1..=5);
+    fake.lock().subscribe_faults = [ErrorKind::Unavailable; 5].into();
+    let mut run = run(&fake, Begin::Earliest);
+    run.expect(1..=5).await;
+    let times = fake.times(SUBSCRIBE);
+    assert_eq!(times.len(), 6);
+    assert!(times.windows(2).all(|pair| pair[1] - pair[0] >= secs(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_that_breaks_off_is_no_gap_and_no_repetition() {
+    let fake = Fake::new(1..=100);
+    let faults = [
+        ErrorKind::Unavailable,
+        ErrorKind::Throttled,
+        ErrorKind::Timeout,
+    ];
+    let mut run = run(&fake, Begin::Earliest);
+    for begin in (0..100).step_by(10) {
+        fake.lock().push_faults = faults.into();
+        run.expect(begin + 1..=begin + 10).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_number_that_is_refused_is_replaced_by_the_last_record() {
+    let fake = Fake::new(1..=5);
+    let mut run = run(&fake, Begin::Earliest);
+    run.expect(1..=5).await;
+    {
+        let mut inner = fake.lock();
+        inner.push_faults = [ErrorKind::Unavailable].into();
+        inner.subscribe_faults = [ErrorKind::Invalid].into();
+    }
+    sleep(secs(5)).await;
+    fake.store(6..=9);
+    run.expect(6..=9).await;
+    assert!(matches!(fake.spots()[1..], [Spot::After(_), Spot::At(_)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn ends_however_it_is_told() {
+    for end in [End::NoNumber, End::NumberAndChildren, End::Never] {
+        let fake = Fake::new(1..=25);
+        fake.lock().end = end;
+        let mut run = run(&fake, Begin::Earliest);
+        run.expect(1..=25).await;
+        fake.close(&["shard-2", "shard-3"]);
+        match run.next().await {
+            ReadEvent::Ended { children } => assert_eq!(children.len(), 2),
+            event => panic!("{event:?}"),
+        }
+        assert_eq!(fake.times(POLL).is_empty(), end != End::Never);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn polls_where_it_may_not_subscribe_if_that_is_wanted() {
+    let fake = Fake::new(1..=25);
+    fake.lock().subscribe_faults = [ErrorKind::Denied].into();
+    let mut refused = run(&fake, Begin::Earliest);
+    match refused.next().await {
+        ReadEvent::Failed(error) => assert_eq!(error.kind(), ErrorKind::Denied),
+        event => panic!("{event:?}"),
+    }
+    fake.lock().subscribe_faults = [ErrorKind::Denied].into();
+    let mut run = run_with(
+        &fake,
+        Settings {
+            way: Way::FanOut("arn".into()),
+            fallback: true,
+            ..settings(Begin::Earliest)
+        },
+    );
+    run.expect(1..=25).await;
+    assert!(!fake.times(POLL).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_who_takes_outlives_a_subscription() {
+    let fake = Fake::new(1..=50);
+    let mut run = run(&fake, Begin::Earliest);
+    run.expect(1..=3).await;
+    sleep(secs(1_000)).await;
+    run.expect(4..=40).await;
+    run.reader.pause();
+    sleep(secs(1_000)).await;
+    run.reader.resume();
+    run.expect(41..=50).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_gone_is_told() {
+    let fake = Fake::new(1..=3);
+    let mut run = run(&fake, Begin::Earliest);
+    run.expect(1..=3).await;
+    fake.lock().deleted = true;
+    match run.next().await {
+        ReadEvent::Failed(error) => assert_eq!(error.kind(), ErrorKind::NotFound),
+        event => panic!("{event:?}"),
+    }
+}

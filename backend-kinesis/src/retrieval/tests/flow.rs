@@ -1,0 +1,166 @@
+//! How fast a reader asks, what it makes of errors, and what it holds.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use millstream::ErrorKind;
+use tokio::time::{Instant, sleep};
+
+use super::super::{Begin, ReadEvent};
+use super::fake::{Fake, Request};
+use super::{position, run, secs};
+
+const RECORDS: fn(&Request) -> bool = |request| *request == Request::Records;
+
+fn gaps(times: &[Instant]) -> Vec<Duration> {
+    times.windows(2).map(|pair| pair[1] - pair[0]).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn asks_at_once_for_more_and_rarely_at_the_tip() {
+    let fake = Fake::new(1..=100);
+    let mut run = run(&fake, Begin::Earliest);
+    run.expect(1..=100).await;
+    run.expect_nothing(secs(10)).await;
+    let gaps = gaps(&fake.times(RECORDS));
+    let ms = Duration::from_millis;
+    assert!(gaps[..9].iter().all(|gap| *gap == ms(200)), "{gaps:?}");
+    assert!(gaps[10..].iter().all(|gap| *gap == ms(250)), "{gaps:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_answer_is_paid_for() {
+    let fake = Fake::new(1..=2);
+    {
+        let mut inner = fake.lock();
+        inner.page = 1;
+        inner.records[0].data = Bytes::from(vec![0; 8 << 20]);
+    }
+    let mut run = run(&fake, Begin::Earliest);
+    run.expect(1..=2).await;
+    assert!(gaps(&fake.times(RECORDS))[0] >= secs(4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn throttles_lower_the_rate_and_lose_nothing() {
+    let fake = Fake::new(1..=100);
+    fake.lock().records_faults = [ErrorKind::Throttled; 20].into();
+    let mut run = run(&fake, Begin::Earliest);
+    run.expect(1..=100).await;
+    let gaps = gaps(&fake.times(RECORDS));
+    assert!(gaps[10..20].iter().all(|gap| *gap >= secs(1)), "{gaps:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_passes_is_tried_again() {
+    let fake = Fake::new(1..=30);
+    let faults = [ErrorKind::Unavailable, ErrorKind::Timeout];
+    {
+        let mut inner = fake.lock();
+        inner.iterator_faults = faults.repeat(10).into();
+        inner.records_faults = faults.repeat(10).into();
+    }
+    let mut run = run(&fake, Begin::Earliest);
+    run.expect(1..=30).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_does_not_pass_is_told() {
+    for kind in [
+        ErrorKind::Denied,
+        ErrorKind::Unauthenticated,
+        ErrorKind::Corrupt,
+    ] {
+        let fake = Fake::new(1..=30);
+        fake.lock().records_faults = [kind].into();
+        let mut run = run(&fake, Begin::Earliest);
+        match run.next().await {
+            ReadEvent::Failed(error) => assert_eq!(error.kind(), kind),
+            event => panic!("{event:?}"),
+        }
+        assert!(run.said.recv().await.is_none());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_for_ever_is_told() {
+    let fake = Fake::new(1..=30);
+    fake.lock().iterator_faults = [ErrorKind::Invalid; 100].into();
+    let mut run = run(&fake, Begin::Earliest);
+    match run.next().await {
+        ReadEvent::Failed(error) => assert_eq!(error.kind(), ErrorKind::Invalid),
+        event => panic!("{event:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_gone_is_told() {
+    let fake = Fake::new(1..=3);
+    let mut run = run(&fake, Begin::Earliest);
+    run.expect(1..=3).await;
+    fake.lock().deleted = true;
+    match run.next().await {
+        ReadEvent::Failed(error) => {
+            assert_eq!(
+                (error.kind(), error.stream()),
+                (ErrorKind::NotFound, Some("s"))
+            );
+        }
+        event => panic!("{event:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_who_takes_is_nobody_to_ask_for() {
+    let fake = Fake::new(1..=1_000);
+    let mut run = run(&fake, Begin::Earliest);
+    sleep(secs(100)).await;
+    // One answer of ten is in hand, one batch of it in the channel.
+    assert_eq!(fake.times(RECORDS).len(), 1);
+    run.expect(1..=12).await;
+    sleep(secs(100)).await;
+    assert_eq!(fake.times(RECORDS).len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_stops_requests_and_records() {
+    let fake = Fake::new(1..=30);
+    let mut run = run(&fake, Begin::Earliest);
+    run.expect(1..=30).await;
+    sleep(secs(1)).await;
+    run.reader.pause();
+    sleep(secs(1)).await;
+    fake.store(31..=40);
+    let asked = fake.times(RECORDS).len();
+    run.expect_nothing(secs(100)).await;
+    assert_eq!(fake.times(RECORDS).len(), asked);
+    run.reader.resume();
+    run.expect(31..=40).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_reader_asks_no_more() {
+    let fake = Fake::new(1..=30);
+    let mut run = run(&fake, Begin::Earliest);
+    run.expect(1..=3).await;
+    drop(run.reader);
+    while run.said.recv().await.is_some() {}
+    let asked = fake.times(|_| true).len();
+    sleep(secs(100)).await;
+    assert_eq!(fake.times(|_| true).len(), asked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tells_how_far_behind_it_is() {
+    let fake = Fake::new(1..=12);
+    let mut run = run(&fake, Begin::After(position("12")));
+    match run.said.recv().await {
+        Some(((), ReadEvent::Behind(Duration::ZERO))) => {}
+        event => panic!("{event:?}"),
+    }
+    fake.store(13..=13);
+    match run.said.recv().await {
+        Some(((), ReadEvent::Records { behind, .. })) => assert_eq!(behind, Some(Duration::ZERO)),
+        event => panic!("{event:?}"),
+    }
+}

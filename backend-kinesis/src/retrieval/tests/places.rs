@@ -1,0 +1,198 @@
+//! Where a reader begins, and how it comes back to its place.
+
+use std::time::{Duration, SystemTime};
+
+use millstream::ErrorKind;
+
+use super::super::source::Spot;
+use super::super::{Begin, ReadEvent};
+use super::fake::{Fake, Request, iterator};
+use super::{Run, ago, position, run, secs};
+
+#[tokio::test(start_paused = true)]
+async fn earliest_is_the_oldest_that_is_left() {
+    let fake = Fake::new(1..=40);
+    fake.lock().trimmed = 5;
+    let mut run = run(&fake, Begin::Earliest);
+    run.expect(6..=40).await;
+    fake.store(41..=50);
+    run.expect(41..=50).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn resumes_after_the_last_record() {
+    let fake = Fake::new(1..=20);
+    let mut run = run(&fake, Begin::After(position("15")));
+    run.expect(16..=20).await;
+    assert_eq!(fake.spots(), [Spot::At(position("15"))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn resumes_after_the_last_of_all() {
+    let fake = Fake::new(1..=20);
+    let mut run = run(&fake, Begin::After(position("20")));
+    run.expect_nothing(secs(60)).await;
+    fake.store(21..=22);
+    run.expect(21..=22).await;
+}
+
+async fn expect_gap(run: &mut Run, from: &str, to: &str) {
+    match run.next().await {
+        ReadEvent::Trimmed { after, earliest } => {
+            assert_eq!((after, earliest), (Some(position(from)), position(to)));
+        }
+        event => panic!("{event:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn tells_a_gap_before_what_follows_it() {
+    let fake = Fake::new(1..=20);
+    fake.lock().trimmed = 10;
+    let mut run = run(&fake, Begin::After(position("4.2")));
+    expect_gap(&mut run, "4.2", "11").await;
+    run.expect(11..=20).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn empty_answers_do_not_hide_a_gap() {
+    let fake = Fake::new(1..=20);
+    {
+        let mut inner = fake.lock();
+        (inner.trimmed, inner.empty_answers) = (20, 7);
+    }
+    let mut run = run(&fake, Begin::After(position("4")));
+    run.expect_nothing(secs(1_000)).await;
+    fake.store(21..=22);
+    expect_gap(&mut run, "4", "21").await;
+    run.expect(21..=22).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_number_that_is_refused_is_no_end_and_no_gap() {
+    for kind in [ErrorKind::NotFound, ErrorKind::Invalid] {
+        let fake = Fake::new((1..=20).map(|number| number * 10));
+        fake.lock().refuses_unknown = Some(kind);
+        let mut run = run(&fake, Begin::After(position("75")));
+        run.expect((8..=20).map(|number| number * 10)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_number_that_is_refused_since_it_is_trimmed_is_a_gap() {
+    let fake = Fake::new(1..=20);
+    {
+        let mut inner = fake.lock();
+        (inner.trimmed, inner.refuses_unknown) = (10, Some(ErrorKind::NotFound));
+    }
+    let mut run = run(&fake, Begin::After(position("7")));
+    expect_gap(&mut run, "7", "11").await;
+    run.expect(11..=20).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_leads_to_the_first_record_of_it() {
+    let fake = Fake::new(1..=20);
+    let at = ago(100);
+    for raw in &mut fake.lock().records[..12] {
+        raw.arrival = Some(at - Duration::from_millis(1));
+    }
+    // An emulator that takes the time for a hint.
+    fake.lock().records[3].arrival = Some(at);
+    fake.lock().records[2].arrival = Some(at);
+    let mut run = run(&fake, Begin::At(at));
+    // Once begun, nothing is left out: clocks differ.
+    run.expect(3..=20).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_to_come_is_waited_for() {
+    let fake = Fake::new(1..=20);
+    let at = SystemTime::now() + secs(3_600);
+    let mut run = run(&fake, Begin::At(at));
+    run.expect_nothing(secs(1)).await;
+    fake.store(21..=25);
+    run.expect_nothing(secs(1)).await;
+    fake.store(26..=30);
+    for raw in &mut fake.lock().records[25..] {
+        raw.arrival = Some(at + secs(1));
+    }
+    run.expect(26..=30).await;
+    assert_eq!(fake.spots()[..2], [Spot::Time(at), Spot::Latest]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn latest_is_what_comes_later() {
+    let fake = Fake::new(1..=20);
+    let mut run = run(&fake, Begin::Latest(None));
+    run.expect_nothing(secs(1)).await;
+    fake.store(21..=25);
+    run.expect(21..=25).await;
+    assert_eq!(fake.spots(), [Spot::Latest]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn latest_is_what_came_after_the_iterator() {
+    let fake = Fake::new(1..=25);
+    let mut run = run(&fake, Begin::Latest(Some((iterator(20), ago(60)))));
+    run.expect(21..=25).await;
+    assert_eq!(fake.spots(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_iterator_that_is_too_old_is_replaced_by_its_time() {
+    let fake = Fake::new(1..=25);
+    for raw in &mut fake.lock().records[..20] {
+        raw.arrival = Some(ago(600));
+    }
+    let pinned = iterator(20);
+    tokio::time::advance(secs(301)).await;
+    let mut run = run(&fake, Begin::Latest(Some((pinned, ago(301)))));
+    run.expect(21..=25).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn latest_skips_nothing_when_its_first_iterator_is_too_old() {
+    let fake = Fake::new(1..=20);
+    for raw in &mut fake.lock().records {
+        raw.arrival = Some(ago(600));
+    }
+    let mut run = run(&fake, Begin::Latest(None));
+    run.expect_nothing(secs(1)).await;
+    run.reader.pause();
+    fake.store(21..=25);
+    run.expect_nothing(secs(400)).await;
+    run.reader.resume();
+    run.expect(21..=25).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_iterator_that_is_too_old_is_no_gap_and_no_repetition() {
+    let fake = Fake::new(1..=50);
+    let mut run = run(&fake, Begin::Earliest);
+    run.expect(1..=9).await;
+    run.reader.pause();
+    run.expect_nothing(secs(400)).await;
+    run.reader.resume();
+    run.expect(10..=50).await;
+    let is_iterator = |request: &Request| matches!(request, Request::Iterator(Spot::At(_)));
+    assert_eq!(fake.times(is_iterator).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_longer_than_retention_may_be_a_gap() {
+    let fake = Fake::new(1..=50);
+    let mut run = run(&fake, Begin::Earliest);
+    run.expect(1..=9).await;
+    run.reader.pause();
+    run.expect_nothing(secs(1_000)).await;
+    for _ in 0..30 {
+        run.expect_nothing(secs(3_000)).await;
+    }
+    fake.lock().trimmed = 40;
+    run.reader.resume();
+    // What was in hand comes first.
+    run.expect([10]).await;
+    expect_gap(&mut run, "10", "41").await;
+    run.expect(41..=50).await;
+}

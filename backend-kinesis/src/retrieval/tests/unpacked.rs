@@ -1,0 +1,154 @@
+//! What becomes of a record of Kinesis.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use bytes::Bytes;
+use millstream::driver::Stored;
+use millstream::{Partition, Position, Record};
+
+use super::super::Begin;
+use super::super::answer::Raw;
+use super::super::unpack::Unpacker;
+use super::fake::{Fake, raw};
+use super::{position, run, secs};
+use crate::aggregate::{Carrier, keyless};
+use crate::stream::{HashKey, HashRange};
+
+fn carrier(number: u64, keys: &[&str]) -> Raw {
+    let mut carrier = Carrier::new();
+    for (index, key) in keys.iter().enumerate() {
+        let record = Record::new(format!("payload {index}")).header("index", index.to_string());
+        carrier.push(&Bytes::copy_from_slice(key.as_bytes()), &record);
+    }
+    let entry = carrier.finish().expect("it is not empty");
+    Raw {
+        key: entry.partition_key,
+        data: entry.data,
+        ..raw(number)
+    }
+}
+
+fn unpack(range: Option<HashRange>, raw: Raw, after: Option<Position>) -> Vec<Stored> {
+    let mut records = Vec::new();
+    Unpacker::new(Partition::new("s", "1"), range).unpack(raw, after, &mut records);
+    records
+}
+
+fn positions(records: &[Stored]) -> Vec<String> {
+    records.iter().map(|r| r.position.to_string()).collect()
+}
+
+#[test]
+fn bare_records_are_records() {
+    let record = raw(7);
+    let stored = unpack(None, record.clone(), None).remove(0);
+    assert_eq!(stored.key, Some(record.key));
+    assert_eq!(stored.payload.as_ptr(), record.data.as_ptr());
+    assert_eq!(Some(stored.timestamp), record.arrival);
+    let nameless = Raw {
+        key: keyless(5),
+        ..raw(8)
+    };
+    assert_eq!(unpack(None, nameless, None)[0].key, None);
+}
+
+#[test]
+fn carriers_are_opened() {
+    let stored = unpack(None, carrier(7, &["a", "b", "a"]), None);
+    assert_eq!(positions(&stored), ["7", "7.1", "7.2"]);
+    assert_eq!(stored[1].key.as_deref(), Some(&b"b"[..]));
+    assert_eq!(stored[2].payload, "payload 2");
+    assert_eq!(stored[2].headers.get("index"), Some(&Bytes::from("2")));
+}
+
+#[test]
+fn a_producers_timestamp_is_kept() {
+    let at = UNIX_EPOCH + Duration::from_millis(1_234_567);
+    let mut carrier = Carrier::new();
+    carrier.push(&"k".into(), &Record::new("x").timestamp(at));
+    let entry = carrier.finish().expect("it is not empty");
+    let stored = unpack(
+        None,
+        Raw {
+            data: entry.data,
+            ..raw(7)
+        },
+        None,
+    );
+    assert_eq!(stored[0].timestamp, at);
+}
+
+#[test]
+fn what_was_handed_on_is_left_out() {
+    let keys = ["a", "b", "c", "d"];
+    let stored = unpack(None, carrier(7, &keys), Some(position("7.1")));
+    assert_eq!(positions(&stored), ["7.2", "7.3"]);
+    assert!(unpack(None, carrier(7, &keys), Some(position("7.3"))).is_empty());
+    assert!(unpack(None, raw(7), Some(position("7"))).is_empty());
+}
+
+#[test]
+fn records_of_other_shards_are_left_out_one_by_one() {
+    let hash = HashKey::of("b").0;
+    let only_b = HashRange {
+        first: hash,
+        last: hash,
+    };
+    let stored = unpack(Some(only_b), carrier(7, &["a", "b", "c", "b"]), None);
+    assert_eq!(positions(&stored), ["7.1", "7.3"]);
+    // A bare one is where Kinesis has put it.
+    assert_eq!(unpack(Some(only_b), raw(8), None).len(), 1);
+}
+
+#[test]
+fn what_cannot_be_understood_is_handed_on_as_it_is() {
+    // One user record that refers to no key, in a frame that is right.
+    let message = [0x1a, 4, 0x08, 9, 0x1a, 0];
+    let mut data = vec![0xf3, 0x89, 0x9a, 0xc2];
+    data.extend(message);
+    data.extend(<md5::Md5 as md5::Digest>::digest(message));
+    let data = Bytes::from(data);
+    let record = Raw {
+        data: data.clone(),
+        ..raw(7)
+    };
+    let stored = unpack(None, record, None);
+    assert_eq!((stored.len(), &stored[0].payload), (1, &data));
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_carriers_are_handed_on_in_batches() {
+    let fake = Fake::new(1..=2);
+    let keys = ["a"; 10];
+    fake.lock().records.push(carrier(3, &keys));
+    fake.lock().records.push(raw(4));
+    let mut run = run(&fake, Begin::After(position("1")));
+    let records = run.records(12).await;
+    let expected = ["2", "3", "3.1", "3.2", "3.3", "3.4", "3.5", "3.6", "3.7"];
+    assert_eq!(positions(&records)[..9], expected);
+    assert_eq!(positions(&records)[10..], ["3.9", "4"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_carrier_of_nothing_is_passed_over() {
+    let fake = Fake::new(1..=2);
+    // A frame around a table of keys and no record.
+    let message = [0x0a, 1, b'k'];
+    let mut data = vec![0xf3, 0x89, 0x9a, 0xc2];
+    data.extend(message);
+    data.extend(<md5::Md5 as md5::Digest>::digest(message));
+    fake.lock().records[1].data = data.into();
+    let mut run = run(&fake, Begin::Earliest);
+    run.expect([1]).await;
+    run.expect_nothing(secs(600)).await;
+    fake.store(3..=4);
+    run.expect(3..=4).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn resumes_within_a_carrier() {
+    let fake = Fake::new(1..=2);
+    fake.lock().records.push(carrier(3, &["a", "b", "c"]));
+    let mut run = run(&fake, Begin::After(position("3.1")));
+    assert_eq!(positions(&run.records(1).await), ["3.2"]);
+}
