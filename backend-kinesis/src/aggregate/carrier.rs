@@ -79,28 +79,11 @@ impl Carrier {
         Self::default()
     }
 
-    /// How many records it has.
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The [size](Entry::size) of what [`finish`](Self::finish) makes now.
-    pub(crate) fn size(&self) -> usize {
-        match &self.first {
-            None => 0,
-            Some(First {
-                key,
-                bare: Some(payload),
-            }) if self.len == 1 => key.len() + payload.len(),
-            Some(_) => PARTITION_KEY.len() + FRAME + self.keys.len() + self.records.len(),
-        }
-    }
-
-    /// The [size](Self::size) with one record more.
+    /// The [size](Entry::size) of what [`finish`](Self::finish) makes after one record more.
     pub(crate) fn size_with(&self, key: &Bytes, record: &Record) -> usize {
         if self.is_empty() && is_bare(record) {
             return key.len() + record.payload.len();
