@@ -89,7 +89,7 @@ fn sweep_up_after_this_process() {
 }
 
 /// The label that says which process a container is of.
-const OWNER: &str = "millstream.owner";
+pub(crate) const OWNER: &str = "millstream.owner";
 
 /// The value of [`OWNER`].
 pub(crate) fn owner() -> String {

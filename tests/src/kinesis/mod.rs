@@ -7,11 +7,13 @@
 //! Everything here panics when the engine does not do what is asked: there is no test to go on with.
 
 mod harness;
+pub mod java;
 mod proxy;
 mod retention;
 mod server;
 mod site;
 mod theft;
+pub mod told;
 
 pub use harness::{KinesisHarness, Variant};
 pub use proxy::{Faults, Proxy, Service};

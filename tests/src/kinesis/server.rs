@@ -86,6 +86,18 @@ impl Server {
         self.port
     }
 
+    /// The address for clients.
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The address for clients that speak TLS and ask for no certificate.
+    pub async fn tls_endpoint(&self) -> String {
+        let port = self.container.get_host_port_ipv4(TLS).await;
+        let port = port.unwrap_or_else(|error| panic!("{} has no TLS: {error}", self.name));
+        format!("https://127.0.0.1:{port}")
+    }
+
     /// Kills it and starts it again, on the data that it kept.
     pub async fn restart(&self) {
         containers::docker(&["kill", "--signal", "KILL", self.container.id()]).await;
@@ -155,8 +167,12 @@ fn ferrokinesis(more: &[&str]) -> (ContainerRequest<GenericImage>, u16) {
     (request.with_cmd(arguments), port)
 }
 
+/// The port of [`Emulator::KinesisMock`] that speaks TLS.
+const TLS: u16 = 4567;
+
 fn kinesis_mock() -> (ContainerRequest<GenericImage>, u16) {
-    let (mut request, port) = image("ghcr.io/etspaceman/kinesis-mock", "0.6.2", 4568);
+    let (request, port) = image("ghcr.io/etspaceman/kinesis-mock", "0.6.2", 4568);
+    let mut request = request.with_mapped_port(containers::free_port(), ContainerPort::Tcp(TLS));
     let changes = [
         "CREATE_STREAM",
         "DELETE_STREAM",

@@ -61,6 +61,24 @@ impl Site {
         self.proxy.endpoint()
     }
 
+    /// The address of Kinesis past the proxy, which knows the protocol of our clients alone.
+    pub fn kinesis_endpoint(&self) -> String {
+        self.kinesis.endpoint()
+    }
+
+    /// The address of DynamoDB past the proxy.
+    pub fn dynamodb_endpoint(&self) -> String {
+        self.dynamodb.endpoint()
+    }
+
+    /// The address of Kinesis past the proxy, with TLS and a certificate that nobody has signed.
+    ///
+    /// # Panics
+    /// If the emulator has none.
+    pub async fn tls_endpoint(&self) -> String {
+        self.kinesis.tls_endpoint().await
+    }
+
     /// What befalls the requests of clients.
     pub fn faults(&self) -> &Faults {
         self.proxy.faults()

@@ -1,0 +1,81 @@
+package millstream.kpl;
+
+import com.google.common.util.concurrent.ListenableFuture;
+import java.net.URI;
+import java.nio.ByteBuffer;
+import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.concurrent.ExecutionException;
+import millstream.Line;
+import millstream.Options;
+import software.amazon.awssdk.auth.credentials.AwsBasicCredentials;
+import software.amazon.awssdk.auth.credentials.StaticCredentialsProvider;
+import software.amazon.kinesis.producer.KinesisProducer;
+import software.amazon.kinesis.producer.KinesisProducerConfiguration;
+import software.amazon.kinesis.producer.UserRecordFailedException;
+import software.amazon.kinesis.producer.UserRecordResult;
+
+/**
+ * Sends {@code --count} records to {@code --stream} by the Kinesis Producer Library, over {@code --keys}
+ * keys in turn, and tells where each is. The record {@code n} has the key {@code key-<n mod keys>} and the
+ * payload {@code record-<n>}.
+ */
+public final class Produce {
+    /** The library asks for the shards at the first record, and aggregates nothing until it knows them. */
+    private static final long UNTIL_SHARDS_ARE_KNOWN = 2_000;
+
+    private Produce() {}
+
+    public static void main(String[] args) throws Exception {
+        Options options = new Options(args);
+        URI endpoint = URI.create(options.text("kinesis"));
+        KinesisProducer producer = new KinesisProducer(new KinesisProducerConfiguration()
+                .setRegion("us-east-1")
+                .setCredentialsProvider(
+                        StaticCredentialsProvider.create(AwsBasicCredentials.create("test", "test")))
+                .setKinesisEndpoint(endpoint.getHost())
+                .setKinesisPort(endpoint.getPort())
+                .setVerifyCertificate(false)
+                .setMetricsLevel("none")
+                .setLogLevel("warning")
+                .setNativeExecutable("/usr/bin/kinesis_producer")
+                .setRecordMaxBufferedTime(options.number("linger", 500)));
+
+        String stream = options.text("stream");
+        long count = options.number("count", 1);
+        long keys = options.number("keys", 1);
+        List<ListenableFuture<UserRecordResult>> sent = new ArrayList<>();
+        for (long n = 0; n < count; n++) {
+            if (n == 1) {
+                sent.get(0).get();
+                Thread.sleep(UNTIL_SHARDS_ARE_KNOWN);
+            }
+            byte[] payload = ("record-" + n).getBytes(StandardCharsets.UTF_8);
+            sent.add(producer.addUserRecord(stream, "key-" + n % keys, ByteBuffer.wrap(payload)));
+        }
+        producer.flush();
+        for (int n = 0; n < sent.size(); n++) {
+            Line line = Line.of("sent").with("n", n);
+            try {
+                UserRecordResult result = sent.get(n).get();
+                line.with("shard", result.getShardId()).with("seq", result.getSequenceNumber());
+            } catch (ExecutionException failed) {
+                line.with("why", why(failed.getCause()));
+            }
+            line.print();
+        }
+        producer.destroy();
+        Runtime.getRuntime().halt(0);
+    }
+
+    private static String why(Throwable cause) {
+        if (cause instanceof UserRecordFailedException failed) {
+            return failed.getResult().getAttempts().stream()
+                    .map(attempt -> attempt.getErrorCode() + ": " + attempt.getErrorMessage())
+                    .toList()
+                    .toString();
+        }
+        return cause.toString();
+    }
+}

@@ -1,0 +1,218 @@
+//! Java programs on Amazon's own libraries, in containers: consumers on the Kinesis Client Library, and
+//! a producer on the Kinesis Producer Library. Their sources are in `tests/java`.
+
+use std::collections::VecDeque;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::told::{Told, listen};
+use crate::containers;
+
+const IMAGE: &str = "millstream/kcl:local";
+
+/// A program has to end within this time when it is asked to.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// So many of a program's last words are kept for a test that fails.
+const LAST_WORDS: usize = 150;
+
+/// Which version of the Kinesis Client Library.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Library {
+    /// 2.7.2.
+    Kcl2,
+    /// 3.5.1; if nothing else is asked for, in the first of its phases that go with version 2.
+    Kcl3,
+}
+
+impl Library {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Kcl2 => "kcl2",
+            Self::Kcl3 => "kcl3",
+        }
+    }
+}
+
+/// A consumer in a container, which goes with this. It reaches what is on 127.0.0.1 of this machine.
+#[derive(Debug)]
+#[must_use = "stop or kill it"]
+pub struct Worker {
+    container: String,
+    /// The engine's command: the container has its ends of standard input and output.
+    command: Child,
+    orders: ChildStdin,
+    /// Ends when all is read that the program had to tell.
+    telling: JoinHandle<()>,
+    log: Log,
+}
+
+impl Worker {
+    /// Starts one with the options of `tests/java`, without their dashes, and hands on what it tells.
+    ///
+    /// # Panics
+    /// If the engine cannot be used.
+    pub async fn start(
+        library: Library,
+        options: &[(&str, &str)],
+        tell: impl Fn(Told) + Send + 'static,
+    ) -> Self {
+        containers::ready("kcl").await;
+        let container = unique(library.name());
+        let mut command = run(&container, library.name(), options);
+        let mut command = command.spawn().expect("the docker command can be run");
+        let output = command.stdout.take().expect("it is piped");
+        let words = command.stderr.take().expect("it is piped");
+        let log = Log::default();
+        tokio::spawn(log.clone().keep(words));
+        Self {
+            container,
+            orders: command.stdin.take().expect("it is piped"),
+            command,
+            telling: tokio::spawn(listen(output, tell)),
+            log,
+        }
+    }
+
+    /// Has it store the progress of all that it has handled.
+    pub async fn checkpoint(&mut self) {
+        self.order("checkpoint\n").await;
+    }
+
+    /// Has it end in good order, and waits until it has.
+    pub async fn stop(mut self) {
+        self.order("stop\n").await;
+        self.ended().await;
+    }
+
+    /// Kills it by a signal that no program can hear.
+    pub async fn kill(mut self) {
+        self.signal("KILL").await;
+        self.ended().await;
+    }
+
+    /// Stops it where it is: threads, timers and all.
+    pub async fn freeze(&self) {
+        self.signal("STOP").await;
+    }
+
+    /// Lets it go on where it was stopped.
+    pub async fn thaw(&self) {
+        self.signal("CONT").await;
+    }
+
+    async fn order(&mut self, order: &str) {
+        let written = self.orders.write_all(order.as_bytes()).await;
+        let written = match written {
+            Ok(()) => self.orders.flush().await,
+            error => error,
+        };
+        written.unwrap_or_else(|error| panic!("{} takes no order: {error}", self.container));
+    }
+
+    async fn signal(&self, signal: &str) {
+        containers::docker(&["kill", "--signal", signal, &self.container]).await;
+    }
+
+    async fn ended(&mut self) {
+        let ended = timeout(PATIENCE, self.command.wait()).await;
+        let ended = ended.unwrap_or_else(|_| panic!("{} does not end", self.container));
+        ended.expect("it can be waited for");
+        (&mut self.telling).await.expect("what it told is read");
+    }
+}
+
+/// A test that fails tells what its program had to say.
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let (name, log) = (&self.container, self.log.text());
+            eprintln!("{name} logged\n{log}");
+        }
+    }
+}
+
+/// A name for a container that none has.
+fn unique(kind: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Relaxed);
+    format!("millstream-{}-{kind}-{count}", containers::owner())
+}
+
+fn run(container: &str, library: &str, options: &[(&str, &str)]) -> Command {
+    let label = format!("{}={}", containers::OWNER, containers::owner());
+    let mut command = Command::new("docker");
+    command.args(["run", "--rm", "--interactive", "--network", "host"]);
+    command.args(["--name", container, "--label", &label, IMAGE, library]);
+    for (name, value) in options {
+        command.args([&format!("--{name}"), *value]);
+    }
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    // The engine closes the program's standard input with it, and the program ends at that.
+    command.stderr(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+/// The last lines of a program's log.
+#[derive(Debug, Clone, Default)]
+struct Log(Arc<Mutex<VecDeque<String>>>);
+
+impl Log {
+    async fn keep(self, words: impl AsyncRead + Unpin) {
+        let mut lines = BufReader::new(words).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if kept.len() == LAST_WORDS {
+                kept.pop_front();
+            }
+            kept.push_back(line);
+        }
+    }
+
+    fn text(&self) -> String {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Vec::from_iter(kept.iter().map(String::as_str)).join("\n")
+    }
+}
+
+/// Where a record of the Kinesis Producer Library is.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Sent {
+    /// Which: its key is `key-<n modulo the number of keys>`, its payload `record-<n>`.
+    pub n: usize,
+    /// The shard.
+    pub shard: String,
+    /// The number of the Kinesis record, which many share.
+    pub seq: String,
+}
+
+/// Sends records by the Kinesis Producer Library, aggregated but for the first. It speaks TLS alone.
+///
+/// # Panics
+/// If one is not stored.
+pub async fn produce(endpoint: &str, stream: &str, count: usize, keys: usize) -> Vec<Sent> {
+    containers::ready("kcl").await;
+    let (count, keys) = (count.to_string(), keys.to_string());
+    let options = [
+        ("kinesis", endpoint),
+        ("stream", stream),
+        ("count", &count),
+        ("keys", &keys),
+    ];
+    let output = run(&unique("kpl"), "kpl", &options).output();
+    let output = output.await.expect("the docker command can be run");
+    let (told, log) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    let sent: Result<_, _> = told.lines().map(serde_json::from_str).collect();
+    sent.unwrap_or_else(|error| panic!("{error} in {told}, after {log}"))
+}

@@ -1,0 +1,85 @@
+//! What all members of a case told, in the order in which it happened.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use conformance::kinesis::told::{Event, Record, Told};
+
+/// One thing that one member told.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) member: Arc<str>,
+    pub(crate) told: Told,
+}
+
+/// Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Log(Arc<Mutex<Vec<Entry>>>);
+
+impl Log {
+    /// Takes down what `member` tells.
+    pub(crate) fn of(&self, member: &str) -> impl Fn(Told) + Send + 'static {
+        let (log, member) = (self.clone(), Arc::from(member));
+        move |told| {
+            let member = Arc::clone(&member);
+            log.entries().push(Entry { member, told });
+        }
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Vec<Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Everything so far. Members tell at once, and are heard one after the other, so it is their
+    /// common clock that says what came first.
+    pub(crate) fn read(&self) -> Vec<Entry> {
+        let mut entries = self.entries().clone();
+        entries.sort_by_key(|entry| entry.told.at);
+        entries
+    }
+
+    /// The records that `member` handled.
+    pub(crate) fn records(&self, member: &str) -> Vec<Record> {
+        let entries = self.entries();
+        let of = entries.iter().filter(|entry| *entry.member == *member);
+        of.filter_map(|entry| match &entry.told.event {
+            Event::Record(record) => Some(record.clone()),
+            _ => None,
+        })
+        .collect()
+    }
+
+    /// Who handled the last record of each shard.
+    pub(crate) fn last_handlers(&self) -> BTreeMap<String, Arc<str>> {
+        let handled = self.read().into_iter().filter_map(record_of);
+        handled.map(|(by, record)| (record.shard, by)).collect()
+    }
+
+    /// When the first record of each shard was handled, by others than `member`, after `at`.
+    pub(crate) fn begun_by_others(&self, member: &str, at: u64) -> BTreeMap<String, u64> {
+        let mut begun = BTreeMap::new();
+        for entry in self.read() {
+            let (when, by) = (entry.told.at, entry.member.clone());
+            if let Event::Record(record) = entry.told.event
+                && when > at
+                && *by != *member
+            {
+                begun.entry(record.shard).or_insert(when);
+            }
+        }
+        begun
+    }
+
+    /// The payloads that were handled.
+    pub(crate) fn payloads(&self) -> BTreeSet<String> {
+        let handled = self.read().into_iter().filter_map(record_of);
+        handled.map(|(_, record)| record.payload).collect()
+    }
+}
+
+fn record_of(entry: Entry) -> Option<(Arc<str>, Record)> {
+    match entry.told.event {
+        Event::Record(record) => Some((entry.member, record)),
+        _ => None,
+    }
+}

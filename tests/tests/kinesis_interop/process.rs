@@ -1,0 +1,70 @@
+//! A member of ours in a process of its own, as the test has it.
+
+use std::process::Stdio;
+
+use conformance::kinesis::told::{Told, listen};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::AsyncWriteExt;
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::task::JoinHandle;
+
+use crate::program::{Orders, VARIABLE};
+
+/// Killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    orders: ChildStdin,
+    telling: JoinHandle<()>,
+}
+
+impl Process {
+    pub(crate) fn start(orders: &Orders, tell: impl Fn(Told) + Send + 'static) -> Self {
+        let itself = std::env::current_exe().expect("a process knows its program");
+        let orders = serde_json::to_string(orders).expect("orders can be written");
+        let mut child = Command::new(itself)
+            .env(VARIABLE, orders)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the program can be started again");
+        let output = child.stdout.take().expect("it is piped");
+        Self {
+            orders: child.stdin.take().expect("it is piped"),
+            child,
+            telling: tokio::spawn(listen(output, tell)),
+        }
+    }
+
+    /// Has it leave in good order, and waits until it has.
+    pub(crate) async fn stop(mut self) {
+        let asked = self.orders.write_all(b"stop\n").await;
+        asked.expect("it takes orders");
+        let status = self.child.wait().await.expect("it can be waited for");
+        self.telling.await.expect("what it told is read");
+        assert!(status.success(), "a member ended with {status}");
+    }
+
+    /// Kills it by a signal that no process can hear.
+    pub(crate) async fn kill(mut self) {
+        self.child.kill().await.expect("it runs");
+        self.telling.await.expect("what it told is read");
+    }
+
+    /// Stops it where it is: threads, timers and all.
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on where it was stopped.
+    pub(crate) fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = self.child.id().expect("it was not waited for");
+        let id = i32::try_from(id).ok().and_then(Pid::from_raw);
+        kill_process(id.expect("an id of a process"), signal).expect("it runs");
+    }
+}

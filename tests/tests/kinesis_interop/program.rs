@@ -1,0 +1,100 @@
+//! The process of a member of ours. It tells what happens and takes orders as Java's does: `stop`, and
+//! it is gone when its standard input ends.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use conformance::kinesis::told::{Event, Record, Told};
+use millstream::{Delivery, Result};
+use millstream_kinesis::Config;
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Builder;
+use tokio::sync::oneshot;
+
+/// The variable that has its orders, as JSON. A process that has it is a member, and no test.
+pub(crate) const VARIABLE: &str = "MILLSTREAM_TEST_MEMBER";
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Orders {
+    pub(crate) config: Config,
+    pub(crate) group: String,
+    pub(crate) stream: String,
+    pub(crate) member: String,
+    /// How long a handling takes.
+    pub(crate) takes: Duration,
+    /// The last place in an aggregate that is handled: those behind it wait for ever.
+    pub(crate) inside: Option<u64>,
+}
+
+pub(crate) fn run(orders: &str) -> ExitCode {
+    let orders: Orders = serde_json::from_str(orders).expect("orders");
+    let member = orders.member.clone();
+    let mut builder = Builder::new_multi_thread();
+    let runtime = builder.worker_threads(2).enable_all().build();
+    match runtime.expect("a runtime").block_on(consume(orders)) {
+        Ok(()) => {
+            tell(Event::Stopped { good: true });
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{member}: {error:?}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn consume(orders: Orders) -> Result<()> {
+    let client = orders.config.connect().await?;
+    let group = client.group(orders.group).stream(orders.stream);
+    let group = group.member(orders.member);
+    let (takes, inside) = (orders.takes, orders.inside);
+    let handle = move |delivery: Delivery| async move {
+        if inside.is_some_and(|last| delivery.position().sub() > last) {
+            std::future::pending::<()>().await;
+        }
+        tell(Event::Record(record(&delivery)));
+        tokio::time::sleep(takes).await;
+        Ok::<_, io::Error>(())
+    };
+    tell(Event::Started);
+    group.run(handle, stop()).await
+}
+
+/// Ready when it is told to stop. Whatever ends the test closes its end of the standard input.
+async fn stop() {
+    let (told, stop) = oneshot::channel();
+    std::thread::spawn(move || {
+        let order = io::stdin().lines().next();
+        match order {
+            Some(Ok(order)) if order == "stop" => drop(told.send(())),
+            Some(order) => panic!("unknown order: {order:?}"),
+            None => std::process::exit(2),
+        }
+        // It may still end while the member leaves.
+        while io::stdin().lines().next().is_some() {}
+        std::process::exit(2);
+    });
+    stop.await.expect("the thread tells");
+}
+
+fn record(delivery: &Delivery) -> Record {
+    let position = delivery.position();
+    let text = |bytes: &[u8]| bytes.iter().copied().map(char::from).collect();
+    Record {
+        shard: delivery.partition().id().to_owned(),
+        seq: position.within(0).to_string(),
+        sub: position.sub(),
+        key: delivery.key().map(|key| text(key)),
+        payload: text(delivery.payload()),
+        aggregated: None,
+        explicit_hash_key: None,
+        epoch: Some(delivery.epoch().0),
+    }
+}
+
+fn tell(event: Event) {
+    let line = serde_json::to_string(&Told::now(event)).expect("an event can be written");
+    // One write a line: many threads tell.
+    writeln!(io::stdout(), "{line}").expect("the test listens");
+}

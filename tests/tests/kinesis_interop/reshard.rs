@@ -1,0 +1,149 @@
+//! Shards split and merge, and parents and children are in the hands of different sides.
+
+use std::collections::BTreeSet;
+
+use aws_sdk_kinesis::types::Shard;
+use millstream_kinesis::Aggregation;
+
+use crate::crash::{now, taken_over};
+use crate::ground::Ground;
+use crate::member::{Member, Side};
+
+/// One side reads a parent to its end and dies, and the other one goes on with the children.
+pub(crate) async fn generations(ground: Ground, side: Side) {
+    ground.create_leases().await;
+    let first = Member::start(&ground, side, "first").await;
+    let flow = ground.flow(Aggregation::Kpl).await;
+    ground.at_work("first").await;
+    let parent = ground.shards().await.remove(0);
+    split(&ground, &parent).await;
+    ground
+        .until("the parent is read to its end", || async {
+            let leases = ground.leases().await;
+            let parent = leases.get(parent.shard_id());
+            parent
+                .is_none_or(|lease| lease.checkpoint == "SHARD_END")
+                .then_some(())
+        })
+        .await;
+    let at = now();
+    first.kill().await;
+
+    let second = Member::start(&ground, side.other(), "second").await;
+    let children = children_of(&ground, parent.shard_id()).await;
+    let took = taken_over(&ground, "first", &children, at).await;
+    let summary = ground.judge(&flow.stop().await).await;
+    ground.print(&format!(
+        "{side:?} read the parent, the children went on after {took:.1?}: {summary}"
+    ));
+    second.stop().await;
+}
+
+/// Two shards of different sides become one, and one of each side becomes two, while both go on.
+pub(crate) async fn under_both(ground: Ground) {
+    let ours = Member::start(&ground, Side::Rust, "ours").await;
+    let flow = ground.flow(Aggregation::Off).await;
+    ground.balanced(&["ours"]).await;
+    let java = Member::start(&ground, Side::Java, "java").await;
+    ground.balanced(&["ours", "java"]).await;
+
+    let shards = ground.shards().await;
+    let held = BTreeSet::from_iter(ground.held_by("ours").await);
+    let is_ours = |shard: &Shard| held.contains(shard.shard_id());
+    let border = shards
+        .windows(2)
+        .position(|pair| is_ours(&pair[0]) != is_ours(&pair[1]));
+    let border = border.expect("neighbours of different sides");
+    for (n, shard) in shards.iter().enumerate() {
+        if n == border {
+            merge(&ground, shard, &shards[n + 1]).await;
+        } else if n != border + 1 {
+            split(&ground, shard).await;
+        }
+    }
+
+    let open = open(&ground).await;
+    assert_eq!(open.len(), 5);
+    ground
+        .until("the children are read", || async {
+            let handlers = ground.log.last_handlers();
+            open.iter()
+                .all(|shard| handlers.contains_key(shard))
+                .then_some(())
+        })
+        .await;
+    let sent = flow.stop().await;
+    let summary = ground.judge(&sent).await;
+    ground
+        .until("the parents' leases are removed", || async {
+            let leases = ground.leases().await;
+            leases.keys().eq(open.iter()).then_some(())
+        })
+        .await;
+    ground.print(&format!("two splits and a merge: {summary}"));
+    java.stop().await;
+    ours.stop().await;
+}
+
+async fn open(ground: &Ground) -> BTreeSet<String> {
+    let shards = ground.shards().await.into_iter();
+    let open = shards.filter(|shard| {
+        let range = shard.sequence_number_range();
+        range.is_some_and(|range| range.ending_sequence_number().is_none())
+    });
+    open.map(|shard| shard.shard_id).collect()
+}
+
+async fn children_of(ground: &Ground, parent: &str) -> Vec<String> {
+    let shards = ground.shards().await.into_iter();
+    let children = shards.filter(|shard| shard.parent_shard_id() == Some(parent));
+    children.map(|shard| shard.shard_id).collect()
+}
+
+async fn split(ground: &Ground, shard: &Shard) {
+    let range = shard.hash_key_range().expect("a shard has a range");
+    let number = |text: &str| text.parse::<u128>().expect("a hash is a number");
+    let (first, last) = (
+        number(range.starting_hash_key()),
+        number(range.ending_hash_key()),
+    );
+    let middle = first + (last - first) / 2;
+    let split = ground
+        .site
+        .kinesis()
+        .split_shard()
+        .stream_name(&ground.name);
+    let split = split
+        .shard_to_split(shard.shard_id())
+        .new_starting_hash_key(middle.to_string());
+    split.send().await.expect("the shard splits");
+    active(ground).await;
+}
+
+async fn merge(ground: &Ground, one: &Shard, other: &Shard) {
+    let merge = ground
+        .site
+        .kinesis()
+        .merge_shards()
+        .stream_name(&ground.name);
+    let merge = merge
+        .shard_to_merge(one.shard_id())
+        .adjacent_shard_to_merge(other.shard_id());
+    merge.send().await.expect("the shards merge");
+    active(ground).await;
+}
+
+/// Waits until the stream can be changed again.
+async fn active(ground: &Ground) {
+    ground
+        .until("the stream is active", || async {
+            let describe = ground.site.kinesis().describe_stream_summary();
+            let described = describe.stream_name(&ground.name).send().await;
+            let summary = described
+                .expect("it is described")
+                .stream_description_summary;
+            let status = summary.expect("it has a summary").stream_status;
+            (status == aws_sdk_kinesis::types::StreamStatus::Active).then_some(())
+        })
+        .await;
+}
