@@ -56,8 +56,7 @@ proptest! {
     fn any_record_alone_comes_back(record in any::record()) {
         let key = Bytes::from_static(b"key");
         let entry = Entry::of(&key, &record);
-        let plain = record.headers.is_empty() && record.timestamp.is_none();
-        prop_assert_eq!(entry.explicit_hash_key.is_none(), plain);
+        prop_assert_eq!((&entry.partition_key, entry.explicit_hash_key), (&key, None));
         prop_assert_eq!(read_back(&entry), expected(&[(key, record)]));
     }
 
@@ -97,10 +96,16 @@ fn one_record_has_a_carrier_only_where_it_needs_one() {
         carrier.push(&key, &record);
         let entry = carrier.finish().unwrap();
         assert_eq!(entry, Entry::of(&key, &record));
-        let partition_key: &[u8] = if wrapped { b"a" } else { b"key" };
-        assert_eq!(entry.partition_key, partition_key, "{record:?}");
-        let hash = wrapped.then(|| HashKey::of("key"));
-        assert_eq!(entry.explicit_hash_key, hash, "{record:?}");
+        assert_eq!(
+            frame::is_carrier(&entry.data) || wrapped,
+            wrapped,
+            "{record:?}"
+        );
+        assert_eq!(entry.data == record.payload, !wrapped, "{record:?}");
+        assert_eq!(
+            (&entry.partition_key, entry.explicit_hash_key),
+            (&key, None)
+        );
         assert_eq!(read_back(&entry), expected(&[(key.clone(), record)]));
     }
 }

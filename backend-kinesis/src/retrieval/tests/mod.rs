@@ -26,7 +26,6 @@ const ROOM: usize = 1;
 
 /// A reader of a fake shard, and what it says.
 struct Run {
-    fake: Arc<Fake>,
     reader: Reader,
     said: mpsc::Receiver<((), ReadEvent)>,
     /// Records that came with others and were not asked for yet.
@@ -56,7 +55,6 @@ fn run(fake: &Arc<Fake>, begin: Begin) -> Run {
 fn run_with(fake: &Arc<Fake>, settings: Settings) -> Run {
     let (to, said) = mpsc::channel(ROOM);
     Run {
-        fake: fake.clone(),
         reader: read_from(Arc::new(fake.clone()), settings, (), to),
         said,
         rest: VecDeque::new(),
