@@ -5,6 +5,7 @@
 mod ending;
 mod handover;
 mod joining;
+mod mixed;
 mod owning;
 mod resetting;
 mod storm;
