@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stored {
     pub(crate) lease: LeaseKey,
+    /// How its key is written.
+    pub(crate) form: KeyForm,
     pub(crate) position: Option<Position>,
     /// That of the last take by one of us; unset if only Java workers had it.
     pub(crate) epoch: Option<Epoch>,
@@ -47,6 +49,7 @@ pub(crate) async fn read(store: &dyn LeaseStore, otherwise: &str) -> Result<Vec<
         .into_iter()
         .map(|row| Stored {
             lease: LeaseKey::read(&row.key, &single),
+            form: KeyForm::of(&row.key),
             position: match row.progress {
                 Progress::After(position) => Some(position),
                 _ => None,
