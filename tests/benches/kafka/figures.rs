@@ -1,58 +1,17 @@
 //! The figures that are printed, and what they are made of.
 
+use std::borrow::Cow;
+
+use crate::figure::{self, Figure};
 use crate::job::{Consumer, Job, Producer, Protocol, Side};
 use crate::produce::LINGER_MS;
 
-pub(crate) struct Figure {
-    pub(crate) name: &'static str,
-    pub(crate) unit: &'static str,
-    pub(crate) of: Of,
-    /// What the project wants.
-    pub(crate) aim: Option<&'static str>,
-}
-
-pub(crate) enum Of {
-    /// What a job measures, by its name there.
-    Value(Job, &'static str),
-    /// The same of two jobs in one round, the first over the second.
-    Ratio(Job, Job, &'static str),
-}
-
-impl Of {
-    pub(crate) fn jobs(&self) -> impl Iterator<Item = Job> {
-        let (one, other) = match *self {
-            Self::Value(job, _) => (job, None),
-            Self::Ratio(over, under, _) => (over, Some(under)),
-        };
-        [Some(one), other].into_iter().flatten()
-    }
-}
-
 const fn value(name: &'static str, unit: &'static str, job: Job, what: &'static str) -> Figure {
-    Figure {
-        name,
-        unit,
-        of: Of::Value(job, what),
-        aim: None,
-    }
+    figure::value(Cow::Borrowed(name), unit, job, what)
 }
 
 const fn ratio(name: &'static str, over: Job, under: Job, what: &'static str) -> Figure {
-    Figure {
-        name,
-        unit: "ratio",
-        of: Of::Ratio(over, under, what),
-        aim: None,
-    }
-}
-
-impl Figure {
-    const fn aim(self, aim: &'static str) -> Self {
-        Self {
-            aim: Some(aim),
-            ..self
-        }
-    }
+    figure::ratio(Cow::Borrowed(name), over, under, what)
 }
 
 const fn consume(by: Consumer, bytes: usize) -> Job {

@@ -47,8 +47,11 @@
 //! * A member hears of a rebalance with a heartbeat, and librdkafka sends heartbeats, joins again and
 //!   fetches again up to a second later than it could. Ours wakes the thread in question each time.
 
+#[path = "../clock/mod.rs"]
 mod clock;
 mod consume;
+#[path = "../figure/mod.rs"]
+mod figure;
 mod figures;
 mod job;
 mod latency;
@@ -57,19 +60,22 @@ mod ours;
 mod produce;
 mod raw;
 mod rebalance;
-mod report;
 #[path = "../spread/mod.rs"]
 mod spread;
 mod stage;
+#[path = "../wanted/mod.rs"]
+mod wanted;
+#[path = "../watchdog/mod.rs"]
 mod watchdog;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use figures::{FIGURES, Figure};
+use figure::{Figure, Report};
+use figures::FIGURES;
 use job::{CHILD, Job, Measured, Task};
-use report::Report;
 use stage::Stage;
 use tokio::runtime::Runtime;
+use wanted::Wanted;
 
 pub(crate) type Fault = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) type Result<T, E = Fault> = std::result::Result<T, E>;
@@ -103,37 +109,13 @@ fn main() -> Result<()> {
     outcome
 }
 
-struct Wanted {
-    filter: String,
-    rounds: Option<usize>,
-}
-
-impl Wanted {
-    fn from_args(args: Vec<String>) -> Result<Self> {
-        let mut wanted = Self {
-            filter: String::new(),
-            rounds: None,
-        };
-        let mut args = args.into_iter();
-        while let Some(arg) = args.next() {
-            match &*arg {
-                "--rounds" => wanted.rounds = Some(args.next().ok_or("--rounds N")?.parse()?),
-                // Given by cargo.
-                "--bench" => {}
-                _ => wanted.filter = arg,
-            }
-        }
-        Ok(wanted)
-    }
-}
-
 fn measure(
     runtime: &Runtime,
     stage: &mut Stage,
     figures: &[&Figure],
     rounds: Option<usize>,
 ) -> Result<()> {
-    let jobs = figures.iter().flat_map(|figure| figure.of.jobs());
+    let jobs = figures.iter().flat_map(|figure| figure.jobs());
     let jobs = jobs.collect::<BTreeSet<_>>();
     let sizes = jobs.iter().filter_map(|job| match job {
         Job::Consume { bytes, .. } => Some(*bytes),

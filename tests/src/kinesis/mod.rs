@@ -16,6 +16,6 @@ mod theft;
 pub mod told;
 
 pub use harness::{KinesisHarness, Variant};
-pub use proxy::{Faults, Proxy, Service};
+pub use proxy::{Faults, Proxy, Read, Sent, Service, Tally};
 pub use server::{Emulator, Server};
 pub use site::Site;

@@ -45,6 +45,11 @@ impl Server {
         }
     }
 
+    /// Starts an emulator of Kinesis that refuses what is over the limits of writing to a shard.
+    pub async fn limited_kinesis() -> Self {
+        Self::start("ferrokinesis", || ferrokinesis(&["--enforce-limits"])).await
+    }
+
     /// Starts DynamoDB Local.
     pub async fn dynamodb() -> Self {
         Self::start("dynamodb", || dynamodb(&["-inMemory"])).await

@@ -1,6 +1,7 @@
 //! One request, and what becomes of it.
 
 use std::io;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -15,15 +16,19 @@ use tokio::time::sleep;
 
 use super::answer::{self, Answer, Refusal};
 use super::faults::{Fate, Faults};
-use super::request::{Asks, Request, Service};
+use super::limits::{self, Limits};
+use super::request::{Asks, Request, Service, Shard};
 use super::retention::Retention;
 use super::subscription::Subscription;
+use super::tally::Tally;
 
 /// What all requests through a proxy share.
 #[derive(Debug, Clone)]
 pub(super) struct Exchange {
     pub(super) faults: Faults,
     pub(super) retention: Retention,
+    pub(super) limits: Limits,
+    pub(super) tally: Tally,
     /// The ports of 127.0.0.1 behind which the services are.
     kinesis: u16,
     dynamodb: u16,
@@ -35,6 +40,8 @@ impl Exchange {
         Self {
             faults,
             retention: Retention::default(),
+            limits: Limits::default(),
+            tally: Tally::new(),
             kinesis,
             dynamodb,
             http: Client::builder(TokioExecutor::new()).build_http(),
@@ -44,6 +51,7 @@ impl Exchange {
     /// Answers a request. An error ends its connection, and no answer is sent.
     pub(super) async fn answer(self, request: hyper::Request<Incoming>) -> io::Result<Answer> {
         let request = Request::read(request).await?;
+        self.tally.asked(&request);
         self.reached(&request).await?;
         let answer = match self.faults.meet(&request) {
             Fate::Passed => self.passed(&request).await?,
@@ -94,17 +102,43 @@ impl Exchange {
             };
             return Ok(subscription.pass(self.send(request, &request.body).await?));
         }
-        let (status, mut answer) = self.forward(request, &request.body).await?;
+        if let Asks::Records { iterator } = &request.asks
+            && let Some(shard) = self.retention.shard(iterator)
+        {
+            return self.read(request, &shard).await;
+        }
+        let (status, answer) = self.forward(request, &request.body).await?;
         match &request.asks {
             Asks::Iterator(shard) => self.retention.learn(&answer["ShardIterator"], shard),
-            Asks::Records { iterator } => {
-                if let Some(shard) = self.retention.shard(iterator) {
-                    self.retention.learn(&answer["NextShardIterator"], &shard);
-                    self.retention.apply(&shard, &mut answer);
-                }
-            }
+            Asks::PutRecords { .. } => self.tally.batch_answered(&answer),
             _ => {}
         }
+        Ok(answer::of(status, &answer))
+    }
+
+    /// Passes a request for records on, within the limits, and its answer without what is gone.
+    async fn read(&self, request: &Request, shard: &Shard) -> io::Result<Answer> {
+        let asked = Instant::now();
+        if !self.limits.admit(shard, asked) {
+            return Ok(Refusal::Throttled.answer());
+        }
+        let mut body = request.body.clone();
+        if let Some(most) = self.limits.most(shard) {
+            let wanted = body["Limit"].as_u64().unwrap_or(u64::MAX);
+            body["Limit"] = wanted.min(most).into();
+        }
+        let (mut status, mut answer) = self.forward(request, &body).await?;
+        if let Some(fitting) = self.limits.fitting(&answer) {
+            body["Limit"] = fitting.into();
+            (status, answer) = self.forward(request, &body).await?;
+        }
+        self.limits.spend(shard, asked, &answer);
+        let bytes = limits::bytes(&answer);
+        if bytes > 0 {
+            self.tally.read(&shard.id, asked, bytes);
+        }
+        self.retention.learn(&answer["NextShardIterator"], shard);
+        self.retention.apply(shard, &mut answer);
         Ok(answer::of(status, &answer))
     }
 

@@ -15,12 +15,15 @@ use tokio::task::{JoinHandle, JoinSet};
 mod answer;
 mod exchange;
 mod faults;
+mod limits;
 mod request;
 mod retention;
 mod subscription;
+mod tally;
 
 pub use faults::Faults;
 pub use request::Service;
+pub use tally::{Read, Sent, Tally};
 
 use exchange::Exchange;
 use request::Shard;
@@ -55,6 +58,16 @@ impl Proxy {
     /// What befalls the requests of clients.
     pub fn faults(&self) -> &Faults {
         &self.exchange.faults
+    }
+
+    /// What has passed.
+    pub fn tally(&self) -> &Tally {
+        &self.exchange.tally
+    }
+
+    /// Holds all who poll to the limits of AWS from now on, which no emulator does.
+    pub fn limit_reads(&self) {
+        self.exchange.limits.enforce();
     }
 
     /// Shows no record of the shard any more up to this sequence number.

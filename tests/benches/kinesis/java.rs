@@ -1,0 +1,61 @@
+//! A member on the Kinesis Client Library, which stores its progress every second as ours does.
+
+use std::time::Duration;
+
+use conformance::kinesis::java;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::job::{Library, Place};
+
+const CHECKPOINT: Duration = Duration::from_secs(1);
+
+pub(crate) struct Worker {
+    kill: oneshot::Sender<()>,
+    running: JoinHandle<()>,
+}
+
+impl Worker {
+    pub(crate) async fn start(
+        by: Library,
+        place: &Place,
+        failover: Duration,
+        number: usize,
+    ) -> Self {
+        let library = match by {
+            Library::Kcl3 => java::Library::Kcl3,
+            _ => java::Library::Kcl2,
+        };
+        let (failover, name) = (failover.as_millis().to_string(), format!("worker-{number}"));
+        let options = [
+            ("kinesis", &*place.kinesis_itself),
+            ("dynamodb", &*place.dynamodb),
+            ("stream", &*place.stream),
+            ("application", &*place.group),
+            ("worker", &*name),
+            ("failover", &*failover),
+            ("checkpoint", "order"),
+        ];
+        let worker = java::Worker::start(library, &options, |_| {}).await;
+        let (kill, killed) = oneshot::channel();
+        Self {
+            kill,
+            running: tokio::spawn(run(worker, killed)),
+        }
+    }
+
+    pub(crate) async fn kill(self) {
+        // It is gone only where it has panicked, which the next line tells.
+        let _ = self.kill.send(());
+        self.running.await.expect("the worker takes orders");
+    }
+}
+
+async fn run(mut worker: java::Worker, mut killed: oneshot::Receiver<()>) {
+    loop {
+        tokio::select! {
+            _ = &mut killed => return worker.kill().await,
+            () = tokio::time::sleep(CHECKPOINT) => worker.checkpoint().await,
+        }
+    }
+}

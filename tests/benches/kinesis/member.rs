@@ -1,0 +1,56 @@
+//! One member of a group, in a process of its own, so that it can be killed.
+//!
+//! It tells each record that it handles, on a line of standard output, and leaves in good order when
+//! standard input is closed.
+
+use std::io::{self, Read as _, Write as _};
+use std::thread;
+use std::time::Duration;
+
+use millstream::Delivery;
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use crate::job::Place;
+use crate::stage::runtime;
+use crate::{Result, clock, ours};
+
+/// A record was handled.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Told {
+    pub(crate) partition: String,
+    /// By the machine's clock.
+    pub(crate) at: Duration,
+}
+
+fn tell(partition: &str) -> io::Result<()> {
+    let told = serde_json::to_vec(&Told {
+        partition: partition.to_owned(),
+        at: clock::monotonic(),
+    })?;
+    // Each at once: what is only in memory dies with the process.
+    let mut out = io::stdout().lock();
+    out.write_all(&told)?;
+    out.write_all(b"\n")?;
+    out.flush()
+}
+
+pub(crate) fn run(place: &Place, failover: Duration) -> Result<()> {
+    let (close, closed) = oneshot::channel();
+    thread::spawn(move || {
+        // Closed and broken are alike: who has started this is gone.
+        let _ = io::stdin().read_to_end(&mut Vec::new());
+        let _ = close.send(());
+    });
+    runtime()?.block_on(async {
+        let mut config = ours::config(place);
+        config.consumer.session_timeout = failover;
+        let client = config.connect().await?;
+        let group = client.group(place.group.as_str()).stream(&*place.stream);
+        let handle = |delivery: Delivery| async move { tell(delivery.partition().id()) };
+        let ended = async {
+            let _ = closed.await;
+        };
+        Ok(group.run(handle, ended).await?)
+    })
+}

@@ -1,0 +1,77 @@
+//! Polling a full stream, as one member of a group of its own, from the beginning until all is handled.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Instant;
+
+use conformance::kinesis::Read;
+use millstream::Delivery;
+use tokio::sync::Notify;
+
+use crate::job::{Measured, Place};
+use crate::stage::{STORED, runtime};
+use crate::{Result, clock, ours};
+
+/// What a shard gives each second.
+const SHARD_BYTES: f64 = 2_097_152.0;
+
+#[derive(Default)]
+struct Handled {
+    count: AtomicUsize,
+    finished: Notify,
+}
+
+pub(crate) fn run(place: &Place) -> Result<Measured> {
+    let before = clock::processor();
+    let runtime = runtime()?;
+    let at = place.clone();
+    let rate = runtime.block_on(runtime.spawn(async move { consume(&at).await }))??;
+    drop(runtime);
+    let spent = clock::processor() - before;
+    let each = spent.as_nanos() as f64 / STORED as f64;
+    Ok([("rate".into(), rate), ("cpu".into(), each)].into())
+}
+
+async fn consume(place: &Place) -> Result<f64> {
+    let client = ours::config(place).connect().await?;
+    let group = client.group(place.group.as_str()).stream(&*place.stream);
+    let handled = Arc::new(Handled::default());
+    let ends = handled.clone();
+    let handle = move |delivery: Delivery| {
+        let handled = handled.clone();
+        async move {
+            black_box(delivery.payload());
+            if handled.count.fetch_add(1, Relaxed) + 1 == STORED {
+                handled.finished.notify_one();
+            }
+            Ok::<_, Infallible>(())
+        }
+    };
+    let begun = Instant::now();
+    let (ended, end) = tokio::sync::oneshot::channel();
+    let finished = async move {
+        ends.finished.notified().await;
+        // Who waits for it is gone only with this.
+        let _ = ended.send(begun.elapsed());
+    };
+    group.run(handle, finished).await?;
+    Ok(STORED as f64 / end.await?.as_secs_f64())
+}
+
+/// What was read of what a shard allows: the answers of each shard but its last one, over the time
+/// between the first and the last, of all shards. An answer of a second's worth may come at once, and
+/// is paid for by the wait for the next one.
+pub(crate) fn share(reads: &BTreeMap<String, Vec<Read>>) -> Result<f64> {
+    let (mut bytes, mut seconds) = (0, 0.0);
+    for shard in reads.values() {
+        let [first, .., last] = &**shard else {
+            return Err("a shard was read at once".into());
+        };
+        bytes += shard.iter().map(|read| read.bytes).sum::<u64>() - last.bytes;
+        seconds += (last.at - first.at).as_secs_f64();
+    }
+    Ok(bytes as f64 / (SHARD_BYTES * seconds))
+}

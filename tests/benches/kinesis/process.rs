@@ -1,0 +1,92 @@
+//! The processes of a group's members, and what they tell.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Child;
+
+use crate::Result;
+use crate::job::{Place, Task};
+use crate::member::Told;
+
+/// A process, which is killed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    log: Log,
+}
+
+/// The records that a member has handled, in its order.
+#[derive(Debug, Clone, Default)]
+struct Log(Arc<Mutex<Vec<Told>>>);
+
+impl Process {
+    /// Has a member join.
+    pub(crate) fn join(place: &Place, failover: Duration) -> Result<Self> {
+        let task = Task::Member {
+            place: place.clone(),
+            failover,
+        };
+        let mut child = task.command()?.spawn()?;
+        let out = child.stdout.take().ok_or("no standard output")?;
+        let log = Log::default();
+        let adds = log.clone();
+        tokio::spawn(async move {
+            let mut lines = BufReader::new(out).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                // The last line of a killed process may be half a line.
+                let Ok(told) = serde_json::from_str(&line) else {
+                    break;
+                };
+                adds.with(|log| log.push(told));
+            }
+        });
+        Ok(Self { child, log })
+    }
+
+    /// Begins to leave, and is not waited for: it drains meanwhile.
+    pub(crate) fn leave(&mut self) {
+        drop(self.child.stdin.take());
+    }
+
+    pub(crate) async fn left(mut self) -> Result<()> {
+        self.leave();
+        let status = self.child.wait().await?;
+        match status.success() {
+            true => Ok(()),
+            false => Err(format!("a member ended with {status}").into()),
+        }
+    }
+
+    pub(crate) async fn kill(mut self) -> Result<()> {
+        Ok(self.child.kill().await?)
+    }
+
+    /// Fails if it is not there any more.
+    pub(crate) fn is_there(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => Err(format!("a member ended with {status}").into()),
+        }
+    }
+
+    /// The partitions of which it has handled records since then, each with the time of the first.
+    pub(crate) fn handled_since(&self, since: Duration) -> Vec<Told> {
+        let mut first = Vec::<Told>::new();
+        self.log.with(|log| {
+            for told in log.iter().filter(|told| told.at >= since) {
+                if first.iter().all(|known| known.partition != told.partition) {
+                    first.push(told.clone());
+                }
+            }
+        });
+        first
+    }
+}
+
+impl Log {
+    fn with<T>(&self, act: impl FnOnce(&mut Vec<Told>) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

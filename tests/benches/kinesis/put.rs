@@ -1,0 +1,159 @@
+//! Sending keyed records, with every receipt awaited.
+//!
+//! At the limits of the shards, everything goes for a time, and counts from when the first burst is
+//! over: an emulator lets a whole second's worth pass at once. Afterwards the stream is read, to
+//! see how large what was stored is, and that each key is in order.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use millstream::{Placed, Position, Record};
+use millstream_kinesis::Aggregation;
+
+use crate::job::{Measured, Place, Putter};
+use crate::keys::{SHARDS, keys, payload};
+use crate::stage::RECEIPTS;
+use crate::{Result, clock, ours, put_loop, stage, stored};
+
+/// What a shard takes each second.
+const SHARD_BYTES: usize = 1 << 20;
+
+/// At the limits, this is not counted.
+const UNCOUNTED: Duration = Duration::from_secs(2);
+const COUNTED: Duration = Duration::from_secs(15);
+
+/// Without limits, so many are sent.
+const RECORDS: u64 = 300_000;
+
+/// How much is sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Amount {
+    Records(u64),
+    Time(Duration),
+}
+
+impl Amount {
+    pub(crate) fn is_sent(self, records: u64, begun: Instant) -> bool {
+        match self {
+            Self::Records(all) => records == all,
+            Self::Time(all) => begun.elapsed() >= all,
+        }
+    }
+}
+
+/// What was acknowledged, and when.
+#[derive(Debug)]
+pub(crate) struct Landed {
+    pub(crate) begun: Instant,
+    records: u64,
+    /// Those of the time that counts.
+    counted: u64,
+    /// The Kinesis records of ours that were acknowledged while it counted, with their shards.
+    places: Vec<(String, Position)>,
+}
+
+pub(crate) fn run(by: Putter, limited: bool, place: &Place) -> Result<Measured> {
+    let amount = match limited {
+        true => Amount::Time(UNCOUNTED + COUNTED),
+        false => Amount::Records(RECORDS),
+    };
+    let before = clock::processor();
+    let runtime = stage::runtime()?;
+    let at = place.clone();
+    let put = runtime.spawn(async move {
+        let mut landed = Landed::begin();
+        match by {
+            Putter::Kpl => ours(&at, Aggregation::Kpl, limited, amount, &mut landed).await?,
+            Putter::Off => ours(&at, Aggregation::Off, limited, amount, &mut landed).await?,
+            Putter::Loop => put_loop::run(&at, amount, &mut landed).await?,
+        }
+        Result::<_>::Ok(landed)
+    });
+    let landed = runtime.block_on(put)??;
+    drop(runtime);
+    let spent = clock::processor() - before;
+    if !limited {
+        let each = spent.as_nanos() as f64 / landed.records as f64;
+        return Ok([("cpu".into(), each)].into());
+    }
+
+    let rate = landed.counted as f64 / COUNTED.as_secs_f64();
+    let mut measured = Measured::from([("rate".into(), rate)]);
+    if by != Putter::Loop {
+        let stored = stage::runtime()?.block_on(stored::read(place))?;
+        stored.is_in_order(&keys(), landed.records)?;
+        let bytes = stored.bytes_of(&landed.places)?;
+        let limit = (SHARDS * SHARD_BYTES) as f64 * COUNTED.as_secs_f64();
+        measured.insert("share".into(), bytes as f64 / limit);
+    }
+    Ok(measured)
+}
+
+impl Landed {
+    fn begin() -> Self {
+        Self {
+            begun: Instant::now(),
+            records: 0,
+            counted: 0,
+            places: Vec::new(),
+        }
+    }
+
+    fn counts(&self) -> bool {
+        let since = self.begun.elapsed();
+        since >= UNCOUNTED && since < UNCOUNTED + COUNTED
+    }
+
+    pub(crate) fn add(&mut self, records: u64) {
+        self.records += records;
+        if self.counts() {
+            self.counted += records;
+        }
+    }
+
+    fn add_placed(&mut self, placed: &Placed) {
+        self.add(1);
+        if placed.position.sub() == 0 && self.counts() {
+            let shard = placed.partition.id().to_owned();
+            self.places.push((shard, placed.position));
+        }
+    }
+}
+
+async fn ours(
+    place: &Place,
+    aggregation: Aggregation,
+    limited: bool,
+    amount: Amount,
+    landed: &mut Landed,
+) -> Result<()> {
+    let mut config = ours::config(place);
+    config.producer.aggregation = aggregation;
+    if !limited {
+        config.producer.rate = 10.0.try_into()?;
+    }
+    let client = config.connect().await?;
+    let producer = client.producer(place.stream.as_str()).open().await?;
+    let keys = keys().into_iter().map(bytes::Bytes::from);
+    let keys = keys.collect::<Vec<_>>();
+    let mut keys = keys.iter().cycle();
+    let mut receipts = VecDeque::with_capacity(RECEIPTS);
+    landed.begun = Instant::now();
+    let mut sent = 0;
+    while let Some(key) = keys.next()
+        && !amount.is_sent(sent, landed.begun)
+    {
+        if receipts.len() == RECEIPTS
+            && let Some(oldest) = receipts.pop_front()
+        {
+            landed.add_placed(&oldest.await?);
+        }
+        let record = Record::new(payload(sent)).key(key.clone());
+        receipts.push_back(producer.send(record).await?);
+        sent += 1;
+    }
+    for receipt in receipts {
+        landed.add_placed(&receipt.await?);
+    }
+    Ok(producer.close().await?)
+}

@@ -1,0 +1,139 @@
+//! What members ask of DynamoDB, for each lease and minute: ours and Java's.
+//!
+//! One member with four shards and two members with two each, without records and with some, of
+//! which progress is stored every second: all four at once, each group on a table of its own and
+//! behind a proxy of its own that counts.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::feed::Feed;
+use crate::java::Worker;
+use crate::job::{Library, Measured, Place};
+use crate::keys::SHARDS;
+use crate::process::Process;
+use crate::stage::{Scene, Stage};
+use crate::{Result, raw};
+
+/// Of four records.
+const EVERY: Duration = Duration::from_millis(200);
+const COUNTED: Duration = Duration::from_secs(60);
+/// Leases are shared when they have not changed their owners for so long.
+const SETTLED: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(150);
+const TICK: Duration = Duration::from_millis(500);
+
+/// What a group is measured with, by its name in the figures.
+pub(crate) const WAYS: [(&str, usize, bool); 4] = [
+    ("one_idle", 1, false),
+    ("one_loaded", 1, true),
+    ("two_idle", 2, false),
+    ("two_loaded", 2, true),
+];
+
+enum Member {
+    Ours(Process),
+    Java(Worker),
+}
+
+pub(crate) async fn run(stage: &mut Stage, by: Library, failover: Duration) -> Result<Measured> {
+    let mut scenes = Vec::new();
+    for _ in WAYS {
+        scenes.push(stage.empty(false).await?);
+    }
+    let counted = WAYS.iter().zip(&scenes).map(async |(way, scene)| {
+        let (name, members, loaded) = *way;
+        let requests = count(scene, by, failover, members, loaded).await?;
+        let minutes = COUNTED.as_secs_f64() / 60.0;
+        let each = requests as f64 / SHARDS as f64 / minutes;
+        Result::<_>::Ok((name.to_owned(), each))
+    });
+    let measured = futures_util::future::try_join_all(counted).await?;
+    for scene in &scenes {
+        stage.delete(&scene.place).await?;
+    }
+    Ok(measured.into_iter().collect())
+}
+
+async fn count(
+    scene: &Scene,
+    by: Library,
+    failover: Duration,
+    members: usize,
+    loaded: bool,
+) -> Result<u64> {
+    let place = &scene.place;
+    let feed = loaded.then(|| Feed::start(place, EVERY));
+    let mut group = Vec::new();
+    for number in 0..members {
+        group.push(match by {
+            Library::Ours => Member::Ours(Process::join(place, failover)?),
+            _ => Member::Java(Worker::start(by, place, failover, number).await),
+        });
+    }
+    share(place, members).await?;
+    let before = scene.proxy.tally().to_dynamodb();
+    tokio::time::sleep(COUNTED).await;
+    let requests = scene.proxy.tally().to_dynamodb() - before;
+    for member in group {
+        match member {
+            Member::Ours(process) => process.left().await?,
+            Member::Java(worker) => worker.kill().await,
+        }
+    }
+    if let Some(feed) = feed {
+        feed.stop().await?;
+    }
+    Ok(requests)
+}
+
+/// Waits until so many members share the leases evenly.
+async fn share(place: &Place, members: usize) -> Result<()> {
+    let begun = Instant::now();
+    let mut shared: Option<(BTreeMap<String, String>, Instant)> = None;
+    loop {
+        let owners = owners(place).await?;
+        shared = match shared {
+            _ if !is_even(&owners, members) => None,
+            Some((before, since)) if before == owners => Some((before, since)),
+            _ => Some((owners, Instant::now())),
+        };
+        if shared
+            .as_ref()
+            .is_some_and(|(_, since)| since.elapsed() > SETTLED)
+        {
+            return Ok(());
+        }
+        if begun.elapsed() > PATIENCE {
+            return Err("the members do not share the leases".into());
+        }
+        tokio::time::sleep(TICK).await;
+    }
+}
+
+fn is_even(owners: &BTreeMap<String, String>, members: usize) -> bool {
+    let mut shares = BTreeMap::<_, usize>::new();
+    for owner in owners.values() {
+        *shares.entry(owner).or_default() += 1;
+    }
+    owners.len() == SHARDS
+        && shares.len() == members
+        && shares.values().all(|share| *share == SHARDS / members)
+}
+
+/// Who owns which lease, past the proxy.
+async fn owners(place: &Place) -> Result<BTreeMap<String, String>> {
+    let dynamodb = raw::dynamodb(&place.dynamodb_itself);
+    let scan = dynamodb.scan().table_name(&place.group);
+    let Ok(scanned) = scan.consistent_read(true).send().await else {
+        // Before the group is born there is no table.
+        return Ok(BTreeMap::new());
+    };
+    let text = |row: &std::collections::HashMap<String, _>, name: &str| {
+        let value: &aws_sdk_dynamodb::types::AttributeValue = row.get(name)?;
+        value.as_s().ok().cloned()
+    };
+    let owners = scanned.items().iter();
+    let owners = owners.filter_map(|row| text(row, "leaseKey").zip(text(row, "leaseOwner")));
+    Ok(owners.collect())
+}

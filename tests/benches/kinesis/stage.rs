@@ -1,0 +1,148 @@
+//! The emulators and their streams.
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::{Duration, Instant};
+
+use aws_sdk_kinesis::types::StreamStatus;
+use conformance::kinesis::{Emulator, Proxy, Server};
+use millstream::Record;
+use millstream_kinesis::Aggregation;
+use tokio::runtime::Runtime;
+
+use crate::job::Place;
+use crate::keys::{SHARDS, keys, payload};
+use crate::{Result, ours, raw};
+
+/// The records of the full stream: what four shards give in about 16 s.
+pub(crate) const STORED: usize = 1_200_000;
+const FULL: &str = "full";
+/// How long the emulator may take to make a stream.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How many receipts are open before the oldest is awaited.
+pub(crate) const RECEIPTS: usize = 10_000;
+
+/// Every process runs on this.
+pub(crate) fn runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+}
+
+pub(crate) struct Stage {
+    /// Without limits.
+    kinesis: Server,
+    /// With the limits of writing.
+    limited: Server,
+    dynamodb: Server,
+    made: u32,
+}
+
+/// Where a job is done, and what sees it done.
+pub(crate) struct Scene {
+    pub(crate) place: Place,
+    /// Before Kinesis where it is limited or full, and before DynamoDB.
+    pub(crate) proxy: Proxy,
+}
+
+impl Stage {
+    pub(crate) async fn set() -> Self {
+        let (kinesis, limited, dynamodb) = tokio::join!(
+            Server::kinesis(Emulator::Ferrokinesis),
+            Server::limited_kinesis(),
+            Server::dynamodb()
+        );
+        Self {
+            kinesis,
+            limited,
+            dynamodb,
+            made: 0,
+        }
+    }
+
+    async fn scene(&mut self, stream: String, limited: bool, watched: bool) -> Result<Scene> {
+        self.made += 1;
+        let kinesis = match limited {
+            true => &self.limited,
+            false => &self.kinesis,
+        };
+        let proxy = Proxy::open(kinesis.port(), self.dynamodb.port()).await?;
+        let itself = |server: &Server| format!("http://127.0.0.1:{}", server.port());
+        let place = Place {
+            kinesis: match watched {
+                true => proxy.endpoint(),
+                false => itself(kinesis),
+            },
+            dynamodb: proxy.endpoint(),
+            kinesis_itself: itself(kinesis),
+            dynamodb_itself: itself(&self.dynamodb),
+            stream,
+            group: format!("group-{}", self.made),
+        };
+        Ok(Scene { place, proxy })
+    }
+
+    /// A new group on a new stream.
+    pub(crate) async fn empty(&mut self, limited: bool) -> Result<Scene> {
+        let stream = format!("stream-{}", self.made);
+        let scene = self.scene(stream, limited, limited).await?;
+        create(&scene.place).await?;
+        Ok(scene)
+    }
+
+    /// A new group on the stream that is full.
+    pub(crate) async fn full(&mut self) -> Result<Scene> {
+        self.scene(FULL.to_owned(), false, true).await
+    }
+
+    pub(crate) async fn delete(&self, place: &Place) -> Result<()> {
+        let kinesis = raw::kinesis(&place.kinesis_itself);
+        kinesis
+            .delete_stream()
+            .stream_name(&place.stream)
+            .send()
+            .await?;
+        Ok(())
+    }
+
+    /// Makes the stream that [`full`](Self::full) reads.
+    pub(crate) async fn fill(&mut self) -> Result<()> {
+        let place = self.scene(FULL.to_owned(), false, false).await?.place;
+        create(&place).await?;
+        let mut config = ours::config(&place);
+        config.producer.aggregation = Aggregation::Kpl;
+        config.producer.rate = 10.0.try_into()?;
+        let producer = config.connect().await?.producer(FULL).open().await?;
+        let mut receipts = VecDeque::with_capacity(RECEIPTS);
+        let keys = keys();
+        for (number, key) in (0..STORED as u64).zip(keys.iter().cycle()) {
+            if receipts.len() == RECEIPTS
+                && let Some(oldest) = receipts.pop_front()
+            {
+                let _: millstream::Placed = oldest.await?;
+            }
+            let record = Record::new(payload(number)).key(key.clone());
+            receipts.push_back(producer.send(record).await?);
+        }
+        Ok(producer.close().await?)
+    }
+}
+
+async fn create(place: &Place) -> Result<()> {
+    let kinesis = raw::kinesis(&place.kinesis_itself);
+    let shards = i32::try_from(SHARDS)?;
+    let created = kinesis.create_stream().stream_name(&place.stream);
+    created.shard_count(shards).send().await?;
+    let begun = Instant::now();
+    loop {
+        let asked = kinesis.describe_stream_summary().stream_name(&place.stream);
+        let told = asked.send().await?.stream_description_summary;
+        if told.is_some_and(|told| told.stream_status == StreamStatus::Active) {
+            return Ok(());
+        }
+        if begun.elapsed() > PATIENCE {
+            return Err(format!("{} is not active after {PATIENCE:?}", place.stream).into());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -1,0 +1,85 @@
+//! What a stream holds, read by plain requests.
+
+use std::collections::HashMap;
+
+use aws_sdk_kinesis::types::ShardIteratorType;
+use millstream::Position;
+
+use crate::job::Place;
+use crate::{Result, carrier, keys, raw};
+
+#[derive(Debug, Default)]
+pub(crate) struct Stored {
+    /// What each Kinesis record counts, by its shard and number.
+    sizes: HashMap<(String, Position), usize>,
+    /// The numbers of the records of each key, as they are stored.
+    numbers: HashMap<String, Vec<u64>>,
+}
+
+pub(crate) async fn read(place: &Place) -> Result<Stored> {
+    let kinesis = raw::kinesis(&place.kinesis_itself);
+    let mut stored = Stored::default();
+    let listed = kinesis.list_shards().stream_name(&place.stream);
+    for shard in listed.send().await?.shards() {
+        let id = shard.shard_id();
+        let first = kinesis
+            .get_shard_iterator()
+            .stream_name(&place.stream)
+            .shard_id(id)
+            .shard_iterator_type(ShardIteratorType::TrimHorizon);
+        let mut iterator = first.send().await?.shard_iterator;
+        while let Some(at) = iterator {
+            let answer = kinesis.get_records().shard_iterator(at).limit(500);
+            let answer = answer.send().await?;
+            // An open shard has no end, and the emulator answers with what it has.
+            iterator = answer
+                .next_shard_iterator
+                .filter(|_| !answer.records.is_empty());
+            for record in answer.records {
+                stored.add(id, record)?;
+            }
+        }
+    }
+    Ok(stored)
+}
+
+impl Stored {
+    fn add(&mut self, shard: &str, record: aws_sdk_kinesis::types::Record) -> Result<()> {
+        let (key, data) = (record.partition_key, record.data.into_inner());
+        let place = (shard.to_owned(), record.sequence_number.parse()?);
+        self.sizes.insert(place, key.len() + data.len());
+        for (key, payload) in carrier::open(key, data) {
+            let number = keys::number(&payload).ok_or("a record of somebody else")?;
+            self.numbers.entry(key).or_default().push(number);
+        }
+        Ok(())
+    }
+
+    /// What these Kinesis records count.
+    pub(crate) fn bytes_of(&self, places: &[(String, Position)]) -> Result<usize> {
+        let size = |place| self.sizes.get(place).copied();
+        let sizes = places.iter().map(size).sum::<Option<usize>>();
+        Ok(sizes.ok_or("a record is not where its receipt says")?)
+    }
+
+    /// Fails unless records 0 to `sent`, whose keys were these in turn, are all there, those of each
+    /// key in order. Some may be there twice.
+    pub(crate) fn is_in_order(&self, keys: &[String], sent: u64) -> Result<()> {
+        let step = keys.len() as u64;
+        for (first, key) in (0..sent).zip(keys) {
+            let mut next = first;
+            for number in self.numbers.get(key).into_iter().flatten() {
+                if *number > next {
+                    return Err(format!("{number} of {key} is stored before {next}").into());
+                }
+                if *number == next {
+                    next += step;
+                }
+            }
+            if next < sent {
+                return Err(format!("{next} of {key} is not stored").into());
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,87 @@
+//! How long it takes until a group's other member handles all shards, when one is killed and when one
+//! leaves.
+//!
+//! Two members in processes share four shards, to each of which a record comes every 20 ms. One is
+//! killed by a signal that no process can hear; another one joins, and when both share the shards
+//! again the older one leaves. Each time it counts from then until the one that stays has handled a
+//! record of every shard.
+
+use std::time::{Duration, Instant};
+
+use crate::feed::Feed;
+use crate::job::{Measured, Place};
+use crate::keys::SHARDS;
+use crate::process::Process;
+use crate::{Result, clock};
+
+/// How long a silent member keeps its leases.
+const FAILOVER: Duration = Duration::from_secs(3);
+const EVERY: Duration = Duration::from_millis(20);
+/// Members share the shards when each has handled its half, and no more, for so long.
+const SETTLED: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(90);
+const TICK: Duration = Duration::from_millis(20);
+
+pub(crate) async fn run(place: &Place) -> Result<Measured> {
+    let feed = Feed::start(place, EVERY);
+    let join = || Process::join(place, FAILOVER);
+    let mut pair = [join()?, join()?];
+    settle(&mut pair).await?;
+    let [dies, mut stays] = pair;
+    let begun = clock::monotonic();
+    dies.kill().await?;
+    let takeover = has_all(&mut stays, begun).await?;
+
+    let mut pair = [stays, join()?];
+    settle(&mut pair).await?;
+    let [mut leaves, mut stays] = pair;
+    let begun = clock::monotonic();
+    leaves.leave();
+    let handover = has_all(&mut stays, begun).await?;
+    leaves.left().await?;
+    stays.left().await?;
+    feed.stop().await?;
+    let seconds = |time: Duration| time.as_secs_f64();
+    Ok([
+        ("takeover".into(), seconds(takeover)),
+        ("handover".into(), seconds(handover)),
+    ]
+    .into())
+}
+
+async fn settle(pair: &mut [Process; 2]) -> Result<()> {
+    let begun = (Instant::now(), clock::monotonic());
+    loop {
+        let since = clock::monotonic().saturating_sub(SETTLED);
+        let mut halves = pair.iter().map(|member| member.handled_since(since).len());
+        if since > begun.1 && halves.all(|half| half == SHARDS / 2) {
+            return Ok(());
+        }
+        if begun.0.elapsed() > PATIENCE {
+            return Err("the members do not share the shards".into());
+        }
+        for member in &mut *pair {
+            member.is_there()?;
+        }
+        tokio::time::sleep(TICK).await;
+    }
+}
+
+/// The time from then until the member has handled a record of every shard.
+async fn has_all(member: &mut Process, since: Duration) -> Result<Duration> {
+    let begun = Instant::now();
+    loop {
+        let handled = member.handled_since(since);
+        let last = handled.iter().map(|told| told.at).max();
+        if let Some(last) = last
+            && handled.len() == SHARDS
+        {
+            return Ok(last - since);
+        }
+        if begun.elapsed() > PATIENCE {
+            return Err(format!("it handles only {handled:?}").into());
+        }
+        member.is_there()?;
+        tokio::time::sleep(TICK).await;
+    }
+}

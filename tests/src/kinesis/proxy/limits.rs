@@ -1,0 +1,164 @@
+//! The limits of reading a shard, which no emulator holds anyone to: [5 requests a second, 2 MiB a second
+//! and 10 MiB an answer][limits], for all who poll it together.
+//!
+//! An answer is paid for at 2 MiB a second from when it was asked for, and until then the next request
+//! is refused: "if a call returns 10 MiB, subsequent calls within the next 5 seconds" are.
+//!
+//! [limits]: https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetRecords.html
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::request::Shard;
+
+const REQUESTS: usize = 5;
+const SECOND: Duration = Duration::from_secs(1);
+const BYTES_A_SECOND: f64 = 2_097_152.0;
+const ANSWER: u64 = 10 << 20;
+
+/// No client's clock is that of the service, nor the way to it always the same.
+const SLACK: Duration = Duration::from_millis(20);
+
+/// The limits of all shards behind a proxy, if it has any. Clones are one.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Limits(Arc<Mutex<Option<BTreeMap<Shard, Spent>>>>);
+
+/// What was taken from a shard.
+#[derive(Debug, Default)]
+struct Spent {
+    requests: VecDeque<Instant>,
+    paid: Option<Instant>,
+    /// What a record has counted on average. An answer that is too large was made for nothing.
+    record: u64,
+}
+
+impl Limits {
+    fn lock(&self) -> MutexGuard<'_, Option<BTreeMap<Shard, Spent>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn enforce(&self) {
+        self.lock().get_or_insert_default();
+    }
+
+    /// Counts a request, and tells whether it is within the limits.
+    pub(super) fn admit(&self, shard: &Shard, now: Instant) -> bool {
+        let mut limits = self.lock();
+        let Some(shards) = &mut *limits else {
+            return true;
+        };
+        let spent = shards.entry(shard.clone()).or_default();
+        let now = now + SLACK;
+        while spent.requests.front().is_some_and(|at| *at + SECOND <= now) {
+            spent.requests.pop_front();
+        }
+        let admitted = spent.requests.len() < REQUESTS && spent.paid.is_none_or(|paid| paid <= now);
+        if admitted {
+            spent.requests.push_back(now - SLACK);
+        }
+        admitted
+    }
+
+    /// About how many records an answer may have, as far as that is known.
+    pub(super) fn most(&self, shard: &Shard) -> Option<u64> {
+        let limits = self.lock();
+        let record = limits.as_ref()?.get(shard)?.record;
+        (record > 0).then(|| (ANSWER / record).max(1))
+    }
+
+    /// How many records of an answer that is too large are not too many.
+    pub(super) fn fitting(&self, answer: &Value) -> Option<u64> {
+        self.lock().as_ref()?;
+        let mut bytes = 0;
+        let mut sizes = records(answer).map(size);
+        let fitting = sizes.position(|size| {
+            bytes += size;
+            bytes > ANSWER
+        });
+        fitting.map(|fitting| (fitting as u64).max(1))
+    }
+
+    /// Has an answer paid for from when it was asked for.
+    pub(super) fn spend(&self, shard: &Shard, asked: Instant, answer: &Value) {
+        let (bytes, count) = (bytes(answer), records(answer).count() as u64);
+        let mut limits = self.lock();
+        let spent = limits.as_mut().and_then(|shards| shards.get_mut(shard));
+        if let (Some(spent), Some(record)) = (spent, bytes.checked_div(count)) {
+            let from = spent.paid.map_or(asked, |paid| paid.max(asked));
+            spent.paid = Some(from + Duration::from_secs_f64(bytes as f64 / BYTES_A_SECOND));
+            spent.record = record;
+        }
+    }
+}
+
+/// What the records of an answer count: their data and their keys.
+pub(super) fn bytes(answer: &Value) -> u64 {
+    records(answer).map(size).sum()
+}
+
+fn records(answer: &Value) -> impl Iterator<Item = &Value> {
+    answer["Records"].as_array().into_iter().flatten()
+}
+
+fn size(record: &Value) -> u64 {
+    let [data, key] =
+        ["Data", "PartitionKey"].map(|part| record[part].as_str().unwrap_or_default());
+    let padding = data.bytes().rev().take_while(|byte| *byte == b'=').count();
+    (data.len() / 4 * 3 - padding + key.len()) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn shard() -> Shard {
+        Shard {
+            stream: "cars".into(),
+            id: "0".into(),
+        }
+    }
+
+    fn answer(records: usize) -> Value {
+        let record = json!({"Data": "A".repeat(4 << 20), "PartitionKey": "key"});
+        json!({"Records": vec![record; records]})
+    }
+
+    #[test]
+    fn a_shard_is_asked_five_times_a_second() {
+        let (limits, now) = (Limits::default(), Instant::now());
+        assert!((0..9).all(|_| limits.admit(&shard(), now)));
+        limits.enforce();
+        let admitted = (0..9).filter(|_| limits.admit(&shard(), now)).count();
+        assert_eq!(admitted, REQUESTS);
+        assert!(limits.admit(&shard(), now + SECOND));
+    }
+
+    #[test]
+    fn an_answer_is_paid_for() {
+        let (limits, now) = (Limits::default(), Instant::now());
+        limits.enforce();
+        assert!(limits.admit(&shard(), now));
+        limits.spend(&shard(), now, &answer(2));
+        assert!(!limits.admit(&shard(), now + 2_900 * Duration::from_millis(1)));
+        assert!(limits.admit(&shard(), now + 3 * SECOND));
+        assert_eq!(limits.most(&shard()), Some(3));
+    }
+
+    #[test]
+    fn an_answer_has_an_end() {
+        let limits = Limits::default();
+        assert_eq!(limits.fitting(&answer(4)), None);
+        limits.enforce();
+        assert_eq!(limits.fitting(&answer(3)), None);
+        assert_eq!(limits.fitting(&answer(4)), Some(3));
+        assert_eq!(
+            bytes(&json!({"Records": [{"Data": "YQ==", "PartitionKey": "key"}]})),
+            4
+        );
+    }
+}
