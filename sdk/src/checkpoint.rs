@@ -31,7 +31,8 @@ pub struct Lag {
 pub struct Checkpoint {
     /// Which partition.
     pub partition: Partition,
-    /// The last settled position; unset if nothing was settled yet.
+    /// The last settled position; unset if nothing was settled yet, and on Kinesis also if the
+    /// partition is `completed`, for which it keeps none.
     pub position: Option<Position>,
     /// The epoch that wrote it; unset if no member owned the partition yet.
     pub epoch: Option<Epoch>,

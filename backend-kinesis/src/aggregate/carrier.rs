@@ -11,7 +11,7 @@ use super::message::write;
 use super::tags;
 use crate::stream::HashKey;
 
-/// The partition key of every carrier, as the KPL has it: the explicit hash key finds the shard.
+/// The partition key of a carrier of many, as the KPL has it: the explicit hash key finds the shard.
 const PARTITION_KEY: &str = "a";
 
 /// The numbers of the fields of the aggregate, and of those of a user record.
@@ -34,14 +34,14 @@ impl Entry {
     /// carrier of one.
     pub(crate) fn of(key: &Bytes, record: &Record) -> Self {
         if is_bare(record) {
-            return Self::bare(key.clone(), record.payload.clone());
+            return Self::alone(key.clone(), record.payload.clone());
         }
         let mut carrier = Carrier::new();
         carrier.push(key, record);
         carrier.seal(key)
     }
 
-    fn bare(partition_key: Bytes, data: Bytes) -> Self {
+    fn alone(partition_key: Bytes, data: Bytes) -> Self {
         Self {
             partition_key,
             explicit_hash_key: None,
@@ -79,28 +79,11 @@ impl Carrier {
         Self::default()
     }
 
-    /// How many records it has.
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The [size](Entry::size) of what [`finish`](Self::finish) makes now.
-    pub(crate) fn size(&self) -> usize {
-        match &self.first {
-            None => 0,
-            Some(First {
-                key,
-                bare: Some(payload),
-            }) if self.len == 1 => key.len() + payload.len(),
-            Some(_) => PARTITION_KEY.len() + FRAME + self.keys.len() + self.records.len(),
-        }
-    }
-
-    /// The [size](Self::size) with one record more.
+    /// The [size](Entry::size) of what [`finish`](Self::finish) makes after one record more.
     pub(crate) fn size_with(&self, key: &Bytes, record: &Record) -> usize {
         if self.is_empty() && is_bare(record) {
             return key.len() + record.payload.len();
@@ -109,7 +92,11 @@ impl Carrier {
         let new = known.map_or_else(|| write::bytes_len(key.len()), |_| 0);
         let index = known.copied().unwrap_or(self.indexes.len());
         let fields = self.keys.len() + new + self.records.len();
-        PARTITION_KEY.len() + FRAME + fields + write::bytes_len(record_len(index, record))
+        let partition_key = match self.is_empty() {
+            true => key.len(),
+            false => PARTITION_KEY.len(),
+        };
+        partition_key + FRAME + fields + write::bytes_len(record_len(index, record))
     }
 
     /// Adds a record with its partition key; the key in the record is not looked at.
@@ -141,17 +128,22 @@ impl Carrier {
     pub(crate) fn finish(mut self) -> Option<Entry> {
         let First { key, bare } = self.first.take()?;
         Some(match bare {
-            Some(payload) if self.len == 1 => Entry::bare(key, payload),
+            Some(payload) if self.len == 1 => Entry::alone(key, payload),
             _ => self.seal(&key),
         })
     }
 
-    /// The KPL gives every carrier the hash of its first record, and so does this.
+    /// The KPL gives a carrier the hash of its first record, and so does this. A carrier of one goes
+    /// under its record's own key, which all tools then show.
     fn seal(&self, first: &Bytes) -> Entry {
+        let data = seal([&self.keys, &self.records]).into();
+        if self.len == 1 {
+            return Entry::alone(first.clone(), data);
+        }
         Entry {
             partition_key: Bytes::from_static(PARTITION_KEY.as_bytes()),
             explicit_hash_key: Some(HashKey::of(first)),
-            data: seal([&self.keys, &self.records]).into(),
+            data,
         }
     }
 }

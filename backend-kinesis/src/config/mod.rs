@@ -160,7 +160,7 @@ impl TryFrom<f64> for Rate {
     type Error = String;
 
     fn try_from(rate: f64) -> Result<Self, Self::Error> {
-        if rate >= 0.001 && rate <= 10.0 {
+        if (0.001..=10.0).contains(&rate) {
             return Ok(Self((rate * 1_000.0).round() as u32));
         }
         Err(format!("a rate is a number of 0.001 to 10, not {rate}"))

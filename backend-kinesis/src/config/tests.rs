@@ -22,9 +22,11 @@ fn every_key_has_a_default_and_the_defaults_are_valid() {
 
 #[test]
 fn what_is_written_out_is_read_back() {
-    let mut config = Config::default();
-    config.region = Some("eu-west-1".into());
-    config.endpoint = Some("http://127.0.0.1:4567".into());
+    let mut config = Config {
+        region: Some("eu-west-1".into()),
+        endpoint: Some("http://127.0.0.1:4567".into()),
+        ..Config::default()
+    };
     config.consumer.retrieval = Retrieval::FanOut;
     config.consumer.fan_out_name = Some("one".into());
     config.producer.rate = Rate(500);

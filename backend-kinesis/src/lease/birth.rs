@@ -31,7 +31,7 @@ pub(super) struct Born {
 /// sent from now on is read.
 pub(super) async fn prepare(options: &WorkerOptions) -> Result<Born> {
     let (store, source) = (&*options.store, &*options.source);
-    ask("join", PATIENCE, || store.open()).await?;
+    store.open().await?;
     ask("join", PATIENCE, || refuse_native(store)).await?;
     let mut infos = Vec::new();
     for stream in &options.streams {

@@ -35,9 +35,16 @@ pub(crate) fn take(row: &Row, me: &str, stream: &Stream, pin: Option<&Pin>) -> U
     update
 }
 
-/// Makes the heir the owner: what it sees of it is as good as a take.
+/// Makes the heir the owner.
 pub(crate) fn assign(row: &Row, heir: &str) -> Update {
-    hand(row, heir)
+    if row.checkpoint_owner.is_none() {
+        return hand(row, heir);
+    }
+    // A Java worker, which will not understand that others ask.
+    let mut update = counted(row);
+    update.set.push((names::OWNER, string(heir)));
+    update.remove = vec![names::CHECKPOINT_OWNER, names::ASKER, names::TAKER];
+    update
 }
 
 fn hand(row: &Row, to: &str) -> Update {

@@ -16,7 +16,7 @@ use aws_sdk_dynamodb::types::{
 use millstream::{Error, ErrorKind, Result};
 use tokio::time::{Instant, sleep};
 
-use super::{Condition, Item, LeaseStore, Outcome, Update};
+use super::store::{Condition, Item, LeaseStore, Outcome, Update};
 use crate::error;
 
 /// The table's only key.
@@ -59,9 +59,19 @@ impl DynamoDb {
         let described = self.client.describe_table().table_name(&*self.table);
         let described = described.send().await;
         let described = described.map_err(|e| error::of("open lease table", e))?;
-        let status = described.table.and_then(|table| table.table_status);
+        let Some(table) = described.table else {
+            return Ok(false);
+        };
+        let keys = table.key_schema.unwrap_or_default();
+        if !matches!(&*keys, [key] if key.attribute_name == KEY) {
+            let message = format!(
+                "the table {} has another key than `{KEY}` alone: it is no table of leases",
+                self.table
+            );
+            return Err(Error::new(ErrorKind::Invalid, "open lease table", message));
+        }
         Ok(matches!(
-            status,
+            table.table_status,
             Some(TableStatus::Active | TableStatus::Updating)
         ))
     }
@@ -91,7 +101,10 @@ impl DynamoDb {
         match created {
             Ok(_) => Ok(()),
             // Another member makes it just now.
-            Err(e) if e.as_service_error().is_some_and(|e| e.is_resource_in_use_exception()) => {
+            Err(e)
+                if e.as_service_error()
+                    .is_some_and(|e| e.is_resource_in_use_exception()) =>
+            {
                 Ok(())
             }
             Err(e) => Err(error::of("create lease table", e)),
@@ -139,6 +152,15 @@ impl LeaseStore for DynamoDb {
                 }
                 // A table that was just made may not be known everywhere yet.
                 Err(error) if error.kind() == ErrorKind::NotFound && made => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    let message = format!(
+                        "there is no table {}: make one with the partition key `{KEY}`, a string, \
+                         or set `leases.create`",
+                        self.table
+                    );
+                    let error = Error::new(ErrorKind::NotFound, "open lease table", message);
+                    return Err(error);
+                }
                 Err(error) if error.is_retryable() => {}
                 Err(error) => return Err(error),
             }
@@ -209,9 +231,7 @@ impl LeaseStore for DynamoDb {
             .set_expression_attribute_names(terms.names())
             .set_expression_attribute_values(terms.values())
             .return_values(ReturnValue::AllNew)
-            .return_values_on_condition_check_failure(
-                ReturnValuesOnConditionCheckFailure::AllOld,
-            )
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .send()
             .await;
         match changed {
@@ -333,3 +353,6 @@ impl Terms {
         (!self.values.is_empty()).then(|| self.values.clone())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,10 +9,12 @@ mod audit;
 mod birth;
 mod change;
 mod cleanup;
+mod dynamodb;
 mod election;
 mod key;
 mod member;
 mod options;
+mod progress;
 mod row;
 mod shards;
 mod source;
@@ -23,9 +25,13 @@ mod worker;
 
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
+pub(crate) use dynamodb::DynamoDb;
 pub(crate) use key::{KeyForm, LeaseKey};
 pub(crate) use options::{LeaseEvent, ResumePoint, WorkerOptions};
+pub(crate) use progress::{Stored, read, reset};
 pub(crate) use row::Pin;
 pub(crate) use source::ShardSource;
 pub(crate) use store::LeaseStore;

@@ -51,7 +51,7 @@ pub(crate) trait LeaseStore: Debug + Send + Sync + 'static {
     fn table(&self) -> &str;
 
     /// Makes sure that there is a table that can be used: creates it, where that is allowed, and
-    /// waits until it is ready.
+    /// waits until it is ready. It tries again by itself.
     async fn open(&self) -> Result<()>;
 
     /// Reads all rows. Without `consistent` a row may be a moment old.

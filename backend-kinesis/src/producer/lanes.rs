@@ -1,5 +1,6 @@
 //! What decides which records may go now: lanes, of which there are two kinds.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tokio::time::Instant;
 
 use super::calls::{Calls, Ticket};
 use super::map::Map;
+use super::pace::Pace;
 use super::transport::Landed;
 use crate::aggregate::Entry;
 use crate::config;
@@ -16,7 +18,7 @@ use crate::config;
 /// Waits before a failed record is tried again: doubled at each failure of it, prolonged by up to
 /// itself at random.
 const FIRST_DELAY: Duration = Duration::from_millis(50);
-const LONGEST_DELAY: Duration = Duration::from_secs(2);
+const LONGEST_DELAY: Duration = Duration::from_secs(1);
 
 /// The [most][limits] of one request. Its bytes, keys included, may be 10 MiB by now, but they were 5
 /// MiB before, and still are where it is not AWS that answers; a request gains nothing beyond.
@@ -65,6 +67,29 @@ pub(super) struct Settings {
     pub(super) record_bytes: usize,
     /// When the ticks of all lanes began.
     pub(super) epoch: Instant,
+}
+
+impl Settings {
+    /// The pace of a shard that was idle.
+    pub(super) fn pace(&self, now: Instant) -> Pace {
+        Pace::new(self.config.rate, self.epoch, now)
+    }
+
+    /// The paces for the places of a new map. Shards that stay keep theirs, which are `known` for the
+    /// places of the old one.
+    pub(super) fn paces(
+        &self,
+        old: &Map,
+        known: impl Iterator<Item = Pace>,
+        new: &Map,
+        now: Instant,
+    ) -> Vec<Pace> {
+        let old = old.places().iter().map(|place| &place.partition);
+        let mut known: HashMap<_, _> = old.zip(known).collect();
+        let new = new.places().iter().map(|place| &place.partition);
+        new.map(|partition| known.remove(partition).unwrap_or_else(|| self.pace(now)))
+            .collect()
+    }
 }
 
 /// The entries of a request, and the load of each.

@@ -149,3 +149,78 @@ impl Map {
         self.ranges = newer.ranges;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use millstream::Position;
+
+    use super::*;
+
+    /// Shards by their ranges, in eighths of all hashes.
+    fn map(ranges: &[(u128, u128, bool)]) -> Option<Map> {
+        const EIGHTH: u128 = 1 << 125;
+        let shard = |(index, (first, end, open)): (usize, &(u128, u128, bool))| Shard {
+            id: format!("{index}").into(),
+            parents: Vec::new(),
+            range: HashRange {
+                first: first * EIGHTH,
+                last: (EIGHTH - 1) + (end - 1) * EIGHTH,
+            },
+            starting: Position::from(0),
+            open: *open,
+        };
+        let shards: Vec<_> = ranges.iter().enumerate().map(shard).collect();
+        Map::new("s".into(), &shards)
+    }
+
+    fn found(map: &Map, eighth: u128) -> &str {
+        map.places()[map.find(HashKey((eighth << 125) + 1))]
+            .partition
+            .id()
+    }
+
+    #[test]
+    fn hashes_lead_to_open_shards() {
+        let map = map(&[(4, 8, true), (0, 4, false), (2, 4, true), (0, 2, true)]).unwrap();
+        let places = [0, 1, 2, 3, 4, 7].map(|eighth| found(&map, eighth).to_owned());
+        assert_eq!(places, ["3", "3", "2", "2", "0", "0"]);
+        assert_eq!(map.find(HashKey(u128::MAX)), 2);
+        assert!(map.range("1").is_some());
+        assert!(map.range("4").is_none());
+    }
+
+    #[test]
+    fn without_an_open_shard_there_is_no_map() {
+        assert!(map(&[(0, 8, false)]).is_none());
+        assert!(map(&[]).is_none());
+    }
+
+    #[test]
+    fn gaps_and_overlaps_leave_no_hash_out_and_none_twice() {
+        for ranges in [
+            [(1, 3, true), (5, 7, true), (4, 4, false)],
+            [(0, 8, true), (0, 4, true), (4, 8, true)],
+        ] {
+            let map = map(&ranges[..]).unwrap();
+            for eighth in 0..8 {
+                let hash = HashKey(eighth << 125);
+                let covers = map.places().iter().filter(|p| p.cover.contains(hash));
+                assert_eq!(covers.count(), 1, "{eighth} of {ranges:?}");
+                assert!(map.places()[map.find(hash)].cover.contains(hash));
+            }
+        }
+    }
+
+    #[test]
+    fn records_without_a_key_take_turns() {
+        let mut map = map(&[(0, 1, true), (1, 2, true), (2, 8, true)]).unwrap();
+        let mut count = [0; 3];
+        for _ in 0..30 {
+            let hash = map.spread();
+            let place = map.find(hash);
+            assert_eq!(HashKey::of(map.keyless(place)), hash);
+            count[place] += 1;
+        }
+        assert_eq!(count, [10; 3]);
+    }
+}

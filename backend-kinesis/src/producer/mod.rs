@@ -137,10 +137,7 @@ impl Producer {
                 index,
                 attempts: 0,
                 bytes: record.size(),
-                hash: record
-                    .key
-                    .as_ref()
-                    .map_or(HashKey(0), |key| HashKey::of(key)),
+                hash: record.key.as_ref().map_or(HashKey(0), HashKey::of),
                 keyed: record.key.is_some(),
             });
         }

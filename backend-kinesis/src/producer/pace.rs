@@ -24,14 +24,17 @@ const BYTES: f64 = 1_048_576.0;
 const RECORDS: f64 = 1_000.0;
 
 /// What a lane that was idle may send at once, as time at its full rate.
-const BURST: Duration = Duration::from_millis(100);
+const BURST: Duration = Duration::from_millis(50);
 
 /// A lane at its limit sends about 10 records a tick, and lanes share their requests.
 const TICK: Duration = Duration::from_millis(10);
 
-/// By how much refusals lower the rate, how often at most, and how fast it comes back: 5 % a second.
-const CUT: f64 = 0.95;
+/// By how much refusals lower the rate, and how often at most. Until others leave it is about right
+/// then, so for a while it comes back slowly.
+const CUT: f64 = 0.96;
 const CUT_EVERY: Duration = Duration::from_millis(100);
+const CAUTION: Duration = Duration::from_secs(10);
+const REGAIN_CAUTIOUSLY: f64 = 0.004;
 const REGAIN: f64 = 0.05;
 const LEAST: f64 = 0.01;
 
@@ -47,7 +50,7 @@ pub(super) struct Pace {
     /// The part of `share` that refusals have left, as of `level_at`.
     level: f64,
     level_at: Instant,
-    next_cut: Instant,
+    last_cut: Option<Instant>,
 }
 
 impl Pace {
@@ -61,7 +64,7 @@ impl Pace {
             rests_until: now,
             level: 1.0,
             level_at: now,
-            next_cut: now,
+            last_cut: None,
         }
     }
 
@@ -85,9 +88,9 @@ impl Pace {
 
     /// The shard has refused something as too fast.
     pub(super) fn throttled(&mut self, now: Instant) {
-        if now >= self.next_cut {
+        if self.last_cut.is_none_or(|last| last + CUT_EVERY <= now) {
             self.level = (self.level(now) * CUT).max(LEAST);
-            self.next_cut = now + CUT_EVERY;
+            self.last_cut = Some(now);
         }
         self.records_full = self.records_full.max(now + BURST);
         self.rest(now + TICK);
@@ -95,7 +98,13 @@ impl Pace {
 
     fn level(&mut self, now: Instant) -> f64 {
         let passed = now.saturating_duration_since(self.level_at).as_secs_f64();
-        self.level = (self.level + REGAIN * passed).min(1.0);
+        let is_cautious = self.last_cut.is_some_and(|last| now < last + CAUTION);
+        let regain = if is_cautious {
+            REGAIN_CAUTIOUSLY
+        } else {
+            REGAIN
+        };
+        self.level = (self.level + regain * passed).min(1.0);
         self.level_at = now;
         self.level
     }

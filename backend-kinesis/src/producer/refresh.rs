@@ -51,3 +51,39 @@ impl Refresh {
         };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs what is due next, and answers how long that was after `last`.
+    fn next(refresh: &mut Refresh, last: &mut Instant, has_changed: bool) -> f32 {
+        let due = refresh.due().unwrap();
+        refresh.begin(due);
+        assert_eq!(refresh.due(), None);
+        refresh.end(has_changed);
+        let waited = due - *last;
+        *last = due;
+        waited.as_secs_f32()
+    }
+
+    #[test]
+    fn it_is_done_less_often_while_it_brings_nothing() {
+        let mut last = Instant::now();
+        let mut refresh = Refresh::new(last);
+        assert_eq!(next(&mut refresh, &mut last, false), 30.0);
+        let mut wanted = |has_changed| {
+            refresh.want();
+            next(&mut refresh, &mut last, has_changed)
+        };
+        assert_eq!(
+            [1.0, 1.5, 2.25],
+            [wanted(false), wanted(false), wanted(true)]
+        );
+        assert_eq!([1.0, 1.5], [wanted(false), wanted(false)]);
+        for _ in 0..20 {
+            wanted(false);
+        }
+        assert_eq!(wanted(false), 30.0);
+    }
+}

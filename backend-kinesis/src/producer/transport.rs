@@ -1,6 +1,7 @@
 //! What a producer asks of Kinesis.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_sdk_kinesis::operation::put_records::PutRecordsOutput;
 use aws_sdk_kinesis::primitives::Blob;
@@ -11,6 +12,10 @@ use crate::aggregate::Entry;
 use crate::connection::Connection;
 use crate::error;
 use crate::stream::{self, Shard};
+use tokio::time::timeout;
+
+/// How long one request may take, as the KPL has it. What is behind it of the same keys waits.
+const ATTEMPT: Duration = Duration::from_secs(6);
 
 /// Where an entry was stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +77,11 @@ impl Transport for Aws {
             .collect::<Result<_>>()?;
         let put = self.connection.kinesis.put_records();
         let put = put.stream_name(&*self.stream).set_records(Some(entries));
-        let answer = put.send().await;
+        let answer = timeout(ATTEMPT, put.send()).await;
+        let answer = answer.map_err(|_| {
+            let message = format!("no answer within {ATTEMPT:?}");
+            Error::new(ErrorKind::Timeout, "send", message).with_stream(self.stream.clone())
+        })?;
         let answer: PutRecordsOutput =
             answer.map_err(|e| error::of("send", e).with_stream(self.stream.clone()))?;
         Ok(answer.records.into_iter().map(|r| self.read(r)).collect())

@@ -42,9 +42,9 @@ impl<T: Clone> Reading<T> {
             let answer = match self.source.records(&iterator).await {
                 Ok(answer) => answer,
                 Err(error) => {
-                    let is_lasting = error.is_retryable();
+                    let may_pass = error.is_retryable();
                     self.heed(error).await?;
-                    match is_lasting {
+                    match may_pass {
                         true => continue,
                         false => return Ok(()),
                     }

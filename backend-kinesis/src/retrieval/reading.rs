@@ -16,8 +16,9 @@ use super::source::Source;
 use super::unpack::Unpacker;
 use super::{ReadEvent, Settings, Way};
 
-/// How often in a row a place may be refused that Kinesis itself has given.
-const REFUSALS: u32 = 5;
+/// How often in a row a place may be refused in a shard that is there. That takes half a minute, within
+/// which a shard that was just made is known everywhere.
+const REFUSALS: u32 = 8;
 
 /// How many requests fail in a row before that is told.
 const TOLD: u32 = 6;
@@ -70,7 +71,7 @@ impl<T: Clone> Reading<T> {
         let answered = Instant::now();
         let behind = answer.behind;
         let most = self.settings.batch_records.max(1);
-        let mut batch = Vec::new();
+        let mut batch = Vec::with_capacity(most.min(answer.records.len()));
         for raw in answer.records {
             let after = match self.place.meet(&raw) {
                 Meeting::Old => {
@@ -158,7 +159,7 @@ impl<T: Clone> Reading<T> {
         }
     }
 
-    /// Counts a refusal of what Kinesis itself has given. Too many in a row are no accident.
+    /// Counts a refusal. Too many in a row are no accident.
     pub(super) async fn refused(&mut self, error: Error) -> Result<(), Done> {
         self.refusals += 1;
         if self.refusals > REFUSALS {

@@ -8,8 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use aws_sdk_kinesis::primitives::DateTime;
 use aws_sdk_kinesis::types::{Record, ShardIteratorType};
+use bytes::Bytes;
 use millstream::{Error, ErrorKind, Partition, Position, Result};
 
+use crate::aggregate::{self, Opened};
 use crate::connection::Connection;
 use crate::error;
 
@@ -51,7 +53,12 @@ pub(super) async fn look(
     let now = SystemTime::now();
     for ago in AGO {
         let since = now - ago;
-        if look.first(Some(since)).await?.is_some() {
+        // A clock that is ahead of Kinesis makes a time of the future, which is refused.
+        let first = match look.first(Some(since)).await {
+            Err(error) if error.kind() == ErrorKind::Invalid => None,
+            first => first?,
+        };
+        if first.is_some() {
             let latest = look.last(since).await?;
             return Ok(Some(Ends { earliest, latest }));
         }
@@ -96,7 +103,11 @@ impl Look<'_> {
             };
             let answer = self.records(&from, None).await?;
             if let Some(record) = answer.records.last() {
-                last = Some(self.position(record)?);
+                let carried = match aggregate::open(&Bytes::copy_from_slice(record.data.as_ref())) {
+                    Opened::Carrier(records) => records.last().map_or(0, |last| last.sub),
+                    _ => 0,
+                };
+                last = Some(self.position(record)?.within(carried));
             }
             if answer.is_at_tip {
                 return Ok(last);

@@ -99,9 +99,7 @@ async fn settled(
         let is_parent = |shard: &Shard| shard.parents.iter().any(|id| **id == *partition.id());
         Ok(is_closed && shards.iter().any(is_parent))
     };
-    state::until(connection, operation, "its children are not there", look)
-        .await
-        .map_err(|e| e.with_partition(partition))?;
+    state::until(look).await?;
     state::until_active(connection, operation, partition.stream()).await
 }
 

@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use aws_sdk_kinesis::types::StreamStatus;
 use backon::{BackoffBuilder, ExponentialBuilder};
-use millstream::{Error, ErrorKind, Result};
-use tokio::time::{Instant, sleep};
+use millstream::{ErrorKind, Result};
+use tokio::time::sleep;
 
 use crate::connection::Connection;
 use crate::stream;
+
+/// The longest time between two looks.
+const LONGEST: Duration = Duration::from_secs(1);
 
 /// Waits until the stream can be used.
 pub(super) async fn until_active(
@@ -24,9 +27,7 @@ pub(super) async fn until_active(
             Err(error) => Err(error),
         }
     };
-    until(connection, operation, "it is not active", look)
-        .await
-        .map_err(|e| e.with_stream(stream))
+    until(look).await
 }
 
 /// Waits until there is no stream of that name.
@@ -42,40 +43,25 @@ pub(super) async fn until_gone(
             Err(error) => Err(error),
         }
     };
-    until(connection, operation, "it is still there", look)
-        .await
-        .map_err(|e| e.with_stream(stream))
+    until(look).await
 }
 
-/// Looks until it is so, for `request_timeout` at most.
-pub(super) async fn until<F>(
-    connection: &Connection,
-    operation: &'static str,
-    otherwise: &str,
-    mut look: impl FnMut() -> F,
-) -> Result<()>
+/// Looks until it is so.
+pub(super) async fn until<F>(mut look: impl FnMut() -> F) -> Result<()>
 where
     F: Future<Output = Result<bool>>,
 {
-    let within = connection.config.request_timeout;
-    let deadline = Instant::now() + within;
     // What is waited for takes some milliseconds on an emulator, and half a minute on AWS, which
     // answers 20 such questions a second for all of an account.
-    let pauses = ExponentialBuilder::new()
+    let mut pauses = ExponentialBuilder::new()
         .with_min_delay(Duration::from_millis(20))
-        .with_max_delay(Duration::from_secs(1))
+        .with_max_delay(LONGEST)
         .with_factor(1.5)
         .without_max_times()
-        .with_jitter();
-    for pause in pauses.build() {
-        if look().await? {
-            return Ok(());
-        }
-        if Instant::now() + pause >= deadline {
-            break;
-        }
-        sleep(pause).await;
+        .with_jitter()
+        .build();
+    while !look().await? {
+        sleep(pauses.next().unwrap_or(LONGEST)).await;
     }
-    let message = format!("{otherwise} after {within:?}: it may be later");
-    Err(Error::new(ErrorKind::Timeout, operation, message))
+    Ok(())
 }

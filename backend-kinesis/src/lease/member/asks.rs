@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::Member;
 use super::attempt::Attempt;
 use crate::lease::change;
+use crate::lease::row::Row;
 
 /// How often the leases that were asked for are looked at: what a handover takes longer than the
 /// owner needs.
@@ -22,9 +23,17 @@ const MANY: usize = 10;
 /// The questions that are open.
 #[derive(Debug, Default)]
 pub(super) struct Asks {
-    /// By lease, when the owner must have answered.
-    open: BTreeMap<Arc<str>, Instant>,
+    open: BTreeMap<Arc<str>, Ask>,
     look: Option<Instant>,
+}
+
+/// One question.
+#[derive(Debug)]
+struct Ask {
+    /// When the owner must have answered.
+    overdue: Instant,
+    /// Whether it stands in the row.
+    heard: bool,
 }
 
 impl Asks {
@@ -49,7 +58,11 @@ impl Member {
             return;
         };
         let overdue = now + self.options.drain + self.options.failover;
-        self.asks.open.insert(key.clone(), overdue);
+        let ask = Ask {
+            overdue,
+            heard: false,
+        };
+        self.asks.open.insert(key.clone(), ask);
         let update = change::ask(&owner, self.me());
         let table = self.table.clone();
         self.fly(async move {
@@ -63,10 +76,11 @@ impl Member {
         self.asks.look = Some(now + LOOK);
         match attempt {
             Ok(Attempt { row: Some(row), .. }) => {
-                if row.own.asker.as_ref() != Some(self.me()) {
-                    self.asks.remove(key);
+                if let Some(ask) = self.asks.open.get_mut(key) {
+                    ask.heard = true;
                 }
                 self.saw(row);
+                self.settle_asks(now);
             }
             Ok(_) => {
                 self.asks.remove(key);
@@ -85,10 +99,14 @@ impl Member {
         if self.asks.due().is_none_or(|time| time > now) {
             return;
         }
-        let overdue = self.asks.open.iter_mut().filter(|(_, time)| **time <= now);
+        let overdue = self
+            .asks
+            .open
+            .iter_mut()
+            .filter(|(_, ask)| ask.overdue <= now);
         let mut stolen = Vec::new();
-        for (key, time) in overdue {
-            *time = now + self.options.failover / 3;
+        for (key, ask) in overdue {
+            ask.overdue = now + self.options.failover / 3;
             stolen.push(key.clone());
         }
         for key in stolen {
@@ -117,9 +135,11 @@ impl Member {
         let me = self.options.id.clone();
         let view = &self.view;
         let before = self.asks.open.len();
-        self.asks.open.retain(|key, _| {
+        // Whoever takes a lease removes the question, and would have to be asked anew.
+        let stands = |row: &Row| row.own.asker.as_ref() == Some(&me) && row.can_be_asked();
+        self.asks.open.retain(|key, ask| {
             let row = view.get(key).map(|seen| &seen.row);
-            row.is_some_and(|row| row.owner.as_ref() != Some(&me) && row.can_be_asked())
+            !ask.heard || row.is_some_and(stands)
         });
         if self.asks.open.len() < before {
             self.schedule.decide_at(now);
@@ -130,12 +150,19 @@ impl Member {
     /// Takes all questions back.
     pub(super) fn withdraw_asks(&mut self) {
         for key in std::mem::take(&mut self.asks.open).into_keys() {
+            if let Some(leaving) = &mut self.leaving {
+                leaving.asks += 1;
+            }
             let update = change::withdraw(self.me());
             let table = self.table.clone();
             self.fly(async move {
                 // If it is not heard, the lease is handed over, expires, and is taken by others.
                 let _ = table.change(&key, &update).await;
-                |_: &mut Self| {}
+                |member: &mut Self| {
+                    if let Some(leaving) = &mut member.leaving {
+                        leaving.asks -= 1;
+                    }
+                }
             });
         }
     }

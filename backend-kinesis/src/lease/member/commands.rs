@@ -33,6 +33,16 @@ pub(in crate::lease) enum Command {
     },
 }
 
+/// A member that gives up all that it has.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    reply: Reply,
+    /// Questions that are being taken back.
+    pub(super) asks: usize,
+    /// Whether a lease expired before the table could be told.
+    pub(super) expired: bool,
+}
+
 impl Member {
     pub(super) fn obey(&mut self, command: Command) {
         match command {
@@ -87,6 +97,11 @@ impl Member {
     }
 
     fn leave(&mut self, reply: Reply) {
+        self.leaving = Some(Leaving {
+            reply,
+            asks: 0,
+            expired: false,
+        });
         self.withdraw_asks();
         for held in self.held.values_mut() {
             if held.stage != Stage::Ceded {
@@ -94,16 +109,21 @@ impl Member {
                 held.waiting.push_back(Write::Release { reply: None });
             }
         }
-        self.leaving = Some(reply);
     }
 
     /// Ends the membership when nothing is held any more.
     pub(super) fn leave_if_released(&mut self) {
-        if !self.held.is_empty() || !self.taking.is_empty() {
+        let busy = |leaving: &Leaving| leaving.asks > 0;
+        if !self.held.is_empty() || !self.taking.is_empty() || self.leaving.iter().any(busy) {
             return;
         }
-        if let Some(reply) = self.leaving.take() {
-            answer(reply, Ok(()));
+        if let Some(leaving) = self.leaving.take() {
+            let message = "the table could not be told in time; the leases have expired by now";
+            let error = Error::new(ErrorKind::Timeout, "leave", message);
+            answer(
+                leaving.reply,
+                if leaving.expired { Err(error) } else { Ok(()) },
+            );
         }
         self.done = true;
     }

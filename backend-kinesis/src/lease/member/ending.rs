@@ -49,9 +49,9 @@ impl Member {
         });
     }
 
-    fn prepared(&mut self, key: &Arc<str>, epoch: Epoch, made: Result<Vec<Row>>, reply: Reply) {
-        let rows = match made {
-            Ok(rows) => rows,
+    fn prepared(&mut self, key: &Arc<str>, epoch: Epoch, made: Result<Children>, reply: Reply) {
+        let children = match made {
+            Ok(children) => children,
             Err(error) => {
                 self.suffer(&error);
                 if let Some(lease) = self.streams.parse(key) {
@@ -61,7 +61,15 @@ impl Member {
                 return answer(reply, Err(error));
             }
         };
-        for row in rows {
+        if let Some(lease) = self.streams.parse(key) {
+            let listed = self.shards.entry(lease.stream).or_default();
+            for child in children.shards {
+                if !listed.iter().any(|shard| shard.id == child.id) {
+                    listed.push(child);
+                }
+            }
+        }
+        for row in children.rows {
             self.saw(row);
         }
         let held = self.held.get_mut(key);
@@ -92,6 +100,12 @@ impl Member {
     }
 }
 
+/// The children of a shard, and the leases that were made for them.
+struct Children {
+    shards: Vec<Shard>,
+    rows: Vec<Row>,
+}
+
 /// What comes before the end of a shard can be stored.
 struct Preparation {
     table: Table,
@@ -102,9 +116,8 @@ struct Preparation {
 }
 
 impl Preparation {
-    /// Makes the leases of the children, and notes them in the parent's row. Answers those that are
-    /// new.
-    async fn make(&self, told: Vec<Shard>) -> Result<Vec<Row>> {
+    /// Makes the leases of the children, and notes them in the parent's row.
+    async fn make(&self, told: Vec<Shard>) -> Result<Children> {
         let children = match told.is_empty() {
             true => self.listed().await?,
             false => told,
@@ -138,7 +151,10 @@ impl Preparation {
                 }));
             }
         }
-        Ok(made)
+        Ok(Children {
+            shards: children,
+            rows: made,
+        })
     }
 
     async fn make_one(&self, child: &Shard) -> Result<Option<Row>> {

@@ -36,8 +36,9 @@ mod upkeep;
 
 use asks::Asks;
 use attempt::Table;
+use commands::Leaving;
 pub(super) use commands::{Command, closed};
-use held::{Held, Reply};
+use held::Held;
 use schedule::Schedule;
 pub(super) use upkeep::known;
 
@@ -58,11 +59,13 @@ pub(super) struct Member {
     taking: BTreeSet<Arc<str>>,
     asks: Asks,
     audit: Audit,
+    /// The next scan is for an audit, too.
+    auditing: bool,
     schedule: Schedule,
     flights: FuturesUnordered<BoxFuture<'static, Landing>>,
     commands: mpsc::UnboundedReceiver<Command>,
     events: mpsc::UnboundedSender<LeaseEvent>,
-    leaving: Option<Reply>,
+    leaving: Option<Leaving>,
     /// Since when the table cannot be used, and why.
     trouble: Option<(Instant, Error)>,
     random: fastrand::Rng,
@@ -87,6 +90,7 @@ impl Member {
             taking: BTreeSet::new(),
             asks: Asks::default(),
             audit: Audit::default(),
+            auditing: false,
             schedule: Schedule::new(&options, now),
             flights: FuturesUnordered::new(),
             commands,
@@ -207,6 +211,10 @@ impl Member {
             return;
         }
         let now = Instant::now();
+        if error.kind() == ErrorKind::NotFound {
+            // It may be the stream that is gone.
+            self.schedule.check = now;
+        }
         let (since, _) = self.trouble.get_or_insert_with(|| (now, error.clone()));
         if now.duration_since(*since) >= self.options.failover {
             self.fail(error.clone());

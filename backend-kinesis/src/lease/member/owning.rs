@@ -28,6 +28,9 @@ impl Member {
                 );
             }
             self.lose(&key);
+            if let Some(leaving) = &mut self.leaving {
+                leaving.expired = true;
+            }
         }
         let overdue = self.options.drain + self.renewal();
         let keys = self.keys(|held| matches!(held.stage, Stage::Asked(at) if at + overdue <= now));
@@ -77,7 +80,8 @@ impl Member {
         attempt: Result<Attempt, (Instant, Error)>,
     ) {
         let now = Instant::now();
-        let longest = self.renewal();
+        // Several tries have to fit between a renewal that is due and the end of the lease.
+        let longest = self.renewal() / 4;
         let me = self.options.id.clone();
         let Some(held) = self.held.get_mut(key).filter(|held| held.epoch == epoch) else {
             // Lost meanwhile, and whoever waits for the answer has been told by an event.

@@ -52,7 +52,7 @@ impl Member {
         self.look_at_parents();
         self.settle_asks(now);
         self.schedule.decide_at(now);
-        self.audit_if_due(now);
+        self.audit_if_due();
         let is_alone = self.view.len() > 0 && self.view.len() == self.held.len();
         self.schedule.scan_again(now, items.len(), is_alone);
     }

@@ -115,7 +115,7 @@ impl Schedule {
     }
 
     fn delay(&mut self) -> Duration {
-        let longest = self.slow / 2;
+        let longest = self.slow / 6;
         let delays = self.delays.get_or_insert_with(|| {
             ExponentialBuilder::new()
                 .with_min_delay(Duration::from_millis(100))

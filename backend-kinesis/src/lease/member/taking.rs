@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::Member;
 use super::attempt::Attempt;
-use super::held::{Held, Write};
+use super::held::{Held, Stage, Write};
 use crate::lease::change;
 use crate::lease::row::{Progress, Row};
 use crate::lease::taker::{self, Candidate, Situation};
@@ -189,6 +189,7 @@ impl Member {
         }
         let mut held = Held::new(lease, row, attempt.before);
         if self.leaving.is_some() {
+            held.stage = Stage::Ceded;
             held.waiting.push_back(Write::Release { reply: None });
         }
         self.held.insert(key.clone(), held);

@@ -3,6 +3,7 @@
 //! are still what they were is looked at by everybody.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use millstream::{Error, ErrorKind, Result};
 use tokio::time::Instant;
@@ -17,8 +18,10 @@ use crate::lease::{birth, change, cleanup, election};
 impl Member {
     pub(super) fn keep_up(&mut self, now: Instant) {
         if self.schedule.audit <= now {
-            // An audit is one of what a scan shows, so it waits for the next.
-            self.schedule.scan_within(now, std::time::Duration::ZERO);
+            self.schedule.audit_again(now);
+            // It is one of what a scan shows.
+            self.auditing = true;
+            self.schedule.scan_within(now, Duration::ZERO);
         }
         if self.schedule.cleanup <= now {
             self.schedule.clean_again(now);
@@ -33,11 +36,10 @@ impl Member {
     }
 
     /// Looks for shards without a lease, if it is time and this member is the one to do so.
-    pub(super) fn audit_if_due(&mut self, now: Instant) {
-        if self.schedule.audit > now || self.leaving.is_some() {
+    pub(super) fn audit_if_due(&mut self) {
+        if !std::mem::take(&mut self.auditing) || self.leaving.is_some() {
             return;
         }
-        self.schedule.audit_again(now);
         if !election::is_elected(self.owners.iter().map(|id| &**id), &self.options.id) {
             return;
         }

@@ -1,6 +1,7 @@
 //! A table of leases in memory, with a script of faults.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -42,6 +43,7 @@ pub(crate) struct MemoryStore {
     version: Arc<Mutex<Option<String>>>,
     script: Arc<Mutex<Option<Script>>>,
     calls: Arc<Mutex<Vec<String>>>,
+    deaf: Arc<AtomicBool>,
 }
 
 impl MemoryStore {
@@ -51,6 +53,7 @@ impl MemoryStore {
             version: Arc::default(),
             script: Arc::default(),
             calls: Arc::default(),
+            deaf: Arc::default(),
         }
     }
 
@@ -61,11 +64,24 @@ impl MemoryStore {
             version: self.version.clone(),
             script: Arc::default(),
             calls: Arc::default(),
+            deaf: Arc::default(),
         }
     }
 
     pub(crate) fn script(&self, script: impl FnMut(&Call<'_>) -> Option<Fault> + Send + 'static) {
         *self.script.lock().unwrap() = Some(Box::new(script));
+    }
+
+    /// Answers from now on as if nobody ever asked for a lease.
+    pub(crate) fn deaf(&self) {
+        self.deaf.store(true, Ordering::Relaxed);
+    }
+
+    fn heard(&self, mut item: Item) -> Item {
+        if self.deaf.load(Ordering::Relaxed) {
+            item.remove(names::ASKER);
+        }
+        item
     }
 
     pub(crate) fn heal(&self) {
@@ -174,12 +190,19 @@ impl LeaseStore for MemoryStore {
     }
 
     async fn scan(&self, _consistent: bool) -> Result<Vec<Item>> {
-        let rows = || self.rows.lock().unwrap().values().cloned().collect();
+        let rows = || {
+            let rows = self.rows.lock().unwrap();
+            rows.values()
+                .cloned()
+                .map(|item| self.heard(item))
+                .collect()
+        };
         self.made(Call::Scan, rows).await
     }
 
     async fn get(&self, key: &str) -> Result<Option<Item>> {
-        self.made(Call::Get(key), || self.item(key)).await
+        let get = || self.item(key).map(|item| self.heard(item));
+        self.made(Call::Get(key), get).await
     }
 
     async fn create(&self, item: Item) -> Result<bool> {
@@ -200,7 +223,10 @@ impl LeaseStore for MemoryStore {
     }
 
     async fn update(&self, key: &str, update: &Update) -> Result<Outcome> {
-        let make = || self.apply(key, update);
+        let make = || match self.apply(key, update) {
+            Outcome::Applied(item) => Outcome::Applied(self.heard(item)),
+            Outcome::Refused(item) => Outcome::Refused(item.map(|item| self.heard(item))),
+        };
         self.made(Call::Update(key, update), make).await
     }
 

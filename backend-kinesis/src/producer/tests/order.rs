@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use millstream::Record;
 use millstream::driver::Producer as _;
 
 use super::fake::{Fake, Faults};
 use super::reader::{Reader, assert_in_order, assert_placed, read};
-use super::{BOTH, Call, call, config, start};
+use super::{BOTH, call, config, start};
 use crate::config::Aggregation;
 
 struct Plan {
@@ -32,10 +32,11 @@ async fn run(aggregation: Aggregation, plan: Plan) {
     config.aggregate_bytes = random.usize(1_024..4_096);
     let most = config.requests;
     let producer = start(&fake, config);
-    let mut under_way = FuturesUnordered::<Call>::new();
+    let mut under_way = FuturesUnordered::new();
     let mut answered = Vec::new();
     let mut number = 0;
     for _ in 0..60 {
+        let first = number + 1;
         let records = (0..random.usize(1..40)).map(|_| {
             number += 1;
             // Wide enough that carriers are full now and then.
@@ -49,7 +50,8 @@ async fn run(aggregation: Aggregation, plan: Plan) {
                 _ => record,
             }
         });
-        under_way.push(call(&producer, records.collect()).await);
+        let call = call(&producer, records.collect()).await;
+        under_way.push(call.map(move |answers| (first, answers)));
         let pause = Duration::from_millis(random.u64(0..30));
         let slept = tokio::time::sleep(pause);
         tokio::pin!(slept);
@@ -79,18 +81,12 @@ async fn run(aggregation: Aggregation, plan: Plan) {
     assert_in_order(&ours, &what);
     assert_in_order(&kcl, &what);
     let mut stored = 0;
-    for answers in &answered {
-        for answer in answers {
+    for (first, answers) in &answered {
+        for (answer, number) in answers.iter().zip(*first..) {
             let placed = answer.as_ref().unwrap_or_else(|e| panic!("{what}: {e:?}"));
             stored += 1;
-            assert!(
-                kcl.iter().any(|seen| seen.position == placed.position),
-                "{what}"
-            );
-            assert!(
-                ours.iter().any(|seen| seen.position == placed.position),
-                "{what}"
-            );
+            assert_placed(&kcl, number, placed, &what);
+            assert_placed(&ours, number, placed, &what);
         }
     }
     assert_eq!(stored, number, "{what}");

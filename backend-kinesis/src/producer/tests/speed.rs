@@ -123,7 +123,7 @@ async fn it_waits_for_company_as_long_as_it_is_told() {
 
 #[tokio::test(start_paused = true)]
 async fn enough_for_a_request_does_not_wait() {
-    let fake = Fake::new(1, 8);
+    let fake = Fake::new(1, 16);
     let mut config = config(Aggregation::Off);
     config.linger = Duration::from_secs(60);
     let producer = start(&fake, config);

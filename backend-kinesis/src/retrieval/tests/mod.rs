@@ -5,6 +5,7 @@ mod fake;
 mod fan_out;
 mod flow;
 mod places;
+mod storm;
 mod unpacked;
 
 use std::collections::VecDeque;

@@ -58,8 +58,8 @@ impl Retention {
     /// Takes from the records of an answer those that are gone.
     pub(super) fn apply(&self, shard: &Shard, answer: &mut Value) {
         let state = self.lock();
-        let (Some(gone), Some(records)) = (state.gone.get(shard), answer["Records"].as_array_mut())
-        else {
+        let records = answer.get_mut("Records").and_then(Value::as_array_mut);
+        let (Some(gone), Some(records)) = (state.gone.get(shard), records) else {
             return;
         };
         records.retain(|record| {
@@ -92,6 +92,9 @@ mod tests {
             answer["Records"].as_array().unwrap().len()
         };
         assert_eq!((left(&one), left(&other)), (1, 3));
+        let mut refusal = json!({"message": "not now"});
+        retention.apply(&one, &mut refusal);
+        assert_eq!(refusal, json!({"message": "not now"}));
         assert_eq!(retention.shard("iterator"), Some(one));
         assert_eq!(retention.shard("unknown"), None);
     }

@@ -5,16 +5,18 @@
 //! bound key goes behind them when it is met. So what goes of a key is always the oldest that there
 //! is of it.
 
+mod lane;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use foldhash::fast::FixedState;
 use millstream::{Error, ErrorKind, Placed};
 use tokio::time::Instant;
 
+use self::lane::Lane;
 use super::calls::{Calls, Ticket};
 use super::lanes::{Batch, Filling, Lanes, MOST_BYTES, MOST_ENTRIES, Settings, delay};
 use super::map::Map;
-use super::pace::Pace;
 use super::transport::Landed;
 use crate::aggregate::Entry;
 use crate::stream::HashKey;
@@ -33,20 +35,9 @@ pub(super) struct ByKey {
     turn: usize,
 }
 
-struct Lane {
-    pace: Pace,
-    /// Of bound keys, or without one: they may go.
-    next: VecDeque<Ticket>,
-    /// As they came.
-    fresh: VecDeque<Ticket>,
-    bytes: usize,
-    /// When the oldest of them has waited enough.
-    due: Instant,
-}
-
 impl ByKey {
     pub(super) fn new(settings: Settings, map: Map, now: Instant) -> Self {
-        let pace = Pace::new(settings.config.rate, settings.epoch, now);
+        let pace = settings.pace(now);
         let lanes = map.places().iter().map(|_| Lane::new(pace.clone()));
         Self {
             lanes: lanes.collect(),
@@ -211,16 +202,9 @@ impl Lanes for ByKey {
         if self.map.is_like(&map) {
             return self.map.learn(map);
         }
-        let fresh = Pace::new(self.settings.config.rate, self.settings.epoch, now);
-        let kept = |place: &super::map::Place| {
-            let places = self.map.places().iter();
-            let mut known = places.zip(&self.lanes);
-            let (_, lane) = known.find(|(old, _)| old.partition == place.partition)?;
-            Some(lane.pace.clone())
-        };
-        let lanes = map.places().iter();
-        let lanes = lanes.map(|place| Lane::new(kept(place).unwrap_or_else(|| fresh.clone())));
-        let mut lanes: Vec<_> = lanes.collect();
+        let known = self.lanes.iter().map(|lane| lane.pace.clone());
+        let paces = self.settings.paces(&self.map, known, &map, now);
+        let mut lanes: Vec<_> = paces.into_iter().map(Lane::new).collect();
         for lane in self.lanes.drain(..) {
             let mut place = |mut ticket: Ticket| {
                 if !ticket.keyed {
@@ -245,63 +229,5 @@ impl Lanes for ByKey {
 
     fn map(&self) -> &Map {
         &self.map
-    }
-}
-
-impl Lane {
-    fn new(pace: Pace) -> Self {
-        Self {
-            due: pace.opens(),
-            pace,
-            next: VecDeque::new(),
-            fresh: VecDeque::new(),
-            bytes: 0,
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.next.is_empty() && self.fresh.is_empty()
-    }
-
-    fn opens(&self) -> Instant {
-        self.pace.opens()
-    }
-
-    /// Before a record is added.
-    fn expect(&mut self, bytes: usize, due: Instant) {
-        self.due = if self.is_empty() {
-            due
-        } else {
-            self.due.min(due)
-        };
-        self.bytes += bytes;
-    }
-
-    /// The next that may go; its key is bound then. What may not goes to its key.
-    fn pop(&mut self, keys: &mut HashMap<HashKey, VecDeque<Ticket>, FixedState>) -> Option<Ticket> {
-        if let Some(ticket) = self.next.pop_front() {
-            self.bytes -= ticket.bytes;
-            return Some(ticket);
-        }
-        while let Some(ticket) = self.fresh.pop_front() {
-            self.bytes -= ticket.bytes;
-            if !ticket.keyed {
-                return Some(ticket);
-            }
-            match keys.get_mut(&ticket.hash) {
-                Some(held) => held.push_back(ticket),
-                None => {
-                    keys.insert(ticket.hash, VecDeque::new());
-                    return Some(ticket);
-                }
-            }
-        }
-        None
-    }
-
-    /// Undoes [`pop`](Self::pop).
-    fn put_back(&mut self, ticket: Ticket) {
-        self.bytes += ticket.bytes;
-        self.next.push_front(ticket);
     }
 }

@@ -24,15 +24,15 @@
 //! waits for the next map, busy. A shard that is not there either counts as wrong, which costs
 //! duplicates at most.
 
-use std::collections::VecDeque;
+mod lane;
 
 use millstream::{Error, ErrorKind, Placed};
 use tokio::time::Instant;
 
+use self::lane::{Carried, Lane};
 use super::calls::{Calls, Ticket};
 use super::lanes::{Batch, Filling, Lanes, Settings, delay};
 use super::map::Map;
-use super::pace::Pace;
 use super::transport::Landed;
 use crate::aggregate::Carrier;
 use crate::stream::HashRange;
@@ -52,44 +52,9 @@ pub(super) struct ByShard {
     turn: usize,
 }
 
-struct Lane {
-    pace: Pace,
-    queue: VecDeque<Ticket>,
-    bytes: usize,
-    /// When the oldest record has waited enough.
-    due: Instant,
-    /// How many carriers are on their way whose records could be of this lane's keys.
-    busy: usize,
-    /// Until when the failure of a carrier keeps it.
-    waits_until: Instant,
-    /// Most records of the next carrier, while it is looked for the one that is refused.
-    most: usize,
-}
-
-/// The records of a carrier.
-pub(super) struct Carried {
-    tickets: Vec<Ticket>,
-    /// The cover of the lane that it was filled from.
-    cover: HashRange,
-}
-
-impl Carried {
-    /// Counts a failure of those that are still to be sent, and answers how many one of them has by
-    /// now.
-    fn fail(&mut self, calls: &Calls) -> u32 {
-        let tickets = self.tickets.iter_mut();
-        let open = tickets.filter(|ticket| calls.deadline(ticket).is_some());
-        let attempts = open.map(|ticket| {
-            ticket.attempts += 1;
-            ticket.attempts
-        });
-        attempts.max().unwrap_or(0)
-    }
-}
-
 impl ByShard {
     pub(super) fn new(settings: Settings, map: Map, now: Instant) -> Self {
-        let pace = Pace::new(settings.config.rate, settings.epoch, now);
+        let pace = settings.pace(now);
         let lanes = map.places().iter().map(|_| Lane::new(pace.clone(), now));
         Self {
             most_bytes: settings.config.aggregate_bytes.min(settings.record_bytes),
@@ -192,13 +157,15 @@ impl ByShard {
             lane.most = usize::MAX;
         }
         let tickets = &carried.tickets;
+        let (partition, expected) = self.map.partition(tickets[0].hash, &landed.shard);
         // A record alone has led the way itself.
         let is_in_place = tickets.len() == 1
             || range.is_some_and(|range| tickets.iter().all(|t| range.contains(t.hash)));
         if !is_in_place {
             tracing::debug!(
                 name: "millstream.kinesis.producer.strayed", target: "millstream",
-                shard = landed.shard, records = tickets.len(),
+                stream = partition.stream(), partition = partition.id(),
+                records = tickets.len(),
                 "an aggregate was stored in a shard that not all its records belong to, and is \
                  sent again"
             );
@@ -210,7 +177,6 @@ impl ByShard {
             self.put_back(carried.tickets, calls, now);
             return true;
         }
-        let (partition, expected) = self.map.partition(tickets[0].hash, &landed.shard);
         for (ticket, sub) in tickets.iter().zip(0..) {
             let position = landed.position.within(sub);
             calls.answer(ticket, Ok(Placed::new(partition.clone(), position)));
@@ -312,14 +278,10 @@ impl Lanes for ByShard {
 impl ByShard {
     /// Makes the lanes anew. The order of a key stays, since all of it was in one lane and is again.
     fn rebuild(&mut self, mut map: Map, now: Instant) {
-        let fresh = Pace::new(self.settings.config.rate, self.settings.epoch, now);
-        let places = map.places().iter();
-        let lanes = places.map(|place| {
-            let mut known = self.map.places().iter().zip(&self.lanes);
-            let kept = known.find(|(old, _)| old.partition == place.partition);
-            Lane::new(kept.map_or(&fresh, |(_, lane)| &lane.pace).clone(), now)
-        });
-        let mut lanes: Vec<Lane> = lanes.collect();
+        let known = self.lanes.iter().map(|lane| lane.pace.clone());
+        let paces = self.settings.paces(&self.map, known, &map, now);
+        let lanes = paces.into_iter().map(|pace| Lane::new(pace, now));
+        let mut lanes: Vec<_> = lanes.collect();
         for lane in self.lanes.drain(..) {
             for mut ticket in lane.queue {
                 if !ticket.keyed {
@@ -336,47 +298,5 @@ impl ByShard {
             }
         }
         (self.lanes, self.map) = (lanes, map);
-    }
-}
-
-impl Lane {
-    fn new(pace: Pace, now: Instant) -> Self {
-        Self {
-            pace,
-            queue: VecDeque::new(),
-            bytes: 0,
-            due: now,
-            busy: 0,
-            waits_until: now,
-            most: usize::MAX,
-        }
-    }
-
-    /// Before a record is added.
-    fn expect(&mut self, bytes: usize, due: Instant) {
-        self.due = if self.queue.is_empty() {
-            due
-        } else {
-            self.due.min(due)
-        };
-        self.bytes += bytes;
-    }
-
-    fn is_free(&self) -> bool {
-        self.busy == 0 && !self.queue.is_empty()
-    }
-
-    /// When it may go, if it is free: as soon as it has a full carrier, or has waited enough.
-    fn goes(&self, full: usize) -> Instant {
-        let least = self.waits_until.max(self.pace.opens());
-        if self.bytes >= full {
-            least
-        } else {
-            least.max(self.due)
-        }
-    }
-
-    fn is_due(&self, full: usize, now: Instant) -> bool {
-        self.is_free() && self.goes(full) <= now
     }
 }

@@ -1,0 +1,156 @@
+//! The stored progress of a group.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::stream::{self, StreamExt};
+use millstream::{Checkpoint, Error, ErrorKind, Lag, Partition, Result, Start, driver};
+
+use super::lag::lag;
+use super::source::Source;
+use super::table;
+use crate::config::LeaseKeys;
+use crate::connection::Connection;
+use crate::lease::{self, KeyForm, LeaseStore, Stored};
+use crate::stream::{Shard, shards};
+
+const READ: &str = "read checkpoints";
+
+/// Shards that are asked for their lag at a time.
+const AT_ONCE: usize = 8;
+
+/// The progress of one group.
+#[derive(Debug)]
+pub(crate) struct Checkpoints {
+    connection: Arc<Connection>,
+    group: Arc<str>,
+}
+
+impl Checkpoints {
+    pub(crate) fn new(connection: &Arc<Connection>, group: &str) -> Self {
+        Self {
+            connection: connection.clone(),
+            group: group.into(),
+        }
+    }
+
+    fn unknown(&self, operation: &'static str) -> Error {
+        let message = "no member ever joined the group: its lease table has no leases";
+        Error::new(ErrorKind::NotFound, operation, message).with_group(self.group.clone())
+    }
+
+    /// The leases there are, at least one.
+    async fn stored(
+        &self,
+        store: &dyn LeaseStore,
+        operation: &'static str,
+        otherwise: &str,
+    ) -> Result<Vec<Stored>> {
+        match lease::read(store, otherwise).await {
+            Ok(stored) if !stored.is_empty() => Ok(stored),
+            Ok(_) => Err(self.unknown(operation)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(self.unknown(operation)),
+            Err(error) => Err(error.with_group(self.group.clone())),
+        }
+    }
+
+    /// The progress in one stream: what is stored, and what the missing rows of shards stand for.
+    async fn of_stream(&self, name: &str, stored: &[Stored]) -> Result<Vec<Checkpoint>> {
+        let shards = match shards(&self.connection, READ, name).await {
+            // It was deleted; its leases are of no stream.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            shards => shards?,
+        };
+        let begun: BTreeSet<&str> = stored.iter().map(|s| &*s.lease.shard).collect();
+        let mut checkpoints: BTreeMap<Partition, Checkpoint> = BTreeMap::new();
+        for Stored {
+            lease,
+            position,
+            epoch,
+            completed,
+            ..
+        } in stored
+        {
+            let partition = Partition::new(name, lease.shard.to_string());
+            let checkpoint = Checkpoint {
+                partition: partition.clone(),
+                position: *position,
+                epoch: *epoch,
+                completed: *completed,
+                lag: Lag::default(),
+            };
+            checkpoints.insert(partition, checkpoint);
+        }
+        for shard in &shards {
+            if begun.contains(&*shard.id) || !is_cleaned_up(shard, &shards, &begun) {
+                continue;
+            }
+            let partition = Partition::new(name, shard.id.to_string());
+            let checkpoint = Checkpoint {
+                partition: partition.clone(),
+                position: None,
+                epoch: None,
+                completed: true,
+                lag: Lag::default(),
+            };
+            checkpoints.insert(partition, checkpoint);
+        }
+        let looked = checkpoints.into_values().map(async |mut checkpoint| {
+            if let (Some(position), false) = (checkpoint.position, checkpoint.completed) {
+                checkpoint.lag = lag(&self.connection, &checkpoint.partition, position).await;
+            }
+            checkpoint
+        });
+        Ok(stream::iter(looked).buffered(AT_ONCE).collect().await)
+    }
+}
+
+/// Whether a shard without a lease was read to its end: then its lease was deleted when those of its
+/// descendants had begun.
+fn is_cleaned_up(shard: &Shard, shards: &[Shard], begun: &BTreeSet<&str>) -> bool {
+    let mut children = shards.iter().filter(|s| s.parents.contains(&shard.id));
+    !shard.open
+        && children.any(|child| begun.contains(&*child.id) || is_cleaned_up(child, shards, begun))
+}
+
+#[async_trait]
+impl driver::Checkpoints for Checkpoints {
+    async fn read(&self) -> Result<Vec<Checkpoint>> {
+        let store = table::of(&self.connection, &self.group, READ)?;
+        let stored = self.stored(&*store, READ, "").await?;
+        let mut streams: HashMap<Arc<str>, Vec<Stored>> = HashMap::new();
+        for stored in stored {
+            streams
+                .entry(stored.lease.stream.clone())
+                .or_default()
+                .push(stored);
+        }
+        if streams.contains_key("") {
+            let message = "only Java workers have used the lease table so far, and it does not \
+                           tell of which stream it is: start a member first";
+            return Err(
+                Error::new(ErrorKind::Invalid, READ, message).with_group(self.group.clone())
+            );
+        }
+        let mut checkpoints = Vec::new();
+        for (name, stored) in &streams {
+            checkpoints.extend(self.of_stream(name, stored).await?);
+        }
+        checkpoints.sort_by(|one, other| one.partition.cmp(&other.partition));
+        Ok(checkpoints)
+    }
+
+    async fn reset(&self, stream: &str, to: Start) -> Result<()> {
+        let store = table::of(&self.connection, &self.group, "reset")?;
+        let stored = self.stored(&*store, "reset", stream).await?;
+        let keys = match self.connection.config.leases.keys {
+            LeaseKeys::Single => KeyForm::Single,
+            LeaseKeys::Multi => KeyForm::Multi,
+            LeaseKeys::Auto => stored[0].form,
+        };
+        let source = Source(self.connection.clone());
+        let reset = lease::reset(&*store, &source, keys, stream, to).await;
+        reset.map_err(|error| error.with_group(self.group.clone()))
+    }
+}

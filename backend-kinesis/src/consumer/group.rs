@@ -1,0 +1,103 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use millstream::Result;
+use millstream::driver::{self, Join};
+
+use super::membership::{Membership, Parts};
+use super::source::Source;
+use super::table;
+use crate::config::{LeaseKeys, Retrieval};
+use crate::connection::Connection;
+use crate::lease::{KeyForm, Worker, WorkerOptions};
+use crate::retrieval::{self, Way};
+use crate::stream;
+
+/// A group by name.
+#[derive(Debug)]
+pub(crate) struct Group {
+    connection: Arc<Connection>,
+    name: Arc<str>,
+}
+
+impl Group {
+    pub(crate) fn new(connection: &Arc<Connection>, name: &str) -> Self {
+        Self {
+            connection: connection.clone(),
+            name: name.into(),
+        }
+    }
+}
+
+impl Group {
+    /// How each stream is read: a group that fans out is registered with each of them.
+    async fn ways(&self, connection: &Connection, join: &Join) -> Result<HashMap<Arc<str>, Way>> {
+        let consumer = &connection.config.consumer;
+        let mut ways = HashMap::new();
+        for stream in &join.streams {
+            let info = stream::describe(connection, "join", stream).await?;
+            let way = match consumer.retrieval {
+                Retrieval::Polling => Way::Polling,
+                Retrieval::FanOut => {
+                    let name = consumer.fan_out_name.as_deref().unwrap_or(&self.name);
+                    retrieval::register(connection, stream, &info.arn, name).await?
+                }
+            };
+            ways.insert(stream.clone(), way);
+        }
+        Ok(ways)
+    }
+}
+
+/// A name that no other incarnation of any member has, ever: two that share one would believe that
+/// they hold the same leases.
+fn id(member: &str) -> String {
+    let is_fit = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let name: String = member.chars().filter(|c| is_fit(*c)).collect();
+    format!("{name}-{:032x}", fastrand::u128(..))
+}
+
+#[async_trait]
+impl driver::ConsumerGroup for Group {
+    async fn join(&self, join: Join) -> Result<Arc<dyn driver::Membership>> {
+        let member = join.member.as_deref().unwrap_or("member");
+        // Leases are kept by a thread and connections of their own: whatever readers and handlers
+        // do, the member shows that it is alive.
+        let readers = Arc::new(self.connection.named(member));
+        let keepers = Arc::new(self.connection.named(member));
+        let config = &self.connection.config;
+        let id = id(member);
+        let ways = self.ways(&readers, &join).await?;
+        let options = WorkerOptions {
+            id: id.as_str().into(),
+            group: self.name.clone(),
+            store: table::of(&keepers, &self.name, "join")?,
+            source: Arc::new(Source(keepers.clone())),
+            streams: join.streams.clone(),
+            start: join.start,
+            keys: match config.leases.keys {
+                LeaseKeys::Auto if join.streams.len() > 1 => KeyForm::Multi,
+                LeaseKeys::Auto | LeaseKeys::Single => KeyForm::Single,
+                LeaseKeys::Multi => KeyForm::Multi,
+            },
+            failover: config.consumer.session_timeout,
+            scan_interval: config.leases.scan_interval,
+            audit_interval: config.leases.audit_interval,
+            max_leases: config.leases.max_per_member,
+            cleanup: config.leases.cleanup,
+            drain: join.drain,
+        };
+        let worker = Worker::join(options).await;
+        let worker = worker.map_err(|error| error.with_group(self.name.clone()))?;
+        let parts = Parts {
+            id,
+            group: self.name.clone(),
+            worker,
+            connection: readers,
+            ways,
+            batch_records: join.batch_records,
+        };
+        Ok(Arc::new(Membership::from(parts)))
+    }
+}

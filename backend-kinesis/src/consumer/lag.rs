@@ -1,0 +1,97 @@
+//! What is left behind a stored position, without being a burden on the shard's readers.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use aws_sdk_kinesis::types::{Record, ShardIteratorType};
+use millstream::{Lag, Partition, Position};
+use tokio::time::Instant;
+
+use crate::aggregate::{Opened, open};
+use crate::connection::Connection;
+
+/// A shard answers 5 reads a second, to all groups together: of these one at most is spent on lag.
+const BETWEEN: Duration = Duration::from_secs(1);
+
+/// Two carriers at most are read: the one that the position is in, and the next.
+const RECORDS: i32 = 2;
+
+/// When the lag of each partition was last looked for.
+#[derive(Debug, Default)]
+pub(crate) struct Looks(Mutex<HashMap<Partition, Instant>>);
+
+impl Looks {
+    /// Whether a look is due. If so, the next one is due a second later.
+    fn due(&self, partition: &Partition) -> bool {
+        let now = Instant::now();
+        let mut looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = looks.get(partition).copied();
+        let due = last.is_none_or(|last| now.duration_since(last) >= BETWEEN);
+        if due {
+            looks.insert(partition.clone(), now);
+        }
+        due
+    }
+}
+
+/// The lag behind `position`, as far as Kinesis tells at once: what is throttled, refused or not due
+/// stays unset.
+pub(super) async fn lag(connection: &Connection, partition: &Partition, position: Position) -> Lag {
+    if !connection.looks.due(partition) {
+        return Lag::default();
+    }
+    look(connection, partition, position)
+        .await
+        .unwrap_or_default()
+}
+
+async fn look(connection: &Connection, partition: &Partition, position: Position) -> Option<Lag> {
+    let asked = connection.kinesis.get_shard_iterator();
+    let asked = asked
+        .stream_name(partition.stream())
+        .shard_id(partition.id());
+    let asked = asked
+        .shard_iterator_type(ShardIteratorType::AtSequenceNumber)
+        .starting_sequence_number(position.within(0).to_string());
+    let iterator = asked.send().await.ok()?.shard_iterator?;
+    let asked = connection.kinesis.get_records().shard_iterator(iterator);
+    let answer = asked.limit(RECORDS).send().await.ok()?;
+    let oldest = answer
+        .records
+        .iter()
+        .find(|record| is_left(record, position));
+    match oldest {
+        Some(record) => {
+            let stored = SystemTime::try_from(record.approximate_arrival_timestamp?).ok()?;
+            let age = SystemTime::now().duration_since(stored);
+            Some(Lag {
+                records: None,
+                time: Some(age.unwrap_or_default()),
+            })
+        }
+        // No record in an answer does not say that there is none, unless it is of the tip.
+        None => (answer.millis_behind_latest == Some(0)).then_some(Lag {
+            records: Some(0),
+            time: Some(Duration::ZERO),
+        }),
+    }
+}
+
+/// Whether something of a Kinesis record is behind `position`.
+fn is_left(record: &Record, position: Position) -> bool {
+    let Ok(sequence) = record.sequence_number.parse::<Position>() else {
+        return false;
+    };
+    if sequence > position.within(0) {
+        return true;
+    }
+    let data = record.data.as_ref().to_vec().into();
+    match open(&data) {
+        Opened::Carrier(held) => {
+            let records = held.len() as u64;
+            sequence == position.within(0) && position.sub() + 1 < records
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,12 @@
+//! Members beside each other: the scenarios by which the KCL itself is tested, and ours.
+//!
+//! A name that begins with `s` and a number is one of the KCL's scenarios.
+
+mod ending;
+mod handover;
+mod joining;
+mod owning;
+mod resetting;
+mod storm;
+mod taking;
+mod trouble;

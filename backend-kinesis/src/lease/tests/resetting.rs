@@ -1,0 +1,127 @@
+//! Moving a group to another place, and reading where it is.
+
+use std::time::{Duration, SystemTime};
+
+use millstream::{Epoch, ErrorKind, Start};
+
+use crate::lease::key::KeyForm;
+use crate::lease::progress::{read, reset};
+use crate::lease::row::Progress;
+use crate::lease::testing::rig::{F, Rig, until};
+use crate::lease::testing::source::id;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+async fn to(rig: &Rig, start: Start) -> millstream::Result<()> {
+    reset(&rig.store, &rig.source, KeyForm::Single, "s", start).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_running_member_goes_on_from_the_new_place_in_a_new_epoch() {
+    let rig = Rig::new(2);
+    let app = rig.app("a").await;
+    until(SECOND, || app.count() == 2).await;
+    app.checkpoint(0, 50).await.unwrap();
+    let (_, epoch) = app.lease(0).unwrap();
+    to(&rig, Start::Earliest).await.unwrap();
+    let row = rig.store.row(&id(0)).unwrap();
+    assert_eq!((row.progress, row.owner), (Progress::TrimHorizon, None));
+    until(F, || app.lease(0).is_some_and(|(_, now)| now > epoch)).await;
+    app.checkpoint(0, 20).await.unwrap();
+    assert!(app.log().contains(&"lost 0".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_that_meets_a_reset_is_fenced() {
+    let rig = Rig::new(1);
+    let app = rig.app("a").await;
+    until(SECOND, || app.count() == 1).await;
+    to(&rig, Start::Earliest).await.unwrap();
+    assert_eq!(
+        app.checkpoint(0, 50).await.unwrap_err().kind(),
+        ErrorKind::Fenced
+    );
+    assert_eq!(
+        rig.store.row(&id(0)).unwrap().progress,
+        Progress::TrimHorizon
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn parents_that_were_read_are_read_again_before_their_children() {
+    let rig = Rig::new(1);
+    let app = rig.app("a").await;
+    until(SECOND, || app.count() == 1).await;
+    rig.source.split("s", 0);
+    app.complete(0).await.unwrap();
+    until(SECOND, || app.shards() == [1, 2]).await;
+    for shard in [1, 2] {
+        app.checkpoint(shard, 200).await.unwrap();
+    }
+    until(Duration::from_secs(120), || rig.store.row(&id(0)).is_none()).await;
+    to(&rig, Start::Earliest).await.unwrap();
+    until(2 * F, || app.shards() == [0]).await;
+    app.complete(0).await.unwrap();
+    until(SECOND, || app.shards() == [1, 2]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_latest_place_is_pinned_and_what_is_closed_is_finished() {
+    let rig = Rig::new(1);
+    let app = rig.app("a").await;
+    until(SECOND, || app.count() == 1).await;
+    rig.source.split("s", 0);
+    to(&rig, Start::Latest).await.unwrap();
+    let row = |shard| rig.store.row(&id(shard)).unwrap();
+    assert_eq!(row(0).progress, Progress::End);
+    for shard in [1, 2] {
+        assert_eq!(row(shard).progress, Progress::Latest);
+        assert!(row(shard).pin().is_some());
+    }
+    until(2 * F, || app.shards() == [1, 2]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_is_kept_in_the_rows() {
+    let rig = Rig::new(1);
+    let app = rig.app("a").await;
+    until(SECOND, || app.count() == 1).await;
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(77);
+    to(&rig, Start::At(time)).await.unwrap();
+    let row = rig.store.row(&id(0)).unwrap();
+    assert_eq!(
+        (row.progress, row.own.start),
+        (Progress::AtTimestamp, Some(time))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn progress_is_read_with_the_epoch_that_wrote_it() {
+    let rig = Rig::new(2);
+    let app = rig.app("a").await;
+    until(SECOND, || app.count() == 2).await;
+    app.checkpoint(0, 50).await.unwrap();
+    rig.source.split("s", 1);
+    app.complete(1).await.unwrap();
+    let stored = read(&rig.store, "?").await.unwrap();
+    let shards: Vec<_> = stored
+        .iter()
+        .map(|stored| stored.lease.shard.clone())
+        .collect();
+    assert_eq!(shards, [id(0), id(1), id(2), id(3)]);
+    assert!(stored.iter().all(|stored| &*stored.lease.stream == "s"));
+    assert_eq!(
+        (stored[0].position, stored[0].epoch),
+        (Some(50.into()), Some(Epoch(1)))
+    );
+    let completed: Vec<bool> = stored.iter().map(|stored| stored.completed).collect();
+    assert_eq!(completed, [false, true, false, false]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_unknown_is_not_found() {
+    let rig = Rig::new(1);
+    rig.source.delete("s");
+    let error = to(&rig, Start::Earliest).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+}

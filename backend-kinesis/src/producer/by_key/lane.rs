@@ -1,0 +1,82 @@
+//! What waits for one shard, record by record.
+
+use std::collections::{HashMap, VecDeque};
+
+use foldhash::fast::FixedState;
+use tokio::time::Instant;
+
+use crate::producer::calls::Ticket;
+use crate::producer::pace::Pace;
+use crate::stream::HashKey;
+
+pub(super) struct Lane {
+    pub(super) pace: Pace,
+    /// Of bound keys, or without one: they may go.
+    pub(super) next: VecDeque<Ticket>,
+    /// As they came.
+    pub(super) fresh: VecDeque<Ticket>,
+    pub(super) bytes: usize,
+    /// When the oldest of them has waited enough.
+    pub(super) due: Instant,
+}
+
+impl Lane {
+    pub(super) fn new(pace: Pace) -> Self {
+        Self {
+            due: pace.opens(),
+            pace,
+            next: VecDeque::new(),
+            fresh: VecDeque::new(),
+            bytes: 0,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.next.is_empty() && self.fresh.is_empty()
+    }
+
+    pub(super) fn opens(&self) -> Instant {
+        self.pace.opens()
+    }
+
+    /// Before a record is added.
+    pub(super) fn expect(&mut self, bytes: usize, due: Instant) {
+        self.due = if self.is_empty() {
+            due
+        } else {
+            self.due.min(due)
+        };
+        self.bytes += bytes;
+    }
+
+    /// The next that may go; its key is bound then. What may not goes to its key.
+    pub(super) fn pop(
+        &mut self,
+        keys: &mut HashMap<HashKey, VecDeque<Ticket>, FixedState>,
+    ) -> Option<Ticket> {
+        if let Some(ticket) = self.next.pop_front() {
+            self.bytes -= ticket.bytes;
+            return Some(ticket);
+        }
+        while let Some(ticket) = self.fresh.pop_front() {
+            self.bytes -= ticket.bytes;
+            if !ticket.keyed {
+                return Some(ticket);
+            }
+            match keys.get_mut(&ticket.hash) {
+                Some(held) => held.push_back(ticket),
+                None => {
+                    keys.insert(ticket.hash, VecDeque::new());
+                    return Some(ticket);
+                }
+            }
+        }
+        None
+    }
+
+    /// Undoes [`pop`](Self::pop).
+    pub(super) fn put_back(&mut self, ticket: Ticket) {
+        self.bytes += ticket.bytes;
+        self.next.push_front(ticket);
+    }
+}

@@ -1,0 +1,86 @@
+//! What waits for one shard, and what is on its way there.
+
+use std::collections::VecDeque;
+
+use tokio::time::Instant;
+
+use crate::producer::calls::{Calls, Ticket};
+use crate::producer::pace::Pace;
+use crate::stream::HashRange;
+
+pub(super) struct Lane {
+    pub(super) pace: Pace,
+    pub(super) queue: VecDeque<Ticket>,
+    pub(super) bytes: usize,
+    /// When the oldest record has waited enough.
+    pub(super) due: Instant,
+    /// How many carriers are on their way whose records could be of this lane's keys.
+    pub(super) busy: usize,
+    /// Until when the failure of a carrier keeps it.
+    pub(super) waits_until: Instant,
+    /// Most records of the next carrier, while it is looked for the one that is refused.
+    pub(super) most: usize,
+}
+
+/// The records of a carrier.
+pub(in crate::producer) struct Carried {
+    pub(super) tickets: Vec<Ticket>,
+    /// The cover of the lane that it was filled from.
+    pub(super) cover: HashRange,
+}
+
+impl Carried {
+    /// Counts a failure of those that are still to be sent, and answers how many one of them has by
+    /// now.
+    pub(super) fn fail(&mut self, calls: &Calls) -> u32 {
+        let tickets = self.tickets.iter_mut();
+        let open = tickets.filter(|ticket| calls.deadline(ticket).is_some());
+        let attempts = open.map(|ticket| {
+            ticket.attempts += 1;
+            ticket.attempts
+        });
+        attempts.max().unwrap_or(0)
+    }
+}
+
+impl Lane {
+    pub(super) fn new(pace: Pace, now: Instant) -> Self {
+        Self {
+            pace,
+            queue: VecDeque::new(),
+            bytes: 0,
+            due: now,
+            busy: 0,
+            waits_until: now,
+            most: usize::MAX,
+        }
+    }
+
+    /// Before a record is added.
+    pub(super) fn expect(&mut self, bytes: usize, due: Instant) {
+        self.due = if self.queue.is_empty() {
+            due
+        } else {
+            self.due.min(due)
+        };
+        self.bytes += bytes;
+    }
+
+    pub(super) fn is_free(&self) -> bool {
+        self.busy == 0 && !self.queue.is_empty()
+    }
+
+    /// When it may go, if it is free: as soon as it has a full carrier, or has waited enough.
+    pub(super) fn goes(&self, full: usize) -> Instant {
+        let least = self.waits_until.max(self.pace.opens());
+        if self.bytes >= full {
+            least
+        } else {
+            least.max(self.due)
+        }
+    }
+
+    pub(super) fn is_due(&self, full: usize, now: Instant) -> bool {
+        self.is_free() && self.goes(full) <= now
+    }
+}

@@ -1,0 +1,79 @@
+//! Creating a stream.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use aws_sdk_kinesis::error::ProvideErrorMetadata;
+use aws_sdk_kinesis::types::{self, StreamModeDetails};
+use millstream::{Error, ErrorKind, Result, StreamSpec};
+
+use super::state;
+use crate::config::StreamMode;
+use crate::connection::Connection;
+use crate::{error, stream};
+
+const CREATE: &str = "create stream";
+
+/// The longest name that [Kinesis takes].
+///
+/// [Kinesis takes]: https://docs.aws.amazon.com/kinesis/latest/APIReference/API_CreateStream.html
+const NAME_LONGEST: usize = 128;
+
+/// Creates a stream as the settings say, and waits until it can be used.
+pub(super) async fn create(connection: &Connection, spec: &StreamSpec) -> Result<()> {
+    let name = &*spec.name;
+    let invalid = |message| Error::new(ErrorKind::Invalid, CREATE, message).with_stream(name);
+    if name.len() > NAME_LONGEST {
+        let message = format!("a name of {} bytes: use 1 to {NAME_LONGEST}", name.len());
+        return Err(invalid(message));
+    }
+    let shards = i32::try_from(spec.partitions).map_err(|_| {
+        invalid(format!(
+            "{} shards are more than Kinesis takes",
+            spec.partitions
+        ))
+    })?;
+    // So that a repeat of a request whose answer was lost is not taken for somebody else's.
+    match stream::describe(connection, CREATE, name).await {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+        Ok(_) => return Err(already_exists(name)),
+    }
+    let settings = &connection.config.streams;
+    let (mode, shards) = match settings.mode {
+        StreamMode::Provisioned => (types::StreamMode::Provisioned, Some(shards)),
+        StreamMode::OnDemand => (types::StreamMode::OnDemand, None),
+    };
+    let mode = StreamModeDetails::builder().stream_mode(mode).build();
+    let mode = mode.map_err(|e| invalid(e.to_string()))?;
+    let tags = settings.tags.clone().into_iter().collect();
+    let tags = Some(tags).filter(|_| !settings.tags.is_empty());
+    let unanswered = AtomicBool::new(false);
+    let call = || async {
+        let create = connection.kinesis.create_stream().stream_name(name);
+        let create = create
+            .set_shard_count(shards)
+            .stream_mode_details(mode.clone())
+            .set_tags(tags.clone());
+        let Err(error) = create.send().await else {
+            return Ok(());
+        };
+        if error.code() == Some("ResourceInUseException") {
+            return match unanswered.load(Ordering::Relaxed) {
+                true => Ok(()),
+                false => Err(already_exists(name).with_source(error)),
+            };
+        }
+        let error = error::of(CREATE, error).with_stream(name);
+        if error.is_retryable() && error.kind() != ErrorKind::Throttled {
+            unanswered.store(true, Ordering::Relaxed);
+        }
+        Err(error)
+    };
+    connection.ask(CREATE, call).await?;
+    state::until_active(connection, CREATE, name).await
+}
+
+fn already_exists(stream: &str) -> Error {
+    let message = "there is a stream of that name";
+    Error::new(ErrorKind::AlreadyExists, CREATE, message).with_stream(stream)
+}

@@ -1,0 +1,35 @@
+//! Deleting a stream.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use millstream::{ErrorKind, Result};
+
+use super::state;
+use crate::connection::Connection;
+use crate::error;
+
+const DELETE: &str = "delete stream";
+
+/// Deletes a stream with its records and consumers, and waits until it is gone.
+pub(super) async fn delete(connection: &Connection, stream: &str) -> Result<()> {
+    let unanswered = AtomicBool::new(false);
+    let call = || async {
+        let delete = connection.kinesis.delete_stream().stream_name(stream);
+        // Else a consumer of enhanced fan-out keeps the stream.
+        let delete = delete.enforce_consumer_deletion(true);
+        let Err(error) = delete.send().await else {
+            return Ok(());
+        };
+        let error = error::of(DELETE, error).with_stream(stream);
+        match error.kind() {
+            ErrorKind::NotFound if unanswered.load(Ordering::Relaxed) => return Ok(()),
+            ErrorKind::Timeout | ErrorKind::Unavailable => {
+                unanswered.store(true, Ordering::Relaxed);
+            }
+            _ => {}
+        }
+        Err(error)
+    };
+    connection.ask(DELETE, call).await?;
+    state::until_gone(connection, DELETE, stream).await
+}
