@@ -71,6 +71,11 @@ pub enum Event {
     },
     /// The library has let go of everything.
     ShutDown,
+    /// The worker cannot go on.
+    Failed {
+        /// Its error.
+        why: String,
+    },
     /// The worker has ended in good order.
     Stopped {
         /// Whether the library thinks so, too.

@@ -110,6 +110,9 @@ impl Ground {
                 if let Some(met) = met().await {
                     return met;
                 }
+                if let Some(failed) = self.log.failed() {
+                    panic!("{at}: {failed:?} while waiting: {what}");
+                }
                 if begun.elapsed() > PATIENCE {
                     let leases = self.leases().await;
                     panic!("{at}: not within {PATIENCE:?}: {what}; {leases:#?}");
@@ -166,16 +169,20 @@ impl Ground {
 
 fn config(site: &Site) -> Config {
     let mut config = Config::default();
-    let [id, secret] = Site::CREDENTIALS;
     config.region = Some(Site::REGION.into());
-    config.credentials = Some(Credentials {
-        access_key_id: id.into(),
-        secret_access_key: secret.to_owned().into(),
-        session_token: None,
-    });
+    config.credentials = Some(credentials());
     config.endpoint = Some(site.kinesis_endpoint());
     config.dynamodb_endpoint = Some(site.dynamodb_endpoint());
     config.consumer.session_timeout = SESSION;
     config.leases.audit_interval = Duration::from_secs(1);
     config
+}
+
+pub(crate) fn credentials() -> Credentials {
+    let [id, secret] = Site::CREDENTIALS;
+    Credentials {
+        access_key_id: id.into(),
+        secret_access_key: secret.to_owned().into(),
+        session_token: None,
+    }
 }

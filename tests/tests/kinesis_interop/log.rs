@@ -49,6 +49,15 @@ impl Log {
         .collect()
     }
 
+    /// A member that could not go on.
+    pub(crate) fn failed(&self) -> Option<Entry> {
+        let entries = self.entries();
+        let mut failed = entries
+            .iter()
+            .filter(|entry| matches!(entry.told.event, Event::Failed { .. }));
+        failed.next().cloned()
+    }
+
     /// Who handled the last record of each shard.
     pub(crate) fn last_handlers(&self) -> BTreeMap<String, Arc<str>> {
         let handled = self.read().into_iter().filter_map(record_of);

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
+use crate::ground::credentials;
+
 /// The variable that has its orders, as JSON. A process that has it is a member, and no test.
 pub(crate) const VARIABLE: &str = "MILLSTREAM_TEST_MEMBER";
 
@@ -29,7 +31,6 @@ pub(crate) struct Orders {
 
 pub(crate) fn run(orders: &str) -> ExitCode {
     let orders: Orders = serde_json::from_str(orders).expect("orders");
-    let member = orders.member.clone();
     let mut builder = Builder::new_multi_thread();
     let runtime = builder.worker_threads(2).enable_all().build();
     match runtime.expect("a runtime").block_on(consume(orders)) {
@@ -38,14 +39,18 @@ pub(crate) fn run(orders: &str) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("{member}: {error:?}");
+            let why = format!("{error:?}");
+            tell(Event::Failed { why });
             ExitCode::FAILURE
         }
     }
 }
 
 async fn consume(orders: Orders) -> Result<()> {
-    let client = orders.config.connect().await?;
+    // The configuration does not write secrets down.
+    let mut config = orders.config;
+    config.credentials = Some(credentials());
+    let client = config.connect().await?;
     let group = client.group(orders.group).stream(orders.stream);
     let group = group.member(orders.member);
     let (takes, inside) = (orders.takes, orders.inside);
