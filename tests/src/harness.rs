@@ -48,6 +48,8 @@ pub struct Timing {
     pub patience: Duration,
     /// How often to look whether a condition is met.
     pub tick: Duration,
+    /// How fine the broker's timestamps are: what is stored so much later has a later one.
+    pub timestamps: Duration,
 }
 
 /// Which faults are possible.

@@ -92,6 +92,7 @@ impl Harness for Broker {
             handover: Duration::from_millis(500),
             patience: Duration::from_secs(120),
             tick: Duration::from_millis(10),
+            timestamps: Duration::from_millis(1),
         }
     }
 

@@ -12,7 +12,7 @@ use super::source::Source;
 use super::table;
 use crate::config::LeaseKeys;
 use crate::connection::Connection;
-use crate::lease::{self, KeyForm, LeaseStore, Stored};
+use crate::lease::{self, KeyForm, LeaseStore, ResumePoint, Stored};
 use crate::stream::{Shard, shards};
 
 const READ: &str = "read checkpoints";
@@ -63,24 +63,21 @@ impl Checkpoints {
             shards => shards?,
         };
         let begun: BTreeSet<&str> = stored.iter().map(|s| &*s.lease.shard).collect();
-        let mut checkpoints: BTreeMap<Partition, Checkpoint> = BTreeMap::new();
-        for Stored {
-            lease,
-            position,
-            epoch,
-            completed,
-            ..
-        } in stored
-        {
-            let partition = Partition::new(name, lease.shard.to_string());
+        let mut checkpoints: BTreeMap<Partition, (Checkpoint, Option<&ResumePoint>)> =
+            BTreeMap::new();
+        for stored in stored {
+            let partition = Partition::new(name, stored.lease.shard.to_string());
             let checkpoint = Checkpoint {
                 partition: partition.clone(),
-                position: *position,
-                epoch: *epoch,
-                completed: *completed,
+                position: match stored.resume {
+                    Some(ResumePoint::After(position)) => Some(position),
+                    _ => None,
+                },
+                epoch: stored.epoch,
+                completed: stored.resume.is_none(),
                 lag: Lag::default(),
             };
-            checkpoints.insert(partition, checkpoint);
+            checkpoints.insert(partition, (checkpoint, stored.resume.as_ref()));
         }
         for shard in &shards {
             if begun.contains(&*shard.id) || !is_cleaned_up(shard, &shards, &begun) {
@@ -94,14 +91,16 @@ impl Checkpoints {
                 completed: true,
                 lag: Lag::default(),
             };
-            checkpoints.insert(partition, checkpoint);
+            checkpoints.insert(partition, (checkpoint, None));
         }
-        let looked = checkpoints.into_values().map(async |mut checkpoint| {
-            if let (Some(position), false) = (checkpoint.position, checkpoint.completed) {
-                checkpoint.lag = lag(&self.connection, &checkpoint.partition, position).await;
-            }
-            checkpoint
-        });
+        let looked = checkpoints
+            .into_values()
+            .map(async |(mut checkpoint, resume)| {
+                if let Some(place) = resume {
+                    checkpoint.lag = lag(&self.connection, &checkpoint.partition, place).await;
+                }
+                checkpoint
+            });
         Ok(stream::iter(looked).buffered(AT_ONCE).collect().await)
     }
 }

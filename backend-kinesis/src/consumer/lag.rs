@@ -10,12 +10,16 @@ use tokio::time::Instant;
 
 use crate::aggregate::{Opened, open};
 use crate::connection::Connection;
+use crate::lease::ResumePoint;
 
 /// A shard answers 5 reads a second, to all groups together: of these one at most is spent on lag.
 const BETWEEN: Duration = Duration::from_secs(1);
 
 /// Two carriers at most are read: the one that the position is in, and the next.
 const RECORDS: i32 = 2;
+
+/// How long Kinesis keeps an iterator, less a reserve.
+const ITERATOR: Duration = Duration::from_secs(270);
 
 /// When the lag of each partition was last looked for.
 #[derive(Debug, Default)]
@@ -35,32 +39,24 @@ impl Looks {
     }
 }
 
-/// The lag behind `position`, as far as Kinesis tells at once: what is throttled, refused or not due
+/// The lag behind `place`, as far as Kinesis tells at once: what is throttled, refused or not due
 /// stays unset.
-pub(super) async fn lag(connection: &Connection, partition: &Partition, position: Position) -> Lag {
+pub(super) async fn lag(
+    connection: &Connection,
+    partition: &Partition,
+    place: &ResumePoint,
+) -> Lag {
     if !connection.looks.due(partition) {
         return Lag::default();
     }
-    look(connection, partition, position)
-        .await
-        .unwrap_or_default()
+    look(connection, partition, place).await.unwrap_or_default()
 }
 
-async fn look(connection: &Connection, partition: &Partition, position: Position) -> Option<Lag> {
-    let asked = connection.kinesis.get_shard_iterator();
-    let asked = asked
-        .stream_name(partition.stream())
-        .shard_id(partition.id());
-    let asked = asked
-        .shard_iterator_type(ShardIteratorType::AtSequenceNumber)
-        .starting_sequence_number(position.within(0).to_string());
-    let iterator = asked.send().await.ok()?.shard_iterator?;
+async fn look(connection: &Connection, partition: &Partition, place: &ResumePoint) -> Option<Lag> {
+    let iterator = iterator(connection, partition, place).await?;
     let asked = connection.kinesis.get_records().shard_iterator(iterator);
     let answer = asked.limit(RECORDS).send().await.ok()?;
-    let oldest = answer
-        .records
-        .iter()
-        .find(|record| is_left(record, position));
+    let oldest = answer.records.iter().find(|record| is_left(record, place));
     match oldest {
         Some(record) => {
             let stored = SystemTime::try_from(record.approximate_arrival_timestamp?).ok()?;
@@ -78,8 +74,42 @@ async fn look(connection: &Connection, partition: &Partition, position: Position
     }
 }
 
-/// Whether something of a Kinesis record is behind `position`.
-fn is_left(record: &Record, position: Position) -> bool {
+/// The iterator that leads to `place`. That of a pin is kept for 5 minutes; then its time says about
+/// the same.
+async fn iterator(
+    connection: &Connection,
+    partition: &Partition,
+    place: &ResumePoint,
+) -> Option<String> {
+    let asked = connection.kinesis.get_shard_iterator();
+    let asked = asked
+        .stream_name(partition.stream())
+        .shard_id(partition.id());
+    let at = |time: SystemTime| (ShardIteratorType::AtTimestamp, Some(time.into()), None);
+    let (kind, time, number) = match place {
+        ResumePoint::After(position) => {
+            let number = position.within(0).to_string();
+            (ShardIteratorType::AtSequenceNumber, None, Some(number))
+        }
+        ResumePoint::Earliest => (ShardIteratorType::TrimHorizon, None, None),
+        ResumePoint::Latest(pin) if pin.at.elapsed().is_ok_and(|age| age < ITERATOR) => {
+            return Some(pin.iterator.clone());
+        }
+        ResumePoint::Latest(pin) => at(pin.at),
+        ResumePoint::At(time) => at(*time),
+    };
+    let asked = asked
+        .shard_iterator_type(kind)
+        .set_timestamp(time)
+        .set_starting_sequence_number(number);
+    asked.send().await.ok()?.shard_iterator
+}
+
+/// Whether something of a Kinesis record is behind `place`.
+fn is_left(record: &Record, place: &ResumePoint) -> bool {
+    let ResumePoint::After(position) = place else {
+        return true;
+    };
     let Ok(sequence) = record.sequence_number.parse::<Position>() else {
         return false;
     };

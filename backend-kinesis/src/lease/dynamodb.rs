@@ -25,6 +25,9 @@ const KEY: &str = "leaseKey";
 /// The key of the row in which Java workers keep what they have agreed on.
 const MIGRATION: &str = "Migration3.0";
 
+/// The longest name that a table may have.
+const LONGEST_NAME: usize = 255;
+
 /// How often a table that is being made is looked at.
 const TICK: Duration = Duration::from_millis(500);
 
@@ -286,6 +289,9 @@ impl LeaseStore for DynamoDb {
         // Where the KCL 3.0 to 3.4 keeps it. Most groups have no such table, and a member need not
         // be allowed to look.
         let beside = format!("{}-CoordinatorState", self.table);
+        if beside.len() > LONGEST_NAME {
+            return Ok(None);
+        }
         match self.item(&beside, "key", MIGRATION).await {
             Ok(item) => Ok(version(item)),
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Denied) => Ok(None),

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use millstream::{Epoch, Error, Position, Start};
 
 use super::key::{KeyForm, LeaseKey};
-use super::row::Pin;
+use super::row::{Pin, Progress, Row};
 use super::source::ShardSource;
 use super::store::LeaseStore;
 use crate::stream::Shard;
@@ -44,6 +44,29 @@ pub(crate) enum ResumePoint {
     Latest(Pin),
     /// The first record that is not older.
     At(SystemTime),
+}
+
+impl ResumePoint {
+    /// Where the owner of a lease goes on; none if there is nothing left to read. `start` is that of
+    /// the member.
+    pub(super) fn of(row: &Row, start: Start) -> Option<Self> {
+        Some(match row.progress {
+            Progress::End => return None,
+            Progress::After(position) => Self::After(position),
+            Progress::TrimHorizon => Self::Earliest,
+            Progress::Latest => match (row.pin(), row.own.start) {
+                (Some(pin), _) => Self::Latest(pin),
+                (None, Some(time)) => Self::At(time),
+                // Nobody has said which tip is meant: better too much than a loss.
+                (None, None) => Self::Earliest,
+            },
+            Progress::AtTimestamp => match (row.own.start, start) {
+                (Some(time), _) | (None, Start::At(time)) => Self::At(time),
+                // The KCL keeps the time in each worker's configuration, and ours has none.
+                (None, _) => Self::Earliest,
+            },
+        })
+    }
 }
 
 /// What happens to a member's leases.

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream::{Epoch, Error, ErrorKind, Position, Result, Start};
+use millstream::{Epoch, Error, ErrorKind, Result, Start};
 
 use super::birth;
 use super::change;
 use super::key::{KeyForm, LeaseKey, Stream, Streams};
-use super::row::{Begin, Progress, Row};
+use super::options::ResumePoint;
+use super::row::{Begin, Row};
 use super::shards::{Plan, begin};
 use super::source::ShardSource;
 use super::store::{LeaseStore, Outcome};
@@ -25,10 +26,10 @@ pub(crate) struct Stored {
     pub(crate) lease: LeaseKey,
     /// How its key is written.
     pub(crate) form: KeyForm,
-    pub(crate) position: Option<Position>,
+    /// Where an owner would go on; none where all is settled.
+    pub(crate) resume: Option<ResumePoint>,
     /// That of the last take by one of us; unset if only Java workers had it.
     pub(crate) epoch: Option<Epoch>,
-    pub(crate) completed: bool,
 }
 
 /// Reads the progress in all shards that have a lease, in the order of streams and shards.
@@ -50,12 +51,8 @@ pub(crate) async fn read(store: &dyn LeaseStore, otherwise: &str) -> Result<Vec<
         .map(|row| Stored {
             lease: LeaseKey::read(&row.key, &single),
             form: KeyForm::of(&row.key),
-            position: match row.progress {
-                Progress::After(position) => Some(position),
-                _ => None,
-            },
+            resume: ResumePoint::of(&row, Start::Earliest),
             epoch: row.own.epoch,
-            completed: row.is_ended(),
         })
         .collect();
     stored.sort_by(|one, other| one.lease.cmp(&other.lease));

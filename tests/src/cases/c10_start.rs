@@ -111,8 +111,8 @@ async fn c10_at_a_time(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 2).await;
     let mut outbox = fleet.outbox().await;
     let before = send(&mut outbox, 10).await;
-    // The broker keeps whole milliseconds; what comes now has a later one.
-    tokio::time::sleep(timing.tick.max(Duration::from_millis(10))).await;
+    // What comes now has a later timestamp.
+    tokio::time::sleep(timing.timestamps + timing.tick).await;
     let after = send(&mut outbox, 10).await;
     outbox.close().await;
     let all = read(&*fleet.harness, &fleet.stream, 20).await;

@@ -202,7 +202,7 @@ async fn operate_reset_to_a_time(harness: Arc<dyn Harness>) {
     let timing = harness.timing();
     let fleet = Fleet::new(harness, 1).await;
     fleet.send(1, 5).await;
-    tokio::time::sleep(timing.tick.max(Duration::from_millis(10))).await;
+    tokio::time::sleep(timing.timestamps + timing.tick).await;
     let mut outbox = more(&fleet).await;
     for _ in 0..5 {
         outbox.post(Some("later")).await;

@@ -131,6 +131,7 @@ impl Harness for KafkaHarness {
             handover: Duration::from_millis(1_500),
             patience: Duration::from_secs(60),
             tick: Duration::from_millis(20),
+            timestamps: Duration::from_millis(1),
         }
     }
 

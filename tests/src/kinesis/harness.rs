@@ -11,7 +11,10 @@ use super::Site;
 use crate::{Fault, Harness, Hooks, Timing};
 
 /// How long a silent member keeps its partitions.
-const SESSION: Duration = Duration::from_secs(2);
+const SESSION: Duration = Duration::from_secs(3);
+
+/// ferrokinesis keeps whole seconds of when a record came.
+const TIMESTAMPS: Duration = Duration::from_secs(1);
 
 /// How the backend is set up.
 #[derive(Debug, Clone, Copy, Default)]
@@ -148,6 +151,7 @@ impl Harness for KinesisHarness {
             handover: Duration::from_millis(1_500),
             patience: Duration::from_secs(60),
             tick: Duration::from_millis(20),
+            timestamps: TIMESTAMPS,
         }
     }
 

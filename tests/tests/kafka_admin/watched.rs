@@ -16,6 +16,7 @@ const TIMING: Timing = Timing {
     handover: Duration::from_secs(2),
     patience: Duration::from_secs(60),
     tick: Duration::from_millis(50),
+    timestamps: Duration::from_millis(1),
 };
 
 const NONE: Lag = Lag {

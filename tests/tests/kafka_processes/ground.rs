@@ -82,6 +82,7 @@ impl Harness for Ground {
             handover: Duration::from_secs(1),
             patience: Duration::from_secs(90),
             tick: Duration::from_millis(20),
+            timestamps: Duration::from_millis(1),
         }
     }
 

@@ -9,7 +9,6 @@ use super::Member;
 use super::held::Stage;
 use crate::lease::key::LeaseKey;
 use crate::lease::options::{LeaseEvent, ResumePoint};
-use crate::lease::row::{Progress, Row};
 
 impl Member {
     /// Tells the application of a lease, if no parent holds it up. What a scan has shown may be a
@@ -86,7 +85,7 @@ impl Member {
             return;
         };
         held.stage = Stage::Told;
-        let Some(from) = resume(&held.row, start) else {
+        let Some(from) = ResumePoint::of(&held.row, start) else {
             held.stage = Stage::Ended;
             return;
         };
@@ -102,24 +101,4 @@ impl Member {
         self.tell(event);
         self.consider_heir(key, Instant::now());
     }
-}
-
-/// Where the owner of a lease goes on; none if there is nothing left to read.
-fn resume(row: &Row, start: Start) -> Option<ResumePoint> {
-    Some(match row.progress {
-        Progress::End => return None,
-        Progress::After(position) => ResumePoint::After(position),
-        Progress::TrimHorizon => ResumePoint::Earliest,
-        Progress::Latest => match (row.pin(), row.own.start) {
-            (Some(pin), _) => ResumePoint::Latest(pin),
-            (None, Some(time)) => ResumePoint::At(time),
-            // Nobody has said which tip is meant: better too much than a loss.
-            (None, None) => ResumePoint::Earliest,
-        },
-        Progress::AtTimestamp => match (row.own.start, start) {
-            (Some(time), _) | (None, Start::At(time)) => ResumePoint::At(time),
-            // The KCL keeps the time in each worker's configuration, and ours has none.
-            (None, _) => ResumePoint::Earliest,
-        },
-    })
 }

@@ -107,7 +107,11 @@ impl Exchange {
         {
             return self.read(request, &shard).await;
         }
-        let (status, answer) = self.forward(request, &request.body).await?;
+        let body = match &request.asks {
+            Asks::Iterator(shard) => &self.retention.place(shard, &request.body),
+            _ => &request.body,
+        };
+        let (status, answer) = self.forward(request, body).await?;
         match &request.asks {
             Asks::Iterator(shard) => self.retention.learn(&answer["ShardIterator"], shard),
             Asks::PutRecords { .. } => self.tally.batch_answered(&answer),

@@ -55,6 +55,23 @@ impl Retention {
         self.lock().iterators.get(iterator).cloned()
     }
 
+    /// What is asked for an iterator that begins before what is left: one to what is left.
+    pub(super) fn place(&self, shard: &Shard, asked: &Value) -> Value {
+        let mut asked = asked.clone();
+        let state = self.lock();
+        let Some(gone) = state.gone.get(shard) else {
+            return asked;
+        };
+        let number = asked["StartingSequenceNumber"].as_str();
+        let is_gone =
+            number.is_some_and(|number| (number.len(), number) <= (gone.len(), gone.as_str()));
+        if is_gone || asked["ShardIteratorType"] == "TRIM_HORIZON" {
+            asked["ShardIteratorType"] = "AFTER_SEQUENCE_NUMBER".into();
+            asked["StartingSequenceNumber"] = gone.as_str().into();
+        }
+        asked
+    }
+
     /// Takes from the records of an answer those that are gone.
     pub(super) fn apply(&self, shard: &Shard, answer: &mut Value) {
         let state = self.lock();
