@@ -63,7 +63,7 @@ impl Checkpoints {
             shards => shards?,
         };
         let begun: BTreeSet<&str> = stored.iter().map(|s| &*s.lease.shard).collect();
-        let mut checkpoints: BTreeMap<Partition, (Checkpoint, Option<&ResumePoint>)> =
+        let mut checkpoints: BTreeMap<Partition, (Checkpoint, Option<ResumePoint>)> =
             BTreeMap::new();
         for stored in stored {
             let partition = Partition::new(name, stored.lease.shard.to_string());
@@ -77,7 +77,7 @@ impl Checkpoints {
                 completed: stored.resume.is_none(),
                 lag: Lag::default(),
             };
-            checkpoints.insert(partition, (checkpoint, stored.resume.as_ref()));
+            checkpoints.insert(partition, (checkpoint, stored.resume.clone()));
         }
         for shard in &shards {
             if begun.contains(&*shard.id) || !is_cleaned_up(shard, &shards, &begun) {
@@ -97,7 +97,7 @@ impl Checkpoints {
             .into_values()
             .map(async |(mut checkpoint, resume)| {
                 if let Some(place) = resume {
-                    checkpoint.lag = lag(&self.connection, &checkpoint.partition, place).await;
+                    checkpoint.lag = lag(&self.connection, &checkpoint.partition, &place).await;
                 }
                 checkpoint
             });

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use millstream::{Epoch, Result, Start};
+use millstream::{Epoch, Result};
 use tokio::time::Instant;
 
 use super::Member;

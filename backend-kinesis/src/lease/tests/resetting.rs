@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use millstream::{Epoch, ErrorKind, Start};
 
+use crate::lease::ResumePoint;
 use crate::lease::key::KeyForm;
 use crate::lease::progress::{read, reset};
 use crate::lease::row::Progress;
@@ -111,10 +112,13 @@ async fn progress_is_read_with_the_epoch_that_wrote_it() {
     assert_eq!(shards, [id(0), id(1), id(2), id(3)]);
     assert!(stored.iter().all(|stored| &*stored.lease.stream == "s"));
     assert_eq!(
-        (stored[0].position, stored[0].epoch),
-        (Some(50.into()), Some(Epoch(1)))
+        (stored[0].resume.clone(), stored[0].epoch),
+        (Some(ResumePoint::After(50.into())), Some(Epoch(1)))
     );
-    let completed: Vec<bool> = stored.iter().map(|stored| stored.completed).collect();
+    let completed: Vec<bool> = stored
+        .iter()
+        .map(|stored| stored.resume.is_none())
+        .collect();
     assert_eq!(completed, [false, true, false, false]);
 }
 
