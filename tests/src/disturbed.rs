@@ -107,6 +107,7 @@ impl<B: driver::Backend + Clone> Disturbed<B> {
         steal: false,
         trim: false,
         restart: false,
+        reshard_repeats_sends: false,
     };
 
     /// Wraps a driver. Clones are disturbed together.

@@ -81,6 +81,8 @@ pub struct Hooks {
     pub trim: bool,
     /// [`Fault::Restart`].
     pub restart: bool,
+    /// Not asked for: a reshard may have records stored twice, as an answer that is lost may.
+    pub reshard_repeats_sends: bool,
 }
 
 /// Something to break.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream::{self, StreamExt};
@@ -12,10 +13,13 @@ use super::source::Source;
 use super::table;
 use crate::config::LeaseKeys;
 use crate::connection::Connection;
-use crate::lease::{self, KeyForm, LeaseStore, ResumePoint, Stored};
+use crate::lease::{self, KeyForm, LeaseStore, Reset, ResumePoint, Stored};
 use crate::stream::{Shard, shards};
 
 const READ: &str = "read checkpoints";
+
+/// How long members may drain before a reset takes their leases.
+const DRAIN: Duration = Duration::from_secs(30);
 
 /// Shards that are asked for their lag at a time.
 const AT_ONCE: usize = 8;
@@ -149,7 +153,14 @@ impl driver::Checkpoints for Checkpoints {
             LeaseKeys::Auto => stored[0].form,
         };
         let source = Source(self.connection.clone());
-        let reset = lease::reset(&*store, &source, keys, stream, to).await;
+        let reset = Reset {
+            store: &*store,
+            source: &source,
+            keys,
+            failover: self.connection.config.consumer.session_timeout,
+            drain: DRAIN,
+        };
+        let reset = reset.run(stream, to).await;
         reset.map_err(|error| error.with_group(self.group.clone()))
     }
 }

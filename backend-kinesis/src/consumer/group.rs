@@ -12,7 +12,7 @@ use crate::config::{LeaseKeys, Retrieval};
 use crate::connection::Connection;
 use crate::lease::{KeyForm, Worker, WorkerOptions};
 use crate::retrieval::{self, Way};
-use crate::stream;
+use crate::stream::{self, HashKey};
 
 /// A group by name.
 #[derive(Debug)]
@@ -40,13 +40,24 @@ impl Group {
             let way = match consumer.retrieval {
                 Retrieval::Polling => Way::Polling,
                 Retrieval::FanOut => {
-                    let name = consumer.fan_out_name.as_deref().unwrap_or(&self.name);
-                    retrieval::register(connection, stream, &info.arn, name).await?
+                    let name = consumer.fan_out_name.clone();
+                    let name = name.unwrap_or_else(|| fan_out_name(&self.name));
+                    retrieval::register(connection, stream, &info.arn, &name).await?
                 }
             };
             ways.insert(stream.clone(), way);
         }
         Ok(ways)
+    }
+}
+
+/// The name of a group as a consumer of a stream: its own, or where that is too long, what begins like
+/// it and is as unique.
+fn fan_out_name(group: &str) -> String {
+    const LONGEST: usize = 128;
+    match group.len() <= LONGEST {
+        true => group.to_owned(),
+        false => format!("{}-{:032x}", &group[..LONGEST - 33], HashKey::of(group).0),
     }
 }
 

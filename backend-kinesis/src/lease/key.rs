@@ -136,6 +136,11 @@ impl Stream {
         identifier.is_some_and(|identifier| name(identifier) == name(key))
     }
 
+    /// Whether a key of the table is of this stream.
+    pub(crate) fn owns(&self, key: &str) -> bool {
+        self.parse(key).is_some()
+    }
+
     fn parse(&self, key: &str) -> Option<LeaseKey> {
         let shard = match &self.identifier {
             None => Some(key).filter(|key| !key.contains(':')),

@@ -18,7 +18,7 @@ use crate::config;
 /// Waits before a failed record is tried again: doubled at each failure of it, prolonged by up to
 /// itself at random.
 const FIRST_DELAY: Duration = Duration::from_millis(50);
-const LONGEST_DELAY: Duration = Duration::from_secs(1);
+const LONGEST_DELAY: Duration = Duration::from_millis(500);
 
 /// The [most][limits] of one request. Its bytes, keys included, may be 10 MiB by now, but they were 5
 /// MiB before, and still are where it is not AWS that answers; a request gains nothing beyond.

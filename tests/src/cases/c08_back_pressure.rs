@@ -37,13 +37,17 @@ fn gated(gate: &watch::Receiver<bool>, stuck: fn(&[u8]) -> bool) -> Work {
 async fn c08_stuck_handler_keeps_its_membership_and_other_keys_flow(harness: Arc<dyn Harness>) {
     let timing = harness.timing();
     let fleet = Fleet::new(harness, 2).await;
-    let flow = fleet.outbox().await.flow(10, timing.session / 200);
     let (open, gate) = watch::channel(false);
     let stuck = gated(&gate, |key| key == b"key-3");
     let a = fleet.member("a").does(stuck.clone()).start().await;
     let b = fleet.member("b").does(stuck).start().await;
+    // Before any handler is stuck: how a drain ends that meets one is another case.
     fleet
         .until("both work", || a.owns() == 1 && b.owns() == 1)
+        .await;
+    let flow = fleet.outbox().await.flow(10, timing.session / 200);
+    fleet
+        .until("records are handled", || fleet.acked() > 0)
         .await;
     // The stimulus: a handler that is stuck for three session time-outs.
     let handled = fleet.acked();

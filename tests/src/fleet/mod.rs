@@ -52,6 +52,13 @@ impl Fleet {
             stream: stream.as_str().into(),
             everything,
         });
+        if harness.hooks().reshard_repeats_sends {
+            history.record(Event::Fault {
+                group: None,
+                member: None,
+                what: "reshards may come".into(),
+            });
+        }
         let down = Down {
             stream,
             group,

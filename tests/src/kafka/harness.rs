@@ -155,6 +155,7 @@ impl Harness for KafkaHarness {
             steal: true,
             trim: true,
             restart: self.restart,
+            reshard_repeats_sends: false,
         }
     }
 

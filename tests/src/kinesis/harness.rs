@@ -177,6 +177,8 @@ impl Harness for KinesisHarness {
             steal: true,
             trim: true,
             restart: self.restart,
+            // An aggregate that came to a shard of which not all its records are is sent again.
+            reshard_repeats_sends: self.variant.aggregation == Aggregation::Kpl,
         }
     }
 

@@ -213,6 +213,8 @@ impl Member {
         else {
             return;
         };
+        // Whoever asks is there from now on: what it leaves or makes is to be seen soon.
+        self.schedule.scan_soon(now);
         match held.stage {
             Stage::Told => {
                 held.stage = Stage::Asked(now);

@@ -80,6 +80,11 @@ impl Schedule {
         self.scan = self.scan.map(|scan| scan.min(now + within));
     }
 
+    /// Scans as soon as while others share the table.
+    pub(super) fn scan_soon(&mut self, now: Instant) {
+        self.scan_within(now, self.fast);
+    }
+
     /// Plans the next scan after one that failed.
     pub(super) fn scan_later(&mut self, now: Instant) {
         self.scan = Some(now + self.delay());

@@ -1,6 +1,7 @@
 //! Taking leases: what is free, what is due by the balance, and what others hand over.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use millstream::{Epoch, Error};
 use tokio::time::Instant;
@@ -15,6 +16,9 @@ use crate::lease::view::Seen;
 
 /// How many time-outs a lease has nobody before it is taken without regard to the balance.
 const FORSAKEN: u32 = 3;
+
+/// How long to wait for the ends of a race for leases.
+const RACE: Duration = Duration::from_millis(50);
 
 impl Member {
     /// Decides from what was seen which leases to take, and does so.
@@ -165,6 +169,11 @@ impl Member {
         self.view.saw(row.clone(), now);
         // An answer that got lost does not matter: only our own take looks like this.
         let is_taken = row.holder() == Some(self.me()) && row.own.epoch == Some(Epoch(row.counter));
+        if !is_taken && row.counter != before.counter {
+            // Another member was quicker. What is left for this one is decided by what it has shown,
+            // when the others of the same race are over.
+            return self.schedule.decide_at(now + RACE);
+        }
         if !is_taken || row.counter == before.counter {
             return self.schedule.decide_later(now);
         }

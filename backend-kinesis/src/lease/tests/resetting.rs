@@ -6,7 +6,8 @@ use millstream::{Epoch, ErrorKind, Start};
 
 use crate::lease::ResumePoint;
 use crate::lease::key::KeyForm;
-use crate::lease::progress::{read, reset};
+use crate::lease::progress::read;
+use crate::lease::reset::Reset;
 use crate::lease::row::Progress;
 use crate::lease::testing::rig::{F, Rig, until};
 use crate::lease::testing::source::id;
@@ -14,7 +15,14 @@ use crate::lease::testing::source::id;
 const SECOND: Duration = Duration::from_secs(1);
 
 async fn to(rig: &Rig, start: Start) -> millstream::Result<()> {
-    reset(&rig.store, &rig.source, KeyForm::Single, "s", start).await
+    let reset = Reset {
+        store: &rig.store,
+        source: &rig.source,
+        keys: KeyForm::Single,
+        failover: F,
+        drain: SECOND,
+    };
+    reset.run("s", start).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -29,19 +37,22 @@ async fn a_running_member_goes_on_from_the_new_place_in_a_new_epoch() {
     assert_eq!((row.progress, row.owner), (Progress::TrimHorizon, None));
     until(F, || app.lease(0).is_some_and(|(_, now)| now > epoch)).await;
     app.checkpoint(0, 20).await.unwrap();
-    assert!(app.log().contains(&"lost 0".to_owned()));
+    // It was asked, and could settle what it had begun.
+    assert!(app.log().contains(&"asked 0".to_owned()));
+    assert!(!app.log().contains(&"lost 0".to_owned()));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_checkpoint_that_meets_a_reset_is_fenced() {
+async fn an_owner_that_does_not_give_its_lease_is_fenced() {
     let rig = Rig::new(1);
-    let app = rig.app("a").await;
+    let app = rig.stubborn("a").await;
     until(SECOND, || app.count() == 1).await;
+    let begun = tokio::time::Instant::now();
+    let (lease, epoch) = app.lease(0).unwrap();
     to(&rig, Start::Earliest).await.unwrap();
-    assert_eq!(
-        app.checkpoint(0, 50).await.unwrap_err().kind(),
-        ErrorKind::Fenced
-    );
+    assert!(begun.elapsed() >= SECOND, "it has its time to drain");
+    let late = app.worker.checkpoint(&lease, epoch, 50.into()).await;
+    assert_eq!(late.unwrap_err().kind(), ErrorKind::Fenced);
     assert_eq!(
         rig.store.row(&id(0)).unwrap().progress,
         Progress::TrimHorizon
