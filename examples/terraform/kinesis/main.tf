@@ -117,13 +117,6 @@ data "aws_iam_policy_document" "assume" {
 }
 
 data "aws_iam_policy_document" "produce" {
-  # A connection asks for one name, so that refused credentials are told at the start.
-  statement {
-    sid       = "Connect"
-    actions   = ["kinesis:ListStreams"]
-    resources = ["*"]
-  }
-
   statement {
     sid = "Send"
 
@@ -148,12 +141,6 @@ data "aws_iam_policy_document" "produce" {
 }
 
 data "aws_iam_policy_document" "consume" {
-  statement {
-    sid       = "Connect"
-    actions   = ["kinesis:ListStreams"]
-    resources = ["*"]
-  }
-
   statement {
     sid = "Read"
 
