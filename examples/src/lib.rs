@@ -13,7 +13,6 @@
 
 use std::path::Path;
 
-use anyhow::bail;
 use millstream::Client;
 use serde::Deserialize;
 
@@ -90,13 +89,13 @@ impl Settings {
             #[cfg(feature = "kafka")]
             Self::Kafka(config) => Ok(config.connect().await?),
             #[cfg(not(feature = "kafka"))]
-            Self::Kafka(_) => bail!(
+            Self::Kafka(_) => anyhow::bail!(
                 "the kafka backend is not in this build: add the cargo feature `kafka` (cargo run --features kafka)"
             ),
             #[cfg(feature = "kinesis")]
             Self::Kinesis(config) => Ok(config.connect().await?),
             #[cfg(not(feature = "kinesis"))]
-            Self::Kinesis(_) => bail!(
+            Self::Kinesis(_) => anyhow::bail!(
                 "the kinesis backend is not in this build: add the cargo feature `kinesis` (cargo run --features kinesis)"
             ),
         }

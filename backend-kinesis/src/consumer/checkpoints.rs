@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream::{self, StreamExt};
@@ -17,9 +16,6 @@ use crate::lease::{self, KeyForm, LeaseStore, Reset, ResumePoint, Stored};
 use crate::stream::{Shard, shards};
 
 const READ: &str = "read checkpoints";
-
-/// How long members may drain before a reset takes their leases.
-const DRAIN: Duration = Duration::from_secs(30);
 
 /// Shards that are asked for their lag at a time.
 const AT_ONCE: usize = 8;
@@ -158,7 +154,8 @@ impl driver::Checkpoints for Checkpoints {
             source: &source,
             keys,
             failover: self.connection.config.consumer.session_timeout,
-            drain: DRAIN,
+            // Whoever drains for longer than it may be silent is as good as silent.
+            drain: self.connection.config.consumer.session_timeout,
         };
         let reset = reset.run(stream, to).await;
         reset.map_err(|error| error.with_group(self.group.clone()))

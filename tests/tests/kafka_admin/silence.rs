@@ -27,6 +27,7 @@ async fn a_question_about_a_group_may_be_answered_too_late() {
             handover: Duration::from_secs(1),
             patience: Duration::from_secs(60),
             tick: Duration::from_millis(100),
+            timestamps: Duration::from_millis(1),
         };
         eventually(timing, "the broker answers again", || async {
             let answer = group.checkpoints().await;
