@@ -1,7 +1,8 @@
 //! Records as Kinesis answers them.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use aws_sdk_kinesis::primitives::DateTime;
 use aws_sdk_kinesis::types;
 use bytes::Bytes;
 use millstream::{Error, ErrorKind, Position, Result};
@@ -50,7 +51,7 @@ impl TryFrom<types::Record> for Raw {
         let arrival = record.approximate_arrival_timestamp;
         Ok(Self {
             position,
-            arrival: arrival.and_then(|at| SystemTime::try_from(at).ok()),
+            arrival: arrival.map(time),
             key: record.partition_key.into_bytes().into(),
             data: record.data.into_inner().into(),
         })
@@ -61,7 +62,31 @@ pub(super) fn raws(records: Vec<types::Record>) -> Result<Vec<Raw>> {
     records.into_iter().map(Raw::try_from).collect()
 }
 
+/// The time of whole milliseconds, as Kinesis has it. It comes as a fraction of seconds in binary, which is
+/// off by some nanoseconds.
+fn time(at: DateTime) -> SystemTime {
+    const NOISE: i128 = 1_000;
+    let millis = (at.as_nanos() + NOISE) / 1_000_000;
+    UNIX_EPOCH + Duration::from_millis(millis.try_into().unwrap_or(0))
+}
+
 /// How far behind; less than nothing is nothing.
 pub(super) fn behind(millis: i64) -> Duration {
     Duration::from_millis(millis.try_into().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_whole_milliseconds_whatever_a_fraction_in_binary_makes_of_them() {
+        let exact = UNIX_EPOCH + Duration::from_millis(1_795_659_167_348);
+        for noise in [-120_i128, 0, 49, 120] {
+            let at = DateTime::from_nanos(1_795_659_167_348_000_000 + noise).unwrap();
+            assert_eq!(time(at), exact, "{noise}");
+        }
+        let later = DateTime::from_nanos(1_795_659_167_348_900_000).unwrap();
+        assert_eq!(time(later), exact, "never later than it was");
+    }
 }

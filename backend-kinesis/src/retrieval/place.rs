@@ -19,6 +19,8 @@ const KEPT: Duration = Duration::from_secs(23 * 3_600);
 /// stamps the records. To begin too early is a repetition, to begin too late is a loss.
 const SKEW: Duration = Duration::from_secs(5);
 
+const MILLI: Duration = Duration::from_millis(1);
+
 #[derive(Debug)]
 pub(super) struct Place {
     begin: Begin,
@@ -100,7 +102,8 @@ impl Place {
             (Some(_), _) if self.unknown => Spot::Earliest,
             (Some(passed), _) => Spot::At(passed),
             (None, Begin::At(_)) if self.unknown => Spot::Latest,
-            (None, Begin::At(at)) => Spot::Time(*at),
+            // Times go as fractions in binary: one that is a little late would pass over a record.
+            (None, Begin::At(at)) => Spot::Time(at.checked_sub(MILLI).unwrap_or(UNIX_EPOCH)),
             // Its time is refused, so that the clocks are far apart: what is stored is read, all of
             // it, since any of it may be after that time.
             (None, Begin::Latest(_)) if self.unknown => Spot::Earliest,

@@ -1,7 +1,7 @@
 //! From records of Kinesis to those of users: carriers are opened, and what is in the wrong shard is
 //! left out.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use millstream::driver::Stored;
 use millstream::{Headers, Partition, Position};
@@ -30,7 +30,7 @@ impl Unpacker {
 
     /// Appends the user records after `after`.
     pub(super) fn unpack(&mut self, raw: Raw, after: Option<Position>, to: &mut Vec<Stored>) {
-        let arrival = whole_millis(raw.arrival.unwrap_or_else(SystemTime::now));
+        let arrival = raw.arrival.unwrap_or_else(SystemTime::now);
         match aggregate::open(&raw.data) {
             Opened::Carrier(records) => self.take(records, raw.position, arrival, after, to),
             Opened::Bare => bare(raw, arrival, after, to),
@@ -111,14 +111,6 @@ impl Unpacker {
             );
         }
     }
-}
-
-/// Times come as fractions of seconds in binary, which are off by some nanoseconds.
-fn whole_millis(time: SystemTime) -> SystemTime {
-    const HALF: Duration = Duration::from_micros(500);
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default() + HALF;
-    let millis = u64::try_from(since.as_millis()).unwrap_or_default();
-    UNIX_EPOCH + Duration::from_millis(millis)
 }
 
 fn bare(raw: Raw, arrival: SystemTime, after: Option<Position>, to: &mut Vec<Stored>) {

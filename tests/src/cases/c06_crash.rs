@@ -1,7 +1,7 @@
 //! C6: after a crash only unsettled and not-yet-checkpointed records come again; the bound is a
 //! setting, and takeover takes no longer than the session time-out.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use millstream::{ConsumerGroup, Delivery, Epoch, Partition, Position};
@@ -27,55 +27,61 @@ cases! {
 
 const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A member that handles a steady load under these options is killed; its heir may repeat so many.
+/// Members that handle a steady load under these options are killed one after the other, until
+/// something comes again: a checkpoint may have been on its way, and be stored after the crash. Each
+/// heir may repeat so many.
 async fn crash_under_load(
     harness: Arc<dyn Harness>,
     configure: fn(ConsumerGroup) -> ConsumerGroup,
     most_repeats: u64,
 ) {
+    const CRASHES: usize = 5;
     let fleet = Fleet::new(harness, 1).await;
     let flow = fleet.outbox().await.flow(6, Duration::from_millis(2));
-    let a = fleet
-        .member("a")
-        .takes(Duration::from_millis(3))
-        .with(configure);
-    let a = a.start().await;
-    fleet
-        .until("records are handled", || fleet.acked() >= 700)
-        .await;
-    // Not just after a checkpoint, or nothing would come again; and not while one takes long, for what
-    // is settled meanwhile comes on top. One that has just come cannot be followed by another that is on
-    // its way already, and would be stored after the crash.
-    let before = Mutex::new(None);
-    eventually(fleet.harness.timing(), "a few are not stored", async || {
-        let stored = fleet.checkpoints().await;
-        let last = stored.first().and_then(|at| at.position);
-        let is_new = before.lock().expect("no panic").replace(last) != Some(last);
-        let left = fleet.history.count(|event| {
-            matches!(
-                event,
-                Event::Ended { handling, outcome: Outcome::Acked } if Some(handling.position) > last
-            )
-        });
-        (is_new && (5..most_repeats - 16).contains(&(left as u64))).then_some(())
-    })
-    .await;
-    a.crash().await;
-    let before = fleet.acked();
-    let b = fleet.member("b").start().await;
-    fleet
-        .until("the next one handles", || fleet.acked() >= before + 700)
-        .await;
-    flow.stop().await;
-    let rules = Rules {
+    let rules = || Rules {
         most_repeats: Some(most_repeats),
     };
-    let summary = fleet.judge_by(rules).await;
+    let start = async |name: &str| {
+        let takes = Duration::from_millis(3);
+        let member = fleet.member(name).takes(takes).with(configure);
+        let member = member.start().await;
+        let before = fleet.acked();
+        let handles = || fleet.acked() >= before + 700;
+        fleet.until("records are handled", handles).await;
+        member
+    };
+    let mut member = start("m0").await;
+    for crash in 1..=CRASHES {
+        // Not just after a checkpoint, or nothing would come again; and not while one takes long, for
+        // what is settled meanwhile comes on top.
+        eventually(fleet.harness.timing(), "a few are not stored", || async {
+            let stored = fleet.checkpoints().await;
+            let last = stored.first().and_then(|at| at.position);
+            let left = fleet.history.count(|event| {
+                matches!(
+                    event,
+                    Event::Ended { handling, outcome: Outcome::Acked }
+                        if Some(handling.position) > last
+                )
+            });
+            (5..most_repeats - 16)
+                .contains(&(left as u64))
+                .then_some(())
+        })
+        .await;
+        member.crash().await;
+        member = start(&format!("m{crash}")).await;
+        if fleet.verdict(rules()).summary.duplicates > 0 {
+            break;
+        }
+    }
+    flow.stop().await;
+    let summary = fleet.judge_by(rules()).await;
     assert!(
         summary.duplicates > 0,
         "the case shows nothing: {summary:?}"
     );
-    b.close().await;
+    member.close().await;
 }
 
 async fn c06_checkpoint_count_bounds_the_repeats(harness: Arc<dyn Harness>) {

@@ -118,7 +118,10 @@ async fn a_time_to_come_is_waited_for() {
         raw.arrival = Some(at + secs(1));
     }
     run.expect(26..=30).await;
-    assert_eq!(fake.spots()[..2], [Spot::Time(at), Spot::Latest]);
+    assert_eq!(
+        fake.spots()[..2],
+        [Spot::Time(at - Duration::from_millis(1)), Spot::Latest]
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
@@ -17,12 +18,27 @@ pub(super) struct Retention(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// The newest record of each shard that is gone.
-    gone: BTreeMap<Shard, String>,
+    gone: BTreeMap<Shard, Gone>,
     /// Where iterators lead: a request for records names nothing else.
     iterators: BTreeMap<String, Shard>,
     /// The iterators from the oldest on.
     ages: VecDeque<String>,
+}
+
+/// What is gone of a shard.
+#[derive(Debug)]
+struct Gone {
+    /// The newest record of it.
+    last: String,
+    /// Since when, in seconds since the epoch. An emulator may know no fractions of them.
+    since: f64,
+}
+
+impl Gone {
+    /// Whether a number is that of a record that is gone. Numbers have more digits than a machine.
+    fn has(&self, number: &str) -> bool {
+        (number.len(), number) <= (self.last.len(), &self.last)
+    }
 }
 
 impl Retention {
@@ -32,7 +48,9 @@ impl Retention {
 
     /// Shows no record of the shard any more up to this sequence number.
     pub(super) fn trim(&self, shard: Shard, last: String) {
-        self.lock().gone.insert(shard, last);
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let since = since.unwrap_or_default().as_secs_f64();
+        self.lock().gone.insert(shard, Gone { last, since });
     }
 
     /// Learns where an iterator leads.
@@ -63,11 +81,16 @@ impl Retention {
             return asked;
         };
         let number = asked["StartingSequenceNumber"].as_str();
-        let is_gone =
-            number.is_some_and(|number| (number.len(), number) <= (gone.len(), gone.as_str()));
-        if is_gone || asked["ShardIteratorType"] == "TRIM_HORIZON" {
+        let time = asked["Timestamp"].as_f64();
+        let is_gone = number.is_some_and(|number| gone.has(number))
+            || time.is_some_and(|time| time <= gone.since)
+            || asked["ShardIteratorType"] == "TRIM_HORIZON";
+        if is_gone {
             asked["ShardIteratorType"] = "AFTER_SEQUENCE_NUMBER".into();
-            asked["StartingSequenceNumber"] = gone.as_str().into();
+            asked["StartingSequenceNumber"] = gone.last.as_str().into();
+            if let Some(asked) = asked.as_object_mut() {
+                asked.remove("Timestamp");
+            }
         }
         asked
     }
@@ -81,8 +104,7 @@ impl Retention {
         };
         records.retain(|record| {
             let number = record["SequenceNumber"].as_str().unwrap_or_default();
-            // Numbers, with more digits than a machine has.
-            (number.len(), number) > (gone.len(), gone)
+            !gone.has(number)
         });
     }
 }
@@ -109,6 +131,16 @@ mod tests {
             answer["Records"].as_array().unwrap().len()
         };
         assert_eq!((left(&one), left(&other)), (1, 3));
+        for early in [
+            json!({"ShardIteratorType": "TRIM_HORIZON"}),
+            json!({"ShardIteratorType": "AT_SEQUENCE_NUMBER", "StartingSequenceNumber": "98"}),
+            json!({"ShardIteratorType": "AT_TIMESTAMP", "Timestamp": 7.5}),
+        ] {
+            let kind = "AFTER_SEQUENCE_NUMBER";
+            let left = json!({"ShardIteratorType": kind, "StartingSequenceNumber": "99"});
+            assert_eq!(retention.place(&one, &early), left);
+            assert_eq!(retention.place(&other, &early), early);
+        }
         let mut refusal = json!({"message": "not now"});
         retention.apply(&one, &mut refusal);
         assert_eq!(refusal, json!({"message": "not now"}));
