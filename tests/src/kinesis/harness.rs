@@ -53,6 +53,16 @@ impl KinesisHarness {
         Self::on(Arc::new(site), variant, true).await
     }
 
+    /// The site, for what no case of the suite asks for.
+    pub fn site(&self) -> &Site {
+        &self.site
+    }
+
+    /// How the names of all clients begin. That of a member ends with a dot and the member's.
+    pub fn clients(&self) -> String {
+        self.names.begins(CLIENT)
+    }
+
     async fn on(site: Arc<Site>, variant: Variant, restart: bool) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let names = Names {

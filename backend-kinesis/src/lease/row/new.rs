@@ -33,7 +33,7 @@ impl NewRow {
         let mut put = |name: &str, value| item.insert(name.to_owned(), value);
         put(names::KEY, string(&stream.key(&shard.id)));
         put(names::ENTITY, string(names::LEASE));
-        put(names::COUNTER, number(0));
+        put(names::COUNTER, number(first_count()));
         // Without it the KCL cannot read the row, nor any other of the table.
         put(names::SWITCHES, number(0));
         put(names::SUB, number(0));
@@ -53,6 +53,18 @@ impl NewRow {
         }
         item
     }
+}
+
+/// Where the counter of a new lease begins: beyond that of any lease of its key before. A lease may be
+/// deleted by hand under its owner and be made again; were it to begin at zero, as those that Java makes, its
+/// epochs would come again, and a change by the owner of the old one could fit the new one.
+///
+/// DynamoDB takes no more than [1000 writes of an item in a second][limit], so that no counter outruns the
+/// milliseconds of the clock.
+///
+/// [limit]: https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/bp-partition-key-design.html
+fn first_count() -> u64 {
+    millis(SystemTime::now())
 }
 
 /// The attributes that say where a lease begins.

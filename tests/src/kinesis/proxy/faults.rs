@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use fastrand::Rng;
 use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep_until};
 
@@ -22,7 +23,8 @@ pub struct Faults {
 struct State {
     planned: Vec<Planned>,
     away: Vec<Away>,
-    /// How often, for each stream and table.
+    rough: Vec<Rough>,
+    /// How often, for each stream, table, and client.
     struck: BTreeMap<String, u64>,
 }
 
@@ -56,6 +58,15 @@ struct Away {
     ends: String,
     /// Its connections end; without, they stand still.
     cut_off: Option<Service>,
+    until: Instant,
+}
+
+/// Clients whose requests fare badly, in each way that there is, one in so many.
+#[derive(Debug)]
+struct Rough {
+    begins: String,
+    one_in: u32,
+    chance: Rng,
     until: Instant,
 }
 
@@ -191,6 +202,18 @@ impl Faults {
         });
     }
 
+    /// For so long, one in so many requests of clients whose name begins so fails: its connection ends
+    /// before it is passed on or afterwards, or it is answered with a failure of the service. The seed
+    /// says which, and how.
+    pub fn be_rough(&self, begins: &str, one_in: u32, seed: u64, duration: Duration) {
+        self.lock().rough.push(Rough {
+            begins: begins.to_owned(),
+            one_in,
+            chance: Rng::with_seed(seed),
+            until: Instant::now() + duration,
+        });
+    }
+
     /// Ends every subscription to the stream, in the middle.
     pub fn cut_subscriptions(&self, stream: &str) {
         // Nobody may listen.
@@ -202,6 +225,16 @@ impl Faults {
     pub fn struck(&self, by_name: &str) -> u64 {
         let state = self.lock();
         state.struck.get(by_name).copied().unwrap_or_default()
+    }
+
+    /// How many requests of clients whose name begins and ends so were cut off or fared badly so far.
+    pub fn struck_clients(&self, begins: &str, ends: &str) -> u64 {
+        let state = self.lock();
+        let concerned = state
+            .struck
+            .iter()
+            .filter(|(name, _)| name.starts_with(begins) && name.ends_with(ends));
+        concerned.map(|(_, times)| times).sum()
     }
 
     pub(super) fn strike(&self, name: &str) {
@@ -220,9 +253,13 @@ impl Faults {
         }
     }
 
-    /// Whether the client is cut off from the service.
+    /// Whether the client, which wants something, is cut off from the service.
     pub(super) fn is_cut_off(&self, client: &str, service: Service) -> bool {
-        self.away(client, Some(service)).is_some()
+        let is_cut_off = self.away(client, Some(service)).is_some();
+        if is_cut_off {
+            self.strike(client);
+        }
+        is_cut_off
     }
 
     /// Until when the client is away in this manner.
@@ -242,6 +279,9 @@ impl Faults {
     /// Counts one request, and tells what is to become of it.
     pub(super) fn meet(&self, request: &Request) -> Fate {
         let mut state = self.lock();
+        if let Some(fate) = state.meet_roughness(request) {
+            return fate;
+        }
         match &request.asks {
             Asks::PutRecords { stream } => state.meet_batch(stream, &request.keys()),
             Asks::PutRecord { stream } => state.meet_send(stream),
@@ -266,6 +306,24 @@ impl State {
         let what = hit.what.clone();
         self.strike(name);
         Some(what)
+    }
+
+    fn meet_roughness(&mut self, request: &Request) -> Option<Fate> {
+        let now = Instant::now();
+        self.rough.retain(|rough| rough.until > now);
+        let mut rough = self.rough.iter_mut();
+        let rough = rough.find(|rough| request.client.starts_with(&rough.begins))?;
+        if rough.chance.u32(..rough.one_in) > 0 {
+            return None;
+        }
+        let fate = match rough.chance.u8(..3) {
+            0 => Fate::Cut,
+            // The answer to a subscription has no end to wait for.
+            1 if !matches!(request.asks, Asks::Subscription(_)) => Fate::AnswerLost,
+            _ => Fate::Refused(Refusal::Internal),
+        };
+        self.strike(&request.client);
+        Some(fate)
     }
 
     fn meet_send(&mut self, stream: &str) -> Fate {
@@ -414,5 +472,7 @@ mod tests {
         faults.thawed("client-1-0.a").await;
         assert_eq!(begun.elapsed(), second);
         assert!(!faults.is_cut_off("client-1-7.b", Service::DynamoDb));
+        let struck = |ends| faults.struck_clients("client-1-", ends);
+        assert_eq!((struck(".a"), struck(".b"), struck("")), (0, 1, 1));
     }
 }

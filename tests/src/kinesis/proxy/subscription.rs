@@ -14,7 +14,7 @@ use tokio::sync::broadcast;
 
 use super::answer::Answer;
 use super::faults::Faults;
-use super::request::Shard;
+use super::request::{Service, Shard};
 use super::retention::Retention;
 
 /// One subscription of a client.
@@ -60,7 +60,11 @@ impl Events {
         loop {
             let decoded = self.decoder.decode_frame(&mut self.read);
             if let DecodedFrame::Complete(event) = decoded.map_err(io::Error::other)? {
-                self.of.faults.thawed(&self.of.client).await;
+                let (faults, client) = (&self.of.faults, &self.of.client);
+                faults.thawed(client).await;
+                if faults.is_cut_off(client, Service::Kinesis) {
+                    return Err(io::Error::other("the client is cut off"));
+                }
                 return self.of.passed(event).map(Some);
             }
             tokio::select! {

@@ -1,0 +1,48 @@
+//! Somebody with a console deletes the lease of a partition that is read.
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use conformance::history::Event;
+use conformance::{Harness, eventually};
+
+use crate::ground::Ground;
+
+/// Its owner stops, the group makes the lease anew, and reads the partition from its beginning: where it was
+/// is gone with the lease.
+pub(crate) async fn under_its_owner(ground: Ground) {
+    let fleet = &ground.fleet;
+    let load = ground.load().await;
+    let (a, b) = ground.pair().await;
+    let owned = a.control().partitions();
+    let partition = owned.keys().next().expect("it has one");
+    ground.record(None, "a lease is deleted");
+    // So is the progress in it, as by a reset.
+    fleet.history.record(Event::Reset {
+        group: fleet.group.as_str().into(),
+        stream: fleet.stream.as_str().into(),
+        skips: false,
+    });
+    let dynamodb = ground.harness.site().dynamodb();
+    let key = || AttributeValue::S(partition.id().to_owned());
+    let deleted = dynamodb
+        .delete_item()
+        .table_name(&fleet.group)
+        .key("leaseKey", key());
+    deleted.send().await.expect("it is deleted");
+    let stops = || !a.control().partitions().contains_key(partition);
+    fleet.until("its owner stops", stops).await;
+    eventually(ground.harness.timing(), "the lease is there", || async {
+        let read = dynamodb.get_item().table_name(&fleet.group);
+        let read = read.key("leaseKey", key()).consistent_read(true);
+        let row = read.send().await.expect("it is read").item?;
+        row.contains_key("leaseOwner").then_some(())
+    })
+    .await;
+    fleet
+        .until("each has one", || a.owns() == 1 && b.owns() == 1)
+        .await;
+    ground.handles(100).await;
+    let summary = ground.judge(load).await;
+    assert!(summary.duplicates >= 1, "nothing was deleted: {summary:?}");
+    a.close().await;
+    b.close().await;
+}

@@ -1,0 +1,108 @@
+//! What can befall Amazon Kinesis and DynamoDB, and no other broker: one of the two out of reach, a table that
+//! throttles, a lease that somebody deletes, answers that are lost, subscriptions that break off. Real
+//! members and producers live through it behind a proxy, and the judge of histories looks for what was lost or
+//! came twice. Each case proves that its fault struck.
+//!
+//! All share one ferrokinesis and one DynamoDB Local.
+
+mod connections;
+mod cut_off;
+mod deleted;
+mod ground;
+mod lost_answers;
+mod storm;
+mod subscriptions;
+mod throttled;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use conformance::kinesis::{Emulator, KinesisHarness, Site, Variant};
+use futures_util::future::LocalBoxFuture;
+use ground::Ground;
+use libtest_mimic::{Arguments, Trial};
+use millstream_kinesis::{Aggregation, Retrieval};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::OnceCell;
+
+/// Cases that are run at once, unless the command line says otherwise.
+const AT_ONCE: usize = 4;
+
+const RAW: Variant = Variant {
+    aggregation: Aggregation::Off,
+    retrieval: Retrieval::Polling,
+};
+
+const KPL: Variant = Variant {
+    aggregation: Aggregation::Kpl,
+    ..RAW
+};
+
+const FAN_OUT: Variant = Variant {
+    retrieval: Retrieval::FanOut,
+    ..RAW
+};
+
+type Case = fn(Ground) -> LocalBoxFuture<'static, ()>;
+
+#[rustfmt::skip]
+const CASES: &[(&str, Variant, Case)] = &[
+    ("cut_off_from_dynamodb", RAW, |g| Box::pin(cut_off::from_dynamodb(g))),
+    ("cut_off_from_kinesis", RAW, |g| Box::pin(cut_off::from_kinesis(g))),
+    ("cut_off_from_kinesis_in_fan_out", FAN_OUT, |g| Box::pin(cut_off::from_kinesis(g))),
+    ("table_throttled_for_less_than_a_session", RAW, |g| Box::pin(throttled::shortly(g))),
+    ("table_throttled_for_longer_than_a_session", RAW, |g| Box::pin(throttled::long(g))),
+    ("lease_deleted_under_its_owner", RAW, |g| Box::pin(deleted::under_its_owner(g))),
+    ("answers_to_checkpoints_lost", RAW, |g| Box::pin(lost_answers::to_checkpoints(g))),
+    ("storm_of_members_and_reshards", RAW, |g| Box::pin(storm::blows(g))),
+    ("storm_of_members_and_reshards_aggregated", KPL, |g| Box::pin(storm::blows(g))),
+    ("connections_of_all_fail", RAW, |g| Box::pin(connections::of_all(g))),
+    ("connections_of_all_fail_aggregated", KPL, |g| Box::pin(connections::of_all(g))),
+    ("connections_of_all_fail_in_fan_out", FAN_OUT, |g| Box::pin(connections::of_all(g))),
+    ("subscriptions_break_off", FAN_OUT, |g| Box::pin(subscriptions::break_off(g))),
+];
+
+struct Shared {
+    runtime: Runtime,
+    site: OnceCell<Arc<Site>>,
+}
+
+impl Shared {
+    /// Started by the first case that wants it: to list the cases needs no site.
+    fn site(&self) -> Arc<Site> {
+        let start = async || Arc::new(Site::start(Emulator::Ferrokinesis).await.expect("a site"));
+        self.runtime.block_on(self.site.get_or_init(start)).clone()
+    }
+}
+
+/// As an application has it, but small: there are many at once.
+fn runtime() -> Runtime {
+    let mut builder = Builder::new_multi_thread();
+    let runtime = builder.worker_threads(2).enable_all().build();
+    runtime.expect("a runtime")
+}
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(AT_ONCE);
+    let shared = Arc::new(Shared {
+        runtime: runtime(),
+        site: OnceCell::new(),
+    });
+    let trials = CASES.iter().map(|(name, variant, case)| {
+        let shared = shared.clone();
+        Trial::test(*name, move || {
+            let site = shared.site();
+            runtime().block_on(async {
+                let harness = KinesisHarness::shared(site, *variant).await;
+                case(Ground::new(harness).await).await;
+            });
+            Ok(())
+        })
+    });
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    let shared = Arc::into_inner(shared).expect("no case runs any more");
+    // The containers are removed by the runtime that made them.
+    shared.runtime.block_on(async { drop(shared.site) });
+    conclusion.exit_code()
+}

@@ -1,0 +1,119 @@
+//! Members come, leave and crash while the stream is split and merged under them.
+
+use conformance::fleet::Member;
+use conformance::{Harness, eventually};
+use fastrand::Rng;
+use millstream::{ErrorKind, PartitionDescription};
+
+use crate::ground::Ground;
+
+/// What happens, and in which order, is of these seeds.
+const SEEDS: [u64; 2] = [1, 2];
+
+const STEPS: usize = 12;
+
+/// A larger fleet shows nothing more.
+const MOST: usize = 4;
+
+pub(crate) async fn blows(ground: Ground) {
+    let load = ground.load().await;
+    let mut crew = Crew {
+        members: vec![ground.member("m-0").await],
+        count: 1,
+    };
+    let mut reshards = 0;
+    for seed in SEEDS {
+        let mut rng = Rng::with_seed(seed);
+        for _ in 0..STEPS {
+            match rng.u8(..5) {
+                0 if crew.members.len() > 1 => crew.pick(&mut rng).crash().await,
+                1 if crew.members.len() > 1 => {
+                    crew.pick(&mut rng).close().await;
+                }
+                2 => reshards += usize::from(split(&ground, &mut rng).await),
+                3 => reshards += usize::from(merge(&ground).await),
+                _ => crew.join(&ground).await,
+            }
+            ground.handles(rng.usize(20..80)).await;
+        }
+    }
+    load.stop().await;
+    let summary = ground.fleet.judge().await;
+    all_is_stored(&ground).await;
+    assert!(summary.crashes >= 1 && reshards >= 4, "{summary:?}");
+    for member in crew.members {
+        member.close().await;
+    }
+}
+
+struct Crew {
+    members: Vec<Member>,
+    /// Names are used once.
+    count: usize,
+}
+
+impl Crew {
+    fn pick(&mut self, rng: &mut Rng) -> Member {
+        self.members.swap_remove(rng.usize(..self.members.len()))
+    }
+
+    async fn join(&mut self, ground: &Ground) {
+        if self.members.len() < MOST {
+            let name = format!("m-{}", self.count);
+            self.members.push(ground.member(&name).await);
+            self.count += 1;
+        }
+    }
+}
+
+/// Whether there was something to split, up to eight partitions.
+async fn split(ground: &Ground, rng: &mut Rng) -> bool {
+    let open = ground.fleet.open_partitions().await;
+    if open.len() >= 8 {
+        return false;
+    }
+    let split = ground.fleet.client.streams();
+    let split = split.split(&open[rng.usize(..open.len())]).await;
+    split.expect("it is split");
+    true
+}
+
+/// Whether two of the partitions are neighbours.
+async fn merge(ground: &Ground) -> bool {
+    let open = ground.fleet.open_partitions().await;
+    let streams = ground.fleet.client.streams();
+    for (index, one) in open.iter().enumerate() {
+        for other in &open[index + 1..] {
+            match streams.merge(one, other).await {
+                Ok(_) => return true,
+                Err(error) => assert_eq!(
+                    error.kind(),
+                    ErrorKind::Invalid,
+                    "they are merged or no neighbours: {error:?}"
+                ),
+            }
+        }
+    }
+    false
+}
+
+/// Waits until the progress has passed all records, and the end of each partition that is closed.
+async fn all_is_stored(ground: &Ground) {
+    let fleet = &ground.fleet;
+    let described = fleet.client.streams().describe(&fleet.stream).await;
+    let partitions = described.expect("the stream is described").partitions;
+    let stored = async || {
+        let checkpoints = fleet.checkpoints().await;
+        let is_stored = |partition: &PartitionDescription| {
+            let mut of_it = checkpoints
+                .iter()
+                .filter(|c| c.partition == partition.partition);
+            of_it.any(|c| match partition.open {
+                true => c.lag.records == Some(0) || c.position >= partition.latest,
+                false => c.completed,
+            })
+        };
+        partitions.iter().all(is_stored).then_some(())
+    };
+    eventually(ground.harness.timing(), "all progress is stored", stored).await;
+}
