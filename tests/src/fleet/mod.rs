@@ -198,7 +198,9 @@ impl Fleet {
                     .expect("the stream is described");
                 let done = |partition: &Partition, latest| {
                     let checkpoint = checkpoints.iter().find(|c| c.partition == *partition);
-                    checkpoint.is_some_and(|c| c.lag.records == Some(0) || c.position >= latest)
+                    checkpoint.is_some_and(|c| {
+                        c.completed || c.lag.records == Some(0) || c.position >= latest
+                    })
                 };
                 let mut partitions = described.partitions.iter();
                 partitions
