@@ -114,7 +114,10 @@ final class Shard implements ShardRecordProcessor {
     @Override
     public void leaseLost(LeaseLostInput input) {
         held.remove(this);
-        told("leaseLost").print();
+        // A lease may be lost before the library has said of which shard it is.
+        if (shard != null) {
+            told("leaseLost").print();
+        }
     }
 
     @Override
