@@ -24,7 +24,6 @@ mod service;
 mod source;
 #[cfg(test)]
 mod tests;
-
 mod unpack;
 
 use std::sync::Arc;
