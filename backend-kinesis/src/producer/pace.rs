@@ -9,11 +9,15 @@
 //! common. Otherwise, with a full backlog, each answer and each millisecond would let one record go,
 //! in a request of its own.
 //!
-//! Others may write to the shard too. Each refusal for speed lowers the rate a little, and time
-//! raises it again.
+//! Others may write to the shard too, and Kinesis may count otherwise. Each refusal for speed lowers
+//! the rate a little, and time raises it again, by the curve of [CUBIC]: fast at first and then
+//! slower and slower, to stay just below the rate of the last refusal for long, and faster and faster
+//! beyond it, to find out what others have left.
 //!
+//! [CUBIC]: https://www.rfc-editor.org/rfc/rfc9438
 //! [limits]: https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html
 
+use std::mem;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -29,14 +33,14 @@ const BURST: Duration = Duration::from_millis(50);
 /// A lane at its limit sends about 10 records a tick, and lanes share their requests.
 const TICK: Duration = Duration::from_millis(10);
 
-/// By how much refusals lower the rate, and how often at most. Until others leave it is about right
-/// then, so for a while it comes back slowly.
-const CUT: f64 = 0.96;
+/// What is left of the rate after a refusal, and how often at most it is lowered.
+const CUT: f64 = 0.98;
 const CUT_EVERY: Duration = Duration::from_millis(100);
-const CAUTION: Duration = Duration::from_secs(10);
-const REGAIN_CAUTIOUSLY: f64 = 0.004;
-const REGAIN: f64 = 0.05;
 const LEAST: f64 = 0.01;
+
+/// How fast the rate comes back, in parts of the limit and by the third power of seconds: 10 s after
+/// a refusal near the full rate it is what it was before.
+const GROWTH: f64 = 2e-5;
 
 /// The buckets of one shard. Each is the time when it will be full again.
 #[derive(Debug, Clone)]
@@ -47,10 +51,10 @@ pub(super) struct Pace {
     bytes_full: Instant,
     records_full: Instant,
     rests_until: Instant,
-    /// The part of `share` that refusals have left, as of `level_at`.
-    level: f64,
-    level_at: Instant,
-    last_cut: Option<Instant>,
+    /// Whether a burst would be refused as well: something was refused, and nothing has gone since.
+    is_dry: bool,
+    /// The part of `share` that was too much at the last refusal, and when that was.
+    cut: Option<(f64, Instant)>,
 }
 
 impl Pace {
@@ -62,9 +66,8 @@ impl Pace {
             bytes_full: now,
             records_full: now,
             rests_until: now,
-            level: 1.0,
-            level_at: now,
-            last_cut: None,
+            is_dry: false,
+            cut: None,
         }
     }
 
@@ -73,12 +76,15 @@ impl Pace {
         self.rests_until
     }
 
-    /// Counts a record that goes now. `bytes` are its data and its key, which count both.
+    /// Counts an entry that goes now. `bytes` are its data and its key, which count both.
     pub(super) fn spend(&mut self, bytes: usize, now: Instant) {
-        let rate = self.share * self.level(now);
-        let cost = |amount: f64, limit: f64| Duration::from_secs_f64(amount / (limit * rate));
-        self.bytes_full = self.bytes_full.max(now) + cost(bytes as f64, BYTES);
-        self.records_full = self.records_full.max(now) + cost(1.0, RECORDS);
+        let (bytes, record) = self.costs(bytes, now);
+        let least = match mem::take(&mut self.is_dry) {
+            true => now + BURST,
+            false => now,
+        };
+        self.bytes_full = self.bytes_full.max(least) + bytes;
+        self.records_full = self.records_full.max(least) + record;
         let full = self.bytes_full.max(self.records_full);
         let debt = full.saturating_duration_since(now + BURST);
         if !debt.is_zero() {
@@ -86,27 +92,38 @@ impl Pace {
         }
     }
 
-    /// The shard has refused something as too fast.
-    pub(super) fn throttled(&mut self, now: Instant) {
-        if self.last_cut.is_none_or(|last| last + CUT_EVERY <= now) {
-            self.level = (self.level(now) * CUT).max(LEAST);
-            self.last_cut = Some(now);
+    /// The shard has refused an entry as too fast. It has cost nothing, but there is no room now.
+    pub(super) fn throttled(&mut self, bytes: usize, now: Instant) {
+        let (bytes, record) = self.costs(bytes, now);
+        for (full, cost) in [
+            (&mut self.bytes_full, bytes),
+            (&mut self.records_full, record),
+        ] {
+            *full = full.checked_sub(cost).unwrap_or(now);
         }
-        self.records_full = self.records_full.max(now + BURST);
+        self.is_dry = true;
+        let is_due = |(_, at): (f64, Instant)| at + CUT_EVERY <= now;
+        if self.cut.is_none_or(is_due) {
+            self.cut = Some((self.level(now), now));
+        }
         self.rest(now + TICK);
     }
 
-    fn level(&mut self, now: Instant) -> f64 {
-        let passed = now.saturating_duration_since(self.level_at).as_secs_f64();
-        let is_cautious = self.last_cut.is_some_and(|last| now < last + CAUTION);
-        let regain = if is_cautious {
-            REGAIN_CAUTIOUSLY
-        } else {
-            REGAIN
+    /// The time that an entry takes of each bucket.
+    fn costs(&self, bytes: usize, now: Instant) -> (Duration, Duration) {
+        let rate = self.share * self.level(now);
+        let cost = |amount: f64, limit: f64| Duration::from_secs_f64(amount / (limit * rate));
+        (cost(bytes as f64, BYTES), cost(1.0, RECORDS))
+    }
+
+    /// The part of `share` that refusals leave.
+    fn level(&self, now: Instant) -> f64 {
+        let Some((before, at)) = self.cut else {
+            return 1.0;
         };
-        self.level = (self.level + regain * passed).min(1.0);
-        self.level_at = now;
-        self.level
+        let passed = now.saturating_duration_since(at).as_secs_f64();
+        let plateau = (before * (1.0 - CUT) / GROWTH).cbrt();
+        (before + GROWTH * (passed - plateau).powi(3)).clamp(LEAST, 1.0)
     }
 
     /// Rests until the first tick at `until` or after it.

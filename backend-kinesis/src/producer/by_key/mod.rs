@@ -175,7 +175,7 @@ impl Lanes for ByKey {
         for (mut ticket, error) in failed {
             if error.kind() == ErrorKind::Throttled {
                 let lane = self.map.find(ticket.hash);
-                self.lanes[lane].pace.throttled(now);
+                self.lanes[lane].pace.throttled(ticket.bytes, now);
             }
             if calls.wanted(&ticket).is_none() {
                 self.release(&ticket, calls, now);

@@ -25,6 +25,8 @@ pub(super) struct Lane {
 /// The records of a carrier.
 pub(in crate::producer) struct Carried {
     pub(super) tickets: Vec<Ticket>,
+    /// How large it is.
+    pub(super) bytes: usize,
     /// The cover of the lane that it was filled from.
     pub(super) cover: HashRange,
 }

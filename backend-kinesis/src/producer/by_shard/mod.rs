@@ -102,11 +102,17 @@ impl ByShard {
         let Some(entry) = carrier.finish() else {
             return;
         };
-        lane.pace.spend(entry.size(), now);
+        let bytes = entry.size();
+        lane.pace.spend(bytes, now);
         lane.busy += 1;
         let cover = self.map.places()[index].cover;
         self.covers.push(cover);
-        filling.add(Carried { tickets, cover }, entry);
+        let carried = Carried {
+            tickets,
+            bytes,
+            cover,
+        };
+        filling.add(carried, entry);
     }
 
     /// The carrier keeps lanes busy no more. Answers those lanes.
@@ -232,7 +238,7 @@ impl Lanes for ByShard {
         for (mut carried, error) in failed {
             if error.kind() == ErrorKind::Throttled {
                 let lane = self.map.find(carried.tickets[0].hash);
-                self.lanes[lane].pace.throttled(now);
+                self.lanes[lane].pace.throttled(carried.bytes, now);
             }
             self.release(carried.cover);
             let attempts = carried.fail(calls);
@@ -242,7 +248,7 @@ impl Lanes for ByShard {
     }
 
     fn refused(&mut self, carried: Carried, error: Error, calls: &mut Calls, now: Instant) {
-        let Carried { tickets, cover } = carried;
+        let Carried { tickets, cover, .. } = carried;
         let is_of_one = matches!(error.kind(), ErrorKind::Invalid | ErrorKind::TooLarge);
         if is_of_one && tickets.len() > 1 {
             for lane in self.release(cover) {

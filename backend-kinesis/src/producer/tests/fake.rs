@@ -26,8 +26,7 @@ pub(super) struct World {
     pub(super) keys: HashMap<Vec<u8>, ErrorKind>,
     /// Requests of this size are refused as a whole.
     pub(super) too_large: usize,
-    /// Whether shards take 1,000 records and 1 MiB a second and no more.
-    pub(super) enforces: bool,
+    pub(super) limit: Limit,
     buckets: HashMap<usize, (Instant, f64, f64)>,
     pub(super) requests: Vec<usize>,
     pub(super) throttled: usize,
@@ -37,6 +36,16 @@ pub(super) struct World {
     /// What lists say as long as it is there.
     pub(super) old_list: Option<Vec<Shard>>,
     number: u64,
+}
+
+/// How it is seen to that shards take 1,000 records and 1 MiB a second and no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Limit {
+    None,
+    /// By buckets, as a service that looks at tenths of a second.
+    Buckets,
+    /// By the second, as emulators do: each begins anew.
+    Seconds,
 }
 
 /// In percent of requests or of entries.
@@ -73,7 +82,7 @@ impl Fake {
             script: VecDeque::new(),
             keys: HashMap::new(),
             too_large: usize::MAX,
-            enforces: false,
+            limit: Limit::None,
             buckets: HashMap::new(),
             requests: Vec::new(),
             throttled: 0,
@@ -181,10 +190,16 @@ impl World {
         let full = (now, 1_048_576.0, 1_000.0);
         let (at, byte_room, record_room) = self.buckets.entry(shard).or_insert(full);
         let passed = (now - *at).as_secs_f64();
-        *at = now;
-        // As a service that looks at tenths of a second, and not at whole ones.
-        *byte_room = (*byte_room + passed * 1_048_576.0).min(200_000.0);
-        *record_room = (*record_room + passed * 1_000.0).min(200.0);
+        match self.limit {
+            Limit::None => return true,
+            Limit::Buckets => {
+                *at = now;
+                *byte_room = (*byte_room + passed * 1_048_576.0).min(200_000.0);
+                *record_room = (*record_room + passed * 1_000.0).min(200.0);
+            }
+            Limit::Seconds if passed >= 1.0 => (*at, *byte_room, *record_room) = full,
+            Limit::Seconds => {}
+        }
         if *byte_room < bytes as f64 || *record_room < 1.0 {
             return false;
         }
@@ -199,7 +214,7 @@ impl World {
         if let Some(kind) = self.keys.get(&entry.partition_key[..]) {
             return error(*kind);
         }
-        let is_throttled = self.enforces && !self.admits(shard, entry.size());
+        let is_throttled = !self.admits(shard, entry.size());
         if is_throttled || self.chance(self.faults.throttled) {
             self.throttled += 1;
             return error(ErrorKind::Throttled);

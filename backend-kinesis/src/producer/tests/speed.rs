@@ -8,7 +8,7 @@ use millstream::Record;
 use millstream::driver::Producer as _;
 use tokio::time::Instant;
 
-use super::fake::Fake;
+use super::fake::{Fake, Limit};
 use super::{BOTH, Call, call, config, start};
 use crate::config::{Aggregation, Producer as Config};
 
@@ -37,7 +37,7 @@ async fn flood(fake: &Fake, config: Config, calls: u64, bytes: usize) -> Duratio
 #[tokio::test(start_paused = true)]
 async fn the_limit_of_records_is_reached_and_hardly_met() {
     let fake = Fake::new(1, 1);
-    fake.world().enforces = true;
+    fake.world().limit = Limit::Buckets;
     let took = flood(&fake, config(Aggregation::Off), 100, 10).await;
     let world = fake.world();
     let rate = 10_000.0 / took.as_secs_f64();
@@ -54,7 +54,7 @@ async fn the_limit_of_records_is_reached_and_hardly_met() {
 async fn the_limit_of_bytes_is_reached_and_hardly_met() {
     for aggregation in BOTH {
         let fake = Fake::new(1, 1);
-        fake.world().enforces = true;
+        fake.world().limit = Limit::Buckets;
         let took = flood(&fake, config(aggregation), 100, 2_000).await;
         let world = fake.world();
         let stored: usize = world.stored[0].iter().map(|(_, entry)| entry.size()).sum();
@@ -73,6 +73,41 @@ async fn the_limit_of_bytes_is_reached_and_hardly_met() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_limit_by_the_second_is_nearly_reached() {
+    let fake = Fake::new(1, 1);
+    fake.world().limit = Limit::Seconds;
+    let took = flood(&fake, config(Aggregation::Kpl), 12_000, 100).await;
+    let world = fake.world();
+    let stored: usize = world.stored[0].iter().map(|(_, entry)| entry.size()).sum();
+    // A second has room for 20 aggregates, and not for 21.
+    let rate = stored as f64 / took.as_secs_f64();
+    let share = rate / 1_048_576.0;
+
+    assert!((0.95..0.98).contains(&share), "{share} of the limit");
+    let entries: usize = world.requests.iter().sum();
+    let throttled = world.throttled;
+    assert!(
+        throttled * 100 < entries,
+        "{throttled} of {entries} were throttled"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_others_leave_is_found() {
+    let fake = Fake::new(1, 1);
+    fake.world().limit = Limit::Buckets;
+    let short = flood(&fake, config(Aggregation::Off), 100, 10);
+    let long = flood(&fake, config(Aggregation::Off), 600, 10);
+    let (short, long) = tokio::join!(short, long);
+    // When the other one is done, what is left takes little longer than it does alone.
+    let alone = Duration::from_secs(60) - short / 2;
+    assert!(
+        long < (short + alone).mul_f64(1.2),
+        "{long:?} after {short:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_share_of_the_limit_is_kept() {
     let fake = Fake::new(1, 1);
     let mut config = config(Aggregation::Off);
@@ -85,7 +120,7 @@ async fn a_share_of_the_limit_is_kept() {
 #[tokio::test(start_paused = true)]
 async fn two_producers_share_what_there_is() {
     let fake = Fake::new(1, 1);
-    fake.world().enforces = true;
+    fake.world().limit = Limit::Buckets;
     let one = flood(&fake, config(Aggregation::Off), 100, 10);
     let other = flood(&fake, config(Aggregation::Off), 100, 10);
     let (one, other) = tokio::join!(one, other);
