@@ -38,6 +38,10 @@ const CUT: f64 = 0.98;
 const CUT_EVERY: Duration = Duration::from_millis(100);
 const LEAST: f64 = 0.01;
 
+/// A new producer does not know yet how Kinesis counts, and who else is there: it begins as after a
+/// refusal at this part of the limit.
+const FIRST: f64 = 0.975;
+
 /// How fast the rate comes back, in parts of the limit and by the third power of seconds: 10 s after
 /// a refusal near the full rate it is what it was before.
 const GROWTH: f64 = 2e-5;
@@ -54,7 +58,7 @@ pub(super) struct Pace {
     /// Whether a burst would be refused as well: something was refused, and nothing has gone since.
     is_dry: bool,
     /// The part of `share` that was too much at the last refusal, and when that was.
-    cut: Option<(f64, Instant)>,
+    cut: (f64, Instant),
 }
 
 impl Pace {
@@ -67,7 +71,7 @@ impl Pace {
             records_full: now,
             rests_until: now,
             is_dry: false,
-            cut: None,
+            cut: (FIRST, now),
         }
     }
 
@@ -102,9 +106,9 @@ impl Pace {
             *full = full.checked_sub(cost).unwrap_or(now);
         }
         self.is_dry = true;
-        let is_due = |(_, at): (f64, Instant)| at + CUT_EVERY <= now;
-        if self.cut.is_none_or(is_due) {
-            self.cut = Some((self.level(now), now));
+        let (_, at) = self.cut;
+        if at + CUT_EVERY <= now {
+            self.cut = (self.level(now), now);
         }
         self.rest(now + TICK);
     }
@@ -118,9 +122,7 @@ impl Pace {
 
     /// The part of `share` that refusals leave.
     fn level(&self, now: Instant) -> f64 {
-        let Some((before, at)) = self.cut else {
-            return 1.0;
-        };
+        let (before, at) = self.cut;
         let passed = now.saturating_duration_since(at).as_secs_f64();
         let plateau = (before * (1.0 - CUT) / GROWTH).cbrt();
         (before + GROWTH * (passed - plateau).powi(3)).clamp(LEAST, 1.0)

@@ -14,7 +14,7 @@
 //!
 //! * *Put*, [`put`]: keyed records of 100 bytes into 4 shards, as many keys in each, by our producer
 //!   with and without aggregation and by a loop of `PutRecords`. At the limits of writing, which the
-//!   emulator enforces, for 15 s after two that do not count; and without limits, for the processor
+//!   emulator enforces, for 30 s after two that do not count; and without limits, for the processor
 //!   time of the client's process.
 //! * *Poll*, [`poll`]: a full stream, as one member of a new group, through a proxy that refuses what
 //!   is over the limits of reading.

@@ -20,7 +20,7 @@ const SHARD_BYTES: usize = 1 << 20;
 
 /// At the limits, this is not counted.
 const UNCOUNTED: Duration = Duration::from_secs(2);
-const COUNTED: Duration = Duration::from_secs(15);
+const COUNTED: Duration = Duration::from_secs(30);
 
 /// Without limits, so many are sent.
 const RECORDS: u64 = 300_000;
