@@ -160,8 +160,11 @@ pub enum Fault {
         partition: Partition,
     },
     /// All records of the stream that are stored now are removed by retention, but for the newest
-    /// of each partition at most.
+    /// of each partition at most. For the group, whose members are gone, it is long ago that it was
+    /// there.
     Trim {
+        /// Which group.
+        group: String,
         /// Which stream.
         stream: String,
     },

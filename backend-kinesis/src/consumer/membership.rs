@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use futures_util::future::{FutureExt, join_all};
@@ -12,8 +13,8 @@ use tokio::sync::{Notify, mpsc};
 
 use super::owned::{Owned, Said};
 use crate::connection::Connection;
-use crate::lease::{LeaseEvent, LeaseKey, ResumePoint, Worker};
-use crate::retrieval::{self, Begin, ReaderOptions, Way};
+use crate::lease::{LeaseEvent, LeaseKey, ResumePoint, Tip, Worker};
+use crate::retrieval::{self, Begin, ReadEvent, ReaderOptions, Way};
 use crate::stream::Shard;
 
 /// Answers that may wait for the runtime, over all partitions; each reader has one more in hand.
@@ -75,8 +76,9 @@ impl Membership {
                 lease,
                 epoch,
                 from,
+                tip,
                 shard,
-            } => self.assign(&lease, epoch, from, shard),
+            } => self.assign(&lease, epoch, from, tip, shard),
             LeaseEvent::Asked {
                 lease,
                 epoch,
@@ -105,7 +107,26 @@ impl Membership {
         Ok(())
     }
 
-    fn assign(&self, lease: &LeaseKey, epoch: Epoch, from: ResumePoint, shard: Option<Shard>) {
+    /// Takes in what a reader says.
+    fn hear_reader(&self, said: Said) -> Result<()> {
+        match said {
+            ((partition, epoch), ReadEvent::AtTip { after, at }) => {
+                let tip = Tip { after, at };
+                self.worker.note_tip(&lease(&partition), epoch, tip);
+                Ok(())
+            }
+            said => self.owned().hear(said),
+        }
+    }
+
+    fn assign(
+        &self,
+        lease: &LeaseKey,
+        epoch: Epoch,
+        from: ResumePoint,
+        tip: Option<SystemTime>,
+        shard: Option<Shard>,
+    ) {
         let partition = partition(lease);
         let resume_after = match &from {
             ResumePoint::After(position) => Some(*position),
@@ -121,6 +142,7 @@ impl Membership {
                 ResumePoint::Latest(pin) => Begin::Latest(Some((pin.iterator, pin.at))),
                 ResumePoint::At(time) => Begin::At(time),
             },
+            tip,
             way: self
                 .ways
                 .get(&lease.stream)
@@ -160,7 +182,7 @@ impl driver::Membership for Membership {
             }
             while !self.owned().has(self.batch_records) {
                 let Ok(said) = inbox.try_recv() else { break };
-                self.owned().hear(said)?;
+                self.hear_reader(said)?;
             }
             let events = self.owned().take(self.batch_records);
             if !events.is_empty() {
@@ -169,7 +191,7 @@ impl driver::Membership for Membership {
             select! {
                 biased;
                 event = self.worker.next() => self.hear(event)?,
-                Some(said) = inbox.recv() => self.owned().hear(said)?,
+                Some(said) = inbox.recv() => self.hear_reader(said)?,
                 () = self.resumed.notified() => {}
             }
         }

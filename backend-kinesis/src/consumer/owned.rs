@@ -142,6 +142,8 @@ impl Owned {
                 slot.children = children;
                 Event::Ended { partition, epoch }
             }
+            // A matter of the lease, not of the runtime.
+            ReadEvent::AtTip { .. } => return Ok(()),
             ReadEvent::Failed(error) => return Err(error.with_partition(&partition)),
         };
         match &mut slot.kept {

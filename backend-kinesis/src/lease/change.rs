@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::key::Stream;
 use super::row::new::{begin, checkpoint, number, string, strings};
-use super::row::{Begin, Pin, Progress, Row, names};
+use super::row::{Begin, Pin, Progress, Row, Tip, millis, names};
 use super::store::{Condition, Update};
 
 fn counted(row: &Row) -> Update {
@@ -21,6 +21,20 @@ fn counted(row: &Row) -> Update {
 /// Tells that the owner is alive.
 pub(crate) fn renew(row: &Row) -> Update {
     counted(row)
+}
+
+/// The same, and notes that nothing was left to be read.
+pub(crate) fn renew_at_tip(row: &Row, Tip { after, at }: Tip) -> Update {
+    let mut update = renew(row);
+    update.set.push((names::TIP, number(millis(at))));
+    match after {
+        Some(after) => {
+            let after = string(&after.to_string());
+            update.set.push((names::TIP_AFTER, after));
+        }
+        None => update.remove.push(names::TIP_AFTER),
+    }
+    update
 }
 
 /// Makes `me` the owner. `pin` is where a lease at `LATEST` begins that was not pinned yet.
@@ -148,7 +162,13 @@ pub(crate) fn reset(row: &Row, to: Option<&Begin>) -> Update {
             .push((names::CHECKPOINT, string(names::SHARD_END))),
     }
     let set: Vec<&str> = update.set.iter().map(|(name, _)| *name).collect();
-    let stale = [names::START, names::ITERATOR, names::CHILDREN];
+    let stale = [
+        names::START,
+        names::ITERATOR,
+        names::CHILDREN,
+        names::TIP,
+        names::TIP_AFTER,
+    ];
     let stale = stale.into_iter().filter(|name| !set.contains(name));
     // A shard that is closed here and now keeps its children: its cleanup needs them.
     let stale = stale.filter(|name| to.is_some() || *name != names::CHILDREN);

@@ -34,7 +34,7 @@ pub(crate) use key::{KeyForm, LeaseKey};
 pub(crate) use options::{LeaseEvent, ResumePoint, WorkerOptions};
 pub(crate) use progress::{Stored, read};
 pub(crate) use reset::Reset;
-pub(crate) use row::Pin;
+pub(crate) use row::{Pin, Tip};
 pub(crate) use source::ShardSource;
 pub(crate) use store::LeaseStore;
 pub(crate) use worker::Worker;

@@ -78,6 +78,8 @@ pub(crate) enum LeaseEvent {
         /// Larger than every epoch that the lease had.
         epoch: Epoch,
         from: ResumePoint,
+        /// When nothing was left to be read from there on, if an owner has noted that.
+        tip: Option<SystemTime>,
         /// The shard, if it is listed.
         shard: Option<Shard>,
     },

@@ -9,6 +9,7 @@ use super::birth;
 use super::key::LeaseKey;
 use super::member::{Command, Member, closed};
 use super::options::{LeaseEvent, WorkerOptions};
+use super::row::Tip;
 use crate::stream::Shard;
 
 /// One member's leases.
@@ -128,6 +129,14 @@ impl Worker {
             reply,
         };
         self.call("release", command).await
+    }
+
+    /// Has the next renewals note that nothing was left to be read, as soon as progress is stored so
+    /// far: whoever has the lease next can tell a quiet shard from one whose records are gone.
+    pub(crate) fn note_tip(&self, lease: &LeaseKey, epoch: Epoch, tip: Tip) {
+        let lease = lease.clone();
+        // Without a member there is nothing to note.
+        let _ = self.commands.send(Command::NoteTip { lease, epoch, tip });
     }
 
     /// Gives up all leases and ends the membership. Returns when others can take them: what the

@@ -13,6 +13,7 @@ use millstream::{ErrorKind, Position};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::hand::Done;
+use super::poll::Until;
 use super::reading::Reading;
 use super::source::{Spot, Subscription};
 
@@ -49,6 +50,11 @@ impl<T: Clone> Reading<T> {
         };
         loop {
             self.hand.unpaused().await?;
+            if self.place.is_at_risk() {
+                // A subscription cannot be made as often as the place is to be looked for.
+                self.poll_until(Until::Safe).await?;
+                feed.after = None;
+            }
             // A number that is too old may hide a gap, a record that is gone does not.
             let after = feed.after.take().filter(|_| self.place.is_fresh());
             let spot = after.map_or_else(|| self.place.look(), Spot::After);
@@ -114,6 +120,9 @@ impl<T: Clone> Reading<T> {
             self.pace.succeeded();
             if is_last {
                 self.end().await?;
+                return Ok(Next::Another);
+            }
+            if self.place.is_at_risk() {
                 return Ok(Next::Another);
             }
             if self.look_if_idle(feed).await? == Next::Polling {

@@ -5,7 +5,8 @@
 //! room. What it promises:
 //!
 //! * **Nothing is passed over in silence.** Where records may be gone before they were read, that is
-//!   said ([`ReadEvent::Trimmed`]) before the ones after them come.
+//!   said ([`ReadEvent::Trimmed`]) before the ones after them come. That nothing was left at a time is
+//!   said, too ([`ReadEvent::AtTip`]): whoever reads next can then tell a quiet shard from a gap.
 //! * **Nothing comes twice**, and nothing out of order, however often it has to begin again: at an
 //!   iterator that is too old, a subscription that ends, a connection that breaks.
 //! * **The end is an end only if others go on**: a shard that says so but has no children is looked at
@@ -74,6 +75,8 @@ pub(crate) struct ReaderOptions {
     /// where they belong; None keeps them all.
     pub(crate) range: Option<HashRange>,
     pub(crate) begin: Begin,
+    /// When nothing was left to be read from there on, if that is known.
+    pub(crate) tip: Option<SystemTime>,
     pub(crate) way: Way,
     /// Most records in one [`ReadEvent::Records`].
     pub(crate) batch_records: usize,
@@ -90,6 +93,12 @@ pub(crate) enum ReadEvent {
     },
     /// How old what is left is has changed, and no record came with it.
     Behind(Duration),
+    /// Nothing was left at that time but what was handed on, of which this was the last. Told once a
+    /// minute at most.
+    AtTip {
+        after: Option<Position>,
+        at: SystemTime,
+    },
     /// Records may be gone that were not read. The ones from `earliest` on follow.
     Trimmed {
         after: Option<Position>,
@@ -141,6 +150,7 @@ struct Settings {
     partition: Partition,
     range: Option<HashRange>,
     begin: Begin,
+    tip: Option<SystemTime>,
     way: Way,
     batch_records: usize,
     /// The least time between two requests to a shard that has no more records.
@@ -158,6 +168,7 @@ impl From<ReaderOptions> for Settings {
             partition: options.partition,
             range: options.range,
             begin: options.begin,
+            tip: options.tip,
             way: options.way,
             batch_records: options.batch_records,
             poll_interval: consumer.poll_interval,

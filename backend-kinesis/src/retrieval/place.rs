@@ -9,8 +9,8 @@ use super::Begin;
 use super::answer::Raw;
 use super::source::Spot;
 
-/// Every stream [keeps its records][retention] for a day at least, so that nothing is missing behind
-/// a place that was the right one a little less than that ago.
+/// Every stream [keeps its records][retention] for a day at least, so that nothing is missing where
+/// all that is to be read was stored a little less than that ago. Clocks may differ by the rest.
 ///
 /// [retention]: https://docs.aws.amazon.com/streams/latest/dev/kinesis-extended-retention.html
 const KEPT: Duration = Duration::from_secs(23 * 3_600);
@@ -30,14 +30,39 @@ pub(super) struct Place {
     /// Kinesis begins with the next record that is left where the wanted one is gone, and does not say
     /// so.
     met: bool,
-    /// When this was the right place for certain.
-    certain: Option<Instant>,
+    /// Whether a record has been passed since then.
+    moved: bool,
+    /// What is still to be read was stored after then.
+    certain: Option<Since>,
     /// From when on [`Begin::Latest`] reads: the last time when nothing was left.
     since: SystemTime,
     /// Whether an early record may still come for [`Begin::At`].
     early: bool,
     /// Whether Kinesis knows nothing of `passed`, or of the time to begin at.
     unknown: bool,
+}
+
+/// A time in the past, kept so that it ages by a clock that is never set.
+#[derive(Debug, Clone, Copy)]
+struct Since {
+    noted: Instant,
+    /// How long ago it was when it was noted.
+    before: Duration,
+}
+
+impl Since {
+    fn ago(before: Duration) -> Self {
+        let noted = Instant::now();
+        Self { noted, before }
+    }
+
+    fn time(time: SystemTime) -> Self {
+        Self::ago(time.elapsed().unwrap_or_default())
+    }
+
+    fn age(&self) -> Duration {
+        self.noted.elapsed() + self.before
+    }
 }
 
 /// What a record is to a reader.
@@ -50,27 +75,30 @@ pub(super) enum Meeting {
     New,
     /// It is new, and others may be missing before it.
     Gap {
-        after: Position,
+        after: Option<Position>,
     },
 }
 
 impl Place {
-    pub(super) fn new(begin: Begin) -> Self {
+    /// `tip` is when nothing was left to be read from there on, if that is known.
+    pub(super) fn new(begin: Begin, tip: Option<SystemTime>) -> Self {
         let passed = match &begin {
             Begin::After(position) => Some(*position),
             _ => None,
         };
-        let since = match &begin {
-            Begin::Latest(Some((_, at))) => *at,
-            _ => SystemTime::now(),
+        let pinned = match &begin {
+            Begin::Latest(pin) => pin.as_ref().map(|(_, at)| *at),
+            _ => None,
         };
+        let tip = tip.max(pinned);
         let early = matches!(begin, Begin::At(_));
         Self {
             begin,
             passed,
             met: false,
-            certain: None,
-            since,
+            moved: false,
+            certain: tip.map(Since::time),
+            since: tip.unwrap_or_else(SystemTime::now),
             early,
             unknown: false,
         }
@@ -81,8 +109,6 @@ impl Place {
         match &mut self.begin {
             Begin::Latest(pin) if self.passed.is_none() => {
                 let (iterator, _) = pin.take()?;
-                // What was stored since then is read by time if the iterator is too old.
-                self.certain = Some(Instant::now());
                 Some(iterator)
             }
             _ => None,
@@ -96,7 +122,7 @@ impl Place {
 
     /// From where on Kinesis is to be asked now.
     pub(super) fn look(&mut self) -> Spot {
-        self.met = false;
+        (self.met, self.moved) = (false, false);
         let time = |at: SystemTime| Spot::Time(at.checked_sub(SKEW).unwrap_or(UNIX_EPOCH));
         match (self.passed, &self.begin) {
             (Some(_), _) if self.unknown => Spot::Earliest,
@@ -110,7 +136,7 @@ impl Place {
             (None, Begin::Latest(_)) if self.certain.is_some() => time(self.since),
             (None, Begin::Latest(_)) => {
                 self.since = SystemTime::now();
-                self.certain = Some(Instant::now());
+                self.certain = Some(Since::ago(Duration::ZERO));
                 Spot::Latest
             }
             (None, Begin::Earliest | Begin::After(_)) => Spot::Earliest,
@@ -128,21 +154,49 @@ impl Place {
         };
     }
 
-    /// Takes note of an answer whose records are all handed on.
-    pub(super) fn is_certain(&mut self, asked: SystemTime, answered: Instant) {
+    /// Takes note of an answer whose records are all handed on. What is left was stored after these, or
+    /// so long before the answer came.
+    pub(super) fn is_certain(
+        &mut self,
+        asked: SystemTime,
+        answered: Instant,
+        behind: Option<Duration>,
+    ) {
         self.unknown = false;
+        let Some(behind) = behind else {
+            return;
+        };
         if self.passed.is_none() {
+            // An empty answer may be of a part of the shard that has no record, with some behind it.
+            if !behind.is_zero() {
+                return;
+            }
             self.since = asked;
         } else if self.is_doubtful() {
             // No record has shown yet whether one is missing.
             return;
         }
-        self.certain = Some(answered);
+        self.certain = Some(Since {
+            noted: answered,
+            before: behind,
+        });
     }
 
-    /// Whether nothing can have gone by since this was the right place.
+    /// Whether nothing of what is to be read can have gone.
     pub(super) fn is_fresh(&self) -> bool {
-        self.certain.is_some_and(|at| at.elapsed() < KEPT)
+        self.certain.is_some_and(|since| since.age() < KEPT)
+    }
+
+    /// Whether what comes next may go before it is asked for. Kinesis does not say so to who goes on
+    /// by an iterator or a subscription: to see that nothing is missing, each answer has to begin with
+    /// the last record of the one before.
+    pub(super) fn is_at_risk(&self) -> bool {
+        self.passed.is_some() && self.certain.is_some() && !self.is_fresh()
+    }
+
+    /// Whether the reader has got further since it looked for its place.
+    pub(super) fn has_moved(&self) -> bool {
+        self.moved
     }
 
     /// Whether records may have gone by while the reader was not there.
@@ -164,9 +218,11 @@ impl Place {
             }
             if self.is_doubtful() {
                 return Meeting::Gap {
-                    after: shown(passed),
+                    after: Some(shown(passed)),
                 };
             }
+        } else if self.certain.is_some() && self.is_doubtful() {
+            return Meeting::Gap { after: None };
         }
         match (&self.begin, raw.arrival) {
             // Kinesis knows whole milliseconds.
@@ -180,7 +236,9 @@ impl Place {
 
     /// Takes note that a record of Kinesis is behind the reader, with all that it carries.
     pub(super) fn pass(&mut self, raw: &Raw) {
-        self.passed = self.passed.max(Some(raw.position.within(u64::MAX)));
+        let before = self.passed;
+        self.passed = before.max(Some(raw.position.within(u64::MAX)));
+        self.moved |= before.is_none_or(|before| before.within(0) < raw.position);
         self.met = true;
     }
 

@@ -7,35 +7,56 @@ use tokio::time::{Instant, sleep_until};
 use super::hand::Done;
 use super::reading::Reading;
 
-impl<T: Clone> Reading<T> {
-    /// Polls from the pinned iterator, if there is one, until a record is met.
-    pub(super) async fn poll_to_first(&mut self) -> Result<(), Done> {
-        match self.place.pinned() {
-            Some(pinned) => self.poll_from(pinned, true).await,
-            None => Ok(()),
-        }
-    }
+/// What polling ends with, but for the end of the shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Until {
+    /// With the first record.
+    Record,
+    /// When nothing that is left may go before it is read.
+    Safe,
+    /// Never.
+    End,
+}
 
+impl<T: Clone> Reading<T> {
     /// Polls until there is nothing more to do.
     pub(super) async fn poll(&mut self) -> Result<(), Done> {
         if let Some(pinned) = self.place.pinned() {
-            self.poll_from(pinned, false).await?;
+            self.poll_from(pinned, Until::End).await?;
         }
-        loop {
+        self.poll_until(Until::End).await
+    }
+
+    /// Polls from where the reader is.
+    pub(super) async fn poll_until(&mut self, until: Until) -> Result<(), Done> {
+        while !self.is_over(until) {
             self.hand.unpaused().await?;
             let from = self.place.look();
             match self.source.iterator(&from).await {
-                Ok(iterator) => self.poll_from(iterator, false).await?,
+                Ok(iterator) => self.poll_from(iterator, until).await?,
                 Err(error) => {
                     self.place.refuse(&from, error.kind());
                     self.heed(error).await?;
                 }
             }
         }
+        Ok(())
     }
 
-    /// Polls while one iterator leads to the next; `to_first`: until a record is met.
-    async fn poll_from(&mut self, mut iterator: String, to_first: bool) -> Result<(), Done> {
+    fn is_over(&self, until: Until) -> bool {
+        match until {
+            Until::Record => self.place.has_passed(),
+            Until::Safe => !self.place.is_at_risk(),
+            Until::End => false,
+        }
+    }
+
+    /// Polls while one iterator leads to the next.
+    pub(super) async fn poll_from(
+        &mut self,
+        mut iterator: String,
+        until: Until,
+    ) -> Result<(), Done> {
         loop {
             self.hand.unpaused().await?;
             let (begun, asked) = (Instant::now(), SystemTime::now());
@@ -62,10 +83,13 @@ impl<T: Clone> Reading<T> {
                 Some(next) => iterator = next,
                 None => return self.end().await,
             }
-            if to_first && self.place.has_passed() {
+            if self.is_over(until) {
                 return Ok(());
             }
             sleep_until(begun + wait).await;
+            if self.place.is_at_risk() && self.place.has_moved() {
+                return Ok(());
+            }
         }
     }
 }

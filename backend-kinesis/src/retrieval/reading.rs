@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use millstream::driver::Stored;
-use millstream::{Error, ErrorKind};
+use millstream::{Error, ErrorKind, Position};
 use tokio::time::{Instant, sleep};
 
 use super::answer::Answer;
 use super::hand::{Done, Hand};
 use super::pace::Pace;
 use super::place::{Meeting, Place};
+use super::poll::Until;
 use super::source::Source;
 use super::unpack::Unpacker;
-use super::{ReadEvent, Settings, Way};
+use super::{Begin, ReadEvent, Settings, Way};
 
 /// How often in a row a place may be refused in a shard that is there. That takes half a minute, within
 /// which a shard that was just made is known everywhere.
@@ -22,6 +23,9 @@ const REFUSALS: u32 = 8;
 
 /// How many requests fail in a row before that is told.
 const TOLD: u32 = 6;
+
+/// How often it is told at most that nothing is left. It is to be known to the hour.
+const TIPS: Duration = Duration::from_secs(60);
 
 /// A reader at work.
 #[derive(Debug)]
@@ -34,6 +38,10 @@ pub(super) struct Reading<T> {
     unpacker: Unpacker,
     /// How far behind, as last told.
     behind: Option<Duration>,
+    /// The last record that was handed on, also by readers before.
+    handed: Option<Position>,
+    /// When it was last told that nothing is left.
+    tip: Option<Instant>,
     refusals: u32,
     told: bool,
 }
@@ -42,11 +50,16 @@ impl<T: Clone> Reading<T> {
     pub(super) fn new(source: Arc<dyn Source>, settings: Settings, hand: Hand<T>) -> Self {
         Self {
             source,
-            place: Place::new(settings.begin.clone()),
+            place: Place::new(settings.begin.clone(), settings.tip),
             pace: Pace::new(),
             hand,
             unpacker: Unpacker::new(settings.partition.clone(), settings.range),
             behind: None,
+            handed: match settings.begin {
+                Begin::After(position) => Some(position),
+                _ => None,
+            },
+            tip: None,
             refusals: 0,
             told: false,
             settings,
@@ -57,7 +70,9 @@ impl<T: Clone> Reading<T> {
     pub(super) async fn run(&mut self) -> Result<(), Done> {
         if let Way::FanOut(consumer) = self.settings.way.clone() {
             // No subscription begins at an iterator: the first record is polled for.
-            self.poll_to_first().await?;
+            if let Some(pinned) = self.place.pinned() {
+                self.poll_from(pinned, Until::Record).await?;
+            }
             self.subscribe(&consumer).await?;
         }
         self.poll().await
@@ -81,7 +96,7 @@ impl<T: Clone> Reading<T> {
                 Meeting::After(position) => Some(position),
                 Meeting::New => None,
                 Meeting::Gap { after } => {
-                    let (after, earliest) = (Some(after), raw.position);
+                    let earliest = raw.position;
                     self.hand
                         .give(ReadEvent::Trimmed { after, earliest })
                         .await?;
@@ -90,6 +105,7 @@ impl<T: Clone> Reading<T> {
             };
             self.place.pass(&raw);
             self.unpacker.unpack(raw, after, &mut batch);
+            self.handed = batch.last().map(|last| last.position).or(self.handed);
             if batch.len() == most {
                 let records = mem::take(&mut batch);
                 self.hand
@@ -113,7 +129,7 @@ impl<T: Clone> Reading<T> {
                 .give(ReadEvent::Records { records, behind })
                 .await?;
         }
-        self.place.is_certain(asked, answered);
+        self.place.is_certain(asked, answered, behind);
         if !is_empty {
             self.behind = behind;
         } else if let Some(behind) = behind.filter(|behind| self.behind != Some(*behind)) {
@@ -122,7 +138,19 @@ impl<T: Clone> Reading<T> {
                 self.behind = Some(behind);
             }
         }
+        if behind.is_some_and(|behind| behind.is_zero()) {
+            self.tell_tip(asked);
+        }
         Ok(())
+    }
+
+    /// Tells that nothing was left at a time, if that is certain and was not told just before.
+    fn tell_tip(&mut self, at: SystemTime) {
+        let is_due = self.tip.is_none_or(|told| told.elapsed() >= TIPS);
+        let after = self.handed;
+        if is_due && self.place.is_fresh() && self.hand.offer(ReadEvent::AtTip { after, at }) {
+            self.tip = Some(Instant::now());
+        }
     }
 
     /// Heeds an error of a request, and waits as long as it says. What is left is to look for the

@@ -340,6 +340,7 @@ async fn trimmed(harness: Arc<dyn Harness>) -> Fleet {
     outbox.receipts().await;
     reset(&fleet, true);
     let fault = Fault::Trim {
+        group: fleet.group.clone(),
         stream: fleet.stream.clone(),
     };
     fleet.disturb(fault).await;

@@ -187,7 +187,7 @@ impl Harness for KafkaHarness {
             Fault::LoseCheckpoints { group, times } => faults.lose_commits(&group, times),
             Fault::RefusePublishLate { group, after } => faults.refuse_step_late(&group, after),
             Fault::Steal { group, partition } => self.site.steal(&group, &partition).await,
-            Fault::Trim { stream } => self.site.trim(&stream).await,
+            Fault::Trim { stream, .. } => self.site.trim(&stream).await,
             Fault::Restart => self.site.restart().await,
             fault => panic!("{fault:?} is none of the hooks"),
         }

@@ -228,7 +228,10 @@ impl Harness for KinesisHarness {
                 faults.refuse_checkpoints(&group, times);
             }
             Fault::Steal { group, partition } => self.site.steal(&group, &partition).await,
-            Fault::Trim { stream } => self.site.trim(&stream).await,
+            Fault::Trim { group, stream } => {
+                self.site.trim(&stream).await;
+                self.site.age(&group).await;
+            }
             Fault::Restart => self.site.restart().await,
             fault => panic!("{fault:?} is none of the hooks"),
         }

@@ -6,6 +6,7 @@
 //!
 //! Everything here panics when the engine does not do what is asked: there is no test to go on with.
 
+mod age;
 mod harness;
 pub mod java;
 mod proxy;

@@ -5,7 +5,7 @@ use millstream::{Partition, driver};
 use tokio::sync::OnceCell;
 
 use super::proxy::{Faults, Proxy};
-use super::{Emulator, Server, retention, theft};
+use super::{Emulator, Server, age, retention, theft};
 
 /// An emulator of Kinesis, DynamoDB Local, and a proxy before both: every client that is told its
 /// [`endpoint`](Self::endpoint) goes through it, with all its connections.
@@ -110,6 +110,14 @@ impl Site {
         for (shard, last) in retention::newest(&self.to_kinesis, stream).await {
             self.proxy.trim(stream, &shard, &last);
         }
+    }
+
+    /// Puts what a group has noted of its partitions back by more than a day.
+    ///
+    /// # Panics
+    /// If there is no such group.
+    pub async fn age(&self, table: &str) {
+        age::age(&self.to_dynamodb, table).await;
     }
 
     /// Kills both servers, and starts them again on what they have stored.

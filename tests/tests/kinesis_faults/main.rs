@@ -10,6 +10,7 @@ mod cut_off;
 mod deleted;
 mod ground;
 mod lost_answers;
+mod quiet;
 mod storm;
 mod subscriptions;
 mod throttled;
@@ -53,6 +54,9 @@ const CASES: &[(&str, Variant, Case)] = &[
     ("table_throttled_for_less_than_a_session", RAW, |g| Box::pin(throttled::shortly(g))),
     ("table_throttled_for_longer_than_a_session", RAW, |g| Box::pin(throttled::long(g))),
     ("lease_deleted_under_its_owner", RAW, |g| Box::pin(deleted::under_its_owner(g))),
+    ("quiet_partition_is_no_gap", RAW, |g| Box::pin(quiet::is_no_gap(g))),
+    ("quiet_partition_is_no_gap_aggregated", KPL, |g| Box::pin(quiet::is_no_gap(g))),
+    ("quiet_partition_is_no_gap_in_fan_out", FAN_OUT, |g| Box::pin(quiet::is_no_gap(g))),
     ("answers_to_checkpoints_lost", RAW, |g| Box::pin(lost_answers::to_checkpoints(g))),
     ("storm_of_members_and_reshards", RAW, |g| Box::pin(storm::blows(g))),
     ("storm_of_members_and_reshards_aggregated", KPL, |g| Box::pin(storm::blows(g))),

@@ -5,7 +5,7 @@ use millstream::{Epoch, Error, ErrorKind, Position, Result};
 use super::Member;
 use super::held::{Reply, Stage, Write};
 use crate::lease::key::LeaseKey;
-use crate::lease::row::Progress;
+use crate::lease::row::{Progress, Tip};
 use crate::stream::Shard;
 
 /// A call of the handle.
@@ -27,6 +27,11 @@ pub(in crate::lease) enum Command {
         lease: LeaseKey,
         epoch: Epoch,
         reply: Reply,
+    },
+    NoteTip {
+        lease: LeaseKey,
+        epoch: Epoch,
+        tip: Tip,
     },
     Leave {
         reply: Reply,
@@ -63,6 +68,12 @@ impl Member {
                 epoch,
                 reply,
             } => self.release(&lease, epoch, reply),
+            Command::NoteTip { lease, epoch, tip } => {
+                let key = self.in_use(&lease, epoch);
+                if let Some(held) = key.and_then(|key| self.held.get_mut(&key)) {
+                    held.tip = Some(tip);
+                }
+            }
             Command::Leave { reply } => self.leave(reply),
         }
     }

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::lease::key::LeaseKey;
-use crate::lease::row::{Progress, Row};
+use crate::lease::row::{Progress, Row, Tip, millis};
 
 /// Answers a call of the handle.
 pub(super) type Reply = oneshot::Sender<Result<()>>;
@@ -67,6 +67,8 @@ pub(super) struct Held {
     /// A change is under way.
     pub(super) busy: bool,
     pub(super) waiting: VecDeque<Write>,
+    /// What its reader has told last.
+    pub(super) tip: Option<Tip>,
     /// When the next change may be tried after one that failed.
     pub(super) not_before: Option<Instant>,
     delays: Option<ExponentialBackoff>,
@@ -86,6 +88,7 @@ impl Held {
             unsure: None,
             busy: false,
             waiting: VecDeque::new(),
+            tip: None,
             not_before: None,
             delays: None,
         }
@@ -94,6 +97,13 @@ impl Held {
     /// Whether the application may work on it.
     pub(super) fn is_in_use(&self) -> bool {
         matches!(self.stage, Stage::Told | Stage::Asked(_))
+    }
+
+    /// What the next renewal is to note, since the progress has come as far.
+    pub(super) fn tip_to_note(&self) -> Option<Tip> {
+        let tip = self.tip.filter(|tip| self.row.is_settled_to(tip.after))?;
+        let noted = self.row.own.tip.map(|noted| millis(noted.at));
+        (noted < Some(millis(tip.at))).then_some(tip)
     }
 
     /// Notes that a change was made.

@@ -54,7 +54,10 @@ impl Member {
             };
             held.busy = true;
             let update = match &write {
-                Write::Renew => change::renew(&held.row),
+                Write::Renew => match held.tip_to_note() {
+                    Some(tip) => change::renew_at_tip(&held.row, tip),
+                    None => change::renew(&held.row),
+                },
                 Write::Store { progress, .. } => change::store(&held.row, *progress),
                 Write::Release { .. } => match held.row.heir() {
                     Some(heir) => change::assign(&held.row, heir),

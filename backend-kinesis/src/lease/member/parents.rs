@@ -89,12 +89,13 @@ impl Member {
             held.stage = Stage::Ended;
             return;
         };
-        let lease = held.lease.clone();
+        let (lease, tip) = (held.lease.clone(), held.row.tip());
         let listed = self.shards.get(&lease.stream).into_iter().flatten();
         let shard = listed.into_iter().find(|shard| shard.id == lease.shard);
         let event = LeaseEvent::Taken {
             epoch: held.epoch,
             from,
+            tip,
             shard: shard.cloned(),
             lease,
         };

@@ -37,6 +37,14 @@ pub(crate) struct Pin {
     pub(crate) at: SystemTime,
 }
 
+/// At a time nothing was left to be read in a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tip {
+    /// The last record before.
+    pub(crate) after: Option<Position>,
+    pub(crate) at: SystemTime,
+}
+
 /// A lease as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Row {
@@ -69,6 +77,8 @@ pub(crate) struct Own {
     pub(crate) start: Option<SystemTime>,
     /// The shard iterator that `LATEST` was pinned by.
     pub(crate) iterator: Option<String>,
+    /// What an owner has noted last.
+    pub(crate) tip: Option<Tip>,
     /// The stream's ARN and its creation in seconds since the epoch.
     pub(crate) stream: Option<(Arc<str>, u64)>,
 }
@@ -95,6 +105,22 @@ impl Row {
 
     pub(crate) fn is_ended(&self) -> bool {
         self.progress == Progress::End
+    }
+
+    /// When nothing was left behind the progress. Whoever has moved that back, by hand or by a tool,
+    /// has not changed the note.
+    pub(crate) fn tip(&self) -> Option<SystemTime> {
+        let tip = self.own.tip.filter(|tip| self.is_settled_to(tip.after))?;
+        Some(tip.at)
+    }
+
+    /// Whether the progress is at that position or behind it.
+    pub(crate) fn is_settled_to(&self, position: Option<Position>) -> bool {
+        match (position, self.progress) {
+            (None, _) | (_, Progress::End) => true,
+            (Some(position), Progress::After(stored)) => position <= stored,
+            (Some(_), _) => false,
+        }
     }
 
     /// Where `LATEST` was pinned.

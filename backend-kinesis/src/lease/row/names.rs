@@ -25,6 +25,8 @@ pub(crate) const TAKER: &str = "millstreamOwner";
 pub(crate) const ASKER: &str = "millstreamAsker";
 pub(crate) const START: &str = "millstreamStart";
 pub(crate) const ITERATOR: &str = "millstreamIterator";
+pub(crate) const TIP: &str = "millstreamTip";
+pub(crate) const TIP_AFTER: &str = "millstreamTipAfter";
 pub(crate) const STREAM: &str = "millstreamStream";
 pub(crate) const CREATED: &str = "millstreamCreated";
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use aws_sdk_dynamodb::types::AttributeValue;
 use millstream::{Epoch, Position};
 
-use super::{Own, Progress, Row, names, time};
+use super::{Own, Progress, Row, Tip, names, time};
 use crate::lease::store::Item;
 use crate::stream::HashRange;
 
@@ -39,6 +39,7 @@ impl Row {
                 asker: shared(item, names::ASKER),
                 start: number(item, names::START).and_then(time),
                 iterator: text(item, names::ITERATOR).map(str::to_owned),
+                tip: tip(item),
                 stream: shared(item, names::STREAM).zip(number(item, names::CREATED)),
             },
         };
@@ -74,6 +75,15 @@ fn range(item: &Item) -> Option<HashRange> {
     let first = text(item, names::FIRST_HASH)?.parse().ok()?;
     let last = text(item, names::LAST_HASH)?.parse().ok()?;
     (first <= last).then_some(HashRange { first, last })
+}
+
+fn tip(item: &Item) -> Option<Tip> {
+    let at = time(number(item, names::TIP)?)?;
+    let after = match text(item, names::TIP_AFTER) {
+        Some(after) => Some(after.parse().ok()?),
+        None => None,
+    };
+    Some(Tip { after, at })
 }
 
 fn progress(item: &Item) -> Option<Progress> {

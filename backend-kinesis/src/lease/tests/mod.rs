@@ -10,4 +10,5 @@ mod owning;
 mod resetting;
 mod storm;
 mod taking;
+mod tips;
 mod trouble;

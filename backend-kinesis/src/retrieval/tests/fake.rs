@@ -31,6 +31,8 @@ pub(super) struct Inner {
     /// Whether the shard is listed.
     pub(super) listed: bool,
     pub(super) deleted: bool,
+    /// How old the newest record is.
+    pub(super) age: Duration,
     /// Most records of an answer.
     pub(super) page: usize,
     /// What every request takes.
@@ -94,6 +96,7 @@ impl Fake {
             children: Vec::new(),
             listed: true,
             deleted: false,
+            age: Duration::ZERO,
             page: 10,
             takes: Duration::from_millis(5),
             iterator_faults: VecDeque::new(),
@@ -194,10 +197,14 @@ impl Inner {
         };
         self.empty_answers = self.empty_answers.saturating_sub(1);
         let left = (self.records.len() - end) as u64;
+        let behind = match left {
+            0 => Duration::ZERO,
+            left => self.age + Duration::from_secs(left),
+        };
         let answer = Answer {
             records: self.records[first..end].to_vec(),
             next: None,
-            behind: Some(Duration::from_secs(left)),
+            behind: Some(behind),
             has_children: false,
         };
         (answer, end)

@@ -40,6 +40,7 @@ fn settings(begin: Begin) -> Settings {
             last: u128::MAX,
         }),
         begin,
+        tip: None,
         way: Way::Polling,
         batch_records: 3,
         poll_interval: Duration::from_millis(250),
@@ -62,13 +63,23 @@ fn run_with(fake: &Arc<Fake>, settings: Settings) -> Run {
 }
 
 impl Run {
-    /// The next event that is no lag.
+    /// The next of what is told of a shard of which nothing is left: the last record, and when.
+    async fn tip(&mut self) -> (Option<Position>, SystemTime) {
+        loop {
+            let said = self.said.recv().await;
+            if let ReadEvent::AtTip { after, at } = said.expect("it goes on").1 {
+                return (after, at);
+            }
+        }
+    }
+
+    /// The next event that is no lag and no tip.
     async fn next(&mut self) -> ReadEvent {
         let hour = Duration::from_secs(3_600);
         loop {
             let said = timeout(hour, self.said.recv()).await;
             match said.expect("it says something").expect("it goes on").1 {
-                ReadEvent::Behind(_) => {}
+                ReadEvent::Behind(_) | ReadEvent::AtTip { .. } => {}
                 event => return event,
             }
         }

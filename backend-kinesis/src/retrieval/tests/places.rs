@@ -1,13 +1,15 @@
 //! Where a reader begins, and how it comes back to its place.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use millstream::ErrorKind;
+use millstream::{ErrorKind, Position};
+use tokio::time::{Instant, timeout};
 
 use super::super::source::Spot;
-use super::super::{Begin, ReadEvent};
+use super::super::{Begin, ReadEvent, Settings, Way};
 use super::fake::{Fake, Request, iterator};
-use super::{Run, ago, position, run, secs};
+use super::{Run, ago, position, run, run_with, secs, settings};
 
 #[tokio::test(start_paused = true)]
 async fn earliest_is_the_oldest_that_is_left() {
@@ -198,4 +200,146 @@ async fn a_pause_longer_than_retention_may_be_a_gap() {
     run.expect([10]).await;
     expect_gap(&mut run, "10", "41").await;
     run.expect(41..=50).await;
+}
+
+/// A little more than a day, which is how long records are kept.
+const DAY: u64 = 90_000;
+
+fn run_since(fake: &Arc<Fake>, begin: Begin, tip: SystemTime) -> Run {
+    let tip = Some(tip);
+    run_with(
+        fake,
+        Settings {
+            tip,
+            ..settings(begin)
+        },
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quiet_shard_is_no_gap_if_it_was_looked_at() {
+    let fake = Fake::new(1..=20);
+    fake.lock().trimmed = 20;
+    let mut run = run_since(&fake, Begin::After(position("20")), ago(3_600));
+    run.expect_nothing(secs(60)).await;
+    fake.store(21..=25);
+    run.expect(21..=25).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quiet_shard_may_be_a_gap_if_it_was_looked_at_long_ago() {
+    let fake = Fake::new(1..=20);
+    fake.lock().trimmed = 20;
+    let mut run = run_since(&fake, Begin::After(position("20")), ago(DAY));
+    fake.store(21..=25);
+    expect_gap(&mut run, "20", "21").await;
+    run.expect(21..=25).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_nothing_is_left_is_told_now_and_then() {
+    let fake = Fake::new(1..=20);
+    let mut run = run(&fake, Begin::After(position("7")));
+    let begun = (Instant::now(), SystemTime::now());
+    let (after, at) = run.tip().await;
+    assert_eq!(after, Some(position("20")));
+    assert!(at >= begun.1 && at <= SystemTime::now(), "{at:?}");
+    for minute in 1..=3 {
+        run.tip().await;
+        let told = begun.0.elapsed();
+        assert!(
+            (minute * 60..minute * 60 + 2).contains(&told.as_secs()),
+            "{told:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_be_a_gap_is_not_told_to_be_nothing() {
+    let fake = Fake::new(1..=20);
+    fake.lock().trimmed = 20;
+    let mut run = run(&fake, Begin::After(position("7")));
+    assert!(timeout(secs(1_000), run.tip()).await.is_err());
+    fake.store([21]);
+    expect_gap(&mut run, "7", "21").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tip_that_was_pinned_long_ago_may_be_a_gap() {
+    let fake = Fake::new(1..=20);
+    fake.lock().trimmed = 10;
+    let pinned = iterator(5);
+    tokio::time::advance(secs(DAY)).await;
+    let mut run = run(&fake, Begin::Latest(Some((pinned, ago(DAY)))));
+    match run.next().await {
+        ReadEvent::Trimmed { after, earliest } => {
+            assert_eq!((after, earliest), (None, position("11")));
+        }
+        event => panic!("{event:?}"),
+    }
+    run.expect(11..=20).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn empty_answers_do_not_move_a_place_in_time() {
+    let fake = Fake::new(1..=25);
+    {
+        let mut inner = fake.lock();
+        for (raw, secs) in inner
+            .records
+            .iter_mut()
+            .zip([600; 20].into_iter().chain([100; 5]))
+        {
+            raw.arrival = Some(ago(secs));
+        }
+        inner.empty_answers = 1_000_000;
+    }
+    let pinned = iterator(20);
+    tokio::time::advance(secs(301)).await;
+    let mut run = run(&fake, Begin::Latest(Some((pinned, ago(301)))));
+    run.expect_nothing(secs(5)).await;
+    run.reader.pause();
+    run.expect_nothing(secs(400)).await;
+    fake.lock().empty_answers = 0;
+    run.reader.resume();
+    run.expect(21..=25).await;
+}
+
+/// Reads until a gap is told, and answers after which record it is.
+async fn read_to_gap(run: &mut Run, earliest: &str) -> Option<Position> {
+    let mut last = None;
+    loop {
+        match run.next().await {
+            ReadEvent::Records { records, .. } => last = records.last().map(|r| r.position),
+            ReadEvent::Trimmed { after, earliest: e } => {
+                assert_eq!((after, e), (last, position(earliest)));
+                return after;
+            }
+            event => panic!("{event:?}"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_goes_while_it_is_read_is_told() {
+    for way in [Way::Polling, Way::FanOut("arn".into())] {
+        let fake = Fake::new(1..=200);
+        fake.lock().age = secs(DAY);
+        let mut run = run_with(
+            &fake,
+            Settings {
+                way,
+                ..settings(Begin::Earliest)
+            },
+        );
+        run.expect(1..=3).await;
+        fake.lock().trimmed = 150;
+        let after = read_to_gap(&mut run, "151").await;
+        assert!(after < Some(position("50")), "{after:?}");
+        run.expect(151..=200).await;
+        // A record in a long while is no gap, and each is passed.
+        fake.lock().page = 1;
+        fake.store(201..=205);
+        run.expect(201..=205).await;
+    }
 }
