@@ -1,7 +1,6 @@
 package millstream.kpl;
 
 import com.google.common.util.concurrent.ListenableFuture;
-import java.net.URI;
 import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
@@ -9,11 +8,7 @@ import java.util.List;
 import java.util.concurrent.ExecutionException;
 import millstream.Line;
 import millstream.Options;
-import software.amazon.awssdk.auth.credentials.AwsBasicCredentials;
-import software.amazon.awssdk.auth.credentials.StaticCredentialsProvider;
 import software.amazon.kinesis.producer.KinesisProducer;
-import software.amazon.kinesis.producer.KinesisProducerConfiguration;
-import software.amazon.kinesis.producer.UserRecordFailedException;
 import software.amazon.kinesis.producer.UserRecordResult;
 
 /**
@@ -29,18 +24,8 @@ public final class Produce {
 
     public static void main(String[] args) throws Exception {
         Options options = new Options(args);
-        URI endpoint = URI.create(options.text("kinesis"));
-        KinesisProducer producer = new KinesisProducer(new KinesisProducerConfiguration()
-                .setRegion("us-east-1")
-                .setCredentialsProvider(
-                        StaticCredentialsProvider.create(AwsBasicCredentials.create("test", "test")))
-                .setKinesisEndpoint(endpoint.getHost())
-                .setKinesisPort(endpoint.getPort())
-                .setVerifyCertificate(false)
-                .setMetricsLevel("none")
-                .setLogLevel("warning")
-                .setNativeExecutable("/usr/bin/kinesis_producer")
-                .setRecordMaxBufferedTime(options.number("linger", 500)));
+        KinesisProducer producer = new KinesisProducer(
+                Configuration.of(options).setRecordMaxBufferedTime(options.number("linger", 500)));
 
         String stream = options.text("stream");
         long count = options.number("count", 1);
@@ -61,21 +46,11 @@ public final class Produce {
                 UserRecordResult result = sent.get(n).get();
                 line.with("shard", result.getShardId()).with("seq", result.getSequenceNumber());
             } catch (ExecutionException failed) {
-                line.with("why", why(failed.getCause()));
+                line.with("why", Failure.why(failed.getCause()));
             }
             line.print();
         }
         producer.destroy();
         Runtime.getRuntime().halt(0);
-    }
-
-    private static String why(Throwable cause) {
-        if (cause instanceof UserRecordFailedException failed) {
-            return failed.getResult().getAttempts().stream()
-                    .map(attempt -> attempt.getErrorCode() + ": " + attempt.getErrorMessage())
-                    .toList()
-                    .toString();
-        }
-        return cause.toString();
     }
 }

@@ -1,5 +1,5 @@
 //! Java programs on Amazon's own libraries, in containers: consumers on the Kinesis Client Library, and
-//! a producer on the Kinesis Producer Library. Their sources are in `tests/java`.
+//! producers on the Kinesis Producer Library. Their sources are in `tests/java`.
 
 use std::collections::VecDeque;
 use std::process::Stdio;
@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::task::JoinHandle;
@@ -16,7 +15,14 @@ use tokio::time::timeout;
 use super::told::{Told, listen};
 use crate::containers;
 
+mod kpl;
+
+pub use kpl::{Counted, Load, Sent, load, produce};
+
 const IMAGE: &str = "millstream/kcl:local";
+
+/// What the image takes for options of Java, in place of those for a small machine.
+const JVM: &str = "MILLSTREAM_JVM";
 
 /// A program has to end within this time when it is asked to.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -147,11 +153,13 @@ fn unique(kind: &str) -> String {
     format!("millstream-{}-{kind}-{count}", containers::owner())
 }
 
-fn run(container: &str, library: &str, options: &[(&str, &str)]) -> Command {
+fn run(container: &str, program: &str, options: &[(&str, &str)]) -> Command {
     let label = format!("{}={}", containers::OWNER, containers::owner());
     let mut command = Command::new("docker");
     command.args(["run", "--rm", "--interactive", "--network", "host"]);
-    command.args(["--name", container, "--label", &label, IMAGE, library]);
+    command.args(["--name", container, "--label", &label]);
+    // As it is in the command's own environment, if it is there.
+    command.args(["--env", JVM, IMAGE, program]);
     for (name, value) in options {
         command.args([&format!("--{name}"), *value]);
     }
@@ -181,38 +189,4 @@ impl Log {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Vec::from_iter(kept.iter().map(String::as_str)).join("\n")
     }
-}
-
-/// Where a record of the Kinesis Producer Library is.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Sent {
-    /// Which: its key is `key-<n modulo the number of keys>`, its payload `record-<n>`.
-    pub n: usize,
-    /// The shard.
-    pub shard: String,
-    /// The number of the Kinesis record, which many share.
-    pub seq: String,
-}
-
-/// Sends records by the Kinesis Producer Library, aggregated but for the first. It speaks TLS alone.
-///
-/// # Panics
-/// If one is not stored.
-pub async fn produce(endpoint: &str, stream: &str, count: usize, keys: usize) -> Vec<Sent> {
-    containers::ready("kcl").await;
-    let (count, keys) = (count.to_string(), keys.to_string());
-    let options = [
-        ("kinesis", endpoint),
-        ("stream", stream),
-        ("count", &count),
-        ("keys", &keys),
-    ];
-    let output = run(&unique("kpl"), "kpl", &options).output();
-    let output = output.await.expect("the docker command can be run");
-    let (told, log) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
-    let sent: Result<_, _> = told.lines().map(serde_json::from_str).collect();
-    sent.unwrap_or_else(|error| panic!("{error} in {told}, after {log}"))
 }
