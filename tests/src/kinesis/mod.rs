@@ -14,9 +14,11 @@ mod retention;
 mod server;
 mod site;
 mod theft;
+mod tls;
 pub mod told;
 
 pub use harness::{KinesisHarness, Variant};
 pub use proxy::{Faults, Proxy, Read, Sent, Service, Tally};
 pub use server::{Emulator, Server};
 pub use site::Site;
+pub use tls::Tls;

@@ -50,6 +50,11 @@ impl Proxy {
         })
     }
 
+    /// The port of 127.0.0.1 behind which it is.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The address for clients, of both services.
     pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
