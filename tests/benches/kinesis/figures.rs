@@ -10,6 +10,7 @@ use crate::requests::WAYS;
 const PUT: Job = put(Putter::Kpl, true);
 const PUT_LOOP: Job = put(Putter::Loop, true);
 const PUT_OFF: Job = put(Putter::Off, true);
+const PUT_JAVA: Job = Job::PutJava;
 const FREE: Job = put(Putter::Kpl, false);
 const FREE_LOOP: Job = put(Putter::Loop, false);
 const FREE_OFF: Job = put(Putter::Off, false);
@@ -42,13 +43,19 @@ pub(crate) fn all() -> Vec<Figure> {
         ratio("kinesis_put_records_vs_loop", PUT, PUT_LOOP, "rate").aim("at least 8"),
         value("kinesis_put_loop", "records/s", PUT_LOOP, "rate"),
         value("kinesis_put_loop_share_refused", "ratio", PUT_LOOP, "refused"),
+        ratio("kinesis_put_records_vs_kpl", PUT, PUT_JAVA, "rate"),
+        value("kinesis_put_kpl", "records/s", PUT_JAVA, "rate"),
+        value("kinesis_put_kpl_share_refused", "ratio", PUT_JAVA, "refused"),
         ratio("kinesis_put_off_records_vs_loop", PUT_OFF, PUT_LOOP, "rate"),
         value("kinesis_put_off_share_refused", "ratio", PUT_OFF, "refused"),
         ratio("kinesis_put_cpu_vs_loop", FREE, FREE_LOOP, "cpu"),
         ratio("kinesis_put_off_cpu_vs_loop", FREE_OFF, FREE_LOOP, "cpu"),
+        ratio("kinesis_put_cpu_vs_kpl", PUT, PUT_JAVA, "cpu"),
         value("kinesis_put_cpu", "ns/record", FREE, "cpu"),
         value("kinesis_put_off_cpu", "ns/record", FREE_OFF, "cpu"),
         value("kinesis_put_loop_cpu", "ns/record", FREE_LOOP, "cpu"),
+        value("kinesis_put_limited_cpu", "ns/record", PUT, "cpu"),
+        value("kinesis_put_kpl_cpu", "ns/record", PUT_JAVA, "cpu"),
 
         value("kinesis_consume_share_of_limit", "ratio", Job::Poll, "share").aim("at least 0.95"),
         value("kinesis_consume", "records/s", Job::Poll, "rate"),

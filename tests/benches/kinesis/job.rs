@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
-use crate::{Result, fan_out, member, poll, put, watchdog};
+use crate::{Result, fan_out, member, poll, put, put_java, watchdog};
 
 /// The first argument of a process that does a [`Task`].
 pub(crate) const CHILD: &str = "child";
@@ -26,6 +27,8 @@ pub(crate) enum Job {
         by: Putter,
         limited: bool,
     },
+    /// By the Kinesis Producer Library itself, as limited as a shard.
+    PutJava,
     Poll,
     FanOut {
         by: Side,
@@ -80,6 +83,8 @@ pub(crate) enum Library {
 pub(crate) struct Place {
     /// Perhaps by way of a proxy.
     pub(crate) kinesis: String,
+    /// The file with the certificate to trust for it, where it asks for TLS.
+    pub(crate) certificate: Option<PathBuf>,
     pub(crate) dynamodb: String,
     /// Past any proxy.
     pub(crate) kinesis_itself: String,
@@ -107,6 +112,11 @@ impl Task {
         command.arg(CHILD).arg(serde_json::to_string(self)?);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         command.kill_on_drop(true);
+        let (Self::Measure(_, place) | Self::Member { place, .. }) = self;
+        if let Some(certificate) = &place.certificate {
+            // The clients have no setting of their own for it: they trust what the machine does.
+            command.env("SSL_CERT_FILE", certificate);
+        }
         Ok(command)
     }
 
@@ -117,6 +127,7 @@ impl Task {
                 watchdog::watch(PATIENCE, format!("{job:?}"));
                 let measured = match job {
                     Job::Put { by, limited } => put::run(by, limited, &place)?,
+                    Job::PutJava => put_java::run(&place)?,
                     Job::Poll => poll::run(&place)?,
                     Job::FanOut { by } => fan_out::run(by, &place)?,
                     Job::Takeover | Job::Requests { .. } => {

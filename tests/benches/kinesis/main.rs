@@ -13,9 +13,11 @@
 //! containers on the same machine.
 //!
 //! * *Put*, [`put`]: keyed records of 100 bytes into 4 shards, as many keys in each, by our producer
-//!   with and without aggregation and by a loop of `PutRecords`. At the limits of writing, which the
-//!   emulator enforces, for 30 s after two that do not count; and without limits, for the processor
-//!   time of the client's process.
+//!   with and without aggregation, by a loop of `PutRecords`, and by Amazon's own producer library for
+//!   Java, the KPL, [`put_java`]. At the limits of writing, which the emulator enforces, for 30 s after
+//!   two that do not count; and, but for the KPL, without limits, for the processor time of the
+//!   client's process. At the limits all of them speak TLS, as the KPL does nothing else. Its
+//!   processor time is that of all its processes within those 30 s, and beside ours within them.
 //! * *Poll*, [`poll`]: a full stream, as one member of a new group, through a proxy that refuses what
 //!   is over the limits of reading.
 //! * *Fan-out*, [`fan_out`]: from the moment that a record is due to be sent until it is handled, by our
@@ -39,6 +41,7 @@ mod ours;
 mod poll;
 mod process;
 mod put;
+mod put_java;
 mod put_loop;
 mod raw;
 mod requests;
@@ -109,17 +112,8 @@ async fn measure(figures: &[Figure], rounds: Option<usize>) -> Result<()> {
 
 async fn run(stage: &mut Stage, job: Job) -> Result<Measured> {
     match job {
-        Job::Put { limited, .. } => {
-            let scene = stage.empty(limited).await?;
-            let mut measured = Task::Measure(job, scene.place.clone()).measure().await?;
-            if limited {
-                let sent = scene.proxy.tally().sent();
-                let share = sent.refused as f64 / sent.answered as f64;
-                measured.insert("refused".into(), share);
-            }
-            stage.delete(&scene.place).await?;
-            Ok(measured)
-        }
+        Job::Put { limited, .. } => put(stage, job, limited).await,
+        Job::PutJava => put(stage, job, true).await,
         Job::Poll => {
             let scene = stage.full().await?;
             scene.proxy.limit_reads();
@@ -141,4 +135,16 @@ async fn run(stage: &mut Stage, job: Job) -> Result<Measured> {
         }
         Job::Requests { by, failover } => requests::run(stage, by, failover).await,
     }
+}
+
+async fn put(stage: &mut Stage, job: Job, limited: bool) -> Result<Measured> {
+    let scene = stage.empty(limited).await?;
+    let mut measured = Task::Measure(job, scene.place.clone()).measure().await?;
+    if limited {
+        let sent = scene.proxy.tally().sent();
+        let share = sent.refused as f64 / sent.answered as f64;
+        measured.insert("refused".into(), share);
+    }
+    stage.delete(&scene.place).await?;
+    Ok(measured)
 }

@@ -20,7 +20,7 @@ const SHARD_BYTES: usize = 1 << 20;
 
 /// At the limits, this is not counted.
 const UNCOUNTED: Duration = Duration::from_secs(2);
-const COUNTED: Duration = Duration::from_secs(30);
+pub(crate) const COUNTED: Duration = Duration::from_secs(30);
 
 /// Without limits, so many are sent.
 const RECORDS: u64 = 300_000;
@@ -48,6 +48,8 @@ pub(crate) struct Landed {
     records: u64,
     /// Those of the time that counts.
     counted: u64,
+    /// This process's processor time when that time began and when it was over.
+    processor: [Option<Duration>; 2],
     /// The Kinesis records of ours that were acknowledged while it counted, with their shards.
     places: Vec<(String, Position)>,
 }
@@ -78,7 +80,12 @@ pub(crate) fn run(by: Putter, limited: bool, place: &Place) -> Result<Measured> 
     }
 
     let rate = landed.counted as f64 / COUNTED.as_secs_f64();
-    let mut measured = Measured::from([("rate".into(), rate)]);
+    // Nothing may have come when it was over.
+    let [began, ended] = landed
+        .processor
+        .map(|at| at.unwrap_or_else(clock::processor));
+    let each = (ended - began).as_nanos() as f64 / landed.counted as f64;
+    let mut measured = Measured::from([("rate".into(), rate), ("cpu".into(), each)]);
     if by != Putter::Loop {
         let stored = stage::runtime()?.block_on(stored::read(place))?;
         stored.is_in_order(&keys(), landed.records)?;
@@ -95,6 +102,7 @@ impl Landed {
             begun: Instant::now(),
             records: 0,
             counted: 0,
+            processor: [None; 2],
             places: Vec::new(),
         }
     }
@@ -105,6 +113,13 @@ impl Landed {
     }
 
     pub(crate) fn add(&mut self, records: u64) {
+        let since = self.begun.elapsed();
+        let borders = [UNCOUNTED, UNCOUNTED + COUNTED];
+        for (border, processor) in borders.into_iter().zip(&mut self.processor) {
+            if since >= border {
+                processor.get_or_insert_with(clock::processor);
+            }
+        }
         self.records += records;
         if self.counts() {
             self.counted += records;

@@ -5,7 +5,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use aws_sdk_kinesis::types::StreamStatus;
-use conformance::kinesis::{Emulator, Proxy, Server};
+use conformance::kinesis::{Emulator, Proxy, Server, Tls};
 use millstream::Record;
 use millstream_kinesis::Aggregation;
 use tokio::runtime::Runtime;
@@ -43,6 +43,8 @@ pub(crate) struct Scene {
     pub(crate) place: Place,
     /// Before Kinesis where it is limited or full, and before DynamoDB.
     pub(crate) proxy: Proxy,
+    /// Before the proxy where Kinesis is limited, for as long as this is there.
+    _tls: Option<Tls>,
 }
 
 impl Stage {
@@ -67,19 +69,29 @@ impl Stage {
             false => &self.kinesis,
         };
         let proxy = Proxy::open(kinesis.port(), self.dynamodb.port()).await?;
+        let tls = match limited {
+            true => Some(Tls::open(proxy.port()).await?),
+            false => None,
+        };
         let itself = |server: &Server| format!("http://127.0.0.1:{}", server.port());
         let place = Place {
-            kinesis: match watched {
-                true => proxy.endpoint(),
-                false => itself(kinesis),
+            kinesis: match &tls {
+                Some(tls) => tls.endpoint(),
+                None if watched => proxy.endpoint(),
+                None => itself(kinesis),
             },
+            certificate: tls.as_ref().map(|tls| tls.certificate().to_owned()),
             dynamodb: proxy.endpoint(),
             kinesis_itself: itself(kinesis),
             dynamodb_itself: itself(&self.dynamodb),
             stream,
             group: format!("group-{}", self.made),
         };
-        Ok(Scene { place, proxy })
+        Ok(Scene {
+            place,
+            proxy,
+            _tls: tls,
+        })
     }
 
     /// A new group on a new stream.
