@@ -215,10 +215,11 @@ pub struct Leases {
     /// Most leases that one member holds. At least 1, default unset: no bound.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_per_member: Option<usize>,
-    /// How often a member looks at the whole table while others share it: what a takeover and a
-    /// handover take longer than they must. 100 ms to 1 minute, default 1 s.
-    #[serde(with = "humantime_serde")]
-    pub scan_interval: Duration,
+    /// How often a member looks at the whole table while others share it and nothing happens: what it
+    /// takes longer than it must to notice that one has died. Of what members do they tell each other. 100
+    /// ms to 1 minute, default unset: two thirds of `session_timeout`, which is also the most.
+    #[serde(with = "humantime_serde", skip_serializing_if = "Option::is_none")]
+    pub scan_interval: Option<Duration>,
     /// How often the members' leader looks for shards without a lease. 1 s to 1 hour, default 2
     /// minutes.
     #[serde(with = "humantime_serde")]
@@ -317,7 +318,7 @@ impl Default for Leases {
             create: true,
             keys: LeaseKeys::default(),
             max_per_member: None,
-            scan_interval: Duration::from_secs(1),
+            scan_interval: None,
             audit_interval: Duration::from_secs(120),
             cleanup: true,
         }

@@ -52,6 +52,7 @@ fn the_table_has_every_key_and_no_other() {
     };
     config.consumer.fan_out_name = Some("f".into());
     config.leases.max_per_member = Some(1);
+    config.leases.scan_interval = Some(Duration::from_secs(1));
     let mut all = BTreeSet::new();
     keys("", &Table::try_from(&config).unwrap(), &mut all);
     let told: BTreeSet<_> = rows().into_iter().map(|(key, _)| key.to_owned()).collect();

@@ -106,12 +106,8 @@ impl Config {
                 _ => None,
             })
             .or_else(|| {
-                within(
-                    "leases.scan_interval",
-                    leases.scan_interval,
-                    100 * MS,
-                    MINUTE,
-                )
+                let interval = leases.scan_interval?;
+                within("leases.scan_interval", interval, 100 * MS, MINUTE)
             })
             .or_else(|| {
                 let interval = leases.audit_interval;

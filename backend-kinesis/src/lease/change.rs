@@ -57,7 +57,12 @@ pub(crate) fn assign(row: &Row, heir: &str) -> Update {
     // A Java worker, which will not understand that others ask.
     let mut update = counted(row);
     update.set.push((names::OWNER, string(heir)));
-    update.remove = vec![names::CHECKPOINT_OWNER, names::ASKER, names::TAKER];
+    update.remove = vec![
+        names::CHECKPOINT_OWNER,
+        names::ASKER,
+        names::TAKER,
+        names::LOOK,
+    ];
     update
 }
 
@@ -70,7 +75,7 @@ fn hand(row: &Row, to: &str) -> Update {
         update.set.push((names::SWITCHES, number(row.switches + 1)));
     }
     // A handover of the KCL 3.x that was cut off would seem to be under way for ever.
-    update.remove = vec![names::CHECKPOINT_OWNER, names::ASKER];
+    update.remove = vec![names::CHECKPOINT_OWNER, names::ASKER, names::LOOK];
     update
 }
 
@@ -81,6 +86,7 @@ pub(crate) fn evict(row: &Row) -> Update {
         names::OWNER,
         names::TAKER,
         names::ASKER,
+        names::LOOK,
         names::CHECKPOINT_OWNER,
     ];
     update
@@ -147,6 +153,20 @@ pub(crate) fn withdraw(me: &str) -> Update {
         set: Vec::new(),
         remove: vec![names::ASKER],
         given: vec![Condition::Is(names::ASKER, string(me))],
+    }
+}
+
+/// Tells the owner of a lease to look at the table. It hears a `mark` that is another than the one
+/// before, so that nobody has to take it away, and one that replaces another is not missed. The counter
+/// stays, as for [`ask`].
+pub(crate) fn nudge(owner: &str, mark: u64) -> Update {
+    Update {
+        set: vec![(names::LOOK, number(mark))],
+        remove: Vec::new(),
+        given: vec![
+            Condition::Is(names::OWNER, string(owner)),
+            Condition::Is(names::TAKER, string(owner)),
+        ],
     }
 }
 

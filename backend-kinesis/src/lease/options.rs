@@ -26,7 +26,9 @@ pub(crate) struct WorkerOptions {
     pub(crate) start: Start,
     /// How long a lease is its owner's after its last sign of life. The same for all workers.
     pub(crate) failover: Duration,
-    pub(crate) scan_interval: Duration,
+    /// How often the table is looked at while others share it and nothing happens, if not at the
+    /// pace of the time-out.
+    pub(crate) scan_interval: Option<Duration>,
     pub(crate) audit_interval: Duration,
     pub(crate) max_leases: Option<usize>,
     /// Whether leases of shards that are read to their end are deleted.

@@ -15,6 +15,8 @@ pub(crate) struct Seen {
     /// When its counter was first seen as it is, to this member's clock. An owner has shown no sign
     /// of life since, but may have just before: so from here it has the whole time-out.
     pub(crate) since: Instant,
+    /// When it was last seen so.
+    pub(crate) looked: Instant,
 }
 
 /// The leases of the member's streams.
@@ -27,6 +29,12 @@ pub(crate) struct View {
 impl Seen {
     pub(crate) fn is_older(&self, than: Duration, now: Instant) -> bool {
         now.saturating_duration_since(self.since) >= than
+    }
+
+    /// Whether it was seen again when its owner should have shown a sign of life. Before that it is
+    /// only this member that has not looked for long.
+    pub(crate) fn is_silent(&self, renewal: Duration) -> bool {
+        self.looked.saturating_duration_since(self.since) >= renewal
     }
 }
 
@@ -53,7 +61,12 @@ impl View {
     pub(crate) fn saw(&mut self, row: Row, now: Instant) {
         let Some(seen) = self.leases.get_mut(&row.key) else {
             let key = row.key.clone();
-            self.leases.insert(key, Seen { row, since: now });
+            let seen = Seen {
+                row,
+                since: now,
+                looked: now,
+            };
+            self.leases.insert(key, seen);
             return;
         };
         // A scan may lag a little behind. A counter that stays smaller is one of a row that was
@@ -64,6 +77,7 @@ impl View {
         if row.counter != seen.row.counter {
             seen.since = now;
         }
+        seen.looked = now;
         seen.row = row;
     }
 

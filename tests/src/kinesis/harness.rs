@@ -121,7 +121,7 @@ fn config(site: &Site, names: &Names, variant: Variant) -> Config {
     config.consumer.retrieval = variant.retrieval;
     config.consumer.session_timeout = SESSION;
     config.consumer.poll_interval = Duration::from_millis(200);
-    config.leases.scan_interval = Duration::from_millis(250);
+    config.leases.scan_interval = Some(Duration::from_millis(250));
     config.leases.audit_interval = SESSION;
     config.producer.aggregation = variant.aggregation;
     // Longer than any delay of a case, and less than its patience with one that fails for good.

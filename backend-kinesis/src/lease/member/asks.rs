@@ -45,9 +45,13 @@ impl Asks {
         self.open.remove(key).is_some()
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
     /// When to look at them next.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.look.filter(|_| !self.open.is_empty())
+        self.look.filter(|_| !self.is_empty())
     }
 }
 
@@ -151,18 +155,14 @@ impl Member {
     pub(super) fn withdraw_asks(&mut self) {
         for key in std::mem::take(&mut self.asks.open).into_keys() {
             if let Some(leaving) = &mut self.leaving {
-                leaving.asks += 1;
+                leaving.open += 1;
             }
             let update = change::withdraw(self.me());
             let table = self.table.clone();
             self.fly(async move {
                 // If it is not heard, the lease is handed over, expires, and is taken by others.
                 let _ = table.change(&key, &update).await;
-                |member: &mut Self| {
-                    if let Some(leaving) = &mut member.leaving {
-                        leaving.asks -= 1;
-                    }
-                }
+                |member: &mut Self| member.told()
             });
         }
     }

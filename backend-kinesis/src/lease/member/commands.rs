@@ -42,8 +42,10 @@ pub(in crate::lease) enum Command {
 #[derive(Debug)]
 pub(super) struct Leaving {
     reply: Reply,
-    /// Questions that are being taken back.
-    pub(super) asks: usize,
+    /// Questions that are being taken back, and others that are being told.
+    pub(super) open: usize,
+    /// Whether there are leases that others do not know to be free.
+    pub(super) freed: bool,
     /// Whether a lease expired before the table could be told.
     pub(super) expired: bool,
 }
@@ -110,7 +112,8 @@ impl Member {
     fn leave(&mut self, reply: Reply) {
         self.leaving = Some(Leaving {
             reply,
-            asks: 0,
+            open: 0,
+            freed: false,
             expired: false,
         });
         self.withdraw_asks();
@@ -122,11 +125,20 @@ impl Member {
         }
     }
 
-    /// Ends the membership when nothing is held any more.
+    /// Ends the membership when nothing is held any more, and the others are told.
     pub(super) fn leave_if_released(&mut self) {
-        let busy = |leaving: &Leaving| leaving.asks > 0;
+        let busy = |leaving: &Leaving| leaving.open > 0;
         if !self.held.is_empty() || !self.taking.is_empty() || self.leaving.iter().any(busy) {
             return;
+        }
+        // Not before all are free: as long as this member has one, it counts among those that share.
+        if let Some(leaving) = self.leaving.as_mut().filter(|leaving| leaving.freed) {
+            (leaving.freed, leaving.open) = (false, 1);
+            let nudges = self.nudges();
+            return self.fly(async move {
+                nudges.await;
+                |member: &mut Self| member.told()
+            });
         }
         if let Some(leaving) = self.leaving.take() {
             let message = "the table could not be told in time; the leases have expired by now";
@@ -137,6 +149,13 @@ impl Member {
             );
         }
         self.done = true;
+    }
+
+    /// Notes that something was told that a leave has to wait for.
+    pub(super) fn told(&mut self) {
+        if let Some(leaving) = &mut self.leaving {
+            leaving.open -= 1;
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use millstream::{Epoch, Error, ErrorKind, Result};
+use tokio::time::Instant;
 
 use super::Member;
 use super::attempt::Table;
@@ -95,6 +96,12 @@ impl Member {
                 partition = %held.lease.shard, epoch = %held.epoch,
                 "a shard is read to its end"
             );
+            let children = self.keys_of(&held.lease, &held.row.children);
+            let mine = |key: &Arc<str>| self.held.contains_key(key) || self.taking.contains(key);
+            if !children.iter().all(mine) {
+                // They may begin, and whose they are does not know yet.
+                self.schedule.nudge_soon(Instant::now());
+            }
         }
         self.look_at_parents();
     }

@@ -62,6 +62,8 @@ pub(super) struct Held {
     /// Just before the request of that change, so that the lease expires here no later than anywhere
     /// else.
     pub(super) renewed: Instant,
+    /// That change told no more than that the owner is alive.
+    pub(super) is_quiet: bool,
     /// Just before the first request after it of which the answer is not known.
     pub(super) unsure: Option<Instant>,
     /// A change is under way.
@@ -85,6 +87,7 @@ impl Held {
             },
             row,
             renewed: taken,
+            is_quiet: true,
             unsure: None,
             busy: false,
             waiting: VecDeque::new(),

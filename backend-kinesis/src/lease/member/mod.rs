@@ -27,7 +27,9 @@ mod attempt;
 mod commands;
 mod ending;
 mod held;
+mod nudges;
 mod owning;
+mod pace;
 mod parents;
 mod scanning;
 mod schedule;
@@ -39,6 +41,7 @@ use attempt::Table;
 use commands::Leaving;
 pub(super) use commands::{Command, closed};
 use held::Held;
+use pace::Pace;
 use schedule::Schedule;
 pub(super) use upkeep::known;
 
@@ -62,6 +65,7 @@ pub(super) struct Member {
     /// The next scan is for an audit, too.
     auditing: bool,
     schedule: Schedule,
+    pace: Pace,
     flights: FuturesUnordered<BoxFuture<'static, Landing>>,
     commands: mpsc::UnboundedReceiver<Command>,
     events: mpsc::UnboundedSender<LeaseEvent>,
@@ -80,8 +84,13 @@ impl Member {
         events: mpsc::UnboundedSender<LeaseEvent>,
     ) -> Self {
         let now = Instant::now();
+        let pace = Pace {
+            renewal: options.failover * 2 / 5,
+            begun: now,
+        };
         let mut member = Self {
-            table: Table::new(options.store.clone(), options.failover / 3),
+            // A change may hang, and the look at what became of it, and still there is time for another.
+            table: Table::new(options.store.clone(), options.failover / 4),
             view: View::new(options.failover),
             owners: BTreeSet::new(),
             shards: born.shards,
@@ -92,6 +101,7 @@ impl Member {
             audit: Audit::default(),
             auditing: false,
             schedule: Schedule::new(&options, now),
+            pace,
             flights: FuturesUnordered::new(),
             commands,
             events,
@@ -139,6 +149,7 @@ impl Member {
         }
         self.tend_asks(now);
         self.keep_up(now);
+        self.nudge_if_due(now);
         if self.schedule.scan.is_some_and(|time| time <= now) {
             self.scan();
         }
@@ -151,12 +162,14 @@ impl Member {
     fn due(&self) -> Instant {
         let failover = self.options.failover;
         let renewal = self.renewal();
-        let held = self.held.values().flat_map(|held| {
+        let of = self.held.len();
+        let held = self.held.values().enumerate().flat_map(|(rank, held)| {
             let asked = match held.stage {
                 held::Stage::Asked(since) => Some(since + self.options.drain + renewal),
                 _ => None,
             };
-            [held.due(renewal), Some(held.renewed + failover), asked]
+            let due = held.due(self.pace.wait(held, rank, of));
+            [due, Some(held.renewed + failover), asked]
         });
         let held = held.flatten().min();
         let next = match self.leaving {
@@ -166,9 +179,9 @@ impl Member {
         next.unwrap_or_else(|| Instant::now() + failover)
     }
 
-    /// How often a lease is renewed.
+    /// How long a lease is not renewed at most.
     fn renewal(&self) -> Duration {
-        self.options.failover / 3
+        self.pace.renewal
     }
 
     fn me(&self) -> &Arc<str> {

@@ -46,10 +46,11 @@ impl Member {
 
     /// Starts the changes that are due, one of each lease at most.
     pub(super) fn write(&mut self, now: Instant) {
-        let renewal = self.renewal();
+        let of = self.held.len();
         let mut starting = Vec::new();
-        for (key, held) in &mut self.held {
-            let Some(write) = held.next_write(now, renewal) else {
+        for (rank, (key, held)) in self.held.iter_mut().enumerate() {
+            let wait = self.pace.wait(held, rank, of);
+            let Some(write) = held.next_write(now, wait) else {
                 continue;
             };
             held.busy = true;
@@ -113,14 +114,22 @@ impl Member {
         match attempt.row {
             Some(row) if ours(&row) => {
                 let moved = row.counter > held.row.counter;
+                let is_nudged = row.own.look.is_some() && row.own.look != held.row.own.look;
                 let before = match attempt.applied {
                     true => attempt.before,
                     // It was an earlier request that was heard, or this one.
                     false => held.unsure.unwrap_or(attempt.before),
                 };
                 match moved {
-                    true => held.succeed(row.clone(), before),
+                    true => {
+                        held.succeed(row.clone(), before);
+                        held.is_quiet = matches!(write, Write::Renew);
+                    }
                     false => held.fail(attempt.before, now, longest),
+                }
+                held.row.own.look = row.own.look;
+                if is_nudged {
+                    self.nudged(now);
                 }
                 self.saw(row);
                 self.conclude(key, write, attempt.error);
@@ -197,6 +206,9 @@ impl Member {
             return;
         };
         held.refuse_all(&Self::fenced("lease", &held.lease));
+        if let (Some(leaving), None) = (&mut self.leaving, held.row.heir()) {
+            leaving.freed = true;
+        }
         self.schedule.decide_at(Instant::now());
         tracing::debug!(
             name: "millstream.kinesis.lease.released", target: "millstream",
@@ -216,7 +228,8 @@ impl Member {
         else {
             return;
         };
-        // Whoever asks is there from now on: what it leaves or makes is to be seen soon.
+        // Whoever asks is there from now on, and may not be the only one that has just come.
+        self.schedule.stir(now);
         self.schedule.scan_soon(now);
         match held.stage {
             Stage::Told => {

@@ -6,9 +6,13 @@ use millstream::{Error, ErrorKind, Result};
 use tokio::time::{Instant, timeout};
 
 use super::Member;
+use super::held::Stage;
+use super::schedule::Interval;
+use super::taking::FORSAKEN;
 use crate::lease::birth;
 use crate::lease::row::{Row, Unread};
 use crate::lease::store::Item;
+use crate::lease::view::Seen;
 
 /// How long a scan may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -53,8 +57,38 @@ impl Member {
         self.settle_asks(now);
         self.schedule.decide_at(now);
         self.audit_if_due();
+        let interval = self.interval(now, items.len());
+        self.schedule.scan_again(now, interval);
+    }
+
+    /// How long to wait for the next scan.
+    fn interval(&self, now: Instant, rows: usize) -> Interval {
         let is_alone = self.view.len() > 0 && self.view.len() == self.held.len();
-        self.schedule.scan_again(now, items.len(), is_alone);
+        let forsaken = self.options.failover * FORSAKEN;
+        // Whoever shall have it, takes it soon.
+        let is_free = |seen: &Seen| seen.row.holder().is_none() && !seen.is_older(forsaken, now);
+        let is_restless = self.schedule.is_stirred(now)
+            // Who has no lease can be told nothing.
+            || self.held.is_empty()
+            || !self.asks.is_empty()
+            || self.waits_for_java()
+            || self.view.iter().any(|(_, seen)| is_free(seen));
+        match (is_alone, is_restless) {
+            (true, _) => Interval::Alone,
+            (false, true) => Interval::Restless { rows },
+            (false, false) => Interval::Quiet { rows },
+        }
+    }
+
+    /// Whether a lease waits for a parent whose owner will not tell of its end.
+    fn waits_for_java(&self) -> bool {
+        let waiting = self
+            .held
+            .values()
+            .filter(|held| held.stage == Stage::Waiting);
+        let parents = waiting.flat_map(|held| self.keys_of(&held.lease, &held.row.parents));
+        let mut parents = parents.filter_map(|key| self.view.get(&key));
+        parents.any(|parent| !parent.row.is_ended() && !parent.row.can_be_asked())
     }
 
     /// The leases among the rows. Each other row is passed over.
@@ -88,6 +122,11 @@ impl Member {
             let is_ours = row.holder() == Some(&me) && row.own.epoch == Some(held.epoch);
             if is_ours {
                 held.row.own.asker = row.own.asker.clone();
+                if row.own.look.is_some() && row.own.look != held.row.own.look {
+                    // This look may be of just before what is to be seen.
+                    held.row.own.look = row.own.look;
+                    self.schedule.stir(now);
+                }
                 asked.push(key.clone());
             } else if row.counter > held.row.counter && !held.busy {
                 lost.push(key.clone());

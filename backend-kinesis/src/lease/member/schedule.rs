@@ -17,10 +17,35 @@ pub(super) const CHECK: Duration = Duration::from_secs(60);
 /// How often leases of shards that are read to their end are looked at.
 const CLEANUP: Duration = Duration::from_secs(60);
 
+/// How often the table is looked at while something happens in it.
+const FAST: Duration = Duration::from_secs(1);
+
+/// How many such times long something may go on happening that was heard of.
+const STIRRED: u32 = 3;
+
+/// How long to wait for the next scan.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Interval {
+    /// Others may take and ask, and leases go from one to the other.
+    Restless { rows: usize },
+    /// Others share the table, and would tell what happens; only who dies does not.
+    Quiet { rows: usize },
+    /// All leases are this member's.
+    Alone,
+}
+
 #[derive(Debug)]
 pub(super) struct Schedule {
     /// Unset while a scan is under way.
     pub(super) scan: Option<Instant>,
+    /// The scan that is under way may be too old.
+    rescan: bool,
+    /// Until when something may happen.
+    stirred: Option<Instant>,
+    /// When to tell others to look.
+    pub(super) nudge: Option<Instant>,
+    /// When they may be told again.
+    next_nudge: Instant,
     /// When to decide again which leases to take.
     pub(super) decide: Option<Instant>,
     /// Not before this, since the table did not take what was decided.
@@ -32,6 +57,8 @@ pub(super) struct Schedule {
     pub(super) check: Instant,
     audit_interval: Duration,
     fast: Duration,
+    quiet: Duration,
+    longest: Duration,
     slow: Duration,
     delays: Option<ExponentialBackoff>,
 }
@@ -39,8 +66,15 @@ pub(super) struct Schedule {
 impl Schedule {
     pub(super) fn new(options: &WorkerOptions, now: Instant) -> Self {
         let slow = (options.failover + EPSILON) * 2;
+        // So that each lease is seen twice before it expires.
+        let most = options.failover * 2 / 3;
+        let quiet = options.scan_interval.unwrap_or(most).min(most);
         Self {
             scan: None,
+            rescan: false,
+            stirred: None,
+            nudge: None,
+            next_nudge: now,
             decide: None,
             hold_off: None,
             steal: now,
@@ -48,7 +82,9 @@ impl Schedule {
             cleanup: now,
             check: now + CHECK,
             audit_interval: options.audit_interval,
-            fast: options.scan_interval.min(options.failover / 3),
+            fast: FAST.min(options.failover / 3).min(quiet),
+            quiet,
+            longest: options.failover,
             slow,
             delays: None,
         }
@@ -56,31 +92,60 @@ impl Schedule {
 
     pub(super) fn next(&self, asks: &Asks) -> Option<Instant> {
         let regular = [self.audit, self.cleanup, self.check];
-        let others = [self.scan, self.decide, asks.due()];
+        let others = [self.scan, self.decide, self.nudge, asks.due()];
         regular
             .into_iter()
             .chain(others.into_iter().flatten())
             .min()
     }
 
-    /// Plans the next scan: soon while others may come, go, or ask, and the later the larger the
-    /// table is.
-    pub(super) fn scan_again(&mut self, now: Instant, rows: usize, is_alone: bool) {
+    /// Plans the next scan: the later the larger the table is.
+    pub(super) fn scan_again(&mut self, now: Instant, interval: Interval) {
         self.delays = None;
-        let pages = u32::try_from(rows / 100).unwrap_or(u32::MAX);
-        let shared = self.fast.saturating_mul(pages.saturating_add(1));
-        let interval = match is_alone {
-            true => self.slow,
-            false => shared.min(self.slow),
+        let fast = |rows: usize| {
+            let pages = u32::try_from(rows / 100).unwrap_or(u32::MAX);
+            self.fast.saturating_mul(pages.saturating_add(1))
         };
-        self.scan = Some(now + interval);
+        // The leases of others expire with a scan, so that it cannot be much later.
+        let wait = match interval {
+            _ if std::mem::take(&mut self.rescan) => Duration::ZERO,
+            Interval::Restless { rows } => fast(rows).min(self.longest),
+            Interval::Quiet { rows } => fast(rows).max(self.quiet).min(self.longest),
+            Interval::Alone => self.slow,
+        };
+        self.scan = Some(now + wait);
+    }
+
+    /// Scans at once, or once more if a scan is under way.
+    pub(super) fn scan_now(&mut self, now: Instant) {
+        self.rescan = self.scan.is_none();
+        self.scan_within(now, Duration::ZERO);
+    }
+
+    /// Scans often for a while.
+    pub(super) fn stir(&mut self, now: Instant) {
+        self.stirred = Some(now + self.fast * STIRRED);
+    }
+
+    pub(super) fn is_stirred(&self, now: Instant) -> bool {
+        self.stirred.is_some_and(|until| now < until)
+    }
+
+    /// Tells others to look, at once or with what else there is soon to be told.
+    pub(super) fn nudge_soon(&mut self, now: Instant) {
+        self.nudge.get_or_insert(now.max(self.next_nudge));
+    }
+
+    pub(super) fn nudged(&mut self, now: Instant) {
+        self.nudge = None;
+        self.next_nudge = now + self.fast;
     }
 
     pub(super) fn scan_within(&mut self, now: Instant, within: Duration) {
         self.scan = self.scan.map(|scan| scan.min(now + within));
     }
 
-    /// Scans as soon as while others share the table.
+    /// Scans as soon as while something happens.
     pub(super) fn scan_soon(&mut self, now: Instant) {
         self.scan_within(now, self.fast);
     }

@@ -15,7 +15,7 @@ use crate::lease::taker::{self, Candidate, Situation};
 use crate::lease::view::Seen;
 
 /// How many time-outs a lease has nobody before it is taken without regard to the balance.
-const FORSAKEN: u32 = 3;
+pub(super) const FORSAKEN: u32 = 3;
 
 /// How long to wait for the ends of a race for leases.
 const RACE: Duration = Duration::from_millis(50);
@@ -62,6 +62,7 @@ impl Member {
 
     fn candidates(&self, now: Instant) -> Vec<Candidate> {
         let failover = self.options.failover;
+        let renewal = self.renewal();
         let candidate = |(key, seen): (&Arc<str>, &Seen)| {
             let row = &seen.row;
             let mine = self.held.contains_key(key)
@@ -71,7 +72,7 @@ impl Member {
                 true => Some(self.me()),
                 false => row.holder(),
             };
-            let expired = !mine && seen.is_older(failover, now);
+            let expired = !mine && seen.is_older(failover, now) && seen.is_silent(renewal);
             let can_be_asked = !mine && !expired && row.can_be_asked();
             let asker = match self.asks.has(key) {
                 true => Some(self.me()),

@@ -73,6 +73,9 @@ impl Member {
         match created {
             Ok(created) => {
                 self.shards.insert(stream.name, created.shards);
+                if !created.rows.is_empty() {
+                    self.schedule.nudge_soon(Instant::now());
+                }
                 for row in created.rows {
                     self.saw(row);
                 }

@@ -73,6 +73,8 @@ pub(crate) struct Own {
     pub(crate) taker: Option<Arc<str>>,
     /// Who asks the owner for the lease.
     pub(crate) asker: Option<Arc<str>>,
+    /// Tells the owner to look at the table, by being another than before.
+    pub(crate) look: Option<u64>,
     /// The time that `AT_TIMESTAMP` stands for, or that `LATEST` was pinned at.
     pub(crate) start: Option<SystemTime>,
     /// The shard iterator that `LATEST` was pinned by.

@@ -23,6 +23,7 @@ pub(crate) const SHARD_ID: &str = "shardId";
 pub(crate) const EPOCH: &str = "millstreamEpoch";
 pub(crate) const TAKER: &str = "millstreamOwner";
 pub(crate) const ASKER: &str = "millstreamAsker";
+pub(crate) const LOOK: &str = "millstreamLook";
 pub(crate) const START: &str = "millstreamStart";
 pub(crate) const ITERATOR: &str = "millstreamIterator";
 pub(crate) const TIP: &str = "millstreamTip";

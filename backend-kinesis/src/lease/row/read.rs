@@ -37,6 +37,7 @@ impl Row {
                 epoch: number(item, names::EPOCH).map(Epoch),
                 taker: shared(item, names::TAKER),
                 asker: shared(item, names::ASKER),
+                look: number(item, names::LOOK),
                 start: number(item, names::START).and_then(time),
                 iterator: text(item, names::ITERATOR).map(str::to_owned),
                 tip: tip(item),

@@ -81,6 +81,9 @@ async fn s28_changes_meet_their_conditions(store: &dyn LeaseStore) {
         .await
         .unwrap();
     assert!(matches!(asked, Outcome::Refused(Some(_))), "{asked:?}");
+    let nudged = change::nudge("nobody", 1);
+    let nudged = store.update("one", &nudged).await.unwrap();
+    assert!(matches!(nudged, Outcome::Refused(Some(_))), "{nudged:?}");
     let evicted = store.update("one", &change::evict(&now)).await.unwrap();
     assert!(matches!(evicted, Outcome::Applied(_)), "{evicted:?}");
 }
@@ -92,6 +95,7 @@ async fn s29_a_row_that_is_gone_is_not_made_again(store: &dyn LeaseStore) {
         change::children(&["c".into()]),
         change::range(0, 1),
         change::withdraw("me"),
+        change::nudge("me", 1),
         change::evict(&stored),
     ] {
         let outcome = store.update("two", &update).await.unwrap();

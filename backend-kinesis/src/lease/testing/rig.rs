@@ -48,7 +48,7 @@ impl Rig {
             keys: KeyForm::Single,
             start: Start::Earliest,
             failover: F,
-            scan_interval: Duration::from_secs(1),
+            scan_interval: None,
             audit_interval: Duration::from_secs(120),
             max_leases: None,
             cleanup: true,
@@ -58,7 +58,7 @@ impl Rig {
 
     /// Joins, and does what it is told.
     pub(crate) async fn app(&self, id: &str) -> App {
-        App::new(join(self.options(id)).await.unwrap(), true)
+        app(self.options(id)).await
     }
 
     /// Joins, and gives nothing back.
@@ -72,6 +72,11 @@ impl Rig {
         let owner = |owner: Option<Arc<str>>| owner.map_or(String::new(), |id| id.to_string());
         rows.map(|row| owner(row.owner)).collect()
     }
+}
+
+/// Joins, and does what it is told.
+pub(crate) async fn app(options: WorkerOptions) -> App {
+    App::new(join(options).await.unwrap(), true)
 }
 
 /// Joins on the test's own runtime.

@@ -7,9 +7,10 @@ use tokio::time::sleep;
 
 use crate::lease::change;
 use crate::lease::key::{KeyForm, Stream};
+use crate::lease::options::WorkerOptions;
 use crate::lease::source::ShardSource;
 use crate::lease::testing::memory::{Call, Fault};
-use crate::lease::testing::rig::{App, F, Rig, until};
+use crate::lease::testing::rig::{App, F, Rig, app, until};
 use crate::lease::testing::source::id;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -126,9 +127,13 @@ async fn an_owner_that_never_hears_the_question_is_robbed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_leaves_hands_over_at_once() {
+async fn what_a_leaving_member_frees_is_found_at_the_next_look_at_the_latest() {
     let rig = Rig::new(6);
-    let (a, b) = tokio::join!(rig.app("a"), rig.app("b"));
+    let often = |id| WorkerOptions {
+        scan_interval: Some(SECOND),
+        ..rig.options(id)
+    };
+    let (a, b) = tokio::join!(app(often("a")), app(often("b")));
     until(20 * SECOND, || a.count() == 3 && b.count() == 3).await;
     sleep(F).await;
     a.checkpoint(a.shards()[0], 5).await.unwrap();

@@ -7,6 +7,7 @@ mod handover;
 mod joining;
 mod mixed;
 mod owning;
+mod quiet;
 mod resetting;
 mod storm;
 mod taking;

@@ -6,11 +6,12 @@ use millstream::Epoch;
 use tokio::time::{Instant, sleep};
 
 use crate::lease::change;
+use crate::lease::options::WorkerOptions;
 use crate::lease::row::names;
 use crate::lease::row::new::{number, string};
 use crate::lease::store::{Condition, Update};
 use crate::lease::testing::memory::{Call, Fault};
-use crate::lease::testing::rig::{App, F, Rig, join, until};
+use crate::lease::testing::rig::{App, F, Rig, app, join, until};
 use crate::lease::testing::source::id;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -259,7 +260,11 @@ async fn s30_a_take_ends_a_handover_of_the_kcl_3_that_was_cut_off() {
 #[tokio::test(start_paused = true)]
 async fn a_crashed_members_leases_are_taken_within_a_time_out_and_a_scan() {
     let rig = Rig::new(6);
-    let (a, b) = tokio::join!(rig.app("a"), rig.app("b"));
+    let often = |id| WorkerOptions {
+        scan_interval: Some(SECOND),
+        ..rig.options(id)
+    };
+    let (a, b) = tokio::join!(app(often("a")), app(often("b")));
     until(20 * SECOND, || a.count() == 3 && b.count() == 3).await;
     sleep(F).await;
     a.crash().await;

@@ -1,0 +1,84 @@
+//! Telling other members to look at the table: what they would find at their next look by themselves,
+//! they then find at once, and so they need not look often.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::{Instant, timeout};
+
+use super::Member;
+use super::attempt::Table;
+use crate::lease::change;
+use crate::lease::row::Row;
+
+/// In how many leases of a member it is told. It hears of it when it renews the first of them.
+const LEASES: usize = 4;
+
+/// How long others may take to be told, before they have to find out by themselves.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+impl Member {
+    /// Tells the others, if it is time.
+    pub(super) fn nudge_if_due(&mut self, now: Instant) {
+        if self.schedule.nudge.is_some_and(|time| time <= now) {
+            self.schedule.nudged(now);
+            let nudges = self.nudges();
+            self.fly(async move {
+                nudges.await;
+                |_: &mut Self| {}
+            });
+        }
+    }
+
+    /// Tells all other members that are known and understand it.
+    pub(super) fn nudges(&mut self) -> impl Future<Output = ()> + Send + 'static {
+        let mark = self.random.u64(..);
+        let mut owned: BTreeMap<&Arc<str>, Vec<&Row>> = BTreeMap::new();
+        for (_, seen) in self.view.iter() {
+            if let Some(owner) = &seen.row.owner
+                && owner != self.me()
+                && seen.row.can_be_asked()
+            {
+                owned.entry(owner).or_default().push(&seen.row);
+            }
+        }
+        let mut rows = Vec::new();
+        for of_one in owned.into_values() {
+            // They are renewed in this order, so these are renewed far from each other.
+            let apart = of_one.len().div_ceil(LEASES);
+            rows.extend(of_one.into_iter().step_by(apart).cloned());
+        }
+        let (table, me) = (self.table.clone(), self.me().clone());
+        async move {
+            let nudges = rows.iter().map(|row| nudge(&table, row, &me, mark));
+            // Who is not told finds out by itself.
+            let _ = timeout(PATIENCE, join_all(nudges)).await;
+        }
+    }
+
+    /// Looks at the table as others want it: at once, and again soon, as they may do more, and others
+    /// have been told too.
+    pub(super) fn nudged(&mut self, now: Instant) {
+        self.schedule.stir(now);
+        self.schedule.scan_now(now);
+    }
+}
+
+/// Tells the owner of one lease, and if that has changed, the new one.
+async fn nudge(table: &Table, row: &Row, me: &Arc<str>, mark: u64) {
+    let mut owner = row.owner.clone();
+    for _ in 0..2 {
+        let Some(id) = owner.filter(|id| id != me) else {
+            return;
+        };
+        match table.change(&row.key, &change::nudge(&id, mark)).await {
+            Ok(attempt) if !attempt.applied => {
+                let row = attempt.row.filter(Row::can_be_asked);
+                owner = row.and_then(|row| row.owner);
+            }
+            _ => return,
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! When each lease is renewed: all in turn, so that something is heard of the table all the time, and
+//! not of all leases at once and then for long of none.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::held::Held;
+
+/// The turns of a member's leases.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    /// The longest time between two signs of life.
+    pub(super) renewal: Duration,
+    /// When the first turn of the first lease was.
+    pub(super) begun: Instant,
+}
+
+impl Pace {
+    /// How long after its last change a lease is renewed, which is the one of that rank among so many.
+    ///
+    /// It is renewed early, once, to come to its turn, but not after a checkpoint: of a lease that has
+    /// them often, renewals would only come between. Nor sooner than after half the time, since each lease
+    /// that comes or goes moves the turns of the others.
+    pub(super) fn wait(&self, held: &Held, rank: usize, of: usize) -> Duration {
+        if !held.is_quiet {
+            return self.renewal;
+        }
+        let renewal = self.renewal.as_nanos();
+        let turn = renewal * rank as u128 / of as u128;
+        let at = held.renewed.saturating_duration_since(self.begun);
+        let late = (at.as_nanos() + renewal - turn) % renewal;
+        let late = Duration::from_nanos(u64::try_from(late).unwrap_or(u64::MAX));
+        self.renewal - late.min(self.renewal / 2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lease::key::LeaseKey;
+    use crate::lease::row::{Own, Progress, Row};
+
+    fn held(at: Instant) -> Held {
+        let row = Row {
+            key: "s".into(),
+            counter: 1,
+            owner: None,
+            checkpoint_owner: None,
+            switches: 0,
+            progress: Progress::Latest,
+            parents: Vec::new(),
+            children: Vec::new(),
+            range: None,
+            own: Own::default(),
+        };
+        let lease = LeaseKey {
+            stream: "s".into(),
+            shard: "s".into(),
+        };
+        Held::new(lease, row, at)
+    }
+
+    #[test]
+    fn leases_that_are_taken_at_once_come_to_turns_of_the_same_distance() {
+        let begun = Instant::now();
+        let renewal = Duration::from_millis(1_200);
+        let pace = Pace { renewal, begun };
+        for of in 1..20 {
+            let mut at: Vec<u128> = (0..of)
+                .map(|rank| {
+                    let mut held = held(begun + Duration::from_millis(777));
+                    for _ in 0..3 {
+                        let wait = pace.wait(&held, rank, of);
+                        assert!(wait >= renewal / 2 && wait <= renewal, "{wait:?}");
+                        held.renewed += wait;
+                    }
+                    assert_eq!(pace.wait(&held, rank, of), renewal);
+                    (held.renewed - begun).as_nanos() % renewal.as_nanos()
+                })
+                .collect();
+            at.sort_unstable();
+            let share = renewal.as_nanos() / of as u128;
+            for pair in at.windows(2) {
+                assert!((pair[1] - pair[0]).abs_diff(share) <= 1, "{at:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_renewal_that_was_late_does_not_move_the_next_one() {
+        let begun = Instant::now();
+        let renewal = Duration::from_secs(4);
+        let pace = Pace { renewal, begun };
+        let late = Duration::from_millis(3);
+        let wait = pace.wait(&held(begun + renewal + late), 0, 2);
+        assert_eq!(wait, renewal - late);
+    }
+
+    #[test]
+    fn a_checkpoint_puts_the_renewal_off_for_the_whole_time() {
+        let begun = Instant::now();
+        let renewal = Duration::from_secs(4);
+        let pace = Pace { renewal, begun };
+        let mut held = held(begun + Duration::from_secs(3));
+        held.is_quiet = false;
+        assert_eq!(pace.wait(&held, 0, 2), renewal);
+    }
+}
