@@ -73,9 +73,9 @@ impl Member {
             || !self.asks.is_empty()
             || self.waits_for_java()
             || self.view.iter().any(|(_, seen)| is_free(seen));
-        match (is_alone, is_restless) {
-            (true, _) => Interval::Alone,
-            (false, true) => Interval::Restless { rows },
+        match (is_restless, is_alone) {
+            (true, _) => Interval::Restless { rows },
+            (false, true) => Interval::Alone,
             (false, false) => Interval::Quiet { rows },
         }
     }

@@ -44,9 +44,11 @@ async fn times<T: Future<Output = Duration>>(
     measure: impl Fn(Duration) -> T,
 ) -> Vec<Duration> {
     const TIMES: u32 = 30;
+    // In this time renewals and looks come to each other as they can.
+    let turns = failover * 2;
     let mut all = Vec::new();
     for time in 0..TIMES {
-        all.push(measure(failover * time / TIMES).await);
+        all.push(measure(turns * time / TIMES).await);
     }
     all.sort_unstable();
     all
@@ -100,7 +102,7 @@ async fn a_dead_owner_is_noticed_at_a_look_after_its_last_renewal() {
         let most = failover + failover * 2 / 3;
         assert!(took[took.len() - 1] <= most + SLACK, "{took:?}");
         let median = took[took.len() / 2];
-        assert!(median <= failover + failover / 3, "{took:?}");
+        assert!(median <= failover * 7 / 5, "{took:?}");
     }
 }
 
@@ -121,7 +123,8 @@ async fn a_nudge_is_heard_once_and_so_is_one_that_replaces_it() {
     sleep(F).await;
     assert!(scans() >= 4);
     sleep(6 * F).await;
-    assert!(scans() <= quiet + 1);
+    // An audit of each may come in between.
+    assert!(scans() <= quiet + 2);
     assert_eq!(rig.store.row(&id(shard)).unwrap().own.look, Some(1));
     // This one is replaced before it can be heard.
     nudge(2);
@@ -129,7 +132,8 @@ async fn a_nudge_is_heard_once_and_so_is_one_that_replaces_it() {
     sleep(F).await;
     assert!(scans() >= 4);
     sleep(6 * F).await;
-    assert!(scans() <= quiet + 1);
+    // An audit of each may come in between.
+    assert!(scans() <= quiet + 2);
 }
 
 #[tokio::test(start_paused = true)]
