@@ -127,6 +127,14 @@ impl MemorySource {
         children
     }
 
+    /// Lists a shard as open, or as closed.
+    pub(crate) fn list_open(&self, stream: &str, shard: usize, open: bool) {
+        let mut streams = self.streams.lock().unwrap();
+        let shards = &mut streams.get_mut(stream).unwrap().shards;
+        let listed = shards.iter_mut().find(|listed| listed.id == id(shard));
+        listed.unwrap().open = open;
+    }
+
     /// Deletes a shard, as the retention does.
     pub(crate) fn trim(&self, stream: &str, shard: usize) {
         let mut streams = self.streams.lock().unwrap();

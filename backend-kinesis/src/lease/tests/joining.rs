@@ -270,6 +270,19 @@ async fn a_table_of_several_streams_has_keys_and_attributes_of_the_kcl() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn s35_no_lease_is_made_of_a_list_with_a_parent_open_beside_its_children() {
+    let rig = Rig::new(1);
+    rig.source.split("s", 0);
+    rig.source.list_open("s", 0, true);
+    let error = join(rig.options("a")).await.unwrap_err();
+    assert!(error.is_retryable(), "{error}");
+    assert!(keys(&rig).is_empty());
+    rig.source.list_open("s", 0, false);
+    let app = rig.app("a").await;
+    until(SECOND, || app.shards() == [0]).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn s41_the_elected_member_heals_a_hole_that_stays() {
     let rig = Rig::new(2);
     let app = rig.app("a").await;

@@ -304,6 +304,23 @@ async fn s59_a_checkpoint_clears_what_was_prepared_before() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn s60_what_a_java_worker_has_prepared_is_there_for_the_next_one() {
+    let rig = Rig::new(1);
+    let app = owner(&rig).await;
+    let mut item = rig.store.item(&id(0)).unwrap();
+    for name in names::PENDING {
+        item.insert(name.into(), string("9"));
+    }
+    rig.store.put(item);
+    sleep(F).await;
+    app.leave().await;
+    let app = rig.app("b").await;
+    until(SECOND, || app.count() == 1).await;
+    let item = rig.store.item(&id(0)).unwrap();
+    assert!(names::PENDING.iter().all(|name| item.contains_key(*name)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lease_with_checkpoints_needs_no_renewals() {
     let rig = Rig::new(1);
     let app = owner(&rig).await;
