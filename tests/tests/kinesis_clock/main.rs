@@ -1,0 +1,124 @@
+//! The time of day jumps in a process that has members and producers, by hours in both directions, as when a machine is
+//! set to its time, or wakes up. What is measured by it are starts and ages; leases are measured by a clock that
+//! is never set.
+//!
+//! The program runs itself again with a clock that can be set. One case at a time: it is the clock of all of them.
+
+mod clock;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clock::Clock;
+use conformance::checker::Rules;
+use conformance::fleet::{Fleet, Member};
+use conformance::kinesis::{Emulator, KinesisHarness, Site, Variant};
+use libtest_mimic::{Arguments, Trial};
+use millstream_kinesis::{Aggregation, Retrieval};
+use tokio::runtime::{Builder, Runtime};
+
+const HOUR: i64 = 3_600;
+
+const CASES: [(&str, Variant); 3] = [
+    (
+        "clock_jumps",
+        Variant {
+            aggregation: Aggregation::Off,
+            retrieval: Retrieval::Polling,
+        },
+    ),
+    (
+        "clock_jumps_aggregated",
+        Variant {
+            aggregation: Aggregation::Kpl,
+            retrieval: Retrieval::Polling,
+        },
+    ),
+    (
+        "clock_jumps_in_fan_out",
+        Variant {
+            aggregation: Aggregation::Off,
+            retrieval: Retrieval::FanOut,
+        },
+    ),
+];
+
+fn runtime() -> Runtime {
+    let mut builder = Builder::new_multi_thread();
+    let runtime = builder.worker_threads(2).enable_all().build();
+    runtime.expect("a runtime")
+}
+
+fn main() -> ExitCode {
+    let Some(clock) = Clock::of_this_process() else {
+        return clock::start();
+    };
+    let clock = Arc::new(clock);
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    let trials = CASES.iter().map(|(name, variant)| {
+        let clock = clock.clone();
+        Trial::test(*name, move || {
+            runtime().block_on(async {
+                let site = Site::start(Emulator::Ferrokinesis).await?;
+                let harness = KinesisHarness::shared(Arc::new(site), *variant).await;
+                jumps(Arc::new(harness), &clock).await;
+                Ok(())
+            })
+        })
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+async fn jumps(harness: Arc<KinesisHarness>, clock: &Clock) {
+    let fleet = Fleet::new(harness, 2).await;
+    let load = fleet.outbox().await.flow(12, Duration::from_millis(8));
+    let (a, b) = (
+        fleet.member("a").start().await,
+        fleet.member("b").start().await,
+    );
+    let shared = |one: &Member, other: &Member| one.owns() == 1 && other.owns() == 1;
+    fleet
+        .until("each has one partition", || shared(&a, &b))
+        .await;
+    handles(&fleet, 100).await;
+
+    let handovers = || fleet.verdict(Rules::default()).summary.handovers;
+    let before = handovers();
+    for ahead in [HOUR, -HOUR, 26 * HOUR, -26 * HOUR] {
+        clock.set(ahead);
+        handles(&fleet, 200).await;
+    }
+    assert_eq!(handovers(), before, "a lease was lost");
+
+    // Whoever comes now takes up what was noted by another clock.
+    b.close().await;
+    clock.set(HOUR);
+    let c = fleet.member("c").start().await;
+    fleet
+        .until("each has one partition", || shared(&a, &c))
+        .await;
+    handles(&fleet, 100).await;
+    a.close().await;
+    fleet
+        .until("the other one has both", || c.owns() == 2)
+        .await;
+    clock.set(0);
+    handles(&fleet, 100).await;
+
+    load.stop().await;
+    let summary = fleet.judge().await;
+    fleet.caught_up().await;
+    assert_eq!((summary.lost, summary.duplicates), (0, 0), "{summary:?}");
+    assert_eq!(c.control().stats().trimmed, 0);
+    c.close().await;
+}
+
+/// Waits until the group has handled so many records more.
+async fn handles(fleet: &Fleet, more: usize) {
+    let goal = fleet.acked() + more;
+    fleet
+        .until("records are handled", || fleet.acked() >= goal)
+        .await;
+}
