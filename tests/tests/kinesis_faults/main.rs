@@ -10,6 +10,7 @@ mod cut_off;
 mod deleted;
 mod ground;
 mod lost_answers;
+mod poison;
 mod quiet;
 mod storm;
 mod subscriptions;
@@ -54,6 +55,8 @@ const CASES: &[(&str, Variant, Case)] = &[
     ("table_throttled_for_less_than_a_session", RAW, |g| Box::pin(throttled::shortly(g))),
     ("table_throttled_for_longer_than_a_session", RAW, |g| Box::pin(throttled::long(g))),
     ("lease_deleted_under_its_owner", RAW, |g| Box::pin(deleted::under_its_owner(g))),
+    ("poisonous_aggregates_stop_nobody", RAW, |g| Box::pin(poison::stops_nobody(g))),
+    ("poisonous_aggregates_stop_nobody_in_fan_out", FAN_OUT, |g| Box::pin(poison::stops_nobody(g))),
     ("quiet_partition_is_no_gap", RAW, |g| Box::pin(quiet::is_no_gap(g))),
     ("quiet_partition_is_no_gap_aggregated", KPL, |g| Box::pin(quiet::is_no_gap(g))),
     ("quiet_partition_is_no_gap_in_fan_out", FAN_OUT, |g| Box::pin(quiet::is_no_gap(g))),

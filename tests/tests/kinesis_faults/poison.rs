@@ -1,0 +1,72 @@
+//! Aggregates that a producer with a bug has made, in the middle of a partition.
+
+use std::time::Duration;
+
+use aws_sdk_kinesis::primitives::Blob;
+use conformance::{Harness, eventually};
+use md5::{Digest, Md5};
+use millstream::Start;
+use tokio::time::timeout;
+
+use crate::ground::Ground;
+
+/// What an aggregate begins with.
+const MAGIC: [u8; 4] = [0xF3, 0x89, 0x9A, 0xC2];
+
+/// One key, `k`, and one record with the payload `x`, by the format of the Kinesis Producer Library: the record
+/// refers to a key by `index`.
+fn aggregate(index: u8) -> Vec<u8> {
+    let record = [0x08, index, 0x1A, 0x01, b'x'];
+    let mut message = vec![0x0A, 0x01, b'k', 0x1A, record.len() as u8];
+    message.extend(record);
+    let sum = Md5::digest(&message);
+    [&MAGIC[..], &message, &sum].concat()
+}
+
+/// Each comes as it is, to a handler that can look at it; nothing is passed over, and the group goes on. A worker of
+/// Java's dies of the first one, again and again.
+pub(crate) async fn stops_nobody(ground: Ground) {
+    let fleet = &ground.fleet;
+    let mut damaged = aggregate(0);
+    damaged[5] ^= 1;
+    let mut cut = aggregate(0);
+    cut.truncate(12);
+    let poison = [aggregate(7), damaged, cut];
+    fleet.send(8, 10).await;
+    for data in &poison {
+        put(&ground, data).await;
+    }
+    put(&ground, &aggregate(0)).await;
+    fleet.send(8, 10).await;
+
+    let group = format!("{}-reads", fleet.group);
+    let group = fleet.client.group(group).stream(fleet.stream.as_str());
+    let mut consumer = group.start(Start::Earliest).join().await.expect("it joins");
+    let patience = ground.harness.timing().patience;
+    let (mut met, mut opened, mut others) = (Vec::new(), 0, 0);
+    while met.len() < poison.len() || opened < 1 || others < 160 {
+        let delivery = timeout(patience, consumer.next()).await;
+        let delivery = delivery.expect("it goes on").expect("it goes on");
+        let delivery = delivery.expect("it has not ended");
+        match poison.iter().position(|data| data == delivery.payload()) {
+            Some(which) => met.push(which),
+            None if &delivery.payload()[..] == b"x" => opened += 1,
+            None => others += 1,
+        }
+        delivery.ack();
+    }
+    consumer.close().await.expect("it closes");
+    assert_eq!((met, opened, others), (vec![0, 1, 2], 1, 160));
+}
+
+/// As a producer of another make.
+async fn put(ground: &Ground, data: &[u8]) {
+    let (kinesis, stream) = (ground.harness.site().kinesis(), &ground.fleet.stream);
+    // The client may have been used by another case, whose runtime is gone.
+    eventually(ground.harness.timing(), "it is stored", || async {
+        let put = kinesis.put_record().stream_name(stream).partition_key("k");
+        let put = put.data(Blob::new(data)).send();
+        timeout(Duration::from_secs(5), put).await.ok()?.ok()
+    })
+    .await;
+}
