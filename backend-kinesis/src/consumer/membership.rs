@@ -15,7 +15,7 @@ use super::owned::{Owned, Said};
 use crate::connection::Connection;
 use crate::lease::{LeaseEvent, LeaseKey, ResumePoint, Tip, Worker};
 use crate::retrieval::{self, Begin, ReadEvent, ReaderOptions, Way};
-use crate::stream::Shard;
+use crate::stream::HashRange;
 
 /// Answers that may wait for the runtime, over all partitions; each reader has one more in hand.
 const WAITING: usize = 4;
@@ -77,8 +77,8 @@ impl Membership {
                 epoch,
                 from,
                 tip,
-                shard,
-            } => self.assign(&lease, epoch, from, tip, shard),
+                range,
+            } => self.assign(&lease, epoch, from, tip, range),
             LeaseEvent::Asked {
                 lease,
                 epoch,
@@ -125,7 +125,7 @@ impl Membership {
         epoch: Epoch,
         from: ResumePoint,
         tip: Option<SystemTime>,
-        shard: Option<Shard>,
+        range: Option<HashRange>,
     ) {
         let partition = partition(lease);
         let resume_after = match &from {
@@ -135,7 +135,7 @@ impl Membership {
         let options = ReaderOptions {
             connection: self.connection.clone(),
             partition: partition.clone(),
-            range: shard.map(|shard| shard.range),
+            range,
             begin: match from {
                 ResumePoint::After(position) => Begin::After(position),
                 ResumePoint::Earliest => Begin::Earliest,

@@ -9,7 +9,7 @@ use super::key::{KeyForm, LeaseKey};
 use super::row::{Pin, Progress, Row};
 use super::source::ShardSource;
 use super::store::LeaseStore;
-use crate::stream::Shard;
+use crate::stream::HashRange;
 
 /// What a member joins with.
 #[derive(Debug, Clone)]
@@ -82,8 +82,8 @@ pub(crate) enum LeaseEvent {
         from: ResumePoint,
         /// When nothing was left to be read from there on, if an owner has noted that.
         tip: Option<SystemTime>,
-        /// The shard, if it is listed.
-        shard: Option<Shard>,
+        /// The hash keys of the shard, if the lease has them, or a list that was seen.
+        range: Option<HashRange>,
     },
     /// Another member shall have it: drain, then release. Who does not within the time loses it.
     Asked {

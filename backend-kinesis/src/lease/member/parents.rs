@@ -91,12 +91,14 @@ impl Member {
         };
         let (lease, tip) = (held.lease.clone(), held.row.tip());
         let listed = self.shards.get(&lease.stream).into_iter().flatten();
-        let shard = listed.into_iter().find(|shard| shard.id == lease.shard);
+        let listed = listed.into_iter().find(|shard| shard.id == lease.shard);
+        // Only who made the lease of a child has it in a list, but each row tells of its shard.
+        let range = held.row.range.or(listed.map(|shard| shard.range));
         let event = LeaseEvent::Taken {
             epoch: held.epoch,
             from,
             tip,
-            shard: shard.cloned(),
+            range,
             lease,
         };
         self.tell(event);

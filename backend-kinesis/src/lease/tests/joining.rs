@@ -85,6 +85,22 @@ async fn a_tip_that_a_java_worker_left_open_is_pinned_by_the_first_take() {
     assert_eq!(from, ResumePoint::Latest(pin));
 }
 
+/// Without them, what an aggregate brought to the wrong child of a split would be handled there, too.
+#[tokio::test(start_paused = true)]
+async fn who_has_not_listed_a_child_knows_its_hash_keys() {
+    let rig = Rig::new(1);
+    let parent = rig.app("a").await;
+    until(SECOND, || parent.count() == 1).await;
+    let other = join(rig.options("b")).await.unwrap();
+    let children = rig.source.split("s", 0);
+    parent.complete(0).await.unwrap();
+    let LeaseEvent::Taken { lease, range, .. } = other.next().await else {
+        panic!("not taken");
+    };
+    let child = children.iter().find(|child| child.id == lease.shard);
+    assert_eq!(range, Some(child.expect("it is one of them").range));
+}
+
 #[tokio::test(start_paused = true)]
 async fn rows_are_written_as_the_kcl_needs_them() {
     let rig = Rig::new(1);
