@@ -289,15 +289,20 @@ async fn s55_a_place_inside_an_aggregate_is_stored_as_the_kcl_does() {
     );
 }
 
-#[tokio::test(start_paused = true)]
-async fn s59_a_checkpoint_clears_what_was_prepared_before() {
-    let rig = Rig::new(1);
-    let app = owner(&rig).await;
+/// What a Java worker writes when it prepares a checkpoint.
+fn java_prepares(rig: &Rig) {
     let mut item = rig.store.item(&id(0)).unwrap();
     for name in names::PENDING {
         item.insert(name.into(), string("9"));
     }
     rig.store.put(item);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s59_a_checkpoint_clears_what_was_prepared_before() {
+    let rig = Rig::new(1);
+    let app = owner(&rig).await;
+    java_prepares(&rig);
     app.checkpoint(0, 5).await.unwrap();
     let item = rig.store.item(&id(0)).unwrap();
     assert!(names::PENDING.iter().all(|name| !item.contains_key(*name)));
@@ -307,11 +312,7 @@ async fn s59_a_checkpoint_clears_what_was_prepared_before() {
 async fn s60_what_a_java_worker_has_prepared_is_there_for_the_next_one() {
     let rig = Rig::new(1);
     let app = owner(&rig).await;
-    let mut item = rig.store.item(&id(0)).unwrap();
-    for name in names::PENDING {
-        item.insert(name.into(), string("9"));
-    }
-    rig.store.put(item);
+    java_prepares(&rig);
     sleep(F).await;
     app.leave().await;
     let app = rig.app("b").await;

@@ -14,7 +14,7 @@ use crate::lease::testing::source::id;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-async fn to(rig: &Rig, start: Start) -> millstream::Result<()> {
+pub(super) async fn to(rig: &Rig, start: Start) -> millstream::Result<()> {
     let reset = Reset {
         store: &rig.store,
         source: &rig.source,

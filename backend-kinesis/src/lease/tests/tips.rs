@@ -5,8 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use millstream::{Epoch, Position, Start};
 use tokio::time::sleep;
 
-use crate::lease::key::KeyForm;
-use crate::lease::reset::Reset;
+use super::resetting;
 use crate::lease::row::new::string;
 use crate::lease::row::{Row, Tip, names};
 use crate::lease::store::{Condition, Update};
@@ -101,14 +100,7 @@ async fn it_is_not_that_of_a_place_before() {
     });
     assert_eq!(row(&rig).tip(), None);
 
-    let reset = Reset {
-        store: &rig.store,
-        source: &rig.source,
-        keys: KeyForm::Single,
-        failover: F,
-        drain: SECOND,
-    };
-    reset.run("s", Start::Latest).await.unwrap();
+    resetting::to(&rig, Start::Latest).await.unwrap();
     assert_eq!(row(&rig).own.tip, None);
     assert!(matches!(row(&rig).pin(), Some(Pin { .. })));
 }
