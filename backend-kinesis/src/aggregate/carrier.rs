@@ -1,14 +1,12 @@
 //! Filling a carrier.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
-use foldhash::fast::RandomState;
 use millstream::Record;
 
 use super::frame::{FRAME, is_carrier, seal};
 use super::message::write;
-use super::tags;
+use super::texts::Texts;
+use super::{Address, tags};
 use crate::stream::HashKey;
 
 /// The partition key of a carrier of many, as the KPL has it: the explicit hash key finds the shard.
@@ -16,8 +14,10 @@ const PARTITION_KEY: &str = "a";
 
 /// The numbers of the fields of the aggregate, and of those of a user record.
 const KEYS: u8 = 1;
+const HASH_KEYS: u8 = 2;
 const RECORDS: u8 = 3;
 const KEY: u8 = 1;
+const HASH_KEY: u8 = 2;
 const DATA: u8 = 3;
 
 /// A record as Kinesis stores it.
@@ -32,19 +32,20 @@ pub(crate) struct Entry {
 impl Entry {
     /// Makes an entry of one record: its payload as it is where that is all there is, or else a
     /// carrier of one.
-    pub(crate) fn of(key: &Bytes, record: &Record) -> Self {
+    pub(crate) fn of<'a>(address: impl Into<Address<'a>>, record: &Record) -> Self {
+        let address = address.into();
         if is_bare(record) {
-            return Self::alone(key.clone(), record.payload.clone());
+            return Self::alone(address, record.payload.clone());
         }
         let mut carrier = Carrier::new();
-        carrier.push(key, record);
-        carrier.seal(key)
+        carrier.push(address, record);
+        carrier.seal(address)
     }
 
-    fn alone(partition_key: Bytes, data: Bytes) -> Self {
+    fn alone(address: Address<'_>, data: Bytes) -> Self {
         Self {
-            partition_key,
-            explicit_hash_key: None,
+            partition_key: address.partition_key.clone(),
+            explicit_hash_key: address.explicit_hash_key,
             data,
         }
     }
@@ -56,27 +57,34 @@ impl Entry {
 }
 
 /// A carrier that is being filled. All its records must be meant for one shard.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Carrier {
-    /// The fields of keys and those of records. All keys come first, and more of them may come with
-    /// each record.
-    keys: Vec<u8>,
+    /// Partition keys. The tables come before the records, and may grow with each record.
+    keys: Texts,
+    /// Explicit hash keys, as decimal numbers.
+    hash_keys: Texts,
     records: Vec<u8>,
-    indexes: HashMap<Bytes, usize, RandomState>,
     len: usize,
     first: Option<First>,
 }
 
 #[derive(Debug)]
 struct First {
-    key: Bytes,
+    partition_key: Bytes,
+    explicit_hash_key: Option<HashKey>,
     /// The payload, if it needs no carrier while it is alone.
     bare: Option<Bytes>,
 }
 
 impl Carrier {
     pub(crate) fn new() -> Self {
-        Self::default()
+        Self {
+            keys: Texts::new(KEYS),
+            hash_keys: Texts::new(HASH_KEYS),
+            records: Vec::new(),
+            len: 0,
+            first: None,
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -84,40 +92,42 @@ impl Carrier {
     }
 
     /// The [size](Entry::size) of what [`finish`](Self::finish) makes after one record more.
-    pub(crate) fn size_with(&self, key: &Bytes, record: &Record) -> usize {
+    pub(crate) fn size_with<'a>(&self, address: impl Into<Address<'a>>, record: &Record) -> usize {
+        let address = address.into();
+        let key = address.partition_key;
         if self.is_empty() && is_bare(record) {
             return key.len() + record.payload.len();
         }
-        let known = self.indexes.get(key);
-        let new = known.map_or_else(|| write::bytes_len(key.len()), |_| 0);
-        let index = known.copied().unwrap_or(self.indexes.len());
-        let fields = self.keys.len() + new + self.records.len();
+        let (key_at, keys) = self.keys.place(key);
+        let hash = address.explicit_hash_key.map(decimal);
+        let hash = hash.map(|hash| self.hash_keys.place(&hash));
+        let hash_keys = hash.map_or(self.hash_keys.written().len(), |(_, bytes)| bytes);
+        let places = (key_at, hash.map(|(at, _)| at));
+        let fields = keys + hash_keys + self.records.len();
         let partition_key = match self.is_empty() {
             true => key.len(),
             false => PARTITION_KEY.len(),
         };
-        partition_key + FRAME + fields + write::bytes_len(record_len(index, record))
+        partition_key + FRAME + fields + write::bytes_len(record_len(places, record))
     }
 
-    /// Adds a record with its partition key; the key in the record is not looked at.
-    pub(crate) fn push(&mut self, key: &Bytes, record: &Record) {
-        if self.first.is_none() {
-            let bare = is_bare(record).then(|| record.payload.clone());
-            let key = key.clone();
-            self.first = Some(First { key, bare });
-        }
-        let index = match self.indexes.get(key) {
-            Some(index) => *index,
-            None => {
-                let index = self.indexes.len();
-                self.indexes.insert(key.clone(), index);
-                write::bytes(&mut self.keys, KEYS, key);
-                index
-            }
-        };
+    /// Adds a record with its address; the key in the record is not looked at.
+    pub(crate) fn push<'a>(&mut self, address: impl Into<Address<'a>>, record: &Record) {
+        let address = address.into();
+        self.first.get_or_insert_with(|| First {
+            partition_key: address.partition_key.clone(),
+            explicit_hash_key: address.explicit_hash_key,
+            bare: is_bare(record).then(|| record.payload.clone()),
+        });
+        let key = self.keys.add(address.partition_key);
+        let hash = address.explicit_hash_key.map(decimal);
+        let hash = hash.map(|hash| self.hash_keys.add(&hash));
         let buffer = &mut self.records;
-        write::begin(buffer, RECORDS, record_len(index, record));
-        write::number(buffer, KEY, index);
+        write::begin(buffer, RECORDS, record_len((key, hash), record));
+        write::number(buffer, KEY, key);
+        if let Some(hash) = hash {
+            write::number(buffer, HASH_KEY, hash);
+        }
         write::bytes(buffer, DATA, &record.payload);
         tags::put(buffer, record);
         self.len += 1;
@@ -126,23 +136,30 @@ impl Carrier {
     /// Closes it, or answers nothing if it is empty. A single record stays bare where it can, as
     /// with the KPL.
     pub(crate) fn finish(mut self) -> Option<Entry> {
-        let First { key, bare } = self.first.take()?;
-        Some(match bare {
-            Some(payload) if self.len == 1 => Entry::alone(key, payload),
-            _ => self.seal(&key),
+        let first = self.first.take()?;
+        let address = Address {
+            partition_key: &first.partition_key,
+            explicit_hash_key: first.explicit_hash_key,
+        };
+        Some(match first.bare {
+            Some(payload) if self.len == 1 => Entry::alone(address, payload),
+            _ => self.seal(address),
         })
     }
 
     /// The KPL gives a carrier the hash of its first record, and so does this. A carrier of one goes
     /// under its record's own key, which all tools then show.
-    fn seal(&self, first: &Bytes) -> Entry {
-        let data = seal([&self.keys, &self.records]).into();
+    fn seal(&self, first: Address<'_>) -> Entry {
+        let tables = [&self.keys, &self.hash_keys].map(Texts::written);
+        let data = seal([tables[0], tables[1], &self.records]).into();
         if self.len == 1 {
-            return Entry::alone(first.clone(), data);
+            return Entry::alone(first, data);
         }
+        let hash = first.explicit_hash_key;
+        let hash = hash.unwrap_or_else(|| HashKey::of(first.partition_key));
         Entry {
             partition_key: Bytes::from_static(PARTITION_KEY.as_bytes()),
-            explicit_hash_key: Some(HashKey::of(first)),
+            explicit_hash_key: Some(hash),
             data,
         }
     }
@@ -154,6 +171,14 @@ fn is_bare(record: &Record) -> bool {
     record.headers.is_empty() && record.timestamp.is_none() && !is_carrier(&record.payload)
 }
 
-fn record_len(index: usize, record: &Record) -> usize {
-    write::number_len(index) + write::bytes_len(record.payload.len()) + tags::len(record)
+fn decimal(hash: HashKey) -> Bytes {
+    hash.0.to_string().into()
+}
+
+/// The length of a record that refers to a key, and perhaps to an explicit hash key.
+fn record_len((key, hash): (usize, Option<usize>), record: &Record) -> usize {
+    write::number_len(key)
+        + hash.map_or(0, write::number_len)
+        + write::bytes_len(record.payload.len())
+        + tags::len(record)
 }

@@ -25,8 +25,9 @@ pub(super) fn is_carrier(data: &[u8]) -> bool {
 }
 
 /// Puts what `parts` make together in a frame.
-pub(super) fn seal(parts: [&[u8]; 2]) -> Vec<u8> {
-    let mut data = Vec::with_capacity(FRAME + parts[0].len() + parts[1].len());
+pub(super) fn seal<const N: usize>(parts: [&[u8]; N]) -> Vec<u8> {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    let mut data = Vec::with_capacity(FRAME + length);
     data.extend_from_slice(&MAGIC);
     for part in parts {
         data.extend_from_slice(part);

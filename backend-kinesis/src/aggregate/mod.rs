@@ -8,6 +8,7 @@
 //!
 //! [KPL]: https://github.com/awslabs/amazon-kinesis-producer/blob/master/aggregation-format.md
 
+mod address;
 mod admit;
 mod carrier;
 mod frame;
@@ -17,7 +18,9 @@ mod open;
 mod tags;
 #[cfg(test)]
 mod tests;
+mod texts;
 
+pub(crate) use address::Address;
 pub(crate) use admit::admit;
 pub(crate) use carrier::{Carrier, Entry};
 pub(crate) use keys::{key_of, keyless};

@@ -137,6 +137,12 @@ pub struct Producer {
     pub aggregate_bytes: usize,
     /// What becomes of headers, timestamps and missing keys without aggregation. Default `envelope`.
     pub headers: HeaderPolicy,
+    /// The name of a header that says to which shard a record goes, in place of its key. Its value is
+    /// an explicit hash key, a decimal number of 0 to 2<sup>128</sup> - 1; it is taken off the record,
+    /// and a record without it goes by its key. Records of one key that give different hash keys have
+    /// no order among each other. Default unset: no header says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub explicit_hash_key_header: Option<String>,
     /// How long a record waits for others that share its request. 0 to 1 minute, default 20 ms.
     #[serde(with = "humantime_serde")]
     pub linger: Duration,
@@ -303,6 +309,7 @@ impl Default for Producer {
             aggregation: Aggregation::default(),
             aggregate_bytes: 51_200,
             headers: HeaderPolicy::default(),
+            explicit_hash_key_header: None,
             linger: Duration::from_millis(20),
             timeout: Duration::from_secs(120),
             rate: Rate(1_000),

@@ -51,6 +51,7 @@ fn the_table_has_every_key_and_no_other() {
         ..Config::default()
     };
     config.consumer.fan_out_name = Some("f".into());
+    config.producer.explicit_hash_key_header = Some("h".into());
     config.leases.max_per_member = Some(1);
     config.leases.scan_interval = Some(Duration::from_secs(1));
     let mut all = BTreeSet::new();

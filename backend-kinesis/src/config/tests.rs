@@ -104,6 +104,11 @@ fn bounds_are_as_documented() {
             "producer.aggregate_bytes",
         ),
         (
+            "producer.explicit_hash_key_header = 'x'",
+            "producer.explicit_hash_key_header = ''",
+            "producer.explicit_hash_key_header",
+        ),
+        (
             "producer.linger = '0s'",
             "producer.linger = '61s'",
             "producer.linger",

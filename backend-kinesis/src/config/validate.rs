@@ -81,6 +81,10 @@ impl Config {
         let producer = &self.producer;
         let bytes = producer.aggregate_bytes;
         count("producer.aggregate_bytes", bytes, 1_024, LARGEST_RECORD)
+            .or_else(|| {
+                let header = producer.explicit_hash_key_header.as_deref();
+                filled("producer.explicit_hash_key_header", header)
+            })
             .or_else(|| within("producer.linger", producer.linger, Duration::ZERO, MINUTE))
             .or_else(|| within("producer.timeout", producer.timeout, SECOND, 1440 * MINUTE))
             .or_else(|| count("producer.requests", producer.requests, 1, 1_000))

@@ -34,11 +34,24 @@ pub(super) struct Ticket {
     /// How often it has failed.
     pub(super) attempts: u32,
     pub(super) bytes: usize,
-    /// What finds the shard. Stands for the key, too: two keys of one hash would share their order,
-    /// which costs them speed and nothing else.
+    /// The hash of the record's key, which stands for it: two keys of one hash would share their
+    /// order, which costs them speed and nothing else.
+    pub(super) key: Option<HashKey>,
+    /// What finds the shard: the explicit hash key or else that of the key. A record without either
+    /// gets one from the shard that it is for.
     pub(super) hash: HashKey,
-    /// Whether the record has a key. One without gets its hash from the shard that it is for.
-    pub(super) keyed: bool,
+    pub(super) is_explicit: bool,
+}
+
+impl Ticket {
+    pub(super) fn explicit_hash_key(&self) -> Option<HashKey> {
+        self.is_explicit.then_some(self.hash)
+    }
+
+    /// Whether any shard will do.
+    pub(super) fn is_free(&self) -> bool {
+        self.key.is_none() && !self.is_explicit
+    }
 }
 
 #[derive(Debug)]
@@ -110,7 +123,7 @@ impl Calls {
             self.open.remove(&ticket.call);
             return None;
         }
-        if ticket.keyed && call.failed.contains(&ticket.hash) {
+        if ticket.key.is_some_and(|key| call.failed.contains(&key)) {
             let message = "not sent, since an earlier record of its key failed";
             let error = self.error(ErrorKind::Unavailable, message);
             self.answer(ticket, Err(error));
@@ -135,8 +148,8 @@ impl Calls {
         let Some(call) = self.open.get_mut(&ticket.call) else {
             return;
         };
-        if answer.is_err() && ticket.keyed {
-            call.failed.push(ticket.hash);
+        if answer.is_err() {
+            call.failed.extend(ticket.key);
         }
         let slot = &mut call.answers[ticket.index as usize];
         if slot.replace(answer).is_none() {

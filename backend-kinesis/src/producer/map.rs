@@ -115,10 +115,12 @@ impl Map {
         *hash
     }
 
-    /// The partition key of records without a key in a place that [`spread`](Self::spread) has led
-    /// to.
+    /// The partition key of records without a key in a place. One that has none of its own gets only
+    /// records with an explicit hash key, which may have that of any place.
     pub(super) fn keyless(&self, place: usize) -> &Bytes {
-        let (_, key) = self.open[place].keyless.as_ref().expect("spread led here");
+        let own = self.open[place].keyless.as_ref();
+        let any = || self.open[self.spread[0]].keyless.as_ref();
+        let (_, key) = own.or_else(any).expect("the first key tried led somewhere");
         key
     }
 

@@ -36,17 +36,19 @@ use tokio::time::Instant;
 use self::by_key::ByKey;
 use self::by_shard::ByShard;
 use self::calls::{Answers, Submission, Ticket};
+use self::explicit::Addressed;
 use self::lanes::{MOST_BYTES, Settings};
 use self::map::Map;
 use self::owner::Owner;
 use self::transport::Transport;
-use crate::aggregate::{Carrier, admit, keyless};
+use crate::aggregate::{Address, Carrier, admit, keyless};
 use crate::config::Aggregation;
 use crate::stream::HashKey;
 
 mod by_key;
 mod by_shard;
 mod calls;
+mod explicit;
 mod lanes;
 mod map;
 mod open;
@@ -97,11 +99,14 @@ impl Producer {
     }
 
     /// Why a record cannot be sent at all.
-    fn check(&self, record: &Record) -> Result<()> {
+    fn check(&self, record: &Record, hash: Option<HashKey>) -> Result<()> {
         admit(record, &self.settings.config).map_err(|e| e.with_stream(self.stream.clone()))?;
-        let key = record.key.as_ref().unwrap_or(&self.keyless);
+        let address = Address {
+            partition_key: record.key.as_ref().unwrap_or(&self.keyless),
+            explicit_hash_key: hash,
+        };
         let (size, most) = (
-            Carrier::new().size_with(key, record),
+            Carrier::new().size_with(address, record),
             self.settings.record_bytes,
         );
         if size > most {
@@ -115,31 +120,39 @@ impl Producer {
     }
 
     /// Tells what is to be sent from what is refused here.
-    fn tickets(&self, records: &[Record], refused: &mut Answers) -> Vec<Ticket> {
-        let mut tickets = Vec::with_capacity(records.len());
+    fn tickets(&self, addressed: &Addressed, refused: &mut Answers) -> Vec<Ticket> {
+        let count = addressed.records.len();
+        let mut tickets = Vec::with_capacity(count);
         let mut failed = Vec::new();
-        for (record, index) in records.iter().zip(0..) {
-            let refuse = match &record.key {
+        for ((record, hash), index) in addressed.iter().zip(0..) {
+            let checked = match &record.key {
                 Some(key) if failed.contains(&key) => {
                     let message = "not sent, since an earlier record of its key was refused";
                     Err(self.error(ErrorKind::Unavailable, message))
                 }
-                _ => self.check(record),
+                _ => hash
+                    .map_err(|wrong| self.error(ErrorKind::Invalid, wrong.to_owned()))
+                    .and_then(|hash| self.check(record, hash).map(|()| hash)),
             };
-            if let Err(error) = refuse {
-                refused.resize_with(records.len(), || None);
-                refused[index as usize] = Some(Err(error));
-                failed.extend(&record.key);
-                continue;
+            match checked {
+                Err(error) => {
+                    refused.resize_with(count, || None);
+                    refused[index as usize] = Some(Err(error));
+                    failed.extend(&record.key);
+                }
+                Ok(explicit) => {
+                    let key = record.key.as_ref().map(HashKey::of);
+                    tickets.push(Ticket {
+                        call: 0,
+                        index,
+                        attempts: 0,
+                        bytes: record.size(),
+                        key,
+                        hash: explicit.or(key).unwrap_or(HashKey(0)),
+                        is_explicit: explicit.is_some(),
+                    });
+                }
             }
-            tickets.push(Ticket {
-                call: 0,
-                index,
-                attempts: 0,
-                bytes: record.size(),
-                hash: record.key.as_ref().map_or(HashKey(0), HashKey::of),
-                keyed: record.key.is_some(),
-            });
         }
         tickets
     }
@@ -169,13 +182,15 @@ impl driver::Producer for Producer {
     async fn send(&self, records: Vec<Record>) -> Vec<Result<Placed, Rejected>> {
         let sent = Instant::now();
         let mut refused = Answers::new();
-        let tickets = self.tickets(&records, &mut refused);
         let records = Arc::new(records);
+        let header = self.settings.config.explicit_hash_key_header.as_deref();
+        let addressed = Addressed::of(&records, header);
+        let tickets = self.tickets(&addressed, &mut refused);
         let mut answers = Answers::new();
         if !tickets.is_empty() {
             let (reply, answer) = oneshot::channel();
             let submission = Submission {
-                records: records.clone(),
+                records: addressed.records,
                 tickets,
                 sent,
                 deadline: sent + self.settings.config.timeout,

@@ -65,7 +65,7 @@ const CASES: &[Case] = &[
     case("a_fleet_moves_from_ours_to_java", 4, |g| Box::pin(rolling::replace(g, Side::Rust))),
     case("java_is_elected_and_heals_a_hole", 4, |g| Box::pin(election::hole(g, Side::Java))),
     case("ours_is_elected_and_heals_a_hole", 4, |g| Box::pin(election::hole(g, Side::Rust))),
-    case("java_reads_what_ours_sends", 2, |g| Box::pin(producers::ours(g))),
+    case("both_read_what_ours_sends", 2, |g| Box::pin(producers::ours(g))),
 ];
 
 /// With the second phase of version 3, which keeps more in the table than leases.

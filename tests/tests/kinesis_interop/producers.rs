@@ -20,31 +20,48 @@ fn place(record: &Handled) -> Place {
     (shard, record.position(), record.key.clone(), payload)
 }
 
-/// Both sides, each as a group of its own, read the same records at the same places.
-pub(crate) async fn javas(ground: Ground) {
-    const COUNT: usize = 200;
-    const KEYS: usize = 7;
-    let sent = java::produce(&ground.site.tls_endpoint().await, &ground.name, COUNT, KEYS).await;
-    assert_eq!(sent.len(), COUNT);
-
+/// Has both sides read the stream, each as a group of its own: Java's records, and ours.
+async fn read_by_both(ground: &Ground, count: usize) -> [Vec<Handled>; 2] {
     let application = format!("{}-java", ground.name);
     leases::create(ground.site.dynamodb(), &application, &ground.shards().await).await;
     let apart = [("application", &*application)];
-    let theirs = Member::java(&ground, "java", &apart).await;
-    let ours = Member::start(&ground, Side::Rust, "ours").await;
+    let theirs = Member::java(ground, "java", &apart).await;
+    let ours = Member::start(ground, Side::Rust, "ours").await;
     ground
         .until("both have read it", || async {
-            let read = |member: &str| ground.log.records(member).len() >= COUNT;
+            let read = |member: &str| ground.log.records(member).len() >= count;
             (read("java") && read("ours")).then_some(())
         })
         .await;
     theirs.stop().await;
     ours.stop().await;
+    ["java", "ours"].map(|member| ground.log.records(member))
+}
 
-    let read = |member: &str| -> BTreeSet<Place> {
-        ground.log.records(member).iter().map(place).collect()
-    };
-    let (theirs, ours) = (read("java"), read("ours"));
+/// The shards by name, and the first hash key of each.
+async fn first_hashes(ground: &Ground) -> Vec<(String, String)> {
+    let shards = ground.shards().await.into_iter();
+    let shards = shards.map(|shard| {
+        let range = shard.hash_key_range.expect("each has a range");
+        (shard.shard_id, range.starting_hash_key)
+    });
+    shards.collect()
+}
+
+/// Both sides read the same records at the same places.
+pub(crate) async fn javas(ground: Ground) {
+    const COUNT: usize = 200;
+    const KEYS: usize = 7;
+    let endpoint = ground.site.tls_endpoint().await;
+    let shards = first_hashes(&ground).await;
+    let (shard, hash) = shards.last().expect("there are some");
+    let sent = java::produce(&endpoint, &ground.name, COUNT, KEYS, hash).await;
+    assert_eq!(sent.len(), COUNT);
+    let mut thirds = sent.iter().filter(|sent| sent.n % 3 == 0);
+    assert!(thirds.all(|sent| sent.shard == *shard));
+
+    let [theirs, ours] = read_by_both(&ground, COUNT).await;
+    let [theirs, ours] = [theirs, ours].map(|read| BTreeSet::from_iter(read.iter().map(place)));
     assert_eq!(ours, theirs);
     let expected: BTreeSet<_> = sent
         .iter()
@@ -72,76 +89,79 @@ pub(crate) async fn javas(ground: Ground) {
     assert!(carriers.len() < COUNT / 2, "they were not aggregated");
 }
 
-/// Java reads the same records at the places that our receipts told, whatever else they have.
+/// The header that says to which shard a record goes.
+const HASH_KEY: &str = "hash-key";
+
+/// Both sides read the same records at the places that our receipts told, whatever else they have.
 pub(crate) async fn ours(ground: Ground) {
+    let shards = first_hashes(&ground).await;
     let mut placed: Vec<Place> = Vec::new();
-    let mut keyless = 0;
+    let (mut keyless, mut explicit) = (0, 0);
     for aggregation in [Aggregation::Off, Aggregation::Kpl] {
         let mut config = ground.config();
         config.producer.aggregation = aggregation;
+        config.producer.explicit_hash_key_header = Some(HASH_KEY.into());
         let client = config.connect().await.expect("the site answers");
         let producer = client.producer(ground.name.as_str()).open().await;
         let producer = producer.expect("the producer opens");
         let mut receipts = Vec::new();
-        for record in records() {
-            let (key, payload) = (record.key.clone(), record.payload.clone());
-            let receipt = producer.send(record).await.expect("it is taken");
-            receipts.push((key, payload, receipt));
+        for record in records(&shards) {
+            let receipt = producer.send(record.clone()).await.expect("it is taken");
+            receipts.push((record, receipt));
         }
-        for (key, payload, receipt) in receipts {
+        for (record, receipt) in receipts {
             let at = receipt.await.expect("it is stored");
+            let shard = at.partition.id().to_owned();
+            if let Some(hash) = record.headers.get(HASH_KEY) {
+                let (named, _) = shards.iter().find(|(_, first)| first == hash).expect("one");
+                assert_eq!(shard, *named);
+                explicit += 1;
+            }
             let text = |bytes: &[u8]| bytes.iter().copied().map(char::from).collect::<String>();
+            let key = record.key;
             let key = key.map(|key| String::from_utf8(key.to_vec()).expect("it is text"));
             keyless += usize::from(key.is_none());
-            placed.push((
-                at.partition.id().to_owned(),
-                at.position,
-                key,
-                text(&payload),
-            ));
+            placed.push((shard, at.position, key, text(&record.payload)));
         }
         producer.close().await.expect("it closes");
     }
 
-    ground.create_leases().await;
-    let java = Member::start(&ground, Side::Java, "java").await;
-    ground
-        .until("Java has read it", || async {
-            (ground.log.records("java").len() >= placed.len()).then_some(())
-        })
-        .await;
-    java.stop().await;
-    let records = ground.log.records("java");
+    let [theirs, ours] = read_by_both(&ground, placed.len()).await;
     let is_keyless = |key: &str| key.starts_with("millstream:-:");
-    let without = records
+    let without = theirs
         .iter()
         .filter(|record| record.key.as_deref().is_some_and(is_keyless));
     assert_eq!(without.count(), keyless);
-    let mut read: Vec<Place> = records.iter().map(place).collect();
-    for (_, _, key, _) in &mut read {
-        // Kinesis knows no record without a key.
-        *key = key.take().filter(|key| !is_keyless(key));
-    }
-    read.sort();
     placed.sort();
-    assert_eq!(read, placed);
-    assert!(
-        records
-            .iter()
-            .all(|record| record.explicit_hash_key.is_none())
-    );
-    let aggregated = records
+    for read in [&theirs, &ours] {
+        let mut read: Vec<Place> = read.iter().map(place).collect();
+        for (_, _, key, _) in &mut read {
+            // Kinesis knows no record without a key.
+            *key = key.take().filter(|key| !is_keyless(key));
+        }
+        read.sort();
+        assert_eq!(read, placed);
+    }
+    let aggregated = theirs
         .iter()
         .filter(|record| record.aggregated == Some(true));
-    let (aggregated, all) = (aggregated.count(), records.len());
+    let (aggregated, all) = (aggregated.count(), theirs.len());
     ground.print(&format!(
         "{all} records of ours, {aggregated} of them in aggregates"
     ));
     assert!(aggregated > all / 2 && aggregated < all);
+    // Java is told those that are in aggregates, which is half of them: of a bare record Kinesis does not tell.
+    let told = theirs.iter().filter_map(|r| r.explicit_hash_key.as_ref());
+    assert!(
+        told.clone()
+            .all(|told| shards.iter().any(|(_, first)| first == told))
+    );
+    assert_eq!(told.count(), explicit / 2);
 }
 
-/// With and without key, headers of text and of bytes, and a time of their own; and payloads of all bytes.
-fn records() -> Vec<Record> {
+/// With and without key, headers of text and of bytes, a time of their own, and an explicit hash key; and payloads
+/// of all bytes.
+fn records(shards: &[(String, String)]) -> Vec<Record> {
     let all_bytes = Vec::from_iter(0..=u8::MAX);
     let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
     let mut records = Vec::new();
@@ -157,6 +177,10 @@ fn records() -> Vec<Record> {
         records.extend([bare.clone(), header, headers, bare.timestamp(at)]);
         records.push(Record::new(vec![n]));
         records.push(Record::new(vec![]).key("empty"));
+        for (_, first) in shards {
+            let there = Record::new(vec![n]).header(HASH_KEY, first.clone());
+            records.extend([there.clone(), there.key("there")]);
+        }
     }
     records
 }

@@ -90,7 +90,9 @@ fn record(delivery: &Delivery) -> Record {
         shard: delivery.partition().id().to_owned(),
         seq: position.within(0).to_string(),
         sub: position.sub(),
-        key: delivery.key().map(|key| text(key)),
+        key: delivery
+            .key()
+            .map(|key| String::from_utf8_lossy(key).into_owned()),
         payload: text(delivery.payload()),
         aggregated: None,
         explicit_hash_key: None,

@@ -8,15 +8,44 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
-/// Partition keys with records, the keys often repeated.
-pub(super) fn records() -> impl Strategy<Value = Vec<(Bytes, Record)>> {
-    let keys = vec(key(), 1..6);
-    let records = vec((any::<prop::sample::Index>(), record()), 1..40);
-    (keys, records).prop_map(|(keys, records)| {
+use crate::aggregate::Address;
+use crate::stream::HashKey;
+
+/// A record with what says to which shard it goes.
+#[derive(Debug, Clone)]
+pub(super) struct Sent {
+    pub(super) key: Bytes,
+    pub(super) hash: Option<HashKey>,
+    pub(super) record: Record,
+}
+
+impl Sent {
+    pub(super) fn address(&self) -> Address<'_> {
+        Address {
+            partition_key: &self.key,
+            explicit_hash_key: self.hash,
+        }
+    }
+}
+
+/// Keys and explicit hash keys are often repeated.
+pub(super) fn records() -> impl Strategy<Value = Vec<Sent>> {
+    let (keys, hashes) = (vec(key(), 1..6), vec(option::of(hash()), 1..6));
+    let index = any::<prop::sample::Index>;
+    let records = vec((index(), index(), record()), 1..40);
+    (keys, hashes, records).prop_map(|(keys, hashes, records)| {
         let records = records.into_iter();
-        let keyed = records.map(|(index, record)| (index.get(&keys).clone(), record));
-        keyed.collect()
+        let sent = records.map(|(key, hash, record)| Sent {
+            key: key.get(&keys).clone(),
+            hash: *hash.get(&hashes),
+            record,
+        });
+        sent.collect()
     })
+}
+
+fn hash() -> impl Strategy<Value = HashKey> {
+    prop_oneof![0..100_u128, any::<u128>(), Just(u128::MAX)].prop_map(HashKey)
 }
 
 fn key() -> impl Strategy<Value = Bytes> {

@@ -23,7 +23,7 @@ fn carrier(records: &[(&'static str, Record)]) -> Carrier {
 /// A carrier as another writer may make it.
 fn foreign(aggregate: &Aggregate) -> Bytes {
     let message = prost::Message::encode_to_vec(aggregate);
-    frame::seal([&message, &[]]).into()
+    frame::seal([&message]).into()
 }
 
 fn item(key: u64, data: &'static [u8]) -> Item {

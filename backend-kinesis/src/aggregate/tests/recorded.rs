@@ -7,7 +7,8 @@ use serde::Deserialize;
 use super::*;
 use crate::stream::{HashKey, HashRange};
 
-/// A carrier of the KPL 1.0.7, with what the KCL 2.7.2 and 3.5.1 handed to their applications.
+/// A carrier of the KPL 1.0.7, with what the KCL 2.7.2 and 3.5.1 handed to their applications. They were told of explicit
+/// hash keys, too, where its records have some.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Recorded {
@@ -16,6 +17,8 @@ struct Recorded {
     partition_key: String,
     data_base64: String,
     user_records: Vec<(String, String)>,
+    #[serde(default)]
+    explicit_hash_keys: Vec<Option<String>>,
 }
 
 impl Recorded {
@@ -29,6 +32,11 @@ impl Recorded {
             last: self.ending_hash_key.parse().unwrap(),
         }
     }
+
+    fn explicit_hash_key(&self, sub: usize) -> Option<HashKey> {
+        let hash = self.explicit_hash_keys.get(sub)?.as_ref()?;
+        Some(hash.parse().unwrap())
+    }
 }
 
 fn recorded() -> Vec<Recorded> {
@@ -36,7 +44,7 @@ fn recorded() -> Vec<Recorded> {
     let recorded: Vec<_> = lines
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
-    assert_eq!(recorded.len(), 8);
+    assert_eq!(recorded.len(), 9);
     recorded
 }
 
@@ -51,6 +59,8 @@ fn reads_what_the_kpl_wrote() {
             assert_eq!(record.payload, payload);
             assert!(record.headers.is_empty());
             assert_eq!(record.timestamp, None);
+            let hash = carrier.explicit_hash_key(sub as usize);
+            assert_eq!(record.hash, hash.unwrap_or_else(|| HashKey::of(key)));
             assert!(carrier.range().contains(record.hash));
         }
     }
@@ -60,8 +70,12 @@ fn reads_what_the_kpl_wrote() {
 fn writes_as_the_kpl_does() {
     for recorded in recorded() {
         let mut carrier = Carrier::new();
-        for (key, payload) in &recorded.user_records {
-            carrier.push(&key.clone().into(), &Record::new(payload.clone()));
+        for (sub, (key, payload)) in recorded.user_records.iter().enumerate() {
+            let address = Address {
+                partition_key: &key.clone().into(),
+                explicit_hash_key: recorded.explicit_hash_key(sub),
+            };
+            carrier.push(address, &Record::new(payload.clone()));
         }
         let entry = carrier.finish().unwrap();
         assert_eq!(entry.data, recorded.data());

@@ -5,6 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use proptest::prelude::*;
 use prost::Message;
 
+use super::any::Sent;
 use super::*;
 use crate::stream::HashKey;
 
@@ -12,7 +13,9 @@ fn read_back(entry: &Entry) -> Vec<UserRecord> {
     match open(&entry.data) {
         Opened::Bare => vec![UserRecord {
             sub: 0,
-            hash: HashKey::of(&entry.partition_key),
+            hash: entry
+                .explicit_hash_key
+                .unwrap_or_else(|| HashKey::of(&entry.partition_key)),
             key: key_of(entry.partition_key.clone()),
             payload: entry.data.clone(),
             headers: Default::default(),
@@ -23,17 +26,29 @@ fn read_back(entry: &Entry) -> Vec<UserRecord> {
     }
 }
 
-fn expected(records: &[(Bytes, Record)]) -> Vec<UserRecord> {
-    let records = records.iter().zip(0..);
-    let record = |((key, record), sub): (&(Bytes, Record), u64)| UserRecord {
+fn expected(sent: &[Sent]) -> Vec<UserRecord> {
+    let record = |(sent, sub): (&Sent, u64)| UserRecord {
         sub,
-        hash: HashKey::of(key),
-        key: Some(key.clone()),
-        payload: record.payload.clone(),
-        headers: record.headers.clone(),
-        timestamp: record.timestamp,
+        hash: sent.hash.unwrap_or_else(|| HashKey::of(&sent.key)),
+        key: Some(sent.key.clone()),
+        payload: sent.record.payload.clone(),
+        headers: sent.record.headers.clone(),
+        timestamp: sent.record.timestamp,
     };
-    records.map(record).collect()
+    sent.iter().zip(0..).map(record).collect()
+}
+
+/// An entry of all, whose size was known before.
+fn filled(records: &[Sent]) -> Entry {
+    let mut carrier = Carrier::new();
+    let mut size = 0;
+    for sent in records {
+        size = carrier.size_with(sent.address(), &sent.record);
+        carrier.push(sent.address(), &sent.record);
+    }
+    let entry = carrier.finish().unwrap();
+    assert_eq!(entry.size(), size, "{} records", records.len());
+    entry
 }
 
 proptest! {
@@ -41,32 +56,28 @@ proptest! {
 
     #[test]
     fn any_records_come_back_and_their_size_is_known_before(records in any::records()) {
-        let mut carrier = Carrier::new();
-        let mut size = 0;
-        for (key, record) in &records {
-            size = carrier.size_with(key, record);
-            carrier.push(key, record);
-        }
-        let entry = carrier.finish().unwrap();
-        prop_assert_eq!(entry.size(), size);
-        prop_assert_eq!(read_back(&entry), expected(&records));
+        prop_assert_eq!(read_back(&filled(&records)), expected(&records));
     }
 
     #[test]
-    fn any_record_alone_comes_back(record in any::record()) {
-        let key = Bytes::from_static(b"key");
-        let entry = Entry::of(&key, &record);
-        prop_assert_eq!((&entry.partition_key, entry.explicit_hash_key), (&key, None));
-        prop_assert_eq!(read_back(&entry), expected(&[(key, record)]));
+    fn any_record_alone_comes_back(records in any::records()) {
+        let sent = &records[0];
+        let entry = Entry::of(sent.address(), &sent.record);
+        prop_assert_eq!((&entry.partition_key, entry.explicit_hash_key), (&sent.key, sent.hash));
+        prop_assert_eq!(read_back(&entry), expected(&records[..1]));
+    }
+
+    #[test]
+    fn a_carrier_goes_where_its_first_record_does(records in any::records()) {
+        let hash = filled(&records).explicit_hash_key;
+        let first = &records[0];
+        let of_key = || (records.len() > 1).then(|| HashKey::of(&first.key));
+        prop_assert_eq!(hash, first.hash.or_else(of_key));
     }
 
     #[test]
     fn is_written_as_prost_writes(records in any::records()) {
-        let mut carrier = Carrier::new();
-        for (key, record) in &records {
-            carrier.push(key, record);
-        }
-        let entry = carrier.finish().unwrap();
+        let entry = filled(&records);
         if let Some(message) = frame::message(&entry.data) {
             let aggregate = Aggregate::decode(message).unwrap();
             prop_assert_eq!(aggregate.encode_to_vec(), message);
@@ -89,7 +100,7 @@ fn one_record_has_a_carrier_only_where_it_needs_one() {
         (Record::new(inner.clone()), true),
         (Record::new(inner.slice(..inner.len() - 1)), false),
         // To the KCL this is a bare record, to others it is a carrier of none.
-        (Record::new(frame::seal([&[], &[]])), true),
+        (Record::new(frame::seal([&[]])), true),
         (Record::new([&frame::MAGIC[..], &[0; 16]].concat()), false),
     ] {
         let mut carrier = Carrier::new();
@@ -106,24 +117,25 @@ fn one_record_has_a_carrier_only_where_it_needs_one() {
             (&entry.partition_key, entry.explicit_hash_key),
             (&key, None)
         );
-        assert_eq!(read_back(&entry), expected(&[(key.clone(), record)]));
+        let sent = Sent {
+            key: key.clone(),
+            hash: None,
+            record,
+        };
+        assert_eq!(read_back(&entry), expected(&[sent]));
     }
 }
 
 #[test]
 fn many_keys_have_longer_numbers() {
-    let record = |number: usize| (Bytes::from(format!("{number}")), Record::new("payload"));
+    let sent = |number: usize| Sent {
+        key: Bytes::from(format!("{number}")),
+        hash: number.is_multiple_of(2).then_some(HashKey(number as u128)),
+        record: Record::new("payload"),
+    };
     for count in [1, 2, 127, 128, 129, 130, 300] {
-        let mut carrier = Carrier::new();
-        let sent: Vec<_> = (0..count).map(record).collect();
-        let mut size = 0;
-        for (key, record) in &sent {
-            size = carrier.size_with(key, record);
-            carrier.push(key, record);
-        }
-        let entry = carrier.finish().unwrap();
-        assert_eq!(entry.size(), size, "{count}");
-        assert_eq!(read_back(&entry), expected(&sent));
+        let sent: Vec<_> = (0..count).map(sent).collect();
+        assert_eq!(read_back(&filled(&sent)), expected(&sent));
     }
 }
 

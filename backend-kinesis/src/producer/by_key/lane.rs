@@ -60,13 +60,13 @@ impl Lane {
         }
         while let Some(ticket) = self.fresh.pop_front() {
             self.bytes -= ticket.bytes;
-            if !ticket.keyed {
+            let Some(key) = ticket.key else {
                 return Some(ticket);
-            }
-            match keys.get_mut(&ticket.hash) {
+            };
+            match keys.get_mut(&key) {
                 Some(held) => held.push_back(ticket),
                 None => {
-                    keys.insert(ticket.hash, VecDeque::new());
+                    keys.insert(key, VecDeque::new());
                     return Some(ticket);
                 }
             }

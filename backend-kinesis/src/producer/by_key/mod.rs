@@ -18,7 +18,7 @@ use super::calls::{Calls, Ticket};
 use super::lanes::{Batch, Filling, Lanes, MOST_BYTES, MOST_ENTRIES, Settings, delay};
 use super::map::Map;
 use super::transport::Landed;
-use crate::aggregate::Entry;
+use crate::aggregate::{Address, Entry};
 use crate::stream::HashKey;
 
 pub(super) struct ByKey {
@@ -52,7 +52,7 @@ impl ByKey {
 
     /// Lets a record go as the next of its key.
     fn license(&mut self, mut ticket: Ticket, due: Instant) {
-        if !ticket.keyed {
+        if ticket.is_free() {
             ticket.hash = self.map.spread();
         }
         let lane = &mut self.lanes[self.map.find(ticket.hash)];
@@ -62,10 +62,10 @@ impl ByKey {
 
     /// Frees the key of a record that has its answer, for the next one.
     fn release(&mut self, ticket: &Ticket, calls: &mut Calls, now: Instant) {
-        if !ticket.keyed {
+        let Some(key) = ticket.key else {
             return;
-        }
-        let Some(held) = self.keys.get_mut(&ticket.hash) else {
+        };
+        let Some(held) = self.keys.get_mut(&key) else {
             return;
         };
         while let Some(next) = held.pop_front() {
@@ -74,7 +74,7 @@ impl ByKey {
                 return self.license(next, sent + self.settings.config.linger);
             }
         }
-        self.keys.remove(&ticket.hash);
+        self.keys.remove(&key);
     }
 
     fn release_due(&mut self, now: Instant) {
@@ -118,7 +118,11 @@ impl ByKey {
                 continue;
             };
             let keyless = || self.map.keyless(index);
-            let entry = Entry::of(record.key.as_ref().unwrap_or_else(keyless), record);
+            let address = Address {
+                partition_key: record.key.as_ref().unwrap_or_else(keyless),
+                explicit_hash_key: ticket.explicit_hash_key(),
+            };
+            let entry = Entry::of(address, record);
             let lane = &mut self.lanes[index];
             if entry.size() > filling.room() {
                 return lane.put_back(ticket);
@@ -133,7 +137,7 @@ impl Lanes for ByKey {
     type Load = Ticket;
 
     fn push(&mut self, mut ticket: Ticket, calls: &Calls, now: Instant) {
-        if !ticket.keyed {
+        if ticket.is_free() {
             ticket.hash = self.map.spread();
         }
         let sent = calls.sent(&ticket).unwrap_or(now);
@@ -207,7 +211,7 @@ impl Lanes for ByKey {
         let mut lanes: Vec<_> = paces.into_iter().map(Lane::new).collect();
         for lane in self.lanes.drain(..) {
             let mut place = |mut ticket: Ticket| {
-                if !ticket.keyed {
+                if ticket.is_free() {
                     ticket.hash = map.spread();
                 }
                 (map.find(ticket.hash), ticket)

@@ -18,7 +18,8 @@
 //! also when the lanes are made anew by a new map. A carrier that comes back goes before all that
 //! waits, so its records go before later ones of their keys: the KCL sees them there first, and a
 //! reader of ours has seen, in the carrier that strayed, the same records in the same order, and
-//! none of a key whose earlier ones it could not see, as all records of a key have one hash.
+//! none of a key whose earlier ones it could not see, as all records of a key have one hash. A key
+//! whose records have several explicit hash keys has an order under each of them.
 //!
 //! Whether a carrier is where it belongs cannot be told of a shard that the map does not know; it
 //! waits for the next map, busy. A shard that is not there either counts as wrong, which costs
@@ -34,7 +35,7 @@ use super::calls::{Calls, Ticket};
 use super::lanes::{Batch, Filling, Lanes, Settings, delay};
 use super::map::Map;
 use super::transport::Landed;
-use crate::aggregate::Carrier;
+use crate::aggregate::{Address, Carrier};
 use crate::stream::HashRange;
 
 pub(super) struct ByShard {
@@ -87,13 +88,16 @@ impl ByShard {
         while let Some(&ticket) = lane.queue.front() {
             if let Some(record) = calls.wanted(&ticket) {
                 let keyless = || self.map.keyless(index);
-                let key = record.key.as_ref().unwrap_or_else(keyless);
+                let address = Address {
+                    partition_key: record.key.as_ref().unwrap_or_else(keyless),
+                    explicit_hash_key: ticket.explicit_hash_key(),
+                };
                 // The first one goes as it is: it was checked against the limit of the stream.
                 let most = if carrier.is_empty() { room } else { largest };
-                if carrier.size_with(key, record) > most || tickets.len() >= lane.most {
+                if carrier.size_with(address, record) > most || tickets.len() >= lane.most {
                     break;
                 }
-                carrier.push(key, record);
+                carrier.push(address, record);
                 tickets.push(ticket);
             }
             lane.queue.pop_front();
@@ -140,7 +144,7 @@ impl ByShard {
     fn put_back(&mut self, tickets: Vec<Ticket>, calls: &mut Calls, now: Instant) {
         for mut ticket in tickets.into_iter().rev() {
             if calls.wanted(&ticket).is_some() {
-                if !ticket.keyed {
+                if ticket.is_free() {
                     ticket.hash = self.map.spread();
                 }
                 let lane = &mut self.lanes[self.map.find(ticket.hash)];
@@ -195,7 +199,7 @@ impl Lanes for ByShard {
     type Load = Carried;
 
     fn push(&mut self, mut ticket: Ticket, calls: &Calls, now: Instant) {
-        if !ticket.keyed {
+        if ticket.is_free() {
             ticket.hash = self.map.spread();
         }
         let sent = calls.sent(&ticket).unwrap_or(now);
@@ -290,7 +294,7 @@ impl ByShard {
         let mut lanes: Vec<_> = lanes.collect();
         for lane in self.lanes.drain(..) {
             for mut ticket in lane.queue {
-                if !ticket.keyed {
+                if ticket.is_free() {
                     ticket.hash = map.spread();
                 }
                 let new = &mut lanes[map.find(ticket.hash)];

@@ -1,5 +1,6 @@
 //! The producer against a Kinesis that fails as it is told, in paused time.
 
+mod explicit;
 mod failing;
 mod fake;
 mod order;
@@ -28,9 +29,13 @@ type Call = BoxFuture<'static, Answers>;
 
 const BOTH: [Aggregation; 2] = [Aggregation::Off, Aggregation::Kpl];
 
+/// The header for explicit hash keys.
+const HASH_KEY: &str = "hash-key";
+
 fn config(aggregation: Aggregation) -> config::Producer {
     config::Producer {
         aggregation,
+        explicit_hash_key_header: Some(HASH_KEY.into()),
         ..config::Producer::default()
     }
 }

@@ -9,8 +9,9 @@ use millstream::driver::Producer as _;
 
 use super::fake::{Fake, Faults};
 use super::reader::{Reader, assert_in_order, assert_placed, read};
-use super::{BOTH, call, config, start};
+use super::{BOTH, HASH_KEY, call, config, start};
 use crate::config::Aggregation;
+use crate::stream::HashKey;
 
 struct Plan {
     seed: u64,
@@ -19,7 +20,8 @@ struct Plan {
     lags: bool,
 }
 
-/// Random calls of few keys, many at once; then what readers see is checked.
+/// Random calls of few keys, many at once, some keys with explicit hash keys; then what readers see is
+/// checked.
 async fn run(aggregation: Aggregation, plan: Plan) {
     let what = format!("{aggregation:?}, seed {}", plan.seed);
     let fake = Fake::new(plan.seed, 3);
@@ -41,13 +43,21 @@ async fn run(aggregation: Aggregation, plan: Plan) {
             number += 1;
             // Wide enough that carriers are full now and then.
             let record = Record::new(format!("{number:>w$}", w = random.usize(1..200)));
-            let record = match random.u32(0..20) {
-                0 => return record,
-                key => record.key(format!("key-{key}")),
-            };
-            match random.u32(0..10) {
+            let record = match random.u32(0..10) {
                 0 => record.header("name", "value"),
                 _ => record,
+            };
+            let (record, hash) = match random.u32(0..20) {
+                0 => (record, random.bool().then(|| random.u128(..))),
+                key => {
+                    let hash = HashKey::of(format!("of {key}"));
+                    let record = record.key(format!("key-{key}"));
+                    (record, (key % 3 == 0).then_some(hash.0))
+                }
+            };
+            match hash {
+                Some(hash) => record.header(HASH_KEY, hash.to_string()),
+                None => record,
             }
         });
         let call = call(&producer, records.collect()).await;

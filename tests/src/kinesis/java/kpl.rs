@@ -21,11 +21,17 @@ pub struct Sent {
     pub seq: String,
 }
 
-/// Sends records, aggregated but for the first.
+/// Sends records, aggregated but for the first. Each third one goes by `hash_key`.
 ///
 /// # Panics
 /// If one is not stored.
-pub async fn produce(endpoint: &str, stream: &str, count: usize, keys: usize) -> Vec<Sent> {
+pub async fn produce(
+    endpoint: &str,
+    stream: &str,
+    count: usize,
+    keys: usize,
+    hash_key: &str,
+) -> Vec<Sent> {
     containers::ready("kcl").await;
     let (count, keys) = (count.to_string(), keys.to_string());
     let options = [
@@ -33,6 +39,7 @@ pub async fn produce(endpoint: &str, stream: &str, count: usize, keys: usize) ->
         ("stream", stream),
         ("count", &count),
         ("keys", &keys),
+        ("hash-key", hash_key),
     ];
     told(run(&unique("kpl"), "kpl", &options), "").await
 }

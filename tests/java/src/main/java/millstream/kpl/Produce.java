@@ -14,7 +14,7 @@ import software.amazon.kinesis.producer.UserRecordResult;
 /**
  * Sends {@code --count} records to {@code --stream} by the Kinesis Producer Library, over {@code --keys}
  * keys in turn, and tells where each is. The record {@code n} has the key {@code key-<n mod keys>} and the
- * payload {@code record-<n>}.
+ * payload {@code record-<n>}; each third one goes by the explicit hash key {@code --hash-key}.
  */
 public final class Produce {
     /** The library asks for the shards at the first record, and aggregates nothing until it knows them. */
@@ -30,6 +30,7 @@ public final class Produce {
         String stream = options.text("stream");
         long count = options.number("count", 1);
         long keys = options.number("keys", 1);
+        String hashKey = options.text("hash-key");
         List<ListenableFuture<UserRecordResult>> sent = new ArrayList<>();
         for (long n = 0; n < count; n++) {
             if (n == 1) {
@@ -37,7 +38,8 @@ public final class Produce {
                 Thread.sleep(UNTIL_SHARDS_ARE_KNOWN);
             }
             byte[] payload = ("record-" + n).getBytes(StandardCharsets.UTF_8);
-            sent.add(producer.addUserRecord(stream, "key-" + n % keys, ByteBuffer.wrap(payload)));
+            String explicit = n % 3 == 0 ? hashKey : null;
+            sent.add(producer.addUserRecord(stream, "key-" + n % keys, explicit, ByteBuffer.wrap(payload)));
         }
         producer.flush();
         for (int n = 0; n < sent.size(); n++) {

@@ -1,0 +1,103 @@
+//! Records that say themselves to which shard they go.
+
+use millstream::ErrorKind;
+use millstream::driver::Producer as _;
+
+use super::fake::Fake;
+use super::reader::{Reader, assert_placed, read};
+use super::{BOTH, HASH_KEY, config, kinds, record, start};
+use crate::config::{Aggregation, HeaderPolicy};
+use crate::stream::HashRange;
+
+#[tokio::test(start_paused = true)]
+async fn they_go_where_they_say() {
+    for aggregation in BOTH {
+        let fake = Fake::new(1, 3);
+        let ranges: Vec<_> = fake.world().shards.iter().map(|s| s.range).collect();
+        let producer = start(&fake, config(aggregation));
+        let ends = ranges.iter().flat_map(|range| [range.first, range.last]);
+        let records = ends.zip(0..).map(|(hash, number)| {
+            // The same key would lead all of them to one shard.
+            record("key", number).header(HASH_KEY, hash.to_string())
+        });
+        let answers = producer.send(records.collect()).await;
+        let shards = answers.iter().map(|answer| {
+            let placed = answer.as_ref().unwrap();
+            placed.partition.id().to_owned()
+        });
+        let expected = [0, 0, 1, 1, 2, 2].map(|n| format!("shardId-{n:012}"));
+        assert_eq!(shards.collect::<Vec<_>>(), expected, "{aggregation:?}");
+        for reader in [Reader::Ours, Reader::Kcl] {
+            let seen = read(&fake.world(), reader);
+            assert_eq!(seen.len(), 6, "{aggregation:?}");
+            for (answer, number) in answers.iter().zip(0..) {
+                assert_placed(&seen, number, answer.as_ref().unwrap(), "one of six");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_of_one_hash_share_requests() {
+    let fake = Fake::new(1, 3);
+    let producer = start(&fake, config(Aggregation::Off));
+    let records = (0..20).map(|n| record(&format!("k{n}"), n).header(HASH_KEY, "1"));
+    let answers = producer.send(records.collect()).await;
+    assert_eq!(kinds(&answers), [None; 20]);
+    assert_eq!(fake.world().requests, [20]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_without_a_key_goes_where_no_key_leads() {
+    for aggregation in BOTH {
+        let fake = Fake::new(1, 2);
+        {
+            // No partition key that is tried has this hash.
+            let shards = &mut fake.world().shards;
+            shards[0].range = HashRange { first: 0, last: 0 };
+            shards[1].range.first = 1;
+        }
+        let producer = start(&fake, config(aggregation));
+        let to = |hash| millstream::Record::new("1").header(HASH_KEY, hash);
+        let answers = producer.send(vec![to("0"), to("1"), to("0")]).await;
+        let shards = answers.iter().map(|answer| {
+            let placed = answer.as_ref().unwrap();
+            placed.partition.id().to_owned()
+        });
+        let expected = [0, 1, 0].map(|n| format!("shardId-{n:012}"));
+        assert_eq!(shards.collect::<Vec<_>>(), expected, "{aggregation:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrong_one_is_refused_and_comes_back_as_it_was() {
+    for aggregation in BOTH {
+        let fake = Fake::new(1, 2);
+        let producer = start(&fake, config(aggregation));
+        let wrong = record("a", 1).header(HASH_KEY, "west").header("b", "2");
+        let records = vec![wrong.clone(), record("a", 2), record("c", 3)];
+        let answers = producer.send(records).await;
+        let (invalid, behind) = (ErrorKind::Invalid, ErrorKind::Unavailable);
+        assert_eq!(kinds(&answers), [Some(invalid), Some(behind), None]);
+        let refused = answers[0].as_ref().unwrap_err();
+        assert_eq!(refused.record, wrong);
+        assert!(refused.error.message().contains("\"west\""));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn their_header_is_no_header_that_needs_an_envelope() {
+    let fake = Fake::new(1, 2);
+    let mut config = config(Aggregation::Off);
+    config.headers = HeaderPolicy::Refuse;
+    let producer = start(&fake, config);
+    let records = vec![
+        record("a", 1).header(HASH_KEY, "1"),
+        record("b", 2).header("other", "1"),
+    ];
+    let answers = producer.send(records).await;
+    assert_eq!(kinds(&answers), [None, Some(ErrorKind::Invalid)]);
+    let stored = &fake.world().stored;
+    let (_, entry) = stored.iter().flatten().next().unwrap();
+    assert_eq!(entry.data, "1");
+}
