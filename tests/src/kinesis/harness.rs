@@ -63,6 +63,15 @@ impl KinesisHarness {
         self.names.begins(CLIENT)
     }
 
+    /// How many entries of requests fail for so many sends. An aggregate is one entry for many records, and the
+    /// last one left meets all that is to come: no more than it is tried within its time.
+    fn entries(&self, sends: u32) -> u32 {
+        match (self.variant.aggregation, sends) {
+            (Aggregation::Off, _) | (_, u32::MAX) => sends,
+            _ => sends.div_ceil(4),
+        }
+    }
+
     async fn on(site: Arc<Site>, variant: Variant, restart: bool) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let names = Names {
@@ -205,7 +214,7 @@ impl Harness for KinesisHarness {
                     faults.cut_sends(&stream, times.min(1));
                 }
                 let key = key.filter(|_| self.hooks().fail_sends_by_key);
-                faults.fail_records(&stream, key.as_deref(), times);
+                faults.fail_records(&stream, key.as_deref(), self.entries(times));
             }
             Fault::TimeOutSends { stream, times } => {
                 faults.lose_answers_to_sends(&stream, times.min(1));
@@ -213,7 +222,7 @@ impl Harness for KinesisHarness {
             }
             Fault::ThrottleSends { stream, times } => {
                 faults.throttle_sends(&stream, times.min(1));
-                faults.throttle_records(&stream, times);
+                faults.throttle_records(&stream, self.entries(times));
             }
             Fault::DelaySends { stream, by } => faults.delay_answers_to_sends(&stream, by),
             Fault::Freeze {
