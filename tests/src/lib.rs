@@ -12,6 +12,8 @@ pub mod checker;
 #[cfg(any(feature = "kafka", feature = "kinesis"))]
 mod containers;
 mod disturbed;
+#[cfg(any(feature = "kafka", feature = "kinesis"))]
+mod events;
 pub mod fleet;
 mod harness;
 pub mod history;
@@ -29,4 +31,6 @@ mod readme {}
 
 pub use cases::Case;
 pub use disturbed::Disturbed;
+#[cfg(any(feature = "kafka", feature = "kinesis"))]
+pub use events::Events;
 pub use harness::{Fault, Harness, Hooks, Need, Timing, eventually, unique_stream};

@@ -14,8 +14,9 @@ use crate::stream::HashRange;
 pub(super) struct Unpacker {
     partition: Partition,
     range: Option<HashRange>,
-    told_corrupt: bool,
-    told_strayed: bool,
+    /// How many aggregates could not be understood, and how many records were another partition's.
+    corrupt: u64,
+    strayed: u64,
 }
 
 impl Unpacker {
@@ -23,22 +24,24 @@ impl Unpacker {
         Self {
             partition,
             range,
-            told_corrupt: false,
-            told_strayed: false,
+            corrupt: 0,
+            strayed: 0,
         }
     }
 
     /// Appends the user records after `after`.
     pub(super) fn unpack(&mut self, raw: Raw, after: Option<Position>, to: &mut Vec<Stored>) {
         let arrival = raw.arrival.unwrap_or_else(SystemTime::now);
+        let is_new = after.is_none_or(|after| raw.position > after);
         match aggregate::open(&raw.data) {
             Opened::Carrier(records) => self.take(records, raw.position, arrival, after, to),
-            Opened::Bare => bare(raw, arrival, after, to),
+            Opened::Bare | Opened::Corrupt(_) if !is_new => {}
+            Opened::Bare => to.push(bare(raw, arrival)),
             // As the KCL does. It bears a checksum, so that nothing was damaged on the way: somebody
             // wrote it like this, and may know what it means.
             Opened::Corrupt(reason) => {
                 self.tell_corrupt(raw.position, &reason);
-                bare(raw, arrival, after, to);
+                to.push(bare(raw, arrival));
             }
         }
     }
@@ -78,50 +81,52 @@ impl Unpacker {
 
     fn tell_corrupt(&mut self, position: Position, reason: &str) {
         let (stream, partition) = (self.partition.stream(), self.partition.id());
-        if self.told_corrupt {
-            tracing::debug!(
-                name: "millstream.kinesis.carrier.corrupt", target: "millstream",
-                stream, partition, %position, reason, "an aggregate is handed on as it is"
-            );
-        } else {
-            self.told_corrupt = true;
+        self.corrupt += 1;
+        let corrupt = self.corrupt;
+        if corrupt.is_power_of_two() {
             tracing::warn!(
                 name: "millstream.kinesis.carrier.corrupt", target: "millstream",
-                stream, partition, %position, reason,
-                "an aggregate cannot be understood and is handed on as it is; others of this \
-                 partition are told as debug events"
+                stream, partition, %position, reason, corrupt,
+                "an aggregate cannot be understood and is handed on as it is; the next warning comes \
+                 when there are twice as many"
+            );
+        } else {
+            tracing::debug!(
+                name: "millstream.kinesis.carrier.corrupt", target: "millstream",
+                stream, partition, %position, reason, corrupt,
+                "an aggregate is handed on as it is"
             );
         }
     }
 
-    fn tell_strayed(&mut self, position: Position, records: usize) {
+    fn tell_strayed(&mut self, position: Position, records: u64) {
         let (stream, partition) = (self.partition.stream(), self.partition.id());
-        if self.told_strayed {
-            tracing::debug!(
-                name: "millstream.kinesis.carrier.strayed", target: "millstream",
-                stream, partition, %position, records, "records of another partition are left out"
-            );
-        } else {
-            self.told_strayed = true;
+        let is_first = self.strayed == 0;
+        self.strayed += records;
+        let strayed = self.strayed;
+        if is_first {
             tracing::warn!(
                 name: "millstream.kinesis.carrier.strayed", target: "millstream",
-                stream, partition, %position, records,
+                stream, partition, %position, records, strayed,
                 "records whose hash keys are another partition's are left out, since their producer \
                  sends them there once more; others of this partition are told as debug events"
+            );
+        } else {
+            tracing::debug!(
+                name: "millstream.kinesis.carrier.strayed", target: "millstream",
+                stream, partition, %position, records, strayed,
+                "records of another partition are left out"
             );
         }
     }
 }
 
-fn bare(raw: Raw, arrival: SystemTime, after: Option<Position>, to: &mut Vec<Stored>) {
-    if after.is_some_and(|after| raw.position <= after) {
-        return;
-    }
-    to.push(Stored {
+fn bare(raw: Raw, arrival: SystemTime) -> Stored {
+    Stored {
         position: raw.position,
         timestamp: arrival,
         key: aggregate::key_of(raw.key),
         payload: raw.data,
         headers: Headers::new(),
-    });
+    }
 }

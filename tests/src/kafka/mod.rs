@@ -17,7 +17,6 @@ mod proxy;
 mod retention;
 mod site;
 mod theft;
-mod told;
 
 pub use broker::{Broker, Output};
 pub use cluster::Cluster;
@@ -25,4 +24,3 @@ pub use harness::KafkaHarness;
 pub use options::{Listener, Options};
 pub use proxy::{Asked, Faults, Proxy};
 pub use site::Site;
-pub use told::Told;

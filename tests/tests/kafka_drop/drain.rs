@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use conformance::kafka::Told;
+use conformance::Events;
 use millstream::{Client, Consumer, Delivery, Unsettled};
 
 use crate::ground::{Ground, KEYS, PARTITIONS, PATIENCE, pull, stream, unique, until};
@@ -71,10 +71,10 @@ pub(crate) async fn begin(ground: &Ground, drain: Duration, beats: Duration) -> 
     let heir = heir.expect("it is let in while another drains");
     let words = ["millstream.consumer.revoking", &stream];
     until("the drain begins", || {
-        !Told::listen().with(&words).is_empty()
+        !Events::listen().with(&words).is_empty()
     })
     .await;
-    let told = Told::listen().with(&words);
+    let told = Events::listen().with(&words);
     assert_eq!(told.len(), 1, "one of two partitions goes: {told:?}");
     let (_, revoked) = told[0].split_once("partition=").expect("it is named");
     let revoked = revoked.split(' ').next().expect("it has a name").to_owned();

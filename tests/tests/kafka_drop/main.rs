@@ -20,7 +20,8 @@ mod threads;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use conformance::kafka::{Site, Told};
+use conformance::Events;
+use conformance::kafka::Site;
 use futures_util::future::LocalBoxFuture;
 use ground::{Ground, options, runtime};
 use libtest_mimic::{Arguments, Trial};
@@ -151,7 +152,7 @@ fn trials(shared: &Arc<Shared>) -> Vec<Trial> {
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    Told::listen();
+    Events::listen();
     let shared = Arc::new(Shared {
         runtime: runtime(),
         site: OnceCell::new(),

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use conformance::kafka::{Asked, Told};
+use conformance::Events;
+use conformance::kafka::Asked;
 use millstream::{Client, Consumer};
 
 use crate::ground::{Ground, KEYS, PARTITIONS, QUICK, pull, send, stream, unique, until};
@@ -92,7 +93,7 @@ pub(crate) async fn rounds(ground: Arc<Ground>) {
 }
 
 fn delays(group: &str) -> Vec<String> {
-    Told::listen().with(&["millstream.consumer.checkpoint_delayed", group])
+    Events::listen().with(&["millstream.consumer.checkpoint_delayed", group])
 }
 
 /// One that met the change of a generation is stored with the next attempt, and the runtime need not

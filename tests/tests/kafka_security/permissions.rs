@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use conformance::kafka::Told;
+use conformance::Events;
 use millstream::ErrorKind::Denied;
 use millstream::{Client, Record, Start, StreamSpec};
 use millstream_kafka::Sasl;
@@ -67,7 +67,7 @@ async fn who_may_not_read_is_told_which_stream_and_group_and_reads_once_allowed(
 
 #[tokio::test]
 async fn who_may_not_read_requests_for_resets_is_warned_once_and_obeys_them_once_allowed() {
-    let told = Told::listen();
+    let told = Events::listen();
     let secured = Secured::start().await;
     secured.topic("topic").await;
     let admin = secured.login(Sasl::Plain, "admin").connect().await.unwrap();

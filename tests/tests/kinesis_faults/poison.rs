@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aws_sdk_kinesis::primitives::Blob;
-use conformance::{Harness, eventually};
+use conformance::{Events, Harness, eventually};
 use md5::{Digest, Md5};
 use millstream::Start;
 use tokio::time::timeout;
@@ -31,7 +31,9 @@ pub(crate) async fn stops_nobody(ground: Ground) {
     damaged[5] ^= 1;
     let mut cut = aggregate(0);
     cut.truncate(12);
-    let poison = [aggregate(7), damaged, cut];
+    // The damaged one and the one that is cut are no aggregates any more.
+    let poison = [aggregate(7), damaged, cut, aggregate(9)];
+    let events = Events::listen();
     fleet.send(8, 10).await;
     for data in &poison {
         put(&ground, data).await;
@@ -56,7 +58,16 @@ pub(crate) async fn stops_nobody(ground: Ground) {
         delivery.ack();
     }
     consumer.close().await.expect("it closes");
-    assert_eq!((met, opened, others), (vec![0, 1, 2], 1, 160));
+    assert_eq!((met, opened, others), (vec![0, 1, 2, 3], 1, 160));
+    let stream = format!("stream={:?}", fleet.stream);
+    for corrupt in 1..=2 {
+        let words = [
+            "millstream.kinesis.carrier.corrupt",
+            &stream,
+            &format!("corrupt={corrupt}"),
+        ];
+        assert_eq!(events.with(&words).len(), 1, "{words:?}");
+    }
 }
 
 /// As a producer of another make.

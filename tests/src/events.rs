@@ -10,16 +10,16 @@ use tracing::{Metadata, Subscriber};
 /// The events of target `millstream`, from the first call of [`listen`](Self::listen) on: each as
 /// its name and its fields, `name field=value ..`.
 #[derive(Debug, Clone, Default)]
-pub struct Told(Arc<Mutex<Vec<String>>>);
+pub struct Events(Arc<Mutex<Vec<String>>>);
 
-impl Told {
+impl Events {
     /// Listens in the whole process.
     ///
     /// # Panics
     /// If somebody else does.
     pub fn listen() -> Self {
-        static TOLD: OnceLock<Told> = OnceLock::new();
-        let told = TOLD.get_or_init(|| {
+        static EVENTS: OnceLock<Events> = OnceLock::new();
+        let told = EVENTS.get_or_init(|| {
             let told = Self::default();
             let set = tracing::subscriber::set_global_default(told.clone());
             set.expect("nobody else listens in a test's process");
@@ -38,7 +38,7 @@ impl Told {
     }
 }
 
-impl Subscriber for Told {
+impl Subscriber for Events {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.target() == "millstream"
     }
