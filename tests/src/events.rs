@@ -1,39 +1,58 @@
-//! What the SDK tells by `tracing` in this process.
+//! What the SDK tells by `tracing` in this process, from whatever thread.
 
-use std::fmt::{self, Write};
+use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Metadata, Subscriber};
 
-/// The events of target `millstream`, from the first call of [`listen`](Self::listen) on: each as
-/// its name and its fields, `name field=value ..`.
+/// The events of target `millstream`, from the first call of [`listen`](Self::listen) on.
 #[derive(Debug, Clone, Default)]
-pub struct Events(Arc<Mutex<Vec<String>>>);
+pub struct Events(Arc<Mutex<Vec<Event>>>);
+
+/// One of them, with its fields as they print.
+#[derive(Debug, Clone)]
+pub struct Event {
+    name: &'static str,
+    fields: BTreeMap<&'static str, String>,
+}
+
+impl Event {
+    /// What a field says, if it is there.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.fields.get(name).map(String::as_str)
+    }
+
+    /// Whether a field says just this.
+    pub fn has(&self, name: &str, value: &str) -> bool {
+        self.field(name) == Some(value)
+    }
+}
 
 impl Events {
-    /// Listens in the whole process.
+    /// Listens in the whole process: clients tell on threads of their own.
     ///
     /// # Panics
     /// If somebody else does.
     pub fn listen() -> Self {
         static EVENTS: OnceLock<Events> = OnceLock::new();
-        let told = EVENTS.get_or_init(|| {
-            let told = Self::default();
-            let set = tracing::subscriber::set_global_default(told.clone());
+        let events = EVENTS.get_or_init(|| {
+            let events = Self::default();
+            let set = tracing::subscriber::set_global_default(events.clone());
             set.expect("nobody else listens in a test's process");
-            told
+            events
         });
-        told.clone()
+        events.clone()
     }
 
-    /// The events in which all of `words` occur.
-    pub fn with(&self, words: &[&str]) -> Vec<String> {
-        let told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let with = told
+    /// Those of a name of which a field says just this.
+    pub fn with(&self, name: &str, field: &str, value: &str) -> Vec<Event> {
+        let events = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let with = events
             .iter()
-            .filter(|event| words.iter().all(|word| event.contains(word)));
+            .filter(|event| event.name == name && event.has(field, value));
         with.cloned().collect()
     }
 }
@@ -44,10 +63,13 @@ impl Subscriber for Events {
     }
 
     fn event(&self, event: &tracing::Event<'_>) {
-        let mut text = Text(event.metadata().name().to_owned());
-        event.record(&mut text);
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        told.push(text.0);
+        let mut told = Event {
+            name: event.metadata().name(),
+            fields: BTreeMap::new(),
+        };
+        event.record(&mut told);
+        let mut events = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        events.push(told);
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {
@@ -60,11 +82,12 @@ impl Subscriber for Events {
     fn exit(&self, _: &Id) {}
 }
 
-struct Text(String);
+impl Visit for Event {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.fields.insert(field.name(), value.to_owned());
+    }
 
-impl Visit for Text {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        // To a string nothing fails.
-        let _ = write!(self.0, " {field}={value:?}");
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.fields.insert(field.name(), format!("{value:?}"));
     }
 }

@@ -5,7 +5,6 @@
 
 mod checkpoints;
 mod cluster;
-mod events;
 mod other;
 mod reset;
 mod silence;

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use conformance::kafka::Options;
-use conformance::{Timing, eventually};
+use conformance::{Events, Timing, eventually};
 use millstream::{Client, Delivery, Lag, Partition, Record, Start, StreamSpec};
 use tokio::sync::Semaphore;
 
-use crate::{config, connect, events};
+use crate::{config, connect};
 
 const TIMING: Timing = Timing {
     session: Duration::from_secs(10),
@@ -122,7 +122,7 @@ async fn lag_is_told_where_nothing_is_delivered() {
 
 #[tokio::test]
 async fn a_broker_is_told_down_and_up_again() {
-    events::listen();
+    let events = Events::listen();
     let broker = Options::new().start().await;
     let bootstrap = broker.bootstrap();
     let client = watched(&bootstrap).await;
@@ -142,8 +142,7 @@ async fn a_broker_is_told_down_and_up_again() {
     let first = first.expect("there is room");
     first.await.expect("it is stored");
     let told = |name: &str, who: (&str, &str)| {
-        let of_broker = events::told(name).into_iter();
-        let of_broker = of_broker.filter(|told| told.has("broker", &bootstrap));
+        let of_broker = events.with(name, "broker", &bootstrap).into_iter();
         of_broker.filter(|told| told.has(who.0, who.1)).count()
     };
     let both = [("group", "watching"), ("stream", "watched")];
@@ -163,9 +162,9 @@ async fn a_broker_is_told_down_and_up_again() {
     })
     .await;
     eventually(TIMING, "the producer tells what waits", || async {
-        let all = events::told("millstream.kafka.client.statistics");
-        let mut of_producer = all.iter().filter(|told| told.has("stream", "watched"));
-        let waits = of_producer.any(|told| {
+        let name = "millstream.kafka.client.statistics";
+        let of_producer = events.with(name, "stream", "watched");
+        let waits = of_producer.iter().any(|told| {
             told.has("queued_records", "1")
                 && told.has("brokers_down", "1")
                 && told.has("brokers_up", "0")

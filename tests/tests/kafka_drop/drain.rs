@@ -69,15 +69,11 @@ pub(crate) async fn begin(ground: &Ground, drain: Duration, beats: Duration) -> 
     let heir = client.group(group.as_str()).stream(stream.as_str());
     let heir = heir.drain_timeout(PATIENCE).join().await;
     let heir = heir.expect("it is let in while another drains");
-    let words = ["millstream.consumer.revoking", &stream];
-    until("the drain begins", || {
-        !Events::listen().with(&words).is_empty()
-    })
-    .await;
-    let told = Events::listen().with(&words);
+    let told = || Events::listen().with("millstream.consumer.revoking", "group", &group);
+    until("the drain begins", || !told().is_empty()).await;
+    let told = told();
     assert_eq!(told.len(), 1, "one of two partitions goes: {told:?}");
-    let (_, revoked) = told[0].split_once("partition=").expect("it is named");
-    let revoked = revoked.split(' ').next().expect("it has a name").to_owned();
+    let revoked = told[0].field("partition").expect("it is named").to_owned();
     let drain = Drain {
         client: draining,
         consumer,
