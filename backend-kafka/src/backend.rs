@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use millstream::{Error, ErrorKind, Guarantees, Result, driver};
+use millstream_core::{Error, ErrorKind, Guarantees, Result, driver};
 use rdkafka::consumer::Consumer as _;
 
 use crate::cluster::Streams;
@@ -48,12 +48,12 @@ impl Kafka {
     ///     }
     /// }
     ///
-    /// # async fn connect() -> millstream::Result<()> {
+    /// # async fn connect() -> millstream_core::Result<()> {
     /// let mut config = Config::default();
     /// config.security.tls = Some(Tls::default());
     /// config.security.sasl = Some(Sasl::Oauthbearer {});
     /// let kafka = Kafka::connect_with(config, Company).await?;
-    /// let client = millstream::Client::new(kafka);
+    /// let client = millstream_core::Client::new(kafka);
     /// # Ok(())
     /// # }
     /// ```

@@ -1,6 +1,6 @@
 //! The one table from Kafka's errors to the SDK's.
 
-use millstream::{Error, ErrorKind};
+use millstream_core::{Error, ErrorKind};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 /// What the caller can do about an error of librdkafka or of a broker: the table.

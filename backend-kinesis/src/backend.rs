@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use millstream::{ErrorKind, Guarantees, Result, driver};
+use millstream_core::{ErrorKind, Guarantees, Result, driver};
 
 use crate::config::Config;
 use crate::connection::Connection;

@@ -10,7 +10,7 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_dynamodb::config::Credentials;
 use aws_types::app_name::AppName;
 use backon::{BackoffBuilder, ExponentialBuilder};
-use millstream::{Error, ErrorKind, Result};
+use millstream_core::{Error, ErrorKind, Result};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::config::Config;

@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 
 use aws_sdk_kinesis::config::http::HttpResponse;
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
-use millstream::{Error, ErrorKind};
+use millstream_core::{Error, ErrorKind};
 
 /// What the caller can do about an error by its code: the table. Codes of [Kinesis], of single
 /// entries of PutRecords, of [DynamoDB], and those that all services of AWS share.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
-use millstream::{PartitionDescription, Position, Start, StreamDescription};
+use millstream_core::{PartitionDescription, Position, Start, StreamDescription};
 use tokio::time::Instant;
 
 use crate::clock::{Clock, to_millis};

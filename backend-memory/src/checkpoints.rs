@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use millstream::{Checkpoint, Epoch, Lag, Position, Result, Start, driver};
+use millstream_core::{Checkpoint, Epoch, Lag, Position, Result, Start, driver};
 use tokio::time::{Instant, timeout_at};
 
 use crate::broker::{Shared, State};

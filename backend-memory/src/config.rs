@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use millstream::{Client, Result};
+use millstream_core::{Client, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::Memory;
@@ -15,7 +15,7 @@ use crate::refusal::Refusal;
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> millstream::Result<()> {
+/// # async fn main() -> millstream_core::Result<()> {
 /// let mut config = millstream_memory::Config::default();
 /// config.limits.records_per_second = Some(1_000);
 /// let client = config.connect().await?;
@@ -63,7 +63,7 @@ pub struct Retention {
     /// How long a record is kept after it was stored. 1 ms to 10,000 days, default unset: for ever.
     #[serde(with = "humantime_serde", skip_serializing_if = "Option::is_none")]
     pub age: Option<Duration>,
-    /// How many bytes ([`Record::size`](millstream::Record::size)) are kept in a partition, besides
+    /// How many bytes ([`Record::size`](millstream_core::Record::size)) are kept in a partition, besides
     /// the newest record. At least 1, default unset: all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
@@ -203,7 +203,7 @@ fn refuse(reason: String) -> Result<(), Refusal> {
 
 #[cfg(test)]
 mod tests {
-    use millstream::ErrorKind;
+    use millstream_core::ErrorKind;
 
     use super::*;
 

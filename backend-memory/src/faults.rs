@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream::{ErrorKind, Partition, Result};
+use millstream_core::{ErrorKind, Partition, Result};
 use tokio::time::Instant;
 
 use crate::broker::{Shared, State};

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream::planted::{self, Bug};
+use millstream_core::planted::{self, Bug};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use fs4::fs_std::FileExt;
-use millstream::{Headers, Record};
+use millstream_core::{Headers, Record};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{to_millis, to_time};

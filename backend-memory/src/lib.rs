@@ -12,11 +12,11 @@
 //! * **Persistence** is an option ([`Config::persist`]).
 //!
 //! ```
-//! use millstream::StreamSpec;
+//! use millstream_core::StreamSpec;
 //! use millstream_memory::{Config, Memory};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> millstream::Result<()> {
+//! # async fn main() -> millstream_core::Result<()> {
 //! let memory = Memory::new(Config::default())?;
 //! let client = memory.client();
 //! client.streams().create(StreamSpec::new("car-raw-events").partitions(8)).await?;

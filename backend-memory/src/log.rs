@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
-use millstream::driver::Stored;
-use millstream::{Headers, Position, Record};
+use millstream_core::driver::Stored;
+use millstream_core::{Headers, Position, Record};
 
 use crate::clock::{to_millis, to_time};
 

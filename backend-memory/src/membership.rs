@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use millstream::driver::{self, Event, Join, Mark};
-use millstream::{Epoch, Error, Partition, Record, Result};
+use millstream_core::driver::{self, Event, Join, Mark};
+use millstream_core::{Epoch, Error, Partition, Record, Result};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout_at};
 

@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use millstream::{Client, Guarantees, Result, driver};
+use millstream_core::{Client, Guarantees, Result, driver};
 
 use crate::broker::Shared;
 use crate::checkpoints::Checkpoints;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use millstream::ErrorKind;
+use millstream_core::ErrorKind;
 use tokio::time::Instant;
 
 use crate::group::after;

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use millstream::driver::{self, Limits, Pipelining, Rejected};
-use millstream::planted::{self, Bug};
-use millstream::{ErrorKind, Placed, Position, Record, Result};
+use millstream_core::driver::{self, Limits, Pipelining, Rejected};
+use millstream_core::planted::{self, Bug};
+use millstream_core::{ErrorKind, Placed, Position, Record, Result};
 use tokio::time::Instant;
 
 use crate::broker::{Shared, State, wake};

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use millstream::driver::Mark;
-use millstream::{Record, Result};
+use millstream_core::driver::Mark;
+use millstream_core::{Record, Result};
 use tokio::time::Instant;
 
 use crate::broker::State;

@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use millstream::{Error, ErrorKind};
+use millstream_core::{Error, ErrorKind};
 
 /// Why the broker does not do what was asked.
 #[derive(Debug, Clone)]

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use millstream::{ErrorKind, Partition, Result};
+use millstream_core::{ErrorKind, Partition, Result};
 
 use crate::refusal::Refusal;
 
@@ -11,7 +11,7 @@ use crate::refusal::Refusal;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Target {
-    /// Every member of that name ([`ConsumerGroup::member`](millstream::ConsumerGroup::member))
+    /// Every member of that name ([`ConsumerGroup::member`](millstream_core::ConsumerGroup::member))
     /// that is there.
     Named(String),
     /// The member that joined as the n-th of the broker, from 1, whatever its group.
@@ -43,7 +43,7 @@ impl Target {
 ///
 /// ```
 /// use std::time::Duration;
-/// use millstream::ErrorKind;
+/// use millstream_core::ErrorKind;
 /// use millstream_memory::{FaultScript, Target};
 ///
 /// let script = FaultScript::new()
@@ -51,7 +51,7 @@ impl Target {
 ///     .pause(Duration::from_secs(2), Target::named("slow"), Duration::from_secs(30))
 ///     .crash(Duration::from_secs(4), Target::nth(1));
 /// script.validate()?;
-/// # Ok::<(), millstream::Error>(())
+/// # Ok::<(), millstream_core::Error>(())
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use = "a script does nothing until it is run"]
@@ -298,7 +298,7 @@ fn refuse(reason: String) -> Result<(), Refusal> {
 
 #[cfg(test)]
 mod tests {
-    use millstream::ErrorKind::{Throttled, Unavailable};
+    use millstream_core::ErrorKind::{Throttled, Unavailable};
 
     use super::*;
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream::driver::{Event, Join, Mark};
-use millstream::planted::{self, Bug};
-use millstream::{Epoch, Lag, Partition, Position};
+use millstream_core::driver::{Event, Join, Mark};
+use millstream_core::planted::{self, Bug};
+use millstream_core::{Epoch, Lag, Partition, Position};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use millstream::Partition;
+use millstream_core::Partition;
 
 use crate::ids::{GroupId, MemberId, PartitionId, Slot, StreamId};
 use crate::log::Log;

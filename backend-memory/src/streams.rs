@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use millstream::{Partition, Result, StreamDescription, StreamSpec, driver};
+use millstream_core::{Partition, Result, StreamDescription, StreamSpec, driver};
 
 use crate::broker::Shared;
 use crate::journal::Change;

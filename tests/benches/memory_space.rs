@@ -4,7 +4,7 @@
 use std::error::Error;
 
 use allocation_counter::{AllocationInfo, measure};
-use millstream::{Client, StreamSpec};
+use millstream_core::{Client, StreamSpec};
 
 const FEW: usize = 100;
 const MANY: usize = 10_000;
@@ -45,7 +45,7 @@ fn kept(run: impl FnOnce()) -> i64 {
     bytes_current
 }
 
-async fn stream(partitions: usize) -> millstream::Result<Client> {
+async fn stream(partitions: usize) -> millstream_core::Result<Client> {
     let client = millstream_memory::Config::default().connect().await?;
     client
         .streams()
@@ -54,7 +54,10 @@ async fn stream(partitions: usize) -> millstream::Result<Client> {
     Ok(client)
 }
 
-async fn join(client: &Client, partitions: usize) -> millstream::Result<millstream::Consumer> {
+async fn join(
+    client: &Client,
+    partitions: usize,
+) -> millstream_core::Result<millstream_core::Consumer> {
     let mut member = client.group("bench").stream("bench").join().await?;
     let control = member.control();
     tokio::select! {

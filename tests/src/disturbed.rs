@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use millstream::driver::{self, Join, Limits, Mark, Membership, Pipelining, Rejected};
-use millstream::{Epoch, Error, ErrorKind, Guarantees, Partition, Placed, Record, Result};
+use millstream_core::driver::{self, Join, Limits, Mark, Membership, Pipelining, Rejected};
+use millstream_core::{Epoch, Error, ErrorKind, Guarantees, Partition, Placed, Record, Result};
 
 use crate::{Fault, Hooks};
 

@@ -3,7 +3,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use millstream::{Client, Guarantees, Partition, StreamSpec, driver};
+use millstream_core::{Client, Guarantees, Partition, StreamSpec, driver};
 
 /// What a backend's author gives the suite: a broker to test against, and the means to disturb it.
 ///

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use allocation_counter::measure;
 use bytes::Bytes;
-use millstream::{Client, Record, StreamSpec};
+use millstream_core::{Client, Record, StreamSpec};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 

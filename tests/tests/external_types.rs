@@ -17,38 +17,38 @@ use serde_json::Value;
 const STANDARD: [&str; 3] = ["alloc", "core", "std"];
 
 #[test]
-fn sdk_names_only_bytes_and_std() {
-    assert_eq!(foreign("millstream", &["bytes"]), BTreeMap::new());
+fn core_names_only_bytes_and_std() {
+    assert_eq!(foreign("millstream-core", &["bytes"]), BTreeMap::new());
 }
 
 #[test]
-fn memory_backend_names_only_the_sdk_and_serde() {
+fn memory_backend_names_only_the_core_and_serde() {
     assert_eq!(
         foreign(
             "millstream-memory",
-            &["bytes", "millstream", "serde", "serde_core"]
+            &["bytes", "millstream_core", "serde", "serde_core"]
         ),
         BTreeMap::new()
     );
 }
 
 #[test]
-fn kafka_backend_names_only_the_sdk_and_serde() {
+fn kafka_backend_names_only_the_core_and_serde() {
     assert_eq!(
         foreign(
             "millstream-kafka",
-            &["bytes", "millstream", "serde", "serde_core"]
+            &["bytes", "millstream_core", "serde", "serde_core"]
         ),
         BTreeMap::new()
     );
 }
 
 #[test]
-fn kinesis_backend_names_only_the_sdk_and_serde() {
+fn kinesis_backend_names_only_the_core_and_serde() {
     assert_eq!(
         foreign(
             "millstream-kinesis",
-            &["bytes", "millstream", "serde", "serde_core"]
+            &["bytes", "millstream_core", "serde", "serde_core"]
         ),
         BTreeMap::new()
     );

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use conformance::kafka::{Broker, Options};
-use millstream::{Client, Consumer, Delivery, Record, StreamSpec, Unsettled};
+use millstream_core::{Client, Consumer, Delivery, Record, StreamSpec, Unsettled};
 use millstream_kafka::Config;
 
 const PATIENCE: Duration = Duration::from_secs(60);

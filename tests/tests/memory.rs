@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use conformance::{Disturbed, Fault, Harness, Hooks, Timing, cases};
-use millstream::{Client, driver};
+use millstream_core::{Client, driver};
 use millstream_memory::{Config, Memory, Target};
 
 /// A broker of this test alone.

@@ -17,7 +17,7 @@ mod planted {
 
     use conformance::checker::Violation;
     use conformance::simulation;
-    use millstream::planted::{Bug, plant};
+    use millstream_core::planted::{Bug, plant};
 
     const MOST_SEEDS: u64 = 1_000;
     /// Played side by side; what a hunt finds does not depend on it.

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use millstream::{Error, ErrorKind, Result};
+use millstream_core::{Error, ErrorKind, Result};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::runtime::Handle;

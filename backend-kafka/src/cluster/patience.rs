@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use millstream::Result;
+use millstream_core::Result;
 use tokio::time::{Instant, sleep_until};
 
 /// What a last look gets, at the deadline.
@@ -62,7 +62,7 @@ impl Patience {
 
 #[cfg(test)]
 mod tests {
-    use millstream::{Error, ErrorKind};
+    use millstream_core::{Error, ErrorKind};
 
     use super::*;
 

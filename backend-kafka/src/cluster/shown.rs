@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
-use millstream::{Error, ErrorKind, Result};
+use millstream_core::{Error, ErrorKind, Result};
 
 use crate::cluster::ends::{End, ends};
 use crate::cluster::patience::Patience;

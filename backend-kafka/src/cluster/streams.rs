@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use millstream::{
+use millstream_core::{
     Error, ErrorKind, Partition, PartitionDescription, Position, Result, StreamDescription,
     StreamSpec, driver,
 };

@@ -17,7 +17,7 @@ pub(crate) use validate::NO_MSK_IAM;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use millstream::{Client, Result};
+use millstream_core::{Client, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::Kafka;

@@ -1,7 +1,7 @@
 //! Which keys of librdkafka do not pass through: those that the SDK sets, because a promise rests on
 //! them, and those that have a key of their own.
 
-use millstream::{Error, ErrorKind, Result};
+use millstream_core::{Error, ErrorKind, Result};
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 

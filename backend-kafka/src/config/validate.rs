@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use millstream::{Error, ErrorKind, Result};
+use millstream_core::{Error, ErrorKind, Result};
 
 use super::{Config, Credentials, MskIam, Sasl, Secret, Security, Tls};
 use crate::config::passthrough;

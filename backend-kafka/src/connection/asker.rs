@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use millstream::{Error, ErrorKind, Result};
+use millstream_core::{Error, ErrorKind, Result};
 use rdkafka::ClientConfig;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -150,7 +150,7 @@ impl Live {
 
 #[cfg(test)]
 mod tests {
-    use millstream::ErrorKind;
+    use millstream_core::ErrorKind;
     use rdkafka::mocking::MockCluster;
     use rdkafka::{Offset, TopicPartitionList};
     use tokio::time::Instant;

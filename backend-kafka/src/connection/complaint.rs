@@ -4,7 +4,7 @@
 //! names of topics are only in the sentence. Its sentences are librdkafka's own and no promise: one
 //! that is not known leaves the name out, and makes no other error of it.
 
-use millstream::{Error, ErrorKind};
+use millstream_core::{Error, ErrorKind};
 use rdkafka::error::RDKafkaErrorCode as Code;
 
 use crate::error;

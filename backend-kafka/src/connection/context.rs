@@ -8,7 +8,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use millstream::{Error, ErrorKind};
+use millstream_core::{Error, ErrorKind};
 use rdkafka::ClientContext;
 use rdkafka::client::{Client, OAuthToken};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};

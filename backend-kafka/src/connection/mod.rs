@@ -10,7 +10,7 @@ pub(crate) mod statistics;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use millstream::{Error, ErrorKind, Result};
+use millstream_core::{Error, ErrorKind, Result};
 use rdkafka::ClientConfig;
 use rdkafka::admin::AdminClient;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};

@@ -9,8 +9,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use millstream::driver::Mark;
-use millstream::{Error, ErrorKind, Result};
+use millstream_core::driver::Mark;
+use millstream_core::{Error, ErrorKind, Result};
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{Consumer, ConsumerGroupMetadata};
 use rdkafka::error::RDKafkaErrorCode;
@@ -275,7 +275,7 @@ fn is_of_last_generation(code: RDKafkaErrorCode) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use millstream::{Epoch, Partition, Position};
+    use millstream_core::{Epoch, Partition, Position};
 
     use super::*;
 

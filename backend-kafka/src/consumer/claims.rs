@@ -14,7 +14,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use millstream::Epoch;
+use millstream_core::Epoch;
 use rdkafka::TopicPartitionList;
 use rdkafka::error::RDKafkaErrorCode;
 

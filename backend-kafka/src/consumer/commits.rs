@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use millstream::{Epoch, Error, ErrorKind};
+use millstream_core::{Epoch, Error, ErrorKind};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 

@@ -21,7 +21,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use millstream::Result;
+use millstream_core::Result;
 use rdkafka::Offset;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 

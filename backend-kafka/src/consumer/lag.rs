@@ -15,8 +15,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use millstream::Lag;
-use millstream::driver::Event;
+use millstream_core::Lag;
+use millstream_core::driver::Event;
 
 use super::aide::Question;
 use super::context::Name;
@@ -110,7 +110,7 @@ impl Poller {
 mod tests {
     use std::time::Instant;
 
-    use millstream::{Epoch, Partition};
+    use millstream_core::{Epoch, Partition};
 
     use super::*;
 

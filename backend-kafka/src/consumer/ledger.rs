@@ -15,7 +15,7 @@ use std::error::Error as StdError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use millstream::{Error, ErrorKind, Record, Result};
+use millstream_core::{Error, ErrorKind, Record, Result};
 use rdkafka::client::OAuthToken;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerGroupMetadata;

@@ -12,8 +12,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::SystemTime;
 
-use millstream::driver::Event;
-use millstream::{Epoch, Error, Lag, Partition, Result};
+use millstream_core::driver::Event;
+use millstream_core::{Epoch, Error, Lag, Partition, Result};
 
 #[derive(Debug)]
 pub(super) struct Mailbox {
@@ -202,8 +202,8 @@ mod tests {
     use std::time::Duration;
 
     use bytes::Bytes;
-    use millstream::driver::Stored;
-    use millstream::{Headers, Position};
+    use millstream_core::driver::Stored;
+    use millstream_core::{Headers, Position};
 
     use super::*;
 

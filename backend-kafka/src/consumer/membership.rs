@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use async_trait::async_trait;
-use millstream::driver::{self, Event, Mark};
-use millstream::{Epoch, Error, ErrorKind, Partition, Record, Result};
+use millstream_core::driver::{self, Event, Mark};
+use millstream_core::{Epoch, Error, ErrorKind, Partition, Record, Result};
 use tokio::sync::oneshot;
 
 use super::bell::Bell;

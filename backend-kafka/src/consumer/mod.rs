@@ -11,8 +11,8 @@ use std::thread;
 use std::time::Instant;
 
 use async_trait::async_trait;
-use millstream::driver::{self, Join};
-use millstream::{Error, ErrorKind, Result};
+use millstream_core::driver::{self, Join};
+use millstream_core::{Error, ErrorKind, Result};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use tokio::sync::oneshot;

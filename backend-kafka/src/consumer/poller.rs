@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use millstream::driver::{Event, Join, Mark};
-use millstream::{Epoch, Error, ErrorKind, Partition, Result};
+use millstream_core::driver::{Event, Join, Mark};
+use millstream_core::{Epoch, Error, ErrorKind, Partition, Result};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use tokio::sync::oneshot;

@@ -6,8 +6,8 @@
 
 use std::time::{Duration, Instant};
 
-use millstream::driver::Event;
-use millstream::{Epoch, Error, ErrorKind, Partition, Result};
+use millstream_core::driver::Event;
+use millstream_core::{Epoch, Error, ErrorKind, Partition, Result};
 use rdkafka::consumer::Consumer;
 use rdkafka::{Offset, TopicPartitionList};
 

@@ -8,8 +8,8 @@
 
 use std::time::{Duration, Instant};
 
-use millstream::driver::{Event, Stored};
-use millstream::{Epoch, Error, ErrorKind, Partition, Position};
+use millstream_core::driver::{Event, Stored};
+use millstream_core::{Epoch, Error, ErrorKind, Partition, Position};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};

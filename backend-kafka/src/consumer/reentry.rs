@@ -9,7 +9,7 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use millstream::{Error, ErrorKind, Result};
+use millstream_core::{Error, ErrorKind, Result};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::time::{Instant, sleep_until};
 

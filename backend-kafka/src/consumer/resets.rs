@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use millstream::driver::Event;
+use millstream_core::driver::Event;
 
 use super::context::Name;
 use super::poller::Poller;

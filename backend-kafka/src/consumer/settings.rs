@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use millstream::driver::Join;
-use millstream::{Error, ErrorKind, Result};
+use millstream_core::driver::Join;
+use millstream_core::{Error, ErrorKind, Result};
 use rdkafka::ClientConfig;
 
 use crate::config::Protocol;

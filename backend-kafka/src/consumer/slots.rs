@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use millstream::{Epoch, Partition};
+use millstream_core::{Epoch, Partition};
 use slab::Slab;
 
 use super::context::Name;

@@ -19,7 +19,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream::{Error, ErrorKind, Result, Start};
+use millstream_core::{Error, ErrorKind, Result, Start};
 
 use crate::cluster::patience::Patience;
 use crate::connection::{Asker, Connection};

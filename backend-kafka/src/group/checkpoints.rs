@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use millstream::{Checkpoint, Error, ErrorKind, Lag, Partition, Result, Start, driver};
+use millstream_core::{Checkpoint, Error, ErrorKind, Lag, Partition, Result, Start, driver};
 use rdkafka::error::KafkaError;
 
 use crate::cluster::ends::{End, ends};

@@ -3,7 +3,7 @@
 //! Kafka stores the *next* offset to read; the SDK names the last settled record. The two are turned
 //! into each other here and nowhere else.
 
-use millstream::{Epoch, Position};
+use millstream_core::{Epoch, Position};
 
 /// The offset that Kafka stores when everything up to and including `position` is settled. None for
 /// a position that no Kafka ever gave.

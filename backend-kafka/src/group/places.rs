@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use millstream::{Error, ErrorKind, Result, Start};
+use millstream_core::{Error, ErrorKind, Result, Start};
 
 use crate::cluster::ends::{End, ends};
 use crate::cluster::topics;

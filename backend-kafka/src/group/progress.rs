@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::TryFutureExt as _;
-use millstream::{Error, ErrorKind, Result};
+use millstream_core::{Error, ErrorKind, Result};
 use rdkafka::consumer::Consumer as _;
 
 use crate::cluster::patience::Patience;

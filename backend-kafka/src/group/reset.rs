@@ -23,7 +23,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use millstream::{Error, ErrorKind, Result, Start};
+use millstream_core::{Error, ErrorKind, Result, Start};
 
 use crate::cluster::admin;
 use crate::cluster::patience::Patience;

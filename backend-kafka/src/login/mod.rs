@@ -7,7 +7,7 @@ pub(crate) mod token;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use millstream::{Error, ErrorKind, Result};
+use millstream_core::{Error, ErrorKind, Result};
 use rdkafka::ClientConfig;
 
 use crate::config::{Credentials, Sasl, Secret, Security, Tls};

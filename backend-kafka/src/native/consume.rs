@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use millstream::driver::Stored;
-use millstream::{Headers, Position};
+use millstream_core::driver::Stored;
+use millstream_core::{Headers, Position};
 use rdkafka::TopicPartitionList;
 use rdkafka::bindings as sys;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};

@@ -24,7 +24,7 @@ use std::sync::atomic::{
 };
 use std::time::Duration;
 
-use millstream::Record;
+use millstream_core::Record;
 use rdkafka::bindings as rd;
 use rdkafka::client::Client;
 use rdkafka::config::RDKafkaLogLevel;

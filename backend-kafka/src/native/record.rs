@@ -3,7 +3,7 @@
 use std::ffi::{CString, c_int, c_void};
 use std::ptr;
 
-use millstream::Record;
+use millstream_core::Record;
 use rdkafka::bindings as rd;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::producer::{Producer as _, ProducerContext, ThreadedProducer};

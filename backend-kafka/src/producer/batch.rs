@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
-use millstream::{Error, Record};
+use millstream_core::{Error, Record};
 
 /// What became of a record, as librdkafka reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -317,7 +317,7 @@ impl Slot {
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt;
-    use millstream::ErrorKind;
+    use millstream_core::ErrorKind;
 
     use super::*;
 

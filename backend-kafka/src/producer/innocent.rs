@@ -60,7 +60,7 @@ impl Innocent {
 mod tests {
     use std::time::Instant;
 
-    use millstream::Record;
+    use millstream_core::Record;
 
     use super::*;
 

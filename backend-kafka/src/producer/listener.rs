@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use millstream::{Error, ErrorKind};
+use millstream_core::{Error, ErrorKind};
 use tokio::sync::mpsc;
 
 use super::batch::{Batch, Report};

@@ -38,8 +38,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use millstream::driver::{self, Limits, Pipelining, Rejected};
-use millstream::{Error, ErrorKind, Partition, Placed, Position, Record, Result};
+use millstream_core::driver::{self, Limits, Pipelining, Rejected};
+use millstream_core::{Error, ErrorKind, Partition, Placed, Position, Record, Result};
 use rdkafka::ClientConfig;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::types::RDKafkaRespErr;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use millstream::{Result, driver};
+use millstream_core::{Result, driver};
 use rdkafka::admin::{AdminOptions, ResourceSpecifier};
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::RDKafkaErrorCode;

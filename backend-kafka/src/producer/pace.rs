@@ -16,7 +16,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millstream::Record;
+use millstream_core::Record;
 
 use super::batch::Batch;
 use super::room::RECORD_OVERHEAD;

@@ -5,7 +5,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millstream::Error;
+use millstream_core::Error;
 use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::types::RDKafkaRespErr as Raw;
 

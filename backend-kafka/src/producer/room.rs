@@ -4,8 +4,8 @@
 //! each record and each batch by its own `message.max.bytes`. The latter is set so that a batch of
 //! one record never exceeds the former, hence what passes here is never refused by the broker.
 
-use millstream::Record;
-use millstream::driver::Limits;
+use millstream_core::Record;
+use millstream_core::driver::Limits;
 
 /// What the format adds to a batch (https://kafka.apache.org/documentation/#recordbatch).
 pub(super) const BATCH_OVERHEAD: usize = 61;

@@ -2,7 +2,7 @@
 
 use std::time::UNIX_EPOCH;
 
-use millstream::Record;
+use millstream_core::Record;
 
 /// The record's own timestamp, if it has one. 0 or less stands for one that cannot be sent.
 pub(crate) fn of(record: &Record) -> Option<i64> {

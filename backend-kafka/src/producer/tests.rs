@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::join_all;
-use millstream::driver::{Producer as _, Rejected};
-use millstream::{ErrorKind, Placed, Record};
+use millstream_core::driver::{Producer as _, Rejected};
+use millstream_core::{ErrorKind, Placed, Record};
 use rdkafka::ClientConfig;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;

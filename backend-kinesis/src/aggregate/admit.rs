@@ -1,6 +1,6 @@
 //! What a producer does not take, beside what the limits of the stream say.
 
-use millstream::{Error, ErrorKind, Record, Result};
+use millstream_core::{Error, ErrorKind, Record, Result};
 
 use super::frame::is_carrier;
 use super::{keys, tags};

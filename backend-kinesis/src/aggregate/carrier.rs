@@ -1,7 +1,7 @@
 //! Filling a carrier.
 
 use bytes::Bytes;
-use millstream::Record;
+use millstream_core::Record;
 
 use super::frame::{FRAME, is_carrier, seal};
 use super::message::write;

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use millstream::Headers;
+use millstream_core::Headers;
 use prost::Message;
 
 use super::frame::{self, MAGIC};

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use bytes::Bytes;
-use millstream::{Headers, Record};
+use millstream_core::{Headers, Record};
 
 use super::message::{Tag, write};
 

@@ -12,7 +12,7 @@ pub use secret::Secret;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use millstream::{Client, Result};
+use millstream_core::{Client, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::Kinesis;

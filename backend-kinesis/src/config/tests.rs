@@ -1,4 +1,4 @@
-use millstream::ErrorKind;
+use millstream_core::ErrorKind;
 
 use super::*;
 

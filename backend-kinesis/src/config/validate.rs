@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use millstream::{Error, ErrorKind, Result};
+use millstream_core::{Error, ErrorKind, Result};
 
 use super::{Config, Secret};
 

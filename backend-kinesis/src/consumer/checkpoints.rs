@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::stream::{self, StreamExt};
-use millstream::{Checkpoint, Error, ErrorKind, Lag, Partition, Result, Start, driver};
+use millstream_core::{Checkpoint, Error, ErrorKind, Lag, Partition, Result, Start, driver};
 
 use super::lag::lag;
 use super::source::Source;

@@ -2,8 +2,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use millstream::Result;
-use millstream::driver::{self, Join};
+use millstream_core::Result;
+use millstream_core::driver::{self, Join};
 
 use super::membership::{Membership, Parts};
 use super::source::Source;

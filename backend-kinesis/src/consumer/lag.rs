@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_kinesis::types::{Record, ShardIteratorType};
-use millstream::{Lag, Partition, Position};
+use millstream_core::{Lag, Partition, Position};
 use tokio::time::Instant;
 
 use crate::aggregate::{Opened, open};

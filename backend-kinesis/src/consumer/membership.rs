@@ -6,8 +6,8 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use futures_util::future::{FutureExt, join_all};
-use millstream::driver::{self, Event, Mark};
-use millstream::{Epoch, Error, ErrorKind, Partition, Record, Result};
+use millstream_core::driver::{self, Event, Mark};
+use millstream_core::{Epoch, Error, ErrorKind, Partition, Record, Result};
 use tokio::select;
 use tokio::sync::{Notify, mpsc};
 

@@ -3,8 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use millstream::driver::Event;
-use millstream::{Epoch, Lag, Partition, Result};
+use millstream_core::driver::Event;
+use millstream_core::{Epoch, Lag, Partition, Result};
 
 use crate::retrieval::{ReadEvent, Reader};
 use crate::stream::Shard;

@@ -3,7 +3,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use aws_sdk_kinesis::types::ShardIteratorType;
-use millstream::{Error, ErrorKind, Result};
+use millstream_core::{Error, ErrorKind, Result};
 
 use crate::connection::Connection;
 use crate::error;

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use millstream::{Error, ErrorKind, Result};
+use millstream_core::{Error, ErrorKind, Result};
 
 use crate::connection::Connection;
 use crate::lease::DynamoDb;

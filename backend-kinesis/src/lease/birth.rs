@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream::{Error, ErrorKind, Result};
+use millstream_core::{Error, ErrorKind, Result};
 
 use super::key::{KeyForm, Stream, Streams};
 use super::member::known;

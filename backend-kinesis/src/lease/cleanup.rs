@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use millstream::Result;
+use millstream_core::Result;
 
 use super::key::{LeaseKey, Stream};
 use super::row::new::string;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use millstream::{Epoch, Error, Position, Start};
+use millstream_core::{Epoch, Error, Position, Start};
 
 use super::key::{KeyForm, LeaseKey};
 use super::row::{Pin, Progress, Row};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream::{Epoch, Result, Start};
+use millstream_core::{Epoch, Result, Start};
 
 use super::key::{KeyForm, LeaseKey};
 use super::options::ResumePoint;

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream::{Error, ErrorKind, Result, Start};
+use millstream_core::{Error, ErrorKind, Result, Start};
 use tokio::time::{Instant, sleep};
 
 use super::birth;

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 
 use async_trait::async_trait;
-use millstream::Result;
+use millstream_core::Result;
 
 use super::row::Pin;
 use crate::stream::{Shard, StreamInfo};

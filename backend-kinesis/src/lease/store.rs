@@ -8,7 +8,7 @@ use std::fmt::Debug;
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::types::AttributeValue;
-use millstream::Result;
+use millstream_core::Result;
 
 /// A row as it is stored.
 pub(crate) type Item = HashMap<String, AttributeValue>;

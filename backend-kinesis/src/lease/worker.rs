@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use millstream::{Epoch, Error, ErrorKind, Position, Result};
+use millstream_core::{Epoch, Error, ErrorKind, Position, Result};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::birth;

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use millstream::{Error, ErrorKind, Placed, Record};
+use millstream_core::{Error, ErrorKind, Placed, Record};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use millstream::{Headers, Record};
+use millstream_core::{Headers, Record};
 
 use crate::stream::HashKey;
 

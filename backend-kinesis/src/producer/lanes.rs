@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use millstream::Error;
+use millstream_core::Error;
 use tokio::time::Instant;
 
 use super::calls::{Calls, Ticket};

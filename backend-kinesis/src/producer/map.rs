@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use foldhash::fast::FixedState;
-use millstream::Partition;
+use millstream_core::Partition;
 
 use crate::aggregate::keyless;
 use crate::stream::{HashKey, HashRange, Shard};
@@ -154,7 +154,7 @@ impl Map {
 
 #[cfg(test)]
 mod tests {
-    use millstream::Position;
+    use millstream_core::Position;
 
     use super::*;
 

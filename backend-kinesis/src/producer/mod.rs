@@ -27,8 +27,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use millstream::driver::{self, Limits, Pipelining, Rejected};
-use millstream::{Error, ErrorKind, Placed, Record, Result};
+use millstream_core::driver::{self, Limits, Pipelining, Rejected};
+use millstream_core::{Error, ErrorKind, Placed, Record, Result};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;

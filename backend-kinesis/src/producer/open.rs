@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use millstream::{Error, ErrorKind, Result, driver};
+use millstream_core::{Error, ErrorKind, Result, driver};
 use tokio::time::Instant;
 
 use super::Producer;

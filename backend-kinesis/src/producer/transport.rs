@@ -6,7 +6,7 @@ use std::time::Duration;
 use aws_sdk_kinesis::operation::put_records::PutRecordsOutput;
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{PutRecordsRequestEntry, PutRecordsResultEntry};
-use millstream::{Error, ErrorKind, Position, Result};
+use millstream_core::{Error, ErrorKind, Position, Result};
 
 use crate::aggregate::Entry;
 use crate::connection::Connection;

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use aws_sdk_kinesis::primitives::DateTime;
 use aws_sdk_kinesis::types;
 use bytes::Bytes;
-use millstream::{Error, ErrorKind, Position, Result};
+use millstream_core::{Error, ErrorKind, Position, Result};
 
 /// One answer of GetRecords, or one event of a subscription.
 #[derive(Debug, Default)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use millstream::{Error, ErrorKind};
+use millstream_core::{Error, ErrorKind};
 use tokio::time::sleep;
 
 use super::ReadEvent;

@@ -9,7 +9,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use millstream::{ErrorKind, Position};
+use millstream_core::{ErrorKind, Position};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::hand::Done;

@@ -30,8 +30,8 @@ mod unpack;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use millstream::driver::Stored;
-use millstream::{Error, Partition, Position};
+use millstream_core::driver::Stored;
+use millstream_core::{Error, Partition, Position};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use millstream::{ErrorKind, Position};
+use millstream_core::{ErrorKind, Position};
 use tokio::time::Instant;
 
 use super::Begin;

@@ -4,8 +4,8 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use millstream::driver::Stored;
-use millstream::{Error, ErrorKind, Position};
+use millstream_core::driver::Stored;
+use millstream_core::{Error, ErrorKind, Position};
 use tokio::time::{Instant, sleep};
 
 use super::answer::Answer;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aws_sdk_kinesis::error::ProvideErrorMetadata;
 use aws_sdk_kinesis::types::ConsumerStatus;
-use millstream::{Error, ErrorKind, Result};
+use millstream_core::{Error, ErrorKind, Result};
 use tokio::time::{Instant, sleep};
 
 use super::Way;

@@ -9,7 +9,7 @@ use aws_sdk_kinesis::primitives::DateTime;
 use aws_sdk_kinesis::types::{
     ShardIteratorType, StartingPosition, SubscribeToShardEventStream as Event,
 };
-use millstream::{Error, ErrorKind, Partition, Result};
+use millstream_core::{Error, ErrorKind, Partition, Result};
 
 use super::answer::{Answer, behind, raws};
 use super::source::{Source, Spot, Subscription};

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
-use millstream::{Position, Result};
+use millstream_core::{Position, Result};
 
 use super::answer::Answer;
 use crate::stream::Shard;

@@ -3,8 +3,8 @@
 
 use std::time::SystemTime;
 
-use millstream::driver::Stored;
-use millstream::{Headers, Partition, Position};
+use millstream_core::driver::Stored;
+use millstream_core::{Headers, Partition, Position};
 
 use super::answer::Raw;
 use crate::aggregate::{self, Opened, UserRecord};

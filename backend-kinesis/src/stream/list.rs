@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use aws_sdk_kinesis::types::StreamStatus;
-use millstream::{Error, ErrorKind, Position, Result};
+use millstream_core::{Error, ErrorKind, Position, Result};
 
 use super::HashRange;
 use crate::connection::Connection;

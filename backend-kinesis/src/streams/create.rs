@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_sdk_kinesis::error::ProvideErrorMetadata;
 use aws_sdk_kinesis::types::{self, StreamModeDetails};
-use millstream::{Error, ErrorKind, Result, StreamSpec};
+use millstream_core::{Error, ErrorKind, Result, StreamSpec};
 
 use super::state;
 use crate::config::StreamMode;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use millstream::{ErrorKind, Result};
+use millstream_core::{ErrorKind, Result};
 
 use super::state;
 use crate::connection::Connection;

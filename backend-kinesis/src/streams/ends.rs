@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use aws_sdk_kinesis::primitives::DateTime;
 use aws_sdk_kinesis::types::{Record, ShardIteratorType};
 use bytes::Bytes;
-use millstream::{Error, ErrorKind, Partition, Position, Result};
+use millstream_core::{Error, ErrorKind, Partition, Position, Result};
 
 use crate::aggregate::{self, Opened};
 use crate::connection::Connection;

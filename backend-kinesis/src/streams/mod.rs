@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use millstream::{
+use millstream_core::{
     Error, ErrorKind, Partition, PartitionDescription, Result, StreamDescription, StreamSpec,
     driver,
 };

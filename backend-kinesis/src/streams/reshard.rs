@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use millstream::{Error, ErrorKind, Partition, Result};
+use millstream_core::{Error, ErrorKind, Partition, Result};
 
 use super::state;
 use crate::connection::Connection;

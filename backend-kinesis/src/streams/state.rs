@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aws_sdk_kinesis::types::StreamStatus;
 use backon::{BackoffBuilder, ExponentialBuilder};
-use millstream::{ErrorKind, Result};
+use millstream_core::{ErrorKind, Result};
 use tokio::time::sleep;
 
 use crate::connection::Connection;

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use millstream::{ErrorKind, Record};
+use millstream_core::{ErrorKind, Record};
 use millstream_memory::{FaultScript, Target};
 
 use crate::fixture::{Fixture, SESSION, partition, record};
@@ -145,7 +145,7 @@ async fn contradictions_and_unknown_targets_are_refused() {
         [None],
         "a refused script does nothing"
     );
-    let kind = |result: millstream::Result<()>| result.unwrap_err().kind();
+    let kind = |result: millstream_core::Result<()>| result.unwrap_err().kind();
     assert_eq!(kind(faults.crash(&Target::nth(1))), ErrorKind::NotFound);
     assert_eq!(kind(faults.steal("g", &partition(0))), ErrorKind::NotFound);
 }

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream::driver::{
+use millstream_core::driver::{
     Backend, Checkpoints, Event, Join, Mark, Membership, Producer, Stored, Streams,
 };
-use millstream::{
+use millstream_core::{
     Checkpoint, Epoch, ErrorKind, Partition, Position, Record, Result, Start, StreamSpec,
 };
 use millstream_memory::{Config, Memory};

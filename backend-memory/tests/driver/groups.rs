@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use millstream::{Epoch, ErrorKind, Position, Start};
+use millstream_core::{Epoch, ErrorKind, Position, Start};
 
 use crate::fixture::{DRAIN, Fixture, partition};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use millstream::ErrorKind;
+use millstream_core::ErrorKind;
 use millstream_memory::Target;
 
 use crate::fixture::{Fixture, SESSION, partition};
@@ -44,7 +44,7 @@ async fn a_zombie_is_fenced_and_joins_again() {
         .unwrap();
     let zombie = tokio::spawn({
         let membership = a.membership.clone();
-        let mark = millstream::driver::Mark {
+        let mark = millstream_core::driver::Mark {
             partition: partition(0),
             epoch: old,
             position: 9.into(),

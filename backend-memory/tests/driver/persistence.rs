@@ -2,8 +2,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use millstream::driver::{Backend, Mark};
-use millstream::{ErrorKind, Position, Record, Start};
+use millstream_core::driver::{Backend, Mark};
+use millstream_core::{ErrorKind, Position, Record, Start};
 use millstream_memory::{Config, Memory};
 
 use crate::fixture::{Fixture, SESSION, partition};
@@ -12,7 +12,7 @@ fn open(folder: &Path) -> Fixture {
     Fixture::with(|config| config.persist = Some(folder.to_owned()))
 }
 
-fn reopen(folder: &Path) -> millstream::Result<Memory> {
+fn reopen(folder: &Path) -> millstream_core::Result<Memory> {
     let mut config = Config::default();
     config.persist = Some(folder.to_owned());
     Memory::new(config)

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use millstream::driver::{Backend, Mark};
-use millstream::{Epoch, ErrorKind, Position, Record, Result};
+use millstream_core::driver::{Backend, Mark};
+use millstream_core::{Epoch, ErrorKind, Position, Record, Result};
 
 use crate::fixture::{Fixture, Member, SESSION, partition, record};
 

@@ -1,7 +1,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
-use millstream::driver::Backend;
-use millstream::{ErrorKind, Headers, Record};
+use millstream_core::driver::Backend;
+use millstream_core::{ErrorKind, Headers, Record};
 
 use crate::fixture::{Fixture, record};
 

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use millstream::{ErrorKind, Start};
+use millstream_core::{ErrorKind, Start};
 
 use crate::fixture::{DRAIN, Fixture, partition};
 

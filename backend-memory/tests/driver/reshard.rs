@@ -1,4 +1,4 @@
-use millstream::{ErrorKind, Start};
+use millstream_core::{ErrorKind, Start};
 
 use crate::fixture::{Fixture, partition};
 
@@ -103,7 +103,7 @@ async fn completing_needs_the_end_and_the_epoch() {
     assert_eq!(early.kind(), ErrorKind::Invalid);
     fixture.streams().split(&partition(0)).await.unwrap();
     member.settle().await;
-    let stale = millstream::Epoch(epoch.0 + 1);
+    let stale = millstream_core::Epoch(epoch.0 + 1);
     let stale = member
         .membership
         .complete(&partition(0), stale)
@@ -155,7 +155,7 @@ async fn added_partitions_are_read_from_their_beginning() {
 async fn reshards_that_cannot_be_are_refused() {
     let fixture = Fixture::with_stream(2).await;
     let streams = fixture.streams();
-    let kind = |result: millstream::Result<()>| result.unwrap_err().kind();
+    let kind = |result: millstream_core::Result<()>| result.unwrap_err().kind();
     assert_eq!(
         kind(streams.split(&partition(9)).await),
         ErrorKind::NotFound
@@ -183,6 +183,6 @@ async fn reshards_that_cannot_be_are_refused() {
         ErrorKind::Invalid
     );
     assert_eq!(kind(streams.delete("none").await), ErrorKind::NotFound);
-    let again = streams.create(&millstream::StreamSpec::new("s")).await;
+    let again = streams.create(&millstream_core::StreamSpec::new("s")).await;
     assert_eq!(kind(again), ErrorKind::AlreadyExists);
 }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use millstream::{ErrorKind, Position};
+use millstream_core::{ErrorKind, Position};
 
 use crate::fixture::{Fixture, partition};
 

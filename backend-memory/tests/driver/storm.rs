@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use millstream::driver::Backend;
-use millstream::{Epoch, Partition};
+use millstream_core::driver::Backend;
+use millstream_core::{Epoch, Partition};
 use millstream_memory::Target;
 
 use crate::fixture::{Fixture, Member};
@@ -139,7 +139,7 @@ impl Run {
             }
             Step::Reset if self.joined > 0 => {
                 let checkpoints = fixture.memory.checkpoints("g");
-                let reset = checkpoints.reset("s", millstream::Start::Earliest);
+                let reset = checkpoints.reset("s", millstream_core::Start::Earliest);
                 reset.await.unwrap();
                 self.settled.clear();
             }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use futures_util::StreamExt;
-use millstream::{Delivery, Record};
+use millstream_core::{Delivery, Record};
 use rdkafka::consumer::Consumer as _;
 use rdkafka::message::{Headers, Message};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};

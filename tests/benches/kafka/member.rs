@@ -7,7 +7,7 @@ use std::io::{self, Read as _, Write as _};
 use std::thread;
 
 use futures_util::StreamExt;
-use millstream::Delivery;
+use millstream_core::Delivery;
 use rdkafka::message::Message as _;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;

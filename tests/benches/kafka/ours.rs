@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use millstream::{Client, Result};
+use millstream_core::{Client, Result};
 
 use crate::job::{Place, Protocol};
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use millstream::Record;
+use millstream_core::Record;
 use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord};
 
 use crate::job::{Measured, Place, Producer};
@@ -54,7 +54,7 @@ async fn ours(place: &Place) -> Result<f64> {
     for key in keys.iter().cycle().take(RECORDS) {
         if receipts.len() == RECEIPTS {
             if let Some(oldest) = receipts.pop_front() {
-                let _: millstream::Placed = oldest.await?;
+                let _: millstream_core::Placed = oldest.await?;
             }
         }
         let record = Record::new(payload.clone()).key(key.clone());

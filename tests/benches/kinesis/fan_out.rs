@@ -12,7 +12,7 @@ use aws_sdk_kinesis::types::{
     ConsumerStatus, ShardIteratorType, StartingPosition, SubscribeToShardEventStream,
 };
 use bytes::Buf;
-use millstream::Delivery;
+use millstream_core::Delivery;
 use millstream_kinesis::Retrieval;
 use tokio::sync::Notify;
 

@@ -7,7 +7,7 @@ use std::io::{self, Read as _, Write as _};
 use std::thread;
 use std::time::Duration;
 
-use millstream::Delivery;
+use millstream_core::Delivery;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
 use conformance::kinesis::Read;
-use millstream::Delivery;
+use millstream_core::Delivery;
 use tokio::sync::Notify;
 
 use crate::job::{Measured, Place};

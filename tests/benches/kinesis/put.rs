@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use millstream::{Placed, Position, Record};
+use millstream_core::{Placed, Position, Record};
 use millstream_kinesis::Aggregation;
 
 use crate::job::{Measured, Place, Putter};

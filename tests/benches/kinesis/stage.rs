@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use aws_sdk_kinesis::types::StreamStatus;
 use conformance::kinesis::{Emulator, Proxy, Server, Tls};
-use millstream::Record;
+use millstream_core::Record;
 use millstream_kinesis::Aggregation;
 use tokio::runtime::Runtime;
 
@@ -131,7 +131,7 @@ impl Stage {
             if receipts.len() == RECEIPTS
                 && let Some(oldest) = receipts.pop_front()
             {
-                let _: millstream::Placed = oldest.await?;
+                let _: millstream_core::Placed = oldest.await?;
             }
             let record = Record::new(payload(number)).key(key.clone());
             receipts.push_back(producer.send(record).await?);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use aws_sdk_kinesis::types::ShardIteratorType;
-use millstream::Position;
+use millstream_core::Position;
 
 use crate::job::Place;
 use crate::{Result, carrier, keys, raw};

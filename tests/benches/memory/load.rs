@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use millstream::{Client, Producer, Record, Run, StreamSpec};
+use millstream_core::{Client, Producer, Record, Run, StreamSpec};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 
@@ -149,7 +149,7 @@ impl Load {
         for record in records.iter().cycle().take(self.records) {
             if receipts.len() == RECEIPTS {
                 if let Some(oldest) = receipts.pop_front() {
-                    let _: millstream::Placed = oldest.await?;
+                    let _: millstream_core::Placed = oldest.await?;
                 }
             }
             receipts.push_back(producer.send(record.clone()).await?);
@@ -193,7 +193,7 @@ impl Load {
     async fn check(
         &self,
         client: &Client,
-        stats: &millstream::ConsumerStats,
+        stats: &millstream_core::ConsumerStats,
     ) -> Result<(), Box<dyn Error>> {
         assert_eq!(stats.settled, self.records as u64, "settled records");
         let left = client

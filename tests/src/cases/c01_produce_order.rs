@@ -100,7 +100,10 @@ async fn c01_order_of_clones_of_one_producer(harness: Arc<dyn Harness>) {
     member.close().await;
     outbox.close().await;
     assert!(
-        first.send(millstream::Record::new("late")).await.is_err(),
+        first
+            .send(millstream_core::Record::new("late"))
+            .await
+            .is_err(),
         "closing one closes all"
     );
 }

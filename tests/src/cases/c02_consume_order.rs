@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use millstream::{BatchFailure, Delivery, Retry};
+use millstream_core::{BatchFailure, Delivery, Retry};
 use tokio::sync::oneshot;
 
 use super::cases;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use millstream::{BatchFailure, DeadLetter, Delivery, ErrorKind, Exhausted, Retry};
+use millstream_core::{BatchFailure, DeadLetter, Delivery, ErrorKind, Exhausted, Retry};
 use tokio::sync::oneshot;
 
 use super::cases;
@@ -260,7 +260,7 @@ async fn c03_stop_returns_the_error_and_the_record_comes_again(harness: Arc<dyn 
 }
 
 /// Pulls all, fails each record of key `bad` once by `fail`, and acks it when it comes again.
-async fn pull_and_fail(harness: Arc<dyn Harness>, fail: impl Fn(millstream::Unsettled)) {
+async fn pull_and_fail(harness: Arc<dyn Harness>, fail: impl Fn(millstream_core::Unsettled)) {
     let timing = harness.timing();
     let fleet = good_and_bad(harness).await;
     let observer = Observer::new(&fleet.history, &fleet.group, "puller");

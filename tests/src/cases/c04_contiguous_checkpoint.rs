@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream::Delivery;
+use millstream_core::Delivery;
 use tokio::sync::watch;
 
 use super::cases;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream::{ConsumerGroup, Delivery, Epoch, Partition, Position};
+use millstream_core::{ConsumerGroup, Delivery, Epoch, Partition, Position};
 use tokio::time::Instant;
 
 use super::cases;

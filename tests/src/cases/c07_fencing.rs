@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream::Delivery;
+use millstream_core::Delivery;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use millstream::{Delivery, Record};
+use millstream_core::{Delivery, Record};
 use tokio::sync::watch;
 
 use super::cases;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use millstream::Start;
+use millstream_core::Start;
 
 use super::cases;
 use crate::Harness;

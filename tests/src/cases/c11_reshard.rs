@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream::{ErrorKind, Partition, Start};
+use millstream_core::{ErrorKind, Partition, Start};
 
 use super::cases;
 use crate::fleet::{Fleet, Member};
@@ -234,7 +234,7 @@ async fn c11_latest_group_reads_children_from_their_beginning(harness: Arc<dyn H
     let old = Fleet::new(harness.clone(), 1).await;
     old.send(10, 2).await;
     let fleet = Fleet::on(harness, old.stream.clone(), Default::default(), false).await;
-    let latest = |group: millstream::ConsumerGroup| group.start(Start::Latest);
+    let latest = |group: millstream_core::ConsumerGroup| group.start(Start::Latest);
     let a = fleet.member("a").with(latest).start().await;
     fleet.until("the group is born", || a.owns() == 1).await;
     a.close().await;
@@ -299,7 +299,7 @@ async fn c11_split_and_merge_are_refused_clearly(harness: Arc<dyn Harness>) {
 
 async fn c11_added_partitions_are_read_from_their_beginning(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 2).await;
-    let latest = |group: millstream::ConsumerGroup| group.start(Start::Latest);
+    let latest = |group: millstream_core::ConsumerGroup| group.start(Start::Latest);
     let a = fleet
         .member("a")
         .with(latest)

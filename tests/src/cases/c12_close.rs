@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream::{ErrorKind, Record};
+use millstream_core::{ErrorKind, Record};
 use tokio::time::Instant;
 
 use super::cases;
@@ -126,7 +126,7 @@ async fn c12_producer_dropped_without_close_delivers(harness: Arc<dyn Harness>) 
 }
 
 /// A producer that gives up soon, unless its driver has an own setting for that, and a stream whose key `bad` cannot be stored.
-async fn failing(fleet: &Fleet) -> millstream::Producer {
+async fn failing(fleet: &Fleet) -> millstream_core::Producer {
     let fault = Fault::FailSends {
         stream: fleet.stream.clone(),
         key: Some("bad".into()),

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use millstream::{DeadLetter, ErrorKind, Record, Retry, Start, StreamSpec};
+use millstream_core::{DeadLetter, ErrorKind, Record, Retry, Start, StreamSpec};
 
 use super::cases;
 use super::reader::{pull, read};

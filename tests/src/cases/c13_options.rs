@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream::{ConsumerGroup, ErrorKind, Guarantee, ProducerBuilder, Retry};
+use millstream_core::{ConsumerGroup, ErrorKind, Guarantee, ProducerBuilder, Retry};
 
 use super::cases;
 use crate::Harness;
@@ -111,7 +111,7 @@ async fn c13_options_of_producers_out_of_bounds(harness: Arc<dyn Harness>) {
         {
             Err(error) => assert_eq!(error.kind(), ErrorKind::Invalid, "{error}"),
             Ok(producer) => {
-                let sent = producer.send(millstream::Record::new("x")).await;
+                let sent = producer.send(millstream_core::Record::new("x")).await;
                 sent.expect("it is taken").await.expect("it is stored");
                 producer.close().await.expect("it closes");
             }
@@ -128,7 +128,7 @@ async fn c13_names_of_groups(harness: Arc<dyn Harness>) {
             group.join().await.expect_err("it is no name"),
             group.checkpoints().await.expect_err("it is no name"),
             group
-                .reset(&fleet.stream, millstream::Start::Earliest)
+                .reset(&fleet.stream, millstream_core::Start::Earliest)
                 .await
                 .expect_err("it is no name"),
             group

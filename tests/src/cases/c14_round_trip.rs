@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use millstream::{Headers, Record};
+use millstream_core::{Headers, Record};
 
 use super::cases;
 use super::reader::read;

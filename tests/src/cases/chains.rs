@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
-use millstream::{
+use millstream_core::{
     ConsumerGroup, Control, Delivery, ErrorKind, Guarantee, Producer, Record, Retry, Run,
 };
 use tokio::sync::{oneshot, watch};
@@ -132,7 +132,10 @@ async fn assert_passed_on(fleet: &Fleet, sink: &str) -> usize {
     got.len()
 }
 
-async fn end(stop: oneshot::Sender<()>, task: tokio::task::JoinHandle<millstream::Result<()>>) {
+async fn end(
+    stop: oneshot::Sender<()>,
+    task: tokio::task::JoinHandle<millstream_core::Result<()>>,
+) {
     stop.send(()).expect("the chain runs");
     task.await.expect("no panic").expect("the chain closes");
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream::{ErrorKind, OnTrim, Start};
+use millstream_core::{ErrorKind, OnTrim, Start};
 
 use super::cases;
 use super::reader::{nothing_comes, pull, read};

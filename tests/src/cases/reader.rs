@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use millstream::{Consumer, Delivery, Unsettled};
+use millstream_core::{Consumer, Delivery, Unsettled};
 
 use crate::history::id_of;
 use crate::{Harness, Timing};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use millstream::{Partition, Position};
+use millstream_core::{Partition, Position};
 
 use super::ledger::{Fate, Ledger};
 use super::{Place, Violation};

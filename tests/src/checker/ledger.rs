@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use millstream::{Epoch, Partition, Position};
+use millstream_core::{Epoch, Partition, Position};
 
 use super::Summary;
 use crate::history::{Entry, Event, Handling, Outcome, Ownership};

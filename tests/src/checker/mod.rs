@@ -24,7 +24,7 @@
 
 use std::fmt;
 
-use millstream::Partition;
+use millstream_core::Partition;
 
 use crate::history::Entry;
 

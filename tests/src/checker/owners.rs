@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use millstream::{Epoch, Partition, Position};
+use millstream_core::{Epoch, Partition, Position};
 
 use super::ledger::Ledger;
 use super::{Share, Violation};

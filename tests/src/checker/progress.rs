@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use millstream::{Epoch, Partition, Position};
+use millstream_core::{Epoch, Partition, Position};
 
 use super::ledger::Ledger;
 use super::{Place, Share, Violation};

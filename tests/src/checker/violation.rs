@@ -1,7 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use millstream::{Epoch, Partition, Position};
+use millstream_core::{Epoch, Partition, Position};
 
 use crate::history::{Handling, Ownership};
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use millstream::{ConsumerGroup, Control, Delivery, Epoch, Partition, Result};
+use millstream_core::{ConsumerGroup, Control, Delivery, Epoch, Partition, Result};
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use millstream::{Checkpoint, Client, ConsumerGroup, ErrorKind, Partition, Position};
+use millstream_core::{Checkpoint, Client, ConsumerGroup, ErrorKind, Partition, Position};
 use tokio::task::AbortHandle;
 
 use crate::checker::{Rules, Summary, Verdict};

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use millstream::{Client, ErrorKind, Placed, Producer, Receipt, Result};
+use millstream_core::{Client, ErrorKind, Placed, Producer, Receipt, Result};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use millstream::{Delivery, Record};
+use millstream_core::{Delivery, Record};
 
 use super::{Event, History};
 

@@ -24,7 +24,7 @@ use std::fmt;
 use std::io::{self, BufRead, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use millstream::{Epoch, Partition, Position};
+use millstream_core::{Epoch, Partition, Position};
 use serde::{Deserialize, Serialize};
 
 mod load;

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use millstream::Delivery;
+use millstream_core::Delivery;
 
 use super::load::{digest_of, id_of};
 use super::{Event, Handling, History, Outcome, Ownership};

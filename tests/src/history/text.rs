@@ -1,7 +1,7 @@
 //! The SDK's types as text in JSON; a position has up to 192 bits, more than a JSON number.
 
 pub(super) mod position {
-    use millstream::Position;
+    use millstream_core::Position;
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
     pub(crate) fn serialize<S: Serializer>(position: &Position, to: S) -> Result<S::Ok, S::Error> {
@@ -14,7 +14,7 @@ pub(super) mod position {
 }
 
 pub(super) mod some_position {
-    use millstream::Position;
+    use millstream_core::Position;
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
     pub(crate) fn serialize<S: Serializer>(
@@ -34,7 +34,7 @@ pub(super) mod some_position {
 }
 
 pub(super) mod epoch {
-    use millstream::Epoch;
+    use millstream_core::Epoch;
     use serde::{Deserialize, Deserializer, Serializer};
 
     pub(crate) fn serialize<S: Serializer>(epoch: &Epoch, to: S) -> Result<S::Ok, S::Error> {
@@ -47,7 +47,7 @@ pub(super) mod epoch {
 }
 
 pub(super) mod some_epoch {
-    use millstream::Epoch;
+    use millstream_core::Epoch;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     pub(crate) fn serialize<S: Serializer>(
@@ -65,7 +65,7 @@ pub(super) mod some_epoch {
 }
 
 pub(super) mod partition {
-    use millstream::Partition;
+    use millstream_core::Partition;
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
     pub(crate) fn serialize<S: Serializer>(

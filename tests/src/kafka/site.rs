@@ -1,7 +1,7 @@
 use std::io;
 use std::time::Instant;
 
-use millstream::{Partition, driver};
+use millstream_core::{Partition, driver};
 use tokio::sync::OnceCell;
 
 use super::proxy::{Asked, Faults, Proxy};

@@ -3,8 +3,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use millstream::driver::{self, Backend};
-use millstream::{Client, StreamSpec};
+use millstream_core::driver::{self, Backend};
+use millstream_core::{Client, StreamSpec};
 use millstream_kinesis::{Aggregation, Config, Credentials, Kinesis, Retrieval};
 
 use super::Site;

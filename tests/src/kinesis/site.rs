@@ -1,7 +1,7 @@
 use std::io;
 
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
-use millstream::{Partition, driver};
+use millstream_core::{Partition, driver};
 use tokio::sync::OnceCell;
 
 use super::proxy::{Faults, Proxy};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use millstream::{Delivery, Partition, Position, Result};
+use millstream_core::{Delivery, Partition, Position, Result};
 use tokio::time::{Instant, timeout};
 
 use super::sending::Life;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::sync::Mutex;
 
-use millstream::{Partition, Position, Producer, Record};
+use millstream_core::{Partition, Position, Producer, Record};
 
 use super::world::{World, lock};
 use crate::history::{Entry, Event, Load, Outcome};

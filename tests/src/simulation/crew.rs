@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use millstream::{ConsumerGroup, DeadLetter, Exhausted, Result, Retry, Start};
+use millstream_core::{ConsumerGroup, DeadLetter, Exhausted, Result, Retry, Start};
 use tokio::task::JoinHandle;
 
 use super::chain::{Chain, Links};

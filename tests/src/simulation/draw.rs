@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use fastrand::Rng;
-use millstream::{ErrorKind, OnTrim, Start};
+use millstream_core::{ErrorKind, OnTrim, Start};
 
 use super::script::*;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream::Result;
+use millstream_core::Result;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 

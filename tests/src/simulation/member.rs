@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use millstream::{
+use millstream_core::{
     BatchFailure, Consumer, Control, Delivery, Epoch, ErrorKind, Partition, Record, Result,
     Unsettled,
 };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream::{ErrorKind, Result, Start, StreamSpec};
+use millstream_core::{ErrorKind, Result, Start, StreamSpec};
 use tokio::task::JoinSet;
 
 use super::crew::Crew;

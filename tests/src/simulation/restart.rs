@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream::{Checkpoint, Result, StreamDescription};
+use millstream_core::{Checkpoint, Result, StreamDescription};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 

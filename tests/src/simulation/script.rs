@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use millstream::{ErrorKind, OnTrim, Start};
+use millstream_core::{ErrorKind, OnTrim, Start};
 
 /// A run, drawn from a seed. Its `Debug` form is the script for the reader.
 #[derive(Debug, Clone)]

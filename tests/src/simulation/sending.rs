@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use fastrand::Rng;
-use millstream::{Error, ErrorKind, Producer, Receipt, Record, Result};
+use millstream_core::{Error, ErrorKind, Producer, Receipt, Record, Result};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream::{ErrorKind, Partition, Start};
+use millstream_core::{ErrorKind, Partition, Start};
 use millstream_memory::Target;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -224,7 +224,7 @@ async fn partitions(world: &World, stream: &str, open: bool) -> Vec<Partition> {
 }
 
 /// A fault that finds nobody to hit is none.
-fn present(world: &World, hit: millstream::Result<()>) {
+fn present(world: &World, hit: millstream_core::Result<()>) {
     match hit {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             world.complain(format!("inject a fault: {error:?}"));
@@ -234,7 +234,7 @@ fn present(world: &World, hit: millstream::Result<()>) {
 }
 
 /// A reshard that cannot be is none: a partition may be as small as one hash.
-fn allowed(world: &World, what: &str, done: millstream::Result<()>) {
+fn allowed(world: &World, what: &str, done: millstream_core::Result<()>) {
     match done {
         Err(error) if error.kind() != ErrorKind::Invalid => {
             world.complain(format!("{what}: {error:?}"));

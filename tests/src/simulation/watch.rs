@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use millstream::{Checkpoint, ConsumerGroup, ErrorKind};
+use millstream_core::{Checkpoint, ConsumerGroup, ErrorKind};
 
 use super::world::World;
 use crate::history::Event;

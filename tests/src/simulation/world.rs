@@ -1,7 +1,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use millstream::{Client, Error, ErrorKind, Result};
+use millstream_core::{Client, Error, ErrorKind, Result};
 use millstream_memory::{Config, Faults, Memory};
 use tempfile::TempDir;
 use tokio::time::Instant;

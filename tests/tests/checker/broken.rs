@@ -2,7 +2,7 @@
 
 use conformance::checker::{Rules, Violation};
 use conformance::history::{Event, Outcome};
-use millstream::Epoch;
+use millstream_core::Epoch;
 
 use crate::script::script;
 

@@ -2,7 +2,7 @@
 
 use conformance::checker::{Violation, check};
 use conformance::history::{Event, Outcome};
-use millstream::Partition;
+use millstream_core::Partition;
 
 use crate::script::{GROUP, STREAM, Script, script};
 

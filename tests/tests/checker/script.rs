@@ -2,7 +2,7 @@
 
 use conformance::checker::{Verdict, Violation, check};
 use conformance::history::{Event, Handling, History, Outcome, Ownership};
-use millstream::{Epoch, Partition};
+use millstream_core::{Epoch, Partition};
 
 pub(crate) const GROUP: &str = "g";
 pub(crate) const STREAM: &str = "s";

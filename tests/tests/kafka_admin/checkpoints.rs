@@ -1,7 +1,7 @@
 use std::time::{Duration, SystemTime};
 
 use conformance::kafka::Broker;
-use millstream::{Checkpoint, Client, Epoch, ErrorKind, Lag, Partition, Position, StreamSpec};
+use millstream_core::{Checkpoint, Client, Epoch, ErrorKind, Lag, Partition, Position, StreamSpec};
 
 use crate::other::{self, Onlooker};
 use crate::start;

@@ -1,5 +1,5 @@
 use conformance::kafka::{Cluster, Options};
-use millstream::StreamSpec;
+use millstream_core::StreamSpec;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
 use crate::{config, connect, other};

@@ -14,7 +14,7 @@ mod watched;
 use std::time::Duration;
 
 use conformance::kafka::{Broker, Options};
-use millstream::Client;
+use millstream_core::Client;
 use millstream_kafka::Config;
 
 fn config(bootstrap: &str) -> Config {

@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use conformance::kafka::Broker;
-use millstream::{Client, ErrorKind, Start, StreamSpec};
+use millstream_core::{Client, ErrorKind, Start, StreamSpec};
 use rdkafka::Offset;
 
 use crate::other::{self, Member, Onlooker};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use conformance::Timing;
 use conformance::eventually;
-use millstream::ErrorKind;
+use millstream_core::ErrorKind;
 
 use crate::{config, connect};
 

@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use conformance::kafka::Broker;
-use millstream::{Client, ErrorKind, Partition, Position, StreamSpec};
+use millstream_core::{Client, ErrorKind, Partition, Position, StreamSpec};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::{Offset, TopicPartitionList};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use conformance::kafka::Options;
 use conformance::{Events, Timing, eventually};
-use millstream::{Client, Delivery, Lag, Partition, Record, Start, StreamSpec};
+use millstream_core::{Client, Delivery, Lag, Partition, Record, Start, StreamSpec};
 use tokio::sync::Semaphore;
 
 use crate::{config, connect};

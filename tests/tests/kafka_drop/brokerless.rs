@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use millstream::{Producer, Record};
+use millstream_core::{Producer, Record};
 use millstream_kafka::Config;
 
 use crate::ground::{Ground, PARTITIONS, pull, stream, unique, until};

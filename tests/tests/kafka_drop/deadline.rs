@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream::ErrorKind;
+use millstream_core::ErrorKind;
 use millstream_kafka::Protocol;
 
 use crate::ground::{Ground, config, stream, unique};

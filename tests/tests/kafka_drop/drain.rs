@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use conformance::Events;
-use millstream::{Client, Consumer, Delivery, Unsettled};
+use millstream_core::{Client, Consumer, Delivery, Unsettled};
 
 use crate::ground::{Ground, KEYS, PARTITIONS, PATIENCE, pull, stream, unique, until};
 use crate::threads::Threads;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use conformance::kafka::{Options, Site};
-use millstream::{Client, Consumer, Record, StreamSpec, Unsettled};
+use millstream_core::{Client, Consumer, Record, StreamSpec, Unsettled};
 use millstream_kafka::{Config, Protocol};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Instant, sleep, timeout};

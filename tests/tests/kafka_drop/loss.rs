@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millstream::{Consumer, Epoch, Partition, Position, Unsettled};
+use millstream_core::{Consumer, Epoch, Partition, Position, Unsettled};
 use tokio::time::{sleep, timeout};
 
 use crate::drain::{Drain, Heir, LEFT, MEMBER, PER_KEY, begin, text};

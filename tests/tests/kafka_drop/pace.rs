@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use conformance::Events;
 use conformance::kafka::Asked;
-use millstream::{Client, Consumer};
+use millstream_core::{Client, Consumer};
 
 use crate::ground::{Ground, KEYS, PARTITIONS, QUICK, pull, send, stream, unique, until};
 

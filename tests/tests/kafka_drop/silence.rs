@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use conformance::kafka::Broker;
-use millstream::{Client, ErrorKind, Producer, Receipt, Record, StreamSpec};
+use millstream_core::{Client, ErrorKind, Producer, Receipt, Record, StreamSpec};
 use millstream_kafka::Protocol;
 use tokio::time::{sleep, timeout};
 

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use conformance::fleet::Fleet;
 use conformance::history::{Event, Handling, History};
 use conformance::{Fault, Harness, Hooks, Timing, unique_stream};
-use millstream::{Client, driver};
+use millstream_core::{Client, driver};
 use millstream_kafka::{Config, Protocol};
 
 use crate::orders::{Orders, clock};

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use conformance::fleet::Spec;
 use conformance::history::{History, Observer, Outcome};
-use millstream::{Client, ConsumerGroup, Delivery, Result};
+use millstream_core::{Client, ConsumerGroup, Delivery, Result};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;

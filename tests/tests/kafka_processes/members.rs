@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use conformance::checker::Rules;
 use conformance::fleet::Fleet;
 use conformance::history::Event;
-use millstream::Partition;
+use millstream_core::Partition;
 
 use crate::ground::{Ground, SESSION, all_work, begun, owners};
 use crate::process::Process;

@@ -8,7 +8,7 @@ use conformance::checker::Summary;
 use conformance::fleet::{Fleet, Flow};
 use conformance::history::Event;
 use conformance::kafka::Options;
-use millstream::{Epoch, Partition};
+use millstream_core::{Epoch, Partition};
 use millstream_kafka::Protocol;
 
 use crate::ground::{Ground, all_work, begun, owners};

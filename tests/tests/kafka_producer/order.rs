@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use conformance::kafka::Options;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
-use millstream::driver::Backend;
-use millstream::{Client, Record};
+use millstream_core::driver::Backend;
+use millstream_core::{Client, Record};
 use millstream_kafka::Kafka;
 
 use crate::witness::{

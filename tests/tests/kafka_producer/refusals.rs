@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use millstream::driver::Backend;
-use millstream::{Error, ErrorKind, Producer, Record};
+use millstream_core::driver::Backend;
+use millstream_core::{Error, ErrorKind, Producer, Record};
 use millstream_kafka::Kafka;
 
 use crate::witness::{

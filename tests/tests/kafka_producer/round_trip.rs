@@ -3,7 +3,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
-use millstream::{Headers, Record};
+use millstream_core::{Headers, Record};
 
 use crate::witness::{answer, calm_broker, create, open, read, send_all};
 

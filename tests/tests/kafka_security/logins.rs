@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use millstream::ErrorKind::{Invalid, Unauthenticated};
+use millstream_core::ErrorKind::{Invalid, Unauthenticated};
 use millstream_kafka::{Config, Credentials, Kafka, Sasl, Secret};
 
 use crate::pki::Authority;
@@ -116,7 +116,7 @@ async fn tokens_are_renewed_for_as_long_as_the_connection_lives() {
     let secured = Secured::start().await;
     let source = Unsigned::new("admin", Duration::from_secs(7));
     let kafka = Kafka::connect_with(bearer(&secured), source.clone()).await;
-    let client = millstream::Client::new(kafka.unwrap());
+    let client = millstream_core::Client::new(kafka.unwrap());
     assert_eq!(source.made(), 1);
     // The broker cuts a connection whose token is over, so that this also needs the new ones sent.
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -127,7 +127,7 @@ async fn tokens_are_renewed_for_as_long_as_the_connection_lives() {
     client.streams().list().await.unwrap();
     client
         .streams()
-        .create(millstream::StreamSpec::new("by-token").partitions(1))
+        .create(millstream_core::StreamSpec::new("by-token").partitions(1))
         .await
         .unwrap();
 }

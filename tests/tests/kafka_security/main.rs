@@ -9,7 +9,7 @@ mod tokens;
 
 use std::time::{Duration, Instant};
 
-use millstream::{Error, ErrorKind, Result};
+use millstream_core::{Error, ErrorKind, Result};
 
 /// What is told at once is told well within this, on a busy machine too; a connection's time-out in
 /// these tests is a minute.

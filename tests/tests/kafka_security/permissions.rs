@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use conformance::Events;
-use millstream::ErrorKind::Denied;
-use millstream::{Client, Record, Start, StreamSpec};
+use millstream_core::ErrorKind::Denied;
+use millstream_core::{Client, Record, Start, StreamSpec};
 use millstream_kafka::Sasl;
 use tokio::time::{sleep, timeout};
 
@@ -18,7 +18,7 @@ async fn client(secured: &Secured, user: &str) -> Client {
 }
 
 /// Reads the first record of a stream.
-async fn read(client: &Client, group: &str, stream: &str) -> millstream::Result<String> {
+async fn read(client: &Client, group: &str, stream: &str) -> millstream_core::Result<String> {
     let group = client.group(group).stream(stream).start(Start::Earliest);
     let mut consumer = group.join().await?;
     let delivery = consumer.next().await?.unwrap();
@@ -28,7 +28,7 @@ async fn read(client: &Client, group: &str, stream: &str) -> millstream::Result<
     Ok(text)
 }
 
-async fn write(client: &Client, stream: &str) -> millstream::Result<()> {
+async fn write(client: &Client, stream: &str) -> millstream_core::Result<()> {
     let producer = client.producer(stream).open().await?;
     let sent = producer.send(Record::new("hello").key("k")).await;
     let receipt = match sent {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use aws_sdk_kinesis::primitives::Blob;
 use conformance::{Events, Harness, eventually};
 use md5::{Digest, Md5};
-use millstream::Start;
+use millstream_core::Start;
 use tokio::time::timeout;
 
 use crate::ground::Ground;

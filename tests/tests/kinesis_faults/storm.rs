@@ -3,7 +3,7 @@
 use conformance::fleet::Member;
 use conformance::{Harness, eventually};
 use fastrand::Rng;
-use millstream::{ErrorKind, PartitionDescription};
+use millstream_core::{ErrorKind, PartitionDescription};
 
 use crate::ground::Ground;
 

@@ -1,7 +1,7 @@
 //! One side dies in the middle of an aggregate, whose records it has handled and stored in part.
 
 use conformance::kinesis::told::Record as Handled;
-use millstream::Record;
+use millstream_core::Record;
 use millstream_kinesis::Aggregation;
 
 use crate::ground::Ground;

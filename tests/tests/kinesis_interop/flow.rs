@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use millstream::{Client, Receipt, Record};
+use millstream_core::{Client, Receipt, Record};
 use tokio::task::JoinHandle;
 
 /// Enough of them for every shard of a case to have some.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use aws_sdk_kinesis::types::Shard;
 use conformance::kinesis::Site;
 use conformance::kinesis::java::Library;
-use millstream::StreamSpec;
+use millstream_core::StreamSpec;
 use millstream_kinesis::{Aggregation, Config, Credentials};
 
 use crate::flow::Flow;

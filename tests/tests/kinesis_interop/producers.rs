@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use conformance::kinesis::java;
 use conformance::kinesis::told::Record as Handled;
-use millstream::{Position, Record};
+use millstream_core::{Position, Record};
 use millstream_kinesis::Aggregation;
 
 use crate::ground::Ground;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use conformance::kinesis::told::{Event, Record, Told};
-use millstream::{Delivery, Result};
+use millstream_core::{Delivery, Result};
 use millstream_kinesis::Config;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Builder;

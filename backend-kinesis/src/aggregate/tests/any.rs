@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use millstream::{Headers, Record};
+use millstream_core::{Headers, Record};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;

@@ -6,7 +6,7 @@ mod recorded;
 mod round_trip;
 
 use bytes::Bytes;
-use millstream::Record;
+use millstream_core::Record;
 
 use super::message::{Aggregate, Item};
 use super::*;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
-use millstream::ErrorKind;
+use millstream_core::ErrorKind;
 use tokio::time::timeout;
 
 use super::*;

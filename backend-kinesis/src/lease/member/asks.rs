@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use millstream::Error;
+use millstream_core::Error;
 use tokio::time::Instant;
 
 use super::Member;

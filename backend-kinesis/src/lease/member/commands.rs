@@ -1,6 +1,6 @@
 //! What the handle asks for.
 
-use millstream::{Epoch, Error, ErrorKind, Position, Result};
+use millstream_core::{Epoch, Error, ErrorKind, Position, Result};
 
 use super::Member;
 use super::held::{Reply, Stage, Write};

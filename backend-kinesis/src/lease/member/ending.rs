@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use millstream::{Epoch, Error, ErrorKind, Result};
+use millstream_core::{Epoch, Error, ErrorKind, Result};
 use tokio::time::Instant;
 
 use super::Member;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use millstream::{Epoch, Error, Result};
+use millstream_core::{Epoch, Error, Result};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 

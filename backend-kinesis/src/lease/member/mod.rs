@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use millstream::{Epoch, Error, ErrorKind, Partition};
+use millstream_core::{Epoch, Error, ErrorKind, Partition};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use millstream::{Epoch, Error};
+use millstream_core::{Epoch, Error};
 use tokio::time::Instant;
 
 use super::Member;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use millstream::{Epoch, Result};
+use millstream_core::{Epoch, Result};
 use tokio::time::Instant;
 
 use super::Member;

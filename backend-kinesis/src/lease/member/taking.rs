@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream::{Epoch, Error};
+use millstream_core::{Epoch, Error};
 use tokio::time::Instant;
 
 use super::Member;

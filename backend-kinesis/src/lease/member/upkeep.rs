@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream::{Error, ErrorKind, Result};
+use millstream_core::{Error, ErrorKind, Result};
 use tokio::time::Instant;
 
 use super::Member;

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use millstream::{Epoch, Position};
+use millstream_core::{Epoch, Position};
 
 use crate::stream::HashRange;
 

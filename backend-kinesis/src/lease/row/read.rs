@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use millstream::{Epoch, Position};
+use millstream_core::{Epoch, Position};
 
 use super::{Own, Progress, Row, Tip, names, time};
 use crate::lease::store::Item;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use millstream::Start;
+use millstream_core::Start;
 
 use crate::stream::Shard;
 

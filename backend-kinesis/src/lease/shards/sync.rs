@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use millstream::{Error, ErrorKind, Result, Start};
+use millstream_core::{Error, ErrorKind, Result, Start};
 use tokio::time::sleep;
 
 use super::{Known, Plan, initial, missing, tile};

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use millstream::{Position, Start};
+use millstream_core::{Position, Start};
 use proptest::prelude::*;
 
 use super::*;

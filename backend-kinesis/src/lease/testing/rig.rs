@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use millstream::{Epoch, Result, Start};
+use millstream_core::{Epoch, Result, Start};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 

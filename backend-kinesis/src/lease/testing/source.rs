@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use aws_sdk_kinesis::types::StreamStatus;
-use millstream::{Error, ErrorKind, Position, Result};
+use millstream_core::{Error, ErrorKind, Position, Result};
 
 use crate::lease::row::Pin;
 use crate::lease::source::ShardSource;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use millstream::{ErrorKind, Start};
+use millstream_core::{ErrorKind, Start};
 use tokio::time::sleep;
 
 use super::taking::{java_renews, java_takes};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use millstream::ErrorKind::Fenced;
+use millstream_core::ErrorKind::Fenced;
 use tokio::time::sleep;
 
 use crate::lease::change;
@@ -164,12 +164,12 @@ async fn who_leaves_a_table_that_is_down_leaves_when_its_leases_have_expired() {
         .await
         .unwrap();
     until(SECOND, || rig.owners() == ["a", "a"]).await;
-    store.script(|_| Some(Fault::Fail(millstream::ErrorKind::Unavailable)));
+    store.script(|_| Some(Fault::Fail(millstream_core::ErrorKind::Unavailable)));
     let error = tokio::time::timeout(F + SECOND, worker.leave())
         .await
         .unwrap()
         .unwrap_err();
-    assert_eq!(error.kind(), millstream::ErrorKind::Timeout);
+    assert_eq!(error.kind(), millstream_core::ErrorKind::Timeout);
     let b = rig.app("b").await;
     until(2 * F, || b.count() == 2).await;
 }
@@ -183,7 +183,7 @@ async fn a_release_whose_answer_got_lost_was_one() {
     rig.store.script(move |call| match call {
         Call::Update(_, update) if !update.remove.is_empty() && !*lost.lock().unwrap() => {
             *lost.lock().unwrap() = true;
-            Some(Fault::Lose(millstream::ErrorKind::Unavailable))
+            Some(Fault::Lose(millstream_core::ErrorKind::Unavailable))
         }
         _ => None,
     });

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use millstream::{ErrorKind, Start};
+use millstream_core::{ErrorKind, Start};
 use tokio::time::{sleep, timeout};
 
 use crate::lease::key::KeyForm;
@@ -20,7 +20,7 @@ fn keys(rig: &Rig) -> Vec<Arc<str>> {
     rig.store.rows().into_iter().map(|row| row.key).collect()
 }
 
-async fn refused(rig: &Rig) -> millstream::Error {
+async fn refused(rig: &Rig) -> millstream_core::Error {
     join(rig.options("x")).await.unwrap_err()
 }
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use millstream::ErrorKind::{self, Fenced, Timeout};
+use millstream_core::ErrorKind::{self, Fenced, Timeout};
 use tokio::time::{Instant, sleep};
 
 use super::taking::java_takes;
@@ -271,7 +271,7 @@ async fn s55_a_place_inside_an_aggregate_is_stored_as_the_kcl_does() {
     let rig = Rig::new(1);
     let app = owner(&rig).await;
     let (lease, epoch) = app.lease(0).unwrap();
-    let position: millstream::Position =
+    let position: millstream_core::Position =
         "49680487875297799117750197684405414020555427567586246690.8"
             .parse()
             .unwrap();

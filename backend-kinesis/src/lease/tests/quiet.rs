@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use millstream::ErrorKind;
+use millstream_core::ErrorKind;
 use tokio::time::sleep;
 
 use super::taking::{java_renews, java_takes};

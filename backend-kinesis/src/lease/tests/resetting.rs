@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use millstream::{ErrorKind, Start};
+use millstream_core::{ErrorKind, Start};
 
 use crate::lease::ResumePoint;
 use crate::lease::key::KeyForm;
@@ -14,7 +14,7 @@ use crate::lease::testing::source::id;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-pub(super) async fn to(rig: &Rig, start: Start) -> millstream::Result<()> {
+pub(super) async fn to(rig: &Rig, start: Start) -> millstream_core::Result<()> {
     let reset = Reset {
         store: &rig.store,
         source: &rig.source,

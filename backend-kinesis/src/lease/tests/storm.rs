@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use millstream::{Epoch, ErrorKind, Position};
+use millstream_core::{Epoch, ErrorKind, Position};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 

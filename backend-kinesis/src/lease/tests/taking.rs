@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use millstream::Epoch;
+use millstream_core::Epoch;
 use tokio::time::{Instant, sleep};
 
 use crate::lease::change;
@@ -86,7 +86,7 @@ async fn s04_an_own_lease_that_has_expired_is_taken_back_in_a_new_epoch() {
     until(SECOND, || app.count() == 1).await;
     let (_, epoch) = app.lease(0).unwrap();
     rig.store.script(|call| match call {
-        Call::Update(..) => Some(Fault::Fail(millstream::ErrorKind::Throttled)),
+        Call::Update(..) => Some(Fault::Fail(millstream_core::ErrorKind::Throttled)),
         _ => None,
     });
     until(2 * F, || app.count() == 0).await;
@@ -214,7 +214,7 @@ async fn s15_a_throttled_scan_takes_nothing_and_ends_nothing() {
     let rig = owned_by_java(1).await;
     let app = rig.app("a").await;
     rig.store.script(|call| match call {
-        Call::Scan => Some(Fault::Fail(millstream::ErrorKind::Throttled)),
+        Call::Scan => Some(Fault::Fail(millstream_core::ErrorKind::Throttled)),
         _ => None,
     });
     for _ in 0..10 {

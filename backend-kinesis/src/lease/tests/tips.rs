@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use millstream::{Epoch, Position, Start};
+use millstream_core::{Epoch, Position, Start};
 use tokio::time::sleep;
 
 use super::resetting;

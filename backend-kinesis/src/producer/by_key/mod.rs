@@ -10,7 +10,7 @@ mod lane;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use foldhash::fast::FixedState;
-use millstream::{Error, ErrorKind, Placed};
+use millstream_core::{Error, ErrorKind, Placed};
 use tokio::time::Instant;
 
 use self::lane::Lane;

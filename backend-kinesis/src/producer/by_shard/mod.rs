@@ -27,7 +27,7 @@
 
 mod lane;
 
-use millstream::{Error, ErrorKind, Placed};
+use millstream_core::{Error, ErrorKind, Placed};
 use tokio::time::Instant;
 
 use self::lane::{Carried, Lane};

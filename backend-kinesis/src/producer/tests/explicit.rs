@@ -1,7 +1,7 @@
 //! Records that say themselves to which shard they go.
 
-use millstream::ErrorKind;
-use millstream::driver::Producer as _;
+use millstream_core::ErrorKind;
+use millstream_core::driver::Producer as _;
 
 use super::fake::Fake;
 use super::reader::{Reader, assert_placed, read};
@@ -58,7 +58,7 @@ async fn a_record_without_a_key_goes_where_no_key_leads() {
             shards[1].range.first = 1;
         }
         let producer = start(&fake, config(aggregation));
-        let to = |hash| millstream::Record::new("1").header(HASH_KEY, hash);
+        let to = |hash| millstream_core::Record::new("1").header(HASH_KEY, hash);
         let answers = producer.send(vec![to("0"), to("1"), to("0")]).await;
         let shards = answers.iter().map(|answer| {
             let placed = answer.as_ref().unwrap();

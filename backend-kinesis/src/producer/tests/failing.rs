@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use millstream::driver::Producer as _;
-use millstream::{ErrorKind, Record};
+use millstream_core::driver::Producer as _;
+use millstream_core::{ErrorKind, Record};
 use tokio::time::Instant;
 
 use super::fake::{Fake, Script};

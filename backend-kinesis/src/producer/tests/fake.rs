@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use millstream::{Error, ErrorKind, Position, Result};
+use millstream_core::{Error, ErrorKind, Position, Result};
 use tokio::time::{Instant, sleep};
 
 use crate::aggregate::Entry;

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use millstream::driver::{Producer as _, Rejected};
-use millstream::{Placed, Record};
+use millstream_core::driver::{Producer as _, Rejected};
+use millstream_core::{Placed, Record};
 use tokio::time::Instant;
 
 use self::fake::Fake;
@@ -24,7 +24,7 @@ use super::lanes::Settings;
 use super::map::Map;
 use crate::config::{self, Aggregation};
 
-type Answers = Vec<millstream::Result<Placed, Rejected>>;
+type Answers = Vec<millstream_core::Result<Placed, Rejected>>;
 type Call = BoxFuture<'static, Answers>;
 
 const BOTH: [Aggregation; 2] = [Aggregation::Off, Aggregation::Kpl];
@@ -65,7 +65,7 @@ fn record(key: &str, number: u64) -> Record {
     Record::new(number.to_string()).key(key.to_owned())
 }
 
-fn kinds(answers: &Answers) -> Vec<Option<millstream::ErrorKind>> {
+fn kinds(answers: &Answers) -> Vec<Option<millstream_core::ErrorKind>> {
     let kind = |answer: &Result<_, Rejected>| answer.as_ref().err().map(|r| r.error.kind());
     answers.iter().map(kind).collect()
 }

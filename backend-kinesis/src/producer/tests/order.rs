@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
-use millstream::Record;
-use millstream::driver::Producer as _;
+use millstream_core::Record;
+use millstream_core::driver::Producer as _;
 
 use super::fake::{Fake, Faults};
 use super::reader::{Reader, assert_in_order, assert_placed, read};

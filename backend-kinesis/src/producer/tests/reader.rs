@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
-use millstream::{Placed, Position};
+use millstream_core::{Placed, Position};
 
 use super::fake::World;
 use crate::aggregate::{Opened, open};

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use millstream::Record;
-use millstream::driver::Producer as _;
+use millstream_core::Record;
+use millstream_core::driver::Producer as _;
 use tokio::time::Instant;
 
 use super::fake::{Fake, Limit};

@@ -1,6 +1,6 @@
 //! The end of a shard.
 
-use millstream::ErrorKind;
+use millstream_core::ErrorKind;
 
 use super::super::{Begin, ReadEvent};
 use super::fake::{Fake, child};

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use millstream::{Error, ErrorKind, Position, Result};
+use millstream_core::{Error, ErrorKind, Position, Result};
 use tokio::time::{Instant, sleep};
 
 use super::super::answer::{Answer, Raw};

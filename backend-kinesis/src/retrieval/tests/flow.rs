@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use millstream::ErrorKind;
+use millstream_core::ErrorKind;
 use tokio::time::{Instant, sleep};
 
 use super::super::{Begin, ReadEvent};

@@ -12,8 +12,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use millstream::driver::Stored;
-use millstream::{Partition, Position};
+use millstream_core::driver::Stored;
+use millstream_core::{Partition, Position};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 

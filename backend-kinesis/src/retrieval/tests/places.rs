@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use millstream::{ErrorKind, Position};
+use millstream_core::{ErrorKind, Position};
 use tokio::time::{Instant, timeout};
 
 use super::super::source::Spot;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use millstream::ErrorKind;
+use millstream_core::ErrorKind;
 use tokio::time::sleep;
 
 use super::super::{Begin, ReadEvent, Settings, Way};

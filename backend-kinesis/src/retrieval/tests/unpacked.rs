@@ -3,8 +3,8 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
-use millstream::driver::Stored;
-use millstream::{Partition, Position, Record};
+use millstream_core::driver::Stored;
+use millstream_core::{Partition, Position, Record};
 
 use super::super::Begin;
 use super::super::answer::Raw;

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::fake::{Call, Script};
-use millstream::driver::Event;
-use millstream::{Delivery, ErrorKind, Exhausted, Retry};
+use millstream_core::driver::Event;
+use millstream_core::{Delivery, ErrorKind, Exhausted, Retry};
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::DefaultGuard;
 use tracing::{Dispatch, Metadata, Subscriber};
@@ -79,7 +79,7 @@ async fn every_step_of_a_member_has_its_name() {
     script.assign("2", 1);
     script.tell(Event::Ended {
         partition: crate::fake::partition("2"),
-        epoch: millstream::Epoch(1),
+        epoch: millstream_core::Epoch(1),
     });
     script.until_called(Call::Complete("2".into())).await;
     control.shutdown();

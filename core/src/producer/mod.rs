@@ -66,9 +66,9 @@ impl Producer {
     /// [`flush`](Self::flush) or [`close`](Self::close).
     ///
     /// ```
-    /// # use millstream::{Record, StreamSpec};
+    /// # use millstream_core::{Record, StreamSpec};
     /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> millstream::Result<()> {
+    /// # async fn main() -> millstream_core::Result<()> {
     /// # let client = millstream_memory::Config::default().connect().await?;
     /// # client.streams().create(StreamSpec::new("car-raw-events")).await?;
     /// let producer = client.producer("car-raw-events").open().await?;

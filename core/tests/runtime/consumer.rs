@@ -5,8 +5,10 @@ use std::future::pending;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use millstream::driver::Event;
-use millstream::{BatchFailure, Delivery, Epoch, ErrorKind, Exhausted, OnTrim, Position, Retry};
+use millstream_core::driver::Event;
+use millstream_core::{
+    BatchFailure, Delivery, Epoch, ErrorKind, Exhausted, OnTrim, Position, Retry,
+};
 
 use crate::desk::{Desk, checkpoint, group};
 use crate::fake::{Call, Script, partition, until};

@@ -180,9 +180,9 @@ impl ConsumerGroup {
     /// members.
     ///
     /// ```
-    /// # use millstream::{Delivery, Record, StreamSpec};
+    /// # use millstream_core::{Delivery, Record, StreamSpec};
     /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> millstream::Result<()> {
+    /// # async fn main() -> millstream_core::Result<()> {
     /// # let client = millstream_memory::Config::default().connect().await?;
     /// # client.streams().create(StreamSpec::new("car-raw-events")).await?;
     /// async fn handle(delivery: Delivery) -> Result<(), std::io::Error> {
@@ -226,9 +226,9 @@ impl ConsumerGroup {
     /// retries from there.
     ///
     /// ```
-    /// # use millstream::{BatchFailure, Delivery, Record, StreamSpec};
+    /// # use millstream_core::{BatchFailure, Delivery, Record, StreamSpec};
     /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> millstream::Result<()> {
+    /// # async fn main() -> millstream_core::Result<()> {
     /// # let client = millstream_memory::Config::default().connect().await?;
     /// # client.streams().create(StreamSpec::new("car-raw-events")).await?;
     /// async fn store(batch: Vec<Delivery>) -> Result<(), BatchFailure> {
@@ -291,9 +291,9 @@ impl ConsumerGroup {
     /// record that dead-letters or is skipped has no result.
     ///
     /// ```
-    /// # use millstream::{BatchFailure, Delivery, Record, StreamSpec};
+    /// # use millstream_core::{BatchFailure, Delivery, Record, StreamSpec};
     /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> millstream::Result<()> {
+    /// # async fn main() -> millstream_core::Result<()> {
     /// # let client = millstream_memory::Config::default().connect().await?;
     /// # client.streams().create(StreamSpec::new("car-raw-events")).await?;
     /// # client.streams().create(StreamSpec::new("processed-events")).await?;

@@ -7,7 +7,7 @@ use crate::Headers;
 /// What a producer sends: a payload, and optionally a key, headers and a timestamp.
 ///
 /// ```
-/// use millstream::Record;
+/// use millstream_core::Record;
 ///
 /// let record = Record::new("{\"speed\":41}").key("car-123").header("traceparent", "00-4bf9-00f0-01");
 /// assert_eq!(record.key.as_deref(), Some(&b"car-123"[..]));

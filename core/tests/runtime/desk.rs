@@ -5,7 +5,7 @@ use std::future::pending;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use millstream::{ConsumerGroup, Control, Delivery, Result};
+use millstream_core::{ConsumerGroup, Control, Delivery, Result};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 

@@ -11,7 +11,7 @@ use crate::{Error, ErrorKind, Result};
 /// on.
 ///
 /// ```
-/// use millstream::{DeadLetter, Retry};
+/// use millstream_core::{DeadLetter, Retry};
 ///
 /// let policy = Retry::exponential().attempts(5).then(DeadLetter::stream("car-raw-events.dead"));
 /// ```

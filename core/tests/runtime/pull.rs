@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use millstream::{Epoch, Position};
+use millstream_core::{Epoch, Position};
 
 use crate::desk::{checkpoint, group};
 use crate::fake::{Call, Script, until};

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use millstream::{ConsumerGroup, Control, ErrorKind, Guarantee, Producer, Record, Result, Retry};
+use millstream_core::{
+    ConsumerGroup, Control, ErrorKind, Guarantee, Producer, Record, Result, Retry,
+};
 use tokio::task::JoinHandle;
 
 use crate::desk::{Desk, group};
@@ -19,7 +21,7 @@ fn run(
     producer: &Producer,
 ) -> (Control, JoinHandle<Result<()>>) {
     let desk = desk.clone();
-    let transform = move |delivery: millstream::Delivery| {
+    let transform = move |delivery: millstream_core::Delivery| {
         let desk = desk.clone();
         async move {
             let position = delivery.position().to_string();

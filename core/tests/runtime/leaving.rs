@@ -3,8 +3,8 @@
 use std::future::pending;
 use std::time::Duration;
 
-use millstream::driver::Event;
-use millstream::{DeadLetter, Epoch, ErrorKind, Record, Result, Retry, StreamSpec};
+use millstream_core::driver::Event;
+use millstream_core::{DeadLetter, Epoch, ErrorKind, Record, Result, Retry, StreamSpec};
 
 use crate::desk::{Desk, checkpoint, group};
 use crate::fake::{Call, Script, partition, until};

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use millstream::driver::{self, Event, Join, Limits, Mark, Pipelining, Rejected, Stored};
-use millstream::{
+use millstream_core::driver::{self, Event, Join, Limits, Mark, Pipelining, Rejected, Stored};
+use millstream_core::{
     Client, Epoch, Error, ErrorKind, Guarantees, Headers, Lag, Partition, Placed, Position, Record,
     Result,
 };

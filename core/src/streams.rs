@@ -5,7 +5,7 @@ use crate::{Partition, Position, Result, driver, naming};
 /// What a new stream shall be.
 ///
 /// ```
-/// # use millstream::StreamSpec;
+/// # use millstream_core::StreamSpec;
 /// let spec = StreamSpec::new("car-raw-events").partitions(8);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,12 +11,12 @@ use crate::{Error, ErrorKind};
 /// after a dot where that is not 0, and parses back from that text.
 ///
 /// ```
-/// use millstream::Position;
+/// use millstream_core::Position;
 ///
 /// let position: Position = "49590338271490256608559692538361571095921575989136588898.3".parse()?;
 /// assert!(position > Position::from(41));
 /// assert_eq!(position.to_string(), "49590338271490256608559692538361571095921575989136588898.3");
-/// # Ok::<(), millstream::Error>(())
+/// # Ok::<(), millstream_core::Error>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
