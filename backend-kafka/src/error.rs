@@ -54,7 +54,7 @@ pub(crate) fn kind(code: RDKafkaErrorCode) -> ErrorKind {
         | Code::InvalidMessage
         | Code::UnsupportedCompressionType
         | Code::LogTruncation => ErrorKind::Corrupt,
-        Code::OffsetOutOfRange | Code::AutoOffsetReset => ErrorKind::Trimmed,
+        Code::OffsetOutOfRange | Code::AutoOffsetReset => ErrorKind::DataLoss,
         Code::UnsupportedFeature
         | Code::NotImplemented
         | Code::UnsupportedVersion
@@ -126,7 +126,7 @@ mod tests {
             (Code::ThrottlingQuotaExceeded, ErrorKind::Throttled),
             (Code::MessageTimedOut, ErrorKind::Timeout),
             (Code::InvalidMessage, ErrorKind::Corrupt),
-            (Code::OffsetOutOfRange, ErrorKind::Trimmed),
+            (Code::OffsetOutOfRange, ErrorKind::DataLoss),
             (Code::UnsupportedVersion, ErrorKind::Unsupported),
             (Code::InvalidSessionTimeout, ErrorKind::Invalid),
             (Code::BrokerTransportFailure, ErrorKind::Unavailable),

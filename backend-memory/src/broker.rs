@@ -157,7 +157,7 @@ impl State {
                 let group = Group::new(self.session_timeout, self.epoch_floor);
                 self.groups.push(group);
             }
-            Change::Placed {
+            Change::RecordMetadata {
                 group,
                 stream,
                 places,
@@ -231,7 +231,7 @@ impl State {
         loop {
             self.groups[id].tick(now);
             for (stream, places) in self.groups[id].drained_resets() {
-                let written = self.write(&Change::Placed {
+                let written = self.write(&Change::RecordMetadata {
                     group: id,
                     stream,
                     places,

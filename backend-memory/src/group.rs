@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream_core::planted::{self, Bug};
+use millstream_core::failpoint;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -460,7 +460,7 @@ fn may_begin(stream: &Stream, progress: &[Progress], id: PartitionId) -> bool {
     let settled = |parent: &PartitionId| progress[*parent as usize].completed;
     let parents = &stream.partitions[id as usize].parents;
     !progress[id as usize].completed
-        && (parents.iter().all(settled) || planted::is(Bug::ChildBeforeParent))
+        && (parents.iter().all(settled) || failpoint!(ChildBeforeParent))
 }
 
 /// A time that is far enough when the true one cannot be counted.

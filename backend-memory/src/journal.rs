@@ -59,7 +59,7 @@ pub(crate) enum Change {
     Group {
         name: String,
     },
-    Placed {
+    RecordMetadata {
         group: GroupId,
         stream: StreamId,
         places: Vec<Place>,

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
-use millstream_core::driver::Stored;
+use millstream_core::driver::StoredRecord;
 use millstream_core::{Headers, Position, Record};
 
 use crate::clock::{to_millis, to_time};
@@ -147,7 +147,7 @@ impl Log {
 
     /// Copies records from `from` on, which is not before `start`: at most `records` and `bytes`,
     /// but at least one if there is one. Answers them with their bytes.
-    pub(crate) fn read(&self, from: u64, records: usize, bytes: u64) -> (Vec<Stored>, u64) {
+    pub(crate) fn read(&self, from: u64, records: usize, bytes: u64) -> (Vec<StoredRecord>, u64) {
         let count = records.min((self.end - from) as usize);
         let mut batch = Vec::with_capacity(count);
         let mut taken = 0;
@@ -161,7 +161,7 @@ impl Log {
                     return (batch, taken);
                 }
                 taken += size;
-                batch.push(Stored {
+                batch.push(StoredRecord {
                     position: Position::from(offset),
                     timestamp: to_time(entry.timestamp),
                     key: entry.key.clone(),

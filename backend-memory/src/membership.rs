@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use millstream_core::driver::{self, Event, Join, Mark};
+use millstream_core::driver::{self, CheckpointUpdate, Event, JoinOptions};
 use millstream_core::{Epoch, Error, Partition, Record, Result};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -23,7 +23,7 @@ pub(crate) struct ConsumerGroup {
 
 #[async_trait]
 impl driver::ConsumerGroup for ConsumerGroup {
-    async fn join(&self, join: Join) -> Result<Arc<dyn driver::Membership>> {
+    async fn join(&self, join: JoinOptions) -> Result<Arc<dyn driver::Membership>> {
         let joined = self
             .shared
             .with(|state, now| state.join(&self.name, &join, now));
@@ -80,7 +80,7 @@ impl driver::Membership for Membership {
         }
     }
 
-    async fn checkpoint(&self, marks: &[Mark]) -> Vec<Result<()>> {
+    async fn checkpoint(&self, marks: &[CheckpointUpdate]) -> Vec<Result<()>> {
         let answers = self
             .ask(|state, _| Ok(state.checkpoint(self.group, self.member, marks)))
             .await;
@@ -96,7 +96,12 @@ impl driver::Membership for Membership {
             .collect()
     }
 
-    async fn publish(&self, stream: &str, records: &[Record], marks: &[Mark]) -> Result<()> {
+    async fn publish(
+        &self,
+        stream: &str,
+        records: &[Record],
+        marks: &[CheckpointUpdate],
+    ) -> Result<()> {
         let publication = Publication {
             group: self.group,
             member: self.member,

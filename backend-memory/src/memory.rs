@@ -74,7 +74,7 @@ impl driver::Backend for Memory {
             shared: self.0.clone(),
             stream: id,
             name: stream.into(),
-            limits: driver::Limits {
+            limits: driver::StreamLimits {
                 record_bytes: limits.record_bytes,
                 key_bytes: limits.key_bytes,
                 empty_key: true,

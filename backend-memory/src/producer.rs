@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use millstream_core::driver::{self, Limits, Pipelining, Rejected};
-use millstream_core::planted::{self, Bug};
-use millstream_core::{ErrorKind, Placed, Position, Record, Result};
+use millstream_core::driver::{self, Pipelining, Rejected, StreamLimits};
+use millstream_core::failpoint;
+use millstream_core::{ErrorKind, Position, Record, RecordMetadata, Result};
 use tokio::time::Instant;
 
 use crate::broker::{Shared, State, wake};
@@ -25,12 +25,12 @@ pub(crate) struct Producer {
     pub(crate) shared: Arc<Shared>,
     pub(crate) stream: StreamId,
     pub(crate) name: Arc<str>,
-    pub(crate) limits: Limits,
+    pub(crate) limits: StreamLimits,
 }
 
 #[async_trait]
 impl driver::Producer for Producer {
-    fn limits(&self) -> Limits {
+    fn limits(&self) -> StreamLimits {
         self.limits
     }
 
@@ -40,7 +40,7 @@ impl driver::Producer for Producer {
         Pipelining::ByKey { calls: 1 }
     }
 
-    async fn send(&self, records: Vec<Record>) -> Vec<Result<Placed, Rejected>> {
+    async fn send(&self, records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>> {
         let stored = self.shared.with(|state, now| {
             let first = state.faults.count_sends(records.len());
             match state.faults.delay(first, records.len(), now) {
@@ -70,7 +70,7 @@ impl Producer {
         first: u64,
         records: Vec<Record>,
         now: Instant,
-    ) -> Vec<Result<Placed, Rejected>> {
+    ) -> Vec<Result<RecordMetadata, Rejected>> {
         let millis = state.clock.millis(now);
         let Some(stream) = state.catalog.get_mut(self.stream) else {
             let refused = |record| Err(self.reject(record, &Refusal::StreamDeleted));
@@ -109,7 +109,7 @@ impl Producer {
         state: &mut State,
         mut stored: Stored,
         millis: i64,
-    ) -> Vec<Result<Placed, Rejected>> {
+    ) -> Vec<Result<RecordMetadata, Rejected>> {
         let mut failed = None;
         if !stored.journal.is_empty() {
             let change = Change::Stored {
@@ -151,7 +151,7 @@ struct Stored {
     journal: Vec<StoredRecord>,
     /// Which answer each record of `journal` belongs to.
     journaled: Vec<usize>,
-    answers: Vec<Result<Placed, Rejected>>,
+    answers: Vec<Result<RecordMetadata, Rejected>>,
 }
 
 /// One call of `send` while it goes on, with all that is the same for each of its records.
@@ -167,7 +167,7 @@ struct Call<'a> {
     before: Option<BTreeMap<PartitionId, u64>>,
     journal: Option<Vec<StoredRecord>>,
     journaled: Vec<usize>,
-    answers: Vec<Result<Placed, Rejected>>,
+    answers: Vec<Result<RecordMetadata, Rejected>>,
     /// The last record of every seventh call or so, for a planted bug.
     last: Option<usize>,
 }
@@ -187,8 +187,8 @@ impl Call<'_> {
             }
         }
         let offset = partition.log.end();
-        let placed = Placed::new(partition.name.clone(), Position::from(offset));
-        if planted::is(Bug::ReceiptBeforeStored) && self.last == Some(self.answers.len()) {
+        let placed = RecordMetadata::new(partition.name.clone(), Position::from(offset));
+        if failpoint!(ReceiptBeforeStored) && self.last == Some(self.answers.len()) {
             return self.answers.push(Ok(placed));
         }
         if let Some(before) = &mut self.before {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use millstream_core::driver::Mark;
+use millstream_core::driver::CheckpointUpdate;
 use millstream_core::{Record, Result};
 use tokio::time::Instant;
 
@@ -22,7 +22,7 @@ pub(crate) struct Publication<'a> {
     pub(crate) member: MemberId,
     pub(crate) stream: &'a str,
     pub(crate) records: &'a [Record],
-    pub(crate) marks: &'a [Mark],
+    pub(crate) marks: &'a [CheckpointUpdate],
 }
 
 /// How far a publication came at once.

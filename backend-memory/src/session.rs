@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream_core::driver::{Event, Join, Mark};
-use millstream_core::planted::{self, Bug};
+use millstream_core::driver::{CheckpointUpdate, Event, JoinOptions};
+use millstream_core::failpoint;
 use millstream_core::{Epoch, Lag, Partition, Position};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -37,7 +37,7 @@ impl State {
     pub(crate) fn join(
         &mut self,
         name: &Arc<str>,
-        join: &Join,
+        join: &JoinOptions,
         now: Instant,
     ) -> Result<(GroupId, MemberId, Arc<Notify>), (Option<Arc<str>>, Refusal)> {
         let mut streams = Vec::with_capacity(join.streams.len());
@@ -57,7 +57,7 @@ impl State {
         for stream in &streams {
             if !self.groups[group].reads(*stream) {
                 let places = self.places(*stream, join.start, now);
-                let pin = Change::Placed {
+                let pin = Change::RecordMetadata {
                     group,
                     stream: *stream,
                     places,
@@ -206,7 +206,7 @@ impl State {
         let event = if held.next < log.start() {
             let after = held.next.checked_sub(1).map(Position::from);
             held.next = log.start();
-            Event::Trimmed {
+            Event::DataLoss {
                 partition: name,
                 epoch,
                 after,
@@ -245,7 +245,7 @@ impl State {
         &mut self,
         group: GroupId,
         member: MemberId,
-        marks: &[Mark],
+        marks: &[CheckpointUpdate],
     ) -> Vec<Result<(), Refusal>> {
         let mut answers = Vec::with_capacity(marks.len());
         let mut changes = Vec::with_capacity(marks.len());
@@ -281,11 +281,11 @@ impl State {
         &self,
         group: GroupId,
         member: MemberId,
-        mark: &Mark,
+        mark: &CheckpointUpdate,
     ) -> Result<Marked, Refusal> {
         let slot = self.catalog.slot(&mark.partition)?;
         match self.groups[group].check(member, slot, mark.epoch.0) {
-            Err(_) if planted::is(Bug::FenceIgnored) => {}
+            Err(_) if failpoint!(FenceIgnored) => {}
             checked => checked?,
         }
         let end = self

@@ -24,8 +24,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    Checkpoint, Epoch, Error, Guarantees, Headers, Lag, Partition, Placed, Position, Record,
-    Result, Start, StreamDescription, StreamSpec,
+    Checkpoint, Epoch, Error, Guarantees, Headers, Lag, Partition, Position, Record,
+    RecordMetadata, Result, Start, StreamDescription, StreamSpec,
 };
 
 /// One connected backend; a [`Client`](crate::Client) holds it and opens everything else from it.
@@ -71,7 +71,7 @@ pub enum Pipelining {
 
 /// What one stream takes. The runtime refuses other records before they reach the driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct StreamLimits {
     /// Largest [`Record::size`] in bytes; over it is `TooLarge`.
     pub record_bytes: usize,
     /// Largest key in bytes; over it is `Invalid`.
@@ -100,7 +100,7 @@ pub struct Rejected {
 #[async_trait]
 pub trait Producer: Debug + Send + Sync + 'static {
     /// What the stream takes.
-    fn limits(&self) -> Limits;
+    fn limits(&self) -> StreamLimits;
 
     /// How calls of `send` may overlap.
     fn pipelining(&self) -> Pipelining;
@@ -115,7 +115,7 @@ pub trait Producer: Debug + Send + Sync + 'static {
     /// Blocks until all are answered; a driver with own batching (linger) waits no longer for
     /// company than its setting says. Retries: see [`pipelining`](Self::pipelining). Dropping the
     /// future leaves each record stored or not stored.
-    async fn send(&self, records: Vec<Record>) -> Vec<Result<Placed, Rejected>>;
+    async fn send(&self, records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>>;
 
     /// Gives up connections. No call of `send` is under way, and none follows. Called at most once.
     async fn close(&self) -> Result<()>;
@@ -123,7 +123,7 @@ pub trait Producer: Debug + Send + Sync + 'static {
 
 /// What a member asks for when it joins.
 #[derive(Debug, Clone)]
-pub struct Join {
+pub struct JoinOptions {
     /// The streams to read, at least one, no name twice.
     pub streams: Vec<Arc<str>>,
     /// Where partitions begin for which the group has no progress yet.
@@ -149,12 +149,12 @@ pub trait ConsumerGroup: Debug + Send + Sync + 'static {
     /// Answers `NotFound` for an unknown stream, `Denied` at once where reading is not allowed,
     /// naming stream and group. A dropped call leaves at most a member that the others replace
     /// after the session time-out.
-    async fn join(&self, join: Join) -> Result<Arc<dyn Membership>>;
+    async fn join(&self, join: JoinOptions) -> Result<Arc<dyn Membership>>;
 }
 
 /// A record as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stored {
+pub struct StoredRecord {
     /// Its place.
     pub position: Position,
     /// The broker's timestamp, or the producer's where the broker keeps that.
@@ -169,7 +169,7 @@ pub struct Stored {
 
 /// What happens to a member.
 ///
-/// For one partition the order is: `Assigned`, then `Records`, `Lag`, `Trimmed` and at last perhaps
+/// For one partition the order is: `Assigned`, then `Records`, `Lag`, `DataLoss` and at last perhaps
 /// `Ended`, then `Revoking` or `Lost`. All but `Lost` end with the runtime's answer
 /// ([`release`](Membership::release), [`complete`](Membership::complete)). Whatever carries an
 /// epoch that is not the one of the last `Assigned` is ignored by the runtime.
@@ -193,7 +193,7 @@ pub enum Event {
         /// The epoch of its assignment.
         epoch: Epoch,
         /// At least one.
-        records: Vec<Stored>,
+        records: Vec<StoredRecord>,
         /// What is left behind these records, as far as the driver knows without asking.
         lag: Lag,
     },
@@ -209,7 +209,7 @@ pub enum Event {
     },
     /// The next wanted record is gone by retention; the stream begins at `earliest` now. If the
     /// runtime goes on, the records from there follow.
-    Trimmed {
+    DataLoss {
         /// Which.
         partition: Partition,
         /// The epoch of its assignment.
@@ -224,7 +224,7 @@ pub enum Event {
     Revoking {
         /// Which, each with the epoch of its assignment.
         partitions: Vec<(Partition, Epoch)>,
-        /// The time left, at most [`Join::drain`].
+        /// The time left, at most [`JoinOptions::drain`].
         within: Duration,
     },
     /// Others may have these partitions already: stop now, checkpoint nothing.
@@ -244,7 +244,7 @@ pub enum Event {
 
 /// Progress to store: everything up to and including `position` is settled.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mark {
+pub struct CheckpointUpdate {
     /// Which.
     pub partition: Partition,
     /// The epoch of its assignment.
@@ -267,7 +267,7 @@ pub trait Membership: Debug + Send + Sync + 'static {
     /// One caller at a time. **Cancel safe**: a dropped call loses no event.
     ///
     /// One call may bring records of many partitions: with thousands of quiet ones, what a call
-    /// costs is shared by all. Together they have about [`Join::batch_records`] records at most, so
+    /// costs is shared by all. Together they have about [`JoinOptions::batch_records`] records at most, so
     /// that what a call brings is bounded.
     ///
     /// An error ends the membership (the stream was deleted, access was withdrawn): the runtime
@@ -281,7 +281,7 @@ pub trait Membership: Debug + Send + Sync + 'static {
     /// The runtime has one call under way at most. Retryable errors are retried by the runtime at
     /// the next occasion with the progress of then. Dropping the future leaves each mark stored or
     /// not.
-    async fn checkpoint(&self, marks: &[Mark]) -> Vec<Result<()>>;
+    async fn checkpoint(&self, marks: &[CheckpointUpdate]) -> Vec<Result<()>>;
 
     /// Stores `records` in `stream` and `marks` as the group's progress **in one step**: either
     /// readers see all of the records and the progress stands, or they see none of them and it does
@@ -289,7 +289,7 @@ pub trait Membership: Debug + Send + Sync + 'static {
     /// `Unsupported`.
     ///
     /// There is at least one mark, no partition has two, and each goes further than the stored
-    /// progress of its epoch. The records are within the [`Limits`] of the stream. They may be none,
+    /// progress of its epoch. The records are within the [`StreamLimits`] of the stream. They may be none,
     /// or more than one request of the broker takes, and are then split within the step. Records of
     /// one key are stored in the given order, after those of earlier calls.
     ///
@@ -324,13 +324,18 @@ pub trait Membership: Debug + Send + Sync + 'static {
     ///
     /// Dropping the future leaves the step stored as a whole or not at all, as the next owners of
     /// the partitions find it; [`leave`](Self::leave), or the drop of the membership, follows.
-    async fn publish(&self, stream: &str, records: &[Record], marks: &[Mark]) -> Result<()>;
+    async fn publish(
+        &self,
+        stream: &str,
+        records: &[Record],
+        marks: &[CheckpointUpdate],
+    ) -> Result<()>;
 
     /// Answers `Revoking` for one partition: it is drained and checkpointed, others may have it.
     /// `Fenced` if it was not this member's any more.
     async fn release(&self, partition: &Partition, epoch: Epoch) -> Result<()>;
 
-    /// Answers `Ended` for one partition: all is settled and checkpointed. Stored for ever, so that
+    /// Answers `Ended` for one partition: all is settled and checkpointed. StoredRecord for ever, so that
     /// its children may begin.
     async fn complete(&self, partition: &Partition, epoch: Epoch) -> Result<()>;
 

@@ -42,7 +42,7 @@ pub enum ErrorKind {
     /// Stored data cannot be understood.
     Corrupt,
     /// The wanted position is older than what the stream still holds.
-    Trimmed,
+    DataLoss,
     /// This backend cannot do it.
     Unsupported,
     /// The application's handler failed, and its policy says to stop.
@@ -65,7 +65,7 @@ impl ErrorKind {
             Self::Closed => "closed",
             Self::Timeout => "timeout",
             Self::Corrupt => "corrupt",
-            Self::Trimmed => "trimmed",
+            Self::DataLoss => "data loss",
             Self::Unsupported => "unsupported",
             Self::Handler => "handler",
         }

@@ -1,42 +1,38 @@
 #![doc = include_str!("../README.md")]
 
-mod batch_failure;
+#[doc(hidden)]
+#[macro_use]
+pub mod failpoint;
+
+mod admin;
 mod checkpoint;
 mod client;
-mod delivery;
+mod consumer;
 pub mod driver;
 mod error;
-mod group;
 mod guarantee;
 mod headers;
-mod lock;
 mod naming;
 mod partition;
-#[doc(hidden)]
-pub mod planted;
 mod position;
 mod producer;
 mod record;
-mod retry;
-mod runtime;
 mod start;
-mod streams;
+mod sync;
 mod telemetry;
 
-pub use batch_failure::BatchFailure;
+pub use admin::{PartitionDescription, StreamDescription, StreamSpec, Streams};
 pub use checkpoint::{Checkpoint, Epoch, Lag};
 pub use client::Client;
-pub use delivery::Delivery;
+pub use consumer::{
+    BatchFailure, Consumer, ConsumerGroup, ConsumerHandle, ConsumerStats, DeadLetter, Delivery,
+    OnDataLoss, OnExhausted, PartitionStats, PendingDelivery, Retry, RunFuture,
+};
 pub use error::{Error, ErrorKind, Result};
-pub use group::{Consumer, ConsumerGroup, Control, Run, Unsettled};
 pub use guarantee::{Guarantee, Guarantees};
 pub use headers::Headers;
 pub use partition::Partition;
 pub use position::Position;
-pub use producer::{Placed, Producer, ProducerBuilder, ProducerStats, Receipt};
+pub use producer::{Producer, ProducerBuilder, ProducerStats, Receipt, RecordMetadata};
 pub use record::Record;
-pub use retry::{DeadLetter, Exhausted, Retry};
-pub use runtime::options::OnTrim;
-pub use runtime::stats::{ConsumerStats, PartitionStats};
 pub use start::Start;
-pub use streams::{PartitionDescription, StreamDescription, StreamSpec, Streams};

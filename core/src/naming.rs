@@ -10,7 +10,7 @@ const MOST_PARTITIONS: usize = 100_000;
 
 pub(crate) fn stream(operation: &'static str, name: &str) -> Result<()> {
     if name == "." || name == ".." {
-        return Err(refuse(operation, "stream", name, STREAM_LONGEST));
+        return Err(invalid_name(operation, "stream", name, STREAM_LONGEST));
     }
     check(operation, "stream", name, STREAM_LONGEST)
 }
@@ -31,14 +31,14 @@ pub(crate) fn partitions(spec: &StreamSpec) -> Result<()> {
 }
 
 fn check(operation: &'static str, what: &str, name: &str, longest: usize) -> Result<()> {
-    let taken = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    if (1..=longest).contains(&name.len()) && name.bytes().all(taken) {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    if (1..=longest).contains(&name.len()) && name.bytes().all(is_allowed) {
         return Ok(());
     }
-    Err(refuse(operation, what, name, longest))
+    Err(invalid_name(operation, what, name, longest))
 }
 
-fn refuse(operation: &'static str, what: &str, name: &str, longest: usize) -> Error {
+fn invalid_name(operation: &'static str, what: &str, name: &str, longest: usize) -> Error {
     let message =
         format!("{what} name {name:?} cannot be used, use 1 to {longest} of A-Z a-z 0-9 . _ -");
     Error::new(ErrorKind::Invalid, operation, message)

@@ -28,7 +28,7 @@ pub struct Position {
 
 impl Position {
     /// Makes the position of record `sub` within the aggregate stored at `sequence`.
-    pub const fn within(self, sub: u64) -> Self {
+    pub const fn with_sub_sequence(self, sub: u64) -> Self {
         Self {
             sequence: self.sequence,
             sub,
@@ -151,8 +151,8 @@ mod tests {
         fn orders_as_numbers_do(a: u64, b: u64, sub: u64) {
             let (one, other) = (Position::from(a), Position::from(b));
             prop_assert_eq!(one.cmp(&other), a.cmp(&b));
-            prop_assert!(one.within(sub) >= one);
-            prop_assert_eq!(one.within(sub).offset(), Some(a));
+            prop_assert!(one.with_sub_sequence(sub) >= one);
+            prop_assert_eq!(one.with_sub_sequence(sub).offset(), Some(a));
         }
     }
 

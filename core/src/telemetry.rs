@@ -5,10 +5,10 @@
 //! collected when nobody listens.
 
 /// Emits an event by level, name and fields.
-macro_rules! tell {
+macro_rules! event {
     ($level:ident, $name:literal, $($fields:tt)+) => {
         tracing::$level!(name: $name, target: "millstream", $($fields)+)
     };
 }
 
-pub(crate) use tell;
+pub(crate) use event;

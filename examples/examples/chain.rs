@@ -24,8 +24,8 @@ async fn main() -> anyhow::Result<()> {
 
     let producer = client.producer("processed-events").open().await?;
     let group = client.group("cleaner").stream("car-raw-events");
-    let run = group.run_to(&producer, clean, caught_up(group.clone()));
-    let control = run.control();
+    let run = group.transform_to(&producer, clean, caught_up(group.clone()));
+    let control = run.handle();
     run.await?;
     println!("cleaned {} records", control.stats().settled);
     producer.close().await?;

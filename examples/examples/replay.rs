@@ -16,7 +16,7 @@ async fn handle(_: Delivery) -> Result<(), Infallible> {
 async fn handle_all(client: &Client) -> anyhow::Result<u64> {
     let group = client.group("replay").stream("car-raw-events");
     let run = group.run(handle, caught_up(group.clone()));
-    let control = run.control();
+    let control = run.handle();
     run.await?;
     Ok(control.stats().settled)
 }

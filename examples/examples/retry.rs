@@ -35,7 +35,7 @@ async fn main() -> anyhow::Result<()> {
         .stream("car-raw-events")
         .on_failure(retry);
     let run = group.run(handle, caught_up(group.clone()));
-    let control = run.control();
+    let control = run.handle();
     run.await?;
     println!("settled {} records", control.stats().settled);
 

@@ -59,7 +59,7 @@ async fn join(
     partitions: usize,
 ) -> millstream_core::Result<millstream_core::Consumer> {
     let mut member = client.group("bench").stream("bench").join().await?;
-    let control = member.control();
+    let control = member.handle();
     tokio::select! {
         delivery = member.next() => unreachable!("the stream is empty, but there came {delivery:?}"),
         () = async { while control.partitions().len() < partitions { tokio::task::yield_now().await } } => {}

@@ -4,8 +4,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use millstream_core::driver::{self, Join, Limits, Mark, Membership, Pipelining, Rejected};
-use millstream_core::{Epoch, Error, ErrorKind, Guarantees, Partition, Placed, Record, Result};
+use millstream_core::driver::{
+    self, CheckpointUpdate, JoinOptions, Membership, Pipelining, Rejected, StreamLimits,
+};
+use millstream_core::{
+    Epoch, Error, ErrorKind, Guarantees, Partition, Record, RecordMetadata, Result,
+};
 
 use crate::{Fault, Hooks};
 
@@ -251,7 +255,7 @@ impl Producer {
 
 #[async_trait]
 impl driver::Producer for Producer {
-    fn limits(&self) -> Limits {
+    fn limits(&self) -> StreamLimits {
         self.inner.limits()
     }
 
@@ -259,7 +263,7 @@ impl driver::Producer for Producer {
         self.inner.pipelining()
     }
 
-    async fn send(&self, records: Vec<Record>) -> Vec<Result<Placed, Rejected>> {
+    async fn send(&self, records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>> {
         let mut failed = BTreeSet::new();
         let ways: Vec<Way> = records
             .iter()
@@ -304,7 +308,7 @@ struct Group {
 
 #[async_trait]
 impl driver::ConsumerGroup for Group {
-    async fn join(&self, join: Join) -> Result<Arc<dyn Membership>> {
+    async fn join(&self, join: JoinOptions) -> Result<Arc<dyn Membership>> {
         Ok(Arc::new(Member {
             inner: self.inner.join(join).await?,
             group: self.group.clone(),
@@ -330,7 +334,7 @@ impl Membership for Member {
         self.inner.next().await
     }
 
-    async fn checkpoint(&self, marks: &[Mark]) -> Vec<Result<()>> {
+    async fn checkpoint(&self, marks: &[CheckpointUpdate]) -> Vec<Result<()>> {
         let mut results = Vec::new();
         for mark in marks {
             let checkpoints = |what| matches!(what, What::FailCheckpoint | What::LoseCheckpoint);
@@ -353,7 +357,12 @@ impl Membership for Member {
     }
 
     /// A step cannot be lost: who publishes finds out how it ended.
-    async fn publish(&self, stream: &str, records: &[Record], marks: &[Mark]) -> Result<()> {
+    async fn publish(
+        &self,
+        stream: &str,
+        records: &[Record],
+        marks: &[CheckpointUpdate],
+    ) -> Result<()> {
         let fails = |what| what == What::FailCheckpoint;
         match self.plan.hit(&self.group, None, fails) {
             Some(_) => Err(

@@ -23,7 +23,7 @@ pub trait Harness: fmt::Debug + Send + Sync + 'static {
     fn timing(&self) -> Timing;
 
     /// What a stream of this broker takes, as the driver says it.
-    fn limits(&self) -> driver::Limits;
+    fn limits(&self) -> driver::StreamLimits;
 
     /// Which faults [`disturb`](Self::disturb) can do. Read once, before anything else.
     fn hooks(&self) -> Hooks;

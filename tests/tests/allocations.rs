@@ -82,9 +82,9 @@ fn consume(runtime: &Runtime, client: &Client, records: usize) {
         .group("counting")
         .stream("cars")
         .concurrency(64)
-        .fetch_records(BATCH);
+        .max_poll_records(BATCH);
     let run = group.run(handler, async move { ends.1.notified().await });
-    let control = run.control();
+    let control = run.handle();
     runtime.block_on(run).unwrap();
     assert_eq!(control.stats().settled, records as u64);
 }

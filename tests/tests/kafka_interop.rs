@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use conformance::kafka::{Broker, Options};
-use millstream_core::{Client, Consumer, Delivery, Record, StreamSpec, Unsettled};
+use millstream_core::{Client, Consumer, Delivery, PendingDelivery, Record, StreamSpec};
 use millstream_kafka::Config;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -48,7 +48,7 @@ async fn java_consumes(broker: &Broker, topic: &str, count: usize, more: &[&str]
     printed.lines().map(str::to_owned).collect()
 }
 
-async fn next(consumer: &mut Consumer) -> Unsettled {
+async fn next(consumer: &mut Consumer) -> PendingDelivery {
     let next = tokio::time::timeout(PATIENCE, consumer.next()).await;
     let next = next.expect("a delivery comes").expect("it is consumed");
     next.expect("the consumer is open")
@@ -303,7 +303,7 @@ async fn kafkas_own_tool_shows_a_group_and_its_lag() {
     producer.close().await.expect("it closes");
 
     // Of what both get, the last one of one partition is held.
-    let mut held: Option<Unsettled> = None;
+    let mut held: Option<PendingDelivery> = None;
     let mut settled = BTreeMap::new();
     let streams = client.streams();
     let ends = streams.describe("shown").await.expect("it is there");

@@ -96,8 +96,8 @@ impl Harness for Broker {
         }
     }
 
-    fn limits(&self) -> driver::Limits {
-        driver::Limits {
+    fn limits(&self) -> driver::StreamLimits {
+        driver::StreamLimits {
             record_bytes: self.config.limits.record_bytes,
             key_bytes: self.config.limits.key_bytes,
             empty_key: true,

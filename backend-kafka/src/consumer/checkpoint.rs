@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use millstream_core::driver::Mark;
+use millstream_core::driver::CheckpointUpdate;
 use millstream_core::{Error, ErrorKind, Result};
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{Consumer, ConsumerGroupMetadata};
@@ -31,7 +31,7 @@ type Reply = oneshot::Sender<Vec<Result<()>>>;
 
 #[derive(Debug)]
 pub(super) struct Checkpoint {
-    marks: Vec<Mark>,
+    marks: Vec<CheckpointUpdate>,
     reply: Reply,
     /// Whether it has met the change of a generation.
     crossed: bool,
@@ -64,7 +64,7 @@ struct Crossed {
 }
 
 impl Checkpoints {
-    pub(super) fn want(&mut self, marks: Vec<Mark>, reply: Reply) {
+    pub(super) fn want(&mut self, marks: Vec<CheckpointUpdate>, reply: Reply) {
         self.wanted.push_back(Checkpoint {
             marks,
             reply,
@@ -96,7 +96,7 @@ impl Checkpoints {
         &mut self,
         told: i32,
         now: Instant,
-        owned: impl Fn(&Mark) -> bool,
+        owned: impl Fn(&CheckpointUpdate) -> bool,
     ) -> Option<Checkpoint> {
         let Some(crossed) = &self.crossed else {
             return self.wanted.pop_front();
@@ -122,7 +122,7 @@ pub(super) struct Vouched {
 impl Poller {
     pub(super) fn next_checkpoint(&mut self) -> Option<Checkpoint> {
         let slots = &self.slots;
-        let owned = |mark: &Mark| {
+        let owned = |mark: &CheckpointUpdate| {
             let index = slots.of(&mark.partition, mark.epoch);
             index.is_some_and(|index| is_owned(slots.get(index)))
         };
@@ -145,7 +145,7 @@ impl Poller {
     fn offsets_of(
         &self,
         operation: &'static str,
-        marks: &[Mark],
+        marks: &[CheckpointUpdate],
     ) -> (TopicPartitionList, Vec<Option<Error>>) {
         let mut list = TopicPartitionList::new();
         let refused = marks.iter().map(|mark| {
@@ -175,7 +175,7 @@ impl Poller {
     ///
     /// Who the member is comes first. So a step that was allowed in one generation goes to the broker
     /// with that one or an older one, and never with one in which others own the partition.
-    pub(super) fn vouch(&self, marks: &[Mark]) -> Result<Vouched> {
+    pub(super) fn vouch(&self, marks: &[CheckpointUpdate]) -> Result<Vouched> {
         let member = self.consumer.group_metadata();
         let (offsets, refused) = self.offsets_of("publish", marks);
         if let Some(error) = refused.into_iter().flatten().next() {
@@ -246,14 +246,14 @@ impl Poller {
         }
     }
 
-    pub(super) fn note_stored(&mut self, mark: &Mark) {
+    pub(super) fn note_stored(&mut self, mark: &CheckpointUpdate) {
         if let Some(index) = self.slots.of(&mark.partition, mark.epoch) {
             let slot = self.slots.get_mut(index);
             slot.stored = offsets::next(mark.position).unwrap_or(slot.stored);
         }
     }
 
-    fn note_checkpointed(&mut self, mark: &Mark) {
+    fn note_checkpointed(&mut self, mark: &CheckpointUpdate) {
         if let Some(index) = self.slots.of(&mark.partition, mark.epoch) {
             self.slots.get_mut(index).checkpointed = true;
         }
@@ -279,13 +279,13 @@ mod tests {
 
     use super::*;
 
-    const OWNED: fn(&Mark) -> bool = |_| true;
+    const OWNED: fn(&CheckpointUpdate) -> bool = |_| true;
 
     /// Two that are wanted, of which the first was sent in generation 3 and met the change of it.
     fn crossed(now: Instant) -> Checkpoints {
         let mut checkpoints = Checkpoints::default();
         for position in [7, 8] {
-            let mark = Mark {
+            let mark = CheckpointUpdate {
                 partition: Partition::new("cars", "0"),
                 epoch: Epoch(1),
                 position: Position::from(position),

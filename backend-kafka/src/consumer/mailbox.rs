@@ -150,7 +150,7 @@ impl Content {
         | Event::Lag {
             partition, epoch, ..
         }
-        | Event::Trimmed {
+        | Event::DataLoss {
             partition, epoch, ..
         }) = &event
         else {
@@ -202,7 +202,7 @@ mod tests {
     use std::time::Duration;
 
     use bytes::Bytes;
-    use millstream_core::driver::Stored;
+    use millstream_core::driver::StoredRecord;
     use millstream_core::{Headers, Position};
 
     use super::*;
@@ -215,7 +215,7 @@ mod tests {
 
     fn batch(offsets: std::ops::Range<u64>, age: Duration, left: u64) -> Event {
         let timestamp = SystemTime::now() - age;
-        let record = |offset| Stored {
+        let record = |offset| StoredRecord {
             position: Position::from(offset),
             timestamp,
             key: None,

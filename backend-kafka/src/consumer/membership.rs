@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use async_trait::async_trait;
-use millstream_core::driver::{self, Event, Mark};
+use millstream_core::driver::{self, CheckpointUpdate, Event};
 use millstream_core::{Epoch, Error, ErrorKind, Partition, Record, Result};
 use tokio::sync::oneshot;
 
@@ -69,18 +69,24 @@ impl driver::Membership for Membership {
         Ok(collected.events)
     }
 
-    async fn checkpoint(&self, marks: &[Mark]) -> Vec<Result<()>> {
+    async fn checkpoint(&self, marks: &[CheckpointUpdate]) -> Vec<Result<()>> {
         let asked = self.commands.ask(|reply| Command::Checkpoint {
             marks: marks.to_vec(),
             reply,
         });
-        let gone = |mark: &Mark| Err(gone("checkpoint").with_partition(&mark.partition));
+        let gone =
+            |mark: &CheckpointUpdate| Err(gone("checkpoint").with_partition(&mark.partition));
         asked
             .await
             .unwrap_or_else(|| marks.iter().map(gone).collect())
     }
 
-    async fn publish(&self, stream: &str, records: &[Record], marks: &[Mark]) -> Result<()> {
+    async fn publish(
+        &self,
+        stream: &str,
+        records: &[Record],
+        marks: &[CheckpointUpdate],
+    ) -> Result<()> {
         if let Some(message) = records.iter().find_map(producer::refusal) {
             let error = Error::new(ErrorKind::Invalid, "publish", message);
             return Err(error.with_stream(stream));

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Instant;
 
 use async_trait::async_trait;
-use millstream_core::driver::{self, Join};
+use millstream_core::driver::{self, JoinOptions};
 use millstream_core::{Error, ErrorKind, Result};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -75,7 +75,7 @@ impl Group {
     /// Starts the threads of a member, and answers its handle with its id to come.
     fn start(
         &self,
-        join: Join,
+        join: JoinOptions,
         born: Vec<StoredOffset>,
     ) -> Result<(Membership, oneshot::Receiver<Result<String>>)> {
         let settings = settings::of_member(&self.connection, &self.name, &join);
@@ -149,7 +149,7 @@ impl Group {
     }
 
     /// Starts a member, and waits until the group lets it in.
-    async fn enter(&self, join: Join, born: Vec<StoredOffset>) -> Result<Membership> {
+    async fn enter(&self, join: JoinOptions, born: Vec<StoredOffset>) -> Result<Membership> {
         // Others may have to drain before the group lets a new member in.
         let patience = self.connection.config.request_timeout + join.drain;
         let (mut membership, id) = self.start(join, born)?;
@@ -191,7 +191,7 @@ impl Group {
 
 #[async_trait]
 impl driver::ConsumerGroup for Group {
-    async fn join(&self, join: Join) -> Result<Arc<dyn driver::Membership>> {
+    async fn join(&self, join: JoinOptions) -> Result<Arc<dyn driver::Membership>> {
         settings::check(&join).map_err(|error| error.with_group(self.name.clone()))?;
         let born = birth::pin(&self.connection, &self.name, &join.streams, join.start).await?;
         let (join, born) = (&join, &born);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use millstream_core::driver::{Event, Join, Mark};
+use millstream_core::driver::{CheckpointUpdate, Event, JoinOptions};
 use millstream_core::{Epoch, Error, ErrorKind, Partition, Result};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -47,7 +47,7 @@ const LONGEST_TO_FINISH: Duration = Duration::from_secs(2);
 /// What the runtime wants, and what the aide found.
 pub(super) enum Command {
     Checkpoint {
-        marks: Vec<Mark>,
+        marks: Vec<CheckpointUpdate>,
         reply: oneshot::Sender<Vec<Result<()>>>,
     },
     Release {
@@ -56,11 +56,11 @@ pub(super) enum Command {
         reply: oneshot::Sender<Result<()>>,
     },
     Vouch {
-        marks: Vec<Mark>,
+        marks: Vec<CheckpointUpdate>,
         reply: oneshot::Sender<Result<Vouched>>,
     },
     /// A step was stored.
-    Published(Vec<Mark>),
+    Published(Vec<CheckpointUpdate>),
     /// The broker did not know the member any more that had had so many assignments. It may have
     /// joined anew since.
     Gone {
@@ -75,7 +75,7 @@ pub(super) enum Command {
 
 pub(super) struct Poller {
     pub(super) group: Arc<str>,
-    pub(super) join: Join,
+    pub(super) join: JoinOptions,
     pub(super) protocol: Protocol,
     pub(super) consumer: Arc<BaseConsumer<MemberContext>>,
     pub(super) queue: Arc<DataQueue<MemberContext>>,

@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use millstream_core::driver::{Event, Stored};
+use millstream_core::driver::{Event, StoredRecord};
 use millstream_core::{Epoch, Error, ErrorKind, Partition, Position};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::RDKafkaErrorCode;
@@ -57,7 +57,7 @@ impl Poller {
         }
     }
 
-    fn deliver(&mut self, index: usize, records: Vec<Stored>) {
+    fn deliver(&mut self, index: usize, records: Vec<StoredRecord>) {
         let slot = self.slots.get_mut(index);
         if slot.stage != Stage::Owned {
             return;
@@ -164,7 +164,7 @@ impl Poller {
     fn on_failed(&mut self, index: usize, code: RDKafkaErrorCode) {
         let slot = self.slots.get(index);
         match error::kind(code) {
-            ErrorKind::Trimmed => self.aide.ask(Question::Bounds(slot.name.clone())),
+            ErrorKind::DataLoss => self.aide.ask(Question::Bounds(slot.name.clone())),
             ErrorKind::NotFound => self.aide.ask(Question::Topic(slot.name.0.clone())),
             ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Throttled => {
                 // librdkafka tries again on its own.
@@ -202,7 +202,7 @@ impl Poller {
         if next < low {
             slot.handed = low;
             slot.next = low;
-            let event = Event::Trimmed {
+            let event = Event::DataLoss {
                 partition: slot.partition.clone(),
                 epoch: slot.epoch,
                 after: offsets::settled(next),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use millstream_core::driver::Join;
+use millstream_core::driver::JoinOptions;
 use millstream_core::{Error, ErrorKind, Result};
 use rdkafka::ClientConfig;
 
@@ -21,7 +21,7 @@ const BEYOND_DRAIN: Duration = Duration::from_secs(30);
 const LONGEST_POLL_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Refuses what the broker would not wait for.
-pub(crate) fn check(join: &Join) -> Result<()> {
+pub(crate) fn check(join: &JoinOptions) -> Result<()> {
     let longest = LONGEST_POLL_INTERVAL - BEYOND_DRAIN;
     if join.drain <= longest {
         return Ok(());
@@ -34,7 +34,7 @@ pub(crate) fn check(join: &Join) -> Result<()> {
     Err(Error::new(ErrorKind::Invalid, "join", message))
 }
 
-pub(crate) fn of_member(connection: &Connection, group: &str, join: &Join) -> ClientConfig {
+pub(crate) fn of_member(connection: &Connection, group: &str, join: &JoinOptions) -> ClientConfig {
     let config = &connection.config.consumer;
     let mut settings = connection.watched();
     for (key, value) in [
@@ -81,7 +81,7 @@ pub(crate) fn of_member(connection: &Connection, group: &str, join: &Join) -> Cl
 }
 
 /// What brokers show of all clients of a member.
-pub(crate) fn client_id(connection: &Connection, join: &Join) -> String {
+pub(crate) fn client_id(connection: &Connection, join: &JoinOptions) -> String {
     let id = &connection.config.client_id;
     match &join.member {
         Some(member) => format!("{id}.{member}"),

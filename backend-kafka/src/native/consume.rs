@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use millstream_core::driver::Stored;
+use millstream_core::driver::StoredRecord;
 use millstream_core::{Headers, Position};
 use rdkafka::TopicPartitionList;
 use rdkafka::bindings as sys;
@@ -41,7 +41,7 @@ pub(crate) enum Taken<S> {
         /// What the caller calls the partition.
         slot: S,
         /// They share one buffer with the rest of the batch.
-        records: Vec<Stored>,
+        records: Vec<StoredRecord>,
     },
     /// An error of the partition instead of records.
     Failed {
@@ -355,7 +355,7 @@ impl<'a> Cut<'a> {
         self.at += view.fields(self.headers).map(<[u8]>::len).sum::<usize>();
     }
 
-    fn next(&mut self, view: &View<'_>) -> Stored {
+    fn next(&mut self, view: &View<'_>) -> StoredRecord {
         let headers = self.headers;
         let mut field = |bytes: &[u8]| -> Bytes {
             let from = self.at;
@@ -363,7 +363,7 @@ impl<'a> Cut<'a> {
             self.buffer.slice(from..self.at)
         };
         let offset = u64::try_from(view.message.offset).unwrap_or(0);
-        Stored {
+        StoredRecord {
             position: Position::from(offset),
             timestamp: view.timestamp(),
             key: view.key().map(&mut field),

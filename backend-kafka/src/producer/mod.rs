@@ -38,8 +38,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use millstream_core::driver::{self, Limits, Pipelining, Rejected};
-use millstream_core::{Error, ErrorKind, Partition, Placed, Position, Record, Result};
+use millstream_core::driver::{self, Pipelining, Rejected, StreamLimits};
+use millstream_core::{Error, ErrorKind, Partition, Position, Record, RecordMetadata, Result};
 use rdkafka::ClientConfig;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::types::RDKafkaRespErr;
@@ -134,7 +134,7 @@ impl Producer {
         Error::new(kind, "send", message).with_stream(self.stream.clone())
     }
 
-    fn results(&self, batch: &Batch) -> Vec<Result<Placed, Rejected>> {
+    fn results(&self, batch: &Batch) -> Vec<Result<RecordMetadata, Rejected>> {
         let mut partitions = self
             .partitions
             .lock()
@@ -147,7 +147,7 @@ impl Producer {
                     match u64::try_from(offset) {
                         Ok(offset) => {
                             let partition = self.partition(&mut partitions, partition);
-                            return Ok(Placed::new(partition, Position::from(offset)));
+                            return Ok(RecordMetadata::new(partition, Position::from(offset)));
                         }
                         Err(_) => self.error(
                             ErrorKind::Timeout,
@@ -217,7 +217,7 @@ impl Producer {
 
 #[async_trait]
 impl driver::Producer for Producer {
-    fn limits(&self) -> Limits {
+    fn limits(&self) -> StreamLimits {
         self.room.limits()
     }
 
@@ -225,7 +225,7 @@ impl driver::Producer for Producer {
         Pipelining::Ordered
     }
 
-    async fn send(&self, records: Vec<Record>) -> Vec<Result<Placed, Rejected>> {
+    async fn send(&self, records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>> {
         let deadline = Instant::now() + self.timeout;
         let batch = Arc::new(Batch::new(records, deadline, |record| self.check(record)));
         if !batch.is_answered() {

@@ -5,7 +5,7 @@
 //! one record never exceeds the former, hence what passes here is never refused by the broker.
 
 use millstream_core::Record;
-use millstream_core::driver::Limits;
+use millstream_core::driver::StreamLimits;
 
 /// What the format adds to a batch (https://kafka.apache.org/documentation/#recordbatch).
 pub(super) const BATCH_OVERHEAD: usize = 61;
@@ -45,8 +45,8 @@ impl Room {
         record.size() + record.headers.iter().map(lengths).sum::<usize>()
     }
 
-    pub(super) fn limits(self) -> Limits {
-        Limits {
+    pub(super) fn limits(self) -> StreamLimits {
+        StreamLimits {
             record_bytes: self.largest(),
             // A key has no limit but the record's.
             key_bytes: self.largest(),

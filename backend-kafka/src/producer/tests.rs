@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use millstream_core::driver::{Producer as _, Rejected};
-use millstream_core::{ErrorKind, Placed, Record};
+use millstream_core::{ErrorKind, Record, RecordMetadata};
 use rdkafka::ClientConfig;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
@@ -18,7 +18,7 @@ use crate::config;
 use crate::connection::context::Context;
 
 type Mock = MockCluster<'static, DefaultProducerContext>;
-type Answers = Vec<Result<Placed, Rejected>>;
+type Answers = Vec<Result<RecordMetadata, Rejected>>;
 
 fn mock() -> Mock {
     let mock = MockCluster::new(1).unwrap();

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use millstream_core::Result;
-use millstream_core::driver::{self, Join};
+use millstream_core::driver::{self, JoinOptions};
 
 use super::membership::{Membership, Parts};
 use super::source::Source;
@@ -32,7 +32,11 @@ impl Group {
 
 impl Group {
     /// How each stream is read: a group that fans out is registered with each of them.
-    async fn ways(&self, connection: &Connection, join: &Join) -> Result<HashMap<Arc<str>, Way>> {
+    async fn ways(
+        &self,
+        connection: &Connection,
+        join: &JoinOptions,
+    ) -> Result<HashMap<Arc<str>, Way>> {
         let consumer = &connection.config.consumer;
         let mut ways = HashMap::new();
         for stream in &join.streams {
@@ -71,7 +75,7 @@ fn id(member: &str) -> String {
 
 #[async_trait]
 impl driver::ConsumerGroup for Group {
-    async fn join(&self, join: Join) -> Result<Arc<dyn driver::Membership>> {
+    async fn join(&self, join: JoinOptions) -> Result<Arc<dyn driver::Membership>> {
         let member = join.member.as_deref().unwrap_or("member");
         // Leases are kept by a thread and connections of their own: whatever readers and handlers
         // do, the member shows that it is alive.

@@ -88,7 +88,7 @@ async fn iterator(
     let at = |time: SystemTime| (ShardIteratorType::AtTimestamp, Some(time.into()), None);
     let (kind, time, number) = match place {
         ResumePoint::After(position) => {
-            let number = position.within(0).to_string();
+            let number = position.with_sub_sequence(0).to_string();
             (ShardIteratorType::AtSequenceNumber, None, Some(number))
         }
         ResumePoint::Earliest => (ShardIteratorType::TrimHorizon, None, None),
@@ -113,14 +113,14 @@ fn is_left(record: &Record, place: &ResumePoint) -> bool {
     let Ok(sequence) = record.sequence_number.parse::<Position>() else {
         return false;
     };
-    if sequence > position.within(0) {
+    if sequence > position.with_sub_sequence(0) {
         return true;
     }
     let data = record.data.as_ref().to_vec().into();
     match open(&data) {
         Opened::Carrier(held) => {
             let records = held.len() as u64;
-            sequence == position.within(0) && position.sub() + 1 < records
+            sequence == position.with_sub_sequence(0) && position.sub() + 1 < records
         }
         _ => false,
     }

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use futures_util::future::{FutureExt, join_all};
-use millstream_core::driver::{self, Event, Mark};
+use millstream_core::driver::{self, CheckpointUpdate, Event};
 use millstream_core::{Epoch, Error, ErrorKind, Partition, Record, Result};
 use tokio::select;
 use tokio::sync::{Notify, mpsc};
@@ -197,7 +197,7 @@ impl driver::Membership for Membership {
         }
     }
 
-    async fn checkpoint(&self, marks: &[Mark]) -> Vec<Result<()>> {
+    async fn checkpoint(&self, marks: &[CheckpointUpdate]) -> Vec<Result<()>> {
         join_all(marks.iter().map(async |mark| {
             let lease = lease(&mark.partition);
             let stored = self.worker.checkpoint(&lease, mark.epoch, mark.position);
@@ -207,7 +207,12 @@ impl driver::Membership for Membership {
         .await
     }
 
-    async fn publish(&self, stream: &str, _records: &[Record], _marks: &[Mark]) -> Result<()> {
+    async fn publish(
+        &self,
+        stream: &str,
+        _records: &[Record],
+        _marks: &[CheckpointUpdate],
+    ) -> Result<()> {
         let message = "Kinesis and DynamoDB cannot store records and progress in one step";
         Err(Error::new(ErrorKind::Unsupported, "publish", message).with_stream(stream))
     }

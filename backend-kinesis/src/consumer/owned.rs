@@ -132,7 +132,7 @@ impl Owned {
                 epoch,
                 lag: lag(Some(behind)),
             },
-            ReadEvent::Trimmed { after, earliest } => Event::Trimmed {
+            ReadEvent::DataLoss { after, earliest } => Event::DataLoss {
                 partition,
                 epoch,
                 after,
@@ -186,7 +186,7 @@ fn about(event: &Event) -> Option<&Partition> {
     match event {
         Event::Records { partition, .. }
         | Event::Lag { partition, .. }
-        | Event::Trimmed { partition, .. }
+        | Event::DataLoss { partition, .. }
         | Event::Ended { partition, .. } => Some(partition),
         Event::Assigned { .. } | Event::Revoking { .. } | Event::Lost { .. } => None,
     }

@@ -7,14 +7,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use millstream_core::{Error, ErrorKind, Placed, Record};
+use millstream_core::{Error, ErrorKind, Record, RecordMetadata};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::stream::HashKey;
 
 /// Answers in the order of the records; nothing for those that were not submitted.
-pub(super) type Answers = Vec<Option<Result<Placed, Error>>>;
+pub(super) type Answers = Vec<Option<Result<RecordMetadata, Error>>>;
 
 /// Records on their way from `send` to the task.
 pub(super) struct Submission {
@@ -144,7 +144,7 @@ impl Calls {
     }
 
     /// Answers a record, for good.
-    pub(super) fn answer(&mut self, ticket: &Ticket, answer: Result<Placed, Error>) {
+    pub(super) fn answer(&mut self, ticket: &Ticket, answer: Result<RecordMetadata, Error>) {
         let Some(call) = self.open.get_mut(&ticket.call) else {
             return;
         };

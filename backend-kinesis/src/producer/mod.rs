@@ -27,8 +27,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use millstream_core::driver::{self, Limits, Pipelining, Rejected};
-use millstream_core::{Error, ErrorKind, Placed, Record, Result};
+use millstream_core::driver::{self, Pipelining, Rejected, StreamLimits};
+use millstream_core::{Error, ErrorKind, Record, RecordMetadata, Result};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -164,8 +164,8 @@ impl Producer {
 
 #[async_trait]
 impl driver::Producer for Producer {
-    fn limits(&self) -> Limits {
-        Limits {
+    fn limits(&self) -> StreamLimits {
+        StreamLimits {
             record_bytes: self.settings.record_bytes,
             key_bytes: 256,
             empty_key: false,
@@ -179,7 +179,7 @@ impl driver::Producer for Producer {
         Pipelining::Ordered
     }
 
-    async fn send(&self, records: Vec<Record>) -> Vec<Result<Placed, Rejected>> {
+    async fn send(&self, records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>> {
         let sent = Instant::now();
         let mut refused = Answers::new();
         let records = Arc::new(records);

@@ -63,7 +63,10 @@ impl<T: Clone> Reading<T> {
             let earliest = heirs.iter().map(|heir| heir.starting).min();
             if let Some(earliest) = earliest.filter(|earliest| *earliest > after) {
                 let after = Some(after);
-                let told = self.hand.give(ReadEvent::Trimmed { after, earliest }).await;
+                let told = self
+                    .hand
+                    .give(ReadEvent::DataLoss { after, earliest })
+                    .await;
                 if let Err(done) = told {
                     return done;
                 }

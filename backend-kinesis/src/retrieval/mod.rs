@@ -5,7 +5,7 @@
 //! room. What it promises:
 //!
 //! * **Nothing is passed over in silence.** Where records may be gone before they were read, that is
-//!   said ([`ReadEvent::Trimmed`]) before the ones after them come. That nothing was left at a time is
+//!   said ([`ReadEvent::DataLoss`]) before the ones after them come. That nothing was left at a time is
 //!   said, too ([`ReadEvent::AtTip`]): whoever reads next can then tell a quiet shard from a gap.
 //! * **Nothing comes twice**, and nothing out of order, however often it has to begin again: at an
 //!   iterator that is too old, a subscription that ends, a connection that breaks.
@@ -30,7 +30,7 @@ mod unpack;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use millstream_core::driver::Stored;
+use millstream_core::driver::StoredRecord;
 use millstream_core::{Error, Partition, Position};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
@@ -87,7 +87,7 @@ pub(crate) struct ReaderOptions {
 pub(crate) enum ReadEvent {
     /// The next records, at least one.
     Records {
-        records: Vec<Stored>,
+        records: Vec<StoredRecord>,
         /// How old what is left is, or will be when these are handed on; zero if nothing is left.
         behind: Option<Duration>,
     },
@@ -100,7 +100,7 @@ pub(crate) enum ReadEvent {
         at: SystemTime,
     },
     /// Records may be gone that were not read. The ones from `earliest` on follow.
-    Trimmed {
+    DataLoss {
         after: Option<Position>,
         earliest: Position,
     },

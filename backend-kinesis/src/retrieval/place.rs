@@ -207,7 +207,7 @@ impl Place {
     /// What the next record is to the reader.
     pub(super) fn meet(&mut self, raw: &Raw) -> Meeting {
         if let Some(passed) = self.passed {
-            let number = passed.within(0);
+            let number = passed.with_sub_sequence(0);
             if raw.position < number {
                 self.met = true;
                 return Meeting::Old;
@@ -237,8 +237,8 @@ impl Place {
     /// Takes note that a record of Kinesis is behind the reader, with all that it carries.
     pub(super) fn pass(&mut self, raw: &Raw) {
         let before = self.passed;
-        self.passed = before.max(Some(raw.position.within(u64::MAX)));
-        self.moved |= before.is_none_or(|before| before.within(0) < raw.position);
+        self.passed = before.max(Some(raw.position.with_sub_sequence(u64::MAX)));
+        self.moved |= before.is_none_or(|before| before.with_sub_sequence(0) < raw.position);
         self.met = true;
     }
 
@@ -252,7 +252,7 @@ impl Place {
 /// The position of a record that is passed with all that it carried, for others to read.
 fn shown(passed: Position) -> Position {
     match passed.sub() {
-        u64::MAX => passed.within(0),
+        u64::MAX => passed.with_sub_sequence(0),
         _ => passed,
     }
 }

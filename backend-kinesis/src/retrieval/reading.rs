@@ -4,7 +4,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use millstream_core::driver::Stored;
+use millstream_core::driver::StoredRecord;
 use millstream_core::{Error, ErrorKind, Position};
 use tokio::time::{Instant, sleep};
 
@@ -98,7 +98,7 @@ impl<T: Clone> Reading<T> {
                 Meeting::Gap { after } => {
                     let earliest = raw.position;
                     self.hand
-                        .give(ReadEvent::Trimmed { after, earliest })
+                        .give(ReadEvent::DataLoss { after, earliest })
                         .await?;
                     None
                 }
@@ -114,7 +114,7 @@ impl<T: Clone> Reading<T> {
             } else if batch.len() > most {
                 let mut rest = mem::take(&mut batch).into_iter();
                 while rest.len() >= most {
-                    let records: Vec<Stored> = rest.by_ref().take(most).collect();
+                    let records: Vec<StoredRecord> = rest.by_ref().take(most).collect();
                     self.hand
                         .give(ReadEvent::Records { records, behind })
                         .await?;

@@ -43,11 +43,11 @@ impl Service {
 fn words(from: &Spot) -> (ShardIteratorType, Option<String>, Option<DateTime>) {
     match from {
         Spot::At(position) => {
-            let number = position.within(0).to_string();
+            let number = position.with_sub_sequence(0).to_string();
             (ShardIteratorType::AtSequenceNumber, Some(number), None)
         }
         Spot::After(position) => {
-            let number = position.within(0).to_string();
+            let number = position.with_sub_sequence(0).to_string();
             (ShardIteratorType::AfterSequenceNumber, Some(number), None)
         }
         Spot::Time(time) => {

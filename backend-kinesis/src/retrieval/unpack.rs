@@ -3,7 +3,7 @@
 
 use std::time::SystemTime;
 
-use millstream_core::driver::Stored;
+use millstream_core::driver::StoredRecord;
 use millstream_core::{Headers, Partition, Position};
 
 use super::answer::Raw;
@@ -30,7 +30,7 @@ impl Unpacker {
     }
 
     /// Appends the user records after `after`.
-    pub(super) fn unpack(&mut self, raw: Raw, after: Option<Position>, to: &mut Vec<Stored>) {
+    pub(super) fn unpack(&mut self, raw: Raw, after: Option<Position>, to: &mut Vec<StoredRecord>) {
         let arrival = raw.arrival.unwrap_or_else(SystemTime::now);
         let is_new = after.is_none_or(|after| raw.position > after);
         match aggregate::open(&raw.data) {
@@ -52,11 +52,11 @@ impl Unpacker {
         carrier: Position,
         arrival: SystemTime,
         after: Option<Position>,
-        to: &mut Vec<Stored>,
+        to: &mut Vec<StoredRecord>,
     ) {
         let mut strayed = 0;
         for record in records {
-            let position = carrier.within(record.sub);
+            let position = carrier.with_sub_sequence(record.sub);
             if after.is_some_and(|after| position <= after) {
                 continue;
             }
@@ -66,7 +66,7 @@ impl Unpacker {
                 strayed += 1;
                 continue;
             }
-            to.push(Stored {
+            to.push(StoredRecord {
                 position,
                 timestamp: record.timestamp.unwrap_or(arrival),
                 key: record.key,
@@ -121,8 +121,8 @@ impl Unpacker {
     }
 }
 
-fn bare(raw: Raw, arrival: SystemTime) -> Stored {
-    Stored {
+fn bare(raw: Raw, arrival: SystemTime) -> StoredRecord {
+    StoredRecord {
         position: raw.position,
         timestamp: arrival,
         key: aggregate::key_of(raw.key),

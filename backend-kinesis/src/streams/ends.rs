@@ -107,7 +107,7 @@ impl Look<'_> {
                     Opened::Carrier(records) => records.last().map_or(0, |last| last.sub),
                     _ => 0,
                 };
-                last = Some(self.position(record)?.within(carried));
+                last = Some(self.position(record)?.with_sub_sequence(carried));
             }
             if answer.is_at_tip {
                 return Ok(last);

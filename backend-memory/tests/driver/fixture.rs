@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millstream_core::driver::{
-    Backend, Checkpoints, Event, Join, Mark, Membership, Producer, Stored, Streams,
+    Backend, CheckpointUpdate, Checkpoints, Event, JoinOptions, Membership, Producer, StoredRecord,
+    Streams,
 };
 use millstream_core::{
     Checkpoint, Epoch, ErrorKind, Partition, Position, Record, Result, Start, StreamSpec,
@@ -85,7 +86,7 @@ impl Fixture {
         &self,
         group: &str,
         name: &str,
-        set: impl FnOnce(&mut Join),
+        set: impl FnOnce(&mut JoinOptions),
     ) -> Member {
         self.try_join(group, name, set).await.unwrap()
     }
@@ -94,9 +95,9 @@ impl Fixture {
         &self,
         group: &str,
         name: &str,
-        set: impl FnOnce(&mut Join),
+        set: impl FnOnce(&mut JoinOptions),
     ) -> Result<Member> {
-        let mut join = Join {
+        let mut join = JoinOptions {
             streams: vec!["s".into()],
             start: Start::Earliest,
             member: Some(name.to_owned()),
@@ -134,7 +135,7 @@ pub(crate) struct Member {
     pub(crate) membership: Arc<dyn Membership>,
     /// What it owns, with epochs; revoked ones stay until they are released.
     pub(crate) owned: BTreeMap<Partition, Epoch>,
-    pub(crate) records: BTreeMap<Partition, Vec<Stored>>,
+    pub(crate) records: BTreeMap<Partition, Vec<StoredRecord>>,
     pub(crate) payloads: Vec<String>,
     pub(crate) revoking: Vec<(Partition, Epoch)>,
     pub(crate) lost: Vec<(Partition, Epoch)>,
@@ -174,12 +175,13 @@ impl Member {
             } => {
                 assert_eq!(self.owned.get(&partition), Some(&epoch));
                 assert!(!records.is_empty());
-                let text = |stored: &Stored| String::from_utf8_lossy(&stored.payload).into_owned();
+                let text =
+                    |stored: &StoredRecord| String::from_utf8_lossy(&stored.payload).into_owned();
                 self.payloads.extend(records.iter().map(text));
                 self.records.entry(partition).or_default().extend(records);
             }
             Event::Lag { .. } => panic!("memory has no record that readers do not see"),
-            Event::Trimmed {
+            Event::DataLoss {
                 after, earliest, ..
             } => self.trimmed.push((after, earliest)),
             Event::Revoking { partitions, within } => {
@@ -219,7 +221,7 @@ impl Member {
                 .get(partition)
                 .and_then(|records| records.last());
             if let Some(last) = last {
-                let mark = Mark {
+                let mark = CheckpointUpdate {
                     partition: partition.clone(),
                     epoch: *epoch,
                     position: last.position,
@@ -235,7 +237,7 @@ impl Member {
         epoch: Epoch,
         position: u64,
     ) -> Result<(), ErrorKind> {
-        let mark = Mark {
+        let mark = CheckpointUpdate {
             partition: partition(id),
             epoch,
             position: Position::from(position),

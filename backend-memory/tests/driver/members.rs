@@ -44,7 +44,7 @@ async fn a_zombie_is_fenced_and_joins_again() {
         .unwrap();
     let zombie = tokio::spawn({
         let membership = a.membership.clone();
-        let mark = millstream_core::driver::Mark {
+        let mark = millstream_core::driver::CheckpointUpdate {
             partition: partition(0),
             epoch: old,
             position: 9.into(),

@@ -2,7 +2,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use millstream_core::driver::{Backend, Mark};
+use millstream_core::driver::{Backend, CheckpointUpdate};
 use millstream_core::{ErrorKind, Position, Record, Start};
 use millstream_memory::{Config, Memory};
 
@@ -128,7 +128,7 @@ async fn a_step_that_was_cut_off_is_not_there_at_all() {
         let mut member = fixture.join("a").await;
         member.settle().await;
         let before = fs::metadata(journal(folder.path())).unwrap().len() as usize;
-        let mark = Mark {
+        let mark = CheckpointUpdate {
             partition: partition(0),
             epoch: member.epoch(0),
             position: Position::from(2),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use millstream_core::driver::{Backend, Mark};
+use millstream_core::driver::{Backend, CheckpointUpdate};
 use millstream_core::{Epoch, ErrorKind, Position, Record, Result};
 
 use crate::fixture::{Fixture, Member, SESSION, partition, record};
@@ -15,15 +15,15 @@ async fn fixture(partitions: usize) -> Fixture {
     fixture
 }
 
-fn mark(id: u32, epoch: Epoch, position: u64) -> Mark {
-    Mark {
+fn mark(id: u32, epoch: Epoch, position: u64) -> CheckpointUpdate {
+    CheckpointUpdate {
         partition: partition(id),
         epoch,
         position: Position::from(position),
     }
 }
 
-async fn publish(member: &Member, records: &[&str], marks: &[Mark]) -> Result<()> {
+async fn publish(member: &Member, records: &[&str], marks: &[CheckpointUpdate]) -> Result<()> {
     let records: Vec<Record> = records.iter().map(|text| record(text)).collect();
     member.membership.publish("r", &records, marks).await
 }

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::options::Options;
-use super::{Producer, handle};
+use super::{Producer, inner};
 use crate::{Result, driver, naming};
 
 /// A producer to be opened, from [`Client::producer`](crate::Client::producer).
@@ -71,6 +71,6 @@ impl ProducerBuilder {
             .map_err(|error| error.with_stream(&*self.stream))?;
         let driver = self.backend.open_producer(&self.stream).await?;
         let stream = self.stream.into();
-        Ok(handle::open(&self.backend, stream, driver, &self.options))
+        Ok(inner::open(&self.backend, stream, driver, &self.options))
     }
 }

@@ -1,11 +1,11 @@
 //! What a stream does not take is refused by `send` at once, before it takes room or holds up other
 //! records.
 
-use crate::driver::Limits;
+use crate::driver::StreamLimits;
 use crate::{Error, ErrorKind, Record};
 
 /// Answers the size of a record that `limits` allow.
-pub(super) fn check(limits: &Limits, stream: &str, record: &Record) -> Result<usize, Error> {
+pub(super) fn check(limits: &StreamLimits, stream: &str, record: &Record) -> Result<usize, Error> {
     let refuse = |kind, message: String| Err(Error::new(kind, "send", message).with_stream(stream));
     if let Some(key) = &record.key {
         if key.is_empty() && !limits.empty_key {

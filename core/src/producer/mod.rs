@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use crate::{Partition, Position, Record, Result, driver};
 
-mod backlog;
-mod books;
+mod accounting;
+mod accumulator;
 mod builder;
-mod call;
-mod era;
-mod handle;
-mod intake;
+mod flush;
+mod inner;
+mod key_queue;
 mod limits;
 mod options;
 mod receipt;
+mod request;
 mod sender;
 mod stats;
 #[cfg(test)]
@@ -27,14 +27,14 @@ pub use stats::ProducerStats;
 /// Where a record was stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Placed {
+pub struct RecordMetadata {
     /// The partition.
     pub partition: Partition,
     /// The place in it.
     pub position: Position,
 }
 
-impl Placed {
+impl RecordMetadata {
     /// Says that a record is at `position` of `partition`. For drivers.
     pub const fn new(partition: Partition, position: Position) -> Self {
         Self {
@@ -55,7 +55,7 @@ impl Placed {
 /// When the last clone is dropped without [`close`](Self::close), what was sent is still delivered
 /// in the background as long as the runtime lives; what fails or is cut off then is logged.
 #[derive(Clone)]
-pub struct Producer(Arc<handle::Handle>);
+pub struct Producer(Arc<inner::ProducerInner>);
 
 impl Producer {
     /// Sends a record. Waits until there is room for it, then returns a receipt; the receipt's own
@@ -121,8 +121,8 @@ impl Producer {
     }
 
     /// Whether it was opened from this connection.
-    pub(crate) fn is_of(&self, backend: &Arc<dyn driver::Backend>) -> bool {
-        self.0.is_of(backend)
+    pub(crate) fn belongs_to(&self, backend: &Arc<dyn driver::Backend>) -> bool {
+        self.0.belongs_to(backend)
     }
 
     /// Refuses what [`send`](Self::send) would refuse at once.

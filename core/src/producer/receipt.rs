@@ -1,13 +1,13 @@
-//! Receipts: slots of a page, one page for each batch.
+//! Receipts: slots of a batch, one batch for each batch.
 //!
-//! A record that was sent has two ends. The [`Receipt`] is the user's; the [`Duty`] belongs to
+//! A record that was sent has two ends. The [`Receipt`] is the user's; the [`Completer`] belongs to
 //! whoever will answer, and moves with the record: from the open batch to the sender, into the
-//! call, back into the backlog. A duty that is dropped unanswered answers with an error. So no
+//! call, back into the queue. A completer that is dropped unanswered answers with an error. So no
 //! receipt can hang, whatever happens to the task, the driver or the runtime, and no other place
 //! has to remember that.
 //!
 //! Why slots and not a channel for each record: a channel costs an allocation and a wake for each;
-//! a page costs these once a batch.
+//! a batch costs these once a batch.
 
 use std::fmt;
 use std::future::Future;
@@ -17,10 +17,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
-use super::books::Books;
-use super::era::Era;
-use crate::lock::lock;
-use crate::{Error, Placed, Result};
+use super::accounting::Accounting;
+use super::flush::FlushGeneration;
+use crate::sync::lock;
+use crate::{Error, RecordMetadata, Result};
 
 /// The broker's answer to one record, to be awaited; see [`Producer::send`](crate::Producer::send).
 ///
@@ -37,33 +37,33 @@ use crate::{Error, Placed, Result};
 /// When it is awaited again after it has answered, as with any future.
 #[must_use = "await the receipt, or drop it and let `flush` or `close` tell of failures"]
 pub struct Receipt {
-    page: Arc<Page>,
+    batch: Arc<ReceiptBatch>,
     index: u32,
     read: bool,
 }
 
 impl Future for Receipt {
-    type Output = Result<Placed>;
+    type Output = Result<RecordMetadata>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         assert!(!self.read, "a receipt was awaited after it had answered");
-        let mut slots = lock(&self.page.slots);
+        let mut slots = lock(&self.batch.slots);
         let slot = slot(&mut slots, self.index);
         match slot {
-            Slot::Answered(_) => {
-                let Slot::Answered(answer) = mem::replace(slot, Slot::Gone) else {
-                    unreachable!("it was answered a line before, under the same lock")
+            ReceiptState::Answered(_) => {
+                let ReceiptState::Answered(answer) = mem::replace(slot, ReceiptState::Gone) else {
+                    unreachable!("it was completed a line before, under the same lock")
                 };
                 drop(slots);
                 self.read = true;
                 Poll::Ready(answer)
             }
-            Slot::Awaited(waker) => {
+            ReceiptState::Awaited(waker) => {
                 waker.clone_from(cx.waker());
                 Poll::Pending
             }
-            Slot::Open | Slot::Gone => {
-                *slot = Slot::Awaited(cx.waker().clone());
+            ReceiptState::Open | ReceiptState::Gone => {
+                *slot = ReceiptState::Awaited(cx.waker().clone());
                 Poll::Pending
             }
         }
@@ -75,9 +75,12 @@ impl Drop for Receipt {
         if self.read {
             return;
         }
-        let left = mem::replace(slot(&mut lock(&self.page.slots), self.index), Slot::Gone);
-        if let Slot::Answered(Err(error)) = left {
-            self.page.books.note_unread(error, 1);
+        let left = mem::replace(
+            slot(&mut lock(&self.batch.slots), self.index),
+            ReceiptState::Gone,
+        );
+        if let ReceiptState::Answered(Err(error)) = left {
+            self.batch.accounting.record_unobserved_error(error, 1);
         }
     }
 }
@@ -85,67 +88,67 @@ impl Drop for Receipt {
 impl fmt::Debug for Receipt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Receipt")
-            .field("stream", &self.page.books.stream)
+            .field("stream", &self.batch.accounting.stream)
             .finish_non_exhaustive()
     }
 }
 
 /// The slots of the records that went into one batch.
-pub(super) struct Page {
+pub(super) struct ReceiptBatch {
     /// Grows when a slot is first touched, by its receipt or by its answer: a batch that is
     /// answered before anybody looks fills it once.
-    slots: Mutex<Vec<Slot>>,
-    books: Arc<Books>,
+    slots: Mutex<Vec<ReceiptState>>,
+    accounting: Arc<Accounting>,
 }
 
-enum Slot {
+enum ReceiptState {
     Open,
     Awaited(Waker),
-    Answered(Result<Placed>),
+    Answered(Result<RecordMetadata>),
     /// The receipt was read or dropped.
     Gone,
 }
 
-fn slot(slots: &mut Vec<Slot>, index: u32) -> &mut Slot {
+fn slot(slots: &mut Vec<ReceiptState>, index: u32) -> &mut ReceiptState {
     let index = index as usize;
     if slots.len() <= index {
-        slots.resize_with(index + 1, || Slot::Open);
+        slots.resize_with(index + 1, || ReceiptState::Open);
     }
     &mut slots[index]
 }
 
-/// The duty to answer the records `next..end` of a page, exactly once each.
-pub(super) struct Duty {
-    page: Arc<Page>,
+/// The completer to answer the records `next..end` of a batch, exactly once each.
+pub(super) struct Completer {
+    batch: Arc<ReceiptBatch>,
     next: u32,
     end: u32,
     /// The room that these records take.
     cost: u64,
-    /// Dropped with the duty, hence after its records are answered and counted.
-    era: Era,
+    /// Dropped with the completer, hence after its records are answered and counted.
+    generation: FlushGeneration,
 }
 
-/// What becomes of one record of a duty.
-pub(super) enum Answer<T> {
+/// What becomes of one record of a completer.
+pub(super) enum Outcome<T> {
     /// It is answered.
-    Final(Result<Placed>),
+    Final(Result<RecordMetadata>),
     /// It is tried again as `load`, and goes on taking room.
-    Later { cost: u64, load: T },
+    Retry { cost: u64, load: T },
 }
 
-impl Duty {
-    /// Begins a page without records.
-    pub(super) fn new(books: Arc<Books>, era: Era) -> Self {
-        let page = Page {
+impl Completer {
+    /// Begins a batch without records.
+    pub(super) fn new(accounting: Arc<Accounting>, generation: FlushGeneration) -> Self {
+        let batch = ReceiptBatch {
             slots: Mutex::default(),
-            books,
+            accounting,
         };
         Self {
-            page: Arc::new(page),
+            batch: Arc::new(batch),
             next: 0,
             end: 0,
             cost: 0,
-            era,
+            generation,
         }
     }
 
@@ -155,13 +158,13 @@ impl Duty {
         self.end += 1;
         self.cost += cost;
         Receipt {
-            page: self.page.clone(),
+            batch: self.batch.clone(),
             index,
             read: false,
         }
     }
 
-    /// Splits a duty into duties of one record each, whose costs are given.
+    /// Splits a completer into completers of one record each, whose costs are given.
     pub(super) fn split(mut self, mut cost: impl FnMut() -> u64) -> Vec<Self> {
         let mut parts = Vec::with_capacity((self.end - self.next) as usize);
         for index in mem::replace(&mut self.next, self.end)..self.end {
@@ -171,21 +174,21 @@ impl Duty {
     }
 
     /// Asks `answer` for each record in order and fills the slots, under one lock. Returns what is
-    /// to be tried again, each with a duty of its own. Nothing is left of this duty afterwards, but
-    /// it still holds its flush back until it is dropped: let that be after the round is over.
+    /// to be tried again, each with a completer of its own. Nothing is left of this completer afterwards, but
+    /// it still holds its flush back until it is dropped: let that be after the wakes is over.
     pub(super) fn settle<T>(
         &mut self,
-        round: &mut Round,
-        mut answer: impl FnMut() -> Answer<T>,
+        wakes: &mut WakeBatch,
+        mut answer: impl FnMut() -> Outcome<T>,
     ) -> Vec<(T, Self)> {
         let mut later = Vec::new();
         let (mut stored, mut failed) = (0, 0);
-        let page = self.page.clone();
-        let mut slots = lock(&page.slots);
+        let batch = self.batch.clone();
+        let mut slots = lock(&batch.slots);
         for index in mem::replace(&mut self.next, self.end)..self.end {
             let result = match answer() {
-                Answer::Final(result) => result,
-                Answer::Later { cost, load } => {
+                Outcome::Final(result) => result,
+                Outcome::Retry { cost, load } => {
                     later.push((load, self.part(index, cost)));
                     continue;
                 }
@@ -195,25 +198,27 @@ impl Duty {
                 Err(_) => failed += 1,
             }
             if slots.len() == index as usize {
-                slots.push(Slot::Answered(result));
+                slots.push(ReceiptState::Answered(result));
                 continue;
             }
             let slot = slot(&mut slots, index);
             match (&mut *slot, result) {
-                (Slot::Gone, Ok(_)) => {}
-                (Slot::Gone, Err(error)) => round.unread(error),
+                (ReceiptState::Gone, Ok(_)) => {}
+                (ReceiptState::Gone, Err(error)) => wakes.unobserved(error),
                 (_, result) => {
-                    if let Slot::Awaited(waker) = mem::replace(slot, Slot::Answered(result)) {
-                        round.wake(waker);
+                    if let ReceiptState::Awaited(waker) =
+                        mem::replace(slot, ReceiptState::Answered(result))
+                    {
+                        wakes.wake(waker);
                     }
                 }
             }
         }
         let cost = mem::take(&mut self.cost);
-        let books = &page.books;
-        books.stored.fetch_add(stored, Relaxed);
-        books.failed.fetch_add(failed, Relaxed);
-        books.answered_bytes.fetch_add(cost, Relaxed);
+        let accounting = &batch.accounting;
+        accounting.stored.fetch_add(stored, Relaxed);
+        accounting.failed.fetch_add(failed, Relaxed);
+        accounting.completed_bytes.fetch_add(cost, Relaxed);
         drop(slots);
         later
     }
@@ -224,40 +229,40 @@ impl Duty {
         let cost = self.cost.min(cost);
         self.cost -= cost;
         Self {
-            page: self.page.clone(),
+            batch: self.batch.clone(),
             next: index,
             end: index + 1,
             cost,
-            era: self.era.clone(),
+            generation: self.generation.clone(),
         }
     }
 }
 
-impl Drop for Duty {
+impl Drop for Completer {
     fn drop(&mut self) {
         if self.next == self.end {
             return;
         }
-        let mut round = Round::new(self.page.books.clone());
-        let error = round.books.last_word();
-        self.settle(&mut round, || Answer::<()>::Final(Err(error.clone())));
+        let mut wakes = WakeBatch::new(self.batch.accounting.clone());
+        let error = wakes.accounting.terminal_error();
+        self.settle(&mut wakes, || Outcome::<()>::Final(Err(error.clone())));
     }
 }
 
 /// One batch of results on its way to the receipts: collects whom to wake, and wakes them once, at
 /// its end.
-pub(super) struct Round {
-    books: Arc<Books>,
+pub(super) struct WakeBatch {
+    accounting: Arc<Accounting>,
     wakers: Vec<Waker>,
-    unread: Option<(Error, u64)>,
+    unobserved: Option<(Error, u64)>,
 }
 
-impl Round {
-    pub(super) fn new(books: Arc<Books>) -> Self {
+impl WakeBatch {
+    pub(super) fn new(accounting: Arc<Accounting>) -> Self {
         Self {
-            books,
+            accounting,
             wakers: Vec::new(),
-            unread: None,
+            unobserved: None,
         }
     }
 
@@ -272,17 +277,17 @@ impl Round {
         }
     }
 
-    fn unread(&mut self, error: Error) {
-        self.unread.get_or_insert((error, 0)).1 += 1;
+    fn unobserved(&mut self, error: Error) {
+        self.unobserved.get_or_insert((error, 0)).1 += 1;
     }
 }
 
-impl Drop for Round {
+impl Drop for WakeBatch {
     fn drop(&mut self) {
-        if let Some((error, count)) = self.unread.take() {
-            self.books.note_unread(error, count);
+        if let Some((error, count)) = self.unobserved.take() {
+            self.accounting.record_unobserved_error(error, count);
         }
-        self.books.freed.notify_one();
+        self.accounting.capacity_freed.notify_one();
         for waker in self.wakers.drain(..) {
             waker.wake();
         }

@@ -1,8 +1,8 @@
-//! The task behind a producer: takes parcels in, makes calls of them, and brings the results to the
+//! The task behind a producer: takes batches in, makes calls of them, and brings the results to the
 //! receipts.
 //!
 //! It is the only one that calls the driver, so the order of its calls is the order of the stream.
-//! Every record that it has, wherever it is, goes with its [`Duty`]; the task may be cut off at any
+//! Every record that it has, wherever it is, goes with its [`Completer`]; the task may be cut off at any
 //! await and by any panic, and each record is still answered once.
 
 use std::collections::VecDeque;
@@ -18,77 +18,77 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::backlog::{Backlog, Most};
-use super::books::Books;
-use super::call::{Call, Ended, key, unpack};
-use super::intake::{Intake, Parcel};
-use super::receipt::{Answer, Duty, Round};
-use crate::driver::{self, Limits, Pipelining, Rejected};
-use crate::telemetry::tell;
+use super::accounting::Accounting;
+use super::accumulator::{RecordAccumulator, RecordBatch};
+use super::key_queue::{BatchLimits, KeyOrderedQueue};
+use super::receipt::{Completer, Outcome, WakeBatch};
+use super::request::{SendRequest, SendResult, into_items, key};
+use crate::driver::{self, Pipelining, Rejected, StreamLimits};
+use crate::telemetry::event;
 use crate::{Error, ErrorKind, Record, Result};
 
 /// What `driver.close` gets when the flush has used up the close time-out.
-const LEAST_TO_CLOSE: Duration = Duration::from_secs(1);
+const MIN_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) struct Sender {
-    books: Arc<Books>,
-    intake: Arc<Intake>,
+    accounting: Arc<Accounting>,
+    accumulator: Arc<RecordAccumulator>,
     driver: Arc<dyn driver::Producer>,
-    most: Most,
+    most: BatchLimits,
     pipelining: Pipelining,
     close_timeout: Duration,
     /// Taken in, not yet looked at.
-    parcels: VecDeque<Parcel>,
+    batches: VecDeque<RecordBatch>,
     /// Looked at one by one. Empty under `Ordered`; with one call at a time empty until something
     /// fails.
-    backlog: Backlog<(Record, Duty)>,
-    calls: FuturesUnordered<BoxFuture<'static, Ended>>,
+    queue: KeyOrderedQueue<(Record, Completer)>,
+    calls: FuturesUnordered<BoxFuture<'static, SendResult>>,
 }
 
 impl Sender {
     pub(super) fn new(
-        books: Arc<Books>,
-        intake: Arc<Intake>,
+        accounting: Arc<Accounting>,
+        accumulator: Arc<RecordAccumulator>,
         driver: Arc<dyn driver::Producer>,
-        limits: Limits,
+        limits: StreamLimits,
         close_timeout: Duration,
     ) -> Self {
         Self {
-            books,
-            intake,
+            accounting,
+            accumulator,
             pipelining: driver.pipelining(),
             driver,
-            most: Most {
+            most: BatchLimits {
                 records: limits.batch_records,
                 bytes: limits.batch_bytes,
             },
             close_timeout,
-            parcels: VecDeque::new(),
-            backlog: Backlog::new(),
+            batches: VecDeque::new(),
+            queue: KeyOrderedQueue::new(),
             calls: FuturesUnordered::new(),
         }
     }
 
-    /// Runs until the intake is closed and all is answered, then closes the driver. Answers what
+    /// Runs until the accumulator is closed and all is answered, then closes the driver. Answers what
     /// [`close`](crate::Producer::close) answers.
     pub(super) async fn run(mut self) -> Result<()> {
         let mut closing = None;
         loop {
             self.start_calls().await;
-            if closing.is_none() && self.intake.is_closed() {
+            if closing.is_none() && self.accumulator.is_closed() {
                 closing = Some(Instant::now() + self.close_timeout);
             }
             if closing.is_some() && self.is_idle() {
                 break;
             }
-            let hungry = self.may_call();
-            let retry = self.backlog.next_due().filter(|_| hungry);
+            let wants_records = self.may_call();
+            let retry = self.queue.next_due().filter(|_| wants_records);
             tokio::select! {
                 biased;
                 Some(ended) = self.calls.next() => self.settle(ended),
-                () = at(closing) => break,
-                () = at(retry) => {}
-                () = poll_fn(|cx| self.intake.poll(cx, hungry, closing.is_some())) => {}
+                () = sleep_until_opt(closing) => break,
+                () = sleep_until_opt(retry) => {}
+                () = poll_fn(|cx| self.accumulator.poll(cx, wants_records, closing.is_some())) => {}
             }
         }
         self.close(closing.unwrap_or_else(Instant::now)).await
@@ -96,9 +96,9 @@ impl Sender {
 
     fn is_idle(&self) -> bool {
         self.calls.is_empty()
-            && self.parcels.is_empty()
-            && self.backlog.is_empty()
-            && self.intake.is_empty()
+            && self.batches.is_empty()
+            && self.queue.is_empty()
+            && self.accumulator.is_empty()
     }
 
     /// Whether the driver takes one more call.
@@ -115,14 +115,14 @@ impl Sender {
     /// calls" means to a driver of `Pipelining::Ordered`. A driver that answers at once is done
     /// with here, without a trip through the set.
     async fn start_calls(&mut self) {
-        if self.parcels.is_empty() && self.may_call() {
-            self.intake.take(&mut self.parcels);
+        if self.batches.is_empty() && self.may_call() {
+            self.accumulator.take(&mut self.batches);
         }
         while self.may_call() {
             let Some(call) = self.next_call() else {
                 return;
             };
-            let mut call = call.make(self.driver.clone(), self.books.clone());
+            let mut call = call.make(self.driver.clone(), self.accounting.clone());
             match poll_fn(|cx| Poll::Ready(call.poll_unpin(cx))).await {
                 Poll::Ready(ended) => self.settle(ended),
                 Poll::Pending => self.calls.push(call),
@@ -132,31 +132,37 @@ impl Sender {
         }
     }
 
-    /// Whole parcels go as they are where no key can be bound: with `Ordered`, and with one call at
+    /// Whole batches go as they are where no key can be bound: with `Ordered`, and with one call at
     /// a time as long as nothing has failed. Otherwise each record is looked at.
-    fn next_call(&mut self) -> Option<Call> {
+    fn next_call(&mut self) -> Option<SendRequest> {
         let whole = match self.pipelining {
             Pipelining::Ordered => true,
-            Pipelining::ByKey { calls } => calls <= 1 && self.backlog.is_empty(),
+            Pipelining::ByKey { calls } => calls <= 1 && self.queue.is_empty(),
         };
         if whole {
-            return self.parcels.pop_front().map(Call::whole);
+            return self.batches.pop_front().map(SendRequest::from_batch);
         }
-        for parcel in self.parcels.drain(..) {
-            for waiting in unpack(parcel, self.books.room) {
-                self.backlog.push(waiting);
+        for batch in self.batches.drain(..) {
+            for waiting in into_items(batch, self.accounting.limits) {
+                self.queue.push(waiting);
             }
         }
-        let batch = self.backlog.take(Instant::now(), self.most)?;
-        Some(Call::each(batch))
+        let batch = self.queue.take(Instant::now(), self.most)?;
+        Some(SendRequest::from_items(batch))
     }
 
-    /// Brings the results of a call to the receipts, or the records back to the backlog.
-    fn settle(&mut self, Ended { mut owed, results }: Ended) {
+    /// Brings the results of a call to the receipts, or the records back to the queue.
+    fn settle(
+        &mut self,
+        SendResult {
+            mut pending,
+            results,
+        }: SendResult,
+    ) {
         let now = Instant::now();
         let retries = matches!(self.pipelining, Pipelining::ByKey { .. });
         let missing = match results {
-            Some(_) => "the backend's driver answered too few results",
+            Some(_) => "the backend's driver completed too few results",
             // Nothing to retry: the records went down with the call.
             None => "the backend's driver panicked",
         };
@@ -164,38 +170,40 @@ impl Sender {
         let mut again = Vec::new();
         let mut reason = None;
         let mut failed = Vec::new();
-        let mut round = Round::new(self.books.clone());
-        for debt in &mut owed.debts {
-            let may_retry = retries && now < debt.deadline;
-            let unclear = debt.unclear;
-            let later = debt.duty.settle(&mut round, || match results.next() {
-                Some(Ok(placed)) => Answer::Final(Ok(placed)),
-                Some(Err(Rejected { record, error })) if may_retry && error.is_retryable() => {
-                    let cost = self.books.room.cost(record.size());
-                    let load = (record, error);
-                    Answer::Later { cost, load }
-                }
-                Some(Err(Rejected { record, error })) => {
-                    failed.extend(key(&record));
-                    Answer::Final(Err(self.last_answer(error, unclear)))
-                }
-                None => {
-                    let message = format!("{missing}, the record may or may not be stored");
-                    let error = self.books.error(ErrorKind::Timeout, "send", message);
-                    Answer::Final(Err(error))
-                }
-            });
-            for ((record, error), duty) in later {
-                again.push(debt.again(record, &error, duty));
+        let mut wakes = WakeBatch::new(self.accounting.clone());
+        for completion in &mut pending.completions {
+            let may_retry = retries && now < completion.deadline;
+            let unclear = completion.unclear;
+            let later = completion
+                .completer
+                .settle(&mut wakes, || match results.next() {
+                    Some(Ok(placed)) => Outcome::Final(Ok(placed)),
+                    Some(Err(Rejected { record, error })) if may_retry && error.is_retryable() => {
+                        let cost = self.accounting.limits.charge(record.size());
+                        let load = (record, error);
+                        Outcome::Retry { cost, load }
+                    }
+                    Some(Err(Rejected { record, error })) => {
+                        failed.extend(key(&record));
+                        Outcome::Final(Err(self.last_answer(error, unclear)))
+                    }
+                    None => {
+                        let message = format!("{missing}, the record may or may not be stored");
+                        let error = self.accounting.error(ErrorKind::Timeout, "send", message);
+                        Outcome::Final(Err(error))
+                    }
+                });
+            for ((record, error), completer) in later {
+                again.push(completion.again(record, &error, completer));
                 reason.get_or_insert(error);
             }
         }
-        // Before the debts are dropped: a flush that waits for them finds its receipts told.
-        drop(round);
+        // Before the completions are dropped: a flush that waits for them finds its receipts told.
+        drop(wakes);
         if let Some(error) = reason {
             self.note_retries(again.len() as u64, &error);
         }
-        self.backlog.done(owed.keys, failed, again, now);
+        self.queue.done(pending.keys, failed, again, now);
     }
 
     /// What a receipt tells of the last attempt. A refusal says nothing of an attempt before it
@@ -205,27 +213,27 @@ impl Sender {
             return error;
         }
         let message = "refused at last, but an attempt before timed out and may have stored it";
-        self.books
+        self.accounting
             .error(ErrorKind::Timeout, "send", message)
             .with_source(error)
     }
 
     fn note_retries(&self, records: u64, error: &Error) {
-        self.books.retried.fetch_add(records, Relaxed);
-        tell!(
-            debug, "millstream.producer.retried", stream = %self.books.stream, records, %error,
+        self.accounting.retried.fetch_add(records, Relaxed);
+        event!(
+            debug, "millstream.producer.retried", stream = %self.accounting.stream, records, %error,
             "records failed and are tried again"
         );
     }
 
     /// Answers `Timeout` to what is left, closes the driver, and sums up.
     async fn close(mut self, deadline: Instant) -> Result<()> {
-        let flushed = self.cut_off();
-        let unread = self.books.tell_unread("close");
+        let flushed = self.fail_remaining();
+        let unread = self.accounting.take_unobserved_errors("close");
         let closed = self.close_driver(deadline).await;
-        tell!(
-            info, "millstream.producer.closed", stream = %self.books.stream,
-            stored = self.books.stored.load(Relaxed), failed = self.books.failed.load(Relaxed),
+        event!(
+            info, "millstream.producer.closed", stream = %self.accounting.stream,
+            stored = self.accounting.stored.load(Relaxed), failed = self.accounting.failed.load(Relaxed),
             "producer closed"
         );
         match (flushed, unread) {
@@ -234,7 +242,7 @@ impl Sender {
         }
     }
 
-    fn cut_off(&mut self) -> Result<()> {
+    fn fail_remaining(&mut self) -> Result<()> {
         let unanswered = self.unanswered();
         if unanswered == 0 {
             return Ok(());
@@ -244,20 +252,22 @@ impl Sender {
                 "{message} within the close time-out of {:?}, raise it or send less",
                 self.close_timeout
             );
-            self.books.error(ErrorKind::Timeout, operation, message)
+            self.accounting
+                .error(ErrorKind::Timeout, operation, message)
         };
-        self.books.give_up(error("send", "not answered".into()));
+        self.accounting
+            .set_terminal_error(error("send", "not answered".into()));
         let told = error("close", format!("{unanswered} records were not answered"));
-        self.log_unsent(unanswered, "the close time-out was over");
+        self.log_abandoned(unanswered, "the close time-out was over");
         self.drop_all();
         Err(told)
     }
 
     async fn close_driver(&mut self, deadline: Instant) -> Result<()> {
-        let (driver, books) = (&self.driver, &self.books);
-        let deadline = deadline.max(Instant::now() + LEAST_TO_CLOSE);
+        let (driver, accounting) = (&self.driver, &self.accounting);
+        let deadline = deadline.max(Instant::now() + MIN_CLOSE_TIMEOUT);
         let close = AssertUnwindSafe(async { driver.close().await }).catch_unwind();
-        let error = |kind, message| books.error(kind, "close", message);
+        let error = |kind, message| accounting.error(kind, "close", message);
         match timeout_at(deadline, close).await {
             Ok(Ok(closed)) => closed,
             Ok(Err(_)) => Err(error(
@@ -266,46 +276,46 @@ impl Sender {
             )),
             Err(_) => Err(error(
                 ErrorKind::Timeout,
-                "everything is answered, but the backend's driver did not close in time",
+                "everything is completed, but the backend's driver did not close in time",
             )),
         }
     }
 
     fn unanswered(&self) -> u64 {
-        self.intake.sent().0 - self.books.answered()
+        self.accumulator.sent().0 - self.accounting.completed()
     }
 
-    fn log_unsent(&self, records: u64, reason: &str) {
-        tell!(
-            error, "millstream.producer.unsent", stream = %self.books.stream, records, reason,
+    fn log_abandoned(&self, records: u64, reason: &str) {
+        event!(
+            error, "millstream.producer.unsent", stream = %self.accounting.stream, records, reason,
             "records were given up, they may or may not be stored"
         );
     }
 
-    /// Drops every record with its duty; each is answered the last word.
+    /// Drops every record with its completer; each is answered the last word.
     fn drop_all(&mut self) {
         self.calls.clear();
-        self.backlog = Backlog::new();
-        self.parcels.clear();
-        self.intake.abandon();
+        self.queue = KeyOrderedQueue::new();
+        self.batches.clear();
+        self.accumulator.abandon();
     }
 }
 
 /// The task has ended, or its runtime has: nobody would answer any more.
 impl Drop for Sender {
     fn drop(&mut self) {
-        let parcels = self.intake.abandon();
+        let batches = self.accumulator.abandon();
         let unanswered = self.unanswered();
         if unanswered > 0 {
-            self.log_unsent(unanswered, "the runtime of the producer has ended");
+            self.log_abandoned(unanswered, "the runtime of the producer has ended");
         }
-        drop(parcels);
+        drop(batches);
         self.drop_all();
     }
 }
 
 /// Sleeps until then, or for ever.
-async fn at(when: Option<Instant>) {
+async fn sleep_until_opt(when: Option<Instant>) {
     match when {
         Some(when) => sleep_until(when).await,
         None => pending().await,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use millstream_core::driver::Event;
 use millstream_core::{
-    BatchFailure, Delivery, Epoch, ErrorKind, Exhausted, OnTrim, Position, Retry,
+    BatchFailure, Delivery, Epoch, ErrorKind, OnDataLoss, OnExhausted, Position, Retry,
 };
 
 use crate::desk::{Desk, checkpoint, group};
@@ -129,7 +129,7 @@ async fn a_panic_is_a_failure() {
         }
     };
     let run = group(&script).run(handler, pending());
-    let control = run.control();
+    let control = run.handle();
     tokio::spawn(run);
     script.assign("0", 1);
     script.records("0", 1, 0, "a");
@@ -156,7 +156,7 @@ async fn stop_is_the_default_and_returns_the_reason() {
 async fn skip_settles_and_counts() {
     let (script, desk) = (Script::new(), Desk::default());
     desk.fail(1, 9);
-    let (control, _) = desk.run(group(&script).on_failure(Retry::none().then(Exhausted::Skip)));
+    let (control, _) = desk.run(group(&script).on_failure(Retry::none().then(OnExhausted::Skip)));
     script.assign("0", 1);
     script.records("0", 1, 0, "abc");
     script.until_called(checkpoint("0", 2)).await;
@@ -167,7 +167,7 @@ async fn skip_settles_and_counts() {
 async fn a_full_window_pauses_its_partition_only() {
     let (script, desk) = (Script::new(), Desk::default());
     let gate = desk.gate(0);
-    desk.run(group(&script).window(4));
+    desk.run(group(&script).max_unsettled_per_partition(4));
     script.assign("0", 1);
     script.assign("1", 1);
     script.records("0", 1, 0, "abcd");
@@ -221,7 +221,7 @@ async fn a_user_may_pause_and_resume() {
 
 #[tokio::test(start_paused = true)]
 async fn a_gap_by_retention_stops_or_is_jumped() {
-    let gap = || Event::Trimmed {
+    let gap = || Event::DataLoss {
         partition: partition("0"),
         epoch: Epoch(1),
         after: None,
@@ -231,15 +231,15 @@ async fn a_gap_by_retention_stops_or_is_jumped() {
     let (_, run) = desk.run(group(&script));
     script.assign("0", 1);
     script.tell(gap());
-    assert_eq!(run.await.unwrap().unwrap_err().kind(), ErrorKind::Trimmed);
+    assert_eq!(run.await.unwrap().unwrap_err().kind(), ErrorKind::DataLoss);
 
     let (script, desk) = (Script::new(), Desk::default());
-    let (control, _) = desk.run(group(&script).on_trim(OnTrim::Jump));
+    let (control, _) = desk.run(group(&script).on_data_loss(OnDataLoss::Skip));
     script.assign("0", 1);
     script.tell(gap());
     script.records("0", 1, 7, "a");
     desk.until_begun(&[7]).await;
-    assert_eq!(control.stats().trimmed, 1);
+    assert_eq!(control.stats().data_losses, 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -286,8 +286,11 @@ async fn bad_options_are_refused_at_the_start() {
         (group(&script).stream("s"), "named twice"),
         (script.client.group("g").stream("a/b"), "stream name"),
         (group(&script).concurrency(0), "concurrency is 0"),
-        (group(&script).window(0), "window is 0"),
-        (group(&script).fetch_records(0), "fetch_records is 0"),
+        (
+            group(&script).max_unsettled_per_partition(0),
+            "max_unsettled_per_partition is 0",
+        ),
+        (group(&script).max_poll_records(0), "max_poll_records is 0"),
         (group(&script).buffer_bytes(0), "buffer_bytes is 0"),
         (
             group(&script).checkpoint_records(0),

@@ -5,7 +5,7 @@ use std::future::pending;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use millstream_core::{ConsumerGroup, Control, Delivery, Result};
+use millstream_core::{ConsumerGroup, ConsumerHandle, Delivery, Result};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
@@ -64,10 +64,10 @@ impl Desk {
         assert_eq!(self.begun(), positions);
     }
 
-    pub(crate) fn run(&self, group: ConsumerGroup) -> (Control, JoinHandle<Result<()>>) {
+    pub(crate) fn run(&self, group: ConsumerGroup) -> (ConsumerHandle, JoinHandle<Result<()>>) {
         let desk = self.clone();
         let run = group.run(move |delivery| desk.clone().handle(delivery), pending());
-        (run.control(), tokio::spawn(run))
+        (run.handle(), tokio::spawn(run))
     }
 
     pub(crate) async fn handle(self, delivery: Delivery) -> Result<(), String> {

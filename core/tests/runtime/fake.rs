@@ -6,10 +6,12 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use millstream_core::driver::{self, Event, Join, Limits, Mark, Pipelining, Rejected, Stored};
+use millstream_core::driver::{
+    self, CheckpointUpdate, Event, JoinOptions, Pipelining, Rejected, StoredRecord, StreamLimits,
+};
 use millstream_core::{
-    Client, Epoch, Error, ErrorKind, Guarantees, Headers, Lag, Partition, Placed, Position, Record,
-    Result,
+    Client, Epoch, Error, ErrorKind, Guarantees, Headers, Lag, Partition, Position, Record,
+    RecordMetadata, Result,
 };
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 
@@ -84,13 +86,15 @@ impl Script {
 
     /// Records at positions from `first`, one per key; `-` stands for no key.
     pub(crate) fn records(&self, id: &str, epoch: u64, first: u64, keys: &str) {
-        let records = (first..).zip(keys.chars()).map(|(position, key)| Stored {
-            position: Position::from(position),
-            timestamp: SystemTime::UNIX_EPOCH,
-            key: (key != '-').then(|| Bytes::from(key.to_string())),
-            payload: Bytes::from(position.to_string()),
-            headers: Headers::new(),
-        });
+        let records = (first..)
+            .zip(keys.chars())
+            .map(|(position, key)| StoredRecord {
+                position: Position::from(position),
+                timestamp: SystemTime::UNIX_EPOCH,
+                key: (key != '-').then(|| Bytes::from(key.to_string())),
+                payload: Bytes::from(position.to_string()),
+                headers: Headers::new(),
+            });
         self.tell(Event::Records {
             partition: partition(id),
             epoch: Epoch(epoch),
@@ -205,8 +209,8 @@ struct NoProducer;
 
 #[async_trait]
 impl driver::Producer for NoProducer {
-    fn limits(&self) -> Limits {
-        Limits {
+    fn limits(&self) -> StreamLimits {
+        StreamLimits {
             record_bytes: 10,
             key_bytes: 10,
             empty_key: true,
@@ -220,7 +224,7 @@ impl driver::Producer for NoProducer {
         Pipelining::Ordered
     }
 
-    async fn send(&self, _records: Vec<Record>) -> Vec<Result<Placed, Rejected>> {
+    async fn send(&self, _records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>> {
         unimplemented!("an exactly-once chain sends nothing by its producer")
     }
 
@@ -234,7 +238,7 @@ struct Group(Arc<Fake>);
 
 #[async_trait]
 impl driver::ConsumerGroup for Group {
-    async fn join(&self, _join: Join) -> Result<Arc<dyn driver::Membership>> {
+    async fn join(&self, _join: JoinOptions) -> Result<Arc<dyn driver::Membership>> {
         Ok(self.0.clone())
     }
 }
@@ -258,8 +262,8 @@ impl driver::Membership for Fake {
         }
     }
 
-    async fn checkpoint(&self, marks: &[Mark]) -> Vec<Result<()>> {
-        let answer = |mark: &Mark| match self.refusals.lock().unwrap().pop() {
+    async fn checkpoint(&self, marks: &[CheckpointUpdate]) -> Vec<Result<()>> {
+        let answer = |mark: &CheckpointUpdate| match self.refusals.lock().unwrap().pop() {
             Some(kind) => Err(Error::new(kind, "checkpoint", "as scripted")),
             None => {
                 let offset = mark.position.offset().unwrap();
@@ -270,10 +274,15 @@ impl driver::Membership for Fake {
         marks.iter().map(answer).collect()
     }
 
-    async fn publish(&self, stream: &str, records: &[Record], marks: &[Mark]) -> Result<()> {
+    async fn publish(
+        &self,
+        stream: &str,
+        records: &[Record],
+        marks: &[CheckpointUpdate],
+    ) -> Result<()> {
         assert_eq!(stream, "results");
         let payload = |record: &Record| String::from_utf8_lossy(&record.payload).into_owned();
-        let mark = |mark: &Mark| {
+        let mark = |mark: &CheckpointUpdate| {
             let offset = mark.position.offset().unwrap();
             (mark.partition.id().to_owned(), offset)
         };

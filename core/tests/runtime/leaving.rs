@@ -234,7 +234,7 @@ async fn a_destructor_that_panics_takes_no_member_down() {
     };
     let group = group(&script).drain_timeout(Duration::from_secs(3));
     let run = group.run(stuck, pending());
-    let (control, run) = (run.control(), tokio::spawn(run));
+    let (control, run) = (run.handle(), tokio::spawn(run));
     script.assign("0", 1);
     script.records("0", 1, 0, "a");
     until(|| control.stats().in_flight == 1).await;
@@ -283,7 +283,7 @@ async fn dead_letters_that_cannot_be_sent_hold_up_no_close() {
         .drain_timeout(Duration::from_secs(3))
         .on_failure(Retry::none().then(DeadLetter::stream("dead")))
         .run(|_| async { Err("no") }, pending());
-    let (control, run) = (run.control(), tokio::spawn(run));
+    let (control, run) = (run.handle(), tokio::spawn(run));
     until(|| control.stats().failures == 1).await;
     let asked = tokio::time::Instant::now();
     control.shutdown();

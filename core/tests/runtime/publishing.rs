@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use millstream_core::{
-    ConsumerGroup, Control, ErrorKind, Guarantee, Producer, Record, Result, Retry,
+    ConsumerGroup, ConsumerHandle, ErrorKind, Guarantee, Producer, Record, Result, Retry,
 };
 use tokio::task::JoinHandle;
 
@@ -19,7 +19,7 @@ fn run(
     desk: &Desk,
     group: ConsumerGroup,
     producer: &Producer,
-) -> (Control, JoinHandle<Result<()>>) {
+) -> (ConsumerHandle, JoinHandle<Result<()>>) {
     let desk = desk.clone();
     let transform = move |delivery: millstream_core::Delivery| {
         let desk = desk.clone();
@@ -30,8 +30,8 @@ fn run(
             Ok::<_, String>(["a", "b"].map(named))
         }
     };
-    let run = group.run_to(producer, transform, std::future::pending());
-    (run.control(), tokio::spawn(run))
+    let run = group.transform_to(producer, transform, std::future::pending());
+    (run.handle(), tokio::spawn(run))
 }
 
 fn marks(marks: &[(&str, u64)]) -> Vec<(String, u64)> {
@@ -257,7 +257,7 @@ async fn a_result_that_the_stream_does_not_take_fails_its_delivery() {
     let producer = results(&script).await;
     let too_large = |_| async { Ok::<_, String>([Record::new("12345678901")]) };
     let stops = group(&script).on_failure(Retry::none());
-    let run = stops.run_to(&producer, too_large, std::future::pending());
+    let run = stops.transform_to(&producer, too_large, std::future::pending());
     script.assign("0", 1);
     script.records("0", 1, 0, "a");
     let error = run.await.unwrap_err();
@@ -270,7 +270,7 @@ async fn a_result_that_the_stream_does_not_take_fails_its_delivery() {
     producer.close().await.unwrap();
     let fits = |_| async { Ok::<_, String>([Record::new("1")]) };
     let stops = group(&script).on_failure(Retry::none());
-    let run = stops.run_to(&producer, fits, std::future::pending());
+    let run = stops.transform_to(&producer, fits, std::future::pending());
     script.assign("0", 1);
     script.records("0", 1, 0, "a");
     let error = run.await.unwrap_err();
@@ -284,7 +284,7 @@ async fn a_producer_of_another_client_cannot_be_exactly_once() {
     let producer = other.producer("results").open().await.unwrap();
     let required = group(&script).require(Guarantee::ExactlyOnce);
     let nothing = |_| async { Ok::<[Record; 0], String>([]) };
-    let run = required.run_to(&producer, nothing, std::future::pending());
+    let run = required.transform_to(&producer, nothing, std::future::pending());
     let error = run.await.unwrap_err();
     assert_eq!(
         (error.kind(), error.group()),

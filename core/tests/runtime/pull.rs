@@ -39,7 +39,7 @@ async fn pulled_deliveries_are_settled_in_any_order() {
 async fn a_delivery_that_was_lost_before_it_was_pulled_is_not_handed_out() {
     let script = Script::new();
     let mut consumer = group(&script).join().await.unwrap();
-    let control = consumer.control();
+    let control = consumer.handle();
     script.assign("0", 1);
     script.records("0", 1, 0, "ab");
     until(|| control.stats().in_flight == 2).await;
@@ -94,7 +94,7 @@ async fn a_shut_down_consumer_may_be_pulled_until_none() {
     script.assign("0", 1);
     script.records("0", 1, 0, "abcd");
     consumer.next().await.unwrap().unwrap().ack();
-    consumer.control().shutdown();
+    consumer.handle().shutdown();
     while let Some(delivery) = consumer.next().await.unwrap() {
         delivery.ack();
     }

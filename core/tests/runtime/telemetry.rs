@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::fake::{Call, Script};
 use millstream_core::driver::Event;
-use millstream_core::{Delivery, ErrorKind, Exhausted, Retry};
+use millstream_core::{Delivery, ErrorKind, OnExhausted, Retry};
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::DefaultGuard;
 use tracing::{Dispatch, Metadata, Subscriber};
@@ -58,14 +58,14 @@ async fn every_step_of_a_member_has_its_name() {
     };
     let retry = Retry::fixed(Duration::from_secs(1))
         .attempts(2)
-        .then(Exhausted::Skip);
+        .then(OnExhausted::Skip);
     let run = script
         .client
         .group("g")
         .stream("s")
         .on_failure(retry)
         .run(handler, pending());
-    let control = run.control();
+    let control = run.handle();
     let run = tokio::spawn(run);
     script.assign("0", 1);
     script.records("0", 1, 0, "ax");

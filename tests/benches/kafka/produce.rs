@@ -54,7 +54,7 @@ async fn ours(place: &Place) -> Result<f64> {
     for key in keys.iter().cycle().take(RECORDS) {
         if receipts.len() == RECEIPTS {
             if let Some(oldest) = receipts.pop_front() {
-                let _: millstream_core::Placed = oldest.await?;
+                let _: millstream_core::RecordMetadata = oldest.await?;
             }
         }
         let record = Record::new(payload.clone()).key(key.clone());

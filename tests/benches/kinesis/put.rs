@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use millstream_core::{Placed, Position, Record};
+use millstream_core::{Position, Record, RecordMetadata};
 use millstream_kinesis::Aggregation;
 
 use crate::job::{Measured, Place, Putter};
@@ -126,7 +126,7 @@ impl Landed {
         }
     }
 
-    fn add_placed(&mut self, placed: &Placed) {
+    fn add_placed(&mut self, placed: &RecordMetadata) {
         self.add(1);
         if placed.position.sub() == 0 && self.counts() {
             let shard = placed.partition.id().to_owned();

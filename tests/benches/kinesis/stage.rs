@@ -131,7 +131,7 @@ impl Stage {
             if receipts.len() == RECEIPTS
                 && let Some(oldest) = receipts.pop_front()
             {
-                let _: millstream_core::Placed = oldest.await?;
+                let _: millstream_core::RecordMetadata = oldest.await?;
             }
             let record = Record::new(payload(number)).key(key.clone());
             receipts.push_back(producer.send(record).await?);

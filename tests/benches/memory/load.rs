@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use millstream_core::{Client, Producer, Record, Run, StreamSpec};
+use millstream_core::{Client, Producer, Record, RunFuture, StreamSpec};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 
@@ -81,7 +81,7 @@ impl Load {
             let handled = Arc::new(Handled::default());
             let begun = Instant::now();
             let member = self.member(&client, &handled);
-            let control = member.control();
+            let control = member.handle();
             let member = tokio::spawn(member);
             while control.partitions().len() < self.partitions {
                 tokio::task::yield_now().await;
@@ -120,7 +120,7 @@ impl Load {
             self.produce(&client.producer(STREAM).open().await?).await?;
             let handled = Arc::new(Handled::default());
             let member = self.member(&client, &handled);
-            let control = member.control();
+            let control = member.handle();
             let begun = Instant::now();
             member.await?;
             let ended = Instant::now();
@@ -149,7 +149,7 @@ impl Load {
         for record in records.iter().cycle().take(self.records) {
             if receipts.len() == RECEIPTS {
                 if let Some(oldest) = receipts.pop_front() {
-                    let _: millstream_core::Placed = oldest.await?;
+                    let _: millstream_core::RecordMetadata = oldest.await?;
                 }
             }
             receipts.push_back(producer.send(record.clone()).await?);
@@ -160,7 +160,7 @@ impl Load {
         Ok(producer.close().await?)
     }
 
-    fn member(&self, client: &Client, handled: &Arc<Handled>) -> Run {
+    fn member(&self, client: &Client, handled: &Arc<Handled>) -> RunFuture {
         let group = client
             .group("bench")
             .stream(STREAM)

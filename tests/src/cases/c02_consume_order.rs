@@ -46,7 +46,7 @@ async fn c02_order_under_retry(harness: Arc<dyn Harness>) {
     let member = member.start().await;
     let summary = fleet.judge().await;
     assert!(summary.failures >= 2, "{summary:?}");
-    assert_eq!(member.control().stats().retried, summary.failures);
+    assert_eq!(member.handle().stats().retried, summary.failures);
     member.close().await;
 }
 

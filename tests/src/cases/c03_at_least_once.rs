@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use millstream_core::{BatchFailure, DeadLetter, Delivery, ErrorKind, Exhausted, Retry};
+use millstream_core::{BatchFailure, DeadLetter, Delivery, ErrorKind, OnExhausted, Retry};
 use tokio::sync::oneshot;
 
 use super::cases;
@@ -68,7 +68,7 @@ async fn c03_error_then_success(harness: Arc<dyn Harness>) {
     let summary = fleet.judge().await;
     assert_eq!((summary.handled, summary.failures), (10, 10), "{summary:?}");
     fleet.caught_up().await;
-    let stats = member.control().stats();
+    let stats = member.handle().stats();
     assert_eq!(
         (stats.settled, stats.failures, stats.retried, stats.panicked),
         (10, 10, 10, 0)
@@ -86,7 +86,7 @@ async fn panics(harness: Arc<dyn Harness>, work: Work) {
     let summary = fleet.judge().await;
     assert_eq!(summary.handled, 10, "{summary:?}");
     fleet.caught_up().await;
-    let stats = member.control().stats();
+    let stats = member.handle().stats();
     assert_eq!((stats.settled, stats.failures, stats.panicked), (10, 5, 5));
     member.close().await;
 }
@@ -164,7 +164,7 @@ async fn c03_dead_letter_has_the_record_and_the_reason(harness: Arc<dyn Harness>
         "{summary:?}"
     );
     fleet.caught_up().await;
-    assert_eq!(member.control().stats().dead_lettered, 5);
+    assert_eq!(member.handle().stats().dead_lettered, 5);
     member.close().await;
 }
 
@@ -220,7 +220,7 @@ async fn c03_skip_is_explicit(harness: Arc<dyn Harness>) {
     let fleet = good_and_bad(harness).await;
     let work = fails_bad(u32::MAX, || async { Err("no".into()) });
     let member = fleet.member("a").does(work).skips_after(2);
-    let policy = quickly(2).then(Exhausted::Skip);
+    let policy = quickly(2).then(OnExhausted::Skip);
     let member = member.with(|group| group.on_failure(policy)).start().await;
     let summary = fleet.judge().await;
     assert_eq!(
@@ -229,7 +229,7 @@ async fn c03_skip_is_explicit(harness: Arc<dyn Harness>) {
         "{summary:?}"
     );
     fleet.caught_up().await;
-    assert_eq!(member.control().stats().skipped, 5);
+    assert_eq!(member.handle().stats().skipped, 5);
     member.close().await;
 }
 
@@ -260,7 +260,7 @@ async fn c03_stop_returns_the_error_and_the_record_comes_again(harness: Arc<dyn 
 }
 
 /// Pulls all, fails each record of key `bad` once by `fail`, and acks it when it comes again.
-async fn pull_and_fail(harness: Arc<dyn Harness>, fail: impl Fn(millstream_core::Unsettled)) {
+async fn pull_and_fail(harness: Arc<dyn Harness>, fail: impl Fn(millstream_core::PendingDelivery)) {
     let timing = harness.timing();
     let fleet = good_and_bad(harness).await;
     let observer = Observer::new(&fleet.history, &fleet.group, "puller");

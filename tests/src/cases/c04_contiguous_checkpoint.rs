@@ -86,7 +86,7 @@ async fn c04_a_stuck_record_holds_the_checkpoint(harness: Arc<dyn Harness>) {
             let stored = fleet.checkpoints().await[0].position;
             assert!(stored < Some(stuck), "{stored:?} passes {stuck}");
             let settled = member
-                .control()
+                .handle()
                 .partitions()
                 .values()
                 .next()

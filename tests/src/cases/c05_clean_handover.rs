@@ -150,8 +150,8 @@ async fn c05_a_joining_member_repeats_nothing(harness: Arc<dyn Harness>) {
     flow.stop().await;
     let summary = fleet.judge().await;
     assert_eq!(summary.duplicates, 0, "{summary:?}");
-    assert_eq!(a.control().stats().lost, 0);
-    assert_eq!(a.control().stats().released, 2);
+    assert_eq!(a.handle().stats().lost, 0);
+    assert_eq!(a.handle().stats().released, 2);
     a.close().await;
     b.close().await;
 }

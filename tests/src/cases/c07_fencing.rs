@@ -83,7 +83,7 @@ async fn c07_zombie_that_wakes_is_fenced(harness: Arc<dyn Harness>) {
     fleet.judge().await;
     fleet.caught_up().await;
     let zombie = if owner == "a" { &a } else { &b };
-    assert!(zombie.control().stats().lost >= 1);
+    assert!(zombie.handle().stats().lost >= 1);
     assert!(!zombie.has_ended(), "it is a member still, or again");
     a.close().await;
     b.close().await;
@@ -100,9 +100,7 @@ async fn c07_zombie_that_wakes_cannot_move_the_progress(harness: Arc<dyn Harness
         .start()
         .await;
     fleet
-        .until("progress is stored", || {
-            a.control().stats().checkpoints >= 2
-        })
+        .until("progress is stored", || a.handle().stats().checkpoints >= 2)
         .await;
     let wakes = Instant::now() + timing.session * 3;
     fleet.disturb(freeze(&fleet, "a", timing.session * 3)).await;
@@ -133,7 +131,7 @@ async fn c07_zombie_that_wakes_cannot_move_the_progress(harness: Arc<dyn Harness
     open.send(true).expect("b runs");
     fleet
         .until("b handles all from there", || {
-            b.control().stats().settled >= 100
+            b.handle().stats().settled >= 100
         })
         .await;
     a.close().await;
@@ -202,7 +200,7 @@ async fn c07_stolen_partition_is_told_and_handled_by_another(harness: Arc<dyn Ha
         .until("both work", || a.owns() == 1 && b.owns() == 1)
         .await;
     for _ in 0..3 {
-        let partitions = a.control().partitions();
+        let partitions = a.handle().partitions();
         let Some((partition, stats)) = partitions.into_iter().next() else {
             break;
         };
@@ -210,13 +208,13 @@ async fn c07_stolen_partition_is_told_and_handled_by_another(harness: Arc<dyn Ha
             group: fleet.group.clone(),
             partition: partition.clone(),
         };
-        let lost = a.control().stats().lost;
+        let lost = a.handle().stats().lost;
         fleet.disturb(steal).await;
         fleet
-            .until("a is told", || a.control().stats().lost > lost)
+            .until("a is told", || a.handle().stats().lost > lost)
             .await;
         let next = || {
-            let owners = [&a, &b].map(|member| member.control().partitions());
+            let owners = [&a, &b].map(|member| member.handle().partitions());
             owners
                 .iter()
                 .any(|own| own.get(&partition).is_some_and(|p| p.epoch > stats.epoch))
@@ -291,7 +289,7 @@ async fn c07_a_freeze_within_the_session_timeout_harms_nothing(harness: Arc<dyn 
     flow.stop().await;
     let summary = fleet.judge().await;
     assert_eq!(
-        (summary.duplicates, a.control().stats().lost),
+        (summary.duplicates, a.handle().stats().lost),
         (0, 0),
         "{summary:?}"
     );

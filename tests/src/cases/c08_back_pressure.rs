@@ -58,7 +58,7 @@ async fn c08_stuck_handler_keeps_its_membership_and_other_keys_flow(harness: Arc
         fleet.acked() - handled
     );
     for member in [&a, &b] {
-        assert_eq!((member.owns(), member.control().stats().lost), (1, 0));
+        assert_eq!((member.owns(), member.handle().stats().lost), (1, 0));
     }
     open.send(true).expect("the members run");
     flow.stop().await;
@@ -81,14 +81,14 @@ async fn c08_all_handlers_stuck_for_longer_than_the_session_timeout(harness: Arc
     let a = a.start().await;
     fleet
         .until("its handlers are stuck", || {
-            a.control().stats().in_flight == 4
+            a.handle().stats().in_flight == 4
         })
         .await;
     let b = fleet.member("b").does(stuck).start().await;
     tokio::time::sleep(timing.session * 3).await;
-    let in_flight = a.control().stats().in_flight + b.control().stats().in_flight;
+    let in_flight = a.handle().stats().in_flight + b.handle().stats().in_flight;
     assert!(in_flight >= 4, "{in_flight}");
-    assert_eq!(a.control().stats().lost + b.control().stats().lost, 0);
+    assert_eq!(a.handle().stats().lost + b.handle().stats().lost, 0);
     open.send(true).expect("the members run");
     let summary = fleet.judge().await;
     assert_eq!(summary.duplicates, 0, "{summary:?}");
@@ -106,17 +106,17 @@ async fn c08_window_bounds_what_is_taken_in(harness: Arc<dyn Harness>) {
     let (open, gate) = watch::channel(false);
     let member = fleet.member("a").does(gated(&gate, |key| key == b"stuck"));
     let member = member
-        .with(|group| group.window(60).fetch_records(20))
+        .with(|group| group.max_unsettled_per_partition(60).max_poll_records(20))
         .start()
         .await;
     fleet
         .until("the window is full", || {
-            member.control().stats().received >= 60
+            member.handle().stats().received >= 60
         })
         .await;
     // The stimulus: nothing more is taken in, however long it lasts.
     tokio::time::sleep(fleet.harness.timing().session).await;
-    let stats = member.control().stats();
+    let stats = member.handle().stats();
     assert!(
         stats.received <= 60 + 20,
         "{} were taken in, the window is 60",
@@ -148,7 +148,7 @@ async fn c08_buffer_bytes_bound_the_memory(harness: Arc<dyn Harness>) {
         .await
         .concurrency(3)
         .buffer_bytes(10 * RECORD)
-        .fetch_records(5);
+        .max_poll_records(5);
     let (ended, end) = tokio::sync::oneshot::channel::<()>();
     let handler = move |_: Delivery| {
         let mut gate = gate.clone();
@@ -157,7 +157,7 @@ async fn c08_buffer_bytes_bound_the_memory(harness: Arc<dyn Harness>) {
     let run = group.run(handler, async move {
         end.await.ok();
     });
-    let control = run.control();
+    let control = run.handle();
     let task = tokio::spawn(run);
     // "passed by at most one batch for each partition"
     let most = (10 * RECORD + 2 * 5 * (RECORD + 10)) as u64;
@@ -192,14 +192,14 @@ async fn c08_concurrency_bounds_the_handlers(harness: Arc<dyn Harness>) {
     let member = member.with(|group| group.concurrency(7)).start().await;
     fleet
         .until("handlers are at work", || {
-            member.control().stats().in_flight == 7
+            member.handle().stats().in_flight == 7
         })
         .await;
     tokio::time::sleep(fleet.harness.timing().handover).await;
-    assert_eq!(member.control().stats().in_flight, 7);
+    assert_eq!(member.handle().stats().in_flight, 7);
     open.send(true).expect("the member runs");
     fleet.judge().await;
-    assert_eq!(member.control().stats().in_flight, 0);
+    assert_eq!(member.handle().stats().in_flight, 0);
     member.close().await;
 }
 

@@ -48,7 +48,7 @@ async fn c09_stuck_group_does_not_hold_another(harness: Arc<dyn Harness>) {
     });
     let a = stuck.member("a").does(hangs).start().await;
     stuck
-        .until("its handlers hang", || a.control().stats().in_flight == 9)
+        .until("its handlers hang", || a.handle().stats().in_flight == 9)
         .await;
     let b = other.member("b").start().await;
     other.settled().await;

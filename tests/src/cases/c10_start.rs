@@ -82,7 +82,7 @@ async fn c10_latest_is_pinned_when_the_group_is_born(harness: Arc<dyn Harness>) 
     fleet.send(5, 4).await;
     fleet
         .until("its handlers hang", || {
-            member.control().stats().in_flight == 5
+            member.handle().stats().in_flight == 5
         })
         .await;
     member.crash().await;

@@ -186,11 +186,11 @@ async fn c12_shutdown_twice(harness: Arc<dyn Harness>) {
         .await;
     fleet
         .until("handlers are at work", || {
-            member.control().stats().in_flight > 0
+            member.handle().stats().in_flight > 0
         })
         .await;
-    member.control().shutdown();
-    member.control().shutdown();
+    member.handle().shutdown();
+    member.handle().shutdown();
     let (control, result) = member.shut_down().await;
     result.expect("it closes in good order");
     control.shutdown();
@@ -205,7 +205,7 @@ async fn c12_shutdown_by_control(harness: Arc<dyn Harness>) {
     fleet.send(2, 2).await;
     let member = fleet.member("a").start().await;
     fleet.settled().await;
-    member.control().shutdown();
+    member.handle().shutdown();
     fleet.until("it ends", || member.has_ended()).await;
     member.ended().await.expect("it closes in good order");
     fleet.caught_up().await;
@@ -227,7 +227,7 @@ async fn c12_stuck_handler_is_cut_off_at_the_drain_deadline(harness: Arc<dyn Har
     let member = member.start().await;
     fleet
         .until("its handlers hang", || {
-            member.control().stats().in_flight == 3
+            member.handle().stats().in_flight == 3
         })
         .await;
     let began = Instant::now();
@@ -263,7 +263,7 @@ async fn c12_closed_consumer_ends_in_good_order(harness: Arc<dyn Harness>) {
         pull(timing, &mut consumer).await.ack();
     }
     assert!(nothing_comes(timing, &mut consumer).await);
-    consumer.control().shutdown();
+    consumer.handle().shutdown();
     let end = tokio::time::timeout(timing.patience, consumer.next()).await;
     let end = end.expect("it ends").expect("in good order");
     assert!(end.is_none(), "a closed consumer has no more deliveries");

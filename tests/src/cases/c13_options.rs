@@ -26,9 +26,13 @@ async fn c13_options_of_groups_out_of_bounds(harness: Arc<dyn Harness>) {
     let wrong: [(&str, Configure<ConsumerGroup>); 14] = [
         ("concurrency", |group| group.concurrency(0)),
         ("concurrency", |group| group.concurrency(usize::MAX)),
-        ("window", |group| group.window(0)),
-        ("window", |group| group.window(usize::MAX)),
-        ("fetch_records", |group| group.fetch_records(0)),
+        ("max_unsettled_per_partition", |group| {
+            group.max_unsettled_per_partition(0)
+        }),
+        ("max_unsettled_per_partition", |group| {
+            group.max_unsettled_per_partition(usize::MAX)
+        }),
+        ("max_poll_records", |group| group.max_poll_records(0)),
         ("buffer_bytes", |group| group.buffer_bytes(0)),
         ("checkpoint_interval", |group| {
             group.checkpoint_interval(Duration::ZERO)

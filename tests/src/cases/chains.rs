@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use millstream_core::{
-    ConsumerGroup, Control, Delivery, ErrorKind, Guarantee, Producer, Record, Retry, Run,
+    ConsumerGroup, ConsumerHandle, Delivery, ErrorKind, Guarantee, Producer, Record, Retry,
+    RunFuture,
 };
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
@@ -43,9 +44,9 @@ cases! {
 const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Passes each record on to `to`, with its key.
-fn run(group: &ConsumerGroup, to: &Producer, stop: oneshot::Receiver<()>) -> Run {
+fn run(group: &ConsumerGroup, to: &Producer, stop: oneshot::Receiver<()>) -> RunFuture {
     let pass_on = |delivery: Delivery| async move { Ok::<_, std::io::Error>([passed(&delivery)]) };
-    group.run_to(to, pass_on, async move {
+    group.transform_to(to, pass_on, async move {
         stop.await.ok();
     })
 }
@@ -201,7 +202,11 @@ async fn chain_publishes_before_it_checkpoints(harness: Arc<dyn Harness>) {
 
 async fn chain_survives_a_crash(harness: Arc<dyn Harness>) {
     let (fleet, sink, producer) = source_and_sink(harness).await;
-    let group = fleet.handle().await.checkpoint_interval(NEVER).window(12);
+    let group = fleet
+        .handle()
+        .await
+        .checkpoint_interval(NEVER)
+        .max_unsettled_per_partition(12);
     let (_stop, stopped) = oneshot::channel();
     let task = tokio::spawn(run(&group, &producer, stopped));
     fleet
@@ -223,11 +228,11 @@ async fn crash(
     fleet: &Fleet,
     group: &ConsumerGroup,
     to: &Producer,
-    when: impl Fn(&Control) -> bool,
+    when: impl Fn(&ConsumerHandle) -> bool,
 ) {
     let (_stop, stopped) = oneshot::channel();
     let run = run(group, to, stopped);
-    let control = run.control();
+    let control = run.handle();
     let task = tokio::spawn(run);
     fleet
         .until("it is time to crash", || {
@@ -253,7 +258,7 @@ async fn chain_publishes_each_result_once_through_a_crash(harness: Arc<dyn Harne
     let (fleet, sink, producer) = source_and_sink(harness).await;
     // Some are published, and some are made and not published.
     let group = same_client(&fleet).checkpoint_interval(NEVER);
-    let group = group.checkpoint_records(8).fetch_records(3);
+    let group = group.checkpoint_records(8).max_poll_records(3);
     crash(&fleet, &group, &producer, |control| {
         control.stats().published >= 5
     })
@@ -271,7 +276,7 @@ async fn chain_publishes_each_result_once_through_many_crashes(harness: Arc<dyn 
         let group = same_client(&fleet)
             .checkpoint_interval(Duration::from_millis(vary(13, 50)))
             .checkpoint_records(vary(11, 9))
-            .fetch_records(vary(3, 7) as usize)
+            .max_poll_records(vary(3, 7) as usize)
             .concurrency(vary(7, 8) as usize);
         // Some crash before they publish, some in the middle of it, some when they are through.
         crash(&fleet, &group, &producer, |control| match round % 3 {
@@ -289,14 +294,14 @@ async fn chain_publishes_each_result_once_through_a_rebalance(harness: Arc<dyn H
     let (fleet, sink, producer) = source_and_sink(harness).await;
     let group = same_client(&fleet)
         .checkpoint_interval(Duration::from_millis(20))
-        .fetch_records(2);
+        .max_poll_records(2);
     let mut outbox = more(&fleet).await;
     let mut before = None;
     for _ in 0..4 {
         outbox.send(6, 5).await;
         let (stop, stopped) = oneshot::channel();
         let chain = run(&group, &producer, stopped);
-        let control = chain.control();
+        let control = chain.handle();
         let task = tokio::spawn(chain);
         fleet
             .until("the newcomer has partitions", || {
@@ -324,7 +329,7 @@ async fn chain_publishes_each_result_once_though_checkpoints_fail(harness: Arc<d
     fleet.disturb(fault).await;
     let group = same_client(&fleet)
         .checkpoint_interval(Duration::from_millis(1))
-        .fetch_records(7);
+        .max_poll_records(7);
     let (stop, stopped) = oneshot::channel();
     let task = tokio::spawn(run(&group, &producer, stopped));
     fleet.caught_up().await;
@@ -339,7 +344,7 @@ async fn chain_goes_on_after_a_refusal_that_comes_late(harness: Arc<dyn Harness>
     let group = same_client(&fleet).checkpoint_interval(Duration::from_millis(20));
     let (stop, stopped) = oneshot::channel();
     let chain = run(&group, &producer, stopped);
-    let control = chain.control();
+    let control = chain.handle();
     let task = tokio::spawn(chain);
     fleet.caught_up().await;
     let after = fleet.harness.timing().session * 3;
@@ -387,8 +392,8 @@ async fn chain_zombie_publishes_nothing(harness: Arc<dyn Harness>) {
         }
     };
     let group = same_client(&fleet).member("zombie");
-    let zombie = group.run_to(&producer, held, std::future::pending());
-    let control = zombie.control();
+    let zombie = group.transform_to(&producer, held, std::future::pending());
+    let control = zombie.handle();
     let zombie = tokio::spawn(zombie);
     fleet
         .until("its handlers are at work", || {
@@ -432,7 +437,7 @@ async fn chain_shows_no_result_before_its_checkpoint(harness: Arc<dyn Harness>) 
         &producer,
         stopped,
     );
-    let control = chain.control();
+    let control = chain.handle();
     let task = tokio::spawn(chain);
     fleet
         .until("all results are made", || control.stats().settled == 60)
@@ -468,7 +473,9 @@ async fn chain_shows_nothing_of_a_transform_that_failed(harness: Arc<dyn Harness
     };
     let retry = Retry::fixed(Duration::from_millis(1)).attempts(3);
     let group = same_client(&fleet).on_failure(retry);
-    let error = group.run_to(&producer, fails, std::future::pending()).await;
+    let error = group
+        .transform_to(&producer, fails, std::future::pending())
+        .await;
     let error = error.expect_err("the policy is to stop");
     assert_eq!((error.kind(), tries.load(Relaxed)), (ErrorKind::Handler, 3));
     let seen = visible(&fleet, &sink).await;
@@ -490,7 +497,7 @@ async fn chain_to_another_client_is_at_least_once(harness: Arc<dyn Harness>) {
     let (fleet, sink, producer) = source_and_sink(harness).await;
     let nothing = |_: Delivery| async move { Ok::<[Record; 0], std::io::Error>([]) };
     let group = fleet.handle().await.require(Guarantee::ExactlyOnce);
-    let refused = group.run_to(&producer, nothing, std::future::pending());
+    let refused = group.transform_to(&producer, nothing, std::future::pending());
     let error = refused.await.expect_err("it cannot be exactly-once");
     assert_eq!(
         (error.kind(), error.group()),
@@ -499,7 +506,7 @@ async fn chain_to_another_client_is_at_least_once(harness: Arc<dyn Harness>) {
     assert!(error.message().contains("another client"), "{error}");
     let (stop, stopped) = oneshot::channel();
     let chain = run(&fleet.handle().await, &producer, stopped);
-    let control = chain.control();
+    let control = chain.handle();
     let task = tokio::spawn(chain);
     fleet.caught_up().await;
     end(stop, task).await;
@@ -510,7 +517,7 @@ async fn chain_to_another_client_is_at_least_once(harness: Arc<dyn Harness>) {
     let group = same_client(&fleet).require(Guarantee::ExactlyOnce);
     let (stop, stopped) = oneshot::channel();
     let chain = run(&group, &producer, stopped);
-    let control = chain.control();
+    let control = chain.handle();
     let task = tokio::spawn(chain);
     let mut outbox = more(&fleet).await;
     outbox.send(6, 1).await;
@@ -533,7 +540,7 @@ async fn chain_filters_and_multiplies(harness: Arc<dyn Harness>) {
     };
     let (stop, stopped) = oneshot::channel::<()>();
     let group = same_client(&fleet);
-    let task = tokio::spawn(group.run_to(&producer, transform, async move {
+    let task = tokio::spawn(group.transform_to(&producer, transform, async move {
         stopped.await.ok();
     }));
     fleet.caught_up().await;
@@ -550,7 +557,7 @@ async fn chain_stops_when_a_transform_fails_for_good(harness: Arc<dyn Harness>) 
     let (fleet, _, producer) = source_and_sink(harness).await;
     let fails = |_: Delivery| async move { Err::<[Record; 0], _>("the tank is on fire") };
     let group = fleet.handle().await.on_failure(Retry::none());
-    let run = group.run_to(&producer, fails, std::future::pending());
+    let run = group.transform_to(&producer, fails, std::future::pending());
     let error = run.await.expect_err("the policy is to stop");
     assert_eq!(error.kind(), ErrorKind::Handler);
     let checkpoints = fleet.checkpoints().await;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream_core::{ErrorKind, OnTrim, Start};
+use millstream_core::{ErrorKind, OnDataLoss, Start};
 
 use super::cases;
 use super::reader::{nothing_comes, pull, read};
@@ -37,7 +37,7 @@ async fn operate_pause_and_resume(harness: Arc<dyn Harness>) {
     fleet.send(4, 5).await;
     let member = fleet.member("a").start().await;
     fleet.settled().await;
-    member.control().pause(None);
+    member.handle().pause(None);
     let mut outbox = more(&fleet).await;
     // What was on the way when it was paused may still come.
     outbox.post(Some("on-the-way")).await;
@@ -51,11 +51,11 @@ async fn operate_pause_and_resume(harness: Arc<dyn Harness>) {
     tokio::time::sleep(timing.session * 2).await;
     assert_eq!(fleet.acked(), before, "nothing is taken in a pause");
     assert_eq!(
-        (member.owns(), member.control().stats().lost),
+        (member.owns(), member.handle().stats().lost),
         (2, 0),
         "it is a member still"
     );
-    member.control().resume(None);
+    member.handle().resume(None);
     let summary = fleet.judge().await;
     assert_eq!(
         (summary.handled, summary.duplicates),
@@ -71,7 +71,7 @@ async fn operate_pause_of_one_partition(harness: Arc<dyn Harness>) {
     let member = fleet.member("a").start().await;
     fleet.until("it owns both", || member.owns() == 2).await;
     let paused = fleet.open_partitions().await.remove(0);
-    member.control().pause(Some(&paused));
+    member.handle().pause(Some(&paused));
     tokio::time::sleep(timing.handover).await;
     fleet.send(20, 2).await;
     let of_paused = |e: &Event| matches!(e, Event::Began(h) if h.by.partition == paused);
@@ -84,7 +84,7 @@ async fn operate_pause_of_one_partition(harness: Arc<dyn Harness>) {
         .await;
     tokio::time::sleep(timing.handover).await;
     assert_eq!(fleet.history.count(of_paused), 0);
-    member.control().resume(Some(&paused));
+    member.handle().resume(Some(&paused));
     fleet.judge().await;
     member.close().await;
 }
@@ -261,7 +261,7 @@ async fn operate_lag(harness: Arc<dyn Harness>) {
         let old = lag.time.unwrap_or_default();
         assert!(settled < 10 || old.is_zero(), "nothing is left: {lag:?}");
     }
-    let known = consumer.control().partitions();
+    let known = consumer.handle().partitions();
     let (_, known) = known.iter().next().expect("it owns the partition");
     assert_eq!(known.unsettled, 0);
     consumer.close().await.expect("the puller closes");
@@ -281,7 +281,7 @@ async fn operate_checkpoints(harness: Arc<dyn Harness>) {
     fleet.send(12, 5).await;
     fleet.judge().await;
     fleet.caught_up().await;
-    let owned = member.control().partitions();
+    let owned = member.handle().partitions();
     for checkpoint in fleet.checkpoints().await {
         let own = &owned[&checkpoint.partition];
         if checkpoint.position.is_some() {
@@ -292,7 +292,7 @@ async fn operate_checkpoints(harness: Arc<dyn Harness>) {
         }
         assert!(checkpoint.lag.records.is_none_or(|records| records == 0));
     }
-    assert!(member.control().stats().checkpoints >= 1);
+    assert!(member.handle().stats().checkpoints >= 1);
     member.close().await;
 }
 
@@ -359,7 +359,7 @@ async fn operate_trimmed_position_stops(harness: Arc<dyn Harness>) {
     let error = error
         .expect("the member ends")
         .expect_err("records are gone");
-    assert_eq!(error.kind(), ErrorKind::Trimmed, "{error:?}");
+    assert_eq!(error.kind(), ErrorKind::DataLoss, "{error:?}");
     let partition = fleet.open_partitions().await.remove(0);
     assert_eq!(error.partition(), Some(&partition));
     let described = fleet.client.streams().describe(&fleet.stream).await;
@@ -378,13 +378,13 @@ async fn operate_trimmed_position_jumps(harness: Arc<dyn Harness>) {
     let fleet = trimmed(harness).await;
     let member = fleet
         .member("b")
-        .with(|group| group.on_trim(OnTrim::Jump))
+        .with(|group| group.on_data_loss(OnDataLoss::Skip))
         .start()
         .await;
     fleet.caught_up().await;
     let verdict = fleet.verdict(Rules::default());
     let summary = verdict.assert_clean();
     assert!((15..=16).contains(&summary.handled), "{summary:?}");
-    assert_eq!(member.control().stats().trimmed, 1);
+    assert_eq!(member.handle().stats().data_losses, 1);
     member.close().await;
 }

@@ -1,14 +1,17 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use millstream_core::{Consumer, Delivery, Unsettled};
+use millstream_core::{Consumer, Delivery, PendingDelivery};
 
 use crate::history::id_of;
 use crate::{Harness, Timing};
 
 /// The next delivery, which must come.
 #[track_caller]
-pub(super) fn pull(timing: Timing, consumer: &mut Consumer) -> impl Future<Output = Unsettled> {
+pub(super) fn pull(
+    timing: Timing,
+    consumer: &mut Consumer,
+) -> impl Future<Output = PendingDelivery> {
     let caller = std::panic::Location::caller();
     async move {
         let next = tokio::time::timeout(timing.patience, consumer.next()).await;

@@ -162,7 +162,7 @@ impl<'a> Ledger<'a> {
                 let resets = &mut self.group(group).resets;
                 resets.entry(stream).or_default().push((order, *skips));
             }
-            Event::Trimmed {
+            Event::DataLoss {
                 partition,
                 earliest,
             } => {

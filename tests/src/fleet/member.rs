@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use millstream_core::{ConsumerGroup, Control, Delivery, Epoch, Partition, Result};
+use millstream_core::{ConsumerGroup, ConsumerHandle, Delivery, Epoch, Partition, Result};
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;
@@ -151,7 +151,7 @@ impl<'a> Spec<'a> {
             },
         );
         Member {
-            control: run.control(),
+            control: run.handle(),
             task: tokio::spawn(run),
             observer,
             shutdown,
@@ -220,7 +220,7 @@ impl Watchers {
 #[derive(Debug)]
 #[must_use = "close or crash it"]
 pub struct Member {
-    control: Control,
+    control: ConsumerHandle,
     observer: Observer,
     shutdown: oneshot::Sender<()>,
     task: JoinHandle<Result<()>>,
@@ -229,7 +229,7 @@ pub struct Member {
 
 impl Member {
     /// Its handle.
-    pub fn control(&self) -> &Control {
+    pub fn handle(&self) -> &ConsumerHandle {
         &self.control
     }
 
@@ -258,7 +258,7 @@ impl Member {
     }
 
     /// Shuts it down, and tells how it ended.
-    pub async fn shut_down(self) -> (Control, Result<()>) {
+    pub async fn shut_down(self) -> (ConsumerHandle, Result<()>) {
         // It may have ended already.
         let _ = self.shutdown.send(());
         let result = self.task.await.expect("the runtime does not panic");

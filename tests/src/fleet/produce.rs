@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use millstream_core::{Client, ErrorKind, Placed, Producer, Receipt, Result};
+use millstream_core::{Client, ErrorKind, Producer, Receipt, RecordMetadata, Result};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -57,7 +57,7 @@ impl Outbox {
     }
 
     /// Waits for all receipts, and tells the ones that are places.
-    pub async fn receipts(&mut self) -> Vec<(u64, Placed)> {
+    pub async fn receipts(&mut self) -> Vec<(u64, RecordMetadata)> {
         let mut placed = Vec::new();
         for (id, receipt) in self.receipts.drain(..) {
             if let Some(place) = answer(&self.history, id, receipt.await) {
@@ -107,7 +107,7 @@ impl Flow {
     }
 }
 
-fn answer(history: &History, id: u64, result: Result<Placed>) -> Option<Placed> {
+fn answer(history: &History, id: u64, result: Result<RecordMetadata>) -> Option<RecordMetadata> {
     match result {
         Ok(placed) => {
             history.record(Event::Acknowledged {

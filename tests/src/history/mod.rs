@@ -161,7 +161,7 @@ pub enum Event {
         stream: Arc<str>,
     },
     /// Retention has removed records, whether they were read or not. Nobody owes them any more.
-    Trimmed {
+    DataLoss {
         /// Where.
         #[serde(with = "text::partition")]
         partition: Partition,

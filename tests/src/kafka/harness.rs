@@ -23,7 +23,7 @@ pub struct KafkaHarness {
     site: Arc<Site>,
     protocol: Protocol,
     names: Names,
-    limits: driver::Limits,
+    limits: driver::StreamLimits,
     restart: bool,
 }
 
@@ -100,7 +100,7 @@ fn config(site: &Site, names: &Names, protocol: Protocol) -> Config {
 }
 
 /// What a stream takes, as the driver says it.
-async fn limits(config: Config, stream: String) -> driver::Limits {
+async fn limits(config: Config, stream: String) -> driver::StreamLimits {
     let kafka = Kafka::connect(config).await.expect("the broker answers");
     let created = kafka
         .streams()
@@ -135,7 +135,7 @@ impl Harness for KafkaHarness {
         }
     }
 
-    fn limits(&self) -> driver::Limits {
+    fn limits(&self) -> driver::StreamLimits {
         self.limits
     }
 

@@ -15,7 +15,7 @@ pub struct Site {
     proxy: Proxy,
     faults: Faults,
     /// Of every stream that is created as the cases create theirs.
-    pub(super) limits: OnceCell<driver::Limits>,
+    pub(super) limits: OnceCell<driver::StreamLimits>,
 }
 
 impl Site {

@@ -32,7 +32,7 @@ pub struct KinesisHarness {
     site: Arc<Site>,
     variant: Variant,
     names: Names,
-    limits: driver::Limits,
+    limits: driver::StreamLimits,
     restart: bool,
 }
 
@@ -139,7 +139,7 @@ fn config(site: &Site, names: &Names, variant: Variant) -> Config {
 }
 
 /// What a stream takes, as the driver says it.
-async fn limits(config: Config, stream: String) -> driver::Limits {
+async fn limits(config: Config, stream: String) -> driver::StreamLimits {
     let kinesis = Kinesis::connect(config).await.expect("the site answers");
     let created = kinesis
         .streams()
@@ -174,7 +174,7 @@ impl Harness for KinesisHarness {
         }
     }
 
-    fn limits(&self) -> driver::Limits {
+    fn limits(&self) -> driver::StreamLimits {
         self.limits
     }
 

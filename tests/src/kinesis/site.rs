@@ -18,7 +18,7 @@ pub struct Site {
     to_kinesis: aws_sdk_kinesis::Client,
     to_dynamodb: aws_sdk_dynamodb::Client,
     /// Of every stream that is created as the cases create theirs.
-    pub(super) limits: OnceCell<driver::Limits>,
+    pub(super) limits: OnceCell<driver::StreamLimits>,
 }
 
 impl Site {

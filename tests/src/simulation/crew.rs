@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use millstream_core::{ConsumerGroup, DeadLetter, Exhausted, Result, Retry, Start};
+use millstream_core::{ConsumerGroup, DeadLetter, OnExhausted, Result, Retry, Start};
 use tokio::task::JoinHandle;
 
 use super::chain::{Chain, Links};
@@ -203,21 +203,21 @@ fn group(world: &World, plan: &GroupPlan) -> ConsumerGroup {
     };
     let last = match plan.last_resort {
         LastResort::DeadLetter => DeadLetter::stream(DEAD_LETTERS).into(),
-        LastResort::Skip => Exhausted::Skip,
-        LastResort::Stop => Exhausted::Stop,
+        LastResort::Skip => OnExhausted::Skip,
+        LastResort::Stop => OnExhausted::Stop,
     };
     let group = world
         .client
         .group(&*plan.name)
         .start(plan.start)
         .concurrency(plan.concurrency)
-        .window(plan.window)
+        .max_unsettled_per_partition(plan.window)
         .buffer_bytes(plan.buffer_bytes)
-        .fetch_records(plan.fetch)
+        .max_poll_records(plan.fetch)
         .checkpoint_interval(plan.checkpoint_interval)
         .checkpoint_records(plan.checkpoint_records)
         .drain_timeout(plan.drain)
-        .on_trim(plan.on_trim)
+        .on_data_loss(plan.on_data_loss)
         .on_failure(retry.attempts(plan.attempts).then(last));
     plan.streams
         .iter()

@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use fastrand::Rng;
-use millstream_core::{ErrorKind, OnTrim, Start};
+use millstream_core::{ErrorKind, OnDataLoss, Start};
 
 use super::script::*;
 
@@ -30,7 +30,7 @@ pub(super) fn script(seed: u64) -> Script {
     let retention = dice.chance(0.08).then(|| dice.pick(&[1, 500, 3_000]));
     if retention.is_some() {
         for group in &mut groups {
-            group.on_trim = dice.pick(&[OnTrim::Jump, OnTrim::Jump, OnTrim::Stop]);
+            group.on_data_loss = dice.pick(&[OnDataLoss::Skip, OnDataLoss::Skip, OnDataLoss::Fail]);
             // Dead letters would be trimmed, too.
             if group.last_resort == LastResort::DeadLetter {
                 group.last_resort = LastResort::Skip;
@@ -183,7 +183,7 @@ impl Dice {
                 false => Backoff::Exponential(self.millis(1..=100), self.millis(100..=1_000)),
             },
             last_resort,
-            on_trim: OnTrim::Jump,
+            on_data_loss: OnDataLoss::Skip,
             handler: self.handler(last_resort, session_timeout),
             watch: self.millis(20..=500),
         }

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use millstream_core::{
-    BatchFailure, Consumer, Control, Delivery, Epoch, ErrorKind, Partition, Record, Result,
-    Unsettled,
+    BatchFailure, Consumer, ConsumerHandle, Delivery, Epoch, ErrorKind, Partition, PendingDelivery,
+    Record, Result,
 };
 use tokio::sync::Notify;
 
@@ -28,7 +28,7 @@ pub(super) struct Seat {
 #[derive(Debug, Default)]
 struct Now {
     observer: Option<Observer>,
-    control: Option<Control>,
+    control: Option<ConsumerHandle>,
     leaving: bool,
     /// Whether something was done to this membership that may end it with an error.
     hit: bool,
@@ -59,7 +59,7 @@ impl Seat {
                 Err(error) if error.kind() == ErrorKind::Handler => {
                     tokio::time::sleep(TIME_OUT).await;
                 }
-                Err(error) if error.kind() == ErrorKind::Trimmed => {
+                Err(error) if error.kind() == ErrorKind::DataLoss => {
                     self.crew.jumped(1);
                     self.crew.go_on(error.stream()).await;
                 }
@@ -90,7 +90,7 @@ impl Seat {
             Style::Chain { .. } => {
                 let chain = self.crew.chain.as_ref();
                 let producer = &chain.expect("a chain has a producer").producer;
-                group.run_to(
+                group.transform_to(
                     producer,
                     move |delivery| worker.clone().transform(delivery),
                     forever,
@@ -98,15 +98,15 @@ impl Seat {
             }
             Style::Pull(most) => {
                 let consumer = group.join().await?;
-                self.controlled(consumer.control());
+                self.controlled(consumer.handle());
                 return self.pull(consumer, *most, worker).await;
             }
         };
-        self.controlled(run.control());
+        self.controlled(run.handle());
         run.await
     }
 
-    fn controlled(&self, control: Control) {
+    fn controlled(&self, control: ConsumerHandle) {
         let mut now = lock(&self.now);
         if now.leaving {
             control.shutdown();
@@ -158,7 +158,7 @@ impl Seat {
     /// Keeps what the membership has counted, when it has ended.
     pub(super) fn gone(&self) {
         if let Some(control) = lock(&self.now).control.take() {
-            self.crew.jumped(control.stats().trimmed);
+            self.crew.jumped(control.stats().data_losses);
         }
     }
 
@@ -181,7 +181,7 @@ impl Seat {
             .map(|observer| observer.member().to_owned())
     }
 
-    pub(super) fn control(&self) -> Option<Control> {
+    pub(super) fn handle(&self) -> Option<ConsumerHandle> {
         lock(&self.now).control.clone()
     }
 }
@@ -222,7 +222,7 @@ impl Worker {
         Ok(id.map(|id| chain.transform(id, place, key.as_deref())))
     }
 
-    async fn settle(self, delivery: Unsettled) {
+    async fn settle(self, delivery: PendingDelivery) {
         tokio::select! {
             biased;
             () = delivery.lost() => self.observer.lost(&delivery),

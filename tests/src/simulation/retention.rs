@@ -36,7 +36,7 @@ pub(super) async fn judge(world: &World, crews: &[Arc<Crew>]) {
         };
         for found in described.partitions {
             if let Some(earliest) = found.earliest {
-                world.record(Event::Trimmed {
+                world.record(Event::DataLoss {
                     partition: found.partition,
                     earliest,
                 });

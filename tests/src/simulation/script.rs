@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use millstream_core::{ErrorKind, OnTrim, Start};
+use millstream_core::{ErrorKind, OnDataLoss, Start};
 
 /// A run, drawn from a seed. Its `Debug` form is the script for the reader.
 #[derive(Debug, Clone)]
@@ -87,7 +87,7 @@ pub(super) struct GroupPlan {
     pub(super) attempts: u32,
     pub(super) backoff: Backoff,
     pub(super) last_resort: LastResort,
-    pub(super) on_trim: OnTrim,
+    pub(super) on_data_loss: OnDataLoss,
     pub(super) handler: HandlerPlan,
     /// How often the stored progress is read for the history.
     pub(super) watch: Duration,
@@ -255,7 +255,7 @@ impl GroupPlan {
     /// Whether drains are always long enough, so that nothing comes again after a clean handover.
     pub(super) fn drains_fully(&self) -> bool {
         // One that stops at a gap leaves everything else as it is.
-        self.drain >= LONG_DRAIN && self.on_trim == OnTrim::Jump
+        self.drain >= LONG_DRAIN && self.on_data_loss == OnDataLoss::Skip
     }
 }
 

@@ -103,7 +103,7 @@ async fn befall(
             partition,
             lasts,
         } => {
-            let control = crews[group].seat(pick).and_then(|seat| seat.control());
+            let control = crews[group].seat(pick).and_then(|seat| seat.handle());
             if let Some(control) = control {
                 let owned = control.partitions();
                 let chosen = owned.into_keys().nth(pick % 3).filter(|_| partition);

@@ -155,7 +155,7 @@ fn allows_keys_to_move_when_partitions_are_added() {
 
 #[test]
 fn nobody_owes_what_retention_has_removed() {
-    let trimmed = |to: u64| Event::Trimmed {
+    let trimmed = |to: u64| Event::DataLoss {
         partition: Partition::new(STREAM, "0"),
         earliest: to.into(),
     };

@@ -59,7 +59,7 @@ async fn lag_is_told_where_nothing_is_delivered() {
         async |_: Delivery| Ok::<_, Infallible>(()),
         std::future::pending(),
     );
-    let control = run.control();
+    let control = run.handle();
     let waiting = tokio::spawn(run);
     eventually(
         TIMING,
@@ -94,7 +94,7 @@ async fn lag_is_told_where_nothing_is_delivered() {
         },
         std::future::pending(),
     );
-    let control = run.control();
+    let control = run.handle();
     let behind = tokio::spawn(run);
     let lag = || async { Some(control.partitions().get(&only("stuck"))?.lag) };
     eventually(TIMING, "its window is full", || async {
@@ -136,7 +136,7 @@ async fn a_broker_is_told_down_and_up_again() {
         async |_: Delivery| Ok::<_, Infallible>(()),
         std::future::pending(),
     );
-    let control = run.control();
+    let control = run.handle();
     let member = tokio::spawn(run);
     let first = producer.send(Record::new("x")).await;
     let first = first.expect("there is room");

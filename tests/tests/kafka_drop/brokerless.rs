@@ -36,7 +36,7 @@ pub(crate) async fn clients(ground: Arc<Ground>) {
     let producer = producer.expect("it opens");
     let group = client.group(unique("group")).stream(&*stream);
     let mut consumer = group.join().await.expect("it joins");
-    let control = consumer.control();
+    let control = consumer.handle();
     until("it owns all", || control.partitions().len() == PARTITIONS).await;
     send(&producer).await;
     pull(&mut consumer, 1).await.remove(0).ack();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use conformance::Events;
-use millstream_core::{Client, Consumer, Delivery, Unsettled};
+use millstream_core::{Client, Consumer, Delivery, PendingDelivery};
 
 use crate::ground::{Ground, KEYS, PARTITIONS, PATIENCE, pull, stream, unique, until};
 use crate::threads::Threads;
@@ -21,7 +21,7 @@ pub(crate) struct Drain {
     pub(crate) client: Client,
     pub(crate) consumer: Consumer,
     /// One of each key, some of each partition.
-    pub(crate) held: Vec<Unsettled>,
+    pub(crate) held: Vec<PendingDelivery>,
     /// The partition that is to go.
     pub(crate) revoked: String,
     /// Its threads.
@@ -57,7 +57,7 @@ pub(crate) async fn begin(ground: &Ground, drain: Duration, beats: Duration) -> 
     let partitions = held.iter().map(|held| held.partition().clone());
     let partitions: BTreeSet<_> = partitions.collect();
     assert_eq!(partitions.len(), PARTITIONS, "some of each are held");
-    let control = consumer.control();
+    let control = consumer.handle();
     until("progress is stored in each partition", || {
         let owned = control.partitions();
         control.stats().checkpoints >= PARTITIONS as u64

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use conformance::kafka::{Options, Site};
-use millstream_core::{Client, Consumer, Record, StreamSpec, Unsettled};
+use millstream_core::{Client, Consumer, PendingDelivery, Record, StreamSpec};
 use millstream_kafka::{Config, Protocol};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Instant, sleep, timeout};
@@ -113,7 +113,7 @@ pub(crate) async fn send(client: &Client, stream: &str, numbers: Range<usize>) {
     producer.close().await.expect("all are stored");
 }
 
-pub(crate) async fn pull(consumer: &mut Consumer, count: usize) -> Vec<Unsettled> {
+pub(crate) async fn pull(consumer: &mut Consumer, count: usize) -> Vec<PendingDelivery> {
     let mut pulled = Vec::with_capacity(count);
     while pulled.len() < count {
         let next = timeout(PATIENCE, consumer.next()).await;

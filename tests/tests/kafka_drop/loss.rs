@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millstream_core::{Consumer, Epoch, Partition, Position, Unsettled};
+use millstream_core::{Consumer, Epoch, Partition, PendingDelivery, Position};
 use tokio::time::{sleep, timeout};
 
 use crate::drain::{Drain, Heir, LEFT, MEMBER, PER_KEY, begin, text};
@@ -17,7 +17,7 @@ const NOTICED: Duration = Duration::from_secs(5);
 /// Longer than the loss and what follows: no drain ends by itself here.
 const DRAIN: Duration = PATIENCE;
 
-async fn told(held: &[Unsettled], within: Duration) -> Duration {
+async fn told(held: &[PendingDelivery], within: Duration) -> Duration {
     let since = Instant::now();
     let all = async {
         for held in held {
@@ -51,7 +51,7 @@ async fn ends(drain: Drain, mut heir: Heir) {
     // Pulled at once, since what is handed over and not settled holds up the heir's own drain.
     let (old, _) = both_take(&mut member, &mut heir, LEFT).await;
     assert!(old.iter().all(|number| !number.ends_with("/0")), "{old:?}");
-    let owned = [member.control(), heir.consumer.control()];
+    let owned = [member.handle(), heir.consumer.handle()];
     until("each has a partition", || {
         owned.iter().all(|of| of.partitions().len() == 1)
     })

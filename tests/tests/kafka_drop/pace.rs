@@ -31,7 +31,7 @@ async fn join(client: &Client, group: &str, stream: &str) -> Consumer {
 }
 
 async fn owns(consumer: &Consumer, partitions: usize) {
-    let control = consumer.control();
+    let control = consumer.handle();
     until("the partitions are shared", || {
         control.partitions().len() == partitions
     })
@@ -104,7 +104,7 @@ pub(crate) async fn refused(ground: Arc<Ground>) {
     let (stream, group) = (stream(&client, 1).await, unique("group"));
     let mut consumer = join(&client, &group, &stream).await;
     let mut held = pull(&mut consumer, KEYS).await;
-    let control = consumer.control();
+    let control = consumer.handle();
     let commits = || ground.site.asked(&id, Asked::Commit).len();
     let (before, stored) = (commits(), control.stats().checkpoints);
 
@@ -128,7 +128,7 @@ pub(crate) async fn between_generations(ground: Arc<Ground>) {
     let (id, client) = client(&ground, HEARS).await;
     let (stream, group) = (stream(&client, 0).await, unique("group"));
     let mut consumer = join(&client, &group, &stream).await;
-    let control = consumer.control();
+    let control = consumer.handle();
     let mut took = Vec::new();
     for attempt in 0..ATTEMPTS {
         owns(&consumer, PARTITIONS).await;

@@ -86,7 +86,7 @@ impl Harness for Ground {
         }
     }
 
-    fn limits(&self) -> driver::Limits {
+    fn limits(&self) -> driver::StreamLimits {
         unreachable!("no case of the suite runs here")
     }
 

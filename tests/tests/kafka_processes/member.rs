@@ -91,7 +91,9 @@ async fn chain(orders: &Orders, sink: &str, history: &History) -> Result<()> {
             Ok::<_, io::Error>([delivery.to_record()])
         }
     };
-    group.run_to(&producer, pass_on, asked_to_end()).await?;
+    group
+        .transform_to(&producer, pass_on, asked_to_end())
+        .await?;
     producer.close().await?;
     observer.left();
     Ok(())

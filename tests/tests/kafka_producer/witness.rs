@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use conformance::kafka::{Broker, Options};
 use futures_util::future::{JoinAll, join_all};
-use millstream_core::{Client, Placed, Producer, Receipt, Record};
+use millstream_core::{Client, Producer, Receipt, Record, RecordMetadata};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -40,7 +40,10 @@ pub(crate) async fn open(bootstrap: &str, topic: &str) -> Producer {
 }
 
 /// Sends a record and awaits its receipt.
-pub(crate) async fn answer(producer: &Producer, record: Record) -> millstream_core::Result<Placed> {
+pub(crate) async fn answer(
+    producer: &Producer,
+    record: Record,
+) -> millstream_core::Result<RecordMetadata> {
     producer.send(record).await.unwrap().await
 }
 

@@ -12,7 +12,7 @@ pub(crate) async fn under_its_owner(ground: Ground) {
     let fleet = &ground.fleet;
     let load = ground.load().await;
     let (a, b) = ground.pair().await;
-    let owned = a.control().partitions();
+    let owned = a.handle().partitions();
     let partition = owned.keys().next().expect("it has one");
     ground.record(None, "a lease is deleted");
     // So is the progress in it, as by a reset.
@@ -28,7 +28,7 @@ pub(crate) async fn under_its_owner(ground: Ground) {
         .table_name(&fleet.group)
         .key("leaseKey", key());
     deleted.send().await.expect("it is deleted");
-    let stops = || !a.control().partitions().contains_key(partition);
+    let stops = || !a.handle().partitions().contains_key(partition);
     fleet.until("its owner stops", stops).await;
     eventually(ground.harness.timing(), "the lease is there", || async {
         let read = dynamodb.get_item().table_name(&fleet.group);

@@ -86,7 +86,7 @@ pub(crate) fn checkpoint(progress: Progress) -> String {
         Progress::TrimHorizon => names::TRIM_HORIZON.to_owned(),
         Progress::Latest => names::LATEST.to_owned(),
         Progress::AtTimestamp => names::AT_TIMESTAMP.to_owned(),
-        Progress::After(position) => position.within(0).to_string(),
+        Progress::After(position) => position.with_sub_sequence(0).to_string(),
         Progress::End => names::SHARD_END.to_owned(),
     }
 }

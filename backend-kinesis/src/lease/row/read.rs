@@ -95,7 +95,7 @@ fn progress(item: &Item) -> Option<Progress> {
         names::SHARD_END => Progress::End,
         digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
             let position: Position = digits.parse().ok()?;
-            Progress::After(position.within(number(item, names::SUB).unwrap_or(0)))
+            Progress::After(position.with_sub_sequence(number(item, names::SUB).unwrap_or(0)))
         }
         _ => return None,
     })

@@ -10,7 +10,7 @@ mod lane;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use foldhash::fast::FixedState;
-use millstream_core::{Error, ErrorKind, Placed};
+use millstream_core::{Error, ErrorKind, RecordMetadata};
 use tokio::time::Instant;
 
 use self::lane::Lane;
@@ -168,7 +168,7 @@ impl Lanes for ByKey {
 
     fn landed(&mut self, ticket: Ticket, landed: Landed, calls: &mut Calls, now: Instant) -> bool {
         let (partition, expected) = self.map.partition(ticket.hash, &landed.shard);
-        calls.answer(&ticket, Ok(Placed::new(partition, landed.position)));
+        calls.answer(&ticket, Ok(RecordMetadata::new(partition, landed.position)));
         self.release(&ticket, calls, now);
         !expected
     }

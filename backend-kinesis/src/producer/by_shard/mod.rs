@@ -27,7 +27,7 @@
 
 mod lane;
 
-use millstream_core::{Error, ErrorKind, Placed};
+use millstream_core::{Error, ErrorKind, RecordMetadata};
 use tokio::time::Instant;
 
 use self::lane::{Carried, Lane};
@@ -188,8 +188,8 @@ impl ByShard {
             return true;
         }
         for (ticket, sub) in tickets.iter().zip(0..) {
-            let position = landed.position.within(sub);
-            calls.answer(ticket, Ok(Placed::new(partition.clone(), position)));
+            let position = landed.position.with_sub_sequence(sub);
+            calls.answer(ticket, Ok(RecordMetadata::new(partition.clone(), position)));
         }
         !expected
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use millstream_core::driver::{Producer as _, Rejected};
-use millstream_core::{Placed, Record};
+use millstream_core::{Record, RecordMetadata};
 use tokio::time::Instant;
 
 use self::fake::Fake;
@@ -24,7 +24,7 @@ use super::lanes::Settings;
 use super::map::Map;
 use crate::config::{self, Aggregation};
 
-type Answers = Vec<millstream_core::Result<Placed, Rejected>>;
+type Answers = Vec<millstream_core::Result<RecordMetadata, Rejected>>;
 type Call = BoxFuture<'static, Answers>;
 
 const BOTH: [Aggregation; 2] = [Aggregation::Off, Aggregation::Kpl];

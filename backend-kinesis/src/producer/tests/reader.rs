@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
-use millstream_core::{Placed, Position};
+use millstream_core::{Position, RecordMetadata};
 
 use super::fake::World;
 use crate::aggregate::{Opened, open};
@@ -40,7 +40,7 @@ pub(super) fn read(world: &World, reader: Reader) -> Vec<Seen> {
                     .parse()
                     .unwrap(),
                 shard: shard.id.to_string(),
-                position: position.within(sub),
+                position: position.with_sub_sequence(sub),
             };
             match open(&entry.data) {
                 Opened::Carrier(records) => {
@@ -79,7 +79,7 @@ pub(super) fn assert_in_order(seen: &[Seen], what: &str) {
 }
 
 /// What was answered must be there, at that place.
-pub(super) fn assert_placed(seen: &[Seen], number: u64, placed: &Placed, what: &str) {
+pub(super) fn assert_placed(seen: &[Seen], number: u64, placed: &RecordMetadata, what: &str) {
     let is_it = |seen: &&Seen| {
         seen.number == number
             && seen.shard == placed.partition.id()

@@ -48,7 +48,7 @@ async fn a_shard_that_went_by_retention_is_a_gap_and_an_end() {
     fake.lock().listed = false;
     let mut run = run(&fake, Begin::After(position("7")));
     match run.next().await {
-        ReadEvent::Trimmed { after, earliest } => {
+        ReadEvent::DataLoss { after, earliest } => {
             assert_eq!((after, earliest), (Some(position("7")), position("10000")));
         }
         event => panic!("{event:?}"),
@@ -62,7 +62,7 @@ async fn a_closed_shard_without_a_record_left_is_a_gap_and_an_end() {
     fake.close(&["shard-2"]);
     fake.lock().trimmed = 25;
     let mut run = run(&fake, Begin::After(position("7")));
-    assert!(matches!(run.next().await, ReadEvent::Trimmed { .. }));
+    assert!(matches!(run.next().await, ReadEvent::DataLoss { .. }));
     expect_end(&mut run, &["shard-2"]).await;
 }
 

@@ -172,12 +172,12 @@ impl Inner {
         let found = match spot {
             Spot::At(wanted) | Spot::After(wanted) => {
                 let mut left = self.records[self.trimmed..].iter();
-                let is_there = left.any(|raw| raw.position == wanted.within(0));
+                let is_there = left.any(|raw| raw.position == wanted.with_sub_sequence(0));
                 if let Some(kind) = self.refuses_unknown.filter(|_| !is_there) {
                     return Err(error(kind));
                 }
                 let skip = matches!(spot, Spot::After(_));
-                let wanted = wanted.within(0);
+                let wanted = wanted.with_sub_sequence(0);
                 index(&|raw| raw.position < wanted || (skip && raw.position == wanted))
             }
             Spot::Time(at) if *at > SystemTime::now() => return Err(error(ErrorKind::Invalid)),

@@ -58,7 +58,7 @@ async fn resumes_after_the_last_record_and_tells_a_gap() {
     fake.lock().trimmed = 10;
     let mut other = run(&fake, Begin::After(position("5")));
     match other.next().await {
-        ReadEvent::Trimmed { after, earliest } => {
+        ReadEvent::DataLoss { after, earliest } => {
             assert_eq!((after, earliest), (Some(position("5")), position("11")));
         }
         event => panic!("{event:?}"),

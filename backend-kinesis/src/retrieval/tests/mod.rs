@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use millstream_core::driver::Stored;
+use millstream_core::driver::StoredRecord;
 use millstream_core::{Partition, Position};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -29,7 +29,7 @@ struct Run {
     reader: Reader,
     said: mpsc::Receiver<((), ReadEvent)>,
     /// Records that came with others and were not asked for yet.
-    rest: VecDeque<Stored>,
+    rest: VecDeque<StoredRecord>,
 }
 
 fn settings(begin: Begin) -> Settings {
@@ -86,7 +86,7 @@ impl Run {
     }
 
     /// The next records, as many as that, by their positions.
-    async fn records(&mut self, count: usize) -> Vec<Stored> {
+    async fn records(&mut self, count: usize) -> Vec<StoredRecord> {
         while self.rest.len() < count {
             match self.next().await {
                 ReadEvent::Records { records, .. } => self.rest.extend(records),

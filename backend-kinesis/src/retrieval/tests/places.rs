@@ -40,7 +40,7 @@ async fn resumes_after_the_last_of_all() {
 
 async fn expect_gap(run: &mut Run, from: &str, to: &str) {
     match run.next().await {
-        ReadEvent::Trimmed { after, earliest } => {
+        ReadEvent::DataLoss { after, earliest } => {
             assert_eq!((after, earliest), (Some(position(from)), position(to)));
         }
         event => panic!("{event:?}"),
@@ -272,7 +272,7 @@ async fn a_tip_that_was_pinned_long_ago_may_be_a_gap() {
     tokio::time::advance(secs(DAY)).await;
     let mut run = run(&fake, Begin::Latest(Some((pinned, ago(DAY)))));
     match run.next().await {
-        ReadEvent::Trimmed { after, earliest } => {
+        ReadEvent::DataLoss { after, earliest } => {
             assert_eq!((after, earliest), (None, position("11")));
         }
         event => panic!("{event:?}"),
@@ -311,7 +311,7 @@ async fn read_to_gap(run: &mut Run, earliest: &str) -> Option<Position> {
     loop {
         match run.next().await {
             ReadEvent::Records { records, .. } => last = records.last().map(|r| r.position),
-            ReadEvent::Trimmed { after, earliest: e } => {
+            ReadEvent::DataLoss { after, earliest: e } => {
                 assert_eq!((after, e), (last, position(earliest)));
                 return after;
             }

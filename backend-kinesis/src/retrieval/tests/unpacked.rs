@@ -3,7 +3,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
-use millstream_core::driver::Stored;
+use millstream_core::driver::StoredRecord;
 use millstream_core::{Partition, Position, Record};
 
 use super::super::Begin;
@@ -28,13 +28,13 @@ fn carrier(number: u64, keys: &[&str]) -> Raw {
     }
 }
 
-fn unpack(range: Option<HashRange>, raw: Raw, after: Option<Position>) -> Vec<Stored> {
+fn unpack(range: Option<HashRange>, raw: Raw, after: Option<Position>) -> Vec<StoredRecord> {
     let mut records = Vec::new();
     Unpacker::new(Partition::new("s", "1"), range).unpack(raw, after, &mut records);
     records
 }
 
-fn positions(records: &[Stored]) -> Vec<String> {
+fn positions(records: &[StoredRecord]) -> Vec<String> {
     records.iter().map(|r| r.position.to_string()).collect()
 }
 

@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use super::fake::{Fake, LIMITS};
 use super::{ALL, ONE, send};
 use crate::ErrorKind::{Invalid, TooLarge};
-use crate::driver::Limits;
+use crate::driver::StreamLimits;
 use crate::{Client, ProducerBuilder, Record};
 
 #[tokio::test(start_paused = true)]
@@ -57,7 +57,7 @@ async fn room_is_bytes_too() {
 #[tokio::test(start_paused = true)]
 async fn a_record_that_the_stream_does_not_take_stops_no_other() {
     let record = || Record::new("p").key("k");
-    let loose = Limits {
+    let loose = StreamLimits {
         empty_key: true,
         text_key: false,
         ..LIMITS

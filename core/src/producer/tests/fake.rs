@@ -9,13 +9,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::driver::{self, Limits, Pipelining, Rejected};
+use crate::driver::{self, Pipelining, Rejected, StreamLimits};
 use crate::{
-    Client, Error, ErrorKind, Guarantees, Partition, Placed, Position, ProducerBuilder, Record,
-    Result,
+    Client, Error, ErrorKind, Guarantees, Partition, Position, ProducerBuilder, Record,
+    RecordMetadata, Result,
 };
 
-pub(super) const LIMITS: Limits = Limits {
+pub(super) const LIMITS: StreamLimits = StreamLimits {
     record_bytes: 1_000,
     key_bytes: 10,
     empty_key: false,
@@ -31,7 +31,7 @@ pub(super) struct Fake(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    limits: Limits,
+    limits: StreamLimits,
     pipelining: Pipelining,
     latency: Duration,
     state: Mutex<State>,
@@ -53,7 +53,7 @@ impl Fake {
         Self::with(pipelining, LIMITS, Duration::ZERO)
     }
 
-    pub(super) fn with(pipelining: Pipelining, limits: Limits, latency: Duration) -> Self {
+    pub(super) fn with(pipelining: Pipelining, limits: StreamLimits, latency: Duration) -> Self {
         Self(Arc::new(Inner {
             limits,
             pipelining,
@@ -137,7 +137,7 @@ impl State {
         }
     }
 
-    fn end(&mut self, records: Vec<Record>) -> Vec<Result<Placed, Rejected>> {
+    fn end(&mut self, records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>> {
         self.under_way -= 1;
         for key in keys(&records) {
             self.keys_under_way.remove(&key);
@@ -149,7 +149,11 @@ impl State {
             .collect()
     }
 
-    fn store(&mut self, record: Record, failed: &mut BTreeSet<Bytes>) -> Result<Placed, Rejected> {
+    fn store(
+        &mut self,
+        record: Record,
+        failed: &mut BTreeSet<Bytes>,
+    ) -> Result<RecordMetadata, Rejected> {
         let after = record.key.as_ref().is_some_and(|key| failed.contains(key));
         let kind = match after {
             true => Some(ErrorKind::Unavailable),
@@ -162,7 +166,7 @@ impl State {
             None => {
                 self.stored.push(record);
                 let partition = Partition::new("s", "0");
-                Ok(Placed::new(
+                Ok(RecordMetadata::new(
                     partition,
                     Position::from(self.stored.len() as u64),
                 ))
@@ -190,7 +194,7 @@ fn keys(records: &[Record]) -> BTreeSet<Bytes> {
 
 #[async_trait]
 impl driver::Producer for Fake {
-    fn limits(&self) -> Limits {
+    fn limits(&self) -> StreamLimits {
         self.0.limits
     }
 
@@ -198,7 +202,7 @@ impl driver::Producer for Fake {
         self.0.pipelining
     }
 
-    async fn send(&self, records: Vec<Record>) -> Vec<Result<Placed, Rejected>> {
+    async fn send(&self, records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>> {
         let has = |name: &str| records.iter().any(|record| record.payload == name);
         assert!(!has("panic"), "as scripted");
         self.0

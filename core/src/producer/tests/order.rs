@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::fake::{Fake, LIMITS};
 use super::{ALL, FOUR, ONE, send};
 use crate::ErrorKind::{Denied, Throttled, Timeout, Unavailable};
-use crate::driver::{Limits, Pipelining};
+use crate::driver::{Pipelining, StreamLimits};
 
 #[tokio::test(start_paused = true)]
 async fn receipts_tell_where_records_are() {
@@ -135,7 +135,7 @@ async fn retries_end_with_the_last_error_when_the_time_is_over() {
 #[tokio::test(start_paused = true)]
 async fn calls_overlap_as_the_driver_allows() {
     for (pipelining, most) in [(Pipelining::Ordered, 5), (ONE, 1), (FOUR, 4)] {
-        let limits = Limits {
+        let limits = StreamLimits {
             batch_records: 1,
             ..LIMITS
         };
@@ -154,7 +154,7 @@ async fn calls_overlap_as_the_driver_allows() {
 #[tokio::test(start_paused = true)]
 async fn a_batch_keeps_the_limits() {
     for pipelining in ALL {
-        let limits = Limits {
+        let limits = StreamLimits {
             batch_records: 3,
             batch_bytes: 6,
             ..LIMITS

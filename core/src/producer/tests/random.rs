@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::fake::{Fake, LIMITS};
-use crate::driver::{Limits, Pipelining};
+use crate::driver::{Pipelining, StreamLimits};
 use crate::{ErrorKind, Record};
 
 /// One record: its key, how its attempts fail, and how long to wait before it is sent.
@@ -33,7 +33,7 @@ proptest! {
         latency in 0..20u64,
         room in 1..30usize,
     ) {
-        let limits = Limits { batch_records, ..LIMITS };
+        let limits = StreamLimits { batch_records, ..LIMITS };
         let latency = Duration::from_millis(latency);
         let fake = Fake::with(Pipelining::ByKey { calls }, limits, latency);
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -82,11 +82,11 @@ async fn run(fake: &Fake, steps: Vec<Step>, room: usize) {
         let in_order = records.is_sorted_by(|(_, one), (_, two)| one < two);
         assert!(key.is_none() || in_order, "{key:?}: {records:?}");
     }
-    let answered: usize = stored.values().map(Vec::len).sum();
+    let completed: usize = stored.values().map(Vec::len).sum();
     assert_eq!(
         fake.stored().len(),
-        answered,
-        "stored is what was answered so"
+        completed,
+        "stored is what was completed so"
     );
     let stats = producer.stats();
     assert_eq!(stats.stored + stats.failed, steps.len() as u64);

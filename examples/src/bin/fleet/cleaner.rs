@@ -25,9 +25,9 @@ pub(crate) async fn join(fleet: Arc<Fleet>, group: ConsumerGroup) -> Result<Memb
         .then(DeadLetter::stream(DEAD));
     let run = group
         .on_failure(policy)
-        .window(WINDOW)
-        .fetch_records(WINDOW)
-        .run_to(
+        .max_unsettled_per_partition(WINDOW)
+        .max_poll_records(WINDOW)
+        .transform_to(
             &producer,
             move |delivery| clean(fleet.clone(), delivery),
             pending(),

@@ -13,7 +13,7 @@ use crate::stage::Stage;
 
 pub(crate) async fn join(fleet: Arc<Fleet>, group: ConsumerGroup) -> Result<Member> {
     let producer = fleet.client.producer(ENTITIES).open().await?;
-    let run = group.run_to(
+    let run = group.transform_to(
         &producer,
         move |delivery| update(fleet.clone(), delivery),
         pending(),

@@ -10,7 +10,7 @@ use crate::stage::Stage;
 
 pub(crate) async fn join(fleet: Arc<Fleet>, group: ConsumerGroup) -> Result<Member> {
     let consumer = group.join().await?;
-    let control = consumer.control();
+    let control = consumer.handle();
     Ok(Member::spawn(control, read(fleet, consumer)))
 }
 

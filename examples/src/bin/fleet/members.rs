@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use millstream::{ConsumerStats, Control, Producer, Result, Run};
+use millstream::{ConsumerHandle, ConsumerStats, Producer, Result, RunFuture};
 use tokio::task::{JoinError, JoinHandle};
 
 use crate::fleet::Fleet;
@@ -12,14 +12,14 @@ use crate::stage::Stage;
 /// One running member.
 #[derive(Debug)]
 pub(crate) struct Member {
-    control: Control,
+    control: ConsumerHandle,
     task: JoinHandle<Result<()>>,
 }
 
 impl Member {
     /// Runs a handler, and closes the producer that it feeds, if there is one.
-    pub(crate) fn start(run: Run, producer: Option<Producer>) -> Self {
-        let control = run.control();
+    pub(crate) fn start(run: RunFuture, producer: Option<Producer>) -> Self {
+        let control = run.handle();
         let task = async move {
             let ran = run.await;
             let closed = match producer {
@@ -33,7 +33,7 @@ impl Member {
 
     /// Runs `task` until `control` shuts it down.
     pub(crate) fn spawn(
-        control: Control,
+        control: ConsumerHandle,
         task: impl Future<Output = Result<()>> + Send + 'static,
     ) -> Self {
         let task = tokio::spawn(task);
@@ -54,7 +54,7 @@ struct Crew {
     /// Members that were told to leave and are draining.
     leaving: Vec<(String, Member)>,
     /// What the members that are gone have counted.
-    gone: Vec<Control>,
+    gone: Vec<ConsumerHandle>,
     joined: u64,
     left: u64,
     crashed: u64,
@@ -194,7 +194,7 @@ impl Crew {
         })
     }
 
-    fn controls(&self) -> impl Iterator<Item = &Control> {
+    fn controls(&self) -> impl Iterator<Item = &ConsumerHandle> {
         let members = self.live.iter().chain(&self.leaving);
         members.map(|(_, member)| &member.control).chain(&self.gone)
     }

@@ -14,11 +14,14 @@ use crate::tag::Tag;
 
 pub(crate) async fn join(fleet: Arc<Fleet>, group: ConsumerGroup) -> Result<Member> {
     let producer = fleet.client.producer(NOTIFICATIONS).open().await?;
-    let run = group.window(WINDOW).fetch_records(WINDOW).run_to(
-        &producer,
-        move |delivery| alert(fleet.clone(), delivery),
-        pending(),
-    );
+    let run = group
+        .max_unsettled_per_partition(WINDOW)
+        .max_poll_records(WINDOW)
+        .transform_to(
+            &producer,
+            move |delivery| alert(fleet.clone(), delivery),
+            pending(),
+        );
     Ok(Member::start(run, Some(producer)))
 }
 

@@ -1,0 +1,451 @@
+//! Consuming: a group by name, its options, and the three ways to consume.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::consumer::options::Options;
+use crate::consumer::runtime::control_state::ControlState;
+use crate::consumer::runtime::handler::Handler;
+use crate::consumer::runtime::member::Member;
+use crate::{
+    BatchFailure, Checkpoint, Consumer, Delivery, Error, ErrorKind, Guarantee, OnDataLoss,
+    Producer, Record, Result, Retry, RunFuture, Start, driver, naming,
+};
+
+use super::handle::ConsumerHandle;
+use super::handlers::{Batches, Each};
+use super::pull::PullHandler;
+use super::transform::{self, TransactionalHandler};
+
+/// A group of members that share streams, with its own progress (Kafka: consumer group; Kinesis:
+/// KCL application).
+///
+/// A handle with options; cheap to clone. Each [`run`](Self::run),
+/// [`run_batches`](Self::run_batches), [`transform_to`](Self::transform_to) and [`join`](Self::join) is one
+/// more member.
+#[derive(Debug, Clone)]
+pub struct ConsumerGroup {
+    backend: Arc<dyn driver::Backend>,
+    name: Arc<str>,
+    options: Options,
+}
+
+impl ConsumerGroup {
+    pub(crate) fn new(backend: Arc<dyn driver::Backend>, name: String) -> Self {
+        let options = Options::default();
+        Self {
+            backend,
+            name: name.into(),
+            options,
+        }
+    }
+
+    /// Adds a stream to read. At least one is needed to consume.
+    #[must_use]
+    pub fn stream(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.options.streams.push(name.into());
+        self
+    }
+
+    /// Sets where the group begins if it has no progress yet. Default [`Start::Earliest`].
+    #[must_use]
+    pub fn start(mut self, start: Start) -> Self {
+        self.options.start = start;
+        self
+    }
+
+    /// Names this member for logs and read-outs; it need not be unique. Default: the backend makes
+    /// a name.
+    #[must_use]
+    pub fn member(mut self, name: impl Into<String>) -> Self {
+        self.options.member = Some(name.into());
+        self
+    }
+
+    /// Sets how many keys of this member are handled at once; of a member that pulls, how many
+    /// deliveries it holds unsettled. One key is never handled twice at once. 1 to 100,000, default
+    /// 16.
+    #[must_use]
+    pub fn concurrency(mut self, keys: usize) -> Self {
+        self.options.concurrency = keys;
+        self
+    }
+
+    /// Sets what happens when a handler fails. Default: 5 attempts with growing delays, then stop.
+    #[must_use]
+    pub fn on_failure(mut self, retry: Retry) -> Self {
+        self.options.retry = retry;
+        self
+    }
+
+    /// Sets what happens when records were removed by retention before they were read. Default
+    /// [`OnDataLoss::Fail`].
+    #[must_use]
+    pub fn on_data_loss(mut self, on_data_loss: OnDataLoss) -> Self {
+        self.options.on_data_loss = on_data_loss;
+        self
+    }
+
+    /// Sets how many records of one partition are taken in past the first unsettled one, passed by
+    /// at most one fetch. It bounds how far other keys run ahead of one that waits; what comes again
+    /// after a crash is this and what was settled since the last checkpoint
+    /// ([`checkpoint_interval`](Self::checkpoint_interval),
+    /// [`checkpoint_records`](Self::checkpoint_records)). 1 to 10,000,000, default 10,000.
+    #[must_use]
+    pub fn max_unsettled_per_partition(mut self, records: usize) -> Self {
+        self.options.window_records = records;
+        self
+    }
+
+    /// Sets how many bytes of records this member holds at once, over all partitions; passed by at
+    /// most one batch for each partition. An exactly-once chain holds as much of results besides.
+    /// At least 1, default 64 MiB.
+    #[must_use]
+    pub fn buffer_bytes(mut self, bytes: usize) -> Self {
+        self.options.buffer_bytes = bytes;
+        self
+    }
+
+    /// Sets how many records are fetched at once. 1 to 100,000, default 1,000.
+    #[must_use]
+    pub fn max_poll_records(mut self, records: usize) -> Self {
+        self.options.batch_records = records;
+        self
+    }
+
+    /// Sets how often progress is stored. 1 ms to 1 day, default 1 s; 100 ms for an exactly-once
+    /// chain ([`transform_to`](Self::transform_to)), whose results become visible with it.
+    #[must_use]
+    pub fn checkpoint_interval(mut self, interval: Duration) -> Self {
+        self.options.checkpoint_interval = Some(interval);
+        self
+    }
+
+    /// Sets after how many settled records progress is stored before the interval is over. Of an
+    /// exactly-once chain, the results count as well, and twice as many may wait to be published.
+    /// At least 1, default 10,000.
+    #[must_use]
+    pub fn checkpoint_records(mut self, records: u64) -> Self {
+        self.options.checkpoint_records = records;
+        self
+    }
+
+    /// Sets how long records in flight may take to settle when the member closes or a partition
+    /// goes to another member; then their handlers are dropped and the records come again. Where a
+    /// partition goes to another member, the last tenth of it, at most 1 s, is kept for the last
+    /// checkpoint and the release. 0 to 1 day, default 10 s.
+    #[must_use]
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.options.drain = timeout;
+        self
+    }
+
+    /// Makes consuming fail at its start, with `Unsupported`, on a backend that does not promise
+    /// `guarantee`.
+    ///
+    /// [`Guarantee::ExactlyOnce`] is a promise about chains: [`transform_to`](Self::transform_to) fails also
+    /// where this one would not be exactly-once, since its producer is of another client. The other
+    /// ways to consume ask the backend alone; what their handlers do is at least once all the same.
+    #[must_use]
+    pub fn require(mut self, guarantee: Guarantee) -> Self {
+        self.options.required.push(guarantee);
+        self
+    }
+
+    /// The group's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Joins and hands each record to `handler` until `shutdown` is ready; then drains, checkpoints
+    /// and leaves.
+    ///
+    /// `Ok` settles the record; an error or a panic is a failure, which takes the
+    /// [`on_failure`](Self::on_failure) path. Handlers run on the task that awaits this: heavy
+    /// computation belongs on threads of its own (`tokio::task::spawn_blocking`) or in more
+    /// members.
+    ///
+    /// ```
+    /// # use millstream_core::{Delivery, Record, StreamSpec};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> millstream_core::Result<()> {
+    /// # let client = millstream_memory::Config::default().connect().await?;
+    /// # client.streams().create(StreamSpec::new("car-raw-events")).await?;
+    /// async fn handle(delivery: Delivery) -> Result<(), std::io::Error> {
+    ///     println!("{:?} says {:?}", delivery.key(), delivery.payload());
+    ///     Ok(())
+    /// }
+    ///
+    /// let shutdown = async { /* a signal */ };
+    /// client.group("notifications").stream("car-raw-events").run(handle, shutdown).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `Invalid` for options out of their bounds, `Unsupported` for a required guarantee,
+    /// `NotFound`, `Denied` and others of joining; `Handler` when a record failed for good and the
+    /// policy is to stop; `DataLoss`; the broker's errors that cannot be mended.
+    ///
+    /// # Cancellation
+    /// Dropping it is a crash: what was handled and not yet checkpointed comes again, to the
+    /// members that are left, after the session time-out.
+    pub fn run<H, F, E>(
+        &self,
+        handler: H,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> RunFuture
+    where
+        H: Fn(Delivery) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>> + Send + 'static,
+    {
+        self.run_handler(Ok(Each(handler)), shutdown)
+    }
+
+    /// As [`run`](Self::run), with batches: up to `records` deliveries of one partition, in stored
+    /// order, as many as are there.
+    ///
+    /// A partition has one batch with the handler at a time, and [`concurrency`](Self::concurrency)
+    /// bounds the batches at once. `Ok` settles the whole batch. An error fails the whole batch,
+    /// which is tried again; [`BatchFailure::at`] settles the deliveries before the failed one and
+    /// retries from there.
+    ///
+    /// ```
+    /// # use millstream_core::{BatchFailure, Delivery, Record, StreamSpec};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> millstream_core::Result<()> {
+    /// # let client = millstream_memory::Config::default().connect().await?;
+    /// # client.streams().create(StreamSpec::new("car-raw-events")).await?;
+    /// async fn store(batch: Vec<Delivery>) -> Result<(), BatchFailure> {
+    ///     for (index, delivery) in batch.iter().enumerate() {
+    ///         let text = std::str::from_utf8(delivery.payload());
+    ///         println!("{}", text.map_err(|error| BatchFailure::at(index, error))?);
+    ///     }
+    ///     Ok(())
+    /// }
+    ///
+    /// let shutdown = async { /* a signal */ };
+    /// let group = client.group("store").stream("car-raw-events");
+    /// group.run_batches(500, store, shutdown).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors and cancellation
+    /// As [`run`](Self::run); `Invalid` if `records` is 0.
+    pub fn run_batches<H, F>(
+        &self,
+        records: usize,
+        handler: H,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> RunFuture
+    where
+        H: Fn(Vec<Delivery>) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<(), BatchFailure>> + Send + 'static,
+    {
+        let batches = match records {
+            0 => Err(Error::new(
+                ErrorKind::Invalid,
+                "join",
+                "a batch of 0 records holds nothing, use at least 1",
+            )),
+            _ => Ok(Batches { handler, records }),
+        };
+        self.run_handler(batches, shutdown)
+    }
+
+    /// As [`run`](Self::run), as a chain: the records that `transform` answers go to the stream of
+    /// `producer`.
+    ///
+    /// **Exactly once**, where the backend promises it ([`Guarantee::ExactlyOnce`]) and `producer`
+    /// was opened from the same [`Client`](crate::Client) as this group (or a clone of it). Results
+    /// are kept until the next checkpoint, which stores them and the progress in one step: whatever
+    /// crashes, each result is in the stream once, and none whose record comes again. So they become
+    /// visible per checkpoint ([`checkpoint_interval`](Self::checkpoint_interval), here 100 ms by
+    /// default; [`checkpoint_records`](Self::checkpoint_records)). The producer tells the stream and
+    /// its limits, and sends nothing itself: its bounds, time-out and counters have no part in it
+    /// ([`ConsumerStats::published`](crate::ConsumerStats::published) counts). What `transform` does
+    /// elsewhere is done at least once, and so are dead letters: one may come twice after a crash.
+    /// A [`reset`](Self::reset) to an earlier place makes results again, as it is meant to.
+    ///
+    /// **At least once** otherwise: the producer sends the results, the delivery is settled when the
+    /// broker has them all, and after a crash some come twice. To insist on the first, say
+    /// [`require(Guarantee::ExactlyOnce)`](Self::require).
+    ///
+    /// In both, the results of one key's records are stored in the order of these records, and a
+    /// record that dead-letters or is skipped has no result.
+    ///
+    /// ```
+    /// # use millstream_core::{BatchFailure, Delivery, Record, StreamSpec};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> millstream_core::Result<()> {
+    /// # let client = millstream_memory::Config::default().connect().await?;
+    /// # client.streams().create(StreamSpec::new("car-raw-events")).await?;
+    /// # client.streams().create(StreamSpec::new("processed-events")).await?;
+    /// async fn clean(delivery: Delivery) -> Result<Option<Record>, std::io::Error> {
+    ///     let is_event = delivery.payload().starts_with(b"{");
+    ///     Ok(is_event.then(|| delivery.to_record().header("cleaned-by", "v1")))
+    /// }
+    ///
+    /// let processed = client.producer("processed-events").open().await?;
+    /// let shutdown = async { /* a signal */ };
+    /// let group = client.group("cleaner").stream("car-raw-events");
+    /// group.transform_to(&processed, clean, shutdown).await?;
+    /// processed.close().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors and cancellation
+    /// As [`run`](Self::run); `Unsupported` if exactly-once is required and `producer` is of another
+    /// client. A record that the stream does not take is a failure of the delivery that it came
+    /// from.
+    pub fn transform_to<H, F, I, E>(
+        &self,
+        producer: &Producer,
+        transform: H,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> RunFuture
+    where
+        H: Fn(Delivery) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<I, E>> + Send + 'static,
+        I: IntoIterator<Item = Record> + Send + 'static,
+        I::IntoIter: Send,
+        E: Into<Box<dyn StdError + Send + Sync>> + Send + 'static,
+    {
+        let same_client = producer.belongs_to(&self.backend);
+        let producer = producer.clone();
+        let transform = Arc::new(transform);
+        if same_client && self.backend.guarantees().exactly_once {
+            let stream = producer.stream().into();
+            let handler = move |delivery| {
+                let (producer, transform) = (producer.clone(), transform.clone());
+                async move {
+                    let records = transform(delivery).await.map_err(Into::into)?;
+                    Ok(transform::validate(&producer, records)?)
+                }
+            };
+            return self.run_handler(Ok(TransactionalHandler { handler, stream }), shutdown);
+        }
+        let handler = move |delivery| {
+            let (producer, transform) = (producer.clone(), transform.clone());
+            async move {
+                let records = transform(delivery).await.map_err(Into::into)?;
+                transform::send_and_wait(&producer, records).await?;
+                Ok::<(), Box<dyn StdError + Send + Sync>>(())
+            }
+        };
+        let allowed = match self.options.required.contains(&Guarantee::ExactlyOnce) {
+            // Where the backend is what lacks, that is found first.
+            true => Err(self.unsupported(
+                "ExactlyOnce is required, but the chain's producer is of another client, \
+                 open it from the client of the group",
+            )),
+            false => Ok(Each(handler)),
+        };
+        self.run_handler(allowed, shutdown)
+    }
+
+    /// Joins as a member that pulls: for those who want the loop.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run), as far as joining goes.
+    ///
+    /// # Cancellation
+    /// A dropped call leaves at most a member that the others replace after the session time-out.
+    pub async fn join(&self) -> Result<Consumer> {
+        self.validate()?;
+        let control = Arc::new(ControlState::default());
+        // One place for each delivery that may be in flight: handing over never waits.
+        let (hand_over, deliveries) = mpsc::channel(self.options.concurrency);
+        let member = self
+            .start_member(PullHandler(hand_over), control.clone())
+            .await?;
+        Ok(Consumer::new(member, deliveries, control))
+    }
+
+    /// Reads the group's stored progress, per partition of every stream that it has progress on.
+    ///
+    /// # Errors
+    /// `NotFound` if no member ever joined.
+    pub async fn checkpoints(&self) -> Result<Vec<Checkpoint>> {
+        naming::group("read checkpoints", &self.name)?;
+        self.backend.checkpoints(&self.name).read().await
+    }
+
+    /// Moves the group in `stream` to `to` (replay), also while members run: these drain,
+    /// checkpoint, and go on from the new place.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown group or stream.
+    ///
+    /// # Cancellation
+    /// The move happens or does not.
+    pub async fn reset(&self, stream: &str, to: Start) -> Result<()> {
+        naming::group("reset", &self.name)?;
+        naming::stream("reset", stream)?;
+        self.backend.checkpoints(&self.name).reset(stream, to).await
+    }
+
+    fn run_handler<W: Handler>(
+        &self,
+        handler: Result<W>,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> RunFuture {
+        let control = Arc::new(ControlState::default());
+        let (group, handle) = (self.clone(), ConsumerHandle(control.clone()));
+        RunFuture::new(handle, async move {
+            group.validate()?;
+            group
+                .start_member(handler?, control)
+                .await?
+                .run(shutdown)
+                .await
+        })
+    }
+
+    async fn start_member<W: Handler>(
+        &self,
+        handler: W,
+        control: Arc<ControlState>,
+    ) -> Result<Member<W>> {
+        Member::join(
+            &self.backend,
+            self.name.clone(),
+            self.options.clone(),
+            handler,
+            control,
+        )
+        .await
+    }
+
+    fn validate(&self) -> Result<()> {
+        naming::group("join", &self.name)?;
+        self.options
+            .validate()
+            .map_err(|error| error.with_group(self.name.clone()))?;
+        let guarantees = self.backend.guarantees();
+        match self
+            .options
+            .required
+            .iter()
+            .find(|guarantee| !guarantees.has(**guarantee))
+        {
+            None => Ok(()),
+            Some(guarantee) => Err(self.unsupported(format!(
+                "the {} backend does not promise {guarantee:?} ({guarantee})",
+                self.backend.name()
+            ))),
+        }
+    }
+
+    fn unsupported(&self, message: impl Into<Cow<'static, str>>) -> Error {
+        Error::new(ErrorKind::Unsupported, "join", message).with_group(self.name.clone())
+    }
+}

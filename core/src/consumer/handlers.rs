@@ -1,0 +1,66 @@
+//! Handlers of users, as the runtime's work.
+
+use std::error::Error as StdError;
+use std::future::Future;
+use std::sync::Arc;
+
+use futures_util::TryFutureExt;
+use futures_util::future::MapErr;
+
+use crate::consumer::runtime::handler::{Handler, HandlerError};
+use crate::{BatchFailure, Delivery};
+
+/// A handler of single deliveries.
+pub(super) struct Each<H>(pub(super) H);
+
+impl<H, F, E> Handler for Each<H>
+where
+    H: Fn(Delivery) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<(), E>> + Send + 'static,
+    E: Into<Box<dyn StdError + Send + Sync>> + Send + 'static,
+{
+    // A function pointer, so that the future has a name and needs no box.
+    type Future = MapErr<F, fn(E) -> HandlerError>;
+    type Output = ();
+
+    fn max_batch(&self) -> Option<usize> {
+        None
+    }
+
+    fn output_stream(&self) -> Option<&Arc<str>> {
+        None
+    }
+
+    fn attempt(&self, mut deliveries: impl Iterator<Item = Delivery>) -> Self::Future {
+        let delivery = deliveries.next().expect("an attempt has a delivery");
+        (self.0)(delivery)
+            .map_err(|reason| HandlerError::Failed(BatchFailure::whole(reason.into())))
+    }
+}
+
+/// A handler of batches.
+pub(super) struct Batches<H> {
+    pub(super) handler: H,
+    pub(super) records: usize,
+}
+
+impl<H, F> Handler for Batches<H>
+where
+    H: Fn(Vec<Delivery>) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<(), BatchFailure>> + Send + 'static,
+{
+    type Future = MapErr<F, fn(BatchFailure) -> HandlerError>;
+    type Output = ();
+
+    fn max_batch(&self) -> Option<usize> {
+        Some(self.records)
+    }
+
+    fn output_stream(&self) -> Option<&Arc<str>> {
+        None
+    }
+
+    fn attempt(&self, deliveries: impl Iterator<Item = Delivery>) -> Self::Future {
+        (self.handler)(deliveries.collect()).map_err(HandlerError::Failed)
+    }
+}

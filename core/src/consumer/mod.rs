@@ -1,0 +1,24 @@
+//! Consuming: groups, their members, and the runtime that keeps the promises.
+
+mod batch_failure;
+mod delivery;
+mod group;
+mod handle;
+mod handlers;
+mod options;
+mod pull;
+mod retry;
+mod run_future;
+mod runtime;
+mod stats;
+mod transform;
+
+pub use batch_failure::BatchFailure;
+pub use delivery::Delivery;
+pub use group::ConsumerGroup;
+pub use handle::ConsumerHandle;
+pub use options::OnDataLoss;
+pub use pull::{Consumer, PendingDelivery};
+pub use retry::{DeadLetter, OnExhausted, Retry};
+pub use run_future::RunFuture;
+pub use stats::{ConsumerStats, PartitionStats};

@@ -1,0 +1,112 @@
+//! How a member consumes, and the bounds of each setting.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::{Error, ErrorKind, Guarantee, Result, Retry, Start, naming};
+
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    pub(crate) streams: Vec<Arc<str>>,
+    pub(crate) start: Start,
+    pub(crate) member: Option<String>,
+    pub(crate) concurrency: usize,
+    pub(crate) retry: Retry,
+    pub(crate) on_data_loss: OnDataLoss,
+    pub(crate) window_records: usize,
+    pub(crate) buffer_bytes: usize,
+    pub(crate) batch_records: usize,
+    /// Unset: what suits the way of consuming.
+    pub(crate) checkpoint_interval: Option<Duration>,
+    pub(crate) checkpoint_records: u64,
+    pub(crate) drain: Duration,
+    pub(crate) required: Vec<Guarantee>,
+}
+
+/// What to do when the next record is gone by retention before it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum OnDataLoss {
+    /// The consumer stops with `DataLoss`, naming the partition, the last position and the oldest
+    /// one that is left.
+    #[default]
+    Fail,
+    /// It goes on with the oldest record that is left; the jump is logged and counted.
+    Skip,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            streams: Vec::new(),
+            start: Start::default(),
+            member: None,
+            concurrency: 16,
+            retry: Retry::default(),
+            on_data_loss: OnDataLoss::default(),
+            window_records: 10_000,
+            buffer_bytes: 64 << 20,
+            batch_records: 1_000,
+            checkpoint_interval: None,
+            checkpoint_records: 10_000,
+            drain: Duration::from_secs(10),
+            required: Vec::new(),
+        }
+    }
+}
+
+impl Options {
+    /// How often progress is stored. A chain whose results are stored with its progress has a
+    /// shorter default: until then nobody can read them.
+    pub(crate) fn checkpoint_interval(&self, publishes: bool) -> Duration {
+        self.checkpoint_interval.unwrap_or(match publishes {
+            true => Duration::from_millis(100),
+            false => Duration::from_secs(1),
+        })
+    }
+
+    pub(crate) fn validate(&self) -> Result<()> {
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        let refuse = |message: String| Err(Error::new(ErrorKind::Invalid, "join", message));
+        let within = |what: &str, value: usize, most: usize| match value {
+            value if (1..=most).contains(&value) => Ok(()),
+            value => refuse(format!("{what} is {value}, use 1 to {most}")),
+        };
+        if self.streams.is_empty() {
+            return refuse("no stream is named, add one with .stream(name)".into());
+        }
+        for (index, stream) in self.streams.iter().enumerate() {
+            naming::stream("join", stream)?;
+            if self.streams[..index].contains(stream) {
+                return refuse(format!("stream {stream} is named twice, name it once"));
+            }
+        }
+        within("concurrency", self.concurrency, 100_000)?;
+        within(
+            "max_unsettled_per_partition",
+            self.window_records,
+            10_000_000,
+        )?;
+        within("max_poll_records", self.batch_records, 100_000)?;
+        within("buffer_bytes", self.buffer_bytes, usize::MAX)?;
+        if self.checkpoint_records == 0 {
+            return refuse("checkpoint_records is 0, use at least 1".into());
+        }
+        let allowed = Duration::from_millis(1)..=DAY;
+        if let Some(interval) = self
+            .checkpoint_interval
+            .filter(|set| !allowed.contains(set))
+        {
+            return refuse(format!(
+                "checkpoint_interval is {interval:?}, use 1 ms to 1 day"
+            ));
+        }
+        if self.drain > DAY {
+            return refuse(format!(
+                "drain_timeout is {:?}, use at most 1 day",
+                self.drain
+            ));
+        }
+        self.retry.validate()
+    }
+}

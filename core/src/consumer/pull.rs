@@ -1,0 +1,234 @@
+use std::error::Error as StdError;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use super::handle::ConsumerHandle;
+use crate::consumer::runtime::control_state::ControlState;
+use crate::consumer::runtime::handler::{Handler, HandlerError};
+use crate::consumer::runtime::member::Member;
+use crate::telemetry::event;
+use crate::{BatchFailure, ConsumerStats, Delivery, Error, ErrorKind, Result};
+
+type AckResult = Result<(), Box<dyn StdError + Send + Sync>>;
+
+/// A member that pulls, from [`ConsumerGroup::join`](crate::ConsumerGroup::join).
+///
+/// Deliveries of different keys may be held at once, as many as the group's
+/// [`concurrency`](crate::ConsumerGroup::concurrency); the next one of a key comes when the one
+/// before is settled. A record without a key waits for no other. So a loop that gathers deliveries
+/// before it settles them must not wait for more than it can get: settle what is there when
+/// [`next`](Self::next) has nothing for a while (it is cancel safe), or use
+/// [`run_batches`](crate::ConsumerGroup::run_batches), whose batches hold many records of one key.
+///
+/// Revoked partitions are drained behind the scenes: settle what you hold, and they go over without
+/// a repeat. Dropping the consumer without [`close`](Self::close) is a crash, and is logged.
+#[derive(Debug)]
+pub struct Consumer {
+    deliveries: mpsc::Receiver<PendingDelivery>,
+    /// The member's own task. Unset once its end was told.
+    member: Option<JoinHandle<Result<()>>>,
+    control: Arc<ControlState>,
+}
+
+impl Consumer {
+    pub(super) fn new(
+        member: Member<PullHandler>,
+        deliveries: mpsc::Receiver<PendingDelivery>,
+        control: Arc<ControlState>,
+    ) -> Self {
+        // Only a shutdown through the control ends it, and `close` gives that.
+        let member = tokio::spawn(member.run(std::future::pending()));
+        Self {
+            deliveries,
+            member: Some(member),
+            control,
+        }
+    }
+
+    /// Waits for the next delivery; `None` when the member was shut down through its [`ConsumerHandle`]
+    /// and everything is settled.
+    ///
+    /// # Errors
+    /// As [`ConsumerGroup::run`](crate::ConsumerGroup::run). After an error the member has left the
+    /// group, and `None` follows.
+    ///
+    /// # Cancellation
+    /// Cancel safe: a dropped call loses no delivery.
+    pub async fn next(&mut self) -> Result<Option<PendingDelivery>> {
+        while let Some(delivery) = self.deliveries.recv().await {
+            // One that was lost while it waited here is with the new owner, or comes again.
+            if !delivery.is_lost() {
+                return Ok(Some(delivery));
+            }
+        }
+        let Some(member) = &mut self.member else {
+            return Ok(None);
+        };
+        let ended = member.await;
+        self.member = None;
+        join_result(ended).map(|()| None)
+    }
+
+    /// Drains, checkpoints and leaves.
+    ///
+    /// Deliveries that you still hold may be settled until the drain time-out. Those that were never
+    /// pulled come again, to the members that are left, and so do settled ones behind them in the
+    /// partition. To settle all of them, ask for the [`shutdown`](ConsumerHandle::shutdown) and go on with
+    /// [`next`](Self::next) until `None`.
+    ///
+    /// # Errors
+    /// What went wrong since the last call of [`next`](Self::next), or on the way out.
+    ///
+    /// # Cancellation
+    /// Once first_poll, the closing goes on.
+    pub async fn close(mut self) -> Result<()> {
+        let member = self.member.take();
+        self.handle().shutdown();
+        self.deliveries.close();
+        // Until what is being handed over on another thread has come too.
+        while let Some(mut unpulled) = self.deliveries.recv().await {
+            unpulled.give_back();
+        }
+        match member {
+            Some(member) => join_result(member.await),
+            None => Ok(()),
+        }
+    }
+
+    /// A handle to watch and steer this member from elsewhere.
+    pub fn handle(&self) -> ConsumerHandle {
+        ConsumerHandle(self.control.clone())
+    }
+
+    /// What was counted so far.
+    pub fn stats(&self) -> ConsumerStats {
+        self.handle().stats()
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        if let Some(member) = self.member.take() {
+            member.abort();
+        }
+    }
+}
+
+fn join_result(ended: std::result::Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
+    ended.unwrap_or_else(|error| {
+        // Its runtime has ended, or it panicked: the source says which.
+        let message = "the member's task was cut off";
+        Err(Error::new(ErrorKind::Closed, "consume", message).with_source(error))
+    })
+}
+
+/// A delivery that waits to be settled, once: [`ack`](Self::ack) or [`nack`](Self::nack).
+///
+/// Dropping it is a nack: it comes again, as the group's failure policy says. When its partition
+/// was lost meanwhile ([`is_lost`](Delivery::is_lost)), settling it has no effect: the new owner
+/// has it.
+#[must_use = "a delivery that is dropped unsettled counts as failed"]
+pub struct PendingDelivery {
+    delivery: Delivery,
+    /// Unset once it is settled.
+    ack_result: Option<oneshot::Sender<AckResult>>,
+}
+
+impl PendingDelivery {
+    /// Settles it: the checkpoint may pass it now.
+    pub fn ack(mut self) {
+        self.settle(Ok(()));
+    }
+
+    /// Fails it: it takes the group's failure path (retry, then dead letter, skip or stop).
+    pub fn nack(mut self, reason: impl Into<Box<dyn StdError + Send + Sync>>) {
+        self.settle(Err(reason.into()));
+    }
+
+    fn settle(&mut self, ack_result: AckResult) {
+        if let Some(told) = self.ack_result.take() {
+            // Nobody listens any more if the partition was lost.
+            let _ = told.send(ack_result);
+        }
+    }
+
+    /// Makes it as if it had never been handed out.
+    fn give_back(&mut self) {
+        self.ack_result = None;
+    }
+}
+
+impl Drop for PendingDelivery {
+    fn drop(&mut self) {
+        if self.ack_result.is_some() {
+            if !self.delivery.is_lost() {
+                event!(
+                    warn, "millstream.consumer.dropped_delivery",
+                    partition = %self.delivery.partition(), position = %self.delivery.position(),
+                    "a delivery was dropped unsettled, which counts as failed"
+                );
+            }
+            self.settle(Err("the delivery was dropped unsettled".into()));
+        }
+    }
+}
+
+impl Deref for PendingDelivery {
+    type Target = Delivery;
+
+    fn deref(&self) -> &Delivery {
+        &self.delivery
+    }
+}
+
+impl fmt::Debug for PendingDelivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PendingDelivery")
+            .field(&self.delivery)
+            .finish()
+    }
+}
+
+/// The work of a pulling member: hand the delivery over and wait for the ack_result.
+pub(super) struct PullHandler(pub(super) mpsc::Sender<PendingDelivery>);
+
+impl Handler for PullHandler {
+    type Future = BoxFuture<'static, Result<(), HandlerError>>;
+    type Output = ();
+
+    fn max_batch(&self) -> Option<usize> {
+        None
+    }
+
+    fn output_stream(&self) -> Option<&Arc<str>> {
+        None
+    }
+
+    fn attempt(&self, mut deliveries: impl Iterator<Item = Delivery>) -> Self::Future {
+        let delivery = deliveries.next().expect("an attempt has a delivery");
+        let deliveries = self.0.clone();
+        Box::pin(async move {
+            let (told, ack_result) = oneshot::channel();
+            if let Err(mut unsent) = deliveries
+                .send(PendingDelivery {
+                    delivery,
+                    ack_result: Some(told),
+                })
+                .await
+            {
+                unsent.0.give_back();
+                return Err(HandlerError::Abandoned);
+            }
+            match ack_result.await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(reason)) => Err(HandlerError::Failed(BatchFailure::whole(reason))),
+                Err(_) => Err(HandlerError::Abandoned),
+            }
+        })
+    }
+}

@@ -1,0 +1,89 @@
+//! What a member and its [`ConsumerHandle`](crate::ConsumerHandle)s share: wishes one way, read-outs the other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::Notify;
+
+use super::counters::Counters;
+use crate::sync::lock;
+use crate::{Partition, PartitionStats};
+
+#[derive(Debug, Default)]
+pub(crate) struct ControlState {
+    pub(crate) counters: Arc<Counters>,
+    requests: Mutex<ControlRequests>,
+    /// Rung when the wishes have changed.
+    notify: Notify,
+    partitions: Mutex<BTreeMap<Partition, Arc<Mutex<PartitionStats>>>>,
+}
+
+/// What a user has asked of a member.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ControlRequests {
+    pub(crate) shutdown: bool,
+    paused_all: bool,
+    paused: BTreeSet<Partition>,
+}
+
+impl ControlRequests {
+    pub(crate) fn pauses(&self, partition: &Partition) -> bool {
+        self.paused_all || self.paused.contains(partition)
+    }
+
+    pub(crate) fn pause(&mut self, partition: Option<&Partition>) {
+        match partition {
+            Some(partition) => _ = self.paused.insert(partition.clone()),
+            None => self.paused_all = true,
+        }
+    }
+
+    pub(crate) fn resume(&mut self, partition: Option<&Partition>) {
+        match partition {
+            Some(partition) => _ = self.paused.remove(partition),
+            None => {
+                self.paused_all = false;
+                self.paused.clear();
+            }
+        }
+    }
+}
+
+impl ControlState {
+    /// Changes the wishes and rings.
+    pub(crate) fn update(&self, change: impl FnOnce(&mut ControlRequests)) {
+        change(&mut lock(&self.requests));
+        self.notify.notify_one();
+    }
+
+    pub(crate) fn requests(&self) -> ControlRequests {
+        lock(&self.requests).clone()
+    }
+
+    /// Waits for the bell. A ring that nobody waited for is kept.
+    pub(crate) async fn changed(&self) {
+        self.notify.notified().await;
+    }
+
+    pub(crate) fn publish_stats(&self, partition: &Partition, stats: Arc<Mutex<PartitionStats>>) {
+        lock(&self.partitions).insert(partition.clone(), stats);
+    }
+
+    /// Takes a partition off, unless a newer assignment of it is shown.
+    pub(crate) fn remove_stats(&self, partition: &Partition, stats: &Arc<Mutex<PartitionStats>>) {
+        let mut partitions = lock(&self.partitions);
+        if partitions
+            .get(partition)
+            .is_some_and(|shown| Arc::ptr_eq(shown, stats))
+        {
+            partitions.remove(partition);
+        }
+    }
+
+    pub(crate) fn partitions(&self) -> BTreeMap<Partition, PartitionStats> {
+        lock(&self.partitions)
+            .iter()
+            .map(|(partition, stats)| (partition.clone(), *lock(stats)))
+            .collect()
+    }
+}

@@ -1,0 +1,63 @@
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::ConsumerStats;
+
+/// What a member counts. Written by its own task only, read by anyone.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) received: Counter,
+    pub(crate) settled: Counter,
+    pub(crate) failures: Counter,
+    pub(crate) retried: Counter,
+    pub(crate) dead_lettered: Counter,
+    pub(crate) skipped: Counter,
+    pub(crate) panicked: Counter,
+    pub(crate) checkpoints: Counter,
+    pub(crate) published: Counter,
+    pub(crate) assigned: Counter,
+    pub(crate) released: Counter,
+    pub(crate) lost: Counter,
+    pub(crate) data_losses: Counter,
+    pub(crate) in_flight: Counter,
+    pub(crate) buffered_bytes: Counter,
+}
+
+impl Counters {
+    pub(crate) fn read(&self) -> ConsumerStats {
+        ConsumerStats {
+            received: self.received.get(),
+            settled: self.settled.get(),
+            failures: self.failures.get(),
+            retried: self.retried.get(),
+            dead_lettered: self.dead_lettered.get(),
+            skipped: self.skipped.get(),
+            panicked: self.panicked.get(),
+            checkpoints: self.checkpoints.get(),
+            published: self.published.get(),
+            assigned: self.assigned.get(),
+            released: self.released.get(),
+            lost: self.lost.get(),
+            data_losses: self.data_losses.get(),
+            in_flight: self.in_flight.get(),
+            buffered_bytes: self.buffered_bytes.get(),
+        }
+    }
+}
+
+/// A number with one writer: no read-modify-write is needed, and none is paid for.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, more: u64) {
+        self.set(self.get() + more);
+    }
+
+    pub(crate) fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}

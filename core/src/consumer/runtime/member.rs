@@ -1,0 +1,359 @@
+//! One member of a group, from its join to its leave.
+//!
+//! Everything that happens comes to one place, [`poll_step`](Member::poll_step), and is answered
+//! there without waiting: calls to the driver that take time are futures that the session polls
+//! beside the rest. So nothing that is slow (a handler, a checkpoint, a release) holds up another
+//! thing.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use foldhash::fast::FixedState;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use slab::Slab;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+
+use super::assignment::Assignment;
+use super::control_state::ControlState;
+use super::handler::{FutureSlot, Handler};
+use super::retry_loop::ErrorHandler;
+use crate::consumer::options::Options;
+use crate::consumer::runtime::output_buffer::Size;
+use crate::driver::{self, Event, JoinOptions, Membership};
+use crate::telemetry::event;
+use crate::{Epoch, Error, ErrorKind, OnExhausted, Partition, ProducerBuilder, Result};
+
+mod checkpointing;
+mod dispatch;
+mod events;
+mod rebalance;
+mod transaction;
+
+use checkpointing::Checkpointer;
+use dispatch::Completed;
+use rebalance::ReleaseResult;
+
+/// How long the last calls to a driver may take when a member closes, after everything is drained.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How soon a checkpoint or a completion is tried again that was not stored.
+const RETRY: Duration = Duration::from_millis(200);
+
+pub(crate) struct Member<W: Handler> {
+    group: Arc<str>,
+    options: Options,
+    membership: Arc<dyn Membership>,
+    handler: Arc<W>,
+    control: Arc<ControlState>,
+    errors: Arc<ErrorHandler>,
+
+    assignments: Slab<Assignment>,
+    /// Where each assignment is, with its epoch: most events and answers are checked by it alone.
+    index: HashMap<Partition, (usize, Epoch), FixedState>,
+    /// Assignments that may have something to start, each once.
+    runnable: VecDeque<usize>,
+    /// Assignments that have ended or were revoked.
+    leaving: Vec<usize>,
+    /// Deliveries whose handler was not ready at once.
+    running: FuturesUnordered<BoxFuture<'static, Completed<W>>>,
+    /// Room for attempts, to be used again.
+    slots: Vec<FutureSlot<W>>,
+    /// Releases and completions under way.
+    releases: FuturesUnordered<BoxFuture<'static, ReleaseResult>>,
+    checkpointer: Checkpointer,
+    /// Bytes of all records that are held.
+    buffered: usize,
+    buffer_full: bool,
+    /// Results that are not published: those of all assignments, and those under way.
+    buffered_output: Size,
+
+    events: BoxFuture<'static, Result<Vec<Event>>>,
+    control_changed: BoxFuture<'static, ()>,
+    shutdown: Option<BoxFuture<'static, ()>>,
+    timer: Pin<Box<Sleep>>,
+    /// The time of the step. One reading serves all: what is not due by it is what the timer waits
+    /// for.
+    now: Instant,
+
+    /// Set when the member begins to leave: until when it may drain.
+    closing: Option<Instant>,
+    /// Why it leaves, if not because it was asked to.
+    failure: Option<Error>,
+    /// Whether the membership is of no more use: nothing can be drained or stored.
+    membership_lost: bool,
+    left: bool,
+}
+
+impl<W: Handler> Member<W> {
+    /// Joins the group. The options were validated.
+    pub(crate) async fn join(
+        backend: &Arc<dyn driver::Backend>,
+        group: Arc<str>,
+        options: Options,
+        handler: W,
+        control: Arc<ControlState>,
+    ) -> Result<Self> {
+        let dead_letters = match options.retry.exhausted() {
+            OnExhausted::DeadLetter(to) => Some(
+                ProducerBuilder::new(backend.clone(), to.stream.clone())
+                    .close_timeout(LEAVE_TIMEOUT)
+                    .open()
+                    .await?,
+            ),
+            OnExhausted::Stop | OnExhausted::Skip => None,
+        };
+        let join = JoinOptions {
+            streams: options.streams.clone(),
+            start: options.start,
+            member: options.member.clone(),
+            batch_records: options.batch_records,
+            drain: options.drain,
+        };
+        let membership = backend.consumer_group(&group).join(join).await?;
+        event!(
+            info, "millstream.consumer.joined", %group, member = membership.id(), "joined"
+        );
+        let errors = ErrorHandler {
+            group: group.clone(),
+            retry: options.retry.clone(),
+            dead_letters,
+            counters: control.counters.clone(),
+            permits: Arc::new(Semaphore::new(options.concurrency)),
+        };
+        let interval = options.checkpoint_interval(handler.output_stream().is_some());
+        Ok(Self {
+            checkpointer: Checkpointer::new(interval),
+            events: next_events(&membership),
+            control_changed: next_control_change(&control),
+            group,
+            options,
+            membership,
+            handler: Arc::new(handler),
+            control,
+            errors: Arc::new(errors),
+            assignments: Slab::new(),
+            index: HashMap::default(),
+            runnable: VecDeque::new(),
+            leaving: Vec::new(),
+            running: FuturesUnordered::new(),
+            slots: Vec::new(),
+            releases: FuturesUnordered::new(),
+            buffered: 0,
+            buffer_full: false,
+            buffered_output: Size::default(),
+            shutdown: None,
+            timer: Box::pin(sleep_until(Instant::now())),
+            now: Instant::now(),
+            closing: None,
+            failure: None,
+            membership_lost: false,
+            left: false,
+        })
+    }
+
+    /// Runs until `shutdown` is ready or something fails for good; then drains, checkpoints and
+    /// leaves.
+    pub(crate) async fn run(
+        mut self,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<()> {
+        self.shutdown = Some(Box::pin(shutdown));
+        self.apply_control_requests();
+        while !self.is_done() {
+            poll_fn(|cx| self.poll_step(cx)).await;
+            // A driver and a handler that are always ready would never let another task run.
+            tokio::task::consume_budget().await;
+        }
+        self.leave().await
+    }
+
+    /// Does what there is to do now. Ready: something has happened, there may be more.
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.now = Instant::now();
+        let mut happened = self.dispatch(cx);
+        happened |= self.poll_events(cx);
+        happened |= self.poll_completed(cx);
+        happened |= self.poll_control(cx);
+        happened |= self.poll_releases(cx);
+        happened |= self.poll_checkpoint(cx);
+        happened |= self.advance_releases();
+        happened |= self.poll_timer(cx);
+        if happened || self.may_dispatch() || self.is_done() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+
+    fn poll_events(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.membership_lost {
+            return false;
+        }
+        let Poll::Ready(events) = self.events.as_mut().poll(cx) else {
+            return false;
+        };
+        match events {
+            Ok(events) => {
+                self.events = next_events(&self.membership);
+                for event in events {
+                    self.on_event(event);
+                }
+            }
+            Err(error) => {
+                self.membership_lost = true;
+                self.fail(error.with_group(self.group.clone()));
+            }
+        }
+        true
+    }
+
+    fn poll_control(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut happened = false;
+        if self.control_changed.as_mut().poll(cx).is_ready() {
+            self.control_changed = next_control_change(&self.control);
+            self.apply_control_requests();
+            happened = true;
+        }
+        if self
+            .shutdown
+            .as_mut()
+            .is_some_and(|shutdown| shutdown.as_mut().poll(cx).is_ready())
+        {
+            self.shutdown = None;
+            self.begin_shutdown();
+            happened = true;
+        }
+        happened
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> bool {
+        let drains = self
+            .leaving
+            .iter()
+            .filter_map(|index| self.assignments[*index].deadlines())
+            .flat_map(|(drained_by, released_by)| [drained_by, released_by]);
+        let leave_by = self.closing.map(|deadline| deadline + LEAVE_TIMEOUT);
+        let deadlines = drains
+            .chain(self.closing)
+            .chain(leave_by)
+            .chain(self.checkpointer.due());
+        let Some(next) = deadlines.filter(|deadline| *deadline > self.now).min() else {
+            return false;
+        };
+        if self.timer.deadline() != next {
+            self.timer.as_mut().reset(next);
+        }
+        self.timer.as_mut().poll(cx).is_ready()
+    }
+
+    /// Does what the user has asked for by a [`ConsumerHandle`](crate::ConsumerHandle).
+    fn apply_control_requests(&mut self) {
+        let requests = self.control.requests();
+        for (_, assignment) in &mut self.assignments {
+            let mut paused = assignment.paused;
+            paused.by_user = requests.pauses(assignment.partition());
+            assignment.pause(paused, &*self.membership);
+        }
+        if requests.shutdown {
+            self.begin_shutdown();
+        }
+    }
+
+    /// Keeps the first reason to stop, and begins to leave.
+    fn fail(&mut self, error: Error) {
+        self.failure.get_or_insert(error);
+        self.begin_shutdown();
+    }
+
+    fn begin_shutdown(&mut self) {
+        if self.closing.is_some() {
+            return;
+        }
+        self.closing = Some(Instant::now() + self.options.drain);
+        for (_, assignment) in &mut self.assignments {
+            assignment.window.drain();
+        }
+        // A drain starts what waits only for want of room for its results.
+        self.mark_all_runnable();
+    }
+
+    fn is_done(&self) -> bool {
+        let Some(deadline) = self.closing else {
+            return false;
+        };
+        self.membership_lost || self.is_handed_over() || self.now >= deadline + LEAVE_TIMEOUT
+    }
+
+    /// Says what could not be done, and leaves.
+    async fn leave(mut self) -> Result<()> {
+        let unsettled: usize = self
+            .assignments
+            .iter()
+            .map(|(_, assignment)| assignment.window.running())
+            .sum();
+        self.clear();
+        self.left = true;
+        let left = timeout(LEAVE_TIMEOUT, self.membership.leave())
+            .await
+            .unwrap_or_else(|_| {
+                Err(
+                    Error::new(ErrorKind::Timeout, "leave", "the broker does not answer")
+                        .with_group(self.group.clone()),
+                )
+            });
+        if let Some(producer) = &self.errors.dead_letters {
+            // What it could not send is unsettled and comes again, and it has said so in the log.
+            let _ = producer.close().await;
+        }
+        if unsettled > 0 {
+            event!(
+                warn, "millstream.consumer.unsettled", group = %self.group,
+                member = self.membership.id(), unsettled,
+                "closed with deliveries in flight; they come again"
+            );
+        }
+        event!(
+            info, "millstream.consumer.closed", group = %self.group, member = self.membership.id(),
+            error = self.failure.as_ref().map(tracing::field::display), "closed"
+        );
+        match self.failure.take() {
+            Some(error) => Err(error),
+            // A membership that is lost needs no leave.
+            None if self.membership_lost => Ok(()),
+            None => left,
+        }
+    }
+}
+
+impl<W: Handler> Drop for Member<W> {
+    fn drop(&mut self) {
+        if !self.left {
+            // What is kept of its deliveries, or was started for them elsewhere, is told: others will
+            // have the partitions.
+            for (_, assignment) in &self.assignments {
+                assignment.ownership.lost.cancel();
+            }
+            event!(
+                warn, "millstream.consumer.dropped", group = %self.group,
+                member = self.membership.id(), in_flight = self.running.len(),
+                "dropped without a shutdown; what is not checkpointed comes again after the session time-out"
+            );
+        }
+    }
+}
+
+fn next_events(membership: &Arc<dyn Membership>) -> BoxFuture<'static, Result<Vec<Event>>> {
+    let membership = membership.clone();
+    Box::pin(async move { membership.next().await })
+}
+
+fn next_control_change(control: &Arc<ControlState>) -> BoxFuture<'static, ()> {
+    let control = control.clone();
+    Box::pin(async move { control.changed().await })
+}

@@ -1,0 +1,224 @@
+//! Checkpoints: when they are due, and what becomes of them.
+//!
+//! One call at most is under way. It carries the progress of all partitions that moved since the
+//! last one, so that what it costs depends on time and not on the number of records.
+
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::time::Instant;
+
+use super::transaction::Transaction;
+use super::{Member, RETRY};
+use crate::consumer::runtime::assignment::Assignment;
+use crate::consumer::runtime::handler::Handler;
+use crate::driver::CheckpointUpdate;
+use crate::telemetry::event;
+use crate::{Error, ErrorKind, Result};
+
+/// How a call has ended.
+pub(super) enum CheckpointResult {
+    /// Checkpointer alone: the marks, with the driver's answer to each.
+    Alone(Vec<CheckpointUpdate>, Vec<Result<()>>),
+    /// Checkpointer with what was made below it: one answer for all.
+    Published(Transaction, Result<()>),
+}
+
+/// The checkpoints of one member.
+pub(super) struct Checkpointer {
+    /// How often one is due.
+    interval: Duration,
+    /// When the next one is due, if anything is dirty.
+    due: Instant,
+    /// Assignments that were settled further since their last mark, each once.
+    dirty: Vec<usize>,
+    /// Records settled since the last call.
+    settled: u64,
+    /// Results staged since the last call.
+    made: u64,
+    /// Whether a partition that leaves waits for its mark.
+    urgent: bool,
+    /// Whether the last one was not stored: the next one waits for its time even if it is urgent.
+    failed: bool,
+    under_way: Option<BoxFuture<'static, CheckpointResult>>,
+}
+
+impl Checkpointer {
+    pub(super) fn new(interval: Duration) -> Self {
+        Self {
+            interval,
+            due: Instant::now() + interval,
+            dirty: Vec::new(),
+            settled: 0,
+            made: 0,
+            urgent: false,
+            failed: false,
+            under_way: None,
+        }
+    }
+
+    /// When time alone makes a checkpoint due.
+    pub(super) fn due(&self) -> Option<Instant> {
+        (self.under_way.is_none() && !self.dirty.is_empty()).then_some(self.due)
+    }
+
+    pub(super) fn settled(&mut self, assignment: &mut Assignment, index: usize, records: u64) {
+        self.settled += records;
+        if !std::mem::replace(&mut assignment.dirty, true) {
+            self.dirty.push(index);
+        }
+    }
+
+    /// Counts results that wait for the next call.
+    pub(super) fn made(&mut self, records: u64) {
+        self.made += records;
+    }
+
+    /// Gives a call up that is under way.
+    pub(super) fn abandon(&mut self) {
+        self.under_way = None;
+    }
+
+    /// Asks for a checkpoint as soon as none is under way.
+    pub(super) fn request_now(&mut self) {
+        self.urgent = true;
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.under_way.is_none()
+    }
+}
+
+impl<W: Handler> Member<W> {
+    pub(super) fn poll_checkpoint(&mut self, cx: &mut Context<'_>) -> bool {
+        self.begin_checkpoint();
+        let Some(call) = &mut self.checkpointer.under_way else {
+            return false;
+        };
+        let Poll::Ready(stored) = call.as_mut().poll(cx) else {
+            return false;
+        };
+        self.checkpointer.under_way = None;
+        match stored {
+            CheckpointResult::Alone(marks, results) => {
+                for (mark, result) in marks.iter().zip(results) {
+                    match result {
+                        Ok(()) => self.on_checkpointed(mark),
+                        Err(error) => self.on_checkpoint_failed(std::slice::from_ref(mark), error),
+                    }
+                }
+            }
+            CheckpointResult::Published(transaction, result) => {
+                self.on_published(transaction, result)
+            }
+        }
+        true
+    }
+
+    fn begin_checkpoint(&mut self) {
+        let stalled = self.is_stalled();
+        let checkpointer = &mut self.checkpointer;
+        let last = self.closing.is_some() && self.running.is_empty();
+        let enough = self.options.checkpoint_records;
+        let early = last
+            || checkpointer.urgent
+            || checkpointer.settled >= enough
+            || checkpointer.made >= enough
+            || stalled;
+        let due = (early && !checkpointer.failed) || checkpointer.due <= self.now;
+        if !due
+            || checkpointer.dirty.is_empty()
+            || checkpointer.under_way.is_some()
+            || self.membership_lost
+        {
+            return;
+        }
+        checkpointer.due = self.now + checkpointer.interval;
+        checkpointer.settled = 0;
+        checkpointer.made = 0;
+        checkpointer.urgent = false;
+        checkpointer.failed = false;
+        let mut marks = Vec::with_capacity(checkpointer.dirty.len());
+        for index in checkpointer.dirty.drain(..) {
+            let Some(assignment) = self.assignments.get_mut(index) else {
+                continue;
+            };
+            if std::mem::take(&mut assignment.dirty) {
+                assignment.refresh_stats();
+                marks.extend(assignment.mark());
+            }
+        }
+        if marks.is_empty() {
+            return;
+        }
+        let membership = self.membership.clone();
+        let call: BoxFuture<'static, CheckpointResult> = match self.handler.output_stream().cloned()
+        {
+            None => Box::pin(async move {
+                let results = membership.checkpoint(&marks).await;
+                CheckpointResult::Alone(marks, results)
+            }),
+            Some(stream) => {
+                let transaction = self.transaction(marks);
+                Box::pin(async move {
+                    let result = transaction.publish(&*membership, &stream).await;
+                    CheckpointResult::Published(transaction, result)
+                })
+            }
+        };
+        self.checkpointer.under_way = Some(call);
+    }
+
+    pub(super) fn on_checkpointed(&mut self, mark: &CheckpointUpdate) {
+        let Some(index) = self.assignment_of(&mark.partition, mark.epoch) else {
+            return;
+        };
+        self.control.counters.checkpoints.add(1);
+        event!(
+            debug, "millstream.consumer.checkpointed", group = %self.group,
+            partition = %mark.partition, epoch = %mark.epoch, position = %mark.position,
+            "checkpointed"
+        );
+        self.assignments[index].stored = Some(mark.position);
+    }
+
+    /// Takes in that none of these marks was stored. Those of partitions that are not owned any
+    /// more do not matter.
+    pub(super) fn on_checkpoint_failed(&mut self, marks: &[CheckpointUpdate], error: Error) {
+        let mut ends_membership = false;
+        for mark in marks {
+            let Some(index) = self.assignment_of(&mark.partition, mark.epoch) else {
+                continue;
+            };
+            if error.kind() == ErrorKind::Fenced {
+                event!(
+                    warn, "millstream.consumer.fenced", group = %self.group,
+                    partition = %mark.partition, epoch = %mark.epoch,
+                    "checkpoint refused: the partition has a newer owner"
+                );
+                self.on_lost(index);
+            } else if error.is_retryable() {
+                event!(
+                    warn, "millstream.consumer.checkpoint_delayed", group = %self.group,
+                    partition = %mark.partition, %error,
+                    "checkpoint not stored, the next one takes it along"
+                );
+                self.checkpointer
+                    .settled(&mut self.assignments[index], index, 0);
+                self.checkpointer.failed = true;
+                self.checkpointer.due = self.now + RETRY.min(self.checkpointer.interval);
+            } else {
+                ends_membership = true;
+            }
+        }
+        if ends_membership {
+            self.on_fatal(error);
+        }
+    }
+
+    pub(super) fn on_fatal(&mut self, error: Error) {
+        self.membership_lost = true;
+        self.fail(error.with_group(self.group.clone()));
+    }
+}

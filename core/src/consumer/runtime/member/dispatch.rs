@@ -1,0 +1,238 @@
+//! Starting deliveries, and taking in how they ended.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::stream::StreamExt;
+
+use super::Member;
+use crate::consumer::delivery::Ownership;
+use crate::consumer::runtime::handler::{FutureSlot, Handler, HandlerError, Output};
+use crate::consumer::runtime::retry_loop::{FirstPoll, Outcome};
+use crate::{Delivery, Epoch};
+
+/// Starts in a row before the session looks up: other partitions, events and tasks have their turn
+/// too.
+const BURST: usize = 1_000;
+
+/// Completions taken in a row.
+const COMPLETED_BURST: usize = 256;
+
+/// A delivery (or run of deliveries) that was not ready at once has ended.
+pub(super) struct Completed<W: Handler> {
+    ownership: Arc<Ownership>,
+    numbers: Range<u64>,
+    outcome: Outcome<W::Output>,
+    slot: FutureSlot<W>,
+}
+
+impl<W: Handler> Member<W> {
+    /// Queues an assignment to start what it can.
+    pub(super) fn mark_runnable(&mut self, index: usize) {
+        let assignment = &mut self.assignments[index];
+        if !assignment.queued {
+            assignment.queued = true;
+            self.runnable.push_back(index);
+        }
+    }
+
+    /// Starts what may start, as far as the concurrency allows.
+    pub(super) fn dispatch(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut left = BURST;
+        while left > 0 && self.may_dispatch() {
+            let Some(index) = self.runnable.pop_front() else {
+                break;
+            };
+            // It may have left since it was queued, and another one may have its place.
+            let Some(assignment) = self.assignments.get_mut(index) else {
+                continue;
+            };
+            if !std::mem::take(&mut assignment.queued) {
+                continue;
+            }
+            let started = self.start_from(index, left, cx);
+            left = left.saturating_sub(started);
+            if self.may_start_more(index) {
+                self.mark_runnable(index);
+            }
+        }
+        left < BURST
+    }
+
+    /// Whether something may start now: permits come back not only when a delivery ends, but also
+    /// when it begins to wait for its next attempt.
+    pub(super) fn may_dispatch(&self) -> bool {
+        !self.runnable.is_empty() && self.errors.permits.available_permits() > 0
+    }
+
+    /// A run that is under way keeps its partition from starting another, and while there is no
+    /// room for results each partition starts its first unsettled record at the most.
+    fn may_start_more(&self, index: usize) -> bool {
+        let window = &self.assignments[index].window;
+        match self.is_stalled() {
+            true => window.has_first(),
+            false => {
+                window.has_startable()
+                    && (self.handler.max_batch().is_none() || window.running() == 0)
+            }
+        }
+    }
+
+    fn start_from(&mut self, index: usize, most: usize, cx: &mut Context<'_>) -> usize {
+        let mut slot = self.slots.pop().unwrap_or_else(FutureSlot::new);
+        let mut settled = 0;
+        let mut started = 0;
+        while started < most && self.errors.permits.available_permits() > 0 {
+            let stalled = self.is_stalled();
+            let assignment = &mut self.assignments[index];
+            let numbers = match self.handler.max_batch() {
+                None if stalled => assignment
+                    .window
+                    .start_first()
+                    .map(|number| number..number + 1),
+                None => assignment.window.start().map(|number| number..number + 1),
+                Some(most) => assignment.window.start_run(most),
+            };
+            let Some(numbers) = numbers else { break };
+            started += 1;
+            let deliveries = numbers.clone().map(|number| assignment.delivery(number));
+            match slot.begin(&self.handler, deliveries, cx) {
+                Poll::Ready(Ok(made)) => {
+                    for number in numbers.clone() {
+                        self.buffered -= assignment.settle(number);
+                        settled += 1;
+                    }
+                    self.buffer_output(index, numbers.end - 1, made.into_records());
+                }
+                Poll::Ready(Err(HandlerError::Abandoned)) => {
+                    numbers.for_each(|number| assignment.window.abandon(number))
+                }
+                Poll::Ready(Err(HandlerError::Failed(failure))) => {
+                    self.spawn_slow_path(index, numbers, slot, FirstPoll::Failed(failure));
+                    slot = self.slots.pop().unwrap_or_else(FutureSlot::new);
+                }
+                Poll::Pending => {
+                    let permit = self.errors.permits.clone().try_acquire_owned();
+                    let permit = permit.expect("one was free, and only this task takes them");
+                    self.spawn_slow_path(index, numbers, slot, FirstPoll::Pending(permit));
+                    slot = self.slots.pop().unwrap_or_else(FutureSlot::new);
+                }
+            }
+        }
+        self.slots.push(slot);
+        self.settled(index, settled);
+        started
+    }
+
+    /// Sends deliveries down the slow path, until they are settled or their partition is lost.
+    fn spawn_slow_path(
+        &mut self,
+        index: usize,
+        numbers: Range<u64>,
+        mut slot: FutureSlot<W>,
+        first_poll: FirstPoll,
+    ) {
+        let assignment = &mut self.assignments[index];
+        if !(failpoint!(OrderLostOnRetry) && matches!(first_poll, FirstPoll::Failed(_))) {
+            numbers
+                .clone()
+                .for_each(|number| assignment.window.hold(number));
+        }
+        let deliveries: Vec<Delivery> = numbers
+            .clone()
+            .map(|number| assignment.delivery(number))
+            .collect();
+        let ownership = assignment.ownership.clone();
+        let (errors, handler) = (self.errors.clone(), self.handler.clone());
+        self.running.push(Box::pin(async move {
+            let outcome = tokio::select! {
+                biased;
+                () = ownership.lost.cancelled() => Outcome::Abandoned,
+                outcome = errors.drive(&handler, &mut slot, deliveries, first_poll) => outcome,
+            };
+            slot.clear();
+            Completed {
+                ownership,
+                numbers,
+                outcome,
+                slot,
+            }
+        }));
+        self.control
+            .counters
+            .in_flight
+            .set(self.running.len() as u64);
+    }
+
+    pub(super) fn poll_completed(&mut self, cx: &mut Context<'_>) -> bool {
+        for count in 0..COMPLETED_BURST {
+            match self.running.poll_next_unpin(cx) {
+                Poll::Ready(Some(done)) => self.on_completed(done),
+                Poll::Ready(None) | Poll::Pending => return count > 0,
+            }
+        }
+        true
+    }
+
+    fn on_completed(&mut self, done: Completed<W>) {
+        let Completed {
+            ownership,
+            numbers,
+            outcome,
+            slot,
+        } = done;
+        self.slots.push(slot);
+        self.control
+            .counters
+            .in_flight
+            .set(self.running.len() as u64);
+        let found = self.assignment_of(&ownership.partition, ownership.epoch);
+        match outcome {
+            Outcome::Settled(made) => {
+                let Some(index) = found else { return };
+                let settled = numbers.end - numbers.start;
+                for number in numbers.clone() {
+                    self.buffered -= self.assignments[index].settle(number);
+                }
+                self.buffer_output(index, numbers.end - 1, made.into_records());
+                self.settled(index, settled);
+                self.mark_runnable(index);
+            }
+            Outcome::Abandoned | Outcome::Stop(_) => {
+                if let Some(index) = found {
+                    numbers.for_each(|number| self.assignments[index].window.abandon(number));
+                }
+                if let Outcome::Stop(error) = outcome {
+                    self.fail(error);
+                }
+            }
+        }
+    }
+
+    /// Takes in that deliveries of an assignment are settled.
+    fn settled(&mut self, index: usize, settled: u64) {
+        if settled == 0 {
+            return;
+        }
+        self.control.counters.settled.add(settled);
+        self.control
+            .counters
+            .buffered_bytes
+            .set(self.buffered as u64);
+        self.checkpointer
+            .settled(&mut self.assignments[index], index, settled);
+        self.resume_below_low_watermark(index);
+    }
+
+    /// Finds the assignment that an event or an answer is about. One of an older epoch is about
+    /// none.
+    pub(super) fn assignment_of(
+        &self,
+        partition: &crate::Partition,
+        epoch: Epoch,
+    ) -> Option<usize> {
+        let (index, owned) = *self.index.get(partition)?;
+        (owned == epoch).then_some(index)
+    }
+}

@@ -1,0 +1,128 @@
+//! What a chain has made of one partition and not yet published.
+//!
+//! Handlers end in any order, but what is published with a checkpoint must be what was made of the
+//! records below it, all of that and nothing else. So results wait here: in a list when everything
+//! before them is settled, by number when something is not.
+
+use std::collections::BTreeMap;
+use std::ops::{AddAssign, SubAssign};
+
+use crate::Record;
+
+#[derive(Debug, Default)]
+pub(crate) struct OutputBuffer {
+    /// Output of records below the watermark, in their order.
+    ready: Vec<Record>,
+    /// Output of records that lie beyond one that is not settled.
+    out_of_order: BTreeMap<u64, Vec<Record>>,
+}
+
+/// How much is staged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Size {
+    pub(crate) records: u64,
+    pub(crate) bytes: usize,
+}
+
+impl Size {
+    pub(crate) fn of(records: &[Record]) -> Self {
+        Self {
+            records: records.len() as u64,
+            bytes: records.iter().map(Record::size).sum(),
+        }
+    }
+}
+
+impl AddAssign for Size {
+    fn add_assign(&mut self, more: Self) {
+        self.records += more.records;
+        self.bytes += more.bytes;
+    }
+}
+
+impl SubAssign for Size {
+    fn sub_assign(&mut self, less: Self) {
+        self.records -= less.records;
+        self.bytes -= less.bytes;
+    }
+}
+
+impl OutputBuffer {
+    /// Takes in what was made of `number`, which is settled.
+    pub(crate) fn push(&mut self, number: u64, watermark: u64, mut records: Vec<Record>) {
+        if number < watermark && self.out_of_order.is_empty() {
+            self.ready.append(&mut records);
+        } else {
+            self.out_of_order.insert(number, records);
+        }
+    }
+
+    /// Takes out what was made below `watermark`, in order.
+    pub(crate) fn take(&mut self, watermark: u64) -> Vec<Record> {
+        while let Some(first) = self.out_of_order.first_entry() {
+            if *first.key() >= watermark {
+                break;
+            }
+            self.ready.extend(first.remove());
+        }
+        std::mem::take(&mut self.ready)
+    }
+
+    /// Takes back what was taken last and could not be published.
+    pub(crate) fn put_back(&mut self, mut records: Vec<Record>) {
+        records.append(&mut self.ready);
+        self.ready = records;
+    }
+
+    pub(crate) fn size(&self) -> Size {
+        let mut volume = Size::of(&self.ready);
+        for records in self.out_of_order.values() {
+            volume += Size::of(records);
+        }
+        volume
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn records(names: &str) -> Vec<Record> {
+        names
+            .chars()
+            .map(|name| Record::new(name.to_string()))
+            .collect()
+    }
+
+    fn names(records: &[Record]) -> String {
+        let text = |record: &Record| String::from_utf8_lossy(&record.payload).into_owned();
+        records.iter().map(text).collect()
+    }
+
+    #[test]
+    fn gives_out_what_lies_below_the_watermark_in_order() {
+        let mut outputs = OutputBuffer::default();
+        outputs.push(2, 0, records("c"));
+        outputs.push(3, 0, records("de"));
+        assert_eq!(names(&outputs.take(0)), "");
+        outputs.push(0, 1, records("a"));
+        assert_eq!(names(&outputs.take(1)), "a");
+        outputs.push(1, 4, records("b"));
+        outputs.push(5, 4, records("f"));
+        assert_eq!(names(&outputs.take(4)), "bcde");
+        assert_eq!(outputs.size().records, 1);
+        outputs.push(4, 6, Vec::new());
+        assert_eq!(names(&outputs.take(6)), "f");
+        assert_eq!(outputs.size(), Size::default());
+    }
+
+    #[test]
+    fn what_is_put_back_comes_first() {
+        let mut outputs = OutputBuffer::default();
+        outputs.push(0, 1, records("ab"));
+        let taken = outputs.take(1);
+        outputs.push(1, 2, records("c"));
+        outputs.put_back(taken);
+        assert_eq!(names(&outputs.take(2)), "abc");
+    }
+}

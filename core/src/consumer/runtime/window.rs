@@ -1,0 +1,434 @@
+//! Key order and the contiguous watermark of one partition, by index arithmetic.
+//!
+//! Records get numbers in stored order, without gaps. A number is *started* when its record goes to
+//! the handler and *settled* when it need not come again. Two promises are kept here and nowhere
+//! else:
+//!
+//! * a key is never started twice at once, and its records start in order (C2);
+//! * [`watermark`](Window::watermark) never passes a number that is not settled (C4).
+//!
+//! A record whose handler is ready at once costs a push and a pop of 16 bytes: the map of keys is
+//! touched only while some handler is pending or some record waits for its retry.
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
+
+use foldhash::fast::FixedState;
+
+#[derive(Debug, Default)]
+pub(crate) struct Window {
+    /// The numbers from `base` on.
+    slots: VecDeque<Slot>,
+    /// Everything below is settled.
+    base: u64,
+    /// Everything from here on was never looked at.
+    cursor: u64,
+    /// Everything from here on was never started.
+    unstarted: u64,
+    /// Numbers whose key has become free, in the order in which it did.
+    freed: VecDeque<u64>,
+    /// Each busy key, with the last number that runs or waits for it.
+    busy: HashMap<u64, u64, FixedState>,
+    /// Started and neither settled nor abandoned.
+    running: usize,
+    /// Set by a drain: only numbers below it still start.
+    limit: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    /// Hash of the key; two keys of one hash merely wait for each other.
+    key: u64,
+    /// How far behind this number the next one of its key waits; 0 if none does.
+    next: u32,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Not started, or abandoned.
+    Waiting,
+    /// Started, its key is not marked busy: the handler is about to answer at once.
+    Started,
+    /// Started, its key is busy.
+    Holding,
+    Settled,
+}
+
+/// Stands for "no key": such a record waits for nothing and nothing waits for it.
+pub(crate) const NO_KEY: u64 = 0;
+
+impl Window {
+    /// Appends a record by the hash of its key.
+    pub(crate) fn push(&mut self, key: u64) {
+        self.slots.push_back(Slot {
+            key,
+            next: 0,
+            state: State::Waiting,
+        });
+    }
+
+    pub(crate) fn reserve(&mut self, records: usize) {
+        self.slots.reserve(records);
+    }
+
+    /// How many numbers there are from the watermark on.
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The first number that is not settled.
+    pub(crate) fn watermark(&self) -> u64 {
+        self.base
+    }
+
+    /// The first number after the last settled one: what a planted fault takes for the watermark.
+    pub(crate) fn past_settled(&self) -> u64 {
+        let last = self
+            .slots
+            .iter()
+            .rposition(|slot| slot.state == State::Settled);
+        self.base + last.map_or(0, |index| index as u64 + 1)
+    }
+
+    /// Starts the next number that may, if there is one. The caller answers with
+    /// [`settle`](Self::settle) at once, or with [`hold`](Self::hold) before it starts another.
+    pub(crate) fn start(&mut self) -> Option<u64> {
+        while let Some(number) = self.freed.pop_front() {
+            if self.limit.is_none_or(|limit| number < limit) {
+                self.slot(number).state = State::Holding;
+                return Some(self.started(number));
+            }
+        }
+        if self.limit.is_some() {
+            return None;
+        }
+        let end = self.base + self.slots.len() as u64;
+        while self.cursor < end {
+            let number = self.cursor;
+            self.cursor += 1;
+            if self.waits(number) {
+                continue;
+            }
+            self.slot(number).state = State::Started;
+            return Some(self.started(number));
+        }
+        None
+    }
+
+    /// Starts the first unsettled number, if settled ones lie behind it: they can be published only
+    /// after it. Of a partition that drains, starts whatever is left to carry through.
+    ///
+    /// Numbers are looked at in order. So one that was passed by and does not run has waited for its
+    /// key, which is free when everything before it is settled.
+    pub(crate) fn start_first(&mut self) -> Option<u64> {
+        if self.limit.is_some() {
+            return self.start();
+        }
+        let place = self.freed.iter().position(|number| *number == self.base)?;
+        let number = self.freed.remove(place)?;
+        self.slot(number).state = State::Holding;
+        Some(self.started(number))
+    }
+
+    /// Whether [`start_first`](Self::start_first) would start one.
+    pub(crate) fn has_first(&self) -> bool {
+        match self.limit {
+            Some(_) => self.has_startable(),
+            None => self.freed.contains(&self.base),
+        }
+    }
+
+    /// Starts the next run of at most `most` numbers, if none is running: for handlers that take
+    /// batches of a partition.
+    pub(crate) fn start_run(&mut self, most: usize) -> Option<Range<u64>> {
+        let end = self.base + self.slots.len() as u64;
+        let run = self.cursor..end.min(self.cursor + most as u64);
+        if self.running > 0 || self.limit.is_some() || run.is_empty() {
+            return None;
+        }
+        for number in run.clone() {
+            self.slot(number).state = State::Started;
+            self.started(number);
+        }
+        self.cursor = run.end;
+        Some(run)
+    }
+
+    /// Marks the key of a started number busy: its later records wait from now on.
+    pub(crate) fn hold(&mut self, number: u64) {
+        let slot = self.slot(number);
+        if slot.state == State::Started && slot.key != NO_KEY {
+            slot.state = State::Holding;
+            let key = slot.key;
+            self.busy.insert(key, number);
+        }
+    }
+
+    /// Settles a started number, and frees its key for the next one.
+    pub(crate) fn settle(&mut self, number: u64) {
+        let slot = self.slot(number);
+        let Slot { key, next, state } = *slot;
+        slot.state = State::Settled;
+        self.running -= 1;
+        if state == State::Holding {
+            if next > 0 {
+                self.freed.push_back(number + u64::from(next));
+            } else {
+                self.busy.remove(&key);
+            }
+        }
+        while self
+            .slots
+            .front()
+            .is_some_and(|slot| slot.state == State::Settled)
+        {
+            self.slots.pop_front();
+            self.base += 1;
+        }
+    }
+
+    /// Gives a started number up: it stays unsettled, and its key stays busy.
+    pub(crate) fn abandon(&mut self, number: u64) {
+        self.hold(number);
+        self.slot(number).state = State::Waiting;
+        self.running -= 1;
+    }
+
+    /// Begins a drain: what lies before the last started number is still carried through, so that
+    /// nothing that is settled comes again; nothing after it is begun.
+    pub(crate) fn drain(&mut self) {
+        self.limit.get_or_insert(self.unstarted);
+    }
+
+    /// Ends a drain that took too long: nothing more starts.
+    pub(crate) fn abort_drain(&mut self) {
+        self.limit = Some(0);
+    }
+
+    /// Whether a number may start now, but for those that wait for their key.
+    pub(crate) fn has_startable(&self) -> bool {
+        match self.limit {
+            Some(limit) => self.freed.iter().any(|number| *number < limit),
+            None => !self.freed.is_empty() || self.cursor < self.base + self.slots.len() as u64,
+        }
+    }
+
+    pub(crate) fn running(&self) -> usize {
+        self.running
+    }
+
+    fn started(&mut self, number: u64) -> u64 {
+        self.running += 1;
+        self.unstarted = self.unstarted.max(number + 1);
+        number
+    }
+
+    /// Puts a number behind the last one of its key, if that key is busy.
+    fn waits(&mut self, number: u64) -> bool {
+        let key = self.slot(number).key;
+        if self.busy.is_empty() || key == NO_KEY || failpoint!(OrderLostOnRetry) {
+            return false;
+        }
+        let Some(tail) = self.busy.get_mut(&key) else {
+            return false;
+        };
+        let before = std::mem::replace(tail, number);
+        self.slot(before).next =
+            u32::try_from(number - before).expect("a window holds at most 10,000,000 records");
+        true
+    }
+
+    fn slot(&mut self, number: u64) -> &mut Slot {
+        &mut self.slots[(number - self.base) as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn window(keys: &[u64]) -> Window {
+        let mut window = Window::default();
+        keys.iter().for_each(|key| window.push(*key));
+        window
+    }
+
+    #[test]
+    fn a_busy_key_waits_and_others_go_on() {
+        let mut window = window(&[7, 7, 8, 7]);
+        assert_eq!(window.start(), Some(0));
+        window.hold(0);
+        assert_eq!(window.start(), Some(2));
+        window.hold(2);
+        assert_eq!(window.start(), None);
+        window.settle(0);
+        assert_eq!(window.start(), Some(1));
+        assert_eq!(window.start(), None);
+        window.settle(1);
+        assert_eq!(window.start(), Some(3));
+    }
+
+    #[test]
+    fn the_watermark_stops_before_the_first_unsettled() {
+        let mut window = window(&[1, 2, 3]);
+        for number in 0..3 {
+            assert_eq!(window.start(), Some(number));
+            window.hold(number);
+        }
+        window.settle(2);
+        window.settle(1);
+        assert_eq!(window.watermark(), 0);
+        window.settle(0);
+        assert_eq!(window.watermark(), 3);
+        assert_eq!(window.len(), 0);
+    }
+
+    #[test]
+    fn records_without_a_key_do_not_wait() {
+        let mut window = window(&[NO_KEY, NO_KEY]);
+        assert_eq!(window.start(), Some(0));
+        window.hold(0);
+        assert_eq!(window.start(), Some(1));
+    }
+
+    #[test]
+    fn a_drain_carries_through_what_lies_before_the_last_started() {
+        let mut window = window(&[7, 7, 8, 7, 9]);
+        assert_eq!(window.start(), Some(0));
+        window.hold(0);
+        assert_eq!(window.start(), Some(2));
+        window.hold(2);
+        window.drain();
+        assert!(!window.has_startable());
+        window.settle(0);
+        assert_eq!(window.start(), Some(1));
+        window.settle(1);
+        window.settle(2);
+        assert_eq!(window.start(), None, "3 and 4 lie after the last started");
+        assert_eq!((window.running(), window.watermark()), (0, 3));
+    }
+
+    #[test]
+    fn an_abandoned_number_holds_the_watermark_and_its_key() {
+        let mut window = window(&[7, 8, 7]);
+        assert_eq!(window.start(), Some(0));
+        window.abandon(0);
+        assert_eq!(window.start(), Some(1));
+        window.settle(1);
+        assert_eq!(window.start(), None);
+        assert_eq!((window.running(), window.watermark()), (0, 0));
+    }
+
+    #[test]
+    fn runs_come_one_at_a_time() {
+        let mut window = window(&[7, 7, 8]);
+        assert_eq!(window.start_run(2), Some(0..2));
+        assert_eq!(window.start_run(2), None);
+        window.settle(0);
+        window.settle(1);
+        assert_eq!(window.start_run(2), Some(2..3));
+    }
+
+    /// What a user of the window may do, with a choice among what is possible.
+    #[derive(Debug, Clone)]
+    enum Step {
+        Push(u64),
+        Start { pends: bool, first: bool },
+        Settle(usize),
+        Abandon(usize),
+        Drain,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (0u64..4).prop_map(Step::Push),
+            4 => any::<(bool, bool)>().prop_map(|(pends, first)| Step::Start { pends, first }),
+            4 => any::<usize>().prop_map(Step::Settle),
+            1 => any::<usize>().prop_map(Step::Abandon).no_shrink(),
+            1 => Just(Step::Drain),
+        ]
+    }
+
+    proptest! {
+        /// Against a plain list of what is settled: the watermark is contiguous, a key runs once at
+        /// a time and in order, a drain leaves no hole, and a hole can always be closed.
+        #[test]
+        fn keeps_its_promises(steps in prop::collection::vec(step(), 0..200)) {
+            let mut window = Window::default();
+            let mut keys = Vec::new();
+            let mut settled = Vec::new();
+            let mut running: Vec<u64> = Vec::new();
+            let mut abandoned = Vec::new();
+            let mut drained = false;
+            for step in steps {
+                match step {
+                    Step::Push(key) if !drained => {
+                        window.push(key);
+                        keys.push(key);
+                        settled.push(false);
+                    }
+                    Step::Start { pends, first } => {
+                        let started = match first {
+                            true => window.start_first(),
+                            false => window.start(),
+                        };
+                        let Some(number) = started else { continue };
+                        prop_assert!(!first || drained || number == window.watermark());
+                        let key = keys[number as usize];
+                        if key != NO_KEY {
+                            let earlier = (0..number).filter(|n| keys[*n as usize] == key);
+                            prop_assert!(earlier.clone().all(|n| settled[n as usize]), "{number} overtakes");
+                        }
+                        if pends {
+                            window.hold(number);
+                            running.push(number);
+                        } else {
+                            window.settle(number);
+                            settled[number as usize] = true;
+                        }
+                    }
+                    Step::Settle(choice) if !running.is_empty() => {
+                        let number = running.swap_remove(choice % running.len());
+                        window.settle(number);
+                        settled[number as usize] = true;
+                    }
+                    Step::Abandon(choice) if !running.is_empty() => {
+                        let number = running.swap_remove(choice % running.len());
+                        window.abandon(number);
+                        abandoned.push(number);
+                    }
+                    Step::Drain => {
+                        window.drain();
+                        drained = true;
+                    }
+                    Step::Push(_) | Step::Settle(_) | Step::Abandon(_) => {}
+                }
+                let contiguous = settled.iter().take_while(|settled| **settled).count();
+                prop_assert_eq!(window.watermark(), contiguous as u64);
+                prop_assert_eq!(window.running(), running.len());
+                if settled[contiguous..].contains(&true) && running.is_empty() && abandoned.is_empty() {
+                    prop_assert!(window.has_first(), "what is settled waits for ever");
+                }
+            }
+            // Carry everything through that still may start.
+            loop {
+                while let Some(number) = window.start() {
+                    window.hold(number);
+                    running.push(number);
+                }
+                let Some(number) = running.pop() else { break };
+                window.settle(number);
+                settled[number as usize] = true;
+            }
+            prop_assert!(!window.has_startable());
+            let last = settled.iter().rposition(|settled| *settled).map_or(0, |last| last + 1);
+            if abandoned.is_empty() {
+                prop_assert_eq!(window.watermark(), last as u64, "a settled number would come again");
+                prop_assert!(drained || window.len() == 0, "something was forgotten");
+            }
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! What an application can read of a member.
+
+use crate::{Epoch, Lag, Position};
+
+/// What a member knows of a partition that it owns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PartitionStats {
+    /// The epoch of its assignment.
+    pub epoch: Epoch,
+    /// The last position up to which all is settled.
+    pub settled: Option<Position>,
+    /// Records received and not settled.
+    pub unsettled: usize,
+    /// How far the last received record is behind the end of the partition, as the backend told last.
+    pub lag: Lag,
+}
+
+/// Counters of a member, from [`ConsumerHandle::stats`](crate::ConsumerHandle::stats).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ConsumerStats {
+    /// Records received from the broker.
+    pub received: u64,
+    /// Records settled: acked, dead-lettered or skipped.
+    pub settled: u64,
+    /// Attempts that failed.
+    pub failures: u64,
+    /// Failed attempts that were tried again.
+    pub retried: u64,
+    /// Records sent to the dead letter stream.
+    pub dead_lettered: u64,
+    /// Records passed over by the policy.
+    pub skipped: u64,
+    /// Handlers that panicked (each is a failure too).
+    pub panicked: u64,
+    /// Checkpoints stored, counted per partition.
+    pub checkpoints: u64,
+    /// Records that an exactly-once chain has published.
+    pub published: u64,
+    /// Partitions assigned.
+    pub assigned: u64,
+    /// Partitions handed over after a drain.
+    pub released: u64,
+    /// Partitions lost.
+    pub lost: u64,
+    /// Gaps jumped by [`OnDataLoss::Skip`](crate::OnDataLoss::Skip).
+    pub data_losses: u64,
+    /// Deliveries (or batches) with the handler now, those that wait for a retry included.
+    pub in_flight: u64,
+    /// Bytes held now.
+    pub buffered_bytes: u64,
+}

@@ -1,0 +1,68 @@
+//! Consume, transform, publish: as one, or one after the other.
+
+use std::error::Error as StdError;
+use std::future::Future;
+use std::sync::Arc;
+
+use futures_util::TryFutureExt;
+use futures_util::future::MapErr;
+
+use crate::consumer::runtime::handler::{Handler, HandlerError};
+use crate::{BatchFailure, Delivery, Producer, Record, Result};
+
+/// At least once: sends records in order and waits until the broker has all of them.
+pub(super) async fn send_and_wait(
+    producer: &Producer,
+    records: impl IntoIterator<Item = Record>,
+) -> Result<()> {
+    let mut receipts = Vec::new();
+    for record in records {
+        receipts.push(producer.send(record).await?);
+    }
+    for receipt in receipts {
+        receipt.await?;
+    }
+    Ok(())
+}
+
+/// Exactly once: keeps records for the checkpoint that publishes them. What the stream does not
+/// take is refused now, while it is the failure of one delivery.
+pub(super) fn validate(
+    producer: &Producer,
+    records: impl IntoIterator<Item = Record>,
+) -> Result<Vec<Record>> {
+    let records = records.into_iter();
+    records
+        .map(|record| producer.check(&record).map(|()| record))
+        .collect()
+}
+
+/// A handler of single deliveries whose results are published with the progress.
+pub(super) struct TransactionalHandler<H> {
+    pub(super) handler: H,
+    pub(super) stream: Arc<str>,
+}
+
+type Failure = Box<dyn StdError + Send + Sync>;
+
+impl<H, F> Handler for TransactionalHandler<H>
+where
+    H: Fn(Delivery) -> F + Send + Sync + 'static,
+    F: Future<Output = std::result::Result<Vec<Record>, Failure>> + Send + 'static,
+{
+    type Future = MapErr<F, fn(Failure) -> HandlerError>;
+    type Output = Vec<Record>;
+
+    fn max_batch(&self) -> Option<usize> {
+        None
+    }
+
+    fn output_stream(&self) -> Option<&Arc<str>> {
+        Some(&self.stream)
+    }
+
+    fn attempt(&self, mut deliveries: impl Iterator<Item = Delivery>) -> Self::Future {
+        let delivery = deliveries.next().expect("an attempt has a delivery");
+        (self.handler)(delivery).map_err(|reason| HandlerError::Failed(BatchFailure::whole(reason)))
+    }
+}

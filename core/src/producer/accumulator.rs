@@ -1,0 +1,324 @@
+//! Where `send` leaves records and the sender task finds them: batches that are formed while they
+//! wait.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::accounting::Accounting;
+use super::flush::FlushGenerations;
+use super::receipt::{Completer, Receipt};
+use crate::Record;
+use crate::driver::StreamLimits;
+use crate::sync::lock;
+
+/// Records on their way to one call of the driver, and the completer to answer them.
+pub(super) struct RecordBatch {
+    pub(super) records: Vec<Record>,
+    pub(super) completer: Completer,
+    /// When its records stop being retried.
+    pub(super) deadline: Instant,
+}
+
+/// The buffer between `send` and the sender task, and the bound of what is in flight.
+///
+/// One short lock, never held across an await. The order in which sends pass it is the order of the
+/// stream: a `send` returns after it has passed, hence a `send` that begins after another one
+/// returned passes after it.
+///
+/// # Why nobody waits for ever, or out of turn
+///
+/// A `send` that finds no room counts itself as waiting under the same lock. As long as anyone
+/// waits, a new `send` finds no room either, so it does not overtake. Those that wait pass the
+/// fifo one by one, first come, first served; the one inside looks for room whenever answers
+/// were counted, and leaves with its record in, or with `Closed`, or by being dropped. Each way the
+/// next one enters and first looks for itself, so no waking is lost.
+///
+/// Why not a semaphore for records and one for bytes: they cost two contended words for each
+/// record, where the lock is taken anyway.
+pub(super) struct RecordAccumulator {
+    state: Mutex<State>,
+    fifo: Semaphore,
+    accounting: Arc<Accounting>,
+    limits: StreamLimits,
+    timeout: Duration,
+}
+
+/// Why a record did not get in. It stays where it was.
+pub(super) enum PushError {
+    /// There is no room, or others wait for it. Take it to [`RecordAccumulator::push_wait`].
+    Full,
+    /// The producer is closed.
+    Closed,
+}
+
+struct State {
+    /// Sealed batches, oldest first.
+    closed_batches: VecDeque<RecordBatch>,
+    /// The newest one, which still grows.
+    open: Option<Open>,
+    /// How many records the last sealed batch had: the next one will have as many.
+    capacity_hint: usize,
+    reader: Option<Waker>,
+    /// Whether the reader wants to be woken by a record, or by the close only.
+    wants_records: bool,
+    /// Set once: no record comes in any more.
+    closed: bool,
+    generations: FlushGenerations,
+    sent: u64,
+    sent_bytes: u64,
+    /// What was answered when it was last looked up: enough to know that there is room, and looked
+    /// up again before it is said that there is none.
+    completed: u64,
+    completed_bytes: u64,
+    /// How many sends wait for room.
+    waiting: usize,
+}
+
+struct Open {
+    records: Vec<Record>,
+    bytes: usize,
+    completer: Completer,
+}
+
+impl RecordAccumulator {
+    pub(super) fn new(
+        accounting: Arc<Accounting>,
+        limits: StreamLimits,
+        timeout: Duration,
+    ) -> Self {
+        let state = State {
+            closed_batches: VecDeque::new(),
+            open: None,
+            capacity_hint: 0,
+            reader: None,
+            wants_records: false,
+            closed: false,
+            generations: FlushGenerations::new(),
+            sent: 0,
+            sent_bytes: 0,
+            completed: 0,
+            completed_bytes: 0,
+            waiting: 0,
+        };
+        Self {
+            state: Mutex::new(state),
+            fifo: Semaphore::new(1),
+            accounting,
+            limits,
+            timeout,
+        }
+    }
+
+    /// Takes a record in if there is room and nobody waits. A record that is refused as `Full` is
+    /// waiting from now on.
+    ///
+    /// The record is passed by reference, and moved once: into its batch.
+    pub(super) fn push(&self, record: &mut Record, size: usize) -> Result<Receipt, PushError> {
+        let mut state = lock(&self.state);
+        if state.waiting > 0 || !self.has_room(&mut state, size) {
+            if state.closed {
+                return Err(PushError::Closed);
+            }
+            state.waiting += 1;
+            return Err(PushError::Full);
+        }
+        self.admit(state, record, size)
+    }
+
+    /// Takes a record in that was refused as `Full`, in its turn. Dropped, it has not taken it in.
+    pub(super) async fn push_wait(
+        &self,
+        record: &mut Record,
+        size: usize,
+    ) -> Result<Receipt, PushError> {
+        let _waiting = WaiterGuard(&self.state);
+        let _turn = self.fifo.acquire().await;
+        loop {
+            {
+                let mut state = lock(&self.state);
+                if state.closed || self.has_room(&mut state, size) {
+                    return self.admit(state, record, size);
+                }
+            }
+            self.accounting.capacity_freed.notified().await;
+        }
+    }
+
+    fn has_room(&self, state: &mut State, size: usize) -> bool {
+        let limits = self.accounting.limits;
+        let cost = limits.charge(size);
+        let fits = |state: &State| {
+            state.sent - state.completed < limits.records
+                && state.sent_bytes - state.completed_bytes <= limits.bytes - cost
+        };
+        if fits(state) {
+            return true;
+        }
+        state.completed = self.accounting.completed();
+        state.completed_bytes = self.accounting.completed_bytes.load(Relaxed);
+        fits(state)
+    }
+
+    fn admit(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        record: &mut Record,
+        size: usize,
+    ) -> Result<Receipt, PushError> {
+        if state.closed {
+            return Err(PushError::Closed);
+        }
+        let cost = self.accounting.limits.charge(size);
+        state.sent += 1;
+        state.sent_bytes += cost;
+        if state
+            .open
+            .as_ref()
+            .is_some_and(|open| !self.fits(open, size))
+        {
+            self.close_batch(&mut state);
+        }
+        let State {
+            open,
+            generations,
+            capacity_hint,
+            ..
+        } = &mut *state;
+        let open = open.get_or_insert_with(|| Open {
+            records: Vec::with_capacity(*capacity_hint),
+            bytes: 0,
+            completer: Completer::new(self.accounting.clone(), generations.now().clone()),
+        });
+        open.records.push(mem::take(record));
+        open.bytes += size;
+        let receipt = open.completer.push(cost);
+        let reader = state.wants_records.then(|| state.reader.take()).flatten();
+        drop(state);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+        Ok(receipt)
+    }
+
+    fn fits(&self, open: &Open, size: usize) -> bool {
+        open.records.len() < self.limits.batch_records
+            && open.bytes.saturating_add(size) <= self.limits.batch_bytes
+    }
+
+    /// Ends the open batch. Its time-out runs from here: one look at the clock for each batch,
+    /// and at most as late as the batch was open, which is while the sender could not have started
+    /// it.
+    fn close_batch(&self, state: &mut State) {
+        if let Some(Open {
+            records, completer, ..
+        }) = state.open.take()
+        {
+            state.capacity_hint = records.len();
+            state.closed_batches.push_back(RecordBatch {
+                records,
+                completer,
+                deadline: Instant::now() + self.timeout,
+            });
+        }
+    }
+
+    /// Moves what is there to `batches`: the sealed ones, or if there is none, the open one. An
+    /// open batch is left to grow as long as others are to go first.
+    pub(super) fn take(&self, batches: &mut VecDeque<RecordBatch>) {
+        let mut state = lock(&self.state);
+        if state.closed_batches.is_empty() {
+            self.close_batch(&mut state);
+        }
+        if batches.is_empty() {
+            mem::swap(batches, &mut state.closed_batches);
+        } else {
+            batches.append(&mut state.closed_batches);
+        }
+    }
+
+    /// Ready when there is a record to take, if `wants_records`, or when the accumulator was closed.
+    pub(super) fn poll(
+        &self,
+        cx: &mut Context<'_>,
+        wants_records: bool,
+        close_seen: bool,
+    ) -> Poll<()> {
+        let mut state = lock(&self.state);
+        if wants_records && !state.is_empty() || state.closed && !close_seen {
+            return Poll::Ready(());
+        }
+        state.wants_records = wants_records;
+        match &mut state.reader {
+            Some(reader) => reader.clone_from(cx.waker()),
+            None => state.reader = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// Lets no record in any more and wakes the sender. Doing it again is the same.
+    pub(super) fn close(&self) {
+        let reader = {
+            let mut state = lock(&self.state);
+            state.closed = true;
+            state.reader.take()
+        };
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+        self.accounting.capacity_freed.notify_one();
+    }
+
+    /// Closes, and hands over what nobody will take any more.
+    pub(super) fn abandon(&self) -> VecDeque<RecordBatch> {
+        self.close();
+        let mut batches = VecDeque::new();
+        let mut state = lock(&self.state);
+        self.close_batch(&mut state);
+        mem::swap(&mut batches, &mut state.closed_batches);
+        batches
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        lock(&self.state).closed
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        lock(&self.state).is_empty()
+    }
+
+    /// Ends the generation of what was sent so far; see [`FlushGenerations::turn`].
+    pub(super) fn next_generation(&self) -> Vec<CancellationToken> {
+        let mut state = lock(&self.state);
+        self.close_batch(&mut state);
+        state.generations.next()
+    }
+
+    /// Records and bytes taken in so far.
+    pub(super) fn sent(&self) -> (u64, u64) {
+        let state = lock(&self.state);
+        (state.sent, state.sent_bytes)
+    }
+}
+
+impl State {
+    fn is_empty(&self) -> bool {
+        self.closed_batches.is_empty() && self.open.is_none()
+    }
+}
+
+/// A `send` that waits for room, until it is in or dropped.
+struct WaiterGuard<'a>(&'a Mutex<State>);
+
+impl Drop for WaiterGuard<'_> {
+    fn drop(&mut self) {
+        lock(self.0).waiting -= 1;
+    }
+}

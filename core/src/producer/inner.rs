@@ -1,0 +1,160 @@
+//! What the clones of a producer share.
+
+use std::fmt;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+
+use super::accounting::{Accounting, InFlightLimits};
+use super::accumulator::{PushError, RecordAccumulator};
+use super::options::Options;
+use super::sender::Sender;
+use super::{Producer, ProducerStats, limits};
+use crate::driver::{self, StreamLimits};
+use crate::telemetry::event;
+use crate::{Error, ErrorKind, Receipt, Record, Result};
+
+/// The user's end of a producer. Owns the sender task: [`close`](Self::close) joins it, dropping
+/// lets it end by itself.
+pub(super) struct ProducerInner {
+    /// The connection that it was opened from. Weak: it is compared, never used, and a producer must
+    /// not keep a connection open by that.
+    backend: Weak<dyn driver::Backend>,
+    accounting: Arc<Accounting>,
+    accumulator: Arc<RecordAccumulator>,
+    limits: StreamLimits,
+    /// The end of the task, for everyone who waits for it.
+    ended: Shared<BoxFuture<'static, Result<()>>>,
+}
+
+pub(super) fn open(
+    backend: &Arc<dyn driver::Backend>,
+    stream: Arc<str>,
+    driver: Arc<dyn driver::Producer>,
+    options: &Options,
+) -> Producer {
+    let limits = driver.limits();
+    let in_flight_limits = InFlightLimits {
+        records: options.in_flight_records as u64,
+        bytes: options.in_flight_bytes as u64,
+    };
+    let accounting = Arc::new(Accounting::new(stream, in_flight_limits));
+    let accumulator = Arc::new(RecordAccumulator::new(
+        accounting.clone(),
+        limits,
+        options.timeout,
+    ));
+    let sender = Sender::new(
+        accounting.clone(),
+        accumulator.clone(),
+        driver,
+        limits,
+        options.close_timeout,
+    );
+    let task = tokio::spawn(sender.run());
+    let stream = accounting.stream.clone();
+    let ended = async move {
+        // The one way for the task not to answer is that its runtime has ended: a panic of the
+        // driver is caught where it is called.
+        task.await.unwrap_or_else(|failure| {
+            let message = "the producer's task was cut off, records may or may not be stored";
+            let error = Error::new(ErrorKind::Unavailable, "close", message);
+            Err(error.with_stream(stream).with_source(failure))
+        })
+    };
+    event!(
+        info, "millstream.producer.opened", stream = %accounting.stream, "producer opened"
+    );
+    Producer(Arc::new(ProducerInner {
+        backend: Arc::downgrade(backend),
+        accounting,
+        accumulator,
+        limits,
+        ended: ended.boxed().shared(),
+    }))
+}
+
+impl ProducerInner {
+    /// Takes the record out when it is sent, and leaves it otherwise.
+    pub(super) async fn send(&self, record: &mut Record) -> Result<Receipt> {
+        let size = limits::check(&self.limits, self.stream(), record)?;
+        let sent = match self.accumulator.push(record, size) {
+            Err(PushError::Full) => {
+                self.accounting.waited.fetch_add(1, Relaxed);
+                self.accumulator.push_wait(record, size).await
+            }
+            sent => sent,
+        };
+        sent.map_err(|_| self.closed())
+    }
+
+    pub(super) fn check(&self, record: &Record) -> Result<()> {
+        limits::check(&self.limits, self.stream(), record)?;
+        match self.accumulator.is_closed() {
+            true => Err(self.closed()),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn belongs_to(&self, backend: &Arc<dyn driver::Backend>) -> bool {
+        std::ptr::addr_eq(self.backend.as_ptr(), Arc::as_ptr(backend))
+    }
+
+    fn closed(&self) -> Error {
+        let message = "the producer was closed, open a new one";
+        self.accounting.error(ErrorKind::Closed, "send", message)
+    }
+
+    pub(super) async fn flush(&self) -> Result<()> {
+        for generation in self.accumulator.next_generation() {
+            generation.cancelled().await;
+        }
+        self.accounting.take_unobserved_errors("flush")
+    }
+
+    pub(super) async fn close(&self) -> Result<()> {
+        self.accumulator.close();
+        self.ended.clone().await
+    }
+
+    pub(super) fn stats(&self) -> ProducerStats {
+        let accounting = &self.accounting;
+        // In this order, so that nothing is answered that was not sent.
+        let stored = accounting.stored.load(Relaxed);
+        let failed = accounting.failed.load(Relaxed);
+        let completed_bytes = accounting.completed_bytes.load(Relaxed);
+        let (sent, sent_bytes) = self.accumulator.sent();
+        ProducerStats {
+            sent,
+            stored,
+            failed,
+            retried: accounting.retried.load(Relaxed),
+            in_flight: sent - stored - failed,
+            in_flight_bytes: sent_bytes - completed_bytes,
+            waited: accounting.waited.load(Relaxed),
+        }
+    }
+
+    pub(super) fn stream(&self) -> &str {
+        &self.accounting.stream
+    }
+}
+
+/// The last clone is gone: the task sends what is left and closes the driver, within the close
+/// time-out, with nobody waiting.
+impl Drop for ProducerInner {
+    fn drop(&mut self) {
+        self.accumulator.close();
+    }
+}
+
+impl fmt::Debug for ProducerInner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Producer")
+            .field("stream", &self.stream())
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,157 @@
+//! One call of the driver, with what it owes.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::time::Instant;
+
+use super::accounting::{Accounting, InFlightLimits};
+use super::accumulator::RecordBatch;
+use super::key_queue::{self, Item, ItemBatch};
+use super::receipt::Completer;
+use crate::driver::{self, Rejected};
+use crate::telemetry::event;
+use crate::{Error, ErrorKind, Record, RecordMetadata, Result};
+
+/// A record that waits in the queue, with the completer to answer it.
+pub(super) type QueuedRecord = Item<(Record, Completer)>;
+
+/// Records for the driver, and what the call owes for them.
+pub(super) struct SendRequest {
+    records: Vec<Record>,
+    pending: PendingCompletions,
+}
+
+/// Duties in the order of the records, and the keys that the call binds.
+pub(super) struct PendingCompletions {
+    pub(super) completions: Vec<PendingCompletion>,
+    pub(super) keys: Vec<u64>,
+}
+
+/// A completer for a whole batch or for one record, and how long that is retried.
+pub(super) struct PendingCompletion {
+    pub(super) completer: Completer,
+    pub(super) deadline: Instant,
+    pub(super) attempts: u32,
+    /// Whether an attempt ended in `Timeout`: it may be stored already.
+    pub(super) unclear: bool,
+}
+
+/// A call that has ended. Without results, the driver has panicked.
+pub(super) struct SendResult {
+    pub(super) pending: PendingCompletions,
+    pub(super) results: Option<Vec<Result<RecordMetadata, Rejected>>>,
+}
+
+impl SendRequest {
+    /// Sends a batch as it is. It binds no key.
+    pub(super) fn from_batch(batch: RecordBatch) -> Self {
+        let completion = PendingCompletion {
+            completer: batch.completer,
+            deadline: batch.deadline,
+            attempts: 0,
+            unclear: false,
+        };
+        let pending = PendingCompletions {
+            completions: vec![completion],
+            keys: Vec::new(),
+        };
+        Self {
+            records: batch.records,
+            pending,
+        }
+    }
+
+    /// Sends what the queue lets go.
+    pub(super) fn from_items(batch: ItemBatch<(Record, Completer)>) -> Self {
+        let mut records = Vec::with_capacity(batch.items.len());
+        let mut completions = Vec::with_capacity(batch.items.len());
+        for item in batch.items {
+            let (record, completer) = item.load;
+            records.push(record);
+            completions.push(PendingCompletion {
+                completer,
+                deadline: item.deadline,
+                attempts: item.attempts,
+                unclear: item.unclear,
+            });
+        }
+        let keys = batch.keys;
+        Self {
+            records,
+            pending: PendingCompletions { completions, keys },
+        }
+    }
+
+    /// Asks the driver. A panic of it ends with this call: the task goes on, and what is pending is
+    /// still there to be answered.
+    pub(super) fn make(
+        self,
+        driver: Arc<dyn driver::Producer>,
+        accounting: Arc<Accounting>,
+    ) -> BoxFuture<'static, SendResult> {
+        let Self { records, pending } = self;
+        let send = async move { driver.send(records).await };
+        async move {
+            let results = AssertUnwindSafe(send).catch_unwind().await.ok();
+            if results.is_none() {
+                event!(
+                    error, "millstream.producer.panicked", stream = %accounting.stream,
+                    "the backend's driver panicked"
+                );
+            }
+            SendResult { pending, results }
+        }
+        .boxed()
+    }
+}
+
+impl PendingCompletion {
+    /// Makes a record wait that was handed back with `error`.
+    pub(super) fn again(
+        &self,
+        record: Record,
+        error: &Error,
+        completer: Completer,
+    ) -> QueuedRecord {
+        Item {
+            key: key(&record),
+            bytes: record.size(),
+            deadline: self.deadline,
+            attempts: self.attempts,
+            unclear: self.unclear || error.kind() == ErrorKind::Timeout,
+            load: (record, completer),
+        }
+    }
+}
+
+/// The records of a batch one by one.
+pub(super) fn into_items(
+    batch: RecordBatch,
+    limits: InFlightLimits,
+) -> impl Iterator<Item = QueuedRecord> {
+    let deadline = batch.deadline;
+    let mut costs = batch
+        .records
+        .iter()
+        .map(|record| limits.charge(record.size()));
+    let completers = batch
+        .completer
+        .split(|| costs.next().expect("a batch owes for each of its records"));
+    let records = batch.records.into_iter().zip(completers);
+    records.map(move |(record, completer)| Item {
+        key: key(&record),
+        bytes: record.size(),
+        deadline,
+        attempts: 0,
+        unclear: false,
+        load: (record, completer),
+    })
+}
+
+/// What stands for the record's key, if it has one.
+pub(super) fn key(record: &Record) -> Option<u64> {
+    record.key.as_deref().map(key_queue::hash)
+}
