@@ -115,7 +115,7 @@ impl Record {
     /// If the number is none.
     pub fn position(&self) -> Position {
         let position: Position = self.seq.parse().expect("a sequence number");
-        position.within(self.sub)
+        position.with_sub_sequence(self.sub)
     }
 }
 

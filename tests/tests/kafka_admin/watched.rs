@@ -81,7 +81,7 @@ async fn lag_is_told_where_nothing_is_delivered() {
         .group("behind")
         .stream("stuck")
         .start(Start::Earliest);
-    let run = behind.window(5).run(
+    let run = behind.max_unsettled_per_partition(5).run(
         {
             let gate = gate.clone();
             move |_: Delivery| {

@@ -111,7 +111,7 @@ async fn jumps(harness: Arc<KinesisHarness>, clock: &Clock) {
     let summary = fleet.judge().await;
     fleet.caught_up().await;
     assert_eq!((summary.lost, summary.duplicates), (0, 0), "{summary:?}");
-    assert_eq!(c.handle().stats().trimmed, 0);
+    assert_eq!(c.handle().stats().data_losses, 0);
     c.close().await;
 }
 

@@ -32,6 +32,6 @@ pub(crate) async fn is_no_gap(ground: Ground) {
         .until("the new ones are handled", || ground.began("b") == 80)
         .await;
     assert_eq!(before, 80, "none came twice");
-    assert_eq!(b.handle().stats().trimmed, 0);
+    assert_eq!(b.handle().stats().data_losses, 0);
     b.close().await;
 }

@@ -70,7 +70,7 @@ async fn send(ground: &Ground) -> String {
     for (n, receipt) in receipts.into_iter().enumerate() {
         let placed = receipt.await.expect("it is stored");
         assert_eq!(placed.position.sub(), n as u64);
-        numbers.push(placed.position.within(0).to_string());
+        numbers.push(placed.position.with_sub_sequence(0).to_string());
     }
     producer.close().await.expect("it closes");
     numbers.dedup();

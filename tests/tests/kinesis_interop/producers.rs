@@ -76,7 +76,7 @@ pub(crate) async fn javas(ground: Ground) {
     let told = ours.iter().map(|(shard, position, _, payload)| {
         (
             shard.clone(),
-            position.within(0).to_string(),
+            position.with_sub_sequence(0).to_string(),
             payload.clone(),
         )
     });

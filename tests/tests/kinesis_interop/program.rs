@@ -88,7 +88,7 @@ fn record(delivery: &Delivery) -> Record {
     let text = |bytes: &[u8]| bytes.iter().copied().map(char::from).collect();
     Record {
         shard: delivery.partition().id().to_owned(),
-        seq: position.within(0).to_string(),
+        seq: position.with_sub_sequence(0).to_string(),
         sub: position.sub(),
         key: delivery
             .key()
