@@ -120,7 +120,9 @@ pub(crate) struct StoredRecord {
 
 impl StoredRecord {
     pub(crate) fn new(partition: PartitionId, entry: &Entry) -> Self {
-        let header = |(name, value): (&str, &Bytes)| (name.to_owned(), value.clone());
+        let header = |(name, value): (&str, Option<&Bytes>)| {
+            (name.to_owned(), value.cloned().unwrap_or_default())
+        };
         Self {
             partition,
             key: entry.key.clone(),
@@ -133,7 +135,9 @@ impl StoredRecord {
 
     /// A record that is stored at `stored_at`.
     pub(crate) fn of(partition: PartitionId, record: &Record, stored_at: i64) -> Self {
-        let header = |(name, value): (&str, &Bytes)| (name.to_owned(), value.clone());
+        let header = |(name, value): (&str, Option<&Bytes>)| {
+            (name.to_owned(), value.cloned().unwrap_or_default())
+        };
         Self {
             partition,
             key: record.key.clone(),

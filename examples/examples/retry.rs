@@ -42,8 +42,9 @@ async fn main() -> anyhow::Result<()> {
     let mut dead_letters = client.group("on-call").stream(DEAD).join().await?;
     if let Some(letter) = dead_letters.next().await? {
         println!("dead letter: {}", String::from_utf8_lossy(letter.payload()));
-        for (name, value) in letter.headers().iter() {
-            println!("  {name}: {}", String::from_utf8_lossy(value));
+        for (name, value) in letter.headers() {
+            let value = value.map_or("null".into(), |value| String::from_utf8_lossy(value));
+            println!("  {name}: {value}");
         }
         letter.ack();
     }

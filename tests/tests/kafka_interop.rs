@@ -170,7 +170,8 @@ async fn records_are_the_same_on_either_side() {
         .iter()
         .map(|delivery| {
             let headers = delivery.headers().iter();
-            let headers = headers.map(|(name, value)| (name.to_owned(), value.to_vec()));
+            let headers =
+                headers.map(|(name, value)| (name.to_owned(), value.map(|value| value.to_vec())));
             (
                 delivery.key().map(|key| key.to_vec()),
                 delivery.payload().to_vec(),
@@ -178,7 +179,7 @@ async fn records_are_the_same_on_either_side() {
             )
         })
         .collect();
-    let header = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
+    let header = |name: &str, value: &str| (name.to_owned(), Some(value.as_bytes().to_vec()));
     assert_eq!(
         seen,
         [
@@ -233,7 +234,10 @@ fn as_printed(delivery: &Delivery) -> String {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("it is text");
     let headers = delivery.headers().iter();
     let headers: Vec<_> = headers
-        .map(|(name, value)| format!("{name}:{}", text(value)))
+        .map(|(name, value)| {
+            let value = value.map_or("null".to_owned(), |value| text(value));
+            format!("{name}:{value}")
+        })
         .collect();
     let headers = match headers.is_empty() {
         true => "NO_HEADERS".to_owned(),

@@ -272,7 +272,7 @@ struct View<'a> {
 }
 
 /// A header as librdkafka holds it.
-type Header<'a> = (Cow<'a, str>, &'a [u8]);
+type Header<'a> = (Cow<'a, str>, Option<&'a [u8]>);
 
 impl<'a> View<'a> {
     /// Adds the message's headers to those of the batch.
@@ -321,7 +321,7 @@ impl<'a> View<'a> {
     fn fields<'b>(&'b self, headers: &'b [Header<'b>]) -> impl Iterator<Item = &'b [u8]> {
         let values = headers[self.headers.clone()].iter();
         let record = self.key().into_iter().chain([self.payload()]);
-        record.chain(values.map(|(_, value)| *value))
+        record.chain(values.filter_map(|(_, value)| *value))
     }
 
     fn timestamp(&self) -> SystemTime {
@@ -371,18 +371,18 @@ impl<'a> Cut<'a> {
             headers: match view.headers.is_empty() {
                 true => Headers::new(),
                 false => {
-                    let headers = headers[view.headers.clone()].iter();
+                    let stored = headers[view.headers.clone()].iter();
+                    let mut headers = Headers::new();
                     headers
-                        .map(|(name, value)| (name.as_ref(), field(value)))
-                        .collect()
+                        .extend(stored.map(|(name, value)| (name.as_ref(), value.map(&mut field))));
+                    headers
                 }
             },
         }
     }
 }
 
-/// Adds the headers of a message, in order. A null value is told as an empty one, and what of a name
-/// is no UTF-8 as `U+FFFD`.
+/// Adds the headers of a message, in order. What of a name is not UTF-8 becomes `U+FFFD`.
 ///
 /// # Safety
 /// `message` was given by the batch call and is not destroyed during `'a`.
@@ -402,8 +402,7 @@ unsafe fn add_headers<'a>(message: *mut sys::rd_kafka_message_t, to: &mut Vec<He
             if found.is_error() {
                 break;
             }
-            let value = bytes(value, size).unwrap_or_default();
-            to.push((text(name), value));
+            to.push((text(name), bytes(value, size)));
         }
     }
 }

@@ -45,7 +45,7 @@ pub(super) unsafe fn produce(
     flags: c_int,
 ) -> Result<(), RDKafkaRespErr> {
     let laid_out = laid_out(record, opaque);
-    // SAFETY: names and values are copied, with their lengths.
+    // SAFETY: names and values are copied, with their lengths. A null pointer is a null value.
     let headers = unsafe {
         let headers = rd::rd_kafka_headers_new(record.headers.len());
         for (name, value) in record.headers.iter() {
@@ -53,8 +53,8 @@ pub(super) unsafe fn produce(
                 headers,
                 name.as_ptr().cast(),
                 name.len() as isize,
-                value.as_ptr().cast(),
-                value.len() as isize,
+                value.map_or(ptr::null(), |value| value.as_ptr().cast()),
+                value.map_or(0, |value| value.len() as isize),
             );
         }
         headers

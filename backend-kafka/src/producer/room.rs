@@ -40,8 +40,9 @@ impl Room {
     /// What a record takes of [`largest`](Self::largest). Each header brings two lengths that
     /// [`Record::size`] does not count.
     pub(super) fn taken(record: &Record) -> usize {
-        let lengths =
-            |(name, value): (&str, &bytes::Bytes)| varint(name.len()) + varint(value.len());
+        let lengths = |(name, value): (&str, Option<&bytes::Bytes>)| {
+            varint(name.len()) + varint(value.map_or(0, bytes::Bytes::len))
+        };
         record.size() + record.headers.iter().map(lengths).sum::<usize>()
     }
 

@@ -2,7 +2,7 @@
 //!
 //! One tag a header, in order. A tag is text to every reader, and some fail over a carrier with a
 //! tag that is no UTF-8 (Python's, without its compiled part). So a value that is text is written as
-//! it is, and any other as U+0000 with its base64 behind. A text that begins with U+0000 to U+0008 goes
+//! it is, and any other as U+0000 with its base64 behind. A null value is a tag without a value. A text that begins with U+0000 to U+0008 goes
 //! that way too, which leaves U+0001 to U+0008 for formats to come.
 //!
 //! The timestamp is a tag of a name that no header may have: U+0000 and `timestamp`, its value the
@@ -34,10 +34,10 @@ const VALUE: u8 = 2;
 pub(super) fn len(record: &Record) -> usize {
     let headers = record.headers.iter();
     let headers: usize = headers
-        .map(|(name, value)| write::bytes_len(tag_len(name.len(), value_len(value))))
+        .map(|(name, value)| write::bytes_len(tag_len(name.len(), value.map(|v| value_len(v)))))
         .sum();
     let timestamp = record.timestamp.map_or(0, |at| {
-        write::bytes_len(tag_len(TIMESTAMP.len(), decimal_len(to_millis(at))))
+        write::bytes_len(tag_len(TIMESTAMP.len(), Some(decimal_len(to_millis(at)))))
     });
     headers + timestamp
 }
@@ -45,12 +45,14 @@ pub(super) fn len(record: &Record) -> usize {
 /// Writes the tags of a record.
 pub(super) fn put(buffer: &mut Vec<u8>, record: &Record) {
     for (name, value) in record.headers.iter() {
-        begin(buffer, name.as_bytes(), value_len(value));
-        put_value(buffer, value);
+        begin(buffer, name.as_bytes(), value.map(|value| value_len(value)));
+        if let Some(value) = value {
+            put_value(buffer, value);
+        }
     }
     if let Some(at) = record.timestamp {
         let millis = to_millis(at);
-        begin(buffer, TIMESTAMP, decimal_len(millis));
+        begin(buffer, TIMESTAMP, Some(decimal_len(millis)));
         write!(buffer, "{millis}").expect("a Vec takes all that is written");
     }
 }
@@ -61,30 +63,33 @@ pub(super) fn put(buffer: &mut Vec<u8>, record: &Record) {
 /// as it is.
 pub(super) fn read(tags: Vec<Tag>) -> (Headers, Option<SystemTime>) {
     let mut timestamp = None;
-    let headers = tags.into_iter().filter_map(|tag| {
-        let (name, value) = (tag.key.unwrap_or_default(), tag.value.unwrap_or_default());
+    let mut headers = Headers::new();
+    headers.extend(tags.into_iter().filter_map(|tag| {
+        let name = tag.key.unwrap_or_default();
         if name == TIMESTAMP {
-            timestamp = timestamp.or_else(|| read_timestamp(&value));
+            timestamp = timestamp.or_else(|| read_timestamp(&tag.value.unwrap_or_default()));
             return None;
         }
         Some((
             String::from_utf8_lossy(&name).into_owned(),
-            read_value(value),
+            tag.value.map(read_value),
         ))
-    });
-    let headers = headers.collect();
+    }));
     (headers, timestamp)
 }
 
-fn tag_len(name: usize, value: usize) -> usize {
-    write::bytes_len(name) + write::bytes_len(value)
+fn tag_len(name: usize, value: Option<usize>) -> usize {
+    write::bytes_len(name) + value.map_or(0, write::bytes_len)
 }
 
-/// Begins a tag, all of which but the value's `value` bytes is written.
-fn begin(buffer: &mut Vec<u8>, name: &[u8], value: usize) {
+/// Writes a tag but for the bytes of its value, of which there are `value`. `None` is a tag without
+/// a value.
+fn begin(buffer: &mut Vec<u8>, name: &[u8], value: Option<usize>) {
     write::begin(buffer, TAGS, tag_len(name.len(), value));
     write::bytes(buffer, NAME, name);
-    write::begin(buffer, VALUE, value);
+    if let Some(value) = value {
+        write::begin(buffer, VALUE, value);
+    }
 }
 
 fn is_plain(value: &[u8]) -> bool {
@@ -169,6 +174,16 @@ mod tests {
             assert_eq!(tags[0].value.as_deref(), Some(text.as_bytes()));
             assert_eq!(read(tags).0.get("name").map(|v| &**v), Some(value));
         }
+    }
+
+    #[test]
+    fn null_is_a_tag_without_a_value() {
+        let mut record = Record::new("").header("empty", "");
+        record.headers.push_null("null");
+        let tags = written(&record);
+        let values: Vec<_> = tags.iter().map(|tag| tag.value.as_deref()).collect();
+        assert_eq!(values, [Some(&b""[..]), None]);
+        assert_eq!(read(tags).0, record.headers);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use millstream_core::{Headers, Record};
+use millstream_core::Record;
 
 use crate::stream::HashKey;
 
@@ -46,11 +46,11 @@ fn take(record: &Record, header: &str) -> (Record, Result<Option<HashKey>, Strin
         return (record.clone(), Ok(None));
     };
     let hash = match given.next() {
-        None => read(value).map(Some).ok_or_else(|| {
+        None => value.and_then(|value| read(value)).map(Some).ok_or_else(|| {
             format!(
                 "the header {header:?} is {:?}: as an explicit hash key it must be a decimal number \
                  of 0 to {}",
-                String::from_utf8_lossy(value),
+                String::from_utf8_lossy(value.map_or(&[], |value| &value[..])),
                 u128::MAX
             )
         }),
@@ -58,10 +58,8 @@ fn take(record: &Record, header: &str) -> (Record, Result<Option<HashKey>, Strin
             "the record has the header {header:?} more than once: give one explicit hash key"
         )),
     };
-    let rest = record.headers.iter().filter(|(name, _)| *name != header);
-    let headers: Headers = rest.map(|(name, value)| (name, value.clone())).collect();
     let mut record = record.clone();
-    record.headers = headers;
+    record.headers.remove(header);
     (record, hash)
 }
 

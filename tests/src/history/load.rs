@@ -67,7 +67,7 @@ pub fn id_of(payload: &[u8]) -> Option<u64> {
 pub fn digest<'a>(
     key: Option<&Bytes>,
     payload: &[u8],
-    headers: impl Iterator<Item = (&'a str, &'a Bytes)>,
+    headers: impl Iterator<Item = (&'a str, Option<&'a Bytes>)>,
 ) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     let mut add = |part: &[u8]| {
@@ -80,7 +80,8 @@ pub fn digest<'a>(
     add(payload);
     for (name, value) in headers {
         add(name.as_bytes());
-        add(value);
+        add(if value.is_some() { b"value" } else { b"" });
+        add(value.map_or(&[][..], |value| &value[..]));
     }
     hash
 }

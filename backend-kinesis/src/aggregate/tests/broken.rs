@@ -107,8 +107,8 @@ fn texts_that_are_no_texts_lose_nothing() {
     assert_eq!(
         headers,
         [
-            ("a\u{FFFD}", &Bytes::from_static(b"\xED\xA0\x80")),
-            ("none", &Bytes::new()),
+            ("a\u{FFFD}", Some(&Bytes::from_static(b"\xED\xA0\x80"))),
+            ("none", None),
         ]
     );
 }
