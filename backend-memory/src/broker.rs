@@ -1,91 +1,92 @@
 //! The broker's state, behind one lock.
 //!
-//! One lock, taken once for each batch: under it nothing waits, and what is done does not grow with
-//! the number of partitions. A lock for each partition was left aside: a batch touches many
-//! partitions and a reader then waits on several, which costs more than the one lock on the single
-//! core that a test or a simulation has.
+//! The lock is taken once per batch. Nothing waits while it is held, and the work under it does not
+//! grow with the number of partitions.
+//!
+//! Rejected: a lock per partition. A batch touches many partitions and a reader waits for several,
+//! which costs more than one lock on the single core that a test or a simulation has.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use millstream_core::{PartitionDescription, Position, Start, StreamDescription};
 use tokio::time::Instant;
 
 use crate::clock::{Clock, to_millis};
 use crate::config::{Config, Limits};
-use crate::group::{Group, Place};
-use crate::ids::{GroupId, PartitionId, Slot, StreamId};
-use crate::journal::{Change, Journal, Marked, StoredRecord};
-use crate::log::Keep;
-use crate::pending::Pending;
-use crate::rate::Allowance;
-use crate::refusal::Refusal;
+use crate::coordinator::{GroupCoordinator, StartOffset};
+use crate::error::BrokerError;
+use crate::faults::FaultPlan;
+use crate::ids::{GroupId, MemberId, PartitionId, PartitionRef, StreamId};
+use crate::journal::{Journal, JournalEntry, JournalRecord, OffsetCommit};
+use crate::log::RetentionPolicy;
+use crate::rate_limit::RateLimit;
 use crate::stream::{Catalog, Stream};
 
-/// The broker as all handles share it.
+/// The broker, shared by all handles.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct Broker {
     pub(crate) durable: bool,
-    state: Mutex<State>,
+    state: Mutex<BrokerState>,
 }
 
-impl Shared {
-    pub(crate) fn new(config: &Config) -> Result<Self, Refusal> {
+impl Broker {
+    pub(crate) fn new(config: &Config) -> Result<Self, BrokerError> {
         Ok(Self {
             durable: config.persist.is_some(),
-            state: Mutex::new(State::open(config)?),
+            state: Mutex::new(BrokerState::open(config)?),
         })
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, BrokerState> {
         let state = self.state.lock();
         state.expect("nothing that runs under the broker's lock panics")
     }
 
-    /// Takes the lock and does what is due, then what is asked, then what that makes due.
-    pub(crate) fn with<T>(&self, ask: impl FnOnce(&mut State, Instant) -> T) -> T {
+    /// Takes the lock, does what is due, runs `request`, and does what that made due.
+    pub(crate) fn with<T>(&self, request: impl FnOnce(&mut BrokerState, Instant) -> T) -> T {
         let mut state = self.lock();
         let now = Instant::now();
         state.tick(now);
-        let answer = ask(&mut state, now);
+        let result = request(&mut state, now);
         state.tick(now);
-        answer
+        result
     }
 }
 
 #[derive(Debug)]
-pub(crate) struct State {
+pub(crate) struct BrokerState {
     pub(crate) clock: Clock,
     pub(crate) catalog: Catalog,
-    pub(crate) groups: Vec<Group>,
-    pub(crate) faults: Pending,
+    pub(crate) groups: Vec<GroupCoordinator>,
+    pub(crate) faults: FaultPlan,
     pub(crate) limits: Limits,
-    pub(crate) allowance: Allowance,
-    pub(crate) keep: Keep,
-    /// How many members ever joined.
+    pub(crate) rate_limit: RateLimit,
+    pub(crate) retention: RetentionPolicy,
+    /// The number of joins so far.
     pub(crate) joined: u64,
     pub(crate) journal: Option<Journal>,
     group_names: BTreeMap<Arc<str>, GroupId>,
     auto_create: Option<usize>,
-    session_timeout: std::time::Duration,
+    session_timeout: Duration,
     epoch_floor: u64,
 }
 
-impl State {
-    fn open(config: &Config) -> Result<Self, Refusal> {
+impl BrokerState {
+    fn open(config: &Config) -> Result<Self, BrokerError> {
         config.validate()?;
         let mut state = Self {
             clock: Clock::new(config.start_time),
             catalog: Catalog::default(),
             groups: Vec::new(),
-            faults: Pending::new(config.seed),
+            faults: FaultPlan::new(config.seed),
             limits: config.limits.clone(),
-            allowance: Allowance {
+            rate_limit: RateLimit {
                 records_per_second: config.limits.records_per_second,
                 bytes_per_second: config.limits.bytes_per_second,
             },
-            keep: Keep {
+            retention: RetentionPolicy {
                 age: config.retention.age,
                 bytes: config.retention.bytes,
             },
@@ -97,144 +98,153 @@ impl State {
             epoch_floor: 0,
         };
         if let Some(folder) = &config.persist {
-            state.journal = Some(Journal::open(folder, config.sync, |change| {
-                if let Some(millis) = change.stored_at() {
+            state.journal = Some(Journal::open(folder, config.sync, |entry| {
+                if let Some(millis) = entry.stored_at() {
                     state.clock.not_before(millis);
                 }
-                state.apply(change);
+                state.apply(entry);
             })?);
-            // Counted by the next opening, so that the first run has small epochs.
-            state.write(&Change::Opened)?;
+            // Takes effect at the next opening, so that epochs of the first run are small.
+            state.write(&JournalEntry::Opened)?;
         }
         Ok(state)
     }
 
-    /// Writes a change to the journal, if there is one. A change is applied only when it was
+    /// Writes an entry to the journal, if there is one. An entry is applied only after it was
     /// written.
-    pub(crate) fn write(&mut self, change: &Change) -> Result<(), Refusal> {
+    pub(crate) fn write(&mut self, entry: &JournalEntry) -> Result<(), BrokerError> {
         match &mut self.journal {
-            Some(journal) => journal.write(change),
+            Some(journal) => journal.write(entry),
             None => Ok(()),
         }
     }
 
-    /// Brings about a change that was checked and written, or is read back.
-    pub(crate) fn apply(&mut self, change: Change) {
-        match change {
-            // The upper half of an epoch counts the openings, so that epochs grow across them
-            // although not every assignment is written.
-            Change::Opened => {
+    /// Applies an entry that was checked and written, or that is replayed.
+    pub(crate) fn apply(&mut self, entry: JournalEntry) {
+        match entry {
+            // The upper half of an epoch counts openings, so that epochs grow across them although
+            // assignments are not written.
+            JournalEntry::Opened => {
                 self.epoch_floor += 1 << 32;
                 for group in &mut self.groups {
                     group.set_epoch_floor(self.epoch_floor);
                 }
             }
-            Change::Created { name, partitions } => {
+            JournalEntry::StreamCreated { name, partitions } => {
                 self.catalog.add(Stream::new(name.into(), partitions));
             }
-            Change::Deleted { stream } => {
+            JournalEntry::StreamDeleted { stream } => {
                 if let Some(deleted) = self.catalog.remove(stream) {
                     for group in &mut self.groups {
                         if group.reads(stream) {
-                            group.forget(stream, &deleted.name);
+                            group.stream_deleted(stream, &deleted.name);
                         }
                     }
                 }
             }
-            Change::Split { stream, parent } => {
+            JournalEntry::PartitionSplit { stream, parent } => {
                 self.reshard(stream, |stream| vec![(parent, stream.split(parent))])
             }
-            Change::Merged { stream, one, other } => {
+            JournalEntry::PartitionsMerged { stream, one, other } => {
                 self.reshard(stream, |stream| stream.merge(one, other).into())
             }
-            Change::Grown { stream, partitions } => self.reshard(stream, |stream| {
-                stream.grow(partitions);
-                Vec::new()
-            }),
-            Change::Stored { stream, records } => self.append(stream, records),
-            Change::Group { name } => {
+            JournalEntry::PartitionsAdded { stream, partitions } => {
+                self.reshard(stream, |stream| {
+                    stream.grow(partitions);
+                    Vec::new()
+                })
+            }
+            JournalEntry::Appended { stream, records } => self.append(stream, records),
+            JournalEntry::GroupCreated { name } => {
                 self.group_names.insert(name.into(), self.groups.len());
-                let group = Group::new(self.session_timeout, self.epoch_floor);
+                let group = GroupCoordinator::new(self.session_timeout, self.epoch_floor);
                 self.groups.push(group);
             }
-            Change::RecordMetadata {
+            JournalEntry::OffsetsSet {
                 group,
                 stream,
-                places,
-            } => self.groups[group].place(stream, &places),
-            Change::Checkpointed { group, marks } => self.mark(group, marks),
-            Change::Completed { group, slot, end } => self.groups[group].complete(slot, end),
-            Change::Published {
+                offsets,
+            } => self.groups[group].set_offsets(stream, &offsets),
+            JournalEntry::Checkpointed { group, commits } => self.commit_offsets(group, commits),
+            JournalEntry::Completed {
                 group,
-                marks,
+                partition,
+                end,
+            } => self.groups[group].complete(partition, end),
+            JournalEntry::Published {
+                group,
+                commits,
                 stream,
                 records,
             } => {
                 self.append(stream, records);
-                self.mark(group, marks);
+                self.commit_offsets(group, commits);
             }
         }
     }
 
-    fn append(&mut self, stream: StreamId, records: Vec<StoredRecord>) {
+    /// Writes and applies an entry that was checked.
+    pub(crate) fn commit(&mut self, entry: JournalEntry) -> Result<(), BrokerError> {
+        self.write(&entry)?;
+        self.apply(entry);
+        Ok(())
+    }
+
+    fn append(&mut self, stream: StreamId, records: Vec<JournalRecord>) {
         for record in records {
-            let (partition, entry) = record.into_entry();
-            let slot = (stream, partition);
-            if let Some(found) = self.catalog.partition_mut(slot) {
+            let (partition, entry) = record.into_log_entry();
+            let partition = (stream, partition);
+            if let Some(found) = self.catalog.partition_mut(partition) {
                 found.log.push(entry);
                 let waiters = std::mem::take(&mut found.waiters);
-                wake(&mut self.groups, slot, &waiters);
+                wake(&mut self.groups, partition, &waiters);
             }
         }
     }
 
-    fn mark(&mut self, group: GroupId, marks: Vec<Marked>) {
-        for (slot, epoch, next) in marks {
-            self.groups[group].checkpoint(slot, epoch, next);
+    fn commit_offsets(&mut self, group: GroupId, commits: Vec<OffsetCommit>) {
+        for commit in commits {
+            self.groups[group].commit(commit.partition, commit.epoch, commit.next_offset);
         }
     }
 
-    /// Changes partitions, tells those who wait at the end of one that was closed, and plans again.
-    #[allow(
-        clippy::type_complexity,
-        reason = "a list of lists, named nowhere else"
-    )]
+    /// Changes the partitions of a stream, wakes the waiters of closed ones, and plans again.
     fn reshard(
         &mut self,
         id: StreamId,
-        change: impl FnOnce(&mut Stream) -> Vec<(PartitionId, Vec<(GroupId, u64)>)>,
+        reshard: impl FnOnce(&mut Stream) -> Vec<(PartitionId, Vec<(GroupId, MemberId)>)>,
     ) {
         let Some(stream) = self.catalog.get_mut(id) else {
             return;
         };
-        for (closed, waiters) in change(stream) {
+        for (closed, waiters) in reshard(stream) {
             wake(&mut self.groups, (id, closed), &waiters);
         }
         for group in &mut self.groups {
-            group.stream_changed(id);
+            group.partitions_changed(id);
         }
     }
 
-    /// Does what is due in all groups and of the faults.
+    /// Does what is due: faults and deadlines of all groups.
     pub(crate) fn tick(&mut self, now: Instant) {
-        while let Some(fault) = self.faults.due(now) {
-            self.bring_about(fault, now);
+        while let Some(fault) = self.faults.take_due(now) {
+            self.apply_fault(fault, now);
         }
         for group in 0..self.groups.len() {
             if self.groups[group].is_due(now) {
-                self.settle(group, now);
+                self.tick_group(group, now);
             }
         }
     }
 
-    fn settle(&mut self, id: GroupId, now: Instant) {
+    fn tick_group(&mut self, id: GroupId, now: Instant) {
         loop {
             self.groups[id].tick(now);
-            for (stream, places) in self.groups[id].drained_resets() {
-                let written = self.write(&Change::RecordMetadata {
+            for (stream, offsets) in self.groups[id].drained_resets() {
+                let written = self.write(&JournalEntry::OffsetsSet {
                     group: id,
                     stream,
-                    places,
+                    offsets,
                 });
                 self.groups[id].end_reset(stream, written);
             }
@@ -244,23 +254,23 @@ impl State {
         }
     }
 
-    /// When a waiting member of the group has to look again.
+    /// Returns when a waiting member of the group must look again.
     pub(crate) fn deadline(&self, group: GroupId) -> Option<Instant> {
         let group = self.groups[group].deadline();
         group.into_iter().chain(self.faults.next_due()).min()
     }
 
-    pub(crate) fn group_id(&self, name: &str) -> Result<GroupId, Refusal> {
+    pub(crate) fn group_id(&self, name: &str) -> Result<GroupId, BrokerError> {
         self.group_names
             .get(name)
             .copied()
-            .ok_or(Refusal::UnknownGroup)
+            .ok_or(BrokerError::UnknownGroup)
     }
 
-    /// Finds a stream, or makes it where the settings say so.
-    pub(crate) fn open_stream(&mut self, name: &str) -> Result<StreamId, Refusal> {
+    /// Finds a stream, or creates it if the settings allow that.
+    pub(crate) fn open_stream(&mut self, name: &str) -> Result<StreamId, BrokerError> {
         match (self.catalog.id(name), self.auto_create) {
-            (Err(Refusal::UnknownStream), Some(partitions)) => {
+            (Err(BrokerError::UnknownStream), Some(partitions)) => {
                 self.create(name, partitions)?;
                 self.catalog.id(name)
             }
@@ -268,54 +278,57 @@ impl State {
         }
     }
 
-    pub(crate) fn create(&mut self, name: &str, partitions: usize) -> Result<(), Refusal> {
+    pub(crate) fn create(&mut self, name: &str, partitions: usize) -> Result<(), BrokerError> {
         if self.catalog.id(name).is_ok() {
-            return Err(Refusal::StreamExists);
+            return Err(BrokerError::StreamExists);
         }
         if partitions == 0 {
-            return Err(Refusal::NoPartitions);
+            return Err(BrokerError::NoPartitions);
         }
-        self.commit(Change::Created {
+        self.commit(JournalEntry::StreamCreated {
             name: name.into(),
             partitions,
         })
     }
 
-    /// Writes and applies a change that was checked.
-    pub(crate) fn commit(&mut self, change: Change) -> Result<(), Refusal> {
-        self.write(&change)?;
-        self.apply(change);
-        Ok(())
-    }
-
-    /// Where `start` is in each partition of a stream now.
-    pub(crate) fn places(&mut self, id: StreamId, start: Start, now: Instant) -> Vec<Place> {
+    /// Returns the offset of `start` in each partition of a stream.
+    pub(crate) fn start_offsets(
+        &mut self,
+        id: StreamId,
+        start: Start,
+        now: Instant,
+    ) -> Vec<StartOffset> {
         self.trim_stream(id, now);
         let Some(stream) = self.catalog.get(id) else {
             return Vec::new();
         };
-        let mut places: Vec<Place> = Vec::with_capacity(stream.partitions.len());
+        let mut offsets: Vec<StartOffset> = Vec::with_capacity(stream.partitions.len());
         for partition in &stream.partitions {
             let log = &partition.log;
-            let next = match start {
+            let next_offset = match start {
                 Start::Latest => log.end(),
-                Start::At(time) => log.first_at(millis_up(time)),
+                Start::At(time) => log.first_at(to_millis_rounded_up(time)),
                 _ => log.start(),
             };
-            // Parents have smaller numbers than their children, so theirs is known already.
-            let settled = |parent: &PartitionId| places[*parent as usize].completed;
-            let completed =
-                !partition.open && next == log.end() && partition.parents.iter().all(settled);
-            places.push(Place { next, completed });
+            // Parents have smaller numbers than their children, so theirs is known here.
+            let parents_completed = partition
+                .parents
+                .iter()
+                .all(|parent| offsets[*parent as usize].completed);
+            let completed = !partition.open && next_offset == log.end() && parents_completed;
+            offsets.push(StartOffset {
+                next_offset,
+                completed,
+            });
         }
-        places
+        offsets
     }
 
     pub(crate) fn trim_stream(&mut self, id: StreamId, now: Instant) {
         let now = self.clock.millis(now);
         if let Some(stream) = self.catalog.get_mut(id) {
             for partition in &mut stream.partitions {
-                partition.log.trim(self.keep, now);
+                partition.log.trim(self.retention, now);
             }
         }
     }
@@ -324,9 +337,9 @@ impl State {
         &mut self,
         id: StreamId,
         now: Instant,
-    ) -> Result<StreamDescription, Refusal> {
+    ) -> Result<StreamDescription, BrokerError> {
         self.trim_stream(id, now);
-        let stream = self.catalog.get(id).ok_or(Refusal::UnknownStream)?;
+        let stream = self.catalog.get(id).ok_or(BrokerError::UnknownStream)?;
         let name = |id: &PartitionId| stream.partitions[*id as usize].name.clone();
         let partitions = stream
             .partitions
@@ -349,17 +362,21 @@ impl State {
     }
 }
 
-/// Tells members that there is something to read in a partition.
-pub(crate) fn wake(groups: &mut [Group], slot: Slot, waiters: &[(GroupId, u64)]) {
+/// Queues a partition for the members that wait for it.
+pub(crate) fn wake(
+    groups: &mut [GroupCoordinator],
+    partition: PartitionRef,
+    waiters: &[(GroupId, MemberId)],
+) {
     for (group, member) in waiters {
         if let Some(member) = groups[*group].members.get_mut(member) {
-            member.queue(slot);
+            member.queue(partition);
         }
     }
 }
 
-/// The first whole millisecond that is not before `time`.
-fn millis_up(time: SystemTime) -> i64 {
-    let up = time.checked_add(std::time::Duration::from_nanos(999_999));
+/// Returns the first whole millisecond that is not before `time`.
+fn to_millis_rounded_up(time: SystemTime) -> i64 {
+    let up = time.checked_add(Duration::from_nanos(999_999));
     to_millis(up.unwrap_or(time))
 }

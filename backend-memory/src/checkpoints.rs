@@ -1,70 +1,67 @@
-//! The stored progress of one group.
+//! Reads and resets the stored progress of one group.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use millstream_core::{Checkpoint, Epoch, Lag, Position, Result, Start, driver};
 use tokio::time::{Instant, timeout_at};
 
-use crate::broker::{Shared, State};
+use crate::broker::{Broker, BrokerState};
+use crate::error::BrokerError;
+use crate::fetch::lag;
 use crate::ids::{GroupId, PartitionId, StreamId};
-use crate::refusal::Refusal;
-use crate::session::lag;
 
 #[derive(Debug)]
-pub(crate) struct Checkpoints {
-    pub(crate) shared: Arc<Shared>,
+pub(crate) struct MemoryCheckpoints {
+    pub(crate) broker: Arc<Broker>,
     pub(crate) group: Arc<str>,
 }
 
 #[async_trait]
-impl driver::Checkpoints for Checkpoints {
+impl driver::Checkpoints for MemoryCheckpoints {
     async fn read(&self) -> Result<Vec<Checkpoint>> {
-        let read = self.shared.with(|state, now| {
+        let read = self.broker.with(|state, now| {
             let group = state.group_id(&self.group)?;
             Ok(state.read_checkpoints(group, now))
         });
-        read.map_err(|refusal: Refusal| {
-            refusal
+        read.map_err(|error: BrokerError| {
+            error
                 .during("read checkpoints")
                 .with_group(self.group.clone())
         })
     }
 
-    /// A dropped call leaves the reset under way: the coordinator ends it when the stream is
+    /// Dropping the future leaves the reset in progress: the coordinator ends it when the stream is
     /// drained.
     async fn reset(&self, stream: &str, to: Start) -> Result<()> {
-        let error = |refusal: Refusal| {
-            refusal
+        let with_context = |error: BrokerError| {
+            error
                 .during("reset")
                 .with_group(self.group.clone())
                 .with_stream(stream)
         };
-        let begun = self.shared.with(|state, now| {
+        let started = self.broker.with(|state, now| {
             let group = state.group_id(&self.group)?;
             let stream = state.catalog.id(stream)?;
-            let places = state.places(stream, to, now);
-            let number = state.groups[group].begin_reset(stream, places, now);
-            Ok((
-                group,
-                stream,
-                number,
-                state.groups[group].reset_done.clone(),
-            ))
+            let offsets = state.start_offsets(stream, to, now);
+            let number = state.groups[group].begin_reset(stream, offsets, now);
+            let done = state.groups[group].reset_done.clone();
+            Ok((group, stream, number, done))
         });
-        let (group, stream_id, number, done) = begun.map_err(error)?;
+        let (group, stream_id, number, done) = started.map_err(with_context)?;
         loop {
-            // Made before looking, so that it hears of everything that happens after the look.
+            // Created before the check, so that no notification after the check is missed.
             let notified = done.notified();
-            let (outcome, until) = self.shared.with(|state, _| {
+            let (outcome, until) = self.broker.with(|state, _| {
                 let outcome = state.groups[group].reset_outcome(stream_id, number);
                 (outcome, state.deadline(group))
             });
             match (outcome, until) {
-                (Some(outcome), _) => return outcome.map_err(error),
+                (Some(outcome), _) => return outcome.map_err(with_context),
                 (None, None) => notified.await,
                 (None, Some(until)) => {
-                    // Whether told or late: look again.
+                    // Notified or timed out: check again.
                     let _ = timeout_at(until, notified).await;
                 }
             }
@@ -72,7 +69,7 @@ impl driver::Checkpoints for Checkpoints {
     }
 }
 
-impl State {
+impl BrokerState {
     fn read_checkpoints(&mut self, group: GroupId, now: Instant) -> Vec<Checkpoint> {
         let read: Vec<StreamId> = self.groups[group].streams().collect();
         for stream in &read {
@@ -87,24 +84,26 @@ impl State {
             };
             for (partition, number) in stream.partitions.iter().zip(0 as PartitionId..) {
                 let progress = self.groups[group].progress((id, number));
-                let gone = !partition.open && partition.log.is_empty();
-                if progress.completed && gone {
+                let is_gone = !partition.open && partition.log.is_empty();
+                if progress.completed && is_gone {
                     continue;
                 }
-                let settled = progress.written.and(progress.next.checked_sub(1));
-                let left = match progress.completed {
+                let settled = progress
+                    .commit_epoch
+                    .and(progress.next_offset.checked_sub(1));
+                let lag = match progress.completed {
                     true => Lag {
                         records: Some(0),
-                        time: Some(std::time::Duration::ZERO),
+                        time: Some(Duration::ZERO),
                     },
-                    false => lag(&partition.log, progress.next, millis),
+                    false => lag(&partition.log, progress.next_offset, millis),
                 };
                 checkpoints.push(Checkpoint {
                     partition: partition.name.clone(),
                     position: settled.map(Position::from),
-                    epoch: progress.written.map(Epoch),
+                    epoch: progress.commit_epoch.map(Epoch),
                     completed: progress.completed,
-                    lag: left,
+                    lag,
                 });
             }
         }

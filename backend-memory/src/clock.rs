@@ -1,13 +1,12 @@
-//! Broker time: whole milliseconds since 1970, counted by tokio's clock.
+//! Broker time: whole milliseconds since 1970, measured by tokio's clock.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-/// Turns tokio's instants into timestamps, so that `tokio::time::pause` moves the broker's clock
-/// too.
+/// Converts tokio's instants to timestamps, so that `tokio::time::pause` applies to the broker.
 ///
-/// The wall clock is read once at most, when the broker is made: a clock that is set back cannot
+/// The wall clock is read at most once, when the broker is created: a clock that is set back cannot
 /// disturb the order.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
@@ -23,8 +22,7 @@ impl Clock {
         }
     }
 
-    /// Moves the beginning forward, so that a reopened broker never goes back behind what it
-    /// stored.
+    /// Moves the start forward, so that time in a reopened broker never goes back.
     pub(crate) fn not_before(&mut self, millis: i64) {
         self.start_millis = self.start_millis.max(millis);
     }
@@ -40,7 +38,7 @@ impl Clock {
     }
 }
 
-/// Cuts a time to whole milliseconds, downwards; times before 1970 are negative.
+/// Rounds a time down to whole milliseconds. Times before 1970 are negative.
 pub(crate) fn to_millis(time: SystemTime) -> i64 {
     let capped = |millis: u128| i64::try_from(millis).unwrap_or(i64::MAX);
     match time.duration_since(UNIX_EPOCH) {
@@ -63,14 +61,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whole_milliseconds_survive_on_both_sides_of_1970() {
+    fn whole_milliseconds_are_exact_on_both_sides_of_1970() {
         for millis in [-1_001, -1, 0, 1, 1_700_000_000_123] {
             assert_eq!(to_millis(to_time(millis)), millis);
         }
     }
 
     #[test]
-    fn fractions_are_cut_downwards() {
+    fn fractions_are_rounded_down() {
         let before = UNIX_EPOCH - Duration::from_micros(1);
         assert_eq!(to_millis(before), -1);
         assert_eq!(to_millis(UNIX_EPOCH + Duration::from_micros(1_999)), 1);

@@ -7,11 +7,11 @@ use millstream_core::{Client, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::Memory;
-use crate::refusal::Refusal;
+use crate::error::BrokerError;
 
 /// The settings of a memory broker, for TOML, environment or code.
 ///
-/// Every key has a default. A key that does not exist is an error that lists the ones that do.
+/// Every key has a default. An unknown key is an error that lists the valid ones.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -27,63 +27,62 @@ use crate::refusal::Refusal;
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Config {
-    /// Creates an unknown stream with so many partitions when a producer is opened to it or a
-    /// member joins. 1 to 100,000. Default unset: an unknown stream is `NotFound`.
+    /// Partitions of a stream that is created when a producer is opened to it or a member joins. 1
+    /// to 100,000. Default: unset, an unknown stream is `NotFound`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auto_create_partitions: Option<usize>,
-    /// How long a member that gives no sign of life keeps its partitions. 1 ms to 1 day, default 10
-    /// s.
+    /// How long a member without heartbeats keeps its partitions. 1 ms to 1 day, default 10 s.
     #[serde(with = "humantime_serde")]
     pub session_timeout: Duration,
-    /// What partitions keep. Default: everything.
+    /// What partitions retain. Default: everything.
     pub retention: Retention,
-    /// What streams take.
+    /// What streams accept.
     pub limits: Limits,
-    /// A folder in which streams, records, groups and checkpoints survive. The file in it grows with
-    /// every change: retention frees memory, not the file. Default unset: nothing survives.
+    /// The folder in which streams, records, groups and checkpoints survive. The file in it grows
+    /// with every change: retention frees memory, not the file. Default: unset, nothing survives.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub persist: Option<PathBuf>,
-    /// Whether each write to the folder of `persist` waits for the disk (`fsync`). Without it, what
-    /// was acknowledged survives the end of the process, but perhaps not a power failure. Default
-    /// false.
+    /// Whether each write to the folder of `persist` waits for the disk (`fsync`). Without it,
+    /// acknowledged records survive the end of the process, but may not survive a power failure.
+    /// Default: false.
     pub sync: bool,
-    /// Seeds what is random in faults. Default 0.
+    /// The seed of random faults. Default: 0.
     pub seed: u64,
-    /// What the broker's clock shows at its beginning, for runs that shall be the same each time.
-    /// Default unset: the wall clock's time.
+    /// The initial time of the broker, for reproducible runs. Default: unset, the wall clock.
     #[serde(with = "humantime_serde", skip_serializing_if = "Option::is_none")]
     pub start_time: Option<SystemTime>,
 }
 
-/// What a partition keeps; older and further records are removed, whether they were read or not.
+/// What a partition retains. Records beyond a bound are removed, whether they were read or not.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Retention {
-    /// How long a record is kept after it was stored. 1 ms to 10,000 days, default unset: for ever.
+    /// How long a record is retained after it was stored. 1 ms to 10,000 days. Default: unset, no
+    /// bound.
     #[serde(with = "humantime_serde", skip_serializing_if = "Option::is_none")]
     pub age: Option<Duration>,
-    /// How many bytes ([`Record::size`](millstream_core::Record::size)) are kept in a partition, besides
-    /// the newest record. At least 1, default unset: all.
+    /// The bytes ([`Record::size`](millstream_core::Record::size)) retained in a partition. The
+    /// newest record is always retained. At least 1. Default: unset, no bound.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
 }
 
-/// What a stream takes, to feel a broker's limits.
+/// What a stream accepts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Limits {
-    /// The largest record, key and headers included, in bytes. 1 to 1 GiB, default 1 MiB.
+    /// The largest record in bytes, with key and headers. 1 to 1 GiB, default 1 MiB.
     pub record_bytes: usize,
     /// The largest key in bytes. 1 to 1 GiB, default 256.
     pub key_bytes: usize,
-    /// How many records a partition takes in a second; over it they are `Throttled`. At least 1,
-    /// default unset: any.
+    /// Records per second and partition; beyond it they are `Throttled`. At least 1. Default:
+    /// unset, no bound.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub records_per_second: Option<u64>,
-    /// How many bytes a partition takes in a second; over it records are `Throttled`. At least 1,
-    /// default unset: any.
+    /// Bytes per second and partition; beyond it records are `Throttled`. At least 1. Default: unset,
+    /// no bound.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_per_second: Option<u64>,
 }
@@ -115,20 +114,20 @@ impl Default for Limits {
 }
 
 impl Config {
-    /// Makes a broker of its own for this client and connects to it.
+    /// Creates a broker and returns a client of it.
     ///
-    /// To share one broker among clients, or to reach its faults, make a [`Memory`].
+    /// To share one broker among clients, or to inject faults, create a [`Memory`].
     ///
     /// # Errors
     /// As [`Memory::new`].
     ///
-    /// # Cancellation
-    /// It waits for nothing.
+    /// # Cancel safety
+    /// Never waits.
     pub async fn connect(self) -> Result<Client> {
         Ok(Memory::new(self)?.client())
     }
 
-    pub(crate) fn validate(&self) -> Result<(), Refusal> {
+    pub(crate) fn validate(&self) -> Result<(), BrokerError> {
         const DAY: Duration = Duration::from_secs(24 * 60 * 60);
         const MILLI: Duration = Duration::from_millis(1);
         const GIB: usize = 1 << 30;
@@ -161,25 +160,25 @@ impl Config {
             .as_ref()
             .is_some_and(|folder| folder.as_os_str().is_empty())
         {
-            return refuse("persist is empty, name a folder or leave it out".into());
+            return invalid("persist is empty, name a folder or leave it out".into());
         }
         if self.sync && self.persist.is_none() {
-            return refuse("sync is set without persist, name a folder in persist".into());
+            return invalid("sync is set without persist, name a folder in persist".into());
         }
         Ok(())
     }
 }
 
-fn within(key: &str, value: usize, least: usize, most: usize) -> Result<(), Refusal> {
+fn within(key: &str, value: usize, least: usize, most: usize) -> Result<(), BrokerError> {
     match (least..=most).contains(&value) {
         true => Ok(()),
-        false => refuse(format!("{key} is {value}, use {least} to {most}")),
+        false => invalid(format!("{key} is {value}, use {least} to {most}")),
     }
 }
 
-fn positive(key: &str, value: Option<u64>) -> Result<(), Refusal> {
+fn positive(key: &str, value: Option<u64>) -> Result<(), BrokerError> {
     match value {
-        Some(0) => refuse(format!("{key} is 0, use at least 1 or leave it out")),
+        Some(0) => invalid(format!("{key} is 0, use at least 1 or leave it out")),
         _ => Ok(()),
     }
 }
@@ -190,15 +189,15 @@ fn duration(
     least: Duration,
     most: Duration,
     range: &str,
-) -> Result<(), Refusal> {
+) -> Result<(), BrokerError> {
     match (least..=most).contains(&value) {
         true => Ok(()),
-        false => refuse(format!("{key} is {value:?}, use {range}")),
+        false => invalid(format!("{key} is {value:?}, use {range}")),
     }
 }
 
-fn refuse(reason: String) -> Result<(), Refusal> {
-    Err(Refusal::Setting(reason))
+fn invalid(reason: String) -> Result<(), BrokerError> {
+    Err(BrokerError::Setting(reason))
 }
 
 #[cfg(test)]
@@ -223,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_typo_lists_the_valid_names() {
+    fn an_unknown_key_lists_the_valid_ones() {
         let error = toml::from_str::<Config>("sesion_timeout = '2s'")
             .unwrap_err()
             .to_string();
@@ -238,8 +237,8 @@ mod tests {
     }
 
     #[test]
-    fn wrong_values_name_the_key() {
-        let change = |set: fn(&mut Config)| {
+    fn an_invalid_value_names_its_key() {
+        let entry = |set: fn(&mut Config)| {
             let mut config = Config::default();
             set(&mut config);
             config
@@ -247,33 +246,33 @@ mod tests {
         let table: [(&str, Config); 11] = [
             (
                 "auto_create_partitions",
-                change(|c| c.auto_create_partitions = Some(0)),
+                entry(|c| c.auto_create_partitions = Some(0)),
             ),
             (
                 "session_timeout",
-                change(|c| c.session_timeout = Duration::ZERO),
+                entry(|c| c.session_timeout = Duration::ZERO),
             ),
             (
                 "session_timeout",
-                change(|c| c.session_timeout = Duration::MAX),
+                entry(|c| c.session_timeout = Duration::MAX),
             ),
             (
                 "retention.age",
-                change(|c| c.retention.age = Some(Duration::ZERO)),
+                entry(|c| c.retention.age = Some(Duration::ZERO)),
             ),
-            ("retention.bytes", change(|c| c.retention.bytes = Some(0))),
-            ("limits.record_bytes", change(|c| c.limits.record_bytes = 0)),
-            ("limits.key_bytes", change(|c| c.limits.key_bytes = 0)),
+            ("retention.bytes", entry(|c| c.retention.bytes = Some(0))),
+            ("limits.record_bytes", entry(|c| c.limits.record_bytes = 0)),
+            ("limits.key_bytes", entry(|c| c.limits.key_bytes = 0)),
             (
                 "limits.records_per_second",
-                change(|c| c.limits.records_per_second = Some(0)),
+                entry(|c| c.limits.records_per_second = Some(0)),
             ),
             (
                 "limits.bytes_per_second",
-                change(|c| c.limits.bytes_per_second = Some(0)),
+                entry(|c| c.limits.bytes_per_second = Some(0)),
             ),
-            ("persist", change(|c| c.persist = Some("".into()))),
-            ("sync", change(|c| c.sync = true)),
+            ("persist", entry(|c| c.persist = Some("".into()))),
+            ("sync", entry(|c| c.sync = true)),
         ];
         for (key, config) in table {
             let error = Memory::new(config).unwrap_err();

@@ -1,14 +1,14 @@
-//! Numbers that name things within one broker.
+//! Numbers that identify things within one broker.
 
-/// A stream's number in the broker; never used again, so a stream that is made anew under an old
-/// name is another one.
+/// A stream's number in the broker. Never reused: a stream that is recreated under an old name is
+/// another stream.
 pub(crate) type StreamId = u32;
 
-/// A partition's number in its stream, which is also its id in decimal; never used again.
+/// A partition's number in its stream, which is also its id in decimal. Never reused.
 pub(crate) type PartitionId = u32;
 
 /// A partition of the broker.
-pub(crate) type Slot = (StreamId, PartitionId);
+pub(crate) type PartitionRef = (StreamId, PartitionId);
 
 /// A group's number in the broker.
 pub(crate) type GroupId = usize;

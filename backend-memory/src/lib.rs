@@ -1,15 +1,8 @@
-//! The memory backend of millstream: a real broker in the process.
+//! The memory backend of millstream: a broker in the process.
 //!
-//! Partitions, keys, groups, epochs, rebalance, reshard, retention and limits behave as those of a
-//! broker do, so that an application's tests tell the truth. It is not a channel with the same
+//! Partitions, keys, groups, epochs, rebalances, reshards, retention and limits behave as on a real
+//! broker, so that tests of an application are meaningful. It is not a channel with the same
 //! interface.
-//!
-//! * **Time** is tokio's: under `tokio::time::pause` session time-outs, drains and retention take
-//!   no real time, and a run on a single-threaded runtime is the same each time. There are no tasks
-//!   in the background.
-//! * **Faults** ([`Memory::faults`], [`FaultScript`]) fail, delay and throttle sends, lose
-//!   checkpoints, crash and pause members, and steal partitions.
-//! * **Persistence** is an option ([`Config::persist`]).
 //!
 //! ```
 //! use millstream_core::StreamSpec;
@@ -24,32 +17,36 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! * **Time** is tokio's. Under `tokio::time::pause`, session timeouts, drains and retention take no
+//!   real time, and runs on a single-threaded runtime are reproducible. No task runs in the
+//!   background.
+//! * **Faults** ([`Memory::faults`], [`FaultScript`]) fail, delay and throttle sends, lose
+//!   checkpoints, crash and pause members, and steal partitions.
+//! * **Persistence** is optional ([`Config::persist`]).
 
-mod assignment;
 mod broker;
 mod checkpoints;
 mod clock;
+mod commit;
 mod config;
+mod coordinator;
+mod error;
 mod faults;
-mod group;
+mod fetch;
 mod ids;
+mod join;
 mod journal;
 mod log;
-mod member;
 mod membership;
 mod memory;
-mod pending;
 mod producer;
-mod publication;
-mod rate;
-mod refusal;
+mod publish;
+mod rate_limit;
 mod routing;
-mod script;
-mod session;
 mod stream;
 mod streams;
 
 pub use config::{Config, Limits, Retention};
-pub use faults::Faults;
+pub use faults::{FaultScript, Faults, Target};
 pub use memory::Memory;
-pub use script::{FaultScript, Target};

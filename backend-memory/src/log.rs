@@ -1,4 +1,4 @@
-//! The records of one partition, and what retention leaves of them.
+//! The log of one partition: its records, and retention.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -9,23 +9,23 @@ use millstream_core::{Headers, Position, Record};
 
 use crate::clock::{to_millis, to_time};
 
-/// Records are kept in pieces of this many, so that a growing log never moves what it holds.
+/// Records per segment. Segments keep a growing log from moving its records.
 const SEGMENT: usize = 1024;
 
-/// A record as the log keeps it; its offset is its place.
+/// A record in the log. Its offset follows from its place.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Entry {
+pub(crate) struct LogEntry {
     pub(crate) key: Option<Bytes>,
     pub(crate) payload: Bytes,
     pub(crate) headers: Headers,
-    /// What readers see: the producer's time, or else `stored_at`.
+    /// The timestamp that readers see: the producer's, or else `stored_at`.
     pub(crate) timestamp: i64,
-    /// Broker time of the append, never before the one of the entry before. Age and lag go by it,
-    /// so that a replay of old telemetry is not taken for old records.
+    /// Broker time of the append, never before the previous entry's. Retention and lag use it, so
+    /// that a replay of old events does not count as old records.
     pub(crate) stored_at: i64,
 }
 
-impl Entry {
+impl LogEntry {
     fn size(&self) -> u64 {
         let key = self.key.as_ref().map_or(0, Bytes::len);
         (key + self.payload.len() + self.headers.size()) as u64
@@ -34,27 +34,27 @@ impl Entry {
 
 #[derive(Debug)]
 struct Segment {
-    entries: Vec<Entry>,
+    entries: Vec<LogEntry>,
     newest_timestamp: i64,
 }
 
-/// What a log keeps; unset bounds are none.
+/// What a log retains. An unset bound is no bound.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Keep {
+pub(crate) struct RetentionPolicy {
     pub(crate) age: Option<Duration>,
     pub(crate) bytes: Option<u64>,
 }
 
-impl Keep {
-    pub(crate) fn everything(&self) -> bool {
+impl RetentionPolicy {
+    pub(crate) fn keeps_everything(&self) -> bool {
         self.age.is_none() && self.bytes.is_none()
     }
 }
 
-/// The records of one partition at `start..end`. An empty one holds no memory besides itself.
+/// The records at offsets `start..end`. An empty log allocates nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
-    /// All full but the last one; the first begins at offset `base`.
+    /// All full but the last; the first starts at offset `base`.
     segments: VecDeque<Segment>,
     base: u64,
     start: u64,
@@ -64,12 +64,12 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// The offset of the oldest record that is left, or `end`.
+    /// Returns the offset of the oldest record, or `end`.
     pub(crate) fn start(&self) -> u64 {
         self.start
     }
 
-    /// The offset that the next record gets.
+    /// Returns the offset of the next append.
     pub(crate) fn end(&self) -> u64 {
         self.end
     }
@@ -78,15 +78,15 @@ impl Log {
         self.start == self.end
     }
 
-    /// The broker time of a record that is stored now.
+    /// Returns the broker time of an append at `now`.
     pub(crate) fn stored_at(&self, now: i64) -> i64 {
         self.last_stored_at.map_or(now, |last| last.max(now))
     }
 
-    /// Stores a record and answers its offset.
+    /// Appends a record and returns its offset.
     pub(crate) fn append(&mut self, record: Record, now: i64) -> u64 {
         let stored_at = self.stored_at(now);
-        self.push(Entry {
+        self.push(LogEntry {
             key: record.key,
             payload: record.payload,
             headers: record.headers,
@@ -95,8 +95,8 @@ impl Log {
         })
     }
 
-    /// Stores an entry as it is, which is how a reopened broker gets its records back.
-    pub(crate) fn push(&mut self, entry: Entry) -> u64 {
+    /// Appends an entry as it is; a replay of the journal does.
+    pub(crate) fn push(&mut self, entry: LogEntry) -> u64 {
         self.bytes += entry.size();
         self.last_stored_at = Some(entry.stored_at);
         match self.segments.back_mut() {
@@ -106,10 +106,10 @@ impl Log {
             }
             _ => {
                 let newest_timestamp = entry.timestamp;
-                // The first segment grows with its records, so that thousands of quiet partitions
-                // stay small.
-                let room = if self.segments.is_empty() { 4 } else { SEGMENT };
-                let mut entries = Vec::with_capacity(room);
+                // The first segment starts small, so that thousands of quiet partitions stay
+                // small.
+                let capacity = if self.segments.is_empty() { 4 } else { SEGMENT };
+                let mut entries = Vec::with_capacity(capacity);
                 entries.push(entry);
                 self.segments.push_back(Segment {
                     entries,
@@ -121,7 +121,7 @@ impl Log {
         self.end - 1
     }
 
-    /// Takes back everything from `end` on, which nobody has seen yet.
+    /// Removes everything from `end` on. No reader may have seen it.
     pub(crate) fn truncate(&mut self, end: u64) {
         while self.end > end {
             let last = self
@@ -137,7 +137,7 @@ impl Log {
         }
     }
 
-    pub(crate) fn get(&self, offset: u64) -> Option<&Entry> {
+    pub(crate) fn get(&self, offset: u64) -> Option<&LogEntry> {
         if !(self.start..self.end).contains(&offset) {
             return None;
         }
@@ -145,22 +145,22 @@ impl Log {
         Some(&self.segments[index / SEGMENT].entries[index % SEGMENT])
     }
 
-    /// Copies records from `from` on, which is not before `start`: at most `records` and `bytes`,
-    /// but at least one if there is one. Answers them with their bytes.
+    /// Returns records from `from` on, which must not be before `start`, and their size. Returns at
+    /// most `records` and `bytes`, but at least one record if there is one.
     pub(crate) fn read(&self, from: u64, records: usize, bytes: u64) -> (Vec<StoredRecord>, u64) {
         let count = records.min((self.end - from) as usize);
         let mut batch = Vec::with_capacity(count);
-        let mut taken = 0;
+        let mut size = 0;
         let mut offset = from;
         while batch.len() < count {
             let index = (offset - self.base) as usize;
             let segment = &self.segments[index / SEGMENT].entries[index % SEGMENT..];
             for entry in &segment[..segment.len().min(count - batch.len())] {
-                let size = entry.size();
-                if taken + size > bytes && !batch.is_empty() {
-                    return (batch, taken);
+                let entry_size = entry.size();
+                if size + entry_size > bytes && !batch.is_empty() {
+                    return (batch, size);
                 }
-                taken += size;
+                size += entry_size;
                 batch.push(StoredRecord {
                     position: Position::from(offset),
                     timestamp: to_time(entry.timestamp),
@@ -171,10 +171,10 @@ impl Log {
                 offset += 1;
             }
         }
-        (batch, taken)
+        (batch, size)
     }
 
-    /// The first offset whose timestamp is not before `millis`, or `end`.
+    /// Returns the first offset whose timestamp is not before `millis`, or `end`.
     pub(crate) fn first_at(&self, millis: i64) -> u64 {
         let mut first = self.base;
         for segment in &self.segments {
@@ -193,9 +193,9 @@ impl Log {
         self.end
     }
 
-    /// Removes what is older or more than `keep` says. The newest record stays whatever its size.
-    pub(crate) fn trim(&mut self, keep: Keep, now: i64) {
-        if let Some(age) = keep.age {
+    /// Removes records beyond the policy. The byte bound always keeps the newest record.
+    pub(crate) fn trim(&mut self, retention: RetentionPolicy, now: i64) {
+        if let Some(age) = retention.age {
             let oldest = now.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
             while self
                 .get(self.start)
@@ -204,7 +204,7 @@ impl Log {
                 self.drop_first();
             }
         }
-        if let Some(bytes) = keep.bytes {
+        if let Some(bytes) = retention.bytes {
             while self.bytes > bytes && self.end - self.start > 1 {
                 self.drop_first();
             }
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_keeps_to_its_bytes_but_has_one_record() {
+    fn a_batch_is_bounded_by_bytes_but_has_one_record() {
         let mut log = Log::default();
         for _ in 0..3 {
             log.append(Record::new(vec![0; 100]), 0);
@@ -263,31 +263,31 @@ mod tests {
     #[test]
     fn trims_by_age_and_by_bytes_across_segments() {
         let mut log = log(3_000);
-        let keep = Keep {
+        let retention = RetentionPolicy {
             age: Some(Duration::from_millis(500)),
             bytes: None,
         };
-        log.trim(keep, 2_999);
+        log.trim(retention, 2_999);
         assert_eq!((log.start(), log.end()), (2_499, 3_000));
         assert_eq!(log.read(2_499, 1, 1).0[0].payload, "2499");
-        let keep = Keep {
+        let retention = RetentionPolicy {
             age: None,
             bytes: Some(4),
         };
-        log.trim(keep, 2_999);
+        log.trim(retention, 2_999);
         assert_eq!((log.start(), log.end()), (2_999, 3_000));
         log.append(Record::new("next"), 0);
         assert_eq!(log.get(3_000).map(|entry| entry.stored_at), Some(2_999));
     }
 
     #[test]
-    fn goes_on_after_everything_was_trimmed() {
+    fn appends_after_everything_was_trimmed() {
         let mut log = log(10);
-        let keep = Keep {
+        let retention = RetentionPolicy {
             age: Some(Duration::ZERO),
             bytes: None,
         };
-        log.trim(keep, 100);
+        log.trim(retention, 100);
         assert!(log.is_empty());
         assert_eq!(log.append(Record::new("x"), 100), 10);
         assert_eq!(log.read(10, 5, 5).0.len(), 1);
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn truncate_takes_back_the_newest() {
+    fn truncate_removes_the_newest() {
         let mut log = log(2_050);
         log.truncate(1_024);
         assert_eq!(log.end(), 1_024);

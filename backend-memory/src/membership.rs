@@ -1,4 +1,4 @@
-//! A group by name, and one member of it.
+//! The handles of a group and of one member.
 
 use std::sync::Arc;
 
@@ -8,47 +8,48 @@ use millstream_core::{Epoch, Error, Partition, Record, Result};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::broker::{Shared, State};
+use crate::broker::{Broker, BrokerState};
+use crate::coordinator::Presence;
+use crate::error::BrokerError;
+use crate::fetch::FetchResult;
 use crate::ids::{GroupId, MemberId};
-use crate::member::Presence;
-use crate::publication::{Begun, Publication};
-use crate::refusal::Refusal;
-use crate::session::Next;
+use crate::join::JoinError;
+use crate::publish::{PublishOutcome, PublishRequest};
 
 #[derive(Debug)]
-pub(crate) struct ConsumerGroup {
-    pub(crate) shared: Arc<Shared>,
+pub(crate) struct MemoryGroup {
+    pub(crate) broker: Arc<Broker>,
     pub(crate) name: Arc<str>,
 }
 
 #[async_trait]
-impl driver::ConsumerGroup for ConsumerGroup {
-    async fn join(&self, join: JoinOptions) -> Result<Arc<dyn driver::Membership>> {
+impl driver::ConsumerGroup for MemoryGroup {
+    async fn join(&self, options: JoinOptions) -> Result<Arc<dyn driver::Membership>> {
         let joined = self
-            .shared
-            .with(|state, now| state.join(&self.name, &join, now));
-        let (group, member, wake) = joined.map_err(|(stream, refusal)| {
-            let error = refusal.during("join").with_group(self.name.clone());
+            .broker
+            .with(|state, now| state.join(&self.name, &options, now));
+        let joined = joined.map_err(|JoinError { stream, error }| {
+            let error = error.during("join").with_group(self.name.clone());
             match stream {
                 Some(stream) => error.with_stream(stream),
                 None => error,
             }
         })?;
-        let name = join.member.as_deref().unwrap_or("member");
-        Ok(Arc::new(Membership {
-            shared: self.shared.clone(),
-            group,
-            member,
-            id: format!("{name}-{member}"),
+        let name = options.member.as_deref().unwrap_or("member");
+        Ok(Arc::new(MemoryMembership {
+            broker: self.broker.clone(),
+            group: joined.group,
+            member: joined.member,
+            id: format!("{name}-{}", joined.member),
             group_name: self.name.clone(),
-            wake,
+            wake: joined.wake,
         }))
     }
 }
 
 #[derive(Debug)]
-struct Membership {
-    shared: Arc<Shared>,
+struct MemoryMembership {
+    broker: Arc<Broker>,
     group: GroupId,
     member: MemberId,
     id: String,
@@ -57,40 +58,40 @@ struct Membership {
 }
 
 #[async_trait]
-impl driver::Membership for Membership {
+impl driver::Membership for MemoryMembership {
     fn id(&self) -> &str {
         &self.id
     }
 
     async fn next(&self) -> Result<Vec<Event>> {
         loop {
-            let next = self
-                .ask(|state, now| state.next(self.group, self.member, now))
+            let fetched = self
+                .request(|state, now| state.fetch(self.group, self.member, now))
                 .await;
-            match next.map_err(|refusal| self.error(&refusal, "read"))? {
-                Next::Events(events) => return Ok(events),
-                // A wake-up between looking and waiting is kept by the `Notify`, as there is one
+            match fetched.map_err(|error| self.error(&error, "read"))? {
+                FetchResult::Events(events) => return Ok(events),
+                // The `Notify` keeps a wake-up between the check and the wait, as there is only one
                 // waiter.
-                Next::Nothing { until: None } => self.wake.notified().await,
-                Next::Nothing { until: Some(until) } => {
-                    // Whether woken or late: look again.
+                FetchResult::Idle { until: None } => self.wake.notified().await,
+                FetchResult::Idle { until: Some(until) } => {
+                    // Notified or timed out: check again.
                     let _ = timeout_at(until, self.wake.notified()).await;
                 }
             }
         }
     }
 
-    async fn checkpoint(&self, marks: &[CheckpointUpdate]) -> Vec<Result<()>> {
-        let answers = self
-            .ask(|state, _| Ok(state.checkpoint(self.group, self.member, marks)))
+    async fn checkpoint(&self, updates: &[CheckpointUpdate]) -> Vec<Result<()>> {
+        let results = self
+            .request(|state, _| Ok(state.checkpoint(self.group, self.member, updates)))
             .await;
-        let answers = answers.unwrap_or_else(|refusal| vec![Err(refusal); marks.len()]);
-        let answers = answers.into_iter().zip(marks);
-        answers
-            .map(|(answer, mark)| {
-                answer.map_err(|refusal| {
-                    self.error(&refusal, "checkpoint")
-                        .with_partition(&mark.partition)
+        let results = results.unwrap_or_else(|error| vec![Err(error); updates.len()]);
+        let results = results.into_iter().zip(updates);
+        results
+            .map(|(result, update)| {
+                result.map_err(|error| {
+                    self.error(&error, "checkpoint")
+                        .with_partition(&update.partition)
                 })
             })
             .collect()
@@ -100,44 +101,44 @@ impl driver::Membership for Membership {
         &self,
         stream: &str,
         records: &[Record],
-        marks: &[CheckpointUpdate],
+        updates: &[CheckpointUpdate],
     ) -> Result<()> {
-        let publication = Publication {
+        let request = PublishRequest {
             group: self.group,
             member: self.member,
             stream,
             records,
-            marks,
+            updates,
         };
-        let begun = self.ask(|state, now| Ok(publication.begin(state, now)));
-        let published = match begun.await {
-            Ok(Begun::Done(published)) => published,
-            Ok(Begun::Delayed(send, until)) => {
+        let started = self.request(|state, now| Ok(request.start(state, now)));
+        let published = match started.await {
+            Ok(PublishOutcome::Done(published)) => published,
+            Ok(PublishOutcome::Delayed { send, until }) => {
                 sleep_until(until).await;
-                self.ask(|state, now| publication.store(state, Some(send), now))
+                self.request(|state, now| request.store(state, Some(send), now))
                     .await
             }
-            Err(refusal) => Err(refusal),
+            Err(error) => Err(error),
         };
-        published.map_err(|refusal| self.error(&refusal, "publish").with_stream(stream))
+        published.map_err(|error| self.error(&error, "publish").with_stream(stream))
     }
 
     async fn release(&self, partition: &Partition, epoch: Epoch) -> Result<()> {
-        let released = self.ask(|state, _| {
-            let slot = state.catalog.slot(partition)?;
-            state.groups[self.group].release(self.member, slot, epoch.0)
+        let released = self.request(|state, _| {
+            let partition = state.catalog.partition_ref(partition)?;
+            state.groups[self.group].release(self.member, partition, epoch.0)
         });
         released
             .await
-            .map_err(|refusal| self.error(&refusal, "release").with_partition(partition))
+            .map_err(|error| self.error(&error, "release").with_partition(partition))
     }
 
     async fn complete(&self, partition: &Partition, epoch: Epoch) -> Result<()> {
         let completed =
-            self.ask(|state, _| state.complete(self.group, self.member, partition, epoch));
+            self.request(|state, _| state.complete(self.group, self.member, partition, epoch));
         completed
             .await
-            .map_err(|refusal| self.error(&refusal, "complete").with_partition(partition))
+            .map_err(|error| self.error(&error, "complete").with_partition(partition))
     }
 
     fn pause(&self, partition: &Partition, epoch: Epoch) {
@@ -149,40 +150,40 @@ impl driver::Membership for Membership {
     }
 
     async fn leave(&self) -> Result<()> {
-        let left = self.ask(|state, _| {
+        let left = self.request(|state, _| {
             state.groups[self.group].leave(self.member);
             Ok(())
         });
-        left.await.map_err(|refusal| self.error(&refusal, "leave"))
+        left.await.map_err(|error| self.error(&error, "leave"))
     }
 }
 
-impl Drop for Membership {
+impl Drop for MemoryMembership {
     fn drop(&mut self) {
-        self.shared
-            .with(|state, now| state.groups[self.group].vanish(self.member, now));
+        self.broker
+            .with(|state, now| state.groups[self.group].disconnect(self.member, now));
     }
 }
 
-impl Membership {
-    /// Asks the broker as a member that is there: one that is paused by a fault hangs until that is
-    /// over, before anything is asked.
-    async fn ask<T>(
+impl MemoryMembership {
+    /// Sends a request as a present member. A member that is paused by a fault hangs until the
+    /// pause ends, before the request is sent.
+    async fn request<T>(
         &self,
-        mut ask: impl FnMut(&mut State, Instant) -> Result<T, Refusal> + Send,
-    ) -> Result<T, Refusal> {
+        mut request: impl FnMut(&mut BrokerState, Instant) -> Result<T, BrokerError> + Send,
+    ) -> Result<T, BrokerError> {
         loop {
             let paused_until = {
-                let answer = self.shared.with(|state, now| {
+                let result = self.broker.with(|state, now| {
                     let member = state.groups[self.group].members.get(&self.member);
-                    match member.ok_or(Refusal::MemberGone)?.presence {
-                        Presence::Here => ask(state, now).map(Ok),
+                    match member.ok_or(BrokerError::MemberGone)?.presence {
+                        Presence::Present => request(state, now).map(Ok),
                         Presence::Paused { until } => Ok(Err(until)),
-                        Presence::Gone => Err(Refusal::MemberCrashed),
+                        Presence::Gone => Err(BrokerError::MemberCrashed),
                     }
                 });
-                match answer? {
-                    Ok(answer) => return Ok(answer),
+                match result? {
+                    Ok(result) => return Ok(result),
                     Err(until) => until,
                 }
             };
@@ -191,39 +192,37 @@ impl Membership {
     }
 
     fn set_paused(&self, partition: &Partition, epoch: Epoch, paused: bool) {
-        self.shared.with(|state, _| {
-            let Ok(slot) = state.catalog.slot(partition) else {
+        self.broker.with(|state, _| {
+            let Ok(partition) = state.catalog.partition_ref(partition) else {
                 return;
             };
             let Some(member) = state.groups[self.group].members.get_mut(&self.member) else {
                 return;
             };
-            if let Some(held) = member
-                .held
-                .get_mut(&slot)
-                .filter(|held| held.epoch == epoch.0)
+            if let Some(owned) = member
+                .owned
+                .get_mut(&partition)
+                .filter(|owned| owned.epoch == epoch.0)
             {
-                held.paused = paused;
-                member.queue(slot);
+                owned.paused = paused;
+                member.queue(partition);
             }
         });
     }
 
-    fn error(&self, refusal: &Refusal, operation: &'static str) -> Error {
-        let error = refusal
-            .during(operation)
-            .with_group(self.group_name.clone());
-        let deleted = || {
-            let state = self.shared.lock();
+    fn error(&self, error: &BrokerError, operation: &'static str) -> Error {
+        let with_group = error.during(operation).with_group(self.group_name.clone());
+        let deleted_stream = || {
+            let state = self.broker.lock();
             let member = state.groups[self.group].members.get(&self.member);
-            member.and_then(|member| member.deleted.clone())
+            member.and_then(|member| member.deleted_stream.clone())
         };
-        match refusal {
-            Refusal::StreamDeleted => match deleted() {
-                Some(stream) => error.with_stream(stream),
-                None => error,
+        match error {
+            BrokerError::StreamDeleted => match deleted_stream() {
+                Some(stream) => with_group.with_stream(stream),
+                None => with_group,
             },
-            _ => error,
+            _ => with_group,
         }
     }
 }

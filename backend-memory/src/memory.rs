@@ -4,19 +4,20 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use millstream_core::{Client, Guarantees, Result, driver};
 
-use crate::broker::Shared;
-use crate::checkpoints::Checkpoints;
-use crate::membership::ConsumerGroup;
-use crate::producer::Producer;
-use crate::streams::Streams;
+use crate::broker::Broker;
+use crate::checkpoints::MemoryCheckpoints;
+use crate::error::BrokerError;
+use crate::membership::MemoryGroup;
+use crate::producer::MemoryProducer;
+use crate::streams::MemoryStreams;
 use crate::{Config, Faults};
 
-/// A broker in this process, with everything that a real one does.
+/// A broker in this process.
 ///
-/// Cheap to clone; clones, clients and faults are of one broker, which lives as long as one of
-/// them.
+/// Cheap to clone. Clones, clients and fault injectors share one broker, which lives as long as one
+/// of them.
 #[derive(Clone)]
-pub struct Memory(Arc<Shared>);
+pub struct Memory(Arc<Broker>);
 
 impl fmt::Debug for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -25,23 +26,23 @@ impl fmt::Debug for Memory {
 }
 
 impl Memory {
-    /// Makes a broker, empty or from the folder of `persist`.
+    /// Creates a broker, empty or from the folder of `persist`.
     ///
     /// # Errors
-    /// `Invalid` for a wrong setting, naming its key; `Unavailable` if the folder cannot be used or
-    /// another broker has it; `Corrupt` if what it holds is damaged, naming the file.
+    /// `Invalid` for a wrong setting, with its key. `Unavailable` if the folder cannot be read or
+    /// written, or another broker uses it. `Corrupt` if the journal in it is damaged, with the
+    /// file.
     pub fn new(config: Config) -> Result<Self> {
-        let shared =
-            Shared::new(&config).map_err(|refusal| refusal.during("open memory broker"))?;
-        Ok(Self(Arc::new(shared)))
+        let broker = Broker::new(&config).map_err(|error| error.during("open memory broker"))?;
+        Ok(Self(Arc::new(broker)))
     }
 
-    /// Connects a client.
+    /// Returns a client of this broker.
     pub fn client(&self) -> Client {
         Client::new(self.clone())
     }
 
-    /// Makes things go wrong in this broker.
+    /// Returns the fault injector of this broker.
     pub fn faults(&self) -> Faults {
         Faults(self.0.clone())
     }
@@ -67,11 +68,10 @@ impl driver::Backend for Memory {
             let id = state.open_stream(stream)?;
             Ok((id, state.limits.clone()))
         });
-        let (id, limits) = opened.map_err(|refusal: crate::refusal::Refusal| {
-            refusal.during("open producer").with_stream(stream)
-        })?;
-        Ok(Arc::new(Producer {
-            shared: self.0.clone(),
+        let (id, limits) = opened
+            .map_err(|error: BrokerError| error.during("open producer").with_stream(stream))?;
+        Ok(Arc::new(MemoryProducer {
+            broker: self.0.clone(),
             stream: id,
             name: stream.into(),
             limits: driver::StreamLimits {
@@ -86,22 +86,22 @@ impl driver::Backend for Memory {
     }
 
     fn consumer_group(&self, group: &str) -> Arc<dyn driver::ConsumerGroup> {
-        Arc::new(ConsumerGroup {
-            shared: self.0.clone(),
+        Arc::new(MemoryGroup {
+            broker: self.0.clone(),
             name: group.into(),
         })
     }
 
     fn checkpoints(&self, group: &str) -> Arc<dyn driver::Checkpoints> {
-        Arc::new(Checkpoints {
-            shared: self.0.clone(),
+        Arc::new(MemoryCheckpoints {
+            broker: self.0.clone(),
             group: group.into(),
         })
     }
 
     fn streams(&self) -> Arc<dyn driver::Streams> {
-        Arc::new(Streams {
-            shared: self.0.clone(),
+        Arc::new(MemoryStreams {
+            broker: self.0.clone(),
         })
     }
 }

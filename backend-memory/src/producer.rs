@@ -1,4 +1,4 @@
-//! The way of records into one stream.
+//! The producer of one stream.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,48 +11,47 @@ use millstream_core::failpoint;
 use millstream_core::{ErrorKind, Position, Record, RecordMetadata, Result};
 use tokio::time::Instant;
 
-use crate::broker::{Shared, State, wake};
-use crate::group::Group;
+use crate::broker::{Broker, BrokerState, wake};
+use crate::coordinator::GroupCoordinator;
+use crate::error::BrokerError;
+use crate::faults::SendFault;
 use crate::ids::{PartitionId, StreamId};
-use crate::journal::{Change, StoredRecord};
-use crate::pending::SendFault;
-use crate::rate::Allowance;
-use crate::refusal::Refusal;
+use crate::journal::{JournalEntry, JournalRecord};
+use crate::rate_limit::RateLimit;
 use crate::stream::Stream;
 
 #[derive(Debug)]
-pub(crate) struct Producer {
-    pub(crate) shared: Arc<Shared>,
+pub(crate) struct MemoryProducer {
+    pub(crate) broker: Arc<Broker>,
     pub(crate) stream: StreamId,
     pub(crate) name: Arc<str>,
     pub(crate) limits: StreamLimits,
 }
 
 #[async_trait]
-impl driver::Producer for Producer {
+impl driver::Producer for MemoryProducer {
     fn limits(&self) -> StreamLimits {
         self.limits
     }
 
-    /// One call, since the broker answers at once: a second call under way would only take records
-    /// from the first.
+    /// One call: the broker responds at once, so a second call would only split batches.
     fn pipelining(&self) -> Pipelining {
         Pipelining::ByKey { calls: 1 }
     }
 
     async fn send(&self, records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>> {
-        let stored = self.shared.with(|state, now| {
+        let sent = self.broker.with(|state, now| {
             let first = state.faults.count_sends(records.len());
             match state.faults.delay(first, records.len(), now) {
                 None => Ok(self.store(state, first, records, now)),
                 Some(until) => Err((first, records, until)),
             }
         });
-        match stored {
-            Ok(answers) => answers,
+        match sent {
+            Ok(results) => results,
             Err((first, records, until)) => {
                 tokio::time::sleep_until(until).await;
-                self.shared
+                self.broker
                     .with(|state, now| self.store(state, first, records, now))
             }
         }
@@ -63,199 +62,201 @@ impl driver::Producer for Producer {
     }
 }
 
-impl Producer {
+impl MemoryProducer {
     fn store(
         &self,
-        state: &mut State,
+        state: &mut BrokerState,
         first: u64,
         records: Vec<Record>,
         now: Instant,
     ) -> Vec<Result<RecordMetadata, Rejected>> {
         let millis = state.clock.millis(now);
         let Some(stream) = state.catalog.get_mut(self.stream) else {
-            let refused = |record| Err(self.reject(record, &Refusal::StreamDeleted));
-            return records.into_iter().map(refused).collect();
+            let refuse = |record| Err(self.reject(record, &BrokerError::StreamDeleted));
+            return records.into_iter().map(refuse).collect();
         };
-        let mut call = Call {
+        let mut batch = AppendBatch {
             producer: self,
             stream,
             groups: &mut state.groups,
-            allowance: (!state.allowance.is_none()).then_some(state.allowance),
+            rate_limit: (!state.rate_limit.is_none()).then_some(state.rate_limit),
             millis,
             since_start: now.saturating_duration_since(state.clock.started()),
-            failed: BTreeSet::new(),
-            before: (state.journal.is_some() || !state.keep.everything()).then(BTreeMap::new),
+            failed_keys: BTreeSet::new(),
+            ends_before: (state.journal.is_some() || !state.retention.keeps_everything())
+                .then(BTreeMap::new),
             journal: state.journal.is_some().then(Vec::new),
-            journaled: Vec::new(),
-            answers: Vec::with_capacity(records.len()),
+            journal_results: Vec::new(),
+            results: Vec::with_capacity(records.len()),
             last: (first % 7 == 0).then(|| records.len().saturating_sub(1)),
         };
         for (n, record) in (first..).zip(records) {
             let fault = state.faults.send_fault(n, now);
-            call.store(record, fault);
+            batch.append(record, fault);
         }
-        let stored = Stored {
-            before: call.before.unwrap_or_default(),
-            journal: call.journal.unwrap_or_default(),
-            journaled: call.journaled,
-            answers: call.answers,
+        let appended = AppendedBatch {
+            ends_before: batch.ends_before.unwrap_or_default(),
+            journal: batch.journal.unwrap_or_default(),
+            journal_results: batch.journal_results,
+            results: batch.results,
         };
-        self.finish(state, stored, millis)
+        self.finish(state, appended, millis)
     }
 
-    /// Writes what was stored to the journal, or takes it back, and applies retention.
+    /// Writes appended records to the journal, or removes them if that fails, and applies the
+    /// retention policy.
     fn finish(
         &self,
-        state: &mut State,
-        mut stored: Stored,
+        state: &mut BrokerState,
+        mut appended: AppendedBatch,
         millis: i64,
     ) -> Vec<Result<RecordMetadata, Rejected>> {
         let mut failed = None;
-        if !stored.journal.is_empty() {
-            let change = Change::Stored {
+        if !appended.journal.is_empty() {
+            let entry = JournalEntry::Appended {
                 stream: self.stream,
-                records: stored.journal,
+                records: appended.journal,
             };
-            if let Err(refusal) = state.write(&change) {
-                failed = Some((refusal, change));
+            if let Err(error) = state.write(&entry) {
+                failed = Some((error, entry));
             }
         }
-        for (id, end) in stored.before {
+        for (id, end) in appended.ends_before {
             if let Some(partition) = state.catalog.partition_mut((self.stream, id)) {
                 match &failed {
                     Some(_) => partition.log.truncate(end),
-                    None => partition.log.trim(state.keep, millis),
+                    None => partition.log.trim(state.retention, millis),
                 }
             }
         }
-        if let Some((refusal, change)) = failed {
-            for (index, record) in stored.journaled.into_iter().zip(change.into_records()) {
-                stored.answers[index] = Err(self.reject(record, &refusal));
+        if let Some((error, entry)) = failed {
+            let records = appended.journal_results.into_iter();
+            for (index, record) in records.zip(entry.into_records()) {
+                appended.results[index] = Err(self.reject(record, &error));
             }
         }
-        stored.answers
+        appended.results
     }
 
-    fn reject(&self, record: Record, refusal: &Refusal) -> Rejected {
+    fn reject(&self, record: Record, error: &BrokerError) -> Rejected {
         Rejected {
             record,
-            error: refusal.during("send").with_stream(self.name.clone()),
+            error: error.during("send").with_stream(self.name.clone()),
         }
     }
 }
 
-/// What one call of `send` has done in the logs.
-struct Stored {
-    /// Where the touched partitions ended before, if that matters.
-    before: BTreeMap<PartitionId, u64>,
-    journal: Vec<StoredRecord>,
-    /// Which answer each record of `journal` belongs to.
-    journaled: Vec<usize>,
-    answers: Vec<Result<RecordMetadata, Rejected>>,
+/// What one call of `send` has appended.
+struct AppendedBatch {
+    /// The ends of the partitions before the call, if they may be needed.
+    ends_before: BTreeMap<PartitionId, u64>,
+    journal: Vec<JournalRecord>,
+    /// The index in `results` of each record of `journal`.
+    journal_results: Vec<usize>,
+    results: Vec<Result<RecordMetadata, Rejected>>,
 }
 
-/// One call of `send` while it goes on, with all that is the same for each of its records.
-struct Call<'a> {
-    producer: &'a Producer,
+/// One call of `send` in progress, with everything that is the same for each of its records.
+struct AppendBatch<'a> {
+    producer: &'a MemoryProducer,
     stream: &'a mut Stream,
-    groups: &'a mut [Group],
-    allowance: Option<Allowance>,
+    groups: &'a mut [GroupCoordinator],
+    rate_limit: Option<RateLimit>,
     millis: i64,
     since_start: Duration,
-    /// Keys of which no further record may be stored in this call.
-    failed: BTreeSet<Bytes>,
-    before: Option<BTreeMap<PartitionId, u64>>,
-    journal: Option<Vec<StoredRecord>>,
-    journaled: Vec<usize>,
-    answers: Vec<Result<RecordMetadata, Rejected>>,
-    /// The last record of every seventh call or so, for a planted bug.
+    /// Keys of which a record failed: no later one may be stored in this call.
+    failed_keys: BTreeSet<Bytes>,
+    ends_before: Option<BTreeMap<PartitionId, u64>>,
+    journal: Option<Vec<JournalRecord>>,
+    journal_results: Vec<usize>,
+    results: Vec<Result<RecordMetadata, Rejected>>,
+    /// The last record of about every seventh call, for a failpoint.
     last: Option<usize>,
 }
 
-impl Call<'_> {
+impl AppendBatch<'_> {
     #[inline]
-    fn store(&mut self, record: Record, fault: Option<SendFault>) {
+    fn append(&mut self, record: Record, fault: Option<SendFault>) {
         let size = record.size();
-        if let Err(refusal) = self.check(&record, size, &fault) {
-            return self.refuse(record, &refusal);
+        if let Err(error) = self.check(&record, size, &fault) {
+            return self.refuse(record, &error);
         }
         let id = self.stream.route(record.key.as_deref());
         let partition = &mut self.stream.partitions[id as usize];
-        if let Some(allowance) = &self.allowance {
-            if !partition.rate.take(allowance, 1, size, self.since_start) {
-                return self.refuse(record, &Refusal::RateExceeded);
+        if let Some(limit) = &self.rate_limit {
+            if !partition.rate.try_acquire(limit, 1, size, self.since_start) {
+                return self.refuse(record, &BrokerError::RateExceeded);
             }
         }
         let offset = partition.log.end();
-        let placed = RecordMetadata::new(partition.name.clone(), Position::from(offset));
-        if failpoint!(ReceiptBeforeStored) && self.last == Some(self.answers.len()) {
-            return self.answers.push(Ok(placed));
+        let metadata = RecordMetadata::new(partition.name.clone(), Position::from(offset));
+        if failpoint!(ReceiptBeforeStored) && self.last == Some(self.results.len()) {
+            return self.results.push(Ok(metadata));
         }
-        if let Some(before) = &mut self.before {
-            before.entry(id).or_insert(offset);
+        if let Some(ends) = &mut self.ends_before {
+            ends.entry(id).or_insert(offset);
         }
-        let unanswered = fault.map(|_| record.clone());
+        let response_lost = fault.map(|_| record.clone());
         partition.log.append(record, self.millis);
         if let (Some(journal), Some(entry)) = (&mut self.journal, partition.log.get(offset)) {
-            journal.push(StoredRecord::new(id, entry));
-            self.journaled.push(self.answers.len());
+            journal.push(JournalRecord::from_log_entry(id, entry));
+            self.journal_results.push(self.results.len());
         }
         if !partition.waiters.is_empty() {
             wake(self.groups, (self.producer.stream, id), &partition.waiters);
             partition.waiters.clear();
         }
-        match unanswered {
-            None => self.answers.push(Ok(placed)),
-            Some(record) => self.refuse(record, &Refusal::Injected(ErrorKind::Timeout)),
+        match response_lost {
+            None => self.results.push(Ok(metadata)),
+            Some(record) => self.refuse(record, &BrokerError::Injected(ErrorKind::Timeout)),
         }
     }
 
-    /// Whether a record may be stored; what its partition takes is not known yet.
+    /// Checks everything but the rate limit of the record's partition.
     fn check(
         &self,
         record: &Record,
         size: usize,
         fault: &Option<SendFault>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), BrokerError> {
         let limits = &self.producer.limits;
         let key = record.key.as_ref();
-        if !self.failed.is_empty() && key.is_some_and(|key| self.failed.contains(key)) {
-            return Err(Refusal::EarlierFailed);
+        if !self.failed_keys.is_empty() && key.is_some_and(|key| self.failed_keys.contains(key)) {
+            return Err(BrokerError::EarlierFailed);
         }
         check_sizes(record, size, limits.record_bytes, limits.key_bytes)?;
         match fault {
-            Some(SendFault::Refused(refusal)) => Err(refusal.clone()),
+            Some(SendFault::Refused(error)) => Err(error.clone()),
             _ => Ok(()),
         }
     }
 
     #[cold]
-    fn refuse(&mut self, record: Record, refusal: &Refusal) {
+    fn refuse(&mut self, record: Record, error: &BrokerError) {
         if let Some(key) = &record.key {
-            self.failed.insert(key.clone());
+            self.failed_keys.insert(key.clone());
         }
-        self.answers
-            .push(Err(self.producer.reject(record, refusal)));
+        self.results.push(Err(self.producer.reject(record, error)));
     }
 }
 
-/// Refuses a record of `size` bytes that is over the bounds of the broker.
+/// Refuses a record of `size` bytes that exceeds the limits.
 #[inline]
 pub(crate) fn check_sizes(
     record: &Record,
     size: usize,
     record_bytes: usize,
     key_bytes: usize,
-) -> Result<(), Refusal> {
+) -> Result<(), BrokerError> {
     let key = record.key.as_ref().map_or(0, Bytes::len);
     if key > key_bytes {
-        return Err(Refusal::KeyTooLong {
+        return Err(BrokerError::KeyTooLong {
             size: key,
             limit: key_bytes,
         });
     }
     if size > record_bytes {
-        return Err(Refusal::RecordTooLarge {
+        return Err(BrokerError::RecordTooLarge {
             size,
             limit: record_bytes,
         });

@@ -1,16 +1,17 @@
-//! Which partition a key belongs to.
+//! Maps keys to partitions.
 //!
-//! Keys are hashed as Kafka's default partitioner does (murmur2, sign bit cleared), so that a
-//! program sees the same spread here as there. The hash is cut into `bucket = hash % n` and `sub =
-//! hash / n`, where `n` is the number of partitions that the stream began with. Each partition owns
-//! pieces of the (bucket, sub) plane: a whole bucket at first, a half of it after a split, the
-//! union of two after a merge. The pieces always cover the plane exactly once, so every key has
-//! exactly one open partition.
+//! Keys are hashed like Kafka's default partitioner does (murmur2, sign bit cleared), so that keys
+//! spread over partitions as they do there. The hash is divided into `bucket = hash % n` and `sub =
+//! hash / n`, where `n` is the initial number of partitions. Each partition owns ranges of the
+//! (bucket, sub) plane: at first a whole bucket, after a split a half of it, after a merge the union
+//! of two. The ranges always cover the plane exactly once, so every key has exactly one open
+//! partition.
 
 /// The hashes are 31 bits wide.
 const HASHES: u64 = 1 << 31;
 
-/// Kafka's murmur2 of a key, sign bit cleared (Java: `Utils.toPositive(Utils.murmur2(key))`).
+/// Returns Kafka's murmur2 of a key, sign bit cleared (Java:
+/// `Utils.toPositive(Utils.murmur2(key))`).
 pub(crate) fn hash(key: &[u8]) -> u32 {
     murmur2(key) & 0x7fff_ffff
 }
@@ -42,7 +43,7 @@ fn murmur2(data: &[u8]) -> u32 {
 
 /// The hashes of `bucket` whose `sub` is in `from..to`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Piece {
+struct BucketRange {
     bucket: u32,
     from: u32,
     to: u32,
@@ -50,9 +51,9 @@ struct Piece {
 
 #[derive(Debug, Clone)]
 enum Bucket {
-    /// One partition owns it all: the common case, one array access.
+    /// One partition owns it: the common case, one array access.
     Whole(u32),
-    /// Owners by where their part begins, sorted; the first begins at 0.
+    /// Owners by the start of their range, sorted; the first starts at 0.
     Divided(Vec<(u32, u32)>),
 }
 
@@ -61,7 +62,7 @@ enum Bucket {
 pub(crate) struct Routing(Vec<Bucket>);
 
 impl Routing {
-    /// Gives bucket `i` to partition `i`.
+    /// Assigns bucket `i` to partition `i`.
     pub(crate) fn modulo(partitions: usize) -> Self {
         Self((0..partitions as u32).map(Bucket::Whole).collect())
     }
@@ -78,33 +79,33 @@ impl Routing {
         }
     }
 
-    /// Gives the lower half of what `parent` owns to `low` and the rest to `high`. False if a
-    /// single hash is left, which cannot be halved.
+    /// Assigns the lower half of what `parent` owns to `low` and the rest to `high`. Returns false
+    /// if `parent` owns a single hash.
     pub(crate) fn split(&mut self, parent: u32, low: u32, high: u32) -> bool {
-        let pieces = self.owned(parent);
-        let total: u64 = pieces
+        let ranges = self.owned(parent);
+        let total: u64 = ranges
             .iter()
-            .map(|piece| u64::from(piece.to - piece.from))
+            .map(|range| u64::from(range.to - range.from))
             .sum();
         if total < 2 {
             return false;
         }
         let mut left = total / 2;
-        for piece in pieces {
-            let take = left.min(u64::from(piece.to - piece.from));
+        for range in ranges {
+            let take = left.min(u64::from(range.to - range.from));
             left -= take;
-            let middle = piece.from + take as u32;
-            self.give(
-                Piece {
+            let middle = range.from + take as u32;
+            self.assign(
+                BucketRange {
                     to: middle,
-                    ..piece
+                    ..range
                 },
                 low,
             );
-            self.give(
-                Piece {
+            self.assign(
+                BucketRange {
                     from: middle,
-                    ..piece
+                    ..range
                 },
                 high,
             );
@@ -112,21 +113,21 @@ impl Routing {
         true
     }
 
-    /// Gives all that `one` and `other` own to `child`.
+    /// Assigns everything that `one` and `other` own to `child`.
     pub(crate) fn merge(&mut self, one: u32, other: u32, child: u32) {
         for parent in [one, other] {
-            for piece in self.owned(parent) {
-                self.give(piece, child);
+            for range in self.owned(parent) {
+                self.assign(range, child);
             }
         }
     }
 
-    /// How many subs a bucket has: the hashes below 2^31 of the form `sub * n + bucket`.
+    /// Returns the number of subs in a bucket: the hashes below 2^31 of the form `sub * n + bucket`.
     fn width(&self, bucket: u32) -> u32 {
         (HASHES - u64::from(bucket)).div_ceil(self.0.len() as u64) as u32
     }
 
-    fn pieces(&self, bucket: u32) -> Vec<(Piece, u32)> {
+    fn ranges(&self, bucket: u32) -> Vec<(BucketRange, u32)> {
         let width = self.width(bucket);
         let parts = match &self.0[bucket as usize] {
             Bucket::Whole(partition) => &[(0, *partition)][..],
@@ -136,21 +137,21 @@ impl Routing {
         parts
             .iter()
             .zip(ends)
-            .map(|(&(from, owner), to)| (Piece { bucket, from, to }, owner))
+            .map(|(&(from, owner), to)| (BucketRange { bucket, from, to }, owner))
             .collect()
     }
 
-    fn owned(&self, partition: u32) -> Vec<Piece> {
+    fn owned(&self, partition: u32) -> Vec<BucketRange> {
         (0..self.0.len() as u32)
-            .flat_map(|bucket| self.pieces(bucket))
+            .flat_map(|bucket| self.ranges(bucket))
             .filter(|(_, owner)| *owner == partition)
-            .map(|(piece, _)| piece)
+            .map(|(range, _)| range)
             .collect()
     }
 
-    /// Gives a part of one piece, or all of it, to another partition.
-    fn give(&mut self, given: Piece, partition: u32) {
-        if given.from == given.to {
+    /// Assigns a range, which one partition owns, to another partition.
+    fn assign(&mut self, moved: BucketRange, partition: u32) {
+        if moved.from == moved.to {
             return;
         }
         let mut parts: Vec<(u32, u32)> = Vec::new();
@@ -159,16 +160,16 @@ impl Routing {
                 parts.push((from, owner));
             }
         };
-        for (piece, owner) in self.pieces(given.bucket) {
-            if piece.from <= given.from && given.to <= piece.to {
-                push(piece.from, given.from, owner);
-                push(given.from, given.to, partition);
-                push(given.to, piece.to, owner);
+        for (range, owner) in self.ranges(moved.bucket) {
+            if range.from <= moved.from && moved.to <= range.to {
+                push(range.from, moved.from, owner);
+                push(moved.from, moved.to, partition);
+                push(moved.to, range.to, owner);
             } else {
-                push(piece.from, piece.to, owner);
+                push(range.from, range.to, owner);
             }
         }
-        self.0[given.bucket as usize] = match parts[..] {
+        self.0[moved.bucket as usize] = match parts[..] {
             [(_, owner)] => Bucket::Whole(owner),
             _ => Bucket::Divided(parts),
         };
@@ -207,8 +208,8 @@ mod tests {
     }
 
     proptest! {
-        /// After any splits and merges every hash has one owner, which is open, and a split moves a
-        /// key only to the children of the partition that it was in.
+        /// After any splits and merges every hash has one open owner, and a reshard moves a key only
+        /// from a parent to one of its children.
         #[test]
         fn every_key_has_one_open_partition(
             partitions in 1usize..6,
@@ -243,13 +244,13 @@ mod tests {
             }
         }
 
-        /// Halves are halves.
+        /// Both halves have the same size.
         #[test]
         fn a_split_shares_the_hashes_evenly(partitions in 1usize..8) {
             let mut routing = Routing::modulo(partitions);
             routing.split(0, 100, 101);
             let width = |partition| -> u64 {
-                routing.owned(partition).iter().map(|piece| u64::from(piece.to - piece.from)).sum()
+                routing.owned(partition).iter().map(|range| u64::from(range.to - range.from)).sum()
             };
             prop_assert!(width(100).abs_diff(width(101)) <= 1);
             prop_assert_eq!(width(100) + width(101), u64::from(routing.width(0)));

@@ -1,14 +1,14 @@
-//! A stream: its partitions, their lineage, and who gets the next record.
+//! A stream: its partitions, their lineage and their routing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millstream_core::Partition;
 
-use crate::ids::{GroupId, MemberId, PartitionId, Slot, StreamId};
+use crate::error::BrokerError;
+use crate::ids::{GroupId, MemberId, PartitionId, PartitionRef, StreamId};
 use crate::log::Log;
-use crate::rate::Rate;
-use crate::refusal::Refusal;
+use crate::rate_limit::Gcra;
 use crate::routing::{self, Routing};
 
 #[derive(Debug)]
@@ -17,14 +17,13 @@ pub(crate) struct StreamPartition {
     pub(crate) log: Log,
     pub(crate) open: bool,
     pub(crate) parents: Vec<PartitionId>,
-    /// Members that have read everything and want to hear of more, at most one of each group: the
-    /// others do not own it.
+    /// Members that have read everything and wait for more: at most one of each group, its owner.
     pub(crate) waiters: Vec<(GroupId, MemberId)>,
-    pub(crate) rate: Rate,
+    pub(crate) rate: Gcra,
 }
 
 impl StreamPartition {
-    /// Makes a member wait for more, in place of an earlier owner of its group.
+    /// Registers a member to be woken, in place of a previous owner of its group.
     pub(crate) fn wait(&mut self, group: GroupId, member: MemberId) {
         match self.waiters.iter_mut().find(|waiter| waiter.0 == group) {
             Some(waiter) => waiter.1 = member,
@@ -40,7 +39,7 @@ pub(crate) struct Stream {
     routing: Routing,
     /// The open partitions, for records without a key.
     open: Vec<PartitionId>,
-    turn: usize,
+    round_robin: usize,
     resharded: bool,
 }
 
@@ -51,7 +50,7 @@ impl Stream {
             partitions: Vec::with_capacity(partitions),
             routing: Routing::modulo(partitions),
             open: Vec::new(),
-            turn: 0,
+            round_robin: 0,
             resharded: false,
         };
         for _ in 0..partitions {
@@ -60,53 +59,57 @@ impl Stream {
         stream
     }
 
-    /// The partition of a record; records without a key go round all open ones.
+    /// Returns the partition of a record. Records without a key go round robin over open partitions.
     #[inline]
     pub(crate) fn route(&mut self, key: Option<&[u8]>) -> PartitionId {
         match key {
             Some(key) => self.routing.route(routing::hash(key)),
             None => {
-                self.turn = (self.turn + 1) % self.open.len();
-                self.open[self.turn]
+                self.round_robin = (self.round_robin + 1) % self.open.len();
+                self.open[self.round_robin]
             }
         }
     }
 
-    pub(crate) fn get(&self, partition: PartitionId) -> Result<&StreamPartition, Refusal> {
+    pub(crate) fn get(&self, partition: PartitionId) -> Result<&StreamPartition, BrokerError> {
         let found = self.partitions.get(partition as usize);
-        found.ok_or(Refusal::UnknownPartition)
+        found.ok_or(BrokerError::UnknownPartition)
     }
 
-    /// Whether the partition can be split; says why not.
-    pub(crate) fn check_split(&self, parent: PartitionId) -> Result<(), Refusal> {
+    /// Checks whether the partition can be split.
+    pub(crate) fn check_split(&self, parent: PartitionId) -> Result<(), BrokerError> {
         self.check_open(parent)?;
         let child = self.partitions.len() as PartitionId;
         match self.routing.clone().split(parent, child, child + 1) {
             true => Ok(()),
-            false => Err(Refusal::SplitSingleHash),
+            false => Err(BrokerError::SplitSingleHash),
         }
     }
 
-    pub(crate) fn check_merge(&self, one: PartitionId, other: PartitionId) -> Result<(), Refusal> {
+    pub(crate) fn check_merge(
+        &self,
+        one: PartitionId,
+        other: PartitionId,
+    ) -> Result<(), BrokerError> {
         self.check_open(one)?;
         self.check_open(other)?;
         match one == other {
-            true => Err(Refusal::MergeWithItself),
+            true => Err(BrokerError::MergeWithItself),
             false => Ok(()),
         }
     }
 
-    pub(crate) fn check_growth(&self, partitions: usize) -> Result<(), Refusal> {
+    pub(crate) fn check_growth(&self, partitions: usize) -> Result<(), BrokerError> {
         let have = self.partitions.len();
         match self.resharded {
-            true => Err(Refusal::AddAfterReshard),
-            false if partitions <= have => Err(Refusal::AddNothing { have }),
+            true => Err(BrokerError::AddAfterReshard),
+            false if partitions <= have => Err(BrokerError::AddNothing { have }),
             false => Ok(()),
         }
     }
 
-    /// Splits a partition that was checked. Answers the waiters of the parent, for which it has
-    /// ended.
+    /// Splits a partition that was checked. Returns the waiters of the parent, to be woken for its
+    /// end.
     pub(crate) fn split(&mut self, parent: PartitionId) -> Vec<(GroupId, MemberId)> {
         let low = self.add(vec![parent]);
         let high = self.add(vec![parent]);
@@ -114,7 +117,7 @@ impl Stream {
         self.close(parent)
     }
 
-    /// Merges partitions that were checked. Answers the waiters of both, for which they have ended.
+    /// Merges partitions that were checked. Returns the waiters of both, to be woken for their end.
     pub(crate) fn merge(
         &mut self,
         one: PartitionId,
@@ -125,7 +128,7 @@ impl Stream {
         [one, other].map(|parent| (parent, self.close(parent)))
     }
 
-    /// Grows a stream that was checked. Every bucket is dealt anew.
+    /// Grows a stream that was checked. Keys are distributed anew.
     pub(crate) fn grow(&mut self, partitions: usize) {
         while self.partitions.len() < partitions {
             self.add(Vec::new());
@@ -133,10 +136,10 @@ impl Stream {
         self.routing = Routing::modulo(partitions);
     }
 
-    fn check_open(&self, partition: PartitionId) -> Result<(), Refusal> {
+    fn check_open(&self, partition: PartitionId) -> Result<(), BrokerError> {
         match self.get(partition)?.open {
             true => Ok(()),
-            false => Err(Refusal::PartitionClosed),
+            false => Err(BrokerError::PartitionClosed),
         }
     }
 
@@ -148,7 +151,7 @@ impl Stream {
             open: true,
             parents,
             waiters: Vec::new(),
-            rate: Rate::default(),
+            rate: Gcra::default(),
         });
         self.open.push(id);
         id
@@ -184,8 +187,11 @@ impl Catalog {
         Some(stream)
     }
 
-    pub(crate) fn id(&self, name: &str) -> Result<StreamId, Refusal> {
-        self.names.get(name).copied().ok_or(Refusal::UnknownStream)
+    pub(crate) fn id(&self, name: &str) -> Result<StreamId, BrokerError> {
+        self.names
+            .get(name)
+            .copied()
+            .ok_or(BrokerError::UnknownStream)
     }
 
     pub(crate) fn get(&self, id: StreamId) -> Option<&Stream> {
@@ -196,28 +202,37 @@ impl Catalog {
         self.streams.get_mut(id as usize)?.as_mut()
     }
 
-    pub(crate) fn partition(&self, slot: Slot) -> Option<&StreamPartition> {
-        self.get(slot.0)?.partitions.get(slot.1 as usize)
+    pub(crate) fn partition(&self, partition_ref: PartitionRef) -> Option<&StreamPartition> {
+        self.get(partition_ref.0)?
+            .partitions
+            .get(partition_ref.1 as usize)
     }
 
-    pub(crate) fn partition_mut(&mut self, slot: Slot) -> Option<&mut StreamPartition> {
-        self.get_mut(slot.0)?.partitions.get_mut(slot.1 as usize)
+    pub(crate) fn partition_mut(
+        &mut self,
+        partition_ref: PartitionRef,
+    ) -> Option<&mut StreamPartition> {
+        self.get_mut(partition_ref.0)?
+            .partitions
+            .get_mut(partition_ref.1 as usize)
     }
 
-    /// Finds a partition that a user names.
-    pub(crate) fn slot(&self, partition: &Partition) -> Result<Slot, Refusal> {
+    /// Finds a partition by its public name.
+    pub(crate) fn partition_ref(&self, partition: &Partition) -> Result<PartitionRef, BrokerError> {
         let id = self.id(partition.stream())?;
         let number: PartitionId = partition
             .id()
             .parse()
-            .map_err(|_| Refusal::UnknownPartition)?;
+            .map_err(|_| BrokerError::UnknownPartition)?;
         let found = self
             .partition((id, number))
             .filter(|found| found.name == *partition);
-        found.map(|_| (id, number)).ok_or(Refusal::UnknownPartition)
+        found
+            .map(|_| (id, number))
+            .ok_or(BrokerError::UnknownPartition)
     }
 
-    /// Names with their numbers, sorted by name.
+    /// Returns names and numbers, sorted by name.
     pub(crate) fn names(&self) -> impl Iterator<Item = (&Arc<str>, StreamId)> {
         self.names.iter().map(|(name, id)| (name, *id))
     }

@@ -9,10 +9,10 @@ const SECOND: Duration = Duration::from_secs(1);
 
 async fn kinds(fixture: &Fixture, records: &[&str]) -> Vec<Option<ErrorKind>> {
     let records: Vec<Record> = records.iter().map(|text| record(text)).collect();
-    let answers = fixture.producer("s").await.send(records).await;
-    answers
+    let results = fixture.producer("s").await.send(records).await;
+    results
         .into_iter()
-        .map(|answer| answer.err().map(|rejected| rejected.error.kind()))
+        .map(|result| result.err().map(|rejected| rejected.error.kind()))
         .collect()
 }
 
@@ -30,7 +30,7 @@ async fn sends_fail_by_count_and_hold_their_key_back() {
         .fail_sends(2..=2, ErrorKind::Denied)
         .time_out_sends(5..=5);
     fixture.memory.faults().run(&script).unwrap();
-    let answers = kinds(&fixture, &["a=1", "b=1", "b=2", "a=2", "c=1", "c=2"]).await;
+    let results = kinds(&fixture, &["a=1", "b=1", "b=2", "a=2", "c=1", "c=2"]).await;
     let expected = [
         None,
         Some(ErrorKind::Denied),
@@ -39,7 +39,7 @@ async fn sends_fail_by_count_and_hold_their_key_back() {
         Some(ErrorKind::Timeout),
         Some(ErrorKind::Unavailable),
     ];
-    assert_eq!(answers, expected);
+    assert_eq!(results, expected);
     assert_eq!(payloads(&fixture).await, ["before", "1", "2", "1"]);
 }
 
@@ -48,9 +48,9 @@ async fn sends_are_delayed_and_throttled() {
     let fixture = Fixture::with_stream(1).await;
     let faults = fixture.memory.faults();
     faults.delay_sends(1, SECOND * 3);
-    let begun = tokio::time::Instant::now();
+    let started = tokio::time::Instant::now();
     assert_eq!(kinds(&fixture, &["a=1"]).await, [None]);
-    assert_eq!(begun.elapsed(), SECOND * 3);
+    assert_eq!(started.elapsed(), SECOND * 3);
     faults.throttle(SECOND);
     assert_eq!(
         kinds(&fixture, &["a=2"]).await,
@@ -88,7 +88,7 @@ async fn checkpoints_are_lost_with_or_without_effect() {
     let epoch = member.epoch(0);
     let script = FaultScript::new()
         .lose_checkpoints(1..=1)
-        .lose_checkpoint_answers(2..=2);
+        .lose_checkpoint_responses(2..=2);
     fixture.memory.faults().run(&script).unwrap();
     assert_eq!(
         member.checkpoint(0, epoch, 3).await,
@@ -116,17 +116,17 @@ async fn scripted_faults_hit_members_in_time() {
         .crash(SECOND * 2, Target::nth(2))
         .crash(SECOND * 3, Target::named("nobody"));
     fixture.memory.faults().run(&script).unwrap();
-    // No call but the one that waits: the member wakes by itself when the fault is due.
-    let begun = tokio::time::Instant::now();
+    // No other call is made: the waiting member wakes when the fault is due.
+    let started = tokio::time::Instant::now();
     a.membership.next().await.unwrap();
-    assert_eq!(begun.elapsed(), SECOND);
+    assert_eq!(started.elapsed(), SECOND);
     let error = loop {
         if let Err(error) = b.membership.next().await {
             break error;
         }
     };
     assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert_eq!(begun.elapsed(), SECOND * 2);
+    assert_eq!(started.elapsed(), SECOND * 2);
     tokio::time::advance(SESSION).await;
     a.settle().await;
     assert_eq!(a.owned.len(), 2);

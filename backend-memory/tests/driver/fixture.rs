@@ -1,4 +1,4 @@
-//! A broker and members that keep account of what they are told.
+//! A broker, and members that record the events they get.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -56,16 +56,16 @@ impl Fixture {
     /// Sends records `key=value` to stream `s` and expects them stored.
     pub(crate) async fn send(&self, records: &[&str]) {
         let records = records.iter().map(|text| record(text)).collect();
-        for answer in self.producer("s").await.send(records).await {
-            answer.unwrap();
+        for result in self.producer("s").await.send(records).await {
+            result.unwrap();
         }
     }
 
     /// Sends `count` records to each open partition of stream `s`, without keys.
     pub(crate) async fn fill(&self, partitions: usize, count: usize) {
         let records = (0..count * partitions).map(|n| Record::new(n.to_string()));
-        for answer in self.producer("s").await.send(records.collect()).await {
-            answer.unwrap();
+        for result in self.producer("s").await.send(records.collect()).await {
+            result.unwrap();
         }
     }
 
@@ -115,7 +115,7 @@ impl Fixture {
             lost: Vec::new(),
             ended: Vec::new(),
             assigned: Vec::new(),
-            trimmed: Vec::new(),
+            data_loss: Vec::new(),
         })
     }
 }
@@ -133,7 +133,7 @@ pub(crate) fn partition(id: u32) -> Partition {
 
 pub(crate) struct Member {
     pub(crate) membership: Arc<dyn Membership>,
-    /// What it owns, with epochs; revoked ones stay until they are released.
+    /// The owned partitions with their epochs. Revoked ones stay until they are released.
     pub(crate) owned: BTreeMap<Partition, Epoch>,
     pub(crate) records: BTreeMap<Partition, Vec<StoredRecord>>,
     pub(crate) payloads: Vec<String>,
@@ -141,11 +141,11 @@ pub(crate) struct Member {
     pub(crate) lost: Vec<(Partition, Epoch)>,
     pub(crate) ended: Vec<(Partition, Epoch)>,
     pub(crate) assigned: Vec<(Partition, Epoch, Option<Position>)>,
-    pub(crate) trimmed: Vec<(Option<Position>, Position)>,
+    pub(crate) data_loss: Vec<(Option<Position>, Position)>,
 }
 
 impl Member {
-    /// Takes what is there, or answers false when nothing comes within 10 ms of the paused clock.
+    /// Handles pending events, or returns false if none arrives within 10 ms of the paused clock.
     pub(crate) async fn step(&mut self) -> Result<bool> {
         let wait = Duration::from_millis(10);
         let Ok(events) = tokio::time::timeout(wait, self.membership.next()).await else {
@@ -153,11 +153,11 @@ impl Member {
         };
         let events = events?;
         assert!(!events.is_empty());
-        events.into_iter().for_each(|event| self.take(event));
+        events.into_iter().for_each(|event| self.on_event(event));
         Ok(true)
     }
 
-    fn take(&mut self, event: Event) {
+    fn on_event(&mut self, event: Event) {
         match event {
             Event::Assigned {
                 partition,
@@ -180,10 +180,10 @@ impl Member {
                 self.payloads.extend(records.iter().map(text));
                 self.records.entry(partition).or_default().extend(records);
             }
-            Event::Lag { .. } => panic!("memory has no record that readers do not see"),
+            Event::Lag { .. } => panic!("the memory backend has no hidden records"),
             Event::DataLoss {
                 after, earliest, ..
-            } => self.trimmed.push((after, earliest)),
+            } => self.data_loss.push((after, earliest)),
             Event::Revoking { partitions, within } => {
                 assert!(within <= DRAIN);
                 self.revoking.extend(partitions);
@@ -200,7 +200,7 @@ impl Member {
         }
     }
 
-    /// Takes all events that are there.
+    /// Handles all pending events.
     pub(crate) async fn settle(&mut self) {
         while self.step().await.unwrap() {}
     }
@@ -221,12 +221,12 @@ impl Member {
                 .get(partition)
                 .and_then(|records| records.last());
             if let Some(last) = last {
-                let mark = CheckpointUpdate {
+                let update = CheckpointUpdate {
                     partition: partition.clone(),
                     epoch: *epoch,
                     position: last.position,
                 };
-                assert!(self.membership.checkpoint(&[mark]).await[0].is_ok());
+                assert!(self.membership.checkpoint(&[update]).await[0].is_ok());
             }
         }
     }
@@ -237,17 +237,17 @@ impl Member {
         epoch: Epoch,
         position: u64,
     ) -> Result<(), ErrorKind> {
-        let mark = CheckpointUpdate {
+        let update = CheckpointUpdate {
             partition: partition(id),
             epoch,
             position: Position::from(position),
         };
-        let mut answers = self.membership.checkpoint(&[mark]).await;
-        answers.remove(0).map_err(|error| error.kind())
+        let mut results = self.membership.checkpoint(&[update]).await;
+        results.remove(0).map_err(|error| error.kind())
     }
 
-    /// Checkpoints and releases everything that is being revoked.
-    pub(crate) async fn hand_over(&mut self) {
+    /// Checkpoints and releases all revoked partitions.
+    pub(crate) async fn release_all(&mut self) {
         self.checkpoint_all().await;
         for (partition, epoch) in std::mem::take(&mut self.revoking) {
             self.membership.release(&partition, epoch).await.unwrap();
@@ -255,7 +255,7 @@ impl Member {
         }
     }
 
-    /// Completes everything that has ended.
+    /// Completes all ended partitions.
     pub(crate) async fn complete(&mut self) {
         self.checkpoint_all().await;
         for (partition, epoch) in std::mem::take(&mut self.ended) {

@@ -18,7 +18,7 @@ async fn a_second_member_takes_its_share_after_a_drain() {
     a.settle().await;
     assert_eq!(a.revoking.len(), 2);
     let moved = a.revoking.clone();
-    a.hand_over().await;
+    a.release_all().await;
     b.settle().await;
     assert_eq!(
         b.partitions(),
@@ -53,7 +53,7 @@ async fn no_record_comes_after_revoking() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_drains_too_long_is_fenced() {
+async fn a_late_drain_is_fenced() {
     let fixture = Fixture::with_stream(2).await;
     fixture.fill(2, 10).await;
     let mut a = fixture.join("a").await;
@@ -78,13 +78,13 @@ async fn who_drains_too_long_is_fenced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn leaving_hands_everything_over_at_once() {
+async fn leaving_releases_everything_at_once() {
     let fixture = Fixture::with_stream(4).await;
     let mut a = fixture.join("a").await;
     a.settle().await;
     let mut b = fixture.join("b").await;
     a.settle().await;
-    a.hand_over().await;
+    a.release_all().await;
     b.settle().await;
     a.membership.leave().await.unwrap();
     b.settle().await;
@@ -194,7 +194,7 @@ async fn checkpoints_are_fenced_and_never_go_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lag_tells_records_and_age() {
+async fn lag_has_records_and_age() {
     let fixture = Fixture::with_stream(1).await;
     fixture.send(&["k=1"]).await;
     let mut member = fixture.join("a").await;
@@ -239,7 +239,7 @@ async fn a_dropped_call_of_next_loses_no_event() {
             async move { membership.next().await }
         });
         tokio::task::yield_now().await;
-        // It is woken by the send and dropped before it runs again.
+        // The send wakes it; it is dropped before it runs.
         fixture.send(&[&text]).await;
         waiting.abort();
         assert!(waiting.await.unwrap_err().is_cancelled());

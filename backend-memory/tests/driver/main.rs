@@ -1,8 +1,8 @@
-//! The memory backend, driven through the driver traits as the SDK's runtime would.
+//! Drives the memory backend through the driver traits, as the runtime does.
 
 #![allow(
     clippy::unwrap_used,
-    reason = "helpers of tests fail by panic, as tests do"
+    reason = "helpers of tests may panic, as tests do"
 )]
 
 mod faults;

@@ -1,4 +1,4 @@
-//! Members that vanish, sleep and come back.
+//! Members that disconnect, pause and return.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ async fn a_dropped_membership_expires() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_zombie_is_fenced_and_joins_again() {
+async fn a_paused_member_is_fenced_and_rejoins() {
     let fixture = Fixture::with_stream(1).await;
     fixture.fill(1, 10).await;
     let mut a = fixture.join("a").await;
@@ -44,12 +44,12 @@ async fn a_zombie_is_fenced_and_joins_again() {
         .unwrap();
     let zombie = tokio::spawn({
         let membership = a.membership.clone();
-        let mark = millstream_core::driver::CheckpointUpdate {
+        let update = millstream_core::driver::CheckpointUpdate {
             partition: partition(0),
             epoch: old,
             position: 9.into(),
         };
-        async move { membership.checkpoint(&[mark]).await.remove(0) }
+        async move { membership.checkpoint(&[update]).await.remove(0) }
     });
     tokio::time::advance(SESSION).await;
     b.settle().await;
@@ -66,7 +66,7 @@ async fn a_zombie_is_fenced_and_joins_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lone_zombie_is_fenced_before_anyone_takes_over() {
+async fn a_lone_paused_member_is_fenced() {
     let fixture = Fixture::with_stream(1).await;
     fixture.fill(1, 10).await;
     let mut a = fixture.join("a").await;
@@ -106,7 +106,7 @@ async fn a_short_pause_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_crashed_member_answers_unavailable_and_expires() {
+async fn a_crashed_member_gets_unavailable_and_expires() {
     let fixture = Fixture::with_stream(1).await;
     fixture.fill(1, 3).await;
     let mut a = fixture.join("a").await;
@@ -167,7 +167,7 @@ async fn a_stolen_partition_comes_back_to_a_lone_member() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_member_that_was_never_told_gives_back_without_a_word() {
+async fn an_unannounced_assignment_moves_without_events() {
     let fixture = Fixture::with_stream(2).await;
     let mut a = fixture.join("a").await;
     let mut b = fixture.join("b").await;

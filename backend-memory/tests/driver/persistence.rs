@@ -90,7 +90,7 @@ async fn everything_survives() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_torn_end_is_cut_and_what_was_acknowledged_stays() {
+async fn a_torn_tail_is_removed_and_acknowledged_records_stay() {
     let folder = tempfile::tempdir().unwrap();
     {
         let fixture = open(folder.path());
@@ -99,8 +99,7 @@ async fn a_torn_end_is_cut_and_what_was_acknowledged_stays() {
         fixture.send(&["k=3"]).await;
     }
     let whole = fs::read(journal(folder.path())).unwrap();
-    // Whatever the length of the cut, the stream and a prefix of the batches is there, and it
-    // opens.
+    // Whatever is cut off, the journal opens with a prefix of the batches.
     let mut seen = Vec::new();
     for cut in (0..whole.len()).rev() {
         fs::write(journal(folder.path()), &whole[..cut]).unwrap();
@@ -118,7 +117,7 @@ async fn a_torn_end_is_cut_and_what_was_acknowledged_stays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_step_that_was_cut_off_is_not_there_at_all() {
+async fn an_incomplete_publish_is_not_stored_at_all() {
     let folder = tempfile::tempdir().unwrap();
     let before = {
         let fixture = open(folder.path());
@@ -128,13 +127,13 @@ async fn a_step_that_was_cut_off_is_not_there_at_all() {
         let mut member = fixture.join("a").await;
         member.settle().await;
         let before = fs::metadata(journal(folder.path())).unwrap().len() as usize;
-        let mark = CheckpointUpdate {
+        let update = CheckpointUpdate {
             partition: partition(0),
             epoch: member.epoch(0),
             position: Position::from(2),
         };
         let results = [Record::new("1").header("h", "v"), Record::new("2")];
-        let step = member.membership.publish("r", &results, &[mark]).await;
+        let step = member.membership.publish("r", &results, &[update]).await;
         step.unwrap();
         before
     };
@@ -201,7 +200,7 @@ async fn a_folder_has_one_broker() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_member_of_the_last_run_is_not_waited_for() {
+async fn members_of_the_previous_run_are_gone() {
     let folder = tempfile::tempdir().unwrap();
     {
         let fixture = open(folder.path());
@@ -212,14 +211,14 @@ async fn a_member_of_the_last_run_is_not_waited_for() {
     }
     let fixture = open(folder.path());
     let mut member = fixture.join("a").await;
-    let begun = tokio::time::Instant::now();
+    let started = tokio::time::Instant::now();
     member.settle().await;
     assert_eq!(member.payloads.len(), 3);
-    assert!(begun.elapsed() < SESSION);
+    assert!(started.elapsed() < SESSION);
 }
 
 #[tokio::test(start_paused = true)]
-async fn time_goes_on_where_it_stopped() {
+async fn time_never_goes_back() {
     let folder = tempfile::tempdir().unwrap();
     let last = {
         let fixture = open(folder.path());

@@ -15,7 +15,7 @@ async fn fixture(partitions: usize) -> Fixture {
     fixture
 }
 
-fn mark(id: u32, epoch: Epoch, position: u64) -> CheckpointUpdate {
+fn update(id: u32, epoch: Epoch, position: u64) -> CheckpointUpdate {
     CheckpointUpdate {
         partition: partition(id),
         epoch,
@@ -23,16 +23,16 @@ fn mark(id: u32, epoch: Epoch, position: u64) -> CheckpointUpdate {
     }
 }
 
-async fn publish(member: &Member, records: &[&str], marks: &[CheckpointUpdate]) -> Result<()> {
+async fn publish(member: &Member, records: &[&str], updates: &[CheckpointUpdate]) -> Result<()> {
     let records: Vec<Record> = records.iter().map(|text| record(text)).collect();
-    member.membership.publish("r", &records, marks).await
+    member.membership.publish("r", &records, updates).await
 }
 
 fn kind(result: Result<()>) -> ErrorKind {
     result.unwrap_err().kind()
 }
 
-/// All that is in the results, sorted.
+/// Returns all results, sorted.
 async fn results(fixture: &Fixture, reader: &str) -> Vec<String> {
     let mut reader = fixture
         .join_with(reader, reader, |join| join.streams = vec!["r".into()])
@@ -58,8 +58,8 @@ async fn records_and_progress_are_stored_together() {
     reader.settle().await;
     let mut member = fixture.join("a").await;
     member.settle().await;
-    let marks = [mark(0, member.epoch(0), 1), mark(1, member.epoch(1), 2)];
-    publish(&member, &["k=1", "k=2", "l=3"], &marks)
+    let updates = [update(0, member.epoch(0), 1), update(1, member.epoch(1), 2)];
+    publish(&member, &["k=1", "k=2", "l=3"], &updates)
         .await
         .unwrap();
     assert_eq!(progress(&fixture).await, [Some(1), Some(2)]);
@@ -68,7 +68,7 @@ async fn records_and_progress_are_stored_together() {
     of_k.retain(|payload| *payload != "3");
     assert_eq!((of_k, reader.payloads.len()), (vec!["1", "2"], 3));
 
-    publish(&member, &[], &[mark(0, member.epoch(0), 2)])
+    publish(&member, &[], &[update(0, member.epoch(0), 2)])
         .await
         .unwrap();
     assert_eq!(progress(&fixture).await, [Some(2), Some(2)]);
@@ -80,7 +80,7 @@ async fn a_stale_epoch_stores_nothing() {
     fixture.fill(1, 3).await;
     let mut member = fixture.join("a").await;
     member.settle().await;
-    let stale = mark(0, member.epoch(0), 2);
+    let stale = update(0, member.epoch(0), 2);
     fixture.memory.faults().steal("g", &partition(0)).unwrap();
     assert_eq!(
         kind(publish(&member, &["k=1"], &[stale]).await),
@@ -91,106 +91,106 @@ async fn a_stale_epoch_stores_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_step_with_one_lost_partition_is_tried_again_without_it() {
+async fn a_publish_with_one_lost_partition_is_retryable() {
     let fixture = fixture(2).await;
     fixture.fill(2, 3).await;
     let mut member = fixture.join("a").await;
     member.settle().await;
-    let marks = [mark(0, member.epoch(0), 2), mark(1, member.epoch(1), 2)];
+    let updates = [update(0, member.epoch(0), 2), update(1, member.epoch(1), 2)];
     fixture.memory.faults().steal("g", &partition(0)).unwrap();
-    let error = publish(&member, &["k=1"], &marks).await.unwrap_err();
+    let error = publish(&member, &["k=1"], &updates).await.unwrap_err();
     assert!(error.is_retryable(), "{error:?}");
     assert_eq!(progress(&fixture).await, [None, None]);
     member.settle().await;
-    assert_eq!(member.lost, [(partition(0), marks[0].epoch)]);
-    publish(&member, &["k=2"], &marks[1..]).await.unwrap();
+    assert_eq!(member.lost, [(partition(0), updates[0].epoch)]);
+    publish(&member, &["k=2"], &updates[1..]).await.unwrap();
     assert_eq!(progress(&fixture).await, [None, Some(2)]);
     assert_eq!(results(&fixture, "reader").await, ["2"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_frozen_member_is_refused_when_it_is_back() {
+async fn a_paused_member_is_fenced_when_it_returns() {
     let fixture = fixture(1).await;
     fixture.fill(1, 3).await;
     let mut member = fixture.join("a").await;
     member.settle().await;
-    let stale = mark(0, member.epoch(0), 2);
+    let stale = update(0, member.epoch(0), 2);
     fixture
         .memory
         .faults()
         .pause(&millstream_memory::Target::named("a"), 3 * SESSION)
         .unwrap();
-    let mut heir = fixture.join("b").await;
+    let mut successor = fixture.join("b").await;
     let zombie = tokio::spawn(async move { publish(&member, &["k=1"], &[stale]).await });
     tokio::time::sleep(2 * SESSION).await;
-    heir.settle().await;
-    assert_eq!(heir.partitions(), ["0"]);
+    successor.settle().await;
+    assert_eq!(successor.partitions(), ["0"]);
     assert_eq!(kind(zombie.await.unwrap()), ErrorKind::Fenced);
     assert!(results(&fixture, "reader").await.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_stream_does_not_take_stores_nothing() {
+async fn refused_records_store_nothing() {
     let fixture = fixture(1).await;
     fixture.fill(1, 3).await;
     let mut member = fixture.join("a").await;
     member.settle().await;
-    let marks = [mark(0, member.epoch(0), 2)];
+    let updates = [update(0, member.epoch(0), 2)];
     let large = "x".repeat(2 << 20);
-    let refused = publish(&member, &["k=1", &large], &marks).await;
+    let refused = publish(&member, &["k=1", &large], &updates).await;
     assert_eq!(kind(refused), ErrorKind::TooLarge);
     let records = [record("k=1")];
-    let unknown = member.membership.publish("no", &records, &marks).await;
+    let unknown = member.membership.publish("no", &records, &updates).await;
     assert_eq!(kind(unknown), ErrorKind::NotFound);
-    let beyond = publish(&member, &["k=1"], &[mark(0, member.epoch(0), 3)]).await;
+    let beyond = publish(&member, &["k=1"], &[update(0, member.epoch(0), 3)]).await;
     assert_eq!(kind(beyond), ErrorKind::Invalid);
     assert_eq!(progress(&fixture).await, [None]);
     assert!(results(&fixture, "reader").await.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rate_takes_all_or_nothing_and_never_stays_stuck() {
+async fn a_rate_limit_takes_all_or_nothing() {
     let fixture = Fixture::with(|config| config.limits.records_per_second = Some(2));
     fixture.create("s", 1).await;
     fixture.create("r", 2).await;
     fixture.fill(1, 2).await;
     let mut member = fixture.join("a").await;
     member.settle().await;
-    let marks = [mark(0, member.epoch(0), 1)];
-    publish(&member, &["k=1", "k=2"], &[mark(0, member.epoch(0), 0)])
+    let updates = [update(0, member.epoch(0), 1)];
+    publish(&member, &["k=1", "k=2"], &[update(0, member.epoch(0), 0)])
         .await
         .unwrap();
     let many = ["k=3", "k=4", "k=5", "k=6", "k=7"];
-    let refused = publish(&member, &many, &marks).await;
+    let refused = publish(&member, &many, &updates).await;
     assert_eq!(kind(refused), ErrorKind::Throttled);
     assert_eq!(progress(&fixture).await, [Some(0)]);
     assert_eq!(results(&fixture, "one").await, ["1", "2"]);
     tokio::time::sleep(Duration::from_secs(1)).await;
-    publish(&member, &many, &marks).await.unwrap();
+    publish(&member, &many, &updates).await.unwrap();
     assert_eq!(results(&fixture, "two").await.len(), 7);
 }
 
 #[tokio::test(start_paused = true)]
-async fn faults_refuse_or_delay_it_as_a_whole() {
+async fn faults_refuse_or_delay_a_publish_as_a_whole() {
     let fixture = fixture(1).await;
     fixture.fill(1, 9).await;
     let mut member = fixture.join("a").await;
     member.settle().await;
     let faults = fixture.memory.faults();
     let step = async |position| {
-        let marks = [mark(0, member.epoch(0), position)];
+        let updates = [update(0, member.epoch(0), position)];
         let payload = position.to_string();
-        publish(&member, &[&format!("k={payload}"), &payload], &marks).await
+        publish(&member, &[&format!("k={payload}"), &payload], &updates).await
     };
     faults.fail_sends(1, ErrorKind::Unavailable);
     assert_eq!(kind(step(0).await), ErrorKind::Unavailable);
     faults.lose_checkpoints(1);
     assert_eq!(kind(step(0).await), ErrorKind::Unavailable);
     assert_eq!(progress(&fixture).await, [None]);
-    // It finds out that it is stored.
+    // The member finds out that it was stored.
     faults.time_out_sends(1);
     step(0).await.unwrap();
-    faults.lose_checkpoint_answers(1);
+    faults.lose_checkpoint_responses(1);
     step(1).await.unwrap();
     faults.delay_sends(1, Duration::from_secs(2));
     let dropped = tokio::time::timeout(Duration::from_secs(1), step(2)).await;

@@ -6,7 +6,7 @@ use millstream_core::{ErrorKind, Headers, Record};
 use crate::fixture::{Fixture, record};
 
 #[tokio::test(start_paused = true)]
-async fn what_is_sent_is_read_byte_for_byte() {
+async fn records_are_read_as_they_were_sent() {
     let fixture = Fixture::with_stream(1).await;
     let own_time = UNIX_EPOCH + Duration::from_millis(1_234);
     let sent = Record::new(vec![0u8, 255, 7])
@@ -15,12 +15,12 @@ async fn what_is_sent_is_read_byte_for_byte() {
         .header("a", vec![0u8])
         .timestamp(own_time);
     let producer = fixture.producer("s").await;
-    let placed = producer.send(vec![sent.clone(), Record::new("")]).await;
-    let placed: Vec<_> = placed.into_iter().map(Result::unwrap).collect();
+    let metadata = producer.send(vec![sent.clone(), Record::new("")]).await;
+    let metadata: Vec<_> = metadata.into_iter().map(Result::unwrap).collect();
 
     let mut member = fixture.join("a").await;
     member.settle().await;
-    let stored = &member.records[&placed[0].partition];
+    let stored = &member.records[&metadata[0].partition];
     assert_eq!(stored[0].key, sent.key);
     assert_eq!(stored[0].payload, sent.payload);
     assert_eq!(stored[0].headers, sent.headers);
@@ -30,7 +30,7 @@ async fn what_is_sent_is_read_byte_for_byte() {
         stored[1].timestamp,
         UNIX_EPOCH + Duration::from_secs(1_000_000)
     );
-    assert_eq!(stored[0].position, placed[0].position);
+    assert_eq!(stored[0].position, metadata[0].position);
 }
 
 #[tokio::test(start_paused = true)]
@@ -45,12 +45,12 @@ async fn a_key_stays_in_its_partition_and_in_order() {
     let mut member = fixture.join("a").await;
     member.settle().await;
     for key in 0..20 {
-        let homes = member.records.values().filter(|records| {
+        let partitions = member.records.values().filter(|records| {
             records
                 .iter()
                 .any(|r| r.key.as_deref() == Some(format!("k{key}").as_bytes()))
         });
-        assert_eq!(homes.count(), 1);
+        assert_eq!(partitions.count(), 1);
         let prefix = format!("{key}:");
         let seen: Vec<_> = member
             .payloads
@@ -63,7 +63,7 @@ async fn a_key_stays_in_its_partition_and_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn records_without_a_key_go_round() {
+async fn records_without_a_key_go_round_robin() {
     let fixture = Fixture::with_stream(3).await;
     fixture.fill(3, 5).await;
     let mut member = fixture.join("a").await;
@@ -88,7 +88,7 @@ async fn limits_refuse_one_record_and_the_rest_of_its_key() {
         .send(records)
         .await
         .into_iter()
-        .map(|answer| answer.map(drop).map_err(|rejected| rejected.error.kind()))
+        .map(|result| result.map(drop).map_err(|rejected| rejected.error.kind()))
         .collect();
     let expected = [
         Ok(()),
@@ -106,10 +106,10 @@ async fn rates_throttle_a_partition_and_recover() {
     fixture.create("s", 1).await;
     let producer = fixture.producer("s").await;
     let send = || async {
-        let answers = producer
+        let results = producer
             .send((0..8).map(|n| Record::new(n.to_string())).collect())
             .await;
-        answers.iter().filter(|answer| answer.is_ok()).count()
+        results.iter().filter(|result| result.is_ok()).count()
     };
     assert_eq!(send().await, 5);
     let refused = producer
@@ -156,14 +156,14 @@ async fn unknown_and_deleted_streams_are_not_found() {
         (ErrorKind::NotFound, Some("s"))
     );
 
-    // A new stream of the old name is another one.
+    // A new stream with the old name is another stream.
     fixture.create("s", 1).await;
     assert!(producer.send(vec![record("x")]).await[0].is_err());
     assert!(member.step().await.is_err());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_waiting_member_hears_of_a_deletion() {
+async fn a_deletion_ends_a_waiting_member() {
     let fixture = Fixture::with_stream(1).await;
     let mut member = fixture.join("a").await;
     member.settle().await;
@@ -180,7 +180,7 @@ async fn a_waiting_member_hears_of_a_deletion() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn streams_are_created_on_request_of_the_settings() {
+async fn unknown_streams_are_created_if_configured() {
     let fixture = Fixture::with(|config| config.auto_create_partitions = Some(3));
     fixture.producer("made").await;
     assert_eq!(

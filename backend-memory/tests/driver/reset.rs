@@ -17,7 +17,7 @@ async fn a_running_group_drains_and_reads_again() {
     member.settle().await;
     assert_eq!(member.revoking.len(), 2);
     assert!(!reset.is_finished());
-    member.hand_over().await;
+    member.release_all().await;
     reset.await.unwrap().unwrap();
     member.settle().await;
     assert_eq!(member.payloads.len(), 20);
@@ -52,19 +52,19 @@ async fn a_group_without_members_is_moved_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_does_not_drain_does_not_hold_a_reset_up() {
+async fn a_late_drain_does_not_delay_a_reset() {
     let fixture = Fixture::with_stream(1).await;
     fixture.fill(1, 3).await;
     let mut member = fixture.join("a").await;
     member.settle().await;
     let old = member.epoch(0);
-    let begun = tokio::time::Instant::now();
+    let started = tokio::time::Instant::now();
     fixture
         .checkpoints("g")
         .reset("s", Start::Earliest)
         .await
         .unwrap();
-    assert_eq!(begun.elapsed(), DRAIN);
+    assert_eq!(started.elapsed(), DRAIN);
     assert_eq!(member.checkpoint(0, old, 2).await, Err(ErrorKind::Fenced));
     member.settle().await;
     assert_eq!(member.payloads.len(), 6);
@@ -80,7 +80,7 @@ async fn a_dropped_reset_still_ends() {
     let dropped = tokio::time::timeout(Duration::ZERO, checkpoints.reset("s", Start::Earliest));
     assert!(dropped.await.is_err());
     member.settle().await;
-    member.hand_over().await;
+    member.release_all().await;
     member.settle().await;
     assert_eq!(member.payloads.len(), 6);
 }
@@ -99,7 +99,7 @@ async fn a_replay_across_a_reshard_reads_parents_first() {
     let checkpoints = fixture.checkpoints("g");
     let reset = tokio::spawn(async move { checkpoints.reset("s", Start::Earliest).await });
     member.settle().await;
-    member.hand_over().await;
+    member.release_all().await;
     reset.await.unwrap().unwrap();
     member.settle().await;
     assert_eq!(member.partitions(), ["0"]);

@@ -74,7 +74,7 @@ async fn an_empty_closed_partition_ends_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_is_told_again_to_the_next_owner() {
+async fn the_next_owner_gets_the_end_again() {
     let fixture = Fixture::with_stream(1).await;
     fixture.fill(1, 3).await;
     let mut a = fixture.join("a").await;
@@ -117,7 +117,7 @@ async fn completing_needs_the_end_and_the_epoch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_group_that_begins_at_the_end_skips_what_is_closed() {
+async fn a_group_that_starts_at_the_end_skips_closed_partitions() {
     let fixture = Fixture::with_stream(1).await;
     keys(&fixture, 0).await;
     fixture.streams().split(&partition(0)).await.unwrap();
@@ -138,7 +138,7 @@ async fn a_group_that_begins_at_the_end_skips_what_is_closed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn added_partitions_are_read_from_their_beginning() {
+async fn added_partitions_are_read_from_their_first_record() {
     let fixture = Fixture::with_stream(2).await;
     let mut member = fixture
         .join_with("g", "a", |join| join.start = Start::Latest)
@@ -152,7 +152,7 @@ async fn added_partitions_are_read_from_their_beginning() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reshards_that_cannot_be_are_refused() {
+async fn impossible_reshards_are_refused() {
     let fixture = Fixture::with_stream(2).await;
     let streams = fixture.streams();
     let kind = |result: millstream_core::Result<()>| result.unwrap_err().kind();

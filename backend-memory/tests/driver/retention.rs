@@ -5,7 +5,7 @@ use millstream_core::{ErrorKind, Position};
 use crate::fixture::{Fixture, partition};
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_learns_what_it_missed() {
+async fn trimmed_records_are_reported() {
     let fixture = Fixture::with(|config| config.retention.age = Some(Duration::from_secs(60)));
     fixture.create("s", 1).await;
     let mut member = fixture.join("a").await;
@@ -19,7 +19,7 @@ async fn a_reader_learns_what_it_missed() {
     member.settle().await;
     assert_eq!(member.payloads, ["1", "2", "5"]);
     assert_eq!(
-        member.trimmed,
+        member.data_loss,
         [(Some(Position::from(1)), Position::from(4))]
     );
     let described = fixture.streams().describe("s").await.unwrap();
@@ -27,29 +27,29 @@ async fn a_reader_learns_what_it_missed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_went_before_the_first_read_is_told_too() {
+async fn records_trimmed_before_the_first_read_are_reported() {
     let fixture = Fixture::with(|config| config.retention.bytes = Some(10));
     fixture.create("s", 1).await;
     let mut member = fixture.join("a").await;
     fixture.fill(1, 30).await;
     member.settle().await;
-    assert_eq!(member.trimmed, [(None, Position::from(25))]);
+    assert_eq!(member.data_loss, [(None, Position::from(25))]);
     assert_eq!(member.payloads, ["25", "26", "27", "28", "29"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_group_that_is_born_later_misses_nothing() {
+async fn a_new_group_starts_at_the_oldest_record() {
     let fixture = Fixture::with(|config| config.retention.bytes = Some(10));
     fixture.create("s", 1).await;
     fixture.fill(1, 30).await;
     let mut member = fixture.join("a").await;
     member.settle().await;
-    assert!(member.trimmed.is_empty());
+    assert!(member.data_loss.is_empty());
     assert_eq!(member.payloads.len(), 5);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_closed_partition_that_was_trimmed_away_ends() {
+async fn a_trimmed_closed_partition_ends() {
     let fixture = Fixture::with(|config| config.retention.age = Some(Duration::from_secs(60)));
     fixture.create("s", 1).await;
     let mut member = fixture.join("a").await;
@@ -60,7 +60,7 @@ async fn a_closed_partition_that_was_trimmed_away_ends() {
     tokio::time::advance(Duration::from_secs(61)).await;
     member.membership.resume(&partition(0), member.epoch(0));
     member.settle().await;
-    assert_eq!(member.trimmed, [(None, Position::from(3))]);
+    assert_eq!(member.data_loss, [(None, Position::from(3))]);
     assert_eq!(member.ended.len(), 1);
     member.complete().await;
     member.settle().await;

@@ -1,5 +1,5 @@
-//! Members join, leave, sleep and vanish while partitions split and merge, at random: nothing is lost
-//! and no key is disturbed.
+//! Members join, leave, pause and disconnect at random while partitions split and merge: no record is
+//! lost and no key is reordered.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,8 +17,8 @@ enum Step {
     Send,
     Join,
     Leave(usize),
-    Vanish(usize),
-    Sleep(usize, u64),
+    Disconnect(usize),
+    Pause(usize, u64),
     Steal(usize),
     Split(usize),
     Merge(usize, usize),
@@ -32,8 +32,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::Send),
         2 => Just(Step::Join),
         1 => any::<usize>().prop_map(Step::Leave),
-        1 => any::<usize>().prop_map(Step::Vanish),
-        1 => (any::<usize>(), 1u64..30).prop_map(|(member, pause)| Step::Sleep(member, pause)),
+        1 => any::<usize>().prop_map(Step::Disconnect),
+        1 => (any::<usize>(), 1u64..30).prop_map(|(member, pause)| Step::Pause(member, pause)),
         1 => any::<usize>().prop_map(Step::Steal),
         1 => any::<usize>().prop_map(Step::Split),
         1 => (any::<usize>(), any::<usize>()).prop_map(|(one, other)| Step::Merge(one, other)),
@@ -48,9 +48,9 @@ struct Run {
     sent: u64,
     members: Vec<Member>,
     joined: u64,
-    /// Who was told that it owns a partition in an epoch.
+    /// The member that got each epoch of each partition.
     owners: BTreeMap<(Partition, Epoch), u64>,
-    /// For each key what it has been settled up to, in the order of sending.
+    /// The last settled record of each key, in the order of sending.
     settled: BTreeMap<String, u64>,
 }
 
@@ -62,7 +62,7 @@ impl Run {
         for step in steps {
             self.step(&fixture, step).await;
         }
-        // Whatever happened: one more member settles what is left, when all others are gone.
+        // When all others are gone, one more member settles the rest.
         self.members.clear();
         tokio::time::advance(Duration::from_secs(60)).await;
         self.step(&fixture, &Step::Join).await;
@@ -105,10 +105,10 @@ impl Run {
                 let member = self.members.remove(n % self.members.len());
                 member.membership.leave().await.unwrap();
             }
-            Step::Vanish(n) if !self.members.is_empty() => {
+            Step::Disconnect(n) if !self.members.is_empty() => {
                 self.members.remove(n % self.members.len());
             }
-            Step::Sleep(n, pause) if !self.members.is_empty() => {
+            Step::Pause(n, pause) if !self.members.is_empty() => {
                 let id = self.members[n % self.members.len()]
                     .membership
                     .id()
@@ -123,7 +123,7 @@ impl Run {
             }
             Step::Steal(n) => {
                 let open = open().await;
-                // Nobody may own it, or no group be there yet.
+                // It may have no owner, or the group may not exist yet.
                 let _ = fixture.memory.faults().steal("g", &open[n % open.len()]);
             }
             Step::Split(n) => {
@@ -149,7 +149,7 @@ impl Run {
         }
     }
 
-    /// Lets every member read, settle in order, hand over and complete.
+    /// Lets every member read, settle in order, release and complete.
     async fn work(&mut self) {
         for index in 0..self.members.len() {
             let member = &mut self.members[index];
@@ -210,7 +210,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     #[test]
-    fn nothing_is_lost_and_no_key_is_disturbed(steps in prop::collection::vec(step(), 1..40)) {
+    fn nothing_is_lost_and_no_key_is_reordered(steps in prop::collection::vec(step(), 1..40)) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .start_paused(true)

@@ -128,7 +128,7 @@ async fn befall(
         Trouble::LoseCheckpoints {
             checkpoints,
             stored: true,
-        } => world.faults.lose_checkpoint_answers(checkpoints),
+        } => world.faults.lose_checkpoint_responses(checkpoints),
         Trouble::LoseCheckpoints {
             checkpoints,
             stored: false,

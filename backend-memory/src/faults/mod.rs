@@ -1,4 +1,4 @@
-//! Faults of a live broker.
+//! Injects faults into a live broker.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,17 +7,26 @@ use std::time::Duration;
 use millstream_core::{ErrorKind, Partition, Result};
 use tokio::time::Instant;
 
-use crate::broker::{Shared, State};
-use crate::refusal::Refusal;
-use crate::script::{CheckpointPlan, FaultScript, MemberPlan, SendPlan, Target};
+use crate::broker::{Broker, BrokerState};
+use crate::coordinator::{GroupCoordinator, Presence};
+use crate::error::BrokerError;
+use crate::ids::MemberId;
 
-/// Makes things go wrong on a live broker, from [`Memory::faults`](crate::Memory::faults). Cheap to
-/// clone.
+mod plan;
+mod script;
+
+pub(crate) use plan::{FaultPlan, SendFault};
+pub use script::{FaultScript, Target};
+
+use script::{CheckpointPlan, MemberPlan, SendPlan};
+
+/// Injects faults into a live broker. Returned by [`Memory::faults`](crate::Memory::faults). Cheap
+/// to clone.
 ///
-/// What is counted here counts from the call: `fail_sends(2, ..)` fails the next two. What the
-/// methods do is said at [`FaultScript`].
+/// Counts start at the call: `fail_sends(2, ..)` fails the next two sends. [`FaultScript`] documents
+/// the effects.
 #[derive(Clone)]
-pub struct Faults(pub(crate) Arc<Shared>);
+pub struct Faults(pub(crate) Arc<Broker>);
 
 impl fmt::Debug for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -26,7 +35,7 @@ impl fmt::Debug for Faults {
 }
 
 impl Faults {
-    /// Runs a script from now on, beside those that run already.
+    /// Starts a script. Scripts that are already running continue.
     ///
     /// # Errors
     /// As [`FaultScript::validate`].
@@ -34,13 +43,13 @@ impl Faults {
         script.validate()?;
         self.0.with(|state, now| {
             state.faults.add(script, now);
-            // What is due next may be nearer now than what the members wait for.
-            state.groups.iter().for_each(crate::group::Group::wake_all);
+            // The next deadline may now be earlier than the one that members wait for.
+            state.groups.iter().for_each(GroupCoordinator::wake_all);
         });
         Ok(())
     }
 
-    /// Ends all faults that have not happened yet.
+    /// Removes all faults that have not happened yet.
     pub fn clear(&self) {
         self.0.with(|state, _| state.faults.clear());
     }
@@ -50,51 +59,51 @@ impl Faults {
         self.next_sends(sends, SendPlan::Fail(kind));
     }
 
-    /// Holds the next `sends` back for `delay`.
+    /// Delays the next `sends` by `delay`.
     pub fn delay_sends(&self, sends: u64, delay: Duration) {
         self.next_sends(sends, SendPlan::Delay(delay));
     }
 
-    /// Stores the next `sends` but answers `Timeout`.
+    /// Stores the next `sends` but returns `Timeout`.
     pub fn time_out_sends(&self, sends: u64) {
-        self.next_sends(sends, SendPlan::Unanswered);
+        self.next_sends(sends, SendPlan::ResponseLost);
     }
 
-    /// Refuses every send with `kind` for `duration` from now on.
+    /// Refuses every send with `kind` for `duration`, starting now.
     pub fn fail_for(&self, duration: Duration, kind: ErrorKind) {
         self.0
             .with(|state, now| state.faults.fail_for(now, duration, kind));
     }
 
-    /// Answers every send `Throttled` for `duration` from now on.
+    /// Refuses every send with `Throttled` for `duration`, starting now.
     pub fn throttle(&self, duration: Duration) {
         self.fail_for(duration, ErrorKind::Throttled);
     }
 
-    /// Answers the next `checkpoints` `Unavailable` without storing them.
+    /// Refuses the next `checkpoints` with `Unavailable`.
     pub fn lose_checkpoints(&self, checkpoints: u64) {
         self.next_checkpoints(checkpoints, CheckpointPlan { stored: false });
     }
 
-    /// Stores the next `checkpoints` but answers `Unavailable`.
-    pub fn lose_checkpoint_answers(&self, checkpoints: u64) {
+    /// Stores the next `checkpoints` but returns `Unavailable`.
+    pub fn lose_checkpoint_responses(&self, checkpoints: u64) {
         self.next_checkpoints(checkpoints, CheckpointPlan { stored: true });
     }
 
-    /// Crashes a member now.
+    /// Crashes members now.
     ///
     /// # Errors
     /// `NotFound` if there is no such member.
     pub fn crash(&self, member: &Target) -> Result<()> {
-        self.now(MemberPlan::Crash(member.clone()))
+        self.inject_now(MemberPlan::Crash(member.clone()))
     }
 
-    /// Pauses a member now, for `pause`.
+    /// Pauses members now, for `pause`.
     ///
     /// # Errors
     /// `NotFound` if there is no such member.
     pub fn pause(&self, member: &Target, pause: Duration) -> Result<()> {
-        self.now(MemberPlan::Pause(member.clone(), pause))
+        self.inject_now(MemberPlan::Pause(member.clone(), pause))
     }
 
     /// Takes a partition from its owner in `group` now, without a drain.
@@ -102,15 +111,15 @@ impl Faults {
     /// # Errors
     /// `NotFound` if there is no such group or partition, or nobody owns it.
     pub fn steal(&self, group: &str, partition: &Partition) -> Result<()> {
-        self.now(MemberPlan::Steal {
+        self.inject_now(MemberPlan::Steal {
             group: group.to_owned(),
             partition: partition.clone(),
         })
     }
 
-    fn now(&self, plan: MemberPlan) -> Result<()> {
-        let done = self.0.with(|state, now| state.hit(&plan, now));
-        done.map_err(|refusal| refusal.during("inject fault"))
+    fn inject_now(&self, plan: MemberPlan) -> Result<()> {
+        let done = self.0.with(|state, now| state.inject(&plan, now));
+        done.map_err(|error| error.during("inject fault"))
     }
 
     fn next_sends(&self, count: u64, plan: SendPlan) {
@@ -123,15 +132,15 @@ impl Faults {
     }
 }
 
-impl State {
-    /// Brings about a fault of a script; one whose member is not there is passed over.
-    pub(crate) fn bring_about(&mut self, plan: MemberPlan, now: Instant) {
-        if let Err(refusal) = self.hit(&plan, now) {
-            tracing::debug!(?plan, ?refusal, "a fault found nobody to hit");
+impl BrokerState {
+    /// Applies a fault of a script. A fault without a target is skipped.
+    pub(crate) fn apply_fault(&mut self, plan: MemberPlan, now: Instant) {
+        if let Err(error) = self.inject(&plan, now) {
+            tracing::debug!(?plan, ?error, "a fault has no target");
         }
     }
 
-    fn hit(&mut self, plan: &MemberPlan, now: Instant) -> Result<(), Refusal> {
+    fn inject(&mut self, plan: &MemberPlan, now: Instant) -> Result<(), BrokerError> {
         match plan {
             MemberPlan::Crash(target) => {
                 self.each(target, |group, member| group.crash(member, now))
@@ -140,9 +149,9 @@ impl State {
                 self.each(target, |group, member| group.pause(member, *pause, now))
             }
             MemberPlan::Steal { group, partition } => {
-                let slot = self.catalog.slot(partition)?;
+                let partition = self.catalog.partition_ref(partition)?;
                 let group = self.group_id(group)?;
-                self.groups[group].steal(slot)
+                self.groups[group].steal(partition)
             }
         }
     }
@@ -150,26 +159,26 @@ impl State {
     fn each(
         &mut self,
         target: &Target,
-        mut hit: impl FnMut(&mut crate::group::Group, u64),
-    ) -> Result<(), Refusal> {
+        mut inject: impl FnMut(&mut GroupCoordinator, MemberId),
+    ) -> Result<(), BrokerError> {
         let mut found = false;
         for group in &mut self.groups {
-            let hits: Vec<u64> = group
+            let targets: Vec<MemberId> = group
                 .members
                 .iter()
-                .filter(|(_, member)| member.presence != crate::member::Presence::Gone)
+                .filter(|(_, member)| member.presence != Presence::Gone)
                 .filter(|(_, member)| match target {
                     Target::Named(name) => member.name.as_deref() == Some(name),
                     Target::Nth(n) => member.ordinal == *n,
                 })
                 .map(|(id, _)| *id)
                 .collect();
-            found |= !hits.is_empty();
-            hits.into_iter().for_each(|member| hit(group, member));
+            found |= !targets.is_empty();
+            targets.into_iter().for_each(|member| inject(group, member));
         }
         match found {
             true => Ok(()),
-            false => Err(Refusal::UnknownMember),
+            false => Err(BrokerError::UnknownMember),
         }
     }
 }

@@ -1,45 +1,45 @@
-//! A plan of faults, for a test or a simulation that shall be the same each time.
+//! A script of faults, for reproducible tests and simulations.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use millstream_core::{ErrorKind, Partition, Result};
 
-use crate::refusal::Refusal;
+use crate::error::BrokerError;
 
-/// Which member a fault hits.
+/// The members that a fault affects.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Target {
-    /// Every member of that name ([`ConsumerGroup::member`](millstream_core::ConsumerGroup::member))
-    /// that is there.
+    /// Every joined member of that name
+    /// ([`ConsumerGroup::member`](millstream_core::ConsumerGroup::member)).
     Named(String),
-    /// The member that joined as the n-th of the broker, from 1, whatever its group.
+    /// The n-th member that joined the broker, counted from 1 over all groups.
     Nth(u64),
 }
 
 impl Target {
-    /// Names members.
+    /// Returns a target of all members with a name.
     pub fn named(name: impl Into<String>) -> Self {
         Self::Named(name.into())
     }
 
-    /// Counts members in the order of joining, from 1.
+    /// Returns a target of the n-th member that joined, from 1.
     pub const fn nth(n: u64) -> Self {
         Self::Nth(n)
     }
 }
 
-/// A plan of faults, run by [`Faults::run`](crate::Faults::run).
+/// A script of faults, run by [`Faults::run`](crate::Faults::run).
 ///
-/// Sends and checkpoints are counted from 1, over all streams, groups and producers, from the
-/// moment when the script is run: each record that a producer hands to the broker is a send, also
-/// when it is sent again, and each partition in a checkpoint is one. Times count from that moment
-/// too. A member that is not there when its time comes is passed over.
+/// Sends and checkpoints are counted from 1, over all streams, groups and producers, and start when
+/// the script is run. Each record that a producer passes to the broker is a send, also on a retry.
+/// Each partition in a checkpoint is a checkpoint. Times start at the same moment. A fault of a
+/// member that has not joined when the time comes is skipped.
 ///
-/// What an exactly-once chain publishes is one send, if it has records, and one checkpoint, since
-/// it is stored as one or not at all. An answer of it is never lost: the member finds out how it
-/// ended.
+/// An exactly-once publish is one send, if it has records, and one checkpoint: it is stored as a
+/// whole or not at all. Its response is never lost, because the member finds out whether it was
+/// stored.
 ///
 /// ```
 /// use std::time::Duration;
@@ -67,13 +67,13 @@ pub struct FaultScript {
 pub(crate) enum SendPlan {
     Fail(ErrorKind),
     Delay(Duration),
-    Unanswered,
+    ResponseLost,
 }
 
-/// A checkpoint that is answered `Unavailable`.
+/// A checkpoint that returns `Unavailable`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CheckpointPlan {
-    /// Whether it was stored all the same.
+    /// Whether it is stored anyway.
     pub(crate) stored: bool,
 }
 
@@ -85,79 +85,79 @@ pub(crate) enum MemberPlan {
 }
 
 impl FaultScript {
-    /// Makes an empty script.
+    /// Creates an empty script.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Refuses these sends with `kind`; they are not stored.
+    /// Refuses these sends with `kind`. They are not stored.
     pub fn fail_sends(mut self, sends: RangeInclusive<u64>, kind: ErrorKind) -> Self {
         self.sends.push((sends, SendPlan::Fail(kind)));
         self
     }
 
-    /// Refuses about one in `n` of all sends with `kind`, drawn from the seed of the settings.
+    /// Refuses about one in `n` of all sends with `kind`, chosen by the configured seed.
     pub fn fail_one_in(mut self, n: u64, kind: ErrorKind) -> Self {
         self.one_in = Some((n, kind));
         self
     }
 
-    /// Holds these sends back for `delay`, and with each all that were handed over with it, before
-    /// they are stored.
+    /// Delays these sends by `delay` before they are stored, together with all sends of the same
+    /// call.
     pub fn delay_sends(mut self, sends: RangeInclusive<u64>, delay: Duration) -> Self {
         self.sends.push((sends, SendPlan::Delay(delay)));
         self
     }
 
-    /// Stores these sends but answers `Timeout`, as a broker does whose answer is lost. Sent again,
-    /// they are stored twice.
+    /// Stores these sends but returns `Timeout`, as if the response was lost. A retry stores the
+    /// record twice.
     pub fn time_out_sends(mut self, sends: RangeInclusive<u64>) -> Self {
-        self.sends.push((sends, SendPlan::Unanswered));
+        self.sends.push((sends, SendPlan::ResponseLost));
         self
     }
 
-    /// Refuses every send with `kind` from `at` on for `duration`.
+    /// Refuses every send with `kind` for `duration`, starting at `at`.
     pub fn fail_for(mut self, at: Duration, duration: Duration, kind: ErrorKind) -> Self {
         self.windows.push((at, duration, kind));
         self
     }
 
-    /// Answers every send `Throttled` from `at` on for `duration`.
+    /// Refuses every send with `Throttled` for `duration`, starting at `at`.
     pub fn throttle(self, at: Duration, duration: Duration) -> Self {
         self.fail_for(at, duration, ErrorKind::Throttled)
     }
 
-    /// Answers these checkpoints `Unavailable` without storing them.
+    /// Refuses these checkpoints with `Unavailable`. They are not stored.
     pub fn lose_checkpoints(mut self, checkpoints: RangeInclusive<u64>) -> Self {
         self.checkpoints
             .push((checkpoints, CheckpointPlan { stored: false }));
         self
     }
 
-    /// Stores these checkpoints but answers `Unavailable`, as a broker does whose answer is lost.
-    pub fn lose_checkpoint_answers(mut self, checkpoints: RangeInclusive<u64>) -> Self {
+    /// Stores these checkpoints but returns `Unavailable`, as if the response was lost.
+    pub fn lose_checkpoint_responses(mut self, checkpoints: RangeInclusive<u64>) -> Self {
         self.checkpoints
             .push((checkpoints, CheckpointPlan { stored: true }));
         self
     }
 
-    /// Crashes a member at `at`: every call of it answers `Unavailable` from then on, and others
-    /// take over after the session time-out.
+    /// Crashes members at `at`: every later call returns `Unavailable`, and other members take over
+    /// after the session timeout.
     pub fn crash(mut self, at: Duration, member: Target) -> Self {
         self.members.push((at, MemberPlan::Crash(member)));
         self
     }
 
-    /// Pauses a member at `at` for `pause`: its calls hang and it gives no sign of life. One that
-    /// is paused for longer than the session time-out loses its partitions, learns of it when it
-    /// wakes, and is a member again.
+    /// Pauses members at `at` for `pause`: their calls hang and they send no heartbeat. A member that
+    /// is paused for longer than the session timeout loses its partitions, gets `Lost` when the
+    /// pause ends, and rejoins.
     pub fn pause(mut self, at: Duration, member: Target, pause: Duration) -> Self {
         self.members.push((at, MemberPlan::Pause(member, pause)));
         self
     }
 
-    /// Takes a partition from its owner at `at` without a drain, for another member if there is
-    /// one. The owner is told `Lost`, and what it still says in the old epoch is refused.
+    /// Takes a partition from its owner at `at` without a drain, and assigns it to another member if
+    /// there is one. The old owner gets `Lost`, and its calls with the old epoch are `Fenced`.
     pub fn steal(mut self, at: Duration, group: impl Into<String>, partition: &Partition) -> Self {
         let plan = MemberPlan::Steal {
             group: group.into(),
@@ -167,18 +167,18 @@ impl FaultScript {
         self
     }
 
-    /// Checks that the script does not contradict itself.
+    /// Checks that the script has no contradictions.
     ///
     /// # Errors
-    /// `Invalid`, with the reason: an empty range or one that begins at 0, one send or checkpoint
-    /// with two faults, an empty window or two that overlap with different kinds, a pause of zero,
-    /// a fault of a member after its crash or within its pause, one in 0.
+    /// `Invalid` with the reason: a range that is empty or starts at 0, two faults of one send or
+    /// checkpoint, an empty window, overlapping windows with different kinds, a pause of zero, a
+    /// fault of a member after its crash or during its pause, one in 0.
     pub fn validate(&self) -> Result<()> {
         self.check()
-            .map_err(|refusal| refusal.during("run fault script"))
+            .map_err(|error| error.during("run fault script"))
     }
 
-    pub(crate) fn check(&self) -> Result<(), Refusal> {
+    pub(crate) fn check(&self) -> Result<(), BrokerError> {
         ranges("send", self.sends.iter().map(|(range, _)| range))?;
         ranges(
             "checkpoint",
@@ -186,32 +186,32 @@ impl FaultScript {
         )?;
         for (range, plan) in &self.sends {
             if *plan == SendPlan::Delay(Duration::ZERO) {
-                return refuse(format!(
+                return invalid(format!(
                     "sends {range:?} are delayed by 0, use more or leave it out"
                 ));
             }
         }
         if self.one_in.is_some_and(|(n, _)| n == 0) {
-            return refuse("fail_one_in is 0, use at least 1".into());
+            return invalid("fail_one_in is 0, use at least 1".into());
         }
         self.check_windows()?;
         self.check_members()
     }
 
-    fn check_windows(&self) -> Result<(), Refusal> {
+    fn check_windows(&self) -> Result<(), BrokerError> {
         let mut windows = self.windows.clone();
         windows.sort_by_key(|(at, duration, _)| (*at, *duration));
         for (at, duration, _) in &windows {
             if duration.is_zero() {
-                return refuse(format!(
-                    "sends shall fail at {at:?} for 0, use more or leave it out"
+                return invalid(format!(
+                    "sends fail at {at:?} for 0, use more or leave it out"
                 ));
             }
         }
         for pair in windows.windows(2) {
             let ((at, duration, kind), (next, _, other)) = (pair[0], pair[1]);
             if at.saturating_add(duration) > next && kind != other {
-                return refuse(format!(
+                return invalid(format!(
                     "sends fail as {kind} from {at:?} and as {other} from {next:?}, which overlap"
                 ));
             }
@@ -219,7 +219,7 @@ impl FaultScript {
         Ok(())
     }
 
-    fn check_members(&self) -> Result<(), Refusal> {
+    fn check_members(&self) -> Result<(), BrokerError> {
         let mut plans: Vec<&(Duration, MemberPlan)> = self.members.iter().collect();
         plans.sort_by_key(|(at, _)| *at);
         for (index, (at, plan)) in plans.iter().enumerate() {
@@ -227,7 +227,7 @@ impl FaultScript {
                 continue;
             };
             if matches!(plan, MemberPlan::Pause(_, Duration::ZERO)) {
-                return refuse(format!(
+                return invalid(format!(
                     "{target:?} is paused at {at:?} for 0, use more or leave it out"
                 ));
             }
@@ -235,9 +235,9 @@ impl FaultScript {
                 if other.target() == Some(target) && *later < until {
                     let what = match plan {
                         MemberPlan::Crash(_) => "after its crash",
-                        _ => "within its pause",
+                        _ => "during its pause",
                     };
-                    return refuse(format!(
+                    return invalid(format!(
                         "{target:?} has a fault at {later:?}, {what} at {at:?}"
                     ));
                 }
@@ -255,7 +255,7 @@ impl MemberPlan {
         }
     }
 
-    /// Until when the member takes no other fault.
+    /// Returns until when the member can have no other fault.
     fn until(&self, at: Duration) -> Duration {
         match self {
             Self::Pause(_, pause) => at.saturating_add(*pause),
@@ -267,23 +267,23 @@ impl MemberPlan {
 fn ranges<'a>(
     what: &str,
     ranges: impl Iterator<Item = &'a RangeInclusive<u64>>,
-) -> Result<(), Refusal> {
+) -> Result<(), BrokerError> {
     let mut ranges: Vec<_> = ranges.collect();
     ranges.sort_by_key(|range| *range.start());
     for range in &ranges {
         if range.is_empty() {
-            return refuse(format!(
-                "{what}s {range:?} are none, begin with the smaller number"
+            return invalid(format!(
+                "{what}s {range:?} are an empty range, start with the smaller number"
             ));
         }
         if *range.start() == 0 {
-            return refuse(format!("{what}s {range:?} begin at 0, count from 1"));
+            return invalid(format!("{what}s {range:?} start at 0, count from 1"));
         }
     }
     for pair in ranges.windows(2) {
         if pair[0].end() >= pair[1].start() {
             let n = pair[1].start();
-            return refuse(format!(
+            return invalid(format!(
                 "{what} {n} has two faults, in {:?} and {:?}",
                 pair[0], pair[1]
             ));
@@ -292,8 +292,8 @@ fn ranges<'a>(
     Ok(())
 }
 
-fn refuse(reason: String) -> Result<(), Refusal> {
-    Err(Refusal::Script(reason))
+fn invalid(reason: String) -> Result<(), BrokerError> {
+    Err(BrokerError::Script(reason))
 }
 
 #[cfg(test)]
@@ -305,7 +305,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    #[allow(clippy::reversed_empty_ranges, reason = "that is what is refused")]
+    #[allow(clippy::reversed_empty_ranges, reason = "the script under test")]
     fn contradictions_are_refused() {
         let a = || Target::named("a");
         let scripts = [
@@ -317,7 +317,7 @@ mod tests {
             FaultScript::new().delay_sends(1..=1, Duration::ZERO),
             FaultScript::new()
                 .lose_checkpoints(1..=2)
-                .lose_checkpoint_answers(2..=2),
+                .lose_checkpoint_responses(2..=2),
             FaultScript::new().fail_one_in(0, Unavailable),
             FaultScript::new().throttle(SECOND, Duration::ZERO),
             FaultScript::new().throttle(SECOND, SECOND * 2).fail_for(
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_together_passes() {
+    fn a_script_without_contradictions_is_valid() {
         let script = FaultScript::new()
             .fail_sends(1..=2, Unavailable)
             .delay_sends(3..=4, SECOND)

@@ -1,4 +1,4 @@
-//! The faults that are to come: what is planned, and what was counted for it.
+//! The faults that are planned, and the counters that they depend on.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -7,22 +7,22 @@ use std::time::Duration;
 use millstream_core::ErrorKind;
 use tokio::time::Instant;
 
-use crate::group::after;
-use crate::refusal::Refusal;
-use crate::script::{CheckpointPlan, FaultScript, MemberPlan, SendPlan};
+use super::script::{CheckpointPlan, FaultScript, MemberPlan, SendPlan};
+use crate::coordinator::after;
+use crate::error::BrokerError;
 
-/// What is to happen to one send.
+/// A fault of one send.
 #[derive(Debug, Clone)]
 pub(crate) enum SendFault {
     /// It is not stored.
-    Refused(Refusal),
-    /// It is stored and answered `Timeout`.
-    Unanswered,
+    Refused(BrokerError),
+    /// It is stored, but `Timeout` is returned.
+    ResponseLost,
 }
 
-/// The faults that are to come, and what was counted for them.
+/// The faults that have not happened yet, and the sends and checkpoints counted so far.
 #[derive(Debug)]
-pub(crate) struct Pending {
+pub(crate) struct FaultPlan {
     sends: u64,
     checkpoints: u64,
     send_plans: Vec<(RangeInclusive<u64>, SendPlan)>,
@@ -34,7 +34,7 @@ pub(crate) struct Pending {
     random: u64,
 }
 
-impl Pending {
+impl FaultPlan {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
             sends: 0,
@@ -49,7 +49,7 @@ impl Pending {
         }
     }
 
-    /// Takes on a script from now on.
+    /// Adds a script that starts now.
     pub(crate) fn add(&mut self, script: &FaultScript, now: Instant) {
         let shift = |range: &RangeInclusive<u64>, by: u64| {
             range.start().saturating_add(by)..=range.end().saturating_add(by)
@@ -73,7 +73,7 @@ impl Pending {
         }
     }
 
-    /// Plans what happens to the next `count` sends.
+    /// Plans a fault for the next `count` sends.
     pub(crate) fn plan_sends(&mut self, count: u64, plan: SendPlan) {
         self.send_plans
             .retain(|(range, _)| *range.end() > self.sends);
@@ -81,7 +81,7 @@ impl Pending {
             .extend(next(self.sends, count).map(|range| (range, plan)));
     }
 
-    /// Plans what happens to the next `count` checkpoints.
+    /// Plans a fault for the next `count` checkpoints.
     pub(crate) fn plan_checkpoints(&mut self, count: u64, plan: CheckpointPlan) {
         self.checkpoint_plans
             .retain(|(range, _)| *range.end() > self.checkpoints);
@@ -89,13 +89,13 @@ impl Pending {
             .extend(next(self.checkpoints, count).map(|range| (range, plan)));
     }
 
-    /// Refuses every send for `duration` from now on.
+    /// Refuses every send for `duration`, starting now.
     pub(crate) fn fail_for(&mut self, now: Instant, duration: Duration, kind: ErrorKind) {
         self.windows.retain(|(_, to, _)| *to > now);
         self.windows.push((now, after(now, duration), kind));
     }
 
-    /// Forgets all that has not happened yet.
+    /// Removes all faults that have not happened yet.
     pub(crate) fn clear(&mut self) {
         self.send_plans.clear();
         self.checkpoint_plans.clear();
@@ -104,27 +104,28 @@ impl Pending {
         self.timed.clear();
     }
 
-    /// Counts sends; answers the number of the first.
+    /// Counts sends and returns the number of the first.
     pub(crate) fn count_sends(&mut self, sends: usize) -> u64 {
         let first = self.sends + 1;
         self.sends += sends as u64;
         first
     }
 
-    /// Until when a call has to wait that has the sends from `first` on.
+    /// Returns when a call with the `sends` sends from `first` on may be stored, if it is delayed.
     pub(crate) fn delay(&self, first: u64, sends: usize, now: Instant) -> Option<Instant> {
         let last = first + (sends as u64).saturating_sub(1);
-        let hit = |range: &RangeInclusive<u64>| *range.start() <= last && first <= *range.end();
+        let overlaps =
+            |range: &RangeInclusive<u64>| *range.start() <= last && first <= *range.end();
         self.send_plans
             .iter()
             .filter_map(|(range, plan)| match plan {
-                SendPlan::Delay(delay) if hit(range) => Some(after(now, *delay)),
+                SendPlan::Delay(delay) if overlaps(range) => Some(after(now, *delay)),
                 _ => None,
             })
             .max()
     }
 
-    /// What is to happen to the n-th send.
+    /// Returns the fault of the n-th send.
     #[inline]
     pub(crate) fn send_fault(&mut self, n: u64, now: Instant) -> Option<SendFault> {
         if self.send_plans.is_empty() && self.windows.is_empty() && self.one_in.is_none() {
@@ -135,13 +136,15 @@ impl Pending {
 
     fn planned_send_fault(&mut self, n: u64, now: Instant) -> Option<SendFault> {
         let refused = |kind| match kind {
-            ErrorKind::Throttled => SendFault::Refused(Refusal::ThrottleInjected),
-            kind => SendFault::Refused(Refusal::Injected(kind)),
+            ErrorKind::Throttled => SendFault::Refused(BrokerError::ThrottleInjected),
+            kind => SendFault::Refused(BrokerError::Injected(kind)),
         };
         for (range, plan) in &self.send_plans {
             match plan {
                 SendPlan::Fail(kind) if range.contains(&n) => return Some(refused(*kind)),
-                SendPlan::Unanswered if range.contains(&n) => return Some(SendFault::Unanswered),
+                SendPlan::ResponseLost if range.contains(&n) => {
+                    return Some(SendFault::ResponseLost);
+                }
                 _ => {}
             }
         }
@@ -156,7 +159,7 @@ impl Pending {
         (self.draw() % one_in == 0).then(|| refused(kind))
     }
 
-    /// Splitmix64: a few lines are enough for a coin.
+    /// Splitmix64.
     fn draw(&mut self) -> u64 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.random;
@@ -165,7 +168,7 @@ impl Pending {
         z ^ (z >> 31)
     }
 
-    /// Counts a checkpoint; answers what is to happen to it.
+    /// Counts a checkpoint and returns its fault.
     pub(crate) fn count_checkpoint(&mut self) -> Option<CheckpointPlan> {
         self.checkpoints += 1;
         let n = self.checkpoints;
@@ -176,19 +179,19 @@ impl Pending {
         plan.map(|(_, plan)| *plan)
     }
 
-    /// Counts a publication, which is one checkpoint; answers whether it is refused. That an answer
-    /// gets lost does not matter: whoever publishes finds out how it ended.
-    pub(crate) fn refuses_publication(&mut self) -> bool {
+    /// Counts a publish as one checkpoint and returns whether it is refused. A lost response has no
+    /// effect: the member finds out whether the publish was stored.
+    pub(crate) fn refuses_publish(&mut self) -> bool {
         self.count_checkpoint().is_some_and(|plan| !plan.stored)
     }
 
-    /// When the next fault of a member is due.
+    /// Returns when the next fault of a member is due.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         self.timed.first_key_value().map(|((at, _), _)| *at)
     }
 
-    /// Takes the next fault of a member that is due.
-    pub(crate) fn due(&mut self, now: Instant) -> Option<MemberPlan> {
+    /// Removes and returns the next fault of a member that is due.
+    pub(crate) fn take_due(&mut self, now: Instant) -> Option<MemberPlan> {
         let entry = self
             .timed
             .first_entry()
@@ -197,7 +200,7 @@ impl Pending {
     }
 }
 
-/// The next `count` numbers after those that were counted; nothing for a count of 0.
+/// Returns the next `count` numbers after `counted`, or `None` for a count of 0.
 fn next(counted: u64, count: u64) -> Option<RangeInclusive<u64>> {
     let first = counted + 1;
     (count > 0).then(|| first..=first.saturating_add(count - 1))

@@ -1,4 +1,4 @@
-//! Everything that the broker refuses, and the one table from that to the SDK's errors.
+//! The broker's errors, and the one table from them to the SDK's errors.
 
 use std::borrow::Cow;
 use std::io;
@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use millstream_core::{Error, ErrorKind};
 
-/// Why the broker does not do what was asked.
+/// Why the broker refused a request.
 #[derive(Debug, Clone)]
-pub(crate) enum Refusal {
+pub(crate) enum BrokerError {
     UnknownStream,
     UnknownPartition,
     UnknownGroup,
@@ -28,7 +28,7 @@ pub(crate) enum Refusal {
     EarlierFailed,
     Fenced,
     PartlyFenced,
-    ForeignPosition,
+    UnknownPosition,
     NotEnded,
     MemberGone,
     MemberCrashed,
@@ -43,8 +43,8 @@ pub(crate) enum Refusal {
     Locked { folder: PathBuf },
 }
 
-impl Refusal {
-    /// What the caller can do about it: the table.
+impl BrokerError {
+    /// Returns the kind: the table.
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             Self::UnknownStream
@@ -60,7 +60,7 @@ impl Refusal {
             | Self::AddNothing { .. }
             | Self::NoPartitions
             | Self::KeyTooLong { .. }
-            | Self::ForeignPosition
+            | Self::UnknownPosition
             | Self::NotEnded
             | Self::Script(_)
             | Self::Setting(_) => ErrorKind::Invalid,
@@ -83,47 +83,47 @@ impl Refusal {
     fn message(&self) -> Cow<'static, str> {
         let text = match self {
             Self::UnknownStream => "no such stream, create it first",
-            Self::UnknownPartition => "the stream has no such partition, or nobody owns it",
-            Self::UnknownGroup => "no member of this group ever joined",
-            Self::StreamExists => "there is a stream of that name",
+            Self::UnknownPartition => "the stream has no such partition, or no member owns it",
+            Self::UnknownGroup => "no member of this group has ever joined",
+            Self::StreamExists => "a stream of that name exists",
             Self::StreamDeleted => "the stream was deleted",
-            Self::PartitionClosed => "the partition is closed already, name an open one",
+            Self::PartitionClosed => "the partition is already closed, name an open one",
             Self::MergeWithItself => "a partition cannot be merged with itself, name two",
             Self::SplitSingleHash => "the partition owns a single hash, it cannot be split",
             Self::AddAfterReshard => {
-                "the stream was split or merged before, and adding would move keys without parents \
-                 and children: split or merge instead"
+                "the stream was split or merged before, and added partitions would take keys without \
+                 being their children: split or merge instead"
             }
-            Self::NoPartitions => "0 partitions asked for, use at least 1",
+            Self::NoPartitions => "0 partitions requested, use at least 1",
             Self::RateExceeded => {
-                "the partition's rate is used up, slow down (limits.records_per_second, \
+                "the partition's rate limit is exceeded, slow down (limits.records_per_second, \
                  limits.bytes_per_second)"
             }
             Self::ThrottleInjected => "throttled by a fault",
-            Self::EarlierFailed => "not stored: an earlier record of its key failed in the call",
-            Self::Fenced => "the partition is not this member's any more",
-            Self::PartlyFenced => {
-                "not stored: some of the partitions are not this member's any more"
+            Self::EarlierFailed => {
+                "not stored: an earlier record of its key failed in the same call"
             }
-            Self::ForeignPosition => "the partition has no such position",
+            Self::Fenced => "the member no longer owns the partition",
+            Self::PartlyFenced => "not stored: the member no longer owns some of the partitions",
+            Self::UnknownPosition => "the partition has no such position",
             Self::NotEnded => "the partition has not ended for this member",
             Self::MemberGone => "the member has left the group",
             Self::MemberCrashed => "the member was crashed by a fault",
             Self::UnknownMember => "no such member, or it has left",
-            Self::CheckpointLost => "the checkpoint or its answer was lost by a fault",
+            Self::CheckpointLost => "the checkpoint or its response was lost by a fault",
             Self::Storage(_) => "the folder of persist cannot be read or written",
             Self::StorageBroken => {
-                "an earlier write to the journal failed half way, open the folder again"
+                "an earlier write to the journal failed and could not be removed, open the folder again"
             }
             Self::AddNothing { have } => {
-                return format!("the stream has {have} partitions already, ask for more").into();
+                return format!("the stream already has {have} partitions, request more").into();
             }
             Self::RecordTooLarge { size, limit } => {
-                let limit = format!("the stream takes {limit} (limits.record_bytes)");
+                let limit = format!("use at most {limit} (limits.record_bytes)");
                 return format!("the record has {size} bytes, {limit}").into();
             }
             Self::KeyTooLong { size, limit } => {
-                let limit = format!("the stream takes {limit} (limits.key_bytes)");
+                let limit = format!("use at most {limit} (limits.key_bytes)");
                 return format!("the key has {size} bytes, {limit}").into();
             }
             Self::Injected(kind) => return format!("{kind} by a fault").into(),
@@ -149,7 +149,7 @@ impl Refusal {
     }
 }
 
-impl From<io::Error> for Refusal {
+impl From<io::Error> for BrokerError {
     fn from(cause: io::Error) -> Self {
         Self::Storage(Arc::new(cause))
     }
@@ -160,58 +160,66 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_refusal_has_its_kind_and_says_something() {
+    fn every_error_has_a_kind_and_a_message() {
         use ErrorKind::*;
-        let storage = || Refusal::from(io::Error::other("disk full"));
+        let storage = || BrokerError::from(io::Error::other("disk full"));
         let table = [
-            (Refusal::UnknownStream, NotFound, false),
-            (Refusal::UnknownPartition, NotFound, false),
-            (Refusal::UnknownGroup, NotFound, false),
-            (Refusal::UnknownMember, NotFound, false),
-            (Refusal::StreamDeleted, NotFound, false),
-            (Refusal::StreamExists, AlreadyExists, false),
-            (Refusal::PartitionClosed, Invalid, false),
-            (Refusal::MergeWithItself, Invalid, false),
-            (Refusal::SplitSingleHash, Invalid, false),
-            (Refusal::AddAfterReshard, Invalid, false),
-            (Refusal::AddNothing { have: 3 }, Invalid, false),
-            (Refusal::NoPartitions, Invalid, false),
+            (BrokerError::UnknownStream, NotFound, false),
+            (BrokerError::UnknownPartition, NotFound, false),
+            (BrokerError::UnknownGroup, NotFound, false),
+            (BrokerError::UnknownMember, NotFound, false),
+            (BrokerError::StreamDeleted, NotFound, false),
+            (BrokerError::StreamExists, AlreadyExists, false),
+            (BrokerError::PartitionClosed, Invalid, false),
+            (BrokerError::MergeWithItself, Invalid, false),
+            (BrokerError::SplitSingleHash, Invalid, false),
+            (BrokerError::AddAfterReshard, Invalid, false),
+            (BrokerError::AddNothing { have: 3 }, Invalid, false),
+            (BrokerError::NoPartitions, Invalid, false),
             (
-                Refusal::RecordTooLarge { size: 2, limit: 1 },
+                BrokerError::RecordTooLarge { size: 2, limit: 1 },
                 TooLarge,
                 false,
             ),
-            (Refusal::KeyTooLong { size: 2, limit: 1 }, Invalid, false),
-            (Refusal::ForeignPosition, Invalid, false),
-            (Refusal::NotEnded, Invalid, false),
-            (Refusal::Script("x".into()), Invalid, false),
-            (Refusal::Setting("x".into()), Invalid, false),
-            (Refusal::RateExceeded, Throttled, true),
-            (Refusal::ThrottleInjected, Throttled, true),
-            (Refusal::EarlierFailed, Unavailable, true),
-            (Refusal::PartlyFenced, Unavailable, true),
-            (Refusal::MemberCrashed, Unavailable, true),
-            (Refusal::CheckpointLost, Unavailable, true),
-            (storage(), Unavailable, true),
-            (Refusal::StorageBroken, Unavailable, true),
-            (Refusal::Locked { folder: "f".into() }, Unavailable, true),
-            (Refusal::Fenced, Fenced, false),
-            (Refusal::MemberGone, Closed, false),
             (
-                Refusal::Corrupt {
+                BrokerError::KeyTooLong { size: 2, limit: 1 },
+                Invalid,
+                false,
+            ),
+            (BrokerError::UnknownPosition, Invalid, false),
+            (BrokerError::NotEnded, Invalid, false),
+            (BrokerError::Script("x".into()), Invalid, false),
+            (BrokerError::Setting("x".into()), Invalid, false),
+            (BrokerError::RateExceeded, Throttled, true),
+            (BrokerError::ThrottleInjected, Throttled, true),
+            (BrokerError::EarlierFailed, Unavailable, true),
+            (BrokerError::PartlyFenced, Unavailable, true),
+            (BrokerError::MemberCrashed, Unavailable, true),
+            (BrokerError::CheckpointLost, Unavailable, true),
+            (storage(), Unavailable, true),
+            (BrokerError::StorageBroken, Unavailable, true),
+            (
+                BrokerError::Locked { folder: "f".into() },
+                Unavailable,
+                true,
+            ),
+            (BrokerError::Fenced, Fenced, false),
+            (BrokerError::MemberGone, Closed, false),
+            (
+                BrokerError::Corrupt {
                     file: "f".into(),
                     at: 7,
                 },
                 Corrupt,
                 false,
             ),
-            (Refusal::Injected(Denied), Denied, false),
+            (BrokerError::Injected(Denied), Denied, false),
         ];
-        for (refusal, kind, retryable) in table {
-            let error = refusal.during("test");
-            assert_eq!(error.kind(), kind, "{refusal:?}");
-            assert_eq!(error.is_retryable(), retryable, "{refusal:?}");
-            assert!(!error.message().is_empty(), "{refusal:?}");
+        for (case, kind, retryable) in table {
+            let error = case.during("test");
+            assert_eq!(error.kind(), kind, "{case:?}");
+            assert_eq!(error.is_retryable(), retryable, "{case:?}");
+            assert!(!error.message().is_empty(), "{case:?}");
         }
     }
 }

@@ -1,0 +1,106 @@
+//! The coordinator of one group: a state machine whose clock is passed in.
+//!
+//! Nothing runs in the background. Each call passes the current time, the coordinator does what is
+//! due, and a waiting member waits no longer than [`GroupCoordinator::deadline`]. A run under
+//! tokio's paused clock is therefore the same each time.
+//!
+//! A partition has at most one owner. To move it, the owner is asked to drain, releases it, and the
+//! next owner is assigned at once with a larger epoch. An owner that does not release in time, or
+//! whose session expires, is fenced: it no longer owns the partition in its epoch, so its
+//! checkpoints and releases are refused.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::ids::{MemberId, StreamId};
+
+mod assignor;
+mod member;
+mod presence;
+mod progress;
+mod rebalance;
+mod reset;
+mod timers;
+
+pub(crate) use member::{GroupMember, MemberEvent, Presence};
+pub(crate) use progress::StartOffset;
+pub(crate) use timers::after;
+
+use progress::StreamProgress;
+use timers::Timer;
+
+#[derive(Debug)]
+pub(crate) struct GroupCoordinator {
+    pub(crate) members: BTreeMap<MemberId, GroupMember>,
+    /// Notified when a reset has ended, and when the next deadline may have changed.
+    pub(crate) reset_done: Arc<Notify>,
+    streams: BTreeMap<StreamId, StreamProgress>,
+    timers: BTreeSet<(Instant, Timer)>,
+    joined: MemberId,
+    session_timeout: Duration,
+    /// Smaller than every epoch that this broker assigns.
+    epoch_floor: u64,
+    needs_rebalance: bool,
+}
+
+impl GroupCoordinator {
+    pub(crate) fn new(session_timeout: Duration, epoch_floor: u64) -> Self {
+        Self {
+            members: BTreeMap::new(),
+            reset_done: Arc::default(),
+            streams: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            joined: 0,
+            session_timeout,
+            epoch_floor,
+            needs_rebalance: false,
+        }
+    }
+
+    pub(crate) fn set_epoch_floor(&mut self, floor: u64) {
+        self.epoch_floor = floor;
+    }
+
+    pub(crate) fn join(&mut self, member: GroupMember) -> MemberId {
+        self.joined += 1;
+        self.members.insert(self.joined, member);
+        self.needs_rebalance = true;
+        self.joined
+    }
+
+    pub(crate) fn leave(&mut self, member: MemberId) {
+        self.revoke_all_now(member);
+        self.members.remove(&member);
+    }
+
+    /// Plans again, because partitions were added or closed.
+    pub(crate) fn partitions_changed(&mut self, stream: StreamId) {
+        self.needs_rebalance |= self.streams.contains_key(&stream);
+    }
+
+    /// Drops everything about a deleted stream. Memberships that read it end.
+    pub(crate) fn stream_deleted(&mut self, stream: StreamId, name: &Arc<str>) {
+        self.streams.remove(&stream);
+        for member in self.members.values_mut() {
+            if member.streams.contains(&stream) {
+                member.owned.retain(|partition, _| partition.0 != stream);
+                member.deleted_stream = Some(name.clone());
+                member.wake.notify_one();
+            }
+        }
+        self.reset_done.notify_waiters();
+        self.needs_rebalance = true;
+    }
+
+    /// Wakes every waiter, because the next deadline may now be earlier than the one they wait for.
+    pub(crate) fn wake_all(&self) {
+        for member in self.members.values() {
+            member.wake.notify_one();
+        }
+        self.reset_done.notify_waiters();
+    }
+}

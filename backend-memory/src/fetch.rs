@@ -1,0 +1,218 @@
+//! Fetching: the events and records of a member.
+
+use std::time::Duration;
+
+use millstream_core::driver::Event;
+use millstream_core::{Epoch, Lag, Partition, Position};
+use tokio::time::Instant;
+
+use crate::broker::BrokerState;
+use crate::coordinator::{GroupMember, MemberEvent};
+use crate::error::BrokerError;
+use crate::ids::{GroupId, MemberId, PartitionRef};
+use crate::log::Log;
+
+/// The maximum number of bytes that one fetch returns, unless a single record is larger.
+const FETCH_BYTES: u64 = 1 << 20;
+
+/// What a fetch may still return.
+struct FetchBudget {
+    records: usize,
+    bytes: u64,
+}
+
+/// The result of [`BrokerState::fetch`].
+pub(crate) enum FetchResult {
+    Events(Vec<Event>),
+    /// Nothing to return; look again at `until`.
+    Idle {
+        until: Option<Instant>,
+    },
+}
+
+impl BrokerState {
+    pub(crate) fn fetch(
+        &mut self,
+        group: GroupId,
+        member: MemberId,
+        now: Instant,
+    ) -> Result<FetchResult, BrokerError> {
+        let found = self.member_mut(group, member)?;
+        if found.deleted_stream.is_some() {
+            return Err(BrokerError::StreamDeleted);
+        }
+        let mut events = Vec::new();
+        while let Some(event) = self.member_mut(group, member)?.events.pop_front() {
+            events.extend(self.driver_event(group, member, event, now)?);
+        }
+        let mut budget = FetchBudget {
+            records: self.member_mut(group, member)?.batch_records,
+            bytes: FETCH_BYTES,
+        };
+        while budget.records > 0 && budget.bytes > 0 {
+            let Some(partition) = self.member_mut(group, member)?.ready.pop_front() else {
+                break;
+            };
+            events.extend(self.read(group, member, partition, &mut budget, now)?);
+        }
+        if !events.is_empty() {
+            return Ok(FetchResult::Events(events));
+        }
+        let until = self.deadline(group);
+        Ok(FetchResult::Idle { until })
+    }
+
+    pub(crate) fn member_mut(
+        &mut self,
+        group: GroupId,
+        member: MemberId,
+    ) -> Result<&mut GroupMember, BrokerError> {
+        let found = self.groups[group].members.get_mut(&member);
+        found.ok_or(BrokerError::MemberGone)
+    }
+
+    /// Turns a member's event into one of the driver, or `None` if it is outdated.
+    fn driver_event(
+        &mut self,
+        group: GroupId,
+        member: MemberId,
+        event: MemberEvent,
+        now: Instant,
+    ) -> Result<Option<Event>, BrokerError> {
+        match event {
+            MemberEvent::Assigned(partition, epoch) => {
+                let Some(name) = self.partition_name(partition) else {
+                    return Ok(None);
+                };
+                let member = self.member_mut(group, member)?;
+                let owned = member
+                    .owned
+                    .get_mut(&partition)
+                    .filter(|owned| owned.epoch == epoch);
+                let Some(owned) = owned else {
+                    return Ok(None);
+                };
+                owned.announced = true;
+                let next_offset = owned.next_offset;
+                member.queue(partition);
+                Ok(Some(Event::Assigned {
+                    partition: name,
+                    epoch: Epoch(epoch),
+                    resume_after: next_offset.checked_sub(1).map(Position::from),
+                }))
+            }
+            MemberEvent::Revoking(partitions, until) => {
+                let member = self.member_mut(group, member)?;
+                let is_current = |(partition, epoch): &(PartitionRef, u64)| {
+                    member
+                        .owned
+                        .get(partition)
+                        .is_some_and(|owned| owned.epoch == *epoch)
+                };
+                let partitions = partitions.into_iter().filter(is_current).collect();
+                let partitions = self.with_names(partitions);
+                Ok((!partitions.is_empty()).then(|| Event::Revoking {
+                    partitions,
+                    within: until.saturating_duration_since(now),
+                }))
+            }
+            MemberEvent::Lost(partitions) => {
+                let partitions = self.with_names(partitions);
+                Ok((!partitions.is_empty()).then_some(Event::Lost { partitions }))
+            }
+        }
+    }
+
+    /// Reads what comes next in a partition, or registers the member as a waiter.
+    fn read(
+        &mut self,
+        group: GroupId,
+        id: MemberId,
+        partition: PartitionRef,
+        budget: &mut FetchBudget,
+        now: Instant,
+    ) -> Result<Option<Event>, BrokerError> {
+        let millis = self.clock.millis(now);
+        let retention = self.retention;
+        let Self {
+            groups, catalog, ..
+        } = self;
+        let Some(member) = groups[group].members.get_mut(&id) else {
+            return Err(BrokerError::MemberGone);
+        };
+        let (Some(owned), Some(stored)) = (
+            member.owned.get_mut(&partition),
+            catalog.partition_mut(partition),
+        ) else {
+            return Ok(None);
+        };
+        if !std::mem::take(&mut owned.queued) || owned.paused || owned.drain_until.is_some() {
+            return Ok(None);
+        }
+        let log = &mut stored.log;
+        log.trim(retention, millis);
+        let name = stored.name.clone();
+        let epoch = Epoch(owned.epoch);
+        let event = if owned.next_offset < log.start() {
+            let after = owned.next_offset.checked_sub(1).map(Position::from);
+            owned.next_offset = log.start();
+            Event::DataLoss {
+                partition: name,
+                epoch,
+                after,
+                earliest: Position::from(log.start()),
+            }
+        } else if owned.next_offset < log.end() {
+            let (records, bytes) = log.read(owned.next_offset, budget.records, budget.bytes);
+            budget.records -= records.len();
+            budget.bytes = budget.bytes.saturating_sub(bytes);
+            owned.next_offset += records.len() as u64;
+            Event::Records {
+                partition: name,
+                epoch,
+                records,
+                lag: lag(log, owned.next_offset, millis),
+            }
+        } else if !stored.open && !owned.ended {
+            owned.ended = true;
+            return Ok(Some(Event::Ended {
+                partition: name,
+                epoch,
+            }));
+        } else {
+            if !owned.ended {
+                stored.wait(group, id);
+            }
+            return Ok(None);
+        };
+        // To the end of the queue, so that one partition with a backlog does not starve others.
+        owned.queued = true;
+        member.ready.push_back(partition);
+        Ok(Some(event))
+    }
+
+    fn partition_name(&self, partition: PartitionRef) -> Option<Partition> {
+        let found = self.catalog.partition(partition);
+        found.map(|found| found.name.clone())
+    }
+
+    fn with_names(&self, partitions: Vec<(PartitionRef, u64)>) -> Vec<(Partition, Epoch)> {
+        let name = |(partition, epoch)| Some((self.partition_name(partition)?, Epoch(epoch)));
+        partitions.into_iter().filter_map(name).collect()
+    }
+}
+
+/// Returns the lag of a reader whose next offset is `next_offset`.
+pub(crate) fn lag(log: &Log, next_offset: u64, now: i64) -> Lag {
+    let next_offset = next_offset.max(log.start());
+    let age = log
+        .get(next_offset)
+        .map(|entry| now.saturating_sub(entry.stored_at));
+    let age = age
+        .and_then(|millis| u64::try_from(millis).ok())
+        .unwrap_or(0);
+    Lag {
+        records: Some(log.end() - next_offset),
+        time: Some(Duration::from_millis(age)),
+    }
+}

@@ -1,0 +1,96 @@
+//! Joining a group.
+
+use std::sync::Arc;
+
+use millstream_core::driver::JoinOptions;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::broker::BrokerState;
+use crate::coordinator::{GroupMember, Presence};
+use crate::error::BrokerError;
+use crate::ids::{GroupId, MemberId};
+use crate::journal::JournalEntry;
+
+/// A member that has joined.
+pub(crate) struct JoinedMember {
+    pub(crate) group: GroupId,
+    pub(crate) member: MemberId,
+    /// Notified when the member has something to fetch.
+    pub(crate) wake: Arc<Notify>,
+}
+
+/// Why a join failed, with the stream if it is about one.
+pub(crate) struct JoinError {
+    pub(crate) stream: Option<Arc<str>>,
+    pub(crate) error: BrokerError,
+}
+
+impl From<BrokerError> for JoinError {
+    fn from(error: BrokerError) -> Self {
+        Self {
+            stream: None,
+            error,
+        }
+    }
+}
+
+impl BrokerState {
+    /// Adds a member. The first member of a group creates it and stores where it starts.
+    pub(crate) fn join(
+        &mut self,
+        name: &Arc<str>,
+        options: &JoinOptions,
+        now: Instant,
+    ) -> Result<JoinedMember, JoinError> {
+        let mut streams = Vec::with_capacity(options.streams.len());
+        for stream in &options.streams {
+            let id = self.open_stream(stream).map_err(|error| JoinError {
+                stream: Some(stream.clone()),
+                error,
+            })?;
+            streams.push(id);
+        }
+        let group = match self.group_id(name) {
+            Ok(group) => group,
+            Err(_) => {
+                let name = name.to_string();
+                self.commit(JournalEntry::GroupCreated { name })?;
+                self.groups.len() - 1
+            }
+        };
+        for stream in &streams {
+            if !self.groups[group].reads(*stream) {
+                let offsets = self.start_offsets(*stream, options.start, now);
+                self.commit(JournalEntry::OffsetsSet {
+                    group,
+                    stream: *stream,
+                    offsets,
+                })?;
+            }
+        }
+        self.joined += 1;
+        let wake = Arc::new(Notify::new());
+        let member = GroupMember {
+            name: options.member.as_deref().map(Into::into),
+            ordinal: self.joined,
+            streams: streams.into_iter().collect(),
+            batch_records: options.batch_records.max(1),
+            drain_timeout: options.drain,
+            owned: Default::default(),
+            events: Default::default(),
+            ready: Default::default(),
+            wake: wake.clone(),
+            presence: Presence::Present,
+            presence_version: 0,
+            expired: false,
+            attached: true,
+            deleted_stream: None,
+        };
+        Ok(JoinedMember {
+            group,
+            member: self.groups[group].join(member),
+            wake,
+        })
+    }
+}
