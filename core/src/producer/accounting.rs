@@ -1,5 +1,4 @@
-//! What a producer owes, in numbers: counters, the bounds of what is in flight, and the failures
-//! that nobody has read.
+//! In-flight accounting of a producer: counters, bounds, and the failures that no receipt reported.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -7,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use tokio::sync::Notify;
 
+use super::failures::{FailureReport, UnobservedFailures};
 use crate::sync::lock;
 use crate::telemetry::event;
 use crate::{Error, ErrorKind, Result};
@@ -14,8 +14,8 @@ use crate::{Error, ErrorKind, Result};
 /// Shared by the handles, the sender task and every receipt.
 ///
 /// The counters are statistics: each is exact, and they order nothing between threads. What orders
-/// is the lock of the batch that an answer goes through: answers are counted before that lock is let
-/// go, so that whoever has read a receipt finds it counted.
+/// is the lock of the batch that a result goes through: a result is counted before that lock is
+/// released, so whoever has read a receipt finds it counted.
 #[derive(Debug)]
 pub(super) struct Accounting {
     pub(super) stream: Arc<str>,
@@ -25,20 +25,15 @@ pub(super) struct Accounting {
     pub(super) retried: AtomicU64,
     pub(super) waited: AtomicU64,
     pub(super) completed_bytes: AtomicU64,
-    /// Told after each batch of answers, when they are counted. It remembers one telling, so a
-    /// `send` that has just found no room misses none.
+    /// Notified after each batch of results, when they are counted. It keeps one permit, so a `send`
+    /// that has just found no room misses no notification.
     pub(super) capacity_freed: Notify,
-    /// Why records go unanswered by the driver, once that is known; see
+    /// Why the driver returns no results any more, once that is known; see
     /// [`terminal_error`](Self::terminal_error).
     terminal_error: OnceLock<Error>,
-    unobserved: Mutex<Option<UnobservedErrors>>,
-}
-
-/// Failures whose receipts were dropped, since they were last told.
-#[derive(Debug)]
-pub(super) struct UnobservedErrors {
-    first: Error,
-    count: u64,
+    unobserved: Mutex<UnobservedFailures>,
+    /// How many failures are recorded there, for handles that are cloned: a clone takes no lock.
+    unobserved_count: AtomicU64,
 }
 
 impl Accounting {
@@ -53,7 +48,8 @@ impl Accounting {
             completed_bytes: AtomicU64::new(0),
             capacity_freed: Notify::new(),
             terminal_error: OnceLock::new(),
-            unobserved: Mutex::new(None),
+            unobserved: Mutex::default(),
+            unobserved_count: AtomicU64::new(0),
         }
     }
 
@@ -61,12 +57,12 @@ impl Accounting {
         self.stored.load(Relaxed) + self.failed.load(Relaxed)
     }
 
-    /// Fixes what the records are answered that are given up from now on. The first call counts.
+    /// Sets the error of all records that are abandoned from now on. The first call counts.
     pub(super) fn set_terminal_error(&self, error: Error) {
         let _ = self.terminal_error.set(error);
     }
 
-    /// What a record is answered that is given up.
+    /// Returns the error of a record that is abandoned.
     pub(super) fn terminal_error(&self) -> Error {
         self.terminal_error.get().cloned().unwrap_or_else(|| {
             self.error(
@@ -86,36 +82,60 @@ impl Accounting {
         Error::new(kind, operation, message).with_stream(self.stream.clone())
     }
 
-    /// Notes failures that no receipt will tell. The first since they were last told is logged at
-    /// once; the others are logged as a number when they are told, since a broker that is down
-    /// fails records by the thousand.
+    /// Records failures that no receipt will report.
+    ///
+    /// The first since the last report is logged at once; the others are logged as a number when
+    /// they are reported, since a broker that is down fails records by the thousand.
     pub(super) fn record_unobserved_error(&self, error: Error, count: u64) {
-        let mut unread = lock(&self.unobserved);
-        match &mut *unread {
-            Some(unread) => unread.count += count,
-            None => {
-                *unread = Some(UnobservedErrors {
-                    first: error.clone(),
-                    count,
-                });
-                drop(unread);
-                event!(
-                    warn, "millstream.producer.failed", stream = %self.stream, records = count,
-                    %error, "a record failed and its receipt was dropped unread"
-                );
-            }
+        let is_first = lock(&self.unobserved).record(error.clone(), count);
+        self.unobserved_count.fetch_add(count, Relaxed);
+        if is_first {
+            event!(
+                warn, "millstream.producer.failed", stream = %self.stream, records = count,
+                %error, "a record failed and its receipt was dropped unread"
+            );
         }
     }
 
-    /// Tells the failures that no receipt has told, as the one error of `operation`, and forgets
-    /// them.
-    pub(super) fn take_unobserved_errors(&self, operation: &'static str) -> Result<()> {
-        let Some(UnobservedErrors { first, count }) = lock(&self.unobserved).take() else {
-            return Ok(());
+    /// Returns how many failures no receipt has reported so far.
+    pub(super) fn unobserved_errors(&self) -> u64 {
+        self.unobserved_count.load(Relaxed)
+    }
+
+    /// Returns where the next report begins for a handle that has reported the first `seen`
+    /// failures.
+    pub(super) fn report_start(&self, seen: u64) -> u64 {
+        lock(&self.unobserved).start(seen)
+    }
+
+    /// Reports the failures from number `from` on as one error of `operation`, and returns how many
+    /// there have been in all.
+    pub(super) fn report_since(&self, from: u64, operation: &'static str) -> (u64, Result<()>) {
+        let (total, report) = {
+            let mut unobserved = lock(&self.unobserved);
+            (unobserved.total(), unobserved.report_since(from))
         };
-        if count > 1 {
+        (
+            total,
+            report.map_or(Ok(()), |report| Err(self.summary(report, operation))),
+        )
+    }
+
+    /// Reports the failures that no flush has reported, as one error of `operation`.
+    pub(super) fn report_unreported(&self, operation: &'static str) -> Result<()> {
+        let from = self.report_start(u64::MAX);
+        self.report_since(from, operation).1
+    }
+
+    fn summary(&self, report: FailureReport, operation: &'static str) -> Error {
+        let FailureReport {
+            first,
+            count,
+            unreported,
+        } = report;
+        if unreported > 1 {
             event!(
-                warn, "millstream.producer.failed", stream = %self.stream, records = count,
+                warn, "millstream.producer.failed", stream = %self.stream, records = unreported,
                 error = %first, "records failed and their receipts were dropped unread"
             );
         }
@@ -135,21 +155,21 @@ impl Accounting {
             }
             None => self.error(first.kind(), operation, message),
         };
-        Err(error.with_source(first))
+        error.with_source(first)
     }
 }
 
-/// The last receipt is gone, and nobody can be told any more.
+/// The last receipt is gone: nobody is left to report to, so what is unreported is logged.
 impl Drop for Accounting {
     fn drop(&mut self) {
-        let _logged = self.take_unobserved_errors("close");
+        let _logged = self.report_unreported("close");
     }
 }
 
 /// The bounds of what may be in flight.
 ///
-/// How much of it is taken is no number of its own: it is what was sent (counted by the accumulator)
-/// less what was answered (counted here).
+/// What is in flight is not counted by itself: it is what was sent (counted by the accumulator)
+/// minus what was completed (counted here).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct InFlightLimits {
     pub(super) records: u64,
@@ -157,8 +177,7 @@ pub(super) struct InFlightLimits {
 }
 
 impl InFlightLimits {
-    /// What a record of `size` bytes takes of the room for bytes: all of it, if it is larger than
-    /// that.
+    /// Returns what a record of `size` bytes takes of the bytes: all of them, if it is larger.
     pub(super) fn charge(self, size: usize) -> u64 {
         self.bytes.min(size as u64)
     }

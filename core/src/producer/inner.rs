@@ -1,7 +1,7 @@
 //! What the clones of a producer share.
 
 use std::fmt;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
 use futures_util::FutureExt;
@@ -67,13 +67,13 @@ pub(super) fn open(
     event!(
         info, "millstream.producer.opened", stream = %accounting.stream, "producer opened"
     );
-    Producer(Arc::new(ProducerInner {
+    Producer::new(ProducerInner {
         backend: Arc::downgrade(backend),
         accounting,
         accumulator,
         limits,
         ended: ended.boxed().shared(),
-    }))
+    })
 }
 
 impl ProducerInner {
@@ -107,11 +107,22 @@ impl ProducerInner {
         self.accounting.error(ErrorKind::Closed, "send", message)
     }
 
-    pub(super) async fn flush(&self) -> Result<()> {
+    /// Flushes on behalf of a handle that has reported the first `seen` failures.
+    ///
+    /// Where the report begins is read before the wait: flushes of one handle that overlap all
+    /// report the failures that they have waited for.
+    pub(super) async fn flush(&self, seen: &AtomicU64) -> Result<()> {
+        let from = self.accounting.report_start(seen.load(Relaxed));
         for generation in self.accumulator.next_generation() {
             generation.cancelled().await;
         }
-        self.accounting.take_unobserved_errors("flush")
+        let (total, result) = self.accounting.report_since(from, "flush");
+        seen.fetch_max(total, Relaxed);
+        result
+    }
+
+    pub(super) fn unobserved_errors(&self) -> u64 {
+        self.accounting.unobserved_errors()
     }
 
     pub(super) async fn close(&self) -> Result<()> {

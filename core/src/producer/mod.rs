@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use crate::{Partition, Position, Record, Result, driver};
 
 mod accounting;
 mod accumulator;
 mod builder;
+mod failures;
 mod flush;
 mod inner;
 mod key_queue;
@@ -54,10 +56,21 @@ impl RecordMetadata {
 ///
 /// When the last clone is dropped without [`close`](Self::close), what was sent is still delivered
 /// in the background as long as the runtime lives; what fails or is cut off then is logged.
-#[derive(Clone)]
-pub struct Producer(Arc<inner::ProducerInner>);
+pub struct Producer {
+    inner: Arc<inner::ProducerInner>,
+    /// How many of the failures that no receipt reported this handle need not report: its flushes
+    /// have, or they were there before it.
+    seen_failures: AtomicU64,
+}
 
 impl Producer {
+    fn new(inner: inner::ProducerInner) -> Self {
+        Self {
+            inner: Arc::new(inner),
+            seen_failures: AtomicU64::new(0),
+        }
+    }
+
     /// Sends a record. Waits until there is room for it, then returns a receipt; the receipt's own
     /// `await` tells when the broker has it.
     ///
@@ -87,57 +100,71 @@ impl Producer {
     /// # Cancellation
     /// A dropped `send` has not sent.
     pub async fn send(&self, mut record: Record) -> Result<Receipt> {
-        self.0.send(&mut record).await
+        self.inner.send(&mut record).await
     }
 
     /// Waits until everything sent before is stored or has failed.
     ///
     /// # Errors
-    /// The first failure since the last flush whose receipt was dropped unread; its message says
-    /// how many there were. A failure that a receipt has told is not told again.
+    /// The first failure whose receipt was dropped unread, of all clones, since this clone's last
+    /// flush; its message says how many there were. Each clone reports it, so where several tasks
+    /// share a producer, give each its own clone: a flush of one then takes no failure from the
+    /// others. A failure that was awaited on its receipt is not reported again.
     ///
-    /// # Cancellation
-    /// Dropping it takes nothing back.
+    /// # Cancel safety
+    /// Dropping the future takes nothing back: the records are sent, and the next flush reports
+    /// their failures.
     pub async fn flush(&self) -> Result<()> {
-        self.0.flush().await
+        self.inner.flush(&self.seen_failures).await
     }
 
-    /// Flushes and closes this producer and its clones. Calling it again is no error, waits for the
-    /// same end and answers the same.
+    /// Flushes and closes this producer and its clones.
+    ///
+    /// Calling it again is allowed: every call waits for the same end and returns the same result.
     ///
     /// # Errors
-    /// As [`flush`](Self::flush); `Timeout` when the close time-out is over with records still
-    /// unanswered (their receipts answer `Timeout` too).
+    /// The first failure whose receipt was dropped unread and that no flush of any clone has
+    /// reported. `Timeout` when the close timeout expires before all records are completed; their
+    /// receipts return `Timeout` too.
     ///
-    /// # Cancellation
-    /// Once begun, the closing goes on.
+    /// # Cancel safety
+    /// Once started, closing continues in the background.
     pub async fn close(&self) -> Result<()> {
-        self.0.close().await
+        self.inner.close().await
     }
 
-    /// What was counted so far.
+    /// Returns a snapshot of the counters.
     pub fn stats(&self) -> ProducerStats {
-        self.0.stats()
+        self.inner.stats()
     }
 
-    /// Whether it was opened from this connection.
+    /// Returns whether it was opened from this connection.
     pub(crate) fn belongs_to(&self, backend: &Arc<dyn driver::Backend>) -> bool {
-        self.0.belongs_to(backend)
+        self.inner.belongs_to(backend)
     }
 
     /// Refuses what [`send`](Self::send) would refuse at once.
     pub(crate) fn check(&self, record: &Record) -> Result<()> {
-        self.0.check(record)
+        self.inner.check(record)
     }
 
-    /// The stream's name.
+    /// Returns the stream's name.
     pub fn stream(&self) -> &str {
-        self.0.stream()
+        self.inner.stream()
+    }
+}
+
+impl Clone for Producer {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            seen_failures: AtomicU64::new(self.inner.unobserved_errors()),
+        }
     }
 }
 
 impl fmt::Debug for Producer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.inner.fmt(f)
     }
 }

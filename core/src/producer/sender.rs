@@ -229,7 +229,7 @@ impl Sender {
     /// Answers `Timeout` to what is left, closes the driver, and sums up.
     async fn close(mut self, deadline: Instant) -> Result<()> {
         let flushed = self.fail_remaining();
-        let unread = self.accounting.take_unobserved_errors("close");
+        let unread = self.accounting.report_unreported("close");
         let closed = self.close_driver(deadline).await;
         event!(
             info, "millstream.producer.closed", stream = %self.accounting.stream,

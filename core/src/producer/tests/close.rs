@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::fake::{Fake, LIMITS};
 use super::{ALL, FOUR, ONE, send};
-use crate::ErrorKind::{Closed, Denied, Timeout, TooLarge, Unavailable};
+use crate::ErrorKind::{Closed, Denied, Timeout, TooLarge, Unauthenticated, Unavailable};
 use crate::Record;
 
 /// Waits for a condition that other tasks bring about.
@@ -202,4 +202,87 @@ async fn what_is_refused_at_once_is_no_failure_to_flush() {
     producer.flush().await.unwrap();
     producer.close().await.unwrap();
     assert_eq!(producer.stats().sent, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn flush_reports_a_failure_to_every_clone() {
+    for pipelining in ALL {
+        let fake = Fake::with(pipelining, LIMITS, Duration::from_millis(10));
+        fake.fail("b1", [Denied]);
+        let a = fake.builder().open().await.unwrap();
+        let b = a.clone();
+        drop(send(&a, "a", "a1").await);
+        drop(send(&b, "b", "b1").await);
+        let (one, two) = tokio::join!(a.flush(), b.flush());
+        assert_eq!(one.unwrap_err().kind(), Denied);
+        assert_eq!(two.unwrap_err().kind(), Denied);
+        let (one, two) = tokio::join!(a.flush(), b.flush());
+        one.unwrap();
+        two.unwrap();
+        a.close().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_earlier_flush_takes_no_failure_from_a_clone() {
+    let fake = Fake::new(ONE);
+    fake.fail("b1", [Denied]);
+    let a = fake.builder().open().await.unwrap();
+    let b = a.clone();
+    drop(send(&b, "b", "b1").await);
+    assert_eq!(a.flush().await.unwrap_err().kind(), Denied);
+    assert_eq!(b.flush().await.unwrap_err().kind(), Denied);
+    b.clone().flush().await.unwrap();
+    a.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn overlapping_flushes_of_one_handle_report_the_same() {
+    let fake = Fake::with(ONE, LIMITS, Duration::from_millis(10));
+    fake.fail("1", [Denied]);
+    let producer = fake.builder().open().await.unwrap();
+    drop(send(&producer, "a", "1").await);
+    let (one, two) = tokio::join!(producer.flush(), producer.flush());
+    assert_eq!(one.unwrap_err().kind(), Denied);
+    assert_eq!(two.unwrap_err().kind(), Denied);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_clone_reports_what_nobody_has_reported() {
+    let fake = Fake::new(ONE);
+    fake.fail("1", [Denied]);
+    let producer = fake.builder().open().await.unwrap();
+    drop(send(&producer, "a", "1").await);
+    eventually(|| producer.stats().failed == 1).await;
+    let clone = producer.clone();
+    drop(producer);
+    assert_eq!(clone.flush().await.unwrap_err().kind(), Denied);
+    clone.clone().flush().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_flush_leaves_its_failures_to_the_next() {
+    let fake = Fake::with(ONE, LIMITS, Duration::from_millis(10));
+    fake.fail("1", [Denied]);
+    let producer = fake.builder().open().await.unwrap();
+    drop(send(&producer, "a", "1").await);
+    assert!(producer.flush().now_or_never().is_none());
+    eventually(|| producer.stats().failed == 1).await;
+    assert_eq!(producer.flush().await.unwrap_err().kind(), Denied);
+}
+
+#[tokio::test(start_paused = true)]
+async fn close_reports_what_no_flush_has_reported() {
+    let fake = Fake::new(ONE);
+    fake.fail("1", [Denied]);
+    fake.fail("2", [Unauthenticated]);
+    let a = fake.builder().open().await.unwrap();
+    let b = a.clone();
+    drop(send(&a, "a", "1").await);
+    a.flush().await.unwrap_err();
+    drop(send(&a, "a", "2").await);
+    let error = b.close().await.unwrap_err();
+    assert_eq!(error.kind(), Unauthenticated);
+    assert!(error.message().starts_with("a record"), "{error}");
+    assert_eq!(a.close().await.unwrap_err().kind(), Unauthenticated);
 }
