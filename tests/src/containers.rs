@@ -28,7 +28,7 @@ pub(crate) async fn ready(image: &'static str) {
     let up = up.await.expect("tests/containers/up can be run");
     let said = String::from_utf8_lossy(&up.stderr);
     assert!(up.status.success(), "tests/containers/up {image}: {said}");
-    sweep_up_after_this_process();
+    remove_containers_on_exit();
     ready.insert(image);
 }
 
@@ -70,13 +70,13 @@ fn port_is_taken(error: &TestcontainersError) -> bool {
 /// Leaves a process behind that removes what this one does not: a killed test runs no destructor,
 /// and a static has none. It waits for the other end of its standard input to close, which no way
 /// to die can prevent.
-fn sweep_up_after_this_process() {
-    static SWEEPER: OnceLock<Child> = OnceLock::new();
+fn remove_containers_on_exit() {
+    static CLEANUP: OnceLock<Child> = OnceLock::new();
     // The library's own switch, for a look at the containers of a failed test.
     if std::env::var("TESTCONTAINERS_COMMAND").is_ok_and(|command| command == "keep") {
         return;
     }
-    SWEEPER.get_or_init(|| {
+    CLEANUP.get_or_init(|| {
         let mut down = Command::new(format!("{SCRIPTS}/down"));
         down.args(["--when-closed", &owner()]);
         down.stdin(Stdio::piped());
@@ -126,7 +126,7 @@ pub(crate) async fn docker(args: &[&str]) {
 }
 
 /// The last lines that a container logged. It blocks: a destructor has no other way to ask.
-pub(crate) fn last_words(container: &str) -> String {
+pub(crate) fn log_tail(container: &str) -> String {
     let logs = Command::new("docker")
         .args(["logs", "--tail", "100", container])
         .output();

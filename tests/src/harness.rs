@@ -30,11 +30,11 @@ pub trait Harness: fmt::Debug + Send + Sync + 'static {
 
     /// How many attempts to send to a stream, or to store the progress of a group, a fault has
     /// befallen so far. A case that is green without its fault proves nothing.
-    fn struck(&self, stream_or_group: &str) -> u64;
+    fn hits(&self, stream_or_group: &str) -> u64;
 
     /// Does what was asked, and returns when it is in force. Called only with what
     /// [`hooks`](Self::hooks) says is possible.
-    async fn disturb(&self, fault: Fault);
+    async fn inject(&self, fault: Fault);
 }
 
 /// How long things take on a broker.
@@ -45,9 +45,9 @@ pub struct Timing {
     /// How long a clean handover may take, the draining left aside. Well below `session`.
     pub handover: Duration,
     /// How long to wait for anything, at most.
-    pub patience: Duration,
+    pub timeout: Duration,
     /// How often to look whether a condition is met.
-    pub tick: Duration,
+    pub poll_interval: Duration,
     /// How fine the broker's timestamps are: what is stored so much later has a later one.
     pub timestamps: Duration,
 }
@@ -225,7 +225,7 @@ where
 {
     let caller = std::panic::Location::caller();
     async move {
-        let deadline = tokio::time::Instant::now() + timing.patience;
+        let deadline = tokio::time::Instant::now() + timing.timeout;
         loop {
             if let Some(value) = met().await {
                 return value;
@@ -233,9 +233,9 @@ where
             assert!(
                 tokio::time::Instant::now() < deadline,
                 "waited {:?} in vain: {what} ({caller})",
-                timing.patience
+                timing.timeout
             );
-            tokio::time::sleep(timing.tick).await;
+            tokio::time::sleep(timing.poll_interval).await;
         }
     }
 }

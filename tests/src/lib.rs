@@ -11,9 +11,9 @@ pub mod cases;
 pub mod checker;
 #[cfg(any(feature = "kafka", feature = "kinesis"))]
 mod containers;
-mod disturbed;
 #[cfg(any(feature = "kafka", feature = "kinesis"))]
 mod events;
+mod faulty_backend;
 pub mod fleet;
 mod harness;
 pub mod history;
@@ -30,7 +30,7 @@ pub mod simulation;
 mod readme {}
 
 pub use cases::Case;
-pub use disturbed::Disturbed;
 #[cfg(any(feature = "kafka", feature = "kinesis"))]
 pub use events::Events;
+pub use faulty_backend::FaultyBackend;
 pub use harness::{Fault, Harness, Hooks, Need, Timing, eventually, unique_stream};

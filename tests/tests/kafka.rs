@@ -7,7 +7,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use conformance::kafka::{KafkaHarness, Options, Site};
+use conformance::kafka::{KafkaHarness, Options, Testbed};
 use conformance::{Case, cases};
 use libtest_mimic::{Arguments, Conclusion, Failed, Trial};
 use millstream_kafka::Protocol;
@@ -29,7 +29,7 @@ const SHARED: &[&str] = &[
     "c02_order_under_rebalance",
     "c02_order_through_restart",
     "c02_order_through_a_crash",
-    "c02_pull_consumer_keeps_a_key_apart",
+    "c02_pull_consumer_delivers_a_key_one_at_a_time",
     "c02_batches_come_in_stored_order",
     "c03_error_then_success",
     "c03_panic_is_a_nack",
@@ -37,7 +37,7 @@ const SHARED: &[&str] = &[
     "c03_dead_letter_has_the_record_and_the_reason",
     "c03_dead_letter_is_settled_by_its_receipt",
     "c03_skip_is_explicit",
-    "c03_stop_returns_the_error_and_the_record_comes_again",
+    "c03_stop_returns_the_error_and_the_record_is_redelivered",
     "c03_dropped_delivery_is_a_nack",
     "c03_nack_takes_the_failure_path",
     "c03_batch_failure_settles_what_is_before_it",
@@ -56,15 +56,15 @@ const SHARED: &[&str] = &[
     "c06_consumer_dropped_without_close_is_a_crash",
     "c06_refused_checkpoints_lose_nothing",
     "c06_lost_checkpoints_lose_nothing",
-    "c07_zombie_that_wakes_is_fenced",
-    "c07_zombie_that_wakes_cannot_move_the_progress",
-    "c07_zombie_with_a_handler_at_work_is_told",
-    "c07_stolen_partition_is_told_and_handled_by_another",
-    "c07_delivery_held_over_a_theft_settles_nothing",
-    "c07_a_freeze_within_the_session_timeout_harms_nothing",
+    "c07_zombie_is_fenced",
+    "c07_zombie_cannot_move_the_checkpoint",
+    "c07_zombie_with_a_running_handler_sees_the_loss",
+    "c07_stolen_partition_is_lost_and_handled_by_another_member",
+    "c07_ack_of_a_stolen_partition_settles_nothing",
+    "c07_short_freeze_loses_no_partition",
     "c08_stuck_handler_keeps_its_membership_and_other_keys_flow",
     "c08_all_handlers_stuck_for_longer_than_the_session_timeout",
-    "c08_window_bounds_what_is_taken_in",
+    "c08_window_bounds_unsettled_records",
     "c08_buffer_bytes_bound_the_memory",
     "c08_concurrency_bounds_the_handlers",
     "c08_full_producer_makes_send_wait",
@@ -73,34 +73,34 @@ const SHARED: &[&str] = &[
     "c09_stuck_group_does_not_hold_another",
     "c09_reset_of_one_group_does_not_move_another",
     "c10_earliest_reads_all",
-    "c10_latest_reads_what_comes_after_the_birth",
-    "c10_latest_is_pinned_when_the_group_is_born",
+    "c10_latest_reads_records_after_group_creation",
+    "c10_latest_is_pinned_at_group_creation",
     "c10_at_a_time",
     "c10_at_a_time_after_the_end",
-    "c10_start_counts_only_at_the_birth",
+    "c10_start_applies_only_to_new_groups",
     "c11_added_partitions_are_read_from_their_beginning",
-    "c11_wrong_additions_are_refused",
-    "c11_split_and_merge_are_refused_clearly",
+    "c11_invalid_additions_are_refused",
+    "c11_split_and_merge_are_unsupported",
     "c12_close_flushes",
     "c12_close_twice",
     "c12_closed_producer_refuses",
     "c12_close_gives_up_at_its_deadline",
     "c12_producer_dropped_without_close_delivers",
-    "c12_receipt_that_has_told_is_not_told_again",
+    "c12_failure_seen_by_a_receipt_is_not_reported_again",
     "c12_shutdown_twice",
-    "c12_shutdown_by_control",
+    "c12_shutdown_by_handle",
     "c12_stuck_handler_is_cut_off_at_the_drain_deadline",
-    "c12_closed_consumer_ends_in_good_order",
-    "c12_consumer_waits_for_what_is_held",
-    "c13_record_that_is_too_large",
-    "c13_key_that_is_too_long",
-    "c13_empty_key_is_taken_or_refused",
-    "c13_key_that_is_no_text_is_taken_or_refused",
+    "c12_closed_consumer_ends_without_error",
+    "c12_close_waits_for_held_deliveries",
+    "c13_record_too_large",
+    "c13_key_too_long",
+    "c13_empty_key_is_accepted_or_invalid",
+    "c13_non_utf8_key_is_accepted_or_invalid",
     "c13_header_without_a_name",
     "c13_unknown_stream",
     "c13_unknown_dead_letter_stream",
     "c13_unknown_group",
-    "c13_stream_that_is_deleted_while_it_is_read",
+    "c13_stream_deleted_while_read",
     "c13_stream_names_and_sizes",
     "c13_options_of_groups_out_of_bounds",
     "c13_options_of_producers_out_of_bounds",
@@ -110,20 +110,20 @@ const SHARED: &[&str] = &[
     "c14_headers",
     "c14_timestamps",
     "c14_received_records_can_be_sent_on",
-    "chain_keeps_order_and_loses_nothing",
-    "chain_publishes_before_it_checkpoints",
-    "chain_survives_a_crash",
-    "chain_filters_and_multiplies",
-    "chain_stops_when_a_transform_fails_for_good",
-    "chain_publishes_each_result_once_through_a_crash",
-    "chain_publishes_each_result_once_through_many_crashes",
-    "chain_publishes_each_result_once_through_a_rebalance",
-    "chain_publishes_each_result_once_though_checkpoints_fail",
-    "chain_goes_on_after_a_refusal_that_comes_late",
-    "chain_zombie_publishes_nothing",
-    "chain_shows_no_result_before_its_checkpoint",
-    "chain_shows_nothing_of_a_transform_that_failed",
-    "chain_to_another_client_is_at_least_once",
+    "pipeline_keeps_order_and_loses_nothing",
+    "pipeline_publishes_before_it_checkpoints",
+    "pipeline_survives_a_crash",
+    "pipeline_filters_and_multiplies",
+    "pipeline_stops_when_a_transform_keeps_failing",
+    "pipeline_publishes_each_result_once_through_a_crash",
+    "pipeline_publishes_each_result_once_through_many_crashes",
+    "pipeline_publishes_each_result_once_through_a_rebalance",
+    "pipeline_publishes_each_result_once_though_checkpoints_fail",
+    "pipeline_survives_a_late_refusal",
+    "pipeline_zombie_publishes_nothing",
+    "pipeline_results_are_invisible_before_their_checkpoint",
+    "pipeline_publishes_nothing_of_a_failed_transform",
+    "pipeline_to_another_client_is_at_least_once",
     "operate_pause_and_resume",
     "operate_pause_of_one_partition",
     "operate_reset_while_members_run",
@@ -133,8 +133,8 @@ const SHARED: &[&str] = &[
     "operate_lag",
     "operate_checkpoints",
     "operate_several_streams",
-    "operate_trimmed_position_stops",
-    "operate_trimmed_position_jumps",
+    "operate_data_loss_fails",
+    "operate_data_loss_skips",
 ];
 
 /// On a broker of their own, which they restart.
@@ -184,27 +184,27 @@ const IGNORED: &[(&str, &str)] = &[
         "not promised: needs ordered_reshard",
     ),
     (
-        "c11_wrong_reshards_are_refused",
+        "c11_invalid_reshards_are_refused",
         "not promised: needs ordered_reshard",
     ),
     (
-        "c12_flush_tells_of_receipts_that_were_dropped",
+        "c12_flush_reports_failures_of_dropped_receipts",
         "needs fail_sends_by_key: a batch has records of all keys of a partition",
     ),
     (
-        "c13_required_guarantee_that_is_missing",
+        "c13_missing_guarantee_is_unsupported",
         "not promised: needs a backend without exactly_once",
     ),
     (
-        "c13_required_durability_that_is_missing",
+        "c13_missing_durability_is_unsupported",
         "needs a backend without durable",
     ),
     (
-        "c13_required_guarantee_that_is_there",
+        "c13_required_guarantee_is_met",
         "not promised: needs ordered_reshard",
     ),
     (
-        "c11_adding_partitions_is_refused_clearly",
+        "c11_adding_partitions_is_unsupported",
         "needs a backend without add_partitions",
     ),
 ];
@@ -217,14 +217,16 @@ const PROTOCOLS: [(&str, Protocol); 2] = [
 /// The broker that cases share, and what it runs on.
 struct Shared {
     runtime: Runtime,
-    site: OnceCell<Arc<Site>>,
+    testbed: OnceCell<Arc<Testbed>>,
 }
 
 impl Shared {
     /// Started by the first case that wants it: to list the cases needs no broker.
-    fn site(&self) -> Arc<Site> {
-        let start = async || Arc::new(Site::start(Options::new()).await.expect("a broker"));
-        self.runtime.block_on(self.site.get_or_init(start)).clone()
+    fn testbed(&self) -> Arc<Testbed> {
+        let start = async || Arc::new(Testbed::start(Options::new()).await.expect("a broker"));
+        self.runtime
+            .block_on(self.testbed.get_or_init(start))
+            .clone()
     }
 }
 
@@ -236,9 +238,9 @@ fn runtime() -> Runtime {
 }
 
 fn run_shared(case: &'static Case, protocol: Protocol, shared: &Shared) -> Result<(), Failed> {
-    let site = shared.site();
+    let testbed = shared.testbed();
     runtime().block_on(async move {
-        let harness = KafkaHarness::shared(site, protocol).await;
+        let harness = KafkaHarness::shared(testbed, protocol).await;
         case.run(Arc::new(harness)).await;
     });
     Ok(())
@@ -246,8 +248,8 @@ fn run_shared(case: &'static Case, protocol: Protocol, shared: &Shared) -> Resul
 
 fn run_alone(case: &'static Case, protocol: Protocol) -> Result<(), Failed> {
     runtime().block_on(async move {
-        let site = Site::start(Options::new()).await.expect("a broker");
-        let harness = KafkaHarness::alone(site, protocol).await;
+        let testbed = Testbed::start(Options::new()).await.expect("a broker");
+        let harness = KafkaHarness::alone(testbed, protocol).await;
         case.run(Arc::new(harness)).await;
     });
     Ok(())
@@ -255,9 +257,9 @@ fn run_alone(case: &'static Case, protocol: Protocol) -> Result<(), Failed> {
 
 /// Every case of the suite is listed, once, where it belongs.
 fn every_case_is_a_test(shared: &Shared) -> Result<(), Failed> {
-    let site = shared.site();
+    let testbed = shared.testbed();
     runtime().block_on(async move {
-        let harness = KafkaHarness::shared(site, Protocol::default()).await;
+        let harness = KafkaHarness::shared(testbed, Protocol::default()).await;
         for case in cases::all() {
             let ignored = IGNORED.iter().any(|(name, _)| *name == case.name);
             let alone = ALONE.contains(&case.name);
@@ -313,11 +315,11 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(AT_ONCE);
     let shared = Arc::new(Shared {
         runtime: runtime(),
-        site: OnceCell::new(),
+        testbed: OnceCell::new(),
     });
     let conclusion: Conclusion = libtest_mimic::run(&arguments, trials(&shared));
     let shared = Arc::into_inner(shared).expect("no case runs any more");
     // The container is removed by the runtime that made it.
-    shared.runtime.block_on(async { drop(shared.site) });
+    shared.runtime.block_on(async { drop(shared.testbed) });
     conclusion.exit_code()
 }

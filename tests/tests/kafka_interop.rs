@@ -9,7 +9,7 @@ use conformance::kafka::{Broker, Options};
 use millstream_core::{Client, Consumer, Delivery, PendingDelivery, Record, StreamSpec};
 use millstream_kafka::Config;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 async fn connect(broker: &Broker) -> Client {
     let mut config = Config::default();
@@ -49,7 +49,7 @@ async fn java_consumes(broker: &Broker, topic: &str, count: usize, more: &[&str]
 }
 
 async fn next(consumer: &mut Consumer) -> PendingDelivery {
-    let next = tokio::time::timeout(PATIENCE, consumer.next()).await;
+    let next = tokio::time::timeout(TIMEOUT, consumer.next()).await;
     let next = next.expect("a delivery comes").expect("it is consumed");
     next.expect("the consumer is open")
 }
@@ -314,7 +314,7 @@ async fn kafkas_own_tool_shows_a_group_and_its_lag() {
     let last = ends.partitions.iter().find(|p| p.partition.id() == "2");
     let last = last.and_then(|p| p.latest).expect("partition 2 has some");
     while settled.values().sum::<u64>() < 99 || held.is_none() {
-        let delivery = tokio::time::timeout(PATIENCE, async {
+        let delivery = tokio::time::timeout(TIMEOUT, async {
             tokio::select! {
                 delivery = a.next() => delivery,
                 delivery = b.next() => delivery,
@@ -330,7 +330,7 @@ async fn kafkas_own_tool_shows_a_group_and_its_lag() {
             delivery.ack();
         }
     }
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = tokio::time::Instant::now() + TIMEOUT;
     let shown = loop {
         let shown = describe(&broker, "readers").await;
         if shown.values().map(|p| p.current).sum::<u64>() == 99 {

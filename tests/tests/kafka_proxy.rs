@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use conformance::kafka::{Options, Site};
+use conformance::kafka::{Options, Testbed};
 use millstream_core::Partition;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -22,7 +22,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 const SESSION: Duration = Duration::from_secs(2);
 
@@ -30,10 +30,10 @@ const SESSION: Duration = Duration::from_secs(2);
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
 
 /// One broker for all tests. Its container goes with the process.
-fn site() -> &'static Site {
-    static SITE: OnceCell<Site> = OnceCell::const_new();
-    let site = SITE.get_or_init(|| async { Site::start(Options::new()).await.unwrap() });
-    RUNTIME.block_on(site)
+fn testbed() -> &'static Testbed {
+    static TESTBED: OnceCell<Testbed> = OnceCell::const_new();
+    let testbed = TESTBED.get_or_init(|| async { Testbed::start(Options::new()).await.unwrap() });
+    RUNTIME.block_on(testbed)
 }
 
 fn unique(prefix: &str) -> String {
@@ -41,9 +41,9 @@ fn unique(prefix: &str) -> String {
     format!("{prefix}-{}", COUNT.fetch_add(1, Relaxed))
 }
 
-fn client<T: FromClientConfig>(site: &Site, settings: &[(&str, &str)]) -> T {
+fn client<T: FromClientConfig>(testbed: &Testbed, settings: &[(&str, &str)]) -> T {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", site.bootstrap());
+    config.set("bootstrap.servers", testbed.bootstrap());
     for (name, value) in settings {
         config.set(*name, *value);
     }
@@ -51,124 +51,129 @@ fn client<T: FromClientConfig>(site: &Site, settings: &[(&str, &str)]) -> T {
 }
 
 /// Creates a topic of one partition.
-fn topic(site: &Site) -> String {
+fn topic(testbed: &Testbed) -> String {
     let name = unique("topic");
-    let admin: AdminClient<DefaultClientContext> = client(site, &[]);
+    let admin: AdminClient<DefaultClientContext> = client(testbed, &[]);
     let topics = [NewTopic::new(&name, 1, TopicReplication::Fixed(1))];
     let created = admin.create_topics(&topics, &AdminOptions::new());
     RUNTIME.block_on(created).unwrap()[0].as_ref().unwrap();
     name
 }
 
-fn producer(site: &Site) -> FutureProducer {
-    client(site, &[("enable.idempotence", "true"), ("linger.ms", "0")])
+fn producer(testbed: &Testbed) -> FutureProducer {
+    client(
+        testbed,
+        &[("enable.idempotence", "true"), ("linger.ms", "0")],
+    )
 }
 
 /// Sends one record, and tells its offset.
 fn send(producer: &FutureProducer, topic: &str) -> KafkaResult<i64> {
     let record = FutureRecord::<(), str>::to(topic).payload("x").partition(0);
-    let sent = RUNTIME.block_on(producer.send(record, PATIENCE));
+    let sent = RUNTIME.block_on(producer.send(record, TIMEOUT));
     sent.map(|delivery| delivery.offset)
         .map_err(|(error, _)| error)
 }
 
 /// The first offset and the end of a topic.
-fn ends(site: &Site, topic: &str) -> (i64, i64) {
-    let asker: BaseConsumer = client(site, &[("group.id", "none")]);
-    asker.fetch_watermarks(topic, 0, PATIENCE).unwrap()
+fn ends(testbed: &Testbed, topic: &str) -> (i64, i64) {
+    let asker: BaseConsumer = client(testbed, &[("group.id", "none")]);
+    asker.fetch_watermarks(topic, 0, TIMEOUT).unwrap()
 }
 
 #[test]
 fn refused_sends_are_not_stored_and_go_through_in_the_end() {
-    let (site, topic, other) = (site(), topic(site()), topic(site()));
-    site.faults().refuse_sends(&topic, 3);
-    let producer = producer(site);
+    let (testbed, topic, other) = (testbed(), topic(testbed()), topic(testbed()));
+    testbed.faults().refuse_sends(&topic, 3);
+    let producer = producer(testbed);
     assert_eq!(send(&producer, &other), Ok(0));
     assert_eq!(
-        (site.faults().struck(&topic), ends(site, &topic)),
+        (testbed.faults().hits(&topic), ends(testbed, &topic)),
         (0, (0, 0))
     );
     assert_eq!(send(&producer, &topic), Ok(0));
-    assert_eq!(site.faults().struck(&topic), 3);
+    assert_eq!(testbed.faults().hits(&topic), 3);
     assert_eq!(
-        (site.faults().struck(&other), ends(site, &topic)),
+        (testbed.faults().hits(&other), ends(testbed, &topic)),
         (0, (0, 1))
     );
 }
 
 #[test]
 fn a_send_is_given_up_when_it_is_refused_for_ever() {
-    let (site, topic) = (site(), topic(site()));
-    site.faults().refuse_sends(&topic, u32::MAX);
+    let (testbed, topic) = (testbed(), topic(testbed()));
+    testbed.faults().refuse_sends(&topic, u32::MAX);
     let timeout = [
         ("enable.idempotence", "true"),
         ("message.timeout.ms", "1500"),
     ];
-    let given_up = send(&client(site, &timeout), &topic);
+    let given_up = send(&client(testbed, &timeout), &topic);
     let timed_out = KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut);
     assert_eq!(given_up, Err(timed_out));
-    site.faults().refuse_sends(&topic, 0);
-    assert_eq!(send(&producer(site), &topic), Ok(0));
+    testbed.faults().refuse_sends(&topic, 0);
+    assert_eq!(send(&producer(testbed), &topic), Ok(0));
 }
 
 #[test]
 fn cut_sends_are_not_stored_and_go_through_in_the_end() {
-    let (site, topic) = (site(), topic(site()));
-    site.faults().cut_sends(&topic, 2);
-    assert_eq!(send(&producer(site), &topic), Ok(0));
+    let (testbed, topic) = (testbed(), topic(testbed()));
+    testbed.faults().cut_sends(&topic, 2);
+    assert_eq!(send(&producer(testbed), &topic), Ok(0));
     assert_eq!(
-        (site.faults().struck(&topic), ends(site, &topic)),
+        (testbed.faults().hits(&topic), ends(testbed, &topic)),
         (2, (0, 1))
     );
 }
 
 /// The broker has the record after the first attempt, and knows it again: a client that sends it
 /// as new would store it twice.
-fn is_stored_once_though(fault: impl FnOnce(&Site, &str)) {
-    let (site, topic) = (site(), topic(site()));
-    let producer = producer(site);
+fn is_stored_once_though(fault: impl FnOnce(&Testbed, &str)) {
+    let (testbed, topic) = (testbed(), topic(testbed()));
+    let producer = producer(testbed);
     assert_eq!(send(&producer, &topic), Ok(0));
-    fault(site, &topic);
+    fault(testbed, &topic);
     assert_eq!(send(&producer, &topic), Ok(1));
     assert_eq!(
-        (site.faults().struck(&topic), ends(site, &topic)),
+        (testbed.faults().hits(&topic), ends(testbed, &topic)),
         (1, (0, 2))
     );
 }
 
 #[test]
 fn a_send_whose_answer_is_lost_is_stored() {
-    is_stored_once_though(|site, topic| site.faults().lose_answers_to_sends(topic, 1));
+    is_stored_once_though(|testbed, topic| testbed.faults().lose_answers_to_sends(topic, 1));
 }
 
 #[test]
 fn a_send_that_times_out_is_stored() {
-    is_stored_once_though(|site, topic| site.faults().time_out_sends(topic, 1));
+    is_stored_once_though(|testbed, topic| testbed.faults().time_out_sends(topic, 1));
 }
 
 #[test]
 fn a_send_that_times_out_is_stored_though_nobody_tries_again() {
-    let (site, topic) = (site(), topic(site()));
-    site.faults().time_out_sends(&topic, 1);
+    let (testbed, topic) = (testbed(), topic(testbed()));
+    testbed.faults().time_out_sends(&topic, 1);
     let once = [("retries", "0"), ("acks", "all")];
-    assert!(send(&client(site, &once), &topic).is_err());
-    assert_eq!(ends(site, &topic), (0, 1));
+    assert!(send(&client(testbed, &once), &topic).is_err());
+    assert_eq!(ends(testbed, &topic), (0, 1));
 }
 
 #[test]
 fn delayed_answers_come_when_they_are_due() {
-    let (site, topic) = (site(), topic(site()));
+    let (testbed, topic) = (testbed(), topic(testbed()));
     let by = Duration::from_millis(700);
-    let producer = producer(site);
+    let producer = producer(testbed);
     assert_eq!(send(&producer, &topic), Ok(0));
     let took = |offset| {
         let begun = Instant::now();
         assert_eq!(send(&producer, &topic), Ok(offset));
         begun.elapsed()
     };
-    site.faults().delay_answers_to_sends(&topic, by);
+    testbed.faults().delay_answers_to_sends(&topic, by);
     let late = took(1);
-    site.faults().delay_answers_to_sends(&topic, Duration::ZERO);
+    testbed
+        .faults()
+        .delay_answers_to_sends(&topic, Duration::ZERO);
     let soon = took(2);
     assert!(
         late >= by && late < by * 3 && soon < by,
@@ -177,7 +182,7 @@ fn delayed_answers_come_when_they_are_due() {
 }
 
 /// A member of a group, joined.
-fn member(site: &Site, group: &str, topic: &str, protocol: &str, id: &str) -> BaseConsumer {
+fn member(testbed: &Testbed, group: &str, topic: &str, protocol: &str, id: &str) -> BaseConsumer {
     let mut settings = vec![
         ("client.id", id),
         ("group.id", group),
@@ -190,7 +195,7 @@ fn member(site: &Site, group: &str, topic: &str, protocol: &str, id: &str) -> Ba
         settings.push(("session.timeout.ms", "2000"));
         settings.push(("heartbeat.interval.ms", "200"));
     }
-    let member: BaseConsumer = client(site, &settings);
+    let member: BaseConsumer = client(testbed, &settings);
     member.subscribe(&[topic]).unwrap();
     member
 }
@@ -199,7 +204,7 @@ fn member(site: &Site, group: &str, topic: &str, protocol: &str, id: &str) -> Ba
 fn poll_until(members: &[&BaseConsumer], met: impl Fn() -> bool) -> Duration {
     let begun = Instant::now();
     while !met() {
-        assert!(begun.elapsed() < PATIENCE, "waited in vain");
+        assert!(begun.elapsed() < TIMEOUT, "waited in vain");
         for member in members {
             // Errors are what a member goes through when it is put out.
             drop(member.poll(Duration::from_millis(10)));
@@ -220,29 +225,29 @@ fn mark(topic: &str, offset: Offset) -> TopicPartitionList {
 
 fn committed(member: &BaseConsumer, topic: &str) -> Offset {
     let list = mark(topic, Offset::Invalid);
-    let told = member.committed_offsets(list, PATIENCE).unwrap();
+    let told = member.committed_offsets(list, TIMEOUT).unwrap();
     told.elements()[0].offset()
 }
 
 fn commits(protocol: &str) {
-    let (site, topic, group) = (site(), topic(site()), unique("group"));
-    send(&producer(site), &topic).unwrap();
-    let member = member(site, &group, &topic, protocol, &unique("client"));
+    let (testbed, topic, group) = (testbed(), topic(testbed()), unique("group"));
+    send(&producer(testbed), &topic).unwrap();
+    let member = member(testbed, &group, &topic, protocol, &unique("client"));
     poll_until(&[&member], || owns(&member));
     let commit = |offset| member.commit(&mark(&topic, Offset::Offset(offset)), CommitMode::Sync);
 
     commit(1).unwrap();
     assert_eq!(committed(&member, &topic), Offset::Offset(1));
-    site.faults().refuse_commits(&group, 1);
+    testbed.faults().refuse_commits(&group, 1);
     let refused = KafkaError::ConsumerCommit(RDKafkaErrorCode::RebalanceInProgress);
     assert_eq!(commit(2), Err(refused));
     assert_eq!(committed(&member, &topic), Offset::Offset(1));
-    site.faults().lose_commits(&group, 1);
+    testbed.faults().lose_commits(&group, 1);
     commit(3).unwrap();
     assert_eq!(committed(&member, &topic), Offset::Offset(1));
     commit(4).unwrap();
     assert_eq!(committed(&member, &topic), Offset::Offset(4));
-    assert_eq!(site.faults().struck(&group), 2);
+    assert_eq!(testbed.faults().hits(&group), 2);
 }
 
 #[test]
@@ -256,14 +261,14 @@ fn commits_are_refused_or_lost_consumer() {
 }
 
 fn freeze(protocol: &str) {
-    let (site, topic, group) = (site(), topic(site()), unique("group"));
+    let (testbed, topic, group) = (testbed(), topic(testbed()), unique("group"));
     let (ids, [a, b]) = (unique("client"), ["a", "b"]);
-    let join = |name| member(site, &group, &topic, protocol, &format!("{ids}.{name}"));
+    let join = |name| member(testbed, &group, &topic, protocol, &format!("{ids}.{name}"));
     let frozen = join(a);
     poll_until(&[&frozen], || owns(&frozen));
     let other = join(b);
     let both = [&frozen, &other];
-    site.faults().freeze(&ids, ".a", SESSION * 3);
+    testbed.faults().freeze(&ids, ".a", SESSION * 3);
     let took = poll_until(&both, || owns(&other));
     assert!(
         took < SESSION * 3,
@@ -272,7 +277,7 @@ fn freeze(protocol: &str) {
     // It was put out, and comes back as a member without a partition; or with it, if it is given
     // back. Either way it hears of its broker again.
     let asked = Instant::now();
-    frozen.fetch_watermarks(&topic, 0, PATIENCE).unwrap();
+    frozen.fetch_watermarks(&topic, 0, TIMEOUT).unwrap();
     let heard = took + asked.elapsed();
     assert!(heard > SESSION * 2, "it was frozen for {heard:?}");
     let stale = frozen.commit(&mark(&topic, Offset::Offset(7)), CommitMode::Sync);
@@ -290,12 +295,12 @@ fn a_frozen_member_is_put_out_consumer() {
 }
 
 fn steal(protocol: &str) {
-    let (site, topic, group) = (site(), topic(site()), unique("group"));
-    let producer = producer(site);
+    let (testbed, topic, group) = (testbed(), topic(testbed()), unique("group"));
+    let producer = producer(testbed);
     send(&producer, &topic).unwrap();
-    let victim = member(site, &group, &topic, protocol, &unique("client"));
+    let victim = member(testbed, &group, &topic, protocol, &unique("client"));
     poll_until(&[&victim], || owns(&victim));
-    RUNTIME.block_on(site.steal(&group, &Partition::new(topic.as_str(), "0")));
+    RUNTIME.block_on(testbed.steal(&group, &Partition::new(topic.as_str(), "0")));
     // The broker takes the partition for nobody's, though the victim does not know yet.
     let stale = victim.commit(&mark(&topic, Offset::Offset(1)), CommitMode::Sync);
     let unknown = KafkaError::ConsumerCommit(RDKafkaErrorCode::UnknownMemberId);
@@ -319,34 +324,34 @@ fn a_partition_is_stolen_consumer() {
 
 #[test]
 fn trimmed_records_are_gone() {
-    let (site, topic) = (site(), topic(site()));
-    let producer = producer(site);
+    let (testbed, topic) = (testbed(), topic(testbed()));
+    let producer = producer(testbed);
     for offset in 0..5 {
         assert_eq!(send(&producer, &topic), Ok(offset));
     }
-    RUNTIME.block_on(site.trim(&topic));
-    assert_eq!(ends(site, &topic), (5, 5));
+    RUNTIME.block_on(testbed.trim(&topic));
+    assert_eq!(ends(testbed, &topic), (5, 5));
     assert_eq!(send(&producer, &topic), Ok(5));
 }
 
 #[test]
 fn clients_go_on_after_a_restart() {
-    let site = RUNTIME.block_on(Site::start(Options::new())).unwrap();
-    let topic = topic(&site);
-    let producer = producer(&site);
+    let testbed = RUNTIME.block_on(Testbed::start(Options::new())).unwrap();
+    let topic = topic(&testbed);
+    let producer = producer(&testbed);
     assert_eq!(send(&producer, &topic), Ok(0));
-    RUNTIME.block_on(site.restart());
+    RUNTIME.block_on(testbed.restart());
     assert_eq!(send(&producer, &topic), Ok(1));
-    let reader: BaseConsumer = client(&site, &[("group.id", "none")]);
+    let reader: BaseConsumer = client(&testbed, &[("group.id", "none")]);
     reader.assign(&mark(&topic, Offset::Beginning)).unwrap();
     let begun = Instant::now();
     let mut read = Vec::new();
-    while read.len() < 2 && begun.elapsed() < PATIENCE {
+    while read.len() < 2 && begun.elapsed() < TIMEOUT {
         let polled = reader.poll(Duration::from_millis(100));
         read.extend(polled.map(|message| message.unwrap().offset()));
     }
     assert_eq!(read, [0, 1]);
     drop((reader, producer));
     // The container is removed by the runtime that made it.
-    RUNTIME.block_on(async { drop(site) });
+    RUNTIME.block_on(async { drop(testbed) });
 }

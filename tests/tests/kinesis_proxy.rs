@@ -21,23 +21,23 @@ use aws_sdk_kinesis::types::{
     ConsumerStatus, PutRecordsRequestEntry, ShardIteratorType, StartingPosition, StreamStatus,
     SubscribeToShardEventStream,
 };
-use conformance::kinesis::{Emulator, Faults, Service, Site};
+use conformance::kinesis::{Emulator, Faults, Service, Testbed};
 use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
 use tokio::time::{sleep, timeout};
 
-const PATIENCE: Duration = Duration::from_secs(30);
-const TICK: Duration = Duration::from_millis(20);
+const TIMEOUT: Duration = Duration::from_secs(30);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 const SHARD: &str = "shardId-000000000000";
 
 /// Outlives each test: the proxies run on it.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
 
 /// One site for all tests on an emulator. Its containers go with the process.
-async fn site(emulator: Emulator) -> &'static Site {
-    static SITES: [OnceCell<Site>; 2] = [const { OnceCell::const_new() }; 2];
-    let start = async || Site::start(emulator).await.unwrap();
-    SITES[emulator as usize].get_or_init(start).await
+async fn testbed(emulator: Emulator) -> &'static Testbed {
+    static TESTBEDS: [OnceCell<Testbed>; 2] = [const { OnceCell::const_new() }; 2];
+    let start = async || Testbed::start(emulator).await.unwrap();
+    TESTBEDS[emulator as usize].get_or_init(start).await
 }
 
 fn unique(prefix: &str) -> String {
@@ -45,41 +45,41 @@ fn unique(prefix: &str) -> String {
     format!("{prefix}-{}", COUNT.fetch_add(1, Relaxed))
 }
 
-fn kinesis(site: &Site, name: &str) -> aws_sdk_kinesis::Client {
-    let [id, secret] = Site::CREDENTIALS;
+fn kinesis(testbed: &Testbed, name: &str) -> aws_sdk_kinesis::Client {
+    let [id, secret] = Testbed::CREDENTIALS;
     let config = aws_sdk_kinesis::Config::builder()
         .behavior_version(BehaviorVersion::latest())
-        .region(Region::new(Site::REGION))
+        .region(Region::new(Testbed::REGION))
         .credentials_provider(Credentials::new(id, secret, None, None, "tests"))
         .retry_config(RetryConfig::disabled())
         .app_name(AppName::new(name.to_owned()).unwrap())
-        .endpoint_url(site.endpoint());
+        .endpoint_url(testbed.endpoint());
     aws_sdk_kinesis::Client::from_conf(config.build())
 }
 
-fn dynamodb(site: &Site, name: &str) -> aws_sdk_dynamodb::Client {
-    let [id, secret] = Site::CREDENTIALS;
+fn dynamodb(testbed: &Testbed, name: &str) -> aws_sdk_dynamodb::Client {
+    let [id, secret] = Testbed::CREDENTIALS;
     let config = aws_sdk_dynamodb::Config::builder()
         .behavior_version(BehaviorVersion::latest())
-        .region(Region::new(Site::REGION))
+        .region(Region::new(Testbed::REGION))
         .credentials_provider(Credentials::new(id, secret, None, None, "tests"))
         .retry_config(RetryConfig::disabled())
         .app_name(AppName::new(name.to_owned()).unwrap())
-        .endpoint_url(site.endpoint());
+        .endpoint_url(testbed.endpoint());
     aws_sdk_dynamodb::Client::from_conf(config.build())
 }
 
 /// A stream of one shard, and a client that goes through the proxy.
 struct Stream {
-    site: &'static Site,
+    testbed: &'static Testbed,
     name: String,
     client: aws_sdk_kinesis::Client,
 }
 
 impl Stream {
-    async fn create(site: &'static Site) -> Self {
+    async fn create(testbed: &'static Testbed) -> Self {
         let name = unique("stream");
-        let client = kinesis(site, "tests");
+        let client = kinesis(testbed, "tests");
         let created = client.create_stream().stream_name(&name).shard_count(1);
         created.send().await.unwrap();
         let begun = Instant::now();
@@ -89,14 +89,18 @@ impl Stream {
             if described.stream_status == StreamStatus::Active {
                 break;
             }
-            assert!(begun.elapsed() < PATIENCE, "the stream is not made");
-            sleep(TICK).await;
+            assert!(begun.elapsed() < TIMEOUT, "the stream is not made");
+            sleep(POLL_INTERVAL).await;
         }
-        Self { site, name, client }
+        Self {
+            testbed,
+            name,
+            client,
+        }
     }
 
     fn faults(&self) -> &Faults {
-        self.site.faults()
+        self.testbed.faults()
     }
 
     /// Sends a record of each of these keys, which is its payload too.
@@ -143,18 +147,18 @@ fn code<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> Option<&str> {
 }
 
 /// Runs a test on one emulator, then on the other.
-fn on_each(test: impl AsyncFn(&'static Site)) {
+fn on_each(test: impl AsyncFn(&'static Testbed)) {
     for emulator in [Emulator::Ferrokinesis, Emulator::KinesisMock] {
         // Shown when it fails.
         println!("on {emulator:?}");
-        RUNTIME.block_on(async { test(site(emulator).await).await });
+        RUNTIME.block_on(async { test(testbed(emulator).await).await });
     }
 }
 
 #[test]
 fn records_of_a_key_fail_and_are_not_stored() {
-    on_each(async |site| {
-        let (stream, other) = (Stream::create(site).await, Stream::create(site).await);
+    on_each(async |testbed| {
+        let (stream, other) = (Stream::create(testbed).await, Stream::create(testbed).await);
         stream.faults().fail_records(&stream.name, Some("b"), 2);
         let failed = Some("InternalFailure".to_owned());
         assert_eq!(other.sent(&["b"]).await, [None]);
@@ -165,15 +169,15 @@ fn records_of_a_key_fail_and_are_not_stored() {
         assert_eq!(stream.stored().await, ["a", "c"]);
         assert_eq!(stream.sent(&["b"]).await, [None]);
         assert_eq!(stream.stored().await, ["a", "c", "b"]);
-        let struck = |stream: &Stream| stream.faults().struck(&stream.name);
-        assert_eq!((struck(&stream), struck(&other)), (2, 0));
+        let hits = |stream: &Stream| stream.faults().hits(&stream.name);
+        assert_eq!((hits(&stream), hits(&other)), (2, 0));
     });
 }
 
 #[test]
 fn sends_are_throttled_whole_or_by_records() {
-    on_each(async |site| {
-        let stream = Stream::create(site).await;
+    on_each(async |testbed| {
+        let stream = Stream::create(testbed).await;
         let throttled = "ProvisionedThroughputExceededException";
         stream.faults().throttle_records(&stream.name, 1);
         assert_eq!(
@@ -189,8 +193,8 @@ fn sends_are_throttled_whole_or_by_records() {
 
 #[test]
 fn a_send_that_tells_nothing_is_stored_or_not() {
-    on_each(async |site| {
-        let stream = Stream::create(site).await;
+    on_each(async |testbed| {
+        let stream = Stream::create(testbed).await;
         stream.faults().cut_sends(&stream.name, 1);
         let cut = stream.send(&["a"]).await.unwrap_err();
         assert!(matches!(cut, SdkError::DispatchFailure(_)), "{cut:?}");
@@ -209,8 +213,8 @@ fn a_send_that_tells_nothing_is_stored_or_not() {
 
 #[test]
 fn delayed_answers_come_when_they_are_due() {
-    on_each(async |site| {
-        let stream = Stream::create(site).await;
+    on_each(async |testbed| {
+        let stream = Stream::create(testbed).await;
         let by = Duration::from_millis(700);
         stream.faults().delay_answers_to_sends(&stream.name, by);
         let begun = Instant::now();
@@ -231,13 +235,13 @@ fn delayed_answers_come_when_they_are_due() {
 
 #[test]
 fn a_frozen_client_hears_nothing_and_what_it_sent_arrives() {
-    on_each(async |site| {
-        let stream = Stream::create(site).await;
+    on_each(async |testbed| {
+        let stream = Stream::create(testbed).await;
         let begins = unique("client");
         let frozen = Stream {
-            site: stream.site,
+            testbed: stream.testbed,
             name: stream.name.clone(),
-            client: kinesis(stream.site, &format!("{begins}-7.a")),
+            client: kinesis(stream.testbed, &format!("{begins}-7.a")),
         };
         let (a_while, second) = (Duration::from_millis(300), Duration::from_secs(1));
         stream.faults().freeze(&begins, ".a", second);
@@ -248,19 +252,21 @@ fn a_frozen_client_hears_nothing_and_what_it_sent_arrives() {
         assert_eq!(frozen.sent(&["b"]).await, [None]);
         assert!(begun.elapsed() >= second);
         while stream.stored().await.len() < 2 {
-            assert!(begun.elapsed() < PATIENCE, "what was sent is lost");
-            sleep(TICK).await;
+            assert!(begun.elapsed() < TIMEOUT, "what was sent is lost");
+            sleep(POLL_INTERVAL).await;
         }
     });
 }
 
 #[test]
 fn a_client_is_cut_off_from_one_service() {
-    on_each(async |site| {
+    on_each(async |testbed| {
         let name = unique("client");
-        let (kinesis, dynamodb) = (kinesis(site, &name), dynamodb(site, &name));
+        let (kinesis, dynamodb) = (kinesis(testbed, &name), dynamodb(testbed, &name));
         let second = Duration::from_secs(1);
-        site.faults().cut_off(&name, "", Service::DynamoDb, second);
+        testbed
+            .faults()
+            .cut_off(&name, "", Service::DynamoDb, second);
         let begun = Instant::now();
         let cut_off = dynamodb.list_tables().send().await.unwrap_err();
         assert!(
@@ -269,8 +275,8 @@ fn a_client_is_cut_off_from_one_service() {
         );
         kinesis.list_streams().send().await.unwrap();
         while dynamodb.list_tables().send().await.is_err() {
-            assert!(begun.elapsed() < PATIENCE, "it stays cut off");
-            sleep(TICK).await;
+            assert!(begun.elapsed() < TIMEOUT, "it stays cut off");
+            sleep(POLL_INTERVAL).await;
         }
         assert!(begun.elapsed() >= second);
     });
@@ -297,8 +303,8 @@ async fn table(client: &aws_sdk_dynamodb::Client) -> String {
 
 #[test]
 fn checkpoints_are_refused_or_their_answers_are_lost() {
-    on_each(async |site| {
-        let client = dynamodb(site, "tests");
+    on_each(async |testbed| {
+        let client = dynamodb(testbed, "tests");
         let table = table(&client).await;
         let set = async |attribute: &str, value: &str| {
             let update = client.update_item().table_name(&table);
@@ -319,34 +325,34 @@ fn checkpoints_are_refused_or_their_answers_are_lost() {
                 .get("checkpoint")
                 .map(|value| value.as_s().unwrap().clone())
         };
-        site.faults().refuse_checkpoints(&table, 1);
+        testbed.faults().refuse_checkpoints(&table, 1);
         set("leaseOwner", "a").await.unwrap();
         let refused = set("checkpoint", "1").await.unwrap_err();
         assert_eq!(code(&refused), Some("InternalFailure"));
         assert_eq!(stored().await, None);
-        site.faults().lose_answers_to_checkpoints(&table, 1);
+        testbed.faults().lose_answers_to_checkpoints(&table, 1);
         let lost = set("checkpoint", "2").await.unwrap_err();
         assert!(matches!(lost, SdkError::DispatchFailure(_)), "{lost:?}");
         assert_eq!(stored().await.as_deref(), Some("2"));
-        site.faults().throttle_table(&table, 1);
+        testbed.faults().throttle_table(&table, 1);
         let throttled = set("leaseOwner", "b").await.unwrap_err();
         assert_eq!(
             code(&throttled),
             Some("ProvisionedThroughputExceededException")
         );
         set("checkpoint", "3").await.unwrap();
-        assert_eq!(site.faults().struck(&table), 3);
+        assert_eq!(testbed.faults().hits(&table), 3);
     });
 }
 
 #[test]
 fn trimmed_records_are_gone() {
-    on_each(async |site| {
-        let (stream, other) = (Stream::create(site).await, Stream::create(site).await);
+    on_each(async |testbed| {
+        let (stream, other) = (Stream::create(testbed).await, Stream::create(testbed).await);
         for stream in [&stream, &other] {
             assert_eq!(stream.sent(&["a", "b"]).await, [None, None]);
         }
-        stream.site.trim(&stream.name).await;
+        stream.testbed.trim(&stream.name).await;
         assert_eq!(stream.stored().await, [""; 0]);
         assert_eq!(stream.sent(&["c"]).await, [None]);
         assert_eq!(stream.stored().await, ["c"]);
@@ -368,7 +374,7 @@ async fn subscribed(stream: &Stream, consumer: &str, count: usize) -> (Vec<Strin
         Err(error) => panic!("{error:?}"),
     };
     while keys.len() < count {
-        match timeout(PATIENCE, events.recv()).await.unwrap() {
+        match timeout(TIMEOUT, events.recv()).await.unwrap() {
             Ok(Some(SubscribeToShardEventStream::SubscribeToShardEvent(event))) => {
                 keys.extend(event.records.into_iter().map(|record| record.partition_key));
             }
@@ -382,8 +388,8 @@ async fn subscribed(stream: &Stream, consumer: &str, count: usize) -> (Vec<Strin
 
 #[test]
 fn subscriptions_show_what_is_left_and_are_cut() {
-    on_each(async |site| {
-        let stream = Stream::create(site).await;
+    on_each(async |testbed| {
+        let stream = Stream::create(testbed).await;
         let described = stream
             .client
             .describe_stream_summary()
@@ -413,28 +419,28 @@ fn subscriptions_show_what_is_left_and_are_cut() {
             if described.consumer_status == ConsumerStatus::Active {
                 break;
             }
-            assert!(begun.elapsed() < PATIENCE, "the consumer is not registered");
-            sleep(TICK).await;
+            assert!(begun.elapsed() < TIMEOUT, "the consumer is not registered");
+            sleep(POLL_INTERVAL).await;
         }
         assert_eq!(stream.sent(&["a", "b"]).await, [None, None]);
         assert_eq!(
             subscribed(&stream, &consumer, 2).await,
             (vec!["a".into(), "b".into()], false)
         );
-        stream.site.trim(&stream.name).await;
+        stream.testbed.trim(&stream.name).await;
         assert_eq!(stream.sent(&["c"]).await, [None]);
         let ((keys, cut), ()) = tokio::join!(subscribed(&stream, &consumer, usize::MAX), async {
-            while stream.faults().struck(&stream.name) == 0 {
+            while stream.faults().hits(&stream.name) == 0 {
                 stream.faults().cut_subscriptions(&stream.name);
-                sleep(TICK).await;
+                sleep(POLL_INTERVAL).await;
             }
         });
         assert!(cut && keys.len() <= 1, "{keys:?}");
         // Kinesis, too, takes a subscription for active for a while after it is cut.
         let begun = Instant::now();
         while subscribed(&stream, &consumer, 1).await != (vec!["c".into()], false) {
-            assert!(begun.elapsed() < PATIENCE, "what is left is not shown");
-            sleep(TICK).await;
+            assert!(begun.elapsed() < TIMEOUT, "what is left is not shown");
+            sleep(POLL_INTERVAL).await;
         }
     });
 }
@@ -443,14 +449,18 @@ fn subscriptions_show_what_is_left_and_are_cut() {
 fn a_lasting_site_keeps_what_it_has_through_a_restart() {
     RUNTIME.block_on(async {
         // Its containers go with the process, too.
-        let site: &'static Site = Box::leak(Box::new(Site::lasting().await.unwrap()));
-        let stream = Stream::create(site).await;
+        let testbed: &'static Testbed = Box::leak(Box::new(Testbed::persistent().await.unwrap()));
+        let stream = Stream::create(testbed).await;
         assert_eq!(stream.sent(&["a"]).await, [None]);
-        let table = table(site.dynamodb()).await;
-        site.restart().await;
+        let table = table(testbed.dynamodb()).await;
+        testbed.restart().await;
         assert_eq!(stream.sent(&["b"]).await, [None]);
         assert_eq!(stream.stored().await, ["a", "b"]);
-        let tables = dynamodb(site, "tests").list_tables().send().await.unwrap();
+        let tables = dynamodb(testbed, "tests")
+            .list_tables()
+            .send()
+            .await
+            .unwrap();
         assert!(tables.table_names().contains(&table));
     });
 }

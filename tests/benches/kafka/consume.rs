@@ -14,8 +14,8 @@ use rdkafka::message::{Headers, Message};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::Notify;
 
-use crate::job::{Consumer, Measured, Place};
-use crate::stage::{PARTITIONS, STORED, runtime};
+use crate::environment::{PARTITIONS, STORED, runtime};
+use crate::job::{Consumer, Measured, Target};
 use crate::{Result, clock, ours, raw};
 
 const UNSEEN: &str = "not every record was handled";
@@ -44,11 +44,11 @@ impl Handled {
     }
 }
 
-pub(crate) fn run(by: Consumer, place: &Place) -> Result<Measured> {
+pub(crate) fn run(by: Consumer, target: &Target) -> Result<Measured> {
     let handled = Arc::new(Handled::default());
     let before = clock::processor();
     let runtime = runtime()?;
-    let (counts, at) = (handled.clone(), place.clone());
+    let (counts, at) = (handled.clone(), target.clone());
     // Spawned, as a service would: the thread that blocks on a runtime is none of its workers.
     let consumed = runtime.spawn(async move {
         match by {
@@ -65,7 +65,7 @@ pub(crate) fn run(by: Consumer, place: &Place) -> Result<Measured> {
 
     assert_eq!(handled.count.load(Relaxed), STORED, "records handled");
     if by != Consumer::StreamBare {
-        all_is_committed(place)?;
+        all_is_committed(target)?;
     }
     let (first, last) = handled.first.get().zip(handled.last.get()).ok_or(UNSEEN)?;
     let rate = STORED as f64 / (*last - *first).as_secs_f64();
@@ -73,9 +73,9 @@ pub(crate) fn run(by: Consumer, place: &Place) -> Result<Measured> {
     Ok([("rate".into(), rate), ("cpu".into(), each)].into())
 }
 
-async fn ours(place: &Place, handled: Arc<Handled>, concurrency: Option<usize>) -> Result<()> {
-    let client = ours::connect(place).await?;
-    let mut group = client.group(place.group.as_str()).stream(&*place.topic);
+async fn ours(target: &Target, handled: Arc<Handled>, concurrency: Option<usize>) -> Result<()> {
+    let client = ours::connect(target).await?;
+    let mut group = client.group(target.group.as_str()).stream(&*target.topic);
     if let Some(keys) = concurrency {
         group = group.concurrency(keys);
     }
@@ -95,10 +95,14 @@ async fn ours(place: &Place, handled: Arc<Handled>, concurrency: Option<usize>) 
     Ok(group.run(handle, ended).await?)
 }
 
-async fn same_job(config: &rdkafka::ClientConfig, place: &Place, handled: &Handled) -> Result<()> {
+async fn same_job(
+    config: &rdkafka::ClientConfig,
+    target: &Target,
+    handled: &Handled,
+) -> Result<()> {
     let mut config = config.clone();
     config.set("enable.auto.offset.store", "false");
-    let consumer = raw::subscribe(&config, place)?;
+    let consumer = raw::subscribe(&config, target)?;
     let mut records = consumer.stream();
     while let Some(record) = records.next().await {
         let record = record?;
@@ -116,11 +120,11 @@ async fn same_job(config: &rdkafka::ClientConfig, place: &Place, handled: &Handl
     Ok(())
 }
 
-async fn bare(place: &Place, handled: &Handled) -> Result<()> {
-    let mut config = raw::tuned_consumer(place);
+async fn bare(target: &Target, handled: &Handled) -> Result<()> {
+    let mut config = raw::tuned_consumer(target);
     config.set("enable.auto.offset.store", "false");
     config.set("enable.auto.commit", "false");
-    let consumer = raw::subscribe(&config, place)?;
+    let consumer = raw::subscribe(&config, target)?;
     let mut records = consumer.stream();
     while let Some(record) = records.next().await {
         black_box(record?.payload());
@@ -132,10 +136,10 @@ async fn bare(place: &Place, handled: &Handled) -> Result<()> {
 }
 
 /// A figure counts only if the broker knows that every record was settled.
-fn all_is_committed(place: &Place) -> Result<()> {
-    let asker: BaseConsumer = raw::consumer(place).create()?;
+fn all_is_committed(target: &Target) -> Result<()> {
+    let asker: BaseConsumer = raw::consumer(target).create()?;
     let mut partitions = TopicPartitionList::new();
-    partitions.add_partition_range(&place.topic, 0, PARTITIONS - 1);
+    partitions.add_partition_range(&target.topic, 0, PARTITIONS - 1);
     let committed = asker.committed_offsets(partitions, Duration::from_secs(10))?;
     let offset =
         |each: rdkafka::topic_partition_list::TopicPartitionListElem<'_>| match each.offset() {

@@ -13,7 +13,7 @@ use crate::{Result, consume, latency, member, produce, watchdog};
 pub(crate) const CHILD: &str = "child";
 
 /// A process that has not ended by then hangs.
-const PATIENCE: Duration = Duration::from_secs(300);
+const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Values by the name of what was measured.
 pub(crate) type Measured = BTreeMap<String, f64>;
@@ -65,7 +65,7 @@ pub(crate) enum Protocol {
 
 /// Where a job is done.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Place {
+pub(crate) struct Target {
     pub(crate) brokers: String,
     pub(crate) topic: String,
     /// None has joined it before.
@@ -74,9 +74,9 @@ pub(crate) struct Place {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Task {
-    Measure(Job, Place),
+    Measure(Job, Target),
     /// Handles what comes until standard input is closed, and tells each record as it does.
-    Member(Side, Protocol, Place),
+    Member(Side, Protocol, Target),
 }
 
 impl Task {
@@ -91,18 +91,18 @@ impl Task {
     /// Runs in the process that [`command`](Self::command) has started.
     pub(crate) fn run(task: &str) -> Result<()> {
         match serde_json::from_str(task)? {
-            Self::Measure(job, place) => {
-                watchdog::watch(PATIENCE, format!("{job:?}"));
+            Self::Measure(job, target) => {
+                watchdog::watch(TIMEOUT, format!("{job:?}"));
                 let measured = match job {
-                    Job::Consume { by, .. } => consume::run(by, &place)?,
-                    Job::Produce { by } => produce::run(by, &place)?,
-                    Job::Latency { by, linger_ms } => latency::run(by, linger_ms, &place)?,
+                    Job::Consume { by, .. } => consume::run(by, &target)?,
+                    Job::Produce { by } => produce::run(by, &target)?,
+                    Job::Latency { by, linger_ms } => latency::run(by, linger_ms, &target)?,
                     Job::Rebalance { .. } => return Err("it takes several processes".into()),
                 };
                 let mut out = io::stdout().lock();
                 Ok(writeln!(out, "{}", serde_json::to_string(&measured)?)?)
             }
-            Self::Member(side, protocol, place) => member::run(side, protocol, &place),
+            Self::Member(side, protocol, target) => member::run(side, protocol, &target),
         }
     }
 

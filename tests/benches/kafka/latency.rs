@@ -17,8 +17,8 @@ use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
-use crate::job::{Measured, Place, Side};
-use crate::stage::{keys, runtime};
+use crate::environment::{keys, runtime};
+use crate::job::{Measured, Side, Target};
 use crate::{Fault, Result, clock, ours, raw};
 
 const PER_SECOND: usize = 10_000;
@@ -55,10 +55,10 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).expect("centuries of uptime")
 }
 
-pub(crate) fn run(by: Side, linger_ms: u32, place: &Place) -> Result<Measured> {
+pub(crate) fn run(by: Side, linger_ms: u32, target: &Target) -> Result<Measured> {
     let delays = Arc::new(Delays::default());
     let runtime = runtime()?;
-    let (adds, at) = (delays.clone(), place.clone());
+    let (adds, at) = (delays.clone(), target.clone());
     let run = runtime.spawn(async move {
         match by {
             Side::Ours => ours(&at, linger_ms, adds).await,
@@ -93,10 +93,10 @@ fn pace(mut send: impl FnMut(&str, Vec<u8>) -> Result<()>) -> Result<()> {
     Ok(())
 }
 
-async fn ours(place: &Place, linger_ms: u32, delays: Arc<Delays>) -> Result<()> {
-    let client = ours::connect_lingering(place, linger_ms).await?;
-    let producer = client.producer(place.topic.as_str()).open().await?;
-    let group = client.group(place.group.as_str()).stream(&*place.topic);
+async fn ours(target: &Target, linger_ms: u32, delays: Arc<Delays>) -> Result<()> {
+    let client = ours::connect_lingering(target, linger_ms).await?;
+    let producer = client.producer(target.topic.as_str()).open().await?;
+    let group = client.group(target.group.as_str()).stream(&*target.topic);
     let ends = delays.clone();
     let handle = move |delivery: Delivery| {
         let delays = delays.clone();
@@ -121,11 +121,11 @@ async fn ours(place: &Place, linger_ms: u32, delays: Arc<Delays>) -> Result<()> 
     Ok(member.await??)
 }
 
-async fn raw(place: &Place, linger_ms: u32, delays: Arc<Delays>) -> Result<()> {
-    let producer: FutureProducer = raw::producer(place, linger_ms).create()?;
-    let mut config = raw::tuned_consumer(place);
+async fn raw(target: &Target, linger_ms: u32, delays: Arc<Delays>) -> Result<()> {
+    let producer: FutureProducer = raw::producer(target, linger_ms).create()?;
+    let mut config = raw::tuned_consumer(target);
     config.set("enable.auto.offset.store", "false");
-    let consumer = raw::subscribe(&config, place)?;
+    let consumer = raw::subscribe(&config, target)?;
     let member = tokio::spawn(async move {
         let mut records = consumer.stream();
         while let Some(record) = records.next().await {
@@ -145,7 +145,7 @@ async fn raw(place: &Place, linger_ms: u32, delays: Arc<Delays>) -> Result<()> {
         Ok::<_, rdkafka::error::KafkaError>(())
     });
 
-    let topic = place.topic.clone();
+    let topic = target.topic.clone();
     let paced = tokio::task::spawn_blocking(move || {
         pace(|key, payload| {
             let record = FutureRecord::to(&topic).key(key).payload(&payload);

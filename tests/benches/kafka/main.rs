@@ -47,35 +47,35 @@
 //! * A member hears of a rebalance with a heartbeat, and librdkafka sends heartbeats, joins again and
 //!   fetches again up to a second later than it could. Ours wakes the thread in question each time.
 
+#[path = "../args/mod.rs"]
+mod args;
 #[path = "../clock/mod.rs"]
 mod clock;
 mod consume;
-#[path = "../figure/mod.rs"]
-mod figure;
-mod figures;
+mod environment;
 mod job;
 mod latency;
 mod member;
+#[path = "../metric/mod.rs"]
+mod metric;
+mod metrics;
 mod ours;
 mod produce;
+#[path = "../quartiles/mod.rs"]
+mod quartiles;
 mod raw;
 mod rebalance;
-#[path = "../spread/mod.rs"]
-mod spread;
-mod stage;
-#[path = "../wanted/mod.rs"]
-mod wanted;
 #[path = "../watchdog/mod.rs"]
 mod watchdog;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use figure::{Figure, Report};
-use figures::FIGURES;
+use args::Args;
+use environment::Environment;
 use job::{CHILD, Job, Measured, Task};
-use stage::Stage;
+use metric::{Metric, Report};
+use metrics::METRICS;
 use tokio::runtime::Runtime;
-use wanted::Wanted;
 
 pub(crate) type Fault = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) type Result<T, E = Fault> = std::result::Result<T, E>;
@@ -92,37 +92,37 @@ fn main() -> Result<()> {
             return Task::run(task);
         }
     }
-    let Wanted { filter, rounds } = Wanted::from_args(args)?;
-    let figures = FIGURES
+    let Args { filter, rounds } = Args::from_args(args)?;
+    let metrics = METRICS
         .iter()
-        .filter(|figure| figure.name.contains(&filter));
-    let figures = figures.collect::<Vec<_>>();
-    if figures.is_empty() {
+        .filter(|metric| metric.name.contains(&filter));
+    let metrics = metrics.collect::<Vec<_>>();
+    if metrics.is_empty() {
         return Err(format!("no figure has \"{filter}\" in its name").into());
     }
 
-    let runtime = stage::runtime()?;
-    let mut stage = runtime.block_on(Stage::set())?;
-    let outcome = measure(&runtime, &mut stage, &figures, rounds);
+    let runtime = environment::runtime()?;
+    let mut environment = runtime.block_on(Environment::set())?;
+    let outcome = measure(&runtime, &mut environment, &metrics, rounds);
     // A container goes within a runtime.
-    runtime.block_on(async move { drop(stage) });
+    runtime.block_on(async move { drop(environment) });
     outcome
 }
 
 fn measure(
     runtime: &Runtime,
-    stage: &mut Stage,
-    figures: &[&Figure],
+    environment: &mut Environment,
+    metrics: &[&Metric],
     rounds: Option<usize>,
 ) -> Result<()> {
-    let jobs = figures.iter().flat_map(|figure| figure.jobs());
+    let jobs = metrics.iter().flat_map(|metric| metric.jobs());
     let jobs = jobs.collect::<BTreeSet<_>>();
     let sizes = jobs.iter().filter_map(|job| match job {
         Job::Consume { bytes, .. } => Some(*bytes),
         _ => None,
     });
     for bytes in sizes.collect::<BTreeSet<_>>() {
-        runtime.block_on(stage.fill(bytes))?;
+        runtime.block_on(environment.fill(bytes))?;
     }
 
     let mut report = Report::default();
@@ -137,31 +137,31 @@ fn measure(
         }
         let mut measured = BTreeMap::new();
         for job in due {
-            measured.insert(*job, run(runtime, stage, *job)?);
+            measured.insert(*job, run(runtime, environment, *job)?);
         }
         if round > 0 {
             report.add(measured);
         }
     }
-    for figure in figures {
-        report.print(figure);
+    for metric in metrics {
+        report.print(metric);
     }
     Ok(())
 }
 
-fn run(runtime: &Runtime, stage: &mut Stage, job: Job) -> Result<Measured> {
+fn run(runtime: &Runtime, environment: &mut Environment, job: Job) -> Result<Measured> {
     let partitions = match job {
         Job::Consume { bytes, .. } => {
-            return Task::Measure(job, stage.full(bytes)).measure();
+            return Task::Measure(job, environment.full(bytes)).measure();
         }
         Job::Rebalance { .. } => rebalance::PARTITIONS,
-        Job::Produce { .. } | Job::Latency { .. } => stage::PARTITIONS,
+        Job::Produce { .. } | Job::Latency { .. } => environment::PARTITIONS,
     };
-    let place = runtime.block_on(stage.empty(partitions))?;
+    let target = runtime.block_on(environment.empty(partitions))?;
     let measured = match job {
-        Job::Rebalance { by, protocol } => rebalance::run(by, protocol, &place)?,
-        _ => Task::Measure(job, place.clone()).measure()?,
+        Job::Rebalance { by, protocol } => rebalance::run(by, protocol, &target)?,
+        _ => Task::Measure(job, target.clone()).measure()?,
     };
-    runtime.block_on(stage.delete(&place))?;
+    runtime.block_on(environment.delete(&target))?;
     Ok(measured)
 }

@@ -12,13 +12,13 @@ use rdkafka::message::Message as _;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use crate::job::{Place, Protocol, Side};
-use crate::stage::runtime;
+use crate::environment::runtime;
+use crate::job::{Protocol, Side, Target};
 use crate::{Result, clock, ours, raw};
 
 /// A record was handled.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(crate) struct Told {
+pub(crate) struct HandledRecord {
     pub(crate) partition: usize,
     /// By the machine's clock.
     pub(crate) nanos: u128,
@@ -26,7 +26,7 @@ pub(crate) struct Told {
 
 fn tell(partition: usize) -> io::Result<()> {
     let nanos = clock::monotonic().as_nanos();
-    let told = serde_json::to_vec(&Told { partition, nanos })?;
+    let told = serde_json::to_vec(&HandledRecord { partition, nanos })?;
     // Each at once: what is only in memory dies with the process.
     let mut out = io::stdout().lock();
     out.write_all(&told)?;
@@ -34,7 +34,7 @@ fn tell(partition: usize) -> io::Result<()> {
     out.flush()
 }
 
-pub(crate) fn run(by: Side, protocol: Protocol, place: &Place) -> Result<()> {
+pub(crate) fn run(by: Side, protocol: Protocol, target: &Target) -> Result<()> {
     let (close, closed) = oneshot::channel();
     thread::spawn(move || {
         // Closed and broken are alike: who has started this is gone.
@@ -43,15 +43,15 @@ pub(crate) fn run(by: Side, protocol: Protocol, place: &Place) -> Result<()> {
     });
     runtime()?.block_on(async {
         match by {
-            Side::Ours => ours(protocol, place, closed).await,
-            Side::Raw => raw(protocol, place, closed).await,
+            Side::Ours => ours(protocol, target, closed).await,
+            Side::Raw => raw(protocol, target, closed).await,
         }
     })
 }
 
-async fn ours(protocol: Protocol, place: &Place, closed: oneshot::Receiver<()>) -> Result<()> {
-    let client = ours::connect_by(place, protocol).await?;
-    let group = client.group(place.group.as_str()).stream(&*place.topic);
+async fn ours(protocol: Protocol, target: &Target, closed: oneshot::Receiver<()>) -> Result<()> {
+    let client = ours::connect_by(target, protocol).await?;
+    let group = client.group(target.group.as_str()).stream(&*target.topic);
     let handle = |delivery: Delivery| async move {
         let partition = delivery.partition().id().parse()?;
         tell(partition)?;
@@ -65,13 +65,13 @@ async fn ours(protocol: Protocol, place: &Place, closed: oneshot::Receiver<()>) 
 
 /// At the defaults of librdkafka but for the protocol: its own is the eager one, which stops all
 /// partitions each time.
-async fn raw(protocol: Protocol, place: &Place, mut closed: oneshot::Receiver<()>) -> Result<()> {
-    let mut config = raw::consumer(place);
+async fn raw(protocol: Protocol, target: &Target, mut closed: oneshot::Receiver<()>) -> Result<()> {
+    let mut config = raw::consumer(target);
     match protocol {
         Protocol::Cooperative => config.set("partition.assignment.strategy", "cooperative-sticky"),
         Protocol::Consumer => config.set("group.protocol", "consumer"),
     };
-    let consumer = raw::subscribe(&config, place)?;
+    let consumer = raw::subscribe(&config, target)?;
     let mut records = consumer.stream();
     loop {
         tokio::select! {

@@ -9,8 +9,8 @@ use futures_util::stream::FuturesUnordered;
 use millstream_core::Record;
 use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord};
 
-use crate::job::{Measured, Place, Producer};
-use crate::stage::{keys, runtime};
+use crate::environment::{keys, runtime};
+use crate::job::{Measured, Producer, Target};
 use crate::{Result, clock, ours, raw};
 
 /// The backend's own default.
@@ -22,10 +22,10 @@ const BYTES: usize = 512;
 const RECEIPTS: usize = 10_000;
 const NONE_OPEN: &str = "no receipt is open";
 
-pub(crate) fn run(by: Producer, place: &Place) -> Result<Measured> {
+pub(crate) fn run(by: Producer, target: &Target) -> Result<Measured> {
     let before = clock::processor();
     let runtime = runtime()?;
-    let at = place.clone();
+    let at = target.clone();
     let produced = runtime.spawn(async move {
         match by {
             Producer::Ours => ours(&at).await,
@@ -44,9 +44,9 @@ fn rate(begun: Instant) -> f64 {
     RECORDS as f64 / begun.elapsed().as_secs_f64()
 }
 
-async fn ours(place: &Place) -> Result<f64> {
-    let client = ours::connect_lingering(place, LINGER_MS).await?;
-    let producer = client.producer(place.topic.as_str()).open().await?;
+async fn ours(target: &Target) -> Result<f64> {
+    let client = ours::connect_lingering(target, LINGER_MS).await?;
+    let producer = client.producer(target.topic.as_str()).open().await?;
     let payload = Bytes::from(vec![b'x'; BYTES]);
     let keys = keys().map(Bytes::from).collect::<Vec<_>>();
     let mut receipts = VecDeque::with_capacity(RECEIPTS);
@@ -68,8 +68,8 @@ async fn ours(place: &Place) -> Result<f64> {
     Ok(rate)
 }
 
-async fn raw(place: &Place, mut receipts: impl Receipts) -> Result<f64> {
-    let producer: FutureProducer = raw::producer(place, LINGER_MS).create()?;
+async fn raw(target: &Target, mut receipts: impl Receipts) -> Result<f64> {
+    let producer: FutureProducer = raw::producer(target, LINGER_MS).create()?;
     let payload = vec![b'x'; BYTES];
     let keys = keys().collect::<Vec<_>>();
     let begun = Instant::now();
@@ -77,7 +77,7 @@ async fn raw(place: &Place, mut receipts: impl Receipts) -> Result<f64> {
         if sent >= RECEIPTS {
             receipts.one().await?;
         }
-        let record = FutureRecord::to(&place.topic).key(key).payload(&payload);
+        let record = FutureRecord::to(&target.topic).key(key).payload(&payload);
         receipts.add(producer.send_result(record).map_err(|(error, _)| error)?);
     }
     for _ in 0..RECEIPTS {

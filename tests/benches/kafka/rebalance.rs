@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseRecord, ThreadedProducer};
 
-use crate::job::{Measured, Place, Protocol, Side, Task};
-use crate::member::Told;
+use crate::job::{Measured, Protocol, Side, Target, Task};
+use crate::member::HandledRecord;
 use crate::{Result, clock, raw};
 
 pub(crate) const PARTITIONS: i32 = 6;
@@ -27,7 +27,7 @@ const MEMBERS: usize = 3;
 /// A group has settled when every partition has had the same owner for so long, and was read.
 const SETTLED: Duration = Duration::from_secs(3);
 /// By default a killed member of librdkafka is missed after 45 s.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 /// Before an event, a partition is watched for so long.
 const BEFORE: Duration = Duration::from_secs(1);
 
@@ -50,7 +50,7 @@ impl Log {
 struct Group {
     by: Side,
     protocol: Protocol,
-    place: Place,
+    target: Target,
     log: Arc<Log>,
     members: BTreeMap<usize, Child>,
     joined: usize,
@@ -62,12 +62,12 @@ struct Stalls {
     unmoved: f64,
 }
 
-pub(crate) fn run(by: Side, protocol: Protocol, place: &Place) -> Result<Measured> {
-    let feed = Feed::start(place)?;
+pub(crate) fn run(by: Side, protocol: Protocol, target: &Target) -> Result<Measured> {
+    let feed = Feed::start(target)?;
     let mut group = Group {
         by,
         protocol,
-        place: place.clone(),
+        target: target.clone(),
         log: Arc::default(),
         members: BTreeMap::new(),
         joined: 0,
@@ -96,7 +96,7 @@ impl Group {
     fn join(&mut self) -> Result<()> {
         let member = self.joined;
         self.joined += 1;
-        let task = Task::Member(self.by, self.protocol, self.place.clone());
+        let task = Task::Member(self.by, self.protocol, self.target.clone());
         let mut child = task.command()?.spawn()?;
         let out = child.stdout.take().ok_or("no standard output")?;
         self.members.insert(member, child);
@@ -104,7 +104,7 @@ impl Group {
         thread::spawn(move || {
             for line in BufReader::new(out).lines().map_while(Result::ok) {
                 // The last line of a killed process may be half a line.
-                let Ok(Told { partition, nanos }) = serde_json::from_str(&line) else {
+                let Ok(HandledRecord { partition, nanos }) = serde_json::from_str(&line) else {
                     break;
                 };
                 let at = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
@@ -163,7 +163,7 @@ impl Group {
 
     /// Waits until all members that are there share all partitions evenly.
     fn settle(&mut self, since: Duration) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             let from = clock::monotonic().saturating_sub(SETTLED);
             let owners = self.log.with(|log| owners(log, from));
@@ -254,10 +254,10 @@ struct Feed {
 }
 
 impl Feed {
-    fn start(place: &Place) -> Result<Self> {
-        let producer: ThreadedProducer<_> = raw::producer(place, 0).create()?;
+    fn start(target: &Target) -> Result<Self> {
+        let producer: ThreadedProducer<_> = raw::producer(target, 0).create()?;
         let ended = Arc::new(AtomicBool::new(false));
-        let (ends, topic) = (ended.clone(), place.topic.clone());
+        let (ends, topic) = (ended.clone(), target.topic.clone());
         let thread = thread::spawn(move || {
             let begun = Instant::now();
             let mut partitions = (0..PARTITIONS).cycle();

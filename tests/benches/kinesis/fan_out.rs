@@ -16,9 +16,9 @@ use millstream_core::Delivery;
 use millstream_kinesis::Retrieval;
 use tokio::sync::Notify;
 
+use crate::environment::runtime;
 use crate::feed::Feed;
-use crate::job::{Measured, Place, Side};
-use crate::stage::runtime;
+use crate::job::{Measured, Side, Target};
 use crate::{Fault, Result, clock, ours, raw};
 
 /// Of four records.
@@ -26,7 +26,7 @@ const EVERY: Duration = Duration::from_millis(20);
 /// The first ones meet subscriptions that are still being made, and do not count.
 const UNCOUNTED: usize = 1_000;
 const COUNTED: usize = 3_000;
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The delays of the records so far, those that do not count included.
 #[derive(Default)]
@@ -51,10 +51,10 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).expect("centuries of uptime")
 }
 
-pub(crate) fn run(by: Side, place: &Place) -> Result<Measured> {
+pub(crate) fn run(by: Side, target: &Target) -> Result<Measured> {
     let delays = Arc::new(Delays::default());
     let runtime = runtime()?;
-    let (adds, at) = (delays.clone(), place.clone());
+    let (adds, at) = (delays.clone(), target.clone());
     let run = runtime.spawn(async move {
         let feed = Feed::start(&at, EVERY);
         match by {
@@ -73,11 +73,11 @@ pub(crate) fn run(by: Side, place: &Place) -> Result<Measured> {
     Ok([("p50".into(), at(0.5)), ("p99".into(), at(0.99))].into())
 }
 
-async fn ours(place: &Place, delays: Arc<Delays>) -> Result<()> {
-    let mut config = ours::config(place);
+async fn ours(target: &Target, delays: Arc<Delays>) -> Result<()> {
+    let mut config = ours::config(target);
     config.consumer.retrieval = Retrieval::FanOut;
     let client = config.connect().await?;
-    let group = client.group(place.group.as_str()).stream(&*place.stream);
+    let group = client.group(target.group.as_str()).stream(&*target.stream);
     let ends = delays.clone();
     let handle = move |delivery: Delivery| {
         let delays = delays.clone();
@@ -90,10 +90,10 @@ async fn ours(place: &Place, delays: Arc<Delays>) -> Result<()> {
     Ok(group.run(handle, ended).await?)
 }
 
-async fn raw(place: &Place, delays: Arc<Delays>) -> Result<()> {
-    let kinesis = raw::kinesis(&place.kinesis);
-    let consumer = register(&kinesis, place).await?;
-    let shards = kinesis.list_shards().stream_name(&place.stream);
+async fn raw(target: &Target, delays: Arc<Delays>) -> Result<()> {
+    let kinesis = raw::kinesis(&target.kinesis);
+    let consumer = register(&kinesis, target).await?;
+    let shards = kinesis.list_shards().stream_name(&target.stream);
     let mut readers = tokio::task::JoinSet::new();
     for shard in shards.send().await?.shards() {
         let (kinesis, consumer) = (kinesis.clone(), consumer.clone());
@@ -106,12 +106,14 @@ async fn raw(place: &Place, delays: Arc<Delays>) -> Result<()> {
     }
 }
 
-async fn register(kinesis: &aws_sdk_kinesis::Client, place: &Place) -> Result<String> {
-    let summary = kinesis.describe_stream_summary().stream_name(&place.stream);
+async fn register(kinesis: &aws_sdk_kinesis::Client, target: &Target) -> Result<String> {
+    let summary = kinesis
+        .describe_stream_summary()
+        .stream_name(&target.stream);
     let summary = summary.send().await?.stream_description_summary;
     let arn = summary.ok_or("no summary in the answer")?.stream_arn;
     let registered = kinesis.register_stream_consumer().stream_arn(arn);
-    let registered = registered.consumer_name(&place.group).send().await?;
+    let registered = registered.consumer_name(&target.group).send().await?;
     let consumer = registered.consumer.ok_or("no consumer in the answer")?;
     let begun = Instant::now();
     loop {
@@ -121,7 +123,7 @@ async fn register(kinesis: &aws_sdk_kinesis::Client, place: &Place) -> Result<St
         if status == Some(ConsumerStatus::Active) {
             return Ok(consumer.consumer_arn);
         }
-        if begun.elapsed() > PATIENCE {
+        if begun.elapsed() > TIMEOUT {
             return Err(format!("the consumer is not active after {PATIENCE:?}").into());
         }
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -6,7 +6,7 @@ use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::PutRecordsRequestEntry;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::job::Place;
+use crate::job::Target;
 use crate::keys::{BYTES, SHARDS, keys};
 use crate::{Result, clock, raw};
 
@@ -17,10 +17,10 @@ pub(crate) struct Feed {
 
 impl Feed {
     /// Sends a record to each shard whenever `every` is over. Each carries the time when it was due.
-    pub(crate) fn start(place: &Place, every: Duration) -> Self {
-        let place = place.clone();
+    pub(crate) fn start(target: &Target, every: Duration) -> Self {
+        let target = target.clone();
         Self {
-            task: tokio::spawn(async move { feed(&place, every).await }),
+            task: tokio::spawn(async move { feed(&target, every).await }),
         }
     }
 
@@ -39,8 +39,8 @@ impl Drop for Feed {
     }
 }
 
-async fn feed(place: &Place, every: Duration) -> Result<()> {
-    let kinesis = raw::kinesis(&place.kinesis_itself);
+async fn feed(target: &Target, every: Duration) -> Result<()> {
+    let kinesis = raw::kinesis(&target.kinesis_itself);
     let keys = keys();
     let begun = clock::monotonic();
     let mut requests = JoinSet::new();
@@ -55,7 +55,7 @@ async fn feed(place: &Place, every: Duration) -> Result<()> {
             entry.data(Blob::new(payload.clone())).build()
         };
         let entries = keys.iter().map(entry).collect::<Result<Vec<_>, _>>()?;
-        let request = kinesis.put_records().stream_name(&place.stream);
+        let request = kinesis.put_records().stream_name(&target.stream);
         let request = request.set_records(Some(entries));
         // Not awaited here: a slow answer shall not hold back what is due.
         requests.spawn(request.send());

@@ -6,7 +6,7 @@ use conformance::kinesis::java;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::job::{Library, Place};
+use crate::job::{Library, Target};
 
 const CHECKPOINT: Duration = Duration::from_secs(1);
 
@@ -18,7 +18,7 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) async fn start(
         by: Library,
-        place: &Place,
+        target: &Target,
         failover: Duration,
         number: usize,
     ) -> Self {
@@ -28,10 +28,10 @@ impl Worker {
         };
         let (failover, name) = (failover.as_millis().to_string(), format!("worker-{number}"));
         let options = [
-            ("kinesis", &*place.kinesis_itself),
-            ("dynamodb", &*place.dynamodb),
-            ("stream", &*place.stream),
-            ("application", &*place.group),
+            ("kinesis", &*target.kinesis_itself),
+            ("dynamodb", &*target.dynamodb),
+            ("stream", &*target.stream),
+            ("application", &*target.group),
             ("worker", &*name),
             ("failover", &*failover),
             ("checkpoint", "order"),

@@ -15,7 +15,7 @@ use crate::{Result, fan_out, member, poll, put, put_java, watchdog};
 pub(crate) const CHILD: &str = "child";
 
 /// A process that has not ended by then hangs.
-const PATIENCE: Duration = Duration::from_secs(300);
+const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Values by the name of what was measured.
 pub(crate) type Measured = BTreeMap<String, f64>;
@@ -24,7 +24,7 @@ pub(crate) type Measured = BTreeMap<String, f64>;
 pub(crate) enum Job {
     /// `limited`: as a shard is.
     Put {
-        by: Putter,
+        by: PutClient,
         limited: bool,
     },
     /// By the Kinesis Producer Library itself, as limited as a shard.
@@ -53,7 +53,7 @@ impl Job {
 
 /// Who sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) enum Putter {
+pub(crate) enum PutClient {
     /// Ours, with the aggregation of the Kinesis Producer Library.
     Kpl,
     /// Ours, each record one of Kinesis.
@@ -80,7 +80,7 @@ pub(crate) enum Library {
 
 /// Where a job is done.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Place {
+pub(crate) struct Target {
     /// Perhaps by way of a proxy.
     pub(crate) kinesis: String,
     /// The file with the certificate to trust for it, where it asks for TLS.
@@ -97,10 +97,10 @@ pub(crate) struct Place {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Task {
-    Measure(Job, Place),
+    Measure(Job, Target),
     /// Handles what comes until standard input is closed, and tells each record as it does.
     Member {
-        place: Place,
+        target: Target,
         failover: Duration,
     },
 }
@@ -112,8 +112,8 @@ impl Task {
         command.arg(CHILD).arg(serde_json::to_string(self)?);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         command.kill_on_drop(true);
-        let (Self::Measure(_, place) | Self::Member { place, .. }) = self;
-        if let Some(certificate) = &place.certificate {
+        let (Self::Measure(_, target) | Self::Member { target, .. }) = self;
+        if let Some(certificate) = &target.certificate {
             // The clients have no setting of their own for it: they trust what the machine does.
             command.env("SSL_CERT_FILE", certificate);
         }
@@ -123,13 +123,13 @@ impl Task {
     /// Runs in the process that [`command`](Self::command) has started.
     pub(crate) fn run(task: &str) -> Result<()> {
         match serde_json::from_str(task)? {
-            Self::Measure(job, place) => {
-                watchdog::watch(PATIENCE, format!("{job:?}"));
+            Self::Measure(job, target) => {
+                watchdog::watch(TIMEOUT, format!("{job:?}"));
                 let measured = match job {
-                    Job::Put { by, limited } => put::run(by, limited, &place)?,
-                    Job::PutJava => put_java::run(&place)?,
-                    Job::Poll => poll::run(&place)?,
-                    Job::FanOut { by } => fan_out::run(by, &place)?,
+                    Job::Put { by, limited } => put::run(by, limited, &target)?,
+                    Job::PutJava => put_java::run(&target)?,
+                    Job::Poll => poll::run(&target)?,
+                    Job::FanOut { by } => fan_out::run(by, &target)?,
                     Job::Takeover | Job::Requests { .. } => {
                         return Err("it takes several processes".into());
                     }
@@ -137,7 +137,7 @@ impl Task {
                 let mut out = io::stdout().lock();
                 Ok(writeln!(out, "{}", serde_json::to_string(&measured)?)?)
             }
-            Self::Member { place, failover } => member::run(&place, failover),
+            Self::Member { target, failover } => member::run(&target, failover),
         }
     }
 

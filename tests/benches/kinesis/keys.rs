@@ -22,7 +22,7 @@ pub(crate) fn keys() -> Vec<String> {
             break;
         }
     }
-    let of_each = |place: usize| keys.iter().map(move |shard| shard[place].clone());
+    let of_each = |target: usize| keys.iter().map(move |shard| shard[target].clone());
     (0..KEYS / SHARDS).flat_map(of_each).collect()
 }
 

@@ -25,42 +25,42 @@
 //! * *Takeover*, [`takeover`]: two members in processes; one is killed, another one leaves.
 //! * *Requests*, [`requests`]: what members ask of DynamoDB, ours and Java's.
 
-mod carrier;
+mod aggregate;
+#[path = "../args/mod.rs"]
+mod args;
 #[path = "../clock/mod.rs"]
 mod clock;
+mod environment;
 mod fan_out;
 mod feed;
-#[path = "../figure/mod.rs"]
-mod figure;
-mod figures;
 mod java;
 mod job;
 mod keys;
 mod member;
+#[path = "../metric/mod.rs"]
+mod metric;
+mod metrics;
 mod ours;
 mod poll;
 mod process;
 mod put;
 mod put_java;
 mod put_loop;
+#[path = "../quartiles/mod.rs"]
+mod quartiles;
 mod raw;
 mod requests;
-#[path = "../spread/mod.rs"]
-mod spread;
-mod stage;
 mod stored;
 mod takeover;
-#[path = "../wanted/mod.rs"]
-mod wanted;
 #[path = "../watchdog/mod.rs"]
 mod watchdog;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use figure::{Figure, Report};
+use args::Args;
+use environment::Environment;
 use job::{CHILD, Job, Measured, Task};
-use stage::Stage;
-use wanted::Wanted;
+use metric::{Metric, Report};
 
 pub(crate) type Fault = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) type Result<T, E = Fault> = std::result::Result<T, E>;
@@ -74,22 +74,22 @@ fn main() -> Result<()> {
     {
         return Task::run(task);
     }
-    let Wanted { filter, rounds } = Wanted::from_args(args)?;
-    let figures = figures::all().into_iter();
-    let figures = figures.filter(|figure| figure.name.contains(&filter));
-    let figures = figures.collect::<Vec<_>>();
-    if figures.is_empty() {
+    let Args { filter, rounds } = Args::from_args(args)?;
+    let metrics = metrics::all().into_iter();
+    let metrics = metrics.filter(|metric| metric.name.contains(&filter));
+    let metrics = metrics.collect::<Vec<_>>();
+    if metrics.is_empty() {
         return Err(format!("no figure has \"{filter}\" in its name").into());
     }
-    stage::runtime()?.block_on(measure(&figures, rounds))
+    environment::runtime()?.block_on(measure(&metrics, rounds))
 }
 
-async fn measure(figures: &[Figure], rounds: Option<usize>) -> Result<()> {
-    let jobs = figures.iter().flat_map(Figure::jobs);
+async fn measure(metrics: &[Metric], rounds: Option<usize>) -> Result<()> {
+    let jobs = metrics.iter().flat_map(Metric::jobs);
     let jobs = jobs.collect::<BTreeSet<_>>();
-    let mut stage = Stage::set().await;
+    let mut environment = Environment::set().await;
     if jobs.contains(&Job::Poll) {
-        stage.fill().await?;
+        environment.fill().await?;
     }
     let mut report = Report::default();
     for round in 0..rounds.unwrap_or(ROUNDS) {
@@ -100,51 +100,60 @@ async fn measure(figures: &[Figure], rounds: Option<usize>) -> Result<()> {
         }
         let mut measured = BTreeMap::new();
         for job in due {
-            measured.insert(*job, run(&mut stage, *job).await?);
+            measured.insert(*job, run(&mut environment, *job).await?);
         }
         report.add(measured);
     }
-    for figure in figures {
-        report.print(figure);
+    for metric in metrics {
+        report.print(metric);
     }
     Ok(())
 }
 
-async fn run(stage: &mut Stage, job: Job) -> Result<Measured> {
+async fn run(environment: &mut Environment, job: Job) -> Result<Measured> {
     match job {
-        Job::Put { limited, .. } => put(stage, job, limited).await,
-        Job::PutJava => put(stage, job, true).await,
+        Job::Put { limited, .. } => put(environment, job, limited).await,
+        Job::PutJava => put(environment, job, true).await,
         Job::Poll => {
-            let scene = stage.full().await?;
-            scene.proxy.limit_reads();
-            let mut measured = Task::Measure(job, scene.place.clone()).measure().await?;
-            measured.insert("share".into(), poll::share(&scene.proxy.tally().reads())?);
+            let bench_stream = environment.full().await?;
+            bench_stream.proxy.limit_reads();
+            let mut measured = Task::Measure(job, bench_stream.target.clone())
+                .measure()
+                .await?;
+            measured.insert(
+                "share".into(),
+                poll::share(&bench_stream.proxy.stats().reads())?,
+            );
             Ok(measured)
         }
         Job::FanOut { .. } => {
-            let scene = stage.empty(false).await?;
-            let measured = Task::Measure(job, scene.place.clone()).measure().await?;
-            stage.delete(&scene.place).await?;
+            let bench_stream = environment.empty(false).await?;
+            let measured = Task::Measure(job, bench_stream.target.clone())
+                .measure()
+                .await?;
+            environment.delete(&bench_stream.target).await?;
             Ok(measured)
         }
         Job::Takeover => {
-            let scene = stage.empty(false).await?;
-            let measured = takeover::run(&scene.place).await?;
-            stage.delete(&scene.place).await?;
+            let bench_stream = environment.empty(false).await?;
+            let measured = takeover::run(&bench_stream.target).await?;
+            environment.delete(&bench_stream.target).await?;
             Ok(measured)
         }
-        Job::Requests { by, failover } => requests::run(stage, by, failover).await,
+        Job::Requests { by, failover } => requests::run(environment, by, failover).await,
     }
 }
 
-async fn put(stage: &mut Stage, job: Job, limited: bool) -> Result<Measured> {
-    let scene = stage.empty(limited).await?;
-    let mut measured = Task::Measure(job, scene.place.clone()).measure().await?;
+async fn put(environment: &mut Environment, job: Job, limited: bool) -> Result<Measured> {
+    let bench_stream = environment.empty(limited).await?;
+    let mut measured = Task::Measure(job, bench_stream.target.clone())
+        .measure()
+        .await?;
     if limited {
-        let sent = scene.proxy.tally().sent();
+        let sent = bench_stream.proxy.stats().sent();
         let share = sent.refused as f64 / sent.answered as f64;
         measured.insert("refused".into(), share);
     }
-    stage.delete(&scene.place).await?;
+    environment.delete(&bench_stream.target).await?;
     Ok(measured)
 }

@@ -11,20 +11,20 @@ use millstream_core::Delivery;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use crate::job::Place;
-use crate::stage::runtime;
+use crate::environment::runtime;
+use crate::job::Target;
 use crate::{Result, clock, ours};
 
 /// A record was handled.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Told {
+pub(crate) struct HandledRecord {
     pub(crate) partition: String,
     /// By the machine's clock.
     pub(crate) at: Duration,
 }
 
 fn tell(partition: &str) -> io::Result<()> {
-    let told = serde_json::to_vec(&Told {
+    let told = serde_json::to_vec(&HandledRecord {
         partition: partition.to_owned(),
         at: clock::monotonic(),
     })?;
@@ -35,7 +35,7 @@ fn tell(partition: &str) -> io::Result<()> {
     out.flush()
 }
 
-pub(crate) fn run(place: &Place, failover: Duration) -> Result<()> {
+pub(crate) fn run(target: &Target, failover: Duration) -> Result<()> {
     let (close, closed) = oneshot::channel();
     thread::spawn(move || {
         // Closed and broken are alike: who has started this is gone.
@@ -43,10 +43,10 @@ pub(crate) fn run(place: &Place, failover: Duration) -> Result<()> {
         let _ = close.send(());
     });
     runtime()?.block_on(async {
-        let mut config = ours::config(place);
+        let mut config = ours::config(target);
         config.consumer.session_timeout = failover;
         let client = config.connect().await?;
-        let group = client.group(place.group.as_str()).stream(&*place.stream);
+        let group = client.group(target.group.as_str()).stream(&*target.stream);
         let handle = |delivery: Delivery| async move { tell(delivery.partition().id()) };
         let ended = async {
             let _ = closed.await;

@@ -2,18 +2,18 @@
 
 use millstream_kinesis::{Config, Credentials};
 
-use crate::job::Place;
+use crate::job::Target;
 
-pub(crate) fn config(place: &Place) -> Config {
-    let [id, secret] = conformance::kinesis::Site::CREDENTIALS;
+pub(crate) fn config(target: &Target) -> Config {
+    let [id, secret] = conformance::kinesis::Testbed::CREDENTIALS;
     let mut config = Config::default();
-    config.region = Some(conformance::kinesis::Site::REGION.into());
+    config.region = Some(conformance::kinesis::Testbed::REGION.into());
     config.credentials = Some(Credentials {
         access_key_id: id.into(),
         secret_access_key: secret.to_owned().into(),
         session_token: None,
     });
-    config.endpoint = Some(place.kinesis.clone());
-    config.dynamodb_endpoint = Some(place.dynamodb.clone());
+    config.endpoint = Some(target.kinesis.clone());
+    config.dynamodb_endpoint = Some(target.dynamodb.clone());
     config
 }

@@ -11,8 +11,8 @@ use conformance::kinesis::Read;
 use millstream_core::Delivery;
 use tokio::sync::Notify;
 
-use crate::job::{Measured, Place};
-use crate::stage::{STORED, runtime};
+use crate::environment::{STORED, runtime};
+use crate::job::{Measured, Target};
 use crate::{Result, clock, ours};
 
 /// What a shard gives each second.
@@ -24,10 +24,10 @@ struct Handled {
     finished: Notify,
 }
 
-pub(crate) fn run(place: &Place) -> Result<Measured> {
+pub(crate) fn run(target: &Target) -> Result<Measured> {
     let before = clock::processor();
     let runtime = runtime()?;
-    let at = place.clone();
+    let at = target.clone();
     let rate = runtime.block_on(runtime.spawn(async move { consume(&at).await }))??;
     drop(runtime);
     let spent = clock::processor() - before;
@@ -35,9 +35,9 @@ pub(crate) fn run(place: &Place) -> Result<Measured> {
     Ok([("rate".into(), rate), ("cpu".into(), each)].into())
 }
 
-async fn consume(place: &Place) -> Result<f64> {
-    let client = ours::config(place).connect().await?;
-    let group = client.group(place.group.as_str()).stream(&*place.stream);
+async fn consume(target: &Target) -> Result<f64> {
+    let client = ours::config(target).connect().await?;
+    let group = client.group(target.group.as_str()).stream(&*target.stream);
     let handled = Arc::new(Handled::default());
     let ends = handled.clone();
     let handle = move |delivery: Delivery| {

@@ -7,8 +7,8 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Child;
 
 use crate::Result;
-use crate::job::{Place, Task};
-use crate::member::Told;
+use crate::job::{Target, Task};
+use crate::member::HandledRecord;
 
 /// A process, which is killed when this is dropped.
 #[derive(Debug)]
@@ -19,13 +19,13 @@ pub(crate) struct Process {
 
 /// The records that a member has handled, in its order.
 #[derive(Debug, Clone, Default)]
-struct Log(Arc<Mutex<Vec<Told>>>);
+struct Log(Arc<Mutex<Vec<HandledRecord>>>);
 
 impl Process {
     /// Has a member join.
-    pub(crate) fn join(place: &Place, failover: Duration) -> Result<Self> {
+    pub(crate) fn join(target: &Target, failover: Duration) -> Result<Self> {
         let task = Task::Member {
-            place: place.clone(),
+            target: target.clone(),
             failover,
         };
         let mut child = task.command()?.spawn()?;
@@ -72,8 +72,8 @@ impl Process {
     }
 
     /// The partitions of which it has handled records since then, each with the time of the first.
-    pub(crate) fn handled_since(&self, since: Duration) -> Vec<Told> {
-        let mut first = Vec::<Told>::new();
+    pub(crate) fn handled_since(&self, since: Duration) -> Vec<HandledRecord> {
+        let mut first = Vec::<HandledRecord>::new();
         self.log.with(|log| {
             for told in log.iter().filter(|told| told.at >= since) {
                 if first.iter().all(|known| known.partition != told.partition) {
@@ -86,7 +86,7 @@ impl Process {
 }
 
 impl Log {
-    fn with<T>(&self, act: impl FnOnce(&mut Vec<Told>) -> T) -> T {
+    fn with<T>(&self, act: impl FnOnce(&mut Vec<HandledRecord>) -> T) -> T {
         act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

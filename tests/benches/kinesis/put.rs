@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use millstream_core::{Position, Record, RecordMetadata};
 use millstream_kinesis::Aggregation;
 
-use crate::job::{Measured, Place, Putter};
+use crate::environment::RECEIPTS;
+use crate::job::{Measured, PutClient, Target};
 use crate::keys::{SHARDS, keys, payload};
-use crate::stage::RECEIPTS;
-use crate::{Result, clock, ours, put_loop, stage, stored};
+use crate::{Result, clock, environment, ours, put_loop, stored};
 
 /// What a shard takes each second.
 const SHARD_BYTES: usize = 1 << 20;
@@ -43,7 +43,7 @@ impl Amount {
 
 /// What was acknowledged, and when.
 #[derive(Debug)]
-pub(crate) struct Landed {
+pub(crate) struct Throughput {
     pub(crate) begun: Instant,
     records: u64,
     /// Those of the time that counts.
@@ -54,49 +54,49 @@ pub(crate) struct Landed {
     places: Vec<(String, Position)>,
 }
 
-pub(crate) fn run(by: Putter, limited: bool, place: &Place) -> Result<Measured> {
+pub(crate) fn run(by: PutClient, limited: bool, target: &Target) -> Result<Measured> {
     let amount = match limited {
         true => Amount::Time(UNCOUNTED + COUNTED),
         false => Amount::Records(RECORDS),
     };
     let before = clock::processor();
-    let runtime = stage::runtime()?;
-    let at = place.clone();
+    let runtime = environment::runtime()?;
+    let at = target.clone();
     let put = runtime.spawn(async move {
-        let mut landed = Landed::begin();
+        let mut throughput = Throughput::begin();
         match by {
-            Putter::Kpl => ours(&at, Aggregation::Kpl, limited, amount, &mut landed).await?,
-            Putter::Off => ours(&at, Aggregation::Off, limited, amount, &mut landed).await?,
-            Putter::Loop => put_loop::run(&at, amount, &mut landed).await?,
+            PutClient::Kpl => ours(&at, Aggregation::Kpl, limited, amount, &mut throughput).await?,
+            PutClient::Off => ours(&at, Aggregation::Off, limited, amount, &mut throughput).await?,
+            PutClient::Loop => put_loop::run(&at, amount, &mut throughput).await?,
         }
-        Result::<_>::Ok(landed)
+        Result::<_>::Ok(throughput)
     });
-    let landed = runtime.block_on(put)??;
+    let throughput = runtime.block_on(put)??;
     drop(runtime);
     let spent = clock::processor() - before;
     if !limited {
-        let each = spent.as_nanos() as f64 / landed.records as f64;
+        let each = spent.as_nanos() as f64 / throughput.records as f64;
         return Ok([("cpu".into(), each)].into());
     }
 
-    let rate = landed.counted as f64 / COUNTED.as_secs_f64();
+    let rate = throughput.counted as f64 / COUNTED.as_secs_f64();
     // Nothing may have come when it was over.
-    let [began, ended] = landed
+    let [began, ended] = throughput
         .processor
         .map(|at| at.unwrap_or_else(clock::processor));
-    let each = (ended - began).as_nanos() as f64 / landed.counted as f64;
+    let each = (ended - began).as_nanos() as f64 / throughput.counted as f64;
     let mut measured = Measured::from([("rate".into(), rate), ("cpu".into(), each)]);
-    if by != Putter::Loop {
-        let stored = stage::runtime()?.block_on(stored::read(place))?;
-        stored.is_in_order(&keys(), landed.records)?;
-        let bytes = stored.bytes_of(&landed.places)?;
+    if by != PutClient::Loop {
+        let stored = environment::runtime()?.block_on(stored::read(target))?;
+        stored.is_in_order(&keys(), throughput.records)?;
+        let bytes = stored.bytes_of(&throughput.places)?;
         let limit = (SHARDS * SHARD_BYTES) as f64 * COUNTED.as_secs_f64();
         measured.insert("share".into(), bytes as f64 / limit);
     }
     Ok(measured)
 }
 
-impl Landed {
+impl Throughput {
     fn begin() -> Self {
         Self {
             begun: Instant::now(),
@@ -136,39 +136,39 @@ impl Landed {
 }
 
 async fn ours(
-    place: &Place,
+    target: &Target,
     aggregation: Aggregation,
     limited: bool,
     amount: Amount,
-    landed: &mut Landed,
+    throughput: &mut Throughput,
 ) -> Result<()> {
-    let mut config = ours::config(place);
+    let mut config = ours::config(target);
     config.producer.aggregation = aggregation;
     if !limited {
         config.producer.rate = 10.0.try_into()?;
     }
     let client = config.connect().await?;
-    let producer = client.producer(place.stream.as_str()).open().await?;
+    let producer = client.producer(target.stream.as_str()).open().await?;
     let keys = keys().into_iter().map(bytes::Bytes::from);
     let keys = keys.collect::<Vec<_>>();
     let mut keys = keys.iter().cycle();
     let mut receipts = VecDeque::with_capacity(RECEIPTS);
-    landed.begun = Instant::now();
+    throughput.begun = Instant::now();
     let mut sent = 0;
     while let Some(key) = keys.next()
-        && !amount.is_sent(sent, landed.begun)
+        && !amount.is_sent(sent, throughput.begun)
     {
         if receipts.len() == RECEIPTS
             && let Some(oldest) = receipts.pop_front()
         {
-            landed.add_placed(&oldest.await?);
+            throughput.add_placed(&oldest.await?);
         }
         let record = Record::new(payload(sent)).key(key.clone());
         receipts.push_back(producer.send(record).await?);
         sent += 1;
     }
     for receipt in receipts {
-        landed.add_placed(&receipt.await?);
+        throughput.add_placed(&receipt.await?);
     }
     Ok(producer.close().await?)
 }

@@ -11,10 +11,10 @@ use std::time::Duration;
 use conformance::kinesis::java::{self, Load};
 
 use crate::Result;
-use crate::job::{Measured, Place};
+use crate::environment::{self, RECEIPTS};
+use crate::job::{Measured, Target};
 use crate::keys::{BYTES, keys};
 use crate::put::COUNTED;
-use crate::stage::{self, RECEIPTS};
 
 /// Per cent of what a shard takes.
 const RATE: u32 = 100;
@@ -22,7 +22,7 @@ const RATE: u32 = 100;
 /// From when it aggregates.
 const UNCOUNTED: Duration = Duration::from_secs(10);
 
-pub(crate) fn run(place: &Place) -> Result<Measured> {
+pub(crate) fn run(target: &Target) -> Result<Measured> {
     let load = Load {
         bytes: BYTES,
         outstanding: RECEIPTS,
@@ -31,8 +31,8 @@ pub(crate) fn run(place: &Place) -> Result<Measured> {
         counted: COUNTED,
     };
     let keys = keys();
-    let loaded = java::load(&place.kinesis, &place.stream, &keys, load);
-    let loaded = stage::runtime()?.block_on(loaded);
+    let loaded = java::load(&target.kinesis, &target.stream, &keys, load);
+    let loaded = environment::runtime()?.block_on(loaded);
     let records = loaded.records as f64;
     Ok([
         ("rate".into(), records * 1e9 / loaded.nanos as f64),

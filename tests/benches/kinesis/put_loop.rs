@@ -8,9 +8,9 @@ use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::PutRecordsRequestEntry;
 
-use crate::job::Place;
+use crate::job::Target;
 use crate::keys::{keys, payload};
-use crate::put::{Amount, Landed};
+use crate::put::{Amount, Throughput};
 use crate::{Result, raw};
 
 /// The most that a request takes.
@@ -46,18 +46,22 @@ impl Source {
     }
 }
 
-pub(crate) async fn run(place: &Place, amount: Amount, landed: &mut Landed) -> Result<()> {
-    let kinesis = raw::kinesis(&place.kinesis);
-    landed.begun = Instant::now();
+pub(crate) async fn run(
+    target: &Target,
+    amount: Amount,
+    throughput: &mut Throughput,
+) -> Result<()> {
+    let kinesis = raw::kinesis(&target.kinesis);
+    throughput.begun = Instant::now();
     let source = Mutex::new(Source {
         keys: keys(),
         amount,
-        begun: landed.begun,
+        begun: throughput.begun,
         next: 0,
         refused: Vec::new(),
     });
-    let landed = Mutex::new(landed);
-    let senders = (0..REQUESTS).map(|_| send(&kinesis, &place.stream, &source, &landed));
+    let throughput = Mutex::new(throughput);
+    let senders = (0..REQUESTS).map(|_| send(&kinesis, &target.stream, &source, &throughput));
     futures_util::future::try_join_all(senders).await?;
     Ok(())
 }
@@ -66,7 +70,7 @@ async fn send(
     kinesis: &Client,
     stream: &str,
     source: &Mutex<Source>,
-    landed: &Mutex<&mut Landed>,
+    throughput: &Mutex<&mut Throughput>,
 ) -> Result<()> {
     loop {
         let (numbers, entries) = {
@@ -83,7 +87,7 @@ async fn send(
         let answered = numbers.iter().zip(answer.records());
         let refused = answered.filter(|(_, answer)| answer.error_code().is_some());
         let refused = refused.map(|(number, _)| *number).collect::<Vec<_>>();
-        lock(landed).add((numbers.len() - refused.len()) as u64);
+        lock(throughput).add((numbers.len() - refused.len()) as u64);
         if !refused.is_empty() {
             lock(source).refused.extend(refused);
             tokio::time::sleep(BACKOFF).await;

@@ -7,12 +7,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use crate::environment::{BenchStream, Environment};
 use crate::feed::Feed;
 use crate::java::Worker;
-use crate::job::{Library, Measured, Place};
+use crate::job::{Library, Measured, Target};
 use crate::keys::SHARDS;
 use crate::process::Process;
-use crate::stage::{Scene, Stage};
 use crate::{Result, raw};
 
 /// Of four records.
@@ -20,8 +20,8 @@ const EVERY: Duration = Duration::from_millis(200);
 const COUNTED: Duration = Duration::from_secs(60);
 /// Leases are shared when they have not changed their owners for so long.
 const SETTLED: Duration = Duration::from_secs(5);
-const PATIENCE: Duration = Duration::from_secs(150);
-const TICK: Duration = Duration::from_millis(500);
+const TIMEOUT: Duration = Duration::from_secs(150);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What a group is measured with, by its name in the figures.
 pub(crate) const WAYS: [(&str, usize, bool); 4] = [
@@ -36,45 +36,49 @@ enum Member {
     Java(Worker),
 }
 
-pub(crate) async fn run(stage: &mut Stage, by: Library, failover: Duration) -> Result<Measured> {
+pub(crate) async fn run(
+    environment: &mut Environment,
+    by: Library,
+    failover: Duration,
+) -> Result<Measured> {
     let mut scenes = Vec::new();
     for _ in WAYS {
-        scenes.push(stage.empty(false).await?);
+        scenes.push(environment.empty(false).await?);
     }
-    let counted = WAYS.iter().zip(&scenes).map(async |(way, scene)| {
+    let counted = WAYS.iter().zip(&scenes).map(async |(way, bench_stream)| {
         let (name, members, loaded) = *way;
-        let requests = count(scene, by, failover, members, loaded).await?;
+        let requests = count(bench_stream, by, failover, members, loaded).await?;
         let minutes = COUNTED.as_secs_f64() / 60.0;
         let each = requests as f64 / SHARDS as f64 / minutes;
         Result::<_>::Ok((name.to_owned(), each))
     });
     let measured = futures_util::future::try_join_all(counted).await?;
-    for scene in &scenes {
-        stage.delete(&scene.place).await?;
+    for bench_stream in &scenes {
+        environment.delete(&bench_stream.target).await?;
     }
     Ok(measured.into_iter().collect())
 }
 
 async fn count(
-    scene: &Scene,
+    bench_stream: &BenchStream,
     by: Library,
     failover: Duration,
     members: usize,
     loaded: bool,
 ) -> Result<u64> {
-    let place = &scene.place;
-    let feed = loaded.then(|| Feed::start(place, EVERY));
+    let target = &bench_stream.target;
+    let feed = loaded.then(|| Feed::start(target, EVERY));
     let mut group = Vec::new();
     for number in 0..members {
         group.push(match by {
-            Library::Ours => Member::Ours(Process::join(place, failover)?),
-            _ => Member::Java(Worker::start(by, place, failover, number).await),
+            Library::Ours => Member::Ours(Process::join(target, failover)?),
+            _ => Member::Java(Worker::start(by, target, failover, number).await),
         });
     }
-    share(place, members).await?;
-    let before = scene.proxy.tally().to_dynamodb();
+    share(target, members).await?;
+    let before = bench_stream.proxy.stats().to_dynamodb();
     tokio::time::sleep(COUNTED).await;
-    let requests = scene.proxy.tally().to_dynamodb() - before;
+    let requests = bench_stream.proxy.stats().to_dynamodb() - before;
     for member in group {
         match member {
             Member::Ours(process) => process.left().await?,
@@ -88,11 +92,11 @@ async fn count(
 }
 
 /// Waits until so many members share the leases evenly.
-async fn share(place: &Place, members: usize) -> Result<()> {
+async fn share(target: &Target, members: usize) -> Result<()> {
     let begun = Instant::now();
     let mut shared: Option<(BTreeMap<String, String>, Instant)> = None;
     loop {
-        let owners = owners(place).await?;
+        let owners = owners(target).await?;
         shared = match shared {
             _ if !is_even(&owners, members) => None,
             Some((before, since)) if before == owners => Some((before, since)),
@@ -104,10 +108,10 @@ async fn share(place: &Place, members: usize) -> Result<()> {
         {
             return Ok(());
         }
-        if begun.elapsed() > PATIENCE {
+        if begun.elapsed() > TIMEOUT {
             return Err("the members do not share the leases".into());
         }
-        tokio::time::sleep(TICK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
@@ -122,9 +126,9 @@ fn is_even(owners: &BTreeMap<String, String>, members: usize) -> bool {
 }
 
 /// Who owns which lease, past the proxy.
-async fn owners(place: &Place) -> Result<BTreeMap<String, String>> {
-    let dynamodb = raw::dynamodb(&place.dynamodb_itself);
-    let scan = dynamodb.scan().table_name(&place.group);
+async fn owners(target: &Target) -> Result<BTreeMap<String, String>> {
+    let dynamodb = raw::dynamodb(&target.dynamodb_itself);
+    let scan = dynamodb.scan().table_name(&target.group);
     let Ok(scanned) = scan.consistent_read(true).send().await else {
         // Before the group is born there is no table.
         return Ok(BTreeMap::new());

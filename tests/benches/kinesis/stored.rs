@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use aws_sdk_kinesis::types::ShardIteratorType;
 use millstream_core::Position;
 
-use crate::job::Place;
-use crate::{Result, carrier, keys, raw};
+use crate::job::Target;
+use crate::{Result, aggregate, keys, raw};
 
 #[derive(Debug, Default)]
 pub(crate) struct Stored {
@@ -16,15 +16,15 @@ pub(crate) struct Stored {
     numbers: HashMap<String, Vec<u64>>,
 }
 
-pub(crate) async fn read(place: &Place) -> Result<Stored> {
-    let kinesis = raw::kinesis(&place.kinesis_itself);
+pub(crate) async fn read(target: &Target) -> Result<Stored> {
+    let kinesis = raw::kinesis(&target.kinesis_itself);
     let mut stored = Stored::default();
-    let listed = kinesis.list_shards().stream_name(&place.stream);
+    let listed = kinesis.list_shards().stream_name(&target.stream);
     for shard in listed.send().await?.shards() {
         let id = shard.shard_id();
         let first = kinesis
             .get_shard_iterator()
-            .stream_name(&place.stream)
+            .stream_name(&target.stream)
             .shard_id(id)
             .shard_iterator_type(ShardIteratorType::TrimHorizon);
         let mut iterator = first.send().await?.shard_iterator;
@@ -46,9 +46,9 @@ pub(crate) async fn read(place: &Place) -> Result<Stored> {
 impl Stored {
     fn add(&mut self, shard: &str, record: aws_sdk_kinesis::types::Record) -> Result<()> {
         let (key, data) = (record.partition_key, record.data.into_inner());
-        let place = (shard.to_owned(), record.sequence_number.parse()?);
-        self.sizes.insert(place, key.len() + data.len());
-        for (key, payload) in carrier::open(key, data) {
+        let target = (shard.to_owned(), record.sequence_number.parse()?);
+        self.sizes.insert(target, key.len() + data.len());
+        for (key, payload) in aggregate::open(key, data) {
             let number = keys::number(&payload).ok_or("a record of somebody else")?;
             self.numbers.entry(key).or_default().push(number);
         }
@@ -57,7 +57,7 @@ impl Stored {
 
     /// What these Kinesis records count.
     pub(crate) fn bytes_of(&self, places: &[(String, Position)]) -> Result<usize> {
-        let size = |place| self.sizes.get(place).copied();
+        let size = |target| self.sizes.get(target).copied();
         let sizes = places.iter().map(size).sum::<Option<usize>>();
         Ok(sizes.ok_or("a record is not where its receipt says")?)
     }

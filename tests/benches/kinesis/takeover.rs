@@ -9,7 +9,7 @@
 use std::time::{Duration, Instant};
 
 use crate::feed::Feed;
-use crate::job::{Measured, Place};
+use crate::job::{Measured, Target};
 use crate::keys::SHARDS;
 use crate::process::Process;
 use crate::{Result, clock};
@@ -19,12 +19,12 @@ const FAILOVER: Duration = Duration::from_secs(3);
 const EVERY: Duration = Duration::from_millis(20);
 /// Members share the shards when each has handled its half, and no more, for so long.
 const SETTLED: Duration = Duration::from_secs(2);
-const PATIENCE: Duration = Duration::from_secs(90);
-const TICK: Duration = Duration::from_millis(20);
+const TIMEOUT: Duration = Duration::from_secs(90);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-pub(crate) async fn run(place: &Place) -> Result<Measured> {
-    let feed = Feed::start(place, EVERY);
-    let join = || Process::join(place, FAILOVER);
+pub(crate) async fn run(target: &Target) -> Result<Measured> {
+    let feed = Feed::start(target, EVERY);
+    let join = || Process::join(target, FAILOVER);
     let mut pair = [join()?, join()?];
     settle(&mut pair).await?;
     let [dies, mut stays] = pair;
@@ -57,13 +57,13 @@ async fn settle(pair: &mut [Process; 2]) -> Result<()> {
         if since > begun.1 && halves.all(|half| half == SHARDS / 2) {
             return Ok(());
         }
-        if begun.0.elapsed() > PATIENCE {
+        if begun.0.elapsed() > TIMEOUT {
             return Err("the members do not share the shards".into());
         }
         for member in &mut *pair {
             member.is_there()?;
         }
-        tokio::time::sleep(TICK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
@@ -78,10 +78,10 @@ async fn has_all(member: &mut Process, since: Duration) -> Result<Duration> {
         {
             return Ok(last - since);
         }
-        if begun.elapsed() > PATIENCE {
+        if begun.elapsed() > TIMEOUT {
             return Err(format!("it handles only {handled:?}").into());
         }
         member.is_there()?;
-        tokio::time::sleep(TICK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }

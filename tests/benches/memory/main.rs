@@ -7,9 +7,9 @@
 
 mod channel;
 mod load;
+#[path = "../quartiles/mod.rs"]
+mod quartiles;
 mod report;
-#[path = "../spread/mod.rs"]
-mod spread;
 
 use std::error::Error;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! What was measured, round by round.
 
-use crate::spread;
+use crate::quartiles;
 
 #[derive(Default)]
 pub(crate) struct Report {
@@ -49,7 +49,7 @@ impl Report {
 
     pub(crate) fn print(self) {
         for Row { name, unit, values } in self.rows {
-            spread::print(name, unit, values, "");
+            quartiles::print(name, unit, values, "");
         }
     }
 }

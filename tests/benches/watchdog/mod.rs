@@ -3,7 +3,7 @@ use std::{process, thread};
 
 /// Ends this process if it is still there after `patience`: a benchmark that hangs would else keep
 /// its broker for ever.
-pub(crate) fn watch(patience: Duration, what: String) {
+pub(crate) fn watch(timeout: Duration, what: String) {
     thread::spawn(move || {
         thread::sleep(patience);
         eprintln!("{what} has not ended after {patience:?}");

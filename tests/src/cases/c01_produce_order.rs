@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::cases;
-use crate::fleet::{Fleet, Outbox};
+use crate::fleet::{Fleet, TestProducer};
 use crate::{Fault, Harness};
 
 cases! {
@@ -20,35 +20,35 @@ cases! {
 }
 
 /// Sends without waiting for receipts, reads all, and judges.
-async fn send_and_read(fleet: &Fleet, keys: usize, per_key: usize) -> Outbox {
-    let mut outbox = fleet.outbox().await;
-    outbox.send(keys, per_key).await;
+async fn send_and_read(fleet: &Fleet, keys: usize, per_key: usize) -> TestProducer {
+    let mut test_producer = fleet.test_producer().await;
+    test_producer.send(keys, per_key).await;
     let member = fleet.member("reader").start().await;
-    let summary = fleet.judge().await;
+    let summary = fleet.check().await;
     member.close().await;
     assert_eq!(summary.sent, (keys * per_key) as u64);
     assert_eq!(summary.acknowledged, summary.sent, "{summary:?}");
-    outbox
+    test_producer
 }
 
 async fn c01_order_of_many_keys(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 4).await;
-    let outbox = send_and_read(&fleet, 50, 20).await;
-    let stats = outbox.producer.stats();
+    let test_producer = send_and_read(&fleet, 50, 20).await;
+    let stats = test_producer.producer.stats();
     assert_eq!((stats.sent, stats.stored, stats.failed), (1_000, 1_000, 0));
     assert_eq!((stats.in_flight, stats.in_flight_bytes), (0, 0));
-    outbox.close().await;
+    test_producer.close().await;
 }
 
 async fn disturbed(harness: Arc<dyn Harness>, fault: impl FnOnce(String) -> Fault) {
     let fleet = Fleet::new(harness, 3).await;
-    fleet.disturb(fault(fleet.stream.clone())).await;
-    let outbox = send_and_read(&fleet, 10, 30).await;
+    fleet.inject(fault(fleet.stream.clone())).await;
+    let test_producer = send_and_read(&fleet, 10, 30).await;
     assert!(
-        fleet.harness.struck(&fleet.stream) >= 1,
+        fleet.harness.hits(&fleet.stream) >= 1,
         "no send was disturbed"
     );
-    outbox.close().await;
+    test_producer.close().await;
 }
 
 async fn c01_order_under_partial_failure(harness: Arc<dyn Harness>) {
@@ -59,12 +59,12 @@ async fn c01_order_under_partial_failure(harness: Arc<dyn Harness>) {
             key: Some(key.into()),
             times: 3,
         };
-        fleet.disturb(fault).await;
+        fleet.inject(fault).await;
     }
-    let outbox = send_and_read(&fleet, 10, 30).await;
+    let test_producer = send_and_read(&fleet, 10, 30).await;
     // All are stored, so each of these was tried again.
-    assert_eq!(fleet.harness.struck(&fleet.stream), 6);
-    outbox.close().await;
+    assert_eq!(fleet.harness.hits(&fleet.stream), 6);
+    test_producer.close().await;
 }
 
 async fn c01_order_when_every_send_fails_first(harness: Arc<dyn Harness>) {
@@ -87,18 +87,20 @@ async fn c01_order_when_timed_out_sends_were_stored(harness: Arc<dyn Harness>) {
 
 async fn c01_order_of_clones_of_one_producer(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 2).await;
-    let mut outbox = fleet.outbox().await;
-    let first = outbox.producer.clone();
+    let mut test_producer = fleet.test_producer().await;
+    let first = test_producer.producer.clone();
     for turn in 0..100 {
         // The next record goes by another clone, and the order is that of the sends all the same.
-        outbox.producer = first.clone();
-        outbox.post(Some(&format!("key-{}", turn % 3))).await;
+        test_producer.producer = first.clone();
+        test_producer
+            .send_one(Some(&format!("key-{}", turn % 3)))
+            .await;
     }
-    outbox.receipts().await;
+    test_producer.receipts().await;
     let member = fleet.member("reader").start().await;
-    fleet.judge().await;
+    fleet.check().await;
     member.close().await;
-    outbox.close().await;
+    test_producer.close().await;
     assert!(
         first
             .send(millstream_core::Record::new("late"))
@@ -110,9 +112,9 @@ async fn c01_order_of_clones_of_one_producer(harness: Arc<dyn Harness>) {
 
 async fn c01_order_across_split_and_merge(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 2).await;
-    let outbox = fleet.outbox().await;
-    let producer = outbox.producer.clone();
-    let flow = outbox.flow(12, Duration::from_millis(1));
+    let test_producer = fleet.test_producer().await;
+    let producer = test_producer.producer.clone();
+    let background_load = test_producer.send_in_background(12, Duration::from_millis(1));
     let streams = fleet.client.streams();
     let enough = |count| {
         let producer = producer.clone();
@@ -133,10 +135,10 @@ async fn c01_order_across_split_and_merge(harness: Arc<dyn Harness>) {
     let (one, other) = (&open[open.len() - 2], &open[open.len() - 1]);
     streams.merge(one, other).await.expect("they are merged");
     enough(300).await;
-    flow.stop().await;
+    background_load.stop().await;
     assert_eq!(fleet.open_partitions().await.len(), 2);
     let member = fleet.member("reader").start().await;
-    fleet.judge().await;
+    fleet.check().await;
     member.close().await;
 }
 
@@ -147,14 +149,14 @@ async fn c01_other_keys_flow_while_one_is_held(harness: Arc<dyn Harness>) {
         key: Some("held".into()),
         times: 5,
     };
-    fleet.disturb(fault).await;
-    let mut held = fleet.outbox().await;
+    fleet.inject(fault).await;
+    let mut held = fleet.test_producer().await;
     for _ in 0..5 {
-        held.post(Some("held")).await;
+        held.send_one(Some("held")).await;
     }
-    let mut others = Outbox::with(held.producer.clone(), &fleet.history, 1_000);
+    let mut others = TestProducer::with(held.producer.clone(), &fleet.history, 1_000);
     for turn in 0..100 {
-        others.post(Some(&format!("key-{}", turn % 10))).await;
+        others.send_one(Some(&format!("key-{}", turn % 10))).await;
     }
     let other = others.receipts().await;
     assert_eq!(other.len(), 100);
@@ -164,6 +166,6 @@ async fn c01_other_keys_flow_while_one_is_held(harness: Arc<dyn Harness>) {
     let last = other.iter().map(|(_, placed)| placed.position).max();
     assert!(Some(held[0].1.position) > last, "the other keys waited");
     let member = fleet.member("reader").start().await;
-    fleet.judge().await;
+    fleet.check().await;
     member.close().await;
 }

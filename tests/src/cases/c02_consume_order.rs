@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::cases;
 use super::reader::{ids_by_key, nothing_comes, pull};
-use crate::fleet::{Fleet, work};
+use crate::fleet::{Fleet, handler_fn};
 use crate::history::{Event, Observer, Outcome};
 use crate::{Harness, eventually};
 
@@ -22,14 +22,14 @@ cases! {
     c02_order_under_reshard [RESHARD],
     c02_order_through_restart,
     c02_order_through_a_crash,
-    c02_pull_consumer_keeps_a_key_apart,
+    c02_pull_consumer_delivers_a_key_one_at_a_time,
     c02_batches_come_in_stored_order,
 }
 
 async fn c02_order_under_retry(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 2).await;
     fleet.send(6, 20).await;
-    let fails_twice = work(|delivery: Delivery| async move {
+    let fails_twice = handler_fn(|delivery: Delivery| async move {
         match (
             delivery.position().offset().unwrap_or(0) % 5,
             delivery.attempt(),
@@ -41,10 +41,10 @@ async fn c02_order_under_retry(harness: Arc<dyn Harness>) {
     let retry = Retry::fixed(Duration::from_millis(30)).attempts(3);
     let member = fleet
         .member("a")
-        .does(fails_twice)
+        .handler(fails_twice)
         .with(|group| group.on_failure(retry));
     let member = member.start().await;
-    let summary = fleet.judge().await;
+    let summary = fleet.check().await;
     assert!(summary.failures >= 2, "{summary:?}");
     assert_eq!(member.handle().stats().retried, summary.failures);
     member.close().await;
@@ -56,7 +56,7 @@ async fn c02_one_key_never_overlaps(harness: Arc<dyn Harness>) {
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let counted = {
         let (now, most) = (now.clone(), most.clone());
-        work(move |_| {
+        handler_fn(move |_| {
             let (now, most) = (now.clone(), most.clone());
             async move {
                 most.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
@@ -68,24 +68,24 @@ async fn c02_one_key_never_overlaps(harness: Arc<dyn Harness>) {
     };
     let member = fleet
         .member("a")
-        .does(counted)
+        .handler(counted)
         .with(|group| group.concurrency(64));
     let member = member.start().await;
     // That no key overlaps is the judge's to see.
-    fleet.judge().await;
+    fleet.check().await;
     assert_eq!(most.load(SeqCst), 8, "all keys are handled at once");
     member.close().await;
 }
 
 async fn c02_records_without_key_do_not_wait_for_each_other(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 1).await;
-    let mut outbox = fleet.outbox().await;
+    let mut test_producer = fleet.test_producer().await;
     for _ in 0..8 {
-        outbox.post(None).await;
+        test_producer.send_one(None).await;
     }
-    outbox.close().await;
+    test_producer.close().await;
     let barrier = Arc::new(tokio::sync::Barrier::new(8));
-    let meets = work(move |_| {
+    let meets = handler_fn(move |_| {
         let barrier = barrier.clone();
         async move {
             barrier.wait().await;
@@ -94,17 +94,25 @@ async fn c02_records_without_key_do_not_wait_for_each_other(harness: Arc<dyn Har
     });
     let member = fleet
         .member("a")
-        .does(meets)
+        .handler(meets)
         .with(|group| group.concurrency(8));
     let member = member.start().await;
-    fleet.judge().await;
+    fleet.check().await;
     member.close().await;
 }
 
 async fn c02_order_under_rebalance(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 6).await;
-    let flow = fleet.outbox().await.flow(24, Duration::from_millis(2));
-    let start = |name: &'static str| fleet.member(name).takes(Duration::from_millis(9)).start();
+    let background_load = fleet
+        .test_producer()
+        .await
+        .send_in_background(24, Duration::from_millis(2));
+    let start = |name: &'static str| {
+        fleet
+            .member(name)
+            .handler_delay(Duration::from_millis(9))
+            .start()
+    };
     let works = |name: &'static str| {
         let history = fleet.history.clone();
         fleet.until("the new member handles", move || {
@@ -125,8 +133,8 @@ async fn c02_order_under_rebalance(harness: Arc<dyn Harness>) {
     b.close().await;
     let e = start("e").await;
     works("e").await;
-    flow.stop().await;
-    let summary = fleet.judge().await;
+    background_load.stop().await;
+    let summary = fleet.check().await;
     assert_eq!(summary.duplicates, 0, "{summary:?}");
     assert!(summary.handovers >= 6, "{summary:?}");
     d.close().await;
@@ -135,15 +143,18 @@ async fn c02_order_under_rebalance(harness: Arc<dyn Harness>) {
 
 async fn c02_order_under_reshard(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 2).await;
-    let flow = fleet.outbox().await.flow(24, Duration::from_millis(2));
+    let background_load = fleet
+        .test_producer()
+        .await
+        .send_in_background(24, Duration::from_millis(2));
     let a = fleet
         .member("a")
-        .takes(Duration::from_millis(5))
+        .handler_delay(Duration::from_millis(5))
         .start()
         .await;
     let b = fleet
         .member("b")
-        .takes(Duration::from_millis(11))
+        .handler_delay(Duration::from_millis(11))
         .start()
         .await;
     let streams = fleet.client.streams();
@@ -160,8 +171,8 @@ async fn c02_order_under_reshard(harness: Arc<dyn Harness>) {
     fleet
         .until("records are handled", || fleet.acked() >= 400)
         .await;
-    flow.stop().await;
-    let summary = fleet.judge().await;
+    background_load.stop().await;
+    let summary = fleet.check().await;
     assert_eq!(summary.duplicates, 0, "{summary:?}");
     a.close().await;
     b.close().await;
@@ -169,11 +180,14 @@ async fn c02_order_under_reshard(harness: Arc<dyn Harness>) {
 
 async fn c02_order_through_restart(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 2).await;
-    let flow = fleet.outbox().await.flow(5, Duration::from_millis(3));
+    let background_load = fleet
+        .test_producer()
+        .await
+        .send_in_background(5, Duration::from_millis(3));
     for (round, name) in ["a", "b", "c"].into_iter().enumerate() {
         let member = fleet
             .member(name)
-            .takes(Duration::from_millis(4))
+            .handler_delay(Duration::from_millis(4))
             .start()
             .await;
         fleet
@@ -181,19 +195,22 @@ async fn c02_order_through_restart(harness: Arc<dyn Harness>) {
             .await;
         member.close().await;
     }
-    flow.stop().await;
+    background_load.stop().await;
     let member = fleet.member("d").start().await;
-    let summary = fleet.judge().await;
+    let summary = fleet.check().await;
     assert_eq!(summary.duplicates, 0, "{summary:?}");
     member.close().await;
 }
 
 async fn c02_order_through_a_crash(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 2).await;
-    let flow = fleet.outbox().await.flow(5, Duration::from_millis(3));
+    let background_load = fleet
+        .test_producer()
+        .await
+        .send_in_background(5, Duration::from_millis(3));
     let a = fleet
         .member("a")
-        .takes(Duration::from_millis(4))
+        .handler_delay(Duration::from_millis(4))
         .start()
         .await;
     fleet
@@ -202,26 +219,26 @@ async fn c02_order_through_a_crash(harness: Arc<dyn Harness>) {
     a.crash().await;
     let b = fleet
         .member("b")
-        .takes(Duration::from_millis(1))
+        .handler_delay(Duration::from_millis(1))
         .start()
         .await;
     fleet
         .until("records are handled", || fleet.acked() >= 200)
         .await;
-    flow.stop().await;
-    fleet.judge().await;
+    background_load.stop().await;
+    fleet.check().await;
     b.close().await;
 }
 
-async fn c02_pull_consumer_keeps_a_key_apart(harness: Arc<dyn Harness>) {
+async fn c02_pull_consumer_delivers_a_key_one_at_a_time(harness: Arc<dyn Harness>) {
     let timing = harness.timing();
     let fleet = Fleet::new(harness, 1).await;
     let observer = Observer::new(&fleet.history, &fleet.group, "puller");
-    let mut outbox = fleet.outbox().await;
+    let mut test_producer = fleet.test_producer().await;
     for key in ["a", "a", "b", "a", "b", "c"] {
-        outbox.post(Some(key)).await;
+        test_producer.send_one(Some(key)).await;
     }
-    outbox.close().await;
+    test_producer.close().await;
     let group = fleet.handle().await.concurrency(10);
     let mut consumer = group.join().await.expect("the puller joins");
     let mut held = Vec::new();
@@ -259,7 +276,7 @@ async fn c02_pull_consumer_keeps_a_key_apart(harness: Arc<dyn Harness>) {
         }
     }
     assert_eq!(settled, 6);
-    fleet.judge().await;
+    fleet.check().await;
     consumer.close().await.expect("the puller closes");
     observer.left();
 }
@@ -305,7 +322,7 @@ async fn c02_batches_come_in_stored_order(harness: Arc<dyn Harness>) {
         stopped.await.ok();
     });
     let task = tokio::spawn(run);
-    let summary = fleet.judge().await;
+    let summary = fleet.check().await;
     assert_eq!(summary.duplicates, 0, "{summary:?}");
     let largest = sizes.load(SeqCst);
     assert!(

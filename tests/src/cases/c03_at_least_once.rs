@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::cases;
 use super::reader::{pull, read};
-use crate::fleet::{Failure, Fleet, Work, work};
+use crate::fleet::{Failure, Fleet, HandlerFn, handler_fn};
 use crate::harness::unique_stream;
 use crate::history::{Event, Observer, Outcome, id_of};
 use crate::{Fault, Harness};
@@ -22,7 +22,7 @@ cases! {
     c03_dead_letter_has_the_record_and_the_reason,
     c03_dead_letter_is_settled_by_its_receipt [FAIL_SENDS],
     c03_skip_is_explicit,
-    c03_stop_returns_the_error_and_the_record_comes_again,
+    c03_stop_returns_the_error_and_the_record_is_redelivered,
     c03_dropped_delivery_is_a_nack,
     c03_nack_takes_the_failure_path,
     c03_batch_failure_settles_what_is_before_it,
@@ -33,11 +33,11 @@ fn quickly(attempts: u32) -> Retry {
 }
 
 /// Fails each record of key `bad` in its first `times` attempts, with what `fail` does.
-fn fails_bad<F>(times: u32, fail: fn() -> F) -> Work
+fn fails_bad<F>(times: u32, fail: fn() -> F) -> HandlerFn
 where
     F: Future<Output = Result<(), Failure>> + Send + 'static,
 {
-    work(move |delivery: Delivery| async move {
+    handler_fn(move |delivery: Delivery| async move {
         match delivery.key() {
             Some(key) if key == "bad" && delivery.attempt() <= times => fail().await,
             _ => Ok(()),
@@ -48,12 +48,12 @@ where
 /// A stream of one partition with records of `good` and `bad` in turns.
 async fn good_and_bad(harness: Arc<dyn Harness>) -> Fleet {
     let fleet = Fleet::new(harness, 1).await;
-    let mut outbox = fleet.outbox().await;
+    let mut test_producer = fleet.test_producer().await;
     for _ in 0..5 {
-        outbox.post(Some("good")).await;
-        outbox.post(Some("bad")).await;
+        test_producer.send_one(Some("good")).await;
+        test_producer.send_one(Some("bad")).await;
     }
-    outbox.close().await;
+    test_producer.close().await;
     fleet
 }
 
@@ -62,10 +62,10 @@ async fn c03_error_then_success(harness: Arc<dyn Harness>) {
     let work = fails_bad(2, || async { Err("no".into()) });
     let member = fleet
         .member("a")
-        .does(work)
+        .handler(work)
         .with(|group| group.on_failure(quickly(3)));
     let member = member.start().await;
-    let summary = fleet.judge().await;
+    let summary = fleet.check().await;
     assert_eq!((summary.handled, summary.failures), (10, 10), "{summary:?}");
     fleet.caught_up().await;
     let stats = member.handle().stats();
@@ -76,14 +76,14 @@ async fn c03_error_then_success(harness: Arc<dyn Harness>) {
     member.close().await;
 }
 
-async fn panics(harness: Arc<dyn Harness>, work: Work) {
+async fn panics(harness: Arc<dyn Harness>, work: HandlerFn) {
     let fleet = good_and_bad(harness).await;
     let member = fleet
         .member("a")
-        .does(work)
+        .handler(work)
         .with(|group| group.on_failure(quickly(3)));
     let member = member.start().await;
-    let summary = fleet.judge().await;
+    let summary = fleet.check().await;
     assert_eq!(summary.handled, 10, "{summary:?}");
     fleet.caught_up().await;
     let stats = member.handle().stats();
@@ -113,7 +113,7 @@ async fn c03_dead_letter_has_the_record_and_the_reason(harness: Arc<dyn Harness>
     let fleet = good_and_bad(harness).await;
     let dead = unique_stream(&*fleet.harness, 1).await;
     let work = fails_bad(u32::MAX, || async { Err("the tank is on fire".into()) });
-    let member = fleet.member("a").does(work).dead_letters_after(2);
+    let member = fleet.member("a").handler(work).dead_letters_after(2);
     let policy = quickly(2).then(DeadLetter::stream(dead.as_str()));
     let member = member.with(|group| group.on_failure(policy)).start().await;
     let letters = read(&*fleet.harness, &dead, 5).await;
@@ -157,7 +157,7 @@ async fn c03_dead_letter_has_the_record_and_the_reason(harness: Arc<dyn Harness>
         .map(|letter| id_of(letter.payload()))
         .collect();
     assert!(ids.is_sorted(), "dead letters of one key keep their order");
-    let summary = fleet.judge().await;
+    let summary = fleet.check().await;
     assert_eq!(
         (summary.handled, summary.dead_lettered),
         (5, 5),
@@ -176,11 +176,11 @@ async fn c03_dead_letter_is_settled_by_its_receipt(harness: Arc<dyn Harness>) {
         key: None,
         times: 6,
     };
-    fleet.disturb(fault).await;
+    fleet.inject(fault).await;
     let work = fails_bad(u32::MAX, || async { Err("no".into()) });
     let policy = quickly(1).then(DeadLetter::stream(dead.as_str()));
     let interval = Duration::from_millis(1);
-    let member = fleet.member("a").does(work).dead_letters_after(1);
+    let member = fleet.member("a").handler(work).dead_letters_after(1);
     let member = member.with(|group| group.on_failure(policy).checkpoint_interval(interval));
     let member = member.start().await;
     // Whenever the progress has passed a bad record, its dead letter must be there to be read.
@@ -219,10 +219,10 @@ async fn c03_dead_letter_is_settled_by_its_receipt(harness: Arc<dyn Harness>) {
 async fn c03_skip_is_explicit(harness: Arc<dyn Harness>) {
     let fleet = good_and_bad(harness).await;
     let work = fails_bad(u32::MAX, || async { Err("no".into()) });
-    let member = fleet.member("a").does(work).skips_after(2);
+    let member = fleet.member("a").handler(work).skips_after(2);
     let policy = quickly(2).then(OnExhausted::Skip);
     let member = member.with(|group| group.on_failure(policy)).start().await;
-    let summary = fleet.judge().await;
+    let summary = fleet.check().await;
     assert_eq!(
         (summary.handled, summary.skipped, summary.failures),
         (5, 5, 10),
@@ -233,12 +233,12 @@ async fn c03_skip_is_explicit(harness: Arc<dyn Harness>) {
     member.close().await;
 }
 
-async fn c03_stop_returns_the_error_and_the_record_comes_again(harness: Arc<dyn Harness>) {
+async fn c03_stop_returns_the_error_and_the_record_is_redelivered(harness: Arc<dyn Harness>) {
     let fleet = good_and_bad(harness).await;
     let work = fails_bad(u32::MAX, || async { Err("the tank is on fire".into()) });
     let member = fleet
         .member("a")
-        .does(work)
+        .handler(work)
         .with(|group| group.on_failure(quickly(2)));
     let error = member
         .start()
@@ -253,7 +253,7 @@ async fn c03_stop_returns_the_error_and_the_record_comes_again(harness: Arc<dyn 
     // Nothing is passed by: the next member gets it, and at once.
     let member = fleet.member("b").start().await;
     // So do the good ones behind it, which no checkpoint could pass; the first one not.
-    let summary = fleet.judge().await;
+    let summary = fleet.check().await;
     assert!(summary.duplicates <= 4, "{summary:?}");
     fleet.caught_up().await;
     member.close().await;
@@ -277,7 +277,7 @@ async fn pull_and_fail(harness: Arc<dyn Harness>, fail: impl Fn(millstream_core:
             delivery.ack();
         }
     }
-    let summary = fleet.judge().await;
+    let summary = fleet.check().await;
     assert_eq!((summary.handled, summary.failures), (10, 5), "{summary:?}");
     let stats = consumer.stats();
     assert_eq!((stats.failures, stats.retried), (5, 5));
@@ -317,7 +317,7 @@ async fn c03_batch_failure_settles_what_is_before_it(harness: Arc<dyn Harness>) 
     let task = tokio::spawn(group.run_batches(4, handler, async move {
         stopped.await.ok();
     }));
-    let summary = fleet.judge().await;
+    let summary = fleet.check().await;
     assert_eq!(summary.duplicates, 0, "{summary:?}");
     fleet.caught_up().await;
     stop.send(()).expect("the member runs");

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::cases;
 use super::reader::pull;
 use crate::Harness;
-use crate::fleet::{Fleet, work};
+use crate::fleet::{Fleet, handler_fn};
 use crate::history::{Observer, Outcome};
 
 cases! {
@@ -45,15 +45,15 @@ async fn c04_acks_in_any_order(harness: Arc<dyn Harness>) {
         })
         .await;
     }
-    fleet.judge().await;
+    fleet.check().await;
     consumer.close().await.expect("the puller closes");
     observer.left();
 }
 
 /// Handles `stuck` only when the gate is open.
-fn gated(gate: &watch::Receiver<bool>) -> crate::fleet::Work {
+fn gated(gate: &watch::Receiver<bool>) -> crate::fleet::HandlerFn {
     let gate = gate.clone();
-    work(move |delivery: Delivery| {
+    handler_fn(move |delivery: Delivery| {
         let mut gate = gate.clone();
         async move {
             if delivery.key().is_some_and(|key| key == "stuck") {
@@ -66,14 +66,14 @@ fn gated(gate: &watch::Receiver<bool>) -> crate::fleet::Work {
 
 async fn c04_a_stuck_record_holds_the_checkpoint(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 1).await;
-    let mut outbox = fleet.outbox().await;
-    outbox.send(3, 5).await;
-    outbox.post(Some("stuck")).await;
-    let stuck = outbox.receipts().await[0].1.position;
-    outbox.send(3, 40).await;
-    outbox.close().await;
+    let mut test_producer = fleet.test_producer().await;
+    test_producer.send(3, 5).await;
+    test_producer.send_one(Some("stuck")).await;
+    let stuck = test_producer.receipts().await[0].1.position;
+    test_producer.send(3, 40).await;
+    test_producer.close().await;
     let (open, gate) = watch::channel(false);
-    let member = fleet.member("a").does(gated(&gate));
+    let member = fleet.member("a").handler(gated(&gate));
     let member = member.with(|group| group.checkpoint_interval(Duration::from_millis(1)));
     let member = member.start().await;
     fleet
@@ -96,7 +96,7 @@ async fn c04_a_stuck_record_holds_the_checkpoint(harness: Arc<dyn Harness>) {
     )
     .await;
     open.send(true).expect("the member runs");
-    fleet.judge().await;
+    fleet.check().await;
     fleet.caught_up().await;
     member.close().await;
 }
@@ -104,7 +104,7 @@ async fn c04_a_stuck_record_holds_the_checkpoint(harness: Arc<dyn Harness>) {
 async fn c04_slow_and_quick_keys(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 2).await;
     fleet.send(10, 20).await;
-    let uneven = work(|delivery: Delivery| async move {
+    let uneven = handler_fn(|delivery: Delivery| async move {
         let last = delivery
             .key()
             .and_then(|key| key.last().copied())
@@ -112,14 +112,14 @@ async fn c04_slow_and_quick_keys(harness: Arc<dyn Harness>) {
         tokio::time::sleep(Duration::from_millis(u64::from(last - b'0') * 4)).await;
         Ok(())
     });
-    let member = fleet.member("a").does(uneven).with(|group| {
+    let member = fleet.member("a").handler(uneven).with(|group| {
         group
             .checkpoint_interval(Duration::from_millis(1))
             .checkpoint_records(1)
     });
     let member = member.start().await;
     // The read-outs on the way are the judge's to see.
-    fleet.judge().await;
+    fleet.check().await;
     fleet.caught_up().await;
     member.close().await;
 }

@@ -26,12 +26,15 @@ fn by<'a>(fleet: &'a Fleet, member: &'a str) -> impl Fn() -> usize + 'a {
 
 async fn c05_rolling_restart_repeats_nothing(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 6).await;
-    let flow = fleet.outbox().await.flow(30, Duration::from_millis(1));
+    let background_load = fleet
+        .test_producer()
+        .await
+        .send_in_background(30, Duration::from_millis(1));
     let start = async |name: String| {
         let starting = Instant::now();
         let member = fleet
             .member(&name)
-            .takes(Duration::from_millis(13))
+            .handler_delay(Duration::from_millis(13))
             .start()
             .await;
         fleet
@@ -53,8 +56,8 @@ async fn c05_rolling_restart_repeats_nothing(harness: Arc<dyn Harness>) {
         );
         members.push(member);
     }
-    flow.stop().await;
-    let summary = fleet.judge().await;
+    background_load.stop().await;
+    let summary = fleet.check().await;
     assert_eq!((summary.lost, summary.duplicates), (0, 0), "{summary:?}");
     assert!(summary.handovers >= 6, "{summary:?}");
     for member in members {
@@ -66,7 +69,10 @@ async fn c05_rolling_restart_repeats_nothing(harness: Arc<dyn Harness>) {
 async fn c05_next_owner_starts_at_once(harness: Arc<dyn Harness>) {
     let timing = harness.timing();
     let fleet = Fleet::new(harness, 1).await;
-    let flow = fleet.outbox().await.flow(4, Duration::from_millis(2));
+    let background_load = fleet
+        .test_producer()
+        .await
+        .send_in_background(4, Duration::from_millis(2));
     let a = fleet.member("a").start().await;
     fleet.until("a handles", || by(&fleet, "a")() >= 20).await;
     let b = fleet.member("b").start().await;
@@ -83,8 +89,8 @@ async fn c05_next_owner_starts_at_once(harness: Arc<dyn Harness>) {
         .await;
     let took = began.elapsed();
     assert!(took <= timing.handover, "the handover took {took:?}");
-    flow.stop().await;
-    let summary = fleet.judge().await;
+    background_load.stop().await;
+    let summary = fleet.check().await;
     assert_eq!(summary.duplicates, 0, "{summary:?}");
     other.close().await;
 }
@@ -96,7 +102,7 @@ async fn c05_close_settles_what_is_in_flight(harness: Arc<dyn Harness>) {
     let slow = timing.handover * 2;
     let member = fleet
         .member("a")
-        .takes(slow)
+        .handler_delay(slow)
         .with(|group| group.drain_timeout(slow * 3));
     let member = member.start().await;
     fleet
@@ -115,7 +121,7 @@ async fn c05_close_settles_what_is_in_flight(harness: Arc<dyn Harness>) {
         "all that began was settled"
     );
     let member = fleet.member("b").start().await;
-    let summary = fleet.judge().await;
+    let summary = fleet.check().await;
     assert_eq!(summary.duplicates, 0, "{summary:?}");
     member.close().await;
 }
@@ -123,17 +129,20 @@ async fn c05_close_settles_what_is_in_flight(harness: Arc<dyn Harness>) {
 async fn c05_a_joining_member_repeats_nothing(harness: Arc<dyn Harness>) {
     let timing = harness.timing();
     let fleet = Fleet::new(harness, 4).await;
-    let flow = fleet.outbox().await.flow(16, Duration::from_millis(2));
+    let background_load = fleet
+        .test_producer()
+        .await
+        .send_in_background(16, Duration::from_millis(2));
     let a = fleet
         .member("a")
-        .takes(Duration::from_millis(40))
+        .handler_delay(Duration::from_millis(40))
         .start()
         .await;
     fleet.until("a handles", || by(&fleet, "a")() >= 20).await;
     let began = Instant::now();
     let b = fleet
         .member("b")
-        .takes(Duration::from_millis(40))
+        .handler_delay(Duration::from_millis(40))
         .start()
         .await;
     fleet.until("b handles", || by(&fleet, "b")() >= 1).await;
@@ -147,8 +156,8 @@ async fn c05_a_joining_member_repeats_nothing(harness: Arc<dyn Harness>) {
             a.owns() == 2 && b.owns() == 2
         })
         .await;
-    flow.stop().await;
-    let summary = fleet.judge().await;
+    background_load.stop().await;
+    let summary = fleet.check().await;
     assert_eq!(summary.duplicates, 0, "{summary:?}");
     assert_eq!(a.handle().stats().lost, 0);
     assert_eq!(a.handle().stats().released, 2);
@@ -163,13 +172,13 @@ async fn c05_group_that_is_empty_for_a_while_goes_on(harness: Arc<dyn Harness>) 
     fleet.settled().await;
     a.close().await;
     let mut more =
-        crate::fleet::Outbox::open(&fleet.client, &fleet.stream, &fleet.history, 500).await;
+        crate::fleet::TestProducer::open(&fleet.client, &fleet.stream, &fleet.history, 500).await;
     for turn in 0..20 {
-        more.post(Some(&format!("other-{}", turn % 4))).await;
+        more.send_one(Some(&format!("other-{}", turn % 4))).await;
     }
     more.close().await;
     let b = fleet.member("b").start().await;
-    let summary = fleet.judge().await;
+    let summary = fleet.check().await;
     assert_eq!(
         (summary.handled, summary.duplicates),
         (60, 0),

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::cases;
 use crate::checker::Rules;
-use crate::fleet::{Fleet, work};
+use crate::fleet::{Fleet, handler_fn};
 use crate::harness::eventually;
 use crate::history::{Event, Outcome};
 use crate::{Fault, Harness};
@@ -37,13 +37,16 @@ async fn crash_under_load(
 ) {
     const CRASHES: usize = 5;
     let fleet = Fleet::new(harness, 1).await;
-    let flow = fleet.outbox().await.flow(6, Duration::from_millis(2));
+    let background_load = fleet
+        .test_producer()
+        .await
+        .send_in_background(6, Duration::from_millis(2));
     let rules = || Rules {
         most_repeats: Some(most_repeats),
     };
     let start = async |name: &str| {
         let takes = Duration::from_millis(3);
-        let member = fleet.member(name).takes(takes).with(configure);
+        let member = fleet.member(name).handler_delay(takes).with(configure);
         let member = member.start().await;
         let before = fleet.acked();
         let handles = || fleet.acked() >= before + 700;
@@ -75,8 +78,8 @@ async fn crash_under_load(
             break;
         }
     }
-    flow.stop().await;
-    let summary = fleet.judge_by(rules()).await;
+    background_load.stop().await;
+    let summary = fleet.check_with(rules()).await;
     assert!(
         summary.duplicates > 0,
         "the case shows nothing: {summary:?}"
@@ -98,7 +101,10 @@ async fn c06_checkpoint_interval_bounds_the_repeats(harness: Arc<dyn Harness>) {
 async fn c06_takeover_is_within_the_session_timeout(harness: Arc<dyn Harness>) {
     let timing = harness.timing();
     let fleet = Fleet::new(harness, 2).await;
-    let flow = fleet.outbox().await.flow(8, Duration::from_millis(5));
+    let background_load = fleet
+        .test_producer()
+        .await
+        .send_in_background(8, Duration::from_millis(5));
     let a = fleet.member("a").start().await;
     let b = fleet.member("b").start().await;
     fleet
@@ -114,21 +120,21 @@ async fn c06_takeover_is_within_the_session_timeout(harness: Arc<dyn Harness>) {
         took <= timing.session + timing.handover,
         "the takeover took {took:?}"
     );
-    flow.stop().await;
-    fleet.judge().await;
+    background_load.stop().await;
+    fleet.check().await;
     b.close().await;
 }
 
 async fn c06_crash_in_the_middle_of_a_handler(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 1).await;
     fleet.send(4, 5).await;
-    let hangs = work(|delivery: Delivery| async move {
+    let hangs = handler_fn(|delivery: Delivery| async move {
         if delivery.key().is_some_and(|key| key == "key-2") {
             std::future::pending::<()>().await;
         }
         Ok(())
     });
-    let a = fleet.member("a").does(hangs).start().await;
+    let a = fleet.member("a").handler(hangs).start().await;
     fleet
         .until("all but the stuck key is handled", || {
             fleet.unsettled() == 5
@@ -136,7 +142,7 @@ async fn c06_crash_in_the_middle_of_a_handler(harness: Arc<dyn Harness>) {
         .await;
     a.crash().await;
     let b = fleet.member("b").start().await;
-    fleet.judge().await;
+    fleet.check().await;
     fleet.caught_up().await;
     b.close().await;
 }
@@ -160,14 +166,17 @@ async fn c06_consumer_dropped_without_close_is_a_crash(harness: Arc<dyn Harness>
     drop(consumer);
     assert!(began.elapsed() < timing.handover, "dropping does not block");
     let b = fleet.member("b").start().await;
-    fleet.judge().await;
+    fleet.check().await;
     fleet.caught_up().await;
     b.close().await;
 }
 
 async fn c06_refused_checkpoints_lose_nothing(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 2).await;
-    let flow = fleet.outbox().await.flow(6, Duration::from_millis(2));
+    let background_load = fleet
+        .test_producer()
+        .await
+        .send_in_background(6, Duration::from_millis(2));
     let a = fleet
         .member("a")
         .with(|group| group.checkpoint_interval(Duration::from_millis(20)));
@@ -179,19 +188,19 @@ async fn c06_refused_checkpoints_lose_nothing(harness: Arc<dyn Harness>) {
         group: fleet.group.clone(),
         times: 5,
     };
-    fleet.disturb(fault).await;
+    fleet.inject(fault).await;
     fleet
         .until("records are handled", || fleet.acked() >= 300)
         .await;
-    let refused = fleet.harness.struck(&fleet.group);
+    let refused = fleet.harness.hits(&fleet.group);
     assert!(refused >= 1, "nothing was refused");
     fleet.history.record(Event::Healed {
         group: fleet.group.as_str().into(),
     });
     a.close().await;
     let b = fleet.member("b").start().await;
-    flow.stop().await;
-    let summary = fleet.judge().await;
+    background_load.stop().await;
+    let summary = fleet.check().await;
     assert_eq!(summary.duplicates, 0, "{summary:?}");
     fleet.caught_up().await;
     b.close().await;
@@ -199,7 +208,10 @@ async fn c06_refused_checkpoints_lose_nothing(harness: Arc<dyn Harness>) {
 
 async fn c06_lost_checkpoints_lose_nothing(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 1).await;
-    let flow = fleet.outbox().await.flow(6, Duration::from_millis(2));
+    let background_load = fleet
+        .test_producer()
+        .await
+        .send_in_background(6, Duration::from_millis(2));
     let a = fleet
         .member("a")
         .with(|group| group.checkpoint_interval(Duration::from_millis(20)));
@@ -211,11 +223,11 @@ async fn c06_lost_checkpoints_lose_nothing(harness: Arc<dyn Harness>) {
         group: fleet.group.clone(),
         times: 1_000,
     };
-    fleet.disturb(fault).await;
+    fleet.inject(fault).await;
     // One that was under way may still be stored.
     fleet
         .until("checkpoints are lost", || {
-            fleet.harness.struck(&fleet.group) >= 1
+            fleet.harness.hits(&fleet.group) >= 1
         })
         .await;
     let before = fleet.acked();
@@ -233,9 +245,9 @@ async fn c06_lost_checkpoints_lose_nothing(harness: Arc<dyn Harness>) {
         group: fleet.group.clone(),
         times: 0,
     };
-    fleet.disturb(fault).await;
-    flow.stop().await;
-    let summary = fleet.judge().await;
+    fleet.inject(fault).await;
+    background_load.stop().await;
+    let summary = fleet.check().await;
     assert!(
         summary.duplicates >= 50,
         "what was not stored comes again: {summary:?}"
@@ -259,18 +271,18 @@ async fn c06_broker_restart_keeps_records_and_progress(harness: Arc<dyn Harness>
     fleet.caught_up().await;
     a.close().await;
     let mut more =
-        crate::fleet::Outbox::open(&fleet.client, &fleet.stream, &fleet.history, 1_000).await;
+        crate::fleet::TestProducer::open(&fleet.client, &fleet.stream, &fleet.history, 1_000).await;
     for turn in 0..50 {
-        more.post(Some(&format!("other-{}", turn % 5))).await;
+        more.send_one(Some(&format!("other-{}", turn % 5))).await;
     }
     more.close().await;
     let before = places(&fleet).await;
     let down = fleet.end();
-    harness.disturb(Fault::Restart).await;
+    harness.inject(Fault::Restart).await;
     let fleet = down.resume(harness).await;
     assert_eq!(places(&fleet).await, before, "the progress is as it was");
     let b = fleet.member("b").start().await;
-    let summary = fleet.judge().await;
+    let summary = fleet.check().await;
     assert_eq!(
         (summary.handled, summary.duplicates),
         (150, 0),

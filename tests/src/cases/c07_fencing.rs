@@ -10,17 +10,17 @@ use tokio::time::{Instant, sleep_until};
 
 use super::cases;
 use super::reader::pull;
-use crate::fleet::{Fleet, work};
+use crate::fleet::{Fleet, handler_fn};
 use crate::history::{Event, Observer, Outcome};
 use crate::{Fault, Harness};
 
 cases! {
-    c07_zombie_that_wakes_is_fenced [FREEZE],
-    c07_zombie_that_wakes_cannot_move_the_progress [FREEZE],
-    c07_zombie_with_a_handler_at_work_is_told [FREEZE],
-    c07_stolen_partition_is_told_and_handled_by_another [STEAL],
-    c07_delivery_held_over_a_theft_settles_nothing [STEAL],
-    c07_a_freeze_within_the_session_timeout_harms_nothing [FREEZE],
+    c07_zombie_is_fenced [FREEZE],
+    c07_zombie_cannot_move_the_checkpoint [FREEZE],
+    c07_zombie_with_a_running_handler_sees_the_loss [FREEZE],
+    c07_stolen_partition_is_lost_and_handled_by_another_member [STEAL],
+    c07_ack_of_a_stolen_partition_settles_nothing [STEAL],
+    c07_short_freeze_loses_no_partition [FREEZE],
 }
 
 fn freeze(fleet: &Fleet, member: &str, duration: Duration) -> Fault {
@@ -43,25 +43,28 @@ fn losses(fleet: &Fleet, member: &str) -> usize {
         .count(|e| matches!(e, Event::Lost(by) if &*by.member == member))
 }
 
-async fn c07_zombie_that_wakes_is_fenced(harness: Arc<dyn Harness>) {
+async fn c07_zombie_is_fenced(harness: Arc<dyn Harness>) {
     let timing = harness.timing();
     let fleet = Fleet::new(harness, 1).await;
-    let flow = fleet.outbox().await.flow(6, Duration::from_millis(5));
+    let background_load = fleet
+        .test_producer()
+        .await
+        .send_in_background(6, Duration::from_millis(5));
     let slow = Duration::from_millis(20);
     let a = fleet
         .member("a")
-        .takes(slow)
+        .handler_delay(slow)
         .with(|group| group.checkpoint_interval(slow));
     let a = a.start().await;
     fleet.until("a handles", || began(&fleet, "a") >= 30).await;
-    let b = fleet.member("b").takes(slow).start().await;
+    let b = fleet.member("b").handler_delay(slow).start().await;
     fleet
         .until("both are members", || fleet.acked() >= 100)
         .await;
     let (owner, other) = if a.owns() > 0 { ("a", "b") } else { ("b", "a") };
     let wakes = Instant::now() + timing.session * 3;
     fleet
-        .disturb(freeze(&fleet, owner, timing.session * 3))
+        .inject(freeze(&fleet, owner, timing.session * 3))
         .await;
     let before = began(&fleet, other);
     fleet
@@ -79,8 +82,8 @@ async fn c07_zombie_that_wakes_is_fenced(harness: Arc<dyn Harness>) {
     fleet
         .until("the other goes on", || fleet.acked() >= handled + 100)
         .await;
-    flow.stop().await;
-    fleet.judge().await;
+    background_load.stop().await;
+    fleet.check().await;
     fleet.caught_up().await;
     let zombie = if owner == "a" { &a } else { &b };
     assert!(zombie.handle().stats().lost >= 1);
@@ -89,12 +92,12 @@ async fn c07_zombie_that_wakes_is_fenced(harness: Arc<dyn Harness>) {
     b.close().await;
 }
 
-async fn c07_zombie_that_wakes_cannot_move_the_progress(harness: Arc<dyn Harness>) {
+async fn c07_zombie_cannot_move_the_checkpoint(harness: Arc<dyn Harness>) {
     let timing = harness.timing();
     let fleet = Fleet::new(harness, 1).await;
     fleet.send(2, 100).await;
     let quick = timing.session / 500;
-    let a = fleet.member("a").takes(quick);
+    let a = fleet.member("a").handler_delay(quick);
     let a = a
         .with(|group| group.checkpoint_interval(quick * 5))
         .start()
@@ -103,18 +106,18 @@ async fn c07_zombie_that_wakes_cannot_move_the_progress(harness: Arc<dyn Harness
         .until("progress is stored", || a.handle().stats().checkpoints >= 2)
         .await;
     let wakes = Instant::now() + timing.session * 3;
-    fleet.disturb(freeze(&fleet, "a", timing.session * 3)).await;
+    fleet.inject(freeze(&fleet, "a", timing.session * 3)).await;
     // What it has taken in it goes on to handle, and it asks to store that; the answer waits until
     // it wakes.
     fleet
         .until("the zombie has handled all", || fleet.unsettled() == 0)
         .await;
     let (open, gate) = watch::channel(false);
-    let waits = work(move |_| {
+    let waits = handler_fn(move |_| {
         let mut gate = gate.clone();
         async move { Ok(gate.wait_for(|open| *open).await.map(|_| ())?) }
     });
-    let b = fleet.member("b").does(waits).start().await;
+    let b = fleet.member("b").handler(waits).start().await;
     fleet
         .until("b takes over", || began(&fleet, "b") >= 1)
         .await;
@@ -136,17 +139,17 @@ async fn c07_zombie_that_wakes_cannot_move_the_progress(harness: Arc<dyn Harness
         .await;
     a.close().await;
     fleet.caught_up().await;
-    fleet.judge().await;
+    fleet.check().await;
     b.close().await;
 }
 
-async fn c07_zombie_with_a_handler_at_work_is_told(harness: Arc<dyn Harness>) {
+async fn c07_zombie_with_a_running_handler_sees_the_loss(harness: Arc<dyn Harness>) {
     let timing = harness.timing();
     let fleet = Fleet::new(harness, 1).await;
     fleet.send(4, 5).await;
     let (told, mut asked) = watch::channel(0_u32);
     let told = Arc::new(told);
-    let hangs = work(move |delivery: Delivery| {
+    let hangs = handler_fn(move |delivery: Delivery| {
         let told = told.clone();
         async move {
             // Work that was started elsewhere, and is told through the delivery.
@@ -160,16 +163,16 @@ async fn c07_zombie_with_a_handler_at_work_is_told(harness: Arc<dyn Harness>) {
             Ok(())
         }
     });
-    let a = fleet.member("a").does(hangs).start().await;
+    let a = fleet.member("a").handler(hangs).start().await;
     fleet
         .until("its handlers hang", || began(&fleet, "a") == 4)
         .await;
     let b = fleet.member("b").start().await;
-    fleet.disturb(freeze(&fleet, "a", timing.session * 2)).await;
+    fleet.inject(freeze(&fleet, "a", timing.session * 2)).await;
     fleet
         .until("b handles all", || fleet.unsettled() == 0)
         .await;
-    let all_told = tokio::time::timeout(timing.patience, asked.wait_for(|told| *told >= 4)).await;
+    let all_told = tokio::time::timeout(timing.timeout, asked.wait_for(|told| *told >= 4)).await;
     all_told
         .expect("the handlers are told")
         .expect("the handlers live");
@@ -185,17 +188,20 @@ async fn c07_zombie_with_a_handler_at_work_is_told(harness: Arc<dyn Harness>) {
     fleet
         .until("its handlers are dropped", || fleet.history.count(cut) >= 4)
         .await;
-    fleet.judge().await;
+    fleet.check().await;
     a.crash().await;
     b.close().await;
 }
 
-async fn c07_stolen_partition_is_told_and_handled_by_another(harness: Arc<dyn Harness>) {
+async fn c07_stolen_partition_is_lost_and_handled_by_another_member(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 2).await;
-    let flow = fleet.outbox().await.flow(10, Duration::from_millis(3));
+    let background_load = fleet
+        .test_producer()
+        .await
+        .send_in_background(10, Duration::from_millis(3));
     let takes = Duration::from_millis(15);
-    let a = fleet.member("a").takes(takes).start().await;
-    let b = fleet.member("b").takes(takes).start().await;
+    let a = fleet.member("a").handler_delay(takes).start().await;
+    let b = fleet.member("b").handler_delay(takes).start().await;
     fleet
         .until("both work", || a.owns() == 1 && b.owns() == 1)
         .await;
@@ -209,7 +215,7 @@ async fn c07_stolen_partition_is_told_and_handled_by_another(harness: Arc<dyn Ha
             partition: partition.clone(),
         };
         let lost = a.handle().stats().lost;
-        fleet.disturb(steal).await;
+        fleet.inject(steal).await;
         fleet
             .until("a is told", || a.handle().stats().lost > lost)
             .await;
@@ -225,14 +231,14 @@ async fn c07_stolen_partition_is_told_and_handled_by_another(harness: Arc<dyn Ha
             .until("they go on", || fleet.acked() > handled + 50)
             .await;
     }
-    flow.stop().await;
-    fleet.judge().await;
+    background_load.stop().await;
+    fleet.check().await;
     fleet.caught_up().await;
     a.close().await;
     b.close().await;
 }
 
-async fn c07_delivery_held_over_a_theft_settles_nothing(harness: Arc<dyn Harness>) {
+async fn c07_ack_of_a_stolen_partition_settles_nothing(harness: Arc<dyn Harness>) {
     let timing = harness.timing();
     let fleet = Fleet::new(harness, 1).await;
     fleet.send(1, 3).await;
@@ -250,7 +256,7 @@ async fn c07_delivery_held_over_a_theft_settles_nothing(harness: Arc<dyn Harness
         group: fleet.group.clone(),
         partition: partition.clone(),
     };
-    fleet.disturb(steal).await;
+    fleet.inject(steal).await;
     // Pulling is what drives it.
     let told = async {
         tokio::select! {
@@ -259,7 +265,7 @@ async fn c07_delivery_held_over_a_theft_settles_nothing(harness: Arc<dyn Harness
             next = consumer.next() => panic!("no other record of the key may come: {next:?}"),
         }
     };
-    tokio::time::timeout(timing.patience, told)
+    tokio::time::timeout(timing.timeout, told)
         .await
         .expect("the puller is told");
     assert!(held.is_lost());
@@ -270,24 +276,27 @@ async fn c07_delivery_held_over_a_theft_settles_nothing(harness: Arc<dyn Harness
     drop(consumer);
     // Its ack counted for nothing: the record comes again.
     let b = fleet.member("b").start().await;
-    let summary = fleet.judge().await;
+    let summary = fleet.check().await;
     assert_eq!(summary.handled, 3, "{summary:?}");
     b.close().await;
 }
 
-async fn c07_a_freeze_within_the_session_timeout_harms_nothing(harness: Arc<dyn Harness>) {
+async fn c07_short_freeze_loses_no_partition(harness: Arc<dyn Harness>) {
     let timing = harness.timing();
     let fleet = Fleet::new(harness, 1).await;
-    let flow = fleet.outbox().await.flow(6, Duration::from_millis(5));
+    let background_load = fleet
+        .test_producer()
+        .await
+        .send_in_background(6, Duration::from_millis(5));
     let a = fleet.member("a").start().await;
     fleet.until("a handles", || fleet.acked() >= 30).await;
-    fleet.disturb(freeze(&fleet, "a", timing.session / 3)).await;
+    fleet.inject(freeze(&fleet, "a", timing.session / 3)).await;
     let handled = fleet.acked();
     fleet
         .until("a goes on", || fleet.acked() >= handled + 300)
         .await;
-    flow.stop().await;
-    let summary = fleet.judge().await;
+    background_load.stop().await;
+    let summary = fleet.check().await;
     assert_eq!(
         (summary.duplicates, a.handle().stats().lost),
         (0, 0),

@@ -7,13 +7,13 @@ use millstream_core::{Delivery, Record};
 use tokio::sync::watch;
 
 use super::cases;
-use crate::fleet::{Fleet, Work, work};
+use crate::fleet::{Fleet, HandlerFn, handler_fn};
 use crate::{Fault, Harness};
 
 cases! {
     c08_stuck_handler_keeps_its_membership_and_other_keys_flow,
     c08_all_handlers_stuck_for_longer_than_the_session_timeout,
-    c08_window_bounds_what_is_taken_in,
+    c08_window_bounds_unsettled_records,
     c08_buffer_bytes_bound_the_memory,
     c08_concurrency_bounds_the_handlers,
     c08_full_producer_makes_send_wait [DELAY_SENDS],
@@ -21,9 +21,9 @@ cases! {
 }
 
 /// Handles the records of keys that `stuck` picks only when the gate is open.
-fn gated(gate: &watch::Receiver<bool>, stuck: fn(&[u8]) -> bool) -> Work {
+fn gated(gate: &watch::Receiver<bool>, stuck: fn(&[u8]) -> bool) -> HandlerFn {
     let gate = gate.clone();
-    work(move |delivery: Delivery| {
+    handler_fn(move |delivery: Delivery| {
         let mut gate = gate.clone();
         async move {
             if delivery.key().is_some_and(|key| stuck(key)) {
@@ -39,13 +39,16 @@ async fn c08_stuck_handler_keeps_its_membership_and_other_keys_flow(harness: Arc
     let fleet = Fleet::new(harness, 2).await;
     let (open, gate) = watch::channel(false);
     let stuck = gated(&gate, |key| key == b"key-3");
-    let a = fleet.member("a").does(stuck.clone()).start().await;
-    let b = fleet.member("b").does(stuck).start().await;
+    let a = fleet.member("a").handler(stuck.clone()).start().await;
+    let b = fleet.member("b").handler(stuck).start().await;
     // Before any handler is stuck: how a drain ends that meets one is another case.
     fleet
         .until("both work", || a.owns() == 1 && b.owns() == 1)
         .await;
-    let flow = fleet.outbox().await.flow(10, timing.session / 200);
+    let background_load = fleet
+        .test_producer()
+        .await
+        .send_in_background(10, timing.session / 200);
     fleet
         .until("records are handled", || fleet.acked() > 0)
         .await;
@@ -61,8 +64,8 @@ async fn c08_stuck_handler_keeps_its_membership_and_other_keys_flow(harness: Arc
         assert_eq!((member.owns(), member.handle().stats().lost), (1, 0));
     }
     open.send(true).expect("the members run");
-    flow.stop().await;
-    let summary = fleet.judge().await;
+    background_load.stop().await;
+    let summary = fleet.check().await;
     assert_eq!(summary.duplicates, 0, "{summary:?}");
     a.close().await;
     b.close().await;
@@ -76,7 +79,7 @@ async fn c08_all_handlers_stuck_for_longer_than_the_session_timeout(harness: Arc
     let stuck = gated(&gate, |_| true);
     let a = fleet
         .member("a")
-        .does(stuck.clone())
+        .handler(stuck.clone())
         .with(|group| group.concurrency(4));
     let a = a.start().await;
     fleet
@@ -84,27 +87,29 @@ async fn c08_all_handlers_stuck_for_longer_than_the_session_timeout(harness: Arc
             a.handle().stats().in_flight == 4
         })
         .await;
-    let b = fleet.member("b").does(stuck).start().await;
+    let b = fleet.member("b").handler(stuck).start().await;
     tokio::time::sleep(timing.session * 3).await;
     let in_flight = a.handle().stats().in_flight + b.handle().stats().in_flight;
     assert!(in_flight >= 4, "{in_flight}");
     assert_eq!(a.handle().stats().lost + b.handle().stats().lost, 0);
     open.send(true).expect("the members run");
-    let summary = fleet.judge().await;
+    let summary = fleet.check().await;
     assert_eq!(summary.duplicates, 0, "{summary:?}");
     a.close().await;
     b.close().await;
 }
 
-async fn c08_window_bounds_what_is_taken_in(harness: Arc<dyn Harness>) {
+async fn c08_window_bounds_unsettled_records(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 1).await;
-    let mut outbox = fleet.outbox().await;
-    outbox.post(Some("stuck")).await;
-    outbox.receipts().await;
-    outbox.send(10, 50).await;
-    outbox.close().await;
+    let mut test_producer = fleet.test_producer().await;
+    test_producer.send_one(Some("stuck")).await;
+    test_producer.receipts().await;
+    test_producer.send(10, 50).await;
+    test_producer.close().await;
     let (open, gate) = watch::channel(false);
-    let member = fleet.member("a").does(gated(&gate, |key| key == b"stuck"));
+    let member = fleet
+        .member("a")
+        .handler(gated(&gate, |key| key == b"stuck"));
     let member = member
         .with(|group| group.max_unsettled_per_partition(60).max_poll_records(20))
         .start()
@@ -128,7 +133,7 @@ async fn c08_window_bounds_what_is_taken_in(harness: Arc<dyn Harness>) {
         fleet.acked()
     );
     open.send(true).expect("the member runs");
-    fleet.judge().await;
+    fleet.check().await;
     member.close().await;
 }
 
@@ -188,7 +193,7 @@ async fn c08_concurrency_bounds_the_handlers(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 2).await;
     fleet.send(30, 2).await;
     let (open, gate) = watch::channel(false);
-    let member = fleet.member("a").does(gated(&gate, |_| true));
+    let member = fleet.member("a").handler(gated(&gate, |_| true));
     let member = member.with(|group| group.concurrency(7)).start().await;
     fleet
         .until("handlers are at work", || {
@@ -198,7 +203,7 @@ async fn c08_concurrency_bounds_the_handlers(harness: Arc<dyn Harness>) {
     tokio::time::sleep(fleet.harness.timing().handover).await;
     assert_eq!(member.handle().stats().in_flight, 7);
     open.send(true).expect("the member runs");
-    fleet.judge().await;
+    fleet.check().await;
     assert_eq!(member.handle().stats().in_flight, 0);
     member.close().await;
 }
@@ -210,7 +215,7 @@ async fn slow_sends(harness: Arc<dyn Harness>) -> Fleet {
         stream: fleet.stream.clone(),
         by,
     };
-    fleet.disturb(fault).await;
+    fleet.inject(fault).await;
     fleet
 }
 

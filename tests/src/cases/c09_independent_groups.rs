@@ -7,7 +7,7 @@ use millstream_core::Start;
 use super::cases;
 use crate::Harness;
 use crate::checker::check;
-use crate::fleet::{Fleet, work};
+use crate::fleet::{Fleet, handler_fn};
 use crate::history::Event;
 
 cases! {
@@ -29,7 +29,7 @@ async fn c09_two_groups_read_everything_each(harness: Arc<dyn Harness>) {
     let b = other.member("b").start().await;
     one.send(9, 20).await;
     one.settled().await;
-    let summary = other.judge().await;
+    let summary = other.check().await;
     assert_eq!(
         (summary.handled, summary.duplicates),
         (360, 0),
@@ -42,11 +42,11 @@ async fn c09_two_groups_read_everything_each(harness: Arc<dyn Harness>) {
 async fn c09_stuck_group_does_not_hold_another(harness: Arc<dyn Harness>) {
     let (stuck, other) = two(harness).await;
     stuck.send(9, 20).await;
-    let hangs = work(|_| async {
+    let hangs = handler_fn(|_| async {
         std::future::pending::<()>().await;
         Ok(())
     });
-    let a = stuck.member("a").does(hangs).start().await;
+    let a = stuck.member("a").handler(hangs).start().await;
     stuck
         .until("its handlers hang", || a.handle().stats().in_flight == 9)
         .await;

@@ -8,17 +8,17 @@ use millstream_core::Start;
 use super::cases;
 use super::reader::{nothing_comes, pull, read};
 use crate::Harness;
-use crate::fleet::{Fleet, Outbox, work};
+use crate::fleet::{Fleet, TestProducer, handler_fn};
 use crate::harness::unique_stream;
 use crate::history::{Event, History, id_of};
 
 cases! {
     c10_earliest_reads_all,
-    c10_latest_reads_what_comes_after_the_birth,
-    c10_latest_is_pinned_when_the_group_is_born,
+    c10_latest_reads_records_after_group_creation,
+    c10_latest_is_pinned_at_group_creation,
     c10_at_a_time,
     c10_at_a_time_after_the_end,
-    c10_start_counts_only_at_the_birth,
+    c10_start_applies_only_to_new_groups,
 }
 
 async fn c10_earliest_reads_all(harness: Arc<dyn Harness>) {
@@ -29,7 +29,7 @@ async fn c10_earliest_reads_all(harness: Arc<dyn Harness>) {
         .with(|group| group.start(Start::Earliest))
         .start()
         .await;
-    let summary = fleet.judge().await;
+    let summary = fleet.check().await;
     assert_eq!(summary.handled, 60);
     member.close().await;
 }
@@ -38,9 +38,10 @@ async fn c10_earliest_reads_all(harness: Arc<dyn Harness>) {
 async fn late(harness: Arc<dyn Harness>) -> Fleet {
     let stream = unique_stream(&*harness, 2).await;
     let history = History::new();
-    let mut outbox = Outbox::open(&harness.client().await, &stream, &history, 9_000).await;
-    outbox.send(5, 2).await;
-    outbox.close().await;
+    let mut test_producer =
+        TestProducer::open(&harness.client().await, &stream, &history, 9_000).await;
+    test_producer.send(5, 2).await;
+    test_producer.close().await;
     Fleet::on(harness, stream, history, false).await
 }
 
@@ -50,7 +51,7 @@ fn early(fleet: &Fleet) -> usize {
         .count(|e| matches!(e, Event::Began(handling) if handling.id >= 9_000))
 }
 
-async fn c10_latest_reads_what_comes_after_the_birth(harness: Arc<dyn Harness>) {
+async fn c10_latest_reads_records_after_group_creation(harness: Arc<dyn Harness>) {
     let fleet = late(harness).await;
     let member = fleet
         .member("a")
@@ -61,19 +62,19 @@ async fn c10_latest_reads_what_comes_after_the_birth(harness: Arc<dyn Harness>) 
         .until("the group is born", || member.owns() == 2)
         .await;
     fleet.send(5, 4).await;
-    let summary = fleet.judge().await;
+    let summary = fleet.check().await;
     assert_eq!((summary.handled, early(&fleet)), (20, 0), "{summary:?}");
     member.close().await;
 }
 
-async fn c10_latest_is_pinned_when_the_group_is_born(harness: Arc<dyn Harness>) {
+async fn c10_latest_is_pinned_at_group_creation(harness: Arc<dyn Harness>) {
     let fleet = late(harness).await;
-    let hangs = work(|_| async {
+    let hangs = handler_fn(|_| async {
         std::future::pending::<()>().await;
         Ok(())
     });
     let never = Duration::from_secs(24 * 60 * 60);
-    let member = fleet.member("a").does(hangs);
+    let member = fleet.member("a").handler(hangs);
     let member = member.with(|group| group.start(Start::Latest).checkpoint_interval(never));
     let member = member.start().await;
     fleet
@@ -91,30 +92,34 @@ async fn c10_latest_is_pinned_when_the_group_is_born(harness: Arc<dyn Harness>) 
         .with(|group| group.start(Start::Latest))
         .start()
         .await;
-    let summary = fleet.judge().await;
+    let summary = fleet.check().await;
     assert_eq!((summary.handled, early(&fleet)), (20, 0), "{summary:?}");
     member.close().await;
 }
 
 /// Sends `count` records, and tells the ids.
-async fn send(outbox: &mut Outbox, count: usize) -> Vec<u64> {
+async fn send(test_producer: &mut TestProducer, count: usize) -> Vec<u64> {
     let mut ids = Vec::new();
     for turn in 0..count {
-        ids.push(outbox.post(Some(&format!("key-{}", turn % 4))).await);
+        ids.push(
+            test_producer
+                .send_one(Some(&format!("key-{}", turn % 4)))
+                .await,
+        );
     }
-    outbox.receipts().await;
+    test_producer.receipts().await;
     ids
 }
 
 async fn c10_at_a_time(harness: Arc<dyn Harness>) {
     let timing = harness.timing();
     let fleet = Fleet::new(harness, 2).await;
-    let mut outbox = fleet.outbox().await;
-    let before = send(&mut outbox, 10).await;
+    let mut test_producer = fleet.test_producer().await;
+    let before = send(&mut test_producer, 10).await;
     // What comes now has a later timestamp.
-    tokio::time::sleep(timing.timestamps + timing.tick).await;
-    let after = send(&mut outbox, 10).await;
-    outbox.close().await;
+    tokio::time::sleep(timing.timestamps + timing.poll_interval).await;
+    let after = send(&mut test_producer, 10).await;
+    test_producer.close().await;
     let all = read(&*fleet.harness, &fleet.stream, 20).await;
     let is_after = |payload: &[u8]| id_of(payload).is_some_and(|id| after.contains(&id));
     let time = all
@@ -157,16 +162,16 @@ async fn c10_at_a_time_after_the_end(harness: Arc<dyn Harness>) {
         .start(Start::At(newest + Duration::from_millis(1)));
     let mut consumer = group.join().await.expect("the reader joins");
     assert!(nothing_comes(timing, &mut consumer).await);
-    let mut outbox = fleet.outbox().await;
-    let id = outbox.post(Some("key")).await;
-    outbox.close().await;
+    let mut test_producer = fleet.test_producer().await;
+    let id = test_producer.send_one(Some("key")).await;
+    test_producer.close().await;
     let delivery = pull(timing, &mut consumer).await;
     assert_eq!(id_of(delivery.payload()), Some(id));
     delivery.ack();
     consumer.close().await.expect("the reader closes");
 }
 
-async fn c10_start_counts_only_at_the_birth(harness: Arc<dyn Harness>) {
+async fn c10_start_applies_only_to_new_groups(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 2).await;
     let member = fleet.member("a").start().await;
     fleet
@@ -179,7 +184,7 @@ async fn c10_start_counts_only_at_the_birth(harness: Arc<dyn Harness>) {
         .with(|group| group.start(Start::Latest))
         .start()
         .await;
-    let summary = fleet.judge().await;
+    let summary = fleet.check().await;
     assert_eq!(summary.handled, 20);
     member.close().await;
 }

@@ -18,11 +18,11 @@ cases! {
     c11_children_wait_for_their_parents [RESHARD],
     c11_crash_between_parent_and_child [RESHARD],
     c11_latest_group_reads_children_from_their_beginning [RESHARD],
-    c11_wrong_reshards_are_refused [RESHARD],
-    c11_split_and_merge_are_refused_clearly [NO_RESHARD],
+    c11_invalid_reshards_are_refused [RESHARD],
+    c11_split_and_merge_are_unsupported [NO_RESHARD],
     c11_added_partitions_are_read_from_their_beginning [ADD_PARTITIONS],
-    c11_wrong_additions_are_refused [ADD_PARTITIONS],
-    c11_adding_partitions_is_refused_clearly [NO_ADD_PARTITIONS],
+    c11_invalid_additions_are_refused [ADD_PARTITIONS],
+    c11_adding_partitions_is_unsupported [NO_ADD_PARTITIONS],
 }
 
 async fn members(fleet: &Fleet, count: usize) -> Vec<Member> {
@@ -32,7 +32,7 @@ async fn members(fleet: &Fleet, count: usize) -> Vec<Member> {
         members.push(
             fleet
                 .member(&format!("m{index}"))
-                .takes(takes)
+                .handler_delay(takes)
                 .start()
                 .await,
         );
@@ -42,7 +42,7 @@ async fn members(fleet: &Fleet, count: usize) -> Vec<Member> {
 
 /// Stops the load, judges, and sees every closed partition completed.
 async fn finish(fleet: Fleet, members: Vec<Member>) {
-    let summary = fleet.judge().await;
+    let summary = fleet.check().await;
     assert_eq!(
         (summary.lost, summary.out_of_order, summary.duplicates),
         (0, 0, 0),
@@ -77,7 +77,10 @@ async fn finish(fleet: Fleet, members: Vec<Member>) {
 
 async fn c11_split_under_load(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 2).await;
-    let flow = fleet.outbox().await.flow(20, Duration::from_millis(1));
+    let background_load = fleet
+        .test_producer()
+        .await
+        .send_in_background(20, Duration::from_millis(1));
     let members = members(&fleet, 2).await;
     fleet
         .until("records are handled", || fleet.acked() >= 100)
@@ -93,13 +96,16 @@ async fn c11_split_under_load(harness: Arc<dyn Harness>) {
     fleet
         .until("records are handled", || fleet.acked() >= 400)
         .await;
-    flow.stop().await;
+    background_load.stop().await;
     finish(fleet, members).await;
 }
 
 async fn c11_merge_under_load(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 2).await;
-    let flow = fleet.outbox().await.flow(20, Duration::from_millis(1));
+    let background_load = fleet
+        .test_producer()
+        .await
+        .send_in_background(20, Duration::from_millis(1));
     let members = members(&fleet, 2).await;
     fleet
         .until("records are handled", || fleet.acked() >= 100)
@@ -125,13 +131,16 @@ async fn c11_merge_under_load(harness: Arc<dyn Harness>) {
     fleet
         .until("records are handled", || fleet.acked() >= 400)
         .await;
-    flow.stop().await;
+    background_load.stop().await;
     finish(fleet, members).await;
 }
 
 async fn c11_tree_of_splits(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 1).await;
-    let flow = fleet.outbox().await.flow(32, Duration::from_millis(1));
+    let background_load = fleet
+        .test_producer()
+        .await
+        .send_in_background(32, Duration::from_millis(1));
     let mut members = members(&fleet, 3).await;
     let streams = fleet.client.streams();
     for generation in 1..=3 {
@@ -149,7 +158,7 @@ async fn c11_tree_of_splits(harness: Arc<dyn Harness>) {
     fleet
         .until("records are handled", || fleet.acked() >= 600)
         .await;
-    flow.stop().await;
+    background_load.stop().await;
     finish(fleet, members).await;
 }
 
@@ -164,16 +173,16 @@ async fn c11_children_wait_for_their_parents(harness: Arc<dyn Harness>) {
         .await
         .expect("it is split");
     let mut more =
-        crate::fleet::Outbox::open(&fleet.client, &fleet.stream, &fleet.history, 500).await;
+        crate::fleet::TestProducer::open(&fleet.client, &fleet.stream, &fleet.history, 500).await;
     for turn in 0..50 {
-        more.post(Some(&format!("other-{}", turn % 10))).await;
+        more.send_one(Some(&format!("other-{}", turn % 10))).await;
     }
     more.close().await;
     let mut members = members(&fleet, 2).await;
     members.push(
         fleet
             .member("slow")
-            .takes(Duration::from_millis(200))
+            .handler_delay(Duration::from_millis(200))
             .start()
             .await,
     );
@@ -202,10 +211,13 @@ async fn c11_children_wait_for_their_parents(harness: Arc<dyn Harness>) {
 
 async fn c11_crash_between_parent_and_child(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 1).await;
-    let flow = fleet.outbox().await.flow(10, Duration::from_millis(2));
+    let background_load = fleet
+        .test_producer()
+        .await
+        .send_in_background(10, Duration::from_millis(2));
     let a = fleet
         .member("a")
-        .takes(Duration::from_millis(10))
+        .handler_delay(Duration::from_millis(10))
         .start()
         .await;
     fleet
@@ -223,8 +235,8 @@ async fn c11_crash_between_parent_and_child(harness: Arc<dyn Harness>) {
     fleet
         .until("records are handled", || fleet.acked() >= 200)
         .await;
-    flow.stop().await;
-    fleet.judge().await;
+    background_load.stop().await;
+    fleet.check().await;
     for member in members {
         member.close().await;
     }
@@ -247,7 +259,7 @@ async fn c11_latest_group_reads_children_from_their_beginning(harness: Arc<dyn H
         .expect("it is split");
     fleet.send(10, 5).await;
     let b = fleet.member("b").with(latest).start().await;
-    let summary = fleet.judge().await;
+    let summary = fleet.check().await;
     assert_eq!(
         summary.handled, 50,
         "all that was sent after the birth, and nothing before"
@@ -255,7 +267,7 @@ async fn c11_latest_group_reads_children_from_their_beginning(harness: Arc<dyn H
     b.close().await;
 }
 
-async fn c11_wrong_reshards_are_refused(harness: Arc<dyn Harness>) {
+async fn c11_invalid_reshards_are_refused(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 2).await;
     let streams = fleet.client.streams();
     let open = fleet.open_partitions().await;
@@ -284,7 +296,7 @@ async fn c11_wrong_reshards_are_refused(harness: Arc<dyn Harness>) {
     assert_eq!(closed.kind(), ErrorKind::Invalid);
 }
 
-async fn c11_split_and_merge_are_refused_clearly(harness: Arc<dyn Harness>) {
+async fn c11_split_and_merge_are_unsupported(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 2).await;
     let streams = fleet.client.streams();
     let open = fleet.open_partitions().await;
@@ -303,17 +315,20 @@ async fn c11_added_partitions_are_read_from_their_beginning(harness: Arc<dyn Har
     let a = fleet
         .member("a")
         .with(latest)
-        .takes(Duration::from_millis(3))
+        .handler_delay(Duration::from_millis(3))
         .start()
         .await;
     fleet.until("the group is born", || a.owns() == 2).await;
     let b = fleet
         .member("b")
         .with(latest)
-        .takes(Duration::from_millis(7))
+        .handler_delay(Duration::from_millis(7))
         .start()
         .await;
-    let flow = fleet.outbox().await.flow(20, Duration::from_millis(1));
+    let background_load = fleet
+        .test_producer()
+        .await
+        .send_in_background(20, Duration::from_millis(1));
     fleet
         .until("records are handled", || fleet.acked() >= 100)
         .await;
@@ -329,8 +344,8 @@ async fn c11_added_partitions_are_read_from_their_beginning(harness: Arc<dyn Har
     fleet
         .until("records are handled", || fleet.acked() >= 500)
         .await;
-    flow.stop().await;
-    let summary = fleet.judge().await;
+    background_load.stop().await;
+    let summary = fleet.check().await;
     assert_eq!(summary.duplicates, 0, "{summary:?}");
     fleet
         .until("all partitions have an owner", || a.owns() + b.owns() == 5)
@@ -339,7 +354,7 @@ async fn c11_added_partitions_are_read_from_their_beginning(harness: Arc<dyn Har
     b.close().await;
 }
 
-async fn c11_wrong_additions_are_refused(harness: Arc<dyn Harness>) {
+async fn c11_invalid_additions_are_refused(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 2).await;
     let streams = fleet.client.streams();
     for wrong in [0, 1, 2] {
@@ -355,7 +370,7 @@ async fn c11_wrong_additions_are_refused(harness: Arc<dyn Harness>) {
     );
 }
 
-async fn c11_adding_partitions_is_refused_clearly(harness: Arc<dyn Harness>) {
+async fn c11_adding_partitions_is_unsupported(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 2).await;
     let added = fleet
         .client

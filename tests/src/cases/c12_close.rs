@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::cases;
 use super::reader::{nothing_comes, pull, read};
-use crate::fleet::{Fleet, work};
+use crate::fleet::{Fleet, handler_fn};
 use crate::history::{Event, Outcome};
 use crate::{Fault, Harness};
 
@@ -19,13 +19,13 @@ cases! {
     c12_closed_producer_refuses,
     c12_close_gives_up_at_its_deadline [DELAY_SENDS],
     c12_producer_dropped_without_close_delivers,
-    c12_flush_tells_of_receipts_that_were_dropped [FAIL_SENDS_BY_KEY],
-    c12_receipt_that_has_told_is_not_told_again [FAIL_SENDS],
+    c12_flush_reports_failures_of_dropped_receipts [FAIL_SENDS_BY_KEY],
+    c12_failure_seen_by_a_receipt_is_not_reported_again [FAIL_SENDS],
     c12_shutdown_twice,
-    c12_shutdown_by_control,
+    c12_shutdown_by_handle,
     c12_stuck_handler_is_cut_off_at_the_drain_deadline,
-    c12_closed_consumer_ends_in_good_order,
-    c12_consumer_waits_for_what_is_held,
+    c12_closed_consumer_ends_without_error,
+    c12_close_waits_for_held_deliveries,
 }
 
 async fn c12_close_flushes(harness: Arc<dyn Harness>) {
@@ -86,7 +86,7 @@ async fn c12_close_gives_up_at_its_deadline(harness: Arc<dyn Harness>) {
         stream: fleet.stream.clone(),
         by: timing.session * 5,
     };
-    fleet.disturb(fault).await;
+    fleet.inject(fault).await;
     let producer = fleet
         .client
         .producer(fleet.stream.as_str())
@@ -132,13 +132,13 @@ async fn failing(fleet: &Fleet) -> millstream_core::Producer {
         key: Some("bad".into()),
         times: u32::MAX,
     };
-    fleet.disturb(fault).await;
+    fleet.inject(fault).await;
     let producer = fleet.client.producer(fleet.stream.as_str());
     let producer = producer.timeout(Duration::from_millis(300)).open().await;
     producer.expect("the producer opens")
 }
 
-async fn c12_flush_tells_of_receipts_that_were_dropped(harness: Arc<dyn Harness>) {
+async fn c12_flush_reports_failures_of_dropped_receipts(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 1).await;
     let producer = failing(&fleet).await;
     for key in ["good", "bad", "good", "bad", "good"] {
@@ -164,7 +164,7 @@ async fn c12_flush_tells_of_receipts_that_were_dropped(harness: Arc<dyn Harness>
     producer.close().await.expect_err("close tells, too");
 }
 
-async fn c12_receipt_that_has_told_is_not_told_again(harness: Arc<dyn Harness>) {
+async fn c12_failure_seen_by_a_receipt_is_not_reported_again(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 1).await;
     let producer = failing(&fleet).await;
     let receipt = producer
@@ -181,7 +181,7 @@ async fn c12_shutdown_twice(harness: Arc<dyn Harness>) {
     fleet.send(4, 5).await;
     let member = fleet
         .member("a")
-        .takes(Duration::from_millis(50))
+        .handler_delay(Duration::from_millis(50))
         .start()
         .await;
     fleet
@@ -195,12 +195,12 @@ async fn c12_shutdown_twice(harness: Arc<dyn Harness>) {
     result.expect("it closes in good order");
     control.shutdown();
     let member = fleet.member("b").start().await;
-    let summary = fleet.judge().await;
+    let summary = fleet.check().await;
     assert_eq!(summary.duplicates, 0, "{summary:?}");
     member.close().await;
 }
 
-async fn c12_shutdown_by_control(harness: Arc<dyn Harness>) {
+async fn c12_shutdown_by_handle(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 1).await;
     fleet.send(2, 2).await;
     let member = fleet.member("a").start().await;
@@ -215,14 +215,14 @@ async fn c12_stuck_handler_is_cut_off_at_the_drain_deadline(harness: Arc<dyn Har
     let timing = harness.timing();
     let fleet = Fleet::new(harness, 1).await;
     fleet.send(3, 2).await;
-    let hangs = work(|_| async {
+    let hangs = handler_fn(|_| async {
         std::future::pending::<()>().await;
         Ok(())
     });
     let drain = timing.handover * 3;
     let member = fleet
         .member("a")
-        .does(hangs)
+        .handler(hangs)
         .with(|group| group.drain_timeout(drain));
     let member = member.start().await;
     fleet
@@ -249,12 +249,12 @@ async fn c12_stuck_handler_is_cut_off_at_the_drain_deadline(harness: Arc<dyn Har
     };
     assert_eq!(fleet.history.count(cut), 3);
     let member = fleet.member("b").start().await;
-    let summary = fleet.judge().await;
+    let summary = fleet.check().await;
     assert_eq!((summary.handled, summary.duplicates), (6, 0), "{summary:?}");
     member.close().await;
 }
 
-async fn c12_closed_consumer_ends_in_good_order(harness: Arc<dyn Harness>) {
+async fn c12_closed_consumer_ends_without_error(harness: Arc<dyn Harness>) {
     let timing = harness.timing();
     let fleet = Fleet::new(harness, 1).await;
     fleet.send(1, 2).await;
@@ -264,14 +264,14 @@ async fn c12_closed_consumer_ends_in_good_order(harness: Arc<dyn Harness>) {
     }
     assert!(nothing_comes(timing, &mut consumer).await);
     consumer.handle().shutdown();
-    let end = tokio::time::timeout(timing.patience, consumer.next()).await;
+    let end = tokio::time::timeout(timing.timeout, consumer.next()).await;
     let end = end.expect("it ends").expect("in good order");
     assert!(end.is_none(), "a closed consumer has no more deliveries");
     consumer.close().await.expect("it closes");
     fleet.caught_up().await;
 }
 
-async fn c12_consumer_waits_for_what_is_held(harness: Arc<dyn Harness>) {
+async fn c12_close_waits_for_held_deliveries(harness: Arc<dyn Harness>) {
     let timing = harness.timing();
     let fleet = Fleet::new(harness, 1).await;
     fleet.send(1, 1).await;

@@ -12,15 +12,15 @@ use crate::Harness;
 use crate::fleet::Fleet;
 
 cases! {
-    c13_record_that_is_too_large,
-    c13_key_that_is_too_long,
-    c13_empty_key_is_taken_or_refused,
-    c13_key_that_is_no_text_is_taken_or_refused,
+    c13_record_too_large,
+    c13_key_too_long,
+    c13_empty_key_is_accepted_or_invalid,
+    c13_non_utf8_key_is_accepted_or_invalid,
     c13_header_without_a_name,
     c13_unknown_stream,
     c13_unknown_dead_letter_stream,
     c13_unknown_group,
-    c13_stream_that_is_deleted_while_it_is_read,
+    c13_stream_deleted_while_read,
     c13_stream_names_and_sizes,
 }
 
@@ -53,7 +53,7 @@ async fn refused(fleet: &Fleet, bad: Record, kind: ErrorKind, names: &str) {
     );
 }
 
-async fn c13_record_that_is_too_large(harness: Arc<dyn Harness>) {
+async fn c13_record_too_large(harness: Arc<dyn Harness>) {
     let limit = harness.limits().record_bytes;
     let fleet = Fleet::new(harness, 1).await;
     let large = Record::new(vec![0_u8; limit + 1]).key("k");
@@ -71,7 +71,7 @@ async fn c13_record_that_is_too_large(harness: Arc<dyn Harness>) {
     producer.close().await.expect("it closes");
 }
 
-async fn c13_key_that_is_too_long(harness: Arc<dyn Harness>) {
+async fn c13_key_too_long(harness: Arc<dyn Harness>) {
     let limit = harness.limits().key_bytes;
     let fleet = Fleet::new(harness, 1).await;
     let long = Record::new("x").key("k".repeat(limit + 1));
@@ -97,13 +97,13 @@ async fn taken_or_refused(fleet: &Fleet, key: Bytes, taken: bool) {
     assert_eq!(read[0].key(), Some(&key));
 }
 
-async fn c13_empty_key_is_taken_or_refused(harness: Arc<dyn Harness>) {
+async fn c13_empty_key_is_accepted_or_invalid(harness: Arc<dyn Harness>) {
     let taken = harness.limits().empty_key;
     let fleet = Fleet::new(harness, 1).await;
     taken_or_refused(&fleet, Bytes::new(), taken).await;
 }
 
-async fn c13_key_that_is_no_text_is_taken_or_refused(harness: Arc<dyn Harness>) {
+async fn c13_non_utf8_key_is_accepted_or_invalid(harness: Arc<dyn Harness>) {
     let taken = !harness.limits().text_key;
     let fleet = Fleet::new(harness, 1).await;
     taken_or_refused(&fleet, Bytes::from_static(&[0xff, 0x00, 0xfe]), taken).await;
@@ -186,7 +186,7 @@ async fn c13_unknown_group(harness: Arc<dyn Harness>) {
     assert_eq!(error.kind(), ErrorKind::NotFound);
 }
 
-async fn c13_stream_that_is_deleted_while_it_is_read(harness: Arc<dyn Harness>) {
+async fn c13_stream_deleted_while_read(harness: Arc<dyn Harness>) {
     let timing = harness.timing();
     let fleet = Fleet::new(harness, 2).await;
     fleet.send(4, 4).await;
@@ -206,7 +206,7 @@ async fn c13_stream_that_is_deleted_while_it_is_read(harness: Arc<dyn Harness>) 
         .delete(&fleet.stream)
         .await
         .expect("it is deleted");
-    let error = tokio::time::timeout(timing.patience, member.ended()).await;
+    let error = tokio::time::timeout(timing.timeout, member.ended()).await;
     let error = error
         .expect("the member ends")
         .expect_err("its stream is gone");
@@ -215,7 +215,7 @@ async fn c13_stream_that_is_deleted_while_it_is_read(harness: Arc<dyn Harness>) 
         (ErrorKind::NotFound, Some(fleet.stream.as_str()))
     );
     let error = loop {
-        match tokio::time::timeout(timing.patience, puller.next())
+        match tokio::time::timeout(timing.timeout, puller.next())
             .await
             .expect("it ends")
         {

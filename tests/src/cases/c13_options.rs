@@ -13,9 +13,9 @@ cases! {
     c13_options_of_groups_out_of_bounds,
     c13_options_of_producers_out_of_bounds,
     c13_names_of_groups,
-    c13_required_guarantee_that_is_missing [NO_EXACTLY_ONCE],
-    c13_required_durability_that_is_missing [NOT_DURABLE],
-    c13_required_guarantee_that_is_there [RESHARD],
+    c13_missing_guarantee_is_unsupported [NO_EXACTLY_ONCE],
+    c13_missing_durability_is_unsupported [NOT_DURABLE],
+    c13_required_guarantee_is_met [RESHARD],
 }
 
 type Configure<T> = fn(T) -> T;
@@ -181,21 +181,21 @@ async fn missing(harness: Arc<dyn Harness>, guarantee: Guarantee) {
     assert_eq!(error.kind(), ErrorKind::Unsupported);
 }
 
-async fn c13_required_guarantee_that_is_missing(harness: Arc<dyn Harness>) {
+async fn c13_missing_guarantee_is_unsupported(harness: Arc<dyn Harness>) {
     missing(harness, Guarantee::ExactlyOnce).await;
 }
 
-async fn c13_required_durability_that_is_missing(harness: Arc<dyn Harness>) {
+async fn c13_missing_durability_is_unsupported(harness: Arc<dyn Harness>) {
     missing(harness, Guarantee::Durable).await;
 }
 
-async fn c13_required_guarantee_that_is_there(harness: Arc<dyn Harness>) {
+async fn c13_required_guarantee_is_met(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 1).await;
     fleet.send(2, 2).await;
     let member = fleet
         .member("a")
         .with(|group| group.require(Guarantee::OrderedReshard));
     let member = member.start().await;
-    fleet.judge().await;
+    fleet.check().await;
     member.close().await;
 }

@@ -21,8 +21,8 @@ mod c12_close;
 mod c13_limits;
 mod c13_options;
 mod c14_round_trip;
-mod chains;
 mod operations;
+mod pipelines;
 mod reader;
 
 /// One thing that a backend must be seen to keep.
@@ -80,7 +80,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         c13_limits::CASES,
         c13_options::CASES,
         c14_round_trip::CASES,
-        chains::CASES,
+        pipelines::CASES,
         operations::CASES,
     ]
     .into_iter()

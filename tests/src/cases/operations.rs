@@ -8,7 +8,7 @@ use millstream_core::{ErrorKind, OnDataLoss, Start};
 use super::cases;
 use super::reader::{nothing_comes, pull, read};
 use crate::checker::Rules;
-use crate::fleet::{Fleet, Outbox};
+use crate::fleet::{Fleet, TestProducer};
 use crate::harness::unique_stream;
 use crate::history::{Event, id_of};
 use crate::{Fault, Harness, eventually};
@@ -23,12 +23,12 @@ cases! {
     operate_lag,
     operate_checkpoints,
     operate_several_streams,
-    operate_trimmed_position_stops [TRIM],
-    operate_trimmed_position_jumps [TRIM],
+    operate_data_loss_fails [TRIM],
+    operate_data_loss_skips [TRIM],
 }
 
-fn more(fleet: &Fleet) -> impl Future<Output = Outbox> {
-    Outbox::open(&fleet.client, &fleet.stream, &fleet.history, 5_000)
+fn more(fleet: &Fleet) -> impl Future<Output = TestProducer> {
+    TestProducer::open(&fleet.client, &fleet.stream, &fleet.history, 5_000)
 }
 
 async fn operate_pause_and_resume(harness: Arc<dyn Harness>) {
@@ -38,16 +38,18 @@ async fn operate_pause_and_resume(harness: Arc<dyn Harness>) {
     let member = fleet.member("a").start().await;
     fleet.settled().await;
     member.handle().pause(None);
-    let mut outbox = more(&fleet).await;
+    let mut test_producer = more(&fleet).await;
     // What was on the way when it was paused may still come.
-    outbox.post(Some("on-the-way")).await;
-    outbox.receipts().await;
+    test_producer.send_one(Some("on-the-way")).await;
+    test_producer.receipts().await;
     tokio::time::sleep(timing.handover).await;
     let before = fleet.acked();
     for turn in 0..20 {
-        outbox.post(Some(&format!("paused-{}", turn % 4))).await;
+        test_producer
+            .send_one(Some(&format!("paused-{}", turn % 4)))
+            .await;
     }
-    outbox.close().await;
+    test_producer.close().await;
     tokio::time::sleep(timing.session * 2).await;
     assert_eq!(fleet.acked(), before, "nothing is taken in a pause");
     assert_eq!(
@@ -56,7 +58,7 @@ async fn operate_pause_and_resume(harness: Arc<dyn Harness>) {
         "it is a member still"
     );
     member.handle().resume(None);
-    let summary = fleet.judge().await;
+    let summary = fleet.check().await;
     assert_eq!(
         (summary.handled, summary.duplicates),
         (41, 0),
@@ -85,7 +87,7 @@ async fn operate_pause_of_one_partition(harness: Arc<dyn Harness>) {
     tokio::time::sleep(timing.handover).await;
     assert_eq!(fleet.history.count(of_paused), 0);
     member.handle().resume(Some(&paused));
-    fleet.judge().await;
+    fleet.check().await;
     member.close().await;
 }
 
@@ -102,15 +104,17 @@ async fn operate_reset_while_members_run(harness: Arc<dyn Harness>) {
     fleet.send(6, 10).await;
     let a = fleet
         .member("a")
-        .takes(Duration::from_millis(2))
+        .handler_delay(Duration::from_millis(2))
         .start()
         .await;
     let b = fleet
         .member("b")
-        .takes(Duration::from_millis(2))
+        .handler_delay(Duration::from_millis(2))
         .start()
         .await;
-    let flow = more(&fleet).await.flow(6, Duration::from_millis(5));
+    let background_load = more(&fleet)
+        .await
+        .send_in_background(6, Duration::from_millis(5));
     fleet
         .until("records are handled", || fleet.acked() >= 120)
         .await;
@@ -132,8 +136,8 @@ async fn operate_reset_while_members_run(harness: Arc<dyn Harness>) {
             fleet.history.count(again) >= 120
         })
         .await;
-    flow.stop().await;
-    fleet.judge().await;
+    background_load.stop().await;
+    fleet.check().await;
     fleet.caught_up().await;
     let after: Vec<_> = fleet
         .checkpoints()
@@ -164,7 +168,7 @@ async fn operate_reset_while_none_runs(harness: Arc<dyn Harness>) {
         .expect("the group is moved");
     let b = fleet.member("b").start().await;
     fleet.until("all come again", || fleet.acked() == 120).await;
-    fleet.judge().await;
+    fleet.check().await;
     b.close().await;
 }
 
@@ -180,11 +184,11 @@ async fn operate_reset_to_latest_skips(harness: Arc<dyn Harness>) {
         .reset(&fleet.stream, Start::Latest)
         .await
         .expect("the group is moved");
-    let mut outbox = more(&fleet).await;
+    let mut test_producer = more(&fleet).await;
     for _ in 0..5 {
-        outbox.post(Some("later")).await;
+        test_producer.send_one(Some("later")).await;
     }
-    outbox.close().await;
+    test_producer.close().await;
     let b = fleet.member("b").start().await;
     let later = |e: &Event| matches!(e, Event::Ended { handling, .. } if handling.id >= 5_000);
     fleet
@@ -202,12 +206,12 @@ async fn operate_reset_to_a_time(harness: Arc<dyn Harness>) {
     let timing = harness.timing();
     let fleet = Fleet::new(harness, 1).await;
     fleet.send(1, 5).await;
-    tokio::time::sleep(timing.timestamps + timing.tick).await;
-    let mut outbox = more(&fleet).await;
+    tokio::time::sleep(timing.timestamps + timing.poll_interval).await;
+    let mut test_producer = more(&fleet).await;
     for _ in 0..5 {
-        outbox.post(Some("later")).await;
+        test_producer.send_one(Some("later")).await;
     }
-    outbox.close().await;
+    test_producer.close().await;
     let all = read(&*fleet.harness, &fleet.stream, 10).await;
     let later = |payload: &[u8]| id_of(payload).is_some_and(|id| id >= 5_000);
     let time = all
@@ -279,7 +283,7 @@ async fn operate_checkpoints(harness: Arc<dyn Harness>) {
         "{fresh:?}"
     );
     fleet.send(12, 5).await;
-    fleet.judge().await;
+    fleet.check().await;
     fleet.caught_up().await;
     let owned = member.handle().partitions();
     for checkpoint in fleet.checkpoints().await {
@@ -305,11 +309,13 @@ async fn operate_several_streams(harness: Arc<dyn Harness>) {
         everything: true,
     });
     fleet.send(4, 10).await;
-    let mut outbox = Outbox::open(&fleet.client, &other, &fleet.history, 5_000).await;
+    let mut test_producer = TestProducer::open(&fleet.client, &other, &fleet.history, 5_000).await;
     for turn in 0..40 {
-        outbox.post(Some(&format!("key-{}", turn % 4))).await;
+        test_producer
+            .send_one(Some(&format!("key-{}", turn % 4)))
+            .await;
     }
-    outbox.close().await;
+    test_producer.close().await;
     let name = other.clone();
     let member = fleet
         .member("a")
@@ -317,7 +323,7 @@ async fn operate_several_streams(harness: Arc<dyn Harness>) {
         .start()
         .await;
     fleet.until("all are handled", || fleet.acked() == 80).await;
-    let summary = fleet.judge().await;
+    let summary = fleet.check().await;
     assert_eq!((summary.lost, summary.duplicates), (0, 0), "{summary:?}");
     assert_eq!(member.owns(), 4);
     let checkpoints = fleet.checkpoints().await;
@@ -333,29 +339,29 @@ async fn trimmed(harness: Arc<dyn Harness>) -> Fleet {
     let member = fleet.member("a").start().await;
     fleet.caught_up().await;
     member.close().await;
-    let mut outbox = more(&fleet).await;
+    let mut test_producer = more(&fleet).await;
     for _ in 0..20 {
-        outbox.post(Some("gone")).await;
+        test_producer.send_one(Some("gone")).await;
     }
-    outbox.receipts().await;
+    test_producer.receipts().await;
     reset(&fleet, true);
     let fault = Fault::Trim {
         group: fleet.group.clone(),
         stream: fleet.stream.clone(),
     };
-    fleet.disturb(fault).await;
+    fleet.inject(fault).await;
     for _ in 0..5 {
-        outbox.post(Some("later")).await;
+        test_producer.send_one(Some("later")).await;
     }
-    outbox.close().await;
+    test_producer.close().await;
     fleet
 }
 
-async fn operate_trimmed_position_stops(harness: Arc<dyn Harness>) {
+async fn operate_data_loss_fails(harness: Arc<dyn Harness>) {
     let timing = harness.timing();
     let fleet = trimmed(harness).await;
     let member = fleet.member("b").start().await;
-    let error = tokio::time::timeout(timing.patience, member.ended()).await;
+    let error = tokio::time::timeout(timing.timeout, member.ended()).await;
     let error = error
         .expect("the member ends")
         .expect_err("records are gone");
@@ -374,7 +380,7 @@ async fn operate_trimmed_position_stops(harness: Arc<dyn Harness>) {
     );
 }
 
-async fn operate_trimmed_position_jumps(harness: Arc<dyn Harness>) {
+async fn operate_data_loss_skips(harness: Arc<dyn Harness>) {
     let fleet = trimmed(harness).await;
     let member = fleet
         .member("b")

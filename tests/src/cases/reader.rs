@@ -14,7 +14,7 @@ pub(super) fn pull(
 ) -> impl Future<Output = PendingDelivery> {
     let caller = std::panic::Location::caller();
     async move {
-        let next = tokio::time::timeout(timing.patience, consumer.next()).await;
+        let next = tokio::time::timeout(timing.timeout, consumer.next()).await;
         let next = next.unwrap_or_else(|_| panic!("waited in vain for a delivery ({caller})"));
         let next = next.unwrap_or_else(|error| panic!("the consumer failed: {error:?} ({caller})"));
         next.unwrap_or_else(|| panic!("the consumer was closed ({caller})"))

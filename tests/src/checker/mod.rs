@@ -28,14 +28,14 @@ use millstream_core::Partition;
 
 use crate::history::Entry;
 
-mod fates;
-mod ledger;
+mod history_index;
+mod integrity;
 mod order;
 mod owners;
 mod progress;
 mod violation;
 
-pub use violation::{Place, Violation};
+pub use violation::{RecordLocation, Violation};
 
 /// What is asked beyond the rules that always hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -95,13 +95,13 @@ pub fn check(entries: &[Entry]) -> Verdict {
 impl Rules {
     /// Judges a history by these rules besides the ones that always hold.
     pub fn check(&self, entries: &[Entry]) -> Verdict {
-        let ledger = ledger::Ledger::read(entries);
+        let index = history_index::HistoryIndex::read(entries);
         let mut violations = Vec::new();
-        fates::judge(&ledger, entries, &mut violations);
-        order::judge(&ledger, entries, &mut violations);
-        owners::judge(&ledger, entries, self.most_repeats, &mut violations);
-        progress::judge(&ledger, entries, &mut violations);
-        let mut summary = ledger.count(entries);
+        integrity::check(&index, entries, &mut violations);
+        order::check(&index, entries, &mut violations);
+        owners::check(&index, entries, self.most_repeats, &mut violations);
+        progress::check(&index, entries, &mut violations);
+        let mut summary = index.count(entries);
         for violation in &violations {
             summary.violations += 1;
             match violation {

@@ -5,24 +5,24 @@ use std::sync::Arc;
 
 use millstream_core::{Epoch, Partition, Position};
 
-use super::ledger::{Fate, Ledger};
+use super::history_index::{HistoryIndex, SendOutcome};
 use super::{Share, Violation};
 use crate::history::{Entry, Event, Handling, Outcome};
 
-pub(super) fn judge(ledger: &Ledger<'_>, entries: &[Entry], found: &mut Vec<Violation>) {
-    let mut judge = Judge {
-        ledger,
+pub(super) fn check(index: &HistoryIndex<'_>, entries: &[Entry], found: &mut Vec<Violation>) {
+    let mut check = Judge {
+        index,
         found,
         stored: BTreeMap::new(),
         sent: BTreeMap::new(),
-        sent_order: send_order(ledger),
+        sent_order: send_order(index),
         latest: BTreeMap::new(),
         open: BTreeMap::new(),
     };
     for Entry { event, .. } in entries {
         match event {
-            Event::Began(handling) => judge.began(handling),
-            Event::Ended { handling, outcome } => judge.ended(handling, *outcome),
+            Event::Began(handling) => check.began(handling),
+            Event::Ended { handling, outcome } => check.ended(handling, *outcome),
             _ => {}
         }
     }
@@ -65,7 +65,7 @@ type Key<'a> = &'a Arc<str>;
 type Line<'a> = (&'a str, Option<&'a Partition>, Key<'a>);
 
 struct Judge<'a, 'f> {
-    ledger: &'f Ledger<'a>,
+    index: &'f HistoryIndex<'a>,
     found: &'f mut Vec<Violation>,
     stored: BTreeMap<(Share<'a>, Key<'a>), Queue<Position>>,
     sent: BTreeMap<(&'a str, Line<'a>), Queue<u64>>,
@@ -76,21 +76,21 @@ struct Judge<'a, 'f> {
 }
 
 fn line<'a>(
-    ledger: &Ledger<'a>,
+    index: &HistoryIndex<'a>,
     stream: &'a str,
     partition: &'a Partition,
     key: Key<'a>,
 ) -> Line<'a> {
-    let partition = ledger.remapped.contains(stream).then_some(partition);
+    let partition = index.remapped.contains(stream).then_some(partition);
     (stream, partition, key)
 }
 
 /// The acknowledged records of each line: sequence numbers with ids.
-fn send_order<'a>(ledger: &Ledger<'a>) -> BTreeMap<Line<'a>, Vec<(u64, u64)>> {
+fn send_order<'a>(index: &HistoryIndex<'a>) -> BTreeMap<Line<'a>, Vec<(u64, u64)>> {
     let mut lines: BTreeMap<Line<'a>, Vec<(u64, u64)>> = BTreeMap::new();
-    for (id, sent) in &ledger.records {
-        if let (Some(key), Fate::Stored(partition, _)) = (sent.key, sent.fate) {
-            let line = line(ledger, sent.stream, partition, key);
+    for (id, sent) in &index.records {
+        if let (Some(key), SendOutcome::Stored(partition, _)) = (sent.key, sent.outcome) {
+            let line = line(index, sent.stream, partition, key);
             lines.entry(line).or_default().push((sent.sequence, *id));
         }
     }
@@ -99,13 +99,13 @@ fn send_order<'a>(ledger: &Ledger<'a>) -> BTreeMap<Line<'a>, Vec<(u64, u64)>> {
 
 impl<'a> Judge<'a, '_> {
     fn began(&mut self, handling: &'a Handling) {
-        let Some(key) = self.ledger.key_of(handling.id) else {
+        let Some(key) = self.index.key_of(handling.id) else {
             return;
         };
         let by = &handling.by;
         self.alone(handling, key);
         let within = self.within_epoch(handling, key);
-        if !self.ledger.was_reset(&by.group, by.partition.stream()) && !within {
+        if !self.index.was_reset(&by.group, by.partition.stream()) && !within {
             self.across_epochs(handling, key);
         }
         let open = (&*by.group, by.partition.stream(), key);
@@ -116,7 +116,7 @@ impl<'a> Judge<'a, '_> {
     }
 
     fn ended(&mut self, handling: &'a Handling, outcome: Outcome) {
-        let Some(key) = self.ledger.key_of(handling.id) else {
+        let Some(key) = self.index.key_of(handling.id) else {
             return;
         };
         let by = &handling.by;
@@ -132,7 +132,7 @@ impl<'a> Judge<'a, '_> {
             *settled |= latest.position == handling.position;
         }
         self.stored(handling, key).settle(handling.position);
-        let sequence = self.ledger.records[&handling.id].sequence;
+        let sequence = self.index.records[&handling.id].sequence;
         self.sent(handling, key).settle(sequence);
     }
 
@@ -143,8 +143,8 @@ impl<'a> Judge<'a, '_> {
         for first in open.into_iter().flatten() {
             let clash = if first.by.partition != by.partition {
                 // Which of the two is the stale one cannot be told, so neither may be.
-                let apart = self.ledger.remapped.contains(stream);
-                !apart && !self.ledger.disturbed(&first.by) && !self.ledger.disturbed(by)
+                let apart = self.index.remapped.contains(stream);
+                !apart && !self.index.was_faulted(&first.by) && !self.index.was_faulted(by)
             } else if first.by.epoch == by.epoch {
                 true
             } else {
@@ -153,10 +153,10 @@ impl<'a> Judge<'a, '_> {
                 } else {
                     by
                 };
-                !self.ledger.disturbed(older)
+                !self.index.was_faulted(older)
             };
             let same_epoch = first.by == *by;
-            if clash && (same_epoch || !self.ledger.dropped(first)) {
+            if clash && (same_epoch || !self.index.dropped(first)) {
                 self.found.push(Violation::Overlap {
                     first: (*first).clone(),
                     second: second.clone(),
@@ -189,10 +189,13 @@ impl<'a> Judge<'a, '_> {
 
     /// The first time through, what is before is settled, by whomever.
     fn across_epochs(&mut self, handling: &'a Handling, key: Key<'a>) {
-        let sequence = self.ledger.records[&handling.id].sequence;
+        let sequence = self.index.records[&handling.id].sequence;
         let overtaken = self.stored(handling, key).before(handling.position);
         let passed = self.sent(handling, key).before(sequence);
-        let acknowledged = matches!(self.ledger.records[&handling.id].fate, Fate::Stored(..));
+        let acknowledged = matches!(
+            self.index.records[&handling.id].outcome,
+            SendOutcome::Stored(..)
+        );
         if let Some((earlier, _)) = overtaken {
             self.found.push(Violation::Overtaken {
                 handling: handling.clone(),
@@ -210,12 +213,12 @@ impl<'a> Judge<'a, '_> {
 
     fn stored(&mut self, handling: &'a Handling, key: Key<'a>) -> &mut Queue<Position> {
         let (group, partition) = (&*handling.by.group, &handling.by.partition);
-        let ledger = self.ledger;
+        let index = self.index;
         self.stored
             .entry(((group, partition), key))
             .or_insert_with(|| {
-                let of_key = |id: u64| ledger.key_of(id) == Some(key) && ledger.owes(group, id);
-                let places = ledger.places.get(partition).into_iter().flatten();
+                let of_key = |id: u64| index.key_of(id) == Some(key) && index.owes(group, id);
+                let places = index.places.get(partition).into_iter().flatten();
                 let items = places.filter(|(_, id)| of_key(**id));
                 Queue {
                     items: items.map(|(at, id)| (*at, (*id, false))).collect(),
@@ -225,12 +228,12 @@ impl<'a> Judge<'a, '_> {
 
     fn sent(&mut self, handling: &'a Handling, key: Key<'a>) -> &mut Queue<u64> {
         let (group, partition) = (&*handling.by.group, &handling.by.partition);
-        let ledger = self.ledger;
-        let line = line(ledger, partition.stream(), partition, key);
+        let index = self.index;
+        let line = line(index, partition.stream(), partition, key);
         let order = &self.sent_order;
         self.sent.entry((group, line)).or_insert_with(|| {
             let records = order.get(&line).into_iter().flatten();
-            let items = records.filter(|(_, id)| ledger.owes(group, *id));
+            let items = records.filter(|(_, id)| index.owes(group, *id));
             Queue {
                 items: items.map(|(at, id)| (*at, (*id, false))).collect(),
             }

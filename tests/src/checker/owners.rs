@@ -4,18 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use millstream_core::{Epoch, Partition, Position};
 
-use super::ledger::Ledger;
+use super::history_index::HistoryIndex;
 use super::{Share, Violation};
 use crate::history::{Entry, Event, Handling, Ownership};
 
-pub(super) fn judge(
-    ledger: &Ledger<'_>,
+pub(super) fn check(
+    index: &HistoryIndex<'_>,
     entries: &[Entry],
     most_repeats: Option<u64>,
     found: &mut Vec<Violation>,
 ) {
-    let mut judge = Judge {
-        ledger,
+    let mut check = Judge {
+        index,
         found,
         owners: BTreeMap::new(),
         assigned: BTreeMap::new(),
@@ -25,24 +25,24 @@ pub(super) fn judge(
     };
     for Entry { order, event } in entries {
         match event {
-            Event::Assigned(by) => judge.assigned(by),
+            Event::Assigned(by) => check.assigned(by),
             Event::Lost(by) => {
-                judge
+                check
                     .told
                     .insert((&by.group, &by.member, &by.partition, by.epoch));
             }
-            Event::Began(handling) => judge.began(handling, *order),
-            Event::Ended { handling, outcome } if outcome.settles() => judge.settled(handling),
+            Event::Began(handling) => check.began(handling, *order),
+            Event::Ended { handling, outcome } if outcome.settles() => check.settled(handling),
             _ => {}
         }
     }
     if let Some(bound) = most_repeats {
-        judge.bound(bound);
+        check.bound(bound);
     }
 }
 
 struct Judge<'a, 'f> {
-    ledger: &'f Ledger<'a>,
+    index: &'f HistoryIndex<'a>,
     found: &'f mut Vec<Violation>,
     owners: BTreeMap<(Share<'a>, Epoch), &'a Ownership>,
     /// The largest epoch that was assigned.
@@ -91,31 +91,31 @@ impl<'a> Judge<'a, '_> {
         let told = self
             .told
             .contains(&(&by.group, &by.member, &by.partition, by.epoch));
-        let newest = self.ledger.newest_epoch(&by.group, &by.partition, order);
+        let newest = self.index.newest_epoch(&by.group, &by.partition, order);
         let newer = newest.filter(|newest| *newest > by.epoch);
         if handling.lost || told {
             self.found.push(Violation::HandledAfterLoss {
                 handling: handling.clone(),
             });
-        } else if let (Some(newer), false) = (newer, self.ledger.disturbed(by)) {
+        } else if let (Some(newer), false) = (newer, self.index.was_faulted(by)) {
             self.found.push(Violation::StaleHandling {
                 handling: handling.clone(),
                 newer,
             });
         }
-        if self.ledger.was_reset(&by.group, by.partition.stream()) {
+        if self.index.was_reset(&by.group, by.partition.stream()) {
             return;
         }
         let Some(settled_by) = self.settled.get(&(share, handling.position)).copied() else {
             return;
         };
         let behind_gap = self
-            .ledger
+            .index
             .gap(settled_by)
             .is_some_and(|gap| gap < handling.position);
         // A stale owner that is on its way repeats what the newer one has settled: that is legal.
         if settled_by.epoch == by.epoch
-            || settled_by.epoch < by.epoch && !behind_gap && !self.ledger.disturbed(settled_by)
+            || settled_by.epoch < by.epoch && !behind_gap && !self.index.was_faulted(settled_by)
         {
             self.found.push(Violation::Repeated {
                 handling: handling.clone(),

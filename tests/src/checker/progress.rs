@@ -5,21 +5,21 @@ use std::sync::Arc;
 
 use millstream_core::{Epoch, Partition, Position};
 
-use super::ledger::Ledger;
-use super::{Place, Share, Violation};
+use super::history_index::HistoryIndex;
+use super::{RecordLocation, Share, Violation};
 use crate::history::{Entry, Event, Handling};
 
-pub(super) fn judge(ledger: &Ledger<'_>, entries: &[Entry], found: &mut Vec<Violation>) {
-    let mut judge = Judge {
-        ledger,
+pub(super) fn check(index: &HistoryIndex<'_>, entries: &[Entry], found: &mut Vec<Violation>) {
+    let mut check = Judge {
+        index,
         found,
         unsettled: BTreeMap::new(),
         read: BTreeMap::new(),
     };
     for Entry { order, event } in entries {
         match event {
-            Event::Began(handling) => judge.began(handling),
-            Event::Ended { handling, outcome } if outcome.settles() => judge.settled(handling),
+            Event::Began(handling) => check.began(handling),
+            Event::Ended { handling, outcome } if outcome.settles() => check.settled(handling),
             Event::Checkpointed {
                 group,
                 partition,
@@ -31,7 +31,7 @@ pub(super) fn judge(ledger: &Ledger<'_>, entries: &[Entry], found: &mut Vec<Viol
                     position: *position,
                     epoch: *epoch,
                 };
-                judge.read(group, partition, read);
+                check.read(group, partition, read);
             }
             _ => {}
         }
@@ -46,7 +46,7 @@ struct Read {
 }
 
 struct Judge<'a, 'f> {
-    ledger: &'f Ledger<'a>,
+    index: &'f HistoryIndex<'a>,
     found: &'f mut Vec<Violation>,
     /// What the group owes in a partition and has not settled.
     unsettled: BTreeMap<Share<'a>, BTreeMap<Position, u64>>,
@@ -56,11 +56,11 @@ struct Judge<'a, 'f> {
 
 impl<'a> Judge<'a, '_> {
     fn unsettled(&mut self, share: Share<'a>) -> &mut BTreeMap<Position, u64> {
-        let ledger = self.ledger;
+        let index = self.index;
         self.unsettled.entry(share).or_insert_with(|| {
             let (group, partition) = share;
-            let places = ledger.places.get(partition).into_iter().flatten();
-            let owed = places.filter(|(_, id)| ledger.owes(group, **id));
+            let places = index.places.get(partition).into_iter().flatten();
+            let owed = places.filter(|(_, id)| index.owes(group, **id));
             owed.map(|(at, id)| (*at, *id)).collect()
         })
     }
@@ -86,7 +86,7 @@ impl<'a> Judge<'a, '_> {
         };
         // An older owner than the one that wrote may be on its way still.
         let stale = epoch.is_some_and(|epoch| by.epoch < epoch);
-        let reset = self.ledger.was_reset(&by.group, by.partition.stream());
+        let reset = self.index.was_reset(&by.group, by.partition.stream());
         if handling.position <= stored && !stale && !reset {
             self.found.push(Violation::RepeatedBelowCheckpoint {
                 handling: handling.clone(),
@@ -108,7 +108,7 @@ impl<'a> Judge<'a, '_> {
                 passed.push(first.remove_entry());
             }
             for (position, id) in passed {
-                let record = Place {
+                let record = RecordLocation {
                     id,
                     partition: partition.clone(),
                     position,
@@ -123,7 +123,7 @@ impl<'a> Judge<'a, '_> {
         }
         let before = self.read.get(&share).copied();
         if let (Some((last, earlier)), false) =
-            (before, self.ledger.was_reset(group, partition.stream()))
+            (before, self.index.was_reset(group, partition.stream()))
         {
             self.compare(group, partition, read, last, earlier);
         }
@@ -153,7 +153,7 @@ impl<'a> Judge<'a, '_> {
         };
         // What is written now was written after `last` was asked for, and that was after `earlier`
         // had come.
-        let newest = self.ledger.newest_epoch(group, partition, earlier.order);
+        let newest = self.index.newest_epoch(group, partition, earlier.order);
         if let Some(newer) = newest.filter(|newest| *newest > epoch) {
             self.found.push(Violation::StaleCheckpoint {
                 group: group.clone(),

@@ -7,7 +7,7 @@ use crate::history::{Handling, Ownership};
 
 /// A record at its place, as a violation names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct RecordLocation {
     /// The record's id.
     pub id: u64,
     /// Where it is stored.
@@ -25,7 +25,7 @@ pub enum Violation {
         /// The group.
         group: Arc<str>,
         /// The record, where its receipt says it is.
-        record: Place,
+        record: RecordLocation,
         /// Whether a handler gave it up, and neither a dead letter nor a skip followed.
         gave_up: bool,
     },
@@ -61,7 +61,7 @@ pub enum Violation {
         /// The group.
         group: Arc<str>,
         /// The record.
-        record: Place,
+        record: RecordLocation,
         /// The checkpoint.
         checkpoint: Position,
         /// The epoch that wrote it.
@@ -143,14 +143,14 @@ pub enum Violation {
         /// The key.
         key: Arc<str>,
         /// The record that was sent first.
-        earlier: Place,
+        earlier: RecordLocation,
         /// The record that was sent later and stored before it.
-        later: Place,
+        later: RecordLocation,
     },
     /// A receipt names a place that holds another record.
     WrongReceipt {
         /// The record, where its receipt says it is.
-        receipt: Place,
+        receipt: RecordLocation,
         /// The id that was found there.
         found: u64,
     },
@@ -172,13 +172,13 @@ pub enum Violation {
     /// A record is stored twice although no send was disturbed.
     StoredTwice {
         /// One of its places.
-        one: Place,
+        one: RecordLocation,
         /// The other.
-        other: Place,
+        other: RecordLocation,
     },
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for RecordLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,

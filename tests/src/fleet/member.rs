@@ -15,13 +15,13 @@ use tokio::time::Instant;
 use crate::history::{Event, History, Observer, Outcome};
 
 /// What a handler does with a delivery.
-pub type Work = Arc<dyn Fn(Delivery) -> BoxFuture<'static, Result<(), Failure>> + Send + Sync>;
+pub type HandlerFn = Arc<dyn Fn(Delivery) -> BoxFuture<'static, Result<(), Failure>> + Send + Sync>;
 
 /// Why a handler failed.
 pub type Failure = Box<dyn StdError + Send + Sync>;
 
 /// Makes work of an async function.
-pub fn work<F>(handler: impl Fn(Delivery) -> F + Send + Sync + 'static) -> Work
+pub fn handler_fn<F>(handler: impl Fn(Delivery) -> F + Send + Sync + 'static) -> HandlerFn
 where
     F: Future<Output = Result<(), Failure>> + Send + 'static,
 {
@@ -29,36 +29,36 @@ where
 }
 
 /// A member to be started.
-pub struct Spec<'a> {
+pub struct MemberSpec<'a> {
     group: BoxFuture<'a, ConsumerGroup>,
     history: History,
     name: String,
-    work: Work,
+    handler: HandlerFn,
     options: Vec<Configure<'a>>,
-    last: Last,
+    exhaustion: Exhaustion,
 }
 
 type Configure<'a> = Box<dyn FnOnce(ConsumerGroup) -> ConsumerGroup + Send + 'a>;
 
 /// What the policy does when a record has failed for the last time.
 #[derive(Debug, Clone, Copy)]
-enum Last {
+enum Exhaustion {
     /// The member stops: the record is still to come.
     Stops,
     DeadLetters(u32),
     Skips(u32),
 }
 
-impl fmt::Debug for Spec<'_> {
+impl fmt::Debug for MemberSpec<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Spec")
             .field("name", &self.name)
-            .field("last", &self.last)
+            .field("exhaustion", &self.exhaustion)
             .finish_non_exhaustive()
     }
 }
 
-impl<'a> Spec<'a> {
+impl<'a> MemberSpec<'a> {
     /// A member of a group, on a connection of its own, that is observed by `history`.
     /// [`Fleet::member`](super::Fleet::member) makes that of a fleet of one process.
     pub fn new(
@@ -70,23 +70,23 @@ impl<'a> Spec<'a> {
             group: group.boxed(),
             history: history.clone(),
             name: name.into(),
-            work: work(|_| async { Ok(()) }),
+            handler: handler_fn(|_| async { Ok(()) }),
             options: Vec::new(),
-            last: Last::Stops,
+            exhaustion: Exhaustion::Stops,
         }
     }
 
     /// Sets what its handlers do. Default: they are ready at once.
     #[must_use]
-    pub fn does(mut self, work: Work) -> Self {
-        self.work = work;
+    pub fn handler(mut self, handler: HandlerFn) -> Self {
+        self.handler = handler;
         self
     }
 
     /// Sets how long each handling takes.
     #[must_use]
-    pub fn takes(self, duration: Duration) -> Self {
-        self.does(work(move |_| async move {
+    pub fn handler_delay(self, duration: Duration) -> Self {
+        self.handler(handler_fn(move |_| async move {
             tokio::time::sleep(duration).await;
             Ok(())
         }))
@@ -105,14 +105,14 @@ impl<'a> Spec<'a> {
     /// Says that its policy dead-letters after so many attempts.
     #[must_use]
     pub fn dead_letters_after(mut self, attempts: u32) -> Self {
-        self.last = Last::DeadLetters(attempts);
+        self.exhaustion = Exhaustion::DeadLetters(attempts);
         self
     }
 
     /// Says that its policy skips after so many attempts.
     #[must_use]
     pub fn skips_after(mut self, attempts: u32) -> Self {
-        self.last = Last::Skips(attempts);
+        self.exhaustion = Exhaustion::Skips(attempts);
         self
     }
 
@@ -122,9 +122,9 @@ impl<'a> Spec<'a> {
             group,
             history,
             name,
-            work,
+            handler,
             options,
-            last,
+            exhaustion,
         } = self;
         let group = group.await.member(name.as_str());
         let group = options
@@ -136,8 +136,8 @@ impl<'a> Spec<'a> {
             history,
             group: group.name().into(),
             watchers: watchers.clone(),
-            work,
-            last,
+            handler,
+            exhaustion,
         });
         let observer = observed.observer.clone();
         let (shutdown, asked) = oneshot::channel::<()>();
@@ -165,8 +165,8 @@ struct Observed {
     history: History,
     group: Arc<str>,
     watchers: Arc<Watchers>,
-    work: Work,
-    last: Last,
+    handler: HandlerFn,
+    exhaustion: Exhaustion,
 }
 
 impl Observed {
@@ -174,14 +174,14 @@ impl Observed {
         self.watchers.watch(&self.observer, &delivery);
         let attempt = delivery.attempt();
         let open = self.observer.begin(&delivery);
-        let result = (self.work)(delivery).await;
+        let result = (self.handler)(delivery).await;
         let group = self.group.clone();
-        match (&result, self.last) {
+        match (&result, self.exhaustion) {
             (Ok(()), _) => open.end(Outcome::Acked),
-            (Err(_), Last::DeadLetters(attempts)) if attempt >= attempts => {
+            (Err(_), Exhaustion::DeadLetters(attempts)) if attempt >= attempts => {
                 open.end(Outcome::GaveUp);
             }
-            (Err(_), Last::Skips(attempts)) if attempt >= attempts => {
+            (Err(_), Exhaustion::Skips(attempts)) if attempt >= attempts => {
                 let id = open.id();
                 open.end(Outcome::GaveUp);
                 self.history.record(Event::Skipped { group, id });

@@ -13,8 +13,8 @@ use crate::history::{Event, History, Outcome};
 mod member;
 mod produce;
 
-pub use member::{Failure, Member, Spec, Work, work};
-pub use produce::{Flow, Outbox};
+pub use member::{Failure, HandlerFn, Member, MemberSpec, handler_fn};
+pub use produce::{BackgroundLoad, TestProducer};
 
 /// What most cases are made of.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub struct Fleet {
     pub stream: String,
     /// The group.
     pub group: String,
-    read_outs: AbortHandle,
+    checkpoint_reader: AbortHandle,
 }
 
 impl Fleet {
@@ -59,7 +59,7 @@ impl Fleet {
                 what: "reshards may come".into(),
             });
         }
-        let down = Down {
+        let down = StoppedFleet {
             stream,
             group,
             history,
@@ -68,8 +68,8 @@ impl Fleet {
     }
 
     /// Gives up every connection, and keeps the names.
-    pub fn end(self) -> Down {
-        Down {
+    pub fn end(self) -> StoppedFleet {
+        StoppedFleet {
             stream: self.stream.clone(),
             group: self.group.clone(),
             history: self.history.clone(),
@@ -85,24 +85,24 @@ impl Fleet {
     }
 
     /// A member to be started.
-    pub fn member(&self, name: &str) -> Spec<'_> {
-        Spec::new(self.handle(), &self.history, name)
+    pub fn member(&self, name: &str) -> MemberSpec<'_> {
+        MemberSpec::new(self.handle(), &self.history, name)
     }
 
     /// A producer to the stream, whose records are observed. Ids begin at 1.
-    pub async fn outbox(&self) -> Outbox {
-        Outbox::open(&self.client, &self.stream, &self.history, 1).await
+    pub async fn test_producer(&self) -> TestProducer {
+        TestProducer::open(&self.client, &self.stream, &self.history, 1).await
     }
 
     /// Sends `per_key` records of each of `keys` keys, in turns, and waits for all receipts.
     pub async fn send(&self, keys: usize, per_key: usize) {
-        let mut outbox = self.outbox().await;
-        outbox.send(keys, per_key).await;
-        outbox.close().await;
+        let mut test_producer = self.test_producer().await;
+        test_producer.send(keys, per_key).await;
+        test_producer.close().await;
     }
 
     /// Records a fault, and does it.
-    pub async fn disturb(&self, fault: Fault) {
+    pub async fn inject(&self, fault: Fault) {
         let (group, member) = match &fault {
             Fault::Freeze { group, member, .. } => (Some(group), Some(member)),
             Fault::FailCheckpoints { group, .. }
@@ -117,7 +117,7 @@ impl Fleet {
             member: member.map(|member| member.as_str().into()),
             what: format!("{fault:?}"),
         });
-        self.harness.disturb(fault).await;
+        self.harness.inject(fault).await;
     }
 
     /// Waits until `met`.
@@ -220,12 +220,12 @@ impl Fleet {
     }
 
     /// Waits until all is settled, and judges the run.
-    pub async fn judge(&self) -> Summary {
-        self.judge_by(Rules::default()).await
+    pub async fn check(&self) -> Summary {
+        self.check_with(Rules::default()).await
     }
 
     /// As [`judge`](Self::judge), by more rules.
-    pub async fn judge_by(&self, rules: Rules) -> Summary {
+    pub async fn check_with(&self, rules: Rules) -> Summary {
         self.settled().await;
         self.verdict(rules).assert_clean()
     }
@@ -238,13 +238,13 @@ impl Fleet {
 
 /// A fleet without connections, from [`Fleet::end`].
 #[derive(Debug)]
-pub struct Down {
+pub struct StoppedFleet {
     stream: String,
     group: String,
     history: History,
 }
 
-impl Down {
+impl StoppedFleet {
     /// Connects again.
     pub async fn resume(self, harness: Arc<dyn Harness>) -> Fleet {
         let Self {
@@ -254,9 +254,9 @@ impl Down {
         } = self;
         let client = harness.client().await;
         let handle = client.group(group.as_str());
-        let reading = read_outs(handle, history.clone(), harness.timing());
+        let reading = checkpoint_reader(handle, history.clone(), harness.timing());
         Fleet {
-            read_outs: tokio::spawn(reading).abort_handle(),
+            checkpoint_reader: tokio::spawn(reading).abort_handle(),
             harness,
             client,
             history,
@@ -268,7 +268,7 @@ impl Down {
 
 impl Drop for Fleet {
     fn drop(&mut self) {
-        self.read_outs.abort();
+        self.checkpoint_reader.abort();
     }
 }
 
@@ -281,7 +281,7 @@ fn settled(checkpoint: &Checkpoint) -> Option<Position> {
     position.or_else(|| checkpoint.completed.then(last))
 }
 
-async fn read_outs(group: ConsumerGroup, history: History, timing: Timing) {
+async fn checkpoint_reader(group: ConsumerGroup, history: History, timing: Timing) {
     let name: Arc<str> = group.name().into();
     loop {
         match group.checkpoints().await {
@@ -301,6 +301,6 @@ async fn read_outs(group: ConsumerGroup, history: History, timing: Timing) {
             Err(error) if error.kind() == ErrorKind::Closed => return,
             Err(error) => panic!("the progress cannot be read: {error:?}"),
         }
-        tokio::time::sleep(timing.tick * 5).await;
+        tokio::time::sleep(timing.poll_interval * 5).await;
     }
 }

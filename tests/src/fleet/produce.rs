@@ -4,19 +4,19 @@ use millstream_core::{Client, ErrorKind, Producer, Receipt, RecordMetadata, Resu
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::history::{Event, History, Load};
+use crate::history::{Event, History, RecordGenerator};
 
 /// A producer whose records and receipts are observed.
 #[derive(Debug)]
-pub struct Outbox {
+pub struct TestProducer {
     /// The producer.
     pub producer: Producer,
     history: History,
-    load: Load,
+    load: RecordGenerator,
     receipts: Vec<(u64, Receipt)>,
 }
 
-impl Outbox {
+impl TestProducer {
     /// Opens a producer. Ids count from `first_id`.
     pub async fn open(client: &Client, stream: &str, history: &History, first_id: u64) -> Self {
         let producer = client.producer(stream).open().await;
@@ -25,7 +25,7 @@ impl Outbox {
 
     /// Observes a producer that is open.
     pub fn with(producer: Producer, history: &History, first_id: u64) -> Self {
-        let load = Load::new(history, producer.stream(), first_id);
+        let load = RecordGenerator::new(history, producer.stream(), first_id);
         Self {
             producer,
             history: history.clone(),
@@ -35,7 +35,7 @@ impl Outbox {
     }
 
     /// Sends one record, and tells its id. Its receipt is kept.
-    pub async fn post(&mut self, key: Option<&str>) -> u64 {
+    pub async fn send_one(&mut self, key: Option<&str>) -> u64 {
         let (id, record) = self.load.next(key);
         match self.producer.send(record).await {
             Ok(receipt) => self.receipts.push((id, receipt)),
@@ -50,7 +50,7 @@ impl Outbox {
     pub async fn send(&mut self, keys: usize, per_key: usize) {
         for _ in 0..per_key {
             for key in 0..keys {
-                self.post(Some(&format!("key-{key}"))).await;
+                self.send_one(Some(&format!("key-{key}"))).await;
             }
         }
         self.receipts().await;
@@ -75,30 +75,30 @@ impl Outbox {
 
     /// Sends one record of each of `keys` keys in turns, one every `pause`, until it is told to
     /// stop.
-    pub fn flow(mut self, keys: usize, pause: Duration) -> Flow {
+    pub fn send_in_background(mut self, keys: usize, pause: Duration) -> BackgroundLoad {
         let (stop, mut stopped) = oneshot::channel();
         let task = tokio::spawn(async move {
             let mut turn = 0;
             while let Err(oneshot::error::TryRecvError::Empty) = stopped.try_recv() {
-                self.post(Some(&format!("key-{}", turn % keys))).await;
+                self.send_one(Some(&format!("key-{}", turn % keys))).await;
                 turn += 1;
                 tokio::time::sleep(pause).await;
             }
             self.close().await;
         });
-        Flow { stop, task }
+        BackgroundLoad { stop, task }
     }
 }
 
 /// A steady load.
 #[derive(Debug)]
 #[must_use = "stop it, to know that its records are stored"]
-pub struct Flow {
+pub struct BackgroundLoad {
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
 
-impl Flow {
+impl BackgroundLoad {
     /// Ends it, and waits for its receipts.
     pub async fn stop(self) {
         // A flow that failed has ended already; its panic comes next.

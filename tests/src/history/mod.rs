@@ -27,11 +27,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use millstream_core::{Epoch, Partition, Position};
 use serde::{Deserialize, Serialize};
 
-mod load;
+mod generator;
 mod observer;
 mod text;
 
-pub use load::{Load, digest, id_of, record};
+pub use generator::{RecordGenerator, digest, id_of, record};
 pub use observer::{Observer, Open};
 
 /// One thing that happened.

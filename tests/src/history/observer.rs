@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use millstream_core::Delivery;
 
-use super::load::{digest_of, id_of};
+use super::generator::{digest_of, id_of};
 use super::{Event, Handling, History, Outcome, Ownership};
 
 /// Records what one member does.

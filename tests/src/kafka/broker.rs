@@ -11,11 +11,11 @@ use super::probe;
 use crate::containers;
 
 /// Whether a broker serves is looked at so often.
-const TICK: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A broker has to do what was asked of it within this time. It is long for a machine that starts
 /// several brokers at once on few cores; nothing waits for its end but what fails.
-pub(super) const PATIENCE: Duration = Duration::from_secs(90);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// The listener for other brokers and for the tools; plaintext, whatever the others are.
 const INTERNAL: &str = "BROKER";
@@ -236,18 +236,18 @@ impl Broker {
         .await;
     }
 
-    async fn answers(&self, what: &str, is_met: impl Fn(&probe::Answer) -> bool) {
+    async fn answers(&self, what: &str, is_met: impl Fn(&probe::ClusterState) -> bool) {
         let begun = Instant::now();
         loop {
-            let answer = probe::ask(self.port(INTERNAL)).await;
+            let answer = probe::cluster_state(self.port(INTERNAL)).await;
             if answer.as_ref().is_ok_and(&is_met) {
                 return;
             }
             let ended = !self.container.is_running().await.unwrap_or(false);
-            if ended || begun.elapsed() > PATIENCE {
+            if ended || begun.elapsed() > TIMEOUT {
                 panic!("broker {} does not {what}: {answer:?}", self.node);
             }
-            tokio::time::sleep(TICK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 }
@@ -256,7 +256,7 @@ impl Broker {
 impl Drop for Broker {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let log = containers::last_words(self.id());
+            let log = containers::log_tail(self.id());
             eprintln!("broker {} logged\n{log}", self.node);
         }
     }

@@ -7,7 +7,7 @@ use millstream_core::driver::{self, Backend};
 use millstream_core::{Client, StreamSpec};
 use millstream_kafka::{Config, Kafka, Protocol};
 
-use super::Site;
+use super::Testbed;
 use crate::{Fault, Harness, Hooks, Timing};
 
 /// How long a silent member keeps its partitions; the broker's own setting for the newer protocol
@@ -20,7 +20,7 @@ const HEARTBEAT: Duration = Duration::from_millis(200);
 /// this harness alone, those of clients too.
 #[derive(Debug)]
 pub struct KafkaHarness {
-    site: Arc<Site>,
+    testbed: Arc<Testbed>,
     protocol: Protocol,
     names: Names,
     limits: driver::StreamLimits,
@@ -32,31 +32,31 @@ impl KafkaHarness {
     ///
     /// # Panics
     /// If the broker cannot be used.
-    pub async fn shared(site: Arc<Site>, protocol: Protocol) -> Self {
-        Self::on(site, protocol, false).await
+    pub async fn shared(testbed: Arc<Testbed>, protocol: Protocol) -> Self {
+        Self::on(testbed, protocol, false).await
     }
 
     /// On a broker of its own.
     ///
     /// # Panics
     /// If the broker cannot be used.
-    pub async fn alone(site: Site, protocol: Protocol) -> Self {
-        Self::on(Arc::new(site), protocol, true).await
+    pub async fn alone(testbed: Testbed, protocol: Protocol) -> Self {
+        Self::on(Arc::new(testbed), protocol, true).await
     }
 
-    async fn on(site: Arc<Site>, protocol: Protocol, restart: bool) -> Self {
+    async fn on(testbed: Arc<Testbed>, protocol: Protocol, restart: bool) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let names = Names {
             case: COUNT.fetch_add(1, Relaxed),
             next: AtomicUsize::new(0),
         };
-        let config = config(&site, &names, protocol);
-        let limits = site
+        let config = config(&testbed, &names, protocol);
+        let limits = testbed
             .limits
             .get_or_init(|| limits(config, names.unique("limits")));
         let limits = *limits.await;
         Self {
-            site,
+            testbed,
             protocol,
             names,
             limits,
@@ -87,9 +87,9 @@ impl Names {
 /// The prefix of the ids of clients.
 const CLIENT: &str = "client";
 
-fn config(site: &Site, names: &Names, protocol: Protocol) -> Config {
+fn config(testbed: &Testbed, names: &Names, protocol: Protocol) -> Config {
     let mut config = Config::default();
-    config.brokers = vec![site.bootstrap()];
+    config.brokers = vec![testbed.bootstrap()];
     config.client_id = names.unique(CLIENT);
     config.consumer.protocol = protocol;
     config.consumer.session_timeout = SESSION;
@@ -117,7 +117,7 @@ async fn limits(config: Config, stream: String) -> driver::StreamLimits {
 #[async_trait]
 impl Harness for KafkaHarness {
     async fn client(&self) -> Client {
-        let config = config(&self.site, &self.names, self.protocol);
+        let config = config(&self.testbed, &self.names, self.protocol);
         config.connect().await.expect("the broker answers")
     }
 
@@ -129,8 +129,8 @@ impl Harness for KafkaHarness {
         Timing {
             session: SESSION,
             handover: Duration::from_millis(1_500),
-            patience: Duration::from_secs(60),
-            tick: Duration::from_millis(20),
+            timeout: Duration::from_secs(60),
+            poll_interval: Duration::from_millis(20),
             timestamps: Duration::from_millis(1),
         }
     }
@@ -159,12 +159,12 @@ impl Harness for KafkaHarness {
         }
     }
 
-    fn struck(&self, stream_or_group: &str) -> u64 {
-        self.site.faults().struck(stream_or_group)
+    fn hits(&self, stream_or_group: &str) -> u64 {
+        self.testbed.faults().hits(stream_or_group)
     }
 
-    async fn disturb(&self, fault: Fault) {
-        let faults = self.site.faults();
+    async fn inject(&self, fault: Fault) {
+        let faults = self.testbed.faults();
         match fault {
             Fault::FailSends { stream, times, .. } => {
                 // A connection that ends is the one failure that tells nothing; librdkafka takes
@@ -186,9 +186,9 @@ impl Harness for KafkaHarness {
             Fault::FailCheckpoints { group, times } => faults.refuse_commits(&group, times),
             Fault::LoseCheckpoints { group, times } => faults.lose_commits(&group, times),
             Fault::RefusePublishLate { group, after } => faults.refuse_step_late(&group, after),
-            Fault::Steal { group, partition } => self.site.steal(&group, &partition).await,
-            Fault::Trim { stream, .. } => self.site.trim(&stream).await,
-            Fault::Restart => self.site.restart().await,
+            Fault::Steal { group, partition } => self.testbed.steal(&group, &partition).await,
+            Fault::Trim { stream, .. } => self.testbed.trim(&stream).await,
+            Fault::Restart => self.testbed.restart().await,
             fault => panic!("{fault:?} is none of the hooks"),
         }
     }

@@ -6,7 +6,6 @@
 //!
 //! Everything here panics when the engine does not do what is asked: there is no test to go on with.
 
-mod ask;
 mod broker;
 mod cluster;
 mod frame;
@@ -15,12 +14,13 @@ mod options;
 mod probe;
 mod proxy;
 mod retention;
-mod site;
-mod theft;
+mod steal;
+mod testbed;
+mod wire_request;
 
 pub use broker::{Broker, Output};
 pub use cluster::Cluster;
 pub use harness::KafkaHarness;
 pub use options::{Listener, Options};
-pub use proxy::{Asked, Faults, Proxy};
-pub use site::Site;
+pub use proxy::{Faults, Proxy, RequestKind};
+pub use testbed::Testbed;

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 /// What a broker says of its cluster.
 #[derive(Debug, Default)]
-pub(super) struct Answer {
+pub(super) struct ClusterState {
     /// The nodes that serve.
     pub(super) nodes: Vec<usize>,
     /// How many partitions have no leader.
@@ -23,7 +23,7 @@ pub(super) struct Answer {
 }
 
 /// Asks the plaintext listener behind this port; waits for the answer for a second at most.
-pub(super) async fn ask(port: u16) -> io::Result<Answer> {
+pub(super) async fn cluster_state(port: u16) -> io::Result<ClusterState> {
     let answer = timeout(Duration::from_secs(1), exchange(port)).await??;
     read(answer).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
@@ -51,8 +51,8 @@ async fn exchange(port: u16) -> io::Result<Bytes> {
     Ok(answer.into())
 }
 
-fn read(mut from: Bytes) -> Result<Answer, TryGetError> {
-    let mut answer = Answer::default();
+fn read(mut from: Bytes) -> Result<ClusterState, TryGetError> {
+    let mut answer = ClusterState::default();
     from.try_get_i32()?; // correlation
     for _ in 0..from.try_get_i32()? {
         answer.nodes.push(from.try_get_i32()? as usize);

@@ -9,7 +9,7 @@ use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{DeleteRecordsRequest, MetadataRequest, TopicName};
 use kafka_protocol::protocol::StrBytes;
 
-use super::ask::ask;
+use super::wire_request::send_request;
 
 /// Removes all records that the topic has, on a broker that leads all its partitions.
 pub(super) async fn trim(port: u16, topic: &str) -> io::Result<()> {
@@ -18,7 +18,7 @@ pub(super) async fn trim(port: u16, topic: &str) -> io::Result<()> {
     let metadata = MetadataRequest::default()
         .with_topics(Some(vec![wanted]))
         .with_allow_auto_topic_creation(false);
-    let metadata = ask(port, 9, &metadata).await?;
+    let metadata = send_request(port, 9, &metadata).await?;
     let partitions = metadata
         .topics
         .into_iter()
@@ -36,7 +36,7 @@ pub(super) async fn trim(port: u16, topic: &str) -> io::Result<()> {
     let delete = DeleteRecordsRequest::default()
         .with_topics(vec![topic])
         .with_timeout_ms(10_000);
-    let deleted = ask(port, 2, &delete).await?;
+    let deleted = send_request(port, 2, &delete).await?;
     let mut done = deleted.topics.iter().flat_map(|topic| &topic.partitions);
     match done.find(|partition| partition.error_code != 0) {
         None => Ok(()),

@@ -7,7 +7,7 @@ use millstream_core::driver::{self, Backend};
 use millstream_core::{Client, StreamSpec};
 use millstream_kinesis::{Aggregation, Config, Credentials, Kinesis, Retrieval};
 
-use super::Site;
+use super::Testbed;
 use crate::{Fault, Harness, Hooks, Timing};
 
 /// How long a silent member keeps its partitions.
@@ -29,7 +29,7 @@ pub struct Variant {
 /// harness alone, those of clients too.
 #[derive(Debug)]
 pub struct KinesisHarness {
-    site: Arc<Site>,
+    testbed: Arc<Testbed>,
     variant: Variant,
     names: Names,
     limits: driver::StreamLimits,
@@ -41,21 +41,21 @@ impl KinesisHarness {
     ///
     /// # Panics
     /// If the site cannot be used.
-    pub async fn shared(site: Arc<Site>, variant: Variant) -> Self {
-        Self::on(site, variant, false).await
+    pub async fn shared(testbed: Arc<Testbed>, variant: Variant) -> Self {
+        Self::on(testbed, variant, false).await
     }
 
     /// On a site of its own, which keeps its data.
     ///
     /// # Panics
     /// If the site cannot be used.
-    pub async fn alone(site: Site, variant: Variant) -> Self {
-        Self::on(Arc::new(site), variant, true).await
+    pub async fn alone(testbed: Testbed, variant: Variant) -> Self {
+        Self::on(Arc::new(testbed), variant, true).await
     }
 
     /// The site, for what no case of the suite asks for.
-    pub fn site(&self) -> &Site {
-        &self.site
+    pub fn testbed(&self) -> &Testbed {
+        &self.testbed
     }
 
     /// How the names of all clients begin. That of a member ends with a dot and the member's.
@@ -72,19 +72,19 @@ impl KinesisHarness {
         }
     }
 
-    async fn on(site: Arc<Site>, variant: Variant, restart: bool) -> Self {
+    async fn on(testbed: Arc<Testbed>, variant: Variant, restart: bool) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let names = Names {
             case: COUNT.fetch_add(1, Relaxed),
             next: AtomicUsize::new(0),
         };
-        let config = config(&site, &names, variant);
-        let limits = site
+        let config = config(&testbed, &names, variant);
+        let limits = testbed
             .limits
             .get_or_init(|| limits(config, names.unique("limits")));
         let limits = *limits.await;
         Self {
-            site,
+            testbed,
             variant,
             names,
             limits,
@@ -115,17 +115,17 @@ impl Names {
 /// The prefix of the ids of clients.
 const CLIENT: &str = "client";
 
-fn config(site: &Site, names: &Names, variant: Variant) -> Config {
+fn config(testbed: &Testbed, names: &Names, variant: Variant) -> Config {
     let mut config = Config::default();
-    let [id, secret] = Site::CREDENTIALS;
-    config.region = Some(Site::REGION.into());
+    let [id, secret] = Testbed::CREDENTIALS;
+    config.region = Some(Testbed::REGION.into());
     config.credentials = Some(Credentials {
         access_key_id: id.into(),
         secret_access_key: secret.to_owned().into(),
         session_token: None,
     });
-    config.endpoint = Some(site.endpoint());
-    config.dynamodb_endpoint = Some(site.endpoint());
+    config.endpoint = Some(testbed.endpoint());
+    config.dynamodb_endpoint = Some(testbed.endpoint());
     config.client_id = names.unique(CLIENT);
     config.consumer.retrieval = variant.retrieval;
     config.consumer.session_timeout = SESSION;
@@ -156,7 +156,7 @@ async fn limits(config: Config, stream: String) -> driver::StreamLimits {
 #[async_trait]
 impl Harness for KinesisHarness {
     async fn client(&self) -> Client {
-        let config = config(&self.site, &self.names, self.variant);
+        let config = config(&self.testbed, &self.names, self.variant);
         config.connect().await.expect("the site answers")
     }
 
@@ -168,8 +168,8 @@ impl Harness for KinesisHarness {
         Timing {
             session: SESSION,
             handover: Duration::from_millis(1_500),
-            patience: Duration::from_secs(60),
-            tick: Duration::from_millis(20),
+            timeout: Duration::from_secs(60),
+            poll_interval: Duration::from_millis(20),
             timestamps: TIMESTAMPS,
         }
     }
@@ -201,12 +201,12 @@ impl Harness for KinesisHarness {
         }
     }
 
-    fn struck(&self, stream_or_group: &str) -> u64 {
-        self.site.faults().struck(stream_or_group)
+    fn hits(&self, stream_or_group: &str) -> u64 {
+        self.testbed.faults().hits(stream_or_group)
     }
 
-    async fn disturb(&self, fault: Fault) {
-        let faults = self.site.faults();
+    async fn inject(&self, fault: Fault) {
+        let faults = self.testbed.faults();
         match fault {
             Fault::FailSends { stream, key, times } => {
                 if key.is_none() {
@@ -236,12 +236,12 @@ impl Harness for KinesisHarness {
                 faults.lose_answers_to_checkpoints(&group, times.min(1));
                 faults.refuse_checkpoints(&group, times);
             }
-            Fault::Steal { group, partition } => self.site.steal(&group, &partition).await,
+            Fault::Steal { group, partition } => self.testbed.steal(&group, &partition).await,
             Fault::Trim { group, stream } => {
-                self.site.trim(&stream).await;
-                self.site.age(&group).await;
+                self.testbed.trim(&stream).await;
+                self.testbed.age(&group).await;
             }
-            Fault::Restart => self.site.restart().await,
+            Fault::Restart => self.testbed.restart().await,
             fault => panic!("{fault:?} is none of the hooks"),
         }
     }

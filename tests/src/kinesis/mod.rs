@@ -7,18 +7,18 @@
 //! Everything here panics when the engine does not do what is asked: there is no test to go on with.
 
 mod age;
+pub mod consumer_events;
 mod harness;
 pub mod java;
 mod proxy;
 mod retention;
 mod server;
-mod site;
-mod theft;
+mod steal;
+mod testbed;
 mod tls;
-pub mod told;
 
 pub use harness::{KinesisHarness, Variant};
-pub use proxy::{Faults, Proxy, Read, Sent, Service, Tally};
+pub use proxy::{Faults, Proxy, Read, RequestStats, Sent, Service};
 pub use server::{Emulator, Server};
-pub use site::Site;
+pub use testbed::Testbed;
 pub use tls::Tls;

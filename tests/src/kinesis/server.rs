@@ -11,10 +11,10 @@ use tokio::time::timeout;
 use crate::containers;
 
 /// Whether a server serves is looked at so often.
-const TICK: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A server has to serve within this time. Nothing waits for its end but what fails.
-const PATIENCE: Duration = Duration::from_secs(90);
+const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Who stands in for Kinesis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl Server {
     }
 
     /// Starts an emulator of Kinesis that keeps its data when it is killed.
-    pub async fn lasting_kinesis() -> Self {
+    pub async fn persistent_kinesis() -> Self {
         let keep = ["--state-dir", "/tmp/kinesis"];
         // In the official image only root may make a folder.
         let root = || {
@@ -67,7 +67,7 @@ impl Server {
     }
 
     /// Starts DynamoDB Local so that it keeps its data when it is killed.
-    pub async fn lasting_dynamodb() -> Self {
+    pub async fn persistent_dynamodb() -> Self {
         Self::start("dynamodb", || dynamodb(&["-dbPath", "/tmp"])).await
     }
 
@@ -115,10 +115,10 @@ impl Server {
         let begun = Instant::now();
         while let Err(error) = answers(self.port).await {
             let ended = !self.container.is_running().await.unwrap_or(false);
-            if ended || begun.elapsed() > PATIENCE {
+            if ended || begun.elapsed() > TIMEOUT {
                 panic!("{} does not serve: {error}", self.name);
             }
-            tokio::time::sleep(TICK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 }
@@ -127,7 +127,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let log = containers::last_words(self.container.id());
+            let log = containers::log_tail(self.container.id());
             eprintln!("{} logged\n{log}", self.name);
         }
     }

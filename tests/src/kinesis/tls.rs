@@ -73,7 +73,7 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, to: u16) {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((client, _)) => {
-                    connections.spawn(lead(client, acceptor.clone(), to));
+                    connections.spawn(handle_connection(client, acceptor.clone(), to));
                 }
                 Err(error) => panic!("no connection can be accepted: {error}"),
             },
@@ -87,7 +87,7 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, to: u16) {
 }
 
 /// A connection that fails is closed: that is what its client is to see.
-async fn lead(client: TcpStream, acceptor: TlsAcceptor, to: u16) {
+async fn handle_connection(client: TcpStream, acceptor: TlsAcceptor, to: u16) {
     let led = async {
         client.set_nodelay(true)?;
         let mut client = acceptor.accept(client).await?;

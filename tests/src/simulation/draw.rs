@@ -14,7 +14,7 @@ use super::script::*;
 
 /// Draws the script of a seed.
 pub(super) fn script(seed: u64) -> Script {
-    let mut dice = Dice(Rng::with_seed(seed));
+    let mut dice = Generator(Rng::with_seed(seed));
     let session_timeout = dice.millis(500..=10_000);
     let streams = dice.streams();
     let records_per_second = dice.chance(0.1).then(|| dice.0.u64(50..500));
@@ -25,15 +25,15 @@ pub(super) fn script(seed: u64) -> Script {
         .max()
         .unwrap_or_default();
     let mut groups = dice.groups(&streams, length, session_timeout);
-    let troubles = dice.troubles(&streams, &groups, length, session_timeout);
+    let disruptions = dice.disruptions(&streams, &groups, length, session_timeout);
     let restart = dice.chance(0.1).then(|| dice.0.bool());
     let retention = dice.chance(0.08).then(|| dice.pick(&[1, 500, 3_000]));
     if retention.is_some() {
         for group in &mut groups {
             group.on_data_loss = dice.pick(&[OnDataLoss::Skip, OnDataLoss::Skip, OnDataLoss::Fail]);
             // Dead letters would be trimmed, too.
-            if group.last_resort == LastResort::DeadLetter {
-                group.last_resort = LastResort::Skip;
+            if group.final_action == FinalAction::DeadLetter {
+                group.final_action = FinalAction::Skip;
             }
         }
     }
@@ -46,7 +46,7 @@ pub(super) fn script(seed: u64) -> Script {
         producers,
         groups,
         restart,
-        troubles,
+        disruptions,
     }
 }
 
@@ -57,9 +57,9 @@ impl ProducerPlan {
     }
 }
 
-struct Dice(Rng);
+struct Generator(Rng);
 
-impl Dice {
+impl Generator {
     fn chance(&mut self, probability: f64) -> bool {
         self.0.f64() < probability
     }
@@ -103,11 +103,16 @@ impl Dice {
                 in_flight_bytes: self.pick(&[1, 200, 1 << 20, 1 << 20]),
                 timeout: self.pick(&[2, 120, 120, 120]) * Duration::from_secs(1),
                 close_timeout: self.pick(&[1, 500, 30_000, 30_000]) * MILLI,
-                patience: self.pick(&[None, None, None, Some(MILLI), Some(50 * MILLI)]),
+                send_timeout: self.pick(&[None, None, None, Some(MILLI), Some(50 * MILLI)]),
                 unread: self.pick(&[0.0, 0.0, 0.0, 0.1, 0.9, 1.0]),
                 flushing: self.pick(&[0.0, 0.0, 0.1, 0.5]),
-                lives: self.pick(&[1, 1, 2, 5]),
-                ending: self.pick(&[Ending::Close, Ending::Close, Ending::Hurry, Ending::Drop]),
+                runs: self.pick(&[1, 1, 2, 5]),
+                ending: self.pick(&[
+                    Ending::Close,
+                    Ending::Close,
+                    Ending::CloseInFlight,
+                    Ending::Drop,
+                ]),
             })
             .collect()
     }
@@ -123,12 +128,12 @@ impl Dice {
             .map(|number| self.group(number, streams, length, session_timeout))
             .collect();
         if self.chance(0.25) {
-            groups[0].style = Style::Chain {
-                to: CHAINED.into(),
+            groups[0].style = Style::Pipeline {
+                to: PIPELINE_OUTPUT.into(),
                 once: self.chance(0.7),
             };
             let mut reader = self.group(count, streams, length, session_timeout);
-            reader.streams = vec![CHAINED.into()];
+            reader.streams = vec![PIPELINE_OUTPUT.into()];
             reader.start = Start::Earliest;
             groups.push(reader);
         }
@@ -145,11 +150,11 @@ impl Dice {
         let mut read: Vec<String> = streams.iter().map(|stream| stream.name.clone()).collect();
         self.0.shuffle(&mut read);
         read.truncate(self.0.usize(1..=streams.len()));
-        let last_resort = self.pick(&[
-            LastResort::DeadLetter,
-            LastResort::DeadLetter,
-            LastResort::Skip,
-            LastResort::Stop,
+        let final_action = self.pick(&[
+            FinalAction::DeadLetter,
+            FinalAction::DeadLetter,
+            FinalAction::Skip,
+            FinalAction::Stop,
         ]);
         let members = self.pick(&[1, 2, 2, 3, 4, 5]);
         GroupPlan {
@@ -182,14 +187,14 @@ impl Dice {
                 true => Backoff::Fixed(self.millis(0..=300)),
                 false => Backoff::Exponential(self.millis(1..=100), self.millis(100..=1_000)),
             },
-            last_resort,
+            final_action,
             on_data_loss: OnDataLoss::Skip,
-            handler: self.handler(last_resort, session_timeout),
+            handler: self.handler(final_action, session_timeout),
             watch: self.millis(20..=500),
         }
     }
 
-    fn handler(&mut self, last_resort: LastResort, session_timeout: Duration) -> HandlerPlan {
+    fn handler(&mut self, final_action: FinalAction, session_timeout: Duration) -> HandlerPlan {
         let poison = self.pick(&[0.0, 0.01, 0.05]);
         HandlerPlan {
             pausing: self.pick(&[0.0, 0.1, 0.5, 1.0]),
@@ -201,21 +206,21 @@ impl Dice {
             failing: self.pick(&[0.0, 0.02, 0.1, 0.3]),
             failures: self.0.u32(1..=4),
             panicking: self.pick(&[0.0, 0.3, 1.0]),
-            poison: match last_resort {
-                LastResort::DeadLetter | LastResort::Skip => poison,
+            poison: match final_action {
+                FinalAction::DeadLetter | FinalAction::Skip => poison,
                 // It would stop every member that comes.
-                LastResort::Stop => 0.0,
+                FinalAction::Stop => 0.0,
             },
         }
     }
 
-    fn troubles(
+    fn disruptions(
         &mut self,
         streams: &[StreamPlan],
         groups: &[GroupPlan],
         length: Duration,
         session_timeout: Duration,
-    ) -> Vec<(Duration, Trouble)> {
+    ) -> Vec<(Duration, Disruption)> {
         let kinds = self.kinds();
         let count = self.pick(&[0, 2, 5, 10, 20]);
         // Some come after the last record was sent, when members only catch up.
@@ -228,7 +233,7 @@ impl Dice {
                 let kind = self.pick(&kinds);
                 let group = self.0.usize(..groups.len());
                 let stream = self.0.usize(..streams.len());
-                (at, self.trouble(kind, group, stream, session_timeout))
+                (at, self.disruption(kind, group, stream, session_timeout))
             })
             .collect()
     }
@@ -283,45 +288,45 @@ impl Dice {
         kinds
     }
 
-    fn trouble(
+    fn disruption(
         &mut self,
         kind: Kind,
         group: usize,
         stream: usize,
         session_timeout: Duration,
-    ) -> Trouble {
+    ) -> Disruption {
         let pick = self.0.usize(..1_000);
         match kind {
-            Kind::Replace => Trouble::Replace {
+            Kind::Replace => Disruption::Replace {
                 group,
                 pick,
                 overlap: self.0.bool(),
             },
-            Kind::Join => Trouble::Join { group },
-            Kind::Leave => Trouble::Leave { group, pick },
-            Kind::Crash => Trouble::Crash {
+            Kind::Join => Disruption::Join { group },
+            Kind::Leave => Disruption::Leave { group, pick },
+            Kind::Crash => Disruption::Crash {
                 group,
                 pick,
                 back_after: self.up_to(session_timeout * 2),
             },
-            Kind::Disconnect => Trouble::Disconnect { group, pick },
-            Kind::Freeze => Trouble::Freeze {
+            Kind::Disconnect => Disruption::Disconnect { group, pick },
+            Kind::Freeze => Disruption::Freeze {
                 group,
                 pick,
                 lasts: session_timeout.mul_f64(self.pick(&[0.3, 1.5, 3.0])),
             },
-            Kind::Steal => Trouble::Steal { group, pick },
-            Kind::Pause => Trouble::Pause {
+            Kind::Steal => Disruption::Steal { group, pick },
+            Kind::Pause => Disruption::Pause {
                 group,
                 pick,
                 partition: self.0.bool(),
                 lasts: self.up_to(Duration::from_secs(20)).max(MILLI),
             },
-            Kind::FailSends => Trouble::FailSends {
+            Kind::FailSends => Disruption::FailSends {
                 sends: self.0.u64(1..=20),
                 kind: self.send_failure(),
             },
-            Kind::FailFor => Trouble::FailFor {
+            Kind::FailFor => Disruption::FailFor {
                 // The longest outlast the retries of a producer.
                 lasts: match self.chance(0.1) {
                     true => self.millis(100_000..=300_000),
@@ -329,28 +334,28 @@ impl Dice {
                 },
                 kind: self.send_failure(),
             },
-            Kind::DelaySends => Trouble::DelaySends {
+            Kind::DelaySends => Disruption::DelaySends {
                 sends: self.0.u64(1..=20),
                 delay: self.millis(1..=1_000),
             },
-            Kind::TimeOutSends => Trouble::TimeOutSends {
+            Kind::TimeOutSends => Disruption::TimeOutSends {
                 sends: self.0.u64(1..=5),
             },
-            Kind::LoseCheckpoints => Trouble::LoseCheckpoints {
+            Kind::LoseCheckpoints => Disruption::LoseCheckpoints {
                 checkpoints: self.0.u64(1..=5),
                 stored: self.0.bool(),
             },
-            Kind::Split => Trouble::Split { stream, pick },
-            Kind::Merge => Trouble::Merge {
+            Kind::Split => Disruption::Split { stream, pick },
+            Kind::Merge => Disruption::Merge {
                 stream,
                 pick,
                 other: self.0.usize(..1_000),
             },
-            Kind::AddPartitions => Trouble::AddPartitions {
+            Kind::AddPartitions => Disruption::AddPartitions {
                 stream,
                 more: self.0.usize(1..=3),
             },
-            Kind::Reset => Trouble::Reset {
+            Kind::Reset => Disruption::Reset {
                 group,
                 pick,
                 to: match self.0.u8(..3) {

@@ -7,10 +7,10 @@ use millstream_core::Result;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use super::crew::Crew;
 use super::script::DEAD_LETTERS;
+use super::sim_group::SimGroup;
 use super::world::World;
-use super::{census, watch};
+use super::{stream_contents, watch};
 use crate::history::{Event, id_of};
 
 /// After so much virtual time without an end, it is stuck.
@@ -18,21 +18,21 @@ const DEADLINE: Duration = Duration::from_secs(3 * 60 * 60);
 
 pub(super) async fn end(
     world: &World,
-    crews: &[Arc<Crew>],
+    sim_groups: &[Arc<SimGroup>],
     mut watching: JoinSet<()>,
     trims: bool,
 ) {
     world.faults.clear();
-    for crew in crews {
-        crew.heal();
-        if crew.size() == 0 {
-            crew.hire();
+    for sim_group in sim_groups {
+        sim_group.heal();
+        if sim_group.size() == 0 {
+            sim_group.add_member();
         }
     }
     let deadline = Instant::now() + DEADLINE;
-    while !is_settled(world, crews).await {
+    while !is_settled(world, sim_groups).await {
         if Instant::now() > deadline {
-            stuck(world, crews).await;
+            stuck(world, sim_groups).await;
             break;
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -40,37 +40,41 @@ pub(super) async fn end(
     // One who watches may be between asking and recording: it is not asked any more before the last
     // read.
     watching.shutdown().await;
-    for crew in crews {
-        while let Some(left) = crew.dismiss(0) {
+    for sim_group in sim_groups {
+        while let Some(left) = sim_group.stop_member(0) {
             if timeout(DEADLINE, left).await.is_err() {
-                world.complain(format!("a member of {} does not leave", crew.plan.name));
+                world.report_problem(format!(
+                    "a member of {} does not leave",
+                    sim_group.plan.name
+                ));
             }
         }
     }
-    if !is_settled(world, crews).await {
-        world.complain("the members left, and not everything is settled".into());
+    if !is_settled(world, sim_groups).await {
+        world.report_problem("the members left, and not everything is settled".into());
     }
-    for crew in crews {
-        watch::read(world, &crew.group).await;
-        if let Some(chain) = &crew.chain {
+    for sim_group in sim_groups {
+        watch::read(world, &sim_group.group).await;
+        if let Some(pipeline) = &sim_group.pipeline {
             world.expect(
                 "close the producer of the chain",
-                chain.producer.close().await,
+                pipeline.producer.close().await,
             );
             let entries = world.history.entries();
-            for complaint in chain.judge(&crew.plan.name, trims, &entries) {
-                world.complain(complaint);
+            for problem in pipeline.check(&sim_group.plan.name, trims, &entries) {
+                world.report_problem(problem);
             }
         }
     }
-    let dug = dead_letters(world).await;
-    world.expect("read the dead letters", dug);
+    let read = dead_letters(world).await;
+    world.expect("read the dead letters", read);
 }
 
 /// Whether all groups have settled all that is stored.
-async fn is_settled(world: &World, crews: &[Arc<Crew>]) -> bool {
-    for crew in crews {
-        let Some(read) = world.expect("read checkpoints", crew.group.checkpoints().await) else {
+async fn is_settled(world: &World, sim_groups: &[Arc<SimGroup>]) -> bool {
+    for sim_group in sim_groups {
+        let Some(read) = world.expect("read checkpoints", sim_group.group.checkpoints().await)
+        else {
             return true;
         };
         if !read.iter().all(|found| found.lag.records == Some(0)) {
@@ -80,14 +84,14 @@ async fn is_settled(world: &World, crews: &[Arc<Crew>]) -> bool {
     true
 }
 
-async fn stuck(world: &World, crews: &[Arc<Crew>]) {
-    for crew in crews {
-        let read = crew.group.checkpoints().await;
+async fn stuck(world: &World, sim_groups: &[Arc<SimGroup>]) {
+    for sim_group in sim_groups {
+        let read = sim_group.group.checkpoints().await;
         for found in read.into_iter().flatten() {
             if found.lag.records != Some(0) {
-                world.complain(format!(
+                world.report_problem(format!(
                     "stuck: {} has {:?} records left in {} after {:?}, epoch {:?}",
-                    crew.plan.name,
+                    sim_group.plan.name,
                     found.lag.records,
                     found.partition,
                     found.position.map(|position| position.to_string()),
@@ -100,14 +104,14 @@ async fn stuck(world: &World, crews: &[Arc<Crew>]) {
 
 /// Records what is in the stream of dead letters.
 async fn dead_letters(world: &World) -> Result<()> {
-    for delivery in census::read_all(world, DEAD_LETTERS).await? {
+    for delivery in stream_contents::read_all(world, DEAD_LETTERS).await? {
         let group = delivery.headers().get("millstream-dead-group");
         match (group, id_of(delivery.payload())) {
             (Some(group), Some(id)) => world.record(Event::DeadLettered {
                 group: String::from_utf8_lossy(group).into(),
                 id,
             }),
-            _ => world.complain(format!("a dead letter without a name: {delivery:?}")),
+            _ => world.report_problem(format!("a dead letter without a name: {delivery:?}")),
         }
     }
     Ok(())

@@ -10,16 +10,16 @@ use millstream_core::{
 };
 use tokio::sync::Notify;
 
-use super::crew::{Crew, TIME_OUT};
-use super::habits::Refusal;
-use super::script::{LastResort, Style};
+use super::behavior::InjectedFailure;
+use super::script::{FinalAction, Style};
+use super::sim_group::{RESTART_DELAY, SimGroup};
 use super::world::lock;
 use crate::history::{Event, Observer, Open, Outcome};
 
 /// A place in a group: one member after the other, as each stops and comes back under a new name.
 #[derive(Debug)]
-pub(super) struct Seat {
-    crew: Arc<Crew>,
+pub(super) struct MemberSlot {
+    sim_group: Arc<SimGroup>,
     now: Mutex<Now>,
     /// Tells a pulling member to close without pulling the rest.
     close: Notify,
@@ -31,23 +31,27 @@ struct Now {
     control: Option<ConsumerHandle>,
     leaving: bool,
     /// Whether something was done to this membership that may end it with an error.
-    hit: bool,
+    faulted: bool,
 }
 
-impl Seat {
-    pub(super) fn new(crew: Arc<Crew>) -> Self {
+impl MemberSlot {
+    pub(super) fn new(sim_group: Arc<SimGroup>) -> Self {
         Self {
-            crew,
+            sim_group,
             now: Mutex::default(),
             close: Notify::new(),
         }
     }
 
     /// Works until it is asked to leave.
-    pub(super) async fn work(self: Arc<Self>) {
+    pub(super) async fn run(self: Arc<Self>) {
         while !lock(&self.now).leaving {
-            let name = self.crew.name();
-            let observer = Observer::new(&self.crew.world.history, &self.crew.plan.name, &name);
+            let name = self.sim_group.name();
+            let observer = Observer::new(
+                &self.sim_group.world.history,
+                &self.sim_group.plan.name,
+                &name,
+            );
             *lock(&self.now) = Now {
                 observer: Some(observer.clone()),
                 ..Now::default()
@@ -57,15 +61,17 @@ impl Seat {
             match ended {
                 Ok(()) => observer.left(),
                 Err(error) if error.kind() == ErrorKind::Handler => {
-                    tokio::time::sleep(TIME_OUT).await;
+                    tokio::time::sleep(RESTART_DELAY).await;
                 }
                 Err(error) if error.kind() == ErrorKind::DataLoss => {
-                    self.crew.jumped(1);
-                    self.crew.go_on(error.stream()).await;
+                    self.sim_group.add_data_losses(1);
+                    self.sim_group.reset_after_data_loss(error.stream()).await;
                 }
-                Err(_) if lock(&self.now).hit => {}
+                Err(_) if lock(&self.now).faulted => {}
                 Err(error) => {
-                    self.crew.world.complain(format!("{name} ended: {error:?}"));
+                    self.sim_group
+                        .world
+                        .report_problem(format!("{name} ended: {error:?}"));
                     return;
                 }
             }
@@ -73,23 +79,23 @@ impl Seat {
     }
 
     async fn membership(self: Arc<Self>, name: &str, observer: Observer) -> Result<()> {
-        let group = self.crew.group.clone().member(name);
+        let group = self.sim_group.group.clone().member(name);
         let worker = Worker {
-            crew: self.crew.clone(),
+            sim_group: self.sim_group.clone(),
             observer,
-            budgets: Arc::default(),
+            attempts_left: Arc::default(),
         };
         let forever = std::future::pending();
-        let run = match &self.crew.plan.style {
+        let run = match &self.sim_group.plan.style {
             Style::Each => group.run(move |delivery| worker.clone().handle(delivery), forever),
             Style::Batches(most) => group.run_batches(
                 *most,
                 move |deliveries| worker.clone().handle_batch(deliveries),
                 forever,
             ),
-            Style::Chain { .. } => {
-                let chain = self.crew.chain.as_ref();
-                let producer = &chain.expect("a chain has a producer").producer;
+            Style::Pipeline { .. } => {
+                let pipeline = self.sim_group.pipeline.as_ref();
+                let producer = &pipeline.expect("a chain has a producer").producer;
                 group.transform_to(
                     producer,
                     move |delivery| worker.clone().transform(delivery),
@@ -98,15 +104,15 @@ impl Seat {
             }
             Style::Pull(most) => {
                 let consumer = group.join().await?;
-                self.controlled(consumer.handle());
+                self.set_handle(consumer.handle());
                 return self.pull(consumer, *most, worker).await;
             }
         };
-        self.controlled(run.handle());
+        self.set_handle(run.handle());
         run.await
     }
 
-    fn controlled(&self, control: ConsumerHandle) {
+    fn set_handle(&self, control: ConsumerHandle) {
         let mut now = lock(&self.now);
         if now.leaving {
             control.shutdown();
@@ -124,7 +130,7 @@ impl Seat {
                     // What waits for its next attempt, or was not pulled yet, is a hole: what is
                     // settled behind it comes again.
                     let member = worker.observer.member();
-                    self.crew.fault(Some(member), "closes before everything is pulled");
+                    self.sim_group.fault(Some(member), "closes before everything is pulled");
                     break;
                 }
                 next = consumer.next(), if held.len() < most => match next? {
@@ -147,7 +153,7 @@ impl Seat {
             .as_ref()
             .is_some_and(|observer| observer.member().ends_with(['1', '3', '5', '7', '9']));
         match &now.control {
-            Some(_) if abrupt && matches!(self.crew.plan.style, Style::Pull(_)) => {
+            Some(_) if abrupt && matches!(self.sim_group.plan.style, Style::Pull(_)) => {
                 self.close.notify_one();
             }
             Some(control) => control.shutdown(),
@@ -158,14 +164,14 @@ impl Seat {
     /// Keeps what the membership has counted, when it has ended.
     pub(super) fn gone(&self) {
         if let Some(control) = lock(&self.now).control.take() {
-            self.crew.jumped(control.stats().data_losses);
+            self.sim_group.add_data_losses(control.stats().data_losses);
         }
     }
 
     /// Records that the member is killed.
     pub(super) fn crashed(&self) {
         let mut now = lock(&self.now);
-        now.hit = true;
+        now.faulted = true;
         if let Some(observer) = &now.observer {
             observer.crashed();
         }
@@ -173,9 +179,9 @@ impl Seat {
 
     /// The name of the membership that something is about to happen to. It may end with an error
     /// from now on.
-    pub(super) fn hit(&self) -> Option<String> {
+    pub(super) fn mark_faulted(&self) -> Option<String> {
         let mut now = lock(&self.now);
-        now.hit = true;
+        now.faulted = true;
         now.observer
             .as_ref()
             .map(|observer| observer.member().to_owned())
@@ -189,37 +195,37 @@ impl Seat {
 /// The handlers of one membership.
 #[derive(Debug, Clone)]
 struct Worker {
-    crew: Arc<Crew>,
+    sim_group: Arc<SimGroup>,
     observer: Observer,
     /// How many failures are left to the run of a batch handler that a partition is in.
-    budgets: Arc<Mutex<BTreeMap<(Partition, Epoch), u32>>>,
+    attempts_left: Arc<Mutex<BTreeMap<(Partition, Epoch), u32>>>,
 }
 
-type Answer<T> = std::result::Result<T, &'static str>;
+type HandlerResult<T> = std::result::Result<T, &'static str>;
 
 impl Worker {
-    async fn handle(self, delivery: Delivery) -> Answer<()> {
+    async fn handle(self, delivery: Delivery) -> HandlerResult<()> {
         let open = self.begin(&delivery).await;
-        let last = delivery.attempt() == self.crew.plan.attempts;
-        match self.crew.habits.refuses(open.id()) {
+        let last = delivery.attempt() == self.sim_group.plan.attempts;
+        match self.sim_group.behavior.failure_of(open.id()) {
             None => {
                 open.end(Outcome::Acked);
                 Ok(())
             }
-            Some(refusal) => {
+            Some(failure) => {
                 self.refuse(open, last);
-                Err(refusal.reason())
+                Err(failure.reason())
             }
         }
     }
 
-    async fn transform(self, delivery: Delivery) -> Answer<Option<Record>> {
-        let (crew, key) = (self.crew.clone(), delivery.key().cloned());
-        let chain = crew.chain.as_ref().expect("a chain has a producer");
+    async fn transform(self, delivery: Delivery) -> HandlerResult<Option<Record>> {
+        let (sim_group, key) = (self.sim_group.clone(), delivery.key().cloned());
+        let pipeline = sim_group.pipeline.as_ref().expect("a chain has a producer");
         let id = crate::history::id_of(delivery.payload());
         let place = (delivery.partition().clone(), delivery.position());
         self.handle(delivery).await?;
-        Ok(id.map(|id| chain.transform(id, place, key.as_deref())))
+        Ok(id.map(|id| pipeline.transform(id, place, key.as_deref())))
     }
 
     async fn settle(self, delivery: PendingDelivery) {
@@ -227,18 +233,18 @@ impl Worker {
             biased;
             () = delivery.lost() => self.observer.lost(&delivery),
             open = self.begin(&delivery) => {
-                let last = delivery.attempt() == self.crew.plan.attempts;
-                match self.crew.habits.refuses(open.id()) {
+                let last = delivery.attempt() == self.sim_group.plan.attempts;
+                match self.sim_group.behavior.failure_of(open.id()) {
                     None => {
                         open.end(Outcome::Acked);
                         delivery.ack();
                     }
-                    Some(refusal) => {
+                    Some(failure) => {
                         self.refuse(open, last);
-                        match refusal {
-                            Refusal::Error => delivery.nack("refused"),
+                        match failure {
+                            InjectedFailure::Error => delivery.nack("refused"),
                             // To drop it is to refuse it, too.
-                            Refusal::Panic => drop(delivery),
+                            InjectedFailure::Panic => drop(delivery),
                         }
                     }
                 }
@@ -252,33 +258,33 @@ impl Worker {
     ) -> std::result::Result<(), BatchFailure> {
         for (index, delivery) in deliveries.iter().enumerate() {
             let open = self.begin(delivery).await;
-            let Some(refusal) = self.crew.habits.refuses(open.id()) else {
+            let Some(failure) = self.sim_group.behavior.failure_of(open.id()) else {
                 open.end(Outcome::Acked);
                 continue;
             };
-            let last = self.spend(delivery, index);
+            let last = self.count_failure(delivery, index);
             self.refuse(open, last);
             // A failure of the whole batch would take back what is settled already.
-            if index > 0 || open_ended(delivery) {
+            if index > 0 || fails_as_single(delivery) {
                 return Err(BatchFailure::at(index, "refused"));
             }
-            if last && self.crew.plan.last_resort != LastResort::Stop {
+            if last && self.sim_group.plan.final_action != FinalAction::Stop {
                 for delivery in &deliveries[1..] {
                     self.refuse(self.observer.begin(delivery), true);
                 }
             }
-            return Err(refusal.reason().into());
+            return Err(failure.reason().into());
         }
         Ok(())
     }
 
     /// Counts a failure at `index` of a batch as the runtime does, and answers whether it was the
     /// last that is allowed.
-    fn spend(&self, delivery: &Delivery, index: usize) -> bool {
-        let mut budgets = lock(&self.budgets);
+    fn count_failure(&self, delivery: &Delivery, index: usize) -> bool {
+        let mut attempts_left = lock(&self.attempts_left);
         let run = (delivery.partition().clone(), delivery.epoch());
-        let attempts = self.crew.plan.attempts;
-        let left = budgets.entry(run).or_insert(attempts);
+        let attempts = self.sim_group.plan.attempts;
+        let left = attempts_left.entry(run).or_insert(attempts);
         if index > 0 || delivery.attempt() == 1 {
             *left = attempts;
         }
@@ -292,7 +298,7 @@ impl Worker {
 
     async fn begin(&self, delivery: &Delivery) -> Open {
         let open = self.observer.begin(delivery);
-        let pause = self.crew.habits.pause(open.id(), delivery.attempt());
+        let pause = self.sim_group.behavior.pause(open.id(), delivery.attempt());
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
@@ -301,19 +307,19 @@ impl Worker {
 
     fn refuse(&self, open: Open, last: bool) {
         let id = open.id();
-        match (last, self.crew.plan.last_resort) {
+        match (last, self.sim_group.plan.final_action) {
             (false, _) => open.end(Outcome::Failed),
-            (true, LastResort::DeadLetter) => open.end(Outcome::GaveUp),
-            (true, LastResort::Skip) => {
+            (true, FinalAction::DeadLetter) => open.end(Outcome::GaveUp),
+            (true, FinalAction::Skip) => {
                 open.end(Outcome::GaveUp);
-                self.crew.world.record(Event::Skipped {
-                    group: self.crew.plan.name.as_str().into(),
+                self.sim_group.world.record(Event::Skipped {
+                    group: self.sim_group.plan.name.as_str().into(),
                     id,
                 });
             }
-            (true, LastResort::Stop) => {
+            (true, FinalAction::Stop) => {
                 // It leaves a hole in what is settled, so that records behind it come again.
-                self.crew.fault(Some(self.observer.member()), "stops");
+                self.sim_group.fault(Some(self.observer.member()), "stops");
                 open.end(Outcome::Failed);
             }
         }
@@ -321,6 +327,6 @@ impl Worker {
 }
 
 /// Whether a failure at the beginning of a batch is told as one of this delivery alone.
-fn open_ended(delivery: &Delivery) -> bool {
+fn fails_as_single(delivery: &Delivery) -> bool {
     delivery.payload().len() % 2 == 0
 }

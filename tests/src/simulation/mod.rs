@@ -12,19 +12,19 @@ use std::io::Write;
 use crate::checker::Verdict;
 use crate::history::History;
 
-mod census;
-mod chain;
-mod crew;
+mod behavior;
+mod disruption;
 mod draw;
 mod end;
-mod habits;
 mod member;
-mod play;
+mod pipeline;
 mod restart;
 mod retention;
+mod run;
 mod script;
 mod sending;
-mod trouble;
+mod sim_group;
+mod stream_contents;
 mod watch;
 mod world;
 
@@ -43,7 +43,7 @@ pub struct Report {
     pub verdict: Verdict,
     /// What went wrong besides: something that never ended, or that ended with an error of which
     /// there was no cause.
-    pub complaints: Vec<String>,
+    pub problems: Vec<String>,
 }
 
 /// Draws the script of a seed without playing it.
@@ -62,13 +62,13 @@ pub fn run(seed: u64) -> Report {
         .build()
         .expect("a runtime without I/O needs nothing from the system");
     let script = draw::script(seed);
-    runtime.block_on(play::play(script))
+    runtime.block_on(run::run(script))
 }
 
 impl Report {
     /// Whether nothing happened that must not.
     pub fn is_clean(&self) -> bool {
-        self.verdict.is_clean() && self.complaints.is_empty()
+        self.verdict.is_clean() && self.problems.is_empty()
     }
 
     /// Writes the last `most` events of the history as JSON lines.
@@ -88,8 +88,8 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "seed {}: {}", self.seed, self.verdict)?;
-        for complaint in &self.complaints {
-            writeln!(f, "  {complaint}")?;
+        for problem in &self.problems {
+            writeln!(f, "  {problem}")?;
         }
         Ok(())
     }

@@ -7,8 +7,8 @@ use millstream_core::{Checkpoint, Result, StreamDescription};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::crew::Crew;
 use super::script::{DEAD_LETTERS, Script};
+use super::sim_group::SimGroup;
 use super::watch;
 use super::world::World;
 
@@ -20,34 +20,37 @@ const DEADLINE: Duration = Duration::from_secs(12 * 60 * 60);
 pub(super) async fn restart(
     world: World,
     script: &Script,
-    crews: Vec<Arc<Crew>>,
+    sim_groups: Vec<Arc<SimGroup>>,
     mut watching: JoinSet<()>,
     abrupt: bool,
-) -> Result<(World, Vec<Arc<Crew>>)> {
+) -> Result<(World, Vec<Arc<SimGroup>>)> {
     world.faults.clear();
     watching.shutdown().await;
-    let mut retired = Vec::new();
-    for crew in crews {
-        while let Some(left) = crew.stop(abrupt) {
+    let mut group_state = Vec::new();
+    for sim_group in sim_groups {
+        while let Some(left) = sim_group.stop(abrupt) {
             if timeout(DEADLINE, left).await.is_err() {
-                world.complain(format!("a member of {} does not leave", crew.plan.name));
+                world.report_problem(format!(
+                    "a member of {} does not leave",
+                    sim_group.plan.name
+                ));
             }
         }
-        let read = watch::read(&world, &crew.group).await;
-        retired.push((crew.retire().await, read));
+        let read = watch::read(&world, &sim_group.group).await;
+        group_state.push((sim_group.close().await, read));
     }
     let described = describe(&world).await?;
     let world = world.reopen(script).await?;
     if describe(&world).await? != described {
-        world.complain("the streams are not the same after a restart".into());
+        world.report_problem("the streams are not the same after a restart".into());
     }
-    let mut crews = Vec::new();
-    for (plan, (retired, read)) in script.groups.iter().zip(retired) {
-        let crew = Crew::new(&world, script, plan, Some(retired)).await?;
-        compare(&world, &read, &watch::read(&world, &crew.group).await);
-        crews.push(Arc::new(crew));
+    let mut sim_groups = Vec::new();
+    for (plan, (group_state, read)) in script.groups.iter().zip(group_state) {
+        let sim_group = SimGroup::new(&world, script, plan, Some(group_state)).await?;
+        compare(&world, &read, &watch::read(&world, &sim_group.group).await);
+        sim_groups.push(Arc::new(sim_group));
     }
-    Ok((world, crews))
+    Ok((world, sim_groups))
 }
 
 async fn describe(world: &World) -> Result<Vec<StreamDescription>> {
@@ -65,7 +68,7 @@ async fn describe(world: &World) -> Result<Vec<StreamDescription>> {
 
 /// What was read before the broker stopped is what it tells again.
 fn compare(world: &World, before: &[Checkpoint], after: &[Checkpoint]) {
-    fn told(found: &Checkpoint) -> impl PartialEq + '_ {
+    fn reported(found: &Checkpoint) -> impl PartialEq + '_ {
         let Checkpoint {
             partition,
             position,
@@ -76,9 +79,9 @@ fn compare(world: &World, before: &[Checkpoint], after: &[Checkpoint]) {
         } = found;
         (partition, position, epoch, completed, lag.records)
     }
-    let same = |(before, after)| told(before) == told(after);
+    let same = |(before, after)| reported(before) == reported(after);
     if before.len() != after.len() || !before.iter().zip(after).all(same) {
-        world.complain(format!(
+        world.report_problem(format!(
             "progress is not the same after a restart: {before:?} became {after:?}"
         ));
     }

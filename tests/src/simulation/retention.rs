@@ -5,26 +5,29 @@ use std::sync::Arc;
 
 use millstream_core::{Partition, Position};
 
-use super::crew::Crew;
+use super::sim_group::SimGroup;
 use super::world::World;
 use crate::history::{Entry, Event};
 
 /// Records what is trimmed: nobody owes that any more. Complains of what a group passed over
 /// without a word.
-pub(super) async fn judge(world: &World, crews: &[Arc<Crew>]) {
+pub(super) async fn check(world: &World, sim_groups: &[Arc<SimGroup>]) {
     let entries = world.history.entries();
     let known = places(&entries);
-    for crew in crews {
-        let (gaps, jumps) = (gaps(&crew.plan.name, &entries, &known), crew.jumps());
+    for sim_group in sim_groups {
+        let (gaps, data_losses) = (
+            gaps(&sim_group.plan.name, &entries, &known),
+            sim_group.data_losses(),
+        );
         // What an owner had settled behind an unsettled record makes two gaps of one jump.
-        let least = match disturbed(&crew.plan.name, &entries) {
+        let least = match was_faulted(&sim_group.plan.name, &entries) {
             true => gaps.len().min(1),
             false => gaps.len(),
         };
-        if least as u64 > jumps {
-            world.complain(format!(
-                "{} passed over {gaps:?}, and told of {jumps} jumps",
-                crew.plan.name
+        if least as u64 > data_losses {
+            world.report_problem(format!(
+                "{} passed over {gaps:?}, and told of {data_losses} jumps",
+                sim_group.plan.name
             ));
         }
     }
@@ -46,7 +49,7 @@ pub(super) async fn judge(world: &World, crews: &[Arc<Crew>]) {
 }
 
 /// Whether something befell a member of the group.
-fn disturbed(name: &str, entries: &[Entry]) -> bool {
+fn was_faulted(name: &str, entries: &[Entry]) -> bool {
     entries.iter().any(|entry| match &entry.event {
         Event::Crashed { group, .. }
         | Event::Fault {
@@ -78,14 +81,14 @@ fn places(entries: &[Entry]) -> Places<'_> {
 /// The first record of each gap in what a group has settled, after its first record of the
 /// partition.
 fn gaps<'a>(group: &str, entries: &'a [Entry], known: &Places<'a>) -> Vec<(&'a Partition, String)> {
-    let mut begun = Places::new();
+    let mut started = Places::new();
     let mut settled = Places::new();
     let mut reset = BTreeSet::new();
     for Entry { event, .. } in entries {
         match event {
             Event::Began(handling) if *handling.by.group == *group => {
-                let begun = begun.entry(&handling.by.partition).or_default();
-                begun.insert(handling.position);
+                let started = started.entry(&handling.by.partition).or_default();
+                started.insert(handling.position);
             }
             Event::Ended { handling, outcome }
                 if *handling.by.group == *group && outcome.settles() =>
@@ -104,8 +107,8 @@ fn gaps<'a>(group: &str, entries: &'a [Entry], known: &Places<'a>) -> Vec<(&'a P
         }
     }
     let mut gaps = Vec::new();
-    for (partition, begun) in begun {
-        let (Some(first), false) = (begun.first(), reset.contains(partition.stream())) else {
+    for (partition, started) in started {
+        let (Some(first), false) = (started.first(), reset.contains(partition.stream())) else {
             continue;
         };
         let settled = settled.remove(partition).unwrap_or_default();

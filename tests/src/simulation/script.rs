@@ -19,7 +19,7 @@ pub struct Script {
     /// members are killed first, or leave in good order.
     pub(super) restart: Option<bool>,
     /// When, after the beginning, and what; in order.
-    pub(super) troubles: Vec<(Duration, Trouble)>,
+    pub(super) disruptions: Vec<(Duration, Disruption)>,
 }
 
 #[derive(Debug, Clone)]
@@ -47,13 +47,13 @@ pub(super) struct ProducerPlan {
     pub(super) timeout: Duration,
     pub(super) close_timeout: Duration,
     /// After how long a `send` that waits is dropped.
-    pub(super) patience: Option<Duration>,
+    pub(super) send_timeout: Option<Duration>,
     /// The share of receipts that are dropped unread.
     pub(super) unread: f64,
     /// The share of bursts after which it flushes.
     pub(super) flushing: f64,
     /// How many producers it opens, one after the other.
-    pub(super) lives: u64,
+    pub(super) runs: u64,
     pub(super) ending: Ending,
 }
 
@@ -63,7 +63,7 @@ pub(super) enum Ending {
     /// Closed when all receipts that are read have answered.
     Close,
     /// Closed while records are in flight.
-    Hurry,
+    CloseInFlight,
     /// Dropped while records are in flight.
     Drop,
 }
@@ -86,7 +86,7 @@ pub(super) struct GroupPlan {
     pub(super) drain: Duration,
     pub(super) attempts: u32,
     pub(super) backoff: Backoff,
-    pub(super) last_resort: LastResort,
+    pub(super) final_action: FinalAction,
     pub(super) on_data_loss: OnDataLoss,
     pub(super) handler: HandlerPlan,
     /// How often the stored progress is read for the history.
@@ -101,7 +101,7 @@ pub(super) enum Style {
     /// Holds so many deliveries at once.
     Pull(usize),
     /// Sends a record on for each.
-    Chain {
+    Pipeline {
         to: String,
         /// Whether each result is stored once: its producer is of the client of the group.
         once: bool,
@@ -116,7 +116,7 @@ pub(super) enum Backoff {
 
 /// What happens when the attempts have run out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum LastResort {
+pub(super) enum FinalAction {
     DeadLetter,
     Skip,
     Stop,
@@ -142,7 +142,7 @@ pub(super) struct HandlerPlan {
 
 /// Something that befalls the fleet. `pick` chooses among what is there when it happens.
 #[derive(Debug, Clone)]
-pub(super) enum Trouble {
+pub(super) enum Disruption {
     /// A member leaves in good order, and another one joins: before it has left, or after.
     Replace {
         group: usize,
@@ -239,15 +239,15 @@ pub(super) enum ResetTo {
 
 impl Script {
     /// Whether sends may fail.
-    pub(super) fn disturbs_sends(&self) -> bool {
-        let by = |(_, trouble): &(Duration, Trouble)| {
-            use Trouble::*;
+    pub(super) fn has_send_faults(&self) -> bool {
+        let by = |(_, disruption): &(Duration, Disruption)| {
+            use Disruption::*;
             matches!(
-                trouble,
+                disruption,
                 FailSends { .. } | FailFor { .. } | DelaySends { .. } | TimeOutSends { .. }
             )
         };
-        self.records_per_second.is_some() || self.troubles.iter().any(by)
+        self.records_per_second.is_some() || self.disruptions.iter().any(by)
     }
 }
 
@@ -266,4 +266,4 @@ pub(super) const LONG_INTERVAL: Duration = Duration::from_secs(5 * 60);
 /// Where all groups put their dead letters.
 pub(super) const DEAD_LETTERS: &str = "dead";
 /// Where chains send to.
-pub(super) const CHAINED: &str = "chained";
+pub(super) const PIPELINE_OUTPUT: &str = "chained";

@@ -11,41 +11,41 @@ use tokio::time::timeout;
 
 use super::script::{Ending, ProducerPlan};
 use super::world::World;
-use crate::history::{Event, Load};
+use crate::history::{Event, RecordGenerator};
 
 /// What a producer has to close its driver, at least.
-const LEAST_TO_CLOSE: Duration = Duration::from_secs(1);
+const MIN_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// One who sends, with one producer after the other.
 #[derive(Debug)]
 pub(super) struct Sender {
     plan: ProducerPlan,
     number: u64,
-    load: Load,
+    load: RecordGenerator,
     dice: Rng,
     /// The producers that were.
-    pub(super) lives: Vec<Life>,
+    pub(super) runs: Vec<ProducerRun>,
 }
 
 /// What one producer left untold.
 #[derive(Debug)]
-pub(super) struct Life {
+pub(super) struct ProducerRun {
     pub(super) stream: String,
     /// The records whose receipts nobody read.
     pub(super) unread: Vec<u64>,
     /// How many of them have failed, as `flush` and `close` told. Unset if nobody asked.
-    pub(super) told: Option<u64>,
+    pub(super) reported: Option<u64>,
 }
 
 /// What is known of one producer while it lives.
 #[derive(Debug, Default)]
-struct Tally {
+struct ReceiptCounts {
     sent: u64,
     /// What the receipts told that were read.
     stored: Arc<AtomicU64>,
     failed: Arc<AtomicU64>,
     unread: Vec<u64>,
-    told: u64,
+    reported: u64,
 }
 
 impl Sender {
@@ -53,17 +53,17 @@ impl Sender {
         Self {
             plan: plan.clone(),
             number,
-            load: Load::new(&world.history, &plan.stream, (number + 1) * 1_000_000),
+            load: RecordGenerator::new(&world.history, &plan.stream, (number + 1) * 1_000_000),
             dice: Rng::with_seed(seed ^ (number + 1)),
-            lives: Vec::new(),
+            runs: Vec::new(),
         }
     }
 
     /// Sends a part of what is planned, and waits for all answers that somebody waits for.
     pub(super) async fn send(mut self, world: World, phases: u64) -> Self {
         let share = self.plan.records / phases;
-        for _ in 0..self.plan.lives {
-            self.live(&world, share / self.plan.lives).await;
+        for _ in 0..self.plan.runs {
+            self.live(&world, share / self.plan.runs).await;
         }
         self
     }
@@ -80,9 +80,9 @@ impl Sender {
         let Some(producer) = world.expect("open producer", opened.await) else {
             return;
         };
-        let (hand_in, receipts) = mpsc::unbounded_channel();
-        let mut tally = Tally::default();
-        let (stored, failed) = (tally.stored.clone(), tally.failed.clone());
+        let (receipts_tx, receipts) = mpsc::unbounded_channel();
+        let mut counts = ReceiptCounts::default();
+        let (stored, failed) = (counts.stored.clone(), counts.failed.clone());
         let answers = tokio::spawn(answers(world.clone(), receipts, stored, failed));
         let mut left = records;
         while left > 0 {
@@ -92,47 +92,47 @@ impl Sender {
             left -= burst;
             for _ in 0..burst {
                 let (id, record) = self.next();
-                let sent = self.hand_over(world, &producer, id, record).await;
-                self.sent(world, &mut tally, &hand_in, id, sent);
+                let sent = self.send_one(world, &producer, id, record).await;
+                self.sent(world, &mut counts, &receipts_tx, id, sent);
             }
             if self.dice.f64() < self.plan.flushing {
-                tally.hear(world, "flush", producer.flush().await);
+                counts.add_failures(world, "flush", producer.flush().await);
             }
         }
-        let told = match self.plan.ending {
+        let reported = match self.plan.ending {
             Ending::Close => {
-                drop(hand_in);
-                answered(world, answers).await;
-                tally.closed(world, &producer, producer.close().await);
-                Some(tally.told)
+                drop(receipts_tx);
+                join_reader(world, answers).await;
+                counts.closed(world, &producer, producer.close().await);
+                Some(counts.reported)
             }
-            Ending::Hurry => {
+            Ending::CloseInFlight => {
                 // Some come too late.
                 let late = async {
                     for _ in 0..3 {
                         let (id, record) = self.next();
                         let sent = producer.send(record).await;
-                        self.sent(world, &mut tally, &hand_in, id, Some(sent));
+                        self.sent(world, &mut counts, &receipts_tx, id, Some(sent));
                     }
                 };
                 let (closed, ()) = futures_util::future::join(producer.close(), late).await;
-                drop(hand_in);
-                answered(world, answers).await;
-                tally.closed(world, &producer, closed);
-                Some(tally.told)
+                drop(receipts_tx);
+                join_reader(world, answers).await;
+                counts.closed(world, &producer, closed);
+                Some(counts.reported)
             }
             Ending::Drop => {
-                drop((producer, hand_in));
-                answered(world, answers).await;
+                drop((producer, receipts_tx));
+                join_reader(world, answers).await;
                 // It sends what is left in the background, and the next one has no order with it.
-                tokio::time::sleep(self.plan.close_timeout + LEAST_TO_CLOSE).await;
+                tokio::time::sleep(self.plan.close_timeout + MIN_CLOSE_TIMEOUT).await;
                 None
             }
         };
-        self.lives.push(Life {
+        self.runs.push(ProducerRun {
             stream: self.plan.stream.clone(),
-            unread: tally.unread,
-            told,
+            unread: counts.unread,
+            reported,
         });
     }
 
@@ -142,16 +142,16 @@ impl Sender {
     }
 
     /// Sends, and answers nothing if it lost its patience before.
-    async fn hand_over(
+    async fn send_one(
         &self,
         world: &World,
         producer: &Producer,
         id: u64,
         record: Record,
     ) -> Option<Result<Receipt>> {
-        match self.plan.patience {
+        match self.plan.send_timeout {
             None => Some(producer.send(record).await),
-            Some(patience) => match timeout(patience, producer.send(record)).await {
+            Some(send_timeout) => match timeout(send_timeout, producer.send(record)).await {
                 Ok(sent) => Some(sent),
                 Err(_) => {
                     // A dropped `send` has not sent.
@@ -165,40 +165,41 @@ impl Sender {
     fn sent(
         &mut self,
         world: &World,
-        tally: &mut Tally,
-        hand_in: &mpsc::UnboundedSender<(u64, Receipt)>,
+        counts: &mut ReceiptCounts,
+        receipts_tx: &mpsc::UnboundedSender<(u64, Receipt)>,
         id: u64,
         sent: Option<Result<Receipt>>,
     ) {
         match sent {
             None => {}
             Some(Ok(receipt)) => {
-                tally.sent += 1;
+                counts.sent += 1;
                 if self.dice.f64() < self.plan.unread {
-                    tally.unread.push(id);
+                    counts.unread.push(id);
                     drop(receipt);
                 } else {
                     // Its reader lives until the sender is gone.
-                    let _ = hand_in.send((id, receipt));
+                    let _ = receipts_tx.send((id, receipt));
                 }
             }
             Some(Err(error))
-                if error.kind() == ErrorKind::Closed && self.plan.ending == Ending::Hurry =>
+                if error.kind() == ErrorKind::Closed
+                    && self.plan.ending == Ending::CloseInFlight =>
             {
                 world.record(Event::Failed { id });
             }
-            Some(Err(error)) => world.complain(format!("send of record {id}: {error:?}")),
+            Some(Err(error)) => world.report_problem(format!("send of record {id}: {error:?}")),
         }
     }
 }
 
-impl Tally {
+impl ReceiptCounts {
     /// Counts the failures that `flush` or `close` tells of.
-    fn hear(&mut self, world: &World, what: &str, told: Result<()>) {
-        let Err(error) = told else { return };
+    fn add_failures(&mut self, world: &World, what: &str, reported: Result<()>) {
+        let Err(error) = reported else { return };
         match failures(&error) {
-            Some(count) if !self.unread.is_empty() => self.told += count,
-            _ => world.complain(format!("{what}: {error:?}")),
+            Some(count) if !self.unread.is_empty() => self.reported += count,
+            _ => world.report_problem(format!("{what}: {error:?}")),
         }
     }
 
@@ -209,9 +210,9 @@ impl Tally {
                 // It was cut off. Failures that nobody read are the cause.
                 let source = std::error::Error::source(&error);
                 let unread = source.and_then(|source| source.downcast_ref::<Error>());
-                self.told += unread.and_then(failures).unwrap_or(0);
+                self.reported += unread.and_then(failures).unwrap_or(0);
             }
-            closed => self.hear(world, "close producer", closed),
+            closed => self.add_failures(world, "close producer", closed),
         }
         let stats = producer.stats();
         let (stored, failed) = (self.stored.load(Relaxed), self.failed.load(Relaxed));
@@ -220,13 +221,13 @@ impl Tally {
             || stats.in_flight != 0
             || stats.in_flight_bytes != 0
             || stats.stored + stats.failed != stats.sent
-            || stats.stored + self.told != stored + unread
-            || stats.failed != failed + self.told
+            || stats.stored + self.reported != stored + unread
+            || stats.failed != failed + self.reported
         {
-            world.complain(format!(
+            world.report_problem(format!(
                 "a closed producer counts {stats:?}; {} were sent, receipts told {stored} stored and \
                  {failed} failed, {unread} were not read, of which {} were told to have failed",
-                self.sent, self.told
+                self.sent, self.reported
             ));
         }
     }
@@ -253,9 +254,9 @@ fn key(plan: &ProducerPlan, number: u64, dice: &mut Rng) -> Option<String> {
     Some(format!("key-{number}-{key}"))
 }
 
-async fn answered(world: &World, answers: tokio::task::JoinHandle<()>) {
+async fn join_reader(world: &World, answers: tokio::task::JoinHandle<()>) {
     if let Err(error) = answers.await {
-        world.complain(format!("reading receipts: {error}"));
+        world.report_problem(format!("reading receipts: {error}"));
     }
 }
 
@@ -281,7 +282,7 @@ async fn answers(
             Err(error) if error.kind() == ErrorKind::Timeout => Event::Unknown { id },
             Err(error) if error.is_retryable() => Event::Failed { id },
             Err(error) => {
-                world.complain(format!("receipt of record {id}: {error:?}"));
+                world.report_problem(format!("receipt of record {id}: {error:?}"));
                 Event::Unknown { id }
             }
         };

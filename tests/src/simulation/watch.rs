@@ -6,7 +6,7 @@ use super::world::World;
 use crate::history::Event;
 
 /// While nothing moves it looks less and less often, down to this.
-const RAREST: Duration = Duration::from_secs(2);
+const MAX_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Reads the stored progress of a group into the history, again and again.
 pub(super) async fn watch(world: World, group: ConsumerGroup, every: Duration) {
@@ -20,7 +20,7 @@ pub(super) async fn watch(world: World, group: ConsumerGroup, every: Duration) {
         };
         wait = match read.len() != before.len() || read.iter().zip(&before).any(moved) {
             true => every,
-            false => (wait * 2).min(RAREST),
+            false => (wait * 2).min(MAX_INTERVAL),
         };
         before = read;
     }
@@ -32,7 +32,7 @@ pub(super) async fn read(world: &World, group: &ConsumerGroup) -> Vec<Checkpoint
         Ok(read) => read,
         Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
         Err(error) => {
-            world.complain(format!("read checkpoints: {error:?}"));
+            world.report_problem(format!("read checkpoints: {error:?}"));
             Vec::new()
         }
     };

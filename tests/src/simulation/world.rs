@@ -13,7 +13,7 @@ use crate::history::{Event, History};
 const START: Duration = Duration::from_secs(1_700_000_000);
 
 /// How long a broker may be in use after everybody was told to go.
-const LONGEST_USE: Duration = Duration::from_secs(10 * 60);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
 /// What all that takes part shares. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -24,31 +24,31 @@ pub(super) struct World {
     pub(super) faults: Faults,
     pub(super) history: History,
     pub(super) began: Instant,
-    complaints: Complaints,
+    problems: Problems,
     /// Where the broker lives on, if it is restarted. Removed with the last clone.
     folder: Option<Arc<TempDir>>,
 }
 
 /// What was complained of. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Complaints(Arc<Mutex<Vec<String>>>);
+pub(super) struct Problems(Arc<Mutex<Vec<String>>>);
 
-impl Complaints {
-    pub(super) fn add(&self, complaint: String) {
-        lock(&self.0).push(complaint);
+impl Problems {
+    pub(super) fn add(&self, problem: String) {
+        lock(&self.0).push(problem);
     }
 
     /// All of them, each once.
     pub(super) fn sorted(&self) -> Vec<String> {
-        let mut complaints = lock(&self.0).clone();
-        complaints.sort();
-        complaints.dedup();
-        complaints
+        let mut problems = lock(&self.0).clone();
+        problems.sort();
+        problems.dedup();
+        problems
     }
 }
 
 impl World {
-    pub(super) fn new(script: &Script, history: &History, complaints: &Complaints) -> Result<Self> {
+    pub(super) fn new(script: &Script, history: &History, problems: &Problems) -> Result<Self> {
         let folder = match script.restart {
             Some(_) => {
                 let made = tempfile::tempdir().map_err(|error| {
@@ -65,7 +65,7 @@ impl World {
             faults: memory.faults(),
             history: history.clone(),
             began: Instant::now(),
-            complaints: complaints.clone(),
+            problems: problems.clone(),
             folder,
         })
     }
@@ -79,11 +79,11 @@ impl World {
             faults,
             history,
             began,
-            complaints,
+            problems,
             folder,
         } = self;
         drop((client, other_client, faults));
-        let deadline = Instant::now() + LONGEST_USE;
+        let deadline = Instant::now() + CLOSE_TIMEOUT;
         let memory = loop {
             let config = config(script, folder.as_deref(), START + began.elapsed());
             match Memory::new(config) {
@@ -101,7 +101,7 @@ impl World {
             faults: memory.faults(),
             history,
             began,
-            complaints,
+            problems,
             folder,
         })
     }
@@ -116,14 +116,14 @@ impl World {
     }
 
     /// Notes something that should not be, and that a history cannot tell.
-    pub(super) fn complain(&self, complaint: String) {
-        self.complaints.add(complaint);
+    pub(super) fn report_problem(&self, problem: String) {
+        self.problems.add(problem);
     }
 
     /// Notes an error where none is due.
     pub(super) fn expect<T>(&self, what: &str, result: Result<T>) -> Option<T> {
         result
-            .map_err(|error| self.complain(format!("{what}: {error:?}")))
+            .map_err(|error| self.report_problem(format!("{what}: {error:?}")))
             .ok()
     }
 }

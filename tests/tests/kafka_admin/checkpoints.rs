@@ -3,7 +3,7 @@ use std::time::{Duration, SystemTime};
 use conformance::kafka::Broker;
 use millstream_core::{Checkpoint, Client, Epoch, ErrorKind, Lag, Partition, Position, StreamSpec};
 
-use crate::other::{self, Onlooker};
+use crate::raw_client::{self, OffsetClient};
 use crate::start;
 
 #[tokio::test]
@@ -47,10 +47,10 @@ async fn every_partition_of_every_stream_is_told(broker: &Broker, client: &Clien
     create(client, "many", 12).await;
     let an_hour_ago = SystemTime::now() - Duration::from_secs(3_600);
     for partition in [0, 1, 2, 11] {
-        other::send(&bootstrap, "many", partition, 3, an_hour_ago);
-        other::send(&bootstrap, "many", partition, 7, SystemTime::now());
+        raw_client::send(&bootstrap, "many", partition, 3, an_hour_ago);
+        raw_client::send(&bootstrap, "many", partition, 7, SystemTime::now());
     }
-    let group = Onlooker::new(&bootstrap, "reader");
+    let group = OffsetClient::new(&bootstrap, "reader");
     group.commit("few", &[(0, 0)], "");
     group.commit("many", &[(0, 1), (1, 3), (2, 10)], "another client's note");
 
@@ -88,9 +88,9 @@ async fn what_this_sdk_stored_is_told_as_it_was_meant(broker: &Broker, client: &
     let bootstrap = broker.bootstrap();
     create(client, "noted", 3).await;
     for partition in 0..3 {
-        other::send(&bootstrap, "noted", partition, 5, SystemTime::now());
+        raw_client::send(&bootstrap, "noted", partition, 5, SystemTime::now());
     }
-    let group = Onlooker::new(&bootstrap, "noting");
+    let group = OffsetClient::new(&bootstrap, "noting");
     group.commit("noted", &[(0, 4)], "millstream epoch=7");
     group.commit("noted", &[(1, 4)], "millstream");
     group.commit("noted", &[(2, 4)], "millstream reset=3");
@@ -111,8 +111,8 @@ async fn what_this_sdk_stored_is_told_as_it_was_meant(broker: &Broker, client: &
 async fn a_mark_of_a_transaction_is_no_record(broker: &Broker, client: &Client) {
     let bootstrap = broker.bootstrap();
     create(client, "transactions", 1).await;
-    other::send_in_a_transaction(&bootstrap, "transactions", 0);
-    let group = Onlooker::new(&bootstrap, "committed");
+    raw_client::send_in_a_transaction(&bootstrap, "transactions", 0);
+    let group = OffsetClient::new(&bootstrap, "committed");
     group.commit("transactions", &[(0, 0)], "");
     assert!(read(client, "committed").await[0].lag.records >= Some(1));
     group.commit("transactions", &[(0, 1)], "");
@@ -122,8 +122,8 @@ async fn a_mark_of_a_transaction_is_no_record(broker: &Broker, client: &Client) 
 async fn what_is_gone_is_no_lag(broker: &Broker, client: &Client) {
     let bootstrap = broker.bootstrap();
     create(client, "cut", 1).await;
-    other::send(&bootstrap, "cut", 0, 10, SystemTime::now());
-    let group = Onlooker::new(&bootstrap, "late");
+    raw_client::send(&bootstrap, "cut", 0, 10, SystemTime::now());
+    let group = OffsetClient::new(&bootstrap, "late");
     group.commit("cut", &[(0, 2)], "");
     crate::streams::cut(broker, "cut", 0, rdkafka::Offset::Offset(6)).await;
     let read = read(client, "late").await;
@@ -138,7 +138,7 @@ async fn a_deleted_stream_is_left_out(broker: &Broker, client: &Client) {
     let bootstrap = broker.bootstrap();
     create(client, "stays", 1).await;
     create(client, "goes", 1).await;
-    let group = Onlooker::new(&bootstrap, "both");
+    let group = OffsetClient::new(&bootstrap, "both");
     group.commit("stays", &[(0, 0)], "");
     group.commit("goes", &[(0, 0)], "");
     assert_eq!(read(client, "both").await.len(), 2);

@@ -7,8 +7,10 @@ use crate::{config, connect, other};
 /// How many partitions of a topic a broker shows to a client that knows only this one, and how many
 /// of them have a leader.
 fn shown(bootstrap: &str, topic: &str) -> (usize, usize) {
-    let consumer: BaseConsumer = other::settings(bootstrap).create().expect("they are right");
-    let metadata = consumer.fetch_metadata(Some(topic), other::PATIENCE);
+    let consumer: BaseConsumer = raw_client::settings(bootstrap)
+        .create()
+        .expect("they are right");
+    let metadata = consumer.fetch_metadata(Some(topic), raw_client::TIMEOUT);
     let metadata = metadata.expect("the broker answers");
     let found = metadata.topics().iter().find(|found| found.name() == topic);
     let partitions = found.expect("it was asked for").partitions();

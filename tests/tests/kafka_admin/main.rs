@@ -5,7 +5,7 @@
 
 mod checkpoints;
 mod cluster;
-mod other;
+mod raw_client;
 mod reset;
 mod silence;
 mod streams;

@@ -4,7 +4,7 @@ use conformance::kafka::Broker;
 use millstream_core::{Client, ErrorKind, Start, StreamSpec};
 use rdkafka::Offset;
 
-use crate::other::{self, Member, Onlooker};
+use crate::raw_client::{self, Member, OffsetClient};
 use crate::{connect, impatient, start};
 
 /// Broker-side groups and those of the members themselves.
@@ -15,12 +15,12 @@ async fn groups_are_moved() {
     let (broker, client) = start().await;
     what_is_unknown_is_not_found(&client).await;
     for protocol in PROTOCOLS {
-        let scene = Scene::new(&broker, &client, protocol).await;
-        a_group_without_members_is_moved(&scene).await;
-        members_are_asked_and_obeyed_requests_are_removed(&scene).await;
-        of_two_requests_the_later_one_wins(&scene).await;
-        members_that_do_not_obey_are_told_and_the_request_stands(&scene).await;
-        a_group_whose_members_leave_is_moved_then(&scene).await;
+        let fixture = ResetFixture::new(&broker, &client, protocol).await;
+        a_group_without_members_is_moved(&fixture).await;
+        members_are_asked_and_obeyed_requests_are_removed(&fixture).await;
+        of_two_requests_the_later_one_wins(&fixture).await;
+        members_that_do_not_obey_are_told_and_the_request_stands(&fixture).await;
+        a_group_whose_members_leave_is_moved_then(&fixture).await;
     }
 }
 
@@ -39,14 +39,14 @@ async fn what_is_unknown_is_not_found(client: &Client) {
 }
 
 /// A topic of 3 partitions: 4 records of an hour ago, and then 6 of now; and a group of its own.
-struct Scene {
+struct ResetFixture {
     bootstrap: String,
     client: Client,
     protocol: &'static str,
     name: String,
     /// The group, and where requests to it stand.
-    main: Onlooker,
-    side: Onlooker,
+    main: OffsetClient,
+    side: OffsetClient,
 }
 
 const LENGTH: i64 = 10;
@@ -55,17 +55,17 @@ fn an_hour_ago() -> SystemTime {
     SystemTime::now() - Duration::from_secs(3_600)
 }
 
-impl Scene {
+impl ResetFixture {
     async fn new(broker: &Broker, client: &Client, protocol: &'static str) -> Self {
         let (bootstrap, name) = (broker.bootstrap(), format!("moved-{protocol}"));
         let spec = StreamSpec::new(&*name).partitions(3);
         client.streams().create(spec).await.expect("it is new");
         for partition in 0..3 {
-            other::send(&bootstrap, &name, partition, 4, an_hour_ago());
-            other::send(&bootstrap, &name, partition, 6, SystemTime::now());
+            raw_client::send(&bootstrap, &name, partition, 4, an_hour_ago());
+            raw_client::send(&bootstrap, &name, partition, 6, SystemTime::now());
         }
-        let main = Onlooker::new(&bootstrap, &name);
-        let side = Onlooker::new(&bootstrap, &format!("{name}.millstream-reset"));
+        let main = OffsetClient::new(&bootstrap, &name);
+        let side = OffsetClient::new(&bootstrap, &format!("{name}.millstream-reset"));
         // A group is of the kind of its last members.
         drop(Member::join(&bootstrap, &name, protocol, &name, 3));
         main.commit(&name, &[(0, 5), (1, 5), (2, 5)], "millstream epoch=1");
@@ -105,7 +105,7 @@ impl Scene {
     fn obey(&self, member: &Member, mut done: impl FnMut() -> bool) {
         let begun = Instant::now();
         while !done() {
-            assert!(begun.elapsed() < other::PATIENCE, "nobody is content");
+            assert!(begun.elapsed() < raw_client::TIMEOUT, "nobody is content");
             for (partition, offset, number) in self.requests() {
                 if number > self.main.offset(&self.name, partition).1 {
                     let note = format!("millstream reset={number}");
@@ -116,7 +116,7 @@ impl Scene {
     }
 }
 
-impl Onlooker {
+impl OffsetClient {
     /// The next offset, and the number of the reset that stands there; -1 and 0 where there is none.
     fn offset(&self, topic: &str, partition: i32) -> (i64, u64) {
         let (offset, note) = self.committed(topic, partition);
@@ -128,102 +128,106 @@ impl Onlooker {
     }
 }
 
-async fn a_group_without_members_is_moved(scene: &Scene) {
+async fn a_group_without_members_is_moved(fixture: &ResetFixture) {
     let begun = SystemTime::now();
-    scene.reset(Start::Latest).await;
-    assert_eq!(scene.offsets(), [LENGTH; 3]);
-    scene.reset(Start::Earliest).await;
-    assert_eq!(scene.offsets(), [0; 3]);
+    fixture.reset(Start::Latest).await;
+    assert_eq!(fixture.offsets(), [LENGTH; 3]);
+    fixture.reset(Start::Earliest).await;
+    assert_eq!(fixture.offsets(), [0; 3]);
     let between = begun - Duration::from_secs(600);
-    scene.reset(Start::At(between)).await;
-    assert_eq!(scene.offsets(), [4; 3]);
+    fixture.reset(Start::At(between)).await;
+    assert_eq!(fixture.offsets(), [4; 3]);
     let never = begun + Duration::from_secs(600);
-    scene.reset(Start::At(never)).await;
-    assert_eq!(scene.offsets(), [LENGTH; 3]);
-    scene.reset(Start::At(SystemTime::UNIX_EPOCH)).await;
-    assert_eq!(scene.offsets(), [0; 3]);
-    assert_eq!(scene.requests(), []);
+    fixture.reset(Start::At(never)).await;
+    assert_eq!(fixture.offsets(), [LENGTH; 3]);
+    fixture.reset(Start::At(SystemTime::UNIX_EPOCH)).await;
+    assert_eq!(fixture.offsets(), [0; 3]);
+    assert_eq!(fixture.requests(), []);
 }
 
-async fn members_are_asked_and_obeyed_requests_are_removed(scene: &Scene) {
-    let member = scene.join();
+async fn members_are_asked_and_obeyed_requests_are_removed(fixture: &ResetFixture) {
+    let member = fixture.join();
     for (to, expected) in [(Start::Latest, LENGTH), (Start::Earliest, 0)] {
         let reset = tokio::spawn({
-            let (group, stream) = (scene.client.group(&*scene.name), scene.name.clone());
+            let (group, stream) = (fixture.client.group(&*fixture.name), fixture.name.clone());
             async move { group.reset(&stream, to).await }
         });
-        scene.obey(&member, || reset.is_finished());
+        fixture.obey(&member, || reset.is_finished());
         reset.await.expect("no panic").expect("it is moved");
-        assert_eq!(scene.offsets(), [expected; 3]);
-        assert_eq!(scene.requests(), []);
+        assert_eq!(fixture.offsets(), [expected; 3]);
+        assert_eq!(fixture.requests(), []);
     }
 }
 
-async fn of_two_requests_the_later_one_wins(scene: &Scene) {
-    let member = scene.join();
+async fn of_two_requests_the_later_one_wins(fixture: &ResetFixture) {
+    let member = fixture.join();
     let begin = |to| {
-        let (group, stream) = (scene.client.group(&*scene.name), scene.name.clone());
+        let (group, stream) = (fixture.client.group(&*fixture.name), fixture.name.clone());
         tokio::spawn(async move { group.reset(&stream, to).await })
     };
     let first = begin(Start::Earliest);
     // It stands before the second one is asked for.
     let begun = Instant::now();
-    while scene.requests().len() < 3 {
-        assert!(begun.elapsed() < other::PATIENCE && !first.is_finished());
+    while fixture.requests().len() < 3 {
+        assert!(begun.elapsed() < raw_client::TIMEOUT && !first.is_finished());
     }
-    let asked = scene.requests();
+    let asked = fixture.requests();
     let second = begin(Start::Latest);
     let begun = Instant::now();
-    while scene.requests() == asked {
-        assert!(begun.elapsed() < other::PATIENCE && !second.is_finished());
+    while fixture.requests() == asked {
+        assert!(begun.elapsed() < raw_client::TIMEOUT && !second.is_finished());
     }
-    scene.obey(&member, || first.is_finished() && second.is_finished());
+    fixture.obey(&member, || first.is_finished() && second.is_finished());
     first
         .await
         .expect("no panic")
         .expect("a later one includes it");
     second.await.expect("no panic").expect("it is moved");
-    assert_eq!(scene.offsets(), [LENGTH; 3]);
-    assert_eq!(scene.requests(), []);
+    assert_eq!(fixture.offsets(), [LENGTH; 3]);
+    assert_eq!(fixture.requests(), []);
 }
 
-async fn members_that_do_not_obey_are_told_and_the_request_stands(scene: &Scene) {
-    let member = scene.join();
-    let client = connect(impatient(&scene.bootstrap)).await;
-    let refused = client.group(&*scene.name);
-    let refused = refused.reset(&scene.name, Start::Earliest).await;
+async fn members_that_do_not_obey_are_told_and_the_request_stands(fixture: &ResetFixture) {
+    let member = fixture.join();
+    let client = connect(impatient(&fixture.bootstrap)).await;
+    let refused = client.group(&*fixture.name);
+    let refused = refused.reset(&fixture.name, Start::Earliest).await;
     let refused = refused.expect_err("nobody obeys");
     assert_eq!(
         (refused.kind(), refused.group(), refused.stream()),
-        (ErrorKind::Timeout, Some(&*scene.name), Some(&*scene.name))
+        (
+            ErrorKind::Timeout,
+            Some(&*fixture.name),
+            Some(&*fixture.name)
+        )
     );
     assert!(refused.message().contains("request stands"), "{refused}");
-    assert_eq!(scene.requests().len(), 3);
-    assert_eq!(scene.offsets(), [LENGTH; 3]);
-    scene.obey(&member, || scene.offsets() == [0; 3]);
+    assert_eq!(fixture.requests().len(), 3);
+    assert_eq!(fixture.offsets(), [LENGTH; 3]);
+    fixture.obey(&member, || fixture.offsets() == [0; 3]);
 }
 
-async fn a_group_whose_members_leave_is_moved_then(scene: &Scene) {
-    let member = scene.join();
+async fn a_group_whose_members_leave_is_moved_then(fixture: &ResetFixture) {
+    let member = fixture.join();
     let reset = tokio::spawn({
-        let (group, stream) = (scene.client.group(&*scene.name), scene.name.clone());
+        let (group, stream) = (fixture.client.group(&*fixture.name), fixture.name.clone());
         async move { group.reset(&stream, Start::Latest).await }
     });
     let begun = Instant::now();
     // One partition has moved when the member goes.
-    while scene.offsets()[1] != LENGTH {
-        assert!(begun.elapsed() < other::PATIENCE && !reset.is_finished());
-        for (partition, offset, number) in scene.requests() {
-            if partition == 1 && number > scene.main.offset(&scene.name, 1).1 {
+    while fixture.offsets()[1] != LENGTH {
+        assert!(begun.elapsed() < raw_client::TIMEOUT && !reset.is_finished());
+        for (partition, offset, number) in fixture.requests() {
+            if partition == 1 && number > fixture.main.offset(&fixture.name, 1).1 {
                 let note = format!("millstream reset={number}");
-                member.commit(&scene.name, &[(1, offset)], &note);
+                member.commit(&fixture.name, &[(1, offset)], &note);
             }
         }
     }
-    assert_eq!(scene.offsets(), [0, LENGTH, 0]);
+    assert_eq!(fixture.offsets(), [0, LENGTH, 0]);
     drop(member);
     reset.await.expect("no panic").expect("it is moved");
-    assert_eq!(scene.offsets(), [LENGTH; 3]);
+    assert_eq!(fixture.offsets(), [LENGTH; 3]);
     // And so is the request that the earlier case left there.
-    assert_eq!(scene.requests(), []);
+    assert_eq!(fixture.requests(), []);
 }

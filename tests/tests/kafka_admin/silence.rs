@@ -25,8 +25,8 @@ async fn a_question_about_a_group_may_be_answered_too_late() {
         let timing = Timing {
             session: Duration::from_secs(2),
             handover: Duration::from_secs(1),
-            patience: Duration::from_secs(60),
-            tick: Duration::from_millis(100),
+            timeout: Duration::from_secs(60),
+            poll_interval: Duration::from_millis(100),
             timestamps: Duration::from_millis(1),
         };
         eventually(timing, "the broker answers again", || async {

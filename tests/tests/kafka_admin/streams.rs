@@ -28,7 +28,7 @@ async fn a_stream_can_be_used_as_soon_as_it_is_created(broker: &Broker, client: 
         let spec = StreamSpec::new(&*name).partitions(3);
         client.streams().create(spec).await.expect("it is new");
         for partition in 0..3 {
-            other::send(&broker.bootstrap(), &name, partition, 1, SystemTime::now());
+            raw_client::send(&broker.bootstrap(), &name, partition, 1, SystemTime::now());
         }
     }
     let again = client.streams().create(StreamSpec::new("created-0")).await;
@@ -79,7 +79,7 @@ async fn settings_of_topics_are_kept(broker: &Broker) {
 }
 
 pub(crate) async fn cut(broker: &Broker, topic: &str, partition: i32, before: Offset) {
-    let admin = other::settings(&broker.bootstrap()).create();
+    let admin = raw_client::settings(&broker.bootstrap()).create();
     let admin: AdminClient<DefaultClientContext> = admin.expect("the settings are right");
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(topic, partition, before)
@@ -95,7 +95,7 @@ async fn positions_are_those_of_the_records_that_are_left(broker: &Broker, clien
     streams.create(spec).await.expect("it is new");
     for partition in 1..4 {
         let bootstrap = broker.bootstrap();
-        other::send(&bootstrap, "positions", partition, 10, SystemTime::now());
+        raw_client::send(&bootstrap, "positions", partition, 10, SystemTime::now());
     }
     cut(broker, "positions", 2, Offset::Offset(4)).await;
     cut(broker, "positions", 3, Offset::End).await;
@@ -120,7 +120,11 @@ async fn names_are_listed_without_the_clusters_own(broker: &Broker, client: &Cli
     let spec = StreamSpec::new("__foreign");
     client.streams().create(spec).await.expect("it is new");
     // Makes the cluster's own topic of offsets.
-    other::Onlooker::new(&broker.bootstrap(), "somebody").commit("created-0", &[(0, 1)], "");
+    raw_client::OffsetClient::new(&broker.bootstrap(), "somebody").commit(
+        "created-0",
+        &[(0, 1)],
+        "",
+    );
     let told = broker.tool("kafka-topics.sh", &["--list"]).await.ok();
     assert!(told.contains("__consumer_offsets"), "{told}");
     let mut expected: Vec<_> = told
@@ -140,7 +144,7 @@ async fn partitions_are_added(broker: &Broker, client: &Client) {
         let added = streams.add_partitions("grows", count).await;
         added.expect("they are more");
         let last = count as i32 - 1;
-        other::send(&broker.bootstrap(), "grows", last, 1, SystemTime::now());
+        raw_client::send(&broker.bootstrap(), "grows", last, 1, SystemTime::now());
         let described = streams.describe("grows").await.expect("it is there");
         let filled = described.partitions.iter().filter(|p| p.latest.is_some());
         assert_eq!(

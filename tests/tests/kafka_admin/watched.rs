@@ -14,8 +14,8 @@ use crate::{config, connect};
 const TIMING: Timing = Timing {
     session: Duration::from_secs(10),
     handover: Duration::from_secs(2),
-    patience: Duration::from_secs(60),
-    tick: Duration::from_millis(50),
+    timeout: Duration::from_secs(60),
+    poll_interval: Duration::from_millis(50),
     timestamps: Duration::from_millis(1),
 };
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use millstream_core::{Producer, Record};
 use millstream_kafka::Config;
 
-use crate::ground::{Ground, PARTITIONS, pull, stream, unique, until};
+use crate::fixture::{Fixture, PARTITIONS, pull, stream, unique, until};
 
 /// So many questions are answered with no brokers: for each client of the case there are several.
 const QUESTIONS: u64 = 100;
@@ -28,9 +28,9 @@ async fn send(producer: &Producer) {
 }
 
 /// A producer, a member, and what asks for positions.
-pub(crate) async fn clients(ground: Arc<Ground>) {
+pub(crate) async fn clients(fixture: Arc<Fixture>) {
     let id = unique("lost");
-    let client = ground.client_with(id.clone(), lead_nowhere).await;
+    let client = fixture.client_with(id.clone(), lead_nowhere).await;
     let stream = stream(&client, 0).await;
     let producer = client.producer(&*stream).open().await;
     let producer = producer.expect("it opens");
@@ -41,9 +41,9 @@ pub(crate) async fn clients(ground: Arc<Ground>) {
     send(&producer).await;
     pull(&mut consumer, 1).await.remove(0).ack();
 
-    let faults = ground.site.faults();
+    let faults = fixture.testbed.faults();
     faults.hide_brokers(&id, u32::MAX);
-    until("all have asked", || faults.struck(&id) >= QUESTIONS).await;
+    until("all have asked", || faults.hits(&id) >= QUESTIONS).await;
     faults.hide_brokers(&id, 0);
 
     send(&producer).await;

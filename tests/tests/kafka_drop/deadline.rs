@@ -6,13 +6,13 @@ use std::time::Duration;
 use millstream_core::ErrorKind;
 use millstream_kafka::Protocol;
 
-use crate::ground::{Ground, config, stream, unique};
+use crate::fixture::{Fixture, config, stream, unique};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The longest drain that is let in is one that the broker waits for, and half a minute more.
-pub(crate) async fn longest(ground: Arc<Ground>) {
-    let client = ground.client().await;
+pub(crate) async fn longest(fixture: Arc<Fixture>) {
+    let client = fixture.client().await;
     let stream = stream(&client, 1).await;
     let group = client.group(unique("group")).stream(stream.as_str());
     let drain = DAY - Duration::from_secs(30);
@@ -25,8 +25,8 @@ pub(crate) async fn longest(ground: Arc<Ground>) {
 }
 
 /// One that the broker would not wait for is refused, as is a setting that would have it wait less.
-pub(crate) async fn too_long(ground: Arc<Ground>) {
-    let client = ground.client().await;
+pub(crate) async fn too_long(fixture: Arc<Fixture>) {
+    let client = fixture.client().await;
     let stream = stream(&client, 1).await;
     let group = client.group(unique("group")).stream(stream.as_str());
     let refused = group.drain_timeout(DAY).join().await;
@@ -35,7 +35,7 @@ pub(crate) async fn too_long(ground: Arc<Ground>) {
     assert!(refused.message().contains("drain_timeout"), "{refused}");
     assert!(refused.group().is_some(), "{refused}");
 
-    let mut shorter = config(ground.site.bootstrap(), Protocol::default());
+    let mut shorter = config(fixture.testbed.bootstrap(), Protocol::default());
     let key = "max.poll.interval.ms";
     shorter.librdkafka.insert(key.into(), "5000".into());
     let refused = shorter.connect().await.expect_err("the SDK owns it");

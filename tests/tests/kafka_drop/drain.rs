@@ -6,7 +6,7 @@ use std::time::Duration;
 use conformance::Events;
 use millstream_core::{Client, Consumer, Delivery, PendingDelivery};
 
-use crate::ground::{Ground, KEYS, PARTITIONS, PATIENCE, pull, stream, unique, until};
+use crate::fixture::{Fixture, KEYS, PARTITIONS, TIMEOUT, pull, stream, unique, until};
 use crate::threads::Threads;
 
 /// How many records of each key are settled and stored before the drain.
@@ -29,7 +29,7 @@ pub(crate) struct Drain {
 }
 
 /// Who waits for it.
-pub(crate) struct Heir {
+pub(crate) struct NextOwner {
     pub(crate) client: Client,
     pub(crate) consumer: Consumer,
     pub(crate) stream: String,
@@ -39,13 +39,17 @@ pub(crate) struct Heir {
 /// The name of the member that drains, in its client's id.
 pub(crate) const MEMBER: &str = "drains";
 
-/// The heir hears of a rebalance after `beats` at the latest.
-pub(crate) async fn begin(ground: &Ground, drain: Duration, beats: Duration) -> (Drain, Heir) {
-    let client = ground.client_that_beats(beats).await;
+/// The heir hears of a rebalance after `heartbeat` at the latest.
+pub(crate) async fn begin(
+    fixture: &Fixture,
+    drain: Duration,
+    heartbeat: Duration,
+) -> (Drain, NextOwner) {
+    let client = fixture.client_with_heartbeat(heartbeat).await;
     let (stream, group) = (stream(&client, PER_KEY).await, unique("group"));
     let others = Threads::of_clients();
 
-    let draining = ground.client().await;
+    let draining = fixture.client().await;
     let member = draining.group(group.as_str()).stream(stream.as_str());
     let member = member.member(MEMBER).drain_timeout(drain);
     let member = member.checkpoint_interval(Duration::from_millis(50));
@@ -66,9 +70,9 @@ pub(crate) async fn begin(ground: &Ground, drain: Duration, beats: Duration) -> 
     .await;
     let threads = Threads::of_clients().without(&others);
 
-    let heir = client.group(group.as_str()).stream(stream.as_str());
-    let heir = heir.drain_timeout(PATIENCE).join().await;
-    let heir = heir.expect("it is let in while another drains");
+    let next_owner = client.group(group.as_str()).stream(stream.as_str());
+    let next_owner = next_owner.drain_timeout(TIMEOUT).join().await;
+    let next_owner = next_owner.expect("it is let in while another drains");
     let told = || Events::listen().with("millstream.consumer.revoking", "group", &group);
     until("the drain begins", || !told().is_empty()).await;
     let told = told();
@@ -81,16 +85,16 @@ pub(crate) async fn begin(ground: &Ground, drain: Duration, beats: Duration) -> 
         revoked,
         threads,
     };
-    let heir = Heir {
+    let next_owner = NextOwner {
         client,
-        consumer: heir,
+        consumer: next_owner,
         stream,
         group,
     };
-    (drain, heir)
+    (drain, next_owner)
 }
 
-impl Heir {
+impl NextOwner {
     /// Pulls and settles all that is left.
     pub(crate) async fn takes_all(&mut self) {
         let mut numbers = BTreeSet::new();

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::drain::text;
-use crate::ground::{Ground, KEYS, pull, stream, unique};
+use crate::fixture::{Fixture, KEYS, pull, stream, unique};
 use crate::threads::{Threads, drop_at_once};
 
 /// Deliveries, settled or not, hold nothing of the client that they came by.
-pub(crate) async fn kept(ground: Arc<Ground>) {
+pub(crate) async fn kept(fixture: Arc<Fixture>) {
     const ENDS: Duration = Duration::from_secs(10);
     let before = Threads::of_clients();
-    let client = ground.client().await;
+    let client = fixture.client().await;
     let stream = stream(&client, 2).await;
     let group = client.group(unique("group")).stream(stream.as_str());
     let mut consumer = group.join().await.expect("it joins");

@@ -4,26 +4,31 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::drain::{Drain, Heir, begin};
-use crate::ground::{Ground, PATIENCE, QUICK, SESSION, runtime};
+use crate::drain::{Drain, NextOwner, begin};
+use crate::fixture::{Fixture, QUICK, SESSION, TIMEOUT, runtime};
 use crate::threads::{drop_at_once, in_time};
 
 /// One that left is not waited for as one that fell silent is.
 const LEFT: Duration = Duration::from_secs(SESSION.as_secs() / 2);
 
 /// The heir begins, and the member's threads end, without waiting for the session's end.
-async fn is_gone(what: &str, since: Instant, threads: &crate::threads::Threads, mut heir: Heir) {
+async fn is_gone(
+    what: &str,
+    since: Instant,
+    threads: &crate::threads::Threads,
+    mut next_owner: NextOwner,
+) {
     threads.have_ended(LEFT).await;
     let ended = since.elapsed();
-    heir.takes_all().await;
+    next_owner.takes_all().await;
     let taken = since.elapsed();
     println!("{what}: its threads had ended after {ended:?}, all was taken after {taken:?}");
     assert!(taken < LEFT, "the heir waited for {taken:?}");
-    heir.close().await;
+    next_owner.close().await;
 }
 
-pub(crate) async fn dropped(ground: Arc<Ground>) {
-    let (drain, heir) = begin(&ground, PATIENCE, QUICK).await;
+pub(crate) async fn dropped(fixture: Arc<Fixture>) {
+    let (drain, next_owner) = begin(&fixture, TIMEOUT, QUICK).await;
     let Drain {
         client,
         consumer,
@@ -33,14 +38,14 @@ pub(crate) async fn dropped(ground: Arc<Ground>) {
     } = drain;
     let since = Instant::now();
     drop_at_once("the member", (consumer, client));
-    is_gone("dropped", since, &threads, heir).await;
+    is_gone("dropped", since, &threads, next_owner).await;
     // They are the heir's, and were settled there.
     held.into_iter().for_each(|held| held.ack());
 }
 
-pub(crate) async fn closed(ground: Arc<Ground>) {
+pub(crate) async fn closed(fixture: Arc<Fixture>) {
     const DRAIN: Duration = Duration::from_secs(3);
-    let (drain, heir) = begin(&ground, DRAIN, QUICK).await;
+    let (drain, next_owner) = begin(&fixture, DRAIN, QUICK).await;
     let Drain {
         client,
         consumer,
@@ -54,19 +59,19 @@ pub(crate) async fn closed(ground: Arc<Ground>) {
     assert!(since.elapsed() < DRAIN + LEFT);
     assert!(held.iter().all(|held| held.is_lost()), "they come again");
     drop(client);
-    is_gone("closed", Instant::now(), &threads, heir).await;
+    is_gone("closed", Instant::now(), &threads, next_owner).await;
 }
 
 /// As a program ends that is asked to, and does not care.
-pub(crate) async fn runtime_dropped(ground: Arc<Ground>) {
+pub(crate) async fn runtime_dropped(fixture: Arc<Fixture>) {
     let other = runtime();
     let begun = {
-        let ground = ground.clone();
-        other.spawn(async move { begin(&ground, PATIENCE, QUICK).await })
+        let fixture = fixture.clone();
+        other.spawn(async move { begin(&fixture, TIMEOUT, QUICK).await })
     };
-    let (drain, heir) = begun.await.expect("it does not panic");
+    let (drain, next_owner) = begun.await.expect("it does not panic");
     // Their tasks go with their runtime.
-    let Heir { client, group, .. } = heir;
+    let NextOwner { client, group, .. } = next_owner;
     let threads = drain.threads.clone();
     let since = Instant::now();
     in_time("a runtime with a member in a drain", || drop(other));

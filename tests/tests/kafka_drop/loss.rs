@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use millstream_core::{Consumer, Epoch, Partition, PendingDelivery, Position};
 use tokio::time::{sleep, timeout};
 
-use crate::drain::{Drain, Heir, LEFT, MEMBER, PER_KEY, begin, text};
-use crate::ground::{Ground, KEYS, PATIENCE, QUICK, SESSION, send, until};
+use crate::drain::{Drain, LEFT, MEMBER, NextOwner, PER_KEY, begin, text};
+use crate::fixture::{Fixture, KEYS, QUICK, SESSION, TIMEOUT, send, until};
 
 /// How soon it is noticed once it can be.
 const NOTICED: Duration = Duration::from_secs(5);
 
 /// Longer than the loss and what follows: no drain ends by itself here.
-const DRAIN: Duration = PATIENCE;
+const DRAIN: Duration = TIMEOUT;
 
 async fn told(held: &[PendingDelivery], within: Duration) -> Duration {
     let since = Instant::now();
@@ -29,8 +29,8 @@ async fn told(held: &[PendingDelivery], within: Duration) -> Duration {
     since.elapsed()
 }
 
-async fn stored(heir: &Heir) -> Vec<(Partition, Option<Position>, Option<Epoch>)> {
-    let group = heir.client.group(heir.group.as_str());
+async fn stored(next_owner: &NextOwner) -> Vec<(Partition, Option<Position>, Option<Epoch>)> {
+    let group = next_owner.client.group(next_owner.group.as_str());
     let stored = group.checkpoints().await.expect("there are some");
     let stored = stored.into_iter();
     stored
@@ -39,19 +39,23 @@ async fn stored(heir: &Heir) -> Vec<(Partition, Option<Position>, Option<Epoch>)
 }
 
 /// What the member settles after its loss is stored nowhere, and the heir handles all of it.
-async fn ends(drain: Drain, mut heir: Heir) {
+async fn ends(drain: Drain, mut next_owner: NextOwner) {
     let since = Instant::now();
-    let before = stored(&heir).await;
+    let before = stored(&next_owner).await;
     drain.held.into_iter().for_each(|held| held.ack());
     // The member checkpoints each 50 ms.
     sleep(Duration::from_secs(1)).await;
-    assert_eq!(stored(&heir).await, before, "a late checkpoint was stored");
+    assert_eq!(
+        stored(&next_owner).await,
+        before,
+        "a late checkpoint was stored"
+    );
     // It is a member again by itself, with a share of what there is.
     let mut member = drain.consumer;
     // Pulled at once, since what is handed over and not settled holds up the heir's own drain.
-    let (old, _) = both_take(&mut member, &mut heir, LEFT).await;
+    let (old, _) = both_take(&mut member, &mut next_owner, LEFT).await;
     assert!(old.iter().all(|number| !number.ends_with("/0")), "{old:?}");
-    let owned = [member.handle(), heir.consumer.handle()];
+    let owned = [member.handle(), next_owner.consumer.handle()];
     until("each has a partition", || {
         owned.iter().all(|of| of.partitions().len() == 1)
     })
@@ -60,17 +64,17 @@ async fn ends(drain: Drain, mut heir: Heir) {
         "both own a partition {:?} after the loss was told",
         since.elapsed()
     );
-    send(&heir.client, &heir.stream, PER_KEY..PER_KEY + 2).await;
-    let (_, shares) = both_take(&mut member, &mut heir, 2 * KEYS).await;
+    send(&next_owner.client, &next_owner.stream, PER_KEY..PER_KEY + 2).await;
+    let (_, shares) = both_take(&mut member, &mut next_owner, 2 * KEYS).await;
     assert!(shares.iter().all(|share| *share > 0), "{shares:?}");
     member.close().await.expect("it closes");
-    heir.close().await;
+    next_owner.close().await;
 }
 
 /// Pulls and settles so many different records, and tells how many each of the two had.
 async fn both_take(
     member: &mut Consumer,
-    heir: &mut Heir,
+    next_owner: &mut NextOwner,
     count: usize,
 ) -> (BTreeSet<String>, [usize; 2]) {
     let (mut taken, mut shares) = (BTreeSet::new(), [0; 2]);
@@ -78,10 +82,10 @@ async fn both_take(
         let next = async {
             tokio::select! {
                 next = member.next() => (0, next),
-                next = heir.consumer.next() => (1, next),
+                next = next_owner.consumer.next() => (1, next),
             }
         };
-        let next = timeout(PATIENCE, next).await;
+        let next = timeout(TIMEOUT, next).await;
         let (who, next) = next.unwrap_or_else(|_| panic!("only {taken:?} came to {shares:?}"));
         let next = next.expect("both go on").expect("neither is closed");
         shares[who] += 1;
@@ -92,35 +96,35 @@ async fn both_take(
 }
 
 /// By a network that passes nothing on for longer than the session.
-pub(crate) async fn frozen(ground: Arc<Ground>) {
-    let (drain, heir) = begin(&ground, DRAIN, QUICK).await;
+pub(crate) async fn frozen(fixture: Arc<Fixture>) {
+    let (drain, next_owner) = begin(&fixture, DRAIN, QUICK).await;
     let freeze = SESSION + Duration::from_secs(2);
     let ends_with = format!(".{MEMBER}");
-    ground.site.faults().freeze("", &ends_with, freeze);
+    fixture.testbed.faults().freeze("", &ends_with, freeze);
     let took = told(&drain.held, freeze + NOTICED).await;
     println!("frozen for {freeze:?}, told after {took:?}");
-    ends(drain, heir).await;
+    ends(drain, next_owner).await;
 }
 
 /// By the broker, which puts the member out of the group, and the heir takes all over at once.
-pub(crate) async fn put_out(ground: Arc<Ground>) {
-    is_put_out(ground, QUICK).await;
+pub(crate) async fn put_out(fixture: Arc<Fixture>) {
+    is_put_out(fixture, QUICK).await;
 }
 
 /// As that, but the member is back before the heir has heard of it, and so is given again what it had.
-pub(crate) async fn put_out_and_back(ground: Arc<Ground>) {
-    is_put_out(ground, SESSION / 3).await;
+pub(crate) async fn put_out_and_back(fixture: Arc<Fixture>) {
+    is_put_out(fixture, SESSION / 3).await;
 }
 
-async fn is_put_out(ground: Arc<Ground>, heir_beats: Duration) {
-    let (drain, heir) = begin(&ground, DRAIN, heir_beats).await;
+async fn is_put_out(fixture: Arc<Fixture>, next_owner_heartbeats: Duration) {
+    let (drain, next_owner) = begin(&fixture, DRAIN, next_owner_heartbeats).await;
     let kept = drain.held.iter().map(|held| held.partition());
     let kept = kept
         .into_iter()
         .find(|kept| kept.to_string() != drain.revoked);
     let kept = kept.expect("one of two stays").clone();
-    ground.site.steal(&heir.group, &kept).await;
+    fixture.testbed.steal(&next_owner.group, &kept).await;
     let took = told(&drain.held, NOTICED).await;
     println!("put out, told after {took:?}");
-    ends(drain, heir).await;
+    ends(drain, next_owner).await;
 }

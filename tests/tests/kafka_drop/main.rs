@@ -9,11 +9,11 @@
 mod brokerless;
 mod deadline;
 mod drain;
-mod ground;
+mod fixture;
 mod held;
+mod latency;
 mod leaving;
 mod loss;
-mod pace;
 mod silence;
 mod threads;
 
@@ -21,9 +21,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use conformance::Events;
-use conformance::kafka::Site;
+use conformance::kafka::Testbed;
+use fixture::{Fixture, options, runtime};
 use futures_util::future::LocalBoxFuture;
-use ground::{Ground, options, runtime};
 use libtest_mimic::{Arguments, Trial};
 use millstream_kafka::Protocol;
 use tokio::runtime::Runtime;
@@ -34,7 +34,7 @@ const PROTOCOLS: [(&str, Protocol); 2] = [
     ("consumer", Protocol::Consumer),
 ];
 
-type Case = fn(Arc<Ground>) -> LocalBoxFuture<'static, ()>;
+type Case = fn(Arc<Fixture>) -> LocalBoxFuture<'static, ()>;
 
 /// On the broker that all share.
 const SHARED: &[(&str, Case)] = &[
@@ -61,12 +61,12 @@ const SHARED: &[(&str, Case)] = &[
 /// As those, of what librdkafka does in classic groups alone.
 const CLASSIC: &[(&str, Case)] = &[
     ("heartbeats_of_a_quiet_member", |g| {
-        Box::pin(pace::heartbeats(g))
+        Box::pin(latency::heartbeats(g))
     }),
-    ("rounds_of_a_newcomer", |g| Box::pin(pace::rounds(g))),
-    ("refused_checkpoint", |g| Box::pin(pace::refused(g))),
+    ("rounds_of_a_newcomer", |g| Box::pin(latency::rounds(g))),
+    ("refused_checkpoint", |g| Box::pin(latency::refused(g))),
     ("checkpoint_between_generations", |g| {
-        Box::pin(pace::between_generations(g))
+        Box::pin(latency::between_generations(g))
     }),
 ];
 
@@ -75,10 +75,10 @@ type AloneCase = fn(Protocol) -> LocalBoxFuture<'static, ()>;
 /// On brokers of their own, which they silence.
 const ALONE: &[(&str, AloneCase)] = &[
     ("members_of_a_dead_broker", |p| {
-        Box::pin(silence::members(p, silence::Silence::Dead))
+        Box::pin(silence::members(p, silence::BrokerOutage::Dead))
     }),
     ("members_of_a_paused_broker", |p| {
-        Box::pin(silence::members(p, silence::Silence::Paused))
+        Box::pin(silence::members(p, silence::BrokerOutage::Paused))
     }),
 ];
 
@@ -87,28 +87,30 @@ type CaseWithoutGroup = fn() -> LocalBoxFuture<'static, ()>;
 /// As those, for what belongs to no group.
 const WITHOUT_GROUP: &[(&str, CaseWithoutGroup)] = &[
     ("producers_of_a_dead_broker", || {
-        Box::pin(silence::producers(silence::Silence::Dead))
+        Box::pin(silence::producers(silence::BrokerOutage::Dead))
     }),
     ("producers_of_a_paused_broker", || {
-        Box::pin(silence::producers(silence::Silence::Paused))
+        Box::pin(silence::producers(silence::BrokerOutage::Paused))
     }),
     ("questions_to_a_dead_broker", || {
-        Box::pin(silence::questions(silence::Silence::Dead))
+        Box::pin(silence::questions(silence::BrokerOutage::Dead))
     }),
     ("questions_to_a_paused_broker", || {
-        Box::pin(silence::questions(silence::Silence::Paused))
+        Box::pin(silence::questions(silence::BrokerOutage::Paused))
     }),
 ];
 
 struct Shared {
     runtime: Runtime,
-    site: OnceCell<Arc<Site>>,
+    testbed: OnceCell<Arc<Testbed>>,
 }
 
 impl Shared {
-    fn site(&self) -> Arc<Site> {
-        let start = async || Arc::new(Site::start(options()).await.expect("a broker"));
-        self.runtime.block_on(self.site.get_or_init(start)).clone()
+    fn testbed(&self) -> Arc<Testbed> {
+        let start = async || Arc::new(Testbed::start(options()).await.expect("a broker"));
+        self.runtime
+            .block_on(self.testbed.get_or_init(start))
+            .clone()
     }
 }
 
@@ -126,7 +128,7 @@ fn trials(shared: &Arc<Shared>) -> Vec<Trial> {
         for (name, case) in SHARED.iter().chain(classic) {
             let shared = shared.clone();
             let trial = move || {
-                run(case(Arc::new(Ground::new(shared.site(), protocol))));
+                run(case(Arc::new(Fixture::new(shared.testbed(), protocol))));
                 Ok(())
             };
             trials.push(Trial::test(format!("{kind}::{name}"), trial));
@@ -155,11 +157,11 @@ fn main() -> ExitCode {
     Events::listen();
     let shared = Arc::new(Shared {
         runtime: runtime(),
-        site: OnceCell::new(),
+        testbed: OnceCell::new(),
     });
     let conclusion = libtest_mimic::run(&arguments, trials(&shared));
     let shared = Arc::into_inner(shared).expect("no case runs any more");
     // The container is removed by the runtime that made it.
-    shared.runtime.block_on(async { drop(shared.site) });
+    shared.runtime.block_on(async { drop(shared.testbed) });
     conclusion.exit_code()
 }

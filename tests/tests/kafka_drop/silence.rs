@@ -8,17 +8,17 @@ use millstream_core::{Client, ErrorKind, Producer, Receipt, Record, StreamSpec};
 use millstream_kafka::Protocol;
 use tokio::time::{sleep, timeout};
 
-use crate::ground::{KEYS, config, options, pull, stream, unique};
+use crate::fixture::{KEYS, config, options, pull, stream, unique};
 use crate::threads::{Threads, drop_at_once};
 
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Silence {
+pub(crate) enum BrokerOutage {
     Dead,
     Paused,
 }
 
-impl Silence {
-    async fn befall(self, broker: &Broker) {
+impl BrokerOutage {
+    async fn apply(self, broker: &Broker) {
         match self {
             Self::Dead => broker.kill().await,
             Self::Paused => broker.pause().await,
@@ -34,10 +34,10 @@ const ENDS: Duration = Duration::from_secs(30);
 const SLACK: Duration = Duration::from_secs(5);
 
 /// How long a runtime waits for the leave, after the drain.
-const FAREWELL: Duration = Duration::from_secs(5);
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// With deliveries held, and a checkpoint under way that nobody answers.
-pub(crate) async fn members(protocol: Protocol, silence: Silence) {
+pub(crate) async fn members(protocol: Protocol, silence: BrokerOutage) {
     const DRAIN: Duration = Duration::from_secs(2);
     let before = Threads::of_clients();
     let broker = options().start().await;
@@ -54,7 +54,7 @@ pub(crate) async fn members(protocol: Protocol, silence: Silence) {
         let held = pull(&mut consumer, KEYS).await;
         members.push((client, consumer, held));
     }
-    silence.befall(&broker).await;
+    silence.apply(&broker).await;
     for (_, consumer, held) in &mut members {
         held.pop().expect("some were pulled").ack();
         pull(consumer, 1)
@@ -72,7 +72,10 @@ pub(crate) async fn members(protocol: Protocol, silence: Silence) {
     let closed = consumer.close().await;
     let took = since.elapsed();
     println!("closed after {took:?}: {closed:?}");
-    assert!(took < DRAIN + FAREWELL + SLACK, "the close took {took:?}");
+    assert!(
+        took < DRAIN + LEAVE_TIMEOUT + SLACK,
+        "the close took {took:?}"
+    );
     drop_at_once("the client", client);
     before.are_all(ENDS).await;
     println!("all threads had ended after {:?}", since.elapsed());
@@ -96,7 +99,7 @@ async fn send(producer: &Producer) -> Vec<Receipt> {
 }
 
 /// With records in flight: each receipt tells that its record may not be stored.
-pub(crate) async fn producers(silence: Silence) {
+pub(crate) async fn producers(silence: BrokerOutage) {
     const CLOSE: Duration = Duration::from_secs(2);
     let before = Threads::of_clients();
     let broker = options().start().await;
@@ -106,7 +109,7 @@ pub(crate) async fn producers(silence: Silence) {
     let stream = stream(&client, 1).await;
     let dropped = producer(&client, &stream, CLOSE).await;
     let closed = producer(&client, &stream, CLOSE).await;
-    silence.befall(&broker).await;
+    silence.apply(&broker).await;
     let since = Instant::now();
     let mut receipts = send(&dropped).await;
     receipts.extend(send(&closed).await);
@@ -130,15 +133,15 @@ pub(crate) async fn producers(silence: Silence) {
 }
 
 /// While calls of administration are not answered, and after they were given up.
-pub(crate) async fn questions(silence: Silence) {
-    const PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) async fn questions(silence: BrokerOutage) {
+    const TIMEOUT: Duration = Duration::from_secs(2);
     let before = Threads::of_clients();
     let broker = options().start().await;
     let mut config = config(broker.bootstrap(), Protocol::default());
-    config.request_timeout = PATIENCE;
+    config.request_timeout = TIMEOUT;
     let client = config.clone().connect().await.expect("the broker answers");
     let stream = stream(&client, 1).await;
-    silence.befall(&broker).await;
+    silence.apply(&broker).await;
 
     let since = Instant::now();
     let streams = client.streams();
@@ -151,9 +154,9 @@ pub(crate) async fn questions(silence: Silence) {
     assert!(created.is_retryable(), "{created:?}");
     let took = since.elapsed();
     println!("given up after {took:?}: {described}; {created}");
-    assert!(took < 2 * PATIENCE + 2 * SLACK, "the calls took {took:?}");
+    assert!(took < 2 * TIMEOUT + 2 * SLACK, "the calls took {took:?}");
     // One that is under way is given up with its future.
-    let pending = timeout(PATIENCE / 10, streams.create(spec)).await;
+    let pending = timeout(TIMEOUT / 10, streams.create(spec)).await;
     assert!(pending.is_err(), "nobody answers: {pending:?}");
     drop_at_once("the client", (streams, client));
     let ended = before.are_all(ENDS).await;

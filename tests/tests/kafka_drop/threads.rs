@@ -13,7 +13,7 @@ use tokio::time::sleep;
 /// What is dropped ends well within this, its broker answering, on a busy machine too.
 const IN_TIME: Duration = Duration::from_secs(20);
 
-const TICK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Threads by their ids, with their names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -67,7 +67,7 @@ async fn ended(within: Duration, left: impl Fn() -> Threads) -> Duration {
             begun.elapsed() < within,
             "after {within:?} there still are {left:?}"
         );
-        sleep(TICK).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 

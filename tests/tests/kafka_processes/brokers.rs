@@ -7,7 +7,7 @@ use conformance::history::Event;
 use conformance::kafka::{Cluster, Options};
 use millstream_kafka::Protocol;
 
-use crate::ground::{Ground, SESSION, all_work};
+use crate::fixture::{Fixture, SESSION, all_handling};
 use crate::process::Process;
 
 const PAUSE: Duration = Duration::from_millis(4);
@@ -34,7 +34,7 @@ async fn goes_on(fleet: &Fleet, more: usize) {
 }
 
 async fn end(fleet: &Fleet, members: [Process; 2], what: &str) {
-    let summary = fleet.judge().await;
+    let summary = fleet.check().await;
     println!("{what}: {summary:?}");
     for member in members {
         member.close().await;
@@ -44,11 +44,11 @@ async fn end(fleet: &Fleet, members: [Process; 2], what: &str) {
 /// A broker that is killed comes back on its data: the members go on with what is there.
 pub(crate) async fn killed(protocol: Protocol) {
     let broker = Options::new().start().await;
-    let ground = Ground::new(broker.bootstrap(), protocol);
-    let fleet = ground.fleet(PARTITIONS).await;
-    let flow = fleet.outbox().await.flow(KEYS, PAUSE);
-    let members = ["a", "b"].map(|name| ground.start(&fleet, name));
-    all_work(&fleet, &members.each_ref()).await;
+    let fixture = Fixture::new(broker.bootstrap(), protocol);
+    let fleet = fixture.fleet(PARTITIONS).await;
+    let background_load = fleet.test_producer().await.send_in_background(KEYS, PAUSE);
+    let members = ["a", "b"].map(|name| fixture.start(&fleet, name));
+    all_handling(&fleet, &members.each_ref()).await;
     for _ in 0..2 {
         goes_on(&fleet, 200).await;
         fault(&fleet, "the broker is killed");
@@ -56,25 +56,25 @@ pub(crate) async fn killed(protocol: Protocol) {
         broker.start().await;
     }
     goes_on(&fleet, 200).await;
-    flow.stop().await;
+    background_load.stop().await;
     end(&fleet, members, "broker killed").await;
 }
 
 /// A broker that answers nobody for longer than any session.
 pub(crate) async fn paused(protocol: Protocol) {
     let broker = Options::new().start().await;
-    let ground = Ground::new(broker.bootstrap(), protocol);
-    let fleet = ground.fleet(PARTITIONS).await;
-    let flow = fleet.outbox().await.flow(KEYS, PAUSE);
-    let members = ["a", "b"].map(|name| ground.start(&fleet, name));
-    all_work(&fleet, &members.each_ref()).await;
+    let fixture = Fixture::new(broker.bootstrap(), protocol);
+    let fleet = fixture.fleet(PARTITIONS).await;
+    let background_load = fleet.test_producer().await.send_in_background(KEYS, PAUSE);
+    let members = ["a", "b"].map(|name| fixture.start(&fleet, name));
+    all_handling(&fleet, &members.each_ref()).await;
     goes_on(&fleet, 200).await;
     fault(&fleet, "the broker is paused");
     broker.pause().await;
     tokio::time::sleep(SESSION * 3).await;
     broker.unpause().await;
     goes_on(&fleet, 200).await;
-    flow.stop().await;
+    background_load.stop().await;
     end(&fleet, members, "broker paused").await;
 }
 
@@ -82,11 +82,11 @@ pub(crate) async fn paused(protocol: Protocol) {
 /// acknowledged is there.
 pub(crate) async fn leader_killed(protocol: Protocol) {
     let cluster = Cluster::start(|_| Options::new()).await;
-    let ground = Ground::new(cluster.bootstrap(), protocol);
-    let fleet = ground.fleet(PARTITIONS).await;
-    let flow = fleet.outbox().await.flow(KEYS, PAUSE);
-    let members = ["a", "b"].map(|name| ground.start(&fleet, name));
-    all_work(&fleet, &members.each_ref()).await;
+    let fixture = Fixture::new(cluster.bootstrap(), protocol);
+    let fleet = fixture.fleet(PARTITIONS).await;
+    let background_load = fleet.test_producer().await.send_in_background(KEYS, PAUSE);
+    let members = ["a", "b"].map(|name| fixture.start(&fleet, name));
+    all_handling(&fleet, &members.each_ref()).await;
     for partition in [0, 1] {
         goes_on(&fleet, 200).await;
         let leader = leader(&cluster, &fleet.stream, partition).await;
@@ -97,7 +97,7 @@ pub(crate) async fn leader_killed(protocol: Protocol) {
         cluster.restart(leader).await;
         cluster.settled().await;
     }
-    flow.stop().await;
+    background_load.stop().await;
     end(&fleet, members, "leader killed").await;
 }
 
@@ -105,11 +105,11 @@ pub(crate) async fn leader_killed(protocol: Protocol) {
 /// it runs on and takes itself for the leader: what was acknowledged is there, and all goes on.
 pub(crate) async fn leader_cut_off(protocol: Protocol) {
     let cluster = Cluster::start(|_| Options::new()).await;
-    let ground = Ground::new(cluster.bootstrap(), protocol);
-    let fleet = ground.fleet(PARTITIONS).await;
-    let flow = fleet.outbox().await.flow(KEYS, PAUSE);
-    let members = ["a", "b"].map(|name| ground.start(&fleet, name));
-    all_work(&fleet, &members.each_ref()).await;
+    let fixture = Fixture::new(cluster.bootstrap(), protocol);
+    let fleet = fixture.fleet(PARTITIONS).await;
+    let background_load = fleet.test_producer().await.send_in_background(KEYS, PAUSE);
+    let members = ["a", "b"].map(|name| fixture.start(&fleet, name));
+    all_handling(&fleet, &members.each_ref()).await;
     goes_on(&fleet, 200).await;
     let leader = leader(&cluster, &fleet.stream, 0).await;
     fault(&fleet, "the leader is cut off");
@@ -119,7 +119,7 @@ pub(crate) async fn leader_cut_off(protocol: Protocol) {
     cluster.reconnect(leader).await;
     cluster.settled().await;
     goes_on(&fleet, 200).await;
-    flow.stop().await;
+    background_load.stop().await;
     end(&fleet, members, "leader cut off").await;
 }
 

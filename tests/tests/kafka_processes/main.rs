@@ -4,12 +4,12 @@
 //! This program starts itself again for each member.
 
 mod brokers;
-mod chain;
-mod ground;
+mod fixture;
 mod member;
+mod member_config;
 mod members;
 mod names;
-mod orders;
+mod pipeline;
 mod process;
 mod width;
 
@@ -17,8 +17,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use conformance::kafka::{Broker, Options};
+use fixture::Fixture;
 use futures_util::future::LocalBoxFuture;
-use ground::Ground;
 use libtest_mimic::{Arguments, Trial};
 use millstream_kafka::Protocol;
 use tokio::runtime::{Builder, Runtime};
@@ -32,14 +32,16 @@ const PROTOCOLS: [(&str, Protocol); 2] = [
     ("consumer", Protocol::Consumer),
 ];
 
-type Case = fn(Arc<Ground>) -> LocalBoxFuture<'static, ()>;
+type Case = fn(Arc<Fixture>) -> LocalBoxFuture<'static, ()>;
 
 /// On the broker that all share.
 const SHARED: &[(&str, Case)] = &[
     ("kill_of_one_of_three", |g| Box::pin(members::kill(g))),
     ("zombie_that_goes_on", |g| Box::pin(members::zombie(g))),
     ("rolling_restart", |g| Box::pin(members::rolling_restart(g))),
-    ("chain_survives_fifty_kills", |g| Box::pin(chain::kills(g))),
+    ("pipeline_survives_fifty_kills", |g| {
+        Box::pin(pipeline::kills(g))
+    }),
     ("a_thousand_partitions", |g| Box::pin(width::thousand(g))),
 ];
 
@@ -79,8 +81,8 @@ fn trials(shared: &Arc<Shared>) -> Vec<Trial> {
         for (name, case) in SHARED {
             let shared = shared.clone();
             let run = move || {
-                let ground = Ground::new(shared.bootstrap(), protocol);
-                runtime().block_on(case(ground));
+                let fixture = Fixture::new(shared.bootstrap(), protocol);
+                runtime().block_on(case(fixture));
                 Ok(())
             };
             trials.push(Trial::test(format!("{kind}::{name}"), run));
@@ -97,8 +99,8 @@ fn trials(shared: &Arc<Shared>) -> Vec<Trial> {
 }
 
 fn main() -> ExitCode {
-    if let Ok(orders) = std::env::var(orders::VARIABLE) {
-        return member::run(&orders);
+    if let Ok(member_config) = std::env::var(member_config::VARIABLE) {
+        return member::run(&member_config);
     }
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(AT_ONCE);

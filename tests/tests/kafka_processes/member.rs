@@ -6,41 +6,41 @@ use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use conformance::fleet::Spec;
+use conformance::fleet::MemberSpec;
 use conformance::history::{History, Observer, Outcome};
 use millstream_core::{Client, ConsumerGroup, Delivery, Result};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
-use crate::orders::{Orders, clock};
+use crate::member_config::{MemberConfig, clock};
 
 /// How often it looks whether its member has ended by itself.
-const TICK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-pub(crate) fn run(orders: &str) -> ExitCode {
-    die_with_the_parent();
-    let orders: Orders = serde_json::from_str(orders).expect("orders");
+pub(crate) fn run(member_config: &str) -> ExitCode {
+    die_with_parent();
+    let member_config: MemberConfig = serde_json::from_str(member_config).expect("orders");
     let mut builder = Builder::new_multi_thread();
     let runtime = builder.worker_threads(2).enable_all().build();
     let result = runtime.expect("a runtime").block_on(async {
         let history = History::journal(clock, io::stdout());
-        match &orders.sink {
-            Some(sink) => chain(&orders, sink, &history).await,
-            None => handle(&orders, &history).await,
+        match &member_config.sink {
+            Some(sink) => pipeline(&member_config, sink, &history).await,
+            None => handle(&member_config, &history).await,
         }
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{}: {error}", orders.member);
+            eprintln!("{}: {error}", member_config.member);
             ExitCode::FAILURE
         }
     }
 }
 
 /// Whatever ends the parent also closes its end of this process's standard input.
-fn die_with_the_parent() {
+fn die_with_parent() {
     std::thread::spawn(|| {
         // Nothing is ever sent.
         let _ = io::stdin().read(&mut [0]);
@@ -48,15 +48,15 @@ fn die_with_the_parent() {
     });
 }
 
-async fn connect(orders: &Orders) -> Client {
-    let client = orders.config.clone().connect().await;
+async fn connect(member_config: &MemberConfig) -> Client {
+    let client = member_config.config.clone().connect().await;
     client.expect("the broker answers")
 }
 
-fn group(orders: &Orders, client: &Client) -> ConsumerGroup {
-    let group = client.group(orders.group.as_str());
-    let group = group.stream(orders.stream.as_str());
-    match orders.checkpoint_records {
+fn group(member_config: &MemberConfig, client: &Client) -> ConsumerGroup {
+    let group = client.group(member_config.group.as_str());
+    let group = group.stream(member_config.stream.as_str());
+    match member_config.checkpoint_records {
         Some(records) => group.checkpoint_records(records),
         None => group,
     }
@@ -67,22 +67,23 @@ async fn asked_to_end() {
     terminate.recv().await;
 }
 
-async fn handle(orders: &Orders, history: &History) -> Result<()> {
-    let group = async { group(orders, &connect(orders).await) };
-    let member = Spec::new(group, history, &orders.member).takes(orders.takes);
+async fn handle(member_config: &MemberConfig, history: &History) -> Result<()> {
+    let group = async { group(member_config, &connect(member_config).await) };
+    let member =
+        MemberSpec::new(group, history, &member_config.member).handler_delay(member_config.takes);
     let member = member.start().await;
     let mut asked = pin!(asked_to_end());
-    while !member.has_ended() && timeout(TICK, &mut asked).await.is_err() {}
+    while !member.has_ended() && timeout(POLL_INTERVAL, &mut asked).await.is_err() {}
     // It tells so too if the member had to end before.
     member.shut_down().await.1
 }
 
-async fn chain(orders: &Orders, sink: &str, history: &History) -> Result<()> {
-    let client = connect(orders).await;
-    let group = group(orders, &client).member(orders.member.as_str());
+async fn pipeline(member_config: &MemberConfig, sink: &str, history: &History) -> Result<()> {
+    let client = connect(member_config).await;
+    let group = group(member_config, &client).member(member_config.member.as_str());
     let producer = client.producer(sink).open().await?;
-    let observer = Observer::new(history, &orders.group, &orders.member);
-    let (watching, takes) = (observer.clone(), orders.takes);
+    let observer = Observer::new(history, &member_config.group, &member_config.member);
+    let (watching, takes) = (observer.clone(), member_config.takes);
     let pass_on = move |delivery: Delivery| {
         let open = watching.begin(&delivery);
         async move {

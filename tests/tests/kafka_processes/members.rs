@@ -9,7 +9,7 @@ use conformance::fleet::Fleet;
 use conformance::history::Event;
 use millstream_core::Partition;
 
-use crate::ground::{Ground, SESSION, all_work, begun, owners};
+use crate::fixture::{Fixture, SESSION, all_handling, begun, owners};
 use crate::process::Process;
 
 /// Above the session timeout, for the broker to look, for the others to be told and to begin, on a
@@ -38,23 +38,23 @@ async fn taken_over(fleet: &Fleet, member: &str) -> Duration {
     since.elapsed()
 }
 
-async fn three(ground: &Ground, fleet: &Fleet) -> [Process; 3] {
-    let members = ["a", "b", "c"].map(|name| ground.start(fleet, name));
-    all_work(fleet, &members.each_ref()).await;
+async fn three(fixture: &Fixture, fleet: &Fleet) -> [Process; 3] {
+    let members = ["a", "b", "c"].map(|name| fixture.start(fleet, name));
+    all_handling(fleet, &members.each_ref()).await;
     members
 }
 
 /// Of one that is killed comes again what it had not stored, and nothing else.
-pub(crate) async fn kill(ground: Arc<Ground>) {
+pub(crate) async fn kill(fixture: Arc<Fixture>) {
     const EVERY: u64 = 20;
-    let fleet = ground.fleet(PARTITIONS).await;
-    let flow = fleet.outbox().await.flow(KEYS, PAUSE);
+    let fleet = fixture.fleet(PARTITIONS).await;
+    let background_load = fleet.test_producer().await.send_in_background(KEYS, PAUSE);
     let members = ["a", "b", "c"].map(|name| {
-        let mut orders = ground.orders(&fleet, name);
-        orders.checkpoint_records = Some(EVERY);
-        Process::start(&orders, &fleet.history)
+        let mut member_config = fixture.member_config(&fleet, name);
+        member_config.checkpoint_records = Some(EVERY);
+        Process::start(&member_config, &fleet.history)
     });
-    all_work(&fleet, &members.each_ref()).await;
+    all_handling(&fleet, &members.each_ref()).await;
     let [a, b, c] = members;
     let so_far = begun(&fleet, "a");
     fleet
@@ -62,11 +62,11 @@ pub(crate) async fn kill(ground: Arc<Ground>) {
         .await;
     a.kill().await;
     let took = taken_over(&fleet, "a").await;
-    flow.stop().await;
+    background_load.stop().await;
     // What is settled while a checkpoint is on its way comes on top, and what is settled and behind
     // an open one.
     let most_repeats = Some(2 * EVERY + 16);
-    let summary = fleet.judge_by(Rules { most_repeats }).await;
+    let summary = fleet.check_with(Rules { most_repeats }).await;
     println!("killed: taken over after {took:?}: {summary:?}");
     assert!(took < SESSION + MARGIN, "the takeover took {took:?}");
     assert_eq!(summary.crashes, 1);
@@ -76,10 +76,10 @@ pub(crate) async fn kill(ground: Arc<Ground>) {
 
 /// One that stands still for longer than its session, and then goes on where it was, is told, and
 /// can store nothing of what it has.
-pub(crate) async fn zombie(ground: Arc<Ground>) {
-    let fleet = ground.fleet(PARTITIONS).await;
-    let flow = fleet.outbox().await.flow(KEYS, PAUSE);
-    let [a, b, c] = three(&ground, &fleet).await;
+pub(crate) async fn zombie(fixture: Arc<Fixture>) {
+    let fleet = fixture.fleet(PARTITIONS).await;
+    let background_load = fleet.test_producer().await.send_in_background(KEYS, PAUSE);
+    let [a, b, c] = three(&fixture, &fleet).await;
     a.freeze();
     let took = taken_over(&fleet, "a").await;
     let others = begun(&fleet, "b") + begun(&fleet, "c");
@@ -96,8 +96,8 @@ pub(crate) async fn zombie(ground: Arc<Ground>) {
     fleet
         .until("it works again", || !partitions_of(&fleet, "a").is_empty())
         .await;
-    flow.stop().await;
-    let summary = fleet.judge().await;
+    background_load.stop().await;
+    let summary = fleet.check().await;
     println!("stopped: taken over after {took:?}: {summary:?}");
     assert!(took < SESSION + MARGIN, "the takeover took {took:?}");
     for member in [a, b, c] {
@@ -106,17 +106,17 @@ pub(crate) async fn zombie(ground: Arc<Ground>) {
 }
 
 /// One after the other is replaced, under load, and nothing is handled twice.
-pub(crate) async fn rolling_restart(ground: Arc<Ground>) {
-    let fleet = ground.fleet(PARTITIONS).await;
-    let flow = fleet.outbox().await.flow(KEYS, PAUSE);
-    let mut members = Vec::from(three(&ground, &fleet).await);
+pub(crate) async fn rolling_restart(fixture: Arc<Fixture>) {
+    let fleet = fixture.fleet(PARTITIONS).await;
+    let background_load = fleet.test_producer().await.send_in_background(KEYS, PAUSE);
+    let mut members = Vec::from(three(&fixture, &fleet).await);
     for name in ["a-2", "b-2", "c-2"] {
         members.remove(0).close().await;
-        members.push(ground.start(&fleet, name));
-        all_work(&fleet, &members.iter().collect::<Vec<_>>()).await;
+        members.push(fixture.start(&fleet, name));
+        all_handling(&fleet, &members.iter().collect::<Vec<_>>()).await;
     }
-    flow.stop().await;
-    let summary = fleet.judge().await;
+    background_load.stop().await;
+    let summary = fleet.check().await;
     println!("rolling restart: {summary:?}");
     assert_eq!(summary.duplicates, 0);
     assert!(summary.handovers >= 3, "{summary:?}");

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use conformance::checker::Summary;
-use conformance::fleet::{Fleet, Flow};
+use conformance::fleet::{BackgroundLoad, Fleet};
 use conformance::history::Event;
 use conformance::kafka::Options;
 use millstream_core::{Epoch, Partition};
 use millstream_kafka::Protocol;
 
-use crate::ground::{Ground, all_work, begun, owners};
+use crate::fixture::{Fixture, all_handling, begun, owners};
 use crate::process::Process;
 
 /// Longer than a process takes to start, on a machine that does more than this.
@@ -31,27 +31,27 @@ pub(crate) async fn names(protocol: Protocol) {
         .property("group.consumer.session.timeout.ms", &session)
         .start()
         .await;
-    let ground = Ground::new(broker.bootstrap(), protocol);
-    restarted(&ground).await;
-    killed(&ground, protocol).await;
-    taken(&ground).await;
+    let fixture = Fixture::new(broker.bootstrap(), protocol);
+    restarted(&fixture).await;
+    killed(&fixture, protocol).await;
+    taken(&fixture).await;
 }
 
 /// Two members with names, at work.
 struct Pair {
     fleet: Fleet,
-    flow: Flow,
+    background_load: BackgroundLoad,
     a: Process,
     b: Process,
     /// What `a` has.
     share: BTreeSet<(Partition, Epoch)>,
 }
 
-fn start(ground: &Ground, fleet: &Fleet, member: &str, name: &str) -> Process {
-    let mut orders = ground.orders(fleet, member);
-    orders.config.consumer.session_timeout = SESSION;
-    orders.config.consumer.instance_id = Some(name.to_owned());
-    Process::start(&orders, &fleet.history)
+fn start(fixture: &Fixture, fleet: &Fleet, member: &str, name: &str) -> Process {
+    let mut member_config = fixture.member_config(fleet, member);
+    member_config.config.consumer.session_timeout = SESSION;
+    member_config.config.consumer.instance_id = Some(name.to_owned());
+    Process::start(&member_config, &fleet.history)
 }
 
 /// What it was the last to handle, with its epochs.
@@ -65,12 +65,12 @@ fn partitions(share: &BTreeSet<(Partition, Epoch)>) -> BTreeSet<&Partition> {
     share.iter().map(|(partition, _)| partition).collect()
 }
 
-async fn pair(ground: &Arc<Ground>) -> Pair {
-    let fleet = ground.fleet(PARTITIONS).await;
-    let flow = fleet.outbox().await.flow(KEYS, PAUSE);
-    let a = start(ground, &fleet, "a", "one");
-    let b = start(ground, &fleet, "b", "two");
-    all_work(&fleet, &[&a, &b]).await;
+async fn pair(fixture: &Arc<Fixture>) -> Pair {
+    let fleet = fixture.fleet(PARTITIONS).await;
+    let background_load = fleet.test_producer().await.send_in_background(KEYS, PAUSE);
+    let a = start(fixture, &fleet, "a", "one");
+    let b = start(fixture, &fleet, "b", "two");
+    all_handling(&fleet, &[&a, &b]).await;
     fleet
         .until("each has its half", || {
             ["a", "b"].map(|member| share(&fleet, member).len()) == [PARTITIONS / 2; 2]
@@ -79,7 +79,7 @@ async fn pair(ground: &Arc<Ground>) -> Pair {
     let share = share(&fleet, "a");
     Pair {
         fleet,
-        flow,
+        background_load,
         a,
         b,
         share,
@@ -98,9 +98,9 @@ async fn comes_back(fleet: &Fleet, member: &str) -> Duration {
 }
 
 /// Judges the run: nothing is lost or out of order, and no epoch has two owners.
-async fn end(fleet: &Fleet, flow: Flow, members: [Process; 2]) -> Summary {
-    flow.stop().await;
-    let summary = fleet.judge().await;
+async fn end(fleet: &Fleet, background_load: BackgroundLoad, members: [Process; 2]) -> Summary {
+    background_load.stop().await;
+    let summary = fleet.check().await;
     for member in members {
         member.close().await;
     }
@@ -109,17 +109,17 @@ async fn end(fleet: &Fleet, flow: Flow, members: [Process; 2]) -> Summary {
 
 /// One that closes keeps its partitions for the next one of its name; the other member has no part
 /// in it, and nothing is handled twice.
-async fn restarted(ground: &Arc<Ground>) {
+async fn restarted(fixture: &Arc<Fixture>) {
     let Pair {
         fleet,
-        flow,
+        background_load,
         a,
         b,
         share: had,
-    } = pair(ground).await;
+    } = pair(fixture).await;
     let others = share(&fleet, "b");
     a.close().await;
-    let a = start(ground, &fleet, "a-2", "one");
+    let a = start(fixture, &fleet, "a-2", "one");
     let took = comes_back(&fleet, "a-2").await;
     let has = share(&fleet, "a-2");
     assert_eq!(partitions(&has), partitions(&had));
@@ -131,43 +131,47 @@ async fn restarted(ground: &Arc<Ground>) {
     let older = had.iter().map(|(_, epoch)| epoch).max();
     let newer = has.iter().map(|(_, epoch)| epoch).min();
     assert!(older < newer, "{had:?}, and then {has:?}");
-    let summary = end(&fleet, flow, [a, b]).await;
+    let summary = end(&fleet, background_load, [a, b]).await;
     println!("restarted by name: back after {took:?}: {summary:?}");
     assert_eq!(summary.duplicates, 0);
 }
 
 /// The next one of a name whose process is killed is let in, again and again, and nothing is lost.
-async fn killed(ground: &Arc<Ground>, protocol: Protocol) {
+async fn killed(fixture: &Arc<Fixture>, protocol: Protocol) {
     let Pair {
         fleet,
-        flow,
+        background_load,
         a,
         b,
         share: had,
-    } = pair(ground).await;
+    } = pair(fixture).await;
     a.kill().await;
-    let a = start(ground, &fleet, "a-2", "one");
+    let a = start(fixture, &fleet, "a-2", "one");
     let first = comes_back(&fleet, "a-2").await;
     if protocol == Protocol::Cooperative {
         // The newcomer takes the place of the old one at once.
         assert_eq!(partitions(&share(&fleet, "a-2")), partitions(&had));
     }
     a.kill().await;
-    let a = start(ground, &fleet, "a-3", "one");
+    let a = start(fixture, &fleet, "a-3", "one");
     let second = comes_back(&fleet, "a-3").await;
-    let summary = end(&fleet, flow, [a, b]).await;
+    let summary = end(&fleet, background_load, [a, b]).await;
     println!("killed by name: back after {first:?} and {second:?}: {summary:?}");
     assert!(first.max(second) < SESSION + MARGIN);
 }
 
 /// One that stands still while another takes its name is told when it goes on, and ends: there is
 /// one of a name.
-async fn taken(ground: &Arc<Ground>) {
+async fn taken(fixture: &Arc<Fixture>) {
     let Pair {
-        fleet, flow, a, b, ..
-    } = pair(ground).await;
+        fleet,
+        background_load,
+        a,
+        b,
+        ..
+    } = pair(fixture).await;
     a.freeze();
-    let newcomer = start(ground, &fleet, "a-2", "one");
+    let newcomer = start(fixture, &fleet, "a-2", "one");
     let took = comes_back(&fleet, "a-2").await;
     let so_far = begun(&fleet, "a-2");
     a.thaw();
@@ -181,6 +185,6 @@ async fn taken(ground: &Arc<Ground>) {
         })
         .await;
     a.ended(SESSION + MARGIN).await;
-    let summary = end(&fleet, flow, [newcomer, b]).await;
+    let summary = end(&fleet, background_load, [newcomer, b]).await;
     println!("taken by name: back after {took:?}: {summary:?}");
 }

@@ -11,7 +11,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::orders::{Orders, VARIABLE};
+use crate::member_config::{MemberConfig, VARIABLE};
 
 /// Killed when dropped.
 #[derive(Debug)]
@@ -28,9 +28,9 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn start(orders: &Orders, history: &History) -> Self {
+    pub(crate) fn start(member_config: &MemberConfig, history: &History) -> Self {
         let itself = std::env::current_exe().expect("a process knows its program");
-        let orders_text = serde_json::to_string(orders).expect("orders can be written");
+        let orders_text = serde_json::to_string(member_config).expect("orders can be written");
         let mut child = Command::new(itself)
             .env(VARIABLE, orders_text)
             .stdin(Stdio::piped())
@@ -41,12 +41,12 @@ impl Process {
         let lines = child.stdout.take().expect("it is piped");
         let lines = BufReader::new(lines).lines();
         Self {
-            member: orders.member.as_str().into(),
-            group: orders.group.as_str().into(),
+            member: member_config.member.as_str().into(),
+            group: member_config.group.as_str().into(),
             history: history.clone(),
             lifeline: child.stdin.take(),
             child,
-            telling: tokio::spawn(take_down(lines, history.clone())),
+            telling: tokio::spawn(collect_events(lines, history.clone())),
         }
     }
 
@@ -101,7 +101,7 @@ impl Process {
     }
 }
 
-async fn take_down(mut lines: Lines<BufReader<ChildStdout>>, history: History) {
+async fn collect_events(mut lines: Lines<BufReader<ChildStdout>>, history: History) {
     while let Some(line) = lines.next_line().await.expect("its output is text") {
         let entry = serde_json::from_str(&line);
         history.add(entry.unwrap_or_else(|error| panic!("{line:?} is no event: {error}")));

@@ -9,6 +9,6 @@
 )]
 
 mod order;
+mod raw_client;
 mod refusals;
 mod round_trip;
-mod witness;

@@ -10,8 +10,8 @@ use millstream_core::driver::Backend;
 use millstream_core::{Client, Record};
 use millstream_kafka::Kafka;
 
-use crate::witness::{
-    Seen, answer, calm_broker, config, connect, create, numbered, read, send_all,
+use crate::raw_client::{
+    StoredMessage, answer, config, connect, create, numbered, read, send_all, shared_broker,
 };
 
 const KEYS: u64 = 97;
@@ -30,7 +30,7 @@ async fn send_numbered(client: &Client, topic: &str, numbers: std::ops::Range<u6
 }
 
 /// The numbers of each key in stored order.
-fn by_key(stored: &BTreeMap<i32, Vec<Seen>>) -> BTreeMap<u64, Vec<u64>> {
+fn by_key(stored: &BTreeMap<i32, Vec<StoredMessage>>) -> BTreeMap<u64, Vec<u64>> {
     let mut keys = BTreeMap::<_, Vec<_>>::new();
     for seen in stored.values().flatten() {
         let payload = seen.payload.as_deref().unwrap();
@@ -47,7 +47,7 @@ fn of_key(key: u64, count: u64) -> impl Iterator<Item = u64> {
 }
 
 /// Nothing lost, nothing twice, nothing out of order.
-fn assert_each_once_in_order(stored: &BTreeMap<i32, Vec<Seen>>, count: u64) {
+fn assert_each_once_in_order(stored: &BTreeMap<i32, Vec<StoredMessage>>, count: u64) {
     let keys = by_key(stored);
     assert_eq!(keys.len() as u64, KEYS);
     for (key, numbers) in keys {
@@ -65,7 +65,7 @@ async fn a_broker_that_is_killed_and_comes_back_costs_nothing() {
     let client = connect(&bootstrap).await;
 
     let sending = tokio::spawn(async move { send_numbered(&client, "killed", 0..COUNT).await });
-    let begun = |stored: &BTreeMap<i32, Vec<Seen>>| stored.values().any(|p| !p.is_empty());
+    let begun = |stored: &BTreeMap<i32, Vec<StoredMessage>>| stored.values().any(|p| !p.is_empty());
     while !begun(&read(&bootstrap, "killed").await) {}
     broker.kill().await;
     assert!(!sending.is_finished(), "the broker was killed too late");
@@ -108,7 +108,7 @@ async fn a_broker_that_freezes_is_waited_for() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_clients_at_once_keep_their_own_order() {
     const EACH: u64 = 20_000;
-    let bootstrap = calm_broker().await;
+    let bootstrap = shared_broker().await;
     create(&bootstrap, "five", 4, &[]).await;
 
     let sending = (0..5).map(|client| {
@@ -163,7 +163,7 @@ async fn what_is_in_flight_has_one_bound() {
 async fn dropped_calls_store_each_record_once_or_not_at_all() {
     const CALLS: u64 = 400;
     const EACH: u64 = 50;
-    let bootstrap = calm_broker().await;
+    let bootstrap = shared_broker().await;
     create(&bootstrap, "dropped", 4, &[]).await;
     let kafka = Kafka::connect(config(&bootstrap)).await.unwrap();
     let producer = kafka.open_producer("dropped").await.unwrap();
@@ -214,7 +214,7 @@ async fn dropped_calls_store_each_record_once_or_not_at_all() {
 /// Dropping a producer ends its threads and connections, also with calls dropped under way.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dropped_producer_leaves_nothing_behind() {
-    let bootstrap = calm_broker().await;
+    let bootstrap = shared_broker().await;
     create(&bootstrap, "left", 1, &[]).await;
     let kafka = Kafka::connect(config(&bootstrap)).await.unwrap();
     let threads = || {

@@ -7,8 +7,8 @@ use millstream_core::driver::Backend;
 use millstream_core::{Error, ErrorKind, Producer, Record};
 use millstream_kafka::Kafka;
 
-use crate::witness::{
-    answer, calm_broker, config, connect, create, delete, numbered, open, read, send_all,
+use crate::raw_client::{
+    answer, config, connect, create, delete, numbered, open, read, send_all, shared_broker,
 };
 
 fn assert_told(error: &Error, kind: ErrorKind, topic: &str) {
@@ -26,14 +26,14 @@ async fn until_stored(producer: &Producer, kind: ErrorKind) {
 
 #[tokio::test]
 async fn an_unknown_topic_is_not_opened() {
-    let client = connect(&calm_broker().await).await;
+    let client = connect(&shared_broker().await).await;
     let error = client.producer("nowhere").open().await.unwrap_err();
     assert_told(&error, ErrorKind::NotFound, "nowhere");
 }
 
 #[tokio::test]
 async fn a_record_of_the_limit_is_stored_and_a_larger_one_is_not() {
-    let bootstrap = calm_broker().await;
+    let bootstrap = shared_broker().await;
     for (topic, largest) in [("small", 2_000), ("large", 3_000_000)] {
         let settings = [("max.message.bytes", &*largest.to_string())];
         create(&bootstrap, topic, 1, &settings).await;
@@ -69,7 +69,7 @@ async fn a_record_of_the_limit_is_stored_and_a_larger_one_is_not() {
 /// Filled to the brim, requests of many records stay within the topic's limit too.
 #[tokio::test]
 async fn no_request_is_larger_than_its_topic_takes() {
-    let bootstrap = calm_broker().await;
+    let bootstrap = shared_broker().await;
     create(&bootstrap, "brim", 1, &[("max.message.bytes", "2000")]).await;
     let producer = open(&bootstrap, "brim").await;
     let records = (0..2_000).map(|number| Record::new(vec![0; number % 300]).key("k"));
@@ -80,7 +80,7 @@ async fn no_request_is_larger_than_its_topic_takes() {
 
 #[tokio::test]
 async fn what_kafka_cannot_keep_is_invalid() {
-    let bootstrap = calm_broker().await;
+    let bootstrap = shared_broker().await;
     create(&bootstrap, "odd", 1, &[]).await;
     let producer = open(&bootstrap, "odd").await;
     for record in [
@@ -96,7 +96,7 @@ async fn what_kafka_cannot_keep_is_invalid() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deleted_topic_is_told_soon() {
-    let bootstrap = calm_broker().await;
+    let bootstrap = shared_broker().await;
     create(&bootstrap, "doomed", 4, &[]).await;
     let producer = open(&bootstrap, "doomed").await;
     answer(&producer, Record::new("first")).await.unwrap();
@@ -156,7 +156,7 @@ async fn time_outs_are_told_and_the_producer_goes_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_record_that_the_broker_refuses_stops_its_key_and_no_other() {
     const KEYS: usize = 10;
-    let bootstrap = calm_broker().await;
+    let bootstrap = shared_broker().await;
     let settings = [("message.timestamp.after.max.ms", "60000")];
     create(&bootstrap, "punctual", 2, &settings).await;
     let kafka = Kafka::connect(config(&bootstrap)).await.unwrap();

@@ -5,10 +5,10 @@ use std::time::{Duration, UNIX_EPOCH};
 use bytes::Bytes;
 use millstream_core::{Headers, Record};
 
-use crate::witness::{answer, calm_broker, create, open, read, send_all};
+use crate::raw_client::{answer, create, open, read, send_all, shared_broker};
 
 /// Bytes from a seed: of all values, and of all lengths from 0.
-fn noise(random: &mut fastrand::Rng, longest: usize) -> Vec<u8> {
+fn random_bytes(random: &mut fastrand::Rng, longest: usize) -> Vec<u8> {
     let length = random.usize(..=longest);
     std::iter::repeat_with(|| random.u8(..))
         .take(length)
@@ -16,9 +16,9 @@ fn noise(random: &mut fastrand::Rng, longest: usize) -> Vec<u8> {
 }
 
 fn any_record(random: &mut fastrand::Rng) -> Record {
-    let mut record = Record::new(noise(random, 40));
+    let mut record = Record::new(random_bytes(random, 40));
     if random.bool() {
-        record = record.key(noise(random, 3));
+        record = record.key(random_bytes(random, 3));
     }
     if random.bool() {
         let millis = random.u64(1_600_000_000_000..1_700_000_000_000);
@@ -30,7 +30,7 @@ fn any_record(random: &mut fastrand::Rng) -> Record {
         let name = names[random.usize(..names.len())];
         match random.u8(..4) {
             0 => headers.push_null(name),
-            _ => headers.push(name, noise(random, 5)),
+            _ => headers.push(name, random_bytes(random, 5)),
         }
     }
     record.headers = headers;
@@ -40,7 +40,7 @@ fn any_record(random: &mut fastrand::Rng) -> Record {
 #[tokio::test]
 async fn every_part_of_a_record_is_kept() {
     const RECORDS: usize = 5_000;
-    let bootstrap = calm_broker().await;
+    let bootstrap = shared_broker().await;
     create(&bootstrap, "kept", 3, &[]).await;
     let producer = open(&bootstrap, "kept").await;
     let seed = fastrand::u64(..);
@@ -96,7 +96,7 @@ async fn a_key_goes_where_javas_producer_sends_it() {
         ("abc", 479_470_107),
         ("", 275_646_681),
     ];
-    let bootstrap = calm_broker().await;
+    let bootstrap = shared_broker().await;
     create(&bootstrap, "hashed", PARTITIONS, &[]).await;
     let producer = open(&bootstrap, "hashed").await;
     for (key, hash) in hashes {
@@ -109,7 +109,7 @@ async fn a_key_goes_where_javas_producer_sends_it() {
 /// Without a key there is no order, and the load is spread.
 #[tokio::test]
 async fn records_without_a_key_are_spread() {
-    let bootstrap = calm_broker().await;
+    let bootstrap = shared_broker().await;
     create(&bootstrap, "spread", 4, &[]).await;
     let producer = open(&bootstrap, "spread").await;
     let mut met = std::collections::BTreeSet::new();

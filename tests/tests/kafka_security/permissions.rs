@@ -84,7 +84,7 @@ async fn who_may_not_read_requests_for_resets_is_warned_once_and_obeys_them_once
     let group = group.checkpoint_interval(Duration::from_millis(10));
     let mut consumer = group.join().await.unwrap();
     let mut read = async || {
-        let next = timeout(PATIENCE, consumer.next()).await;
+        let next = timeout(TIMEOUT, consumer.next()).await;
         next.expect("a record comes").unwrap().unwrap().ack();
     };
     read().await;
@@ -105,7 +105,7 @@ async fn who_may_not_read_requests_for_resets_is_warned_once_and_obeys_them_once
 }
 
 /// How long anything may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 async fn until(met: impl Fn() -> bool) {
     let looked = async {
@@ -113,7 +113,7 @@ async fn until(met: impl Fn() -> bool) {
             sleep(Duration::from_millis(20)).await;
         }
     };
-    let met = timeout(PATIENCE, looked).await;
+    let met = timeout(TIMEOUT, looked).await;
     met.expect("it comes about");
 }
 

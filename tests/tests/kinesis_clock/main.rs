@@ -13,7 +13,7 @@ use std::time::Duration;
 use clock::Clock;
 use conformance::checker::Rules;
 use conformance::fleet::{Fleet, Member};
-use conformance::kinesis::{Emulator, KinesisHarness, Site, Variant};
+use conformance::kinesis::{Emulator, KinesisHarness, Testbed, Variant};
 use libtest_mimic::{Arguments, Trial};
 use millstream_kinesis::{Aggregation, Retrieval};
 use tokio::runtime::{Builder, Runtime};
@@ -61,8 +61,8 @@ fn main() -> ExitCode {
         let clock = clock.clone();
         Trial::test(*name, move || {
             runtime().block_on(async {
-                let site = Site::start(Emulator::Ferrokinesis).await?;
-                let harness = KinesisHarness::shared(Arc::new(site), *variant).await;
+                let testbed = Testbed::start(Emulator::Ferrokinesis).await?;
+                let harness = KinesisHarness::shared(Arc::new(testbed), *variant).await;
                 jumps(Arc::new(harness), &clock).await;
                 Ok(())
             })
@@ -73,7 +73,10 @@ fn main() -> ExitCode {
 
 async fn jumps(harness: Arc<KinesisHarness>, clock: &Clock) {
     let fleet = Fleet::new(harness, 2).await;
-    let load = fleet.outbox().await.flow(12, Duration::from_millis(8));
+    let load = fleet
+        .test_producer()
+        .await
+        .send_in_background(12, Duration::from_millis(8));
     let (a, b) = (
         fleet.member("a").start().await,
         fleet.member("b").start().await,
@@ -108,7 +111,7 @@ async fn jumps(harness: Arc<KinesisHarness>, clock: &Clock) {
     handles(&fleet, 100).await;
 
     load.stop().await;
-    let summary = fleet.judge().await;
+    let summary = fleet.check().await;
     fleet.caught_up().await;
     assert_eq!((summary.lost, summary.duplicates), (0, 0), "{summary:?}");
     assert_eq!(c.handle().stats().data_losses, 0);

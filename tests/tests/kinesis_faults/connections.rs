@@ -5,7 +5,7 @@ use std::time::Duration;
 use conformance::history::Event;
 use tokio::time::{Instant, sleep_until};
 
-use crate::ground::Ground;
+use crate::fixture::Fixture;
 
 /// Which requests fail, and how, is of this seed.
 const SEED: u64 = 7;
@@ -15,27 +15,27 @@ const ONE_IN: u32 = 4;
 
 const LENGTH: Duration = Duration::from_secs(10);
 
-pub(crate) async fn of_all(ground: Ground) {
-    let load = ground.load().await;
-    let (a, b) = ground.pair().await;
+pub(crate) async fn of_all(fixture: Fixture) {
+    let load = fixture.load().await;
+    let (a, b) = fixture.pair().await;
     // What was stored without an answer is sent once more.
-    ground.fleet.history.record(Event::Fault {
+    fixture.fleet.history.record(Event::Fault {
         group: None,
         member: None,
         what: "answers to sends are lost".into(),
     });
-    ground.record(None, "one request in four fails");
-    let clients = ground.harness.clients();
+    fixture.record(None, "one request in four fails");
+    let clients = fixture.harness.clients();
     let over = Instant::now() + LENGTH;
-    ground.faults().be_rough(&clients, ONE_IN, SEED, LENGTH);
-    ground.handles(100).await;
+    fixture.faults().make_flaky(&clients, ONE_IN, SEED, LENGTH);
+    fixture.handles(100).await;
     sleep_until(over).await;
     for client in ["", ".a", ".b"] {
-        let struck = ground.faults().struck_clients(&clients, client);
-        assert!(struck >= 10, "{struck} of {client:?} were struck");
+        let hits = fixture.faults().client_hits(&clients, client);
+        assert!(hits >= 10, "{hits} of {client:?} were struck");
     }
-    ground.handles(100).await;
-    ground.judge(load).await;
+    fixture.handles(100).await;
+    fixture.check(load).await;
     assert!(!a.has_ended() && !b.has_ended());
     a.close().await;
     b.close().await;

@@ -4,25 +4,25 @@ use conformance::Harness;
 use conformance::kinesis::Service;
 use tokio::time::{Instant, sleep_until};
 
-use crate::ground::Ground;
+use crate::fixture::Fixture;
 
 /// It cannot know whether it still has its lease, and stops by itself before another can have it.
-pub(crate) async fn from_dynamodb(ground: Ground) {
-    let (fleet, session) = (&ground.fleet, ground.session());
-    let load = ground.load().await;
-    let (a, b) = ground.pair().await;
+pub(crate) async fn from_dynamodb(fixture: Fixture) {
+    let (fleet, session) = (&fixture.fleet, fixture.session());
+    let load = fixture.load().await;
+    let (a, b) = fixture.pair().await;
     let begun = Instant::now();
     let back = begun + session * 3;
-    ground.record(Some("a"), "cut off from DynamoDB");
-    let clients = ground.harness.clients();
-    ground
+    fixture.record(Some("a"), "cut off from DynamoDB");
+    let clients = fixture.harness.clients();
+    fixture
         .faults()
         .cut_off(&clients, ".a", Service::DynamoDb, session * 3);
 
     fleet.until("it has stopped", || a.owns() == 0).await;
     let stopped = begun.elapsed();
     assert!(
-        stopped <= session + ground.harness.timing().handover,
+        stopped <= session + fixture.harness.timing().handover,
         "it stopped after {stopped:?}"
     );
     fleet.until("b has both", || b.owns() == 2).await;
@@ -30,42 +30,42 @@ pub(crate) async fn from_dynamodb(ground: Ground) {
     fleet
         .until("b handles both", || fleet.unsettled() < 50)
         .await;
-    let before = ground.began("a");
+    let before = fixture.began("a");
     sleep_until(back).await;
-    assert_eq!(ground.began("a"), before, "it delivers what is another's");
-    assert!(ground.faults().struck_clients(&clients, ".a") >= 1);
+    assert_eq!(fixture.began("a"), before, "it delivers what is another's");
+    assert!(fixture.faults().client_hits(&clients, ".a") >= 1);
 
     fleet.until("it is a member again", || a.owns() == 1).await;
-    ground.handles(100).await;
-    assert!(ground.began("a") > before, "it handles nothing again");
-    ground.judge(load).await;
+    fixture.handles(100).await;
+    assert!(fixture.began("a") > before, "it handles nothing again");
+    fixture.check(load).await;
     a.close().await;
     b.close().await;
 }
 
 /// It shows DynamoDB that it lives, and so has its lease when it can go on.
-pub(crate) async fn from_kinesis(ground: Ground) {
-    let (fleet, session) = (&ground.fleet, ground.session());
-    let load = ground.load().await;
-    let (a, b) = ground.pair().await;
-    let handovers = ground.handovers();
+pub(crate) async fn from_kinesis(fixture: Fixture) {
+    let (fleet, session) = (&fixture.fleet, fixture.session());
+    let load = fixture.load().await;
+    let (a, b) = fixture.pair().await;
+    let handovers = fixture.handovers();
     let back = Instant::now() + session * 3;
-    let clients = ground.harness.clients();
-    ground
+    let clients = fixture.harness.clients();
+    fixture
         .faults()
         .cut_off(&clients, ".a", Service::Kinesis, session * 3);
 
-    let struck = || ground.faults().struck_clients(&clients, ".a") >= 3;
-    fleet.until("it asks in vain", struck).await;
+    let hits = || fixture.faults().client_hits(&clients, ".a") >= 3;
+    fleet.until("it asks in vain", hits).await;
     sleep_until(back - session).await;
-    let before = ground.began("a");
+    let before = fixture.began("a");
     sleep_until(back).await;
-    let meanwhile = ground.began("a") - before;
+    let meanwhile = fixture.began("a") - before;
     assert_eq!(meanwhile, 0, "it reads though it is cut off");
 
-    let goes_on = || ground.began("a") > before + 50;
+    let goes_on = || fixture.began("a") > before + 50;
     fleet.until("it goes on", goes_on).await;
-    let summary = ground.judge(load).await;
+    let summary = fixture.check(load).await;
     assert_eq!((summary.handovers, summary.duplicates), (handovers, 0));
     assert_eq!((a.owns(), b.owns()), (1, 1));
     a.close().await;

@@ -4,24 +4,24 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use conformance::history::Event;
 use conformance::{Harness, eventually};
 
-use crate::ground::Ground;
+use crate::fixture::Fixture;
 
 /// Its owner stops, the group makes the lease anew, and reads the partition from its beginning: where it was
 /// is gone with the lease.
-pub(crate) async fn under_its_owner(ground: Ground) {
-    let fleet = &ground.fleet;
-    let load = ground.load().await;
-    let (a, b) = ground.pair().await;
+pub(crate) async fn under_its_owner(fixture: Fixture) {
+    let fleet = &fixture.fleet;
+    let load = fixture.load().await;
+    let (a, b) = fixture.pair().await;
     let owned = a.handle().partitions();
     let partition = owned.keys().next().expect("it has one");
-    ground.record(None, "a lease is deleted");
+    fixture.record(None, "a lease is deleted");
     // So is the progress in it, as by a reset.
     fleet.history.record(Event::Reset {
         group: fleet.group.as_str().into(),
         stream: fleet.stream.as_str().into(),
         skips: false,
     });
-    let dynamodb = ground.harness.site().dynamodb();
+    let dynamodb = fixture.harness.testbed().dynamodb();
     let key = || AttributeValue::S(partition.id().to_owned());
     let deleted = dynamodb
         .delete_item()
@@ -30,7 +30,7 @@ pub(crate) async fn under_its_owner(ground: Ground) {
     deleted.send().await.expect("it is deleted");
     let stops = || !a.handle().partitions().contains_key(partition);
     fleet.until("its owner stops", stops).await;
-    eventually(ground.harness.timing(), "the lease is there", || async {
+    eventually(fixture.harness.timing(), "the lease is there", || async {
         let read = dynamodb.get_item().table_name(&fleet.group);
         let read = read.key("leaseKey", key()).consistent_read(true);
         let row = read.send().await.expect("it is read").item?;
@@ -40,8 +40,8 @@ pub(crate) async fn under_its_owner(ground: Ground) {
     fleet
         .until("each has one", || a.owns() == 1 && b.owns() == 1)
         .await;
-    ground.handles(100).await;
-    let summary = ground.judge(load).await;
+    fixture.handles(100).await;
+    let summary = fixture.check(load).await;
     assert!(summary.duplicates >= 1, "nothing was deleted: {summary:?}");
     a.close().await;
     b.close().await;

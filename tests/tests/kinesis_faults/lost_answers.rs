@@ -1,20 +1,20 @@
 //! Checkpoints are stored, and nobody is told.
 
-use crate::ground::Ground;
+use crate::fixture::Fixture;
 
 /// Each lost answer leaves its owner with a counter that it does not know; it must not take that for the loss
 /// of its lease, nor store what is older.
-pub(crate) async fn to_checkpoints(ground: Ground) {
+pub(crate) async fn to_checkpoints(fixture: Fixture) {
     const MANY: u32 = 30;
-    let load = ground.load().await;
-    let (a, b) = ground.pair().await;
-    let handovers = ground.handovers();
-    let table = ground.fleet.group.as_str();
-    ground.faults().lose_answers_to_checkpoints(table, MANY);
-    let all = || ground.faults().struck(table) >= u64::from(MANY);
-    ground.fleet.until("all are lost", all).await;
-    ground.handles(100).await;
-    let summary = ground.judge(load).await;
+    let load = fixture.load().await;
+    let (a, b) = fixture.pair().await;
+    let handovers = fixture.handovers();
+    let table = fixture.fleet.group.as_str();
+    fixture.faults().lose_answers_to_checkpoints(table, MANY);
+    let all = || fixture.faults().hits(table) >= u64::from(MANY);
+    fixture.fleet.until("all are lost", all).await;
+    fixture.handles(100).await;
+    let summary = fixture.check(load).await;
     assert_eq!((summary.handovers, summary.duplicates), (handovers, 0));
     a.close().await;
     b.close().await;

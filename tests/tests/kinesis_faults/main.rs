@@ -8,7 +8,7 @@
 mod connections;
 mod cut_off;
 mod deleted;
-mod ground;
+mod fixture;
 mod lost_answers;
 mod poison;
 mod quiet;
@@ -19,9 +19,9 @@ mod throttled;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use conformance::kinesis::{Emulator, KinesisHarness, Site, Variant};
+use conformance::kinesis::{Emulator, KinesisHarness, Testbed, Variant};
+use fixture::Fixture;
 use futures_util::future::LocalBoxFuture;
-use ground::Ground;
 use libtest_mimic::{Arguments, Trial};
 use millstream_kinesis::{Aggregation, Retrieval};
 use tokio::runtime::{Builder, Runtime};
@@ -45,7 +45,7 @@ const FAN_OUT: Variant = Variant {
     ..RAW
 };
 
-type Case = fn(Ground) -> LocalBoxFuture<'static, ()>;
+type Case = fn(Fixture) -> LocalBoxFuture<'static, ()>;
 
 #[rustfmt::skip]
 const CASES: &[(&str, Variant, Case)] = &[
@@ -71,14 +71,22 @@ const CASES: &[(&str, Variant, Case)] = &[
 
 struct Shared {
     runtime: Runtime,
-    site: OnceCell<Arc<Site>>,
+    testbed: OnceCell<Arc<Testbed>>,
 }
 
 impl Shared {
     /// Started by the first case that wants it: to list the cases needs no site.
-    fn site(&self) -> Arc<Site> {
-        let start = async || Arc::new(Site::start(Emulator::Ferrokinesis).await.expect("a site"));
-        self.runtime.block_on(self.site.get_or_init(start)).clone()
+    fn testbed(&self) -> Arc<Testbed> {
+        let start = async || {
+            Arc::new(
+                Testbed::start(Emulator::Ferrokinesis)
+                    .await
+                    .expect("a site"),
+            )
+        };
+        self.runtime
+            .block_on(self.testbed.get_or_init(start))
+            .clone()
     }
 }
 
@@ -94,15 +102,15 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(AT_ONCE);
     let shared = Arc::new(Shared {
         runtime: runtime(),
-        site: OnceCell::new(),
+        testbed: OnceCell::new(),
     });
     let trials = CASES.iter().map(|(name, variant, case)| {
         let shared = shared.clone();
         Trial::test(*name, move || {
-            let site = shared.site();
+            let testbed = shared.testbed();
             runtime().block_on(async {
-                let harness = KinesisHarness::shared(site, *variant).await;
-                case(Ground::new(harness).await).await;
+                let harness = KinesisHarness::shared(testbed, *variant).await;
+                case(Fixture::new(harness).await).await;
             });
             Ok(())
         })
@@ -110,6 +118,6 @@ fn main() -> ExitCode {
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     let shared = Arc::into_inner(shared).expect("no case runs any more");
     // The containers are removed by the runtime that made them.
-    shared.runtime.block_on(async { drop(shared.site) });
+    shared.runtime.block_on(async { drop(shared.testbed) });
     conclusion.exit_code()
 }

@@ -8,7 +8,7 @@ use md5::{Digest, Md5};
 use millstream_core::Start;
 use tokio::time::timeout;
 
-use crate::ground::Ground;
+use crate::fixture::Fixture;
 
 /// What an aggregate begins with.
 const MAGIC: [u8; 4] = [0xF3, 0x89, 0x9A, 0xC2];
@@ -25,8 +25,8 @@ fn aggregate(index: u8) -> Vec<u8> {
 
 /// Each comes as it is, to a handler that can look at it; nothing is passed over, and the group goes on. A worker of
 /// Java's dies of the first one, again and again.
-pub(crate) async fn stops_nobody(ground: Ground) {
-    let fleet = &ground.fleet;
+pub(crate) async fn stops_nobody(fixture: Fixture) {
+    let fleet = &fixture.fleet;
     let mut damaged = aggregate(0);
     damaged[5] ^= 1;
     let mut cut = aggregate(0);
@@ -36,15 +36,15 @@ pub(crate) async fn stops_nobody(ground: Ground) {
     let events = Events::listen();
     fleet.send(8, 10).await;
     for data in &poison {
-        put(&ground, data).await;
+        put(&fixture, data).await;
     }
-    put(&ground, &aggregate(0)).await;
+    put(&fixture, &aggregate(0)).await;
     fleet.send(8, 10).await;
 
     let group = format!("{}-reads", fleet.group);
     let group = fleet.client.group(group).stream(fleet.stream.as_str());
     let mut consumer = group.start(Start::Earliest).join().await.expect("it joins");
-    let patience = ground.harness.timing().patience;
+    let patience = fixture.harness.timing().timeout;
     let (mut met, mut opened, mut others) = (Vec::new(), 0, 0);
     while met.len() < poison.len() || opened < 1 || others < 160 {
         let delivery = timeout(patience, consumer.next()).await;
@@ -69,10 +69,10 @@ pub(crate) async fn stops_nobody(ground: Ground) {
 }
 
 /// As a producer of another make.
-async fn put(ground: &Ground, data: &[u8]) {
-    let (kinesis, stream) = (ground.harness.site().kinesis(), &ground.fleet.stream);
+async fn put(fixture: &Fixture, data: &[u8]) {
+    let (kinesis, stream) = (fixture.harness.testbed().kinesis(), &fixture.fleet.stream);
     // The client may have been used by another case, whose runtime is gone.
-    eventually(ground.harness.timing(), "it is stored", || async {
+    eventually(fixture.harness.timing(), "it is stored", || async {
         let put = kinesis.put_record().stream_name(stream).partition_key("k");
         let put = put.data(Blob::new(data)).send();
         timeout(Duration::from_secs(5), put).await.ok()?.ok()

@@ -3,16 +3,16 @@
 use conformance::history::Event;
 use conformance::{Harness, eventually};
 
-use crate::ground::Ground;
+use crate::fixture::Fixture;
 
 /// The next member goes on without a word of a gap: the one before has noted that nothing was left.
-pub(crate) async fn is_no_gap(ground: Ground) {
-    let fleet = &ground.fleet;
-    let a = ground.member("a").await;
+pub(crate) async fn is_no_gap(fixture: Fixture) {
+    let fleet = &fixture.fleet;
+    let a = fixture.member("a").await;
     fleet.send(8, 10).await;
     fleet.caught_up().await;
-    let dynamodb = ground.harness.site().dynamodb();
-    eventually(ground.harness.timing(), "it is noted", || async {
+    let dynamodb = fixture.harness.testbed().dynamodb();
+    eventually(fixture.harness.timing(), "it is noted", || async {
         let rows = dynamodb.scan().table_name(&fleet.group).send().await;
         // The client may have been used by another case, whose runtime is gone.
         let rows = rows.ok()?.items?;
@@ -21,15 +21,15 @@ pub(crate) async fn is_no_gap(ground: Ground) {
     })
     .await;
     a.close().await;
-    ground.record(None, "all records are removed");
-    ground.harness.site().trim(&fleet.stream).await;
-    let b = ground.member("b").await;
+    fixture.record(None, "all records are removed");
+    fixture.harness.testbed().trim(&fleet.stream).await;
+    let b = fixture.member("b").await;
     let before = fleet
         .history
         .count(|event| matches!(event, Event::Began(_)));
     fleet.send(8, 10).await;
     fleet
-        .until("the new ones are handled", || ground.began("b") == 80)
+        .until("the new ones are handled", || fixture.began("b") == 80)
         .await;
     assert_eq!(before, 80, "none came twice");
     assert_eq!(b.handle().stats().data_losses, 0);

@@ -5,7 +5,7 @@ use conformance::{Harness, eventually};
 use fastrand::Rng;
 use millstream_core::{ErrorKind, PartitionDescription};
 
-use crate::ground::Ground;
+use crate::fixture::Fixture;
 
 /// What happens, and in which order, is of these seeds.
 const SEEDS: [u64; 2] = [1, 2];
@@ -15,10 +15,10 @@ const STEPS: usize = 12;
 /// A larger fleet shows nothing more.
 const MOST: usize = 4;
 
-pub(crate) async fn blows(ground: Ground) {
-    let load = ground.load().await;
+pub(crate) async fn blows(fixture: Fixture) {
+    let load = fixture.load().await;
     let mut crew = Crew {
-        members: vec![ground.member("m-0").await],
+        members: vec![fixture.member("m-0").await],
         count: 1,
     };
     let mut reshards = 0;
@@ -30,16 +30,16 @@ pub(crate) async fn blows(ground: Ground) {
                 1 if crew.members.len() > 1 => {
                     crew.pick(&mut rng).close().await;
                 }
-                2 => reshards += usize::from(split(&ground, &mut rng).await),
-                3 => reshards += usize::from(merge(&ground).await),
-                _ => crew.join(&ground).await,
+                2 => reshards += usize::from(split(&fixture, &mut rng).await),
+                3 => reshards += usize::from(merge(&fixture).await),
+                _ => crew.join(&fixture).await,
             }
-            ground.handles(rng.usize(20..80)).await;
+            fixture.handles(rng.usize(20..80)).await;
         }
     }
     load.stop().await;
-    let summary = ground.fleet.judge().await;
-    all_is_stored(&ground).await;
+    let summary = fixture.fleet.check().await;
+    all_is_stored(&fixture).await;
     assert!(summary.crashes >= 1 && reshards >= 4, "{summary:?}");
     for member in crew.members {
         member.close().await;
@@ -57,31 +57,31 @@ impl Crew {
         self.members.swap_remove(rng.usize(..self.members.len()))
     }
 
-    async fn join(&mut self, ground: &Ground) {
+    async fn join(&mut self, fixture: &Fixture) {
         if self.members.len() < MOST {
             let name = format!("m-{}", self.count);
-            self.members.push(ground.member(&name).await);
+            self.members.push(fixture.member(&name).await);
             self.count += 1;
         }
     }
 }
 
 /// Whether there was something to split, up to eight partitions.
-async fn split(ground: &Ground, rng: &mut Rng) -> bool {
-    let open = ground.fleet.open_partitions().await;
+async fn split(fixture: &Fixture, rng: &mut Rng) -> bool {
+    let open = fixture.fleet.open_partitions().await;
     if open.len() >= 8 {
         return false;
     }
-    let split = ground.fleet.client.streams();
+    let split = fixture.fleet.client.streams();
     let split = split.split(&open[rng.usize(..open.len())]).await;
     split.expect("it is split");
     true
 }
 
 /// Whether two of the partitions are neighbours.
-async fn merge(ground: &Ground) -> bool {
-    let open = ground.fleet.open_partitions().await;
-    let streams = ground.fleet.client.streams();
+async fn merge(fixture: &Fixture) -> bool {
+    let open = fixture.fleet.open_partitions().await;
+    let streams = fixture.fleet.client.streams();
     for (index, one) in open.iter().enumerate() {
         for other in &open[index + 1..] {
             match streams.merge(one, other).await {
@@ -98,8 +98,8 @@ async fn merge(ground: &Ground) -> bool {
 }
 
 /// Waits until the progress has passed all records, and the end of each partition that is closed.
-async fn all_is_stored(ground: &Ground) {
-    let fleet = &ground.fleet;
+async fn all_is_stored(fixture: &Fixture) {
+    let fleet = &fixture.fleet;
     let described = fleet.client.streams().describe(&fleet.stream).await;
     let partitions = described.expect("the stream is described").partitions;
     let stored = async || {
@@ -115,5 +115,5 @@ async fn all_is_stored(ground: &Ground) {
         };
         partitions.iter().all(is_stored).then_some(())
     };
-    eventually(ground.harness.timing(), "all progress is stored", stored).await;
+    eventually(fixture.harness.timing(), "all progress is stored", stored).await;
 }

@@ -4,28 +4,28 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use crate::ground::Ground;
+use crate::fixture::Fixture;
 
 /// Kinesis, too, takes a subscription for active for a while after it is cut, and refuses the next one.
 const PAUSE: Duration = Duration::from_millis(1_500);
 
-pub(crate) async fn break_off(ground: Ground) {
+pub(crate) async fn break_off(fixture: Fixture) {
     const TIMES: u64 = 5;
-    let load = ground.load().await;
-    let (a, b) = ground.pair().await;
-    let handovers = ground.handovers();
-    let stream = ground.fleet.stream.as_str();
-    let struck = || ground.faults().struck(stream);
+    let load = fixture.load().await;
+    let (a, b) = fixture.pair().await;
+    let handovers = fixture.handovers();
+    let stream = fixture.fleet.stream.as_str();
+    let hits = || fixture.faults().hits(stream);
     for _ in 0..TIMES {
-        let before = struck();
-        ground.faults().cut_subscriptions(stream);
-        ground.fleet.until("one is cut", || struck() > before).await;
-        ground.handles(50).await;
+        let before = hits();
+        fixture.faults().cut_subscriptions(stream);
+        fixture.fleet.until("one is cut", || hits() > before).await;
+        fixture.handles(50).await;
         sleep(PAUSE).await;
     }
-    let summary = ground.judge(load).await;
+    let summary = fixture.check(load).await;
     assert_eq!((summary.handovers, summary.duplicates), (handovers, 0));
-    assert!(struck() >= TIMES);
+    assert!(hits() >= TIMES);
     a.close().await;
     b.close().await;
 }

@@ -1,10 +1,10 @@
 //! One side dies in the middle of an aggregate, whose records it has handled and stored in part.
 
-use conformance::kinesis::told::Record as Handled;
+use conformance::kinesis::consumer_events::Record as Handled;
 use millstream_core::Record;
 use millstream_kinesis::Aggregation;
 
-use crate::ground::Ground;
+use crate::fixture::Fixture;
 use crate::member::{Member, Side};
 
 const RECORDS: u64 = 10;
@@ -12,16 +12,16 @@ const RECORDS: u64 = 10;
 /// The last one that the first member handles.
 const INSIDE: u64 = 3;
 
-pub(crate) async fn inside(ground: Ground, side: Side) {
+pub(crate) async fn inside(fixture: Fixture, side: Side) {
     if side == Side::Java {
-        ground.create_leases().await;
+        fixture.create_leases().await;
     }
-    let first = Member::inside(&ground, side, "first", INSIDE).await;
-    let number = send(&ground).await;
+    let first = Member::inside(&fixture, side, "first", INSIDE).await;
+    let number = send(&fixture).await;
     let stored = |sub: u64| {
-        let (ground, number) = (&ground, &number);
-        ground.until("progress is stored in the aggregate", move || async move {
-            let leases = ground.leases().await;
+        let (fixture, number) = (&fixture, &number);
+        fixture.until("progress is stored in the aggregate", move || async move {
+            let leases = fixture.leases().await;
             let mut leases = leases.values();
             let is_there = leases.any(|lease| lease.checkpoint == *number && lease.sub == sub);
             is_there.then_some(())
@@ -30,11 +30,11 @@ pub(crate) async fn inside(ground: Ground, side: Side) {
     stored(INSIDE).await;
     first.kill().await;
 
-    let second = Member::start(&ground, side.other(), "second").await;
+    let second = Member::start(&fixture, side.other(), "second").await;
     stored(RECORDS - 1).await;
     second.stop().await;
     let places = |member: &str| {
-        let records = ground.log.records(member).into_iter();
+        let records = fixture.log.records(member).into_iter();
         let places = records.map(
             |Handled {
                  seq, sub, payload, ..
@@ -48,18 +48,18 @@ pub(crate) async fn inside(ground: Ground, side: Side) {
     };
     assert_eq!(places("first"), expected(0..INSIDE + 1));
     assert_eq!(places("second"), expected(INSIDE + 1..RECORDS));
-    ground.print(&format!(
+    fixture.print(&format!(
         "{side:?} died inside an aggregate, the other side went on"
     ));
 }
 
 /// Sends one aggregate, and tells its number.
-async fn send(ground: &Ground) -> String {
-    let mut config = ground.config();
+async fn send(fixture: &Fixture) -> String {
+    let mut config = fixture.config();
     config.producer.aggregation = Aggregation::Kpl;
     config.producer.linger = std::time::Duration::from_millis(500);
     let client = config.connect().await.expect("the site answers");
-    let producer = client.producer(ground.name.as_str()).open().await;
+    let producer = client.producer(fixture.name.as_str()).open().await;
     let producer = producer.expect("the producer opens");
     let mut receipts = Vec::new();
     for n in 0..RECORDS {

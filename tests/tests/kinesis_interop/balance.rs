@@ -3,23 +3,23 @@
 use aws_sdk_dynamodb::types::AttributeValue;
 use millstream_kinesis::Aggregation;
 
-use crate::ground::Ground;
+use crate::fixture::Fixture;
 use crate::member::{Member, Side};
 
 /// Ours makes the table, and a member of Java's and another of ours join.
-pub(crate) async fn evenly(ground: Ground) {
-    let a = Member::start(&ground, Side::Rust, "ours-a").await;
-    let flow = ground.flow(Aggregation::Kpl).await;
-    let alone = ground.balanced(&["ours-a"]).await;
-    let b = Member::start(&ground, Side::Java, "java-b").await;
-    let two = ground.balanced(&["ours-a", "java-b"]).await;
-    let c = Member::start(&ground, Side::Rust, "ours-c").await;
-    let three = ground.balanced(&["ours-a", "java-b", "ours-c"]).await;
+pub(crate) async fn evenly(fixture: Fixture) {
+    let a = Member::start(&fixture, Side::Rust, "ours-a").await;
+    let background_load = fixture.send_in_background(Aggregation::Kpl).await;
+    let alone = fixture.balanced(&["ours-a"]).await;
+    let b = Member::start(&fixture, Side::Java, "java-b").await;
+    let two = fixture.balanced(&["ours-a", "java-b"]).await;
+    let c = Member::start(&fixture, Side::Rust, "ours-c").await;
+    let three = fixture.balanced(&["ours-a", "java-b", "ours-c"]).await;
     for member in [&a, &b, &c] {
-        ground.at_work(&member.name).await;
+        fixture.at_work(&member.name).await;
     }
-    let summary = ground.judge(&flow.stop().await).await;
-    ground.print(&format!(
+    let summary = fixture.check(&background_load.stop().await).await;
+    fixture.print(&format!(
         "shared by one after {alone:.1?}, two {two:.1?}, three {three:.1?}: {summary}"
     ));
     for member in [a, b, c] {
@@ -29,29 +29,33 @@ pub(crate) async fn evenly(ground: Ground) {
 
 /// Its second phase writes of itself, of its state and its metrics, between the leases. It is to change to
 /// algorithms of its own when all members tell of their metrics, which ours do not: it goes on as before.
-pub(crate) async fn second_phase(ground: Ground) {
-    let ours = Member::start(&ground, Side::Rust, "ours").await;
-    let flow = ground.flow(Aggregation::Off).await;
-    ground.balanced(&["ours"]).await;
+pub(crate) async fn second_phase(fixture: Fixture) {
+    let ours = Member::start(&fixture, Side::Rust, "ours").await;
+    let background_load = fixture.send_in_background(Aggregation::Off).await;
+    fixture.balanced(&["ours"]).await;
     let phase = [("version", "COMPATIBLE_WITH_2X")];
-    let java = Member::java(&ground, "java", &phase).await;
-    let took = ground.balanced(&["ours", "java"]).await;
-    ground.at_work("ours").await;
-    ground.at_work("java").await;
-    assert_eq!(state(&ground).await, "CLIENT_VERSION_UPGRADE_FROM_2X");
+    let java = Member::java(&fixture, "java", &phase).await;
+    let took = fixture.balanced(&["ours", "java"]).await;
+    fixture.at_work("ours").await;
+    fixture.at_work("java").await;
+    assert_eq!(state(&fixture).await, "CLIENT_VERSION_UPGRADE_FROM_2X");
     java.stop().await;
-    ground.balanced(&["ours"]).await;
-    let summary = ground.judge(&flow.stop().await).await;
-    ground.print(&format!(
+    fixture.balanced(&["ours"]).await;
+    let summary = fixture.check(&background_load.stop().await).await;
+    fixture.print(&format!(
         "in its second phase, shared after {took:.1?}: {summary}"
     ));
     ours.stop().await;
 }
 
 /// What version 3 of the library takes its own fleet for.
-async fn state(ground: &Ground) -> String {
+async fn state(fixture: &Fixture) -> String {
     let key = AttributeValue::S("Migration3.0".to_owned());
-    let get = ground.site.dynamodb().get_item().table_name(&ground.name);
+    let get = fixture
+        .testbed
+        .dynamodb()
+        .get_item()
+        .table_name(&fixture.name);
     let got = get.key("leaseKey", key).send().await;
     let item = got.expect("the state is read").item;
     let item = item.expect("there is a state");

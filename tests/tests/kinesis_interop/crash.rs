@@ -2,25 +2,25 @@
 
 use std::time::Duration;
 
-use conformance::kinesis::told::{Event, Told};
+use conformance::kinesis::consumer_events::{Event, TimedEvent};
 use millstream_kinesis::Aggregation;
 
-use crate::ground::{Ground, SESSION};
+use crate::fixture::{Fixture, SESSION};
 use crate::member::{Member, Side};
 
-pub(crate) async fn kill(ground: Ground, side: Side) {
-    ground.create_leases().await;
-    let dies = Member::start(&ground, side, "dies").await;
-    let flow = ground.flow(Aggregation::Off).await;
-    let lives = Member::start(&ground, side.other(), "lives").await;
-    ground.balanced(&["dies", "lives"]).await;
-    ground.at_work("dies").await;
+pub(crate) async fn kill(fixture: Fixture, side: Side) {
+    fixture.create_leases().await;
+    let dies = Member::start(&fixture, side, "dies").await;
+    let background_load = fixture.send_in_background(Aggregation::Off).await;
+    let lives = Member::start(&fixture, side.other(), "lives").await;
+    fixture.balanced(&["dies", "lives"]).await;
+    fixture.at_work("dies").await;
 
-    let (held, at) = (ground.held_by("dies").await, now());
+    let (held, at) = (fixture.held_by("dies").await, now());
     dies.kill().await;
-    let took = taken_over(&ground, "dies", &held, at).await;
-    let summary = ground.judge(&flow.stop().await).await;
-    ground.print(&format!(
+    let took = taken_over(&fixture, "dies", &held, at).await;
+    let summary = fixture.check(&background_load.stop().await).await;
+    fixture.print(&format!(
         "{side:?} was killed, taken over after {took:.1?}: {summary}"
     ));
     assert!(summary.handovers >= held.len() as u64);
@@ -32,19 +32,19 @@ pub(crate) async fn kill(ground: Ground, side: Side) {
 }
 
 pub(crate) fn now() -> u64 {
-    Told::now(Event::Started).at
+    TimedEvent::now(Event::Started).at
 }
 
 /// Waits until others handle records of all these shards, and tells how long after `at` the last of them
 /// was begun with.
 pub(crate) async fn taken_over(
-    ground: &Ground,
+    fixture: &Fixture,
     member: &str,
     shards: &[String],
     at: u64,
 ) -> Duration {
-    let last = ground.until("others have taken over", || async {
-        let begun = ground.log.begun_by_others(member, at);
+    let last = fixture.until("others have taken over", || async {
+        let begun = fixture.log.begun_by_others(member, at);
         let begun = shards.iter().map(|shard| begun.get(shard).copied());
         begun.collect::<Option<Vec<u64>>>()?.into_iter().max()
     });

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use conformance::kinesis::told::{Event, Record, Told};
+use conformance::kinesis::consumer_events::{Event, Record, TimedEvent};
 
 /// One thing that one member told.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) member: Arc<str>,
-    pub(crate) told: Told,
+    pub(crate) told: TimedEvent,
 }
 
 /// Cheap to clone.
@@ -18,7 +18,7 @@ pub(crate) struct Log(Arc<Mutex<Vec<Entry>>>);
 
 impl Log {
     /// Takes down what `member` tells.
-    pub(crate) fn of(&self, member: &str) -> impl Fn(Told) + Send + 'static {
+    pub(crate) fn of(&self, member: &str) -> impl Fn(TimedEvent) + Send + 'static {
         let (log, member) = (self.clone(), Arc::from(member));
         move |told| {
             let member = Arc::clone(&member);

@@ -5,12 +5,12 @@
 //! This program starts itself again for each member of ours, which is then killed and stopped as Java's are.
 
 mod aggregate;
+mod background_load;
 mod balance;
+mod checks;
 mod crash;
 mod election;
-mod flow;
-mod ground;
-mod judge;
+mod fixture;
 mod leases;
 mod log;
 mod member;
@@ -24,9 +24,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use conformance::kinesis::java::Library;
-use conformance::kinesis::{Emulator, Site};
+use conformance::kinesis::{Emulator, Testbed};
+use fixture::Fixture;
 use futures_util::future::LocalBoxFuture;
-use ground::Ground;
 use libtest_mimic::{Arguments, Trial};
 use member::Side;
 use tokio::runtime::{Builder, Runtime};
@@ -38,7 +38,7 @@ const AT_ONCE: usize = 3;
 
 const LIBRARIES: [(&str, Library); 2] = [("kcl2", Library::Kcl2), ("kcl3", Library::Kcl3)];
 
-type Run = fn(Ground) -> LocalBoxFuture<'static, ()>;
+type Run = fn(Fixture) -> LocalBoxFuture<'static, ()>;
 
 struct Case {
     name: &'static str,
@@ -86,30 +86,35 @@ fn runtime() -> Runtime {
 
 /// The emulators, each started by the first case that takes place there. They have clients whose
 /// connections are of one runtime, so that it is the one of all cases.
-struct Sites {
+struct Testbeds {
     runtime: Runtime,
-    ferrokinesis: OnceCell<Arc<Site>>,
-    kinesis_mock: OnceCell<Arc<Site>>,
+    ferrokinesis: OnceCell<Arc<Testbed>>,
+    kinesis_mock: OnceCell<Arc<Testbed>>,
 }
 
-impl Sites {
-    async fn site(&self, emulator: Emulator) -> Arc<Site> {
-        let site = match emulator {
+impl Testbeds {
+    async fn testbed(&self, emulator: Emulator) -> Arc<Testbed> {
+        let testbed = match emulator {
             Emulator::Ferrokinesis => &self.ferrokinesis,
             Emulator::KinesisMock => &self.kinesis_mock,
         };
-        let start = || async { Arc::new(Site::start(emulator).await.expect("the site starts")) };
-        site.get_or_init(start).await.clone()
+        let start = || async { Arc::new(Testbed::start(emulator).await.expect("the site starts")) };
+        testbed.get_or_init(start).await.clone()
     }
 }
 
-fn trial(sites: &Arc<Sites>, emulator: Emulator, version: (&str, Library), case: &Case) -> Trial {
-    let (sites, (prefix, library)) = (sites.clone(), version);
+fn trial(
+    testbeds: &Arc<Testbeds>,
+    emulator: Emulator,
+    version: (&str, Library),
+    case: &Case,
+) -> Trial {
+    let (testbeds, (prefix, library)) = (testbeds.clone(), version);
     let (shards, run) = (case.shards, case.run);
     Trial::test(format!("{prefix}::{}", case.name), move || {
-        sites.runtime.block_on(async {
-            let site = sites.site(emulator).await;
-            run(Ground::new(site, library, shards).await).await;
+        testbeds.runtime.block_on(async {
+            let testbed = testbeds.testbed(emulator).await;
+            run(Fixture::new(testbed, library, shards).await).await;
         });
         Ok(())
     })
@@ -121,29 +126,34 @@ fn main() -> ExitCode {
     }
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(AT_ONCE);
-    let sites = Arc::new(Sites {
+    let testbeds = Arc::new(Testbeds {
         runtime: runtime(),
         ferrokinesis: OnceCell::new(),
         kinesis_mock: OnceCell::new(),
     });
-    let judge = Trial::test("the_judge_finds_what_is_wrong", || {
-        judge::finds_what_is_wrong();
+    let checker = Trial::test("the_judge_finds_what_is_wrong", || {
+        checks::finds_violations();
         Ok(())
     });
-    let mut trials = vec![judge];
+    let mut trials = vec![checker];
     for version in LIBRARIES {
         for case in CASES {
-            trials.push(trial(&sites, Emulator::Ferrokinesis, version, case));
+            trials.push(trial(&testbeds, Emulator::Ferrokinesis, version, case));
         }
-        trials.push(trial(&sites, Emulator::KinesisMock, version, &TLS));
+        trials.push(trial(&testbeds, Emulator::KinesisMock, version, &TLS));
     }
     let [_, third] = LIBRARIES;
-    trials.push(trial(&sites, Emulator::Ferrokinesis, third, &SECOND_PHASE));
+    trials.push(trial(
+        &testbeds,
+        Emulator::Ferrokinesis,
+        third,
+        &SECOND_PHASE,
+    ));
     let conclusion = libtest_mimic::run(&arguments, trials);
-    let sites = Arc::into_inner(sites).expect("no case runs any more");
+    let testbeds = Arc::into_inner(testbeds).expect("no case runs any more");
     // The containers are removed by the runtime that made them.
-    sites
+    testbeds
         .runtime
-        .block_on(async { drop((sites.ferrokinesis, sites.kinesis_mock)) });
+        .block_on(async { drop((testbeds.ferrokinesis, testbeds.kinesis_mock)) });
     conclusion.exit_code()
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use conformance::kinesis::java::Worker;
 
-use crate::ground::{Ground, SESSION};
+use crate::fixture::{Fixture, SESSION};
 use crate::process::Process;
 use crate::program::Orders;
 
@@ -40,56 +40,56 @@ enum Program {
 }
 
 impl Member {
-    pub(crate) async fn start(ground: &Ground, side: Side, name: &str) -> Self {
+    pub(crate) async fn start(fixture: &Fixture, side: Side, name: &str) -> Self {
         match side {
-            Side::Java => Self::java(ground, name, &[]).await,
-            Side::Rust => Self::rust(ground, name, None),
+            Side::Java => Self::java(fixture, name, &[]).await,
+            Side::Rust => Self::rust(fixture, name, None),
         }
     }
 
     /// One that handles an aggregate as far as its place `inside`, stores that, and goes no further.
-    pub(crate) async fn inside(ground: &Ground, side: Side, name: &str, inside: u64) -> Self {
+    pub(crate) async fn inside(fixture: &Fixture, side: Side, name: &str, inside: u64) -> Self {
         match side {
-            Side::Java => Self::java(ground, name, &[("inside", &inside.to_string())]).await,
-            Side::Rust => Self::rust(ground, name, Some(inside)),
+            Side::Java => Self::java(fixture, name, &[("inside", &inside.to_string())]).await,
+            Side::Rust => Self::rust(fixture, name, Some(inside)),
         }
     }
 
     /// One of Java's, with more options.
-    pub(crate) async fn java(ground: &Ground, name: &str, more: &[(&str, &str)]) -> Self {
+    pub(crate) async fn java(fixture: &Fixture, name: &str, more: &[(&str, &str)]) -> Self {
         let failover = SESSION.as_millis().to_string();
         let slow = TAKES.as_millis().to_string();
         let (kinesis, dynamodb) = (
-            ground.site.kinesis_endpoint(),
-            ground.site.dynamodb_endpoint(),
+            fixture.testbed.kinesis_endpoint(),
+            fixture.testbed.dynamodb_endpoint(),
         );
         let mut options = vec![
             ("kinesis", &*kinesis),
             ("dynamodb", &*dynamodb),
-            ("stream", &*ground.name),
-            ("application", &*ground.name),
+            ("stream", &*fixture.name),
+            ("application", &*fixture.name),
             ("worker", name),
             ("failover", &*failover),
             ("slow", &*slow),
         ];
         options.extend(more);
-        let worker = Worker::start(ground.library, &options, ground.log.of(name)).await;
+        let worker = Worker::start(fixture.library, &options, fixture.log.of(name)).await;
         Self {
             name: name.to_owned(),
             program: Program::Java(Box::new(worker)),
         }
     }
 
-    fn rust(ground: &Ground, name: &str, inside: Option<u64>) -> Self {
+    fn rust(fixture: &Fixture, name: &str, inside: Option<u64>) -> Self {
         let orders = Orders {
-            config: ground.config(),
-            group: ground.name.clone(),
-            stream: ground.name.clone(),
+            config: fixture.config(),
+            group: fixture.name.clone(),
+            stream: fixture.name.clone(),
             member: name.to_owned(),
             takes: TAKES,
             inside,
         };
-        let process = Process::start(&orders, ground.log.of(name));
+        let process = Process::start(&orders, fixture.log.of(name));
         Self {
             name: name.to_owned(),
             program: Program::Rust(Box::new(process)),

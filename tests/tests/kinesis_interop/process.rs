@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use conformance::kinesis::told::{Told, listen};
+use conformance::kinesis::consumer_events::{TimedEvent, listen};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin, Command};
@@ -19,7 +19,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn start(orders: &Orders, tell: impl Fn(Told) + Send + 'static) -> Self {
+    pub(crate) fn start(orders: &Orders, tell: impl Fn(TimedEvent) + Send + 'static) -> Self {
         let itself = std::env::current_exe().expect("a process knows its program");
         let orders = serde_json::to_string(orders).expect("orders can be written");
         let mut child = Command::new(itself)

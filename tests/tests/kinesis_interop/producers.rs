@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
+use conformance::kinesis::consumer_events::Record as Handled;
 use conformance::kinesis::java;
-use conformance::kinesis::told::Record as Handled;
 use millstream_core::{Position, Record};
 use millstream_kinesis::Aggregation;
 
-use crate::ground::Ground;
+use crate::fixture::Fixture;
 use crate::leases;
 use crate::member::{Member, Side};
 
@@ -21,26 +21,31 @@ fn place(record: &Handled) -> Place {
 }
 
 /// Has both sides read the stream, each as a group of its own: Java's records, and ours.
-async fn read_by_both(ground: &Ground, count: usize) -> [Vec<Handled>; 2] {
-    let application = format!("{}-java", ground.name);
-    leases::create(ground.site.dynamodb(), &application, &ground.shards().await).await;
+async fn read_by_both(fixture: &Fixture, count: usize) -> [Vec<Handled>; 2] {
+    let application = format!("{}-java", fixture.name);
+    leases::create(
+        fixture.testbed.dynamodb(),
+        &application,
+        &fixture.shards().await,
+    )
+    .await;
     let apart = [("application", &*application)];
-    let theirs = Member::java(ground, "java", &apart).await;
-    let ours = Member::start(ground, Side::Rust, "ours").await;
-    ground
+    let theirs = Member::java(fixture, "java", &apart).await;
+    let ours = Member::start(fixture, Side::Rust, "ours").await;
+    fixture
         .until("both have read it", || async {
-            let read = |member: &str| ground.log.records(member).len() >= count;
+            let read = |member: &str| fixture.log.records(member).len() >= count;
             (read("java") && read("ours")).then_some(())
         })
         .await;
     theirs.stop().await;
     ours.stop().await;
-    ["java", "ours"].map(|member| ground.log.records(member))
+    ["java", "ours"].map(|member| fixture.log.records(member))
 }
 
 /// The shards by name, and the first hash key of each.
-async fn first_hashes(ground: &Ground) -> Vec<(String, String)> {
-    let shards = ground.shards().await.into_iter();
+async fn first_hashes(fixture: &Fixture) -> Vec<(String, String)> {
+    let shards = fixture.shards().await.into_iter();
     let shards = shards.map(|shard| {
         let range = shard.hash_key_range.expect("each has a range");
         (shard.shard_id, range.starting_hash_key)
@@ -49,18 +54,18 @@ async fn first_hashes(ground: &Ground) -> Vec<(String, String)> {
 }
 
 /// Both sides read the same records at the same places.
-pub(crate) async fn javas(ground: Ground) {
+pub(crate) async fn javas(fixture: Fixture) {
     const COUNT: usize = 200;
     const KEYS: usize = 7;
-    let endpoint = ground.site.tls_endpoint().await;
-    let shards = first_hashes(&ground).await;
+    let endpoint = fixture.testbed.tls_endpoint().await;
+    let shards = first_hashes(&fixture).await;
     let (shard, hash) = shards.last().expect("there are some");
-    let sent = java::produce(&endpoint, &ground.name, COUNT, KEYS, hash).await;
+    let sent = java::produce(&endpoint, &fixture.name, COUNT, KEYS, hash).await;
     assert_eq!(sent.len(), COUNT);
     let mut thirds = sent.iter().filter(|sent| sent.n % 3 == 0);
     assert!(thirds.all(|sent| sent.shard == *shard));
 
-    let [theirs, ours] = read_by_both(&ground, COUNT).await;
+    let [theirs, ours] = read_by_both(&fixture, COUNT).await;
     let [theirs, ours] = [theirs, ours].map(|read| BTreeSet::from_iter(read.iter().map(place)));
     assert_eq!(ours, theirs);
     let expected: BTreeSet<_> = sent
@@ -82,7 +87,7 @@ pub(crate) async fn javas(ground: Ground) {
     });
     assert_eq!(BTreeSet::from_iter(told), expected);
     let carriers = BTreeSet::from_iter(sent.iter().map(|sent| &sent.seq));
-    ground.print(&format!(
+    fixture.print(&format!(
         "{COUNT} records of the KPL in {} of Kinesis",
         carriers.len()
     ));
@@ -93,16 +98,16 @@ pub(crate) async fn javas(ground: Ground) {
 const HASH_KEY: &str = "hash-key";
 
 /// Both sides read the same records at the places that our receipts told, whatever else they have.
-pub(crate) async fn ours(ground: Ground) {
-    let shards = first_hashes(&ground).await;
+pub(crate) async fn ours(fixture: Fixture) {
+    let shards = first_hashes(&fixture).await;
     let mut placed: Vec<Place> = Vec::new();
     let (mut keyless, mut explicit) = (0, 0);
     for aggregation in [Aggregation::Off, Aggregation::Kpl] {
-        let mut config = ground.config();
+        let mut config = fixture.config();
         config.producer.aggregation = aggregation;
         config.producer.explicit_hash_key_header = Some(HASH_KEY.into());
         let client = config.connect().await.expect("the site answers");
-        let producer = client.producer(ground.name.as_str()).open().await;
+        let producer = client.producer(fixture.name.as_str()).open().await;
         let producer = producer.expect("the producer opens");
         let mut receipts = Vec::new();
         for record in records(&shards) {
@@ -126,7 +131,7 @@ pub(crate) async fn ours(ground: Ground) {
         producer.close().await.expect("it closes");
     }
 
-    let [theirs, ours] = read_by_both(&ground, placed.len()).await;
+    let [theirs, ours] = read_by_both(&fixture, placed.len()).await;
     let is_keyless = |key: &str| key.starts_with("millstream:-:");
     let without = theirs
         .iter()
@@ -146,7 +151,7 @@ pub(crate) async fn ours(ground: Ground) {
         .iter()
         .filter(|record| record.aggregated == Some(true));
     let (aggregated, all) = (aggregated.count(), theirs.len());
-    ground.print(&format!(
+    fixture.print(&format!(
         "{all} records of ours, {aggregated} of them in aggregates"
     ));
     assert!(aggregated > all / 2 && aggregated < all);

@@ -5,14 +5,14 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use conformance::kinesis::told::{Event, Record, Told};
+use conformance::kinesis::consumer_events::{Event, Record, TimedEvent};
 use millstream_core::{Delivery, Result};
 use millstream_kinesis::Config;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
-use crate::ground::credentials;
+use crate::fixture::credentials;
 
 /// The variable that has its orders, as JSON. A process that has it is a member, and no test.
 pub(crate) const VARIABLE: &str = "MILLSTREAM_TEST_MEMBER";
@@ -101,7 +101,7 @@ fn record(delivery: &Delivery) -> Record {
 }
 
 fn tell(event: Event) {
-    let line = serde_json::to_string(&Told::now(event)).expect("an event can be written");
+    let line = serde_json::to_string(&TimedEvent::now(event)).expect("an event can be written");
     // One write a line: many threads tell.
     writeln!(io::stdout(), "{line}").expect("the test listens");
 }

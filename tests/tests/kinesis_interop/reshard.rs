@@ -6,20 +6,20 @@ use aws_sdk_kinesis::types::Shard;
 use millstream_kinesis::Aggregation;
 
 use crate::crash::{now, taken_over};
-use crate::ground::Ground;
+use crate::fixture::Fixture;
 use crate::member::{Member, Side};
 
 /// One side reads a parent to its end and dies, and the other one goes on with the children.
-pub(crate) async fn generations(ground: Ground, side: Side) {
-    ground.create_leases().await;
-    let first = Member::start(&ground, side, "first").await;
-    let flow = ground.flow(Aggregation::Kpl).await;
-    ground.at_work("first").await;
-    let parent = ground.shards().await.remove(0);
-    split(&ground, &parent).await;
-    ground
+pub(crate) async fn generations(fixture: Fixture, side: Side) {
+    fixture.create_leases().await;
+    let first = Member::start(&fixture, side, "first").await;
+    let background_load = fixture.send_in_background(Aggregation::Kpl).await;
+    fixture.at_work("first").await;
+    let parent = fixture.shards().await.remove(0);
+    split(&fixture, &parent).await;
+    fixture
         .until("the parent is read to its end", || async {
-            let leases = ground.leases().await;
+            let leases = fixture.leases().await;
             let parent = leases.get(parent.shard_id());
             parent
                 .is_none_or(|lease| lease.checkpoint == "SHARD_END")
@@ -29,26 +29,26 @@ pub(crate) async fn generations(ground: Ground, side: Side) {
     let at = now();
     first.kill().await;
 
-    let second = Member::start(&ground, side.other(), "second").await;
-    let children = children_of(&ground, parent.shard_id()).await;
-    let took = taken_over(&ground, "first", &children, at).await;
-    let summary = ground.judge(&flow.stop().await).await;
-    ground.print(&format!(
+    let second = Member::start(&fixture, side.other(), "second").await;
+    let children = children_of(&fixture, parent.shard_id()).await;
+    let took = taken_over(&fixture, "first", &children, at).await;
+    let summary = fixture.check(&background_load.stop().await).await;
+    fixture.print(&format!(
         "{side:?} read the parent, the children went on after {took:.1?}: {summary}"
     ));
     second.stop().await;
 }
 
 /// Two shards of different sides become one, and one of each side becomes two, while both go on.
-pub(crate) async fn under_both(ground: Ground) {
-    let ours = Member::start(&ground, Side::Rust, "ours").await;
-    let flow = ground.flow(Aggregation::Off).await;
-    ground.balanced(&["ours"]).await;
-    let java = Member::start(&ground, Side::Java, "java").await;
-    ground.balanced(&["ours", "java"]).await;
+pub(crate) async fn under_both(fixture: Fixture) {
+    let ours = Member::start(&fixture, Side::Rust, "ours").await;
+    let background_load = fixture.send_in_background(Aggregation::Off).await;
+    fixture.balanced(&["ours"]).await;
+    let java = Member::start(&fixture, Side::Java, "java").await;
+    fixture.balanced(&["ours", "java"]).await;
 
-    let shards = ground.shards().await;
-    let held = BTreeSet::from_iter(ground.held_by("ours").await);
+    let shards = fixture.shards().await;
+    let held = BTreeSet::from_iter(fixture.held_by("ours").await);
     let is_ours = |shard: &Shard| held.contains(shard.shard_id());
     let border = shards
         .windows(2)
@@ -56,37 +56,37 @@ pub(crate) async fn under_both(ground: Ground) {
     let border = border.expect("neighbours of different sides");
     for (n, shard) in shards.iter().enumerate() {
         if n == border {
-            merge(&ground, shard, &shards[n + 1]).await;
+            merge(&fixture, shard, &shards[n + 1]).await;
         } else if n != border + 1 {
-            split(&ground, shard).await;
+            split(&fixture, shard).await;
         }
     }
 
-    let open = open(&ground).await;
+    let open = open(&fixture).await;
     assert_eq!(open.len(), 5);
-    ground
+    fixture
         .until("the children are read", || async {
-            let handlers = ground.log.last_handlers();
+            let handlers = fixture.log.last_handlers();
             open.iter()
                 .all(|shard| handlers.contains_key(shard))
                 .then_some(())
         })
         .await;
-    let sent = flow.stop().await;
-    let summary = ground.judge(&sent).await;
-    ground
+    let sent = background_load.stop().await;
+    let summary = fixture.check(&sent).await;
+    fixture
         .until("the parents' leases are removed", || async {
-            let leases = ground.leases().await;
+            let leases = fixture.leases().await;
             leases.keys().eq(open.iter()).then_some(())
         })
         .await;
-    ground.print(&format!("two splits and a merge: {summary}"));
+    fixture.print(&format!("two splits and a merge: {summary}"));
     java.stop().await;
     ours.stop().await;
 }
 
-async fn open(ground: &Ground) -> BTreeSet<String> {
-    let shards = ground.shards().await.into_iter();
+async fn open(fixture: &Fixture) -> BTreeSet<String> {
+    let shards = fixture.shards().await.into_iter();
     let open = shards.filter(|shard| {
         let range = shard.sequence_number_range();
         range.is_some_and(|range| range.ending_sequence_number().is_none())
@@ -94,13 +94,13 @@ async fn open(ground: &Ground) -> BTreeSet<String> {
     open.map(|shard| shard.shard_id).collect()
 }
 
-async fn children_of(ground: &Ground, parent: &str) -> Vec<String> {
-    let shards = ground.shards().await.into_iter();
+async fn children_of(fixture: &Fixture, parent: &str) -> Vec<String> {
+    let shards = fixture.shards().await.into_iter();
     let children = shards.filter(|shard| shard.parent_shard_id() == Some(parent));
     children.map(|shard| shard.shard_id).collect()
 }
 
-async fn split(ground: &Ground, shard: &Shard) {
+async fn split(fixture: &Fixture, shard: &Shard) {
     let range = shard.hash_key_range().expect("a shard has a range");
     let number = |text: &str| text.parse::<u128>().expect("a hash is a number");
     let (first, last) = (
@@ -108,37 +108,37 @@ async fn split(ground: &Ground, shard: &Shard) {
         number(range.ending_hash_key()),
     );
     let middle = first + (last - first) / 2;
-    let split = ground
-        .site
+    let split = fixture
+        .testbed
         .kinesis()
         .split_shard()
-        .stream_name(&ground.name);
+        .stream_name(&fixture.name);
     let split = split
         .shard_to_split(shard.shard_id())
         .new_starting_hash_key(middle.to_string());
     split.send().await.expect("the shard splits");
-    active(ground).await;
+    active(fixture).await;
 }
 
-async fn merge(ground: &Ground, one: &Shard, other: &Shard) {
-    let merge = ground
-        .site
+async fn merge(fixture: &Fixture, one: &Shard, other: &Shard) {
+    let merge = fixture
+        .testbed
         .kinesis()
         .merge_shards()
-        .stream_name(&ground.name);
+        .stream_name(&fixture.name);
     let merge = merge
         .shard_to_merge(one.shard_id())
         .adjacent_shard_to_merge(other.shard_id());
     merge.send().await.expect("the shards merge");
-    active(ground).await;
+    active(fixture).await;
 }
 
 /// Waits until the stream can be changed again.
-async fn active(ground: &Ground) {
-    ground
+async fn active(fixture: &Fixture) {
+    fixture
         .until("the stream is active", || async {
-            let describe = ground.site.kinesis().describe_stream_summary();
-            let described = describe.stream_name(&ground.name).send().await;
+            let describe = fixture.testbed.kinesis().describe_stream_summary();
+            let described = describe.stream_name(&fixture.name).send().await;
             let summary = described
                 .expect("it is described")
                 .stream_description_summary;

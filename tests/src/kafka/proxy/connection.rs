@@ -10,22 +10,22 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use super::faults::{Answer, Fate, Faults};
-use super::journal::Journal;
+use super::faults::{Action, Faults, ResponseAction};
 use super::request::Request;
+use super::request_log::RequestLog;
 use super::response;
 use crate::kafka::frame;
 
 /// More responses than a client has requests under way on one connection.
-const UNDER_WAY: usize = 1_024;
+const MAX_IN_FLIGHT: usize = 1_024;
 
 struct Connection {
     faults: Faults,
-    journal: Journal,
+    request_log: RequestLog,
     /// How its client calls itself in its first request.
     client: OnceLock<String>,
     /// What becomes of the responses that are not just passed on, by their correlation.
-    marked: Mutex<BTreeMap<i32, Answer>>,
+    marked: Mutex<BTreeMap<i32, ResponseAction>>,
 }
 
 /// A response, and when it is due.
@@ -36,7 +36,7 @@ pub(super) async fn forward(
     client: TcpStream,
     broker: TcpStream,
     faults: Faults,
-    journal: Journal,
+    request_log: RequestLog,
 ) {
     for socket in [&client, &broker] {
         // Delays are to be those of the faults.
@@ -44,13 +44,13 @@ pub(super) async fn forward(
     }
     let connection = Connection {
         faults,
-        journal,
+        request_log,
         client: OnceLock::new(),
         marked: Mutex::default(),
     };
     let (from_client, to_client) = client.into_split();
     let (from_broker, to_broker) = broker.into_split();
-    let (responses, due) = mpsc::channel(UNDER_WAY);
+    let (responses, due) = mpsc::channel(MAX_IN_FLIGHT);
     // Whoever ends first ends all: the sockets close with this function, both at once.
     let ended = tokio::select! {
         ended = connection.requests(from_client, to_broker, responses.clone()) => ended,
@@ -65,7 +65,7 @@ pub(super) async fn forward(
 }
 
 impl Connection {
-    fn marked(&self) -> MutexGuard<'_, BTreeMap<i32, Answer>> {
+    fn marked(&self) -> MutexGuard<'_, BTreeMap<i32, ResponseAction>> {
         self.marked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -84,16 +84,16 @@ impl Connection {
     ) -> io::Result<()> {
         while let Some(frame) = frame::read(&mut client).await? {
             let request = Request::parse(&frame)?;
-            self.journal.note(&request);
+            self.request_log.note(&request);
             self.client.get_or_init(|| request.client().to_owned());
             self.thawed().await;
-            match self.faults.meet(&request)? {
-                Fate::Passed => broker.write_all(&frame).await?,
-                Fate::Marked(answer) => {
+            match self.faults.action_for(&request)? {
+                Action::Passed => broker.write_all(&frame).await?,
+                Action::Marked(answer) => {
                     self.marked().insert(request.correlation(), answer);
                     broker.write_all(&frame).await?;
                 }
-                Fate::Answered(after, response) => {
+                Action::Answered(after, response) => {
                     // It may overtake the responses to what was asked before: a client knows its
                     // requests by their correlation.
                     if responses
@@ -104,7 +104,7 @@ impl Connection {
                         return Ok(());
                     }
                 }
-                Fate::Cut => return Ok(()),
+                Action::Cut => return Ok(()),
             }
         }
         Ok(())
@@ -121,12 +121,12 @@ impl Connection {
             let now = Instant::now();
             let due = match answer {
                 None => (now, frame),
-                Some(Answer::Late(by)) => (now + by, frame),
-                Some(Answer::Replaced(other)) => (now, other),
-                Some(Answer::WithoutBrokers(version)) => {
+                Some(ResponseAction::Late(by)) => (now + by, frame),
+                Some(ResponseAction::Replaced(other)) => (now, other),
+                Some(ResponseAction::WithoutBrokers(version)) => {
                     (now, response::without_brokers(&frame, version)?)
                 }
-                Some(Answer::Lost) => return Ok(()),
+                Some(ResponseAction::Lost) => return Ok(()),
             };
             if responses.send(due).await.is_err() {
                 return Ok(());

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use kafka_protocol::ResponseError;
 use tokio::time::{Instant, sleep_until};
 
-use super::request::{Asks, Request};
+use super::request::{Operation, Request};
 
 const NOW: Duration = Duration::ZERO;
 
@@ -22,19 +22,19 @@ struct State {
     planned: Vec<Planned>,
     frozen: Vec<Frozen>,
     /// How often, for each topic, group and client.
-    struck: BTreeMap<String, u64>,
+    hits: BTreeMap<String, u64>,
 }
 
 #[derive(Debug)]
 struct Planned {
     /// A topic of sends, a group of commits, or a client.
     of: String,
-    what: What,
+    what: FaultKind,
     times: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum What {
+enum FaultKind {
     CutSend,
     RefuseSend,
     LoseAnswer,
@@ -46,7 +46,7 @@ enum What {
     HideBrokers,
 }
 
-impl What {
+impl FaultKind {
     fn is_of_sends(self) -> bool {
         !self.is_of_commits() && !self.is_of_steps() && !self.is_of_the_cluster()
     }
@@ -73,10 +73,10 @@ struct Frozen {
 
 /// What becomes of one request.
 #[derive(Debug)]
-pub(super) enum Fate {
+pub(super) enum Action {
     Passed,
     /// It is passed on, and something happens to its response.
-    Marked(Answer),
+    Marked(ResponseAction),
     /// It is not passed on, and this is the response, after so long.
     Answered(Duration, Bytes),
     /// It is not passed on, and its connection ends.
@@ -85,7 +85,7 @@ pub(super) enum Fate {
 
 /// What becomes of one response.
 #[derive(Debug)]
-pub(super) enum Answer {
+pub(super) enum ResponseAction {
     Late(Duration),
     /// This one is passed on in its place.
     Replaced(Bytes),
@@ -105,7 +105,7 @@ impl Faults {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn plan(&self, of: &str, what: What, times: u32) {
+    fn plan(&self, of: &str, what: FaultKind, times: u32) {
         let mut state = self.lock();
         let same = |planned: &Planned| {
             planned.of == of
@@ -121,54 +121,54 @@ impl Faults {
     /// Ends the connection of the next `times` requests that would store records of the topic;
     /// the broker does not get them. `u32::MAX` is for ever, 0 ends it.
     pub fn cut_sends(&self, topic: &str, times: u32) {
-        self.plan(topic, What::CutSend, times);
+        self.plan(topic, FaultKind::CutSend, times);
     }
 
     /// As [`cut_sends`](Self::cut_sends), but they are answered as by a broker that has too few
     /// others to store the records with.
     pub fn refuse_sends(&self, topic: &str, times: u32) {
-        self.plan(topic, What::RefuseSend, times);
+        self.plan(topic, FaultKind::RefuseSend, times);
     }
 
     /// As [`cut_sends`](Self::cut_sends), when the broker has stored the records.
     pub fn lose_answers_to_sends(&self, topic: &str, times: u32) {
-        self.plan(topic, What::LoseAnswer, times);
+        self.plan(topic, FaultKind::LoseAnswer, times);
     }
 
     /// As [`lose_answers_to_sends`](Self::lose_answers_to_sends), but they are answered as by a
     /// broker that has stored the records and waited in vain for others to do so.
     pub fn time_out_sends(&self, topic: &str, times: u32) {
-        self.plan(topic, What::TimeOutSend, times);
+        self.plan(topic, FaultKind::TimeOutSend, times);
     }
 
     /// Holds back all answers to requests that store records of the topic, from now on, for so
     /// long. Zero ends it.
     pub fn delay_answers_to_sends(&self, topic: &str, by: Duration) {
         let times = if by.is_zero() { 0 } else { u32::MAX };
-        self.plan(topic, What::DelayAnswer(by), times);
+        self.plan(topic, FaultKind::DelayAnswer(by), times);
     }
 
     /// Refuses the next `times` commits of the group as the broker does in a rebalance; it does not
     /// get them. `u32::MAX` is for ever, 0 ends it.
     pub fn refuse_commits(&self, group: &str, times: u32) {
-        self.plan(group, What::RefuseCommit, times);
+        self.plan(group, FaultKind::RefuseCommit, times);
     }
 
     /// As [`refuse_commits`](Self::refuse_commits), but they are answered as stored.
     pub fn lose_commits(&self, group: &str, times: u32) {
-        self.plan(group, What::LoseCommit, times);
+        self.plan(group, FaultKind::LoseCommit, times);
     }
 
     /// Refuses the next commit of the group that comes with a transaction, as the broker does that of
     /// a member that it knows no more, and answers it so much later.
     pub fn refuse_step_late(&self, group: &str, after: Duration) {
-        self.plan(group, What::RefuseStepLate(after), 1);
+        self.plan(group, FaultKind::RefuseStepLate(after), 1);
     }
 
     /// Answers the next `times` questions of a client about its cluster as a broker does that is out of
     /// it: there are no brokers, and nobody leads a partition. `u32::MAX` is for ever, 0 ends it.
     pub fn hide_brokers(&self, client: &str, times: u32) {
-        self.plan(client, What::HideBrokers, times);
+        self.plan(client, FaultKind::HideBrokers, times);
     }
 
     /// Passes nothing on, in neither direction, on all connections of clients whose id begins and
@@ -186,9 +186,9 @@ impl Faults {
 
     /// How many sends to a topic, commits of a group, or questions of a client a fault has befallen so
     /// far.
-    pub fn struck(&self, by_name: &str) -> u64 {
+    pub fn hits(&self, by_name: &str) -> u64 {
         let state = self.lock();
-        state.struck.get(by_name).copied().unwrap_or_default()
+        state.hits.get(by_name).copied().unwrap_or_default()
     }
 
     /// Waits while the client is frozen.
@@ -210,70 +210,77 @@ impl Faults {
     }
 
     /// Counts one request, and tells what is to become of it.
-    pub(super) fn meet(&self, request: &Request) -> io::Result<Fate> {
-        Ok(match &request.asks {
-            Asks::Produce(produce) => {
+    pub(super) fn action_for(&self, request: &Request) -> io::Result<Action> {
+        Ok(match &request.operation {
+            Operation::Produce(produce) => {
                 let respond =
                     |error: ResponseError| request.produce_response(produce, error.code());
                 let topics = || produce.topic_data.iter().map(|topic| topic.name.0.as_str());
-                let what = self.hit(|of| topics().any(|topic| topic == of), What::is_of_sends);
+                let what = self.hit(
+                    |of| topics().any(|topic| topic == of),
+                    FaultKind::is_of_sends,
+                );
                 match what {
-                    None => Fate::Passed,
-                    Some(What::RefuseSend) => {
-                        Fate::Answered(NOW, respond(ResponseError::NotEnoughReplicas)?)
+                    None => Action::Passed,
+                    Some(FaultKind::RefuseSend) => {
+                        Action::Answered(NOW, respond(ResponseError::NotEnoughReplicas)?)
                     }
-                    Some(What::TimeOutSend) => {
+                    Some(FaultKind::TimeOutSend) => {
                         let response = respond(ResponseError::RequestTimedOut)?;
-                        Fate::Marked(Answer::Replaced(response))
+                        Action::Marked(ResponseAction::Replaced(response))
                     }
-                    Some(What::LoseAnswer) => Fate::Marked(Answer::Lost),
-                    Some(What::DelayAnswer(by)) => Fate::Marked(Answer::Late(by)),
-                    Some(_) => Fate::Cut,
+                    Some(FaultKind::LoseAnswer) => Action::Marked(ResponseAction::Lost),
+                    Some(FaultKind::DelayAnswer(by)) => Action::Marked(ResponseAction::Late(by)),
+                    Some(_) => Action::Cut,
                 }
             }
-            Asks::Commit(commit) => {
+            Operation::Commit(commit) => {
                 let group = commit.group_id.0.as_str();
-                match self.hit(|of| of == group, What::is_of_commits) {
-                    None => Fate::Passed,
-                    Some(What::LoseCommit) => {
-                        Fate::Answered(NOW, request.commit_response(commit, 0)?)
+                match self.hit(|of| of == group, FaultKind::is_of_commits) {
+                    None => Action::Passed,
+                    Some(FaultKind::LoseCommit) => {
+                        Action::Answered(NOW, request.commit_response(commit, 0)?)
                     }
                     Some(_) => {
                         // A refusal that librdkafka hands on: most others it repeats itself.
                         let error = ResponseError::RebalanceInProgress.code();
-                        Fate::Answered(NOW, request.commit_response(commit, error)?)
+                        Action::Answered(NOW, request.commit_response(commit, error)?)
                     }
                 }
             }
-            Asks::Step(step) => {
+            Operation::Step(step) => {
                 let group = step.group_id.0.as_str();
-                match self.hit(|of| of == group, What::is_of_steps) {
-                    Some(What::RefuseStepLate(after)) => {
+                match self.hit(|of| of == group, FaultKind::is_of_steps) {
+                    Some(FaultKind::RefuseStepLate(after)) => {
                         let error = ResponseError::UnknownMemberId.code();
-                        Fate::Answered(after, request.step_response(step, error)?)
+                        Action::Answered(after, request.step_response(step, error)?)
                     }
-                    _ => Fate::Passed,
+                    _ => Action::Passed,
                 }
             }
-            Asks::Cluster => {
+            Operation::Cluster => {
                 let client = request.client();
-                match self.hit(|of| of == client, What::is_of_the_cluster) {
-                    Some(_) => Fate::Marked(Answer::WithoutBrokers(request.version())),
-                    None => Fate::Passed,
+                match self.hit(|of| of == client, FaultKind::is_of_the_cluster) {
+                    Some(_) => Action::Marked(ResponseAction::WithoutBrokers(request.version())),
+                    None => Action::Passed,
                 }
             }
-            Asks::Other => Fate::Passed,
+            Operation::Other => Action::Passed,
         })
     }
 
-    fn hit(&self, concerns: impl Fn(&str) -> bool, wanted: fn(What) -> bool) -> Option<What> {
+    fn hit(
+        &self,
+        concerns: impl Fn(&str) -> bool,
+        wanted: fn(FaultKind) -> bool,
+    ) -> Option<FaultKind> {
         let mut state = self.lock();
         let planned = state.planned.iter_mut();
         let mut planned = planned.filter(|p| p.times > 0 && wanted(p.what) && concerns(&p.of));
         let hit = planned.next()?;
         hit.times -= u32::from(hit.times < u32::MAX);
         let (of, what) = (hit.of.clone(), hit.what);
-        *state.struck.entry(of).or_default() += 1;
+        *state.hits.entry(of).or_default() += 1;
         Some(what)
     }
 }
@@ -304,12 +311,12 @@ mod tests {
         faults.cut_sends("cars", 2);
         assert_eq!(
             [hit(), hit(), hit()],
-            [Some(What::CutSend), Some(What::CutSend), None]
+            [Some(FaultKind::CutSend), Some(FaultKind::CutSend), None]
         );
         faults.cut_sends("cars", u32::MAX);
         assert!((0..10).all(|_| hit().is_some()));
         faults.cut_sends("cars", 0);
         assert_eq!(hit(), None);
-        assert_eq!((faults.struck("cars"), faults.struck("bikes")), (12, 0));
+        assert_eq!((faults.hits("cars"), faults.hits("bikes")), (12, 0));
     }
 }

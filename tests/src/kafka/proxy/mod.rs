@@ -14,21 +14,21 @@ use tokio::task::{JoinHandle, JoinSet};
 
 mod connection;
 mod faults;
-mod journal;
 mod request;
+mod request_log;
 mod response;
 
 pub use faults::Faults;
-pub use journal::Asked;
+pub use request_log::RequestKind;
 
-use journal::Journal;
+use request_log::RequestLog;
 
 /// A port that leads to a broker. Dropping it cuts every connection through it.
 #[derive(Debug)]
 pub struct Proxy {
     port: u16,
     broker: watch::Sender<Option<u16>>,
-    journal: Journal,
+    request_log: RequestLog,
     serving: JoinHandle<()>,
 }
 
@@ -41,13 +41,13 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let port = listener.local_addr()?.port();
         let (broker, leads_to) = watch::channel(None);
-        let journal = Journal::default();
-        let serving = serve(listener, leads_to, faults.clone(), journal.clone());
+        let request_log = RequestLog::default();
+        let serving = serve(listener, leads_to, faults.clone(), request_log.clone());
         let serving = tokio::spawn(serving);
         Ok(Self {
             port,
             broker,
-            journal,
+            request_log,
             serving,
         })
     }
@@ -63,8 +63,8 @@ impl Proxy {
     }
 
     /// When clients of this id asked their group so, in this order.
-    pub fn asked(&self, client: &str, what: Asked) -> Vec<Instant> {
-        self.journal.times(client, what)
+    pub fn request_times(&self, client: &str, what: RequestKind) -> Vec<Instant> {
+        self.request_log.times(client, what)
     }
 }
 
@@ -78,7 +78,7 @@ async fn serve(
     listener: TcpListener,
     leads_to: watch::Receiver<Option<u16>>,
     faults: Faults,
-    journal: Journal,
+    request_log: RequestLog,
 ) {
     // Ends every connection when this is aborted.
     let mut connections = JoinSet::new();
@@ -86,8 +86,8 @@ async fn serve(
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((client, _)) => {
-                    let (faults, journal) = (faults.clone(), journal.clone());
-                    connections.spawn(lead(client, leads_to.clone(), faults, journal));
+                    let (faults, request_log) = (faults.clone(), request_log.clone());
+                    connections.spawn(handle_connection(client, leads_to.clone(), faults, request_log));
                 }
                 Err(error) => panic!("the proxy cannot accept connections: {error}"),
             },
@@ -101,17 +101,17 @@ async fn serve(
 }
 
 /// A connection that fails is closed, on both sides: that is what its client is to see.
-async fn lead(
+async fn handle_connection(
     client: TcpStream,
     mut leads_to: watch::Receiver<Option<u16>>,
     faults: Faults,
-    journal: Journal,
+    request_log: RequestLog,
 ) {
     let Ok(port) = leads_to.wait_for(Option::is_some).await.map(|port| *port) else {
         return;
     };
     let port = port.expect("it was waited for");
     if let Ok(broker) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await {
-        connection::forward(client, broker, faults, journal).await;
+        connection::forward(client, broker, faults, request_log).await;
     }
 }

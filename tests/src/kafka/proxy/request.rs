@@ -24,12 +24,12 @@ use crate::kafka::frame;
 #[derive(Debug)]
 pub(super) struct Request {
     header: RequestHeader,
-    pub(super) asks: Asks,
+    pub(super) operation: Operation,
 }
 
 /// What a request is for.
 #[derive(Debug)]
-pub(super) enum Asks {
+pub(super) enum Operation {
     /// To store records.
     Produce(ProduceRequest),
     /// To store the progress of a group.
@@ -51,18 +51,18 @@ impl Request {
     fn decode(mut body: Bytes) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let header = decode_request_header_from_buffer(&mut body)?;
         let version = header.request_api_version;
-        let asks = match ApiKey::try_from(header.request_api_key) {
-            Ok(ApiKey::Produce) => Asks::Produce(ProduceRequest::decode(&mut body, version)?),
+        let operation = match ApiKey::try_from(header.request_api_key) {
+            Ok(ApiKey::Produce) => Operation::Produce(ProduceRequest::decode(&mut body, version)?),
             Ok(ApiKey::OffsetCommit) => {
-                Asks::Commit(OffsetCommitRequest::decode(&mut body, version)?)
+                Operation::Commit(OffsetCommitRequest::decode(&mut body, version)?)
             }
             Ok(ApiKey::TxnOffsetCommit) => {
-                Asks::Step(TxnOffsetCommitRequest::decode(&mut body, version)?)
+                Operation::Step(TxnOffsetCommitRequest::decode(&mut body, version)?)
             }
-            Ok(ApiKey::Metadata) => Asks::Cluster,
-            _ => Asks::Other,
+            Ok(ApiKey::Metadata) => Operation::Cluster,
+            _ => Operation::Other,
         };
-        Ok(Self { header, asks })
+        Ok(Self { header, operation })
     }
 
     /// How its client calls itself.
@@ -200,7 +200,7 @@ mod tests {
             let frame = framed(ApiKey::Produce, version, &produce);
             let request = Request::parse(&frame).unwrap();
             assert_eq!((request.client(), request.correlation()), ("cars.a", 77));
-            let Asks::Produce(produce) = &request.asks else {
+            let Operation::Produce(produce) = &request.operation else {
                 panic!("{request:?}")
             };
             let response = request.produce_response(produce, 19).unwrap();
@@ -231,7 +231,7 @@ mod tests {
         for version in OffsetCommitRequest::VERSIONS.min..=OffsetCommitRequest::VERSIONS.max {
             let frame = framed(ApiKey::OffsetCommit, version, &commit);
             let request = Request::parse(&frame).unwrap();
-            let Asks::Commit(commit) = &request.asks else {
+            let Operation::Commit(commit) = &request.operation else {
                 panic!("{request:?}")
             };
             assert_eq!(&*commit.group_id.0, "analytics");
@@ -263,7 +263,7 @@ mod tests {
         for version in TxnOffsetCommitRequest::VERSIONS.min..=TxnOffsetCommitRequest::VERSIONS.max {
             let frame = framed(ApiKey::TxnOffsetCommit, version, &step);
             let request = Request::parse(&frame).unwrap();
-            let Asks::Step(step) = &request.asks else {
+            let Operation::Step(step) = &request.operation else {
                 panic!("{request:?}")
             };
             assert_eq!(&*step.group_id.0, "analytics");

@@ -12,7 +12,7 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::told::{Told, listen};
+use super::consumer_events::{TimedEvent, listen};
 use crate::containers;
 
 mod kpl;
@@ -25,10 +25,10 @@ const IMAGE: &str = "millstream/kcl:local";
 const JVM: &str = "MILLSTREAM_JVM";
 
 /// A program has to end within this time when it is asked to.
-const PATIENCE: Duration = Duration::from_secs(90);
+const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// So many of a program's last words are kept for a test that fails.
-const LAST_WORDS: usize = 150;
+const LOG_TAIL_LINES: usize = 150;
 
 /// Which version of the Kinesis Client Library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl Worker {
     pub async fn start(
         library: Library,
         options: &[(&str, &str)],
-        tell: impl Fn(Told) + Send + 'static,
+        tell: impl Fn(TimedEvent) + Send + 'static,
     ) -> Self {
         containers::ready("kcl").await;
         let container = unique(library.name());
@@ -129,7 +129,7 @@ impl Worker {
     }
 
     async fn ended(&mut self) {
-        let ended = timeout(PATIENCE, self.command.wait()).await;
+        let ended = timeout(TIMEOUT, self.command.wait()).await;
         let ended = ended.unwrap_or_else(|_| panic!("{} does not end", self.container));
         ended.expect("it can be waited for");
         (&mut self.telling).await.expect("what it told is read");
@@ -178,7 +178,7 @@ impl Log {
         let mut lines = BufReader::new(words).lines();
         while let Ok(Some(line)) = lines.next_line().await {
             let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if kept.len() == LAST_WORDS {
+            if kept.len() == LOG_TAIL_LINES {
                 kept.pop_front();
             }
             kept.push_back(line);

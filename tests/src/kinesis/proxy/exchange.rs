@@ -14,13 +14,13 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 use tokio::time::sleep;
 
-use super::answer::{self, Answer, Refusal};
-use super::faults::{Fate, Faults};
+use super::faults::{Action, Faults};
 use super::limits::{self, Limits};
-use super::request::{Asks, Request, Service, Shard};
+use super::request::{Operation, Request, Service, Shard};
+use super::response::{self, ProxyResponse, Refusal};
 use super::retention::Retention;
+use super::stats::RequestStats;
 use super::subscription::Subscription;
-use super::tally::Tally;
 
 /// What all requests through a proxy share.
 #[derive(Debug, Clone)]
@@ -28,7 +28,7 @@ pub(super) struct Exchange {
     pub(super) faults: Faults,
     pub(super) retention: Retention,
     pub(super) limits: Limits,
-    pub(super) tally: Tally,
+    pub(super) stats: RequestStats,
     /// The ports of 127.0.0.1 behind which the services are.
     kinesis: u16,
     dynamodb: u16,
@@ -41,7 +41,7 @@ impl Exchange {
             faults,
             retention: Retention::default(),
             limits: Limits::default(),
-            tally: Tally::new(),
+            stats: RequestStats::new(),
             kinesis,
             dynamodb,
             http: Client::builder(TokioExecutor::new()).build_http(),
@@ -49,34 +49,40 @@ impl Exchange {
     }
 
     /// Answers a request. An error ends its connection, and no answer is sent.
-    pub(super) async fn answer(self, request: hyper::Request<Incoming>) -> io::Result<Answer> {
+    pub(super) async fn answer(
+        self,
+        request: hyper::Request<Incoming>,
+    ) -> io::Result<ProxyResponse> {
         let request = Request::read(request).await?;
-        self.tally.asked(&request);
+        self.stats.request_times(&request);
         self.reached(&request).await?;
-        let answer = match self.faults.meet(&request) {
-            Fate::Passed => self.passed(&request).await?,
-            Fate::Late(by) => {
+        let answer = match self.faults.action_for(&request) {
+            Action::Passed => self.passed(&request).await?,
+            Action::Late(by) => {
                 let answer = self.passed(&request).await?;
                 sleep(by).await;
                 answer
             }
-            Fate::AnswerLost => {
+            Action::AnswerLost => {
                 self.forward(&request, &request.body).await?;
                 return Err(io::Error::other("the answer is lost"));
             }
-            Fate::Doubtful => {
+            Action::Doubtful => {
                 self.forward(&request, &request.body).await?;
-                match request.asks {
-                    Asks::PutRecords { .. } => {
+                match request.operation {
+                    Operation::PutRecords { .. } => {
                         let failed = vec![Some(Refusal::Internal); request.keys().len()];
-                        answer::of(StatusCode::OK, &answer::with_failed(&Value::Null, &failed))
+                        response::of(
+                            StatusCode::OK,
+                            &response::with_failed(&Value::Null, &failed),
+                        )
                     }
                     _ => Refusal::Internal.answer(),
                 }
             }
-            Fate::Without(failed) => self.without(&request, &failed).await?,
-            Fate::Refused(refusal) => refusal.answer(),
-            Fate::Cut => return Err(io::Error::other("the connection is cut")),
+            Action::Without(failed) => self.without(&request, &failed).await?,
+            Action::Refused(refusal) => refusal.answer(),
+            Action::Cut => return Err(io::Error::other("the connection is cut")),
         };
         self.reached(&request).await?;
         Ok(answer)
@@ -92,8 +98,8 @@ impl Exchange {
     }
 
     /// Passes a request on, and its answer without what is gone.
-    async fn passed(&self, request: &Request) -> io::Result<Answer> {
-        if let Asks::Subscription(shard) = &request.asks {
+    async fn passed(&self, request: &Request) -> io::Result<ProxyResponse> {
+        if let Operation::Subscription(shard) = &request.operation {
             let subscription = Subscription {
                 shard: shard.clone(),
                 client: request.client.clone(),
@@ -102,26 +108,26 @@ impl Exchange {
             };
             return Ok(subscription.pass(self.send(request, &request.body).await?));
         }
-        if let Asks::Records { iterator } = &request.asks
+        if let Operation::Records { iterator } = &request.operation
             && let Some(shard) = self.retention.shard(iterator)
         {
             return self.read(request, &shard).await;
         }
-        let body = match &request.asks {
-            Asks::Iterator(shard) => &self.retention.place(shard, &request.body),
+        let body = match &request.operation {
+            Operation::Iterator(shard) => &self.retention.place(shard, &request.body),
             _ => &request.body,
         };
         let (status, answer) = self.forward(request, body).await?;
-        match &request.asks {
-            Asks::Iterator(shard) => self.retention.learn(&answer["ShardIterator"], shard),
-            Asks::PutRecords { .. } => self.tally.batch_answered(&answer),
+        match &request.operation {
+            Operation::Iterator(shard) => self.retention.learn(&answer["ShardIterator"], shard),
+            Operation::PutRecords { .. } => self.stats.batch_answered(&answer),
             _ => {}
         }
-        Ok(answer::of(status, &answer))
+        Ok(response::of(status, &answer))
     }
 
     /// Passes a request for records on, within the limits, and its answer without what is gone.
-    async fn read(&self, request: &Request, shard: &Shard) -> io::Result<Answer> {
+    async fn read(&self, request: &Request, shard: &Shard) -> io::Result<ProxyResponse> {
         let asked = Instant::now();
         if !self.limits.admit(shard, asked) {
             return Ok(Refusal::Throttled.answer());
@@ -139,15 +145,19 @@ impl Exchange {
         self.limits.spend(shard, asked, &answer);
         let bytes = limits::bytes(&answer);
         if bytes > 0 {
-            self.tally.read(&shard.id, asked, bytes);
+            self.stats.read(&shard.id, asked, bytes);
         }
         self.retention.learn(&answer["NextShardIterator"], shard);
         self.retention.apply(shard, &mut answer);
-        Ok(answer::of(status, &answer))
+        Ok(response::of(status, &answer))
     }
 
     /// Passes on those records of a batch that do not fail.
-    async fn without(&self, request: &Request, failed: &[Option<Refusal>]) -> io::Result<Answer> {
+    async fn without(
+        &self,
+        request: &Request,
+        failed: &[Option<Refusal>],
+    ) -> io::Result<ProxyResponse> {
         let mut body = request.body.clone();
         let mut fails = failed.iter().map(Option::is_some);
         if let Some(records) = body["Records"].as_array_mut() {
@@ -158,14 +168,14 @@ impl Exchange {
             false => {
                 let (status, answered) = self.forward(request, &body).await?;
                 if status != StatusCode::OK {
-                    return Ok(answer::of(status, &answered));
+                    return Ok(response::of(status, &answered));
                 }
                 answered
             }
         };
-        Ok(answer::of(
+        Ok(response::of(
             StatusCode::OK,
-            &answer::with_failed(&answered, failed),
+            &response::with_failed(&answered, failed),
         ))
     }
 

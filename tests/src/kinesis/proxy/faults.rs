@@ -8,8 +8,8 @@ use fastrand::Rng;
 use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep_until};
 
-use super::answer::Refusal;
-use super::request::{Asks, Request, Service};
+use super::request::{Operation, Request, Service};
+use super::response::Refusal;
 
 /// The faults of one proxy. Clones are one.
 #[derive(Debug, Clone)]
@@ -22,22 +22,22 @@ pub struct Faults {
 #[derive(Debug, Default)]
 struct State {
     planned: Vec<Planned>,
-    away: Vec<Away>,
-    rough: Vec<Rough>,
+    away: Vec<Outage>,
+    flaky: Vec<Flaky>,
     /// How often, for each stream, table, and client.
-    struck: BTreeMap<String, u64>,
+    hits: BTreeMap<String, u64>,
 }
 
 #[derive(Debug)]
 struct Planned {
     /// A stream or a table.
     of: String,
-    what: What,
+    what: FaultKind,
     times: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum What {
+enum FaultKind {
     CutSend,
     ThrottleSend,
     /// Of one key, or of any.
@@ -53,7 +53,7 @@ enum What {
 
 /// A client that is not heard, and does not hear.
 #[derive(Debug)]
-struct Away {
+struct Outage {
     begins: String,
     ends: String,
     /// Its connections end; without, they stand still.
@@ -63,7 +63,7 @@ struct Away {
 
 /// Clients whose requests fare badly, in each way that there is, one in so many.
 #[derive(Debug)]
-struct Rough {
+struct Flaky {
     begins: String,
     one_in: u32,
     chance: Rng,
@@ -72,7 +72,7 @@ struct Rough {
 
 /// What becomes of one request.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum Action {
     Passed,
     /// It is passed on, and the answer comes so much later.
     Late(Duration),
@@ -104,13 +104,13 @@ impl Faults {
 
     /// The next `times` of what is to befall something of this name, in place of what was planned
     /// before. `u32::MAX` is for ever, 0 ends it.
-    fn plan(&self, of: &str, what: What, times: u32) {
+    fn plan(&self, of: &str, what: FaultKind, times: u32) {
         let same = |planned: &Planned| {
-            let key = |what: &What| match what {
-                What::FailRecord(key) => key.clone(),
+            let key = |what: &FaultKind| match what {
+                FaultKind::FailRecord(key) => key.clone(),
                 _ => None,
             };
-            let kind = std::mem::discriminant::<What>;
+            let kind = std::mem::discriminant::<FaultKind>;
             planned.of == of
                 && kind(&planned.what) == kind(&what)
                 && key(&planned.what) == key(&what)
@@ -126,75 +126,75 @@ impl Faults {
     /// Ends the connection of the next `times` requests that would store records of the stream;
     /// Kinesis does not get them. `u32::MAX` is for ever, 0 ends it, here and below.
     pub fn cut_sends(&self, stream: &str, times: u32) {
-        self.plan(stream, What::CutSend, times);
+        self.plan(stream, FaultKind::CutSend, times);
     }
 
     /// As [`cut_sends`](Self::cut_sends), but they are answered as by a stream that is over its
     /// limits.
     pub fn throttle_sends(&self, stream: &str, times: u32) {
-        self.plan(stream, What::ThrottleSend, times);
+        self.plan(stream, FaultKind::ThrottleSend, times);
     }
 
     /// Fails the next `times` records that would be stored, of this key or of any; the others of
     /// their requests are stored. Of several records without a key asked for, every other one fails,
     /// unless all do for ever: what is stored is then between what is not.
     pub fn fail_records(&self, stream: &str, key: Option<&str>, times: u32) {
-        self.plan(stream, What::FailRecord(key.map(str::to_owned)), times);
+        self.plan(stream, FaultKind::FailRecord(key.map(str::to_owned)), times);
     }
 
     /// As [`fail_records`](Self::fail_records) of any key, but as by a shard that is over its limits.
     pub fn throttle_records(&self, stream: &str, times: u32) {
-        self.plan(stream, What::ThrottleRecord, times);
+        self.plan(stream, FaultKind::ThrottleRecord, times);
     }
 
     /// As [`cut_sends`](Self::cut_sends), when Kinesis has stored the records.
     pub fn lose_answers_to_sends(&self, stream: &str, times: u32) {
-        self.plan(stream, What::LoseAnswer, times);
+        self.plan(stream, FaultKind::LoseAnswer, times);
     }
 
     /// As [`lose_answers_to_sends`](Self::lose_answers_to_sends), but all records are answered with
     /// a failure of the service that says nothing about what became of them.
     pub fn fail_stored_sends(&self, stream: &str, times: u32) {
-        self.plan(stream, What::FailStored, times);
+        self.plan(stream, FaultKind::FailStored, times);
     }
 
     /// Holds back all answers to requests that store records of the stream, from now on, for so
     /// long. Zero ends it.
     pub fn delay_answers_to_sends(&self, stream: &str, by: Duration) {
         let times = if by.is_zero() { 0 } else { u32::MAX };
-        self.plan(stream, What::DelayAnswer(by), times);
+        self.plan(stream, FaultKind::DelayAnswer(by), times);
     }
 
     /// Refuses the next `times` writes of a checkpoint into the table; DynamoDB does not get them.
     pub fn refuse_checkpoints(&self, table: &str, times: u32) {
-        self.plan(table, What::RefuseCheckpoint, times);
+        self.plan(table, FaultKind::RefuseCheckpoint, times);
     }
 
     /// Ends the connection of the next `times` writes of a checkpoint into the table, when DynamoDB
     /// has stored them.
     pub fn lose_answers_to_checkpoints(&self, table: &str, times: u32) {
-        self.plan(table, What::LoseCheckpointAnswer, times);
+        self.plan(table, FaultKind::LoseCheckpointAnswer, times);
     }
 
     /// Answers the next `times` requests of the table as one that is over its limits does.
     pub fn throttle_table(&self, table: &str, times: u32) {
-        self.plan(table, What::ThrottleTable, times);
+        self.plan(table, FaultKind::ThrottleTable, times);
     }
 
     /// Passes nothing on for clients whose name begins and ends so, in neither direction. What is on
     /// its way then arrives afterwards, though its client may have given up.
     pub fn freeze(&self, begins: &str, ends: &str, duration: Duration) {
-        self.send_away(begins, ends, None, duration);
+        self.add_outage(begins, ends, None, duration);
     }
 
     /// Ends the connections to a service of clients whose name begins and ends so, and every one that
     /// they make meanwhile, when they ask for something.
     pub fn cut_off(&self, begins: &str, ends: &str, service: Service, duration: Duration) {
-        self.send_away(begins, ends, Some(service), duration);
+        self.add_outage(begins, ends, Some(service), duration);
     }
 
-    fn send_away(&self, begins: &str, ends: &str, cut_off: Option<Service>, duration: Duration) {
-        self.lock().away.push(Away {
+    fn add_outage(&self, begins: &str, ends: &str, cut_off: Option<Service>, duration: Duration) {
+        self.lock().away.push(Outage {
             begins: begins.to_owned(),
             ends: ends.to_owned(),
             cut_off,
@@ -205,8 +205,8 @@ impl Faults {
     /// For so long, one in so many requests of clients whose name begins so fails: its connection ends
     /// before it is passed on or afterwards, or it is answered with a failure of the service. The seed
     /// says which, and how.
-    pub fn be_rough(&self, begins: &str, one_in: u32, seed: u64, duration: Duration) {
-        self.lock().rough.push(Rough {
+    pub fn make_flaky(&self, begins: &str, one_in: u32, seed: u64, duration: Duration) {
+        self.lock().flaky.push(Flaky {
             begins: begins.to_owned(),
             one_in,
             chance: Rng::with_seed(seed),
@@ -222,23 +222,23 @@ impl Faults {
 
     /// How many attempts to store records of a stream, requests for a table, and subscriptions of a
     /// stream a fault has befallen so far.
-    pub fn struck(&self, by_name: &str) -> u64 {
+    pub fn hits(&self, by_name: &str) -> u64 {
         let state = self.lock();
-        state.struck.get(by_name).copied().unwrap_or_default()
+        state.hits.get(by_name).copied().unwrap_or_default()
     }
 
     /// How many requests of clients whose name begins and ends so were cut off or fared badly so far.
-    pub fn struck_clients(&self, begins: &str, ends: &str) -> u64 {
+    pub fn client_hits(&self, begins: &str, ends: &str) -> u64 {
         let state = self.lock();
         let concerned = state
-            .struck
+            .hits
             .iter()
             .filter(|(name, _)| name.starts_with(begins) && name.ends_with(ends));
         concerned.map(|(_, times)| times).sum()
     }
 
-    pub(super) fn strike(&self, name: &str) {
-        self.lock().strike(name);
+    pub(super) fn record_hit(&self, name: &str) {
+        self.lock().record_hit(name);
     }
 
     /// Tells of subscriptions that are to end.
@@ -257,7 +257,7 @@ impl Faults {
     pub(super) fn is_cut_off(&self, client: &str, service: Service) -> bool {
         let is_cut_off = self.away(client, Some(service)).is_some();
         if is_cut_off {
-            self.strike(client);
+            self.record_hit(client);
         }
         is_cut_off
     }
@@ -267,7 +267,7 @@ impl Faults {
         let mut state = self.lock();
         let now = Instant::now();
         state.away.retain(|away| away.until > now);
-        let concerns = |away: &&Away| {
+        let concerns = |away: &&Outage| {
             away.cut_off == cut_off
                 && client.starts_with(&away.begins)
                 && client.ends_with(&away.ends)
@@ -277,82 +277,88 @@ impl Faults {
     }
 
     /// Counts one request, and tells what is to become of it.
-    pub(super) fn meet(&self, request: &Request) -> Fate {
+    pub(super) fn action_for(&self, request: &Request) -> Action {
         let mut state = self.lock();
-        if let Some(fate) = state.meet_roughness(request) {
+        if let Some(fate) = state.flaky_action(request) {
             return fate;
         }
-        match &request.asks {
-            Asks::PutRecords { stream } => state.meet_batch(stream, &request.keys()),
-            Asks::PutRecord { stream } => state.meet_send(stream),
-            Asks::Checkpoint { table } => state.meet_table(table, true),
-            Asks::Table { table } => state.meet_table(table, false),
-            _ => Fate::Passed,
+        match &request.operation {
+            Operation::PutRecords { stream } => state.action_for_batch(stream, &request.keys()),
+            Operation::PutRecord { stream } => state.action_for_send(stream),
+            Operation::Checkpoint { table } => state.action_for_table(table, true),
+            Operation::Table { table } => state.action_for_table(table, false),
+            _ => Action::Passed,
         }
     }
 }
 
 impl State {
-    fn strike(&mut self, name: &str) {
-        *self.struck.entry(name.to_owned()).or_default() += 1;
+    fn record_hit(&mut self, name: &str) {
+        *self.hits.entry(name.to_owned()).or_default() += 1;
     }
 
     /// The next fault of these that is planned for what has this name.
-    fn hit(&mut self, name: &str, wanted: impl Fn(&What) -> bool) -> Option<What> {
+    fn hit(&mut self, name: &str, wanted: impl Fn(&FaultKind) -> bool) -> Option<FaultKind> {
         let mut planned = self.planned.iter_mut();
         let hit = planned
             .find(|planned| planned.times > 0 && planned.of == name && wanted(&planned.what))?;
         hit.times -= u32::from(hit.times < u32::MAX);
         let what = hit.what.clone();
-        self.strike(name);
+        self.record_hit(name);
         Some(what)
     }
 
-    fn meet_roughness(&mut self, request: &Request) -> Option<Fate> {
+    fn flaky_action(&mut self, request: &Request) -> Option<Action> {
         let now = Instant::now();
-        self.rough.retain(|rough| rough.until > now);
-        let mut rough = self.rough.iter_mut();
-        let rough = rough.find(|rough| request.client.starts_with(&rough.begins))?;
-        if rough.chance.u32(..rough.one_in) > 0 {
+        self.flaky.retain(|flaky| flaky.until > now);
+        let mut flaky = self.flaky.iter_mut();
+        let flaky = flaky.find(|flaky| request.client.starts_with(&flaky.begins))?;
+        if flaky.chance.u32(..flaky.one_in) > 0 {
             return None;
         }
-        let fate = match rough.chance.u8(..3) {
-            0 => Fate::Cut,
+        let fate = match flaky.chance.u8(..3) {
+            0 => Action::Cut,
             // The answer to a subscription has no end to wait for.
-            1 if !matches!(request.asks, Asks::Subscription(_)) => Fate::AnswerLost,
-            _ => Fate::Refused(Refusal::Internal),
+            1 if !matches!(request.operation, Operation::Subscription(_)) => Action::AnswerLost,
+            _ => Action::Refused(Refusal::Internal),
         };
-        self.strike(&request.client);
+        self.record_hit(&request.client);
         Some(fate)
     }
 
-    fn meet_send(&mut self, stream: &str) -> Fate {
-        let whole = |what: &What| {
+    fn action_for_send(&mut self, stream: &str) -> Action {
+        let whole = |what: &FaultKind| {
             matches!(
                 what,
-                What::CutSend | What::ThrottleSend | What::LoseAnswer | What::FailStored
+                FaultKind::CutSend
+                    | FaultKind::ThrottleSend
+                    | FaultKind::LoseAnswer
+                    | FaultKind::FailStored
             )
         };
         match self.hit(stream, whole) {
-            Some(What::CutSend) => return Fate::Cut,
-            Some(What::ThrottleSend) => return Fate::Refused(Refusal::Throttled),
-            Some(What::LoseAnswer) => return Fate::AnswerLost,
-            Some(_) => return Fate::Doubtful,
+            Some(FaultKind::CutSend) => return Action::Cut,
+            Some(FaultKind::ThrottleSend) => return Action::Refused(Refusal::Throttled),
+            Some(FaultKind::LoseAnswer) => return Action::AnswerLost,
+            Some(_) => return Action::Doubtful,
             None => {}
         }
-        match self.hit(stream, |what| matches!(what, What::DelayAnswer(_))) {
-            Some(What::DelayAnswer(by)) => Fate::Late(by),
-            _ => Fate::Passed,
+        match self.hit(stream, |what| matches!(what, FaultKind::DelayAnswer(_))) {
+            Some(FaultKind::DelayAnswer(by)) => Action::Late(by),
+            _ => Action::Passed,
         }
     }
 
-    fn meet_batch(&mut self, stream: &str, keys: &[&str]) -> Fate {
+    fn action_for_batch(&mut self, stream: &str, keys: &[&str]) -> Action {
         let of_records = |planned: &Planned| {
             planned.of == stream
-                && matches!(planned.what, What::FailRecord(_) | What::ThrottleRecord)
+                && matches!(
+                    planned.what,
+                    FaultKind::FailRecord(_) | FaultKind::ThrottleRecord
+                )
         };
         if !self.planned.iter().any(of_records) {
-            return self.meet_send(stream);
+            return self.action_for_send(stream);
         }
         let for_ever = self
             .planned
@@ -364,32 +370,32 @@ impl State {
             .map(|(place, key)| {
                 let any = for_ever || keys.len() == 1 || place % 2 == 1;
                 let hit = self.hit(stream, |what| match what {
-                    What::FailRecord(Some(of)) => of == key,
-                    What::FailRecord(None) | What::ThrottleRecord => any,
+                    FaultKind::FailRecord(Some(of)) => of == key,
+                    FaultKind::FailRecord(None) | FaultKind::ThrottleRecord => any,
                     _ => false,
                 });
                 hit.map(|what| match what {
-                    What::ThrottleRecord => Refusal::Throttled,
+                    FaultKind::ThrottleRecord => Refusal::Throttled,
                     _ => Refusal::Internal,
                 })
             })
             .collect();
         match failed.iter().any(Option::is_some) {
-            true => Fate::Without(failed),
-            false => self.meet_send(stream),
+            true => Action::Without(failed),
+            false => self.action_for_send(stream),
         }
     }
 
-    fn meet_table(&mut self, table: &str, is_checkpoint: bool) -> Fate {
+    fn action_for_table(&mut self, table: &str, is_checkpoint: bool) -> Action {
         let hit = self.hit(table, |what| match what {
-            What::RefuseCheckpoint | What::LoseCheckpointAnswer => is_checkpoint,
-            what => *what == What::ThrottleTable,
+            FaultKind::RefuseCheckpoint | FaultKind::LoseCheckpointAnswer => is_checkpoint,
+            what => *what == FaultKind::ThrottleTable,
         });
         match hit {
-            None => Fate::Passed,
-            Some(What::RefuseCheckpoint) => Fate::Refused(Refusal::Internal),
-            Some(What::LoseCheckpointAnswer) => Fate::AnswerLost,
-            Some(_) => Fate::Refused(Refusal::Throttled),
+            None => Action::Passed,
+            Some(FaultKind::RefuseCheckpoint) => Action::Refused(Refusal::Internal),
+            Some(FaultKind::LoseCheckpointAnswer) => Action::AnswerLost,
+            Some(_) => Action::Refused(Refusal::Throttled),
         }
     }
 }
@@ -401,59 +407,63 @@ mod tests {
     #[test]
     fn a_fault_strikes_as_often_as_was_asked() {
         let faults = Faults::default();
-        let meet = |name: &str| faults.lock().meet_send(name);
+        let action_for = |name: &str| faults.lock().action_for_send(name);
         faults.cut_sends("cars", 2);
         assert_eq!(
-            ["cars", "bikes", "cars", "cars"].map(meet),
-            [Fate::Cut, Fate::Passed, Fate::Cut, Fate::Passed]
+            ["cars", "bikes", "cars", "cars"].map(action_for),
+            [Action::Cut, Action::Passed, Action::Cut, Action::Passed]
         );
         faults.cut_sends("cars", u32::MAX);
-        assert!((0..10).all(|_| meet("cars") == Fate::Cut));
+        assert!((0..10).all(|_| action_for("cars") == Action::Cut));
         faults.cut_sends("cars", 0);
-        assert_eq!(meet("cars"), Fate::Passed);
-        assert_eq!((faults.struck("cars"), faults.struck("bikes")), (12, 0));
+        assert_eq!(action_for("cars"), Action::Passed);
+        assert_eq!((faults.hits("cars"), faults.hits("bikes")), (12, 0));
     }
 
     #[test]
     fn records_fail_between_others() {
         let faults = Faults::default();
-        let meet = |keys: &[&str]| faults.lock().meet_batch("cars", keys);
+        let action_for = |keys: &[&str]| faults.lock().action_for_batch("cars", keys);
         let failed = |places: &[bool]| {
             let failed = places
                 .iter()
                 .map(|failed| failed.then_some(Refusal::Internal));
-            Fate::Without(failed.collect())
+            Action::Without(failed.collect())
         };
         faults.fail_records("cars", None, 3);
         assert_eq!(
-            meet(&["a", "b", "a", "b"]),
+            action_for(&["a", "b", "a", "b"]),
             failed(&[false, true, false, true])
         );
-        assert_eq!(meet(&["a"]), failed(&[true]));
-        assert_eq!(meet(&["a", "b"]), Fate::Passed);
+        assert_eq!(action_for(&["a"]), failed(&[true]));
+        assert_eq!(action_for(&["a", "b"]), Action::Passed);
 
         faults.fail_records("cars", Some("b"), 1);
         faults.fail_records("cars", Some("c"), u32::MAX);
-        assert_eq!(meet(&["a"]), Fate::Passed);
-        assert_eq!(meet(&["b", "b", "c"]), failed(&[true, false, true]));
-        assert_eq!(meet(&["c", "b"]), failed(&[true, false]));
-        assert_eq!(faults.struck("cars"), 6);
+        assert_eq!(action_for(&["a"]), Action::Passed);
+        assert_eq!(action_for(&["b", "b", "c"]), failed(&[true, false, true]));
+        assert_eq!(action_for(&["c", "b"]), failed(&[true, false]));
+        assert_eq!(faults.hits("cars"), 6);
     }
 
     #[test]
     fn checkpoints_are_told_from_other_requests_of_a_table() {
         let faults = Faults::default();
-        let meet = |is_checkpoint| faults.lock().meet_table("alerts", is_checkpoint);
+        let action_for = |is_checkpoint| faults.lock().action_for_table("alerts", is_checkpoint);
         faults.refuse_checkpoints("alerts", 1);
-        let met = [false, true, true].map(meet);
+        let met = [false, true, true].map(action_for);
         assert_eq!(
             met,
-            [Fate::Passed, Fate::Refused(Refusal::Internal), Fate::Passed]
+            [
+                Action::Passed,
+                Action::Refused(Refusal::Internal),
+                Action::Passed
+            ]
         );
         faults.throttle_table("alerts", 2);
-        let met = [false, true, true].map(meet);
-        let throttled = || Fate::Refused(Refusal::Throttled);
-        assert_eq!(met, [throttled(), throttled(), Fate::Passed]);
+        let met = [false, true, true].map(action_for);
+        let throttled = || Action::Refused(Refusal::Throttled);
+        assert_eq!(met, [throttled(), throttled(), Action::Passed]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -472,7 +482,7 @@ mod tests {
         faults.thawed("client-1-0.a").await;
         assert_eq!(begun.elapsed(), second);
         assert!(!faults.is_cut_off("client-1-7.b", Service::DynamoDb));
-        let struck = |ends| faults.struck_clients("client-1-", ends);
-        assert_eq!((struck(".a"), struck(".b"), struck("")), (0, 1, 1));
+        let hits = |ends| faults.client_hits("client-1-", ends);
+        assert_eq!((hits(".a"), hits(".b"), hits("")), (0, 1, 1));
     }
 }

@@ -12,18 +12,18 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
-mod answer;
 mod exchange;
 mod faults;
 mod limits;
 mod request;
+mod response;
 mod retention;
+mod stats;
 mod subscription;
-mod tally;
 
 pub use faults::Faults;
 pub use request::Service;
-pub use tally::{Read, Sent, Tally};
+pub use stats::{Read, RequestStats, Sent};
 
 use exchange::Exchange;
 use request::Shard;
@@ -66,8 +66,8 @@ impl Proxy {
     }
 
     /// What has passed.
-    pub fn tally(&self) -> &Tally {
-        &self.exchange.tally
+    pub fn stats(&self) -> &RequestStats {
+        &self.exchange.stats
     }
 
     /// Holds all who poll to the limits of AWS from now on, which no emulator does.
@@ -98,7 +98,7 @@ async fn serve(listener: TcpListener, exchange: Exchange) {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((client, _)) => {
-                    connections.spawn(lead(client, exchange.clone()));
+                    connections.spawn(handle_connection(client, exchange.clone()));
                 }
                 Err(error) => panic!("the proxy cannot accept connections: {error}"),
             },
@@ -112,7 +112,7 @@ async fn serve(listener: TcpListener, exchange: Exchange) {
 }
 
 /// A connection that fails is closed: that is what its client is to see.
-async fn lead(client: TcpStream, exchange: Exchange) {
+async fn handle_connection(client: TcpStream, exchange: Exchange) {
     // Delays are to be those of the faults.
     drop(client.set_nodelay(true));
     let service = service_fn(|request| {

@@ -26,12 +26,12 @@ pub(super) struct Request {
     pub(super) service: Service,
     /// How its client calls itself.
     pub(super) client: String,
-    pub(super) asks: Asks,
+    pub(super) operation: Operation,
 }
 
 /// What a request is for, as far as a fault may concern it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Asks {
+pub(super) enum Operation {
     /// To store records of a stream, in a batch.
     PutRecords { stream: String },
     /// To store one record of a stream.
@@ -78,7 +78,7 @@ impl Request {
             _ => return Err(io::Error::other(format!("a request for {target:?}"))),
         };
         let body: Value = serde_json::from_slice(body)?;
-        let asks = match service {
+        let operation = match service {
             Service::Kinesis => of_kinesis(operation, &body),
             Service::DynamoDb => of_dynamodb(operation, &body),
         };
@@ -88,7 +88,7 @@ impl Request {
             body,
             service,
             client,
-            asks,
+            operation,
         })
     }
 
@@ -99,34 +99,34 @@ impl Request {
     }
 }
 
-fn of_kinesis(operation: &str, body: &Value) -> Asks {
+fn of_kinesis(operation: &str, body: &Value) -> Operation {
     let stream = stream(body);
     let shard = || Shard {
         stream: stream.to_owned(),
         id: str(&body["ShardId"]).to_owned(),
     };
     match operation {
-        "PutRecords" => Asks::PutRecords {
+        "PutRecords" => Operation::PutRecords {
             stream: stream.to_owned(),
         },
-        "PutRecord" => Asks::PutRecord {
+        "PutRecord" => Operation::PutRecord {
             stream: stream.to_owned(),
         },
-        "GetShardIterator" => Asks::Iterator(shard()),
-        "GetRecords" => Asks::Records {
+        "GetShardIterator" => Operation::Iterator(shard()),
+        "GetRecords" => Operation::Records {
             iterator: str(&body["ShardIterator"]).to_owned(),
         },
-        "SubscribeToShard" => Asks::Subscription(shard()),
-        _ => Asks::Other,
+        "SubscribeToShard" => Operation::Subscription(shard()),
+        _ => Operation::Other,
     }
 }
 
-fn of_dynamodb(operation: &str, body: &Value) -> Asks {
+fn of_dynamodb(operation: &str, body: &Value) -> Operation {
     let table = str(&body["TableName"]).to_owned();
     match operation {
-        "UpdateItem" if sets(body, "checkpoint") => Asks::Checkpoint { table },
-        _ if table.is_empty() => Asks::Other,
-        _ => Asks::Table { table },
+        "UpdateItem" if sets(body, "checkpoint") => Operation::Checkpoint { table },
+        _ if table.is_empty() => Operation::Other,
+        _ => Operation::Table { table },
     }
 }
 
@@ -208,7 +208,7 @@ mod tests {
             let agent = "aws-sdk-rust/1 ua/2.1 app/cars.a lang/rust";
             let request = parsed("Kinesis_20131202.PutRecords", agent, body);
             let stream = "cars".to_owned();
-            assert_eq!(request.asks, Asks::PutRecords { stream });
+            assert_eq!(request.operation, Operation::PutRecords { stream });
             assert_eq!(
                 (request.client.as_str(), request.service),
                 ("cars.a", Service::Kinesis)
@@ -219,9 +219,9 @@ mod tests {
     #[test]
     fn a_checkpoint_is_known_from_other_updates_of_a_lease() {
         let names = json!({"#c": "checkpoint", "#o": "leaseOwner"});
-        let asks = |body: Value| parsed("DynamoDB_20120810.UpdateItem", "", body).asks;
+        let operation = |body: Value| parsed("DynamoDB_20120810.UpdateItem", "", body).operation;
         let expression = |expression: &str| {
-            asks(json!({
+            operation(json!({
                 "TableName": "alerts",
                 "UpdateExpression": expression,
                 "ExpressionAttributeNames": names,
@@ -231,25 +231,25 @@ mod tests {
         let checkpoints = [
             expression("SET leaseCounter = :n, #c = :c REMOVE pendingCheckpoint"),
             expression("REMOVE #o SET checkpoint=:c"),
-            asks(json!({
+            operation(json!({
                 "TableName": "alerts",
                 "AttributeUpdates": {"checkpoint": {"Action": "PUT", "Value": {"S": "1"}}},
             })),
         ];
         for checkpoint in checkpoints {
-            assert_eq!(checkpoint, Asks::Checkpoint { table: table() });
+            assert_eq!(checkpoint, Operation::Checkpoint { table: table() });
         }
         let others = [
             expression("SET leaseCounter = :n, #o = :me"),
             expression("SET leaseCounter = :n REMOVE #c"),
             expression("SET pendingCheckpoint = :n"),
-            asks(json!({
+            operation(json!({
                 "TableName": "alerts",
                 "AttributeUpdates": {"leaseCounter": {"Action": "PUT", "Value": {"N": "1"}}},
             })),
         ];
         for other in others {
-            assert_eq!(other, Asks::Table { table: table() });
+            assert_eq!(other, Operation::Table { table: table() });
         }
     }
 }

@@ -12,9 +12,9 @@ use hyper::body::{Frame, Incoming};
 use serde_json::Value;
 use tokio::sync::broadcast;
 
-use super::answer::Answer;
 use super::faults::Faults;
 use super::request::{Service, Shard};
+use super::response::ProxyResponse;
 use super::retention::Retention;
 
 /// One subscription of a client.
@@ -36,7 +36,7 @@ struct Events {
 
 impl Subscription {
     /// Passes the events on until one side ends, or a fault ends it.
-    pub(super) fn pass(self, answer: Response<Incoming>) -> Answer {
+    pub(super) fn pass(self, answer: Response<Incoming>) -> ProxyResponse {
         let cuts = self.faults.cuts();
         answer.map(|body| {
             let events = Events {
@@ -76,7 +76,7 @@ impl Events {
                     None => return Ok(None),
                 },
                 Ok(stream) = self.cuts.recv() => if stream == self.of.shard.stream {
-                    self.of.faults.strike(&stream);
+                    self.of.faults.record_hit(&stream);
                     return Err(io::Error::other("the subscription is cut"));
                 },
             }

@@ -1,0 +1,123 @@
+//! The figures that are printed, and what they are made of.
+
+use std::borrow::Cow;
+
+use crate::job::{Consumer, Job, Producer, Protocol, Side};
+use crate::metric::{self, Metric};
+use crate::produce::LINGER_MS;
+
+const fn value(name: &'static str, unit: &'static str, job: Job, what: &'static str) -> Metric {
+    metric::value(Cow::Borrowed(name), unit, job, what)
+}
+
+const fn ratio(name: &'static str, over: Job, under: Job, what: &'static str) -> Metric {
+    metric::ratio(Cow::Borrowed(name), over, under, what)
+}
+
+const fn consume(by: Consumer, bytes: usize) -> Job {
+    Job::Consume { by, bytes }
+}
+
+const OURS: Job = consume(Consumer::Ours, 512);
+const KEYED: Job = consume(Consumer::OursKeyed, 512);
+const STREAM: Job = consume(Consumer::Stream, 512);
+const DEFAULTS: Job = consume(Consumer::StreamAtDefaults, 512);
+const BARE: Job = consume(Consumer::StreamBare, 512);
+const OURS_100: Job = consume(Consumer::Ours, 100);
+const STREAM_100: Job = consume(Consumer::Stream, 100);
+const DEFAULTS_100: Job = consume(Consumer::StreamAtDefaults, 100);
+const BARE_100: Job = consume(Consumer::StreamBare, 100);
+const PRODUCE: Job = produce(Producer::Ours);
+const FUTURE: Job = produce(Producer::Future);
+const UNORDERED: Job = produce(Producer::FutureUnordered);
+const LATENCY: Job = latency(Side::Ours, LINGER_MS);
+const LATENCY_RAW: Job = latency(Side::Raw, LINGER_MS);
+const LATENCY_0: Job = latency(Side::Ours, 0);
+const LATENCY_0_RAW: Job = latency(Side::Raw, 0);
+const REBALANCE: Job = rebalance(Side::Ours, Protocol::Cooperative);
+const REBALANCE_RAW: Job = rebalance(Side::Raw, Protocol::Cooperative);
+const KIP_848: Job = rebalance(Side::Ours, Protocol::Consumer);
+const KIP_848_RAW: Job = rebalance(Side::Raw, Protocol::Consumer);
+
+const fn produce(by: Producer) -> Job {
+    Job::Produce { by }
+}
+
+const fn latency(by: Side, linger_ms: u32) -> Job {
+    Job::Latency { by, linger_ms }
+}
+
+const fn rebalance(by: Side, protocol: Protocol) -> Job {
+    Job::Rebalance { by, protocol }
+}
+
+#[rustfmt::skip]
+pub(crate) const METRICS: &[Metric] = &[
+    ratio("kafka_consume_vs_stream_consumer", OURS, STREAM, "rate").aim("at least 1.0"),
+    ratio("kafka_consume_cpu_vs_stream_consumer", OURS, STREAM, "cpu").aim("at most 0.9"),
+    ratio("kafka_consume_vs_stream_consumer_bare", OURS, BARE, "rate"),
+    ratio("kafka_consume_cpu_vs_stream_consumer_bare", OURS, BARE, "cpu"),
+    ratio("kafka_consume_vs_stream_consumer_at_defaults", OURS, DEFAULTS, "rate"),
+    ratio("kafka_consume_cpu_vs_stream_consumer_at_defaults", OURS, DEFAULTS, "cpu"),
+    value("kafka_consume", "records/s", OURS, "rate"),
+    value("kafka_consume_cpu", "ns/record", OURS, "cpu"),
+    value("kafka_consume_stream_consumer", "records/s", STREAM, "rate"),
+    value("kafka_consume_stream_consumer_cpu", "ns/record", STREAM, "cpu"),
+
+    ratio("kafka_consume_vs_stream_consumer_100b", OURS_100, STREAM_100, "rate").aim("at least 1.2"),
+    ratio("kafka_consume_cpu_vs_stream_consumer_100b", OURS_100, STREAM_100, "cpu").aim("at most 0.7"),
+    ratio("kafka_consume_vs_stream_consumer_100b_bare", OURS_100, BARE_100, "rate"),
+    ratio("kafka_consume_cpu_vs_stream_consumer_100b_bare", OURS_100, BARE_100, "cpu"),
+    ratio("kafka_consume_vs_stream_consumer_100b_at_defaults", OURS_100, DEFAULTS_100, "rate"),
+    ratio("kafka_consume_cpu_vs_stream_consumer_100b_at_defaults", OURS_100, DEFAULTS_100, "cpu"),
+    value("kafka_consume_100b", "records/s", OURS_100, "rate"),
+    value("kafka_consume_cpu_100b", "ns/record", OURS_100, "cpu"),
+    value("kafka_consume_stream_consumer_100b", "records/s", STREAM_100, "rate"),
+    value("kafka_consume_stream_consumer_cpu_100b", "ns/record", STREAM_100, "cpu"),
+
+    ratio("kafka_consume_keyed_vs_stream_consumer", KEYED, STREAM, "rate").aim("at least 0.95"),
+    ratio("kafka_consume_keyed_cpu_vs_stream_consumer", KEYED, STREAM, "cpu").aim("at most 1.0"),
+
+    ratio("kafka_produce_vs_future_producer", PRODUCE, FUTURE, "rate").aim("at least 1.15"),
+    ratio("kafka_produce_cpu_vs_future_producer", PRODUCE, FUTURE, "cpu").aim("at most 0.8"),
+    ratio("kafka_produce_vs_future_producer_unordered", PRODUCE, UNORDERED, "rate"),
+    ratio("kafka_produce_cpu_vs_future_producer_unordered", PRODUCE, UNORDERED, "cpu"),
+    value("kafka_produce", "records/s", PRODUCE, "rate"),
+    value("kafka_produce_cpu", "ns/record", PRODUCE, "cpu"),
+    value("kafka_produce_future_producer", "records/s", FUTURE, "rate"),
+    value("kafka_produce_future_producer_cpu", "ns/record", FUTURE, "cpu"),
+
+    ratio("kafka_latency_p50_vs_raw", LATENCY, LATENCY_RAW, "p50"),
+    ratio("kafka_latency_p99_vs_raw", LATENCY, LATENCY_RAW, "p99").aim("at most 1.1"),
+    ratio("kafka_latency_p999_vs_raw", LATENCY, LATENCY_RAW, "p999"),
+    value("kafka_latency_p50", "ms", LATENCY, "p50"),
+    value("kafka_latency_p99", "ms", LATENCY, "p99"),
+    value("kafka_latency_p999", "ms", LATENCY, "p999"),
+    value("kafka_latency_p50_raw", "ms", LATENCY_RAW, "p50"),
+    value("kafka_latency_p99_raw", "ms", LATENCY_RAW, "p99"),
+    value("kafka_latency_p999_raw", "ms", LATENCY_RAW, "p999"),
+    ratio("kafka_latency_linger_0_p50_vs_raw", LATENCY_0, LATENCY_0_RAW, "p50"),
+    ratio("kafka_latency_linger_0_p99_vs_raw", LATENCY_0, LATENCY_0_RAW, "p99"),
+    ratio("kafka_latency_linger_0_p999_vs_raw", LATENCY_0, LATENCY_0_RAW, "p999"),
+    value("kafka_latency_linger_0_p50", "ms", LATENCY_0, "p50"),
+    value("kafka_latency_linger_0_p99", "ms", LATENCY_0, "p99"),
+    value("kafka_latency_linger_0_p50_raw", "ms", LATENCY_0_RAW, "p50"),
+    value("kafka_latency_linger_0_p99_raw", "ms", LATENCY_0_RAW, "p99"),
+
+    value("kafka_rebalance_leave_ms", "ms", REBALANCE, "leave").aim("below 500"),
+    value("kafka_rebalance_join_ms", "ms", REBALANCE, "join").aim("below 500"),
+    value("kafka_rebalance_kill_ms", "ms", REBALANCE, "kill"),
+    value("kafka_rebalance_unmoved_ms", "ms", REBALANCE, "unmoved").aim("no stall"),
+    value("kafka_rebalance_leave_ms_raw", "ms", REBALANCE_RAW, "leave"),
+    value("kafka_rebalance_join_ms_raw", "ms", REBALANCE_RAW, "join"),
+    value("kafka_rebalance_kill_ms_raw", "ms", REBALANCE_RAW, "kill"),
+    value("kafka_rebalance_unmoved_ms_raw", "ms", REBALANCE_RAW, "unmoved"),
+    value("kafka_rebalance_kip_848_leave_ms", "ms", KIP_848, "leave"),
+    value("kafka_rebalance_kip_848_join_ms", "ms", KIP_848, "join"),
+    value("kafka_rebalance_kip_848_kill_ms", "ms", KIP_848, "kill"),
+    value("kafka_rebalance_kip_848_unmoved_ms", "ms", KIP_848, "unmoved"),
+    value("kafka_rebalance_kip_848_leave_ms_raw", "ms", KIP_848_RAW, "leave"),
+    value("kafka_rebalance_kip_848_join_ms_raw", "ms", KIP_848_RAW, "join"),
+    value("kafka_rebalance_kip_848_kill_ms_raw", "ms", KIP_848_RAW, "kill"),
+    value("kafka_rebalance_kip_848_unmoved_ms_raw", "ms", KIP_848_RAW, "unmoved"),
+];

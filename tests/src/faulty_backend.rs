@@ -1,0 +1,414 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use millstream_core::driver::{
+    self, CheckpointUpdate, JoinOptions, Membership, Pipelining, Rejected, StreamLimits,
+};
+use millstream_core::{
+    Epoch, Error, ErrorKind, Guarantees, Partition, Record, RecordMetadata, Result,
+};
+
+use crate::{Fault, Hooks};
+
+/// A driver that is disturbed on the way to its broker: sends and checkpoints fail, get lost, or
+/// take long.
+///
+/// With it a harness has the faults of [`FaultyBackend::HOOKS`] on any driver whose
+/// [`Pipelining`](driver::Pipelining) is by key, and needs to make only those of members itself.
+#[derive(Debug, Clone)]
+pub struct FaultyBackend<B> {
+    inner: B,
+    plan: Plan,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Plan {
+    planned: Arc<Mutex<Vec<Planned>>>,
+    /// How often, for each stream and group.
+    hits: Arc<Mutex<BTreeMap<String, u64>>>,
+}
+
+#[derive(Debug)]
+struct Planned {
+    /// A stream of sends, or a group of checkpoints.
+    of: String,
+    key: Option<Bytes>,
+    what: FaultKind,
+    times: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FaultKind {
+    FailSend(ErrorKind),
+    TimeOutSend,
+    DelaySends(Duration),
+    FailCheckpoint,
+    LoseCheckpoint,
+}
+
+impl Plan {
+    fn lock(&self) -> MutexGuard<'_, Vec<Planned>> {
+        self.planned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, of: &str, key: Option<Bytes>, what: FaultKind, times: u32) {
+        let same = |planned: &Planned| {
+            planned.of == of
+                && std::mem::discriminant(&planned.what) == std::mem::discriminant(&what)
+        };
+        let mut plan = self.lock();
+        if times == 0 || matches!(what, FaultKind::DelaySends(_)) {
+            plan.retain(|planned| !same(planned));
+        }
+        if times > 0 {
+            plan.push(Planned {
+                of: of.to_owned(),
+                key,
+                what,
+                times,
+            });
+        }
+    }
+
+    /// Counts one thing, and tells what is to happen to it.
+    fn hit(
+        &self,
+        of: &str,
+        key: Option<&Bytes>,
+        wanted: fn(FaultKind) -> bool,
+    ) -> Option<FaultKind> {
+        let mut plan = self.lock();
+        let planned = plan.iter_mut().find(|planned| {
+            let concerns = planned.key.is_none() || planned.key.as_ref() == key;
+            planned.of == of && planned.times > 0 && wanted(planned.what) && concerns
+        })?;
+        let mut hits = self.hits.lock().unwrap_or_else(PoisonError::into_inner);
+        *hits.entry(of.to_owned()).or_default() += 1;
+        planned.times = planned
+            .times
+            .saturating_sub(u32::from(planned.times < u32::MAX));
+        Some(planned.what)
+    }
+
+    fn delay(&self, stream: &str) -> Option<Duration> {
+        self.lock().iter().find_map(|planned| match planned.what {
+            FaultKind::DelaySends(by) if planned.of == stream => Some(by),
+            _ => None,
+        })
+    }
+}
+
+impl<B: driver::Backend + Clone> FaultyBackend<B> {
+    /// What it can do.
+    pub const HOOKS: Hooks = Hooks {
+        fail_sends: true,
+        fail_sends_by_key: true,
+        time_out_sends: true,
+        throttle_sends: true,
+        delay_sends: true,
+        freeze: false,
+        fail_checkpoints: true,
+        lose_checkpoints: true,
+        refuse_publish_late: false,
+        steal: false,
+        trim: false,
+        restart: false,
+        reshard_repeats_sends: false,
+    };
+
+    /// Wraps a driver. Clones are disturbed together.
+    pub fn new(inner: B) -> Self {
+        Self {
+            inner,
+            plan: Plan::default(),
+        }
+    }
+
+    /// Wraps another driver, and disturbs it with this one.
+    #[must_use]
+    pub fn also(&self, inner: B) -> Self {
+        Self {
+            inner,
+            plan: self.plan.clone(),
+        }
+    }
+
+    /// How many sends to a stream, or checkpoints of a group, have failed or got lost on purpose.
+    pub fn hits(&self, stream_or_group: &str) -> u64 {
+        let hits = self.plan.hits.lock();
+        let hits = hits.unwrap_or_else(PoisonError::into_inner);
+        hits.get(stream_or_group).copied().unwrap_or_default()
+    }
+
+    /// Does a fault of [`HOOKS`](Self::HOOKS); hands back any other.
+    ///
+    /// # Errors
+    /// The fault, if it is not among them.
+    pub fn inject(&self, fault: Fault) -> Result<(), Fault> {
+        let plan = &self.plan;
+        match &fault {
+            Fault::FailSends { stream, key, times } => {
+                let key = key.clone().map(Bytes::from);
+                plan.add(
+                    stream,
+                    key,
+                    FaultKind::FailSend(ErrorKind::Unavailable),
+                    *times,
+                );
+            }
+            Fault::ThrottleSends { stream, times } => {
+                plan.add(
+                    stream,
+                    None,
+                    FaultKind::FailSend(ErrorKind::Throttled),
+                    *times,
+                );
+            }
+            Fault::TimeOutSends { stream, times } => {
+                plan.add(stream, None, FaultKind::TimeOutSend, *times);
+            }
+            Fault::DelaySends { stream, by } => {
+                plan.add(
+                    stream,
+                    None,
+                    FaultKind::DelaySends(*by),
+                    u32::from(!by.is_zero()),
+                );
+            }
+            Fault::FailCheckpoints { group, times } => {
+                plan.add(group, None, FaultKind::FailCheckpoint, *times);
+            }
+            Fault::LoseCheckpoints { group, times } => {
+                plan.add(group, None, FaultKind::LoseCheckpoint, *times);
+            }
+            _ => return Err(fault),
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl<B: driver::Backend + Clone> driver::Backend for FaultyBackend<B> {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        self.inner.guarantees()
+    }
+
+    async fn open_producer(&self, stream: &str) -> Result<Arc<dyn driver::Producer>> {
+        Ok(Arc::new(Producer {
+            inner: self.inner.open_producer(stream).await?,
+            stream: stream.to_owned(),
+            plan: self.plan.clone(),
+        }))
+    }
+
+    fn consumer_group(&self, group: &str) -> Arc<dyn driver::ConsumerGroup> {
+        Arc::new(Group {
+            inner: self.inner.consumer_group(group),
+            group: group.to_owned(),
+            plan: self.plan.clone(),
+        })
+    }
+
+    fn checkpoints(&self, group: &str) -> Arc<dyn driver::Checkpoints> {
+        self.inner.checkpoints(group)
+    }
+
+    fn streams(&self) -> Arc<dyn driver::Streams> {
+        self.inner.streams()
+    }
+}
+
+#[derive(Debug)]
+struct Producer {
+    inner: Arc<dyn driver::Producer>,
+    stream: String,
+    plan: Plan,
+}
+
+/// What becomes of one record of a call.
+enum RecordAction {
+    /// It goes on, and its answer comes back.
+    Forward,
+    /// It goes on, and its answer is lost.
+    LoseResponse,
+    Reject(Rejected),
+}
+
+impl Producer {
+    fn error(&self, kind: ErrorKind) -> Error {
+        Error::new(kind, "send", "disturbed on purpose").with_stream(self.stream.as_str())
+    }
+
+    fn action(&self, record: &Record, failed: &mut BTreeSet<Bytes>) -> RecordAction {
+        let stop = |kind| {
+            let (record, error) = (record.clone(), self.error(kind));
+            RecordAction::Reject(Rejected { record, error })
+        };
+        let key = record.key.as_ref();
+        if key.is_some_and(|key| failed.contains(key)) {
+            return stop(ErrorKind::Unavailable);
+        }
+        let sends = |what| matches!(what, FaultKind::FailSend(_) | FaultKind::TimeOutSend);
+        let Some(hit) = self.plan.hit(&self.stream, key, sends) else {
+            return RecordAction::Forward;
+        };
+        // The later records of the key must not pass it.
+        failed.extend(key.cloned());
+        match hit {
+            FaultKind::FailSend(kind) => stop(kind),
+            _ => RecordAction::LoseResponse,
+        }
+    }
+}
+
+#[async_trait]
+impl driver::Producer for Producer {
+    fn limits(&self) -> StreamLimits {
+        self.inner.limits()
+    }
+
+    fn pipelining(&self) -> Pipelining {
+        self.inner.pipelining()
+    }
+
+    async fn send(&self, records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>> {
+        let mut failed = BTreeSet::new();
+        let actions: Vec<RecordAction> = records
+            .iter()
+            .map(|record| self.action(record, &mut failed))
+            .collect();
+        let goes_on = |action: &RecordAction| !matches!(action, RecordAction::Reject(_));
+        let on = records
+            .iter()
+            .zip(&actions)
+            .filter(|(_, action)| goes_on(action));
+        let on: Vec<Record> = on.map(|(record, _)| record.clone()).collect();
+        let delay = self.plan.delay(&self.stream);
+        let mut answers = match on.is_empty() {
+            true => Vec::new(),
+            false => self.inner.send(on).await,
+        }
+        .into_iter();
+        if let Some(delay) = delay {
+            tokio::time::sleep(delay).await;
+        }
+        let mut answer = || answers.next().expect("a driver answers every record");
+        let answer = |(record, action)| match action {
+            RecordAction::Forward => answer(),
+            RecordAction::LoseResponse => {
+                answer()?;
+                let error = self.error(ErrorKind::Timeout);
+                Err(Rejected { record, error })
+            }
+            RecordAction::Reject(rejected) => Err(rejected),
+        };
+        records.into_iter().zip(actions).map(answer).collect()
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.inner.close().await
+    }
+}
+
+#[derive(Debug)]
+struct Group {
+    inner: Arc<dyn driver::ConsumerGroup>,
+    group: String,
+    plan: Plan,
+}
+
+#[async_trait]
+impl driver::ConsumerGroup for Group {
+    async fn join(&self, join: JoinOptions) -> Result<Arc<dyn Membership>> {
+        Ok(Arc::new(Member {
+            inner: self.inner.join(join).await?,
+            group: self.group.clone(),
+            plan: self.plan.clone(),
+        }))
+    }
+}
+
+#[derive(Debug)]
+struct Member {
+    inner: Arc<dyn Membership>,
+    group: String,
+    plan: Plan,
+}
+
+#[async_trait]
+impl Membership for Member {
+    fn id(&self) -> &str {
+        self.inner.id()
+    }
+
+    async fn next(&self) -> Result<Vec<driver::Event>> {
+        self.inner.next().await
+    }
+
+    async fn checkpoint(&self, marks: &[CheckpointUpdate]) -> Vec<Result<()>> {
+        let mut results = Vec::new();
+        for mark in marks {
+            let checkpoints =
+                |what| matches!(what, FaultKind::FailCheckpoint | FaultKind::LoseCheckpoint);
+            results.push(match self.plan.hit(&self.group, None, checkpoints) {
+                Some(FaultKind::LoseCheckpoint) => Ok(()),
+                Some(_) => {
+                    Err(
+                        Error::new(ErrorKind::Unavailable, "checkpoint", "disturbed on purpose")
+                            .with_partition(&mark.partition),
+                    )
+                }
+                None => self
+                    .inner
+                    .checkpoint(std::slice::from_ref(mark))
+                    .await
+                    .remove(0),
+            });
+        }
+        results
+    }
+
+    /// A step cannot be lost: who publishes finds out how it ended.
+    async fn publish(
+        &self,
+        stream: &str,
+        records: &[Record],
+        marks: &[CheckpointUpdate],
+    ) -> Result<()> {
+        let fails = |what| what == FaultKind::FailCheckpoint;
+        match self.plan.hit(&self.group, None, fails) {
+            Some(_) => Err(
+                Error::new(ErrorKind::Unavailable, "publish", "disturbed on purpose")
+                    .with_group(self.group.as_str()),
+            ),
+            None => self.inner.publish(stream, records, marks).await,
+        }
+    }
+
+    async fn release(&self, partition: &Partition, epoch: Epoch) -> Result<()> {
+        self.inner.release(partition, epoch).await
+    }
+
+    async fn complete(&self, partition: &Partition, epoch: Epoch) -> Result<()> {
+        self.inner.complete(partition, epoch).await
+    }
+
+    fn pause(&self, partition: &Partition, epoch: Epoch) {
+        self.inner.pause(partition, epoch);
+    }
+
+    fn resume(&self, partition: &Partition, epoch: Epoch) {
+        self.inner.resume(partition, epoch);
+    }
+
+    async fn leave(&self) -> Result<()> {
+        self.inner.leave().await
+    }
+}

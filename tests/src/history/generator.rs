@@ -1,0 +1,96 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use millstream_core::{Delivery, Record};
+
+use super::{Event, History};
+
+/// Numbers the records of a run, and records them as sent.
+#[derive(Debug)]
+pub struct RecordGenerator {
+    history: History,
+    stream: Arc<str>,
+    next_id: u64,
+    sequences: BTreeMap<Option<Arc<str>>, u64>,
+}
+
+impl RecordGenerator {
+    /// Makes the load of one stream. Ids count from `first_id`, so that several loads of one
+    /// history do not meet.
+    pub fn new(history: &History, stream: &str, first_id: u64) -> Self {
+        Self {
+            history: history.clone(),
+            stream: stream.into(),
+            next_id: first_id,
+            sequences: BTreeMap::new(),
+        }
+    }
+
+    /// Makes the next record of `key`, records that it is sent, and tells its id. Send it at once:
+    /// the order of these calls is the order that the judge expects.
+    pub fn next(&mut self, key: Option<&str>) -> (u64, Record) {
+        let key: Option<Arc<str>> = key.map(Into::into);
+        let sequence = self.sequences.entry(key.clone()).or_default();
+        *sequence += 1;
+        let id = self.next_id;
+        self.next_id += 1;
+        let record = record(id, key.as_deref());
+        self.history.record(Event::Sent {
+            stream: self.stream.clone(),
+            key,
+            sequence: *sequence,
+            id,
+            digest: digest(record.key.as_ref(), &record.payload, record.headers.iter()),
+        });
+        (id, record)
+    }
+}
+
+/// A record whose payload tells its id.
+pub fn record(id: u64, key: Option<&str>) -> Record {
+    let record = Record::new(format!("{id}:{}", "x".repeat((id % 40) as usize)))
+        .header("id", id.to_string());
+    match key {
+        Some(key) => record.key(Bytes::copy_from_slice(key.as_bytes())),
+        None => record,
+    }
+}
+
+/// The id in the payload of a [`record`]; none if the payload is another one.
+pub fn id_of(payload: &[u8]) -> Option<u64> {
+    let end = payload.iter().position(|byte| *byte == b':')?;
+    std::str::from_utf8(&payload[..end]).ok()?.parse().ok()
+}
+
+/// A short fingerprint (FNV-1a) of what must survive the way, lengths included.
+pub fn digest<'a>(
+    key: Option<&Bytes>,
+    payload: &[u8],
+    headers: impl Iterator<Item = (&'a str, Option<&'a Bytes>)>,
+) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut add = |part: &[u8]| {
+        for byte in part.len().to_le_bytes().iter().chain(part) {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    };
+    add(if key.is_some() { b"key" } else { b"" });
+    add(key.map_or(&[][..], |key| &key[..]));
+    add(payload);
+    for (name, value) in headers {
+        add(name.as_bytes());
+        add(if value.is_some() { b"value" } else { b"" });
+        add(value.map_or(&[][..], |value| &value[..]));
+    }
+    hash
+}
+
+/// The [`digest`] of a delivery.
+pub(crate) fn digest_of(delivery: &Delivery) -> u64 {
+    digest(
+        delivery.key(),
+        delivery.payload(),
+        delivery.headers().iter(),
+    )
+}

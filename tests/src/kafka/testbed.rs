@@ -1,0 +1,85 @@
+use std::io;
+use std::time::Instant;
+
+use millstream_core::{Partition, driver};
+use tokio::sync::OnceCell;
+
+use super::proxy::{Faults, Proxy, RequestKind};
+use super::{Broker, Listener, Options, retention, steal};
+
+/// A broker behind a proxy: every client that asks for [`bootstrap`](Self::bootstrap) goes through
+/// it, with all its connections.
+#[derive(Debug)]
+pub struct Testbed {
+    broker: Broker,
+    proxy: Proxy,
+    faults: Faults,
+    /// Of every stream that is created as the cases create theirs.
+    pub(super) limits: OnceCell<driver::StreamLimits>,
+}
+
+impl Testbed {
+    /// Starts both.
+    pub async fn start(options: Options) -> io::Result<Self> {
+        let faults = Faults::new();
+        let proxy = Proxy::open(&faults).await?;
+        let listener = Listener::new(Listener::CLIENT).advertised(proxy.port());
+        let broker = options.listener(listener).start().await;
+        proxy.forward_to(broker.port(Listener::CLIENT));
+        Ok(Self {
+            broker,
+            proxy,
+            faults,
+            limits: OnceCell::new(),
+        })
+    }
+
+    /// The value for a client's `bootstrap.servers`.
+    pub fn bootstrap(&self) -> String {
+        format!("127.0.0.1:{}", self.proxy.port())
+    }
+
+    /// The broker.
+    pub fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
+    /// What befalls the requests of clients.
+    pub fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
+    /// When clients of this id asked their group so, in this order.
+    pub fn request_times(&self, client: &str, what: RequestKind) -> Vec<Instant> {
+        self.proxy.request_times(client, what)
+    }
+
+    /// Puts the owner of a partition out of its group without asking it.
+    ///
+    /// # Panics
+    /// If nobody owns it for 20 s.
+    pub async fn steal(&self, group: &str, partition: &Partition) {
+        let index = partition.id().parse().expect("partitions have numbers");
+        steal::steal(self.port(), group, partition.stream(), index).await;
+    }
+
+    /// Removes all records that the topic has.
+    ///
+    /// # Panics
+    /// If the broker refuses.
+    pub async fn trim(&self, topic: &str) {
+        let trimmed = retention::trim(self.port(), topic).await;
+        trimmed.unwrap_or_else(|error| panic!("the records of {topic} stay: {error}"));
+    }
+
+    /// Kills the broker, and starts it again on what it had stored.
+    pub async fn restart(&self) {
+        self.broker.kill().await;
+        self.broker.start().await;
+    }
+
+    /// Past the proxy: what disturbs is not to be disturbed.
+    fn port(&self) -> u16 {
+        self.broker.port(Listener::CLIENT)
+    }
+}

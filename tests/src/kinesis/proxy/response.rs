@@ -1,0 +1,106 @@
+//! The answers that the proxy gives in a service's place, and what it changes in those that pass.
+
+use std::io;
+
+use bytes::Bytes;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{Response, StatusCode};
+use serde_json::{Value, json};
+
+/// What a client is sent.
+pub(super) type ProxyResponse = Response<BoxBody<Bytes, io::Error>>;
+
+/// A refusal, as the services word it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The limit of a shard or of a table is reached.
+    Throttled,
+    /// The service failed.
+    Internal,
+}
+
+impl Refusal {
+    pub(super) fn code(self) -> &'static str {
+        match self {
+            Self::Throttled => "ProvisionedThroughputExceededException",
+            Self::Internal => "InternalFailure",
+        }
+    }
+
+    /// Of a whole request.
+    pub(super) fn answer(self) -> ProxyResponse {
+        let status = match self {
+            Self::Throttled => StatusCode::BAD_REQUEST,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        of(
+            status,
+            &json!({"__type": self.code(), "message": "by the proxy"}),
+        )
+    }
+
+    /// Of one record of a batch.
+    pub(super) fn entry(self) -> Value {
+        json!({"ErrorCode": self.code(), "ErrorMessage": "by the proxy"})
+    }
+}
+
+/// An answer of this body, or of none if that is null.
+pub(super) fn of(status: StatusCode, body: &Value) -> ProxyResponse {
+    let body = match body {
+        Value::Null => Bytes::new(),
+        body => Bytes::from(body.to_string()),
+    };
+    let body = Full::new(body).map_err(|never| match never {});
+    let mut answer = Response::new(body.boxed());
+    *answer.status_mut() = status;
+    let json = HeaderValue::from_static("application/x-amz-json-1.1");
+    answer.headers_mut().insert(CONTENT_TYPE, json);
+    answer
+}
+
+/// The answer to a batch of which some records were not sent on: that to the others, if there were
+/// any, with theirs in their places.
+pub(super) fn with_failed(answered: &Value, failed: &[Option<Refusal>]) -> Value {
+    let mut others = answered["Records"].as_array().into_iter().flatten();
+    let records: Vec<_> = failed
+        .iter()
+        .map(|failed| match failed {
+            Some(refusal) => refusal.entry(),
+            None => others.next().cloned().unwrap_or_default(),
+        })
+        .collect();
+    let count = records
+        .iter()
+        .filter(|record| record.get("ErrorCode").is_some_and(Value::is_string));
+    json!({"FailedRecordCount": count.count(), "Records": records})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_keep_their_places() {
+        let answered = json!({"FailedRecordCount": 1, "Records": [
+            {"SequenceNumber": "7", "ShardId": "a"},
+            {"ErrorCode": "InternalFailure", "ErrorMessage": "really"},
+        ]});
+        let failed = [
+            Some(Refusal::Throttled),
+            None,
+            None,
+            Some(Refusal::Internal),
+        ];
+        let all = with_failed(&answered, &failed);
+        let codes = all["Records"].as_array().unwrap().iter();
+        let codes: Vec<_> = codes.map(|record| record["ErrorCode"].as_str()).collect();
+        let throttled = Some(Refusal::Throttled.code());
+        let internal = Some(Refusal::Internal.code());
+        assert_eq!(codes, [throttled, None, internal, internal]);
+        assert_eq!(all["Records"][1]["SequenceNumber"], "7");
+        assert_eq!(all["FailedRecordCount"], 3);
+    }
+}

@@ -1,0 +1,91 @@
+//! What has passed a proxy, counted.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::request::{Request, Service};
+
+/// The counts of one proxy. Clones are one.
+#[derive(Debug, Clone)]
+pub struct RequestStats {
+    /// Times are told from here.
+    begun: Instant,
+    counts: Arc<Mutex<Counts>>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    to_dynamodb: u64,
+    sent: Sent,
+    reads: BTreeMap<String, Vec<Read>>,
+}
+
+/// The entries of requests to store batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sent {
+    /// Those that were answered one by one.
+    pub answered: u64,
+    /// Those of them that were not stored.
+    pub refused: u64,
+}
+
+/// One answer with records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Read {
+    /// When it was asked for, from the proxy's beginning.
+    pub at: Duration,
+    /// What its records count, in bytes.
+    pub bytes: u64,
+}
+
+impl RequestStats {
+    pub(super) fn new() -> Self {
+        Self {
+            begun: Instant::now(),
+            counts: Arc::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Requests to DynamoDB.
+    pub fn to_dynamodb(&self) -> u64 {
+        self.lock().to_dynamodb
+    }
+
+    /// The entries of requests to store batches.
+    pub fn sent(&self) -> Sent {
+        self.lock().sent
+    }
+
+    /// The answers of each shard that had records, in their order. Names of shards are those of one
+    /// stream alone.
+    pub fn reads(&self) -> BTreeMap<String, Vec<Read>> {
+        self.lock().reads.clone()
+    }
+
+    pub(super) fn request_times(&self, request: &Request) {
+        self.lock().to_dynamodb += u64::from(request.service == Service::DynamoDb);
+    }
+
+    pub(super) fn batch_answered(&self, answer: &Value) {
+        let Some(records) = answer["Records"].as_array() else {
+            return;
+        };
+        let sent = &mut self.lock().sent;
+        sent.answered += records.len() as u64;
+        sent.refused += answer["FailedRecordCount"].as_u64().unwrap_or_default();
+    }
+
+    pub(super) fn read(&self, shard: &str, asked: Instant, bytes: u64) {
+        let at = asked.duration_since(self.begun);
+        let mut counts = self.lock();
+        let reads = counts.reads.entry(shard.to_owned()).or_default();
+        reads.push(Read { at, bytes });
+    }
+}

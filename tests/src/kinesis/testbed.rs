@@ -1,0 +1,149 @@
+use std::io;
+
+use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
+use millstream_core::{Partition, driver};
+use tokio::sync::OnceCell;
+
+use super::proxy::{Faults, Proxy};
+use super::{Emulator, Server, age, retention, steal};
+
+/// An emulator of Kinesis, DynamoDB Local, and a proxy before both: every client that is told its
+/// [`endpoint`](Self::endpoint) goes through it, with all its connections.
+#[derive(Debug)]
+pub struct Testbed {
+    kinesis: Server,
+    dynamodb: Server,
+    proxy: Proxy,
+    /// Past the proxy: what disturbs is not to be disturbed.
+    to_kinesis: aws_sdk_kinesis::Client,
+    to_dynamodb: aws_sdk_dynamodb::Client,
+    /// Of every stream that is created as the cases create theirs.
+    pub(super) limits: OnceCell<driver::StreamLimits>,
+}
+
+impl Testbed {
+    /// The region that all are in.
+    pub const REGION: &str = "us-east-1";
+
+    /// The id and the secret of credentials: any do.
+    pub const CREDENTIALS: [&str; 2] = ["test", "test"];
+
+    /// Starts all three.
+    pub async fn start(emulator: Emulator) -> io::Result<Self> {
+        let (kinesis, dynamodb) = tokio::join!(Server::kinesis(emulator), Server::dynamodb());
+        Self::of(kinesis, dynamodb).await
+    }
+
+    /// Starts all three, so that they can be restarted.
+    pub async fn persistent() -> io::Result<Self> {
+        let (kinesis, dynamodb) =
+            tokio::join!(Server::persistent_kinesis(), Server::persistent_dynamodb());
+        Self::of(kinesis, dynamodb).await
+    }
+
+    async fn of(kinesis: Server, dynamodb: Server) -> io::Result<Self> {
+        let proxy = Proxy::open(kinesis.port(), dynamodb.port()).await?;
+        let past = |server: &Server| format!("http://127.0.0.1:{}", server.port());
+        let (to_kinesis, to_dynamodb) =
+            (kinesis_at(&past(&kinesis)), dynamodb_at(&past(&dynamodb)));
+        Ok(Self {
+            kinesis,
+            dynamodb,
+            proxy,
+            to_kinesis,
+            to_dynamodb,
+            limits: OnceCell::new(),
+        })
+    }
+
+    /// The address for clients, of both services.
+    pub fn endpoint(&self) -> String {
+        self.proxy.endpoint()
+    }
+
+    /// The address of Kinesis past the proxy, which knows the protocol of our clients alone.
+    pub fn kinesis_endpoint(&self) -> String {
+        self.kinesis.endpoint()
+    }
+
+    /// The address of DynamoDB past the proxy.
+    pub fn dynamodb_endpoint(&self) -> String {
+        self.dynamodb.endpoint()
+    }
+
+    /// The address of Kinesis past the proxy, with TLS and a certificate that nobody has signed.
+    ///
+    /// # Panics
+    /// If the emulator has none.
+    pub async fn tls_endpoint(&self) -> String {
+        self.kinesis.tls_endpoint().await
+    }
+
+    /// What befalls the requests of clients.
+    pub fn faults(&self) -> &Faults {
+        self.proxy.faults()
+    }
+
+    /// A client of Kinesis that goes past the proxy.
+    pub fn kinesis(&self) -> &aws_sdk_kinesis::Client {
+        &self.to_kinesis
+    }
+
+    /// A client of DynamoDB that goes past the proxy.
+    pub fn dynamodb(&self) -> &aws_sdk_dynamodb::Client {
+        &self.to_dynamodb
+    }
+
+    /// Takes the lease of a partition from its owner without asking it.
+    ///
+    /// # Panics
+    /// If nobody holds it for 20 s.
+    pub async fn steal(&self, table: &str, partition: &Partition) {
+        steal::steal(&self.to_dynamodb, table, partition.stream(), partition.id()).await;
+    }
+
+    /// Shows no record any more that the stream has.
+    ///
+    /// # Panics
+    /// If the emulator does not tell what it has.
+    pub async fn trim(&self, stream: &str) {
+        for (shard, last) in retention::newest(&self.to_kinesis, stream).await {
+            self.proxy.trim(stream, &shard, &last);
+        }
+    }
+
+    /// Puts what a group has noted of its partitions back by more than a day.
+    ///
+    /// # Panics
+    /// If there is no such group.
+    pub async fn age(&self, table: &str) {
+        age::age(&self.to_dynamodb, table).await;
+    }
+
+    /// Kills both servers, and starts them again on what they have stored.
+    pub async fn restart(&self) {
+        tokio::join!(self.kinesis.restart(), self.dynamodb.restart());
+    }
+}
+
+/// A client of Kinesis as it comes, without retries: what befalls a request is what it tells.
+fn kinesis_at(endpoint: &str) -> aws_sdk_kinesis::Client {
+    let [id, secret] = Testbed::CREDENTIALS;
+    let config = aws_sdk_kinesis::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new(Testbed::REGION))
+        .credentials_provider(Credentials::new(id, secret, None, None, "tests"))
+        .endpoint_url(endpoint);
+    aws_sdk_kinesis::Client::from_conf(config.build())
+}
+
+/// As [`kinesis_at`].
+fn dynamodb_at(endpoint: &str) -> aws_sdk_dynamodb::Client {
+    let [id, secret] = Testbed::CREDENTIALS;
+    let config = aws_sdk_dynamodb::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new(Testbed::REGION))
+        .credentials_provider(Credentials::new(id, secret, None, None, "tests"))
+        .endpoint_url(endpoint);
+    aws_sdk_dynamodb::Client::from_conf(config.build())
+}

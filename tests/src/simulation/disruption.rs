@@ -1,0 +1,252 @@
+//! What befalls the fleet, when its time has come.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use millstream_core::{ErrorKind, Partition, Start};
+use millstream_memory::Target;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::script::{Disruption, ResetTo, Script};
+use super::sim_group::SimGroup;
+use super::world::World;
+use crate::history::Event;
+
+/// Brings about all troubles, and waits until they are over.
+pub(super) async fn all(
+    world: &World,
+    script: &Script,
+    sim_groups: &[Arc<SimGroup>],
+    disruptions: &[(Duration, Disruption)],
+) {
+    let mut running = JoinSet::new();
+    for (at, disruption) in disruptions {
+        // After a restart all are late.
+        tokio::time::sleep_until(world.began + *at).await;
+        apply(world, script, sim_groups, disruption, &mut running).await;
+    }
+    while running.join_next().await.is_some() {}
+}
+
+async fn apply(
+    world: &World,
+    script: &Script,
+    sim_groups: &[Arc<SimGroup>],
+    disruption: &Disruption,
+    running: &mut JoinSet<()>,
+) {
+    let streams = world.client.streams();
+    match *disruption {
+        Disruption::Replace {
+            group,
+            pick,
+            overlap,
+        } => {
+            let sim_group = sim_groups[group].clone();
+            let left = sim_group.stop_member(pick);
+            if overlap {
+                sim_group.add_member();
+            }
+            running.spawn(async move {
+                if let Some(left) = left {
+                    let _ = left.await;
+                }
+                if !overlap {
+                    sim_group.add_member();
+                }
+            });
+        }
+        Disruption::Join { group } => sim_groups[group].add_member(),
+        Disruption::Leave { group, pick } => {
+            if sim_groups[group].size() > 1 {
+                if let Some(left) = sim_groups[group].stop_member(pick) {
+                    running.spawn(async move { drop(left.await) });
+                }
+            }
+        }
+        Disruption::Crash {
+            group,
+            pick,
+            back_after,
+        } => {
+            let sim_group = sim_groups[group].clone();
+            drop(sim_group.kill_member(pick));
+            running.spawn(async move {
+                tokio::time::sleep(back_after).await;
+                sim_group.add_member();
+            });
+        }
+        Disruption::Disconnect { group, pick } => {
+            if let Some(slot) = sim_groups[group].slot(pick) {
+                slot.crashed();
+                if let Some(name) = slot.mark_faulted() {
+                    present(world, world.faults.crash(&Target::named(name)));
+                }
+            }
+        }
+        Disruption::Freeze { group, pick, lasts } => {
+            freeze(world, &sim_groups[group], pick, lasts, script, running)
+        }
+        Disruption::Steal { group, pick } => {
+            let sim_group = &sim_groups[group];
+            let stream = &sim_group.plan.streams[pick % sim_group.plan.streams.len()];
+            let partitions = partitions(world, stream, false).await;
+            sim_group.fault(None, "a partition is stolen");
+            let partition = &partitions[pick % partitions.len()];
+            present(world, world.faults.steal(&sim_group.plan.name, partition));
+            sim_group.heal();
+        }
+        Disruption::Pause {
+            group,
+            pick,
+            partition,
+            lasts,
+        } => {
+            let control = sim_groups[group].slot(pick).and_then(|slot| slot.handle());
+            if let Some(control) = control {
+                let owned = control.partitions();
+                let chosen = owned.into_keys().nth(pick % 3).filter(|_| partition);
+                control.pause(chosen.as_ref());
+                running.spawn(async move {
+                    tokio::time::sleep(lasts).await;
+                    control.resume(chosen.as_ref());
+                });
+            }
+        }
+        Disruption::FailSends { sends, kind } => world.faults.fail_sends(sends, kind),
+        Disruption::FailFor { lasts, kind } => world.faults.fail_for(lasts, kind),
+        Disruption::DelaySends { sends, delay } => world.faults.delay_sends(sends, delay),
+        Disruption::TimeOutSends { sends } => {
+            world.record(Event::Fault {
+                group: None,
+                member: None,
+                what: "sends are stored and not answered".into(),
+            });
+            world.faults.time_out_sends(sends);
+        }
+        Disruption::LoseCheckpoints {
+            checkpoints,
+            stored: true,
+        } => world.faults.lose_checkpoint_responses(checkpoints),
+        Disruption::LoseCheckpoints {
+            checkpoints,
+            stored: false,
+        } => world.faults.lose_checkpoints(checkpoints),
+        Disruption::Split { stream, pick } => {
+            let open = partitions(world, &script.streams[stream].name, true).await;
+            let split = streams.split(&open[pick % open.len()]);
+            allowed(world, "split", split.await);
+        }
+        Disruption::Merge {
+            stream,
+            pick,
+            other,
+        } => {
+            let mut open = partitions(world, &script.streams[stream].name, true).await;
+            let one = open.swap_remove(pick % open.len());
+            if let Some(other) = other.checked_rem(open.len()) {
+                let merge = streams.merge(&one, &open[other]);
+                allowed(world, "merge", merge.await);
+            }
+        }
+        Disruption::AddPartitions { stream, more } => {
+            let name = &*script.streams[stream].name;
+            world.record(Event::Remapped {
+                stream: name.into(),
+            });
+            let all = partitions(world, name, true).await.len() + more;
+            let added = streams.add_partitions(name, all);
+            allowed(world, "add partitions", added.await);
+        }
+        Disruption::Reset { group, pick, to } => {
+            reset(world, &sim_groups[group], pick, to, running)
+        }
+    }
+}
+
+fn freeze(
+    world: &World,
+    sim_group: &Arc<SimGroup>,
+    pick: usize,
+    lasts: Duration,
+    script: &Script,
+    running: &mut JoinSet<()>,
+) {
+    let Some(slot) = sim_group.slot(pick) else {
+        return;
+    };
+    let Some(name) = slot.mark_faulted() else {
+        return;
+    };
+    if lasts >= script.session_timeout {
+        sim_group.fault(Some(&name), "frozen");
+    }
+    present(world, world.faults.pause(&Target::named(name), lasts));
+    sim_group.freeze();
+    let (sim_group, until) = (sim_group.clone(), Instant::now() + lasts);
+    running.spawn(async move {
+        tokio::time::sleep_until(until).await;
+        sim_group.thaw();
+    });
+}
+
+fn reset(
+    world: &World,
+    sim_group: &Arc<SimGroup>,
+    pick: usize,
+    to: ResetTo,
+    running: &mut JoinSet<()>,
+) {
+    let stream = sim_group.plan.streams[pick % sim_group.plan.streams.len()].clone();
+    world.record(Event::Reset {
+        group: sim_group.plan.name.as_str().into(),
+        stream: stream.as_str().into(),
+        skips: !matches!(to, ResetTo::Earliest),
+    });
+    let to = match to {
+        ResetTo::Earliest => Start::Earliest,
+        ResetTo::Latest => Start::Latest,
+        ResetTo::Ago(ago) => Start::At(world.time() - ago),
+    };
+    let (world, group) = (world.clone(), sim_group.group.clone());
+    running.spawn(async move {
+        match group.reset(&stream, to).await {
+            Ok(()) => {}
+            // The group was never joined yet.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => world.report_problem(format!("reset: {error:?}")),
+        }
+    });
+}
+
+/// The partitions of a stream, or the open ones of them.
+async fn partitions(world: &World, stream: &str, open: bool) -> Vec<Partition> {
+    let described = world.client.streams().describe(stream).await;
+    let described = world.expect("describe", described);
+    let partitions = described.into_iter().flat_map(|stream| stream.partitions);
+    partitions
+        .filter(|found| found.open || !open)
+        .map(|found| found.partition)
+        .collect()
+}
+
+/// A fault that finds nobody to hit is none.
+fn present(world: &World, mark_faulted: millstream_core::Result<()>) {
+    match mark_faulted {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            world.report_problem(format!("inject a fault: {error:?}"));
+        }
+        _ => {}
+    }
+}
+
+/// A reshard that cannot be is none: a partition may be as small as one hash.
+fn allowed(world: &World, what: &str, done: millstream_core::Result<()>) {
+    match done {
+        Err(error) if error.kind() != ErrorKind::Invalid => {
+            world.report_problem(format!("{what}: {error:?}"));
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,165 @@
+//! A group that consumes, transforms and publishes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
+use std::sync::Mutex;
+
+use millstream_core::{Partition, Position, Producer, Record};
+
+use super::world::{World, lock};
+use crate::history::{Entry, Event, Outcome, RecordGenerator};
+
+/// Where the records of chains begin to count.
+const FIRST_ID: u64 = 1_000_000_000;
+
+/// What the members of a chain share.
+#[derive(Debug)]
+pub(super) struct Pipeline {
+    pub(super) producer: Producer,
+    /// Whether each result is promised to be stored once.
+    once: bool,
+    load: Mutex<RecordGenerator>,
+    /// The source of each record that was made.
+    sources: Mutex<BTreeMap<u64, Source>>,
+}
+
+/// What a chain has linked.
+#[derive(Debug)]
+pub(super) struct PipelineState {
+    load: RecordGenerator,
+    sources: BTreeMap<u64, Source>,
+}
+
+/// What a record was made of. A record whose `send` was tried again may be in its stream twice, so
+/// its place is looked at too.
+#[derive(Debug)]
+struct Source {
+    id: u64,
+    place: (Partition, Position),
+}
+
+impl Pipeline {
+    /// Makes one, which goes on from the links of one `before`.
+    pub(super) fn new(
+        world: &World,
+        producer: Producer,
+        once: bool,
+        before: Option<PipelineState>,
+    ) -> Self {
+        let PipelineState { load, sources } = before.unwrap_or_else(|| PipelineState {
+            load: RecordGenerator::new(&world.history, producer.stream(), FIRST_ID),
+            sources: BTreeMap::new(),
+        });
+        Self {
+            load: Mutex::new(load),
+            producer,
+            once,
+            sources: Mutex::new(sources),
+        }
+    }
+
+    /// Closes it, and hands out what it has linked.
+    pub(super) async fn close(&self, world: &World) -> PipelineState {
+        let closed = self.producer.close().await;
+        world.expect("close the producer of the chain", closed);
+        let none = RecordGenerator::new(&world.history, self.producer.stream(), FIRST_ID);
+        PipelineState {
+            load: mem::replace(&mut lock(&self.load), none),
+            sources: mem::take(&mut lock(&self.sources)),
+        }
+    }
+
+    /// Makes the record that follows from `source`.
+    pub(super) fn transform(
+        &self,
+        source: u64,
+        place: (Partition, Position),
+        key: Option<&[u8]>,
+    ) -> Record {
+        let key = key.map(String::from_utf8_lossy);
+        let (id, record) = lock(&self.load).next(key.as_deref());
+        lock(&self.sources).insert(id, Source { id: source, place });
+        record
+    }
+
+    /// Finds what the chain lost or turned round: each record that the group settled is stored as a
+    /// record of the chain, and for each key they are stored in the order of their sources, if one
+    /// does not count what came again. Where each is promised to be stored once, nothing does.
+    pub(super) fn check(&self, group: &str, trims: bool, entries: &[Entry]) -> Vec<String> {
+        let reset = |event: &Event| match event {
+            Event::Reset { group: reset, .. } => **reset == *group,
+            _ => false,
+        };
+        let reset = entries.iter().any(|entry| reset(&entry.event));
+        let remapped = |event: &Event| matches!(event, Event::Remapped { .. });
+        let ordered = !reset && !entries.iter().any(|entry| remapped(&entry.event));
+        // Whether the readers have seen all that was published.
+        let complete = !trims && !entries.iter().any(|entry| {
+            matches!(&entry.event, Event::Reset { stream, skips: true, .. } if **stream == *self.producer.stream())
+        });
+        let sources = lock(&self.sources);
+        let mut settled = BTreeSet::new();
+        // Given up at first, one may be published late when it comes again.
+        let mut given_up = BTreeSet::new();
+        let mut sequences = BTreeMap::new();
+        let mut places = BTreeMap::new();
+        for Entry { event, .. } in entries {
+            match event {
+                Event::Sent {
+                    id, key, sequence, ..
+                } => {
+                    sequences.insert(*id, (key, *sequence));
+                }
+                Event::Ended { handling, outcome } if *handling.by.group == *group => {
+                    match outcome {
+                        Outcome::Acked => settled.insert(handling.id),
+                        Outcome::GaveUp => given_up.insert(handling.id),
+                        Outcome::Failed | Outcome::Dropped => false,
+                    };
+                }
+                Event::Began(handling) => {
+                    if let Some(source) = sources.get(&handling.id) {
+                        places.insert((&handling.by.partition, handling.position), source);
+                    }
+                }
+                _ => {}
+            }
+        }
+        let arrived: BTreeSet<u64> = places.values().map(|source| source.id).collect();
+        // A result that waits for its checkpoint goes with its record when a reset passes over that.
+        let owed = complete && !(self.once && reset);
+        let lost = settled.difference(&arrived).filter(|_| owed);
+        let mut problems: Vec<String> = lost
+            .map(|source| format!("the chain settled record {source} and published nothing for it"))
+            .collect();
+        if self.once && !reset {
+            let mut firsts = BTreeMap::new();
+            for (place, source) in &places {
+                if let Some((partition, position)) = firsts.insert(&source.place, place) {
+                    let id = source.id;
+                    problems.push(format!(
+                        "the chain published record {id} at {partition}@{position} and again"
+                    ));
+                }
+            }
+        }
+        let mut newest = BTreeMap::new();
+        let mut seen = BTreeSet::new();
+        for ((partition, position), Source { id: source, .. }) in places {
+            let Some((Some(key), sequence)) = sequences.get(source) else {
+                continue;
+            };
+            if !(ordered && complete) || given_up.contains(source) || !seen.insert(source) {
+                continue;
+            }
+            let newest = newest.entry((partition, key)).or_insert(0);
+            if *sequence < *newest {
+                problems.push(format!(
+                    "the chain published record {source} of {key} at {partition}@{position} after a later one"
+                ));
+            }
+            *newest = (*newest).max(*sequence);
+        }
+        problems
+    }
+}

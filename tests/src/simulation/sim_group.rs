@@ -1,0 +1,233 @@
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use millstream_core::{ConsumerGroup, DeadLetter, OnExhausted, Result, Retry, Start};
+use tokio::task::JoinHandle;
+
+use super::behavior::HandlerBehavior;
+use super::member::MemberSlot;
+use super::pipeline::{Pipeline, PipelineState};
+use super::script::{Backoff, DEAD_LETTERS, FinalAction, GroupPlan, Script, Style};
+use super::world::{World, lock};
+use crate::history::Event;
+
+/// The members of a group, and what they have in common.
+#[derive(Debug)]
+pub(super) struct SimGroup {
+    pub(super) plan: GroupPlan,
+    pub(super) world: World,
+    pub(super) group: ConsumerGroup,
+    pub(super) behavior: HandlerBehavior,
+    pub(super) pipeline: Option<Pipeline>,
+    /// Those who are there, in the order of their coming.
+    slots: Mutex<Vec<(Arc<MemberSlot>, JoinHandle<()>)>>,
+    names: AtomicU64,
+    /// How many gaps the members told of that are gone.
+    data_losses: AtomicU64,
+    /// How many members are frozen now.
+    frozen: AtomicUsize,
+}
+
+/// What a crew leaves to the one that follows.
+#[derive(Debug, Default)]
+pub(super) struct GroupState {
+    names: u64,
+    data_losses: u64,
+    pipeline_state: Option<PipelineState>,
+}
+
+impl SimGroup {
+    /// Makes one without members, which follows on one `before`.
+    pub(super) async fn new(
+        world: &World,
+        script: &Script,
+        plan: &GroupPlan,
+        before: Option<GroupState>,
+    ) -> Result<Self> {
+        let GroupState {
+            names,
+            data_losses,
+            pipeline_state,
+        } = before.unwrap_or_default();
+        let pipeline = match &plan.style {
+            Style::Pipeline { to, once } => {
+                let client = match once {
+                    true => &world.client,
+                    false => &world.other_client,
+                };
+                // It never gives up: a handler that was done would have failed after all.
+                let producer = client.producer(&**to).timeout(A_DAY).open().await?;
+                Some(Pipeline::new(world, producer, *once, pipeline_state))
+            }
+            Style::Each | Style::Batches(_) | Style::Pull(_) => None,
+        };
+        Ok(Self {
+            plan: plan.clone(),
+            world: world.clone(),
+            group: group(world, plan),
+            behavior: HandlerBehavior::new(
+                plan.handler.clone(),
+                script.seed,
+                script.session_timeout,
+            ),
+            pipeline,
+            slots: Mutex::default(),
+            names: AtomicU64::new(names),
+            data_losses: AtomicU64::new(data_losses),
+            frozen: AtomicUsize::new(0),
+        })
+    }
+
+    /// Ends it, when all members are gone.
+    pub(super) async fn close(&self) -> GroupState {
+        GroupState {
+            names: self.names.load(Relaxed),
+            data_losses: self.data_losses(),
+            pipeline_state: match &self.pipeline {
+                Some(pipeline) => Some(pipeline.close(&self.world).await),
+                None => None,
+            },
+        }
+    }
+
+    /// After a stop at a gap: moves the group to what is left of the stream.
+    pub(super) async fn reset_after_data_loss(&self, stream: Option<&str>) {
+        let stream = stream.unwrap_or_default();
+        self.world.record(Event::Reset {
+            group: self.plan.name.as_str().into(),
+            stream: stream.into(),
+            skips: false,
+        });
+        let moved = self.group.reset(stream, Start::Earliest).await;
+        self.world.expect("go on after a gap", moved);
+    }
+
+    /// A name that no member of any group had before.
+    pub(super) fn name(&self) -> String {
+        let number = self.names.fetch_add(1, Relaxed) + 1;
+        format!("{}-{number}", self.plan.name)
+    }
+
+    /// Takes on one more member.
+    pub(super) fn add_member(self: &Arc<Self>) {
+        let slot = Arc::new(MemberSlot::new(self.clone()));
+        let task = tokio::spawn(slot.clone().run());
+        lock(&self.slots).push((slot, task));
+    }
+
+    /// Takes on as many as are planned.
+    pub(super) fn add_planned_members(self: &Arc<Self>) {
+        for _ in 0..self.plan.members {
+            self.add_member();
+        }
+    }
+
+    pub(super) fn size(&self) -> usize {
+        lock(&self.slots).len()
+    }
+
+    pub(super) fn slot(&self, pick: usize) -> Option<Arc<MemberSlot>> {
+        let slots = lock(&self.slots);
+        let place = pick.checked_rem(slots.len())?;
+        Some(slots[place].0.clone())
+    }
+
+    /// Asks a member to leave in good order, and answers what to wait for.
+    pub(super) fn stop_member(&self, pick: usize) -> Option<JoinHandle<()>> {
+        let (slot, task) = self.take(pick)?;
+        slot.leave();
+        Some(task)
+    }
+
+    /// Kills a member, and answers what to wait for.
+    pub(super) fn kill_member(&self, pick: usize) -> Option<JoinHandle<()>> {
+        let (slot, task) = self.take(pick)?;
+        slot.crashed();
+        slot.gone();
+        task.abort();
+        Some(task)
+    }
+
+    /// Makes one member go, by force or not, and answers what to wait for.
+    pub(super) fn stop(&self, abrupt: bool) -> Option<JoinHandle<()>> {
+        match abrupt {
+            true => self.kill_member(0),
+            false => self.stop_member(0),
+        }
+    }
+
+    fn take(&self, pick: usize) -> Option<(Arc<MemberSlot>, JoinHandle<()>)> {
+        let mut slots = lock(&self.slots);
+        let place = pick.checked_rem(slots.len())?;
+        Some(slots.remove(place))
+    }
+
+    /// Records that something is about to befall a member, or anyone of the group.
+    pub(super) fn fault(&self, member: Option<&str>, what: &str) {
+        self.world.record(Event::Fault {
+            group: Some(self.plan.name.as_str().into()),
+            member: member.map(Into::into),
+            what: what.into(),
+        });
+    }
+
+    /// Counts the gaps that a member has told of.
+    pub(super) fn add_data_losses(&self, gaps: u64) {
+        self.data_losses.fetch_add(gaps, Relaxed);
+    }
+
+    pub(super) fn data_losses(&self) -> u64 {
+        self.data_losses.load(Relaxed)
+    }
+
+    /// Counts a member that is frozen, until it is told that it is not.
+    pub(super) fn freeze(&self) {
+        self.frozen.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn thaw(&self) {
+        self.frozen.fetch_sub(1, Relaxed);
+    }
+
+    /// Records that faults are over, if they are: from here on, new owners keep all promises.
+    pub(super) fn heal(&self) {
+        if self.frozen.load(Relaxed) == 0 && self.plan.drains_fully() {
+            self.world.record(Event::Healed {
+                group: self.plan.name.as_str().into(),
+            });
+        }
+    }
+}
+
+fn group(world: &World, plan: &GroupPlan) -> ConsumerGroup {
+    let retry = match plan.backoff {
+        Backoff::Fixed(delay) => Retry::fixed(delay),
+        Backoff::Exponential(min, max) => Retry::exponential().delays(min, max.max(min)),
+    };
+    let last = match plan.final_action {
+        FinalAction::DeadLetter => DeadLetter::stream(DEAD_LETTERS).into(),
+        FinalAction::Skip => OnExhausted::Skip,
+        FinalAction::Stop => OnExhausted::Stop,
+    };
+    let group = world
+        .client
+        .group(&*plan.name)
+        .start(plan.start)
+        .concurrency(plan.concurrency)
+        .max_unsettled_per_partition(plan.window)
+        .buffer_bytes(plan.buffer_bytes)
+        .max_poll_records(plan.fetch)
+        .checkpoint_interval(plan.checkpoint_interval)
+        .checkpoint_records(plan.checkpoint_records)
+        .drain_timeout(plan.drain)
+        .on_data_loss(plan.on_data_loss)
+        .on_failure(retry.attempts(plan.attempts).then(last));
+    plan.streams
+        .iter()
+        .fold(group, |group, stream| group.stream(&**stream))
+}
+
+const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long a member whose policy is to stop stays away.
+pub(super) const RESTART_DELAY: Duration = Duration::from_millis(100);

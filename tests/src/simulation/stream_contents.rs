@@ -1,0 +1,86 @@
+//! What the streams hold in the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use millstream_core::{Delivery, Partition, Position, Result};
+use tokio::time::{Instant, timeout};
+
+use super::sending::ProducerRun;
+use super::world::World;
+use crate::history::{Event, id_of};
+
+/// After so much virtual time without an end, it is stuck.
+const DEADLINE: Duration = Duration::from_secs(3 * 60 * 60);
+
+/// Finds the records whose receipts nobody read. One that is neither stored nor told to have failed
+/// is lost in silence; one that is stored is owed to the groups like any other.
+pub(super) async fn unread(world: &World, runs: &[ProducerRun], send_faults: bool) -> Result<()> {
+    let streams: BTreeSet<&str> = runs
+        .iter()
+        .filter(|run| !run.unread.is_empty())
+        .map(|run| &*run.stream)
+        .collect();
+    let mut places: BTreeMap<u64, (Partition, Position)> = BTreeMap::new();
+    for stream in streams {
+        for delivery in read_all(world, stream).await? {
+            if let Some(id) = id_of(delivery.payload()) {
+                let place = || (delivery.partition().clone(), delivery.position());
+                places.entry(id).or_insert_with(place);
+            }
+        }
+    }
+    for run in runs {
+        let mut missing = Vec::new();
+        for id in &run.unread {
+            match places.remove(id) {
+                Some((partition, position)) => world.record(Event::Acknowledged {
+                    id: *id,
+                    partition,
+                    position,
+                }),
+                None => missing.push(id),
+            }
+        }
+        let excused = match run.reported {
+            Some(reported) => missing.len() as u64 <= reported,
+            // A producer that was dropped only logs.
+            None => send_faults || missing.is_empty(),
+        };
+        if !excused {
+            world.report_problem(format!(
+                "of {} failed records were told {:?}, but these are not stored: {missing:?}",
+                run.stream, run.reported
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Reads all that a stream holds, each partition in its order and parents before children.
+pub(super) async fn read_all(world: &World, stream: &str) -> Result<Vec<Delivery>> {
+    let group = world.client.group(format!("reader-of-{stream}"));
+    let group = group.stream(stream);
+    let mut consumer = group.join().await?;
+    let deadline = Instant::now() + DEADLINE;
+    let mut read = Vec::new();
+    while group
+        .checkpoints()
+        .await?
+        .iter()
+        .any(|found| found.lag.records != Some(0))
+    {
+        let Ok(next) = timeout(Duration::from_secs(2), consumer.next()).await else {
+            if Instant::now() > deadline {
+                world.report_problem(format!("{stream} cannot be read"));
+                break;
+            }
+            continue;
+        };
+        let Some(delivery) = next? else { break };
+        read.push((*delivery).clone());
+        delivery.ack();
+    }
+    consumer.close().await?;
+    Ok(read)
+}
