@@ -73,7 +73,7 @@ impl Plan {
         }
     }
 
-    /// Counts one thing, and tells what is to happen to it.
+    /// Counts one thing, and returns what is to happen to it.
     fn hit(
         &self,
         of: &str,
@@ -127,7 +127,7 @@ impl<B: driver::Backend + Clone> FaultyBackend<B> {
         }
     }
 
-    /// Wraps another driver, and disturbs it with this one.
+    /// Wraps another driver, and injects faults into it with this one.
     #[must_use]
     pub fn also(&self, inner: B) -> Self {
         Self {
@@ -234,16 +234,16 @@ struct Producer {
 
 /// What becomes of one record of a call.
 enum RecordAction {
-    /// It goes on, and its answer comes back.
+    /// It is forwarded, and its response is returned.
     Forward,
-    /// It goes on, and its answer is lost.
+    /// It is forwarded, and its response is lost.
     LoseResponse,
     Reject(Rejected),
 }
 
 impl Producer {
     fn error(&self, kind: ErrorKind) -> Error {
-        Error::new(kind, "send", "disturbed on purpose").with_stream(self.stream.as_str())
+        Error::new(kind, "send", "injected fault").with_stream(self.stream.as_str())
     }
 
     fn action(&self, record: &Record, failed: &mut BTreeSet<Bytes>) -> RecordAction {
@@ -359,12 +359,10 @@ impl Membership for Member {
                 |what| matches!(what, FaultKind::FailCheckpoint | FaultKind::LoseCheckpoint);
             results.push(match self.plan.hit(&self.group, None, checkpoints) {
                 Some(FaultKind::LoseCheckpoint) => Ok(()),
-                Some(_) => {
-                    Err(
-                        Error::new(ErrorKind::Unavailable, "checkpoint", "disturbed on purpose")
-                            .with_partition(&mark.partition),
-                    )
-                }
+                Some(_) => Err(
+                    Error::new(ErrorKind::Unavailable, "checkpoint", "injected fault")
+                        .with_partition(&mark.partition),
+                ),
                 None => self
                     .inner
                     .checkpoint(std::slice::from_ref(mark))
@@ -385,7 +383,7 @@ impl Membership for Member {
         let fails = |what| what == FaultKind::FailCheckpoint;
         match self.plan.hit(&self.group, None, fails) {
             Some(_) => Err(
-                Error::new(ErrorKind::Unavailable, "publish", "disturbed on purpose")
+                Error::new(ErrorKind::Unavailable, "publish", "injected fault")
                     .with_group(self.group.as_str()),
             ),
             None => self.inner.publish(stream, records, marks).await,

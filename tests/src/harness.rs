@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use millstream_core::{Client, Guarantees, Partition, StreamSpec, driver};
 
-/// What a backend's author gives the suite: a broker to test against, and the means to disturb it.
+/// What a backend's author gives the suite: a broker to test against, and the means to inject faults into it.
 ///
 /// # Contract
 /// All clients of one harness talk to the same broker, and to it alone, so that names need be unique
@@ -28,7 +28,7 @@ pub trait Harness: fmt::Debug + Send + Sync + 'static {
     /// Which faults [`disturb`](Self::disturb) can do. Read once, before anything else.
     fn hooks(&self) -> Hooks;
 
-    /// How many attempts to send to a stream, or to store the progress of a group, a fault has
+    /// How many attempts to send to a stream, or to store the checkpoint of a group, a fault has
     /// befallen so far. A case that is green without its fault proves nothing.
     fn hits(&self, stream_or_group: &str) -> u64;
 
@@ -57,8 +57,8 @@ pub struct Timing {
 pub struct Hooks {
     /// [`Fault::FailSends`].
     pub fail_sends: bool,
-    /// [`Fault::FailSends`] of one key, while the other keys of the partition go on. A broker that
-    /// answers each record of a batch has it, unless the driver packs records of several keys into
+    /// [`Fault::FailSends`] of one key, while the other keys of the partition continue. A broker that
+    /// responds to each record of a batch has it, unless the driver packs records of several keys into
     /// one of the broker's.
     pub fail_sends_by_key: bool,
     /// [`Fault::TimeOutSends`].
@@ -81,7 +81,7 @@ pub struct Hooks {
     pub trim: bool,
     /// [`Fault::Restart`].
     pub restart: bool,
-    /// Not asked for: a reshard may have records stored twice, as an answer that is lost may.
+    /// Not asked for: a reshard may have records stored twice, as a response that is lost may.
     pub reshard_repeats_sends: bool,
 }
 
@@ -89,7 +89,7 @@ pub struct Hooks {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// The next records of the stream are not stored, and answered with a retryable error: `times`
+    /// The next records of the stream are not stored and fail with a retryable error: `times`
     /// attempts, of one key or of any.
     FailSends {
         /// Which stream.
@@ -99,21 +99,21 @@ pub enum Fault {
         /// How many attempts.
         times: u32,
     },
-    /// The next records of the stream are stored, and answered with `Timeout`: `times` attempts.
+    /// The next records of the stream are stored, but `send` returns `Timeout`: `times` attempts.
     TimeOutSends {
         /// Which stream.
         stream: String,
         /// How many attempts.
         times: u32,
     },
-    /// The next records of the stream are answered with `Throttled`: `times` attempts.
+    /// The next records of the stream get `Throttled`: `times` attempts.
     ThrottleSends {
         /// Which stream.
         stream: String,
         /// How many attempts.
         times: u32,
     },
-    /// All records of the stream are answered so much later, from now on. Zero ends it.
+    /// Responses for records of the stream are delayed by so much from now on. Zero ends it.
     DelaySends {
         /// Which stream.
         stream: String,
@@ -136,14 +136,14 @@ pub enum Fault {
         /// How many.
         times: u32,
     },
-    /// The next checkpoints of the group are answered as stored, and are not.
+    /// The next checkpoints of the group are acknowledged as stored, and are not.
     LoseCheckpoints {
         /// Which group.
         group: String,
         /// How many.
         times: u32,
     },
-    /// The next step of a chain of the group is refused as that of a member that the group has put
+    /// The next step of a pipeline of the group is refused as that of a member that the group has put
     /// out, and its member hears of that so much later.
     RefusePublishLate {
         /// Which group.
@@ -209,7 +209,7 @@ pub async fn unique_stream(harness: &dyn Harness, partitions: usize) -> String {
     name
 }
 
-/// Waits until `met` answers something, and returns it.
+/// Waits until `met` returns a value, and returns it.
 ///
 /// # Panics
 /// When the harness's patience is at its end, with `what` was waited for.
@@ -232,7 +232,7 @@ where
             }
             assert!(
                 tokio::time::Instant::now() < deadline,
-                "waited {:?} in vain: {what} ({caller})",
+                "waited {:?} for: {what} ({caller})",
                 timing.timeout
             );
             tokio::time::sleep(timing.poll_interval).await;

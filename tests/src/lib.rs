@@ -1,4 +1,4 @@
-//! What every backend of millstream must prove, and the judge of what it did.
+//! What every backend of millstream must prove, and the checker of what it did.
 //!
 //! A backend's author implements [`Harness`], and runs every [`Case`] of [`cases::all`] as a test
 //! of its own; the memory backend's target, `tests/tests/memory.rs`, shows how. A case that needs

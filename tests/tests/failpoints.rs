@@ -1,12 +1,12 @@
-//! The simulation finds bugs: each one that is planted on purpose, within 1,000 seeds.
+//! The simulation finds bugs: each failpoint breaks one promise, and is found within 1,000 seeds.
 //!
-//! A build has the bugs only with `RUSTFLAGS="--cfg millstream_failpoints"`; `tests/run` builds so,
+//! A build has the failpoints only with `RUSTFLAGS="--cfg millstream_failpoints"`; `tests/run` builds so,
 //! into a folder of its own. In any other build the test is shown as ignored.
 
 #[test]
 #[cfg(not(millstream_failpoints))]
-#[ignore = "nothing is planted in this build, it needs RUSTFLAGS=\"--cfg millstream_failpoints\""]
-fn each_planted_bug_is_found_and_nothing_else() {
+#[ignore = "this build has no failpoints, they need RUSTFLAGS=\"--cfg millstream_failpoints\""]
+fn each_failpoint_is_found_and_nothing_else() {
     panic!("build with RUSTFLAGS=\"--cfg millstream_failpoints\" to run this test");
 }
 
@@ -19,12 +19,12 @@ mod failpoints {
     use conformance::simulation;
     use millstream_core::failpoint::{Failpoint, enable};
 
-    const MOST_SEEDS: u64 = 1_000;
-    /// Played side by side; what a hunt finds does not depend on it.
-    const AT_ONCE: u64 = 16;
+    const MAX_SEEDS: u64 = 1_000;
+    /// Run side by side; the result does not depend on it.
+    const CONCURRENT_SEEDS: u64 = 16;
 
-    /// What a bug does to a run, in the judge's words.
-    fn is_sign_of(failpoint: Failpoint, violation: &Violation) -> bool {
+    /// Whether a violation is one that the failpoint causes.
+    fn is_caused_by(failpoint: Failpoint, violation: &Violation) -> bool {
         use Violation::*;
 
         match failpoint {
@@ -52,8 +52,8 @@ mod failpoints {
         }
     }
 
-    /// Plays seeds side by side, and answers what `look` makes of each, in their order.
-    fn play<T: Send>(
+    /// Runs seeds side by side, and returns what `look` makes of each report, in the order of seeds.
+    fn run_seeds<T: Send>(
         seeds: Range<u64>,
         look: impl Fn(simulation::Report) -> Option<T> + Sync,
     ) -> Vec<T> {
@@ -73,53 +73,61 @@ mod failpoints {
                 .collect();
             workers
                 .into_iter()
-                .flat_map(|worker| worker.join().expect("a seed is judged, not a panic"))
+                .flat_map(|worker| {
+                    worker
+                        .join()
+                        .expect("a seed ends in a report, not in a panic")
+                })
                 .collect()
         });
         found.sort_by_key(|(seed, _)| *seed);
         found.into_iter().map(|(_, found)| found).collect()
     }
 
-    /// Plays seeds until one shows the planted bug.
-    fn hunt(failpoint: Failpoint) -> Option<(u64, Violation)> {
-        let sign = |report: simulation::Report| {
+    /// Runs seeds until one shows the enabled failpoint.
+    fn find(failpoint: Failpoint) -> Option<(u64, Violation)> {
+        let caused = |report: simulation::Report| {
             let mut violations = report.verdict.violations.into_iter();
-            let sign = violations.find(|violation| is_sign_of(bug, violation));
-            sign.map(|violation| (report.seed, violation))
+            let violation = violations.find(|violation| is_caused_by(failpoint, violation));
+            violation.map(|violation| (report.seed, violation))
         };
-        (0..MOST_SEEDS)
-            .step_by(AT_ONCE as usize)
-            .find_map(|first| play(first..first + AT_ONCE, sign).into_iter().next())
+        (0..MAX_SEEDS)
+            .step_by(CONCURRENT_SEEDS as usize)
+            .find_map(|first| {
+                run_seeds(first..first + CONCURRENT_SEEDS, &caused)
+                    .into_iter()
+                    .next()
+            })
     }
 
-    // One test, since a bug is planted in the whole process.
+    // One test, since a failpoint is enabled in the whole process.
     #[test]
-    fn each_planted_bug_is_found_and_nothing_else() {
+    fn each_failpoint_is_found_and_nothing_else() {
         let mut missed = Vec::new();
         let mut farthest = 0;
-        for bug in Failpoint::ALL {
-            enable(Some(bug));
-            match hunt(bug) {
+        for failpoint in Failpoint::ALL {
+            enable(Some(failpoint));
+            match find(failpoint) {
                 Some((seed, violation)) => {
-                    println!("{bug:?}: found after {} seeds: {violation}", seed + 1);
+                    println!("{failpoint:?}: found after {} seeds: {violation}", seed + 1);
                     farthest = farthest.max(seed + 1);
                 }
-                None => missed.push(bug),
+                None => missed.push(failpoint),
             }
         }
         enable(None);
         assert!(
             missed.is_empty(),
-            "not found in {MOST_SEEDS} seeds: {missed:?}"
+            "not found in {MAX_SEEDS} seeds: {missed:?}"
         );
-        let failed = play(0..farthest, |report| {
+        let failed = run_seeds(0..farthest, |report| {
             (!report.is_clean()).then(|| report.to_string())
         });
         assert!(
             failed.is_empty(),
-            "with nothing planted: {}",
+            "with no failpoint enabled: {}",
             failed.join("\n")
         );
-        println!("nothing planted: {farthest} seeds are clean");
+        println!("no failpoint enabled: {farthest} seeds are clean");
     }
 }

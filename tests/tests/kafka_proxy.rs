@@ -200,13 +200,13 @@ fn member(testbed: &Testbed, group: &str, topic: &str, protocol: &str, id: &str)
     member
 }
 
-/// Polls the members in turn until a condition is met, and tells how long that took.
+/// Polls the members in turn until a condition is met, and returns how long that took.
 fn poll_until(members: &[&BaseConsumer], met: impl Fn() -> bool) -> Duration {
     let begun = Instant::now();
     while !met() {
-        assert!(begun.elapsed() < TIMEOUT, "waited in vain");
+        assert!(begun.elapsed() < TIMEOUT, "timed out");
         for member in members {
-            // Errors are what a member goes through when it is put out.
+            // Errors are what a member goes through when it is evicted.
             drop(member.poll(Duration::from_millis(10)));
         }
     }
@@ -274,7 +274,7 @@ fn freeze(protocol: &str) {
         took < SESSION * 3,
         "the other takes over meanwhile: {took:?}"
     );
-    // It was put out, and comes back as a member without a partition; or with it, if it is given
+    // It was evicted, and comes back as a member without a partition; or with it, if it is given
     // back. Either way it hears of its broker again.
     let asked = Instant::now();
     frozen.fetch_watermarks(&topic, 0, TIMEOUT).unwrap();

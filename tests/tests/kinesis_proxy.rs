@@ -379,7 +379,7 @@ async fn subscribed(stream: &Stream, consumer: &str, count: usize) -> (Vec<Strin
                 keys.extend(event.records.into_iter().map(|record| record.partition_key));
             }
             Ok(Some(other)) => panic!("{other:?}"),
-            Ok(None) => panic!("it ends in good order"),
+            Ok(None) => panic!("it ends cleanly"),
             Err(_) => return (keys, true),
         }
     }

@@ -312,7 +312,7 @@ not_promised! { IGNORED:
     c13_missing_guarantee_is_unsupported "not promised: needs a backend without exactly_once"
     c11_split_and_merge_are_unsupported "not promised: needs a backend without ordered_reshard"
     c11_adding_partitions_is_unsupported "not promised: needs a backend without add_partitions"
-    pipeline_survives_a_late_refusal "needs refuse_publish_late: it answers at once"
+    pipeline_survives_a_late_refusal "needs refuse_publish_late: it responds at once"
 }
 
 /// Every case of the suite is listed, once, where it belongs.

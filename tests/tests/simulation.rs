@@ -21,7 +21,11 @@ fn play(seeds: std::ops::Range<u64>) {
         let workers: Vec<_> = (0..cores).map(share).collect();
         workers
             .into_iter()
-            .flat_map(|worker| worker.join().expect("a seed is judged, not a panic"))
+            .flat_map(|worker| {
+                worker
+                    .join()
+                    .expect("a seed ends in a report, not in a panic")
+            })
             .collect()
     });
     assert!(failed.is_empty(), "{}", failed.join("\n"));

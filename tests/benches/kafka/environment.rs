@@ -104,7 +104,7 @@ impl Environment {
         for each in made {
             each.map_err(|(topic, code)| format!("{topic}: {code}"))?;
         }
-        // The answer is the controller's; the broker hears of the topic a moment later.
+        // The response is the controller's; the broker hears of the topic a moment later.
         let begun = Instant::now();
         while !self.is_led(name, partitions)? {
             if begun.elapsed() > TIMEOUT {
@@ -117,7 +117,7 @@ impl Environment {
 
     fn is_led(&self, topic: &str, partitions: i32) -> Result<bool> {
         let asked = self.admin.inner().fetch_metadata(Some(topic), TIMEOUT)?;
-        let found = asked.topics().first().ok_or("no topic in the answer")?;
+        let found = asked.topics().first().ok_or("no topic in the response")?;
         let led = found.partitions().iter().filter(|each| each.leader() >= 0);
         Ok(led.count() == usize::try_from(partitions)?)
     }

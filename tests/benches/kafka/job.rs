@@ -1,4 +1,4 @@
-//! What one process measures, and how it is told.
+//! What one process measures, and how it learns of it.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};

@@ -38,12 +38,12 @@
 //!   not fetch a partition for `fetch.queue.backoff.ms`, a second by default. With small records
 //!   that is most of the time (`_100b_at_defaults`). Ours sets 2 ms.
 //! * A producer gets its receipts by one event for each request and wakes a call once, when all its
-//!   records are answered.
-//! * Where receipts are awaited in a window, the rate is the window over the time to an answer, for an
+//!   records are acknowledged.
+//! * Where receipts are awaited in a window, the rate is the window over the time to a response, for an
 //!   idempotent producer of librdkafka's has one request of a partition on its way at a time. While
 //!   more records wait behind that, its thread spins and takes the broker's share of the processor
 //!   here. Where answers take longer than records linger, ours hands it one request of a partition at
-//!   a time: that halved the processor time, and the broker answers sooner.
+//!   a time: that halved the processor time, and the broker responds sooner.
 //! * A member hears of a rebalance with a heartbeat, and librdkafka sends heartbeats, joins again and
 //!   fetches again up to a second later than it could. Ours wakes the thread in question each time.
 
@@ -82,7 +82,7 @@ pub(crate) type Result<T, E = Fault> = std::result::Result<T, E>;
 
 const ROUNDS: usize = 9;
 /// One round takes minutes, for dead members are missed late; and none warms up, for it is the
-/// group's own time-outs that are measured.
+/// group's own timeouts that are measured.
 const REBALANCE_ROUNDS: usize = 5;
 
 fn main() -> Result<()> {

@@ -1,7 +1,7 @@
 //! How long partitions stand still when a member leaves, joins, or dies.
 //!
 //! Three members share six partitions, to which 2,000 records come each second. One of them leaves
-//! in good order, another one joins, and one is killed; each time the group is watched until it has
+//! cleanly, another one joins, and one is killed; each time the group is watched until it has
 //! settled. A partition that *moved* stood still from the last record at its old owner to the first
 //! one at its new owner, and counts with the longest such time of the event. One that did not move
 //! counts with the longest time between two of its records.

@@ -111,10 +111,10 @@ async fn register(kinesis: &aws_sdk_kinesis::Client, target: &Target) -> Result<
         .describe_stream_summary()
         .stream_name(&target.stream);
     let summary = summary.send().await?.stream_description_summary;
-    let arn = summary.ok_or("no summary in the answer")?.stream_arn;
+    let arn = summary.ok_or("no summary in the response")?.stream_arn;
     let registered = kinesis.register_stream_consumer().stream_arn(arn);
     let registered = registered.consumer_name(&target.group).send().await?;
-    let consumer = registered.consumer.ok_or("no consumer in the answer")?;
+    let consumer = registered.consumer.ok_or("no consumer in the response")?;
     let begun = Instant::now();
     loop {
         let asked = kinesis.describe_stream_consumer();

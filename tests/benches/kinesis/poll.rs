@@ -61,8 +61,8 @@ async fn consume(target: &Target) -> Result<f64> {
     Ok(STORED as f64 / end.await?.as_secs_f64())
 }
 
-/// What was read of what a shard allows: the answers of each shard but its last one, over the time
-/// between the first and the last, of all shards. An answer of a second's worth may come at once, and
+/// What was read of what a shard allows: the responses of each shard but its last one, over the time
+/// between the first and the last, of all shards. A response of a second's worth may come at once, and
 /// is paid for by the wait for the next one.
 pub(crate) fn share(reads: &BTreeMap<String, Vec<Read>>) -> Result<f64> {
     let (mut bytes, mut seconds) = (0, 0.0);

@@ -130,7 +130,7 @@ async fn owners(target: &Target) -> Result<BTreeMap<String, String>> {
     let dynamodb = raw::dynamodb(&target.dynamodb_itself);
     let scan = dynamodb.scan().table_name(&target.group);
     let Ok(scanned) = scan.consistent_read(true).send().await else {
-        // Before the group is born there is no table.
+        // Before the group is created there is no table.
         return Ok(BTreeMap::new());
     };
     let text = |row: &std::collections::HashMap<String, _>, name: &str| {

@@ -2,7 +2,7 @@ use std::time::Duration;
 use std::{process, thread};
 
 /// Ends this process if it is still there after `patience`: a benchmark that hangs would else keep
-/// its broker for ever.
+/// its broker forever.
 pub(crate) fn watch(timeout: Duration, what: String) {
     thread::spawn(move || {
         thread::sleep(patience);

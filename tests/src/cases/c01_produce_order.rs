@@ -1,4 +1,4 @@
-//! C1: for one key, records are stored in the order of `send`, whatever befalls the sends; other keys
+//! C1: for one key, records are stored in the order of `send`, whatever faults hit the sends; other keys
 //! keep flowing.
 
 use std::sync::Arc;
@@ -19,7 +19,7 @@ cases! {
     c01_other_keys_flow_while_one_is_held [FAIL_SENDS_BY_KEY],
 }
 
-/// Sends without waiting for receipts, reads all, and judges.
+/// Sends without waiting for receipts, reads all, and checks.
 async fn send_and_read(fleet: &Fleet, keys: usize, per_key: usize) -> TestProducer {
     let mut test_producer = fleet.test_producer().await;
     test_producer.send(keys, per_key).await;
@@ -46,7 +46,7 @@ async fn disturbed(harness: Arc<dyn Harness>, fault: impl FnOnce(String) -> Faul
     let test_producer = send_and_read(&fleet, 10, 30).await;
     assert!(
         fleet.harness.hits(&fleet.stream) >= 1,
-        "no send was disturbed"
+        "no send was faulted"
     );
     test_producer.close().await;
 }

@@ -71,7 +71,7 @@ async fn c02_one_key_never_overlaps(harness: Arc<dyn Harness>) {
         .handler(counted)
         .with(|group| group.concurrency(64));
     let member = member.start().await;
-    // That no key overlaps is the judge's to see.
+    // That no key overlaps is the checker's to see.
     fleet.check().await;
     assert_eq!(most.load(SeqCst), 8, "all keys are handled at once");
     member.close().await;
@@ -342,7 +342,7 @@ async fn c02_batches_come_in_stored_order(harness: Arc<dyn Harness>) {
     task.await.expect("no panic").expect("the member closes");
     let read = super::reader::read(&*fleet.harness, &fleet.stream, 200).await;
     assert!(ids_by_key(&read).values().all(|ids| ids.is_sorted()));
-    eventually(timing, "the progress is stored", || async {
+    eventually(timing, "the checkpoint is stored", || async {
         let checkpoints = fleet.checkpoints().await;
         checkpoints
             .iter()

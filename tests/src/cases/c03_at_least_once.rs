@@ -149,7 +149,7 @@ async fn c03_dead_letter_has_the_record_and_the_reason(harness: Arc<dyn Harness>
         assert!(reason.contains("the tank is on fire"), "{reason}");
         fleet.history.record(Event::DeadLettered {
             group: fleet.group.as_str().into(),
-            id: id.expect("the payload tells its id"),
+            id: id.expect("the payload has its id"),
         });
     }
     let ids: Vec<_> = letters
@@ -183,7 +183,7 @@ async fn c03_dead_letter_is_settled_by_its_receipt(harness: Arc<dyn Harness>) {
     let member = fleet.member("a").handler(work).dead_letters_after(1);
     let member = member.with(|group| group.on_failure(policy).checkpoint_interval(interval));
     let member = member.start().await;
-    // Whenever the progress has passed a bad record, its dead letter must be there to be read.
+    // Whenever the checkpoint has passed a bad record, its dead letter must be there to be read.
     let bad = read(&*fleet.harness, &fleet.stream, 10).await;
     let bad: Vec<_> = bad
         .iter()
@@ -259,7 +259,7 @@ async fn c03_stop_returns_the_error_and_the_record_is_redelivered(harness: Arc<d
     member.close().await;
 }
 
-/// Pulls all, fails each record of key `bad` once by `fail`, and acks it when it comes again.
+/// Pulls all, fails each record of key `bad` once by `fail`, and acks it when it is delivered again.
 async fn pull_and_fail(harness: Arc<dyn Harness>, fail: impl Fn(millstream_core::PendingDelivery)) {
     let timing = harness.timing();
     let fleet = good_and_bad(harness).await;

@@ -38,7 +38,7 @@ async fn c04_acks_in_any_order(harness: Arc<dyn Harness>) {
         delivery.ack();
         let unsettled = held.iter().position(Option::is_some).unwrap_or(9);
         let expected = unsettled.checked_sub(1).map(|last| positions[last]);
-        crate::eventually(timing, "the progress follows the acks", || async {
+        crate::eventually(timing, "the checkpoint follows the acks", || async {
             let stored = fleet.checkpoints().await[0].position;
             assert!(stored <= expected, "{stored:?} passes {expected:?}");
             (stored == expected || expected.is_none()).then_some(())
@@ -81,7 +81,7 @@ async fn c04_a_stuck_record_holds_the_checkpoint(harness: Arc<dyn Harness>) {
         .await;
     crate::eventually(
         fleet.harness.timing(),
-        "the progress comes up to it",
+        "the checkpoint comes up to it",
         || async {
             let stored = fleet.checkpoints().await[0].position;
             assert!(stored < Some(stuck), "{stored:?} passes {stuck}");
@@ -118,7 +118,7 @@ async fn c04_slow_and_quick_keys(harness: Arc<dyn Harness>) {
             .checkpoint_records(1)
     });
     let member = member.start().await;
-    // The read-outs on the way are the judge's to see.
+    // The checkpoint reads on the way are the checker's to see.
     fleet.check().await;
     fleet.caught_up().await;
     member.close().await;

@@ -77,7 +77,7 @@ async fn c05_next_owner_starts_at_once(harness: Arc<dyn Harness>) {
     fleet.until("a handles", || by(&fleet, "a")() >= 20).await;
     let b = fleet.member("b").start().await;
     fleet
-        .until("one of them goes on", || fleet.acked() >= 60)
+        .until("one of them continues", || fleet.acked() >= 60)
         .await;
     // The one partition is with one of the two.
     let (owner, other) = if a.owns() > 0 { (a, b) } else { (b, a) };

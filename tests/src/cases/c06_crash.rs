@@ -1,5 +1,5 @@
-//! C6: after a crash only unsettled and not-yet-checkpointed records come again; the bound is a
-//! setting, and takeover takes no longer than the session time-out.
+//! C6: after a crash only unsettled and not-yet-checkpointed records are delivered again; the bound is a
+//! setting, and takeover takes no longer than the session timeout.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +28,7 @@ cases! {
 const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Members that handle a steady load under these options are killed one after the other, until
-/// something comes again: a checkpoint may have been on its way, and be stored after the crash. Each
+/// something is delivered again: a checkpoint may have been on its way, and be stored after the crash. Each
 /// heir may repeat so many.
 async fn crash_under_load(
     harness: Arc<dyn Harness>,
@@ -55,7 +55,7 @@ async fn crash_under_load(
     };
     let mut member = start("m0").await;
     for crash in 1..=CRASHES {
-        // Not just after a checkpoint, or nothing would come again; and not while one takes long, for
+        // Not just after a checkpoint, or nothing would be delivered again; and not while one takes long, for
         // what is settled meanwhile comes on top.
         eventually(fleet.harness.timing(), "a few are not stored", || async {
             let stored = fleet.checkpoints().await;
@@ -250,7 +250,7 @@ async fn c06_lost_checkpoints_lose_nothing(harness: Arc<dyn Harness>) {
     let summary = fleet.check().await;
     assert!(
         summary.duplicates >= 50,
-        "what was not stored comes again: {summary:?}"
+        "what was not stored is delivered again: {summary:?}"
     );
     fleet.caught_up().await;
     b.close().await;
@@ -280,7 +280,7 @@ async fn c06_broker_restart_keeps_records_and_progress(harness: Arc<dyn Harness>
     let down = fleet.end();
     harness.inject(Fault::Restart).await;
     let fleet = down.resume(harness).await;
-    assert_eq!(places(&fleet).await, before, "the progress is as it was");
+    assert_eq!(places(&fleet).await, before, "the checkpoint is as it was");
     let b = fleet.member("b").start().await;
     let summary = fleet.check().await;
     assert_eq!(

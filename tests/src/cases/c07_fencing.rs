@@ -73,14 +73,14 @@ async fn c07_zombie_is_fenced(harness: Arc<dyn Harness>) {
         })
         .await;
     fleet
-        .until("the zombie is told", || losses(&fleet, owner) >= 1)
+        .until("the zombie sees the loss", || losses(&fleet, owner) >= 1)
         .await;
     // It may know by itself, before it wakes. What it asked to store arrives when it does; the other
-    // one's progress stands, and that is the judge's to see.
+    // one's progress stands, and that is the checker's to see.
     sleep_until(wakes + timing.handover).await;
     let handled = fleet.acked();
     fleet
-        .until("the other goes on", || fleet.acked() >= handled + 100)
+        .until("the other continues", || fleet.acked() >= handled + 100)
         .await;
     background_load.stop().await;
     fleet.check().await;
@@ -107,7 +107,7 @@ async fn c07_zombie_cannot_move_the_checkpoint(harness: Arc<dyn Harness>) {
         .await;
     let wakes = Instant::now() + timing.session * 3;
     fleet.inject(freeze(&fleet, "a", timing.session * 3)).await;
-    // What it has taken in it goes on to handle, and it asks to store that; the answer waits until
+    // What it has taken in it continues to handle, and it asks to store that; the response waits until
     // it wakes.
     fleet
         .until("the zombie has handled all", || fleet.unsettled() == 0)
@@ -127,7 +127,7 @@ async fn c07_zombie_cannot_move_the_checkpoint(harness: Arc<dyn Harness>) {
     };
     let before = stored().await;
     fleet
-        .until("the zombie is told", || losses(&fleet, "a") >= 1)
+        .until("the zombie sees the loss", || losses(&fleet, "a") >= 1)
         .await;
     sleep_until(wakes + timing.handover).await;
     assert_eq!(stored().await, before, "b has settled nothing yet");
@@ -174,7 +174,7 @@ async fn c07_zombie_with_a_running_handler_sees_the_loss(harness: Arc<dyn Harnes
         .await;
     let all_told = tokio::time::timeout(timing.timeout, asked.wait_for(|told| *told >= 4)).await;
     all_told
-        .expect("the handlers are told")
+        .expect("the handlers see the loss")
         .expect("the handlers live");
     let cut = |e: &Event| {
         matches!(
@@ -217,7 +217,7 @@ async fn c07_stolen_partition_is_lost_and_handled_by_another_member(harness: Arc
         let lost = a.handle().stats().lost;
         fleet.inject(steal).await;
         fleet
-            .until("a is told", || a.handle().stats().lost > lost)
+            .until("a sees the loss", || a.handle().stats().lost > lost)
             .await;
         let next = || {
             let owners = [&a, &b].map(|member| member.handle().partitions());
@@ -228,7 +228,7 @@ async fn c07_stolen_partition_is_lost_and_handled_by_another_member(harness: Arc
         fleet.until("the next owner has a larger epoch", next).await;
         let handled = fleet.acked();
         fleet
-            .until("they go on", || fleet.acked() > handled + 50)
+            .until("they continue", || fleet.acked() > handled + 50)
             .await;
     }
     background_load.stop().await;
@@ -267,14 +267,14 @@ async fn c07_ack_of_a_stolen_partition_settles_nothing(harness: Arc<dyn Harness>
     };
     tokio::time::timeout(timing.timeout, told)
         .await
-        .expect("the puller is told");
+        .expect("the puller sees the loss");
     assert!(held.is_lost());
     observer.lost(&held);
     open.end(Outcome::Dropped);
     held.ack();
     observer.crashed();
     drop(consumer);
-    // Its ack counted for nothing: the record comes again.
+    // Its ack counted for nothing: the record is delivered again.
     let b = fleet.member("b").start().await;
     let summary = fleet.check().await;
     assert_eq!(summary.handled, 3, "{summary:?}");
@@ -293,7 +293,7 @@ async fn c07_short_freeze_loses_no_partition(harness: Arc<dyn Harness>) {
     fleet.inject(freeze(&fleet, "a", timing.session / 3)).await;
     let handled = fleet.acked();
     fleet
-        .until("a goes on", || fleet.acked() >= handled + 300)
+        .until("a continues", || fleet.acked() >= handled + 300)
         .await;
     background_load.stop().await;
     let summary = fleet.check().await;

@@ -52,7 +52,7 @@ async fn c08_stuck_handler_keeps_its_membership_and_other_keys_flow(harness: Arc
     fleet
         .until("records are handled", || fleet.acked() > 0)
         .await;
-    // The stimulus: a handler that is stuck for three session time-outs.
+    // The stimulus: a handler that is stuck for three session timeouts.
     let handled = fleet.acked();
     tokio::time::sleep(timing.session * 3).await;
     assert!(

@@ -1,4 +1,4 @@
-//! C10: Earliest, Latest, At(time); Latest is pinned when the group is born.
+//! C10: Earliest, Latest, At(time); Latest is pinned when the group is created.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,7 +59,7 @@ async fn c10_latest_reads_records_after_group_creation(harness: Arc<dyn Harness>
         .start()
         .await;
     fleet
-        .until("the group is born", || member.owns() == 2)
+        .until("the group is created", || member.owns() == 2)
         .await;
     fleet.send(5, 4).await;
     let summary = fleet.check().await;
@@ -78,7 +78,7 @@ async fn c10_latest_is_pinned_at_group_creation(harness: Arc<dyn Harness>) {
     let member = member.with(|group| group.start(Start::Latest).checkpoint_interval(never));
     let member = member.start().await;
     fleet
-        .until("the group is born", || member.owns() == 2)
+        .until("the group is created", || member.owns() == 2)
         .await;
     fleet.send(5, 4).await;
     fleet
@@ -97,7 +97,7 @@ async fn c10_latest_is_pinned_at_group_creation(harness: Arc<dyn Harness>) {
     member.close().await;
 }
 
-/// Sends `count` records, and tells the ids.
+/// Sends `count` records, and returns the ids.
 async fn send(test_producer: &mut TestProducer, count: usize) -> Vec<u64> {
     let mut ids = Vec::new();
     for turn in 0..count {
@@ -137,7 +137,7 @@ async fn c10_at_a_time(harness: Arc<dyn Harness>) {
     let mut got = Vec::new();
     for _ in 0..10 {
         let delivery = pull(timing, &mut consumer).await;
-        got.push(id_of(delivery.payload()).expect("the payload tells its id"));
+        got.push(id_of(delivery.payload()).expect("the payload has its id"));
         delivery.ack();
     }
     assert!(nothing_comes(timing, &mut consumer).await);
@@ -175,7 +175,7 @@ async fn c10_start_applies_only_to_new_groups(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 2).await;
     let member = fleet.member("a").start().await;
     fleet
-        .until("the group is born", || member.owns() == 2)
+        .until("the group is created", || member.owns() == 2)
         .await;
     member.close().await;
     fleet.send(5, 4).await;

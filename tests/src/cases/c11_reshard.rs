@@ -40,7 +40,7 @@ async fn members(fleet: &Fleet, count: usize) -> Vec<Member> {
     members
 }
 
-/// Stops the load, judges, and sees every closed partition completed.
+/// Stops the load, checks, and sees every closed partition completed.
 async fn finish(fleet: Fleet, members: Vec<Member>) {
     let summary = fleet.check().await;
     assert_eq!(
@@ -248,7 +248,7 @@ async fn c11_latest_group_reads_children_from_their_beginning(harness: Arc<dyn H
     let fleet = Fleet::on(harness, old.stream.clone(), Default::default(), false).await;
     let latest = |group: millstream_core::ConsumerGroup| group.start(Start::Latest);
     let a = fleet.member("a").with(latest).start().await;
-    fleet.until("the group is born", || a.owns() == 1).await;
+    fleet.until("the group is created", || a.owns() == 1).await;
     a.close().await;
     let open = fleet.open_partitions().await;
     fleet
@@ -262,7 +262,7 @@ async fn c11_latest_group_reads_children_from_their_beginning(harness: Arc<dyn H
     let summary = fleet.check().await;
     assert_eq!(
         summary.handled, 50,
-        "all that was sent after the birth, and nothing before"
+        "all that was sent after the group's creation, and nothing before"
     );
     b.close().await;
 }
@@ -318,7 +318,7 @@ async fn c11_added_partitions_are_read_from_their_beginning(harness: Arc<dyn Har
         .handler_delay(Duration::from_millis(3))
         .start()
         .await;
-    fleet.until("the group is born", || a.owns() == 2).await;
+    fleet.until("the group is created", || a.owns() == 2).await;
     let b = fleet
         .member("b")
         .with(latest)

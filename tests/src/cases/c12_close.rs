@@ -106,7 +106,7 @@ async fn c12_close_gives_up_at_its_deadline(harness: Arc<dyn Harness>) {
     );
     let told = tokio::time::timeout(timing.handover, receipt)
         .await
-        .expect("the receipt tells");
+        .expect("the receipt resolves");
     assert_eq!(
         told.expect_err("it is not known").kind(),
         ErrorKind::Timeout
@@ -152,7 +152,7 @@ async fn c12_flush_reports_failures_of_dropped_receipts(harness: Arc<dyn Harness
     let error = producer.flush().await.expect_err("two have failed");
     assert!(error.is_retryable(), "{error:?}");
     assert!(error.message().contains('2'), "it says how many: {error}");
-    producer.flush().await.expect("it is told once");
+    producer.flush().await.expect("it is reported once");
     let stats = producer.stats();
     assert_eq!((stats.sent, stats.stored, stats.failed), (5, 3, 2));
     drop(
@@ -172,8 +172,8 @@ async fn c12_failure_seen_by_a_receipt_is_not_reported_again(harness: Arc<dyn Ha
         .await
         .expect("there is room");
     receipt.await.expect_err("it cannot be stored");
-    producer.flush().await.expect("its receipt has told");
-    producer.close().await.expect("its receipt has told");
+    producer.flush().await.expect("its receipt has resolved");
+    producer.close().await.expect("its receipt has resolved");
 }
 
 async fn c12_shutdown_twice(harness: Arc<dyn Harness>) {
@@ -192,7 +192,7 @@ async fn c12_shutdown_twice(harness: Arc<dyn Harness>) {
     member.handle().shutdown();
     member.handle().shutdown();
     let (control, result) = member.shut_down().await;
-    result.expect("it closes in good order");
+    result.expect("it closes cleanly");
     control.shutdown();
     let member = fleet.member("b").start().await;
     let summary = fleet.check().await;
@@ -207,7 +207,7 @@ async fn c12_shutdown_by_handle(harness: Arc<dyn Harness>) {
     fleet.settled().await;
     member.handle().shutdown();
     fleet.until("it ends", || member.has_ended()).await;
-    member.ended().await.expect("it closes in good order");
+    member.ended().await.expect("it closes cleanly");
     fleet.caught_up().await;
 }
 
@@ -231,7 +231,7 @@ async fn c12_stuck_handler_is_cut_off_at_the_drain_deadline(harness: Arc<dyn Har
         })
         .await;
     let began = Instant::now();
-    // Whether this is told as an error or not, it is over in time, and the records come again.
+    // Whether this is told as an error or not, it is over in time, and the records are delivered again.
     let (_, _) = member.shut_down().await;
     let took = began.elapsed();
     assert!(
@@ -265,7 +265,7 @@ async fn c12_closed_consumer_ends_without_error(harness: Arc<dyn Harness>) {
     assert!(nothing_comes(timing, &mut consumer).await);
     consumer.handle().shutdown();
     let end = tokio::time::timeout(timing.timeout, consumer.next()).await;
-    let end = end.expect("it ends").expect("in good order");
+    let end = end.expect("it ends").expect("cleanly");
     assert!(end.is_none(), "a closed consumer has no more deliveries");
     consumer.close().await.expect("it closes");
     fleet.caught_up().await;

@@ -1,5 +1,5 @@
 //! C13: too large, bad key, bad header, unknown stream: an error of a stated kind that names stream
-//! and limit; the other records go on.
+//! and limit; the other records continue.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Operating a group: pause, replay, lag, trimmed records, read-outs, several streams.
+//! Operating a group: pause, replay, lag, trimmed records, checkpoint reads, several streams.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -132,7 +132,7 @@ async fn operate_reset_while_members_run(harness: Arc<dyn Harness>) {
         .expect("the group is moved");
     let again = |e: &Event| matches!(e, Event::Ended { handling, .. } if handling.id <= 60);
     fleet
-        .until("the old records come again", || {
+        .until("the old records are delivered again", || {
             fleet.history.count(again) >= 120
         })
         .await;
@@ -149,7 +149,7 @@ async fn operate_reset_while_members_run(harness: Arc<dyn Harness>) {
         after.iter().zip(&epochs).all(|(new, old)| new > old),
         "{epochs:?} {after:?}"
     );
-    assert!(!a.has_ended() && !b.has_ended(), "the members go on");
+    assert!(!a.has_ended() && !b.has_ended(), "the members continue");
     a.close().await;
     b.close().await;
 }
@@ -167,7 +167,9 @@ async fn operate_reset_while_none_runs(harness: Arc<dyn Harness>) {
         .await
         .expect("the group is moved");
     let b = fleet.member("b").start().await;
-    fleet.until("all come again", || fleet.acked() == 120).await;
+    fleet
+        .until("all are delivered again", || fleet.acked() == 120)
+        .await;
     fleet.check().await;
     b.close().await;
 }
@@ -175,7 +177,7 @@ async fn operate_reset_while_none_runs(harness: Arc<dyn Harness>) {
 async fn operate_reset_to_latest_skips(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 2).await;
     let a = fleet.member("a").start().await;
-    fleet.until("the group is born", || a.owns() == 2).await;
+    fleet.until("the group is created", || a.owns() == 2).await;
     a.close().await;
     fleet.send(6, 10).await;
     reset(&fleet, true);
@@ -253,7 +255,7 @@ async fn operate_lag(harness: Arc<dyn Harness>) {
         let delivery = pull(timing, &mut consumer).await;
         let position = delivery.position();
         delivery.ack();
-        let lag = eventually(timing, "the progress is stored", || async {
+        let lag = eventually(timing, "the checkpoint is stored", || async {
             let checkpoint = fleet.checkpoints().await.remove(0);
             (checkpoint.position == Some(position)).then_some(checkpoint.lag)
         })

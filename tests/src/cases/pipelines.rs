@@ -1,7 +1,7 @@
-//! Chains: consume, transform, publish. Records come before the checkpoint or together with it, and
+//! Pipelines: consume, transform, publish. Records come before the checkpoint or together with it, and
 //! each key in its order.
 //!
-//! A chain whose producer is of the group's client is exactly-once where the backend promises it.
+//! A pipeline whose producer is of the group's client is exactly-once where the backend promises it.
 //! One whose producer is of another client is at-least-once everywhere.
 
 use std::collections::BTreeSet;
@@ -137,8 +137,8 @@ async fn end(
     stop: oneshot::Sender<()>,
     task: tokio::task::JoinHandle<millstream_core::Result<()>>,
 ) {
-    stop.send(()).expect("the chain runs");
-    task.await.expect("no panic").expect("the chain closes");
+    stop.send(()).expect("the pipeline runs");
+    task.await.expect("no panic").expect("the pipeline closes");
 }
 
 async fn pipeline_keeps_order_and_loses_nothing(harness: Arc<dyn Harness>) {
@@ -175,7 +175,7 @@ async fn pipeline_publishes_before_it_checkpoints(harness: Arc<dyn Harness>) {
     let source = read(&*fleet.harness, &fleet.stream, 60).await;
     eventually(
         fleet.harness.timing(),
-        "the progress is at the end",
+        "the checkpoint is at the end",
         || async {
             let checkpoints = match fleet.client.group(fleet.group.as_str()).checkpoints().await {
                 Ok(checkpoints) => checkpoints,
@@ -223,7 +223,7 @@ async fn pipeline_survives_a_crash(harness: Arc<dyn Harness>) {
     assert_passed_on(&fleet, &sink).await;
 }
 
-/// Starts a chain that goes on, and crashes it when `when` is true.
+/// Starts a pipeline that continues, and crashes it when `when` is true.
 async fn crash(
     fleet: &Fleet,
     group: &ConsumerGroup,
@@ -239,13 +239,13 @@ async fn crash(
             when(&control) || task.is_finished()
         })
         .await;
-    assert!(!task.is_finished(), "a chain ended by itself");
+    assert!(!task.is_finished(), "a pipeline ended by itself");
     task.abort();
     // Aborted by now.
     let _ = task.await;
 }
 
-/// Lets a chain carry all through that is left, and counts the results.
+/// Lets a pipeline carry all through that is left, and counts the results.
 async fn finish(fleet: &Fleet, sink: &str, producer: &Producer) -> usize {
     let (stop, stopped) = oneshot::channel();
     let task = tokio::spawn(run(&same_client(fleet), producer, stopped));
@@ -337,7 +337,7 @@ async fn pipeline_publishes_each_result_once_though_checkpoints_fail(harness: Ar
     assert_eq!(assert_passed_on(&fleet, &sink).await, 60);
 }
 
-/// A member that is put out of its group while it publishes, and is let in again before it hears
+/// A member that is evicted from its group while it publishes, and is let in again before it hears
 /// that its step is refused: the refusal is of what it had then, and not of what it has now.
 async fn pipeline_survives_a_late_refusal(harness: Arc<dyn Harness>) {
     let (fleet, sink, producer) = source_and_sink(harness).await;
@@ -417,7 +417,7 @@ async fn pipeline_zombie_publishes_nothing(harness: Arc<dyn Harness>) {
     let task = tokio::spawn(run(&same_client(&fleet), &producer, stopped));
     fleet.caught_up().await;
     fleet
-        .until("the zombie is told", || control.stats().lost >= 3)
+        .until("the zombie sees the loss", || control.stats().lost >= 3)
         .await;
     assert_eq!(control.stats().published, 0);
     zombie.abort();

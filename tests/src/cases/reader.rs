@@ -15,7 +15,7 @@ pub(super) fn pull(
     let caller = std::panic::Location::caller();
     async move {
         let next = tokio::time::timeout(timing.timeout, consumer.next()).await;
-        let next = next.unwrap_or_else(|_| panic!("waited in vain for a delivery ({caller})"));
+        let next = next.unwrap_or_else(|_| panic!("timed out waiting for a delivery ({caller})"));
         let next = next.unwrap_or_else(|error| panic!("the consumer failed: {error:?} ({caller})"));
         next.unwrap_or_else(|| panic!("the consumer was closed ({caller})"))
     }
@@ -47,7 +47,7 @@ pub(super) async fn read(harness: &dyn Harness, stream: &str, count: usize) -> V
 pub(super) fn ids_by_key(read: &[Delivery]) -> BTreeMap<Option<Bytes>, Vec<u64>> {
     let mut ids: BTreeMap<_, Vec<u64>> = BTreeMap::new();
     for delivery in read {
-        let id = id_of(delivery.payload()).expect("the payload tells its id");
+        let id = id_of(delivery.payload()).expect("the payload has its id");
         ids.entry(delivery.key().cloned()).or_default().push(id);
     }
     ids

@@ -1,4 +1,4 @@
-//! What the judges look up: gathered from the whole history before any of it is judged, since a
+//! What the checks look up: gathered from the whole history before any of it is checked, since a
 //! receipt may be recorded after the record was handled, and a loss after its cause.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,7 +36,7 @@ pub(super) struct Sent<'a> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SendOutcome<'a> {
-    /// No answer, or one that leaves it open.
+    /// No result yet, or one that leaves it open.
     Unknown,
     Stored(&'a Partition, Position),
     Failed,
@@ -228,7 +228,7 @@ impl<'a> HistoryIndex<'a> {
             .is_some_and(|group| !group.resets(stream).is_empty())
     }
 
-    /// Whether something befell this owner before the next one was heard of.
+    /// Whether a fault hit this owner before the next one was heard of.
     pub(super) fn was_faulted(&self, by: &Ownership) -> bool {
         self.groups
             .get(&*by.group)

@@ -1,26 +1,26 @@
-//! The one judge of histories, the same for every backend.
+//! The one checker of histories, the same for every backend.
 //!
 //! # What is legal
 //!
-//! Delivery is at least once, so the judge must know what may come again, and what may not:
+//! Delivery is at least once, so the checker must know what may be delivered again, and what may not:
 //!
 //! * A send that timed out may be stored or not, and a retried one may be stored twice. Order is
-//!   judged on what was acknowledged, and on the first occurrence.
+//!   checked on what was acknowledged, and on the first occurrence.
 //! * A record may be handled again when the owner that settled it crashed, lost the partition, or was
 //!   subject to a fault before the next owner began. It may not after a clean handover, not under the
-//!   same epoch, and not once the stored progress has passed it. What an owner settled behind a record
-//!   that it left unsettled (its handler was stuck or failed for good) comes again, as no checkpoint can
+//!   same epoch, and not once the stored checkpoint has passed it. What an owner settled behind a record
+//!   that it left unsettled (its handler was stuck or failed for good) is delivered again, as no checkpoint can
 //!   pass that record.
-//! * A member that was frozen or cut off may go on with what it has, beside the new owner, until it
+//! * A member that was frozen or cut off may continue with what it has, beside the new owner, until it
 //!   is told; not after. It may not store progress.
-//! * A reset repeats what it repeats: in a stream that a group was reset in, order is judged within
-//!   each epoch only, and repeats are not judged. A reset that skips frees the group of what was sent
+//! * A reset repeats what it repeats: in a stream that a group was reset in, order is checked within
+//!   each epoch only, and repeats are not checked. A reset that skips frees the group of what was sent
 //!   before.
-//! * After partitions were added to a stream, a key's order is judged within each partition only.
+//! * After partitions were added to a stream, a key's order is checked within each partition only.
 //! * What retention has removed is owed by nobody.
 //! * Records without a key have no order.
 //!
-//! A history is judged as complete: the run has waited for its groups to settle what they owe.
+//! A history is checked as complete: the run has waited for its groups to settle what they owe.
 
 use std::fmt;
 
@@ -50,9 +50,9 @@ pub struct Rules {
 pub struct Summary {
     /// Records that were sent.
     pub sent: u64,
-    /// Receipts that told a place.
+    /// Receipts with a place.
     pub acknowledged: u64,
-    /// Receipts that told of a refusal.
+    /// Receipts with a refusal.
     pub failed: u64,
     /// Receipts that left it open.
     pub unknown: u64,
@@ -78,7 +78,7 @@ pub struct Summary {
     pub violations: u64,
 }
 
-/// The judge's answer.
+/// The checker's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
     /// What happened, in numbers.
@@ -87,13 +87,13 @@ pub struct Verdict {
     pub violations: Vec<Violation>,
 }
 
-/// Judges a history.
+/// Checks a history.
 pub fn check(entries: &[Entry]) -> Verdict {
     Rules::default().check(entries)
 }
 
 impl Rules {
-    /// Judges a history by these rules besides the ones that always hold.
+    /// Checks a history by these rules besides the ones that always hold.
     pub fn check(&self, entries: &[Entry]) -> Verdict {
         let index = history_index::HistoryIndex::read(entries);
         let mut violations = Vec::new();

@@ -42,7 +42,7 @@ impl<K: Ord + Copy> Queue<K> {
         }
     }
 
-    /// The first unsettled one, if it stands before `key`. It is told once, so that one loss is not
+    /// The first unsettled one, if it stands before `key`. It is reported once, so that one loss is not
     /// told again by all that follow it.
     fn before(&mut self, key: K) -> Option<(K, u64)> {
         while let Some(first) = self.items.first_entry() {

@@ -1,4 +1,4 @@
-//! Who owns a partition, and what comes again when the owner changes.
+//! Who owns a partition, and what is delivered again when the owner changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -75,7 +75,7 @@ impl<'a> Judge<'a, '_> {
         let share: Share<'a> = (&by.group, &by.partition);
         let first = *self.owners.entry((share, by.epoch)).or_insert(by);
         if first.member != by.member {
-            // The second is now the one to compare with, so that each change is told once.
+            // The second is now the one to compare with, so that each change is reported once.
             self.owners.insert((share, by.epoch), by);
             self.found.push(Violation::TwoOwners {
                 first: first.clone(),

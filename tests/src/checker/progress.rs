@@ -1,4 +1,4 @@
-//! The stored progress: it never passes what is unsettled, never goes back, and is written by owners.
+//! The stored checkpoint: it never passes what is unsettled, never goes back, and is written by owners.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ struct Judge<'a, 'f> {
     found: &'f mut Vec<Violation>,
     /// What the group owes in a partition and has not settled.
     unsettled: BTreeMap<Share<'a>, BTreeMap<Position, u64>>,
-    /// The last read-out, and the one before it.
+    /// The last checkpoint read, and the one before it.
     read: BTreeMap<Share<'a>, (Read, Option<Read>)>,
 }
 

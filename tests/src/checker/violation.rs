@@ -56,7 +56,7 @@ pub enum Violation {
         /// Their key.
         key: Arc<str>,
     },
-    /// The stored progress passed a record that the group had not settled.
+    /// The stored checkpoint passed a record that the group had not settled.
     CheckpointPastUnsettled {
         /// The group.
         group: Arc<str>,
@@ -67,7 +67,7 @@ pub enum Violation {
         /// The epoch that wrote it.
         epoch: Option<Epoch>,
     },
-    /// The stored progress went back without a reset.
+    /// The stored checkpoint went back without a reset.
     CheckpointWentBack {
         /// The group.
         group: Arc<str>,
@@ -78,7 +78,7 @@ pub enum Violation {
         /// What was read after.
         to: Option<Position>,
     },
-    /// An owner stored progress after a newer one had begun.
+    /// An owner stored a checkpoint after a newer one had begun.
     StaleCheckpoint {
         /// The group.
         group: Arc<str>,
@@ -103,26 +103,26 @@ pub enum Violation {
         /// The largest epoch before.
         before: Epoch,
     },
-    /// A member that nothing had befallen handled a record although a newer owner was at work.
+    /// A member that was not faulted handled a record although a newer owner was at work.
     StaleHandling {
         /// What it handled.
         handling: Handling,
         /// The newer owner's epoch.
         newer: Epoch,
     },
-    /// A member was told of its loss and then began with another record of that partition.
+    /// A member learned of its loss and then began with another record of that partition.
     HandledAfterLoss {
         /// What it handled.
         handling: Handling,
     },
-    /// A settled record came again although its owner had handed over in good order, or had it still.
+    /// A settled record was delivered again although its owner had handed over cleanly, or had it still.
     Repeated {
         /// The second handling.
         handling: Handling,
         /// Who had settled it.
         settled_by: Ownership,
     },
-    /// A record came again although the stored progress had passed it.
+    /// A record was delivered again although the stored checkpoint had passed it.
     RepeatedBelowCheckpoint {
         /// The handling.
         handling: Handling,
@@ -133,7 +133,7 @@ pub enum Violation {
     TooManyRepeats {
         /// The new owner.
         by: Ownership,
-        /// How many came again.
+        /// How many were delivered again.
         repeats: u64,
         /// The bound.
         bound: u64,
@@ -169,7 +169,7 @@ pub enum Violation {
         /// What came.
         handling: Handling,
     },
-    /// A record is stored twice although no send was disturbed.
+    /// A record is stored twice although no send was faulted.
     StoredTwice {
         /// One of its places.
         one: RecordLocation,
@@ -284,7 +284,7 @@ impl fmt::Display for Violation {
                 newer,
             } => write!(
                 f,
-                "stale checkpoint: group {group}, {partition}: epoch {epoch} stored progress after epoch {newer} had begun"
+                "stale checkpoint: group {group}, {partition}: epoch {epoch} stored a checkpoint after epoch {newer} had begun"
             ),
             Self::TwoOwners { first, second } => {
                 write!(f, "two owners: {} and {}", owner(first), owner(second))
@@ -301,7 +301,7 @@ impl fmt::Display for Violation {
             ),
             Self::HandledAfterLoss { handling } => write!(
                 f,
-                "handled after loss: {} began after the member was told that it lost the partition",
+                "handled after loss: {} began after the member learned that it lost the partition",
                 what(handling)
             ),
             Self::Repeated {
@@ -309,7 +309,7 @@ impl fmt::Display for Violation {
                 settled_by,
             } => write!(
                 f,
-                "repeated: {} began although {} had settled it and nothing befell it",
+                "repeated: {} began although {} had settled it and it was not faulted",
                 what(handling),
                 owner(settled_by)
             ),
@@ -352,7 +352,7 @@ impl fmt::Display for Violation {
             Self::StoredTwice { one, other } => {
                 write!(
                     f,
-                    "stored twice: {one} is also {other}, and no send was disturbed"
+                    "stored twice: {one} is also {other}, and no send was faulted"
                 )
             }
         }

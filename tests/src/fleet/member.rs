@@ -248,16 +248,16 @@ impl Member {
         self.task.is_finished()
     }
 
-    /// Shuts it down in good order; tells how long that took.
+    /// Shuts it down cleanly; returns how long that took.
     pub async fn close(self) -> Duration {
         let began = Instant::now();
         let name = self.name().to_owned();
         let (_, result) = self.shut_down().await;
-        result.unwrap_or_else(|error| panic!("{name} did not close in good order: {error:?}"));
+        result.unwrap_or_else(|error| panic!("{name} did not close cleanly: {error:?}"));
         began.elapsed()
     }
 
-    /// Shuts it down, and tells how it ended.
+    /// Shuts it down, and returns how it ended.
     pub async fn shut_down(self) -> (ConsumerHandle, Result<()>) {
         // It may have ended already.
         let _ = self.shutdown.send(());
@@ -269,7 +269,7 @@ impl Member {
         (self.control, result)
     }
 
-    /// Waits until it ends by itself, and tells how.
+    /// Waits until it ends by itself, and returns how.
     pub async fn ended(self) -> Result<()> {
         let result = self.task.await.expect("the runtime does not panic");
         self.watchers.end();

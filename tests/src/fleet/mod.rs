@@ -173,24 +173,24 @@ impl Fleet {
         })
     }
 
-    /// The group's stored progress.
+    /// The group's stored checkpoint.
     pub async fn checkpoints(&self) -> Vec<Checkpoint> {
         let group = self.client.group(self.group.as_str());
-        group.checkpoints().await.expect("the progress is read")
+        group.checkpoints().await.expect("the checkpoint is read")
     }
 
-    /// Waits until the stored progress has passed every record of the stream.
+    /// Waits until the stored checkpoint has passed every record of the stream.
     pub async fn caught_up(&self) {
         let (streams, stream) = (self.client.streams(), self.stream.as_str());
         eventually(
             self.harness.timing(),
-            "the progress is at the end",
+            "the checkpoint is at the end",
             || async {
                 let group = self.client.group(self.group.as_str());
                 let checkpoints = match group.checkpoints().await {
                     Ok(checkpoints) => checkpoints,
                     Err(error) if error.kind() == ErrorKind::NotFound => return None,
-                    Err(error) => panic!("the progress cannot be read: {error:?}"),
+                    Err(error) => panic!("the checkpoint cannot be read: {error:?}"),
                 };
                 let described = streams
                     .describe(stream)
@@ -219,18 +219,18 @@ impl Fleet {
         open.map(|partition| partition.partition).collect()
     }
 
-    /// Waits until all is settled, and judges the run.
+    /// Waits until all is settled, and checks the run.
     pub async fn check(&self) -> Summary {
         self.check_with(Rules::default()).await
     }
 
-    /// As [`judge`](Self::judge), by more rules.
+    /// As [`check`](Self::check), with additional rules.
     pub async fn check_with(&self, rules: Rules) -> Summary {
         self.settled().await;
         self.verdict(rules).assert_clean()
     }
 
-    /// Judges what happened so far.
+    /// Checks what happened so far.
     pub fn verdict(&self, rules: Rules) -> Verdict {
         rules.check(&self.history.entries())
     }
@@ -299,7 +299,7 @@ async fn checkpoint_reader(group: ConsumerGroup, history: History, timing: Timin
             Err(error) if error.kind() == ErrorKind::NotFound || error.is_retryable() => {}
             // The test is over, and its runtime ends.
             Err(error) if error.kind() == ErrorKind::Closed => return,
-            Err(error) => panic!("the progress cannot be read: {error:?}"),
+            Err(error) => panic!("the checkpoint cannot be read: {error:?}"),
         }
         tokio::time::sleep(timing.poll_interval * 5).await;
     }

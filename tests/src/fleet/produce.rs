@@ -34,7 +34,7 @@ impl TestProducer {
         }
     }
 
-    /// Sends one record, and tells its id. Its receipt is kept.
+    /// Sends one record, and returns its id. Its receipt is kept.
     pub async fn send_one(&mut self, key: Option<&str>) -> u64 {
         let (id, record) = self.load.next(key);
         match self.producer.send(record).await {
@@ -56,7 +56,7 @@ impl TestProducer {
         self.receipts().await;
     }
 
-    /// Waits for all receipts, and tells the ones that are places.
+    /// Waits for all receipts, and returns the ones that are places.
     pub async fn receipts(&mut self) -> Vec<(u64, RecordMetadata)> {
         let mut placed = Vec::new();
         for (id, receipt) in self.receipts.drain(..) {
@@ -73,7 +73,7 @@ impl TestProducer {
         self.producer.close().await.expect("the producer closes");
     }
 
-    /// Sends one record of each of `keys` keys in turns, one every `pause`, until it is told to
+    /// Sends one record of each of `keys` keys in turns, one every `pause`, until it is asked to
     /// stop.
     pub fn send_in_background(mut self, keys: usize, pause: Duration) -> BackgroundLoad {
         let (stop, mut stopped) = oneshot::channel();

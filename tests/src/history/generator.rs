@@ -27,8 +27,8 @@ impl RecordGenerator {
         }
     }
 
-    /// Makes the next record of `key`, records that it is sent, and tells its id. Send it at once:
-    /// the order of these calls is the order that the judge expects.
+    /// Makes the next record of `key`, records that it is sent, and returns its id. Send it at once:
+    /// the order of these calls is the order that the checker expects.
     pub fn next(&mut self, key: Option<&str>) -> (u64, Record) {
         let key: Option<Arc<str>> = key.map(Into::into);
         let sequence = self.sequences.entry(key.clone()).or_default();
@@ -47,7 +47,7 @@ impl RecordGenerator {
     }
 }
 
-/// A record whose payload tells its id.
+/// A record whose payload has its id.
 pub fn record(id: u64, key: Option<&str>) -> Record {
     let record = Record::new(format!("{id}:{}", "x".repeat((id % 40) as usize)))
         .header("id", id.to_string());

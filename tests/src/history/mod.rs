@@ -1,18 +1,18 @@
 //! What happened in a run of producers, members and faults, as one ordered list of events.
 //!
-//! Everyone that takes part records into one [`History`]; the [`checker`](crate::checker) judges it
+//! Everyone that takes part records into one [`History`]; the [`checker`](crate::checker) checks it
 //! afterwards. A history can be written and read as JSON lines, so that members in other processes
 //! can take part: each writes its own as it goes ([`History::journal`]), by a clock that all share,
 //! and [`History::read_from`] or [`History::add`] merges them by order number.
 //!
 //! # When to record what
 //!
-//! The judge believes the order of the list, so an event is recorded on the safe side of the moment:
+//! The checker believes the order of the list, so an event is recorded on the safe side of the moment:
 //!
-//! * [`Sent`](Event::Sent) before `send` is called; the answer after the receipt has told.
+//! * [`Sent`](Event::Sent) before `send` is called; the outcome after the receipt has resolved.
 //! * [`Began`](Event::Began) first thing in the handler, [`Ended`](Event::Ended) last thing, before
 //!   it returns: so that it stands before any checkpoint that counts on it.
-//! * [`Checkpointed`](Event::Checkpointed) after the read-out has returned; the read-outs of one
+//! * [`Checkpointed`](Event::Checkpointed) after the checkpoint read has returned; the checkpoint reads of one
 //!   group are made by one task, one after the other.
 //! * A [`Fault`](Event::Fault), a [`Reset`](Event::Reset), a [`Crashed`](Event::Crashed) and a
 //!   [`Remapped`](Event::Remapped) before the deed is done.
@@ -51,7 +51,7 @@ pub enum Event {
         /// The [`digest`] of key, payload and headers.
         digest: u64,
     },
-    /// The receipt told where it is stored.
+    /// The receipt says where it is stored.
     Acknowledged {
         /// Which.
         id: u64,
@@ -88,7 +88,7 @@ pub enum Event {
         /// Which member.
         member: Arc<str>,
     },
-    /// A member has left in good order.
+    /// A member has left cleanly.
     Left {
         /// Which group.
         group: Arc<str>,
@@ -102,11 +102,11 @@ pub enum Event {
         /// Which member.
         member: Arc<str>,
     },
-    /// A member owns a partition. Optional: the judge also learns of owners from `Began`.
+    /// A member owns a partition. Optional: the checker also learns of owners from `Began`.
     Assigned(Ownership),
-    /// A member has handed a partition over in good order. Optional.
+    /// A member has handed a partition over cleanly. Optional.
     Released(Ownership),
-    /// A member was told that it has lost a partition.
+    /// A member learned that it has lost a partition.
     Lost(Ownership),
     /// A handler begins.
     Began(Handling),
@@ -132,7 +132,7 @@ pub enum Event {
         /// Which.
         id: u64,
     },
-    /// The stored progress of a group in a partition was read.
+    /// The stored checkpoint of a group in a partition was read.
     Checkpointed {
         /// Which group.
         group: Arc<str>,
@@ -178,7 +178,7 @@ pub enum Event {
         /// What is done, for the reader.
         what: String,
     },
-    /// The faults of a group are over: members that take over from here on do so in good order.
+    /// The faults of a group are over: members that take over from here on do so cleanly.
     Healed {
         /// Which group.
         group: Arc<str>,
@@ -235,7 +235,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Whether the group may go on after it.
+    /// Whether the group may continue after it.
     pub const fn settles(self) -> bool {
         matches!(self, Self::Acked | Self::GaveUp)
     }

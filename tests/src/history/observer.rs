@@ -45,12 +45,12 @@ impl Observer {
         }
     }
 
-    /// Records that the member was told that it has lost the partition of `delivery`.
+    /// Records that the member learned that it has lost the partition of `delivery`.
     pub fn lost(&self, delivery: &Delivery) {
         self.history.record(Event::Lost(self.ownership(delivery)));
     }
 
-    /// Records that the member has left in good order.
+    /// Records that the member has left cleanly.
     pub fn left(&self) {
         self.history.record(Event::Left {
             group: self.group.clone(),

@@ -130,7 +130,7 @@ impl Broker {
         containers::docker(&["kill", "--signal", "KILL", self.container.id()]).await;
     }
 
-    /// Stops it in good order: it hands its partitions over, and closes its files.
+    /// Stops it cleanly: it hands its partitions over, and closes its files.
     pub async fn stop(&self) {
         let stopped = self.container.stop_with_timeout(Some(60)).await;
         stopped.unwrap_or_else(|error| panic!("broker {} does not stop: {error}", self.node));
@@ -148,7 +148,7 @@ impl Broker {
         started.unwrap_or_else(|error| panic!("broker {} does not start: {error}", self.node));
     }
 
-    /// Freezes it: connections stay open, and nothing is answered.
+    /// Freezes it: connections stay open, and nothing gets a response.
     pub async fn pause(&self) {
         // The engine gives up where a thread within does not stop at once, as one may that is made
         // just then.
@@ -162,10 +162,10 @@ impl Broker {
         }
     }
 
-    /// Lets it go on where it was frozen.
+    /// Lets it continue where it was frozen.
     pub async fn unpause(&self) {
         let unpaused = self.container.unpause().await;
-        unpaused.unwrap_or_else(|error| panic!("broker {} does not go on: {error}", self.node));
+        unpaused.unwrap_or_else(|error| panic!("broker {} does not continue: {error}", self.node));
     }
 
     /// Runs one of Kafka's tools, say `kafka-topics.sh`, against this broker, as its super user.
@@ -211,7 +211,7 @@ impl Broker {
         self.container.id()
     }
 
-    /// Waits until it answers, and knows itself in its cluster.
+    /// Waits until it responds, and knows itself in its cluster.
     pub(super) async fn serves(&self) {
         self.answers("serve", |answer| {
             answer.nodes.contains(&self.node) && answer.leaderless == 0

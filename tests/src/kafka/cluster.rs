@@ -6,7 +6,7 @@ use super::broker::{CONTROLLER_PORT, Membership};
 use super::{Broker, Listener, Options};
 use crate::containers;
 
-/// Three brokers, each also a controller, so that one may go and the other two go on: topics have
+/// Three brokers, each also a controller, so that one may go and the other two continue: topics have
 /// three replicas by default, and a record is acknowledged when two have it.
 #[derive(Debug)]
 pub struct Cluster {
@@ -85,7 +85,7 @@ impl Cluster {
         self.broker(n).serves().await;
     }
 
-    /// Waits until the others have noticed that a broker is gone, and go on without it.
+    /// Waits until the others have noticed that a broker is gone, and continue without it.
     pub async fn goes_on_without(&self, n: usize) {
         let others = self.brokers.iter().enumerate();
         let others = others.filter(|(other, _)| *other != n);

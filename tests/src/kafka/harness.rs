@@ -101,7 +101,7 @@ fn config(testbed: &Testbed, names: &Names, protocol: Protocol) -> Config {
 
 /// What a stream takes, as the driver says it.
 async fn limits(config: Config, stream: String) -> driver::StreamLimits {
-    let kafka = Kafka::connect(config).await.expect("the broker answers");
+    let kafka = Kafka::connect(config).await.expect("the broker responds");
     let created = kafka
         .streams()
         .create(&StreamSpec::new(stream.as_str()))
@@ -118,7 +118,7 @@ async fn limits(config: Config, stream: String) -> driver::StreamLimits {
 impl Harness for KafkaHarness {
     async fn client(&self) -> Client {
         let config = config(&self.testbed, &self.names, self.protocol);
-        config.connect().await.expect("the broker answers")
+        config.connect().await.expect("the broker responds")
     }
 
     fn unique(&self, prefix: &str) -> String {

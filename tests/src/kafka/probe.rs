@@ -22,7 +22,7 @@ pub(super) struct ClusterState {
     pub(super) lagging: usize,
 }
 
-/// Asks the plaintext listener behind this port; waits for the answer for a second at most.
+/// Asks the plaintext listener behind this port; waits for the response for a second at most.
 pub(super) async fn cluster_state(port: u16) -> io::Result<ClusterState> {
     let answer = timeout(Duration::from_secs(1), exchange(port)).await??;
     read(answer).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))

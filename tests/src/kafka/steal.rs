@@ -18,7 +18,7 @@ use super::wire_request::send_request;
 const TIMEOUT: Duration = Duration::from_secs(20);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Has the owner of a partition put out of its group, as the broker does with one that is silent.
+/// Has the owner of a partition evicted from its group, as the broker does with one that is silent.
 ///
 /// # Panics
 /// If nobody owns it for 20 s.
@@ -37,7 +37,7 @@ pub(super) async fn steal(port: u16, group: &str, topic: &str, partition: i32) {
     panic!("nobody in group {group:?} owns partition {partition} of {topic}");
 }
 
-/// Tells whether there was an owner, and it is a member no more.
+/// Returns whether there was an owner, and it is a member no more.
 async fn put_out(port: u16, group: &GroupId, topic: &str, partition: i32) -> io::Result<bool> {
     if let Some(member) = owner_by_broker(port, group, topic, partition).await? {
         // The epoch by which a member says that it leaves.

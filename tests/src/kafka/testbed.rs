@@ -44,7 +44,7 @@ impl Testbed {
         &self.broker
     }
 
-    /// What befalls the requests of clients.
+    /// Faults to inject into the requests of clients.
     pub fn faults(&self) -> &Faults {
         &self.faults
     }
@@ -78,7 +78,7 @@ impl Testbed {
         self.broker.start().await;
     }
 
-    /// Past the proxy: what disturbs is not to be disturbed.
+    /// Past the proxy: fault injection must not be subject to faults.
     fn port(&self) -> u16 {
         self.broker.port(Listener::CLIENT)
     }

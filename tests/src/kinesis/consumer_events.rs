@@ -49,12 +49,12 @@ pub enum Event {
         /// What the library said.
         why: String,
     },
-    /// The worker has stored progress in the middle of an aggregate, and does nothing any more.
+    /// The worker has stored checkpoint in the middle of an aggregate, and does nothing any more.
     Dead {
         /// In which shard.
         shard: String,
     },
-    /// The worker was told that a lease is not its own any more.
+    /// The worker learned that a lease is not its own any more.
     LeaseLost {
         /// Of which shard.
         shard: String,
@@ -71,12 +71,12 @@ pub enum Event {
     },
     /// The library has let go of everything.
     ShutDown,
-    /// The worker cannot go on.
+    /// The worker cannot continue.
     Failed {
         /// Its error.
         why: String,
     },
-    /// The worker has ended in good order.
+    /// The worker has ended cleanly.
     Stopped {
         /// Whether the library thinks so, too.
         good: bool,

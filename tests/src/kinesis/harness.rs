@@ -140,7 +140,9 @@ fn config(testbed: &Testbed, names: &Names, variant: Variant) -> Config {
 
 /// What a stream takes, as the driver says it.
 async fn limits(config: Config, stream: String) -> driver::StreamLimits {
-    let kinesis = Kinesis::connect(config).await.expect("the site answers");
+    let kinesis = Kinesis::connect(config)
+        .await
+        .expect("the emulator responds");
     let created = kinesis
         .streams()
         .create(&StreamSpec::new(stream.as_str()))
@@ -157,7 +159,7 @@ async fn limits(config: Config, stream: String) -> driver::StreamLimits {
 impl Harness for KinesisHarness {
     async fn client(&self) -> Client {
         let config = config(&self.testbed, &self.names, self.variant);
-        config.connect().await.expect("the site answers")
+        config.connect().await.expect("the emulator responds")
     }
 
     fn unique(&self, prefix: &str) -> String {
@@ -232,7 +234,7 @@ impl Harness for KinesisHarness {
                 faults.freeze(&begins, &ends, duration);
             }
             Fault::FailCheckpoints { group, times } => {
-                // One is stored, and its answer is lost.
+                // One is stored, and its response is lost.
                 faults.lose_answers_to_checkpoints(&group, times.min(1));
                 faults.refuse_checkpoints(&group, times);
             }

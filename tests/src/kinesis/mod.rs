@@ -4,7 +4,7 @@
 //! No emulator is Kinesis. Two of them stand in for it here, by different authors and with different
 //! gaps, and the proxy adds what neither has: throttling, entries that fail, retention.
 //!
-//! Everything here panics when the engine does not do what is asked: there is no test to go on with.
+//! Everything here panics when the engine does not do what is asked: there is no test to continue with.
 
 mod age;
 pub mod consumer_events;

@@ -32,7 +32,7 @@ pub(super) async fn steal(dynamodb: &Client, table: &str, stream: &str, shard: &
 /// The key of the shard's lease, if somebody holds it.
 async fn held(dynamodb: &Client, table: &str, stream: &str, shard: &str) -> Option<AttributeValue> {
     let scan = dynamodb.scan().table_name(table).consistent_read(true);
-    // Before the group is born there is no table.
+    // Before the group is created there is no table.
     let rows = scan.send().await.ok()?.items.unwrap_or_default();
     rows.into_iter().find_map(|mut row| {
         let key = row.remove("leaseKey")?;

@@ -14,7 +14,7 @@ pub struct Testbed {
     kinesis: Server,
     dynamodb: Server,
     proxy: Proxy,
-    /// Past the proxy: what disturbs is not to be disturbed.
+    /// Past the proxy: fault injection must not be subject to faults.
     to_kinesis: aws_sdk_kinesis::Client,
     to_dynamodb: aws_sdk_dynamodb::Client,
     /// Of every stream that is created as the cases create theirs.
@@ -79,7 +79,7 @@ impl Testbed {
         self.kinesis.tls_endpoint().await
     }
 
-    /// What befalls the requests of clients.
+    /// Faults to inject into the requests of clients.
     pub fn faults(&self) -> &Faults {
         self.proxy.faults()
     }
@@ -126,7 +126,7 @@ impl Testbed {
     }
 }
 
-/// A client of Kinesis as it comes, without retries: what befalls a request is what it tells.
+/// A client of Kinesis as it comes, without retries: it reports each fault as it is.
 fn kinesis_at(endpoint: &str) -> aws_sdk_kinesis::Client {
     let [id, secret] = Testbed::CREDENTIALS;
     let config = aws_sdk_kinesis::Config::builder()

@@ -1,4 +1,4 @@
-//! What befalls the fleet, when its time has come.
+//! Applies the disruptions of a script at their times.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -57,7 +57,7 @@ pub(super) async fn end(
         watch::read(world, &sim_group.group).await;
         if let Some(pipeline) = &sim_group.pipeline {
             world.expect(
-                "close the producer of the chain",
+                "close the producer of the pipeline",
                 pipeline.producer.close().await,
             );
             let entries = world.history.entries();

@@ -95,7 +95,7 @@ impl MemberSlot {
             ),
             Style::Pipeline { .. } => {
                 let pipeline = self.sim_group.pipeline.as_ref();
-                let producer = &pipeline.expect("a chain has a producer").producer;
+                let producer = &pipeline.expect("a pipeline has a producer").producer;
                 group.transform_to(
                     producer,
                     move |delivery| worker.clone().transform(delivery),
@@ -128,7 +128,7 @@ impl MemberSlot {
                 Some(()) = held.next() => {}
                 () = self.close.notified() => {
                     // What waits for its next attempt, or was not pulled yet, is a hole: what is
-                    // settled behind it comes again.
+                    // settled behind it is delivered again.
                     let member = worker.observer.member();
                     self.sim_group.fault(Some(member), "closes before everything is pulled");
                     break;
@@ -144,7 +144,7 @@ impl MemberSlot {
         futures_util::future::join(consumer.close(), rest).await.0
     }
 
-    /// Asks to leave in good order.
+    /// Asks to leave cleanly.
     pub(super) fn leave(&self) {
         let mut now = lock(&self.now);
         now.leaving = true;
@@ -221,7 +221,10 @@ impl Worker {
 
     async fn transform(self, delivery: Delivery) -> HandlerResult<Option<Record>> {
         let (sim_group, key) = (self.sim_group.clone(), delivery.key().cloned());
-        let pipeline = sim_group.pipeline.as_ref().expect("a chain has a producer");
+        let pipeline = sim_group
+            .pipeline
+            .as_ref()
+            .expect("a pipeline has a producer");
         let id = crate::history::id_of(delivery.payload());
         let place = (delivery.partition().clone(), delivery.position());
         self.handle(delivery).await?;
@@ -278,7 +281,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Counts a failure at `index` of a batch as the runtime does, and answers whether it was the
+    /// Counts a failure at `index` of a batch as the runtime does, and returns whether it was the
     /// last that is allowed.
     fn count_failure(&self, delivery: &Delivery, index: usize) -> bool {
         let mut attempts_left = lock(&self.attempts_left);
@@ -318,7 +321,7 @@ impl Worker {
                 });
             }
             (true, FinalAction::Stop) => {
-                // It leaves a hole in what is settled, so that records behind it come again.
+                // It leaves a hole in what is settled, so that records behind it are delivered again.
                 self.sim_group.fault(Some(self.observer.member()), "stops");
                 open.end(Outcome::Failed);
             }

@@ -3,7 +3,7 @@
 //! A run has its own single-threaded runtime with tokio's paused clock, so that hours pass in
 //! milliseconds and nothing but the seed decides what happens: no wall clock, no threads, no order
 //! of a hash map. The seed is drawn into a [`Script`], the script is played, and the
-//! [`checker`](crate::checker) judges the history. In the end everything must be settled, within a
+//! [`checker`](crate::checker) checks the history. In the end everything must be settled, within a
 //! deadline in virtual time.
 
 use std::fmt;
@@ -39,7 +39,7 @@ pub struct Report {
     pub script: Script,
     /// What happened.
     pub history: History,
-    /// What the judge says.
+    /// What the checker says.
     pub verdict: Verdict,
     /// What went wrong besides: something that never ended, or that ended with an error of which
     /// there was no cause.

@@ -9,10 +9,10 @@ use millstream_core::{Partition, Position, Producer, Record};
 use super::world::{World, lock};
 use crate::history::{Entry, Event, Outcome, RecordGenerator};
 
-/// Where the records of chains begin to count.
+/// Where the records of pipelines begin to count.
 const FIRST_ID: u64 = 1_000_000_000;
 
-/// What the members of a chain share.
+/// What the members of a pipeline share.
 #[derive(Debug)]
 pub(super) struct Pipeline {
     pub(super) producer: Producer,
@@ -23,7 +23,7 @@ pub(super) struct Pipeline {
     sources: Mutex<BTreeMap<u64, Source>>,
 }
 
-/// What a chain has linked.
+/// What a pipeline has linked.
 #[derive(Debug)]
 pub(super) struct PipelineState {
     load: RecordGenerator,
@@ -39,7 +39,7 @@ struct Source {
 }
 
 impl Pipeline {
-    /// Makes one, which goes on from the links of one `before`.
+    /// Makes one, which continues from the links of one `before`.
     pub(super) fn new(
         world: &World,
         producer: Producer,
@@ -61,7 +61,7 @@ impl Pipeline {
     /// Closes it, and hands out what it has linked.
     pub(super) async fn close(&self, world: &World) -> PipelineState {
         let closed = self.producer.close().await;
-        world.expect("close the producer of the chain", closed);
+        world.expect("close the producer of the pipeline", closed);
         let none = RecordGenerator::new(&world.history, self.producer.stream(), FIRST_ID);
         PipelineState {
             load: mem::replace(&mut lock(&self.load), none),
@@ -82,9 +82,9 @@ impl Pipeline {
         record
     }
 
-    /// Finds what the chain lost or turned round: each record that the group settled is stored as a
-    /// record of the chain, and for each key they are stored in the order of their sources, if one
-    /// does not count what came again. Where each is promised to be stored once, nothing does.
+    /// Finds what the pipeline lost or turned round: each record that the group settled is stored as a
+    /// record of the pipeline, and for each key they are stored in the order of their sources, if one
+    /// does not count what was delivered again. Where each is promised to be stored once, nothing does.
     pub(super) fn check(&self, group: &str, trims: bool, entries: &[Entry]) -> Vec<String> {
         let reset = |event: &Event| match event {
             Event::Reset { group: reset, .. } => **reset == *group,
@@ -99,7 +99,7 @@ impl Pipeline {
         });
         let sources = lock(&self.sources);
         let mut settled = BTreeSet::new();
-        // Given up at first, one may be published late when it comes again.
+        // Given up at first, one may be published late when it is delivered again.
         let mut given_up = BTreeSet::new();
         let mut sequences = BTreeMap::new();
         let mut places = BTreeMap::new();
@@ -130,7 +130,9 @@ impl Pipeline {
         let owed = complete && !(self.once && reset);
         let lost = settled.difference(&arrived).filter(|_| owed);
         let mut problems: Vec<String> = lost
-            .map(|source| format!("the chain settled record {source} and published nothing for it"))
+            .map(|source| {
+                format!("the pipeline settled record {source} and published nothing for it")
+            })
             .collect();
         if self.once && !reset {
             let mut firsts = BTreeMap::new();
@@ -138,7 +140,7 @@ impl Pipeline {
                 if let Some((partition, position)) = firsts.insert(&source.place, place) {
                     let id = source.id;
                     problems.push(format!(
-                        "the chain published record {id} at {partition}@{position} and again"
+                        "the pipeline published record {id} at {partition}@{position} and again"
                     ));
                 }
             }
@@ -155,7 +157,7 @@ impl Pipeline {
             let newest = newest.entry((partition, key)).or_insert(0);
             if *sequence < *newest {
                 problems.push(format!(
-                    "the chain published record {source} of {key} at {partition}@{position} after a later one"
+                    "the pipeline published record {source} of {key} at {partition}@{position} after a later one"
                 ));
             }
             *newest = (*newest).max(*sequence);

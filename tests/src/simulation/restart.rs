@@ -1,4 +1,4 @@
-//! A broker that is stopped in the middle of a run, and goes on from its folder.
+//! A broker that is stopped in the middle of a run, and continues from its folder.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::world::World;
 /// After so much virtual time without an end, it is stuck.
 const DEADLINE: Duration = Duration::from_secs(12 * 60 * 60);
 
-/// Stops everybody and the broker, and answers the same fleet on the reopened broker, with nobody
+/// Stops everybody and the broker, and returns the same fleet on the reopened broker, with nobody
 /// hired yet.
 pub(super) async fn restart(
     world: World,

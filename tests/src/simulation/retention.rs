@@ -26,7 +26,7 @@ pub(super) async fn check(world: &World, sim_groups: &[Arc<SimGroup>]) {
         };
         if least as u64 > data_losses {
             world.report_problem(format!(
-                "{} passed over {gaps:?}, and told of {data_losses} jumps",
+                "{} passed over {gaps:?}, and reported {data_losses} data losses",
                 sim_group.plan.name
             ));
         }
@@ -48,7 +48,7 @@ pub(super) async fn check(world: &World, sim_groups: &[Arc<SimGroup>]) {
     }
 }
 
-/// Whether something befell a member of the group.
+/// Whether a fault hit a member of the group.
 fn was_faulted(name: &str, entries: &[Entry]) -> bool {
     entries.iter().any(|entry| match &entry.event {
         Event::Crashed { group, .. }

@@ -1,4 +1,4 @@
-//! What a seed stands for: a fleet, what it does, and what befalls it.
+//! What a seed stands for: a fleet, what it does, and what disrupts it.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub struct Script {
     pub(super) producers: Vec<ProducerPlan>,
     pub(super) groups: Vec<GroupPlan>,
     /// Whether the broker is stopped half-way and reopened from its folder; and then, whether its
-    /// members are killed first, or leave in good order.
+    /// members are killed first, or leave cleanly.
     pub(super) restart: Option<bool>,
     /// When, after the beginning, and what; in order.
     pub(super) disruptions: Vec<(Duration, Disruption)>,
@@ -89,7 +89,7 @@ pub(super) struct GroupPlan {
     pub(super) final_action: FinalAction,
     pub(super) on_data_loss: OnDataLoss,
     pub(super) handler: HandlerPlan,
-    /// How often the stored progress is read for the history.
+    /// How often the stored checkpoint is read for the history.
     pub(super) watch: Duration,
 }
 
@@ -129,7 +129,7 @@ pub(super) struct HandlerPlan {
     pub(super) pausing: f64,
     /// How long those take, at most.
     pub(super) pause: Duration,
-    /// The share of records whose handler takes longer than a session time-out.
+    /// The share of records whose handler takes longer than a session timeout.
     pub(super) stuck: f64,
     /// The share of records that fail at first, and how often at most.
     pub(super) failing: f64,
@@ -140,10 +140,10 @@ pub(super) struct HandlerPlan {
     pub(super) poison: f64,
 }
 
-/// Something that befalls the fleet. `pick` chooses among what is there when it happens.
+/// A disruption of the fleet. `pick` chooses among what is there when it happens.
 #[derive(Debug, Clone)]
 pub(super) enum Disruption {
-    /// A member leaves in good order, and another one joins: before it has left, or after.
+    /// A member leaves cleanly, and another one joins: before it has left, or after.
     Replace {
         group: usize,
         pick: usize,
@@ -169,7 +169,7 @@ pub(super) enum Disruption {
         group: usize,
         pick: usize,
     },
-    /// A member hears and says nothing for a while, but its handlers go on.
+    /// A member hears and says nothing for a while, but its handlers continue.
     Freeze {
         group: usize,
         pick: usize,
@@ -252,7 +252,7 @@ impl Script {
 }
 
 impl GroupPlan {
-    /// Whether drains are always long enough, so that nothing comes again after a clean handover.
+    /// Whether drains are always long enough, so that nothing is delivered again after a clean handover.
     pub(super) fn drains_fully(&self) -> bool {
         // One that stops at a gap leaves everything else as it is.
         self.drain >= LONG_DRAIN && self.on_data_loss == OnDataLoss::Skip

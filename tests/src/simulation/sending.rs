@@ -59,7 +59,7 @@ impl Sender {
         }
     }
 
-    /// Sends a part of what is planned, and waits for all answers that somebody waits for.
+    /// Sends a part of what is planned, and waits for all responses that somebody waits for.
     pub(super) async fn send(mut self, world: World, phases: u64) -> Self {
         let share = self.plan.records / phases;
         for _ in 0..self.plan.runs {
@@ -141,7 +141,7 @@ impl Sender {
         self.load.next(key.as_deref())
     }
 
-    /// Sends, and answers nothing if it lost its patience before.
+    /// Sends, and returns nothing if `send_timeout` passes before.
     async fn send_one(
         &self,
         world: &World,

@@ -100,7 +100,7 @@ impl SimGroup {
             skips: false,
         });
         let moved = self.group.reset(stream, Start::Earliest).await;
-        self.world.expect("go on after a gap", moved);
+        self.world.expect("continue after a gap", moved);
     }
 
     /// A name that no member of any group had before.
@@ -133,14 +133,14 @@ impl SimGroup {
         Some(slots[place].0.clone())
     }
 
-    /// Asks a member to leave in good order, and answers what to wait for.
+    /// Asks a member to leave cleanly, and returns what to wait for.
     pub(super) fn stop_member(&self, pick: usize) -> Option<JoinHandle<()>> {
         let (slot, task) = self.take(pick)?;
         slot.leave();
         Some(task)
     }
 
-    /// Kills a member, and answers what to wait for.
+    /// Kills a member, and returns what to wait for.
     pub(super) fn kill_member(&self, pick: usize) -> Option<JoinHandle<()>> {
         let (slot, task) = self.take(pick)?;
         slot.crashed();
@@ -149,7 +149,7 @@ impl SimGroup {
         Some(task)
     }
 
-    /// Makes one member go, by force or not, and answers what to wait for.
+    /// Makes one member go, by force or not, and returns what to wait for.
     pub(super) fn stop(&self, abrupt: bool) -> Option<JoinHandle<()>> {
         match abrupt {
             true => self.kill_member(0),
@@ -163,7 +163,7 @@ impl SimGroup {
         Some(slots.remove(place))
     }
 
-    /// Records that something is about to befall a member, or anyone of the group.
+    /// Records that something is about to hit a member, or anyone of the group.
     pub(super) fn fault(&self, member: Option<&str>, what: &str) {
         self.world.record(Event::Fault {
             group: Some(self.plan.name.as_str().into()),
@@ -181,7 +181,7 @@ impl SimGroup {
         self.data_losses.load(Relaxed)
     }
 
-    /// Counts a member that is frozen, until it is told that it is not.
+    /// Counts a member that is frozen, until it is thawed.
     pub(super) fn freeze(&self) {
         self.frozen.fetch_add(1, Relaxed);
     }

@@ -8,7 +8,7 @@ use crate::history::Event;
 /// While nothing moves it looks less and less often, down to this.
 const MAX_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Reads the stored progress of a group into the history, again and again.
+/// Reads the stored checkpoint of a group into the history, again and again.
 pub(super) async fn watch(world: World, group: ConsumerGroup, every: Duration) {
     let mut before = Vec::new();
     let mut wait = every;

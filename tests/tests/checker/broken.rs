@@ -1,4 +1,4 @@
-//! What the judge must catch.
+//! Histories that the checker must reject.
 
 use conformance::checker::{Rules, Violation};
 use conformance::history::{Event, Outcome};
@@ -195,7 +195,7 @@ fn catches_a_duplicate_after_a_clean_handover() {
     assert_eq!(
         violation.to_string(),
         "repeated: record 2 at position 2 by b of group g (epoch 2 of s/0), attempt 1 \
-         began although a of group g (epoch 1 of s/0) had settled it and nothing befell it"
+         began although a of group g (epoch 1 of s/0) had settled it and it was not faulted"
     );
 }
 

@@ -1,4 +1,4 @@
-//! What the judge must allow.
+//! Histories that the checker must accept.
 
 use conformance::checker::{Violation, check};
 use conformance::history::{Event, Outcome};

@@ -1,4 +1,4 @@
-//! The judge is judged: broken histories that it must refuse, and good ones that it must not.
+//! Tests of the checker: broken histories that it must reject, and good ones that it must accept.
 
 mod script;
 

@@ -63,7 +63,7 @@ async fn every_partition_of_every_stream_is_told(broker: &Broker, client: &Clien
         let found = read
             .iter()
             .find(|checkpoint| checkpoint.partition == partition);
-        found.expect("it is told")
+        found.expect("it learns of it")
     };
     let told = |id: &str| (of(id).position, of(id).lag.records);
     let at = |offset: u64| Some(Position::from(offset));

@@ -11,7 +11,7 @@ fn shown(bootstrap: &str, topic: &str) -> (usize, usize) {
         .create()
         .expect("they are right");
     let metadata = consumer.fetch_metadata(Some(topic), raw_client::TIMEOUT);
-    let metadata = metadata.expect("the broker answers");
+    let metadata = metadata.expect("the broker responds");
     let found = metadata.topics().iter().find(|found| found.name() == topic);
     let partitions = found.expect("it was asked for").partitions();
     let led = partitions.iter().filter(|p| p.leader() >= 0).count();
@@ -46,7 +46,7 @@ async fn every_broker_shows_a_change_when_it_is_answered() {
     config.topics.replication_factor = Some(2);
     let streams = connect(config).await.streams();
     let spec = StreamSpec::new("without-one").partitions(6);
-    streams.create(spec).await.expect("two brokers go on");
+    streams.create(spec).await.expect("two brokers continue");
     for n in 0..2 {
         let bootstrap = cluster.broker(n).bootstrap();
         assert_eq!(shown(&bootstrap, "without-one"), (6, 6));

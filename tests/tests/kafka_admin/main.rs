@@ -33,7 +33,7 @@ async fn start() -> (Broker, Client) {
     (broker, client)
 }
 
-/// As [`config`], for what is to run into a time-out.
+/// As [`config`], for what is to run into a timeout.
 fn impatient(bootstrap: &str) -> Config {
     let mut config = config(bootstrap);
     config.request_timeout = Duration::from_secs(3);

@@ -77,7 +77,7 @@ impl OffsetClient {
         let mut list = TopicPartitionList::new();
         list.add_partition(topic, partition);
         let found = self.0.committed_offsets(list, TIMEOUT);
-        let found = found.expect("the broker answers");
+        let found = found.expect("the broker responds");
         let found = found.find_partition(topic, partition);
         let found = found.expect("it was asked for");
         (found.offset(), found.metadata().to_owned())

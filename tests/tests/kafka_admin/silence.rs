@@ -19,7 +19,7 @@ async fn a_question_about_a_group_may_be_answered_too_late() {
         let group = client.group(format!("group-{round}"));
         broker.pause().await;
         let silent = group.checkpoints().await;
-        let silent = silent.expect_err("nobody answers");
+        let silent = silent.expect_err("nobody responds");
         assert!(silent.is_retryable(), "{silent}");
         broker.unpause().await;
         let timing = Timing {
@@ -29,13 +29,13 @@ async fn a_question_about_a_group_may_be_answered_too_late() {
             poll_interval: Duration::from_millis(100),
             timestamps: Duration::from_millis(1),
         };
-        eventually(timing, "the broker answers again", || async {
+        eventually(timing, "the broker responds again", || async {
             let answer = group.checkpoints().await;
             let unknown = answer.expect_err("there is no such group").kind();
             (unknown == ErrorKind::NotFound).then_some(())
         })
         .await;
-        // No answer tells that librdkafka has done what it does late.
+        // No response tells that librdkafka has done what it does late.
         tokio::time::sleep(Duration::from_secs(3)).await;
     }
 }

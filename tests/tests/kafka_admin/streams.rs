@@ -85,7 +85,7 @@ pub(crate) async fn cut(broker: &Broker, topic: &str, partition: i32, before: Of
     list.add_partition_offset(topic, partition, before)
         .expect("it is an offset");
     let cut = admin.delete_records(&list, &AdminOptions::new()).await;
-    let cut = cut.expect("the broker answers");
+    let cut = cut.expect("the broker responds");
     cut.elements()[0].error().expect("they are removed");
 }
 
@@ -239,10 +239,10 @@ async fn a_silent_broker_is_told_in_time(broker: &Broker) {
     ];
     let taken = begun.elapsed();
     broker.unpause().await;
-    for error in answers.map(|answer| answer.expect_err("nobody answers")) {
+    for error in answers.map(|answer| answer.expect_err("nobody responds")) {
         assert!(error.is_retryable(), "{error}");
     }
     // Five calls of three seconds each.
     assert!(taken < Duration::from_secs(25), "{taken:?}");
-    streams.list().await.expect("it answers again");
+    streams.list().await.expect("it responds again");
 }

@@ -73,7 +73,7 @@ async fn lag_is_told_where_nothing_is_delivered() {
     control.shutdown();
     waiting.await.expect("no panic").expect("it leaves");
 
-    // The handler is stuck: its partition is paused, and others go on sending.
+    // The handler is stuck: its partition is paused, and others continue sending.
     create(&client, "stuck").await;
     send(&client, "stuck", 20).await;
     let gate = Arc::new(Semaphore::new(0));
@@ -147,7 +147,7 @@ async fn a_broker_is_told_down_and_up_again() {
     };
     let both = [("group", "watching"), ("stream", "watched")];
     let each = |name: &str| both.map(|who| told(name, who));
-    eventually(TIMING, "both tell how fast it answers", || async {
+    eventually(TIMING, "both tell how fast it responds", || async {
         let told = each("millstream.kafka.broker.statistics");
         told.iter().all(|count| *count > 0).then_some(())
     })

@@ -8,7 +8,7 @@ use millstream_kafka::Config;
 
 use crate::fixture::{Fixture, PARTITIONS, pull, stream, unique, until};
 
-/// So many questions are answered with no brokers: for each client of the case there are several.
+/// So many questions get no brokers: for each client of the case there are several.
 const QUESTIONS: u64 = 100;
 
 /// By itself librdkafka finds back most of the time. Here it never does, so that it is known that we do.

@@ -80,7 +80,7 @@ impl Fixture {
         let mut config = config(self.testbed.bootstrap(), self.protocol);
         config.client_id = id;
         change(&mut config);
-        config.connect().await.expect("the broker answers")
+        config.connect().await.expect("the broker responds")
     }
 }
 
@@ -118,7 +118,7 @@ pub(crate) async fn pull(consumer: &mut Consumer, count: usize) -> Vec<PendingDe
     while pulled.len() < count {
         let next = timeout(TIMEOUT, consumer.next()).await;
         let next = next.unwrap_or_else(|_| panic!("{} of {count} came", pulled.len()));
-        let next = next.expect("the consumer goes on");
+        let next = next.expect("the consumer continues");
         pulled.push(next.expect("it is not closed"));
     }
     pulled
@@ -127,7 +127,7 @@ pub(crate) async fn pull(consumer: &mut Consumer, count: usize) -> Vec<PendingDe
 pub(crate) async fn until(what: &str, met: impl Fn() -> bool) {
     let begun = Instant::now();
     while !met() {
-        assert!(begun.elapsed() < TIMEOUT, "waited in vain: {what}");
+        assert!(begun.elapsed() < TIMEOUT, "timed out: {what}");
         sleep(POLL_INTERVAL).await;
     }
 }

@@ -1,4 +1,4 @@
-//! Members that go while a revocation waits for its answer: the drain is not over, since records are
+//! Members that go while a revocation waits for its response: the drain is not over, since records are
 //! held that nobody settles.
 
 use std::sync::Arc;
@@ -57,7 +57,10 @@ pub(crate) async fn closed(fixture: Arc<Fixture>) {
     let closed = consumer.close().await;
     println!("closed after {:?}: {closed:?}", since.elapsed());
     assert!(since.elapsed() < DRAIN + LEFT);
-    assert!(held.iter().all(|held| held.is_lost()), "they come again");
+    assert!(
+        held.iter().all(|held| held.is_lost()),
+        "they are delivered again"
+    );
     drop(client);
     is_gone("closed", Instant::now(), &threads, next_owner).await;
 }

@@ -1,5 +1,5 @@
 //! A session that ends while the member drains. librdkafka tells nothing of it before the drain's
-//! revocation is answered.
+//! revocation is acknowledged.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -71,7 +71,7 @@ async fn ends(drain: Drain, mut next_owner: NextOwner) {
     next_owner.close().await;
 }
 
-/// Pulls and settles so many different records, and tells how many each of the two had.
+/// Pulls and settles so many different records, and returns how many each of the two had.
 async fn both_take(
     member: &mut Consumer,
     next_owner: &mut NextOwner,
@@ -87,7 +87,7 @@ async fn both_take(
         };
         let next = timeout(TIMEOUT, next).await;
         let (who, next) = next.unwrap_or_else(|_| panic!("only {taken:?} came to {shares:?}"));
-        let next = next.expect("both go on").expect("neither is closed");
+        let next = next.expect("both continue").expect("neither is closed");
         shares[who] += 1;
         taken.insert(text(&next));
         next.ack();
@@ -125,6 +125,6 @@ async fn is_put_out(fixture: Arc<Fixture>, next_owner_heartbeats: Duration) {
     let kept = kept.expect("one of two stays").clone();
     fixture.testbed.steal(&next_owner.group, &kept).await;
     let took = told(&drain.held, NOTICED).await;
-    println!("put out, told after {took:?}");
+    println!("evicted, noticed after {took:?}");
     ends(drain, next_owner).await;
 }

@@ -1,4 +1,4 @@
-//! Where librdkafka can wait for ever: members, producers and clients that are dropped or closed in
+//! Where librdkafka can wait forever: members, producers and clients that are dropped or closed in
 //! the middle of a rebalance, with records still held, or after their broker has gone; clients that
 //! were told that there are no brokers. And losses that fall into a drain, of which librdkafka tells
 //! nothing. And where it would take its time in a rebalance, while partitions stand still.

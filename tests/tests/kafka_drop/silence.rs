@@ -1,4 +1,4 @@
-//! Clients that go when nobody answers them: their broker was killed, or stands still with all
+//! Clients that go when nobody responds to them: their broker was killed, or stands still with all
 //! connections open.
 
 use std::time::{Duration, Instant};
@@ -27,26 +27,26 @@ impl BrokerOutage {
 }
 
 /// How long a member or a client without records may take to end. Longer than librdkafka waits for
-/// the answer to a leave.
+/// the response to a leave.
 const ENDS: Duration = Duration::from_secs(30);
 
-/// How much longer than its time-out a call may take on a busy machine.
+/// How much longer than its timeout a call may take on a busy machine.
 const SLACK: Duration = Duration::from_secs(5);
 
 /// How long a runtime waits for the leave, after the drain.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// With deliveries held, and a checkpoint under way that nobody answers.
+/// With deliveries held, and a checkpoint under way that nobody responds.
 pub(crate) async fn members(protocol: Protocol, silence: BrokerOutage) {
     const DRAIN: Duration = Duration::from_secs(2);
     let before = Threads::of_clients();
     let broker = options().start().await;
     let client = || config(broker.bootstrap(), protocol).connect();
-    let first = client().await.expect("the broker answers");
+    let first = client().await.expect("the broker responds");
     let stream = stream(&first, 2).await;
     let mut members = Vec::new();
     for _ in 0..2 {
-        let client = client().await.expect("the broker answers");
+        let client = client().await.expect("the broker responds");
         let group = client.group(unique("group")).stream(stream.as_str());
         let group = group.drain_timeout(DRAIN);
         let group = group.checkpoint_interval(Duration::from_millis(1));
@@ -98,14 +98,14 @@ async fn send(producer: &Producer) -> Vec<Receipt> {
     receipts
 }
 
-/// With records in flight: each receipt tells that its record may not be stored.
+/// With records in flight: each receipt says that its record may not be stored.
 pub(crate) async fn producers(silence: BrokerOutage) {
     const CLOSE: Duration = Duration::from_secs(2);
     let before = Threads::of_clients();
     let broker = options().start().await;
     let mut config = config(broker.bootstrap(), Protocol::default());
     config.producer.timeout = TRIED;
-    let client = config.connect().await.expect("the broker answers");
+    let client = config.connect().await.expect("the broker responds");
     let stream = stream(&client, 1).await;
     let dropped = producer(&client, &stream, CLOSE).await;
     let closed = producer(&client, &stream, CLOSE).await;
@@ -123,7 +123,7 @@ pub(crate) async fn producers(silence: BrokerOutage) {
     drop_at_once("the closed producer", closed);
     for receipt in receipts {
         let told = timeout(TRIED + SLACK, receipt).await;
-        let told = told.expect("each receipt tells");
+        let told = told.expect("each receipt resolves");
         let error = told.expect_err("nothing is stored");
         assert!(error.is_retryable(), "{error:?}");
     }
@@ -139,25 +139,25 @@ pub(crate) async fn questions(silence: BrokerOutage) {
     let broker = options().start().await;
     let mut config = config(broker.bootstrap(), Protocol::default());
     config.request_timeout = TIMEOUT;
-    let client = config.clone().connect().await.expect("the broker answers");
+    let client = config.clone().connect().await.expect("the broker responds");
     let stream = stream(&client, 1).await;
     silence.apply(&broker).await;
 
     let since = Instant::now();
     let streams = client.streams();
     let described = streams.describe(&stream).await;
-    let described = described.expect_err("nobody answers");
+    let described = described.expect_err("nobody responds");
     assert!(described.is_retryable(), "{described:?}");
     let spec = StreamSpec::new(unique("stream"));
     let created = streams.create(spec.clone()).await;
-    let created = created.expect_err("nobody answers");
+    let created = created.expect_err("nobody responds");
     assert!(created.is_retryable(), "{created:?}");
     let took = since.elapsed();
     println!("given up after {took:?}: {described}; {created}");
     assert!(took < 2 * TIMEOUT + 2 * SLACK, "the calls took {took:?}");
     // One that is under way is given up with its future.
     let pending = timeout(TIMEOUT / 10, streams.create(spec)).await;
-    assert!(pending.is_err(), "nobody answers: {pending:?}");
+    assert!(pending.is_err(), "nobody responds: {pending:?}");
     drop_at_once("the client", (streams, client));
     let ended = before.are_all(ENDS).await;
     println!("its threads had ended after {ended:?}");

@@ -40,12 +40,12 @@ impl Threads {
         self
     }
 
-    /// Waits until none but these are left, and tells how long that took.
+    /// Waits until none but these are left, and returns how long that took.
     pub(crate) async fn are_all(&self, within: Duration) -> Duration {
         ended(within, || Self::of_clients().without(self)).await
     }
 
-    /// Waits until none of these is left, and tells how long that took.
+    /// Waits until none of these is left, and returns how long that took.
     pub(crate) async fn have_ended(&self, within: Duration) -> Duration {
         ended(within, || {
             let mut left = Self::of_clients();

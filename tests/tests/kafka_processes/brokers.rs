@@ -1,4 +1,4 @@
-//! What befalls brokers while members run.
+//! Faults of brokers while members run.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ fn fault(fleet: &Fleet, what: &str) {
 async fn goes_on(fleet: &Fleet, more: usize) {
     let so_far = fleet.acked();
     fleet
-        .until("the group goes on", || fleet.acked() >= so_far + more)
+        .until("the group continues", || fleet.acked() >= so_far + more)
         .await;
 }
 
@@ -41,7 +41,7 @@ async fn end(fleet: &Fleet, members: [Process; 2], what: &str) {
     }
 }
 
-/// A broker that is killed comes back on its data: the members go on with what is there.
+/// A broker that is killed comes back on its data: the members continue with what is there.
 pub(crate) async fn killed(protocol: Protocol) {
     let broker = Options::new().start().await;
     let fixture = Fixture::new(broker.bootstrap(), protocol);
@@ -102,7 +102,7 @@ pub(crate) async fn leader_killed(protocol: Protocol) {
 }
 
 /// Of three brokers the leader of a partition is cut off from the others and from all clients, while
-/// it runs on and takes itself for the leader: what was acknowledged is there, and all goes on.
+/// it runs on and takes itself for the leader: what was acknowledged is there, and all continues.
 pub(crate) async fn leader_cut_off(protocol: Protocol) {
     let cluster = Cluster::start(|_| Options::new()).await;
     let fixture = Fixture::new(cluster.bootstrap(), protocol);

@@ -1,5 +1,5 @@
 //! Members in processes of their own: killed, stopped and asked to end by signals, as machines and
-//! operators do, while what they handled is judged as one history.
+//! operators do, while what they handled is checked as one history.
 //!
 //! This program starts itself again for each member.
 

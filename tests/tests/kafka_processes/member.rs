@@ -1,4 +1,4 @@
-//! The process of a member: it does what it is ordered, and tells what happens, line by line on its
+//! The process of a member: it does what its configuration says, and reports what happens, line by line on its
 //! standard output, until it is asked to end or is killed.
 
 use std::io::{self, Read};
@@ -50,7 +50,7 @@ fn die_with_parent() {
 
 async fn connect(member_config: &MemberConfig) -> Client {
     let client = member_config.config.clone().connect().await;
-    client.expect("the broker answers")
+    client.expect("the broker responds")
 }
 
 fn group(member_config: &MemberConfig, client: &Client) -> ConsumerGroup {

@@ -16,9 +16,9 @@ pub(crate) struct MemberConfig {
     pub(crate) member: String,
     /// How long a handling takes.
     pub(crate) takes: Duration,
-    /// Where a chain publishes; none for a member whose handlers only take their time.
+    /// Where a pipeline publishes; none for a member whose handlers only take their time.
     pub(crate) sink: Option<String>,
-    /// After how many settled records the progress is stored; none for the default.
+    /// After how many settled records the checkpoint is stored; none for the default.
     pub(crate) checkpoint_records: Option<u64>,
 }
 

@@ -1,4 +1,4 @@
-//! What befalls the processes of members.
+//! Faults of the processes of members.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ fn partitions_of(fleet: &Fleet, member: &str) -> BTreeSet<Partition> {
     own.map(|last| last.by.partition).collect()
 }
 
-/// Waits until others have begun with all that a member had, and tells how long that took.
+/// Waits until others have begun with all that a member had, and returns how long that took.
 async fn taken_over(fleet: &Fleet, member: &str) -> Duration {
     let since = Instant::now();
     fleet
@@ -44,7 +44,7 @@ async fn three(fixture: &Fixture, fleet: &Fleet) -> [Process; 3] {
     members
 }
 
-/// Of one that is killed comes again what it had not stored, and nothing else.
+/// What a killed member had not stored is delivered again, and nothing else.
 pub(crate) async fn kill(fixture: Arc<Fixture>) {
     const EVERY: u64 = 20;
     let fleet = fixture.fleet(PARTITIONS).await;
@@ -74,7 +74,7 @@ pub(crate) async fn kill(fixture: Arc<Fixture>) {
     c.close().await;
 }
 
-/// One that stands still for longer than its session, and then goes on where it was, is told, and
+/// One that stands still for longer than its session, and then continues where it was, is told, and
 /// can store nothing of what it has.
 pub(crate) async fn zombie(fixture: Arc<Fixture>) {
     let fleet = fixture.fleet(PARTITIONS).await;
@@ -84,14 +84,14 @@ pub(crate) async fn zombie(fixture: Arc<Fixture>) {
     let took = taken_over(&fleet, "a").await;
     let others = begun(&fleet, "b") + begun(&fleet, "c");
     fleet
-        .until("the others go on", || {
+        .until("the others continue", || {
             begun(&fleet, "b") + begun(&fleet, "c") >= others + 300
         })
         .await;
     a.thaw();
     let told = |event: &Event| matches!(event, Event::Lost(by) if *by.member == *"a");
     fleet
-        .until("it is told", || fleet.history.count(told) > 0)
+        .until("it learns of it", || fleet.history.count(told) > 0)
         .await;
     fleet
         .until("it works again", || !partitions_of(&fleet, "a").is_empty())

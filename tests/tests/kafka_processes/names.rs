@@ -97,7 +97,7 @@ async fn comes_back(fleet: &Fleet, member: &str) -> Duration {
     since.elapsed()
 }
 
-/// Judges the run: nothing is lost or out of order, and no epoch has two owners.
+/// Checks the run: nothing is lost or out of order, and no epoch has two owners.
 async fn end(fleet: &Fleet, background_load: BackgroundLoad, members: [Process; 2]) -> Summary {
     background_load.stop().await;
     let summary = fleet.check().await;
@@ -126,7 +126,7 @@ async fn restarted(fixture: &Arc<Fixture>) {
     assert_eq!(
         share(&fleet, "b"),
         others,
-        "the other one goes on as it was"
+        "the other one continues as it was"
     );
     let older = had.iter().map(|(_, epoch)| epoch).max();
     let newer = has.iter().map(|(_, epoch)| epoch).min();
@@ -160,7 +160,7 @@ async fn killed(fixture: &Arc<Fixture>, protocol: Protocol) {
     assert!(first.max(second) < SESSION + MARGIN);
 }
 
-/// One that stands still while another takes its name is told when it goes on, and ends: there is
+/// One that stands still while another takes its name is told when it continues, and ends: there is
 /// one of a name.
 async fn taken(fixture: &Arc<Fixture>) {
     let Pair {
@@ -177,10 +177,10 @@ async fn taken(fixture: &Arc<Fixture>) {
     a.thaw();
     let told = |event: &Event| matches!(event, Event::Lost(by) if *by.member == *"a");
     fleet
-        .until("it is told", || fleet.history.count(told) > 0)
+        .until("it learns of it", || fleet.history.count(told) > 0)
         .await;
     fleet
-        .until("the newcomer goes on", || {
+        .until("the newcomer continues", || {
             begun(&fleet, "a-2") >= so_far + 100
         })
         .await;

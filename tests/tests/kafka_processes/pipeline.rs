@@ -1,4 +1,4 @@
-//! A chain whose process is killed again and again.
+//! A pipeline whose process is killed again and again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -40,7 +40,7 @@ pub(crate) async fn kills(fixture: Arc<Fixture>) {
         member_config.takes = Duration::from_millis(random.u64(0..3));
         let enough = random.usize(1..60);
         let process = wait_for_handling(&fleet, &member_config, enough).await;
-        // A moment that nothing in the chain tells.
+        // A moment that nothing in the pipeline tells.
         tokio::time::sleep(Duration::from_micros(random.u64(0..200_000))).await;
         process.kill().await;
     }
@@ -53,14 +53,14 @@ pub(crate) async fn kills(fixture: Arc<Fixture>) {
     let results = read_committed(&fixture, &sink);
     println!("{KILLS} kills in {took:?}, {} results", results.len());
     assert_each_once(&fleet, &results);
-    assert!(took < EACH * KILLS as u32, "the chain stood still");
+    assert!(took < EACH * KILLS as u32, "the pipeline stood still");
 }
 
-/// Starts a chain, and waits until it has begun with so many records.
+/// Starts a pipeline, and waits until it has begun with so many records.
 async fn wait_for_handling(fleet: &Fleet, member_config: &MemberConfig, enough: usize) -> Process {
     let process = Process::start(member_config, &fleet.history);
     fleet
-        .until("the chain goes on", || {
+        .until("the pipeline continues", || {
             begun(fleet, &member_config.member) >= enough
         })
         .await;

@@ -1,4 +1,4 @@
-//! Kafka's producer against real brokers: what is stored, in which order, and what is answered.
+//! Kafka's producer against real brokers: what is stored, in which order, and what is acknowledged.
 //!
 //! What was stored is read back by rdkafka's own consumer, and topics are made by its own admin
 //! client: nothing of the tested driver is in between.

@@ -16,7 +16,7 @@ use tokio::sync::OnceCell;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A broker that nobody disturbs, for all tests of this process.
+/// A broker without faults, for all tests of this process.
 pub(crate) async fn shared_broker() -> String {
     static BROKER: OnceCell<Broker> = OnceCell::const_new();
     let broker = BROKER.get_or_init(|| Options::new().start()).await;
@@ -47,7 +47,7 @@ pub(crate) async fn answer(
     producer.send(record).await.unwrap().await
 }
 
-/// Sends records in turn, and answers when all have room: with their answers to come.
+/// Sends records in turn, and returns when all have room: with their responses to come.
 pub(crate) async fn send_all(
     producer: &Producer,
     records: impl IntoIterator<Item = Record>,

@@ -1,4 +1,4 @@
-//! What is refused is told by its kind, of the very record, and holds up no other.
+//! What is refused is reported by its kind, of the very record, and holds up no other.
 
 use std::time::{Duration, Instant};
 

@@ -79,7 +79,7 @@ async fn every_part_of_a_record_is_kept() {
     }
 }
 
-/// The hashes are the known answers of Kafka's own tests (`UtilsTest.testMurmur2`), and of Java's
+/// The hashes are the known responses of Kafka's own tests (`UtilsTest.testMurmur2`), and of Java's
 /// function for the empty key.
 #[tokio::test]
 async fn a_key_goes_where_javas_producer_sends_it() {

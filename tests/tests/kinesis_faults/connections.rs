@@ -18,11 +18,11 @@ const LENGTH: Duration = Duration::from_secs(10);
 pub(crate) async fn of_all(fixture: Fixture) {
     let load = fixture.load().await;
     let (a, b) = fixture.pair().await;
-    // What was stored without an answer is sent once more.
+    // What was stored without a response is sent once more.
     fixture.fleet.history.record(Event::Fault {
         group: None,
         member: None,
-        what: "answers to sends are lost".into(),
+        what: "responses to sends are lost".into(),
     });
     fixture.record(None, "one request in four fails");
     let clients = fixture.harness.clients();

@@ -43,7 +43,7 @@ pub(crate) async fn from_dynamodb(fixture: Fixture) {
     b.close().await;
 }
 
-/// It shows DynamoDB that it lives, and so has its lease when it can go on.
+/// It shows DynamoDB that it lives, and so has its lease when it can continue.
 pub(crate) async fn from_kinesis(fixture: Fixture) {
     let (fleet, session) = (&fixture.fleet, fixture.session());
     let load = fixture.load().await;
@@ -56,7 +56,7 @@ pub(crate) async fn from_kinesis(fixture: Fixture) {
         .cut_off(&clients, ".a", Service::Kinesis, session * 3);
 
     let hits = || fixture.faults().client_hits(&clients, ".a") >= 3;
-    fleet.until("it asks in vain", hits).await;
+    fleet.until("its requests fail", hits).await;
     sleep_until(back - session).await;
     let before = fixture.began("a");
     sleep_until(back).await;
@@ -64,7 +64,7 @@ pub(crate) async fn from_kinesis(fixture: Fixture) {
     assert_eq!(meanwhile, 0, "it reads though it is cut off");
 
     let goes_on = || fixture.began("a") > before + 50;
-    fleet.until("it goes on", goes_on).await;
+    fleet.until("it continues", goes_on).await;
     let summary = fixture.check(load).await;
     assert_eq!((summary.handovers, summary.duplicates), (handovers, 0));
     assert_eq!((a.owns(), b.owns()), (1, 1));

@@ -15,7 +15,7 @@ pub(crate) async fn under_its_owner(fixture: Fixture) {
     let owned = a.handle().partitions();
     let partition = owned.keys().next().expect("it has one");
     fixture.record(None, "a lease is deleted");
-    // So is the progress in it, as by a reset.
+    // So is the checkpoint in it, as by a reset.
     fleet.history.record(Event::Reset {
         group: fleet.group.as_str().into(),
         stream: fleet.stream.as_str().into(),

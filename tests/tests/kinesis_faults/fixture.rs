@@ -15,7 +15,7 @@ pub(crate) const KEYS: usize = 12;
 /// How long a handler works.
 const WORK: Duration = Duration::from_millis(5);
 
-/// One means to disturb, and the fleet that it disturbs.
+/// A harness with faults, and the fleet that it injects them into.
 pub(crate) struct Fixture {
     pub(crate) harness: Arc<KinesisHarness>,
     pub(crate) fleet: Fleet,
@@ -63,7 +63,7 @@ impl Fixture {
         (a, b)
     }
 
-    /// Records what is about to befall the group, or one member of it.
+    /// Records what is about to hit the group, or one member of it.
     pub(crate) fn record(&self, member: Option<&str>, what: &str) {
         self.fleet.history.record(Event::Fault {
             group: Some(self.fleet.group.as_str().into()),
@@ -90,7 +90,7 @@ impl Fixture {
         self.fleet.verdict(Rules::default()).summary.handovers
     }
 
-    /// Ends the load, has the judge look at all of it, and waits until all progress is stored.
+    /// Ends the load, has the checker look at all of it, and waits until all progress is stored.
     pub(crate) async fn check(&self, load: BackgroundLoad) -> Summary {
         load.stop().await;
         let summary = self.fleet.check().await;

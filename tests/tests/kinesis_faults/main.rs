@@ -1,6 +1,6 @@
-//! What can befall Amazon Kinesis and DynamoDB, and no other broker: one of the two out of reach, a table that
-//! throttles, a lease that somebody deletes, answers that are lost, subscriptions that break off. Real
-//! members and producers live through it behind a proxy, and the judge of histories looks for what was lost or
+//! What can hit Amazon Kinesis and DynamoDB, and no other broker: one of the two out of reach, a table that
+//! throttles, a lease that somebody deletes, lost responses, subscriptions that break off. Real
+//! members and producers live through it behind a proxy, and the checker looks for what was lost or
 //! came twice. Each case proves that its fault struck.
 //!
 //! All share one ferrokinesis and one DynamoDB Local.

@@ -23,7 +23,7 @@ fn aggregate(index: u8) -> Vec<u8> {
     [&MAGIC[..], &message, &sum].concat()
 }
 
-/// Each comes as it is, to a handler that can look at it; nothing is passed over, and the group goes on. A worker of
+/// Each comes as it is, to a handler that can look at it; nothing is passed over, and the group continues. A worker of
 /// Java's dies of the first one, again and again.
 pub(crate) async fn stops_nobody(fixture: Fixture) {
     let fleet = &fixture.fleet;
@@ -48,7 +48,7 @@ pub(crate) async fn stops_nobody(fixture: Fixture) {
     let (mut met, mut opened, mut others) = (Vec::new(), 0, 0);
     while met.len() < poison.len() || opened < 1 || others < 160 {
         let delivery = timeout(patience, consumer.next()).await;
-        let delivery = delivery.expect("it goes on").expect("it goes on");
+        let delivery = delivery.expect("it continues").expect("it continues");
         let delivery = delivery.expect("it has not ended");
         match poison.iter().position(|data| data == delivery.payload()) {
             Some(which) => met.push(which),

@@ -5,7 +5,7 @@ use conformance::{Harness, eventually};
 
 use crate::fixture::Fixture;
 
-/// The next member goes on without a word of a gap: the one before has noted that nothing was left.
+/// The next member continues without a word of a gap: the one before has noted that nothing was left.
 pub(crate) async fn is_no_gap(fixture: Fixture) {
     let fleet = &fixture.fleet;
     let a = fixture.member("a").await;

@@ -97,7 +97,7 @@ async fn merge(fixture: &Fixture) -> bool {
     false
 }
 
-/// Waits until the progress has passed all records, and the end of each partition that is closed.
+/// Waits until the checkpoint has passed all records, and the end of each partition that is closed.
 async fn all_is_stored(fixture: &Fixture) {
     let fleet = &fixture.fleet;
     let described = fleet.client.streams().describe(&fleet.stream).await;

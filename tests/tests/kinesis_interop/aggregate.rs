@@ -58,7 +58,7 @@ async fn send(fixture: &Fixture) -> String {
     let mut config = fixture.config();
     config.producer.aggregation = Aggregation::Kpl;
     config.producer.linger = std::time::Duration::from_millis(500);
-    let client = config.connect().await.expect("the site answers");
+    let client = config.connect().await.expect("the emulator responds");
     let producer = client.producer(fixture.name.as_str()).open().await;
     let producer = producer.expect("the producer opens");
     let mut receipts = Vec::new();

@@ -51,7 +51,7 @@ impl BackgroundLoad {
         Self { ends, sending }
     }
 
-    /// Ends it, and tells how many records each key has. All of them are stored.
+    /// Ends it, and returns how many records each key has. All of them are stored.
     pub(crate) async fn stop(self) -> BTreeMap<String, u64> {
         self.ends.store(true, Relaxed);
         self.sending.await.expect("everything is stored")

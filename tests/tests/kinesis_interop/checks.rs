@@ -1,4 +1,4 @@
-//! What must hold of a fleet of both sides, whatever befalls it.
+//! What must hold of a fleet of both sides, whatever hits it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -32,7 +32,7 @@ impl fmt::Display for Summary {
     }
 }
 
-/// Judges what was handled of `sent`, which is by key how many records it has. The record `n` of a key
+/// Checks what was handled of `sent`, which is by key how many records it has. The record `n` of a key
 /// has the payload `key/n`.
 ///
 /// # Panics
@@ -126,7 +126,7 @@ impl<'a> Owners<'a> {
     }
 }
 
-/// A judge who lets everything pass proves nothing.
+/// A checker that accepts everything proves nothing.
 pub(crate) fn finds_violations() {
     use conformance::kinesis::consumer_events::TimedEvent;
 

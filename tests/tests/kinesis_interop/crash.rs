@@ -1,4 +1,4 @@
-//! One side is killed, and the other goes on where it was.
+//! One side is killed, and the other continues where it was.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ pub(crate) fn now() -> u64 {
     TimedEvent::now(Event::Started).at
 }
 
-/// Waits until others handle records of all these shards, and tells how long after `at` the last of them
+/// Waits until others handle records of all these shards, and returns how long after `at` the last of them
 /// was begun with.
 pub(crate) async fn taken_over(
     fixture: &Fixture,

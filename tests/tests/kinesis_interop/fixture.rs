@@ -43,7 +43,10 @@ impl Fixture {
     pub(crate) async fn new(testbed: Arc<Testbed>, library: Library, shards: usize) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("interop-{}", COUNT.fetch_add(1, Relaxed));
-        let client = config(&testbed).connect().await.expect("the site answers");
+        let client = config(&testbed)
+            .connect()
+            .await
+            .expect("the emulator responds");
         let spec = StreamSpec::new(name.as_str()).partitions(shards);
         client.streams().create(spec).await.expect("it is created");
         Self {
@@ -89,11 +92,11 @@ impl Fixture {
     pub(crate) async fn send_in_background(&self, aggregation: Aggregation) -> BackgroundLoad {
         let mut config = self.config();
         config.producer.aggregation = aggregation;
-        let client = config.connect().await.expect("the site answers");
+        let client = config.connect().await.expect("the emulator responds");
         BackgroundLoad::start(&client, &self.name).await
     }
 
-    /// Waits until `met` has something, and answers it.
+    /// Waits until `met` has something, and returns it.
     #[track_caller]
     pub(crate) fn until<'a, T, F>(
         &'a self,
@@ -150,7 +153,7 @@ impl Fixture {
         .await;
     }
 
-    /// Waits until all that was sent is handled, and judges it.
+    /// Waits until all that was sent is handled, and checks it.
     pub(crate) async fn check(&self, sent: &BTreeMap<String, u64>) -> Summary {
         let all: u64 = sent.values().sum();
         self.until("all that was sent is handled", || async {

@@ -49,7 +49,7 @@ impl Log {
         .collect()
     }
 
-    /// A member that could not go on.
+    /// A member that could not continue.
     pub(crate) fn failed(&self) -> Option<Entry> {
         let entries = self.entries();
         let mut failed = entries

@@ -96,7 +96,7 @@ impl Member {
         }
     }
 
-    /// Has it end in good order, and waits until it has.
+    /// Has it end cleanly, and waits until it has.
     pub(crate) async fn stop(self) {
         match self.program {
             Program::Java(worker) => worker.stop().await,

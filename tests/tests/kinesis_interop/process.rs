@@ -37,7 +37,7 @@ impl Process {
         }
     }
 
-    /// Has it leave in good order, and waits until it has.
+    /// Has it leave cleanly, and waits until it has.
     pub(crate) async fn stop(mut self) {
         let asked = self.orders.write_all(b"stop\n").await;
         asked.expect("it takes orders");
@@ -57,7 +57,7 @@ impl Process {
         self.signal(Signal::STOP);
     }
 
-    /// Lets it go on where it was stopped.
+    /// Lets it continue where it was stopped.
     pub(crate) fn thaw(&self) {
         self.signal(Signal::CONT);
     }

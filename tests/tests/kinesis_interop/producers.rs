@@ -106,7 +106,7 @@ pub(crate) async fn ours(fixture: Fixture) {
         let mut config = fixture.config();
         config.producer.aggregation = aggregation;
         config.producer.explicit_hash_key_header = Some(HASH_KEY.into());
-        let client = config.connect().await.expect("the site answers");
+        let client = config.connect().await.expect("the emulator responds");
         let producer = client.producer(fixture.name.as_str()).open().await;
         let producer = producer.expect("the producer opens");
         let mut receipts = Vec::new();

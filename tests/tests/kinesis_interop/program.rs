@@ -25,7 +25,7 @@ pub(crate) struct Orders {
     pub(crate) member: String,
     /// How long a handling takes.
     pub(crate) takes: Duration,
-    /// The last place in an aggregate that is handled: those behind it wait for ever.
+    /// The last place in an aggregate that is handled: those behind it wait forever.
     pub(crate) inside: Option<u64>,
 }
 
@@ -66,7 +66,7 @@ async fn consume(orders: Orders) -> Result<()> {
     group.run(handle, stop()).await
 }
 
-/// Ready when it is told to stop. Whatever ends the test closes its end of the standard input.
+/// Ready when it is asked to stop. Whatever ends the test closes its end of the standard input.
 async fn stop() {
     let (told, stop) = oneshot::channel();
     std::thread::spawn(move || {

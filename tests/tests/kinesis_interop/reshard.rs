@@ -9,7 +9,7 @@ use crate::crash::{now, taken_over};
 use crate::fixture::Fixture;
 use crate::member::{Member, Side};
 
-/// One side reads a parent to its end and dies, and the other one goes on with the children.
+/// One side reads a parent to its end and dies, and the other one continues with the children.
 pub(crate) async fn generations(fixture: Fixture, side: Side) {
     fixture.create_leases().await;
     let first = Member::start(&fixture, side, "first").await;
@@ -39,7 +39,7 @@ pub(crate) async fn generations(fixture: Fixture, side: Side) {
     second.stop().await;
 }
 
-/// Two shards of different sides become one, and one of each side becomes two, while both go on.
+/// Two shards of different sides become one, and one of each side becomes two, while both continue.
 pub(crate) async fn under_both(fixture: Fixture) {
     let ours = Member::start(&fixture, Side::Rust, "ours").await;
     let background_load = fixture.send_in_background(Aggregation::Off).await;

@@ -1,4 +1,4 @@
-//! What is to befall the requests that pass.
+//! Faults to inject into the requests that pass.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -119,12 +119,12 @@ impl Faults {
     }
 
     /// Ends the connection of the next `times` requests that would store records of the topic;
-    /// the broker does not get them. `u32::MAX` is for ever, 0 ends it.
+    /// the broker does not get them. `u32::MAX` means always, 0 ends it.
     pub fn cut_sends(&self, topic: &str, times: u32) {
         self.plan(topic, FaultKind::CutSend, times);
     }
 
-    /// As [`cut_sends`](Self::cut_sends), but they are answered as by a broker that has too few
+    /// As [`cut_sends`](Self::cut_sends), but they get the response of a broker that has too few
     /// others to store the records with.
     pub fn refuse_sends(&self, topic: &str, times: u32) {
         self.plan(topic, FaultKind::RefuseSend, times);
@@ -135,13 +135,13 @@ impl Faults {
         self.plan(topic, FaultKind::LoseAnswer, times);
     }
 
-    /// As [`lose_answers_to_sends`](Self::lose_answers_to_sends), but they are answered as by a
-    /// broker that has stored the records and waited in vain for others to do so.
+    /// As [`lose_answers_to_sends`](Self::lose_answers_to_sends), but they get the response of a
+    /// broker that has stored the records and timed out for others to do so.
     pub fn time_out_sends(&self, topic: &str, times: u32) {
         self.plan(topic, FaultKind::TimeOutSend, times);
     }
 
-    /// Holds back all answers to requests that store records of the topic, from now on, for so
+    /// Holds back all responses to requests that store records of the topic, from now on, for so
     /// long. Zero ends it.
     pub fn delay_answers_to_sends(&self, topic: &str, by: Duration) {
         let times = if by.is_zero() { 0 } else { u32::MAX };
@@ -149,24 +149,24 @@ impl Faults {
     }
 
     /// Refuses the next `times` commits of the group as the broker does in a rebalance; it does not
-    /// get them. `u32::MAX` is for ever, 0 ends it.
+    /// get them. `u32::MAX` means always, 0 ends it.
     pub fn refuse_commits(&self, group: &str, times: u32) {
         self.plan(group, FaultKind::RefuseCommit, times);
     }
 
-    /// As [`refuse_commits`](Self::refuse_commits), but they are answered as stored.
+    /// As [`refuse_commits`](Self::refuse_commits), but they are acknowledged as stored.
     pub fn lose_commits(&self, group: &str, times: u32) {
         self.plan(group, FaultKind::LoseCommit, times);
     }
 
     /// Refuses the next commit of the group that comes with a transaction, as the broker does that of
-    /// a member that it knows no more, and answers it so much later.
+    /// a member that it knows no more, and returns it so much later.
     pub fn refuse_step_late(&self, group: &str, after: Duration) {
         self.plan(group, FaultKind::RefuseStepLate(after), 1);
     }
 
     /// Answers the next `times` questions of a client about its cluster as a broker does that is out of
-    /// it: there are no brokers, and nobody leads a partition. `u32::MAX` is for ever, 0 ends it.
+    /// it: there are no brokers, and nobody leads a partition. `u32::MAX` means always, 0 ends it.
     pub fn hide_brokers(&self, client: &str, times: u32) {
         self.plan(client, FaultKind::HideBrokers, times);
     }
@@ -184,7 +184,7 @@ impl Faults {
         self.lock().frozen.push(frozen);
     }
 
-    /// How many sends to a topic, commits of a group, or questions of a client a fault has befallen so
+    /// How many sends to a topic, commits of a group, or questions of a client a fault has hit so
     /// far.
     pub fn hits(&self, by_name: &str) -> u64 {
         let state = self.lock();
@@ -209,7 +209,7 @@ impl Faults {
         of_client.map(|frozen| frozen.until).max()
     }
 
-    /// Counts one request, and tells what is to become of it.
+    /// Counts one request, and returns what is to become of it.
     pub(super) fn action_for(&self, request: &Request) -> io::Result<Action> {
         Ok(match &request.operation {
             Operation::Produce(produce) => {

@@ -1,4 +1,4 @@
-//! What the proxy knows of a request, and the answers that it gives in the broker's place.
+//! What the proxy knows of a request, and the responses that it gives in the broker's place.
 
 use std::io;
 
@@ -32,9 +32,9 @@ pub(super) struct Request {
 pub(super) enum Operation {
     /// To store records.
     Produce(ProduceRequest),
-    /// To store the progress of a group.
+    /// To store the checkpoint of a group.
     Commit(OffsetCommitRequest),
-    /// To store the progress of a group with a transaction.
+    /// To store the checkpoint of a group with a transaction.
     Step(TxnOffsetCommitRequest),
     /// For the brokers of the cluster, and who leads which partition.
     Cluster,
@@ -85,7 +85,7 @@ impl Request {
         self.header.correlation_id
     }
 
-    /// The answer to a request for records to be stored, with this error for every partition.
+    /// The response to a request for records to be stored, with this error for every partition.
     pub(super) fn produce_response(
         &self,
         produce: &ProduceRequest,
@@ -105,7 +105,7 @@ impl Request {
         self.response(&ProduceResponse::default().with_responses(topics.collect()))
     }
 
-    /// The answer to a commit, with this error for every partition; 0 is success.
+    /// The response to a commit, with this error for every partition; 0 is success.
     pub(super) fn commit_response(
         &self,
         commit: &OffsetCommitRequest,

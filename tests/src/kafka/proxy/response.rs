@@ -1,4 +1,4 @@
-//! What the proxy changes in the answers of a broker.
+//! What the proxy changes in the responses of a broker.
 
 use std::io;
 

@@ -88,12 +88,12 @@ impl Worker {
         }
     }
 
-    /// Has it store the progress of all that it has handled.
+    /// Has it store the checkpoint of all that it has handled.
     pub async fn checkpoint(&mut self) {
         self.order("checkpoint\n").await;
     }
 
-    /// Has it end in good order, and waits until it has.
+    /// Has it end cleanly, and waits until it has.
     pub async fn stop(mut self) {
         self.order("stop\n").await;
         self.ended().await;
@@ -110,7 +110,7 @@ impl Worker {
         self.signal("STOP").await;
     }
 
-    /// Lets it go on where it was stopped.
+    /// Lets it continue where it was stopped.
     pub async fn thaw(&self) {
         self.signal("CONT").await;
     }

@@ -48,7 +48,7 @@ impl Exchange {
         }
     }
 
-    /// Answers a request. An error ends its connection, and no answer is sent.
+    /// Answers a request. An error ends its connection, and no response is sent.
     pub(super) async fn answer(
         self,
         request: hyper::Request<Incoming>,
@@ -65,7 +65,7 @@ impl Exchange {
             }
             Action::AnswerLost => {
                 self.forward(&request, &request.body).await?;
-                return Err(io::Error::other("the answer is lost"));
+                return Err(io::Error::other("the response is lost"));
             }
             Action::Doubtful => {
                 self.forward(&request, &request.body).await?;
@@ -97,7 +97,7 @@ impl Exchange {
         }
     }
 
-    /// Passes a request on, and its answer without what is gone.
+    /// Passes a request on, and its response without what is gone.
     async fn passed(&self, request: &Request) -> io::Result<ProxyResponse> {
         if let Operation::Subscription(shard) = &request.operation {
             let subscription = Subscription {
@@ -126,7 +126,7 @@ impl Exchange {
         Ok(response::of(status, &answer))
     }
 
-    /// Passes a request for records on, within the limits, and its answer without what is gone.
+    /// Passes a request for records on, within the limits, and its response without what is gone.
     async fn read(&self, request: &Request, shard: &Shard) -> io::Result<ProxyResponse> {
         let asked = Instant::now();
         if !self.limits.admit(shard, asked) {

@@ -1,4 +1,4 @@
-//! What is to befall the requests that pass.
+//! Faults to inject into the requests that pass.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -74,11 +74,11 @@ struct Flaky {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Action {
     Passed,
-    /// It is passed on, and the answer comes so much later.
+    /// It is passed on, and the response comes so much later.
     Late(Duration),
-    /// It is passed on, and instead of an answer its connection ends.
+    /// It is passed on, and instead of a response its connection ends.
     AnswerLost,
-    /// It is passed on, and the answer says of each record that nobody knows.
+    /// It is passed on, and the response says of each record that nobody knows.
     Doubtful,
     /// These of its records are not passed on, and answered so.
     Without(Vec<Option<Refusal>>),
@@ -102,8 +102,8 @@ impl Faults {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next `times` of what is to befall something of this name, in place of what was planned
-    /// before. `u32::MAX` is for ever, 0 ends it.
+    /// The next `times` of what is to hit something of this name, in place of what was planned
+    /// before. `u32::MAX` means always, 0 ends it.
     fn plan(&self, of: &str, what: FaultKind, times: u32) {
         let same = |planned: &Planned| {
             let key = |what: &FaultKind| match what {
@@ -124,12 +124,12 @@ impl Faults {
     }
 
     /// Ends the connection of the next `times` requests that would store records of the stream;
-    /// Kinesis does not get them. `u32::MAX` is for ever, 0 ends it, here and below.
+    /// Kinesis does not get them. `u32::MAX` means always, 0 ends it, here and below.
     pub fn cut_sends(&self, stream: &str, times: u32) {
         self.plan(stream, FaultKind::CutSend, times);
     }
 
-    /// As [`cut_sends`](Self::cut_sends), but they are answered as by a stream that is over its
+    /// As [`cut_sends`](Self::cut_sends), but they get the response of a stream that is over its
     /// limits.
     pub fn throttle_sends(&self, stream: &str, times: u32) {
         self.plan(stream, FaultKind::ThrottleSend, times);
@@ -137,7 +137,7 @@ impl Faults {
 
     /// Fails the next `times` records that would be stored, of this key or of any; the others of
     /// their requests are stored. Of several records without a key asked for, every other one fails,
-    /// unless all do for ever: what is stored is then between what is not.
+    /// unless all do forever: what is stored is then between what is not.
     pub fn fail_records(&self, stream: &str, key: Option<&str>, times: u32) {
         self.plan(stream, FaultKind::FailRecord(key.map(str::to_owned)), times);
     }
@@ -152,13 +152,13 @@ impl Faults {
         self.plan(stream, FaultKind::LoseAnswer, times);
     }
 
-    /// As [`lose_answers_to_sends`](Self::lose_answers_to_sends), but all records are answered with
+    /// As [`lose_answers_to_sends`](Self::lose_answers_to_sends), but all records get
     /// a failure of the service that says nothing about what became of them.
     pub fn fail_stored_sends(&self, stream: &str, times: u32) {
         self.plan(stream, FaultKind::FailStored, times);
     }
 
-    /// Holds back all answers to requests that store records of the stream, from now on, for so
+    /// Holds back all responses to requests that store records of the stream, from now on, for so
     /// long. Zero ends it.
     pub fn delay_answers_to_sends(&self, stream: &str, by: Duration) {
         let times = if by.is_zero() { 0 } else { u32::MAX };
@@ -203,7 +203,7 @@ impl Faults {
     }
 
     /// For so long, one in so many requests of clients whose name begins so fails: its connection ends
-    /// before it is passed on or afterwards, or it is answered with a failure of the service. The seed
+    /// before it is passed on or afterwards, or it gets a failure of the service. The seed
     /// says which, and how.
     pub fn make_flaky(&self, begins: &str, one_in: u32, seed: u64, duration: Duration) {
         self.lock().flaky.push(Flaky {
@@ -221,7 +221,7 @@ impl Faults {
     }
 
     /// How many attempts to store records of a stream, requests for a table, and subscriptions of a
-    /// stream a fault has befallen so far.
+    /// stream a fault has hit so far.
     pub fn hits(&self, by_name: &str) -> u64 {
         let state = self.lock();
         state.hits.get(by_name).copied().unwrap_or_default()
@@ -276,7 +276,7 @@ impl Faults {
         away.map(|away| away.until).max()
     }
 
-    /// Counts one request, and tells what is to become of it.
+    /// Counts one request, and returns what is to become of it.
     pub(super) fn action_for(&self, request: &Request) -> Action {
         let mut state = self.lock();
         if let Some(fate) = state.flaky_action(request) {
@@ -318,7 +318,7 @@ impl State {
         }
         let fate = match flaky.chance.u8(..3) {
             0 => Action::Cut,
-            // The answer to a subscription has no end to wait for.
+            // The response to a subscription has no end to wait for.
             1 if !matches!(request.operation, Operation::Subscription(_)) => Action::AnswerLost,
             _ => Action::Refused(Refusal::Internal),
         };

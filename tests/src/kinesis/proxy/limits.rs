@@ -1,7 +1,7 @@
 //! The limits of reading a shard, which no emulator holds anyone to: [5 requests a second, 2 MiB a second
-//! and 10 MiB an answer][limits], for all who poll it together.
+//! and 10 MiB a response][limits], for all who poll it together.
 //!
-//! An answer is paid for at 2 MiB a second from when it was asked for, and until then the next request
+//! A response is paid for at 2 MiB a second from when it was asked for, and until then the next request
 //! is refused: "if a call returns 10 MiB, subsequent calls within the next 5 seconds" are.
 //!
 //! [limits]: https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetRecords.html
@@ -31,7 +31,7 @@ pub(super) struct Limits(Arc<Mutex<Option<BTreeMap<Shard, Spent>>>>);
 struct Spent {
     requests: VecDeque<Instant>,
     paid: Option<Instant>,
-    /// What a record has counted on average. An answer that is too large was made for nothing.
+    /// What a record has counted on average. A response that is too large was made for nothing.
     record: u64,
 }
 
@@ -44,7 +44,7 @@ impl Limits {
         self.lock().get_or_insert_default();
     }
 
-    /// Counts a request, and tells whether it is within the limits.
+    /// Counts a request, and returns whether it is within the limits.
     pub(super) fn admit(&self, shard: &Shard, now: Instant) -> bool {
         let mut limits = self.lock();
         let Some(shards) = &mut *limits else {
@@ -62,14 +62,14 @@ impl Limits {
         admitted
     }
 
-    /// About how many records an answer may have, as far as that is known.
+    /// About how many records a response may have, as far as that is known.
     pub(super) fn most(&self, shard: &Shard) -> Option<u64> {
         let limits = self.lock();
         let record = limits.as_ref()?.get(shard)?.record;
         (record > 0).then(|| (ANSWER / record).max(1))
     }
 
-    /// How many records of an answer that is too large are not too many.
+    /// How many records of a response that is too large are not too many.
     pub(super) fn fitting(&self, answer: &Value) -> Option<u64> {
         self.lock().as_ref()?;
         let mut bytes = 0;
@@ -81,7 +81,7 @@ impl Limits {
         fitting.map(|fitting| (fitting as u64).max(1))
     }
 
-    /// Has an answer paid for from when it was asked for.
+    /// Has a response paid for from when it was asked for.
     pub(super) fn spend(&self, shard: &Shard, asked: Instant, answer: &Value) {
         let (bytes, count) = (bytes(answer), records(answer).count() as u64);
         let mut limits = self.lock();
@@ -94,7 +94,7 @@ impl Limits {
     }
 }
 
-/// What the records of an answer count: their data and their keys.
+/// What the records of a response count: their data and their keys.
 pub(super) fn bytes(answer: &Value) -> u64 {
     records(answer).map(size).sum()
 }

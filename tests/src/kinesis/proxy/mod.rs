@@ -60,7 +60,7 @@ impl Proxy {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// What befalls the requests of clients.
+    /// Faults to inject into the requests of clients.
     pub fn faults(&self) -> &Faults {
         &self.exchange.faults
     }

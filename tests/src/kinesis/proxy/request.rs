@@ -42,7 +42,7 @@ pub(super) enum Operation {
     Records { iterator: String },
     /// For records as they come.
     Subscription(Shard),
-    /// To store the progress of a group, in this table.
+    /// To store the checkpoint of a group, in this table.
     Checkpoint { table: String },
     /// For anything else of this table.
     Table { table: String },

@@ -1,4 +1,4 @@
-//! The answers that the proxy gives in a service's place, and what it changes in those that pass.
+//! The responses that the proxy gives in a service's place, and what it changes in those that pass.
 
 use std::io;
 
@@ -47,7 +47,7 @@ impl Refusal {
     }
 }
 
-/// An answer of this body, or of none if that is null.
+/// A response of this body, or of none if that is null.
 pub(super) fn of(status: StatusCode, body: &Value) -> ProxyResponse {
     let body = match body {
         Value::Null => Bytes::new(),
@@ -61,7 +61,7 @@ pub(super) fn of(status: StatusCode, body: &Value) -> ProxyResponse {
     answer
 }
 
-/// The answer to a batch of which some records were not sent on: that to the others, if there were
+/// The response to a batch of which some records were not sent on: that to the others, if there were
 /// any, with theirs in their places.
 pub(super) fn with_failed(answered: &Value, failed: &[Option<Refusal>]) -> Value {
     let mut others = answered["Records"].as_array().into_iter().flatten();

@@ -95,7 +95,7 @@ impl Retention {
         asked
     }
 
-    /// Takes from the records of an answer those that are gone.
+    /// Takes from the records of a response those that are gone.
     pub(super) fn apply(&self, shard: &Shard, answer: &mut Value) {
         let state = self.lock();
         let records = answer.get_mut("Records").and_then(Value::as_array_mut);

@@ -32,7 +32,7 @@ pub struct Sent {
     pub refused: u64,
 }
 
-/// One answer with records.
+/// One response with records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Read {
     /// When it was asked for, from the proxy's beginning.
@@ -63,7 +63,7 @@ impl RequestStats {
         self.lock().sent
     }
 
-    /// The answers of each shard that had records, in their order. Names of shards are those of one
+    /// The responses of each shard that had records, in their order. Names of shards are those of one
     /// stream alone.
     pub fn reads(&self) -> BTreeMap<String, Vec<Read>> {
         self.lock().reads.clone()

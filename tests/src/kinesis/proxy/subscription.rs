@@ -1,4 +1,4 @@
-//! The answer to a subscription: events for minutes.
+//! The response to a subscription: events for minutes.
 
 use std::io;
 

@@ -14,7 +14,7 @@ import software.amazon.kinesis.retrieval.polling.KinesisDataFetcher;
 
 /**
  * Reads as the library does, and fills in what an emulator leaves out at the end of a shard: its children.
- * The library takes an end without children for a broken answer, and asks for ever.
+ * The library takes an end without children for a broken answer, and asks forever.
  */
 final class ChildFillingFetcher extends KinesisDataFetcher {
     private final KinesisAsyncClient kinesis;
@@ -26,7 +26,7 @@ final class ChildFillingFetcher extends KinesisDataFetcher {
         this.config = config;
     }
 
-    /** Does not call the one that it overrides, which is where the library looks at the answer. */
+    /** Does not call the one that it overrides, which is where the library looks at the response. */
     @Override
     public GetRecordsResponse getGetRecordsResponse(GetRecordsRequest request)
             throws ExecutionException, InterruptedException, TimeoutException {

@@ -125,7 +125,7 @@ final class Shard implements ShardRecordProcessor {
         try {
             input.checkpointer().checkpoint();
         } catch (InvalidStateException | ShutdownException again) {
-            // The library comes again with a shard whose end is not stored.
+            // The library returns to a shard whose end is not stored.
             throw new IllegalStateException(again);
         }
         held.remove(this);

@@ -13,7 +13,7 @@ import software.amazon.kinesis.coordinator.Scheduler;
  *
  * <ul>
  *   <li>{@code checkpoint}: of every shard, all that was handled;
- *   <li>{@code stop}: end in good order.
+ *   <li>{@code stop}: end cleanly.
  * </ul>
  *
  * When standard input ends it is gone at once, as by a crash: it must not outlive its test.

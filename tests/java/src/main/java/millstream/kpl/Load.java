@@ -20,7 +20,7 @@ import software.amazon.kinesis.producer.UserRecordResult;
 
 /**
  * Sends records of {@code --bytes} to {@code --stream} by the Kinesis Producer Library, at most
- * {@code --outstanding} of them at a time without an answer, and tells how many were stored within
+ * {@code --outstanding} of them at a time without a response, and returns how many were stored within
  * {@code --counted} milliseconds. Before them come {@code --uncounted} ones, from when the library begins
  * to aggregate. The keys are the lines of standard input, in turn.
  */
