@@ -19,10 +19,18 @@ pub(crate) enum BrokerError {
     MergeWithItself,
     SplitSingleHash,
     AddAfterReshard,
-    AddNothing { have: usize },
+    AddNothing {
+        have: usize,
+    },
     NoPartitions,
-    RecordTooLarge { size: usize, limit: usize },
-    KeyTooLong { size: usize, limit: usize },
+    RecordTooLarge {
+        size: usize,
+        limit: usize,
+    },
+    KeyTooLong {
+        size: usize,
+        limit: usize,
+    },
     RateExceeded,
     ThrottleInjected,
     EarlierFailed,
@@ -38,9 +46,13 @@ pub(crate) enum BrokerError {
     Script(String),
     Setting(String),
     Storage(Arc<io::Error>),
-    StorageBroken,
-    Corrupt { file: PathBuf, at: u64 },
-    Locked { folder: PathBuf },
+    Corrupt {
+        file: PathBuf,
+        at: u64,
+    },
+    Locked {
+        folder: PathBuf,
+    },
 }
 
 impl BrokerError {
@@ -71,7 +83,6 @@ impl BrokerError {
             | Self::MemberCrashed
             | Self::CheckpointLost
             | Self::Storage(_)
-            | Self::StorageBroken
             | Self::Locked { .. } => ErrorKind::Unavailable,
             Self::Fenced => ErrorKind::Fenced,
             Self::MemberGone => ErrorKind::Closed,
@@ -112,9 +123,6 @@ impl BrokerError {
             Self::UnknownMember => "no such member, or it has left",
             Self::CheckpointLost => "the checkpoint or its response was lost by a fault",
             Self::Storage(_) => "the folder of persist cannot be read or written",
-            Self::StorageBroken => {
-                "an earlier write to the journal failed and could not be removed, open the folder again"
-            }
             Self::AddNothing { have } => {
                 return format!("the stream already has {have} partitions, request more").into();
             }
@@ -197,7 +205,6 @@ mod tests {
             (BrokerError::MemberCrashed, Unavailable, true),
             (BrokerError::CheckpointLost, Unavailable, true),
             (storage(), Unavailable, true),
-            (BrokerError::StorageBroken, Unavailable, true),
             (
                 BrokerError::Locked { folder: "f".into() },
                 Unavailable,

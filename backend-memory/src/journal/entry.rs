@@ -104,16 +104,14 @@ pub(crate) struct JournalRecord {
     partition: PartitionId,
     key: Option<Bytes>,
     payload: Bytes,
-    headers: Vec<(String, Bytes)>,
+    headers: Vec<(String, Option<Bytes>)>,
     timestamp: i64,
     stored_at: i64,
 }
 
 impl JournalRecord {
     pub(crate) fn from_log_entry(partition: PartitionId, entry: &LogEntry) -> Self {
-        let header = |(name, value): (&str, Option<&Bytes>)| {
-            (name.to_owned(), value.cloned().unwrap_or_default())
-        };
+        let header = |(name, value): (&str, Option<&Bytes>)| (name.to_owned(), value.cloned());
         Self {
             partition,
             key: entry.key.clone(),
@@ -126,9 +124,7 @@ impl JournalRecord {
 
     /// Makes the entry of a record that is stored at `stored_at`.
     pub(crate) fn from_record(partition: PartitionId, record: &Record, stored_at: i64) -> Self {
-        let header = |(name, value): (&str, Option<&Bytes>)| {
-            (name.to_owned(), value.cloned().unwrap_or_default())
-        };
+        let header = |(name, value): (&str, Option<&Bytes>)| (name.to_owned(), value.cloned());
         Self {
             partition,
             key: record.key.clone(),
@@ -140,10 +136,12 @@ impl JournalRecord {
     }
 
     pub(crate) fn into_log_entry(self) -> (PartitionId, LogEntry) {
+        let mut headers = Headers::new();
+        headers.extend(self.headers);
         let entry = LogEntry {
             key: self.key,
             payload: self.payload,
-            headers: Headers::from_iter(self.headers),
+            headers,
             timestamp: self.timestamp,
             stored_at: self.stored_at,
         };

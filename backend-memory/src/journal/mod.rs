@@ -1,16 +1,11 @@
-//! Persistence: one append-only file of checked frames.
-//!
-//! A frame is `length, crc32 of the length, crc32 of the body` (4 bytes each, little endian) and
-//! the body, one [`JournalEntry`]. Opening the file applies the entries again. The length has a
-//! checksum of its own, so that a damaged length in the middle is not taken for a torn tail, which
-//! would silently drop all entries behind it.
+//! Persistence: one append-only file. Opening it applies the entries again.
 //!
 //! Writes block the caller under the broker's lock. This is intended: persistence is for laptops
 //! and small services, one file keeps the order of changes, and a pool of threads would cost
 //! determinism.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use fs4::fs_std::FileExt;
@@ -18,20 +13,27 @@ use fs4::fs_std::FileExt;
 use crate::error::BrokerError;
 
 mod entry;
+mod frame;
+mod storage;
 
 pub(crate) use entry::{JournalEntry, JournalRecord, OffsetCommit};
 
+use frame::MAGIC;
+use storage::Storage;
+
 const FILE: &str = "millstream-memory.journal";
-const HEADER: usize = 12;
 
 /// The journal file, open for appending and locked against a second broker.
 #[derive(Debug)]
 pub(crate) struct Journal {
-    file: File,
+    storage: Box<dyn Storage>,
+    path: PathBuf,
     length: u64,
     sync: bool,
-    /// Whether the file may end with a partial frame that could not be removed.
-    broken: bool,
+    /// Whether the file may end with a partial frame, which must be removed before the next write.
+    has_partial_frame: bool,
+    /// Whether the last write failed, so that an outage is logged once.
+    failing: bool,
     frame: Vec<u8>,
 }
 
@@ -41,7 +43,7 @@ impl Journal {
     pub(crate) fn open(
         folder: &Path,
         sync: bool,
-        mut apply: impl FnMut(JournalEntry),
+        apply: impl FnMut(JournalEntry),
     ) -> Result<Self, BrokerError> {
         fs::create_dir_all(folder)?;
         let path = folder.join(FILE);
@@ -52,66 +54,97 @@ impl Journal {
             .truncate(false)
             .open(&path)?;
         lock(&file, folder)?;
-        let bytes = fs::read(&path)?;
-        let length = replay(&path, &bytes, &mut apply)?;
+        // Through the locked handle: on Windows no other handle may read a locked file.
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        let length = frame::replay(&bytes, apply).map_err(|damage| BrokerError::Corrupt {
+            file: path.clone(),
+            at: damage.at,
+        })?;
         if length < bytes.len() as u64 {
             tracing::warn!(
                 file = %path.display(),
                 bytes = bytes.len() as u64 - length,
                 "removed an incomplete write at the end of the journal, which was never acknowledged"
             );
-            file.set_len(length)?;
         }
-        file.seek(SeekFrom::Start(length))?;
+        let mut journal = Self::over(file, path, sync, length)?;
+        if sync {
+            journal.storage.sync()?;
+            sync_folder(folder)?;
+        }
+        Ok(journal)
+    }
+
+    /// Makes a journal of a file whose first `length` bytes are complete.
+    fn over(
+        storage: impl Storage + 'static,
+        path: PathBuf,
+        sync: bool,
+        length: u64,
+    ) -> Result<Self, BrokerError> {
+        let mut storage: Box<dyn Storage> = Box::new(storage);
+        storage.truncate(length)?;
+        if length == 0 {
+            storage.append(&MAGIC)?;
+        }
         Ok(Self {
-            file,
-            length,
+            storage,
+            path,
+            length: length.max(MAGIC.len() as u64),
             sync,
-            broken: false,
+            has_partial_frame: false,
+            failing: false,
             frame: Vec::new(),
         })
     }
 
     /// Appends an entry. When this returns, the entry survives the end of the process, and with
     /// `sync` a power failure.
+    ///
+    /// A failure stores nothing and can be retried. The first one is logged with its cause, because
+    /// callers that retry report it much later.
     pub(crate) fn write(&mut self, entry: &JournalEntry) -> Result<(), BrokerError> {
-        if self.broken {
-            return Err(BrokerError::StorageBroken);
+        let written = self.append(entry);
+        let file = self.path.display();
+        match &written {
+            Ok(()) if self.failing => tracing::info!(%file, "the journal can be written again"),
+            Err(reason) if !self.failing => tracing::warn!(
+                %file,
+                %reason,
+                "cannot write the journal; nothing is stored until this is resolved"
+            ),
+            _ => {}
         }
-        self.frame.clear();
-        self.frame.resize(HEADER, 0);
-        let frame = std::mem::take(&mut self.frame);
-        let mut frame = postcard::to_extend(entry, frame)
-            .map_err(|cause| BrokerError::from(std::io::Error::other(cause)))?;
-        let length = ((frame.len() - HEADER) as u32).to_le_bytes();
-        let body_check = crc32fast::hash(&frame[HEADER..]).to_le_bytes();
-        frame[..4].copy_from_slice(&length);
-        frame[4..8].copy_from_slice(&crc32fast::hash(&length).to_le_bytes());
-        frame[8..12].copy_from_slice(&body_check);
-        self.frame = frame;
-        match self.append_frame() {
-            Ok(()) => {
-                self.length += self.frame.len() as u64;
-                Ok(())
-            }
-            Err(cause) => {
-                // A partial frame would make every frame behind it unreadable.
-                let removed = self
-                    .file
-                    .set_len(self.length)
-                    .and_then(|()| self.file.seek(SeekFrom::Start(self.length)));
-                self.broken = removed.is_err();
-                Err(cause.into())
-            }
-        }
+        self.failing = written.is_err();
+        Ok(written?)
     }
 
-    fn append_frame(&mut self) -> std::io::Result<()> {
-        self.file.write_all(&self.frame)?;
-        match self.sync {
-            true => self.file.sync_data(),
-            false => Ok(()),
+    fn append(&mut self, entry: &JournalEntry) -> io::Result<()> {
+        if self.has_partial_frame {
+            self.remove_partial_frame()?;
         }
+        frame::encode(entry, &mut self.frame)?;
+        let mut appended = self.storage.append(&self.frame);
+        if self.sync && appended.is_ok() {
+            appended = self.storage.sync();
+        }
+        match appended {
+            Ok(()) => self.length += self.frame.len() as u64,
+            Err(_) => {
+                self.has_partial_frame = true;
+                // If this fails too, the next write tries again.
+                let _ = self.remove_partial_frame();
+            }
+        }
+        appended
+    }
+
+    /// A partial frame would make every frame behind it unreadable.
+    fn remove_partial_frame(&mut self) -> io::Result<()> {
+        self.storage.truncate(self.length)?;
+        self.has_partial_frame = false;
+        Ok(())
     }
 }
 
@@ -125,43 +158,173 @@ fn lock(file: &File, folder: &Path) -> Result<(), BrokerError> {
     }
 }
 
-/// Applies all complete frames and returns where they end.
-///
-/// The bytes behind them are either an incomplete write (the file ends within the frame, it is the
-/// last frame, or only zeros follow) or damage, which is `Corrupt`: entries behind it would be lost.
-fn replay(
-    path: &Path,
-    bytes: &[u8],
-    apply: &mut impl FnMut(JournalEntry),
-) -> Result<u64, BrokerError> {
-    let mut at = 0;
-    while at < bytes.len() {
-        let corrupt = || BrokerError::Corrupt {
-            file: PathBuf::from(path),
-            at: at as u64,
-        };
-        let rest = &bytes[at..];
-        if rest.len() < HEADER || rest.iter().all(|byte| *byte == 0) {
-            break;
-        }
-        let word =
-            |at: usize| u32::from_le_bytes([rest[at], rest[at + 1], rest[at + 2], rest[at + 3]]);
-        let length = word(0) as usize;
-        if crc32fast::hash(&rest[..4]) != word(4) {
-            return Err(corrupt());
-        }
-        let Some(body) = rest.get(HEADER..HEADER + length) else {
-            break;
-        };
-        let is_last = rest.len() == HEADER + length;
-        if crc32fast::hash(body) != word(8) {
-            if is_last {
-                break;
-            }
-            return Err(corrupt());
-        }
-        apply(postcard::from_bytes(body).map_err(|_| corrupt())?);
-        at += HEADER + length;
+/// Waits until the disk has the name of a new file, and that of a new folder. Without it, a power
+/// failure may lose the file itself.
+#[cfg(unix)]
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()?;
+    let parent = folder.canonicalize()?;
+    match parent.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
     }
-    Ok(at as u64)
+}
+
+/// Folders cannot be opened here; the file system keeps names in its own log.
+#[cfg(not(unix))]
+fn sync_folder(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use millstream_core::ErrorKind;
+    use tracing::field::{Field, Visit};
+    use tracing::subscriber::with_default;
+    use tracing::{Level, Metadata, Subscriber, span};
+
+    use super::*;
+
+    /// A file on a disk of `capacity` bytes.
+    #[derive(Debug, Clone, Default)]
+    struct SmallDisk(Arc<Mutex<Disk>>);
+
+    #[derive(Debug, Default)]
+    struct Disk {
+        bytes: Vec<u8>,
+        capacity: usize,
+        truncate_fails: bool,
+    }
+
+    impl SmallDisk {
+        fn set(&self, capacity: usize, truncate_fails: bool) {
+            let mut disk = self.0.lock().unwrap();
+            disk.capacity = capacity;
+            disk.truncate_fails = truncate_fails;
+        }
+
+        fn entries(&self) -> usize {
+            let mut entries = 0;
+            let disk = self.0.lock().unwrap();
+            let length = frame::replay(&disk.bytes, |_| entries += 1).unwrap();
+            assert_eq!(length, disk.bytes.len() as u64, "no partial frame is left");
+            entries
+        }
+    }
+
+    impl Storage for SmallDisk {
+        fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+            let mut disk = self.0.lock().unwrap();
+            let room = disk.capacity - disk.bytes.len();
+            disk.bytes.extend(&bytes[..bytes.len().min(room)]);
+            match bytes.len() <= room {
+                true => Ok(()),
+                false => Err(io::Error::from(io::ErrorKind::StorageFull)),
+            }
+        }
+
+        fn sync(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn truncate(&mut self, length: u64) -> io::Result<()> {
+            let mut disk = self.0.lock().unwrap();
+            if disk.truncate_fails {
+                return Err(io::Error::other("truncate failed"));
+            }
+            disk.bytes.truncate(length as usize);
+            Ok(())
+        }
+    }
+
+    /// The level and the reason of each logged event.
+    #[derive(Debug, Clone, Default)]
+    struct Log(Arc<Mutex<Vec<(Level, String)>>>);
+
+    #[derive(Default)]
+    struct Reason(String);
+
+    impl Visit for Reason {
+        fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+            if field.name() == "reason" {
+                self.0 = format!("{value:?}");
+            }
+        }
+    }
+
+    impl Subscriber for Log {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+            span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+        fn event(&self, event: &tracing::Event<'_>) {
+            let mut reason = Reason::default();
+            event.record(&mut reason);
+            let logged = (*event.metadata().level(), reason.0);
+            self.0.lock().unwrap().push(logged);
+        }
+
+        fn enter(&self, _: &span::Id) {}
+
+        fn exit(&self, _: &span::Id) {}
+    }
+
+    fn entry() -> JournalEntry {
+        JournalEntry::StreamCreated {
+            name: "a stream".into(),
+            partitions: 3,
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_logged_once_with_its_cause() {
+        let (disk, log) = (SmallDisk::default(), Log::default());
+        disk.set(1 << 20, false);
+        let mut journal = Journal::over(disk.clone(), "j".into(), false, 0).unwrap();
+        with_default(log.clone(), || {
+            journal.write(&entry()).unwrap();
+            let used = disk.0.lock().unwrap().bytes.len();
+            disk.set(used + 5, false);
+            for _ in 0..3 {
+                let error = journal.write(&entry()).unwrap_err().during("send");
+                assert_eq!(error.kind(), ErrorKind::Unavailable);
+                let cause = std::error::Error::source(&error).unwrap().to_string();
+                assert!(cause.contains("no storage space"), "{cause}");
+                assert_eq!(disk.entries(), 1);
+            }
+            disk.set(1 << 20, false);
+            journal.write(&entry()).unwrap();
+            assert_eq!(disk.entries(), 2);
+        });
+        let logged = log.0.lock().unwrap().clone();
+        let levels: Vec<Level> = logged.iter().map(|(level, _)| *level).collect();
+        assert_eq!(levels, [Level::WARN, Level::INFO]);
+        assert!(logged[0].1.contains("no storage space"), "{logged:?}");
+    }
+
+    #[test]
+    fn a_partial_frame_is_removed_before_the_next_write() {
+        let disk = SmallDisk::default();
+        disk.set(1 << 20, false);
+        let mut journal = Journal::over(disk.clone(), "j".into(), true, 0).unwrap();
+        journal.write(&entry()).unwrap();
+        let used = disk.0.lock().unwrap().bytes.len();
+        disk.set(used + 5, true);
+        assert!(journal.write(&entry()).is_err());
+        disk.set(1 << 20, true);
+        assert!(journal.write(&entry()).is_err());
+        disk.set(1 << 20, false);
+        journal.write(&entry()).unwrap();
+        assert_eq!(disk.entries(), 2);
+    }
 }

@@ -159,7 +159,7 @@ async fn an_incomplete_publish_is_not_stored_at_all() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn damage_in_the_middle_is_refused() {
+async fn every_damaged_byte_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     {
         let fixture = open(folder.path());
@@ -168,23 +168,74 @@ async fn damage_in_the_middle_is_refused() {
         fixture.send(&["k=2"]).await;
     }
     let whole = fs::read(journal(folder.path())).unwrap();
-    let first_frame = 12 + u32::from_le_bytes(whole[..4].try_into().unwrap()) as usize;
-    for at in 0..first_frame {
-        let mut damaged = whole.clone();
-        damaged[at] ^= 1;
-        fs::write(journal(folder.path()), &damaged).unwrap();
-        let error = reopen(folder.path()).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Corrupt, "byte {at}");
-        assert!(
-            error.message().contains("millstream-memory.journal"),
-            "{error}"
-        );
-        assert_eq!(
-            fs::read(journal(folder.path())).unwrap(),
-            damaged,
-            "nothing is cut"
-        );
+    for at in 0..whole.len() {
+        for flipped in [0x01, 0x80, 0xff] {
+            let mut damaged = whole.clone();
+            damaged[at] ^= flipped;
+            fs::write(journal(folder.path()), &damaged).unwrap();
+            let error = match reopen(folder.path()) {
+                Err(error) => error,
+                Ok(_) => panic!("byte {at} of {} flipped by {flipped:#x}", whole.len()),
+            };
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "byte {at}");
+            assert!(
+                error.message().contains("millstream-memory.journal"),
+                "{error}"
+            );
+            assert_eq!(
+                fs::read(journal(folder.path())).unwrap(),
+                damaged,
+                "nothing is removed"
+            );
+        }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tail_of_zeros_is_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let fixture = open(folder.path());
+        fixture.create("s", 1).await;
+        fixture.send(&["k=1"]).await;
+    }
+    let mut grown = fs::read(journal(folder.path())).unwrap();
+    grown.extend([0; 100]);
+    fs::write(journal(folder.path()), &grown).unwrap();
+    let fixture = open(folder.path());
+    let mut member = fixture.join("a").await;
+    member.settle().await;
+    assert_eq!(member.payloads, ["1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_is_no_journal_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for content in [&b"some text that is no journal"[..], &[1; 64]] {
+        fs::write(journal(folder.path()), content).unwrap();
+        assert_eq!(
+            reopen(folder.path()).unwrap_err().kind(),
+            ErrorKind::Corrupt
+        );
+        assert_eq!(fs::read(journal(folder.path())).unwrap(), content);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn null_header_values_survive() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sent = Record::new("1").header("empty", "");
+    sent.headers.push_null("null");
+    {
+        let fixture = open(folder.path());
+        fixture.create("s", 1).await;
+        let results = fixture.producer("s").await.send(vec![sent.clone()]).await;
+        assert!(results.iter().all(Result::is_ok));
+    }
+    let fixture = open(folder.path());
+    let mut member = fixture.join("a").await;
+    member.settle().await;
+    assert_eq!(member.records[&partition(0)][0].headers, sent.headers);
 }
 
 #[tokio::test(start_paused = true)]
