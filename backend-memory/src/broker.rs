@@ -14,7 +14,7 @@ use millstream_core::{PartitionDescription, Position, Start, StreamDescription};
 use tokio::time::Instant;
 
 use crate::clock::{Clock, to_millis};
-use crate::config::{Config, Limits};
+use crate::config::Config;
 use crate::coordinator::{GroupCoordinator, StartOffset};
 use crate::error::BrokerError;
 use crate::faults::FaultPlan;
@@ -22,19 +22,18 @@ use crate::ids::{GroupId, MemberId, PartitionId, PartitionRef, StreamId};
 use crate::journal::{Journal, JournalEntry, JournalRecord, OffsetCommit};
 use crate::log::RetentionPolicy;
 use crate::rate_limit::RateLimit;
+use crate::rules::StreamRules;
 use crate::stream::{Catalog, Stream};
 
 /// The broker, shared by all handles.
 #[derive(Debug)]
 pub(crate) struct Broker {
-    pub(crate) durable: bool,
     state: Mutex<BrokerState>,
 }
 
 impl Broker {
     pub(crate) fn new(config: &Config) -> Result<Self, BrokerError> {
         Ok(Self {
-            durable: config.persist.is_some(),
             state: Mutex::new(BrokerState::open(config)?),
         })
     }
@@ -61,7 +60,7 @@ pub(crate) struct BrokerState {
     pub(crate) catalog: Catalog,
     pub(crate) groups: Vec<GroupCoordinator>,
     pub(crate) faults: FaultPlan,
-    pub(crate) limits: Limits,
+    pub(crate) rules: StreamRules,
     pub(crate) rate_limit: RateLimit,
     pub(crate) retention: RetentionPolicy,
     /// The number of joins so far.
@@ -81,7 +80,7 @@ impl BrokerState {
             catalog: Catalog::default(),
             groups: Vec::new(),
             faults: FaultPlan::new(config.seed),
-            limits: config.limits.clone(),
+            rules: StreamRules::new(config),
             rate_limit: RateLimit {
                 records_per_second: config.limits.records_per_second,
                 bytes_per_second: config.limits.bytes_per_second,
@@ -282,6 +281,7 @@ impl BrokerState {
         if self.catalog.id(name).is_ok() {
             return Err(BrokerError::StreamExists);
         }
+        self.rules.check_stream_name(name)?;
         if partitions == 0 {
             return Err(BrokerError::NoPartitions);
         }

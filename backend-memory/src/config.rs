@@ -27,6 +27,14 @@ use crate::error::BrokerError;
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Config {
+    /// Shares the broker within the process: settings with the same name connect to the same
+    /// broker, which lives as long as a client or handle of it. Settings that differ under one name
+    /// are `Invalid`. At least 1 byte. Default: unset, each connection creates a broker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The broker whose limits are imitated. Default: unset, only the limits of this backend.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub like: Option<Imitation>,
     /// Partitions of a stream that is created when a producer is opened to it or a member joins. 1
     /// to 100,000. Default: unset, an unknown stream is `NotFound`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -68,15 +76,52 @@ pub struct Retention {
     pub bytes: Option<u64>,
 }
 
+/// A broker whose limits are imitated, so that tests on memory refuse what it refuses.
+///
+/// | | unset | `kafka` | `kinesis` |
+/// |---|---|---|---|
+/// | largest record ([`Limits::record_bytes`]) | 1 MiB | 999,964 bytes | 1 MiB |
+/// | its size | [`Record::size`] | and the lengths of header names and values | as stored: with its partition key, and an envelope if it has headers or a timestamp |
+/// | keys ([`Limits::key_bytes`]) | 256 bytes | as large as a record | 1 to 256 bytes of UTF-8, not starting with `millstream:-:` |
+/// | header names | any | without NUL | not starting with NUL |
+/// | timestamps | any | 1970-01-01T00:00:00.001Z or later | any |
+/// | records and bytes in a batch | 10,000; 16 MiB | 1,000; 1 MiB | 100; 5 MiB |
+/// | stream names | 249 bytes | 249 bytes | 128 bytes |
+/// | split and merge | yes | `Unsupported` | yes |
+/// | add partitions | yes | yes | `Unsupported` |
+/// | [`Guarantees`] | all | without `ordered_reshard` | without `exactly_once` and `add_partitions` |
+///
+/// A record that is too large is `TooLarge`. A key, header name, timestamp or stream name that is
+/// not accepted is `Invalid`. `durable` is this backend's own. The limits are those of the backends'
+/// default settings on a topic or stream with default settings.
+///
+/// Not imitated: rates ([`Limits::records_per_second`], [`Limits::bytes_per_second`]), latency,
+/// positions, and the way partitions are assigned.
+///
+/// [`Record::size`]: millstream_core::Record::size
+/// [`Guarantees`]: millstream_core::Guarantees
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Imitation {
+    /// Apache Kafka, as `millstream-kafka` uses it.
+    Kafka,
+    /// Amazon Kinesis, as `millstream-kinesis` uses it.
+    Kinesis,
+}
+
 /// What a stream accepts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Limits {
-    /// The largest record in bytes, with key and headers. 1 to 1 GiB, default 1 MiB.
-    pub record_bytes: usize,
-    /// The largest key in bytes. 1 to 1 GiB, default 256.
-    pub key_bytes: usize,
+    /// The largest record in bytes, with key and headers. 1 to 1 GiB. Default: 1 MiB, or that of
+    /// the imitated broker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub record_bytes: Option<usize>,
+    /// The largest key in bytes. 1 to 1 GiB. Default: 256, or that of the imitated broker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_bytes: Option<usize>,
     /// Records per second and partition; beyond it they are `Throttled`. At least 1. Default:
     /// unset, no bound.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -90,6 +135,8 @@ pub struct Limits {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            name: None,
+            like: None,
             auto_create_partitions: None,
             session_timeout: Duration::from_secs(10),
             retention: Retention::default(),
@@ -102,21 +149,10 @@ impl Default for Config {
     }
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            record_bytes: 1 << 20,
-            key_bytes: 256,
-            records_per_second: None,
-            bytes_per_second: None,
-        }
-    }
-}
-
 impl Config {
-    /// Creates a broker and returns a client of it.
+    /// Creates a broker, or finds the one of [`name`](Self::name), and returns a client of it.
     ///
-    /// To share one broker among clients, or to inject faults, create a [`Memory`].
+    /// To inject faults, create a [`Memory`].
     ///
     /// # Errors
     /// As [`Memory::new`].
@@ -150,8 +186,15 @@ impl Config {
                 "1ms to 10000days",
             )?;
         }
-        within("limits.record_bytes", self.limits.record_bytes, 1, GIB)?;
-        within("limits.key_bytes", self.limits.key_bytes, 1, GIB)?;
+        if let Some(bytes) = self.limits.record_bytes {
+            within("limits.record_bytes", bytes, 1, GIB)?;
+        }
+        if let Some(bytes) = self.limits.key_bytes {
+            within("limits.key_bytes", bytes, 1, GIB)?;
+        }
+        if self.name.as_ref().is_some_and(String::is_empty) {
+            return invalid("name is empty, use at least 1 byte or leave it out".into());
+        }
         positive("retention.bytes", self.retention.bytes)?;
         positive("limits.records_per_second", self.limits.records_per_second)?;
         positive("limits.bytes_per_second", self.limits.bytes_per_second)?;
@@ -209,14 +252,16 @@ mod tests {
     #[test]
     fn reads_toml_and_keeps_defaults() {
         let config: Config = toml::from_str(
-            "session_timeout = '2s'\nstart_time = '2024-01-01T00:00:00Z'\n\
+            "name = 'shared'\nlike = 'kafka'\nsession_timeout = '2s'\nstart_time = '2024-01-01T00:00:00Z'\n\
              [retention]\nage = '1h'\n[limits]\nkey_bytes = 64",
         )
         .unwrap();
         assert_eq!(config.session_timeout, Duration::from_secs(2));
+        assert_eq!(config.name.as_deref(), Some("shared"));
+        assert_eq!(config.like, Some(Imitation::Kafka));
         assert_eq!(config.retention.age, Some(Duration::from_secs(3600)));
-        assert_eq!(config.limits.key_bytes, 64);
-        assert_eq!(config.limits.record_bytes, 1 << 20);
+        assert_eq!(config.limits.key_bytes, Some(64));
+        assert_eq!(config.limits.record_bytes, None);
         let again: Config = toml::from_str(&toml::to_string(&config).unwrap()).unwrap();
         assert_eq!(again, config);
     }
@@ -238,41 +283,45 @@ mod tests {
 
     #[test]
     fn an_invalid_value_names_its_key() {
-        let entry = |set: fn(&mut Config)| {
+        let with = |set: fn(&mut Config)| {
             let mut config = Config::default();
             set(&mut config);
             config
         };
-        let table: [(&str, Config); 11] = [
+        let table: [(&str, Config); 12] = [
+            ("name", with(|c| c.name = Some(String::new()))),
             (
                 "auto_create_partitions",
-                entry(|c| c.auto_create_partitions = Some(0)),
+                with(|c| c.auto_create_partitions = Some(0)),
             ),
             (
                 "session_timeout",
-                entry(|c| c.session_timeout = Duration::ZERO),
+                with(|c| c.session_timeout = Duration::ZERO),
             ),
             (
                 "session_timeout",
-                entry(|c| c.session_timeout = Duration::MAX),
+                with(|c| c.session_timeout = Duration::MAX),
             ),
             (
                 "retention.age",
-                entry(|c| c.retention.age = Some(Duration::ZERO)),
+                with(|c| c.retention.age = Some(Duration::ZERO)),
             ),
-            ("retention.bytes", entry(|c| c.retention.bytes = Some(0))),
-            ("limits.record_bytes", entry(|c| c.limits.record_bytes = 0)),
-            ("limits.key_bytes", entry(|c| c.limits.key_bytes = 0)),
+            ("retention.bytes", with(|c| c.retention.bytes = Some(0))),
+            (
+                "limits.record_bytes",
+                with(|c| c.limits.record_bytes = Some(0)),
+            ),
+            ("limits.key_bytes", with(|c| c.limits.key_bytes = Some(0))),
             (
                 "limits.records_per_second",
-                entry(|c| c.limits.records_per_second = Some(0)),
+                with(|c| c.limits.records_per_second = Some(0)),
             ),
             (
                 "limits.bytes_per_second",
-                entry(|c| c.limits.bytes_per_second = Some(0)),
+                with(|c| c.limits.bytes_per_second = Some(0)),
             ),
-            ("persist", entry(|c| c.persist = Some("".into()))),
-            ("sync", entry(|c| c.sync = true)),
+            ("persist", with(|c| c.persist = Some("".into()))),
+            ("sync", with(|c| c.sync = true)),
         ];
         for (key, config) in table {
             let error = Memory::new(config).unwrap_err();

@@ -31,6 +31,10 @@ pub(crate) enum BrokerError {
         size: usize,
         limit: usize,
     },
+    /// The record, or the name of the stream, has a property that the broker refuses.
+    NotAccepted(Cow<'static, str>),
+    /// The imitated broker has no such operation.
+    Unsupported(&'static str),
     RateExceeded,
     ThrottleInjected,
     EarlierFailed,
@@ -74,8 +78,10 @@ impl BrokerError {
             | Self::KeyTooLong { .. }
             | Self::UnknownPosition
             | Self::NotEnded
+            | Self::NotAccepted(_)
             | Self::Script(_)
             | Self::Setting(_) => ErrorKind::Invalid,
+            Self::Unsupported(_) => ErrorKind::Unsupported,
             Self::RecordTooLarge { .. } => ErrorKind::TooLarge,
             Self::RateExceeded | Self::ThrottleInjected => ErrorKind::Throttled,
             Self::EarlierFailed
@@ -123,6 +129,8 @@ impl BrokerError {
             Self::UnknownMember => "no such member, or it has left",
             Self::CheckpointLost => "the checkpoint or its response was lost by a fault",
             Self::Storage(_) => "the folder of persist cannot be read or written",
+            Self::NotAccepted(reason) => return reason.clone(),
+            Self::Unsupported(reason) => reason,
             Self::AddNothing { have } => {
                 return format!("the stream already has {have} partitions, request more").into();
             }
@@ -196,6 +204,8 @@ mod tests {
             ),
             (BrokerError::UnknownPosition, Invalid, false),
             (BrokerError::NotEnded, Invalid, false),
+            (BrokerError::NotAccepted("x".into()), Invalid, false),
+            (BrokerError::Unsupported("x"), Unsupported, false),
             (BrokerError::Script("x".into()), Invalid, false),
             (BrokerError::Setting("x".into()), Invalid, false),
             (BrokerError::RateExceeded, Throttled, true),

@@ -23,7 +23,20 @@
 //!   background.
 //! * **Faults** ([`Memory::faults`], [`FaultScript`]) fail, delay and throttle sends, lose
 //!   checkpoints, crash and pause members, and steal partitions.
-//! * **Persistence** is optional ([`Config::persist`]).
+//! * **Limits** are those of Kafka or Kinesis on request ([`Config::like`]): a test on memory then
+//!   refuses what the broker in production refuses. [`Imitation`] lists what is imitated.
+//! * **Sharing**: settings with a [name](Config::name) connect to one broker within the process.
+//! * **Persistence** is optional ([`Config::persist`]): one file, locked by its broker. A write that
+//!   was cut off, and never acknowledged, is removed with a warning when the file is opened. A file
+//!   that is damaged anywhere else is `Corrupt`.
+//!
+//! | like a broker | not like a broker |
+//! |---|---|
+//! | Keys are hashed like Kafka's default partitioner does | no network, and no latency unless a fault delays sends |
+//! | Members of a group share partitions, drain on a rebalance and are fenced by epochs | rebalances are sticky and take no time of their own |
+//! | Splits and merges keep the order of keys; added partitions move keys, as on Kafka | reshards take no time |
+//! | Records and progress are stored in one step (exactly-once) | no transaction coordinator that can be away |
+//! | Retention, rate limits, session timeouts | one copy, in the memory of this process |
 
 mod broker;
 mod checkpoints;
@@ -40,13 +53,15 @@ mod journal;
 mod log;
 mod membership;
 mod memory;
+mod named;
 mod producer;
 mod publish;
 mod rate_limit;
 mod routing;
+mod rules;
 mod stream;
 mod streams;
 
-pub use config::{Config, Limits, Retention};
+pub use config::{Config, Imitation, Limits, Retention};
 pub use faults::{FaultScript, Faults, Target};
 pub use memory::Memory;

@@ -10,7 +10,7 @@ use crate::error::BrokerError;
 use crate::membership::MemoryGroup;
 use crate::producer::MemoryProducer;
 use crate::streams::MemoryStreams;
-use crate::{Config, Faults};
+use crate::{Config, Faults, named};
 
 /// A broker in this process.
 ///
@@ -26,15 +26,24 @@ impl fmt::Debug for Memory {
 }
 
 impl Memory {
-    /// Creates a broker, empty or from the folder of `persist`.
+    /// Creates a broker, empty or from the folder of `persist`. With a [`name`](Config::name) it
+    /// returns the broker of that name, if there is one in this process.
+    ///
+    /// A shared broker measures time by the runtime of each caller. Do not share it between runtimes
+    /// whose clocks are paused.
     ///
     /// # Errors
-    /// `Invalid` for a wrong setting, with its key. `Unavailable` if the folder cannot be read or
-    /// written, or another broker uses it. `Corrupt` if the journal in it is damaged, with the
-    /// file.
+    /// `Invalid` for a wrong setting, with its key, and for settings that differ from those of the
+    /// broker with the same name. `Unavailable` if the folder cannot be read or written, or another
+    /// broker uses it. `Corrupt` if the journal in it is damaged, with the file.
     pub fn new(config: Config) -> Result<Self> {
-        let broker = Broker::new(&config).map_err(|error| error.during("open memory broker"))?;
-        Ok(Self(Arc::new(broker)))
+        let opened = match &config.name {
+            Some(name) => named::open(name, &config),
+            None => Broker::new(&config).map(Arc::new),
+        };
+        opened
+            .map(Self)
+            .map_err(|error| error.during("open memory broker"))
     }
 
     /// Returns a client of this broker.
@@ -55,33 +64,22 @@ impl driver::Backend for Memory {
     }
 
     fn guarantees(&self) -> Guarantees {
-        Guarantees {
-            durable: self.0.durable,
-            exactly_once: true,
-            ordered_reshard: true,
-            add_partitions: true,
-        }
+        let state = self.0.lock();
+        state.rules.guarantees(state.journal.is_some())
     }
 
     async fn open_producer(&self, stream: &str) -> Result<Arc<dyn driver::Producer>> {
         let opened = self.0.with(|state, _| {
             let id = state.open_stream(stream)?;
-            Ok((id, state.limits.clone()))
+            Ok((id, state.rules))
         });
-        let (id, limits) = opened
+        let (id, rules) = opened
             .map_err(|error: BrokerError| error.during("open producer").with_stream(stream))?;
         Ok(Arc::new(MemoryProducer {
             broker: self.0.clone(),
             stream: id,
             name: stream.into(),
-            limits: driver::StreamLimits {
-                record_bytes: limits.record_bytes,
-                key_bytes: limits.key_bytes,
-                empty_key: true,
-                text_key: false,
-                batch_records: 10_000,
-                batch_bytes: 16 << 20,
-            },
+            rules,
         }))
     }
 

@@ -18,6 +18,7 @@ use crate::faults::SendFault;
 use crate::ids::{PartitionId, StreamId};
 use crate::journal::{JournalEntry, JournalRecord};
 use crate::rate_limit::RateLimit;
+use crate::rules::StreamRules;
 use crate::stream::Stream;
 
 #[derive(Debug)]
@@ -25,13 +26,13 @@ pub(crate) struct MemoryProducer {
     pub(crate) broker: Arc<Broker>,
     pub(crate) stream: StreamId,
     pub(crate) name: Arc<str>,
-    pub(crate) limits: StreamLimits,
+    pub(crate) rules: StreamRules,
 }
 
 #[async_trait]
 impl driver::Producer for MemoryProducer {
     fn limits(&self) -> StreamLimits {
-        self.limits
+        self.rules.limits()
     }
 
     /// One call: the broker responds at once, so a second call would only split batches.
@@ -219,12 +220,11 @@ impl AppendBatch<'_> {
         size: usize,
         fault: &Option<SendFault>,
     ) -> Result<(), BrokerError> {
-        let limits = &self.producer.limits;
         let key = record.key.as_ref();
         if !self.failed_keys.is_empty() && key.is_some_and(|key| self.failed_keys.contains(key)) {
             return Err(BrokerError::EarlierFailed);
         }
-        check_sizes(record, size, limits.record_bytes, limits.key_bytes)?;
+        self.producer.rules.check(record, size)?;
         match fault {
             Some(SendFault::Refused(error)) => Err(error.clone()),
             _ => Ok(()),
@@ -238,28 +238,4 @@ impl AppendBatch<'_> {
         }
         self.results.push(Err(self.producer.reject(record, error)));
     }
-}
-
-/// Refuses a record of `size` bytes that exceeds the limits.
-#[inline]
-pub(crate) fn check_sizes(
-    record: &Record,
-    size: usize,
-    record_bytes: usize,
-    key_bytes: usize,
-) -> Result<(), BrokerError> {
-    let key = record.key.as_ref().map_or(0, Bytes::len);
-    if key > key_bytes {
-        return Err(BrokerError::KeyTooLong {
-            size: key,
-            limit: key_bytes,
-        });
-    }
-    if size > record_bytes {
-        return Err(BrokerError::RecordTooLarge {
-            size,
-            limit: record_bytes,
-        });
-    }
-    Ok(())
 }

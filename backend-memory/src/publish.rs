@@ -14,7 +14,6 @@ use crate::error::BrokerError;
 use crate::faults::SendFault;
 use crate::ids::{GroupId, MemberId, PartitionId, StreamId};
 use crate::journal::{JournalEntry, JournalRecord, OffsetCommit};
-use crate::producer::check_sizes;
 
 /// What a member stores in one step.
 pub(crate) struct PublishRequest<'a> {
@@ -54,11 +53,12 @@ impl PublishRequest<'_> {
         send: Option<u64>,
         now: Instant,
     ) -> Result<(), BrokerError> {
+        state.rules.check_publish()?;
         let fault = send.and_then(|send| state.faults.send_fault(send, now));
         let is_refused = state.faults.refuses_publish();
         let commits = self.check_updates(state)?;
         let stream = state.catalog.id(self.stream)?;
-        self.check_limits(state)?;
+        self.check_records(state)?;
         if let Some(SendFault::Refused(error)) = fault {
             return Err(error);
         }
@@ -98,10 +98,9 @@ impl PublishRequest<'_> {
         }
     }
 
-    fn check_limits(&self, state: &BrokerState) -> Result<(), BrokerError> {
+    fn check_records(&self, state: &BrokerState) -> Result<(), BrokerError> {
         for record in self.records {
-            let limits = &state.limits;
-            check_sizes(record, record.size(), limits.record_bytes, limits.key_bytes)?;
+            state.rules.check(record, record.size())?;
         }
         Ok(())
     }

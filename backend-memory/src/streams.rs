@@ -48,6 +48,7 @@ impl driver::Streams for MemoryStreams {
 
     async fn split(&self, partition: &Partition) -> Result<()> {
         let split = self.broker.with(|state, _| {
+            state.rules.check_split_and_merge()?;
             let (id, parent) = state.catalog.partition_ref(partition)?;
             let stream = state.catalog.get(id).ok_or(BrokerError::UnknownStream)?;
             stream.check_split(parent)?;
@@ -58,6 +59,7 @@ impl driver::Streams for MemoryStreams {
 
     async fn merge(&self, one: &Partition, other: &Partition) -> Result<()> {
         let merged = self.broker.with(|state, _| {
+            state.rules.check_split_and_merge()?;
             let (id, first) = state.catalog.partition_ref(one)?;
             let (same, second) = state.catalog.partition_ref(other)?;
             if same != id {
@@ -76,6 +78,7 @@ impl driver::Streams for MemoryStreams {
 
     async fn add_partitions(&self, stream: &str, partitions: usize) -> Result<()> {
         let grown = self.broker.with(|state, _| {
+            state.rules.check_add_partitions()?;
             let id = state.catalog.id(stream)?;
             let found = state.catalog.get(id).ok_or(BrokerError::UnknownStream)?;
             found.check_growth(partitions)?;

@@ -100,8 +100,8 @@ impl Harness for Broker {
 
     fn limits(&self) -> driver::StreamLimits {
         driver::StreamLimits {
-            record_bytes: self.config.limits.record_bytes,
-            key_bytes: self.config.limits.key_bytes,
+            record_bytes: self.config.limits.record_bytes.unwrap_or(1 << 20),
+            key_bytes: self.config.limits.key_bytes.unwrap_or(256),
             empty_key: true,
             text_key: false,
             batch_records: usize::MAX,

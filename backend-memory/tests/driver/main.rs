@@ -8,7 +8,9 @@
 mod faults;
 mod fixture;
 mod groups;
+mod limits;
 mod members;
+mod named;
 mod persistence;
 mod publish;
 mod records;

@@ -75,8 +75,8 @@ async fn records_without_a_key_go_round_robin() {
 #[tokio::test(start_paused = true)]
 async fn limits_refuse_one_record_and_the_rest_of_its_key() {
     let fixture = Fixture::with(|config| {
-        config.limits.record_bytes = 10;
-        config.limits.key_bytes = 4;
+        config.limits.record_bytes = Some(10);
+        config.limits.key_bytes = Some(4);
     });
     fixture.create("s", 1).await;
     let producer = fixture.producer("s").await;

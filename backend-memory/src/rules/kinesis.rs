@@ -1,0 +1,90 @@
+//! The limits of the Kinesis backend with its default settings: bare records, and envelopes for
+//! records with headers or a timestamp.
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use millstream_core::Record;
+
+use crate::error::BrokerError;
+
+pub(super) const RECORD_BYTES: usize = 1 << 20;
+pub(super) const KEY_BYTES: usize = 256;
+pub(super) const STREAM_NAME_BYTES: usize = 128;
+
+/// The partition keys of records without a key start with this.
+const KEYLESS: &[u8] = b"millstream:-:";
+/// The longest of them has three more bytes.
+const KEYLESS_BYTES: usize = KEYLESS.len() + 3;
+/// The frame of an envelope: a magic number and a checksum.
+const FRAME_BYTES: usize = 20;
+const TIMESTAMP_NAME: &str = "\0timestamp";
+
+pub(super) fn check(record: &Record) -> Result<(), BrokerError> {
+    let refuse = |reason: &'static str| Err(BrokerError::NotAccepted(reason.into()));
+    if let Some(key) = &record.key {
+        if key.is_empty() {
+            return refuse("the key is empty, use at least 1 byte or no key");
+        }
+        if std::str::from_utf8(key).is_err() {
+            return refuse("the key is not UTF-8, this stream accepts text keys only");
+        }
+        if key.starts_with(KEYLESS) {
+            return refuse("keys that start with millstream:-: are reserved");
+        }
+    }
+    if record
+        .headers
+        .iter()
+        .any(|(name, _)| name.starts_with('\0'))
+    {
+        return refuse("header names that start with U+0000 are reserved");
+    }
+    Ok(())
+}
+
+/// Returns the size of a record as it is stored, with its partition key. A record with headers or a
+/// timestamp is stored in an envelope: an aggregate of the Kinesis Producer Library with one record.
+pub(super) fn size(record: &Record) -> usize {
+    let key = record.key.as_ref().map_or(KEYLESS_BYTES, Bytes::len);
+    if record.headers.is_empty() && record.timestamp.is_none() {
+        return key + record.payload.len();
+    }
+    let headers: usize = record
+        .headers
+        .iter()
+        .map(|(name, value)| tag_len(name.len(), value.map(|value| value_len(value))))
+        .sum();
+    let timestamp = record
+        .timestamp
+        .map_or(0, |at| tag_len(TIMESTAMP_NAME.len(), Some(millis_len(at))));
+    let key_index = 2;
+    let item = key_index + field_len(record.payload.len()) + headers + timestamp;
+    key + FRAME_BYTES + field_len(key) + field_len(item)
+}
+
+fn tag_len(name: usize, value: Option<usize>) -> usize {
+    field_len(field_len(name) + value.map_or(0, field_len))
+}
+
+/// Text is stored as it is, anything else as a marker and base64.
+fn value_len(value: &[u8]) -> usize {
+    const LAST_MARKER: u8 = 8;
+    let is_marked = value.first().is_some_and(|first| *first <= LAST_MARKER);
+    match std::str::from_utf8(value) {
+        Ok(_) if !is_marked => value.len(),
+        _ => 1 + (value.len() * 4).div_ceil(3),
+    }
+}
+
+/// Returns the length of the decimal milliseconds since 1970.
+fn millis_len(at: SystemTime) -> usize {
+    let millis = crate::clock::to_millis(at);
+    millis.to_string().len()
+}
+
+/// Returns the length of a protobuf field of `length` bytes.
+fn field_len(length: usize) -> usize {
+    let bits = usize::BITS - (length | 1).leading_zeros();
+    1 + bits.div_ceil(7) as usize + length
+}
