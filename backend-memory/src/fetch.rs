@@ -7,7 +7,7 @@ use millstream_core::{Epoch, Lag, Partition, Position};
 use tokio::time::Instant;
 
 use crate::broker::BrokerState;
-use crate::coordinator::{GroupMember, MemberEvent};
+use crate::coordinator::{GroupMember, LAG_INTERVAL, MemberEvent, OwnedPartition};
 use crate::error::BrokerError;
 use crate::ids::{GroupId, MemberId, PartitionRef};
 use crate::log::Log;
@@ -55,10 +55,11 @@ impl BrokerState {
             };
             events.extend(self.read(group, member, partition, &mut budget, now)?);
         }
+        let lag_due = self.report_lags(group, member, &mut events, now)?;
         if !events.is_empty() {
             return Ok(FetchResult::Events(events));
         }
-        let until = self.deadline(group);
+        let until = self.deadline(group).into_iter().chain(lag_due).min();
         Ok(FetchResult::Idle { until })
     }
 
@@ -167,11 +168,13 @@ impl BrokerState {
             budget.records -= records.len();
             budget.bytes = budget.bytes.saturating_sub(bytes);
             owned.next_offset += records.len() as u64;
+            let lag = lag(log, owned.next_offset, millis);
+            owned.reported_lag = Some(lag);
             Event::Records {
                 partition: name,
                 epoch,
                 records,
-                lag: lag(log, owned.next_offset, millis),
+                lag,
             }
         } else if !stored.open && !owned.ended {
             owned.ended = true;
@@ -189,6 +192,60 @@ impl BrokerState {
         owned.queued = true;
         member.ready.push_back(partition);
         Ok(Some(event))
+    }
+
+    /// Reports the lag of paused partitions, which no records carry: at most once per
+    /// [`LAG_INTERVAL`], and only what has changed. Returns when the next report is due.
+    fn report_lags(
+        &mut self,
+        group: GroupId,
+        id: MemberId,
+        events: &mut Vec<Event>,
+        now: Instant,
+    ) -> Result<Option<Instant>, BrokerError> {
+        let member = self.member_mut(group, id)?;
+        if member.paused == 0 {
+            return Ok(None);
+        }
+        if now < member.lag_due {
+            return Ok(Some(member.lag_due));
+        }
+        member.lag_due = now + LAG_INTERVAL;
+        let lag_due = member.lag_due;
+        let is_reported =
+            |owned: &OwnedPartition| owned.announced && owned.paused && owned.drain_until.is_none();
+        let mut paused: Vec<PartitionRef> = member
+            .owned
+            .iter()
+            .filter(|(_, owned)| is_reported(owned))
+            .map(|(partition, _)| *partition)
+            .collect();
+        paused.sort_unstable();
+        let (millis, retention) = (self.clock.millis(now), self.retention);
+        for partition in paused {
+            let Some(stored) = self.catalog.partition_mut(partition) else {
+                continue;
+            };
+            stored.log.trim(retention, millis);
+            let name = stored.name.clone();
+            let member = self.groups[group].members.get_mut(&id);
+            let owned = member.and_then(|member| member.owned.get_mut(&partition));
+            let Some(owned) = owned else { continue };
+            let lag = lag(&stored.log, owned.next_offset, millis);
+            let is_unchanged = match owned.reported_lag {
+                Some(reported) => reported == lag,
+                None => lag.records == Some(0),
+            };
+            owned.reported_lag = Some(lag);
+            if !is_unchanged {
+                events.push(Event::Lag {
+                    partition: name,
+                    epoch: Epoch(owned.epoch),
+                    lag,
+                });
+            }
+        }
+        Ok(Some(lag_due))
     }
 
     fn partition_name(&self, partition: PartitionRef) -> Option<Partition> {

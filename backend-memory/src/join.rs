@@ -80,6 +80,8 @@ impl BrokerState {
             owned: Default::default(),
             events: Default::default(),
             ready: Default::default(),
+            paused: 0,
+            lag_due: now,
             wake: wake.clone(),
             presence: Presence::Present,
             presence_version: 0,

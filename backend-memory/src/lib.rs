@@ -29,6 +29,7 @@
 //! * **Persistence** is optional ([`Config::persist`]): one file, locked by its broker. A write that
 //!   was cut off, and never acknowledged, is removed with a warning when the file is opened. A file
 //!   that is damaged anywhere else is `Corrupt`.
+//! * **Lag** arrives with records, and once a second for partitions that are paused.
 //!
 //! | like a broker | not like a broker |
 //! |---|---|

@@ -192,21 +192,14 @@ impl MemoryMembership {
     }
 
     fn set_paused(&self, partition: &Partition, epoch: Epoch, paused: bool) {
-        self.broker.with(|state, _| {
+        self.broker.with(|state, now| {
             let Ok(partition) = state.catalog.partition_ref(partition) else {
                 return;
             };
             let Some(member) = state.groups[self.group].members.get_mut(&self.member) else {
                 return;
             };
-            if let Some(owned) = member
-                .owned
-                .get_mut(&partition)
-                .filter(|owned| owned.epoch == epoch.0)
-            {
-                owned.paused = paused;
-                member.queue(partition);
-            }
+            member.set_paused(partition, epoch.0, paused, now);
         });
     }
 

@@ -6,10 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::fast::FixedState;
+use millstream_core::Lag;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::ids::{PartitionRef, StreamId};
+
+/// How often the lag of paused partitions is reported, if it has changed.
+pub(crate) const LAG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A partition that a member owns.
 #[derive(Debug)]
@@ -27,6 +31,8 @@ pub(crate) struct OwnedPartition {
     pub(crate) queued: bool,
     /// Whether `Ended` was delivered.
     pub(crate) ended: bool,
+    /// The lag that the runtime has: of the last records, or of the last report.
+    pub(crate) reported_lag: Option<Lag>,
 }
 
 /// An event that waits for a member.
@@ -64,6 +70,10 @@ pub(crate) struct GroupMember {
     /// Partitions that may have something to read, each at most once. The queue makes reading fair,
     /// and as cheap with thousands of quiet partitions as with one.
     pub(crate) ready: VecDeque<PartitionRef>,
+    /// How many owned partitions are paused.
+    pub(crate) paused: usize,
+    /// When the lag of paused partitions is reported next.
+    pub(crate) lag_due: Instant,
     pub(crate) wake: Arc<Notify>,
     pub(crate) presence: Presence,
     /// Grows when the member becomes absent or present, so that an outdated timer is ignored.
@@ -86,6 +96,7 @@ impl GroupMember {
             paused: false,
             queued: false,
             ended: false,
+            reported_lag: None,
         };
         self.owned.insert(partition, owned);
         let event = MemberEvent::Assigned(partition, epoch);
@@ -93,9 +104,52 @@ impl GroupMember {
         self.wake.notify_one();
     }
 
+    /// Removes a partition without an event.
+    pub(crate) fn remove(&mut self, partition: PartitionRef) -> Option<OwnedPartition> {
+        let owned = self.owned.remove(&partition)?;
+        self.paused -= usize::from(owned.paused);
+        Some(owned)
+    }
+
+    /// Removes all partitions of a stream without an event.
+    pub(crate) fn remove_stream(&mut self, stream: StreamId) {
+        self.owned.retain(|partition, _| partition.0 != stream);
+        self.paused = self.owned.values().filter(|owned| owned.paused).count();
+    }
+
+    /// Pauses or resumes a partition in its epoch.
+    pub(crate) fn set_paused(
+        &mut self,
+        partition: PartitionRef,
+        epoch: u64,
+        paused: bool,
+        now: Instant,
+    ) {
+        let owned = self.owned.get_mut(&partition);
+        let Some(owned) = owned.filter(|owned| owned.epoch == epoch && owned.paused != paused)
+        else {
+            return;
+        };
+        owned.paused = paused;
+        match paused {
+            true => {
+                self.paused += 1;
+                if self.paused == 1 {
+                    self.lag_due = now + LAG_INTERVAL;
+                    // The member may wait without a deadline.
+                    self.wake.notify_one();
+                }
+            }
+            false => {
+                self.paused -= 1;
+                self.queue(partition);
+            }
+        }
+    }
+
     /// Revokes a partition without a drain. The member gets `Lost` if it got `Assigned`.
     pub(crate) fn revoke(&mut self, partition: PartitionRef) {
-        let Some(owned) = self.owned.remove(&partition) else {
+        let Some(owned) = self.remove(partition) else {
             return;
         };
         if !owned.announced {

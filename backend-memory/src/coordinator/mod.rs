@@ -26,7 +26,7 @@ mod rebalance;
 mod reset;
 mod timers;
 
-pub(crate) use member::{GroupMember, MemberEvent, Presence};
+pub(crate) use member::{GroupMember, LAG_INTERVAL, MemberEvent, OwnedPartition, Presence};
 pub(crate) use progress::StartOffset;
 pub(crate) use timers::after;
 
@@ -87,7 +87,7 @@ impl GroupCoordinator {
         self.streams.remove(&stream);
         for member in self.members.values_mut() {
             if member.streams.contains(&stream) {
-                member.owned.retain(|partition, _| partition.0 != stream);
+                member.remove_stream(stream);
                 member.deleted_stream = Some(name.clone());
                 member.wake.notify_one();
             }

@@ -125,7 +125,7 @@ impl GroupCoordinator {
         self.clear_owner(partition);
         self.needs_rebalance = true;
         if let Some(member) = owner.and_then(|owner| self.members.get_mut(&owner)) {
-            member.owned.remove(&partition);
+            member.remove(partition);
         }
     }
 }

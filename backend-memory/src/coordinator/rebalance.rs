@@ -86,7 +86,7 @@ impl GroupCoordinator {
         let next_owner = self.progress(partition).next_owner;
         self.clear_owner(partition);
         if let Some(owner) = self.members.get_mut(&member) {
-            owner.owned.remove(&partition);
+            owner.remove(partition);
         }
         let resetting = self.is_resetting(partition.0);
         match next_owner.filter(|next| !resetting && self.can_own(*next)) {

@@ -9,7 +9,7 @@ use millstream_core::driver::{
     Streams,
 };
 use millstream_core::{
-    Checkpoint, Epoch, ErrorKind, Partition, Position, Record, Result, Start, StreamSpec,
+    Checkpoint, Epoch, ErrorKind, Lag, Partition, Position, Record, Result, Start, StreamSpec,
 };
 use millstream_memory::{Config, Memory};
 
@@ -116,6 +116,7 @@ impl Fixture {
             ended: Vec::new(),
             assigned: Vec::new(),
             data_loss: Vec::new(),
+            lags: Vec::new(),
         })
     }
 }
@@ -142,6 +143,7 @@ pub(crate) struct Member {
     pub(crate) ended: Vec<(Partition, Epoch)>,
     pub(crate) assigned: Vec<(Partition, Epoch, Option<Position>)>,
     pub(crate) data_loss: Vec<(Option<Position>, Position)>,
+    pub(crate) lags: Vec<(Partition, Lag)>,
 }
 
 impl Member {
@@ -180,7 +182,14 @@ impl Member {
                 self.payloads.extend(records.iter().map(text));
                 self.records.entry(partition).or_default().extend(records);
             }
-            Event::Lag { .. } => panic!("the memory backend has no hidden records"),
+            Event::Lag {
+                partition,
+                epoch,
+                lag,
+            } => {
+                assert_eq!(self.owned.get(&partition), Some(&epoch));
+                self.lags.push((partition, lag));
+            }
             Event::DataLoss {
                 after, earliest, ..
             } => self.data_loss.push((after, earliest)),

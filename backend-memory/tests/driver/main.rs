@@ -8,6 +8,7 @@
 mod faults;
 mod fixture;
 mod groups;
+mod lag;
 mod limits;
 mod members;
 mod named;

@@ -1,0 +1,108 @@
+//! The lag of partitions that are not read.
+
+use std::time::Duration;
+
+use millstream_core::Lag;
+
+use crate::fixture::{DRAIN, Fixture, partition};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn lag(records: u64, time: Duration) -> Lag {
+    Lag {
+        records: Some(records),
+        time: Some(time),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_partition_reports_what_is_stored_and_its_age() {
+    let fixture = Fixture::with_stream(1).await;
+    fixture.fill(1, 100).await;
+    let mut member = fixture.join("a").await;
+    member.settle().await;
+    member.membership.pause(&partition(0), member.epoch(0));
+    fixture.fill(1, 1_000).await;
+    // The waiting call returns by itself.
+    let started = tokio::time::Instant::now();
+    while member.lags.len() < 3 && started.elapsed() < SECOND * 9 {
+        member.step().await.unwrap();
+    }
+    assert!(started.elapsed() >= SECOND * 3, "at most one a second");
+    assert!(started.elapsed() < SECOND * 4);
+    let expected = [1, 2, 3].map(|age| (partition(0), lag(1_000, SECOND * age)));
+    assert_eq!(member.lags, expected);
+    assert_eq!(member.payloads.len(), 100);
+
+    member.membership.resume(&partition(0), member.epoch(0));
+    member.lags.clear();
+    member.settle().await;
+    assert_eq!(member.payloads.len(), 1_100);
+    tokio::time::sleep(SECOND * 5).await;
+    member.settle().await;
+    assert!(member.lags.is_empty(), "records carry their lag");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quiet_paused_partition_reports_nothing() {
+    let fixture = Fixture::with_stream(2).await;
+    fixture.fill(2, 3).await;
+    let mut member = fixture.join("a").await;
+    member.settle().await;
+    member.membership.pause(&partition(0), member.epoch(0));
+    member.membership.pause(&partition(1), member.epoch(1));
+    tokio::time::sleep(SECOND * 5).await;
+    member.settle().await;
+    assert!(member.lags.is_empty(), "{:?}", member.lags);
+    fixture.fill(1, 1).await;
+    tokio::time::sleep(SECOND).await;
+    member.settle().await;
+    let [(partition, lag)] = &member.lags[..] else {
+        panic!("one partition has a record: {:?}", member.lags);
+    };
+    assert_eq!(partition.id(), "1");
+    assert_eq!(lag.records, Some(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn retention_ends_a_reported_lag() {
+    let fixture = Fixture::with(|config| config.retention.age = Some(SECOND * 10));
+    fixture.create("s", 1).await;
+    let mut member = fixture.join("a").await;
+    member.settle().await;
+    member.membership.pause(&partition(0), member.epoch(0));
+    fixture.fill(1, 5).await;
+    let started = tokio::time::Instant::now();
+    let is_over = |lags: &[(_, Lag)]| lags.last().is_some_and(|(_, lag)| lag.records == Some(0));
+    while !is_over(&member.lags) && started.elapsed() < SECOND * 20 {
+        member.step().await.unwrap();
+    }
+    assert_eq!(member.lags.last().unwrap().1, lag(0, Duration::ZERO));
+    let reports = member.lags.len();
+    tokio::time::sleep(SECOND * 5).await;
+    member.settle().await;
+    assert_eq!(member.lags.len(), reports);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revoked_partition_reports_no_lag() {
+    let fixture = Fixture::with_stream(1).await;
+    let mut a = fixture.join("a").await;
+    a.settle().await;
+    a.membership.pause(&partition(0), a.epoch(0));
+    fixture.fill(1, 5).await;
+    let checkpoints = fixture.checkpoints("g");
+    let reset = tokio::spawn(async move {
+        let start = millstream_core::Start::Earliest;
+        checkpoints.reset("s", start).await
+    });
+    a.settle().await;
+    assert_eq!(a.revoking.len(), 1);
+    tokio::time::sleep(DRAIN / 2).await;
+    a.settle().await;
+    assert!(a.lags.is_empty());
+    a.release_all().await;
+    reset.await.unwrap().unwrap();
+    a.settle().await;
+    assert_eq!(a.payloads.len(), 5);
+}
