@@ -3,6 +3,7 @@
 pub(crate) mod passthrough;
 #[cfg(test)]
 mod readme;
+mod sasl_table;
 mod secret;
 mod security;
 #[cfg(test)]

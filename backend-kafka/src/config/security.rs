@@ -121,7 +121,11 @@ impl Default for Tls {
 
 /// A login, by the mechanism that the broker offers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "mechanism", rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(
+    tag = "mechanism",
+    rename_all = "kebab-case",
+    try_from = "super::sasl_table::SaslTable"
+)]
 #[non_exhaustive]
 pub enum Sasl {
     /// User and password, which go to the broker as they are: anyone on the way reads them unless
@@ -143,17 +147,16 @@ pub enum Sasl {
 }
 
 /// A user and a password.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Credentials {
     /// Who logs in.
     pub username: String,
     /// The password. This or `password_file`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub password: Option<Secret>,
     /// The file that holds the password.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
 }
 
@@ -172,22 +175,21 @@ impl Credentials {
 /// a profile or a role is named.
 ///
 /// The clock must be right to some minutes: tokens are good for 15.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct MskIam {
     /// The cluster's region, such as `eu-west-1`.
     pub region: String,
     /// The profile of the shared configuration files to use; it may itself name a role. Keys in the
     /// environment (`AWS_ACCESS_KEY_ID`) come before it. Default unset.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
     /// The role to assume with the identity of the environment. Not together with `profile`. Default
     /// unset.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub role_arn: Option<String>,
     /// The name under which the role's calls are logged at AWS. Default `millstream`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub session_name: Option<String>,
 }
 
