@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 
-use millstream::{Delivery, Record};
+use millstream::{Delivery, Record, Settings};
 use millstream_examples::caught_up;
 
 /// Answers with any number of records: here none for reports that make no sense.
@@ -18,7 +18,7 @@ async fn clean(delivery: Delivery) -> Result<Option<Record>, Infallible> {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let client = millstream_examples::connect().await?;
+    let client = Settings::from_env("MILLSTREAM")?.connect().await?;
     millstream_examples::fill(&client, "car-raw-events").await?;
     millstream_examples::create(&client, &["processed-events"]).await?;
 

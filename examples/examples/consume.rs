@@ -2,9 +2,11 @@
 //!
 //! `cargo run --example consume`
 
+use millstream::Settings;
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let client = millstream_examples::connect().await?;
+    let client = Settings::from_env("MILLSTREAM")?.connect().await?;
     millstream_examples::fill(&client, "car-raw-events").await?;
 
     let group = client.group("analytics").stream("car-raw-events");

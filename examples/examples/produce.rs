@@ -2,11 +2,11 @@
 //!
 //! `cargo run --example produce`
 
-use millstream::Record;
+use millstream::{Record, Settings};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let client = millstream_examples::connect().await?;
+    let client = Settings::from_env("MILLSTREAM")?.connect().await?;
     millstream_examples::create(&client, &["car-raw-events"]).await?;
 
     let producer = client.producer("car-raw-events").open().await?;

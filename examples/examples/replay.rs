@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 
-use millstream::{Client, Delivery, Start};
+use millstream::{Client, Delivery, Settings, Start};
 use millstream_examples::caught_up;
 
 async fn handle(_: Delivery) -> Result<(), Infallible> {
@@ -23,7 +23,7 @@ async fn handle_all(client: &Client) -> anyhow::Result<u64> {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let client = millstream_examples::connect().await?;
+    let client = Settings::from_env("MILLSTREAM")?.connect().await?;
     millstream_examples::fill(&client, "car-raw-events").await?;
 
     println!("first: {} records", handle_all(&client).await?);

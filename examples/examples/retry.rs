@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use anyhow::bail;
-use millstream::{DeadLetter, Delivery, Retry};
+use millstream::{DeadLetter, Delivery, Retry, Settings};
 use millstream_examples::caught_up;
 
 const DEAD: &str = "car-raw-events.dead";
@@ -22,7 +22,7 @@ async fn handle(delivery: Delivery) -> anyhow::Result<()> {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let client = millstream_examples::connect().await?;
+    let client = Settings::from_env("MILLSTREAM")?.connect().await?;
     millstream_examples::fill(&client, "car-raw-events").await?;
     millstream_examples::create(&client, &[DEAD]).await?;
 

@@ -20,8 +20,10 @@ fn fleet(arguments: &[&str]) -> Command {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     // What the person who runs the tests has set is none of the tests' business.
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("MILLSTREAM_")) {
-        command.env_remove(name);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("MILLSTREAM_") {
+            command.env_remove(name);
+        }
     }
     command
 }
@@ -284,7 +286,7 @@ fn wrong_use_is_told_before_anything_starts() {
             &["--config", &typo],
             &["sesion_timeout", "`session_timeout`"],
         ),
-        (&["--config", &no_toml], &["not valid TOML"]),
+        (&["--config", &no_toml], &["not valid TOML", "line 1"]),
         (&["--input", "-", "--repeat", "2"], &["--repeat"]),
         (&["--members", "0"], &["--members"]),
     ];
@@ -320,20 +322,56 @@ fn a_backend_that_is_not_built_names_the_feature() {
     command.env("MILLSTREAM_BACKEND", "kinesis");
     let ended = Ended::new(command.output().unwrap());
     assert_eq!(ended.code, Some(2), "{}", ended.err);
-    assert!(ended.err.contains("--features kinesis"), "{}", ended.err);
+    assert!(ended.err.contains("feature `kinesis`"), "{}", ended.err);
+}
+
+#[test]
+fn a_run_that_fails_shows_the_cause_once_and_is_not_good() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = |name: &str, text: &str| {
+        let path = file(folder.path(), name, text);
+        path.to_str().unwrap().to_owned()
+    };
+    // Records are gone before they are read; and a stream that takes no record, not even a bad line.
+    let retention = config(
+        "retention.toml",
+        "backend = 'memory'\n[retention]\nbytes = 1",
+    );
+    let refused = config(
+        "refused.toml",
+        "backend = 'memory'\n[limits]\nrecord_bytes = 1",
+    );
+    for (config, cause) in [(retention, "gone by retention"), (refused, "too large")] {
+        let text = run(&["--config", &config]);
+        assert_eq!(text.code, Some(1), "{}", text.err);
+        assert_eq!(text.err.matches(cause).count(), 1, "{}", text.err);
+        assert!(!text.err.contains("panicked"), "{}", text.err);
+        assert!(!text.out.contains("good:"), "{}", text.out);
+        assert!(text.out.contains("FAILED"), "{}", text.out);
+        let json = run(&["--config", &config, "--json"]);
+        assert_eq!(json.code, Some(1), "{}", json.err);
+        assert_eq!(json.summary()["verdict"], "failed");
+    }
 }
 
 #[cfg(unix)]
 #[test]
-fn an_interrupt_drains_and_judges() {
-    // Standard input that stays open: without the interrupt it would wait for ever.
+fn a_signal_drains_and_sums_up() {
+    for signal in ["-INT", "-TERM"] {
+        drains_at(signal);
+    }
+}
+
+#[cfg(unix)]
+fn drains_at(signal: &str) {
+    // Standard input that stays open: without the signal it would wait without an end.
     let mut child = fleet(&["--input", "-", "--json"])
         .stdin(Stdio::piped())
         .spawn()
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let process = child.id().to_string();
-    let begun = Instant::now();
+    let started = Instant::now();
     // It shows how things stand before there is anything to read.
     let mut err = std::io::BufReader::new(child.stderr.take().unwrap());
     let mut shown = String::new();
@@ -341,14 +379,14 @@ fn an_interrupt_drains_and_judges() {
         while !shown.contains(text) {
             shown.clear();
             std::io::BufRead::read_line(&mut err, &mut shown).unwrap();
-            assert!(begun.elapsed() < DEADLINE, "it does not show {text}");
+            assert!(started.elapsed() < DEADLINE, "it does not show {text}");
         }
     };
     wait_for("sent 0");
     stdin.write_all(reports(500).as_bytes()).unwrap();
     wait_for("sent 500");
     let reader = std::thread::spawn(move || std::io::read_to_string(err));
-    let killed = Command::new("kill").args(["-INT", &process]).status();
+    let killed = Command::new("kill").args([signal, &process]).status();
     assert!(killed.unwrap().success());
 
     let output = child.wait_with_output().unwrap();
@@ -358,5 +396,6 @@ fn an_interrupt_drains_and_judges() {
     let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(summary["sent"], 500);
     assert_eq!(summary["handled"], 500);
+    assert_eq!(summary["verdict"], "good");
     drop(stdin);
 }

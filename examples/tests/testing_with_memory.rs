@@ -19,7 +19,7 @@ async fn repair(done: Arc<Mutex<Vec<String>>>, delivery: Delivery) -> Result<(),
 }
 
 async fn client_with(reports: &[(&str, &str)]) -> millstream::Result<Client> {
-    let client = millstream_memory::Config::default().connect().await?;
+    let client = millstream::memory::Config::default().connect().await?;
     let spec = StreamSpec::new("reports").partitions(4);
     client.streams().create(spec).await?;
     let producer = client.producer("reports").open().await?;

@@ -24,11 +24,6 @@ pub mod kinesis;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 
-/// The repository's readme: its program is a doc test, so that it keeps running.
-#[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-mod readme {}
-
 pub use cases::Case;
 #[cfg(any(feature = "kafka", feature = "kinesis"))]
 pub use events::Events;

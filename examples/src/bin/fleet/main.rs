@@ -10,11 +10,12 @@ use std::process::ExitCode;
 
 use anyhow::anyhow;
 use clap::Parser;
-use millstream_examples::Settings;
+use millstream::Settings;
 use tokio::sync::watch;
 
 use crate::args::Args;
 use crate::input::Source;
+use crate::summary::Verdict;
 
 mod alerts;
 mod analytics;
@@ -48,9 +49,6 @@ mod tag;
 /// The exit code of wrong use; clap's own is the same.
 const WRONG_USE: u8 = 2;
 
-/// The exit code after a second Ctrl-C, as shells have it.
-const INTERRUPTED: i32 = 130;
-
 /// The settings where the command line names none.
 const SETTINGS: &str = include_str!("../../../fleet.toml");
 
@@ -58,7 +56,12 @@ const SETTINGS: &str = include_str!("../../../fleet.toml");
 async fn main() -> ExitCode {
     let args = Args::parse();
     let prepared = async {
-        let settings = Settings::load_or(args.config.as_deref(), SETTINGS)?;
+        let settings = Settings::builder().env("MILLSTREAM");
+        let settings = match &args.config {
+            Some(file) => settings.file(file),
+            None => settings.defaults(SETTINGS),
+        };
+        let settings = settings.build()?;
         let input = Source::new(args.input.clone()).open(args.key.clone(), args.repeat)?;
         anyhow::Ok((settings.connect().await?, input))
     };
@@ -70,10 +73,13 @@ async fn main() -> ExitCode {
         }
     };
 
-    let (summary, mut result) = run::run(&args, client, input, watch_interrupts()).await;
+    let (mut summary, mut result) = run::run(&args, client, input, watch_signals()).await;
     if summary.sent == 0 && summary.bad_lines > 0 {
-        // Nothing was shown to be good then, and `--key` may be mistyped.
+        // Nothing was verified then, and `--key` may be mistyped.
         result = result.and(Err(anyhow!("no line of the input can be used")));
+    }
+    if result.is_err() {
+        summary.verdict = Verdict::Failed;
     }
     let text = match args.json {
         true => serde_json::to_string(&summary).expect("numbers and names are always JSON"),
@@ -84,22 +90,20 @@ async fn main() -> ExitCode {
     if let Err(error) = &result {
         eprintln!("error: {error:#}");
     }
-    match result.is_ok() && summary.is_good() {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
+    match summary.verdict {
+        Verdict::Good => ExitCode::SUCCESS,
+        Verdict::NotGood | Verdict::Failed => ExitCode::FAILURE,
     }
 }
 
-/// Turns the first Ctrl-C into a stop, and ends the process at the second.
-fn watch_interrupts() -> watch::Receiver<bool> {
+/// Turns SIGTERM and Ctrl-C into a stop. A second one ends the process at once.
+fn watch_signals() -> watch::Receiver<bool> {
+    let signal = millstream::shutdown_signal();
     let (stop, stopped) = watch::channel(false);
     tokio::spawn(async move {
-        while tokio::signal::ctrl_c().await.is_ok() {
-            if stop.send_replace(true) {
-                std::process::exit(INTERRUPTED);
-            }
-            eprintln!("stopping: what was sent is handled first; Ctrl-C again aborts");
-        }
+        signal.await;
+        eprintln!("stopping: what was sent is handled first; a second signal aborts");
+        stop.send_replace(true);
     });
     stopped
 }

@@ -48,8 +48,7 @@ pub(crate) async fn run(
         run.progress.say(&remark);
     }
     run.progress.finish();
-    let partitions: Vec<_> = run.last.groups.iter().map(|g| g.lags.len()).collect();
-    let summary = Summary::new(&run.fleet, &run.members, &partitions);
+    let summary = Summary::new(&run.fleet, &run.members, &run.last);
     // The end of the process frees the streams at once. Freeing millions of records one by one
     // would take seconds.
     std::mem::forget(run);

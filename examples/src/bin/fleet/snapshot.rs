@@ -89,6 +89,12 @@ impl Snapshot {
         self.groups.iter().all(|group| group.lag() == 0)
     }
 
+    /// The number of partitions that `stage` reads, as far as known.
+    pub(crate) fn partitions(&self, stage: Stage) -> usize {
+        let group = self.groups.iter().find(|group| group.stage == stage);
+        group.map_or(0, |group| group.lags.len())
+    }
+
     pub(crate) fn rebalances(&self) -> u64 {
         self.groups.iter().map(|group| group.crew.rebalances).sum()
     }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::fleet::Fleet;
 use crate::members::Members;
 use crate::number::grouped;
+use crate::snapshot::Snapshot;
 use crate::stage::Stage;
 
 /// What became of the records, by the program's own history.
@@ -42,7 +43,20 @@ pub(crate) struct Summary {
     pub(crate) highest_feet: f64,
     pub(crate) fastest_knots: f64,
     pub(crate) seconds: f64,
+    pub(crate) verdict: Verdict,
     pub(crate) groups: Vec<GroupSummary>,
+}
+
+/// The conclusion from the numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Verdict {
+    /// Nothing lost, nothing out of order, and nothing twice where no member crashed.
+    Good,
+    /// One of the numbers breaks a promise.
+    NotGood,
+    /// The run ended early, so that the numbers prove nothing.
+    Failed,
 }
 
 /// One group's share.
@@ -65,13 +79,20 @@ pub(crate) struct GroupSummary {
 }
 
 impl Summary {
-    /// Judges what was noted. Members are closed.
-    pub(crate) fn new(fleet: &Fleet, members: &Members, partitions: &[usize]) -> Self {
-        let groups: Vec<_> = Stage::ALL
-            .into_iter()
-            .zip(partitions)
-            .map(|(stage, partitions)| GroupSummary::new(fleet, members, stage, *partitions))
-            .collect();
+    /// Sums up the history of all groups. Members are closed; `last` is the last snapshot, which a run that
+    /// failed early does not have.
+    pub(crate) fn new(fleet: &Fleet, members: &Members, last: &Snapshot) -> Self {
+        let groups = Stage::ALL.map(|stage| {
+            let partitions = last.partitions(stage);
+            GroupSummary::new(fleet, members, stage, partitions)
+        });
+        let twice = |group: &GroupSummary| group.duplicates > 0 && !group.crash_before;
+        let broken =
+            |group: &GroupSummary| group.lost > 0 || group.out_of_order > 0 || twice(group);
+        let verdict = match groups.iter().any(broken) {
+            true => Verdict::NotGood,
+            false => Verdict::Good,
+        };
         let sum = |part: fn(&GroupSummary) -> u64| groups.iter().map(part).sum();
         let of_reports = Stage::ALL
             .into_iter()
@@ -103,15 +124,9 @@ impl Summary {
             highest_feet: statistics.highest_feet,
             fastest_knots: statistics.fastest_knots,
             seconds: fleet.begun.elapsed().as_secs_f64(),
-            groups,
+            verdict,
+            groups: groups.into(),
         }
-    }
-
-    /// Whether the promises were kept: nothing lost, nothing out of order, and nothing twice where
-    /// no member crashed.
-    pub(crate) fn is_good(&self) -> bool {
-        let twice = |group: &GroupSummary| group.duplicates > 0 && !group.crash_before;
-        self.lost == 0 && self.out_of_order == 0 && !self.groups.iter().any(twice)
     }
 }
 
@@ -223,9 +238,12 @@ impl fmt::Display for Summary {
                 grouped(group.max_stall_ms)
             )?;
         }
-        let verdict = match self.is_good() {
-            true => "good: nothing lost, nothing out of order, nothing twice without a crash",
-            false => "NOT GOOD: see the numbers above",
+        let verdict = match self.verdict {
+            Verdict::Good => {
+                "good: nothing lost, nothing out of order, nothing twice without a crash"
+            }
+            Verdict::NotGood => "NOT GOOD: see the numbers above",
+            Verdict::Failed => "FAILED: the run ended early, the numbers above prove nothing",
         };
         write!(f, "\n{verdict}")
     }
@@ -246,5 +264,23 @@ impl Summary {
             Stage::DeadLetters.stream(),
             numbers.join(", ")
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_run_that_failed_before_its_first_snapshot_has_a_summary() -> millstream::Result<()> {
+        let client = millstream::Settings::default().connect().await?;
+        let fleet = Arc::new(Fleet::new(client));
+        let members = Members::new(fleet.clone());
+        let summary = Summary::new(&fleet, &members, &Snapshot::default());
+        assert_eq!(summary.groups.len(), Stage::ALL.len());
+        assert_eq!((summary.sent, summary.handled, summary.lost), (0, 0, 0));
+        Ok(())
     }
 }
