@@ -74,7 +74,7 @@ fn the_environment_wins_over_the_file_and_the_file_over_defaults() {
     assert_eq!((config.seed, config.sync), (3, true));
     assert_eq!(
         (config.limits.key_bytes, config.limits.record_bytes),
-        (9, 3)
+        (Some(9), Some(3))
     );
     assert_eq!(config.limits.records_per_second, Some(1));
 }
