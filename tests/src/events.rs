@@ -63,13 +63,13 @@ impl Subscriber for Events {
     }
 
     fn event(&self, event: &tracing::Event<'_>) {
-        let mut told = Event {
+        let mut captured = Event {
             name: event.metadata().name(),
             fields: BTreeMap::new(),
         };
-        event.record(&mut told);
+        event.record(&mut captured);
         let mut events = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        events.push(told);
+        events.push(captured);
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {

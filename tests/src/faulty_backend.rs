@@ -291,7 +291,7 @@ impl driver::Producer for Producer {
             .filter(|(_, action)| goes_on(action));
         let on: Vec<Record> = on.map(|(record, _)| record.clone()).collect();
         let delay = self.plan.delay(&self.stream);
-        let mut answers = match on.is_empty() {
+        let mut results = match on.is_empty() {
             true => Vec::new(),
             false => self.inner.send(on).await,
         }
@@ -299,17 +299,17 @@ impl driver::Producer for Producer {
         if let Some(delay) = delay {
             tokio::time::sleep(delay).await;
         }
-        let mut answer = || answers.next().expect("a driver answers every record");
-        let answer = |(record, action)| match action {
-            RecordAction::Forward => answer(),
+        let mut next_result = || results.next().expect("a driver answers every record");
+        let result_of = |(record, action)| match action {
+            RecordAction::Forward => next_result(),
             RecordAction::LoseResponse => {
-                answer()?;
+                next_result()?;
                 let error = self.error(ErrorKind::Timeout);
                 Err(Rejected { record, error })
             }
             RecordAction::Reject(rejected) => Err(rejected),
         };
-        records.into_iter().zip(actions).map(answer).collect()
+        records.into_iter().zip(actions).map(result_of).collect()
     }
 
     async fn close(&self) -> Result<()> {

@@ -141,7 +141,7 @@ fn is_stored_once_though(fault: impl FnOnce(&Testbed, &str)) {
 
 #[test]
 fn a_send_whose_answer_is_lost_is_stored() {
-    is_stored_once_though(|testbed, topic| testbed.faults().lose_answers_to_sends(topic, 1));
+    is_stored_once_though(|testbed, topic| testbed.faults().lose_send_responses(topic, 1));
 }
 
 #[test]
@@ -169,11 +169,11 @@ fn delayed_answers_come_when_they_are_due() {
         assert_eq!(send(&producer, &topic), Ok(offset));
         begun.elapsed()
     };
-    testbed.faults().delay_answers_to_sends(&topic, by);
+    testbed.faults().delay_send_responses(&topic, by);
     let late = took(1);
     testbed
         .faults()
-        .delay_answers_to_sends(&topic, Duration::ZERO);
+        .delay_send_responses(&topic, Duration::ZERO);
     let soon = took(2);
     assert!(
         late >= by && late < by * 3 && soon < by,
@@ -225,8 +225,8 @@ fn mark(topic: &str, offset: Offset) -> TopicPartitionList {
 
 fn committed(member: &BaseConsumer, topic: &str) -> Offset {
     let list = mark(topic, Offset::Invalid);
-    let told = member.committed_offsets(list, TIMEOUT).unwrap();
-    told.elements()[0].offset()
+    let reported = member.committed_offsets(list, TIMEOUT).unwrap();
+    reported.elements()[0].offset()
 }
 
 fn commits(protocol: &str) {
@@ -278,8 +278,8 @@ fn freeze(protocol: &str) {
     // back. Either way it hears of its broker again.
     let asked = Instant::now();
     frozen.fetch_watermarks(&topic, 0, TIMEOUT).unwrap();
-    let heard = took + asked.elapsed();
-    assert!(heard > SESSION * 2, "it was frozen for {heard:?}");
+    let silence = took + asked.elapsed();
+    assert!(silence > SESSION * 2, "it was frozen for {silence:?}");
     let stale = frozen.commit(&mark(&topic, Offset::Offset(7)), CommitMode::Sync);
     assert!(stale.is_err() || owns(&frozen), "{stale:?}");
 }

@@ -199,7 +199,7 @@ fn a_send_that_tells_nothing_is_stored_or_not() {
         let cut = stream.send(&["a"]).await.unwrap_err();
         assert!(matches!(cut, SdkError::DispatchFailure(_)), "{cut:?}");
         assert_eq!(stream.stored().await, [""; 0]);
-        stream.faults().lose_answers_to_sends(&stream.name, 1);
+        stream.faults().lose_send_responses(&stream.name, 1);
         let lost = stream.send(&["b"]).await.unwrap_err();
         assert!(matches!(lost, SdkError::DispatchFailure(_)), "{lost:?}");
         stream.faults().fail_stored_sends(&stream.name, 1);
@@ -216,13 +216,13 @@ fn delayed_answers_come_when_they_are_due() {
     on_each(async |testbed| {
         let stream = Stream::create(testbed).await;
         let by = Duration::from_millis(700);
-        stream.faults().delay_answers_to_sends(&stream.name, by);
+        stream.faults().delay_send_responses(&stream.name, by);
         let begun = Instant::now();
         assert_eq!(stream.sent(&["a"]).await, [None]);
         let late = begun.elapsed();
         stream
             .faults()
-            .delay_answers_to_sends(&stream.name, Duration::ZERO);
+            .delay_send_responses(&stream.name, Duration::ZERO);
         let begun = Instant::now();
         assert_eq!(stream.sent(&["a"]).await, [None]);
         let soon = begun.elapsed();
@@ -330,7 +330,7 @@ fn checkpoints_are_refused_or_their_answers_are_lost() {
         let refused = set("checkpoint", "1").await.unwrap_err();
         assert_eq!(code(&refused), Some("InternalFailure"));
         assert_eq!(stored().await, None);
-        testbed.faults().lose_answers_to_checkpoints(&table, 1);
+        testbed.faults().lose_checkpoint_responses(&table, 1);
         let lost = set("checkpoint", "2").await.unwrap_err();
         assert!(matches!(lost, SdkError::DispatchFailure(_)), "{lost:?}");
         assert_eq!(stored().await.as_deref(), Some("2"));

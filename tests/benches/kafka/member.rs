@@ -24,12 +24,12 @@ pub(crate) struct HandledRecord {
     pub(crate) nanos: u128,
 }
 
-fn tell(partition: usize) -> io::Result<()> {
+fn report(partition: usize) -> io::Result<()> {
     let nanos = clock::monotonic().as_nanos();
-    let told = serde_json::to_vec(&HandledRecord { partition, nanos })?;
+    let reported = serde_json::to_vec(&HandledRecord { partition, nanos })?;
     // Each at once: what is only in memory dies with the process.
     let mut out = io::stdout().lock();
-    out.write_all(&told)?;
+    out.write_all(&reported)?;
     out.write_all(b"\n")?;
     out.flush()
 }
@@ -54,7 +54,7 @@ async fn ours(protocol: Protocol, target: &Target, closed: oneshot::Receiver<()>
     let group = client.group(target.group.as_str()).stream(&*target.topic);
     let handle = |delivery: Delivery| async move {
         let partition = delivery.partition().id().parse()?;
-        tell(partition)?;
+        report(partition)?;
         Result::<_>::Ok(())
     };
     let ended = async {
@@ -76,7 +76,7 @@ async fn raw(protocol: Protocol, target: &Target, mut closed: oneshot::Receiver<
     loop {
         tokio::select! {
             _ = &mut closed => return Ok(()),
-            Some(record) = records.next() => tell(usize::try_from(record?.partition())?)?,
+            Some(record) = records.next() => report(usize::try_from(record?.partition())?)?,
         }
     }
 }

@@ -158,8 +158,8 @@ async fn create(target: &Target) -> Result<()> {
         let asked = kinesis
             .describe_stream_summary()
             .stream_name(&target.stream);
-        let told = asked.send().await?.stream_description_summary;
-        if told.is_some_and(|told| told.stream_status == StreamStatus::Active) {
+        let reported = asked.send().await?.stream_description_summary;
+        if reported.is_some_and(|reported| reported.stream_status == StreamStatus::Active) {
             return Ok(());
         }
         if begun.elapsed() > TIMEOUT {

@@ -119,7 +119,9 @@ async fn register(kinesis: &aws_sdk_kinesis::Client, target: &Target) -> Result<
     loop {
         let asked = kinesis.describe_stream_consumer();
         let asked = asked.consumer_arn(&consumer.consumer_arn).send().await?;
-        let status = asked.consumer_description.map(|told| told.consumer_status);
+        let status = asked
+            .consumer_description
+            .map(|reported| reported.consumer_status);
         if status == Some(ConsumerStatus::Active) {
             return Ok(consumer.consumer_arn);
         }

@@ -59,8 +59,8 @@ async fn feed(target: &Target, every: Duration) -> Result<()> {
         let request = request.set_records(Some(entries));
         // Not awaited here: a slow answer shall not hold back what is due.
         requests.spawn(request.send());
-        while let Some(answered) = requests.try_join_next() {
-            if answered??.failed_record_count() != Some(0) {
+        while let Some(response) = requests.try_join_next() {
+            if response??.failed_record_count() != Some(0) {
                 return Err("a record of the feed was refused".into());
             }
         }

@@ -151,7 +151,7 @@ async fn put(environment: &mut Environment, job: Job, limited: bool) -> Result<M
         .await?;
     if limited {
         let sent = bench_stream.proxy.stats().sent();
-        let share = sent.refused as f64 / sent.answered as f64;
+        let share = sent.refused as f64 / sent.completed as f64;
         measured.insert("refused".into(), share);
     }
     environment.delete(&bench_stream.target).await?;

@@ -23,14 +23,14 @@ pub(crate) struct HandledRecord {
     pub(crate) at: Duration,
 }
 
-fn tell(partition: &str) -> io::Result<()> {
-    let told = serde_json::to_vec(&HandledRecord {
+fn report(partition: &str) -> io::Result<()> {
+    let reported = serde_json::to_vec(&HandledRecord {
         partition: partition.to_owned(),
         at: clock::monotonic(),
     })?;
     // Each at once: what is only in memory dies with the process.
     let mut out = io::stdout().lock();
-    out.write_all(&told)?;
+    out.write_all(&reported)?;
     out.write_all(b"\n")?;
     out.flush()
 }
@@ -47,7 +47,7 @@ pub(crate) fn run(target: &Target, failover: Duration) -> Result<()> {
         config.consumer.session_timeout = failover;
         let client = config.connect().await?;
         let group = client.group(target.group.as_str()).stream(&*target.stream);
-        let handle = |delivery: Delivery| async move { tell(delivery.partition().id()) };
+        let handle = |delivery: Delivery| async move { report(delivery.partition().id()) };
         let ended = async {
             let _ = closed.await;
         };

@@ -36,10 +36,10 @@ impl Process {
             let mut lines = BufReader::new(out).lines();
             while let Ok(Some(line)) = lines.next_line().await {
                 // The last line of a killed process may be half a line.
-                let Ok(told) = serde_json::from_str(&line) else {
+                let Ok(reported) = serde_json::from_str(&line) else {
                     break;
                 };
-                adds.with(|log| log.push(told));
+                adds.with(|log| log.push(reported));
             }
         });
         Ok(Self { child, log })
@@ -75,9 +75,12 @@ impl Process {
     pub(crate) fn handled_since(&self, since: Duration) -> Vec<HandledRecord> {
         let mut first = Vec::<HandledRecord>::new();
         self.log.with(|log| {
-            for told in log.iter().filter(|told| told.at >= since) {
-                if first.iter().all(|known| known.partition != told.partition) {
-                    first.push(told.clone());
+            for reported in log.iter().filter(|reported| reported.at >= since) {
+                if first
+                    .iter()
+                    .all(|known| known.partition != reported.partition)
+                {
+                    first.push(reported.clone());
                 }
             }
         });

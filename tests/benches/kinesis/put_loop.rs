@@ -83,9 +83,9 @@ async fn send(
             return Ok(());
         }
         let request = kinesis.put_records().stream_name(stream);
-        let answer = request.set_records(Some(entries)).send().await?;
-        let answered = numbers.iter().zip(answer.records());
-        let refused = answered.filter(|(_, answer)| answer.error_code().is_some());
+        let response = request.set_records(Some(entries)).send().await?;
+        let results = numbers.iter().zip(response.records());
+        let refused = results.filter(|(_, response)| response.error_code().is_some());
         let refused = refused.map(|(number, _)| *number).collect::<Vec<_>>();
         lock(throughput).add((numbers.len() - refused.len()) as u64);
         if !refused.is_empty() {

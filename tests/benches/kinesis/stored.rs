@@ -29,13 +29,13 @@ pub(crate) async fn read(target: &Target) -> Result<Stored> {
             .shard_iterator_type(ShardIteratorType::TrimHorizon);
         let mut iterator = first.send().await?.shard_iterator;
         while let Some(at) = iterator {
-            let answer = kinesis.get_records().shard_iterator(at).limit(500);
-            let answer = answer.send().await?;
+            let response = kinesis.get_records().shard_iterator(at).limit(500);
+            let response = response.send().await?;
             // An open shard has no end, and the emulator answers with what it has.
-            iterator = answer
+            iterator = response
                 .next_shard_iterator
-                .filter(|_| !answer.records.is_empty());
-            for record in answer.records {
+                .filter(|_| !response.records.is_empty());
+            for record in response.records {
                 stored.add(id, record)?;
             }
         }

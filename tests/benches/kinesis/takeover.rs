@@ -72,7 +72,7 @@ async fn has_all(member: &mut Process, since: Duration) -> Result<Duration> {
     let begun = Instant::now();
     loop {
         let handled = member.handled_since(since);
-        let last = handled.iter().map(|told| told.at).max();
+        let last = handled.iter().map(|reported| reported.at).max();
         if let Some(last) = last
             && handled.len() == SHARDS
         {

@@ -248,8 +248,8 @@ async fn c03_stop_returns_the_error_and_the_record_is_redelivered(harness: Arc<d
         .expect_err("the policy is to stop");
     assert_eq!(error.kind(), ErrorKind::Handler);
     assert_eq!(error.stream(), Some(fleet.stream.as_str()));
-    let told = format!("{error:?}");
-    assert!(told.contains("the tank is on fire"), "{told}");
+    let message = format!("{error:?}");
+    assert!(message.contains("the tank is on fire"), "{message}");
     // Nothing is passed by: the next member gets it, and at once.
     let member = fleet.member("b").start().await;
     // So do the good ones behind it, which no checkpoint could pass; the first one not.

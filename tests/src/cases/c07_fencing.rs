@@ -147,17 +147,17 @@ async fn c07_zombie_with_a_running_handler_sees_the_loss(harness: Arc<dyn Harnes
     let timing = harness.timing();
     let fleet = Fleet::new(harness, 1).await;
     fleet.send(4, 5).await;
-    let (told, mut asked) = watch::channel(0_u32);
-    let told = Arc::new(told);
+    let (seen, mut asked) = watch::channel(0_u32);
+    let seen = Arc::new(seen);
     let hangs = handler_fn(move |delivery: Delivery| {
-        let told = told.clone();
+        let seen = seen.clone();
         async move {
             // Work that was started elsewhere, and is told through the delivery.
             let elsewhere = delivery.clone();
             tokio::spawn(async move {
                 elsewhere.lost().await;
                 assert!(elsewhere.is_lost());
-                told.send_modify(|told| *told += 1);
+                seen.send_modify(|seen| *seen += 1);
             });
             std::future::pending::<()>().await;
             Ok(())
@@ -172,8 +172,8 @@ async fn c07_zombie_with_a_running_handler_sees_the_loss(harness: Arc<dyn Harnes
     fleet
         .until("b handles all", || fleet.unsettled() == 0)
         .await;
-    let all_told = tokio::time::timeout(timing.timeout, asked.wait_for(|told| *told >= 4)).await;
-    all_told
+    let all_seen = tokio::time::timeout(timing.timeout, asked.wait_for(|seen| *seen >= 4)).await;
+    all_seen
         .expect("the handlers see the loss")
         .expect("the handlers live");
     let cut = |e: &Event| {
@@ -258,14 +258,14 @@ async fn c07_ack_of_a_stolen_partition_settles_nothing(harness: Arc<dyn Harness>
     };
     fleet.inject(steal).await;
     // Pulling is what drives it.
-    let told = async {
+    let seen = async {
         tokio::select! {
             biased;
             () = held.lost() => {}
             next = consumer.next() => panic!("no other record of the key may come: {next:?}"),
         }
     };
-    tokio::time::timeout(timing.timeout, told)
+    tokio::time::timeout(timing.timeout, seen)
         .await
         .expect("the puller sees the loss");
     assert!(held.is_lost());

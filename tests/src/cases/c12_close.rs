@@ -104,11 +104,11 @@ async fn c12_close_gives_up_at_its_deadline(harness: Arc<dyn Harness>) {
         "it took {:?}",
         began.elapsed()
     );
-    let told = tokio::time::timeout(timing.handover, receipt)
+    let result = tokio::time::timeout(timing.handover, receipt)
         .await
         .expect("the receipt resolves");
     assert_eq!(
-        told.expect_err("it is not known").kind(),
+        result.expect_err("it is not known").kind(),
         ErrorKind::Timeout
     );
 }

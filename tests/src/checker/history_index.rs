@@ -104,10 +104,10 @@ impl<'a> HistoryIndex<'a> {
                 partition,
                 position,
             } => {
-                self.answer(*id, SendOutcome::Stored(partition, *position));
+                self.set_outcome(*id, SendOutcome::Stored(partition, *position));
                 self.place(partition, *position, *id);
             }
-            Event::Failed { id } => self.answer(*id, SendOutcome::Failed),
+            Event::Failed { id } => self.set_outcome(*id, SendOutcome::Failed),
             Event::Unknown { .. } => self.sends_faulted = true,
             Event::Subscribed {
                 group,
@@ -190,7 +190,7 @@ impl<'a> HistoryIndex<'a> {
         self.groups.entry(name).or_default()
     }
 
-    fn answer(&mut self, id: u64, outcome: SendOutcome<'a>) {
+    fn set_outcome(&mut self, id: u64, outcome: SendOutcome<'a>) {
         if let Some(sent) = self.records.get_mut(&id) {
             sent.outcome = outcome;
         }
@@ -257,7 +257,7 @@ impl<'a> HistoryIndex<'a> {
         order: u64,
     ) -> Option<Epoch> {
         let epochs = self.groups.get(group)?.epochs.get(partition)?;
-        let before = epochs.iter().filter(|(_, heard)| **heard < order);
+        let before = epochs.iter().filter(|(_, since)| **since < order);
         before.map(|(epoch, _)| *epoch).max()
     }
 
@@ -319,7 +319,7 @@ impl<'a> Group<'a> {
         };
         let first = epochs.get(&by.epoch).copied().unwrap_or(0);
         let newer = epochs.iter().filter(|(epoch, _)| **epoch > by.epoch);
-        let next = newer.map(|(_, heard)| *heard).min().unwrap_or(u64::MAX);
+        let next = newer.map(|(_, since)| *since).min().unwrap_or(u64::MAX);
         self.faults.iter().any(|(at, member)| {
             let concerns = member.is_none_or(|member| *member == *by.member);
             let over = self

@@ -19,7 +19,7 @@ pub(super) fn check(
         found,
         owners: BTreeMap::new(),
         assigned: BTreeMap::new(),
-        told: BTreeSet::new(),
+        reported: BTreeSet::new(),
         settled: BTreeMap::new(),
         repeats: BTreeMap::new(),
     };
@@ -28,7 +28,7 @@ pub(super) fn check(
             Event::Assigned(by) => check.assigned(by),
             Event::Lost(by) => {
                 check
-                    .told
+                    .reported
                     .insert((&by.group, &by.member, &by.partition, by.epoch));
             }
             Event::Began(handling) => check.began(handling, *order),
@@ -47,7 +47,7 @@ struct Judge<'a, 'f> {
     owners: BTreeMap<(Share<'a>, Epoch), &'a Ownership>,
     /// The largest epoch that was assigned.
     assigned: BTreeMap<Share<'a>, Epoch>,
-    told: BTreeSet<(&'a str, &'a str, &'a Partition, Epoch)>,
+    reported: BTreeSet<(&'a str, &'a str, &'a Partition, Epoch)>,
     /// Who settled a place under the largest epoch.
     settled: BTreeMap<(Share<'a>, Position), &'a Ownership>,
     repeats: BTreeMap<(Share<'a>, Epoch), (&'a Ownership, BTreeSet<Position>)>,
@@ -88,12 +88,12 @@ impl<'a> Judge<'a, '_> {
         let by = &handling.by;
         let share: Share<'a> = (&by.group, &by.partition);
         self.owner(by);
-        let told = self
-            .told
+        let reported = self
+            .reported
             .contains(&(&by.group, &by.member, &by.partition, by.epoch));
         let newest = self.index.newest_epoch(&by.group, &by.partition, order);
         let newer = newest.filter(|newest| *newest > by.epoch);
-        if handling.lost || told {
+        if handling.lost || reported {
             self.found.push(Violation::HandledAfterLoss {
                 handling: handling.clone(),
             });

@@ -40,7 +40,7 @@ impl TestProducer {
         match self.producer.send(record).await {
             Ok(receipt) => self.receipts.push((id, receipt)),
             Err(error) => {
-                answer(&self.history, id, Err(error));
+                record_result(&self.history, id, Err(error));
             }
         }
         id
@@ -60,7 +60,7 @@ impl TestProducer {
     pub async fn receipts(&mut self) -> Vec<(u64, RecordMetadata)> {
         let mut placed = Vec::new();
         for (id, receipt) in self.receipts.drain(..) {
-            if let Some(place) = answer(&self.history, id, receipt.await) {
+            if let Some(place) = record_result(&self.history, id, receipt.await) {
                 placed.push((id, place));
             }
         }
@@ -107,7 +107,11 @@ impl BackgroundLoad {
     }
 }
 
-fn answer(history: &History, id: u64, result: Result<RecordMetadata>) -> Option<RecordMetadata> {
+fn record_result(
+    history: &History,
+    id: u64,
+    result: Result<RecordMetadata>,
+) -> Option<RecordMetadata> {
     match result {
         Ok(placed) => {
             history.record(Event::Acknowledged {

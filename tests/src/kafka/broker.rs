@@ -213,16 +213,16 @@ impl Broker {
 
     /// Waits until it responds, and knows itself in its cluster.
     pub(super) async fn serves(&self) {
-        self.answers("serve", |answer| {
-            answer.nodes.contains(&self.node) && answer.leaderless == 0
+        self.wait_for_state("serve", |state| {
+            state.nodes.contains(&self.node) && state.leaderless == 0
         })
         .await;
     }
 
     /// Waits until it knows all brokers of its cluster, and every replica is in sync.
     pub(super) async fn settled(&self) {
-        self.answers("settle", |answer| {
-            answer.nodes.len() == self.nodes && answer.leaderless == 0 && answer.lagging == 0
+        self.wait_for_state("settle", |state| {
+            state.nodes.len() == self.nodes && state.leaderless == 0 && state.lagging == 0
         })
         .await;
     }
@@ -230,22 +230,22 @@ impl Broker {
     /// Waits until it knows that another broker is gone, and that broker's partitions have a new
     /// leader.
     pub(super) async fn misses(&self, node: usize) {
-        self.answers("miss another", |answer| {
-            !answer.nodes.contains(&node) && answer.leaderless == 0
+        self.wait_for_state("miss another", |state| {
+            !state.nodes.contains(&node) && state.leaderless == 0
         })
         .await;
     }
 
-    async fn answers(&self, what: &str, is_met: impl Fn(&probe::ClusterState) -> bool) {
+    async fn wait_for_state(&self, what: &str, is_met: impl Fn(&probe::ClusterState) -> bool) {
         let begun = Instant::now();
         loop {
-            let answer = probe::cluster_state(self.port(INTERNAL)).await;
-            if answer.as_ref().is_ok_and(&is_met) {
+            let state = probe::cluster_state(self.port(INTERNAL)).await;
+            if state.as_ref().is_ok_and(&is_met) {
                 return;
             }
             let ended = !self.container.is_running().await.unwrap_or(false);
             if ended || begun.elapsed() > TIMEOUT {
-                panic!("broker {} does not {what}: {answer:?}", self.node);
+                panic!("broker {} does not {what}: {state:?}", self.node);
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         }

@@ -173,10 +173,10 @@ impl Harness for KafkaHarness {
                 faults.refuse_sends(&stream, times);
             }
             Fault::TimeOutSends { stream, times } => {
-                faults.lose_answers_to_sends(&stream, times.min(1));
+                faults.lose_send_responses(&stream, times.min(1));
                 faults.time_out_sends(&stream, times);
             }
-            Fault::DelaySends { stream, by } => faults.delay_answers_to_sends(&stream, by),
+            Fault::DelaySends { stream, by } => faults.delay_send_responses(&stream, by),
             Fault::Freeze {
                 member, duration, ..
             } => {

@@ -24,8 +24,8 @@ pub(super) struct ClusterState {
 
 /// Asks the plaintext listener behind this port; waits for the response for a second at most.
 pub(super) async fn cluster_state(port: u16) -> io::Result<ClusterState> {
-    let answer = timeout(Duration::from_secs(1), exchange(port)).await??;
-    read(answer).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    let response = timeout(Duration::from_secs(1), exchange(port)).await??;
+    read(response).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// Sends a metadata request for all topics: <https://kafka.apache.org/protocol#The_Messages_Metadata>.
@@ -46,16 +46,16 @@ async fn exchange(port: u16) -> io::Result<Bytes> {
     stream.write_all(&request).await?;
     let length = stream.read_i32().await?;
     let length = usize::try_from(length).map_err(|_| io::ErrorKind::InvalidData)?;
-    let mut answer = vec![0; length];
-    stream.read_exact(&mut answer).await?;
-    Ok(answer.into())
+    let mut response = vec![0; length];
+    stream.read_exact(&mut response).await?;
+    Ok(response.into())
 }
 
 fn read(mut from: Bytes) -> Result<ClusterState, TryGetError> {
-    let mut answer = ClusterState::default();
+    let mut state = ClusterState::default();
     from.try_get_i32()?; // correlation
     for _ in 0..from.try_get_i32()? {
-        answer.nodes.push(from.try_get_i32()? as usize);
+        state.nodes.push(from.try_get_i32()? as usize);
         skip_string(&mut from)?; // host
         from.try_get_i32()?; // port
         skip_string(&mut from)?; // rack
@@ -71,11 +71,11 @@ fn read(mut from: Bytes) -> Result<ClusterState, TryGetError> {
             let leader = from.try_get_i32()?;
             let replicas = skip_nodes(&mut from)?;
             let in_sync = skip_nodes(&mut from)?;
-            answer.leaderless += usize::from(leader < 0);
-            answer.lagging += usize::from(in_sync < replicas);
+            state.leaderless += usize::from(leader < 0);
+            state.lagging += usize::from(in_sync < replicas);
         }
     }
-    Ok(answer)
+    Ok(state)
 }
 
 fn skip_string(from: &mut Bytes) -> Result<(), TryGetError> {

@@ -133,10 +133,10 @@ impl TimedEvent {
 ///
 /// # Panics
 /// At a line that is none of these.
-pub async fn listen(from: impl AsyncRead + Unpin, tell: impl Fn(TimedEvent)) {
+pub async fn listen(from: impl AsyncRead + Unpin, on_event: impl Fn(TimedEvent)) {
     let mut lines = BufReader::new(from).lines();
     while let Some(line) = lines.next_line().await.expect("its output is text") {
-        let told = serde_json::from_str(&line);
-        tell(told.unwrap_or_else(|error| panic!("{line:?} is no event: {error}")));
+        let reported = serde_json::from_str(&line);
+        on_event(reported.unwrap_or_else(|error| panic!("{line:?} is no event: {error}")));
     }
 }

@@ -219,14 +219,14 @@ impl Harness for KinesisHarness {
                 faults.fail_records(&stream, key.as_deref(), self.entries(times));
             }
             Fault::TimeOutSends { stream, times } => {
-                faults.lose_answers_to_sends(&stream, times.min(1));
+                faults.lose_send_responses(&stream, times.min(1));
                 faults.fail_stored_sends(&stream, times);
             }
             Fault::ThrottleSends { stream, times } => {
                 faults.throttle_sends(&stream, times.min(1));
                 faults.throttle_records(&stream, self.entries(times));
             }
-            Fault::DelaySends { stream, by } => faults.delay_answers_to_sends(&stream, by),
+            Fault::DelaySends { stream, by } => faults.delay_send_responses(&stream, by),
             Fault::Freeze {
                 member, duration, ..
             } => {
@@ -235,7 +235,7 @@ impl Harness for KinesisHarness {
             }
             Fault::FailCheckpoints { group, times } => {
                 // One is stored, and its response is lost.
-                faults.lose_answers_to_checkpoints(&group, times.min(1));
+                faults.lose_checkpoint_responses(&group, times.min(1));
                 faults.refuse_checkpoints(&group, times);
             }
             Fault::Steal { group, partition } => self.testbed.steal(&group, &partition).await,

@@ -29,11 +29,11 @@ async fn newest_of(kinesis: &Client, stream: &str, shard: &str) -> Option<String
     let mut iterator = iterator.shard_iterator;
     let mut newest = None;
     while let Some(at) = iterator {
-        let answer = kinesis.get_records().shard_iterator(at).send().await;
-        let answer = answer.expect("the records are read");
-        let last = answer.records.last();
+        let response = kinesis.get_records().shard_iterator(at).send().await;
+        let response = response.expect("the records are read");
+        let last = response.records.last();
         // An open shard has no end, and an emulator answers with all that it has.
-        iterator = last.and_then(|_| answer.next_shard_iterator.clone());
+        iterator = last.and_then(|_| response.next_shard_iterator.clone());
         newest = last.map(|record| record.sequence_number.clone()).or(newest);
     }
     newest

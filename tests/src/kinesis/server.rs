@@ -113,7 +113,7 @@ impl Server {
 
     async fn serves(&self) {
         let begun = Instant::now();
-        while let Err(error) = answers(self.port).await {
+        while let Err(error) = responds(self.port).await {
             let ended = !self.container.is_running().await.unwrap_or(false);
             if ended || begun.elapsed() > TIMEOUT {
                 panic!("{} does not serve: {error}", self.name);
@@ -134,7 +134,7 @@ impl Drop for Server {
 }
 
 /// That a port accepts connections says nothing: the engine's own proxy accepts before the server.
-async fn answers(port: u16) -> io::Result<()> {
+async fn responds(port: u16) -> io::Result<()> {
     let exchange = async {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
         stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;

@@ -83,7 +83,7 @@ impl Sender {
         let (receipts_tx, receipts) = mpsc::unbounded_channel();
         let mut counts = ReceiptCounts::default();
         let (stored, failed) = (counts.stored.clone(), counts.failed.clone());
-        let answers = tokio::spawn(answers(world.clone(), receipts, stored, failed));
+        let reader = tokio::spawn(record_receipts(world.clone(), receipts, stored, failed));
         let mut left = records;
         while left > 0 {
             let gap = self.plan.gap.mul_f64(2.0 * self.dice.f64());
@@ -102,7 +102,7 @@ impl Sender {
         let reported = match self.plan.ending {
             Ending::Close => {
                 drop(receipts_tx);
-                join_reader(world, answers).await;
+                join_reader(world, reader).await;
                 counts.closed(world, &producer, producer.close().await);
                 Some(counts.reported)
             }
@@ -117,13 +117,13 @@ impl Sender {
                 };
                 let (closed, ()) = futures_util::future::join(producer.close(), late).await;
                 drop(receipts_tx);
-                join_reader(world, answers).await;
+                join_reader(world, reader).await;
                 counts.closed(world, &producer, closed);
                 Some(counts.reported)
             }
             Ending::Drop => {
                 drop((producer, receipts_tx));
-                join_reader(world, answers).await;
+                join_reader(world, reader).await;
                 // It sends what is left in the background, and the next one has no order with it.
                 tokio::time::sleep(self.plan.close_timeout + MIN_CLOSE_TIMEOUT).await;
                 None
@@ -254,26 +254,26 @@ fn key(plan: &ProducerPlan, number: u64, dice: &mut Rng) -> Option<String> {
     Some(format!("key-{number}-{key}"))
 }
 
-async fn join_reader(world: &World, answers: tokio::task::JoinHandle<()>) {
-    if let Err(error) = answers.await {
+async fn join_reader(world: &World, reader: tokio::task::JoinHandle<()>) {
+    if let Err(error) = reader.await {
         world.report_problem(format!("reading receipts: {error}"));
     }
 }
 
 /// Records what the receipts tell.
-async fn answers(
+async fn record_receipts(
     world: World,
     mut receipts: mpsc::UnboundedReceiver<(u64, Receipt)>,
     stored: Arc<AtomicU64>,
     failed: Arc<AtomicU64>,
 ) {
     while let Some((id, receipt)) = receipts.recv().await {
-        let answer = receipt.await;
-        match &answer {
+        let event = receipt.await;
+        match &event {
             Ok(_) => stored.fetch_add(1, Relaxed),
             Err(_) => failed.fetch_add(1, Relaxed),
         };
-        let answer = match answer {
+        let event = match event {
             Ok(placed) => Event::Acknowledged {
                 id,
                 partition: placed.partition,
@@ -286,6 +286,6 @@ async fn answers(
                 Event::Unknown { id }
             }
         };
-        world.record(answer);
+        world.record(event);
     }
 }

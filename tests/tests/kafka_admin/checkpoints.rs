@@ -65,14 +65,14 @@ async fn every_partition_of_every_stream_is_told(broker: &Broker, client: &Clien
             .find(|checkpoint| checkpoint.partition == partition);
         found.expect("it learns of it")
     };
-    let told = |id: &str| (of(id).position, of(id).lag.records);
+    let progress = |id: &str| (of(id).position, of(id).lag.records);
     let at = |offset: u64| Some(Position::from(offset));
-    assert_eq!(told("0"), (at(0), Some(9)));
-    assert_eq!(told("1"), (at(2), Some(7)));
-    assert_eq!(told("2"), (at(9), Some(0)));
-    assert_eq!(told("3"), (None, Some(0)));
+    assert_eq!(progress("0"), (at(0), Some(9)));
+    assert_eq!(progress("1"), (at(2), Some(7)));
+    assert_eq!(progress("2"), (at(9), Some(0)));
+    assert_eq!(progress("3"), (None, Some(0)));
     // Nothing is stored for it; the group will read it from its beginning.
-    assert_eq!(told("11"), (None, Some(10)));
+    assert_eq!(progress("11"), (None, Some(10)));
     let age = |id: &str| of(id).lag.time.expect("one record was looked at").as_secs();
     assert!((3_600..3_700).contains(&age("0")), "{}", age("0"));
     assert!((3_600..3_700).contains(&age("11")), "{}", age("11"));
@@ -95,11 +95,11 @@ async fn what_this_sdk_stored_is_told_as_it_was_meant(broker: &Broker, client: &
     group.commit("noted", &[(1, 4)], "millstream");
     group.commit("noted", &[(2, 4)], "millstream reset=3");
     let read = read(client, "noting").await;
-    let told = read.iter().map(|c| (c.position, c.epoch, c.lag.records));
-    let told: Vec<_> = told.collect();
+    let progress = read.iter().map(|c| (c.position, c.epoch, c.lag.records));
+    let progress: Vec<_> = progress.collect();
     // Where a group begins, or was moved to, it has settled nothing.
     assert_eq!(
-        told,
+        progress,
         [
             (Some(Position::from(3)), Some(Epoch(7)), Some(1)),
             (None, None, Some(1)),

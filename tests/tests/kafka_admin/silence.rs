@@ -30,8 +30,8 @@ async fn a_question_about_a_group_may_be_answered_too_late() {
             timestamps: Duration::from_millis(1),
         };
         eventually(timing, "the broker responds again", || async {
-            let answer = group.checkpoints().await;
-            let unknown = answer.expect_err("there is no such group").kind();
+            let result = group.checkpoints().await;
+            let unknown = result.expect_err("there is no such group").kind();
             (unknown == ErrorKind::NotFound).then_some(())
         })
         .await;

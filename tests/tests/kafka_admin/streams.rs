@@ -47,7 +47,7 @@ async fn settings_of_topics_are_kept(broker: &Broker) {
     let streams = connect(settings.clone()).await.streams();
     let spec = StreamSpec::new("set");
     streams.create(spec).await.expect("the settings are right");
-    let told = broker.tool(
+    let output = broker.tool(
         "kafka-configs.sh",
         &[
             "--entity-type",
@@ -57,8 +57,8 @@ async fn settings_of_topics_are_kept(broker: &Broker) {
             "--describe",
         ],
     );
-    let told = told.await.ok();
-    assert!(told.contains("retention.ms=123456789"), "{told}");
+    let output = output.await.ok();
+    assert!(output.contains("retention.ms=123456789"), "{output}");
 
     settings.topics.config = [("no.such.setting".to_owned(), "1".to_owned())].into();
     let streams = connect(settings.clone()).await.streams();
@@ -125,9 +125,9 @@ async fn names_are_listed_without_the_clusters_own(broker: &Broker, client: &Cli
         &[(0, 1)],
         "",
     );
-    let told = broker.tool("kafka-topics.sh", &["--list"]).await.ok();
-    assert!(told.contains("__consumer_offsets"), "{told}");
-    let mut expected: Vec<_> = told
+    let output = broker.tool("kafka-topics.sh", &["--list"]).await.ok();
+    assert!(output.contains("__consumer_offsets"), "{output}");
+    let mut expected: Vec<_> = output
         .lines()
         .filter(|name| *name != "__consumer_offsets")
         .collect();
@@ -230,7 +230,7 @@ async fn a_silent_broker_is_told_in_time(broker: &Broker) {
     let streams = connect(impatient(&broker.bootstrap())).await.streams();
     broker.pause().await;
     let begun = Instant::now();
-    let answers = [
+    let results = [
         streams.list().await.map(drop),
         streams.describe("grows").await.map(drop),
         streams.create(StreamSpec::new("late")).await,
@@ -239,7 +239,7 @@ async fn a_silent_broker_is_told_in_time(broker: &Broker) {
     ];
     let taken = begun.elapsed();
     broker.unpause().await;
-    for error in answers.map(|answer| answer.expect_err("nobody responds")) {
+    for error in results.map(|result| result.expect_err("nobody responds")) {
         assert!(error.is_retryable(), "{error}");
     }
     // Five calls of three seconds each.

@@ -141,15 +141,17 @@ async fn a_broker_is_told_down_and_up_again() {
     let first = producer.send(Record::new("x")).await;
     let first = first.expect("there is room");
     first.await.expect("it is stored");
-    let told = |name: &str, who: (&str, &str)| {
+    let reported = |name: &str, who: (&str, &str)| {
         let of_broker = events.with(name, "broker", &bootstrap).into_iter();
-        of_broker.filter(|told| told.has(who.0, who.1)).count()
+        of_broker
+            .filter(|reported| reported.has(who.0, who.1))
+            .count()
     };
     let both = [("group", "watching"), ("stream", "watched")];
-    let each = |name: &str| both.map(|who| told(name, who));
+    let each = |name: &str| both.map(|who| reported(name, who));
     eventually(TIMING, "both tell how fast it responds", || async {
-        let told = each("millstream.kafka.broker.statistics");
-        told.iter().all(|count| *count > 0).then_some(())
+        let reported = each("millstream.kafka.broker.statistics");
+        reported.iter().all(|count| *count > 0).then_some(())
     })
     .await;
     assert_eq!(each("millstream.kafka.broker.down"), [0, 0]);
@@ -164,10 +166,10 @@ async fn a_broker_is_told_down_and_up_again() {
     eventually(TIMING, "the producer tells what waits", || async {
         let name = "millstream.kafka.client.statistics";
         let of_producer = events.with(name, "stream", "watched");
-        let waits = of_producer.iter().any(|told| {
-            told.has("queued_records", "1")
-                && told.has("brokers_down", "1")
-                && told.has("brokers_up", "0")
+        let waits = of_producer.iter().any(|reported| {
+            reported.has("queued_records", "1")
+                && reported.has("brokers_down", "1")
+                && reported.has("brokers_up", "0")
         });
         waits.then_some(())
     })

@@ -73,11 +73,18 @@ pub(crate) async fn begin(
     let next_owner = client.group(group.as_str()).stream(stream.as_str());
     let next_owner = next_owner.drain_timeout(TIMEOUT).join().await;
     let next_owner = next_owner.expect("it is let in while another drains");
-    let told = || Events::listen().with("millstream.consumer.revoking", "group", &group);
-    until("the drain begins", || !told().is_empty()).await;
-    let told = told();
-    assert_eq!(told.len(), 1, "one of two partitions goes: {told:?}");
-    let revoked = told[0].field("partition").expect("it is named").to_owned();
+    let reported = || Events::listen().with("millstream.consumer.revoking", "group", &group);
+    until("the drain begins", || !reported().is_empty()).await;
+    let reported = reported();
+    assert_eq!(
+        reported.len(),
+        1,
+        "one of two partitions goes: {reported:?}"
+    );
+    let revoked = reported[0]
+        .field("partition")
+        .expect("it is named")
+        .to_owned();
     let drain = Drain {
         client: draining,
         consumer,

@@ -17,15 +17,15 @@ const NOTICED: Duration = Duration::from_secs(5);
 /// Longer than the loss and what follows: no drain ends by itself here.
 const DRAIN: Duration = TIMEOUT;
 
-async fn told(held: &[PendingDelivery], within: Duration) -> Duration {
+async fn all_lost(held: &[PendingDelivery], within: Duration) -> Duration {
     let since = Instant::now();
     let all = async {
         for held in held {
             held.lost().await;
         }
     };
-    let told = timeout(within, all).await;
-    assert!(told.is_ok(), "nobody told of the loss within {within:?}");
+    let lost = timeout(within, all).await;
+    assert!(lost.is_ok(), "nobody told of the loss within {within:?}");
     since.elapsed()
 }
 
@@ -101,7 +101,7 @@ pub(crate) async fn frozen(fixture: Arc<Fixture>) {
     let freeze = SESSION + Duration::from_secs(2);
     let ends_with = format!(".{MEMBER}");
     fixture.testbed.faults().freeze("", &ends_with, freeze);
-    let took = told(&drain.held, freeze + NOTICED).await;
+    let took = all_lost(&drain.held, freeze + NOTICED).await;
     println!("frozen for {freeze:?}, told after {took:?}");
     ends(drain, next_owner).await;
 }
@@ -124,7 +124,7 @@ async fn is_put_out(fixture: Arc<Fixture>, next_owner_heartbeats: Duration) {
         .find(|kept| kept.to_string() != drain.revoked);
     let kept = kept.expect("one of two stays").clone();
     fixture.testbed.steal(&next_owner.group, &kept).await;
-    let took = told(&drain.held, NOTICED).await;
+    let took = all_lost(&drain.held, NOTICED).await;
     println!("evicted, noticed after {took:?}");
     ends(drain, next_owner).await;
 }

@@ -122,9 +122,9 @@ pub(crate) async fn producers(silence: BrokerOutage) {
     assert!(took < CLOSE + SLACK, "the close took {took:?}");
     drop_at_once("the closed producer", closed);
     for receipt in receipts {
-        let told = timeout(TRIED + SLACK, receipt).await;
-        let told = told.expect("each receipt resolves");
-        let error = told.expect_err("nothing is stored");
+        let result = timeout(TRIED + SLACK, receipt).await;
+        let result = result.expect("each receipt resolves");
+        let error = result.expect_err("nothing is stored");
         assert!(error.is_retryable(), "{error:?}");
     }
     println!("all receipts had told after {:?}", since.elapsed());

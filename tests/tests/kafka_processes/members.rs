@@ -89,9 +89,9 @@ pub(crate) async fn zombie(fixture: Arc<Fixture>) {
         })
         .await;
     a.thaw();
-    let told = |event: &Event| matches!(event, Event::Lost(by) if *by.member == *"a");
+    let reported = |event: &Event| matches!(event, Event::Lost(by) if *by.member == *"a");
     fleet
-        .until("it learns of it", || fleet.history.count(told) > 0)
+        .until("it learns of it", || fleet.history.count(reported) > 0)
         .await;
     fleet
         .until("it works again", || !partitions_of(&fleet, "a").is_empty())

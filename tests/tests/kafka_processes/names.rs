@@ -175,9 +175,9 @@ async fn taken(fixture: &Arc<Fixture>) {
     let took = comes_back(&fleet, "a-2").await;
     let so_far = begun(&fleet, "a-2");
     a.thaw();
-    let told = |event: &Event| matches!(event, Event::Lost(by) if *by.member == *"a");
+    let reported = |event: &Event| matches!(event, Event::Lost(by) if *by.member == *"a");
     fleet
-        .until("it learns of it", || fleet.history.count(told) > 0)
+        .until("it learns of it", || fleet.history.count(reported) > 0)
         .await;
     fleet
         .until("the newcomer continues", || {

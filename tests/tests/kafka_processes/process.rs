@@ -24,7 +24,7 @@ pub(crate) struct Process {
     /// It ends itself when this closes, which to wait for the child would do.
     lifeline: Option<ChildStdin>,
     /// Ends when all is read that the process had to tell.
-    telling: JoinHandle<()>,
+    output_reader: JoinHandle<()>,
 }
 
 impl Process {
@@ -46,7 +46,7 @@ impl Process {
             history: history.clone(),
             lifeline: child.stdin.take(),
             child,
-            telling: tokio::spawn(collect_events(lines, history.clone())),
+            output_reader: tokio::spawn(collect_events(lines, history.clone())),
         }
     }
 
@@ -57,7 +57,7 @@ impl Process {
             member: self.member.clone(),
         });
         self.child.kill().await.expect("it runs");
-        self.telling.await.expect("what it told is read");
+        self.output_reader.await.expect("what it told is read");
     }
 
     /// Stops it where it is: threads, timers and all.
@@ -80,7 +80,7 @@ impl Process {
         let ended = timeout(within, self.child.wait()).await;
         let status = ended.expect("it ends").expect("it can be waited for");
         drop(lifeline);
-        self.telling.await.expect("what it told is read");
+        self.output_reader.await.expect("what it told is read");
         assert!(!status.success(), "{} ended well", self.member);
     }
 
@@ -89,7 +89,7 @@ impl Process {
         self.signal(Signal::TERM);
         let status = self.child.wait().await.expect("it can be waited for");
         drop(self.lifeline);
-        self.telling.await.expect("what it told is read");
+        self.output_reader.await.expect("what it told is read");
         let member = self.member;
         assert!(status.success(), "{member} ended with {status}");
     }

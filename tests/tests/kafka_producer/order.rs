@@ -11,7 +11,7 @@ use millstream_core::{Client, Record};
 use millstream_kafka::Kafka;
 
 use crate::raw_client::{
-    StoredMessage, answer, config, connect, create, numbered, read, send_all, shared_broker,
+    StoredMessage, config, connect, create, numbered, read, send_all, send_and_wait, shared_broker,
 };
 
 const KEYS: u64 = 97;
@@ -21,12 +21,12 @@ const KEYS: u64 = 97;
 async fn send_numbered(client: &Client, topic: &str, numbers: std::ops::Range<u64>) -> u64 {
     let producer = client.producer(topic).open().await.unwrap();
     let records = numbers.map(|number| numbered(number, KEYS));
-    let answers = send_all(&producer, records).await.await;
+    let results = send_all(&producer, records).await.await;
     producer.close().await.unwrap();
-    for answer in &answers {
-        assert!(answer.is_ok(), "{answer:?}");
+    for result in &results {
+        assert!(result.is_ok(), "{result:?}");
     }
-    answers.len() as u64
+    results.len() as u64
 }
 
 /// The numbers of each key in stored order.
@@ -84,7 +84,9 @@ async fn a_broker_that_freezes_is_waited_for() {
     let client = connect(&bootstrap).await;
     let producer = client.producer("frozen").open().await.unwrap();
     // The connections stand when the broker freezes.
-    answer(&producer, Record::new("first")).await.unwrap();
+    send_and_wait(&producer, Record::new("first"))
+        .await
+        .unwrap();
 
     broker.pause().await;
     let waiting = producer.send(Record::new("second")).await.unwrap();
@@ -146,13 +148,13 @@ async fn what_is_in_flight_has_one_bound() {
 
     broker.pause().await;
     let records = (0..COUNT).map(|number| numbered(number, KEYS));
-    let answers = send_all(&producer, records).await;
+    let results = send_all(&producer, records).await;
     let full = tokio::time::timeout(Duration::from_millis(500), producer.send(Record::new("")));
     assert!(full.await.is_err(), "there is room beyond the bound");
     broker.unpause().await;
 
-    for answer in answers.await {
-        answer.unwrap();
+    for result in results.await {
+        result.unwrap();
     }
     producer.close().await.unwrap();
     assert_each_once_in_order(&read(&bootstrap, "many").await, COUNT);

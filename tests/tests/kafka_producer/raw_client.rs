@@ -40,7 +40,7 @@ pub(crate) async fn open(bootstrap: &str, topic: &str) -> Producer {
 }
 
 /// Sends a record and awaits its receipt.
-pub(crate) async fn answer(
+pub(crate) async fn send_and_wait(
     producer: &Producer,
     record: Record,
 ) -> millstream_core::Result<RecordMetadata> {

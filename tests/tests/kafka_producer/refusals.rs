@@ -8,7 +8,7 @@ use millstream_core::{Error, ErrorKind, Producer, Record};
 use millstream_kafka::Kafka;
 
 use crate::raw_client::{
-    answer, config, connect, create, delete, numbered, open, read, send_all, shared_broker,
+    config, connect, create, delete, numbered, open, read, send_all, send_and_wait, shared_broker,
 };
 
 fn assert_told(error: &Error, kind: ErrorKind, topic: &str) {
@@ -18,7 +18,7 @@ fn assert_told(error: &Error, kind: ErrorKind, topic: &str) {
 /// Sends one record after another, until one is stored; the others answer an error of this kind.
 async fn until_stored(producer: &Producer, kind: ErrorKind) {
     let begun = Instant::now();
-    while let Err(error) = answer(producer, Record::new("again")).await {
+    while let Err(error) = send_and_wait(producer, Record::new("again")).await {
         assert_eq!(error.kind(), kind, "{error}");
         assert!(begun.elapsed() < Duration::from_secs(30), "{error}");
     }
@@ -50,7 +50,7 @@ async fn a_record_of_the_limit_is_stored_and_a_larger_one_is_not() {
         let headers = Record::new(vec![3; limit - 1]).header("x", "").key("k");
         assert_eq!(headers.size(), limit + 1);
         let headers = Record::new(vec![3; limit - 1]).header("x", "");
-        let refused = answer(&producer, headers).await.unwrap_err();
+        let refused = send_and_wait(&producer, headers).await.unwrap_err();
         assert_told(&refused, ErrorKind::TooLarge, topic);
         let after = producer.send(Record::new(vec![4; limit])).await.unwrap();
 
@@ -73,8 +73,8 @@ async fn no_request_is_larger_than_its_topic_takes() {
     create(&bootstrap, "brim", 1, &[("max.message.bytes", "2000")]).await;
     let producer = open(&bootstrap, "brim").await;
     let records = (0..2_000).map(|number| Record::new(vec![0; number % 300]).key("k"));
-    for answer in send_all(&producer, records).await.await {
-        answer.unwrap();
+    for result in send_all(&producer, records).await.await {
+        result.unwrap();
     }
 }
 
@@ -88,10 +88,10 @@ async fn what_kafka_cannot_keep_is_invalid() {
         Record::new("").timestamp(std::time::UNIX_EPOCH - Duration::from_secs(1)),
         Record::new("").header("a\0b", ""),
     ] {
-        let error = answer(&producer, record).await.unwrap_err();
+        let error = send_and_wait(&producer, record).await.unwrap_err();
         assert_told(&error, ErrorKind::Invalid, "odd");
     }
-    answer(&producer, Record::new("fine")).await.unwrap();
+    send_and_wait(&producer, Record::new("fine")).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -99,7 +99,9 @@ async fn a_deleted_topic_is_told_soon() {
     let bootstrap = shared_broker().await;
     create(&bootstrap, "doomed", 4, &[]).await;
     let producer = open(&bootstrap, "doomed").await;
-    answer(&producer, Record::new("first")).await.unwrap();
+    send_and_wait(&producer, Record::new("first"))
+        .await
+        .unwrap();
 
     delete(&bootstrap, "doomed").await;
     let begun = Instant::now();
@@ -143,8 +145,8 @@ async fn time_outs_are_told_and_the_producer_goes_on() {
 
     broker.pause().await;
     let records = (0..5_000).map(|number| numbered(number, 10));
-    for answer in send_all(&producer, records).await.await {
-        let error = answer.unwrap_err();
+    for result in send_all(&producer, records).await.await {
+        let error = result.unwrap_err();
         assert_told(&error, ErrorKind::Timeout, "slow");
     }
     broker.unpause().await;
@@ -182,11 +184,11 @@ async fn a_record_that_the_broker_refuses_stops_its_key_and_no_other() {
         });
         producer.send(records.collect())
     });
-    for (call, answers) in join_all(calls).await.iter().enumerate() {
+    for (call, results) in join_all(calls).await.iter().enumerate() {
         let mut failed = [false; KEYS];
-        for (index, answer) in answers.iter().enumerate() {
+        for (index, result) in results.iter().enumerate() {
             let failed = &mut failed[index % KEYS];
-            let kind = answer.as_ref().err().map(|rejected| rejected.error.kind());
+            let kind = result.as_ref().err().map(|rejected| rejected.error.kind());
             match kind {
                 Some(ErrorKind::Invalid) if bad(call, index) => *failed = true,
                 Some(ErrorKind::Unavailable) if *failed => {}

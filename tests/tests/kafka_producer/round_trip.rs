@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use bytes::Bytes;
 use millstream_core::{Headers, Record};
 
-use crate::raw_client::{answer, create, open, read, send_all, shared_broker};
+use crate::raw_client::{create, open, read, send_all, send_and_wait, shared_broker};
 
 /// Bytes from a seed: of all values, and of all lengths from 0.
 fn random_bytes(random: &mut fastrand::Rng, longest: usize) -> Vec<u8> {
@@ -100,7 +100,9 @@ async fn a_key_goes_where_javas_producer_sends_it() {
     create(&bootstrap, "hashed", PARTITIONS, &[]).await;
     let producer = open(&bootstrap, "hashed").await;
     for (key, hash) in hashes {
-        let placed = answer(&producer, Record::new("").key(key)).await.unwrap();
+        let placed = send_and_wait(&producer, Record::new("").key(key))
+            .await
+            .unwrap();
         let expected = (hash & i32::MAX) % PARTITIONS;
         assert_eq!(placed.partition.id(), expected.to_string(), "{key:?}");
     }
@@ -115,7 +117,7 @@ async fn records_without_a_key_are_spread() {
     let mut met = std::collections::BTreeSet::new();
     // Each of them is alone, so each chooses anew: the chance of missing one in 200 is below 1e-24.
     for _ in 0..200 {
-        let placed = answer(&producer, Record::new("x")).await.unwrap();
+        let placed = send_and_wait(&producer, Record::new("x")).await.unwrap();
         met.insert(placed.partition.id().to_owned());
         if met.len() == 4 {
             return;

@@ -10,7 +10,7 @@ pub(crate) async fn to_checkpoints(fixture: Fixture) {
     let (a, b) = fixture.pair().await;
     let handovers = fixture.handovers();
     let table = fixture.fleet.group.as_str();
-    fixture.faults().lose_answers_to_checkpoints(table, MANY);
+    fixture.faults().lose_checkpoint_responses(table, MANY);
     let all = || fixture.faults().hits(table) >= u64::from(MANY);
     fixture.fleet.until("all are lost", all).await;
     fixture.handles(100).await;

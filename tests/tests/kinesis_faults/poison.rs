@@ -59,12 +59,15 @@ pub(crate) async fn stops_nobody(fixture: Fixture) {
     }
     consumer.close().await.expect("it closes");
     assert_eq!((met, opened, others), (vec![0, 1, 2, 3], 1, 160));
-    let told = events.with(
+    let reported = events.with(
         "millstream.kinesis.carrier.corrupt",
         "stream",
         &fleet.stream,
     );
-    let counts: Vec<_> = told.iter().map(|event| event.field("corrupt")).collect();
+    let counts: Vec<_> = reported
+        .iter()
+        .map(|event| event.field("corrupt"))
+        .collect();
     assert_eq!(counts, [Some("1"), Some("2")]);
 }
 

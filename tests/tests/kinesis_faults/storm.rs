@@ -17,7 +17,7 @@ const MOST: usize = 4;
 
 pub(crate) async fn blows(fixture: Fixture) {
     let load = fixture.load().await;
-    let mut crew = Crew {
+    let mut storm = Storm {
         members: vec![fixture.member("m-0").await],
         count: 1,
     };
@@ -26,13 +26,13 @@ pub(crate) async fn blows(fixture: Fixture) {
         let mut rng = Rng::with_seed(seed);
         for _ in 0..STEPS {
             match rng.u8(..5) {
-                0 if crew.members.len() > 1 => crew.pick(&mut rng).crash().await,
-                1 if crew.members.len() > 1 => {
-                    crew.pick(&mut rng).close().await;
+                0 if storm.members.len() > 1 => storm.pick(&mut rng).crash().await,
+                1 if storm.members.len() > 1 => {
+                    storm.pick(&mut rng).close().await;
                 }
                 2 => reshards += usize::from(split(&fixture, &mut rng).await),
                 3 => reshards += usize::from(merge(&fixture).await),
-                _ => crew.join(&fixture).await,
+                _ => storm.join(&fixture).await,
             }
             fixture.handles(rng.usize(20..80)).await;
         }
@@ -41,18 +41,18 @@ pub(crate) async fn blows(fixture: Fixture) {
     let summary = fixture.fleet.check().await;
     all_is_stored(&fixture).await;
     assert!(summary.crashes >= 1 && reshards >= 4, "{summary:?}");
-    for member in crew.members {
+    for member in storm.members {
         member.close().await;
     }
 }
 
-struct Crew {
+struct Storm {
     members: Vec<Member>,
     /// Names are used once.
     count: usize,
 }
 
-impl Crew {
+impl Storm {
     fn pick(&mut self, rng: &mut Rng) -> Member {
         self.members.swap_remove(rng.usize(..self.members.len()))
     }

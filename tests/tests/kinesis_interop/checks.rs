@@ -48,7 +48,7 @@ pub(crate) fn check(log: &Log, sent: &BTreeMap<String, u64>, session: Duration) 
     let mut owners = Owners::default();
     let entries = log.read();
     for entry in &entries {
-        match &entry.told.event {
+        match &entry.reported.event {
             Event::LeaseTaken { shard, .. } => owners.taken(&entry.member, shard),
             Event::Record(record) => {
                 summary.handled += 1;
@@ -106,8 +106,8 @@ impl<'a> Owners<'a> {
         match owners.iter().position(is_known) {
             Some(n) if n + 1 == owners.len() => {}
             Some(n) => {
-                let beside = owners[n].beside.get_or_insert((entry.told.at, 0));
-                beside.1 = entry.told.at;
+                let beside = owners[n].beside.get_or_insert((entry.reported.at, 0));
+                beside.1 = entry.reported.at;
             }
             None => owners.push(Owner {
                 member: entry.member.clone(),

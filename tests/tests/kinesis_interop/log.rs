@@ -9,7 +9,7 @@ use conformance::kinesis::consumer_events::{Event, Record, TimedEvent};
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) member: Arc<str>,
-    pub(crate) told: TimedEvent,
+    pub(crate) reported: TimedEvent,
 }
 
 /// Cheap to clone.
@@ -20,9 +20,9 @@ impl Log {
     /// Takes down what `member` tells.
     pub(crate) fn of(&self, member: &str) -> impl Fn(TimedEvent) + Send + 'static {
         let (log, member) = (self.clone(), Arc::from(member));
-        move |told| {
+        move |reported| {
             let member = Arc::clone(&member);
-            log.entries().push(Entry { member, told });
+            log.entries().push(Entry { member, reported });
         }
     }
 
@@ -34,7 +34,7 @@ impl Log {
     /// common clock that says what came first.
     pub(crate) fn read(&self) -> Vec<Entry> {
         let mut entries = self.entries().clone();
-        entries.sort_by_key(|entry| entry.told.at);
+        entries.sort_by_key(|entry| entry.reported.at);
         entries
     }
 
@@ -42,7 +42,7 @@ impl Log {
     pub(crate) fn records(&self, member: &str) -> Vec<Record> {
         let entries = self.entries();
         let of = entries.iter().filter(|entry| *entry.member == *member);
-        of.filter_map(|entry| match &entry.told.event {
+        of.filter_map(|entry| match &entry.reported.event {
             Event::Record(record) => Some(record.clone()),
             _ => None,
         })
@@ -54,7 +54,7 @@ impl Log {
         let entries = self.entries();
         let mut failed = entries
             .iter()
-            .filter(|entry| matches!(entry.told.event, Event::Failed { .. }));
+            .filter(|entry| matches!(entry.reported.event, Event::Failed { .. }));
         failed.next().cloned()
     }
 
@@ -68,8 +68,8 @@ impl Log {
     pub(crate) fn begun_by_others(&self, member: &str, at: u64) -> BTreeMap<String, u64> {
         let mut begun = BTreeMap::new();
         for entry in self.read() {
-            let (when, by) = (entry.told.at, entry.member.clone());
-            if let Event::Record(record) = entry.told.event
+            let (when, by) = (entry.reported.at, entry.member.clone());
+            if let Event::Record(record) = entry.reported.event
                 && when > at
                 && *by != *member
             {
@@ -87,7 +87,7 @@ impl Log {
 }
 
 fn record_of(entry: Entry) -> Option<(Arc<str>, Record)> {
-    match entry.told.event {
+    match entry.reported.event {
         Event::Record(record) => Some((entry.member, record)),
         _ => None,
     }

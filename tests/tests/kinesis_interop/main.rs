@@ -121,8 +121,8 @@ fn trial(
 }
 
 fn main() -> ExitCode {
-    if let Ok(orders) = std::env::var(program::VARIABLE) {
-        return program::run(&orders);
+    if let Ok(member_config) = std::env::var(program::VARIABLE) {
+        return program::run(&member_config);
     }
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(AT_ONCE);

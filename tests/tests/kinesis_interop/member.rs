@@ -6,7 +6,7 @@ use conformance::kinesis::java::Worker;
 
 use crate::fixture::{Fixture, SESSION};
 use crate::process::Process;
-use crate::program::Orders;
+use crate::program::MemberConfig;
 
 /// How long a handling takes: a handler that takes no time hides what happens while it runs.
 const TAKES: Duration = Duration::from_millis(1);
@@ -81,7 +81,7 @@ impl Member {
     }
 
     fn rust(fixture: &Fixture, name: &str, inside: Option<u64>) -> Self {
-        let orders = Orders {
+        let member_config = MemberConfig {
             config: fixture.config(),
             group: fixture.name.clone(),
             stream: fixture.name.clone(),
@@ -89,7 +89,7 @@ impl Member {
             takes: TAKES,
             inside,
         };
-        let process = Process::start(&orders, fixture.log.of(name));
+        let process = Process::start(&member_config, fixture.log.of(name));
         Self {
             name: name.to_owned(),
             program: Program::Rust(Box::new(process)),

@@ -8,22 +8,25 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::task::JoinHandle;
 
-use crate::program::{Orders, VARIABLE};
+use crate::program::{MemberConfig, VARIABLE};
 
 /// Killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
-    orders: ChildStdin,
-    telling: JoinHandle<()>,
+    stdin: ChildStdin,
+    output_reader: JoinHandle<()>,
 }
 
 impl Process {
-    pub(crate) fn start(orders: &Orders, tell: impl Fn(TimedEvent) + Send + 'static) -> Self {
+    pub(crate) fn start(
+        member_config: &MemberConfig,
+        on_event: impl Fn(TimedEvent) + Send + 'static,
+    ) -> Self {
         let itself = std::env::current_exe().expect("a process knows its program");
-        let orders = serde_json::to_string(orders).expect("orders can be written");
+        let member_config = serde_json::to_string(member_config).expect("orders can be written");
         let mut child = Command::new(itself)
-            .env(VARIABLE, orders)
+            .env(VARIABLE, member_config)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -31,25 +34,25 @@ impl Process {
             .expect("the program can be started again");
         let output = child.stdout.take().expect("it is piped");
         Self {
-            orders: child.stdin.take().expect("it is piped"),
+            stdin: child.stdin.take().expect("it is piped"),
             child,
-            telling: tokio::spawn(listen(output, tell)),
+            output_reader: tokio::spawn(listen(output, on_event)),
         }
     }
 
     /// Has it leave cleanly, and waits until it has.
     pub(crate) async fn stop(mut self) {
-        let asked = self.orders.write_all(b"stop\n").await;
+        let asked = self.stdin.write_all(b"stop\n").await;
         asked.expect("it takes orders");
         let status = self.child.wait().await.expect("it can be waited for");
-        self.telling.await.expect("what it told is read");
+        self.output_reader.await.expect("what it told is read");
         assert!(status.success(), "a member ended with {status}");
     }
 
     /// Kills it by a signal that no process can hear.
     pub(crate) async fn kill(mut self) {
         self.child.kill().await.expect("it runs");
-        self.telling.await.expect("what it told is read");
+        self.output_reader.await.expect("what it told is read");
     }
 
     /// Stops it where it is: threads, timers and all.

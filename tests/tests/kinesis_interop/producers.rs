@@ -78,14 +78,14 @@ pub(crate) async fn javas(fixture: Fixture) {
             )
         })
         .collect();
-    let told = ours.iter().map(|(shard, position, _, payload)| {
+    let reported = ours.iter().map(|(shard, position, _, payload)| {
         (
             shard.clone(),
             position.with_sub_sequence(0).to_string(),
             payload.clone(),
         )
     });
-    assert_eq!(BTreeSet::from_iter(told), expected);
+    assert_eq!(BTreeSet::from_iter(reported), expected);
     let carriers = BTreeSet::from_iter(sent.iter().map(|sent| &sent.seq));
     fixture.print(&format!(
         "{COUNT} records of the KPL in {} of Kinesis",
@@ -156,12 +156,13 @@ pub(crate) async fn ours(fixture: Fixture) {
     ));
     assert!(aggregated > all / 2 && aggregated < all);
     // Java is told those that are in aggregates, which is half of them: of a bare record Kinesis does not tell.
-    let told = theirs.iter().filter_map(|r| r.explicit_hash_key.as_ref());
+    let reported = theirs.iter().filter_map(|r| r.explicit_hash_key.as_ref());
     assert!(
-        told.clone()
-            .all(|told| shards.iter().any(|(_, first)| first == told))
+        reported
+            .clone()
+            .all(|reported| shards.iter().any(|(_, first)| first == reported))
     );
-    assert_eq!(told.count(), explicit / 2);
+    assert_eq!(reported.count(), explicit / 2);
 }
 
 /// With and without key, headers of text and of bytes, a time of their own, and an explicit hash key; and payloads

@@ -18,7 +18,7 @@ use crate::fixture::credentials;
 pub(crate) const VARIABLE: &str = "MILLSTREAM_TEST_MEMBER";
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Orders {
+pub(crate) struct MemberConfig {
     pub(crate) config: Config,
     pub(crate) group: String,
     pub(crate) stream: String,
@@ -29,50 +29,52 @@ pub(crate) struct Orders {
     pub(crate) inside: Option<u64>,
 }
 
-pub(crate) fn run(orders: &str) -> ExitCode {
-    let orders: Orders = serde_json::from_str(orders).expect("orders");
+pub(crate) fn run(member_config: &str) -> ExitCode {
+    let member_config: MemberConfig = serde_json::from_str(member_config).expect("orders");
     let mut builder = Builder::new_multi_thread();
     let runtime = builder.worker_threads(2).enable_all().build();
-    match runtime.expect("a runtime").block_on(consume(orders)) {
+    match runtime.expect("a runtime").block_on(consume(member_config)) {
         Ok(()) => {
-            tell(Event::Stopped { good: true });
+            report(Event::Stopped { good: true });
             ExitCode::SUCCESS
         }
         Err(error) => {
             let why = format!("{error:?}");
-            tell(Event::Failed { why });
+            report(Event::Failed { why });
             ExitCode::FAILURE
         }
     }
 }
 
-async fn consume(orders: Orders) -> Result<()> {
+async fn consume(member_config: MemberConfig) -> Result<()> {
     // The configuration does not write secrets down.
-    let mut config = orders.config;
+    let mut config = member_config.config;
     config.credentials = Some(credentials());
     let client = config.connect().await?;
-    let group = client.group(orders.group).stream(orders.stream);
-    let group = group.member(orders.member);
-    let (takes, inside) = (orders.takes, orders.inside);
+    let group = client
+        .group(member_config.group)
+        .stream(member_config.stream);
+    let group = group.member(member_config.member);
+    let (takes, inside) = (member_config.takes, member_config.inside);
     let handle = move |delivery: Delivery| async move {
         if inside.is_some_and(|last| delivery.position().sub() > last) {
             std::future::pending::<()>().await;
         }
-        tell(Event::Record(record(&delivery)));
+        report(Event::Record(record(&delivery)));
         tokio::time::sleep(takes).await;
         Ok::<_, io::Error>(())
     };
-    tell(Event::Started);
+    report(Event::Started);
     group.run(handle, stop()).await
 }
 
 /// Ready when it is asked to stop. Whatever ends the test closes its end of the standard input.
 async fn stop() {
-    let (told, stop) = oneshot::channel();
+    let (reported, stop) = oneshot::channel();
     std::thread::spawn(move || {
         let order = io::stdin().lines().next();
         match order {
-            Some(Ok(order)) if order == "stop" => drop(told.send(())),
+            Some(Ok(order)) if order == "stop" => drop(reported.send(())),
             Some(order) => panic!("unknown order: {order:?}"),
             None => std::process::exit(2),
         }
@@ -100,7 +102,7 @@ fn record(delivery: &Delivery) -> Record {
     }
 }
 
-fn tell(event: Event) {
+fn report(event: Event) {
     let line = serde_json::to_string(&TimedEvent::now(event)).expect("an event can be written");
     // One write a line: many threads tell.
     writeln!(io::stdout(), "{line}").expect("the test listens");

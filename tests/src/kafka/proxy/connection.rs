@@ -88,12 +88,12 @@ impl Connection {
             self.client.get_or_init(|| request.client().to_owned());
             self.thawed().await;
             match self.faults.action_for(&request)? {
-                Action::Passed => broker.write_all(&frame).await?,
-                Action::Marked(answer) => {
-                    self.marked().insert(request.correlation(), answer);
+                Action::Forward => broker.write_all(&frame).await?,
+                Action::Track(action) => {
+                    self.marked().insert(request.correlation(), action);
                     broker.write_all(&frame).await?;
                 }
-                Action::Answered(after, response) => {
+                Action::Respond(after, response) => {
                     // It may overtake the responses to what was asked before: a client knows its
                     // requests by their correlation.
                     if responses
@@ -117,9 +117,9 @@ impl Connection {
     ) -> io::Result<()> {
         while let Some(frame) = frame::read(&mut broker).await? {
             let correlation = frame::correlation(&frame)?;
-            let answer = self.marked().remove(&correlation);
+            let action = self.marked().remove(&correlation);
             let now = Instant::now();
-            let due = match answer {
+            let due = match action {
                 None => (now, frame),
                 Some(ResponseAction::Late(by)) => (now + by, frame),
                 Some(ResponseAction::Replaced(other)) => (now, other),

@@ -74,11 +74,11 @@ struct Frozen {
 /// What becomes of one request.
 #[derive(Debug)]
 pub(super) enum Action {
-    Passed,
+    Forward,
     /// It is passed on, and something happens to its response.
-    Marked(ResponseAction),
+    Track(ResponseAction),
     /// It is not passed on, and this is the response, after so long.
-    Answered(Duration, Bytes),
+    Respond(Duration, Bytes),
     /// It is not passed on, and its connection ends.
     Cut,
 }
@@ -131,11 +131,11 @@ impl Faults {
     }
 
     /// As [`cut_sends`](Self::cut_sends), when the broker has stored the records.
-    pub fn lose_answers_to_sends(&self, topic: &str, times: u32) {
+    pub fn lose_send_responses(&self, topic: &str, times: u32) {
         self.plan(topic, FaultKind::LoseAnswer, times);
     }
 
-    /// As [`lose_answers_to_sends`](Self::lose_answers_to_sends), but they get the response of a
+    /// As [`lose_send_responses`](Self::lose_answers_to_sends), but they get the response of a
     /// broker that has stored the records and timed out for others to do so.
     pub fn time_out_sends(&self, topic: &str, times: u32) {
         self.plan(topic, FaultKind::TimeOutSend, times);
@@ -143,7 +143,7 @@ impl Faults {
 
     /// Holds back all responses to requests that store records of the topic, from now on, for so
     /// long. Zero ends it.
-    pub fn delay_answers_to_sends(&self, topic: &str, by: Duration) {
+    pub fn delay_send_responses(&self, topic: &str, by: Duration) {
         let times = if by.is_zero() { 0 } else { u32::MAX };
         self.plan(topic, FaultKind::DelayAnswer(by), times);
     }
@@ -221,30 +221,30 @@ impl Faults {
                     FaultKind::is_of_sends,
                 );
                 match what {
-                    None => Action::Passed,
+                    None => Action::Forward,
                     Some(FaultKind::RefuseSend) => {
-                        Action::Answered(NOW, respond(ResponseError::NotEnoughReplicas)?)
+                        Action::Respond(NOW, respond(ResponseError::NotEnoughReplicas)?)
                     }
                     Some(FaultKind::TimeOutSend) => {
                         let response = respond(ResponseError::RequestTimedOut)?;
-                        Action::Marked(ResponseAction::Replaced(response))
+                        Action::Track(ResponseAction::Replaced(response))
                     }
-                    Some(FaultKind::LoseAnswer) => Action::Marked(ResponseAction::Lost),
-                    Some(FaultKind::DelayAnswer(by)) => Action::Marked(ResponseAction::Late(by)),
+                    Some(FaultKind::LoseAnswer) => Action::Track(ResponseAction::Lost),
+                    Some(FaultKind::DelayAnswer(by)) => Action::Track(ResponseAction::Late(by)),
                     Some(_) => Action::Cut,
                 }
             }
             Operation::Commit(commit) => {
                 let group = commit.group_id.0.as_str();
                 match self.hit(|of| of == group, FaultKind::is_of_commits) {
-                    None => Action::Passed,
+                    None => Action::Forward,
                     Some(FaultKind::LoseCommit) => {
-                        Action::Answered(NOW, request.commit_response(commit, 0)?)
+                        Action::Respond(NOW, request.commit_response(commit, 0)?)
                     }
                     Some(_) => {
                         // A refusal that librdkafka hands on: most others it repeats itself.
                         let error = ResponseError::RebalanceInProgress.code();
-                        Action::Answered(NOW, request.commit_response(commit, error)?)
+                        Action::Respond(NOW, request.commit_response(commit, error)?)
                     }
                 }
             }
@@ -253,19 +253,19 @@ impl Faults {
                 match self.hit(|of| of == group, FaultKind::is_of_steps) {
                     Some(FaultKind::RefuseStepLate(after)) => {
                         let error = ResponseError::UnknownMemberId.code();
-                        Action::Answered(after, request.step_response(step, error)?)
+                        Action::Respond(after, request.step_response(step, error)?)
                     }
-                    _ => Action::Passed,
+                    _ => Action::Forward,
                 }
             }
             Operation::Cluster => {
                 let client = request.client();
                 match self.hit(|of| of == client, FaultKind::is_of_the_cluster) {
-                    Some(_) => Action::Marked(ResponseAction::WithoutBrokers(request.version())),
-                    None => Action::Passed,
+                    Some(_) => Action::Track(ResponseAction::WithoutBrokers(request.version())),
+                    None => Action::Forward,
                 }
             }
-            Operation::Other => Action::Passed,
+            Operation::Other => Action::Forward,
         })
     }
 

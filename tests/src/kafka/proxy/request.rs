@@ -179,13 +179,13 @@ mod tests {
     }
 
     /// What a response tells, when its header is off.
-    fn told<R: Decodable + HeaderVersion>(response: &Bytes, version: i16) -> R {
+    fn decode_response<R: Decodable + HeaderVersion>(response: &Bytes, version: i16) -> R {
         assert_eq!(frame::correlation(response).unwrap(), 77);
         let mut body = frame::body(response);
         ResponseHeader::decode(&mut body, R::header_version(version)).unwrap();
-        let told = R::decode(&mut body, version).unwrap();
+        let decoded = R::decode(&mut body, version).unwrap();
         assert!(body.is_empty(), "version {version}");
-        told
+        decoded
     }
 
     #[test]
@@ -204,14 +204,14 @@ mod tests {
                 panic!("{request:?}")
             };
             let response = request.produce_response(produce, 19).unwrap();
-            let told: ProduceResponse = told(&response, version);
-            let [topic] = &told.responses[..] else {
-                panic!("{told:?}")
+            let decoded: ProduceResponse = decode_response(&response, version);
+            let [topic] = &decoded.responses[..] else {
+                panic!("{decoded:?}")
             };
             assert_eq!(&*topic.name.0, "cars");
-            let told = topic.partition_responses.iter();
-            let told: Vec<_> = told.map(|p| (p.index, p.error_code)).collect();
-            assert_eq!(told, [(0, 19), (3, 19)], "version {version}");
+            let decoded = topic.partition_responses.iter();
+            let decoded: Vec<_> = decoded.map(|p| (p.index, p.error_code)).collect();
+            assert_eq!(decoded, [(0, 19), (3, 19)], "version {version}");
         }
     }
 
@@ -236,14 +236,14 @@ mod tests {
             };
             assert_eq!(&*commit.group_id.0, "analytics");
             let response = request.commit_response(commit, 27).unwrap();
-            let told: OffsetCommitResponse = told(&response, version);
-            let [topic] = &told.topics[..] else {
-                panic!("{told:?}")
+            let decoded: OffsetCommitResponse = decode_response(&response, version);
+            let [topic] = &decoded.topics[..] else {
+                panic!("{decoded:?}")
             };
             assert_eq!(&*topic.name.0, "cars");
-            let told = topic.partitions.iter();
-            let told: Vec<_> = told.map(|p| (p.partition_index, p.error_code)).collect();
-            assert_eq!(told, [(0, 27), (3, 27)], "version {version}");
+            let decoded = topic.partitions.iter();
+            let decoded: Vec<_> = decoded.map(|p| (p.partition_index, p.error_code)).collect();
+            assert_eq!(decoded, [(0, 27), (3, 27)], "version {version}");
         }
     }
 
@@ -268,14 +268,14 @@ mod tests {
             };
             assert_eq!(&*step.group_id.0, "analytics");
             let response = request.step_response(step, 25).unwrap();
-            let told: TxnOffsetCommitResponse = told(&response, version);
-            let [topic] = &told.topics[..] else {
-                panic!("{told:?}")
+            let decoded: TxnOffsetCommitResponse = decode_response(&response, version);
+            let [topic] = &decoded.topics[..] else {
+                panic!("{decoded:?}")
             };
             assert_eq!(&*topic.name.0, "cars");
-            let told = topic.partitions.iter();
-            let told: Vec<_> = told.map(|p| (p.partition_index, p.error_code)).collect();
-            assert_eq!(told, [(0, 25), (3, 25)], "version {version}");
+            let decoded = topic.partitions.iter();
+            let decoded: Vec<_> = decoded.map(|p| (p.partition_index, p.error_code)).collect();
+            assert_eq!(decoded, [(0, 25), (3, 25)], "version {version}");
         }
     }
 

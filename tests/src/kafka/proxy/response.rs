@@ -17,17 +17,17 @@ pub(super) fn without_brokers(response: &Bytes, version: i16) -> io::Result<Byte
     let mut body = frame::body(response);
     let decoded = ResponseHeader::decode(&mut body, header_version)
         .and_then(|header| Ok((header, MetadataResponse::decode(&mut body, version)?)));
-    let (header, mut told) =
+    let (header, mut decoded) =
         decoded.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    told.brokers.clear();
-    told.controller_id = NOBODY;
-    for topic in &mut told.topics {
+    decoded.brokers.clear();
+    decoded.controller_id = NOBODY;
+    for topic in &mut decoded.topics {
         for partition in &mut topic.partitions {
             partition.leader_id = NOBODY;
             partition.error_code = ResponseError::LeaderNotAvailable.code();
         }
     }
-    frame::of((&header, header_version), (&told, version))
+    frame::of((&header, header_version), (&decoded, version))
 }
 
 #[cfg(test)]
@@ -57,9 +57,9 @@ mod tests {
             assert_eq!(frame::correlation(&changed).unwrap(), 77);
             let mut body = frame::body(&changed);
             ResponseHeader::decode(&mut body, header_version).unwrap();
-            let told = MetadataResponse::decode(&mut body, version).unwrap();
-            assert!(body.is_empty() && told.brokers.is_empty());
-            let partition = &told.topics[0].partitions[0];
+            let decoded = MetadataResponse::decode(&mut body, version).unwrap();
+            assert!(body.is_empty() && decoded.brokers.is_empty());
+            let partition = &decoded.topics[0].partitions[0];
             assert_eq!((partition.leader_id, partition.error_code), (NOBODY, 5));
         }
     }

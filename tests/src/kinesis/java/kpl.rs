@@ -41,7 +41,7 @@ pub async fn produce(
         ("keys", &keys),
         ("hash-key", hash_key),
     ];
-    told(run(&unique("kpl"), "kpl", &options), "").await
+    run_to_end(run(&unique("kpl"), "kpl", &options), "").await
 }
 
 /// How much is sent, and for how long.
@@ -89,26 +89,26 @@ pub async fn load(endpoint: &str, stream: &str, keys: &[String], load: Load) -> 
     let options = options.each_ref().map(|(name, value)| (*name, &**value));
     let mut command = run(&unique("kpl-load"), "kpl-load", &options);
     command.env(JVM, "-Xmx1g");
-    let told = told(command, &keys.join("\n")).await;
-    let [counted] = told[..] else {
-        panic!("it told {told:?}")
+    let output = run_to_end(command, &keys.join("\n")).await;
+    let [counted] = output[..] else {
+        panic!("it told {output:?}")
     };
     counted
 }
 
 /// Has a program read all that it is to know, and waits for all that it has to tell.
-async fn told<T: DeserializeOwned>(mut command: Command, input: &str) -> Vec<T> {
+async fn run_to_end<T: DeserializeOwned>(mut command: Command, input: &str) -> Vec<T> {
     let mut command = command.spawn().expect("the docker command can be run");
     let mut stdin = command.stdin.take().expect("it is piped");
     let written = stdin.write_all(input.as_bytes()).await;
     drop(stdin);
     let output = command.wait_with_output().await;
     let output = output.expect("it can be waited for");
-    let (told, log) = (
+    let (output, log) = (
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
     );
     written.unwrap_or_else(|error| panic!("it read nothing: {error}, after {log}"));
-    let lines: Result<_, _> = told.lines().map(serde_json::from_str).collect();
-    lines.unwrap_or_else(|error| panic!("{error} in {told}, after {log}"))
+    let lines: Result<_, _> = output.lines().map(serde_json::from_str).collect();
+    lines.unwrap_or_else(|error| panic!("{error} in {output}, after {log}"))
 }

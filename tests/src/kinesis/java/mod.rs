@@ -57,7 +57,7 @@ pub struct Worker {
     command: Child,
     orders: ChildStdin,
     /// Ends when all is read that the program had to tell.
-    telling: JoinHandle<()>,
+    output_reader: JoinHandle<()>,
     log: Log,
 }
 
@@ -83,7 +83,7 @@ impl Worker {
             container,
             orders: command.stdin.take().expect("it is piped"),
             command,
-            telling: tokio::spawn(listen(output, tell)),
+            output_reader: tokio::spawn(listen(output, tell)),
             log,
         }
     }
@@ -132,7 +132,9 @@ impl Worker {
         let ended = timeout(TIMEOUT, self.command.wait()).await;
         let ended = ended.unwrap_or_else(|_| panic!("{} does not end", self.container));
         ended.expect("it can be waited for");
-        (&mut self.telling).await.expect("what it told is read");
+        (&mut self.output_reader)
+            .await
+            .expect("what it told is read");
     }
 }
 

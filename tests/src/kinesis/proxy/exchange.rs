@@ -49,19 +49,19 @@ impl Exchange {
     }
 
     /// Answers a request. An error ends its connection, and no response is sent.
-    pub(super) async fn answer(
+    pub(super) async fn respond(
         self,
         request: hyper::Request<Incoming>,
     ) -> io::Result<ProxyResponse> {
         let request = Request::read(request).await?;
         self.stats.request_times(&request);
         self.reached(&request).await?;
-        let answer = match self.faults.action_for(&request) {
+        let response = match self.faults.action_for(&request) {
             Action::Passed => self.passed(&request).await?,
             Action::Late(by) => {
-                let answer = self.passed(&request).await?;
+                let response = self.passed(&request).await?;
                 sleep(by).await;
-                answer
+                response
             }
             Action::AnswerLost => {
                 self.forward(&request, &request.body).await?;
@@ -77,15 +77,15 @@ impl Exchange {
                             &response::with_failed(&Value::Null, &failed),
                         )
                     }
-                    _ => Refusal::Internal.answer(),
+                    _ => Refusal::Internal.into_response(),
                 }
             }
             Action::Without(failed) => self.without(&request, &failed).await?,
-            Action::Refused(refusal) => refusal.answer(),
+            Action::Refused(refusal) => refusal.into_response(),
             Action::Cut => return Err(io::Error::other("the connection is cut")),
         };
         self.reached(&request).await?;
-        Ok(answer)
+        Ok(response)
     }
 
     /// Waits while the client is frozen, and fails when it is cut off.
@@ -117,39 +117,39 @@ impl Exchange {
             Operation::Iterator(shard) => &self.retention.place(shard, &request.body),
             _ => &request.body,
         };
-        let (status, answer) = self.forward(request, body).await?;
+        let (status, response) = self.forward(request, body).await?;
         match &request.operation {
-            Operation::Iterator(shard) => self.retention.learn(&answer["ShardIterator"], shard),
-            Operation::PutRecords { .. } => self.stats.batch_answered(&answer),
+            Operation::Iterator(shard) => self.retention.learn(&response["ShardIterator"], shard),
+            Operation::PutRecords { .. } => self.stats.add_batch_response(&response),
             _ => {}
         }
-        Ok(response::of(status, &answer))
+        Ok(response::of(status, &response))
     }
 
     /// Passes a request for records on, within the limits, and its response without what is gone.
     async fn read(&self, request: &Request, shard: &Shard) -> io::Result<ProxyResponse> {
         let asked = Instant::now();
         if !self.limits.admit(shard, asked) {
-            return Ok(Refusal::Throttled.answer());
+            return Ok(Refusal::Throttled.into_response());
         }
         let mut body = request.body.clone();
         if let Some(most) = self.limits.most(shard) {
             let wanted = body["Limit"].as_u64().unwrap_or(u64::MAX);
             body["Limit"] = wanted.min(most).into();
         }
-        let (mut status, mut answer) = self.forward(request, &body).await?;
-        if let Some(fitting) = self.limits.fitting(&answer) {
+        let (mut status, mut response) = self.forward(request, &body).await?;
+        if let Some(fitting) = self.limits.fitting(&response) {
             body["Limit"] = fitting.into();
-            (status, answer) = self.forward(request, &body).await?;
+            (status, response) = self.forward(request, &body).await?;
         }
-        self.limits.spend(shard, asked, &answer);
-        let bytes = limits::bytes(&answer);
+        self.limits.spend(shard, asked, &response);
+        let bytes = limits::bytes(&response);
         if bytes > 0 {
             self.stats.read(&shard.id, asked, bytes);
         }
-        self.retention.learn(&answer["NextShardIterator"], shard);
-        self.retention.apply(shard, &mut answer);
-        Ok(response::of(status, &answer))
+        self.retention.learn(&response["NextShardIterator"], shard);
+        self.retention.apply(shard, &mut response);
+        Ok(response::of(status, &response))
     }
 
     /// Passes on those records of a batch that do not fail.
@@ -163,19 +163,19 @@ impl Exchange {
         if let Some(records) = body["Records"].as_array_mut() {
             records.retain(|_| !fails.next().unwrap_or_default());
         }
-        let answered = match failed.iter().all(Option::is_some) {
+        let batch_response = match failed.iter().all(Option::is_some) {
             true => Value::Null,
             false => {
-                let (status, answered) = self.forward(request, &body).await?;
+                let (status, batch_response) = self.forward(request, &body).await?;
                 if status != StatusCode::OK {
-                    return Ok(response::of(status, &answered));
+                    return Ok(response::of(status, &batch_response));
                 }
-                answered
+                batch_response
             }
         };
         Ok(response::of(
             StatusCode::OK,
-            &response::with_failed(&answered, failed),
+            &response::with_failed(&batch_response, failed),
         ))
     }
 

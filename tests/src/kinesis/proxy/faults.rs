@@ -148,11 +148,11 @@ impl Faults {
     }
 
     /// As [`cut_sends`](Self::cut_sends), when Kinesis has stored the records.
-    pub fn lose_answers_to_sends(&self, stream: &str, times: u32) {
+    pub fn lose_send_responses(&self, stream: &str, times: u32) {
         self.plan(stream, FaultKind::LoseAnswer, times);
     }
 
-    /// As [`lose_answers_to_sends`](Self::lose_answers_to_sends), but all records get
+    /// As [`lose_send_responses`](Self::lose_answers_to_sends), but all records get
     /// a failure of the service that says nothing about what became of them.
     pub fn fail_stored_sends(&self, stream: &str, times: u32) {
         self.plan(stream, FaultKind::FailStored, times);
@@ -160,7 +160,7 @@ impl Faults {
 
     /// Holds back all responses to requests that store records of the stream, from now on, for so
     /// long. Zero ends it.
-    pub fn delay_answers_to_sends(&self, stream: &str, by: Duration) {
+    pub fn delay_send_responses(&self, stream: &str, by: Duration) {
         let times = if by.is_zero() { 0 } else { u32::MAX };
         self.plan(stream, FaultKind::DelayAnswer(by), times);
     }
@@ -172,7 +172,7 @@ impl Faults {
 
     /// Ends the connection of the next `times` writes of a checkpoint into the table, when DynamoDB
     /// has stored them.
-    pub fn lose_answers_to_checkpoints(&self, table: &str, times: u32) {
+    pub fn lose_checkpoint_responses(&self, table: &str, times: u32) {
         self.plan(table, FaultKind::LoseCheckpointAnswer, times);
     }
 

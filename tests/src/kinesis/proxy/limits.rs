@@ -17,7 +17,7 @@ use super::request::Shard;
 const REQUESTS: usize = 5;
 const SECOND: Duration = Duration::from_secs(1);
 const BYTES_A_SECOND: f64 = 2_097_152.0;
-const ANSWER: u64 = 10 << 20;
+const MAX_RESPONSE: u64 = 10 << 20;
 
 /// No client's clock is that of the service, nor the way to it always the same.
 const SLACK: Duration = Duration::from_millis(20);
@@ -66,24 +66,24 @@ impl Limits {
     pub(super) fn most(&self, shard: &Shard) -> Option<u64> {
         let limits = self.lock();
         let record = limits.as_ref()?.get(shard)?.record;
-        (record > 0).then(|| (ANSWER / record).max(1))
+        (record > 0).then(|| (MAX_RESPONSE / record).max(1))
     }
 
     /// How many records of a response that is too large are not too many.
-    pub(super) fn fitting(&self, answer: &Value) -> Option<u64> {
+    pub(super) fn fitting(&self, response: &Value) -> Option<u64> {
         self.lock().as_ref()?;
         let mut bytes = 0;
-        let mut sizes = records(answer).map(size);
+        let mut sizes = records(response).map(size);
         let fitting = sizes.position(|size| {
             bytes += size;
-            bytes > ANSWER
+            bytes > MAX_RESPONSE
         });
         fitting.map(|fitting| (fitting as u64).max(1))
     }
 
     /// Has a response paid for from when it was asked for.
-    pub(super) fn spend(&self, shard: &Shard, asked: Instant, answer: &Value) {
-        let (bytes, count) = (bytes(answer), records(answer).count() as u64);
+    pub(super) fn spend(&self, shard: &Shard, asked: Instant, response: &Value) {
+        let (bytes, count) = (bytes(response), records(response).count() as u64);
         let mut limits = self.lock();
         let spent = limits.as_mut().and_then(|shards| shards.get_mut(shard));
         if let (Some(spent), Some(record)) = (spent, bytes.checked_div(count)) {
@@ -95,12 +95,12 @@ impl Limits {
 }
 
 /// What the records of a response count: their data and their keys.
-pub(super) fn bytes(answer: &Value) -> u64 {
-    records(answer).map(size).sum()
+pub(super) fn bytes(response: &Value) -> u64 {
+    records(response).map(size).sum()
 }
 
-fn records(answer: &Value) -> impl Iterator<Item = &Value> {
-    answer["Records"].as_array().into_iter().flatten()
+fn records(response: &Value) -> impl Iterator<Item = &Value> {
+    response["Records"].as_array().into_iter().flatten()
 }
 
 fn size(record: &Value) -> u64 {
@@ -123,7 +123,7 @@ mod tests {
         }
     }
 
-    fn answer(records: usize) -> Value {
+    fn response(records: usize) -> Value {
         let record = json!({"Data": "A".repeat(4 << 20), "PartitionKey": "key"});
         json!({"Records": vec![record; records]})
     }
@@ -143,7 +143,7 @@ mod tests {
         let (limits, now) = (Limits::default(), Instant::now());
         limits.enforce();
         assert!(limits.admit(&shard(), now));
-        limits.spend(&shard(), now, &answer(2));
+        limits.spend(&shard(), now, &response(2));
         assert!(!limits.admit(&shard(), now + 2_900 * Duration::from_millis(1)));
         assert!(limits.admit(&shard(), now + 3 * SECOND));
         assert_eq!(limits.most(&shard()), Some(3));
@@ -152,10 +152,10 @@ mod tests {
     #[test]
     fn an_answer_has_an_end() {
         let limits = Limits::default();
-        assert_eq!(limits.fitting(&answer(4)), None);
+        assert_eq!(limits.fitting(&response(4)), None);
         limits.enforce();
-        assert_eq!(limits.fitting(&answer(3)), None);
-        assert_eq!(limits.fitting(&answer(4)), Some(3));
+        assert_eq!(limits.fitting(&response(3)), None);
+        assert_eq!(limits.fitting(&response(4)), Some(3));
         assert_eq!(
             bytes(&json!({"Records": [{"Data": "YQ==", "PartitionKey": "key"}]})),
             4

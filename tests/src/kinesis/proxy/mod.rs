@@ -116,11 +116,11 @@ async fn handle_connection(client: TcpStream, exchange: Exchange) {
     // Delays are to be those of the faults.
     drop(client.set_nodelay(true));
     let service = service_fn(|request| {
-        let answer = exchange.clone().answer(request);
+        let response = exchange.clone().respond(request);
         async {
             // What is on its way arrives, though its client has given up and is gone.
-            let answer = tokio::spawn(answer).await;
-            answer.map_err(io::Error::other)?
+            let response = tokio::spawn(response).await;
+            response.map_err(io::Error::other)?
         }
     });
     let served = http1::Builder::new().serve_connection(TokioIo::new(client), service);

@@ -30,7 +30,7 @@ impl Refusal {
     }
 
     /// Of a whole request.
-    pub(super) fn answer(self) -> ProxyResponse {
+    pub(super) fn into_response(self) -> ProxyResponse {
         let status = match self {
             Self::Throttled => StatusCode::BAD_REQUEST,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -54,17 +54,17 @@ pub(super) fn of(status: StatusCode, body: &Value) -> ProxyResponse {
         body => Bytes::from(body.to_string()),
     };
     let body = Full::new(body).map_err(|never| match never {});
-    let mut answer = Response::new(body.boxed());
-    *answer.status_mut() = status;
+    let mut response = Response::new(body.boxed());
+    *response.status_mut() = status;
     let json = HeaderValue::from_static("application/x-amz-json-1.1");
-    answer.headers_mut().insert(CONTENT_TYPE, json);
-    answer
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    response
 }
 
 /// The response to a batch of which some records were not sent on: that to the others, if there were
 /// any, with theirs in their places.
-pub(super) fn with_failed(answered: &Value, failed: &[Option<Refusal>]) -> Value {
-    let mut others = answered["Records"].as_array().into_iter().flatten();
+pub(super) fn with_failed(batch_response: &Value, failed: &[Option<Refusal>]) -> Value {
+    let mut others = batch_response["Records"].as_array().into_iter().flatten();
     let records: Vec<_> = failed
         .iter()
         .map(|failed| match failed {
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn results_keep_their_places() {
-        let answered = json!({"FailedRecordCount": 1, "Records": [
+        let batch_response = json!({"FailedRecordCount": 1, "Records": [
             {"SequenceNumber": "7", "ShardId": "a"},
             {"ErrorCode": "InternalFailure", "ErrorMessage": "really"},
         ]});
@@ -94,7 +94,7 @@ mod tests {
             None,
             Some(Refusal::Internal),
         ];
-        let all = with_failed(&answered, &failed);
+        let all = with_failed(&batch_response, &failed);
         let codes = all["Records"].as_array().unwrap().iter();
         let codes: Vec<_> = codes.map(|record| record["ErrorCode"].as_str()).collect();
         let throttled = Some(Refusal::Throttled.code());

@@ -96,9 +96,9 @@ impl Retention {
     }
 
     /// Takes from the records of a response those that are gone.
-    pub(super) fn apply(&self, shard: &Shard, answer: &mut Value) {
+    pub(super) fn apply(&self, shard: &Shard, response: &mut Value) {
         let state = self.lock();
-        let records = answer.get_mut("Records").and_then(Value::as_array_mut);
+        let records = response.get_mut("Records").and_then(Value::as_array_mut);
         let (Some(gone), Some(records)) = (state.gone.get(shard), records) else {
             return;
         };
@@ -126,9 +126,9 @@ mod tests {
         retention.trim(one.clone(), "99".into());
         let left = |shard: &Shard| {
             let numbers = ["98", "99", "100"].map(|number| json!({"SequenceNumber": number}));
-            let mut answer = json!({"Records": numbers});
-            retention.apply(shard, &mut answer);
-            answer["Records"].as_array().unwrap().len()
+            let mut response = json!({"Records": numbers});
+            retention.apply(shard, &mut response);
+            response["Records"].as_array().unwrap().len()
         };
         assert_eq!((left(&one), left(&other)), (1, 3));
         for early in [

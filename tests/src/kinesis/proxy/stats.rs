@@ -27,7 +27,7 @@ struct Counts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sent {
     /// Those that were answered one by one.
-    pub answered: u64,
+    pub completed: u64,
     /// Those of them that were not stored.
     pub refused: u64,
 }
@@ -73,13 +73,13 @@ impl RequestStats {
         self.lock().to_dynamodb += u64::from(request.service == Service::DynamoDb);
     }
 
-    pub(super) fn batch_answered(&self, answer: &Value) {
-        let Some(records) = answer["Records"].as_array() else {
+    pub(super) fn add_batch_response(&self, response: &Value) {
+        let Some(records) = response["Records"].as_array() else {
             return;
         };
         let sent = &mut self.lock().sent;
-        sent.answered += records.len() as u64;
-        sent.refused += answer["FailedRecordCount"].as_u64().unwrap_or_default();
+        sent.completed += records.len() as u64;
+        sent.refused += response["FailedRecordCount"].as_u64().unwrap_or_default();
     }
 
     pub(super) fn read(&self, shard: &str, asked: Instant, bytes: u64) {

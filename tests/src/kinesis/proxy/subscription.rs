@@ -36,9 +36,9 @@ struct Events {
 
 impl Subscription {
     /// Passes the events on until one side ends, or a fault ends it.
-    pub(super) fn pass(self, answer: Response<Incoming>) -> ProxyResponse {
+    pub(super) fn pass(self, response: Response<Incoming>) -> ProxyResponse {
         let cuts = self.faults.cuts();
-        answer.map(|body| {
+        response.map(|body| {
             let events = Events {
                 of: self,
                 cuts,
