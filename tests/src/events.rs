@@ -1,4 +1,4 @@
-//! What the SDK tells by `tracing` in this process, from whatever thread.
+//! The SDK's `tracing` events in this process, from whatever thread.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -32,7 +32,7 @@ impl Event {
 }
 
 impl Events {
-    /// Listens in the whole process: clients tell on threads of their own.
+    /// Listens in the whole process: clients emit events on threads of their own.
     ///
     /// # Panics
     /// If somebody else does.

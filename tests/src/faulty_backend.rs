@@ -299,7 +299,11 @@ impl driver::Producer for Producer {
         if let Some(delay) = delay {
             tokio::time::sleep(delay).await;
         }
-        let mut next_result = || results.next().expect("a driver answers every record");
+        let mut next_result = || {
+            results
+                .next()
+                .expect("a driver returns a result for every record")
+        };
         let result_of = |(record, action)| match action {
             RecordAction::Forward => next_result(),
             RecordAction::LoseResponse => {

@@ -92,80 +92,80 @@ pub enum Fault {
     /// The next records of the stream are not stored and fail with a retryable error: `times`
     /// attempts, of one key or of any.
     FailSends {
-        /// Which stream.
+        /// The stream.
         stream: String,
-        /// Which key; any if none, or without [`Hooks::fail_sends_by_key`].
+        /// The key; any if none, or without [`Hooks::fail_sends_by_key`].
         key: Option<String>,
-        /// How many attempts.
+        /// The number of attempts.
         times: u32,
     },
     /// The next records of the stream are stored, but `send` returns `Timeout`: `times` attempts.
     TimeOutSends {
-        /// Which stream.
+        /// The stream.
         stream: String,
-        /// How many attempts.
+        /// The number of attempts.
         times: u32,
     },
     /// The next records of the stream get `Throttled`: `times` attempts.
     ThrottleSends {
-        /// Which stream.
+        /// The stream.
         stream: String,
-        /// How many attempts.
+        /// The number of attempts.
         times: u32,
     },
     /// Responses for records of the stream are delayed by so much from now on. Zero ends it.
     DelaySends {
-        /// Which stream.
+        /// The stream.
         stream: String,
-        /// How much later.
+        /// The delay.
         by: Duration,
     },
-    /// The member gives no sign of life and hears nothing for so long; its handlers run on.
+    /// The member sends and receives nothing for so long; its handlers continue.
     Freeze {
-        /// Which group.
+        /// The group.
         group: String,
         /// The application's name for the member.
         member: String,
-        /// How long.
+        /// The duration.
         duration: Duration,
     },
     /// The next checkpoints of the group are refused with a retryable error.
     FailCheckpoints {
-        /// Which group.
+        /// The group.
         group: String,
-        /// How many.
+        /// The number of attempts.
         times: u32,
     },
     /// The next checkpoints of the group are acknowledged as stored, and are not.
     LoseCheckpoints {
-        /// Which group.
+        /// The group.
         group: String,
-        /// How many.
+        /// The number of attempts.
         times: u32,
     },
     /// The next step of a pipeline of the group is refused as that of a member that the group has put
-    /// out, and its member hears of that so much later.
+    /// out, and its member learns of that so much later.
     RefusePublishLate {
-        /// Which group.
+        /// The group.
         group: String,
-        /// How much later.
+        /// The delay.
         after: Duration,
     },
     /// The partition is taken from its owner without asking it, and given to another member, or
     /// back to it under a new epoch.
     Steal {
-        /// Which group.
+        /// The group.
         group: String,
-        /// Which partition.
+        /// The partition.
         partition: Partition,
     },
     /// All records of the stream that are stored now are removed by retention, but for the newest
     /// of each partition at most. For the group, whose members are gone, it is long ago that it was
     /// there.
     Trim {
-        /// Which group.
+        /// The group.
         group: String,
-        /// Which stream.
+        /// The stream.
         stream: String,
     },
     /// The broker goes down and comes back, with what it had promised to keep.

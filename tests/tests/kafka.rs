@@ -148,7 +148,7 @@ const IGNORED: &[(&str, &str)] = &[
     ),
     (
         "c01_order_under_throttling",
-        "needs throttle_sends: a broker answers late who is over its quota",
+        "needs throttle_sends: a broker delays responses over a quota",
     ),
     (
         "c01_order_across_split_and_merge",

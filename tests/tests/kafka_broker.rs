@@ -9,7 +9,7 @@ async fn create(broker: &Broker, topic: &str, more: &[&str]) {
     broker.tool("kafka-topics.sh", &args).await.ok();
 }
 
-/// Returns when the record is acknowledged. The tool tells of a failure in its log alone, and gives
+/// Returns when the record is acknowledged. The tool reports a failure in its log alone, and gives
 /// up on a partition that has just moved sooner than a program would.
 async fn produce(broker: &Broker, topic: &str, record: &str) {
     let produce = format!(

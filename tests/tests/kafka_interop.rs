@@ -22,7 +22,7 @@ async fn create(client: &Client, stream: &str, partitions: usize) {
     client.streams().create(spec).await.expect("it is created");
 }
 
-/// Sends the lines of a file within the container by Kafka's console producer. It tells of a
+/// Sends the lines of a file within the container by Kafka's console producer. It reports a
 /// failure in its log alone.
 async fn java_produces(broker: &Broker, topic: &str, file: &str, properties: &[&str]) {
     let properties: String = properties

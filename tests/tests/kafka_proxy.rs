@@ -67,7 +67,7 @@ fn producer(testbed: &Testbed) -> FutureProducer {
     )
 }
 
-/// Sends one record, and tells its offset.
+/// Sends one record, and returns its offset.
 fn send(producer: &FutureProducer, topic: &str) -> KafkaResult<i64> {
     let record = FutureRecord::<(), str>::to(topic).payload("x").partition(0);
     let sent = RUNTIME.block_on(producer.send(record, TIMEOUT));
@@ -275,7 +275,7 @@ fn freeze(protocol: &str) {
         "the other takes over meanwhile: {took:?}"
     );
     // It was evicted, and comes back as a member without a partition; or with it, if it is given
-    // back. Either way it hears of its broker again.
+    // back. Either way it reaches its broker again.
     let asked = Instant::now();
     frozen.fetch_watermarks(&topic, 0, TIMEOUT).unwrap();
     let silence = took + asked.elapsed();

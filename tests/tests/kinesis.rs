@@ -1,4 +1,4 @@
-//! Amazon Kinesis keeps every promise, as far as emulators of it tell: each case of the suite by its
+//! Amazon Kinesis keeps every promise, as far as emulators show: each case of the suite by its
 //! name, on two of them, with and without aggregation, by polling and by enhanced fan-out.
 //!
 //! The cases of one emulator share it, and a DynamoDB. Both start before the first of these cases and go
@@ -17,7 +17,7 @@ use tokio::sync::OnceCell;
 /// Cases that are run at once, unless the command line says otherwise.
 const AT_ONCE: usize = 4;
 
-/// On a site that all share.
+/// On a testbed that all share.
 const SHARED: &[&str] = &[
     "c01_order_of_many_keys",
     "c01_order_under_partial_failure",
@@ -140,14 +140,14 @@ const SHARED: &[&str] = &[
     "operate_data_loss_skips",
 ];
 
-/// On a site of their own, which they restart.
+/// On a testbed of their own, which they restart.
 const ALONE: &[&str] = &["c06_broker_restart_keeps_records_and_progress"];
 
 /// Not run, and why.
 const IGNORED: &[(&str, &str)] = &[
     (
         "c06_lost_checkpoints_lose_nothing",
-        "needs lose_checkpoints: DynamoDB answers a write when it is stored",
+        "needs lose_checkpoints: DynamoDB acknowledges a write when it is stored",
     ),
     (
         "c11_split_and_merge_are_unsupported",
@@ -286,13 +286,13 @@ struct Shared {
 }
 
 impl Shared {
-    /// Started by the first case that wants it: to list the cases needs no site.
+    /// Started by the first case that wants it: listing the cases needs no testbed.
     fn testbed(&self, emulator: Emulator) -> Arc<Testbed> {
         let testbed = match emulator {
             Emulator::Ferrokinesis => &self.ferrokinesis,
             Emulator::KinesisMock => &self.kinesis_mock,
         };
-        let start = async || Arc::new(Testbed::start(emulator).await.expect("a site"));
+        let start = async || Arc::new(Testbed::start(emulator).await.expect("a testbed"));
         self.runtime.block_on(testbed.get_or_init(start)).clone()
     }
 }
@@ -315,7 +315,7 @@ fn run_shared(case: &'static Case, setup: &'static Setup, shared: &Shared) -> Re
 
 fn run_alone(case: &'static Case, setup: &'static Setup) -> Result<(), Failed> {
     runtime().block_on(async move {
-        let testbed = Testbed::persistent().await.expect("a site");
+        let testbed = Testbed::persistent().await.expect("a testbed");
         let harness = KinesisHarness::alone(testbed, setup.variant).await;
         case.run(Arc::new(harness)).await;
     });

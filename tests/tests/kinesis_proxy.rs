@@ -33,7 +33,7 @@ const SHARD: &str = "shardId-000000000000";
 /// Outlives each test: the proxies run on it.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
 
-/// One site for all tests on an emulator. Its containers go with the process.
+/// One testbed for all tests on an emulator. Its containers go with the process.
 async fn testbed(emulator: Emulator) -> &'static Testbed {
     static TESTBEDS: [OnceCell<Testbed>; 2] = [const { OnceCell::const_new() }; 2];
     let start = async || Testbed::start(emulator).await.unwrap();

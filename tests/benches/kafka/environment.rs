@@ -104,7 +104,7 @@ impl Environment {
         for each in made {
             each.map_err(|(topic, code)| format!("{topic}: {code}"))?;
         }
-        // The response is the controller's; the broker hears of the topic a moment later.
+        // The response is the controller's; the broker learns of the topic a moment later.
         let begun = Instant::now();
         while !self.is_led(name, partitions)? {
             if begun.elapsed() > TIMEOUT {

@@ -1,4 +1,4 @@
-//! What one process measures, and how it learns of it.
+//! What one process measures, and how that is passed to it.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
@@ -75,12 +75,12 @@ pub(crate) struct Target {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Task {
     Measure(Job, Target),
-    /// Handles what comes until standard input is closed, and tells each record as it does.
+    /// Handles what comes until standard input is closed, and reports each record.
     Member(Side, Protocol, Target),
 }
 
 impl Task {
-    /// The command that does it, in a process of its own. What it says of trouble is shown.
+    /// The command that does it, in a process of its own. Its error output is shown.
     pub(crate) fn command(&self) -> Result<Command> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg(CHILD).arg(serde_json::to_string(self)?);

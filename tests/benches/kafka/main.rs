@@ -42,9 +42,9 @@
 //! * Where receipts are awaited in a window, the rate is the window over the time to a response, for an
 //!   idempotent producer of librdkafka's has one request of a partition on its way at a time. While
 //!   more records wait behind that, its thread spins and takes the broker's share of the processor
-//!   here. Where answers take longer than records linger, ours hands it one request of a partition at
+//!   here. Where responses take longer than records linger, ours hands it one request of a partition at
 //!   a time: that halved the processor time, and the broker responds sooner.
-//! * A member hears of a rebalance with a heartbeat, and librdkafka sends heartbeats, joins again and
+//! * A member learns of a rebalance with a heartbeat, and librdkafka sends heartbeats, joins again and
 //!   fetches again up to a second later than it could. Ours wakes the thread in question each time.
 
 #[path = "../args/mod.rs"]

@@ -57,7 +57,7 @@ async fn feed(target: &Target, every: Duration) -> Result<()> {
         let entries = keys.iter().map(entry).collect::<Result<Vec<_>, _>>()?;
         let request = kinesis.put_records().stream_name(&target.stream);
         let request = request.set_records(Some(entries));
-        // Not awaited here: a slow answer shall not hold back what is due.
+        // Not awaited here: a slow response must not hold back what is due.
         requests.spawn(request.send());
         while let Some(response) = requests.try_join_next() {
             if response??.failed_record_count() != Some(0) {

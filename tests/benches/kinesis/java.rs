@@ -45,7 +45,7 @@ impl Worker {
     }
 
     pub(crate) async fn kill(self) {
-        // It is gone only where it has panicked, which the next line tells.
+        // It is gone only where it has panicked, which the next line reports.
         let _ = self.kill.send(());
         self.running.await.expect("the worker takes orders");
     }

@@ -1,4 +1,4 @@
-//! What is measured, and how a process is told to.
+//! What is measured, and how that is passed to a process.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
@@ -98,7 +98,7 @@ pub(crate) struct Target {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Task {
     Measure(Job, Target),
-    /// Handles what comes until standard input is closed, and tells each record as it does.
+    /// Handles what comes until standard input is closed, and reports each record.
     Member {
         target: Target,
         failover: Duration,
@@ -106,7 +106,7 @@ pub(crate) enum Task {
 }
 
 impl Task {
-    /// The command that does it, in a process of its own. What it says of trouble is shown.
+    /// The command that does it, in a process of its own. Its error output is shown.
     pub(crate) fn command(&self) -> Result<Command> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg(CHILD).arg(serde_json::to_string(self)?);

@@ -26,7 +26,7 @@ pub(crate) fn keys() -> Vec<String> {
     (0..KEYS / SHARDS).flat_map(of_each).collect()
 }
 
-/// Tells the number.
+/// Returns the number.
 pub(crate) fn payload(number: u64) -> Vec<u8> {
     let mut payload = vec![b'x'; BYTES];
     payload[..8].copy_from_slice(&number.to_be_bytes());

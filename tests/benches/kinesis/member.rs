@@ -1,6 +1,6 @@
 //! One member of a group, in a process of its own, so that it can be killed.
 //!
-//! It tells each record that it handles, on a line of standard output, and leaves cleanly when
+//! It reports each record that it handles, on a line of standard output, and leaves cleanly when
 //! standard input is closed.
 
 use std::io::{self, Read as _, Write as _};

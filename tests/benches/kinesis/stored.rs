@@ -31,7 +31,7 @@ pub(crate) async fn read(target: &Target) -> Result<Stored> {
         while let Some(at) = iterator {
             let response = kinesis.get_records().shard_iterator(at).limit(500);
             let response = response.send().await?;
-            // An open shard has no end, and the emulator answers with what it has.
+            // An open shard has no end, and the emulator returns what it has.
             iterator = response
                 .next_shard_iterator
                 .filter(|_| !response.records.is_empty());

@@ -2,7 +2,7 @@
 //! leaves.
 //!
 //! Two members in processes share four shards, to each of which a record comes every 20 ms. One is
-//! killed by a signal that no process can hear; another one joins, and when both share the shards
+//! killed by a signal that no process can catch; another one joins, and when both share the shards
 //! again the older one leaves. Each time it counts from then until the one that stays has handled a
 //! record of every shard.
 

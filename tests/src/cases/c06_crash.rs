@@ -29,7 +29,7 @@ const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Members that handle a steady load under these options are killed one after the other, until
 /// something is delivered again: a checkpoint may have been on its way, and be stored after the crash. Each
-/// heir may repeat so many.
+/// next owner may repeat so many.
 async fn crash_under_load(
     harness: Arc<dyn Harness>,
     configure: fn(ConsumerGroup) -> ConsumerGroup,

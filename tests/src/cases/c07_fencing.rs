@@ -1,5 +1,5 @@
-//! C7: an owner that lost its partition cannot checkpoint, stops delivering, and its handlers are
-//! told.
+//! C7: a member that lost its partition cannot checkpoint it, delivers no more of it, and its
+//! handlers can see the loss.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -152,7 +152,7 @@ async fn c07_zombie_with_a_running_handler_sees_the_loss(harness: Arc<dyn Harnes
     let hangs = handler_fn(move |delivery: Delivery| {
         let seen = seen.clone();
         async move {
-            // Work that was started elsewhere, and is told through the delivery.
+            // Work that was spawned elsewhere sees the loss through the delivery.
             let elsewhere = delivery.clone();
             tokio::spawn(async move {
                 elsewhere.lost().await;

@@ -161,7 +161,7 @@ async fn c12_flush_reports_failures_of_dropped_receipts(harness: Arc<dyn Harness
             .await
             .expect("there is room"),
     );
-    producer.close().await.expect_err("close tells, too");
+    producer.close().await.expect_err("close reports it, too");
 }
 
 async fn c12_failure_seen_by_a_receipt_is_not_reported_again(harness: Arc<dyn Harness>) {
@@ -231,7 +231,7 @@ async fn c12_stuck_handler_is_cut_off_at_the_drain_deadline(harness: Arc<dyn Har
         })
         .await;
     let began = Instant::now();
-    // Whether this is told as an error or not, it is over in time, and the records are delivered again.
+    // Whether or not this is reported as an error, it is over in time, and the records are delivered again.
     let (_, _) = member.shut_down().await;
     let took = began.elapsed();
     assert!(

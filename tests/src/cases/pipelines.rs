@@ -337,7 +337,7 @@ async fn pipeline_publishes_each_result_once_though_checkpoints_fail(harness: Ar
     assert_eq!(assert_passed_on(&fleet, &sink).await, 60);
 }
 
-/// A member that is evicted from its group while it publishes, and is let in again before it hears
+/// A member that is evicted from its group while it publishes, and is let in again before it learns
 /// that its step is refused: the refusal is of what it had then, and not of what it has now.
 async fn pipeline_survives_a_late_refusal(harness: Arc<dyn Harness>) {
     let (fleet, sink, producer) = source_and_sink(harness).await;
@@ -406,7 +406,7 @@ async fn pipeline_zombie_publishes_nothing(harness: Arc<dyn Harness>) {
         duration: session * 3,
     };
     fleet.inject(fault).await;
-    // It makes results now and wants them published, while it hears nothing of its loss.
+    // It makes results now and wants them published, while it does not know of its loss.
     open.send(true).expect("the zombie listens");
     fleet
         .until("the zombie has made results", || {

@@ -53,7 +53,7 @@ pub(super) struct Group<'a> {
     /// Crashes among them.
     faults: Vec<(u64, Option<&'a str>)>,
     healed: Vec<u64>,
-    /// When each epoch was first heard of.
+    /// When each epoch was first seen.
     epochs: BTreeMap<&'a Partition, BTreeMap<Epoch, u64>>,
     dropped: BTreeSet<(OwnershipKey<'a>, Position, u32)>,
     /// What an owner began and did not settle.
@@ -228,7 +228,7 @@ impl<'a> HistoryIndex<'a> {
             .is_some_and(|group| !group.resets(stream).is_empty())
     }
 
-    /// Whether a fault hit this owner before the next one was heard of.
+    /// Whether a fault hit this owner before the next one was seen.
     pub(super) fn was_faulted(&self, by: &Ownership) -> bool {
         self.groups
             .get(&*by.group)
@@ -249,7 +249,7 @@ impl<'a> HistoryIndex<'a> {
         group.is_some_and(|group| group.dropped.contains(&dropped))
     }
 
-    /// The largest epoch of the partition that was heard of before `order`.
+    /// The largest epoch of the partition that was seen before `order`.
     pub(super) fn newest_epoch(
         &self,
         group: &str,

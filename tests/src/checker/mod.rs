@@ -12,7 +12,7 @@
 //!   that it left unsettled (its handler was stuck or failed for good) is delivered again, as no checkpoint can
 //!   pass that record.
 //! * A member that was frozen or cut off may continue with what it has, beside the new owner, until it
-//!   is told; not after. It may not store progress.
+//!   learns of its loss; not after. It may not store progress.
 //! * A reset repeats what it repeats: in a stream that a group was reset in, order is checked within
 //!   each epoch only, and repeats are not checked. A reset that skips frees the group of what was sent
 //!   before.
@@ -78,7 +78,7 @@ pub struct Summary {
     pub violations: u64,
 }
 
-/// The checker's answer.
+/// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
     /// What happened, in numbers.

@@ -43,7 +43,7 @@ impl<K: Ord + Copy> Queue<K> {
     }
 
     /// The first unsettled one, if it stands before `key`. It is reported once, so that one loss is not
-    /// told again by all that follow it.
+    /// reported again for all that follow it.
     fn before(&mut self, key: K) -> Option<(K, u64)> {
         while let Some(first) = self.items.first_entry() {
             if first.get().1 {
@@ -142,7 +142,7 @@ impl<'a> Judge<'a, '_> {
         let open = self.open.get(&(&*by.group, stream, key));
         for first in open.into_iter().flatten() {
             let clash = if first.by.partition != by.partition {
-                // Which of the two is the stale one cannot be told, so neither may be.
+                // It is unknown which of the two is stale, so neither may be.
                 let apart = self.index.remapped.contains(stream);
                 !apart && !self.index.was_faulted(&first.by) && !self.index.was_faulted(by)
             } else if first.by.epoch == by.epoch {

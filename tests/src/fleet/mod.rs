@@ -295,7 +295,7 @@ async fn checkpoint_reader(group: ConsumerGroup, history: History, timing: Timin
                     });
                 }
             }
-            // No member has joined yet, or the broker is down for a while; the next look tells.
+            // No member has joined yet, or the broker is down for a while; the next poll decides.
             Err(error) if error.kind() == ErrorKind::NotFound || error.is_retryable() => {}
             // The test is over, and its runtime ends.
             Err(error) if error.kind() == ErrorKind::Closed => return,

@@ -40,7 +40,7 @@ pub use observer::{Observer, Open};
 pub enum Event {
     /// A record is about to be sent.
     Sent {
-        /// To which stream.
+        /// The stream.
         stream: Arc<str>,
         /// Its key; records without one have no order.
         key: Option<Arc<str>>,
@@ -53,53 +53,53 @@ pub enum Event {
     },
     /// The receipt says where it is stored.
     Acknowledged {
-        /// Which.
+        /// The record's id.
         id: u64,
-        /// Where.
+        /// The partition.
         #[serde(with = "text::partition")]
         partition: Partition,
-        /// Where.
+        /// The position.
         #[serde(with = "text::position")]
         position: Position,
     },
     /// It was refused for good: it must never be seen.
     Failed {
-        /// Which.
+        /// The record's id.
         id: u64,
     },
     /// It timed out, or failed in a way that leaves open whether it is stored.
     Unknown {
-        /// Which.
+        /// The record's id.
         id: u64,
     },
     /// A group reads a stream from now on, and owes its records.
     Subscribed {
-        /// Which group.
+        /// The group.
         group: Arc<str>,
-        /// Which stream.
+        /// The stream.
         stream: Arc<str>,
         /// Whether it owes what was sent before this event, too.
         everything: bool,
     },
     /// A member joins.
     Joined {
-        /// Which group.
+        /// The group.
         group: Arc<str>,
-        /// Which member.
+        /// The member.
         member: Arc<str>,
     },
     /// A member has left cleanly.
     Left {
-        /// Which group.
+        /// The group.
         group: Arc<str>,
-        /// Which member.
+        /// The member.
         member: Arc<str>,
     },
     /// A member is killed.
     Crashed {
-        /// Which group.
+        /// The group.
         group: Arc<str>,
-        /// Which member.
+        /// The member.
         member: Arc<str>,
     },
     /// A member owns a partition. Optional: the checker also learns of owners from `Began`.
@@ -112,31 +112,31 @@ pub enum Event {
     Began(Handling),
     /// A handler has ended.
     Ended {
-        /// Which.
+        /// The attempt.
         #[serde(flatten)]
         handling: Handling,
-        /// How.
+        /// The outcome.
         outcome: Outcome,
     },
     /// A record was found in the dead letter stream.
     DeadLettered {
-        /// By which group.
+        /// The group.
         group: Arc<str>,
-        /// Which.
+        /// The record's id.
         id: u64,
     },
     /// A record was passed over, as the group's policy says.
     Skipped {
-        /// By which group.
+        /// The group.
         group: Arc<str>,
-        /// Which.
+        /// The record's id.
         id: u64,
     },
     /// The stored checkpoint of a group in a partition was read.
     Checkpointed {
-        /// Which group.
+        /// The group.
         group: Arc<str>,
-        /// Where.
+        /// The partition.
         #[serde(with = "text::partition")]
         partition: Partition,
         /// The last settled position.
@@ -148,21 +148,21 @@ pub enum Event {
     },
     /// A group is moved in a stream.
     Reset {
-        /// Which group.
+        /// The group.
         group: Arc<str>,
-        /// Which stream.
+        /// The stream.
         stream: Arc<str>,
         /// Whether records may be passed over by it.
         skips: bool,
     },
     /// Partitions are added to a stream: its keys may move, without order across the move.
     Remapped {
-        /// Which stream.
+        /// The stream.
         stream: Arc<str>,
     },
     /// Retention has removed records, whether they were read or not. Nobody owes them any more.
     DataLoss {
-        /// Where.
+        /// The partition.
         #[serde(with = "text::partition")]
         partition: Partition,
         /// The oldest that is left.
@@ -180,7 +180,7 @@ pub enum Event {
     },
     /// The faults of a group are over: members that take over from here on do so cleanly.
     Healed {
-        /// Which group.
+        /// The group.
         group: Arc<str>,
     },
 }
@@ -188,14 +188,14 @@ pub enum Event {
 /// A partition in the hands of a member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ownership {
-    /// Which group.
+    /// The group.
     pub group: Arc<str>,
-    /// Which member.
+    /// The member.
     pub member: Arc<str>,
-    /// Which partition.
+    /// The partition.
     #[serde(with = "text::partition")]
     pub partition: Partition,
-    /// Under which epoch.
+    /// The epoch.
     #[serde(with = "text::epoch")]
     pub epoch: Epoch,
 }
@@ -294,7 +294,7 @@ impl History {
     }
 
     /// As [`by`](Self::by), and writes each event as a JSON line before [`record`](Self::record)
-    /// returns, so that a process that is killed has told all that happened in it.
+    /// returns, so that a process that is killed has reported all that happened in it.
     pub fn journal(clock: fn() -> u64, to: impl Write + Send + 'static) -> Self {
         let history = Self::by(clock);
         history.lock().journal = Some(Journal(Box::new(to)));

@@ -32,7 +32,7 @@ const FIRST_PORT: u16 = 9095;
 pub struct Broker {
     container: ContainerAsync<GenericImage>,
     node: usize,
-    /// By the listener's name: where it is reached, and where it tells clients to go.
+    /// By the listener's name: where it is reached, and the address that it advertises to clients.
     ports: BTreeMap<String, Ports>,
     nodes: usize,
 }
@@ -43,7 +43,7 @@ struct Ports {
     advertised: u16,
 }
 
-/// What a command within the container answered.
+/// The output of a command within the container.
 #[derive(Debug, Clone)]
 pub struct Output {
     /// The exit code.
@@ -137,7 +137,7 @@ impl Broker {
     }
 
     /// Starts it again, on the data and the ports that it had, and returns when it serves: when it
-    /// answers, is known to its cluster, and every partition that it knows of has a leader.
+    /// responds, is known to its cluster, and every partition that it knows of has a leader.
     pub async fn start(&self) {
         self.start_container().await;
         self.serves().await;
@@ -252,7 +252,7 @@ impl Broker {
     }
 }
 
-/// A test that fails tells what its broker had to say: the container goes with it.
+/// A failed test prints its broker's log: the container goes with it.
 impl Drop for Broker {
     fn drop(&mut self) {
         if std::thread::panicking() {

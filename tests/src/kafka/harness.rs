@@ -145,7 +145,7 @@ impl Harness for KafkaHarness {
             // Records go in batches of a partition, of all its keys.
             fail_sends_by_key: false,
             time_out_sends: true,
-            // A broker answers a client that is over its quota later, and stores its records.
+            // A broker delays responses to a client over its quota, and stores its records.
             throttle_sends: false,
             delay_sends: true,
             freeze: true,
@@ -167,7 +167,7 @@ impl Harness for KafkaHarness {
         let faults = self.testbed.faults();
         match fault {
             Fault::FailSends { stream, times, .. } => {
-                // A connection that ends is the one failure that tells nothing; librdkafka takes
+                // A closed connection is the one failure without an error code; librdkafka takes
                 // its time before it connects again, so that one has to do.
                 faults.cut_sends(&stream, times.min(1));
                 faults.refuse_sends(&stream, times);

@@ -1,7 +1,7 @@
 //! Apache Kafka in containers: brokers that a test starts, injects faults into, and inspects by Kafka's own
 //! tools.
 //!
-//! What a test is told about a broker comes from the broker's own answer, or from the tools within
+//! What a test learns about a broker comes from the broker's own response, or from the tools within
 //! its container, and never from the code that is tested. Only [`KafkaHarness`] knows that.
 //!
 //! Everything here panics when the engine does not do what is asked: there is no test to continue with.

@@ -45,7 +45,7 @@ impl Listener {
         self
     }
 
-    /// The port of 127.0.0.1 that clients are told to use, instead of the broker's own: that of a
+    /// The port of 127.0.0.1 that is advertised to clients, instead of the broker's own: that of a
     /// proxy, which forwards to the broker's [`port`](Broker::port).
     pub fn advertised(mut self, port: u16) -> Self {
         self.advertised = Some(port);

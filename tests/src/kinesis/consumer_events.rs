@@ -1,4 +1,4 @@
-//! What a consumer in another process tells, line by line on its standard output: Java's and ours alike.
+//! Events that a consumer in another process, Java's or ours, prints line by line to its standard output.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 pub struct TimedEvent {
     /// When, in microseconds since 1970: all processes are on one machine.
     pub at: u64,
-    /// What.
+    /// The event.
     #[serde(flatten)]
     pub event: Event,
 }
@@ -24,7 +24,7 @@ pub enum Event {
     Started,
     /// A lease is the worker's.
     LeaseTaken {
-        /// Of which shard.
+        /// The shard.
         shard: String,
         /// Its checkpoint, which may be a word such as `TRIM_HORIZON`.
         seq: String,
@@ -35,7 +35,7 @@ pub enum Event {
     Record(Record),
     /// Progress is stored.
     Checkpointed {
-        /// Of which shard.
+        /// The shard.
         shard: String,
         /// The last handled record's number.
         seq: String,
@@ -44,29 +44,29 @@ pub enum Event {
     },
     /// Progress could not be stored.
     CheckpointRefused {
-        /// Of which shard.
+        /// The shard.
         shard: String,
         /// What the library said.
         why: String,
     },
     /// The worker has stored checkpoint in the middle of an aggregate, and does nothing any more.
     Dead {
-        /// In which shard.
+        /// The shard.
         shard: String,
     },
     /// The worker learned that a lease is not its own any more.
     LeaseLost {
-        /// Of which shard.
+        /// The shard.
         shard: String,
     },
     /// A shard is read to its end, and that is stored.
     ShardEnded {
-        /// Which.
+        /// The shard.
         shard: String,
     },
     /// The worker ends, and may store progress.
     ShutdownRequested {
-        /// Of which shard.
+        /// The shard.
         shard: String,
     },
     /// The library has let go of everything.
@@ -87,7 +87,7 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {
-    /// Of which shard.
+    /// The shard.
     pub shard: String,
     /// The number of the Kinesis record.
     pub seq: String,
@@ -97,10 +97,10 @@ pub struct Record {
     pub key: Option<String>,
     /// The payload, each byte as the character of its number.
     pub payload: String,
-    /// Whether it came in an aggregate. Ours do not tell.
+    /// Whether it came in an aggregate. Ours do not report it.
     #[serde(default)]
     pub aggregated: Option<bool>,
-    /// The hash that its sender gave instead of the key's. Ours do not tell.
+    /// The hash that its sender gave instead of the key's. Ours do not report it.
     #[serde(default)]
     pub explicit_hash_key: Option<String>,
     /// The epoch of its owner. Java's have none.
@@ -129,7 +129,7 @@ impl TimedEvent {
     }
 }
 
-/// Hands on what is told, until the one who tells ends.
+/// Passes events on until the output ends.
 ///
 /// # Panics
 /// At a line that is none of these.

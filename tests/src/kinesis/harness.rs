@@ -25,7 +25,7 @@ pub struct Variant {
     pub retrieval: Retrieval,
 }
 
-/// The means of the suite on one site, for one case. Cases may share a site: all names are of this
+/// The harness of one case on a testbed. Cases may share a testbed: all names are of this
 /// harness alone, those of clients too.
 #[derive(Debug)]
 pub struct KinesisHarness {
@@ -37,23 +37,23 @@ pub struct KinesisHarness {
 }
 
 impl KinesisHarness {
-    /// On a site that others use, too: it cannot be restarted.
+    /// On a testbed that others use, too: it cannot be restarted.
     ///
     /// # Panics
-    /// If the site cannot be used.
+    /// If the testbed cannot be used.
     pub async fn shared(testbed: Arc<Testbed>, variant: Variant) -> Self {
         Self::on(testbed, variant, false).await
     }
 
-    /// On a site of its own, which keeps its data.
+    /// On a testbed of its own, which keeps its data.
     ///
     /// # Panics
-    /// If the site cannot be used.
+    /// If the testbed cannot be used.
     pub async fn alone(testbed: Testbed, variant: Variant) -> Self {
         Self::on(Arc::new(testbed), variant, true).await
     }
 
-    /// The site, for what no case of the suite asks for.
+    /// The testbed, for what no case of the suite needs.
     pub fn testbed(&self) -> &Testbed {
         &self.testbed
     }
@@ -190,7 +190,7 @@ impl Harness for KinesisHarness {
             delay_sends: true,
             freeze: true,
             fail_checkpoints: true,
-            // DynamoDB answers a write when it is stored. If one were lost all the same, the next one
+            // DynamoDB acknowledges a write when it is stored. If one were lost all the same, the next one
             // of its lease would fail, for each is conditioned on the one before.
             lose_checkpoints: false,
             // There is no step that stores records and progress.
@@ -212,7 +212,7 @@ impl Harness for KinesisHarness {
         match fault {
             Fault::FailSends { stream, key, times } => {
                 if key.is_none() {
-                    // A connection that ends is the failure that tells least.
+                    // A closed connection is the failure with the least information.
                     faults.cut_sends(&stream, times.min(1));
                 }
                 let key = key.filter(|_| self.hooks().fail_sends_by_key);

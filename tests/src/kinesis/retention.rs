@@ -6,7 +6,7 @@ use aws_sdk_kinesis::types::ShardIteratorType;
 /// The sequence number of the newest record of each shard that has one.
 ///
 /// # Panics
-/// If the emulator refuses to tell.
+/// If the emulator refuses.
 pub(super) async fn newest(kinesis: &Client, stream: &str) -> Vec<(String, String)> {
     let listed = kinesis.list_shards().stream_name(stream).send().await;
     let listed = listed.expect("the shards are listed");
@@ -32,7 +32,7 @@ async fn newest_of(kinesis: &Client, stream: &str, shard: &str) -> Option<String
         let response = kinesis.get_records().shard_iterator(at).send().await;
         let response = response.expect("the records are read");
         let last = response.records.last();
-        // An open shard has no end, and an emulator answers with all that it has.
+        // An open shard has no end, and an emulator returns all that it has.
         iterator = last.and_then(|_| response.next_shard_iterator.clone());
         newest = last.map(|record| record.sequence_number.clone()).or(newest);
     }

@@ -20,9 +20,9 @@ const TIMEOUT: Duration = Duration::from_secs(90);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Emulator {
     /// <https://github.com/mandrean/ferrokinesis>. It holds requests to the limits of AWS, and can
-    /// keep its data. It tells no children at the end of a shard.
+    /// keep its data. It lists no children at the end of a shard.
     Ferrokinesis,
-    /// <https://github.com/etspaceman/kinesis-mock>. It tells children as Kinesis does, and takes
+    /// <https://github.com/etspaceman/kinesis-mock>. It lists children as Kinesis does, and takes
     /// records of 10 MiB. It has few limits.
     KinesisMock,
 }
@@ -123,7 +123,7 @@ impl Server {
     }
 }
 
-/// A test that fails tells what its servers had to say: the containers go with it.
+/// A failed test prints its servers' logs: the containers go with it.
 impl Drop for Server {
     fn drop(&mut self) {
         if std::thread::panicking() {

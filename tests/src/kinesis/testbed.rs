@@ -7,7 +7,7 @@ use tokio::sync::OnceCell;
 use super::proxy::{Faults, Proxy};
 use super::{Emulator, Server, age, retention, steal};
 
-/// An emulator of Kinesis, DynamoDB Local, and a proxy before both: every client that is told its
+/// An emulator of Kinesis, DynamoDB Local, and a proxy before both: every client that is given its
 /// [`endpoint`](Self::endpoint) goes through it, with all its connections.
 #[derive(Debug)]
 pub struct Testbed {
@@ -105,7 +105,7 @@ impl Testbed {
     /// Shows no record any more that the stream has.
     ///
     /// # Panics
-    /// If the emulator does not tell what it has.
+    /// If the emulator does not list what it has.
     pub async fn trim(&self, stream: &str) {
         for (shard, last) in retention::newest(&self.to_kinesis, stream).await {
             self.proxy.trim(stream, &shard, &last);

@@ -78,7 +78,7 @@ impl HandlerBehavior {
 }
 
 impl InjectedFailure {
-    /// Refuses: answers an error, or panics without a word on the terminal.
+    /// Returns an error, or panics without a message on the terminal.
     pub(super) fn reason(self) -> &'static str {
         match self {
             Self::Error => "the handler refuses",

@@ -121,7 +121,7 @@ async fn apply(
             world.record(Event::Fault {
                 group: None,
                 member: None,
-                what: "sends are stored and not answered".into(),
+                what: "sends are stored and time out".into(),
             });
             world.faults.time_out_sends(sends);
         }

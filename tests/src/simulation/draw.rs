@@ -1,6 +1,6 @@
 //! From a seed to a script.
 //!
-//! A seed does not try a little of everything: it draws first which kinds of trouble it knows at
+//! A seed does not try a little of everything: it draws first which kinds of disruption it has at
 //! all. So a calm fleet with rolling restarts only, where nothing may be repeated, is as frequent as
 //! one in which everything goes wrong at once.
 

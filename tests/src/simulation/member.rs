@@ -21,7 +21,7 @@ use crate::history::{Event, Observer, Open, Outcome};
 pub(super) struct MemberSlot {
     sim_group: Arc<SimGroup>,
     now: Mutex<Now>,
-    /// Tells a pulling member to close without pulling the rest.
+    /// Asks a pulling member to close without pulling the rest.
     close: Notify,
 }
 
@@ -329,7 +329,7 @@ impl Worker {
     }
 }
 
-/// Whether a failure at the beginning of a batch is told as one of this delivery alone.
+/// Whether a failure at the beginning of a batch is reported as one of this delivery alone.
 fn fails_as_single(delivery: &Delivery) -> bool {
     delivery.payload().len() % 2 == 0
 }

@@ -66,7 +66,7 @@ async fn describe(world: &World) -> Result<Vec<StreamDescription>> {
     Ok(described)
 }
 
-/// What was read before the broker stopped is what it tells again.
+/// The progress that was read before the broker stopped is the same afterwards.
 fn compare(world: &World, before: &[Checkpoint], after: &[Checkpoint]) {
     fn reported(found: &Checkpoint) -> impl PartialEq + '_ {
         let Checkpoint {

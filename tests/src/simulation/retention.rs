@@ -1,4 +1,4 @@
-//! What retention has taken away, and whether the groups were told.
+//! What retention has removed, and whether that was reported to the groups.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

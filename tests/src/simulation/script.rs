@@ -60,7 +60,7 @@ pub(super) struct ProducerPlan {
 /// What becomes of a producer that is not needed any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// Closed when all receipts that are read have answered.
+    /// Closed when all receipts that are read have resolved.
     Close,
     /// Closed while records are in flight.
     CloseInFlight,
@@ -169,7 +169,7 @@ pub(super) enum Disruption {
         group: usize,
         pick: usize,
     },
-    /// A member hears and says nothing for a while, but its handlers continue.
+    /// A member sends and receives nothing for a while, but its handlers continue.
     Freeze {
         group: usize,
         pick: usize,
@@ -200,11 +200,11 @@ pub(super) enum Disruption {
         sends: u64,
         delay: Duration,
     },
-    /// Stored, but answered `Timeout`.
+    /// Stored, but `send` returns `Timeout`.
     TimeOutSends {
         sends: u64,
     },
-    /// Answered `Unavailable`, and stored or not.
+    /// Fails with `Unavailable`, and is stored or not.
     LoseCheckpoints {
         checkpoints: u64,
         stored: bool,

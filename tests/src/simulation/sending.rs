@@ -33,7 +33,7 @@ pub(super) struct ProducerRun {
     pub(super) stream: String,
     /// The records whose receipts nobody read.
     pub(super) unread: Vec<u64>,
-    /// How many of them have failed, as `flush` and `close` told. Unset if nobody asked.
+    /// How many of them have failed, as reported by `flush` and `close`. Unset if neither was called.
     pub(super) reported: Option<u64>,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct ProducerRun {
 #[derive(Debug, Default)]
 struct ReceiptCounts {
     sent: u64,
-    /// What the receipts told that were read.
+    /// Results of the receipts that were read.
     stored: Arc<AtomicU64>,
     failed: Arc<AtomicU64>,
     unread: Vec<u64>,
@@ -194,7 +194,7 @@ impl Sender {
 }
 
 impl ReceiptCounts {
-    /// Counts the failures that `flush` or `close` tells of.
+    /// Counts the failures that `flush` or `close` reports.
     fn add_failures(&mut self, world: &World, what: &str, reported: Result<()>) {
         let Err(error) = reported else { return };
         match failures(&error) {
@@ -203,7 +203,7 @@ impl ReceiptCounts {
         }
     }
 
-    /// Compares what a closed producer has counted with what was told.
+    /// Compares what a closed producer has counted with what was reported.
     fn closed(&mut self, world: &World, producer: &Producer, closed: Result<()>) {
         match closed {
             Err(error) if error.kind() == ErrorKind::Timeout && failures(&error).is_none() => {
@@ -225,8 +225,8 @@ impl ReceiptCounts {
             || stats.failed != failed + self.reported
         {
             world.report_problem(format!(
-                "a closed producer counts {stats:?}; {} were sent, receipts told {stored} stored and \
-                 {failed} failed, {unread} were not read, of which {} were told to have failed",
+                "a closed producer counts {stats:?}; {} were sent, receipts report {stored} stored and \
+                 {failed} failed, {unread} were not read, of which {} were reported to have failed",
                 self.sent, self.reported
             ));
         }
@@ -260,7 +260,7 @@ async fn join_reader(world: &World, reader: tokio::task::JoinHandle<()>) {
     }
 }
 
-/// Records what the receipts tell.
+/// Records the results of receipts.
 async fn record_receipts(
     world: World,
     mut receipts: mpsc::UnboundedReceiver<(u64, Receipt)>,

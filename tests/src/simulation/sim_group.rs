@@ -23,13 +23,13 @@ pub(super) struct SimGroup {
     /// Those who are there, in the order of their coming.
     slots: Mutex<Vec<(Arc<MemberSlot>, JoinHandle<()>)>>,
     names: AtomicU64,
-    /// How many gaps the members told of that are gone.
+    /// How many data losses were reported by members that have left.
     data_losses: AtomicU64,
     /// How many members are frozen now.
     frozen: AtomicUsize,
 }
 
-/// What a crew leaves to the one that follows.
+/// What a group keeps over a restart.
 #[derive(Debug, Default)]
 pub(super) struct GroupState {
     names: u64,
@@ -172,7 +172,7 @@ impl SimGroup {
         });
     }
 
-    /// Counts the gaps that a member has told of.
+    /// Counts the data losses that a member has reported.
     pub(super) fn add_data_losses(&self, gaps: u64) {
         self.data_losses.fetch_add(gaps, Relaxed);
     }

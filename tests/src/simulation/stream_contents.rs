@@ -13,7 +13,7 @@ use crate::history::{Event, id_of};
 /// After so much virtual time without an end, it is stuck.
 const DEADLINE: Duration = Duration::from_secs(3 * 60 * 60);
 
-/// Finds the records whose receipts nobody read. One that is neither stored nor told to have failed
+/// Finds the records whose receipts nobody read. One that is neither stored nor reported to have failed
 /// is lost in silence; one that is stored is owed to the groups like any other.
 pub(super) async fn unread(world: &World, runs: &[ProducerRun], send_faults: bool) -> Result<()> {
     let streams: BTreeSet<&str> = runs
@@ -49,7 +49,7 @@ pub(super) async fn unread(world: &World, runs: &[ProducerRun], send_faults: boo
         };
         if !excused {
             world.report_problem(format!(
-                "of {} failed records were told {:?}, but these are not stored: {missing:?}",
+                "of {} failed records were reported {:?}, but these are not stored: {missing:?}",
                 run.stream, run.reported
             ));
         }

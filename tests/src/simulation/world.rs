@@ -12,7 +12,7 @@ use crate::history::{Event, History};
 /// When the broker's clock begins.
 const START: Duration = Duration::from_secs(1_700_000_000);
 
-/// How long a broker may be in use after everybody was told to go.
+/// How long a broker may be in use after everybody was asked to leave.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
 /// What all that takes part shares. Cheap to clone.
@@ -115,7 +115,7 @@ impl World {
         self.history.record(event);
     }
 
-    /// Notes something that should not be, and that a history cannot tell.
+    /// Notes something that should not be, and that a history does not show.
     pub(super) fn report_problem(&self, problem: String) {
         self.problems.add(problem);
     }

@@ -18,7 +18,7 @@ fn shown(bootstrap: &str, topic: &str) -> (usize, usize) {
     (partitions.len(), led)
 }
 
-/// A client that asks any broker right after a change must not be told the old state.
+/// A client that asks any broker right after a change must not get the old state.
 #[tokio::test]
 async fn every_broker_shows_a_change_when_it_is_answered() {
     let cluster = Cluster::start(|_| Options::new()).await;

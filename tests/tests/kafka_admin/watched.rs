@@ -1,4 +1,4 @@
-//! What members and producers tell while they run: lag, and the health of their brokers.
+//! What members and producers report while they run: lag, and the health of their brokers.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -149,7 +149,7 @@ async fn a_broker_is_told_down_and_up_again() {
     };
     let both = [("group", "watching"), ("stream", "watched")];
     let each = |name: &str| both.map(|who| reported(name, who));
-    eventually(TIMING, "both tell how fast it responds", || async {
+    eventually(TIMING, "both report how fast it responds", || async {
         let reported = each("millstream.kafka.broker.statistics");
         reported.iter().all(|count| *count > 0).then_some(())
     })
@@ -159,11 +159,11 @@ async fn a_broker_is_told_down_and_up_again() {
     broker.kill().await;
     let receipt = producer.send(Record::new("x")).await;
     let receipt = receipt.expect("there is room");
-    eventually(TIMING, "both tell that it is down", || async {
+    eventually(TIMING, "both report that it is down", || async {
         (each("millstream.kafka.broker.down") == [1, 1]).then_some(())
     })
     .await;
-    eventually(TIMING, "the producer tells what waits", || async {
+    eventually(TIMING, "the producer reports what waits", || async {
         let name = "millstream.kafka.client.statistics";
         let of_producer = events.with(name, "stream", "watched");
         let waits = of_producer.iter().any(|reported| {
@@ -177,7 +177,7 @@ async fn a_broker_is_told_down_and_up_again() {
 
     broker.start().await;
     receipt.await.expect("it is stored when the broker is back");
-    eventually(TIMING, "both tell that it is up", || async {
+    eventually(TIMING, "both report that it is up", || async {
         (each("millstream.kafka.broker.up") == [1, 1]).then_some(())
     })
     .await;

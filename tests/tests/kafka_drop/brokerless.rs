@@ -1,4 +1,4 @@
-//! What becomes of clients that were told that there are no brokers: by one that was frozen, say, and
+//! What becomes of clients that were given an empty list of brokers: by one that was frozen, say, and
 //! is out of its cluster for a moment.
 
 use std::sync::Arc;

@@ -39,7 +39,7 @@ pub(crate) struct NextOwner {
 /// The name of the member that drains, in its client's id.
 pub(crate) const MEMBER: &str = "drains";
 
-/// The heir hears of a rebalance after `heartbeat` at the latest.
+/// The next owner learns of a rebalance after `heartbeat` at the latest.
 pub(crate) async fn begin(
     fixture: &Fixture,
     drain: Duration,

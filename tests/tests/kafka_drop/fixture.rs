@@ -11,7 +11,7 @@ use millstream_kafka::{Config, Protocol};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Instant, sleep, timeout};
 
-/// How long a silent member keeps its partitions. Long, to tell one that leaves from one that falls
+/// How long a silent member keeps its partitions. Long, to distinguish one that leaves from one that falls
 /// silent.
 pub(crate) const SESSION: Duration = Duration::from_secs(10);
 
@@ -64,12 +64,12 @@ impl Fixture {
         self.client_with_heartbeat(QUICK).await
     }
 
-    /// One whose members of classic groups hear of a rebalance so late.
+    /// A client whose members of classic groups learn of a rebalance so late.
     pub(crate) async fn client_with_heartbeat(&self, every: Duration) -> Client {
         self.client_of(unique("client"), every).await
     }
 
-    /// As that, one by whose id the site knows its members.
+    /// As that, one by whose id the testbed knows its members.
     pub(crate) async fn client_of(&self, id: String, every: Duration) -> Client {
         let beat = |config: &mut Config| config.consumer.heartbeat_interval = every;
         self.client_with(id, beat).await

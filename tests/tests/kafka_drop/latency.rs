@@ -17,7 +17,7 @@ const ATTEMPTS: usize = 5;
 /// met a generation which does not come.
 const MAX_LATENCY: Duration = Duration::from_secs(1);
 
-/// A client, with the id by which the site knows its member.
+/// A client, with the id by which the testbed knows its member.
 async fn client(fixture: &Fixture, heartbeat: Duration) -> (String, Client) {
     let id = unique("member");
     let client = fixture.client_of(id.clone(), heartbeat).await;

@@ -11,7 +11,7 @@ use crate::threads::{drop_at_once, in_time};
 /// One that left is not waited for as one that fell silent is.
 const LEFT: Duration = Duration::from_secs(SESSION.as_secs() / 2);
 
-/// The heir begins, and the member's threads end, without waiting for the session's end.
+/// The next owner begins, and the member's threads end, without waiting for the session's end.
 async fn is_gone(
     what: &str,
     since: Instant,
@@ -23,7 +23,7 @@ async fn is_gone(
     next_owner.takes_all().await;
     let taken = since.elapsed();
     println!("{what}: its threads had ended after {ended:?}, all was taken after {taken:?}");
-    assert!(taken < LEFT, "the heir waited for {taken:?}");
+    assert!(taken < LEFT, "the next owner waited for {taken:?}");
     next_owner.close().await;
 }
 
@@ -39,7 +39,7 @@ pub(crate) async fn dropped(fixture: Arc<Fixture>) {
     let since = Instant::now();
     drop_at_once("the member", (consumer, client));
     is_gone("dropped", since, &threads, next_owner).await;
-    // They are the heir's, and were settled there.
+    // They are the next owner's, and were settled there.
     held.into_iter().for_each(|held| held.ack());
 }
 

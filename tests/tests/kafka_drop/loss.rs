@@ -1,4 +1,4 @@
-//! A session that ends while the member drains. librdkafka tells nothing of it before the drain's
+//! A session that ends while the member drains. librdkafka reports nothing of it before the drain's
 //! revocation is acknowledged.
 
 use std::collections::BTreeSet;
@@ -25,7 +25,7 @@ async fn all_lost(held: &[PendingDelivery], within: Duration) -> Duration {
         }
     };
     let lost = timeout(within, all).await;
-    assert!(lost.is_ok(), "nobody told of the loss within {within:?}");
+    assert!(lost.is_ok(), "the loss was not reported within {within:?}");
     since.elapsed()
 }
 
@@ -38,7 +38,7 @@ async fn stored(next_owner: &NextOwner) -> Vec<(Partition, Option<Position>, Opt
         .collect()
 }
 
-/// What the member settles after its loss is stored nowhere, and the heir handles all of it.
+/// What the member settles after its loss is stored nowhere, and the next owner handles all of it.
 async fn ends(drain: Drain, mut next_owner: NextOwner) {
     let since = Instant::now();
     let before = stored(&next_owner).await;
@@ -52,7 +52,7 @@ async fn ends(drain: Drain, mut next_owner: NextOwner) {
     );
     // It is a member again by itself, with a share of what there is.
     let mut member = drain.consumer;
-    // Pulled at once, since what is handed over and not settled holds up the heir's own drain.
+    // Pulled at once, since what is handed over and not settled holds up the next owner's own drain.
     let (old, _) = both_take(&mut member, &mut next_owner, LEFT).await;
     assert!(old.iter().all(|number| !number.ends_with("/0")), "{old:?}");
     let owned = [member.handle(), next_owner.consumer.handle()];
@@ -61,7 +61,7 @@ async fn ends(drain: Drain, mut next_owner: NextOwner) {
     })
     .await;
     println!(
-        "both own a partition {:?} after the loss was told",
+        "both own a partition {:?} after the loss was reported",
         since.elapsed()
     );
     send(&next_owner.client, &next_owner.stream, PER_KEY..PER_KEY + 2).await;
@@ -102,16 +102,16 @@ pub(crate) async fn frozen(fixture: Arc<Fixture>) {
     let ends_with = format!(".{MEMBER}");
     fixture.testbed.faults().freeze("", &ends_with, freeze);
     let took = all_lost(&drain.held, freeze + NOTICED).await;
-    println!("frozen for {freeze:?}, told after {took:?}");
+    println!("frozen for {freeze:?}, noticed after {took:?}");
     ends(drain, next_owner).await;
 }
 
-/// By the broker, which puts the member out of the group, and the heir takes all over at once.
+/// By the broker, which evicts the member, and the next owner takes all over at once.
 pub(crate) async fn put_out(fixture: Arc<Fixture>) {
     is_put_out(fixture, QUICK).await;
 }
 
-/// As that, but the member is back before the heir has heard of it, and so is given again what it had.
+/// As that, but the member is back before the next owner has learned of it, and so is given again what it had.
 pub(crate) async fn put_out_and_back(fixture: Arc<Fixture>) {
     is_put_out(fixture, SESSION / 3).await;
 }

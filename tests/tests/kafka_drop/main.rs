@@ -1,6 +1,6 @@
 //! Where librdkafka can wait forever: members, producers and clients that are dropped or closed in
 //! the middle of a rebalance, with records still held, or after their broker has gone; clients that
-//! were told that there are no brokers. And losses that fall into a drain, of which librdkafka tells
+//! were given an empty list of brokers. And losses that fall into a drain, of which librdkafka reports
 //! nothing. And where it would take its time in a rebalance, while partitions stand still.
 //!
 //! One case at a time, since each looks at the threads of this process: a client has ended when its

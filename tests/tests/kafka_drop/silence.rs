@@ -127,12 +127,12 @@ pub(crate) async fn producers(silence: BrokerOutage) {
         let error = result.expect_err("nothing is stored");
         assert!(error.is_retryable(), "{error:?}");
     }
-    println!("all receipts had told after {:?}", since.elapsed());
+    println!("all receipts resolved after {:?}", since.elapsed());
     before.are_all(ENDS).await;
     println!("all threads had ended after {:?}", since.elapsed());
 }
 
-/// While calls of administration are not answered, and after they were given up.
+/// While administrative calls get no response, and after they were given up.
 pub(crate) async fn questions(silence: BrokerOutage) {
     const TIMEOUT: Duration = Duration::from_secs(2);
     let before = Threads::of_clients();

@@ -1,6 +1,6 @@
 //! The threads of clients in this process, as the kernel lists them.
 //!
-//! Nothing else tells when a dropped client has ended: it does so on threads of its own.
+//! Nothing else shows when a dropped client has ended: it does so on threads of its own.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -60,7 +60,7 @@ pub(crate) async fn killed(protocol: Protocol) {
     end(&fleet, members, "broker killed").await;
 }
 
-/// A broker that answers nobody for longer than any session.
+/// A broker that does not respond for longer than any session.
 pub(crate) async fn paused(protocol: Protocol) {
     let broker = Options::new().start().await;
     let fixture = Fixture::new(broker.bootstrap(), protocol);

@@ -47,7 +47,7 @@ impl Fixture {
         Fleet::on(self.clone(), stream, History::by(clock), true).await
     }
 
-    /// What a member of the fleet is told, if nothing else is wanted.
+    /// The default configuration of a member.
     pub(crate) fn member_config(&self, fleet: &Fleet, member: &str) -> MemberConfig {
         MemberConfig {
             config: self.config(),
@@ -68,7 +68,7 @@ impl Fixture {
 #[async_trait]
 impl Harness for Fixture {
     async fn client(&self) -> Client {
-        self.config().connect().await.expect("the brokers answer")
+        self.config().connect().await.expect("the brokers respond")
     }
 
     fn unique(&self, prefix: &str) -> String {

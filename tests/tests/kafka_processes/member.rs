@@ -63,7 +63,7 @@ fn group(member_config: &MemberConfig, client: &Client) -> ConsumerGroup {
 }
 
 async fn asked_to_end() {
-    let mut terminate = signal(SignalKind::terminate()).expect("signals can be heard");
+    let mut terminate = signal(SignalKind::terminate()).expect("signals can be handled");
     terminate.recv().await;
 }
 
@@ -74,7 +74,7 @@ async fn handle(member_config: &MemberConfig, history: &History) -> Result<()> {
     let member = member.start().await;
     let mut asked = pin!(asked_to_end());
     while !member.has_ended() && timeout(POLL_INTERVAL, &mut asked).await.is_err() {}
-    // It tells so too if the member had to end before.
+    // It reports so too if the member had to end before.
     member.shut_down().await.1
 }
 

@@ -1,4 +1,4 @@
-//! What a member of another process is told when it starts.
+//! The configuration of a member in another process.
 
 use std::time::Duration;
 

@@ -12,7 +12,7 @@ use millstream_core::Partition;
 use crate::fixture::{Fixture, SESSION, all_handling, begun, owners};
 use crate::process::Process;
 
-/// Above the session timeout, for the broker to look, for the others to be told and to begin, on a
+/// Above the session timeout, for the broker to look, for the others to be assigned and to begin, on a
 /// machine that does more than this.
 const MARGIN: Duration = Duration::from_secs(4);
 
@@ -74,7 +74,7 @@ pub(crate) async fn kill(fixture: Arc<Fixture>) {
     c.close().await;
 }
 
-/// One that stands still for longer than its session, and then continues where it was, is told, and
+/// One that stands still for longer than its session, and then continues where it was, learns of its loss, and
 /// can store nothing of what it has.
 pub(crate) async fn zombie(fixture: Arc<Fixture>) {
     let fleet = fixture.fleet(PARTITIONS).await;

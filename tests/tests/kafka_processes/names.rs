@@ -160,7 +160,7 @@ async fn killed(fixture: &Arc<Fixture>, protocol: Protocol) {
     assert!(first.max(second) < SESSION + MARGIN);
 }
 
-/// One that stands still while another takes its name is told when it continues, and ends: there is
+/// One that stands still while another takes its name learns of it when it continues, and ends: there is
 /// one of a name.
 async fn taken(fixture: &Arc<Fixture>) {
     let Pair {

@@ -40,7 +40,7 @@ pub(crate) async fn kills(fixture: Arc<Fixture>) {
         member_config.takes = Duration::from_millis(random.u64(0..3));
         let enough = random.usize(1..60);
         let process = wait_for_handling(&fleet, &member_config, enough).await;
-        // A moment that nothing in the pipeline tells.
+        // A moment that does not depend on the pipeline.
         tokio::time::sleep(Duration::from_micros(random.u64(0..200_000))).await;
         process.kill().await;
     }

@@ -23,7 +23,7 @@ pub(crate) struct Process {
     child: Child,
     /// It ends itself when this closes, which to wait for the child would do.
     lifeline: Option<ChildStdin>,
-    /// Ends when all is read that the process had to tell.
+    /// Ends when the whole output of the process is read.
     output_reader: JoinHandle<()>,
 }
 
@@ -50,14 +50,14 @@ impl Process {
         }
     }
 
-    /// Kills it by a signal that no process can hear.
+    /// Kills it by a signal that no process can catch.
     pub(crate) async fn kill(mut self) {
         self.history.record(Event::Crashed {
             group: self.group.clone(),
             member: self.member.clone(),
         });
         self.child.kill().await.expect("it runs");
-        self.output_reader.await.expect("what it told is read");
+        self.output_reader.await.expect("its output is read");
     }
 
     /// Stops it where it is: threads, timers and all.
@@ -80,7 +80,7 @@ impl Process {
         let ended = timeout(within, self.child.wait()).await;
         let status = ended.expect("it ends").expect("it can be waited for");
         drop(lifeline);
-        self.output_reader.await.expect("what it told is read");
+        self.output_reader.await.expect("its output is read");
         assert!(!status.success(), "{} ended well", self.member);
     }
 
@@ -89,7 +89,7 @@ impl Process {
         self.signal(Signal::TERM);
         let status = self.child.wait().await.expect("it can be waited for");
         drop(self.lifeline);
-        self.output_reader.await.expect("what it told is read");
+        self.output_reader.await.expect("its output is read");
         let member = self.member;
         assert!(status.success(), "{member} ended with {status}");
     }

@@ -17,7 +17,7 @@ use crate::raw_client::{
 const KEYS: u64 = 97;
 
 /// Sends `count` numbered records with at most 10,000 in flight, one at a time, over all keys.
-/// Answers how many were answered well.
+/// Returns how many were acknowledged.
 async fn send_numbered(client: &Client, topic: &str, numbers: std::ops::Range<u64>) -> u64 {
     let producer = client.producer(topic).open().await.unwrap();
     let records = numbers.map(|number| numbered(number, KEYS));
@@ -96,7 +96,7 @@ async fn a_broker_that_freezes_is_waited_for() {
     });
     let mut waiting = Box::pin(waiting);
     let early = tokio::time::timeout(Duration::from_secs(2), &mut waiting).await;
-    assert!(early.is_err(), "answered by a frozen broker: {early:?}");
+    assert!(early.is_err(), "acknowledged by a frozen broker: {early:?}");
     broker.unpause().await;
     waiting.await.unwrap();
     more.await.unwrap().unwrap();
@@ -177,7 +177,7 @@ async fn dropped_calls_store_each_record_once_or_not_at_all() {
         let sending = producer.send(records.collect());
         match call % 4 {
             0 => drop(sending),
-            1 => assert!(sending.now_or_never().is_none(), "answered at once"),
+            1 => assert!(sending.now_or_never().is_none(), "finished at once"),
             2 => _ = tokio::time::timeout(patience, sending).await,
             _ => assert!(sending.await.iter().all(Result::is_ok)),
         }

@@ -67,7 +67,7 @@ pub(crate) fn numbered(number: u64, keys: u64) -> Record {
 pub(crate) fn admin(bootstrap: &str) -> AdminClient<DefaultClientContext> {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", bootstrap);
-    // A broker that was frozen is out of its cluster for a moment. A client that is told then that
+    // A broker that was frozen is out of its cluster for a moment. A client that learns then that
     // nobody can be asked for changes waits until it looks again.
     config.set("topic.metadata.refresh.interval.ms", "1000");
     config.create().unwrap()
@@ -97,7 +97,7 @@ pub(crate) async fn create(
     tokio::task::spawn_blocking(appears).await.unwrap();
 }
 
-/// A broker hears of a new topic somewhat later than the controller that has made it.
+/// A broker learns of a new topic somewhat later than the controller that has made it.
 fn is_there(admin: &AdminClient<DefaultClientContext>, topic: &str) -> bool {
     let metadata = admin.inner().fetch_metadata(Some(topic), TIMEOUT).unwrap();
     let partitions = metadata.topics()[0].partitions();

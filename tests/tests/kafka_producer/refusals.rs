@@ -15,7 +15,7 @@ fn assert_told(error: &Error, kind: ErrorKind, topic: &str) {
     assert_eq!((error.kind(), error.stream()), (kind, Some(topic)));
 }
 
-/// Sends one record after another, until one is stored; the others answer an error of this kind.
+/// Sends one record after another, until one is stored; the others fail with an error of this kind.
 async fn until_stored(producer: &Producer, kind: ErrorKind) {
     let begun = Instant::now();
     while let Err(error) = send_and_wait(producer, Record::new("again")).await {

@@ -1,4 +1,4 @@
-//! Who may log in at a real broker, and what those are told who may not.
+//! Who may log in at a real broker, and the errors of those who may not.
 #![allow(clippy::unwrap_used, reason = "a test that cannot continue fails")]
 
 mod logins;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use millstream_core::{Error, ErrorKind, Result};
 
-/// What is told at once is told well within this, on a busy machine too; a connection's timeout in
+/// What is reported at once is reported well within this, on a busy machine too; a connection's timeout in
 /// these tests is a minute.
 const AT_ONCE: Duration = Duration::from_secs(10);
 

@@ -1,8 +1,8 @@
-//! Checkpoints are stored, and nobody is told.
+//! Checkpoints are stored, and their responses are lost.
 
 use crate::fixture::Fixture;
 
-/// Each lost answer leaves its owner with a counter that it does not know; it must not take that for the loss
+/// Each lost response leaves its owner with a counter that it does not know; it must not take that for the loss
 /// of its lease, nor store what is older.
 pub(crate) async fn to_checkpoints(fixture: Fixture) {
     const MANY: u32 = 30;

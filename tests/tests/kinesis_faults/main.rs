@@ -75,13 +75,13 @@ struct Shared {
 }
 
 impl Shared {
-    /// Started by the first case that wants it: to list the cases needs no site.
+    /// Started by the first case that wants it: listing the cases needs no testbed.
     fn testbed(&self) -> Arc<Testbed> {
         let start = async || {
             Arc::new(
                 Testbed::start(Emulator::Ferrokinesis)
                     .await
-                    .expect("a site"),
+                    .expect("a testbed"),
             )
         };
         self.runtime

@@ -53,7 +53,7 @@ pub(crate) async fn inside(fixture: Fixture, side: Side) {
     ));
 }
 
-/// Sends one aggregate, and tells its number.
+/// Sends one aggregate, and returns its number.
 async fn send(fixture: &Fixture) -> String {
     let mut config = fixture.config();
     config.producer.aggregation = Aggregation::Kpl;

@@ -28,7 +28,7 @@ pub(crate) async fn evenly(fixture: Fixture) {
 }
 
 /// Its second phase writes of itself, of its state and its metrics, between the leases. It is to change to
-/// algorithms of its own when all members tell of their metrics, which ours do not: it continues as before.
+/// algorithms of its own when all members report their metrics, which ours do not: it continues as before.
 pub(crate) async fn second_phase(fixture: Fixture) {
     let ours = Member::start(&fixture, Side::Rust, "ours").await;
     let background_load = fixture.send_in_background(Aggregation::Off).await;

@@ -13,7 +13,7 @@ const A_MINUTE: Duration = Duration::from_secs(60);
 
 pub(crate) async fn hole(fixture: Fixture, elected: Side) {
     fixture.create_leases().await;
-    // Of two owners, the leader is the one whose name is less. Time tells who it was that healed: Java
+    // Of two owners, the leader is the one whose name is less. The time shows who healed: Java
     // cannot before its minute is over, and ours would not wait for it.
     let begun = Instant::now();
     let leader = Member::start(&fixture, elected, "a").await;

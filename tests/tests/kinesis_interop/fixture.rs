@@ -1,4 +1,4 @@
-//! Where a case takes place: a stream and a group of its own, on a site that all cases share.
+//! Where a case takes place: a stream and a group of its own, on a testbed that all cases share.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -26,7 +26,7 @@ const TIMEOUT: Duration = Duration::from_secs(150);
 
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Above the session, for the machine does more than this, and a member that is told has yet to hear.
+/// Above the session, for the machine does more than this, and a member has yet to learn of it.
 const MARGIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]

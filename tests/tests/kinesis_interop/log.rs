@@ -1,11 +1,11 @@
-//! What all members of a case told, in the order in which it happened.
+//! The events of all members of a case, in the order in which they happened.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use conformance::kinesis::consumer_events::{Event, Record, TimedEvent};
 
-/// One thing that one member told.
+/// One event of one member.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) member: Arc<str>,
@@ -17,7 +17,7 @@ pub(crate) struct Entry {
 pub(crate) struct Log(Arc<Mutex<Vec<Entry>>>);
 
 impl Log {
-    /// Takes down what `member` tells.
+    /// Collects the events of `member`.
     pub(crate) fn of(&self, member: &str) -> impl Fn(TimedEvent) + Send + 'static {
         let (log, member) = (self.clone(), Arc::from(member));
         move |reported| {
@@ -30,7 +30,7 @@ impl Log {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Everything so far. Members tell at once, and are heard one after the other, so it is their
+    /// Everything so far. Members report concurrently, and are read one after the other, so it is their
     /// common clock that says what came first.
     pub(crate) fn read(&self) -> Vec<Entry> {
         let mut entries = self.entries().clone();

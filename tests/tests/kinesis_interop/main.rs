@@ -98,7 +98,8 @@ impl Testbeds {
             Emulator::Ferrokinesis => &self.ferrokinesis,
             Emulator::KinesisMock => &self.kinesis_mock,
         };
-        let start = || async { Arc::new(Testbed::start(emulator).await.expect("the site starts")) };
+        let start =
+            || async { Arc::new(Testbed::start(emulator).await.expect("the testbed starts")) };
         testbed.get_or_init(start).await.clone()
     }
 }

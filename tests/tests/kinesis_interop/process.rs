@@ -45,14 +45,14 @@ impl Process {
         let asked = self.stdin.write_all(b"stop\n").await;
         asked.expect("it takes orders");
         let status = self.child.wait().await.expect("it can be waited for");
-        self.output_reader.await.expect("what it told is read");
+        self.output_reader.await.expect("its output is read");
         assert!(status.success(), "a member ended with {status}");
     }
 
-    /// Kills it by a signal that no process can hear.
+    /// Kills it by a signal that no process can catch.
     pub(crate) async fn kill(mut self) {
         self.child.kill().await.expect("it runs");
-        self.output_reader.await.expect("what it told is read");
+        self.output_reader.await.expect("its output is read");
     }
 
     /// Stops it where it is: threads, timers and all.

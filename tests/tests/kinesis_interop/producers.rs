@@ -97,7 +97,7 @@ pub(crate) async fn javas(fixture: Fixture) {
 /// The header that says to which shard a record goes.
 const HASH_KEY: &str = "hash-key";
 
-/// Both sides read the same records at the places that our receipts told, whatever else they have.
+/// Both sides read the same records at the positions of our receipts, whatever else they have.
 pub(crate) async fn ours(fixture: Fixture) {
     let shards = first_hashes(&fixture).await;
     let mut placed: Vec<Place> = Vec::new();
@@ -155,7 +155,7 @@ pub(crate) async fn ours(fixture: Fixture) {
         "{all} records of ours, {aggregated} of them in aggregates"
     ));
     assert!(aggregated > all / 2 && aggregated < all);
-    // Java is told those that are in aggregates, which is half of them: of a bare record Kinesis does not tell.
+    // Java sees those that are in aggregates, which is half of them: Kinesis does not return them with bare records.
     let reported = theirs.iter().filter_map(|r| r.explicit_hash_key.as_ref());
     assert!(
         reported

@@ -1,4 +1,4 @@
-//! The process of a member of ours. It tells what happens and takes orders as Java's does: `stop`, and
+//! The process of a member of ours. It reports what happens and takes commands as Java's does: `stop`, and
 //! it is gone when its standard input ends.
 
 use std::io::{self, Write};
@@ -82,7 +82,7 @@ async fn stop() {
         while io::stdin().lines().next().is_some() {}
         std::process::exit(2);
     });
-    stop.await.expect("the thread tells");
+    stop.await.expect("the thread reports");
 }
 
 fn record(delivery: &Delivery) -> Record {
@@ -104,6 +104,6 @@ fn record(delivery: &Delivery) -> Record {
 
 fn report(event: Event) {
     let line = serde_json::to_string(&TimedEvent::now(event)).expect("an event can be written");
-    // One write a line: many threads tell.
+    // One write a line: many threads report.
     writeln!(io::stdout(), "{line}").expect("the test listens");
 }

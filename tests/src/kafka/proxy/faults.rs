@@ -89,7 +89,7 @@ pub(super) enum ResponseAction {
     Late(Duration),
     /// This one is passed on in its place.
     Replaced(Bytes),
-    /// It is of this version of the protocol, and tells of no brokers when it is passed on.
+    /// It is of this version of the protocol, and lists no brokers when it is passed on.
     WithoutBrokers(i16),
     /// It is not passed on, and its connection ends.
     Lost,
@@ -165,7 +165,7 @@ impl Faults {
         self.plan(group, FaultKind::RefuseStepLate(after), 1);
     }
 
-    /// Answers the next `times` questions of a client about its cluster as a broker does that is out of
+    /// Responds to the next `times` metadata requests of a client as a broker does that is out of
     /// it: there are no brokers, and nobody leads a partition. `u32::MAX` means always, 0 ends it.
     pub fn hide_brokers(&self, client: &str, times: u32) {
         self.plan(client, FaultKind::HideBrokers, times);

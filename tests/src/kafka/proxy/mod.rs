@@ -1,7 +1,7 @@
 //! A proxy between clients and a broker, which understands the requests that pass and does to them
 //! what a bad network or a bad day of the broker would.
 //!
-//! A broker tells its clients the proxy's port, so that every connection comes through here, also
+//! A broker advertises the proxy's port, so that every connection comes through here, also
 //! those that a client makes later. The clients need no change and know nothing of it.
 
 use std::io;
@@ -33,7 +33,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Takes a port of 127.0.0.1, before there is a broker, so that the broker can be told of it.
+    /// Takes a port of 127.0.0.1, before there is a broker, so that the broker can advertise it.
     /// Connections wait until [`forward_to`](Self::forward_to) says where they lead.
     ///
     /// Proxies of the brokers of one cluster share `faults`: a client has connections to all.

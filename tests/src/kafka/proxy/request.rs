@@ -178,7 +178,7 @@ mod tests {
         frame::of((&header, R::header_version(version)), (request, version)).unwrap()
     }
 
-    /// What a response tells, when its header is off.
+    /// Decodes a response without its header.
     fn decode_response<R: Decodable + HeaderVersion>(response: &Bytes, version: i16) -> R {
         assert_eq!(frame::correlation(response).unwrap(), 77);
         let mut body = frame::body(response);

@@ -11,7 +11,7 @@ use crate::kafka::frame;
 
 const NOBODY: BrokerId = BrokerId(-1);
 
-/// What a broker tells of its cluster when it is out of it itself.
+/// What a broker reports of its cluster when it is out of it itself.
 pub(super) fn without_brokers(response: &Bytes, version: i16) -> io::Result<Bytes> {
     let header_version = MetadataResponse::header_version(version);
     let mut body = frame::body(response);

@@ -49,7 +49,7 @@ pub async fn produce(
 pub struct Load {
     /// Of a payload: the number of the record, from 0, in 8 bytes, and as many `x` as are missing.
     pub bytes: usize,
-    /// The most records that are sent and not answered.
+    /// The most records that are sent and not acknowledged.
     pub outstanding: usize,
     /// The percentage of a shard's limits that the library keeps to.
     pub rate: u32,
@@ -91,12 +91,12 @@ pub async fn load(endpoint: &str, stream: &str, keys: &[String], load: Load) -> 
     command.env(JVM, "-Xmx1g");
     let output = run_to_end(command, &keys.join("\n")).await;
     let [counted] = output[..] else {
-        panic!("it told {output:?}")
+        panic!("it printed {output:?}")
     };
     counted
 }
 
-/// Has a program read all that it is to know, and waits for all that it has to tell.
+/// Passes input to a program, and returns all lines that it prints.
 async fn run_to_end<T: DeserializeOwned>(mut command: Command, input: &str) -> Vec<T> {
     let mut command = command.spawn().expect("the docker command can be run");
     let mut stdin = command.stdin.take().expect("it is piped");

@@ -56,20 +56,20 @@ pub struct Worker {
     /// The engine's command: the container has its ends of standard input and output.
     command: Child,
     orders: ChildStdin,
-    /// Ends when all is read that the program had to tell.
+    /// Ends when the whole output of the program is read.
     output_reader: JoinHandle<()>,
     log: Log,
 }
 
 impl Worker {
-    /// Starts one with the options of `tests/java`, without their dashes, and hands on what it tells.
+    /// Starts one with the options of `tests/java`, without their dashes, and passes on its events.
     ///
     /// # Panics
     /// If the engine cannot be used.
     pub async fn start(
         library: Library,
         options: &[(&str, &str)],
-        tell: impl Fn(TimedEvent) + Send + 'static,
+        on_event: impl Fn(TimedEvent) + Send + 'static,
     ) -> Self {
         containers::ready("kcl").await;
         let container = unique(library.name());
@@ -83,7 +83,7 @@ impl Worker {
             container,
             orders: command.stdin.take().expect("it is piped"),
             command,
-            output_reader: tokio::spawn(listen(output, tell)),
+            output_reader: tokio::spawn(listen(output, on_event)),
             log,
         }
     }
@@ -99,7 +99,7 @@ impl Worker {
         self.ended().await;
     }
 
-    /// Kills it by a signal that no program can hear.
+    /// Kills it by a signal that no program can catch.
     pub async fn kill(mut self) {
         self.signal("KILL").await;
         self.ended().await;
@@ -132,13 +132,11 @@ impl Worker {
         let ended = timeout(TIMEOUT, self.command.wait()).await;
         let ended = ended.unwrap_or_else(|_| panic!("{} does not end", self.container));
         ended.expect("it can be waited for");
-        (&mut self.output_reader)
-            .await
-            .expect("what it told is read");
+        (&mut self.output_reader).await.expect("its output is read");
     }
 }
 
-/// A test that fails tells what its program had to say.
+/// A failed test prints its program's output.
 impl Drop for Worker {
     fn drop(&mut self) {
         if std::thread::panicking() {

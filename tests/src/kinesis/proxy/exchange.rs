@@ -48,7 +48,7 @@ impl Exchange {
         }
     }
 
-    /// Answers a request. An error ends its connection, and no response is sent.
+    /// Responds to a request. An error ends its connection, and no response is sent.
     pub(super) async fn respond(
         self,
         request: hyper::Request<Incoming>,
@@ -179,11 +179,11 @@ impl Exchange {
         ))
     }
 
-    /// Has a request answered by its service.
+    /// Forwards a request to its service.
     async fn forward(&self, request: &Request, body: &Value) -> io::Result<(StatusCode, Value)> {
         let (parts, body) = self.send(request, body).await?.into_parts();
         let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
-        // Some answers have none.
+        // Some responses have none.
         let body = match body.is_empty() {
             true => Value::Null,
             false => serde_json::from_slice(&body)?,

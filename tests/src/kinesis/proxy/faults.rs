@@ -51,7 +51,7 @@ enum FaultKind {
     ThrottleTable,
 }
 
-/// A client that is not heard, and does not hear.
+/// A client that neither sends nor receives.
 #[derive(Debug)]
 struct Outage {
     begins: String,
@@ -80,9 +80,9 @@ pub(super) enum Action {
     AnswerLost,
     /// It is passed on, and the response says of each record that nobody knows.
     Doubtful,
-    /// These of its records are not passed on, and answered so.
+    /// These of its records are not passed on, and fail like this.
     Without(Vec<Option<Refusal>>),
-    /// It is not passed on, and answered so.
+    /// It is not passed on, and fails like this.
     Refused(Refusal),
     /// It is not passed on, and its connection ends.
     Cut,
@@ -176,7 +176,7 @@ impl Faults {
         self.plan(table, FaultKind::LoseCheckpointAnswer, times);
     }
 
-    /// Answers the next `times` requests of the table as one that is over its limits does.
+    /// Throttles the next `times` requests of the table.
     pub fn throttle_table(&self, table: &str, times: u32) {
         self.plan(table, FaultKind::ThrottleTable, times);
     }
@@ -241,7 +241,7 @@ impl Faults {
         self.lock().record_hit(name);
     }
 
-    /// Tells of subscriptions that are to end.
+    /// Announces subscriptions that are to end.
     pub(super) fn cuts(&self) -> broadcast::Receiver<String> {
         self.cuts.subscribe()
     }

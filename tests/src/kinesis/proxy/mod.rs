@@ -1,7 +1,7 @@
 //! A proxy between clients and the two services, which understands the requests that pass and does to
 //! them what a bad network or a bad day of AWS would.
 //!
-//! Clients are told one address for both services. They need no change, and know nothing of it.
+//! Clients use one address for both services. They need no change, and know nothing of it.
 
 use std::io;
 use std::net::Ipv4Addr;

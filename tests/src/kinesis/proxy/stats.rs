@@ -11,7 +11,7 @@ use super::request::{Request, Service};
 /// The counts of one proxy. Clones are one.
 #[derive(Debug, Clone)]
 pub struct RequestStats {
-    /// Times are told from here.
+    /// Times are measured from here.
     begun: Instant,
     counts: Arc<Mutex<Counts>>,
 }
@@ -26,7 +26,7 @@ struct Counts {
 /// The entries of requests to store batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sent {
-    /// Those that were answered one by one.
+    /// Entries with a result.
     pub completed: u64,
     /// Those of them that were not stored.
     pub refused: u64,
