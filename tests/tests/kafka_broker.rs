@@ -1,5 +1,4 @@
-//! The brokers that other tests disturb do what those tests take for granted, by the word of
-//! Kafka's own tools.
+//! The brokers in containers do what other tests rely on, according to Kafka's own tools.
 
 use conformance::kafka::{Broker, Cluster, Options};
 

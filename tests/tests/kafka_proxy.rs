@@ -1,5 +1,5 @@
-//! The proxy does to clients what it says, by the word of a client library that knows nothing of
-//! it: the cases that count on a fault can count on it.
+//! The proxy injects exactly the faults that it is asked for, as seen by rdkafka. Suite cases rely
+//! on them.
 
 #![cfg(feature = "kafka")]
 #![allow(clippy::unwrap_used, reason = "these are tests")]

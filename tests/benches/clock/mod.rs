@@ -1,4 +1,5 @@
-//! Two clocks that processes share: the machine's, and each one's own processor time.
+//! Two clocks: the monotonic clock of the machine, which all processes share, and the processor
+//! time of this one.
 
 use std::time::Duration;
 

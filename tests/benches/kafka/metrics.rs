@@ -1,4 +1,4 @@
-//! The figures that are printed, and what they are made of.
+//! The printed metrics, and the jobs that they are computed from.
 
 use std::borrow::Cow;
 

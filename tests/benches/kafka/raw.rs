@@ -1,4 +1,4 @@
-//! The plain clients of librdkafka that ours are compared with.
+//! The plain clients of librdkafka, for comparison.
 
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{Consumer as _, StreamConsumer};

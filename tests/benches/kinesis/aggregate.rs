@@ -1,4 +1,4 @@
-//! Reads the format of the Kinesis Producer Library, as somebody else than the backend would.
+//! Reads aggregates of the Kinesis Producer Library, independently of the backend.
 
 use prost::Message;
 

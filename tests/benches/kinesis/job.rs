@@ -1,4 +1,4 @@
-//! What is measured, and how that is passed to a process.
+//! The jobs, each measured in a process of its own, and how one is passed to its process.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};

@@ -1,4 +1,4 @@
-//! The processes of a group's members, and what they report.
+//! Processes of a group's members, and the events that they report.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

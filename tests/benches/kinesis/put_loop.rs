@@ -1,5 +1,5 @@
-//! `PutRecords` by hand, as one would write it who needs no order: requests as large as they may be,
-//! several under way, and what was refused goes again before what is new.
+//! `PutRecords` by hand, without order: requests as large as allowed, several in flight, and
+//! rejected records are sent again before new ones.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! The clients of the AWS SDK that ours is compared with, at their defaults, retries included.
+//! The plain clients of the AWS SDK, at their defaults (with retries), for comparison.
 
 use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region};
 use conformance::kinesis::Testbed;

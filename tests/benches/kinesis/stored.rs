@@ -1,4 +1,4 @@
-//! What a stream holds, read by plain requests.
+//! Reads what a stream holds by plain requests.
 
 use std::collections::HashMap;
 

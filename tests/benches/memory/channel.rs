@@ -1,5 +1,5 @@
-//! What the SDK is compared with: the same records over a bare channel, which keeps nothing, orders
-//! nothing by key, and forgets what was not handled.
+//! The baseline: the same records over a bare channel, without storage, order per key or
+//! redelivery.
 
 use std::error::Error;
 use std::hint::black_box;

@@ -1,4 +1,4 @@
-//! Figures: what they are made of, and what they are when jobs were measured round by round.
+//! Metrics: how they are computed from jobs, and their values over all rounds.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

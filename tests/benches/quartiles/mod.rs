@@ -1,4 +1,4 @@
-//! The values of all rounds, as what is printed: their median, and the quartiles in a comment.
+//! Prints the median of all rounds, and the quartiles in a comment.
 
 /// Prints `name value unit`; nothing if nothing was measured. `more` goes to the end of the comment.
 pub(crate) fn print(name: &str, unit: &str, mut values: Vec<f64>, more: &str) {

@@ -1,5 +1,5 @@
-//! What the checks look up: gathered from the whole history before any of it is checked, since a
-//! receipt may be recorded after the record was handled, and a loss after its cause.
+//! An index of a history for the checks. It is built from the whole history first, since a receipt
+//! may be recorded after the record was handled, and a loss after its cause.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What became of each record: lost, altered, never sent, stored elsewhere or out of order.
+//! Whether each record was lost, altered, never sent, stored elsewhere or out of order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Messages on the wire: a length of four bytes, then as much.
+//! Length-prefixed messages on the wire.
 
 use std::io;
 

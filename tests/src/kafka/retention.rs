@@ -1,4 +1,4 @@
-//! Removes the records of a topic, as retention does.
+//! Deletes the records of a topic, as retention does.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! Takes a partition from the member of a group that owns it, without asking the member.
+//! Takes a partition from its owner without the owner's cooperation.
 
 use std::io;
 use std::time::Duration;

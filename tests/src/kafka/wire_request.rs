@@ -1,4 +1,4 @@
-//! Asks a broker by its own protocol for what no client library offers.
+//! Sends a broker raw protocol requests that no client library offers.
 
 use std::io;
 use std::net::Ipv4Addr;

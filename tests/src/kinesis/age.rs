@@ -1,4 +1,5 @@
-//! Makes what members have noted older, as if the group had stood still for longer than records are kept.
+//! Ages a group's notes in its lease table, as if the group had stopped for longer than the
+//! retention.
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;

@@ -1,4 +1,5 @@
-//! Finds what a stream holds now, for the proxy to show no more: as retention removes it.
+//! Finds the newest record of each shard, so that the proxy can hide everything up to it, as
+//! retention does.
 
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::types::ShardIteratorType;

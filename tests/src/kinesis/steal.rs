@@ -1,5 +1,5 @@
-//! Takes a lease from the member of a group that holds it, without asking the member: by the rules by
-//! which the workers of a group take leases from each other.
+//! Takes a lease from its owner, by the rules by which workers of a group take leases from each
+//! other.
 
 use std::time::Duration;
 

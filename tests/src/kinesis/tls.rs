@@ -1,4 +1,4 @@
-//! TLS before a port that has none, for clients that speak nothing else.
+//! Terminates TLS in front of a plain port, for clients that require TLS.
 
 use std::io::{self, Write as _};
 use std::net::Ipv4Addr;

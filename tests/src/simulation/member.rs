@@ -1,4 +1,4 @@
-//! A member at work: joined, handling, and back after a stop.
+//! A slot of a group: one membership after another, with its handlers.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,4 @@
-//! A run from its beginning to its end.
+//! One run from start to end.
 
 use std::sync::Arc;
 use std::time::Duration;

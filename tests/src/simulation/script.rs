@@ -1,4 +1,4 @@
-//! What a seed stands for: a fleet, what it does, and what disrupts it.
+//! The script of a seed: a fleet, its load and its disruptions.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What the streams hold in the end.
+//! Reads what the streams hold at the end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

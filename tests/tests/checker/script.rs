@@ -1,4 +1,4 @@
-//! Histories in few words.
+//! A short notation for histories.
 
 use conformance::checker::{Verdict, Violation, check};
 use conformance::history::{Event, Handling, History, Outcome, Ownership};

@@ -1,5 +1,5 @@
-//! What becomes of clients that were given an empty list of brokers: by one that was frozen, say, and
-//! is out of its cluster for a moment.
+//! Clients that were given an empty list of brokers, for example by a broker that was frozen and is
+//! out of its cluster.
 
 use std::sync::Arc;
 

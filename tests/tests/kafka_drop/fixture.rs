@@ -1,4 +1,4 @@
-//! Where the cases take place.
+//! The broker, streams and clients of the cases.
 
 use std::ops::Range;
 use std::sync::Arc;

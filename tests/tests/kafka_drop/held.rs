@@ -1,4 +1,4 @@
-//! What an application keeps of a member that is gone.
+//! Deliveries and handles that outlive their member.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! How quick members are in what others wait for. Most of several attempts must be: a busy machine may
-//! delay one, and a client that is slow may be woken by something else in another.
+//! How quickly members react when others wait for them. Most of several attempts must be quick: a
+//! busy machine may delay some.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

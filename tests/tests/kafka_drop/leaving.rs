@@ -1,5 +1,4 @@
-//! Members that go while a revocation waits for its response: the drain is not over, since records are
-//! held that nobody settles.
+//! Members that are dropped or closed while a revocation is pending, with unsettled records.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

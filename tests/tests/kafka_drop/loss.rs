@@ -1,5 +1,5 @@
-//! A session that ends while the member drains. librdkafka reports nothing of it before the drain's
-//! revocation is acknowledged.
+//! A session that ends while the member drains. librdkafka reports it only after the revocation has
+//! completed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

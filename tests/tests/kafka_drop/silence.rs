@@ -1,5 +1,4 @@
-//! Clients that go when nobody responds to them: their broker was killed, or stands still with all
-//! connections open.
+//! Clients that close while their broker is killed or frozen with all connections open.
 
 use std::time::{Duration, Instant};
 

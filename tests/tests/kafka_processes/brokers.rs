@@ -1,4 +1,4 @@
-//! Faults of brokers while members run.
+//! Brokers that fail while members run.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Where the cases take place: brokers without a proxy, since what is done to members is real here.
+//! The broker of the cases, without a proxy: faults of members are real here.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

@@ -1,5 +1,5 @@
-//! The process of a member: it does what its configuration says, and reports what happens, line by line on its
-//! standard output, until it is asked to end or is killed.
+//! The child process of a member. It reports events line by line on its standard output until it is
+//! stopped or killed.
 
 use std::io::{self, Read};
 use std::pin::pin;

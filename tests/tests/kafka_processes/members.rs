@@ -1,4 +1,4 @@
-//! Faults of the processes of members.
+//! Members that are killed, frozen and restarted.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Members whose name stays (static membership), restarted within their session.
+//! Static membership: members that restart under the same name within their session.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

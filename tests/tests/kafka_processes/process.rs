@@ -1,4 +1,4 @@
-//! A member of another process, as its parent has it.
+//! A member in a child process, as its parent sees it.
 
 use std::process::Stdio;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Many partitions.
+//! A stream with many partitions.
 
 use std::sync::Arc;
 use std::time::Instant;

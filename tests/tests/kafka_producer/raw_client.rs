@@ -1,4 +1,4 @@
-//! What tests see of a broker without the driver that is tested.
+//! Reads and administers the broker by rdkafka, without the tested driver.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! What is refused is reported by its kind, of the very record, and holds up no other.
+//! A rejected record fails with its own kind of error and does not hold up others.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Records come back as they were sent, byte for byte, in the partition of Java's choice.
+//! Records are returned byte for byte, from the partition that Java's partitioner chooses.
 
 use std::time::{Duration, UNIX_EPOCH};
 

@@ -1,4 +1,4 @@
-//! Logging in.
+//! Authentication.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Who may log in at a real broker, and the errors of those who may not.
+//! Authentication and authorization against a real broker.
 #![allow(clippy::unwrap_used, reason = "a test that cannot continue fails")]
 
 mod logins;

@@ -1,4 +1,4 @@
-//! Doing what not everybody may.
+//! Authorization: calls without permission fail with `Denied`, and succeed once allowed.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! An authority for certificates, made anew for each broker.
+//! A certificate authority, created anew for each broker.
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 

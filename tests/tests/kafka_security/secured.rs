@@ -1,4 +1,4 @@
-//! A broker with a listener for each way to log in, and permissions that nobody has yet.
+//! A broker with a listener for each authentication method, and no permissions granted.
 
 use std::time::Duration;
 

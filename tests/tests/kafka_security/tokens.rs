@@ -1,4 +1,4 @@
-//! Tokens that nobody signed, which the broker's validator for development accepts.
+//! Unsigned tokens, which the broker's development validator accepts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

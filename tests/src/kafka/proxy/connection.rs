@@ -1,4 +1,4 @@
-//! One connection of a client, with its broker on the other side.
+//! One proxied connection between a client and the broker.
 
 use std::collections::BTreeMap;
 use std::io;

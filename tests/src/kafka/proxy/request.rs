@@ -1,4 +1,4 @@
-//! What the proxy knows of a request, and the responses that it gives in the broker's place.
+//! Decodes requests, and encodes the responses that the proxy gives instead of the broker.
 
 use std::io;
 

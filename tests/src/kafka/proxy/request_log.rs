@@ -1,4 +1,4 @@
-//! When members asked their groups for what. Only by this is it known how quick a client is to ask.
+//! Logs when members sent which request to their groups, which shows how quickly a client reacts.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,4 +1,4 @@
-//! What the proxy changes in the responses of a broker.
+//! Rewrites responses of the broker.
 
 use std::io;
 

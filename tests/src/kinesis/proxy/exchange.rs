@@ -1,4 +1,4 @@
-//! One request, and what becomes of it.
+//! Handles one request: applies faults, forwards it, and filters the response.
 
 use std::io;
 use std::time::Instant;

@@ -1,4 +1,4 @@
-//! What the proxy knows of a request.
+//! Decodes requests to Kinesis and DynamoDB.
 
 use std::io;
 

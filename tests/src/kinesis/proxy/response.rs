@@ -1,4 +1,4 @@
-//! The responses that the proxy gives in a service's place, and what it changes in those that pass.
+//! Responses that the proxy gives instead of a service, and changes to forwarded ones.
 
 use std::io;
 

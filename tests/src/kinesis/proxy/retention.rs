@@ -1,5 +1,4 @@
-//! Retention, which no emulator has for less than a day: what was there at a moment is not shown any
-//! more.
+//! Emulates retention: hides records up to a position. No emulator has a retention below a day.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

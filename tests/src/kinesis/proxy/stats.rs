@@ -1,4 +1,4 @@
-//! What has passed a proxy, counted.
+//! Counts the requests and records that passed a proxy.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,4 +1,4 @@
-//! The response to a subscription: events for minutes.
+//! Forwards the event stream of a subscription.
 
 use std::io;
 
