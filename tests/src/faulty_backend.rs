@@ -13,7 +13,7 @@ use millstream_core::{
 
 use crate::{Fault, Hooks};
 
-/// A driver that is disturbed on the way to its broker: sends and checkpoints fail, get lost, or
+/// Wraps a driver and injects faults on the way to its broker: sends and checkpoints fail, get lost, or
 /// take long.
 ///
 /// With it a harness has the faults of [`FaultyBackend::HOOKS`] on any driver whose
@@ -26,13 +26,13 @@ pub struct FaultyBackend<B> {
 
 #[derive(Debug, Clone, Default)]
 struct Plan {
-    planned: Arc<Mutex<Vec<Planned>>>,
+    planned: Arc<Mutex<Vec<PlannedFault>>>,
     /// How often, for each stream and group.
     hits: Arc<Mutex<BTreeMap<String, u64>>>,
 }
 
 #[derive(Debug)]
-struct Planned {
+struct PlannedFault {
     /// A stream of sends, or a group of checkpoints.
     of: String,
     key: Option<Bytes>,
@@ -50,12 +50,12 @@ enum FaultKind {
 }
 
 impl Plan {
-    fn lock(&self) -> MutexGuard<'_, Vec<Planned>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<PlannedFault>> {
         self.planned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn add(&self, of: &str, key: Option<Bytes>, what: FaultKind, times: u32) {
-        let same = |planned: &Planned| {
+        let same = |planned: &PlannedFault| {
             planned.of == of
                 && std::mem::discriminant(&planned.what) == std::mem::discriminant(&what)
         };
@@ -64,7 +64,7 @@ impl Plan {
             plan.retain(|planned| !same(planned));
         }
         if times > 0 {
-            plan.push(Planned {
+            plan.push(PlannedFault {
                 of: of.to_owned(),
                 key,
                 what,
@@ -102,7 +102,7 @@ impl Plan {
 }
 
 impl<B: driver::Backend + Clone> FaultyBackend<B> {
-    /// What it can do.
+    /// The faults that it can inject.
     pub const HOOKS: Hooks = Hooks {
         fail_sends: true,
         fail_sends_by_key: true,
@@ -119,7 +119,7 @@ impl<B: driver::Backend + Clone> FaultyBackend<B> {
         reshard_repeats_sends: false,
     };
 
-    /// Wraps a driver. Clones are disturbed together.
+    /// Wraps a driver. Clones share their faults.
     pub fn new(inner: B) -> Self {
         Self {
             inner,

@@ -5,34 +5,34 @@ use std::time::Duration;
 use async_trait::async_trait;
 use millstream_core::{Client, Guarantees, Partition, StreamSpec, driver};
 
-/// What a backend's author gives the suite: a broker to test against, and the means to inject faults into it.
+/// Gives the suite a broker to test against, and a way to inject faults into it.
 ///
 /// # Contract
 /// All clients of one harness talk to the same broker, and to it alone, so that names need be unique
 /// within it only. Methods may be called concurrently.
 #[async_trait]
 pub trait Harness: fmt::Debug + Send + Sync + 'static {
-    /// Connects afresh, as another process would.
+    /// Opens a new connection, as another process would.
     async fn client(&self) -> Client;
 
-    /// A name for a stream or a group that was never used on this broker: at most 60 of `a-z 0-9
+    /// Returns a name for a stream or a group that was never used on this broker: at most 60 of `a-z 0-9
     /// -`, beginning with `prefix`.
     fn unique(&self, prefix: &str) -> String;
 
-    /// How long things take here.
+    /// Returns how long things take on this broker.
     fn timing(&self) -> Timing;
 
-    /// What a stream of this broker takes, as the driver says it.
+    /// Returns the limits of a stream on this broker, as its driver reports them.
     fn limits(&self) -> driver::StreamLimits;
 
-    /// Which faults [`disturb`](Self::disturb) can do. Read once, before anything else.
+    /// Which faults [`inject`](Self::inject) supports. Read once, before anything else.
     fn hooks(&self) -> Hooks;
 
     /// How many attempts to send to a stream, or to store the checkpoint of a group, a fault has
     /// befallen so far. A case that is green without its fault proves nothing.
     fn hits(&self, stream_or_group: &str) -> u64;
 
-    /// Does what was asked, and returns when it is in force. Called only with what
+    /// Injects a fault, and returns when it is in effect. Called only with what
     /// [`hooks`](Self::hooks) says is possible.
     async fn inject(&self, fault: Fault);
 }
@@ -40,15 +40,15 @@ pub trait Harness: fmt::Debug + Send + Sync + 'static {
 /// How long things take on a broker.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
-    /// How long a silent member keeps its partitions.
+    /// The session timeout: how long a silent member keeps its partitions.
     pub session: Duration,
     /// How long a clean handover may take, the draining left aside. Well below `session`.
     pub handover: Duration,
-    /// How long to wait for anything, at most.
+    /// The timeout of every wait.
     pub timeout: Duration,
-    /// How often to look whether a condition is met.
+    /// The interval at which conditions are polled.
     pub poll_interval: Duration,
-    /// How fine the broker's timestamps are: what is stored so much later has a later one.
+    /// The resolution of the broker's timestamps: a record that is stored so much later has a later one.
     pub timestamps: Duration,
 }
 
@@ -85,7 +85,7 @@ pub struct Hooks {
     pub reshard_repeats_sends: bool,
 }
 
-/// Something to break.
+/// A fault to inject.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
@@ -172,7 +172,7 @@ pub enum Fault {
     Restart,
 }
 
-/// What a case needs of a backend, beyond what all promise.
+/// A guarantee or fault that a case needs.
 #[derive(Debug, Clone, Copy)]
 pub enum Need {
     /// A guarantee or a fault, by its name in [`Guarantees`] or [`Hooks`].
@@ -200,7 +200,7 @@ impl fmt::Display for Need {
     }
 }
 
-/// Creates a stream of a fresh name.
+/// Creates a stream with a unique name.
 pub async fn unique_stream(harness: &dyn Harness, partitions: usize) -> String {
     let name = harness.unique("stream");
     let spec = StreamSpec::new(name.as_str()).partitions(partitions);
@@ -212,7 +212,7 @@ pub async fn unique_stream(harness: &dyn Harness, partitions: usize) -> String {
 /// Waits until `met` returns a value, and returns it.
 ///
 /// # Panics
-/// When the harness's patience is at its end, with `what` was waited for.
+/// After the harness's timeout, with `what` it waited for.
 #[track_caller]
 pub fn eventually<'a, T, F>(
     timing: Timing,

@@ -1,11 +1,10 @@
-//! What every backend of millstream must prove, and the checker of what it did.
+//! The conformance suite of millstream's backends, and the checker of their histories.
 //!
 //! A backend's author implements [`Harness`], and runs every [`Case`] of [`cases::all`] as a test
 //! of its own; the memory backend's target, `tests/tests/memory.rs`, shows how. A case that needs
-//! what a backend does not promise is listed there as ignored, by its name, and never passes in
-//! silence.
+//! a guarantee which a backend does not have is listed there as ignored; it never passes silently.
 //!
-//! [`history`] records what happens in a case, and [`checker`] finds what must not have happened.
+//! [`history`] records what happens in a case, and [`checker`] finds violations of the promises.
 
 pub mod cases;
 pub mod checker;

@@ -40,7 +40,7 @@ async fn c01_order_of_many_keys(harness: Arc<dyn Harness>) {
     test_producer.close().await;
 }
 
-async fn disturbed(harness: Arc<dyn Harness>, fault: impl FnOnce(String) -> Fault) {
+async fn order_survives(harness: Arc<dyn Harness>, fault: impl FnOnce(String) -> Fault) {
     let fleet = Fleet::new(harness, 3).await;
     fleet.inject(fault(fleet.stream.clone())).await;
     let test_producer = send_and_read(&fleet, 10, 30).await;
@@ -73,16 +73,16 @@ async fn c01_order_when_every_send_fails_first(harness: Arc<dyn Harness>) {
         key: None,
         times: 40,
     };
-    disturbed(harness, fail).await;
+    order_survives(harness, fail).await;
 }
 
 async fn c01_order_under_throttling(harness: Arc<dyn Harness>) {
     let throttle = |stream| Fault::ThrottleSends { stream, times: 40 };
-    disturbed(harness, throttle).await;
+    order_survives(harness, throttle).await;
 }
 
 async fn c01_order_when_timed_out_sends_were_stored(harness: Arc<dyn Harness>) {
-    disturbed(harness, |stream| Fault::TimeOutSends { stream, times: 10 }).await;
+    order_survives(harness, |stream| Fault::TimeOutSends { stream, times: 10 }).await;
 }
 
 async fn c01_order_of_clones_of_one_producer(harness: Arc<dyn Harness>) {

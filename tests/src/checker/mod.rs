@@ -1,26 +1,26 @@
-//! The one checker of histories, the same for every backend.
+//! Checks histories, by the same rules for every backend.
 //!
-//! # What is legal
+//! # Rules
 //!
-//! Delivery is at least once, so the checker must know what may be delivered again, and what may not:
+//! Delivery is at least once, so the rules say which repeats are allowed:
 //!
 //! * A send that timed out may be stored or not, and a retried one may be stored twice. Order is
-//!   checked on what was acknowledged, and on the first occurrence.
-//! * A record may be handled again when the owner that settled it crashed, lost the partition, or was
-//!   subject to a fault before the next owner began. It may not after a clean handover, not under the
-//!   same epoch, and not once the stored checkpoint has passed it. What an owner settled behind a record
-//!   that it left unsettled (its handler was stuck or failed for good) is delivered again, as no checkpoint can
-//!   pass that record.
-//! * A member that was frozen or cut off may continue with what it has, beside the new owner, until it
-//!   learns of its loss; not after. It may not store progress.
-//! * A reset repeats what it repeats: in a stream that a group was reset in, order is checked within
-//!   each epoch only, and repeats are not checked. A reset that skips frees the group of what was sent
-//!   before.
-//! * After partitions were added to a stream, a key's order is checked within each partition only.
-//! * What retention has removed is owed by nobody.
+//!   checked on acknowledged records, and on the first occurrence of each.
+//! * A record may be handled again if the owner that settled it crashed, lost the partition, or had a
+//!   fault injected before the next owner started. It may not be handled again after a clean handover,
+//!   under the same epoch, or after the stored checkpoint has passed it. Records that an owner settled
+//!   behind one that it left unsettled (because its handler was stuck or kept failing) may be repeated,
+//!   since no checkpoint can pass that record.
+//! * A member that was frozen or cut off may continue to handle what it has received, concurrently
+//!   with the new owner, until it learns of its loss. It may not store a checkpoint.
+//! * A reset repeats records. In a stream in which a group was reset, order is checked only within
+//!   each epoch, and repeats are not checked. After a reset that skips, the group need not settle what
+//!   was sent before.
+//! * After partitions were added to a stream, a key's order is checked only within each partition.
+//! * Records that retention has removed need not be settled.
 //! * Records without a key have no order.
 //!
-//! A history is checked as complete: the run has waited for its groups to settle what they owe.
+//! A history must be complete: the run has waited until its groups have settled all records.
 
 use std::fmt;
 
@@ -37,28 +37,28 @@ mod violation;
 
 pub use violation::{RecordLocation, Violation};
 
-/// What is asked beyond the rules that always hold.
+/// Additional rules, beyond those that always hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Rules {
-    /// How many settled records a new owner of one partition may have to repeat, at most.
+    /// The maximum number of settled records that a new owner of a partition may repeat.
     pub most_repeats: Option<u64>,
 }
 
-/// What happened, in numbers.
+/// Counters of a history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 #[non_exhaustive]
 pub struct Summary {
     /// Records that were sent.
     pub sent: u64,
-    /// Receipts with a place.
+    /// Receipts that resolved with a position.
     pub acknowledged: u64,
-    /// Receipts with a refusal.
+    /// Receipts that resolved with a permanent error.
     pub failed: u64,
-    /// Receipts that left it open.
+    /// Receipts that left open whether the record is stored.
     pub unknown: u64,
-    /// Handlings that settled a record.
+    /// Attempts that settled a record.
     pub handled: u64,
-    /// Handlings that failed.
+    /// Attempts that failed.
     pub failures: u64,
     /// Acknowledged records that a group never settled, counted for each group.
     pub lost: u64,
@@ -68,7 +68,7 @@ pub struct Summary {
     pub duplicates: u64,
     /// Records that were found in a dead letter stream.
     pub dead_lettered: u64,
-    /// Records that were passed over by a policy.
+    /// Records that a policy skipped.
     pub skipped: u64,
     /// Ownerships of a partition by a member after the partition's first one.
     pub handovers: u64,
@@ -81,9 +81,9 @@ pub struct Summary {
 /// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
-    /// What happened, in numbers.
+    /// The counters.
     pub summary: Summary,
-    /// What must not have happened.
+    /// The violations that were found.
     pub violations: Vec<Violation>,
 }
 
@@ -93,7 +93,7 @@ pub fn check(entries: &[Entry]) -> Verdict {
 }
 
 impl Rules {
-    /// Checks a history by these rules besides the ones that always hold.
+    /// Checks a history by these rules as well as those that always hold.
     pub fn check(&self, entries: &[Entry]) -> Verdict {
         let index = history_index::HistoryIndex::read(entries);
         let mut violations = Vec::new();
@@ -120,12 +120,12 @@ impl Rules {
 }
 
 impl Verdict {
-    /// Whether nothing happened that must not.
+    /// Returns whether there are no violations.
     pub fn is_clean(&self) -> bool {
         self.violations.is_empty()
     }
 
-    /// Returns the numbers of a clean run.
+    /// Returns the counters of a clean run.
     ///
     /// # Panics
     /// With the violations, if there are some: for tests.
@@ -136,8 +136,8 @@ impl Verdict {
     }
 }
 
-/// More than these say nothing new.
-const MOST_SHOWN: usize = 20;
+/// The maximum number of violations in a message.
+const MAX_SHOWN: usize = 20;
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -147,10 +147,10 @@ impl fmt::Display for Verdict {
             self.violations.len(),
             self.summary
         )?;
-        for violation in self.violations.iter().take(MOST_SHOWN) {
+        for violation in self.violations.iter().take(MAX_SHOWN) {
             writeln!(f, "  {violation}")?;
         }
-        match self.violations.len().saturating_sub(MOST_SHOWN) {
+        match self.violations.len().saturating_sub(MAX_SHOWN) {
             0 => Ok(()),
             more => writeln!(f, "  and {more} more"),
         }

@@ -10,7 +10,7 @@ use super::{Share, Violation};
 use crate::history::{Entry, Event, Handling, Outcome};
 
 pub(super) fn check(index: &HistoryIndex<'_>, entries: &[Entry], found: &mut Vec<Violation>) {
-    let mut check = Judge {
+    let mut check = OrderCheck {
         index,
         found,
         stored: BTreeMap::new(),
@@ -64,7 +64,7 @@ type Key<'a> = &'a Arc<str>;
 /// A stream's keys are one order, and that of a partition alone where keys may move.
 type Line<'a> = (&'a str, Option<&'a Partition>, Key<'a>);
 
-struct Judge<'a, 'f> {
+struct OrderCheck<'a, 'f> {
     index: &'f HistoryIndex<'a>,
     found: &'f mut Vec<Violation>,
     stored: BTreeMap<(Share<'a>, Key<'a>), Queue<Position>>,
@@ -97,7 +97,7 @@ fn send_order<'a>(index: &HistoryIndex<'a>) -> BTreeMap<Line<'a>, Vec<(u64, u64)
     lines
 }
 
-impl<'a> Judge<'a, '_> {
+impl<'a> OrderCheck<'a, '_> {
     fn began(&mut self, handling: &'a Handling) {
         let Some(key) = self.index.key_of(handling.id) else {
             return;

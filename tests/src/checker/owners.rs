@@ -14,7 +14,7 @@ pub(super) fn check(
     most_repeats: Option<u64>,
     found: &mut Vec<Violation>,
 ) {
-    let mut check = Judge {
+    let mut check = OwnershipCheck {
         index,
         found,
         owners: BTreeMap::new(),
@@ -41,7 +41,7 @@ pub(super) fn check(
     }
 }
 
-struct Judge<'a, 'f> {
+struct OwnershipCheck<'a, 'f> {
     index: &'f HistoryIndex<'a>,
     found: &'f mut Vec<Violation>,
     owners: BTreeMap<(Share<'a>, Epoch), &'a Ownership>,
@@ -53,7 +53,7 @@ struct Judge<'a, 'f> {
     repeats: BTreeMap<(Share<'a>, Epoch), (&'a Ownership, BTreeSet<Position>)>,
 }
 
-impl<'a> Judge<'a, '_> {
+impl<'a> OwnershipCheck<'a, '_> {
     fn assigned(&mut self, by: &'a Ownership) {
         let share: Share<'a> = (&by.group, &by.partition);
         if let Some(before) = self

@@ -10,7 +10,7 @@ use super::{RecordLocation, Share, Violation};
 use crate::history::{Entry, Event, Handling};
 
 pub(super) fn check(index: &HistoryIndex<'_>, entries: &[Entry], found: &mut Vec<Violation>) {
-    let mut check = Judge {
+    let mut check = ProgressCheck {
         index,
         found,
         unsettled: BTreeMap::new(),
@@ -45,7 +45,7 @@ struct Read {
     epoch: Option<Epoch>,
 }
 
-struct Judge<'a, 'f> {
+struct ProgressCheck<'a, 'f> {
     index: &'f HistoryIndex<'a>,
     found: &'f mut Vec<Violation>,
     /// What the group owes in a partition and has not settled.
@@ -54,7 +54,7 @@ struct Judge<'a, 'f> {
     read: BTreeMap<Share<'a>, (Read, Option<Read>)>,
 }
 
-impl<'a> Judge<'a, '_> {
+impl<'a> ProgressCheck<'a, '_> {
     fn unsettled(&mut self, share: Share<'a>) -> &mut BTreeMap<Position, u64> {
         let index = self.index;
         self.unsettled.entry(share).or_insert_with(|| {

@@ -14,13 +14,13 @@ use tokio::time::Instant;
 
 use crate::history::{Event, History, Observer, Outcome};
 
-/// What a handler does with a delivery.
+/// A handler of deliveries.
 pub type HandlerFn = Arc<dyn Fn(Delivery) -> BoxFuture<'static, Result<(), Failure>> + Send + Sync>;
 
 /// Why a handler failed.
 pub type Failure = Box<dyn StdError + Send + Sync>;
 
-/// Makes work of an async function.
+/// Creates a handler from an async function.
 pub fn handler_fn<F>(handler: impl Fn(Delivery) -> F + Send + Sync + 'static) -> HandlerFn
 where
     F: Future<Output = Result<(), Failure>> + Send + 'static,
@@ -28,7 +28,7 @@ where
     Arc::new(move |delivery| handler(delivery).boxed())
 }
 
-/// A member to be started.
+/// The options of a member to start.
 pub struct MemberSpec<'a> {
     group: BoxFuture<'a, ConsumerGroup>,
     history: History,
@@ -40,10 +40,10 @@ pub struct MemberSpec<'a> {
 
 type Configure<'a> = Box<dyn FnOnce(ConsumerGroup) -> ConsumerGroup + Send + 'a>;
 
-/// What the policy does when a record has failed for the last time.
+/// What the failure policy does when the attempts are used up.
 #[derive(Debug, Clone, Copy)]
 enum Exhaustion {
-    /// The member stops: the record is still to come.
+    /// The member stops: the record is delivered again.
     Stops,
     DeadLetters(u32),
     Skips(u32),
@@ -51,7 +51,7 @@ enum Exhaustion {
 
 impl fmt::Debug for MemberSpec<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Spec")
+        f.debug_struct("MemberSpec")
             .field("name", &self.name)
             .field("exhaustion", &self.exhaustion)
             .finish_non_exhaustive()
@@ -76,7 +76,7 @@ impl<'a> MemberSpec<'a> {
         }
     }
 
-    /// Sets what its handlers do. Default: they are ready at once.
+    /// Sets the handler. Default: ready at once with `Ok`.
     #[must_use]
     pub fn handler(mut self, handler: HandlerFn) -> Self {
         self.handler = handler;
@@ -102,21 +102,21 @@ impl<'a> MemberSpec<'a> {
         self
     }
 
-    /// Says that its policy dead-letters after so many attempts.
+    /// Declares that the policy dead-letters after so many attempts.
     #[must_use]
     pub fn dead_letters_after(mut self, attempts: u32) -> Self {
         self.exhaustion = Exhaustion::DeadLetters(attempts);
         self
     }
 
-    /// Says that its policy skips after so many attempts.
+    /// Declares that the policy skips after so many attempts.
     #[must_use]
     pub fn skips_after(mut self, attempts: u32) -> Self {
         self.exhaustion = Exhaustion::Skips(attempts);
         self
     }
 
-    /// Starts it as a task of its own.
+    /// Starts the member as a task.
     pub async fn start(self) -> Member {
         let Self {
             group,
@@ -228,22 +228,22 @@ pub struct Member {
 }
 
 impl Member {
-    /// Its handle.
+    /// Returns its handle.
     pub fn handle(&self) -> &ConsumerHandle {
         &self.control
     }
 
-    /// Its name.
+    /// Returns its name.
     pub fn name(&self) -> &str {
         self.observer.member()
     }
 
-    /// How many partitions it owns.
+    /// Returns how many partitions it owns.
     pub fn owns(&self) -> usize {
         self.control.partitions().len()
     }
 
-    /// Whether it has ended.
+    /// Returns whether it has ended.
     pub fn has_ended(&self) -> bool {
         self.task.is_finished()
     }
@@ -277,7 +277,7 @@ impl Member {
         result
     }
 
-    /// Kills it, as the end of its process would.
+    /// Drops it without a shutdown, as the end of its process would.
     pub async fn crash(self) {
         self.observer.crashed();
         self.task.abort();

@@ -16,14 +16,14 @@ mod produce;
 pub use member::{Failure, HandlerFn, Member, MemberSpec, handler_fn};
 pub use produce::{BackgroundLoad, TestProducer};
 
-/// What most cases are made of.
+/// A stream, a group, its members and producers, and their history. Most cases use one.
 #[derive(Debug)]
 pub struct Fleet {
     /// The broker.
     pub harness: Arc<dyn Harness>,
-    /// A connection for what no member does.
+    /// A connection for everything but members.
     pub client: Client,
-    /// What happened.
+    /// The history.
     pub history: History,
     /// The stream.
     pub stream: String,
@@ -33,13 +33,13 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Creates a stream and a group's name, and begins to read the group's progress.
+    /// Creates a stream, names a group, and starts to read the group's checkpoints.
     pub async fn new(harness: Arc<dyn Harness>, partitions: usize) -> Self {
         let stream = unique_stream(&*harness, partitions).await;
         Self::on(harness, stream, History::new(), true).await
     }
 
-    /// A group on a stream that is there already. It owes what was sent before if `everything`.
+    /// Uses an existing stream. The group must settle what was sent before if `everything`.
     pub async fn on(
         harness: Arc<dyn Harness>,
         stream: String,
@@ -67,7 +67,7 @@ impl Fleet {
         down.resume(harness).await
     }
 
-    /// Gives up every connection, and keeps the names.
+    /// Closes every connection, and keeps the names.
     pub fn end(self) -> StoppedFleet {
         StoppedFleet {
             stream: self.stream.clone(),
@@ -76,7 +76,7 @@ impl Fleet {
         }
     }
 
-    /// The group on a connection of its own, with its stream.
+    /// Returns the group with its stream, on a connection of its own.
     pub async fn handle(&self) -> ConsumerGroup {
         let client = self.harness.client().await;
         client
@@ -84,12 +84,12 @@ impl Fleet {
             .stream(self.stream.as_str())
     }
 
-    /// A member to be started.
+    /// Returns a member to start.
     pub fn member(&self, name: &str) -> MemberSpec<'_> {
         MemberSpec::new(self.handle(), &self.history, name)
     }
 
-    /// A producer to the stream, whose records are observed. Ids begin at 1.
+    /// Opens a producer to the stream whose records go into the history. Ids start at 1.
     pub async fn test_producer(&self) -> TestProducer {
         TestProducer::open(&self.client, &self.stream, &self.history, 1).await
     }
@@ -101,7 +101,7 @@ impl Fleet {
         test_producer.close().await;
     }
 
-    /// Records a fault, and does it.
+    /// Records a fault, and injects it.
     pub async fn inject(&self, fault: Fault) {
         let (group, member) = match &fault {
             Fault::Freeze { group, member, .. } => (Some(group), Some(member)),
@@ -137,7 +137,7 @@ impl Fleet {
             .await;
     }
 
-    /// How many acknowledged records of the stream the group has not settled.
+    /// Returns how many acknowledged records of the stream the group has not settled.
     pub fn unsettled(&self) -> usize {
         let mut open = BTreeSet::new();
         let mut settled = BTreeSet::new();
@@ -166,14 +166,14 @@ impl Fleet {
         open.difference(&settled).count()
     }
 
-    /// How many records the group's handlers have acked.
+    /// Returns how many records the group's handlers have acked.
     pub fn acked(&self) -> usize {
         self.history.count(|event| {
             matches!(event, Event::Ended { handling, outcome: Outcome::Acked } if *handling.by.group == *self.group)
         })
     }
 
-    /// The group's stored checkpoint.
+    /// Returns the group's checkpoints.
     pub async fn checkpoints(&self) -> Vec<Checkpoint> {
         let group = self.client.group(self.group.as_str());
         group.checkpoints().await.expect("the checkpoint is read")
@@ -211,7 +211,7 @@ impl Fleet {
         .await;
     }
 
-    /// The partitions of the stream that take records.
+    /// Returns the open partitions of the stream.
     pub async fn open_partitions(&self) -> Vec<Partition> {
         let described = self.client.streams().describe(&self.stream).await;
         let partitions = described.expect("the stream is described").partitions;
@@ -219,7 +219,7 @@ impl Fleet {
         open.map(|partition| partition.partition).collect()
     }
 
-    /// Waits until all is settled, and checks the run.
+    /// Waits until everything is settled, and checks the history.
     pub async fn check(&self) -> Summary {
         self.check_with(Rules::default()).await
     }
@@ -230,7 +230,7 @@ impl Fleet {
         self.verdict(rules).assert_clean()
     }
 
-    /// Checks what happened so far.
+    /// Checks the history so far.
     pub fn verdict(&self, rules: Rules) -> Verdict {
         rules.check(&self.history.entries())
     }

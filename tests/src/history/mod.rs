@@ -1,24 +1,24 @@
-//! What happened in a run of producers, members and faults, as one ordered list of events.
+//! The history of a run of producers, members and faults: one ordered list of events.
 //!
-//! Everyone that takes part records into one [`History`]; the [`checker`](crate::checker) checks it
-//! afterwards. A history can be written and read as JSON lines, so that members in other processes
-//! can take part: each writes its own as it goes ([`History::journal`]), by a clock that all share,
-//! and [`History::read_from`] or [`History::add`] merges them by order number.
+//! All participants record into one [`History`], and the [`checker`](crate::checker) checks it
+//! afterwards. A history can be written and read as JSON lines, so that members in other processes can
+//! take part: each writes its own as it goes ([`History::journal`]), by a clock that all share, and
+//! [`History::read_from`] or [`History::add`] merges them by order number.
 //!
-//! # When to record what
+//! # When to record
 //!
-//! The checker believes the order of the list, so an event is recorded on the safe side of the moment:
+//! The checker relies on the order of the list, so each event is recorded on the safe side:
 //!
 //! * [`Sent`](Event::Sent) before `send` is called; the outcome after the receipt has resolved.
-//! * [`Began`](Event::Began) first thing in the handler, [`Ended`](Event::Ended) last thing, before
-//!   it returns: so that it stands before any checkpoint that counts on it.
-//! * [`Checkpointed`](Event::Checkpointed) after the checkpoint read has returned; the checkpoint reads of one
-//!   group are made by one task, one after the other.
+//! * [`Began`](Event::Began) as the first thing in a handler, [`Ended`](Event::Ended) as the last before
+//!   it returns, so that it precedes any checkpoint that includes the record.
+//! * [`Checkpointed`](Event::Checkpointed) after the checkpoint was read. One task reads the checkpoints
+//!   of a group, one after the other.
 //! * A [`Fault`](Event::Fault), a [`Reset`](Event::Reset), a [`Crashed`](Event::Crashed) and a
-//!   [`Remapped`](Event::Remapped) before the deed is done.
+//!   [`Remapped`](Event::Remapped) before it takes effect.
 //! * A batch handler records `Began` and `Ended` of one delivery after the other.
 //!
-//! A member's name stands for one membership: who comes back after a crash has a new name.
+//! A member's name stands for one membership: a member that returns after a crash has a new name.
 
 use std::fmt;
 use std::io::{self, BufRead, Write};
@@ -34,7 +34,7 @@ mod text;
 pub use generator::{RecordGenerator, digest, id_of, record};
 pub use observer::{Observer, Open};
 
-/// One thing that happened.
+/// An event of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
@@ -62,23 +62,23 @@ pub enum Event {
         #[serde(with = "text::position")]
         position: Position,
     },
-    /// It was refused for good: it must never be seen.
+    /// The send failed permanently: the record must never be seen.
     Failed {
         /// The record's id.
         id: u64,
     },
-    /// It timed out, or failed in a way that leaves open whether it is stored.
+    /// The send timed out, or failed in a way that leaves open whether the record is stored.
     Unknown {
         /// The record's id.
         id: u64,
     },
-    /// A group reads a stream from now on, and owes its records.
+    /// A group reads a stream from now on, and must settle its records.
     Subscribed {
         /// The group.
         group: Arc<str>,
         /// The stream.
         stream: Arc<str>,
-        /// Whether it owes what was sent before this event, too.
+        /// Whether it must also settle what was sent before this event.
         everything: bool,
     },
     /// A member joins.
@@ -125,7 +125,7 @@ pub enum Event {
         /// The record's id.
         id: u64,
     },
-    /// A record was passed over, as the group's policy says.
+    /// The group's failure policy skipped a record.
     Skipped {
         /// The group.
         group: Arc<str>,
@@ -152,7 +152,7 @@ pub enum Event {
         group: Arc<str>,
         /// The stream.
         stream: Arc<str>,
-        /// Whether records may be passed over by it.
+        /// Whether it may skip records.
         skips: bool,
     },
     /// Partitions are added to a stream: its keys may move, without order across the move.
@@ -160,7 +160,7 @@ pub enum Event {
         /// The stream.
         stream: Arc<str>,
     },
-    /// Retention has removed records, whether they were read or not. Nobody owes them any more.
+    /// Retention has removed records, whether they were read or not. They need not be settled.
     DataLoss {
         /// The partition.
         #[serde(with = "text::partition")]
@@ -169,9 +169,9 @@ pub enum Event {
         #[serde(with = "text::position")]
         earliest: Position,
     },
-    /// Something is broken on purpose. Without a group it concerns sending.
+    /// A fault is injected. Without a group it concerns sending.
     Fault {
-        /// Whom it concerns.
+        /// The affected group.
         group: Option<Arc<str>>,
         /// Which member; none for all of the group.
         member: Option<Arc<str>>,
@@ -185,7 +185,7 @@ pub enum Event {
     },
 }
 
-/// A partition in the hands of a member.
+/// A member's ownership of a partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ownership {
     /// The group.
@@ -200,7 +200,7 @@ pub struct Ownership {
     pub epoch: Epoch,
 }
 
-/// A record in the hands of a handler.
+/// One attempt of a handler at a record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Handling {
     /// By whom, and from where.
@@ -209,13 +209,13 @@ pub struct Handling {
     /// The place in the partition.
     #[serde(with = "text::position")]
     pub position: Position,
-    /// Which try, from 1.
+    /// The number of the attempt, from 1.
     pub attempt: u32,
     /// The id in the payload.
     pub id: u64,
     /// The [`digest`] of what was received.
     pub digest: u64,
-    /// Whether the delivery said already at this moment that its partition is lost.
+    /// Whether the partition was already lost at this moment, according to the delivery.
     pub lost: bool,
 }
 
@@ -230,12 +230,12 @@ pub enum Outcome {
     /// It failed for the last time that the policy allows: the record is now to be dead-lettered or
     /// skipped.
     GaveUp,
-    /// It was dropped before its end.
+    /// The handler was dropped before it ended.
     Dropped,
 }
 
 impl Outcome {
-    /// Whether the group may continue after it.
+    /// Returns whether the record is settled by it.
     pub const fn settles(self) -> bool {
         matches!(self, Self::Acked | Self::GaveUp)
     }
@@ -251,7 +251,7 @@ pub struct Entry {
     pub event: Event,
 }
 
-/// The list that everyone records into. Cheap to clone; clones share the list.
+/// A shared list of events. Cheap to clone; clones share the list.
 #[derive(Debug, Clone, Default)]
 pub struct History(Arc<Mutex<List>>);
 
@@ -280,12 +280,12 @@ impl List {
 }
 
 impl History {
-    /// Makes an empty one.
+    /// Creates an empty history.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Makes an empty one whose order numbers are the time by `clock`: that of all processes that
+    /// Creates an empty history whose order numbers are the time by `clock`: that of all processes that
     /// take part, and one that never goes back.
     pub fn by(clock: fn() -> u64) -> Self {
         let history = Self::default();

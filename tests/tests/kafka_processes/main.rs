@@ -47,7 +47,7 @@ const SHARED: &[(&str, Case)] = &[
 
 type AloneCase = fn(Protocol) -> LocalBoxFuture<'static, ()>;
 
-/// On brokers of their own, which they disturb.
+/// On brokers of their own, into which they inject faults.
 const ALONE: &[(&str, AloneCase)] = &[
     ("broker_killed", |p| Box::pin(brokers::killed(p))),
     ("broker_paused", |p| Box::pin(brokers::paused(p))),

@@ -43,7 +43,7 @@ impl Fixture {
         test_producer.send_in_background(KEYS, Duration::from_millis(8))
     }
 
-    /// A member that stores its progress often, so that much of it can be disturbed.
+    /// A member that stores its progress often, so that faults hit it.
     pub(crate) async fn member(&self, name: &str) -> Member {
         let often = Duration::from_millis(50);
         let spec = self.fleet.member(name).handler_delay(WORK);

@@ -13,7 +13,7 @@ use millstream_core::StreamSpec;
 use millstream_kinesis::{Aggregation, Config, Credentials};
 
 use crate::background_load::BackgroundLoad;
-use crate::checks::{Summary, judge};
+use crate::checks::{Summary, check};
 use crate::leases::{self, Lease};
 use crate::log::Log;
 

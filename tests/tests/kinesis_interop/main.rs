@@ -132,7 +132,7 @@ fn main() -> ExitCode {
         ferrokinesis: OnceCell::new(),
         kinesis_mock: OnceCell::new(),
     });
-    let checker = Trial::test("the_judge_finds_what_is_wrong", || {
+    let checker = Trial::test("the_checker_finds_violations", || {
         checks::finds_violations();
         Ok(())
     });

@@ -13,9 +13,9 @@ use crate::leases;
 use crate::member::{Member, Side};
 
 /// A record and its place: shard, position, key, payload with each byte as a character.
-type Place = (String, Position, Option<String>, String);
+type RecordLocation = (String, Position, Option<String>, String);
 
-fn place(record: &Handled) -> Place {
+fn place(record: &Handled) -> RecordLocation {
     let (shard, payload) = (record.shard.clone(), record.payload.clone());
     (shard, record.position(), record.key.clone(), payload)
 }
@@ -100,7 +100,7 @@ const HASH_KEY: &str = "hash-key";
 /// Both sides read the same records at the positions of our receipts, whatever else they have.
 pub(crate) async fn ours(fixture: Fixture) {
     let shards = first_hashes(&fixture).await;
-    let mut placed: Vec<Place> = Vec::new();
+    let mut placed: Vec<RecordLocation> = Vec::new();
     let (mut keyless, mut explicit) = (0, 0);
     for aggregation in [Aggregation::Off, Aggregation::Kpl] {
         let mut config = fixture.config();
@@ -139,7 +139,7 @@ pub(crate) async fn ours(fixture: Fixture) {
     assert_eq!(without.count(), keyless);
     placed.sort();
     for read in [&theirs, &ours] {
-        let mut read: Vec<Place> = read.iter().map(place).collect();
+        let mut read: Vec<RecordLocation> = read.iter().map(place).collect();
         for (_, _, key, _) in &mut read {
             // Kinesis knows no record without a key.
             *key = key.take().filter(|key| !is_keyless(key));

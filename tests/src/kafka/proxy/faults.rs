@@ -19,14 +19,14 @@ pub struct Faults(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    planned: Vec<Planned>,
+    planned: Vec<PlannedFault>,
     frozen: Vec<Frozen>,
     /// How often, for each topic, group and client.
     hits: BTreeMap<String, u64>,
 }
 
 #[derive(Debug)]
-struct Planned {
+struct PlannedFault {
     /// A topic of sends, a group of commits, or a client.
     of: String,
     what: FaultKind,
@@ -107,14 +107,14 @@ impl Faults {
 
     fn plan(&self, of: &str, what: FaultKind, times: u32) {
         let mut state = self.lock();
-        let same = |planned: &Planned| {
+        let same = |planned: &PlannedFault| {
             planned.of == of
                 && std::mem::discriminant(&planned.what) == std::mem::discriminant(&what)
         };
         state.planned.retain(|planned| !same(planned));
         if times > 0 {
             let of = of.to_owned();
-            state.planned.push(Planned { of, what, times });
+            state.planned.push(PlannedFault { of, what, times });
         }
     }
 

@@ -21,7 +21,7 @@ pub struct Faults {
 
 #[derive(Debug, Default)]
 struct State {
-    planned: Vec<Planned>,
+    planned: Vec<PlannedFault>,
     away: Vec<Outage>,
     flaky: Vec<Flaky>,
     /// How often, for each stream, table, and client.
@@ -29,7 +29,7 @@ struct State {
 }
 
 #[derive(Debug)]
-struct Planned {
+struct PlannedFault {
     /// A stream or a table.
     of: String,
     what: FaultKind,
@@ -105,7 +105,7 @@ impl Faults {
     /// The next `times` of what is to hit something of this name, in place of what was planned
     /// before. `u32::MAX` means always, 0 ends it.
     fn plan(&self, of: &str, what: FaultKind, times: u32) {
-        let same = |planned: &Planned| {
+        let same = |planned: &PlannedFault| {
             let key = |what: &FaultKind| match what {
                 FaultKind::FailRecord(key) => key.clone(),
                 _ => None,
@@ -119,7 +119,7 @@ impl Faults {
         state.planned.retain(|planned| !same(planned));
         if times > 0 {
             let of = of.to_owned();
-            state.planned.push(Planned { of, what, times });
+            state.planned.push(PlannedFault { of, what, times });
         }
     }
 
@@ -350,7 +350,7 @@ impl State {
     }
 
     fn action_for_batch(&mut self, stream: &str, keys: &[&str]) -> Action {
-        let of_records = |planned: &Planned| {
+        let of_records = |planned: &PlannedFault| {
             planned.of == stream
                 && matches!(
                     planned.what,
