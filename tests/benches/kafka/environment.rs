@@ -108,7 +108,7 @@ impl Environment {
         let begun = Instant::now();
         while !self.is_led(name, partitions)? {
             if begun.elapsed() > TIMEOUT {
-                return Err(format!("{name} has no leaders after {PATIENCE:?}").into());
+                return Err(format!("{name} has no leaders after {TIMEOUT:?}").into());
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

@@ -163,7 +163,7 @@ async fn create(target: &Target) -> Result<()> {
             return Ok(());
         }
         if begun.elapsed() > TIMEOUT {
-            return Err(format!("{} is not active after {PATIENCE:?}", target.stream).into());
+            return Err(format!("{} is not active after {TIMEOUT:?}", target.stream).into());
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

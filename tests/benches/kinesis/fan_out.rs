@@ -126,7 +126,7 @@ async fn register(kinesis: &aws_sdk_kinesis::Client, target: &Target) -> Result<
             return Ok(consumer.consumer_arn);
         }
         if begun.elapsed() > TIMEOUT {
-            return Err(format!("the consumer is not active after {PATIENCE:?}").into());
+            return Err(format!("the consumer is not active after {TIMEOUT:?}").into());
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

@@ -1,12 +1,12 @@
 use std::time::Duration;
 use std::{process, thread};
 
-/// Ends this process if it is still there after `patience`: a benchmark that hangs would else keep
+/// Ends this process if it is still there after `timeout`: a benchmark that hangs would else keep
 /// its broker forever.
 pub(crate) fn watch(timeout: Duration, what: String) {
     thread::spawn(move || {
-        thread::sleep(patience);
-        eprintln!("{what} has not ended after {patience:?}");
+        thread::sleep(timeout);
+        eprintln!("{what} has not ended after {timeout:?}");
         process::exit(3);
     });
 }

@@ -94,7 +94,7 @@ fn config(testbed: &Testbed, names: &Names, protocol: Protocol) -> Config {
     config.consumer.protocol = protocol;
     config.consumer.session_timeout = SESSION;
     config.consumer.heartbeat_interval = HEARTBEAT;
-    // Longer than any delay of a case, and less than its patience with one that fails for good.
+    // Longer than any delay of a case, and less than the timeout of one that keeps failing.
     config.producer.timeout = SESSION * 10;
     config
 }

@@ -133,7 +133,7 @@ fn config(testbed: &Testbed, names: &Names, variant: Variant) -> Config {
     config.leases.scan_interval = Some(Duration::from_millis(250));
     config.leases.audit_interval = SESSION;
     config.producer.aggregation = variant.aggregation;
-    // Longer than any delay of a case, and less than its patience with one that fails for good.
+    // Longer than any delay of a case, and less than the timeout of one that keeps failing.
     config.producer.timeout = SESSION * 10;
     config
 }

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use bytes::Bytes;
 use millstream_core::{Headers, Record};
 
 use crate::raw_client::{create, open, read, send_all, send_and_wait, shared_broker};

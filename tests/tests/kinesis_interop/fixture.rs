@@ -118,7 +118,7 @@ impl Fixture {
                 }
                 if begun.elapsed() > TIMEOUT {
                     let leases = self.leases().await;
-                    panic!("{at}: not within {PATIENCE:?}: {what}; {leases:#?}");
+                    panic!("{at}: not within {TIMEOUT:?}: {what}; {leases:#?}");
                 }
                 tokio::time::sleep(POLL_INTERVAL).await;
             }

@@ -4,7 +4,7 @@ import java.nio.charset.StandardCharsets;
 import java.time.Instant;
 import java.time.temporal.ChronoUnit;
 
-/** A line on standard output that tells the test of one event and when it was, as one JSON object. */
+/** A line on standard output: one event with its time, as a JSON object. */
 public final class Line {
     private final StringBuilder text = new StringBuilder();
 

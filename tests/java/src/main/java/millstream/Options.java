@@ -3,7 +3,7 @@ package millstream;
 import java.util.HashMap;
 import java.util.Map;
 
-/** What the command line says: {@code --name value}, any number of times. */
+/** The command line: {@code --name value}, any number of times. */
 public final class Options {
     private final Map<String, String> values = new HashMap<>();
 

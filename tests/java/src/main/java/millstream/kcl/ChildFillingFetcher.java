@@ -13,8 +13,8 @@ import software.amazon.kinesis.retrieval.DataFetcherProviderConfig;
 import software.amazon.kinesis.retrieval.polling.KinesisDataFetcher;
 
 /**
- * Reads as the library does, and fills in what an emulator leaves out at the end of a shard: its children.
- * The library takes an end without children for a broken answer, and asks forever.
+ * Reads like the library, and adds the child shards that an emulator omits at the end of a shard.
+ * The library takes an end without children for an invalid response, and retries forever.
  */
 final class ChildFillingFetcher extends KinesisDataFetcher {
     private final KinesisAsyncClient kinesis;

@@ -106,7 +106,7 @@ final class Configuration {
                 CoordinatorConfig.class.getMethod("clientVersionConfig", versions).invoke(coordinator, each);
             }
         }
-        // They want to know of the machine's processors, which a container does not tell in every way.
+        // They want to know of the machine's processors, which a container does not always report.
         Object utilization = LeaseManagementConfig.class
                 .getMethod("workerUtilizationAwareAssignmentConfig")
                 .invoke(leases);

@@ -16,11 +16,11 @@ import software.amazon.kinesis.processor.ShardRecordProcessor;
 import software.amazon.kinesis.retrieval.KinesisClientRecord;
 
 /**
- * One lease of one shard: tells of each record and what becomes of the shard.
+ * Processes one lease of a shard, and reports each record and what becomes of the shard.
  *
- * <p>{@code --checkpoint batch} stores progress after each batch, {@code --checkpoint order} only when told
- * to. {@code --inside n} stores it after the record {@code n} of the first aggregate that has one, and
- * handles nothing from there on: what a worker leaves that dies in the middle of an aggregate.
+ * <p>{@code --checkpoint batch} stores progress after each batch, {@code --checkpoint order} only on
+ * command. {@code --inside n} stores it after the record {@code n} of the first aggregate that has one, and
+ * handles nothing from there on, like a worker that dies in the middle of an aggregate.
  */
 final class Shard implements ShardRecordProcessor {
     private final Set<Shard> held;
@@ -95,7 +95,7 @@ final class Shard implements ShardRecordProcessor {
         }
     }
 
-    /** The library skips a batch whose handling throws, so what goes wrong is told instead. */
+    /** The library skips a batch whose handling throws, so failures are reported instead. */
     synchronized void checkpoint() {
         if (last == null) {
             return;

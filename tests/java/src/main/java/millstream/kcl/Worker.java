@@ -8,15 +8,15 @@ import millstream.Options;
 import software.amazon.kinesis.coordinator.Scheduler;
 
 /**
- * A consumer on the Kinesis Client Library, as a test's other side. It tells what happens to it by lines of
- * JSON, and takes its orders from standard input, a line each:
+ * A consumer on the Kinesis Client Library, for tests. It reports events as lines of
+ * JSON, and reads commands from standard input, one per line:
  *
  * <ul>
  *   <li>{@code checkpoint}: of every shard, all that was handled;
  *   <li>{@code stop}: end cleanly.
  * </ul>
  *
- * When standard input ends it is gone at once, as by a crash: it must not outlive its test.
+ * When standard input ends it exits at once, as in a crash: it must not outlive its test.
  */
 public final class Worker {
     private Worker() {}

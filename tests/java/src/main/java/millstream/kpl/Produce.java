@@ -13,7 +13,7 @@ import software.amazon.kinesis.producer.UserRecordResult;
 
 /**
  * Sends {@code --count} records to {@code --stream} by the Kinesis Producer Library, over {@code --keys}
- * keys in turn, and tells where each is. The record {@code n} has the key {@code key-<n mod keys>} and the
+ * keys in turn, and prints the position of each. The record {@code n} has the key {@code key-<n mod keys>} and the
  * payload {@code record-<n>}; each third one goes by the explicit hash key {@code --hash-key}.
  */
 public final class Produce {
