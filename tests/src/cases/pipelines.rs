@@ -300,9 +300,9 @@ async fn pipeline_publishes_each_result_once_through_a_rebalance(harness: Arc<dy
     for _ in 0..4 {
         test_producer.send(6, 5).await;
         let (stop, stopped) = oneshot::channel();
-        let chain = run(&group, &producer, stopped);
-        let control = chain.handle();
-        let task = tokio::spawn(chain);
+        let pipeline = run(&group, &producer, stopped);
+        let control = pipeline.handle();
+        let task = tokio::spawn(pipeline);
         fleet
             .until("the newcomer has partitions", || {
                 !control.partitions().is_empty()
@@ -343,9 +343,9 @@ async fn pipeline_survives_a_late_refusal(harness: Arc<dyn Harness>) {
     let (fleet, sink, producer) = source_and_sink(harness).await;
     let group = same_client(&fleet).checkpoint_interval(Duration::from_millis(20));
     let (stop, stopped) = oneshot::channel();
-    let chain = run(&group, &producer, stopped);
-    let control = chain.handle();
-    let task = tokio::spawn(chain);
+    let pipeline = run(&group, &producer, stopped);
+    let control = pipeline.handle();
+    let task = tokio::spawn(pipeline);
     fleet.caught_up().await;
     let after = fleet.harness.timing().session * 3;
     let fault = Fault::RefusePublishLate {
@@ -432,13 +432,13 @@ async fn pipeline_zombie_publishes_nothing(harness: Arc<dyn Harness>) {
 async fn pipeline_results_are_invisible_before_their_checkpoint(harness: Arc<dyn Harness>) {
     let (fleet, sink, producer) = source_and_sink(harness).await;
     let (stop, stopped) = oneshot::channel();
-    let chain = run(
+    let pipeline = run(
         &same_client(&fleet).checkpoint_interval(NEVER),
         &producer,
         stopped,
     );
-    let control = chain.handle();
-    let task = tokio::spawn(chain);
+    let control = pipeline.handle();
+    let task = tokio::spawn(pipeline);
     fleet
         .until("all results are made", || control.stats().settled == 60)
         .await;
@@ -505,9 +505,9 @@ async fn pipeline_to_another_client_is_at_least_once(harness: Arc<dyn Harness>) 
     );
     assert!(error.message().contains("another client"), "{error}");
     let (stop, stopped) = oneshot::channel();
-    let chain = run(&fleet.handle().await, &producer, stopped);
-    let control = chain.handle();
-    let task = tokio::spawn(chain);
+    let pipeline = run(&fleet.handle().await, &producer, stopped);
+    let control = pipeline.handle();
+    let task = tokio::spawn(pipeline);
     fleet.caught_up().await;
     end(stop, task).await;
     assert_eq!(producer.stats().stored, 60, "the producer sends");
@@ -516,9 +516,9 @@ async fn pipeline_to_another_client_is_at_least_once(harness: Arc<dyn Harness>) 
 
     let group = same_client(&fleet).require(Guarantee::ExactlyOnce);
     let (stop, stopped) = oneshot::channel();
-    let chain = run(&group, &producer, stopped);
-    let control = chain.handle();
-    let task = tokio::spawn(chain);
+    let pipeline = run(&group, &producer, stopped);
+    let control = pipeline.handle();
+    let task = tokio::spawn(pipeline);
     let mut test_producer = more(&fleet).await;
     test_producer.send(6, 1).await;
     test_producer.close().await;

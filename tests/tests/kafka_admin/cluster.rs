@@ -2,7 +2,7 @@ use conformance::kafka::{Cluster, Options};
 use millstream_core::StreamSpec;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
-use crate::{config, connect, other};
+use crate::{config, connect, raw_client};
 
 /// How many partitions of a topic a broker shows to a client that knows only this one, and how many
 /// of them have a leader.

@@ -6,7 +6,7 @@ use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::{config, connect, impatient, other, start};
+use crate::{config, connect, impatient, raw_client, start};
 
 #[tokio::test]
 async fn topics_are_administered() {
