@@ -106,3 +106,40 @@ async fn a_revoked_partition_reports_no_lag() {
     a.settle().await;
     assert_eq!(a.payloads.len(), 5);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_consumer_with_a_stuck_handler_shows_a_growing_lag() {
+    let fixture = Fixture::with_stream(1).await;
+    let group = fixture
+        .memory
+        .client()
+        .group("g")
+        .stream("s")
+        .max_unsettled_per_partition(50)
+        .max_poll_records(50);
+    let stuck = |_| std::future::pending::<Result<(), std::io::Error>>();
+    let run = group.run(stuck, std::future::pending());
+    let handle = run.handle();
+    let run = tokio::spawn(run);
+    fixture.fill(1, 100).await;
+    let lags = async |expected: Lag| {
+        let started = tokio::time::Instant::now();
+        loop {
+            let partitions = handle.partitions();
+            let lag = partitions.get(&partition(0)).map(|stats| stats.lag);
+            if lag.is_some_and(|lag| lag.records == expected.records && lag.time >= expected.time) {
+                return;
+            }
+            assert!(
+                started.elapsed() < SECOND * 60,
+                "{lag:?} is not {expected:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    lags(lag(50, SECOND)).await;
+    fixture.fill(1, 1_000).await;
+    lags(lag(1_050, SECOND * 2)).await;
+    lags(lag(1_050, SECOND * 30)).await;
+    run.abort();
+}
