@@ -159,6 +159,7 @@ fn variables_that_kubernetes_sets_for_a_service_are_ignored() {
         ("MILLSTREAM_SEED", "4"),
     ];
     assert_eq!(memory(from_variables(&links)).seed, 4);
+    assert_eq!(Warnings::during(|| from_variables(&links)), links.len() - 1);
     // What only looks like one is a typo.
     for (name, value) in [("MILLSTREAM_PORT", "9092"), ("MILLSTREAM_PORTS", "tcp://a")] {
         let error = refused(from_variables(&[(name, value)]));
@@ -336,4 +337,52 @@ mod kafka {
             assert!(error.message().contains(word), "{error}");
         }
     }
+}
+
+/// Counts warnings, which name a variable and show no value.
+#[derive(Clone, Default)]
+struct Warnings(std::sync::Arc<std::sync::Mutex<Vec<String>>>);
+
+impl Warnings {
+    fn during<T>(call: impl FnOnce() -> T) -> usize {
+        let warnings = Self::default();
+        tracing::subscriber::with_default(warnings.clone(), call);
+        let seen = warnings.0.lock().unwrap();
+        for fields in &*seen {
+            assert!(fields.contains("variable=\"MILLSTREAM_"), "{fields}");
+            assert!(!fields.contains("10.0.0.1"), "{fields}");
+        }
+        seen.len()
+    }
+}
+
+impl tracing::field::Visit for Warnings {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        let mut seen = self.0.lock().unwrap();
+        let fields = seen.last_mut().unwrap();
+        fields.push_str(&format!("{field}={value:?} "));
+    }
+}
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::WARN
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        self.0.lock().unwrap().push(String::new());
+        event.record(&mut self.clone());
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
 }

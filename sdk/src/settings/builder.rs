@@ -30,7 +30,15 @@ use super::{BACKEND, MEMORY, Settings, from_table, invalid};
 pub struct SettingsBuilder {
     defaults: Option<String>,
     file: Option<PathBuf>,
-    environment: Option<(String, Option<Vec<(OsString, OsString)>>)>,
+    environment: Option<Source>,
+}
+
+/// Environment variables to read.
+#[derive(Clone)]
+struct Source {
+    prefix: String,
+    /// Unset: those of the process.
+    variables: Option<Vec<(OsString, OsString)>>,
 }
 
 impl SettingsBuilder {
@@ -53,7 +61,10 @@ impl SettingsBuilder {
     ///
     /// See [`Settings::from_env`] for their names and values.
     pub fn env(mut self, prefix: impl Into<String>) -> Self {
-        self.environment = Some((prefix.into(), None));
+        self.environment = Some(Source {
+            prefix: prefix.into(),
+            variables: None,
+        });
         self
     }
 
@@ -70,7 +81,10 @@ impl SettingsBuilder {
     {
         let variables = variables.into_iter();
         let variables = variables.map(|(name, value)| (name.into(), value.into()));
-        self.environment = Some((prefix.into(), Some(variables.collect())));
+        self.environment = Some(Source {
+            prefix: prefix.into(),
+            variables: Some(variables.collect()),
+        });
         self
     }
 
@@ -100,7 +114,7 @@ impl SettingsBuilder {
         };
         let environment = match self.environment {
             None => None,
-            Some((prefix, variables)) => {
+            Some(Source { prefix, variables }) => {
                 let prefix = prefix.trim_end_matches('_');
                 if prefix.is_empty() {
                     return Err(invalid(

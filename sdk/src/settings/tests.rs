@@ -282,7 +282,7 @@ fn no_error_shows_a_value() {
         format!("password \"{SECRET}\""),
         format!("password = \"\"\"\n{SECRET}\n"),
         format!("password = \n{SECRET}\n"),
-        format!("{SECRET}"),
+        SECRET.to_owned(),
         format!("password = \"{SECRET}\" x"),
         format!("password = \"\\{SECRET}\""),
         format!("password = [\"{SECRET}\""),
