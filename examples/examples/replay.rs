@@ -12,13 +12,13 @@ async fn handle(_: Delivery) -> Result<(), Infallible> {
     Ok(())
 }
 
-/// Handles what is there, and answers how many records that were.
+/// Handles all records that are stored, and returns their number.
 async fn handle_all(client: &Client) -> anyhow::Result<u64> {
     let group = client.group("replay").stream("car-raw-events");
     let run = group.run(handle, caught_up(group.clone()));
-    let control = run.handle();
+    let handle = run.handle();
     run.await?;
-    Ok(control.stats().settled)
+    Ok(handle.stats().settled)
 }
 
 #[tokio::main]

@@ -35,9 +35,9 @@ async fn main() -> anyhow::Result<()> {
         .stream("car-raw-events")
         .on_failure(retry);
     let run = group.run(handle, caught_up(group.clone()));
-    let control = run.handle();
+    let handle = run.handle();
     run.await?;
-    println!("settled {} records", control.stats().settled);
+    println!("settled {} records", handle.stats().settled);
 
     let mut dead_letters = client.group("on-call").stream(DEAD).join().await?;
     if let Some(letter) = dead_letters.next().await? {

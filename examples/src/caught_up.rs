@@ -3,10 +3,13 @@ use std::time::Duration;
 use millstream::{ConsumerGroup, ErrorKind, Lag};
 
 /// Waits until `group` has settled everything that its streams hold: a shutdown for programs that
-/// shall end by themselves.
+/// end by themselves.
 ///
-/// Asks for the stored checkpoints ten times a second. Ends also, with a word on standard error,
-/// when they cannot be read. Cancel safe.
+/// Reads the stored checkpoints ten times a second. Prints an error and completes if they cannot be
+/// read.
+///
+/// # Cancel safety
+/// Cancel safe.
 pub async fn caught_up(group: ConsumerGroup) {
     loop {
         match group.checkpoints().await {

@@ -1,6 +1,6 @@
 use millstream::{Client, ErrorKind, Record, Result, StreamSpec};
 
-/// Makes each of `streams`, with four partitions, if it is not there yet.
+/// Creates each of `streams` with four partitions, unless it exists.
 ///
 /// # Errors
 /// The broker's.
@@ -15,8 +15,8 @@ pub async fn create(client: &Client, streams: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Makes `stream` and sends ten reports of each of three cars, keyed by car:
-/// `{"car":"car-1","speed":40}`. One of them makes no sense: `car-2` reports a speed of -1 once.
+/// Creates `stream` and sends ten reports of each of three cars, keyed by car:
+/// `{"car":"car-1","speed":40}`. One of them is invalid: `car-2` reports a speed of -1 once.
 ///
 /// # Errors
 /// The broker's.
@@ -30,7 +30,7 @@ pub async fn fill(client: &Client, stream: &str) -> Result<()> {
                 _ => 40 + report,
             };
             let payload = format!(r#"{{"car":"{car}","speed":{speed}}}"#);
-            // `close` tells of a receipt that was dropped and failed.
+            // `close` reports a failure whose receipt was dropped.
             drop(producer.send(Record::new(payload).key(car)).await?);
         }
     }

@@ -266,7 +266,7 @@ fn any_field_may_be_the_key_and_each_repeat_has_records_of_its_own() {
 }
 
 #[test]
-fn wrong_use_is_told_before_anything_starts() {
+fn wrong_use_is_reported_before_anything_starts() {
     let folder = tempfile::tempdir().unwrap();
     let config = |name: &str, text: &str| {
         let path = file(folder.path(), name, text);

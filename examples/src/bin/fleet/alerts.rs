@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn entering_a_zone_is_told_once() {
+    fn entering_a_zone_raises_one_alert() {
         let (out, inside) = (event(0, 9e3, 3e2, FAR), event(10, 9e3, 3e2, ZURICH));
         let alert = Alert::EnteredZone {
             vehicle_id: "v".into(),
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn sudden_changes_are_told_with_their_rate() {
+    fn sudden_changes_are_raised_with_their_rate() {
         let (before, now) = (
             event(0, 9_000.0, 300.0, FAR),
             event(30, 7_000.0, 340.0, FAR),

@@ -16,7 +16,7 @@ const BATCH: usize = 1_000;
 /// How long the warehouse takes for a batch.
 const LOAD: Duration = Duration::from_millis(50);
 
-/// What the warehouse can tell.
+/// Aggregates that the warehouse has computed.
 #[derive(Debug, Default)]
 pub(crate) struct Statistics {
     pub(crate) highest_feet: f64,

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-/// Streams vehicle telemetry through producers, chains and groups, and judges at the end whether
-/// anything was lost or out of order.
+/// Streams vehicle telemetry through producers, pipelines and groups, and verifies at the end that nothing
+/// was lost or out of order.
 ///
 /// car-raw-events -> cleaner -> processed-events -> entities      -> entity-updates
 ///                                               -> notifications -> notifications
@@ -13,8 +13,8 @@ use clap::Parser;
 /// The groups analytics, dashboard, inbox and dead-letters read along, each at its own speed.
 ///
 /// Ends with a summary from its own history. Exit code 0: nothing lost, nothing out of order, and
-/// no duplicate where no member crashed; 1: not so, or the run failed; 2: wrong use. Ctrl-C stops
-/// sending, drains and judges; a second Ctrl-C aborts.
+/// no duplicate where no member crashed; 1: not so, or the run failed; 2: wrong use. SIGTERM or
+/// Ctrl-C stops sending, drains and verifies; a second signal aborts.
 #[derive(Debug, Parser)]
 #[command(name = "fleet", version, verbatim_doc_comment)]
 pub(crate) struct Args {

@@ -1,4 +1,4 @@
-//! The chain that cleans: `car-raw-events` to `processed-events`.
+//! The pipeline that cleans: `car-raw-events` to `processed-events`.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 use millstream::{ConsumerGroup, DeadLetter, Delivery, Record, Result, Retry};
 
-use crate::book::WINDOW;
+use crate::alert_store::WINDOW;
 use crate::event::Event;
 use crate::fleet::{DEAD, Fleet, PROCESSED};
 use crate::line::json_error;
@@ -19,7 +19,7 @@ const DAY: u64 = 24 * 60 * 60;
 
 pub(crate) async fn join(fleet: Arc<Fleet>, group: ConsumerGroup) -> Result<Member> {
     let producer = fleet.client.producer(PROCESSED).open().await?;
-    // What cannot be cleaned will not be cleaner the next time: two attempts, and away with it.
+    // Parse errors are permanent, so retry once only.
     let policy = Retry::fixed(Duration::from_millis(10))
         .attempts(2)
         .then(DeadLetter::stream(DEAD));

@@ -22,8 +22,7 @@ pub(crate) fn join(fleet: Arc<Fleet>, group: ConsumerGroup) -> Member {
 
 async fn look(fleet: Arc<Fleet>, delivery: Delivery) -> Result<(), Infallible> {
     match delivery.headers().get(REASON) {
-        // A report of which a group said that it cannot handle it: nobody behind that group will
-        // see it.
+        // A report that a group has dead-lettered: no group downstream gets it.
         Some(reason) => {
             if let Some(tag) = fleet.run.tag(delivery.headers()) {
                 let reason = String::from_utf8_lossy(reason);

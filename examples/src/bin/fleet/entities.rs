@@ -1,4 +1,4 @@
-//! The chain that keeps others up to date on where each vehicle is: `processed-events` to
+//! The pipeline that publishes each vehicle's latest position: `processed-events` to
 //! `entity-updates`.
 
 use std::future::pending;

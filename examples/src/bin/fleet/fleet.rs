@@ -1,4 +1,4 @@
-//! What all parts of the program share.
+//! State that all parts of the program share.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,14 +7,14 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use millstream::{Client, Delivery, ErrorKind, StreamSpec};
 
+use crate::alert_store::AlertStore;
 use crate::analytics::Statistics;
-use crate::book::Book;
 use crate::event::Event;
-use crate::judge::Judge;
-use crate::ledger::Ledger;
 use crate::notes::Notes;
+use crate::sent_log::SentLog;
 use crate::stage::Stage;
 use crate::tag::{RunId, Tag};
+use crate::verifier::Verifier;
 
 /// The names of the streams.
 pub(crate) const RAW: &str = "car-raw-events";
@@ -26,27 +26,27 @@ pub(crate) const DEAD: &str = "car-raw-events.dead";
 /// Partitions of each stream but the dead letters, which have one.
 const PARTITIONS: usize = 8;
 
-/// One run of the program: the client, what the services remember (each a stand-in for its team's
+/// One run of the program: the client, the state of the services (each a stand-in for its team's
 /// database), and the history.
 #[derive(Debug)]
 pub(crate) struct Fleet {
     pub(crate) client: Client,
     pub(crate) run: RunId,
-    pub(crate) begun: Instant,
+    pub(crate) started: Instant,
     /// What was sent to `car-raw-events`, and so what follows from it one to one.
-    pub(crate) reports: Ledger,
+    pub(crate) reports: SentLog,
     /// The alerts found.
-    pub(crate) alerts: Ledger,
+    pub(crate) alerts: SentLog,
     /// The bad lines.
-    pub(crate) bad: Ledger,
+    pub(crate) bad: SentLog,
     pub(crate) notes: Notes,
-    pub(crate) book: Shared<Book>,
+    pub(crate) alert_store: Shared<AlertStore>,
     pub(crate) statistics: Shared<Statistics>,
     /// The dashboard: where each vehicle was last.
     pub(crate) positions: Shared<HashMap<String, Event>>,
-    /// Reports that a group has put into the dead letter stream.
+    /// Reports that groups have dead-lettered.
     dead_letters: AtomicU64,
-    judges: Vec<Judge>,
+    verifiers: Vec<Verifier>,
 }
 
 /// A value behind a lock that is never held across an await.
@@ -61,27 +61,27 @@ impl<T> Shared<T> {
 
 impl Fleet {
     pub(crate) fn new(client: Client) -> Self {
-        let begun = Instant::now();
+        let started = Instant::now();
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         Self {
             client,
             run: RunId(format!("{:x}", now.as_micros())),
-            begun,
-            reports: Ledger::default(),
-            alerts: Ledger::default(),
-            bad: Ledger::default(),
+            started,
+            reports: SentLog::default(),
+            alerts: SentLog::default(),
+            bad: SentLog::default(),
             notes: Notes::default(),
-            book: Shared::default(),
+            alert_store: Shared::default(),
             statistics: Shared::default(),
             positions: Shared::default(),
             dead_letters: AtomicU64::new(0),
-            judges: Stage::ALL.iter().map(|_| Judge::new(begun)).collect(),
+            verifiers: Stage::ALL.iter().map(|_| Verifier::new(started)).collect(),
         }
     }
 
-    /// Makes the streams that are not there yet.
+    /// Creates the streams that do not exist yet.
     pub(crate) async fn create_streams(&self) -> millstream::Result<()> {
         for name in [RAW, PROCESSED, ENTITIES, NOTIFICATIONS, DEAD] {
             let partitions = if name == DEAD { 1 } else { PARTITIONS };
@@ -94,17 +94,17 @@ impl Fleet {
         Ok(())
     }
 
-    pub(crate) fn judge(&self, stage: Stage) -> &Judge {
-        &self.judges[stage as usize]
+    pub(crate) fn verifier(&self, stage: Stage) -> &Verifier {
+        &self.verifiers[stage as usize]
     }
 
-    /// Notes that `stage` handled `delivery`. Every handler ends with it.
+    /// Records that `stage` handled `delivery`. Every handler ends with it.
     pub(crate) fn handled(&self, stage: Stage, delivery: &Delivery) {
-        self.judge(stage).handled(&self.run, delivery);
+        self.verifier(stage).handled(&self.run, delivery);
     }
 
-    /// What `stage` has to handle.
-    pub(crate) fn ledger(&self, stage: Stage) -> &Ledger {
+    /// Returns the records that `stage` has to handle.
+    pub(crate) fn sent_log(&self, stage: Stage) -> &SentLog {
         match stage {
             Stage::Inbox => &self.alerts,
             Stage::DeadLetters => &self.bad,
@@ -112,14 +112,14 @@ impl Fleet {
         }
     }
 
-    /// How many records `stage` has not handled yet.
+    /// Returns the number of records that `stage` has not handled yet.
     pub(crate) fn behind(&self, stage: Stage) -> u64 {
-        let handled = self.judge(stage).counts().handled;
-        self.ledger(stage).expected().saturating_sub(handled)
+        let handled = self.verifier(stage).counts().handled;
+        self.sent_log(stage).expected().saturating_sub(handled)
     }
 
-    /// Notes that a report of the input's line `line` is in the dead letter stream: nobody behind
-    /// will see it.
+    /// Records that the report of the input's line `line` was dead-lettered: no group downstream gets
+    /// it.
     pub(crate) fn dead_letter(&self, tag: Tag<'_>, line: u64, reason: &str) {
         if self.reports.withdraw(tag.lane, tag.seq) {
             self.dead_letters.fetch_add(1, Ordering::Relaxed);
@@ -127,7 +127,7 @@ impl Fleet {
         }
     }
 
-    /// How many reports a group has put into the dead letter stream.
+    /// Returns the number of reports that groups have dead-lettered.
     pub(crate) fn dead_letters(&self) -> u64 {
         self.dead_letters.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! The people who are alerted: they pull from `notifications`, one at a time.
+//! The recipients of alerts: they pull from `notifications`, one at a time.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use crate::stage::Stage;
 
 pub(crate) async fn join(fleet: Arc<Fleet>, group: ConsumerGroup) -> Result<Member> {
     let consumer = group.join().await?;
-    let control = consumer.handle();
-    Ok(Member::spawn(control, read(fleet, consumer)))
+    let handle = consumer.handle();
+    Ok(Member::spawn(handle, read(fleet, consumer)))
 }
 
 async fn read(fleet: Arc<Fleet>, mut consumer: Consumer) -> Result<()> {

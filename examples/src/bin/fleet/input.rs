@@ -70,7 +70,7 @@ impl Source {
         }
     }
 
-    /// Opens it, so that an input that cannot be read is told before anything starts. Keys are in
+    /// Opens it, so that an unreadable input is reported before anything starts. Keys are in
     /// the field `key`; it is read `repeat` times.
     pub(crate) fn open(self, key: String, repeat: u32) -> anyhow::Result<Input> {
         if self == Self::StandardInput && repeat > 1 {

@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_key_is_told_why() {
+    fn a_line_without_a_key_has_a_reason() {
         let reason = |line: &str| find_key(line.as_bytes(), "id").unwrap_err();
         assert_eq!(reason(r#"{"ID":1}"#), "no field `id`");
         assert_eq!(reason(r#"{"id":""}"#), "field `id` is empty");

@@ -1,9 +1,9 @@
-//! The fleet program: real telemetry through producers, chains and groups, and a verdict on it from
-//! its own history.
+//! The fleet program: streams real telemetry through producers, pipelines and groups, and verifies
+//! the result from its own history.
 //!
 //! Start reading at `stage`, which names the groups, and go on with one of them (`cleaner`,
-//! `notifications`, `analytics`): what they do depends on no backend. `run` holds the rest
-//! together; `ledger` and `judge` keep the history.
+//! `notifications`, `analytics`): what they do depends on no backend. `run` connects the
+//! parts; `sent_log` and `verifier` keep the history.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -17,10 +17,10 @@ use crate::args::Args;
 use crate::input::Source;
 use crate::summary::Verdict;
 
+mod alert_store;
 mod alerts;
 mod analytics;
 mod args;
-mod book;
 mod chaos;
 mod cleaner;
 mod dashboard;
@@ -30,8 +30,6 @@ mod event;
 mod fleet;
 mod inbox;
 mod input;
-mod judge;
-mod ledger;
 mod line;
 mod members;
 mod notes;
@@ -41,12 +39,14 @@ mod progress;
 mod reshard;
 mod run;
 mod send;
-mod snapshot;
+mod sent_log;
 mod stage;
+mod status;
 mod summary;
 mod tag;
+mod verifier;
 
-/// The exit code of wrong use; clap's own is the same.
+/// The exit code of wrong use, the same as clap's.
 const WRONG_USE: u8 = 2;
 
 /// The settings where the command line names none.

@@ -12,14 +12,14 @@ use crate::stage::Stage;
 /// One running member.
 #[derive(Debug)]
 pub(crate) struct Member {
-    control: ConsumerHandle,
+    handle: ConsumerHandle,
     task: JoinHandle<Result<()>>,
 }
 
 impl Member {
-    /// Runs a handler, and closes the producer that it feeds, if there is one.
+    /// Runs a handler, and then closes the producer that it publishes to.
     pub(crate) fn start(run: RunFuture, producer: Option<Producer>) -> Self {
-        let control = run.handle();
+        let handle = run.handle();
         let task = async move {
             let ran = run.await;
             let closed = match producer {
@@ -28,16 +28,16 @@ impl Member {
             };
             ran.and(closed)
         };
-        Self::spawn(control, task)
+        Self::spawn(handle, task)
     }
 
-    /// Runs `task` until `control` shuts it down.
+    /// Runs `task` until `handle` shuts it down.
     pub(crate) fn spawn(
-        control: ConsumerHandle,
+        handle: ConsumerHandle,
         task: impl Future<Output = Result<()>> + Send + 'static,
     ) -> Self {
         let task = tokio::spawn(task);
-        Self { control, task }
+        Self { handle, task }
     }
 }
 
@@ -45,30 +45,29 @@ impl Member {
 #[derive(Debug)]
 pub(crate) struct Members {
     fleet: Arc<Fleet>,
-    crews: Vec<Crew>,
+    groups: Vec<GroupMembers>,
 }
 
 #[derive(Debug, Default)]
-struct Crew {
+struct GroupMembers {
     live: Vec<(String, Member)>,
-    /// Members that were told to leave and are draining.
+    /// Members that are shutting down: they drain.
     leaving: Vec<(String, Member)>,
-    /// What the members that are gone have counted.
+    /// Handles of members that have ended, for their counters.
     gone: Vec<ConsumerHandle>,
     joined: u64,
     left: u64,
     crashed: u64,
 }
 
-/// What became of the members of a group.
+/// Counters of a group's members.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct CrewStats {
+pub(crate) struct MemberStats {
     pub(crate) live: usize,
     pub(crate) crashed: u64,
-    /// How often the members changed after the first one joined, each of which deals the partitions
-    /// anew.
+    /// Membership changes after the first member joined, each of which reassigns partitions.
     pub(crate) rebalances: u64,
-    /// Partitions assigned, in all.
+    /// Partitions assigned in total.
     pub(crate) assigned: u64,
     /// Failed attempts of handlers.
     pub(crate) failures: u64,
@@ -76,66 +75,65 @@ pub(crate) struct CrewStats {
 
 impl Members {
     pub(crate) fn new(fleet: Arc<Fleet>) -> Self {
-        let crews = Stage::ALL.iter().map(|_| Crew::default()).collect();
-        Self { fleet, crews }
+        let groups = Stage::ALL.iter().map(|_| GroupMembers::default()).collect();
+        Self { fleet, groups }
     }
 
-    /// Adds a member and answers with its name.
+    /// Adds a member and returns its name.
     pub(crate) async fn join(&mut self, stage: Stage) -> Result<String> {
-        let crew = &mut self.crews[stage as usize];
-        crew.joined += 1;
-        let name = format!("{}-{}", stage.name(), crew.joined);
+        let group = &mut self.groups[stage as usize];
+        group.joined += 1;
+        let name = format!("{}-{}", stage.name(), group.joined);
         let member = stage.join(self.fleet.clone(), &name).await?;
-        crew.live.push((name.clone(), member));
+        group.live.push((name.clone(), member));
         Ok(name)
     }
 
-    /// Tells the member that is there longest to leave: it drains, checkpoints and hands over.
-    /// Answers with its name.
+    /// Shuts the oldest member down: it drains, checkpoints and hands over. Returns its name.
     pub(crate) fn leave(&mut self, stage: Stage) -> Option<String> {
-        let crew = &mut self.crews[stage as usize];
-        let (name, member) = crew.take_oldest()?;
-        member.control.shutdown();
-        crew.left += 1;
-        crew.leaving.push((name.clone(), member));
+        let group = &mut self.groups[stage as usize];
+        let (name, member) = group.take_oldest()?;
+        member.handle.shutdown();
+        group.left += 1;
+        group.leaving.push((name.clone(), member));
         Some(name)
     }
 
-    /// Ends the member that is there longest in the middle of what it does, as the end of its
-    /// process would. Answers with its name.
+    /// Aborts the oldest member, as the end of its process would. Returns its name.
     pub(crate) fn crash(&mut self, stage: Stage) -> Option<String> {
-        let crew = &mut self.crews[stage as usize];
-        let (name, member) = crew.take_oldest()?;
+        let group = &mut self.groups[stage as usize];
+        let (name, member) = group.take_oldest()?;
         member.task.abort();
-        crew.crashed += 1;
-        crew.gone.push(member.control);
+        group.crashed += 1;
+        group.gone.push(member.handle);
         Some(name)
     }
 
-    /// How many members of each group are there.
+    /// Returns the number of live members of each group.
     pub(crate) fn sizes(&self) -> [usize; Stage::ALL.len()] {
-        Stage::ALL.map(|stage| self.crews[stage as usize].live.len())
+        Stage::ALL.map(|stage| self.groups[stage as usize].live.len())
     }
 
-    pub(crate) fn stats(&self, stage: Stage) -> CrewStats {
-        let crew = &self.crews[stage as usize];
+    pub(crate) fn stats(&self, stage: Stage) -> MemberStats {
+        let group = &self.groups[stage as usize];
         let counted = |count: fn(&ConsumerStats) -> u64| -> u64 {
-            crew.controls().map(|control| count(&control.stats())).sum()
+            group.handles().map(|handle| count(&handle.stats())).sum()
         };
-        CrewStats {
-            live: crew.live.len(),
-            crashed: crew.crashed,
-            rebalances: (crew.joined + crew.left + crew.crashed).saturating_sub(1),
+        MemberStats {
+            live: group.live.len(),
+            crashed: group.crashed,
+            rebalances: (group.joined + group.left + group.crashed).saturating_sub(1),
             assigned: counted(|stats| stats.assigned),
             failures: counted(|stats| stats.failures),
         }
     }
 
-    /// Whether `stage` or a chain before it had a crash: then records may come again.
+    /// Returns whether a member of `stage` or of a pipeline upstream crashed, so that records may be
+    /// delivered again.
     pub(crate) fn crashed_before(&self, stage: Stage) -> bool {
         let mut at = Some(stage);
         while let Some(stage) = at {
-            if self.crews[stage as usize].crashed > 0 {
+            if self.groups[stage as usize].crashed > 0 {
                 return true;
             }
             at = stage.follows();
@@ -143,17 +141,16 @@ impl Members {
         false
     }
 
-    /// Lets go of the members that have left, and fails if one stopped by itself or could not leave
-    /// in order.
+    /// Removes the members that have ended, and fails if one stopped by itself or with an error.
     pub(crate) async fn check(&mut self) -> anyhow::Result<()> {
-        for crew in &mut self.crews {
-            while let Some(index) = crew.finished() {
+        for group in &mut self.groups {
+            while let Some(index) = group.finished() {
                 let (name, member) = match index {
-                    Finished::Live(index) => crew.live.remove(index),
-                    Finished::Leaving(index) => crew.leaving.remove(index),
+                    Finished::Live(index) => group.live.remove(index),
+                    Finished::Leaving(index) => group.leaving.remove(index),
                 };
-                crew.gone.push(member.control);
-                told(&name, member.task.await)?;
+                group.gone.push(member.handle);
+                outcome(&name, member.task.await)?;
             }
         }
         Ok(())
@@ -162,13 +159,13 @@ impl Members {
     /// Shuts all members down, group by group from the source, and waits for them.
     pub(crate) async fn close(&mut self) -> anyhow::Result<()> {
         let mut result = Ok(());
-        for crew in &mut self.crews {
-            for (_, member) in &crew.live {
-                member.control.shutdown();
+        for group in &mut self.groups {
+            for (_, member) in &group.live {
+                member.handle.shutdown();
             }
-            for (name, member) in crew.live.drain(..).chain(crew.leaving.drain(..)) {
-                crew.gone.push(member.control);
-                result = result.and(told(&name, member.task.await));
+            for (name, member) in group.live.drain(..).chain(group.leaving.drain(..)) {
+                group.gone.push(member.handle);
+                result = result.and(outcome(&name, member.task.await));
             }
         }
         result
@@ -180,7 +177,7 @@ enum Finished {
     Leaving(usize),
 }
 
-impl Crew {
+impl GroupMembers {
     fn take_oldest(&mut self) -> Option<(String, Member)> {
         (!self.live.is_empty()).then(|| self.live.remove(0))
     }
@@ -194,13 +191,13 @@ impl Crew {
         })
     }
 
-    fn controls(&self) -> impl Iterator<Item = &ConsumerHandle> {
+    fn handles(&self) -> impl Iterator<Item = &ConsumerHandle> {
         let members = self.live.iter().chain(&self.leaving);
-        members.map(|(_, member)| &member.control).chain(&self.gone)
+        members.map(|(_, member)| &member.handle).chain(&self.gone)
     }
 }
 
-fn told(name: &str, end: Result<Result<()>, JoinError>) -> anyhow::Result<()> {
+fn outcome(name: &str, end: Result<Result<()>, JoinError>) -> anyhow::Result<()> {
     match end {
         Ok(result) => result.map_err(|error| anyhow::anyhow!("{name} stopped: {error:?}")),
         Err(error) => Err(anyhow::anyhow!("{name} stopped: {error}")),

@@ -1,11 +1,11 @@
-//! Remarks for the person who watches, collected where they arise and shown with the progress.
+//! Messages for the terminal, collected where they arise and shown with the progress.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// How many bad lines are shown one by one; all are counted and kept in the dead letter stream.
 const SHOWN: usize = 20;
 
-/// Collects remarks.
+/// Collects messages.
 #[derive(Debug, Default)]
 pub(crate) struct Notes(Mutex<Collected>);
 
@@ -34,7 +34,7 @@ impl Notes {
         }
     }
 
-    /// Takes what was said since the last call.
+    /// Takes the messages since the last call.
     pub(crate) fn take(&self) -> Vec<String> {
         std::mem::take(&mut self.lock().waiting)
     }

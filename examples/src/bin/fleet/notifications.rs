@@ -1,11 +1,11 @@
-//! The chain that raises alerts: `processed-events` to `notifications`.
+//! The pipeline that raises alerts: `processed-events` to `notifications`.
 
 use std::future::pending;
 use std::sync::Arc;
 
 use millstream::{ConsumerGroup, Delivery, Record, Result};
 
-use crate::book::WINDOW;
+use crate::alert_store::WINDOW;
 use crate::event::Event;
 use crate::fleet::{Fleet, NOTIFICATIONS};
 use crate::members::Member;
@@ -32,17 +32,17 @@ async fn alert(fleet: Arc<Fleet>, delivery: Delivery) -> anyhow::Result<Vec<Reco
     };
     let event = Event::parse(delivery.payload())?;
     let partition = delivery.partition();
-    let answers = fleet
-        .book
+    let raised = fleet
+        .alert_store
         .lock()
         .observe(partition, tag, event, &fleet.alerts);
     let mut records = Vec::new();
-    for answer in answers {
-        let payload = serde_json::to_vec(&answer.alert)?;
-        let record = Record::new(payload).key(answer.alert.vehicle().to_owned());
+    for raised in raised {
+        let payload = serde_json::to_vec(&raised.alert)?;
+        let record = Record::new(payload).key(raised.alert.vehicle().to_owned());
         let tag = Tag {
-            lane: &answer.lane,
-            seq: answer.seq,
+            lane: &raised.lane,
+            seq: raised.seq,
         };
         records.push(fleet.run.mark(record, tag));
     }

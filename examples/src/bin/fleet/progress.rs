@@ -6,8 +6,8 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::number::grouped;
-use crate::snapshot::{Group, Snapshot};
 use crate::stage::Stage;
+use crate::status::{Group, Status};
 
 /// How often a plain line is written.
 const PLAIN: Duration = Duration::from_secs(1);
@@ -21,16 +21,16 @@ pub(crate) enum Progress {
         all: MultiProgress,
         /// As many as [`table`] has.
         lines: Vec<ProgressBar>,
-        last: Snapshot,
+        last: Status,
     },
     Plain {
-        last: Snapshot,
+        last: Status,
     },
 }
 
 impl Progress {
     pub(crate) fn new() -> Self {
-        let last = Snapshot::default();
+        let last = Status::default();
         if !std::io::stderr().is_terminal() {
             return Self::Plain { last };
         }
@@ -44,19 +44,19 @@ impl Progress {
         Self::Terminal { all, lines, last }
     }
 
-    /// Shows a remark above the rest.
+    /// Shows a message above the rest.
     pub(crate) fn say(&self, remark: &str) {
         match self {
             Self::Terminal { all, .. } => {
-                // A terminal that is gone cannot be told so.
+                // The terminal may be gone.
                 let _ = all.println(remark);
             }
             Self::Plain { .. } => eprintln!("{remark}"),
         }
     }
 
-    /// Shows how things stand. In plain lines, once a second.
-    pub(crate) fn show(&mut self, now: &Snapshot) {
+    /// Shows the status; in plain lines, once a second.
+    pub(crate) fn show(&mut self, now: &Status) {
         match self {
             Self::Terminal { lines, last, .. } => {
                 for (line, text) in lines.iter().zip(table(last, now)) {
@@ -77,7 +77,7 @@ impl Progress {
         }
     }
 
-    /// Leaves what was shown last, and shows no more.
+    /// Leaves the last status on the terminal, and stops.
     pub(crate) fn finish(&self) {
         if let Self::Terminal { lines, .. } = self {
             for line in lines {
@@ -87,8 +87,8 @@ impl Progress {
     }
 }
 
-/// How things stand, in lines that a terminal of 80 columns holds.
-fn table(last: &Snapshot, now: &Snapshot) -> Vec<String> {
+/// Formats the status in lines of 80 columns.
+fn table(last: &Status, now: &Status) -> Vec<String> {
     let mut lines = vec![
         format!(
             "{:5.1} s  sent {}, {}/s  members {}  rebalances {}",
@@ -106,7 +106,7 @@ fn table(last: &Snapshot, now: &Snapshot) -> Vec<String> {
         format!(
             "{:<13} {:>6} {:>9} {:>7} {:>6}  {}",
             group.stage.name(),
-            group.crew.live,
+            group.members.live,
             grouped(group.handled),
             grouped(speed(last, now, handled, group.handled)),
             grouped(group.lag()),
@@ -125,7 +125,7 @@ fn by_partition(group: &Group) -> String {
 }
 
 /// Records per second between two moments.
-fn speed(last: &Snapshot, now: &Snapshot, before: u64, after: u64) -> u64 {
+fn speed(last: &Status, now: &Status, before: u64, after: u64) -> u64 {
     let seconds = (now.elapsed - last.elapsed).as_secs_f64();
     if seconds > 0.0 {
         (after.saturating_sub(before) as f64 / seconds).round() as u64

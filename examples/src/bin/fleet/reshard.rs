@@ -10,10 +10,10 @@ use tokio::time::sleep;
 
 use crate::fleet::{Fleet, PROCESSED, RAW};
 
-/// So many reports are stored when a partition of each stream is split.
+/// The number of stored reports at which a partition of each stream is split.
 const SPLIT_AT: u64 = 4_000;
 
-/// So many are stored when the two that it was split into are merged again.
+/// The number of stored reports at which its two children are merged.
 const MERGE_AT: u64 = 10_000;
 
 const TICK: Duration = Duration::from_millis(20);
@@ -23,7 +23,7 @@ const TICK: Duration = Duration::from_millis(20);
 pub(crate) struct Reshard(Option<JoinHandle<anyhow::Result<()>>>);
 
 impl Reshard {
-    /// Begins to watch for the time to split.
+    /// Starts to wait for the time to split.
     ///
     /// # Errors
     /// The backend cannot split partitions and keep the order of keys.
@@ -34,7 +34,7 @@ impl Reshard {
         Ok(Self(Some(tokio::spawn(run(fleet.clone())))))
     }
 
-    /// Ends it when all is sent: what is under way is finished, what has not begun is an error.
+    /// Waits for a reshard in progress. One that has not started when all is sent is an error.
     pub(crate) async fn end(self, fleet: &Fleet) -> anyhow::Result<()> {
         let Some(task) = self.0 else { return Ok(()) };
         if fleet.reports.expected() < MERGE_AT {

@@ -16,15 +16,15 @@ use crate::input::Input;
 use crate::members::Members;
 use crate::progress::Progress;
 use crate::reshard::Reshard;
-use crate::send::{self, PATIENCE};
-use crate::snapshot::{Lags, Snapshot};
+use crate::send::{self, STALL_TIMEOUT};
 use crate::stage::Stage;
+use crate::status::{Lags, Status};
 use crate::summary::Summary;
 
 const TICK: Duration = Duration::from_millis(50);
 
-/// Streams `input` and judges. The error, if there is one, is what ended the run early; what was
-/// handled until then is judged nevertheless.
+/// Streams `input` and verifies the result. The error is what ended the run early; what was handled
+/// until then is summed up nevertheless.
 pub(crate) async fn run(
     args: &Args,
     client: Client,
@@ -38,7 +38,7 @@ pub(crate) async fn run(
         chaos: args
             .chaos
             .then(|| Chaos::new(args.seed, args.members as usize)),
-        last: Snapshot::default(),
+        last: Status::default(),
         lags: Lags::default(),
         fleet,
     };
@@ -60,7 +60,7 @@ struct Run {
     members: Members,
     progress: Progress,
     chaos: Option<Chaos>,
-    last: Snapshot,
+    last: Status,
     lags: Lags,
 }
 
@@ -85,11 +85,11 @@ impl Run {
         let sending = tokio::spawn(send::send(self.fleet.clone(), lines, args.rate(), stop));
         let sent = self.while_sending(sending).await;
         let sent = sent.and(reshard.end(&self.fleet).await);
-        // A run that was stopped by an error is judged by what was sent before.
+        // After an error, what was sent before is still handled and verified.
         sent.and(self.until_handled().await)
     }
 
-    /// Lets things happen until the input is sent.
+    /// Shows the status and applies chaos until the input is sent.
     async fn while_sending(
         &mut self,
         sending: JoinHandle<anyhow::Result<()>>,
@@ -112,8 +112,8 @@ impl Run {
         sending.await.context("the sender ended")?
     }
 
-    /// Waits until every group has handled everything and has read to the end, where what came
-    /// twice is.
+    /// Waits until every group has handled everything and has read to the end, so that all
+    /// duplicates are counted.
     async fn until_handled(&mut self) -> anyhow::Result<()> {
         let mut ticks = ticks();
         let mut progress = (u64::MAX, Instant::now());
@@ -125,7 +125,7 @@ impl Run {
                 .iter()
                 .sum();
             if behind == 0 {
-                // Only what is asked for from now on tells of the end.
+                // Only checkpoints that are read from now on prove the end.
                 self.lags = Lags::default();
                 self.look().await?;
                 if self.last.at_end() {
@@ -135,19 +135,19 @@ impl Run {
             let left = behind + self.last.groups.iter().map(|g| g.lag()).sum::<u64>();
             if left < progress.0 {
                 progress = (left, Instant::now());
-            } else if progress.1.elapsed() > PATIENCE {
-                bail!("no group has made progress for {PATIENCE:?}");
+            } else if progress.1.elapsed() > STALL_TIMEOUT {
+                bail!("no group has made progress for {STALL_TIMEOUT:?}");
             }
         }
     }
 
-    /// Looks after the members, and shows how things stand.
+    /// Checks the members, and shows the status.
     async fn look(&mut self) -> anyhow::Result<()> {
         self.members.check().await?;
         for remark in self.fleet.notes.take() {
             self.progress.say(&remark);
         }
-        self.last = Snapshot::take(&self.fleet, &self.members, &mut self.lags).await?;
+        self.last = Status::take(&self.fleet, &self.members, &mut self.lags).await?;
         self.progress.show(&self.last);
         Ok(())
     }

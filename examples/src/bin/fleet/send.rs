@@ -10,38 +10,37 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::fleet::{DEAD, Fleet, RAW};
 use crate::input::{Input, Line};
-use crate::ledger::Ledger;
+use crate::sent_log::SentLog;
 use crate::stage::Stage;
 use crate::tag::Tag;
 
-/// The header that tells how often the input was sent before, if it was.
+/// The header with the number of earlier passes over the input, if any.
 pub(crate) const PASS: &str = "fleet-pass";
 
-/// The header that tells the line of the input.
+/// The header with the line number of the input.
 pub(crate) const LINE: &str = "fleet-line";
 
-/// The header that tells what is wrong with a bad line.
+/// The header with what is wrong with a bad line.
 const REASON: &str = "fleet-reason";
 
 /// The lane and key of all bad lines: they stay in the order of the input.
 const BAD: &str = "bad-lines";
 
-/// How much of a bad line is kept.
+/// The bytes of a bad line that are kept.
 const KEPT: usize = 64 << 10;
 
-/// How many records may be sent that the slowest group has not handled. It bounds what the streams
-/// must hold.
-const AHEAD: u64 = 50_000;
+/// The records by which sending may be ahead of the slowest group. Bounds what the streams hold.
+const MAX_AHEAD: u64 = 50_000;
 
-/// The same in bytes, reckoned with the longest line of late: far below what `fleet.toml` says that
-/// a partition keeps.
-const AHEAD_BYTES: u64 = 32 << 20;
+/// The same in bytes, computed from the longest recent line: far below the retention in
+/// `fleet.toml`.
+const MAX_BYTES_AHEAD: u64 = 32 << 20;
 
-/// How long groups may handle nothing before the program gives up.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// How long groups may handle nothing before the run fails.
+pub(crate) const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Sends everything that comes through `lines` until they end or `stop` says so, and waits until
-/// all of it is stored.
+/// Sends everything from `lines` until they end or `stop` is set, and waits until all of it is
+/// stored.
 pub(crate) async fn send(
     fleet: Arc<Fleet>,
     mut lines: mpsc::Receiver<anyhow::Result<Vec<Line>>>,
@@ -57,7 +56,7 @@ pub(crate) async fn send(
         receipts,
         rate,
         sent: 0,
-        begun: Instant::now(),
+        started: Instant::now(),
         longest: 0,
     };
     let sent = loop {
@@ -88,11 +87,11 @@ struct Sender {
     receipts: mpsc::Sender<Sent>,
     rate: Option<u32>,
     sent: u64,
-    begun: Instant,
+    started: Instant,
     longest: u64,
 }
 
-/// A record on its way.
+/// A record in flight.
 struct Sent {
     receipt: Receipt,
     lane: String,
@@ -101,7 +100,7 @@ struct Sent {
 }
 
 impl Sender {
-    /// Sends lines until `stop` says so.
+    /// Sends lines until `stop` is set.
     async fn send_all(
         &mut self,
         batch: Vec<Line>,
@@ -193,17 +192,17 @@ impl Sender {
     async fn wait_for_time(&self) {
         if let Some(rate) = self.rate {
             let due = Duration::from_secs_f64(self.sent as f64 / f64::from(rate));
-            sleep_until(self.begun + due).await;
+            sleep_until(self.started + due).await;
         }
     }
 
     /// Waits until no group is too far behind.
     async fn wait_for_groups(&self) -> anyhow::Result<()> {
         // Asking every time would cost more than sending.
-        if self.sent % 64 != 0 && self.longest < AHEAD_BYTES / AHEAD {
+        if self.sent % 64 != 0 && self.longest < MAX_BYTES_AHEAD / MAX_AHEAD {
             return Ok(());
         }
-        let most = AHEAD.min(AHEAD_BYTES / self.longest.max(1)).max(1);
+        let most = MAX_AHEAD.min(MAX_BYTES_AHEAD / self.longest.max(1)).max(1);
         let mut progress = (u64::MAX, Instant::now());
         loop {
             let slowest = Stage::ALL
@@ -215,9 +214,9 @@ impl Sender {
             };
             if behind < progress.0 {
                 progress = (behind, Instant::now());
-            } else if progress.1.elapsed() > PATIENCE {
+            } else if progress.1.elapsed() > STALL_TIMEOUT {
                 bail!(
-                    "the group {} has handled nothing for {PATIENCE:?}",
+                    "the group {} has handled nothing for {STALL_TIMEOUT:?}",
                     stage.name()
                 );
             }
@@ -240,11 +239,11 @@ async fn confirm(fleet: Arc<Fleet>, mut sent: mpsc::Receiver<Sent>) -> anyhow::R
     let mut result = Ok(());
     while let Some(sent) = sent.recv().await {
         if let Err(error) = sent.receipt.await {
-            let ledger: &Ledger = match sent.bad {
+            let log: &SentLog = match sent.bad {
                 true => &fleet.bad,
                 false => &fleet.reports,
             };
-            ledger.withdraw(&sent.lane, sent.seq);
+            log.withdraw(&sent.lane, sent.seq);
             result = result.and(Err(error).context("a record was not stored"));
         }
     }

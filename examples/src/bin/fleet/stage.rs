@@ -1,4 +1,4 @@
-//! The groups of the pipeline, and how a member of each begins.
+//! The consumer groups, and how a member of each joins.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub(crate) enum Stage {
 }
 
 impl Stage {
-    /// Each after the one that it follows.
+    /// All groups, each after the one upstream of it.
     pub(crate) const ALL: [Self; 7] = [
         Self::Cleaner,
         Self::Entities,
@@ -46,7 +46,7 @@ impl Stage {
         }
     }
 
-    /// What it reads.
+    /// The stream that it reads.
     pub(crate) const fn stream(self) -> &'static str {
         match self {
             Self::Cleaner => RAW,
@@ -57,7 +57,7 @@ impl Stage {
         }
     }
 
-    /// The chain that fills the stream that it reads: what a crash there repeats comes again here.
+    /// The pipeline that publishes to its stream: what a crash repeats there is delivered again here.
     pub(crate) const fn follows(self) -> Option<Self> {
         match self {
             Self::Cleaner | Self::DeadLetters => None,

@@ -7,10 +7,10 @@ use serde::Serialize;
 use crate::fleet::Fleet;
 use crate::members::Members;
 use crate::number::grouped;
-use crate::snapshot::Snapshot;
 use crate::stage::Stage;
+use crate::status::Status;
 
-/// What became of the records, by the program's own history.
+/// What happened to the records, from the program's own history.
 #[derive(Debug, Serialize)]
 pub(crate) struct Summary {
     /// Reports stored in `car-raw-events`.
@@ -24,7 +24,7 @@ pub(crate) struct Summary {
     pub(crate) out_of_order: u64,
     /// Records handled again, over all groups.
     pub(crate) duplicates: u64,
-    /// Changes of membership, each of which deals a group's partitions anew.
+    /// Membership changes, each of which reassigns a group's partitions.
     pub(crate) rebalances: u64,
     /// The longest time that a partition with records to read made no progress, in milliseconds.
     pub(crate) max_stall_ms: u64,
@@ -32,7 +32,7 @@ pub(crate) struct Summary {
     pub(crate) crashes: u64,
     /// Partitions that went from one member to another.
     pub(crate) partitions_moved: u64,
-    /// Lines of the input that nobody could use.
+    /// Lines of the input that could not be used.
     pub(crate) bad_lines: u64,
     /// The numbers of the first of them.
     pub(crate) first_bad_lines: Vec<u64>,
@@ -68,8 +68,8 @@ pub(crate) struct GroupSummary {
     pub(crate) lost: u64,
     pub(crate) out_of_order: u64,
     pub(crate) duplicates: u64,
-    /// Whether a member of this group or of a chain before it crashed: only then may records come
-    /// again.
+    /// Whether a member of this group or of a pipeline upstream crashed: only then may records be
+    /// delivered again.
     pub(crate) crash_before: bool,
     pub(crate) crashes: u64,
     pub(crate) rebalances: u64,
@@ -79,9 +79,9 @@ pub(crate) struct GroupSummary {
 }
 
 impl Summary {
-    /// Sums up the history of all groups. Members are closed; `last` is the last snapshot, which a run that
-    /// failed early does not have.
-    pub(crate) fn new(fleet: &Fleet, members: &Members, last: &Snapshot) -> Self {
+    /// Sums up the history of all groups. Members must be closed. `last` is empty for a run that failed
+    /// before its first status.
+    pub(crate) fn new(fleet: &Fleet, members: &Members, last: &Status) -> Self {
         let groups = Stage::ALL.map(|stage| {
             let partitions = last.partitions(stage);
             GroupSummary::new(fleet, members, stage, partitions)
@@ -123,7 +123,7 @@ impl Summary {
             alerts: fleet.alerts.expected(),
             highest_feet: statistics.highest_feet,
             fastest_knots: statistics.fastest_knots,
-            seconds: fleet.begun.elapsed().as_secs_f64(),
+            seconds: fleet.started.elapsed().as_secs_f64(),
             verdict,
             groups: groups.into(),
         }
@@ -132,22 +132,22 @@ impl Summary {
 
 impl GroupSummary {
     fn new(fleet: &Fleet, members: &Members, stage: Stage, partitions: usize) -> Self {
-        let judge = fleet.judge(stage);
-        let counts = judge.counts();
-        let crew = members.stats(stage);
+        let verifier = fleet.verifier(stage);
+        let counts = verifier.counts();
+        let stats = members.stats(stage);
         Self {
             group: stage.name(),
             stream: stage.stream(),
             handled: counts.handled,
-            lost: judge.lost(fleet.ledger(stage)),
+            lost: verifier.lost(fleet.sent_log(stage)),
             out_of_order: counts.out_of_order,
             duplicates: counts.duplicates,
             crash_before: members.crashed_before(stage),
-            crashes: crew.crashed,
-            rebalances: crew.rebalances,
+            crashes: stats.crashed,
+            rebalances: stats.rebalances,
             // Each partition is assigned once without having been another's before.
-            partitions_moved: crew.assigned.saturating_sub(partitions as u64),
-            failures: crew.failures,
+            partitions_moved: stats.assigned.saturating_sub(partitions as u64),
+            failures: stats.failures,
             max_stall_ms: counts.max_stall.as_millis() as u64,
         }
     }
@@ -278,7 +278,7 @@ mod tests {
         let client = millstream::Settings::default().connect().await?;
         let fleet = Arc::new(Fleet::new(client));
         let members = Members::new(fleet.clone());
-        let summary = Summary::new(&fleet, &members, &Snapshot::default());
+        let summary = Summary::new(&fleet, &members, &Status::default());
         assert_eq!(summary.groups.len(), Stage::ALL.len());
         assert_eq!((summary.sent, summary.handled, summary.lost), (0, 0, 0));
         Ok(())

@@ -1,19 +1,17 @@
-//! How the program knows each record again: a header with the run, the lane and the number in the
-//! lane.
+//! Identifies each record by a header: the run, the lane and the sequence number in the lane.
 
 use millstream::{Headers, Record};
 
 const HEADER: &str = "fleet-event";
 
-/// Names this run, so that records of earlier runs in a stream that lasts are told apart. Holds no
-/// dot.
+/// Identifies this run among those whose records a durable stream still holds. Contains no dot.
 #[derive(Debug, Clone)]
 pub(crate) struct RunId(pub(crate) String);
 
 /// A record's unique id: the `seq`-th record of its lane, counted from 1.
 ///
-/// A lane is what must stay in order: for reports the vehicle; for alerts the vehicle and the
-/// vehicle whose report gave rise to them (see `alerts`).
+/// A lane is a sequence that must stay in order: for reports the vehicle; for alerts the vehicle
+/// and the vehicle whose report raised them (see `alerts`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tag<'a> {
     pub(crate) lane: &'a str,

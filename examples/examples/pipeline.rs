@@ -1,14 +1,14 @@
-//! A chain: consume, transform, publish. Where the backend can do it, what was made is stored in one
-//! step with the progress, so that each result is there once whatever crashes.
+//! Consume, transform, publish. Where the backend can do it, results and progress are stored
+//! atomically, so that each result is there exactly once after any crash.
 //!
-//! `cargo run --example chain`
+//! `cargo run --example pipeline`
 
 use std::convert::Infallible;
 
 use millstream::{Delivery, Record, Settings};
 use millstream_examples::caught_up;
 
-/// Answers with any number of records: here none for reports that make no sense.
+/// Returns any number of records: here none for invalid reports.
 async fn clean(delivery: Delivery) -> Result<Option<Record>, Infallible> {
     if delivery.payload().windows(3).any(|part| part == b":-1") {
         return Ok(None);
@@ -25,9 +25,9 @@ async fn main() -> anyhow::Result<()> {
     let producer = client.producer("processed-events").open().await?;
     let group = client.group("cleaner").stream("car-raw-events");
     let run = group.transform_to(&producer, clean, caught_up(group.clone()));
-    let control = run.handle();
+    let handle = run.handle();
     run.await?;
-    println!("cleaned {} records", control.stats().settled);
+    println!("cleaned {} records", handle.stats().settled);
     producer.close().await?;
     Ok(())
 }

@@ -1,16 +1,16 @@
-//! How things stand at one moment.
+//! The status of the run at one moment.
 
 use std::time::{Duration, Instant};
 
 use millstream::ErrorKind;
 
 use crate::fleet::Fleet;
-use crate::members::{CrewStats, Members};
+use crate::members::{MemberStats, Members};
 use crate::stage::Stage;
 
 /// What is shown while the program runs.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Snapshot {
+pub(crate) struct Status {
     pub(crate) elapsed: Duration,
     pub(crate) sent: u64,
     pub(crate) groups: Vec<Group>,
@@ -21,21 +21,19 @@ pub(crate) struct Snapshot {
 pub(crate) struct Group {
     pub(crate) stage: Stage,
     pub(crate) handled: u64,
-    pub(crate) crew: CrewStats,
-    /// By partition, in their order: the records after the stored checkpoint, if the backend can
-    /// tell.
+    pub(crate) members: MemberStats,
+    /// The records after the stored checkpoint of each partition, if the backend can count them.
     pub(crate) lags: Vec<Option<u64>>,
 }
 
 impl Group {
-    /// The records after the checkpoints of all partitions, as far as known.
+    /// Returns the records after the checkpoints of all partitions, as far as known.
     pub(crate) fn lag(&self) -> u64 {
         self.lags.iter().flatten().sum()
     }
 }
 
-/// What is stored behind the checkpoints of all groups. To ask for it costs requests, on some
-/// backends paid ones, so that it is asked for now and then only.
+/// The lag of all groups, cached: reading it costs requests, which some backends charge for.
 #[derive(Debug, Default)]
 pub(crate) struct Lags {
     asked: Option<Instant>,
@@ -43,7 +41,7 @@ pub(crate) struct Lags {
 }
 
 impl Lags {
-    /// How old an answer may be.
+    /// The age after which the cache is refreshed.
     const OLDEST: Duration = Duration::from_millis(300);
 
     async fn refresh(&mut self, fleet: &Fleet) -> millstream::Result<()> {
@@ -61,46 +59,49 @@ impl Lags {
     }
 }
 
-impl Snapshot {
+impl Status {
     pub(crate) async fn take(
         fleet: &Fleet,
         members: &Members,
         lags: &mut Lags,
     ) -> millstream::Result<Self> {
-        // What is handled is looked at before what is left: a lag of zero then covers all of it.
-        let handled = Stage::ALL.map(|stage| fleet.judge(stage).counts().handled);
+        // Handled is read before the lag: a lag of zero then covers all of it.
+        let handled = Stage::ALL.map(|stage| fleet.verifier(stage).counts().handled);
         lags.refresh(fleet).await?;
         let groups = Stage::ALL.into_iter().map(|stage| Group {
             stage,
             handled: handled[stage as usize],
-            crew: members.stats(stage),
+            members: members.stats(stage),
             lags: lags.of[stage as usize].clone(),
         });
         let groups = groups.collect();
         Ok(Self {
-            elapsed: fleet.begun.elapsed(),
+            elapsed: fleet.started.elapsed(),
             sent: fleet.reports.expected() + fleet.dead_letters(),
             groups,
         })
     }
 
-    /// Whether every group has read its stream to the end.
+    /// Returns whether every group has read its stream to the end.
     pub(crate) fn at_end(&self) -> bool {
         self.groups.iter().all(|group| group.lag() == 0)
     }
 
-    /// The number of partitions that `stage` reads, as far as known.
+    /// Returns the number of partitions that `stage` reads, as far as known.
     pub(crate) fn partitions(&self, stage: Stage) -> usize {
         let group = self.groups.iter().find(|group| group.stage == stage);
         group.map_or(0, |group| group.lags.len())
     }
 
     pub(crate) fn rebalances(&self) -> u64 {
-        self.groups.iter().map(|group| group.crew.rebalances).sum()
+        self.groups
+            .iter()
+            .map(|group| group.members.rebalances)
+            .sum()
     }
 
     pub(crate) fn live(&self) -> usize {
-        self.groups.iter().map(|group| group.crew.live).sum()
+        self.groups.iter().map(|group| group.members.live).sum()
     }
 }
 

@@ -1,9 +1,8 @@
-//! What the alerting service remembers of each vehicle, and which alerts it has answered to which
-//! report.
+//! State of the alerting service: each vehicle's last report, and the alerts that a report raised.
 //!
-//! It stands for the team's database. A report may come again after a crash, when it is no longer
-//! news: the book then gives the same answer as the first time, so that an alert that was found but
-//! not sent before the crash is not lost.
+//! Stands for the team's database. A report may be delivered again after a crash. The store then
+//! returns the same alerts as the first time, so that an alert that was raised but not sent before
+//! the crash is not lost.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -11,32 +10,32 @@ use millstream::Partition;
 
 use crate::alerts::{Alert, SILENCE, compare};
 use crate::event::Event;
-use crate::ledger::Ledger;
+use crate::sent_log::SentLog;
 use crate::tag::Tag;
 
-/// The window and the fetch of the chains up to here: together they bound how far a vehicle can be
-/// overtaken by others of its partition.
+/// Window and poll size of the pipelines up to here. They bound how far other vehicles of a
+/// partition can overtake one.
 pub(crate) const WINDOW: usize = 100;
 
-/// A report is surely not overtaken any more when so many later ones were taken in: two chains,
-/// each with its window, and a fetch that passes it and one that is under way.
-const SURE: usize = 2 * 3 * WINDOW;
+/// After this many later reports no report is overtaken any more: two pipelines, each with its
+/// window, one poll that exceeds it, and one poll in flight.
+const REORDER_BOUND: usize = 2 * 3 * WINDOW;
 
-/// Remembers vehicles and answers.
+/// Vehicles by partition, and the alerts that were raised.
 #[derive(Debug, Default)]
-pub(crate) struct Book {
-    /// By partition, since each has its own place in time: one that waits for a new owner must not
-    /// make the vehicles of another look silent.
+pub(crate) struct AlertStore {
+    /// Each partition has its own clock: one that waits for a new owner must not make the vehicles of
+    /// another look silent.
     partitions: HashMap<Partition, Vehicles>,
-    /// Only for reports that gave rise to an alert.
-    answers: HashMap<(Box<str>, u64), Vec<Answer>>,
+    /// The alerts by report, for reports that raised any.
+    raised: HashMap<(Box<str>, u64), Vec<RaisedAlert>>,
 }
 
-/// An alert with the number that it has in its lane.
+/// An alert with its sequence number in its lane.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Answer {
-    /// The vehicle that it is about, and the one whose report gave rise to it: reports of different
-    /// vehicles have no order among themselves.
+pub(crate) struct RaisedAlert {
+    /// The vehicle of the alert, and the vehicle whose report raised it: reports of different
+    /// vehicles have no order among each other.
     pub(crate) lane: String,
     pub(crate) seq: u64,
     pub(crate) alert: Alert,
@@ -45,8 +44,8 @@ pub(crate) struct Answer {
 #[derive(Debug, Default)]
 struct Vehicles {
     known: HashMap<Box<str>, Vehicle>,
-    /// The times of the last reports. The clock follows behind them: vehicles are handled at the
-    /// same time, and one whose next report waits its turn is not silent.
+    /// The times of the last reports. The clock lags behind them: vehicles are handled concurrently,
+    /// and one whose next report is queued is not silent.
     recent: VecDeque<u64>,
     /// Up to here no report is missing.
     clock: u64,
@@ -61,41 +60,41 @@ struct Vehicle {
     silent: bool,
 }
 
-impl Book {
-    /// Takes in a report and answers with the alerts that it gives rise to, numbered by `alerts`;
-    /// the same ones whenever the report comes again.
+impl AlertStore {
+    /// Records a report and returns the alerts that it raises, numbered by `alerts`. Returns the same
+    /// alerts when the report is delivered again.
     pub(crate) fn observe(
         &mut self,
         partition: &Partition,
         tag: Tag<'_>,
         event: Event,
-        alerts: &Ledger,
-    ) -> Vec<Answer> {
+        alerts: &SentLog,
+    ) -> Vec<RaisedAlert> {
         let vehicles = match self.partitions.get_mut(partition) {
             Some(vehicles) => vehicles,
             None => self.partitions.entry(partition.clone()).or_default(),
         };
         let Some(found) = vehicles.observe(tag, event) else {
             let report = (tag.lane.into(), tag.seq);
-            return self.answers.get(&report).cloned().unwrap_or_default();
+            return self.raised.get(&report).cloned().unwrap_or_default();
         };
         if found.is_empty() {
             return Vec::new();
         }
-        let answer = |alert: Alert| {
+        let number = |alert: Alert| {
             let lane = format!("{}<{}", alert.vehicle(), tag.lane);
             let seq = alerts.next(&lane);
-            Answer { lane, seq, alert }
+            RaisedAlert { lane, seq, alert }
         };
-        let answers: Vec<_> = found.into_iter().map(answer).collect();
-        self.answers
-            .insert((tag.lane.into(), tag.seq), answers.clone());
-        answers
+        let raised: Vec<_> = found.into_iter().map(number).collect();
+        self.raised
+            .insert((tag.lane.into(), tag.seq), raised.clone());
+        raised
     }
 }
 
 impl Vehicles {
-    /// `None` if the report was taken in before.
+    /// Returns `None` for a report that was recorded before.
     fn observe(&mut self, tag: Tag<'_>, event: Event) -> Option<Vec<Alert>> {
         let now = event.timestamp;
         let mut found = Vec::new();
@@ -111,7 +110,7 @@ impl Vehicles {
             }
         }
         self.recent.extend(now);
-        if self.recent.len() > SURE {
+        if self.recent.len() > REORDER_BOUND {
             self.clock = self
                 .recent
                 .pop_front()
@@ -140,7 +139,7 @@ impl Vehicles {
                 });
             }
         }
-        // The map has no order of its own; the answers have.
+        // The map has no order; the alerts must have one.
         silent.sort_by(|a, b| a.vehicle().cmp(b.vehicle()));
         silent
     }
@@ -162,8 +161,8 @@ mod tests {
 
     #[derive(Default)]
     struct Fixture {
-        book: Book,
-        alerts: Ledger,
+        alert_store: AlertStore,
+        alerts: SentLog,
     }
 
     impl Fixture {
@@ -174,7 +173,7 @@ mod tests {
             seq: u64,
             at: u64,
             feet: f64,
-        ) -> Vec<Answer> {
+        ) -> Vec<RaisedAlert> {
             let event = Event {
                 vehicle_id: vehicle.into(),
                 timestamp: Some(at),
@@ -182,13 +181,13 @@ mod tests {
                 ..Event::default()
             };
             let tag = Tag { lane: vehicle, seq };
-            self.book
+            self.alert_store
                 .observe(&Partition::new("s", partition), tag, event, &self.alerts)
         }
     }
 
     #[test]
-    fn a_report_that_comes_again_gets_the_same_answer() {
+    fn a_report_that_is_delivered_again_raises_the_same_alerts() {
         let mut fixture = Fixture::default();
         assert_eq!(fixture.report("0", "a", 1, 1_000, 0.0), []);
         let first = fixture.report("0", "a", 2, 1_060, 5_000.0);
@@ -202,8 +201,8 @@ mod tests {
     }
 
     /// Vehicle `b` reports so often that nothing before can be missing.
-    fn pass_time(fixture: &mut Fixture, seq: &mut u64, at: u64) -> Vec<Answer> {
-        let reports = 0..=SURE;
+    fn pass_time(fixture: &mut Fixture, seq: &mut u64, at: u64) -> Vec<RaisedAlert> {
+        let reports = 0..=REORDER_BOUND;
         reports
             .flat_map(|_| {
                 *seq += 1;
@@ -213,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_told_once_by_whichever_vehicle_shows_it() {
+    fn silence_is_raised_once_by_whichever_vehicle_shows_it() {
         let (mut fixture, mut seq) = (Fixture::default(), 0);
         fixture.report("0", "a", 1, 1_000, 0.0);
         assert_eq!(pass_time(&mut fixture, &mut seq, 1_500), []);
@@ -222,12 +221,12 @@ mod tests {
             vehicle_id: "a".into(),
             last_seen: 1_000,
         };
-        let answer = Answer {
+        let alert = RaisedAlert {
             lane: "a<b".into(),
             seq: 1,
             alert: silent,
         };
-        assert_eq!(found, [answer]);
+        assert_eq!(found, [alert]);
         assert_eq!(pass_time(&mut fixture, &mut seq, 1_700), []);
 
         fixture.report("0", "a", 2, 1_710, 0.0);
@@ -239,7 +238,7 @@ mod tests {
     fn a_vehicle_that_is_overtaken_is_not_silent() {
         let mut fixture = Fixture::default();
         fixture.report("0", "a", 1, 1_000, 0.0);
-        for seq in 1..SURE as u64 {
+        for seq in 1..REORDER_BOUND as u64 {
             let at = 1_000 + 10 * seq;
             assert_eq!(fixture.report("0", "b", seq, at, 0.0), []);
         }

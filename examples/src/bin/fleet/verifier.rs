@@ -1,9 +1,8 @@
-//! What one group handled, and whether that is what it was promised: everything, in order, and once
-//! where nobody crashed.
+//! Verifies what one group handled: everything, in order, and once where no member crashed.
 //!
-//! A crash repeats records, also for the groups behind: a chain that takes up again from its
-//! checkpoint sends what it had sent already. So order is judged by the **first** time that a
-//! record is handled, and repeats are counted apart.
+//! A crash repeats records, also for the groups downstream: a pipeline that resumes from its
+//! checkpoint publishes again what it had published. So order is verified by the **first** time that
+//! a record is handled, and duplicates are counted apart.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use millstream::{Delivery, Partition};
 
-use crate::ledger::Ledger;
+use crate::sent_log::SentLog;
 use crate::tag::{RunId, Tag};
 
-/// Keeps the history of one group.
+/// The history of one group.
 #[derive(Debug)]
-pub(crate) struct Judge {
+pub(crate) struct Verifier {
     history: Mutex<History>,
 }
 
@@ -25,14 +24,14 @@ struct History {
     lanes: HashMap<Box<str>, Lane>,
     /// When each partition last made progress.
     progress: HashMap<Partition, Instant>,
-    begun: Instant,
+    started: Instant,
     counts: Counts,
 }
 
-/// What was seen so far.
+/// Counters of one group.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
-    /// Different records.
+    /// Distinct records.
     pub(crate) handled: u64,
     /// Records handled after a later one of their lane.
     pub(crate) out_of_order: u64,
@@ -55,16 +54,16 @@ struct Lane {
 #[derive(Debug, PartialEq, Eq)]
 enum Seen {
     InOrder,
-    Late,
-    Again,
+    OutOfOrder,
+    Duplicate,
 }
 
-impl Judge {
-    pub(crate) fn new(begun: Instant) -> Self {
+impl Verifier {
+    pub(crate) fn new(started: Instant) -> Self {
         let history = History {
             lanes: HashMap::new(),
             progress: HashMap::new(),
-            begun,
+            started,
             counts: Counts::default(),
         };
         Self {
@@ -72,7 +71,7 @@ impl Judge {
         }
     }
 
-    /// Notes that `delivery` was handled. Call it as the last step of a handler.
+    /// Records that `delivery` was handled. Call it as the last step of a handler.
     pub(crate) fn handled(&self, run: &RunId, delivery: &Delivery) {
         let tag = run.tag(delivery.headers());
         // The broker's clock may differ from this one: a negative age is none.
@@ -80,7 +79,7 @@ impl Judge {
         self.note(tag, delivery.partition(), age, Instant::now());
     }
 
-    /// Notes a record that was stored `age` ago.
+    /// Records the handling of a record that was stored `age` ago.
     fn note(&self, tag: Option<Tag<'_>>, partition: &Partition, age: Duration, now: Instant) {
         let mut history = self.lock();
         let history = &mut *history;
@@ -93,7 +92,7 @@ impl Judge {
             Some(last) => std::mem::replace(last, now),
             None => {
                 history.progress.insert(partition.clone(), now);
-                history.begun
+                history.started
             }
         };
         counts.max_stall = counts.max_stall.max(age.min(now - since));
@@ -104,11 +103,11 @@ impl Judge {
         };
         match lane.note(tag.seq) {
             Seen::InOrder => counts.handled += 1,
-            Seen::Late => {
+            Seen::OutOfOrder => {
                 counts.handled += 1;
                 counts.out_of_order += 1;
             }
-            Seen::Again => counts.duplicates += 1,
+            Seen::Duplicate => counts.duplicates += 1,
         }
     }
 
@@ -116,10 +115,10 @@ impl Judge {
         self.lock().counts
     }
 
-    /// How many records of `ledger` were never handled.
-    pub(crate) fn lost(&self, ledger: &Ledger) -> u64 {
+    /// Returns the number of records of `log` that were never handled.
+    pub(crate) fn lost(&self, log: &SentLog) -> u64 {
         let history = self.lock();
-        ledger.count_unseen(|lane, seq| {
+        log.count_unseen(|lane, seq| {
             history
                 .lanes
                 .get(lane)
@@ -140,8 +139,8 @@ impl Lane {
             return Seen::InOrder;
         }
         match self.missing.remove(&seq) {
-            true => Seen::Late,
-            false => Seen::Again,
+            true => Seen::OutOfOrder,
+            false => Seen::Duplicate,
         }
     }
 
@@ -154,29 +153,29 @@ impl Lane {
 mod tests {
     use super::*;
 
-    /// Judges what a group did with records 1 to `sent` of each lane.
-    fn judge(sent: u64, handled: &[(&str, u64)]) -> (Counts, u64) {
-        let ledger = Ledger::default();
+    /// Verifies what a group did with records 1 to `sent` of each lane.
+    fn verifier(sent: u64, handled: &[(&str, u64)]) -> (Counts, u64) {
+        let log = SentLog::default();
         for lane in ["a", "b"] {
             for _ in 0..sent {
-                ledger.next(lane);
+                log.next(lane);
             }
         }
-        let judge = Judge::new(Instant::now());
+        let verifier = Verifier::new(Instant::now());
         for (lane, seq) in handled.iter().copied() {
             let tag = Tag { lane, seq };
-            judge.note(
+            verifier.note(
                 Some(tag),
                 &Partition::new("s", "0"),
                 Duration::ZERO,
                 Instant::now(),
             );
         }
-        let lost = judge.lost(&ledger);
+        let lost = verifier.lost(&log);
         (
             Counts {
                 max_stall: Duration::ZERO,
-                ..judge.counts()
+                ..verifier.counts()
             },
             lost,
         )
@@ -194,28 +193,32 @@ mod tests {
     #[test]
     fn a_good_history_is_good() {
         let history = [("a", 1), ("b", 1), ("b", 2), ("a", 2)];
-        assert_eq!(judge(2, &history), (counts(4, 0, 0), 0));
+        assert_eq!(verifier(2, &history), (counts(4, 0, 0), 0));
     }
 
     #[test]
     fn a_lost_record_is_caught_in_the_middle_and_at_the_end() {
         assert_eq!(
-            judge(3, &[("a", 1), ("a", 3), ("b", 1), ("b", 2)]),
+            verifier(3, &[("a", 1), ("a", 3), ("b", 1), ("b", 2)]),
             (counts(4, 0, 0), 2)
         );
-        assert_eq!(judge(1, &[("a", 1)]), (counts(1, 0, 0), 1), "a whole lane");
+        assert_eq!(
+            verifier(1, &[("a", 1)]),
+            (counts(1, 0, 0), 1),
+            "a whole lane"
+        );
     }
 
     #[test]
     fn swapped_records_are_caught() {
         let history = [("a", 2), ("a", 1), ("b", 1), ("b", 2)];
-        assert_eq!(judge(2, &history), (counts(4, 1, 0), 0));
+        assert_eq!(verifier(2, &history), (counts(4, 1, 0), 0));
     }
 
     #[test]
     fn records_that_come_again_in_order_are_duplicates_only() {
         let history = [("a", 1), ("a", 2), ("a", 3), ("a", 2), ("a", 3), ("a", 4)];
-        let (counts, _) = judge(4, &history);
+        let (counts, _) = verifier(4, &history);
         assert_eq!(counts, self::counts(4, 0, 2));
     }
 
@@ -230,20 +233,20 @@ mod tests {
             ("b", 2),
             ("b", 3),
         ];
-        assert_eq!(judge(3, &history), (counts(6, 1, 1), 0));
+        assert_eq!(verifier(3, &history), (counts(6, 1, 1), 0));
     }
 
     #[test]
     fn records_of_other_runs_are_counted_apart() {
-        let judge = Judge::new(Instant::now());
-        judge.note(
+        let verifier = Verifier::new(Instant::now());
+        verifier.note(
             None,
             &Partition::new("s", "0"),
             Duration::ZERO,
             Instant::now(),
         );
         assert_eq!(
-            judge.counts(),
+            verifier.counts(),
             Counts {
                 foreign: 1,
                 ..Counts::default()
@@ -253,16 +256,16 @@ mod tests {
 
     #[test]
     fn a_stall_is_a_pause_in_which_a_record_waited() {
-        let begun = Instant::now();
-        let judge = Judge::new(begun);
-        let at = |ms| begun + Duration::from_millis(ms);
+        let started = Instant::now();
+        let verifier = Verifier::new(started);
+        let at = |ms| started + Duration::from_millis(ms);
         let mut seq = 0;
         let mut note = |partition: &str, age, now| {
             seq += 1;
             let tag = Tag { lane: "a", seq };
             let partition = Partition::new("s", partition);
-            judge.note(Some(tag), &partition, Duration::from_millis(age), at(now));
-            judge.counts().max_stall.as_millis()
+            verifier.note(Some(tag), &partition, Duration::from_millis(age), at(now));
+            verifier.counts().max_stall.as_millis()
         };
         assert_eq!(
             note("0", 5, 1_000),

@@ -1,11 +1,11 @@
-//! What was sent: how many records each lane has, and which of them nobody needs to handle.
+//! What was sent: the sequence numbers of each lane, and those that no group has to handle.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The numbers given out, lane by lane. What it holds is what a group must have handled at the end.
+/// The sequence numbers by lane. A group must have handled all of them at the end.
 #[derive(Debug, Default)]
-pub(crate) struct Ledger(Mutex<Entries>);
+pub(crate) struct SentLog(Mutex<Entries>);
 
 #[derive(Debug, Default)]
 struct Entries {
@@ -14,8 +14,8 @@ struct Entries {
     withdrawn: BTreeSet<(Box<str>, u64)>,
 }
 
-impl Ledger {
-    /// Gives the next number of `lane`, from 1.
+impl SentLog {
+    /// Returns the next sequence number of `lane`, from 1.
     pub(crate) fn next(&self, lane: &str) -> u64 {
         let mut entries = self.lock();
         entries.given += 1;
@@ -31,19 +31,19 @@ impl Ledger {
         }
     }
 
-    /// Says that nobody needs to handle this record: it was never stored, or it went to the dead
-    /// letters. `false` if that was said before.
+    /// Withdraws a record that no group has to handle: it was never stored, or was dead-lettered.
+    /// Returns `false` if it was withdrawn before.
     pub(crate) fn withdraw(&self, lane: &str, seq: u64) -> bool {
         self.lock().withdrawn.insert((lane.into(), seq))
     }
 
-    /// How many records are to be handled.
+    /// Returns the number of records to be handled.
     pub(crate) fn expected(&self) -> u64 {
         let entries = self.lock();
         entries.given - entries.withdrawn.len() as u64
     }
 
-    /// Counts the records to be handled for which `seen` says no.
+    /// Counts the records to be handled for which `seen` returns `false`.
     pub(crate) fn count_unseen(&self, seen: impl Fn(&str, u64) -> bool) -> u64 {
         let entries = self.lock();
         let all = entries
@@ -67,22 +67,22 @@ mod tests {
 
     #[test]
     fn numbers_are_given_by_lane() {
-        let ledger = Ledger::default();
-        let given = ["a", "b", "a", "a"].map(|lane| ledger.next(lane));
+        let log = SentLog::default();
+        let given = ["a", "b", "a", "a"].map(|lane| log.next(lane));
         assert_eq!(given, [1, 1, 2, 3]);
-        assert_eq!(ledger.expected(), 4);
+        assert_eq!(log.expected(), 4);
     }
 
     #[test]
     fn withdrawn_records_are_not_expected() {
-        let ledger = Ledger::default();
+        let log = SentLog::default();
         for _ in 0..3 {
-            ledger.next("a");
+            log.next("a");
         }
-        assert!(ledger.withdraw("a", 2));
-        assert!(!ledger.withdraw("a", 2));
-        assert_eq!(ledger.expected(), 2);
-        assert_eq!(ledger.count_unseen(|_, _| false), 2);
-        assert_eq!(ledger.count_unseen(|_, seq| seq == 1), 1);
+        assert!(log.withdraw("a", 2));
+        assert!(!log.withdraw("a", 2));
+        assert_eq!(log.expected(), 2);
+        assert_eq!(log.count_unseen(|_, _| false), 2);
+        assert_eq!(log.count_unseen(|_, seq| seq == 1), 1);
     }
 }
