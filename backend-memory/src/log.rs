@@ -16,7 +16,7 @@ const SEGMENT: usize = 1024;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LogEntry {
     pub(crate) key: Option<Bytes>,
-    pub(crate) payload: Bytes,
+    pub(crate) payload: Option<Bytes>,
     pub(crate) headers: Headers,
     /// The timestamp that readers see: the producer's, or else `stored_at`.
     pub(crate) timestamp: i64,
@@ -28,7 +28,8 @@ pub(crate) struct LogEntry {
 impl LogEntry {
     fn size(&self) -> u64 {
         let key = self.key.as_ref().map_or(0, Bytes::len);
-        (key + self.payload.len() + self.headers.size()) as u64
+        let payload = self.payload.as_ref().map_or(0, Bytes::len);
+        (key + payload + self.headers.size()) as u64
     }
 }
 
@@ -246,7 +247,7 @@ mod tests {
         assert_eq!(batch.len(), 3_000);
         for (record, offset) in batch.iter().zip(1_000u64..) {
             assert_eq!(record.position, Position::from(offset));
-            assert_eq!(record.payload, offset.to_string());
+            assert_eq!(record.payload.as_ref().unwrap(), &offset.to_string());
         }
     }
 
@@ -269,7 +270,10 @@ mod tests {
         };
         log.trim(retention, 2_999);
         assert_eq!((log.start(), log.end()), (2_499, 3_000));
-        assert_eq!(log.read(2_499, 1, 1).0[0].payload, "2499");
+        assert_eq!(
+            log.read(2_499, 1, 1).0[0].payload.as_deref(),
+            Some(&b"2499"[..])
+        );
         let retention = RetentionPolicy {
             age: None,
             bytes: Some(4),

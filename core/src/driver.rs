@@ -161,8 +161,9 @@ pub struct StoredRecord {
     pub timestamp: SystemTime,
     /// The key, if it has one.
     pub key: Option<Bytes>,
-    /// The payload. Payloads of one batch may share one buffer.
-    pub payload: Bytes,
+    /// The payload; `None` for a tombstone, which is not the same as an empty payload. Payloads of
+    /// one batch may share one buffer.
+    pub payload: Option<Bytes>,
     /// The headers, in order.
     pub headers: Headers,
 }

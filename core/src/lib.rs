@@ -34,5 +34,5 @@ pub use headers::Headers;
 pub use partition::Partition;
 pub use position::Position;
 pub use producer::{Producer, ProducerBuilder, ProducerStats, Receipt, RecordMetadata};
-pub use record::Record;
+pub use record::{IntoKey, Record};
 pub use start::Start;

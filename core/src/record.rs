@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -15,34 +16,61 @@ use crate::Headers;
 ///
 /// Records with one key are stored in the order in which they are sent, in one partition. Records
 /// without a key are spread over the partitions and have no order among themselves.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Record {
     /// Decides the partition, and is the unit of order (Kafka: message key; Kinesis: partition
     /// key).
     pub key: Option<Bytes>,
-    /// The bytes to carry. May be empty, and is never missing: Kafka's null payload, which deletes a
-    /// key from a compacted topic, cannot be sent.
-    pub payload: Bytes,
-    /// Named values beside the payload, in order; a name may be repeated.
+    /// The bytes to carry, which may be empty. `None` is a [tombstone](Self::tombstone).
+    pub payload: Option<Bytes>,
+    /// Names and values beside the payload, in order; a name may be repeated.
     pub headers: Headers,
-    /// When it happened. Unset: the broker's clock at the time of storing.
+    /// When the event happened. `None` stands for the broker's time of storing.
     pub timestamp: Option<SystemTime>,
 }
 
 impl Record {
-    /// Makes a record of `payload` without key, headers or timestamp.
+    /// Creates a record with a payload and without key, headers or timestamp.
     pub fn new(payload: impl Into<Bytes>) -> Self {
         Self {
-            payload: payload.into(),
-            ..Self::default()
+            key: None,
+            payload: Some(payload.into()),
+            headers: Headers::new(),
+            timestamp: None,
         }
     }
 
-    /// Sets the key.
+    /// Creates a record of `key` without a payload, which states that the key is deleted.
+    ///
+    /// A missing payload is not an empty one. Kafka stores it as null, and compaction removes the
+    /// key some time later. Memory stores it as such. Kinesis carries it in the envelope that also
+    /// holds headers; where `producer.headers = "refuse"` excludes envelopes, `send` returns
+    /// `Invalid`.
+    ///
+    /// ```
+    /// # use millstream_core::Record;
+    /// let record = Record::tombstone("car-123");
+    /// assert!(record.is_tombstone());
+    /// assert_ne!(record, Record::new("").key("car-123"));
+    /// ```
+    pub fn tombstone(key: impl IntoKey) -> Self {
+        Self {
+            payload: None,
+            ..Self::default()
+        }
+        .key(key)
+    }
+
+    /// Returns whether the payload is missing.
+    pub fn is_tombstone(&self) -> bool {
+        self.payload.is_none()
+    }
+
+    /// Sets the key. Takes text and bytes, owned or borrowed; see [`IntoKey`].
     #[must_use]
-    pub fn key(mut self, key: impl Into<Bytes>) -> Self {
-        self.key = Some(key.into());
+    pub fn key(mut self, key: impl IntoKey) -> Self {
+        self.key = Some(key.into_key());
         self
     }
 
@@ -60,8 +88,115 @@ impl Record {
         self
     }
 
-    /// The bytes that count against limits and bounds: key, payload, header names and values.
+    /// Returns the number of bytes that count against limits and bounds: key, payload, header names
+    /// and values.
     pub fn size(&self) -> usize {
-        self.key.as_ref().map_or(0, Bytes::len) + self.payload.len() + self.headers.size()
+        self.key.as_ref().map_or(0, Bytes::len)
+            + self.payload.as_ref().map_or(0, Bytes::len)
+            + self.headers.size()
+    }
+}
+
+/// What [`Record::key`] takes: text or bytes, or an application's own type of key.
+///
+/// Borrowed data is copied. `Bytes`, `String` and `Vec<u8>` are moved; for a key that is used again
+/// and again, clone a `Bytes`.
+pub trait IntoKey {
+    /// Converts it into the bytes of the key.
+    fn into_key(self) -> Bytes;
+}
+
+macro_rules! moved {
+    ($($owned:ty),+) => {$(
+        impl IntoKey for $owned {
+            fn into_key(self) -> Bytes {
+                self.into()
+            }
+        }
+    )+};
+}
+
+macro_rules! copied {
+    ($($borrowed:ty),+) => {$(
+        impl IntoKey for &$borrowed {
+            fn into_key(self) -> Bytes {
+                Bytes::copy_from_slice(self.as_ref())
+            }
+        }
+    )+};
+}
+
+moved!(Bytes, String, Vec<u8>, Box<[u8]>);
+copied!(str, String, [u8], Vec<u8>);
+
+impl IntoKey for &Bytes {
+    fn into_key(self) -> Bytes {
+        self.clone()
+    }
+}
+
+impl<const N: usize> IntoKey for [u8; N] {
+    fn into_key(self) -> Bytes {
+        (&self).into_key()
+    }
+}
+
+impl<const N: usize> IntoKey for &[u8; N] {
+    fn into_key(self) -> Bytes {
+        Bytes::copy_from_slice(self)
+    }
+}
+
+impl IntoKey for Cow<'_, str> {
+    fn into_key(self) -> Bytes {
+        self.into_owned().into()
+    }
+}
+
+/// A record with an empty payload.
+impl Default for Record {
+    fn default() -> Self {
+        Self::new(Bytes::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_taken_as_they_are_at_hand() {
+        let id = String::from("car-123");
+        let record = Record::new("x");
+        for keyed in [
+            record.clone().key(&id),
+            record.clone().key(id.as_str()),
+            record.clone().key(id.as_bytes().to_vec()),
+            record.clone().key(Bytes::from(id.clone())),
+            record.clone().key(b"car-123"),
+        ] {
+            assert_eq!(keyed.key.as_deref(), Some(id.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn owned_keys_are_not_copied() {
+        let key = Bytes::from(vec![7; 10]);
+        assert_eq!(
+            Record::new("x").key(&key).key.unwrap().as_ptr(),
+            key.as_ptr()
+        );
+        assert_eq!(
+            Record::new("x").key(key.clone()).key.unwrap().as_ptr(),
+            key.as_ptr()
+        );
+    }
+
+    #[test]
+    fn a_tombstone_has_no_bytes() {
+        let record = Record::tombstone("key").header("a", "1");
+        assert_eq!((record.size(), record.payload), (5, None));
+        assert!(!Record::new("").is_tombstone());
+        assert!(!Record::default().is_tombstone());
     }
 }

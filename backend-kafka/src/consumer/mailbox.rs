@@ -219,7 +219,7 @@ mod tests {
             position: Position::from(offset),
             timestamp,
             key: None,
-            payload: Bytes::new(),
+            payload: Some(Bytes::new()),
             headers: Headers::default(),
         };
         Event::Records {

@@ -312,15 +312,16 @@ impl<'a> View<'a> {
         unsafe { bytes(self.message.key, self.message.key_len) }
     }
 
-    fn payload(&self) -> &[u8] {
+    /// `None` is a null value: a tombstone.
+    fn payload(&self) -> Option<&[u8]> {
         // SAFETY: as for the key.
-        unsafe { bytes(self.message.payload, self.message.len) }.unwrap_or_default()
+        unsafe { bytes(self.message.payload, self.message.len) }
     }
 
     /// What is copied of it, in the order in which it lies in the buffer.
     fn fields<'b>(&'b self, headers: &'b [Header<'b>]) -> impl Iterator<Item = &'b [u8]> {
         let values = headers[self.headers.clone()].iter();
-        let record = self.key().into_iter().chain([self.payload()]);
+        let record = self.key().into_iter().chain(self.payload());
         record.chain(values.filter_map(|(_, value)| *value))
     }
 
@@ -367,7 +368,7 @@ impl<'a> Cut<'a> {
             position: Position::from(offset),
             timestamp: view.timestamp(),
             key: view.key().map(&mut field),
-            payload: field(view.payload()),
+            payload: view.payload().map(&mut field),
             headers: match view.headers.is_empty() {
                 true => Headers::new(),
                 false => {

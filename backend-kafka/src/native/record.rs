@@ -3,6 +3,7 @@
 use std::ffi::{CString, c_int, c_void};
 use std::ptr;
 
+use bytes::Bytes;
 use millstream_core::Record;
 use rdkafka::bindings as rd;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -14,18 +15,21 @@ use crate::producer::stamp;
 /// librdkafka's `RD_KAFKA_PARTITION_UA`: the partitioner chooses.
 pub(crate) const ANY_PARTITION: i32 = -1;
 
-/// Lays a record out, without its headers and its timestamp. A key that is there is no null pointer,
-/// also if it is empty.
+/// Lays a record out, without its headers and its timestamp. A null pointer is no key, and no payload:
+/// a tombstone. An empty one is not null.
 pub(super) fn laid_out(record: &Record, opaque: *mut c_void) -> rd::rd_kafka_message_t {
-    let key = record.key.as_ref();
+    let start = |bytes: Option<&Bytes>| {
+        bytes.map_or(ptr::null_mut(), |bytes| bytes.as_ptr().cast_mut().cast())
+    };
+    let (key, payload) = (record.key.as_ref(), record.payload.as_ref());
     rd::rd_kafka_message_t {
         err: RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR,
         rkt: ptr::null_mut(),
         partition: ANY_PARTITION,
-        payload: record.payload.as_ptr().cast_mut().cast(),
-        len: record.payload.len(),
-        key: key.map_or(ptr::null_mut(), |key| key.as_ptr().cast_mut().cast()),
-        key_len: key.map_or(0, |key| key.len()),
+        payload: start(payload),
+        len: payload.map_or(0, Bytes::len),
+        key: start(key),
+        key_len: key.map_or(0, Bytes::len),
         offset: 0,
         _private: opaque,
     }

@@ -29,7 +29,10 @@ fn admit_bare(record: &Record) -> Result<()> {
     if record.timestamp.is_some() {
         return refuse("the record has a timestamp, which producer.headers = \"refuse\" excludes");
     }
-    if is_carrier(&record.payload) {
+    let Some(payload) = &record.payload else {
+        return refuse("the record is a tombstone, which producer.headers = \"refuse\" excludes");
+    };
+    if is_carrier(payload) {
         let message = "the payload is an aggregate of the KPL, which readers would open; \
                        set producer.headers = \"envelope\"";
         return refuse(message);
@@ -83,6 +86,7 @@ mod tests {
         let wide = [
             headers,
             record.clone().timestamp(UNIX_EPOCH),
+            Record::tombstone("key"),
             Record::new(carrier),
         ];
         let refuse = config(Aggregation::Off, HeaderPolicy::Refuse);

@@ -34,8 +34,8 @@ impl Entry {
     /// carrier of one.
     pub(crate) fn of<'a>(address: impl Into<Address<'a>>, record: &Record) -> Self {
         let address = address.into();
-        if is_bare(record) {
-            return Self::alone(address, record.payload.clone());
+        if let Some(payload) = bare(record) {
+            return Self::alone(address, payload.clone());
         }
         let mut carrier = Carrier::new();
         carrier.push(address, record);
@@ -95,8 +95,8 @@ impl Carrier {
     pub(crate) fn size_with<'a>(&self, address: impl Into<Address<'a>>, record: &Record) -> usize {
         let address = address.into();
         let key = address.partition_key;
-        if self.is_empty() && is_bare(record) {
-            return key.len() + record.payload.len();
+        if let Some(payload) = bare(record).filter(|_| self.is_empty()) {
+            return key.len() + payload.len();
         }
         let (key_at, keys) = self.keys.place(key);
         let hash = address.explicit_hash_key.map(decimal);
@@ -117,7 +117,7 @@ impl Carrier {
         self.first.get_or_insert_with(|| First {
             partition_key: address.partition_key.clone(),
             explicit_hash_key: address.explicit_hash_key,
-            bare: is_bare(record).then(|| record.payload.clone()),
+            bare: bare(record).cloned(),
         });
         let key = self.keys.add(address.partition_key);
         let hash = address.explicit_hash_key.map(decimal);
@@ -128,7 +128,7 @@ impl Carrier {
         if let Some(hash) = hash {
             write::number(buffer, HASH_KEY, hash);
         }
-        write::bytes(buffer, DATA, &record.payload);
+        write::bytes(buffer, DATA, record.payload.as_deref().unwrap_or_default());
         tags::put(buffer, record);
         self.len += 1;
     }
@@ -165,10 +165,12 @@ impl Carrier {
     }
 }
 
-/// Whether a record is all there without a carrier. A payload that is one itself is not: readers
-/// would open it.
-fn is_bare(record: &Record) -> bool {
-    record.headers.is_empty() && record.timestamp.is_none() && !is_carrier(&record.payload)
+/// Returns the payload of a record that needs no carrier. A payload that is a carrier itself needs
+/// one, since readers would open it; so does a tombstone, which is a tag.
+fn bare(record: &Record) -> Option<&Bytes> {
+    let payload = record.payload.as_ref()?;
+    let is_bare = record.headers.is_empty() && record.timestamp.is_none() && !is_carrier(payload);
+    is_bare.then_some(payload)
 }
 
 fn decimal(hash: HashKey) -> Bytes {
@@ -179,6 +181,6 @@ fn decimal(hash: HashKey) -> Bytes {
 fn record_len((key, hash): (usize, Option<usize>), record: &Record) -> usize {
     write::number_len(key)
         + hash.map_or(0, write::number_len)
-        + write::bytes_len(record.payload.len())
+        + write::bytes_len(record.payload.as_ref().map_or(0, Bytes::len))
         + tags::len(record)
 }

@@ -31,7 +31,8 @@ pub(crate) struct UserRecord {
     /// What says to which shard it belongs.
     pub(crate) hash: HashKey,
     pub(crate) key: Option<Bytes>,
-    pub(crate) payload: Bytes,
+    /// `None` for a tombstone.
+    pub(crate) payload: Option<Bytes>,
     pub(crate) headers: Headers,
     /// The producer's own, if it gave one.
     pub(crate) timestamp: Option<SystemTime>,
@@ -84,10 +85,16 @@ impl Table {
             let hash = find(&self.hash_keys, index).copied().flatten();
             hash.ok_or_else(|| format!("record {sub} refers to no explicit hash key"))
         });
-        let payload = item
+        let data = item
             .data
             .ok_or_else(|| format!("record {sub} has no data"))?;
-        let (headers, timestamp) = tags::read(item.tags);
+        let tags::Read {
+            headers,
+            timestamp,
+            is_tombstone,
+        } = tags::read(item.tags);
+        // Bytes that somebody else has written beside the tag are not thrown away.
+        let payload = (!is_tombstone || !data.is_empty()).then_some(data);
         Ok(UserRecord {
             sub,
             hash: explicit.transpose()?.unwrap_or(*hash),

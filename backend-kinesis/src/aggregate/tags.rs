@@ -6,7 +6,9 @@
 //! that way too, which leaves U+0001 to U+0008 for formats to come.
 //!
 //! The timestamp is a tag of a name that no header may have: U+0000 and `timestamp`, its value the
-//! milliseconds since 1970, decimal.
+//! milliseconds since 1970, decimal. A record without a payload (a tombstone) has empty data, which
+//! the format requires, and the tag U+0000 `tombstone` without a value. Other readers see an empty
+//! payload.
 
 use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -21,6 +23,7 @@ use super::message::{Tag, write};
 /// What only names of our own begin with.
 pub(super) const RESERVED: u8 = 0;
 const TIMESTAMP: &[u8] = b"\0timestamp";
+const TOMBSTONE: &[u8] = b"\0tombstone";
 
 const BASE64: u8 = 0;
 const LAST_MARKER: u8 = 8;
@@ -39,7 +42,11 @@ pub(super) fn len(record: &Record) -> usize {
     let timestamp = record.timestamp.map_or(0, |at| {
         write::bytes_len(tag_len(TIMESTAMP.len(), Some(decimal_len(to_millis(at)))))
     });
-    headers + timestamp
+    let tombstone = match record.is_tombstone() {
+        true => write::bytes_len(tag_len(TOMBSTONE.len(), None)),
+        false => 0,
+    };
+    headers + timestamp + tombstone
 }
 
 /// Writes the tags of a record.
@@ -55,14 +62,26 @@ pub(super) fn put(buffer: &mut Vec<u8>, record: &Record) {
         begin(buffer, TIMESTAMP, Some(decimal_len(millis)));
         write!(buffer, "{millis}").expect("a Vec takes all that is written");
     }
+    if record.is_tombstone() {
+        begin(buffer, TOMBSTONE, None);
+    }
 }
 
-/// The headers and the timestamp in the tags of a user record.
+/// What the tags of a user record hold.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) headers: Headers,
+    /// The producer's own, if it gave one.
+    pub(super) timestamp: Option<SystemTime>,
+    pub(super) is_tombstone: bool,
+}
+
+/// Reads the tags of a user record.
 ///
 /// A value that bears an unknown marker, or no base64 behind ours, is another writer's own and stays
 /// as it is.
-pub(super) fn read(tags: Vec<Tag>) -> (Headers, Option<SystemTime>) {
-    let mut timestamp = None;
+pub(super) fn read(tags: Vec<Tag>) -> Read {
+    let (mut timestamp, mut is_tombstone) = (None, false);
     let mut headers = Headers::new();
     headers.extend(tags.into_iter().filter_map(|tag| {
         let name = tag.key.unwrap_or_default();
@@ -70,12 +89,20 @@ pub(super) fn read(tags: Vec<Tag>) -> (Headers, Option<SystemTime>) {
             timestamp = timestamp.or_else(|| read_timestamp(&tag.value.unwrap_or_default()));
             return None;
         }
+        if name == TOMBSTONE {
+            is_tombstone = true;
+            return None;
+        }
         Some((
             String::from_utf8_lossy(&name).into_owned(),
             tag.value.map(read_value),
         ))
     }));
-    (headers, timestamp)
+    Read {
+        headers,
+        timestamp,
+        is_tombstone,
+    }
 }
 
 fn tag_len(name: usize, value: Option<usize>) -> usize {
@@ -172,7 +199,7 @@ mod tests {
         ] {
             let tags = written(&Record::new("").header("name", value));
             assert_eq!(tags[0].value.as_deref(), Some(text.as_bytes()));
-            assert_eq!(read(tags).0.get("name").map(|v| &**v), Some(value));
+            assert_eq!(read(tags).headers.get("name").map(|v| &**v), Some(value));
         }
     }
 
@@ -183,7 +210,17 @@ mod tests {
         let tags = written(&record);
         let values: Vec<_> = tags.iter().map(|tag| tag.value.as_deref()).collect();
         assert_eq!(values, [Some(&b""[..]), None]);
-        assert_eq!(read(tags).0, record.headers);
+        assert_eq!(read(tags).headers, record.headers);
+    }
+
+    #[test]
+    fn a_tombstone_is_a_tag_and_no_header() {
+        let tags = written(&Record::tombstone("key").header("a", "b"));
+        assert_eq!(tags[1].key.as_deref(), Some(TOMBSTONE));
+        assert_eq!(tags[1].value, None);
+        let read = read(tags);
+        assert!(read.is_tombstone);
+        assert_eq!(read.headers.len(), 1);
     }
 
     #[test]
@@ -193,7 +230,7 @@ mod tests {
                 key: Some(Bytes::from_static(b"name")),
                 value: Some(Bytes::from_static(value)),
             };
-            let (headers, _) = read(vec![tag]);
+            let headers = read(vec![tag]).headers;
             let kept = if value == b"\0" { &b""[..] } else { value };
             assert_eq!(headers.get("name").map(|v| &**v), Some(kept));
         }
@@ -210,7 +247,9 @@ mod tests {
             let tags = written(&Record::new("").header("a", "b").timestamp(at));
             assert_eq!(tags[1].key.as_deref(), Some(TIMESTAMP));
             assert_eq!(tags[1].value.as_deref(), Some(text.as_bytes()));
-            let (headers, timestamp) = read(tags);
+            let Read {
+                headers, timestamp, ..
+            } = read(tags);
             assert_eq!(headers.len(), 1);
             assert_eq!(timestamp, Some(at));
         }
@@ -223,14 +262,16 @@ mod tests {
             value: Some(Bytes::from_static(value.as_bytes())),
         };
         let tags = ["soon", "", "1", "2"].map(tag);
-        let (headers, timestamp) = read(tags.into());
+        let Read {
+            headers, timestamp, ..
+        } = read(tags.into());
         assert!(headers.is_empty());
         assert_eq!(timestamp, Some(UNIX_EPOCH + Duration::from_millis(1)));
     }
 
     #[test]
     fn timestamps_are_cut_to_milliseconds_downwards() {
-        let stored = |at| read(written(&Record::new("").timestamp(at))).1;
+        let stored = |at| read(written(&Record::new("").timestamp(at))).timestamp;
         let micros = Duration::from_micros;
         let late = UNIX_EPOCH + micros(1_999);
         assert_eq!(stored(late), Some(UNIX_EPOCH + micros(1_000)));

@@ -126,7 +126,7 @@ fn bare(raw: Raw, arrival: SystemTime) -> StoredRecord {
         position: raw.position,
         timestamp: arrival,
         key: aggregate::key_of(raw.key),
-        payload: raw.data,
+        payload: Some(raw.data),
         headers: Headers::new(),
     }
 }

@@ -103,7 +103,7 @@ impl JournalEntry {
 pub(crate) struct JournalRecord {
     partition: PartitionId,
     key: Option<Bytes>,
-    payload: Bytes,
+    payload: Option<Bytes>,
     headers: Vec<(String, Option<Bytes>)>,
     timestamp: i64,
     stored_at: i64,
@@ -152,10 +152,29 @@ impl JournalRecord {
         // A timestamp from the broker is not part of the record: it is set again by the next send.
         let has_own_timestamp = self.timestamp != self.stored_at;
         let (_, entry) = self.into_log_entry();
-        let mut record = Record::new(entry.payload);
+        let mut record = Record::default();
+        record.payload = entry.payload;
         record.key = entry.key;
         record.headers = entry.headers;
         record.timestamp = has_own_timestamp.then(|| to_time(entry.timestamp));
         record
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn null_is_kept() {
+        let mut sent = Record::tombstone("k");
+        sent.headers.push_null("n");
+        sent.headers.push("e", "");
+        for sent in [sent, Record::new("").key("k")] {
+            let record = JournalRecord::from_record(0, &sent, 7);
+            let body = postcard::to_allocvec(&record).unwrap();
+            let read: JournalRecord = postcard::from_bytes(&body).unwrap();
+            assert_eq!(read.into_record(), sent);
+        }
     }
 }

@@ -19,6 +19,7 @@ const KEYLESS_BYTES: usize = KEYLESS.len() + 3;
 /// The frame of an envelope: a magic number and a checksum.
 const FRAME_BYTES: usize = 20;
 const TIMESTAMP_NAME: &str = "\0timestamp";
+const TOMBSTONE_NAME: &str = "\0tombstone";
 
 pub(super) fn check(record: &Record) -> Result<(), BrokerError> {
     let refuse = |reason: &'static str| Err(BrokerError::NotAccepted(reason.into()));
@@ -44,11 +45,12 @@ pub(super) fn check(record: &Record) -> Result<(), BrokerError> {
 }
 
 /// Returns the size of a record as it is stored, with its partition key. A record with headers or a
-/// timestamp is stored in an envelope: an aggregate of the Kinesis Producer Library with one record.
+/// timestamp, and a tombstone, is stored in an envelope: an aggregate of the Kinesis Producer Library with one record.
 pub(super) fn size(record: &Record) -> usize {
     let key = record.key.as_ref().map_or(KEYLESS_BYTES, Bytes::len);
-    if record.headers.is_empty() && record.timestamp.is_none() {
-        return key + record.payload.len();
+    let payload = record.payload.as_ref().map_or(0, Bytes::len);
+    if record.headers.is_empty() && record.timestamp.is_none() && !record.is_tombstone() {
+        return key + payload;
     }
     let headers: usize = record
         .headers
@@ -58,8 +60,12 @@ pub(super) fn size(record: &Record) -> usize {
     let timestamp = record
         .timestamp
         .map_or(0, |at| tag_len(TIMESTAMP_NAME.len(), Some(millis_len(at))));
+    let tombstone = match record.is_tombstone() {
+        true => tag_len(TOMBSTONE_NAME.len(), None),
+        false => 0,
+    };
     let key_index = 2;
-    let item = key_index + field_len(record.payload.len()) + headers + timestamp;
+    let item = key_index + field_len(payload) + headers + timestamp + tombstone;
     key + FRAME_BYTES + field_len(key) + field_len(item)
 }
 

@@ -177,8 +177,10 @@ impl Member {
             } => {
                 assert_eq!(self.owned.get(&partition), Some(&epoch));
                 assert!(!records.is_empty());
-                let text =
-                    |stored: &StoredRecord| String::from_utf8_lossy(&stored.payload).into_owned();
+                let text = |stored: &StoredRecord| {
+                    let payload = stored.payload.as_deref().unwrap_or_default();
+                    String::from_utf8_lossy(payload).into_owned()
+                };
                 self.payloads.extend(records.iter().map(text));
                 self.records.entry(partition).or_default().extend(records);
             }

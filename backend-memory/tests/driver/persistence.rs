@@ -38,10 +38,10 @@ async fn everything_survives() {
         fixture
             .producer("s")
             .await
-            .send(vec![record])
+            .send(vec![record, Record::tombstone("k")])
             .await
-            .remove(0)
-            .unwrap();
+            .into_iter()
+            .for_each(|stored| _ = stored.unwrap());
         fixture.fill(2, 5).await;
         fixture.streams().split(&partition(0)).await.unwrap();
         fixture.fill(3, 2).await;

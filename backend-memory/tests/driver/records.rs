@@ -15,7 +15,10 @@ async fn records_are_read_as_they_were_sent() {
         .header("a", vec![0u8])
         .timestamp(own_time);
     let producer = fixture.producer("s").await;
-    let metadata = producer.send(vec![sent.clone(), Record::new("")]).await;
+    let mut tombstone = Record::tombstone("k");
+    tombstone.headers.push_null("null");
+    let records = vec![sent.clone(), Record::new(""), tombstone.clone()];
+    let metadata = producer.send(records).await;
     let metadata: Vec<_> = metadata.into_iter().map(Result::unwrap).collect();
 
     let mut member = fixture.join("a").await;
@@ -31,6 +34,14 @@ async fn records_are_read_as_they_were_sent() {
         UNIX_EPOCH + Duration::from_secs(1_000_000)
     );
     assert_eq!(stored[0].position, metadata[0].position);
+    assert!(
+        stored[1]
+            .payload
+            .as_ref()
+            .is_some_and(|payload| payload.is_empty())
+    );
+    assert_eq!(stored[2].payload, None);
+    assert_eq!(stored[2].headers, tombstone.headers);
 }
 
 #[tokio::test(start_paused = true)]

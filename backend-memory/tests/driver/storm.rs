@@ -182,7 +182,8 @@ impl Run {
                     continue;
                 }
                 for record in records {
-                    let text = String::from_utf8(record.payload.to_vec()).unwrap();
+                    let text =
+                        String::from_utf8(record.payload.as_ref().unwrap().to_vec()).unwrap();
                     let (key, n) = text.split_once(':').unwrap();
                     let n: u64 = n.parse().unwrap();
                     let next = self.settled.get(key).map_or(0, |settled| settled + 1);

@@ -61,10 +61,21 @@ impl Delivery {
         self.stored().key.as_ref()
     }
 
-    /// The payload. Empty also where a record of another client has none at all (Kafka's null
-    /// payload, a tombstone).
+    /// Returns the payload; empty for a [tombstone](Self::is_tombstone).
     pub fn payload(&self) -> &Bytes {
-        &self.stored().payload
+        static EMPTY: Bytes = Bytes::new();
+        self.nullable_payload().unwrap_or(&EMPTY)
+    }
+
+    /// Returns the payload, or `None` for a [tombstone](Self::is_tombstone).
+    pub fn nullable_payload(&self) -> Option<&Bytes> {
+        self.stored().payload.as_ref()
+    }
+
+    /// Returns whether the record has no payload, not even an empty one: a tombstone, which states
+    /// that its key is deleted (Kafka: null value). See [`Record::tombstone`].
+    pub fn is_tombstone(&self) -> bool {
+        self.nullable_payload().is_none()
     }
 
     /// The headers, in order.

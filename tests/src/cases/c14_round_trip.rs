@@ -1,10 +1,11 @@
 //! C14: key, payload, headers and timestamp survive, byte for byte.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use millstream_core::{Headers, Record};
+use millstream_core::{DeadLetter, Delivery, Headers, Record, Retry};
 
 use super::cases;
 use super::reader::read;
@@ -15,6 +16,10 @@ cases! {
     c14_keys,
     c14_payloads,
     c14_headers,
+    c14_null_headers,
+    c14_tombstones,
+    c14_tombstones_pass_through_pipelines,
+    c14_tombstones_can_be_dead_lettered,
     c14_timestamps,
     c14_received_records_can_be_sent_on,
 }
@@ -110,6 +115,99 @@ async fn c14_headers(harness: Arc<dyn Harness>) {
         got.headers.get("a").map(|value| &value[..]),
         Some(&b"2"[..])
     );
+}
+
+async fn c14_null_headers(harness: Arc<dyn Harness>) {
+    let mut only = Record::new("only null").key("k");
+    only.headers.push_null("null");
+    let mut mixed = Record::new("mixed").key("k").header("a", "1");
+    mixed.headers.push_null("a");
+    mixed.headers.push("a", "");
+    survive(harness, vec![only, mixed]).await;
+}
+
+async fn c14_tombstones(harness: Arc<dyn Harness>) {
+    let then = UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
+    let mut keyless = Record::default();
+    keyless.payload = None;
+    let records = vec![
+        Record::new("a value").key("k"),
+        Record::tombstone("k"),
+        Record::new("").key("k"),
+        Record::tombstone("k").header("why", "sold").timestamp(then),
+        keyless,
+    ];
+    survive(harness, records).await;
+}
+
+/// Sends a tombstone and an empty record of one key to a new stream.
+async fn tombstone_and_empty(harness: &dyn Harness) -> String {
+    let stream = unique_stream(harness, 1).await;
+    let client = harness.client().await;
+    let producer = client.producer(stream.as_str()).open().await;
+    let producer = producer.expect("the producer opens");
+    for record in [Record::tombstone("k"), Record::new("").key("k")] {
+        let receipt = producer.send(record).await.expect("it is taken");
+        receipt.await.expect("it is stored");
+    }
+    producer.close().await.expect("it closes");
+    stream
+}
+
+/// Reads which of two records are tombstones.
+async fn tombstones(harness: &dyn Harness, stream: &str) -> Vec<bool> {
+    let mut read = read(harness, stream, 2).await;
+    read.sort_by_key(|delivery| delivery.position());
+    for delivery in &read {
+        assert_eq!(delivery.key().map(|key| &key[..]), Some(&b"k"[..]));
+        assert_eq!(delivery.payload(), "");
+    }
+    read.iter()
+        .map(|delivery| delivery.is_tombstone())
+        .collect()
+}
+
+async fn c14_tombstones_pass_through_pipelines(harness: Arc<dyn Harness>) {
+    let from = tombstone_and_empty(&*harness).await;
+    let to = unique_stream(&*harness, 1).await;
+    let client = harness.client().await;
+    let producer = client.producer(to.as_str()).open().await;
+    let producer = producer.expect("the producer opens");
+    let pass_on =
+        |delivery: Delivery| async move { Ok::<_, Infallible>(vec![delivery.to_record()]) };
+    let group = client.group(harness.unique("g")).stream(from.as_str());
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let run = group.transform_to(&producer, pass_on, async move { _ = stopped.await });
+    let read = async {
+        let read = tombstones(&*harness, &to).await;
+        drop(stop);
+        read
+    };
+    let (ended, read) = tokio::join!(run, read);
+    ended.expect("the pipeline ends well");
+    assert_eq!(read, [true, false]);
+    producer.close().await.expect("it closes");
+}
+
+async fn c14_tombstones_can_be_dead_lettered(harness: Arc<dyn Harness>) {
+    let from = tombstone_and_empty(&*harness).await;
+    let letters = unique_stream(&*harness, 1).await;
+    let client = harness.client().await;
+    let retry = Retry::fixed(Duration::from_millis(1)).attempts(1);
+    let retry = retry.then(DeadLetter::stream(letters.as_str()));
+    let group = client.group(harness.unique("g")).stream(from.as_str());
+    let refuse = |_: Delivery| async { Err::<(), _>("refused by the test") };
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let run = group.on_failure(retry);
+    let run = run.run(refuse, async move { _ = stopped.await });
+    let read = async {
+        let read = tombstones(&*harness, &letters).await;
+        drop(stop);
+        read
+    };
+    let (ended, read) = tokio::join!(run, read);
+    ended.expect("the member ends well");
+    assert_eq!(read, [true, false]);
 }
 
 async fn c14_timestamps(harness: Arc<dyn Harness>) {

@@ -41,7 +41,11 @@ impl RecordGenerator {
             key,
             sequence: *sequence,
             id,
-            digest: digest(record.key.as_ref(), &record.payload, record.headers.iter()),
+            digest: digest(
+                record.key.as_ref(),
+                record.payload.as_ref(),
+                record.headers.iter(),
+            ),
         });
         (id, record)
     }
@@ -52,7 +56,7 @@ pub fn record(id: u64, key: Option<&str>) -> Record {
     let record = Record::new(format!("{id}:{}", "x".repeat((id % 40) as usize)))
         .header("id", id.to_string());
     match key {
-        Some(key) => record.key(Bytes::copy_from_slice(key.as_bytes())),
+        Some(key) => record.key(key),
         None => record,
     }
 }
@@ -66,7 +70,7 @@ pub fn id_of(payload: &[u8]) -> Option<u64> {
 /// A short fingerprint (FNV-1a) of what must survive the way, lengths included.
 pub fn digest<'a>(
     key: Option<&Bytes>,
-    payload: &[u8],
+    payload: Option<&Bytes>,
     headers: impl Iterator<Item = (&'a str, Option<&'a Bytes>)>,
 ) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
@@ -77,7 +81,8 @@ pub fn digest<'a>(
     };
     add(if key.is_some() { b"key" } else { b"" });
     add(key.map_or(&[][..], |key| &key[..]));
-    add(payload);
+    add(if payload.is_some() { b"payload" } else { b"" });
+    add(payload.map_or(&[][..], |payload| &payload[..]));
     for (name, value) in headers {
         add(name.as_bytes());
         add(if value.is_some() { b"value" } else { b"" });
@@ -90,7 +95,7 @@ pub fn digest<'a>(
 pub(crate) fn digest_of(delivery: &Delivery) -> u64 {
     digest(
         delivery.key(),
-        delivery.payload(),
+        delivery.nullable_payload(),
         delivery.headers().iter(),
     )
 }

@@ -126,7 +126,12 @@ pub(crate) async fn ours(fixture: Fixture) {
             let key = record.key;
             let key = key.map(|key| String::from_utf8(key.to_vec()).expect("it is text"));
             keyless += usize::from(key.is_none());
-            placed.push((shard, at.position, key, text(&record.payload)));
+            placed.push((
+                shard,
+                at.position,
+                key,
+                text(record.payload.as_deref().expect("it has one")),
+            ));
         }
         producer.close().await.expect("it closes");
     }

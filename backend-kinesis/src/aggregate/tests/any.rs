@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use millstream_core::{Headers, Record};
+use millstream_core::Record;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -55,10 +55,12 @@ fn key() -> impl Strategy<Value = Bytes> {
 
 pub(super) fn record() -> impl Strategy<Value = Record> {
     let payload = prop_oneof![vec(any::<u8>(), 0..300), vec(any::<u8>(), 16_000..17_000)];
-    let headers = prop_oneof![Just(Vec::new()), vec((name(), value()), 1..5)];
+    let headers = prop_oneof![Just(Vec::new()), vec((name(), option::of(value())), 1..5)];
+    let payload = prop_oneof![9 => payload.prop_map(Some), 1 => Just(None)];
     (payload, headers, option::of(time())).prop_map(|(payload, headers, timestamp)| {
-        let mut record = Record::new(payload);
-        record.headers = headers.into_iter().collect::<Headers>();
+        let mut record = Record::default();
+        record.payload = payload.map(Bytes::from);
+        record.headers.extend(headers);
         record.timestamp = timestamp;
         record
     })

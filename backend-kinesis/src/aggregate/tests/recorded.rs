@@ -56,7 +56,7 @@ fn reads_what_the_kpl_wrote() {
         for ((record, (key, payload)), sub) in records.iter().zip(&carrier.user_records).zip(0..) {
             assert_eq!(record.sub, sub);
             assert_eq!(record.key.as_deref(), Some(key.as_bytes()));
-            assert_eq!(record.payload, payload);
+            assert_eq!(record.payload.as_deref(), Some(payload.as_bytes()));
             assert!(record.headers.is_empty());
             assert_eq!(record.timestamp, None);
             let hash = carrier.explicit_hash_key(sub as usize);
@@ -107,7 +107,7 @@ fn reads_explicit_hash_keys() {
         .map(|record| {
             (
                 record.key.as_deref().unwrap(),
-                &*record.payload,
+                record.payload.as_deref().unwrap(),
                 record.hash,
             )
         })

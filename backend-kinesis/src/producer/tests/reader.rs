@@ -51,7 +51,7 @@ pub(super) fn read(world: &World, reader: Reader) -> Vec<Seen> {
                     let records = records.iter().filter(|record| is_in(record.hash));
                     seen.extend(records.map(|record| {
                         let key = record.key.as_deref().unwrap_or(b"-");
-                        see(key, &record.payload, record.sub)
+                        see(key, record.payload.as_ref().unwrap(), record.sub)
                     }));
                 }
                 _ => seen.push(see(&entry.partition_key, &entry.data, 0)),

@@ -126,7 +126,7 @@ impl Assignment {
         let mut bytes = 0;
         for record in &records {
             self.window.push(key_hash(record.key.as_ref()));
-            bytes += record.payload.len()
+            bytes += record.payload.as_ref().map_or(0, Bytes::len)
                 + record.key.as_ref().map_or(0, Bytes::len)
                 + record.headers.size();
         }

@@ -76,23 +76,14 @@ impl Fake {
     /// The payloads stored so far.
     pub(super) fn stored(&self) -> Vec<String> {
         let state = self.0.state.lock().unwrap();
-        state
-            .stored
-            .iter()
-            .map(|record| text(&record.payload))
-            .collect()
+        state.stored.iter().map(name_of).collect()
     }
 
     /// The payloads stored so far for one key.
     pub(super) fn stored_of(&self, key: &str) -> Vec<String> {
         let state = self.0.state.lock().unwrap();
         let of_key = |record: &&Record| record.key.as_deref() == Some(key.as_bytes());
-        state
-            .stored
-            .iter()
-            .filter(of_key)
-            .map(|record| text(&record.payload))
-            .collect()
+        state.stored.iter().filter(of_key).map(name_of).collect()
     }
 
     /// The payloads of each call.
@@ -114,6 +105,10 @@ impl Fake {
     }
 }
 
+fn name_of(record: &Record) -> String {
+    text(record.payload.as_ref().expect("a name"))
+}
+
 fn text(bytes: &Bytes) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
@@ -124,7 +119,7 @@ impl State {
         self.calls.push(
             records
                 .iter()
-                .map(|record| record.payload.clone())
+                .filter_map(|record| record.payload.clone())
                 .collect(),
         );
         self.under_way += 1;
@@ -159,7 +154,7 @@ impl State {
             true => Some(ErrorKind::Unavailable),
             false => self
                 .script
-                .get_mut(&record.payload)
+                .get_mut(record.payload.as_ref().expect("a name"))
                 .and_then(VecDeque::pop_front),
         };
         match kind {
@@ -203,7 +198,11 @@ impl driver::Producer for Fake {
     }
 
     async fn send(&self, records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>> {
-        let has = |name: &str| records.iter().any(|record| record.payload == name);
+        let has = |name: &str| {
+            records
+                .iter()
+                .any(|record| record.payload.as_deref() == Some(name.as_bytes()))
+        };
         assert!(!has("panic"), "as scripted");
         self.0
             .state
