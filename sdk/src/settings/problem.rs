@@ -113,13 +113,12 @@ impl de::Error for Problem {
 
 /// Returns whether a value at `path` may be a secret.
 fn is_secret(path: &str) -> bool {
-    const WORDS: [&str; 7] = [
+    const WORDS: [&str; 6] = [
         "password",
         "secret",
         "token",
         "credential",
         "pem",
-        "sasl",
         "librdkafka",
     ];
     WORDS.iter().any(|word| path.contains(word)) || path.split(['.', '_']).any(|part| part == "key")

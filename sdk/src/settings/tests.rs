@@ -27,7 +27,7 @@ struct Sample {
     inner: Inner,
     session_timeout: Option<Delay>,
     share: Option<Share>,
-    sasl: Option<Share>,
+    secret_share: Option<Share>,
 }
 
 #[derive(Debug, Default, PartialEq, Deserialize)]
@@ -326,8 +326,10 @@ fn no_error_shows_a_value() {
         message.contains("a share is a number from 0 to 1"),
         "{message}"
     );
-    let message = refused(from_variables(&[("APP_SASL", "1.25")]));
-    assert!(message.ends_with("`sasl` (environment variable APP_SASL): the value cannot be used"));
+    let message = refused(from_variables(&[("APP_SECRET_SHARE", "1.25")]));
+    assert!(message.ends_with(
+        "`secret_share` (environment variable APP_SECRET_SHARE): the value cannot be used"
+    ));
 }
 
 #[test]
