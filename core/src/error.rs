@@ -150,6 +150,12 @@ impl Error {
         self
     }
 
+    /// Adds a cause that others hold too.
+    pub(crate) fn with_shared_source(mut self, source: Arc<dyn StdError + Send + Sync>) -> Self {
+        Arc::make_mut(&mut self.0).source = Some(source);
+        self
+    }
+
     /// What the caller can do.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

@@ -26,7 +26,8 @@ pub use checkpoint::{Checkpoint, Epoch, Lag};
 pub use client::Client;
 pub use consumer::{
     BatchFailure, Consumer, ConsumerGroup, ConsumerHandle, ConsumerStats, DeadLetter, Delivery,
-    OnDataLoss, OnExhausted, PartitionStats, PendingDelivery, Retry, RunFuture,
+    Failure, FailureKind, OnDataLoss, OnExhausted, PartitionStats, PendingDelivery, Retry,
+    RunFuture,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use guarantee::{Guarantee, Guarantees};

@@ -200,6 +200,9 @@ run! { VOLATILE, Broker::volatile:
     c03_dropped_delivery_is_a_nack
     c03_nack_takes_the_failure_path
     c03_batch_failure_settles_what_is_before_it
+    c03_batch_failure_without_an_index_is_bisected
+    c03_permanent_failure_is_not_retried
+    c03_unavailable_uses_up_no_attempts
     c04_acks_in_any_order
     c04_a_stuck_record_holds_the_checkpoint
     c04_slow_and_quick_keys

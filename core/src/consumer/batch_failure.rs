@@ -1,68 +1,56 @@
-use std::error::Error as StdError;
 use std::fmt;
+
+use crate::Failure;
 
 /// Why a batch handler failed, from
 /// [`ConsumerGroup::run_batches`](crate::ConsumerGroup::run_batches).
 ///
-/// Output from any error by `?` (the whole batch failed), or by [`at`](Self::at).
+/// Made of any error or [`Failure`] by `?`, or by [`at`](Self::at).
+///
+/// Name the delivery that failed wherever it is known. A failure that names none is one of the
+/// whole batch: it is tried again as a whole, and when its attempts run out (at once if it is
+/// [permanent](Failure::permanent)), the batch is handed out in halves, and these in halves, until
+/// the single deliveries that fail are found. Each of these is given up on its own: nothing is
+/// dead-lettered or skipped because of its neighbour.
 pub struct BatchFailure {
     /// The one that failed; unset: all of them.
     index: Option<usize>,
-    reason: Box<dyn StdError + Send + Sync>,
-    panicked: bool,
+    failure: Failure,
 }
 
 impl BatchFailure {
-    /// Says that the delivery at `index` failed: the ones before it are settled, the later ones are
-    /// not and come again. An index past the end counts as the last one.
-    pub fn at(index: usize, reason: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+    /// Fails the delivery at `index`: the ones before it are settled, the later ones are not and
+    /// come again with it. An index past the end counts as the last one.
+    pub fn at(index: usize, failure: impl Into<Failure>) -> Self {
         Self {
             index: Some(index),
-            reason: reason.into(),
-            panicked: false,
+            failure: failure.into(),
         }
     }
 
-    pub(crate) fn whole(reason: Box<dyn StdError + Send + Sync>) -> Self {
+    pub(crate) fn whole(failure: Failure) -> Self {
         Self {
             index: None,
-            reason,
-            panicked: false,
+            failure,
         }
     }
 
-    pub(crate) fn panicked(said: &str) -> Self {
-        Self {
-            index: None,
-            reason: format!("handler panicked: {said}").into(),
-            panicked: true,
-        }
-    }
-
-    pub(crate) fn index(&self) -> Option<usize> {
-        self.index
-    }
-
-    pub(crate) fn is_panic(&self) -> bool {
-        self.panicked
-    }
-
-    pub(crate) fn into_reason(self) -> Box<dyn StdError + Send + Sync> {
-        self.reason
+    pub(crate) fn into_parts(self) -> (Option<usize>, Failure) {
+        (self.index, self.failure)
     }
 }
 
-impl<E: Into<Box<dyn StdError + Send + Sync>>> From<E> for BatchFailure {
-    fn from(reason: E) -> Self {
-        Self::whole(reason.into())
+impl<E: Into<Failure>> From<E> for BatchFailure {
+    fn from(failure: E) -> Self {
+        Self::whole(failure.into())
     }
 }
 
 impl fmt::Debug for BatchFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.index {
-            Some(index) => write!(f, "delivery {index} of the batch failed: {}", self.reason),
-            None => write!(f, "{}", self.reason),
+            Some(index) => write!(f, "delivery {index} of the batch failed: {}", self.failure),
+            None => write!(f, "{}", self.failure),
         }
     }
 }

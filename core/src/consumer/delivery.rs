@@ -1,11 +1,15 @@
 use std::fmt;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::driver::StoredRecord;
+use crate::sync::lock;
 use crate::{Epoch, Headers, Partition, Position, Record};
 
 /// A record handed to a member of a group, with where it came from.
@@ -24,6 +28,45 @@ pub struct Delivery {
 pub(crate) struct Batch {
     pub(crate) ownership: Arc<Ownership>,
     pub(crate) records: Vec<StoredRecord>,
+    expired: ExpiredAttempts,
+}
+
+impl Batch {
+    pub(crate) fn new(ownership: Arc<Ownership>, records: Vec<StoredRecord>) -> Self {
+        Self {
+            ownership,
+            records,
+            expired: ExpiredAttempts::default(),
+        }
+    }
+}
+
+/// The attempts of a batch whose handlers took too long and were dropped. Kept for the batch, so
+/// that a delivery needs no token of its own.
+#[derive(Debug, Default)]
+struct ExpiredAttempts {
+    any: AtomicBool,
+    /// Index and attempt.
+    list: Mutex<Vec<(u32, u32)>>,
+    changed: Notify,
+}
+
+impl ExpiredAttempts {
+    fn contains(&self, index: u32, attempt: u32) -> bool {
+        self.any.load(SeqCst)
+            && lock(&self.list)
+                .iter()
+                .any(|(expired, last)| *expired == index && attempt <= *last)
+    }
+
+    fn insert(&self, index: u32, attempt: u32) {
+        let mut list = lock(&self.list);
+        list.retain(|(expired, _)| *expired != index);
+        list.push((index, attempt));
+        self.any.store(true, SeqCst);
+        drop(list);
+        self.changed.notify_waiters();
+    }
 }
 
 /// One assignment of a partition to a member.
@@ -33,6 +76,40 @@ pub(crate) struct Ownership {
     pub(crate) epoch: Epoch,
     /// Cancelled when the partition is lost.
     pub(crate) lost: CancellationToken,
+    /// Until when it drains, once it does.
+    drain: watch::Sender<Option<Instant>>,
+}
+
+impl Ownership {
+    pub(crate) fn new(partition: Partition, epoch: Epoch) -> Self {
+        Self {
+            partition,
+            epoch,
+            lost: CancellationToken::new(),
+            drain: watch::Sender::new(None),
+        }
+    }
+
+    /// Begins to drain, or brings the end of the drain forward.
+    pub(crate) fn drain_by(&self, deadline: Instant) {
+        self.drain.send_if_modified(|by| {
+            let earlier = by.is_none_or(|by| deadline < by);
+            if earlier {
+                *by = Some(deadline);
+            }
+            earlier
+        });
+    }
+
+    /// Sleeps until `due`. Returns false, and at once, if a drain ends before that.
+    pub(crate) async fn sleep_until(&self, due: Instant) -> bool {
+        let mut drain = self.drain.subscribe();
+        tokio::select! {
+            biased;
+            _ = drain.wait_for(|by| by.is_some_and(|by| by < due)) => false,
+            () = tokio::time::sleep_until(due) => true,
+        }
+    }
 }
 
 impl Delivery {
@@ -109,22 +186,52 @@ impl Delivery {
         self.batch.ownership.epoch
     }
 
-    /// Which try this is, from 1. A crash begins again at 1.
+    /// Returns which attempt this is, from 1. An attempt that failed because a dependency was
+    /// [unavailable](crate::Failure::unavailable) is not counted. After a crash it begins again at 1.
     pub fn attempt(&self) -> u32 {
         self.attempt
     }
 
-    /// Whether the partition was lost meanwhile: another member may be handling this record now.
+    /// Returns whether this attempt is not wanted any more: its partition was lost, or its handler
+    /// exceeded [`handler_timeout`](crate::ConsumerGroup::handler_timeout). The record may be in the
+    /// hands of another member, or of the next attempt, now.
     pub fn is_lost(&self) -> bool {
         self.batch.ownership.lost.is_cancelled()
+            || self.batch.expired.contains(self.index, self.attempt)
     }
 
-    /// Waits until the partition is lost. Cancel safe.
+    /// Waits until [`is_lost`](Self::is_lost).
     ///
-    /// The handler's own future is dropped at a loss without being asked; this is for work that it
-    /// has started elsewhere.
+    /// The handler's own future is dropped without being asked; this is for work that it has started
+    /// elsewhere.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
     pub async fn lost(&self) {
-        self.batch.ownership.lost.cancelled().await;
+        let expired = async {
+            loop {
+                let changed = self.batch.expired.changed.notified();
+                tokio::pin!(changed);
+                changed.as_mut().enable();
+                if self.is_lost() {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        tokio::select! {
+            () = self.batch.ownership.lost.cancelled() => {}
+            () = expired => {}
+        }
+    }
+
+    /// Takes in that the handler of this attempt was dropped for taking too long.
+    pub(crate) fn expire(&self) {
+        self.batch.expired.insert(self.index, self.attempt);
+    }
+
+    pub(crate) fn ownership(&self) -> &Arc<Ownership> {
+        &self.batch.ownership
     }
 
     /// A record with the same key, payload, headers and timestamp, to be sent on.

@@ -1,7 +1,6 @@
 //! Consuming: a group by name, its options, and the three ways to consume.
 
 use std::borrow::Cow;
-use std::error::Error as StdError;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,13 +9,16 @@ use tokio::sync::mpsc;
 
 use crate::consumer::options::Options;
 use crate::consumer::runtime::control_state::ControlState;
+use crate::consumer::runtime::dead_letter_sink::DeadLetterSink;
 use crate::consumer::runtime::handler::Handler;
 use crate::consumer::runtime::member::Member;
 use crate::{
-    BatchFailure, Checkpoint, Consumer, Delivery, Error, ErrorKind, Guarantee, OnDataLoss,
-    Producer, Record, Result, Retry, RunFuture, Start, driver, naming,
+    BatchFailure, Checkpoint, Consumer, Delivery, Error, ErrorKind, Failure, Guarantee, OnDataLoss,
+    OnExhausted, Producer, ProducerBuilder, Record, Result, Retry, RunFuture, Start, driver,
+    naming,
 };
 
+use super::dead_letters::{self, DeadLetterProducer};
 use super::handle::ConsumerHandle;
 use super::handlers::{Batches, Each};
 use super::pull::PullHandler;
@@ -76,10 +78,25 @@ impl ConsumerGroup {
         self
     }
 
-    /// Sets what happens when a handler fails. Default: 5 attempts with growing delays, then stop.
+    /// Sets what happens when a handler fails. Default: 20 attempts with exponential backoff, which
+    /// take 6 to 12 minutes, then the consumer stops with the error.
     #[must_use]
     pub fn on_failure(mut self, retry: Retry) -> Self {
         self.options.retry = retry;
+        self
+    }
+
+    /// Sets how long one attempt of a handler may take. 1 ms to 1 day; by default there is no limit.
+    ///
+    /// An attempt that takes longer is dropped, and has failed with
+    /// [`FailureKind::Timeout`](crate::FailureKind::Timeout): it takes the
+    /// [`on_failure`](Self::on_failure) path, and its reason is an [`Error`] of kind `Timeout`. What
+    /// it has started elsewhere learns of it from [`Delivery::lost`]. A handler that blocks its
+    /// thread cannot be dropped. For a pull consumer it is the time from the handover to `ack`, the
+    /// wait for [`next`](Consumer::next) included.
+    #[must_use]
+    pub fn handler_timeout(mut self, timeout: Duration) -> Self {
+        self.options.handler_timeout = Some(timeout);
         self
     }
 
@@ -203,7 +220,7 @@ impl ConsumerGroup {
     where
         H: Fn(Delivery) -> F + Send + Sync + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
-        E: Into<Box<dyn StdError + Send + Sync>> + Send + 'static,
+        E: Into<Failure> + Send + 'static,
     {
         self.run_handler(Ok(Each(handler)), shutdown)
     }
@@ -212,9 +229,11 @@ impl ConsumerGroup {
     /// order, as many as are there.
     ///
     /// A partition has one batch with the handler at a time, and [`concurrency`](Self::concurrency)
-    /// bounds the batches at once. `Ok` settles the whole batch. An error fails the whole batch,
-    /// which is tried again; [`BatchFailure::at`] settles the deliveries before the failed one and
-    /// retries from there.
+    /// bounds the batches at once. `Ok` settles the whole batch. [`BatchFailure::at`] settles the
+    /// deliveries before the failed one at once, and retries from there. Any other error fails the
+    /// whole batch, which is tried again; when its attempts run out, it is handed out in halves down
+    /// to the single deliveries that fail, and **only these** are dead-lettered, skipped, or stop the
+    /// consumer.
     ///
     /// ```
     /// # use millstream_core::{BatchFailure, Delivery, Record, StreamSpec};
@@ -317,28 +336,39 @@ impl ConsumerGroup {
         F: Future<Output = Result<I, E>> + Send + 'static,
         I: IntoIterator<Item = Record> + Send + 'static,
         I::IntoIter: Send,
-        E: Into<Box<dyn StdError + Send + Sync>> + Send + 'static,
+        E: Into<Failure> + Send + 'static,
     {
         let same_client = producer.belongs_to(&self.backend);
         let producer = producer.clone();
         let transform = Arc::new(transform);
+        let target = match same_client
+            && self
+                .options
+                .streams
+                .iter()
+                .any(|s| **s == *producer.stream())
+        {
+            true => Err(self.reads_its_own_results(producer.stream())),
+            false => Ok(()),
+        };
         if same_client && self.backend.guarantees().exactly_once {
             let stream = producer.stream().into();
             let handler = move |delivery| {
                 let (producer, transform) = (producer.clone(), transform.clone());
                 async move {
                     let records = transform(delivery).await.map_err(Into::into)?;
-                    Ok(transform::validate(&producer, records)?)
+                    transform::validate(&producer, records)
                 }
             };
-            return self.run_handler(Ok(TransactionalHandler { handler, stream }), shutdown);
+            let handler = target.map(|()| TransactionalHandler { handler, stream });
+            return self.run_handler(handler, shutdown);
         }
         let handler = move |delivery| {
             let (producer, transform) = (producer.clone(), transform.clone());
             async move {
                 let records = transform(delivery).await.map_err(Into::into)?;
                 transform::send_and_wait(&producer, records).await?;
-                Ok::<(), Box<dyn StdError + Send + Sync>>(())
+                Ok::<(), Failure>(())
             }
         };
         let allowed = match self.options.required.contains(&Guarantee::ExactlyOnce) {
@@ -347,7 +377,7 @@ impl ConsumerGroup {
                 "ExactlyOnce is required, but the chain's producer is of another client, \
                  open it from the client of the group",
             )),
-            false => Ok(Each(handler)),
+            false => target.map(|()| Each(handler)),
         };
         self.run_handler(allowed, shutdown)
     }
@@ -415,11 +445,22 @@ impl ConsumerGroup {
         handler: W,
         control: Arc<ControlState>,
     ) -> Result<Member<W>> {
+        let dead_letters: Option<Arc<dyn DeadLetterSink>> = match self.options.retry.exhausted() {
+            OnExhausted::DeadLetter(to) => {
+                let stream = to.stream.clone();
+                let producer = ProducerBuilder::new(self.backend.clone(), stream)
+                    .timeout(dead_letters::SEND_TIMEOUT)
+                    .close_timeout(dead_letters::CLOSE_TIMEOUT);
+                Some(Arc::new(DeadLetterProducer(producer.open().await?)))
+            }
+            OnExhausted::Stop | OnExhausted::Skip => None,
+        };
         Member::join(
             &self.backend,
             self.name.clone(),
             self.options.clone(),
             handler,
+            dead_letters,
             control,
         )
         .await
@@ -443,6 +484,12 @@ impl ConsumerGroup {
                 self.backend.name()
             ))),
         }
+    }
+
+    fn reads_its_own_results(&self, stream: &str) -> Error {
+        let message =
+            format!("the chain writes to {stream}, which the group reads, use another stream");
+        Error::new(ErrorKind::Invalid, "join", message).with_group(self.name.clone())
     }
 
     fn unsupported(&self, message: impl Into<Cow<'static, str>>) -> Error {

@@ -1,6 +1,5 @@
 //! Handlers of users, as the runtime's work.
 
-use std::error::Error as StdError;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -8,7 +7,7 @@ use futures_util::TryFutureExt;
 use futures_util::future::MapErr;
 
 use crate::consumer::runtime::handler::{Handler, HandlerError};
-use crate::{BatchFailure, Delivery};
+use crate::{BatchFailure, Delivery, Failure};
 
 /// A handler of single deliveries.
 pub(super) struct Each<H>(pub(super) H);
@@ -17,7 +16,7 @@ impl<H, F, E> Handler for Each<H>
 where
     H: Fn(Delivery) -> F + Send + Sync + 'static,
     F: Future<Output = Result<(), E>> + Send + 'static,
-    E: Into<Box<dyn StdError + Send + Sync>> + Send + 'static,
+    E: Into<Failure> + Send + 'static,
 {
     // A function pointer, so that the future has a name and needs no box.
     type Future = MapErr<F, fn(E) -> HandlerError>;
@@ -34,7 +33,7 @@ where
     fn attempt(&self, mut deliveries: impl Iterator<Item = Delivery>) -> Self::Future {
         let delivery = deliveries.next().expect("an attempt has a delivery");
         (self.0)(delivery)
-            .map_err(|reason| HandlerError::Failed(BatchFailure::whole(reason.into())))
+            .map_err(|failure| HandlerError::Failed(BatchFailure::whole(failure.into())))
     }
 }
 

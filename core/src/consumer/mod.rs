@@ -1,7 +1,9 @@
 //! Consuming: groups, their members, and the runtime that keeps the promises.
 
 mod batch_failure;
+mod dead_letters;
 mod delivery;
+mod failure;
 mod group;
 mod handle;
 mod handlers;
@@ -15,6 +17,7 @@ mod transform;
 
 pub use batch_failure::BatchFailure;
 pub use delivery::Delivery;
+pub use failure::{Failure, FailureKind};
 pub use group::ConsumerGroup;
 pub use handle::ConsumerHandle;
 pub use options::OnDataLoss;

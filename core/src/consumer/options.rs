@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Error, ErrorKind, Guarantee, Result, Retry, Start, naming};
+use crate::{Error, ErrorKind, Guarantee, OnExhausted, Result, Retry, Start, naming};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
@@ -19,6 +19,8 @@ pub(crate) struct Options {
     /// Unset: what suits the way of consuming.
     pub(crate) checkpoint_interval: Option<Duration>,
     pub(crate) checkpoint_records: u64,
+    /// Unset: a handler may take as long as it likes.
+    pub(crate) handler_timeout: Option<Duration>,
     pub(crate) drain: Duration,
     pub(crate) required: Vec<Guarantee>,
 }
@@ -49,6 +51,7 @@ impl Default for Options {
             batch_records: 1_000,
             checkpoint_interval: None,
             checkpoint_records: 10_000,
+            handler_timeout: None,
             drain: Duration::from_secs(10),
             required: Vec::new(),
         }
@@ -100,6 +103,17 @@ impl Options {
             return refuse(format!(
                 "checkpoint_interval is {interval:?}, use 1 ms to 1 day"
             ));
+        }
+        if let Some(timeout) = self.handler_timeout.filter(|set| !allowed.contains(set)) {
+            return refuse(format!("handler_timeout is {timeout:?}, use 1 ms to 1 day"));
+        }
+        if let OnExhausted::DeadLetter(to) = self.retry.exhausted() {
+            if self.streams.iter().any(|stream| **stream == *to.stream) {
+                return refuse(format!(
+                    "dead letters to {} would be read by the group itself, use another stream",
+                    to.stream
+                ));
+            }
         }
         if self.drain > DAY {
             return refuse(format!(

@@ -2,6 +2,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
@@ -12,9 +13,9 @@ use crate::consumer::runtime::control_state::ControlState;
 use crate::consumer::runtime::handler::{Handler, HandlerError};
 use crate::consumer::runtime::member::Member;
 use crate::telemetry::event;
-use crate::{BatchFailure, ConsumerStats, Delivery, Error, ErrorKind, Result};
+use crate::{BatchFailure, ConsumerStats, Delivery, Error, ErrorKind, Failure, Result};
 
-type AckResult = Result<(), Box<dyn StdError + Send + Sync>>;
+type AckResult = Result<(), Failure>;
 
 /// A member that pulls, from [`ConsumerGroup::join`](crate::ConsumerGroup::join).
 ///
@@ -145,9 +146,22 @@ impl PendingDelivery {
         self.settle(Ok(()));
     }
 
-    /// Fails it: it takes the group's failure path (retry, then dead letter, skip or stop).
-    pub fn nack(mut self, reason: impl Into<Box<dyn StdError + Send + Sync>>) {
-        self.settle(Err(reason.into()));
+    /// Fails it: it takes the group's failure path (retry, then dead letter, skip or stop). A
+    /// [`Failure`] may say more, such as [`Failure::unavailable`].
+    pub fn nack(mut self, failure: impl Into<Failure>) {
+        self.settle(Err(failure.into()));
+    }
+
+    /// Fails it, and asks for the next attempt after `delay` (at most 1 day) in place of the
+    /// policy's delay; see [`Failure::retry_after`].
+    pub fn nack_after(self, delay: Duration, reason: impl Into<Box<dyn StdError + Send + Sync>>) {
+        self.nack(Failure::retry_after(reason, delay));
+    }
+
+    /// Fails it for good: no further attempt, the policy's final action at once; see
+    /// [`Failure::permanent`].
+    pub fn reject(self, reason: impl Into<Box<dyn StdError + Send + Sync>>) {
+        self.nack(Failure::permanent(reason));
     }
 
     fn settle(&mut self, ack_result: AckResult) {

@@ -1,6 +1,10 @@
+use std::error::Error as StdError;
+use std::fmt;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ConstantBuilder, ExponentialBuilder};
+use foldhash::fast::FixedState;
 
 use crate::{Error, ErrorKind, Result};
 
@@ -8,7 +12,7 @@ use crate::{Error, ErrorKind, Result};
 /// run out, it is dead-lettered, skipped, or the consumer stops.
 ///
 /// While a record waits for its next attempt, the later records of its key wait too; other keys go
-/// on.
+/// on. How a [`Failure`](crate::Failure) was made may replace the policy's delay or attempts.
 ///
 /// ```
 /// use millstream_core::{DeadLetter, Retry};
@@ -16,14 +20,17 @@ use crate::{Error, ErrorKind, Result};
 /// let policy = Retry::exponential().attempts(5).then(DeadLetter::stream("car-raw-events.dead"));
 /// ```
 ///
-/// The default is [`Retry::exponential`] with 5 attempts, and then stop with the error: nothing
-/// passes by in silence.
-#[derive(Debug, Clone)]
+/// The default is [`Retry::exponential`], 20 attempts in 6 to 12 minutes, and then stop with the
+/// error: nothing passes by in silence.
+#[derive(Clone)]
 pub struct Retry {
     attempts: u32,
     backoff: Backoff,
     exhausted: OnExhausted,
+    retry_if: Option<Arc<RetryIf>>,
 }
+
+type RetryIf = dyn Fn(&(dyn StdError + Send + Sync + 'static)) -> bool + Send + Sync;
 
 #[derive(Debug, Clone, Copy)]
 enum Backoff {
@@ -46,16 +53,34 @@ pub enum OnExhausted {
 
 /// Where records go that cannot be handled.
 ///
-/// The dead letter has the key, payload, headers and timestamp of the record, and these headers
-/// besides: `millstream-dead-reason` (with its causes, cut at 1,000 characters),
-/// `millstream-dead-attempts`, `millstream-dead-group`, `millstream-dead-stream`,
-/// `millstream-dead-partition`, `millstream-dead-position`. If it cannot be sent, sending it is
-/// tried again for as long as the partition is owned: the key waits, and nothing is lost. If it can
-/// never be sent (its stream refuses it or is gone), the consumer stops with that error.
+/// A dead letter has the key, payload and headers of the record. Its timestamp is the time of the
+/// letter, so that retention counts from there. These headers are added, in place of those of an
+/// earlier letter if the record was one:
+///
+/// | header | value |
+/// |---|---|
+/// | `millstream-dead-reason` | the reason with its causes, cut at 1,000 characters |
+/// | `millstream-dead-attempts` | attempts made |
+/// | `millstream-dead-group` | the group |
+/// | `millstream-dead-stream`, `-partition`, `-position` | where the record stands |
+/// | `millstream-dead-timestamp` | the record's timestamp, in milliseconds since 1970 |
+/// | `millstream-dead-changed` | what was changed or left out of the record, if anything |
+///
+/// Every record that can be read becomes a letter. A header without a name, or with control
+/// characters in it, is called `millstream-dead-named-` and the percent-encoded name. Where the
+/// stream does not take the letter, it is changed step by step: the key is replaced by a hash of it
+/// and kept in the header `millstream-dead-key`; the reason is cut to 100 characters, then left out
+/// with attempts and group; the record's headers are left out; at last the payload, and the key. Such
+/// a letter is logged (`millstream.consumer.dead_letter_changed`) and counted.
+///
+/// If it cannot be sent now, sending it is tried again for as long as the partition is owned: the key
+/// waits, and nothing is lost. If it can never be sent (its stream is gone, or access is denied), the
+/// consumer stops with that error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeadLetter {
-    /// The stream's name. It must exist when the member joins.
+    /// The stream's name. It must exist when the member joins, and must not be one that the group
+    /// reads.
     pub stream: String,
 }
 
@@ -76,25 +101,27 @@ impl From<DeadLetter> for OnExhausted {
 
 impl Retry {
     /// Waits 100 ms after the first failure and twice as long after each further one, up to 30 s,
-    /// each prolonged by up to itself at random.
+    /// each prolonged by up to itself at random. 20 attempts, unless set otherwise.
     pub const fn exponential() -> Self {
         let backoff = Backoff::Exponential {
             min: Duration::from_millis(100),
             max: Duration::from_secs(30),
         };
         Self {
-            attempts: 5,
+            attempts: 20,
             backoff,
             exhausted: OnExhausted::Stop,
+            retry_if: None,
         }
     }
 
-    /// Waits `delay` after each failure. 0 to 1 day.
+    /// Waits `delay` after each failure. 0 to 1 day. 5 attempts, unless set otherwise.
     pub const fn fixed(delay: Duration) -> Self {
         Self {
             attempts: 5,
             backoff: Backoff::Fixed(delay),
             exhausted: OnExhausted::Stop,
+            retry_if: None,
         }
     }
 
@@ -103,7 +130,8 @@ impl Retry {
         Self::fixed(Duration::ZERO).attempts(1)
     }
 
-    /// Sets how often a record is tried in all, at least 1. Default 5.
+    /// Sets how often a record is tried in all, at least 1. Default 20, or 5 for
+    /// [`fixed`](Self::fixed).
     #[must_use]
     pub const fn attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts;
@@ -125,32 +153,56 @@ impl Retry {
         self
     }
 
+    /// Sets which errors may be tried again. A failure for whose reason `predicate` returns false is
+    /// treated as [permanent](crate::Failure::permanent). It is not asked about failures that say so
+    /// themselves, permanent and unavailable ones. A `predicate` that panics has returned true.
+    ///
+    /// ```
+    /// use millstream_core::Retry;
+    ///
+    /// let policy = Retry::exponential().retry_if(|error| !error.is::<std::num::ParseIntError>());
+    /// ```
+    #[must_use]
+    pub fn retry_if(
+        mut self,
+        predicate: impl Fn(&(dyn StdError + Send + Sync + 'static)) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.retry_if = Some(Arc::new(predicate));
+        self
+    }
+
     pub(crate) fn exhausted(&self) -> &OnExhausted {
         &self.exhausted
     }
 
-    /// The delays between the attempts. Jitter is drawn from `seed`, so that a run under a seed
-    /// replays exactly.
-    pub(crate) fn delays_seeded(&self, seed: u64) -> impl Iterator<Item = Duration> + Send + use<> {
-        let times = self.attempts as usize - 1;
-        let delays: Box<dyn Iterator<Item = Duration> + Send> = match self.backoff {
-            Backoff::Exponential { min, max } => Box::new(
-                ExponentialBuilder::new()
-                    .with_min_delay(min)
-                    .with_max_delay(max)
-                    .with_max_times(times)
-                    .with_jitter()
-                    .with_jitter_seed(seed)
-                    .build(),
-            ),
-            Backoff::Fixed(delay) => Box::new(
-                ConstantBuilder::new()
-                    .with_delay(delay)
-                    .with_max_times(times)
-                    .build(),
-            ),
-        };
-        delays
+    /// The attempts that a record has in all.
+    pub(crate) fn limit(&self) -> u32 {
+        self.attempts
+    }
+
+    pub(crate) fn allows(&self, reason: &(dyn StdError + Send + Sync + 'static)) -> bool {
+        self.retry_if
+            .as_ref()
+            .is_none_or(|predicate| predicate(reason))
+    }
+
+    /// The delay after the failure of `attempt`, from 1. Jitter is drawn from `seed`, so that a run
+    /// under a seed replays exactly.
+    pub(crate) fn delay(&self, attempt: u32, seed: u64) -> Duration {
+        match self.backoff {
+            Backoff::Exponential { min, max } => exponential(min, max, attempt, seed),
+            Backoff::Fixed(delay) => delay,
+        }
+    }
+
+    /// The delay after the `count`th failure in a row that is counted as no attempt.
+    pub(crate) fn outage_delay(count: u32, seed: u64) -> Duration {
+        exponential(
+            Duration::from_millis(100),
+            Duration::from_secs(30),
+            count,
+            seed,
+        )
     }
 
     pub(crate) fn validate(&self) -> Result<()> {
@@ -174,6 +226,30 @@ impl Retry {
             ));
         }
         Ok(())
+    }
+}
+
+/// `min`, doubled with each attempt up to `max`, and prolonged by up to itself.
+fn exponential(min: Duration, max: Duration, attempt: u32, seed: u64) -> Duration {
+    let factor = 1_u32
+        .checked_shl(attempt.saturating_sub(1))
+        .unwrap_or(u32::MAX);
+    let delay = min.saturating_mul(factor).min(max);
+    let mut hasher = FixedState::default().build_hasher();
+    hasher.write_u64(seed);
+    hasher.write_u32(attempt);
+    let jitter = (hasher.finish() >> 32) as f64 / (1_u64 << 32) as f64;
+    delay + delay.mul_f64(jitter)
+}
+
+impl fmt::Debug for Retry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Retry")
+            .field("attempts", &self.attempts)
+            .field("backoff", &self.backoff)
+            .field("exhausted", &self.exhausted)
+            .field("retry_if", &self.retry_if.is_some())
+            .finish()
     }
 }
 

@@ -30,6 +30,9 @@ pub struct ConsumerStats {
     pub retried: u64,
     /// Records sent to the dead letter stream.
     pub dead_lettered: u64,
+    /// Dead letters that are not the record as it was, since their stream does not take that; see
+    /// [`DeadLetter`](crate::DeadLetter).
+    pub dead_letters_changed: u64,
     /// Records passed over by the policy.
     pub skipped: u64,
     /// Handlers that panicked (each is a failure too).

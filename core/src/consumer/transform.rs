@@ -1,6 +1,5 @@
 //! Consume, transform, publish: as one, or one after the other.
 
-use std::error::Error as StdError;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -8,19 +7,19 @@ use futures_util::TryFutureExt;
 use futures_util::future::MapErr;
 
 use crate::consumer::runtime::handler::{Handler, HandlerError};
-use crate::{BatchFailure, Delivery, Producer, Record, Result};
+use crate::{BatchFailure, Delivery, Failure, Producer, Record};
 
 /// At least once: sends records in order and waits until the broker has all of them.
 pub(super) async fn send_and_wait(
     producer: &Producer,
     records: impl IntoIterator<Item = Record>,
-) -> Result<()> {
+) -> Result<(), Failure> {
     let mut receipts = Vec::new();
     for record in records {
-        receipts.push(producer.send(record).await?);
+        receipts.push(producer.send(record).await.map_err(Failure::of_send)?);
     }
     for receipt in receipts {
-        receipt.await?;
+        receipt.await.map_err(Failure::of_send)?;
     }
     Ok(())
 }
@@ -30,10 +29,13 @@ pub(super) async fn send_and_wait(
 pub(super) fn validate(
     producer: &Producer,
     records: impl IntoIterator<Item = Record>,
-) -> Result<Vec<Record>> {
+) -> Result<Vec<Record>, Failure> {
     let records = records.into_iter();
     records
-        .map(|record| producer.check(&record).map(|()| record))
+        .map(|record| match producer.check(&record) {
+            Ok(()) => Ok(record),
+            Err(error) => Err(Failure::of_send(error)),
+        })
         .collect()
 }
 
@@ -43,12 +45,10 @@ pub(super) struct TransactionalHandler<H> {
     pub(super) stream: Arc<str>,
 }
 
-type Failure = Box<dyn StdError + Send + Sync>;
-
 impl<H, F> Handler for TransactionalHandler<H>
 where
     H: Fn(Delivery) -> F + Send + Sync + 'static,
-    F: Future<Output = std::result::Result<Vec<Record>, Failure>> + Send + 'static,
+    F: Future<Output = Result<Vec<Record>, Failure>> + Send + 'static,
 {
     type Future = MapErr<F, fn(Failure) -> HandlerError>;
     type Output = Vec<Record>;
@@ -63,6 +63,7 @@ where
 
     fn attempt(&self, mut deliveries: impl Iterator<Item = Delivery>) -> Self::Future {
         let delivery = deliveries.next().expect("an attempt has a delivery");
-        (self.handler)(delivery).map_err(|reason| HandlerError::Failed(BatchFailure::whole(reason)))
+        (self.handler)(delivery)
+            .map_err(|failure| HandlerError::Failed(BatchFailure::whole(failure)))
     }
 }

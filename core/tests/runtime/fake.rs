@@ -15,6 +15,8 @@ use millstream_core::{
 };
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 
+use crate::letters::{LetterBox, LetterProducer};
+
 /// The test's side of the one membership that the fake backend gives out.
 pub(crate) struct Script {
     pub(crate) client: Client,
@@ -45,6 +47,9 @@ struct Fake {
     completions_to_refuse: AtomicUsize,
     /// While it is locked, no publication is answered.
     publishing: AsyncMutex<()>,
+    letters: Arc<LetterBox>,
+    /// The method that panics at its next call.
+    panics: Mutex<Option<&'static str>>,
 }
 
 impl Script {
@@ -56,6 +61,8 @@ impl Script {
             refusals: Mutex::default(),
             completions_to_refuse: AtomicUsize::new(0),
             publishing: AsyncMutex::default(),
+            letters: Arc::default(),
+            panics: Mutex::default(),
         });
         Self {
             client: Client::new(Backend(fake.clone())),
@@ -122,6 +129,26 @@ impl Script {
             .extend(kinds.iter().rev());
     }
 
+    /// Sends one record as the driver would.
+    pub(crate) fn record(&self, id: &str, epoch: u64, record: StoredRecord) {
+        self.tell(Event::Records {
+            partition: partition(id),
+            epoch: Epoch(epoch),
+            records: vec![record],
+            lag: Lag::default(),
+        });
+    }
+
+    /// The stream `dead`.
+    pub(crate) fn letters(&self) -> &LetterBox {
+        &self.fake.letters
+    }
+
+    /// Lets the next call of a method panic.
+    pub(crate) fn panic_in(&self, method: &'static str) {
+        *self.fake.panics.lock().unwrap() = Some(method);
+    }
+
     /// Another client of the same backend.
     pub(crate) fn another_client(&self) -> Client {
         Client::new(Backend(self.fake.clone()))
@@ -186,8 +213,11 @@ impl driver::Backend for Backend {
         }
     }
 
-    async fn open_producer(&self, _stream: &str) -> Result<Arc<dyn driver::Producer>> {
-        Ok(Arc::new(NoProducer))
+    async fn open_producer(&self, stream: &str) -> Result<Arc<dyn driver::Producer>> {
+        Ok(match stream {
+            "dead" => Arc::new(LetterProducer(self.0.letters.clone())),
+            _ => Arc::new(NoProducer),
+        })
     }
 
     fn consumer_group(&self, _group: &str) -> Arc<dyn driver::ConsumerGroup> {
@@ -247,6 +277,19 @@ impl Fake {
     fn called(&self, call: Call) {
         self.calls.lock().unwrap().push(call);
     }
+
+    /// Panics without a word on standard error if the test asked for it.
+    fn may_panic(&self, method: &'static str) {
+        if self
+            .panics
+            .lock()
+            .unwrap()
+            .take_if(|at| *at == method)
+            .is_some()
+        {
+            std::panic::resume_unwind(Box::new("the driver panics on purpose"));
+        }
+    }
 }
 
 #[async_trait]
@@ -256,6 +299,7 @@ impl driver::Membership for Fake {
     }
 
     async fn next(&self) -> Result<Vec<Event>> {
+        self.may_panic("next");
         match self.events.lock().await.recv().await {
             Some(event) => event.map(|event| vec![event]),
             None => std::future::pending().await,
@@ -263,6 +307,7 @@ impl driver::Membership for Fake {
     }
 
     async fn checkpoint(&self, marks: &[CheckpointUpdate]) -> Vec<Result<()>> {
+        self.may_panic("checkpoint");
         let answer = |mark: &CheckpointUpdate| match self.refusals.lock().unwrap().pop() {
             Some(kind) => Err(Error::new(kind, "checkpoint", "as scripted")),
             None => {
@@ -280,6 +325,7 @@ impl driver::Membership for Fake {
         records: &[Record],
         marks: &[CheckpointUpdate],
     ) -> Result<()> {
+        self.may_panic("publish");
         assert_eq!(stream, "results");
         let payload = |record: &Record| {
             let payload = record.payload.as_deref().unwrap_or_default();
@@ -301,11 +347,13 @@ impl driver::Membership for Fake {
     }
 
     async fn release(&self, partition: &Partition, _epoch: Epoch) -> Result<()> {
+        self.may_panic("release");
         self.called(Call::Release(partition.id().to_owned()));
         Ok(())
     }
 
     async fn complete(&self, partition: &Partition, _epoch: Epoch) -> Result<()> {
+        self.may_panic("complete");
         self.called(Call::Complete(partition.id().to_owned()));
         let refused = |left: usize| left.checked_sub(1);
         match self
@@ -322,6 +370,7 @@ impl driver::Membership for Fake {
     }
 
     fn pause(&self, partition: &Partition, _epoch: Epoch) {
+        self.may_panic("pause");
         self.called(Call::Pause(partition.id().to_owned()));
     }
 
@@ -330,6 +379,7 @@ impl driver::Membership for Fake {
     }
 
     async fn leave(&self) -> Result<()> {
+        self.may_panic("leave");
         self.called(Call::Leave);
         Ok(())
     }

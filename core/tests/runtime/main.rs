@@ -4,8 +4,10 @@
 
 mod consumer;
 mod desk;
+mod failures;
 mod fake;
 mod leaving;
+mod letters;
 mod publishing;
 mod pull;
 mod telemetry;

@@ -262,7 +262,7 @@ async fn a_result_that_the_stream_does_not_take_fails_its_delivery() {
     script.records("0", 1, 0, "a");
     let error = run.await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Handler);
-    assert!(error.to_string().contains("at most 10"), "{error}");
+    assert!(format!("{error:?}").contains("at most 10"), "{error:?}");
     assert_eq!(script.calls(), [Call::Leave]);
 
     let script = Script::new();
@@ -274,7 +274,22 @@ async fn a_result_that_the_stream_does_not_take_fails_its_delivery() {
     script.assign("0", 1);
     script.records("0", 1, 0, "a");
     let error = run.await.unwrap_err();
-    assert!(error.to_string().contains("closed"), "{error}");
+    assert!(format!("{error:?}").contains("closed"), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chain_cannot_write_to_what_its_group_reads() {
+    let script = Script::new();
+    let producer = results(&script).await;
+    let nothing = |_| async { Ok::<[Record; 0], String>([]) };
+    let reads = group(&script).stream("results");
+    let run = reads.transform_to(&producer, nothing, std::future::pending());
+    let error = run.await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.group()),
+        (ErrorKind::Invalid, Some("g"))
+    );
+    assert!(error.message().contains("writes to results"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

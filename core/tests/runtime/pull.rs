@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use millstream_core::{Epoch, Position};
+use millstream_core::{Epoch, Failure, OnExhausted, Position, Retry};
 
 use crate::desk::{checkpoint, group};
 use crate::fake::{Call, Script, until};
@@ -99,4 +99,31 @@ async fn a_shut_down_consumer_may_be_pulled_until_none() {
         delivery.ack();
     }
     assert_eq!(script.calls().last(), Some(&Call::Leave));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_nack_says_when_to_try_again_and_a_rejection_that_nothing_helps() {
+    let script = Script::new();
+    let skips = group(&script).on_failure(Retry::exponential().then(OnExhausted::Skip));
+    let mut consumer = skips.join().await.unwrap();
+    script.assign("0", 1);
+    script.records("0", 1, 0, "a");
+    let hour = Duration::from_secs(3_600);
+    let asked = tokio::time::Instant::now();
+    consumer
+        .next()
+        .await
+        .unwrap()
+        .unwrap()
+        .nack_after(hour, "busy");
+    let again = consumer.next().await.unwrap().unwrap();
+    assert_eq!(again.attempt(), 2);
+    assert!((hour..hour + Duration::from_secs(1)).contains(&asked.elapsed()));
+    again.nack(Failure::unavailable("down"));
+    let again = consumer.next().await.unwrap().unwrap();
+    assert_eq!(again.attempt(), 2, "an outage is no attempt");
+    again.reject("nonsense");
+    script.until_called(checkpoint("0", 0)).await;
+    assert_eq!(consumer.stats().skipped, 1);
+    consumer.close().await.unwrap();
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::fake::{Call, Script};
 use millstream_core::driver::Event;
-use millstream_core::{Delivery, ErrorKind, OnExhausted, Retry};
+use millstream_core::{DeadLetter, Delivery, ErrorKind, Failure, OnExhausted, Retry};
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::DefaultGuard;
 use tracing::{Dispatch, Metadata, Subscriber};
@@ -124,4 +124,41 @@ async fn a_member_that_is_dropped_says_so() {
         !script.calls().contains(&Call::Leave),
         "a drop is a crash, not a leave"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn outages_are_warned_of_at_once() {
+    let names = Names::default();
+    let _listening = names.listen();
+    let script = Script::new();
+    *script.letters().latency.lock().unwrap() = Duration::from_secs(3_600);
+    let run = script
+        .client
+        .group("g")
+        .stream("s")
+        .on_failure(Retry::none().then(DeadLetter::stream("dead")))
+        .run(
+            |delivery: Delivery| async move {
+                match delivery.key().is_some_and(|key| key == "a") {
+                    true => Err(Failure::unavailable("the database is down")),
+                    false => Err(Failure::permanent("not JSON")),
+                }
+            },
+            pending(),
+        );
+    tokio::spawn(run);
+    script.assign("0", 1);
+    script.records("0", 1, 0, "ab");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let names = names.0.lock().unwrap().clone();
+    for name in [
+        "millstream.consumer.unavailable",
+        "millstream.consumer.dead_letter_delayed",
+    ] {
+        assert_eq!(
+            names.iter().filter(|seen| **seen == name).count(),
+            1,
+            "{name}: {names:?}"
+        );
+    }
 }

@@ -1,11 +1,15 @@
 //! C3: a record is settled before any checkpoint passes it; a handler's error or panic is a nack,
 //! never a skip.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use millstream_core::{BatchFailure, DeadLetter, Delivery, ErrorKind, OnExhausted, Retry};
+use millstream_core::{
+    BatchFailure, ConsumerStats, DeadLetter, Delivery, ErrorKind, Failure as HandlerFailure,
+    FailureKind, OnExhausted, Retry,
+};
 use tokio::sync::oneshot;
 
 use super::cases;
@@ -26,6 +30,9 @@ cases! {
     c03_dropped_delivery_is_a_nack,
     c03_nack_takes_the_failure_path,
     c03_batch_failure_settles_what_is_before_it,
+    c03_batch_failure_without_an_index_is_bisected,
+    c03_permanent_failure_is_not_retried,
+    c03_unavailable_uses_up_no_attempts,
 }
 
 fn quickly(attempts: u32) -> Retry {
@@ -125,7 +132,12 @@ async fn c03_dead_letter_has_the_record_and_the_reason(harness: Arc<dyn Harness>
             .find(|of| id_of(of.payload()) == id)
             .expect("it was sent");
         assert_eq!((letter.key(), letter.payload()), (of.key(), of.payload()));
-        assert_eq!(letter.timestamp(), of.timestamp());
+        let written = of.timestamp().duration_since(std::time::UNIX_EPOCH);
+        let written = written.expect("it is after 1970").as_millis().to_string();
+        assert!(
+            letter.timestamp() >= of.timestamp(),
+            "it is a record of its own time"
+        );
         let kept: Vec<_> = letter.headers().iter().take(of.headers().len()).collect();
         assert_eq!(kept, of.headers().iter().collect::<Vec<_>>());
         let position = of.position().to_string();
@@ -135,6 +147,7 @@ async fn c03_dead_letter_has_the_record_and_the_reason(harness: Arc<dyn Harness>
             ("millstream-dead-stream", &fleet.stream),
             ("millstream-dead-partition", of.partition().id()),
             ("millstream-dead-position", &position),
+            ("millstream-dead-timestamp", &written),
         ];
         for (name, value) in added {
             let got = letter.headers().get(name).map(|value| &value[..]);
@@ -322,4 +335,125 @@ async fn c03_batch_failure_settles_what_is_before_it(harness: Arc<dyn Harness>) 
     fleet.caught_up().await;
     stop.send(()).expect("the member runs");
     task.await.expect("no panic").expect("the member closes");
+}
+
+async fn c03_batch_failure_without_an_index_is_bisected(harness: Arc<dyn Harness>) {
+    let fleet = good_and_bad(harness).await;
+    let observer = Observer::new(&fleet.history, &fleet.group, "batches");
+    let handler = move |batch: Vec<Delivery>| {
+        let observer = observer.clone();
+        async move {
+            let is_bad = |delivery: &Delivery| delivery.key().is_some_and(|key| key == "bad");
+            let failed = batch.iter().any(is_bad);
+            for delivery in &batch {
+                observer.begin(delivery).end(match (failed, batch.len()) {
+                    (false, _) => Outcome::Acked,
+                    (true, 1) => Outcome::GaveUp,
+                    (true, _) => Outcome::Failed,
+                });
+            }
+            match failed {
+                true => Err(BatchFailure::from(refused())),
+                false => Ok(()),
+            }
+        }
+    };
+    let dead = unique_stream(&*fleet.harness, 1).await;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let policy = quickly(3).then(DeadLetter::stream(dead.as_str()));
+    let group = fleet.handle().await.on_failure(policy);
+    let run = group.run_batches(10, handler, async move {
+        stopped.await.ok();
+    });
+    let control = run.handle();
+    let task = tokio::spawn(run);
+    for letter in read(&*fleet.harness, &dead, 5).await {
+        fleet.history.record(Event::DeadLettered {
+            group: fleet.group.as_str().into(),
+            id: id_of(letter.payload()).expect("the payload tells its id"),
+        });
+        assert_eq!(letter.key(), Some(&Bytes::from("bad")));
+    }
+    fleet.caught_up().await;
+    fleet.check().await;
+    assert_eq!(
+        control.stats().dead_lettered,
+        5,
+        "the good ones are handled"
+    );
+    stop.send(()).expect("the member runs");
+    task.await.expect("no panic").expect("the member closes");
+}
+
+/// A failure that no attempt mends.
+fn refused() -> HandlerFailure {
+    HandlerFailure::permanent("refused")
+}
+
+/// Runs a handler that fails each bad record once by `fail`, under a policy that skips at the end.
+async fn run_and_fail(
+    harness: Arc<dyn Harness>,
+    fail: fn() -> HandlerFailure,
+    policy: Retry,
+) -> ConsumerStats {
+    let fleet = good_and_bad(harness).await;
+    let observer = Observer::new(&fleet.history, &fleet.group, "a");
+    let skips = fail().kind() == FailureKind::Permanent;
+    let failed = Arc::new(Mutex::new(BTreeSet::new()));
+    let history = fleet.history.clone();
+    let name: Arc<str> = fleet.group.as_str().into();
+    let handler = move |delivery: Delivery| {
+        let open = observer.begin(&delivery);
+        let bad = delivery.key().is_some_and(|key| key == "bad");
+        let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = match bad && failed.insert(delivery.position()) {
+            false => {
+                open.end(Outcome::Acked);
+                Ok(())
+            }
+            true => {
+                assert_eq!(delivery.attempt(), 1);
+                open.end(if skips {
+                    Outcome::GaveUp
+                } else {
+                    Outcome::Failed
+                });
+                if let (true, Some(id)) = (skips, id_of(delivery.payload())) {
+                    history.record(Event::Skipped {
+                        group: name.clone(),
+                        id,
+                    });
+                }
+                Err(fail())
+            }
+        };
+        async move { result }
+    };
+    let (stop, stopped) = oneshot::channel::<()>();
+    let group = fleet
+        .handle()
+        .await
+        .on_failure(policy.then(OnExhausted::Skip));
+    let run = group.run(handler, async move {
+        stopped.await.ok();
+    });
+    let control = run.handle();
+    let task = tokio::spawn(run);
+    fleet.caught_up().await;
+    fleet.check().await;
+    stop.send(()).expect("the member runs");
+    task.await.expect("no panic").expect("the member closes");
+    control.stats()
+}
+
+async fn c03_permanent_failure_is_not_retried(harness: Arc<dyn Harness>) {
+    let policy = Retry::fixed(Duration::from_secs(3_600)).attempts(9);
+    let stats = run_and_fail(harness, refused, policy).await;
+    assert_eq!((stats.failures, stats.retried, stats.skipped), (5, 0, 5));
+}
+
+async fn c03_unavailable_uses_up_no_attempts(harness: Arc<dyn Harness>) {
+    let fail = || HandlerFailure::unavailable("the database is down");
+    let stats = run_and_fail(harness, fail, Retry::none()).await;
+    assert_eq!((stats.failures, stats.retried, stats.skipped), (5, 5, 0));
 }

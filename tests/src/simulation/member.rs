@@ -1,12 +1,10 @@
 //! A slot of a group: one membership after another, with its handlers.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use millstream_core::{
-    BatchFailure, Consumer, ConsumerHandle, Delivery, Epoch, ErrorKind, Partition, PendingDelivery,
-    Record, Result,
+    BatchFailure, Consumer, ConsumerHandle, Delivery, ErrorKind, PendingDelivery, Record, Result,
 };
 use tokio::sync::Notify;
 
@@ -83,7 +81,6 @@ impl MemberSlot {
         let worker = Worker {
             sim_group: self.sim_group.clone(),
             observer,
-            attempts_left: Arc::default(),
         };
         let forever = std::future::pending();
         let run = match &self.sim_group.plan.style {
@@ -197,8 +194,6 @@ impl MemberSlot {
 struct Worker {
     sim_group: Arc<SimGroup>,
     observer: Observer,
-    /// How many failures are left to the run of a batch handler that a partition is in.
-    attempts_left: Arc<Mutex<BTreeMap<(Partition, Epoch), u32>>>,
 }
 
 type HandlerResult<T> = std::result::Result<T, &'static str>;
@@ -265,38 +260,18 @@ impl Worker {
                 open.end(Outcome::Acked);
                 continue;
             };
-            let last = self.count_failure(delivery, index);
-            self.refuse(open, last);
             // A failure of the whole batch would take back what is settled already.
-            if index > 0 || fails_as_single(delivery) {
+            let named = index > 0 || fails_as_single(delivery);
+            // One that names no delivery is bisected before anything is given up.
+            let alone = named || deliveries.len() == 1;
+            let last = alone && delivery.attempt() >= self.sim_group.plan.attempts;
+            self.refuse(open, last);
+            if named {
                 return Err(BatchFailure::at(index, "refused"));
-            }
-            if last && self.sim_group.plan.final_action != FinalAction::Stop {
-                for delivery in &deliveries[1..] {
-                    self.refuse(self.observer.begin(delivery), true);
-                }
             }
             return Err(failure.reason().into());
         }
         Ok(())
-    }
-
-    /// Counts a failure at `index` of a batch as the runtime does, and returns whether it was the
-    /// last that is allowed.
-    fn count_failure(&self, delivery: &Delivery, index: usize) -> bool {
-        let mut attempts_left = lock(&self.attempts_left);
-        let run = (delivery.partition().clone(), delivery.epoch());
-        let attempts = self.sim_group.plan.attempts;
-        let left = attempts_left.entry(run).or_insert(attempts);
-        if index > 0 || delivery.attempt() == 1 {
-            *left = attempts;
-        }
-        *left -= 1;
-        let last = *left == 0;
-        if last {
-            *left = attempts;
-        }
-        last
     }
 
     async fn begin(&self, delivery: &Delivery) -> Open {

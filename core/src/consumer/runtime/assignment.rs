@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use foldhash::fast::FixedState;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::output_buffer::OutputBuffer;
 use super::window::{NO_KEY, Window};
@@ -89,11 +88,7 @@ impl Assignment {
             lag: Lag::default(),
         };
         Self {
-            ownership: Arc::new(Ownership {
-                partition,
-                epoch,
-                lost: CancellationToken::new(),
-            }),
+            ownership: Arc::new(Ownership::new(partition, epoch)),
             window: Window::default(),
             outputs: OutputBuffer::default(),
             chunks: VecDeque::new(),
@@ -132,10 +127,7 @@ impl Assignment {
         }
         let first = self.received;
         self.received += records.len() as u64;
-        let batch = Arc::new(Batch {
-            ownership: self.ownership.clone(),
-            records,
-        });
+        let batch = Arc::new(Batch::new(self.ownership.clone(), records));
         self.chunks.push_back(Chunk {
             first,
             bytes,

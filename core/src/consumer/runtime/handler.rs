@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::{BatchFailure, Delivery, Record};
+use crate::{BatchFailure, Delivery, Failure, Record};
 
 /// What the runtime does with deliveries. Handlers, batch handlers and pulling consumers are each a
 /// `Handler`, so that order, retry and draining know one shape only.
@@ -115,9 +115,9 @@ impl<W: Handler> FutureSlot<W> {
     pub(crate) async fn attempt(
         &mut self,
         handler: &Arc<W>,
-        deliveries: &[Delivery],
+        deliveries: impl Iterator<Item = Delivery>,
     ) -> Result<W::Output, HandlerError> {
-        let mut first = Some(deliveries.iter().cloned());
+        let mut first = Some(deliveries);
         poll_fn(|cx| match first.take() {
             Some(deliveries) => self.begin(handler, deliveries, cx),
             None => self.poll(cx),
@@ -135,7 +135,9 @@ impl<W: Handler> FutureSlot<W> {
             .copied()
             .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
             .unwrap_or("no message");
-        Err(HandlerError::Failed(BatchFailure::panicked(said)))
+        Err(HandlerError::Failed(BatchFailure::whole(
+            Failure::panicked(said),
+        )))
     }
 }
 

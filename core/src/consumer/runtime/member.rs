@@ -21,13 +21,15 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::assignment::Assignment;
 use super::control_state::ControlState;
+use super::dead_letter_sink::DeadLetterSink;
+use super::guarded::Guarded;
 use super::handler::{FutureSlot, Handler};
 use super::retry_loop::ErrorHandler;
 use crate::consumer::options::Options;
 use crate::consumer::runtime::output_buffer::Size;
 use crate::driver::{self, Event, JoinOptions, Membership};
-use crate::telemetry::event;
-use crate::{Epoch, Error, ErrorKind, OnExhausted, Partition, ProducerBuilder, Result};
+use crate::telemetry::{Causes, event};
+use crate::{Epoch, Error, ErrorKind, Partition, Result};
 
 mod checkpointing;
 mod dispatch;
@@ -97,17 +99,9 @@ impl<W: Handler> Member<W> {
         group: Arc<str>,
         options: Options,
         handler: W,
+        dead_letters: Option<Arc<dyn DeadLetterSink>>,
         control: Arc<ControlState>,
     ) -> Result<Self> {
-        let dead_letters = match options.retry.exhausted() {
-            OnExhausted::DeadLetter(to) => Some(
-                ProducerBuilder::new(backend.clone(), to.stream.clone())
-                    .close_timeout(LEAVE_TIMEOUT)
-                    .open()
-                    .await?,
-            ),
-            OnExhausted::Stop | OnExhausted::Skip => None,
-        };
         let join = JoinOptions {
             streams: options.streams.clone(),
             start: options.start,
@@ -116,12 +110,14 @@ impl<W: Handler> Member<W> {
             drain: options.drain,
         };
         let membership = backend.consumer_group(&group).join(join).await?;
+        let membership: Arc<dyn Membership> = Arc::new(Guarded::new(membership));
         event!(
             info, "millstream.consumer.joined", %group, member = membership.id(), "joined"
         );
         let errors = ErrorHandler {
             group: group.clone(),
             retry: options.retry.clone(),
+            handler_timeout: options.handler_timeout,
             dead_letters,
             counters: control.counters.clone(),
             permits: Arc::new(Semaphore::new(options.concurrency)),
@@ -275,9 +271,11 @@ impl<W: Handler> Member<W> {
         if self.closing.is_some() {
             return;
         }
-        self.closing = Some(Instant::now() + self.options.drain);
+        let deadline = Instant::now() + self.options.drain;
+        self.closing = Some(deadline);
         for (_, assignment) in &mut self.assignments {
             assignment.window.drain();
+            assignment.ownership.drain_by(deadline);
         }
         // A drain starts what waits only for want of room for its results.
         self.mark_all_runnable();
@@ -307,9 +305,8 @@ impl<W: Handler> Member<W> {
                         .with_group(self.group.clone()),
                 )
             });
-        if let Some(producer) = &self.errors.dead_letters {
-            // What it could not send is unsettled and comes again, and it has said so in the log.
-            let _ = producer.close().await;
+        if let Some(sink) = &self.errors.dead_letters {
+            sink.close().await;
         }
         if unsettled > 0 {
             event!(
@@ -320,7 +317,7 @@ impl<W: Handler> Member<W> {
         }
         event!(
             info, "millstream.consumer.closed", group = %self.group, member = self.membership.id(),
-            error = self.failure.as_ref().map(tracing::field::display), "closed"
+            error = self.failure.as_ref().map(|error| tracing::field::display(Causes(error))), "closed"
         );
         match self.failure.take() {
             Some(error) => Err(error),

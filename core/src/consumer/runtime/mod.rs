@@ -11,6 +11,8 @@
 pub(crate) mod assignment;
 pub(crate) mod control_state;
 pub(crate) mod counters;
+pub(crate) mod dead_letter_sink;
+mod guarded;
 pub(crate) mod handler;
 pub(crate) mod member;
 pub(crate) mod output_buffer;

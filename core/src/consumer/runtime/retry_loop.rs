@@ -1,33 +1,40 @@
-//! The way of a delivery that was not settled at once: pending, failed, tried again, and at last
-//! given up.
+//! Slow path: drives deliveries whose handler did not finish on its first poll through waiting,
+//! retries and the final action.
 //!
-//! This is the slow path: it allocates, and it runs beside the hot path as one future per delivery
-//! (or run of deliveries).
+//! It allocates, and it runs beside the hot path as one future per delivery (or run of deliveries).
+//!
+//! What is settled is reported at once, by ending the future with [`Outcome::Progress`] and what is
+//! left; so a delivery that waits for its next attempt holds back nothing that is done.
 
-use std::error::Error as StdError;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hash, Hasher};
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::fast::FixedState;
+use futures_util::future::try_join_all;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
 
 use super::counters::Counters;
+use super::dead_letter_sink::{DeadLetterSink, DeadRecord};
 use super::handler::{FutureSlot, Handler, HandlerError};
 use crate::BatchFailure;
 use crate::telemetry::event;
-use crate::{DeadLetter, Delivery, Error, ErrorKind, OnExhausted, Producer, Record, Retry};
+use crate::{DeadLetter, Delivery, Error, ErrorKind, Failure, FailureKind, OnExhausted, Retry};
 
-/// Between two tries to send a dead letter, each of which the producer has already retried for its
-/// own time-out.
-const DEAD_LETTER_PAUSE: Duration = Duration::from_secs(1);
+/// Dead letters that a run gathers before it sends them.
+const MOST_LETTERS: usize = 1_000;
 
 /// What all deliveries of a member have in common when they fail.
 #[derive(Debug)]
 pub(crate) struct ErrorHandler {
     pub(crate) group: Arc<str>,
     pub(crate) retry: Retry,
-    pub(crate) dead_letters: Option<Producer>,
+    pub(crate) handler_timeout: Option<Duration>,
+    pub(crate) dead_letters: Option<Arc<dyn DeadLetterSink>>,
     pub(crate) counters: Arc<Counters>,
     /// One permit for each attempt under way that is not ready at once. A delivery that waits for
     /// its next attempt holds none.
@@ -42,201 +49,403 @@ pub(crate) enum FirstPoll {
     Failed(BatchFailure),
 }
 
-/// How it ended.
+/// How a future of the slow path ended.
 pub(crate) enum Outcome<M> {
-    /// All is settled, with what was made of it.
+    /// All that was left is settled, with what was made of it.
     Settled(M),
-    /// Nobody answered; the deliveries come again.
+    /// These numbers are settled, and the rest goes on.
+    Progress(Vec<u64>, RetryState),
+    /// Nobody answered, or the partition leaves; the deliveries come again.
     Abandoned,
     /// The policy says to stop; the deliveries come again.
     Stop(Error),
 }
 
+/// What the slow path begins with.
+pub(crate) enum Entry {
+    /// The first attempt of deliveries with these numbers.
+    First(Range<u64>, Vec<Delivery>, FirstPoll),
+    /// What [`Outcome::Progress`] left.
+    Again(RetryState),
+}
+
+impl Entry {
+    /// The numbers that are not settled.
+    pub(crate) fn numbers(&self) -> Vec<u64> {
+        match self {
+            Self::First(numbers, ..) => numbers.clone().collect(),
+            Self::Again(state) => {
+                let letters = state.letters.iter().map(|(number, _)| *number);
+                let left = state.left.iter().map(|(number, _)| *number);
+                letters.chain(left).collect()
+            }
+        }
+    }
+}
+
+/// A run of deliveries after its first failure.
+pub(crate) struct RetryState {
+    /// What is neither settled nor given up, in order.
+    left: VecDeque<(u64, Delivery)>,
+    /// The lengths of the parts that are handed out one after the other, the next one last.
+    parts: Vec<usize>,
+    /// When the next part is handed out; unset: now.
+    due: Option<Instant>,
+    /// How often in a row a dependency was unavailable.
+    outages: u32,
+    /// What has failed for good and is to be dead-lettered.
+    letters: Vec<(u64, DeadRecord)>,
+    /// Set when the policy says to stop: what was settled before is reported first.
+    stop: Option<Error>,
+}
+
+impl RetryState {
+    fn new(numbers: Range<u64>, deliveries: Vec<Delivery>) -> Self {
+        Self {
+            parts: vec![deliveries.len()],
+            left: numbers.zip(deliveries).collect(),
+            due: None,
+            outages: 0,
+            letters: Vec::new(),
+            stop: None,
+        }
+    }
+
+    /// The part that is handed out next.
+    fn part(&self) -> impl Iterator<Item = &Delivery> {
+        let length = self.parts.last().copied().unwrap_or(0);
+        self.left.iter().take(length).map(|(_, delivery)| delivery)
+    }
+
+    /// Puts back a part of which `length` deliveries are left.
+    fn put_back(&mut self, length: usize) {
+        if length > 0 {
+            self.parts.push(length);
+        }
+    }
+
+    fn take(&mut self, count: usize) -> impl Iterator<Item = u64> {
+        self.left.drain(..count).map(|(number, _)| number)
+    }
+
+    /// Counts an attempt of the next `count` deliveries.
+    fn raise_attempts(&mut self, count: usize) {
+        for (_, delivery) in self.left.iter_mut().take(count) {
+            *delivery = delivery.next_attempt();
+        }
+    }
+
+    /// Whether the letters are sent before anything else is done.
+    fn sends_letters(&self) -> bool {
+        !self.letters.is_empty()
+            && (self.left.is_empty() || self.due.is_some() || self.letters.len() >= MOST_LETTERS)
+    }
+}
+
 impl ErrorHandler {
-    /// Carries deliveries through from their first attempt, for as long as their partition is
+    /// Carries deliveries through until some of them are settled, for as long as their partition is
     /// owned.
     pub(crate) async fn drive<W: Handler>(
         &self,
         handler: &Arc<W>,
         slot: &mut FutureSlot<W>,
-        deliveries: Vec<Delivery>,
-        first_poll: FirstPoll,
+        entry: Entry,
     ) -> Outcome<W::Output> {
-        let mut left = deliveries;
-        let mut answer = match first_poll {
-            FirstPoll::Pending(_permit) => slot.finish().await,
-            FirstPoll::Failed(failure) => Err(HandlerError::Failed(failure)),
-        };
-        // Output at the first failure: most handlers that are pending succeed.
-        let mut delays = None;
-        loop {
-            let failure = match answer {
-                Ok(made) => return Outcome::Settled(made),
-                Err(HandlerError::Abandoned) => return Outcome::Abandoned,
-                Err(HandlerError::Failed(failure)) => failure,
-            };
-            self.counters.failures.add(1);
-            self.counters.panicked.add(u64::from(failure.is_panic()));
-            let index = failure.index().map(|index| index.min(left.len() - 1));
-            if index > Some(0) {
-                left.drain(..index.unwrap_or(0));
-                delays = None;
-            }
-            let failed = if index.is_some() { 1 } else { left.len() };
-            let attempt = left[0].attempt();
-            let delays_left =
-                delays.get_or_insert_with(|| self.retry.delays_seeded(seed(&left[0])));
-            if let Some(delay) = delays_left.next() {
-                self.counters.retried.add(1);
-                event!(
-                    debug, "millstream.consumer.retried", group = %self.group,
-                    partition = %left[0].partition(), position = %left[0].position(), attempt,
-                    delay = ?delay, reason = ?failure, "attempt failed, trying again"
-                );
-                tokio::time::sleep(delay).await;
-            } else {
-                let reason: Arc<dyn StdError + Send + Sync> = Arc::from(failure.into_reason());
-                for delivery in left.drain(..failed) {
-                    if let Err(error) = self.apply_final_action(&delivery, &reason).await {
-                        return Outcome::Stop(error);
+        let (mut state, mut first) = match entry {
+            Entry::Again(state) => (state, None),
+            Entry::First(numbers, deliveries, first_poll) => {
+                let answer = match first_poll {
+                    FirstPoll::Pending(_permit) => {
+                        self.limited(slot.finish(), deliveries.iter()).await
+                    }
+                    FirstPoll::Failed(failure) => Err(HandlerError::Failed(failure)),
+                };
+                match answer {
+                    Ok(made) => return Outcome::Settled(made),
+                    Err(HandlerError::Abandoned) => return Outcome::Abandoned,
+                    Err(HandlerError::Failed(failure)) => {
+                        (RetryState::new(numbers, deliveries), Some(failure))
                     }
                 }
-                if left.is_empty() {
-                    return Outcome::Settled(W::Output::default());
+            }
+        };
+        loop {
+            slot.clear();
+            if let Some(error) = state.stop.take() {
+                return Outcome::Stop(error);
+            }
+            if state.sends_letters() {
+                let settled = match self.send_letters(std::mem::take(&mut state.letters)).await {
+                    Ok(settled) => settled,
+                    Err(error) => return Outcome::Stop(error),
+                };
+                return match state.left.is_empty() {
+                    true => Outcome::Settled(W::Output::default()),
+                    false => Outcome::Progress(settled, state),
+                };
+            }
+            let answer = match first.take() {
+                Some(failure) => Err(HandlerError::Failed(failure)),
+                None => match self.attempt(handler, slot, &mut state).await {
+                    Some(answer) => answer,
+                    None => return Outcome::Abandoned,
+                },
+            };
+            let settled: Vec<u64> = match answer {
+                Ok(made) => {
+                    state.outages = 0;
+                    let part = state.parts.pop().unwrap_or(0);
+                    if part == state.left.len() && state.letters.is_empty() {
+                        return Outcome::Settled(made);
+                    }
+                    state.take(part).collect()
                 }
-                delays = None;
+                Err(HandlerError::Abandoned) => return Outcome::Abandoned,
+                Err(HandlerError::Failed(failure)) => {
+                    let settled = self.on_failure(&mut state, failure);
+                    if state.left.is_empty() && state.letters.is_empty() {
+                        return Outcome::Settled(W::Output::default());
+                    }
+                    settled
+                }
+            };
+            if !settled.is_empty() {
+                return Outcome::Progress(settled, state);
             }
-            for delivery in &mut left {
-                *delivery = delivery.next_attempt();
-            }
-            let _permit = self
-                .permits
-                .clone()
-                .acquire_owned()
-                .await
-                .expect("the permits are never closed");
-            answer = slot.attempt(handler, &left).await;
         }
     }
 
-    /// Settles a delivery whose attempts have run out, as the policy says.
-    async fn apply_final_action(
+    /// Hands out the next part when it is due. `None` if its partition leaves before that.
+    async fn attempt<W: Handler>(
         &self,
-        delivery: &Delivery,
-        reason: &Arc<dyn StdError + Send + Sync>,
-    ) -> Result<(), Error> {
+        handler: &Arc<W>,
+        slot: &mut FutureSlot<W>,
+        state: &mut RetryState,
+    ) -> Option<Result<W::Output, HandlerError>> {
+        if let Some(due) = state.due.take() {
+            let ownership = state.left.front()?.1.ownership().clone();
+            if !ownership.sleep_until(due).await {
+                return None;
+            }
+        }
+        let _permit = self
+            .permits
+            .clone()
+            .acquire_owned()
+            .await
+            .expect("the permits are never closed");
+        let deliveries: Vec<Delivery> = state.part().cloned().collect();
+        let attempt = slot.attempt(handler, deliveries.into_iter());
+        Some(self.limited(attempt, state.part()).await)
+    }
+
+    /// Ends an attempt that takes too long. Its deliveries report that they are lost, to what the
+    /// handler has started elsewhere; the handler itself is dropped with its slot's next use.
+    async fn limited<'a, M>(
+        &self,
+        attempt: impl Future<Output = Result<M, HandlerError>>,
+        deliveries: impl Iterator<Item = &'a Delivery>,
+    ) -> Result<M, HandlerError> {
+        let Some(limit) = self.handler_timeout else {
+            return attempt.await;
+        };
+        match timeout(limit, attempt).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                deliveries.for_each(Delivery::expire);
+                let failure = BatchFailure::whole(Failure::timeout(limit));
+                Err(HandlerError::Failed(failure))
+            }
+        }
+    }
+
+    /// Decides what comes after the failure of the next part, and returns what is settled by it.
+    fn on_failure(&self, state: &mut RetryState, failure: BatchFailure) -> Vec<u64> {
+        let (index, failure) = failure.into_parts();
+        self.counters.failures.add(1);
+        let is_panic = failure.kind() == FailureKind::Panic;
+        self.counters.panicked.add(u64::from(is_panic));
+        let part = state.parts.pop().unwrap_or(0);
+        let before = index.map_or(0, |index| index.min(part.saturating_sub(1)));
+        let mut settled: Vec<u64> = state.take(before).collect();
+        let part = part - before;
+        let failed = if index.is_some() { 1 } else { part };
+        let attempts = state.left.iter().take(failed);
+        let attempt = attempts.map(|(_, delivery)| delivery.attempt()).max();
+        let attempt = attempt.unwrap_or(1);
+        match self.next_attempt(state, &failure, attempt) {
+            Some(delay) => {
+                self.log_retry(state, &failure, attempt, delay);
+                if failure.kind() != FailureKind::Unavailable {
+                    state.raise_attempts(failed);
+                }
+                state.due = Some(Instant::now() + delay);
+                state.put_back(part);
+            }
+            // One of them is bad, and the others must not pay for it.
+            None if failed > 1 => {
+                state.raise_attempts(failed);
+                state.put_back(part - part / 2);
+                state.put_back(part / 2);
+            }
+            None => {
+                state.put_back(part - 1);
+                let Some((number, delivery)) = state.left.front().cloned() else {
+                    return settled;
+                };
+                match self.give_up(delivery, failure) {
+                    Ok(None) => settled.extend(state.take(1)),
+                    Ok(Some(letter)) => {
+                        state.left.pop_front();
+                        state.letters.push((number, letter));
+                    }
+                    Err(error) => state.stop = Some(error),
+                }
+            }
+        }
+        settled
+    }
+
+    /// The delay before the next attempt, if there is one.
+    fn next_attempt(
+        &self,
+        state: &mut RetryState,
+        failure: &Failure,
+        attempt: u32,
+    ) -> Option<Duration> {
+        let seed = seed(&state.left.front()?.1);
+        let is_outage = failure.kind() == FailureKind::Unavailable;
+        state.outages = if is_outage {
+            state.outages.saturating_add(1)
+        } else {
+            0
+        };
+        match failure.kind() {
+            FailureKind::Permanent => return None,
+            FailureKind::Unavailable => return Some(Retry::outage_delay(state.outages, seed)),
+            _ => {}
+        }
+        let allows = AssertUnwindSafe(|| self.retry.allows(failure.reason()));
+        if attempt >= self.retry.limit() || !catch_unwind(allows).unwrap_or(true) {
+            return None;
+        }
+        match failure.kind() {
+            FailureKind::RetryAfter(delay) => Some(delay),
+            _ => Some(self.retry.delay(attempt, seed)),
+        }
+    }
+
+    fn log_retry(&self, state: &RetryState, failure: &Failure, attempt: u32, delay: Duration) {
+        let Some((_, delivery)) = state.left.front() else {
+            return;
+        };
+        self.counters.retried.add(1);
+        if state.outages == 1 {
+            event!(
+                warn, "millstream.consumer.unavailable", group = %self.group,
+                partition = %delivery.partition(), position = %delivery.position(), ?delay,
+                reason = %failure,
+                "a dependency of the handler is unavailable, trying again until it is back"
+            );
+        } else {
+            event!(
+                debug, "millstream.consumer.retried", group = %self.group,
+                partition = %delivery.partition(), position = %delivery.position(), attempt,
+                ?delay, kind = failure.kind().as_str(), reason = %failure,
+                "attempt failed, trying again"
+            );
+        }
+    }
+
+    /// Applies the policy's final action to a delivery. Returns it if it is to be dead-lettered.
+    fn give_up(&self, delivery: Delivery, failure: Failure) -> Result<Option<DeadRecord>, Error> {
         match self.retry.exhausted() {
             OnExhausted::Stop => {
-                let message = format!(
-                    "position {} failed {} times: {reason}",
-                    delivery.position(),
-                    delivery.attempt()
-                );
+                let (position, attempts) = (delivery.position(), delivery.attempt());
+                let times = if attempts == 1 { "attempt" } else { "attempts" };
+                let message = match failure.kind() {
+                    FailureKind::Permanent => {
+                        format!("position {position} failed permanently at attempt {attempts}")
+                    }
+                    _ => format!("position {position} failed after {attempts} {times}"),
+                };
                 Err(Error::new(ErrorKind::Handler, "handle", message)
                     .with_partition(delivery.partition())
                     .with_group(self.group.clone())
-                    .with_source(SharedReason(reason.clone())))
+                    .with_shared_source(failure.into_reason()))
             }
             OnExhausted::Skip => {
                 self.counters.skipped.add(1);
                 event!(
                     warn, "millstream.consumer.skipped", group = %self.group,
                     partition = %delivery.partition(), position = %delivery.position(),
-                    attempts = delivery.attempt(), reason = %reason,
+                    attempts = delivery.attempt(), reason = %failure,
                     "record skipped by the failure policy"
                 );
-                Ok(())
+                Ok(None)
             }
-            OnExhausted::DeadLetter(DeadLetter { stream }) => {
-                self.dead_letter(delivery, reason).await?;
-                self.counters.dead_lettered.add(1);
-                event!(
-                    warn, "millstream.consumer.dead_lettered", group = %self.group,
-                    partition = %delivery.partition(), position = %delivery.position(),
-                    attempts = delivery.attempt(), dead_letters = %stream, reason = %reason,
-                    "record dead-lettered"
-                );
-                Ok(())
-            }
+            OnExhausted::DeadLetter(_) => Ok(Some(DeadRecord {
+                group: self.group.clone(),
+                delivery,
+                failure,
+            })),
         }
     }
 
-    /// Sends a dead letter until its stream has it. What can never be sent stops the consumer: the
-    /// record stays unsettled.
-    async fn dead_letter(
-        &self,
-        delivery: &Delivery,
-        reason: &Arc<dyn StdError + Send + Sync>,
-    ) -> Result<(), Error> {
-        let producer = self
-            .dead_letters
+    /// Stores dead letters: those of one key in order, those of different keys side by side. What can
+    /// never be stored stops the consumer: the record stays unsettled.
+    async fn send_letters(&self, letters: Vec<(u64, DeadRecord)>) -> Result<Vec<u64>, Error> {
+        let mut queues: HashMap<(bool, u64), Vec<(u64, DeadRecord)>> = HashMap::new();
+        for (number, letter) in letters {
+            let queue = match letter.delivery.key() {
+                Some(key) => (true, FixedState::default().hash_one(&**key)),
+                None => (false, number),
+            };
+            queues.entry(queue).or_default().push((number, letter));
+        }
+        let settled = try_join_all(queues.into_values().map(|queue| self.send_in_order(queue)));
+        Ok(settled.await?.concat())
+    }
+
+    async fn send_in_order(&self, queue: Vec<(u64, DeadRecord)>) -> Result<Vec<u64>, Error> {
+        let (sink, OnExhausted::DeadLetter(DeadLetter { stream })) =
+            (&self.dead_letters, self.retry.exhausted())
+        else {
+            return Ok(Vec::new());
+        };
+        let sink = sink
             .as_ref()
             .expect("it is opened at the join when the policy needs it");
-        loop {
-            let sent = match producer
-                .send(self.dead_letter_record(delivery, reason))
-                .await
-            {
-                Ok(receipt) => receipt.await,
-                Err(refused) => Err(refused),
-            };
-            match sent {
-                Ok(_) => return Ok(()),
-                Err(error) if error.is_retryable() => {
-                    event!(
-                        warn, "millstream.consumer.dead_letter_delayed", group = %self.group,
-                        partition = %delivery.partition(), position = %delivery.position(),
-                        error = %error, "dead letter not stored yet, trying again"
-                    );
-                    tokio::time::sleep(DEAD_LETTER_PAUSE).await;
-                }
-                Err(error) => {
-                    let message =
-                        format!("position {} cannot be dead-lettered", delivery.position());
-                    return Err(Error::new(error.kind(), "dead-letter", message)
-                        .with_partition(delivery.partition())
-                        .with_group(self.group.clone())
-                        .with_source(error));
-                }
+        let mut settled = Vec::with_capacity(queue.len());
+        for (number, letter) in queue {
+            let delivery = &letter.delivery;
+            let changed = sink.store(&letter).await.map_err(|error| {
+                let message = format!("position {} cannot be dead-lettered", delivery.position());
+                Error::new(error.kind(), "dead-letter", message)
+                    .with_partition(delivery.partition())
+                    .with_group(self.group.clone())
+                    .with_source(error)
+            })?;
+            if let Some(changed) = changed {
+                self.counters.dead_letters_changed.add(1);
+                event!(
+                    warn, "millstream.consumer.dead_letter_changed", group = %self.group,
+                    partition = %delivery.partition(), position = %delivery.position(),
+                    dead_letters = %stream, %changed,
+                    "the dead letter stream does not take the record as it is"
+                );
             }
+            self.counters.dead_lettered.add(1);
+            event!(
+                warn, "millstream.consumer.dead_lettered", group = %self.group,
+                partition = %delivery.partition(), position = %delivery.position(),
+                attempts = delivery.attempt(), dead_letters = %stream, reason = %letter.failure,
+                "record dead-lettered"
+            );
+            settled.push(number);
         }
+        Ok(settled)
     }
-
-    fn dead_letter_record(
-        &self,
-        delivery: &Delivery,
-        reason: &Arc<dyn StdError + Send + Sync>,
-    ) -> Record {
-        /// A reason may quote the payload; the letter must stay within the limits of its stream.
-        const LONGEST_REASON: usize = 1_000;
-
-        let reason: String = error_chain(reason.as_ref())
-            .chars()
-            .take(LONGEST_REASON)
-            .collect();
-        delivery
-            .to_record()
-            .header("millstream-dead-reason", reason)
-            .header("millstream-dead-attempts", delivery.attempt().to_string())
-            .header("millstream-dead-group", self.group.to_string())
-            .header("millstream-dead-stream", delivery.stream().to_owned())
-            .header(
-                "millstream-dead-partition",
-                delivery.partition().id().to_owned(),
-            )
-            .header("millstream-dead-position", delivery.position().to_string())
-    }
-}
-
-/// An error with its causes, in one line.
-fn error_chain(error: &dyn StdError) -> String {
-    let mut told = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        told.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    told
 }
 
 /// Spreads the retries of different records, and gives the same delays in a replay.
@@ -246,8 +455,3 @@ fn seed(delivery: &Delivery) -> u64 {
     delivery.position().hash(&mut hasher);
     hasher.finish()
 }
-
-/// The handler's own error, as the source of ours.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-struct SharedReason(Arc<dyn StdError + Send + Sync>);

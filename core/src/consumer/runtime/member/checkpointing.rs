@@ -14,7 +14,7 @@ use super::{Member, RETRY};
 use crate::consumer::runtime::assignment::Assignment;
 use crate::consumer::runtime::handler::Handler;
 use crate::driver::CheckpointUpdate;
-use crate::telemetry::event;
+use crate::telemetry::{Causes, event};
 use crate::{Error, ErrorKind, Result};
 
 /// How a call has ended.
@@ -201,7 +201,7 @@ impl<W: Handler> Member<W> {
             } else if error.is_retryable() {
                 event!(
                     warn, "millstream.consumer.checkpoint_delayed", group = %self.group,
-                    partition = %mark.partition, %error,
+                    partition = %mark.partition, error = %Causes(&error),
                     "checkpoint not stored, the next one takes it along"
                 );
                 self.checkpointer

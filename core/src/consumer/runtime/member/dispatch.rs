@@ -1,16 +1,18 @@
 //! Starting deliveries, and taking in how they ended.
 
 use std::ops::Range;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use futures_util::FutureExt;
 use futures_util::stream::StreamExt;
 
 use super::Member;
 use crate::consumer::delivery::Ownership;
 use crate::consumer::runtime::handler::{FutureSlot, Handler, HandlerError, Output};
-use crate::consumer::runtime::retry_loop::{FirstPoll, Outcome};
-use crate::{Delivery, Epoch};
+use crate::consumer::runtime::retry_loop::{Entry, FirstPoll, Outcome};
+use crate::{Delivery, Epoch, Error, ErrorKind};
 
 /// Starts in a row before the session looks up: other partitions, events and tasks have their turn
 /// too.
@@ -22,7 +24,8 @@ const COMPLETED_BURST: usize = 256;
 /// A delivery (or run of deliveries) that was not ready at once has ended.
 pub(super) struct Completed<W: Handler> {
     ownership: Arc<Ownership>,
-    numbers: Range<u64>,
+    /// What was not settled when it began.
+    numbers: Vec<u64>,
     outcome: Outcome<W::Output>,
     slot: FutureSlot<W>,
 }
@@ -130,7 +133,7 @@ impl<W: Handler> Member<W> {
         &mut self,
         index: usize,
         numbers: Range<u64>,
-        mut slot: FutureSlot<W>,
+        slot: FutureSlot<W>,
         first_poll: FirstPoll,
     ) {
         let assignment = &mut self.assignments[index];
@@ -144,12 +147,23 @@ impl<W: Handler> Member<W> {
             .map(|number| assignment.delivery(number))
             .collect();
         let ownership = assignment.ownership.clone();
+        let entry = Entry::First(numbers, deliveries, first_poll);
+        self.drive(ownership, slot, entry);
+    }
+
+    fn drive(&mut self, ownership: Arc<Ownership>, mut slot: FutureSlot<W>, entry: Entry) {
         let (errors, handler) = (self.errors.clone(), self.handler.clone());
         self.running.push(Box::pin(async move {
+            let numbers = entry.numbers();
+            let drive = AssertUnwindSafe(errors.drive(&handler, &mut slot, entry)).catch_unwind();
             let outcome = tokio::select! {
                 biased;
                 () = ownership.lost.cancelled() => Outcome::Abandoned,
-                outcome = errors.drive(&handler, &mut slot, deliveries, first_poll) => outcome,
+                outcome = drive => outcome.unwrap_or_else(|_| {
+                    let message = "the code of a failure panicked";
+                    let error = Error::new(ErrorKind::Handler, "handle", message);
+                    Outcome::Stop(error.with_partition(&ownership.partition))
+                }),
             };
             slot.clear();
             Completed {
@@ -182,7 +196,6 @@ impl<W: Handler> Member<W> {
             outcome,
             slot,
         } = done;
-        self.slots.push(slot);
         self.control
             .counters
             .in_flight
@@ -190,23 +203,42 @@ impl<W: Handler> Member<W> {
         let found = self.assignment_of(&ownership.partition, ownership.epoch);
         match outcome {
             Outcome::Settled(made) => {
+                self.slots.push(slot);
                 let Some(index) = found else { return };
-                let settled = numbers.end - numbers.start;
-                for number in numbers.clone() {
-                    self.buffered -= self.assignments[index].settle(number);
+                self.settle_all(index, &numbers);
+                if let Some(last) = numbers.last() {
+                    self.buffer_output(index, *last, made.into_records());
                 }
-                self.buffer_output(index, numbers.end - 1, made.into_records());
-                self.settled(index, settled);
+                self.settled(index, numbers.len() as u64);
                 self.mark_runnable(index);
             }
+            Outcome::Progress(settled, rest) => {
+                let Some(index) = found else {
+                    self.slots.push(slot);
+                    return;
+                };
+                self.settle_all(index, &settled);
+                self.settled(index, settled.len() as u64);
+                self.drive(ownership, slot, Entry::Again(rest));
+            }
             Outcome::Abandoned | Outcome::Stop(_) => {
+                self.slots.push(slot);
                 if let Some(index) = found {
-                    numbers.for_each(|number| self.assignments[index].window.abandon(number));
+                    let window = &mut self.assignments[index].window;
+                    numbers
+                        .into_iter()
+                        .for_each(|number| window.abandon(number));
                 }
                 if let Outcome::Stop(error) = outcome {
                     self.fail(error);
                 }
             }
+        }
+    }
+
+    fn settle_all(&mut self, index: usize, numbers: &[u64]) {
+        for number in numbers {
+            self.buffered -= self.assignments[index].settle(*number);
         }
     }
 

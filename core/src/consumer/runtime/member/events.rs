@@ -81,8 +81,9 @@ impl<W: Handler> Member<W> {
         );
         self.control.counters.assigned.add(1);
         let mut assignment = Assignment::new(partition.clone(), epoch, resume_after);
-        if self.closing.is_some() {
+        if let Some(deadline) = self.closing {
             assignment.window.drain();
+            assignment.ownership.drain_by(deadline);
         }
         let by_user = self.control.requests().pauses(&partition);
         assignment.pause(
@@ -198,8 +199,10 @@ impl<W: Handler> Member<W> {
         let reserve = (within / 20).min(LONGEST_RESERVE);
         let skipped = failpoint!(DrainSkipped);
         let within = if skipped { Duration::ZERO } else { within };
+        let drained_by = self.now + within.saturating_sub(2 * reserve);
+        assignment.ownership.drain_by(drained_by);
         assignment.leaving = Leaving::Revoked {
-            drained_by: self.now + within.saturating_sub(2 * reserve),
+            drained_by,
             released_by: self.now + within.saturating_sub(reserve),
         };
         self.mark_runnable(index);

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use super::{Member, RETRY};
 use crate::consumer::runtime::assignment::{Assignment, Leaving};
 use crate::consumer::runtime::handler::Handler;
-use crate::telemetry::event;
+use crate::telemetry::{Causes, event};
 use crate::{Epoch, Error, ErrorKind, Partition, Result};
 
 /// The driver has answered a release or a completion.
@@ -156,7 +156,7 @@ impl<W: Handler> Member<W> {
             Err(error) if error.is_retryable() && completed => {
                 event!(
                     warn, "millstream.consumer.completion_delayed", group = %self.group, %partition,
-                    %error, "completion not stored, trying again"
+                    error = %Causes(&error), "completion not stored, trying again"
                 );
                 self.assignments[index].leaving = Leaving::Ended;
                 self.leaving.push(index);
@@ -165,7 +165,7 @@ impl<W: Handler> Member<W> {
                 if error.kind() != ErrorKind::Fenced {
                     event!(
                         warn, "millstream.consumer.release_failed", group = %self.group, %partition,
-                        %error, "release failed; the partition goes on after its time-out"
+                        error = %Causes(&error), "release failed; the partition goes on after its time-out"
                     );
                 }
                 self.on_lost(index);

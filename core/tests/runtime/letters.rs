@@ -1,0 +1,83 @@
+//! The stream of the fake backend that takes dead letters.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use millstream_core::driver::{self, Pipelining, Rejected, StreamLimits};
+use millstream_core::{Error, ErrorKind, Partition, Position, Record, RecordMetadata, Result};
+
+/// Says what is wrong with a record, if anything is.
+pub(crate) type Refuses = fn(&Record) -> Option<ErrorKind>;
+
+/// What the dead letter stream takes, and what it has.
+#[derive(Debug)]
+pub(crate) struct LetterBox {
+    pub(crate) limits: Mutex<StreamLimits>,
+    pub(crate) refuses: Mutex<Refuses>,
+    /// How long one call takes.
+    pub(crate) latency: Mutex<Duration>,
+    pub(crate) records: Mutex<Vec<Record>>,
+}
+
+impl Default for LetterBox {
+    fn default() -> Self {
+        let limits = StreamLimits {
+            record_bytes: 10_000,
+            key_bytes: 100,
+            empty_key: true,
+            text_key: false,
+            batch_records: 1_000,
+            batch_bytes: 1_000_000,
+        };
+        Self {
+            limits: Mutex::new(limits),
+            refuses: Mutex::new(|_| None),
+            latency: Mutex::default(),
+            records: Mutex::default(),
+        }
+    }
+}
+
+impl LetterBox {
+    pub(crate) fn records(&self) -> Vec<Record> {
+        self.records.lock().unwrap().clone()
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct LetterProducer(pub(crate) Arc<LetterBox>);
+
+#[async_trait]
+impl driver::Producer for LetterProducer {
+    fn limits(&self) -> StreamLimits {
+        *self.0.limits.lock().unwrap()
+    }
+
+    fn pipelining(&self) -> Pipelining {
+        Pipelining::ByKey { calls: 1 }
+    }
+
+    async fn send(&self, records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>> {
+        let latency = *self.0.latency.lock().unwrap();
+        tokio::time::sleep(latency).await;
+        let refuses = *self.0.refuses.lock().unwrap();
+        let store = |record: Record| match refuses(&record) {
+            Some(kind) => Err(Rejected {
+                record,
+                error: Error::new(kind, "send", "as scripted"),
+            }),
+            None => {
+                let mut stored = self.0.records.lock().unwrap();
+                stored.push(record);
+                let position = Position::from(stored.len() as u64 - 1);
+                Ok(RecordMetadata::new(Partition::new("dead", "0"), position))
+            }
+        };
+        records.into_iter().map(store).collect()
+    }
+
+    async fn close(&self) -> Result<()> {
+        Ok(())
+    }
+}
