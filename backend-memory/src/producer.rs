@@ -40,6 +40,11 @@ impl driver::Producer for MemoryProducer {
         Pipelining::ByKey { calls: 1 }
     }
 
+    fn validate(&self, record: &Record) -> Result<()> {
+        let checked = self.rules.check(record, record.size());
+        checked.map_err(|error| error.during("send").with_stream(self.name.clone()))
+    }
+
     async fn send(&self, records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>> {
         let sent = self.broker.with(|state, now| {
             let first = state.faults.count_sends(records.len());

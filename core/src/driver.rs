@@ -105,6 +105,14 @@ pub trait Producer: Debug + Send + Sync + 'static {
     /// How calls of `send` may overlap.
     fn pipelining(&self) -> Pipelining;
 
+    /// Returns why this stream never takes `record`, if so: what [`send`](Self::send) would refuse
+    /// without asking the broker, beyond [`limits`](Self::limits).
+    ///
+    /// An exactly-once pipeline asks for each result while it is still the failure of one delivery,
+    /// for a refusal of [`Membership::publish`] is about all results of a call. Asks nothing of the
+    /// broker and does not block.
+    fn validate(&self, record: &Record) -> Result<()>;
+
     /// Stores records and answers **one result per record, in the same order**, each when the
     /// broker has acknowledged it, as durably as the backend can.
     ///

@@ -278,6 +278,10 @@ impl driver::Producer for Producer {
         self.inner.pipelining()
     }
 
+    fn validate(&self, record: &Record) -> Result<()> {
+        self.inner.validate(record)
+    }
+
     async fn send(&self, records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>> {
         let mut failed = BTreeSet::new();
         let actions: Vec<RecordAction> = records

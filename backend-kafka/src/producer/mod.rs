@@ -225,6 +225,10 @@ impl driver::Producer for Producer {
         Pipelining::Ordered
     }
 
+    fn validate(&self, record: &Record) -> Result<()> {
+        self.check(record)
+    }
+
     async fn send(&self, records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>> {
         let deadline = Instant::now() + self.timeout;
         let batch = Arc::new(Batch::new(records, deadline, |record| self.check(record)));

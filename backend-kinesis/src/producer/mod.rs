@@ -179,6 +179,10 @@ impl driver::Producer for Producer {
         Pipelining::Ordered
     }
 
+    fn validate(&self, record: &Record) -> Result<()> {
+        self.check(record, None)
+    }
+
     async fn send(&self, records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>> {
         let sent = Instant::now();
         let mut refused = Answers::new();

@@ -25,6 +25,7 @@ pub(super) struct ProducerInner {
     accounting: Arc<Accounting>,
     accumulator: Arc<RecordAccumulator>,
     limits: StreamLimits,
+    driver: Arc<dyn driver::Producer>,
     /// The end of the task, for everyone who waits for it.
     ended: Shared<BoxFuture<'static, Result<()>>>,
 }
@@ -49,7 +50,7 @@ pub(super) fn open(
     let sender = Sender::new(
         accounting.clone(),
         accumulator.clone(),
-        driver,
+        driver.clone(),
         limits,
         options.close_timeout,
     );
@@ -72,6 +73,7 @@ pub(super) fn open(
         accounting,
         accumulator,
         limits,
+        driver,
         ended: ended.boxed().shared(),
     })
 }
@@ -92,6 +94,7 @@ impl ProducerInner {
 
     pub(super) fn check(&self, record: &Record) -> Result<()> {
         limits::check(&self.limits, self.stream(), record)?;
+        self.driver.validate(record)?;
         match self.accumulator.is_closed() {
             true => Err(self.closed()),
             false => Ok(()),

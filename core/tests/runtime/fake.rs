@@ -254,6 +254,13 @@ impl driver::Producer for NoProducer {
         Pipelining::Ordered
     }
 
+    fn validate(&self, record: &Record) -> Result<()> {
+        match record.headers.contains("odd") {
+            true => Err(Error::new(ErrorKind::Invalid, "send", "an odd header")),
+            false => Ok(()),
+        }
+    }
+
     async fn send(&self, _records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>> {
         unimplemented!("an exactly-once chain sends nothing by its producer")
     }

@@ -58,6 +58,10 @@ impl driver::Producer for LetterProducer {
         Pipelining::ByKey { calls: 1 }
     }
 
+    fn validate(&self, _record: &Record) -> Result<()> {
+        Ok(())
+    }
+
     async fn send(&self, records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>> {
         let latency = *self.0.latency.lock().unwrap();
         tokio::time::sleep(latency).await;

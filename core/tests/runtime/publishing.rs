@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use millstream_core::{
-    ConsumerGroup, ConsumerHandle, ErrorKind, Guarantee, Producer, Record, Result, Retry,
+    ConsumerGroup, ConsumerHandle, ErrorKind, Guarantee, OnExhausted, Producer, Record, Result,
+    Retry,
 };
 use tokio::task::JoinHandle;
 
@@ -275,6 +276,32 @@ async fn a_result_that_the_stream_does_not_take_fails_its_delivery() {
     script.records("0", 1, 0, "a");
     let error = run.await.unwrap_err();
     assert!(format!("{error:?}").contains("closed"), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_that_only_the_driver_refuses_fails_its_delivery() {
+    let script = Script::new();
+    let producer = results(&script).await;
+    let odd = |delivery: millstream_core::Delivery| async move {
+        let position = delivery.position().to_string();
+        Ok::<_, String>([match position == "1" {
+            true => Record::new(position).header("odd", "x"),
+            false => Record::new(position),
+        }])
+    };
+    let skips = group(&script).on_failure(Retry::exponential().then(OnExhausted::Skip));
+    let run = skips.transform_to(&producer, odd, std::future::pending());
+    let control = run.handle();
+    tokio::spawn(run);
+    script.assign("0", 1);
+    script.records("0", 1, 0, "abc");
+    until(|| {
+        script
+            .publications()
+            .contains(&published("0 2", &[("0", 2)]))
+    })
+    .await;
+    assert_eq!((control.stats().failures, control.stats().skipped), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]

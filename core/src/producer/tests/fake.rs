@@ -197,6 +197,10 @@ impl driver::Producer for Fake {
         self.0.pipelining
     }
 
+    fn validate(&self, _record: &Record) -> Result<()> {
+        Ok(())
+    }
+
     async fn send(&self, records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>> {
         let has = |name: &str| {
             records
