@@ -24,6 +24,9 @@ use super::handlers::{Batches, Each};
 use super::pull::PullHandler;
 use super::transform::{self, TransactionalHandler};
 
+/// The most records that a batch may have.
+const MAX_BATCH_RECORDS: usize = 100_000;
+
 /// A group of members that share streams, with its own progress (Kafka: consumer group; Kinesis:
 /// KCL application).
 ///
@@ -119,9 +122,12 @@ impl ConsumerGroup {
         self
     }
 
-    /// Sets how many bytes of records this member holds at once, over all partitions; passed by at
-    /// most one batch for each partition. An exactly-once chain holds as much of results besides.
-    /// At least 1, default 64 MiB.
+    /// Sets how many bytes of unsettled records this member holds at once, over all partitions; may
+    /// be exceeded by one batch per partition. Half of it is divided into equal shares, one for each
+    /// partition, which nobody else can use up; the other half is for those that need more. So a
+    /// partition that is stuck pauses itself and no other one. A pending handler keeps the batch of
+    /// its record in memory, settled records of that batch included. An exactly-once chain may hold
+    /// the same amount again in results. At least 1, default 64 MiB.
     #[must_use]
     pub fn buffer_bytes(mut self, bytes: usize) -> Self {
         self.options.buffer_bytes = bytes;
@@ -180,7 +186,8 @@ impl ConsumerGroup {
     }
 
     /// Joins and hands each record to `handler` until `shutdown` is ready; then drains, checkpoints
-    /// and leaves.
+    /// and leaves. A shutdown during the join ends it at once. Afterwards all takes at most
+    /// [`drain_timeout`](Self::drain_timeout) and 6 s, 16 s by default.
     ///
     /// `Ok` settles the record; an error or a panic is a failure, which takes the
     /// [`on_failure`](Self::on_failure) path. Handlers run on the task that awaits this: heavy
@@ -257,7 +264,7 @@ impl ConsumerGroup {
     /// ```
     ///
     /// # Errors and cancellation
-    /// As [`run`](Self::run); `Invalid` if `records` is 0.
+    /// As [`run`](Self::run); `Invalid` if `records` is not 1 to 100,000.
     pub fn run_batches<H, F>(
         &self,
         records: usize,
@@ -269,12 +276,13 @@ impl ConsumerGroup {
         F: Future<Output = Result<(), BatchFailure>> + Send + 'static,
     {
         let batches = match records {
-            0 => Err(Error::new(
+            1..=MAX_BATCH_RECORDS => Ok(Batches { handler, records }),
+            _ => Err(Error::new(
                 ErrorKind::Invalid,
                 "join",
-                "a batch of 0 records holds nothing, use at least 1",
-            )),
-            _ => Ok(Batches { handler, records }),
+                format!("the batch size is {records}, use 1 to {MAX_BATCH_RECORDS}"),
+            )
+            .with_group(self.name.clone())),
         };
         self.run_handler(batches, shutdown)
     }
@@ -432,11 +440,16 @@ impl ConsumerGroup {
         let (group, handle) = (self.clone(), ConsumerHandle(control.clone()));
         RunFuture::new(handle, async move {
             group.validate()?;
-            group
-                .start_member(handler?, control)
-                .await?
-                .run(shutdown)
-                .await
+            let mut shutdown = Box::pin(shutdown);
+            let member = tokio::select! {
+                biased;
+                member = group.start_member(handler?, control.clone()) => member?,
+                // A join may take as long as a session. Nothing was received yet, so there is
+                // nothing to hand over.
+                () = &mut shutdown => return Ok(()),
+                () = control.shutdown_requested() => return Ok(()),
+            };
+            member.run(shutdown).await
         })
     }
 

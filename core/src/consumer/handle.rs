@@ -9,15 +9,28 @@ use crate::{ConsumerStats, Partition, PartitionStats};
 pub struct ConsumerHandle(pub(super) Arc<ControlState>);
 
 impl ConsumerHandle {
-    /// Stops taking new records of `partition`, or of all partitions now and later if `None`. What
-    /// was received goes on to the handler, and the membership goes on too.
-    pub fn pause(&self, partition: Option<&Partition>) {
-        self.0.update(|requests| requests.pause(partition));
+    /// Stops reading new records of `partition`. Records that were received still go to the handler,
+    /// and the member stays in its group. The pause outlives the assignment: it holds when the
+    /// partition comes back to this member.
+    pub fn pause(&self, partition: &Partition) {
+        self.0
+            .update(|requests| requests.set_paused(partition, true));
     }
 
-    /// Ends a pause of `partition`, or every pause if `None`.
-    pub fn resume(&self, partition: Option<&Partition>) {
-        self.0.update(|requests| requests.resume(partition));
+    /// Resumes `partition`, also while all others are paused by [`pause_all`](Self::pause_all).
+    pub fn resume(&self, partition: &Partition) {
+        self.0
+            .update(|requests| requests.set_paused(partition, false));
+    }
+
+    /// Pauses all partitions, those that are assigned later too, as [`pause`](Self::pause) does one.
+    pub fn pause_all(&self) {
+        self.0.update(|requests| requests.set_all_paused(true));
+    }
+
+    /// Ends every pause that was asked for.
+    pub fn resume_all(&self) {
+        self.0.update(|requests| requests.set_all_paused(false));
     }
 
     /// Begins the shutdown, as the shutdown future would. Doing it twice is the same as once.

@@ -53,6 +53,8 @@ where
     type Future = MapErr<F, fn(Failure) -> HandlerError>;
     type Output = Vec<Record>;
 
+    const PUBLISHES: bool = true;
+
     fn max_batch(&self) -> Option<usize> {
         None
     }

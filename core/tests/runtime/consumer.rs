@@ -151,7 +151,7 @@ async fn stop_is_the_default_and_returns_the_reason() {
     assert_eq!(error.partition(), Some(&partition("0")));
     let reason = std::error::Error::source(&error).unwrap().to_string();
     assert_eq!(reason, "no 1");
-    assert_eq!(script.calls(), [checkpoint("0", 0), Call::Leave]);
+    assert_eq!(script.steps(), [checkpoint("0", 0), Call::Leave]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -180,33 +180,42 @@ async fn a_full_window_pauses_its_partition_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn full_buffers_pause_everything() {
+async fn a_full_buffer_pauses_those_that_hold_more_than_their_share() {
     let (script, desk) = (Script::new(), Desk::default());
-    let gate = desk.gate(0);
+    let gates = [desk.gate(0), desk.gate(4)];
     let (control, _) = desk.run(group(&script).buffer_bytes(3));
     script.assign("0", 1);
     script.assign("1", 1);
-    script.records("0", 1, 0, "abcd");
-    script.until_called(Call::Pause("1".into())).await;
     script.assign("2", 1);
-    script.until_called(Call::Pause("2".into())).await;
-    gate.notify_one();
-    script.until_called(Call::Resume("2".into())).await;
+    script.records("0", 1, 0, "aaaa");
+    script.records("1", 1, 4, "bb");
+    script.until_called(Call::Pause("0".into())).await;
+    script.until_called(Call::Pause("1".into())).await;
+    gates[1].notify_one();
+    script.until_called(Call::Resume("1".into())).await;
+    script.assign("3", 1);
+    until(|| control.stats().assigned == 4).await;
+    gates[0].notify_one();
+    script.until_called(Call::Resume("0".into())).await;
     until(|| control.stats().buffered_bytes == 0).await;
+    let of_idle = [2, 3].map(|id| Call::Pause(id.to_string()));
+    assert!(!script.calls().iter().any(|call| of_idle.contains(call)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_loss_of_what_filled_the_buffers_ends_the_pause() {
     let (script, desk) = (Script::new(), Desk::default());
     desk.gate(0);
-    let (control, _) = desk.run(group(&script).buffer_bytes(3));
+    desk.gate(4);
+    let (control, _) = desk.run(group(&script).buffer_bytes(11));
     script.assign("0", 1);
     script.assign("1", 1);
-    script.records("0", 1, 0, "abcd");
+    script.records("0", 1, 0, "aaaa");
+    script.records("1", 1, 4, "bb");
     script.until_called(Call::Pause("1".into())).await;
     script.lose("0", 1);
     script.until_called(Call::Resume("1".into())).await;
-    assert_eq!(control.stats().buffered_bytes, 0);
+    assert_eq!(control.stats().buffered_bytes, 4);
 }
 
 #[tokio::test(start_paused = true)]
@@ -215,9 +224,9 @@ async fn a_user_may_pause_and_resume() {
     let (control, _) = desk.run(group(&script));
     script.assign("0", 1);
     until(|| control.partitions().len() == 1).await;
-    control.pause(Some(&partition("0")));
+    control.pause(&partition("0"));
     script.until_called(Call::Pause("0".into())).await;
-    control.resume(None);
+    control.resume_all();
     script.until_called(Call::Resume("0".into())).await;
 }
 

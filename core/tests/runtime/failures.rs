@@ -53,7 +53,7 @@ async fn a_batch_failure_at_an_index_settles_what_is_before_it_also_at_a_stop() 
     script.records("0", 1, 0, "abc");
     let error = run.await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Handler);
-    assert_eq!(script.calls(), [checkpoint("0", 0), Call::Leave]);
+    assert_eq!(script.steps(), [checkpoint("0", 0), Call::Leave]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -71,7 +71,7 @@ async fn a_batch_failure_at_an_index_is_checkpointed_during_the_retries() {
     script.records("0", 1, 0, "abc");
     until(|| control.stats().failures == 1).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(script.calls(), [checkpoint("0", 1)]);
+    assert_eq!(script.steps(), [checkpoint("0", 1)]);
     assert_eq!(control.stats().settled, 2);
 }
 
@@ -115,7 +115,7 @@ async fn a_record_whose_next_attempt_comes_too_late_holds_up_no_release() {
         asked.elapsed()
     );
     assert_eq!(
-        script.calls(),
+        script.steps(),
         [checkpoint("0", 0), Call::Release("0".into())]
     );
 }
@@ -130,7 +130,7 @@ async fn a_record_whose_next_attempt_comes_in_time_is_waited_for() {
     until(|| control.stats().failures == 1).await;
     control.shutdown();
     run.await.unwrap().unwrap();
-    assert_eq!(script.calls(), [checkpoint("0", 0), Call::Leave]);
+    assert_eq!(script.steps(), [checkpoint("0", 0), Call::Leave]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -160,7 +160,7 @@ async fn one_bad_record_of_a_batch_is_found_before_it_is_given_up() {
     script.until_called(checkpoint("0", 7)).await;
     let letters = script.letters().records();
     assert_eq!(letters.len(), 1, "{letters:?}");
-    assert_eq!(&letters[0].payload[..], b"5");
+    assert_eq!(&letters[0].payload.as_deref().unwrap()[..], b"5");
     assert_eq!(
         (control.stats().dead_lettered, control.stats().settled),
         (1, 8)
@@ -265,7 +265,7 @@ async fn the_default_policy_survives_five_minutes_without_a_database() {
     ));
     script.assign("0", 1);
     script.records("0", 1, 0, "a");
-    until(|| run.is_finished() || script.calls().contains(&checkpoint("0", 0))).await;
+    until(|| run.is_finished() || script.steps().contains(&checkpoint("0", 0))).await;
     assert!(!run.is_finished(), "the member has stopped");
 }
 
@@ -339,7 +339,7 @@ async fn an_error_whose_text_panics_ends_nothing_but_its_record() {
     script.records("0", 1, 0, "a");
     let error = run.await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Handler);
-    assert_eq!(script.calls(), [Call::Leave]);
+    assert_eq!(script.steps(), [Call::Leave]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -353,7 +353,7 @@ async fn a_driver_that_panics_ends_the_member_in_order() {
         match method {
             "next" => script.records("0", 1, 1, "a"),
             "release" => script.revoke("0", 1, Duration::from_secs(10)),
-            "pause" => control.pause(None),
+            "pause" => control.pause_all(),
             "leave" => control.shutdown(),
             _ => {}
         }
@@ -361,7 +361,7 @@ async fn a_driver_that_panics_ends_the_member_in_order() {
         let error = ended.unwrap_err();
         assert!(error.message().contains("panicked"), "{method}: {error}");
         assert_eq!(
-            script.calls().contains(&Call::Leave),
+            script.steps().contains(&Call::Leave),
             method != "leave",
             "{method}"
         );
@@ -380,7 +380,7 @@ async fn a_letter_that_is_too_large_by_its_headers_is_stored_all_the_same() {
     script.records("0", 1, 0, "a");
     script.until_called(checkpoint("0", 0)).await;
     let letters = script.letters().records();
-    assert_eq!(&letters[0].payload[..], b"0");
+    assert_eq!(&letters[0].payload.as_deref().unwrap()[..], b"0");
     assert_eq!(
         letters[0].headers.get_str("millstream-dead-position"),
         Some("0")
@@ -578,7 +578,7 @@ fn stored(key: Option<&'static [u8]>, headers: Headers) -> StoredRecord {
         position: Position::from(7),
         timestamp: SystemTime::UNIX_EPOCH - Duration::from_millis(5),
         key: key.map(Bytes::from_static),
-        payload: Bytes::from_static(b"payload"),
+        payload: Some(Bytes::from_static(b"payload")),
         headers,
     }
 }
@@ -628,7 +628,7 @@ async fn a_key_that_the_stream_does_not_take_is_kept_in_a_header() {
     let letter = dead_letter(&script, stored(Some(b"\xff\xfe"), Headers::new())).await;
     let kept = letter.headers.get("millstream-dead-key").unwrap();
     assert_eq!(
-        (&kept[..], &letter.payload[..]),
+        (&kept[..], &letter.payload.as_deref().unwrap()[..]),
         (&b"\xff\xfe"[..], &b"payload"[..])
     );
     assert_eq!(header(&letter, "changed"), Some("key"));
@@ -654,7 +654,7 @@ async fn a_letter_loses_step_by_step_what_does_not_fit() {
         let script = Script::new();
         script.letters().limits.lock().unwrap().record_bytes = limit;
         let mut record = stored(Some(b"a"), headers());
-        record.payload = vec![b'x'; 100].into();
+        record.payload = Some(vec![b'x'; 100].into());
         let letter = dead_letter(&script, record).await;
         assert_eq!(header(&letter, "changed"), changed, "{limit} bytes");
         assert!(letter.size() <= limit);
@@ -680,6 +680,6 @@ async fn a_stream_that_refuses_all_letters_stops_the_member() {
         script.records("0", 1, 0, "a");
         let error = run.await.unwrap().unwrap_err();
         assert_eq!(error.kind(), kind);
-        assert_eq!(script.calls(), [Call::Leave], "the record comes again");
+        assert_eq!(script.steps(), [Call::Leave], "the record comes again");
     }
 }

@@ -50,6 +50,8 @@ struct Fake {
     letters: Arc<LetterBox>,
     /// The method that panics at its next call.
     panics: Mutex<Option<&'static str>>,
+    /// While it is locked, no member joins or leaves.
+    membership: AsyncMutex<()>,
 }
 
 impl Script {
@@ -63,6 +65,7 @@ impl Script {
             publishing: AsyncMutex::default(),
             letters: Arc::default(),
             panics: Mutex::default(),
+            membership: AsyncMutex::default(),
         });
         Self {
             client: Client::new(Backend(fake.clone())),
@@ -159,6 +162,11 @@ impl Script {
         self.fake.publishing.lock().await
     }
 
+    /// Leaves joins and leaves unanswered until the guard is dropped.
+    pub(crate) async fn hold_membership(&self) -> impl Drop + '_ {
+        self.fake.membership.lock().await
+    }
+
     /// What was published or tried to be, in order.
     pub(crate) fn publications(&self) -> Vec<(String, Vec<(String, u64)>)> {
         let publication = |call| match call {
@@ -170,6 +178,14 @@ impl Script {
 
     pub(crate) fn refuse_completions(&self, times: usize) {
         self.fake.completions_to_refuse.store(times, Relaxed);
+    }
+
+    /// What was asked of the driver, but for pauses and resumes.
+    pub(crate) fn steps(&self) -> Vec<Call> {
+        let steps = self.calls().into_iter();
+        steps
+            .filter(|call| !matches!(call, Call::Pause(_) | Call::Resume(_)))
+            .collect()
     }
 
     pub(crate) fn calls(&self) -> Vec<Call> {
@@ -276,6 +292,7 @@ struct Group(Arc<Fake>);
 #[async_trait]
 impl driver::ConsumerGroup for Group {
     async fn join(&self, _join: JoinOptions) -> Result<Arc<dyn driver::Membership>> {
+        let _answered = self.0.membership.lock().await;
         Ok(self.0.clone())
     }
 }
@@ -388,6 +405,7 @@ impl driver::Membership for Fake {
     async fn leave(&self) -> Result<()> {
         self.may_panic("leave");
         self.called(Call::Leave);
+        let _answered = self.membership.lock().await;
         Ok(())
     }
 }

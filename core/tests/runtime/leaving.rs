@@ -4,7 +4,7 @@ use std::future::pending;
 use std::time::Duration;
 
 use millstream_core::driver::Event;
-use millstream_core::{DeadLetter, Epoch, ErrorKind, Record, Result, Retry, StreamSpec};
+use millstream_core::{DeadLetter, Delivery, Epoch, ErrorKind, Record, Result, Retry, StreamSpec};
 
 use crate::desk::{Desk, checkpoint, group};
 use crate::fake::{Call, Script, partition, until};
@@ -113,7 +113,7 @@ async fn a_checkpoint_that_was_not_stored_is_tried_again_before_the_leave() {
     desk.until_begun(&[0, 1]).await;
     control.shutdown();
     run.await.unwrap().unwrap();
-    assert_eq!(script.calls(), [checkpoint("0", 1), Call::Leave]);
+    assert_eq!(script.steps(), [checkpoint("0", 1), Call::Leave]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -175,7 +175,7 @@ async fn a_member_that_closes_does_not_complete_what_it_let_pass_by() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     gate.notify_one();
     run.await.unwrap().unwrap();
-    assert_eq!(script.calls(), [checkpoint("0", 0), Call::Leave]);
+    assert_eq!(script.steps(), [checkpoint("0", 0), Call::Leave]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -192,7 +192,7 @@ async fn a_shutdown_that_comes_twice_is_one() {
     control.shutdown();
     gate.notify_one();
     run.await.unwrap().unwrap();
-    assert_eq!(script.calls(), [checkpoint("0", 0), Call::Leave]);
+    assert_eq!(script.steps(), [checkpoint("0", 0), Call::Leave]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -211,7 +211,7 @@ async fn a_close_with_a_stuck_handler_ends_after_the_drain_timeout() {
         "{:?}",
         asked.elapsed()
     );
-    assert_eq!(script.calls(), [checkpoint("0", 0), Call::Leave]);
+    assert_eq!(script.steps(), [checkpoint("0", 0), Call::Leave]);
     assert_eq!(desk.dropped(), [1]);
 }
 
@@ -246,7 +246,7 @@ async fn a_destructor_that_panics_takes_no_member_down() {
     script.break_with(ErrorKind::NotFound);
     let error = run.await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
-    assert_eq!(script.calls(), [Call::Leave]);
+    assert_eq!(script.steps(), [Call::Leave]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -292,4 +292,37 @@ async fn dead_letters_that_cannot_be_sent_hold_up_no_close() {
     assert!(took < Duration::from_secs(10), "{took:?}");
     let progress = client.group("g").checkpoints().await.unwrap();
     assert_eq!(progress[0].position, None, "it comes again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_ends_a_join_that_takes_long() {
+    let (script, desk) = (Script::new(), Desk::default());
+    let _held = script.hold_membership().await;
+    let asked = tokio::time::Instant::now();
+    let handler = |_: Delivery| async { Ok::<(), String>(()) };
+    let second = tokio::time::sleep(Duration::from_secs(1));
+    group(&script).run(handler, second).await.unwrap();
+    let (control, run) = desk.run(group(&script));
+    control.pause_all();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    control.shutdown();
+    run.await.unwrap().unwrap();
+    assert!(asked.elapsed() < Duration::from_secs(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_deadline_bounds_all_of_a_close() {
+    let (script, desk) = (Script::new(), Desk::default());
+    desk.gate(1);
+    script.refuse_marks(&[ErrorKind::Unavailable; 1_000]);
+    let (control, run) = desk.run(group(&script));
+    script.assign("0", 1);
+    script.records("0", 1, 0, "ab");
+    desk.until_begun(&[0, 1]).await;
+    let _held = script.hold_membership().await;
+    let asked = tokio::time::Instant::now();
+    control.shutdown();
+    assert_eq!(run.await.unwrap().unwrap_err().kind(), ErrorKind::Timeout);
+    let took = asked.elapsed();
+    assert!(took <= Duration::from_secs(16), "{took:?}");
 }

@@ -222,7 +222,7 @@ async fn a_drain_publishes_before_it_releases() {
     control.shutdown();
     run.await.unwrap().unwrap();
     assert_eq!(control.stats().published, 8);
-    let calls = script.calls();
+    let calls = script.steps();
     assert!(matches!(calls[0], Call::Publish(..)), "{calls:?}");
     assert_eq!(calls[1], Call::Release("0".into()));
     assert_eq!(
@@ -264,7 +264,7 @@ async fn a_result_that_the_stream_does_not_take_fails_its_delivery() {
     let error = run.await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Handler);
     assert!(format!("{error:?}").contains("at most 10"), "{error:?}");
-    assert_eq!(script.calls(), [Call::Leave]);
+    assert_eq!(script.steps(), [Call::Leave]);
 
     let script = Script::new();
     let producer = results(&script).await;
@@ -333,4 +333,28 @@ async fn a_producer_of_another_client_cannot_be_exactly_once() {
         (ErrorKind::Unsupported, Some("g"))
     );
     assert!(error.message().contains("another client"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stuck_record_stops_no_other_partition() {
+    let (script, desk) = (Script::new(), Desk::default());
+    let gate = desk.gate(0);
+    let small = group(&script).checkpoint_records(4);
+    let (control, _run) = run(&desk, small, &results(&script).await);
+    script.assign("0", 1);
+    script.assign("1", 1);
+    script.records("0", 1, 0, "abcdefg");
+    until(|| desk.begun().contains(&1)).await;
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    script.records("1", 1, 7, "hijklmnopqrst");
+    until(|| {
+        script
+            .publications()
+            .last()
+            .is_some_and(|last| last.1 == marks(&[("1", 19)]))
+    })
+    .await;
+    gate.notify_one();
+    until(|| control.stats().published == 40).await;
+    assert_eq!(script.publications().last().unwrap().1, marks(&[("0", 6)]));
 }

@@ -84,7 +84,7 @@ async fn deliveries_that_were_never_pulled_do_not_hold_up_a_close() {
     let asked = tokio::time::Instant::now();
     consumer.close().await.unwrap();
     assert!(asked.elapsed() < Duration::from_secs(1));
-    assert_eq!(script.calls(), [checkpoint("0", 0), Call::Leave]);
+    assert_eq!(script.steps(), [checkpoint("0", 0), Call::Leave]);
 }
 
 #[tokio::test(start_paused = true)]

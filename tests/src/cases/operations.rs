@@ -37,7 +37,7 @@ async fn operate_pause_and_resume(harness: Arc<dyn Harness>) {
     fleet.send(4, 5).await;
     let member = fleet.member("a").start().await;
     fleet.settled().await;
-    member.handle().pause(None);
+    member.handle().pause_all();
     let mut test_producer = more(&fleet).await;
     // What was on the way when it was paused may still come.
     test_producer.send_one(Some("on-the-way")).await;
@@ -57,7 +57,7 @@ async fn operate_pause_and_resume(harness: Arc<dyn Harness>) {
         (2, 0),
         "it is a member still"
     );
-    member.handle().resume(None);
+    member.handle().resume_all();
     let summary = fleet.check().await;
     assert_eq!(
         (summary.handled, summary.duplicates),
@@ -73,7 +73,7 @@ async fn operate_pause_of_one_partition(harness: Arc<dyn Harness>) {
     let member = fleet.member("a").start().await;
     fleet.until("it owns both", || member.owns() == 2).await;
     let paused = fleet.open_partitions().await.remove(0);
-    member.handle().pause(Some(&paused));
+    member.handle().pause(&paused);
     tokio::time::sleep(timing.handover).await;
     fleet.send(20, 2).await;
     let of_paused = |e: &Event| matches!(e, Event::Began(h) if h.by.partition == paused);
@@ -86,7 +86,7 @@ async fn operate_pause_of_one_partition(harness: Arc<dyn Harness>) {
         .await;
     tokio::time::sleep(timing.handover).await;
     assert_eq!(fleet.history.count(of_paused), 0);
-    member.handle().resume(Some(&paused));
+    member.handle().resume(&paused);
     fleet.check().await;
     member.close().await;
 }

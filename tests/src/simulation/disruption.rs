@@ -107,10 +107,16 @@ async fn apply(
             if let Some(control) = control {
                 let owned = control.partitions();
                 let chosen = owned.into_keys().nth(pick % 3).filter(|_| partition);
-                control.pause(chosen.as_ref());
+                match &chosen {
+                    Some(partition) => control.pause(partition),
+                    None => control.pause_all(),
+                }
                 running.spawn(async move {
                     tokio::time::sleep(lasts).await;
-                    control.resume(chosen.as_ref());
+                    match &chosen {
+                        Some(partition) => control.resume(partition),
+                        None => control.resume_all(),
+                    }
                 });
             }
         }

@@ -14,7 +14,7 @@ use super::window::{NO_KEY, Window};
 use crate::consumer::delivery::{Batch, Ownership};
 use crate::driver::{CheckpointUpdate, StoredRecord};
 use crate::sync::lock;
-use crate::{Delivery, Epoch, Lag, Partition, PartitionStats, Position};
+use crate::{Delivery, Epoch, Headers, Lag, Partition, PartitionStats, Position};
 
 #[derive(Debug)]
 pub(crate) struct Assignment {
@@ -23,8 +23,15 @@ pub(crate) struct Assignment {
     /// What was made of its records and is not published. It goes with the assignment: when that is
     /// lost, the next owner makes it again.
     pub(crate) outputs: OutputBuffer,
-    /// The batches that still hold an unsettled record.
+    /// The batches from the one of the first unsettled record on.
     chunks: VecDeque<Chunk>,
+    /// How many records the chunks hold, and their bytes.
+    held: usize,
+    bytes: usize,
+    /// The bytes that the member has counted for it.
+    pub(crate) counted_bytes: usize,
+    /// Records settled behind an unsettled one since the last look for what can be dropped.
+    settled_ahead: usize,
     /// How many records were received: the number of the next one.
     received: u64,
     /// The last position below the first chunk.
@@ -40,11 +47,28 @@ pub(crate) struct Assignment {
     stats: Arc<Mutex<PartitionStats>>,
 }
 
+/// Consecutive numbers, with those of their records that are still held.
+///
+/// Of settled records behind an unsettled one nothing is held but what a checkpoint can need: the
+/// watermark stops only right before an unsettled record or at the end of a chunk, so the positions
+/// there are enough.
 #[derive(Debug)]
 struct Chunk {
     first: u64,
+    len: u64,
+    /// The position of its last record.
+    last: Position,
+    /// The numbers that the records of the batch have. Unset: all of the chunk.
+    kept: Option<Vec<Kept>>,
     bytes: usize,
     batch: Arc<Batch>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Kept {
+    number: u64,
+    /// The position of the record before it.
+    before: Option<Position>,
 }
 
 /// How far an assignment is on its way out.
@@ -71,11 +95,13 @@ pub(crate) struct Paused {
     pub(crate) by_user: bool,
     pub(crate) by_window: bool,
     pub(crate) by_buffer: bool,
+    /// The member closes: what it would still receive is for the next owner.
+    pub(crate) by_shutdown: bool,
 }
 
 impl Paused {
     pub(crate) fn any(self) -> bool {
-        self.by_user || self.by_window || self.by_buffer
+        self.by_user || self.by_window || self.by_buffer || self.by_shutdown
     }
 }
 
@@ -92,6 +118,10 @@ impl Assignment {
             window: Window::default(),
             outputs: OutputBuffer::default(),
             chunks: VecDeque::new(),
+            held: 0,
+            bytes: 0,
+            counted_bytes: 0,
+            settled_ahead: 0,
             received: 0,
             settled_before: resume_after,
             stored: resume_after,
@@ -115,26 +145,32 @@ impl Assignment {
         &self.stats
     }
 
-    /// Takes records in and answers their bytes.
-    pub(crate) fn receive(&mut self, records: Vec<StoredRecord>, lag: Lag) -> usize {
+    /// Takes records in.
+    pub(crate) fn receive(&mut self, records: Vec<StoredRecord>, lag: Lag) {
+        self.show_lag(lag);
+        let Some(last) = records.last().map(|record| record.position) else {
+            return;
+        };
         self.window.reserve(records.len());
         let mut bytes = 0;
         for record in &records {
             self.window.push(key_hash(record.key.as_ref()));
-            bytes += record.payload.as_ref().map_or(0, Bytes::len)
-                + record.key.as_ref().map_or(0, Bytes::len)
-                + record.headers.size();
+            bytes += size(record);
         }
         let first = self.received;
-        self.received += records.len() as u64;
+        let len = records.len() as u64;
+        self.received += len;
+        self.held += records.len();
+        self.bytes += bytes;
         let batch = Arc::new(Batch::new(self.ownership.clone(), records));
         self.chunks.push_back(Chunk {
             first,
+            len,
+            last,
+            kept: None,
             bytes,
             batch,
         });
-        self.show_lag(lag);
-        bytes
     }
 
     pub(crate) fn show_lag(&self, lag: Lag) {
@@ -144,23 +180,49 @@ impl Assignment {
     /// The delivery of a number that is not settled.
     pub(crate) fn delivery(&self, number: u64) -> Delivery {
         let chunk = self.chunk(number);
-        Delivery::new(chunk.batch.clone(), (number - chunk.first) as u32, 1)
+        Delivery::new(chunk.batch.clone(), chunk.index(number) as u32, 1)
     }
 
-    /// Settles a number, and answers the bytes of the batches that are no more needed.
-    pub(crate) fn settle(&mut self, number: u64) -> usize {
+    /// Settles a number, and drops the batches that are no longer needed.
+    pub(crate) fn settle(&mut self, number: u64) {
         self.window.settle(number);
         let watermark = self.window.watermark();
-        let mut bytes = 0;
+        if number >= watermark {
+            self.settled_ahead += 1;
+            return;
+        }
         while let Some(chunk) = self.chunks.front() {
-            if chunk.first + chunk.batch.records.len() as u64 > watermark {
+            if chunk.first + chunk.len > watermark {
                 break;
             }
-            self.settled_before = chunk.batch.records.last().map(|record| record.position);
-            bytes += chunk.bytes;
+            self.settled_before = Some(chunk.last);
+            self.held -= chunk.batch.records.len();
+            self.bytes -= chunk.bytes;
             self.chunks.pop_front();
         }
-        bytes
+        if self.chunks.is_empty() {
+            self.settled_ahead = 0;
+        }
+    }
+
+    /// Drops settled records behind an unsettled one, once they may be half of what is held: so each
+    /// record is looked at and copied a few times at most.
+    ///
+    /// A handler that is pending keeps the batch that its delivery came in.
+    pub(crate) fn drop_settled(&mut self) {
+        if self.settled_ahead == 0 || self.settled_ahead * 2 < self.held {
+            return;
+        }
+        self.settled_ahead = 0;
+        self.held = 0;
+        self.bytes = 0;
+        let mut before = self.settled_before;
+        for chunk in &mut self.chunks {
+            chunk.drop_settled(&self.window, before);
+            before = Some(chunk.last);
+            self.held += chunk.batch.records.len();
+            self.bytes += chunk.bytes;
+        }
     }
 
     /// The last position up to which all is settled.
@@ -172,8 +234,7 @@ impl Assignment {
         };
         match self.chunks.front() {
             Some(chunk) if chunk.first < watermark => {
-                let last = self.chunk(watermark - 1);
-                Some(last.batch.records[(watermark - 1 - last.first) as usize].position)
+                self.chunk(watermark - 1).position_before(watermark)
             }
             _ => self.settled_before,
         }
@@ -196,9 +257,9 @@ impl Assignment {
         self.window.running() == 0 && !self.window.has_startable()
     }
 
-    /// Bytes of all batches that are held.
+    /// Bytes of all records that are held.
     pub(crate) fn bytes(&self) -> usize {
-        self.chunks.iter().map(|chunk| chunk.bytes).sum()
+        self.bytes
     }
 
     /// Brings what is shown to users up to date.
@@ -218,6 +279,81 @@ impl Assignment {
             return newest;
         }
         &self.chunks[self.chunks.partition_point(|chunk| chunk.first <= number) - 1]
+    }
+}
+
+impl Chunk {
+    /// Where in the batch the record of an unsettled number is.
+    fn index(&self, number: u64) -> usize {
+        match &self.kept {
+            None => (number - self.first) as usize,
+            Some(kept) => kept.partition_point(|kept| kept.number < number),
+        }
+    }
+
+    /// The position of the record before `number`, which is unsettled or follows the last one.
+    fn position_before(&self, number: u64) -> Option<Position> {
+        if number == self.first + self.len {
+            return Some(self.last);
+        }
+        let index = self.index(number);
+        match &self.kept {
+            None => Some(self.batch.records[index - 1].position),
+            Some(kept) => kept.get(index).map_or(Some(self.last), |kept| kept.before),
+        }
+    }
+
+    /// Drops what is settled. `before` is the position of the record before the chunk.
+    fn drop_settled(&mut self, window: &Window, before: Option<Position>) {
+        let records = &self.batch.records;
+        let number = |index: usize| match &self.kept {
+            None => self.first + index as u64,
+            Some(kept) => kept[index].number,
+        };
+        let left: Vec<usize> = (0..records.len())
+            .filter(|index| !window.is_settled(number(*index)))
+            .collect();
+        if left.len() == records.len() {
+            return;
+        }
+        let kept = |index: &usize| Kept {
+            number: number(*index),
+            before: match &self.kept {
+                Some(kept) => kept[*index].before,
+                None if *index == 0 => before,
+                None => Some(records[*index - 1].position),
+            },
+        };
+        let kept = left.iter().map(kept).collect();
+        // Copied, since the payloads of one fetch may share one buffer, which lives as long as one
+        // of them.
+        let records: Vec<StoredRecord> = left.iter().map(|index| copy(&records[*index])).collect();
+        self.kept = Some(kept);
+        self.bytes = records.iter().map(size).sum();
+        self.batch = Arc::new(Batch::new(self.batch.ownership.clone(), records));
+    }
+}
+
+fn size(record: &StoredRecord) -> usize {
+    let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+    length(&record.payload) + length(&record.key) + record.headers.size()
+}
+
+/// Copies a record into memory of its own.
+fn copy(record: &StoredRecord) -> StoredRecord {
+    let own = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
+    let mut headers = Headers::new();
+    headers.extend(
+        (&record.headers)
+            .into_iter()
+            .map(|(name, value)| (name, value.map(own))),
+    );
+    StoredRecord {
+        position: record.position,
+        timestamp: record.timestamp,
+        key: record.key.as_ref().map(own),
+        payload: record.payload.as_ref().map(own),
+        headers,
     }
 }
 

@@ -23,29 +23,26 @@ pub(crate) struct ControlState {
 pub(crate) struct ControlRequests {
     pub(crate) shutdown: bool,
     paused_all: bool,
-    paused: BTreeSet<Partition>,
+    /// Partitions for which the opposite of `paused_all` was asked since.
+    exceptions: BTreeSet<Partition>,
 }
 
 impl ControlRequests {
     pub(crate) fn pauses(&self, partition: &Partition) -> bool {
-        self.paused_all || self.paused.contains(partition)
+        self.paused_all != self.exceptions.contains(partition)
     }
 
-    pub(crate) fn pause(&mut self, partition: Option<&Partition>) {
-        match partition {
-            Some(partition) => _ = self.paused.insert(partition.clone()),
-            None => self.paused_all = true,
+    pub(crate) fn set_paused(&mut self, partition: &Partition, paused: bool) {
+        if paused == self.paused_all {
+            self.exceptions.remove(partition);
+        } else {
+            self.exceptions.insert(partition.clone());
         }
     }
 
-    pub(crate) fn resume(&mut self, partition: Option<&Partition>) {
-        match partition {
-            Some(partition) => _ = self.paused.remove(partition),
-            None => {
-                self.paused_all = false;
-                self.paused.clear();
-            }
-        }
+    pub(crate) fn set_all_paused(&mut self, paused: bool) {
+        self.paused_all = paused;
+        self.exceptions.clear();
     }
 }
 
@@ -63,6 +60,13 @@ impl ControlState {
     /// Waits for the bell. A ring that nobody waited for is kept.
     pub(crate) async fn changed(&self) {
         self.notify.notified().await;
+    }
+
+    /// Waits until a shutdown is asked for. Other requests that come meanwhile stay to be read.
+    pub(crate) async fn shutdown_requested(&self) {
+        while !lock(&self.requests).shutdown {
+            self.changed().await;
+        }
     }
 
     pub(crate) fn publish_stats(&self, partition: &Partition, stats: Arc<Mutex<PartitionStats>>) {

@@ -18,6 +18,10 @@ pub(crate) trait Handler: Send + Sync + 'static {
     /// What an attempt that settles its deliveries has made.
     type Output: Output;
 
+    /// Whether progress is stored with what was made. Known when it is compiled, so that others are
+    /// not asked for each record.
+    const PUBLISHES: bool = false;
+
     /// Unset: one delivery at a time, keys side by side. Set: runs of at most so many deliveries of
     /// a partition.
     fn max_batch(&self) -> Option<usize>;

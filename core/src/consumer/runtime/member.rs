@@ -17,9 +17,10 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use slab::Slab;
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
-use super::assignment::Assignment;
+use super::assignment::{Assignment, Paused};
+use super::buffer_budget::BufferBudget;
 use super::control_state::ControlState;
 use super::dead_letter_sink::DeadLetterSink;
 use super::guarded::Guarded;
@@ -43,6 +44,9 @@ use rebalance::ReleaseResult;
 
 /// How long the last calls to a driver may take when a member closes, after everything is drained.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the leave may take at least, when the last calls before it have used up their time.
+const MIN_LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How soon a checkpoint or a completion is tried again that was not stored.
 const RETRY: Duration = Duration::from_millis(200);
@@ -69,8 +73,8 @@ pub(crate) struct Member<W: Handler> {
     /// Releases and completions under way.
     releases: FuturesUnordered<BoxFuture<'static, ReleaseResult>>,
     checkpointer: Checkpointer,
-    /// Bytes of all records that are held.
-    buffered: usize,
+    budget: BufferBudget,
+    /// Whether some partitions may be paused because the budget is used up.
     buffer_full: bool,
     /// Results that are not published: those of all assignments, and those under way.
     buffered_output: Size,
@@ -82,6 +86,8 @@ pub(crate) struct Member<W: Handler> {
     /// The time of the step. One reading serves all: what is not due by it is what the timer waits
     /// for.
     now: Instant,
+    /// Whether the step has run for as long as it may.
+    burst_over: bool,
 
     /// Set when the member begins to leave: until when it may drain.
     closing: Option<Instant>,
@@ -106,7 +112,7 @@ impl<W: Handler> Member<W> {
             streams: options.streams.clone(),
             start: options.start,
             member: options.member.clone(),
-            batch_records: options.batch_records,
+            batch_records: options.batch_records.min(options.window_records),
             drain: options.drain,
         };
         let membership = backend.consumer_group(&group).join(join).await?;
@@ -128,6 +134,7 @@ impl<W: Handler> Member<W> {
             events: next_events(&membership),
             control_changed: next_control_change(&control),
             group,
+            budget: BufferBudget::new(options.buffer_bytes),
             options,
             membership,
             handler: Arc::new(handler),
@@ -140,12 +147,12 @@ impl<W: Handler> Member<W> {
             running: FuturesUnordered::new(),
             slots: Vec::new(),
             releases: FuturesUnordered::new(),
-            buffered: 0,
             buffer_full: false,
             buffered_output: Size::default(),
             shutdown: None,
             timer: Box::pin(sleep_until(Instant::now())),
             now: Instant::now(),
+            burst_over: false,
             closing: None,
             failure: None,
             membership_lost: false,
@@ -163,8 +170,12 @@ impl<W: Handler> Member<W> {
         self.apply_control_requests();
         while !self.is_done() {
             poll_fn(|cx| self.poll_step(cx)).await;
-            // A driver and a handler that are always ready would never let another task run.
-            tokio::task::consume_budget().await;
+            // A driver and a handler that are always ready would never let another task run. The
+            // budget of tokio counts steps, however long they are.
+            match std::mem::take(&mut self.burst_over) {
+                true => tokio::task::yield_now().await,
+                false => tokio::task::consume_budget().await,
+            }
         }
         self.leave().await
     }
@@ -276,6 +287,13 @@ impl<W: Handler> Member<W> {
         for (_, assignment) in &mut self.assignments {
             assignment.window.drain();
             assignment.ownership.drain_by(deadline);
+            assignment.pause(
+                Paused {
+                    by_shutdown: true,
+                    ..assignment.paused
+                },
+                &*self.membership,
+            );
         }
         // A drain starts what waits only for want of room for its results.
         self.mark_all_runnable();
@@ -297,17 +315,24 @@ impl<W: Handler> Member<W> {
             .sum();
         self.clear();
         self.left = true;
-        let left = timeout(LEAVE_TIMEOUT, self.membership.leave())
-            .await
-            .unwrap_or_else(|_| {
-                Err(
-                    Error::new(ErrorKind::Timeout, "leave", "the broker does not answer")
-                        .with_group(self.group.clone()),
-                )
-            });
-        if let Some(sink) = &self.errors.dead_letters {
-            sink.close().await;
-        }
+        let now = Instant::now();
+        let leave_by = self
+            .closing
+            .map_or(now, |deadline| deadline + LEAVE_TIMEOUT)
+            .clamp(now + MIN_LEAVE_TIMEOUT, now + LEAVE_TIMEOUT);
+        let close = async {
+            if let Some(sink) = &self.errors.dead_letters {
+                // What it could not send is unsettled, is delivered again, and is in the log.
+                let _ = timeout_at(leave_by, sink.close()).await;
+            }
+        };
+        let (left, ()) = tokio::join!(timeout_at(leave_by, self.membership.leave()), close);
+        let left = left.unwrap_or_else(|_| {
+            Err(
+                Error::new(ErrorKind::Timeout, "leave", "the broker does not answer")
+                    .with_group(self.group.clone()),
+            )
+        });
         if unsettled > 0 {
             event!(
                 warn, "millstream.consumer.unsettled", group = %self.group,

@@ -9,6 +9,7 @@
 //! future of its own.
 
 pub(crate) mod assignment;
+pub(crate) mod buffer_budget;
 pub(crate) mod control_state;
 pub(crate) mod counters;
 pub(crate) mod dead_letter_sink;

@@ -15,6 +15,10 @@ pub(crate) struct OutputBuffer {
     ready: Vec<Record>,
     /// Output of records that lie beyond one that is not settled.
     out_of_order: BTreeMap<u64, Vec<Record>>,
+    /// How much that is.
+    ahead: Size,
+    /// Whether some of it was taken and is being published.
+    under_way: bool,
 }
 
 /// How much is staged.
@@ -52,34 +56,58 @@ impl OutputBuffer {
     pub(crate) fn push(&mut self, number: u64, watermark: u64, mut records: Vec<Record>) {
         if number < watermark && self.out_of_order.is_empty() {
             self.ready.append(&mut records);
-        } else {
+        } else if !records.is_empty() {
+            self.ahead += Size::of(&records);
             self.out_of_order.insert(number, records);
         }
+        self.advance(watermark);
     }
 
-    /// Takes out what was made below `watermark`, in order.
-    pub(crate) fn take(&mut self, watermark: u64) -> Vec<Record> {
+    /// Takes in that everything below `watermark` is settled.
+    fn advance(&mut self, watermark: u64) {
         while let Some(first) = self.out_of_order.first_entry() {
             if *first.key() >= watermark {
                 break;
             }
-            self.ready.extend(first.remove());
+            let records = first.remove();
+            self.ahead -= Size::of(&records);
+            self.ready.extend(records);
         }
+    }
+
+    /// What was made of records beyond one that is not settled.
+    pub(crate) fn ahead(&self) -> Size {
+        self.ahead
+    }
+
+    /// Whether all that was made is published.
+    pub(crate) fn is_published(&self) -> bool {
+        !self.under_way && self.ready.is_empty() && self.out_of_order.is_empty()
+    }
+
+    /// Takes out what was made below `watermark`, in order.
+    pub(crate) fn take(&mut self, watermark: u64) -> Vec<Record> {
+        self.advance(watermark);
+        self.under_way = true;
         std::mem::take(&mut self.ready)
+    }
+
+    /// Takes in that what was taken last is published.
+    pub(crate) fn published(&mut self) {
+        self.under_way = false;
     }
 
     /// Takes back what was taken last and could not be published.
     pub(crate) fn put_back(&mut self, mut records: Vec<Record>) {
+        self.under_way = false;
         records.append(&mut self.ready);
         self.ready = records;
     }
 
     pub(crate) fn size(&self) -> Size {
-        let mut volume = Size::of(&self.ready);
-        for records in self.out_of_order.values() {
-            volume += Size::of(records);
-        }
-        volume
+        let mut size = Size::of(&self.ready);
+        size += self.ahead;
+        size
     }
 }
 

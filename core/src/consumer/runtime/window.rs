@@ -72,6 +72,11 @@ impl Window {
         self.slots.reserve(records);
     }
 
+    /// Whether a number that was received is settled.
+    pub(crate) fn is_settled(&self, number: u64) -> bool {
+        number < self.base || self.slots[(number - self.base) as usize].state == State::Settled
+    }
+
     /// How many numbers there are from the watermark on.
     pub(crate) fn len(&self) -> usize {
         self.slots.len()
@@ -116,8 +121,8 @@ impl Window {
         None
     }
 
-    /// Starts the first unsettled number, if settled ones lie behind it: they can be published only
-    /// after it. Of a partition that drains, starts whatever is left to carry through.
+    /// Starts the first unsettled number, if it was passed by: what lies behind it can be published
+    /// only after it. Of a partition that drains, starts whatever is left to carry through.
     ///
     /// Numbers are looked at in order. So one that was passed by and does not run has waited for its
     /// key, which is free when everything before it is settled.
@@ -129,6 +134,12 @@ impl Window {
         let number = self.freed.remove(place)?;
         self.slot(number).state = State::Holding;
         Some(self.started(number))
+    }
+
+    /// Whether [`start`](Self::start) would start the first unsettled number, and nothing was looked
+    /// at behind it.
+    pub(crate) fn has_next_at_watermark(&self) -> bool {
+        self.limit.is_none() && self.cursor == self.base && !self.slots.is_empty()
     }
 
     /// Whether [`start_first`](Self::start_first) would start one.
@@ -143,7 +154,7 @@ impl Window {
     /// batches of a partition.
     pub(crate) fn start_run(&mut self, most: usize) -> Option<Range<u64>> {
         let end = self.base + self.slots.len() as u64;
-        let run = self.cursor..end.min(self.cursor + most as u64);
+        let run = self.cursor..end.min(self.cursor.saturating_add(most as u64));
         if self.running > 0 || self.limit.is_some() || run.is_empty() {
             return None;
         }

@@ -90,6 +90,11 @@ impl Checkpointer {
     }
 }
 
+fn missing_result() -> Error {
+    let message = "the driver returned no result for this partition";
+    Error::new(ErrorKind::Unavailable, "checkpoint", message)
+}
+
 impl<W: Handler> Member<W> {
     pub(super) fn poll_checkpoint(&mut self, cx: &mut Context<'_>) -> bool {
         self.begin_checkpoint();
@@ -102,8 +107,10 @@ impl<W: Handler> Member<W> {
         self.checkpointer.under_way = None;
         match stored {
             CheckpointResult::Alone(marks, results) => {
-                for (mark, result) in marks.iter().zip(results) {
-                    match result {
+                let mut results = results.into_iter();
+                for mark in &marks {
+                    // A driver that does not say what became of a mark has not stored it.
+                    match results.next().unwrap_or_else(|| Err(missing_result())) {
                         Ok(()) => self.on_checkpointed(mark),
                         Err(error) => self.on_checkpoint_failed(std::slice::from_ref(mark), error),
                     }

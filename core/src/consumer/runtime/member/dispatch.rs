@@ -4,9 +4,11 @@ use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::stream::StreamExt;
+use tokio::time::Instant;
 
 use super::Member;
 use crate::consumer::delivery::Ownership;
@@ -18,6 +20,14 @@ use crate::{Delivery, Epoch, Error, ErrorKind};
 /// too.
 const BURST: usize = 1_000;
 
+/// How long a step starts handlers and takes in their ends before it lets other tasks of the thread
+/// run: tokio advises 10 to 100 us between yields, a look at the clock should not cost as much as a
+/// handler.
+const BURST_TIME: Duration = Duration::from_micros(500);
+
+/// The most starts between two looks at the clock.
+const MAX_STRIDE: u32 = 32;
+
 /// Completions taken in a row.
 const COMPLETED_BURST: usize = 256;
 
@@ -28,6 +38,41 @@ pub(super) struct Completed<W: Handler> {
     numbers: Vec<u64>,
     outcome: Outcome<W::Output>,
     slot: FutureSlot<W>,
+}
+
+/// Bounds a burst in time, and looks at the clock as seldom as what it measures allows.
+struct BurstClock {
+    start: Instant,
+    counted: u32,
+    look_at: u32,
+    over: bool,
+}
+
+impl BurstClock {
+    fn start() -> Self {
+        Self {
+            start: Instant::now(),
+            counted: 0,
+            look_at: 1,
+            over: false,
+        }
+    }
+
+    /// Counts a piece of work that was begun; what came before it is measured.
+    fn count(&mut self) {
+        if self.counted == self.look_at {
+            let elapsed = self.start.elapsed();
+            self.over = elapsed >= BURST_TIME;
+            let each = (elapsed / self.counted).max(Duration::from_nanos(1));
+            let left = BURST_TIME.saturating_sub(elapsed).as_nanos() / each.as_nanos();
+            self.look_at += (left as u32).clamp(1, MAX_STRIDE);
+        }
+        self.counted += 1;
+    }
+
+    fn is_over(&self) -> bool {
+        self.over
+    }
 }
 
 impl<W: Handler> Member<W> {
@@ -43,6 +88,7 @@ impl<W: Handler> Member<W> {
     /// Starts what may start, as far as the concurrency allows.
     pub(super) fn dispatch(&mut self, cx: &mut Context<'_>) -> bool {
         let mut left = BURST;
+        let mut clock = BurstClock::start();
         while left > 0 && self.may_dispatch() {
             let Some(index) = self.runnable.pop_front() else {
                 break;
@@ -54,10 +100,16 @@ impl<W: Handler> Member<W> {
             if !std::mem::take(&mut assignment.queued) {
                 continue;
             }
-            let started = self.start_from(index, left, cx);
-            left = left.saturating_sub(started);
+            let started = self.start_from(index, left, &mut clock, cx);
+            // A visit counts although it starts nothing: no state of a window can hold the member
+            // here.
+            left = left.saturating_sub(started.max(1));
             if self.may_start_more(index) {
                 self.mark_runnable(index);
+            }
+            if clock.is_over() {
+                self.burst_over = true;
+                break;
             }
         }
         left < BURST
@@ -69,12 +121,15 @@ impl<W: Handler> Member<W> {
         !self.runnable.is_empty() && self.errors.permits.available_permits() > 0
     }
 
-    /// A run that is under way keeps its partition from starting another, and while there is no
-    /// room for results each partition starts its first unsettled record at the most.
+    /// A run that is under way keeps its partition from starting another. While there is no room for
+    /// results each partition starts its first unsettled record at the most, and none whose results
+    /// would only wait behind others of the partition.
     fn may_start_more(&self, index: usize) -> bool {
         let window = &self.assignments[index].window;
-        match self.is_stalled() {
-            true => window.has_first(),
+        match self.is_limited(index) {
+            true => {
+                window.has_first() || (window.has_next_at_watermark() && self.has_published(index))
+            }
             false => {
                 window.has_startable()
                     && (self.handler.max_batch().is_none() || window.running() == 0)
@@ -82,15 +137,25 @@ impl<W: Handler> Member<W> {
         }
     }
 
-    fn start_from(&mut self, index: usize, most: usize, cx: &mut Context<'_>) -> usize {
+    fn start_from(
+        &mut self,
+        index: usize,
+        most: usize,
+        clock: &mut BurstClock,
+        cx: &mut Context<'_>,
+    ) -> usize {
         let mut slot = self.slots.pop().unwrap_or_else(FutureSlot::new);
         let mut settled = 0;
         let mut started = 0;
-        while started < most && self.errors.permits.available_permits() > 0 {
-            let stalled = self.is_stalled();
+        while started < most && !clock.is_over() && self.errors.permits.available_permits() > 0 {
+            let limited = self.is_limited(index);
+            let published = limited && self.has_published(index);
             let assignment = &mut self.assignments[index];
             let numbers = match self.handler.max_batch() {
-                None if stalled => assignment
+                None if published && assignment.window.has_next_at_watermark() => {
+                    assignment.window.start().map(|number| number..number + 1)
+                }
+                None if limited => assignment
                     .window
                     .start_first()
                     .map(|number| number..number + 1),
@@ -99,11 +164,12 @@ impl<W: Handler> Member<W> {
             };
             let Some(numbers) = numbers else { break };
             started += 1;
+            clock.count();
             let deliveries = numbers.clone().map(|number| assignment.delivery(number));
             match slot.begin(&self.handler, deliveries, cx) {
                 Poll::Ready(Ok(made)) => {
                     for number in numbers.clone() {
-                        self.buffered -= assignment.settle(number);
+                        assignment.settle(number);
                         settled += 1;
                     }
                     self.buffer_output(index, numbers.end - 1, made.into_records());
@@ -180,7 +246,13 @@ impl<W: Handler> Member<W> {
     }
 
     pub(super) fn poll_completed(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut clock = BurstClock::start();
         for count in 0..COMPLETED_BURST {
+            clock.count();
+            if clock.is_over() {
+                self.burst_over = true;
+                break;
+            }
             match self.running.poll_next_unpin(cx) {
                 Poll::Ready(Some(done)) => self.on_completed(done),
                 Poll::Ready(None) | Poll::Pending => return count > 0,
@@ -238,7 +310,7 @@ impl<W: Handler> Member<W> {
 
     fn settle_all(&mut self, index: usize, numbers: &[u64]) {
         for number in numbers {
-            self.buffered -= self.assignments[index].settle(*number);
+            self.assignments[index].settle(*number);
         }
     }
 
@@ -248,10 +320,6 @@ impl<W: Handler> Member<W> {
             return;
         }
         self.control.counters.settled.add(settled);
-        self.control
-            .counters
-            .buffered_bytes
-            .set(self.buffered as u64);
         self.checkpointer
             .settled(&mut self.assignments[index], index, settled);
         self.resume_below_low_watermark(index);

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::Member;
 use crate::consumer::runtime::assignment::{Assignment, Leaving, Paused};
 use crate::consumer::runtime::handler::Handler;
@@ -90,7 +92,8 @@ impl<W: Handler> Member<W> {
             Paused {
                 by_user,
                 by_window: false,
-                by_buffer: self.buffer_full,
+                by_buffer: false,
+                by_shutdown: self.closing.is_some(),
             },
             &*self.membership,
         );
@@ -98,6 +101,7 @@ impl<W: Handler> Member<W> {
             .publish_stats(&partition, assignment.stats().clone());
         let index = self.assignments.insert(assignment);
         self.index.insert(partition, (index, epoch));
+        self.count_partitions();
     }
 
     fn on_records(
@@ -120,11 +124,7 @@ impl<W: Handler> Member<W> {
             return;
         }
         self.control.counters.received.add(records.len() as u64);
-        self.buffered += assignment.receive(records, lag);
-        self.control
-            .counters
-            .buffered_bytes
-            .set(self.buffered as u64);
+        assignment.receive(records, lag);
         if assignment.window.len() >= self.options.window_records {
             assignment.pause(
                 Paused {
@@ -134,9 +134,7 @@ impl<W: Handler> Member<W> {
                 &*self.membership,
             );
         }
-        if self.buffered > self.options.buffer_bytes && !self.buffer_full {
-            self.set_buffer_paused(true);
-        }
+        self.count_bytes(index);
         self.mark_runnable(index);
     }
 
@@ -199,11 +197,13 @@ impl<W: Handler> Member<W> {
         let reserve = (within / 20).min(LONGEST_RESERVE);
         let skipped = failpoint!(DrainSkipped);
         let within = if skipped { Duration::ZERO } else { within };
-        let drained_by = self.now + within.saturating_sub(2 * reserve);
+        // The step may have begun long before the driver said so.
+        let now = Instant::now();
+        let drained_by = now + within.saturating_sub(2 * reserve);
         assignment.ownership.drain_by(drained_by);
         assignment.leaving = Leaving::Revoked {
             drained_by,
-            released_by: self.now + within.saturating_sub(reserve),
+            released_by: now + within.saturating_sub(reserve),
         };
         self.mark_runnable(index);
     }
@@ -221,32 +221,82 @@ impl<W: Handler> Member<W> {
                 &*self.membership,
             );
         }
-        self.resume_buffer();
+        self.count_bytes(index);
     }
 
-    /// Lifts the pause of everything after bytes were given back.
-    pub(super) fn resume_buffer(&mut self) {
-        if self.buffer_full && self.buffered <= self.options.buffer_bytes / 2 {
-            self.set_buffer_paused(false);
+    /// Brings the budget up to date with what an assignment holds, and pauses or resumes by it.
+    fn count_bytes(&mut self, index: usize) {
+        let assignment = &mut self.assignments[index];
+        if self.budget.is_tight() {
+            assignment.drop_settled();
+        }
+        let held = assignment.bytes();
+        let before = std::mem::replace(&mut assignment.counted_bytes, held);
+        self.budget.update(before, held);
+        self.control
+            .counters
+            .buffered_bytes
+            .set(self.budget.held() as u64);
+        let changes = match self.buffer_full {
+            true => self.budget.has_room(),
+            false => self.budget.is_full(),
+        };
+        if changes {
+            self.apply_budget();
+        } else if self.buffer_full {
+            let share = self.budget.share();
+            self.assignments[index].pause_beyond(share, true, &*self.membership);
         }
     }
 
-    /// Pauses or resumes everything, since the bytes of all partitions together have a bound.
-    fn set_buffer_paused(&mut self, full: bool) {
-        self.buffer_full = full;
+    /// Divides the budget anew after a partition came or went.
+    pub(super) fn count_partitions(&mut self) {
+        let share = self.budget.share();
+        let held = self
+            .assignments
+            .iter()
+            .map(|(_, assignment)| assignment.counted_bytes);
+        self.budget.set_partitions(self.assignments.len(), held);
+        if self.budget.share() != share || self.buffer_full {
+            self.apply_budget();
+        }
+    }
+
+    /// Pauses those that hold more than their share while nothing more can be borrowed, and lets
+    /// them go on when there is room again.
+    fn apply_budget(&mut self) {
+        if self.budget.is_full() {
+            self.buffer_full = true;
+        } else if self.budget.has_room() {
+            self.buffer_full = false;
+        }
+        let share = self.budget.share();
         for (_, assignment) in &mut self.assignments {
-            assignment.pause(
-                Paused {
-                    by_buffer: full,
-                    ..assignment.paused
-                },
-                &*self.membership,
-            );
+            assignment.pause_beyond(share, self.buffer_full, &*self.membership);
         }
     }
 }
 
 impl Assignment {
+    /// Pauses it while the budget is used up and it holds more than its share, until it holds half
+    /// of that at the most.
+    fn pause_beyond(&mut self, share: usize, full: bool, membership: &dyn Membership) {
+        let enough = match self.paused.by_buffer {
+            true => share / 2,
+            false => share,
+        };
+        let by_buffer = full && self.counted_bytes > enough;
+        if by_buffer != self.paused.by_buffer {
+            self.pause(
+                Paused {
+                    by_buffer,
+                    ..self.paused
+                },
+                membership,
+            );
+        }
+    }
+
     /// Tells the driver, if anything changes for it.
     pub(super) fn pause(&mut self, paused: Paused, membership: &dyn Membership) {
         let before = std::mem::replace(&mut self.paused, paused);

@@ -190,17 +190,17 @@ impl<W: Handler> Member<W> {
         assignment.ownership.lost.cancel();
         self.index.remove(assignment.partition());
         self.leaving.retain(|leaving| *leaving != index);
-        self.buffered -= assignment.bytes();
+        self.budget.update(assignment.counted_bytes, 0);
         self.release_output(assignment.outputs.size());
         self.control
             .counters
             .buffered_bytes
-            .set(self.buffered as u64);
+            .set(self.budget.held() as u64);
         self.control
             .remove_stats(assignment.partition(), assignment.stats());
         // What went with it may have been what filled the buffer, and nothing else may ever be
         // settled.
-        self.resume_buffer();
+        self.count_partitions();
         assignment
     }
 

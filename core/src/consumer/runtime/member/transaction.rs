@@ -32,7 +32,7 @@ impl Transaction {
 impl<W: Handler> Member<W> {
     /// Stages what was made of a record that is settled.
     pub(super) fn buffer_output(&mut self, index: usize, number: u64, records: Vec<Record>) {
-        if records.is_empty() {
+        if !W::PUBLISHES {
             return;
         }
         let volume = Size::of(&records);
@@ -43,14 +43,35 @@ impl<W: Handler> Member<W> {
         assignment.outputs.push(number, watermark, records);
     }
 
-    /// Whether so much is staged that nothing more is made before some of it is published.
+    /// Whether so much waits to be published that no partition runs ahead.
     ///
     /// Two calls' worth: one under way, one that fills. A partition still starts its first unsettled
-    /// record then, for what lies behind it is published only after it.
+    /// record then, if it was passed by, for what lies behind it is published only after it; or if
+    /// all that was made of the partition is published, since another partition may be what fills
+    /// the buffer.
     pub(super) fn is_stalled(&self) -> bool {
-        self.handler.output_stream().is_some()
+        W::PUBLISHES
             && (self.buffered_output.records >= self.options.checkpoint_records.saturating_mul(2)
                 || self.buffered_output.bytes >= self.options.buffer_bytes)
+    }
+
+    /// Whether a partition starts no more than its first unsettled record: because too much waits, or
+    /// because as much as its share of half of that waits for this record. So one that is stuck
+    /// leaves the other half to the other partitions.
+    pub(super) fn is_limited(&self, index: usize) -> bool {
+        if !W::PUBLISHES {
+            return false;
+        }
+        let ahead = self.assignments[index].outputs.ahead();
+        let partitions = self.assignments.len();
+        let records = self.options.checkpoint_records / partitions as u64;
+        let bytes = self.options.buffer_bytes / 2 / partitions;
+        self.is_stalled() || ahead.records >= records.max(1) || ahead.bytes >= bytes.max(1)
+    }
+
+    /// Whether all that was made of a partition is published.
+    pub(super) fn has_published(&self, index: usize) -> bool {
+        self.assignments[index].outputs.is_published()
     }
 
     /// Takes in that something is not staged any more.
@@ -94,6 +115,10 @@ impl<W: Handler> Member<W> {
             self.control.counters.published.add(volume.records);
             for mark in &transaction.marks {
                 self.on_checkpointed(mark);
+                if let Some(index) = self.assignment_of(&mark.partition, mark.epoch) {
+                    self.assignments[index].outputs.published();
+                    self.mark_runnable(index);
+                }
             }
             self.release_output(volume);
             return;
