@@ -15,6 +15,12 @@ pub trait Harness: fmt::Debug + Send + Sync + 'static {
     /// Opens a new connection, as another process would.
     async fn client(&self) -> Client;
 
+    /// Opens a new connection whose producers have a short send timeout, where the backend has such a
+    /// setting.
+    async fn impatient_client(&self) -> Client {
+        self.client().await
+    }
+
     /// Returns a name for a stream or a group that was never used on this broker: at most 60 of `a-z 0-9
     /// -`, beginning with `prefix`.
     fn unique(&self, prefix: &str) -> String;

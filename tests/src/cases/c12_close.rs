@@ -133,7 +133,8 @@ async fn failing(fleet: &Fleet) -> millstream_core::Producer {
         times: u32::MAX,
     };
     fleet.inject(fault).await;
-    let producer = fleet.client.producer(fleet.stream.as_str());
+    let client = fleet.harness.impatient_client().await;
+    let producer = client.producer(fleet.stream.as_str());
     let producer = producer.timeout(Duration::from_millis(300)).open().await;
     producer.expect("the producer opens")
 }

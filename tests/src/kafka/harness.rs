@@ -121,6 +121,12 @@ impl Harness for KafkaHarness {
         config.connect().await.expect("the broker responds")
     }
 
+    async fn impatient_client(&self) -> Client {
+        let mut config = config(&self.testbed, &self.names, self.protocol);
+        config.producer.timeout = SESSION;
+        config.connect().await.expect("the broker responds")
+    }
+
     fn unique(&self, prefix: &str) -> String {
         self.names.unique(prefix)
     }

@@ -162,6 +162,12 @@ impl Harness for KinesisHarness {
         config.connect().await.expect("the emulator responds")
     }
 
+    async fn impatient_client(&self) -> Client {
+        let mut config = config(&self.testbed, &self.names, self.variant);
+        config.producer.timeout = SESSION;
+        config.connect().await.expect("the emulator responds")
+    }
+
     fn unique(&self, prefix: &str) -> String {
         self.names.unique(prefix)
     }
