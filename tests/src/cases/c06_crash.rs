@@ -189,11 +189,12 @@ async fn c06_refused_checkpoints_lose_nothing(harness: Arc<dyn Harness>) {
         times: 5,
     };
     fleet.inject(fault).await;
+    // On a busy machine all these may be handled before the next checkpoint is sent.
     fleet
-        .until("records are handled", || fleet.acked() >= 300)
+        .until("records are handled, and a checkpoint is refused", || {
+            fleet.acked() >= 300 && fleet.harness.hits(&fleet.group) >= 1
+        })
         .await;
-    let refused = fleet.harness.hits(&fleet.group);
-    assert!(refused >= 1, "nothing was refused");
     fleet.history.record(Event::Healed {
         group: fleet.group.as_str().into(),
     });

@@ -55,11 +55,12 @@ async fn c08_stuck_handler_keeps_its_membership_and_other_keys_flow(harness: Arc
     // The stimulus: a handler that is stuck for three session timeouts.
     let handled = fleet.acked();
     tokio::time::sleep(timing.session * 3).await;
-    assert!(
-        fleet.acked() >= handled + 400,
-        "{} were handled meanwhile",
-        fleet.acked() - handled
-    );
+    // It is still stuck, however long a busy machine takes for these.
+    fleet
+        .until("records of other keys are handled meanwhile", || {
+            fleet.acked() >= handled + 400
+        })
+        .await;
     for member in [&a, &b] {
         assert_eq!((member.owns(), member.handle().stats().lost), (1, 0));
     }
