@@ -15,7 +15,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::OnceCell;
 
 /// Cases that are run at once, unless the command line says otherwise.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 6;
 
 /// On the broker that all share.
 const SHARED: &[&str] = &[

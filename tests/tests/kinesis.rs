@@ -15,7 +15,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{OnceCell, Semaphore};
 
 /// Cases that are run at once, unless the command line says otherwise.
-const AT_ONCE: usize = 10;
+const AT_ONCE: usize = 8;
 
 /// Of these, cases on kinesis-mock. With more of them it responds so late that some fail which measure time.
 const AT_ONCE_ON_KINESIS_MOCK: usize = 4;
