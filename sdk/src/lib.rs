@@ -92,7 +92,7 @@ pub use shutdown::{ShutdownSignal, shutdown_signal};
 pub mod producer {
     #[doc(inline)]
     pub use millstream_core::{
-        Headers, Producer, ProducerBuilder, ProducerStats, Receipt, Record, RecordMetadata,
+        Headers, IntoKey, Producer, ProducerBuilder, ProducerStats, Receipt, Record, RecordMetadata,
     };
 }
 
@@ -101,8 +101,8 @@ pub mod consumer {
     #[doc(inline)]
     pub use millstream_core::{
         BatchFailure, Checkpoint, Consumer, ConsumerGroup, ConsumerHandle, ConsumerStats,
-        DeadLetter, Delivery, Epoch, Lag, OnDataLoss, OnExhausted, PartitionStats, PendingDelivery,
-        Position, Retry, RunFuture, Start,
+        DeadLetter, Delivery, Epoch, Failure, FailureKind, Lag, OnDataLoss, OnExhausted,
+        PartitionStats, PendingDelivery, Position, Retry, RunFuture, Start,
     };
 }
 

@@ -279,6 +279,10 @@ run! { VOLATILE, Broker::volatile:
     c14_keys
     c14_payloads
     c14_headers
+    c14_null_headers
+    c14_tombstones
+    c14_tombstones_pass_through_pipelines
+    c14_tombstones_can_be_dead_lettered
     c14_timestamps
     c14_received_records_can_be_sent_on
     pipeline_keeps_order_and_loses_nothing

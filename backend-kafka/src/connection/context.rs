@@ -173,12 +173,25 @@ impl Context {
     }
 }
 
+/// Returns the level at which a line of librdkafka's log is reported.
+///
+/// librdkafka warns at each start of a client about settings that it calls experimental. The SDK
+/// sets one of them on purpose, and no user can act on that warning.
+pub(crate) fn severity(level: RDKafkaLogLevel, facility: &str, message: &str) -> RDKafkaLogLevel {
+    match facility {
+        "CONFWARN" if message.contains("enable.gapless.guarantee is experimental") => {
+            RDKafkaLogLevel::Debug
+        }
+        _ => level,
+    }
+}
+
 impl ClientContext for Context {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         // Not of target `millstream`: the names and texts are librdkafka's, and may change.
-        match level {
+        match severity(level, facility, message) {
             RDKafkaLogLevel::Emerg
             | RDKafkaLogLevel::Alert
             | RDKafkaLogLevel::Critical

@@ -52,3 +52,50 @@ pub(super) fn request(settings: &ClientConfig, message_max: usize) -> Request {
         bytes: bytes.min(message_max).saturating_sub(BATCH_OVERHEAD),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use rdkafka::ClientContext;
+    use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+    use rdkafka::message::DeliveryResult;
+    use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
+
+    use super::*;
+    use crate::connection::context::severity;
+
+    /// Keeps librdkafka's warnings about its configuration, with the level of our log.
+    #[derive(Default)]
+    struct Warnings(Mutex<Vec<(RDKafkaLogLevel, String)>>);
+
+    impl ClientContext for Warnings {
+        fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+            if facility == "CONFWARN" {
+                let level = severity(level, facility, message);
+                self.0.lock().unwrap().push((level, message.to_owned()));
+            }
+        }
+    }
+
+    impl ProducerContext for Warnings {
+        type DeliveryOpaque = ();
+
+        fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+    }
+
+    #[test]
+    fn a_producer_starts_without_warnings() {
+        let mut settings = ClientConfig::new();
+        // Nobody listens there.
+        settings.set("bootstrap.servers", "127.0.0.1:1");
+        complete(&mut settings, &Producer::default(), 1_000_000);
+        let client = BaseProducer::from_config_and_context(&settings, Warnings::default()).unwrap();
+        let warnings = client.client().context().0.lock().unwrap();
+        // librdkafka still warns, or this test shows nothing.
+        assert!(!warnings.is_empty());
+        for (level, message) in &*warnings {
+            assert!(matches!(level, RDKafkaLogLevel::Debug), "{message}");
+        }
+    }
+}

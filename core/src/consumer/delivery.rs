@@ -220,6 +220,7 @@ impl Delivery {
             }
         };
         tokio::select! {
+            biased;
             () = self.batch.ownership.lost.cancelled() => {}
             () = expired => {}
         }

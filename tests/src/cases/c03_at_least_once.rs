@@ -344,17 +344,18 @@ async fn c03_batch_failure_without_an_index_is_bisected(harness: Arc<dyn Harness
         let observer = observer.clone();
         async move {
             let is_bad = |delivery: &Delivery| delivery.key().is_some_and(|key| key == "bad");
-            let failed = batch.iter().any(is_bad);
+            let outcome = match (batch.iter().any(is_bad), batch.len()) {
+                (false, _) => Outcome::Acked,
+                (true, 1) => Outcome::GaveUp,
+                // The handler refuses the batch before it looks at any record of it.
+                (true, _) => return Err(BatchFailure::from(refused())),
+            };
             for delivery in &batch {
-                observer.begin(delivery).end(match (failed, batch.len()) {
-                    (false, _) => Outcome::Acked,
-                    (true, 1) => Outcome::GaveUp,
-                    (true, _) => Outcome::Failed,
-                });
+                observer.begin(delivery).end(outcome);
             }
-            match failed {
-                true => Err(BatchFailure::from(refused())),
-                false => Ok(()),
+            match outcome {
+                Outcome::Acked => Ok(()),
+                _ => Err(BatchFailure::from(refused())),
             }
         }
     };

@@ -6,7 +6,7 @@
 //! What is settled is reported at once, by ending the future with [`Outcome::Progress`] and what is
 //! left; so a delivery that waits for its next attempt holds back nothing that is done.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -395,7 +395,8 @@ impl ErrorHandler {
     /// Stores dead letters: those of one key in order, those of different keys side by side. What can
     /// never be stored stops the consumer: the record stays unsettled.
     async fn send_letters(&self, letters: Vec<(u64, DeadRecord)>) -> Result<Vec<u64>, Error> {
-        let mut queues: HashMap<(bool, u64), Vec<(u64, DeadRecord)>> = HashMap::new();
+        // In the order of the hashes, so that a replay sends in the same order.
+        let mut queues: BTreeMap<(bool, u64), Vec<(u64, DeadRecord)>> = BTreeMap::new();
         for (number, letter) in letters {
             let queue = match letter.delivery.key() {
                 Some(key) => (true, FixedState::default().hash_one(&**key)),
