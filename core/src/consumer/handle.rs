@@ -4,7 +4,7 @@ use std::sync::Arc;
 use crate::consumer::runtime::control_state::ControlState;
 use crate::{ConsumerStats, Partition, PartitionStats};
 
-/// Watches and steers one member from elsewhere. Cheap to clone.
+/// Handle for monitoring and controlling a running consumer. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ConsumerHandle(pub(super) Arc<ControlState>);
 
@@ -33,18 +33,18 @@ impl ConsumerHandle {
         self.0.update(|requests| requests.set_all_paused(false));
     }
 
-    /// Begins the shutdown, as the shutdown future would. Doing it twice is the same as once.
+    /// Begins the shutdown, as the shutdown future would. Further calls have no effect.
     pub fn shutdown(&self) {
         self.0.update(|requests| requests.shutdown = true);
     }
 
-    /// What was counted so far.
+    /// Returns a snapshot of the counters.
     pub fn stats(&self) -> ConsumerStats {
         self.0.counters.read()
     }
 
-    /// The partitions that this member owns now, with what it knows of each. Brought up to date
-    /// with each checkpoint.
+    /// Returns the partitions that this member owns now, with what it knows of each. Up to date as of
+    /// the last records that were received or settled.
     pub fn partitions(&self) -> BTreeMap<Partition, PartitionStats> {
         self.0.partitions()
     }

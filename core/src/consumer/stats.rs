@@ -8,12 +8,29 @@ use crate::{Epoch, Lag, Position};
 pub struct PartitionStats {
     /// The epoch of its assignment.
     pub epoch: Epoch,
-    /// The last position up to which all is settled.
+    /// The last position up to which all records are settled.
     pub settled: Option<Position>,
     /// Records received and not settled.
     pub unsettled: usize,
-    /// How far the last received record is behind the end of the partition, as the backend told last.
+    /// Whether reading is paused: by the application, or because a bound was reached
+    /// ([`max_unsettled_per_partition`](crate::ConsumerGroup::max_unsettled_per_partition),
+    /// [`buffer_bytes`](crate::ConsumerGroup::buffer_bytes)).
+    pub paused: bool,
+    /// How far the last received record is behind the end of the partition, as last reported by the
+    /// backend.
     pub lag: Lag,
+}
+
+impl PartitionStats {
+    /// Returns how many records of the partition are not settled: those that were received, and those
+    /// that the backend reports behind them. This is the number for an alarm: it also grows while a
+    /// stuck handler holds the partition up.
+    ///
+    /// `None` where the backend does not report records (Kinesis).
+    pub fn behind(&self) -> Option<u64> {
+        let records = self.lag.records?;
+        Some(records.saturating_add(self.unsettled as u64))
+    }
 }
 
 /// Counters of a member, from [`ConsumerHandle::stats`](crate::ConsumerHandle::stats).

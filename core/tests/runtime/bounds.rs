@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use millstream_core::driver::Event;
-use millstream_core::{BatchFailure, Delivery, Epoch, ErrorKind};
+use millstream_core::{BatchFailure, Delivery, Epoch, ErrorKind, Lag};
 
 use crate::desk::{Desk, checkpoint, group};
 use crate::fake::{Call, Script, partition, until};
@@ -193,4 +193,34 @@ async fn one_poll_is_bounded_in_time() {
     })
     .await;
     assert!(*largest.lock().unwrap() <= 4, "{largest:?} in one poll");
+}
+
+#[tokio::test(start_paused = true)]
+async fn stats_count_what_a_stuck_handler_holds_up() {
+    let (script, desk) = (Script::new(), Desk::default());
+    let gate = desk.gate(0);
+    let (control, _run) = desk.run(group(&script).max_unsettled_per_partition(4));
+    script.assign("0", 1);
+    script.records("0", 1, 0, "aaaaa");
+    let stats = || control.partitions()[&partition("0")];
+    until(|| control.partitions().len() == 1 && stats().unsettled == 5).await;
+    assert!(stats().paused);
+    assert_eq!(
+        (stats().settled, stats().behind()),
+        (None, None),
+        "no lag was reported"
+    );
+    script.tell(Event::Lag {
+        partition: partition("0"),
+        epoch: Epoch(1),
+        lag: Lag {
+            records: Some(1_000),
+            time: None,
+        },
+    });
+    until(|| stats().behind() == Some(1_005)).await;
+    gate.notify_one();
+    until(|| stats().unsettled == 0).await;
+    assert!(!stats().paused);
+    assert_eq!(stats().settled, Some(4.into()));
 }

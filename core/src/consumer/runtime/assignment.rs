@@ -111,6 +111,7 @@ impl Assignment {
             epoch,
             settled: resume_after,
             unsettled: 0,
+            paused: false,
             lag: Lag::default(),
         };
         Self {
@@ -262,11 +263,12 @@ impl Assignment {
         self.bytes
     }
 
-    /// Brings what is shown to users up to date.
+    /// Brings what users see up to date. Called once for many records, not for each.
     pub(crate) fn refresh_stats(&self) {
         let mut stats = lock(&self.stats);
         stats.settled = self.settled();
         stats.unsettled = self.window.len();
+        stats.paused = self.paused.any();
     }
 
     fn chunk(&self, number: u64) -> &Chunk {

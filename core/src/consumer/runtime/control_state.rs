@@ -1,4 +1,5 @@
-//! What a member and its [`ConsumerHandle`](crate::ConsumerHandle)s share: wishes one way, read-outs the other.
+//! State shared by a member and its [`ConsumerHandle`](crate::ConsumerHandle)s: requests to the
+//! member, and statistics from it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -13,12 +14,12 @@ use crate::{Partition, PartitionStats};
 pub(crate) struct ControlState {
     pub(crate) counters: Arc<Counters>,
     requests: Mutex<ControlRequests>,
-    /// Rung when the wishes have changed.
+    /// Notified when the requests have changed.
     notify: Notify,
     partitions: Mutex<BTreeMap<Partition, Arc<Mutex<PartitionStats>>>>,
 }
 
-/// What a user has asked of a member.
+/// What the application has requested of a member.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ControlRequests {
     pub(crate) shutdown: bool,
@@ -47,7 +48,7 @@ impl ControlRequests {
 }
 
 impl ControlState {
-    /// Changes the wishes and rings.
+    /// Changes the requests and notifies the member.
     pub(crate) fn update(&self, change: impl FnOnce(&mut ControlRequests)) {
         change(&mut lock(&self.requests));
         self.notify.notify_one();
@@ -57,7 +58,7 @@ impl ControlState {
         lock(&self.requests).clone()
     }
 
-    /// Waits for the bell. A ring that nobody waited for is kept.
+    /// Waits for a change. One that happened while nobody waited is kept.
     pub(crate) async fn changed(&self) {
         self.notify.notified().await;
     }
@@ -73,7 +74,7 @@ impl ControlState {
         lock(&self.partitions).insert(partition.clone(), stats);
     }
 
-    /// Takes a partition off, unless a newer assignment of it is shown.
+    /// Removes a partition, unless a newer assignment of it is published.
     pub(crate) fn remove_stats(&self, partition: &Partition, stats: &Arc<Mutex<PartitionStats>>) {
         let mut partitions = lock(&self.partitions);
         if partitions

@@ -152,7 +152,6 @@ impl<W: Handler> Member<W> {
                 continue;
             };
             if std::mem::take(&mut assignment.dirty) {
-                assignment.refresh_stats();
                 marks.extend(assignment.mark());
             }
         }

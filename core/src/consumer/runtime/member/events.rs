@@ -230,6 +230,7 @@ impl<W: Handler> Member<W> {
         if self.budget.is_tight() {
             assignment.drop_settled();
         }
+        assignment.refresh_stats();
         let held = assignment.bytes();
         let before = std::mem::replace(&mut assignment.counted_bytes, held);
         self.budget.update(before, held);
@@ -303,7 +304,8 @@ impl Assignment {
         match (before.any(), paused.any()) {
             (false, true) => membership.pause(self.partition(), self.epoch()),
             (true, false) => membership.resume(self.partition(), self.epoch()),
-            _ => {}
+            _ => return,
         }
+        self.refresh_stats();
     }
 }
