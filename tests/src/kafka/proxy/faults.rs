@@ -135,7 +135,7 @@ impl Faults {
         self.plan(topic, FaultKind::LoseAnswer, times);
     }
 
-    /// As [`lose_send_responses`](Self::lose_answers_to_sends), but they get the response of a
+    /// As [`lose_send_responses`](Self::lose_send_responses), but they get the response of a
     /// broker that has stored the records and timed out for others to do so.
     pub fn time_out_sends(&self, topic: &str, times: u32) {
         self.plan(topic, FaultKind::TimeOutSend, times);

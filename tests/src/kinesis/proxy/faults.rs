@@ -152,7 +152,7 @@ impl Faults {
         self.plan(stream, FaultKind::LoseAnswer, times);
     }
 
-    /// As [`lose_send_responses`](Self::lose_answers_to_sends), but all records get
+    /// As [`lose_send_responses`](Self::lose_send_responses), but all records get
     /// a failure of the service that says nothing about what became of them.
     pub fn fail_stored_sends(&self, stream: &str, times: u32) {
         self.plan(stream, FaultKind::FailStored, times);
