@@ -1,20 +1,19 @@
-//! What a backend implements: five small traits, batch-shaped and dyn-safe.
+//! The traits that a backend implements: six small traits, batch-shaped and dyn-safe.
 //!
-//! Everything that is hard and the same everywhere (key order, retry, contiguous checkpoints,
-//! draining, fencing, dead letters, in-flight bounds) is done once, above these traits. A driver
-//! moves batches and tells about ownership. There are no default methods: a default that hides a
-//! loss cannot be noticed by the author of a driver.
+//! The hard part that is the same everywhere (key order, retries, contiguous checkpoints, draining,
+//! fencing, dead letters, in-flight bounds) is implemented once, above these traits. A driver moves
+//! batches and reports ownership. No trait has default methods: the author of a driver would not
+//! notice a default that loses records.
 //!
 //! # Rules for every driver
 //!
-//! * Heartbeats, renewals and other signs of life run on their own. They depend on no call of the
-//!   runtime and on no handler.
-//! * Errors carry one of [`ErrorKind`](crate::ErrorKind), from one table per driver. Where a method
-//!   says nothing else, the driver retries what is cheap to retry (a lost connection) for a few
-//!   seconds and then answers a retryable kind.
-//! * A future of these traits may be dropped at any await. What that leaves behind is said on each
-//!   method.
-//! * Methods take `&self` and may be called concurrently unless the method says otherwise.
+//! * Heartbeats and lease renewals run independently of the runtime and of handlers.
+//! * Every error has an [`ErrorKind`](crate::ErrorKind), from one table per driver. Unless a method
+//!   says otherwise, the driver retries what is cheap to retry (a lost connection) for a few seconds
+//!   and then returns a retryable kind.
+//! * A future of these traits may be dropped at any await. Each method documents what that leaves
+//!   behind.
+//! * Methods take `&self` and may be called concurrently, unless the method says otherwise.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -28,29 +27,29 @@ use crate::{
     RecordMetadata, Result, Start, StreamDescription, StreamSpec,
 };
 
-/// One connected backend; a [`Client`](crate::Client) holds it and opens everything else from it.
+/// A connected backend. A [`Client`](crate::Client) holds it and opens everything else from it.
 #[async_trait]
 pub trait Backend: Debug + Send + Sync + 'static {
-    /// The backend's name in errors and logs: `"memory"`, `"kafka"`, `"kinesis"`.
+    /// Returns the backend's name in errors and logs: `"memory"`, `"kafka"`, `"kinesis"`.
     fn name(&self) -> &'static str;
 
-    /// What it promises beyond the common promises.
+    /// Returns what the backend guarantees beyond the common promises.
     fn guarantees(&self) -> Guarantees;
 
     /// Opens a producer to an existing stream.
     ///
-    /// Answers `NotFound` for an unknown stream and `Denied` where writing is not allowed, as far
-    /// as the broker tells before the first record. A dropped call leaves nothing behind.
+    /// Returns `NotFound` for an unknown stream and `Denied` where writing is not allowed, as far as
+    /// the broker reports that before the first record. A dropped call leaves nothing behind.
     async fn open_producer(&self, stream: &str) -> Result<Arc<dyn Producer>>;
 
-    /// Names a group. Asks nothing of the broker; the name was checked by the caller (1-255 of `A-Z
-    /// a-z 0-9 . _ -`).
+    /// Returns a handle to a group, without a request to the broker. The caller has checked the name
+    /// (1-255 of `A-Z a-z 0-9 . _ -`).
     fn consumer_group(&self, group: &str) -> Arc<dyn ConsumerGroup>;
 
-    /// The stored progress of a group. Asks nothing of the broker.
+    /// Returns a handle to the stored progress of a group, without a request to the broker.
     fn checkpoints(&self, group: &str) -> Arc<dyn Checkpoints>;
 
-    /// The administration of streams.
+    /// Returns the administration of streams.
     fn streams(&self) -> Arc<dyn Streams>;
 }
 
@@ -96,13 +95,13 @@ pub struct Rejected {
     pub error: Error,
 }
 
-/// The way of records into one stream.
+/// Writes records to one stream.
 #[async_trait]
 pub trait Producer: Debug + Send + Sync + 'static {
-    /// What the stream takes.
+    /// Returns the limits of the stream.
     fn limits(&self) -> StreamLimits;
 
-    /// How calls of `send` may overlap.
+    /// Returns how calls of `send` may overlap.
     fn pipelining(&self) -> Pipelining;
 
     /// Returns why this stream never takes `record`, if so: what [`send`](Self::send) would refuse
@@ -113,37 +112,37 @@ pub trait Producer: Debug + Send + Sync + 'static {
     /// broker and does not block.
     fn validate(&self, record: &Record) -> Result<()>;
 
-    /// Stores records and answers **one result per record, in the same order**, each when the
-    /// broker has acknowledged it, as durably as the backend can.
+    /// Stores records and returns **one result per record, in the same order**, when the broker has
+    /// acknowledged them as durably as the backend can.
     ///
-    /// Within one call, records of one key are stored in the given order and **none after one of
-    /// that key that failed**: the later ones are answered with a retryable error without being
-    /// stored. A failure of one key is none of another key.
+    /// Within one call, records of one key are stored in the given order, and **none after a failed
+    /// record of that key**: the later ones fail with a retryable error and are not stored. A failure
+    /// of one key does not affect other keys.
     ///
-    /// Blocks until all are answered; a driver with own batching (linger) waits no longer for
-    /// company than its setting says. Retries: see [`pipelining`](Self::pipelining). Dropping the
-    /// future leaves each record stored or not stored.
+    /// Returns when every record has a result. A driver that batches (linger) delays records no
+    /// longer than its setting says. Retries: see [`pipelining`](Self::pipelining). If the future is
+    /// dropped, each record is either stored or not.
     async fn send(&self, records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>>;
 
-    /// Gives up connections. No call of `send` is under way, and none follows. Called at most once.
+    /// Closes the connections. Called at most once, when no call of `send` is in flight; none follows.
     async fn close(&self) -> Result<()>;
 }
 
-/// What a member asks for when it joins.
+/// Options of a member that joins.
 #[derive(Debug, Clone)]
 pub struct JoinOptions {
     /// The streams to read, at least one, no name twice.
     pub streams: Vec<Arc<str>>,
     /// Where partitions begin for which the group has no progress yet.
     pub start: Start,
-    /// The application's name for this member, for logs and read-outs. Need not be unique; the
-    /// driver makes its own id.
+    /// The application's name for this member, for logs and tools. It need not be unique; the driver
+    /// generates the id.
     pub member: Option<String>,
-    /// Most records in one [`Event::Records`], and about the most in one
-    /// [`next`](Membership::next).
+    /// The maximum number of records in one [`Event::Records`], and roughly the maximum returned by
+    /// one [`next`](Membership::next).
     pub batch_records: usize,
-    /// How long the runtime may drain when partitions are revoked. The driver fences the member
-    /// that takes longer.
+    /// How long the runtime may drain revoked partitions. The driver fences a member that takes
+    /// longer.
     pub drain: Duration,
 }
 
@@ -151,21 +150,21 @@ pub struct JoinOptions {
 #[async_trait]
 pub trait ConsumerGroup: Debug + Send + Sync + 'static {
     /// Joins as a new member. The first join of a group **creates it and pins `join.start`**: the
-    /// positions that `Latest` and `At` stand for are stored before this returns, so that nothing
-    /// that is sent afterwards is passed over.
+    /// positions that `Latest` and `At` resolve to are stored before this returns, so that no record
+    /// that is sent afterwards is skipped.
     ///
-    /// Answers `NotFound` for an unknown stream, `Denied` at once where reading is not allowed,
-    /// naming stream and group. A dropped call leaves at most a member that the others replace
-    /// after the session time-out.
+    /// Returns `NotFound` for an unknown stream, and at once `Denied` where reading is not allowed,
+    /// naming stream and group. A dropped call leaves at most a member that the others replace after
+    /// the session timeout.
     async fn join(&self, join: JoinOptions) -> Result<Arc<dyn Membership>>;
 }
 
 /// A record as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredRecord {
-    /// Its place.
+    /// The position.
     pub position: Position,
-    /// The broker's timestamp, or the producer's where the broker keeps that.
+    /// The broker's timestamp, or the producer's where the broker keeps it.
     pub timestamp: SystemTime,
     /// The key, if it has one.
     pub key: Option<Bytes>,
@@ -176,50 +175,50 @@ pub struct StoredRecord {
     pub headers: Headers,
 }
 
-/// What happens to a member.
+/// An event of a member.
 ///
-/// For one partition the order is: `Assigned`, then `Records`, `Lag`, `DataLoss` and at last perhaps
-/// `Ended`, then `Revoking` or `Lost`. All but `Lost` end with the runtime's answer
-/// ([`release`](Membership::release), [`complete`](Membership::complete)). Whatever carries an
-/// epoch that is not the one of the last `Assigned` is ignored by the runtime.
+/// For one partition the order is: `Assigned`; then `Records`, `Lag` and `DataLoss`; then possibly
+/// `Ended`; then `Revoking` or `Lost`. The runtime acknowledges `Revoking` by
+/// [`release`](Membership::release) and `Ended` by [`complete`](Membership::complete). It ignores every
+/// event whose epoch is not that of the last `Assigned`.
 #[derive(Debug)]
 pub enum Event {
-    /// The partition is now this member's, fenced by `epoch`. Records follow from after
+    /// This member owns the partition now, fenced by `epoch`. Its records follow, from after
     /// `resume_after`.
     Assigned {
-        /// Which.
+        /// The partition.
         partition: Partition,
         /// Larger than every epoch that this partition had in this group.
         epoch: Epoch,
         /// The stored checkpoint, if there is one.
         resume_after: Option<Position>,
     },
-    /// Records in stored order, without a gap to the ones before (but for what the stream itself
-    /// does not hold).
+    /// Records in stored order, without a gap to the previous ones, except for records that the stream
+    /// itself no longer holds.
     Records {
-        /// Which.
+        /// The partition.
         partition: Partition,
         /// The epoch of its assignment.
         epoch: Epoch,
         /// At least one.
         records: Vec<StoredRecord>,
-        /// What is left behind these records, as far as the driver knows without asking.
+        /// The lag behind these records, as far as the driver knows without a request.
         lag: Lag,
     },
-    /// What is left behind the last records has changed without a record for the runtime: others were
-    /// stored, or what was left is nothing that readers see (the marks of transactions).
+    /// The lag has changed without a record for the runtime: records were stored, or what was left is
+    /// not visible to readers (transaction markers).
     Lag {
-        /// Which.
+        /// The partition.
         partition: Partition,
         /// The epoch of its assignment.
         epoch: Epoch,
-        /// What is left now, as far as the driver knows without asking.
+        /// The lag now, as far as the driver knows without a request.
         lag: Lag,
     },
-    /// The next wanted record is gone by retention; the stream begins at `earliest` now. If the
-    /// runtime goes on, the records from there follow.
+    /// Retention has removed the next record; the partition now begins at `earliest`. If the runtime
+    /// continues, the records from there follow.
     DataLoss {
-        /// Which.
+        /// The partition.
         partition: Partition,
         /// The epoch of its assignment.
         epoch: Epoch,
@@ -228,111 +227,113 @@ pub enum Event {
         /// The oldest position that is left.
         earliest: Position,
     },
-    /// Others shall have these partitions. No further records of them come; the runtime settles
-    /// what it has begun, checkpoints, and releases each within `within`, or it is fenced.
+    /// These partitions are being moved to other members. No more records are delivered for them. The
+    /// runtime must settle what is in flight, checkpoint, and call
+    /// [`release`](Membership::release) for each within `within`; otherwise it is fenced.
     Revoking {
-        /// Which, each with the epoch of its assignment.
+        /// The partitions, each with the epoch of its assignment.
         partitions: Vec<(Partition, Epoch)>,
         /// The time left, at most [`JoinOptions::drain`].
         within: Duration,
     },
-    /// Others may have these partitions already: stop now, checkpoint nothing.
+    /// Other members may own these partitions already. The runtime stops at once and checkpoints
+    /// nothing.
     Lost {
-        /// Which, each with the epoch of its assignment.
+        /// The partitions, each with the epoch of its assignment.
         partitions: Vec<(Partition, Epoch)>,
     },
-    /// The partition was closed by a reshard and its last record was handed on. When all is settled
-    /// the runtime says [`complete`](Membership::complete), and its children may begin.
+    /// A reshard has closed the partition, and its last record was delivered. When all records are
+    /// settled, the runtime calls [`complete`](Membership::complete), and the children may begin.
     Ended {
-        /// Which.
+        /// The partition.
         partition: Partition,
         /// The epoch of its assignment.
         epoch: Epoch,
     },
 }
 
-/// Progress to store: everything up to and including `position` is settled.
+/// Progress to store: all records up to and including `position` are settled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckpointUpdate {
-    /// Which.
+    /// The partition.
     pub partition: Partition,
     /// The epoch of its assignment.
     pub epoch: Epoch,
-    /// The last settled position; everything before it is settled too. The driver turns it into
+    /// The last settled position; everything before it is settled too. The driver converts it into
     /// what its broker stores (Kafka: the *next* offset), in one place.
     pub position: Position,
 }
 
-/// One member of a group, joined.
+/// A member that has joined a group.
 ///
-/// Dropping it without [`leave`](Self::leave) is a crash: others take over after the session
-/// time-out. `Drop` does not block.
+/// Dropping it without [`leave`](Self::leave) is a crash: the other members take over after the
+/// session timeout. `Drop` does not block.
 #[async_trait]
 pub trait Membership: Debug + Send + Sync + 'static {
-    /// The member's unique id, as the broker's own tools show it.
+    /// Returns the member's unique id, as the broker's own tools show it.
     fn id(&self) -> &str;
 
-    /// Waits until something happens and answers all that is there, in order, at least one event.
-    /// One caller at a time. **Cancel safe**: a dropped call loses no event.
+    /// Waits for events and returns all pending ones in order, at least one. One caller at a time.
+    /// **Cancel safe**: a dropped call loses no event.
     ///
-    /// One call may bring records of many partitions: with thousands of quiet ones, what a call
-    /// costs is shared by all. Together they have about [`JoinOptions::batch_records`] records at most, so
-    /// that what a call brings is bounded.
+    /// One call may return records of many partitions, so that thousands of quiet ones share its
+    /// cost. Together these are roughly [`JoinOptions::batch_records`] at most, so that a call is
+    /// bounded.
     ///
     /// An error ends the membership (the stream was deleted, access was withdrawn): the runtime
-    /// leaves and reports it. What the driver can mend, it mends without a word or with `Lost` and a
-    /// new `Assigned`.
+    /// leaves and reports it. The driver recovers from everything else, either silently or by `Lost`
+    /// and a new `Assigned`.
     async fn next(&self) -> Result<Vec<Event>>;
 
-    /// Stores progress; one result per mark, in the same order. `Fenced` for a mark whose epoch is
-    /// not the partition's last.
+    /// Stores progress and returns one result per update, in the same order. `Fenced` for an update
+    /// whose epoch is not the partition's last.
     ///
-    /// The runtime has one call under way at most. Retryable errors are retried by the runtime at
-    /// the next occasion with the progress of then. Dropping the future leaves each mark stored or
-    /// not.
+    /// The runtime has at most one call in flight. After a retryable error it calls again with the
+    /// progress of that time. If the future is dropped, each update is either stored or not.
     async fn checkpoint(&self, marks: &[CheckpointUpdate]) -> Vec<Result<()>>;
 
-    /// Stores `records` in `stream` and `marks` as the group's progress **in one step**: either
-    /// readers see all of the records and the progress stands, or they see none of them and it does
-    /// not. Called only where [`Guarantees::exactly_once`] is true; other drivers answer
-    /// `Unsupported`.
+    /// Stores `records` in `stream` and `marks` as the group's progress **in one step**: readers see
+    /// either all of the records and the progress is stored, or none of them and it is not. Called
+    /// only where [`Guarantees::exactly_once`] is true; other drivers return `Unsupported`.
     ///
-    /// There is at least one mark, no partition has two, and each goes further than the stored
-    /// progress of its epoch. The records are within the [`StreamLimits`] of the stream. They may be none,
-    /// or more than one request of the broker takes, and are then split within the step. Records of
-    /// one key are stored in the given order, after those of earlier calls.
+    /// There is at least one update, at most one per partition, and each is beyond the stored
+    /// progress of its epoch. The records are within the [`StreamLimits`] of the stream. There may be
+    /// none, or more than one request of the broker can carry; these are split within the step.
+    /// Records of one key are stored in the given order, after those of earlier calls.
     ///
-    /// # The answer is certain
-    /// * `Ok`: all of it is stored.
-    /// * `Fenced`: nothing is stored, and the member has lost **all** partitions of the marks. The
-    ///   runtime drops them and says nothing more about them, so a driver answers this only where
-    ///   the broker gives them to others anyway. Where some are lost and others are not, it tells
-    ///   the lost ones by [`Event::Lost`] and answers a retryable kind.
-    /// * A retryable kind: nothing is stored, nor will be. The runtime calls again, with the same
-    ///   records for those partitions that it still owns, and perhaps with more.
+    /// # Errors
+    /// The result is certain:
+    ///
+    /// * `Ok`: everything is stored.
+    /// * `Fenced`: nothing is stored, and the member has lost **all** partitions of the updates. The
+    ///   runtime drops them and does not release them, so a driver returns this only where the broker
+    ///   assigns them to others anyway. If only some are lost, it reports those by [`Event::Lost`] and
+    ///   returns a retryable kind.
+    /// * A retryable kind: nothing is stored, and nothing will be. The runtime calls again, with the
+    ///   same records for the partitions that it still owns, and possibly with more.
     /// * Any other kind ends the membership, as an error of [`next`](Self::next) does.
     ///
-    /// A driver that does not know how a step ended (the connection broke in the commit) finds out
-    /// before it answers, or answers a kind that ends the membership: what stands then is what the
-    /// next owner resumes from, with its records or without. It never answers `Timeout` for a step
-    /// that may stand: the runtime would store the records twice.
+    /// A driver that does not know how a step ended (the connection broke during the commit) must
+    /// find out before it returns, or return a kind that ends the membership: the next owner then
+    /// resumes from what is stored, with its records or without. It must not return `Timeout` for a
+    /// step that may be stored: the runtime would store the records twice.
     ///
-    /// # Fencing
-    /// A step of an epoch that is not the partition's last stores nothing. One that is under way
-    /// while a partition is released, revoked or lost is decided before that partition's next
-    /// [`Event::Assigned`]: its `resume_after` has the step, or the step is refused. A member that
-    /// was away for long and goes on publishes nothing.
+    /// A step of an epoch that is not the partition's last stores nothing. If a partition is
+    /// released, revoked or lost while a step is in flight, the step is decided before that
+    /// partition's next [`Event::Assigned`]: either its `resume_after` includes the step, or the step
+    /// is refused. A member that was suspended and continues publishes nothing.
     ///
-    /// # Calls
-    /// One call of this or of [`checkpoint`](Self::checkpoint) is under way at most, and one
-    /// membership gets only calls of one of the two. All other methods may be called beside it.
+    /// # Concurrency
+    /// At most one call of this or of [`checkpoint`](Self::checkpoint) is in flight, and a membership
+    /// gets calls of only one of the two. All other methods may be called meanwhile.
     ///
-    /// It blocks until the answer is certain. Handlers and events go on, but drains wait, and when
-    /// their time is over the partitions are released as they are. So a driver takes a step back
-    /// that is not through after a few seconds, while it still can, and answers a retryable kind.
+    /// The call returns when the result is certain. Handlers and events continue, but drains wait,
+    /// and at their deadline the partitions are released as they are. A driver must therefore abort a
+    /// step that takes more than a few seconds, while it still can, and return a retryable kind.
     ///
-    /// Dropping the future leaves the step stored as a whole or not at all, as the next owners of
-    /// the partitions find it; [`leave`](Self::leave), or the drop of the membership, follows.
+    /// # Cancel safety
+    /// If the future is dropped, the step is stored as a whole or not at all, and the next owners of
+    /// the partitions find it so. [`leave`](Self::leave), or the drop of the membership, follows.
     async fn publish(
         &self,
         stream: &str,
@@ -340,22 +341,22 @@ pub trait Membership: Debug + Send + Sync + 'static {
         marks: &[CheckpointUpdate],
     ) -> Result<()>;
 
-    /// Answers `Revoking` for one partition: it is drained and checkpointed, others may have it.
-    /// `Fenced` if it was not this member's any more.
+    /// Acknowledges `Revoking` for one partition: it is drained and checkpointed, and other members may
+    /// own it. `Fenced` if this member no longer owned it.
     async fn release(&self, partition: &Partition, epoch: Epoch) -> Result<()>;
 
-    /// Answers `Ended` for one partition: all is settled and checkpointed. StoredRecord for ever, so that
-    /// its children may begin.
+    /// Acknowledges `Ended` for one partition: all records are settled and checkpointed. This is stored
+    /// permanently, so that the children may begin.
     async fn complete(&self, partition: &Partition, epoch: Epoch) -> Result<()>;
 
-    /// Asks for no more records of a partition until [`resume`](Self::resume). Returns at once;
-    /// what is on the way still comes.
+    /// Stops reading a partition until [`resume`](Self::resume). Returns at once; records that were
+    /// fetched may still be delivered.
     fn pause(&self, partition: &Partition, epoch: Epoch);
 
-    /// Ends a pause. Returns at once.
+    /// Resumes reading a partition. Returns at once.
     fn resume(&self, partition: &Partition, epoch: Epoch);
 
-    /// Leaves the group and gives back all partitions, so that the others take over at once. The
+    /// Leaves the group and releases all partitions, so that the other members take over at once. The
     /// runtime has drained and checkpointed before. No call follows. A dropped call is a crash.
     async fn leave(&self) -> Result<()>;
 }
@@ -367,9 +368,9 @@ pub trait Checkpoints: Debug + Send + Sync + 'static {
     /// order of partitions. `NotFound` for an unknown group.
     async fn read(&self) -> Result<Vec<Checkpoint>>;
 
-    /// Moves the group in `stream` to `to`, also while members run: these drain, checkpoint, and go
-    /// on from the new place in a new epoch. Returns when the new place is stored. `NotFound` for
-    /// an unknown group or stream.
+    /// Moves the group in `stream` to `to`, also while members run: they drain, checkpoint, and
+    /// continue from the new position in a new epoch. Returns when the new position is stored.
+    /// `NotFound` for an unknown group or stream.
     async fn reset(&self, stream: &str, to: Start) -> Result<()>;
 }
 
@@ -380,7 +381,7 @@ pub trait Streams: Debug + Send + Sync + 'static {
     /// name.
     async fn create(&self, spec: &StreamSpec) -> Result<()>;
 
-    /// Lists names, sorted.
+    /// Returns the names of all streams, sorted.
     async fn list(&self) -> Result<Vec<String>>;
 
     /// Describes a stream. `NotFound` if there is none.
