@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use crate::{Partition, Position, Result, driver, naming};
 
-/// What a new stream shall be.
+/// Settings of a stream to create.
 ///
 /// ```
 /// # use millstream_core::StreamSpec;
@@ -35,7 +35,7 @@ impl StreamSpec {
     }
 }
 
-/// What a stream is.
+/// Description of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamDescription {
     /// Its name.
@@ -44,10 +44,10 @@ pub struct StreamDescription {
     pub partitions: Vec<PartitionDescription>,
 }
 
-/// What a partition is.
+/// Description of a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionDescription {
-    /// Which.
+    /// The partition.
     pub partition: Partition,
     /// Whether it still takes records.
     pub open: bool,

@@ -16,7 +16,7 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// How far a group is behind the end of a partition. Fields that the backend cannot tell are unset.
+/// How far a group is behind the end of a partition. Fields that the backend does not know are unset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Lag {
     /// Records stored after the place.

@@ -16,7 +16,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The call, the record or the setting is wrong: change it. Trying again gives the same answer.
+    /// The call, the record or the setting is wrong: change it. A retry gives the same result.
     Invalid,
     /// The record is larger than the stream takes.
     TooLarge,
@@ -36,7 +36,7 @@ pub enum ErrorKind {
     Fenced,
     /// The handle was closed.
     Closed,
-    /// No answer came in the time that the caller allowed, or none can come any more. What was asked
+    /// No result came within the time allowed, or none can come any more. What was asked
     /// may or may not have happened.
     Timeout,
     /// Stored data cannot be understood.
@@ -88,7 +88,7 @@ impl fmt::Display for ErrorKind {
 ///
 /// One line by `Display` (kind, operation, message, stream or partition, group); the source is
 /// reached by [`source`](StdError::source). Cheap to clone, since one refusal of a broker may
-/// answer many records.
+/// apply to many records.
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 

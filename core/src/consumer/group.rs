@@ -64,17 +64,17 @@ impl ConsumerGroup {
         self
     }
 
-    /// Names this member for logs and read-outs; it need not be unique. Default: the backend makes
-    /// a name.
+    /// Names this member for logs and tools. The name need not be unique. Default: the backend
+    /// generates one.
     #[must_use]
     pub fn member(mut self, name: impl Into<String>) -> Self {
         self.options.member = Some(name.into());
         self
     }
 
-    /// Sets how many keys of this member are handled at once; of a member that pulls, how many
-    /// deliveries it holds unsettled. One key is never handled twice at once. 1 to 100,000, default
-    /// 16.
+    /// Sets how many keys this member handles concurrently; for a pull consumer, the maximum number of
+    /// unsettled deliveries. Two records of one key of one stream are never handled at the same time.
+    /// Equal keys of different streams are independent. 1 to 100,000, default 16.
     #[must_use]
     pub fn concurrency(mut self, keys: usize) -> Self {
         self.options.concurrency = keys;
@@ -111,9 +111,12 @@ impl ConsumerGroup {
         self
     }
 
-    /// Sets how many records of one partition are taken in past the first unsettled one, passed by
-    /// at most one fetch. It bounds how far other keys run ahead of one that waits; what comes again
-    /// after a crash is this and what was settled since the last checkpoint
+    /// Sets how many records of one partition are received beyond its first unsettled one. It may be
+    /// exceeded by one fetch.
+    ///
+    /// At this bound the partition stops for all of its keys until that record is settled. It limits
+    /// how far other keys run ahead of a key that waits. After a crash, as many records may be
+    /// delivered again, and those that were settled since the last checkpoint
     /// ([`checkpoint_interval`](Self::checkpoint_interval),
     /// [`checkpoint_records`](Self::checkpoint_records)). 1 to 10,000,000, default 10,000.
     #[must_use]
@@ -122,19 +125,22 @@ impl ConsumerGroup {
         self
     }
 
-    /// Sets how many bytes of unsettled records this member holds at once, over all partitions; may
-    /// be exceeded by one batch per partition. Half of it is divided into equal shares, one for each
-    /// partition, which nobody else can use up; the other half is for those that need more. So a
-    /// partition that is stuck pauses itself and no other one. A pending handler keeps the batch of
-    /// its record in memory, settled records of that batch included. An exactly-once chain may hold
-    /// the same amount again in results. At least 1, default 64 MiB.
+    /// Sets how many bytes of unsettled records this member holds, across all partitions. It may be
+    /// exceeded by one batch per partition. At least 1, default 64 MiB.
+    ///
+    /// Half of it is divided into equal shares, one per partition; the other half is lent to the
+    /// partitions that need more. So a partition that is stuck pauses itself and no other one. A
+    /// pending handler keeps the whole batch of its record in memory, including settled records. An
+    /// exactly-once pipeline may buffer the same amount again in unpublished results.
     #[must_use]
     pub fn buffer_bytes(mut self, bytes: usize) -> Self {
         self.options.buffer_bytes = bytes;
         self
     }
 
-    /// Sets how many records are fetched at once. 1 to 100,000, default 1,000.
+    /// Sets how many records are fetched at once, at most
+    /// [`max_unsettled_per_partition`](Self::max_unsettled_per_partition). 1 to 100,000, default
+    /// 1,000.
     #[must_use]
     pub fn max_poll_records(mut self, records: usize) -> Self {
         self.options.batch_records = records;
@@ -142,52 +148,52 @@ impl ConsumerGroup {
     }
 
     /// Sets how often progress is stored. 1 ms to 1 day, default 1 s; 100 ms for an exactly-once
-    /// chain ([`transform_to`](Self::transform_to)), whose results become visible with it.
+    /// pipeline ([`transform_to`](Self::transform_to)), whose results become visible with it.
     #[must_use]
     pub fn checkpoint_interval(mut self, interval: Duration) -> Self {
         self.options.checkpoint_interval = Some(interval);
         self
     }
 
-    /// Sets after how many settled records progress is stored before the interval is over. Of an
-    /// exactly-once chain, the results count as well, and twice as many may wait to be published.
-    /// At least 1, default 10,000.
+    /// Sets after how many settled records progress is stored even if the interval is not over. In an
+    /// exactly-once pipeline results count as well, and twice as many may wait to be published. At
+    /// least 1, default 10,000.
     #[must_use]
     pub fn checkpoint_records(mut self, records: u64) -> Self {
         self.options.checkpoint_records = records;
         self
     }
 
-    /// Sets how long records in flight may take to settle when the member closes or a partition
-    /// goes to another member; then their handlers are dropped and the records come again. Where a
-    /// partition goes to another member, the last tenth of it, at most 1 s, is kept for the last
-    /// checkpoint and the release. 0 to 1 day, default 10 s.
+    /// Sets how long records in flight may take to settle when the member closes or a partition moves
+    /// to another member. Then their handlers are dropped, and the records are delivered again. When a
+    /// partition moves, the last tenth of this time, at most 1 s, is reserved for the last checkpoint
+    /// and the release. 0 to 1 day, default 10 s.
     #[must_use]
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.options.drain = timeout;
         self
     }
 
-    /// Makes consuming fail at its start, with `Unsupported`, on a backend that does not promise
-    /// `guarantee`.
+    /// Requires `guarantee`: consuming fails at its start with `Unsupported` on a backend that does not
+    /// promise it.
     ///
-    /// [`Guarantee::ExactlyOnce`] is a promise about chains: [`transform_to`](Self::transform_to) fails also
-    /// where this one would not be exactly-once, since its producer is of another client. The other
-    /// ways to consume ask the backend alone; what their handlers do is at least once all the same.
+    /// [`Guarantee::ExactlyOnce`] is about pipelines: [`transform_to`](Self::transform_to) also fails if
+    /// its producer is of another client, because it would not be exactly-once then. For the other
+    /// ways to consume only the backend counts; the effects of their handlers are at least once.
     #[must_use]
     pub fn require(mut self, guarantee: Guarantee) -> Self {
         self.options.required.push(guarantee);
         self
     }
 
-    /// The group's name.
+    /// Returns the group's name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// Joins and hands each record to `handler` until `shutdown` is ready; then drains, checkpoints
-    /// and leaves. A shutdown during the join ends it at once. Afterwards all takes at most
-    /// [`drain_timeout`](Self::drain_timeout) and 6 s, 16 s by default.
+    /// and leaves. A shutdown during the join ends it at once. A later one takes at most
+    /// [`drain_timeout`](Self::drain_timeout) plus 6 s, 16 s by default.
     ///
     /// `Ok` settles the record; an error or a panic is a failure, which takes the
     /// [`on_failure`](Self::on_failure) path. Handlers run on the task that awaits this: heavy
@@ -213,12 +219,12 @@ impl ConsumerGroup {
     ///
     /// # Errors
     /// `Invalid` for options out of their bounds, `Unsupported` for a required guarantee,
-    /// `NotFound`, `Denied` and others of joining; `Handler` when a record failed for good and the
-    /// policy is to stop; `DataLoss`; the broker's errors that cannot be mended.
+    /// `NotFound`, `Denied` and other errors of joining; `Handler` when a record has failed for good and
+    /// the policy is to stop; `DataLoss`; errors of the broker that are not retryable.
     ///
-    /// # Cancellation
-    /// Dropping it is a crash: what was handled and not yet checkpointed comes again, to the
-    /// members that are left, after the session time-out.
+    /// # Cancel safety
+    /// Dropping the future is a crash: records that were handled and not yet checkpointed are delivered
+    /// again, to the remaining members, after the session timeout.
     pub fn run<H, F, E>(
         &self,
         handler: H,
@@ -232,8 +238,8 @@ impl ConsumerGroup {
         self.run_handler(Ok(Each(handler)), shutdown)
     }
 
-    /// As [`run`](Self::run), with batches: up to `records` deliveries of one partition, in stored
-    /// order, as many as are there.
+    /// As [`run`](Self::run), with batches: up to `records` deliveries of one partition in stored order,
+    /// as many as have been received.
     ///
     /// A partition has one batch with the handler at a time, and [`concurrency`](Self::concurrency)
     /// bounds the batches at once. `Ok` settles the whole batch. [`BatchFailure::at`] settles the
@@ -263,7 +269,7 @@ impl ConsumerGroup {
     /// # }
     /// ```
     ///
-    /// # Errors and cancellation
+    /// # Errors
     /// As [`run`](Self::run); `Invalid` if `records` is not 1 to 100,000.
     pub fn run_batches<H, F>(
         &self,
@@ -287,26 +293,26 @@ impl ConsumerGroup {
         self.run_handler(batches, shutdown)
     }
 
-    /// As [`run`](Self::run), as a chain: the records that `transform` answers go to the stream of
-    /// `producer`.
+    /// As [`run`](Self::run), as a pipeline: the records that `transform` returns are published to the
+    /// stream of `producer`.
     ///
-    /// **Exactly once**, where the backend promises it ([`Guarantee::ExactlyOnce`]) and `producer`
-    /// was opened from the same [`Client`](crate::Client) as this group (or a clone of it). Results
-    /// are kept until the next checkpoint, which stores them and the progress in one step: whatever
-    /// crashes, each result is in the stream once, and none whose record comes again. So they become
-    /// visible per checkpoint ([`checkpoint_interval`](Self::checkpoint_interval), here 100 ms by
-    /// default; [`checkpoint_records`](Self::checkpoint_records)). The producer tells the stream and
-    /// its limits, and sends nothing itself: its bounds, time-out and counters have no part in it
-    /// ([`ConsumerStats::published`](crate::ConsumerStats::published) counts). What `transform` does
-    /// elsewhere is done at least once, and so are dead letters: one may come twice after a crash.
-    /// A [`reset`](Self::reset) to an earlier place makes results again, as it is meant to.
+    /// **Exactly once**, where the backend promises it ([`Guarantee::ExactlyOnce`]) and `producer` was
+    /// opened from the same [`Client`](crate::Client) as this group (or a clone of it). Results are
+    /// buffered until the next checkpoint, which stores them and the progress in one step. Whatever
+    /// crashes, each result is in the stream once. Results become visible with the checkpoint
+    /// ([`checkpoint_interval`](Self::checkpoint_interval), 100 ms by default here;
+    /// [`checkpoint_records`](Self::checkpoint_records)). The producer provides the stream and its
+    /// limits and sends nothing itself: its bounds, timeout and counters do not apply, and
+    /// [`ConsumerStats::published`](crate::ConsumerStats::published) counts the results. Other effects
+    /// of `transform` are at least once, and so are dead letters: one may be stored twice after a
+    /// crash. A [`reset`](Self::reset) to an earlier position produces results again.
     ///
-    /// **At least once** otherwise: the producer sends the results, the delivery is settled when the
-    /// broker has them all, and after a crash some come twice. To insist on the first, say
-    /// [`require(Guarantee::ExactlyOnce)`](Self::require).
+    /// **At least once** otherwise: the producer sends the results, and the delivery is settled when
+    /// the broker has acknowledged all of them. After a crash some are stored twice. Use
+    /// [`require(Guarantee::ExactlyOnce)`](Self::require) to make that an error.
     ///
-    /// In both, the results of one key's records are stored in the order of these records, and a
-    /// record that dead-letters or is skipped has no result.
+    /// In both cases the results of one key are stored in the order of its records, and a record that
+    /// is dead-lettered or skipped has no result.
     ///
     /// ```
     /// # use millstream_core::{BatchFailure, Delivery, Record, StreamSpec};
@@ -329,7 +335,7 @@ impl ConsumerGroup {
     /// # }
     /// ```
     ///
-    /// # Errors and cancellation
+    /// # Errors
     /// As [`run`](Self::run); `Unsupported` if exactly-once is required and `producer` is of another
     /// client. A record that the stream does not take is a failure of the delivery that it came
     /// from.
@@ -390,13 +396,13 @@ impl ConsumerGroup {
         self.run_handler(allowed, shutdown)
     }
 
-    /// Joins as a member that pulls: for those who want the loop.
+    /// Joins as a pull consumer, for applications that own the loop.
     ///
     /// # Errors
-    /// As [`run`](Self::run), as far as joining goes.
+    /// The errors of joining, as for [`run`](Self::run).
     ///
-    /// # Cancellation
-    /// A dropped call leaves at most a member that the others replace after the session time-out.
+    /// # Cancel safety
+    /// A dropped call leaves at most a member that the others replace after the session timeout.
     pub async fn join(&self) -> Result<Consumer> {
         self.validate()?;
         let control = Arc::new(ControlState::default());
@@ -417,14 +423,14 @@ impl ConsumerGroup {
         self.backend.checkpoints(&self.name).read().await
     }
 
-    /// Moves the group in `stream` to `to` (replay), also while members run: these drain,
-    /// checkpoint, and go on from the new place.
+    /// Moves the group in `stream` to `to` (replay), also while members run: they drain, checkpoint,
+    /// and continue from the new position.
     ///
     /// # Errors
     /// `NotFound` for an unknown group or stream.
     ///
-    /// # Cancellation
-    /// The move happens or does not.
+    /// # Cancel safety
+    /// If the call is dropped, the group is either moved or not.
     pub async fn reset(&self, stream: &str, to: Start) -> Result<()> {
         naming::group("reset", &self.name)?;
         naming::stream("reset", stream)?;

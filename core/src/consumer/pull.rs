@@ -17,21 +17,21 @@ use crate::{BatchFailure, ConsumerStats, Delivery, Error, ErrorKind, Failure, Re
 
 type AckResult = Result<(), Failure>;
 
-/// A member that pulls, from [`ConsumerGroup::join`](crate::ConsumerGroup::join).
+/// A pull consumer, from [`ConsumerGroup::join`](crate::ConsumerGroup::join).
 ///
-/// Deliveries of different keys may be held at once, as many as the group's
-/// [`concurrency`](crate::ConsumerGroup::concurrency); the next one of a key comes when the one
-/// before is settled. A record without a key waits for no other. So a loop that gathers deliveries
-/// before it settles them must not wait for more than it can get: settle what is there when
-/// [`next`](Self::next) has nothing for a while (it is cancel safe), or use
+/// It may hold as many unsettled deliveries as the group's
+/// [`concurrency`](crate::ConsumerGroup::concurrency), at most one of each key: the next delivery of a
+/// key arrives when the previous one is settled. Records without a key do not wait. A loop that
+/// collects deliveries before it settles them must therefore not wait for a fixed number: settle what
+/// you have when [`next`](Self::next) returns nothing for a while (it is cancel safe), or use
 /// [`run_batches`](crate::ConsumerGroup::run_batches), whose batches hold many records of one key.
 ///
-/// Revoked partitions are drained behind the scenes: settle what you hold, and they go over without
-/// a repeat. Dropping the consumer without [`close`](Self::close) is a crash, and is logged.
+/// Revoked partitions are drained in the background: settle what you hold, and they move without
+/// duplicates. Dropping the consumer without [`close`](Self::close) is a crash, and is logged.
 #[derive(Debug)]
 pub struct Consumer {
     deliveries: mpsc::Receiver<PendingDelivery>,
-    /// The member's own task. Unset once its end was told.
+    /// The member's task. Unset once its result was returned.
     member: Option<JoinHandle<Result<()>>>,
     control: Arc<ControlState>,
 }
@@ -51,15 +51,15 @@ impl Consumer {
         }
     }
 
-    /// Waits for the next delivery; `None` when the member was shut down through its [`ConsumerHandle`]
-    /// and everything is settled.
+    /// Waits for the next delivery. Returns `None` when the member was shut down through its
+    /// [`ConsumerHandle`] and everything is settled.
     ///
     /// # Errors
     /// As [`ConsumerGroup::run`](crate::ConsumerGroup::run). After an error the member has left the
     /// group, and `None` follows.
     ///
-    /// # Cancellation
-    /// Cancel safe: a dropped call loses no delivery.
+    /// # Cancel safety
+    /// A dropped call loses no delivery.
     pub async fn next(&mut self) -> Result<Option<PendingDelivery>> {
         while let Some(delivery) = self.deliveries.recv().await {
             // One that was lost while it waited here is with the new owner, or comes again.
@@ -77,16 +77,16 @@ impl Consumer {
 
     /// Drains, checkpoints and leaves.
     ///
-    /// Deliveries that you still hold may be settled until the drain time-out. Those that were never
-    /// pulled come again, to the members that are left, and so do settled ones behind them in the
-    /// partition. To settle all of them, ask for the [`shutdown`](ConsumerHandle::shutdown) and go on with
-    /// [`next`](Self::next) until `None`.
+    /// Deliveries that you still hold may be settled until the drain timeout. Those that were never
+    /// pulled are delivered again, to the remaining members, and so are settled ones behind them in the
+    /// partition. To settle all of them, call [`shutdown`](ConsumerHandle::shutdown) and continue with
+    /// [`next`](Self::next) until it returns `None`.
     ///
     /// # Errors
-    /// What went wrong since the last call of [`next`](Self::next), or on the way out.
+    /// An error since the last call of [`next`](Self::next), or of the close itself.
     ///
-    /// # Cancellation
-    /// Once first_poll, the closing goes on.
+    /// # Cancel safety
+    /// Once polled, the close continues in the background.
     pub async fn close(mut self) -> Result<()> {
         let member = self.member.take();
         self.handle().shutdown();
@@ -101,12 +101,12 @@ impl Consumer {
         }
     }
 
-    /// A handle to watch and steer this member from elsewhere.
+    /// Returns a handle for monitoring and controlling this member.
     pub fn handle(&self) -> ConsumerHandle {
         ConsumerHandle(self.control.clone())
     }
 
-    /// What was counted so far.
+    /// Returns a snapshot of the counters.
     pub fn stats(&self) -> ConsumerStats {
         self.handle().stats()
     }

@@ -19,7 +19,7 @@ use crate::Record;
 use crate::driver::StreamLimits;
 use crate::sync::lock;
 
-/// Records on their way to one call of the driver, and the completer to answer them.
+/// Records for one call of the driver, with their completer.
 pub(super) struct RecordBatch {
     pub(super) records: Vec<Record>,
     pub(super) completer: Completer,
@@ -33,11 +33,11 @@ pub(super) struct RecordBatch {
 /// stream: a `send` returns after it has passed, hence a `send` that begins after another one
 /// returned passes after it.
 ///
-/// # Why nobody waits for ever, or out of turn
+/// # Why nobody waits forever, or out of turn
 ///
 /// A `send` that finds no room counts itself as waiting under the same lock. As long as anyone
 /// waits, a new `send` finds no room either, so it does not overtake. Those that wait pass the
-/// fifo one by one, first come, first served; the one inside looks for room whenever answers
+/// semaphore one by one, first in, first out; the one inside looks for room whenever results
 /// were counted, and leaves with its record in, or with `Closed`, or by being dropped. Each way the
 /// next one enters and first looks for itself, so no waking is lost.
 ///
@@ -74,7 +74,7 @@ struct State {
     generations: FlushGenerations,
     sent: u64,
     sent_bytes: u64,
-    /// What was answered when it was last looked up: enough to know that there is room, and looked
+    /// What was completed when it was last looked up: enough to know that there is room, and looked
     /// up again before it is said that there is none.
     completed: u64,
     completed_bytes: u64,
@@ -213,7 +213,7 @@ impl RecordAccumulator {
             && open.bytes.saturating_add(size) <= self.limits.batch_bytes
     }
 
-    /// Ends the open batch. Its time-out runs from here: one look at the clock for each batch,
+    /// Ends the open batch. Its timeout runs from here: one look at the clock for each batch,
     /// and at most as late as the batch was open, which is while the sender could not have started
     /// it.
     fn close_batch(&self, state: &mut State) {

@@ -5,7 +5,7 @@ use super::options::Options;
 use super::{Producer, inner};
 use crate::{Result, driver, naming};
 
-/// A producer to be opened, from [`Client::producer`](crate::Client::producer).
+/// Builder of a producer, from [`Client::producer`](crate::Client::producer).
 #[derive(Debug, Clone)]
 pub struct ProducerBuilder {
     backend: Arc<dyn driver::Backend>,
@@ -22,24 +22,23 @@ impl ProducerBuilder {
         }
     }
 
-    /// Sets how many records may be sent and not yet answered before [`send`](Producer::send)
-    /// waits. 1 to 10,000,000, default 10,000.
+    /// Sets how many records may be in flight before [`send`](Producer::send) waits. 1 to 10,000,000, default 10,000.
     #[must_use]
     pub fn in_flight_records(mut self, records: usize) -> Self {
         self.options.in_flight_records = records;
         self
     }
 
-    /// Sets how many bytes may be sent and not yet answered before [`send`](Producer::send) waits.
-    /// 1 to 1 TiB, default 64 MiB. A single larger record is taken when nothing else is in flight.
+    /// Sets how many bytes may be in flight before [`send`](Producer::send) waits. 1 to 1 TiB, default
+    /// 64 MiB. A single larger record is accepted when nothing else is in flight.
     #[must_use]
     pub fn in_flight_bytes(mut self, bytes: usize) -> Self {
         self.options.in_flight_bytes = bytes;
         self
     }
 
-    /// Sets how long a record may be retried before its receipt answers with the last error. 1 ms
-    /// to 1 day, default 2 minutes.
+    /// Sets how long a record may be retried before its receipt returns the last error. 1 ms to 1 day,
+    /// default 2 minutes.
     ///
     /// It runs from when the producer can hand the record to the backend. A backend that retries on
     /// its own (Kafka) has its own setting for it.
@@ -56,13 +55,13 @@ impl ProducerBuilder {
         self
     }
 
-    /// Opens the producer. Its work is done by a task on the tokio runtime that this is called on.
+    /// Opens the producer and spawns its task on the current tokio runtime.
     ///
     /// # Errors
     /// `NotFound` for an unknown stream, `Denied`, `Unauthenticated`, `Unavailable`; `Invalid` for
     /// an option out of its bounds.
     ///
-    /// # Cancellation
+    /// # Cancel safety
     /// A dropped call leaves nothing behind.
     pub async fn open(self) -> Result<Producer> {
         naming::stream("open producer", &self.stream)?;

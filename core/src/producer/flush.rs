@@ -5,15 +5,16 @@ use std::sync::Arc;
 
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// Held by every completer of an generation. The last one that goes ends the generation, by cancelling its token.
+/// Held by every completer of a generation. Dropping the last one ends the generation by cancelling
+/// its token.
 pub(super) type FlushGeneration = Arc<DropGuard>;
 
 /// The time of a producer, cut by its flushes.
 ///
-/// Each flush ends the generation in which records are sent, and waits until that one and all before it
+/// Each flush ends the current generation, and waits until that one and all before it
 /// are over: nothing is counted, and records that are sent meanwhile hold up no flush. Ending an
-/// generation is dropping the last completer, and no completer is dropped unanswered, so no flush returns too early
-/// and none waits for ever.
+/// generation is dropping the last completer, and every dropped completer has completed its records, so no flush
+/// returns too early and none waits forever.
 pub(super) struct FlushGenerations {
     now: FlushGeneration,
     now_over: CancellationToken,
@@ -35,7 +36,7 @@ impl FlushGenerations {
         &self.now
     }
 
-    /// Begins a new generation and answers the ends of all earlier ones that are not over.
+    /// Starts a new generation and returns the tokens of all earlier ones that have not ended.
     pub(super) fn next(&mut self) -> Vec<CancellationToken> {
         let (now, now_over) = begin();
         // Nobody had a share in the ended one if nothing was sent in it: then it is over right

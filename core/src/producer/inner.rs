@@ -57,7 +57,7 @@ pub(super) fn open(
     let task = tokio::spawn(sender.run());
     let stream = accounting.stream.clone();
     let ended = async move {
-        // The one way for the task not to answer is that its runtime has ended: a panic of the
+        // The only way for the task to return nothing is that its runtime has ended: a panic of the
         // driver is caught where it is called.
         task.await.unwrap_or_else(|failure| {
             let message = "the producer's task was cut off, records may or may not be stored";
@@ -135,7 +135,7 @@ impl ProducerInner {
 
     pub(super) fn stats(&self) -> ProducerStats {
         let accounting = &self.accounting;
-        // In this order, so that nothing is answered that was not sent.
+        // In this order, so that nothing is completed that was not sent.
         let stored = accounting.stored.load(Relaxed);
         let failed = accounting.failed.load(Relaxed);
         let completed_bytes = accounting.completed_bytes.load(Relaxed);
@@ -157,7 +157,7 @@ impl ProducerInner {
 }
 
 /// The last clone is gone: the task sends what is left and closes the driver, within the close
-/// time-out, with nobody waiting.
+/// timeout, with nobody waiting.
 impl Drop for ProducerInner {
     fn drop(&mut self) {
         self.accumulator.close();

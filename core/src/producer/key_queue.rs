@@ -1,7 +1,7 @@
 //! Which records may go to the broker now: the order of keys under
 //! [`Pipelining::ByKey`](crate::driver::Pipelining::ByKey).
 //!
-//! Pure bookkeeping: it starts nothing, knows no clock, and is told what happened.
+//! Pure bookkeeping: it starts nothing, knows no clock, and is driven by events.
 //!
 //! # Why the order of a key holds
 //!
@@ -262,7 +262,7 @@ impl<T> Key<T> {
 }
 
 impl<T> Item<T> {
-    /// Counts a failure and answers when to try again: at its deadline at the latest, for a last
+    /// Counts a failure and returns when to retry: at its deadline at the latest, for a last
     /// time.
     fn fail(&mut self, now: Instant, turn: u64) -> Instant {
         self.attempts += 1;

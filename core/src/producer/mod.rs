@@ -72,7 +72,7 @@ impl Producer {
     }
 
     /// Sends a record. Waits until there is room for it, then returns a receipt; the receipt's own
-    /// `await` tells when the broker has it.
+    /// `await` resolves when the broker has it.
     ///
     /// Records of one key are stored in the order in which their `send` returned. The receipt need
     /// not be awaited: a failure of it is then counted, logged and returned by

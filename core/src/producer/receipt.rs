@@ -1,8 +1,8 @@
 //! Receipts: slots of a batch, one batch for each batch.
 //!
 //! A record that was sent has two ends. The [`Receipt`] is the user's; the [`Completer`] belongs to
-//! whoever will answer, and moves with the record: from the open batch to the sender, into the
-//! call, back into the queue. A completer that is dropped unanswered answers with an error. So no
+//! whoever will complete it, and moves with the record: from the open batch to the sender, into the
+//! request, back into the queue. A completer that is dropped completes with an error. So no
 //! receipt can hang, whatever happens to the task, the driver or the runtime, and no other place
 //! has to remember that.
 //!
@@ -22,20 +22,23 @@ use super::flush::FlushGeneration;
 use crate::sync::lock;
 use crate::{Error, RecordMetadata, Result};
 
-/// The broker's answer to one record, to be awaited; see [`Producer::send`](crate::Producer::send).
+/// Resolves when the broker has acknowledged one record; see
+/// [`Producer::send`](crate::Producer::send).
 ///
-/// Dropping it unread is safe: a failure is then told by `flush` and `close`. Cancel safe.
+/// Dropping it is safe: `flush` and `close` then report a failure.
 ///
 /// # Errors
-/// What the broker answered, or the last of its answers when the producer's time-out for retries
-/// was over; but `Timeout`, with the last answer as its source, if any attempt timed out. `Timeout`
-/// too when `close` gave up, and when nobody is left to answer: the backend's driver panicked, or
-/// the runtime that the producer was opened on has ended. After a `Timeout` the record may or may
-/// not be stored; after any other error it is not.
+/// The error of the broker, or the last one when the producer's timeout for retries is over. `Timeout`,
+/// with the last error as its source, if any attempt timed out. Also `Timeout` if `close` gave up, if
+/// the backend's driver panicked, or if the runtime that the producer was opened on has ended. After a
+/// `Timeout` the record may or may not be stored; after any other error it is not.
 ///
 /// # Panics
-/// When it is awaited again after it has answered, as with any future.
-#[must_use = "await the receipt, or drop it and let `flush` or `close` tell of failures"]
+/// If it is polled again after it has resolved, as any future.
+///
+/// # Cancel safety
+/// It can be polled in a `select!` and polled again later.
+#[must_use = "await the receipt, or drop it and let `flush` or `close` report failures"]
 pub struct Receipt {
     batch: Arc<ReceiptBatch>,
     index: u32,
@@ -95,8 +98,8 @@ impl fmt::Debug for Receipt {
 
 /// The slots of the records that went into one batch.
 pub(super) struct ReceiptBatch {
-    /// Grows when a slot is first touched, by its receipt or by its answer: a batch that is
-    /// answered before anybody looks fills it once.
+    /// Grows when a slot is first used, by its receipt or by its result: a batch that is completed
+    /// before any receipt is polled fills it once.
     slots: Mutex<Vec<ReceiptState>>,
     accounting: Arc<Accounting>,
 }
@@ -117,20 +120,20 @@ fn slot(slots: &mut Vec<ReceiptState>, index: u32) -> &mut ReceiptState {
     &mut slots[index]
 }
 
-/// The completer to answer the records `next..end` of a batch, exactly once each.
+/// Completes the records `next..end` of a batch, exactly once each.
 pub(super) struct Completer {
     batch: Arc<ReceiptBatch>,
     next: u32,
     end: u32,
     /// The room that these records take.
     cost: u64,
-    /// Dropped with the completer, hence after its records are answered and counted.
+    /// Dropped with the completer, hence after its records are completed and counted.
     generation: FlushGeneration,
 }
 
 /// What becomes of one record of a completer.
 pub(super) enum Outcome<T> {
-    /// It is answered.
+    /// It is completed.
     Final(Result<RecordMetadata>),
     /// It is tried again as `load`, and goes on taking room.
     Retry { cost: u64, load: T },

@@ -15,7 +15,7 @@ use crate::driver::{self, Rejected};
 use crate::telemetry::event;
 use crate::{Error, ErrorKind, Record, RecordMetadata, Result};
 
-/// A record that waits in the queue, with the completer to answer it.
+/// A record that waits in the queue, with its completer.
 pub(super) type QueuedRecord = Item<(Record, Completer)>;
 
 /// Records for the driver, and what the call owes for them.
@@ -86,7 +86,7 @@ impl SendRequest {
     }
 
     /// Asks the driver. A panic of it ends with this call: the task goes on, and what is pending is
-    /// still there to be answered.
+    /// still there to be completed.
     pub(super) fn make(
         self,
         driver: Arc<dyn driver::Producer>,

@@ -3,7 +3,7 @@
 //!
 //! It is the only one that calls the driver, so the order of its calls is the order of the stream.
 //! Every record that it has, wherever it is, goes with its [`Completer`]; the task may be cut off at any
-//! await and by any panic, and each record is still answered once.
+//! await and by any panic, and each record is still completed once.
 
 use std::collections::VecDeque;
 use std::future::{pending, poll_fn};
@@ -27,7 +27,7 @@ use crate::driver::{self, Pipelining, Rejected, StreamLimits};
 use crate::telemetry::event;
 use crate::{Error, ErrorKind, Record, Result};
 
-/// What `driver.close` gets when the flush has used up the close time-out.
+/// The time for `driver.close` when the flush has used up the close timeout.
 const MIN_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) struct Sender {
@@ -69,8 +69,8 @@ impl Sender {
         }
     }
 
-    /// Runs until the accumulator is closed and all is answered, then closes the driver. Answers what
-    /// [`close`](crate::Producer::close) answers.
+    /// Runs until the accumulator is closed and all records are completed, then closes the driver.
+    /// Returns the result of [`close`](crate::Producer::close).
     pub(super) async fn run(mut self) -> Result<()> {
         let mut closing = None;
         loop {
@@ -112,7 +112,7 @@ impl Sender {
     /// Starts all calls that may be started with what is there now.
     ///
     /// Each call is polled once before the next one is made: that is what "in the order of the
-    /// calls" means to a driver of `Pipelining::Ordered`. A driver that answers at once is done
+    /// calls" means to a driver of `Pipelining::Ordered`. A driver that is ready at once is done
     /// with here, without a trip through the set.
     async fn start_calls(&mut self) {
         if self.batches.is_empty() && self.may_call() {
@@ -198,7 +198,7 @@ impl Sender {
                 reason.get_or_insert(error);
             }
         }
-        // Before the completions are dropped: a flush that waits for them finds its receipts told.
+        // Before the completions are dropped: a flush that waits for them finds its receipts resolved.
         drop(wakes);
         if let Some(error) = reason {
             self.note_retries(again.len() as u64, &error);
@@ -206,7 +206,7 @@ impl Sender {
         self.queue.done(pending.keys, failed, again, now);
     }
 
-    /// What a receipt tells of the last attempt. A refusal says nothing of an attempt before it
+    /// Returns the error of a receipt after the last attempt. A refusal says nothing of an earlier attempt
     /// that timed out.
     fn last_answer(&self, error: Error, unclear: bool) -> Error {
         if !unclear || error.kind() == ErrorKind::Timeout {
@@ -292,7 +292,7 @@ impl Sender {
         );
     }
 
-    /// Drops every record with its completer; each is answered the last word.
+    /// Drops every record with its completer; each fails with the terminal error.
     fn drop_all(&mut self) {
         self.calls.clear();
         self.queue = KeyOrderedQueue::new();
@@ -301,7 +301,7 @@ impl Sender {
     }
 }
 
-/// The task has ended, or its runtime has: nobody would answer any more.
+/// The task has ended, or its runtime: nothing else would complete the records.
 impl Drop for Sender {
     fn drop(&mut self) {
         let batches = self.accumulator.abandon();
@@ -314,7 +314,7 @@ impl Drop for Sender {
     }
 }
 
-/// Sleeps until then, or for ever.
+/// Sleeps until then, or forever if unset.
 async fn sleep_until_opt(when: Option<Instant>) {
     match when {
         Some(when) => sleep_until(when).await,

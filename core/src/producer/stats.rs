@@ -10,9 +10,9 @@ pub struct ProducerStats {
     pub failed: u64,
     /// Attempts that failed and were tried again.
     pub retried: u64,
-    /// Records sent and not yet answered.
+    /// Records sent and not yet acknowledged or failed.
     pub in_flight: u64,
-    /// Bytes sent and not yet answered; a record larger than the bound counts as the bound.
+    /// Bytes of these records; a record larger than the bound counts as the bound.
     pub in_flight_bytes: u64,
     /// How often `send` had to wait for room.
     pub waited: u64,

@@ -20,8 +20,8 @@ use crate::{Delivery, Epoch, Headers, Lag, Partition, PartitionStats, Position};
 pub(crate) struct Assignment {
     pub(crate) ownership: Arc<Ownership>,
     pub(crate) window: Window,
-    /// What was made of its records and is not published. It goes with the assignment: when that is
-    /// lost, the next owner makes it again.
+    /// Output of its records that is not published. It is dropped with the assignment: the next owner
+    /// produces it again.
     pub(crate) outputs: OutputBuffer,
     /// The batches from the one of the first unsettled record on.
     chunks: VecDeque<Chunk>,
@@ -85,7 +85,7 @@ pub(crate) enum Leaving {
         /// When it is released even if its last progress could not be stored.
         released_by: Instant,
     },
-    /// The driver was told; its answer is awaited.
+    /// The driver was called; its result is pending.
     Releasing,
 }
 

@@ -1,4 +1,4 @@
-//! One attempt of a handler: first_poll, polled, and never able to take the runtime down with it.
+//! One attempt of a handler. Its panics never unwind into the runtime.
 
 use std::any::Any;
 use std::future::{Future, poll_fn};

@@ -1,9 +1,8 @@
 //! One member of a group, from its join to its leave.
 //!
-//! Everything that happens comes to one place, [`poll_step`](Member::poll_step), and is answered
-//! there without waiting: calls to the driver that take time are futures that the session polls
-//! beside the rest. So nothing that is slow (a handler, a checkpoint, a release) holds up another
-//! thing.
+//! Everything is handled in one place, [`poll_step`](Member::poll_step), which never waits: calls to
+//! the driver are futures that the member polls beside the rest. So nothing slow (a handler, a
+//! checkpoint, a release) delays anything else.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::{Future, poll_fn};
@@ -60,7 +59,7 @@ pub(crate) struct Member<W: Handler> {
     errors: Arc<ErrorHandler>,
 
     assignments: Slab<Assignment>,
-    /// Where each assignment is, with its epoch: most events and answers are checked by it alone.
+    /// The index and epoch of each assignment: enough to check most events and results.
     index: HashMap<Partition, (usize, Epoch), FixedState>,
     /// Assignments that may have something to start, each once.
     runnable: VecDeque<usize>,
@@ -356,8 +355,7 @@ impl<W: Handler> Member<W> {
 impl<W: Handler> Drop for Member<W> {
     fn drop(&mut self) {
         if !self.left {
-            // What is kept of its deliveries, or was started for them elsewhere, is told: others will
-            // have the partitions.
+            // Deliveries that are kept elsewhere report the loss: others will own the partitions.
             for (_, assignment) in &self.assignments {
                 assignment.ownership.lost.cancel();
             }

@@ -55,7 +55,7 @@ pub(crate) enum Outcome<M> {
     Settled(M),
     /// These numbers are settled, and the rest goes on.
     Progress(Vec<u64>, RetryState),
-    /// Nobody answered, or the partition leaves; the deliveries come again.
+    /// The consumer was closed, or the partition leaves; the records are delivered again.
     Abandoned,
     /// The policy says to stop; the deliveries come again.
     Stop(Error),

@@ -48,7 +48,7 @@ struct Slot {
 enum State {
     /// Not started, or abandoned.
     Waiting,
-    /// Started, its key is not marked busy: the handler is about to answer at once.
+    /// Started, its key is not marked busy: its first poll is still running.
     Started,
     /// Started, its key is busy.
     Holding,

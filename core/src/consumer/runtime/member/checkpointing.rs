@@ -19,9 +19,9 @@ use crate::{Error, ErrorKind, Result};
 
 /// How a call has ended.
 pub(super) enum CheckpointResult {
-    /// Checkpointer alone: the marks, with the driver's answer to each.
+    /// Progress alone: the updates, with the result of each.
     Alone(Vec<CheckpointUpdate>, Vec<Result<()>>),
-    /// Checkpointer with what was made below it: one answer for all.
+    /// Progress with the output below it: one result for all.
     Published(Transaction, Result<()>),
 }
 

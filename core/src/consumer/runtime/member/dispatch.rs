@@ -325,8 +325,7 @@ impl<W: Handler> Member<W> {
         self.resume_below_low_watermark(index);
     }
 
-    /// Finds the assignment that an event or an answer is about. One of an older epoch is about
-    /// none.
+    /// Returns the assignment of an event or a result. An older epoch has none.
     pub(super) fn assignment_of(
         &self,
         partition: &crate::Partition,

@@ -1,4 +1,4 @@
-//! What the driver tells, and the back-pressure that answers it.
+//! Events of the driver, and back-pressure.
 
 use std::time::Duration;
 
@@ -208,7 +208,7 @@ impl<W: Handler> Member<W> {
         self.mark_runnable(index);
     }
 
-    /// Lifts the pauses that are no more needed after something was settled.
+    /// Lifts the pauses that are no longer needed after records were settled.
     pub(super) fn resume_below_low_watermark(&mut self, index: usize) {
         let assignment = &mut self.assignments[index];
         if assignment.paused.by_window && assignment.window.len() <= self.options.window_records / 2
@@ -298,7 +298,7 @@ impl Assignment {
         }
     }
 
-    /// Tells the driver, if anything changes for it.
+    /// Notifies the driver, if anything changes for it.
     pub(super) fn pause(&mut self, paused: Paused, membership: &dyn Membership) {
         let before = std::mem::replace(&mut self.paused, paused);
         match (before.any(), paused.any()) {

@@ -11,7 +11,7 @@ use crate::consumer::runtime::handler::Handler;
 use crate::telemetry::{Causes, event};
 use crate::{Epoch, Error, ErrorKind, Partition, Result};
 
-/// The driver has answered a release or a completion.
+/// The driver's result of a release or a completion.
 pub(super) struct ReleaseResult {
     partition: Partition,
     epoch: Epoch,
@@ -48,7 +48,7 @@ impl<W: Handler> Member<W> {
         happened
     }
 
-    /// Answers whether the driver was told.
+    /// Returns whether the driver was called.
     fn try_release(&mut self, index: usize) -> bool {
         let assignment = &mut self.assignments[index];
         let completed = match assignment.leaving {
