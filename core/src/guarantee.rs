@@ -7,7 +7,7 @@ use std::fmt;
 pub enum Guarantee {
     /// Acknowledged records and checkpoints survive the end of the process and of the broker.
     Durable,
-    /// A chain ([`transform_to`](crate::ConsumerGroup::transform_to)) whose producer is of the group's client
+    /// A pipeline ([`transform_to`](crate::ConsumerGroup::transform_to)) whose producer is of the group's client
     /// publishes and checkpoints as one: readers see each result once.
     ExactlyOnce,
     /// A partition can be split and two can be merged, and every key keeps its order through it.

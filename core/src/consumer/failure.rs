@@ -120,7 +120,7 @@ impl Failure {
         Self::new(FailureKind::Timeout, error.into())
     }
 
-    /// The failure of a call of this SDK that a chain makes on its own.
+    /// The failure of a call of this SDK that a pipeline makes on its own.
     pub(crate) fn of_send(error: Error) -> Self {
         let kind = match error.kind() {
             kind if kind.is_retryable() => FailureKind::Unavailable,

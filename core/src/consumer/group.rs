@@ -388,7 +388,7 @@ impl ConsumerGroup {
         let allowed = match self.options.required.contains(&Guarantee::ExactlyOnce) {
             // Where the backend is what lacks, that is found first.
             true => Err(self.unsupported(
-                "ExactlyOnce is required, but the chain's producer is of another client, \
+                "ExactlyOnce is required, but the pipeline's producer is of another client, \
                  open it from the client of the group",
             )),
             false => target.map(|()| Each(handler)),
@@ -507,7 +507,7 @@ impl ConsumerGroup {
 
     fn reads_its_own_results(&self, stream: &str) -> Error {
         let message =
-            format!("the chain writes to {stream}, which the group reads, use another stream");
+            format!("the pipeline writes to {stream}, which the group reads, use another stream");
         Error::new(ErrorKind::Invalid, "join", message).with_group(self.name.clone())
     }
 

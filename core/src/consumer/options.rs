@@ -59,7 +59,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// How often progress is stored. A chain whose results are stored with its progress has a
+    /// How often progress is stored. A pipeline whose results are stored with its progress has a
     /// shorter default: until then nobody can read them.
     pub(crate) fn checkpoint_interval(&self, publishes: bool) -> Duration {
         self.checkpoint_interval.unwrap_or(match publishes {

@@ -56,7 +56,7 @@ pub struct ConsumerStats {
     pub panicked: u64,
     /// Checkpoints stored, counted per partition.
     pub checkpoints: u64,
-    /// Records that an exactly-once chain has published.
+    /// Records that an exactly-once pipeline has published.
     pub published: u64,
     /// Partitions assigned.
     pub assigned: u64,

@@ -249,7 +249,7 @@ impl driver::Backend for Backend {
     }
 }
 
-/// A stream that a chain publishes to: its limits are asked, nothing is sent.
+/// A stream that a pipeline publishes to: its limits are asked, nothing is sent.
 #[derive(Debug)]
 struct NoProducer;
 

@@ -1,4 +1,4 @@
-//! Exactly-once chains: what is published with which progress, and when.
+//! Exactly-once pipelines: what is published with which progress, and when.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What a chain has made of one partition and not yet published.
+//! Output of one partition that a pipeline has not published yet.
 //!
 //! Handlers end in any order, but what is published with a checkpoint must be what was made of the
 //! records below it, all of that and nothing else. So results wait here: in a list when everything

@@ -1,4 +1,4 @@
-//! Exactly-once chains: what was made is published with the progress behind it, in one step.
+//! Exactly-once pipelines: output is published together with the progress behind it, in one step.
 //!
 //! The results of a settled record are staged with their assignment. When a checkpoint is due, the
 //! call takes for each mark what was made up to it, and the driver stores both or neither. So
