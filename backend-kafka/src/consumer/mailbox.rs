@@ -74,9 +74,16 @@ impl Mailbox {
     /// Lets nothing more of a partition be collected.
     pub(super) fn pause(&self, partition: &Partition, epoch: Epoch) {
         let mut content = self.lock();
-        let events = Vec::new();
-        let held = Held { epoch, events };
-        content.held.insert(partition.clone(), held);
+        // What is held already stays: it was not collected.
+        if content
+            .held
+            .get(partition)
+            .is_none_or(|held| held.epoch != epoch)
+        {
+            let events = Vec::new();
+            let held = Held { epoch, events };
+            content.held.insert(partition.clone(), held);
+        }
         for event in mem::take(&mut content.events) {
             let count = records(&event);
             match content.hold(event) {
@@ -113,8 +120,9 @@ impl Mailbox {
     pub(super) fn poll_collect(&self, cx: &mut Context<'_>) -> Poll<Result<Collected>> {
         let mut content = self.lock();
         if !content.events.is_empty() {
-            let events = mem::take(&mut content.events);
-            let was_full = mem::take(&mut content.records) >= self.room;
+            let before = content.records;
+            let events = content.take(self.room);
+            let was_full = before >= self.room && content.records < self.room;
             return Poll::Ready(Ok(Collected { events, was_full }));
         }
         if let Some(error) = &content.failure {
@@ -142,6 +150,25 @@ impl Mailbox {
 }
 
 impl Content {
+    /// Takes events until they have about `room` records. A resumed partition may have left many: the
+    /// runtime must be able to pause it again after each collection.
+    fn take(&mut self, room: usize) -> Vec<Event> {
+        if self.records <= room {
+            self.records = 0;
+            return mem::take(&mut self.events);
+        }
+        let mut count = 0;
+        let full = self.events.iter().position(|event| {
+            count += records(event);
+            count >= room
+        });
+        let rest = self
+            .events
+            .split_off(full.map_or(self.events.len(), |last| last + 1));
+        self.records -= count;
+        mem::replace(&mut self.events, rest)
+    }
+
     /// Keeps what is of a paused partition, and hands back what is not.
     fn hold(&mut self, event: Event) -> Option<Event> {
         let (Event::Records {
@@ -254,6 +281,33 @@ mod tests {
             _ => None,
         });
         lags.collect()
+    }
+
+    /// The number of records in the next collection.
+    async fn collect_records(mailbox: &Mailbox) -> usize {
+        let collected = poll_fn(|cx| mailbox.poll_collect(cx)).await;
+        let events = collected.unwrap_or_else(|error| panic!("{error}")).events;
+        events.iter().map(records).sum()
+    }
+
+    #[tokio::test]
+    async fn a_resumed_partition_is_collected_within_the_bound_and_can_be_paused_again() {
+        let mailbox = Mailbox::new(5);
+        mailbox.pause(&partition(), EPOCH);
+        for first in [0, 5, 10, 15] {
+            mailbox.put(batch(first..first + 5, Duration::ZERO, 0));
+        }
+        mailbox.resume(&partition(), EPOCH);
+        assert_eq!(mailbox.room(), 0);
+        assert_eq!(collect_records(&mailbox).await, 5);
+        mailbox.pause(&partition(), EPOCH);
+        mailbox.pause(&partition(), EPOCH);
+        assert_eq!(mailbox.room(), 5, "the rest is held again");
+        mailbox.resume(&partition(), EPOCH);
+        for _ in 0..3 {
+            assert_eq!(collect_records(&mailbox).await, 5);
+        }
+        assert_eq!(mailbox.room(), 5);
     }
 
     #[tokio::test]
