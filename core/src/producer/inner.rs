@@ -25,7 +25,9 @@ pub(super) struct ProducerInner {
     accounting: Arc<Accounting>,
     accumulator: Arc<RecordAccumulator>,
     limits: StreamLimits,
-    driver: Arc<dyn driver::Producer>,
+    /// Weak, as the task owns it: a closed producer holds nothing of its connection, however long the
+    /// handle lives.
+    driver: Weak<dyn driver::Producer>,
     /// The end of the task, for everyone who waits for it.
     ended: Shared<BoxFuture<'static, Result<()>>>,
 }
@@ -47,10 +49,11 @@ pub(super) fn open(
         limits,
         options.timeout,
     ));
+    let weak_driver = Arc::downgrade(&driver);
     let sender = Sender::new(
         accounting.clone(),
         accumulator.clone(),
-        driver.clone(),
+        driver,
         limits,
         options.close_timeout,
     );
@@ -73,7 +76,7 @@ pub(super) fn open(
         accounting,
         accumulator,
         limits,
-        driver,
+        driver: weak_driver,
         ended: ended.boxed().shared(),
     })
 }
@@ -94,10 +97,9 @@ impl ProducerInner {
 
     pub(super) fn check(&self, record: &Record) -> Result<()> {
         limits::check(&self.limits, self.stream(), record)?;
-        self.driver.validate(record)?;
-        match self.accumulator.is_closed() {
-            true => Err(self.closed()),
-            false => Ok(()),
+        match self.driver.upgrade() {
+            Some(driver) if !self.accumulator.is_closed() => driver.validate(record),
+            _ => Err(self.closed()),
         }
     }
 
