@@ -25,9 +25,9 @@ pub use admin::{PartitionDescription, StreamDescription, StreamSpec, Streams};
 pub use checkpoint::{Checkpoint, Epoch, Lag};
 pub use client::Client;
 pub use consumer::{
-    BatchFailure, Consumer, ConsumerGroup, ConsumerHandle, ConsumerStats, DeadLetter, Delivery,
-    Failure, FailureKind, OnDataLoss, OnExhausted, PartitionStats, PendingDelivery, Retry,
-    RunFuture,
+    Batch, BatchFailure, Consumer, ConsumerGroup, ConsumerHandle, ConsumerStats, DeadLetter,
+    Delivery, Failure, FailureKind, OldestUnsettled, OnDataLoss, OnExhausted, PartitionStats,
+    PendingDelivery, Retry, RunFuture,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use guarantee::{Guarantee, Guarantees};

@@ -4,8 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::driver::StoredRecord;
@@ -18,20 +17,20 @@ use crate::{Epoch, Headers, Partition, Position, Record};
 /// batch.
 #[derive(Clone)]
 pub struct Delivery {
-    batch: Arc<Batch>,
+    batch: Arc<FetchedBatch>,
     index: u32,
     attempt: u32,
 }
 
 /// The records of one driver batch, shared by their deliveries.
 #[derive(Debug)]
-pub(crate) struct Batch {
+pub(crate) struct FetchedBatch {
     pub(crate) ownership: Arc<Ownership>,
     pub(crate) records: Vec<StoredRecord>,
     expired: ExpiredAttempts,
 }
 
-impl Batch {
+impl FetchedBatch {
     pub(crate) fn new(ownership: Arc<Ownership>, records: Vec<StoredRecord>) -> Self {
         Self {
             ownership,
@@ -76,8 +75,16 @@ pub(crate) struct Ownership {
     pub(crate) epoch: Epoch,
     /// Cancelled when the partition is lost.
     pub(crate) lost: CancellationToken,
-    /// Until when it drains, once it does.
-    drain: watch::Sender<Option<Instant>>,
+    /// How far a pull consumer has pulled it.
+    pub(crate) pull: Mutex<PullProgress>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct PullProgress {
+    /// The last position that was pulled.
+    pub(crate) last: Option<Position>,
+    /// Whether what lies behind it is left to the next owner.
+    pub(crate) reclaimed: bool,
 }
 
 impl Ownership {
@@ -86,34 +93,13 @@ impl Ownership {
             partition,
             epoch,
             lost: CancellationToken::new(),
-            drain: watch::Sender::new(None),
-        }
-    }
-
-    /// Begins to drain, or brings the end of the drain forward.
-    pub(crate) fn drain_by(&self, deadline: Instant) {
-        self.drain.send_if_modified(|by| {
-            let earlier = by.is_none_or(|by| deadline < by);
-            if earlier {
-                *by = Some(deadline);
-            }
-            earlier
-        });
-    }
-
-    /// Sleeps until `due`. Returns false, and at once, if a drain ends before that.
-    pub(crate) async fn sleep_until(&self, due: Instant) -> bool {
-        let mut drain = self.drain.subscribe();
-        tokio::select! {
-            biased;
-            _ = drain.wait_for(|by| by.is_some_and(|by| by < due)) => false,
-            () = tokio::time::sleep_until(due) => true,
+            pull: Mutex::default(),
         }
     }
 }
 
 impl Delivery {
-    pub(crate) fn new(batch: Arc<Batch>, index: u32, attempt: u32) -> Self {
+    pub(crate) fn new(batch: Arc<FetchedBatch>, index: u32, attempt: u32) -> Self {
         Self {
             batch,
             index,

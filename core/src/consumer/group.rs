@@ -5,27 +5,23 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-
 use crate::consumer::options::Options;
 use crate::consumer::runtime::control_state::ControlState;
 use crate::consumer::runtime::dead_letter_sink::DeadLetterSink;
 use crate::consumer::runtime::handler::Handler;
 use crate::consumer::runtime::member::Member;
 use crate::{
-    BatchFailure, Checkpoint, Consumer, Delivery, Error, ErrorKind, Failure, Guarantee, OnDataLoss,
-    OnExhausted, Producer, ProducerBuilder, Record, Result, Retry, RunFuture, Start, driver,
-    naming,
+    Batch, BatchFailure, Checkpoint, Consumer, Delivery, Error, ErrorKind, Failure, Guarantee,
+    OnDataLoss, OnExhausted, Producer, ProducerBuilder, Record, Result, Retry, RunFuture, Start,
+    driver, naming,
 };
 
 use super::dead_letters::{self, DeadLetterProducer};
 use super::handle::ConsumerHandle;
 use super::handlers::{Batches, Each};
+use super::handover::HandoverQueue;
 use super::pull::PullHandler;
 use super::transform::{self, TransactionalHandler};
-
-/// The most records that a batch may have.
-const MAX_BATCH_RECORDS: usize = 100_000;
 
 /// A group of members that share streams, with its own progress (Kafka: consumer group; Kinesis:
 /// KCL application).
@@ -100,6 +96,18 @@ impl ConsumerGroup {
     #[must_use]
     pub fn handler_timeout(mut self, timeout: Duration) -> Self {
         self.options.handler_timeout = Some(timeout);
+        self
+    }
+
+    /// Sets from which age on the first unsettled record of a partition is reported as stalled, by the
+    /// event `millstream.consumer.stalled`. The age counts from its first attempt, retries included. 1
+    /// s to 1 day, default 1 min.
+    ///
+    /// Nothing else happens to it; [`handler_timeout`](Self::handler_timeout) ends an attempt. The same
+    /// record is in [`PartitionStats::oldest_unsettled`](crate::PartitionStats::oldest_unsettled).
+    #[must_use]
+    pub fn stall_warning(mut self, age: Duration) -> Self {
+        self.options.stall_warning = age;
         self
     }
 
@@ -238,8 +246,9 @@ impl ConsumerGroup {
         self.run_handler(Ok(Each(handler)), shutdown)
     }
 
-    /// As [`run`](Self::run), with batches: up to `records` deliveries of one partition in stored order,
-    /// as many as have been received.
+    /// As [`run`](Self::run), with batches: deliveries of one partition in stored order. `batch` bounds
+    /// them, by number (`500` is [`Batch::records(500)`](Batch::records)), by bytes, and by the time
+    /// that a batch may wait to be full.
     ///
     /// A partition has one batch with the handler at a time, and [`concurrency`](Self::concurrency)
     /// bounds the batches at once. `Ok` settles the whole batch. [`BatchFailure::at`] settles the
@@ -270,10 +279,10 @@ impl ConsumerGroup {
     /// ```
     ///
     /// # Errors
-    /// As [`run`](Self::run); `Invalid` if `records` is not 1 to 100,000.
+    /// As [`run`](Self::run); `Invalid` if `batch` is out of its bounds.
     pub fn run_batches<H, F>(
         &self,
-        records: usize,
+        batch: impl Into<Batch>,
         handler: H,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> RunFuture
@@ -281,15 +290,11 @@ impl ConsumerGroup {
         H: Fn(Vec<Delivery>) -> F + Send + Sync + 'static,
         F: Future<Output = Result<(), BatchFailure>> + Send + 'static,
     {
-        let batches = match records {
-            1..=MAX_BATCH_RECORDS => Ok(Batches { handler, records }),
-            _ => Err(Error::new(
-                ErrorKind::Invalid,
-                "join",
-                format!("the batch size is {records}, use 1 to {MAX_BATCH_RECORDS}"),
-            )
-            .with_group(self.name.clone())),
-        };
+        let batch = batch.into();
+        let batches = batch
+            .validate()
+            .map(|()| Batches { handler, batch })
+            .map_err(|error| error.with_group(self.name.clone()));
         self.run_handler(batches, shutdown)
     }
 
@@ -406,12 +411,11 @@ impl ConsumerGroup {
     pub async fn join(&self) -> Result<Consumer> {
         self.validate()?;
         let control = Arc::new(ControlState::default());
-        // One place for each delivery that may be in flight: handing over never waits.
-        let (hand_over, deliveries) = mpsc::channel(self.options.concurrency);
+        let queue = Arc::new(HandoverQueue::default());
         let member = self
-            .start_member(PullHandler(hand_over), control.clone())
+            .start_member(PullHandler::new(queue.clone()), control.clone())
             .await?;
-        Ok(Consumer::new(member, deliveries, control))
+        Ok(Consumer::new(member, queue, control))
     }
 
     /// Reads the group's stored progress, per partition of every stream that it has progress on.

@@ -1,13 +1,12 @@
 //! Handlers of users, as the runtime's work.
 
 use std::future::Future;
-use std::sync::Arc;
 
 use futures_util::TryFutureExt;
 use futures_util::future::MapErr;
 
 use crate::consumer::runtime::handler::{Handler, HandlerError};
-use crate::{BatchFailure, Delivery, Failure};
+use crate::{Batch, BatchFailure, Delivery, Failure};
 
 /// A handler of single deliveries.
 pub(super) struct Each<H>(pub(super) H);
@@ -22,14 +21,6 @@ where
     type Future = MapErr<F, fn(E) -> HandlerError>;
     type Output = ();
 
-    fn max_batch(&self) -> Option<usize> {
-        None
-    }
-
-    fn output_stream(&self) -> Option<&Arc<str>> {
-        None
-    }
-
     fn attempt(&self, mut deliveries: impl Iterator<Item = Delivery>) -> Self::Future {
         let delivery = deliveries.next().expect("an attempt has a delivery");
         (self.0)(delivery)
@@ -40,7 +31,7 @@ where
 /// A handler of batches.
 pub(super) struct Batches<H> {
     pub(super) handler: H,
-    pub(super) records: usize,
+    pub(super) batch: Batch,
 }
 
 impl<H, F> Handler for Batches<H>
@@ -51,12 +42,8 @@ where
     type Future = MapErr<F, fn(BatchFailure) -> HandlerError>;
     type Output = ();
 
-    fn max_batch(&self) -> Option<usize> {
-        Some(self.records)
-    }
-
-    fn output_stream(&self) -> Option<&Arc<str>> {
-        None
+    fn batch(&self) -> Option<Batch> {
+        Some(self.batch)
     }
 
     fn attempt(&self, deliveries: impl Iterator<Item = Delivery>) -> Self::Future {

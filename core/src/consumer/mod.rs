@@ -1,5 +1,6 @@
 //! Consuming: groups, their members, and the runtime that keeps the promises.
 
+mod batch;
 mod batch_failure;
 mod dead_letters;
 mod delivery;
@@ -7,6 +8,7 @@ mod failure;
 mod group;
 mod handle;
 mod handlers;
+mod handover;
 mod options;
 mod pull;
 mod retry;
@@ -15,6 +17,7 @@ mod runtime;
 mod stats;
 mod transform;
 
+pub use batch::Batch;
 pub use batch_failure::BatchFailure;
 pub use delivery::Delivery;
 pub use failure::{Failure, FailureKind};
@@ -24,4 +27,4 @@ pub use options::OnDataLoss;
 pub use pull::{Consumer, PendingDelivery};
 pub use retry::{DeadLetter, OnExhausted, Retry};
 pub use run_future::RunFuture;
-pub use stats::{ConsumerStats, PartitionStats};
+pub use stats::{ConsumerStats, OldestUnsettled, PartitionStats};

@@ -21,6 +21,7 @@ pub(crate) struct Options {
     pub(crate) checkpoint_records: u64,
     /// Unset: a handler may take as long as it likes.
     pub(crate) handler_timeout: Option<Duration>,
+    pub(crate) stall_warning: Duration,
     pub(crate) drain: Duration,
     pub(crate) required: Vec<Guarantee>,
 }
@@ -52,6 +53,7 @@ impl Default for Options {
             checkpoint_interval: None,
             checkpoint_records: 10_000,
             handler_timeout: None,
+            stall_warning: Duration::from_secs(60),
             drain: Duration::from_secs(10),
             required: Vec::new(),
         }
@@ -106,6 +108,12 @@ impl Options {
         }
         if let Some(timeout) = self.handler_timeout.filter(|set| !allowed.contains(set)) {
             return refuse(format!("handler_timeout is {timeout:?}, use 1 ms to 1 day"));
+        }
+        if !(Duration::from_secs(1)..=DAY).contains(&self.stall_warning) {
+            return refuse(format!(
+                "stall_warning is {:?}, use 1 s to 1 day",
+                self.stall_warning
+            ));
         }
         if let OnExhausted::DeadLetter(to) = self.retry.exhausted() {
             if self.streams.iter().any(|stream| **stream == *to.stream) {

@@ -1,14 +1,18 @@
 use std::error::Error as StdError;
 use std::fmt;
+use std::future::Future;
 use std::ops::Deref;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::delivery::Ownership;
 use super::handle::ConsumerHandle;
+use super::handover::HandoverQueue;
 use crate::consumer::runtime::control_state::ControlState;
 use crate::consumer::runtime::handler::{Handler, HandlerError};
 use crate::consumer::runtime::member::Member;
@@ -27,10 +31,11 @@ type AckResult = Result<(), Failure>;
 /// [`run_batches`](crate::ConsumerGroup::run_batches), whose batches hold many records of one key.
 ///
 /// Revoked partitions are drained in the background: settle what you hold, and they move without
-/// duplicates. Dropping the consumer without [`close`](Self::close) is a crash, and is logged.
+/// duplicates. Their deliveries that were not pulled yet go to the next owner, and the drain does not
+/// wait for them. Dropping the consumer without [`close`](Self::close) is a crash, and is logged.
 #[derive(Debug)]
 pub struct Consumer {
-    deliveries: mpsc::Receiver<PendingDelivery>,
+    queue: Arc<HandoverQueue>,
     /// The member's task. Unset once its result was returned.
     member: Option<JoinHandle<Result<()>>>,
     control: Arc<ControlState>,
@@ -39,13 +44,13 @@ pub struct Consumer {
 impl Consumer {
     pub(super) fn new(
         member: Member<PullHandler>,
-        deliveries: mpsc::Receiver<PendingDelivery>,
+        queue: Arc<HandoverQueue>,
         control: Arc<ControlState>,
     ) -> Self {
         // Only a shutdown through the control ends it, and `close` gives that.
         let member = tokio::spawn(member.run(std::future::pending()));
         Self {
-            deliveries,
+            queue,
             member: Some(member),
             control,
         }
@@ -61,7 +66,7 @@ impl Consumer {
     /// # Cancel safety
     /// A dropped call loses no delivery.
     pub async fn next(&mut self) -> Result<Option<PendingDelivery>> {
-        while let Some(delivery) = self.deliveries.recv().await {
+        while let Some(delivery) = self.queue.pop().await {
             // One that was lost while it waited here is with the new owner, or comes again.
             if !delivery.is_lost() {
                 return Ok(Some(delivery));
@@ -90,11 +95,7 @@ impl Consumer {
     pub async fn close(mut self) -> Result<()> {
         let member = self.member.take();
         self.handle().shutdown();
-        self.deliveries.close();
-        // Until what is being handed over on another thread has come too.
-        while let Some(mut unpulled) = self.deliveries.recv().await {
-            unpulled.give_back();
-        }
+        self.queue.close_and_reclaim();
         match member {
             Some(member) => join_result(member.await),
             None => Ok(()),
@@ -172,8 +173,12 @@ impl PendingDelivery {
     }
 
     /// Makes it as if it had never been handed out.
-    fn give_back(&mut self) {
+    pub(super) fn take_back(mut self) {
         self.ack_result = None;
+    }
+
+    pub(super) fn ownership(&self) -> &Arc<Ownership> {
+        self.delivery.ownership()
     }
 }
 
@@ -208,41 +213,55 @@ impl fmt::Debug for PendingDelivery {
     }
 }
 
-/// The work of a pulling member: hand the delivery over and wait for the ack_result.
-pub(super) struct PullHandler(pub(super) mpsc::Sender<PendingDelivery>);
+/// The handler of a pull consumer: hands deliveries over, and waits until they are settled.
+pub(super) struct PullHandler {
+    queue: Arc<HandoverQueue>,
+}
+
+impl PullHandler {
+    pub(super) fn new(queue: Arc<HandoverQueue>) -> Self {
+        Self { queue }
+    }
+}
+
+/// The member has ended: nothing more is handed over.
+impl Drop for PullHandler {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
 
 impl Handler for PullHandler {
-    type Future = BoxFuture<'static, Result<(), HandlerError>>;
+    type Future = PullAttempt;
     type Output = ();
 
-    fn max_batch(&self) -> Option<usize> {
-        None
-    }
-
-    fn output_stream(&self) -> Option<&Arc<str>> {
-        None
+    fn reclaim(&self, ownership: &Arc<Ownership>) {
+        self.queue.reclaim(ownership);
     }
 
     fn attempt(&self, mut deliveries: impl Iterator<Item = Delivery>) -> Self::Future {
         let delivery = deliveries.next().expect("an attempt has a delivery");
-        let deliveries = self.0.clone();
-        Box::pin(async move {
-            let (told, ack_result) = oneshot::channel();
-            if let Err(mut unsent) = deliveries
-                .send(PendingDelivery {
-                    delivery,
-                    ack_result: Some(told),
-                })
-                .await
-            {
-                unsent.0.give_back();
-                return Err(HandlerError::Abandoned);
-            }
-            match ack_result.await {
-                Ok(Ok(())) => Ok(()),
-                Ok(Err(reason)) => Err(HandlerError::Failed(BatchFailure::whole(reason))),
-                Err(_) => Err(HandlerError::Abandoned),
-            }
+        let (ack_result, settled) = oneshot::channel();
+        self.queue.push(PendingDelivery {
+            delivery,
+            ack_result: Some(ack_result),
+        });
+        PullAttempt(settled)
+    }
+}
+
+/// Waits until a delivery is settled, or taken back.
+pub(super) struct PullAttempt(oneshot::Receiver<AckResult>);
+
+impl Future for PullAttempt {
+    type Output = Result<(), HandlerError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let settled = ready!(Pin::new(&mut self.0).poll(cx));
+        Poll::Ready(match settled {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(failure)) => Err(HandlerError::Failed(BatchFailure::whole(failure))),
+            Err(_) => Err(HandlerError::Abandoned),
         })
     }
 }

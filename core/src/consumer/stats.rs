@@ -1,9 +1,14 @@
 //! What an application can read of a member.
 
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
 use crate::{Epoch, Lag, Position};
 
 /// What a member knows of a partition that it owns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PartitionStats {
     /// The epoch of its assignment.
@@ -12,6 +17,9 @@ pub struct PartitionStats {
     pub settled: Option<Position>,
     /// Records received and not settled.
     pub unsettled: usize,
+    /// The first record that is not settled, which everything behind it waits for to be checkpointed.
+    /// It is looked up once a second, so it is unset while records settle quickly.
+    pub oldest_unsettled: Option<OldestUnsettled>,
     /// Whether reading is paused: by the application, or because a bound was reached
     /// ([`max_unsettled_per_partition`](crate::ConsumerGroup::max_unsettled_per_partition),
     /// [`buffer_bytes`](crate::ConsumerGroup::buffer_bytes)).
@@ -30,6 +38,50 @@ impl PartitionStats {
     pub fn behind(&self) -> Option<u64> {
         let records = self.lag.records?;
         Some(records.saturating_add(self.unsettled as u64))
+    }
+}
+
+/// The first record of a partition that is not settled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OldestUnsettled {
+    /// Its position.
+    pub position: Position,
+    /// Its key.
+    pub key: Option<Bytes>,
+    /// The attempt that it is at, or that it waits for. 0 if its handler was never called.
+    pub attempt: u32,
+    begun: Option<Instant>,
+    due: Option<Instant>,
+}
+
+impl OldestUnsettled {
+    pub(crate) fn new(
+        position: Position,
+        key: Option<Bytes>,
+        attempt: u32,
+        begun: Option<Instant>,
+        due: Option<Instant>,
+    ) -> Self {
+        Self {
+            position,
+            key,
+            attempt,
+            begun,
+            due,
+        }
+    }
+
+    /// Returns how long ago its first attempt began, retries and the time between them included.
+    /// `None` if its handler was never called.
+    pub fn age(&self) -> Option<Duration> {
+        self.begun.map(|begun| begun.elapsed())
+    }
+
+    /// Returns in what time its next attempt begins, if it waits for one.
+    pub fn next_attempt(&self) -> Option<Duration> {
+        let now = Instant::now();
+        self.due.map(|due| due.saturating_duration_since(now))
     }
 }
 
@@ -64,6 +116,9 @@ pub struct ConsumerStats {
     pub released: u64,
     /// Partitions lost.
     pub lost: u64,
+    /// Records that were handed to a handler and were not settled when their partition left this
+    /// member. They are delivered again.
+    pub abandoned: u64,
     /// Gaps jumped by [`OnDataLoss::Skip`](crate::OnDataLoss::Skip).
     pub data_losses: u64,
     /// Deliveries (or batches) with the handler now, those that wait for a retry included.

@@ -55,10 +55,6 @@ where
 
     const PUBLISHES: bool = true;
 
-    fn max_batch(&self) -> Option<usize> {
-        None
-    }
-
     fn output_stream(&self) -> Option<&Arc<str>> {
         Some(&self.stream)
     }

@@ -202,7 +202,7 @@ async fn stats_count_what_a_stuck_handler_holds_up() {
     let (control, _run) = desk.run(group(&script).max_unsettled_per_partition(4));
     script.assign("0", 1);
     script.records("0", 1, 0, "aaaaa");
-    let stats = || control.partitions()[&partition("0")];
+    let stats = || control.partitions()[&partition("0")].clone();
     until(|| control.partitions().len() == 1 && stats().unsettled == 5).await;
     assert!(stats().paused);
     assert_eq!(
@@ -223,4 +223,18 @@ async fn stats_count_what_a_stuck_handler_holds_up() {
     until(|| stats().unsettled == 0).await;
     assert!(!stats().paused);
     assert_eq!(stats().settled, Some(4.into()));
+}
+
+/// One fetch must not pass the bound by more than the bound.
+#[tokio::test(start_paused = true)]
+async fn a_fetch_takes_no_more_than_may_be_unsettled() {
+    for (unsettled, fetch, expected) in [(1, 1_000, 1), (50, 7, 7), (10_000, 1_000, 1_000)] {
+        let (script, desk) = (Script::new(), Desk::default());
+        let bounded = group(&script)
+            .max_unsettled_per_partition(unsettled)
+            .max_poll_records(fetch);
+        desk.run(bounded);
+        until(|| !script.joins().is_empty()).await;
+        assert_eq!(script.joins()[0].batch_records, expected);
+    }
 }

@@ -1,6 +1,6 @@
 //! A driver whose events the test writes, and whose calls the test reads.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -52,6 +52,10 @@ struct Fake {
     panics: Mutex<Option<&'static str>>,
     /// While it is locked, no member joins or leaves.
     membership: AsyncMutex<()>,
+    /// How members have joined.
+    joins: Mutex<Vec<JoinOptions>>,
+    /// Whether the next checkpoint returns no result for its last partition.
+    forgets_result: AtomicBool,
 }
 
 impl Script {
@@ -66,6 +70,8 @@ impl Script {
             letters: Arc::default(),
             panics: Mutex::default(),
             membership: AsyncMutex::default(),
+            joins: Mutex::default(),
+            forgets_result: AtomicBool::new(false),
         });
         Self {
             client: Client::new(Backend(fake.clone())),
@@ -180,6 +186,15 @@ impl Script {
         self.fake.completions_to_refuse.store(times, Relaxed);
     }
 
+    /// Lets the next checkpoint store and answer all but its last partition.
+    pub(crate) fn forget_result(&self) {
+        self.fake.forgets_result.store(true, Relaxed);
+    }
+
+    pub(crate) fn joins(&self) -> Vec<JoinOptions> {
+        self.fake.joins.lock().unwrap().clone()
+    }
+
     /// What was asked of the driver, but for pauses and resumes.
     pub(crate) fn steps(&self) -> Vec<Call> {
         let steps = self.calls().into_iter();
@@ -291,8 +306,9 @@ struct Group(Arc<Fake>);
 
 #[async_trait]
 impl driver::ConsumerGroup for Group {
-    async fn join(&self, _join: JoinOptions) -> Result<Arc<dyn driver::Membership>> {
+    async fn join(&self, join: JoinOptions) -> Result<Arc<dyn driver::Membership>> {
         let _answered = self.0.membership.lock().await;
+        self.0.joins.lock().unwrap().push(join);
         Ok(self.0.clone())
     }
 }
@@ -340,7 +356,11 @@ impl driver::Membership for Fake {
                 Ok(())
             }
         };
-        marks.iter().map(answer).collect()
+        let asked = match self.forgets_result.swap(false, Relaxed) {
+            true => &marks[..marks.len() - 1],
+            false => marks,
+        };
+        asked.iter().map(answer).collect()
     }
 
     async fn publish(

@@ -326,3 +326,41 @@ async fn one_deadline_bounds_all_of_a_close() {
     let took = asked.elapsed();
     assert!(took <= Duration::from_secs(16), "{took:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_without_a_result_is_stored_again() {
+    let (script, desk) = (Script::new(), Desk::default());
+    script.forget_result();
+    desk.run(group(&script));
+    script.assign("0", 1);
+    script.records("0", 1, 0, "a");
+    desk.until_begun(&[0]).await;
+    script.revoke("0", 1, Duration::from_secs(10));
+    script.until_called(Call::Release("0".into())).await;
+    assert_eq!(
+        script.steps(),
+        [checkpoint("0", 0), Call::Release("0".into())]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_partitions_leave_at_once() {
+    const PARTITIONS: usize = 10_000;
+    let (script, desk) = (Script::new(), Desk::default());
+    let (control, _run) = desk.run(group(&script).buffer_bytes(1 << 30));
+    let ids: Vec<String> = (0..PARTITIONS).map(|id| id.to_string()).collect();
+    for id in &ids {
+        script.assign(id, 1);
+        script.records(id, 1, 0, "a");
+    }
+    until(|| control.stats().settled == PARTITIONS as u64).await;
+    let partitions = ids.iter().map(|id| (partition(id), Epoch(1))).collect();
+    script.tell(Event::Revoking {
+        partitions,
+        within: Duration::from_secs(10),
+    });
+    until(|| control.stats().released == PARTITIONS as u64).await;
+    let stored = |call: &&Call| matches!(call, Call::Checkpoint(_, 0));
+    assert_eq!(script.calls().iter().filter(stored).count(), PARTITIONS);
+    assert!(control.partitions().is_empty());
+}

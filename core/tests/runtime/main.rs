@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod batches;
 mod bounds;
 mod consumer;
 mod desk;
@@ -11,4 +12,5 @@ mod leaving;
 mod letters;
 mod publishing;
 mod pull;
+mod stalls;
 mod telemetry;

@@ -127,3 +127,57 @@ async fn a_nack_says_when_to_try_again_and_a_rejection_that_nothing_helps() {
     assert_eq!(consumer.stats().skipped, 1);
     consumer.close().await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_revocation_takes_back_what_was_not_pulled() {
+    let script = Script::new();
+    let mut consumer = group(&script).join().await.unwrap();
+    let control = consumer.handle();
+    script.assign("0", 1);
+    script.assign("1", 1);
+    script.records("0", 1, 0, "abcdefgh");
+    script.records("1", 1, 0, "xy");
+    until(|| control.stats().in_flight == 10).await;
+    let held = consumer.next().await.unwrap().unwrap();
+    let asked = tokio::time::Instant::now();
+    script.revoke("0", 1, Duration::from_secs(10));
+    until(|| control.stats().in_flight == 3).await;
+    held.ack();
+    script.until_called(Call::Release("0".into())).await;
+    assert!(asked.elapsed() < Duration::from_secs(1));
+    for _ in 0..2 {
+        let delivery = consumer.next().await.unwrap().unwrap();
+        assert_eq!(delivery.partition().id(), "1");
+        delivery.ack();
+    }
+    consumer.close().await.unwrap();
+    assert!(script.calls().contains(&checkpoint("0", 0)));
+}
+
+/// Position 3 is settled: 1 and 2 go on, or all three come again.
+#[tokio::test(start_paused = true)]
+async fn a_revocation_leaves_what_lies_before_a_settled_delivery() {
+    let script = Script::new();
+    let mut consumer = group(&script).join().await.unwrap();
+    let control = consumer.handle();
+    script.assign("0", 1);
+    script.records("0", 1, 0, "aaab");
+    let first = consumer.next().await.unwrap().unwrap();
+    consumer.next().await.unwrap().unwrap().ack();
+    first.ack();
+    until(|| control.stats().settled == 2 && control.stats().in_flight == 1).await;
+    script.records("0", 1, 4, "cde");
+    until(|| control.stats().in_flight == 4).await;
+    script.revoke("0", 1, Duration::from_secs(10));
+    until(|| control.stats().in_flight == 1).await;
+    for position in 1..3 {
+        let delivery = consumer.next().await.unwrap().unwrap();
+        assert_eq!(delivery.position(), Position::from(position));
+        delivery.ack();
+    }
+    script.until_called(Call::Release("0".into())).await;
+    assert_eq!(
+        script.steps(),
+        [checkpoint("0", 3), Call::Release("0".into())]
+    );
+}

@@ -5,11 +5,11 @@ use std::convert::Infallible;
 use std::error::Error;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use millstream_core::{Client, Producer, Record, RunFuture, StreamSpec};
+use millstream_core::{Client, ConsumerGroup, Producer, Record, RunFuture, StreamSpec};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 
@@ -17,6 +17,10 @@ const STREAM: &str = "bench";
 const PAYLOAD: usize = 512;
 /// How long a sleeping handler sleeps.
 pub(crate) const SLEEP: Duration = Duration::from_millis(10);
+/// How long a computing handler computes.
+const COMPUTATION: Duration = Duration::from_micros(50);
+/// How often a ticker ticks.
+const TICK: Duration = Duration::from_millis(1);
 /// How many receipts the producer leaves open before it awaits the oldest.
 const RECEIPTS: usize = 1_000;
 
@@ -32,6 +36,8 @@ pub(crate) struct Load {
 pub(crate) enum Handler {
     /// Ready when it is first polled.
     Ready,
+    /// Ready after [`COMPUTATION`], which it spends on the processor.
+    Computes,
     /// Pending once.
     Yields,
     /// Pending for [`SLEEP`].
@@ -134,6 +140,53 @@ impl Load {
         })
     }
 
+    /// Pulls what a full stream holds: the time from the first delivery to the last.
+    pub(crate) fn pull_only(&self) -> Result<Duration, Box<dyn Error>> {
+        runtime()?.block_on(async {
+            let client = self.connect().await?;
+            self.produce(&client.producer(STREAM).open().await?).await?;
+            let mut consumer = self.group(&client).join().await?;
+            let control = consumer.handle();
+            let mut first = None;
+            for _ in 0..self.records {
+                let delivery = consumer.next().await?.ok_or(UNSEEN)?;
+                first.get_or_insert_with(Instant::now);
+                delivery.ack();
+            }
+            let last = Instant::now();
+            consumer.close().await?;
+            self.check(&client, &control.stats()).await?;
+            Ok(last - first.ok_or(UNSEEN)?)
+        })
+    }
+
+    /// Consumes what a full stream holds, beside a task that ticks each millisecond. Returns how much
+    /// too late its latest tick was.
+    pub(crate) fn ticker_delay(&self) -> Result<Duration, Box<dyn Error>> {
+        runtime()?.block_on(async {
+            let client = self.connect().await?;
+            self.produce(&client.producer(STREAM).open().await?).await?;
+            let handled = Arc::new(Handled::default());
+            let member = self.member(&client, &handled);
+            let latest = Arc::new(Mutex::new(Duration::ZERO));
+            let seen = latest.clone();
+            let ticker = tokio::spawn(async move {
+                let mut due = Instant::now() + TICK;
+                loop {
+                    tokio::time::sleep_until(due.into()).await;
+                    let now = Instant::now();
+                    let mut latest = seen.lock().expect("nothing panics with it");
+                    *latest = (*latest).max(now - due);
+                    due = now + TICK;
+                }
+            });
+            member.await?;
+            ticker.abort();
+            let latest = *latest.lock().expect("nothing panics with it");
+            Ok(latest)
+        })
+    }
+
     async fn connect(&self) -> Result<Client, Box<dyn Error>> {
         let client = millstream_memory::Config::default().connect().await?;
         client
@@ -160,11 +213,15 @@ impl Load {
         Ok(producer.close().await?)
     }
 
-    fn member(&self, client: &Client, handled: &Arc<Handled>) -> RunFuture {
-        let group = client
+    fn group(&self, client: &Client) -> ConsumerGroup {
+        client
             .group("bench")
             .stream(STREAM)
-            .concurrency(self.concurrency);
+            .concurrency(self.concurrency)
+    }
+
+    fn member(&self, client: &Client, handled: &Arc<Handled>) -> RunFuture {
+        let group = self.group(client);
         let (counts, ends) = (handled.clone(), handled.clone());
         let (records, handler) = (self.records, self.handler);
         let handle = move |_delivery| {
@@ -172,6 +229,12 @@ impl Load {
             async move {
                 match handler {
                     Handler::Ready => {}
+                    Handler::Computes => {
+                        let begun = Instant::now();
+                        while begun.elapsed() < COMPUTATION {
+                            std::hint::spin_loop();
+                        }
+                    }
                     Handler::Yields => tokio::task::yield_now().await,
                     Handler::Sleeps => tokio::time::sleep(SLEEP).await,
                 }

@@ -21,11 +21,14 @@ const ROUNDS: usize = 9;
 
 type Measure = fn() -> Result<f64, Box<dyn Error>>;
 
-const MEASURES: [(&str, &str, Measure); 17] = [
+const MEASURES: [(&str, &str, Measure); 20] = [
     ("mpsc_channel", "records/s", mpsc_channel),
     ("memory_end_to_end", "records/s", end_to_end),
     ("memory_produce", "records/s", produce),
     ("memory_consume", "records/s", consume),
+    ("memory_run", "ns/record", run),
+    ("memory_pull", "ns/record", pull),
+    ("memory_ticker_delay", "ms", ticker_delay),
     ("memory_yielding_handler", "records/s", yielding_handler),
     (
         "memory_sleeping_handler_vs_ideal",
@@ -49,12 +52,13 @@ const MEASURES: [(&str, &str, Measure); 17] = [
     ("memory_member_10000_partitions", "ms", member_of_many),
 ];
 
-const RATIOS: [(&str, &str, &str); 4] = [
+const RATIOS: [(&str, &str, &str); 5] = [
     (
         "memory_end_to_end_vs_mpsc",
         "memory_end_to_end",
         "mpsc_channel",
     ),
+    ("memory_pull_vs_run", "memory_pull", "memory_run"),
     (
         "memory_partitions_10000_vs_1",
         "memory_partitions_10000",
@@ -126,6 +130,26 @@ fn produce() -> Result<f64, Box<dyn Error>> {
 /// From the join to a full stream until the member has handled, checkpointed and left.
 fn consume() -> Result<f64, Box<dyn Error>> {
     Ok(per_second(BASE.records, BASE.consume_only()?.closed))
+}
+
+/// A full stream with a handler: from the first record handled to the last.
+fn run() -> Result<f64, Box<dyn Error>> {
+    Ok(per_record(BASE.records, BASE.consume_only()?.settled))
+}
+
+/// The same with a pull consumer.
+fn pull() -> Result<f64, Box<dyn Error>> {
+    Ok(per_record(BASE.records, BASE.pull_only()?))
+}
+
+/// How much a tick each millisecond is late at the most, beside handlers that compute for 50 us.
+fn ticker_delay() -> Result<f64, Box<dyn Error>> {
+    let load = Load {
+        handler: Handler::Computes,
+        records: 10_000,
+        ..BASE
+    };
+    Ok(load.ticker_delay()?.as_secs_f64() * 1e3)
 }
 
 /// The handler is pending once for each record.

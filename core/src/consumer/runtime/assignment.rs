@@ -1,8 +1,9 @@
 //! One partition that this member owns: what was received, how far it is settled, and how it
 //! leaves.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::BuildHasher;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -10,11 +11,15 @@ use foldhash::fast::FixedState;
 use tokio::time::Instant;
 
 use super::output_buffer::OutputBuffer;
+use super::run::Run;
+use super::stall::StallDetector;
 use super::window::{NO_KEY, Window};
-use crate::consumer::delivery::{Batch, Ownership};
+use crate::consumer::delivery::{FetchedBatch, Ownership};
 use crate::driver::{CheckpointUpdate, StoredRecord};
 use crate::sync::lock;
-use crate::{Delivery, Epoch, Headers, Lag, Partition, PartitionStats, Position};
+use crate::{
+    Batch, Delivery, Epoch, Headers, Lag, OldestUnsettled, Partition, PartitionStats, Position,
+};
 
 #[derive(Debug)]
 pub(crate) struct Assignment {
@@ -39,9 +44,20 @@ pub(crate) struct Assignment {
     /// The last position that the broker has as this group's progress.
     pub(crate) stored: Option<Position>,
     pub(crate) leaving: Leaving,
+    /// Until when its handlers may settle what is in flight, once it drains.
+    pub(crate) drain_by: Option<Instant>,
     pub(crate) paused: Paused,
+    /// What waits for its next attempt, by its first number.
+    pub(crate) waiting: BTreeMap<u64, Run>,
+    /// How many records were started and given up unsettled.
+    pub(crate) abandoned: usize,
+    /// When its next batch is handed out although it is not full.
+    pub(crate) batch_due: Option<Instant>,
+    pub(crate) stall: StallDetector,
     /// Whether it waits in the queue of those that may start something.
     pub(crate) queued: bool,
+    /// Whether it waits to be looked at for its release.
+    pub(crate) release_queued: bool,
     /// Whether it waits for the next checkpoint.
     pub(crate) dirty: bool,
     stats: Arc<Mutex<PartitionStats>>,
@@ -58,10 +74,11 @@ struct Chunk {
     len: u64,
     /// The position of its last record.
     last: Position,
+    received_at: Instant,
     /// The numbers that the records of the batch have. Unset: all of the chunk.
     kept: Option<Vec<Kept>>,
     bytes: usize,
-    batch: Arc<Batch>,
+    batch: Arc<FetchedBatch>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -111,6 +128,7 @@ impl Assignment {
             epoch,
             settled: resume_after,
             unsettled: 0,
+            oldest_unsettled: None,
             paused: false,
             lag: Lag::default(),
         };
@@ -127,8 +145,14 @@ impl Assignment {
             settled_before: resume_after,
             stored: resume_after,
             leaving: Leaving::Active,
+            drain_by: None,
             paused: Paused::default(),
+            waiting: BTreeMap::new(),
+            abandoned: 0,
+            batch_due: None,
+            stall: StallDetector::default(),
             queued: false,
+            release_queued: false,
             dirty: false,
             stats: Arc::new(Mutex::new(stats)),
         }
@@ -147,7 +171,7 @@ impl Assignment {
     }
 
     /// Takes records in.
-    pub(crate) fn receive(&mut self, records: Vec<StoredRecord>, lag: Lag) {
+    pub(crate) fn receive(&mut self, records: Vec<StoredRecord>, lag: Lag, now: Instant) {
         self.show_lag(lag);
         let Some(last) = records.last().map(|record| record.position) else {
             return;
@@ -163,11 +187,12 @@ impl Assignment {
         self.received += len;
         self.held += records.len();
         self.bytes += bytes;
-        let batch = Arc::new(Batch::new(self.ownership.clone(), records));
+        let batch = Arc::new(FetchedBatch::new(self.ownership.clone(), records));
         self.chunks.push_back(Chunk {
             first,
             len,
             last,
+            received_at: now,
             kept: None,
             bytes,
             batch,
@@ -182,6 +207,61 @@ impl Assignment {
     pub(crate) fn delivery(&self, number: u64) -> Delivery {
         let chunk = self.chunk(number);
         Delivery::new(chunk.batch.clone(), chunk.index(number) as u32, 1)
+    }
+
+    /// Takes the next batch, if nothing of the partition is with the handler. One that is not full is
+    /// taken when its first record has waited for as long as a batch may, or when nothing more is
+    /// received until it settles.
+    pub(crate) fn next_batch(&mut self, batch: Batch, now: Instant) -> Option<Range<u64>> {
+        self.batch_due = None;
+        let next = self.window.next_run(batch.records)?;
+        let len = match batch.bytes {
+            Some(most) => self.records_within(next.clone(), most),
+            None => next.end - next.start,
+        };
+        let is_full = len == batch.records as u64 || next.start + len < next.end;
+        let waits = batch.after.filter(|_| !is_full && self.may_receive());
+        if let Some(after) = waits {
+            let due = self.chunk(next.start).received_at + after;
+            if due > now {
+                self.batch_due = Some(due);
+                return None;
+            }
+        }
+        Some(self.window.start_run(next.start..next.start + len))
+    }
+
+    /// How many records of a range hold `most` bytes together, at least one.
+    fn records_within(&self, numbers: Range<u64>, most: usize) -> u64 {
+        let mut bytes = 0_usize;
+        let fits = |number: &u64| {
+            let chunk = self.chunk(*number);
+            bytes = bytes.saturating_add(size(&chunk.batch.records[chunk.index(*number)]));
+            bytes <= most
+        };
+        let fitting = numbers.take_while(fits).count() as u64;
+        fitting.max(1)
+    }
+
+    /// Whether more records may come before anything is settled.
+    fn may_receive(&self) -> bool {
+        self.leaving == Leaving::Active && !self.paused.by_window && !self.paused.by_buffer
+    }
+
+    /// Gives a started number up: it stays unsettled, and comes again.
+    pub(crate) fn abandon(&mut self, number: u64) {
+        self.window.abandon(number);
+        self.abandoned += 1;
+    }
+
+    /// How many records were started and are not settled.
+    pub(crate) fn begun(&self) -> usize {
+        self.window.running() + self.abandoned
+    }
+
+    /// The record that all others wait for to be passed by the checkpoint.
+    pub(crate) fn oldest_unsettled(&self) -> Option<Delivery> {
+        (self.window.len() > 0).then(|| self.delivery(self.window.watermark()))
     }
 
     /// Settles a number, and drops the batches that are no longer needed.
@@ -253,6 +333,12 @@ impl Assignment {
         })
     }
 
+    /// Begins to drain, or brings the end of the drain forward.
+    pub(crate) fn drain(&mut self, deadline: Instant) {
+        self.window.drain();
+        self.drain_by = Some(self.drain_by.map_or(deadline, |by| by.min(deadline)));
+    }
+
     /// Whether nothing is in flight and nothing more will start.
     pub(crate) fn is_drained(&self) -> bool {
         self.window.running() == 0 && !self.window.has_startable()
@@ -269,6 +355,17 @@ impl Assignment {
         stats.settled = self.settled();
         stats.unsettled = self.window.len();
         stats.paused = self.paused.any();
+        let watermark = stats.settled;
+        if (stats.oldest_unsettled.as_ref())
+            .is_some_and(|oldest| Some(oldest.position) <= watermark)
+        {
+            stats.oldest_unsettled = None;
+        }
+    }
+
+    /// Shows users what the partition waits for.
+    pub(crate) fn show_oldest(&self, oldest: Option<OldestUnsettled>) {
+        lock(&self.stats).oldest_unsettled = oldest;
     }
 
     fn chunk(&self, number: u64) -> &Chunk {
@@ -332,7 +429,7 @@ impl Chunk {
         let records: Vec<StoredRecord> = left.iter().map(|index| copy(&records[*index])).collect();
         self.kept = Some(kept);
         self.bytes = records.iter().map(size).sum();
-        self.batch = Arc::new(Batch::new(self.batch.ownership.clone(), records));
+        self.batch = Arc::new(FetchedBatch::new(self.batch.ownership.clone(), records));
     }
 }
 

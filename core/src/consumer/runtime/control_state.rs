@@ -88,7 +88,7 @@ impl ControlState {
     pub(crate) fn partitions(&self) -> BTreeMap<Partition, PartitionStats> {
         lock(&self.partitions)
             .iter()
-            .map(|(partition, stats)| (partition.clone(), *lock(stats)))
+            .map(|(partition, stats)| (partition.clone(), lock(stats).clone()))
             .collect()
     }
 }

@@ -7,7 +7,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::{BatchFailure, Delivery, Failure, Record};
+use crate::consumer::delivery::Ownership;
+use crate::{Batch, BatchFailure, Delivery, Failure, Record};
 
 /// What the runtime does with deliveries. Handlers, batch handlers and pulling consumers are each a
 /// `Handler`, so that order, retry and draining know one shape only.
@@ -22,13 +23,20 @@ pub(crate) trait Handler: Send + Sync + 'static {
     /// not asked for each record.
     const PUBLISHES: bool = false;
 
-    /// Unset: one delivery at a time, keys side by side. Set: runs of at most so many deliveries of
-    /// a partition.
-    fn max_batch(&self) -> Option<usize>;
+    /// Unset: one delivery at a time, keys side by side. Set: batches of a partition.
+    fn batch(&self) -> Option<Batch> {
+        None
+    }
 
     /// Unset: progress is stored alone. Set: progress is stored in one step with what was made below
     /// it, in this stream.
-    fn output_stream(&self) -> Option<&Arc<str>>;
+    fn output_stream(&self) -> Option<&Arc<str>> {
+        None
+    }
+
+    /// Gives up attempts of a partition that is revoked, if nothing was begun in them that could be
+    /// finished in time.
+    fn reclaim(&self, _ownership: &Arc<Ownership>) {}
 
     /// Begins an attempt.
     fn attempt(&self, deliveries: impl Iterator<Item = Delivery>) -> Self::Future;
@@ -113,20 +121,6 @@ impl<W: Handler> FutureSlot<W> {
     /// Waits for the attempt that was begun.
     pub(crate) async fn finish(&mut self) -> Result<W::Output, HandlerError> {
         poll_fn(|cx| self.poll(cx)).await
-    }
-
-    /// Begins an attempt and waits for it.
-    pub(crate) async fn attempt(
-        &mut self,
-        handler: &Arc<W>,
-        deliveries: impl Iterator<Item = Delivery>,
-    ) -> Result<W::Output, HandlerError> {
-        let mut first = Some(deliveries);
-        poll_fn(|cx| match first.take() {
-            Some(deliveries) => self.begin(handler, deliveries, cx),
-            None => self.poll(cx),
-        })
-        .await
     }
 
     fn panicked(&mut self, panic: Box<dyn Any + Send>) -> Result<W::Output, HandlerError> {

@@ -4,7 +4,7 @@
 //! the driver are futures that the member polls beside the rest. So nothing slow (a handler, a
 //! checkpoint, a release) delays anything else.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,16 +15,16 @@ use foldhash::fast::FixedState;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use slab::Slab;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use super::assignment::{Assignment, Paused};
 use super::buffer_budget::BufferBudget;
 use super::control_state::ControlState;
 use super::dead_letter_sink::DeadLetterSink;
+use super::error_handler::ErrorHandler;
 use super::guarded::Guarded;
 use super::handler::{FutureSlot, Handler};
-use super::retry_loop::ErrorHandler;
+use super::retry_queue::RetryQueue;
 use crate::consumer::options::Options;
 use crate::consumer::runtime::output_buffer::Size;
 use crate::driver::{self, Event, JoinOptions, Membership};
@@ -32,14 +32,17 @@ use crate::telemetry::{Causes, event};
 use crate::{Epoch, Error, ErrorKind, Partition, Result};
 
 mod checkpointing;
+mod completion;
 mod dispatch;
 mod events;
+mod in_flight;
+mod liveness;
 mod rebalance;
 mod transaction;
 
 use checkpointing::Checkpointer;
-use dispatch::Completed;
-use rebalance::ReleaseResult;
+use in_flight::InFlight;
+use rebalance::{Departures, ReleaseResult};
 
 /// How long the last calls to a driver may take when a member closes, after everything is drained.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -63,10 +66,15 @@ pub(crate) struct Member<W: Handler> {
     index: HashMap<Partition, (usize, Epoch), FixedState>,
     /// Assignments that may have something to start, each once.
     runnable: VecDeque<usize>,
-    /// Assignments that have ended or were revoked.
-    leaving: Vec<usize>,
-    /// Deliveries whose handler was not ready at once.
-    running: FuturesUnordered<BoxFuture<'static, Completed<W>>>,
+    departures: Departures,
+    /// What was not ready at once: attempts, and dead letters that are being stored.
+    running: FuturesUnordered<InFlight<W>>,
+    /// How many of them are attempts.
+    attempts: usize,
+    /// What waits for its next attempt.
+    retries: RetryQueue,
+    /// When the batches are due that are not full, with the index of their assignment.
+    batches_due: BTreeSet<(Instant, usize)>,
     /// Room for attempts, to be used again.
     slots: Vec<FutureSlot<W>>,
     /// Releases and completions under way.
@@ -77,6 +85,11 @@ pub(crate) struct Member<W: Handler> {
     buffer_full: bool,
     /// Results that are not published: those of all assignments, and those under way.
     buffered_output: Size,
+
+    /// When it is looked at again whether the partitions move on.
+    check_at: Instant,
+    /// Whether a stall was reported whose end was not.
+    stall_reported: bool,
 
     events: BoxFuture<'static, Result<Vec<Event>>>,
     control_changed: BoxFuture<'static, ()>,
@@ -122,10 +135,8 @@ impl<W: Handler> Member<W> {
         let errors = ErrorHandler {
             group: group.clone(),
             retry: options.retry.clone(),
-            handler_timeout: options.handler_timeout,
             dead_letters,
             counters: control.counters.clone(),
-            permits: Arc::new(Semaphore::new(options.concurrency)),
         };
         let interval = options.checkpoint_interval(handler.output_stream().is_some());
         Ok(Self {
@@ -142,12 +153,17 @@ impl<W: Handler> Member<W> {
             assignments: Slab::new(),
             index: HashMap::default(),
             runnable: VecDeque::new(),
-            leaving: Vec::new(),
+            departures: Departures::default(),
             running: FuturesUnordered::new(),
+            attempts: 0,
+            retries: RetryQueue::default(),
+            batches_due: BTreeSet::new(),
             slots: Vec::new(),
             releases: FuturesUnordered::new(),
             buffer_full: false,
             buffered_output: Size::default(),
+            check_at: Instant::now(),
+            stall_reported: false,
             shutdown: None,
             timer: Box::pin(sleep_until(Instant::now())),
             now: Instant::now(),
@@ -182,13 +198,15 @@ impl<W: Handler> Member<W> {
     /// Does what there is to do now. Ready: something has happened, there may be more.
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.now = Instant::now();
-        let mut happened = self.dispatch(cx);
+        let mut happened = self.start_due_batches();
+        happened |= self.dispatch(cx);
         happened |= self.poll_events(cx);
         happened |= self.poll_completed(cx);
         happened |= self.poll_control(cx);
         happened |= self.poll_releases(cx);
         happened |= self.poll_checkpoint(cx);
         happened |= self.advance_releases();
+        happened |= self.check_progress();
         happened |= self.poll_timer(cx);
         if happened || self.may_dispatch() || self.is_done() {
             Poll::Ready(())
@@ -239,16 +257,17 @@ impl<W: Handler> Member<W> {
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> bool {
-        let drains = self
-            .leaving
-            .iter()
-            .filter_map(|index| self.assignments[*index].deadlines())
-            .flat_map(|(drained_by, released_by)| [drained_by, released_by]);
         let leave_by = self.closing.map(|deadline| deadline + LEAVE_TIMEOUT);
-        let deadlines = drains
-            .chain(self.closing)
-            .chain(leave_by)
-            .chain(self.checkpointer.due());
+        let deadlines = [
+            self.departures.next_deadline(),
+            self.retries.next_due(),
+            self.batches_due.first().map(|(due, _)| *due),
+            self.next_check(),
+            self.closing,
+            leave_by,
+            self.checkpointer.due(),
+        ];
+        let deadlines = deadlines.into_iter().flatten();
         let Some(next) = deadlines.filter(|deadline| *deadline > self.now).min() else {
             return false;
         };
@@ -261,14 +280,22 @@ impl<W: Handler> Member<W> {
     /// Does what the user has asked for by a [`ConsumerHandle`](crate::ConsumerHandle).
     fn apply_control_requests(&mut self) {
         let requests = self.control.requests();
-        for (_, assignment) in &mut self.assignments {
+        for index in self.indexes() {
+            let assignment = &mut self.assignments[index];
             let mut paused = assignment.paused;
             paused.by_user = requests.pauses(assignment.partition());
-            assignment.pause(paused, &*self.membership);
+            if paused.by_user != assignment.paused.by_user {
+                assignment.pause(paused, &*self.membership);
+                self.report_user_pause(&self.assignments[index]);
+            }
         }
         if requests.shutdown {
             self.begin_shutdown();
         }
+    }
+
+    fn indexes(&self) -> Vec<usize> {
+        self.assignments.iter().map(|(index, _)| index).collect()
     }
 
     /// Keeps the first reason to stop, and begins to leave.
@@ -283,9 +310,9 @@ impl<W: Handler> Member<W> {
         }
         let deadline = Instant::now() + self.options.drain;
         self.closing = Some(deadline);
-        for (_, assignment) in &mut self.assignments {
-            assignment.window.drain();
-            assignment.ownership.drain_by(deadline);
+        for index in self.indexes() {
+            let assignment = &mut self.assignments[index];
+            assignment.drain(deadline);
             assignment.pause(
                 Paused {
                     by_shutdown: true,
@@ -293,6 +320,7 @@ impl<W: Handler> Member<W> {
                 },
                 &*self.membership,
             );
+            self.abandon_late_retries(index);
         }
         // A drain starts what waits only for want of room for its results.
         self.mark_all_runnable();
@@ -307,11 +335,9 @@ impl<W: Handler> Member<W> {
 
     /// Says what could not be done, and leaves.
     async fn leave(mut self) -> Result<()> {
-        let unsettled: usize = self
-            .assignments
-            .iter()
-            .map(|(_, assignment)| assignment.window.running())
-            .sum();
+        for (_, assignment) in &self.assignments {
+            self.report_unsettled(assignment);
+        }
         self.clear();
         self.left = true;
         let now = Instant::now();
@@ -332,15 +358,9 @@ impl<W: Handler> Member<W> {
                     .with_group(self.group.clone()),
             )
         });
-        if unsettled > 0 {
-            event!(
-                warn, "millstream.consumer.unsettled", group = %self.group,
-                member = self.membership.id(), unsettled,
-                "closed with deliveries in flight; they come again"
-            );
-        }
         event!(
             info, "millstream.consumer.closed", group = %self.group, member = self.membership.id(),
+            abandoned = self.control.counters.abandoned.get(),
             error = self.failure.as_ref().map(|error| tracing::field::display(Causes(error))), "closed"
         );
         match self.failure.take() {

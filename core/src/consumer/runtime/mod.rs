@@ -5,17 +5,21 @@
 //! whoever runs it. It owns an [`Assignment`](assignment::Assignment) per partition, whose
 //! [`Window`](window::Window) keeps key order and the watermark. A handler that is ready at once is
 //! started, polled and settled in one go, in a [`FutureSlot`](handler::FutureSlot) that is reused; one
-//! that is pending or has failed is driven by the [`ErrorHandler`](retry_loop::ErrorHandler) as a
-//! future of its own.
+//! that is pending or has failed becomes a [`Run`](run::Run): a future of its own while an attempt is
+//! under way, and plain data while it waits for the next one. The
+//! [`ErrorHandler`](error_handler::ErrorHandler) decides which it is.
 
 pub(crate) mod assignment;
 pub(crate) mod buffer_budget;
 pub(crate) mod control_state;
 pub(crate) mod counters;
 pub(crate) mod dead_letter_sink;
+pub(crate) mod error_handler;
 mod guarded;
 pub(crate) mod handler;
 pub(crate) mod member;
 pub(crate) mod output_buffer;
-pub(crate) mod retry_loop;
+pub(crate) mod retry_queue;
+pub(crate) mod run;
+pub(crate) mod stall;
 pub(crate) mod window;

@@ -150,20 +150,22 @@ impl Window {
         }
     }
 
-    /// Starts the next run of at most `most` numbers, if none is running: for handlers that take
-    /// batches of a partition.
-    pub(crate) fn start_run(&mut self, most: usize) -> Option<Range<u64>> {
+    /// Returns the next numbers for a handler of batches, at most `most`: none while a batch is with
+    /// the handler or the partition drains.
+    pub(crate) fn next_run(&self, most: usize) -> Option<Range<u64>> {
         let end = self.base + self.slots.len() as u64;
         let run = self.cursor..end.min(self.cursor.saturating_add(most as u64));
-        if self.running > 0 || self.limit.is_some() || run.is_empty() {
-            return None;
-        }
+        (self.running == 0 && self.limit.is_none() && !run.is_empty()).then_some(run)
+    }
+
+    /// Starts numbers that [`next_run`](Self::next_run) begins with.
+    pub(crate) fn start_run(&mut self, run: Range<u64>) -> Range<u64> {
         for number in run.clone() {
             self.slot(number).state = State::Started;
             self.started(number);
         }
         self.cursor = run.end;
-        Some(run)
+        run
     }
 
     /// Marks the key of a started number busy: its later records wait from now on.
@@ -336,11 +338,12 @@ mod tests {
     #[test]
     fn runs_come_one_at_a_time() {
         let mut window = window(&[7, 7, 8]);
-        assert_eq!(window.start_run(2), Some(0..2));
-        assert_eq!(window.start_run(2), None);
+        assert_eq!(window.next_run(2), Some(0..2));
+        window.start_run(0..2);
+        assert_eq!(window.next_run(2), None);
         window.settle(0);
         window.settle(1);
-        assert_eq!(window.start_run(2), Some(2..3));
+        assert_eq!(window.next_run(2), Some(2..3));
     }
 
     /// What a user of the window may do, with a choice among what is possible.

@@ -187,6 +187,7 @@ impl<W: Handler> Member<W> {
             "checkpointed"
         );
         self.assignments[index].stored = Some(mark.position);
+        self.check_release(index);
     }
 
     /// Takes in that none of these marks was stored. Those of partitions that are not owned any
@@ -212,6 +213,7 @@ impl<W: Handler> Member<W> {
                 );
                 self.checkpointer
                     .settled(&mut self.assignments[index], index, 0);
+                self.check_release(index);
                 self.checkpointer.failed = true;
                 self.checkpointer.due = self.now + RETRY.min(self.checkpointer.interval);
             } else {

@@ -1,22 +1,18 @@
-//! Starting deliveries, and taking in how they ended.
+//! Starting attempts: of deliveries that were not handed out yet, and of those whose retry is due.
 
 use std::ops::Range;
-use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use futures_util::stream::StreamExt;
 use tokio::time::Instant;
 
 use super::Member;
-use crate::consumer::delivery::Ownership;
+use super::in_flight::InFlight;
+use crate::Delivery;
 use crate::consumer::runtime::handler::{FutureSlot, Handler, HandlerError, Output};
-use crate::consumer::runtime::retry_loop::{Entry, FirstPoll, Outcome};
-use crate::{Delivery, Epoch, Error, ErrorKind};
+use crate::consumer::runtime::run::Run;
 
-/// Starts in a row before the session looks up: other partitions, events and tasks have their turn
+/// Starts in a row before the member looks up: other partitions, events and tasks have their turn
 /// too.
 const BURST: usize = 1_000;
 
@@ -28,20 +24,8 @@ const BURST_TIME: Duration = Duration::from_micros(500);
 /// The most starts between two looks at the clock.
 const MAX_STRIDE: u32 = 32;
 
-/// Completions taken in a row.
-const COMPLETED_BURST: usize = 256;
-
-/// A delivery (or run of deliveries) that was not ready at once has ended.
-pub(super) struct Completed<W: Handler> {
-    ownership: Arc<Ownership>,
-    /// What was not settled when it began.
-    numbers: Vec<u64>,
-    outcome: Outcome<W::Output>,
-    slot: FutureSlot<W>,
-}
-
 /// Bounds a burst in time, and looks at the clock as seldom as what it measures allows.
-struct BurstClock {
+pub(super) struct BurstClock {
     start: Instant,
     counted: u32,
     look_at: u32,
@@ -49,7 +33,7 @@ struct BurstClock {
 }
 
 impl BurstClock {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         Self {
             start: Instant::now(),
             counted: 0,
@@ -59,7 +43,7 @@ impl BurstClock {
     }
 
     /// Counts a piece of work that was begun; what came before it is measured.
-    fn count(&mut self) {
+    pub(super) fn count(&mut self) {
         if self.counted == self.look_at {
             let elapsed = self.start.elapsed();
             self.over = elapsed >= BURST_TIME;
@@ -70,7 +54,7 @@ impl BurstClock {
         self.counted += 1;
     }
 
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.over
     }
 }
@@ -85,14 +69,16 @@ impl<W: Handler> Member<W> {
         }
     }
 
-    /// Starts what may start, as far as the concurrency allows.
+    /// Starts what may start, as far as the concurrency allows; retries that are due come first.
     pub(super) fn dispatch(&mut self, cx: &mut Context<'_>) -> bool {
         let mut left = BURST;
         let mut clock = BurstClock::start();
-        while left > 0 && self.may_dispatch() {
+        let mut happened = self.start_retries(&mut clock, cx);
+        while left > 0 && !clock.is_over() && self.has_free_attempt() {
             let Some(index) = self.runnable.pop_front() else {
                 break;
             };
+            happened = true;
             // It may have left since it was queued, and another one may have its place.
             let Some(assignment) = self.assignments.get_mut(index) else {
                 continue;
@@ -107,34 +93,69 @@ impl<W: Handler> Member<W> {
             if self.may_start_more(index) {
                 self.mark_runnable(index);
             }
-            if clock.is_over() {
-                self.burst_over = true;
-                break;
-            }
         }
-        left < BURST
+        self.burst_over |= clock.is_over();
+        happened
     }
 
-    /// Whether something may start now: permits come back not only when a delivery ends, but also
-    /// when it begins to wait for its next attempt.
+    /// Whether something may start now.
     pub(super) fn may_dispatch(&self) -> bool {
-        !self.runnable.is_empty() && self.errors.permits.available_permits() > 0
+        self.has_free_attempt() && (!self.runnable.is_empty() || self.retries.is_due(self.now))
+    }
+
+    /// Whether one more attempt may be under way that is not ready at once.
+    fn has_free_attempt(&self) -> bool {
+        self.attempts < self.options.concurrency
     }
 
     /// A run that is under way keeps its partition from starting another. While there is no room for
     /// results each partition starts its first unsettled record at the most, and none whose results
     /// would only wait behind others of the partition.
     fn may_start_more(&self, index: usize) -> bool {
-        let window = &self.assignments[index].window;
+        let assignment = &self.assignments[index];
+        let window = &assignment.window;
+        if self.has_too_many_waiting(index) {
+            return false;
+        }
+        if self.handler.batch().is_some() {
+            return window.has_startable()
+                && window.running() == 0
+                && assignment.batch_due.is_none();
+        }
         match self.is_limited(index) {
             true => {
                 window.has_first() || (window.has_next_at_watermark() && self.has_published(index))
             }
-            false => {
-                window.has_startable()
-                    && (self.handler.max_batch().is_none() || window.running() == 0)
-            }
+            false => window.has_startable(),
         }
+    }
+
+    fn start_retries(&mut self, clock: &mut BurstClock, cx: &mut Context<'_>) -> bool {
+        let mut happened = false;
+        while self.has_free_attempt() && !clock.is_over() {
+            let Some((index, first)) = self.retries.pop_due(self.now) else {
+                break;
+            };
+            happened = true;
+            clock.count();
+            let Some(mut run) = self.assignments[index].waiting.remove(&first) else {
+                continue;
+            };
+            run.begin();
+            let mut slot = self.take_slot();
+            match slot.begin(&self.handler, run.part().cloned(), cx) {
+                Poll::Ready(answer) => {
+                    self.return_slot(slot);
+                    self.on_attempt(index, run, answer);
+                }
+                Poll::Pending => self.wait_for_attempt(index, run, slot),
+            }
+            self.mark_runnable(index);
+        }
+        if happened {
+            self.count_in_flight();
+        }
+        happened
     }
 
     fn start_from(
@@ -144,27 +165,20 @@ impl<W: Handler> Member<W> {
         clock: &mut BurstClock,
         cx: &mut Context<'_>,
     ) -> usize {
-        let mut slot = self.slots.pop().unwrap_or_else(FutureSlot::new);
+        let mut slot = self.take_slot();
         let mut settled = 0;
         let mut started = 0;
-        while started < most && !clock.is_over() && self.errors.permits.available_permits() > 0 {
-            let limited = self.is_limited(index);
-            let published = limited && self.has_published(index);
-            let assignment = &mut self.assignments[index];
-            let numbers = match self.handler.max_batch() {
-                None if published && assignment.window.has_next_at_watermark() => {
-                    assignment.window.start().map(|number| number..number + 1)
-                }
-                None if limited => assignment
-                    .window
-                    .start_first()
-                    .map(|number| number..number + 1),
-                None => assignment.window.start().map(|number| number..number + 1),
-                Some(most) => assignment.window.start_run(most),
+        while started < most
+            && !clock.is_over()
+            && self.has_free_attempt()
+            && !self.has_too_many_waiting(index)
+        {
+            let Some(numbers) = self.next_numbers(index) else {
+                break;
             };
-            let Some(numbers) = numbers else { break };
             started += 1;
             clock.count();
+            let assignment = &mut self.assignments[index];
             let deliveries = numbers.clone().map(|number| assignment.delivery(number));
             match slot.begin(&self.handler, deliveries, cx) {
                 Poll::Ready(Ok(made)) => {
@@ -175,163 +189,102 @@ impl<W: Handler> Member<W> {
                     self.buffer_output(index, numbers.end - 1, made.into_records());
                 }
                 Poll::Ready(Err(HandlerError::Abandoned)) => {
-                    numbers.for_each(|number| assignment.window.abandon(number))
+                    numbers.for_each(|number| assignment.abandon(number));
+                    self.check_release(index);
                 }
                 Poll::Ready(Err(HandlerError::Failed(failure))) => {
-                    self.spawn_slow_path(index, numbers, slot, FirstPoll::Failed(failure));
-                    slot = self.slots.pop().unwrap_or_else(FutureSlot::new);
+                    let holds = !failpoint!(OrderLostOnRetry);
+                    let run = self.begin_run(index, numbers, holds);
+                    self.on_attempt(index, run, Err(HandlerError::Failed(failure)));
                 }
                 Poll::Pending => {
-                    let permit = self.errors.permits.clone().try_acquire_owned();
-                    let permit = permit.expect("one was free, and only this task takes them");
-                    self.spawn_slow_path(index, numbers, slot, FirstPoll::Pending(permit));
-                    slot = self.slots.pop().unwrap_or_else(FutureSlot::new);
+                    let run = self.begin_run(index, numbers, true);
+                    self.wait_for_attempt(index, run, slot);
+                    slot = self.take_slot();
                 }
             }
         }
-        self.slots.push(slot);
+        self.return_slot(slot);
         self.settled(index, settled);
         started
     }
 
-    /// Sends deliveries down the slow path, until they are settled or their partition is lost.
-    fn spawn_slow_path(
-        &mut self,
-        index: usize,
-        numbers: Range<u64>,
-        slot: FutureSlot<W>,
-        first_poll: FirstPoll,
-    ) {
-        let assignment = &mut self.assignments[index];
-        if !(failpoint!(OrderLostOnRetry) && matches!(first_poll, FirstPoll::Failed(_))) {
-            numbers
-                .clone()
-                .for_each(|number| assignment.window.hold(number));
+    /// Takes what is handed out next, as long as the partition has something that may start.
+    fn next_numbers(&mut self, index: usize) -> Option<Range<u64>> {
+        if let Some(batch) = self.handler.batch() {
+            return self.next_batch(index, batch);
         }
-        let deliveries: Vec<Delivery> = numbers
-            .clone()
-            .map(|number| assignment.delivery(number))
-            .collect();
-        let ownership = assignment.ownership.clone();
-        let entry = Entry::First(numbers, deliveries, first_poll);
-        self.drive(ownership, slot, entry);
+        let limited = self.is_limited(index);
+        let published = limited && self.has_published(index);
+        let window = &mut self.assignments[index].window;
+        let number = match limited {
+            true if published && window.has_next_at_watermark() => window.start(),
+            true => window.start_first(),
+            false => window.start(),
+        };
+        number.map(|number| number..number + 1)
     }
 
-    fn drive(&mut self, ownership: Arc<Ownership>, mut slot: FutureSlot<W>, entry: Entry) {
-        let (errors, handler) = (self.errors.clone(), self.handler.clone());
-        self.running.push(Box::pin(async move {
-            let numbers = entry.numbers();
-            let drive = AssertUnwindSafe(errors.drive(&handler, &mut slot, entry)).catch_unwind();
-            let outcome = tokio::select! {
-                biased;
-                () = ownership.lost.cancelled() => Outcome::Abandoned,
-                outcome = drive => outcome.unwrap_or_else(|_| {
-                    let message = "the code of a failure panicked";
-                    let error = Error::new(ErrorKind::Handler, "handle", message);
-                    Outcome::Stop(error.with_partition(&ownership.partition))
-                }),
-            };
-            slot.clear();
-            Completed {
-                ownership,
-                numbers,
-                outcome,
-                slot,
+    /// Takes the next batch, if it is full or has waited for long enough.
+    fn next_batch(&mut self, index: usize, batch: crate::Batch) -> Option<Range<u64>> {
+        let assignment = &mut self.assignments[index];
+        let before = assignment.batch_due;
+        let numbers = assignment.next_batch(batch, self.now);
+        let after = assignment.batch_due;
+        if before != after {
+            if let Some(due) = before {
+                self.batches_due.remove(&(due, index));
             }
-        }));
-        self.control
-            .counters
-            .in_flight
-            .set(self.running.len() as u64);
+            if let Some(due) = after {
+                self.batches_due.insert((due, index));
+            }
+        }
+        numbers
     }
 
-    pub(super) fn poll_completed(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut clock = BurstClock::start();
-        for count in 0..COMPLETED_BURST {
-            clock.count();
-            if clock.is_over() {
-                self.burst_over = true;
+    /// Visits the partitions whose batch has waited for long enough.
+    pub(super) fn start_due_batches(&mut self) -> bool {
+        let mut happened = false;
+        while let Some((due, index)) = self.batches_due.first().copied() {
+            if due > self.now {
                 break;
             }
-            match self.running.poll_next_unpin(cx) {
-                Poll::Ready(Some(done)) => self.on_completed(done),
-                Poll::Ready(None) | Poll::Pending => return count > 0,
-            }
+            self.batches_due.pop_first();
+            self.assignments[index].batch_due = None;
+            self.mark_runnable(index);
+            happened = true;
         }
-        true
+        happened
     }
 
-    fn on_completed(&mut self, done: Completed<W>) {
-        let Completed {
-            ownership,
-            numbers,
-            outcome,
-            slot,
-        } = done;
-        self.control
-            .counters
-            .in_flight
-            .set(self.running.len() as u64);
-        let found = self.assignment_of(&ownership.partition, ownership.epoch);
-        match outcome {
-            Outcome::Settled(made) => {
-                self.slots.push(slot);
-                let Some(index) = found else { return };
-                self.settle_all(index, &numbers);
-                if let Some(last) = numbers.last() {
-                    self.buffer_output(index, *last, made.into_records());
-                }
-                self.settled(index, numbers.len() as u64);
-                self.mark_runnable(index);
-            }
-            Outcome::Progress(settled, rest) => {
-                let Some(index) = found else {
-                    self.slots.push(slot);
-                    return;
-                };
-                self.settle_all(index, &settled);
-                self.settled(index, settled.len() as u64);
-                self.drive(ownership, slot, Entry::Again(rest));
-            }
-            Outcome::Abandoned | Outcome::Stop(_) => {
-                self.slots.push(slot);
-                if let Some(index) = found {
-                    let window = &mut self.assignments[index].window;
-                    numbers
-                        .into_iter()
-                        .for_each(|number| window.abandon(number));
-                }
-                if let Outcome::Stop(error) = outcome {
-                    self.fail(error);
-                }
-            }
-        }
+    /// Makes a run of what was started. Its keys are busy until it ends.
+    fn begin_run(&mut self, index: usize, numbers: Range<u64>, holds: bool) -> Run {
+        let assignment = &mut self.assignments[index];
+        let hold = numbers.clone().filter(|_| holds);
+        hold.for_each(|number| assignment.window.hold(number));
+        let deliveries = numbers.clone().map(|number| assignment.delivery(number));
+        let deliveries: Vec<Delivery> = deliveries.collect();
+        Run::new(self.now, numbers, deliveries)
     }
 
-    fn settle_all(&mut self, index: usize, numbers: &[u64]) {
-        for number in numbers {
-            self.assignments[index].settle(*number);
-        }
+    fn wait_for_attempt(&mut self, index: usize, run: Run, slot: FutureSlot<W>) {
+        self.attempts += 1;
+        let ownership = self.assignments[index].ownership.clone();
+        let limit = self.options.handler_timeout;
+        self.running
+            .push(InFlight::attempt(index, ownership, run, slot, limit));
+        self.count_in_flight();
     }
 
-    /// Takes in that deliveries of an assignment are settled.
-    fn settled(&mut self, index: usize, settled: u64) {
-        if settled == 0 {
-            return;
-        }
-        self.control.counters.settled.add(settled);
-        self.checkpointer
-            .settled(&mut self.assignments[index], index, settled);
-        self.resume_below_low_watermark(index);
+    fn take_slot(&mut self) -> FutureSlot<W> {
+        self.slots.pop().unwrap_or_else(FutureSlot::new)
     }
 
-    /// Returns the assignment of an event or a result. An older epoch has none.
-    pub(super) fn assignment_of(
-        &self,
-        partition: &crate::Partition,
-        epoch: Epoch,
-    ) -> Option<usize> {
-        let (index, owned) = *self.index.get(partition)?;
-        (owned == epoch).then_some(index)
+    /// Keeps the room of an attempt for the next one. There is one for each that may be under way,
+    /// and one to begin with.
+    pub(super) fn return_slot(&mut self, slot: FutureSlot<W>) {
+        if self.slots.len() <= self.options.concurrency {
+            self.slots.push(slot);
+        }
     }
 }

@@ -65,7 +65,8 @@ impl<W: Handler> Member<W> {
                 if let Some(index) = found.filter(|_| self.closing.is_none()) {
                     if self.assignments[index].leaving == Leaving::Active {
                         self.assignments[index].leaving = Leaving::Ended;
-                        self.leaving.push(index);
+                        self.check_release(index);
+                        self.mark_runnable(index);
                     }
                 }
             }
@@ -84,8 +85,7 @@ impl<W: Handler> Member<W> {
         self.control.counters.assigned.add(1);
         let mut assignment = Assignment::new(partition.clone(), epoch, resume_after);
         if let Some(deadline) = self.closing {
-            assignment.window.drain();
-            assignment.ownership.drain_by(deadline);
+            assignment.drain(deadline);
         }
         let by_user = self.control.requests().pauses(&partition);
         assignment.pause(
@@ -100,6 +100,9 @@ impl<W: Handler> Member<W> {
         self.control
             .publish_stats(&partition, assignment.stats().clone());
         let index = self.assignments.insert(assignment);
+        if by_user {
+            self.report_user_pause(&self.assignments[index]);
+        }
         self.index.insert(partition, (index, epoch));
         self.count_partitions();
     }
@@ -124,7 +127,7 @@ impl<W: Handler> Member<W> {
             return;
         }
         self.control.counters.received.add(records.len() as u64);
-        assignment.receive(records, lag);
+        assignment.receive(records, lag, self.now);
         if assignment.window.len() >= self.options.window_records {
             assignment.pause(
                 Paused {
@@ -187,11 +190,11 @@ impl<W: Handler> Member<W> {
             member = self.membership.id(), %partition, %epoch, "revoking"
         );
         let assignment = &mut self.assignments[index];
-        assignment.window.drain();
-        match assignment.leaving {
-            Leaving::Active => self.leaving.push(index),
-            Leaving::Ended => {}
-            Leaving::Revoked { .. } | Leaving::Releasing => return,
+        if matches!(
+            assignment.leaving,
+            Leaving::Revoked { .. } | Leaving::Releasing
+        ) {
+            return;
         }
         // The last of the time is for the last checkpoint, and for the release itself.
         let reserve = (within / 20).min(LONGEST_RESERVE);
@@ -200,11 +203,16 @@ impl<W: Handler> Member<W> {
         // The step may have begun long before the driver said so.
         let now = Instant::now();
         let drained_by = now + within.saturating_sub(2 * reserve);
-        assignment.ownership.drain_by(drained_by);
+        let released_by = now + within.saturating_sub(reserve);
+        assignment.drain(drained_by);
         assignment.leaving = Leaving::Revoked {
             drained_by,
-            released_by: now + within.saturating_sub(reserve),
+            released_by,
         };
+        self.departures.revoke(index, [drained_by, released_by]);
+        self.handler.reclaim(&assignment.ownership);
+        self.abandon_late_retries(index);
+        self.check_release(index);
         self.mark_runnable(index);
     }
 
@@ -246,7 +254,9 @@ impl<W: Handler> Member<W> {
             self.apply_budget();
         } else if self.buffer_full {
             let share = self.budget.share();
-            self.assignments[index].pause_beyond(share, true, &*self.membership);
+            if self.assignments[index].pause_beyond(share, true, &*self.membership) {
+                self.mark_runnable(index);
+            }
         }
     }
 
@@ -272,22 +282,27 @@ impl<W: Handler> Member<W> {
             self.buffer_full = false;
         }
         let share = self.budget.share();
-        for (_, assignment) in &mut self.assignments {
-            assignment.pause_beyond(share, self.buffer_full, &*self.membership);
+        for index in self.indexes() {
+            let assignment = &mut self.assignments[index];
+            if assignment.pause_beyond(share, self.buffer_full, &*self.membership) {
+                // A batch that waits for more records waits in vain.
+                self.mark_runnable(index);
+            }
         }
     }
 }
 
 impl Assignment {
     /// Pauses it while the budget is used up and it holds more than its share, until it holds half
-    /// of that at the most.
-    fn pause_beyond(&mut self, share: usize, full: bool, membership: &dyn Membership) {
+    /// of that at the most. Returns whether it was paused.
+    fn pause_beyond(&mut self, share: usize, full: bool, membership: &dyn Membership) -> bool {
         let enough = match self.paused.by_buffer {
             true => share / 2,
             false => share,
         };
         let by_buffer = full && self.counted_bytes > enough;
-        if by_buffer != self.paused.by_buffer {
+        let changes = by_buffer != self.paused.by_buffer;
+        if changes {
             self.pause(
                 Paused {
                     by_buffer,
@@ -296,6 +311,7 @@ impl Assignment {
                 membership,
             );
         }
+        changes && by_buffer
     }
 
     /// Notifies the driver, if anything changes for it.

@@ -1,5 +1,6 @@
 //! How partitions leave: drained and released, completed, or lost.
 
+use std::collections::BTreeSet;
 use std::task::{Context, Poll};
 
 use futures_util::stream::StreamExt;
@@ -19,30 +20,60 @@ pub(super) struct ReleaseResult {
     completed: bool,
 }
 
-impl Assignment {
-    /// When its handlers are dropped and when it is released, if it was revoked.
-    pub(super) fn deadlines(&self) -> Option<(Instant, Instant)> {
-        match self.leaving {
-            Leaving::Revoked {
-                drained_by,
-                released_by,
-            } => Some((drained_by, released_by)),
-            Leaving::Active | Leaving::Ended | Leaving::Releasing => None,
+/// What there is to do for partitions that leave. Each is looked at when something has changed for
+/// it, so that a rebalance of many partitions costs no more than the sum of their changes.
+#[derive(Debug, Default)]
+pub(super) struct Departures {
+    /// Assignments to look at.
+    to_check: Vec<usize>,
+    /// When handlers of revoked partitions are dropped, and when they are released.
+    deadlines: BTreeSet<(Instant, usize)>,
+    /// Whether the handlers of a closing member were dropped.
+    drain_aborted: bool,
+}
+
+impl Departures {
+    pub(super) fn revoke(&mut self, index: usize, deadlines: [Instant; 2]) {
+        self.deadlines
+            .extend(deadlines.map(|deadline| (deadline, index)));
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    fn forget(&mut self, assignment: &Assignment, index: usize) {
+        if let Leaving::Revoked {
+            drained_by,
+            released_by,
+        } = assignment.leaving
+        {
+            self.deadlines.remove(&(drained_by, index));
+            self.deadlines.remove(&(released_by, index));
         }
     }
 }
 
 impl<W: Handler> Member<W> {
+    /// Has a partition looked at for its release, if it leaves.
+    pub(super) fn check_release(&mut self, index: usize) {
+        let assignment = &mut self.assignments[index];
+        let leaves = matches!(assignment.leaving, Leaving::Ended | Leaving::Revoked { .. });
+        if leaves && !std::mem::replace(&mut assignment.release_queued, true) {
+            self.departures.to_check.push(index);
+        }
+    }
+
     /// Takes each partition that leaves one step further, if it can go.
     pub(super) fn advance_releases(&mut self) -> bool {
         let mut happened = self.abort_overdue_drains();
-        let mut position = 0;
-        while let Some(index) = self.leaving.get(position).copied() {
-            if self.try_release(index) {
-                self.leaving.swap_remove(position);
-                happened = true;
-            } else {
-                position += 1;
+        for index in std::mem::take(&mut self.departures.to_check) {
+            // It may be gone, and another one may have its place.
+            let Some(assignment) = self.assignments.get_mut(index) else {
+                continue;
+            };
+            if std::mem::take(&mut assignment.release_queued) {
+                happened |= self.try_release(index);
             }
         }
         happened
@@ -56,13 +87,15 @@ impl<W: Handler> Member<W> {
             Leaving::Revoked { .. } if assignment.is_drained() => false,
             _ => return false,
         };
-        let overdue = assignment
-            .deadlines()
-            .is_some_and(|(_, released_by)| released_by <= self.now);
+        let overdue = matches!(
+            assignment.leaving,
+            Leaving::Revoked { released_by, .. } if released_by <= self.now
+        );
         if !overdue && assignment.mark().is_some() {
             self.checkpointer.request_now();
             return false;
         }
+        self.departures.forget(assignment, index);
         assignment.leaving = Leaving::Releasing;
         let (partition, epoch) = (assignment.partition().clone(), assignment.epoch());
         let membership = self.membership.clone();
@@ -86,33 +119,31 @@ impl<W: Handler> Member<W> {
 
     /// Drops the handlers of partitions that have drained for too long.
     fn abort_overdue_drains(&mut self) -> bool {
-        let now = self.now;
         let mut happened = false;
-        for index in self.leaving.clone() {
-            let assignment = &self.assignments[index];
-            if assignment
-                .deadlines()
-                .is_some_and(|(drained_by, _)| drained_by <= now)
-                && !assignment.is_drained()
-            {
-                self.abort_drain(index);
-                happened = true;
+        while let Some((deadline, index)) = self.departures.deadlines.first().copied() {
+            if deadline > self.now {
+                break;
             }
+            self.departures.deadlines.pop_first();
+            self.abort_drain(index);
+            self.check_release(index);
+            happened = true;
         }
-        if self.closing.is_some_and(|deadline| deadline <= now) {
-            let all: Vec<usize> = self.assignments.iter().map(|(index, _)| index).collect();
-            for index in all {
-                if !self.assignments[index].is_drained() {
-                    self.abort_drain(index);
-                    happened = true;
-                }
-            }
+        let closes = self.closing.is_some_and(|deadline| deadline <= self.now);
+        if closes && !std::mem::replace(&mut self.departures.drain_aborted, true) {
+            self.indexes()
+                .into_iter()
+                .for_each(|index| self.abort_drain(index));
+            happened = true;
         }
         happened
     }
 
     fn abort_drain(&mut self, index: usize) {
         let assignment = &mut self.assignments[index];
+        if assignment.is_drained() {
+            return;
+        }
         if !assignment.ownership.lost.is_cancelled() {
             event!(
                 warn, "millstream.consumer.drain_timeout", group = %self.group,
@@ -122,12 +153,19 @@ impl<W: Handler> Member<W> {
             assignment.ownership.lost.cancel();
         }
         assignment.window.abort_drain();
+        self.abandon_retries(index);
     }
 
     pub(super) fn poll_releases(&mut self, cx: &mut Context<'_>) -> bool {
-        let Poll::Ready(Some(answer)) = self.releases.poll_next_unpin(cx) else {
-            return false;
-        };
+        let mut happened = false;
+        while let Poll::Ready(Some(answer)) = self.releases.poll_next_unpin(cx) {
+            self.on_released(answer);
+            happened = true;
+        }
+        happened
+    }
+
+    fn on_released(&mut self, answer: ReleaseResult) {
         let ReleaseResult {
             partition,
             epoch,
@@ -135,11 +173,12 @@ impl<W: Handler> Member<W> {
             completed,
         } = answer;
         let Some(index) = self.assignment_of(&partition, epoch) else {
-            return true;
+            return;
         };
         match result {
             Ok(()) => {
                 self.control.counters.released.add(1);
+                self.report_unsettled(&self.assignments[index]);
                 if completed {
                     event!(
                         info, "millstream.consumer.completed", group = %self.group, %partition,
@@ -159,7 +198,7 @@ impl<W: Handler> Member<W> {
                     error = %Causes(&error), "completion not stored, trying again"
                 );
                 self.assignments[index].leaving = Leaving::Ended;
-                self.leaving.push(index);
+                self.check_release(index);
             }
             Err(error) => {
                 if error.kind() != ErrorKind::Fenced {
@@ -171,7 +210,6 @@ impl<W: Handler> Member<W> {
                 self.on_lost(index);
             }
         }
-        true
     }
 
     /// Stops everything of an assignment at once: others may have the partition already.
@@ -181,7 +219,7 @@ impl<W: Handler> Member<W> {
         event!(
             warn, "millstream.consumer.lost", group = %self.group, member = self.membership.id(),
             partition = %assignment.partition(), epoch = %assignment.epoch(),
-            in_flight = assignment.window.running(), "lost"
+            in_flight = assignment.begun(), "lost"
         );
     }
 
@@ -189,7 +227,20 @@ impl<W: Handler> Member<W> {
         let assignment = self.assignments.remove(index);
         assignment.ownership.lost.cancel();
         self.index.remove(assignment.partition());
-        self.leaving.retain(|leaving| *leaving != index);
+        self.departures.forget(&assignment, index);
+        for (first, run) in &assignment.waiting {
+            if let Some(due) = run.due() {
+                self.retries.remove(due, index, *first);
+            }
+        }
+        if let Some(due) = assignment.batch_due {
+            self.batches_due.remove(&(due, index));
+        }
+        self.count_in_flight();
+        self.control
+            .counters
+            .abandoned
+            .add(assignment.begun() as u64);
         self.budget.update(assignment.counted_bytes, 0);
         self.release_output(assignment.outputs.size());
         self.control
@@ -204,14 +255,13 @@ impl<W: Handler> Member<W> {
         assignment
     }
 
-    /// Whether a member that closes has nothing left to wait for.
+    /// Whether a member that closes has nothing left to wait for. What is cheap to ask comes first.
     pub(super) fn is_handed_over(&self) -> bool {
         self.checkpointer.is_idle()
             && self.releases.is_empty()
-            && self
-                .leaving
-                .iter()
-                .all(|index| self.assignments[*index].deadlines().is_none())
+            && self.departures.deadlines.is_empty()
+            && self.running.is_empty()
+            && self.retries.is_empty()
             && self.assignments.iter().all(|(_, assignment)| {
                 let to_complete =
                     assignment.leaving == Leaving::Ended && assignment.window.len() == 0;
@@ -224,8 +274,7 @@ impl<W: Handler> Member<W> {
     pub(super) fn clear(&mut self) {
         self.running.clear();
         self.checkpointer.abandon();
-        let all: Vec<usize> = self.assignments.iter().map(|(index, _)| index).collect();
-        for index in all {
+        for index in self.indexes() {
             self.remove(index);
         }
     }

@@ -4,7 +4,7 @@
 //! call takes for each mark what was made up to it, and the driver stores both or neither. So
 //! nobody reads a result whose record may come again.
 //!
-//! *Lost:* to send each result at once inside an open transaction. It spreads the load, but what
+//! Rejected: to send each result at once inside an open transaction. It spreads the load, but what
 //! was sent for a record beyond a hole would become visible with the progress of another partition,
 //! and come again; so one stuck record would hold up the progress of all.
 
@@ -85,7 +85,7 @@ impl<W: Handler> Member<W> {
 
     /// Queues all assignments, to start what they can.
     pub(super) fn mark_all_runnable(&mut self) {
-        let all: Vec<usize> = self.assignments.iter().map(|(index, _)| index).collect();
+        let all = self.indexes();
         all.into_iter().for_each(|index| self.mark_runnable(index));
     }
 

@@ -1,0 +1,266 @@
+//! Taking in how attempts ended, and keeping what waits for the next one.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::stream::StreamExt;
+use tokio::time::Instant;
+
+use super::Member;
+use super::dispatch::BurstClock;
+use super::in_flight::{Completed, Ended, InFlight};
+use crate::consumer::delivery::Ownership;
+use crate::consumer::runtime::handler::{Handler, HandlerError, Output};
+use crate::consumer::runtime::run::{Next, Run};
+use crate::{Error, ErrorKind, Partition, Result};
+
+/// Completions taken in a row.
+const COMPLETED_BURST: usize = 256;
+
+/// What a run that waits for its retry takes in memory, about: itself, its delivery, its places in
+/// maps.
+const WAITING_BYTES: usize = 512;
+
+/// How many runs of a partition may always wait for their retry.
+const MIN_WAITING: usize = 8;
+
+impl<W: Handler> Member<W> {
+    pub(super) fn poll_completed(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut clock = BurstClock::start();
+        for count in 0..COMPLETED_BURST {
+            clock.count();
+            if clock.is_over() {
+                self.burst_over = true;
+                break;
+            }
+            match self.running.poll_next_unpin(cx) {
+                Poll::Ready(Some(done)) => self.on_completed(done),
+                Poll::Ready(None) | Poll::Pending => return count > 0,
+            }
+        }
+        true
+    }
+
+    fn on_completed(&mut self, done: Completed<W>) {
+        let Completed {
+            index,
+            ownership,
+            run,
+            ended,
+        } = done;
+        let owned = self.owns(index, &ownership);
+        match ended {
+            Ended::Attempt(slot, answer) => {
+                self.attempts -= 1;
+                self.return_slot(slot);
+                if owned {
+                    let answer = answer.unwrap_or(Err(HandlerError::Abandoned));
+                    self.on_attempt(index, run, answer);
+                }
+            }
+            Ended::Letters(numbers, stored) if owned => {
+                self.on_letters(index, run, numbers, stored)
+            }
+            Ended::Letters(..) => {}
+        }
+        if owned {
+            self.mark_runnable(index);
+        }
+        self.count_in_flight();
+    }
+
+    /// Whether an assignment is the one that something was begun for.
+    pub(super) fn owns(&self, index: usize, ownership: &Arc<Ownership>) -> bool {
+        self.assignments
+            .get(index)
+            .is_some_and(|assignment| Arc::ptr_eq(&assignment.ownership, ownership))
+    }
+
+    /// Takes in how an attempt ended, and goes on with the run.
+    pub(super) fn on_attempt(
+        &mut self,
+        index: usize,
+        mut run: Run,
+        answer: Result<W::Output, HandlerError>,
+    ) {
+        match answer {
+            Ok(made) => {
+                let assignment = &mut self.assignments[index];
+                let (mut settled, mut last) = (0, None);
+                for number in run.succeeded() {
+                    assignment.settle(number);
+                    settled += 1;
+                    last = Some(number);
+                }
+                if let Some(last) = last {
+                    self.buffer_output(index, last, made.into_records());
+                }
+                self.settled(index, settled);
+            }
+            Err(HandlerError::Abandoned) => return self.abandon(index, run.numbers()),
+            Err(HandlerError::Failed(failure)) => {
+                let numbers = run.numbers();
+                let errors = &self.errors;
+                // Errors are the application's code, as handlers are.
+                let decide = AssertUnwindSafe(|| errors.on_failure(&mut run, failure));
+                let Ok(settled) = catch_unwind(decide) else {
+                    let message = "the code of a failure panicked";
+                    let error = Error::new(ErrorKind::Handler, "handle", message);
+                    return self.stop(index, numbers, error);
+                };
+                self.settle_all(index, &settled);
+            }
+        }
+        self.go_on(index, run);
+    }
+
+    fn on_letters(
+        &mut self,
+        index: usize,
+        run: Run,
+        numbers: Vec<u64>,
+        stored: Option<Result<Vec<u64>>>,
+    ) {
+        match stored {
+            Some(Ok(stored)) => {
+                self.settle_all(index, &stored);
+                self.go_on(index, run);
+            }
+            lost => {
+                let all = numbers.into_iter().chain(run.numbers()).collect();
+                match lost {
+                    Some(Err(error)) => self.stop(index, all, error),
+                    _ => self.abandon(index, all),
+                }
+            }
+        }
+    }
+
+    /// Does what a run needs next.
+    fn go_on(&mut self, index: usize, mut run: Run) {
+        match run.next() {
+            Next::Done => {}
+            Next::Stop(error) => self.stop(index, run.numbers(), error),
+            Next::Letters(letters) => {
+                let ownership = self.assignments[index].ownership.clone();
+                let errors = self.errors.clone();
+                self.running
+                    .push(InFlight::letters(index, ownership, run, letters, errors));
+                self.count_in_flight();
+            }
+            Next::Attempt(due) => self.wait_for_retry(index, due.unwrap_or(self.now), run),
+        }
+    }
+
+    /// Keeps a run until its next attempt. One whose attempt would come after the drain of its
+    /// partition is given up at once: to wait for it helps nobody.
+    fn wait_for_retry(&mut self, index: usize, due: Instant, mut run: Run) {
+        let assignment = &mut self.assignments[index];
+        let Some(first) = run.first() else { return };
+        if assignment.drain_by.is_some_and(|deadline| deadline <= due) {
+            return self.abandon(index, run.numbers());
+        }
+        run.wait_until(Some(due));
+        assignment.waiting.insert(first, run);
+        self.retries.insert(due, index, first);
+        self.count_in_flight();
+    }
+
+    /// Gives up the retries of a partition that come after its drain.
+    pub(super) fn abandon_late_retries(&mut self, index: usize) {
+        let assignment = &mut self.assignments[index];
+        let Some(deadline) = assignment.drain_by else {
+            return;
+        };
+        let late = |(_, run): &(&u64, &Run)| run.due().is_some_and(|due| due >= deadline);
+        let late: Vec<u64> = assignment
+            .waiting
+            .iter()
+            .filter(late)
+            .map(|(first, _)| *first)
+            .collect();
+        for first in late {
+            if let Some(run) = self.take_waiting(index, first) {
+                self.abandon(index, run.numbers());
+            }
+        }
+    }
+
+    /// Gives up all retries of a partition.
+    pub(super) fn abandon_retries(&mut self, index: usize) {
+        while let Some((first, _)) = self.assignments[index].waiting.first_key_value() {
+            let first = *first;
+            if let Some(run) = self.take_waiting(index, first) {
+                self.abandon(index, run.numbers());
+            }
+        }
+    }
+
+    fn take_waiting(&mut self, index: usize, first: u64) -> Option<Run> {
+        let run = self.assignments[index].waiting.remove(&first)?;
+        if let Some(due) = run.due() {
+            self.retries.remove(due, index, first);
+        }
+        Some(run)
+    }
+
+    /// Whether so many runs of a partition wait for their retry that it starts nothing more: as many
+    /// as fit in its share of the buffer.
+    pub(super) fn has_too_many_waiting(&self, index: usize) -> bool {
+        let waiting = self.assignments[index].waiting.len();
+        waiting >= MIN_WAITING && waiting * WAITING_BYTES >= self.budget.share()
+    }
+
+    fn stop(&mut self, index: usize, numbers: Vec<u64>, error: Error) {
+        let error = match error.partition() {
+            Some(_) => error,
+            None => error.with_partition(self.assignments[index].partition()),
+        };
+        self.abandon(index, numbers);
+        self.fail(error);
+    }
+
+    /// Gives up what was started: it stays unsettled, and comes again.
+    fn abandon(&mut self, index: usize, numbers: Vec<u64>) {
+        let assignment = &mut self.assignments[index];
+        numbers
+            .into_iter()
+            .for_each(|number| assignment.abandon(number));
+        self.check_release(index);
+    }
+
+    fn settle_all(&mut self, index: usize, numbers: &[u64]) {
+        for number in numbers {
+            self.assignments[index].settle(*number);
+        }
+        self.settled(index, numbers.len() as u64);
+    }
+
+    /// Takes in that deliveries of an assignment are settled.
+    pub(super) fn settled(&mut self, index: usize, settled: u64) {
+        if settled == 0 {
+            return;
+        }
+        self.control.counters.settled.add(settled);
+        self.checkpointer
+            .settled(&mut self.assignments[index], index, settled);
+        self.resume_below_low_watermark(index);
+        self.check_release(index);
+    }
+
+    pub(super) fn count_in_flight(&self) {
+        let in_flight = self.running.len() + self.retries.len();
+        self.control.counters.in_flight.set(in_flight as u64);
+    }
+
+    /// Returns the assignment of an event or a result. An older epoch has none.
+    pub(super) fn assignment_of(
+        &self,
+        partition: &Partition,
+        epoch: crate::Epoch,
+    ) -> Option<usize> {
+        let (index, owned) = *self.index.get(partition)?;
+        (owned == epoch).then_some(index)
+    }
+}

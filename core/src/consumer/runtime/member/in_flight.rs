@@ -1,0 +1,132 @@
+//! Attempts that were not ready at once, and dead letters that are being stored.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::time::timeout;
+
+use crate::consumer::delivery::Ownership;
+use crate::consumer::runtime::dead_letter_sink::DeadRecord;
+use crate::consumer::runtime::error_handler::ErrorHandler;
+use crate::consumer::runtime::handler::{FutureSlot, Handler, HandlerError};
+use crate::consumer::runtime::run::{Run, RunStatus};
+use crate::{BatchFailure, Delivery, Failure, Result};
+
+/// A run that something is being done with. It ends when that is done, or at once when its partition
+/// is lost.
+pub(super) struct InFlight<W: Handler> {
+    pub(super) index: usize,
+    pub(super) ownership: Arc<Ownership>,
+    pub(super) status: RunStatus,
+    future: BoxFuture<'static, Completed<W>>,
+}
+
+/// A run after something was done with it.
+pub(super) struct Completed<W: Handler> {
+    pub(super) index: usize,
+    pub(super) ownership: Arc<Ownership>,
+    pub(super) run: Run,
+    pub(super) ended: Ended<W>,
+}
+
+pub(super) enum Ended<W: Handler> {
+    /// An attempt of its next part. Unset: the partition was lost meanwhile.
+    Attempt(FutureSlot<W>, Option<Result<W::Output, HandlerError>>),
+    /// The dead letters with these numbers. Unset: the partition was lost meanwhile.
+    Letters(Vec<u64>, Option<Result<Vec<u64>>>),
+}
+
+impl<W: Handler> InFlight<W> {
+    /// Waits for the attempt that was begun in `slot`.
+    ///
+    /// One that takes longer than `limit` is dropped. Its deliveries report that they are lost, to
+    /// what the handler has started elsewhere.
+    pub(super) fn attempt(
+        index: usize,
+        ownership: Arc<Ownership>,
+        run: Run,
+        mut slot: FutureSlot<W>,
+        limit: Option<Duration>,
+    ) -> Self {
+        let status = RunStatus::of(&run);
+        Self::new(index, ownership.clone(), status, async move {
+            let attempt = async {
+                let Some(limit) = limit else {
+                    return slot.finish().await;
+                };
+                timeout(limit, slot.finish()).await.unwrap_or_else(|_| {
+                    run.part().for_each(Delivery::expire);
+                    let failure = BatchFailure::whole(Failure::timeout(limit));
+                    Err(HandlerError::Failed(failure))
+                })
+            };
+            let answer = tokio::select! {
+                biased;
+                () = ownership.lost.cancelled() => None,
+                answer = attempt => Some(answer),
+            };
+            slot.clear();
+            Completed {
+                index,
+                ownership,
+                run,
+                ended: Ended::Attempt(slot, answer),
+            }
+        })
+    }
+
+    /// Stores the dead letters of a run.
+    pub(super) fn letters(
+        index: usize,
+        ownership: Arc<Ownership>,
+        run: Run,
+        letters: Vec<(u64, DeadRecord)>,
+        errors: Arc<ErrorHandler>,
+    ) -> Self {
+        let numbers: Vec<u64> = letters.iter().map(|(number, _)| *number).collect();
+        let mut status = RunStatus::of(&run);
+        if let Some((number, letter)) = letters.first() {
+            status.first = *number;
+            status.attempt = letter.delivery.attempt();
+        }
+        Self::new(index, ownership.clone(), status, async move {
+            let stored = tokio::select! {
+                biased;
+                () = ownership.lost.cancelled() => None,
+                stored = errors.send_letters(letters) => Some(stored),
+            };
+            Completed {
+                index,
+                ownership,
+                run,
+                ended: Ended::Letters(numbers, stored),
+            }
+        })
+    }
+
+    fn new(
+        index: usize,
+        ownership: Arc<Ownership>,
+        status: RunStatus,
+        future: impl Future<Output = Completed<W>> + Send + 'static,
+    ) -> Self {
+        Self {
+            index,
+            ownership,
+            status,
+            future: Box::pin(future),
+        }
+    }
+}
+
+impl<W: Handler> Future for InFlight<W> {
+    type Output = Completed<W>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Completed<W>> {
+        self.future.as_mut().poll(cx)
+    }
+}
