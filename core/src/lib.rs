@@ -19,7 +19,8 @@ mod producer;
 mod record;
 mod start;
 mod sync;
-mod telemetry;
+#[doc(hidden)]
+pub mod telemetry;
 
 pub use admin::{PartitionDescription, StreamDescription, StreamSpec, Streams};
 pub use checkpoint::{Checkpoint, Epoch, Lag};

@@ -7,6 +7,7 @@ use std::sync::mpsc;
 use std::task::{Context, Poll};
 use std::thread;
 
+use millstream_core::telemetry::{Causes, event};
 use tokio::runtime;
 use tokio::sync::watch;
 
@@ -69,7 +70,10 @@ impl fmt::Debug for ShutdownSignal {
 static RECEIVED: LazyLock<Option<watch::Receiver<bool>>> = LazyLock::new(|| match listen() {
     Ok(received) => Some(received),
     Err(error) => {
-        tracing::warn!(%error, "shutdown signals are not caught: they end the process at once");
+        event!(
+            warn, "millstream.shutdown.uncaught", error = %Causes(&error),
+            "shutdown signals are not caught: they end the process at once"
+        );
         None
     }
 });
@@ -95,7 +99,12 @@ fn listen() -> io::Result<watch::Receiver<bool>> {
                     }
                 };
                 let name = signals.next().await.name;
-                tracing::info!(signal = name, "shutting down, a second signal ends at once");
+                event!(
+                    info,
+                    "millstream.shutdown.signal",
+                    signal = name,
+                    "shutting down, a second signal ends at once"
+                );
                 sender.send_replace(true);
                 let second = signals.next().await;
                 std::process::exit(second.exit_code);

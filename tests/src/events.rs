@@ -8,7 +8,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Metadata, Subscriber};
 
-/// The events of target `millstream`, from the first call of [`listen`](Self::listen) on.
+/// The events of targets `millstream::*`, from the first call of [`listen`](Self::listen) on.
 #[derive(Debug, Clone, Default)]
 pub struct Events(Arc<Mutex<Vec<Event>>>);
 
@@ -59,7 +59,7 @@ impl Events {
 
 impl Subscriber for Events {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target() == "millstream"
+        metadata.target().starts_with("millstream::")
     }
 
     fn event(&self, event: &tracing::Event<'_>) {

@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
+use millstream_core::telemetry::{Causes, event};
 use millstream_core::{Error, ErrorKind, Result};
 
 use crate::cluster::ends::{End, ends};
@@ -87,7 +88,10 @@ async fn at(
             if !error.is_retryable() {
                 return Err(error);
             }
-            tracing::warn!(broker, topic, %error, "a broker could not be asked");
+            event!(
+                warn, "millstream.kafka.broker.unanswered", broker, topic, error = %Causes(&error),
+                "a broker could not be asked"
+            );
             Ok(Some(()))
         })
     };

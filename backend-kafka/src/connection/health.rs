@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
+use millstream_core::telemetry::event;
+
 use super::statistics::{Source, State, Statistics};
 
 /// What was seen of the brokers that a client knows, by their addresses.
@@ -35,20 +37,33 @@ impl Health {
         let brokers = by_address(statistics);
         for (broker, change) in self.changes(&brokers) {
             match change {
-                Change::Down => tracing::warn!(
-                    name: "millstream.kafka.broker.down", target: "millstream",
-                    client, group, stream, broker, "a broker cannot be reached"
+                Change::Down => event!(
+                    warn,
+                    "millstream.kafka.broker.down",
+                    client,
+                    group,
+                    stream,
+                    broker,
+                    "a broker cannot be reached"
                 ),
-                Change::Up => tracing::info!(
-                    name: "millstream.kafka.broker.up", target: "millstream",
-                    client, group, stream, broker, "a broker is reached again"
+                Change::Up => event!(
+                    info,
+                    "millstream.kafka.broker.up",
+                    client,
+                    group,
+                    stream,
+                    broker,
+                    "a broker is reached again"
                 ),
             }
         }
         let in_state = |wanted| brokers.values().filter(|state| **state == wanted).count();
-        tracing::debug!(
-            name: "millstream.kafka.client.statistics", target: "millstream",
-            client, group, stream,
+        event!(
+            debug,
+            "millstream.kafka.client.statistics",
+            client,
+            group,
+            stream,
             brokers_up = in_state(State::Up),
             brokers_down = in_state(State::Trying),
             queued_records = statistics.queued_records,
@@ -58,9 +73,12 @@ impl Health {
         for way in statistics.brokers.values() {
             // The others are not connected, and have nothing to tell but zeros.
             if way.state == State::Up && way.source != Source::Other {
-                tracing::debug!(
-                    name: "millstream.kafka.broker.statistics", target: "millstream",
-                    client, group, stream,
+                event!(
+                    debug,
+                    "millstream.kafka.broker.statistics",
+                    client,
+                    group,
+                    stream,
                     broker = &*way.address,
                     rtt_p50_us = way.rtt.measured(|rtt| rtt.p50),
                     rtt_p99_us = way.rtt.measured(|rtt| rtt.p99),

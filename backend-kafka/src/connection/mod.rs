@@ -10,6 +10,7 @@ pub(crate) mod statistics;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use millstream_core::telemetry::event;
 use millstream_core::{Error, ErrorKind, Result};
 use rdkafka::ClientConfig;
 use rdkafka::admin::AdminClient;
@@ -42,8 +43,9 @@ impl Connection {
         config.validate()?;
         let login = Arc::new(Login::open(&config.security, tokens)?);
         if let (Some(Sasl::Plain(_)), None) = (&config.security.sasl, &config.security.tls) {
-            tracing::warn!(
-                target: "millstream",
+            event!(
+                warn,
+                "millstream.kafka.login.unencrypted",
                 "the password of security.sasl goes over the network in the clear: set security.tls"
             );
         }

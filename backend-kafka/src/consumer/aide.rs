@@ -6,6 +6,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use millstream_core::telemetry::{Causes, event};
 use millstream_core::{Error, ErrorKind, Result};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -197,7 +198,7 @@ impl Work {
                     if !error.is_retryable() {
                         return Some(Failed(error).into());
                     }
-                    tracing::debug!(target: "librdkafka", %error, "asking again");
+                    tracing::debug!(target: "librdkafka", error = %Causes(&error), "asking again");
                     thread::sleep(PAUSE);
                 }
             }
@@ -278,8 +279,8 @@ impl Work {
             return;
         }
         let (group, beside) = (&*self.group, reset::side_group(&self.group));
-        tracing::warn!(
-            name: "millstream.consumer.resets_denied", target: "millstream", group, beside, %error,
+        event!(
+            warn, "millstream.consumer.resets_denied", group, beside, error = %Causes(&error),
             "resets of group {group} do not reach this member, as it may not read group {beside}: \
              grant Read on it",
         );

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use millstream_core::telemetry::{Causes, event};
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
@@ -65,7 +66,10 @@ pub(crate) fn first_records(
                 found.entry(partition).or_insert(First::Nothing);
             }
             // A broker that is away for a moment; what it does not answer in time stays unknown.
-            Some(Err(error)) => tracing::debug!(topic, %error, "the oldest record is not told yet"),
+            Some(Err(error)) => event!(
+                debug, "millstream.kafka.group.oldest_unknown", topic, error = %Causes(&error),
+                "the oldest record is not told yet"
+            ),
             None => {}
         }
     }

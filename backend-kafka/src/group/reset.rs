@@ -23,6 +23,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use millstream_core::telemetry::{Causes, event};
 use millstream_core::{Error, ErrorKind, Result, Start};
 
 use crate::cluster::admin;
@@ -75,7 +76,10 @@ pub(crate) async fn reset(
         return Err(Error::new(ErrorKind::Timeout, RESET, message));
     }
     if let Err(error) = forget(connection, asker, group, &side).await {
-        tracing::warn!(group, stream, %error, "an obeyed request to reset was not removed");
+        event!(
+            warn, "millstream.kafka.group.reset_not_removed", group, stream,
+            error = %Causes(&error), "an obeyed request to reset was not removed"
+        );
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ pub(crate) mod token;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use millstream_core::telemetry::event;
 use millstream_core::{Error, ErrorKind, Result};
 use rdkafka::ClientConfig;
 
@@ -187,7 +188,12 @@ impl Password {
                 Ok(read) => *last = read,
                 // While secrets are rotated a file may be away for a moment.
                 Err(reason) => {
-                    tracing::warn!(target: "millstream", reason, "the last password is used on");
+                    event!(
+                        warn,
+                        "millstream.kafka.login.password_kept",
+                        reason,
+                        "the last password is used on"
+                    );
                 }
             }
         }

@@ -10,6 +10,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use millstream_core::telemetry::{Causes, event};
 use rdkafka::client::OAuthToken;
 
 use crate::config::Secret;
@@ -126,8 +127,10 @@ impl Tokens {
             Err(reason) => match &*kept {
                 // librdkafka asks again after 80 % of what is left, so ever sooner.
                 Some(Kept { token, .. }) if token.left() > LAST_USE => {
-                    tracing::warn!(target: "millstream", reason, left = ?token.left(),
-                        "no new token for the login at Kafka; the last one is still good");
+                    event!(
+                        warn, "millstream.kafka.login.token_kept", reason, left = ?token.left(),
+                        "no new token for the login at Kafka; the last one is still good"
+                    );
                     Ok(token.for_librdkafka())
                 }
                 _ => Err(reason),
@@ -171,17 +174,7 @@ impl Tokens {
 
 /// An error and what caused it, in one line without a NUL, which rdkafka could not pass on.
 pub(crate) fn with_causes(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        // Many errors repeat their cause in their own text.
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text.replace(['\0', '\n'], " ")
+    Causes(error).to_string().replace(['\0', '\n'], " ")
 }
 
 fn said(panic: &(dyn Any + Send)) -> &str {

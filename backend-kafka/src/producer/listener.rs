@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use millstream_core::telemetry::event;
 use millstream_core::{Error, ErrorKind};
 use tokio::sync::mpsc;
 
@@ -152,8 +153,8 @@ impl Listener {
     }
 
     fn replace(self, mut innocent: Innocent) {
-        tracing::info!(
-            name: "millstream.kafka.producer.replaced", target: "millstream",
+        event!(
+            info, "millstream.kafka.producer.replaced",
             stream = %self.lane.stream, reason = ?self.native.fatal_error(),
             "a producing client can send no more and is replaced"
         );

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use millstream_core::telemetry::{Causes, event};
 use millstream_core::{Error, ErrorKind, Result};
 use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
@@ -165,9 +166,10 @@ impl<T: Transport, L: Lanes> Owner<T, L> {
         let are_throttled = failed
             .iter()
             .filter(|(_, e)| e.kind() == ErrorKind::Throttled);
-        tracing::debug!(
-            name: "millstream.kinesis.producer.retried", target: "millstream",
-            stream = %self.stream, entries = failed.len(), throttled = are_throttled.count(), %error,
+        event!(
+            debug, "millstream.kinesis.producer.retried",
+            stream = %self.stream, entries = failed.len(), throttled = are_throttled.count(),
+            error = %Causes(error),
             "entries of a request failed and are tried again"
         );
         self.lanes.again(failed, &mut self.calls, now);
@@ -215,9 +217,10 @@ impl<T: Transport, L: Lanes> Owner<T, L> {
             // Without an open shard, it is being deleted or made; requests tell what is so.
             Ok(None) => false,
             Err(error) => {
-                tracing::debug!(
-                    name: "millstream.kinesis.producer.unlisted", target: "millstream",
-                    stream = %self.stream, %error, "the shards could not be listed"
+                event!(
+                    debug, "millstream.kinesis.producer.unlisted",
+                    stream = %self.stream, error = %Causes(&error),
+                    "the shards could not be listed"
                 );
                 false
             }

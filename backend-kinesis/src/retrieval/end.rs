@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use millstream_core::telemetry::event;
 use millstream_core::{Error, ErrorKind};
 use tokio::time::sleep;
 
@@ -29,9 +30,12 @@ impl<T: Clone> Reading<T> {
             sleep(BETWEEN).await;
         }
         let (stream, partition) = self.names();
-        tracing::warn!(
-            name: "millstream.kinesis.partition.childless", target: "millstream",
-            stream, partition, "a partition says that it ended, but none goes on: it is read again"
+        event!(
+            warn,
+            "millstream.kinesis.partition.childless",
+            stream,
+            partition,
+            "a partition says that it ended, but none goes on: it is read again"
         );
         Ok(())
     }

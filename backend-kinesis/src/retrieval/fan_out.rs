@@ -9,6 +9,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use millstream_core::telemetry::{Causes, event};
 use millstream_core::{ErrorKind, Position};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -66,9 +67,9 @@ impl<T: Clone> Reading<T> {
                 },
                 Err(error) if error.kind() == ErrorKind::Denied && self.settings.fallback => {
                     let (stream, partition) = self.names();
-                    tracing::warn!(
-                        name: "millstream.kinesis.fan_out.refused", target: "millstream",
-                        stream, partition, error = %error,
+                    event!(
+                        warn, "millstream.kinesis.fan_out.refused",
+                        stream, partition, error = %Causes(&error),
                         "enhanced fan-out is refused, and the partition is polled instead"
                     );
                     return Ok(());
@@ -102,9 +103,12 @@ impl<T: Clone> Reading<T> {
                 }
                 Err(_) => {
                     let (stream, partition) = self.names();
-                    tracing::debug!(
-                        name: "millstream.kinesis.fan_out.silent", target: "millstream",
-                        stream, partition, "a subscription is silent, and made again"
+                    event!(
+                        debug,
+                        "millstream.kinesis.fan_out.silent",
+                        stream,
+                        partition,
+                        "a subscription is silent, and made again"
                     );
                     return self.look_if_idle(feed).await;
                 }

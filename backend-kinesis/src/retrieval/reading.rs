@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use millstream_core::driver::StoredRecord;
+use millstream_core::telemetry::{Causes, event};
 use millstream_core::{Error, ErrorKind, Position};
 use tokio::time::{Instant, sleep};
 
@@ -160,9 +161,12 @@ impl<T: Clone> Reading<T> {
             ErrorKind::Throttled => {
                 let wait = self.pace.throttled();
                 let (stream, partition) = self.names();
-                tracing::debug!(
-                    name: "millstream.kinesis.partition.throttled", target: "millstream",
-                    stream, partition, wait_ms = wait.as_millis() as u64,
+                event!(
+                    debug,
+                    "millstream.kinesis.partition.throttled",
+                    stream,
+                    partition,
+                    wait_ms = wait.as_millis() as u64,
                     "a partition is to be asked less often"
                 );
                 sleep(wait).await;
@@ -173,9 +177,9 @@ impl<T: Clone> Reading<T> {
                 if self.pace.failures() >= TOLD && !self.told {
                     self.told = true;
                     let (stream, partition) = self.names();
-                    tracing::warn!(
-                        name: "millstream.kinesis.partition.unreachable", target: "millstream",
-                        stream, partition, error = %error, "a partition cannot be read for now"
+                    event!(
+                        warn, "millstream.kinesis.partition.unreachable",
+                        stream, partition, error = %Causes(&error), "a partition cannot be read for now"
                     );
                 }
                 sleep(wait).await;
@@ -204,9 +208,12 @@ impl<T: Clone> Reading<T> {
     fn is_reached(&mut self) {
         if mem::take(&mut self.told) {
             let (stream, partition) = self.names();
-            tracing::info!(
-                name: "millstream.kinesis.partition.reached", target: "millstream",
-                stream, partition, "a partition is read again"
+            event!(
+                info,
+                "millstream.kinesis.partition.reached",
+                stream,
+                partition,
+                "a partition is read again"
             );
         }
     }

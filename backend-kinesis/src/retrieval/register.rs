@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use aws_sdk_kinesis::error::ProvideErrorMetadata;
 use aws_sdk_kinesis::types::ConsumerStatus;
+use millstream_core::telemetry::{Causes, event};
 use millstream_core::{Error, ErrorKind, Result};
 use tokio::time::{Instant, sleep};
 
@@ -38,9 +39,9 @@ pub(crate) async fn register(
             if connection.config.consumer.fan_out_fallback
                 && matches!(error.kind(), ErrorKind::Denied | ErrorKind::Throttled) =>
         {
-            tracing::warn!(
-                name: "millstream.kinesis.fan_out.refused", target: "millstream",
-                stream, consumer = name, error = %error,
+            event!(
+                warn, "millstream.kinesis.fan_out.refused",
+                stream, consumer = name, error = %Causes(&error),
                 "enhanced fan-out is refused, and the stream is polled instead"
             );
             Ok(Way::Polling)

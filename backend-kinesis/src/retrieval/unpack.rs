@@ -4,6 +4,7 @@
 use std::time::SystemTime;
 
 use millstream_core::driver::StoredRecord;
+use millstream_core::telemetry::event;
 use millstream_core::{Headers, Partition, Position};
 
 use super::answer::Raw;
@@ -84,15 +85,15 @@ impl Unpacker {
         self.corrupt += 1;
         let corrupt = self.corrupt;
         if corrupt.is_power_of_two() {
-            tracing::warn!(
-                name: "millstream.kinesis.carrier.corrupt", target: "millstream",
+            event!(
+                warn, "millstream.kinesis.carrier.corrupt",
                 stream, partition, %position, reason, corrupt,
                 "an aggregate cannot be understood and is handed on as it is; the next warning comes \
                  when there are twice as many"
             );
         } else {
-            tracing::debug!(
-                name: "millstream.kinesis.carrier.corrupt", target: "millstream",
+            event!(
+                debug, "millstream.kinesis.carrier.corrupt",
                 stream, partition, %position, reason, corrupt,
                 "an aggregate is handed on as it is"
             );
@@ -105,15 +106,15 @@ impl Unpacker {
         self.strayed += records;
         let strayed = self.strayed;
         if is_first {
-            tracing::warn!(
-                name: "millstream.kinesis.carrier.strayed", target: "millstream",
+            event!(
+                warn, "millstream.kinesis.carrier.strayed",
                 stream, partition, %position, records, strayed,
                 "records whose hash keys are another partition's are left out, since their producer \
                  sends them there once more; others of this partition are told as debug events"
             );
         } else {
-            tracing::debug!(
-                name: "millstream.kinesis.carrier.strayed", target: "millstream",
+            event!(
+                debug, "millstream.kinesis.carrier.strayed",
                 stream, partition, %position, records, strayed,
                 "records of another partition are left out"
             );

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use millstream_core::telemetry::event;
 use millstream_core::{ErrorKind, Partition, Result};
 use tokio::time::Instant;
 
@@ -136,7 +137,13 @@ impl BrokerState {
     /// Applies a fault of a script. A fault without a target is skipped.
     pub(crate) fn apply_fault(&mut self, plan: MemberPlan, now: Instant) {
         if let Err(error) = self.inject(&plan, now) {
-            tracing::debug!(?plan, ?error, "a fault has no target");
+            event!(
+                debug,
+                "millstream.memory.fault.skipped",
+                ?plan,
+                ?error,
+                "a fault has no target"
+            );
         }
     }
 

@@ -9,6 +9,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use fs4::fs_std::FileExt;
+use millstream_core::telemetry::{Causes, event};
 
 use crate::error::BrokerError;
 
@@ -62,8 +63,8 @@ impl Journal {
             at: damage.at,
         })?;
         if length < bytes.len() as u64 {
-            tracing::warn!(
-                file = %path.display(),
+            event!(
+                warn, "millstream.memory.journal.truncated", file = %path.display(),
                 bytes = bytes.len() as u64 - length,
                 "removed an incomplete write at the end of the journal, which was never acknowledged"
             );
@@ -108,10 +109,12 @@ impl Journal {
         let written = self.append(entry);
         let file = self.path.display();
         match &written {
-            Ok(()) if self.failing => tracing::info!(%file, "the journal can be written again"),
-            Err(reason) if !self.failing => tracing::warn!(
-                %file,
-                %reason,
+            Ok(()) if self.failing => event!(
+                info, "millstream.memory.journal.recovered", %file,
+                "the journal can be written again"
+            ),
+            Err(reason) if !self.failing => event!(
+                warn, "millstream.memory.journal.failed", %file, reason = %Causes(reason),
                 "cannot write the journal; nothing is stored until this is resolved"
             ),
             _ => {}

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use super::failures::{FailureReport, UnobservedFailures};
 use crate::sync::lock;
-use crate::telemetry::event;
+use crate::telemetry::{Causes, event};
 use crate::{Error, ErrorKind, Result};
 
 /// Shared by the handles, the sender task and every receipt.
@@ -92,7 +92,7 @@ impl Accounting {
         if is_first {
             event!(
                 warn, "millstream.producer.failed", stream = %self.stream, records = count,
-                %error, "a record failed and its receipt was dropped unread"
+                error = %Causes(&error), "a record failed and its receipt was dropped unread"
             );
         }
     }
@@ -136,7 +136,7 @@ impl Accounting {
         if unreported > 1 {
             event!(
                 warn, "millstream.producer.failed", stream = %self.stream, records = unreported,
-                error = %first, "records failed and their receipts were dropped unread"
+                error = %Causes(&first), "records failed and their receipts were dropped unread"
             );
         }
         let message = match count {

@@ -24,7 +24,7 @@ use super::key_queue::{BatchLimits, KeyOrderedQueue};
 use super::receipt::{Completer, Outcome, WakeBatch};
 use super::request::{SendRequest, SendResult, into_items, key};
 use crate::driver::{self, Pipelining, Rejected, StreamLimits};
-use crate::telemetry::event;
+use crate::telemetry::{Causes, event};
 use crate::{Error, ErrorKind, Record, Result};
 
 /// The time for `driver.close` when the flush has used up the close timeout.
@@ -221,7 +221,8 @@ impl Sender {
     fn note_retries(&self, records: u64, error: &Error) {
         self.accounting.retried.fetch_add(records, Relaxed);
         event!(
-            debug, "millstream.producer.retried", stream = %self.accounting.stream, records, %error,
+            debug, "millstream.producer.retried", stream = %self.accounting.stream, records,
+            error = %Causes(error),
             "records failed and are tried again"
         );
     }

@@ -11,7 +11,7 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::DefaultGuard;
 use tracing::{Dispatch, Metadata, Subscriber};
 
-/// Notes the names of all events of target `millstream`.
+/// Notes the names of all events of targets `millstream::*`.
 #[derive(Clone, Default)]
 struct Names(Arc<Mutex<Vec<&'static str>>>);
 
@@ -28,7 +28,7 @@ impl Names {
 
 impl Subscriber for Names {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target() == "millstream"
+        metadata.target().starts_with("millstream::")
     }
 
     fn event(&self, event: &tracing::Event<'_>) {

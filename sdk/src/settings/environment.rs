@@ -3,6 +3,8 @@
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 
+use millstream_core::telemetry::event;
+
 use super::origin::Origin;
 use super::problem::Problem;
 use super::tree::{Entry, Node, Table, Value};
@@ -33,9 +35,11 @@ impl Environment {
                 continue;
             };
             if is_service_link(key, &value) {
-                tracing::warn!(
+                event!(
+                    warn,
+                    "millstream.settings.ignored",
                     variable = &*shown,
-                    "environment variable ignored: Kubernetes sets it for a service, it is no setting",
+                    "environment variable ignored: Kubernetes sets it for a service, it is no setting"
                 );
                 continue;
             }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use millstream_core::telemetry::event;
 use millstream_core::{Epoch, Error, ErrorKind, Result};
 use tokio::time::Instant;
 
@@ -90,8 +91,8 @@ impl Member {
     /// Goes on after the end of a shard is stored.
     pub(super) fn ended(&mut self, key: &Arc<str>) {
         if let Some(held) = self.held.get(key) {
-            tracing::debug!(
-                name: "millstream.kinesis.lease.ended", target: "millstream",
+            event!(
+                debug, "millstream.kinesis.lease.ended",
                 group = %self.options.group, stream = %held.lease.stream,
                 partition = %held.lease.shard, epoch = %held.epoch,
                 "a shard is read to its end"

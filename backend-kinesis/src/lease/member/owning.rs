@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use millstream_core::telemetry::event;
 use millstream_core::{Epoch, Error};
 use tokio::time::Instant;
 
@@ -20,8 +21,8 @@ impl Member {
         let keys: Vec<_> = self.keys(expired);
         for key in keys {
             if let Some(held) = self.held.get(&key) {
-                tracing::warn!(
-                    name: "millstream.kinesis.lease.expired", target: "millstream",
+                event!(
+                    warn, "millstream.kinesis.lease.expired",
                     group = %self.options.group, stream = %held.lease.stream,
                     partition = %held.lease.shard, epoch = %held.epoch,
                     "a lease could not be renewed in time"
@@ -189,8 +190,8 @@ impl Member {
         held.refuse_all(&Self::fenced("lease", &held.lease));
         self.schedule.decide_at(Instant::now());
         if held.is_in_use() {
-            tracing::info!(
-                name: "millstream.kinesis.lease.lost", target: "millstream",
+            event!(
+                info, "millstream.kinesis.lease.lost",
                 group = %self.options.group, stream = %held.lease.stream,
                 partition = %held.lease.shard, epoch = %held.epoch, "a lease was lost"
             );
@@ -210,8 +211,8 @@ impl Member {
             leaving.freed = true;
         }
         self.schedule.decide_at(Instant::now());
-        tracing::debug!(
-            name: "millstream.kinesis.lease.released", target: "millstream",
+        event!(
+            debug, "millstream.kinesis.lease.released",
             group = %self.options.group, stream = %held.lease.stream,
             partition = %held.lease.shard, epoch = %held.epoch, "a lease was given up"
         );
@@ -235,8 +236,8 @@ impl Member {
             Stage::Told => {
                 held.stage = Stage::Asked(now);
                 let (lease, epoch) = (held.lease.clone(), held.epoch);
-                tracing::debug!(
-                    name: "millstream.kinesis.lease.asked", target: "millstream",
+                event!(
+                    debug, "millstream.kinesis.lease.asked",
                     group = %self.options.group, stream = %lease.stream,
                     partition = %lease.shard, %epoch, "another member asks for a lease"
                 );

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use millstream_core::telemetry::{Causes, event};
 use millstream_core::{Error, ErrorKind, Result};
 use tokio::time::{Instant, timeout};
 
@@ -37,7 +38,10 @@ impl Member {
         let items = match items {
             Ok(items) => items,
             Err(error) => {
-                tracing::debug!(target: "millstream", %error, "the leases could not be read");
+                event!(
+                    debug, "millstream.kinesis.lease.unread", group = %self.options.group,
+                    error = %Causes(&error), "the leases could not be read"
+                );
                 self.schedule.scan_later(now);
                 return self.suffer(&error);
             }
@@ -97,8 +101,8 @@ impl Member {
             Ok(row) => Some(row),
             Err(Unread::Other) => None,
             Err(Unread::Lacks(attribute)) => {
-                tracing::warn!(
-                    name: "millstream.kinesis.lease.skipped_row", target: "millstream",
+                event!(
+                    warn, "millstream.kinesis.lease.skipped_row",
                     group = %self.options.group, table = self.table.store.table(), attribute,
                     row = ?item.get("leaseKey"),
                     "a row of the table of leases cannot be understood and is passed over"

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use millstream_core::telemetry::{Causes, event};
 use millstream_core::{Epoch, Error};
 use tokio::time::Instant;
 
@@ -32,8 +33,9 @@ impl Member {
         };
         let decision = taker::decide(&situation, &candidates, &mut self.random);
         if decision.spillover > 0 {
-            tracing::debug!(
-                target: "millstream", group = %self.options.group, leases = decision.spillover,
+            event!(
+                debug, "millstream.kinesis.lease.spillover", group = %self.options.group,
+                leases = decision.spillover,
                 "this member's share of the leases is larger than its bound"
             );
         }
@@ -158,7 +160,10 @@ impl Member {
         let attempt = match attempt {
             Ok(attempt) => attempt,
             Err((_, error)) => {
-                tracing::debug!(target: "millstream", %error, lease = &*key, "a lease was not taken");
+                event!(
+                    debug, "millstream.kinesis.lease.not_taken", group = %self.options.group,
+                    lease = &*key, error = %Causes(&error), "a lease was not taken"
+                );
                 self.schedule.decide_later(now);
                 return self.suffer(&error);
             }
@@ -186,13 +191,13 @@ impl Member {
         };
         let (from, epoch) = (before.owner.as_deref(), row.counter);
         match stolen {
-            true => tracing::info!(
-                name: "millstream.kinesis.lease.stolen", target: "millstream",
+            true => event!(
+                info, "millstream.kinesis.lease.stolen",
                 group = %self.options.group, stream = %lease.stream, partition = %lease.shard,
                 epoch, from, "a lease was stolen for the balance"
             ),
-            false => tracing::debug!(
-                name: "millstream.kinesis.lease.taken", target: "millstream",
+            false => event!(
+                debug, "millstream.kinesis.lease.taken",
                 group = %self.options.group, stream = %lease.stream, partition = %lease.shard,
                 epoch, from, "a lease was taken"
             ),

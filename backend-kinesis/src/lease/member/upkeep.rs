@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use millstream_core::telemetry::{Causes, event};
 use millstream_core::{Error, ErrorKind, Result};
 use tokio::time::Instant;
 
@@ -177,7 +178,10 @@ impl Member {
     }
 
     fn complain(&mut self, error: &Error, what: &'static str) {
-        tracing::debug!(target: "millstream", group = %self.options.group, %error, what);
+        event!(
+            debug, "millstream.kinesis.lease.upkeep_failed", group = %self.options.group,
+            error = %Causes(error), "{what}"
+        );
     }
 }
 

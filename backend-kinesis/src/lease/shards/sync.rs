@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use millstream_core::telemetry::event;
 use millstream_core::{Error, ErrorKind, Result, Start};
 use tokio::time::sleep;
 
@@ -44,8 +45,8 @@ pub(crate) async fn sync(
             rows.extend(Row::read(&item));
         }
     }
-    tracing::debug!(
-        name: "millstream.kinesis.shards.synced", target: "millstream",
+    event!(
+        debug, "millstream.kinesis.shards.synced",
         stream = %stream.name, shards = shards.len(), created = rows.len(),
         "the leases of the stream were looked through"
     );

@@ -27,6 +27,7 @@
 
 mod lane;
 
+use millstream_core::telemetry::event;
 use millstream_core::{Error, ErrorKind, RecordMetadata};
 use tokio::time::Instant;
 
@@ -172,9 +173,11 @@ impl ByShard {
         let is_in_place = tickets.len() == 1
             || range.is_some_and(|range| tickets.iter().all(|t| range.contains(t.hash)));
         if !is_in_place {
-            tracing::debug!(
-                name: "millstream.kinesis.producer.strayed", target: "millstream",
-                stream = partition.stream(), partition = partition.id(),
+            event!(
+                debug,
+                "millstream.kinesis.producer.strayed",
+                stream = partition.stream(),
+                partition = partition.id(),
                 records = tickets.len(),
                 "an aggregate was stored in a shard that not all its records belong to, and is \
                  sent again"

@@ -46,7 +46,7 @@ impl Visit for Records {
 
 impl Subscriber for Log {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target() == "millstream"
+        metadata.target().starts_with("millstream::")
     }
 
     fn event(&self, event: &Event<'_>) {

@@ -201,7 +201,7 @@ impl<W: Handler> Member<W> {
             if error.kind() == ErrorKind::Fenced {
                 event!(
                     warn, "millstream.consumer.fenced", group = %self.group,
-                    partition = %mark.partition, epoch = %mark.epoch,
+                    partition = %mark.partition, epoch = %mark.epoch, error = %Causes(&error),
                     "checkpoint refused: the partition has a newer owner"
                 );
                 self.on_lost(index);
