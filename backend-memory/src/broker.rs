@@ -7,9 +7,11 @@
 //! which costs more than one lock on the single core that a test or a simulation has.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
+use foldhash::quality::FixedState;
 use millstream_core::{PartitionDescription, Position, Start, StreamDescription};
 use tokio::time::Instant;
 
@@ -70,6 +72,8 @@ pub(crate) struct BrokerState {
     auto_create: Option<usize>,
     session_timeout: Duration,
     epoch_floor: u64,
+    /// What tells the streams that this broker creates from those of others.
+    origin: u64,
 }
 
 impl BrokerState {
@@ -95,6 +99,7 @@ impl BrokerState {
             auto_create: config.auto_create_partitions,
             session_timeout: config.session_timeout,
             epoch_floor: 0,
+            origin: origin(config),
         };
         if let Some(folder) = &config.persist {
             state.journal = Some(Journal::open(folder, config.sync, |entry| {
@@ -129,8 +134,13 @@ impl BrokerState {
                     group.set_epoch_floor(self.epoch_floor);
                 }
             }
-            JournalEntry::StreamCreated { name, partitions } => {
-                self.catalog.add(Stream::new(name.into(), partitions));
+            JournalEntry::StreamCreated {
+                name,
+                public_id,
+                partitions,
+            } => {
+                let stream = Stream::new(name.into(), public_id.into(), partitions);
+                self.catalog.add(stream);
             }
             JournalEntry::StreamDeleted { stream } => {
                 if let Some(deleted) = self.catalog.remove(stream) {
@@ -287,6 +297,8 @@ impl BrokerState {
         }
         self.commit(JournalEntry::StreamCreated {
             name: name.into(),
+            // The number tells streams of one broker apart, reopened or not.
+            public_id: format!("{:016x}-{}", self.origin, self.catalog.next_id()),
             partitions,
         })
     }
@@ -359,6 +371,14 @@ impl BrokerState {
             name: stream.name.to_string(),
             partitions: partitions.collect(),
         })
+    }
+}
+
+/// Returns a number that no other broker has, unless the run is to be reproducible.
+fn origin(config: &Config) -> u64 {
+    match config.start_time {
+        Some(time) => FixedState::with_seed(config.seed).hash_one(to_millis(time)),
+        None => RandomState::new().hash_one(SystemTime::now()),
     }
 }
 

@@ -56,7 +56,9 @@ pub struct Config {
     pub sync: bool,
     /// The seed of random faults. Default: 0.
     pub seed: u64,
-    /// The initial time of the broker, for reproducible runs. Default: unset, the wall clock.
+    /// The initial time of the broker, for reproducible runs: the ids of its streams
+    /// ([`Delivery::stream_id`](millstream_core::Delivery::stream_id)) then depend on this and on
+    /// `seed` only. Default: unset, the wall clock, and ids that no other broker has.
     #[serde(with = "humantime_serde", skip_serializing_if = "Option::is_none")]
     pub start_time: Option<SystemTime>,
 }

@@ -85,6 +85,8 @@ impl BrokerState {
                 let Some(name) = self.partition_name(partition) else {
                     return Ok(None);
                 };
+                let stream = self.catalog.get(partition.0);
+                let stream_id = stream.map(|stream| stream.public_id.clone());
                 let member = self.member_mut(group, member)?;
                 let owned = member
                     .owned
@@ -100,6 +102,7 @@ impl BrokerState {
                     partition: name,
                     epoch: Epoch(epoch),
                     resume_after: next_offset.checked_sub(1).map(Position::from),
+                    stream_id,
                 }))
             }
             MemberEvent::Revoking(partitions, until) => {

@@ -35,6 +35,8 @@ impl StreamPartition {
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) name: Arc<str>,
+    /// The id that users see, unique over all brokers.
+    pub(crate) public_id: Arc<str>,
     pub(crate) partitions: Vec<StreamPartition>,
     routing: Routing,
     /// The open partitions, for records without a key.
@@ -44,9 +46,10 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn new(name: Arc<str>, partitions: usize) -> Self {
+    pub(crate) fn new(name: Arc<str>, public_id: Arc<str>, partitions: usize) -> Self {
         let mut stream = Self {
             name,
+            public_id,
             partitions: Vec::with_capacity(partitions),
             routing: Routing::modulo(partitions),
             open: Vec::new(),
@@ -174,8 +177,13 @@ pub(crate) struct Catalog {
 }
 
 impl Catalog {
+    /// Returns the number of the next stream.
+    pub(crate) fn next_id(&self) -> StreamId {
+        self.streams.len() as StreamId
+    }
+
     pub(crate) fn add(&mut self, stream: Stream) -> StreamId {
-        let id = self.streams.len() as StreamId;
+        let id = self.next_id();
         self.names.insert(stream.name.clone(), id);
         self.streams.push(Some(stream));
         id

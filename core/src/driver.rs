@@ -192,6 +192,18 @@ pub enum Event {
         epoch: Epoch,
         /// The stored checkpoint, if there is one.
         resume_after: Option<Position>,
+        /// The id of the stream, for [`Delivery::stream_id`](crate::Delivery::stream_id).
+        ///
+        /// It is the same for all partitions, members and groups as long as the stream exists, also
+        /// after reconnects and restarts of the broker. No other stream ever has it, not even one
+        /// that is created later under the same name.
+        ///
+        /// `None` if the broker has no such id, or did not report it. A driver must not guess: with
+        /// the id of an older stream, a sink skips the records of this one. The id costs at most one
+        /// request per join or assignment (a failed one may be repeated a few times), never one per
+        /// record. A refusal or a missing response does not fail the assignment, nor hold it up for
+        /// more than some seconds.
+        stream_id: Option<Arc<str>>,
     },
     /// Records in stored order, without a gap to the previous ones, except for records that the stream
     /// itself no longer holds.

@@ -148,6 +148,8 @@ const SHARED: &[&str] = &[
     "operate_several_streams",
     "operate_data_loss_fails",
     "operate_data_loss_skips",
+    "operate_stream_id_changes_when_a_stream_is_created_anew",
+    "operate_stream_id_is_the_same_for_all_members",
 ];
 
 /// On a testbed of their own, which they restart.

@@ -309,6 +309,8 @@ run! { VOLATILE, Broker::volatile:
     operate_several_streams
     operate_data_loss_fails
     operate_data_loss_skips
+    operate_stream_id_changes_when_a_stream_is_created_anew
+    operate_stream_id_is_the_same_for_all_members
 }
 
 run! { PERSISTENT, Broker::persistent:

@@ -1,5 +1,6 @@
 //! A thread for the questions that block, so that the polling thread never does.
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -20,12 +21,16 @@ use crate::connection::context::Context;
 use crate::error;
 use crate::group::offsets::Note;
 use crate::group::reset;
+use crate::native::topic_ids;
 
 /// How long one request waits for its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The same, for what is asked to be shown only: other questions wait meanwhile.
 const BRIEFLY: Duration = Duration::from_secs(1);
+
+/// How often the ids of topics are asked for, at the most, before an assignment goes on without them.
+const TRIES_FOR_IDS: usize = 3;
 
 /// How soon a question is asked again that was not answered.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -53,7 +58,11 @@ pub(super) enum Question {
 
 /// What became known.
 pub(super) enum Finding {
-    Progress(Vec<(Name, Option<Progress>)>),
+    Progress {
+        progress: Vec<(Name, Option<Progress>)>,
+        /// The ids of their topics, as far as they are known.
+        stream_ids: StreamIds,
+    },
     Bounds {
         name: Name,
         low: i64,
@@ -67,6 +76,9 @@ pub(super) enum Finding {
     /// No waiting will answer it.
     Failed(Error),
 }
+
+/// The ids of streams, by topic.
+pub(super) type StreamIds = HashMap<Arc<str>, Arc<str>>;
 
 /// Where a group stands in a partition.
 #[derive(Debug, Clone, Copy)]
@@ -165,7 +177,7 @@ impl Work {
 
     fn answer(&mut self, question: Question) {
         let finding = match question {
-            Question::Progress(names) => self.until_answered(|aide| aide.progress(&names)),
+            Question::Progress(names) => self.assignment(&names),
             Question::Bounds(name) => self.until_answered(|aide| aide.bounds(&name)),
             Question::Topic(topic) => self.until_answered(|aide| aide.topic(&topic)).flatten(),
             Question::Ends(names) => self.ends(&names).ok(),
@@ -208,7 +220,54 @@ impl Work {
 
     fn progress(&self, names: &[Name]) -> Result<Finding, KafkaError> {
         let found = self.consumer.committed_offsets(list(names), PATIENCE)?;
-        Ok(Finding::Progress(stored(&found)?))
+        Ok(Finding::Progress {
+            progress: stored(&found)?,
+            stream_ids: StreamIds::new(),
+        })
+    }
+
+    /// What is to be known of partitions before they are read.
+    fn assignment(&self, names: &[Name]) -> Option<Finding> {
+        let topics: BTreeSet<&str> = names.iter().map(|(topic, _)| &**topic).collect();
+        let topics: Vec<&str> = topics.into_iter().collect();
+        // Answered while the progress is read.
+        let ids = topic_ids::request(self.consumer.client(), &topics, BRIEFLY);
+        let mut finding = self.until_answered(|aide| aide.progress(names))?;
+        if let Finding::Progress { stream_ids, .. } = &mut finding {
+            *stream_ids = self.stream_ids(&topics, ids);
+        }
+        Some(finding)
+    }
+
+    /// Waits for the ids of topics. A topic whose id is refused or not answered has none: a member
+    /// must not stand still for it.
+    fn stream_ids(
+        &self,
+        topics: &[&str],
+        first: Result<topic_ids::Request<'_>, KafkaError>,
+    ) -> StreamIds {
+        let again = || topic_ids::request(self.consumer.client(), topics, BRIEFLY);
+        let mut response = first.and_then(topic_ids::Request::response);
+        for _ in 1..TRIES_FOR_IDS {
+            if response.is_ok() || self.closing.load(Relaxed) {
+                break;
+            }
+            response = again().and_then(topic_ids::Request::response);
+        }
+        let ids = response.unwrap_or_else(|error| {
+            tracing::debug!(target: "librdkafka", %error, "the ids of topics are not known");
+            HashMap::new()
+        });
+        let known = ids.into_iter().filter_map(|(topic, id)| {
+            let id = id.unwrap_or_else(|error| {
+                tracing::debug!(
+                    target: "librdkafka", %topic, %error, "the id of the topic is not known"
+                );
+                None
+            });
+            Some((topic, id?))
+        });
+        known.collect()
     }
 
     fn bounds(&self, name: &Name) -> Result<Finding, KafkaError> {

@@ -5,7 +5,7 @@
 //! ([`membership`]) by which the runtime talks to them.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Instant;
@@ -127,6 +127,7 @@ impl Group {
             commits: Commits::default(),
             astray: Vec::new(),
             generation: 0,
+            stream_ids: HashMap::new(),
             assignments: 0,
             told: 0,
             watched: Instant::now(),

@@ -14,7 +14,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use tokio::sync::oneshot;
 
-use super::aide::{Aide, Finding, Question};
+use super::aide::{Aide, Finding, Question, StreamIds};
 use super::bell::Bell;
 use super::checkpoint::Vouched;
 use super::claims::Claim;
@@ -101,6 +101,8 @@ pub(super) struct Poller {
     pub(super) astray: Vec<Name>,
     /// The generation that the member was last assigned in.
     pub(super) generation: i32,
+    /// The ids of the streams, as they were known at the last assignment of each.
+    pub(super) stream_ids: StreamIds,
     /// How often it was assigned partitions.
     pub(super) assignments: u64,
     /// The last generation in which the member was told its part, be it only what to give up.
@@ -214,7 +216,10 @@ impl Poller {
 
     fn on_found(&mut self, finding: Finding) {
         match finding {
-            Finding::Progress(progress) => self.on_progress(progress),
+            Finding::Progress {
+                progress,
+                stream_ids,
+            } => self.on_progress(progress, stream_ids),
             Finding::Bounds { name, low, high } => self.on_bounds(&name, low, high),
             Finding::Ends(ends) => self.on_ends(ends),
             Finding::Resets(resets) => self.on_resets(resets),

@@ -11,7 +11,7 @@ use millstream_core::{Epoch, Error, ErrorKind, Partition, Result};
 use rdkafka::consumer::Consumer;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::aide::{Progress, Question};
+use super::aide::{Progress, Question, StreamIds};
 use super::claims::{SOON, next_epoch};
 use super::context::{Name, list};
 use super::lag::Behind;
@@ -201,8 +201,19 @@ impl Poller {
         }
     }
 
-    pub(super) fn on_progress(&mut self, progress: Vec<(Name, Option<Progress>)>) {
+    pub(super) fn on_progress(
+        &mut self,
+        progress: Vec<(Name, Option<Progress>)>,
+        stream_ids: StreamIds,
+    ) {
         if let Some(Pending::Assign(_)) = self.pending {
+            for ((topic, _), _) in &progress {
+                // One that is not known any more may be that of another topic.
+                match stream_ids.get(topic) {
+                    Some(id) => self.stream_ids.insert(topic.clone(), id.clone()),
+                    None => self.stream_ids.remove(topic),
+                };
+            }
             let progress = progress.into_iter().map(|(name, progress)| {
                 let progress = progress.or_else(|| self.birth(&name));
                 (name, progress)
@@ -233,6 +244,7 @@ impl Poller {
                 partition: partition.clone(),
                 epoch,
                 resume_after: progress.and_then(|progress| offsets::settled(progress.next)),
+                stream_id: self.stream_ids.get(&name.0).cloned(),
             });
             if let Some(old) = self.slots.find(&name.0, name.1) {
                 self.slots.remove(old);
@@ -319,6 +331,7 @@ impl Poller {
             partition,
             epoch,
             resume_after: offsets::settled(next),
+            stream_id: self.stream_ids.get(&name.0).cloned(),
         });
         self.kicker.wake(vec![name]);
     }

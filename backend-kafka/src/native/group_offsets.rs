@@ -197,18 +197,21 @@ unsafe fn stored(
 }
 
 /// One request: its options, and the queue that the answer comes by.
-struct Call {
-    options: NonNull<sys::rd_kafka_AdminOptions_t>,
-    queue: NonNull<sys::rd_kafka_queue_t>,
+pub(super) struct Call {
+    pub(super) options: NonNull<sys::rd_kafka_AdminOptions_t>,
+    pub(super) queue: NonNull<sys::rd_kafka_queue_t>,
 }
 
-struct Answer(NonNull<sys::rd_kafka_event_t>);
+pub(super) struct Answer(pub(super) NonNull<sys::rd_kafka_event_t>);
 
 impl Call {
-    fn new<C: ClientContext>(client: &Client<C>, timeout: Duration) -> Result<Self, KafkaError> {
+    pub(super) fn new<C: ClientContext>(
+        client: &Client<C>,
+        timeout: Duration,
+    ) -> Result<Self, KafkaError> {
         const NO_MEMORY: &str = "librdkafka aborts where it finds no memory";
         // SAFETY: the client lives through the calls. Whoever calls this keeps it longer than what is
-        // made here, which is dropped within the same function.
+        // made here.
         let call = unsafe {
             let client = client.native_ptr();
             Self {
@@ -236,7 +239,7 @@ impl Call {
     }
 
     /// Waits for the answer. Blocks, for `timeout` or somewhat longer.
-    fn answer(&self, timeout: Duration) -> Result<Answer, KafkaError> {
+    pub(super) fn answer(&self, timeout: Duration) -> Result<Answer, KafkaError> {
         // librdkafka itself says when the time is over, and more of what was wrong.
         const GRACE: Duration = Duration::from_secs(1);
         // SAFETY: the queue lives, and nobody else waits on it.

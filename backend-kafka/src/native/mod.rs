@@ -16,3 +16,4 @@ pub(crate) mod partitioner;
 pub(crate) mod produce;
 pub(crate) mod record;
 pub(crate) mod token;
+pub(crate) mod topic_ids;

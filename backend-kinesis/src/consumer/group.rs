@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use millstream_core::Result;
 use millstream_core::driver::{self, JoinOptions};
 
-use super::membership::{Membership, Parts};
+use super::membership::{Membership, Parts, StreamSource};
 use super::source::Source;
 use super::table;
 use crate::config::{LeaseKeys, Retrieval};
@@ -32,13 +32,13 @@ impl Group {
 
 impl Group {
     /// How each stream is read: a group that fans out is registered with each of them.
-    async fn ways(
+    async fn sources(
         &self,
         connection: &Connection,
         join: &JoinOptions,
-    ) -> Result<HashMap<Arc<str>, Way>> {
+    ) -> Result<HashMap<Arc<str>, StreamSource>> {
         let consumer = &connection.config.consumer;
-        let mut ways = HashMap::new();
+        let mut sources = HashMap::new();
         for stream in &join.streams {
             let info = stream::describe(connection, "join", stream).await?;
             let way = match consumer.retrieval {
@@ -49,9 +49,10 @@ impl Group {
                     retrieval::register(connection, stream, &info.arn, &name).await?
                 }
             };
-            ways.insert(stream.clone(), way);
+            let id = info.id();
+            sources.insert(stream.clone(), StreamSource { id, way });
         }
-        Ok(ways)
+        Ok(sources)
     }
 }
 
@@ -83,7 +84,7 @@ impl driver::ConsumerGroup for Group {
         let keepers = Arc::new(self.connection.named(member));
         let config = &self.connection.config;
         let id = id(member);
-        let ways = self.ways(&readers, &join).await?;
+        let sources = self.sources(&readers, &join).await?;
         let options = WorkerOptions {
             id: id.as_str().into(),
             group: self.name.clone(),
@@ -110,7 +111,7 @@ impl driver::ConsumerGroup for Group {
             group: self.name.clone(),
             worker,
             connection: readers,
-            ways,
+            sources,
             batch_records: join.batch_records,
         };
         Ok(Arc::new(Membership::from(parts)))

@@ -26,8 +26,8 @@ pub(super) struct Membership {
     group: Arc<str>,
     worker: Worker,
     connection: Arc<Connection>,
-    /// How each stream is read.
-    ways: HashMap<Arc<str>, Way>,
+    /// The streams that the member has joined.
+    sources: HashMap<Arc<str>, StreamSource>,
     batch_records: usize,
     owned: Mutex<Owned>,
     /// Rung when something is ready that no lease and no reader has said just now.
@@ -36,13 +36,22 @@ pub(super) struct Membership {
     inbox: tokio::sync::Mutex<mpsc::Receiver<Said>>,
 }
 
+/// A stream as the member found it when it joined.
+#[derive(Debug)]
+pub(super) struct StreamSource {
+    /// Its id. The member ends when another stream is created under the name.
+    pub(super) id: Arc<str>,
+    /// How it is read.
+    pub(super) way: Way,
+}
+
 /// What a membership is made of.
 pub(super) struct Parts {
     pub(super) id: String,
     pub(super) group: Arc<str>,
     pub(super) worker: Worker,
     pub(super) connection: Arc<Connection>,
-    pub(super) ways: HashMap<Arc<str>, Way>,
+    pub(super) sources: HashMap<Arc<str>, StreamSource>,
     pub(super) batch_records: usize,
 }
 
@@ -54,7 +63,7 @@ impl From<Parts> for Membership {
             group: parts.group,
             worker: parts.worker,
             connection: parts.connection,
-            ways: parts.ways,
+            sources: parts.sources,
             batch_records: parts.batch_records,
             owned: Mutex::default(),
             resumed: Notify::new(),
@@ -132,6 +141,7 @@ impl Membership {
             ResumePoint::After(position) => Some(*position),
             _ => None,
         };
+        let source = self.sources.get(&lease.stream);
         let options = ReaderOptions {
             connection: self.connection.clone(),
             partition: partition.clone(),
@@ -143,11 +153,7 @@ impl Membership {
                 ResumePoint::At(time) => Begin::At(time),
             },
             tip,
-            way: self
-                .ways
-                .get(&lease.stream)
-                .cloned()
-                .unwrap_or(Way::Polling),
+            way: source.map_or(Way::Polling, |source| source.way.clone()),
             batch_records: self.batch_records,
         };
         let tag = (partition.clone(), epoch);
@@ -158,6 +164,7 @@ impl Membership {
             partition,
             epoch,
             resume_after,
+            stream_id: source.map(|source| source.id.clone()),
         });
     }
 }

@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_sdk_kinesis::types::StreamStatus;
 use millstream_core::{Error, ErrorKind, Position, Result};
@@ -31,6 +31,19 @@ pub(crate) struct StreamInfo {
     /// Largest record in bytes, its key included.
     pub(crate) record_bytes: usize,
     pub(crate) status: StreamStatus,
+}
+
+impl StreamInfo {
+    /// The id of the stream, which one that is created later under its name does not have.
+    ///
+    /// Rejected: the field `StreamId` of DescribeStreamSummary. It is reserved for future use, and a
+    /// stream whose id came to change would be taken for another one.
+    pub(crate) fn id(&self) -> Arc<str> {
+        let created = self.created.duration_since(UNIX_EPOCH).unwrap_or_default();
+        // It comes as a floating-point number of seconds.
+        let millis = (created.as_micros() + 500) / 1_000;
+        format!("{}@{millis}", self.arn).into()
+    }
 }
 
 /// The largest record of a stream that does not tell: 1 MiB.
@@ -125,4 +138,29 @@ fn read(operation: &'static str, shard: aws_sdk_kinesis::types::Shard) -> Result
             .map_err(|_| corrupt("starting sequence number"))?,
         open: sequences.ending_sequence_number.is_none(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn an_id_has_the_time_of_creation() {
+        let id = |nanos| {
+            let info = StreamInfo {
+                name: "s".into(),
+                arn: "arn:aws:kinesis:eu-west-1:123456789012:stream/s".into(),
+                created: UNIX_EPOCH + Duration::from_nanos(nanos),
+                record_bytes: 1,
+                status: StreamStatus::Active,
+            };
+            info.id()
+        };
+        let expected = "arn:aws:kinesis:eu-west-1:123456789012:stream/s@1700000000123";
+        assert_eq!(&*id(1_700_000_000_123_000_000), expected);
+        assert_eq!(&*id(1_700_000_000_122_999_906), expected);
+        assert_ne!(&*id(1_700_000_000_124_000_000), expected);
+    }
 }

@@ -16,6 +16,7 @@ pub(crate) enum JournalEntry {
     Opened,
     StreamCreated {
         name: String,
+        public_id: String,
         partitions: usize,
     },
     StreamDeleted {

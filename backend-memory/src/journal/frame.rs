@@ -9,7 +9,7 @@ use std::io;
 use super::JournalEntry;
 
 /// The first bytes of the file. The last one is the version of the format.
-pub(super) const MAGIC: [u8; 8] = *b"millmem\x02";
+pub(super) const MAGIC: [u8; 8] = *b"millmem\x03";
 
 const HEADER: usize = 12;
 

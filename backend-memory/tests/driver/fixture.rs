@@ -115,6 +115,7 @@ impl Fixture {
             lost: Vec::new(),
             ended: Vec::new(),
             assigned: Vec::new(),
+            stream_ids: Vec::new(),
             data_loss: Vec::new(),
             lags: Vec::new(),
         })
@@ -142,6 +143,8 @@ pub(crate) struct Member {
     pub(crate) lost: Vec<(Partition, Epoch)>,
     pub(crate) ended: Vec<(Partition, Epoch)>,
     pub(crate) assigned: Vec<(Partition, Epoch, Option<Position>)>,
+    /// The stream id of each assignment.
+    pub(crate) stream_ids: Vec<String>,
     pub(crate) data_loss: Vec<(Option<Position>, Position)>,
     pub(crate) lags: Vec<(Partition, Lag)>,
 }
@@ -165,7 +168,9 @@ impl Member {
                 partition,
                 epoch,
                 resume_after,
+                stream_id,
             } => {
+                self.stream_ids.push(stream_id.unwrap().to_string());
                 self.owned.insert(partition.clone(), epoch);
                 self.assigned.push((partition, epoch, resume_after));
             }

@@ -19,3 +19,4 @@ mod reset;
 mod reshard;
 mod retention;
 mod storm;
+mod stream_ids;

@@ -73,6 +73,7 @@ impl ExpiredAttempts {
 pub(crate) struct Ownership {
     pub(crate) partition: Partition,
     pub(crate) epoch: Epoch,
+    stream_id: Option<Arc<str>>,
     /// Cancelled when the partition is lost.
     pub(crate) lost: CancellationToken,
     /// How far a pull consumer has pulled it.
@@ -88,10 +89,11 @@ pub(crate) struct PullProgress {
 }
 
 impl Ownership {
-    pub(crate) fn new(partition: Partition, epoch: Epoch) -> Self {
+    pub(crate) fn new(partition: Partition, epoch: Epoch, stream_id: Option<Arc<str>>) -> Self {
         Self {
             partition,
             epoch,
+            stream_id,
             lost: CancellationToken::new(),
             pull: Mutex::default(),
         }
@@ -151,7 +153,7 @@ impl Delivery {
         self.stored().timestamp
     }
 
-    /// The stream.
+    /// The name of the stream.
     pub fn stream(&self) -> &str {
         self.partition().stream()
     }
@@ -161,13 +163,35 @@ impl Delivery {
         &self.batch.ownership.partition
     }
 
+    /// Returns the id of the stream: the same as long as the stream exists, and another one after it
+    /// was deleted and created again under its name (Kafka: topic id; Kinesis: ARN and creation time).
+    ///
+    /// Positions begin anew in a new stream. A sink that stores positions stores the id with them, as
+    /// part of their key, or it takes the records of the new stream for those that it has applied.
+    /// Ids can be compared for equality and have no order.
+    ///
+    /// `None` if the backend does not know it: the broker has no ids (Kafka before 2.8), or did not
+    /// report it when the partition was assigned. A new stream then cannot be told from the old one.
+    pub fn stream_id(&self) -> Option<&str> {
+        self.batch.ownership.stream_id.as_deref()
+    }
+
     /// The place in the partition.
+    ///
+    /// A sink that skips what it has applied must compare it **per key**, where it was called by
+    /// [`run`](crate::ConsumerGroup::run): handlers of different keys end in any order, so one position
+    /// of the partition says nothing about the records before it. Only in batches
+    /// ([`run_batches`](crate::ConsumerGroup::run_batches)) is one position per partition enough.
     pub fn position(&self) -> Position {
         self.stored().position
     }
 
-    /// The fencing token: a sink may refuse an epoch that is older than one it saw for this
-    /// partition.
+    /// The fencing token: grows each time the partition gets a new owner.
+    ///
+    /// A sink that stores the largest epoch of each partition of each [stream](Self::stream_id)
+    /// refuses an older one, in the transaction that applies the record: it comes from a member that
+    /// was paused or cut off, and has lost the partition without knowing. An epoch alone does not tell
+    /// which records were applied; the [position](Self::position) does.
     pub fn epoch(&self) -> Epoch {
         self.batch.ownership.epoch
     }

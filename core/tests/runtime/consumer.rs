@@ -80,6 +80,29 @@ async fn a_record_that_waits_for_its_retry_takes_no_room() {
     desk.until_begun(&[0, 1, 2, 3, 4]).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_delivery_has_the_stream_id_of_its_assignment() {
+    let script = Script::new();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let handler = {
+        let seen = seen.clone();
+        move |delivery: Delivery| {
+            let stream_id = delivery.stream_id().map(str::to_owned);
+            seen.lock().unwrap().push((delivery.epoch().0, stream_id));
+            async { Ok::<(), String>(()) }
+        }
+    };
+    tokio::spawn(group(&script).run(handler, pending()));
+    for (epoch, stream_id) in [(1, Some("one")), (2, Some("other")), (3, None)] {
+        script.assign_of_stream("0", epoch, stream_id);
+        script.records("0", epoch, 0, "a");
+        until(|| seen.lock().unwrap().len() == epoch as usize).await;
+    }
+    let expected = [(1, Some("one")), (2, Some("other")), (3, None)];
+    let expected = expected.map(|(epoch, id)| (epoch, id.map(str::to_owned)));
+    assert_eq!(*seen.lock().unwrap(), expected);
+}
+
 /// Panics without a word on standard error.
 fn panics_with(payload: impl Any + Send) {
     std::panic::resume_unwind(Box::new(payload));

@@ -93,10 +93,15 @@ impl Script {
     }
 
     pub(crate) fn assign(&self, id: &str, epoch: u64) {
+        self.assign_of_stream(id, epoch, None);
+    }
+
+    pub(crate) fn assign_of_stream(&self, id: &str, epoch: u64, stream_id: Option<&str>) {
         self.tell(Event::Assigned {
             partition: partition(id),
             epoch: Epoch(epoch),
             resume_after: None,
+            stream_id: stream_id.map(Into::into),
         });
     }
 

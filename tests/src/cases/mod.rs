@@ -24,6 +24,7 @@ mod c14_round_trip;
 mod operations;
 mod pipelines;
 mod reader;
+mod stream_ids;
 
 /// One thing that a backend must be seen to keep.
 #[derive(Debug, Clone, Copy)]
@@ -82,6 +83,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         c14_round_trip::CASES,
         pipelines::CASES,
         operations::CASES,
+        stream_ids::CASES,
     ]
     .into_iter()
     .flatten()

@@ -123,7 +123,12 @@ impl Paused {
 }
 
 impl Assignment {
-    pub(crate) fn new(partition: Partition, epoch: Epoch, resume_after: Option<Position>) -> Self {
+    pub(crate) fn new(
+        partition: Partition,
+        epoch: Epoch,
+        resume_after: Option<Position>,
+        stream_id: Option<Arc<str>>,
+    ) -> Self {
         let stats = PartitionStats {
             epoch,
             settled: resume_after,
@@ -133,7 +138,7 @@ impl Assignment {
             lag: Lag::default(),
         };
         Self {
-            ownership: Arc::new(Ownership::new(partition, epoch)),
+            ownership: Arc::new(Ownership::new(partition, epoch, stream_id)),
             window: Window::default(),
             outputs: OutputBuffer::default(),
             chunks: VecDeque::new(),

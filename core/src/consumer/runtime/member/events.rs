@@ -1,5 +1,6 @@
 //! Events of the driver, and back-pressure.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -22,7 +23,8 @@ impl<W: Handler> Member<W> {
                 partition,
                 epoch,
                 resume_after,
-            } => self.on_assigned(partition, epoch, resume_after),
+                stream_id,
+            } => self.on_assigned(partition, epoch, resume_after, stream_id),
             Event::Records {
                 partition,
                 epoch,
@@ -73,7 +75,13 @@ impl<W: Handler> Member<W> {
         }
     }
 
-    fn on_assigned(&mut self, partition: Partition, epoch: Epoch, resume_after: Option<Position>) {
+    fn on_assigned(
+        &mut self,
+        partition: Partition,
+        epoch: Epoch,
+        resume_after: Option<Position>,
+        stream_id: Option<Arc<str>>,
+    ) {
         if let Some((older, _)) = self.index.get(&partition) {
             self.on_lost(*older);
         }
@@ -83,7 +91,7 @@ impl<W: Handler> Member<W> {
             resume_after = resume_after.map(tracing::field::display), "assigned"
         );
         self.control.counters.assigned.add(1);
-        let mut assignment = Assignment::new(partition.clone(), epoch, resume_after);
+        let mut assignment = Assignment::new(partition.clone(), epoch, resume_after, stream_id);
         if let Some(deadline) = self.closing {
             assignment.drain(deadline);
         }

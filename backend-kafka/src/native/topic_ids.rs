@@ -1,0 +1,177 @@
+//! The ids of topics (KIP-516), for which rdkafka has no name.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, CString};
+use std::marker::PhantomData;
+use std::slice;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::bindings as sys;
+use rdkafka::client::{Client, ClientContext};
+use rdkafka::error::{IsError as _, KafkaError, RDKafkaErrorCode};
+
+use super::group_offsets::Call;
+
+/// A request for the ids of some topics, which is under way.
+pub(crate) struct Request<'a> {
+    call: Call,
+    timeout: Duration,
+    /// The client outlives the call.
+    client: PhantomData<&'a ()>,
+}
+
+/// The ids that the broker has reported, by topic. None for a topic without an id, and the reason
+/// where the topic was refused.
+pub(crate) type TopicIds = HashMap<Arc<str>, Result<Option<Arc<str>>, RDKafkaErrorCode>>;
+
+/// Sends the request. The topics are distinct and have names.
+pub(crate) fn request<'a, C: ClientContext>(
+    client: &'a Client<C>,
+    topics: &[&str],
+    timeout: Duration,
+) -> Result<Request<'a>, KafkaError> {
+    let names: Vec<CString> = topics
+        .iter()
+        .map(|topic| CString::new(*topic))
+        .collect::<Result<_, _>>()?;
+    let mut pointers: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
+    // Only requests to coordinators must not be given up by librdkafka, and this is none.
+    let call = Call::new(client, timeout)?;
+    // SAFETY: the names are terminated and live through the call, which copies them. Client, options
+    // and queue live through the request, which takes a copy of the collection; that is then
+    // destroyed, once.
+    unsafe {
+        let collection =
+            sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
+        sys::rd_kafka_DescribeTopics(
+            client.native_ptr(),
+            collection,
+            call.options.as_ptr(),
+            call.queue.as_ptr(),
+        );
+        sys::rd_kafka_TopicCollection_destroy(collection);
+    }
+    Ok(Request {
+        call,
+        timeout,
+        client: PhantomData,
+    })
+}
+
+impl Request<'_> {
+    /// Waits for the response. Blocks, for the timeout of the request or somewhat longer.
+    pub(crate) fn response(self) -> Result<TopicIds, KafkaError> {
+        let answer = self.call.answer(self.timeout)?;
+        let mut count = 0;
+        // SAFETY: the answer lives to the end of this function. It is of the kind that was asked for,
+        // or the first call says null, and the second is not made.
+        let topics = unsafe {
+            let result = sys::rd_kafka_event_DescribeTopics_result(answer.0.as_ptr());
+            if result.is_null() {
+                return Err(KafkaError::AdminOp(RDKafkaErrorCode::Fail));
+            }
+            let topics = sys::rd_kafka_DescribeTopics_result_topics(result, &mut count);
+            match count {
+                0 => &[],
+                _ => slice::from_raw_parts(topics, count),
+            }
+        };
+        let mut ids = TopicIds::new();
+        // Null where the broker has left a topic out.
+        for topic in topics.iter().filter(|topic| !topic.is_null()) {
+            // SAFETY: the description lives as long as the answer, and so do its name, which is
+            // terminated, its id, and its error; that may be null, whose code is that of none.
+            let (name, code, id) = unsafe {
+                let name = CStr::from_ptr(sys::rd_kafka_TopicDescription_name(*topic));
+                let error = sys::rd_kafka_TopicDescription_error(*topic);
+                let id = sys::rd_kafka_TopicDescription_topic_id(*topic);
+                let high = sys::rd_kafka_Uuid_most_significant_bits(id);
+                let low = sys::rd_kafka_Uuid_least_significant_bits(id);
+                (name, sys::rd_kafka_error_code(error), (high, low))
+            };
+            let id = match code.is_error() {
+                true => Err(code.into()),
+                false => Ok(text(id)),
+            };
+            ids.insert(name.to_string_lossy().into(), id);
+        }
+        Ok(ids)
+    }
+}
+
+/// An id as Kafka's own tools show it: base64 for URLs, without padding. None for the id of brokers
+/// that have no ids.
+fn text((high, low): (i64, i64)) -> Option<Arc<str>> {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let id = u128::from(high as u64) << 64 | u128::from(low as u64);
+    // 22 digits of 6 bits hold 128 bits, and 4 bits that are zero.
+    let digit = |place: u32| match place {
+        21 => id << 4,
+        _ => id >> (122 - 6 * place),
+    };
+    let digits = (0..22).map(|place| char::from(DIGITS[(digit(place) & 63) as usize]));
+    (id != 0).then(|| digits.collect::<String>().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use proptest::prelude::*;
+    use rdkafka::ClientConfig;
+    use rdkafka::consumer::{BaseConsumer, Consumer as _};
+    use rdkafka::mocking::MockCluster;
+
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(10);
+
+    fn client(brokers: &str) -> BaseConsumer {
+        let mut settings = ClientConfig::new();
+        settings.set("bootstrap.servers", brokers);
+        settings.set("group.id", "g").create().unwrap()
+    }
+
+    #[test]
+    fn a_topic_keeps_its_id() {
+        let cluster = MockCluster::new(1).unwrap();
+        for topic in ["a", "b"] {
+            cluster.create_topic(topic, 2, 1).unwrap();
+        }
+        let ids = || {
+            let client = client(&cluster.bootstrap_servers());
+            let asked = request(client.client(), &["a", "b", "none"], TIMEOUT).unwrap();
+            asked.response().unwrap()
+        };
+        let first = ids();
+        let a = first["a"].clone().unwrap().unwrap();
+        let b = first["b"].clone().unwrap().unwrap();
+        assert_ne!(a, b);
+        assert!(first["none"].is_err());
+        assert_eq!(ids(), first);
+    }
+
+    #[test]
+    fn an_unanswered_request_ends() {
+        let cluster = MockCluster::new(1).unwrap();
+        let client = client(&cluster.bootstrap_servers());
+        cluster.broker_down(1).unwrap();
+        let asked = request(client.client(), &["a"], Duration::from_millis(200)).unwrap();
+        assert!(asked.response().is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn ids_are_those_of_kafkas_tools(high: i64, low in 1i64..) {
+            let bytes = [high.to_be_bytes(), low.to_be_bytes()].concat();
+            let expected = URL_SAFE_NO_PAD.encode(bytes);
+            prop_assert_eq!(&*text((high, low)).unwrap(), &expected);
+        }
+    }
+
+    #[test]
+    fn the_zero_id_is_none() {
+        assert_eq!(text((0, 0)), None);
+    }
+}
