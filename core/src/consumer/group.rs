@@ -203,6 +203,10 @@ impl ConsumerGroup {
     /// and leaves. A shutdown during the join ends it at once. A later one takes at most
     /// [`drain_timeout`](Self::drain_timeout) plus 6 s, 16 s by default.
     ///
+    /// Keys of one partition are handled at the same time and settle in any order. A sink that skips
+    /// what it has applied must store the [position](Delivery::position) of each **key**, not of the
+    /// partition, or use [`run_batches`](Self::run_batches).
+    ///
     /// `Ok` settles the record; an error or a panic is a failure, which takes the
     /// [`on_failure`](Self::on_failure) path. Handlers run on the task that awaits this: heavy
     /// computation belongs on threads of its own (`tokio::task::spawn_blocking`) or in more
@@ -250,8 +254,9 @@ impl ConsumerGroup {
     /// them, by number (`500` is [`Batch::records(500)`](Batch::records)), by bytes, and by the time
     /// that a batch may wait to be full.
     ///
-    /// A partition has one batch with the handler at a time, and [`concurrency`](Self::concurrency)
-    /// bounds the batches at once. `Ok` settles the whole batch. [`BatchFailure::at`] settles the
+    /// A partition has one batch with the handler at a time, so a sink can store one
+    /// [position](Delivery::position) per partition, with the [stream id](Delivery::stream_id).
+    /// [`concurrency`](Self::concurrency) bounds the batches at once. `Ok` settles the whole batch. [`BatchFailure::at`] settles the
     /// deliveries before the failed one at once, and retries from there. Any other error fails the
     /// whole batch, which is tried again; when its attempts run out, it is handed out in halves down
     /// to the single deliveries that fail, and **only these** are dead-lettered, skipped, or stop the

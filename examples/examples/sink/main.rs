@@ -1,0 +1,42 @@
+//! A sink whose results are applied exactly once: each transaction of SQLite has the results of a
+//! batch and the progress behind them.
+//!
+//! `cargo run --features sqlite --example sink`, or `.. -- cars.sqlite` for a file that the next run
+//! continues
+
+use std::sync::Arc;
+
+use millstream::{Delivery, Settings};
+use millstream_examples::{caught_up, fill};
+use tokio::task::spawn_blocking;
+
+mod sink;
+use sink::Sink;
+
+const REPORTS: &str = "car-raw-events";
+const GROUP: &str = "sink";
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let client = Settings::from_env()?.connect().await?;
+    fill(&client, REPORTS).await?;
+
+    let path = std::env::args().nth(1);
+    let sink = Arc::new(Sink::open(path.as_deref().unwrap_or(":memory:"))?);
+    let handler = {
+        let sink = sink.clone();
+        move |batch: Vec<Delivery>| {
+            let sink = sink.clone();
+            // SQLite blocks.
+            async move { spawn_blocking(move || sink.apply(&batch)).await? }
+        }
+    };
+    let group = client.group(GROUP).stream(REPORTS);
+    let shutdown = caught_up(&client, GROUP);
+    group.run_batches(100, handler, shutdown).await?;
+
+    for (car, reports) in sink.reports()? {
+        println!("{car}: {reports} reports");
+    }
+    Ok(())
+}
