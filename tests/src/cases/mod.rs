@@ -9,11 +9,13 @@ use crate::{Harness, Need};
 mod c01_produce_order;
 mod c02_consume_order;
 mod c03_at_least_once;
+mod c03_odd_dead_letters;
 mod c04_contiguous_checkpoint;
 mod c05_clean_handover;
 mod c06_crash;
 mod c07_fencing;
 mod c08_back_pressure;
+mod c08_stuck_key;
 mod c09_independent_groups;
 mod c10_start;
 mod c11_reshard;
@@ -69,11 +71,13 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         c01_produce_order::CASES,
         c02_consume_order::CASES,
         c03_at_least_once::CASES,
+        c03_odd_dead_letters::CASES,
         c04_contiguous_checkpoint::CASES,
         c05_clean_handover::CASES,
         c06_crash::CASES,
         c07_fencing::CASES,
         c08_back_pressure::CASES,
+        c08_stuck_key::CASES,
         c09_independent_groups::CASES,
         c10_start::CASES,
         c11_reshard::CASES,

@@ -1,0 +1,200 @@
+//! C3: what can be read can be dead-lettered, however odd it is, and the group goes on.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use millstream_core::{ConsumerStats, DeadLetter, Delivery, ErrorKind, Failure, Record, Retry};
+use tokio::sync::oneshot;
+
+use super::cases;
+use super::reader::read;
+use crate::Harness;
+use crate::fleet::Fleet;
+use crate::harness::unique_stream;
+
+cases! {
+    c03_dead_letter_of_a_full_record,
+    c03_dead_letter_of_an_old_record,
+    c03_dead_letter_of_odd_header_names,
+    c03_dead_letter_of_odd_keys,
+}
+
+/// What became of some records.
+struct Letters {
+    /// Each record that the stream has taken, with its letter.
+    letters: Vec<(Record, Delivery)>,
+    stats: ConsumerStats,
+}
+
+/// Sends records to a stream of one partition, and one more. All but the last fail for good.
+async fn dead_letter(harness: Arc<dyn Harness>, records: Vec<Record>, reason: &str) -> Letters {
+    let fleet = Fleet::new(harness, 1).await;
+    let dead = unique_stream(&*fleet.harness, 1).await;
+    let producer = fleet.client.producer(fleet.stream.as_str()).open().await;
+    let producer = producer.expect("the producer opens");
+    let mut taken = Vec::new();
+    for record in records {
+        let stored = async { producer.send(record.clone()).await?.await };
+        match stored.await {
+            Ok(placed) => taken.push((record, placed.position.to_string())),
+            // The stream does not take it, so there is nothing to read.
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Invalid, "{error}"),
+        }
+    }
+    let last = producer.send(Record::new("the last one").key("last")).await;
+    last.expect("it is taken").await.expect("it is stored");
+    producer.close().await.expect("it closes");
+
+    let policy = Retry::none().then(DeadLetter::stream(dead.as_str()));
+    let group = fleet.handle().await.on_failure(policy);
+    let reason = reason.to_owned();
+    let handler = move |delivery: Delivery| {
+        let reason = reason.clone();
+        async move {
+            match *delivery.payload() == "the last one" {
+                true => Ok(()),
+                false => Err(Failure::permanent(reason)),
+            }
+        }
+    };
+    let (stop, stopped) = oneshot::channel::<()>();
+    let run = group.run(handler, async move { _ = stopped.await });
+    let control = run.handle();
+    let task = tokio::spawn(run);
+    fleet.caught_up().await;
+    stop.send(()).expect("the member runs on");
+    task.await.expect("no panic").expect("the member closes");
+
+    let read = read(&*fleet.harness, &dead, taken.len()).await;
+    let letter_of = |position: &str| {
+        let mut of = read.iter();
+        let letter = of.find(|letter| header(letter, "position") == Some(position));
+        letter.expect("each record has its letter").clone()
+    };
+    let letters: Vec<_> = taken
+        .into_iter()
+        .map(|(record, position)| (record, letter_of(&position)))
+        .collect();
+    for (_, letter) in &letters {
+        assert_eq!(header(letter, "stream"), Some(fleet.stream.as_str()));
+    }
+    let stats = control.stats();
+    assert_eq!(stats.dead_lettered as usize, letters.len(), "{stats:?}");
+    assert_eq!(stats.settled as usize, letters.len() + 1, "{stats:?}");
+    let changed = letters
+        .iter()
+        .filter(|(_, l)| header(l, "changed").is_some());
+    assert_eq!(stats.dead_letters_changed as usize, changed.count());
+    Letters { letters, stats }
+}
+
+fn header<'a>(letter: &'a Delivery, name: &str) -> Option<&'a str> {
+    letter.headers().get_str(&format!("millstream-dead-{name}"))
+}
+
+async fn c03_dead_letter_of_a_full_record(harness: Arc<dyn Harness>) {
+    let limit = harness.limits().record_bytes;
+    let of_payload = |bytes: usize| Record::new(vec![b'x'; bytes]).key("k");
+    // No room for anything, room for a short reason, and room for a long one.
+    let records = [limit - 1, limit - 1_000, limit - 10_000].map(of_payload);
+    let reason = "x".repeat(2_000);
+    let Letters { letters, .. } = dead_letter(harness, records.into(), &reason).await;
+    let seen: Vec<_> = letters
+        .iter()
+        .map(|(record, letter)| {
+            assert_eq!(letter.key(), record.key.as_ref());
+            let kept = letter.nullable_payload() == record.payload.as_ref();
+            assert!(kept || letter.is_tombstone(), "whole or left out");
+            let reason = header(letter, "reason").map(str::len);
+            (kept, reason, header(letter, "changed"))
+        })
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            (false, None, Some("headers,payload,reason")),
+            (true, Some(100), Some("reason")),
+            (true, Some(1_000), None),
+        ]
+    );
+}
+
+async fn c03_dead_letter_of_an_old_record(harness: Arc<dyn Harness>) {
+    const MILLI: Duration = Duration::from_millis(1);
+    let times = [
+        (UNIX_EPOCH - 5 * MILLI, "-5"),
+        (UNIX_EPOCH, "0"),
+        (UNIX_EPOCH + MILLI, "1"),
+    ];
+    let of_time = |(at, _)| Record::new("x").key("k").timestamp(at);
+    let records = times.map(of_time).into();
+    let Letters { letters, stats } = dead_letter(harness, records, "no").await;
+    assert!(!letters.is_empty(), "the last one is taken by every stream");
+    assert_eq!(stats.dead_letters_changed, 0);
+    let recent: SystemTime = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    for (record, letter) in letters {
+        let text = times.iter().find(|(at, _)| Some(*at) == record.timestamp);
+        assert_eq!(header(&letter, "timestamp"), text.map(|(_, text)| *text));
+        assert!(
+            letter.timestamp() > recent,
+            "it is a record of its own time"
+        );
+    }
+}
+
+async fn c03_dead_letter_of_odd_header_names(harness: Arc<dyn Harness>) {
+    let long = "x".repeat(1_000);
+    // As they are, and as they are in a letter.
+    let names = [
+        ("a\0b", "millstream-dead-named-a%00b"),
+        ("two\nlines", "millstream-dead-named-two%0Alines"),
+        ("\u{7f}", "millstream-dead-named-%7F"),
+        (" ", " "),
+        ("größe-車", "größe-車"),
+        (&long, &long),
+    ];
+    let of_name = |(name, _): (&str, &str)| {
+        let mut record = Record::new("x").key("k").header("plain", "1");
+        record.headers.push(name, vec![0, 255]);
+        record.headers.push_null(name);
+        record
+    };
+    let records = names.map(of_name).into();
+    let Letters { letters, .. } = dead_letter(harness, records, "no").await;
+    assert!(letters.len() >= 4, "only control characters may be refused");
+    for (record, letter) in letters {
+        let sent = record.headers.iter().nth(1).map(|(name, _)| name);
+        let name = names.iter().find(|(name, _)| Some(*name) == sent);
+        let (name, expected) = name.expect("it is one of these");
+        let kept: Vec<_> = letter.headers().iter().take(3).collect();
+        let plain = bytes::Bytes::from("1");
+        let binary = bytes::Bytes::from(vec![0, 255]);
+        let value = [Some(&plain), Some(&binary), None];
+        let names = ["plain", expected, expected];
+        assert_eq!(kept, names.into_iter().zip(value).collect::<Vec<_>>());
+        let changed = (name != expected).then_some("header names");
+        assert_eq!(header(&letter, "changed"), changed);
+    }
+}
+
+async fn c03_dead_letter_of_odd_keys(harness: Arc<dyn Harness>) {
+    let limits = harness.limits();
+    let mut records = vec![
+        Record::new("no key"),
+        Record::new("control characters").key("a\0b\n"),
+        Record::new("long").key("k".repeat(limits.key_bytes.min(1_000))),
+    ];
+    if limits.empty_key {
+        records.push(Record::new("empty").key(""));
+    }
+    if !limits.text_key {
+        records.push(Record::new("binary").key([0xff, 0x00, 0xfe]));
+    }
+    let sent = records.len();
+    let Letters { letters, stats } = dead_letter(harness, records, "no").await;
+    assert_eq!((letters.len(), stats.dead_letters_changed), (sent, 0));
+    for (record, letter) in letters {
+        assert_eq!(letter.key(), record.key.as_ref());
+        assert_eq!(letter.nullable_payload(), record.payload.as_ref());
+    }
+}

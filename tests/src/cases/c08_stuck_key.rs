@@ -1,0 +1,255 @@
+//! C8: a stuck key stops no other partition, however the member consumes and whatever it may hold.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use millstream_core::{
+    BatchFailure, ConsumerGroup, Delivery, Partition, PendingDelivery, Position, Producer, Record,
+    RecordMetadata, Result,
+};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+
+use super::cases;
+use super::reader::{ids_by_key, read};
+use crate::fleet::Fleet;
+use crate::harness::unique_stream;
+use crate::history::{Event, Observer, Outcome};
+use crate::{Harness, eventually};
+
+cases! {
+    c08_stuck_key_stops_no_other_partition,
+    c08_stuck_key_stops_no_other_partition_in_batches,
+    c08_stuck_key_stops_no_other_partition_when_pulled,
+    c08_stuck_key_stops_no_other_partition_of_a_pipeline,
+    c08_stuck_key_stops_no_other_partition_of_an_exactly_once_pipeline [EXACTLY_ONCE],
+}
+
+/// The records of the stuck key, which are sent first.
+const STUCK: usize = 150;
+/// The other keys, of both partitions, and the records of each.
+const KEYS: usize = 12;
+const PER_KEY: usize = 10;
+/// About ten records.
+const TINY_BUFFER: usize = 400;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Style {
+    Handler,
+    Batches,
+    Pull,
+    Pipeline,
+    ExactlyOncePipeline,
+}
+
+async fn c08_stuck_key_stops_no_other_partition(harness: Arc<dyn Harness>) {
+    with_each_buffer(harness, Style::Handler).await;
+}
+
+async fn c08_stuck_key_stops_no_other_partition_in_batches(harness: Arc<dyn Harness>) {
+    with_each_buffer(harness, Style::Batches).await;
+}
+
+async fn c08_stuck_key_stops_no_other_partition_when_pulled(harness: Arc<dyn Harness>) {
+    with_each_buffer(harness, Style::Pull).await;
+}
+
+async fn c08_stuck_key_stops_no_other_partition_of_a_pipeline(harness: Arc<dyn Harness>) {
+    with_each_buffer(harness, Style::Pipeline).await;
+}
+
+async fn c08_stuck_key_stops_no_other_partition_of_an_exactly_once_pipeline(
+    harness: Arc<dyn Harness>,
+) {
+    with_each_buffer(harness, Style::ExactlyOncePipeline).await;
+}
+
+/// Runs a member whose buffer is tiny and one with the default buffer at the same time, each in a
+/// fleet of its own.
+async fn with_each_buffer(harness: Arc<dyn Harness>, style: Style) {
+    let tiny = stick(harness.clone(), style, Some(TINY_BUFFER));
+    tokio::join!(tiny, stick(harness, style, None));
+}
+
+async fn stick(harness: Arc<dyn Harness>, style: Style, buffer_bytes: Option<usize>) {
+    let timing = harness.timing();
+    let fleet = Fleet::new(harness, 2).await;
+    let sink = unique_stream(&*fleet.harness, 1).await;
+    let sink_client = match style {
+        Style::ExactlyOncePipeline => fleet.client.clone(),
+        _ => fleet.harness.client().await,
+    };
+    let producer = sink_client.producer(sink.as_str()).open().await;
+    let producer = producer.expect("the producer opens");
+    let (open, gate) = watch::channel(false);
+    let worker = Worker {
+        observer: Observer::new(&fleet.history, &fleet.group, "a"),
+        gate,
+    };
+    let group = fleet.client.group(fleet.group.as_str()).member("a");
+    let mut group = group
+        .stream(fleet.stream.as_str())
+        .checkpoint_interval(timing.poll_interval);
+    if let Some(bytes) = buffer_bytes {
+        group = group.buffer_bytes(bytes);
+    }
+    let (stop, task) = worker.clone().start(style, group, &producer);
+
+    let mut test_producer = fleet.test_producer().await;
+    for _ in 0..STUCK {
+        test_producer.send_one(Some("stuck")).await;
+    }
+    let stuck = test_producer.receipts().await;
+    let held = stuck[0].1.partition.clone();
+    let begun = || {
+        fleet
+            .history
+            .count(|event| matches!(event, Event::Began(_)))
+    };
+    fleet.until("the key is stuck", || begun() > 0).await;
+
+    for index in 0..KEYS * PER_KEY {
+        let key = format!("key-{}", index % KEYS);
+        test_producer.send_one(Some(&key)).await;
+    }
+    let others = test_producer.receipts().await;
+    test_producer.close().await;
+    let (same, free): (Vec<_>, Vec<_>) =
+        others.into_iter().partition(|(_, at)| at.partition == held);
+    assert!(!same.is_empty() && !free.is_empty(), "both have keys");
+    let what =
+        format!("{style:?} with buffer_bytes {buffer_bytes:?}: the other partition is handled");
+    fleet.until(&what, || are_acked(&fleet, &free)).await;
+    let last = free.iter().map(|(_, at)| at.position).max();
+    let what =
+        format!("{style:?} with buffer_bytes {buffer_bytes:?}: its checkpoint is at its end");
+    eventually(timing, &what, || async {
+        (checkpoint(&fleet, &free[0].1.partition).await >= last).then_some(())
+    })
+    .await;
+    // A partition has one batch at a time, and a tiny buffer is filled by the stuck key.
+    if style != Style::Batches && buffer_bytes.is_none() {
+        let what = format!("{style:?}: the other keys of its partition are handled");
+        fleet.until(&what, || are_acked(&fleet, &same)).await;
+    }
+    assert_eq!(checkpoint(&fleet, &held).await, None, "the stuck one holds");
+
+    open.send(true).expect("the member runs");
+    let summary = fleet.check().await;
+    assert_eq!(summary.duplicates, 0, "{summary:?}");
+    fleet.caught_up().await;
+    stop.send(()).expect("the member runs");
+    task.await.expect("no panic").expect("the member closes");
+    worker.observer.left();
+    producer.close().await.expect("the producer closes");
+    if matches!(style, Style::Pipeline | Style::ExactlyOncePipeline) {
+        let count = STUCK + KEYS * PER_KEY;
+        let source = read(&*fleet.harness, &fleet.stream, count).await;
+        let results = read(&*fleet.harness, &sink, count).await;
+        assert_eq!(ids_by_key(&results), ids_by_key(&source));
+    }
+}
+
+/// Whether the group has acked all of these.
+fn are_acked(fleet: &Fleet, records: &[(u64, RecordMetadata)]) -> bool {
+    let mut left: BTreeSet<u64> = records.iter().map(|(id, _)| *id).collect();
+    fleet.history.each(|event| {
+        if let Event::Ended { handling, outcome } = event {
+            if *outcome == Outcome::Acked {
+                left.remove(&handling.id);
+            }
+        }
+    });
+    left.is_empty()
+}
+
+async fn checkpoint(fleet: &Fleet, partition: &Partition) -> Option<Position> {
+    let checkpoints = fleet.checkpoints().await;
+    let of = checkpoints.into_iter().find(|c| c.partition == *partition);
+    of.and_then(|checkpoint| checkpoint.position)
+}
+
+/// Handles the records of the stuck key only when the gate is open.
+#[derive(Clone)]
+struct Worker {
+    observer: Observer,
+    gate: watch::Receiver<bool>,
+}
+
+impl Worker {
+    fn start(
+        self,
+        style: Style,
+        group: ConsumerGroup,
+        to: &Producer,
+    ) -> (oneshot::Sender<()>, JoinHandle<Result<()>>) {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let asked = async move { _ = stopped.await };
+        let task = match style {
+            Style::Handler => {
+                let handler = move |delivery| self.clone().handle(delivery);
+                tokio::spawn(group.run(handler, asked))
+            }
+            Style::Batches => {
+                let handler = move |batch| self.clone().handle_batch(batch);
+                tokio::spawn(group.run_batches(10, handler, asked))
+            }
+            Style::Pull => tokio::spawn(self.pull(group, asked)),
+            Style::Pipeline | Style::ExactlyOncePipeline => {
+                let transform = move |delivery| self.clone().pass_on(delivery);
+                tokio::spawn(group.transform_to(to, transform, asked))
+            }
+        };
+        (stop, task)
+    }
+
+    async fn handle(self, delivery: Delivery) -> std::result::Result<(), Infallible> {
+        self.work_on(&delivery).await;
+        Ok(())
+    }
+
+    async fn handle_batch(self, batch: Vec<Delivery>) -> std::result::Result<(), BatchFailure> {
+        for delivery in &batch {
+            self.work_on(delivery).await;
+        }
+        Ok(())
+    }
+
+    async fn pass_on(self, delivery: Delivery) -> std::result::Result<[Record; 1], Infallible> {
+        self.work_on(&delivery).await;
+        Ok([delivery.to_record()])
+    }
+
+    async fn pull(self, group: ConsumerGroup, asked: impl Future<Output = ()>) -> Result<()> {
+        let mut consumer = group.join().await?;
+        let mut held = FuturesUnordered::new();
+        tokio::pin!(asked);
+        loop {
+            tokio::select! {
+                Some(()) = held.next() => {}
+                () = &mut asked => break,
+                next = consumer.next() => match next? {
+                    Some(delivery) => held.push(self.settle(delivery)),
+                    None => break,
+                },
+            }
+        }
+        consumer.close().await
+    }
+
+    async fn settle(&self, delivery: PendingDelivery) {
+        self.work_on(&delivery).await;
+        delivery.ack();
+    }
+
+    async fn work_on(&self, delivery: &Delivery) {
+        let open = self.observer.begin(delivery);
+        if delivery.key().is_some_and(|key| key == "stuck") {
+            let mut gate = self.gate.clone();
+            gate.wait_for(|open| *open).await.expect("the case runs");
+        }
+        open.end(Outcome::Acked);
+    }
+}
