@@ -6,6 +6,9 @@ use millstream_core::{Delivery, Record};
 
 use super::{Event, History};
 
+/// The header with the id of a record.
+const ID: &str = "id";
+
 /// Numbers the records of a run, and records them as sent.
 #[derive(Debug)]
 pub struct RecordGenerator {
@@ -30,12 +33,22 @@ impl RecordGenerator {
     /// Makes the next record of `key`, records that it is sent, and returns its id. Send it at once:
     /// the order of these calls is the order that the checker expects.
     pub fn next(&mut self, key: Option<&str>) -> (u64, Record) {
+        self.next_with(key, |record| record)
+    }
+
+    /// As [`next`](Self::next), with a record that is changed before it is recorded. It must keep its
+    /// key, and its id in the payload or the header.
+    pub fn next_with(
+        &mut self,
+        key: Option<&str>,
+        change: impl FnOnce(Record) -> Record,
+    ) -> (u64, Record) {
         let key: Option<Arc<str>> = key.map(Into::into);
         let sequence = self.sequences.entry(key.clone()).or_default();
         *sequence += 1;
         let id = self.next_id;
         self.next_id += 1;
-        let record = record(id, key.as_deref());
+        let record = change(record(id, key.as_deref()));
         self.history.record(Event::Sent {
             stream: self.stream.clone(),
             key,
@@ -51,10 +64,10 @@ impl RecordGenerator {
     }
 }
 
-/// A record whose payload has its id.
+/// A record whose payload has its id, as has a header.
 pub fn record(id: u64, key: Option<&str>) -> Record {
-    let record = Record::new(format!("{id}:{}", "x".repeat((id % 40) as usize)))
-        .header("id", id.to_string());
+    let record =
+        Record::new(format!("{id}:{}", "x".repeat((id % 40) as usize))).header(ID, id.to_string());
     match key {
         Some(key) => record.key(key),
         None => record,
@@ -65,6 +78,14 @@ pub fn record(id: u64, key: Option<&str>) -> Record {
 pub fn id_of(payload: &[u8]) -> Option<u64> {
     let end = payload.iter().position(|byte| *byte == b':')?;
     std::str::from_utf8(&payload[..end]).ok()?.parse().ok()
+}
+
+/// The id of a [`record`], from its payload, or from its header if it has no payload.
+pub fn id_of_delivery(delivery: &Delivery) -> Option<u64> {
+    match delivery.nullable_payload() {
+        Some(payload) => id_of(payload),
+        None => delivery.headers().get_str(ID)?.parse().ok(),
+    }
 }
 
 /// A short fingerprint (FNV-1a) of what must survive the way, lengths included.

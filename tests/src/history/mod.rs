@@ -31,7 +31,7 @@ mod generator;
 mod observer;
 mod text;
 
-pub use generator::{RecordGenerator, digest, id_of, record};
+pub use generator::{RecordGenerator, digest, id_of, id_of_delivery, record};
 pub use observer::{Observer, Open};
 
 /// An event of a run.
@@ -211,7 +211,7 @@ pub struct Handling {
     pub position: Position,
     /// The number of the attempt, from 1.
     pub attempt: u32,
-    /// The id in the payload.
+    /// The id of the record.
     pub id: u64,
     /// The [`digest`] of what was received.
     pub digest: u64,

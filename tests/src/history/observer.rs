@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use millstream_core::Delivery;
 
-use super::generator::{digest_of, id_of};
+use super::generator::{digest_of, id_of_delivery};
 use super::{Event, Handling, History, Outcome, Ownership};
 
 /// Records what one member does.
@@ -34,7 +34,7 @@ impl Observer {
             by: self.ownership(delivery),
             position: delivery.position(),
             attempt: delivery.attempt(),
-            id: id_of(delivery.payload()).unwrap_or(u64::MAX),
+            id: id_of_delivery(delivery).unwrap_or(u64::MAX),
             digest: digest_of(delivery),
             lost: delivery.is_lost(),
         };

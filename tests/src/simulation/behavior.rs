@@ -1,14 +1,16 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use bytes::Bytes;
 use fastrand::Rng;
+use millstream_core::{Delivery, Failure};
 
 use super::script::HandlerPlan;
 use super::world::lock;
 
-/// How the handlers of a group take each record: decided by the record's id, not by who handles it
-/// when.
+/// How the handlers of a group take each record: decided by the record's id and key, not by who
+/// handles it.
 #[derive(Debug)]
 pub(super) struct HandlerBehavior {
     plan: HandlerPlan,
@@ -16,13 +18,19 @@ pub(super) struct HandlerBehavior {
     stuck: Duration,
     /// How often a record has failed, over all members.
     failed: Mutex<BTreeMap<u64, u32>>,
+    /// The keys that were stuck.
+    stuck_keys: Mutex<BTreeSet<Bytes>>,
 }
 
 /// How a handler refuses a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum InjectedFailure {
-    Error,
+    /// An error that says nothing about the next attempt.
+    Plain,
     Panic,
+    Permanent,
+    RetryAfter(Duration),
+    Unavailable,
 }
 
 impl HandlerBehavior {
@@ -32,13 +40,16 @@ impl HandlerBehavior {
             seed,
             stuck: session_timeout.mul_f64(2.5),
             failed: Mutex::default(),
+            stuck_keys: Mutex::default(),
         }
     }
 
     /// How long the handler takes for a record.
-    pub(super) fn pause(&self, id: u64, attempt: u32) -> Duration {
-        let mut dice = self.dice(id, u64::from(attempt));
-        if dice.f64() < self.plan.stuck {
+    pub(super) fn pause(&self, id: u64, delivery: &Delivery) -> Duration {
+        let mut dice = self.dice(id, u64::from(delivery.attempt()));
+        if delivery.key().is_some_and(|key| self.gets_stuck(key)) {
+            self.plan.key_stuck_for
+        } else if dice.f64() < self.plan.stuck {
             self.stuck
         } else if dice.f64() < self.plan.pausing {
             let most = u64::try_from(self.plan.pause.as_millis()).unwrap_or(u64::MAX);
@@ -48,26 +59,56 @@ impl HandlerBehavior {
         }
     }
 
-    /// Whether the handler refuses a record this time. Each call is a try.
-    pub(super) fn failure_of(&self, id: u64) -> Option<InjectedFailure> {
+    /// Whether a key is stuck from now on. Each is stuck once at most.
+    fn gets_stuck(&self, key: &Bytes) -> bool {
+        const SHARE: f64 = 0.3;
+        let mut stuck = lock(&self.stuck_keys);
+        if stuck.len() >= self.plan.stuck_keys || stuck.contains(key) {
+            return false;
+        }
+        let mixed = key.iter().fold(0, |mixed: u64, byte| {
+            mixed.wrapping_mul(31).wrapping_add(u64::from(*byte))
+        });
+        self.dice(mixed, 1 << 33).f64() < SHARE && stuck.insert(key.clone())
+    }
+
+    /// How often a record fails in all.
+    fn failures(&self, id: u64) -> u32 {
         let mut dice = self.dice(id, 0);
-        let times = if dice.f64() < self.plan.poison {
+        if dice.f64() < self.plan.poison {
             u32::MAX
         } else if dice.f64() < self.plan.failing {
             dice.u32(1..=self.plan.failures)
         } else {
             0
-        };
+        }
+    }
+
+    /// Whether the handler refuses a record at its next try.
+    pub(super) fn will_fail(&self, id: u64) -> bool {
+        let before = lock(&self.failed).get(&id).copied().unwrap_or(0);
+        before < self.failures(id)
+    }
+
+    /// Whether the handler refuses a record this time. Each call is a try.
+    pub(super) fn failure_of(&self, id: u64) -> Option<InjectedFailure> {
         let mut failed = lock(&self.failed);
         let before = failed.entry(id).or_default();
-        if *before >= times {
+        if *before >= self.failures(id) {
             return None;
         }
         *before += 1;
-        let panics = self.dice(id, 1 << 32 | u64::from(*before)).f64() < self.plan.panicking;
-        Some(match panics {
-            true => InjectedFailure::Panic,
-            false => InjectedFailure::Error,
+        let mut dice = self.dice(id, 1 << 32 | u64::from(*before));
+        Some(if dice.f64() < self.plan.panicking {
+            InjectedFailure::Panic
+        } else if dice.f64() < self.plan.classified {
+            match dice.u8(..3) {
+                0 => InjectedFailure::Permanent,
+                1 => InjectedFailure::RetryAfter(Duration::from_millis(dice.u64(..10_000))),
+                _ => InjectedFailure::Unavailable,
+            }
+        } else {
+            InjectedFailure::Plain
         })
     }
 
@@ -78,11 +119,22 @@ impl HandlerBehavior {
 }
 
 impl InjectedFailure {
-    /// Returns an error, or panics without a message on the terminal.
-    pub(super) fn reason(self) -> &'static str {
+    /// Returns what the handler fails with, or panics without a message on the terminal.
+    pub(super) fn into_failure(self) -> Failure {
         match self {
-            Self::Error => "the handler refuses",
             Self::Panic => std::panic::resume_unwind(Box::new("the handler panics")),
+            failure => failure.into_named(),
+        }
+    }
+
+    /// Returns what a handler fails with that names the record, which a panic cannot.
+    pub(super) fn into_named(self) -> Failure {
+        const REASON: &str = "the handler refuses";
+        match self {
+            Self::Plain | Self::Panic => REASON.into(),
+            Self::Permanent => Failure::permanent(REASON),
+            Self::RetryAfter(delay) => Failure::retry_after(REASON, delay),
+            Self::Unavailable => Failure::unavailable(REASON),
         }
     }
 }

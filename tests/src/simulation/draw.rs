@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use millstream_core::{ErrorKind, OnDataLoss, Start};
+use millstream_memory::Imitation;
 
 use super::script::*;
 
@@ -18,14 +19,19 @@ pub(super) fn script(seed: u64) -> Script {
     let session_timeout = dice.millis(500..=10_000);
     let streams = dice.streams();
     let records_per_second = dice.chance(0.1).then(|| dice.0.u64(50..500));
+    let record_bytes = dice.chance(0.2).then(|| dice.pick(&[1_000, 2_000, 10_000]));
+    let like = match dice.chance(0.3) {
+        true => dice.pick(&[Some(Imitation::Kafka), Some(Imitation::Kinesis)]),
+        false => None,
+    };
     let producers = dice.producers(&streams);
     let length = producers
         .iter()
         .map(ProducerPlan::length)
         .max()
         .unwrap_or_default();
-    let mut groups = dice.groups(&streams, length, session_timeout);
-    let disruptions = dice.disruptions(&streams, &groups, length, session_timeout);
+    let mut groups = dice.groups(&streams, length, session_timeout, like);
+    let disruptions = dice.disruptions(&streams, &groups, length, session_timeout, like);
     let restart = dice.chance(0.1).then(|| dice.0.bool());
     let retention = dice.chance(0.08).then(|| dice.pick(&[1, 500, 3_000]));
     if retention.is_some() {
@@ -41,6 +47,8 @@ pub(super) fn script(seed: u64) -> Script {
         seed,
         session_timeout,
         records_per_second,
+        record_bytes,
+        like,
         retention,
         streams,
         producers,
@@ -97,6 +105,8 @@ impl Generator {
                 keys: self.pick(&[1, 2, 3, 5, 10, 30, 100, 1_000_000]),
                 skewed: self.0.bool(),
                 keyless: self.pick(&[0.0, 0.0, 0.1, 0.5]),
+                tombstones: self.pick(&[0.0, 0.0, 0.1, 0.5]),
+                odd: self.pick(&[0.0, 0.0, 0.05, 0.3]),
                 burst: self.pick(&[1, 3, 10, 50]),
                 gap: self.millis(5..=300),
                 in_flight: self.pick(&[1, 5, 50, 10_000]),
@@ -122,6 +132,7 @@ impl Generator {
         streams: &[StreamPlan],
         length: Duration,
         session_timeout: Duration,
+        like: Option<Imitation>,
     ) -> Vec<GroupPlan> {
         let count = self.pick(&[1, 1, 2, 2, 3]);
         let mut groups: Vec<GroupPlan> = (0..count)
@@ -130,7 +141,7 @@ impl Generator {
         if self.chance(0.25) {
             groups[0].style = Style::Pipeline {
                 to: PIPELINE_OUTPUT.into(),
-                once: self.chance(0.7),
+                once: self.chance(0.7) && like != Some(Imitation::Kinesis),
             };
             let mut reader = self.group(count, streams, length, session_timeout);
             reader.streams = vec![PIPELINE_OUTPUT.into()];
@@ -203,9 +214,12 @@ impl Generator {
                 true => self.pick(&[0.0, 0.0, 0.0, 0.01]),
                 false => 0.0,
             },
+            stuck_keys: self.pick(&[0, 0, 0, 1, 3]),
+            key_stuck_for: self.up_to(Duration::from_secs(600)),
             failing: self.pick(&[0.0, 0.02, 0.1, 0.3]),
             failures: self.0.u32(1..=4),
             panicking: self.pick(&[0.0, 0.3, 1.0]),
+            classified: self.pick(&[0.0, 0.3, 1.0]),
             poison: match final_action {
                 FinalAction::DeadLetter | FinalAction::Skip => poison,
                 // It would stop every member that comes.
@@ -220,8 +234,9 @@ impl Generator {
         groups: &[GroupPlan],
         length: Duration,
         session_timeout: Duration,
+        like: Option<Imitation>,
     ) -> Vec<(Duration, Disruption)> {
-        let kinds = self.kinds();
+        let kinds = self.kinds(like);
         let count = self.pick(&[0, 2, 5, 10, 20]);
         // Some come after the last record was sent, when members only catch up.
         let last = (length + length / 3).max(Duration::from_secs(1));
@@ -240,7 +255,7 @@ impl Generator {
 
     /// The kinds that this seed knows. Restarts and reshards are no faults, and each seed may know
     /// them.
-    fn kinds(&mut self) -> Vec<Kind> {
+    fn kinds(&mut self, like: Option<Imitation>) -> Vec<Kind> {
         use Kind::*;
 
         const GENTLE: [Kind; 9] = [
@@ -282,6 +297,11 @@ impl Generator {
         if self.chance(0.1) {
             kinds.push(AddPartitions);
         }
+        kinds.retain(|kind| match like {
+            Some(Imitation::Kafka) => !matches!(kind, Split | Merge),
+            Some(Imitation::Kinesis) => !matches!(kind, AddPartitions),
+            _ => true,
+        });
         if kinds.is_empty() {
             kinds.push(Replace);
         }

@@ -3,15 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream_core::Result;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use super::script::DEAD_LETTERS;
 use super::sim_group::SimGroup;
 use super::world::World;
-use super::{stream_contents, watch};
-use crate::history::{Event, id_of};
+use super::{dead_letters, watch};
 
 /// After so much virtual time without an end, it is stuck.
 const DEADLINE: Duration = Duration::from_secs(3 * 60 * 60);
@@ -66,8 +63,10 @@ pub(super) async fn end(
             }
         }
     }
-    let read = dead_letters(world).await;
-    world.expect("read the dead letters", read);
+    for sim_group in sim_groups {
+        let checked = dead_letters::check(world, sim_group).await;
+        world.expect("read the dead letters", checked);
+    }
 }
 
 /// Whether all groups have settled all that is stored.
@@ -100,19 +99,4 @@ async fn stuck(world: &World, sim_groups: &[Arc<SimGroup>]) {
             }
         }
     }
-}
-
-/// Records what is in the stream of dead letters.
-async fn dead_letters(world: &World) -> Result<()> {
-    for delivery in stream_contents::read_all(world, DEAD_LETTERS).await? {
-        let group = delivery.headers().get("millstream-dead-group");
-        match (group, id_of(delivery.payload())) {
-            (Some(group), Some(id)) => world.record(Event::DeadLettered {
-                group: String::from_utf8_lossy(group).into(),
-                id,
-            }),
-            _ => world.report_problem(format!("a dead letter without a name: {delivery:?}")),
-        }
-    }
-    Ok(())
 }

@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use millstream_core::{
-    BatchFailure, Consumer, ConsumerHandle, Delivery, ErrorKind, PendingDelivery, Record, Result,
+    BatchFailure, Consumer, ConsumerHandle, Delivery, ErrorKind, Failure, PendingDelivery, Record,
+    Result,
 };
 use tokio::sync::Notify;
 
@@ -12,7 +13,7 @@ use super::behavior::InjectedFailure;
 use super::script::{FinalAction, Style};
 use super::sim_group::{RESTART_DELAY, SimGroup};
 use super::world::lock;
-use crate::history::{Event, Observer, Open, Outcome};
+use crate::history::{Event, Observer, Open, Outcome, id_of_delivery};
 
 /// A place in a group: one member after the other, as each stops and comes back under a new name.
 #[derive(Debug)]
@@ -161,7 +162,7 @@ impl MemberSlot {
     /// Keeps what the membership has counted, when it has ended.
     pub(super) fn gone(&self) {
         if let Some(control) = lock(&self.now).control.take() {
-            self.sim_group.add_data_losses(control.stats().data_losses);
+            self.sim_group.add_stats(&control.stats());
         }
     }
 
@@ -196,34 +197,31 @@ struct Worker {
     observer: Observer,
 }
 
-type HandlerResult<T> = std::result::Result<T, &'static str>;
+type HandlerResult<T> = std::result::Result<T, Failure>;
 
 impl Worker {
     async fn handle(self, delivery: Delivery) -> HandlerResult<()> {
         let open = self.begin(&delivery).await;
-        let last = delivery.attempt() == self.sim_group.plan.attempts;
         match self.sim_group.behavior.failure_of(open.id()) {
             None => {
                 open.end(Outcome::Acked);
                 Ok(())
             }
             Some(failure) => {
-                self.refuse(open, last);
-                Err(failure.reason())
+                self.refuse(open, self.is_last(&delivery, failure));
+                Err(failure.into_failure())
             }
         }
     }
 
     async fn transform(self, delivery: Delivery) -> HandlerResult<Option<Record>> {
-        let (sim_group, key) = (self.sim_group.clone(), delivery.key().cloned());
+        let sim_group = self.sim_group.clone();
         let pipeline = sim_group
             .pipeline
             .as_ref()
             .expect("a pipeline has a producer");
-        let id = crate::history::id_of(delivery.payload());
-        let place = (delivery.partition().clone(), delivery.position());
-        self.handle(delivery).await?;
-        Ok(id.map(|id| pipeline.transform(id, place, key.as_deref())))
+        self.handle(delivery.clone()).await?;
+        Ok(id_of_delivery(&delivery).map(|id| pipeline.transform(id, &delivery)))
     }
 
     async fn settle(self, delivery: PendingDelivery) {
@@ -231,18 +229,17 @@ impl Worker {
             biased;
             () = delivery.lost() => self.observer.lost(&delivery),
             open = self.begin(&delivery) => {
-                let last = delivery.attempt() == self.sim_group.plan.attempts;
                 match self.sim_group.behavior.failure_of(open.id()) {
                     None => {
                         open.end(Outcome::Acked);
                         delivery.ack();
                     }
                     Some(failure) => {
-                        self.refuse(open, last);
+                        self.refuse(open, self.is_last(&delivery, failure));
                         match failure {
-                            InjectedFailure::Error => delivery.nack("refused"),
                             // To drop it is to refuse it, too.
                             InjectedFailure::Panic => drop(delivery),
+                            failure => delivery.nack(failure.into_failure()),
                         }
                     }
                 }
@@ -254,6 +251,9 @@ impl Worker {
         self,
         deliveries: Vec<Delivery>,
     ) -> std::result::Result<(), BatchFailure> {
+        if let Some(failure) = self.refuses_unseen(&deliveries) {
+            return Err(failure.into_failure().into());
+        }
         for (index, delivery) in deliveries.iter().enumerate() {
             let open = self.begin(delivery).await;
             let Some(failure) = self.sim_group.behavior.failure_of(open.id()) else {
@@ -264,19 +264,44 @@ impl Worker {
             let named = index > 0 || fails_as_single(delivery);
             // One that names no delivery is bisected before anything is given up.
             let alone = named || deliveries.len() == 1;
-            let last = alone && delivery.attempt() >= self.sim_group.plan.attempts;
-            self.refuse(open, last);
+            self.refuse(open, alone && self.is_last(delivery, failure));
             if named {
-                return Err(BatchFailure::at(index, "refused"));
+                return Err(BatchFailure::at(index, failure.into_named()));
             }
-            return Err(failure.reason().into());
+            return Err(failure.into_failure().into());
         }
         Ok(())
     }
 
+    /// Whether a batch is refused as a whole before any of it is handled, because of a record that is
+    /// not its first one.
+    fn refuses_unseen(&self, deliveries: &[Delivery]) -> Option<InjectedFailure> {
+        let behavior = &self.sim_group.behavior;
+        let fails = |delivery: &&Delivery| {
+            let id = id_of_delivery(delivery);
+            id.is_some_and(|id| behavior.will_fail(id))
+        };
+        let (index, bad) = deliveries.iter().enumerate().find(|(_, d)| fails(d))?;
+        match index == 0 || fails_as_single(bad) {
+            true => None,
+            false => behavior.failure_of(id_of_delivery(bad)?),
+        }
+    }
+
+    /// Whether the policy gives a record up after this failure.
+    fn is_last(&self, delivery: &Delivery, failure: InjectedFailure) -> bool {
+        match failure {
+            InjectedFailure::Permanent => true,
+            InjectedFailure::Unavailable => false,
+            InjectedFailure::Plain | InjectedFailure::Panic | InjectedFailure::RetryAfter(_) => {
+                delivery.attempt() >= self.sim_group.plan.attempts
+            }
+        }
+    }
+
     async fn begin(&self, delivery: &Delivery) -> Open {
         let open = self.observer.begin(delivery);
-        let pause = self.sim_group.behavior.pause(open.id(), delivery.attempt());
+        let pause = self.sim_group.behavior.pause(open.id(), delivery);
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
@@ -306,5 +331,5 @@ impl Worker {
 
 /// Whether a failure at the beginning of a batch is reported as one of this delivery alone.
 fn fails_as_single(delivery: &Delivery) -> bool {
-    delivery.payload().len() % 2 == 0
+    id_of_delivery(delivery).is_some_and(|id| id % 2 == 0)
 }

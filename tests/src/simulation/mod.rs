@@ -13,10 +13,12 @@ use crate::checker::Verdict;
 use crate::history::History;
 
 mod behavior;
+mod dead_letters;
 mod disruption;
 mod draw;
 mod end;
 mod member;
+mod oddity;
 mod pipeline;
 mod restart;
 mod retention;

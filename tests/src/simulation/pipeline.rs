@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::sync::Mutex;
 
-use millstream_core::{Partition, Position, Producer, Record};
+use millstream_core::{Delivery, Partition, Position, Producer, Record};
 
 use super::world::{World, lock};
 use crate::history::{Entry, Event, Outcome, RecordGenerator};
@@ -69,15 +69,14 @@ impl Pipeline {
         }
     }
 
-    /// Makes the record that follows from `source`.
-    pub(super) fn transform(
-        &self,
-        source: u64,
-        place: (Partition, Position),
-        key: Option<&[u8]>,
-    ) -> Record {
-        let key = key.map(String::from_utf8_lossy);
-        let (id, record) = lock(&self.load).next(key.as_deref());
+    /// Makes the record that follows from `source`: a tombstone from a tombstone.
+    pub(super) fn transform(&self, source: u64, delivery: &Delivery) -> Record {
+        let key = delivery.key().map(|key| String::from_utf8_lossy(key));
+        let (id, record) = lock(&self.load).next_with(key.as_deref(), |mut record| {
+            record.payload = record.payload.filter(|_| !delivery.is_tombstone());
+            record
+        });
+        let place = (delivery.partition().clone(), delivery.position());
         lock(&self.sources).insert(id, Source { id: source, place });
         record
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use millstream_core::{ErrorKind, Result, Start, StreamSpec};
 use tokio::task::JoinSet;
 
-use super::script::{DEAD_LETTERS, Disruption, PIPELINE_OUTPUT, Script};
+use super::script::{Disruption, PIPELINE_OUTPUT, Script};
 use super::sending::{ProducerRun, Sender};
 use super::sim_group::SimGroup;
 use super::world::{Problems, World};
@@ -35,7 +35,9 @@ async fn live(script: &Script, history: &History, problems: &Problems) -> Result
         let spec = StreamSpec::new(&*plan.name).partitions(plan.partitions);
         streams.create(spec).await?;
     }
-    streams.create(StreamSpec::new(DEAD_LETTERS)).await?;
+    for plan in &script.groups {
+        streams.create(StreamSpec::new(plan.dead_letters())).await?;
+    }
     streams
         .create(StreamSpec::new(PIPELINE_OUTPUT).partitions(3))
         .await?;
@@ -50,7 +52,7 @@ async fn live(script: &Script, history: &History, problems: &Problems) -> Result
     }
     let mut senders: Vec<Sender> = (0..)
         .zip(&script.producers)
-        .map(|(number, plan)| Sender::new(&world, plan, number, script.seed))
+        .map(|(number, plan)| Sender::new(&world, script, plan, number))
         .collect();
     let mut disruptions = &script.disruptions[..];
     if let Some(abrupt) = script.restart {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use millstream_core::{ErrorKind, OnDataLoss, Start};
+use millstream_memory::Imitation;
 
 /// A run, drawn from a seed. Its `Debug` form is the script for the reader.
 #[derive(Debug, Clone)]
@@ -10,6 +11,10 @@ pub struct Script {
     pub(super) seed: u64,
     pub(super) session_timeout: Duration,
     pub(super) records_per_second: Option<u64>,
+    /// The largest record that streams accept.
+    pub(super) record_bytes: Option<usize>,
+    /// The broker whose limits are imitated.
+    pub(super) like: Option<Imitation>,
     /// How many bytes a partition keeps.
     pub(super) retention: Option<u64>,
     pub(super) streams: Vec<StreamPlan>,
@@ -38,6 +43,10 @@ pub(super) struct ProducerPlan {
     pub(super) skewed: bool,
     /// The share of records without a key.
     pub(super) keyless: f64,
+    /// The share of tombstones.
+    pub(super) tombstones: f64,
+    /// The share of records with unusual headers, sizes and timestamps.
+    pub(super) odd: f64,
     /// Records that are sent in a row, at most.
     pub(super) burst: u64,
     /// The mean time between two bursts.
@@ -131,11 +140,16 @@ pub(super) struct HandlerPlan {
     pub(super) pause: Duration,
     /// The share of records whose handler takes longer than a session timeout.
     pub(super) stuck: f64,
+    /// How many keys are stuck once, and for how long.
+    pub(super) stuck_keys: usize,
+    pub(super) key_stuck_for: Duration,
     /// The share of records that fail at first, and how often at most.
     pub(super) failing: f64,
     pub(super) failures: u32,
     /// The share of failures that are panics.
     pub(super) panicking: f64,
+    /// The share of the other failures that say something about the next attempt.
+    pub(super) classified: f64,
     /// The share of records that always fail.
     pub(super) poison: f64,
 }
@@ -252,6 +266,11 @@ impl Script {
 }
 
 impl GroupPlan {
+    /// Where the group puts its dead letters.
+    pub(super) fn dead_letters(&self) -> String {
+        format!("{DEAD_LETTERS}{}", self.name)
+    }
+
     /// Whether drains are always long enough, so that nothing is delivered again after a clean handover.
     pub(super) fn drains_fully(&self) -> bool {
         // One that stops at a gap leaves everything else as it is.
@@ -263,7 +282,7 @@ impl GroupPlan {
 pub(super) const LONG_DRAIN: Duration = Duration::from_secs(4 * 60 * 60);
 /// Longer than it takes to settle everything.
 pub(super) const LONG_INTERVAL: Duration = Duration::from_secs(5 * 60);
-/// Where all groups put their dead letters.
-pub(super) const DEAD_LETTERS: &str = "dead";
+/// The names of dead letter streams begin with this.
+pub(super) const DEAD_LETTERS: &str = "dead-of-";
 /// Where chains send to.
 pub(super) const PIPELINE_OUTPUT: &str = "chained";

@@ -9,7 +9,8 @@ use millstream_core::{Error, ErrorKind, Producer, Receipt, Record, Result};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::script::{Ending, ProducerPlan};
+use super::oddity::Oddities;
+use super::script::{Ending, ProducerPlan, Script};
 use super::world::World;
 use crate::history::{Event, RecordGenerator};
 
@@ -22,6 +23,7 @@ pub(super) struct Sender {
     plan: ProducerPlan,
     number: u64,
     load: RecordGenerator,
+    oddities: Oddities,
     dice: Rng,
     /// The producers that were.
     pub(super) runs: Vec<ProducerRun>,
@@ -49,12 +51,13 @@ struct ReceiptCounts {
 }
 
 impl Sender {
-    pub(super) fn new(world: &World, plan: &ProducerPlan, number: u64, seed: u64) -> Self {
+    pub(super) fn new(world: &World, script: &Script, plan: &ProducerPlan, number: u64) -> Self {
         Self {
             plan: plan.clone(),
             number,
             load: RecordGenerator::new(&world.history, &plan.stream, (number + 1) * 1_000_000),
-            dice: Rng::with_seed(seed ^ (number + 1)),
+            oddities: Oddities::new(script, plan),
+            dice: Rng::with_seed(script.seed ^ (number + 1)),
             runs: Vec::new(),
         }
     }
@@ -138,7 +141,9 @@ impl Sender {
 
     fn next(&mut self) -> (u64, Record) {
         let key = key(&self.plan, self.number, &mut self.dice);
-        self.load.next(key.as_deref())
+        let (oddities, dice) = (&self.oddities, &mut self.dice);
+        let change = |record| oddities.change(record, dice);
+        self.load.next_with(key.as_deref(), change)
     }
 
     /// Sends, and returns nothing if `send_timeout` passes before.

@@ -2,13 +2,15 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use millstream_core::{ConsumerGroup, DeadLetter, OnExhausted, Result, Retry, Start};
+use millstream_core::{
+    ConsumerGroup, ConsumerStats, DeadLetter, OnExhausted, Result, Retry, Start,
+};
 use tokio::task::JoinHandle;
 
 use super::behavior::HandlerBehavior;
 use super::member::MemberSlot;
 use super::pipeline::{Pipeline, PipelineState};
-use super::script::{Backoff, DEAD_LETTERS, FinalAction, GroupPlan, Script, Style};
+use super::script::{Backoff, FinalAction, GroupPlan, Script, Style};
 use super::world::{World, lock};
 use crate::history::Event;
 
@@ -25,6 +27,8 @@ pub(super) struct SimGroup {
     names: AtomicU64,
     /// How many data losses were reported by members that have left.
     data_losses: AtomicU64,
+    /// How many dead letters were counted by members that have left.
+    dead_letters: AtomicU64,
     /// How many members are frozen now.
     frozen: AtomicUsize,
 }
@@ -34,6 +38,7 @@ pub(super) struct SimGroup {
 pub(super) struct GroupState {
     names: u64,
     data_losses: u64,
+    dead_letters: u64,
     pipeline_state: Option<PipelineState>,
 }
 
@@ -48,6 +53,7 @@ impl SimGroup {
         let GroupState {
             names,
             data_losses,
+            dead_letters,
             pipeline_state,
         } = before.unwrap_or_default();
         let pipeline = match &plan.style {
@@ -75,6 +81,7 @@ impl SimGroup {
             slots: Mutex::default(),
             names: AtomicU64::new(names),
             data_losses: AtomicU64::new(data_losses),
+            dead_letters: AtomicU64::new(dead_letters),
             frozen: AtomicUsize::new(0),
         })
     }
@@ -84,6 +91,7 @@ impl SimGroup {
         GroupState {
             names: self.names.load(Relaxed),
             data_losses: self.data_losses(),
+            dead_letters: self.dead_letters(),
             pipeline_state: match &self.pipeline {
                 Some(pipeline) => Some(pipeline.close(&self.world).await),
                 None => None,
@@ -181,6 +189,16 @@ impl SimGroup {
         self.data_losses.load(Relaxed)
     }
 
+    /// Keeps what a membership has counted, when it has ended.
+    pub(super) fn add_stats(&self, stats: &ConsumerStats) {
+        self.add_data_losses(stats.data_losses);
+        self.dead_letters.fetch_add(stats.dead_lettered, Relaxed);
+    }
+
+    pub(super) fn dead_letters(&self) -> u64 {
+        self.dead_letters.load(Relaxed)
+    }
+
     /// Counts a member that is frozen, until it is thawed.
     pub(super) fn freeze(&self) {
         self.frozen.fetch_add(1, Relaxed);
@@ -206,7 +224,7 @@ fn group(world: &World, plan: &GroupPlan) -> ConsumerGroup {
         Backoff::Exponential(min, max) => Retry::exponential().delays(min, max.max(min)),
     };
     let last = match plan.final_action {
-        FinalAction::DeadLetter => DeadLetter::stream(DEAD_LETTERS).into(),
+        FinalAction::DeadLetter => DeadLetter::stream(plan.dead_letters()).into(),
         FinalAction::Skip => OnExhausted::Skip,
         FinalAction::Stop => OnExhausted::Stop,
     };

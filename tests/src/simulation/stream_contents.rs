@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout};
 
 use super::sending::ProducerRun;
 use super::world::World;
-use crate::history::{Event, id_of};
+use crate::history::{Event, id_of_delivery};
 
 /// After so much virtual time without an end, it is stuck.
 const DEADLINE: Duration = Duration::from_secs(3 * 60 * 60);
@@ -24,7 +24,7 @@ pub(super) async fn unread(world: &World, runs: &[ProducerRun], send_faults: boo
     let mut places: BTreeMap<u64, (Partition, Position)> = BTreeMap::new();
     for stream in streams {
         for delivery in read_all(world, stream).await? {
-            if let Some(id) = id_of(delivery.payload()) {
+            if let Some(id) = id_of_delivery(&delivery) {
                 let place = || (delivery.partition().clone(), delivery.position());
                 places.entry(id).or_insert_with(place);
             }

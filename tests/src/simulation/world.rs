@@ -131,6 +131,8 @@ impl World {
 fn config(script: &Script, folder: Option<&TempDir>, time: Duration) -> Config {
     let mut config = Config::default();
     config.session_timeout = script.session_timeout;
+    config.like = script.like;
+    config.limits.record_bytes = script.record_bytes;
     config.limits.records_per_second = script.records_per_second;
     config.retention.bytes = script.retention;
     config.seed = script.seed;
