@@ -1,8 +1,7 @@
-//! Apache Kafka keeps every promise: each case of the suite by its name, with either way to assign
-//! partitions.
+//! Runs each case of the suite on Apache Kafka, with classic groups and with KIP-848.
 //!
-//! The cases share a broker, which starts before the first of them and goes after the last, and are
-//! run many at once: most of what they do is to wait.
+//! The cases share a broker, which starts before the first of them and is removed after the last. Many cases
+//! run at once, since they wait most of the time.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,10 +13,10 @@ use millstream_kafka::Protocol;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::OnceCell;
 
-/// Cases that are run at once, unless the command line says otherwise.
+/// The number of cases that run at once, unless the command line sets it.
 const AT_ONCE: usize = 6;
 
-/// On the broker that all share.
+/// Cases on the broker that all share.
 const SHARED: &[&str] = &[
     "c01_order_of_many_keys",
     "c01_order_when_every_send_fails_first",
@@ -155,10 +154,10 @@ const SHARED: &[&str] = &[
     "operate_stream_id_is_the_same_for_all_members",
 ];
 
-/// On a broker of their own, which they restart.
+/// Cases on a broker of their own, which they restart.
 const ALONE: &[&str] = &["c06_broker_restart_keeps_records_and_progress"];
 
-/// Not run, and why.
+/// Cases that are not run, and why.
 const IGNORED: &[(&str, &str)] = &[
     (
         "c01_order_under_partial_failure",
@@ -232,14 +231,14 @@ const PROTOCOLS: [(&str, Protocol); 2] = [
     ("consumer", Protocol::Consumer),
 ];
 
-/// The broker that cases share, and what it runs on.
+/// The broker that cases share, and its runtime.
 struct Shared {
     runtime: Runtime,
     testbed: OnceCell<Arc<Testbed>>,
 }
 
 impl Shared {
-    /// Started by the first case that wants it: to list the cases needs no broker.
+    /// Starts the testbed for the first case that needs it. Listing the cases needs no broker.
     fn testbed(&self) -> Arc<Testbed> {
         let start = async || Arc::new(Testbed::start(Options::new()).await.expect("a broker"));
         self.runtime
@@ -248,7 +247,7 @@ impl Shared {
     }
 }
 
-/// As an application has it, but small: there are many at once.
+/// Creates a multi-threaded runtime, as in an application, but a small one: many run at once.
 fn runtime() -> Runtime {
     let mut builder = Builder::new_multi_thread();
     let runtime = builder.worker_threads(2).enable_all().build();

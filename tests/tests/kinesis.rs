@@ -1,8 +1,8 @@
-//! Amazon Kinesis keeps every promise, as far as emulators show: each case of the suite by its
-//! name, on two of them, with and without aggregation, by polling and by enhanced fan-out.
+//! Runs each case of the suite on Kinesis: on two emulators, with and without aggregation, by polling and by
+//! enhanced fan-out.
 //!
-//! The cases of one emulator share it, and a DynamoDB. Both start before the first of these cases and go
-//! after the last, and cases are run many at once: most of what they do is to wait.
+//! The cases of one emulator share it and a DynamoDB Local. Both start before the first of these cases and are
+//! removed after the last. Many cases run at once, since they wait most of the time.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use millstream_kinesis::{Aggregation, Retrieval};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{OnceCell, Semaphore};
 
-/// Cases that are run at once, unless the command line says otherwise.
+/// The number of cases that run at once, unless the command line sets it.
 const AT_ONCE: usize = 8;
 
-/// Of these, cases on kinesis-mock. With more of them it responds so late that some fail which measure time.
+/// The number of them on kinesis-mock. With more it responds too late for cases that measure time.
 const AT_ONCE_ON_KINESIS_MOCK: usize = 4;
 
-/// On a testbed that all share.
+/// Cases on a testbed that all share.
 const SHARED: &[&str] = &[
     "c01_order_of_many_keys",
     "c01_order_under_partial_failure",
@@ -227,12 +227,12 @@ const IGNORED: &[(&str, &str)] = &[
     ),
 ];
 
-/// One way to use one emulator.
+/// A way to use an emulator.
 struct Setup {
     name: &'static str,
     emulator: Emulator,
     variant: Variant,
-    /// Not run in this way, and why.
+    /// The cases that are not run in this way, and why.
     ignored: &'static [(&'static str, &'static str)],
 }
 
@@ -295,14 +295,14 @@ const FAILS_AS_ONE: &[(&str, &str)] = &[
 ];
 
 impl Setup {
-    /// Why a case is not run in this way.
+    /// Returns why a case is not run in this way, if so.
     fn ignores(&self, case: &str) -> Option<&'static str> {
         let mut ignored = IGNORED.iter().chain(self.ignored);
         ignored.find(|(name, _)| *name == case).map(|(_, why)| *why)
     }
 }
 
-/// The sites that cases share, and what they run on.
+/// The testbeds that cases share, and their runtime.
 struct Shared {
     runtime: Runtime,
     ferrokinesis: OnceCell<Arc<Testbed>>,
@@ -322,7 +322,7 @@ impl Shared {
     }
 }
 
-/// As an application has it, but small: there are many at once.
+/// Creates a multi-threaded runtime, as in an application, but a small one: many run at once.
 fn runtime() -> Runtime {
     let mut builder = Builder::new_multi_thread();
     let runtime = builder.worker_threads(2).enable_all().build();
@@ -387,7 +387,7 @@ fn every_case_is_a_test(shared: &Shared) -> Result<(), Failed> {
 
 fn trials(shared: &Arc<Shared>) -> Vec<Trial> {
     let mut trials = Vec::new();
-    // The ways take turns, so that few cases wait for a slot of kinesis-mock.
+    // The setups alternate, so that few cases wait for a slot of kinesis-mock.
     for case in cases::all() {
         for setup in SETUPS {
             let shared = shared.clone();

@@ -1,5 +1,4 @@
-//! The proxy does to clients what it says, by the word of AWS's own client library, which knows nothing
-//! of it: the cases that count on a fault can count on it.
+//! The proxy injects exactly the faults that it is asked for, as seen by the AWS SDK. Suite cases rely on them.
 
 #![cfg(feature = "kinesis")]
 #![allow(clippy::unwrap_used, reason = "these are tests")]
@@ -33,7 +32,7 @@ const SHARD: &str = "shardId-000000000000";
 /// Outlives each test: the proxies run on it.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
 
-/// One testbed for all tests on an emulator. Its containers go with the process.
+/// The testbed that all tests on an emulator share. Its containers are removed with the process.
 async fn testbed(emulator: Emulator) -> &'static Testbed {
     static TESTBEDS: [OnceCell<Testbed>; 2] = [const { OnceCell::const_new() }; 2];
     let start = async || Testbed::start(emulator).await.unwrap();
@@ -103,7 +102,7 @@ impl Stream {
         self.testbed.faults()
     }
 
-    /// Sends a record of each of these keys, which is its payload too.
+    /// Sends a record for each key, with the key as its payload.
     async fn send(&self, keys: &[&str]) -> Result<PutRecordsOutput, SdkError<PutRecordsError>> {
         let entries = keys.iter().map(|key| {
             let entry = PutRecordsRequestEntry::builder().data(Blob::new(key.as_bytes()));
@@ -113,7 +112,7 @@ impl Stream {
         request.set_records(Some(entries.collect())).send().await
     }
 
-    /// The error of each record that was sent, if it has one.
+    /// Returns the error of each record that was sent, if any.
     async fn sent(&self, keys: &[&str]) -> Vec<Option<String>> {
         let records = self.send(keys).await.unwrap().records;
         records
@@ -122,7 +121,7 @@ impl Stream {
             .collect()
     }
 
-    /// The keys of all records that a reader sees from the beginning.
+    /// Reads the stream from its beginning, and returns the keys of all records.
     async fn stored(&self) -> Vec<String> {
         let iterator = self.client.get_shard_iterator().stream_name(&self.name);
         let iterator = iterator
@@ -282,7 +281,7 @@ fn a_client_is_cut_off_from_one_service() {
     });
 }
 
-/// A table of leases with one lease, `0`.
+/// A lease table with one lease, `0`.
 async fn table(client: &aws_sdk_dynamodb::Client) -> String {
     let name = unique("table");
     let attribute = AttributeDefinition::builder()
@@ -360,7 +359,7 @@ fn trimmed_records_are_gone() {
     });
 }
 
-/// The keys of the records that a subscription brings until there are so many, or it ends.
+/// Returns the keys of the records from a subscription, until there are that many or it ends.
 async fn subscribed(stream: &Stream, consumer: &str, count: usize) -> (Vec<String>, bool) {
     let position = StartingPosition::builder().r#type(ShardIteratorType::TrimHorizon);
     let subscribe = stream.client.subscribe_to_shard().consumer_arn(consumer);

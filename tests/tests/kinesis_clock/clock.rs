@@ -1,4 +1,4 @@
-//! A clock that can be set: the time of day of this process and of none else.
+//! A clock that can be set: the wall clock of this process only.
 
 use std::env;
 use std::fs::{self, File};
@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Names the file that says how many seconds this process is ahead.
+/// The variable with the path of the file that has this process's offset in seconds.
 const FILE: &str = "MILLSTREAM_CLOCK";
 
-/// How exactly a jump is seen.
+/// The tolerance with which a jump is measured.
 const EXACT: Duration = Duration::from_secs(1);
 
 /// The clock of this process.
@@ -20,16 +20,16 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// That of this process, if it was started by [`start`].
+    /// Returns the clock of this process, if it was started by [`start`].
     pub(crate) fn of_this_process() -> Option<Self> {
         let file = env::var_os(FILE)?.into();
         Some(Self { file })
     }
 
-    /// Sets the clock ahead of the true time, or behind.
+    /// Sets the clock ahead of the true time, or behind it.
     ///
     /// # Panics
-    /// If that is not what is seen.
+    /// If the clock does not show the new time.
     pub(crate) fn set(&self, ahead: i64) {
         let before = (Instant::now(), SystemTime::now(), self.ahead());
         // In its place: the file is part of this process' memory.
@@ -58,10 +58,10 @@ impl Clock {
     }
 }
 
-/// Runs this program again, with such a clock.
+/// Runs this program again, with a clock that can be set.
 ///
 /// # Panics
-/// If it cannot be made.
+/// If the clock cannot be set up.
 pub(crate) fn start() -> ExitCode {
     let place = tempfile::tempdir().expect("a folder");
     let (library, file) = (place.path().join("clock.so"), place.path().join("ahead"));

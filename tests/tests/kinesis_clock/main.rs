@@ -1,8 +1,8 @@
-//! The time of day jumps in a process that has members and producers, by hours in both directions, as when a machine is
-//! set to its time, or wakes up. What is measured by it are starts and ages; leases are measured by a clock that
-//! is never set.
+//! The wall clock of a process with members and producers jumps by hours in both directions, as after an NTP
+//! correction or a resume from suspend. Start times and ages depend on the wall clock. Leases depend on the
+//! monotonic clock, which never jumps.
 //!
-//! The program runs itself again with a clock that can be set. One case at a time: it is the clock of all of them.
+//! The program runs itself again with a clock that can be set. Cases run one at a time, because they share it.
 
 mod clock;
 
@@ -118,7 +118,7 @@ async fn jumps(harness: Arc<KinesisHarness>, clock: &Clock) {
     c.close().await;
 }
 
-/// Waits until the group has handled so many records more.
+/// Waits until the group has handled that many more records.
 async fn handles(fleet: &Fleet, more: usize) {
     let goal = fleet.acked() + more;
     fleet

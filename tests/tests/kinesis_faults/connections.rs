@@ -1,4 +1,4 @@
-//! Bad minutes of the network and of both services, for everybody at once.
+//! All connections and both services fail at random for a while, for all clients at once.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::fixture::Fixture;
 
-/// Which requests fail, and how, is of this seed.
+/// The seed that decides which requests fail, and how.
 const SEED: u64 = 7;
 
 /// One in so many requests fails.

@@ -1,4 +1,4 @@
-//! One of the two services is out of a member's reach for longer than a session.
+//! A member cannot reach one of the two services for longer than a session.
 
 use conformance::Harness;
 use conformance::kinesis::Service;
@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::fixture::Fixture;
 
-/// It cannot know whether it still has its lease, and stops by itself before another can have it.
+/// The member cannot know whether it still owns its lease, so it stops before another member can take it.
 pub(crate) async fn from_dynamodb(fixture: Fixture) {
     let (fleet, session) = (&fixture.fleet, fixture.session());
     let load = fixture.load().await;
@@ -43,7 +43,7 @@ pub(crate) async fn from_dynamodb(fixture: Fixture) {
     b.close().await;
 }
 
-/// It shows DynamoDB that it lives, and so has its lease when it can continue.
+/// The member keeps renewing its lease in DynamoDB, so it still owns it when Kinesis is back.
 pub(crate) async fn from_kinesis(fixture: Fixture) {
     let (fleet, session) = (&fixture.fleet, fixture.session());
     let load = fixture.load().await;

@@ -1,4 +1,4 @@
-//! Somebody with a console deletes the lease of a partition that is read.
+//! An operator deletes the lease of a partition while it is read.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use conformance::history::Event;
@@ -6,8 +6,8 @@ use conformance::{Harness, eventually};
 
 use crate::fixture::Fixture;
 
-/// Its owner stops, the group makes the lease anew, and reads the partition from its beginning: where it was
-/// is gone with the lease.
+/// The owner stops, the group creates the lease again and reads the partition from its beginning, because
+/// the checkpoint was stored in the lease.
 pub(crate) async fn under_its_owner(fixture: Fixture) {
     let fleet = &fixture.fleet;
     let load = fixture.load().await;

@@ -1,4 +1,4 @@
-//! Where the cases take place.
+//! The harness, fleet and members that the cases share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use conformance::fleet::{BackgroundLoad, Fleet, Member};
 use conformance::history::Event;
 use conformance::kinesis::{Faults, KinesisHarness};
 
-/// Keys of which some go to each partition.
+/// The number of keys: enough for each partition to have some.
 pub(crate) const KEYS: usize = 12;
 
-/// How long a handler works.
+/// How long a handler takes.
 const WORK: Duration = Duration::from_millis(5);
 
 /// A harness with faults, and the fleet that it injects them into.
@@ -22,7 +22,7 @@ pub(crate) struct Fixture {
 }
 
 impl Fixture {
-    /// On a stream of two partitions.
+    /// Creates one with a stream of two partitions.
     pub(crate) async fn new(harness: KinesisHarness) -> Self {
         let harness = Arc::new(harness);
         let fleet = Fleet::new(harness.clone(), 2).await;
@@ -37,13 +37,13 @@ impl Fixture {
         self.harness.timing().session
     }
 
-    /// A steady load on both partitions.
+    /// Starts a steady load on both partitions.
     pub(crate) async fn load(&self) -> BackgroundLoad {
         let test_producer = self.fleet.test_producer().await;
         test_producer.send_in_background(KEYS, Duration::from_millis(8))
     }
 
-    /// A member that stores its progress often, so that faults hit it.
+    /// Returns a member that checkpoints often, so that faults hit its checkpoints.
     pub(crate) async fn member(&self, name: &str) -> Member {
         let often = Duration::from_millis(50);
         let spec = self.fleet.member(name).handler_delay(WORK);
@@ -52,7 +52,7 @@ impl Fixture {
             .await
     }
 
-    /// Two members at work, with one partition each.
+    /// Starts two members, and waits until each owns one partition and handles records.
     pub(crate) async fn pair(&self) -> (Member, Member) {
         let (a, b) = (self.member("a").await, self.member("b").await);
         let each = || a.owns() == 1 && b.owns() == 1;
@@ -63,7 +63,7 @@ impl Fixture {
         (a, b)
     }
 
-    /// Records what is about to hit the group, or one member of it.
+    /// Records a fault that is about to be injected into the group, or into one member.
     pub(crate) fn record(&self, member: Option<&str>, what: &str) {
         self.fleet.history.record(Event::Fault {
             group: Some(self.fleet.group.as_str().into()),
@@ -72,25 +72,25 @@ impl Fixture {
         });
     }
 
-    /// Waits until the group has handled so many records more.
+    /// Waits until the group has handled that many more records.
     pub(crate) async fn handles(&self, more: usize) {
         let goal = self.fleet.acked() + more;
         let handled = || self.fleet.acked() >= goal;
         self.fleet.until("records are handled", handled).await;
     }
 
-    /// How many handlings a member has begun.
+    /// Returns how many records a member has begun to handle.
     pub(crate) fn began(&self, member: &str) -> usize {
         let of_it = |event: &Event| matches!(event, Event::Began(h) if &*h.by.member == member);
         self.fleet.history.count(of_it)
     }
 
-    /// How often a partition was given to a member after its first one, so far.
+    /// Returns how many handovers of partitions there were so far.
     pub(crate) fn handovers(&self) -> u64 {
         self.fleet.verdict(Rules::default()).summary.handovers
     }
 
-    /// Ends the load, has the checker look at all of it, and waits until all progress is stored.
+    /// Stops the load, checks the history, and waits until the checkpoint is at the end.
     pub(crate) async fn check(&self, load: BackgroundLoad) -> Summary {
         load.stop().await;
         let summary = self.fleet.check().await;

@@ -2,8 +2,8 @@
 
 use crate::fixture::Fixture;
 
-/// Each lost response leaves its owner with a counter that it does not know; it must not take that for the loss
-/// of its lease, nor store what is older.
+/// After each lost response the owner does not know the lease counter. It must not conclude that it has lost
+/// the lease, and must not store an older checkpoint.
 pub(crate) async fn to_checkpoints(fixture: Fixture) {
     const MANY: u32 = 30;
     let load = fixture.load().await;

@@ -1,9 +1,9 @@
-//! What can hit Amazon Kinesis and DynamoDB, and no other broker: one of the two out of reach, a table that
-//! throttles, a lease that somebody deletes, lost responses, subscriptions that break off. Real
-//! members and producers live through it behind a proxy, and the checker looks for what was lost or
-//! came twice. Each case proves that its fault struck.
+//! Faults that only Kinesis and DynamoDB have: one of the two is unreachable, the table is throttled, a lease
+//! is deleted, responses are lost, subscriptions break. Members and producers run behind a proxy that injects
+//! these faults, and the checker looks for lost and repeated records. Each case proves that its fault took
+//! effect.
 //!
-//! All share one ferrokinesis and one DynamoDB Local.
+//! All cases share one ferrokinesis and one DynamoDB Local.
 
 mod connections;
 mod cut_off;

@@ -1,4 +1,4 @@
-//! Aggregates that a producer with a bug has made, in the middle of a partition.
+//! Malformed aggregates, from a producer with a bug, in the middle of a partition.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::fixture::Fixture;
 
-/// What an aggregate begins with.
+/// The magic number at the start of an aggregate.
 const MAGIC: [u8; 4] = [0xF3, 0x89, 0x9A, 0xC2];
 
 /// One key, `k`, and one record with the payload `x`, by the format of the Kinesis Producer Library: the record
@@ -23,8 +23,8 @@ fn aggregate(index: u8) -> Vec<u8> {
     [&MAGIC[..], &message, &sum].concat()
 }
 
-/// Each comes as it is, to a handler that can look at it; nothing is passed over, and the group continues. A worker of
-/// Java's dies of the first one, again and again.
+/// Each is delivered unchanged to the handler; nothing is skipped, and the group continues. A Java worker fails
+/// at the first one again and again.
 pub(crate) async fn stops_nobody(fixture: Fixture) {
     let fleet = &fixture.fleet;
     let mut damaged = aggregate(0);
@@ -71,7 +71,7 @@ pub(crate) async fn stops_nobody(fixture: Fixture) {
     assert_eq!(counts, [Some("1"), Some("2")]);
 }
 
-/// As a producer of another make.
+/// Puts the data as a producer of another library would.
 async fn put(fixture: &Fixture, data: &[u8]) {
     let (kinesis, stream) = (fixture.harness.testbed().kinesis(), &fixture.fleet.stream);
     // The client may have been used by another case, whose runtime is gone.

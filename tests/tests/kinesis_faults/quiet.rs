@@ -1,11 +1,12 @@
-//! A partition to which nothing comes for longer than its records are kept.
+//! A partition that gets no records for longer than the retention period.
 
 use conformance::history::Event;
 use conformance::{Harness, eventually};
 
 use crate::fixture::Fixture;
 
-/// The next member continues without a word of a gap: the one before has noted that nothing was left.
+/// The next member continues without reporting a data loss: the previous one has recorded that it had read
+/// everything.
 pub(crate) async fn is_no_gap(fixture: Fixture) {
     let fleet = &fixture.fleet;
     let a = fixture.member("a").await;

@@ -7,12 +7,12 @@ use millstream_core::{ErrorKind, PartitionDescription};
 
 use crate::fixture::Fixture;
 
-/// What happens, and in which order, is of these seeds.
+/// The seeds that decide what happens, and in which order.
 const SEEDS: [u64; 2] = [1, 2];
 
 const STEPS: usize = 12;
 
-/// A larger fleet shows nothing more.
+/// The maximum number of members. A larger fleet finds nothing more.
 const MOST: usize = 4;
 
 pub(crate) async fn blows(fixture: Fixture) {
@@ -48,7 +48,7 @@ pub(crate) async fn blows(fixture: Fixture) {
 
 struct Storm {
     members: Vec<Member>,
-    /// Names are used once.
+    /// Returns a name that no member had before.
     count: usize,
 }
 
@@ -66,7 +66,7 @@ impl Storm {
     }
 }
 
-/// Whether there was something to split, up to eight partitions.
+/// Splits a partition, up to eight partitions. Returns whether there was one to split.
 async fn split(fixture: &Fixture, rng: &mut Rng) -> bool {
     let open = fixture.fleet.open_partitions().await;
     if open.len() >= 8 {
@@ -78,7 +78,7 @@ async fn split(fixture: &Fixture, rng: &mut Rng) -> bool {
     true
 }
 
-/// Whether two of the partitions are neighbours.
+/// Merges two partitions. Returns whether there were two adjacent ones.
 async fn merge(fixture: &Fixture) -> bool {
     let open = fixture.fleet.open_partitions().await;
     let streams = fixture.fleet.client.streams();

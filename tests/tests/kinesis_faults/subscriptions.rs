@@ -1,4 +1,4 @@
-//! Subscriptions of enhanced fan-out end before their time, in the middle of what they bring.
+//! Enhanced fan-out subscriptions break early, in the middle of an event.
 
 use std::time::Duration;
 
@@ -6,7 +6,8 @@ use tokio::time::sleep;
 
 use crate::fixture::Fixture;
 
-/// Kinesis, too, takes a subscription for active for a while after it is cut, and refuses the next one.
+/// Like Kinesis, the emulator considers a subscription active for a while after its connection is cut, and
+/// refuses the next one.
 const PAUSE: Duration = Duration::from_millis(1_500);
 
 pub(crate) async fn break_off(fixture: Fixture) {

@@ -1,4 +1,4 @@
-//! The table of leases takes no request, as one does that is over its limits.
+//! The lease table throttles all requests, as a table over its provisioned throughput does.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use crate::fixture::Fixture;
 
-/// Nobody loses a lease by it.
+/// No member loses a lease.
 pub(crate) async fn shortly(fixture: Fixture) {
     let load = fixture.load().await;
     let (a, b) = fixture.pair().await;
@@ -19,7 +19,7 @@ pub(crate) async fn shortly(fixture: Fixture) {
     b.close().await;
 }
 
-/// All stop, and begin again when they can.
+/// All members stop, and resume when the table responds again.
 pub(crate) async fn long(fixture: Fixture) {
     let load = fixture.load().await;
     let (a, b) = fixture.pair().await;

@@ -1,4 +1,4 @@
-//! One side dies in the middle of an aggregate, whose records it has handled and stored in part.
+//! A member of one side is killed in the middle of an aggregate of which it has checkpointed a part.
 
 use conformance::kinesis::consumer_events::Record as Handled;
 use millstream_core::Record;
@@ -9,7 +9,7 @@ use crate::member::{Member, Side};
 
 const RECORDS: u64 = 10;
 
-/// The last one that the first member handles.
+/// The index of the last record that the first member handles.
 const INSIDE: u64 = 3;
 
 pub(crate) async fn inside(fixture: Fixture, side: Side) {

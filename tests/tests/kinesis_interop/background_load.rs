@@ -8,10 +8,10 @@ use std::time::Duration;
 use millstream_core::{Client, Receipt, Record};
 use tokio::task::JoinHandle;
 
-/// Enough of them for every shard of a case to have some.
+/// The number of keys: enough for every shard of a case to have some.
 const KEYS: usize = 48;
 
-/// Between two records.
+/// The time between two records.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Sends records of all keys in turns, until it is stopped.
@@ -51,7 +51,7 @@ impl BackgroundLoad {
         Self { ends, sending }
     }
 
-    /// Ends it, and returns how many records each key has. All of them are stored.
+    /// Stops it, and returns how many records each key has. All of them are stored.
     pub(crate) async fn stop(self) -> BTreeMap<String, u64> {
         self.ends.store(true, Relaxed);
         self.sending.await.expect("everything is stored")

@@ -6,7 +6,7 @@ use millstream_kinesis::Aggregation;
 use crate::fixture::Fixture;
 use crate::member::{Member, Side};
 
-/// Ours makes the table, and a member of Java's and another of ours join.
+/// A member of ours creates the lease table; then a Java member and another of ours join.
 pub(crate) async fn evenly(fixture: Fixture) {
     let a = Member::start(&fixture, Side::Rust, "ours-a").await;
     let background_load = fixture.send_in_background(Aggregation::Kpl).await;
@@ -27,8 +27,8 @@ pub(crate) async fn evenly(fixture: Fixture) {
     }
 }
 
-/// Its second phase writes of itself, of its state and its metrics, between the leases. It is to change to
-/// algorithms of its own when all members report their metrics, which ours do not: it continues as before.
+/// In its second phase the library stores its migration state and worker metrics in the lease table. It changes
+/// to its new algorithms only when all members report metrics. Ours do not, so it continues as before.
 pub(crate) async fn second_phase(fixture: Fixture) {
     let ours = Member::start(&fixture, Side::Rust, "ours").await;
     let background_load = fixture.send_in_background(Aggregation::Off).await;
@@ -48,7 +48,7 @@ pub(crate) async fn second_phase(fixture: Fixture) {
     ours.stop().await;
 }
 
-/// What version 3 of the library takes its own fleet for.
+/// The state of the fleet's migration, according to version 3 of the library.
 async fn state(fixture: &Fixture) -> String {
     let key = AttributeValue::S("Migration3.0".to_owned());
     let get = fixture

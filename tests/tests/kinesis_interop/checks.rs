@@ -1,4 +1,4 @@
-//! What must hold of a fleet of both sides, whatever hits it.
+//! Checks what every mixed fleet must guarantee, whatever faults it had.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,16 +9,16 @@ use conformance::kinesis::consumer_events::{Event, Record};
 
 use crate::log::{Entry, Log};
 
-/// What happened, in numbers.
+/// Counters of a case.
 #[derive(Debug, Default)]
 pub(crate) struct Summary {
     pub(crate) sent: u64,
     pub(crate) handled: u64,
     /// Records that were handled again.
     pub(crate) repeats: u64,
-    /// Times that a shard began to be handled by another member.
+    /// How often a shard moved to another member.
     pub(crate) handovers: u64,
-    /// How long one member still handled records of a shard that another had begun with, at most.
+    /// The longest time that two members handled records of one shard.
     pub(crate) overlap: Duration,
 }
 
@@ -32,12 +32,12 @@ impl fmt::Display for Summary {
     }
 }
 
-/// Checks what was handled of `sent`, which is by key how many records it has. The record `n` of a key
-/// has the payload `key/n`.
+/// Checks what was handled. `sent` is the number of records of each key; record `n` of a key has the payload
+/// `key/n`.
 ///
 /// # Panics
-/// If a record was not handled, or before an earlier one of its key, or if two members handled records
-/// of one shard for longer than `session`.
+/// If a record was not handled, or was handled before an earlier one of its key, or if two members handled
+/// records of one shard for longer than `session`.
 #[track_caller]
 pub(crate) fn check(log: &Log, sent: &BTreeMap<String, u64>, session: Duration) -> Summary {
     let mut summary = Summary {
@@ -76,10 +76,10 @@ pub(crate) fn check(log: &Log, sent: &BTreeMap<String, u64>, session: Duration) 
     summary
 }
 
-/// The owners of shards, one after the other, as what they handled shows them.
+/// The successive owners of each shard, as derived from what they handled.
 #[derive(Debug, Default)]
 struct Owners<'a> {
-    /// How many leases of a shard a member of Java's has had: it knows of no epoch.
+    /// How many leases of a shard a Java member has had, in place of an epoch.
     leases: BTreeMap<(Arc<str>, &'a str), u64>,
     shards: BTreeMap<&'a str, Vec<Owner>>,
 }
@@ -88,7 +88,7 @@ struct Owners<'a> {
 struct Owner {
     member: Arc<str>,
     lease: u64,
-    /// When another one was there already: the first and the last of what it handled then.
+    /// The first and the last time that it handled a record while the next owner was at work.
     beside: Option<(u64, u64)>,
 }
 

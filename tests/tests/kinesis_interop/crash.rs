@@ -25,7 +25,7 @@ pub(crate) async fn kill(fixture: Fixture, side: Side) {
     ));
     assert!(summary.handovers >= held.len() as u64);
     if side == Side::Java {
-        // The library looks at the table every other session, so that it takes up to three.
+        // The library scans the table every two sessions, so a takeover takes up to three.
         assert!(took < SESSION * 2, "it took {took:?}");
     }
     lives.stop().await;
@@ -35,8 +35,8 @@ pub(crate) fn now() -> u64 {
     TimedEvent::now(Event::Started).at
 }
 
-/// Waits until others handle records of all these shards, and returns how long after `at` the last of them
-/// was begun with.
+/// Waits until other members handle records of all these shards, and returns how long after `at` the last shard
+/// was taken over.
 pub(crate) async fn taken_over(
     fixture: &Fixture,
     member: &str,

@@ -1,4 +1,4 @@
-//! Where a case takes place: a stream and a group of its own, on a testbed that all cases share.
+//! The stream and the group of a case, on a testbed that all cases share.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -20,13 +20,13 @@ use crate::log::Log;
 /// How long a silent member keeps its leases, on both sides.
 pub(crate) const SESSION: Duration = Duration::from_secs(3);
 
-/// What a case waits for has to come within this time. The library looks at the table every 6 s, and for
-/// holes in it a minute after its start.
+/// The timeout of every wait. The library scans the table every 6 s, and looks for missing leases a minute
+/// after its start.
 const TIMEOUT: Duration = Duration::from_secs(150);
 
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Above the session, for the machine does more than this, and a member has yet to learn of it.
+/// Added to the session: the machine is busy, and a member learns of a loss late.
 const MARGIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -62,14 +62,14 @@ impl Fixture {
         config(&self.testbed)
     }
 
-    /// All shards, the closed ones too.
+    /// Returns all shards, including closed ones.
     pub(crate) async fn shards(&self) -> Vec<Shard> {
         let list = self.testbed.kinesis().list_shards().stream_name(&self.name);
         let listed = list.send().await.expect("the shards are listed");
         listed.shards.unwrap_or_default()
     }
 
-    /// Makes the table of leases, so that a member of Java's that is the first one need not.
+    /// Creates the lease table, so that a Java member that joins first need not.
     pub(crate) async fn create_leases(&self) {
         leases::create(self.testbed.dynamodb(), &self.name, &self.shards().await).await;
     }
@@ -78,7 +78,7 @@ impl Fixture {
         leases::read(self.testbed.dynamodb(), &self.name).await
     }
 
-    /// The shards whose leases a member has. Ours makes its name longer.
+    /// Returns the shards whose leases a member owns. Ours appends to its name.
     pub(crate) async fn held_by(&self, member: &str) -> Vec<String> {
         let leases = self.leases().await.into_iter();
         let held = leases.filter(|(_, lease)| {
@@ -88,7 +88,7 @@ impl Fixture {
         held.map(|(shard, _)| shard).collect()
     }
 
-    /// Begins to send.
+    /// Starts a steady load.
     pub(crate) async fn send_in_background(&self, aggregation: Aggregation) -> BackgroundLoad {
         let mut config = self.config();
         config.producer.aggregation = aggregation;
@@ -96,7 +96,7 @@ impl Fixture {
         BackgroundLoad::start(&client, &self.name).await
     }
 
-    /// Waits until `met` has something, and returns it.
+    /// Waits until `met` returns a value, and returns it.
     #[track_caller]
     pub(crate) fn until<'a, T, F>(
         &'a self,
@@ -125,7 +125,7 @@ impl Fixture {
         }
     }
 
-    /// Waits until the leases are shared as evenly as they can be by `members`, and all have one.
+    /// Waits until `members` share the leases as evenly as possible, and each has one.
     pub(crate) async fn balanced(&self, members: &[&str]) -> Duration {
         let begun = Instant::now();
         self.until("the leases are shared evenly", || async {
@@ -142,7 +142,7 @@ impl Fixture {
         begun.elapsed()
     }
 
-    /// Waits until a member has handled some more.
+    /// Waits until a member has handled more records.
     pub(crate) async fn at_work(&self, member: &str) {
         const SOME: usize = 20;
         let so_far = self.log.records(member).len();
@@ -153,7 +153,7 @@ impl Fixture {
         .await;
     }
 
-    /// Waits until all that was sent is handled, and checks it.
+    /// Waits until all records are handled, and checks them.
     pub(crate) async fn check(&self, sent: &BTreeMap<String, u64>) -> Summary {
         let all: u64 = sent.values().sum();
         self.until("all that was sent is handled", || async {
@@ -163,7 +163,7 @@ impl Fixture {
         check(&self.log, sent, SESSION + MARGIN)
     }
 
-    /// Prints what a case has found, with the time since its beginning.
+    /// Prints a message with the time since the case began.
     pub(crate) fn print(&self, what: &str) {
         let (library, since) = (self.library, self.begun.elapsed());
         println!("{library:?}, after {since:.1?}: {what}");

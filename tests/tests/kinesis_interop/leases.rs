@@ -1,4 +1,4 @@
-//! The table of leases, as it is stored.
+//! The lease table, as it is stored.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,7 +11,7 @@ use aws_sdk_kinesis::types::Shard;
 
 const KEY: &str = "leaseKey";
 
-/// A row of it.
+/// A row of the lease table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Lease {
     pub(crate) owner: Option<String>,
@@ -19,12 +19,12 @@ pub(crate) struct Lease {
     pub(crate) sub: u64,
 }
 
-/// What the table has, by shard. Version 3 of the library keeps other things in it, too.
+/// Returns the leases by shard. Version 3 of the library also stores other items in the table.
 pub(crate) async fn read(dynamodb: &Client, table: &str) -> BTreeMap<String, Lease> {
     let scan = dynamodb.scan().table_name(table).consistent_read(true);
     let scanned = match scan.send().await {
         Ok(scanned) => scanned,
-        // Nobody has made it yet.
+        // The table does not exist yet.
         Err(error)
             if error
                 .as_service_error()
@@ -51,8 +51,8 @@ pub(crate) async fn read(dynamodb: &Client, table: &str) -> BTreeMap<String, Lea
     leases.collect()
 }
 
-/// Makes the table with a lease of each shard that nobody has, which begins at its oldest record. The
-/// library waits for up to 30 s where it has to make the first ones.
+/// Creates the table with an unowned lease for each shard, at its oldest record. The library waits for up to
+/// 30 s when it has to create the first leases.
 pub(crate) async fn create(dynamodb: &Client, table: &str, shards: &[Shard]) {
     let key = AttributeDefinition::builder()
         .attribute_name(KEY)
@@ -93,7 +93,7 @@ pub(crate) async fn create(dynamodb: &Client, table: &str, shards: &[Shard]) {
     }
 }
 
-/// Removes a lease, as somebody with a console may by mistake.
+/// Deletes a lease, as an operator may by mistake.
 pub(crate) async fn remove(dynamodb: &Client, table: &str, shard: &str) {
     let key = AttributeValue::S(shard.to_owned());
     let removed = dynamodb

@@ -30,15 +30,15 @@ impl Log {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Everything so far. Members report concurrently, and are read one after the other, so it is their
-    /// common clock that says what came first.
+    /// Returns all events so far, in the order of the members' common clock: members report concurrently, but
+    /// their output is read one after the other.
     pub(crate) fn read(&self) -> Vec<Entry> {
         let mut entries = self.entries().clone();
         entries.sort_by_key(|entry| entry.reported.at);
         entries
     }
 
-    /// The records that `member` handled.
+    /// Returns the records that `member` handled.
     pub(crate) fn records(&self, member: &str) -> Vec<Record> {
         let entries = self.entries();
         let of = entries.iter().filter(|entry| *entry.member == *member);
@@ -49,7 +49,7 @@ impl Log {
         .collect()
     }
 
-    /// A member that could not continue.
+    /// Returns a member that has failed, if any.
     pub(crate) fn failed(&self) -> Option<Entry> {
         let entries = self.entries();
         let mut failed = entries
@@ -58,13 +58,13 @@ impl Log {
         failed.next().cloned()
     }
 
-    /// Who handled the last record of each shard.
+    /// Returns which member handled the last record of each shard.
     pub(crate) fn last_handlers(&self) -> BTreeMap<String, Arc<str>> {
         let handled = self.read().into_iter().filter_map(record_of);
         handled.map(|(by, record)| (record.shard, by)).collect()
     }
 
-    /// When the first record of each shard was handled, by others than `member`, after `at`.
+    /// Returns when a member other than `member` handled its first record of each shard after `at`.
     pub(crate) fn begun_by_others(&self, member: &str, at: u64) -> BTreeMap<String, u64> {
         let mut begun = BTreeMap::new();
         for entry in self.read() {
@@ -79,7 +79,7 @@ impl Log {
         begun
     }
 
-    /// The payloads that were handled.
+    /// Returns the payloads that were handled.
     pub(crate) fn payloads(&self) -> BTreeSet<String> {
         let handled = self.read().into_iter().filter_map(record_of);
         handled.map(|(_, record)| record.payload).collect()

@@ -1,8 +1,9 @@
-//! Members on Amazon's own Java library and ours share groups: its versions 2 and 3 are the other side, in
-//! containers, on emulators of Kinesis and DynamoDB. What is sent by its producer library is read by both,
-//! and what ours sends by it.
+//! Members on Amazon's Kinesis Client Library for Java (versions 2 and 3, in containers) share groups with ours, on
+//! emulators of Kinesis and DynamoDB. Records of the Kinesis Producer Library are read by both sides, and so are
+//! records of our producer.
 //!
-//! This program starts itself again for each member of ours, which is then killed and stopped as Java's are.
+//! This program starts itself again for each member of ours, so that it can be killed and stopped as a Java member
+//! is.
 
 mod aggregate;
 mod background_load;
@@ -50,7 +51,7 @@ const fn case(name: &'static str, shards: usize, run: Run) -> Case {
     Case { name, shards, run }
 }
 
-/// With both versions of the library.
+/// Cases that run with both versions of the library.
 #[rustfmt::skip]
 const CASES: &[Case] = &[
     case("leases_are_shared_evenly", 6, |g| Box::pin(balance::evenly(g))),
@@ -68,12 +69,12 @@ const CASES: &[Case] = &[
     case("both_read_what_ours_sends", 2, |g| Box::pin(producers::ours(g))),
 ];
 
-/// With the second phase of version 3, which keeps more in the table than leases.
+/// Cases that run with version 3 in its second phase, in which the table has more than leases.
 const SECOND_PHASE: Case = case("second_phase_goes_on_beside_ours", 4, |g| {
     Box::pin(balance::second_phase(g))
 });
 
-/// On an emulator that speaks TLS.
+/// Cases that run on an emulator with TLS.
 const TLS: Case = case("both_read_what_javas_producer_sends", 2, |g| {
     Box::pin(producers::javas(g))
 });
@@ -84,8 +85,8 @@ fn runtime() -> Runtime {
     runtime.expect("a runtime")
 }
 
-/// The emulators, each started by the first case that takes place there. They have clients whose
-/// connections are of one runtime, so that it is the one of all cases.
+/// The emulators, each started by the first case that needs it. Their clients' connections belong to one runtime,
+/// so all cases run on it.
 struct Testbeds {
     runtime: Runtime,
     ferrokinesis: OnceCell<Arc<Testbed>>,

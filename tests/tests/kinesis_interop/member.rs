@@ -8,10 +8,10 @@ use crate::fixture::{Fixture, SESSION};
 use crate::process::Process;
 use crate::program::MemberConfig;
 
-/// How long a handling takes: a handler that takes no time hides what happens while it runs.
+/// How long a handler takes. One that takes no time would hide what happens while it runs.
 const TAKES: Duration = Duration::from_millis(1);
 
-/// Which side.
+/// The library that a member runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
     Java,
@@ -47,7 +47,7 @@ impl Member {
         }
     }
 
-    /// One that handles an aggregate as far as its place `inside`, stores that, and goes no further.
+    /// Starts a member that handles an aggregate up to index `inside`, checkpoints that, and goes no further.
     pub(crate) async fn inside(fixture: &Fixture, side: Side, name: &str, inside: u64) -> Self {
         match side {
             Side::Java => Self::java(fixture, name, &[("inside", &inside.to_string())]).await,
@@ -55,7 +55,7 @@ impl Member {
         }
     }
 
-    /// One of Java's, with more options.
+    /// Starts a Java member with additional options.
     pub(crate) async fn java(fixture: &Fixture, name: &str, more: &[(&str, &str)]) -> Self {
         let failover = SESSION.as_millis().to_string();
         let slow = TAKES.as_millis().to_string();
@@ -96,7 +96,7 @@ impl Member {
         }
     }
 
-    /// Has it end cleanly, and waits until it has.
+    /// Shuts it down cleanly, and waits until it has ended.
     pub(crate) async fn stop(self) {
         match self.program {
             Program::Java(worker) => worker.stop().await,

@@ -1,4 +1,4 @@
-//! A member of ours in a process of its own, as the test has it.
+//! A member of ours in a child process, as its parent sees it.
 
 use std::process::Stdio;
 
@@ -40,7 +40,7 @@ impl Process {
         }
     }
 
-    /// Has it leave cleanly, and waits until it has.
+    /// Shuts it down cleanly, and waits until it has left.
     pub(crate) async fn stop(mut self) {
         let asked = self.stdin.write_all(b"stop\n").await;
         asked.expect("it takes orders");
@@ -55,12 +55,12 @@ impl Process {
         self.output_reader.await.expect("its output is read");
     }
 
-    /// Stops it where it is: threads, timers and all.
+    /// Freezes the process: all threads and timers stop.
     pub(crate) fn freeze(&self) {
         self.signal(Signal::STOP);
     }
 
-    /// Lets it continue where it was stopped.
+    /// Resumes the frozen process.
     pub(crate) fn thaw(&self) {
         self.signal(Signal::CONT);
     }

@@ -12,7 +12,7 @@ use crate::fixture::Fixture;
 use crate::leases;
 use crate::member::{Member, Side};
 
-/// A record and its place: shard, position, key, payload with each byte as a character.
+/// A record with its shard, position and key, and its payload with each byte as a character.
 type RecordLocation = (String, Position, Option<String>, String);
 
 fn place(record: &Handled) -> RecordLocation {
@@ -20,7 +20,7 @@ fn place(record: &Handled) -> RecordLocation {
     (shard, record.position(), record.key.clone(), payload)
 }
 
-/// Has both sides read the stream, each as a group of its own: Java's records, and ours.
+/// Reads the stream on both sides, each in a group of its own. Returns Java's records, and ours.
 async fn read_by_both(fixture: &Fixture, count: usize) -> [Vec<Handled>; 2] {
     let application = format!("{}-java", fixture.name);
     leases::create(
@@ -43,7 +43,7 @@ async fn read_by_both(fixture: &Fixture, count: usize) -> [Vec<Handled>; 2] {
     ["java", "ours"].map(|member| fixture.log.records(member))
 }
 
-/// The shards by name, and the first hash key of each.
+/// Returns the first hash key of each shard.
 async fn first_hashes(fixture: &Fixture) -> Vec<(String, String)> {
     let shards = fixture.shards().await.into_iter();
     let shards = shards.map(|shard| {
@@ -53,7 +53,7 @@ async fn first_hashes(fixture: &Fixture) -> Vec<(String, String)> {
     shards.collect()
 }
 
-/// Both sides read the same records at the same places.
+/// Both sides read the same records at the same positions.
 pub(crate) async fn javas(fixture: Fixture) {
     const COUNT: usize = 200;
     const KEYS: usize = 7;
@@ -94,7 +94,7 @@ pub(crate) async fn javas(fixture: Fixture) {
     assert!(carriers.len() < COUNT / 2, "they were not aggregated");
 }
 
-/// The header that says to which shard a record goes.
+/// The header with the explicit hash key of a record.
 const HASH_KEY: &str = "hash-key";
 
 /// Both sides read the same records at the positions of our receipts, whatever else they have.
@@ -146,7 +146,7 @@ pub(crate) async fn ours(fixture: Fixture) {
     for read in [&theirs, &ours] {
         let mut read: Vec<RecordLocation> = read.iter().map(place).collect();
         for (_, _, key, _) in &mut read {
-            // Kinesis knows no record without a key.
+            // Kinesis has no records without a key.
             *key = key.take().filter(|key| !is_keyless(key));
         }
         read.sort();
@@ -170,8 +170,8 @@ pub(crate) async fn ours(fixture: Fixture) {
     assert_eq!(reported.count(), explicit / 2);
 }
 
-/// With and without key, headers of text and of bytes, a time of their own, and an explicit hash key; and payloads
-/// of all bytes.
+/// Records with and without a key, text and binary headers, a timestamp and an explicit hash key; their payloads
+/// have all byte values.
 fn records(shards: &[(String, String)]) -> Vec<Record> {
     let all_bytes = Vec::from_iter(0..=u8::MAX);
     let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);

@@ -1,5 +1,5 @@
-//! The process of a member of ours. It reports what happens and takes commands as Java's does: `stop`, and
-//! it is gone when its standard input ends.
+//! The process of a member of ours. Like the Java program it reports events on its standard output and ends at the
+//! command `stop`, or when its standard input is closed.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::fixture::credentials;
 
-/// The variable that has its orders, as JSON. A process that has it is a member, and no test.
+/// The variable with the member's options as JSON. A process that has it is a member, not a test.
 pub(crate) const VARIABLE: &str = "MILLSTREAM_TEST_MEMBER";
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -23,9 +23,9 @@ pub(crate) struct MemberConfig {
     pub(crate) group: String,
     pub(crate) stream: String,
     pub(crate) member: String,
-    /// How long a handling takes.
+    /// How long a handler takes.
     pub(crate) takes: Duration,
-    /// The last place in an aggregate that is handled: those behind it wait forever.
+    /// The last index in an aggregate that is handled. Handlers of later records never end.
     pub(crate) inside: Option<u64>,
 }
 
@@ -47,7 +47,7 @@ pub(crate) fn run(member_config: &str) -> ExitCode {
 }
 
 async fn consume(member_config: MemberConfig) -> Result<()> {
-    // The configuration does not write secrets down.
+    // Serializing the configuration leaves out secrets.
     let mut config = member_config.config;
     config.credentials = Some(credentials());
     let client = config.connect().await?;
@@ -68,7 +68,7 @@ async fn consume(member_config: MemberConfig) -> Result<()> {
     group.run(handle, stop()).await
 }
 
-/// Ready when it is asked to stop. Whatever ends the test closes its end of the standard input.
+/// Waits for the command to stop, or for the end of the standard input, which closes whenever the test ends.
 async fn stop() {
     let (reported, stop) = oneshot::channel();
     std::thread::spawn(move || {
@@ -104,6 +104,6 @@ fn record(delivery: &Delivery) -> Record {
 
 fn report(event: Event) {
     let line = serde_json::to_string(&TimedEvent::now(event)).expect("an event can be written");
-    // One write a line: many threads report.
+    // Each line is one write, because several threads report.
     writeln!(io::stdout(), "{line}").expect("the test listens");
 }

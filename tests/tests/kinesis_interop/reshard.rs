@@ -1,4 +1,4 @@
-//! Shards split and merge, and parents and children are in the hands of different sides.
+//! Shards are split and merged while different sides own parents and children.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use crate::crash::{now, taken_over};
 use crate::fixture::Fixture;
 use crate::member::{Member, Side};
 
-/// One side reads a parent to its end and dies, and the other one continues with the children.
+/// One side reads a parent to its end and is killed; the other side continues with the children.
 pub(crate) async fn generations(fixture: Fixture, side: Side) {
     fixture.create_leases().await;
     let first = Member::start(&fixture, side, "first").await;
@@ -39,7 +39,7 @@ pub(crate) async fn generations(fixture: Fixture, side: Side) {
     second.stop().await;
 }
 
-/// Two shards of different sides become one, and one of each side becomes two, while both continue.
+/// Two shards owned by different sides are merged, and one shard of each side is split, while both continue.
 pub(crate) async fn under_both(fixture: Fixture) {
     let ours = Member::start(&fixture, Side::Rust, "ours").await;
     let background_load = fixture.send_in_background(Aggregation::Off).await;
@@ -133,7 +133,7 @@ async fn merge(fixture: &Fixture, one: &Shard, other: &Shard) {
     active(fixture).await;
 }
 
-/// Waits until the stream can be changed again.
+/// Waits until the stream is active again.
 async fn active(fixture: &Fixture) {
     fixture
         .until("the stream is active", || async {

@@ -1,4 +1,4 @@
-//! A fleet moves from one side to the other under load, and some of it stand still for a while.
+//! A fleet is migrated from one side to the other under load, and some members are frozen for a while.
 
 use millstream_kinesis::Aggregation;
 
@@ -31,7 +31,7 @@ pub(crate) async fn replace(fixture: Fixture, side: Side) {
     new_2.stop().await;
 }
 
-/// Stops a member for longer than its leases last, and until it is back at work.
+/// Freezes a member for longer than its leases last, and waits until it works again.
 async fn stand_still(fixture: &Fixture, member: &Member) {
     fixture.at_work(&member.name).await;
     let (held, at) = (fixture.held_by(&member.name).await, now());
