@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use millstream_core::{Partition, Position};
 
-use super::history_index::{HistoryIndex, SendOutcome};
+use super::history_index::{HistoryIndex, SendOutcome, Sent};
 use super::{RecordLocation, Violation};
 use crate::history::{Entry, Event, Outcome};
 
@@ -81,11 +81,21 @@ fn arrivals(index: &HistoryIndex<'_>, entries: &[Entry], found: &mut Vec<Violati
             continue;
         };
         let (id, partition, position) = (handling.id, &handling.by.partition, handling.position);
-        if !seen.insert((partition, position)) {
+        let is_first = seen.insert((partition, position));
+        let sent = index.records.get(&id);
+        // Each attempt must get the record as it was sent.
+        let is_altered =
+            |sent: &Sent<'_>| sent.digest != handling.digest || sent.stream != partition.stream();
+        if sent.is_some_and(is_altered) {
+            found.push(Violation::Altered {
+                handling: handling.clone(),
+            });
+        }
+        if !is_first {
             continue;
         }
         let handling = || handling.clone();
-        let Some(sent) = index.records.get(&id) else {
+        let Some(sent) = sent else {
             found.push(Violation::Phantom {
                 handling: handling(),
             });
@@ -93,11 +103,6 @@ fn arrivals(index: &HistoryIndex<'_>, entries: &[Entry], found: &mut Vec<Violati
         };
         if sent.outcome == SendOutcome::Failed {
             found.push(Violation::FailedYetStored {
-                handling: handling(),
-            });
-        }
-        if sent.digest != handling().digest || sent.stream != partition.stream() {
-            found.push(Violation::Altered {
                 handling: handling(),
             });
         }

@@ -297,6 +297,20 @@ fn catches_an_altered_payload() {
 }
 
 #[test]
+fn catches_a_payload_that_is_altered_at_the_second_attempt() {
+    let script = script().send("k", [1]).begin("a", 1, 1);
+    let script = script.end("a", 1, 1, Outcome::Failed);
+    let mut handling = script.handling("a", 1, 1, 1);
+    (handling.attempt, handling.digest) = (2, 77);
+    let script = script.record(Event::Began(handling.clone()));
+    let outcome = Outcome::Acked;
+    assert_caught!(
+        script.record(Event::Ended { handling, outcome }),
+        Violation::Altered { .. }
+    );
+}
+
+#[test]
 fn catches_a_record_that_nobody_sent() {
     assert_caught!(script().handle("a", 1, [1]), Violation::Phantom { .. });
 }
