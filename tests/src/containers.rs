@@ -16,8 +16,8 @@ use tokio::sync::Mutex;
 
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/containers");
 
-/// Has the engine running, and an image of `tests/containers` in it. The first container of a process
-/// may so wait for minutes; every later one does not.
+/// Makes sure that the engine runs and has an image of `tests/containers`. The first container of a process may
+/// wait for minutes; later ones do not.
 pub(crate) async fn ready(image: &'static str) {
     static READY: Mutex<BTreeSet<&str>> = Mutex::const_new(BTreeSet::new());
     let mut ready = READY.lock().await;
@@ -32,8 +32,8 @@ pub(crate) async fn ready(image: &'static str) {
     ready.insert(image);
 }
 
-/// Starts a container as `request` asks for it, on ports of 127.0.0.1 alone. It is asked again for
-/// other ports where one that was free is somebody's by the time that the engine takes it.
+/// Starts a container on ports of 127.0.0.1 only. It retries with other ports when a free port was taken before
+/// the engine could bind it.
 pub(crate) async fn start<T>(
     name: &str,
     request: impl Fn() -> (ContainerRequest<GenericImage>, T),
@@ -88,7 +88,7 @@ fn remove_containers_on_exit() {
     });
 }
 
-/// The label that says which process a container is of.
+/// The label with the process that owns a container.
 pub(crate) const OWNER: &str = "millstream.owner";
 
 /// The value of [`OWNER`].
@@ -96,10 +96,10 @@ pub(crate) fn owner() -> String {
     std::process::id().to_string()
 }
 
-/// A port of 127.0.0.1 that nobody listens on.
+/// Returns a free port on 127.0.0.1.
 ///
-/// Below those that the system hands to outgoing connections: a client's own connection could else
-/// sit on the port of a broker that is down, and keep it from coming back.
+/// It is below the range of ephemeral ports. Otherwise a client's own connection could occupy the port of a
+/// broker that is down, and keep the broker from restarting.
 pub(crate) fn free_port() -> u16 {
     const FIRST: u16 = 20_000;
     const COUNT: u16 = 12_000;
@@ -117,7 +117,7 @@ pub(crate) fn free_port() -> u16 {
     panic!("no port of {FIRST}..{} is free", FIRST + COUNT);
 }
 
-/// Asks the engine by its own command for what the library does not offer.
+/// Runs the engine's command line, for what the library does not offer.
 pub(crate) async fn docker(args: &[&str]) {
     let output = Async::new("docker").args(args).output().await;
     let output = output.expect("the docker command can be run");
@@ -125,7 +125,7 @@ pub(crate) async fn docker(args: &[&str]) {
     assert!(output.status.success(), "docker {args:?}: {said}");
 }
 
-/// The last lines that a container logged. It blocks: a destructor has no other way to ask.
+/// Returns the last log lines of a container. It blocks, because a destructor cannot await.
 pub(crate) fn log_tail(container: &str) -> String {
     let logs = Command::new("docker")
         .args(["logs", "--tail", "100", container])

@@ -1,4 +1,4 @@
-//! The SDK's `tracing` events in this process, from whatever thread.
+//! Captures the SDK's `tracing` events of all threads of this process.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -12,7 +12,7 @@ use tracing::{Metadata, Subscriber};
 #[derive(Debug, Clone, Default)]
 pub struct Events(Arc<Mutex<Vec<Event>>>);
 
-/// One of them, with its fields as they print.
+/// An event, with its fields as text.
 #[derive(Debug, Clone)]
 pub struct Event {
     name: &'static str,
@@ -20,12 +20,12 @@ pub struct Event {
 }
 
 impl Event {
-    /// What a field says, if it is there.
+    /// Returns the value of a field, if it is there.
     pub fn field(&self, name: &str) -> Option<&str> {
         self.fields.get(name).map(String::as_str)
     }
 
-    /// Whether a field says just this.
+    /// Returns whether a field has this value.
     pub fn has(&self, name: &str, value: &str) -> bool {
         self.field(name) == Some(value)
     }
@@ -35,7 +35,7 @@ impl Events {
     /// Listens in the whole process: clients emit events on threads of their own.
     ///
     /// # Panics
-    /// If somebody else does.
+    /// If another subscriber is installed.
     pub fn listen() -> Self {
         static EVENTS: OnceLock<Events> = OnceLock::new();
         let events = EVENTS.get_or_init(|| {
@@ -47,7 +47,7 @@ impl Events {
         events.clone()
     }
 
-    /// Those of a name of which a field says just this.
+    /// Returns the events of a name with a field of this value.
     pub fn with(&self, name: &str, field: &str, value: &str) -> Vec<Event> {
         let events = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let with = events

@@ -27,7 +27,7 @@ pub struct FaultyBackend<B> {
 #[derive(Debug, Clone, Default)]
 struct Plan {
     planned: Arc<Mutex<Vec<PlannedFault>>>,
-    /// How often, for each stream and group.
+    /// The number of hits of each stream and group.
     hits: Arc<Mutex<BTreeMap<String, u64>>>,
 }
 
@@ -73,7 +73,7 @@ impl Plan {
         }
     }
 
-    /// Counts one thing, and returns what is to happen to it.
+    /// Counts one call, and returns what happens to it.
     fn hit(
         &self,
         of: &str,
@@ -136,17 +136,17 @@ impl<B: driver::Backend + Clone> FaultyBackend<B> {
         }
     }
 
-    /// How many sends to a stream, or checkpoints of a group, have failed or got lost on purpose.
+    /// Returns how many sends to a stream, or checkpoints of a group, have failed or were lost on purpose.
     pub fn hits(&self, stream_or_group: &str) -> u64 {
         let hits = self.plan.hits.lock();
         let hits = hits.unwrap_or_else(PoisonError::into_inner);
         hits.get(stream_or_group).copied().unwrap_or_default()
     }
 
-    /// Does a fault of [`HOOKS`](Self::HOOKS); hands back any other.
+    /// Injects a fault of [`HOOKS`](Self::HOOKS); returns any other.
     ///
     /// # Errors
-    /// The fault, if it is not among them.
+    /// The fault, if it is not one of them.
     pub fn inject(&self, fault: Fault) -> Result<(), Fault> {
         let plan = &self.plan;
         match &fault {
@@ -232,7 +232,7 @@ struct Producer {
     plan: Plan,
 }
 
-/// What becomes of one record of a call.
+/// What happens to one record of a call.
 enum RecordAction {
     /// It is forwarded, and its response is returned.
     Forward,
@@ -381,7 +381,7 @@ impl Membership for Member {
         results
     }
 
-    /// A step cannot be lost: who publishes finds out how it ended.
+    /// A step cannot be lost: the publisher finds out how it ended.
     async fn publish(
         &self,
         stream: &str,

@@ -10,11 +10,11 @@ use super::options::{Listener, Options};
 use super::probe;
 use crate::containers;
 
-/// Whether a broker serves is looked at so often.
+/// The interval at which a broker's readiness is polled.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A broker has to do what was asked of it within this time. It is long for a machine that starts
-/// several brokers at once on few cores; nothing waits for its end but what fails.
+/// The timeout of everything that a broker is asked for. It suits a machine that starts several brokers at once
+/// on few cores; only failures wait that long.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// The listener for other brokers and for the tools; plaintext, whatever the others are.
@@ -24,10 +24,10 @@ pub(super) const CONTROLLER_PORT: u16 = 9094;
 /// The listeners of the options come after these.
 const FIRST_PORT: u16 = 9095;
 
-/// A running broker, in a container that goes when this is dropped: within a tokio runtime, also
-/// when a test panics. Drop its clients first; most wait for a broker when they close.
+/// A running broker, in a container that is removed when this is dropped within a tokio runtime, also when a test
+/// panics. Drop its clients first; most wait for a broker when they close.
 ///
-/// Its ports stay the same for as long as it lives, down or up.
+/// Its ports stay the same across restarts.
 #[derive(Debug)]
 pub struct Broker {
     container: ContainerAsync<GenericImage>,
@@ -62,7 +62,7 @@ impl Output {
     }
 }
 
-/// What a broker has to know of the cluster that it is a part of.
+/// What a broker needs to know of its cluster.
 #[derive(Debug, Clone)]
 pub(super) struct Membership {
     pub(super) node: usize,
@@ -125,7 +125,7 @@ impl Broker {
         }
     }
 
-    /// Kills it, as a power cut would; what it had acknowledged stays on its disk.
+    /// Kills it, as a power failure would. What it has acknowledged stays on its disk.
     pub async fn kill(&self) {
         containers::docker(&["kill", "--signal", "KILL", self.container.id()]).await;
     }
@@ -162,7 +162,7 @@ impl Broker {
         }
     }
 
-    /// Lets it continue where it was frozen.
+    /// Resumes the frozen broker.
     pub async fn unpause(&self) {
         let unpaused = self.container.unpause().await;
         unpaused.unwrap_or_else(|error| panic!("broker {} does not continue: {error}", self.node));
@@ -252,7 +252,7 @@ impl Broker {
     }
 }
 
-/// A failed test prints its broker's log: the container goes with it.
+/// A failed test prints its broker's log, because the container is removed with it.
 impl Drop for Broker {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -266,7 +266,7 @@ fn freezing_failed(error: &TestcontainersError) -> bool {
     format!("{error:?}").contains("unable to freeze")
 }
 
-/// What the engine is asked for, and the ports in it.
+/// The container request, and its ports.
 fn request(
     options: &Options,
     membership: &Membership,

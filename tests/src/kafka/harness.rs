@@ -16,8 +16,8 @@ const SESSION: Duration = Duration::from_secs(2);
 
 const HEARTBEAT: Duration = Duration::from_millis(200);
 
-/// The means of the suite on one broker, for one case. Cases may share a broker: all names are of
-/// this harness alone, those of clients too.
+/// The harness of one case on a broker. Cases may share a broker: all names, including those of clients, are
+/// unique to this harness.
 #[derive(Debug)]
 pub struct KafkaHarness {
     testbed: Arc<Testbed>,
@@ -28,7 +28,7 @@ pub struct KafkaHarness {
 }
 
 impl KafkaHarness {
-    /// On a broker that others use, too: it cannot be restarted.
+    /// Creates one on a shared broker, which cannot be restarted.
     ///
     /// # Panics
     /// If the broker cannot be used.
@@ -36,7 +36,7 @@ impl KafkaHarness {
         Self::on(testbed, protocol, false).await
     }
 
-    /// On a broker of its own.
+    /// Creates one on a broker of its own.
     ///
     /// # Panics
     /// If the broker cannot be used.
@@ -78,7 +78,7 @@ impl Names {
         format!("{}{next}", self.begins(prefix))
     }
 
-    /// How those of one prefix begin.
+    /// Returns the start of the names with one prefix.
     fn begins(&self, prefix: &str) -> String {
         format!("{prefix}-{}-", self.case)
     }
@@ -99,7 +99,7 @@ fn config(testbed: &Testbed, names: &Names, protocol: Protocol) -> Config {
     config
 }
 
-/// What a stream takes, as the driver says it.
+/// Returns the limits of a stream, as the driver reports them.
 async fn limits(config: Config, stream: String) -> driver::StreamLimits {
     let kafka = Kafka::connect(config).await.expect("the broker responds");
     let created = kafka

@@ -4,7 +4,7 @@
 //! What a test learns about a broker comes from the broker's own response, or from the tools within
 //! its container, and never from the code that is tested. Only [`KafkaHarness`] knows that.
 //!
-//! Everything here panics when the engine does not do what is asked: there is no test to continue with.
+//! Everything here panics when the container engine fails, because no test can continue without it.
 
 mod broker;
 mod cluster;

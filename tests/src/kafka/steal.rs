@@ -14,14 +14,14 @@ use tokio::time::{Instant, sleep};
 
 use super::wire_request::send_request;
 
-/// A group may be about to assign its partitions.
+/// The timeout: a group may still be assigning its partitions.
 const TIMEOUT: Duration = Duration::from_secs(20);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Has the owner of a partition evicted from its group, as the broker does with one that is silent.
+/// Evicts the owner of a partition from its group, as the broker does with a silent member.
 ///
 /// # Panics
-/// If nobody owns it for 20 s.
+/// If it has no owner for 20 s.
 pub(super) async fn steal(port: u16, group: &str, topic: &str, partition: i32) {
     let group = GroupId(StrBytes::from_string(group.to_owned()));
     let begun = Instant::now();
@@ -37,7 +37,7 @@ pub(super) async fn steal(port: u16, group: &str, topic: &str, partition: i32) {
     panic!("nobody in group {group:?} owns partition {partition} of {topic}");
 }
 
-/// Returns whether there was an owner, and it is a member no more.
+/// Returns whether there was an owner, which is no longer a member.
 async fn put_out(port: u16, group: &GroupId, topic: &str, partition: i32) -> io::Result<bool> {
     if let Some(member) = owner_by_broker(port, group, topic, partition).await? {
         // The epoch by which a member says that it leaves.

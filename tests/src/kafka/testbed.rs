@@ -7,8 +7,8 @@ use tokio::sync::OnceCell;
 use super::proxy::{Faults, Proxy, RequestKind};
 use super::{Broker, Listener, Options, retention, steal};
 
-/// A broker behind a proxy: every client that asks for [`bootstrap`](Self::bootstrap) goes through
-/// it, with all its connections.
+/// A broker behind a proxy. All connections of a client that uses [`bootstrap`](Self::bootstrap) go through the
+/// proxy.
 #[derive(Debug)]
 pub struct Testbed {
     broker: Broker,
@@ -44,20 +44,20 @@ impl Testbed {
         &self.broker
     }
 
-    /// Faults to inject into the requests of clients.
+    /// Returns the faults to inject into requests.
     pub fn faults(&self) -> &Faults {
         &self.faults
     }
 
-    /// When clients of this id asked their group so, in this order.
+    /// Returns when clients with this id sent such requests to their group, in order.
     pub fn request_times(&self, client: &str, what: RequestKind) -> Vec<Instant> {
         self.proxy.request_times(client, what)
     }
 
-    /// Puts the owner of a partition out of its group without asking it.
+    /// Evicts the owner of a partition from its group.
     ///
     /// # Panics
-    /// If nobody owns it for 20 s.
+    /// If it has no owner for 20 s.
     pub async fn steal(&self, group: &str, partition: &Partition) {
         let index = partition.id().parse().expect("partitions have numbers");
         steal::steal(self.port(), group, partition.stream(), index).await;
@@ -66,19 +66,19 @@ impl Testbed {
     /// Removes all records that the topic has.
     ///
     /// # Panics
-    /// If the broker refuses.
+    /// If the broker returns an error.
     pub async fn trim(&self, topic: &str) {
         let trimmed = retention::trim(self.port(), topic).await;
         trimmed.unwrap_or_else(|error| panic!("the records of {topic} stay: {error}"));
     }
 
-    /// Kills the broker, and starts it again on what it had stored.
+    /// Kills the broker, and starts it again with its data.
     pub async fn restart(&self) {
         self.broker.kill().await;
         self.broker.start().await;
     }
 
-    /// Past the proxy: fault injection must not be subject to faults.
+    /// Bypasses the proxy: fault injection must not be subject to faults.
     fn port(&self) -> u16 {
         self.broker.port(Listener::CLIENT)
     }

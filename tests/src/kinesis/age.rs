@@ -1,13 +1,13 @@
-//! Ages a group's notes in its lease table, as if the group had stopped for longer than the
-//! retention.
+//! Ages the timestamps in a group's lease table, as if the group had stopped for longer than the
+//! retention period.
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
 
-/// When nothing was left to be read, in milliseconds.
+/// The attribute with the time at which nothing was left to read, in milliseconds.
 const TIP: &str = "millstreamTip";
 
-/// In milliseconds: more than a day, which is how long emulators and Kinesis keep records.
+/// More than a day, in milliseconds: emulators and Kinesis keep records for a day.
 const BACK: u64 = 30 * 3_600 * 1_000;
 
 /// # Panics

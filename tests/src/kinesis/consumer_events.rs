@@ -6,29 +6,29 @@ use millstream_core::Position;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 
-/// One thing that happened.
+/// An event with its time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimedEvent {
-    /// When, in microseconds since 1970: all processes are on one machine.
+    /// The time in microseconds since 1970: all processes run on one machine.
     pub at: u64,
     /// The event.
     #[serde(flatten)]
     pub event: Event,
 }
 
-/// What happened.
+/// What a consumer reports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "camelCase")]
 pub enum Event {
-    /// The worker has begun to look for leases.
+    /// The worker has started to look for leases.
     Started,
-    /// A lease is the worker's.
+    /// The worker has taken a lease.
     LeaseTaken {
         /// The shard.
         shard: String,
         /// Its checkpoint, which may be a word such as `TRIM_HORIZON`.
         seq: String,
-        /// Its place in an aggregate.
+        /// Its index in an aggregate.
         sub: u64,
     },
     /// A record is about to be handled.
@@ -37,9 +37,9 @@ pub enum Event {
     Checkpointed {
         /// The shard.
         shard: String,
-        /// The last handled record's number.
+        /// The sequence number of the last record that was handled.
         seq: String,
-        /// Its place in an aggregate.
+        /// Its index in an aggregate.
         sub: u64,
     },
     /// Progress could not be stored.
@@ -49,27 +49,27 @@ pub enum Event {
         /// What the library said.
         why: String,
     },
-    /// The worker has stored checkpoint in the middle of an aggregate, and does nothing any more.
+    /// The worker has checkpointed in the middle of an aggregate, and stops handling.
     Dead {
         /// The shard.
         shard: String,
     },
-    /// The worker learned that a lease is not its own any more.
+    /// The worker has learned that it has lost a lease.
     LeaseLost {
         /// The shard.
         shard: String,
     },
-    /// A shard is read to its end, and that is stored.
+    /// A shard was read to its end, and its end is checkpointed.
     ShardEnded {
         /// The shard.
         shard: String,
     },
-    /// The worker ends, and may store progress.
+    /// The worker is shutting down, and may checkpoint.
     ShutdownRequested {
         /// The shard.
         shard: String,
     },
-    /// The library has let go of everything.
+    /// The library has released all its resources.
     ShutDown,
     /// The worker cannot continue.
     Failed {
@@ -78,41 +78,41 @@ pub enum Event {
     },
     /// The worker has ended cleanly.
     Stopped {
-        /// Whether the library thinks so, too.
+        /// Whether the library reports a clean end too.
         good: bool,
     },
 }
 
-/// A record as a consumer has it.
+/// A record as a consumer received it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {
     /// The shard.
     pub shard: String,
-    /// The number of the Kinesis record.
+    /// The sequence number of the Kinesis record.
     pub seq: String,
-    /// The place in an aggregate.
+    /// The index in an aggregate.
     pub sub: u64,
     /// The key.
     pub key: Option<String>,
-    /// The payload, each byte as the character of its number.
+    /// The payload, with each byte as the character of that number.
     pub payload: String,
-    /// Whether it came in an aggregate. Ours do not report it.
+    /// Whether it came in an aggregate. Our members do not report it.
     #[serde(default)]
     pub aggregated: Option<bool>,
-    /// The hash that its sender gave instead of the key's. Ours do not report it.
+    /// The explicit hash key of the record. Our members do not report it.
     #[serde(default)]
     pub explicit_hash_key: Option<String>,
-    /// The epoch of its owner. Java's have none.
+    /// The epoch of its owner. Java members have none.
     #[serde(default)]
     pub epoch: Option<u64>,
 }
 
 impl Record {
-    /// Its place in the shard.
+    /// Returns its position in the shard.
     ///
     /// # Panics
-    /// If the number is none.
+    /// If the sequence number is malformed.
     pub fn position(&self) -> Position {
         let position: Position = self.seq.parse().expect("a sequence number");
         position.with_sub_sequence(self.sub)
@@ -120,7 +120,7 @@ impl Record {
 }
 
 impl TimedEvent {
-    /// Something that happens now.
+    /// Returns an event that happens now.
     pub fn now(event: Event) -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let since = since.expect("later than 1970").as_micros();
@@ -132,7 +132,7 @@ impl TimedEvent {
 /// Passes events on until the output ends.
 ///
 /// # Panics
-/// At a line that is none of these.
+/// If a line is not such an event.
 pub async fn listen(from: impl AsyncRead + Unpin, on_event: impl Fn(TimedEvent)) {
     let mut lines = BufReader::new(from).lines();
     while let Some(line) = lines.next_line().await.expect("its output is text") {

@@ -13,7 +13,7 @@ use crate::{Fault, Harness, Hooks, Timing};
 /// How long a silent member keeps its partitions.
 const SESSION: Duration = Duration::from_secs(3);
 
-/// ferrokinesis keeps whole seconds of when a record came.
+/// The resolution of ferrokinesis: it keeps arrival times in whole seconds.
 const TIMESTAMPS: Duration = Duration::from_secs(1);
 
 /// How the backend is set up.
@@ -25,8 +25,8 @@ pub struct Variant {
     pub retrieval: Retrieval,
 }
 
-/// The harness of one case on a testbed. Cases may share a testbed: all names are of this
-/// harness alone, those of clients too.
+/// The harness of one case on a testbed. Cases may share a testbed: all names, including those of clients, are
+/// unique to this harness.
 #[derive(Debug)]
 pub struct KinesisHarness {
     testbed: Arc<Testbed>,
@@ -37,7 +37,7 @@ pub struct KinesisHarness {
 }
 
 impl KinesisHarness {
-    /// On a testbed that others use, too: it cannot be restarted.
+    /// Creates one on a shared testbed, which cannot be restarted.
     ///
     /// # Panics
     /// If the testbed cannot be used.
@@ -45,7 +45,7 @@ impl KinesisHarness {
         Self::on(testbed, variant, false).await
     }
 
-    /// On a testbed of its own, which keeps its data.
+    /// Creates one on a persistent testbed of its own.
     ///
     /// # Panics
     /// If the testbed cannot be used.
@@ -53,18 +53,18 @@ impl KinesisHarness {
         Self::on(Arc::new(testbed), variant, true).await
     }
 
-    /// The testbed, for what no case of the suite needs.
+    /// Returns the testbed, for faults that no case of the suite needs.
     pub fn testbed(&self) -> &Testbed {
         &self.testbed
     }
 
-    /// How the names of all clients begin. That of a member ends with a dot and the member's.
+    /// Returns the prefix of all client names. A member's client name ends with a dot and the member's name.
     pub fn clients(&self) -> String {
         self.names.begins(CLIENT)
     }
 
-    /// How many entries of requests fail for so many sends. An aggregate is one entry for many records, and the
-    /// last one left meets all that is to come: no more than it is tried within its time.
+    /// Returns how many entries of requests must fail for that many sends. An aggregate is one entry for many
+    /// records, and the last one left meets all remaining faults: no more than it is retried within its timeout.
     fn entries(&self, sends: u32) -> u32 {
         match (self.variant.aggregation, sends) {
             (Aggregation::Off, _) | (_, u32::MAX) => sends,
@@ -106,7 +106,7 @@ impl Names {
         format!("{}{next}", self.begins(prefix))
     }
 
-    /// How those of one prefix begin.
+    /// Returns the start of the names with one prefix.
     fn begins(&self, prefix: &str) -> String {
         format!("{prefix}-{}-", self.case)
     }
@@ -138,7 +138,7 @@ fn config(testbed: &Testbed, names: &Names, variant: Variant) -> Config {
     config
 }
 
-/// What a stream takes, as the driver says it.
+/// Returns the limits of a stream, as the driver reports them.
 async fn limits(config: Config, stream: String) -> driver::StreamLimits {
     let kinesis = Kinesis::connect(config)
         .await

@@ -1,10 +1,10 @@
-//! Emulators of Amazon Kinesis and of DynamoDB in containers, and a proxy before both that does to
-//! their clients what AWS does on a bad day.
+//! Emulators of Amazon Kinesis and DynamoDB in containers, and a proxy in front of both that injects the faults of
+//! AWS.
 //!
-//! No emulator is Kinesis. Two of them stand in for it here, by different authors and with different
-//! gaps, and the proxy adds what neither has: throttling, entries that fail, retention.
+//! No emulator behaves exactly like Kinesis. Tests use two, by different authors and with different gaps, and the
+//! proxy adds what neither has: throttling, entries that fail, retention.
 //!
-//! Everything here panics when the engine does not do what is asked: there is no test to continue with.
+//! Everything here panics when the container engine fails, because no test can continue without it.
 
 mod age;
 pub mod consumer_events;

@@ -4,10 +4,10 @@
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::types::ShardIteratorType;
 
-/// The sequence number of the newest record of each shard that has one.
+/// Returns the sequence number of the newest record of each shard that has one.
 ///
 /// # Panics
-/// If the emulator refuses.
+/// If the emulator returns an error.
 pub(super) async fn newest(kinesis: &Client, stream: &str) -> Vec<(String, String)> {
     let listed = kinesis.list_shards().stream_name(stream).send().await;
     let listed = listed.expect("the shards are listed");

@@ -10,25 +10,25 @@ use tokio::time::timeout;
 
 use crate::containers;
 
-/// Whether a server serves is looked at so often.
+/// The interval at which a server's readiness is polled.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A server has to serve within this time. Nothing waits for its end but what fails.
+/// The timeout of a server's start. Only a failing start waits that long.
 const TIMEOUT: Duration = Duration::from_secs(90);
 
-/// Who stands in for Kinesis.
+/// An emulator of Kinesis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Emulator {
-    /// <https://github.com/mandrean/ferrokinesis>. It holds requests to the limits of AWS, and can
-    /// keep its data. It lists no children at the end of a shard.
+    /// <https://github.com/mandrean/ferrokinesis>. It enforces the limits of AWS, and can be persistent.
+    /// It lists no children at the end of a shard.
     Ferrokinesis,
-    /// <https://github.com/etspaceman/kinesis-mock>. It lists children as Kinesis does, and takes
+    /// <https://github.com/etspaceman/kinesis-mock>. It lists children as Kinesis does, and accepts
     /// records of 10 MiB. It has few limits.
     KinesisMock,
 }
 
-/// A running server, in a container that goes when this is dropped within a tokio runtime. Its port
-/// stays the same for as long as it lives, down or up.
+/// A running server, in a container that is removed when this is dropped within a tokio runtime. Its
+/// port stays the same across restarts.
 #[derive(Debug)]
 pub struct Server {
     container: ContainerAsync<GenericImage>,
@@ -45,7 +45,7 @@ impl Server {
         }
     }
 
-    /// Starts an emulator of Kinesis that refuses what is over the limits of writing to a shard.
+    /// Starts an emulator of Kinesis that enforces the write limits of shards.
     pub async fn limited_kinesis() -> Self {
         Self::start("ferrokinesis", || ferrokinesis(&["--enforce-limits"])).await
     }
@@ -86,24 +86,24 @@ impl Server {
         server
     }
 
-    /// The port of 127.0.0.1 behind which it is.
+    /// Returns its port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The address for clients.
+    /// Returns the address for clients.
     pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// The address for clients that speak TLS and ask for no certificate.
+    /// Returns the address for clients that use TLS and do not verify the certificate.
     pub async fn tls_endpoint(&self) -> String {
         let port = self.container.get_host_port_ipv4(TLS).await;
         let port = port.unwrap_or_else(|error| panic!("{} has no TLS: {error}", self.name));
         format!("https://127.0.0.1:{port}")
     }
 
-    /// Kills it and starts it again, on the data that it kept.
+    /// Kills it and starts it again with its data.
     pub async fn restart(&self) {
         containers::docker(&["kill", "--signal", "KILL", self.container.id()]).await;
         let started = self.container.start().await;
@@ -123,7 +123,7 @@ impl Server {
     }
 }
 
-/// A failed test prints its servers' logs: the containers go with it.
+/// A failed test prints its servers' logs, because the containers are removed with it.
 impl Drop for Server {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -133,7 +133,7 @@ impl Drop for Server {
     }
 }
 
-/// That a port accepts connections says nothing: the engine's own proxy accepts before the server.
+/// An open port does not mean that the server is ready: the engine's own proxy accepts connections before it.
 async fn responds(port: u16) -> io::Result<()> {
     let exchange = async {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
@@ -144,7 +144,7 @@ async fn responds(port: u16) -> io::Result<()> {
     Ok(())
 }
 
-/// What an image is asked for, and the port for its own.
+/// The container request of an image, and the container's port.
 fn image(name: &str, tag: &str, port: u16) -> (ContainerRequest<GenericImage>, u16) {
     let mapped = containers::free_port();
     let request = ContainerRequest::from(GenericImage::new(name, tag));
@@ -152,10 +152,10 @@ fn image(name: &str, tag: &str, port: u16) -> (ContainerRequest<GenericImage>, u
     (request, mapped)
 }
 
-/// How long a stream takes to be made, changed or deleted, in milliseconds. Long enough to be seen.
+/// How long creating, changing and deleting a stream takes, in milliseconds: long enough to be observed.
 const CHANGE: &str = "100";
 
-/// More shards than all cases together have.
+/// The shard limit: more than all cases have together.
 const SHARDS: &str = "100000";
 
 fn ferrokinesis(more: &[&str]) -> (ContainerRequest<GenericImage>, u16) {
@@ -172,7 +172,7 @@ fn ferrokinesis(more: &[&str]) -> (ContainerRequest<GenericImage>, u16) {
     (request.with_cmd(arguments), port)
 }
 
-/// The port of [`Emulator::KinesisMock`] that speaks TLS.
+/// The TLS port of [`Emulator::KinesisMock`].
 const TLS: u16 = 4567;
 
 fn kinesis_mock() -> (ContainerRequest<GenericImage>, u16) {

@@ -1,5 +1,4 @@
-//! Takes a lease from its owner, by the rules by which workers of a group take leases from each
-//! other.
+//! Steals a lease from its owner, by the rules by which workers of a group steal leases from each other.
 
 use std::time::Duration;
 
@@ -7,14 +6,14 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
 use tokio::time::{Instant, sleep};
 
-/// A group may be about to give out its leases.
+/// The timeout: a group may still be assigning its leases.
 const TIMEOUT: Duration = Duration::from_secs(20);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Takes the lease of a shard from its owner for a worker that gives it up at once.
+/// Steals the lease of a shard for a worker that releases it at once.
 ///
 /// # Panics
-/// If nobody holds it for 20 s.
+/// If it has no owner for 20 s.
 pub(super) async fn steal(dynamodb: &Client, table: &str, stream: &str, shard: &str) {
     let begun = Instant::now();
     while begun.elapsed() < TIMEOUT {
@@ -29,7 +28,7 @@ pub(super) async fn steal(dynamodb: &Client, table: &str, stream: &str, shard: &
     panic!("nobody in group {table} holds the lease of {shard} of {stream}");
 }
 
-/// The key of the shard's lease, if somebody holds it.
+/// Returns the key of the shard's lease, if it has an owner.
 async fn held(dynamodb: &Client, table: &str, stream: &str, shard: &str) -> Option<AttributeValue> {
     let scan = dynamodb.scan().table_name(table).consistent_read(true);
     // Before the group is created there is no table.
@@ -46,7 +45,7 @@ async fn held(dynamodb: &Client, table: &str, stream: &str, shard: &str) -> Opti
     })
 }
 
-/// Whether the lease was somebody's until then.
+/// Returns whether the lease had an owner until then.
 async fn take(dynamodb: &Client, table: &str, key: &AttributeValue) -> bool {
     let taken = dynamodb
         .update_item()

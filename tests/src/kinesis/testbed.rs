@@ -7,14 +7,14 @@ use tokio::sync::OnceCell;
 use super::proxy::{Faults, Proxy};
 use super::{Emulator, Server, age, retention, steal};
 
-/// An emulator of Kinesis, DynamoDB Local, and a proxy before both: every client that is given its
-/// [`endpoint`](Self::endpoint) goes through it, with all its connections.
+/// An emulator of Kinesis, DynamoDB Local, and a proxy in front of both. All connections of a client with
+/// this [`endpoint`](Self::endpoint) go through the proxy.
 #[derive(Debug)]
 pub struct Testbed {
     kinesis: Server,
     dynamodb: Server,
     proxy: Proxy,
-    /// Past the proxy: fault injection must not be subject to faults.
+    /// Bypasses the proxy: fault injection must not be subject to faults.
     to_kinesis: aws_sdk_kinesis::Client,
     to_dynamodb: aws_sdk_dynamodb::Client,
     /// Of every stream that is created as the cases create theirs.
@@ -22,10 +22,10 @@ pub struct Testbed {
 }
 
 impl Testbed {
-    /// The region that all are in.
+    /// The region of all services.
     pub const REGION: &str = "us-east-1";
 
-    /// The id and the secret of credentials: any do.
+    /// The access key id and the secret: any are accepted.
     pub const CREDENTIALS: [&str; 2] = ["test", "test"];
 
     /// Starts all three.
@@ -34,7 +34,7 @@ impl Testbed {
         Self::of(kinesis, dynamodb).await
     }
 
-    /// Starts all three, so that they can be restarted.
+    /// Starts all three with persistent data, so that they can be restarted.
     pub async fn persistent() -> io::Result<Self> {
         let (kinesis, dynamodb) =
             tokio::join!(Server::persistent_kinesis(), Server::persistent_dynamodb());
@@ -56,63 +56,63 @@ impl Testbed {
         })
     }
 
-    /// The address for clients, of both services.
+    /// Returns the address for clients of both services.
     pub fn endpoint(&self) -> String {
         self.proxy.endpoint()
     }
 
-    /// The address of Kinesis past the proxy, which knows the protocol of our clients alone.
+    /// Returns the address of Kinesis without the proxy, which supports only the protocol of our clients.
     pub fn kinesis_endpoint(&self) -> String {
         self.kinesis.endpoint()
     }
 
-    /// The address of DynamoDB past the proxy.
+    /// Returns the address of DynamoDB without the proxy.
     pub fn dynamodb_endpoint(&self) -> String {
         self.dynamodb.endpoint()
     }
 
-    /// The address of Kinesis past the proxy, with TLS and a certificate that nobody has signed.
+    /// Returns the address of Kinesis without the proxy, with TLS and a self-signed certificate.
     ///
     /// # Panics
-    /// If the emulator has none.
+    /// If the emulator has no TLS port.
     pub async fn tls_endpoint(&self) -> String {
         self.kinesis.tls_endpoint().await
     }
 
-    /// Faults to inject into the requests of clients.
+    /// Returns the faults to inject into requests.
     pub fn faults(&self) -> &Faults {
         self.proxy.faults()
     }
 
-    /// A client of Kinesis that goes past the proxy.
+    /// Returns a client of Kinesis that bypasses the proxy.
     pub fn kinesis(&self) -> &aws_sdk_kinesis::Client {
         &self.to_kinesis
     }
 
-    /// A client of DynamoDB that goes past the proxy.
+    /// Returns a client of DynamoDB that bypasses the proxy.
     pub fn dynamodb(&self) -> &aws_sdk_dynamodb::Client {
         &self.to_dynamodb
     }
 
-    /// Takes the lease of a partition from its owner without asking it.
+    /// Steals the lease of a partition from its owner.
     ///
     /// # Panics
-    /// If nobody holds it for 20 s.
+    /// If it has no owner for 20 s.
     pub async fn steal(&self, table: &str, partition: &Partition) {
         steal::steal(&self.to_dynamodb, table, partition.stream(), partition.id()).await;
     }
 
-    /// Shows no record any more that the stream has.
+    /// Hides all records that the stream has now.
     ///
     /// # Panics
-    /// If the emulator does not list what it has.
+    /// If the emulator does not list its records.
     pub async fn trim(&self, stream: &str) {
         for (shard, last) in retention::newest(&self.to_kinesis, stream).await {
             self.proxy.trim(stream, &shard, &last);
         }
     }
 
-    /// Puts what a group has noted of its partitions back by more than a day.
+    /// Ages the timestamps of a group's leases by more than a day.
     ///
     /// # Panics
     /// If there is no such group.
@@ -120,13 +120,13 @@ impl Testbed {
         age::age(&self.to_dynamodb, table).await;
     }
 
-    /// Kills both servers, and starts them again on what they have stored.
+    /// Kills both servers, and starts them again with their data.
     pub async fn restart(&self) {
         tokio::join!(self.kinesis.restart(), self.dynamodb.restart());
     }
 }
 
-/// A client of Kinesis as it comes, without retries: it reports each fault as it is.
+/// Returns a client of Kinesis without retries, so that it reports each fault.
 fn kinesis_at(endpoint: &str) -> aws_sdk_kinesis::Client {
     let [id, secret] = Testbed::CREDENTIALS;
     let config = aws_sdk_kinesis::Config::builder()
@@ -137,7 +137,7 @@ fn kinesis_at(endpoint: &str) -> aws_sdk_kinesis::Client {
     aws_sdk_kinesis::Client::from_conf(config.build())
 }
 
-/// As [`kinesis_at`].
+/// As [`kinesis_at`], for DynamoDB.
 fn dynamodb_at(endpoint: &str) -> aws_sdk_dynamodb::Client {
     let [id, secret] = Testbed::CREDENTIALS;
     let config = aws_sdk_dynamodb::Config::builder()

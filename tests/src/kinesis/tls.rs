@@ -14,7 +14,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 
-/// A port that leads to another one. Dropping it cuts every connection through it.
+/// A TLS port that forwards to a plain one. Dropping it closes all its connections.
 #[derive(Debug)]
 pub struct Tls {
     port: u16,
@@ -23,7 +23,7 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Takes a port of 127.0.0.1 that leads to this one.
+    /// Opens a port on 127.0.0.1 that forwards to this one.
     pub async fn open(to: u16) -> io::Result<Self> {
         let made = generate_simple_self_signed([Ipv4Addr::LOCALHOST.to_string()]);
         let CertifiedKey { cert, signing_key } = made.map_err(io::Error::other)?;
@@ -49,12 +49,12 @@ impl Tls {
         })
     }
 
-    /// The address for clients.
+    /// Returns the address for clients.
     pub fn endpoint(&self) -> String {
         format!("https://127.0.0.1:{}", self.port)
     }
 
-    /// The file with the certificate, for clients that ask for one. It goes with this.
+    /// Returns the file with the certificate, for clients that verify it. It is removed with this.
     pub fn certificate(&self) -> &Path {
         self.certificate.path()
     }
@@ -86,7 +86,7 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, to: u16) {
     }
 }
 
-/// A connection that fails is closed: that is what its client is to see.
+/// A connection that fails is closed, which is what its client must see.
 async fn handle_connection(client: TcpStream, acceptor: TlsAcceptor, to: u16) {
     let led = async {
         client.set_nodelay(true)?;

@@ -16,22 +16,22 @@ use super::request_log::RequestLog;
 use super::response;
 use crate::kafka::frame;
 
-/// More responses than a client has requests under way on one connection.
+/// The maximum number of responses under way on one connection: more than a client has requests.
 const MAX_IN_FLIGHT: usize = 1_024;
 
 struct Connection {
     faults: Faults,
     request_log: RequestLog,
-    /// How its client calls itself in its first request.
+    /// The client id in its first request.
     client: OnceLock<String>,
-    /// What becomes of the responses that are not just passed on, by their correlation.
+    /// What happens to responses that are not simply forwarded, by correlation id.
     marked: Mutex<BTreeMap<i32, ResponseAction>>,
 }
 
 /// A response, and when it is due.
 type Due = (Instant, Bytes);
 
-/// Passes everything on until one side ends, or a fault ends it.
+/// Forwards everything until either side ends, or a fault ends it.
 pub(super) async fn forward(
     client: TcpStream,
     broker: TcpStream,

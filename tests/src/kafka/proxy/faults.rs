@@ -13,7 +13,7 @@ use super::request::{Operation, Request};
 
 const NOW: Duration = Duration::ZERO;
 
-/// The faults of one proxy, or of the proxies of one cluster. Clones are one.
+/// The faults of one proxy, or of the proxies of one cluster. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Faults(Arc<Mutex<State>>);
 
@@ -21,7 +21,7 @@ pub struct Faults(Arc<Mutex<State>>);
 struct State {
     planned: Vec<PlannedFault>,
     frozen: Vec<Frozen>,
-    /// How often, for each topic, group and client.
+    /// The number of hits of each topic, group and client.
     hits: BTreeMap<String, u64>,
 }
 
@@ -71,25 +71,25 @@ struct Frozen {
     until: Instant,
 }
 
-/// What becomes of one request.
+/// What happens to one request.
 #[derive(Debug)]
 pub(super) enum Action {
     Forward,
-    /// It is passed on, and something happens to its response.
+    /// It is forwarded, and something happens to its response.
     Track(ResponseAction),
-    /// It is not passed on, and this is the response, after so long.
+    /// It is not forwarded, and this is the response, after so long.
     Respond(Duration, Bytes),
     /// It is not passed on, and its connection ends.
     Cut,
 }
 
-/// What becomes of one response.
+/// What happens to one response.
 #[derive(Debug)]
 pub(super) enum ResponseAction {
     Late(Duration),
-    /// This one is passed on in its place.
+    /// This one is forwarded in its place.
     Replaced(Bytes),
-    /// It is of this version of the protocol, and lists no brokers when it is passed on.
+    /// It has this version of the protocol, and lists no brokers when it is forwarded.
     WithoutBrokers(i16),
     /// It is not passed on, and its connection ends.
     Lost,
@@ -118,14 +118,14 @@ impl Faults {
         }
     }
 
-    /// Ends the connection of the next `times` requests that would store records of the topic;
-    /// the broker does not get them. `u32::MAX` means always, 0 ends it.
+    /// Closes the connection of the next `times` requests that would store records of the topic, without
+    /// forwarding them. `u32::MAX` means always, 0 ends it.
     pub fn cut_sends(&self, topic: &str, times: u32) {
         self.plan(topic, FaultKind::CutSend, times);
     }
 
-    /// As [`cut_sends`](Self::cut_sends), but they get the response of a broker that has too few
-    /// others to store the records with.
+    /// As [`cut_sends`](Self::cut_sends), but they get the response of a broker with too few in-sync
+    /// replicas.
     pub fn refuse_sends(&self, topic: &str, times: u32) {
         self.plan(topic, FaultKind::RefuseSend, times);
     }
@@ -141,8 +141,7 @@ impl Faults {
         self.plan(topic, FaultKind::TimeOutSend, times);
     }
 
-    /// Holds back all responses to requests that store records of the topic, from now on, for so
-    /// long. Zero ends it.
+    /// Delays all responses to requests that store records of the topic from now on. Zero ends it.
     pub fn delay_send_responses(&self, topic: &str, by: Duration) {
         let times = if by.is_zero() { 0 } else { u32::MAX };
         self.plan(topic, FaultKind::DelayAnswer(by), times);
@@ -171,8 +170,8 @@ impl Faults {
         self.plan(client, FaultKind::HideBrokers, times);
     }
 
-    /// Passes nothing on, in neither direction, on all connections of clients whose id begins and
-    /// ends so, the ones they make meanwhile too. What is due then passes afterwards.
+    /// Forwards nothing in either direction on all connections, including new ones, of clients whose id has
+    /// this prefix and suffix. What is due meanwhile is forwarded afterwards.
     pub fn freeze(&self, begins: &str, ends: &str, duration: Duration) {
         let (begins, ends) = (begins.to_owned(), ends.to_owned());
         let until = Instant::now() + duration;
@@ -184,8 +183,7 @@ impl Faults {
         self.lock().frozen.push(frozen);
     }
 
-    /// How many sends to a topic, commits of a group, or questions of a client a fault has hit so
-    /// far.
+    /// Returns how many sends to a topic, commits of a group, or requests of a client were faulted so far.
     pub fn hits(&self, by_name: &str) -> u64 {
         let state = self.lock();
         state.hits.get(by_name).copied().unwrap_or_default()
@@ -209,7 +207,7 @@ impl Faults {
         of_client.map(|frozen| frozen.until).max()
     }
 
-    /// Counts one request, and returns what is to become of it.
+    /// Counts one request, and returns what happens to it.
     pub(super) fn action_for(&self, request: &Request) -> io::Result<Action> {
         Ok(match &request.operation {
             Operation::Produce(produce) => {

@@ -1,8 +1,7 @@
-//! A proxy between clients and a broker, which understands the requests that pass and does to them
-//! what a bad network or a bad day of the broker would.
+//! A proxy between clients and a broker. It parses requests and injects faults of the network and of the broker.
 //!
-//! A broker advertises the proxy's port, so that every connection comes through here, also
-//! those that a client makes later. The clients need no change and know nothing of it.
+//! The broker advertises the proxy's port, so that all connections go through it, including those that a client
+//! opens later. Clients need no changes.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -23,7 +22,7 @@ pub use request_log::RequestKind;
 
 use request_log::RequestLog;
 
-/// A port that leads to a broker. Dropping it cuts every connection through it.
+/// A port that forwards to a broker. Dropping it closes all its connections.
 #[derive(Debug)]
 pub struct Proxy {
     port: u16,
@@ -57,12 +56,12 @@ impl Proxy {
         self.port
     }
 
-    /// Says behind which port of 127.0.0.1 the broker is.
+    /// Sets the broker's port on 127.0.0.1.
     pub fn forward_to(&self, port: u16) {
         self.broker.send_replace(Some(port));
     }
 
-    /// When clients of this id asked their group so, in this order.
+    /// Returns when clients with this id sent such requests to their group, in order.
     pub fn request_times(&self, client: &str, what: RequestKind) -> Vec<Instant> {
         self.request_log.times(client, what)
     }
@@ -100,7 +99,7 @@ async fn serve(
     }
 }
 
-/// A connection that fails is closed, on both sides: that is what its client is to see.
+/// A connection that fails is closed on both sides, which is what its client must see.
 async fn handle_connection(
     client: TcpStream,
     mut leads_to: watch::Receiver<Option<u16>>,

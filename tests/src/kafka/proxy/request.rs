@@ -20,25 +20,25 @@ use kafka_protocol::protocol::{
 
 use crate::kafka::frame;
 
-/// A request, as far as a fault may concern it.
+/// A request, as far as faults distinguish it.
 #[derive(Debug)]
 pub(super) struct Request {
     header: RequestHeader,
     pub(super) operation: Operation,
 }
 
-/// What a request is for.
+/// The purpose of a request.
 #[derive(Debug)]
 pub(super) enum Operation {
-    /// To store records.
+    /// Stores records.
     Produce(ProduceRequest),
-    /// To store the checkpoint of a group.
+    /// Stores the checkpoint of a group.
     Commit(OffsetCommitRequest),
-    /// To store the checkpoint of a group with a transaction.
+    /// Stores the checkpoint of a group within a transaction.
     Step(TxnOffsetCommitRequest),
-    /// For the brokers of the cluster, and who leads which partition.
+    /// Requests the brokers of the cluster and the leaders of partitions.
     Cluster,
-    /// For what no fault concerns.
+    /// A request that no fault applies to.
     Other,
 }
 
@@ -65,22 +65,22 @@ impl Request {
         Ok(Self { header, operation })
     }
 
-    /// How its client calls itself.
+    /// Returns the client id.
     pub(super) fn client(&self) -> &str {
         self.header.client_id.as_deref().unwrap_or_default()
     }
 
-    /// What kind of request it is, if it is of a known kind.
+    /// Returns its API key, if it is a known one.
     pub(super) fn api(&self) -> Option<ApiKey> {
         ApiKey::try_from(self.header.request_api_key).ok()
     }
 
-    /// Of the protocol of its kind.
+    /// Returns the version of its API.
     pub(super) fn version(&self) -> i16 {
         self.header.request_api_version
     }
 
-    /// By which its response is known.
+    /// Returns its correlation id.
     pub(super) fn correlation(&self) -> i32 {
         self.header.correlation_id
     }

@@ -8,14 +8,14 @@ use kafka_protocol::messages::ApiKey;
 
 use super::request::Request;
 
-/// What a member asks of its group.
+/// A request of a member to its group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RequestKind {
-    /// To be let in, at first or in the next round of a rebalance. Of classic groups only.
+    /// A join, the first or that of a rebalance. Classic groups only.
     Join,
-    /// Whether all is as it was. Of classic groups only.
+    /// A heartbeat. Classic groups only.
     Heartbeat,
-    /// To store progress.
+    /// An offset commit.
     Commit,
 }
 
@@ -30,7 +30,7 @@ impl RequestKind {
     }
 }
 
-/// Clones are one.
+/// Clones share the log.
 #[derive(Debug, Clone, Default)]
 pub(super) struct RequestLog(Arc<Mutex<Entries>>);
 
@@ -42,7 +42,7 @@ impl RequestLog {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes note of a request that has come now.
+    /// Records a request that has just arrived.
     pub(super) fn note(&self, request: &Request) {
         if let Some(request_times) = RequestKind::by(request) {
             let of = (request.client().to_owned(), request_times);

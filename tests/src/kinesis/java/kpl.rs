@@ -1,4 +1,4 @@
-//! The Kinesis Producer Library. It speaks TLS alone, and asks for no certificate here.
+//! The Kinesis Producer Library. It supports only TLS, and does not verify certificates here.
 
 use std::time::Duration;
 
@@ -10,18 +10,18 @@ use tokio::process::Command;
 use super::{JVM, run, unique};
 use crate::containers;
 
-/// Where a record is.
+/// A record and where it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Sent {
-    /// Which: its key is `key-<n modulo the number of keys>`, its payload `record-<n>`.
+    /// The record's number: its key is `key-<n modulo the number of keys>`, its payload `record-<n>`.
     pub n: usize,
     /// The shard.
     pub shard: String,
-    /// The number of the Kinesis record, which many share.
+    /// The sequence number of the Kinesis record, which may hold several.
     pub seq: String,
 }
 
-/// Sends records, aggregated but for the first. Each third one goes by `hash_key`.
+/// Sends records, aggregated except for the first. Every third one has the explicit `hash_key`.
 ///
 /// # Panics
 /// If one is not stored.
@@ -44,34 +44,33 @@ pub async fn produce(
     run_to_end(run(&unique("kpl"), "kpl", &options), "").await
 }
 
-/// How much is sent, and for how long.
+/// A load to send.
 #[derive(Debug, Clone, Copy)]
 pub struct Load {
     /// Of a payload: the number of the record, from 0, in 8 bytes, and as many `x` as are missing.
     pub bytes: usize,
-    /// The most records that are sent and not acknowledged.
+    /// The maximum number of unacknowledged records.
     pub outstanding: usize,
-    /// The percentage of a shard's limits that the library keeps to.
+    /// The library's rate limit, as a percentage of a shard's limits.
     pub rate: u32,
-    /// Counts from when the library begins to aggregate.
+    /// The time before the measurement, from when the library begins to aggregate.
     pub uncounted: Duration,
-    /// Comes after it.
+    /// The time of the measurement.
     pub counted: Duration,
 }
 
-/// What became of a [`Load`] within the time that counted.
+/// The result of a [`Load`] within the time that was measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub struct Counted {
-    /// Those that were stored.
+    /// The number of records that were stored.
     pub records: u64,
-    /// How long it was.
+    /// The time that was measured.
     pub nanos: u64,
-    /// Of it, the nanoseconds of processors: of Java and of the program that the library sends by.
+    /// The CPU time in nanoseconds, of Java and of the library's native process.
     pub processor: u64,
 }
 
-/// Sends as many records as go, over these keys in turn, with Java's options for a machine that is not
-/// small.
+/// Sends records as fast as possible, over these keys in turn, with Java options for a large machine.
 ///
 /// # Panics
 /// If one is not stored.
@@ -96,7 +95,7 @@ pub async fn load(endpoint: &str, stream: &str, keys: &[String], load: Load) -> 
     counted
 }
 
-/// Passes input to a program, and returns all lines that it prints.
+/// Writes input to a program, and returns all lines that it prints.
 async fn run_to_end<T: DeserializeOwned>(mut command: Command, input: &str) -> Vec<T> {
     let mut command = command.spawn().expect("the docker command can be run");
     let mut stdin = command.stdin.take().expect("it is piped");

@@ -21,21 +21,21 @@ pub use kpl::{Counted, Load, Sent, load, produce};
 
 const IMAGE: &str = "millstream/kcl:local";
 
-/// What the image takes for options of Java, in place of those for a small machine.
+/// The variable with Java options, in place of the image's defaults for a small machine.
 const JVM: &str = "MILLSTREAM_JVM";
 
-/// A program has to end within this time when it is asked to.
+/// The timeout of a program's clean end.
 const TIMEOUT: Duration = Duration::from_secs(90);
 
-/// So many of a program's last words are kept for a test that fails.
+/// The number of last log lines that are kept for a failed test.
 const LOG_TAIL_LINES: usize = 150;
 
-/// Which version of the Kinesis Client Library.
+/// A version of the Kinesis Client Library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Library {
-    /// 2.7.2.
+    /// Version 2.7.2.
     Kcl2,
-    /// 3.5.1; if nothing else is asked for, in the first of its phases that go with version 2.
+    /// Version 3.5.1; by default in the first of the phases that are compatible with version 2.
     Kcl3,
 }
 
@@ -48,21 +48,21 @@ impl Library {
     }
 }
 
-/// A consumer in a container, which goes with this. It reaches what is on 127.0.0.1 of this machine.
+/// A consumer in a container, which is removed with this. It can reach 127.0.0.1 of this machine.
 #[derive(Debug)]
 #[must_use = "stop or kill it"]
 pub struct Worker {
     container: String,
-    /// The engine's command: the container has its ends of standard input and output.
+    /// The engine's command, which is connected to the container's standard input and output.
     command: Child,
     orders: ChildStdin,
-    /// Ends when the whole output of the program is read.
+    /// Ends when the program's output is read to its end.
     output_reader: JoinHandle<()>,
     log: Log,
 }
 
 impl Worker {
-    /// Starts one with the options of `tests/java`, without their dashes, and passes on its events.
+    /// Starts a consumer with options of `tests/java`, without their dashes, and forwards its events.
     ///
     /// # Panics
     /// If the engine cannot be used.
@@ -88,12 +88,12 @@ impl Worker {
         }
     }
 
-    /// Has it store the checkpoint of all that it has handled.
+    /// Makes it checkpoint everything that it has handled.
     pub async fn checkpoint(&mut self) {
         self.order("checkpoint\n").await;
     }
 
-    /// Has it end cleanly, and waits until it has.
+    /// Shuts it down cleanly, and waits until it has ended.
     pub async fn stop(mut self) {
         self.order("stop\n").await;
         self.ended().await;
@@ -105,12 +105,12 @@ impl Worker {
         self.ended().await;
     }
 
-    /// Stops it where it is: threads, timers and all.
+    /// Freezes the program: all threads and timers stop.
     pub async fn freeze(&self) {
         self.signal("STOP").await;
     }
 
-    /// Lets it continue where it was stopped.
+    /// Resumes the frozen program.
     pub async fn thaw(&self) {
         self.signal("CONT").await;
     }
@@ -146,7 +146,7 @@ impl Drop for Worker {
     }
 }
 
-/// A name for a container that none has.
+/// Returns a unique name for a container.
 fn unique(kind: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Relaxed);
@@ -169,7 +169,7 @@ fn run(container: &str, program: &str, options: &[(&str, &str)]) -> Command {
     command
 }
 
-/// The last lines of a program's log.
+/// Returns the last lines of a program's log.
 #[derive(Debug, Clone, Default)]
 struct Log(Arc<Mutex<VecDeque<String>>>);
 

@@ -11,11 +11,11 @@ use tokio::time::{Instant, sleep_until};
 use super::request::{Operation, Request, Service};
 use super::response::Refusal;
 
-/// The faults of one proxy. Clones are one.
+/// The faults of one proxy. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Faults {
     state: Arc<Mutex<State>>,
-    /// Names of streams whose subscriptions end.
+    /// The names of streams whose subscriptions are cut.
     cuts: broadcast::Sender<String>,
 }
 
@@ -24,7 +24,7 @@ struct State {
     planned: Vec<PlannedFault>,
     away: Vec<Outage>,
     flaky: Vec<Flaky>,
-    /// How often, for each stream, table, and client.
+    /// The number of hits of each stream, table and client.
     hits: BTreeMap<String, u64>,
 }
 
@@ -40,7 +40,7 @@ struct PlannedFault {
 enum FaultKind {
     CutSend,
     ThrottleSend,
-    /// Of one key, or of any.
+    /// The key; any if none.
     FailRecord(Option<String>),
     ThrottleRecord,
     LoseAnswer,
@@ -51,17 +51,17 @@ enum FaultKind {
     ThrottleTable,
 }
 
-/// A client that neither sends nor receives.
+/// A client that is cut off.
 #[derive(Debug)]
 struct Outage {
     begins: String,
     ends: String,
-    /// Its connections end; without, they stand still.
+    /// Whether its connections are closed. If not, they are frozen.
     cut_off: Option<Service>,
     until: Instant,
 }
 
-/// Clients whose requests fare badly, in each way that there is, one in so many.
+/// Clients of whose requests one in so many fails, in one of several ways.
 #[derive(Debug)]
 struct Flaky {
     begins: String,
@@ -70,21 +70,21 @@ struct Flaky {
     until: Instant,
 }
 
-/// What becomes of one request.
+/// What happens to one request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Action {
     Passed,
-    /// It is passed on, and the response comes so much later.
+    /// It is forwarded, and the response is delayed by so much.
     Late(Duration),
-    /// It is passed on, and instead of a response its connection ends.
+    /// It is forwarded, and its connection is closed in place of a response.
     AnswerLost,
-    /// It is passed on, and the response says of each record that nobody knows.
+    /// It is forwarded, and the response says of each record that its result is unknown.
     Doubtful,
-    /// These of its records are not passed on, and fail like this.
+    /// These of its records are not forwarded, and fail like this.
     Without(Vec<Option<Refusal>>),
-    /// It is not passed on, and fails like this.
+    /// It is not forwarded, and fails like this.
     Refused(Refusal),
-    /// It is not passed on, and its connection ends.
+    /// It is not forwarded, and its connection is closed.
     Cut,
 }
 
@@ -102,8 +102,8 @@ impl Faults {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next `times` of what is to hit something of this name, in place of what was planned
-    /// before. `u32::MAX` means always, 0 ends it.
+    /// Plans the next `times` faults for this name, in place of those planned before. `u32::MAX` means
+    /// always, 0 ends it.
     fn plan(&self, of: &str, what: FaultKind, times: u32) {
         let same = |planned: &PlannedFault| {
             let key = |what: &FaultKind| match what {
@@ -123,8 +123,8 @@ impl Faults {
         }
     }
 
-    /// Ends the connection of the next `times` requests that would store records of the stream;
-    /// Kinesis does not get them. `u32::MAX` means always, 0 ends it, here and below.
+    /// Closes the connection of the next `times` requests that would store records of the stream, without
+    /// forwarding them. `u32::MAX` means always, 0 ends it, here and below.
     pub fn cut_sends(&self, stream: &str, times: u32) {
         self.plan(stream, FaultKind::CutSend, times);
     }
@@ -135,9 +135,9 @@ impl Faults {
         self.plan(stream, FaultKind::ThrottleSend, times);
     }
 
-    /// Fails the next `times` records that would be stored, of this key or of any; the others of
-    /// their requests are stored. Of several records without a key asked for, every other one fails,
-    /// unless all do forever: what is stored is then between what is not.
+    /// Fails the next `times` records that would be stored, of this key or of any; the others of their
+    /// requests are stored. Without a key, every other record of a request fails, unless all fail forever,
+    /// so that stored records lie between failed ones.
     pub fn fail_records(&self, stream: &str, key: Option<&str>, times: u32) {
         self.plan(stream, FaultKind::FailRecord(key.map(str::to_owned)), times);
     }
@@ -158,20 +158,19 @@ impl Faults {
         self.plan(stream, FaultKind::FailStored, times);
     }
 
-    /// Holds back all responses to requests that store records of the stream, from now on, for so
-    /// long. Zero ends it.
+    /// Delays all responses to requests that store records of the stream from now on. Zero ends it.
     pub fn delay_send_responses(&self, stream: &str, by: Duration) {
         let times = if by.is_zero() { 0 } else { u32::MAX };
         self.plan(stream, FaultKind::DelayAnswer(by), times);
     }
 
-    /// Refuses the next `times` writes of a checkpoint into the table; DynamoDB does not get them.
+    /// Refuses the next `times` writes of a checkpoint into the table, without forwarding them.
     pub fn refuse_checkpoints(&self, table: &str, times: u32) {
         self.plan(table, FaultKind::RefuseCheckpoint, times);
     }
 
-    /// Ends the connection of the next `times` writes of a checkpoint into the table, when DynamoDB
-    /// has stored them.
+    /// Closes the connection of the next `times` writes of a checkpoint into the table, after DynamoDB has
+    /// stored them.
     pub fn lose_checkpoint_responses(&self, table: &str, times: u32) {
         self.plan(table, FaultKind::LoseCheckpointAnswer, times);
     }
@@ -181,14 +180,14 @@ impl Faults {
         self.plan(table, FaultKind::ThrottleTable, times);
     }
 
-    /// Passes nothing on for clients whose name begins and ends so, in neither direction. What is on
-    /// its way then arrives afterwards, though its client may have given up.
+    /// Forwards nothing in either direction for clients whose name has this prefix and suffix. What is in
+    /// flight is forwarded afterwards, though the client may have given up.
     pub fn freeze(&self, begins: &str, ends: &str, duration: Duration) {
         self.add_outage(begins, ends, None, duration);
     }
 
-    /// Ends the connections to a service of clients whose name begins and ends so, and every one that
-    /// they make meanwhile, when they ask for something.
+    /// Closes the connections to a service of clients whose name has this prefix and suffix, and each new one
+    /// at its first request.
     pub fn cut_off(&self, begins: &str, ends: &str, service: Service, duration: Duration) {
         self.add_outage(begins, ends, Some(service), duration);
     }
@@ -202,9 +201,8 @@ impl Faults {
         });
     }
 
-    /// For so long, one in so many requests of clients whose name begins so fails: its connection ends
-    /// before it is passed on or afterwards, or it gets a failure of the service. The seed
-    /// says which, and how.
+    /// Fails one in so many requests of clients with this name prefix, for so long: the connection is closed
+    /// before or after forwarding, or the response is an error of the service. The seed decides which, and how.
     pub fn make_flaky(&self, begins: &str, one_in: u32, seed: u64, duration: Duration) {
         self.lock().flaky.push(Flaky {
             begins: begins.to_owned(),
@@ -214,20 +212,20 @@ impl Faults {
         });
     }
 
-    /// Ends every subscription to the stream, in the middle.
+    /// Cuts every subscription to the stream in the middle of an event.
     pub fn cut_subscriptions(&self, stream: &str) {
         // Nobody may listen.
         let _ = self.cuts.send(stream.to_owned());
     }
 
-    /// How many attempts to store records of a stream, requests for a table, and subscriptions of a
-    /// stream a fault has hit so far.
+    /// Returns how many requests to store records of a stream, requests to a table, or subscriptions to a
+    /// stream were faulted so far.
     pub fn hits(&self, by_name: &str) -> u64 {
         let state = self.lock();
         state.hits.get(by_name).copied().unwrap_or_default()
     }
 
-    /// How many requests of clients whose name begins and ends so were cut off or fared badly so far.
+    /// Returns how many requests of clients whose name has this prefix and suffix were faulted so far.
     pub fn client_hits(&self, begins: &str, ends: &str) -> u64 {
         let state = self.lock();
         let concerned = state
@@ -241,7 +239,7 @@ impl Faults {
         self.lock().record_hit(name);
     }
 
-    /// Announces subscriptions that are to end.
+    /// Announces subscriptions to cut.
     pub(super) fn cuts(&self) -> broadcast::Receiver<String> {
         self.cuts.subscribe()
     }
@@ -253,7 +251,7 @@ impl Faults {
         }
     }
 
-    /// Whether the client, which wants something, is cut off from the service.
+    /// Returns whether a client with a request is cut off from the service.
     pub(super) fn is_cut_off(&self, client: &str, service: Service) -> bool {
         let is_cut_off = self.away(client, Some(service)).is_some();
         if is_cut_off {
@@ -262,7 +260,7 @@ impl Faults {
         is_cut_off
     }
 
-    /// Until when the client is away in this manner.
+    /// Returns until when the client is cut off in this way.
     fn away(&self, client: &str, cut_off: Option<Service>) -> Option<Instant> {
         let mut state = self.lock();
         let now = Instant::now();
@@ -276,7 +274,7 @@ impl Faults {
         away.map(|away| away.until).max()
     }
 
-    /// Counts one request, and returns what is to become of it.
+    /// Counts one request, and returns what happens to it.
     pub(super) fn action_for(&self, request: &Request) -> Action {
         let mut state = self.lock();
         if let Some(fate) = state.flaky_action(request) {
@@ -297,7 +295,7 @@ impl State {
         *self.hits.entry(name.to_owned()).or_default() += 1;
     }
 
-    /// The next fault of these that is planned for what has this name.
+    /// Returns the next of these faults that is planned for this name.
     fn hit(&mut self, name: &str, wanted: impl Fn(&FaultKind) -> bool) -> Option<FaultKind> {
         let mut planned = self.planned.iter_mut();
         let hit = planned

@@ -1,8 +1,8 @@
-//! The limits of reading a shard, which no emulator holds anyone to: [5 requests a second, 2 MiB a second
-//! and 10 MiB a response][limits], for all who poll it together.
+//! The read limits of a shard, which no emulator enforces: [5 requests per second, 2 MiB per second and 10 MiB
+//! per response][limits], shared by all pollers.
 //!
-//! A response is paid for at 2 MiB a second from when it was asked for, and until then the next request
-//! is refused: "if a call returns 10 MiB, subsequent calls within the next 5 seconds" are.
+//! A response uses up 2 MiB per second from the time of its request, and requests before that are refused: "if a
+//! call returns 10 MiB, subsequent calls within the next 5 seconds" are.
 //!
 //! [limits]: https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetRecords.html
 
@@ -19,19 +19,19 @@ const SECOND: Duration = Duration::from_secs(1);
 const BYTES_A_SECOND: f64 = 2_097_152.0;
 const MAX_RESPONSE: u64 = 10 << 20;
 
-/// No client's clock is that of the service, nor the way to it always the same.
+/// The tolerance: clocks differ between client and service, and latency varies.
 const SLACK: Duration = Duration::from_millis(20);
 
-/// The limits of all shards behind a proxy, if it has any. Clones are one.
+/// The limits of all shards behind a proxy, if it has any. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Limits(Arc<Mutex<Option<BTreeMap<Shard, Spent>>>>);
 
-/// What was taken from a shard.
+/// What was read from a shard.
 #[derive(Debug, Default)]
 struct Spent {
     requests: VecDeque<Instant>,
     paid: Option<Instant>,
-    /// What a record has counted on average. A response that is too large was made for nothing.
+    /// The average size of a record. It avoids responses that are too large, which are made in vain.
     record: u64,
 }
 
@@ -62,14 +62,14 @@ impl Limits {
         admitted
     }
 
-    /// About how many records a response may have, as far as that is known.
+    /// Returns about how many records a response may have, if known.
     pub(super) fn most(&self, shard: &Shard) -> Option<u64> {
         let limits = self.lock();
         let record = limits.as_ref()?.get(shard)?.record;
         (record > 0).then(|| (MAX_RESPONSE / record).max(1))
     }
 
-    /// How many records of a response that is too large are not too many.
+    /// Returns how many records of a response that is too large fit.
     pub(super) fn fitting(&self, response: &Value) -> Option<u64> {
         self.lock().as_ref()?;
         let mut bytes = 0;
@@ -81,7 +81,7 @@ impl Limits {
         fitting.map(|fitting| (fitting as u64).max(1))
     }
 
-    /// Has a response paid for from when it was asked for.
+    /// Charges a response from the time of its request.
     pub(super) fn spend(&self, shard: &Shard, asked: Instant, response: &Value) {
         let (bytes, count) = (bytes(response), records(response).count() as u64);
         let mut limits = self.lock();
@@ -94,7 +94,7 @@ impl Limits {
     }
 }
 
-/// What the records of a response count: their data and their keys.
+/// Returns the size of the records of a response: their data and keys.
 pub(super) fn bytes(response: &Value) -> u64 {
     records(response).map(size).sum()
 }

@@ -1,7 +1,6 @@
-//! A proxy between clients and the two services, which understands the requests that pass and does to
-//! them what a bad network or a bad day of AWS would.
+//! A proxy between clients and the two services. It parses requests and injects faults of the network and of AWS.
 //!
-//! Clients use one address for both services. They need no change, and know nothing of it.
+//! Clients use one address for both services, and need no changes.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -28,7 +27,7 @@ pub use stats::{Read, RequestStats, Sent};
 use exchange::Exchange;
 use request::Shard;
 
-/// A port that leads to both services. Dropping it cuts every connection through it.
+/// A port that forwards to both services. Dropping it closes all its connections.
 #[derive(Debug)]
 pub struct Proxy {
     port: u16,
@@ -37,7 +36,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Takes a port of 127.0.0.1 that leads to the services behind these ports.
+    /// Opens a port on 127.0.0.1 that forwards to the services on these ports.
     pub async fn open(kinesis: u16, dynamodb: u16) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let port = listener.local_addr()?.port();
@@ -50,32 +49,32 @@ impl Proxy {
         })
     }
 
-    /// The port of 127.0.0.1 behind which it is.
+    /// Returns its port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The address for clients, of both services.
+    /// Returns the address for clients of both services.
     pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Faults to inject into the requests of clients.
+    /// Returns the faults to inject into requests.
     pub fn faults(&self) -> &Faults {
         &self.exchange.faults
     }
 
-    /// What has passed.
+    /// Returns the counters of requests and records.
     pub fn stats(&self) -> &RequestStats {
         &self.exchange.stats
     }
 
-    /// Holds all who poll to the limits of AWS from now on, which no emulator does.
+    /// Enforces the read limits of AWS on polling from now on. No emulator does.
     pub fn limit_reads(&self) {
         self.exchange.limits.enforce();
     }
 
-    /// Shows no record of the shard any more up to this sequence number.
+    /// Hides all records of the shard up to this sequence number.
     pub fn trim(&self, stream: &str, shard: &str, last: &str) {
         let shard = Shard {
             stream: stream.to_owned(),
@@ -111,7 +110,7 @@ async fn serve(listener: TcpListener, exchange: Exchange) {
     }
 }
 
-/// A connection that fails is closed: that is what its client is to see.
+/// A connection that fails is closed, which is what its client must see.
 async fn handle_connection(client: TcpStream, exchange: Exchange) {
     // Delays are to be those of the faults.
     drop(client.set_nodelay(true));

@@ -9,7 +9,7 @@ use hyper::header::{CONTENT_LENGTH, HeaderMap, USER_AGENT};
 use hyper::http::request::Parts;
 use serde_json::Value;
 
-/// Who a request is for.
+/// A service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Service {
     /// Kinesis.
@@ -24,29 +24,29 @@ pub(super) struct Request {
     pub(super) parts: Parts,
     pub(super) body: Value,
     pub(super) service: Service,
-    /// How its client calls itself.
+    /// The name of its client.
     pub(super) client: String,
     pub(super) operation: Operation,
 }
 
-/// What a request is for, as far as a fault may concern it.
+/// The purpose of a request, as far as faults distinguish it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Operation {
-    /// To store records of a stream, in a batch.
+    /// Stores a batch of records.
     PutRecords { stream: String },
-    /// To store one record of a stream.
+    /// Stores one record.
     PutRecord { stream: String },
-    /// For a place to read from.
+    /// Gets a shard iterator.
     Iterator(Shard),
-    /// For records.
+    /// Polls records.
     Records { iterator: String },
-    /// For records as they come.
+    /// Subscribes to records.
     Subscription(Shard),
-    /// To store the checkpoint of a group, in this table.
+    /// Stores a checkpoint in this table.
     Checkpoint { table: String },
-    /// For anything else of this table.
+    /// Any other request to this table.
     Table { table: String },
-    /// For what no fault concerns.
+    /// A request that no fault applies to.
     Other,
 }
 
@@ -92,7 +92,7 @@ impl Request {
         })
     }
 
-    /// The keys of the records that a request to store a batch has, in its order.
+    /// Returns the keys of the records of a batch, in order.
     pub(super) fn keys(&self) -> Vec<&str> {
         let records = self.body["Records"].as_array().into_iter().flatten();
         records.map(|record| str(&record["PartitionKey"])).collect()
@@ -130,7 +130,7 @@ fn of_dynamodb(operation: &str, body: &Value) -> Operation {
     }
 }
 
-/// The stream that a request names, or that the ARN of it or of its consumer does.
+/// Returns the stream of a request, by its name or from the ARN of the stream or its consumer.
 fn stream(body: &Value) -> &str {
     let name = str(&body["StreamName"]);
     if !name.is_empty() {
@@ -142,8 +142,8 @@ fn stream(body: &Value) -> &str {
     name.split_once('/').map_or(name, |(name, _)| name)
 }
 
-/// Whether an update writes an attribute, in either way to say so: by an expression, or as the KCL does
-/// by the older list of updates.
+/// Returns whether an update writes an attribute, by an expression or, as the KCL does, by the older list of
+/// attribute updates.
 fn sets(body: &Value, attribute: &str) -> bool {
     let update = &body["AttributeUpdates"][attribute];
     if update.is_object() {
@@ -162,7 +162,7 @@ fn sets(body: &Value, attribute: &str) -> bool {
     })
 }
 
-/// The application that a user agent names: `.. app/NAME ..`.
+/// Returns the application in a user agent: `.. app/NAME ..`.
 fn client(headers: &HeaderMap) -> String {
     let agents = [
         text(headers, "x-amz-user-agent"),

@@ -9,10 +9,10 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
 
-/// What a client is sent.
+/// A response to a client.
 pub(super) type ProxyResponse = Response<BoxBody<Bytes, io::Error>>;
 
-/// A refusal, as the services word it.
+/// An error of the services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// The limit of a shard or of a table is reached.
@@ -29,7 +29,7 @@ impl Refusal {
         }
     }
 
-    /// Of a whole request.
+    /// The error of a whole request.
     pub(super) fn into_response(self) -> ProxyResponse {
         let status = match self {
             Self::Throttled => StatusCode::BAD_REQUEST,
@@ -41,13 +41,13 @@ impl Refusal {
         )
     }
 
-    /// Of one record of a batch.
+    /// The error of one record of a batch.
     pub(super) fn entry(self) -> Value {
         json!({"ErrorCode": self.code(), "ErrorMessage": "by the proxy"})
     }
 }
 
-/// A response of this body, or of none if that is null.
+/// Returns a response with this body, or an empty one if it is null.
 pub(super) fn of(status: StatusCode, body: &Value) -> ProxyResponse {
     let body = match body {
         Value::Null => Bytes::new(),
@@ -61,8 +61,8 @@ pub(super) fn of(status: StatusCode, body: &Value) -> ProxyResponse {
     response
 }
 
-/// The response to a batch of which some records were not sent on: that to the others, if there were
-/// any, with theirs in their places.
+/// Returns the response to a batch of which some records were not forwarded: the response to the others, if
+/// any, with the errors inserted at their indexes.
 pub(super) fn with_failed(batch_response: &Value, failed: &[Option<Refusal>]) -> Value {
     let mut others = batch_response["Records"].as_array().into_iter().flatten();
     let records: Vec<_> = failed

@@ -8,33 +8,33 @@ use serde_json::Value;
 
 use super::request::Shard;
 
-/// More iterators than are used at once. An iterator lasts for five minutes.
+/// The number of iterators to remember: more than are used at once. An iterator expires after five minutes.
 const ITERATORS: usize = 10_000;
 
-/// What is gone. Clones are one.
+/// The records that are hidden. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Retention(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
     gone: BTreeMap<Shard, Gone>,
-    /// Where iterators lead: a request for records names nothing else.
+    /// The shard of each iterator: a request for records has nothing but the iterator.
     iterators: BTreeMap<String, Shard>,
-    /// The iterators from the oldest on.
+    /// The iterators, oldest first.
     ages: VecDeque<String>,
 }
 
-/// What is gone of a shard.
+/// What is hidden of a shard.
 #[derive(Debug)]
 struct Gone {
-    /// The newest record of it.
+    /// The newest hidden record.
     last: String,
-    /// Since when, in seconds since the epoch. An emulator may know no fractions of them.
+    /// When it was hidden, in seconds since the epoch. An emulator may not have fractions.
     since: f64,
 }
 
 impl Gone {
-    /// Whether a number is that of a record that is gone. Numbers have more digits than a machine.
+    /// Returns whether a sequence number is hidden. Sequence numbers are larger than machine integers.
     fn has(&self, number: &str) -> bool {
         (number.len(), number) <= (self.last.len(), &self.last)
     }
@@ -45,14 +45,14 @@ impl Retention {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Shows no record of the shard any more up to this sequence number.
+    /// Hides all records of the shard up to this sequence number.
     pub(super) fn trim(&self, shard: Shard, last: String) {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let since = since.unwrap_or_default().as_secs_f64();
         self.lock().gone.insert(shard, Gone { last, since });
     }
 
-    /// Learns where an iterator leads.
+    /// Remembers the shard of an iterator.
     pub(super) fn learn(&self, iterator: &Value, shard: &Shard) {
         let Some(iterator) = iterator.as_str() else {
             return;
@@ -67,12 +67,12 @@ impl Retention {
         }
     }
 
-    /// Where an iterator leads.
+    /// Returns the shard of an iterator.
     pub(super) fn shard(&self, iterator: &str) -> Option<Shard> {
         self.lock().iterators.get(iterator).cloned()
     }
 
-    /// What is asked for an iterator that begins before what is left: one to what is left.
+    /// Rewrites a request for an iterator at a hidden record into one at the oldest record that is left.
     pub(super) fn place(&self, shard: &Shard, asked: &Value) -> Value {
         let mut asked = asked.clone();
         let state = self.lock();
@@ -94,7 +94,7 @@ impl Retention {
         asked
     }
 
-    /// Takes from the records of a response those that are gone.
+    /// Removes hidden records from a response.
     pub(super) fn apply(&self, shard: &Shard, response: &mut Value) {
         let state = self.lock();
         let records = response.get_mut("Records").and_then(Value::as_array_mut);

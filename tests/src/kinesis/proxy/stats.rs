@@ -8,10 +8,10 @@ use serde_json::Value;
 
 use super::request::{Request, Service};
 
-/// The counts of one proxy. Clones are one.
+/// The counters of one proxy. Clones share them.
 #[derive(Debug, Clone)]
 pub struct RequestStats {
-    /// Times are measured from here.
+    /// The origin of all times.
     begun: Instant,
     counts: Arc<Mutex<Counts>>,
 }
@@ -28,16 +28,16 @@ struct Counts {
 pub struct Sent {
     /// Entries with a result.
     pub completed: u64,
-    /// Those of them that were not stored.
+    /// Entries that were not stored.
     pub refused: u64,
 }
 
 /// One response with records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Read {
-    /// When it was asked for, from the proxy's beginning.
+    /// The time of its request, since the proxy started.
     pub at: Duration,
-    /// What its records count, in bytes.
+    /// The size of its records in bytes.
     pub bytes: u64,
 }
 
@@ -53,7 +53,7 @@ impl RequestStats {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Requests to DynamoDB.
+    /// Returns the number of requests to DynamoDB.
     pub fn to_dynamodb(&self) -> u64 {
         self.lock().to_dynamodb
     }
@@ -63,8 +63,8 @@ impl RequestStats {
         self.lock().sent
     }
 
-    /// The responses of each shard that had records, in their order. Names of shards are those of one
-    /// stream alone.
+    /// Returns the responses with records of each shard, in order. Shard names are unique within one stream
+    /// only.
     pub fn reads(&self) -> BTreeMap<String, Vec<Read>> {
         self.lock().reads.clone()
     }

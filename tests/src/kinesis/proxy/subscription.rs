@@ -25,7 +25,7 @@ pub(super) struct Subscription {
     pub(super) retention: Retention,
 }
 
-/// A subscription, and what has come of it.
+/// A subscription, and the events that it has received.
 struct Events {
     of: Subscription,
     cuts: broadcast::Receiver<String>,
@@ -35,7 +35,7 @@ struct Events {
 }
 
 impl Subscription {
-    /// Passes the events on until one side ends, or a fault ends it.
+    /// Forwards events until either side ends, or a fault cuts it.
     pub(super) fn pass(self, response: Response<Incoming>) -> ProxyResponse {
         let cuts = self.faults.cuts();
         response.map(|body| {
@@ -85,7 +85,7 @@ impl Events {
 }
 
 impl Subscription {
-    /// The event without what is gone.
+    /// Removes hidden records from an event.
     fn passed(&self, event: Message) -> io::Result<Bytes> {
         let event = match serde_json::from_slice::<Value>(event.payload()) {
             Ok(mut payload) => {
