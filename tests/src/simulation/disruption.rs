@@ -13,7 +13,7 @@ use super::sim_group::SimGroup;
 use super::world::World;
 use crate::history::Event;
 
-/// Brings about all troubles, and waits until they are over.
+/// Applies all disruptions, and waits until they are over.
 pub(super) async fn all(
     world: &World,
     script: &Script,
@@ -226,7 +226,7 @@ fn reset(
     });
 }
 
-/// The partitions of a stream, or the open ones of them.
+/// Returns the partitions of a stream, or only the open ones.
 async fn partitions(world: &World, stream: &str, open: bool) -> Vec<Partition> {
     let described = world.client.streams().describe(stream).await;
     let described = world.expect("describe", described);
@@ -237,7 +237,7 @@ async fn partitions(world: &World, stream: &str, open: bool) -> Vec<Partition> {
         .collect()
 }
 
-/// A fault that finds nobody to hit is none.
+/// Reports an error of a fault, unless it had no target.
 fn present(world: &World, mark_faulted: millstream_core::Result<()>) {
     match mark_faulted {
         Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -247,7 +247,7 @@ fn present(world: &World, mark_faulted: millstream_core::Result<()>) {
     }
 }
 
-/// A reshard that cannot be is none: a partition may be as small as one hash.
+/// Reports an error of a reshard, unless it was impossible: a partition may be as small as one hash.
 fn allowed(world: &World, what: &str, done: millstream_core::Result<()>) {
     match done {
         Err(error) if error.kind() != ErrorKind::Invalid => {

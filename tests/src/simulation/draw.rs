@@ -1,8 +1,8 @@
-//! From a seed to a script.
+//! Draws a script from a seed.
 //!
-//! A seed does not try a little of everything: it draws first which kinds of disruption it has at
-//! all. So a calm fleet with rolling restarts only, where nothing may be repeated, is as frequent as
-//! one in which everything goes wrong at once.
+//! A seed first draws which kinds of disruption it has at all. So a calm fleet with only rolling
+//! restarts, where nothing may be repeated, is as frequent as one in which everything goes wrong at
+//! once.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -59,7 +59,7 @@ pub(super) fn script(seed: u64) -> Script {
 }
 
 impl ProducerPlan {
-    /// About how long it sends.
+    /// Returns about how long it sends.
     fn length(&self) -> Duration {
         self.gap * (2 * self.records / (self.burst + 1)) as u32
     }
@@ -80,7 +80,7 @@ impl Generator {
         Duration::from_millis(self.0.u64(range))
     }
 
-    /// A time of which short and long ones are as frequent, down to a thousandth of `most`.
+    /// Draws a duration from a thousandth of `most` to `most`, on a logarithmic scale.
     fn up_to(&mut self, most: Duration) -> Duration {
         most.mul_f64(10f64.powf(-3.0 * self.0.f64()))
     }
@@ -253,8 +253,8 @@ impl Generator {
             .collect()
     }
 
-    /// The kinds that this seed knows. Restarts and reshards are no faults, and each seed may know
-    /// them.
+    /// Draws the kinds of disruption that this seed has. Restarts and reshards are not faults, and any
+    /// seed may have them.
     fn kinds(&mut self, like: Option<Imitation>) -> Vec<Kind> {
         use Kind::*;
 

@@ -1,4 +1,4 @@
-//! The end of a run: everything is settled, everybody leaves, and what is left is read.
+//! The end of a run: everything is settled, all members leave, and what is left is read.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::sim_group::SimGroup;
 use super::world::World;
 use super::{dead_letters, watch};
 
-/// After so much virtual time without an end, it is stuck.
+/// The maximum virtual time until everything is settled.
 const DEADLINE: Duration = Duration::from_secs(3 * 60 * 60);
 
 pub(super) async fn end(
@@ -69,7 +69,7 @@ pub(super) async fn end(
     }
 }
 
-/// Whether all groups have settled all that is stored.
+/// Returns whether all groups have settled all stored records.
 async fn is_settled(world: &World, sim_groups: &[Arc<SimGroup>]) -> bool {
     for sim_group in sim_groups {
         let Some(read) = world.expect("read checkpoints", sim_group.group.checkpoints().await)

@@ -1,4 +1,4 @@
-//! A slot of a group: one membership after another, with its handlers.
+//! A member slot of a group: successive memberships with their handlers.
 
 use std::sync::{Arc, Mutex};
 
@@ -15,7 +15,7 @@ use super::sim_group::{RESTART_DELAY, SimGroup};
 use super::world::lock;
 use crate::history::{Event, Observer, Open, Outcome, id_of_delivery};
 
-/// A place in a group: one member after the other, as each stops and comes back under a new name.
+/// A slot in a group. Each time its member stops, another joins under a new name.
 #[derive(Debug)]
 pub(super) struct MemberSlot {
     sim_group: Arc<SimGroup>,
@@ -42,7 +42,7 @@ impl MemberSlot {
         }
     }
 
-    /// Works until it is asked to leave.
+    /// Runs memberships until it is asked to leave.
     pub(super) async fn run(self: Arc<Self>) {
         while !lock(&self.now).leaving {
             let name = self.sim_group.name();
@@ -175,8 +175,7 @@ impl MemberSlot {
         }
     }
 
-    /// The name of the membership that something is about to happen to. It may end with an error
-    /// from now on.
+    /// Marks the membership as faulted, so that it may end with an error from now on. Returns its name.
     pub(super) fn mark_faulted(&self) -> Option<String> {
         let mut now = lock(&self.now);
         now.faulted = true;

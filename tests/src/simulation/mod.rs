@@ -32,19 +32,18 @@ mod world;
 
 pub use script::Script;
 
-/// How a seed went.
+/// The result of a seed.
 #[derive(Debug)]
 pub struct Report {
     /// The seed.
     pub seed: u64,
-    /// What it stands for.
+    /// Its script.
     pub script: Script,
-    /// What happened.
+    /// The history of the run.
     pub history: History,
-    /// What the checker says.
+    /// The verdict of the checker.
     pub verdict: Verdict,
-    /// What went wrong besides: something that never ended, or that ended with an error of which
-    /// there was no cause.
+    /// Other problems: something never ended, or ended with an error without a cause.
     pub problems: Vec<String>,
 }
 
@@ -68,7 +67,7 @@ pub fn run(seed: u64) -> Report {
 }
 
 impl Report {
-    /// Whether nothing happened that must not.
+    /// Returns whether there are no violations and no problems.
     pub fn is_clean(&self) -> bool {
         self.verdict.is_clean() && self.problems.is_empty()
     }

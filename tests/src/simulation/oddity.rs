@@ -1,4 +1,4 @@
-//! Records that are unlike the others: tombstones, and such as hardly fit into a stream.
+//! Unusual records: tombstones, and records at the limits of what a stream accepts.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -8,7 +8,7 @@ use millstream_memory::Imitation;
 
 use super::script::{ProducerPlan, Script};
 
-/// What the records of a producer may have, as its stream accepts it.
+/// How the records of a producer may differ from ordinary ones.
 #[derive(Debug)]
 pub(super) struct Oddities {
     tombstones: f64,
@@ -33,7 +33,7 @@ impl Oddities {
         }
     }
 
-    /// Makes a tombstone or an odd record of some records.
+    /// Turns some records into tombstones or odd records.
     pub(super) fn change(&self, mut record: Record, dice: &mut Rng) -> Record {
         if dice.f64() < self.tombstones {
             record.payload = None;
@@ -72,7 +72,7 @@ impl Oddities {
         }
     }
 
-    /// Prolongs the payload up to the limit of the stream.
+    /// Extends the payload up to the limit of the stream.
     fn fill(&self, record: &mut Record) {
         let missing = self.full.map(|full| full.saturating_sub(record.size()));
         if let (Some(missing), Some(payload)) = (missing, &record.payload) {

@@ -9,7 +9,7 @@ use millstream_core::{Delivery, Partition, Position, Producer, Record};
 use super::world::{World, lock};
 use crate::history::{Entry, Event, Outcome, RecordGenerator};
 
-/// Where the records of pipelines begin to count.
+/// The first id of the records of pipelines.
 const FIRST_ID: u64 = 1_000_000_000;
 
 /// What the members of a pipeline share.
@@ -23,15 +23,15 @@ pub(super) struct Pipeline {
     sources: Mutex<BTreeMap<u64, Source>>,
 }
 
-/// What a pipeline has linked.
+/// What a pipeline keeps over a restart.
 #[derive(Debug)]
 pub(super) struct PipelineState {
     load: RecordGenerator,
     sources: BTreeMap<u64, Source>,
 }
 
-/// What a record was made of. A record whose `send` was tried again may be in its stream twice, so
-/// its place is looked at too.
+/// The source of a record. A record whose `send` was retried may be in its stream twice, so the place is kept
+/// too.
 #[derive(Debug)]
 struct Source {
     id: u64,
@@ -39,7 +39,7 @@ struct Source {
 }
 
 impl Pipeline {
-    /// Makes one, which continues from the links of one `before`.
+    /// Creates a pipeline, which continues the one `before`.
     pub(super) fn new(
         world: &World,
         producer: Producer,
@@ -58,7 +58,7 @@ impl Pipeline {
         }
     }
 
-    /// Closes it, and hands out what it has linked.
+    /// Closes it, and returns its state.
     pub(super) async fn close(&self, world: &World) -> PipelineState {
         let closed = self.producer.close().await;
         world.expect("close the producer of the pipeline", closed);
@@ -81,9 +81,9 @@ impl Pipeline {
         record
     }
 
-    /// Finds what the pipeline lost or turned round: each record that the group settled is stored as a
-    /// record of the pipeline, and for each key they are stored in the order of their sources, if one
-    /// does not count what was delivered again. Where each is promised to be stored once, nothing does.
+    /// Finds results that the pipeline lost or reordered: each record that the group settled must have a stored
+    /// result, and the results of each key must be in the order of their sources, redeliveries aside. With the
+    /// exactly-once guarantee, no result may be stored twice.
     pub(super) fn check(&self, group: &str, trims: bool, entries: &[Entry]) -> Vec<String> {
         let reset = |event: &Event| match event {
             Event::Reset { group: reset, .. } => **reset == *group,

@@ -1,4 +1,4 @@
-//! A broker that is stopped in the middle of a run, and continues from its folder.
+//! Stops the broker in the middle of a run, and reopens it from its folder.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,11 +12,10 @@ use super::sim_group::SimGroup;
 use super::watch;
 use super::world::World;
 
-/// After so much virtual time without an end, it is stuck.
+/// The maximum virtual time that a member may take to leave.
 const DEADLINE: Duration = Duration::from_secs(12 * 60 * 60);
 
-/// Stops everybody and the broker, and returns the same fleet on the reopened broker, with nobody
-/// hired yet.
+/// Stops all members and the broker, and returns the same groups on the reopened broker, without members.
 pub(super) async fn restart(
     world: World,
     script: &Script,
@@ -66,7 +65,7 @@ async fn describe(world: &World) -> Result<Vec<StreamDescription>> {
     Ok(described)
 }
 
-/// The progress that was read before the broker stopped is the same afterwards.
+/// Checks that the checkpoints are the same as before the broker stopped.
 fn compare(world: &World, before: &[Checkpoint], after: &[Checkpoint]) {
     fn reported(found: &Checkpoint) -> impl PartialEq + '_ {
         let Checkpoint {

@@ -9,8 +9,8 @@ use super::sim_group::SimGroup;
 use super::world::World;
 use crate::history::{Entry, Event};
 
-/// Records what is trimmed: nobody owes that any more. Complains of what a group passed over
-/// without a word.
+/// Records what is trimmed, which groups need not settle. Reports records that a group passed over without
+/// reporting a data loss.
 pub(super) async fn check(world: &World, sim_groups: &[Arc<SimGroup>]) {
     let entries = world.history.entries();
     let known = places(&entries);
@@ -48,7 +48,7 @@ pub(super) async fn check(world: &World, sim_groups: &[Arc<SimGroup>]) {
     }
 }
 
-/// Whether a fault hit a member of the group.
+/// Returns whether a fault was injected into a member of the group.
 fn was_faulted(name: &str, entries: &[Entry]) -> bool {
     entries.iter().any(|entry| match &entry.event {
         Event::Crashed { group, .. }

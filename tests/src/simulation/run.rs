@@ -88,7 +88,7 @@ fn watch(world: &World, sim_groups: &[Arc<SimGroup>]) -> JoinSet<()> {
     watching
 }
 
-/// Sends what is due in one life of the broker, and brings about `disruptions`.
+/// Sends what is due until the broker is stopped, and applies `disruptions`.
 async fn phase(
     world: &World,
     script: &Script,
@@ -112,7 +112,7 @@ async fn phase(
     senders
 }
 
-/// Brings the first members of a group in, and records from when on it owes what is sent.
+/// Adds the first members of a group, and records from when on the group must settle records.
 async fn begin(sim_group: Arc<SimGroup>) {
     let subscribed = |everything| {
         for stream in &sim_group.plan.streams {

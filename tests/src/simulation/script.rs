@@ -47,7 +47,7 @@ pub(super) struct ProducerPlan {
     pub(super) tombstones: f64,
     /// The share of records with unusual headers, sizes and timestamps.
     pub(super) odd: f64,
-    /// Records that are sent in a row, at most.
+    /// The maximum number of records in a burst.
     pub(super) burst: u64,
     /// The mean time between two bursts.
     pub(super) gap: Duration,
@@ -55,7 +55,7 @@ pub(super) struct ProducerPlan {
     pub(super) in_flight_bytes: usize,
     pub(super) timeout: Duration,
     pub(super) close_timeout: Duration,
-    /// After how long a `send` that waits is dropped.
+    /// The time after which a waiting `send` is dropped.
     pub(super) send_timeout: Option<Duration>,
     /// The share of receipts that are dropped unread.
     pub(super) unread: f64,
@@ -66,7 +66,7 @@ pub(super) struct ProducerPlan {
     pub(super) ending: Ending,
 }
 
-/// What becomes of a producer that is not needed any more.
+/// How a producer ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ending {
     /// Closed when all receipts that are read have resolved.
@@ -102,17 +102,17 @@ pub(super) struct GroupPlan {
     pub(super) watch: Duration,
 }
 
-/// How a member takes its records.
+/// How a member consumes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Style {
     Each,
     Batches(usize),
-    /// Holds so many deliveries at once.
+    /// Pulls, and holds up to so many deliveries at once.
     Pull(usize),
-    /// Sends a record on for each.
+    /// Publishes a result for each record.
     Pipeline {
         to: String,
-        /// Whether each result is stored once: its producer is of the client of the group.
+        /// Whether each result is stored once: the producer belongs to the group's client.
         once: bool,
     },
 }
@@ -136,7 +136,7 @@ pub(super) enum FinalAction {
 pub(super) struct HandlerPlan {
     /// The share of records whose handler is not ready at once.
     pub(super) pausing: f64,
-    /// How long those take, at most.
+    /// The maximum time that those take.
     pub(super) pause: Duration,
     /// The share of records whose handler takes longer than a session timeout.
     pub(super) stuck: f64,
@@ -163,11 +163,11 @@ pub(super) enum Disruption {
         pick: usize,
         overlap: bool,
     },
-    /// One member more.
+    /// Another member joins.
     Join {
         group: usize,
     },
-    /// One member less, but never the last one.
+    /// A member leaves, but never the last one.
     Leave {
         group: usize,
         pick: usize,
@@ -178,7 +178,7 @@ pub(super) enum Disruption {
         pick: usize,
         back_after: Duration,
     },
-    /// The broker takes a member for dead at once.
+    /// The broker evicts a member at once.
     Disconnect {
         group: usize,
         pick: usize,
@@ -194,8 +194,7 @@ pub(super) enum Disruption {
         group: usize,
         pick: usize,
     },
-    /// A member is asked to take no new records for a while: of one partition that it has, or of
-    /// all.
+    /// A member pauses one of its partitions, or all, for a while.
     Pause {
         group: usize,
         pick: usize,
@@ -284,5 +283,5 @@ pub(super) const LONG_DRAIN: Duration = Duration::from_secs(4 * 60 * 60);
 pub(super) const LONG_INTERVAL: Duration = Duration::from_secs(5 * 60);
 /// The names of dead letter streams begin with this.
 pub(super) const DEAD_LETTERS: &str = "dead-of-";
-/// Where chains send to.
+/// The stream that pipelines publish to.
 pub(super) const PIPELINE_OUTPUT: &str = "chained";

@@ -14,10 +14,10 @@ use super::script::{Ending, ProducerPlan, Script};
 use super::world::World;
 use crate::history::{Event, RecordGenerator};
 
-/// What a producer has to close its driver, at least.
+/// The minimum time that a producer has to close its driver.
 const MIN_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// One who sends, with one producer after the other.
+/// A sender with successive producers.
 #[derive(Debug)]
 pub(super) struct Sender {
     plan: ProducerPlan,
@@ -25,21 +25,21 @@ pub(super) struct Sender {
     load: RecordGenerator,
     oddities: Oddities,
     dice: Rng,
-    /// The producers that were.
+    /// Its closed and dropped producers.
     pub(super) runs: Vec<ProducerRun>,
 }
 
-/// What one producer left untold.
+/// The unread receipts of one producer.
 #[derive(Debug)]
 pub(super) struct ProducerRun {
     pub(super) stream: String,
-    /// The records whose receipts nobody read.
+    /// The records whose receipts were dropped unread.
     pub(super) unread: Vec<u64>,
     /// How many of them have failed, as reported by `flush` and `close`. Unset if neither was called.
     pub(super) reported: Option<u64>,
 }
 
-/// What is known of one producer while it lives.
+/// The counters of an open producer.
 #[derive(Debug, Default)]
 struct ReceiptCounts {
     sent: u64,
@@ -62,7 +62,7 @@ impl Sender {
         }
     }
 
-    /// Sends a part of what is planned, and waits for all responses that somebody waits for.
+    /// Sends a share of the planned records, and waits for all receipts that are read.
     pub(super) async fn send(mut self, world: World, phases: u64) -> Self {
         let share = self.plan.records / phases;
         for _ in 0..self.plan.runs {

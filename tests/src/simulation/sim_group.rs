@@ -22,7 +22,7 @@ pub(super) struct SimGroup {
     pub(super) group: ConsumerGroup,
     pub(super) behavior: HandlerBehavior,
     pub(super) pipeline: Option<Pipeline>,
-    /// Those who are there, in the order of their coming.
+    /// The current members, in the order in which they joined.
     slots: Mutex<Vec<(Arc<MemberSlot>, JoinHandle<()>)>>,
     names: AtomicU64,
     /// How many data losses were reported by members that have left.
@@ -43,7 +43,7 @@ pub(super) struct GroupState {
 }
 
 impl SimGroup {
-    /// Makes one without members, which follows on one `before`.
+    /// Creates a group without members, which continues the one `before`.
     pub(super) async fn new(
         world: &World,
         script: &Script,
@@ -86,7 +86,7 @@ impl SimGroup {
         })
     }
 
-    /// Ends it, when all members are gone.
+    /// Closes it after all members have left.
     pub(super) async fn close(&self) -> GroupState {
         GroupState {
             names: self.names.load(Relaxed),
@@ -99,7 +99,7 @@ impl SimGroup {
         }
     }
 
-    /// After a stop at a gap: moves the group to what is left of the stream.
+    /// Moves the group to the oldest record that is left, after a member stopped at a data loss.
     pub(super) async fn reset_after_data_loss(&self, stream: Option<&str>) {
         let stream = stream.unwrap_or_default();
         self.world.record(Event::Reset {
@@ -111,20 +111,20 @@ impl SimGroup {
         self.world.expect("continue after a gap", moved);
     }
 
-    /// A name that no member of any group had before.
+    /// Returns a name that no member of any group had before.
     pub(super) fn name(&self) -> String {
         let number = self.names.fetch_add(1, Relaxed) + 1;
         format!("{}-{number}", self.plan.name)
     }
 
-    /// Takes on one more member.
+    /// Adds a member.
     pub(super) fn add_member(self: &Arc<Self>) {
         let slot = Arc::new(MemberSlot::new(self.clone()));
         let task = tokio::spawn(slot.clone().run());
         lock(&self.slots).push((slot, task));
     }
 
-    /// Takes on as many as are planned.
+    /// Adds the planned number of members.
     pub(super) fn add_planned_members(self: &Arc<Self>) {
         for _ in 0..self.plan.members {
             self.add_member();
@@ -157,7 +157,7 @@ impl SimGroup {
         Some(task)
     }
 
-    /// Makes one member go, by force or not, and returns what to wait for.
+    /// Kills a member, or asks it to leave, and returns what to wait for.
     pub(super) fn stop(&self, abrupt: bool) -> Option<JoinHandle<()>> {
         match abrupt {
             true => self.kill_member(0),
@@ -171,7 +171,7 @@ impl SimGroup {
         Some(slots.remove(place))
     }
 
-    /// Records that something is about to hit a member, or anyone of the group.
+    /// Records a fault that is about to be injected into a member, or into the whole group.
     pub(super) fn fault(&self, member: Option<&str>, what: &str) {
         self.world.record(Event::Fault {
             group: Some(self.plan.name.as_str().into()),

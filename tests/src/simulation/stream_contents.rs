@@ -10,11 +10,11 @@ use super::sending::ProducerRun;
 use super::world::World;
 use crate::history::{Event, id_of_delivery};
 
-/// After so much virtual time without an end, it is stuck.
+/// The maximum virtual time that reading a stream may take.
 const DEADLINE: Duration = Duration::from_secs(3 * 60 * 60);
 
-/// Finds the records whose receipts nobody read. One that is neither stored nor reported to have failed
-/// is lost in silence; one that is stored is owed to the groups like any other.
+/// Finds the records whose receipts were dropped unread. One that is neither stored nor reported as failed was
+/// lost silently. One that is stored must be settled by the groups like any other.
 pub(super) async fn unread(world: &World, runs: &[ProducerRun], send_faults: bool) -> Result<()> {
     let streams: BTreeSet<&str> = runs
         .iter()

@@ -5,7 +5,7 @@ use millstream_core::{Checkpoint, ConsumerGroup, ErrorKind};
 use super::world::World;
 use crate::history::Event;
 
-/// While nothing moves it looks less and less often, down to this.
+/// The maximum interval: while nothing changes, the interval grows up to this.
 const MAX_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Reads the stored checkpoint of a group into the history, again and again.

@@ -9,13 +9,13 @@ use tokio::time::Instant;
 use super::script::Script;
 use crate::history::{Event, History};
 
-/// When the broker's clock begins.
+/// The initial time of the broker's clock.
 const START: Duration = Duration::from_secs(1_700_000_000);
 
-/// How long a broker may be in use after everybody was asked to leave.
+/// How long a broker may still be in use after all members were asked to leave.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
-/// What all that takes part shares. Cheap to clone.
+/// What all parts of a run share. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct World {
     pub(super) client: Client,
@@ -25,11 +25,11 @@ pub(super) struct World {
     pub(super) history: History,
     pub(super) began: Instant,
     problems: Problems,
-    /// Where the broker lives on, if it is restarted. Removed with the last clone.
+    /// The broker's folder, if it is restarted. Removed with the last clone.
     folder: Option<Arc<TempDir>>,
 }
 
-/// What was complained of. Clones share it.
+/// The problems that were reported. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Problems(Arc<Mutex<Vec<String>>>);
 
@@ -38,7 +38,7 @@ impl Problems {
         lock(&self.0).push(problem);
     }
 
-    /// All of them, each once.
+    /// Returns all of them, each once.
     pub(super) fn sorted(&self) -> Vec<String> {
         let mut problems = lock(&self.0).clone();
         problems.sort();
@@ -70,8 +70,8 @@ impl World {
         })
     }
 
-    /// Ends the broker, and begins it again from its folder. Nobody else may have it any more, or
-    /// will soon not have it: a producer that was dropped closes in the background.
+    /// Closes the broker, and reopens it from its folder. All other handles must be gone or about to be: a
+    /// producer that was dropped closes in the background.
     pub(super) async fn reopen(self, script: &Script) -> Result<Self> {
         let Self {
             client,
@@ -106,7 +106,7 @@ impl World {
         })
     }
 
-    /// What the broker's clock shows.
+    /// Returns the time of the broker's clock.
     pub(super) fn time(&self) -> SystemTime {
         UNIX_EPOCH + START + self.began.elapsed()
     }
@@ -115,12 +115,12 @@ impl World {
         self.history.record(event);
     }
 
-    /// Notes something that should not be, and that a history does not show.
+    /// Reports a problem that the history does not show.
     pub(super) fn report_problem(&self, problem: String) {
         self.problems.add(problem);
     }
 
-    /// Notes an error where none is due.
+    /// Reports an unexpected error.
     pub(super) fn expect<T>(&self, what: &str, result: Result<T>) -> Option<T> {
         result
             .map_err(|error| self.report_problem(format!("{what}: {error:?}")))
@@ -141,7 +141,7 @@ fn config(script: &Script, folder: Option<&TempDir>, time: Duration) -> Config {
     config
 }
 
-/// Locks what no holder leaves half changed, although handlers panic here.
+/// Locks a mutex although handlers panic: no holder leaves its value half changed.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
