@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use millstream::{Client, ConsumerGroup, Delivery, Record, StreamSpec};
+use millstream::{BatchFailure, Client, ConsumerGroup, Delivery, Record, StreamSpec};
 use sink::Sink;
 use tokio::time::{sleep, timeout};
 
@@ -64,7 +64,7 @@ impl Handler {
         }
     }
 
-    async fn batch(self, batch: Vec<Delivery>) -> anyhow::Result<()> {
+    async fn batch(self, batch: Vec<Delivery>) -> Result<(), BatchFailure> {
         sleep(Duration::from_millis(10)).await;
         self.sink.apply(&batch)?;
         self.delivered.fetch_add(batch.len(), SeqCst);

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use millstream::{Delivery, Settings};
+use millstream::{BatchFailure, Delivery, Settings};
 use millstream_examples::{caught_up, fill};
 use tokio::task::spawn_blocking;
 
@@ -15,6 +15,12 @@ use sink::Sink;
 
 const REPORTS: &str = "car-raw-events";
 const GROUP: &str = "sink";
+
+async fn apply(sink: Arc<Sink>, batch: Vec<Delivery>) -> Result<(), BatchFailure> {
+    // SQLite blocks.
+    spawn_blocking(move || sink.apply(&batch)).await??;
+    Ok(())
+}
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -25,11 +31,7 @@ async fn main() -> anyhow::Result<()> {
     let sink = Arc::new(Sink::open(path.as_deref().unwrap_or(":memory:"))?);
     let handler = {
         let sink = sink.clone();
-        move |batch: Vec<Delivery>| {
-            let sink = sink.clone();
-            // SQLite blocks.
-            async move { spawn_blocking(move || sink.apply(&batch)).await? }
-        }
+        move |batch| apply(sink.clone(), batch)
     };
     let group = client.group(GROUP).stream(REPORTS);
     let shutdown = caught_up(&client, GROUP);

@@ -28,10 +28,10 @@ const TABLES: &str = "
 ";
 
 /// Counts the reports of each car.
-pub struct Sink(Mutex<Connection>);
+pub(crate) struct Sink(Mutex<Connection>);
 
 impl Sink {
-    pub fn open(path: &str) -> anyhow::Result<Self> {
+    pub(crate) fn open(path: &str) -> anyhow::Result<Self> {
         let database = Connection::open(path)?;
         database.execute_batch(TABLES)?;
         Ok(Self(Mutex::new(database)))
@@ -39,7 +39,7 @@ impl Sink {
 
     /// Applies a batch of `run_batches`. Its records are in stored order and no other batch of the
     /// partition is handled meanwhile, so that one position says what was applied.
-    pub fn apply(&self, batch: &[Delivery]) -> anyhow::Result<()> {
+    pub(crate) fn apply(&self, batch: &[Delivery]) -> anyhow::Result<()> {
         self.apply_beyond(&[], batch)
     }
 
@@ -48,7 +48,8 @@ impl Sink {
     /// one of another key was applied first.
     ///
     /// A sink uses this or [`apply`](Self::apply), not both.
-    pub fn apply_one(&self, delivery: &Delivery) -> anyhow::Result<()> {
+    #[allow(dead_code, reason = "the program uses batches")]
+    pub(crate) fn apply_one(&self, delivery: &Delivery) -> anyhow::Result<()> {
         let key = delivery.key();
         let key = key.context("records without a key have no order: use batches")?;
         self.apply_beyond(key, std::slice::from_ref(delivery))
@@ -92,7 +93,7 @@ impl Sink {
     }
 
     /// Returns each car with the number of its reports.
-    pub fn reports(&self) -> anyhow::Result<Vec<(String, i64)>> {
+    pub(crate) fn reports(&self) -> anyhow::Result<Vec<(String, i64)>> {
         let database = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut cars = database.prepare("SELECT car, reports FROM cars ORDER BY car")?;
         let cars = cars.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
