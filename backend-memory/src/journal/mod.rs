@@ -285,6 +285,7 @@ mod tests {
     fn entry() -> JournalEntry {
         JournalEntry::StreamCreated {
             name: "a stream".into(),
+            public_id: "an id".into(),
             partitions: 3,
         }
     }

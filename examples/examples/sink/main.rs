@@ -24,7 +24,7 @@ async fn apply(sink: Arc<Sink>, batch: Vec<Delivery>) -> Result<(), BatchFailure
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let client = Settings::from_env()?.connect().await?;
+    let client = Settings::from_env("MILLSTREAM")?.connect().await?;
     fill(&client, REPORTS).await?;
 
     let path = std::env::args().nth(1);
@@ -34,7 +34,7 @@ async fn main() -> anyhow::Result<()> {
         move |batch| apply(sink.clone(), batch)
     };
     let group = client.group(GROUP).stream(REPORTS);
-    let shutdown = caught_up(&client, GROUP);
+    let shutdown = caught_up(group.clone());
     group.run_batches(100, handler, shutdown).await?;
 
     for (car, reports) in sink.reports()? {
