@@ -5,7 +5,6 @@
 //! bytes.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 
 use tokio::time::Instant;
 
@@ -71,10 +70,10 @@ impl RunStatus {
 }
 
 impl Run {
-    pub(crate) fn new(begun: Instant, numbers: Range<u64>, deliveries: Vec<Delivery>) -> Self {
+    pub(crate) fn new(begun: Instant, deliveries: impl Iterator<Item = (u64, Delivery)>) -> Self {
         Self {
             begun,
-            left: numbers.zip(deliveries).collect(),
+            left: deliveries.collect(),
             parts: Vec::new(),
             due: None,
             outages: 0,

@@ -8,7 +8,6 @@ use tokio::time::Instant;
 
 use super::Member;
 use super::in_flight::InFlight;
-use crate::Delivery;
 use crate::consumer::runtime::handler::{FutureSlot, Handler, HandlerError, Output};
 use crate::consumer::runtime::run::Run;
 
@@ -262,9 +261,8 @@ impl<W: Handler> Member<W> {
         let assignment = &mut self.assignments[index];
         let hold = numbers.clone().filter(|_| holds);
         hold.for_each(|number| assignment.window.hold(number));
-        let deliveries = numbers.clone().map(|number| assignment.delivery(number));
-        let deliveries: Vec<Delivery> = deliveries.collect();
-        Run::new(self.now, numbers, deliveries)
+        let delivery = |number| (number, assignment.delivery(number));
+        Run::new(self.now, numbers.map(delivery))
     }
 
     fn wait_for_attempt(&mut self, index: usize, run: Run, slot: FutureSlot<W>) {
