@@ -29,9 +29,9 @@ cases! {
 
 /// The records of the stuck key, which are sent first.
 const STUCK: usize = 150;
-/// The other keys, of both partitions, and the records of each.
+/// The other keys, of both partitions, of which each has a record in each round.
 const KEYS: usize = 12;
-const PER_KEY: usize = 10;
+const ROUNDS: usize = 6;
 /// About ten records.
 const TINY_BUFFER: usize = 400;
 
@@ -110,25 +110,28 @@ async fn stick(harness: Arc<dyn Harness>, style: Style, buffer_bytes: Option<usi
     };
     fleet.until("the key is stuck", || begun() > 0).await;
 
-    for index in 0..KEYS * PER_KEY {
-        let key = format!("key-{}", index % KEYS);
-        test_producer.send_one(Some(&key)).await;
+    // In rounds, because a fetch of the other partition may be under way when the buffer gets full.
+    let mut same = Vec::new();
+    for _ in 0..ROUNDS {
+        for key in 0..KEYS {
+            test_producer.send_one(Some(&format!("key-{key}"))).await;
+        }
+        let others = test_producer.receipts().await;
+        let (with, without): (Vec<_>, Vec<_>) =
+            others.into_iter().partition(|(_, at)| at.partition == held);
+        assert!(!with.is_empty() && !without.is_empty(), "both have keys");
+        let buffer = format!("{style:?} with buffer_bytes {buffer_bytes:?}");
+        let what = format!("{buffer}: the other partition is handled");
+        fleet.until(&what, || are_acked(&fleet, &without)).await;
+        let last = without.iter().map(|(_, at)| at.position).max();
+        let what = format!("{buffer}: its checkpoint is at its end");
+        eventually(timing, &what, || async {
+            (checkpoint(&fleet, &without[0].1.partition).await >= last).then_some(())
+        })
+        .await;
+        same.extend(with);
     }
-    let others = test_producer.receipts().await;
     test_producer.close().await;
-    let (same, free): (Vec<_>, Vec<_>) =
-        others.into_iter().partition(|(_, at)| at.partition == held);
-    assert!(!same.is_empty() && !free.is_empty(), "both have keys");
-    let what =
-        format!("{style:?} with buffer_bytes {buffer_bytes:?}: the other partition is handled");
-    fleet.until(&what, || are_acked(&fleet, &free)).await;
-    let last = free.iter().map(|(_, at)| at.position).max();
-    let what =
-        format!("{style:?} with buffer_bytes {buffer_bytes:?}: its checkpoint is at its end");
-    eventually(timing, &what, || async {
-        (checkpoint(&fleet, &free[0].1.partition).await >= last).then_some(())
-    })
-    .await;
     // A partition has one batch at a time, and a tiny buffer is filled by the stuck key.
     if style != Style::Batches && buffer_bytes.is_none() {
         let what = format!("{style:?}: the other keys of its partition are handled");
@@ -145,7 +148,7 @@ async fn stick(harness: Arc<dyn Harness>, style: Style, buffer_bytes: Option<usi
     worker.observer.left();
     producer.close().await.expect("the producer closes");
     if matches!(style, Style::Pipeline | Style::ExactlyOncePipeline) {
-        let count = STUCK + KEYS * PER_KEY;
+        let count = STUCK + KEYS * ROUNDS;
         let source = read(&*fleet.harness, &fleet.stream, count).await;
         let results = read(&*fleet.harness, &sink, count).await;
         assert_eq!(ids_by_key(&results), ids_by_key(&source));
