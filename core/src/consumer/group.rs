@@ -312,8 +312,9 @@ impl ConsumerGroup {
     /// crashes, each result is in the stream once. Results become visible with the checkpoint
     /// ([`checkpoint_interval`](Self::checkpoint_interval), 100 ms by default here;
     /// [`checkpoint_records`](Self::checkpoint_records)). The producer provides the stream and its
-    /// limits and sends nothing itself: its bounds, timeout and counters do not apply, and
-    /// [`ConsumerStats::published`](crate::ConsumerStats::published) counts the results. Other effects
+    /// limits and sends nothing itself: its bounds and timeout do not apply. Its
+    /// [`stored`](crate::ProducerStats::stored) counts the results, as
+    /// [`ConsumerStats::published`](crate::ConsumerStats::published) does. Other effects
     /// of `transform` are at least once, and so are dead letters: one may be stored twice after a
     /// crash. A [`reset`](Self::reset) to an earlier position produces results again.
     ///
@@ -376,7 +377,7 @@ impl ConsumerGroup {
             false => Ok(()),
         };
         if same_client && self.backend.guarantees().exactly_once {
-            let stream = producer.stream().into();
+            let (stream, counts) = (producer.stream().into(), producer.clone());
             let handler = move |delivery| {
                 let (producer, transform) = (producer.clone(), transform.clone());
                 async move {
@@ -384,7 +385,11 @@ impl ConsumerGroup {
                     transform::validate(&producer, records)
                 }
             };
-            let handler = target.map(|()| TransactionalHandler { handler, stream });
+            let handler = target.map(|()| TransactionalHandler {
+                handler,
+                stream,
+                producer: counts,
+            });
             return self.run_handler(handler, shutdown);
         }
         let handler = move |delivery| {

@@ -43,6 +43,8 @@ pub(super) fn validate(
 pub(super) struct TransactionalHandler<H> {
     pub(super) handler: H,
     pub(super) stream: Arc<str>,
+    /// Sends nothing, and counts what is published.
+    pub(super) producer: Producer,
 }
 
 impl<H, F> Handler for TransactionalHandler<H>
@@ -57,6 +59,10 @@ where
 
     fn output_stream(&self) -> Option<&Arc<str>> {
         Some(&self.stream)
+    }
+
+    fn on_published(&self, records: u64) {
+        self.producer.count_published(records);
     }
 
     fn attempt(&self, mut deliveries: impl Iterator<Item = Delivery>) -> Self::Future {

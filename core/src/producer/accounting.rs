@@ -21,6 +21,8 @@ pub(super) struct Accounting {
     pub(super) stream: Arc<str>,
     pub(super) limits: InFlightLimits,
     pub(super) stored: AtomicU64,
+    /// Records that pipelines have published to the stream, beside those that were sent.
+    pub(super) published: AtomicU64,
     pub(super) failed: AtomicU64,
     pub(super) retried: AtomicU64,
     pub(super) waited: AtomicU64,
@@ -42,6 +44,7 @@ impl Accounting {
             stream,
             limits,
             stored: AtomicU64::new(0),
+            published: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             retried: AtomicU64::new(0),
             waited: AtomicU64::new(0),

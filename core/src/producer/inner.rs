@@ -103,6 +103,10 @@ impl ProducerInner {
         }
     }
 
+    pub(super) fn count_published(&self, records: u64) {
+        self.accounting.published.fetch_add(records, Relaxed);
+    }
+
     pub(super) fn belongs_to(&self, backend: &Arc<dyn driver::Backend>) -> bool {
         std::ptr::addr_eq(self.backend.as_ptr(), Arc::as_ptr(backend))
     }
@@ -140,11 +144,12 @@ impl ProducerInner {
         // In this order, so that nothing is completed that was not sent.
         let stored = accounting.stored.load(Relaxed);
         let failed = accounting.failed.load(Relaxed);
+        let published = accounting.published.load(Relaxed);
         let completed_bytes = accounting.completed_bytes.load(Relaxed);
         let (sent, sent_bytes) = self.accumulator.sent();
         ProducerStats {
-            sent,
-            stored,
+            sent: sent + published,
+            stored: stored + published,
             failed,
             retried: accounting.retried.load(Relaxed),
             in_flight: sent - stored - failed,

@@ -143,6 +143,11 @@ impl Producer {
         self.inner.belongs_to(backend)
     }
 
+    /// Counts records that a pipeline has published to this producer's stream.
+    pub(crate) fn count_published(&self, records: u64) {
+        self.inner.count_published(records);
+    }
+
     /// Refuses what [`send`](Self::send) would refuse at once.
     pub(crate) fn check(&self, record: &Record) -> Result<()> {
         self.inner.check(record)

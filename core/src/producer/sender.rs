@@ -234,7 +234,8 @@ impl Sender {
         let closed = self.close_driver(deadline).await;
         event!(
             info, "millstream.producer.closed", stream = %self.accounting.stream,
-            stored = self.accounting.stored.load(Relaxed), failed = self.accounting.failed.load(Relaxed),
+            stored = self.accounting.stored.load(Relaxed) + self.accounting.published.load(Relaxed),
+            failed = self.accounting.failed.load(Relaxed),
             "producer closed"
         );
         match (flushed, unread) {

@@ -2,9 +2,10 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ProducerStats {
-    /// Records that `send` has taken.
+    /// Records that `send` has taken, and those that exactly-once pipelines have published by their
+    /// checkpoints.
     pub sent: u64,
-    /// Records that the broker has acknowledged.
+    /// Records that the broker has acknowledged, published ones too.
     pub stored: u64,
     /// Records that failed for good.
     pub failed: u64,

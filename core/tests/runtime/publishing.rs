@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use millstream_core::{
-    ConsumerGroup, ConsumerHandle, ErrorKind, Guarantee, OnExhausted, Producer, Record, Result,
-    Retry,
+    ConsumerGroup, ConsumerHandle, ErrorKind, Guarantee, OnExhausted, Producer, ProducerStats,
+    Record, Result, Retry,
 };
 use tokio::task::JoinHandle;
 
@@ -91,12 +91,16 @@ async fn what_is_refused_is_published_with_the_next() {
     let (script, desk) = (Script::new(), Desk::default());
     let gate = desk.gate(1);
     script.refuse_marks(&[ErrorKind::Unavailable, ErrorKind::Throttled]);
-    let (control, _run) = run(&desk, group(&script), &results(&script).await);
+    let producer = results(&script).await;
+    let (control, _run) = run(&desk, group(&script), &producer);
     script.assign("0", 1);
     script.records("0", 1, 0, "ab");
     until(|| script.publications().len() == 2).await;
+    assert_eq!(producer.stats(), ProducerStats::default());
     gate.notify_one();
     until(|| control.stats().published == 4).await;
+    let stats = producer.stats();
+    assert_eq!((stats.sent, stats.stored, stats.in_flight), (4, 4, 0));
     let first = published("0a 0b", &[("0", 0)]);
     let all = published("0a 0b 1a 1b", &[("0", 1)]);
     assert_eq!(script.publications(), [first.clone(), first, all]);

@@ -38,6 +38,9 @@ pub(crate) trait Handler: Send + Sync + 'static {
     /// finished in time.
     fn reclaim(&self, _ownership: &Arc<Ownership>) {}
 
+    /// Takes in that so many records were published there.
+    fn on_published(&self, _records: u64) {}
+
     /// Begins an attempt.
     fn attempt(&self, deliveries: impl Iterator<Item = Delivery>) -> Self::Future;
 }

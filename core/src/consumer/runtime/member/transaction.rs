@@ -113,6 +113,7 @@ impl<W: Handler> Member<W> {
         let Err(error) = result else {
             let volume = Size::of(&transaction.records);
             self.control.counters.published.add(volume.records);
+            self.handler.on_published(volume.records);
             for mark in &transaction.marks {
                 self.on_checkpointed(mark);
                 if let Some(index) = self.assignment_of(&mark.partition, mark.epoch) {
