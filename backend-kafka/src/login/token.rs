@@ -185,7 +185,12 @@ fn said(panic: &(dyn Any + Send)) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{self, Write};
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use millstream_core::{Error, ErrorKind};
+    use tracing_subscriber::fmt;
+    use tracing_subscriber::util::SubscriberInitExt;
 
     use super::*;
 
@@ -253,6 +258,60 @@ mod tests {
         tokens.age(178);
         assert_eq!(tokens.value().unwrap_err(), "no network");
         assert_eq!(tokens.value().unwrap(), "token 3");
+    }
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Gives one token.
+    #[derive(Debug)]
+    struct Once(AtomicUsize);
+
+    impl TokenSource for Once {
+        fn token(&self) -> Result<Token, Box<dyn StdError + Send + Sync>> {
+            if self.0.fetch_add(1, Relaxed) == 0 {
+                return Ok(Token::new("the-value", in_a_minute()));
+            }
+            let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+            let error = Error::new(ErrorKind::Unavailable, "authorize", "the server is away");
+            Err(error.with_source(refused).into())
+        }
+    }
+
+    #[test]
+    fn a_log_holds_the_whole_chain_of_causes_and_no_token() {
+        // While there is one subscriber only, `tracing` asks the thread that is first at an event
+        // whether anybody listens, and that may be the thread of another test.
+        let _other = fmt().with_writer(io::sink).set_default();
+        let log = Log::default();
+        let lines = log.clone();
+        let lines = fmt()
+            .with_env_filter("millstream::kafka=warn")
+            .with_writer(move || lines.clone());
+        let _listening = lines.set_default();
+        let tokens = Tokens::new(Arc::new(Once(AtomicUsize::new(0))));
+        tokens.value().unwrap();
+        tokens.age(40);
+        tokens.value().unwrap();
+        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        for words in [
+            "event=\"millstream.kafka.login.token_kept\"",
+            "the server is away: connection refused",
+        ] {
+            assert!(text.contains(words), "{text}");
+        }
+        assert!(!text.contains("the-value"), "{text}");
     }
 
     #[test]

@@ -183,7 +183,7 @@ fn sync_folder(_: &Path) -> io::Result<()> {
 mod tests {
     use std::sync::{Arc, Mutex};
 
-    use millstream_core::ErrorKind;
+    use millstream_core::{Error, ErrorKind};
     use tracing::field::{Field, Visit};
     use tracing::subscriber::with_default;
     use tracing::{Level, Metadata, Subscriber, span};
@@ -224,7 +224,11 @@ mod tests {
             disk.bytes.extend(&bytes[..bytes.len().min(room)]);
             match bytes.len() <= room {
                 true => Ok(()),
-                false => Err(io::Error::from(io::ErrorKind::StorageFull)),
+                false => {
+                    let full = io::Error::from(io::ErrorKind::StorageFull);
+                    let error = Error::new(ErrorKind::Unavailable, "append", "only a part fits");
+                    Err(io::Error::other(error.with_source(full)))
+                }
             }
         }
 
@@ -302,8 +306,8 @@ mod tests {
             for _ in 0..3 {
                 let error = journal.write(&entry()).unwrap_err().during("send");
                 assert_eq!(error.kind(), ErrorKind::Unavailable);
-                let cause = std::error::Error::source(&error).unwrap().to_string();
-                assert!(cause.contains("no storage space"), "{cause}");
+                let causes = format!("{error:?}");
+                assert!(causes.contains("no storage space"), "{causes}");
                 assert_eq!(disk.entries(), 1);
             }
             disk.set(1 << 20, false);

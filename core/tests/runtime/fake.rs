@@ -42,7 +42,7 @@ struct Fake {
     events: AsyncMutex<mpsc::UnboundedReceiver<Result<Event>>>,
     calls: Mutex<Vec<Call>>,
     /// Answers to the next marks; `Ok` when there is none left.
-    refusals: Mutex<Vec<ErrorKind>>,
+    refusals: Mutex<Vec<Error>>,
     /// How many completions are still answered `Unavailable`.
     completions_to_refuse: AtomicUsize,
     /// While it is locked, no publication is answered.
@@ -136,11 +136,17 @@ impl Script {
     }
 
     pub(crate) fn refuse_marks(&self, kinds: &[ErrorKind]) {
-        self.fake
-            .refusals
-            .lock()
-            .unwrap()
-            .extend(kinds.iter().rev());
+        let errors = kinds.iter();
+        self.refuse_marks_with(errors.map(|kind| Error::new(*kind, "store", "as scripted")));
+    }
+
+    /// As [`refuse_marks`](Self::refuse_marks), with the errors themselves.
+    pub(crate) fn refuse_marks_with(
+        &self,
+        errors: impl IntoIterator<Item = Error, IntoIter: DoubleEndedIterator>,
+    ) {
+        let errors = errors.into_iter().rev();
+        self.fake.refusals.lock().unwrap().extend(errors);
     }
 
     /// Sends one record as the driver would.
@@ -354,7 +360,7 @@ impl driver::Membership for Fake {
     async fn checkpoint(&self, marks: &[CheckpointUpdate]) -> Vec<Result<()>> {
         self.may_panic("checkpoint");
         let answer = |mark: &CheckpointUpdate| match self.refusals.lock().unwrap().pop() {
-            Some(kind) => Err(Error::new(kind, "checkpoint", "as scripted")),
+            Some(error) => Err(error),
             None => {
                 let offset = mark.position.offset().unwrap();
                 self.called(Call::Checkpoint(mark.partition.id().to_owned(), offset));
@@ -390,7 +396,7 @@ impl driver::Membership for Fake {
         ));
         let _answered = self.publishing.lock().await;
         match self.refusals.lock().unwrap().pop() {
-            Some(kind) => Err(Error::new(kind, "publish", "as scripted")),
+            Some(error) => Err(error),
             None => Ok(()),
         }
     }

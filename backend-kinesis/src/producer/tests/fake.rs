@@ -257,7 +257,7 @@ impl Transport for Fake {
             (wait / 2, wait / 2, script)
         };
         sleep(before).await;
-        let error = |kind| Err(Error::new(kind, "send", "as told"));
+        let error = |kind| Err(Error::new(kind, "send", "as told").with_source("reset by peer"));
         let (answer, late) = {
             let mut world = self.world();
             let bytes: usize = entries.iter().map(Entry::size).sum();

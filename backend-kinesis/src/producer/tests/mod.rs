@@ -3,6 +3,7 @@
 mod explicit;
 mod failing;
 mod fake;
+mod log;
 mod order;
 mod reader;
 mod speed;
