@@ -50,13 +50,13 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
-    /// The kind's stable name in logs and metrics.
+    /// The kind's stable name in logs and metrics: lower case, without blanks.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Invalid => "invalid",
-            Self::TooLarge => "too large",
-            Self::NotFound => "not found",
-            Self::AlreadyExists => "already exists",
+            Self::TooLarge => "too_large",
+            Self::NotFound => "not_found",
+            Self::AlreadyExists => "already_exists",
             Self::Denied => "denied",
             Self::Unauthenticated => "unauthenticated",
             Self::Throttled => "throttled",
@@ -65,7 +65,7 @@ impl ErrorKind {
             Self::Closed => "closed",
             Self::Timeout => "timeout",
             Self::Corrupt => "corrupt",
-            Self::DataLoss => "data loss",
+            Self::DataLoss => "data_loss",
             Self::Unsupported => "unsupported",
             Self::Handler => "handler",
         }
@@ -240,6 +240,18 @@ impl StdError for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_names_of_kinds_are_single_words() {
+        for (kind, name) in [
+            (ErrorKind::TooLarge, "too_large"),
+            (ErrorKind::NotFound, "not_found"),
+            (ErrorKind::AlreadyExists, "already_exists"),
+            (ErrorKind::DataLoss, "data_loss"),
+        ] {
+            assert_eq!((kind.as_str(), &*kind.to_string()), (name, name));
+        }
+    }
 
     #[test]
     fn prints_in_one_line_and_keeps_its_causes() {

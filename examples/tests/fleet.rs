@@ -341,7 +341,7 @@ fn a_run_that_fails_shows_the_cause_once_and_is_not_good() {
         "refused.toml",
         "backend = 'memory'\n[limits]\nrecord_bytes = 1",
     );
-    for (config, cause) in [(retention, "gone by retention"), (refused, "too large")] {
+    for (config, cause) in [(retention, "gone by retention"), (refused, "too_large")] {
         let text = run(&["--config", &config]);
         assert_eq!(text.code, Some(1), "{}", text.err);
         assert_eq!(text.err.matches(cause).count(), 1, "{}", text.err);

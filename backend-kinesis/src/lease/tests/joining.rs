@@ -229,7 +229,7 @@ async fn a_table_of_another_stream_or_of_one_before_is_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_is_deleted_or_created_again_ends_the_member() {
-    for (again, kind) in [(false, "failed not found"), (true, "failed invalid")] {
+    for (again, kind) in [(false, "failed not_found"), (true, "failed invalid")] {
         let rig = Rig::new(1);
         let app = rig.app("a").await;
         until(SECOND, || app.count() == 1).await;

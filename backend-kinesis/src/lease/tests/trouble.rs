@@ -69,7 +69,7 @@ async fn a_table_that_comes_back_in_time_ends_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_table_that_stays_away_ends_the_member() {
     for (kind, told) in [
-        (ErrorKind::NotFound, "failed not found"),
+        (ErrorKind::NotFound, "failed not_found"),
         (ErrorKind::Denied, "failed denied"),
     ] {
         let rig = Rig::new(1);
