@@ -1,18 +1,38 @@
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
-use crate::{Partition, Position};
+use crate::{Error, ErrorKind, Partition, Position};
 
 /// A number that grows each time a partition gets a new owner in a group: the fencing token (Kafka:
 /// generation or member epoch; Kinesis: lease counter at the take).
 ///
-/// A sink that remembers the highest epoch per partition can refuse a stale owner.
+/// A sink that remembers the highest epoch per partition can refuse a stale owner. An epoch prints as
+/// a decimal number, and parses back from that text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub u64);
 
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// # Errors
+/// `Invalid` for a text that is not a decimal number of 64 bits.
+impl FromStr for Epoch {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+        match text.parse() {
+            Ok(number) if is_number => Ok(Self(number)),
+            _ => Err(Error::new(
+                ErrorKind::Invalid,
+                "parse epoch",
+                format!("{text:?} is not a decimal number of at most 64 bits, such as 7"),
+            )),
+        }
     }
 }
 
@@ -40,4 +60,22 @@ pub struct Checkpoint {
     pub completed: bool,
     /// What is left after it.
     pub lag: Lag,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_parses_what_it_prints() {
+        for number in [0, 7, u64::MAX] {
+            let epoch = Epoch(number);
+            assert_eq!(epoch.to_string().parse::<Epoch>().unwrap(), epoch);
+        }
+        for text in ["", "+7", "-7", "7.0", "18446744073709551616"] {
+            let error = text.parse::<Epoch>().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert!(error.message().contains("decimal number"), "{error}");
+        }
+    }
 }

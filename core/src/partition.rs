@@ -1,13 +1,16 @@
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher};
+use std::str::FromStr;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
+use crate::{Error, ErrorKind};
+
 /// A partition of a stream: the unit of order and of ownership (Kafka: partition; Kinesis: shard).
 ///
-/// Prints as `stream/id`. Cheap to clone. Partitions sort by stream, then by the length of the id,
+/// Prints as `stream/id`, and parses back from that text. Cheap to clone. Partitions sort by stream, then by the length of the id,
 /// then by the id, so that `9` stands before `10`.
 #[derive(Clone)]
 pub struct Partition(Arc<Name>);
@@ -82,9 +85,43 @@ impl fmt::Debug for Partition {
     }
 }
 
+/// # Errors
+/// `Invalid` for a text that is not `stream/id`.
+impl FromStr for Partition {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        // No stream has a slash in its name.
+        match text.split_once('/') {
+            Some((stream, id)) if !stream.is_empty() && !id.is_empty() => Ok(Self::new(stream, id)),
+            _ => Err(Error::new(
+                ErrorKind::Invalid,
+                "parse partition",
+                format!("{text:?} is not a stream and the id of a partition, as in stream/id"),
+            )),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parses_what_it_prints() {
+        for id in ["0", "shardId-000000000042"] {
+            let partition = Partition::new("car-raw.events_1", id);
+            assert_eq!(
+                partition.to_string().parse::<Partition>().unwrap(),
+                partition
+            );
+        }
+        for text in ["", "/", "s", "s/", "/0"] {
+            let error = text.parse::<Partition>().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert!(error.message().contains("stream/id"), "{error}");
+        }
+    }
 
     #[test]
     fn nine_stands_before_ten() {
