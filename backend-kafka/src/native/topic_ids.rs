@@ -104,7 +104,7 @@ impl Request<'_> {
 /// that have no ids.
 fn text((high, low): (i64, i64)) -> Option<Arc<str>> {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let id = u128::from(high as u64) << 64 | u128::from(low as u64);
+    let id = (u128::from(high as u64) << 64) | u128::from(low as u64);
     // 22 digits of 6 bits hold 128 bits, and 4 bits that are zero.
     let digit = |place: u32| match place {
         21 => id << 4,

@@ -14,7 +14,6 @@ mod sink;
 use sink::Sink;
 
 const REPORTS: &str = "car-raw-events";
-const GROUP: &str = "sink";
 
 async fn apply(sink: Arc<Sink>, batch: Vec<Delivery>) -> Result<(), BatchFailure> {
     // SQLite blocks.
@@ -33,9 +32,9 @@ async fn main() -> anyhow::Result<()> {
         let sink = sink.clone();
         move |batch| apply(sink.clone(), batch)
     };
-    let group = client.group(GROUP).stream(REPORTS);
-    let shutdown = caught_up(group.clone());
-    group.run_batches(100, handler, shutdown).await?;
+    let group = client.group("sink").stream(REPORTS);
+    let done = caught_up(group.clone());
+    group.run_batches(100, handler, done).await?;
 
     for (car, reports) in sink.reports()? {
         println!("{car}: {reports} reports");

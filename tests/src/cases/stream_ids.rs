@@ -1,9 +1,9 @@
 //! The id of a stream: the same as long as it exists, and another one for the next of its name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use millstream_core::{Client, Delivery, Partition, Record, Start, StreamSpec};
+use millstream_core::{Client, Delivery, Epoch, Partition, Record, Start, StreamSpec};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -70,6 +70,17 @@ async fn operate_stream_id_changes_when_a_stream_is_created_anew(harness: Arc<dy
     assert_ne!(ids[0], ids[1]);
 }
 
+/// The largest epoch of each partition.
+fn newest_epochs(deliveries: &[Delivery]) -> BTreeMap<Partition, Epoch> {
+    let mut newest = BTreeMap::new();
+    for delivery in deliveries {
+        let known = newest.entry(delivery.partition().clone());
+        let known = known.or_insert(delivery.epoch());
+        *known = delivery.epoch().max(*known);
+    }
+    newest
+}
+
 /// A member that keeps all of its deliveries.
 struct Keeper {
     kept: Arc<Mutex<Vec<Delivery>>>,
@@ -127,11 +138,14 @@ async fn operate_stream_id_is_the_same_for_all_members(harness: Arc<dyn Harness>
     let id = only_id(&before);
 
     // Partitions that stay with their owner begin anew in a new epoch.
-    let newest = before.iter().map(Delivery::epoch).max();
+    let newest = newest_epochs(&before);
     let reset = client.group(&*group).reset(&stream, Start::Earliest).await;
     reset.expect("the group is moved");
     eventually(timing, "records are delivered again", || async {
-        let newer = |delivery: &Delivery| Some(delivery.epoch()) > newest;
+        let newer = |delivery: &Delivery| {
+            let known = newest.get(delivery.partition());
+            known.is_some_and(|known| delivery.epoch() > *known)
+        };
         let both = a.kept().iter().any(newer) && b.kept().iter().any(newer);
         both.then_some(())
     })
