@@ -186,7 +186,7 @@ mod tests {
     use millstream_core::{Error, ErrorKind};
     use tracing::field::{Field, Visit};
     use tracing::subscriber::with_default;
-    use tracing::{Level, Metadata, Subscriber, span};
+    use tracing::{Dispatch, Level, Metadata, Subscriber, span};
 
     use super::*;
 
@@ -297,6 +297,9 @@ mod tests {
     #[test]
     fn a_full_disk_is_logged_once_with_its_cause() {
         let (disk, log) = (SmallDisk::default(), Log::default());
+        // While there is one subscriber only, `tracing` asks the thread that is first at an event
+        // whether anybody listens, and that may be the thread of another test.
+        let _other = Dispatch::new(log.clone());
         disk.set(1 << 20, false);
         let mut journal = Journal::over(disk.clone(), "j".into(), false, 0).unwrap();
         with_default(log.clone(), || {
