@@ -346,6 +346,9 @@ struct Warnings(std::sync::Arc<std::sync::Mutex<Vec<String>>>);
 impl Warnings {
     fn during<T>(call: impl FnOnce() -> T) -> usize {
         let warnings = Self::default();
+        // While there is one subscriber only, `tracing` asks the thread that is first at an event
+        // whether anybody listens, and that may be the thread of another test.
+        let _other = tracing::Dispatch::new(warnings.clone());
         tracing::subscriber::with_default(warnings.clone(), call);
         let seen = warnings.0.lock().unwrap();
         for fields in &*seen {
