@@ -100,9 +100,9 @@ pub mod producer {
 pub mod consumer {
     #[doc(inline)]
     pub use millstream_core::{
-        BatchFailure, Checkpoint, Consumer, ConsumerGroup, ConsumerHandle, ConsumerStats,
-        DeadLetter, Delivery, Epoch, Failure, FailureKind, Lag, OnDataLoss, OnExhausted,
-        PartitionStats, PendingDelivery, Position, Retry, RunFuture, Start,
+        Batch, BatchFailure, Checkpoint, Consumer, ConsumerGroup, ConsumerHandle, ConsumerStats,
+        DeadLetter, Delivery, Epoch, Failure, FailureKind, Lag, OldestUnsettled, OnDataLoss,
+        OnExhausted, PartitionStats, PendingDelivery, Position, Retry, RunFuture, Start,
     };
 }
 
