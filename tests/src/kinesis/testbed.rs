@@ -43,9 +43,7 @@ impl Testbed {
 
     async fn of(kinesis: Server, dynamodb: Server) -> io::Result<Self> {
         let proxy = Proxy::open(kinesis.port(), dynamodb.port()).await?;
-        let past = |server: &Server| format!("http://127.0.0.1:{}", server.port());
-        let (to_kinesis, to_dynamodb) =
-            (kinesis_at(&past(&kinesis)), dynamodb_at(&past(&dynamodb)));
+        let (to_kinesis, to_dynamodb) = (kinesis_at(&kinesis), dynamodb_at(&dynamodb));
         Ok(Self {
             kinesis,
             dynamodb,
@@ -99,7 +97,8 @@ impl Testbed {
     /// # Panics
     /// If it has no owner for 20 s.
     pub async fn steal(&self, table: &str, partition: &Partition) {
-        steal::steal(&self.to_dynamodb, table, partition.stream(), partition.id()).await;
+        let dynamodb = dynamodb_at(&self.dynamodb);
+        steal::steal(&dynamodb, table, partition.stream(), partition.id()).await;
     }
 
     /// Hides all records that the stream has now.
@@ -107,7 +106,8 @@ impl Testbed {
     /// # Panics
     /// If the emulator does not list its records.
     pub async fn trim(&self, stream: &str) {
-        for (shard, last) in retention::newest(&self.to_kinesis, stream).await {
+        let kinesis = kinesis_at(&self.kinesis);
+        for (shard, last) in retention::newest(&kinesis, stream).await {
             self.proxy.trim(stream, &shard, &last);
         }
     }
@@ -117,7 +117,7 @@ impl Testbed {
     /// # Panics
     /// If there is no such group.
     pub async fn age(&self, table: &str) {
-        age::age(&self.to_dynamodb, table).await;
+        age::age(&dynamodb_at(&self.dynamodb), table).await;
     }
 
     /// Kills both servers, and starts them again with their data.
@@ -126,24 +126,31 @@ impl Testbed {
     }
 }
 
-/// Returns a client of Kinesis without retries, so that it reports each fault.
-fn kinesis_at(endpoint: &str) -> aws_sdk_kinesis::Client {
+/// Returns a client of Kinesis that bypasses the proxy.
+///
+/// Cases that share a testbed have a runtime each, and a connection ends with the runtime that opened
+/// it. So what is done for such a case has a client of its own.
+fn kinesis_at(kinesis: &Server) -> aws_sdk_kinesis::Client {
     let [id, secret] = Testbed::CREDENTIALS;
     let config = aws_sdk_kinesis::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(Testbed::REGION))
         .credentials_provider(Credentials::new(id, secret, None, None, "tests"))
-        .endpoint_url(endpoint);
+        .endpoint_url(address(kinesis));
     aws_sdk_kinesis::Client::from_conf(config.build())
 }
 
 /// As [`kinesis_at`], for DynamoDB.
-fn dynamodb_at(endpoint: &str) -> aws_sdk_dynamodb::Client {
+fn dynamodb_at(dynamodb: &Server) -> aws_sdk_dynamodb::Client {
     let [id, secret] = Testbed::CREDENTIALS;
     let config = aws_sdk_dynamodb::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(Testbed::REGION))
         .credentials_provider(Credentials::new(id, secret, None, None, "tests"))
-        .endpoint_url(endpoint);
+        .endpoint_url(address(dynamodb));
     aws_sdk_dynamodb::Client::from_conf(config.build())
+}
+
+fn address(server: &Server) -> String {
+    format!("http://127.0.0.1:{}", server.port())
 }
