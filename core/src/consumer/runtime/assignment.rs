@@ -1,5 +1,4 @@
-//! One partition that this member owns: what was received, how far it is settled, and how it
-//! leaves.
+//! One partition that this member owns: its records, its progress, and how it leaves.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::BuildHasher;
@@ -25,49 +24,48 @@ use crate::{
 pub(crate) struct Assignment {
     pub(crate) ownership: Arc<Ownership>,
     pub(crate) window: Window,
-    /// Output of its records that is not published. It is dropped with the assignment: the next owner
+    /// The unpublished output of its records. It is dropped with the assignment, and the next owner
     /// produces it again.
     pub(crate) outputs: OutputBuffer,
-    /// The batches from the one of the first unsettled record on.
+    /// The received records, from the chunk of the first unsettled one on.
     chunks: VecDeque<Chunk>,
     /// How many records the chunks hold, and their bytes.
     held: usize,
     bytes: usize,
-    /// The bytes that the member has counted for it.
+    /// The bytes of it that the member's budget has counted.
     pub(crate) counted_bytes: usize,
-    /// Records settled behind an unsettled one since the last look for what can be dropped.
+    /// How many records were settled above the watermark since settled records were last dropped.
     settled_ahead: usize,
-    /// How many records were received: the number of the next one.
+    /// How many records were received, which is the number of the next one.
     received: u64,
-    /// The last position below the first chunk.
+    /// The last position before the first chunk.
     settled_before: Option<Position>,
-    /// The last position that the broker has as this group's progress.
+    /// The last position that was checkpointed.
     pub(crate) stored: Option<Position>,
     pub(crate) leaving: Leaving,
-    /// Until when its handlers may settle what is in flight, once it drains.
+    /// The end of its drain, once it drains.
     pub(crate) drain_by: Option<Instant>,
     pub(crate) paused: Paused,
-    /// What waits for its next attempt, by its first number.
+    /// The runs that wait for their next attempt, by their first number.
     pub(crate) waiting: BTreeMap<u64, Run>,
-    /// How many records were started and given up unsettled.
+    /// How many records were started and abandoned unsettled.
     pub(crate) abandoned: usize,
-    /// When its next batch is handed out although it is not full.
+    /// When its next batch is handed out even if it is not full.
     pub(crate) batch_due: Option<Instant>,
     pub(crate) stall: StallDetector,
-    /// Whether it waits in the queue of those that may start something.
+    /// Whether it is in the queue of runnable assignments.
     pub(crate) queued: bool,
-    /// Whether it waits to be looked at for its release.
+    /// Whether it is in the queue of release checks.
     pub(crate) release_queued: bool,
-    /// Whether it waits for the next checkpoint.
+    /// Whether the next checkpoint includes it.
     pub(crate) dirty: bool,
     stats: Arc<Mutex<PartitionStats>>,
 }
 
-/// Consecutive numbers, with those of their records that are still held.
+/// Consecutive numbers, and those of their records that are still held.
 ///
-/// Of settled records behind an unsettled one nothing is held but what a checkpoint can need: the
-/// watermark stops only right before an unsettled record or at the end of a chunk, so the positions
-/// there are enough.
+/// Of settled records above the watermark only the positions are held that a checkpoint may need. The
+/// watermark stops only before an unsettled record or at the end of a chunk, so these are enough.
 #[derive(Debug)]
 struct Chunk {
     first: u64,
@@ -75,7 +73,7 @@ struct Chunk {
     /// The position of its last record.
     last: Position,
     received_at: Instant,
-    /// The numbers that the records of the batch have. Unset: all of the chunk.
+    /// The numbers of the records in the batch. Unset: all numbers of the chunk.
     kept: Option<Vec<Kept>>,
     bytes: usize,
     batch: Arc<FetchedBatch>,
@@ -88,14 +86,14 @@ struct Kept {
     before: Option<Position>,
 }
 
-/// How far an assignment is on its way out.
+/// How an assignment leaves the member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Leaving {
-    /// It stays.
+    /// It does not leave.
     Active,
-    /// No more records will come; when all are settled it is completed.
+    /// The partition has ended. It is completed when all records are settled.
     Ended,
-    /// It goes to another member: it drains until the deadline at most, and is then released.
+    /// It moves to another member: it is drained, and then released.
     Revoked {
         /// When handlers that are still in flight are dropped.
         drained_by: Instant,
@@ -106,13 +104,13 @@ pub(crate) enum Leaving {
     Releasing,
 }
 
-/// Why the driver was asked for no more records.
+/// Why reading the partition is paused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Paused {
     pub(crate) by_user: bool,
     pub(crate) by_window: bool,
     pub(crate) by_buffer: bool,
-    /// The member closes: what it would still receive is for the next owner.
+    /// The member closes. New records are left to the next owner.
     pub(crate) by_shutdown: bool,
 }
 
@@ -175,7 +173,7 @@ impl Assignment {
         &self.stats
     }
 
-    /// Takes records in.
+    /// Adds received records.
     pub(crate) fn receive(&mut self, records: Vec<StoredRecord>, lag: Lag, now: Instant) {
         self.show_lag(lag);
         let Some(last) = records.last().map(|record| record.position) else {
@@ -208,15 +206,15 @@ impl Assignment {
         lock(&self.stats).lag = lag;
     }
 
-    /// The delivery of a number that is not settled.
+    /// Returns the delivery of a number that is not settled.
     pub(crate) fn delivery(&self, number: u64) -> Delivery {
         let chunk = self.chunk(number);
         Delivery::new(chunk.batch.clone(), chunk.index(number) as u32, 1)
     }
 
-    /// Takes the next batch, if nothing of the partition is with the handler. One that is not full is
-    /// taken when its first record has waited for as long as a batch may, or when nothing more is
-    /// received until it settles.
+    /// Starts the next batch, if none is with the handler. A batch that is not full starts when its
+    /// first record has waited for the longest allowed time, or when no more records can be received
+    /// before it settles.
     pub(crate) fn next_batch(&mut self, batch: Batch, now: Instant) -> Option<Range<u64>> {
         self.batch_due = None;
         let next = self.window.next_run(batch.records)?;
@@ -236,7 +234,8 @@ impl Assignment {
         Some(self.window.start_run(next.start..next.start + len))
     }
 
-    /// How many records of a range hold `most` bytes together, at least one.
+    /// Returns how many records from the start of a range have at most `most` bytes together; at least
+    /// one.
     fn records_within(&self, numbers: Range<u64>, most: usize) -> u64 {
         let mut bytes = 0_usize;
         let fits = |number: &u64| {
@@ -248,23 +247,23 @@ impl Assignment {
         fitting.max(1)
     }
 
-    /// Whether more records may come before anything is settled.
+    /// Returns whether more records may be received before any is settled.
     fn may_receive(&self) -> bool {
         self.leaving == Leaving::Active && !self.paused.by_window && !self.paused.by_buffer
     }
 
-    /// Gives a started number up: it stays unsettled, and comes again.
+    /// Abandons a started number: it stays unsettled and is delivered again.
     pub(crate) fn abandon(&mut self, number: u64) {
         self.window.abandon(number);
         self.abandoned += 1;
     }
 
-    /// How many records were started and are not settled.
+    /// Returns how many records were started and are not settled.
     pub(crate) fn begun(&self) -> usize {
         self.window.running() + self.abandoned
     }
 
-    /// The record that all others wait for to be passed by the checkpoint.
+    /// Returns the first unsettled record, which holds the checkpoint.
     pub(crate) fn oldest_unsettled(&self) -> Option<Delivery> {
         (self.window.len() > 0).then(|| self.delivery(self.window.watermark()))
     }
@@ -291,10 +290,10 @@ impl Assignment {
         }
     }
 
-    /// Drops settled records behind an unsettled one, once they may be half of what is held: so each
-    /// record is looked at and copied a few times at most.
+    /// Drops settled records above the watermark when they may be half of all that are held, so that
+    /// each record is copied only a few times.
     ///
-    /// A handler that is pending keeps the batch that its delivery came in.
+    /// A pending handler keeps the whole batch of its delivery in memory.
     pub(crate) fn drop_settled(&mut self) {
         if self.settled_ahead == 0 || self.settled_ahead * 2 < self.held {
             return;
@@ -311,7 +310,7 @@ impl Assignment {
         }
     }
 
-    /// The last position up to which all is settled.
+    /// Returns the last position up to which all records are settled.
     pub(crate) fn settled(&self) -> Option<Position> {
         let watermark = if failpoint!(CheckpointGap) {
             self.window.past_settled()
@@ -326,7 +325,7 @@ impl Assignment {
         }
     }
 
-    /// The progress that the broker does not have yet.
+    /// Returns the progress that is not checkpointed yet.
     pub(crate) fn mark(&self) -> Option<CheckpointUpdate> {
         let position = self
             .settled()
@@ -344,17 +343,17 @@ impl Assignment {
         self.drain_by = Some(self.drain_by.map_or(deadline, |by| by.min(deadline)));
     }
 
-    /// Whether nothing is in flight and nothing more will start.
+    /// Returns whether nothing is in flight and nothing more will start.
     pub(crate) fn is_drained(&self) -> bool {
         self.window.running() == 0 && !self.window.has_startable()
     }
 
-    /// Bytes of all records that are held.
+    /// Returns the bytes of all records that are held.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Brings what users see up to date. Called once for many records, not for each.
+    /// Updates the published statistics. Called once for many records.
     pub(crate) fn refresh_stats(&self) {
         let mut stats = lock(&self.stats);
         stats.settled = self.settled();
@@ -368,7 +367,7 @@ impl Assignment {
         }
     }
 
-    /// Shows users what the partition waits for.
+    /// Publishes what the partition waits for.
     pub(crate) fn show_oldest(&self, oldest: Option<OldestUnsettled>) {
         lock(&self.stats).oldest_unsettled = oldest;
     }
@@ -387,7 +386,7 @@ impl Assignment {
 }
 
 impl Chunk {
-    /// Where in the batch the record of an unsettled number is.
+    /// Returns the index in the batch of an unsettled number.
     fn index(&self, number: u64) -> usize {
         match &self.kept {
             None => (number - self.first) as usize,
@@ -395,7 +394,7 @@ impl Chunk {
         }
     }
 
-    /// The position of the record before `number`, which is unsettled or follows the last one.
+    /// Returns the position of the record before `number`, which is unsettled or follows the last one.
     fn position_before(&self, number: u64) -> Option<Position> {
         if number == self.first + self.len {
             return Some(self.last);
@@ -407,7 +406,7 @@ impl Chunk {
         }
     }
 
-    /// Drops what is settled. `before` is the position of the record before the chunk.
+    /// Drops settled records. `before` is the position of the record before the chunk.
     fn drop_settled(&mut self, window: &Window, before: Option<Position>) {
         let records = &self.batch.records;
         let number = |index: usize| match &self.kept {
@@ -429,8 +428,7 @@ impl Chunk {
             },
         };
         let kept = left.iter().map(kept).collect();
-        // Copied, since the payloads of one fetch may share one buffer, which lives as long as one
-        // of them.
+        // Copied, because the payloads of one fetch may share one buffer.
         let records: Vec<StoredRecord> = left.iter().map(|index| copy(&records[*index])).collect();
         self.kept = Some(kept);
         self.bytes = records.iter().map(size).sum();

@@ -1,12 +1,10 @@
 //! The bytes of records that one member may hold, divided among its partitions.
 //!
-//! Half of the limit is divided into equal shares, one for each partition; whoever needs more than
-//! its share borrows from the other half. When that is used up, those who have borrowed are paused,
-//! and nobody else: a partition that holds no more than its share goes on, whatever another one
-//! holds.
+//! Half of the limit is divided into equal shares, one per partition. A partition that needs more than
+//! its share borrows from the other half. When that is used up, only partitions that have borrowed are
+//! paused; one that holds no more than its share goes on.
 //!
-//! Rejected: one sum for all partitions. A partition that cannot settle then keeps the others from
-//! reading for as long as it is stuck.
+//! Rejected: one sum for all partitions. A stuck partition would stop all others.
 
 #[derive(Debug)]
 pub(crate) struct BufferBudget {
@@ -27,8 +25,8 @@ impl BufferBudget {
         }
     }
 
-    /// What each partition may hold whatever the others do. It changes only when the number of
-    /// partitions passes a power of two, since all are counted again then.
+    /// Returns what each partition may hold, independent of the others. It changes only when the number
+    /// of partitions passes a power of two, because all are counted again then.
     pub(crate) fn share(&self) -> usize {
         self.limit / 2 / self.partitions.max(1).next_power_of_two()
     }
@@ -43,7 +41,7 @@ impl BufferBudget {
         }
     }
 
-    /// Takes in that a partition holds `after` bytes in place of `before`.
+    /// Records that a partition holds `after` bytes instead of `before`.
     pub(crate) fn update(&mut self, before: usize, after: usize) {
         let share = self.share();
         self.held = self.held - before + after;
@@ -54,17 +52,17 @@ impl BufferBudget {
         self.held
     }
 
-    /// Whether nothing more can be borrowed.
+    /// Returns whether nothing more can be borrowed.
     pub(crate) fn is_full(&self) -> bool {
         self.borrowed > self.limit / 2
     }
 
-    /// Whether enough was given back for those who were paused to go on.
+    /// Returns whether paused partitions may go on.
     pub(crate) fn has_room(&self) -> bool {
         self.borrowed <= self.limit / 4
     }
 
-    /// Whether it is worth the time to look for bytes that can be given back.
+    /// Returns whether memory is scarce, so that settled records should be dropped.
     pub(crate) fn is_tight(&self) -> bool {
         self.held > self.limit / 2 || !self.has_room()
     }

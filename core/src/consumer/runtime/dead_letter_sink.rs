@@ -1,4 +1,4 @@
-//! Where the runtime leaves records that have failed for good.
+//! The interface through which the runtime stores dead letters.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -15,9 +15,9 @@ pub(crate) struct DeadRecord {
     pub(crate) failure: Failure,
 }
 
-/// Stores dead letters. It is implemented above the runtime, which knows no producer.
+/// Stores dead letters. Implemented outside of the runtime, which does not depend on the producer.
 pub(crate) trait DeadLetterSink: Debug + Send + Sync {
-    /// Stores a record, however long it takes. Returns what had to be changed in it, if anything.
+    /// Stores a record, however long that takes. Returns what was changed in it, if anything.
     ///
     /// An error means that it can never be stored. A dropped call may have stored it.
     fn store<'a>(&'a self, record: &'a DeadRecord) -> BoxFuture<'a, Result<Option<String>>>;

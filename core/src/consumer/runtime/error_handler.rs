@@ -27,9 +27,9 @@ pub(crate) struct ErrorHandler {
 }
 
 impl ErrorHandler {
-    /// Decides what comes after the failure of the next part, and returns what is settled by it.
+    /// Decides what follows the failure of the next part. Returns the numbers that are settled by it.
     ///
-    /// It runs code of the application: the caller catches its panics.
+    /// It calls code of the application, whose panics the caller must catch.
     pub(crate) fn on_failure(&self, run: &mut Run, failure: BatchFailure) -> Vec<u64> {
         let (index, failure) = failure.into_parts();
         self.counters.failures.add(1);
@@ -48,12 +48,12 @@ impl ErrorHandler {
                 if failure.kind() != FailureKind::Unavailable {
                     run.raise_attempts(failed);
                 }
-                // A timer is exact to a millisecond: no delay needs none.
+                // A timer has the resolution of a millisecond, and no delay must take none.
                 let due = (!delay.is_zero()).then(|| Instant::now() + delay);
                 run.wait_until(due);
                 run.put_back(part);
             }
-            // One of them is bad, and the others must not pay for it.
+            // Bisects the batch down to the records that fail on their own.
             None if failed > 1 => {
                 run.raise_attempts(failed);
                 run.put_back(part - part / 2);
@@ -74,7 +74,7 @@ impl ErrorHandler {
         settled
     }
 
-    /// The delay before the next attempt, if there is one.
+    /// Returns the delay before the next attempt, if there is one.
     fn next_attempt(&self, run: &mut Run, failure: &Failure, attempt: u32) -> Option<Duration> {
         let seed = seed(run.front(1).next()?);
         let is_outage = failure.kind() == FailureKind::Unavailable;
@@ -155,8 +155,8 @@ impl ErrorHandler {
         }
     }
 
-    /// Stores dead letters: those of one key in order, those of different keys side by side. What can
-    /// never be stored stops the consumer: the record stays unsettled.
+    /// Stores dead letters, those of one key in order and those of different keys concurrently. A
+    /// letter that can never be stored stops the consumer, and its record stays unsettled.
     pub(crate) async fn send_letters(
         &self,
         letters: Vec<(u64, DeadRecord)>,
@@ -215,7 +215,7 @@ impl ErrorHandler {
     }
 }
 
-/// Spreads the retries of different records, and gives the same delays in a replay.
+/// Returns the seed of a record's jitter, which is the same in a replay.
 fn seed(delivery: &Delivery) -> u64 {
     let mut hasher = FixedState::default().build_hasher();
     hasher.write(delivery.partition().id().as_bytes());

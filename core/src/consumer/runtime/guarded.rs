@@ -11,8 +11,8 @@ use crate::driver::{CheckpointUpdate, Event, Membership};
 use crate::sync::lock;
 use crate::{Epoch, Error, ErrorKind, Partition, Record, Result};
 
-/// A membership whose panics are errors. After one, [`next`](Membership::next) fails: the state of
-/// the driver is not known any more.
+/// A membership whose panics become errors. After a panic [`next`](Membership::next) fails, because
+/// the state of the driver is unknown.
 pub(crate) struct Guarded {
     inner: Arc<dyn Membership>,
     panicked: Mutex<Option<Error>>,

@@ -1,4 +1,4 @@
-//! One attempt of a handler. Its panics never unwind into the runtime.
+//! Attempts of a handler. Panics do not unwind into the runtime.
 
 use std::any::Any;
 use std::future::{Future, poll_fn};
@@ -10,48 +10,46 @@ use std::task::{Context, Poll};
 use crate::consumer::delivery::Ownership;
 use crate::{Batch, BatchFailure, Delivery, Failure, Record};
 
-/// What the runtime does with deliveries. Handlers, batch handlers and pulling consumers are each a
-/// `Handler`, so that order, retry and draining know one shape only.
+/// What deliveries are handed to: a handler, a batch handler, a pipeline or a pull consumer.
 pub(crate) trait Handler: Send + Sync + 'static {
     /// One attempt.
     type Future: Future<Output = Result<Self::Output, HandlerError>> + Send + 'static;
 
-    /// What an attempt that settles its deliveries has made.
+    /// The output of an attempt that settles its deliveries.
     type Output: Output;
 
-    /// Whether progress is stored with what was made. Known when it is compiled, so that others are
-    /// not asked for each record.
+    /// Whether output is published with the progress. A constant, so that other handlers pay nothing
+    /// per record.
     const PUBLISHES: bool = false;
 
-    /// Unset: one delivery at a time, keys side by side. Set: batches of a partition.
+    /// The batches that are handed out. Unset: single deliveries, those of different keys concurrently.
     fn batch(&self) -> Option<Batch> {
         None
     }
 
-    /// Unset: progress is stored alone. Set: progress is stored in one step with what was made below
-    /// it, in this stream.
+    /// The stream to which output is published, in one transaction with the progress. Unset: progress
+    /// is stored alone.
     fn output_stream(&self) -> Option<&Arc<str>> {
         None
     }
 
-    /// Gives up attempts of a partition that is revoked, if nothing was begun in them that could be
-    /// finished in time.
+    /// Abandons attempts of a revoked partition whose deliveries the application has not seen yet.
     fn reclaim(&self, _ownership: &Arc<Ownership>) {}
 
-    /// Takes in that so many records were published there.
+    /// Records that so much output was published.
     fn on_published(&self, _records: u64) {}
 
     /// Begins an attempt.
     fn attempt(&self, deliveries: impl Iterator<Item = Delivery>) -> Self::Future;
 }
 
-/// What is to be published of an attempt.
+/// The output of an attempt.
 pub(crate) trait Output: Default + Send + 'static {
     /// The records, in order.
     fn into_records(self) -> Vec<Record>;
 }
 
-/// A handler whose effects are its own.
+/// A handler that publishes nothing.
 impl Output for () {
     fn into_records(self) -> Vec<Record> {
         Vec::new()
@@ -67,14 +65,14 @@ impl Output for Vec<Record> {
 /// Why an attempt did not settle its deliveries.
 #[derive(Debug)]
 pub(crate) enum HandlerError {
-    /// The handler said no, or panicked.
+    /// The handler failed or panicked.
     Failed(BatchFailure),
-    /// Nobody is there any more to say yes or no.
+    /// The deliveries were taken back, or the consumer is gone.
     Abandoned,
 }
 
-/// Room for one attempt's future, used again and again, so that a handler that is ready at once
-/// allocates nothing.
+/// Memory for the future of one attempt. It is reused, so a handler that is ready at once allocates
+/// nothing.
 pub(crate) struct FutureSlot<W: Handler>(Pin<Box<Option<W::Future>>>);
 
 impl<W: Handler> FutureSlot<W> {
@@ -82,8 +80,7 @@ impl<W: Handler> FutureSlot<W> {
         Self(Box::pin(None))
     }
 
-    /// Drops what is left of an attempt. A destructor that panics is the handler's trouble, not
-    /// ours.
+    /// Drops the future of an attempt. A panic of its destructor is ignored.
     pub(crate) fn clear(&mut self) {
         let _ = catch_unwind(AssertUnwindSafe(|| self.0.set(None)));
     }
@@ -142,7 +139,7 @@ impl<W: Handler> FutureSlot<W> {
     }
 }
 
-/// However a member ends, what it drops of its handlers does not panic in its place.
+/// A panic of a handler's destructor must not unwind into the member.
 impl<W: Handler> Drop for FutureSlot<W> {
     fn drop(&mut self) {
         self.clear();

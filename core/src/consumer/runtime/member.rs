@@ -1,8 +1,8 @@
 //! One member of a group, from its join to its leave.
 //!
-//! Everything is handled in one place, [`poll_step`](Member::poll_step), which never waits: calls to
-//! the driver are futures that the member polls beside the rest. So nothing slow (a handler, a
-//! checkpoint, a release) delays anything else.
+//! [`poll_step`](Member::poll_step) does all the work and never waits. Calls to the driver are
+//! futures that the member polls beside the rest, so a slow handler, checkpoint or release delays
+//! nothing else.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::future::{Future, poll_fn};
@@ -47,10 +47,10 @@ use rebalance::{Departures, ReleaseResult};
 /// How long the last calls to a driver may take when a member closes, after everything is drained.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long the leave may take at least, when the last calls before it have used up their time.
+/// The least time for the leave, if the calls before it have used up theirs.
 const MIN_LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How soon a checkpoint or a completion is tried again that was not stored.
+/// The delay before a checkpoint or completion that was not stored is tried again.
 const RETRY: Duration = Duration::from_millis(200);
 
 pub(crate) struct Member<W: Handler> {
@@ -67,15 +67,15 @@ pub(crate) struct Member<W: Handler> {
     /// Assignments that may have something to start, each once.
     runnable: VecDeque<usize>,
     departures: Departures,
-    /// What was not ready at once: attempts, and dead letters that are being stored.
+    /// Attempts that were not ready at once, and dead letters that are being stored.
     running: FuturesUnordered<InFlight<W>>,
     /// How many of them are attempts.
     attempts: usize,
-    /// What waits for its next attempt.
+    /// The runs that wait for their next attempt.
     retries: RetryQueue,
-    /// When the batches are due that are not full, with the index of their assignment.
+    /// When incomplete batches are due, with the index of their assignment.
     batches_due: BTreeSet<(Instant, usize)>,
-    /// Room for attempts, to be used again.
+    /// Memory for the futures of attempts, to be reused.
     slots: Vec<FutureSlot<W>>,
     /// Releases and completions under way.
     releases: FuturesUnordered<BoxFuture<'static, ReleaseResult>>,
@@ -83,29 +83,28 @@ pub(crate) struct Member<W: Handler> {
     budget: BufferBudget,
     /// Whether some partitions may be paused because the budget is used up.
     buffer_full: bool,
-    /// Results that are not published: those of all assignments, and those under way.
+    /// Unpublished output of all assignments and of the transaction under way.
     buffered_output: Size,
 
-    /// When it is looked at again whether the partitions move on.
+    /// When the partitions are checked for stalls again.
     check_at: Instant,
-    /// Whether a stall was reported whose end was not.
+    /// Whether the end of a reported stall is still to be reported.
     stall_reported: bool,
 
     events: BoxFuture<'static, Result<Vec<Event>>>,
     control_changed: BoxFuture<'static, ()>,
     shutdown: Option<BoxFuture<'static, ()>>,
     timer: Pin<Box<Sleep>>,
-    /// The time of the step. One reading serves all: what is not due by it is what the timer waits
-    /// for.
+    /// The time of the step, read once. The timer waits for what is not due by it.
     now: Instant,
-    /// Whether the step has run for as long as it may.
+    /// Whether the step has used up its time.
     burst_over: bool,
 
     /// Set when the member begins to leave: until when it may drain.
     closing: Option<Instant>,
     /// Why it leaves, if not because it was asked to.
     failure: Option<Error>,
-    /// Whether the membership is of no more use: nothing can be drained or stored.
+    /// Whether the membership has ended: nothing can be drained or stored any more.
     membership_lost: bool,
     left: bool,
 }
@@ -185,8 +184,8 @@ impl<W: Handler> Member<W> {
         self.apply_control_requests();
         while !self.is_done() {
             poll_fn(|cx| self.poll_step(cx)).await;
-            // A driver and a handler that are always ready would never let another task run. The
-            // budget of tokio counts steps, however long they are.
+            // A driver and a handler that are always ready would starve other tasks. The budget of
+            // tokio counts steps, however long they are.
             match std::mem::take(&mut self.burst_over) {
                 true => tokio::task::yield_now().await,
                 false => tokio::task::consume_budget().await,
@@ -195,7 +194,7 @@ impl<W: Handler> Member<W> {
         self.leave().await
     }
 
-    /// Does what there is to do now. Ready: something has happened, there may be more.
+    /// Does one step. Returns `Ready` if something has happened, so that there may be more to do.
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.now = Instant::now();
         let mut happened = self.start_due_batches();
@@ -277,7 +276,7 @@ impl<W: Handler> Member<W> {
         self.timer.as_mut().poll(cx).is_ready()
     }
 
-    /// Does what the user has asked for by a [`ConsumerHandle`](crate::ConsumerHandle).
+    /// Applies the requests of [`ConsumerHandle`](crate::ConsumerHandle)s.
     fn apply_control_requests(&mut self) {
         let requests = self.control.requests();
         for index in self.indexes() {
@@ -322,7 +321,7 @@ impl<W: Handler> Member<W> {
             );
             self.abandon_late_retries(index);
         }
-        // A drain starts what waits only for want of room for its results.
+        // A drain also starts records that waited for room for their output.
         self.mark_all_runnable();
     }
 
@@ -333,7 +332,7 @@ impl<W: Handler> Member<W> {
         self.membership_lost || self.is_handed_over() || self.now >= deadline + LEAVE_TIMEOUT
     }
 
-    /// Says what could not be done, and leaves.
+    /// Reports what is left unsettled, and leaves the group.
     async fn leave(mut self) -> Result<()> {
         for (_, assignment) in &self.assignments {
             self.report_unsettled(assignment);
@@ -347,7 +346,7 @@ impl<W: Handler> Member<W> {
             .clamp(now + MIN_LEAVE_TIMEOUT, now + LEAVE_TIMEOUT);
         let close = async {
             if let Some(sink) = &self.errors.dead_letters {
-                // What it could not send is unsettled, is delivered again, and is in the log.
+                // Records whose letters were not stored are unsettled and are delivered again.
                 let _ = timeout_at(leave_by, sink.close()).await;
             }
         };
@@ -365,7 +364,7 @@ impl<W: Handler> Member<W> {
         );
         match self.failure.take() {
             Some(error) => Err(error),
-            // A membership that is lost needs no leave.
+            // A lost membership does not have to leave.
             None if self.membership_lost => Ok(()),
             None => left,
         }
@@ -375,7 +374,7 @@ impl<W: Handler> Member<W> {
 impl<W: Handler> Drop for Member<W> {
     fn drop(&mut self) {
         if !self.left {
-            // Deliveries that are kept elsewhere report the loss: others will own the partitions.
+            // Deliveries that the application still holds report the loss.
             for (_, assignment) in &self.assignments {
                 assignment.ownership.lost.cancel();
             }

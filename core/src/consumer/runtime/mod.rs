@@ -1,13 +1,11 @@
-//! The one runtime, above all drivers: key order, retry, contiguous checkpoints, draining and
-//! fencing.
+//! The runtime above all drivers: key order, retry, contiguous checkpoints, draining and fencing.
 //!
-//! A member is one [`Member`](member::Member): a state machine that is polled on the task of
-//! whoever runs it. It owns an [`Assignment`](assignment::Assignment) per partition, whose
-//! [`Window`](window::Window) keeps key order and the watermark. A handler that is ready at once is
-//! started, polled and settled in one go, in a [`FutureSlot`](handler::FutureSlot) that is reused; one
-//! that is pending or has failed becomes a [`Run`](run::Run): a future of its own while an attempt is
-//! under way, and plain data while it waits for the next one. The
-//! [`ErrorHandler`](error_handler::ErrorHandler) decides which it is.
+//! A [`Member`](member::Member) is a state machine that is polled on the task that runs it. It owns
+//! an [`Assignment`](assignment::Assignment) per partition, whose [`Window`](window::Window) keeps key
+//! order and the watermark. A handler that is ready at once is started, polled and settled in place,
+//! in a [`FutureSlot`](handler::FutureSlot) that is reused. One that is pending or has failed becomes a
+//! [`Run`](run::Run): a future of its own while an attempt is under way, plain data while it waits for
+//! the next one. The [`ErrorHandler`](error_handler::ErrorHandler) decides which.
 
 pub(crate) mod assignment;
 pub(crate) mod buffer_budget;

@@ -1,8 +1,8 @@
-//! Output of one partition that a pipeline has not published yet.
+//! The unpublished output of one partition of a pipeline.
 //!
-//! Handlers end in any order, but what is published with a checkpoint must be what was made of the
-//! records below it, all of that and nothing else. So results wait here: in a list when everything
-//! before them is settled, by number when something is not.
+//! Handlers end in any order, but a checkpoint must be published with the output of exactly the
+//! records below it. Output waits here: in a list when all records before it are settled, and by
+//! number otherwise.
 
 use std::collections::BTreeMap;
 use std::ops::{AddAssign, SubAssign};
@@ -11,9 +11,9 @@ use crate::Record;
 
 #[derive(Debug, Default)]
 pub(crate) struct OutputBuffer {
-    /// Output of records below the watermark, in their order.
+    /// The output of records below the watermark, in their order.
     ready: Vec<Record>,
-    /// Output of records that lie beyond one that is not settled.
+    /// The output of records above the watermark.
     out_of_order: BTreeMap<u64, Vec<Record>>,
     /// How much that is.
     ahead: Size,
@@ -21,7 +21,7 @@ pub(crate) struct OutputBuffer {
     under_way: bool,
 }
 
-/// How much is staged.
+/// An amount of output.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Size {
     pub(crate) records: u64,
@@ -52,7 +52,7 @@ impl SubAssign for Size {
 }
 
 impl OutputBuffer {
-    /// Takes in what was made of `number`, which is settled.
+    /// Adds the output of `number`, which is settled.
     pub(crate) fn push(&mut self, number: u64, watermark: u64, mut records: Vec<Record>) {
         if number < watermark && self.out_of_order.is_empty() {
             self.ready.append(&mut records);
@@ -63,7 +63,7 @@ impl OutputBuffer {
         self.advance(watermark);
     }
 
-    /// Takes in that everything below `watermark` is settled.
+    /// Records that all numbers below `watermark` are settled.
     fn advance(&mut self, watermark: u64) {
         while let Some(first) = self.out_of_order.first_entry() {
             if *first.key() >= watermark {
@@ -75,29 +75,29 @@ impl OutputBuffer {
         }
     }
 
-    /// What was made of records beyond one that is not settled.
+    /// Returns the amount of output of records above the watermark.
     pub(crate) fn ahead(&self) -> Size {
         self.ahead
     }
 
-    /// Whether all that was made is published.
+    /// Returns whether all output is published.
     pub(crate) fn is_published(&self) -> bool {
         !self.under_way && self.ready.is_empty() && self.out_of_order.is_empty()
     }
 
-    /// Takes out what was made below `watermark`, in order.
+    /// Takes the output below `watermark`, in order.
     pub(crate) fn take(&mut self, watermark: u64) -> Vec<Record> {
         self.advance(watermark);
         self.under_way = true;
         std::mem::take(&mut self.ready)
     }
 
-    /// Takes in that what was taken last is published.
+    /// Records that the output that was taken last is published.
     pub(crate) fn published(&mut self) {
         self.under_way = false;
     }
 
-    /// Takes back what was taken last and could not be published.
+    /// Puts back the output that was taken last and could not be published.
     pub(crate) fn put_back(&mut self, mut records: Vec<Record>) {
         self.under_way = false;
         records.append(&mut self.ready);

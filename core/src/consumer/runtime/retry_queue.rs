@@ -25,7 +25,7 @@ impl RetryQueue {
         self.next_due().is_some_and(|due| due <= now)
     }
 
-    /// Takes the next one out that is due.
+    /// Removes and returns the next one that is due.
     pub(crate) fn pop_due(&mut self, now: Instant) -> Option<(usize, u64)> {
         if !self.is_due(now) {
             return None;

@@ -1,8 +1,7 @@
-//! Deliveries in the hands of a handler, and how far they came.
+//! Deliveries that were handed to a handler and are not settled.
 //!
-//! A run is one delivery, or consecutive ones of a partition that are handed out together. It holds
-//! no future and no timer: the member keeps it while it waits for its next attempt, at a few hundred
-//! bytes.
+//! A run is one delivery, or a batch of consecutive ones. It has no future and no timer, so it takes a
+//! few hundred bytes while it waits for its next attempt.
 
 use std::collections::VecDeque;
 
@@ -18,42 +17,42 @@ const MAX_LETTERS: usize = 1_000;
 pub(crate) struct Run {
     /// When its first attempt began.
     pub(crate) begun: Instant,
-    /// What is neither settled nor given up, in order.
+    /// Deliveries that are neither settled nor given up, in order.
     left: VecDeque<(u64, Delivery)>,
-    /// The lengths of the parts that are handed out one after the other, the next one last. Empty:
-    /// all that is left is one part.
+    /// The lengths of the parts that are handed out one after the other, the next part last. Empty:
+    /// all deliveries are one part.
     parts: Vec<usize>,
     /// When the next part is handed out; unset: now.
     due: Option<Instant>,
     /// How often in a row a dependency was unavailable.
     pub(super) outages: u32,
-    /// What has failed for good and is to be dead-lettered. It lies before all that is left.
+    /// Deliveries to be dead-lettered. All of them lie before those in `left`.
     letters: Vec<(u64, DeadRecord)>,
-    /// Set when the policy says to stop: what was settled before is reported first.
+    /// Set when the policy is to stop.
     stop: Option<Error>,
 }
 
-/// What a run needs next.
+/// The next step of a run.
 #[derive(Debug)]
 pub(crate) enum Next {
     /// Nothing: all of it is settled.
     Done,
-    /// An attempt of its next part; unset: now.
+    /// An attempt of its next part, at this time. Unset: now.
     Attempt(Option<Instant>),
-    /// Its dead letters are stored.
+    /// To store its dead letters.
     Letters(Vec<(u64, DeadRecord)>),
-    /// The consumer stops. What is left comes again.
+    /// To stop the consumer. Unsettled deliveries come again.
     Stop(Error),
 }
 
-/// How far the first delivery of a run is that is not settled.
+/// The state of the first unsettled delivery of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RunStatus {
     pub(crate) first: u64,
     pub(crate) attempt: u32,
     /// When the first attempt of the run began.
     pub(crate) begun: Instant,
-    /// When its next attempt begins, if it waits for that.
+    /// When its next attempt begins, if it waits for one.
     pub(crate) due: Option<Instant>,
 }
 
@@ -82,38 +81,38 @@ impl Run {
         }
     }
 
-    /// The first number that is not settled. It stays the same while the run waits.
+    /// Returns the first number that is not settled. It does not change while the run waits.
     pub(crate) fn first(&self) -> Option<u64> {
         let letter = self.letters.first().map(|(number, _)| *number);
         letter.or_else(|| self.left.front().map(|(number, _)| *number))
     }
 
-    /// All numbers that are not settled.
+    /// Returns all numbers that are not settled.
     pub(crate) fn numbers(&self) -> Vec<u64> {
         let letters = self.letters.iter().map(|(number, _)| *number);
         let left = self.left.iter().map(|(number, _)| *number);
         letters.chain(left).collect()
     }
 
-    /// When it waits until, if it waits.
+    /// Returns when its next attempt is due, if it waits for one.
     pub(crate) fn due(&self) -> Option<Instant> {
         self.due
     }
 
-    /// The part that is handed out next.
+    /// Returns the part that is handed out next.
     pub(crate) fn part(&self) -> impl Iterator<Item = &Delivery> {
         let length = self.parts.last().copied().unwrap_or(self.left.len());
         self.left.iter().take(length).map(|(_, delivery)| delivery)
     }
 
-    /// Takes in that an attempt settled the part. Returns its numbers.
+    /// Settles the next part after an attempt that succeeded. Returns its numbers.
     pub(crate) fn succeeded(&mut self) -> impl Iterator<Item = u64> {
         self.outages = 0;
         let part = self.take_part();
         self.settle(part)
     }
 
-    /// Returns what comes next. It is asked after each attempt and each sending of letters.
+    /// Returns the next step. Called after each attempt, and when letters were stored.
     pub(crate) fn next(&mut self) -> Next {
         if let Some(error) = self.stop.take() {
             return Next::Stop(error);
@@ -129,12 +128,12 @@ impl Run {
         }
     }
 
-    /// Takes in that its attempt begins now.
+    /// Marks that its attempt begins.
     pub(crate) fn begin(&mut self) {
         self.due = None;
     }
 
-    /// Takes the next part out, to be replaced by [`put_back`](Self::put_back).
+    /// Takes the next part. [`put_back`](Self::put_back) returns what is left of it.
     pub(super) fn take_part(&mut self) -> usize {
         self.parts.pop().unwrap_or(self.left.len())
     }
@@ -150,7 +149,7 @@ impl Run {
         self.left.drain(..count).map(|(number, _)| number)
     }
 
-    /// Puts the next attempt off.
+    /// Sets when the next attempt is due.
     pub(super) fn wait_until(&mut self, due: Option<Instant>) {
         self.due = due;
     }
@@ -159,7 +158,7 @@ impl Run {
         self.stop = Some(error);
     }
 
-    /// The first `count` deliveries that are left.
+    /// Returns the first `count` deliveries.
     pub(super) fn front(&self, count: usize) -> impl Iterator<Item = &Delivery> {
         self.left.iter().take(count).map(|(_, delivery)| delivery)
     }
@@ -171,7 +170,7 @@ impl Run {
         }
     }
 
-    /// Gives the first delivery up, to be dead-lettered.
+    /// Moves the first delivery to the dead letters.
     pub(super) fn dead_letter(&mut self, letter: DeadRecord) {
         if let Some((number, _)) = self.left.pop_front() {
             self.letters.push((number, letter));

@@ -1,19 +1,19 @@
-//! Notices that a partition does not move on, and says so once.
+//! Detects that a partition makes no progress, and reports it once.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How often a member looks whether its partitions move on. What lasts no longer is not reported: a
+/// How often a member checks the progress of its partitions. Shorter pauses are not reported, because a
 /// busy partition reaches its bounds many times a second.
 pub(crate) const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What was reported of one partition, and since when it stands still.
+/// What was reported of one partition, and since when its watermark has not moved.
 #[derive(Debug, Default)]
 pub(crate) struct StallDetector {
-    /// The first unsettled number as of the last check, and since when it is that.
+    /// The first unsettled number at the last check, and when it was first seen.
     watermark: Option<(u64, Instant)>,
-    /// Why reading has stopped, as reported.
+    /// The reason of the pause that was reported.
     paused: Option<PauseReason>,
     /// Whether its oldest delivery was reported as stalled.
     stalled: bool,
@@ -41,7 +41,7 @@ impl PauseReason {
     }
 }
 
-/// How a partition is at one check.
+/// The state of a partition at one check.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Observation {
     pub(crate) now: Instant,
@@ -50,7 +50,7 @@ pub(crate) struct Observation {
     pub(crate) paused: Option<PauseReason>,
     /// When the first attempt of that number began, if one did.
     pub(crate) begun: Option<Instant>,
-    /// From which age on its delivery is stalled.
+    /// The age from which on a delivery is stalled.
     pub(crate) limit: Duration,
 }
 
@@ -63,7 +63,7 @@ pub(crate) enum StallEvent {
 }
 
 impl StallDetector {
-    /// Returns what is to be reported. Called at most once per [`CHECK_INTERVAL`].
+    /// Returns the events to report. Called at most once per [`CHECK_INTERVAL`].
     pub(crate) fn check(&mut self, seen: &Observation) -> Vec<StallEvent> {
         let mut events = Vec::new();
         let before = self.watermark;
@@ -93,7 +93,7 @@ impl StallDetector {
         events
     }
 
-    /// Whether something was reported whose end was not.
+    /// Returns whether the end of something reported is still to be reported.
     pub(crate) fn is_reported(&self) -> bool {
         self.stalled || self.paused.is_some()
     }

@@ -1,14 +1,14 @@
 //! Key order and the contiguous watermark of one partition, by index arithmetic.
 //!
 //! Records get numbers in stored order, without gaps. A number is *started* when its record goes to
-//! the handler and *settled* when it need not come again. Two promises are kept here and nowhere
-//! else:
+//! the handler, and *settled* when it must not be delivered again. Two guarantees are implemented
+//! here:
 //!
-//! * a key is never started twice at once, and its records start in order (C2);
+//! * a key has one started record at a time, and its records start in order (C2);
 //! * [`watermark`](Window::watermark) never passes a number that is not settled (C4).
 //!
-//! A record whose handler is ready at once costs a push and a pop of 16 bytes: the map of keys is
-//! touched only while some handler is pending or some record waits for its retry.
+//! A record whose handler is ready at once costs a push and a pop of 16 bytes. The map of keys is
+//! used only while a handler is pending or a record waits for its retry.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
@@ -19,27 +19,27 @@ use foldhash::fast::FixedState;
 pub(crate) struct Window {
     /// The numbers from `base` on.
     slots: VecDeque<Slot>,
-    /// Everything below is settled.
+    /// All numbers below are settled.
     base: u64,
-    /// Everything from here on was never looked at.
+    /// The first number that was not considered yet.
     cursor: u64,
-    /// Everything from here on was never started.
+    /// The first number above all that were ever started.
     unstarted: u64,
-    /// Numbers whose key has become free, in the order in which it did.
+    /// Numbers whose key has become free, in that order.
     freed: VecDeque<u64>,
-    /// Each busy key, with the last number that runs or waits for it.
+    /// The busy keys, each with the last number that runs or waits for it.
     busy: HashMap<u64, u64, FixedState>,
-    /// Started and neither settled nor abandoned.
+    /// How many numbers are started and neither settled nor abandoned.
     running: usize,
-    /// Set by a drain: only numbers below it still start.
+    /// Set by a drain: only numbers below it may still start.
     limit: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Slot {
-    /// Hash of the key; two keys of one hash merely wait for each other.
+    /// The hash of the key. Keys with the same hash wait for each other.
     key: u64,
-    /// How far behind this number the next one of its key waits; 0 if none does.
+    /// The distance to the next number that waits for this key; 0 if none does.
     next: u32,
     state: State,
 }
@@ -48,14 +48,14 @@ struct Slot {
 enum State {
     /// Not started, or abandoned.
     Waiting,
-    /// Started, its key is not marked busy: its first poll is still running.
+    /// Started; its first poll is still running, and its key is not marked busy.
     Started,
-    /// Started, its key is busy.
+    /// Started; its key is busy.
     Holding,
     Settled,
 }
 
-/// Stands for "no key": such a record waits for nothing and nothing waits for it.
+/// The hash of a record without a key. It waits for no other record, and none waits for it.
 pub(crate) const NO_KEY: u64 = 0;
 
 impl Window {
@@ -72,22 +72,22 @@ impl Window {
         self.slots.reserve(records);
     }
 
-    /// Whether a number that was received is settled.
+    /// Returns whether a number that was received is settled.
     pub(crate) fn is_settled(&self, number: u64) -> bool {
         number < self.base || self.slots[(number - self.base) as usize].state == State::Settled
     }
 
-    /// How many numbers there are from the watermark on.
+    /// Returns how many numbers there are from the watermark on.
     pub(crate) fn len(&self) -> usize {
         self.slots.len()
     }
 
-    /// The first number that is not settled.
+    /// Returns the first number that is not settled.
     pub(crate) fn watermark(&self) -> u64 {
         self.base
     }
 
-    /// The first number after the last settled one: what a planted fault takes for the watermark.
+    /// Returns the first number after the last settled one, which a failpoint uses as the watermark.
     pub(crate) fn past_settled(&self) -> u64 {
         let last = self
             .slots
@@ -96,8 +96,8 @@ impl Window {
         self.base + last.map_or(0, |index| index as u64 + 1)
     }
 
-    /// Starts the next number that may, if there is one. The caller answers with
-    /// [`settle`](Self::settle) at once, or with [`hold`](Self::hold) before it starts another.
+    /// Starts the next number that may start, if there is one. The caller must call
+    /// [`settle`](Self::settle) or [`hold`](Self::hold) before it starts another.
     pub(crate) fn start(&mut self) -> Option<u64> {
         while let Some(number) = self.freed.pop_front() {
             if self.limit.is_none_or(|limit| number < limit) {
@@ -121,11 +121,12 @@ impl Window {
         None
     }
 
-    /// Starts the first unsettled number, if it was passed by: what lies behind it can be published
-    /// only after it. Of a partition that drains, starts whatever is left to carry through.
+    /// Starts the first unsettled number, if later numbers were considered before it: their output
+    /// can be published only after it. While the partition drains, starts any number that the drain
+    /// must finish.
     ///
-    /// Numbers are looked at in order. So one that was passed by and does not run has waited for its
-    /// key, which is free when everything before it is settled.
+    /// Numbers are considered in order. One that was passed over and does not run waits for its key,
+    /// which is free when all numbers before it are settled.
     pub(crate) fn start_first(&mut self) -> Option<u64> {
         if self.limit.is_some() {
             return self.start();
@@ -136,13 +137,13 @@ impl Window {
         Some(self.started(number))
     }
 
-    /// Whether [`start`](Self::start) would start the first unsettled number, and nothing was looked
-    /// at behind it.
+    /// Returns whether [`start`](Self::start) would start the first unsettled number, and no number
+    /// behind it was considered.
     pub(crate) fn has_next_at_watermark(&self) -> bool {
         self.limit.is_none() && self.cursor == self.base && !self.slots.is_empty()
     }
 
-    /// Whether [`start_first`](Self::start_first) would start one.
+    /// Returns whether [`start_first`](Self::start_first) would start a number.
     pub(crate) fn has_first(&self) -> bool {
         match self.limit {
             Some(_) => self.has_startable(),
@@ -150,15 +151,15 @@ impl Window {
         }
     }
 
-    /// Returns the next numbers for a handler of batches, at most `most`: none while a batch is with
-    /// the handler or the partition drains.
+    /// Returns the next numbers for a batch handler, at most `most`. `None` while a batch is with the
+    /// handler or the partition drains.
     pub(crate) fn next_run(&self, most: usize) -> Option<Range<u64>> {
         let end = self.base + self.slots.len() as u64;
         let run = self.cursor..end.min(self.cursor.saturating_add(most as u64));
         (self.running == 0 && self.limit.is_none() && !run.is_empty()).then_some(run)
     }
 
-    /// Starts numbers that [`next_run`](Self::next_run) begins with.
+    /// Starts a prefix of what [`next_run`](Self::next_run) returned.
     pub(crate) fn start_run(&mut self, run: Range<u64>) -> Range<u64> {
         for number in run.clone() {
             self.slot(number).state = State::Started;
@@ -201,25 +202,25 @@ impl Window {
         }
     }
 
-    /// Gives a started number up: it stays unsettled, and its key stays busy.
+    /// Abandons a started number: it stays unsettled, and its key stays busy.
     pub(crate) fn abandon(&mut self, number: u64) {
         self.hold(number);
         self.slot(number).state = State::Waiting;
         self.running -= 1;
     }
 
-    /// Begins a drain: what lies before the last started number is still carried through, so that
-    /// nothing that is settled comes again; nothing after it is begun.
+    /// Begins a drain. Numbers before the last started one are still handled, so that no settled
+    /// record is delivered again; no number after it starts.
     pub(crate) fn drain(&mut self) {
         self.limit.get_or_insert(self.unstarted);
     }
 
-    /// Ends a drain that took too long: nothing more starts.
+    /// Ends a drain that took too long: no number starts any more.
     pub(crate) fn abort_drain(&mut self) {
         self.limit = Some(0);
     }
 
-    /// Whether a number may start now, but for those that wait for their key.
+    /// Returns whether a number may start now.
     pub(crate) fn has_startable(&self) -> bool {
         match self.limit {
             Some(limit) => self.freed.iter().any(|number| *number < limit),
@@ -237,7 +238,7 @@ impl Window {
         number
     }
 
-    /// Puts a number behind the last one of its key, if that key is busy.
+    /// Queues a number behind the last one of its key, if that key is busy.
     fn waits(&mut self, number: u64) -> bool {
         let key = self.slot(number).key;
         if self.busy.is_empty() || key == NO_KEY || failpoint!(OrderLostOnRetry) {

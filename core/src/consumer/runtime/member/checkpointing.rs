@@ -1,7 +1,7 @@
-//! Checkpoints: when they are due, and what becomes of them.
+//! Checkpoints: when they are due, and their results.
 //!
-//! One call at most is under way. It carries the progress of all partitions that moved since the
-//! last one, so that what it costs depends on time and not on the number of records.
+//! At most one call is under way. It has the progress of all partitions that moved since the last
+//! one, so the cost depends on time and not on the number of records.
 
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -17,11 +17,11 @@ use crate::driver::CheckpointUpdate;
 use crate::telemetry::{Causes, event};
 use crate::{Error, ErrorKind, Result};
 
-/// How a call has ended.
+/// The result of a call.
 pub(super) enum CheckpointResult {
-    /// Progress alone: the updates, with the result of each.
+    /// Progress alone: the updates and the result of each.
     Alone(Vec<CheckpointUpdate>, Vec<Result<()>>),
-    /// Progress with the output below it: one result for all.
+    /// Progress and output: one result for all.
     Published(Transaction, Result<()>),
 }
 
@@ -31,15 +31,15 @@ pub(super) struct Checkpointer {
     interval: Duration,
     /// When the next one is due, if anything is dirty.
     due: Instant,
-    /// Assignments that were settled further since their last mark, each once.
+    /// Assignments whose watermark may have moved since their last checkpoint, each once.
     dirty: Vec<usize>,
     /// Records settled since the last call.
     settled: u64,
-    /// Results staged since the last call.
+    /// Output records buffered since the last call.
     made: u64,
-    /// Whether a partition that leaves waits for its mark.
+    /// Whether a leaving partition waits for its checkpoint.
     urgent: bool,
-    /// Whether the last one was not stored: the next one waits for its time even if it is urgent.
+    /// Whether the last call failed. The next one then waits until it is due, even if it is urgent.
     failed: bool,
     under_way: Option<BoxFuture<'static, CheckpointResult>>,
 }
@@ -70,12 +70,12 @@ impl Checkpointer {
         }
     }
 
-    /// Counts results that wait for the next call.
+    /// Counts output records that wait for the next call.
     pub(super) fn made(&mut self, records: u64) {
         self.made += records;
     }
 
-    /// Gives a call up that is under way.
+    /// Drops a call that is under way.
     pub(super) fn abandon(&mut self) {
         self.under_way = None;
     }
@@ -109,7 +109,7 @@ impl<W: Handler> Member<W> {
             CheckpointResult::Alone(marks, results) => {
                 let mut results = results.into_iter();
                 for mark in &marks {
-                    // A driver that does not say what became of a mark has not stored it.
+                    // An update without a result is not stored.
                     match results.next().unwrap_or_else(|| Err(missing_result())) {
                         Ok(()) => self.on_checkpointed(mark),
                         Err(error) => self.on_checkpoint_failed(std::slice::from_ref(mark), error),
@@ -190,8 +190,8 @@ impl<W: Handler> Member<W> {
         self.check_release(index);
     }
 
-    /// Takes in that none of these marks was stored. Those of partitions that are not owned any
-    /// more do not matter.
+    /// Handles checkpoint updates that were not stored. Partitions that are no longer owned are
+    /// ignored.
     pub(super) fn on_checkpoint_failed(&mut self, marks: &[CheckpointUpdate], error: Error) {
         let mut ends_membership = false;
         for mark in marks {

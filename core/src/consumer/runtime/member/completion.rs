@@ -1,4 +1,4 @@
-//! Taking in how attempts ended, and keeping what waits for the next one.
+//! The results of attempts, and the runs that wait for the next one.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use crate::consumer::runtime::handler::{Handler, HandlerError, Output};
 use crate::consumer::runtime::run::{Next, Run};
 use crate::{Error, ErrorKind, Partition, Result};
 
-/// Completions taken in a row.
+/// The most completions that are handled in a row.
 const COMPLETED_BURST: usize = 256;
 
-/// What a run that waits for its retry takes in memory, about: itself, its delivery, its places in
-/// maps.
+/// About how much memory a run takes that waits for its retry: itself, its delivery and its entries
+/// in maps.
 const WAITING_BYTES: usize = 512;
 
 /// How many runs of a partition may always wait for their retry.
@@ -70,14 +70,14 @@ impl<W: Handler> Member<W> {
         self.count_in_flight();
     }
 
-    /// Whether an assignment is the one that something was begun for.
+    /// Returns whether an index still belongs to the assignment of `ownership`.
     pub(super) fn owns(&self, index: usize, ownership: &Arc<Ownership>) -> bool {
         self.assignments
             .get(index)
             .is_some_and(|assignment| Arc::ptr_eq(&assignment.ownership, ownership))
     }
 
-    /// Takes in how an attempt ended, and goes on with the run.
+    /// Handles the result of an attempt, and continues with the run.
     pub(super) fn on_attempt(
         &mut self,
         index: usize,
@@ -137,7 +137,7 @@ impl<W: Handler> Member<W> {
         }
     }
 
-    /// Does what a run needs next.
+    /// Continues with a run.
     fn go_on(&mut self, index: usize, mut run: Run) {
         match run.next() {
             Next::Done => {}
@@ -153,8 +153,8 @@ impl<W: Handler> Member<W> {
         }
     }
 
-    /// Keeps a run until its next attempt. One whose attempt would come after the drain of its
-    /// partition is given up at once: to wait for it helps nobody.
+    /// Keeps a run until its next attempt. A run whose attempt is due after the drain of its partition
+    /// is abandoned at once.
     fn wait_for_retry(&mut self, index: usize, due: Instant, mut run: Run) {
         let assignment = &mut self.assignments[index];
         let Some(first) = run.first() else { return };
@@ -167,7 +167,7 @@ impl<W: Handler> Member<W> {
         self.count_in_flight();
     }
 
-    /// Gives up the retries of a partition that come after its drain.
+    /// Abandons the runs of a partition whose retry is due after its drain.
     pub(super) fn abandon_late_retries(&mut self, index: usize) {
         let assignment = &mut self.assignments[index];
         let Some(deadline) = assignment.drain_by else {
@@ -187,7 +187,7 @@ impl<W: Handler> Member<W> {
         }
     }
 
-    /// Gives up all retries of a partition.
+    /// Abandons all runs of a partition that wait for their retry.
     pub(super) fn abandon_retries(&mut self, index: usize) {
         while let Some((first, _)) = self.assignments[index].waiting.first_key_value() {
             let first = *first;
@@ -205,8 +205,8 @@ impl<W: Handler> Member<W> {
         Some(run)
     }
 
-    /// Whether so many runs of a partition wait for their retry that it starts nothing more: as many
-    /// as fit in its share of the buffer.
+    /// Returns whether the runs of a partition that wait for their retry fill its share of the buffer.
+    /// It then starts no more records.
     pub(super) fn has_too_many_waiting(&self, index: usize) -> bool {
         let waiting = self.assignments[index].waiting.len();
         waiting >= MIN_WAITING && waiting * WAITING_BYTES >= self.budget.share()
@@ -221,7 +221,7 @@ impl<W: Handler> Member<W> {
         self.fail(error);
     }
 
-    /// Gives up what was started: it stays unsettled, and comes again.
+    /// Abandons started records: they stay unsettled and are delivered again.
     fn abandon(&mut self, index: usize, numbers: Vec<u64>) {
         let assignment = &mut self.assignments[index];
         numbers
@@ -237,7 +237,7 @@ impl<W: Handler> Member<W> {
         self.settled(index, numbers.len() as u64);
     }
 
-    /// Takes in that deliveries of an assignment are settled.
+    /// Updates what depends on the settled records of an assignment.
     pub(super) fn settled(&mut self, index: usize, settled: u64) {
         if settled == 0 {
             return;

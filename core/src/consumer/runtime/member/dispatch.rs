@@ -11,19 +11,18 @@ use super::in_flight::InFlight;
 use crate::consumer::runtime::handler::{FutureSlot, Handler, HandlerError, Output};
 use crate::consumer::runtime::run::Run;
 
-/// Starts in a row before the member looks up: other partitions, events and tasks have their turn
-/// too.
+/// The most starts of one step, so that events and other tasks have their turn.
 const BURST: usize = 1_000;
 
-/// How long a step starts handlers and takes in their ends before it lets other tasks of the thread
-/// run: tokio advises 10 to 100 us between yields, a look at the clock should not cost as much as a
+/// How long a step starts handlers, or handles their results, before other tasks of the thread may
+/// run. tokio advises 10 to 100 us between yields, but reading the clock must not cost as much as a
 /// handler.
 const BURST_TIME: Duration = Duration::from_micros(500);
 
-/// The most starts between two looks at the clock.
+/// The most starts between two readings of the clock.
 const MAX_STRIDE: u32 = 32;
 
-/// Bounds a burst in time, and looks at the clock as seldom as what it measures allows.
+/// Bounds a burst in time, and reads the clock as seldom as the measured times allow.
 pub(super) struct BurstClock {
     start: Instant,
     counted: u32,
@@ -41,7 +40,7 @@ impl BurstClock {
         }
     }
 
-    /// Counts a piece of work that was begun; what came before it is measured.
+    /// Counts a piece of work that begins. The time of those before it is measured.
     pub(super) fn count(&mut self) {
         if self.counted == self.look_at {
             let elapsed = self.start.elapsed();
@@ -78,7 +77,7 @@ impl<W: Handler> Member<W> {
                 break;
             };
             happened = true;
-            // It may have left since it was queued, and another one may have its place.
+            // It may have left since it was queued, and another one may have its index.
             let Some(assignment) = self.assignments.get_mut(index) else {
                 continue;
             };
@@ -86,8 +85,7 @@ impl<W: Handler> Member<W> {
                 continue;
             }
             let started = self.start_from(index, left, &mut clock, cx);
-            // A visit counts although it starts nothing: no state of a window can hold the member
-            // here.
+            // A visit that starts nothing counts too, so the loop always ends.
             left = left.saturating_sub(started.max(1));
             if self.may_start_more(index) {
                 self.mark_runnable(index);
@@ -107,9 +105,9 @@ impl<W: Handler> Member<W> {
         self.attempts < self.options.concurrency
     }
 
-    /// A run that is under way keeps its partition from starting another. While there is no room for
-    /// results each partition starts its first unsettled record at the most, and none whose results
-    /// would only wait behind others of the partition.
+    /// Returns whether a partition may start one more record or batch. A batch in flight keeps its
+    /// partition from starting another. While there is no room for output, a partition starts only its
+    /// first unsettled record, and only if its output can be published next.
     fn may_start_more(&self, index: usize) -> bool {
         let assignment = &self.assignments[index];
         let window = &assignment.window;
@@ -241,7 +239,7 @@ impl<W: Handler> Member<W> {
         numbers
     }
 
-    /// Visits the partitions whose batch has waited for long enough.
+    /// Queues the partitions whose incomplete batch is due.
     pub(super) fn start_due_batches(&mut self) -> bool {
         let mut happened = false;
         while let Some((due, index)) = self.batches_due.first().copied() {
@@ -256,7 +254,7 @@ impl<W: Handler> Member<W> {
         happened
     }
 
-    /// Makes a run of what was started. Its keys are busy until it ends.
+    /// Creates the run of started records. Their keys are busy until it ends.
     fn begin_run(&mut self, index: usize, numbers: Range<u64>, holds: bool) -> Run {
         let assignment = &mut self.assignments[index];
         let hold = numbers.clone().filter(|_| holds);
@@ -278,8 +276,8 @@ impl<W: Handler> Member<W> {
         self.slots.pop().unwrap_or_else(FutureSlot::new)
     }
 
-    /// Keeps the room of an attempt for the next one. There is one for each that may be under way,
-    /// and one to begin with.
+    /// Keeps the memory of an attempt for the next one: one for each that may be under way, and one to
+    /// start the next.
     pub(super) fn return_slot(&mut self, slot: FutureSlot<W>) {
         if self.slots.len() <= self.options.concurrency {
             self.slots.push(slot);

@@ -12,8 +12,7 @@ use crate::driver::{Event, Membership, StoredRecord};
 use crate::telemetry::event;
 use crate::{Epoch, Error, ErrorKind, Lag, OnDataLoss, Partition, Position};
 
-/// How much of the time for a drain is kept back, at the most, for a checkpoint and as much for a
-/// release.
+/// The most of a drain's time that is reserved for the last checkpoint, and again for the release.
 const LONGEST_RESERVE: Duration = Duration::from_millis(500);
 
 impl<W: Handler> Member<W> {
@@ -61,8 +60,8 @@ impl<W: Handler> Member<W> {
                 }
             }
             Event::Ended { partition, epoch } => {
-                // A member that closes lets records pass by that still come: the end is behind
-                // them, and for the next owner.
+                // A closing member ignores new records. The end is behind them, and is left to the
+                // next owner.
                 let found = self.assignment_of(&partition, epoch);
                 if let Some(index) = found.filter(|_| self.closing.is_none()) {
                     if self.assignments[index].leaving == Leaving::Active {
@@ -204,11 +203,11 @@ impl<W: Handler> Member<W> {
         ) {
             return;
         }
-        // The last of the time is for the last checkpoint, and for the release itself.
+        // The end of the time is reserved for the last checkpoint and the release.
         let reserve = (within / 20).min(LONGEST_RESERVE);
         let skipped = failpoint!(DrainSkipped);
         let within = if skipped { Duration::ZERO } else { within };
-        // The step may have begun long before the driver said so.
+        // Not the time of the step, which may have begun long before.
         let now = Instant::now();
         let drained_by = now + within.saturating_sub(2 * reserve);
         let released_by = now + within.saturating_sub(reserve);
@@ -224,7 +223,7 @@ impl<W: Handler> Member<W> {
         self.mark_runnable(index);
     }
 
-    /// Lifts the pauses that are no longer needed after records were settled.
+    /// Resumes a partition that was settled far enough below its bounds.
     pub(super) fn resume_below_low_watermark(&mut self, index: usize) {
         let assignment = &mut self.assignments[index];
         if assignment.paused.by_window && assignment.window.len() <= self.options.window_records / 2
@@ -240,7 +239,7 @@ impl<W: Handler> Member<W> {
         self.count_bytes(index);
     }
 
-    /// Brings the budget up to date with what an assignment holds, and pauses or resumes by it.
+    /// Updates the budget with what an assignment holds, and pauses or resumes partitions by it.
     fn count_bytes(&mut self, index: usize) {
         let assignment = &mut self.assignments[index];
         if self.budget.is_tight() {
@@ -268,7 +267,7 @@ impl<W: Handler> Member<W> {
         }
     }
 
-    /// Divides the budget anew after a partition came or went.
+    /// Updates the shares after a partition was added or removed.
     pub(super) fn count_partitions(&mut self) {
         let share = self.budget.share();
         let held = self
@@ -281,8 +280,8 @@ impl<W: Handler> Member<W> {
         }
     }
 
-    /// Pauses those that hold more than their share while nothing more can be borrowed, and lets
-    /// them go on when there is room again.
+    /// Pauses partitions that hold more than their share while nothing more can be borrowed, and
+    /// resumes them when there is room.
     fn apply_budget(&mut self) {
         if self.budget.is_full() {
             self.buffer_full = true;
@@ -293,7 +292,7 @@ impl<W: Handler> Member<W> {
         for index in self.indexes() {
             let assignment = &mut self.assignments[index];
             if assignment.pause_beyond(share, self.buffer_full, &*self.membership) {
-                // A batch that waits for more records waits in vain.
+                // No more records come for a batch that waits to be full.
                 self.mark_runnable(index);
             }
         }
@@ -301,8 +300,8 @@ impl<W: Handler> Member<W> {
 }
 
 impl Assignment {
-    /// Pauses it while the budget is used up and it holds more than its share, until it holds half
-    /// of that at the most. Returns whether it was paused.
+    /// Pauses a partition that holds more than its share while the budget is used up, until it holds
+    /// half of its share. Returns whether it was paused now.
     fn pause_beyond(&mut self, share: usize, full: bool, membership: &dyn Membership) -> bool {
         let enough = match self.paused.by_buffer {
             true => share / 2,

@@ -16,8 +16,8 @@ use crate::consumer::runtime::handler::{FutureSlot, Handler, HandlerError};
 use crate::consumer::runtime::run::{Run, RunStatus};
 use crate::{BatchFailure, Delivery, Failure, Result};
 
-/// A run that something is being done with. It ends when that is done, or at once when its partition
-/// is lost.
+/// A run with an attempt, or with dead letters that are being stored. It ends at once when its
+/// partition is lost.
 pub(super) struct InFlight<W: Handler> {
     pub(super) index: usize,
     pub(super) ownership: Arc<Ownership>,
@@ -25,7 +25,7 @@ pub(super) struct InFlight<W: Handler> {
     future: BoxFuture<'static, Completed<W>>,
 }
 
-/// A run after something was done with it.
+/// A run whose attempt or dead letters have completed.
 pub(super) struct Completed<W: Handler> {
     pub(super) index: usize,
     pub(super) ownership: Arc<Ownership>,
@@ -34,17 +34,17 @@ pub(super) struct Completed<W: Handler> {
 }
 
 pub(super) enum Ended<W: Handler> {
-    /// An attempt of its next part. Unset: the partition was lost meanwhile.
+    /// An attempt of its next part. `None`: the partition was lost meanwhile.
     Attempt(FutureSlot<W>, Option<Result<W::Output, HandlerError>>),
-    /// The dead letters with these numbers. Unset: the partition was lost meanwhile.
+    /// The dead letters of these numbers. `None`: the partition was lost meanwhile.
     Letters(Vec<u64>, Option<Result<Vec<u64>>>),
 }
 
 impl<W: Handler> InFlight<W> {
     /// Waits for the attempt that was begun in `slot`.
     ///
-    /// One that takes longer than `limit` is dropped. Its deliveries report that they are lost, to
-    /// what the handler has started elsewhere.
+    /// An attempt that takes longer than `limit` is dropped, and its deliveries report that they are
+    /// lost.
     pub(super) fn attempt(
         index: usize,
         ownership: Arc<Ownership>,

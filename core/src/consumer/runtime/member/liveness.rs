@@ -1,4 +1,4 @@
-//! What each partition waits for: shown in its statistics, and reported when it lasts.
+//! Checks what each partition waits for, and reports stalls.
 
 use std::collections::HashMap;
 
@@ -13,17 +13,17 @@ use crate::consumer::runtime::stall::{CHECK_INTERVAL, Observation, PauseReason, 
 use crate::telemetry::event;
 use crate::{Delivery, OldestUnsettled};
 
-/// How much of a key is logged, in bytes.
+/// The most bytes of a key that are logged.
 const KEY_BYTES: usize = 64;
 
 impl<W: Handler> Member<W> {
-    /// When the next check is due, if there is anything to look at.
+    /// Returns when the next check is due, if there is anything to check.
     pub(super) fn next_check(&self) -> Option<Instant> {
         let watches = !self.running.is_empty() || !self.retries.is_empty() || self.stall_reported;
         watches.then_some(self.check_at)
     }
 
-    /// Looks whether the partitions move on.
+    /// Checks the progress of all partitions, if it is due.
     pub(super) fn check_progress(&mut self) -> bool {
         if self.next_check().is_none_or(|due| due > self.now) {
             return false;
@@ -61,7 +61,7 @@ impl<W: Handler> Member<W> {
         true
     }
 
-    /// The runs that hold up a watermark, by the index of their assignment.
+    /// Returns the runs that hold a watermark, by the index of their assignment.
     fn runs_at_watermark(&self) -> HashMap<usize, RunStatus> {
         let in_flight = self
             .running
@@ -86,7 +86,7 @@ impl<W: Handler> Member<W> {
             (self.has_too_many_waiting(index), PauseReason::Retries),
             (self.is_limited(index), PauseReason::Results),
         ];
-        // What leaves stands still for a reason that is reported elsewhere.
+        // Why leaving partitions are paused is reported elsewhere.
         let stays = assignment.leaving == Leaving::Active && self.closing.is_none();
         let mut reasons = reasons.into_iter().filter(|(holds, _)| *holds && stays);
         reasons.next().map(|(_, reason)| reason)
@@ -133,7 +133,7 @@ impl<W: Handler> Member<W> {
         }
     }
 
-    /// Reports what a partition leaves unsettled although it was begun.
+    /// Reports records of a leaving partition that were started and are not settled.
     pub(super) fn report_unsettled(&self, assignment: &Assignment) {
         let unsettled = assignment.begun();
         if unsettled == 0 {
@@ -148,7 +148,7 @@ impl<W: Handler> Member<W> {
         );
     }
 
-    /// Reports what the application asked for.
+    /// Reports a pause or resume by the application.
     pub(super) fn report_user_pause(&self, assignment: &Assignment) {
         let (group, partition) = (&self.group, assignment.partition());
         match assignment.paused.by_user {

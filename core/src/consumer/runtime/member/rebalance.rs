@@ -20,13 +20,13 @@ pub(super) struct ReleaseResult {
     completed: bool,
 }
 
-/// What there is to do for partitions that leave. Each is looked at when something has changed for
-/// it, so that a rebalance of many partitions costs no more than the sum of their changes.
+/// The partitions that are leaving. One is checked only when something has changed for it, so a
+/// rebalance of many partitions costs no more than their changes.
 #[derive(Debug, Default)]
 pub(super) struct Departures {
-    /// Assignments to look at.
+    /// The assignments to check.
     to_check: Vec<usize>,
-    /// When handlers of revoked partitions are dropped, and when they are released.
+    /// When the handlers of revoked partitions are dropped, and when the partitions are released.
     deadlines: BTreeSet<(Instant, usize)>,
     /// Whether the handlers of a closing member were dropped.
     drain_aborted: bool,
@@ -55,7 +55,7 @@ impl Departures {
 }
 
 impl<W: Handler> Member<W> {
-    /// Has a partition looked at for its release, if it leaves.
+    /// Queues a leaving partition for a check whether it can be released.
     pub(super) fn check_release(&mut self, index: usize) {
         let assignment = &mut self.assignments[index];
         let leaves = matches!(assignment.leaving, Leaving::Ended | Leaving::Revoked { .. });
@@ -64,7 +64,7 @@ impl<W: Handler> Member<W> {
         }
     }
 
-    /// Takes each partition that leaves one step further, if it can go.
+    /// Checks the queued partitions, and releases those that can be released.
     pub(super) fn advance_releases(&mut self) -> bool {
         let mut happened = self.abort_overdue_drains();
         for index in std::mem::take(&mut self.departures.to_check) {
@@ -79,7 +79,7 @@ impl<W: Handler> Member<W> {
         happened
     }
 
-    /// Returns whether the driver was called.
+    /// Releases or completes a partition, if it can be. Returns whether the driver was called.
     fn try_release(&mut self, index: usize) -> bool {
         let assignment = &mut self.assignments[index];
         let completed = match assignment.leaving {
@@ -117,7 +117,7 @@ impl<W: Handler> Member<W> {
         true
     }
 
-    /// Drops the handlers of partitions that have drained for too long.
+    /// Drops the handlers of partitions whose drain took too long.
     fn abort_overdue_drains(&mut self) -> bool {
         let mut happened = false;
         while let Some((deadline, index)) = self.departures.deadlines.first().copied() {
@@ -212,7 +212,7 @@ impl<W: Handler> Member<W> {
         }
     }
 
-    /// Stops everything of an assignment at once: others may have the partition already.
+    /// Removes an assignment at once: another member may own the partition already.
     pub(super) fn on_lost(&mut self, index: usize) {
         let assignment = self.remove(index);
         self.control.counters.lost.add(1);
@@ -249,13 +249,12 @@ impl<W: Handler> Member<W> {
             .set(self.budget.held() as u64);
         self.control
             .remove_stats(assignment.partition(), assignment.stats());
-        // What went with it may have been what filled the buffer, and nothing else may ever be
-        // settled.
+        // Its records may have filled the buffer, and no other record may settle while it is full.
         self.count_partitions();
         assignment
     }
 
-    /// Whether a member that closes has nothing left to wait for. What is cheap to ask comes first.
+    /// Returns whether a closing member has nothing left to wait for. Cheap checks come first.
     pub(super) fn is_handed_over(&self) -> bool {
         self.checkpointer.is_idle()
             && self.releases.is_empty()
@@ -269,8 +268,8 @@ impl<W: Handler> Member<W> {
             })
     }
 
-    /// Drops all that is left when the member goes, the handlers in flight first: whoever takes over
-    /// begins after they have ended.
+    /// Drops what is left of a closing member, handlers in flight first, so that the next owner
+    /// starts after they have ended.
     pub(super) fn clear(&mut self) {
         self.running.clear();
         self.checkpointer.abandon();

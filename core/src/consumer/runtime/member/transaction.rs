@@ -1,12 +1,12 @@
-//! Exactly-once pipelines: output is published together with the progress behind it, in one step.
+//! Exactly-once pipelines: output and progress are published in one transaction.
 //!
-//! The results of a settled record are staged with their assignment. When a checkpoint is due, the
-//! call takes for each mark what was made up to it, and the driver stores both or neither. So
-//! nobody reads a result whose record may come again.
+//! The output of a settled record is buffered with its assignment. When a checkpoint is due, the
+//! transaction takes the output up to each checkpointed position, and the driver stores both or
+//! neither. So no output is visible whose record may be delivered again.
 //!
-//! Rejected: to send each result at once inside an open transaction. It spreads the load, but what
-//! was sent for a record beyond a hole would become visible with the progress of another partition,
-//! and come again; so one stuck record would hold up the progress of all.
+//! Rejected: to send each result at once within an open transaction. That spreads the load, but the
+//! output of a record above an unsettled one would become visible with the progress of another
+//! partition, and be produced again. One stuck record would hold up all partitions.
 
 use super::Member;
 use crate::consumer::runtime::handler::Handler;
@@ -14,12 +14,12 @@ use crate::consumer::runtime::output_buffer::Size;
 use crate::driver::{CheckpointUpdate, Membership};
 use crate::{ErrorKind, Record, Result};
 
-/// What is stored in one step.
+/// Output and progress that are stored in one step.
 pub(super) struct Transaction {
     marks: Vec<CheckpointUpdate>,
-    /// What was made of all partitions, one after the other.
+    /// The output of all partitions, one after the other.
     records: Vec<Record>,
-    /// How many of them belong to each mark.
+    /// The number of records of each checkpoint update.
     counts: Vec<usize>,
 }
 
@@ -30,7 +30,7 @@ impl Transaction {
 }
 
 impl<W: Handler> Member<W> {
-    /// Stages what was made of a record that is settled.
+    /// Buffers the output of a settled record.
     pub(super) fn buffer_output(&mut self, index: usize, number: u64, records: Vec<Record>) {
         if !W::PUBLISHES {
             return;
@@ -43,21 +43,20 @@ impl<W: Handler> Member<W> {
         assignment.outputs.push(number, watermark, records);
     }
 
-    /// Whether so much waits to be published that no partition runs ahead.
+    /// Returns whether so much output is buffered that no partition may run ahead.
     ///
-    /// Two calls' worth: one under way, one that fills. A partition still starts its first unsettled
-    /// record then, if it was passed by, for what lies behind it is published only after it; or if
-    /// all that was made of the partition is published, since another partition may be what fills
-    /// the buffer.
+    /// The bound is two transactions: one under way, one that fills. At the bound a partition still
+    /// starts its first unsettled record: if output behind it waits for it, or if all output of the
+    /// partition is published, since another partition may fill the buffer.
     pub(super) fn is_stalled(&self) -> bool {
         W::PUBLISHES
             && (self.buffered_output.records >= self.options.checkpoint_records.saturating_mul(2)
                 || self.buffered_output.bytes >= self.options.buffer_bytes)
     }
 
-    /// Whether a partition starts no more than its first unsettled record: because too much waits, or
-    /// because as much as its share of half of that waits for this record. So one that is stuck
-    /// leaves the other half to the other partitions.
+    /// Returns whether a partition may start only its first unsettled record: because the buffer is
+    /// full, or because the partition's share of half of it waits for that record. A stuck partition
+    /// leaves the other half to the others.
     pub(super) fn is_limited(&self, index: usize) -> bool {
         if !W::PUBLISHES {
             return false;
@@ -69,12 +68,12 @@ impl<W: Handler> Member<W> {
         self.is_stalled() || ahead.records >= records.max(1) || ahead.bytes >= bytes.max(1)
     }
 
-    /// Whether all that was made of a partition is published.
+    /// Returns whether all output of a partition is published.
     pub(super) fn has_published(&self, index: usize) -> bool {
         self.assignments[index].outputs.is_published()
     }
 
-    /// Takes in that something is not staged any more.
+    /// Removes output from the count of what is buffered.
     pub(super) fn release_output(&mut self, volume: Size) {
         let stalled = self.is_stalled();
         self.buffered_output -= volume;
@@ -89,7 +88,7 @@ impl<W: Handler> Member<W> {
         all.into_iter().for_each(|index| self.mark_runnable(index));
     }
 
-    /// Takes what was made below the marks out of its staging.
+    /// Builds the transaction of checkpoint updates, with the output below them.
     pub(super) fn transaction(&mut self, marks: Vec<CheckpointUpdate>) -> Transaction {
         let mut records = Vec::new();
         let mut counts = Vec::with_capacity(marks.len());
@@ -134,14 +133,14 @@ impl<W: Handler> Member<W> {
             let share: Vec<Record> = records.by_ref().take(count).collect();
             match self.assignment_of(&mark.partition, mark.epoch) {
                 Some(index) => self.assignments[index].outputs.put_back(share),
-                // Lost meanwhile: its next owner makes it again.
+                // The partition was lost meanwhile. Its next owner produces the output again.
                 None => self.release_output(Size::of(&share)),
             }
         }
         if error.kind() == ErrorKind::Fenced || error.is_retryable() {
             self.on_checkpoint_failed(&marks, error);
         } else {
-            // It is about all of them, whatever has become of their partitions.
+            // The error concerns the membership, not only partitions that are still owned.
             self.on_fatal(error);
         }
     }
