@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 
 use super::delivery::Ownership;
-use super::pull::PendingDelivery;
+use super::pending_delivery::PendingDelivery;
 use crate::sync::lock;
 
 /// Deliveries that were not pulled yet. It needs no bound of its own: the group's concurrency bounds

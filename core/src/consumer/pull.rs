@@ -1,11 +1,7 @@
-use std::error::Error as StdError;
-use std::fmt;
 use std::future::Future;
-use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -13,13 +9,11 @@ use tokio::task::JoinHandle;
 use super::delivery::Ownership;
 use super::handle::ConsumerHandle;
 use super::handover::HandoverQueue;
+use super::pending_delivery::{AckResult, PendingDelivery};
 use crate::consumer::runtime::control_state::ControlState;
 use crate::consumer::runtime::handler::{Handler, HandlerError};
 use crate::consumer::runtime::member::Member;
-use crate::telemetry::event;
-use crate::{BatchFailure, ConsumerStats, Delivery, Error, ErrorKind, Failure, Result};
-
-type AckResult = Result<(), Failure>;
+use crate::{BatchFailure, ConsumerStats, Delivery, Error, ErrorKind, Result};
 
 /// A pull consumer, from [`ConsumerGroup::join`](crate::ConsumerGroup::join).
 ///
@@ -129,90 +123,6 @@ fn join_result(ended: std::result::Result<Result<()>, tokio::task::JoinError>) -
     })
 }
 
-/// A delivery that waits to be settled, once: [`ack`](Self::ack) or [`nack`](Self::nack).
-///
-/// Dropping it is a nack: it comes again, as the group's failure policy says. When its partition
-/// was lost meanwhile ([`is_lost`](Delivery::is_lost)), settling it has no effect: the new owner
-/// has it.
-#[must_use = "a delivery that is dropped unsettled counts as failed"]
-pub struct PendingDelivery {
-    delivery: Delivery,
-    /// Unset once it is settled.
-    ack_result: Option<oneshot::Sender<AckResult>>,
-}
-
-impl PendingDelivery {
-    /// Settles it: the checkpoint may pass it now.
-    pub fn ack(mut self) {
-        self.settle(Ok(()));
-    }
-
-    /// Fails it: it takes the group's failure path (retry, then dead letter, skip or stop). A
-    /// [`Failure`] may say more, such as [`Failure::unavailable`].
-    pub fn nack(mut self, failure: impl Into<Failure>) {
-        self.settle(Err(failure.into()));
-    }
-
-    /// Fails it, and asks for the next attempt after `delay` (at most 1 day) in place of the
-    /// policy's delay; see [`Failure::retry_after`].
-    pub fn nack_after(self, delay: Duration, reason: impl Into<Box<dyn StdError + Send + Sync>>) {
-        self.nack(Failure::retry_after(reason, delay));
-    }
-
-    /// Fails it for good: no further attempt, the policy's final action at once; see
-    /// [`Failure::permanent`].
-    pub fn reject(self, reason: impl Into<Box<dyn StdError + Send + Sync>>) {
-        self.nack(Failure::permanent(reason));
-    }
-
-    fn settle(&mut self, ack_result: AckResult) {
-        if let Some(told) = self.ack_result.take() {
-            // Nobody listens any more if the partition was lost.
-            let _ = told.send(ack_result);
-        }
-    }
-
-    /// Makes it as if it had never been handed out.
-    pub(super) fn take_back(mut self) {
-        self.ack_result = None;
-    }
-
-    pub(super) fn ownership(&self) -> &Arc<Ownership> {
-        self.delivery.ownership()
-    }
-}
-
-impl Drop for PendingDelivery {
-    fn drop(&mut self) {
-        if self.ack_result.is_some() {
-            if !self.delivery.is_lost() {
-                event!(
-                    warn, "millstream.consumer.dropped_delivery",
-                    partition = %self.delivery.partition(), position = %self.delivery.position(),
-                    "a delivery was dropped unsettled, which counts as failed"
-                );
-            }
-            self.settle(Err("the delivery was dropped unsettled".into()));
-        }
-    }
-}
-
-impl Deref for PendingDelivery {
-    type Target = Delivery;
-
-    fn deref(&self) -> &Delivery {
-        &self.delivery
-    }
-}
-
-impl fmt::Debug for PendingDelivery {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("PendingDelivery")
-            .field(&self.delivery)
-            .finish()
-    }
-}
-
 /// The handler of a pull consumer: hands deliveries over, and waits until they are settled.
 pub(super) struct PullHandler {
     queue: Arc<HandoverQueue>,
@@ -241,11 +151,8 @@ impl Handler for PullHandler {
 
     fn attempt(&self, mut deliveries: impl Iterator<Item = Delivery>) -> Self::Future {
         let delivery = deliveries.next().expect("an attempt has a delivery");
-        let (ack_result, settled) = oneshot::channel();
-        self.queue.push(PendingDelivery {
-            delivery,
-            ack_result: Some(ack_result),
-        });
+        let (pending, settled) = PendingDelivery::new(delivery);
+        self.queue.push(pending);
         PullAttempt(settled)
     }
 }

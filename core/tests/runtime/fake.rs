@@ -304,7 +304,7 @@ impl driver::Producer for NoProducer {
     }
 
     async fn send(&self, _records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>> {
-        unimplemented!("an exactly-once chain sends nothing by its producer")
+        unimplemented!("an exactly-once pipeline sends nothing by its producer")
     }
 
     async fn close(&self) -> Result<()> {
