@@ -15,7 +15,10 @@ pub(super) fn pull(
     let caller = std::panic::Location::caller();
     async move {
         let next = tokio::time::timeout(timing.timeout, consumer.next()).await;
-        let next = next.unwrap_or_else(|_| panic!("timed out waiting for a delivery ({caller})"));
+        let next = next.unwrap_or_else(|_| {
+            let partitions = consumer.handle().partitions();
+            panic!("timed out waiting for a delivery ({caller}): {partitions:#?}")
+        });
         let next = next.unwrap_or_else(|error| panic!("the consumer failed: {error:?} ({caller})"));
         next.unwrap_or_else(|| panic!("the consumer was closed ({caller})"))
     }
