@@ -67,6 +67,7 @@ impl BrokerError {
             | Self::UnknownPartition
             | Self::UnknownGroup
             | Self::UnknownMember
+            | Self::UnknownPosition
             | Self::StreamDeleted => ErrorKind::NotFound,
             Self::StreamExists => ErrorKind::AlreadyExists,
             Self::PartitionClosed
@@ -76,7 +77,6 @@ impl BrokerError {
             | Self::AddNothing { .. }
             | Self::NoPartitions
             | Self::KeyTooLong { .. }
-            | Self::UnknownPosition
             | Self::NotEnded
             | Self::NotAccepted(_)
             | Self::Script(_)
@@ -202,7 +202,7 @@ mod tests {
                 Invalid,
                 false,
             ),
-            (BrokerError::UnknownPosition, Invalid, false),
+            (BrokerError::UnknownPosition, NotFound, false),
             (BrokerError::NotEnded, Invalid, false),
             (BrokerError::NotAccepted("x".into()), Invalid, false),
             (BrokerError::Unsupported("x"), Unsupported, false),

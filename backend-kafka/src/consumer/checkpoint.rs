@@ -156,7 +156,8 @@ impl Poller {
             };
             let Some(next) = offsets::next(mark.position) else {
                 let message = format!("{} is no position of Kafka", mark.position);
-                let error = Error::new(ErrorKind::Invalid, operation, message);
+                // `Invalid` would blame a record of the step.
+                let error = Error::new(ErrorKind::NotFound, operation, message);
                 return Some(error.with_partition(&mark.partition));
             };
             let note = Note {

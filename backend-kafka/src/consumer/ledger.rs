@@ -190,6 +190,11 @@ impl Ledger {
         }
         // Before the taking back, which fails what is not sent yet.
         let record = self.failure().take();
+        let record = record.or_else(|| match &failed.error {
+            // librdkafka did not take it.
+            error @ KafkaError::MessageProduction(_) => Some(error.clone()),
+            _ => None,
+        });
         let fatal = matches!(&failed.error, KafkaError::Transaction(e) if e.is_fatal());
         let until = Instant::now() + PATIENCE;
         // A producer that cannot take back is dropped: its step was not committed, and ends with the
@@ -234,10 +239,22 @@ fn refused(record: Option<KafkaError>, code: RDKafkaErrorCode) -> Refused {
     } else if let Some(record) = record {
         error::from(OPERATION, record)
     } else {
-        not_stored(OPERATION, code)
+        of_no_record(not_stored(OPERATION, code))
     };
     let gone = error.kind() == ErrorKind::Fenced;
     Refused { error, gone }
+}
+
+/// Keeps the kinds of refused records, on which the runtime looks for the record, for these: a step
+/// may also be refused for a setting of the broker.
+fn of_no_record(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Invalid | ErrorKind::TooLarge => {
+            let message = error.message().to_owned();
+            Error::new(ErrorKind::Unsupported, OPERATION, message).with_source(error)
+        }
+        _ => error,
+    }
 }
 
 /// Whether a producer has been put out, which says nothing of the member.
@@ -304,6 +321,7 @@ impl Shelf {
             Some(ledger) => ledger,
             None => self
                 .open()
+                .map_err(of_no_record)
                 .map_err(|error| Refused { error, gone: false })?,
         };
         let stored = ledger.store(step);
@@ -359,6 +377,19 @@ mod tests {
                 ErrorKind::Unavailable,
             ),
             (None, Code::OperationTimedOut, ErrorKind::Timeout),
+            (
+                None,
+                Code::InvalidTransactionTimeout,
+                ErrorKind::Unsupported,
+            ),
+            (None, Code::OffsetMetadataTooLarge, ErrorKind::Unsupported),
+            (
+                Some(Code::MessageSizeTooLarge),
+                Code::MessageSizeTooLarge,
+                ErrorKind::TooLarge,
+            ),
+            (Some(Code::InvalidTimestamp), Code::Fail, ErrorKind::Invalid),
+            (Some(Code::InvalidRecord), Code::Fail, ErrorKind::Invalid),
             (None, Code::GroupAuthorizationFailed, ErrorKind::Denied),
             (
                 Some(Code::TopicAuthorizationFailed),

@@ -185,7 +185,7 @@ async fn checkpoints_are_fenced_and_never_go_back() {
         a.checkpoint(0, Epoch(epoch.0 + 1), 9).await,
         Err(ErrorKind::Fenced)
     );
-    assert_eq!(a.checkpoint(0, epoch, 10).await, Err(ErrorKind::Invalid));
+    assert_eq!(a.checkpoint(0, epoch, 10).await, Err(ErrorKind::NotFound));
     assert_eq!(a.checkpoint(5, epoch, 1).await, Err(ErrorKind::NotFound));
     let progress = &fixture.progress("g").await[0];
     assert_eq!(progress.position, Some(Position::from(7)));

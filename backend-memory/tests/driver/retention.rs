@@ -84,6 +84,6 @@ async fn a_checkpoint_beyond_the_stream_is_refused() {
     member.settle().await;
     assert_eq!(
         member.checkpoint(0, member.epoch(0), 0).await,
-        Err(ErrorKind::Invalid)
+        Err(ErrorKind::NotFound)
     );
 }
