@@ -323,6 +323,11 @@ pub trait Membership: Debug + Send + Sync + 'static {
     ///   returns a retryable kind.
     /// * A retryable kind: nothing is stored, and nothing will be. The runtime calls again, with the
     ///   same records for the partitions that it still owns, and possibly with more.
+    /// * `Invalid`, `TooLarge`: nothing is stored, because the broker refuses one of the records for
+    ///   good. The membership goes on. The runtime calls again with a part of the records and with
+    ///   progress up to these, until it has found the record, whose delivery has failed. A driver must
+    ///   not return these kinds for anything else, such as a wrong setting: the failure policy would
+    ///   skip good records.
     /// * Any other kind ends the membership, as an error of [`next`](Self::next) does.
     ///
     /// A driver that does not know how a step ended (the connection broke during the commit) must

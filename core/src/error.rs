@@ -76,6 +76,11 @@ impl ErrorKind {
     pub const fn is_retryable(self) -> bool {
         matches!(self, Self::Throttled | Self::Unavailable | Self::Timeout)
     }
+
+    /// Whether a refused record is the cause, so that other records are not affected.
+    pub(crate) const fn concerns_record(self) -> bool {
+        matches!(self, Self::Invalid | Self::TooLarge)
+    }
 }
 
 impl fmt::Display for ErrorKind {

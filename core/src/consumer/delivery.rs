@@ -100,6 +100,12 @@ impl Ownership {
     }
 }
 
+/// Returns the bytes of a record's key, payload and headers.
+pub(crate) fn size(record: &StoredRecord) -> usize {
+    let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+    length(&record.payload) + length(&record.key) + record.headers.size()
+}
+
 impl Delivery {
     pub(crate) fn new(batch: Arc<FetchedBatch>, index: u32, attempt: u32) -> Self {
         Self {
@@ -115,6 +121,11 @@ impl Delivery {
             index: self.index,
             attempt: self.attempt + 1,
         }
+    }
+
+    /// Returns the bytes of its key, payload and headers.
+    pub(crate) fn size(&self) -> usize {
+        size(self.stored())
     }
 
     fn stored(&self) -> &StoredRecord {

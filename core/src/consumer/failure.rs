@@ -124,7 +124,7 @@ impl Failure {
     pub(crate) fn of_send(error: Error) -> Self {
         let kind = match error.kind() {
             kind if kind.is_retryable() => FailureKind::Unavailable,
-            ErrorKind::Invalid | ErrorKind::TooLarge => FailureKind::Permanent,
+            kind if kind.concerns_record() => FailureKind::Permanent,
             _ => FailureKind::Unknown,
         };
         Self::new(kind, error.into())

@@ -325,6 +325,12 @@ impl ConsumerGroup {
     /// In both cases the results of one key are stored in the order of its records, and a record that
     /// is dead-lettered or skipped has no result.
     ///
+    /// A result that the stream does not take is a permanent failure of the delivery that it came from,
+    /// which takes the [`on_failure`](Self::on_failure) path: it stops the consumer, or the delivery is
+    /// skipped or dead-lettered. That holds for exactly-once pipelines too, where only the broker may
+    /// refuse the result, when it is published. Until such a delivery is settled, nothing behind it in
+    /// its partition is published; its key does not wait, since its handler has succeeded.
+    ///
     /// ```
     /// # use millstream_core::{BatchFailure, Delivery, Record, StreamSpec};
     /// # #[tokio::main(flavor = "current_thread")]
@@ -348,8 +354,7 @@ impl ConsumerGroup {
     ///
     /// # Errors
     /// As [`run`](Self::run); `Unsupported` if exactly-once is required and `producer` is of another
-    /// client. A record that the stream does not take is a failure of the delivery that it came
-    /// from.
+    /// client.
     pub fn transform_to<H, F, I, E>(
         &self,
         producer: &Producer,

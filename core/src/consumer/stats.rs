@@ -91,7 +91,8 @@ impl OldestUnsettled {
 pub struct ConsumerStats {
     /// Records received from the broker.
     pub received: u64,
-    /// Records settled: acked, dead-lettered or skipped.
+    /// Records settled: acked, dead-lettered or skipped. In an exactly-once pipeline a record counts when
+    /// its handler has succeeded, before its result is published.
     pub settled: u64,
     /// Attempts that failed.
     pub failures: u64,

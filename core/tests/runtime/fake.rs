@@ -1,5 +1,6 @@
 //! A driver whose events the test writes, and whose calls the test reads.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -45,6 +46,12 @@ struct Fake {
     refusals: Mutex<Vec<Error>>,
     /// How many completions are still answered `Unavailable`.
     completions_to_refuse: AtomicUsize,
+    /// The payloads that are refused for good when they are published, and how.
+    refused_results: Mutex<(Vec<String>, ErrorKind)>,
+    /// The payloads that were published, in order.
+    stored: Mutex<Vec<String>>,
+    /// The last mark of each partition and epoch.
+    marked: Mutex<BTreeMap<(String, u64), u64>>,
     /// While it is locked, no publication is answered.
     publishing: AsyncMutex<()>,
     letters: Arc<LetterBox>,
@@ -66,6 +73,9 @@ impl Script {
             calls: Mutex::default(),
             refusals: Mutex::default(),
             completions_to_refuse: AtomicUsize::new(0),
+            refused_results: Mutex::new((Vec::new(), ErrorKind::Invalid)),
+            stored: Mutex::default(),
+            marked: Mutex::default(),
             publishing: AsyncMutex::default(),
             letters: Arc::default(),
             panics: Mutex::default(),
@@ -138,6 +148,23 @@ impl Script {
     pub(crate) fn refuse_marks(&self, kinds: &[ErrorKind]) {
         let errors = kinds.iter();
         self.refuse_marks_with(errors.map(|kind| Error::new(*kind, "store", "as scripted")));
+    }
+
+    /// Refuses results with these payloads from now on.
+    pub(crate) fn refuse_results(&self, payloads: &[&str], kind: ErrorKind) {
+        let payloads = payloads.iter().map(|payload| (*payload).to_owned());
+        *self.fake.refused_results.lock().unwrap() = (payloads.collect(), kind);
+    }
+
+    /// The payloads that were published, in order.
+    pub(crate) fn stored(&self) -> Vec<String> {
+        self.fake.stored.lock().unwrap().clone()
+    }
+
+    /// The last mark of a partition's epoch that was stored with results.
+    pub(crate) fn marked(&self, id: &str, epoch: u64) -> Option<u64> {
+        let marked = self.fake.marked.lock().unwrap();
+        marked.get(&(id.to_owned(), epoch)).copied()
     }
 
     /// As [`refuse_marks`](Self::refuse_marks), with the errors themselves.
@@ -390,15 +417,33 @@ impl driver::Membership for Fake {
             let offset = mark.position.offset().unwrap();
             (mark.partition.id().to_owned(), offset)
         };
+        let payloads: Vec<String> = records.iter().map(payload).collect();
         self.called(Call::Publish(
-            records.iter().map(payload).collect(),
+            payloads.clone(),
             marks.iter().map(mark).collect(),
         ));
         let _answered = self.publishing.lock().await;
-        match self.refusals.lock().unwrap().pop() {
-            Some(error) => Err(error),
-            None => Ok(()),
+        if let Some(error) = self.refusals.lock().unwrap().pop() {
+            return Err(error);
         }
+        let (refused, kind) = &*self.refused_results.lock().unwrap();
+        if payloads.iter().any(|payload| refused.contains(payload)) {
+            let cause = std::io::Error::other("the broker's own words");
+            return Err(Error::new(*kind, "publish", "as scripted").with_source(cause));
+        }
+        let mut marked = self.marked.lock().unwrap();
+        assert!(!marks.is_empty());
+        for mark in marks {
+            let of = (mark.partition.id().to_owned(), mark.epoch.0);
+            let position = mark.position.offset();
+            assert!(
+                marked.get(&of).copied() < position,
+                "{mark:?} is stored already"
+            );
+            marked.extend(position.map(|position| (of, position)));
+        }
+        self.stored.lock().unwrap().extend(payloads);
+        Ok(())
     }
 
     async fn release(&self, partition: &Partition, _epoch: Epoch) -> Result<()> {

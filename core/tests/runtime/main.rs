@@ -13,5 +13,6 @@ mod letters;
 mod log_lines;
 mod publishing;
 mod pull;
+mod refusals;
 mod stalls;
 mod telemetry;

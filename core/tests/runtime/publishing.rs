@@ -177,12 +177,12 @@ async fn nothing_more_is_made_than_may_wait() {
 async fn bytes_bound_it_too() {
     let (script, desk) = (Script::new(), Desk::default());
     let held = script.hold_publications().await;
-    let small = group(&script).buffer_bytes(9);
+    let small = group(&script).buffer_bytes(13);
     run(&desk, small, &results(&script).await);
     script.assign("0", 1);
     script.records("0", 1, 0, "abc");
     script.records("0", 1, 3, "def");
-    // Each record makes 4 bytes.
+    // Each record has 2 bytes, and makes 4.
     desk.until_begun(&[0, 1, 2]).await;
     drop(held);
     until(|| desk.begun().len() == 6).await;

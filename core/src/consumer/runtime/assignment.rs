@@ -9,11 +9,12 @@ use bytes::Bytes;
 use foldhash::fast::FixedState;
 use tokio::time::Instant;
 
-use super::output_buffer::OutputBuffer;
+use super::output_buffer::{Origin, OutputBuffer};
+use super::refused_delivery::RefusedDelivery;
 use super::run::Run;
 use super::stall::StallDetector;
 use super::window::{NO_KEY, Window};
-use crate::consumer::delivery::{FetchedBatch, Ownership};
+use crate::consumer::delivery::{FetchedBatch, Ownership, size};
 use crate::driver::{CheckpointUpdate, StoredRecord};
 use crate::sync::lock;
 use crate::{
@@ -27,6 +28,11 @@ pub(crate) struct Assignment {
     /// The unpublished output of its records. It is dropped with the assignment, and the next owner
     /// produces it again.
     pub(crate) outputs: OutputBuffer,
+    /// Whether parts of a refused transaction are left that have its output.
+    pub(crate) is_suspect: bool,
+    /// The delivery whose output the broker has refused. Nothing behind it is published or
+    /// checkpointed until the failure policy has settled it.
+    pub(crate) refused: Option<RefusedDelivery>,
     /// The received records, from the chunk of the first unsettled one on.
     chunks: VecDeque<Chunk>,
     /// How many records the chunks hold, and their bytes.
@@ -139,6 +145,8 @@ impl Assignment {
             ownership: Arc::new(Ownership::new(partition, epoch, stream_id)),
             window: Window::default(),
             outputs: OutputBuffer::default(),
+            is_suspect: false,
+            refused: None,
             chunks: VecDeque::new(),
             held: 0,
             bytes: 0,
@@ -212,6 +220,15 @@ impl Assignment {
         Delivery::new(chunk.batch.clone(), chunk.index(number) as u32, 1)
     }
 
+    /// Returns what is kept with the output of a number that is not settled yet.
+    pub(crate) fn origin(&self, number: u64, delivery: Delivery) -> Origin {
+        Origin {
+            number,
+            delivery,
+            before: self.position_before(number),
+        }
+    }
+
     /// Starts the next batch, if none is with the handler. A batch that is not full starts when its
     /// first record has waited for the longest allowed time, or when no more records can be received
     /// before it settles.
@@ -254,17 +271,41 @@ impl Assignment {
 
     /// Abandons a started number: it stays unsettled and is delivered again.
     pub(crate) fn abandon(&mut self, number: u64) {
+        if let Some(refused) = self.refused.as_mut().filter(|refused| refused.is(number)) {
+            refused.in_flight = false;
+            return;
+        }
         self.window.abandon(number);
         self.abandoned += 1;
     }
 
     /// Returns how many records were started and are not settled.
     pub(crate) fn begun(&self) -> usize {
-        self.window.running() + self.abandoned
+        self.window.running() + self.abandoned + usize::from(self.refused.is_some())
+    }
+
+    /// Returns how many records are with the handler, with their retries or with the failure policy.
+    pub(crate) fn in_flight(&self) -> usize {
+        let refused = self.refused.as_ref();
+        self.window.running() + usize::from(refused.is_some_and(|refused| refused.in_flight))
+    }
+
+    /// Returns the first number that is not settled.
+    pub(crate) fn first_unsettled(&self) -> u64 {
+        let refused = self.refused.as_ref();
+        refused.map_or(self.window.watermark(), |refused| refused.origin.number)
+    }
+
+    /// Returns how many records were received from the first unsettled one on.
+    pub(crate) fn unsettled(&self) -> usize {
+        (self.received - self.first_unsettled()) as usize
     }
 
     /// Returns the first unsettled record, which holds the checkpoint.
     pub(crate) fn oldest_unsettled(&self) -> Option<Delivery> {
+        if let Some(refused) = &self.refused {
+            return Some(refused.origin.delivery.clone());
+        }
         (self.window.len() > 0).then(|| self.delivery(self.window.watermark()))
     }
 
@@ -312,6 +353,9 @@ impl Assignment {
 
     /// Returns the last position up to which all records are settled.
     pub(crate) fn settled(&self) -> Option<Position> {
+        if let Some(refused) = &self.refused {
+            return refused.origin.before;
+        }
         let watermark = if failpoint!(CheckpointGap) {
             self.window.past_settled()
         } else {
@@ -345,7 +389,7 @@ impl Assignment {
 
     /// Returns whether nothing is in flight and nothing more will start.
     pub(crate) fn is_drained(&self) -> bool {
-        self.window.running() == 0 && !self.window.has_startable()
+        self.in_flight() == 0 && !self.window.has_startable()
     }
 
     /// Returns the bytes of all records that are held.
@@ -357,7 +401,7 @@ impl Assignment {
     pub(crate) fn refresh_stats(&self) {
         let mut stats = lock(&self.stats);
         stats.settled = self.settled();
-        stats.unsettled = self.window.len();
+        stats.unsettled = self.unsettled();
         stats.paused = self.paused.any();
         let watermark = stats.settled;
         if (stats.oldest_unsettled.as_ref())
@@ -373,15 +417,31 @@ impl Assignment {
     }
 
     fn chunk(&self, number: u64) -> &Chunk {
+        &self.chunks[self.chunk_index(number)]
+    }
+
+    fn chunk_index(&self, number: u64) -> usize {
         // Nearly always the newest one.
         let newest = self
             .chunks
             .back()
             .expect("a number that is not settled lies in a chunk");
         if newest.first <= number {
-            return newest;
+            return self.chunks.len() - 1;
         }
-        &self.chunks[self.chunks.partition_point(|chunk| chunk.first <= number) - 1]
+        self.chunks.partition_point(|chunk| chunk.first <= number) - 1
+    }
+
+    /// Returns the position of the record before a number that is not settled.
+    fn position_before(&self, number: u64) -> Option<Position> {
+        let index = self.chunk_index(number);
+        if self.chunks[index].first < number {
+            return self.chunks[index].position_before(number);
+        }
+        match index.checked_sub(1) {
+            Some(before) => Some(self.chunks[before].last),
+            None => self.settled_before,
+        }
     }
 }
 
@@ -434,11 +494,6 @@ impl Chunk {
         self.bytes = records.iter().map(size).sum();
         self.batch = Arc::new(FetchedBatch::new(self.batch.ownership.clone(), records));
     }
-}
-
-fn size(record: &StoredRecord) -> usize {
-    let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
-    length(&record.payload) + length(&record.key) + record.headers.size()
 }
 
 /// Copies a record into memory of its own.

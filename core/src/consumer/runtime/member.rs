@@ -18,6 +18,7 @@ use slab::Slab;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use super::assignment::{Assignment, Paused};
+use super::bisection::Bisection;
 use super::buffer_budget::BufferBudget;
 use super::control_state::ControlState;
 use super::dead_letter_sink::DeadLetterSink;
@@ -38,6 +39,7 @@ mod events;
 mod in_flight;
 mod liveness;
 mod rebalance;
+mod refusal;
 mod transaction;
 
 use checkpointing::Checkpointer;
@@ -85,6 +87,8 @@ pub(crate) struct Member<W: Handler> {
     buffer_full: bool,
     /// Unpublished output of all assignments and of the transaction under way.
     buffered_output: Size,
+    /// What is left of refused transactions, to be published in parts.
+    bisection: Bisection,
 
     /// When the partitions are checked for stalls again.
     check_at: Instant,
@@ -161,6 +165,7 @@ impl<W: Handler> Member<W> {
             releases: FuturesUnordered::new(),
             buffer_full: false,
             buffered_output: Size::default(),
+            bisection: Bisection::default(),
             check_at: Instant::now(),
             stall_reported: false,
             shutdown: None,

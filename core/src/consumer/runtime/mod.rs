@@ -8,6 +8,7 @@
 //! the next one. The [`ErrorHandler`](error_handler::ErrorHandler) decides which.
 
 pub(crate) mod assignment;
+pub(crate) mod bisection;
 pub(crate) mod buffer_budget;
 pub(crate) mod control_state;
 pub(crate) mod counters;
@@ -17,6 +18,7 @@ mod guarded;
 pub(crate) mod handler;
 pub(crate) mod member;
 pub(crate) mod output_buffer;
+pub(crate) mod refused_delivery;
 pub(crate) mod retry_queue;
 pub(crate) mod run;
 pub(crate) mod stall;

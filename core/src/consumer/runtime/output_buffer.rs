@@ -3,25 +3,53 @@
 //! Handlers end in any order, but a checkpoint must be published with the output of exactly the
 //! records below it. Output waits here: in a list when all records before it are settled, and by
 //! number otherwise.
+//!
+//! Output is kept with the delivery that it is of. If the broker refuses it, that delivery has failed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::{AddAssign, SubAssign};
 
-use crate::Record;
+use crate::{Delivery, Position, Record};
 
 #[derive(Debug, Default)]
 pub(crate) struct OutputBuffer {
-    /// The output of records below the watermark, in their order.
-    ready: Vec<Record>,
-    /// The output of records above the watermark.
-    out_of_order: BTreeMap<u64, Vec<Record>>,
+    /// The deliveries below the watermark that have output, in their order, each with the number of
+    /// its records.
+    origins: VecDeque<(Origin, usize)>,
+    /// The output of these, one delivery after the other.
+    records: VecDeque<Record>,
+    /// How much that is.
+    ready: Size,
+    /// The output of deliveries above the watermark.
+    out_of_order: BTreeMap<u64, (Origin, Vec<Record>)>,
     /// How much that is.
     ahead: Size,
     /// Whether some of it was taken and is being published.
     under_way: bool,
 }
 
-/// An amount of output.
+/// The output of some deliveries, in their order.
+#[derive(Debug, Default)]
+pub(crate) struct Outputs {
+    /// The deliveries, each with the number of its records.
+    origins: Vec<(Origin, usize)>,
+    /// All records, one delivery after the other.
+    records: Vec<Record>,
+    size: Size,
+}
+
+/// The delivery that output is of.
+///
+/// It keeps the batch that it was received with, until its output is published.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    pub(crate) number: u64,
+    pub(crate) delivery: Delivery,
+    /// The position of the record before it: how far its partition may be checkpointed without it.
+    pub(crate) before: Option<Position>,
+}
+
+/// An amount of output. Its bytes include those of the deliveries that it is of.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Size {
     pub(crate) records: u64,
@@ -29,10 +57,11 @@ pub(crate) struct Size {
 }
 
 impl Size {
-    pub(crate) fn of(records: &[Record]) -> Self {
+    fn of(origin: &Origin, records: &[Record]) -> Self {
+        let bytes: usize = records.iter().map(Record::size).sum();
         Self {
             records: records.len() as u64,
-            bytes: records.iter().map(Record::size).sum(),
+            bytes: origin.delivery.size() + bytes,
         }
     }
 }
@@ -51,61 +80,140 @@ impl SubAssign for Size {
     }
 }
 
+impl Outputs {
+    fn new(origins: Vec<(Origin, usize)>, records: Vec<Record>) -> Self {
+        let mut size = Size::default();
+        let mut rest = &records[..];
+        for (origin, count) in &origins {
+            let (own, others) = rest.split_at(*count);
+            size += Size::of(origin, own);
+            rest = others;
+        }
+        Self {
+            origins,
+            records,
+            size,
+        }
+    }
+
+    pub(crate) fn append(&mut self, mut more: Self) {
+        self.size += more.size;
+        self.origins.append(&mut more.origins);
+        self.records.append(&mut more.records);
+    }
+
+    /// Removes and returns what follows the first `deliveries`.
+    pub(crate) fn split_off(&mut self, deliveries: usize) -> Self {
+        let origins = self.origins.split_off(deliveries);
+        let records: usize = origins.iter().map(|(_, records)| records).sum();
+        let records = self.records.split_off(self.records.len() - records);
+        let rest = Self::new(origins, records);
+        self.size -= rest.size;
+        rest
+    }
+
+    /// Returns how many deliveries it is of.
+    pub(crate) fn deliveries(&self) -> usize {
+        self.origins.len()
+    }
+
+    pub(crate) fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    pub(crate) fn size(&self) -> Size {
+        self.size
+    }
+
+    /// Returns the last delivery.
+    pub(crate) fn last(&self) -> Option<&Origin> {
+        self.origins.last().map(|(origin, _)| origin)
+    }
+}
+
 impl OutputBuffer {
-    /// Adds the output of `number`, which is settled.
-    pub(crate) fn push(&mut self, number: u64, watermark: u64, mut records: Vec<Record>) {
-        if number < watermark && self.out_of_order.is_empty() {
-            self.ready.append(&mut records);
-        } else if !records.is_empty() {
-            self.ahead += Size::of(&records);
-            self.out_of_order.insert(number, records);
+    /// Adds the output of a delivery that is settled.
+    pub(crate) fn push(&mut self, origin: Origin, watermark: u64, records: Vec<Record>) -> Size {
+        let size = Size::of(&origin, &records);
+        if origin.number < watermark && self.out_of_order.is_empty() {
+            self.push_ready(origin, size, records);
+        } else {
+            self.ahead += size;
+            self.out_of_order.insert(origin.number, (origin, records));
         }
         self.advance(watermark);
+        size
     }
 
     /// Records that all numbers below `watermark` are settled.
-    fn advance(&mut self, watermark: u64) {
+    pub(crate) fn advance(&mut self, watermark: u64) {
         while let Some(first) = self.out_of_order.first_entry() {
             if *first.key() >= watermark {
                 break;
             }
-            let records = first.remove();
-            self.ahead -= Size::of(&records);
-            self.ready.extend(records);
+            let (origin, records) = first.remove();
+            let size = Size::of(&origin, &records);
+            self.ahead -= size;
+            self.push_ready(origin, size, records);
         }
     }
 
-    /// Returns the amount of output of records above the watermark.
+    fn push_ready(&mut self, origin: Origin, size: Size, records: Vec<Record>) {
+        self.ready += size;
+        self.origins.push_back((origin, records.len()));
+        self.records.extend(records);
+    }
+
+    /// Returns the amount of output of deliveries above the watermark.
     pub(crate) fn ahead(&self) -> Size {
         self.ahead
     }
 
     /// Returns whether all output is published.
     pub(crate) fn is_published(&self) -> bool {
-        !self.under_way && self.ready.is_empty() && self.out_of_order.is_empty()
+        !self.under_way && self.origins.is_empty() && self.out_of_order.is_empty()
     }
 
     /// Takes the output below `watermark`, in order.
-    pub(crate) fn take(&mut self, watermark: u64) -> Vec<Record> {
+    pub(crate) fn take_below(&mut self, watermark: u64) -> Outputs {
         self.advance(watermark);
         self.under_way = true;
-        std::mem::take(&mut self.ready)
+        Outputs {
+            origins: Vec::from(std::mem::take(&mut self.origins)),
+            records: Vec::from(std::mem::take(&mut self.records)),
+            size: std::mem::take(&mut self.ready),
+        }
     }
 
-    /// Records that the output that was taken last is published.
+    /// Takes the output of the first deliveries. All of them are below the watermark.
+    pub(crate) fn take_first(&mut self, deliveries: usize) -> Outputs {
+        self.under_way = true;
+        let origins: Vec<_> = self.origins.drain(..deliveries).collect();
+        let records: usize = origins.iter().map(|(_, records)| records).sum();
+        let outputs = Outputs::new(origins, self.records.drain(..records).collect());
+        self.ready -= outputs.size;
+        outputs
+    }
+
+    /// Records that the output that was taken last is published, or dropped.
     pub(crate) fn published(&mut self) {
         self.under_way = false;
     }
 
     /// Puts back the output that was taken last and could not be published.
-    pub(crate) fn put_back(&mut self, mut records: Vec<Record>) {
+    pub(crate) fn put_back(&mut self, outputs: Outputs) {
         self.under_way = false;
-        records.append(&mut self.ready);
-        self.ready = records;
+        self.ready += outputs.size;
+        for origin in outputs.origins.into_iter().rev() {
+            self.origins.push_front(origin);
+        }
+        for record in outputs.records.into_iter().rev() {
+            self.records.push_front(record);
+        }
     }
 
     pub(crate) fn size(&self) -> Size {
-        let mut size = Size::of(&self.ready);
+        let mut size = self.ready;
         size += self.ahead;
         size
     }
@@ -113,17 +221,40 @@ impl OutputBuffer {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::Arc;
+    use std::time::SystemTime;
 
-    fn records(names: &str) -> Vec<Record> {
-        names
-            .chars()
-            .map(|name| Record::new(name.to_string()))
-            .collect()
+    use super::*;
+    use crate::consumer::delivery::{FetchedBatch, Ownership};
+    use crate::driver::StoredRecord;
+    use crate::{Epoch, Headers, Partition};
+
+    /// The delivery of a number, whose record has one byte.
+    fn origin(number: u64) -> Origin {
+        let record = StoredRecord {
+            position: Position::from(number),
+            timestamp: SystemTime::UNIX_EPOCH,
+            key: None,
+            payload: Some("x".into()),
+            headers: Headers::new(),
+        };
+        let ownership = Arc::new(Ownership::new(Partition::new("s", "0"), Epoch(1), None));
+        let batch = Arc::new(FetchedBatch::new(ownership, vec![record]));
+        Origin {
+            number,
+            delivery: Delivery::new(batch, 0, 1),
+            before: None,
+        }
     }
 
-    fn names(records: &[Record]) -> String {
-        let payloads = records
+    fn push(outputs: &mut OutputBuffer, number: u64, watermark: u64, names: &str) {
+        let records = names.chars().map(|name| Record::new(name.to_string()));
+        outputs.push(origin(number), watermark, records.collect());
+    }
+
+    fn names(outputs: &Outputs) -> String {
+        let payloads = outputs
+            .records()
             .iter()
             .filter_map(|record| record.payload.as_deref());
         payloads.map(String::from_utf8_lossy).collect()
@@ -132,27 +263,64 @@ mod tests {
     #[test]
     fn gives_out_what_lies_below_the_watermark_in_order() {
         let mut outputs = OutputBuffer::default();
-        outputs.push(2, 0, records("c"));
-        outputs.push(3, 0, records("de"));
-        assert_eq!(names(&outputs.take(0)), "");
-        outputs.push(0, 1, records("a"));
-        assert_eq!(names(&outputs.take(1)), "a");
-        outputs.push(1, 4, records("b"));
-        outputs.push(5, 4, records("f"));
-        assert_eq!(names(&outputs.take(4)), "bcde");
-        assert_eq!(outputs.size().records, 1);
-        outputs.push(4, 6, Vec::new());
-        assert_eq!(names(&outputs.take(6)), "f");
+        push(&mut outputs, 2, 0, "c");
+        push(&mut outputs, 3, 0, "de");
+        assert_eq!(names(&outputs.take_below(0)), "");
+        push(&mut outputs, 0, 1, "a");
+        assert_eq!(names(&outputs.take_below(1)), "a");
+        push(&mut outputs, 1, 4, "b");
+        push(&mut outputs, 5, 4, "f");
+        assert_eq!(names(&outputs.take_below(4)), "bcde");
+        assert_eq!(
+            outputs.size(),
+            Size {
+                records: 1,
+                bytes: 2
+            }
+        );
+        outputs.advance(6);
+        assert_eq!(outputs.ahead(), Size::default());
+        assert_eq!(names(&outputs.take_below(6)), "f");
         assert_eq!(outputs.size(), Size::default());
     }
 
     #[test]
     fn what_is_put_back_comes_first() {
         let mut outputs = OutputBuffer::default();
-        outputs.push(0, 1, records("ab"));
-        let taken = outputs.take(1);
-        outputs.push(1, 2, records("c"));
+        push(&mut outputs, 0, 1, "ab");
+        let taken = outputs.take_below(1);
+        push(&mut outputs, 1, 2, "c");
         outputs.put_back(taken);
-        assert_eq!(names(&outputs.take(2)), "abc");
+        assert_eq!(names(&outputs.take_below(2)), "abc");
+    }
+
+    #[test]
+    fn is_split_between_deliveries() {
+        let mut outputs = OutputBuffer::default();
+        push(&mut outputs, 0, 3, "ab");
+        push(&mut outputs, 1, 3, "c");
+        push(&mut outputs, 2, 3, "def");
+        let mut first = outputs.take_first(2);
+        assert_eq!((names(&first), first.deliveries()), ("abc".into(), 2));
+        assert_eq!(
+            first.size(),
+            Size {
+                records: 3,
+                bytes: 5
+            }
+        );
+        assert_eq!(first.last().unwrap().number, 1);
+        let second = first.split_off(1);
+        assert_eq!((names(&first), names(&second)), ("ab".into(), "c".into()));
+        assert_eq!(
+            outputs.size(),
+            Size {
+                records: 3,
+                bytes: 4
+            }
+        );
+        outputs.put_back(second);
+        assert_eq!(names(&outputs.take_below(3)), "cdef");
+        assert_eq!(outputs.size(), Size::default());
     }
 }

@@ -41,6 +41,8 @@ pub(super) struct Checkpointer {
     urgent: bool,
     /// Whether the last call failed. The next one then waits until it is due, even if it is urgent.
     failed: bool,
+    /// Whether the next call is one for a part of a refused transaction, if there is one.
+    part_first: bool,
     under_way: Option<BoxFuture<'static, CheckpointResult>>,
 }
 
@@ -54,6 +56,7 @@ impl Checkpointer {
             made: 0,
             urgent: false,
             failed: false,
+            part_first: false,
             under_way: None,
         }
     }
@@ -63,6 +66,7 @@ impl Checkpointer {
         (self.under_way.is_none() && !self.dirty.is_empty()).then_some(self.due)
     }
 
+    /// Counts settled records, and includes their partition in the next checkpoint.
     pub(super) fn settled(&mut self, assignment: &mut Assignment, index: usize, records: u64) {
         self.settled += records;
         if !std::mem::replace(&mut assignment.dirty, true) {
@@ -123,7 +127,49 @@ impl<W: Handler> Member<W> {
         true
     }
 
+    /// Begins a call, if none is under way and one is due. Whole checkpoints and the parts of refused
+    /// transactions take turns, so that neither holds up the other.
     fn begin_checkpoint(&mut self) {
+        if self.checkpointer.under_way.is_some() || self.membership_lost {
+            return;
+        }
+        let part_first = std::mem::take(&mut self.checkpointer.part_first);
+        let mut call = match part_first {
+            true => self.begin_part(),
+            false => None,
+        };
+        if call.is_none() {
+            call = self.begin_due();
+            self.checkpointer.part_first = call.is_some();
+        }
+        if call.is_none() && !part_first {
+            call = self.begin_part();
+        }
+        self.checkpointer.under_way = call;
+    }
+
+    /// Begins to publish a part of a refused transaction. It is due at once.
+    fn begin_part(&mut self) -> Option<BoxFuture<'static, CheckpointResult>> {
+        if self.checkpointer.failed && self.checkpointer.due > self.now {
+            return None;
+        }
+        let transaction = self.part_of_refused()?;
+        self.checkpointer.failed = false;
+        Some(self.publish(transaction))
+    }
+
+    fn publish(&self, transaction: Transaction) -> BoxFuture<'static, CheckpointResult> {
+        let membership = self.membership.clone();
+        let stream = self.handler.output_stream().cloned();
+        let stream = stream.expect("a handler with output has a stream for it");
+        Box::pin(async move {
+            let result = transaction.publish(&*membership, &stream).await;
+            CheckpointResult::Published(transaction, result)
+        })
+    }
+
+    /// Begins a checkpoint, if one is due.
+    fn begin_due(&mut self) -> Option<BoxFuture<'static, CheckpointResult>> {
         let stalled = self.is_stalled();
         let checkpointer = &mut self.checkpointer;
         let last = self.closing.is_some() && self.running.is_empty();
@@ -134,12 +180,8 @@ impl<W: Handler> Member<W> {
             || checkpointer.made >= enough
             || stalled;
         let due = (early && !checkpointer.failed) || checkpointer.due <= self.now;
-        if !due
-            || checkpointer.dirty.is_empty()
-            || checkpointer.under_way.is_some()
-            || self.membership_lost
-        {
-            return;
+        if !due || checkpointer.dirty.is_empty() {
+            return None;
         }
         checkpointer.due = self.now + checkpointer.interval;
         checkpointer.settled = 0;
@@ -147,33 +189,32 @@ impl<W: Handler> Member<W> {
         checkpointer.urgent = false;
         checkpointer.failed = false;
         let mut marks = Vec::with_capacity(checkpointer.dirty.len());
-        for index in checkpointer.dirty.drain(..) {
-            let Some(assignment) = self.assignments.get_mut(index) else {
-                continue;
+        let assignments = &mut self.assignments;
+        checkpointer.dirty.retain(|index| {
+            let Some(assignment) = assignments.get_mut(*index) else {
+                return false;
             };
+            if assignment.is_suspect && assignment.refused.is_none() {
+                // Its progress is stored with its parts.
+                return assignment.dirty;
+            }
             if std::mem::take(&mut assignment.dirty) {
                 marks.extend(assignment.mark());
             }
-        }
+            false
+        });
         if marks.is_empty() {
-            return;
+            return None;
+        }
+        if self.handler.output_stream().is_some() {
+            let transaction = self.transaction(marks);
+            return Some(self.publish(transaction));
         }
         let membership = self.membership.clone();
-        let call: BoxFuture<'static, CheckpointResult> = match self.handler.output_stream().cloned()
-        {
-            None => Box::pin(async move {
-                let results = membership.checkpoint(&marks).await;
-                CheckpointResult::Alone(marks, results)
-            }),
-            Some(stream) => {
-                let transaction = self.transaction(marks);
-                Box::pin(async move {
-                    let result = transaction.publish(&*membership, &stream).await;
-                    CheckpointResult::Published(transaction, result)
-                })
-            }
-        };
-        self.checkpointer.under_way = Some(call);
+        Some(Box::pin(async move {
+            let results = membership.checkpoint(&marks).await;
+            CheckpointResult::Alone(marks, results)
+        }))
     }
 
     pub(super) fn on_checkpointed(&mut self, mark: &CheckpointUpdate) {

@@ -13,7 +13,7 @@ use super::in_flight::{Completed, Ended, InFlight};
 use crate::consumer::delivery::Ownership;
 use crate::consumer::runtime::handler::{Handler, HandlerError, Output};
 use crate::consumer::runtime::run::{Next, Run};
-use crate::{Error, ErrorKind, Partition, Result};
+use crate::{BatchFailure, Error, ErrorKind, Partition, Result};
 
 /// The most completions that are handled in a row.
 const COMPLETED_BURST: usize = 256;
@@ -87,31 +87,36 @@ impl<W: Handler> Member<W> {
         match answer {
             Ok(made) => {
                 let assignment = &mut self.assignments[index];
-                let (mut settled, mut last) = (0, None);
+                let records = made.into_records();
+                let delivery = run.part().next().filter(|_| !records.is_empty());
+                let origin = run.first().zip(delivery.cloned());
+                let origin = origin.map(|(number, delivery)| assignment.origin(number, delivery));
+                let mut settled = 0;
                 for number in run.succeeded() {
                     assignment.settle(number);
                     settled += 1;
-                    last = Some(number);
                 }
-                if let Some(last) = last {
-                    self.buffer_output(index, last, made.into_records());
-                }
+                self.buffer_output(index, origin, records);
                 self.settled(index, settled);
             }
             Err(HandlerError::Abandoned) => return self.abandon(index, run.numbers()),
-            Err(HandlerError::Failed(failure)) => {
-                let numbers = run.numbers();
-                let errors = &self.errors;
-                // Errors are the application's code, as handlers are.
-                let decide = AssertUnwindSafe(|| errors.on_failure(&mut run, failure));
-                let Ok(settled) = catch_unwind(decide) else {
-                    let message = "the code of a failure panicked";
-                    let error = Error::new(ErrorKind::Handler, "handle", message);
-                    return self.stop(index, numbers, error);
-                };
-                self.settle_all(index, &settled);
-            }
+            Err(HandlerError::Failed(failure)) => return self.on_failure(index, run, failure),
         }
+        self.go_on(index, run);
+    }
+
+    /// Lets the failure policy decide what follows the failure of a run's next part, and does it.
+    pub(super) fn on_failure(&mut self, index: usize, mut run: Run, failure: BatchFailure) {
+        let numbers = run.numbers();
+        let errors = &self.errors;
+        // Errors are the application's code, as handlers are.
+        let decide = AssertUnwindSafe(|| errors.on_failure(&mut run, failure));
+        let Ok(settled) = catch_unwind(decide) else {
+            let message = "the code of a failure panicked";
+            let error = Error::new(ErrorKind::Handler, "handle", message);
+            return self.stop(index, numbers, error);
+        };
+        self.settle_all(index, &settled);
         self.go_on(index, run);
     }
 
@@ -231,10 +236,18 @@ impl<W: Handler> Member<W> {
     }
 
     fn settle_all(&mut self, index: usize, numbers: &[u64]) {
+        let mut settled = 0;
         for number in numbers {
-            self.assignments[index].settle(*number);
+            let assignment = &mut self.assignments[index];
+            match &assignment.refused {
+                Some(refused) if refused.is(*number) => self.settle_refused(index),
+                _ => {
+                    assignment.settle(*number);
+                    settled += 1;
+                }
+            }
         }
-        self.settled(index, numbers.len() as u64);
+        self.settled(index, settled);
     }
 
     /// Updates what depends on the settled records of an assignment.

@@ -120,6 +120,7 @@ impl<W: Handler> Member<W> {
                 && assignment.batch_due.is_none();
         }
         match self.is_limited(index) {
+            true if self.waits_to_publish(index) => false,
             true => {
                 window.has_first() || (window.has_next_at_watermark() && self.has_published(index))
             }
@@ -179,11 +180,17 @@ impl<W: Handler> Member<W> {
             let deliveries = numbers.clone().map(|number| assignment.delivery(number));
             match slot.begin(&self.handler, deliveries, cx) {
                 Poll::Ready(Ok(made)) => {
-                    for number in numbers.clone() {
+                    let records = made.into_records();
+                    let origin = !records.is_empty();
+                    let origin = origin.then(|| {
+                        let number = numbers.start;
+                        assignment.origin(number, assignment.delivery(number))
+                    });
+                    for number in numbers {
                         assignment.settle(number);
                         settled += 1;
                     }
-                    self.buffer_output(index, numbers.end - 1, made.into_records());
+                    self.buffer_output(index, origin, records);
                 }
                 Poll::Ready(Err(HandlerError::Abandoned)) => {
                     numbers.for_each(|number| assignment.abandon(number));
@@ -212,6 +219,9 @@ impl<W: Handler> Member<W> {
             return self.next_batch(index, batch);
         }
         let limited = self.is_limited(index);
+        if limited && self.waits_to_publish(index) {
+            return None;
+        }
         let published = limited && self.has_published(index);
         let window = &mut self.assignments[index].window;
         let number = match limited {

@@ -135,7 +135,7 @@ impl<W: Handler> Member<W> {
         }
         self.control.counters.received.add(records.len() as u64);
         assignment.receive(records, lag, self.now);
-        if assignment.window.len() >= self.options.window_records {
+        if assignment.unsettled() >= self.options.window_records {
             assignment.pause(
                 Paused {
                     by_window: true,
@@ -226,7 +226,7 @@ impl<W: Handler> Member<W> {
     /// Resumes a partition that was settled far enough below its bounds.
     pub(super) fn resume_below_low_watermark(&mut self, index: usize) {
         let assignment = &mut self.assignments[index];
-        if assignment.paused.by_window && assignment.window.len() <= self.options.window_records / 2
+        if assignment.paused.by_window && assignment.unsettled() <= self.options.window_records / 2
         {
             assignment.pause(
                 Paused {

@@ -37,13 +37,13 @@ impl<W: Handler> Member<W> {
             let paused = self.pause_reason(index);
             let assignment = &mut self.assignments[index];
             let oldest = assignment.oldest_unsettled();
-            let watermark = assignment.window.watermark();
+            let first = assignment.first_unsettled();
             events.extend(
                 assignment
                     .stall
                     .check(&Observation {
                         now: self.now,
-                        watermark: oldest.is_some().then_some(watermark),
+                        watermark: oldest.is_some().then_some(first),
                         paused,
                         begun: status.map(|status| status.begun),
                         limit: self.options.stall_warning,
@@ -69,12 +69,12 @@ impl<W: Handler> Member<W> {
             .filter(|in_flight| self.owns(in_flight.index, &in_flight.ownership))
             .map(|in_flight| (in_flight.index, in_flight.status));
         let waiting = self.assignments.iter().filter_map(|(index, assignment)| {
-            let run = assignment.waiting.get(&assignment.window.watermark())?;
+            let run = assignment.waiting.get(&assignment.first_unsettled())?;
             Some((index, RunStatus::of(run)))
         });
         in_flight
             .chain(waiting)
-            .filter(|(index, status)| self.assignments[*index].window.watermark() == status.first)
+            .filter(|(index, status)| self.assignments[*index].first_unsettled() == status.first)
             .collect()
     }
 
@@ -107,7 +107,7 @@ impl<W: Handler> Member<W> {
         let next_attempt = status.and_then(|status| status.due);
         let next_attempt = next_attempt.map(|due| due.saturating_duration_since(self.now));
         let next_attempt = next_attempt.map(tracing::field::debug);
-        let unsettled = assignment.window.len();
+        let unsettled = assignment.unsettled();
         let (group, partition) = (&self.group, assignment.partition());
         match event {
             StallEvent::Paused(reason) => event!(

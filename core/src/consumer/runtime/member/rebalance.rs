@@ -83,7 +83,7 @@ impl<W: Handler> Member<W> {
     fn try_release(&mut self, index: usize) -> bool {
         let assignment = &mut self.assignments[index];
         let completed = match assignment.leaving {
-            Leaving::Ended if assignment.window.len() == 0 => true,
+            Leaving::Ended if assignment.unsettled() == 0 => true,
             Leaving::Revoked { .. } if assignment.is_drained() => false,
             _ => return false,
         };
@@ -147,7 +147,7 @@ impl<W: Handler> Member<W> {
         if !assignment.ownership.lost.is_cancelled() {
             event!(
                 warn, "millstream.consumer.drain_timeout", group = %self.group,
-                partition = %assignment.partition(), in_flight = assignment.window.running(),
+                partition = %assignment.partition(), in_flight = assignment.in_flight(),
                 "the drain took too long; deliveries in flight are dropped and come again"
             );
             assignment.ownership.lost.cancel();
@@ -243,6 +243,7 @@ impl<W: Handler> Member<W> {
             .add(assignment.begun() as u64);
         self.budget.update(assignment.counted_bytes, 0);
         self.release_output(assignment.outputs.size());
+        self.bisection.forget(index);
         self.control
             .counters
             .buffered_bytes
@@ -263,7 +264,7 @@ impl<W: Handler> Member<W> {
             && self.retries.is_empty()
             && self.assignments.iter().all(|(_, assignment)| {
                 let to_complete =
-                    assignment.leaving == Leaving::Ended && assignment.window.len() == 0;
+                    assignment.leaving == Leaving::Ended && assignment.unsettled() == 0;
                 assignment.is_drained() && assignment.mark().is_none() && !to_complete
             })
     }

@@ -9,38 +9,78 @@
 //! partition, and be produced again. One stuck record would hold up all partitions.
 
 use super::Member;
+use crate::consumer::runtime::bisection::Share;
 use crate::consumer::runtime::handler::Handler;
-use crate::consumer::runtime::output_buffer::Size;
+use crate::consumer::runtime::output_buffer::{Origin, Outputs, Size};
 use crate::driver::{CheckpointUpdate, Membership};
-use crate::{ErrorKind, Record, Result};
+use crate::{Error, ErrorKind, Record, Result};
 
 /// Output and progress that are stored in one step.
 pub(super) struct Transaction {
     marks: Vec<CheckpointUpdate>,
     /// The output of all partitions, one after the other.
-    records: Vec<Record>,
-    /// The number of records of each checkpoint update.
-    counts: Vec<usize>,
+    outputs: Outputs,
+    /// The number of deliveries with output of each checkpoint update.
+    deliveries: Vec<usize>,
+    /// Whether it is a part of one that was refused.
+    is_part: bool,
 }
 
 impl Transaction {
+    pub(super) fn new(is_part: bool) -> Self {
+        Self {
+            marks: Vec::new(),
+            outputs: Outputs::default(),
+            deliveries: Vec::new(),
+            is_part,
+        }
+    }
+
+    /// Adds the progress of a partition, and the output up to it.
+    pub(super) fn add(&mut self, mark: CheckpointUpdate, outputs: Outputs) {
+        self.marks.push(mark);
+        self.deliveries.push(outputs.deliveries());
+        self.outputs.append(outputs);
+    }
+
     pub(super) async fn publish(&self, membership: &dyn Membership, stream: &str) -> Result<()> {
-        membership.publish(stream, &self.records, &self.marks).await
+        let records = self.outputs.records();
+        membership.publish(stream, records, &self.marks).await
+    }
+
+    /// Divides the output among the partitions.
+    fn into_shares(mut self) -> (Vec<CheckpointUpdate>, Vec<Outputs>) {
+        let mut shares = Vec::with_capacity(self.marks.len());
+        // From the end, so that nothing is moved twice.
+        for deliveries in self.deliveries.iter().rev() {
+            let before = self.outputs.deliveries() - deliveries;
+            shares.push(self.outputs.split_off(before));
+        }
+        shares.reverse();
+        (self.marks, shares)
     }
 }
 
 impl<W: Handler> Member<W> {
-    /// Buffers the output of a settled record.
-    pub(super) fn buffer_output(&mut self, index: usize, number: u64, records: Vec<Record>) {
+    /// Buffers the output of a settled delivery. One without output has no `origin`.
+    pub(super) fn buffer_output(
+        &mut self,
+        index: usize,
+        origin: Option<Origin>,
+        records: Vec<Record>,
+    ) {
         if !W::PUBLISHES {
             return;
         }
-        let volume = Size::of(&records);
-        self.buffered_output += volume;
-        self.checkpointer.made(volume.records);
         let assignment = &mut self.assignments[index];
         let watermark = assignment.window.watermark();
-        assignment.outputs.push(number, watermark, records);
+        match origin {
+            Some(origin) => {
+                self.checkpointer.made(records.len() as u64);
+                self.buffered_output += assignment.outputs.push(origin, watermark, records);
+            }
+            None => assignment.outputs.advance(watermark),
+        }
     }
 
     /// Returns whether so much output is buffered that no partition may run ahead.
@@ -55,17 +95,31 @@ impl<W: Handler> Member<W> {
     }
 
     /// Returns whether a partition may start only its first unsettled record: because the buffer is
-    /// full, or because the partition's share of half of it waits for that record. A stuck partition
-    /// leaves the other half to the others.
+    /// full, or because the partition's share of half of it waits for that record, or for a delivery
+    /// whose output was refused. A stuck partition leaves the other half to the others.
     pub(super) fn is_limited(&self, index: usize) -> bool {
         if !W::PUBLISHES {
             return false;
         }
-        let ahead = self.assignments[index].outputs.ahead();
+        let assignment = &self.assignments[index];
+        let waiting = match assignment.is_suspect || assignment.refused.is_some() {
+            true => assignment.outputs.size(),
+            false => assignment.outputs.ahead(),
+        };
         let partitions = self.assignments.len();
         let records = self.options.checkpoint_records / partitions as u64;
         let bytes = self.options.buffer_bytes / 2 / partitions;
-        self.is_stalled() || ahead.records >= records.max(1) || ahead.bytes >= bytes.max(1)
+        self.is_stalled() || waiting.records >= records.max(1) || waiting.bytes >= bytes.max(1)
+    }
+
+    /// Returns whether no record that starts now can change what a partition waits for: its output
+    /// waits for parts of a refused transaction, or for the failure policy. A drain goes on: it works
+    /// through all that was begun.
+    pub(super) fn waits_to_publish(&self, index: usize) -> bool {
+        let assignment = &self.assignments[index];
+        W::PUBLISHES
+            && (assignment.is_suspect || assignment.refused.is_some())
+            && assignment.drain_by.is_none()
     }
 
     /// Returns whether all output of a partition is published.
@@ -90,54 +144,83 @@ impl<W: Handler> Member<W> {
 
     /// Builds the transaction of checkpoint updates, with the output below them.
     pub(super) fn transaction(&mut self, marks: Vec<CheckpointUpdate>) -> Transaction {
-        let mut records = Vec::new();
-        let mut counts = Vec::with_capacity(marks.len());
-        for mark in &marks {
-            let before = records.len();
-            if let Some(index) = self.assignment_of(&mark.partition, mark.epoch) {
+        let mut transaction = Transaction::new(false);
+        for mark in marks {
+            let index = self.assignment_of(&mark.partition, mark.epoch);
+            let outputs = index.map(|index| {
                 let assignment = &mut self.assignments[index];
-                let watermark = assignment.window.watermark();
-                records.append(&mut assignment.outputs.take(watermark));
-            }
-            counts.push(records.len() - before);
+                match assignment.refused {
+                    // All output of its partition is behind it.
+                    Some(_) => Outputs::default(),
+                    None => {
+                        let watermark = assignment.window.watermark();
+                        assignment.outputs.take_below(watermark)
+                    }
+                }
+            });
+            transaction.add(mark, outputs.unwrap_or_default());
         }
-        Transaction {
-            marks,
-            records,
-            counts,
-        }
+        transaction
     }
 
     pub(super) fn on_published(&mut self, transaction: Transaction, result: Result<()>) {
-        let Err(error) = result else {
-            let volume = Size::of(&transaction.records);
-            self.control.counters.published.add(volume.records);
-            self.handler.on_published(volume.records);
-            for mark in &transaction.marks {
-                self.on_checkpointed(mark);
-                if let Some(index) = self.assignment_of(&mark.partition, mark.epoch) {
-                    self.assignments[index].outputs.published();
-                    self.mark_runnable(index);
+        match result {
+            Ok(()) => self.on_stored(transaction),
+            Err(error) => self.on_not_stored(transaction, error),
+        }
+    }
+
+    fn on_stored(&mut self, transaction: Transaction) {
+        let volume = transaction.outputs.size();
+        self.control.counters.published.add(volume.records);
+        self.handler.on_published(volume.records);
+        for mark in &transaction.marks {
+            self.on_checkpointed(mark);
+            if let Some(index) = self.assignment_of(&mark.partition, mark.epoch) {
+                self.assignments[index].outputs.published();
+                if transaction.is_part {
+                    self.part_is_done(index);
                 }
-            }
-            self.release_output(volume);
-            return;
-        };
-        let Transaction {
-            marks,
-            records,
-            counts,
-        } = transaction;
-        let mut records = records.into_iter();
-        for (mark, count) in marks.iter().zip(counts) {
-            let share: Vec<Record> = records.by_ref().take(count).collect();
-            match self.assignment_of(&mark.partition, mark.epoch) {
-                Some(index) => self.assignments[index].outputs.put_back(share),
-                // The partition was lost meanwhile. Its next owner produces the output again.
-                None => self.release_output(Size::of(&share)),
+                self.mark_runnable(index);
             }
         }
-        if error.kind() == ErrorKind::Fenced || error.is_retryable() {
+        self.release_output(volume);
+    }
+
+    fn on_not_stored(&mut self, transaction: Transaction, error: Error) {
+        let deliveries = transaction.outputs.deliveries();
+        let is_part = transaction.is_part;
+        // Without output, there is no record that it can be about.
+        let is_refused = error.kind().concerns_record() && deliveries > 0;
+        let (marks, outputs) = transaction.into_shares();
+        let mut shares = Vec::new();
+        let mut refused_alone = None;
+        for (mark, outputs) in marks.iter().zip(outputs) {
+            let share = outputs.deliveries();
+            match self.assignment_of(&mark.partition, mark.epoch) {
+                Some(index) if is_refused && share == 1 && deliveries == 1 => {
+                    refused_alone = Some((index, outputs));
+                }
+                Some(index) => {
+                    self.assignments[index].outputs.put_back(outputs);
+                    shares.push(Share {
+                        index,
+                        deliveries: share,
+                    });
+                }
+                // The partition was lost meanwhile. Its next owner produces the output again.
+                None => self.release_output(outputs.size()),
+            }
+        }
+        if is_refused {
+            self.on_refused(&shares, &error, is_part);
+            if let Some((index, outputs)) = refused_alone {
+                self.on_refused_alone(index, outputs, error);
+            }
+        } else if error.kind() == ErrorKind::Fenced || error.is_retryable() {
+            if is_part {
+                self.bisection.put_back(shares);
+            }
             self.on_checkpoint_failed(&marks, error);
         } else {
             // The error concerns the membership, not only partitions that are still owned.
