@@ -29,6 +29,8 @@ struct Plan {
     planned: Arc<Mutex<Vec<PlannedFault>>>,
     /// The number of hits of each stream and group.
     hits: Arc<Mutex<BTreeMap<String, u64>>>,
+    /// The largest records of streams that take less than their drivers report.
+    limits: Arc<Mutex<BTreeMap<String, usize>>>,
 }
 
 #[derive(Debug)]
@@ -73,6 +75,22 @@ impl Plan {
         }
     }
 
+    fn limits(&self) -> MutexGuard<'_, BTreeMap<String, usize>> {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Refuses a record that is larger than its stream takes.
+    fn check_size(&self, operation: &'static str, stream: &str, record: &Record) -> Result<()> {
+        let size = record.size();
+        match self.limits().get(stream) {
+            Some(limit) if size > *limit => {
+                let message = format!("the record has {size} bytes, injected limit {limit}");
+                Err(Error::new(ErrorKind::TooLarge, operation, message).with_stream(stream))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Counts one call, and returns what happens to it.
     fn hit(
         &self,
@@ -113,6 +131,7 @@ impl<B: driver::Backend + Clone> FaultyBackend<B> {
         fail_checkpoints: true,
         lose_checkpoints: true,
         refuse_publish_late: false,
+        refuse_large: true,
         steal: false,
         trim: false,
         restart: false,
@@ -184,6 +203,11 @@ impl<B: driver::Backend + Clone> FaultyBackend<B> {
             Fault::LoseCheckpoints { group, times } => {
                 plan.add(group, None, FaultKind::LoseCheckpoint, *times);
             }
+            Fault::RefuseLarge { stream, limit } => {
+                let mut limits = plan.limits();
+                limits.remove(stream);
+                limits.extend(limit.map(|limit| (stream.clone(), limit)));
+            }
             _ => return Err(fault),
         }
         Ok(())
@@ -251,6 +275,10 @@ impl Producer {
             let (record, error) = (record.clone(), self.error(kind));
             RecordAction::Reject(Rejected { record, error })
         };
+        if let Err(error) = self.plan.check_size("send", &self.stream, record) {
+            let record = record.clone();
+            return RecordAction::Reject(Rejected { record, error });
+        }
         let key = record.key.as_ref();
         if key.is_some_and(|key| failed.contains(key)) {
             return stop(ErrorKind::Unavailable);
@@ -388,6 +416,9 @@ impl Membership for Member {
         records: &[Record],
         marks: &[CheckpointUpdate],
     ) -> Result<()> {
+        for record in records {
+            self.plan.check_size("publish", stream, record)?;
+        }
         let fails = |what| what == FaultKind::FailCheckpoint;
         match self.plan.hit(&self.group, None, fails) {
             Some(_) => Err(

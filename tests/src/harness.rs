@@ -81,6 +81,8 @@ pub struct Hooks {
     pub lose_checkpoints: bool,
     /// [`Fault::RefusePublishLate`].
     pub refuse_publish_late: bool,
+    /// [`Fault::RefuseLarge`].
+    pub refuse_large: bool,
     /// [`Fault::Steal`].
     pub steal: bool,
     /// [`Fault::Trim`].
@@ -156,6 +158,14 @@ pub enum Fault {
         group: String,
         /// The delay.
         after: Duration,
+    },
+    /// From now on the stream takes no record of more than `limit` bytes, though its driver reports a
+    /// larger limit: a pipeline learns of it when it publishes. `None` ends it.
+    RefuseLarge {
+        /// The stream.
+        stream: String,
+        /// The bytes of key, payload and headers.
+        limit: Option<usize>,
     },
     /// The partition is taken from its owner without asking it, and given to another member, or
     /// back to it under a new epoch.

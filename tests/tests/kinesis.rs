@@ -198,6 +198,18 @@ const IGNORED: &[(&str, &str)] = &[
         "not promised: needs exactly_once",
     ),
     (
+        "c03_result_that_the_broker_refuses_is_skipped",
+        "not promised: needs exactly_once",
+    ),
+    (
+        "c03_result_that_the_broker_refuses_is_dead_lettered",
+        "not promised: needs exactly_once",
+    ),
+    (
+        "c03_result_that_the_broker_refuses_stops_the_consumer",
+        "not promised: needs exactly_once",
+    ),
+    (
         "c08_stuck_key_stops_no_other_partition_of_an_exactly_once_pipeline",
         "not promised: needs exactly_once",
     ),

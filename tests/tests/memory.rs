@@ -207,6 +207,9 @@ run! { VOLATILE, Broker::volatile:
     c03_dead_letter_of_an_old_record
     c03_dead_letter_of_odd_header_names
     c03_dead_letter_of_odd_keys
+    c03_result_that_the_broker_refuses_is_skipped
+    c03_result_that_the_broker_refuses_is_dead_lettered
+    c03_result_that_the_broker_refuses_stops_the_consumer
     c04_acks_in_any_order
     c04_a_stuck_record_holds_the_checkpoint
     c04_slow_and_quick_keys

@@ -10,6 +10,7 @@ mod c01_produce_order;
 mod c02_consume_order;
 mod c03_at_least_once;
 mod c03_odd_dead_letters;
+mod c03_refused_results;
 mod c04_contiguous_checkpoint;
 mod c05_clean_handover;
 mod c06_crash;
@@ -72,6 +73,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         c02_consume_order::CASES,
         c03_at_least_once::CASES,
         c03_odd_dead_letters::CASES,
+        c03_refused_results::CASES,
         c04_contiguous_checkpoint::CASES,
         c05_clean_handover::CASES,
         c06_crash::CASES,
@@ -124,6 +126,7 @@ const FAIL_CHECKPOINTS: Need = Need::Has("fail_checkpoints", |_, hooks| hooks.fa
 const LOSE_CHECKPOINTS: Need = Need::Has("lose_checkpoints", |_, hooks| hooks.lose_checkpoints);
 const REFUSE_PUBLISH_LATE: Need =
     Need::Has("refuse_publish_late", |_, hooks| hooks.refuse_publish_late);
+const REFUSE_LARGE: Need = Need::Has("refuse_large", |_, hooks| hooks.refuse_large);
 const STEAL: Need = Need::Has("steal", |_, hooks| hooks.steal);
 const TRIM: Need = Need::Has("trim", |_, hooks| hooks.trim);
 const RESTART: Need = Need::Has("restart", |_, hooks| hooks.restart);

@@ -76,14 +76,14 @@ fn sent(fleet: &Fleet) -> usize {
 }
 
 /// The group on the client of the sink's producer.
-fn same_client(fleet: &Fleet) -> ConsumerGroup {
+pub(super) fn same_client(fleet: &Fleet) -> ConsumerGroup {
     let group = fleet.client.group(fleet.group.as_str());
     group.stream(fleet.stream.as_str())
 }
 
 /// Everything that readers see of the sink now. A last record is sent to each partition, so that it
 /// is known where that ends.
-async fn visible(fleet: &Fleet, sink: &str) -> Vec<Delivery> {
+pub(super) async fn visible(fleet: &Fleet, sink: &str) -> Vec<Delivery> {
     let described = fleet.client.streams().describe(sink).await;
     let described = described.expect("the sink is described");
     let mut open: BTreeSet<_> = described.partitions.iter().map(|p| &p.partition).collect();

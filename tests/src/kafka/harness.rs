@@ -158,6 +158,7 @@ impl Harness for KafkaHarness {
             fail_checkpoints: true,
             lose_checkpoints: true,
             refuse_publish_late: true,
+            refuse_large: true,
             steal: true,
             trim: true,
             restart: self.restart,
@@ -192,6 +193,9 @@ impl Harness for KafkaHarness {
             Fault::FailCheckpoints { group, times } => faults.refuse_commits(&group, times),
             Fault::LoseCheckpoints { group, times } => faults.lose_commits(&group, times),
             Fault::RefusePublishLate { group, after } => faults.refuse_step_late(&group, after),
+            Fault::RefuseLarge { stream, limit } => {
+                self.testbed.limit_records(&stream, limit).await;
+            }
             Fault::Steal { group, partition } => self.testbed.steal(&group, &partition).await,
             Fault::Trim { stream, .. } => self.testbed.trim(&stream).await,
             Fault::Restart => self.testbed.restart().await,

@@ -13,6 +13,7 @@ mod harness;
 mod options;
 mod probe;
 mod proxy;
+mod record_limit;
 mod retention;
 mod steal;
 mod testbed;

@@ -5,7 +5,7 @@ use millstream_core::{Partition, driver};
 use tokio::sync::OnceCell;
 
 use super::proxy::{Faults, Proxy, RequestKind};
-use super::{Broker, Listener, Options, retention, steal};
+use super::{Broker, Listener, Options, record_limit, retention, steal};
 
 /// A broker behind a proxy. All connections of a client that uses [`bootstrap`](Self::bootstrap) go through the
 /// proxy.
@@ -70,6 +70,15 @@ impl Testbed {
     pub async fn trim(&self, topic: &str) {
         let trimmed = retention::trim(self.port(), topic).await;
         trimmed.unwrap_or_else(|error| panic!("the records of {topic} stay: {error}"));
+    }
+
+    /// Sets the size of the largest record, or batch, that a topic takes. `None`: the broker's default.
+    ///
+    /// # Panics
+    /// If the broker returns an error.
+    pub async fn limit_records(&self, topic: &str, bytes: Option<usize>) {
+        let limited = record_limit::limit_records(self.port(), topic, bytes).await;
+        limited.unwrap_or_else(|error| panic!("the limit of {topic} stays: {error}"));
     }
 
     /// Kills the broker, and starts it again with its data.
