@@ -20,6 +20,8 @@ pub(super) struct HandlerBehavior {
     failed: Mutex<BTreeMap<u64, u32>>,
     /// The keys that were stuck.
     stuck_keys: Mutex<BTreeSet<Bytes>>,
+    /// The records whose results were refused.
+    refused: Mutex<BTreeSet<u64>>,
 }
 
 /// How a handler refuses a record.
@@ -41,6 +43,7 @@ impl HandlerBehavior {
             stuck: session_timeout.mul_f64(2.5),
             failed: Mutex::default(),
             stuck_keys: Mutex::default(),
+            refused: Mutex::default(),
         }
     }
 
@@ -110,6 +113,14 @@ impl HandlerBehavior {
         } else {
             InjectedFailure::Plain
         })
+    }
+
+    /// Whether the result of a record is refused this time, with the kind of the error.
+    pub(super) fn refuses_result(&self, id: u64, once: bool) -> Option<&'static str> {
+        let mut dice = self.dice(id, 1 << 34);
+        let refuses = dice.f64() < self.plan.refused;
+        let kind = ["invalid", "too_large"][dice.usize(..2)];
+        (refuses && (lock(&self.refused).insert(id) || !once)).then_some(kind)
     }
 
     fn dice(&self, id: u64, salt: u64) -> Rng {

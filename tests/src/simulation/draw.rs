@@ -33,6 +33,13 @@ pub(super) fn script(seed: u64) -> Script {
     let mut groups = dice.groups(&streams, length, session_timeout, like);
     let disruptions = dice.disruptions(&streams, &groups, length, session_timeout, like);
     let restart = dice.chance(0.1).then(|| dice.0.bool());
+    // With dice of its own, so that the rest of each script stays as it is.
+    let mut refusals = Generator(Rng::with_seed(seed ^ 0x5eed_0f5e_f05a_15e5));
+    for group in &mut groups {
+        if matches!(group.style, Style::Pipeline { once: true, .. }) {
+            group.handler.refused = refusals.pick(&[0.0, 0.01, 0.05, 0.3]);
+        }
+    }
     let retention = dice.chance(0.08).then(|| dice.pick(&[1, 500, 3_000]));
     if retention.is_some() {
         for group in &mut groups {
@@ -225,6 +232,7 @@ impl Generator {
                 // It would stop every member that comes.
                 FinalAction::Stop => 0.0,
             },
+            refused: 0.0,
         }
     }
 

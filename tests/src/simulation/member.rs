@@ -10,6 +10,7 @@ use millstream_core::{
 use tokio::sync::Notify;
 
 use super::behavior::InjectedFailure;
+use super::refusing_backend::REFUSED;
 use super::script::{FinalAction, Style};
 use super::sim_group::{RESTART_DELAY, SimGroup};
 use super::world::lock;
@@ -200,16 +201,41 @@ type HandlerResult<T> = std::result::Result<T, Failure>;
 
 impl Worker {
     async fn handle(self, delivery: Delivery) -> HandlerResult<()> {
-        let open = self.begin(&delivery).await;
+        self.handle_with(&delivery, || false).await
+    }
+
+    /// Handles a delivery whose result will be refused, if `is_refused` says so.
+    async fn handle_with(
+        &self,
+        delivery: &Delivery,
+        is_refused: impl FnOnce() -> bool,
+    ) -> HandlerResult<()> {
+        let open = self.begin(delivery).await;
         match self.sim_group.behavior.failure_of(open.id()) {
             None => {
-                open.end(Outcome::Acked);
+                if is_refused() {
+                    self.give_up_result(open);
+                } else {
+                    open.end(Outcome::Acked);
+                }
                 Ok(())
             }
             Some(failure) => {
-                self.refuse(open, self.is_last(&delivery, failure));
+                self.refuse(open, self.is_last(delivery, failure));
                 Err(failure.into_failure())
             }
+        }
+    }
+
+    /// Ends the handling of a record whose result will be refused. One at which the consumer stops is
+    /// delivered again, and its result is stored then.
+    fn give_up_result(&self, open: Open) {
+        if self.sim_group.plan.final_action == FinalAction::Stop {
+            self.sim_group
+                .fault(Some(self.observer.member()), "stops at a result");
+            open.end(Outcome::Acked);
+        } else {
+            self.refuse(open, true);
         }
     }
 
@@ -219,8 +245,19 @@ impl Worker {
             .pipeline
             .as_ref()
             .expect("a pipeline has a producer");
-        self.handle(delivery.clone()).await?;
-        Ok(id_of_delivery(&delivery).map(|id| pipeline.transform(id, &delivery)))
+        let once = sim_group.plan.final_action == FinalAction::Stop;
+        let mut refused = None;
+        let is_refused = || {
+            let id = id_of_delivery(&delivery);
+            refused = id.and_then(|id| sim_group.behavior.refuses_result(id, once));
+            refused.is_some()
+        };
+        self.handle_with(&delivery, is_refused).await?;
+        let result = id_of_delivery(&delivery).map(|id| pipeline.transform(id, &delivery));
+        Ok(result.map(|record| match refused {
+            Some(kind) => record.header(REFUSED, kind),
+            None => record,
+        }))
     }
 
     async fn settle(self, delivery: PendingDelivery) {

@@ -20,6 +20,7 @@ mod end;
 mod member;
 mod oddity;
 mod pipeline;
+mod refusing_backend;
 mod restart;
 mod retention;
 mod run;

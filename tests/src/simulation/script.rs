@@ -152,6 +152,9 @@ pub(super) struct HandlerPlan {
     pub(super) classified: f64,
     /// The share of records that always fail.
     pub(super) poison: f64,
+    /// The share of results that the broker refuses, in an exactly-once pipeline. It refuses each once
+    /// if the consumer stops at it, and always otherwise.
+    pub(super) refused: f64,
 }
 
 /// A disruption of the fleet. `pick` chooses among what is there when it happens.

@@ -6,6 +6,7 @@ use millstream_memory::{Config, Faults, Memory};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
+use super::refusing_backend::RefusingBackend;
 use super::script::Script;
 use crate::history::{Event, History};
 
@@ -60,7 +61,7 @@ impl World {
         };
         let memory = Memory::new(config(script, folder.as_deref(), START))?;
         Ok(Self {
-            client: memory.client(),
+            client: Client::new(RefusingBackend(memory.clone())),
             other_client: memory.client(),
             faults: memory.faults(),
             history: history.clone(),
@@ -96,7 +97,7 @@ impl World {
             }
         };
         Ok(Self {
-            client: memory.client(),
+            client: Client::new(RefusingBackend(memory.clone())),
             other_client: memory.client(),
             faults: memory.faults(),
             history,
