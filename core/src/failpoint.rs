@@ -45,11 +45,13 @@ mod enabled {
         ProducerOvertakes,
         /// A handler's panic settles the record.
         PanicSettles,
+        /// The checkpoint passes a delivery whose result was refused, before it is settled.
+        RefusalPassed,
     }
 
     impl Failpoint {
         /// All of them.
-        pub const ALL: [Self; 8] = [
+        pub const ALL: [Self; 9] = [
             Self::CheckpointGap,
             Self::OrderLostOnRetry,
             Self::DrainSkipped,
@@ -58,6 +60,7 @@ mod enabled {
             Self::ReceiptBeforeStored,
             Self::ProducerOvertakes,
             Self::PanicSettles,
+            Self::RefusalPassed,
         ];
     }
 

@@ -45,6 +45,9 @@ mod failpoints {
                 matches!(violation, WrongReceipt { .. } | Lost { .. })
             }
             Failpoint::ProducerOvertakes => matches!(violation, ReceiptOrder { .. }),
+            Failpoint::RefusalPassed => {
+                matches!(violation, CheckpointPastUnsettled { .. } | Lost { .. })
+            }
             Failpoint::PanicSettles => matches!(
                 violation,
                 Lost { .. } | CheckpointPastUnsettled { .. } | OutOfOrder { .. }

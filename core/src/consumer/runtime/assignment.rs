@@ -353,7 +353,8 @@ impl Assignment {
 
     /// Returns the last position up to which all records are settled.
     pub(crate) fn settled(&self) -> Option<Position> {
-        if let Some(refused) = &self.refused {
+        let refused = self.refused.as_ref();
+        if let Some(refused) = refused.filter(|_| !failpoint!(RefusalPassed)) {
             return refused.origin.before;
         }
         let watermark = if failpoint!(CheckpointGap) {
