@@ -78,14 +78,10 @@ impl ErrorHandler {
     fn next_attempt(&self, run: &mut Run, failure: &Failure, attempt: u32) -> Option<Duration> {
         let seed = seed(run.front(1).next()?);
         let is_outage = failure.kind() == FailureKind::Unavailable;
-        run.outages = if is_outage {
-            run.outages.saturating_add(1)
-        } else {
-            0
-        };
+        let outages = run.count_outage(is_outage);
         match failure.kind() {
             FailureKind::Permanent => return None,
-            FailureKind::Unavailable => return Some(Retry::outage_delay(run.outages, seed)),
+            FailureKind::Unavailable => return Some(Retry::outage_delay(outages, seed)),
             _ => {}
         }
         let allows = AssertUnwindSafe(|| self.retry.allows(failure.reason()));
@@ -103,7 +99,7 @@ impl ErrorHandler {
             return;
         };
         self.counters.retried.add(1);
-        if run.outages == 1 {
+        if run.outages() == 1 {
             event!(
                 warn, "millstream.consumer.unavailable", group = %self.group,
                 partition = %delivery.partition(), position = %delivery.position(), ?delay,

@@ -9,12 +9,12 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 
+use crate::Result;
 use crate::consumer::delivery::Ownership;
 use crate::consumer::runtime::dead_letter_sink::DeadRecord;
 use crate::consumer::runtime::error_handler::ErrorHandler;
 use crate::consumer::runtime::handler::{FutureSlot, Handler, HandlerError};
 use crate::consumer::runtime::run::{Run, RunStatus};
-use crate::{BatchFailure, Delivery, Failure, Result};
 
 /// A run with an attempt, or with dead letters that are being stored. It ends at once when its
 /// partition is lost.
@@ -43,8 +43,7 @@ pub(super) enum Ended<W: Handler> {
 impl<W: Handler> InFlight<W> {
     /// Waits for the attempt that was begun in `slot`.
     ///
-    /// An attempt that takes longer than `limit` is dropped, and its deliveries report that they are
-    /// lost.
+    /// An attempt that takes longer than `limit` is dropped.
     pub(super) fn attempt(
         index: usize,
         ownership: Arc<Ownership>,
@@ -58,11 +57,8 @@ impl<W: Handler> InFlight<W> {
                 let Some(limit) = limit else {
                     return slot.finish().await;
                 };
-                timeout(limit, slot.finish()).await.unwrap_or_else(|_| {
-                    run.part().for_each(Delivery::expire);
-                    let failure = BatchFailure::whole(Failure::timeout(limit));
-                    Err(HandlerError::Failed(failure))
-                })
+                let answer = timeout(limit, slot.finish()).await;
+                answer.unwrap_or_else(|_| Err(run.time_out(limit)))
             };
             let answer = tokio::select! {
                 biased;
