@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use allocation_counter::measure;
 use bytes::Bytes;
-use millstream_core::{Client, Record, StreamSpec};
+use millstream_core::{Client, ConsumerGroup, Record, StreamSpec};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 
@@ -18,10 +18,22 @@ const BATCH: usize = 1_000;
 /// that its deliveries share, a checkpoint.
 const PER_BATCH: usize = 10;
 
+/// A member, from its join until it has handled so many records and left.
+type Consume = fn(&Runtime, &Client, usize);
+
 #[test]
 fn consuming_allocates_per_batch_and_not_per_record() {
-    let once = allocations(RECORDS);
-    let twice = allocations(2 * RECORDS);
+    assert_allocates_per_batch(run);
+}
+
+#[test]
+fn pulling_allocates_per_batch_and_not_per_record() {
+    assert_allocates_per_batch(pull);
+}
+
+fn assert_allocates_per_batch(consume: Consume) {
+    let once = allocations(RECORDS, consume);
+    let twice = allocations(2 * RECORDS, consume);
     let more = twice.saturating_sub(once);
     let batches = (RECORDS / BATCH) as u64;
     assert!(
@@ -30,8 +42,7 @@ fn consuming_allocates_per_batch_and_not_per_record() {
     );
 }
 
-/// Allocations of a member from its join until it has handled `records` and left.
-fn allocations(records: usize) -> u64 {
+fn allocations(records: usize, consume: Consume) -> u64 {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -69,7 +80,15 @@ async fn filled(records: usize) -> Client {
     client
 }
 
-fn consume(runtime: &Runtime, client: &Client, records: usize) {
+fn group(client: &Client) -> ConsumerGroup {
+    client
+        .group("counting")
+        .stream("cars")
+        .concurrency(64)
+        .max_poll_records(BATCH)
+}
+
+fn run(runtime: &Runtime, client: &Client, records: usize) {
     let handled = Arc::new((AtomicUsize::new(0), Notify::new()));
     let ends = handled.clone();
     let handler = move |_delivery| {
@@ -78,13 +97,20 @@ fn consume(runtime: &Runtime, client: &Client, records: usize) {
         }
         std::future::ready(Ok::<(), Infallible>(()))
     };
-    let group = client
-        .group("counting")
-        .stream("cars")
-        .concurrency(64)
-        .max_poll_records(BATCH);
-    let run = group.run(handler, async move { ends.1.notified().await });
+    let run = group(client).run(handler, async move { ends.1.notified().await });
     let control = run.handle();
     runtime.block_on(run).unwrap();
     assert_eq!(control.stats().settled, records as u64);
+}
+
+fn pull(runtime: &Runtime, client: &Client, records: usize) {
+    runtime.block_on(async {
+        let mut consumer = group(client).join().await.unwrap();
+        let control = consumer.handle();
+        for _ in 0..records {
+            consumer.next().await.unwrap().unwrap().ack();
+        }
+        consumer.close().await.unwrap();
+        assert_eq!(control.stats().settled, records as u64);
+    });
 }

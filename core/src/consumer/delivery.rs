@@ -1,5 +1,5 @@
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
@@ -75,17 +75,20 @@ pub(crate) struct Ownership {
     pub(crate) epoch: Epoch,
     stream_id: Option<Arc<str>>,
     /// Cancelled when the partition is lost.
-    pub(crate) lost: CancellationToken,
-    /// How far a pull consumer has pulled it.
-    pub(crate) pull: Mutex<PullProgress>,
+    lost: CancellationToken,
+    /// Set before `lost` is cancelled. Reading it takes no lock.
+    is_lost: AtomicBool,
+    pub(crate) pull: PullProgress,
 }
 
+/// How far a pull consumer has pulled a partition. Read and written under the lock of its
+/// [`Handover`](crate::consumer::handover::Handover).
 #[derive(Debug, Default)]
 pub(crate) struct PullProgress {
-    /// The last position that was pulled.
-    pub(crate) last: Option<Position>,
-    /// Whether what lies behind it is left to the next owner.
-    pub(crate) reclaimed: bool,
+    /// The first number above all that were pulled.
+    pub(crate) end: AtomicU64,
+    /// Whether what is not below `end` is left to the next owner.
+    pub(crate) reclaimed: AtomicBool,
 }
 
 impl Ownership {
@@ -95,8 +98,24 @@ impl Ownership {
             epoch,
             stream_id,
             lost: CancellationToken::new(),
-            pull: Mutex::default(),
+            is_lost: AtomicBool::new(false),
+            pull: PullProgress::default(),
         }
+    }
+
+    /// Takes in that the partition is lost.
+    pub(crate) fn lose(&self) {
+        self.is_lost.store(true, SeqCst);
+        self.lost.cancel();
+    }
+
+    pub(crate) fn is_lost(&self) -> bool {
+        self.is_lost.load(SeqCst)
+    }
+
+    /// Waits until the partition is lost. Cancel safe.
+    pub(crate) async fn lost(&self) {
+        self.lost.cancelled().await;
     }
 }
 
@@ -217,8 +236,7 @@ impl Delivery {
     /// exceeded [`handler_timeout`](crate::ConsumerGroup::handler_timeout). The record may be in the
     /// hands of another member, or of the next attempt, now.
     pub fn is_lost(&self) -> bool {
-        self.batch.ownership.lost.is_cancelled()
-            || self.batch.expired.contains(self.index, self.attempt)
+        self.batch.ownership.is_lost() || self.batch.expired.contains(self.index, self.attempt)
     }
 
     /// Waits until [`is_lost`](Self::is_lost).
@@ -242,7 +260,7 @@ impl Delivery {
         };
         tokio::select! {
             biased;
-            () = self.batch.ownership.lost.cancelled() => {}
+            () = self.batch.ownership.lost() => {}
             () = expired => {}
         }
     }

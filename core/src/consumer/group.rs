@@ -19,7 +19,7 @@ use crate::{
 use super::dead_letters::{self, DeadLetterProducer};
 use super::handle::ConsumerHandle;
 use super::handlers::{Batches, Each};
-use super::handover::HandoverQueue;
+use super::handover::Handover;
 use super::pull::PullHandler;
 use super::transform::{self, TransactionalHandler};
 
@@ -426,11 +426,11 @@ impl ConsumerGroup {
     pub async fn join(&self) -> Result<Consumer> {
         self.validate()?;
         let control = Arc::new(ControlState::default());
-        let queue = Arc::new(HandoverQueue::default());
+        let handover = Arc::new(Handover::default());
         let member = self
-            .start_member(PullHandler::new(queue.clone()), control.clone())
+            .start_member(PullHandler::new(handover.clone()), control.clone())
             .await?;
-        Ok(Consumer::new(member, queue, control))
+        Ok(Consumer::new(member, handover, control))
     }
 
     /// Reads the group's stored progress, per partition of every stream that it has progress on.

@@ -5,7 +5,7 @@ use std::future::Future;
 use futures_util::TryFutureExt;
 use futures_util::future::MapErr;
 
-use crate::consumer::runtime::handler::{Handler, HandlerError};
+use crate::consumer::runtime::handler::{AttemptId, Handler, HandlerError};
 use crate::{Batch, BatchFailure, Delivery, Failure};
 
 /// A handler of single deliveries.
@@ -21,7 +21,11 @@ where
     type Future = MapErr<F, fn(E) -> HandlerError>;
     type Output = ();
 
-    fn attempt(&self, mut deliveries: impl Iterator<Item = Delivery>) -> Self::Future {
+    fn attempt(
+        &self,
+        _: AttemptId,
+        mut deliveries: impl Iterator<Item = Delivery>,
+    ) -> Self::Future {
         let delivery = deliveries.next().expect("an attempt has a delivery");
         (self.0)(delivery)
             .map_err(|failure| HandlerError::Failed(BatchFailure::whole(failure.into())))
@@ -46,7 +50,7 @@ where
         Some(self.batch)
     }
 
-    fn attempt(&self, deliveries: impl Iterator<Item = Delivery>) -> Self::Future {
+    fn attempt(&self, _: AttemptId, deliveries: impl Iterator<Item = Delivery>) -> Self::Future {
         (self.handler)(deliveries.collect()).map_err(HandlerError::Failed)
     }
 }

@@ -1,58 +1,78 @@
-//! Hands deliveries over from a member to its pull consumer.
+//! Hands deliveries over from a member to its pull consumer, and their settlements back.
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
 
 use tokio::sync::Notify;
 
 use super::delivery::Ownership;
-use super::pending_delivery::PendingDelivery;
+use crate::Delivery;
+use crate::consumer::runtime::handler::{AttemptId, HandlerError, Settlement};
 use crate::sync::lock;
 
-/// Deliveries that were not pulled yet. It needs no bound of its own: the group's concurrency bounds
-/// the attempts, and each has one delivery.
+/// Both directions between a member and its pull consumer. They need no bound of their own: the group's
+/// concurrency bounds the attempts, and each has one delivery and one settlement.
+///
+/// Rejected: a channel of one value for each delivery. It allocates, and each settlement wakes the
+/// member.
 #[derive(Debug, Default)]
-pub(super) struct HandoverQueue {
-    state: Mutex<State>,
-    /// Notified when the queue is no longer empty, and when it is closed.
+pub(super) struct Handover {
+    unpulled: Mutex<Unpulled>,
+    /// Notified when there is something to pull again, and when the handover is closed.
     changed: Notify,
+    settled: Mutex<Settled>,
 }
 
+/// Deliveries that were not pulled yet.
 #[derive(Debug, Default)]
-struct State {
-    unpulled: VecDeque<PendingDelivery>,
+struct Unpulled {
+    queue: VecDeque<(AttemptId, Delivery)>,
     closed: bool,
 }
 
-impl HandoverQueue {
-    /// Appends a delivery. One that can no longer be pulled in time is taken back at once.
-    pub(super) fn push(&self, pending: PendingDelivery) {
-        let mut state = lock(&self.state);
-        let pull = lock(&pending.ownership().pull);
-        let is_late = pull.reclaimed && Some(pending.position()) > pull.last;
-        drop(pull);
-        if state.closed || is_late {
-            pending.take_back();
-            return;
+/// Settlements that the member has not taken yet.
+#[derive(Debug, Default)]
+struct Settled {
+    queue: VecDeque<Settlement>,
+    /// The member, if it waits for a settlement. The first one wakes it.
+    member: Option<Waker>,
+}
+
+/// Whether a delivery was handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HandedOver {
+    Yes,
+    /// It can no longer be pulled in time.
+    TooLate,
+}
+
+impl Handover {
+    /// Appends a delivery, unless it can no longer be pulled in time.
+    pub(super) fn push(&self, attempt: AttemptId, delivery: Delivery) -> HandedOver {
+        let mut unpulled = lock(&self.unpulled);
+        if unpulled.closed || is_left(attempt, delivery.ownership()) {
+            return HandedOver::TooLate;
         }
-        state.unpulled.push_back(pending);
-        if state.unpulled.len() == 1 {
+        unpulled.queue.push_back((attempt, delivery));
+        if unpulled.queue.len() == 1 {
             self.changed.notify_one();
         }
+        HandedOver::Yes
     }
 
-    /// Waits for the next delivery. `None` when the queue is closed and empty. Cancel safe.
-    pub(super) async fn pop(&self) -> Option<PendingDelivery> {
+    /// Waits for the next delivery. `None` when the handover is closed and empty. Cancel safe.
+    pub(super) async fn pop(&self) -> Option<(AttemptId, Delivery)> {
         loop {
             {
-                let mut state = lock(&self.state);
-                if let Some(pending) = state.unpulled.pop_front() {
-                    let mut pull = lock(&pending.ownership().pull);
-                    pull.last = pull.last.max(Some(pending.position()));
-                    drop(pull);
-                    return Some(pending);
+                let mut unpulled = lock(&self.unpulled);
+                if let Some((attempt, delivery)) = unpulled.queue.pop_front() {
+                    let pull = &delivery.ownership().pull;
+                    pull.end.fetch_max(attempt.number + 1, Relaxed);
+                    return Some((attempt, delivery));
                 }
-                if state.closed {
+                if unpulled.closed {
                     return None;
                 }
             }
@@ -60,39 +80,83 @@ impl HandoverQueue {
         }
     }
 
+    /// Settles the attempt of a delivery that was handed over.
+    pub(super) fn settle(&self, attempt: AttemptId, result: Result<(), HandlerError>) {
+        let mut settled = lock(&self.settled);
+        settled.queue.push_back(Settlement { attempt, result });
+        let member = settled.member.take();
+        drop(settled);
+        if let Some(member) = member {
+            member.wake();
+        }
+    }
+
+    /// Appends all settlements since the last call to `taken`. Pending if there is none.
+    pub(super) fn poll_settled(
+        &self,
+        taken: &mut VecDeque<Settlement>,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        let mut settled = lock(&self.settled);
+        if !settled.queue.is_empty() {
+            // In most calls one of them is empty, and only their buffers change places.
+            if taken.is_empty() {
+                std::mem::swap(taken, &mut settled.queue);
+            } else {
+                taken.append(&mut settled.queue);
+            }
+            return Poll::Ready(());
+        }
+        match &mut settled.member {
+            Some(member) => member.clone_from(cx.waker()),
+            member => *member = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+
     /// Takes back what was not pulled of a partition that is revoked. What lies before a delivery that
     /// was pulled stays: when that one settles and this one does not, both come again.
     pub(super) fn reclaim(&self, ownership: &Arc<Ownership>) {
-        let mut state = lock(&self.state);
-        let mut pull = lock(&ownership.pull);
-        pull.reclaimed = true;
-        let last = pull.last;
-        drop(pull);
-        let is_late = |pending: &PendingDelivery| {
-            Arc::ptr_eq(pending.ownership(), ownership) && Some(pending.position()) > last
+        let mut unpulled = lock(&self.unpulled);
+        ownership.pull.reclaimed.store(true, Relaxed);
+        let is_late = |(attempt, delivery): &(AttemptId, Delivery)| {
+            Arc::ptr_eq(delivery.ownership(), ownership) && is_left(*attempt, ownership)
         };
-        let (late, stay) = std::mem::take(&mut state.unpulled)
+        let (late, stay) = std::mem::take(&mut unpulled.queue)
             .into_iter()
             .partition(is_late);
-        state.unpulled = stay;
-        drop(state);
-        let late: VecDeque<PendingDelivery> = late;
-        late.into_iter().for_each(PendingDelivery::take_back);
+        unpulled.queue = stay;
+        drop(unpulled);
+        self.take_back(late);
     }
 
-    /// Ends the queue. What is in it can still be pulled.
+    /// Ends the handover. What was not pulled yet can still be pulled.
     pub(super) fn close(&self) {
-        lock(&self.state).closed = true;
+        lock(&self.unpulled).closed = true;
         self.changed.notify_one();
     }
 
-    /// Ends the queue, and takes back what is in it.
+    /// Ends the handover, and takes back what was not pulled yet.
     pub(super) fn close_and_reclaim(&self) {
         let unpulled = {
-            let mut state = lock(&self.state);
-            state.closed = true;
-            std::mem::take(&mut state.unpulled)
+            let mut unpulled = lock(&self.unpulled);
+            unpulled.closed = true;
+            std::mem::take(&mut unpulled.queue)
         };
-        unpulled.into_iter().for_each(PendingDelivery::take_back);
+        self.take_back(unpulled);
     }
+
+    /// Makes it as if these had never been handed over.
+    fn take_back(&self, unpulled: VecDeque<(AttemptId, Delivery)>) {
+        for (attempt, _) in unpulled {
+            self.settle(attempt, Err(HandlerError::Abandoned));
+        }
+    }
+}
+
+/// Returns whether a delivery that was not pulled yet is left to the next owner of its partition. Called
+/// under the lock of what was not pulled.
+fn is_left(attempt: AttemptId, ownership: &Ownership) -> bool {
+    let pull = &ownership.pull;
+    pull.reclaimed.load(Relaxed) && attempt.number >= pull.end.load(Relaxed)
 }

@@ -4,13 +4,10 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-
-use super::delivery::Ownership;
+use super::handover::Handover;
+use crate::consumer::runtime::handler::{AttemptId, HandlerError};
 use crate::telemetry::event;
-use crate::{Delivery, Failure, Result};
-
-pub(super) type AckResult = Result<(), Failure>;
+use crate::{BatchFailure, Delivery, Failure};
 
 /// A delivery that waits to be settled, once: [`ack`](Self::ack) or [`nack`](Self::nack).
 ///
@@ -20,19 +17,18 @@ pub(super) type AckResult = Result<(), Failure>;
 #[must_use = "a delivery that is dropped unsettled counts as failed"]
 pub struct PendingDelivery {
     delivery: Delivery,
-    /// Unset once it is settled.
-    ack_result: Option<oneshot::Sender<AckResult>>,
+    attempt: AttemptId,
+    /// Where it is settled. Unset once it is.
+    handover: Option<Arc<Handover>>,
 }
 
 impl PendingDelivery {
-    /// Creates one, with the receiver of its result. The receiver fails if it is taken back.
-    pub(super) fn new(delivery: Delivery) -> (Self, oneshot::Receiver<AckResult>) {
-        let (ack_result, settled) = oneshot::channel();
-        let pending = Self {
+    pub(super) fn new(delivery: Delivery, attempt: AttemptId, handover: Arc<Handover>) -> Self {
+        Self {
             delivery,
-            ack_result: Some(ack_result),
-        };
-        (pending, settled)
+            attempt,
+            handover: Some(handover),
+        }
     }
 
     /// Settles it: the checkpoint may pass it now.
@@ -58,26 +54,18 @@ impl PendingDelivery {
         self.nack(Failure::permanent(reason));
     }
 
-    fn settle(&mut self, ack_result: AckResult) {
-        if let Some(told) = self.ack_result.take() {
-            // Nobody listens any more if the partition was lost.
-            let _ = told.send(ack_result);
+    fn settle(&mut self, result: Result<(), Failure>) {
+        if let Some(handover) = self.handover.take() {
+            let result =
+                result.map_err(|failure| HandlerError::Failed(BatchFailure::whole(failure)));
+            handover.settle(self.attempt, result);
         }
-    }
-
-    /// Makes it as if it had never been handed out.
-    pub(super) fn take_back(mut self) {
-        self.ack_result = None;
-    }
-
-    pub(super) fn ownership(&self) -> &Arc<Ownership> {
-        self.delivery.ownership()
     }
 }
 
 impl Drop for PendingDelivery {
     fn drop(&mut self) {
-        if self.ack_result.is_some() {
+        if self.handover.is_some() {
             if !self.delivery.is_lost() {
                 event!(
                     warn, "millstream.consumer.dropped_delivery",

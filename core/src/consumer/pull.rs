@@ -1,19 +1,19 @@
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
-use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::delivery::Ownership;
 use super::handle::ConsumerHandle;
-use super::handover::HandoverQueue;
-use super::pending_delivery::{AckResult, PendingDelivery};
+use super::handover::{HandedOver, Handover};
+use super::pending_delivery::PendingDelivery;
 use crate::consumer::runtime::control_state::ControlState;
-use crate::consumer::runtime::handler::{Handler, HandlerError};
+use crate::consumer::runtime::handler::{AttemptId, Handler, HandlerError, Settlement};
 use crate::consumer::runtime::member::Member;
-use crate::{BatchFailure, ConsumerStats, Delivery, Error, ErrorKind, Result};
+use crate::{ConsumerStats, Delivery, Error, ErrorKind, Result};
 
 /// A pull consumer, from [`ConsumerGroup::join`](crate::ConsumerGroup::join).
 ///
@@ -29,7 +29,7 @@ use crate::{BatchFailure, ConsumerStats, Delivery, Error, ErrorKind, Result};
 /// wait for them. Dropping the consumer without [`close`](Self::close) is a crash, and is logged.
 #[derive(Debug)]
 pub struct Consumer {
-    queue: Arc<HandoverQueue>,
+    handover: Arc<Handover>,
     /// The member's task. Unset once its result was returned.
     member: Option<JoinHandle<Result<()>>>,
     control: Arc<ControlState>,
@@ -38,13 +38,13 @@ pub struct Consumer {
 impl Consumer {
     pub(super) fn new(
         member: Member<PullHandler>,
-        queue: Arc<HandoverQueue>,
+        handover: Arc<Handover>,
         control: Arc<ControlState>,
     ) -> Self {
         // Only a shutdown through the control ends it, and `close` gives that.
         let member = tokio::spawn(member.run(std::future::pending()));
         Self {
-            queue,
+            handover,
             member: Some(member),
             control,
         }
@@ -60,10 +60,12 @@ impl Consumer {
     /// # Cancel safety
     /// A dropped call loses no delivery.
     pub async fn next(&mut self) -> Result<Option<PendingDelivery>> {
-        while let Some(delivery) = self.queue.pop().await {
-            // One that was lost while it waited here is with the new owner, or comes again.
+        while let Some((attempt, delivery)) = self.handover.pop().await {
+            // The attempt of one that was lost meanwhile has ended: it is with the new owner, or comes
+            // again.
             if !delivery.is_lost() {
-                return Ok(Some(delivery));
+                let handover = self.handover.clone();
+                return Ok(Some(PendingDelivery::new(delivery, attempt, handover)));
             }
         }
         let Some(member) = &mut self.member else {
@@ -89,7 +91,7 @@ impl Consumer {
     pub async fn close(mut self) -> Result<()> {
         let member = self.member.take();
         self.handle().shutdown();
-        self.queue.close_and_reclaim();
+        self.handover.close_and_reclaim();
         match member {
             Some(member) => join_result(member.await),
             None => Ok(()),
@@ -123,21 +125,21 @@ fn join_result(ended: std::result::Result<Result<()>, tokio::task::JoinError>) -
     })
 }
 
-/// The handler of a pull consumer: hands deliveries over, and waits until they are settled.
+/// The handler of a pull consumer: hands deliveries over, to be settled by the application.
 pub(super) struct PullHandler {
-    queue: Arc<HandoverQueue>,
+    handover: Arc<Handover>,
 }
 
 impl PullHandler {
-    pub(super) fn new(queue: Arc<HandoverQueue>) -> Self {
-        Self { queue }
+    pub(super) fn new(handover: Arc<Handover>) -> Self {
+        Self { handover }
     }
 }
 
 /// The member has ended: nothing more is handed over.
 impl Drop for PullHandler {
     fn drop(&mut self) {
-        self.queue.close();
+        self.handover.close();
     }
 }
 
@@ -145,30 +147,36 @@ impl Handler for PullHandler {
     type Future = PullAttempt;
     type Output = ();
 
-    fn reclaim(&self, ownership: &Arc<Ownership>) {
-        self.queue.reclaim(ownership);
+    const SETTLED_OUTSIDE: bool = true;
+
+    fn poll_settled(&self, taken: &mut VecDeque<Settlement>, cx: &mut Context<'_>) -> Poll<()> {
+        self.handover.poll_settled(taken, cx)
     }
 
-    fn attempt(&self, mut deliveries: impl Iterator<Item = Delivery>) -> Self::Future {
+    fn reclaim(&self, ownership: &Arc<Ownership>) {
+        self.handover.reclaim(ownership);
+    }
+
+    fn attempt(
+        &self,
+        attempt: AttemptId,
+        mut deliveries: impl Iterator<Item = Delivery>,
+    ) -> Self::Future {
         let delivery = deliveries.next().expect("an attempt has a delivery");
-        let (pending, settled) = PendingDelivery::new(delivery);
-        self.queue.push(pending);
-        PullAttempt(settled)
+        PullAttempt(self.handover.push(attempt, delivery))
     }
 }
 
-/// Waits until a delivery is settled, or taken back.
-pub(super) struct PullAttempt(oneshot::Receiver<AckResult>);
+/// An attempt that stays pending if its delivery was handed over: it is settled from outside.
+pub(super) struct PullAttempt(HandedOver);
 
 impl Future for PullAttempt {
     type Output = Result<(), HandlerError>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let settled = ready!(Pin::new(&mut self.0).poll(cx));
-        Poll::Ready(match settled {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(failure)) => Err(HandlerError::Failed(BatchFailure::whole(failure))),
-            Err(_) => Err(HandlerError::Abandoned),
-        })
+    fn poll(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.0 {
+            HandedOver::Yes => Poll::Pending,
+            HandedOver::TooLate => Poll::Ready(Err(HandlerError::Abandoned)),
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::TryFutureExt;
 use futures_util::future::MapErr;
 
-use crate::consumer::runtime::handler::{Handler, HandlerError};
+use crate::consumer::runtime::handler::{AttemptId, Handler, HandlerError};
 use crate::{BatchFailure, Delivery, Failure, Producer, Record};
 
 /// At least once: sends records in order and waits until the broker has all of them.
@@ -65,7 +65,11 @@ where
         self.producer.count_published(records);
     }
 
-    fn attempt(&self, mut deliveries: impl Iterator<Item = Delivery>) -> Self::Future {
+    fn attempt(
+        &self,
+        _: AttemptId,
+        mut deliveries: impl Iterator<Item = Delivery>,
+    ) -> Self::Future {
         let delivery = deliveries.next().expect("an attempt has a delivery");
         (self.handler)(delivery)
             .map_err(|failure| HandlerError::Failed(BatchFailure::whole(failure)))

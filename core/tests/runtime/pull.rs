@@ -5,7 +5,7 @@ use std::time::Duration;
 use millstream_core::{Epoch, Failure, OnExhausted, Position, Retry};
 
 use crate::desk::{checkpoint, group};
-use crate::fake::{Call, Script, until};
+use crate::fake::{Call, Script, partition, until};
 
 #[tokio::test(start_paused = true)]
 async fn pulled_deliveries_are_settled_in_any_order() {
@@ -102,6 +102,23 @@ async fn a_shut_down_consumer_may_be_pulled_until_none() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_closing_consumer_checkpoints_when_nothing_is_held_any_more() {
+    let script = Script::new();
+    let mut consumer = group(&script).join().await.unwrap();
+    script.assign("0", 1);
+    script.records("0", 1, 0, "ab");
+    let first = consumer.next().await.unwrap().unwrap();
+    let second = consumer.next().await.unwrap().unwrap();
+    consumer.handle().shutdown();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    first.ack();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    second.ack();
+    assert!(consumer.next().await.unwrap().is_none());
+    assert_eq!(script.steps(), [checkpoint("0", 1), Call::Leave]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_nack_says_when_to_try_again_and_a_rejection_that_nothing_helps() {
     let script = Script::new();
     let skips = group(&script).on_failure(Retry::exponential().then(OnExhausted::Skip));
@@ -180,4 +197,130 @@ async fn a_revocation_leaves_what_lies_before_a_settled_delivery() {
         script.steps(),
         [checkpoint("0", 3), Call::Release("0".into())]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_settled_after_its_time_is_not_taken_for_the_next_attempt() {
+    let script = Script::new();
+    let limited = group(&script)
+        .handler_timeout(Duration::from_secs(30))
+        .on_failure(Retry::fixed(Duration::from_secs(1)));
+    let mut consumer = limited.join().await.unwrap();
+    let control = consumer.handle();
+    script.assign("0", 1);
+    script.records("0", 1, 0, "a");
+    let late = consumer.next().await.unwrap().unwrap();
+    late.lost().await;
+    let again = consumer.next().await.unwrap().unwrap();
+    assert_eq!((again.position(), again.attempt()), (Position::from(0), 2));
+    late.ack();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!((control.stats().failures, control.stats().settled), (1, 0));
+    assert_eq!(control.stats().in_flight, 1);
+    again.ack();
+    consumer.close().await.unwrap();
+    assert_eq!(script.steps(), [checkpoint("0", 0), Call::Leave]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_settled_in_time_does_not_time_out() {
+    let script = Script::new();
+    let limited = group(&script)
+        .handler_timeout(Duration::from_secs(30))
+        .on_failure(Retry::none());
+    let mut consumer = limited.join().await.unwrap();
+    script.assign("0", 1);
+    script.records("0", 1, 0, "ab");
+    let first = consumer.next().await.unwrap().unwrap();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    first.ack();
+    consumer.next().await.unwrap().unwrap().ack();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(consumer.stats().failures, 0);
+    consumer.close().await.unwrap();
+}
+
+/// The same record is delivered again when the lost delivery of it is settled.
+#[tokio::test(start_paused = true)]
+async fn what_is_settled_after_a_loss_settles_nothing_of_the_next_assignment() {
+    let script = Script::new();
+    let mut consumer = group(&script).join().await.unwrap();
+    let control = consumer.handle();
+    script.assign("0", 1);
+    script.records("0", 1, 0, "a");
+    let lost = consumer.next().await.unwrap().unwrap();
+    script.lose("0", 1);
+    until(|| control.stats().lost == 1).await;
+    assert_eq!(control.stats().in_flight, 0);
+    assert!(lost.is_lost());
+    script.assign("0", 2);
+    script.records("0", 2, 0, "a");
+    let owned = consumer.next().await.unwrap().unwrap();
+    lost.ack();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(control.stats().settled, 0);
+    owned.ack();
+    consumer.close().await.unwrap();
+    assert_eq!(script.steps(), [checkpoint("0", 0), Call::Leave]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delivery_that_is_held_beyond_the_drain_is_lost() {
+    let script = Script::new();
+    let mut consumer = group(&script).join().await.unwrap();
+    let control = consumer.handle();
+    script.assign("0", 1);
+    script.records("0", 1, 0, "ab");
+    consumer.next().await.unwrap().unwrap().ack();
+    let held = consumer.next().await.unwrap().unwrap();
+    script.revoke("0", 1, Duration::from_secs(10));
+    script.until_called(Call::Release("0".into())).await;
+    assert!(held.is_lost());
+    held.ack();
+    until(|| control.stats().released == 1).await;
+    let stats = control.stats();
+    assert_eq!((stats.abandoned, stats.in_flight, stats.settled), (1, 0, 1));
+    consumer.close().await.unwrap();
+    assert_eq!(
+        script.steps(),
+        [checkpoint("0", 0), Call::Release("0".into()), Call::Leave]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_deliveries_are_outstanding_than_may_be() {
+    let script = Script::new();
+    let mut consumer = group(&script).concurrency(2).join().await.unwrap();
+    let control = consumer.handle();
+    script.assign("0", 1);
+    script.records("0", 1, 0, "abcdefgh");
+    for _ in 0..4 {
+        let first = consumer.next().await.unwrap().unwrap();
+        let second = consumer.next().await.unwrap().unwrap();
+        let third = tokio::time::timeout(Duration::from_secs(5), consumer.next());
+        assert!(third.await.is_err());
+        assert_eq!(control.stats().in_flight, 2);
+        second.ack();
+        first.ack();
+    }
+    consumer.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_held_delivery_is_what_its_partition_waits_for() {
+    let script = Script::new();
+    let mut consumer = group(&script).join().await.unwrap();
+    let control = consumer.handle();
+    script.assign("0", 1);
+    script.records("0", 1, 0, "ab");
+    let held = consumer.next().await.unwrap().unwrap();
+    consumer.next().await.unwrap().unwrap().ack();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let partitions = control.partitions();
+    let oldest = partitions[&partition("0")].oldest_unsettled.clone();
+    let oldest = oldest.expect("it was looked up");
+    assert_eq!((oldest.position, oldest.attempt), (Position::from(0), 1));
+    assert!(oldest.age().unwrap() >= Duration::from_secs(10));
+    held.ack();
+    consumer.close().await.unwrap();
 }

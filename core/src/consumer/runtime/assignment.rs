@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use foldhash::fast::FixedState;
+use slab::Slab;
 use tokio::time::Instant;
 
 use super::output_buffer::{Origin, OutputBuffer};
@@ -54,6 +55,8 @@ pub(crate) struct Assignment {
     pub(crate) paused: Paused,
     /// The runs that wait for their next attempt, by their first number.
     pub(crate) waiting: BTreeMap<u64, Run>,
+    /// The attempts that are settled from outside, by their place.
+    pub(crate) outstanding: Slab<Outstanding>,
     /// How many records were started and abandoned unsettled.
     pub(crate) abandoned: usize,
     /// When its next batch is handed out even if it is not full.
@@ -90,6 +93,16 @@ struct Kept {
     number: u64,
     /// The position of the record before it.
     before: Option<Position>,
+}
+
+/// A run whose attempt is settled from outside.
+#[derive(Debug)]
+pub(crate) struct Outstanding {
+    /// The serial number of the attempt.
+    pub(crate) serial: u64,
+    /// When the attempt has taken too long, if it may.
+    pub(crate) expires: Option<Instant>,
+    pub(crate) run: Run,
 }
 
 /// How an assignment leaves the member.
@@ -159,6 +172,7 @@ impl Assignment {
             drain_by: None,
             paused: Paused::default(),
             waiting: BTreeMap::new(),
+            outstanding: Slab::new(),
             abandoned: 0,
             batch_due: None,
             stall: StallDetector::default(),
@@ -277,6 +291,17 @@ impl Assignment {
         }
         self.window.abandon(number);
         self.abandoned += 1;
+    }
+
+    /// Returns the run of the first unsettled number, if it waits for its next attempt or for a
+    /// settlement.
+    pub(crate) fn first_run(&self) -> Option<&Run> {
+        let first = self.first_unsettled();
+        let waiting = self.waiting.get(&first);
+        waiting.or_else(|| {
+            let mut outstanding = self.outstanding.iter().map(|(_, kept)| &kept.run);
+            outstanding.find(|run| run.first() == Some(first))
+        })
     }
 
     /// Returns how many records were started and are not settled.
@@ -422,13 +447,15 @@ impl Assignment {
     }
 
     fn chunk_index(&self, number: u64) -> usize {
-        // Nearly always the newest one.
-        let newest = self
-            .chunks
-            .back()
-            .expect("a number that is not settled lies in a chunk");
+        // Nearly always the oldest or the newest one.
+        let (Some(oldest), Some(newest)) = (self.chunks.front(), self.chunks.back()) else {
+            unreachable!("a number that is not settled lies in a chunk");
+        };
         if newest.first <= number {
             return self.chunks.len() - 1;
+        }
+        if number < oldest.first + oldest.len {
+            return 0;
         }
         self.chunks.partition_point(|chunk| chunk.first <= number) - 1
     }

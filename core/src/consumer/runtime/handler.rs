@@ -1,6 +1,7 @@
 //! Attempts of a handler. Panics do not unwind into the runtime.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -22,6 +23,15 @@ pub(crate) trait Handler: Send + Sync + 'static {
     /// per record.
     const PUBLISHES: bool = false;
 
+    /// Whether an attempt that is pending is settled from outside, and not polled again. A constant, as
+    /// above.
+    const SETTLED_OUTSIDE: bool = false;
+
+    /// Appends the attempts that were settled from outside to `taken`. Pending if there is none.
+    fn poll_settled(&self, _taken: &mut VecDeque<Settlement>, _cx: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
+
     /// The batches that are handed out. Unset: single deliveries, those of different keys concurrently.
     fn batch(&self) -> Option<Batch> {
         None
@@ -40,7 +50,32 @@ pub(crate) trait Handler: Send + Sync + 'static {
     fn on_published(&self, _records: u64) {}
 
     /// Begins an attempt.
-    fn attempt(&self, deliveries: impl Iterator<Item = Delivery>) -> Self::Future;
+    fn attempt(
+        &self,
+        attempt: AttemptId,
+        deliveries: impl Iterator<Item = Delivery>,
+    ) -> Self::Future;
+}
+
+/// Names one attempt of a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AttemptId {
+    /// The index of its assignment.
+    pub(crate) index: usize,
+    /// The first number of its deliveries.
+    pub(crate) number: u64,
+    /// Its place among the attempts of its assignment that are settled from outside, if it becomes one.
+    pub(crate) place: usize,
+    /// Another one for each attempt, so that a late settlement is not taken for one of a later attempt in
+    /// the same place.
+    pub(crate) serial: u64,
+}
+
+/// The result of an attempt that was settled from outside.
+#[derive(Debug)]
+pub(crate) struct Settlement {
+    pub(crate) attempt: AttemptId,
+    pub(crate) result: Result<(), HandlerError>,
 }
 
 /// The output of an attempt.
@@ -89,11 +124,12 @@ impl<W: Handler> FutureSlot<W> {
     pub(crate) fn begin(
         &mut self,
         handler: &Arc<W>,
+        attempt: AttemptId,
         deliveries: impl Iterator<Item = Delivery>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<W::Output, HandlerError>> {
         let began = catch_unwind(AssertUnwindSafe(|| {
-            self.0.set(Some(handler.attempt(deliveries)));
+            self.0.set(Some(handler.attempt(attempt, deliveries)));
         }));
         match began {
             Ok(()) => self.poll(cx),

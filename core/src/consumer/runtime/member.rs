@@ -22,10 +22,10 @@ use super::bisection::Bisection;
 use super::buffer_budget::BufferBudget;
 use super::control_state::ControlState;
 use super::dead_letter_sink::DeadLetterSink;
+use super::due_queue::DueQueue;
 use super::error_handler::ErrorHandler;
 use super::guarded::Guarded;
-use super::handler::{FutureSlot, Handler};
-use super::retry_queue::RetryQueue;
+use super::handler::{FutureSlot, Handler, Settlement};
 use crate::consumer::options::Options;
 use crate::consumer::runtime::output_buffer::Size;
 use crate::driver::{self, Event, JoinOptions, Membership};
@@ -38,6 +38,7 @@ mod dispatch;
 mod events;
 mod in_flight;
 mod liveness;
+mod outstanding;
 mod rebalance;
 mod refusal;
 mod transaction;
@@ -69,12 +70,19 @@ pub(crate) struct Member<W: Handler> {
     /// Assignments that may have something to start, each once.
     runnable: VecDeque<usize>,
     departures: Departures,
-    /// Attempts that were not ready at once, and dead letters that are being stored.
+    /// Attempts that were not ready at once, unless they are settled from outside, and dead letters that
+    /// are being stored.
     running: FuturesUnordered<InFlight<W>>,
-    /// How many of them are attempts.
+    /// How many attempts are under way, there or settled from outside.
     attempts: usize,
+    /// The serial number of the last attempt.
+    last_serial: u64,
+    /// What was settled from outside and is not handled yet.
+    settlements: VecDeque<Settlement>,
+    /// When attempts that are settled from outside have taken too long.
+    expiries: DueQueue,
     /// The runs that wait for their next attempt.
-    retries: RetryQueue,
+    retries: DueQueue,
     /// When incomplete batches are due, with the index of their assignment.
     batches_due: BTreeSet<(Instant, usize)>,
     /// Memory for the futures of attempts, to be reused.
@@ -159,7 +167,10 @@ impl<W: Handler> Member<W> {
             departures: Departures::default(),
             running: FuturesUnordered::new(),
             attempts: 0,
-            retries: RetryQueue::default(),
+            last_serial: 0,
+            settlements: VecDeque::new(),
+            expiries: DueQueue::default(),
+            retries: DueQueue::default(),
             batches_due: BTreeSet::new(),
             slots: Vec::new(),
             releases: FuturesUnordered::new(),
@@ -203,9 +214,11 @@ impl<W: Handler> Member<W> {
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.now = Instant::now();
         let mut happened = self.start_due_batches();
+        // They come first, since each makes room for another attempt.
+        happened |= self.poll_completed(cx);
+        happened |= self.poll_settlements(cx);
         happened |= self.dispatch(cx);
         happened |= self.poll_events(cx);
-        happened |= self.poll_completed(cx);
         happened |= self.poll_control(cx);
         happened |= self.poll_releases(cx);
         happened |= self.poll_checkpoint(cx);
@@ -265,6 +278,7 @@ impl<W: Handler> Member<W> {
         let deadlines = [
             self.departures.next_deadline(),
             self.retries.next_due(),
+            self.expiries.next_due(),
             self.batches_due.first().map(|(due, _)| *due),
             self.next_check(),
             self.closing,
@@ -381,11 +395,11 @@ impl<W: Handler> Drop for Member<W> {
         if !self.left {
             // Deliveries that the application still holds report the loss.
             for (_, assignment) in &self.assignments {
-                assignment.ownership.lost.cancel();
+                assignment.ownership.lose();
             }
             event!(
                 warn, "millstream.consumer.dropped", group = %self.group,
-                member = self.membership.id(), in_flight = self.running.len(),
+                member = self.membership.id(), in_flight = self.under_way(),
                 "dropped without a shutdown; what is not checkpointed comes again after the session time-out"
             );
         }

@@ -5,7 +5,8 @@
 //! order and the watermark. A handler that is ready at once is started, polled and settled in place,
 //! in a [`FutureSlot`](handler::FutureSlot) that is reused. One that is pending or has failed becomes a
 //! [`Run`](run::Run): a future of its own while an attempt is under way, plain data while it waits for
-//! the next one. The [`ErrorHandler`](error_handler::ErrorHandler) decides which.
+//! the next one. What a pull consumer holds is plain data too: its attempts are settled from outside, and
+//! the member takes all settlements at once. The [`ErrorHandler`](error_handler::ErrorHandler) decides which.
 
 pub(crate) mod assignment;
 pub(crate) mod bisection;
@@ -13,13 +14,13 @@ pub(crate) mod buffer_budget;
 pub(crate) mod control_state;
 pub(crate) mod counters;
 pub(crate) mod dead_letter_sink;
+pub(crate) mod due_queue;
 pub(crate) mod error_handler;
 mod guarded;
 pub(crate) mod handler;
 pub(crate) mod member;
 pub(crate) mod output_buffer;
 pub(crate) mod refused_delivery;
-pub(crate) mod retry_queue;
 pub(crate) mod run;
 pub(crate) mod stall;
 pub(crate) mod window;

@@ -171,8 +171,8 @@ impl<W: Handler> Member<W> {
     /// Begins a checkpoint, if one is due.
     fn begin_due(&mut self) -> Option<BoxFuture<'static, CheckpointResult>> {
         let stalled = self.is_stalled();
+        let last = self.closing.is_some() && self.under_way() == 0;
         let checkpointer = &mut self.checkpointer;
-        let last = self.closing.is_some() && self.running.is_empty();
         let enough = self.options.checkpoint_records;
         let early = last
             || checkpointer.urgent

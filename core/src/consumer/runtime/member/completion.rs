@@ -15,8 +15,8 @@ use crate::consumer::runtime::handler::{Handler, HandlerError, Output};
 use crate::consumer::runtime::run::{Next, Run};
 use crate::{BatchFailure, Error, ErrorKind, Partition, Result};
 
-/// The most completions that are handled in a row.
-const COMPLETED_BURST: usize = 256;
+/// The most completions, or settlements, that are handled in a row.
+pub(super) const COMPLETED_BURST: usize = 256;
 
 /// About how much memory a run takes that waits for its retry: itself, its delivery and its entries
 /// in maps.
@@ -27,7 +27,10 @@ const MIN_WAITING: usize = 8;
 
 impl<W: Handler> Member<W> {
     pub(super) fn poll_completed(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut clock = BurstClock::start();
+        if self.running.is_empty() {
+            return false;
+        }
+        let mut clock = BurstClock::default();
         for count in 0..COMPLETED_BURST {
             clock.count();
             if clock.is_over() {
@@ -143,7 +146,7 @@ impl<W: Handler> Member<W> {
     }
 
     /// Continues with a run.
-    fn go_on(&mut self, index: usize, mut run: Run) {
+    pub(super) fn go_on(&mut self, index: usize, mut run: Run) {
         match run.next() {
             Next::Done => {}
             Next::Stop(error) => self.stop(index, run.numbers(), error),
@@ -227,7 +230,7 @@ impl<W: Handler> Member<W> {
     }
 
     /// Abandons started records: they stay unsettled and are delivered again.
-    fn abandon(&mut self, index: usize, numbers: Vec<u64>) {
+    pub(super) fn abandon(&mut self, index: usize, numbers: Vec<u64>) {
         let assignment = &mut self.assignments[index];
         numbers
             .into_iter()
@@ -262,9 +265,18 @@ impl<W: Handler> Member<W> {
         self.check_release(index);
     }
 
+    /// Returns how many attempts, and dead letters of runs, are under way.
+    pub(super) fn under_way(&self) -> usize {
+        self.running.len() + self.outstanding()
+    }
+
+    /// Returns how many runs there are.
+    pub(super) fn in_flight(&self) -> usize {
+        self.under_way() + self.retries.len()
+    }
+
     pub(super) fn count_in_flight(&self) {
-        let in_flight = self.running.len() + self.retries.len();
-        self.control.counters.in_flight.set(in_flight as u64);
+        self.control.counters.in_flight.set(self.in_flight() as u64);
     }
 
     /// Returns the assignment of an event or a result. An older epoch has none.

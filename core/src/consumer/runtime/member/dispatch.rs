@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::Member;
 use super::in_flight::InFlight;
-use crate::consumer::runtime::handler::{FutureSlot, Handler, HandlerError, Output};
+use crate::consumer::runtime::handler::{AttemptId, FutureSlot, Handler, HandlerError, Output};
 use crate::consumer::runtime::run::Run;
 
 /// The most starts of one step, so that events and other tasks have their turn.
@@ -22,34 +22,37 @@ const BURST_TIME: Duration = Duration::from_micros(500);
 /// The most starts between two readings of the clock.
 const MAX_STRIDE: u32 = 32;
 
-/// Bounds a burst in time, and reads the clock as seldom as the measured times allow.
+/// Bounds a burst in time, from its first piece of work on, and reads the clock as seldom as the
+/// measured times allow.
+#[derive(Default)]
 pub(super) struct BurstClock {
-    start: Instant,
+    start: Option<Instant>,
     counted: u32,
     look_at: u32,
     over: bool,
 }
 
 impl BurstClock {
-    pub(super) fn start() -> Self {
-        Self {
-            start: Instant::now(),
-            counted: 0,
-            look_at: 1,
-            over: false,
-        }
-    }
-
     /// Counts a piece of work that begins. The time of those before it is measured.
     pub(super) fn count(&mut self) {
         if self.counted == self.look_at {
-            let elapsed = self.start.elapsed();
-            self.over = elapsed >= BURST_TIME;
-            let each = (elapsed / self.counted).max(Duration::from_nanos(1));
-            let left = BURST_TIME.saturating_sub(elapsed).as_nanos() / each.as_nanos();
-            self.look_at += (left as u32).clamp(1, MAX_STRIDE);
+            self.look();
         }
         self.counted += 1;
+    }
+
+    fn look(&mut self) {
+        let now = Instant::now();
+        let Some(start) = self.start else {
+            self.start = Some(now);
+            self.look_at = 1;
+            return;
+        };
+        let elapsed = now - start;
+        self.over = elapsed >= BURST_TIME;
+        let each = (elapsed / self.counted).max(Duration::from_nanos(1));
+        let left = BURST_TIME.saturating_sub(elapsed).as_nanos() / each.as_nanos();
+        self.look_at += (left as u32).clamp(1, MAX_STRIDE);
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -70,7 +73,7 @@ impl<W: Handler> Member<W> {
     /// Starts what may start, as far as the concurrency allows; retries that are due come first.
     pub(super) fn dispatch(&mut self, cx: &mut Context<'_>) -> bool {
         let mut left = BURST;
-        let mut clock = BurstClock::start();
+        let mut clock = BurstClock::default();
         let mut happened = self.start_retries(&mut clock, cx);
         while left > 0 && !clock.is_over() && self.has_free_attempt() {
             let Some(index) = self.runnable.pop_front() else {
@@ -140,13 +143,14 @@ impl<W: Handler> Member<W> {
                 continue;
             };
             run.begin();
+            let attempt = self.next_attempt(index, first);
             let mut slot = self.take_slot();
-            match slot.begin(&self.handler, run.part().cloned(), cx) {
+            match slot.begin(&self.handler, attempt, run.part().cloned(), cx) {
                 Poll::Ready(answer) => {
                     self.return_slot(slot);
                     self.on_attempt(index, run, answer);
                 }
-                Poll::Pending => self.wait_for_attempt(index, run, slot),
+                Poll::Pending => self.wait_for_attempt(attempt, run, slot),
             }
             self.mark_runnable(index);
         }
@@ -176,9 +180,10 @@ impl<W: Handler> Member<W> {
             };
             started += 1;
             clock.count();
+            let attempt = self.next_attempt(index, numbers.start);
             let assignment = &mut self.assignments[index];
             let deliveries = numbers.clone().map(|number| assignment.delivery(number));
-            match slot.begin(&self.handler, deliveries, cx) {
+            match slot.begin(&self.handler, attempt, deliveries, cx) {
                 Poll::Ready(Ok(made)) => {
                     let records = made.into_records();
                     let origin = !records.is_empty();
@@ -203,7 +208,7 @@ impl<W: Handler> Member<W> {
                 }
                 Poll::Pending => {
                     let run = self.begin_run(index, numbers, true);
-                    self.wait_for_attempt(index, run, slot);
+                    self.wait_for_attempt(attempt, run, slot);
                     slot = self.take_slot();
                 }
             }
@@ -273,12 +278,31 @@ impl<W: Handler> Member<W> {
         Run::new(self.now, numbers.map(delivery))
     }
 
-    fn wait_for_attempt(&mut self, index: usize, run: Run, slot: FutureSlot<W>) {
+    fn next_attempt(&mut self, index: usize, number: u64) -> AttemptId {
+        self.last_serial += 1;
+        AttemptId {
+            index,
+            number,
+            place: match W::SETTLED_OUTSIDE {
+                true => self.assignments[index].outstanding.vacant_key(),
+                false => 0,
+            },
+            serial: self.last_serial,
+        }
+    }
+
+    fn wait_for_attempt(&mut self, attempt: AttemptId, run: Run, slot: FutureSlot<W>) {
         self.attempts += 1;
-        let ownership = self.assignments[index].ownership.clone();
-        let limit = self.options.handler_timeout;
-        self.running
-            .push(InFlight::attempt(index, ownership, run, slot, limit));
+        if W::SETTLED_OUTSIDE {
+            self.return_slot(slot);
+            self.wait_for_settlement(attempt, run);
+        } else {
+            let index = attempt.index;
+            let ownership = self.assignments[index].ownership.clone();
+            let limit = self.options.handler_timeout;
+            self.running
+                .push(InFlight::attempt(index, ownership, run, slot, limit));
+        }
         self.count_in_flight();
     }
 

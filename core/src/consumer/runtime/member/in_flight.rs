@@ -62,7 +62,7 @@ impl<W: Handler> InFlight<W> {
             };
             let answer = tokio::select! {
                 biased;
-                () = ownership.lost.cancelled() => None,
+                () = ownership.lost() => None,
                 answer = attempt => Some(answer),
             };
             slot.clear();
@@ -92,7 +92,7 @@ impl<W: Handler> InFlight<W> {
         Self::new(index, ownership.clone(), status, async move {
             let stored = tokio::select! {
                 biased;
-                () = ownership.lost.cancelled() => None,
+                () = ownership.lost() => None,
                 stored = errors.send_letters(letters) => Some(stored),
             };
             Completed {

@@ -19,7 +19,7 @@ const KEY_BYTES: usize = 64;
 impl<W: Handler> Member<W> {
     /// Returns when the next check is due, if there is anything to check.
     pub(super) fn next_check(&self) -> Option<Instant> {
-        let watches = !self.running.is_empty() || !self.retries.is_empty() || self.stall_reported;
+        let watches = self.in_flight() > 0 || self.stall_reported;
         watches.then_some(self.check_at)
     }
 
@@ -68,12 +68,11 @@ impl<W: Handler> Member<W> {
             .iter()
             .filter(|in_flight| self.owns(in_flight.index, &in_flight.ownership))
             .map(|in_flight| (in_flight.index, in_flight.status));
-        let waiting = self.assignments.iter().filter_map(|(index, assignment)| {
-            let run = assignment.waiting.get(&assignment.first_unsettled())?;
-            Some((index, RunStatus::of(run)))
+        let others = self.assignments.iter().filter_map(|(index, assignment)| {
+            Some((index, RunStatus::of(assignment.first_run()?)))
         });
         in_flight
-            .chain(waiting)
+            .chain(others)
             .filter(|(index, status)| self.assignments[*index].first_unsettled() == status.first)
             .collect()
     }

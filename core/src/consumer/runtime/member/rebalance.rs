@@ -144,16 +144,17 @@ impl<W: Handler> Member<W> {
         if assignment.is_drained() {
             return;
         }
-        if !assignment.ownership.lost.is_cancelled() {
+        if !assignment.ownership.is_lost() {
             event!(
                 warn, "millstream.consumer.drain_timeout", group = %self.group,
                 partition = %assignment.partition(), in_flight = assignment.in_flight(),
                 "the drain took too long; deliveries in flight are dropped and come again"
             );
-            assignment.ownership.lost.cancel();
+            assignment.ownership.lose();
         }
         assignment.window.abort_drain();
         self.abandon_retries(index);
+        self.abandon_outstanding(index);
     }
 
     pub(super) fn poll_releases(&mut self, cx: &mut Context<'_>) -> bool {
@@ -225,7 +226,7 @@ impl<W: Handler> Member<W> {
 
     fn remove(&mut self, index: usize) -> Assignment {
         let assignment = self.assignments.remove(index);
-        assignment.ownership.lost.cancel();
+        assignment.ownership.lose();
         self.index.remove(assignment.partition());
         self.departures.forget(&assignment, index);
         for (first, run) in &assignment.waiting {
@@ -236,6 +237,7 @@ impl<W: Handler> Member<W> {
         if let Some(due) = assignment.batch_due {
             self.batches_due.remove(&(due, index));
         }
+        self.forget_outstanding(index, &assignment.outstanding);
         self.count_in_flight();
         self.control
             .counters
@@ -260,8 +262,7 @@ impl<W: Handler> Member<W> {
         self.checkpointer.is_idle()
             && self.releases.is_empty()
             && self.departures.deadlines.is_empty()
-            && self.running.is_empty()
-            && self.retries.is_empty()
+            && self.in_flight() == 0
             && self.assignments.iter().all(|(_, assignment)| {
                 let to_complete =
                     assignment.leaving == Leaving::Ended && assignment.unsettled() == 0;
