@@ -21,7 +21,7 @@ const ROUNDS: usize = 9;
 
 type Measure = fn() -> Result<f64, Box<dyn Error>>;
 
-const MEASURES: [(&str, &str, Measure); 20] = [
+const MEASURES: [(&str, &str, Measure); 21] = [
     ("mpsc_channel", "records/s", mpsc_channel),
     ("memory_end_to_end", "records/s", end_to_end),
     ("memory_produce", "records/s", produce),
@@ -38,6 +38,7 @@ const MEASURES: [(&str, &str, Measure); 20] = [
     ("memory_hot_key", "records/s", hot_key),
     ("memory_hot_key_yielding", "records/s", hot_key_yielding),
     ("memory_partitions_1", "ns/record", backlog::<1>),
+    ("memory_partitions_8", "ns/record", backlog::<8>),
     ("memory_partitions_100", "ns/record", backlog::<100>),
     ("memory_partitions_10000", "ns/record", backlog::<10_000>),
     ("memory_8_busy_partitions_of_8", "ns/record", busy_of::<8>),
@@ -52,13 +53,18 @@ const MEASURES: [(&str, &str, Measure); 20] = [
     ("memory_member_10000_partitions", "ms", member_of_many),
 ];
 
-const RATIOS: [(&str, &str, &str); 5] = [
+const RATIOS: [(&str, &str, &str); 6] = [
     (
         "memory_end_to_end_vs_mpsc",
         "memory_end_to_end",
         "mpsc_channel",
     ),
     ("memory_pull_vs_run", "memory_pull", "memory_run"),
+    (
+        "memory_partitions_10000_vs_8",
+        "memory_partitions_10000",
+        "memory_partitions_8",
+    ),
     (
         "memory_partitions_10000_vs_1",
         "memory_partitions_10000",
