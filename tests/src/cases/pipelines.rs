@@ -177,11 +177,7 @@ async fn pipeline_publishes_before_it_checkpoints(harness: Arc<dyn Harness>) {
         fleet.harness.timing(),
         "the checkpoint is at the end",
         || async {
-            let checkpoints = match fleet.client.group(fleet.group.as_str()).checkpoints().await {
-                Ok(checkpoints) => checkpoints,
-                Err(error) if error.kind() == ErrorKind::NotFound => return None,
-                Err(error) => panic!("{error:?}"),
-            };
+            let checkpoints = fleet.checkpoints().await;
             let passed = |d: &&Delivery| {
                 let of = checkpoints.iter().find(|c| c.partition == *d.partition());
                 of.is_some_and(|c| c.position >= Some(d.position()))

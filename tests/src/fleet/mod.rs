@@ -173,10 +173,17 @@ impl Fleet {
         })
     }
 
-    /// Returns the group's checkpoints.
+    /// Returns the group's checkpoints: none before its first member has partitions.
+    ///
+    /// # Panics
+    /// If they cannot be read.
     pub async fn checkpoints(&self) -> Vec<Checkpoint> {
         let group = self.client.group(self.group.as_str());
-        group.checkpoints().await.expect("the checkpoint is read")
+        match group.checkpoints().await {
+            Ok(checkpoints) => checkpoints,
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+            Err(error) => panic!("the checkpoints cannot be read: {error:?}"),
+        }
     }
 
     /// Waits until the stored checkpoint has passed every record of the stream.
@@ -186,12 +193,7 @@ impl Fleet {
             self.harness.timing(),
             "the checkpoint is at the end",
             || async {
-                let group = self.client.group(self.group.as_str());
-                let checkpoints = match group.checkpoints().await {
-                    Ok(checkpoints) => checkpoints,
-                    Err(error) if error.kind() == ErrorKind::NotFound => return None,
-                    Err(error) => panic!("the checkpoint cannot be read: {error:?}"),
-                };
+                let checkpoints = self.checkpoints().await;
                 let described = streams
                     .describe(stream)
                     .await
