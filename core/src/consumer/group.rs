@@ -91,8 +91,8 @@ impl ConsumerGroup {
     /// [`FailureKind::Timeout`](crate::FailureKind::Timeout): it takes the
     /// [`on_failure`](Self::on_failure) path, and its reason is an [`Error`] of kind `Timeout`. What
     /// it has started elsewhere learns of it from [`Delivery::lost`]. A handler that blocks its
-    /// thread cannot be dropped. For a pull consumer it is the time from the handover to `ack`, the
-    /// wait for [`next`](Consumer::next) included.
+    /// thread cannot be dropped. For a pull consumer it is the time from [`next`](Consumer::next) to
+    /// `ack`: a delivery that was not pulled yet does not time out.
     #[must_use]
     pub fn handler_timeout(mut self, timeout: Duration) -> Self {
         self.options.handler_timeout = Some(timeout);
@@ -426,7 +426,8 @@ impl ConsumerGroup {
     pub async fn join(&self) -> Result<Consumer> {
         self.validate()?;
         let control = Arc::new(ControlState::default());
-        let handover = Arc::new(Handover::default());
+        let is_timed = self.options.handler_timeout.is_some();
+        let handover = Arc::new(Handover::new(is_timed));
         let member = self
             .start_member(PullHandler::new(handover.clone()), control.clone())
             .await?;

@@ -1,11 +1,12 @@
 //! Hands deliveries over from a member to its pull consumer, and their settlements back.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::delivery::Ownership;
 use crate::Delivery;
@@ -23,6 +24,9 @@ pub(super) struct Handover {
     /// Notified when there is something to pull again, and when the handover is closed.
     changed: Notify,
     settled: Mutex<Settled>,
+    /// When each delivery that the application holds was pulled, by the serial number of its attempt.
+    /// Unset if an attempt may take as long as it likes.
+    pulled_at: Option<Mutex<HashMap<u64, Instant>>>,
 }
 
 /// Deliveries that were not pulled yet.
@@ -49,6 +53,14 @@ pub(super) enum HandedOver {
 }
 
 impl Handover {
+    /// Creates a handover. `is_timed` says whether attempts may take too long.
+    pub(super) fn new(is_timed: bool) -> Self {
+        Self {
+            pulled_at: is_timed.then(Mutex::default),
+            ..Self::default()
+        }
+    }
+
     /// Appends a delivery, unless it can no longer be pulled in time.
     pub(super) fn push(&self, attempt: AttemptId, delivery: Delivery) -> HandedOver {
         let mut unpulled = lock(&self.unpulled);
@@ -62,14 +74,21 @@ impl Handover {
         HandedOver::Yes
     }
 
-    /// Waits for the next delivery. `None` when the handover is closed and empty. Cancel safe.
+    /// Waits for the next delivery that is not lost. The attempt of one that is lost has ended. `None` when
+    /// the handover is closed and empty. Cancel safe.
     pub(super) async fn pop(&self) -> Option<(AttemptId, Delivery)> {
         loop {
             {
                 let mut unpulled = lock(&self.unpulled);
-                if let Some((attempt, delivery)) = unpulled.queue.pop_front() {
+                while let Some((attempt, delivery)) = unpulled.queue.pop_front() {
+                    if delivery.is_lost() {
+                        continue;
+                    }
                     let pull = &delivery.ownership().pull;
                     pull.end.fetch_max(attempt.number + 1, Relaxed);
+                    if let Some(pulled_at) = &self.pulled_at {
+                        lock(pulled_at).insert(attempt.serial, Instant::now());
+                    }
                     return Some((attempt, delivery));
                 }
                 if unpulled.closed {
@@ -80,8 +99,16 @@ impl Handover {
         }
     }
 
+    /// Returns when the delivery of an attempt was pulled. `None` if it was not, or is settled.
+    pub(super) fn pulled_at(&self, serial: u64) -> Option<Instant> {
+        lock(self.pulled_at.as_ref()?).get(&serial).copied()
+    }
+
     /// Settles the attempt of a delivery that was handed over.
     pub(super) fn settle(&self, attempt: AttemptId, result: Result<(), HandlerError>) {
+        if let Some(pulled_at) = &self.pulled_at {
+            lock(pulled_at).remove(&attempt.serial);
+        }
         let mut settled = lock(&self.settled);
         settled.queue.push_back(Settlement { attempt, result });
         let member = settled.member.take();

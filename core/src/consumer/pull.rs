@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::delivery::Ownership;
 use super::handle::ConsumerHandle;
@@ -60,13 +61,9 @@ impl Consumer {
     /// # Cancel safety
     /// A dropped call loses no delivery.
     pub async fn next(&mut self) -> Result<Option<PendingDelivery>> {
-        while let Some((attempt, delivery)) = self.handover.pop().await {
-            // The attempt of one that was lost meanwhile has ended: it is with the new owner, or comes
-            // again.
-            if !delivery.is_lost() {
-                let handover = self.handover.clone();
-                return Ok(Some(PendingDelivery::new(delivery, attempt, handover)));
-            }
+        if let Some((attempt, delivery)) = self.handover.pop().await {
+            let handover = self.handover.clone();
+            return Ok(Some(PendingDelivery::new(delivery, attempt, handover)));
         }
         let Some(member) = &mut self.member else {
             return Ok(None);
@@ -151,6 +148,10 @@ impl Handler for PullHandler {
 
     fn poll_settled(&self, taken: &mut VecDeque<Settlement>, cx: &mut Context<'_>) -> Poll<()> {
         self.handover.poll_settled(taken, cx)
+    }
+
+    fn begun_at(&self, serial: u64) -> Option<Instant> {
+        self.handover.pulled_at(serial)
     }
 
     fn reclaim(&self, ownership: &Arc<Ownership>) {

@@ -240,6 +240,37 @@ async fn what_is_settled_in_time_does_not_time_out() {
     consumer.close().await.unwrap();
 }
 
+/// The application is busy elsewhere. What it never saw must not use up its attempts and be skipped.
+#[tokio::test(start_paused = true)]
+async fn what_was_not_pulled_does_not_time_out() {
+    let script = Script::new();
+    let limited = group(&script)
+        .handler_timeout(Duration::from_secs(30))
+        .on_failure(Retry::none().then(OnExhausted::Skip));
+    let mut consumer = limited.join().await.unwrap();
+    let control = consumer.handle();
+    script.assign("0", 1);
+    script.records("0", 1, 0, "abc");
+    until(|| control.stats().in_flight == 3).await;
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    let stats = control.stats();
+    assert_eq!((stats.failures, stats.skipped), (0, 0));
+    let first = consumer.next().await.unwrap().unwrap();
+    assert_eq!((first.position(), first.attempt()), (Position::from(0), 1));
+    tokio::time::sleep(Duration::from_secs(29)).await;
+    first.ack();
+    let second = consumer.next().await.unwrap().unwrap();
+    let pulled = tokio::time::Instant::now();
+    second.lost().await;
+    let took = pulled.elapsed();
+    assert!((30..31).contains(&took.as_secs()), "{took:?}");
+    consumer.next().await.unwrap().unwrap().ack();
+    consumer.close().await.unwrap();
+    assert_eq!(control.stats().skipped, 1);
+    assert_eq!(script.steps().pop(), Some(Call::Leave));
+    assert!(script.steps().contains(&checkpoint("0", 2)));
+}
+
 /// The same record is delivered again when the lost delivery of it is settled.
 #[tokio::test(start_paused = true)]
 async fn what_is_settled_after_a_loss_settles_nothing_of_the_next_assignment() {

@@ -100,7 +100,7 @@ struct Kept {
 pub(crate) struct Outstanding {
     /// The serial number of the attempt.
     pub(crate) serial: u64,
-    /// When the attempt has taken too long, if it may.
+    /// When it is checked whether the attempt has taken too long, if it may.
     pub(crate) expires: Option<Instant>,
     pub(crate) run: Run,
 }

@@ -8,6 +8,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use tokio::time::Instant;
+
 use crate::consumer::delivery::Ownership;
 use crate::{Batch, BatchFailure, Delivery, Failure, Record};
 
@@ -30,6 +32,12 @@ pub(crate) trait Handler: Send + Sync + 'static {
     /// Appends the attempts that were settled from outside to `taken`. Pending if there is none.
     fn poll_settled(&self, _taken: &mut VecDeque<Settlement>, _cx: &mut Context<'_>) -> Poll<()> {
         Poll::Pending
+    }
+
+    /// Returns when the application got the delivery of an attempt that is settled from outside. Unset:
+    /// not yet, or it is settled.
+    fn begun_at(&self, _serial: u64) -> Option<Instant> {
+        None
     }
 
     /// The batches that are handed out. Unset: single deliveries, those of different keys concurrently.

@@ -138,13 +138,23 @@ impl<W: Handler> Member<W> {
         };
         let mut happened = false;
         while let Some((index, place)) = self.expiries.pop_due(self.now) {
+            happened = true;
             let outstanding = &mut self.assignments[index].outstanding;
+            let kept = &mut outstanding[place as usize];
+            // An attempt begins when the application gets the delivery. A delivery that it never got
+            // must not use up its attempts.
+            let begun = self.handler.begun_at(kept.serial).unwrap_or(self.now);
+            let expires = begun + limit;
+            if expires > self.now {
+                kept.expires = Some(expires);
+                self.expiries.insert(expires, index, place);
+                continue;
+            }
             let Outstanding { run, .. } = outstanding.remove(place as usize);
             self.attempts -= 1;
             let error = run.time_out(limit);
             self.on_attempt(index, run, Err(error));
             self.mark_runnable(index);
-            happened = true;
         }
         happened
     }
