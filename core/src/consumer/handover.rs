@@ -141,8 +141,9 @@ impl Handover {
         Poll::Pending
     }
 
-    /// Takes back what was not pulled of a partition that is revoked. What lies before a delivery that
-    /// was pulled stays: when that one settles and this one does not, both come again.
+    /// Takes back what was not pulled of a partition that is lost or revoked. Of a revoked one, what lies
+    /// before a delivery that was pulled stays: if only the later one were settled, both would be
+    /// delivered again.
     pub(super) fn reclaim(&self, ownership: &Arc<Ownership>) {
         let mut unpulled = lock(&self.unpulled);
         ownership.pull.reclaimed.store(true, Relaxed);
@@ -185,5 +186,5 @@ impl Handover {
 /// under the lock of what was not pulled.
 fn is_left(attempt: AttemptId, ownership: &Ownership) -> bool {
     let pull = &ownership.pull;
-    pull.reclaimed.load(Relaxed) && attempt.number >= pull.end.load(Relaxed)
+    ownership.is_lost() || pull.reclaimed.load(Relaxed) && attempt.number >= pull.end.load(Relaxed)
 }

@@ -178,10 +178,15 @@ impl Script {
 
     /// Sends one record as the driver would.
     pub(crate) fn record(&self, id: &str, epoch: u64, record: StoredRecord) {
+        self.batch(id, epoch, vec![record]);
+    }
+
+    /// Sends one batch of records as the driver would.
+    pub(crate) fn batch(&self, id: &str, epoch: u64, records: Vec<StoredRecord>) {
         self.tell(Event::Records {
             partition: partition(id),
             epoch: Epoch(epoch),
-            records: vec![record],
+            records,
             lag: Lag::default(),
         });
     }

@@ -10,6 +10,7 @@ mod failures;
 mod fake;
 mod leaving;
 mod letters;
+mod live;
 mod log_lines;
 mod publishing;
 mod pull;

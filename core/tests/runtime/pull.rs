@@ -6,6 +6,7 @@ use millstream_core::{Epoch, Failure, OnExhausted, Position, Retry};
 
 use crate::desk::{checkpoint, group};
 use crate::fake::{Call, Script, partition, until};
+use crate::live::LivePayloads;
 
 #[tokio::test(start_paused = true)]
 async fn pulled_deliveries_are_settled_in_any_order() {
@@ -56,6 +57,27 @@ async fn a_delivery_that_was_lost_before_it_was_pulled_is_not_handed_out() {
         delivery.ack();
     }
     consumer.close().await.unwrap();
+}
+
+/// The application is busy while the partition is assigned and lost again and again.
+#[tokio::test(start_paused = true)]
+async fn what_was_not_pulled_of_a_lost_partition_takes_no_memory() {
+    let (script, live) = (Script::new(), LivePayloads::default());
+    let mut consumer = group(&script).join().await.unwrap();
+    let control = consumer.handle();
+    for epoch in 1..4 {
+        script.assign("0", epoch);
+        script.record("0", epoch, live.record(0, "a"));
+        until(|| control.stats().in_flight == 1).await;
+        script.lose("0", epoch);
+        until(|| control.stats().lost == epoch).await;
+        assert_eq!(live.count(), 0);
+    }
+    script.assign("0", 4);
+    script.record("0", 4, live.record(0, "a"));
+    consumer.next().await.unwrap().unwrap().ack();
+    consumer.close().await.unwrap();
+    assert_eq!(script.steps(), [checkpoint("0", 0), Call::Leave]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -51,7 +51,7 @@ pub(crate) trait Handler: Send + Sync + 'static {
         None
     }
 
-    /// Abandons attempts of a revoked partition whose deliveries the application has not seen yet.
+    /// Abandons attempts of a revoked or lost partition whose deliveries the application has not seen yet.
     fn reclaim(&self, _ownership: &Arc<Ownership>) {}
 
     /// Records that so much output was published.

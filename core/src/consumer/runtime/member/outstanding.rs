@@ -3,6 +3,7 @@
 //! They are plain data of their assignment. Their settlements come all at once, and those of one
 //! partition in a row are settled together.
 
+use std::sync::Arc;
 use std::task::Context;
 
 use slab::Slab;
@@ -10,6 +11,7 @@ use slab::Slab;
 use super::Member;
 use super::completion::COMPLETED_BURST;
 use super::dispatch::BurstClock;
+use crate::consumer::delivery::Ownership;
 use crate::consumer::runtime::assignment::Outstanding;
 use crate::consumer::runtime::handler::{AttemptId, Handler};
 use crate::consumer::runtime::run::Run;
@@ -161,16 +163,30 @@ impl<W: Handler> Member<W> {
 
     /// Abandons the attempts of an assignment whose deliveries are no longer waited for.
     pub(super) fn abandon_outstanding(&mut self, index: usize) {
-        let outstanding = std::mem::take(&mut self.assignments[index].outstanding);
-        self.forget_outstanding(index, &outstanding);
+        let assignment = &mut self.assignments[index];
+        let ownership = assignment.ownership.clone();
+        let outstanding = std::mem::take(&mut assignment.outstanding);
+        self.forget_outstanding(index, &ownership, &outstanding);
         for (_, Outstanding { run, .. }) in outstanding {
             self.abandon(index, run.numbers());
         }
         self.count_in_flight();
     }
 
-    /// Stops to count the attempts of an assignment, or to wait for their time.
-    pub(super) fn forget_outstanding(&mut self, index: usize, outstanding: &Slab<Outstanding>) {
+    /// Stops counting the attempts of a lost assignment, and waiting for their time.
+    pub(super) fn forget_outstanding(
+        &mut self,
+        index: usize,
+        ownership: &Arc<Ownership>,
+        outstanding: &Slab<Outstanding>,
+    ) {
+        if outstanding.is_empty() {
+            return;
+        }
+        // What was not pulled would keep its batches in memory until it is. A closing member ends soon.
+        if self.closing.is_none() {
+            self.handler.reclaim(ownership);
+        }
         self.attempts -= outstanding.len();
         for (place, Outstanding { expires, .. }) in outstanding {
             if let Some(expires) = expires {

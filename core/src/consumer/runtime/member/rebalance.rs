@@ -237,7 +237,7 @@ impl<W: Handler> Member<W> {
         if let Some(due) = assignment.batch_due {
             self.batches_due.remove(&(due, index));
         }
-        self.forget_outstanding(index, &assignment.outstanding);
+        self.forget_outstanding(index, &assignment.ownership, &assignment.outstanding);
         self.count_in_flight();
         self.control
             .counters
