@@ -125,6 +125,24 @@ pub(crate) fn size(record: &StoredRecord) -> usize {
     length(&record.payload) + length(&record.key) + record.headers.size()
 }
 
+/// Copies a record into memory of its own.
+pub(crate) fn copy(record: &StoredRecord) -> StoredRecord {
+    let own = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
+    let mut headers = Headers::new();
+    headers.extend(
+        (&record.headers)
+            .into_iter()
+            .map(|(name, value)| (name, value.map(own))),
+    );
+    StoredRecord {
+        position: record.position,
+        timestamp: record.timestamp,
+        key: record.key.as_ref().map(own),
+        payload: record.payload.as_ref().map(own),
+        headers,
+    }
+}
+
 impl Delivery {
     pub(crate) fn new(batch: Arc<FetchedBatch>, index: u32, attempt: u32) -> Self {
         Self {
@@ -140,6 +158,27 @@ impl Delivery {
             index: self.index,
             attempt: self.attempt + 1,
         }
+    }
+
+    /// Returns whether both are of one batch.
+    pub(crate) fn shares_batch(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.batch, &other.batch)
+    }
+
+    /// Returns how many records its batch has.
+    pub(crate) fn batch_len(&self) -> usize {
+        self.batch.records.len()
+    }
+
+    /// Copies its record into a batch of its own.
+    pub(crate) fn detach(&mut self) {
+        let record = copy(self.stored());
+        let ownership = self.batch.ownership.clone();
+        *self = Self::new(
+            Arc::new(FetchedBatch::new(ownership, vec![record])),
+            0,
+            self.attempt,
+        );
     }
 
     /// Returns the bytes of its key, payload and headers.

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 
 use crate::desk::{Desk, group};
 use crate::fake::{Call, Script, until};
+use crate::live::LivePayloads;
 
 async fn results(script: &Script) -> Producer {
     script.client.producer("results").open().await.unwrap()
@@ -186,6 +187,34 @@ async fn bytes_bound_it_too() {
     desk.until_begun(&[0, 1, 2]).await;
     drop(held);
     until(|| desk.begun().len() == 6).await;
+}
+
+/// Few records have results. The others of their batches are settled, and must not stay in memory.
+#[tokio::test(start_paused = true)]
+async fn results_that_cannot_be_published_keep_no_other_records() {
+    let (script, live) = (Script::new(), LivePayloads::default());
+    script.refuse_marks(&[ErrorKind::Unavailable; 50]);
+    let few = |delivery: millstream_core::Delivery| async move {
+        let position = delivery.position().to_string();
+        let is_first = position == "0" || position.ends_with("00");
+        Ok::<_, String>(is_first.then(|| Record::new(position)))
+    };
+    let run = group(&script).transform_to(&results(&script).await, few, std::future::pending());
+    let control = run.handle();
+    tokio::spawn(run);
+    script.assign("0", 1);
+    for batch in 0..10 {
+        let numbers = batch * 100..(batch + 1) * 100;
+        let records = numbers.map(|position| live.record(position, "a"));
+        script.batch("0", 1, records.collect());
+    }
+    until(|| control.stats().settled == 1_000).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(control.stats().published, 0);
+    assert_eq!(live.count(), 0, "results have copies of their records");
+    until(|| control.stats().published == 10).await;
+    let all = (0..10).map(|batch| format!("{}", batch * 100));
+    assert_eq!(script.stored(), all.collect::<Vec<_>>());
 }
 
 /// What waits to be published lies behind a record that waits for its key: that one starts although

@@ -15,12 +15,10 @@ use super::refused_delivery::RefusedDelivery;
 use super::run::Run;
 use super::stall::StallDetector;
 use super::window::{NO_KEY, Window};
-use crate::consumer::delivery::{FetchedBatch, Ownership, size};
+use crate::consumer::delivery::{FetchedBatch, Ownership, copy, size};
 use crate::driver::{CheckpointUpdate, StoredRecord};
 use crate::sync::lock;
-use crate::{
-    Batch, Delivery, Epoch, Headers, Lag, OldestUnsettled, Partition, PartitionStats, Position,
-};
+use crate::{Batch, Delivery, Epoch, Lag, OldestUnsettled, Partition, PartitionStats, Position};
 
 #[derive(Debug)]
 pub(crate) struct Assignment {
@@ -521,24 +519,6 @@ impl Chunk {
         self.kept = Some(kept);
         self.bytes = records.iter().map(size).sum();
         self.batch = Arc::new(FetchedBatch::new(self.batch.ownership.clone(), records));
-    }
-}
-
-/// Copies a record into memory of its own.
-fn copy(record: &StoredRecord) -> StoredRecord {
-    let own = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
-    let mut headers = Headers::new();
-    headers.extend(
-        (&record.headers)
-            .into_iter()
-            .map(|(name, value)| (name, value.map(own))),
-    );
-    StoredRecord {
-        position: record.position,
-        timestamp: record.timestamp,
-        key: record.key.as_ref().map(own),
-        payload: record.payload.as_ref().map(own),
-        headers,
     }
 }
 

@@ -40,7 +40,7 @@ pub(crate) struct Outputs {
 
 /// The delivery that output is of.
 ///
-/// It keeps the batch that it was received with, until its output is published.
+/// It keeps the batch that it was received with, until its output is published or was put back.
 #[derive(Debug, Clone)]
 pub(crate) struct Origin {
     pub(crate) number: u64,
@@ -200,7 +200,8 @@ impl OutputBuffer {
         self.under_way = false;
     }
 
-    /// Puts back the output that was taken last and could not be published.
+    /// Puts back the output that was taken last and could not be published. It may wait for long now, so
+    /// batches that only a few deliveries keep are given back.
     pub(crate) fn put_back(&mut self, outputs: Outputs) {
         self.under_way = false;
         self.ready += outputs.size;
@@ -209,6 +210,23 @@ impl OutputBuffer {
         }
         for record in outputs.records.into_iter().rev() {
             self.records.push_front(record);
+        }
+        self.detach_few();
+    }
+
+    /// Copies the deliveries that are less than half of their batch, so that the memory of all is at most
+    /// about twice what is counted. Output of few deliveries would keep the batches of all others.
+    fn detach_few(&mut self) {
+        let origins = self.origins.make_contiguous();
+        for of_batch in
+            origins.chunk_by_mut(|(one, _), (next, _)| one.delivery.shares_batch(&next.delivery))
+        {
+            let all = of_batch[0].0.delivery.batch_len();
+            if of_batch.len() * 2 < all {
+                of_batch
+                    .iter_mut()
+                    .for_each(|(origin, _)| origin.delivery.detach());
+            }
         }
     }
 
