@@ -189,6 +189,26 @@ async fn bytes_bound_it_too() {
     until(|| desk.begun().len() == 6).await;
 }
 
+/// What waited for the skipped record no longer does, although it is not published yet.
+#[tokio::test(start_paused = true)]
+async fn a_skipped_record_makes_room_for_results_behind_it() {
+    let (script, desk) = (Script::new(), Desk::default());
+    let gate = desk.gate(0);
+    desk.fail(0, 1);
+    let small = group(&script)
+        .on_failure(Retry::none().then(OnExhausted::Skip))
+        .checkpoint_interval(Duration::from_secs(3_600))
+        .checkpoint_records(8);
+    run(&desk, small, &results(&script).await);
+    script.assign("0", 1);
+    script.assign("1", 1);
+    script.records("0", 1, 0, "abcdef");
+    // Two of them make four results, which is the share of a partition.
+    desk.until_begun(&[0, 1, 2]).await;
+    gate.notify_one();
+    desk.until_begun(&[0, 1, 2, 3, 4, 5]).await;
+}
+
 /// Few records have results. The others of their batches are settled, and must not stay in memory.
 #[tokio::test(start_paused = true)]
 async fn results_that_cannot_be_published_keep_no_other_records() {

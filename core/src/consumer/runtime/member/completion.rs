@@ -259,8 +259,12 @@ impl<W: Handler> Member<W> {
             return;
         }
         self.control.counters.settled.add(settled);
-        self.checkpointer
-            .settled(&mut self.assignments[index], index, settled);
+        let assignment = &mut self.assignments[index];
+        if W::PUBLISHES {
+            // The failure policy may have settled what output waited for.
+            assignment.outputs.advance(assignment.window.watermark());
+        }
+        self.checkpointer.settled(assignment, index, settled);
         self.resume_below_low_watermark(index);
         self.check_release(index);
     }
