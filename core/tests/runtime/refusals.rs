@@ -324,6 +324,34 @@ async fn an_outage_does_not_disturb_the_search() {
     assert_eq!(control.stats().skipped, 1);
 }
 
+/// The progress of another partition cannot be stored. It must not take every turn.
+#[tokio::test(start_paused = true)]
+async fn parts_and_whole_transactions_take_turns_in_an_outage() {
+    let (script, desk) = (Script::new(), Desk::default());
+    let outage = [ErrorKind::Unavailable; 4];
+    script.refuse_marks(&[&[ErrorKind::Invalid; 2][..], &outage].concat());
+    let (control, _run) = run(&script, &desk, skips(&script)).await;
+    let held = script.hold_publications().await;
+    script.assign("0", 1);
+    script.assign("1", 1);
+    script.records("0", 1, 0, "abcd");
+    until(|| script.publications().len() == 1).await;
+    script.records("1", 1, 100, "ab");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    drop(held);
+    until(|| script.marked("0", 1) == Some(3) && script.marked("1", 1) == Some(101)).await;
+    let tried: Vec<String> = script
+        .publications()
+        .into_iter()
+        .map(|(of, _)| of)
+        .collect();
+    assert_eq!(
+        tried[..6],
+        ["0 1 2 3", "0 1", "100 101", "0", "100 101", "0"]
+    );
+    assert_eq!(control.stats().skipped, 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_fenced_part_loses_its_partitions_and_no_others() {
     let (script, desk) = (Script::new(), Desk::default());

@@ -133,17 +133,16 @@ impl<W: Handler> Member<W> {
         if self.checkpointer.under_way.is_some() || self.membership_lost {
             return;
         }
-        let part_first = std::mem::take(&mut self.checkpointer.part_first);
+        let part_first = self.checkpointer.part_first;
         let mut call = match part_first {
             true => self.begin_part(),
-            false => None,
+            false => self.begin_due(),
         };
-        if call.is_none() {
-            call = self.begin_due();
-            self.checkpointer.part_first = call.is_some();
-        }
-        if call.is_none() && !part_first {
-            call = self.begin_part();
+        match call {
+            Some(_) => self.checkpointer.part_first = !part_first,
+            // The turn is kept: after a failure neither may be due yet.
+            None if part_first => call = self.begin_due(),
+            None => call = self.begin_part(),
         }
         self.checkpointer.under_way = call;
     }
