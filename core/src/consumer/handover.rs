@@ -158,6 +158,11 @@ impl Handover {
         self.take_back(late);
     }
 
+    /// Returns whether nothing more is handed over.
+    pub(super) fn is_closed(&self) -> bool {
+        lock(&self.unpulled).closed
+    }
+
     /// Ends the handover. What was not pulled yet can still be pulled.
     pub(super) fn close(&self) {
         lock(&self.unpulled).closed = true;

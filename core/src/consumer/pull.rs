@@ -76,8 +76,8 @@ impl Consumer {
     /// Drains, checkpoints and leaves.
     ///
     /// Deliveries that you still hold may be settled until the drain timeout. Those that were never
-    /// pulled are delivered again, to the remaining members, and so are settled ones behind them in the
-    /// partition. To settle all of them, call [`shutdown`](ConsumerHandle::shutdown) and continue with
+    /// pulled or wait for a retry are delivered again, to the remaining members, and so are settled ones
+    /// behind them in the partition. To settle all of them, call [`shutdown`](ConsumerHandle::shutdown) and continue with
     /// [`next`](Self::next) until it returns `None`.
     ///
     /// # Errors
@@ -87,8 +87,9 @@ impl Consumer {
     /// Once polled, the close continues in the background.
     pub async fn close(mut self) -> Result<()> {
         let member = self.member.take();
-        self.handle().shutdown();
+        // Closed first, so that the shutdown does not wait for retries that could not be pulled.
         self.handover.close_and_reclaim();
+        self.handle().shutdown();
         match member {
             Some(member) => join_result(member.await),
             None => Ok(()),
@@ -148,6 +149,10 @@ impl Handler for PullHandler {
 
     fn poll_settled(&self, taken: &mut VecDeque<Settlement>, cx: &mut Context<'_>) -> Poll<()> {
         self.handover.poll_settled(taken, cx)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.handover.is_closed()
     }
 
     fn begun_at(&self, serial: u64) -> Option<Instant> {

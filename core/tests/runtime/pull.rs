@@ -109,6 +109,28 @@ async fn deliveries_that_were_never_pulled_do_not_hold_up_a_close() {
     assert_eq!(script.steps(), [checkpoint("0", 0), Call::Leave]);
 }
 
+/// Their next attempt could not be pulled any more.
+#[tokio::test(start_paused = true)]
+async fn retries_do_not_hold_up_a_close() {
+    let script = Script::new();
+    let mut consumer = group(&script).join().await.unwrap();
+    script.assign("0", 1);
+    script.records("0", 1, 0, "abc");
+    let delay = Duration::from_secs(5);
+    consumer.next().await.unwrap().unwrap().ack();
+    let waits = consumer.next().await.unwrap().unwrap();
+    waits.nack_after(delay, "busy");
+    let held = consumer.next().await.unwrap().unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let asked = tokio::time::Instant::now();
+    let close = tokio::spawn(consumer.close());
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    held.nack_after(delay, "busy too");
+    close.await.unwrap().unwrap();
+    assert!(asked.elapsed() < Duration::from_secs(1));
+    assert_eq!(script.steps(), [checkpoint("0", 0), Call::Leave]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_shut_down_consumer_may_be_pulled_until_none() {
     let script = Script::new();

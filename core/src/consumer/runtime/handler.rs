@@ -34,6 +34,11 @@ pub(crate) trait Handler: Send + Sync + 'static {
         Poll::Pending
     }
 
+    /// Returns whether every further attempt would be abandoned.
+    fn is_closed(&self) -> bool {
+        false
+    }
+
     /// Returns when the application got the delivery of an attempt that is settled from outside. Unset:
     /// not yet, or it is settled.
     fn begun_at(&self, _serial: u64) -> Option<Instant> {

@@ -328,6 +328,7 @@ impl<W: Handler> Member<W> {
         }
         let deadline = Instant::now() + self.options.drain;
         self.closing = Some(deadline);
+        let is_closed = self.handler.is_closed();
         for index in self.indexes() {
             let assignment = &mut self.assignments[index];
             assignment.drain(deadline);
@@ -338,7 +339,10 @@ impl<W: Handler> Member<W> {
                 },
                 &*self.membership,
             );
-            self.abandon_late_retries(index);
+            match is_closed {
+                true => self.abandon_retries(index),
+                false => self.abandon_late_retries(index),
+            }
         }
         // A drain also starts records that waited for room for their output.
         self.mark_all_runnable();

@@ -161,12 +161,13 @@ impl<W: Handler> Member<W> {
         }
     }
 
-    /// Keeps a run until its next attempt. A run whose attempt is due after the drain of its partition
-    /// is abandoned at once.
+    /// Keeps a run until its next attempt. A run whose attempt is due after the drain of its partition,
+    /// or after the handler was closed, is abandoned at once.
     fn wait_for_retry(&mut self, index: usize, due: Instant, mut run: Run) {
         let assignment = &mut self.assignments[index];
         let Some(first) = run.first() else { return };
-        if assignment.drain_by.is_some_and(|deadline| deadline <= due) {
+        let is_late = assignment.drain_by.is_some_and(|deadline| deadline <= due);
+        if is_late || self.handler.is_closed() {
             return self.abandon(index, run.numbers());
         }
         run.wait_until(Some(due));
