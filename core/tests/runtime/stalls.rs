@@ -5,7 +5,7 @@ use std::future::pending;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use millstream_core::{Failure, OnExhausted, Retry};
+use millstream_core::{DeadLetter, Failure, OnExhausted, Retry};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Dispatch, Metadata, Subscriber};
@@ -226,6 +226,29 @@ async fn deliveries_that_wait_for_a_retry_are_bounded() {
     script.assign("1", 1);
     script.records("1", 1, 0, "-");
     until(|| control.stats().in_flight > in_flight).await;
+}
+
+/// The same holds while the dead letter stream is down.
+#[tokio::test(start_paused = true)]
+async fn deliveries_that_wait_for_their_letter_are_bounded() {
+    let script = Script::new();
+    *script.letters().latency.lock().unwrap() = Duration::from_secs(60);
+    let dead = Retry::none().then(DeadLetter::stream("dead"));
+    let run = group(&script)
+        .buffer_bytes(64 << 10)
+        .on_failure(dead)
+        .run(|_| async { Err::<(), _>("no") }, pending());
+    let control = run.handle();
+    tokio::spawn(run);
+    script.assign("0", 1);
+    script.records("0", 1, 0, &"-".repeat(1_000));
+    until(|| control.stats().failures > 0).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let in_flight = control.stats().in_flight;
+    assert!((8..=64).contains(&in_flight), "{in_flight} wait");
+    *script.letters().latency.lock().unwrap() = Duration::ZERO;
+    until(|| control.stats().settled == 1_000).await;
+    assert_eq!(control.stats().in_flight, 0);
 }
 
 /// Neither the room of an attempt nor its permit is held by what waits.

@@ -53,6 +53,8 @@ pub(crate) struct Assignment {
     pub(crate) paused: Paused,
     /// The runs that wait for their next attempt, by their first number.
     pub(crate) waiting: BTreeMap<u64, Run>,
+    /// How many runs wait until their dead letters are stored.
+    pub(crate) storing_letters: usize,
     /// The attempts that are settled from outside, by their place.
     pub(crate) outstanding: Slab<Outstanding>,
     /// How many records were started and abandoned unsettled.
@@ -170,6 +172,7 @@ impl Assignment {
             drain_by: None,
             paused: Paused::default(),
             waiting: BTreeMap::new(),
+            storing_letters: 0,
             outstanding: Slab::new(),
             abandoned: 0,
             batch_due: None,

@@ -18,11 +18,11 @@ use crate::{BatchFailure, Error, ErrorKind, Partition, Result};
 /// The most completions, or settlements, that are handled in a row.
 pub(super) const COMPLETED_BURST: usize = 256;
 
-/// About how much memory a run takes that waits for its retry: itself, its delivery and its entries
-/// in maps.
+/// About how much memory a run takes that waits for its retry or for its dead letter: itself, its delivery
+/// and its entries in maps.
 const WAITING_BYTES: usize = 512;
 
-/// How many runs of a partition may always wait for their retry.
+/// How many runs of a partition may always wait for their retry or for their dead letter.
 const MIN_WAITING: usize = 8;
 
 impl<W: Handler> Member<W> {
@@ -63,7 +63,8 @@ impl<W: Handler> Member<W> {
                 }
             }
             Ended::Letters(numbers, stored) if owned => {
-                self.on_letters(index, run, numbers, stored)
+                self.assignments[index].storing_letters -= 1;
+                self.on_letters(index, run, numbers, stored);
             }
             Ended::Letters(..) => {}
         }
@@ -151,7 +152,9 @@ impl<W: Handler> Member<W> {
             Next::Done => {}
             Next::Stop(error) => self.stop(index, run.numbers(), error),
             Next::Letters(letters) => {
-                let ownership = self.assignments[index].ownership.clone();
+                let assignment = &mut self.assignments[index];
+                assignment.storing_letters += 1;
+                let ownership = assignment.ownership.clone();
                 let errors = self.errors.clone();
                 self.running
                     .push(InFlight::letters(index, ownership, run, letters, errors));
@@ -214,10 +217,11 @@ impl<W: Handler> Member<W> {
         Some(run)
     }
 
-    /// Returns whether the runs of a partition that wait for their retry fill its share of the buffer.
-    /// It then starts no more records.
+    /// Returns whether the runs of a partition that wait for their retry or for their dead letter fill its
+    /// share of the buffer. It then starts no more records.
     pub(super) fn has_too_many_waiting(&self, index: usize) -> bool {
-        let waiting = self.assignments[index].waiting.len();
+        let assignment = &self.assignments[index];
+        let waiting = assignment.waiting.len() + assignment.storing_letters;
         waiting >= MIN_WAITING && waiting * WAITING_BYTES >= self.budget.share()
     }
 
