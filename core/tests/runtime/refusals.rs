@@ -260,6 +260,35 @@ async fn a_letter_that_takes_too_long_is_left_to_the_next_owner() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_closing_member_stops_at_a_refused_result_too() {
+    let (script, desk) = (Script::new(), Desk::default());
+    script.refuse_results(&["1"], ErrorKind::Invalid);
+    let (control, run) = run(&script, &desk, group(&script)).await;
+    let held = script.hold_publications().await;
+    script.assign("0", 1);
+    script.assign("1", 1);
+    script.records("0", 1, 0, "abcd");
+    script.records("1", 1, 100, "ab");
+    until(|| script.publications().len() == 1).await;
+    control.shutdown();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    drop(held);
+    let asked = tokio::time::Instant::now();
+    let error = run.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Handler);
+    assert!(asked.elapsed() < Duration::from_secs(1));
+    assert_eq!(
+        (script.marked("0", 1), script.marked("1", 1)),
+        (Some(0), Some(101))
+    );
+    assert_eq!(
+        (stored(&script, 0..100), control.stats().abandoned),
+        (vec![0], 1)
+    );
+    assert_eq!(script.steps().pop(), Some(Call::Leave));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lost_partition_leaves_the_search() {
     let (script, desk) = (Script::new(), Desk::default());
     script.refuse_results(&["1"], ErrorKind::Invalid);
@@ -467,5 +496,27 @@ async fn results_behind_a_letter_leave_room_for_others() {
     assert_eq!(
         stored(&script, 0..100),
         (1..14).chain(15..27).collect::<Vec<_>>()
+    );
+}
+
+/// The buffer was full when the result was refused: others go on one by one.
+#[tokio::test(start_paused = true)]
+async fn a_full_buffer_behind_a_letter_stops_no_other_partition() {
+    let (script, desk) = (Script::new(), Desk::default());
+    script.refuse_results(&["0"], ErrorKind::Invalid);
+    delay_letters(&script, 3_600);
+    let small = dead_letters(&script).checkpoint_records(8);
+    let (_, _run) = run(&script, &desk, small).await;
+    let held = script.hold_publications().await;
+    script.assign("0", 1);
+    script.assign("1", 1);
+    script.records("0", 1, 0, "abcdefghijklmnopqrst");
+    until(|| script.publications().len() == 1).await;
+    drop(held);
+    script.records("1", 1, 100, "abcdefghijklm");
+    until(|| script.marked("1", 1) == Some(112)).await;
+    assert_eq!(
+        (script.marked("0", 1), stored(&script, 0..100)),
+        (None, vec![])
     );
 }
