@@ -103,7 +103,7 @@ impl Ownership {
         }
     }
 
-    /// Takes in that the partition is lost.
+    /// Marks the partition as lost.
     pub(crate) fn lose(&self) {
         self.is_lost.store(true, SeqCst);
         self.lost.cancel();
@@ -271,9 +271,9 @@ impl Delivery {
         self.attempt
     }
 
-    /// Returns whether this attempt is not wanted any more: its partition was lost, or its handler
-    /// exceeded [`handler_timeout`](crate::ConsumerGroup::handler_timeout). The record may be in the
-    /// hands of another member, or of the next attempt, now.
+    /// Returns whether this attempt is no longer wanted: its partition was lost, or its handler
+    /// exceeded [`handler_timeout`](crate::ConsumerGroup::handler_timeout). Another member, or the next
+    /// attempt, may have the record now.
     pub fn is_lost(&self) -> bool {
         self.batch.ownership.is_lost() || self.batch.expired.contains(self.index, self.attempt)
     }
@@ -304,7 +304,7 @@ impl Delivery {
         }
     }
 
-    /// Takes in that the handler of this attempt was dropped for taking too long.
+    /// Marks this attempt as expired: its handler was dropped for taking too long.
     pub(crate) fn expire(&self) {
         self.batch.expired.insert(self.index, self.attempt);
     }
@@ -313,7 +313,7 @@ impl Delivery {
         &self.batch.ownership
     }
 
-    /// A record with the same key, payload, headers and timestamp, to be sent on.
+    /// Returns a record with the same key, payload, headers and timestamp, to be sent on.
     pub fn to_record(&self) -> Record {
         let stored = self.stored();
         Record {

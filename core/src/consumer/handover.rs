@@ -179,7 +179,7 @@ impl Handover {
         self.take_back(unpulled);
     }
 
-    /// Makes it as if these had never been handed over.
+    /// Ends the attempts of these, as if they had never been handed over.
     fn take_back(&self, unpulled: VecDeque<(AttemptId, Delivery)>) {
         for (attempt, _) in unpulled {
             self.settle(attempt, Err(HandlerError::Abandoned));

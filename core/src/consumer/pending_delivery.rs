@@ -11,9 +11,8 @@ use crate::{BatchFailure, Delivery, Failure};
 
 /// A delivery that waits to be settled, once: [`ack`](Self::ack) or [`nack`](Self::nack).
 ///
-/// Dropping it is a nack: it comes again, as the group's failure policy says. When its partition
-/// was lost meanwhile ([`is_lost`](Delivery::is_lost)), settling it has no effect: the new owner
-/// has it.
+/// Dropping it is a nack: the group's failure policy applies. If its partition was lost meanwhile
+/// ([`is_lost`](Delivery::is_lost)), settling it has no effect: the new owner has it.
 #[must_use = "a delivery that is dropped unsettled counts as failed"]
 pub struct PendingDelivery {
     delivery: Delivery,

@@ -42,7 +42,7 @@ impl Consumer {
         handover: Arc<Handover>,
         control: Arc<ControlState>,
     ) -> Self {
-        // Only a shutdown through the control ends it, and `close` gives that.
+        // It ends only by a shutdown through the control, which `close` requests.
         let member = tokio::spawn(member.run(std::future::pending()));
         Self {
             handover,

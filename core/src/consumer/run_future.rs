@@ -26,7 +26,7 @@ impl RunFuture {
         }
     }
 
-    /// A handle to watch and steer this member from elsewhere.
+    /// Returns a handle for monitoring and controlling this member.
     pub fn handle(&self) -> ConsumerHandle {
         self.control.clone()
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use tokio::time::Instant;
 
-/// Due times, each with the index of the assignment and what tells its runs apart.
+/// Due times, each with the index of the assignment and a number that distinguishes its runs.
 #[derive(Debug, Default)]
 pub(crate) struct DueQueue(BTreeSet<(Instant, usize, u64)>);
 

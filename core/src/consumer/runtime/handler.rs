@@ -157,12 +157,12 @@ impl<W: Handler> FutureSlot<W> {
                 .0
                 .as_mut()
                 .as_pin_mut()
-                .expect("an attempt was begun and has not answered");
-            let answer = attempt.poll(cx);
-            if answer.is_ready() {
+                .expect("an attempt was begun and has not completed");
+            let result = attempt.poll(cx);
+            if result.is_ready() {
                 self.0.set(None);
             }
-            answer
+            result
         }));
         polled.unwrap_or_else(|panic| Poll::Ready(self.panicked(panic)))
     }
@@ -177,13 +177,13 @@ impl<W: Handler> FutureSlot<W> {
         if failpoint!(PanicSettles) {
             return Ok(W::Output::default());
         }
-        let said = panic
+        let message = panic
             .downcast_ref::<&str>()
             .copied()
             .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
             .unwrap_or("no message");
         Err(HandlerError::Failed(BatchFailure::whole(
-            Failure::panicked(said),
+            Failure::panicked(message),
         )))
     }
 }

@@ -376,7 +376,7 @@ impl<W: Handler> Member<W> {
         let (left, ()) = tokio::join!(timeout_at(leave_by, self.membership.leave()), close);
         let left = left.unwrap_or_else(|_| {
             Err(
-                Error::new(ErrorKind::Timeout, "leave", "the broker does not answer")
+                Error::new(ErrorKind::Timeout, "leave", "the broker does not respond")
                     .with_group(self.group.clone()),
             )
         });
@@ -404,7 +404,8 @@ impl<W: Handler> Drop for Member<W> {
             event!(
                 warn, "millstream.consumer.dropped", group = %self.group,
                 member = self.membership.id(), in_flight = self.under_way(),
-                "dropped without a shutdown; what is not checkpointed comes again after the session time-out"
+                "dropped without a shutdown; what is not checkpointed is delivered again after the \
+                 session timeout"
             );
         }
     }

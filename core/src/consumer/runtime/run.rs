@@ -95,7 +95,7 @@ pub(crate) enum Next {
     Attempt(Option<Instant>),
     /// To store its dead letters.
     Letters(Vec<(u64, DeadRecord)>),
-    /// To stop the consumer. Unsettled deliveries come again.
+    /// To stop the consumer. Unsettled deliveries are delivered again.
     Stop(Error),
 }
 

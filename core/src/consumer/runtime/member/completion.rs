@@ -54,12 +54,12 @@ impl<W: Handler> Member<W> {
         } = done;
         let owned = self.owns(index, &ownership);
         match ended {
-            Ended::Attempt(slot, answer) => {
+            Ended::Attempt(slot, result) => {
                 self.attempts -= 1;
                 self.return_slot(slot);
                 if owned {
-                    let answer = answer.unwrap_or(Err(HandlerError::Abandoned));
-                    self.on_attempt(index, run, answer);
+                    let result = result.unwrap_or(Err(HandlerError::Abandoned));
+                    self.on_attempt(index, run, result);
                 }
             }
             Ended::Letters(numbers, stored) if owned => {
@@ -86,9 +86,9 @@ impl<W: Handler> Member<W> {
         &mut self,
         index: usize,
         mut run: Run,
-        answer: Result<W::Output, HandlerError>,
+        result: Result<W::Output, HandlerError>,
     ) {
-        match answer {
+        match result {
             Ok(made) => {
                 let assignment = &mut self.assignments[index];
                 let records = made.into_records();

@@ -146,9 +146,9 @@ impl<W: Handler> Member<W> {
             let attempt = self.next_attempt(index, first);
             let mut slot = self.take_slot();
             match slot.begin(&self.handler, attempt, run.part().cloned(), cx) {
-                Poll::Ready(answer) => {
+                Poll::Ready(result) => {
                     self.return_slot(slot);
-                    self.on_attempt(index, run, answer);
+                    self.on_attempt(index, run, result);
                 }
                 Poll::Pending => self.wait_for_attempt(attempt, run, slot),
             }

@@ -57,20 +57,20 @@ impl<W: Handler> InFlight<W> {
                 let Some(limit) = limit else {
                     return slot.finish().await;
                 };
-                let answer = timeout(limit, slot.finish()).await;
-                answer.unwrap_or_else(|_| Err(run.time_out(limit)))
+                let result = timeout(limit, slot.finish()).await;
+                result.unwrap_or_else(|_| Err(run.time_out(limit)))
             };
-            let answer = tokio::select! {
+            let result = tokio::select! {
                 biased;
                 () = ownership.lost() => None,
-                answer = attempt => Some(answer),
+                result = attempt => Some(result),
             };
             slot.clear();
             Completed {
                 index,
                 ownership,
                 run,
-                ended: Ended::Attempt(slot, answer),
+                ended: Ended::Attempt(slot, result),
             }
         })
     }

@@ -143,7 +143,7 @@ impl<W: Handler> Member<W> {
         event!(
             warn, "millstream.consumer.unsettled", group = %self.group,
             member = self.membership.id(), partition = %assignment.partition(), position, unsettled,
-            "left with deliveries that were begun and not settled; they come again"
+            "left with deliveries that were begun and not settled; they are delivered again"
         );
     }
 

@@ -148,7 +148,8 @@ impl<W: Handler> Member<W> {
             event!(
                 warn, "millstream.consumer.drain_timeout", group = %self.group,
                 partition = %assignment.partition(), in_flight = assignment.in_flight(),
-                "the drain took too long; deliveries in flight are dropped and come again"
+                "the drain took too long; handlers in flight are dropped, and their records are \
+                 delivered again"
             );
             assignment.ownership.lose();
         }
@@ -159,20 +160,20 @@ impl<W: Handler> Member<W> {
 
     pub(super) fn poll_releases(&mut self, cx: &mut Context<'_>) -> bool {
         let mut happened = false;
-        while let Poll::Ready(Some(answer)) = self.releases.poll_next_unpin(cx) {
-            self.on_released(answer);
+        while let Poll::Ready(Some(released)) = self.releases.poll_next_unpin(cx) {
+            self.on_released(released);
             happened = true;
         }
         happened
     }
 
-    fn on_released(&mut self, answer: ReleaseResult) {
+    fn on_released(&mut self, released: ReleaseResult) {
         let ReleaseResult {
             partition,
             epoch,
             result,
             completed,
-        } = answer;
+        } = released;
         let Some(index) = self.assignment_of(&partition, epoch) else {
             return;
         };
@@ -205,7 +206,8 @@ impl<W: Handler> Member<W> {
                 if error.kind() != ErrorKind::Fenced {
                     event!(
                         warn, "millstream.consumer.release_failed", group = %self.group, %partition,
-                        error = %Causes(&error), "release failed; the partition goes on after its time-out"
+                        error = %Causes(&error),
+                        "release failed; the partition moves after its session timeout"
                     );
                 }
                 self.on_lost(index);

@@ -128,9 +128,9 @@ impl<W: Handler> Member<W> {
     }
 
     /// Removes output from the count of what is buffered.
-    pub(super) fn release_output(&mut self, volume: Size) {
+    pub(super) fn release_output(&mut self, size: Size) {
         let stalled = self.is_stalled();
-        self.buffered_output -= volume;
+        self.buffered_output -= size;
         if stalled && !self.is_stalled() {
             self.mark_all_runnable();
         }
@@ -171,9 +171,9 @@ impl<W: Handler> Member<W> {
     }
 
     fn on_stored(&mut self, transaction: Transaction) {
-        let volume = transaction.outputs.size();
-        self.control.counters.published.add(volume.records);
-        self.handler.on_published(volume.records);
+        let size = transaction.outputs.size();
+        self.control.counters.published.add(size.records);
+        self.handler.on_published(size.records);
         for mark in &transaction.marks {
             self.on_checkpointed(mark);
             if let Some(index) = self.assignment_of(&mark.partition, mark.epoch) {
@@ -184,7 +184,7 @@ impl<W: Handler> Member<W> {
                 self.mark_runnable(index);
             }
         }
-        self.release_output(volume);
+        self.release_output(size);
     }
 
     fn on_not_stored(&mut self, transaction: Transaction, error: Error) {
