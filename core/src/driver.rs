@@ -321,8 +321,8 @@ pub trait Membership: Debug + Send + Sync + 'static {
     ///   runtime drops them and does not release them, so a driver returns this only where the broker
     ///   assigns them to others anyway. If only some are lost, it reports those by [`Event::Lost`] and
     ///   returns a retryable kind.
-    /// * A retryable kind: nothing is stored, and nothing will be. The runtime calls again, with the
-    ///   same records for the partitions that it still owns, and possibly with more.
+    /// * A retryable kind: nothing is stored, and nothing will be. The runtime publishes the records of
+    ///   the partitions that it still owns again, together with others or in several calls.
     /// * `Invalid`, `TooLarge`: nothing is stored, because the broker refuses one of the records for
     ///   good. The membership goes on. The runtime calls again with a part of the records and with
     ///   progress up to these, until it has found the record, whose delivery has failed. A driver must
