@@ -1,9 +1,9 @@
-//! Bugs that a test build can switch on, to prove that the suite and the simulation find them.
+//! Bugs that a test build can enable, to prove that the simulation finds them.
 //!
 //! They exist only in a build with `--cfg millstream_failpoints`. In every other build the macro
 //! `failpoint!` is the constant `false`, and this module is empty.
 
-/// Whether the named [`Failpoint`](crate::failpoint::Failpoint) is enabled.
+/// Returns whether the named [`Failpoint`](crate::failpoint::Failpoint) is enabled.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! failpoint {
@@ -50,7 +50,7 @@ mod enabled {
     }
 
     impl Failpoint {
-        /// All of them.
+        /// All failpoints.
         pub const ALL: [Self; 9] = [
             Self::CheckpointGap,
             Self::OrderLostOnRetry,
@@ -64,7 +64,7 @@ mod enabled {
         ];
     }
 
-    /// Whether `failpoint` is enabled.
+    /// Returns whether `failpoint` is enabled.
     pub fn is_enabled(failpoint: Failpoint) -> bool {
         ENABLED.load(Relaxed) == failpoint as u8
     }
