@@ -11,15 +11,15 @@ use crate::{Partition, Position, Result, driver, naming};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StreamSpec {
-    /// Its name: 1-249 of `A-Z a-z 0-9 . _ -`, but not `.` or `..`. A backend may take less
+    /// The name: 1-249 of `A-Z a-z 0-9 . _ -`, but not `.` or `..`. A backend may accept fewer
     /// (Kinesis: 128).
     pub name: String,
-    /// How many partitions it begins with, at least 1. Default 1.
+    /// The number of partitions at the start, at least 1. Default 1.
     pub partitions: usize,
 }
 
 impl StreamSpec {
-    /// Names a stream of one partition.
+    /// Creates the settings of a stream with one partition.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -38,9 +38,9 @@ impl StreamSpec {
 /// Description of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamDescription {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its partitions in order, also the closed ones that still hold records.
+    /// The partitions in order, including closed ones that still hold records.
     pub partitions: Vec<PartitionDescription>,
 }
 
@@ -49,7 +49,7 @@ pub struct StreamDescription {
 pub struct PartitionDescription {
     /// The partition.
     pub partition: Partition,
-    /// Whether it still takes records.
+    /// Whether it still accepts records.
     pub open: bool,
     /// The partitions that it came from by a split or a merge.
     pub parents: Vec<Partition>,
@@ -61,7 +61,8 @@ pub struct PartitionDescription {
 
 /// The administration of streams, from [`Client::streams`](crate::Client::streams).
 ///
-/// Every call may be dropped: what was asked then happens or does not.
+/// # Cancel safety
+/// If a call is dropped, the change either happens or does not.
 #[derive(Debug, Clone)]
 pub struct Streams(pub(crate) Arc<dyn driver::Streams>);
 
@@ -69,8 +70,8 @@ impl Streams {
     /// Creates a stream and waits until it can be used.
     ///
     /// # Errors
-    /// `AlreadyExists` if there is one of that name; `Invalid` for a name or a number that no
-    /// backend takes.
+    /// `AlreadyExists` if there is a stream of that name; `Invalid` for a name or a number that no
+    /// backend accepts.
     pub async fn create(&self, spec: StreamSpec) -> Result<()> {
         naming::stream("create stream", &spec.name)?;
         naming::partitions(&spec)?;
@@ -85,7 +86,7 @@ impl Streams {
     /// Describes a stream.
     ///
     /// # Errors
-    /// `NotFound` if there is none of that name.
+    /// `NotFound` if there is no stream of that name.
     pub async fn describe(&self, stream: &str) -> Result<StreamDescription> {
         self.0.describe(stream).await
     }
@@ -93,7 +94,7 @@ impl Streams {
     /// Deletes a stream with all its records. Consumers that read it end with `NotFound`.
     ///
     /// # Errors
-    /// `NotFound` if there is none of that name.
+    /// `NotFound` if there is no stream of that name.
     pub async fn delete(&self, stream: &str) -> Result<()> {
         self.0.delete(stream).await
     }
@@ -102,8 +103,8 @@ impl Streams {
     /// keeps its order.
     ///
     /// # Errors
-    /// `Unsupported` where the backend cannot (Kafka), `NotFound`, `Invalid` if it is closed
-    /// already.
+    /// `Unsupported` where the backend cannot split (Kafka), `NotFound`, `Invalid` if the partition
+    /// is already closed.
     pub async fn split(&self, partition: &Partition) -> Result<()> {
         self.0.split(partition).await
     }
@@ -112,8 +113,8 @@ impl Streams {
     /// key keeps its order.
     ///
     /// # Errors
-    /// `Unsupported` where the backend cannot (Kafka), `NotFound`, `Invalid` if one is closed
-    /// already or both are the same.
+    /// `Unsupported` where the backend cannot merge (Kafka), `NotFound`, `Invalid` if one is already
+    /// closed or both are the same.
     pub async fn merge(&self, one: &Partition, other: &Partition) -> Result<()> {
         self.0.merge(one, other).await
     }
@@ -123,8 +124,8 @@ impl Streams {
     /// the move.
     ///
     /// # Errors
-    /// `Unsupported` where the backend cannot (Kinesis), `NotFound`, `Invalid` if there are as many
-    /// already.
+    /// `Unsupported` where the backend cannot add partitions (Kinesis), `NotFound`, `Invalid` if the
+    /// stream already has as many.
     pub async fn add_partitions(&self, stream: &str, partitions: usize) -> Result<()> {
         self.0.add_partitions(stream, partitions).await
     }

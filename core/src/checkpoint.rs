@@ -18,6 +18,8 @@ impl fmt::Display for Epoch {
     }
 }
 
+/// Parses what [`Display`](fmt::Display) prints.
+///
 /// # Errors
 /// `Invalid` for a text that is not a decimal number of 64 bits.
 impl FromStr for Epoch {
@@ -36,29 +38,30 @@ impl FromStr for Epoch {
     }
 }
 
-/// How far a group is behind the end of a partition. Fields that the backend does not know are unset.
+/// How far a group is behind the end of a partition. Fields that the backend does not know are
+/// `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Lag {
-    /// Records stored after the place.
+    /// Records stored after the group's position.
     pub records: Option<u64>,
-    /// Age of the oldest of these records, to the backend's clock (memory, Kafka: whole
-    /// milliseconds, so that fresh records have an age of zero); zero when there is none.
+    /// Age of the oldest of these records, by the backend's clock (memory, Kafka: whole
+    /// milliseconds, so that fresh records have an age of zero); zero if there are none.
     pub time: Option<Duration>,
 }
 
 /// A group's stored progress in one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// Which partition.
+    /// The partition.
     pub partition: Partition,
-    /// The last settled position; unset if nothing was settled yet, and on Kinesis also if the
-    /// partition is `completed`, for which it keeps none.
+    /// The last settled position. `None` if nothing was settled yet, and on Kinesis also if the
+    /// partition is `completed`.
     pub position: Option<Position>,
-    /// The epoch that wrote it; unset if no member owned the partition yet.
+    /// The epoch that wrote it. `None` if no member owned the partition yet.
     pub epoch: Option<Epoch>,
     /// Whether the partition is closed and fully settled.
     pub completed: bool,
-    /// What is left after it.
+    /// The lag behind it.
     pub lag: Lag,
 }
 

@@ -2,39 +2,40 @@ use std::sync::Arc;
 
 use crate::{ConsumerGroup, Guarantees, ProducerBuilder, Streams, driver};
 
-/// A connection to one backend: opens producers and groups, and administers streams.
+/// A connection to one backend, which opens producers and groups and administers streams.
 ///
-/// Cheap to clone; all clones share the connection. A backend's `Config::connect` makes it.
+/// Cheap to clone; all clones share the connection. Created by a backend's `Config::connect`.
 #[derive(Debug, Clone)]
 pub struct Client(Arc<dyn driver::Backend>);
 
 impl Client {
-    /// Wraps a backend's driver.
+    /// Creates a client of a backend's driver.
     pub fn new(backend: impl driver::Backend) -> Self {
         Self(Arc::new(backend))
     }
 
-    /// The backend's name: `"memory"`, `"kafka"`, `"kinesis"`.
+    /// Returns the backend's name: `"memory"`, `"kafka"`, `"kinesis"`.
     pub fn backend(&self) -> &'static str {
         self.0.name()
     }
 
-    /// What the backend promises beyond C1-C14.
+    /// Returns what the backend guarantees beyond the promises that all backends keep.
     pub fn guarantees(&self) -> Guarantees {
         self.0.guarantees()
     }
 
-    /// Prepares a producer to `stream`; [`open`](ProducerBuilder::open) opens it.
+    /// Returns a builder of a producer to `stream`; [`open`](ProducerBuilder::open) opens it.
     pub fn producer(&self, stream: impl Into<String>) -> ProducerBuilder {
         ProducerBuilder::new(self.0.clone(), stream.into())
     }
 
-    /// Names a group of consumers, which has its own progress in every stream that it reads.
+    /// Returns a handle to the group `name`, without a request to the broker. A group has its own
+    /// progress in every stream that it reads.
     pub fn group(&self, name: impl Into<String>) -> ConsumerGroup {
         ConsumerGroup::new(self.0.clone(), name.into())
     }
 
-    /// The administration of streams.
+    /// Returns the administration of streams.
     pub fn streams(&self) -> Streams {
         Streams(self.0.streams())
     }

@@ -1,4 +1,4 @@
-//! The traits that a backend implements: six small traits, batch-shaped and dyn-safe.
+//! The traits that a backend implements: six small, dyn-safe traits with batch-shaped methods.
 //!
 //! The hard part that is the same everywhere (key order, retries, contiguous checkpoints, draining,
 //! fencing, dead letters, in-flight bounds) is implemented once, above these traits. A driver moves
@@ -57,41 +57,41 @@ pub trait Backend: Debug + Send + Sync + 'static {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pipelining {
     /// Calls may overlap freely. The driver stores records of one key in the order of the calls and
-    /// retries on its own; its errors are final. The order of the calls is that of their first
-    /// polls: a driver takes its place in it before its first await.
+    /// retries on its own; its errors are final. The calls are ordered by their first polls, so a driver
+    /// must record its place before its first await.
     Ordered,
-    /// The runtime has at most `calls` calls under way, and never two with a common key. It retries
-    /// retryable errors itself, holding back the later records of the failed keys only.
+    /// The runtime has at most `calls` calls in flight, and never two with a common key. It retries
+    /// retryable errors itself, and holds back only the later records of the failed keys.
     ByKey {
-        /// At least 1.
+        /// The maximum number of calls, at least 1.
         calls: usize,
     },
 }
 
-/// What one stream takes. The runtime refuses other records before they reach the driver.
+/// The limits of one stream. The runtime refuses other records before they reach the driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamLimits {
-    /// Largest [`Record::size`] in bytes; over it is `TooLarge`.
+    /// Largest [`Record::size`] in bytes; a larger record is `TooLarge`.
     pub record_bytes: usize,
-    /// Largest key in bytes; over it is `Invalid`.
+    /// Largest key in bytes; a larger one is `Invalid`.
     pub key_bytes: usize,
     /// Whether a key may be empty; if not, an empty one is `Invalid`.
     pub empty_key: bool,
-    /// Whether a key must be UTF-8; if so, another one is `Invalid`.
+    /// Whether a key must be UTF-8; if so, any other is `Invalid`.
     pub text_key: bool,
-    /// Most records that one call of [`Producer::send`] takes.
+    /// Maximum number of records in one call of [`Producer::send`].
     pub batch_records: usize,
-    /// Most bytes ([`Record::size`]) that one call of [`Producer::send`] takes, unless a single
+    /// Maximum number of bytes ([`Record::size`]) in one call of [`Producer::send`], unless a single
     /// record is larger.
     pub batch_bytes: usize,
 }
 
-/// A record that was not stored, handed back with the reason, so that it can be sent again.
+/// A record that was not stored, with the reason. It is handed back so that it can be sent again.
 #[derive(Debug)]
 pub struct Rejected {
     /// The record as it was given.
     pub record: Record,
-    /// Why it was not stored; `Timeout` where that is not known.
+    /// Why it was not stored; `Timeout` if it may have been stored.
     pub error: Error,
 }
 
@@ -104,12 +104,12 @@ pub trait Producer: Debug + Send + Sync + 'static {
     /// Returns how calls of `send` may overlap.
     fn pipelining(&self) -> Pipelining;
 
-    /// Returns why this stream never takes `record`, if so: what [`send`](Self::send) would refuse
-    /// without asking the broker, beyond [`limits`](Self::limits).
+    /// Returns the error that [`send`](Self::send) would return for `record` without asking the broker,
+    /// beyond [`limits`](Self::limits), if there is one.
     ///
-    /// An exactly-once pipeline asks for each result while it is still the failure of one delivery,
-    /// for a refusal of [`Membership::publish`] is about all results of a call. Asks nothing of the
-    /// broker and does not block.
+    /// An exactly-once pipeline checks each result with it, so that a refusal fails one delivery: a
+    /// refusal by [`Membership::publish`] concerns all results of a call. Makes no request and does not
+    /// block.
     fn validate(&self, record: &Record) -> Result<()>;
 
     /// Stores records and returns **one result per record, in the same order**, when the broker has
@@ -119,19 +119,19 @@ pub trait Producer: Debug + Send + Sync + 'static {
     /// record of that key**: the later ones fail with a retryable error and are not stored. A failure
     /// of one key does not affect other keys.
     ///
-    /// Returns when every record has a result. A driver that batches (linger) delays records no
-    /// longer than its setting says. Retries: see [`pipelining`](Self::pipelining). If the future is
+    /// Returns when every record has a result. A driver that batches (linger) delays records no longer
+    /// than its setting allows. [`pipelining`](Self::pipelining) defines who retries. If the future is
     /// dropped, each record is either stored or not.
     async fn send(&self, records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>>;
 
-    /// Closes the connections. Called at most once, when no call of `send` is in flight; none follows.
+    /// Closes the connections. Called at most once, when no call of `send` is in flight; no call follows.
     async fn close(&self) -> Result<()>;
 }
 
 /// Options of a member that joins.
 #[derive(Debug, Clone)]
 pub struct JoinOptions {
-    /// The streams to read, at least one, no name twice.
+    /// The streams to read: at least one, each once.
     pub streams: Vec<Arc<str>>,
     /// Where partitions begin for which the group has no progress yet.
     pub start: Start,
@@ -149,13 +149,13 @@ pub struct JoinOptions {
 /// A group by name.
 #[async_trait]
 pub trait ConsumerGroup: Debug + Send + Sync + 'static {
-    /// Joins as a new member. The first join of a group **creates it and pins `join.start`**: the
-    /// positions that `Latest` and `At` resolve to are stored before this returns, so that no record
-    /// that is sent afterwards is skipped.
+    /// Joins as a new member. The first join of a group **creates it and resolves `join.start`**: the
+    /// positions for `Latest` and `At` are stored before this returns, so that no record that is sent
+    /// afterwards is skipped.
     ///
-    /// Returns `NotFound` for an unknown stream, and at once `Denied` where reading is not allowed,
-    /// naming stream and group. A dropped call leaves at most a member that the others replace after
-    /// the session timeout.
+    /// Returns `NotFound` for an unknown stream, and at once `Denied` where reading is not allowed, with
+    /// stream and group. A dropped call leaves at most a member that the others replace after the
+    /// session timeout.
     async fn join(&self, join: JoinOptions) -> Result<Arc<dyn Membership>>;
 }
 
@@ -188,21 +188,21 @@ pub enum Event {
     Assigned {
         /// The partition.
         partition: Partition,
-        /// Larger than every epoch that this partition had in this group.
+        /// The new epoch, larger than every epoch that this partition had in this group.
         epoch: Epoch,
         /// The stored checkpoint, if there is one.
         resume_after: Option<Position>,
         /// The id of the stream, for [`Delivery::stream_id`](crate::Delivery::stream_id).
         ///
-        /// It is the same for all partitions, members and groups as long as the stream exists, also
+        /// It is the same for all partitions, members and groups as long as the stream exists, even
         /// after reconnects and restarts of the broker. No other stream ever has it, not even one
         /// that is created later under the same name.
         ///
         /// `None` if the broker has no such id, or did not report it. A driver must not guess: with
         /// the id of an older stream, a sink skips the records of this one. The id costs at most one
         /// request per join or assignment (a failed one may be repeated a few times), never one per
-        /// record. A refusal or a missing response does not fail the assignment, nor hold it up for
-        /// more than some seconds.
+        /// record. A refusal or a missing response must not fail the assignment, nor delay it by more
+        /// than a few seconds.
         stream_id: Option<Arc<str>>,
     },
     /// Records in stored order, without a gap to the previous ones, except for records that the stream
@@ -212,13 +212,13 @@ pub enum Event {
         partition: Partition,
         /// The epoch of its assignment.
         epoch: Epoch,
-        /// At least one.
+        /// The records, at least one.
         records: Vec<StoredRecord>,
         /// The lag behind these records, as far as the driver knows without a request.
         lag: Lag,
     },
-    /// The lag has changed without a record for the runtime: records were stored, or what was left is
-    /// not visible to readers (transaction markers).
+    /// The lag has changed without a record for the runtime: records were stored, or the rest is not
+    /// visible to readers (transaction markers).
     Lag {
         /// The partition.
         partition: Partition,

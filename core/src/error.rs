@@ -18,39 +18,39 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum ErrorKind {
     /// The call, the record or the setting is wrong: change it. A retry gives the same result.
     Invalid,
-    /// The record is larger than the stream takes.
+    /// The record is larger than the stream accepts.
     TooLarge,
     /// The stream, the partition or the group does not exist.
     NotFound,
-    /// What was to be created is there already.
+    /// The stream to create already exists.
     AlreadyExists,
-    /// The broker knows who is asking, and refuses.
+    /// The broker knows the client, and does not permit the call.
     Denied,
-    /// The broker does not accept who is asking.
+    /// The broker does not accept the client's credentials.
     Unauthenticated,
-    /// The broker asks for less: slow down and try again.
+    /// The rate is over a limit of the broker: slow down and try again.
     Throttled,
-    /// The broker or the way to it is down: try again later.
+    /// The broker is down or cannot be reached: try again later.
     Unavailable,
     /// The partition has a newer owner: this one must stop.
     Fenced,
     /// The handle was closed.
     Closed,
-    /// No result came within the time allowed, or none can come any more. What was asked
-    /// may or may not have happened.
+    /// There was no result in time, or there can be none any more. The call may or may not have
+    /// taken effect.
     Timeout,
-    /// Stored data cannot be understood.
+    /// Stored data cannot be decoded.
     Corrupt,
-    /// The wanted position is older than what the stream still holds.
+    /// The next position is older than what the stream still holds: records were lost to the group.
     DataLoss,
-    /// This backend cannot do it.
+    /// This backend does not support the call.
     Unsupported,
-    /// The application's handler failed, and its policy says to stop.
+    /// The application's handler failed, and its failure policy is to stop.
     Handler,
 }
 
 impl ErrorKind {
-    /// The kind's stable name in logs and metrics: lower case, without blanks.
+    /// Returns the kind's stable name in logs and metrics: lower case, without blanks.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Invalid => "invalid",
@@ -71,13 +71,13 @@ impl ErrorKind {
         }
     }
 
-    /// Whether the same call may succeed later: [`Throttled`](Self::Throttled),
+    /// Returns whether the same call may succeed later: [`Throttled`](Self::Throttled),
     /// [`Unavailable`](Self::Unavailable) and [`Timeout`](Self::Timeout).
     pub const fn is_retryable(self) -> bool {
         matches!(self, Self::Throttled | Self::Unavailable | Self::Timeout)
     }
 
-    /// Whether a refused record is the cause, so that other records are not affected.
+    /// Returns whether a refused record is the cause, so that other records are not affected.
     pub(crate) const fn concerns_record(self) -> bool {
         matches!(self, Self::Invalid | Self::TooLarge)
     }
@@ -91,9 +91,9 @@ impl fmt::Display for ErrorKind {
 
 /// Why a call did not do what was asked.
 ///
-/// One line by `Display` (kind, operation, message, stream or partition, group); the source is
-/// reached by [`source`](StdError::source). Cheap to clone, since one refusal of a broker may
-/// apply to many records.
+/// `Display` prints one line (operation, kind, message, stream or partition, group), and `Debug` adds
+/// the causes, which [`source`](StdError::source) returns. Cheap to clone, since one refusal of a
+/// broker may apply to many records.
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
@@ -109,7 +109,7 @@ struct Inner {
 }
 
 impl Error {
-    /// Makes an error of `kind` for `operation` (a verb such as `"send"`), with a lower-case
+    /// Creates an error of `kind` for `operation` (a verb such as `"send"`), with a lower-case
     /// message that says what to change.
     pub fn new(
         kind: ErrorKind,
@@ -155,33 +155,33 @@ impl Error {
         self
     }
 
-    /// Adds a cause that others hold too.
+    /// Adds a cause that is shared with other errors.
     pub(crate) fn with_shared_source(mut self, source: Arc<dyn StdError + Send + Sync>) -> Self {
         Arc::make_mut(&mut self.0).source = Some(source);
         self
     }
 
-    /// What the caller can do.
+    /// Returns the kind, which says what the caller can do.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// Whether the same call may succeed later; see [`ErrorKind::is_retryable`].
+    /// Returns whether the same call may succeed later; see [`ErrorKind::is_retryable`].
     pub fn is_retryable(&self) -> bool {
         self.0.kind.is_retryable()
     }
 
-    /// The verb of the call that failed.
+    /// Returns the verb of the call that failed.
     pub fn operation(&self) -> &'static str {
         self.0.operation
     }
 
-    /// The message alone, without kind and context.
+    /// Returns the message alone, without kind and context.
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// The stream that it is about, where there is one.
+    /// Returns the stream that it is about, if any.
     pub fn stream(&self) -> Option<&str> {
         self.0
             .partition
@@ -190,12 +190,12 @@ impl Error {
             .or(self.0.stream.as_deref())
     }
 
-    /// The partition that it is about, where there is one.
+    /// Returns the partition that it is about, if any.
     pub fn partition(&self) -> Option<&Partition> {
         self.0.partition.as_ref()
     }
 
-    /// The group that it is about, where there is one.
+    /// Returns the group that it is about, if any.
     pub fn group(&self) -> Option<&str> {
         self.0.group.as_deref()
     }

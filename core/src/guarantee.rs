@@ -7,10 +7,10 @@ use std::fmt;
 pub enum Guarantee {
     /// Acknowledged records and checkpoints survive the end of the process and of the broker.
     Durable,
-    /// A pipeline ([`transform_to`](crate::ConsumerGroup::transform_to)) whose producer is of the group's client
-    /// publishes and checkpoints as one: readers see each result once.
+    /// A pipeline ([`transform_to`](crate::ConsumerGroup::transform_to)) whose producer is of the
+    /// group's client stores results and progress atomically: readers see each result once.
     ExactlyOnce,
-    /// A partition can be split and two can be merged, and every key keeps its order through it.
+    /// Partitions can be split and merged, and every key keeps its order.
     OrderedReshard,
 }
 
@@ -24,10 +24,10 @@ impl fmt::Display for Guarantee {
     }
 }
 
-/// What a backend promises beyond C1-C14, which all of them keep.
+/// What a backend guarantees beyond the promises C1 to C14, which all backends keep.
 ///
-/// Every field is read by a case of the conformance suite, which runs where the field is true and
-/// is reported as not promised where it is false.
+/// The conformance suite has cases for every field. They run where the field is true, and are
+/// reported as not promised where it is false.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Guarantees {
     /// See [`Guarantee::Durable`].
@@ -41,7 +41,7 @@ pub struct Guarantees {
 }
 
 impl Guarantees {
-    /// Whether `guarantee` is promised.
+    /// Returns whether `guarantee` is promised.
     pub const fn has(&self, guarantee: Guarantee) -> bool {
         match guarantee {
             Guarantee::Durable => self.durable,

@@ -72,8 +72,8 @@ impl Headers {
     /// Returns the value of the last header called `name`: where a name is repeated, the last one
     /// counts.
     ///
-    /// `None` if there is no such header or its value is null; [`contains`](Self::contains) tells
-    /// the two apart.
+    /// `None` if there is no such header or its value is null; [`contains`](Self::contains)
+    /// distinguishes the two.
     pub fn get(&self, name: &str) -> Option<&Bytes> {
         self.find(name)?.1.as_ref()
     }

@@ -10,32 +10,32 @@ use crate::{Error, ErrorKind};
 
 /// A partition of a stream: the unit of order and of ownership (Kafka: partition; Kinesis: shard).
 ///
-/// Prints as `stream/id`, and parses back from that text. Cheap to clone. Partitions sort by stream, then by the length of the id,
-/// then by the id, so that `9` stands before `10`.
+/// Prints as `stream/id`, and parses back from that text. Cheap to clone. Partitions sort by stream,
+/// then by the length of the id, then by the id, so that `9` is before `10`.
 #[derive(Clone)]
 pub struct Partition(Arc<Name>);
 
 struct Name {
     stream: Arc<str>,
     id: Box<str>,
-    /// Of both names, made once: partitions are looked up for each batch of records.
+    /// The hash of both names, computed once: partitions are looked up for each batch of records.
     hash: u64,
 }
 
 impl Partition {
-    /// Names partition `id` of `stream`.
+    /// Creates the name of partition `id` of `stream`.
     pub fn new(stream: impl Into<Arc<str>>, id: impl Into<String>) -> Self {
         let (stream, id) = (stream.into(), id.into().into_boxed_str());
         let hash = FixedState::default().hash_one((&stream, &id));
         Self(Arc::new(Name { stream, id, hash }))
     }
 
-    /// The stream's name.
+    /// Returns the stream's name.
     pub fn stream(&self) -> &str {
         &self.0.stream
     }
 
-    /// The id within the stream, as the backend prints it (Kafka: `0`, `1`, ...; Kinesis:
+    /// Returns the id within the stream, as the backend prints it (Kafka: `0`, `1`, ...; Kinesis:
     /// `shardId-000000000000`, ...).
     pub fn id(&self) -> &str {
         &self.0.id
@@ -85,6 +85,8 @@ impl fmt::Debug for Partition {
     }
 }
 
+/// Parses what [`Display`](fmt::Display) prints.
+///
 /// # Errors
 /// `Invalid` for a text that is not `stream/id`.
 impl FromStr for Partition {

@@ -6,9 +6,9 @@ use crate::{Error, ErrorKind};
 /// The place of a record in its partition (Kafka: offset; Kinesis: sequence number and sub-sequence
 /// number).
 ///
-/// Positions of one partition are ordered as its records are; positions of different partitions
-/// must not be compared. A position prints as a decimal number, with the place inside an aggregate
-/// after a dot where that is not 0, and parses back from that text.
+/// Positions of one partition have the order of its records; positions of different partitions must
+/// not be compared. A position prints as a decimal number, followed by a dot and the sub-sequence
+/// number if that is not 0, and parses back from that text.
 ///
 /// ```
 /// use millstream_core::Position;
@@ -27,7 +27,7 @@ pub struct Position {
 }
 
 impl Position {
-    /// Makes the position of record `sub` within the aggregate stored at `sequence`.
+    /// Returns the position of record `sub` within the aggregate that is stored at this position.
     pub const fn with_sub_sequence(self, sub: u64) -> Self {
         Self {
             sequence: self.sequence,
@@ -35,7 +35,7 @@ impl Position {
         }
     }
 
-    /// The number as an offset, where it fits 64 bits; the place inside an aggregate is left aside.
+    /// Returns the number as an offset, if it fits 64 bits, without the sub-sequence number.
     pub const fn offset(self) -> Option<u64> {
         match self.sequence {
             [0, 0, offset] => Some(offset),
@@ -43,7 +43,7 @@ impl Position {
         }
     }
 
-    /// The place inside an aggregate; 0 for a record that stands alone.
+    /// Returns the sub-sequence number: the place in an aggregate, or 0 for a record outside of one.
     pub const fn sub(self) -> u64 {
         self.sub
     }

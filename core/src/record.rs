@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use crate::Headers;
 
-/// What a producer sends: a payload, and optionally a key, headers and a timestamp.
+/// A record to send: a payload, and optionally a key, headers and a timestamp.
 ///
 /// ```
 /// use millstream_core::Record;
@@ -14,19 +14,19 @@ use crate::Headers;
 /// assert_eq!(record.key.as_deref(), Some(&b"car-123"[..]));
 /// ```
 ///
-/// Records with one key are stored in the order in which they are sent, in one partition. Records
-/// without a key are spread over the partitions and have no order among themselves.
+/// Records with the same key are stored in one partition, in the order in which they are sent.
+/// Records without a key are spread over the partitions and have no order among themselves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Record {
-    /// Decides the partition, and is the unit of order (Kafka: message key; Kinesis: partition
-    /// key).
+    /// The key, which selects the partition and is the unit of order (Kafka: message key; Kinesis:
+    /// partition key).
     pub key: Option<Bytes>,
-    /// The bytes to carry, which may be empty. `None` is a [tombstone](Self::tombstone).
+    /// The payload, which may be empty. `None` is a [tombstone](Self::tombstone).
     pub payload: Option<Bytes>,
-    /// Names and values beside the payload, in order; a name may be repeated.
+    /// The headers, in order; a name may be repeated.
     pub headers: Headers,
-    /// When the event happened. `None` stands for the broker's time of storing.
+    /// The time of the event. `None` stands for the time at which the broker stores the record.
     pub timestamp: Option<SystemTime>,
 }
 
@@ -44,8 +44,8 @@ impl Record {
     /// Creates a record of `key` without a payload, which states that the key is deleted.
     ///
     /// A missing payload is not an empty one. Kafka stores it as null, and compaction removes the
-    /// key some time later. Memory stores it as such. Kinesis carries it in the envelope that also
-    /// holds headers; where `producer.headers = "refuse"` excludes envelopes, `send` returns
+    /// key some time later. Memory stores it as such. On Kinesis it is stored in the envelope that
+    /// also holds headers; where `producer.headers = "refuse"` excludes envelopes, `send` returns
     /// `Invalid`.
     ///
     /// ```
@@ -97,7 +97,7 @@ impl Record {
     }
 }
 
-/// What [`Record::key`] takes: text or bytes, or an application's own type of key.
+/// A value that can be the key of a record: text, bytes, or an application's own type.
 ///
 /// Borrowed data is copied. `Bytes`, `String` and `Vec<u8>` are moved; for a key that is used again
 /// and again, clone a `Bytes`.

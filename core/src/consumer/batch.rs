@@ -1,4 +1,4 @@
-//! When a batch is handed out.
+//! The bounds of a batch, and how long it may wait to be full.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ const MAX_RECORDS: usize = 100_000;
 /// The longest that a batch may wait.
 const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The size of the batches of [`run_batches`](crate::ConsumerGroup::run_batches), and how long they
+/// Bounds of the batches of [`run_batches`](crate::ConsumerGroup::run_batches), and how long a batch
 /// may wait to be full.
 ///
 /// ```
@@ -20,7 +20,7 @@ const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 /// let batch = Batch::records(500).or_bytes(4 << 20).or_after(Duration::from_secs(1));
 /// ```
 ///
-/// A number stands for [`Batch::records`].
+/// A number converts into [`Batch::records`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub struct Batch {
@@ -31,7 +31,7 @@ pub struct Batch {
 
 impl Batch {
     /// Bounds a batch to `records` deliveries. 1 to 100,000. It is handed out with what was received
-    /// until then, unless [`or_after`](Self::or_after) lets it wait.
+    /// so far, unless [`or_after`](Self::or_after) lets it wait.
     pub const fn records(records: usize) -> Self {
         Self {
             records,
@@ -40,21 +40,21 @@ impl Batch {
         }
     }
 
-    /// Bounds a batch to `bytes` of keys, payloads and headers. At least 1; by default only the records
-    /// are bounded. A single record that has more is a batch of its own.
+    /// Bounds a batch to `bytes` of keys, payloads and headers. At least 1; by default only the number
+    /// of records is bounded. A single larger record is a batch of its own.
     pub const fn or_bytes(mut self, bytes: usize) -> Self {
         self.bytes = Some(bytes);
         self
     }
 
-    /// Lets a batch that is not full wait for more records, until its first one was received `wait`
-    /// ago. 1 ms to 1 day; by default a batch does not wait.
+    /// Lets a batch that is not full wait for more records, for at most `wait` after its first record
+    /// was received. 1 ms to 1 day; by default a batch does not wait.
     ///
-    /// A batch does not wait either when no more records can come before it is settled: at the end of a
-    /// closed partition, and at the bounds
+    /// A batch does not wait if no more records can arrive before it is settled: at the end of a closed
+    /// partition, and at the bounds
     /// [`max_unsettled_per_partition`](crate::ConsumerGroup::max_unsettled_per_partition) and
-    /// [`buffer_bytes`](crate::ConsumerGroup::buffer_bytes). What waits when a partition moves or the
-    /// member closes is left to the next owner.
+    /// [`buffer_bytes`](crate::ConsumerGroup::buffer_bytes). An incomplete batch that waits when a
+    /// partition moves or the member closes is left to the next owner.
     pub const fn or_after(mut self, wait: Duration) -> Self {
         self.after = Some(wait);
         self

@@ -5,22 +5,22 @@ use crate::Failure;
 /// Why a batch handler failed, from
 /// [`ConsumerGroup::run_batches`](crate::ConsumerGroup::run_batches).
 ///
-/// Made of any error or [`Failure`] by `?`, or by [`at`](Self::at).
+/// Created from any error or [`Failure`] by `?`, or by [`at`](Self::at).
 ///
-/// Name the delivery that failed wherever it is known. A failure that names none is one of the
-/// whole batch: it is tried again as a whole, and when its attempts run out (at once if it is
+/// Name the failed delivery wherever it is known. A failure that names none is one of the whole
+/// batch, which is retried as a whole. When its attempts are used up (at once if it is
 /// [permanent](Failure::permanent)), the batch is handed out in halves, and these in halves, until
-/// the single deliveries that fail are found. Each of these is given up on its own: nothing is
-/// dead-lettered or skipped because of its neighbour.
+/// the single deliveries that fail are found. The failure policy applies to each of these alone: no
+/// delivery is dead-lettered or skipped because of its neighbour.
 pub struct BatchFailure {
-    /// The one that failed; unset: all of them.
+    /// The failed delivery. `None`: the whole batch.
     index: Option<usize>,
     failure: Failure,
 }
 
 impl BatchFailure {
-    /// Fails the delivery at `index`: the ones before it are settled, the later ones are not and
-    /// come again with it. An index past the end counts as the last one.
+    /// Fails the delivery at `index`. The deliveries before it are settled; the later ones are not, and
+    /// are handed out again with it. An index past the end counts as the last one.
     pub fn at(index: usize, failure: impl Into<Failure>) -> Self {
         Self {
             index: Some(index),

@@ -1,4 +1,4 @@
-//! Dead letters by a producer: how a record becomes a letter, in one of several shapes.
+//! Sends dead letters with a producer: how a record becomes a letter, in one of several shapes.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +10,7 @@ use crate::consumer::runtime::dead_letter_sink::{DeadLetterSink, DeadRecord};
 use crate::telemetry::{Causes, event};
 use crate::{Delivery, Error, ErrorKind, Headers, Producer, Record, Result};
 
-/// How long a letter may be tried by the producer before it is tried anew here.
+/// How long the producer may retry a letter before it is sent anew here.
 pub(super) const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the producer may flush when the member has left.
@@ -19,11 +19,11 @@ pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Delay between attempts to send a letter. Each has already been retried by the producer.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// After how long a letter that is not stored is worth a warning.
+/// The time after which a letter that is not stored is reported by a warning.
 const SLOW: Duration = Duration::from_secs(1);
 
-/// What a letter has besides the record's own headers. A record that was a letter before is given
-/// these anew.
+/// The headers that a letter has besides those of the record. If the record was a letter itself, they
+/// replace its own.
 const OWN_HEADERS: [&str; 9] = [
     "millstream-dead-reason",
     "millstream-dead-attempts",
@@ -51,7 +51,8 @@ impl DeadLetterSink for DeadLetterProducer {
 
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
-            // What it could not send is unsettled and comes again, and it has said so in the log.
+            // The records of letters that it could not send are unsettled and are delivered again. The
+            // producer has logged that.
             let _ = self.0.close().await;
         })
     }
@@ -95,7 +96,7 @@ impl DeadLetterProducer {
             partition = %record.delivery.partition(), position = %record.delivery.position(),
             dead_letters = self.0.stream(),
             reason = error.map(|error| tracing::field::display(Causes(error))),
-            "dead letter not stored yet, trying again; its key waits"
+            "dead letter not stored yet, retrying; its key waits"
         );
     }
 }

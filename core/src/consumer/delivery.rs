@@ -11,10 +11,10 @@ use crate::driver::StoredRecord;
 use crate::sync::lock;
 use crate::{Epoch, Headers, Partition, Position, Record};
 
-/// A record handed to a member of a group, with where it came from.
+/// A record that was delivered to a member of a group, with its origin.
 ///
-/// Cheap to clone. It shares the memory of the batch it came in: one that is kept keeps the whole
-/// batch.
+/// Cheap to clone. It shares the memory of the batch that it was received in: a delivery that is kept
+/// keeps the whole batch in memory.
 #[derive(Clone)]
 pub struct Delivery {
     batch: Arc<FetchedBatch>,
@@ -190,7 +190,7 @@ impl Delivery {
         &self.batch.records[self.index as usize]
     }
 
-    /// The key, if it has one.
+    /// Returns the key, if the record has one.
     pub fn key(&self) -> Option<&Bytes> {
         self.stored().key.as_ref()
     }
@@ -212,61 +212,62 @@ impl Delivery {
         self.nullable_payload().is_none()
     }
 
-    /// The headers, in order.
+    /// Returns the headers, in order.
     pub fn headers(&self) -> &Headers {
         &self.stored().headers
     }
 
-    /// The broker's timestamp, or the producer's where it set one.
+    /// Returns the broker's timestamp, or the producer's if it set one.
     pub fn timestamp(&self) -> SystemTime {
         self.stored().timestamp
     }
 
-    /// The name of the stream.
+    /// Returns the name of the stream.
     pub fn stream(&self) -> &str {
         self.partition().stream()
     }
 
-    /// The partition.
+    /// Returns the partition.
     pub fn partition(&self) -> &Partition {
         &self.batch.ownership.partition
     }
 
-    /// Returns the id of the stream: the same as long as the stream exists, and another one after it
-    /// was deleted and created again under its name (Kafka: topic id; Kinesis: ARN and creation time).
+    /// Returns the id of the stream, which stays the same as long as the stream exists, and changes when
+    /// it is deleted and created again under its name (Kafka: topic id; Kinesis: ARN and creation time).
     ///
-    /// Positions begin anew in a new stream. A sink that stores positions stores the id with them, as
-    /// part of their key, or it takes the records of the new stream for those that it has applied.
-    /// Ids can be compared for equality and have no order.
+    /// Positions start again in a new stream. A sink that stores positions must store the id with them,
+    /// as part of their key. Otherwise it mistakes the records of the new stream for those that it has
+    /// applied. Ids can be compared for equality and have no order.
     ///
     /// `None` if the backend does not know it: the broker has no ids (Kafka before 2.8), or did not
-    /// report it when the partition was assigned. A new stream then cannot be told from the old one.
+    /// report it when the partition was assigned. Then a new stream looks like the old one.
     pub fn stream_id(&self) -> Option<&str> {
         self.batch.ownership.stream_id.as_deref()
     }
 
-    /// The place in the partition.
+    /// Returns the position in the partition.
     ///
-    /// A sink that skips what it has applied must compare it **per key**, where it was called by
+    /// A sink that skips what it has applied must compare positions **per key** with
     /// [`run`](crate::ConsumerGroup::run): handlers of different keys end in any order, so one position
-    /// of the partition says nothing about the records before it. Only in batches
-    /// ([`run_batches`](crate::ConsumerGroup::run_batches)) is one position per partition enough.
+    /// of the partition says nothing about the records before it. One position per partition is enough
+    /// only with batches ([`run_batches`](crate::ConsumerGroup::run_batches)).
     pub fn position(&self) -> Position {
         self.stored().position
     }
 
-    /// The fencing token: grows each time the partition gets a new owner.
+    /// Returns the fencing token, which grows each time the partition gets a new owner.
     ///
-    /// A sink that stores the largest epoch of each partition of each [stream](Self::stream_id)
-    /// refuses an older one, in the transaction that applies the record: it comes from a member that
-    /// was paused or cut off, and has lost the partition without knowing. An epoch alone does not tell
-    /// which records were applied; the [position](Self::position) does.
+    /// A sink can store the largest epoch of each partition of each [stream](Self::stream_id), and
+    /// refuse an older one in the transaction that applies the record: it comes from a member that was
+    /// paused or cut off, and does not know yet that it has lost the partition. An epoch alone does not
+    /// say which records were applied; the [position](Self::position) does.
     pub fn epoch(&self) -> Epoch {
         self.batch.ownership.epoch
     }
 
-    /// Returns which attempt this is, from 1. An attempt that failed because a dependency was
-    /// [unavailable](crate::Failure::unavailable) is not counted. After a crash it begins again at 1.
+    /// Returns the number of this attempt, from 1. An attempt that failed because a dependency was
+    /// [unavailable](crate::Failure::unavailable) is not counted. After a crash the count starts again
+    /// at 1.
     pub fn attempt(&self) -> u32 {
         self.attempt
     }
@@ -278,10 +279,9 @@ impl Delivery {
         self.batch.ownership.is_lost() || self.batch.expired.contains(self.index, self.attempt)
     }
 
-    /// Waits until [`is_lost`](Self::is_lost).
+    /// Waits until [`is_lost`](Self::is_lost) returns true.
     ///
-    /// The handler's own future is dropped without being asked; this is for work that it has started
-    /// elsewhere.
+    /// This is for work that a handler has started elsewhere: the handler's own future is dropped then.
     ///
     /// # Cancel safety
     /// Cancel safe.

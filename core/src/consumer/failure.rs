@@ -11,15 +11,15 @@ type Reason = Box<dyn StdError + Send + Sync>;
 /// Why a handler did not settle its delivery, and what to do about it.
 ///
 /// Any error becomes a `Failure` by `?`: `std::io::Error`, `anyhow::Error`, a boxed error, a
-/// `String`. Such a plain error says nothing about its cause, so the delivery is tried again as
-/// often as the group's [`Retry`](crate::Retry) allows. The constructors say more:
+/// `String`. Such a plain error says nothing about its cause, so the delivery is retried as often as
+/// the group's [`Retry`](crate::Retry) allows. The constructors say more:
 ///
 /// | | attempts | next attempt |
 /// |---|---|---|
 /// | plain error, panic, timeout | counted | after the policy's delay |
-/// | [`permanent`](Self::permanent) | | none: the policy's final action at once |
+/// | [`permanent`](Self::permanent) | none left | none: the policy's final action at once |
 /// | [`retry_after`](Self::retry_after) | counted | after the given time |
-/// | [`unavailable`](Self::unavailable) | not counted | with growing delays up to 30 s, without end |
+/// | [`unavailable`](Self::unavailable) | not counted | with growing delays of up to 60 s, without a limit |
 ///
 /// A handler returns `Result<(), Failure>`, or any error that converts into it. The class is part
 /// of this type and does not travel inside another error: convert with the constructors where the
@@ -32,7 +32,7 @@ type Reason = Box<dyn StdError + Send + Sync>;
 /// async fn handle(delivery: Delivery) -> Result<(), Failure> {
 ///     let text = std::str::from_utf8(delivery.payload()).map_err(Failure::permanent)?;
 ///     let speed: u32 = text.parse().map_err(Failure::permanent)?;
-///     std::fs::write("speed", speed.to_string())?; // tried again
+///     std::fs::write("speed", speed.to_string())?; // retried
 ///     Ok(())
 /// }
 /// ```
@@ -46,11 +46,11 @@ pub struct Failure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FailureKind {
-    /// A plain error, which does not say.
+    /// A plain error, which does not classify itself.
     Unknown,
     /// No attempt can succeed.
     Permanent,
-    /// The next attempt is to come after this time.
+    /// The next attempt must wait for this time.
     RetryAfter(Duration),
     /// Something that the handler depends on is down.
     Unavailable,
@@ -76,23 +76,23 @@ impl FailureKind {
 }
 
 impl Failure {
-    /// Fails for good: there is no further attempt, and the policy's final action follows at once.
+    /// Fails permanently: there is no further attempt, and the policy's final action follows at once.
     pub fn permanent(reason: impl Into<Reason>) -> Self {
         Self::new(FailureKind::Permanent, reason.into())
     }
 
-    /// Fails, and asks for the next attempt after `delay` in place of the policy's delay. The
-    /// attempt is counted. A delay over 1 day counts as 1 day.
+    /// Fails, and requests the next attempt after `delay` instead of the policy's delay. The attempt is
+    /// counted. A delay over 1 day counts as 1 day.
     pub fn retry_after(reason: impl Into<Reason>, delay: Duration) -> Self {
         const DAY: Duration = Duration::from_secs(24 * 60 * 60);
         Self::new(FailureKind::RetryAfter(delay.min(DAY)), reason.into())
     }
 
-    /// Fails because a dependency is down. The delivery is tried again until the dependency is
-    /// back, after 100 ms and twice as long each further time, up to 30 s, each prolonged by up to
-    /// itself at random. No attempt is counted, so an outage never uses up the policy.
+    /// Fails because a dependency is down. The delivery is retried until the dependency is back, after
+    /// 100 ms, then after twice the delay each time, up to 30 s. A random time of up to the delay is
+    /// added to each. No attempt is counted, so an outage never uses up the attempts.
     ///
-    /// Meanwhile the key waits and other keys go on. When the partition has as many unsettled
+    /// Meanwhile the key waits and other keys continue. When the partition has as many unsettled
     /// records as [`max_unsettled_per_partition`](crate::ConsumerGroup::max_unsettled_per_partition)
     /// allows, it is paused.
     pub fn unavailable(reason: impl Into<Reason>) -> Self {
@@ -104,7 +104,7 @@ impl Failure {
         self.kind
     }
 
-    /// Returns the error that it was made of.
+    /// Returns the error that it was created from.
     pub fn reason(&self) -> &(dyn StdError + Send + Sync + 'static) {
         &*self.reason
     }
@@ -120,7 +120,7 @@ impl Failure {
         Self::new(FailureKind::Timeout, error.into())
     }
 
-    /// The failure of a call of this SDK that a pipeline makes on its own.
+    /// Returns the failure for an error of a send that a pipeline makes on its own.
     pub(crate) fn of_send(error: Error) -> Self {
         let kind = match error.kind() {
             kind if kind.is_retryable() => FailureKind::Unavailable,
@@ -148,7 +148,7 @@ impl<E: Into<Reason>> From<E> for Failure {
     }
 }
 
-/// The reason with its causes.
+/// Prints the reason with its causes.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&Causes(&*self.reason), f)

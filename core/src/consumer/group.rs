@@ -26,9 +26,9 @@ use super::transform::{self, TransactionalHandler};
 /// A group of members that share streams, with its own progress (Kafka: consumer group; Kinesis:
 /// KCL application).
 ///
-/// A handle with options; cheap to clone. Each [`run`](Self::run),
-/// [`run_batches`](Self::run_batches), [`transform_to`](Self::transform_to) and [`join`](Self::join) is one
-/// more member.
+/// A handle with options; cheap to clone. Each call of [`run`](Self::run),
+/// [`run_batches`](Self::run_batches), [`transform_to`](Self::transform_to) or [`join`](Self::join) adds
+/// one member.
 #[derive(Debug, Clone)]
 pub struct ConsumerGroup {
     backend: Arc<dyn driver::Backend>,
@@ -46,7 +46,7 @@ impl ConsumerGroup {
         }
     }
 
-    /// Adds a stream to read. At least one is needed to consume.
+    /// Adds a stream to read. Consuming needs at least one.
     #[must_use]
     pub fn stream(mut self, name: impl Into<Arc<str>>) -> Self {
         self.options.streams.push(name.into());
@@ -60,7 +60,7 @@ impl ConsumerGroup {
         self
     }
 
-    /// Names this member for logs and tools. The name need not be unique. Default: the backend
+    /// Sets the name of this member for logs and tools. It need not be unique. Default: the backend
     /// generates one.
     #[must_use]
     pub fn member(mut self, name: impl Into<String>) -> Self {
@@ -69,16 +69,18 @@ impl ConsumerGroup {
     }
 
     /// Sets how many keys this member handles concurrently; for a pull consumer, the maximum number of
-    /// unsettled deliveries. Two records of one key of one stream are never handled at the same time.
-    /// Equal keys of different streams are independent. 1 to 100,000, default 16.
+    /// unsettled deliveries. 1 to 100,000, default 16.
+    ///
+    /// Two records of one key of one stream are never handled at the same time. Equal keys of different
+    /// streams are independent.
     #[must_use]
     pub fn concurrency(mut self, keys: usize) -> Self {
         self.options.concurrency = keys;
         self
     }
 
-    /// Sets what happens when a handler fails. Default: 20 attempts with exponential backoff, which
-    /// take 6 to 12 minutes, then the consumer stops with the error.
+    /// Sets the failure policy. Default: 20 attempts with exponential backoff, which take 6 to 12
+    /// minutes, then the consumer stops with the error.
     #[must_use]
     pub fn on_failure(mut self, retry: Retry) -> Self {
         self.options.retry = retry;
@@ -99,11 +101,11 @@ impl ConsumerGroup {
         self
     }
 
-    /// Sets from which age on the first unsettled record of a partition is reported as stalled, by the
-    /// event `millstream.consumer.stalled`. The age counts from its first attempt, retries included. 1
-    /// s to 1 day, default 1 min.
+    /// Sets the age at which the first unsettled record of a partition is reported as stalled, by the
+    /// event `millstream.consumer.stalled`. The age counts from its first attempt, including retries.
+    /// 1 s to 1 day, default 1 min.
     ///
-    /// Nothing else happens to it; [`handler_timeout`](Self::handler_timeout) ends an attempt. The same
+    /// The record is only reported; [`handler_timeout`](Self::handler_timeout) ends an attempt. The same
     /// record is in [`PartitionStats::oldest_unsettled`](crate::PartitionStats::oldest_unsettled).
     #[must_use]
     pub fn stall_warning(mut self, age: Duration) -> Self {
@@ -111,7 +113,7 @@ impl ConsumerGroup {
         self
     }
 
-    /// Sets what happens when records were removed by retention before they were read. Default
+    /// Sets what happens when retention has removed records before they were read. Default
     /// [`OnDataLoss::Fail`].
     #[must_use]
     pub fn on_data_loss(mut self, on_data_loss: OnDataLoss) -> Self {
@@ -122,9 +124,9 @@ impl ConsumerGroup {
     /// Sets how many records of one partition are received beyond its first unsettled one. It may be
     /// exceeded by one fetch.
     ///
-    /// At this bound the partition stops for all of its keys until that record is settled. It limits
-    /// how far other keys run ahead of a key that waits. After a crash, as many records may be
-    /// delivered again, and those that were settled since the last checkpoint
+    /// At this bound the partition stops for all of its keys until that record is settled. So it limits
+    /// how far other keys run ahead of a key that waits. After a crash, as many records may be delivered
+    /// again, plus those that were settled since the last checkpoint
     /// ([`checkpoint_interval`](Self::checkpoint_interval),
     /// [`checkpoint_records`](Self::checkpoint_records)). 1 to 10,000,000, default 10,000.
     #[must_use]
@@ -137,9 +139,9 @@ impl ConsumerGroup {
     /// exceeded by one batch per partition. At least 1, default 64 MiB.
     ///
     /// Half of it is divided into equal shares, one per partition; the other half is lent to the
-    /// partitions that need more. So a partition that is stuck pauses itself and no other one. A
-    /// pending handler keeps the whole batch of its record in memory, including settled records. An
-    /// exactly-once pipeline may buffer the same amount again in unpublished results.
+    /// partitions that need more. So a stuck partition pauses only itself. A pending handler keeps the
+    /// whole batch of its record in memory, including settled records. An exactly-once pipeline may hold
+    /// the same amount again in unpublished results, together with the records that they came from.
     #[must_use]
     pub fn buffer_bytes(mut self, bytes: usize) -> Self {
         self.options.buffer_bytes = bytes;
@@ -163,9 +165,9 @@ impl ConsumerGroup {
         self
     }
 
-    /// Sets after how many settled records progress is stored even if the interval is not over. In an
-    /// exactly-once pipeline results count as well, and twice as many may wait to be published. At
-    /// least 1, default 10,000.
+    /// Sets after how many settled records progress is stored even if the interval is not over. At
+    /// least 1, default 10,000. In an exactly-once pipeline results count as well, and twice as many may
+    /// wait to be published.
     #[must_use]
     pub fn checkpoint_records(mut self, records: u64) -> Self {
         self.options.checkpoint_records = records;
@@ -173,9 +175,11 @@ impl ConsumerGroup {
     }
 
     /// Sets how long records in flight may take to settle when the member closes or a partition moves
-    /// to another member. Then their handlers are dropped, and the records are delivered again. When a
-    /// partition moves, the last tenth of this time, at most 1 s, is reserved for the last checkpoint
-    /// and the release. 0 to 1 day, default 10 s.
+    /// to another member. 0 to 1 day, default 10 s.
+    ///
+    /// After that, their handlers are dropped, and the records are delivered again. When a partition
+    /// moves, the last tenth of this time, at most 1 s, is reserved for the last checkpoint and the
+    /// release.
     #[must_use]
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.options.drain = timeout;
@@ -186,8 +190,8 @@ impl ConsumerGroup {
     /// promise it.
     ///
     /// [`Guarantee::ExactlyOnce`] is about pipelines: [`transform_to`](Self::transform_to) also fails if
-    /// its producer is of another client, because it would not be exactly-once then. For the other
-    /// ways to consume only the backend counts; the effects of their handlers are at least once.
+    /// its producer is of another client, since it would not be exactly-once. For the other ways to
+    /// consume only the backend is checked, and the effects of their handlers are at least once.
     #[must_use]
     pub fn require(mut self, guarantee: Guarantee) -> Self {
         self.options.required.push(guarantee);
@@ -199,18 +203,19 @@ impl ConsumerGroup {
         &self.name
     }
 
-    /// Joins and hands each record to `handler` until `shutdown` is ready; then drains, checkpoints
-    /// and leaves. A shutdown during the join ends it at once. A later one takes at most
+    /// Joins the group and calls `handler` for each record until `shutdown` is ready; then drains,
+    /// checkpoints and leaves.
+    ///
+    /// A shutdown during the join ends it at once. A later shutdown takes at most
     /// [`drain_timeout`](Self::drain_timeout) plus 6 s, 16 s by default.
     ///
     /// Keys of one partition are handled at the same time and settle in any order. A sink that skips
     /// what it has applied must store the [position](Delivery::position) of each **key**, not of the
     /// partition, or use [`run_batches`](Self::run_batches).
     ///
-    /// `Ok` settles the record; an error or a panic is a failure, which takes the
-    /// [`on_failure`](Self::on_failure) path. Handlers run on the task that awaits this: heavy
-    /// computation belongs on threads of its own (`tokio::task::spawn_blocking`) or in more
-    /// members.
+    /// `Ok` settles the record. An error or a panic is a failure, to which the policy
+    /// [`on_failure`](Self::on_failure) applies. Handlers run on the task that awaits this future:
+    /// move heavy computation to other threads (`tokio::task::spawn_blocking`) or run more members.
     ///
     /// ```
     /// # use millstream_core::{Delivery, Record, StreamSpec};
@@ -230,9 +235,9 @@ impl ConsumerGroup {
     /// ```
     ///
     /// # Errors
-    /// `Invalid` for options out of their bounds, `Unsupported` for a required guarantee,
-    /// `NotFound`, `Denied` and other errors of joining; `Handler` when a record has failed for good and
-    /// the policy is to stop; `DataLoss`; errors of the broker that are not retryable.
+    /// `Invalid` for options out of their bounds, `Unsupported` for a required guarantee, `NotFound`,
+    /// `Denied` and other errors of joining; `Handler` when a record has failed and the policy is to
+    /// stop; `DataLoss`; errors of the broker that are not retryable.
     ///
     /// # Cancel safety
     /// Dropping the future is a crash: records that were handled and not yet checkpointed are delivered
@@ -250,17 +255,19 @@ impl ConsumerGroup {
         self.run_handler(Ok(Each(handler)), shutdown)
     }
 
-    /// As [`run`](Self::run), with batches: deliveries of one partition in stored order. `batch` bounds
-    /// them, by number (`500` is [`Batch::records(500)`](Batch::records)), by bytes, and by the time
-    /// that a batch may wait to be full.
+    /// Calls `handler` with batches: deliveries of one partition in stored order. Otherwise as
+    /// [`run`](Self::run).
     ///
-    /// A partition has one batch with the handler at a time, so a sink can store one
-    /// [position](Delivery::position) per partition, with the [stream id](Delivery::stream_id).
-    /// [`concurrency`](Self::concurrency) bounds the batches at once. `Ok` settles the whole batch. [`BatchFailure::at`] settles the
-    /// deliveries before the failed one at once, and retries from there. Any other error fails the
-    /// whole batch, which is tried again; when its attempts run out, it is handed out in halves down
-    /// to the single deliveries that fail, and **only these** are dead-lettered, skipped, or stop the
-    /// consumer.
+    /// `batch` bounds the batches by number (`500` is [`Batch::records(500)`](Batch::records)), by bytes,
+    /// and by the time that a batch may wait to be full. The handler has one batch of a partition at a
+    /// time, so a sink can store one [position](Delivery::position) per partition, with the
+    /// [stream id](Delivery::stream_id). [`concurrency`](Self::concurrency) bounds the number of batches
+    /// at the same time.
+    ///
+    /// `Ok` settles the whole batch. [`BatchFailure::at`] settles the deliveries before the failed one
+    /// at once, and retries from there. Any other error fails the whole batch, which is retried; when
+    /// its attempts are used up, it is handed out in halves down to the single deliveries that fail, and
+    /// **only these** are dead-lettered, skipped, or stop the consumer.
     ///
     /// ```
     /// # use millstream_core::{BatchFailure, Delivery, Record, StreamSpec};
@@ -303,13 +310,13 @@ impl ConsumerGroup {
         self.run_handler(batches, shutdown)
     }
 
-    /// As [`run`](Self::run), as a pipeline: the records that `transform` returns are published to the
-    /// stream of `producer`.
+    /// Runs a pipeline: publishes the records that `transform` returns to the stream of `producer`.
+    /// Otherwise as [`run`](Self::run).
     ///
     /// **Exactly once**, where the backend promises it ([`Guarantee::ExactlyOnce`]) and `producer` was
     /// opened from the same [`Client`](crate::Client) as this group (or a clone of it). Results are
-    /// buffered until the next checkpoint, which stores them and the progress in one step. Whatever
-    /// crashes, each result is in the stream once. Results become visible with the checkpoint
+    /// buffered until the next checkpoint, which stores them and the progress in one step. Each result
+    /// is in the stream once, after any crash. Results become visible with the checkpoint
     /// ([`checkpoint_interval`](Self::checkpoint_interval), 100 ms by default here;
     /// [`checkpoint_records`](Self::checkpoint_records)). The producer provides the stream and its
     /// limits and sends nothing itself: its bounds and timeout do not apply. Its
@@ -325,11 +332,11 @@ impl ConsumerGroup {
     /// In both cases the results of one key are stored in the order of its records, and a record that
     /// is dead-lettered or skipped has no result.
     ///
-    /// A result that the stream does not take is a permanent failure of the delivery that it came from,
-    /// which takes the [`on_failure`](Self::on_failure) path: it stops the consumer, or the delivery is
-    /// skipped or dead-lettered. That holds for exactly-once pipelines too, where only the broker may
-    /// refuse the result, when it is published. Until such a delivery is settled, nothing behind it in
-    /// its partition is published; its key does not wait, since its handler has succeeded.
+    /// A result that the stream does not accept is a permanent failure of the delivery that it came
+    /// from. The policy [`on_failure`](Self::on_failure) applies: the consumer stops, or the delivery is
+    /// skipped or dead-lettered. This also holds for a result of an exactly-once pipeline that only the
+    /// broker refuses, when it is published. Until such a delivery is settled, nothing behind it in its
+    /// partition is published; its key does not wait, since its handler has succeeded.
     ///
     /// ```
     /// # use millstream_core::{BatchFailure, Delivery, Record, StreamSpec};
@@ -354,7 +361,7 @@ impl ConsumerGroup {
     ///
     /// # Errors
     /// As [`run`](Self::run); `Unsupported` if exactly-once is required and `producer` is of another
-    /// client.
+    /// client; `Invalid` if `producer` is of the group's client and the group reads its stream.
     pub fn transform_to<H, F, I, E>(
         &self,
         producer: &Producer,
@@ -406,7 +413,7 @@ impl ConsumerGroup {
             }
         };
         let allowed = match self.options.required.contains(&Guarantee::ExactlyOnce) {
-            // Where the backend is what lacks, that is found first.
+            // That the backend cannot do it is found first.
             true => Err(self.unsupported(
                 "ExactlyOnce is required, but the pipeline's producer is of another client, \
                  open it from the client of the group",
@@ -416,7 +423,7 @@ impl ConsumerGroup {
         self.run_handler(allowed, shutdown)
     }
 
-    /// Joins as a pull consumer, for applications that own the loop.
+    /// Joins the group as a pull consumer, for applications that own the loop.
     ///
     /// # Errors
     /// The errors of joining, as for [`run`](Self::run).
@@ -434,7 +441,7 @@ impl ConsumerGroup {
         Ok(Consumer::new(member, handover, control))
     }
 
-    /// Reads the group's stored progress, per partition of every stream that it has progress on.
+    /// Reads the group's stored progress in each partition of each stream that it has progress in.
     ///
     /// # Errors
     /// `NotFound` if no member ever joined.

@@ -9,9 +9,9 @@ use crate::{ConsumerStats, Partition, PartitionStats};
 pub struct ConsumerHandle(pub(super) Arc<ControlState>);
 
 impl ConsumerHandle {
-    /// Stops reading new records of `partition`. Records that were received still go to the handler,
-    /// and the member stays in its group. The pause outlives the assignment: it holds when the
-    /// partition comes back to this member.
+    /// Pauses `partition`: no new records of it are read. Records that were already received still go
+    /// to the handler, and the member stays in its group. The pause is kept when the partition moves to
+    /// another member and comes back.
     pub fn pause(&self, partition: &Partition) {
         self.0
             .update(|requests| requests.set_paused(partition, true));
@@ -23,17 +23,17 @@ impl ConsumerHandle {
             .update(|requests| requests.set_paused(partition, false));
     }
 
-    /// Pauses all partitions, those that are assigned later too, as [`pause`](Self::pause) does one.
+    /// Pauses all partitions, including those that are assigned later; see [`pause`](Self::pause).
     pub fn pause_all(&self) {
         self.0.update(|requests| requests.set_all_paused(true));
     }
 
-    /// Ends every pause that was asked for.
+    /// Ends every pause that was requested by [`pause`](Self::pause) or [`pause_all`](Self::pause_all).
     pub fn resume_all(&self) {
         self.0.update(|requests| requests.set_all_paused(false));
     }
 
-    /// Begins the shutdown, as the shutdown future would. Further calls have no effect.
+    /// Starts the shutdown, as the shutdown future would. Further calls have no effect.
     pub fn shutdown(&self) {
         self.0.update(|requests| requests.shutdown = true);
     }
@@ -43,8 +43,8 @@ impl ConsumerHandle {
         self.0.counters.read()
     }
 
-    /// Returns the partitions that this member owns now, with what it knows of each. Up to date as of
-    /// the last records that were received or settled.
+    /// Returns the partitions that this member owns now, with their stats as of the last records that
+    /// were received or settled.
     pub fn partitions(&self) -> BTreeMap<Partition, PartitionStats> {
         self.0.partitions()
     }

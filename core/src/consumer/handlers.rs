@@ -1,4 +1,4 @@
-//! Handlers of users, as the runtime's work.
+//! Adapts the handlers of users to the runtime.
 
 use std::future::Future;
 

@@ -16,17 +16,17 @@ pub(crate) struct Options {
     pub(crate) window_records: usize,
     pub(crate) buffer_bytes: usize,
     pub(crate) batch_records: usize,
-    /// Unset: what suits the way of consuming.
+    /// `None`: the default of the way to consume.
     pub(crate) checkpoint_interval: Option<Duration>,
     pub(crate) checkpoint_records: u64,
-    /// Unset: a handler may take as long as it likes.
+    /// `None`: no limit.
     pub(crate) handler_timeout: Option<Duration>,
     pub(crate) stall_warning: Duration,
     pub(crate) drain: Duration,
     pub(crate) required: Vec<Guarantee>,
 }
 
-/// What to do when the next record is gone by retention before it was read.
+/// What happens when retention has removed the next record before it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum OnDataLoss {
@@ -34,7 +34,7 @@ pub enum OnDataLoss {
     /// one that is left.
     #[default]
     Fail,
-    /// It goes on with the oldest record that is left; the jump is logged and counted.
+    /// The consumer continues with the oldest record that is left; the gap is logged and counted.
     Skip,
 }
 
@@ -61,8 +61,8 @@ impl Default for Options {
 }
 
 impl Options {
-    /// How often progress is stored. A pipeline whose results are stored with its progress has a
-    /// shorter default: until then nobody can read them.
+    /// Returns how often progress is stored. A pipeline whose results are stored with its progress has a
+    /// shorter default: its results cannot be read before.
     pub(crate) fn checkpoint_interval(&self, publishes: bool) -> Duration {
         self.checkpoint_interval.unwrap_or(match publishes {
             true => Duration::from_millis(100),

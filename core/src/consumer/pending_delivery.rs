@@ -9,7 +9,7 @@ use crate::consumer::runtime::handler::{AttemptId, HandlerError};
 use crate::telemetry::event;
 use crate::{BatchFailure, Delivery, Failure};
 
-/// A delivery that waits to be settled, once: [`ack`](Self::ack) or [`nack`](Self::nack).
+/// A delivery that must be settled once, by [`ack`](Self::ack) or [`nack`](Self::nack).
 ///
 /// Dropping it is a nack: the group's failure policy applies. If its partition was lost meanwhile
 /// ([`is_lost`](Delivery::is_lost)), settling it has no effect: the new owner has it.
@@ -17,7 +17,7 @@ use crate::{BatchFailure, Delivery, Failure};
 pub struct PendingDelivery {
     delivery: Delivery,
     attempt: AttemptId,
-    /// Where it is settled. Unset once it is.
+    /// Where it is settled. `None` once it is.
     handover: Option<Arc<Handover>>,
 }
 
@@ -30,25 +30,25 @@ impl PendingDelivery {
         }
     }
 
-    /// Settles it: the checkpoint may pass it now.
+    /// Settles the delivery: the checkpoint may pass it now.
     pub fn ack(mut self) {
         self.settle(Ok(()));
     }
 
-    /// Fails it: it takes the group's failure path (retry, then dead letter, skip or stop). A
-    /// [`Failure`] may say more, such as [`Failure::unavailable`].
+    /// Fails the delivery: the group's failure policy applies (retry, then dead letter, skip or stop).
+    /// A [`Failure`] may say more, such as [`Failure::unavailable`].
     pub fn nack(mut self, failure: impl Into<Failure>) {
         self.settle(Err(failure.into()));
     }
 
-    /// Fails it, and asks for the next attempt after `delay` (at most 1 day) in place of the
+    /// Fails the delivery, and requests the next attempt after `delay` (at most 1 day) instead of the
     /// policy's delay; see [`Failure::retry_after`].
     pub fn nack_after(self, delay: Duration, reason: impl Into<Box<dyn StdError + Send + Sync>>) {
         self.nack(Failure::retry_after(reason, delay));
     }
 
-    /// Fails it for good: no further attempt, the policy's final action at once; see
-    /// [`Failure::permanent`].
+    /// Fails the delivery permanently: there is no further attempt, and the policy's final action
+    /// follows at once; see [`Failure::permanent`].
     pub fn reject(self, reason: impl Into<Box<dyn StdError + Send + Sync>>) {
         self.nack(Failure::permanent(reason));
     }

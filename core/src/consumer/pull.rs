@@ -20,9 +20,9 @@ use crate::{ConsumerStats, Delivery, Error, ErrorKind, Result};
 ///
 /// It may hold as many unsettled deliveries as the group's
 /// [`concurrency`](crate::ConsumerGroup::concurrency), at most one of each key: the next delivery of a
-/// key arrives when the previous one is settled. Records without a key do not wait. A loop that
-/// collects deliveries before it settles them must therefore not wait for a fixed number: settle what
-/// you have when [`next`](Self::next) returns nothing for a while (it is cancel safe), or use
+/// key arrives when the previous one is settled. Records without a key do not wait. So a loop that
+/// collects deliveries before it settles them must not wait for a fixed number: settle what you have
+/// when [`next`](Self::next) returns nothing for a while (it is cancel safe), or use
 /// [`run_batches`](crate::ConsumerGroup::run_batches), whose batches hold many records of one key.
 ///
 /// Revoked partitions are drained in the background: settle what you hold, and they move without
@@ -118,7 +118,7 @@ impl Drop for Consumer {
 fn join_result(ended: std::result::Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
     ended.unwrap_or_else(|error| {
         // Its runtime has ended, or it panicked: the source says which.
-        let message = "the member's task was cut off";
+        let message = "the member's task was aborted";
         Err(Error::new(ErrorKind::Closed, "consume", message).with_source(error))
     })
 }

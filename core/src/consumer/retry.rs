@@ -8,11 +8,11 @@ use foldhash::fast::FixedState;
 
 use crate::{Error, ErrorKind, Result};
 
-/// What happens to a record whose handler failed: it is tried again in place, and when the attempts
-/// run out, it is dead-lettered, skipped, or the consumer stops.
+/// The failure policy: a record whose handler failed is retried in place, and when its attempts are
+/// used up, it is dead-lettered, skipped, or the consumer stops.
 ///
-/// While a record waits for its next attempt, the later records of its key wait too; other keys go
-/// on. How a [`Failure`](crate::Failure) was made may replace the policy's delay or attempts.
+/// While a record waits for its next attempt, the later records of its key wait too; other keys
+/// continue. A classified [`Failure`](crate::Failure) may override the policy's delay or attempts.
 ///
 /// ```
 /// use millstream_core::{DeadLetter, Retry};
@@ -20,8 +20,8 @@ use crate::{Error, ErrorKind, Result};
 /// let policy = Retry::exponential().attempts(5).then(DeadLetter::stream("car-raw-events.dead"));
 /// ```
 ///
-/// The default is [`Retry::exponential`], 20 attempts in 6 to 12 minutes, and then stop with the
-/// error: nothing passes by in silence.
+/// The default is [`Retry::exponential`]: 20 attempts in 6 to 12 minutes, then the consumer stops with
+/// the error. No record is skipped silently.
 #[derive(Clone)]
 pub struct Retry {
     attempts: u32,
@@ -38,20 +38,20 @@ enum Backoff {
     Fixed(Duration),
 }
 
-/// What happens to a record when its attempts have run out.
+/// What happens to a record when its attempts are used up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnExhausted {
-    /// The consumer drains, checkpoints, leaves and returns the error; the record comes again to
+    /// The consumer drains, checkpoints, leaves and returns the error. The record is delivered again to
     /// the next member.
     Stop,
-    /// The record is passed over, counted and logged.
+    /// The record is skipped, counted and logged.
     Skip,
-    /// The record is sent to another stream, and is settled when that stream has it.
+    /// The record is sent to another stream, and is settled when that stream has stored it.
     DeadLetter(DeadLetter),
 }
 
-/// Where records go that cannot be handled.
+/// Destination for records that have used up their attempts.
 ///
 /// A dead letter has the key, payload and headers of the record. Its timestamp is the time of the
 /// letter, so that retention counts from there. These headers are added, in place of those of an
@@ -62,20 +62,20 @@ pub enum OnExhausted {
 /// | `millstream-dead-reason` | the reason with its causes, cut at 1,000 characters |
 /// | `millstream-dead-attempts` | attempts made |
 /// | `millstream-dead-group` | the group |
-/// | `millstream-dead-stream`, `-partition`, `-position` | where the record stands |
+/// | `millstream-dead-stream`, `-partition`, `-position` | where the record is stored |
 /// | `millstream-dead-timestamp` | the record's timestamp, in milliseconds since 1970 |
 /// | `millstream-dead-changed` | what was changed or left out of the record, if anything |
 ///
 /// Every record that can be read becomes a letter. A header without a name, or with control
-/// characters in it, is called `millstream-dead-named-` and the percent-encoded name. Where the
-/// stream does not take the letter, it is changed step by step: the key is replaced by a hash of it
+/// characters in its name, is called `millstream-dead-named-` and the percent-encoded name. If the
+/// stream does not accept the letter, it is changed step by step: the key is replaced by a hash of it
 /// and kept in the header `millstream-dead-key`; the reason is cut to 100 characters, then left out
-/// with attempts and group; the record's headers are left out; at last the payload, and the key. Such
+/// with attempts and group; the record's headers are left out; finally the payload, and the key. Such
 /// a letter is logged (`millstream.consumer.dead_letter_changed`) and counted.
 ///
-/// If it cannot be sent now, sending it is tried again for as long as the partition is owned: the key
-/// waits, and nothing is lost. If it can never be sent (its stream is gone, or access is denied), the
-/// consumer stops with that error.
+/// If the letter cannot be sent now, sending is retried for as long as the partition is owned: the key
+/// waits, and nothing is lost. If it can never be sent (its stream was deleted, or access is denied),
+/// the consumer stops with that error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeadLetter {
@@ -100,8 +100,8 @@ impl From<DeadLetter> for OnExhausted {
 }
 
 impl Retry {
-    /// Waits 100 ms after the first failure and twice as long after each further one, up to 30 s,
-    /// each prolonged by up to itself at random. 20 attempts, unless set otherwise.
+    /// Returns a policy of 20 attempts that waits 100 ms after the first failure and twice the delay
+    /// after each further one, up to 30 s. A random time of up to the delay is added to each.
     pub const fn exponential() -> Self {
         let backoff = Backoff::Exponential {
             min: Duration::from_millis(100),
@@ -115,7 +115,7 @@ impl Retry {
         }
     }
 
-    /// Waits `delay` after each failure. 0 to 1 day. 5 attempts, unless set otherwise.
+    /// Returns a policy of 5 attempts that waits `delay` after each failure. 0 to 1 day.
     pub const fn fixed(delay: Duration) -> Self {
         Self {
             attempts: 5,
@@ -125,37 +125,38 @@ impl Retry {
         }
     }
 
-    /// Tries once.
+    /// Returns a policy of a single attempt.
     pub const fn none() -> Self {
         Self::fixed(Duration::ZERO).attempts(1)
     }
 
-    /// Sets how often a record is tried in all, at least 1. Default 20, or 5 for
-    /// [`fixed`](Self::fixed).
+    /// Sets the number of attempts in all, at least 1. Default 20, or 5 for [`fixed`](Self::fixed).
     #[must_use]
     pub const fn attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts;
         self
     }
 
-    /// Sets the first and the longest delay: over 0, the first not over the longest, the longest at
-    /// most 1 day. For [`fixed`](Self::fixed) it makes the delays exponential.
+    /// Sets the first and the longest delay, before the random time is added. The first must be over 0
+    /// and at most the longest, the longest at most 1 day. After [`fixed`](Self::fixed), the delays
+    /// become exponential.
     #[must_use]
     pub const fn delays(mut self, min: Duration, max: Duration) -> Self {
         self.backoff = Backoff::Exponential { min, max };
         self
     }
 
-    /// Sets what happens when the attempts have run out. Default [`OnExhausted::Stop`].
+    /// Sets what happens when the attempts are used up. Default [`OnExhausted::Stop`].
     #[must_use]
     pub fn then(mut self, exhausted: impl Into<OnExhausted>) -> Self {
         self.exhausted = exhausted.into();
         self
     }
 
-    /// Sets which errors may be tried again. A failure for whose reason `predicate` returns false is
-    /// treated as [permanent](crate::Failure::permanent). It is not asked about failures that say so
-    /// themselves, permanent and unavailable ones. A `predicate` that panics has returned true.
+    /// Sets which errors are retried. If `predicate` returns false for the reason of a failure, the
+    /// failure is treated as [permanent](crate::Failure::permanent). It is not called for failures that
+    /// are already permanent or [unavailable](crate::Failure::unavailable). If it panics, that counts as
+    /// true.
     ///
     /// ```
     /// use millstream_core::Retry;
@@ -175,7 +176,7 @@ impl Retry {
         &self.exhausted
     }
 
-    /// The attempts that a record has in all.
+    /// Returns the number of attempts in all.
     pub(crate) fn limit(&self) -> u32 {
         self.attempts
     }
@@ -186,7 +187,7 @@ impl Retry {
             .is_none_or(|predicate| predicate(reason))
     }
 
-    /// The delay after the failure of `attempt`, from 1. Jitter is drawn from `seed`, so that a run
+    /// Returns the delay after the failure of `attempt`, from 1. Jitter is drawn from `seed`, so that a run
     /// under a seed replays exactly.
     pub(crate) fn delay(&self, attempt: u32, seed: u64) -> Duration {
         match self.backoff {
@@ -195,7 +196,7 @@ impl Retry {
         }
     }
 
-    /// The delay after the `count`th failure in a row that is counted as no attempt.
+    /// Returns the delay after the `count`th failure in a row that is not counted as an attempt.
     pub(crate) fn outage_delay(count: u32, seed: u64) -> Duration {
         exponential(
             Duration::from_millis(100),
@@ -229,7 +230,7 @@ impl Retry {
     }
 }
 
-/// `min`, doubled with each attempt up to `max`, and prolonged by up to itself.
+/// Returns `min`, doubled with each attempt up to `max`, plus a random time of up to the same.
 fn exponential(min: Duration, max: Duration, attempt: u32, seed: u64) -> Duration {
     let factor = 1_u32
         .checked_shl(attempt.saturating_sub(1))

@@ -5,10 +5,10 @@ use std::task::{Context, Poll};
 
 use crate::{ConsumerHandle, Result};
 
-/// A running member, to be awaited or spawned; see
+/// Future of a running member, to await or to spawn; see
 /// [`ConsumerGroup::run`](crate::ConsumerGroup::run).
 ///
-/// Nothing happens before it is polled.
+/// It does nothing before it is polled.
 #[must_use = "a member runs only while it is awaited"]
 pub struct RunFuture {
     control: ConsumerHandle,

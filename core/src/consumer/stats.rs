@@ -1,4 +1,4 @@
-//! What an application can read of a member.
+//! Counters of a member, and the state of its partitions.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::{Epoch, Lag, Position};
 
-/// What a member knows of a partition that it owns.
+/// State of a partition that a member owns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PartitionStats {
@@ -17,8 +17,8 @@ pub struct PartitionStats {
     pub settled: Option<Position>,
     /// Records received and not settled.
     pub unsettled: usize,
-    /// The first record that is not settled, which everything behind it waits for to be checkpointed.
-    /// It is looked up once a second, so it is unset while records settle quickly.
+    /// The first unsettled record, which holds the checkpoint back. Updated once a second, so it is
+    /// `None` while records settle quickly.
     pub oldest_unsettled: Option<OldestUnsettled>,
     /// Whether reading is paused: by the application, or because a bound was reached
     /// ([`max_unsettled_per_partition`](crate::ConsumerGroup::max_unsettled_per_partition),
@@ -41,15 +41,16 @@ impl PartitionStats {
     }
 }
 
-/// The first record of a partition that is not settled.
+/// The first unsettled record of a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OldestUnsettled {
-    /// Its position.
+    /// The position.
     pub position: Position,
-    /// Its key.
+    /// The key, if it has one.
     pub key: Option<Bytes>,
-    /// The attempt that it is at, or that it waits for. 0 if its handler was never called.
+    /// The number of the current attempt, or of the one that it waits for. 0 if its handler was never
+    /// called.
     pub attempt: u32,
     begun: Option<Instant>,
     due: Option<Instant>,
@@ -72,13 +73,13 @@ impl OldestUnsettled {
         }
     }
 
-    /// Returns how long ago its first attempt began, retries and the time between them included.
+    /// Returns the time since its first attempt began, including retries and the time between them.
     /// `None` if its handler was never called.
     pub fn age(&self) -> Option<Duration> {
         self.begun.map(|begun| begun.elapsed())
     }
 
-    /// Returns in what time its next attempt begins, if it waits for one.
+    /// Returns the time until its next attempt, if it waits for one.
     pub fn next_attempt(&self) -> Option<Duration> {
         let now = Instant::now();
         self.due.map(|due| due.saturating_duration_since(now))
@@ -96,16 +97,16 @@ pub struct ConsumerStats {
     pub settled: u64,
     /// Attempts that failed.
     pub failures: u64,
-    /// Failed attempts that were tried again.
+    /// Failed attempts that were retried.
     pub retried: u64,
     /// Records sent to the dead letter stream.
     pub dead_lettered: u64,
-    /// Dead letters that are not the record as it was, since their stream does not take that; see
+    /// Dead letters that differ from their record, because their stream does not accept it; see
     /// [`DeadLetter`](crate::DeadLetter).
     pub dead_letters_changed: u64,
-    /// Records passed over by the policy.
+    /// Records skipped by the failure policy.
     pub skipped: u64,
-    /// Handlers that panicked (each is a failure too).
+    /// Handlers that panicked; each also counts as a failure.
     pub panicked: u64,
     /// Checkpoints stored, counted per partition.
     pub checkpoints: u64,
@@ -120,10 +121,10 @@ pub struct ConsumerStats {
     /// Records that were handed to a handler and were not settled when their partition left this
     /// member. They are delivered again.
     pub abandoned: u64,
-    /// Gaps jumped by [`OnDataLoss::Skip`](crate::OnDataLoss::Skip).
+    /// Gaps skipped by [`OnDataLoss::Skip`](crate::OnDataLoss::Skip).
     pub data_losses: u64,
-    /// Deliveries (or batches) with the handler now, those that wait for a retry included.
+    /// Deliveries or batches that are being handled now, including those that wait for a retry.
     pub in_flight: u64,
-    /// Bytes held now.
+    /// Bytes of records held now.
     pub buffered_bytes: u64,
 }

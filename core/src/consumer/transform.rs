@@ -1,4 +1,4 @@
-//! Consume, transform, publish: as one, or one after the other.
+//! Consume, transform, publish: atomically, or one after the other.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use futures_util::future::MapErr;
 use crate::consumer::runtime::handler::{AttemptId, Handler, HandlerError};
 use crate::{BatchFailure, Delivery, Failure, Producer, Record};
 
-/// At least once: sends records in order and waits until the broker has all of them.
+/// Sends records in order and waits until the broker has acknowledged all of them: at least once.
 pub(super) async fn send_and_wait(
     producer: &Producer,
     records: impl IntoIterator<Item = Record>,
@@ -24,8 +24,8 @@ pub(super) async fn send_and_wait(
     Ok(())
 }
 
-/// Exactly once: keeps records for the checkpoint that publishes them. What the stream does not
-/// take is refused now, while it is the failure of one delivery.
+/// Checks the records that the next checkpoint publishes: exactly once. A record that the stream does
+/// not accept is refused now, when it fails only one delivery.
 pub(super) fn validate(
     producer: &Producer,
     records: impl IntoIterator<Item = Record>,
@@ -43,7 +43,7 @@ pub(super) fn validate(
 pub(super) struct TransactionalHandler<H> {
     pub(super) handler: H,
     pub(super) stream: Arc<str>,
-    /// Sends nothing, and counts what is published.
+    /// It only counts what is published.
     pub(super) producer: Producer,
 }
 

@@ -22,7 +22,8 @@ impl ProducerBuilder {
         }
     }
 
-    /// Sets how many records may be in flight before [`send`](Producer::send) waits. 1 to 10,000,000, default 10,000.
+    /// Sets how many records may be in flight before [`send`](Producer::send) waits. 1 to 10,000,000,
+    /// default 10,000.
     #[must_use]
     pub fn in_flight_records(mut self, records: usize) -> Self {
         self.options.in_flight_records = records;
@@ -40,7 +41,7 @@ impl ProducerBuilder {
     /// Sets how long a record may be retried before its receipt returns the last error. 1 ms to 1 day,
     /// default 2 minutes.
     ///
-    /// It runs from when the producer can hand the record to the backend. A backend that retries on
+    /// The time starts when the producer can pass the record to the backend. A backend that retries on
     /// its own (Kafka) has its own setting for it.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {

@@ -1,10 +1,13 @@
-//! What a stream does not take is refused by `send` at once, before it takes room or holds up other
-//! records.
+//! Checks of the stream's limits: `send` refuses a record at once, before it takes room or holds up
+//! other records.
 
 use crate::driver::StreamLimits;
 use crate::{Error, ErrorKind, Record};
 
-/// Answers the size of a record that `limits` allow.
+/// Returns the size of a record that `limits` allow.
+///
+/// # Errors
+/// `Invalid` and `TooLarge`, with the limit.
 pub(super) fn check(limits: &StreamLimits, stream: &str, record: &Record) -> Result<usize, Error> {
     let refuse = |kind, message: String| Err(Error::new(kind, "send", message).with_stream(stream));
     if let Some(key) = &record.key {

@@ -26,18 +26,18 @@ pub use builder::ProducerBuilder;
 pub use receipt::Receipt;
 pub use stats::ProducerStats;
 
-/// Where a record was stored.
+/// Metadata of a stored record: its partition and position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecordMetadata {
     /// The partition.
     pub partition: Partition,
-    /// The place in it.
+    /// The position in the partition.
     pub position: Position,
 }
 
 impl RecordMetadata {
-    /// Says that a record is at `position` of `partition`. For drivers.
+    /// Creates the metadata of a record at `position` of `partition`. For drivers.
     pub const fn new(partition: Partition, position: Position) -> Self {
         Self {
             partition,
@@ -48,18 +48,19 @@ impl RecordMetadata {
 
 /// Sends records to one stream.
 ///
-/// Cheap to clone; clones share order, bounds and receipts, and closing one closes all.
+/// Cheap to clone. Clones share order and bounds, and closing one closes all.
 ///
-/// A failed attempt is tried again where the backend does not do that itself: the later records of
-/// its key wait, other keys flow on. An attempt that ended in `Timeout` may have stored the record,
-/// so its retry may store it twice: sending is at least once.
+/// A failed attempt is retried, unless the backend does that itself: the later records of its key
+/// wait, and other keys continue. An attempt that ended in `Timeout` may have stored the record, so its
+/// retry may store it twice: sending is at least once.
 ///
-/// When the last clone is dropped without [`close`](Self::close), what was sent is still delivered
-/// in the background as long as the runtime lives; what fails or is cut off then is logged.
+/// When the last clone is dropped without [`close`](Self::close), the records that were sent are still
+/// delivered in the background, as long as the tokio runtime lives. Records that fail or are abandoned
+/// then are logged.
 pub struct Producer {
     inner: Arc<inner::ProducerInner>,
-    /// How many of the failures that no receipt reported this handle need not report: its flushes
-    /// have, or they were there before it.
+    /// How many of the failures that no receipt reported this handle need not report: its flushes have
+    /// reported them, or they are older than the handle.
     seen_failures: AtomicU64,
 }
 
@@ -71,11 +72,11 @@ impl Producer {
         }
     }
 
-    /// Sends a record. Waits until there is room for it, then returns a receipt; the receipt's own
-    /// `await` resolves when the broker has it.
+    /// Sends a record. Waits until there is room for it, then returns a receipt, which resolves when the
+    /// broker has acknowledged the record.
     ///
-    /// Records of one key are stored in the order in which their `send` returned. The receipt need
-    /// not be awaited: a failure of it is then counted, logged and returned by
+    /// Records of one key are stored in the order in which their `send` returned. The receipt need not
+    /// be awaited: if it is dropped, a failure is counted, logged and returned by
     /// [`flush`](Self::flush) or [`close`](Self::close).
     ///
     /// ```
@@ -94,11 +95,11 @@ impl Producer {
     /// ```
     ///
     /// # Errors
-    /// At once and for this record only: `TooLarge`, `Invalid` (key or header that the stream does
-    /// not take), `Closed`. All others come by the receipt.
+    /// `TooLarge`, `Invalid` (a key or header that the stream does not accept) and `Closed`, at once and
+    /// for this record only. The receipt returns all other errors.
     ///
-    /// # Cancellation
-    /// A dropped `send` has not sent.
+    /// # Cancel safety
+    /// If the call is dropped, the record was not sent.
     pub async fn send(&self, mut record: Record) -> Result<Receipt> {
         self.inner.send(&mut record).await
     }
@@ -108,12 +109,12 @@ impl Producer {
     /// # Errors
     /// The first failure whose receipt was dropped unread, of all clones, since this clone's last
     /// flush; its message says how many there were. Each clone reports it, so where several tasks
-    /// share a producer, give each its own clone: a flush of one then takes no failure from the
-    /// others. A failure that was awaited on its receipt is not reported again.
+    /// share a producer, give each its own clone: a flush of one then hides no failure from the others.
+    /// A failure that was awaited on its receipt is not reported again.
     ///
     /// # Cancel safety
-    /// Dropping the future takes nothing back: the records are sent, and the next flush reports
-    /// their failures.
+    /// Dropping the future loses nothing: the records are sent, and the next flush reports their
+    /// failures.
     pub async fn flush(&self) -> Result<()> {
         self.inner.flush(&self.seen_failures).await
     }
@@ -148,7 +149,7 @@ impl Producer {
         self.inner.count_published(records);
     }
 
-    /// Refuses what [`send`](Self::send) would refuse at once.
+    /// Returns the error that [`send`](Self::send) would return at once for `record`.
     pub(crate) fn check(&self, record: &Record) -> Result<()> {
         self.inner.check(record)
     }

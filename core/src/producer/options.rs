@@ -25,7 +25,7 @@ impl Default for Options {
 
 impl Options {
     pub(super) fn validate(&self) -> Result<()> {
-        /// 1 TiB, or all that there is.
+        /// 1 TiB, or the whole address space.
         const MOST_BYTES: usize = usize::MAX >> (usize::BITS.saturating_sub(40));
         const SHORTEST: Duration = Duration::from_millis(1);
         const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
