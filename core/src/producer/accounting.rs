@@ -21,7 +21,7 @@ pub(super) struct Accounting {
     pub(super) stream: Arc<str>,
     pub(super) limits: InFlightLimits,
     pub(super) stored: AtomicU64,
-    /// Records that pipelines have published to the stream, beside those that were sent.
+    /// Records that pipelines have published to the stream, in addition to those that were sent.
     pub(super) published: AtomicU64,
     pub(super) failed: AtomicU64,
     pub(super) retried: AtomicU64,
@@ -30,7 +30,7 @@ pub(super) struct Accounting {
     /// Notified after each batch of results, when they are counted. It keeps one permit, so a `send`
     /// that has just found no room misses no notification.
     pub(super) capacity_freed: Notify,
-    /// Why the driver returns no results any more, once that is known; see
+    /// Why the driver returns no more results, once that is known; see
     /// [`terminal_error`](Self::terminal_error).
     terminal_error: OnceLock<Error>,
     unobserved: Mutex<UnobservedFailures>,
@@ -162,7 +162,8 @@ impl Accounting {
     }
 }
 
-/// The last receipt is gone: nobody is left to report to, so what is unreported is logged.
+/// Logs the failures that were not reported: the last receipt was dropped, and nothing can report them
+/// any more.
 impl Drop for Accounting {
     fn drop(&mut self) {
         let _logged = self.report_unreported("close");

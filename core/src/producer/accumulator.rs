@@ -1,5 +1,4 @@
-//! Where `send` leaves records and the sender task finds them: batches that are formed while they
-//! wait.
+//! Accumulates sent records into batches for the sender task.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -33,16 +32,16 @@ pub(super) struct RecordBatch {
 /// stream: a `send` returns after it has passed, hence a `send` that begins after another one
 /// returned passes after it.
 ///
-/// # Why nobody waits forever, or out of turn
+/// # Concurrency
 ///
-/// A `send` that finds no room counts itself as waiting under the same lock. As long as anyone
-/// waits, a new `send` finds no room either, so it does not overtake. Those that wait pass the
-/// semaphore one by one, first in, first out; the one inside looks for room whenever results
-/// were counted, and leaves with its record in, or with `Closed`, or by being dropped. Each way the
-/// next one enters and first looks for itself, so no waking is lost.
+/// A `send` that finds no room counts itself as waiting under the same lock. While any `send` waits, a
+/// new one finds no room either, so it does not overtake. Waiting sends pass the semaphore one by one,
+/// first in, first out. The one inside checks for room whenever results were counted, and leaves with
+/// its record accepted, with `Closed`, or by being dropped. In each case the next one enters and checks
+/// for itself first, so no wake is lost and no `send` waits forever.
 ///
-/// Why not a semaphore for records and one for bytes: they cost two contended words for each
-/// record, where the lock is taken anyway.
+/// Rejected: a semaphore for records and one for bytes. They cost two contended words for each record,
+/// where the lock is taken anyway.
 pub(super) struct RecordAccumulator {
     state: Mutex<State>,
     fifo: Semaphore,
@@ -51,25 +50,26 @@ pub(super) struct RecordAccumulator {
     timeout: Duration,
 }
 
-/// Why a record did not get in. It stays where it was.
+/// Why a record was not accepted. The caller still has it.
 pub(super) enum PushError {
-    /// There is no room, or others wait for it. Take it to [`RecordAccumulator::push_wait`].
+    /// There is no room, or others wait for it. The caller must continue with
+    /// [`RecordAccumulator::push_wait`].
     Full,
     /// The producer is closed.
     Closed,
 }
 
 struct State {
-    /// Sealed batches, oldest first.
+    /// Closed batches, oldest first.
     closed_batches: VecDeque<RecordBatch>,
     /// The newest one, which still grows.
     open: Option<Open>,
-    /// How many records the last sealed batch had: the next one will have as many.
+    /// How many records the last closed batch had: the next one will have as many.
     capacity_hint: usize,
     reader: Option<Waker>,
     /// Whether the reader wants to be woken by a record, or by the close only.
     wants_records: bool,
-    /// Set once: no record comes in any more.
+    /// Set once: no more records are accepted.
     closed: bool,
     generations: FlushGenerations,
     sent: u64,
@@ -117,8 +117,8 @@ impl RecordAccumulator {
         }
     }
 
-    /// Takes a record in if there is room and nobody waits. A record that is refused as `Full` is
-    /// waiting from now on.
+    /// Accepts a record if there is room and no other one waits. A record that is refused as `Full`
+    /// counts as waiting.
     ///
     /// The record is passed by reference, and moved once: into its batch.
     pub(super) fn push(&self, record: &mut Record, size: usize) -> Result<Receipt, PushError> {
@@ -133,7 +133,8 @@ impl RecordAccumulator {
         self.admit(state, record, size)
     }
 
-    /// Takes a record in that was refused as `Full`, in its turn. Dropped, it has not taken it in.
+    /// Accepts a record that was refused as `Full`, in its turn. If the future is dropped, the record was
+    /// not accepted.
     pub(super) async fn push_wait(
         &self,
         record: &mut Record,
@@ -230,8 +231,8 @@ impl RecordAccumulator {
         }
     }
 
-    /// Moves what is there to `batches`: the sealed ones, or if there is none, the open one. An
-    /// open batch is left to grow as long as others are to go first.
+    /// Moves the closed batches to `batches`, or the open one if there are none. An open batch grows as
+    /// long as others must go first.
     pub(super) fn take(&self, batches: &mut VecDeque<RecordBatch>) {
         let mut state = lock(&self.state);
         if state.closed_batches.is_empty() {

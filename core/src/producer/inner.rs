@@ -28,7 +28,7 @@ pub(super) struct ProducerInner {
     /// Weak, as the task owns it: a closed producer holds nothing of its connection, however long the
     /// handle lives.
     driver: Weak<dyn driver::Producer>,
-    /// The end of the task, for everyone who waits for it.
+    /// The end of the task, shared by all that wait for it.
     ended: Shared<BoxFuture<'static, Result<()>>>,
 }
 
@@ -63,7 +63,7 @@ pub(super) fn open(
         // The only way for the task to return nothing is that its runtime has ended: a panic of the
         // driver is caught where it is called.
         task.await.unwrap_or_else(|failure| {
-            let message = "the producer's task was cut off, records may or may not be stored";
+            let message = "the producer's task was aborted, records may or may not be stored";
             let error = Error::new(ErrorKind::Unavailable, "close", message);
             Err(error.with_stream(stream).with_source(failure))
         })
@@ -82,7 +82,7 @@ pub(super) fn open(
 }
 
 impl ProducerInner {
-    /// Takes the record out when it is sent, and leaves it otherwise.
+    /// Sends a record. It is moved out of `record` only if it is sent.
     pub(super) async fn send(&self, record: &mut Record) -> Result<Receipt> {
         let size = limits::check(&self.limits, self.stream(), record)?;
         let sent = match self.accumulator.push(record, size) {
@@ -163,8 +163,8 @@ impl ProducerInner {
     }
 }
 
-/// The last clone is gone: the task sends what is left and closes the driver, within the close
-/// timeout, with nobody waiting.
+/// Closes the producer when the last clone is dropped: the task sends what is left and closes the
+/// driver, within the close timeout, and nothing waits for it.
 impl Drop for ProducerInner {
     fn drop(&mut self) {
         self.accumulator.close();

@@ -6,8 +6,8 @@
 //! receipt can hang, whatever happens to the task, the driver or the runtime, and no other place
 //! has to remember that.
 //!
-//! Why slots and not a channel for each record: a channel costs an allocation and a wake for each;
-//! a batch costs these once a batch.
+//! Rejected: a channel per record. It costs an allocation and a wake per record, where a batch costs
+//! these once.
 
 use std::fmt;
 use std::future::Future;
@@ -22,10 +22,10 @@ use super::flush::FlushGeneration;
 use crate::sync::lock;
 use crate::{Error, RecordMetadata, Result};
 
-/// Resolves when the broker has acknowledged one record; see
+/// Future that resolves when the broker has acknowledged a record; see
 /// [`Producer::send`](crate::Producer::send).
 ///
-/// Dropping it is safe: `flush` and `close` then report a failure.
+/// It can be dropped: if the record fails, `flush` and `close` report it.
 ///
 /// # Errors
 /// The error of the broker, or the last one when the producer's timeout for retries is over. `Timeout`,
@@ -49,17 +49,17 @@ impl Future for Receipt {
     type Output = Result<RecordMetadata>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        assert!(!self.read, "a receipt was awaited after it had answered");
+        assert!(!self.read, "a receipt was polled after it had resolved");
         let mut slots = lock(&self.batch.slots);
         let slot = slot(&mut slots, self.index);
         match slot {
-            ReceiptState::Answered(_) => {
-                let ReceiptState::Answered(answer) = mem::replace(slot, ReceiptState::Gone) else {
+            ReceiptState::Completed(_) => {
+                let ReceiptState::Completed(result) = mem::replace(slot, ReceiptState::Gone) else {
                     unreachable!("it was completed a line before, under the same lock")
                 };
                 drop(slots);
                 self.read = true;
-                Poll::Ready(answer)
+                Poll::Ready(result)
             }
             ReceiptState::Awaited(waker) => {
                 waker.clone_from(cx.waker());
@@ -82,7 +82,7 @@ impl Drop for Receipt {
             slot(&mut lock(&self.batch.slots), self.index),
             ReceiptState::Gone,
         );
-        if let ReceiptState::Answered(Err(error)) = left {
+        if let ReceiptState::Completed(Err(error)) = left {
             self.batch.accounting.record_unobserved_error(error, 1);
         }
     }
@@ -107,7 +107,7 @@ pub(super) struct ReceiptBatch {
 enum ReceiptState {
     Open,
     Awaited(Waker),
-    Answered(Result<RecordMetadata>),
+    Completed(Result<RecordMetadata>),
     /// The receipt was read or dropped.
     Gone,
 }
@@ -133,9 +133,9 @@ pub(super) struct Completer {
 
 /// What becomes of one record of a completer.
 pub(super) enum Outcome<T> {
-    /// It is completed.
+    /// The record is completed.
     Final(Result<RecordMetadata>),
-    /// It is tried again as `load`, and goes on taking room.
+    /// The record is retried as `load`, and still counts as in flight.
     Retry { cost: u64, load: T },
 }
 
@@ -155,7 +155,7 @@ impl Completer {
         }
     }
 
-    /// Takes on one more record, at the end.
+    /// Adds a record at the end, and returns its receipt.
     pub(super) fn push(&mut self, cost: u64) -> Receipt {
         let index = self.end;
         self.end += 1;
@@ -176,20 +176,20 @@ impl Completer {
         parts
     }
 
-    /// Asks `answer` for each record in order and fills the slots, under one lock. Returns what is
-    /// to be tried again, each with a completer of its own. Nothing is left of this completer afterwards, but
-    /// it still holds its flush back until it is dropped: let that be after the wakes is over.
+    /// Calls `outcome` for each record in order and fills the slots, under one lock. Returns what is to
+    /// be retried, each with a completer of its own. This completer is empty then, but it still holds its
+    /// flush back until it is dropped, which must be after `wakes` was dropped.
     pub(super) fn settle<T>(
         &mut self,
         wakes: &mut WakeBatch,
-        mut answer: impl FnMut() -> Outcome<T>,
+        mut outcome: impl FnMut() -> Outcome<T>,
     ) -> Vec<(T, Self)> {
         let mut later = Vec::new();
         let (mut stored, mut failed) = (0, 0);
         let batch = self.batch.clone();
         let mut slots = lock(&batch.slots);
         for index in mem::replace(&mut self.next, self.end)..self.end {
-            let result = match answer() {
+            let result = match outcome() {
                 Outcome::Final(result) => result,
                 Outcome::Retry { cost, load } => {
                     later.push((load, self.part(index, cost)));
@@ -201,7 +201,7 @@ impl Completer {
                 Err(_) => failed += 1,
             }
             if slots.len() == index as usize {
-                slots.push(ReceiptState::Answered(result));
+                slots.push(ReceiptState::Completed(result));
                 continue;
             }
             let slot = slot(&mut slots, index);
@@ -210,7 +210,7 @@ impl Completer {
                 (ReceiptState::Gone, Err(error)) => wakes.unobserved(error),
                 (_, result) => {
                     if let ReceiptState::Awaited(waker) =
-                        mem::replace(slot, ReceiptState::Answered(result))
+                        mem::replace(slot, ReceiptState::Completed(result))
                     {
                         wakes.wake(waker);
                     }
@@ -269,7 +269,7 @@ impl WakeBatch {
         }
     }
 
-    /// A task that waits for many receipts at once is woken once.
+    /// Adds a task to wake. A task that waits for many receipts at once is woken once.
     fn wake(&mut self, waker: Waker) {
         if !self
             .wakers

@@ -1,4 +1,4 @@
-//! One call of the driver, with what it owes.
+//! One call of the driver, with the completions that it owes.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -18,13 +18,13 @@ use crate::{Error, ErrorKind, Record, RecordMetadata, Result};
 /// A record that waits in the queue, with its completer.
 pub(super) type QueuedRecord = Item<(Record, Completer)>;
 
-/// Records for the driver, and what the call owes for them.
+/// Records for one call of the driver, with their completions.
 pub(super) struct SendRequest {
     records: Vec<Record>,
     pending: PendingCompletions,
 }
 
-/// Duties in the order of the records, and the keys that the call binds.
+/// Completions in the order of the records, and the keys that the call binds.
 pub(super) struct PendingCompletions {
     pub(super) completions: Vec<PendingCompletion>,
     pub(super) keys: Vec<u64>,
@@ -85,8 +85,8 @@ impl SendRequest {
         }
     }
 
-    /// Asks the driver. A panic of it ends with this call: the task goes on, and what is pending is
-    /// still there to be completed.
+    /// Calls the driver. A panic of the driver ends this call only: the task goes on, and completes what
+    /// is pending.
     pub(super) fn make(
         self,
         driver: Arc<dyn driver::Producer>,
@@ -109,7 +109,7 @@ impl SendRequest {
 }
 
 impl PendingCompletion {
-    /// Makes a record wait that was handed back with `error`.
+    /// Returns the item for a record that was handed back with `error` and must wait for its retry.
     pub(super) fn again(
         &self,
         record: Record,
@@ -127,7 +127,7 @@ impl PendingCompletion {
     }
 }
 
-/// The records of a batch one by one.
+/// Returns the records of a batch one by one.
 pub(super) fn into_items(
     batch: RecordBatch,
     limits: InFlightLimits,
@@ -151,7 +151,7 @@ pub(super) fn into_items(
     })
 }
 
-/// What stands for the record's key, if it has one.
+/// Returns the hash of the record's key, if it has one.
 pub(super) fn key(record: &Record) -> Option<u64> {
     record.key.as_deref().map(key_queue::hash)
 }

@@ -1,9 +1,9 @@
-//! The task behind a producer: takes batches in, makes calls of them, and brings the results to the
+//! The task of a producer: takes batches, sends them to the driver, and passes the results to the
 //! receipts.
 //!
 //! It is the only one that calls the driver, so the order of its calls is the order of the stream.
-//! Every record that it has, wherever it is, goes with its [`Completer`]; the task may be cut off at any
-//! await and by any panic, and each record is still completed once.
+//! Every record that it has, wherever it is, has its [`Completer`] with it. The task may be aborted at
+//! any await and by any panic, and each record is still completed once.
 
 use std::collections::VecDeque;
 use std::future::{pending, poll_fn};
@@ -37,10 +37,10 @@ pub(super) struct Sender {
     most: BatchLimits,
     pipelining: Pipelining,
     close_timeout: Duration,
-    /// Taken in, not yet looked at.
+    /// Batches that were taken from the accumulator and not looked at yet.
     batches: VecDeque<RecordBatch>,
-    /// Looked at one by one. Empty under `Ordered`; with one call at a time empty until something
-    /// fails.
+    /// Records that are looked at one by one. Empty with `Ordered`; with one call at a time, empty until
+    /// a record fails.
     queue: KeyOrderedQueue<(Record, Completer)>,
     calls: FuturesUnordered<BoxFuture<'static, SendResult>>,
 }
@@ -101,7 +101,7 @@ impl Sender {
             && self.accumulator.is_empty()
     }
 
-    /// Whether the driver takes one more call.
+    /// Returns whether the driver accepts one more call.
     fn may_call(&self) -> bool {
         match self.pipelining {
             Pipelining::Ordered => true,
@@ -132,8 +132,9 @@ impl Sender {
         }
     }
 
-    /// Whole batches go as they are where no key can be bound: with `Ordered`, and with one call at
-    /// a time as long as nothing has failed. Otherwise each record is looked at.
+    /// Returns the next call, if there is one. A batch is sent as it is where no key can be bound: with
+    /// `Ordered`, and with one call at a time as long as nothing has failed. Otherwise each record is
+    /// looked at.
     fn next_call(&mut self) -> Option<SendRequest> {
         let whole = match self.pipelining {
             Pipelining::Ordered => true,
@@ -151,7 +152,7 @@ impl Sender {
         Some(SendRequest::from_items(batch))
     }
 
-    /// Brings the results of a call to the receipts, or the records back to the queue.
+    /// Passes the results of a call to the receipts, or the records back to the queue.
     fn settle(
         &mut self,
         SendResult {
@@ -162,7 +163,7 @@ impl Sender {
         let now = Instant::now();
         let retries = matches!(self.pipelining, Pipelining::ByKey { .. });
         let missing = match results {
-            Some(_) => "the backend's driver completed too few results",
+            Some(_) => "the backend's driver returned too few results",
             // Nothing to retry: the records went down with the call.
             None => "the backend's driver panicked",
         };
@@ -177,7 +178,7 @@ impl Sender {
             let later = completion
                 .completer
                 .settle(&mut wakes, || match results.next() {
-                    Some(Ok(placed)) => Outcome::Final(Ok(placed)),
+                    Some(Ok(stored)) => Outcome::Final(Ok(stored)),
                     Some(Err(Rejected { record, error })) if may_retry && error.is_retryable() => {
                         let cost = self.accounting.limits.charge(record.size());
                         let load = (record, error);
@@ -185,7 +186,7 @@ impl Sender {
                     }
                     Some(Err(Rejected { record, error })) => {
                         failed.extend(key(&record));
-                        Outcome::Final(Err(self.last_answer(error, unclear)))
+                        Outcome::Final(Err(self.final_error(error, unclear)))
                     }
                     None => {
                         let message = format!("{missing}, the record may or may not be stored");
@@ -206,13 +207,13 @@ impl Sender {
         self.queue.done(pending.keys, failed, again, now);
     }
 
-    /// Returns the error of a receipt after the last attempt. A refusal says nothing of an earlier attempt
-    /// that timed out.
-    fn last_answer(&self, error: Error, unclear: bool) -> Error {
+    /// Returns the error of a receipt after the last attempt. A refusal says nothing about an earlier
+    /// attempt that timed out.
+    fn final_error(&self, error: Error, unclear: bool) -> Error {
         if !unclear || error.kind() == ErrorKind::Timeout {
             return error;
         }
-        let message = "refused at last, but an attempt before timed out and may have stored it";
+        let message = "refused, but an earlier attempt timed out and may have stored the record";
         self.accounting
             .error(ErrorKind::Timeout, "send", message)
             .with_source(error)
@@ -223,11 +224,11 @@ impl Sender {
         event!(
             debug, "millstream.producer.retried", stream = %self.accounting.stream, records,
             error = %Causes(error),
-            "records failed and are tried again"
+            "records failed and will be retried"
         );
     }
 
-    /// Answers `Timeout` to what is left, closes the driver, and sums up.
+    /// Fails what is left with `Timeout`, closes the driver, and returns the result of the close.
     async fn close(mut self, deadline: Instant) -> Result<()> {
         let flushed = self.fail_remaining();
         let unread = self.accounting.report_unreported("close");
@@ -239,30 +240,33 @@ impl Sender {
             "producer closed"
         );
         match (flushed, unread) {
-            (Err(cut_off), Err(unread)) => Err(cut_off.with_source(unread)),
+            (Err(expired), Err(unread)) => Err(expired.with_source(unread)),
             (flushed, unread) => flushed.and(unread).and(closed),
         }
     }
 
     fn fail_remaining(&mut self) -> Result<()> {
-        let unanswered = self.unanswered();
-        if unanswered == 0 {
+        let incomplete = self.incomplete();
+        if incomplete == 0 {
             return Ok(());
         }
         let error = |operation, message| {
             let message = format!(
-                "{message} within the close time-out of {:?}, raise it or send less",
+                "{message} within the close timeout of {:?}, raise it or send less",
                 self.close_timeout
             );
             self.accounting
                 .error(ErrorKind::Timeout, operation, message)
         };
         self.accounting
-            .set_terminal_error(error("send", "not answered".into()));
-        let told = error("close", format!("{unanswered} records were not answered"));
-        self.log_abandoned(unanswered, "the close time-out was over");
+            .set_terminal_error(error("send", "not acknowledged".into()));
+        let failed = error(
+            "close",
+            format!("{incomplete} records were not acknowledged"),
+        );
+        self.log_abandoned(incomplete, "the close timeout has expired");
         self.drop_all();
-        Err(told)
+        Err(failed)
     }
 
     async fn close_driver(&mut self, deadline: Instant) -> Result<()> {
@@ -283,14 +287,15 @@ impl Sender {
         }
     }
 
-    fn unanswered(&self) -> u64 {
+    /// Returns how many records are not completed.
+    fn incomplete(&self) -> u64 {
         self.accumulator.sent().0 - self.accounting.completed()
     }
 
     fn log_abandoned(&self, records: u64, reason: &str) {
         event!(
             error, "millstream.producer.unsent", stream = %self.accounting.stream, records, reason,
-            "records were given up, they may or may not be stored"
+            "records were abandoned, they may or may not be stored"
         );
     }
 
@@ -303,20 +308,20 @@ impl Sender {
     }
 }
 
-/// The task has ended, or its runtime: nothing else would complete the records.
+/// Completes the records that are left: the task has ended, or its runtime, and nothing else would.
 impl Drop for Sender {
     fn drop(&mut self) {
         let batches = self.accumulator.abandon();
-        let unanswered = self.unanswered();
-        if unanswered > 0 {
-            self.log_abandoned(unanswered, "the runtime of the producer has ended");
+        let incomplete = self.incomplete();
+        if incomplete > 0 {
+            self.log_abandoned(incomplete, "the runtime of the producer has ended");
         }
         drop(batches);
         self.drop_all();
     }
 }
 
-/// Sleeps until then, or forever if unset.
+/// Sleeps until `when`, or forever if it is `None`.
 async fn sleep_until_opt(when: Option<Instant>) {
     match when {
         Some(when) => sleep_until(when).await,

@@ -104,7 +104,7 @@ async fn a_batch_does_not_wait_for_records_that_cannot_come() {
     script.records("0", 1, 2, "aa");
     until(|| sizes.get() == [4]).await;
     script.records("0", 1, 4, "a");
-    script.tell(Event::Ended {
+    script.emit(Event::Ended {
         partition: partition("0"),
         epoch: Epoch(1),
     });

@@ -118,7 +118,7 @@ async fn an_end_behind_a_stuck_partition_comes_through() {
     script.records("0", 1, 0, "aaaa");
     script.until_called(Call::Pause("0".into())).await;
     script.records("1", 1, 7, "b");
-    script.tell(Event::Ended {
+    script.emit(Event::Ended {
         partition: partition("1"),
         epoch: Epoch(1),
     });
@@ -210,7 +210,7 @@ async fn stats_count_what_a_stuck_handler_holds_up() {
         (None, None),
         "no lag was reported"
     );
-    script.tell(Event::Lag {
+    script.emit(Event::Lag {
         partition: partition("0"),
         epoch: Epoch(1),
         lag: Lag {

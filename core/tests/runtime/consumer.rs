@@ -1,4 +1,4 @@
-//! What a member hands to its handler, and how it answers a failure.
+//! What a member delivers to its handler, and how it handles a failure.
 
 use std::any::Any;
 use std::future::pending;
@@ -264,13 +264,13 @@ async fn a_gap_by_retention_stops_or_is_jumped() {
     let (script, desk) = (Script::new(), Desk::default());
     let (_, run) = desk.run(group(&script));
     script.assign("0", 1);
-    script.tell(gap());
+    script.emit(gap());
     assert_eq!(run.await.unwrap().unwrap_err().kind(), ErrorKind::DataLoss);
 
     let (script, desk) = (Script::new(), Desk::default());
     let (control, _) = desk.run(group(&script).on_data_loss(OnDataLoss::Skip));
     script.assign("0", 1);
-    script.tell(gap());
+    script.emit(gap());
     script.records("0", 1, 7, "a");
     desk.until_begun(&[7]).await;
     assert_eq!(control.stats().data_losses, 1);

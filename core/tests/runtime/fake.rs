@@ -42,9 +42,9 @@ pub(crate) enum Call {
 struct Fake {
     events: AsyncMutex<mpsc::UnboundedReceiver<Result<Event>>>,
     calls: Mutex<Vec<Call>>,
-    /// Answers to the next marks; `Ok` when there is none left.
+    /// Results of the next updates; `Ok` when none is left.
     refusals: Mutex<Vec<Error>>,
-    /// How many completions are still answered `Unavailable`.
+    /// How many completions still return `Unavailable`.
     completions_to_refuse: AtomicUsize,
     /// The payloads that are refused for good when they are published, and how.
     refused_results: Mutex<(Vec<String>, ErrorKind)>,
@@ -52,7 +52,7 @@ struct Fake {
     stored: Mutex<Vec<String>>,
     /// The last mark of each partition and epoch.
     marked: Mutex<BTreeMap<(String, u64), u64>>,
-    /// While it is locked, no publication is answered.
+    /// While it is locked, no call of `publish` returns.
     publishing: AsyncMutex<()>,
     letters: Arc<LetterBox>,
     /// The method that panics at its next call.
@@ -90,7 +90,7 @@ impl Script {
         }
     }
 
-    pub(crate) fn tell(&self, event: Event) {
+    pub(crate) fn emit(&self, event: Event) {
         self.events
             .send(Ok(event))
             .expect("the membership lives as long as the script");
@@ -107,7 +107,7 @@ impl Script {
     }
 
     pub(crate) fn assign_of_stream(&self, id: &str, epoch: u64, stream_id: Option<&str>) {
-        self.tell(Event::Assigned {
+        self.emit(Event::Assigned {
             partition: partition(id),
             epoch: Epoch(epoch),
             resume_after: None,
@@ -126,7 +126,7 @@ impl Script {
                 payload: Some(Bytes::from(position.to_string())),
                 headers: Headers::new(),
             });
-        self.tell(Event::Records {
+        self.emit(Event::Records {
             partition: partition(id),
             epoch: Epoch(epoch),
             records: records.collect(),
@@ -136,11 +136,11 @@ impl Script {
 
     pub(crate) fn revoke(&self, id: &str, epoch: u64, within: Duration) {
         let partitions = vec![(partition(id), Epoch(epoch))];
-        self.tell(Event::Revoking { partitions, within });
+        self.emit(Event::Revoking { partitions, within });
     }
 
     pub(crate) fn lose(&self, id: &str, epoch: u64) {
-        self.tell(Event::Lost {
+        self.emit(Event::Lost {
             partitions: vec![(partition(id), Epoch(epoch))],
         });
     }
@@ -183,7 +183,7 @@ impl Script {
 
     /// Sends one batch of records as the driver would.
     pub(crate) fn batch(&self, id: &str, epoch: u64, records: Vec<StoredRecord>) {
-        self.tell(Event::Records {
+        self.emit(Event::Records {
             partition: partition(id),
             epoch: Epoch(epoch),
             records,
@@ -229,7 +229,7 @@ impl Script {
         self.fake.completions_to_refuse.store(times, Relaxed);
     }
 
-    /// Lets the next checkpoint store and answer all but its last partition.
+    /// Lets the next checkpoint succeed for all but its last partition.
     pub(crate) fn forget_result(&self) {
         self.fake.forgets_result.store(true, Relaxed);
     }

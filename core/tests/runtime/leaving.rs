@@ -123,7 +123,7 @@ async fn an_ended_partition_is_completed_when_all_is_settled() {
     desk.run(group(&script));
     script.assign("0", 1);
     script.records("0", 1, 0, "ab");
-    script.tell(Event::Ended {
+    script.emit(Event::Ended {
         partition: partition("0"),
         epoch: Epoch(1),
     });
@@ -144,7 +144,7 @@ async fn a_completion_that_was_not_stored_is_tried_again_after_a_pause() {
     let (control, run) = desk.run(group(&script));
     script.assign("0", 1);
     let begun = tokio::time::Instant::now();
-    script.tell(Event::Ended {
+    script.emit(Event::Ended {
         partition: partition("0"),
         epoch: Epoch(1),
     });
@@ -168,7 +168,7 @@ async fn a_member_that_closes_does_not_complete_what_it_let_pass_by() {
     control.shutdown();
     tokio::time::sleep(Duration::from_secs(1)).await;
     script.records("1", 1, 0, "b");
-    script.tell(Event::Ended {
+    script.emit(Event::Ended {
         partition: partition("1"),
         epoch: Epoch(1),
     });
@@ -355,7 +355,7 @@ async fn many_partitions_leave_at_once() {
     }
     until(|| control.stats().settled == PARTITIONS as u64).await;
     let partitions = ids.iter().map(|id| (partition(id), Epoch(1))).collect();
-    script.tell(Event::Revoking {
+    script.emit(Event::Revoking {
         partitions,
         within: Duration::from_secs(10),
     });

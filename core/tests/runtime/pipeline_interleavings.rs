@@ -183,7 +183,7 @@ impl Run {
         model.is_revoked = false;
         model.epoch += 1;
         model.next = stored;
-        self.script.tell(Event::Assigned {
+        self.script.emit(Event::Assigned {
             partition: partition(PARTITIONS[of]),
             epoch: Epoch(model.epoch),
             resume_after: stored.checked_sub(1).map(Position::from),

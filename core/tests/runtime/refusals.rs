@@ -429,7 +429,7 @@ async fn a_closed_partition_is_not_completed_before_the_letter_is_stored() {
     let (control, _run) = run(&script, &desk, dead_letters(&script)).await;
     script.assign("0", 1);
     script.records("0", 1, 0, "abcd");
-    script.tell(Event::Ended {
+    script.emit(Event::Ended {
         partition: partition("0"),
         epoch: Epoch(1),
     });

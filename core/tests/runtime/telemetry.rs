@@ -77,7 +77,7 @@ async fn every_step_of_a_member_has_its_name() {
     script.records("1", 1, 0, "a");
     crate::fake::until(|| control.stats().lost == 1).await;
     script.assign("2", 1);
-    script.tell(Event::Ended {
+    script.emit(Event::Ended {
         partition: crate::fake::partition("2"),
         epoch: millstream_core::Epoch(1),
     });

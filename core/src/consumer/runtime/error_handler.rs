@@ -64,7 +64,7 @@ impl ErrorHandler {
                 let Some(delivery) = run.front(1).next().cloned() else {
                     return settled;
                 };
-                match self.give_up(delivery, failure) {
+                match self.apply_final_action(delivery, failure) {
                     Ok(None) => settled.extend(run.settle(1)),
                     Ok(Some(letter)) => run.dead_letter(letter),
                     Err(error) => run.stop(error),
@@ -104,20 +104,24 @@ impl ErrorHandler {
                 warn, "millstream.consumer.unavailable", group = %self.group,
                 partition = %delivery.partition(), position = %delivery.position(), ?delay,
                 reason = %failure,
-                "a dependency of the handler is unavailable, trying again until it is back"
+                "a dependency of the handler is unavailable, retrying until it is back"
             );
         } else {
             event!(
                 debug, "millstream.consumer.retried", group = %self.group,
                 partition = %delivery.partition(), position = %delivery.position(), attempt,
                 ?delay, kind = failure.kind().as_str(), reason = %failure,
-                "attempt failed, trying again"
+                "attempt failed, will be retried"
             );
         }
     }
 
     /// Applies the policy's final action to a delivery. Returns it if it is to be dead-lettered.
-    fn give_up(&self, delivery: Delivery, failure: Failure) -> Result<Option<DeadRecord>, Error> {
+    fn apply_final_action(
+        &self,
+        delivery: Delivery,
+        failure: Failure,
+    ) -> Result<Option<DeadRecord>, Error> {
         match self.retry.exhausted() {
             OnExhausted::Stop => {
                 let (position, attempts) = (delivery.position(), delivery.attempt());
@@ -195,7 +199,7 @@ impl ErrorHandler {
                     warn, "millstream.consumer.dead_letter_changed", group = %self.group,
                     partition = %delivery.partition(), position = %delivery.position(),
                     dead_letters = %stream, %changed,
-                    "the dead letter stream does not take the record as it is"
+                    "the dead letter stream does not accept the record as it is"
                 );
             }
             self.counters.dead_lettered.add(1);

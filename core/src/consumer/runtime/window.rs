@@ -425,7 +425,7 @@ mod tests {
                 prop_assert_eq!(window.watermark(), contiguous as u64);
                 prop_assert_eq!(window.running(), running.len());
                 if settled[contiguous..].contains(&true) && running.is_empty() && abandoned.is_empty() {
-                    prop_assert!(window.has_first(), "what is settled waits for ever");
+                    prop_assert!(window.has_first(), "what is settled waits forever");
                 }
             }
             // Carry everything through that still may start.

@@ -228,9 +228,9 @@ fn delays_grow_and_end_at_the_deadline() {
     assert!((10..20).contains(&waits.len()), "{waits:?}");
 }
 
-/// The sender tells of failures in a call that was not taken from here: a whole batch.
+/// The sender also reports failures of a call that was not taken from the queue: a whole batch.
 #[test]
-fn failures_of_a_whole_parcel_bind_their_keys() {
+fn failures_of_a_whole_batch_bind_their_keys() {
     let now = Instant::now();
     let mut queue = KeyOrderedQueue::new();
     let again = vec![item(1, 10, now), item(2, 21, now), item(1, 11, now)];

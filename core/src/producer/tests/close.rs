@@ -1,4 +1,4 @@
-//! C12 and the receipts: every record is answered once and told once, whatever ends first.
+//! C12 and the receipts: every record is completed once and reported once, whatever ends first.
 
 use std::time::Duration;
 
@@ -30,9 +30,9 @@ async fn failures_of_dropped_receipts_are_told_once() {
         let producer = fake.builder().open().await.unwrap();
         drop(send(&producer, "a", "1").await);
         drop(send(&producer, "b", "2").await);
-        let told = send(&producer, "c", "3").await;
+        let receipt = send(&producer, "c", "3").await;
         let late = send(&producer, "d", "4").await;
-        assert_eq!(told.await.unwrap_err().kind(), Denied);
+        assert_eq!(receipt.await.unwrap_err().kind(), Denied);
         let error = producer.flush().await.unwrap_err();
         assert_eq!((error.kind(), error.stream()), (Denied, Some("s")));
         assert!(error.message().starts_with("2 records"), "{error}");
@@ -144,7 +144,7 @@ async fn dropped_without_close_it_sends_what_is_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_of_the_driver_answers_its_records_and_stops_nothing() {
+async fn a_panic_of_the_driver_completes_its_records_and_stops_nothing() {
     for pipelining in ALL {
         let fake = Fake::new(pipelining);
         let producer = fake.builder().open().await.unwrap();
@@ -157,7 +157,7 @@ async fn a_panic_of_the_driver_answers_its_records_and_stops_nothing() {
 }
 
 #[test]
-fn the_end_of_the_runtime_answers_everything() {
+fn the_end_of_the_runtime_completes_everything() {
     for pipelining in ALL {
         let fake = Fake::new(pipelining);
         let first = runtime::Builder::new_current_thread()
@@ -179,8 +179,8 @@ fn the_end_of_the_runtime_answers_everything() {
             .unwrap();
         second.block_on(async {
             for receipt in receipts {
-                let answer = receipt.await;
-                assert!(answer.is_err_and(|error| error.kind() == Timeout));
+                let result = receipt.await;
+                assert!(result.is_err_and(|error| error.kind() == Timeout));
             }
             assert_eq!(
                 producer.send(Record::new("4")).await.unwrap_err().kind(),

@@ -1,4 +1,4 @@
-//! The names of the events are public; and what is lost with nobody to be told is at least logged.
+//! The names of events are public, and failures that no call can report are logged.
 
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
@@ -98,7 +98,7 @@ async fn every_step_of_a_producer_has_its_name() {
     assert_eq!(log.take(), expected);
     drop(producer);
     drop(late);
-    assert_eq!(log.take(), [("failed", 1)], "nobody else will tell it");
+    assert_eq!(log.take(), [("failed", 1)], "nothing else reports it");
     drop(stuck);
     assert_eq!(
         log.take(),

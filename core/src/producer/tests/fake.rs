@@ -1,4 +1,4 @@
-//! A driver with scripted answers, which also watches that the runtime keeps its side of the
+//! A driver with scripted results, which also watches that the runtime keeps its side of the
 //! contract.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -24,7 +24,7 @@ pub(super) const LIMITS: StreamLimits = StreamLimits {
     batch_bytes: 10_000,
 };
 
-/// A handle to the driver. Payloads name records; a payload `stuck` is never answered, and `panic`
+/// A handle to the driver. Payloads name records; a payload `stuck` never gets a result, and `panic`
 /// panics.
 #[derive(Debug, Clone)]
 pub(super) struct Fake(Arc<Inner>);

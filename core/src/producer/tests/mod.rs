@@ -1,4 +1,4 @@
-//! The producer against a driver with scripted answers, under paused time.
+//! The producer against a driver with scripted results, under paused time.
 
 mod bounds;
 mod close;

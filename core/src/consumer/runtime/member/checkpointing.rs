@@ -249,7 +249,7 @@ impl<W: Handler> Member<W> {
                 event!(
                     warn, "millstream.consumer.checkpoint_delayed", group = %self.group,
                     partition = %mark.partition, error = %Causes(&error),
-                    "checkpoint not stored, the next one takes it along"
+                    "checkpoint not stored, the next one includes it"
                 );
                 self.checkpointer
                     .settled(&mut self.assignments[index], index, 0);

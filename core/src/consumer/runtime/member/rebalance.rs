@@ -197,7 +197,7 @@ impl<W: Handler> Member<W> {
             Err(error) if error.is_retryable() && completed => {
                 event!(
                     warn, "millstream.consumer.completion_delayed", group = %self.group, %partition,
-                    error = %Causes(&error), "completion not stored, trying again"
+                    error = %Causes(&error), "completion not stored, will be retried"
                 );
                 self.assignments[index].leaving = Leaving::Ended;
                 self.check_release(index);
