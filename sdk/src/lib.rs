@@ -20,7 +20,7 @@
 //!
 //! let producer = client.producer("car-raw-events").open().await?;
 //! let receipt = producer.send(Record::new("50").key("car-123")).await?; // waits for room
-//! receipt.await?; // the broker has it
+//! receipt.await?; // acknowledged by the broker
 //! producer.close().await?;
 //!
 //! let group = client.group("notifications").stream("car-raw-events");
@@ -33,7 +33,7 @@
 //! # }
 //! ```
 //!
-//! # I want to ...
+//! # Overview
 //!
 //! | I want to | use |
 //! |---|---|
@@ -46,27 +46,27 @@
 //! | handle many records at a time | [`ConsumerGroup::run_batches`] |
 //! | consume, transform and publish | [`ConsumerGroup::transform_to`] |
 //! | pull records in a loop of my own | [`ConsumerGroup::join`], [`Consumer::next`] |
-//! | say what happens when a handler fails | [`Retry`], [`DeadLetter`], [`ConsumerGroup::on_failure`] |
-//! | say where a new group starts | [`Start`], [`ConsumerGroup::start`] |
+//! | choose what happens when a handler fails | [`Retry`], [`DeadLetter`], [`ConsumerGroup::on_failure`] |
+//! | choose where a new group starts | [`Start`], [`ConsumerGroup::start`] |
 //! | see how far a group is behind | [`ConsumerGroup::checkpoints`], [`Lag`] |
 //! | move a group back and replay | [`ConsumerGroup::reset`] |
-//! | watch or stop a running consumer | [`ConsumerHandle`] |
+//! | monitor, pause or stop a running consumer | [`ConsumerHandle`] |
 //! | stop at SIGTERM and Ctrl-C | [`shutdown_signal`] |
-//! | store results and progress as one | [`ConsumerGroup::transform_to`], [`Delivery::epoch`], [`ConsumerGroup::require`] |
+//! | store results and progress atomically | [`ConsumerGroup::transform_to`], [`Delivery::epoch`], [`ConsumerGroup::require`] |
 //! | act on an error | [`ErrorKind`], [`Error::kind`] |
 //! | test without a broker | [`memory`], with tokio's paused clock |
 //!
-//! The modules [`producer`], [`consumer`] and [`admin`] group the names by what they are for. Every
-//! name is also at the root: `millstream::Record`.
+//! The modules [`producer`], [`consumer`] and [`admin`] group the names by their use. Every name is
+//! also at the root: `millstream::Record`.
 //!
 //! # Cargo features
 //!
-//! | feature | adds | takes |
+//! | feature | adds | needs |
 //! |---|---|---|
 //! | none | memory | Rust 1.85 |
 //! | `kafka` | Apache Kafka and Amazon MSK | a C and a C++ compiler, and make |
 //! | `kafka-tls` | TLS, SCRAM and OAUTHBEARER | perl |
-//! | `msk-iam` | logins at Amazon MSK by IAM | Rust 1.88 |
+//! | `msk-iam` | IAM authentication at Amazon MSK | Rust 1.88 |
 //! | `kinesis` | Amazon Kinesis Data Streams | Rust 1.88, and a C compiler |
 //!
 //! Features only add. What each backend promises is in the [core's documentation](millstream_core).
@@ -80,7 +80,7 @@ pub use millstream_core::{Client, Delivery, Error, ErrorKind, Record, Result};
 mod settings;
 mod shutdown;
 
-/// The crate's page: its program is a doc test, so that it keeps running.
+/// Runs the program of the README as a doc test.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 mod readme {}
@@ -115,7 +115,7 @@ pub mod admin {
     };
 }
 
-/// The memory backend: partitions, groups, rebalances and faults in one process. Always there.
+/// The memory backend: partitions, groups, rebalances and faults in one process. Always included.
 pub use millstream_memory as memory;
 
 /// The Kafka backend: Apache Kafka and Amazon MSK. Feature `kafka`.

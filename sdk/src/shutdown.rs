@@ -11,18 +11,17 @@ use millstream_core::telemetry::{Causes, event};
 use tokio::runtime;
 use tokio::sync::watch;
 
-/// Waits for the signal to shut down: SIGTERM or Ctrl-C (SIGINT), Ctrl-C or the closing of the
-/// console on Windows.
+/// Returns a future that completes at a signal to shut down: SIGTERM or Ctrl-C (SIGINT); on Windows,
+/// Ctrl-C or the closing of the console.
 ///
 /// Pass it to [`run`](crate::ConsumerGroup::run) as the shutdown: the consumer then drains,
-/// checkpoints and hands its partitions over. All futures complete at the first signal, and those
-/// that are made later complete at once. **A second signal ends the process at once**, with the exit
-/// code that shells expect: 130 after Ctrl-C, 143 after SIGTERM. It does so also when handlers block
-/// the runtime.
+/// checkpoints and hands its partitions over. All futures complete at the first signal, and later
+/// ones complete at once. **A second signal ends the process at once**, even when handlers block the
+/// runtime, with the exit code that shells expect: 130 after Ctrl-C, 143 after SIGTERM.
 ///
-/// From the first call on, a first signal no longer ends the process by itself, also if the future
-/// was dropped. If the handlers of signals cannot be installed, a warning is logged, the future never
-/// completes and signals end the process as before.
+/// From the first call on, a first signal no longer ends the process by itself, even if the future
+/// was dropped. If signal handlers cannot be installed, a warning is logged, the future never
+/// completes, and signals end the process as before.
 ///
 /// # Cancel safety
 /// Cancel safe: a signal is never missed between two futures.
@@ -48,7 +47,7 @@ pub fn shutdown_signal() -> ShutdownSignal {
     }))
 }
 
-/// Completes at the signal to shut down. Made by [`shutdown_signal`].
+/// Future that completes at a signal to shut down. Created by [`shutdown_signal`].
 #[must_use = "a future does nothing unless it is awaited"]
 pub struct ShutdownSignal(Pin<Box<dyn Future<Output = ()> + Send + Sync>>);
 
@@ -66,7 +65,7 @@ impl fmt::Debug for ShutdownSignal {
     }
 }
 
-/// Whether the first signal has come. `None` if signals cannot be caught.
+/// Whether the first signal was received. `None` if signals cannot be caught.
 static RECEIVED: LazyLock<Option<watch::Receiver<bool>>> = LazyLock::new(|| match listen() {
     Ok(received) => Some(received),
     Err(error) => {

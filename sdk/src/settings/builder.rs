@@ -13,7 +13,7 @@ use super::{BACKEND, MEMORY, Settings, from_table, invalid};
 
 /// Reads [`Settings`] from several sources: defaults, then a file, then environment variables.
 ///
-/// A later source wins, key by key. Made by [`Settings::builder`].
+/// A later source overrides an earlier one, key by key. Created by [`Settings::builder`].
 ///
 /// # Examples
 /// ```
@@ -37,14 +37,14 @@ pub struct SettingsBuilder {
 #[derive(Clone)]
 struct Source {
     prefix: String,
-    /// Unset: those of the process.
+    /// `None`: those of the process.
     variables: Option<Vec<(OsString, OsString)>>,
 }
 
 impl SettingsBuilder {
     /// Sets defaults of the application, in TOML. Default: none but the backend's own.
     ///
-    /// They are left out if the file or the environment names another backend than they do.
+    /// They are ignored if the file or the environment names another backend.
     pub fn defaults(mut self, toml: impl Into<String>) -> Self {
         self.defaults = Some(toml.into());
         self
@@ -68,8 +68,8 @@ impl SettingsBuilder {
         self
     }
 
-    /// Reads `variables` in place of those of the process: for tests, and for programs that keep
-    /// their environment elsewhere.
+    /// Reads `variables` instead of those of the process, for tests and for programs that keep their
+    /// environment elsewhere.
     pub fn env_from<N, V>(
         mut self,
         prefix: impl Into<String>,
@@ -88,7 +88,7 @@ impl SettingsBuilder {
         self
     }
 
-    /// Reads the sources.
+    /// Reads the sources and returns the settings.
     ///
     /// # Errors
     /// [`Invalid`](ErrorKind::Invalid) for a file that cannot be read, for TOML that is not valid,
@@ -148,7 +148,7 @@ impl SettingsBuilder {
     }
 }
 
-/// Shows no setting: any may be a secret.
+/// Prints no setting: any may be a secret.
 impl fmt::Debug for SettingsBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SettingsBuilder")

@@ -20,10 +20,10 @@ struct Variable {
 }
 
 impl Environment {
-    /// Picks the variables of `prefix`, which ends in an underscore.
+    /// Selects the variables with `prefix`, which ends in an underscore.
     ///
     /// # Errors
-    /// One of them is not UTF-8. All others may be.
+    /// If one of them is not UTF-8. Other variables are not checked.
     pub(super) fn new(
         prefix: &str,
         variables: impl Iterator<Item = (OsString, OsString)>,
@@ -66,7 +66,7 @@ impl Environment {
         found.map(|variable| &*variable.text)
     }
 
-    /// Sets in `table` what the variables say.
+    /// Sets the values of the variables in `table`.
     pub(super) fn apply(self, table: &mut Table) -> Result<(), Problem> {
         for Variable { name, key, text } in self.0 {
             let origin = Origin::Variable(name);

@@ -21,12 +21,12 @@ use tree::{Node, Table};
 /// The key that names the backend.
 const BACKEND: &str = "backend";
 
-/// The backend where none is named.
+/// The default backend.
 const MEMORY: &str = "memory";
 
-/// Which backend to use, with its own settings: the one place of a program that knows it.
+/// Settings that name a backend, with the settings of that backend.
 ///
-/// The key `backend` names it, and all other keys are those of that backend's `Config`. Without
+/// The key `backend` names the backend, and all other keys are those of its `Config`. Without
 /// `backend` it is memory.
 ///
 /// ```toml
@@ -38,7 +38,7 @@ const MEMORY: &str = "memory";
 /// ```
 ///
 /// # Examples
-/// A file, and environment variables that win over it:
+/// A file, and environment variables that override it:
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -52,7 +52,7 @@ const MEMORY: &str = "memory";
 /// # }
 /// ```
 ///
-/// Inside of an application's own settings:
+/// Within an application's own settings:
 ///
 /// ```
 /// #[derive(serde::Deserialize)]
@@ -72,17 +72,16 @@ const MEMORY: &str = "memory";
 /// # Ok::<_, toml::de::Error>(())
 /// ```
 ///
-/// A backend from elsewhere needs no settings of this type: see
-/// [`Client::new`](crate::Client::new).
+/// A backend of your own does not use this type; see [`Client::new`](crate::Client::new).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 #[allow(
     clippy::large_enum_variant,
-    reason = "a program has one, and uses it up"
+    reason = "a program has one, and consumes it"
 )]
 pub enum Settings {
-    /// The backend inside of the process. It needs nothing, and forgets everything at the end of the
-    /// process unless `persist` is set.
+    /// The backend within the process. It needs nothing, and loses everything at the end of the process
+    /// unless `persist` is set.
     Memory(millstream_memory::Config),
     /// Apache Kafka and Amazon MSK.
     #[cfg(feature = "kafka")]
@@ -108,10 +107,10 @@ impl Settings {
     /// underscores step into a table: `MILLSTREAM_CONSUMER__SESSION_TIMEOUT=20s` sets
     /// `session_timeout` in `[consumer]`.
     ///
-    /// A value is read as what its setting is, so that a password of digits is a text. A list takes
-    /// `a,b` or `["a", "b"]`, a table takes `{a = 1, b = 2}`. A name that is no setting is an error,
-    /// but for those that Kubernetes sets beside a service which is named like the prefix
-    /// (`MILLSTREAM_PORT`, `MILLSTREAM_SERVICE_HOST`): they are ignored with a warning.
+    /// A value is read as the type of its setting, so that a password of digits is a text. A list is
+    /// `a,b` or `["a", "b"]`, a table is `{a = 1, b = 2}`. A variable for an unknown setting is an
+    /// error. Variables that Kubernetes sets for a service with the name of the prefix
+    /// (`MILLSTREAM_PORT`, `MILLSTREAM_SERVICE_HOST`) are ignored with a warning.
     ///
     /// # Errors
     /// As [`SettingsBuilder::build`].
@@ -119,7 +118,7 @@ impl Settings {
         Self::builder().env(prefix).build()
     }
 
-    /// Begins to read settings from several sources.
+    /// Returns a builder that reads settings from several sources.
     pub fn builder() -> SettingsBuilder {
         SettingsBuilder::default()
     }
@@ -139,8 +138,8 @@ impl Settings {
     ///
     /// # Errors
     /// As `Config::connect` of the backend: [`Invalid`](ErrorKind::Invalid) for a setting out of its
-    /// bounds, [`Unauthenticated`](ErrorKind::Unauthenticated) for a refused login,
-    /// [`Unavailable`](ErrorKind::Unavailable) if no broker is reached.
+    /// bounds, [`Unauthenticated`](ErrorKind::Unauthenticated) for refused credentials,
+    /// [`Unavailable`](ErrorKind::Unavailable) if no broker can be reached.
     ///
     /// # Cancel safety
     /// A dropped call leaves nothing behind.
@@ -155,14 +154,14 @@ impl Settings {
     }
 }
 
-/// The memory backend with its defaults.
+/// Returns the memory backend with its defaults.
 impl Default for Settings {
     fn default() -> Self {
         Self::Memory(millstream_memory::Config::default())
     }
 }
 
-/// Reads a table. An unquoted list where a text belongs is refused, since its source is not known.
+/// Reads a table. An unquoted list in place of a text is refused, since its source is not known.
 impl<'de> Deserialize<'de> for Settings {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let table = Node::deserialize(deserializer)?.into_table();
@@ -210,7 +209,7 @@ fn read<T: serde::de::DeserializeOwned>(table: Table, backend: &str) -> Result<T
     Ok(T::deserialize(node)?)
 }
 
-/// Returns what looks like the name of a backend: anything else may be a secret that went astray.
+/// Returns a text to show if it looks like the name of a backend: any other may be a misplaced secret.
 fn quoted_name(text: &str) -> String {
     let is_name = text.len() <= 20 && text.bytes().all(|byte| byte.is_ascii_lowercase());
     match is_name {
