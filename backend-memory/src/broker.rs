@@ -72,7 +72,7 @@ pub(crate) struct BrokerState {
     auto_create: Option<usize>,
     session_timeout: Duration,
     epoch_floor: u64,
-    /// What tells the streams that this broker creates from those of others.
+    /// Distinguishes the streams that this broker creates from those of other brokers.
     origin: u64,
 }
 
@@ -297,7 +297,7 @@ impl BrokerState {
         }
         self.commit(JournalEntry::StreamCreated {
             name: name.into(),
-            // The number tells streams of one broker apart, reopened or not.
+            // The number distinguishes the streams of one broker, even after it was reopened.
             public_id: format!("{:016x}-{}", self.origin, self.catalog.next_id()),
             partitions,
         })

@@ -27,16 +27,16 @@ use crate::error::BrokerError;
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Config {
-    /// Shares the broker within the process: settings with the same name connect to the same
-    /// broker, which lives as long as a client or handle of it. Settings that differ under one name
-    /// are `Invalid`. At least 1 byte. Default: unset, each connection creates a broker.
+    /// The name of a broker to share within the process: settings with the same name connect to the
+    /// same broker, which lives as long as a client or handle of it. Different settings with the same
+    /// name are `Invalid`. At least 1 byte. Default: unset, each connection creates a broker.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// The broker whose limits are imitated. Default: unset, only the limits of this backend.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub like: Option<Imitation>,
-    /// Partitions of a stream that is created when a producer is opened to it or a member joins. 1
-    /// to 100,000. Default: unset, an unknown stream is `NotFound`.
+    /// The number of partitions of a stream that is created when a producer opens it or a member joins.
+    /// 1 to 100,000. Default: unset, an unknown stream is `NotFound`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auto_create_partitions: Option<usize>,
     /// How long a member without heartbeats keeps its partitions. 1 ms to 1 day, default 10 s.
@@ -46,8 +46,8 @@ pub struct Config {
     pub retention: Retention,
     /// What streams accept.
     pub limits: Limits,
-    /// The folder in which streams, records, groups and checkpoints survive. The file in it grows
-    /// with every change: retention frees memory, not the file. Default: unset, nothing survives.
+    /// The folder in which streams, records, groups and checkpoints are stored. The file in it grows
+    /// with every change: retention frees memory, not the file. Default: unset, nothing is stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub persist: Option<PathBuf>,
     /// Whether each write to the folder of `persist` waits for the disk (`fsync`). Without it,
@@ -83,7 +83,7 @@ pub struct Retention {
 /// | | unset | `kafka` | `kinesis` |
 /// |---|---|---|---|
 /// | largest record ([`Limits::record_bytes`]) | 1 MiB | 999,964 bytes | 1 MiB |
-/// | its size | [`Record::size`] | and the lengths of header names and values | as stored: with its partition key, and an envelope if it has headers or a timestamp |
+/// | its size | [`Record::size`] | plus the encoded lengths of header names and values | as stored: with its partition key, and an envelope if it has headers or a timestamp, or is a tombstone |
 /// | keys ([`Limits::key_bytes`]) | 256 bytes | as large as a record | 1 to 256 bytes of UTF-8, not starting with `millstream:-:` |
 /// | header names | any | without NUL | not starting with NUL |
 /// | timestamps | any | 1970-01-01T00:00:00.001Z or later | any |
@@ -152,7 +152,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Creates a broker, or finds the one of [`name`](Self::name), and returns a client of it.
+    /// Creates a broker, or finds the one with this [`name`](Self::name), and returns a client of it.
     ///
     /// To inject faults, create a [`Memory`].
     ///

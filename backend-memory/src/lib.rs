@@ -22,9 +22,9 @@
 //!   real time, and runs on a single-threaded runtime are reproducible. No task runs in the
 //!   background.
 //! * **Faults** ([`Memory::faults`], [`FaultScript`]) fail, delay and throttle sends, lose
-//!   checkpoints, crash and pause members, and steal partitions.
-//! * **Limits** are those of Kafka or Kinesis on request ([`Config::like`]): a test on memory then
-//!   refuses what the broker in production refuses. [`Imitation`] lists what is imitated.
+//!   checkpoints, crash and pause members, and take partitions from their owners.
+//! * **Limits** can be those of Kafka or Kinesis ([`Config::like`]): a test on memory then refuses
+//!   what the broker in production refuses. [`Imitation`] lists what is imitated.
 //! * **Sharing**: settings with a [name](Config::name) connect to one broker within the process.
 //! * **Persistence** is optional ([`Config::persist`]): one file, locked by its broker. A write that
 //!   was cut off, and never acknowledged, is removed with a warning when the file is opened. A file
@@ -33,10 +33,10 @@
 //!
 //! | like a broker | not like a broker |
 //! |---|---|
-//! | Keys are hashed like Kafka's default partitioner does | no network, and no latency unless a fault delays sends |
+//! | Keys are hashed as by Kafka's default partitioner | no network, and no latency unless a fault delays sends |
 //! | Members of a group share partitions, drain on a rebalance and are fenced by epochs | rebalances are sticky and take no time of their own |
 //! | Splits and merges keep the order of keys; added partitions move keys, as on Kafka | reshards take no time |
-//! | Records and progress are stored in one step (exactly-once) | no transaction coordinator that can be away |
+//! | Records and progress are stored in one step (exactly-once) | no transaction coordinator that can be unavailable |
 //! | Retention, rate limits, session timeouts | one copy, in the memory of this process |
 
 mod broker;

@@ -12,7 +12,7 @@ use crate::producer::MemoryProducer;
 use crate::streams::MemoryStreams;
 use crate::{Config, Faults, named};
 
-/// A broker in this process.
+/// A memory broker in this process.
 ///
 /// Cheap to clone. Clones, clients and fault injectors share one broker, which lives as long as one
 /// of them.
@@ -35,7 +35,7 @@ impl Memory {
     /// # Errors
     /// `Invalid` for a wrong setting, with its key, and for settings that differ from those of the
     /// broker with the same name. `Unavailable` if the folder cannot be read or written, or another
-    /// broker uses it. `Corrupt` if the journal in it is damaged, with the file.
+    /// broker uses it. `Corrupt`, with the file, if the journal in it is damaged.
     pub fn new(config: Config) -> Result<Self> {
         let opened = match &config.name {
             Some(name) => named::open(name, &config),

@@ -45,7 +45,8 @@ pub(super) fn check(record: &Record) -> Result<(), BrokerError> {
 }
 
 /// Returns the size of a record as it is stored, with its partition key. A record with headers or a
-/// timestamp, and a tombstone, is stored in an envelope: an aggregate of the Kinesis Producer Library with one record.
+/// timestamp, and a tombstone, is stored in an envelope: an aggregate of the Kinesis Producer Library
+/// with one record.
 pub(super) fn size(record: &Record) -> usize {
     let key = record.key.as_ref().map_or(KEYLESS_BYTES, Bytes::len);
     let payload = record.payload.as_ref().map_or(0, Bytes::len);
@@ -73,7 +74,7 @@ fn tag_len(name: usize, value: Option<usize>) -> usize {
     field_len(field_len(name) + value.map_or(0, field_len))
 }
 
-/// Text is stored as it is, anything else as a marker and base64.
+/// Returns the length of a value as it is stored: text as it is, anything else as a marker and base64.
 fn value_len(value: &[u8]) -> usize {
     const LAST_MARKER: u8 = 8;
     let is_marked = value.first().is_some_and(|first| *first <= LAST_MARKER);
