@@ -13,11 +13,11 @@ async fn main() -> anyhow::Result<()> {
     let mut consumer = group.join().await?;
     for _ in 0..30 {
         let Some(delivery) = consumer.next().await? else {
-            break; // somebody shut this member down
+            break; // this member was shut down by its handle
         };
         let text = String::from_utf8_lossy(delivery.payload());
         println!("{} {} {text}", delivery.partition(), delivery.position());
-        // Settled: the checkpoint may pass it. A delivery that is dropped instead comes again.
+        // Settled: the checkpoint may pass it. A delivery that is dropped instead is delivered again.
         delivery.ack();
     }
     // Drains, checkpoints, and hands the partitions over to the other members.

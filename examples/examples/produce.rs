@@ -1,4 +1,4 @@
-//! Produce: `send` waits for room, its receipt waits for the broker.
+//! Produce: `send` waits for room, and its receipt for the broker's acknowledgement.
 //!
 //! `cargo run --example produce`
 
@@ -13,16 +13,16 @@ async fn main() -> anyhow::Result<()> {
     let mut receipts = Vec::new();
     for speed in [41, 43, 47] {
         let payload = format!(r#"{{"car":"car-123","speed":{speed}}}"#);
-        // Records of one key are stored in the order in which they are sent, whether the receipts
-        // are awaited in between or not.
+        // Records of one key are stored in the order in which they are sent, whether or not the
+        // receipts are awaited in between.
         let record = Record::new(payload)
             .key("car-123")
             .header("source", "example");
         receipts.push(producer.send(record).await?);
     }
     for receipt in receipts {
-        let placed = receipt.await?;
-        println!("stored in {} at {}", placed.partition, placed.position);
+        let stored = receipt.await?;
+        println!("stored in {} at {}", stored.partition, stored.position);
     }
     producer.close().await?;
     Ok(())

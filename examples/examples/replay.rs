@@ -1,5 +1,5 @@
-//! Replay: move a group back, and it handles the records again. This works while its members run,
-//! too.
+//! Replay: move a group back, so that it handles the records again. This also works while its members
+//! run.
 //!
 //! `cargo run --example replay`
 

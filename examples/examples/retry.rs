@@ -1,5 +1,5 @@
-//! A handler that fails: its record is tried again, and goes to the dead letter stream when the
-//! attempts run out. Its key waits, other keys go on.
+//! A handler that fails: its record is retried, and goes to the dead letter stream when its attempts
+//! are used up. Its key waits, other keys continue.
 //!
 //! `cargo run --example retry`
 

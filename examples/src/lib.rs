@@ -1,7 +1,7 @@
-//! What the small programs share: streams with something in them, and a shutdown for programs that
-//! end by themselves.
+//! Code that the small programs share: streams with records, and a shutdown for programs that end by
+//! themselves.
 //!
-//! Nothing here names a backend. `millstream::Settings` reads from the environment which one to use.
+//! Nothing here names a backend: `millstream::Settings` reads it from the environment.
 
 mod caught_up;
 mod sample;

@@ -10,7 +10,7 @@ use millstream::{Client, Delivery, Record, StreamSpec};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
-/// The application: it does something that takes a minute for each report.
+/// The application, which takes a minute for each report.
 async fn repair(done: Arc<Mutex<Vec<String>>>, delivery: Delivery) -> Result<(), std::io::Error> {
     sleep(Duration::from_secs(60)).await;
     let text = String::from_utf8_lossy(delivery.payload()).into_owned();

@@ -2,7 +2,7 @@
 //!
 //! A crash leaves both or none. A record that is delivered again is found in the progress and skipped.
 //!
-//! Progress is kept for each partition of each **stream id**, not of each name: positions begin anew
+//! Progress is kept for each partition of each **stream id**, not of each name: positions start again
 //! in a stream that was deleted and created again, and its records are not those that were applied.
 
 use std::sync::{Mutex, PoisonError};
@@ -37,8 +37,8 @@ impl Sink {
         Ok(Self(Mutex::new(database)))
     }
 
-    /// Applies a batch of `run_batches`. Its records are in stored order and no other batch of the
-    /// partition is handled meanwhile, so that one position says what was applied.
+    /// Applies a batch of `run_batches`. Its records are in stored order, and no other batch of the
+    /// partition is handled meanwhile, so one position says what was applied.
     pub(crate) fn apply(&self, batch: &[Delivery]) -> anyhow::Result<()> {
         self.apply_beyond(&[], batch)
     }
@@ -65,7 +65,7 @@ impl Sink {
         let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut position = None;
         if let Some((epoch, applied)) = progress(&transaction, key, last)? {
-            // The member has lost the partition and does not know it yet. Its error is for nobody.
+            // The member has lost the partition and does not know it yet. Nobody sees this error.
             if last.epoch() < epoch {
                 bail!("epoch {} is older than {epoch}", last.epoch());
             }
@@ -101,12 +101,12 @@ impl Sink {
     }
 }
 
-/// A backend that does not know the ids of streams cannot tell a new stream from the old one.
+/// Returns the id of the stream. Without one, a new stream cannot be distinguished from the old one.
 fn stream_id(delivery: &Delivery) -> &str {
     delivery.stream_id().unwrap_or_default()
 }
 
-/// The largest epoch and position that were applied.
+/// Returns the largest epoch and position that were applied.
 fn progress(
     transaction: &Transaction<'_>,
     key: &[u8],
@@ -125,7 +125,7 @@ fn progress(
     Ok(Some((Epoch(u64::try_from(epoch)?), position.parse()?)))
 }
 
-/// The result. Applied twice, it would be wrong.
+/// Counts a report. If it were counted twice, the result would be wrong.
 fn count(transaction: &Transaction<'_>, delivery: &Delivery) -> anyhow::Result<()> {
     let car = String::from_utf8_lossy(delivery.key().map_or(&[][..], |key| key));
     transaction.execute(

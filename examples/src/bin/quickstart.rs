@@ -1,4 +1,4 @@
-//! The program of the readme: sends three records and handles them, until a signal.
+//! The program of the README: sends three records and handles them, until a signal.
 
 use millstream::{Delivery, Record, Settings, StreamSpec, shutdown_signal};
 

@@ -1,6 +1,6 @@
 //! State of the alerting service: each vehicle's last report, and the alerts that a report raised.
 //!
-//! Stands for the team's database. A report may be delivered again after a crash. The store then
+//! A stand-in for the team's database. A report may be delivered again after a crash. The store then
 //! returns the same alerts as the first time, so that an alert that was raised but not sent before
 //! the crash is not lost.
 

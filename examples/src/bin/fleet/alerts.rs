@@ -46,7 +46,7 @@ const COMPARABLE: u64 = 120;
 /// A vehicle that reports nothing for so many seconds has gone silent.
 pub(crate) const SILENCE: u64 = 600;
 
-/// Why somebody should look at a vehicle.
+/// The reason for an alert.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "alert", rename_all = "camelCase")]
 pub(crate) enum Alert {
@@ -77,7 +77,7 @@ impl Alert {
     }
 }
 
-/// What the step from `before` to `now`, two reports of one vehicle, gives rise to.
+/// Returns the alerts that the step from `before` to `now`, two reports of one vehicle, raises.
 pub(crate) fn compare(before: &Event, now: &Event) -> Vec<Alert> {
     let vehicle_id = || now.vehicle_id.clone();
     let mut alerts = Vec::new();
@@ -117,7 +117,8 @@ fn minutes_between(before: &Event, now: &Event) -> Option<f64> {
 }
 
 impl Zone {
-    /// On a plane, which is exact enough for a few kilometres.
+    /// Returns whether the area holds a position. Computed on a plane, which is exact enough for a few
+    /// kilometres.
     fn holds(&self, (latitude, longitude): (f64, f64)) -> bool {
         const KILOMETRES_PER_DEGREE: f64 = 111.2;
         let north = (latitude - self.latitude) * KILOMETRES_PER_DEGREE;

@@ -10,10 +10,10 @@ use clap::Parser;
 /// car-raw-events -> cleaner -> processed-events -> entities      -> entity-updates
 ///                                               -> notifications -> notifications
 ///
-/// The groups analytics, dashboard, inbox and dead-letters read along, each at its own speed.
+/// The groups analytics, dashboard, inbox and dead-letters also read, each at its own speed.
 ///
 /// Ends with a summary from its own history. Exit code 0: nothing lost, nothing out of order, and
-/// no duplicate where no member crashed; 1: not so, or the run failed; 2: wrong use. SIGTERM or
+/// no duplicate where no member crashed; 1: not so, or the run failed; 2: wrong usage. SIGTERM or
 /// Ctrl-C stops sending, drains and verifies; a second signal aborts.
 #[derive(Debug, Parser)]
 #[command(name = "fleet", version, verbatim_doc_comment)]
@@ -65,7 +65,7 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// The records per second that are wanted, if they are limited.
+    /// Returns the limit of records per second, if there is one.
     pub(crate) fn rate(&self) -> Option<u32> {
         let rate = match self.input {
             None => self.rate.unwrap_or(5_000),

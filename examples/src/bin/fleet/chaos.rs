@@ -33,12 +33,12 @@ impl Chaos {
         }
     }
 
-    /// How long to wait before the next change.
+    /// Returns how long to wait before the next change.
     pub(crate) fn pause(&mut self) -> Duration {
         Duration::from_millis(self.random.u64(100..500))
     }
 
-    /// The next change, for groups of these sizes: the group and what happens to it.
+    /// Returns the next change, for groups of these sizes: the group and what happens to it.
     pub(crate) fn next(&mut self, sizes: &[usize; Stage::ALL.len()]) -> (Stage, Change) {
         if self.round.is_empty() {
             self.round = vec![Change::Crash, Change::Leave, Change::Join];
@@ -49,7 +49,7 @@ impl Chaos {
         let change = match sizes[index] {
             0 => Change::Join,
             size if size > self.members && wanted == Change::Join => Change::Leave,
-            // The last one may crash, and others take over where it was; but it does not leave.
+            // The last member may crash, so that a new one takes over; but it does not leave.
             1 if wanted == Change::Leave => Change::Join,
             _ => wanted,
         };

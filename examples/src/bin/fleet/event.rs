@@ -6,7 +6,7 @@ use std::time::UNIX_EPOCH;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-/// A cleaned report. What the vehicle did not say, or said in a way that makes no sense, is unset.
+/// A cleaned report. Fields that are missing or invalid in the raw report are `None`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Event {
@@ -57,7 +57,7 @@ impl Event {
     }
 }
 
-/// What stands in a field, as far as reports go: lists and objects mean nothing here.
+/// The value of a field. Lists and objects are not used.
 enum Scalar {
     Number(f64),
     Text(String),

@@ -21,17 +21,17 @@ impl<R: Read> LineReader<R> {
         Self { input, number: 0 }
     }
 
-    /// How many lines were read.
+    /// Returns how many lines were read.
     pub(crate) fn number(&self) -> u64 {
         self.number
     }
 
-    /// Whether the next line can be read without waiting.
+    /// Returns whether the next line can be read without waiting.
     pub(crate) fn has_more(&self) -> bool {
         self.input.buffer().contains(&b'\n')
     }
 
-    /// The next line without its line break, and whether it is whole.
+    /// Returns the next line without its line break, and whether it is whole.
     pub(crate) fn next(&mut self) -> io::Result<Option<(Bytes, bool)>> {
         let mut line = Vec::new();
         let mut whole = true;

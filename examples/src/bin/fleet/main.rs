@@ -1,9 +1,9 @@
 //! The fleet program: streams real telemetry through producers, pipelines and groups, and verifies
 //! the result from its own history.
 //!
-//! Start reading at `stage`, which names the groups, and go on with one of them (`cleaner`,
-//! `notifications`, `analytics`): what they do depends on no backend. `run` connects the
-//! parts; `sent_log` and `verifier` keep the history.
+//! Start reading at `stage`, which names the groups, and continue with one of them (`cleaner`,
+//! `notifications`, `analytics`), which do not depend on a backend. `run` connects the parts;
+//! `sent_log` and `verifier` keep the history.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -46,10 +46,10 @@ mod summary;
 mod tag;
 mod verifier;
 
-/// The exit code of wrong use, the same as clap's.
+/// The exit code of wrong usage, the same as clap's.
 const WRONG_USE: u8 = 2;
 
-/// The settings where the command line names none.
+/// The settings if the command line names none.
 const SETTINGS: &str = include_str!("../../../fleet.toml");
 
 #[tokio::main]
@@ -85,7 +85,7 @@ async fn main() -> ExitCode {
         true => serde_json::to_string(&summary).expect("numbers and names are always JSON"),
         false => summary.to_string(),
     };
-    // A reader that has gone changes nothing about the verdict.
+    // A closed standard output does not change the verdict.
     let _ = writeln!(io::stdout(), "{text}");
     if let Err(error) = &result {
         eprintln!("error: {error:#}");

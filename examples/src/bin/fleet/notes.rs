@@ -34,12 +34,12 @@ impl Notes {
         }
     }
 
-    /// Takes the messages since the last call.
+    /// Returns the messages since the last call.
     pub(crate) fn take(&self) -> Vec<String> {
         std::mem::take(&mut self.lock().waiting)
     }
 
-    /// How many lines were bad, and the numbers of the first ones.
+    /// Returns how many lines were bad, and the numbers of the first ones.
     pub(crate) fn bad_lines(&self) -> (u64, Vec<u64>) {
         let notes = self.lock();
         (notes.bad_lines, notes.first_bad.clone())

@@ -1,4 +1,4 @@
-//! Shows how things go, on standard error: live in a terminal, as plain lines elsewhere.
+//! Shows the progress on standard error: live in a terminal, as plain lines elsewhere.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -124,7 +124,7 @@ fn by_partition(group: &Group) -> String {
     lags.collect::<Vec<_>>().join(" ")
 }
 
-/// Records per second between two moments.
+/// Returns the records per second between two moments.
 fn speed(last: &Status, now: &Status, before: u64, after: u64) -> u64 {
     let seconds = (now.elapsed - last.elapsed).as_secs_f64();
     if seconds > 0.0 {

@@ -18,7 +18,7 @@ const MERGE_AT: u64 = 10_000;
 
 const TICK: Duration = Duration::from_millis(20);
 
-/// A split and a merge under way, if they are wanted.
+/// A split and a merge in progress, if they are requested.
 #[derive(Debug, Default)]
 pub(crate) struct Reshard(Option<JoinHandle<anyhow::Result<()>>>);
 
@@ -75,7 +75,7 @@ async fn stored(fleet: &Fleet, count: u64) {
     }
 }
 
-/// The open partitions whose parents are `wanted`.
+/// Returns the open partitions whose parents are `wanted`.
 async fn open(
     fleet: &Fleet,
     stream: &str,

@@ -23,8 +23,8 @@ use crate::summary::Summary;
 
 const TICK: Duration = Duration::from_millis(50);
 
-/// Streams `input` and verifies the result. The error is what ended the run early; what was handled
-/// until then is summed up nevertheless.
+/// Streams `input` and verifies the result. An error means that the run ended early; the summary then
+/// covers what was handled so far.
 pub(crate) async fn run(
     args: &Args,
     client: Client,

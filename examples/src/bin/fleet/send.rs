@@ -258,7 +258,7 @@ pub(crate) fn read(input: Input) -> anyhow::Result<mpsc::Receiver<anyhow::Result
         .name("input".into())
         .spawn(move || {
             if let Err(error) = input.read(|batch| sender.blocking_send(Ok(batch)).is_ok()) {
-                // Nobody listens any more after a stop.
+                // After a stop, the receiver is gone.
                 let _ = sender.blocking_send(Err(error));
             }
         })

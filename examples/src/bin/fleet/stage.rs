@@ -33,7 +33,7 @@ impl Stage {
         Self::DeadLetters,
     ];
 
-    /// The group's name.
+    /// Returns the group's name.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Cleaner => "cleaner",
@@ -46,7 +46,7 @@ impl Stage {
         }
     }
 
-    /// The stream that it reads.
+    /// Returns the stream that it reads.
     pub(crate) const fn stream(self) -> &'static str {
         match self {
             Self::Cleaner => RAW,
@@ -57,7 +57,8 @@ impl Stage {
         }
     }
 
-    /// The pipeline that publishes to its stream: what a crash repeats there is delivered again here.
+    /// Returns the pipeline that publishes to its stream: what a crash repeats there is delivered again
+    /// here.
     pub(crate) const fn follows(self) -> Option<Self> {
         match self {
             Self::Cleaner | Self::DeadLetters => None,

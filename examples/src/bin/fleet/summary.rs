@@ -185,7 +185,7 @@ impl fmt::Display for Summary {
                 match self.crashes {
                     0 => "no member crashed".into(),
                     crashes => format!(
-                        "crashes: {crashes}; what a member had not checkpointed comes again, also to the groups behind it"
+                        "crashes: {crashes}; records that were not checkpointed are delivered again, also to groups downstream"
                     ),
                 },
             ),

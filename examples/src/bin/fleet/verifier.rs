@@ -2,7 +2,7 @@
 //!
 //! A crash repeats records, also for the groups downstream: a pipeline that resumes from its
 //! checkpoint publishes again what it had published. So order is verified by the **first** time that
-//! a record is handled, and duplicates are counted apart.
+//! a record is handled, and duplicates are counted separately.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
