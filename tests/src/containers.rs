@@ -91,7 +91,7 @@ fn remove_containers_on_exit() {
 /// The label with the process that owns a container.
 pub(crate) const OWNER: &str = "millstream.owner";
 
-/// The value of [`OWNER`].
+/// Returns the value of [`OWNER`].
 pub(crate) fn owner() -> String {
     std::process::id().to_string()
 }

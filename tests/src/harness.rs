@@ -8,8 +8,8 @@ use millstream_core::{Client, Guarantees, Partition, StreamSpec, driver};
 /// Gives the suite a broker to test against, and a way to inject faults into it.
 ///
 /// # Contract
-/// All clients of one harness talk to the same broker, and to it alone, so that names need be unique
-/// within it only. Methods may be called concurrently.
+/// All clients of one harness use the same broker, and nothing else uses it, so names need to be unique
+/// only within it. Methods may be called concurrently.
 #[async_trait]
 pub trait Harness: fmt::Debug + Send + Sync + 'static {
     /// Opens a new connection, as another process would.
@@ -31,11 +31,11 @@ pub trait Harness: fmt::Debug + Send + Sync + 'static {
     /// Returns the limits of a stream on this broker, as its driver reports them.
     fn limits(&self) -> driver::StreamLimits;
 
-    /// Which faults [`inject`](Self::inject) supports. Read once, before anything else.
+    /// Returns which faults [`inject`](Self::inject) supports. Read once, before anything else.
     fn hooks(&self) -> Hooks;
 
-    /// How many attempts to send to a stream, or to store the checkpoint of a group, a fault has
-    /// befallen so far. A case that is green without its fault proves nothing.
+    /// Returns how many attempts to send to a stream, or to store the checkpoint of a group, were hit by
+    /// a fault so far. A case that passes without its fault proves nothing.
     fn hits(&self, stream_or_group: &str) -> u64;
 
     /// Injects a fault, and returns when it is in effect. Called only with what
@@ -48,13 +48,14 @@ pub trait Harness: fmt::Debug + Send + Sync + 'static {
 pub struct Timing {
     /// The session timeout: how long a silent member keeps its partitions.
     pub session: Duration,
-    /// How long a clean handover may take, the draining left aside. Well below `session`.
+    /// How long a clean handover may take, without the drain. Well below `session`.
     pub handover: Duration,
     /// The timeout of every wait.
     pub timeout: Duration,
     /// The interval at which conditions are polled.
     pub poll_interval: Duration,
-    /// The resolution of the broker's timestamps: a record that is stored so much later has a later one.
+    /// The resolution of the broker's timestamps: a record that is stored later by this time has a later
+    /// timestamp.
     pub timestamps: Duration,
 }
 
@@ -89,7 +90,7 @@ pub struct Hooks {
     pub trim: bool,
     /// [`Fault::Restart`].
     pub restart: bool,
-    /// Not asked for: a reshard may have records stored twice, as a response that is lost may.
+    /// Not a fault to inject: whether a reshard may store records twice, as a lost response may.
     pub reshard_repeats_sends: bool,
 }
 
@@ -102,7 +103,7 @@ pub enum Fault {
     FailSends {
         /// The stream.
         stream: String,
-        /// The key; any if none, or without [`Hooks::fail_sends_by_key`].
+        /// The key. `None`, or without [`Hooks::fail_sends_by_key`], any key.
         key: Option<String>,
         /// The number of attempts.
         times: u32,
@@ -121,14 +122,14 @@ pub enum Fault {
         /// The number of attempts.
         times: u32,
     },
-    /// Responses for records of the stream are delayed by so much from now on. Zero ends it.
+    /// Responses for records of the stream are delayed from now on. A delay of zero ends it.
     DelaySends {
         /// The stream.
         stream: String,
         /// The delay.
         by: Duration,
     },
-    /// The member sends and receives nothing for so long; its handlers continue.
+    /// The member sends and receives nothing for a while; its handlers continue.
     Freeze {
         /// The group.
         group: String,
@@ -151,40 +152,39 @@ pub enum Fault {
         /// The number of attempts.
         times: u32,
     },
-    /// The next step of a pipeline of the group is refused as that of a member that the group has put
-    /// out, and its member learns of that so much later.
+    /// The next step of a pipeline of the group is refused, as that of a member that was removed from the
+    /// group, and the member receives the refusal with a delay.
     RefusePublishLate {
         /// The group.
         group: String,
         /// The delay.
         after: Duration,
     },
-    /// From now on the stream takes no record of more than `limit` bytes, though its driver reports a
-    /// larger limit: a pipeline learns of it when it publishes. `None` ends it.
+    /// From now on the stream refuses records of more than `limit` bytes, though its driver reports a
+    /// larger limit: a pipeline gets the refusal when it publishes. `None` ends it.
     RefuseLarge {
         /// The stream.
         stream: String,
         /// The bytes of key, payload and headers.
         limit: Option<usize>,
     },
-    /// The partition is taken from its owner without asking it, and given to another member, or
-    /// back to it under a new epoch.
+    /// The partition is taken from its owner without a drain, and assigned to another member, or to the
+    /// same one in a new epoch.
     Steal {
         /// The group.
         group: String,
         /// The partition.
         partition: Partition,
     },
-    /// All records of the stream that are stored now are removed by retention, but for the newest
-    /// of each partition at most. For the group, whose members are gone, it is long ago that it was
-    /// there.
+    /// Retention removes all records of the stream that are stored now, except possibly the newest of
+    /// each partition. The members of the group have left, as if long ago.
     Trim {
         /// The group.
         group: String,
         /// The stream.
         stream: String,
     },
-    /// The broker goes down and comes back, with what it had promised to keep.
+    /// The broker restarts, with everything that it has acknowledged.
     Restart,
 }
 
@@ -198,7 +198,7 @@ pub enum Need {
 }
 
 impl Need {
-    /// Whether a backend meets it.
+    /// Returns whether a backend meets it.
     pub fn met(&self, guarantees: &Guarantees, hooks: &Hooks) -> bool {
         match self {
             Self::Has(_, has) => has(guarantees, hooks),

@@ -236,8 +236,8 @@ impl GroupCoordinator {
     }
 }
 
-/// Whether a partition without an owner can be assigned: parents must be settled to their end
-/// before their children are read.
+/// Returns whether a partition without an owner can be assigned: parents must be settled to their
+/// end before their children are read.
 fn is_assignable(stream: &Stream, partitions: &[PartitionProgress], id: PartitionId) -> bool {
     let completed = |parent: &PartitionId| partitions[*parent as usize].completed;
     let parents = &stream.partitions[id as usize].parents;

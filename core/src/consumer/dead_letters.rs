@@ -138,7 +138,7 @@ impl Default for Shape {
 }
 
 impl Shape {
-    /// The next shape after one that the stream has refused with `kind`, if there is one.
+    /// Returns the next shape after one that the stream has refused with `kind`, if there is one.
     fn reduced(self, kind: ErrorKind) -> Option<Self> {
         let mut next = self;
         match (kind, self.key, self.reason) {
@@ -155,7 +155,7 @@ impl Shape {
         Some(next)
     }
 
-    /// The letter in this shape, and what it lacks or has in another form.
+    /// Returns the letter in this shape, and what it lacks or has in another form.
     fn letter(self, dead: &DeadRecord) -> (Record, Vec<&'static str>) {
         let delivery = &dead.delivery;
         let mut changed = Vec::new();
@@ -221,7 +221,8 @@ impl Shape {
     }
 }
 
-/// The record's headers, without those of an earlier letter, and with names that every stream takes.
+/// Returns the record's headers, without those of an earlier letter, and with names that every
+/// stream takes.
 fn original_headers(delivery: &Delivery, changed: &mut Vec<&'static str>) -> Headers {
     let is_odd = |name: &str| name.is_empty() || name.chars().any(char::is_control);
     let mut headers = delivery.headers().clone();

@@ -106,12 +106,12 @@ impl<T> KeyOrderedQueue<T> {
         }
     }
 
-    /// Whether nothing waits here and no key is bound.
+    /// Returns whether nothing waits here and no key is bound.
     pub(super) fn is_empty(&self) -> bool {
         self.ready.is_empty() && self.keys.is_empty() && self.due.is_empty()
     }
 
-    /// When the next failed record is to be tried again.
+    /// Returns when the next failed record is to be tried again.
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.due.first_key_value().map(|((at, _), _)| *at)
     }

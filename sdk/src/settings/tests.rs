@@ -103,7 +103,7 @@ fn from_variables(variables: &[(&str, &str)]) -> Result<Sample> {
     )
 }
 
-/// The message of what is refused.
+/// Returns the message of what is refused.
 fn refused(result: Result<Sample>) -> String {
     let error = result.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);

@@ -371,7 +371,7 @@ async fn c03_batch_failure_without_an_index_is_bisected(harness: Arc<dyn Harness
     for letter in read(&*fleet.harness, &dead, 5).await {
         fleet.history.record(Event::DeadLettered {
             group: fleet.group.as_str().into(),
-            id: id_of(letter.payload()).expect("the payload tells its id"),
+            id: id_of(letter.payload()).expect("the payload has the id"),
         });
         assert_eq!(letter.key(), Some(&Bytes::from("bad")));
     }

@@ -98,7 +98,7 @@ impl Setup {
         }
     }
 
-    /// The group, which publishes often.
+    /// Returns the group, which publishes often.
     fn group(&self) -> ConsumerGroup {
         let interval = self.fleet.harness.timing().poll_interval;
         same_client(&self.fleet).checkpoint_interval(interval)
@@ -133,7 +133,7 @@ impl Setup {
         }
     }
 
-    /// The records of a partition, in their order.
+    /// Returns the records of a partition, in their order.
     fn records_of(&self, partition: &Partition) -> Vec<(u64, Position)> {
         let of = self
             .sent
@@ -163,14 +163,14 @@ impl Setup {
         .await;
     }
 
-    /// The ids of the records whose results are refused.
+    /// Returns the ids of the records whose results are refused.
     async fn large(&self) -> BTreeSet<u64> {
         let source = read(&*self.fleet.harness, &self.fleet.stream, self.sent.len()).await;
         let large = source.iter().filter(|d| d.key() == Some(&self.roles.large));
         large.filter_map(|d| id_of(d.payload())).collect()
     }
 
-    /// The results are those of all records but `left_out`, each once, each key in its order.
+    /// Asserts that the results are those of all records but `left_out`, each once, each key in its order.
     async fn assert_results(&self, left_out: &BTreeSet<u64>) {
         let source = read(&*self.fleet.harness, &self.fleet.stream, self.sent.len()).await;
         let mut expected = ids_by_key(&source);

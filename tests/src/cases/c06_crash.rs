@@ -258,7 +258,7 @@ async fn c06_lost_checkpoints_lose_nothing(harness: Arc<dyn Harness>) {
     b.close().await;
 }
 
-/// The progress without its lag, which grows with time.
+/// Returns the progress without its lag, which grows with time.
 async fn places(fleet: &Fleet) -> Vec<(Partition, Option<Position>, Option<Epoch>)> {
     let checkpoints = fleet.checkpoints().await.into_iter();
     checkpoints

@@ -158,7 +158,7 @@ async fn stick(harness: Arc<dyn Harness>, style: Style, buffer_bytes: Option<usi
     }
 }
 
-/// Whether the group has acked all of these.
+/// Returns whether the group has acked all of these.
 fn are_acked(fleet: &Fleet, records: &[(u64, RecordMetadata)]) -> bool {
     let mut left: BTreeSet<u64> = records.iter().map(|(id, _)| *id).collect();
     fleet.history.each(|event| {

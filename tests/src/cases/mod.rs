@@ -32,15 +32,15 @@ mod stream_ids;
 /// One thing that a backend must be seen to keep.
 #[derive(Debug, Clone, Copy)]
 pub struct Case {
-    /// Its name: the promise's, and what is shown.
+    /// The name: that of the promise, and the fact that the case shows.
     pub name: &'static str,
-    /// What a backend must have for it to be run.
+    /// What a backend must have for the case to be run.
     pub needs: &'static [Need],
     run: fn(Arc<dyn Harness>) -> BoxFuture<'static, ()>,
 }
 
 impl Case {
-    /// Which of its needs the backend does not meet. None: it must be run.
+    /// Returns the needs that the backend does not meet. If there are none, the case must be run.
     pub async fn unmet(&self, harness: &dyn Harness) -> Vec<String> {
         let (guarantees, hooks) = (harness.client().await.guarantees(), harness.hooks());
         let unmet = self
@@ -50,15 +50,15 @@ impl Case {
         unmet.map(ToString::to_string).collect()
     }
 
-    /// Runs it.
+    /// Runs the case.
     ///
     /// # Panics
-    /// When the promise is broken, and when the backend does not meet the needs of the case.
+    /// If the promise is broken, or if the backend does not meet the needs of the case.
     pub async fn run(&self, harness: Arc<dyn Harness>) {
         let unmet = self.unmet(&*harness).await;
         assert!(
             unmet.is_empty(),
-            "{} needs {}, which this backend has not: list it as ignored",
+            "{} needs {}, which this backend does not have: list it as ignored",
             self.name,
             unmet.join(", ")
         );
@@ -66,7 +66,7 @@ impl Case {
     }
 }
 
-/// All cases, in the order of the promises.
+/// Returns all cases, in the order of the promises.
 pub fn all() -> impl Iterator<Item = &'static Case> {
     [
         c01_produce_order::CASES,
@@ -95,7 +95,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
     .flatten()
 }
 
-/// The case called `name`.
+/// Returns the case called `name`.
 ///
 /// # Panics
 /// If there is none.

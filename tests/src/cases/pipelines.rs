@@ -69,13 +69,13 @@ async fn more(fleet: &Fleet) -> TestProducer {
     TestProducer::open(&fleet.client, &fleet.stream, &fleet.history, 1_000).await
 }
 
-/// How many records the source has.
+/// Returns how many records the source has.
 fn sent(fleet: &Fleet) -> usize {
     let history = &fleet.history;
     history.count(|event| matches!(event, Event::Acknowledged { .. }))
 }
 
-/// The group on the client of the sink's producer.
+/// Returns the group on the client of the sink's producer.
 pub(super) fn same_client(fleet: &Fleet) -> ConsumerGroup {
     let group = fleet.client.group(fleet.group.as_str());
     group.stream(fleet.stream.as_str())
@@ -119,7 +119,7 @@ pub(super) async fn visible(fleet: &Fleet, sink: &str) -> Vec<Delivery> {
     seen
 }
 
-/// The first occurrences in the sink are all of the source, each key in its order.
+/// Asserts that the first occurrences in the sink are all of the source, each key in its order.
 async fn assert_passed_on(fleet: &Fleet, sink: &str) -> usize {
     let got = visible(fleet, sink).await;
     assert!(got.iter().all(|d| d.headers().get("passed").is_some()));

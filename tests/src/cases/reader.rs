@@ -6,7 +6,7 @@ use millstream_core::{Consumer, Delivery, PendingDelivery};
 use crate::history::id_of;
 use crate::{Harness, Timing};
 
-/// The next delivery, which must come.
+/// Returns the next delivery, which must come.
 #[track_caller]
 pub(super) fn pull(
     timing: Timing,
@@ -24,7 +24,7 @@ pub(super) fn pull(
     }
 }
 
-/// Whether nothing comes for a while.
+/// Returns whether nothing comes for a while.
 pub(super) async fn nothing_comes(timing: Timing, consumer: &mut Consumer) -> bool {
     tokio::time::timeout(timing.handover, consumer.next())
         .await
@@ -46,7 +46,7 @@ pub(super) async fn read(harness: &dyn Harness, stream: &str, count: usize) -> V
     read
 }
 
-/// The ids of each key's records in the order in which they came.
+/// Returns the ids of each key's records in the order in which they came.
 pub(super) fn ids_by_key(read: &[Delivery]) -> BTreeMap<Option<Bytes>, Vec<u64>> {
     let mut ids: BTreeMap<_, Vec<u64>> = BTreeMap::new();
     for delivery in read {

@@ -34,7 +34,7 @@ async fn send(client: &Client, stream: &str) {
     producer.close().await.expect("the producer closes");
 }
 
-/// The one id of a stream, from deliveries of all of its partitions.
+/// Returns the one id of a stream, from deliveries of all of its partitions.
 fn only_id<'a>(deliveries: impl IntoIterator<Item = &'a Delivery>) -> String {
     let ids = deliveries.into_iter().map(|delivery| {
         let id = delivery.stream_id().expect("the broker has ids");
@@ -72,7 +72,7 @@ async fn operate_stream_id_changes_when_a_stream_is_created_anew(harness: Arc<dy
     assert_ne!(ids[0], ids[1]);
 }
 
-/// The largest epoch of each partition.
+/// Returns the largest epoch of each partition.
 fn newest_epochs(deliveries: &[Delivery]) -> BTreeMap<Partition, Epoch> {
     let mut newest = BTreeMap::new();
     for delivery in deliveries {

@@ -201,12 +201,12 @@ impl<'a> HistoryIndex<'a> {
         places.entry(position).or_insert(id);
     }
 
-    /// The key of a record, if it is known and has one.
+    /// Returns the key of a record, if it is known and has one.
     pub(super) fn key_of(&self, id: u64) -> Option<&'a Arc<str>> {
         self.records.get(&id)?.key
     }
 
-    /// Whether `group` must settle the record.
+    /// Returns whether `group` must settle the record.
     pub(super) fn owes(&self, group: &str, id: u64) -> bool {
         let (Some(sent), Some(group)) = (self.records.get(&id), self.groups.get(group)) else {
             return false;
@@ -221,35 +221,36 @@ impl<'a> HistoryIndex<'a> {
         (*everything || sent.order > *since) && !freed && !self.gone.contains(&id)
     }
 
-    /// Whether `group` was moved in `stream`, so that repeats and order between epochs say nothing.
+    /// Returns whether `group` was moved in `stream`, so that repeats and order between epochs say
+    /// nothing.
     pub(super) fn was_reset(&self, group: &str, stream: &str) -> bool {
         self.groups
             .get(group)
             .is_some_and(|group| !group.resets(stream).is_empty())
     }
 
-    /// Whether a fault hit this owner before the next one was seen.
+    /// Returns whether a fault hit this owner before the next one was seen.
     pub(super) fn was_faulted(&self, by: &Ownership) -> bool {
         self.groups
             .get(&*by.group)
             .is_some_and(|group| group.was_faulted(by))
     }
 
-    /// The first place that this owner began with and left unsettled: no checkpoint of it can pass
-    /// that.
+    /// Returns the first place that this owner began with and left unsettled: no checkpoint of it
+    /// can pass that.
     pub(super) fn gap(&self, by: &Ownership) -> Option<Position> {
         let unsettled = &self.groups.get(&*by.group)?.unsettled;
         unsettled.get(&key(by))?.first().copied()
     }
 
-    /// Whether a handling ended by being dropped.
+    /// Returns whether a handling ended by being dropped.
     pub(super) fn dropped(&self, handling: &Handling) -> bool {
         let dropped = (key(&handling.by), handling.position, handling.attempt);
         let group = self.groups.get(&*handling.by.group);
         group.is_some_and(|group| group.dropped.contains(&dropped))
     }
 
-    /// The largest epoch of the partition that was seen before `order`.
+    /// Returns the largest epoch of the partition that was seen before `order`.
     pub(super) fn newest_epoch(
         &self,
         group: &str,

@@ -42,8 +42,8 @@ impl<K: Ord + Copy> Queue<K> {
         }
     }
 
-    /// The first unsettled one, if it stands before `key`. It is reported once, so that one loss is not
-    /// reported again for all that follow it.
+    /// Returns the first unsettled one, if it stands before `key`. It is reported once, so that one
+    /// loss is not reported again for all that follow it.
     fn before(&mut self, key: K) -> Option<(K, u64)> {
         while let Some(first) = self.items.first_entry() {
             if first.get().1 {
@@ -85,7 +85,7 @@ fn line<'a>(
     (stream, partition, key)
 }
 
-/// The acknowledged records of each line: sequence numbers with ids.
+/// Returns the acknowledged records of each line: sequence numbers with ids.
 fn send_order<'a>(index: &HistoryIndex<'a>) -> BTreeMap<Line<'a>, Vec<(u64, u64)>> {
     let mut lines: BTreeMap<Line<'a>, Vec<(u64, u64)>> = BTreeMap::new();
     for (id, sent) in &index.records {

@@ -100,7 +100,7 @@ impl<'a> ProgressCheck<'a, '_> {
         if let Some(checkpoint) = read.position {
             let unsettled = self.unsettled(share);
             let mut passed = Vec::new();
-            // Told once: what is passed is taken out.
+            // Reported once: what is passed is removed.
             while let Some(first) = unsettled.first_entry() {
                 if *first.key() > checkpoint {
                     break;

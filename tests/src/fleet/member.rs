@@ -59,7 +59,7 @@ impl fmt::Debug for MemberSpec<'_> {
 }
 
 impl<'a> MemberSpec<'a> {
-    /// A member of a group, on a connection of its own, that is observed by `history`.
+    /// Creates a member of a group, on a connection of its own, that is recorded in `history`.
     /// [`Fleet::member`](super::Fleet::member) makes that of a fleet of one process.
     pub fn new(
         group: impl Future<Output = ConsumerGroup> + Send + 'a,

@@ -74,13 +74,13 @@ pub fn record(id: u64, key: Option<&str>) -> Record {
     }
 }
 
-/// The id in the payload of a [`record`]; none if the payload is another one.
+/// Returns the id in the payload of a [`record`]; none if the payload is another one.
 pub fn id_of(payload: &[u8]) -> Option<u64> {
     let end = payload.iter().position(|byte| *byte == b':')?;
     std::str::from_utf8(&payload[..end]).ok()?.parse().ok()
 }
 
-/// The id of a [`record`], from its payload, or from its header if it has no payload.
+/// Returns the id of a [`record`], from its payload, or from its header if it has no payload.
 pub fn id_of_delivery(delivery: &Delivery) -> Option<u64> {
     match delivery.nullable_payload() {
         Some(payload) => id_of(payload),
@@ -112,7 +112,7 @@ pub fn digest<'a>(
     hash
 }
 
-/// The [`digest`] of a delivery.
+/// Returns the [`digest`] of a delivery.
 pub(crate) fn digest_of(delivery: &Delivery) -> u64 {
     digest(
         delivery.key(),

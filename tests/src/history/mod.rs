@@ -325,17 +325,17 @@ impl History {
         self.lock().insert(entry);
     }
 
-    /// How many events there are.
+    /// Returns the number of events.
     pub fn len(&self) -> usize {
         self.lock().entries.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether there are no events.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// A copy of the list.
+    /// Returns a copy of the list.
     pub fn entries(&self) -> Vec<Entry> {
         self.lock().entries.clone()
     }

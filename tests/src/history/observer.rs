@@ -66,7 +66,7 @@ impl Observer {
         });
     }
 
-    /// The member's name.
+    /// Returns the member's name.
     pub fn member(&self) -> &str {
         &self.member
     }
@@ -95,7 +95,7 @@ impl Open {
         self.finish(outcome);
     }
 
-    /// The id of the record.
+    /// Returns the id of the record.
     pub fn id(&self) -> u64 {
         self.handling.as_ref().map_or(u64::MAX, |h| h.id)
     }

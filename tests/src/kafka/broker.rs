@@ -55,7 +55,7 @@ pub struct Output {
 }
 
 impl Output {
-    /// Standard output of a command that must have succeeded.
+    /// Returns the standard output of a command that must have succeeded.
     pub fn ok(self) -> String {
         assert!(self.code == 0, "the command failed: {self:?}");
         self.stdout
@@ -102,18 +102,19 @@ impl Broker {
         }
     }
 
-    /// The value for a client's `bootstrap.servers`, on the plaintext listener.
+    /// Returns the value for a client's `bootstrap.servers`, on the plaintext listener.
     pub fn bootstrap(&self) -> String {
         self.bootstrap_of(Listener::CLIENT)
     }
 
-    /// The value for a client's `bootstrap.servers`, on a listener of the options: the advertised
-    /// port, so that a client goes through the proxy, if there is one, from its first connection.
+    /// Returns the value for a client's `bootstrap.servers`, on a listener of the options: the
+    /// advertised port, so that a client goes through the proxy, if there is one, from its first
+    /// connection.
     pub fn bootstrap_of(&self, listener: &str) -> String {
         format!("127.0.0.1:{}", self.ports(listener).advertised)
     }
 
-    /// The port of 127.0.0.1 behind which a listener really is: where a proxy forwards to.
+    /// Returns the port of 127.0.0.1 behind which a listener really is: where a proxy forwards to.
     pub fn port(&self, listener: &str) -> u16 {
         self.ports(listener).mapped
     }
@@ -266,7 +267,7 @@ fn freezing_failed(error: &TestcontainersError) -> bool {
     format!("{error:?}").contains("unable to freeze")
 }
 
-/// The container request, and its ports.
+/// Returns the container request, and its ports.
 fn request(
     options: &Options,
     membership: &Membership,

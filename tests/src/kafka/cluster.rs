@@ -44,12 +44,12 @@ impl Cluster {
         cluster
     }
 
-    /// The value for a client's `bootstrap.servers`, on the plaintext listeners.
+    /// Returns the value for a client's `bootstrap.servers`, on the plaintext listeners.
     pub fn bootstrap(&self) -> String {
         self.bootstrap_of(Listener::CLIENT)
     }
 
-    /// The value for a client's `bootstrap.servers`, on a listener of the options.
+    /// Returns the value for a client's `bootstrap.servers`, on a listener of the options.
     pub fn bootstrap_of(&self, listener: &str) -> String {
         let all = self.brokers.iter();
         let all: Vec<_> = all.map(|broker| broker.bootstrap_of(listener)).collect();

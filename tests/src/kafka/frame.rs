@@ -36,7 +36,7 @@ pub(super) fn body(frame: &Bytes) -> Bytes {
     frame.slice(LENGTH..)
 }
 
-/// The request that a response belongs to.
+/// Returns the request that a response belongs to.
 pub(super) fn correlation(response: &Bytes) -> io::Result<i32> {
     let id = body(response).try_get_i32();
     id.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))

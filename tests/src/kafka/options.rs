@@ -26,10 +26,10 @@ impl Listener {
     /// The name of the plaintext listener that every broker has.
     pub const CLIENT: &str = "CLIENT";
 
-    /// A plaintext listener, named with capital letters. To give one the name
-    /// [`CLIENT`](Self::CLIENT) replaces that.
+    /// Creates a plaintext listener. The name has capital letters; a listener named
+    /// [`CLIENT`](Self::CLIENT) replaces the one that every broker has.
     ///
-    /// Let no name have `SSL` in it: the official image's start script takes that for its own
+    /// The name must not contain `SSL`: the start script of the official image reads that as its own
     /// way to configure TLS, and refuses to start.
     pub fn new(name: &str) -> Self {
         Self {
@@ -39,14 +39,14 @@ impl Listener {
         }
     }
 
-    /// The security protocol: `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`.
+    /// Sets the security protocol: `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`.
     pub fn protocol(mut self, protocol: &str) -> Self {
         self.protocol = protocol.to_owned();
         self
     }
 
-    /// The port of 127.0.0.1 that is advertised to clients, instead of the broker's own: that of a
-    /// proxy, which forwards to the broker's [`port`](Broker::port).
+    /// Sets the port of 127.0.0.1 that is advertised to clients, instead of the broker's own:
+    /// that of a proxy, which forwards to the broker's [`port`](Broker::port).
     pub fn advertised(mut self, port: u16) -> Self {
         self.advertised = Some(port);
         self
@@ -60,7 +60,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// A broker for tests.
+    /// Creates the options of a broker for tests.
     pub fn new() -> Self {
         let options = Self {
             env: BTreeMap::new(),

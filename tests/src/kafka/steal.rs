@@ -63,7 +63,7 @@ async fn put_out(port: u16, group: &GroupId, topic: &str, partition: i32) -> io:
     Ok(false)
 }
 
-/// The owner in a group whose partitions the broker assigns.
+/// Returns the owner in a group whose partitions the broker assigns.
 async fn owner_by_broker(
     port: u16,
     group: &GroupId,
@@ -80,7 +80,7 @@ async fn owner_by_broker(
     Ok(owners.next().map(|owner| owner.member_id))
 }
 
-/// The owner in a group whose partitions one of the members assigns.
+/// Returns the owner in a group whose partitions one of the members assigns.
 async fn owner_by_leader(
     port: u16,
     group: &GroupId,

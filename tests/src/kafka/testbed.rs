@@ -34,12 +34,12 @@ impl Testbed {
         })
     }
 
-    /// The value for a client's `bootstrap.servers`.
+    /// Returns the value for a client's `bootstrap.servers`.
     pub fn bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.proxy.port())
     }
 
-    /// The broker.
+    /// Returns the broker.
     pub fn broker(&self) -> &Broker {
         &self.broker
     }

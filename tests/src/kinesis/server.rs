@@ -144,7 +144,7 @@ async fn responds(port: u16) -> io::Result<()> {
     Ok(())
 }
 
-/// The container request of an image, and the container's port.
+/// Returns the container request of an image, and the container's port.
 fn image(name: &str, tag: &str, port: u16) -> (ContainerRequest<GenericImage>, u16) {
     let mapped = containers::free_port();
     let request = ContainerRequest::from(GenericImage::new(name, tag));

@@ -47,7 +47,7 @@ impl HandlerBehavior {
         }
     }
 
-    /// How long the handler takes for a record.
+    /// Returns how long the handler takes for a record.
     pub(super) fn pause(&self, id: u64, delivery: &Delivery) -> Duration {
         let mut dice = self.dice(id, u64::from(delivery.attempt()));
         if delivery.key().is_some_and(|key| self.gets_stuck(key)) {
@@ -62,7 +62,7 @@ impl HandlerBehavior {
         }
     }
 
-    /// Whether a key is stuck from now on. Each is stuck once at most.
+    /// Returns whether a key is stuck from now on. Each is stuck once at most.
     fn gets_stuck(&self, key: &Bytes) -> bool {
         const SHARE: f64 = 0.3;
         let mut stuck = lock(&self.stuck_keys);
@@ -75,7 +75,7 @@ impl HandlerBehavior {
         self.dice(mixed, 1 << 33).f64() < SHARE && stuck.insert(key.clone())
     }
 
-    /// How often a record fails in all.
+    /// Returns how often a record fails in all.
     fn failures(&self, id: u64) -> u32 {
         let mut dice = self.dice(id, 0);
         if dice.f64() < self.plan.poison {
@@ -87,13 +87,13 @@ impl HandlerBehavior {
         }
     }
 
-    /// Whether the handler refuses a record at its next try.
+    /// Returns whether the handler refuses a record at its next try.
     pub(super) fn will_fail(&self, id: u64) -> bool {
         let before = lock(&self.failed).get(&id).copied().unwrap_or(0);
         before < self.failures(id)
     }
 
-    /// Whether the handler refuses a record this time. Each call is a try.
+    /// Returns whether the handler refuses a record this time. Each call is a try.
     pub(super) fn failure_of(&self, id: u64) -> Option<InjectedFailure> {
         let mut failed = lock(&self.failed);
         let before = failed.entry(id).or_default();
@@ -115,7 +115,7 @@ impl HandlerBehavior {
         })
     }
 
-    /// Whether the result of a record is refused this time, with the kind of the error.
+    /// Returns whether the result of a record is refused this time, with the kind of the error.
     pub(super) fn refuses_result(&self, id: u64, once: bool) -> Option<&'static str> {
         let mut dice = self.dice(id, 1 << 34);
         let refuses = dice.f64() < self.plan.refused;

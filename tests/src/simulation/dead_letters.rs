@@ -99,7 +99,7 @@ impl Records {
     }
 }
 
-/// The digest of the record that a letter was made of.
+/// Returns the digest of the record that a letter was made of.
 fn digest_before(letter: &Delivery) -> u64 {
     let mut headers = Headers::new();
     for (name, value) in letter.headers() {

@@ -309,8 +309,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Whether a batch is refused as a whole before any of it is handled, because of a record that is
-    /// not its first one.
+    /// Returns whether a batch is refused as a whole before any of it is handled, because of a
+    /// record that is not its first one.
     fn refuses_unseen(&self, deliveries: &[Delivery]) -> Option<InjectedFailure> {
         let behavior = &self.sim_group.behavior;
         let fails = |delivery: &&Delivery| {
@@ -324,7 +324,7 @@ impl Worker {
         }
     }
 
-    /// Whether the policy gives a record up after this failure.
+    /// Returns whether the policy gives a record up after this failure.
     fn is_last(&self, delivery: &Delivery, failure: InjectedFailure) -> bool {
         match failure {
             InjectedFailure::Permanent => true,
@@ -365,7 +365,7 @@ impl Worker {
     }
 }
 
-/// Whether a failure at the beginning of a batch is reported as one of this delivery alone.
+/// Returns whether a failure at the beginning of a batch is reported as one of this delivery alone.
 fn fails_as_single(delivery: &Delivery) -> bool {
     id_of_delivery(delivery).is_some_and(|id| id % 2 == 0)
 }

@@ -78,7 +78,7 @@ fn places(entries: &[Entry]) -> Places<'_> {
     places
 }
 
-/// The first record of each gap in what a group has settled, after its first record of the
+/// Returns the first record of each gap in what a group has settled, after its first record of the
 /// partition.
 fn gaps<'a>(group: &str, entries: &'a [Entry], known: &Places<'a>) -> Vec<(&'a Partition, String)> {
     let mut started = Places::new();

@@ -254,7 +254,7 @@ pub(super) enum ResetTo {
 }
 
 impl Script {
-    /// Whether sends may fail.
+    /// Returns whether sends may fail.
     pub(super) fn has_send_faults(&self) -> bool {
         let by = |(_, disruption): &(Duration, Disruption)| {
             use Disruption::*;
@@ -268,12 +268,13 @@ impl Script {
 }
 
 impl GroupPlan {
-    /// Where the group puts its dead letters.
+    /// Returns where the group puts its dead letters.
     pub(super) fn dead_letters(&self) -> String {
         format!("{DEAD_LETTERS}{}", self.name)
     }
 
-    /// Whether drains are always long enough, so that nothing is delivered again after a clean handover.
+    /// Returns whether drains are always long enough, so that nothing is delivered again after a
+    /// clean handover.
     pub(super) fn drains_fully(&self) -> bool {
         // One that stops at a gap leaves everything else as it is.
         self.drain >= LONG_DRAIN && self.on_data_loss == OnDataLoss::Skip

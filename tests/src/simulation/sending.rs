@@ -238,7 +238,7 @@ impl ReceiptCounts {
     }
 }
 
-/// How many unread receipts an error of `flush` or `close` stands for.
+/// Returns how many unread receipts an error of `flush` or `close` stands for.
 fn failures(error: &Error) -> Option<u64> {
     let (count, rest) = error.message().split_once(' ')?;
     match (count, rest) {

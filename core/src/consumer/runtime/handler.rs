@@ -50,8 +50,8 @@ pub(crate) trait Handler: Send + Sync + 'static {
         None
     }
 
-    /// The stream to which output is published, in one transaction with the progress. Unset: progress
-    /// is stored alone.
+    /// Returns the stream to which output is published, in one transaction with the progress.
+    /// `None`: progress is stored alone.
     fn output_stream(&self) -> Option<&Arc<str>> {
         None
     }
@@ -93,7 +93,7 @@ pub(crate) struct Settlement {
 
 /// The output of an attempt.
 pub(crate) trait Output: Default + Send + 'static {
-    /// The records, in order.
+    /// Returns the records, in order.
     fn into_records(self) -> Vec<Record>;
 }
 

@@ -247,7 +247,7 @@ mod tests {
     use crate::driver::StoredRecord;
     use crate::{Epoch, Headers, Partition};
 
-    /// The delivery of a number, whose record has one byte.
+    /// Returns the delivery of a number, whose record has one byte.
     fn origin(number: u64) -> Origin {
         let record = StoredRecord {
             position: Position::from(number),

@@ -73,20 +73,20 @@ impl Fake {
         Client::new(self.clone()).producer("s")
     }
 
-    /// The payloads stored so far.
+    /// Returns the payloads stored so far.
     pub(super) fn stored(&self) -> Vec<String> {
         let state = self.0.state.lock().unwrap();
         state.stored.iter().map(name_of).collect()
     }
 
-    /// The payloads stored so far for one key.
+    /// Returns the payloads stored so far for one key.
     pub(super) fn stored_of(&self, key: &str) -> Vec<String> {
         let state = self.0.state.lock().unwrap();
         let of_key = |record: &&Record| record.key.as_deref() == Some(key.as_bytes());
         state.stored.iter().filter(of_key).map(name_of).collect()
     }
 
-    /// The payloads of each call.
+    /// Returns the payloads of each call.
     pub(super) fn calls(&self) -> Vec<Vec<String>> {
         let state = self.0.state.lock().unwrap();
         state

@@ -96,7 +96,7 @@ pub(super) enum ResponseAction {
 }
 
 impl Faults {
-    /// No faults.
+    /// Creates a set without faults.
     pub fn new() -> Self {
         Self::default()
     }

@@ -51,7 +51,7 @@ impl Proxy {
         })
     }
 
-    /// The port for clients.
+    /// Returns the port for clients.
     pub fn port(&self) -> u16 {
         self.port
     }

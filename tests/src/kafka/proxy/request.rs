@@ -85,7 +85,8 @@ impl Request {
         self.header.correlation_id
     }
 
-    /// The response to a request for records to be stored, with this error for every partition.
+    /// Returns the response to a request for records to be stored, with this error for every
+    /// partition.
     pub(super) fn produce_response(
         &self,
         produce: &ProduceRequest,
@@ -105,7 +106,7 @@ impl Request {
         self.response(&ProduceResponse::default().with_responses(topics.collect()))
     }
 
-    /// The response to a commit, with this error for every partition; 0 is success.
+    /// Returns the response to a commit, with this error for every partition; 0 is success.
     pub(super) fn commit_response(
         &self,
         commit: &OffsetCommitRequest,

@@ -29,7 +29,7 @@ impl Refusal {
         }
     }
 
-    /// The error of a whole request.
+    /// Returns the error of a whole request.
     pub(super) fn into_response(self) -> ProxyResponse {
         let status = match self {
             Self::Throttled => StatusCode::BAD_REQUEST,
@@ -41,7 +41,7 @@ impl Refusal {
         )
     }
 
-    /// The error of one record of a batch.
+    /// Returns the error of one record of a batch.
     pub(super) fn entry(self) -> Value {
         json!({"ErrorCode": self.code(), "ErrorMessage": "by the proxy"})
     }

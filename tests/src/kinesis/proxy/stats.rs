@@ -58,7 +58,7 @@ impl RequestStats {
         self.lock().to_dynamodb
     }
 
-    /// The entries of requests to store batches.
+    /// Returns the entries of requests to store batches.
     pub fn sent(&self) -> Sent {
         self.lock().sent
     }

@@ -61,7 +61,7 @@ impl Checkpointer {
         }
     }
 
-    /// When time alone makes a checkpoint due.
+    /// Returns when time alone makes a checkpoint due.
     pub(super) fn due(&self) -> Option<Instant> {
         (self.under_way.is_none() && !self.dirty.is_empty()).then_some(self.due)
     }

@@ -98,12 +98,12 @@ impl<W: Handler> Member<W> {
         happened
     }
 
-    /// Whether something may start now.
+    /// Returns whether something may start now.
     pub(super) fn may_dispatch(&self) -> bool {
         self.has_free_attempt() && (!self.runnable.is_empty() || self.retries.is_due(self.now))
     }
 
-    /// Whether one more attempt may be under way that is not ready at once.
+    /// Returns whether one more attempt may be under way that is not ready at once.
     fn has_free_attempt(&self) -> bool {
         self.attempts < self.options.concurrency
     }
