@@ -14,7 +14,7 @@ pub struct StreamSpec {
     /// The name: 1-249 of `A-Z a-z 0-9 . _ -`, but not `.` or `..`. A backend may accept fewer
     /// (Kinesis: 128).
     pub name: String,
-    /// The number of partitions at the start, at least 1. Default 1.
+    /// The number of partitions at the start, 1 to 100,000. Default 1.
     pub partitions: usize,
 }
 

@@ -302,9 +302,9 @@ pub trait Membership: Debug + Send + Sync + 'static {
     ///
     /// The runtime has at most one call in flight. After a retryable error it calls again with the
     /// progress of that time. If the future is dropped, each update is either stored or not.
-    async fn checkpoint(&self, marks: &[CheckpointUpdate]) -> Vec<Result<()>>;
+    async fn checkpoint(&self, updates: &[CheckpointUpdate]) -> Vec<Result<()>>;
 
-    /// Stores `records` in `stream` and `marks` as the group's progress **in one step**: readers see
+    /// Stores `records` in `stream` and `updates` as the group's progress **in one step**: readers see
     /// either all of the records and the progress is stored, or none of them and it is not. Called
     /// only where [`Guarantees::exactly_once`] is true; other drivers return `Unsupported`.
     ///
@@ -355,7 +355,7 @@ pub trait Membership: Debug + Send + Sync + 'static {
         &self,
         stream: &str,
         records: &[Record],
-        marks: &[CheckpointUpdate],
+        updates: &[CheckpointUpdate],
     ) -> Result<()>;
 
     /// Acknowledges `Revoking` for one partition: it is drained and checkpointed, and other members may

@@ -1,11 +1,11 @@
-//! Names that every backend takes, checked before anything is asked of a broker.
+//! Checks of names, before any request to a broker.
 
 use crate::{Error, ErrorKind, Result, StreamSpec};
 
-/// Kafka's limit. Kinesis takes 128 and says so itself.
+/// Kafka's limit. The Kinesis driver checks its own, 128.
 const STREAM_LONGEST: usize = 249;
 const GROUP_LONGEST: usize = 255;
-/// A stream of more partitions is a slip of the keyboard; Kafka itself is advised to stay below.
+/// More partitions are a mistake: a whole Kafka cluster is advised to have fewer.
 const MOST_PARTITIONS: usize = 100_000;
 
 pub(crate) fn stream(operation: &'static str, name: &str) -> Result<()> {
@@ -24,7 +24,7 @@ pub(crate) fn partitions(spec: &StreamSpec) -> Result<()> {
         return Ok(());
     }
     let message = format!(
-        "{} partitions asked for, use 1 to {MOST_PARTITIONS}",
+        "{} partitions requested, use 1 to {MOST_PARTITIONS}",
         spec.partitions
     );
     Err(Error::new(ErrorKind::Invalid, "create stream", message).with_stream(&*spec.name))

@@ -2,7 +2,7 @@
 //!
 //! Half of the limit is divided into equal shares, one per partition. A partition that needs more than
 //! its share borrows from the other half. When that is used up, only partitions that have borrowed are
-//! paused; one that holds no more than its share goes on.
+//! paused; one that holds no more than its share continues.
 //!
 //! Rejected: one sum for all partitions. A stuck partition would stop all others.
 
@@ -57,7 +57,7 @@ impl BufferBudget {
         self.borrowed > self.limit / 2
     }
 
-    /// Returns whether paused partitions may go on.
+    /// Returns whether paused partitions may be resumed.
     pub(crate) fn has_room(&self) -> bool {
         self.borrowed <= self.limit / 4
     }

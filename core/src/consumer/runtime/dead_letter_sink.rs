@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 
 use crate::{Delivery, Failure, Result};
 
-/// A record that has failed for good, and why.
+/// A record that has failed permanently, with the failure.
 #[derive(Debug)]
 pub(crate) struct DeadRecord {
     pub(crate) group: Arc<str>,

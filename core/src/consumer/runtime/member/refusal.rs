@@ -1,4 +1,4 @@
-//! Output that the broker refuses for good, as one record of it is too large or invalid.
+//! Output that the broker permanently refuses, because one record of it is too large or invalid.
 //!
 //! The refused transaction is published in parts until the deliveries are found whose output is
 //! refused alone. Such a delivery has failed, as if its handler had said so: the failure policy
@@ -57,7 +57,7 @@ impl<W: Handler> Member<W> {
         self.mark_runnable(index);
     }
 
-    /// Goes on behind a delivery whose output was refused, which the failure policy has settled.
+    /// Continues behind a delivery whose output was refused, when the failure policy has settled it.
     pub(super) fn settle_refused(&mut self, index: usize) {
         let assignment = &mut self.assignments[index];
         assignment.refused = None;
