@@ -62,7 +62,7 @@ async fn c01_order_under_partial_failure(harness: Arc<dyn Harness>) {
         fleet.inject(fault).await;
     }
     let test_producer = send_and_read(&fleet, 10, 30).await;
-    // All are stored, so each of these was tried again.
+    // All are stored, so each of these was retried.
     assert_eq!(fleet.harness.hits(&fleet.stream), 6);
     test_producer.close().await;
 }

@@ -98,7 +98,7 @@ async fn panics(harness: Arc<dyn Harness>, work: HandlerFn) {
     member.close().await;
 }
 
-/// Panics without a word on standard error, where it would look like a failure of the case.
+/// Panics without a message on standard error, which would look like a failure of the case.
 fn panic_quietly() -> Result<(), Failure> {
     std::panic::resume_unwind(Box::new("a handler that panics on purpose"))
 }
@@ -263,7 +263,7 @@ async fn c03_stop_returns_the_error_and_the_record_is_redelivered(harness: Arc<d
     assert_eq!(error.stream(), Some(fleet.stream.as_str()));
     let message = format!("{error:?}");
     assert!(message.contains("the tank is on fire"), "{message}");
-    // Nothing is passed by: the next member gets it, and at once.
+    // Nothing is skipped: the next member gets it, and at once.
     let member = fleet.member("b").start().await;
     // So do the good ones behind it, which no checkpoint could pass; the first one not.
     let summary = fleet.check().await;
@@ -386,7 +386,7 @@ async fn c03_batch_failure_without_an_index_is_bisected(harness: Arc<dyn Harness
     task.await.expect("no panic").expect("the member closes");
 }
 
-/// A failure that no attempt mends.
+/// Returns a failure that no attempt can repair.
 fn refused() -> HandlerFailure {
     HandlerFailure::permanent("refused")
 }

@@ -1,4 +1,4 @@
-//! C3: what can be read can be dead-lettered, however odd it is, and the group goes on.
+//! C3: what can be read can be dead-lettered, however odd it is, and the group continues.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -19,14 +19,14 @@ cases! {
     c03_dead_letter_of_odd_keys,
 }
 
-/// What became of some records.
+/// The outcome of some records.
 struct Letters {
     /// Each record that the stream has taken, with its letter.
     letters: Vec<(Record, Delivery)>,
     stats: ConsumerStats,
 }
 
-/// Sends records to a stream of one partition, and one more. All but the last fail for good.
+/// Sends records to a stream of one partition, and one more. All but the last fail permanently.
 async fn dead_letter(harness: Arc<dyn Harness>, records: Vec<Record>, reason: &str) -> Letters {
     let fleet = Fleet::new(harness, 1).await;
     let dead = unique_stream(&*fleet.harness, 1).await;

@@ -1,4 +1,4 @@
-//! C8: memory is bounded by settings; a slow or stuck handler stops neither signs of life nor other
+//! C8: memory is bounded by settings; a slow or stuck handler stops neither heartbeats nor other
 //! keys; a full producer makes `send` wait.
 
 use std::sync::Arc;
@@ -165,7 +165,7 @@ async fn c08_buffer_bytes_bound_the_memory(harness: Arc<dyn Harness>) {
     });
     let control = run.handle();
     let task = tokio::spawn(run);
-    // "passed by at most one batch for each partition"
+    // It may be exceeded by one batch per partition.
     let most = (10 * RECORD + 2 * 5 * (RECORD + 10)) as u64;
     let full = || control.stats().buffered_bytes >= 10 * RECORD as u64 / 2;
     fleet.until("the buffer fills", full).await;

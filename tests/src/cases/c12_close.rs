@@ -1,5 +1,5 @@
 //! C12: `close` flushes producers and drains consumers within a deadline; `Drop` never blocks and
-//! never loses in silence.
+//! never loses silently.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -125,7 +125,8 @@ async fn c12_producer_dropped_without_close_delivers(harness: Arc<dyn Harness>) 
     read(&*fleet.harness, &fleet.stream, 20).await;
 }
 
-/// A producer that gives up soon, unless its driver has an own setting for that, and a stream whose key `bad` cannot be stored.
+/// Returns a producer that gives up soon, unless its driver has its own setting for that, to a stream
+/// whose key `bad` cannot be stored.
 async fn failing(fleet: &Fleet) -> millstream_core::Producer {
     let fault = Fault::FailSends {
         stream: fleet.stream.clone(),

@@ -78,7 +78,7 @@ async fn c13_key_too_long(harness: Arc<dyn Harness>) {
     refused(&fleet, long, ErrorKind::Invalid, &limit.to_string()).await;
 }
 
-/// A record whose key the stream takes, or refuses at once, as its limits say.
+/// Sends a record with this key, and asserts whether it is accepted or refused at once.
 async fn taken_or_refused(fleet: &Fleet, key: Bytes, taken: bool) {
     let record = Record::new("x").key(key.clone());
     if !taken {

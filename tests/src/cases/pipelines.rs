@@ -64,7 +64,7 @@ async fn source_and_sink(harness: Arc<dyn Harness>) -> (Fleet, String, Producer)
     (fleet, sink, producer.expect("the producer opens"))
 }
 
-/// Sends to the source besides what is there.
+/// Returns a producer of more records for the source.
 async fn more(fleet: &Fleet) -> TestProducer {
     TestProducer::open(&fleet.client, &fleet.stream, &fleet.history, 1_000).await
 }
@@ -81,8 +81,8 @@ pub(super) fn same_client(fleet: &Fleet) -> ConsumerGroup {
     group.stream(fleet.stream.as_str())
 }
 
-/// Everything that readers see of the sink now. A last record is sent to each partition, so that it
-/// is known where that ends.
+/// Returns everything that readers see of the sink now. A last record is sent to each partition, to know
+/// where it ends.
 pub(super) async fn visible(fleet: &Fleet, sink: &str) -> Vec<Delivery> {
     let described = fleet.client.streams().describe(sink).await;
     let described = described.expect("the sink is described");
@@ -241,7 +241,7 @@ async fn crash(
     let _ = task.await;
 }
 
-/// Lets a pipeline carry all through that is left, and counts the results.
+/// Runs a pipeline until everything that is left is published, and counts the results.
 async fn finish(fleet: &Fleet, sink: &str, producer: &Producer) -> usize {
     let (stop, stopped) = oneshot::channel();
     let task = tokio::spawn(run(&same_client(fleet), producer, stopped));

@@ -23,8 +23,8 @@ fn place(id: u64, partition: &Partition, position: Position) -> RecordLocation {
     }
 }
 
-/// Receipts of one key grow with the order of sending, and never go back to a partition that was
-/// left.
+/// Checks that receipts of one key grow in the order of sending, and never return to a partition that
+/// the key has left.
 fn receipts(index: &HistoryIndex<'_>, found: &mut Vec<Violation>) {
     type ByPlace<'a> = BTreeMap<u64, (u64, &'a Partition, Position)>;
     let mut keys: BTreeMap<(&str, &Arc<str>), ByPlace<'_>> = BTreeMap::new();
@@ -72,7 +72,7 @@ fn receipts(index: &HistoryIndex<'_>, found: &mut Vec<Violation>) {
     }
 }
 
-/// What comes was sent, as it comes, is not refused, and is where its receipt says.
+/// Checks that what is received was sent, is unchanged, was not refused, and is where its receipt says.
 fn arrivals(index: &HistoryIndex<'_>, entries: &[Entry], found: &mut Vec<Violation>) {
     let mut seen = BTreeSet::new();
     let mut first: BTreeMap<u64, (&Partition, Position)> = BTreeMap::new();

@@ -28,7 +28,7 @@ pub(super) fn check(index: &HistoryIndex<'_>, entries: &[Entry], found: &mut Vec
     }
 }
 
-/// Things in the order in which they must be settled, and how far that has come.
+/// Records in the order in which they must be settled, and how far they are settled.
 #[derive(Debug)]
 struct Queue<K> {
     /// Each with its id and whether it is settled.
@@ -61,7 +61,7 @@ impl<K: Ord + Copy> Queue<K> {
 }
 
 type Key<'a> = &'a Arc<str>;
-/// A stream's keys are one order, and that of a partition alone where keys may move.
+/// What has one order: a key of a stream, or a key of one partition where keys may move.
 type Line<'a> = (&'a str, Option<&'a Partition>, Key<'a>);
 
 struct OrderCheck<'a, 'f> {
@@ -136,7 +136,7 @@ impl<'a> OrderCheck<'a, '_> {
         self.sent(handling, key).settle(sequence);
     }
 
-    /// No other record of the key is with a handler of the group.
+    /// Checks that no other record of the key is with a handler of the group.
     fn alone(&mut self, second: &'a Handling, key: Key<'a>) {
         let (stream, by) = (second.by.partition.stream(), &second.by);
         let open = self.open.get(&(&*by.group, stream, key));
@@ -166,7 +166,7 @@ impl<'a> OrderCheck<'a, '_> {
         }
     }
 
-    /// Under one epoch a key goes forward only, and only when the record before is settled.
+    /// Checks that in one epoch a key only goes forward, and only when the record before is settled.
     fn within_epoch(&mut self, handling: &'a Handling, key: Key<'a>) -> bool {
         let share = (&*handling.by.group, &handling.by.partition);
         let Some((latest, settled)) = self.latest.get(&(share, handling.by.epoch, key)) else {
@@ -187,7 +187,7 @@ impl<'a> OrderCheck<'a, '_> {
         true
     }
 
-    /// The first time through, what is before is settled, by whomever.
+    /// Checks that at the first handling of a record, all before it are settled, by any owner.
     fn across_epochs(&mut self, handling: &'a Handling, key: Key<'a>) {
         let sequence = self.index.records[&handling.id].sequence;
         let overtaken = self.stored(handling, key).before(handling.position);

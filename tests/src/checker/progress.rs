@@ -1,4 +1,5 @@
-//! The stored checkpoint: it never passes what is unsettled, never goes back, and is written by owners.
+//! Checks the stored checkpoint: it never passes an unsettled record, never goes back, and is written by
+//! owners.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

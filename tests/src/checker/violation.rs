@@ -10,9 +10,9 @@ use crate::history::{Handling, Ownership};
 pub struct RecordLocation {
     /// The record's id.
     pub id: u64,
-    /// Where it is stored.
+    /// The partition.
     pub partition: Partition,
-    /// Where it is stored.
+    /// The position.
     pub position: Position,
 }
 
@@ -103,7 +103,7 @@ pub enum Violation {
         /// The largest epoch before.
         before: Epoch,
     },
-    /// A member that was not faulted handled a record although a newer owner was at work.
+    /// A member without a fault handled a record although there was a newer owner.
     StaleHandling {
         /// What it handled.
         handling: Handling,
@@ -154,17 +154,17 @@ pub enum Violation {
         /// The id that was found there.
         found: u64,
     },
-    /// A record came with another key, payload or headers than were sent.
+    /// A record was received with another key, payload or headers than were sent.
     Altered {
         /// What came.
         handling: Handling,
     },
-    /// A record came that nobody has sent.
+    /// A record was received that nobody has sent.
     Phantom {
         /// What came.
         handling: Handling,
     },
-    /// A record came whose receipt said that it was refused.
+    /// A record was received whose receipt said that it was refused.
     FailedYetStored {
         /// What came.
         handling: Handling,

@@ -19,8 +19,8 @@ pub struct RecordGenerator {
 }
 
 impl RecordGenerator {
-    /// Makes the load of one stream. Ids count from `first_id`, so that several loads of one
-    /// history do not meet.
+    /// Creates the load of one stream. Ids count from `first_id`, so that several loads of one history
+    /// have different ids.
     pub fn new(history: &History, stream: &str, first_id: u64) -> Self {
         Self {
             history: history.clone(),
@@ -30,7 +30,7 @@ impl RecordGenerator {
         }
     }
 
-    /// Makes the next record of `key`, records that it is sent, and returns its id. Send it at once:
+    /// Creates the next record of `key`, records that it is sent, and returns its id. Send it at once:
     /// the order of these calls is the order that the checker expects.
     pub fn next(&mut self, key: Option<&str>) -> (u64, Record) {
         self.next_with(key, |record| record)
@@ -64,7 +64,7 @@ impl RecordGenerator {
     }
 }
 
-/// A record whose payload has its id, as has a header.
+/// Returns a record with its id in the payload and in a header.
 pub fn record(id: u64, key: Option<&str>) -> Record {
     let record =
         Record::new(format!("{id}:{}", "x".repeat((id % 40) as usize))).header(ID, id.to_string());
@@ -88,7 +88,7 @@ pub fn id_of_delivery(delivery: &Delivery) -> Option<u64> {
     }
 }
 
-/// A short fingerprint (FNV-1a) of what must survive the way, lengths included.
+/// Returns a short fingerprint (FNV-1a) of what must survive, including lengths.
 pub fn digest<'a>(
     key: Option<&Bytes>,
     payload: Option<&Bytes>,

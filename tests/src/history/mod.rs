@@ -173,9 +173,9 @@ pub enum Event {
     Fault {
         /// The affected group.
         group: Option<Arc<str>>,
-        /// Which member; none for all of the group.
+        /// The member. `None`: all members of the group.
         member: Option<Arc<str>>,
-        /// What is done, for the reader.
+        /// A description of the fault, for readers.
         what: String,
     },
     /// The faults of a group are over: members that take over from here on do so cleanly.
@@ -203,7 +203,7 @@ pub struct Ownership {
 /// One attempt of a handler at a record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Handling {
-    /// By whom, and from where.
+    /// The ownership under which it is handled.
     #[serde(flatten)]
     pub by: Ownership,
     /// The place in the partition.
@@ -225,10 +225,9 @@ pub struct Handling {
 pub enum Outcome {
     /// It settled the record.
     Acked,
-    /// It failed; the record is to be tried again, by this member or another.
+    /// It failed; the record will be retried, by this member or another.
     Failed,
-    /// It failed for the last time that the policy allows: the record is now to be dead-lettered or
-    /// skipped.
+    /// It failed at the last attempt that the policy allows: the record will be dead-lettered or skipped.
     GaveUp,
     /// The handler was dropped before it ended.
     Dropped,
@@ -244,7 +243,8 @@ impl Outcome {
 /// An event with its place in the run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Growing through the run. Processes that write histories of their own agree on a clock for it.
+    /// The order number, which grows during the run. Processes with histories of their own use one clock
+    /// for it.
     pub order: u64,
     /// What happened.
     #[serde(flatten)]
@@ -271,7 +271,7 @@ impl fmt::Debug for Journal {
 }
 
 impl List {
-    /// Puts an entry behind all that are not later.
+    /// Inserts an entry behind all that are not later.
     fn insert(&mut self, entry: Entry) {
         let later = self.entries.iter().rev();
         let later = later.take_while(|other| other.order > entry.order).count();
