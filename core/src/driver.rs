@@ -323,8 +323,8 @@ pub trait Membership: Debug + Send + Sync + 'static {
     ///   returns a retryable kind.
     /// * A retryable kind: nothing is stored, and nothing will be. The runtime publishes the records of
     ///   the partitions that it still owns again, together with others or in several calls.
-    /// * `Invalid`, `TooLarge`: nothing is stored, because the broker refuses one of the records for
-    ///   good. The membership goes on. The runtime calls again with a part of the records and with
+    /// * `Invalid`, `TooLarge`: nothing is stored, because the broker permanently refuses one of the
+    ///   records. The membership continues. The runtime calls again with a part of the records and with
     ///   progress up to these, until it has found the record, whose delivery has failed. A driver must
     ///   not return these kinds for anything else, such as a wrong setting: the failure policy would
     ///   skip good records.

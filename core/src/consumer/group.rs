@@ -89,12 +89,12 @@ impl ConsumerGroup {
 
     /// Sets how long one attempt of a handler may take. 1 ms to 1 day; by default there is no limit.
     ///
-    /// An attempt that takes longer is dropped, and has failed with
-    /// [`FailureKind::Timeout`](crate::FailureKind::Timeout): it takes the
-    /// [`on_failure`](Self::on_failure) path, and its reason is an [`Error`] of kind `Timeout`. What
-    /// it has started elsewhere learns of it from [`Delivery::lost`]. A handler that blocks its
-    /// thread cannot be dropped. For a pull consumer it is the time from [`next`](Consumer::next) to
-    /// `ack`: a delivery that was not pulled yet does not time out.
+    /// An attempt that takes longer is dropped and fails with
+    /// [`FailureKind::Timeout`](crate::FailureKind::Timeout). The failure policy
+    /// ([`on_failure`](Self::on_failure)) applies, with an [`Error`] of kind `Timeout` as the reason.
+    /// Work that the handler has started elsewhere can wait for [`Delivery::lost`]. A handler that
+    /// blocks its thread cannot be dropped. For a pull consumer it is the time from
+    /// [`next`](Consumer::next) to `ack`: a delivery that was not pulled yet does not time out.
     #[must_use]
     pub fn handler_timeout(mut self, timeout: Duration) -> Self {
         self.options.handler_timeout = Some(timeout);

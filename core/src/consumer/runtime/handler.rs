@@ -45,7 +45,8 @@ pub(crate) trait Handler: Send + Sync + 'static {
         None
     }
 
-    /// The batches that are handed out. Unset: single deliveries, those of different keys concurrently.
+    /// Returns the bounds of batches. `None`: single deliveries, those of different keys
+    /// concurrently.
     fn batch(&self) -> Option<Batch> {
         None
     }
