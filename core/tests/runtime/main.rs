@@ -12,6 +12,7 @@ mod leaving;
 mod letters;
 mod live;
 mod log_lines;
+mod moving_partition;
 mod pipeline_interleavings;
 mod publishing;
 mod pull;

@@ -3,15 +3,15 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use millstream_core::driver::Event;
 use millstream_core::{
-    ConsumerHandle, DeadLetter, Delivery, Epoch, ErrorKind, OnExhausted, Position, Record, Retry,
+    ConsumerHandle, DeadLetter, Delivery, ErrorKind, OnExhausted, Record, Retry,
 };
 use proptest::prelude::*;
 use tokio::time::sleep;
 
 use crate::desk::group;
-use crate::fake::{Call, Script, partition};
+use crate::fake::{Call, Script};
+use crate::moving_partition::{MovingPartition, block_on};
 
 const PARTITIONS: [&str; 3] = ["0", "1", "2"];
 const RECORDS: u64 = 40;
@@ -76,19 +76,10 @@ async fn handle(delivery: Delivery) -> Result<Vec<Record>, String> {
     Ok(results.into_iter().map(Record::new).collect())
 }
 
-/// What the driver knows of a partition.
-#[derive(Debug, Default)]
-struct Model {
-    epoch: u64,
-    is_owned: bool,
-    is_revoked: bool,
-    next: u64,
-}
-
 struct Run {
     script: Script,
     control: ConsumerHandle,
-    models: [Model; PARTITIONS.len()],
+    partitions: [MovingPartition; PARTITIONS.len()],
     calls: usize,
     has_letters: bool,
 }
@@ -119,7 +110,7 @@ impl Run {
         Self {
             script,
             control,
-            models: Default::default(),
+            partitions: PARTITIONS.map(MovingPartition::new),
             calls: 0,
             has_letters,
         }
@@ -128,19 +119,8 @@ impl Run {
     async fn step(&mut self, step: Step) {
         match step {
             Step::Receive(of, records) => self.receive(of, records),
-            Step::Lose(of) => {
-                let model = &mut self.models[of];
-                if std::mem::take(&mut model.is_owned) {
-                    self.script.lose(PARTITIONS[of], model.epoch);
-                }
-            }
-            Step::Revoke(of) => {
-                let model = &mut self.models[of];
-                if model.is_owned && !std::mem::replace(&mut model.is_revoked, true) {
-                    let within = Duration::from_secs(10);
-                    self.script.revoke(PARTITIONS[of], model.epoch, within);
-                }
-            }
+            Step::Lose(of) => self.partitions[of].lose(&self.script),
+            Step::Revoke(of) => self.partitions[of].revoke(&self.script),
             Step::Assign(of) => self.assign(of),
             Step::Outage(times) => {
                 let kinds = [ErrorKind::Unavailable, ErrorKind::Timeout];
@@ -161,40 +141,20 @@ impl Run {
     }
 
     fn receive(&mut self, of: usize, records: u64) {
-        let model = &mut self.models[of];
-        let end = (model.next + records).min(RECORDS);
-        if model.is_owned && !model.is_revoked && model.next < end {
-            let keys: String = (model.next..end)
-                .map(|position| char::from(b"abc-"[position as usize % 4]))
-                .collect();
-            let first = std::mem::replace(&mut model.next, end);
-            self.script
-                .records(PARTITIONS[of], model.epoch, first, &keys);
-        }
+        let key = |position: u64| char::from(b"abc-"[position as usize % 4]);
+        self.partitions[of].receive(&self.script, records, RECORDS, key);
     }
 
     fn assign(&mut self, of: usize) {
         let stored = self.stored(of);
-        let model = &mut self.models[of];
-        if model.is_owned {
-            return;
-        }
-        model.is_owned = true;
-        model.is_revoked = false;
-        model.epoch += 1;
-        model.next = stored;
-        self.script.emit(Event::Assigned {
-            partition: partition(PARTITIONS[of]),
-            epoch: Epoch(model.epoch),
-            resume_after: stored.checked_sub(1).map(Position::from),
-            stream_id: None,
-        });
+        self.partitions[of].assign(&self.script, stored);
     }
 
     /// How many positions of a partition are checkpointed.
     fn stored(&self, of: usize) -> u64 {
-        let epochs = 1..=self.models[of].epoch;
-        let marked = epochs.filter_map(|epoch| self.script.marked(PARTITIONS[of], epoch));
+        let partition = &self.partitions[of];
+        let epochs = 1..=partition.epoch();
+        let marked = epochs.filter_map(|epoch| self.script.marked(partition.id(), epoch));
         marked.max().map_or(0, |position| position + 1)
     }
 
@@ -205,7 +165,7 @@ impl Run {
         for call in &calls[self.calls..] {
             if let Call::Release(id) = call {
                 let of = PARTITIONS.iter().position(|known| known == id).unwrap();
-                self.models[of].is_owned = false;
+                self.partitions[of].released();
             }
         }
         self.calls = calls.len();
@@ -273,12 +233,7 @@ proptest! {
         concurrency in 1..8_usize,
         has_letters in any::<bool>(),
     ) {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .unwrap();
-        runtime.block_on(async {
+        block_on(async {
             let mut run = Run::new(checkpoint_records, concurrency, has_letters).await;
             for step in steps {
                 run.step(step).await;

@@ -4,13 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use millstream_core::driver::Event;
-use millstream_core::{Consumer, Epoch, Failure, OnExhausted, PendingDelivery, Position, Retry};
+use millstream_core::{Consumer, Failure, OnExhausted, PendingDelivery, Retry};
 use proptest::prelude::*;
 use tokio::time::{sleep, timeout};
 
 use crate::desk::group;
-use crate::fake::{Call, Script, partition};
+use crate::fake::{Call, Script};
+use crate::moving_partition::{MovingPartition, block_on};
 
 const PARTITIONS: [&str; 2] = ["0", "1"];
 const RECORDS: u64 = 24;
@@ -52,13 +52,9 @@ fn key(position: u64) -> char {
 }
 
 /// What the driver and the application know of a partition.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Model {
-    epoch: u64,
-    is_owned: bool,
-    is_revoked: bool,
-    /// The next position that is sent.
-    next: u64,
+    partition: MovingPartition,
     /// What was settled by the application while it was not lost.
     settled: BTreeSet<u64>,
     /// How many positions are checkpointed.
@@ -87,7 +83,11 @@ impl Run {
         Self {
             script,
             consumer,
-            models: Default::default(),
+            models: PARTITIONS.map(|id| Model {
+                partition: MovingPartition::new(id),
+                settled: BTreeSet::new(),
+                stored: 0,
+            }),
             held: Vec::new(),
             calls: 0,
         }
@@ -113,19 +113,8 @@ impl Run {
                 pending.nack(Failure::permanent("nonsense"));
             }),
             Step::Drop(which) => self.settle(which, false, drop),
-            Step::Lose(of) => {
-                let model = &mut self.models[of];
-                if std::mem::take(&mut model.is_owned) {
-                    self.script.lose(PARTITIONS[of], model.epoch);
-                }
-            }
-            Step::Revoke(of) => {
-                let model = &mut self.models[of];
-                if model.is_owned && !std::mem::replace(&mut model.is_revoked, true) {
-                    let within = Duration::from_secs(10);
-                    self.script.revoke(PARTITIONS[of], model.epoch, within);
-                }
-            }
+            Step::Lose(of) => self.models[of].partition.lose(&self.script),
+            Step::Revoke(of) => self.models[of].partition.revoke(&self.script),
             Step::Assign(of) => self.assign(of),
             Step::Sleep(millis) => sleep(Duration::from_millis(millis)).await,
         }
@@ -134,31 +123,13 @@ impl Run {
     }
 
     fn receive(&mut self, of: usize, records: u64) {
-        let model = &mut self.models[of];
-        let end = (model.next + records).min(RECORDS);
-        if model.is_owned && !model.is_revoked && model.next < end {
-            let keys: String = (model.next..end).map(key).collect();
-            let first = std::mem::replace(&mut model.next, end);
-            self.script
-                .records(PARTITIONS[of], model.epoch, first, &keys);
-        }
+        let partition = &mut self.models[of].partition;
+        partition.receive(&self.script, records, RECORDS, key);
     }
 
     fn assign(&mut self, of: usize) {
         let model = &mut self.models[of];
-        if model.is_owned {
-            return;
-        }
-        model.is_owned = true;
-        model.is_revoked = false;
-        model.epoch += 1;
-        model.next = model.stored;
-        self.script.emit(Event::Assigned {
-            partition: partition(PARTITIONS[of]),
-            epoch: Epoch(model.epoch),
-            resume_after: model.stored.checked_sub(1).map(Position::from),
-            stream_id: None,
-        });
+        model.partition.assign(&self.script, model.stored);
     }
 
     fn settle(&mut self, which: usize, settles: bool, how: impl FnOnce(PendingDelivery)) {
@@ -213,7 +184,7 @@ impl Run {
                     }
                     model.stored = stored;
                 }
-                None => model.is_owned = false,
+                None => model.partition.released(),
             }
         }
         self.calls = calls.len();
@@ -255,12 +226,7 @@ proptest! {
         steps in prop::collection::vec(step(), 1..150),
         concurrency in prop_oneof![Just(1_usize), 2..8_usize],
     ) {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .unwrap();
-        runtime.block_on(async {
+        block_on(async {
             let mut run = Run::new(concurrency).await;
             for step in steps {
                 run.step(step).await;
