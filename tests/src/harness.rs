@@ -59,6 +59,14 @@ pub struct Timing {
     pub timestamps: Duration,
 }
 
+impl Timing {
+    /// Returns how long a whole case may take: ten times `timeout`. A case that takes longer waits for
+    /// something without a timeout, which a right driver would have responded to.
+    pub fn case_limit(&self) -> Duration {
+        self.timeout * 10
+    }
+}
+
 /// Which faults are possible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Hooks {

@@ -1,8 +1,8 @@
 //! The conformance suite of millstream's backends, and the checker of their histories.
 //!
-//! A backend's author implements [`Harness`], and runs every [`Case`] of [`cases::all`] as a test
-//! of its own; the memory backend's target, `tests/tests/memory.rs`, shows how. A case that needs
-//! a guarantee which a backend does not have is listed there as ignored; it never passes silently.
+//! A backend's author implements [`Harness`], and runs every [`Case`] with a [`Suite`];
+//! `tests/NEW_BACKEND.md` shows how. A case that needs a guarantee which a backend does not have is
+//! listed as ignored, with the reason; it never passes silently.
 //!
 //! [`history`] records what happens in a case, and [`checker`] finds violations of the promises.
 
@@ -20,6 +20,7 @@ pub mod history;
 pub mod kafka;
 #[cfg(feature = "kinesis")]
 pub mod kinesis;
+mod runner;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 
@@ -28,3 +29,4 @@ pub use cases::Case;
 pub use events::Events;
 pub use faulty_backend::FaultyBackend;
 pub use harness::{Fault, Harness, Hooks, Need, Timing, eventually, unique_stream};
+pub use runner::{BrokerScope, LazyBroker, Setup, Suite};

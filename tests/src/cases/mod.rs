@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use crate::{Harness, Need};
+use crate::{BrokerScope, Harness, Need};
 
 mod c01_produce_order;
 mod c02_consume_order;
@@ -50,7 +50,16 @@ impl Case {
         unmet.map(ToString::to_string).collect()
     }
 
-    /// Runs the case.
+    /// Returns whether the case needs a broker of its own.
+    pub fn broker_scope(&self) -> BrokerScope {
+        let restarts = |need: &Need| need.to_string() == RESTART.to_string();
+        match self.needs.iter().any(restarts) {
+            true => BrokerScope::OneCase,
+            false => BrokerScope::Shared,
+        }
+    }
+
+    /// Runs the case, for as long as it takes. [`Setup::run`](crate::Setup::run) bounds the time.
     ///
     /// # Panics
     /// If the promise is broken, or if the backend does not meet the needs of the case.

@@ -1,0 +1,84 @@
+//! Runs the cases of the suite as the tests of one backend.
+//!
+//! A test target with `harness = false` makes a [`Setup`] for each way to use its backend, and its
+//! `main` returns what [`Suite::run`] returns. Command-line arguments are those of libtest: filters,
+//! `--exact`, `--skip`, `--ignored`, `--list`, `--test-threads`.
+//!
+//! A case runs on a thread and a runtime of its own, and always ends: [`Timing::case_limit`] bounds
+//! it on the runtime's clock, and the runner bounds it on the wall clock too, for a case that blocks
+//! its threads. Panics of a case are kept, and printed if it fails: the reason of the failure first,
+//! then those of background tasks in their order.
+//!
+//! [`Timing::case_limit`]: crate::Timing::case_limit
+
+mod lazy_broker;
+mod listing;
+mod panics;
+mod setup;
+mod slots;
+mod watchdog;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use libtest_mimic::{Arguments, Trial};
+
+use crate::cases;
+
+pub use lazy_broker::LazyBroker;
+pub use setup::{BrokerScope, Setup};
+
+/// All cases, in each setup of a backend.
+#[derive(Debug)]
+pub struct Suite {
+    setups: Vec<Arc<Setup>>,
+    at_once: Option<usize>,
+}
+
+impl Suite {
+    /// Creates the suite of a backend.
+    pub fn new(setups: impl IntoIterator<Item = Setup>) -> Self {
+        Self {
+            setups: setups.into_iter().map(Arc::new).collect(),
+            at_once: None,
+        }
+    }
+
+    /// Sets how many cases run at once. Default: as many as the machine has cores. `--test-threads`
+    /// takes precedence.
+    #[must_use]
+    pub fn at_once(mut self, cases: usize) -> Self {
+        self.at_once = Some(cases);
+        self
+    }
+
+    /// Runs the cases that the command line selects, prints the results, and returns the exit code.
+    pub fn run(self) -> ExitCode {
+        let mut arguments = Arguments::from_args();
+        arguments.test_threads = arguments.test_threads.or(self.at_once);
+        libtest_mimic::run(&arguments, self.trials()).exit_code()
+    }
+
+    fn trials(self) -> Vec<Trial> {
+        let mut trials = Vec::new();
+        // The setups alternate, so that few cases wait for a slot of one that runs few at once.
+        for case in cases::all() {
+            for setup in &self.setups {
+                let run = {
+                    let setup = setup.clone();
+                    move || Ok(setup.run(case)?)
+                };
+                let trial = Trial::test(setup.test_name(case.name), run);
+                trials.push(match setup.ignores(case.name) {
+                    Some(reason) => trial.with_ignored_flag(true).with_kind(reason),
+                    None => trial,
+                });
+            }
+        }
+        for setup in self.setups {
+            let name = setup.test_name("only_cases_with_unmet_needs_are_ignored");
+            trials.push(Trial::test(name, move || Ok(setup.check()?)));
+        }
+        trials
+    }
+}
