@@ -1,0 +1,33 @@
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{Checkpoints, ConsumerGroup, Producer, Streams};
+use crate::{Guarantees, Result};
+
+/// A connected backend. A [`Client`](crate::Client) holds it and opens everything else from it.
+#[async_trait]
+pub trait Backend: Debug + Send + Sync + 'static {
+    /// Returns the backend's name in errors and logs: `"memory"`, `"kafka"`, `"kinesis"`.
+    fn name(&self) -> &'static str;
+
+    /// Returns what the backend guarantees beyond the common promises.
+    fn guarantees(&self) -> Guarantees;
+
+    /// Opens a producer to an existing stream.
+    ///
+    /// Returns `NotFound` for an unknown stream and `Denied` where writing is not allowed, as far as
+    /// the broker reports that before the first record. A dropped call leaves nothing behind.
+    async fn open_producer(&self, stream: &str) -> Result<Arc<dyn Producer>>;
+
+    /// Returns a handle to a group, without a request to the broker. The caller has checked the name
+    /// (1-255 of `A-Z a-z 0-9 . _ -`).
+    fn consumer_group(&self, group: &str) -> Arc<dyn ConsumerGroup>;
+
+    /// Returns a handle to the stored progress of a group, without a request to the broker.
+    fn checkpoints(&self, group: &str) -> Arc<dyn Checkpoints>;
+
+    /// Returns the administration of streams.
+    fn streams(&self) -> Arc<dyn Streams>;
+}

@@ -1,0 +1,80 @@
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+
+use crate::{Error, Record, RecordMetadata, Result};
+
+/// How calls of [`Producer::send`] may overlap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pipelining {
+    /// Calls may overlap freely. The driver stores records of one key in the order of the calls and
+    /// retries on its own; its errors are final. The calls are ordered by their first polls, so a driver
+    /// must record its place before its first await.
+    Ordered,
+    /// The runtime has at most `calls` calls in flight, and never two with a common key. It retries
+    /// retryable errors itself, and holds back only the later records of the failed keys.
+    ByKey {
+        /// The maximum number of calls, at least 1.
+        calls: usize,
+    },
+}
+
+/// The limits of one stream. The runtime refuses other records before they reach the driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamLimits {
+    /// Largest [`Record::size`] in bytes; a larger record is `TooLarge`.
+    pub record_bytes: usize,
+    /// Largest key in bytes; a larger one is `Invalid`.
+    pub key_bytes: usize,
+    /// Whether a key may be empty; if not, an empty one is `Invalid`.
+    pub empty_key: bool,
+    /// Whether a key must be UTF-8; if so, any other is `Invalid`.
+    pub text_key: bool,
+    /// Maximum number of records in one call of [`Producer::send`].
+    pub batch_records: usize,
+    /// Maximum number of bytes ([`Record::size`]) in one call of [`Producer::send`], unless a single
+    /// record is larger.
+    pub batch_bytes: usize,
+}
+
+/// A record that was not stored, with the reason. It is handed back so that it can be sent again.
+#[derive(Debug)]
+pub struct Rejected {
+    /// The record as it was given.
+    pub record: Record,
+    /// Why it was not stored; `Timeout` if it may have been stored.
+    pub error: Error,
+}
+
+/// Writes records to one stream.
+#[async_trait]
+pub trait Producer: Debug + Send + Sync + 'static {
+    /// Returns the limits of the stream.
+    fn limits(&self) -> StreamLimits;
+
+    /// Returns how calls of `send` may overlap.
+    fn pipelining(&self) -> Pipelining;
+
+    /// Returns the error that [`send`](Self::send) would return for `record` without asking the broker,
+    /// beyond [`limits`](Self::limits), if there is one.
+    ///
+    /// An exactly-once pipeline checks each result with it, so that a refusal fails one delivery: a
+    /// refusal by [`Membership::publish`](super::Membership::publish) concerns all results of a call.
+    /// Makes no request and does not block.
+    fn validate(&self, record: &Record) -> Result<()>;
+
+    /// Stores records and returns **one result per record, in the same order**, when the broker has
+    /// acknowledged them as durably as the backend can.
+    ///
+    /// Within one call, records of one key are stored in the given order, and **none after a failed
+    /// record of that key**: the later ones fail with a retryable error and are not stored. A failure
+    /// of one key does not affect other keys.
+    ///
+    /// Returns when every record has a result. A driver that batches (linger) delays records no longer
+    /// than its setting allows. [`pipelining`](Self::pipelining) defines who retries. If the future is
+    /// dropped, each record is either stored or not.
+    async fn send(&self, records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>>;
+
+    /// Closes the connections. Called at most once, when no call of `send` is in flight; no call follows.
+    async fn close(&self) -> Result<()>;
+}
