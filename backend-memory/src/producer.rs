@@ -145,10 +145,8 @@ impl MemoryProducer {
     }
 
     fn reject(&self, record: Record, error: &BrokerError) -> Rejected {
-        Rejected {
-            record,
-            error: error.during("send").with_stream(self.name.clone()),
-        }
+        let error = error.during("send").with_stream(self.name.clone());
+        Rejected::new(record, error)
     }
 }
 

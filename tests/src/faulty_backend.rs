@@ -271,13 +271,9 @@ impl Producer {
     }
 
     fn action(&self, record: &Record, failed: &mut BTreeSet<Bytes>) -> RecordAction {
-        let stop = |kind| {
-            let (record, error) = (record.clone(), self.error(kind));
-            RecordAction::Reject(Rejected { record, error })
-        };
+        let stop = |kind| RecordAction::Reject(Rejected::new(record.clone(), self.error(kind)));
         if let Err(error) = self.plan.check_size("send", &self.stream, record) {
-            let record = record.clone();
-            return RecordAction::Reject(Rejected { record, error });
+            return RecordAction::Reject(Rejected::new(record.clone(), error));
         }
         let key = record.key.as_ref();
         if key.is_some_and(|key| failed.contains(key)) {
@@ -340,8 +336,7 @@ impl driver::Producer for Producer {
             RecordAction::Forward => next_result(),
             RecordAction::LoseResponse => {
                 next_result()?;
-                let error = self.error(ErrorKind::Timeout);
-                Err(Rejected { record, error })
+                Err(Rejected::new(record, self.error(ErrorKind::Timeout)))
             }
             RecordAction::Reject(rejected) => Err(rejected),
         };

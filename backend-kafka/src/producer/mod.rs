@@ -174,8 +174,7 @@ impl Producer {
                     "not sent, since an earlier record of its key failed",
                 ),
             };
-            let record = record.clone();
-            Err(Rejected { record, error })
+            Err(Rejected::new(record.clone(), error))
         });
         answers.collect()
     }

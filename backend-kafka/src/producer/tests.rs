@@ -163,7 +163,7 @@ async fn what_nobody_stores_times_out() {
     let answers = producer.send(call(0)).await;
     assert_eq!(kinds(&answers), [(Some(ErrorKind::Timeout), 100)].into());
     for (rejected, record) in answers.into_iter().map(Result::unwrap_err).zip(call(0)) {
-        assert_eq!(rejected.record, record);
+        assert_eq!(*rejected.record, record);
     }
     mock.broker_up(-1).unwrap();
     goes_on(&producer).await;

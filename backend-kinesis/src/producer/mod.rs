@@ -213,10 +213,7 @@ impl driver::Producer for Producer {
                 let message = "the producer's task has ended, it may or may not be stored";
                 Err(self.error(ErrorKind::Timeout, message))
             });
-            answer.map_err(|error| Rejected {
-                record: record.clone(),
-                error,
-            })
+            answer.map_err(|error| Rejected::new(record.clone(), error))
         });
         results.collect()
     }

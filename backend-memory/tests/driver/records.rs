@@ -129,7 +129,7 @@ async fn rates_throttle_a_partition_and_recover() {
         .remove(0)
         .unwrap_err();
     assert_eq!(refused.error.kind(), ErrorKind::Throttled);
-    assert_eq!(refused.record, record("x"));
+    assert_eq!(*refused.record, record("x"));
     tokio::time::advance(Duration::from_secs(1)).await;
     assert_eq!(send().await, 5);
 }

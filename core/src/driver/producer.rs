@@ -40,10 +40,20 @@ pub struct StreamLimits {
 /// A record that was not stored, with the reason. It is handed back so that it can be sent again.
 #[derive(Debug)]
 pub struct Rejected {
-    /// The record as it was given.
-    pub record: Record,
+    /// The record as it was given. Boxed, so that the result of a stored record stays small.
+    pub record: Box<Record>,
     /// Why it was not stored; `Timeout` if it may have been stored.
     pub error: Error,
+}
+
+impl Rejected {
+    /// Creates the rejection of a record.
+    pub fn new(record: Record, error: Error) -> Self {
+        Self {
+            record: Box::new(record),
+            error,
+        }
+    }
 }
 
 /// Writes records to one stream.

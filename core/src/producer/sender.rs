@@ -195,7 +195,7 @@ impl Sender {
                     }
                 });
             for ((record, error), completer) in later {
-                again.push(completion.again(record, &error, completer));
+                again.push(completion.again(*record, &error, completer));
                 reason.get_or_insert(error);
             }
         }

@@ -67,10 +67,10 @@ impl driver::Producer for LetterProducer {
         tokio::time::sleep(latency).await;
         let refuses = *self.0.refuses.lock().unwrap();
         let store = |record: Record| match refuses(&record) {
-            Some(kind) => Err(Rejected {
-                record,
-                error: Error::new(kind, "send", "as scripted"),
-            }),
+            Some(kind) => {
+                let error = Error::new(kind, "send", "as scripted");
+                Err(Rejected::new(record, error))
+            }
             None => {
                 let mut stored = self.0.records.lock().unwrap();
                 stored.push(record);

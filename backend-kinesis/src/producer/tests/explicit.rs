@@ -80,7 +80,7 @@ async fn a_wrong_one_is_refused_and_comes_back_as_it_was() {
         let (invalid, behind) = (ErrorKind::Invalid, ErrorKind::Unavailable);
         assert_eq!(kinds(&answers), [Some(invalid), Some(behind), None]);
         let refused = answers[0].as_ref().unwrap_err();
-        assert_eq!(refused.record, wrong);
+        assert_eq!(*refused.record, wrong);
         assert!(refused.error.message().contains("\"west\""));
     }
 }

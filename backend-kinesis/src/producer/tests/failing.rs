@@ -184,7 +184,7 @@ async fn what_cannot_be_sent_is_refused_by_its_kind() {
     assert_eq!(kinds(&answers), expected);
     for (answer, record) in answers.into_iter().zip(records) {
         if let Err(rejected) = answer {
-            assert_eq!(rejected.record, record);
+            assert_eq!(*rejected.record, record);
             assert_eq!(rejected.error.stream(), Some("s"), "{:?}", rejected.error);
         }
     }

@@ -174,7 +174,7 @@ impl State {
                     "scripted"
                 };
                 let error = Error::new(kind, "send", message).with_stream("s");
-                Err(Rejected { record, error })
+                Err(Rejected::new(record, error))
             }
         }
     }
