@@ -24,14 +24,14 @@ use crate::{Batch, Delivery, Epoch, Lag, OldestUnsettled, Partition, PartitionSt
 pub(crate) struct Assignment {
     pub(crate) ownership: Arc<Ownership>,
     pub(crate) window: Window,
-    /// The unpublished output of its records. It is dropped with the assignment, and the next owner
-    /// produces it again.
-    pub(crate) outputs: OutputBuffer,
+    /// The unpublished output of its records, if it ever had any. It is dropped with the assignment, and
+    /// the next owner produces it again.
+    outputs: Option<Box<OutputBuffer>>,
     /// Whether parts of a refused transaction are left that have its output.
     pub(crate) is_suspect: bool,
     /// The delivery whose output the broker has refused. Nothing behind it is published or
     /// checkpointed until the failure policy has settled it.
-    pub(crate) refused: Option<RefusedDelivery>,
+    pub(crate) refused: Option<Box<RefusedDelivery>>,
     /// The received records, from the chunk of the first unsettled one on.
     chunks: VecDeque<Chunk>,
     /// How many records the chunks hold, and their bytes.
@@ -157,7 +157,7 @@ impl Assignment {
         Self {
             ownership: Arc::new(Ownership::new(partition, epoch, stream_id)),
             window: Window::default(),
-            outputs: OutputBuffer::default(),
+            outputs: None,
             is_suspect: false,
             refused: None,
             chunks: VecDeque::new(),
@@ -194,6 +194,17 @@ impl Assignment {
 
     pub(crate) fn stats(&self) -> &Arc<Mutex<PartitionStats>> {
         &self.stats
+    }
+
+    /// Returns the unpublished output of its records.
+    pub(crate) fn outputs(&self) -> &OutputBuffer {
+        static NONE: OutputBuffer = OutputBuffer::new();
+        self.outputs.as_deref().unwrap_or(&NONE)
+    }
+
+    pub(crate) fn outputs_mut(&mut self) -> &mut OutputBuffer {
+        self.outputs
+            .get_or_insert_with(|| Box::new(OutputBuffer::new()))
     }
 
     /// Adds received records.

@@ -64,7 +64,8 @@ pub(crate) struct Member<W: Handler> {
     control: Arc<ControlState>,
     errors: Arc<ErrorHandler>,
 
-    assignments: Slab<Assignment>,
+    /// Boxed, so that they do not move and the slab's spare room stays small.
+    assignments: Slab<Box<Assignment>>,
     /// The index and epoch of each assignment: enough to check most events and results.
     index: HashMap<Partition, (usize, Epoch), FixedState>,
     /// Assignments that may have something to start, each once.

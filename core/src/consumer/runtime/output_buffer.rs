@@ -11,7 +11,7 @@ use std::ops::{AddAssign, SubAssign};
 
 use crate::{Delivery, Position, Record};
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct OutputBuffer {
     /// The deliveries below the watermark that have output, in their order, each with the number of
     /// its records.
@@ -57,6 +57,11 @@ pub(crate) struct Size {
 }
 
 impl Size {
+    const NONE: Self = Self {
+        records: 0,
+        bytes: 0,
+    };
+
     fn of(origin: &Origin, records: &[Record]) -> Self {
         let bytes: usize = records.iter().map(Record::size).sum();
         Self {
@@ -132,6 +137,17 @@ impl Outputs {
 }
 
 impl OutputBuffer {
+    pub(crate) const fn new() -> Self {
+        Self {
+            origins: VecDeque::new(),
+            records: VecDeque::new(),
+            ready: Size::NONE,
+            out_of_order: BTreeMap::new(),
+            ahead: Size::NONE,
+            under_way: false,
+        }
+    }
+
     /// Adds the output of a delivery that is settled.
     pub(crate) fn push(&mut self, origin: Origin, watermark: u64, records: Vec<Record>) -> Size {
         let size = Size::of(&origin, &records);
@@ -280,7 +296,7 @@ mod tests {
 
     #[test]
     fn gives_out_what_lies_below_the_watermark_in_order() {
-        let mut outputs = OutputBuffer::default();
+        let mut outputs = OutputBuffer::new();
         push(&mut outputs, 2, 0, "c");
         push(&mut outputs, 3, 0, "de");
         assert_eq!(names(&outputs.take_below(0)), "");
@@ -304,7 +320,7 @@ mod tests {
 
     #[test]
     fn what_is_put_back_comes_first() {
-        let mut outputs = OutputBuffer::default();
+        let mut outputs = OutputBuffer::new();
         push(&mut outputs, 0, 1, "ab");
         let taken = outputs.take_below(1);
         push(&mut outputs, 1, 2, "c");
@@ -314,7 +330,7 @@ mod tests {
 
     #[test]
     fn is_split_between_deliveries() {
-        let mut outputs = OutputBuffer::default();
+        let mut outputs = OutputBuffer::new();
         push(&mut outputs, 0, 3, "ab");
         push(&mut outputs, 1, 3, "c");
         push(&mut outputs, 2, 3, "def");

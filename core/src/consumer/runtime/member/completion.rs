@@ -267,7 +267,8 @@ impl<W: Handler> Member<W> {
         let assignment = &mut self.assignments[index];
         if W::PUBLISHES {
             // The failure policy may have settled what output waited for.
-            assignment.outputs.advance(assignment.window.watermark());
+            let watermark = assignment.window.watermark();
+            assignment.outputs_mut().advance(watermark);
         }
         self.checkpointer.settled(assignment, index, settled);
         self.resume_below_low_watermark(index);

@@ -106,7 +106,7 @@ impl<W: Handler> Member<W> {
         );
         self.control
             .publish_stats(&partition, assignment.stats().clone());
-        let index = self.assignments.insert(assignment);
+        let index = self.assignments.insert(Box::new(assignment));
         if by_user {
             self.report_user_pause(&self.assignments[index]);
         }

@@ -226,7 +226,7 @@ impl<W: Handler> Member<W> {
         );
     }
 
-    fn remove(&mut self, index: usize) -> Assignment {
+    fn remove(&mut self, index: usize) -> Box<Assignment> {
         let assignment = self.assignments.remove(index);
         assignment.ownership.lose();
         self.index.remove(assignment.partition());
@@ -246,7 +246,7 @@ impl<W: Handler> Member<W> {
             .abandoned
             .add(assignment.begun() as u64);
         self.budget.update(assignment.counted_bytes, 0);
-        self.release_output(assignment.outputs.size());
+        self.release_output(assignment.outputs().size());
         self.bisection.forget(index);
         self.control
             .counters

@@ -45,13 +45,13 @@ impl<W: Handler> Member<W> {
     /// Handles the refusal of the output of a single delivery.
     pub(super) fn on_refused_alone(&mut self, index: usize, outputs: Outputs, error: Error) {
         self.release_output(outputs.size());
-        self.assignments[index].outputs.published();
+        self.assignments[index].outputs_mut().published();
         self.part_is_done(index);
         let Some(origin) = outputs.last().cloned() else {
             return;
         };
         let delivery = (origin.number, origin.delivery.clone());
-        self.assignments[index].refused = Some(RefusedDelivery::new(origin));
+        self.assignments[index].refused = Some(Box::new(RefusedDelivery::new(origin)));
         let run = Run::new(self.now, once(delivery));
         self.on_failure(index, run, BatchFailure::whole(Failure::of_send(error)));
         self.mark_runnable(index);
@@ -75,7 +75,7 @@ impl<W: Handler> Member<W> {
         let mut transaction = Transaction::new(true);
         for share in shares {
             let assignment = &mut self.assignments[share.index];
-            let outputs = assignment.outputs.take_first(share.deliveries);
+            let outputs = assignment.outputs_mut().take_first(share.deliveries);
             let last = outputs.last().expect("a share has a delivery");
             let mark = CheckpointUpdate {
                 partition: assignment.partition().clone(),

@@ -77,9 +77,9 @@ impl<W: Handler> Member<W> {
         match origin {
             Some(origin) => {
                 self.checkpointer.made(records.len() as u64);
-                self.buffered_output += assignment.outputs.push(origin, watermark, records);
+                self.buffered_output += assignment.outputs_mut().push(origin, watermark, records);
             }
-            None => assignment.outputs.advance(watermark),
+            None => assignment.outputs_mut().advance(watermark),
         }
     }
 
@@ -103,8 +103,8 @@ impl<W: Handler> Member<W> {
         }
         let assignment = &self.assignments[index];
         let waiting = match assignment.is_suspect || assignment.refused.is_some() {
-            true => assignment.outputs.size(),
-            false => assignment.outputs.ahead(),
+            true => assignment.outputs().size(),
+            false => assignment.outputs().ahead(),
         };
         let partitions = self.assignments.len();
         let records = self.options.checkpoint_records / partitions as u64;
@@ -124,7 +124,7 @@ impl<W: Handler> Member<W> {
 
     /// Returns whether all output of a partition is published.
     pub(super) fn has_published(&self, index: usize) -> bool {
-        self.assignments[index].outputs.is_published()
+        self.assignments[index].outputs().is_published()
     }
 
     /// Removes output from the count of what is buffered.
@@ -154,7 +154,7 @@ impl<W: Handler> Member<W> {
                     Some(_) => Outputs::default(),
                     None => {
                         let watermark = assignment.window.watermark();
-                        assignment.outputs.take_below(watermark)
+                        assignment.outputs_mut().take_below(watermark)
                     }
                 }
             });
@@ -177,7 +177,7 @@ impl<W: Handler> Member<W> {
         for mark in &transaction.marks {
             self.on_checkpointed(mark);
             if let Some(index) = self.assignment_of(&mark.partition, mark.epoch) {
-                self.assignments[index].outputs.published();
+                self.assignments[index].outputs_mut().published();
                 if transaction.is_part {
                     self.part_is_done(index);
                 }
@@ -202,7 +202,7 @@ impl<W: Handler> Member<W> {
                     refused_alone = Some((index, outputs));
                 }
                 Some(index) => {
-                    self.assignments[index].outputs.put_back(outputs);
+                    self.assignments[index].outputs_mut().put_back(outputs);
                     shares.push(Share {
                         index,
                         deliveries: share,
