@@ -21,8 +21,9 @@ const ROUNDS: usize = 9;
 
 type Measure = fn() -> Result<f64, Box<dyn Error>>;
 
-const MEASURES: [(&str, &str, Measure); 21] = [
+const MEASURES: [(&str, &str, Measure); 22] = [
     ("mpsc_channel", "records/s", mpsc_channel),
+    ("mpsc_channel_and_log", "records/s", mpsc_channel_and_log),
     ("memory_end_to_end", "records/s", end_to_end),
     ("memory_produce", "records/s", produce),
     ("memory_consume", "records/s", consume),
@@ -53,11 +54,16 @@ const MEASURES: [(&str, &str, Measure); 21] = [
     ("memory_member_10000_partitions", "ms", member_of_many),
 ];
 
-const RATIOS: [(&str, &str, &str); 6] = [
+const RATIOS: [(&str, &str, &str); 7] = [
     (
         "memory_end_to_end_vs_mpsc",
         "memory_end_to_end",
         "mpsc_channel",
+    ),
+    (
+        "memory_end_to_end_vs_mpsc_and_log",
+        "memory_end_to_end",
+        "mpsc_channel_and_log",
     ),
     ("memory_pull_vs_run", "memory_pull", "memory_run"),
     (
@@ -121,6 +127,11 @@ fn per_second(records: usize, time: Duration) -> f64 {
 
 fn mpsc_channel() -> Result<f64, Box<dyn Error>> {
     Ok(per_second(BASE.records, channel::run(&BASE)?))
+}
+
+/// The least that a broker adds to a channel: it keeps what was sent.
+fn mpsc_channel_and_log() -> Result<f64, Box<dyn Error>> {
+    Ok(per_second(BASE.records, channel::run_and_keep(&BASE)?))
 }
 
 /// From the first `send` until the member has handled, checkpointed and left.
