@@ -91,7 +91,12 @@ impl Streams {
         self.0.describe(stream).await
     }
 
-    /// Deletes a stream with all its records. Consumers that read it end with `NotFound`.
+    /// Deletes a stream with all its records, and with the progress of its groups. Consumers that read
+    /// it end with `NotFound`.
+    ///
+    /// A new stream of the same name is read from its [`start`](crate::ConsumerGroup::start). On
+    /// Kinesis the progress stays in the group's lease table, and the group cannot join with the new
+    /// stream until that table is deleted.
     ///
     /// # Errors
     /// `NotFound` if there is no stream of that name.

@@ -54,14 +54,16 @@ pub struct Lag {
 pub struct Checkpoint {
     /// The partition.
     pub partition: Partition,
-    /// The last settled position. `None` if nothing was settled yet, and on Kinesis also if the
-    /// partition is `completed`.
+    /// The last settled position. `None` if nothing was settled since the group started or was reset,
+    /// and on Kinesis also if the partition is `completed`.
     pub position: Option<Position>,
-    /// The epoch that wrote it. `None` if no member owned the partition yet.
+    /// The epoch of the owner that the stored progress names: the one that stored the last checkpoint,
+    /// or on Kinesis the last one that the partition was assigned with. `None` if it names none, as
+    /// when nothing was settled since the group started or was reset.
     pub epoch: Option<Epoch>,
     /// Whether the partition is closed and fully settled.
     pub completed: bool,
-    /// The lag behind it.
+    /// The lag behind the position, or behind the start of the group if nothing was settled.
     pub lag: Lag,
 }
 

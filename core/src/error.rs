@@ -39,6 +39,9 @@ pub enum ErrorKind {
     /// There was no result in time, or there can be none any more. The call may or may not have
     /// taken effect.
     Timeout,
+    /// It is not known whether the call has taken effect, and it must not be repeated: an exactly-once
+    /// step whose commit got no response. Whoever resumes finds out from what is stored.
+    OutcomeUnknown,
     /// Stored data cannot be decoded.
     Corrupt,
     /// The next position is older than what the stream still holds: records were lost to the group.
@@ -64,6 +67,7 @@ impl ErrorKind {
             Self::Fenced => "fenced",
             Self::Closed => "closed",
             Self::Timeout => "timeout",
+            Self::OutcomeUnknown => "outcome_unknown",
             Self::Corrupt => "corrupt",
             Self::DataLoss => "data_loss",
             Self::Unsupported => "unsupported",
@@ -253,6 +257,7 @@ mod tests {
             (ErrorKind::NotFound, "not_found"),
             (ErrorKind::AlreadyExists, "already_exists"),
             (ErrorKind::DataLoss, "data_loss"),
+            (ErrorKind::OutcomeUnknown, "outcome_unknown"),
         ] {
             assert_eq!((kind.as_str(), &*kind.to_string()), (name, name));
         }

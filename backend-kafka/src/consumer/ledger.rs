@@ -185,7 +185,8 @@ impl Ledger {
             self.broken = true;
             let message =
                 "the broker did not tell whether the step stands; whoever resumes finds out";
-            let error = Error::new(ErrorKind::Closed, OPERATION, message).with_source(failed.error);
+            let error = Error::new(ErrorKind::OutcomeUnknown, OPERATION, message);
+            let error = error.with_source(failed.error);
             return Refused { error, gone: false };
         }
         // Before the taking back, which fails what is not sent yet.

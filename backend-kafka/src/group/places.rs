@@ -19,7 +19,11 @@ pub(crate) async fn places(
     let end = match start {
         Start::Latest => End::High,
         Start::At(time) => End::At(millis_up(time)),
-        _ => End::Low,
+        Start::Earliest => End::Low,
+        _ => {
+            let message = "this start is not one that Kafka knows";
+            return Err(Error::new(ErrorKind::Unsupported, operation, message).with_stream(stream));
+        }
     };
     let found = connection.asker.ask(operation, move |client| {
         let Some(found) = topics::look_up(client, &topic, timeout)? else {

@@ -102,6 +102,7 @@ impl Fixture {
             start: Start::Earliest,
             member: Some(name.to_owned()),
             batch_records: 100,
+            batch_bytes: 1 << 20,
             drain: DRAIN,
         };
         set(&mut join);

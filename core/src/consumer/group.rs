@@ -136,7 +136,8 @@ impl ConsumerGroup {
     }
 
     /// Sets how many bytes of unsettled records this member holds, across all partitions. It may be
-    /// exceeded by one batch per partition. At least 1, default 64 MiB.
+    /// exceeded by one batch per partition. One fetch returns about a sixteenth of it at most. At least 1,
+    /// default 64 MiB.
     ///
     /// Half of it is divided into equal shares, one per partition; the other half is lent to the
     /// partitions that need more. So a stuck partition pauses only itself. A pending handler keeps the

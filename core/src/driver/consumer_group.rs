@@ -12,7 +12,8 @@ use crate::{Result, Start};
 pub struct JoinOptions {
     /// The streams to read: at least one, each once.
     pub streams: Vec<Arc<str>>,
-    /// Where partitions begin for which the group has no progress yet.
+    /// Where the group starts in those of the streams that it has never read; see
+    /// [the rules](super#where-a-group-starts).
     pub start: Start,
     /// The application's name for this member, for logs and tools. It need not be unique; the driver
     /// generates the id.
@@ -20,6 +21,9 @@ pub struct JoinOptions {
     /// The maximum number of records in one [`Event::Records`](super::Event::Records), and roughly
     /// the maximum returned by one [`next`](Membership::next).
     pub batch_records: usize,
+    /// Roughly the maximum number of bytes (keys, payloads and headers) returned by one
+    /// [`next`](Membership::next), unless a single record is larger. At least 1.
+    pub batch_bytes: usize,
     /// How long the runtime may drain revoked partitions. The driver fences a member that takes
     /// longer.
     pub drain: Duration,
@@ -28,12 +32,19 @@ pub struct JoinOptions {
 /// A group by name.
 #[async_trait]
 pub trait ConsumerGroup: Debug + Send + Sync + 'static {
-    /// Joins as a new member. The first join of a group **creates it and resolves `join.start`**: the
-    /// positions for `Latest` and `At` are stored before this returns, so that no record that is sent
-    /// afterwards is skipped.
+    /// Joins as a new member. The first join of a group creates it.
     ///
-    /// Returns `NotFound` for an unknown stream, and at once `Denied` where reading is not allowed, with
-    /// stream and group. A dropped call leaves at most a member that the others replace after the
-    /// session timeout.
+    /// For each stream that the group has never read, the join **resolves `join.start` and stores the
+    /// positions before it returns**, so that no record that is sent afterwards is skipped, and a crash
+    /// before the first checkpoint changes nothing. See [the rules](super#where-a-group-starts).
+    ///
+    /// # Errors
+    /// * `NotFound` for an unknown stream, with its name.
+    /// * `Denied`, at once, where reading is not allowed, with stream and group.
+    /// * `Unsupported` for a [`Start`] that the driver does not know.
+    ///
+    /// # Cancel safety
+    /// A dropped call leaves at most a member that the others replace after the session timeout. The
+    /// start may be stored.
     async fn join(&self, join: JoinOptions) -> Result<Arc<dyn Membership>>;
 }

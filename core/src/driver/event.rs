@@ -10,7 +10,8 @@ use crate::{Epoch, Headers, Lag, Partition, Position};
 pub struct StoredRecord {
     /// The position.
     pub position: Position,
-    /// The broker's timestamp, or the producer's where the broker keeps it.
+    /// The producer's timestamp if it set one and the broker keeps it, else the broker's.
+    /// [`Start::At`](crate::Start::At) compares it.
     pub timestamp: SystemTime,
     /// The key, if it has one.
     pub key: Option<Bytes>,
@@ -35,9 +36,15 @@ pub enum Event {
     Assigned {
         /// The partition.
         partition: Partition,
-        /// The new epoch, larger than every epoch that this partition had in this group.
+        /// The new epoch, larger than every epoch that this partition had in this group, also in a
+        /// stream of the same name that [was deleted](super#deleted-streams).
         epoch: Epoch,
-        /// The stored checkpoint, if there is one.
+        /// The stored checkpoint, if there is one. Otherwise the position before the resolved start, if
+        /// the driver knows it. `None` at the beginning of a partition, and where the broker stores the
+        /// start in another form (a time, an iterator).
+        ///
+        /// The runtime shows it as [`PartitionStats::settled`](crate::PartitionStats::settled), and
+        /// checkpoints only what lies behind it.
         resume_after: Option<Position>,
         /// The id of the stream, for [`Delivery::stream_id`](crate::Delivery::stream_id).
         ///
@@ -64,8 +71,14 @@ pub enum Event {
         /// The lag behind these records, as far as the driver knows without a request.
         lag: Lag,
     },
-    /// The lag has changed without a record for the runtime: records were stored, or the rest is not
-    /// visible to readers (transaction markers).
+    /// The lag, without a record for the runtime: nothing is left, records wait behind a pause, or the
+    /// rest is not visible to readers (transaction markers).
+    ///
+    /// A driver reports the lag of every partition that it has assigned, also of a paused one and of
+    /// one without records: for the first time a few seconds after `Assigned` at the latest, and again
+    /// within a few seconds when it has changed, but about once a second at most for each partition.
+    /// The lag of [`Records`](Self::Records) counts as a report. Partitions that are being revoked
+    /// need none.
     Lag {
         /// The partition.
         partition: Partition,
@@ -74,16 +87,20 @@ pub enum Event {
         /// The lag now, as far as the driver knows without a request.
         lag: Lag,
     },
-    /// Retention has removed the next record; the partition now begins at `earliest`. If the runtime
-    /// continues, the records from there follow.
+    /// Retention has removed the next record; the partition now begins at `earliest`. The records from
+    /// there follow, in the same or in later calls of [`next`](super::Membership::next): the driver
+    /// continues by itself, and a runtime that must not continue leaves the group.
     DataLoss {
         /// The partition.
         partition: Partition,
         /// The epoch of its assignment.
         epoch: Epoch,
-        /// The last position before the gap, if there was one.
+        /// The last position before the gap, that is, of the last record that was delivered, or else
+        /// `resume_after` of the assignment. `None` if the gap is at the beginning of the partition.
         after: Option<Position>,
-        /// The oldest position that is left.
+        /// The oldest position that is left. If nothing is left, a position that is behind all records
+        /// that are gone and not behind the next one: that of the next record to be stored, where the
+        /// broker knows it, or the first position of the partitions that follow from a closed one.
         earliest: Position,
     },
     /// These partitions are being moved to other members. No more records are delivered for them. The
@@ -96,13 +113,15 @@ pub enum Event {
         within: Duration,
     },
     /// Other members may own these partitions already. The runtime stops at once and checkpoints
-    /// nothing.
+    /// nothing. A member that is cut off from its group [reports this by its own
+    /// clock](super#liveness).
     Lost {
         /// The partitions, each with the epoch of its assignment.
         partitions: Vec<(Partition, Epoch)>,
     },
     /// A reshard has closed the partition, and its last record was delivered. When all records are
-    /// settled, the runtime calls [`complete`](super::Membership::complete), and the children may begin.
+    /// settled, the runtime calls [`complete`](super::Membership::complete), and the children may
+    /// begin.
     Ended {
         /// The partition.
         partition: Partition,

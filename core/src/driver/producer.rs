@@ -8,8 +8,8 @@ use crate::{Error, Record, RecordMetadata, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pipelining {
     /// Calls may overlap freely. The driver stores records of one key in the order of the calls and
-    /// retries on its own; its errors are final. The calls are ordered by their first polls, so a driver
-    /// must record its place before its first await.
+    /// retries on its own; its errors are final. The calls are ordered by their first polls, so a
+    /// driver must record its place before its first await.
     Ordered,
     /// The runtime has at most `calls` calls in flight, and never two with a common key. It retries
     /// retryable errors itself, and holds back only the later records of the failed keys.
@@ -37,12 +37,14 @@ pub struct StreamLimits {
     pub batch_bytes: usize,
 }
 
-/// A record that was not stored, with the reason. It is handed back so that it can be sent again.
+/// A record for which there is no acknowledgement, with the reason. It is handed back so that it can
+/// be sent again.
 #[derive(Debug)]
 pub struct Rejected {
     /// The record as it was given. Boxed, so that the result of a stored record stays small.
     pub record: Box<Record>,
-    /// Why it was not stored; `Timeout` if it may have been stored.
+    /// Why it was not stored. `Timeout` if it may have been stored, or may still be: see
+    /// [`Producer::send`]. With any other kind it is not stored, and will not be.
     pub error: Error,
 }
 
@@ -78,13 +80,32 @@ pub trait Producer: Debug + Send + Sync + 'static {
     ///
     /// Within one call, records of one key are stored in the given order, and **none after a failed
     /// record of that key**: the later ones fail with a retryable error and are not stored. A failure
-    /// of one key does not affect other keys.
+    /// of one key does not affect other keys. Records without a key are spread over the open partitions
+    /// and have no order.
+    ///
+    /// All fields of a [`Record`] are stored. A record without a timestamp gets the time at which it is
+    /// stored.
     ///
     /// Returns when every record has a result. A driver that batches (linger) delays records no longer
-    /// than its setting allows. [`pipelining`](Self::pipelining) defines who retries. If the future is
-    /// dropped, each record is either stored or not.
+    /// than its setting allows. [`pipelining`](Self::pipelining) defines who retries.
+    ///
+    /// # Late requests
+    /// A request whose response is lost may take effect later: after `send` has returned `Timeout`,
+    /// after its retry, and after later records of the key. Readers then find the record a second
+    /// time, or in the wrong place if no retry has stored it. Sending is at least once, so a driver
+    /// may leave it at that, but must keep the time short: each request has a timeout, and the
+    /// connection of a request that was given up is closed. A driver whose broker can recognize a
+    /// repetition (a producer id with sequence numbers, an id per call) uses that, so that a late
+    /// request stores nothing.
+    ///
+    /// An `Ok` is final, and so is any error but `Timeout`.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, each record is stored or not, possibly later, as after `Timeout`. The
+    /// records of one key that are stored are the first ones of that key.
     async fn send(&self, records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>>;
 
-    /// Closes the connections. Called at most once, when no call of `send` is in flight; no call follows.
+    /// Closes the connections. Called at most once, when no call of `send` is in flight; no call
+    /// follows.
     async fn close(&self) -> Result<()>;
 }

@@ -147,16 +147,16 @@ async fn what_was_made_of_a_lost_partition_is_dropped_also_while_it_is_under_way
 
 #[tokio::test(start_paused = true)]
 async fn another_refusal_ends_the_membership() {
-    let (script, desk) = (Script::new(), Desk::default());
-    script.refuse_marks(&[ErrorKind::Denied]);
-    let (_, run) = run(&desk, group(&script), &results(&script).await);
-    script.assign("0", 1);
-    script.records("0", 1, 0, "a");
-    let error = run.await.unwrap().unwrap_err();
-    assert_eq!(
-        (error.kind(), error.group()),
-        (ErrorKind::Denied, Some("g"))
-    );
+    for kind in [ErrorKind::Denied, ErrorKind::OutcomeUnknown] {
+        let (script, desk) = (Script::new(), Desk::default());
+        script.refuse_marks(&[kind]);
+        let (_, run) = run(&desk, group(&script), &results(&script).await);
+        script.assign("0", 1);
+        script.records("0", 1, 0, "a");
+        let error = run.await.unwrap().unwrap_err();
+        assert_eq!((error.kind(), error.group()), (kind, Some("g")));
+        assert_eq!(script.publications().len(), 1, "it is not repeated");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -53,6 +53,9 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The least time for the leave, if the calls before it have used up theirs.
 const MIN_LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How many full fetches fill the buffer of a member.
+const BATCHES_PER_BUFFER: usize = 16;
+
 /// The delay before a checkpoint or completion that was not stored is tried again.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -137,6 +140,7 @@ impl<W: Handler> Member<W> {
             start: options.start,
             member: options.member.clone(),
             batch_records: options.batch_records.min(options.window_records),
+            batch_bytes: (options.buffer_bytes / BATCHES_PER_BUFFER).max(1),
             drain: options.drain,
         };
         let membership = backend.consumer_group(&group).join(join).await?;
