@@ -131,7 +131,7 @@ impl BrokerState {
             JournalEntry::Opened => {
                 self.epoch_floor += 1 << 32;
                 for group in &mut self.groups {
-                    group.set_epoch_floor(self.epoch_floor);
+                    group.raise_epoch_floor(self.epoch_floor);
                 }
             }
             JournalEntry::StreamCreated {
@@ -303,24 +303,28 @@ impl BrokerState {
         })
     }
 
-    /// Returns the offset of `start` in each partition of a stream.
+    /// Returns the offset of `start` in each partition of a stream. It compares the timestamps that
+    /// readers see.
     pub(crate) fn start_offsets(
         &mut self,
         id: StreamId,
         start: Start,
         now: Instant,
-    ) -> Vec<StartOffset> {
+    ) -> Result<Vec<StartOffset>, BrokerError> {
         self.trim_stream(id, now);
-        let Some(stream) = self.catalog.get(id) else {
-            return Vec::new();
-        };
+        let stream = self.catalog.get(id).ok_or(BrokerError::UnknownStream)?;
         let mut offsets: Vec<StartOffset> = Vec::with_capacity(stream.partitions.len());
         for partition in &stream.partitions {
             let log = &partition.log;
             let next_offset = match start {
+                Start::Earliest => log.start(),
                 Start::Latest => log.end(),
                 Start::At(time) => log.first_at(to_millis_rounded_up(time)),
-                _ => log.start(),
+                _ => {
+                    return Err(BrokerError::Unsupported(
+                        "an unknown start, update this crate",
+                    ));
+                }
             };
             // Parents have smaller numbers than their children, so theirs is known here.
             let parents_completed = partition
@@ -333,7 +337,7 @@ impl BrokerState {
                 completed,
             });
         }
-        offsets
+        Ok(offsets)
     }
 
     pub(crate) fn trim_stream(&mut self, id: StreamId, now: Instant) {

@@ -44,7 +44,7 @@ impl driver::Checkpoints for MemoryCheckpoints {
         let started = self.broker.with(|state, now| {
             let group = state.group_id(&self.group)?;
             let stream = state.catalog.id(stream)?;
-            let offsets = state.start_offsets(stream, to, now);
+            let offsets = state.start_offsets(stream, to, now)?;
             let number = state.groups[group].begin_reset(stream, offsets, now);
             let done = state.groups[group].reset_done.clone();
             Ok((group, stream, number, done))

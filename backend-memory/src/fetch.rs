@@ -12,9 +12,6 @@ use crate::error::BrokerError;
 use crate::ids::{GroupId, MemberId, PartitionRef};
 use crate::log::Log;
 
-/// The maximum number of bytes that one fetch returns, unless a single record is larger.
-const FETCH_BYTES: u64 = 1 << 20;
-
 /// What a fetch may still return.
 struct FetchBudget {
     records: usize,
@@ -45,9 +42,10 @@ impl BrokerState {
         while let Some(event) = self.member_mut(group, member)?.events.pop_front() {
             events.extend(self.driver_event(group, member, event, now)?);
         }
+        let found = self.member_mut(group, member)?;
         let mut budget = FetchBudget {
-            records: self.member_mut(group, member)?.batch_records,
-            bytes: FETCH_BYTES,
+            records: found.batch_records,
+            bytes: found.batch_bytes,
         };
         while budget.records > 0 && budget.bytes > 0 {
             let Some(partition) = self.member_mut(group, member)?.ready.pop_front() else {
@@ -61,6 +59,28 @@ impl BrokerState {
         }
         let until = self.deadline(group).into_iter().chain(lag_due).min();
         Ok(FetchResult::Idle { until })
+    }
+
+    /// Returns what a member that a fault has cut off knows by its own clock: when its session is over,
+    /// it has lost everything.
+    pub(crate) fn fetch_cut_off(
+        &mut self,
+        group: GroupId,
+        member: MemberId,
+        now: Instant,
+    ) -> Result<FetchResult, BrokerError> {
+        let mut events = Vec::new();
+        if self.member_mut(group, member)?.expired {
+            while let Some(event) = self.member_mut(group, member)?.events.pop_front() {
+                events.extend(self.driver_event(group, member, event, now)?);
+            }
+        }
+        Ok(match events.is_empty() {
+            true => FetchResult::Idle {
+                until: self.deadline(group),
+            },
+            false => FetchResult::Events(events),
+        })
     }
 
     pub(crate) fn member_mut(
@@ -186,10 +206,21 @@ impl BrokerState {
                 epoch,
             }));
         } else {
-            if !owned.ended {
-                stored.wait(group, id);
+            if owned.ended {
+                return Ok(None);
             }
-            return Ok(None);
+            if owned.reported_lag.is_some() {
+                stored.wait(group, id);
+                return Ok(None);
+            }
+            // No record says that nothing is left.
+            let lag = lag(log, owned.next_offset, millis);
+            owned.reported_lag = Some(lag);
+            Event::Lag {
+                partition: name,
+                epoch,
+                lag,
+            }
         };
         // To the end of the queue, so that one partition with a backlog does not starve others.
         owned.queued = true;

@@ -61,7 +61,7 @@ impl BrokerState {
         };
         for stream in &streams {
             if !self.groups[group].reads(*stream) {
-                let offsets = self.start_offsets(*stream, options.start, now);
+                let offsets = self.start_offsets(*stream, options.start, now)?;
                 self.commit(JournalEntry::OffsetsSet {
                     group,
                     stream: *stream,
@@ -76,6 +76,7 @@ impl BrokerState {
             ordinal: self.joined,
             streams: streams.into_iter().collect(),
             batch_records: options.batch_records.max(1),
+            batch_bytes: options.batch_bytes.max(1) as u64,
             drain_timeout: options.drain,
             owned: Default::default(),
             events: Default::default(),

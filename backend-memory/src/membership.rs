@@ -65,9 +65,13 @@ impl driver::Membership for MemoryMembership {
 
     async fn next(&self) -> Result<Vec<Event>> {
         loop {
-            let fetched = self
-                .request(|state, now| state.fetch(self.group, self.member, now))
-                .await;
+            let fetched = self.broker.with(|state, now| {
+                match state.member_mut(self.group, self.member)?.presence {
+                    Presence::Present => state.fetch(self.group, self.member, now),
+                    Presence::Paused { .. } => state.fetch_cut_off(self.group, self.member, now),
+                    Presence::Gone => Err(BrokerError::MemberCrashed),
+                }
+            });
             match fetched.map_err(|error| self.error(&error, "read"))? {
                 FetchResult::Events(events) => return Ok(events),
                 // The `Notify` keeps a wake-up between the check and the wait, as there is only one

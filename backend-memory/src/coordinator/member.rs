@@ -62,6 +62,7 @@ pub(crate) struct GroupMember {
     pub(crate) ordinal: u64,
     pub(crate) streams: BTreeSet<StreamId>,
     pub(crate) batch_records: usize,
+    pub(crate) batch_bytes: u64,
     pub(crate) drain_timeout: Duration,
     /// Looked up for each batch that is read. Code that walks it sorts, so that runs are the same
     /// each time.

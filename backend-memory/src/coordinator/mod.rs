@@ -42,7 +42,8 @@ pub(crate) struct GroupCoordinator {
     timers: BTreeSet<(Instant, Timer)>,
     joined: MemberId,
     session_timeout: Duration,
-    /// Smaller than every epoch that this broker assigns.
+    /// Smaller than every epoch that is assigned from now on: larger than those before the broker was
+    /// opened, and not smaller than those of deleted streams, whose names may come again.
     epoch_floor: u64,
     needs_rebalance: bool,
 }
@@ -61,8 +62,8 @@ impl GroupCoordinator {
         }
     }
 
-    pub(crate) fn set_epoch_floor(&mut self, floor: u64) {
-        self.epoch_floor = floor;
+    pub(crate) fn raise_epoch_floor(&mut self, floor: u64) {
+        self.epoch_floor = self.epoch_floor.max(floor);
     }
 
     pub(crate) fn join(&mut self, member: GroupMember) -> MemberId {
@@ -82,9 +83,12 @@ impl GroupCoordinator {
         self.needs_rebalance |= self.streams.contains_key(&stream);
     }
 
-    /// Drops everything about a deleted stream. Memberships that read it end.
+    /// Drops everything about a deleted stream but the largest of its epochs. Memberships that read it
+    /// end.
     pub(crate) fn stream_deleted(&mut self, stream: StreamId, name: &Arc<str>) {
-        self.streams.remove(&stream);
+        let deleted = self.streams.remove(&stream).unwrap_or_default();
+        let epochs = deleted.partitions.iter().map(|partition| partition.epoch);
+        self.epoch_floor = epochs.fold(self.epoch_floor, u64::max);
         for member in self.members.values_mut() {
             if member.streams.contains(&stream) {
                 member.remove_stream(stream);

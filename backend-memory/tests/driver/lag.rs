@@ -44,6 +44,21 @@ async fn a_paused_partition_reports_what_is_stored_and_its_age() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_partition_without_records_reports_once_that_nothing_is_left() {
+    let fixture = Fixture::with_stream(2).await;
+    let mut member = fixture.join("a").await;
+    member.settle().await;
+    let expected = [0, 1].map(|id| (partition(id), lag(0, Duration::ZERO)));
+    assert_eq!(member.lags, expected);
+    tokio::time::sleep(SECOND * 5).await;
+    member.settle().await;
+    assert_eq!(member.lags, expected, "nothing has changed");
+    fixture.fill(2, 1).await;
+    member.settle().await;
+    assert_eq!(member.payloads.len(), 2, "it still waits for records");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_quiet_paused_partition_reports_nothing() {
     let fixture = Fixture::with_stream(2).await;
     fixture.fill(2, 3).await;
@@ -70,6 +85,7 @@ async fn retention_ends_a_reported_lag() {
     fixture.create("s", 1).await;
     let mut member = fixture.join("a").await;
     member.settle().await;
+    member.lags.clear();
     member.membership.pause(&partition(0), member.epoch(0));
     fixture.fill(1, 5).await;
     let started = tokio::time::Instant::now();
@@ -89,6 +105,7 @@ async fn a_revoked_partition_reports_no_lag() {
     let fixture = Fixture::with_stream(1).await;
     let mut a = fixture.join("a").await;
     a.settle().await;
+    a.lags.clear();
     a.membership.pause(&partition(0), a.epoch(0));
     fixture.fill(1, 5).await;
     let checkpoints = fixture.checkpoints("g");

@@ -66,6 +66,32 @@ async fn a_paused_member_is_fenced_and_rejoins() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_member_that_is_cut_off_loses_everything_by_its_own_clock() {
+    let fixture = Fixture::with_stream(2).await;
+    fixture.fill(2, 10).await;
+    let mut a = fixture.join("a").await;
+    a.settle().await;
+    let owned: Vec<_> = a.owned.clone().into_iter().collect();
+    let faults = fixture.memory.faults();
+    faults.pause(&Target::named("a"), SESSION * 3).unwrap();
+    let paused = tokio::time::Instant::now();
+    fixture.fill(2, 10).await;
+    a.settle().await;
+    assert_eq!((a.payloads.len(), a.lost.len()), (20, 0), "it gets nothing");
+    while a.lost.is_empty() && paused.elapsed() < SESSION * 2 {
+        a.step().await.unwrap();
+    }
+    assert_eq!(a.lost, owned);
+    assert!(paused.elapsed() <= SESSION + Duration::from_millis(20));
+    tokio::time::advance(SESSION).await;
+    a.settle().await;
+    assert_eq!((a.payloads.len(), a.owned.len()), (20, 0));
+    tokio::time::advance(SESSION).await;
+    a.settle().await;
+    assert_eq!(a.owned.len(), 2, "it is a member again");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lone_paused_member_is_fenced() {
     let fixture = Fixture::with_stream(1).await;
     fixture.fill(1, 10).await;

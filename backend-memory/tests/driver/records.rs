@@ -1,6 +1,6 @@
 use std::time::{Duration, UNIX_EPOCH};
 
-use millstream_core::driver::Backend;
+use millstream_core::driver::{Backend, JoinOptions};
 use millstream_core::{ErrorKind, Headers, Record};
 
 use crate::fixture::{Fixture, record};
@@ -109,6 +109,26 @@ async fn limits_refuse_one_record_and_the_rest_of_its_key() {
         Err(ErrorKind::Invalid),
     ];
     assert_eq!(kinds, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_is_bounded_by_bytes() {
+    let fixture = Fixture::with_stream(2).await;
+    let record = || Record::new(vec![0; 100]);
+    let records = (0..20).map(|_| record()).collect();
+    for result in fixture.producer("s").await.send(records).await {
+        result.unwrap();
+    }
+    let set = |join: &mut JoinOptions| join.batch_bytes = 450;
+    let mut member = fixture.join_with("g", "a", set).await;
+    while member.payloads.len() < 20 {
+        let before = member.payloads.len();
+        assert!(member.step().await.unwrap(), "all records come");
+        assert!(
+            member.payloads.len() - before <= 5,
+            "a record too many at most"
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use millstream_core::Epoch;
 use millstream_memory::{Config, Memory};
 
 use crate::fixture::Fixture;
@@ -50,6 +51,37 @@ async fn ids_survive_and_do_not_come_again() {
     recreate(&fixture).await;
     ids.push(stream_id(&fixture).await);
     assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), 3, "{ids:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn epochs_grow_over_deletions_and_reopenings() {
+    /// Joins and leaves twice, and returns the epochs.
+    async fn epochs(fixture: &Fixture) -> Vec<Epoch> {
+        let mut epochs = Vec::new();
+        for _ in 0..2 {
+            let mut member = fixture.join("a").await;
+            member.settle().await;
+            epochs.push(member.epoch(0));
+            member.membership.leave().await.unwrap();
+        }
+        epochs
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let open = || Fixture::with(|config| config.persist = Some(folder.path().to_owned()));
+    let mut all = Vec::new();
+    {
+        let fixture = open();
+        fixture.create("s", 2).await;
+        all.extend(epochs(&fixture).await);
+        recreate(&fixture).await;
+        all.extend(epochs(&fixture).await);
+        recreate(&fixture).await;
+    }
+    let fixture = open();
+    all.extend(epochs(&fixture).await);
+    recreate(&fixture).await;
+    all.extend(epochs(&fixture).await);
+    assert!(all.is_sorted_by(|one, next| one < next), "{all:?}");
 }
 
 #[tokio::test(start_paused = true)]
