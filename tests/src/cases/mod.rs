@@ -18,15 +18,20 @@ mod c07_fencing;
 mod c08_back_pressure;
 mod c08_stuck_key;
 mod c09_independent_groups;
+mod c10_at;
 mod c10_start;
+mod c10_streams;
 mod c11_reshard;
 mod c12_close;
 mod c13_limits;
 mod c13_options;
 mod c14_round_trip;
+mod deleted_streams;
 mod operations;
 mod pipelines;
 mod reader;
+mod retention;
+mod stored_progress;
 mod stream_ids;
 
 /// One thing that a backend must be seen to keep.
@@ -91,6 +96,8 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         c08_stuck_key::CASES,
         c09_independent_groups::CASES,
         c10_start::CASES,
+        c10_at::CASES,
+        c10_streams::CASES,
         c11_reshard::CASES,
         c12_close::CASES,
         c13_limits::CASES,
@@ -98,6 +105,9 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         c14_round_trip::CASES,
         pipelines::CASES,
         operations::CASES,
+        stored_progress::CASES,
+        retention::CASES,
+        deleted_streams::CASES,
         stream_ids::CASES,
     ]
     .into_iter()

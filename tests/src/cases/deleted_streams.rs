@@ -1,0 +1,93 @@
+//! What a group keeps of a stream that is deleted and created again under its name.
+
+use std::sync::Arc;
+
+use millstream_core::{Client, Delivery, ErrorKind, Record, StreamSpec};
+
+use super::cases;
+use super::reader::pull;
+use crate::Harness;
+use crate::harness::unique_stream;
+
+cases! {
+    operate_progress_is_deleted_with_its_stream,
+    operate_epochs_grow_over_a_deletion,
+}
+
+/// A group that reads a stream, and the next one of its name.
+struct Reader {
+    harness: Arc<dyn Harness>,
+    client: Client,
+    stream: String,
+    group: String,
+}
+
+impl Reader {
+    /// Sends these payloads and returns their deliveries. Returns `None` if the group is refused
+    /// because its progress is of another stream, which a driver may do instead of deleting it.
+    async fn read(&self, payloads: &[&'static str]) -> Option<Vec<Delivery>> {
+        let producer = self.client.producer(self.stream.as_str()).open().await;
+        let producer = producer.expect("the producer opens");
+        for payload in payloads {
+            let sent = producer.send(Record::new(*payload).key("key")).await;
+            let receipt = sent.expect("there is room");
+            receipt.await.expect("the record is stored");
+        }
+        producer.close().await.expect("the producer closes");
+        let group = self.client.group(self.group.as_str());
+        let mut consumer = match group.stream(self.stream.as_str()).join().await {
+            Err(error) if error.kind() == ErrorKind::Invalid => return None,
+            joined => joined.expect("the reader joins"),
+        };
+        let mut read = Vec::new();
+        for _ in payloads {
+            let delivery = pull(self.harness.timing(), &mut consumer).await;
+            read.push((*delivery).clone());
+            delivery.ack();
+        }
+        consumer.close().await.expect("the reader closes");
+        Some(read)
+    }
+}
+
+/// Reads three records of a stream and stores the progress, deletes the stream, creates it again, and
+/// reads its first two records.
+async fn read_both(harness: Arc<dyn Harness>) -> Option<(Vec<Delivery>, Vec<Delivery>)> {
+    let reader = Reader {
+        client: harness.client().await,
+        stream: unique_stream(&*harness, 1).await,
+        group: harness.unique("group"),
+        harness,
+    };
+    let old = reader.read(&["old 1", "old 2", "old 3"]).await;
+    let old = old.expect("the group is new");
+    let streams = reader.client.streams();
+    let deleted = streams.delete(&reader.stream).await;
+    deleted.expect("the stream is deleted");
+    // A driver may tell the streams apart by the time of creation, as precise as the broker keeps it.
+    tokio::time::sleep(reader.harness.timing().timestamps).await;
+    let created = streams.create(StreamSpec::new(&*reader.stream)).await;
+    created.expect("the stream is created again");
+    let new = reader.read(&["new 1", "new 2"]).await?;
+    Some((old, new))
+}
+
+async fn operate_progress_is_deleted_with_its_stream(harness: Arc<dyn Harness>) {
+    let Some((_, new)) = read_both(harness).await else {
+        return;
+    };
+    let payloads: Vec<_> = new.iter().map(Delivery::payload).collect();
+    assert_eq!(payloads, [&b"new 1"[..], b"new 2"]);
+}
+
+async fn operate_epochs_grow_over_a_deletion(harness: Arc<dyn Harness>) {
+    let Some((old, new)) = read_both(harness).await else {
+        return;
+    };
+    let last = old.iter().map(Delivery::epoch).max();
+    let first = new.iter().map(Delivery::epoch).min();
+    assert!(
+        first > last,
+        "a sink that has seen epoch {last:?} refuses {first:?}"
+    );
+}
