@@ -45,6 +45,12 @@ pub(super) struct StreamSource {
     pub(super) way: Way,
 }
 
+/// When nothing was left to be read, and when the start was resolved, as the row of a lease has them.
+struct LeaseTimes {
+    tip: Option<SystemTime>,
+    resolved: Option<SystemTime>,
+}
+
 /// What a membership is made of.
 pub(super) struct Parts {
     pub(super) id: String,
@@ -86,8 +92,12 @@ impl Membership {
                 epoch,
                 from,
                 tip,
+                resolved,
                 range,
-            } => self.assign(&lease, epoch, from, tip, range),
+            } => {
+                let times = LeaseTimes { tip, resolved };
+                self.assign(&lease, epoch, from, times, range);
+            }
             LeaseEvent::Asked {
                 lease,
                 epoch,
@@ -133,7 +143,7 @@ impl Membership {
         lease: &LeaseKey,
         epoch: Epoch,
         from: ResumePoint,
-        tip: Option<SystemTime>,
+        times: LeaseTimes,
         range: Option<HashRange>,
     ) {
         let partition = partition(lease);
@@ -152,7 +162,8 @@ impl Membership {
                 ResumePoint::Latest(pin) => Begin::Latest(Some((pin.iterator, pin.at))),
                 ResumePoint::At(time) => Begin::At(time),
             },
-            tip,
+            tip: times.tip,
+            resolved: times.resolved,
             way: source.map_or(Way::Polling, |source| source.way.clone()),
             batch_records: self.batch_records,
         };

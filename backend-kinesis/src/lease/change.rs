@@ -184,6 +184,7 @@ pub(crate) fn reset(row: &Row, to: Option<&Begin>) -> Update {
     let set: Vec<&str> = update.set.iter().map(|(name, _)| *name).collect();
     let stale = [
         names::START,
+        names::RESOLVED,
         names::ITERATOR,
         names::CHILDREN,
         names::TIP,

@@ -82,6 +82,8 @@ pub(crate) enum LeaseEvent {
         from: ResumePoint,
         /// When nothing was left to be read from there on, if an owner has noted that.
         tip: Option<SystemTime>,
+        /// When it was decided to begin at the oldest record, or at a time, if the row tells.
+        resolved: Option<SystemTime>,
         /// The hash keys of the shard, if the lease has them, or a list that was seen.
         range: Option<HashRange>,
     },

@@ -16,7 +16,7 @@ use super::birth;
 use super::change;
 use super::key::{KeyForm, Stream, Streams};
 use super::row::{Begin, Row};
-use super::shards::{Plan, begin};
+use super::shards::{Plan, begin, effective_start};
 use super::source::ShardSource;
 use super::store::{LeaseStore, Outcome};
 use crate::connection::ask;
@@ -51,6 +51,7 @@ impl Reset<'_> {
     /// Returns when the new place is stored. What a call that fails or is dropped has moved stays
     /// moved: call again.
     pub(crate) async fn run(&self, stream: &str, to: Start) -> Result<()> {
+        let to = effective_start(to);
         let info = ask("reset", PATIENCE, || self.source.info(stream)).await?;
         let streams = Streams::new(self.keys, std::slice::from_ref(&info))?;
         let items = ask("reset", PATIENCE, || self.store.scan(true)).await?;

@@ -77,6 +77,8 @@ pub(crate) struct ReaderOptions {
     pub(crate) begin: Begin,
     /// When nothing was left to be read from there on, if that is known.
     pub(crate) tip: Option<SystemTime>,
+    /// When it was decided to begin at the oldest record, or at a time, if that is known.
+    pub(crate) resolved: Option<SystemTime>,
     pub(crate) way: Way,
     /// Most records in one [`ReadEvent::Records`].
     pub(crate) batch_records: usize,
@@ -151,6 +153,7 @@ struct Settings {
     range: Option<HashRange>,
     begin: Begin,
     tip: Option<SystemTime>,
+    resolved: Option<SystemTime>,
     way: Way,
     batch_records: usize,
     /// The least time between two requests to a shard that has no more records.
@@ -169,6 +172,7 @@ impl From<ReaderOptions> for Settings {
             range: options.range,
             begin: options.begin,
             tip: options.tip,
+            resolved: options.resolved,
             way: options.way,
             batch_records: options.batch_records,
             poll_interval: consumer.poll_interval,

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use millstream_core::driver::StoredRecord;
 use millstream_core::{ErrorKind, Position};
 use tokio::time::Instant;
 
@@ -38,6 +39,8 @@ pub(super) struct Place {
     since: SystemTime,
     /// Whether an early record may still come for [`Begin::At`].
     early: bool,
+    /// When it was decided to begin at [`Begin::Earliest`] or [`Begin::At`].
+    resolved: Option<(SystemTime, Since)>,
     /// Whether Kinesis knows nothing of `passed`, or of the time to begin at.
     unknown: bool,
 }
@@ -80,8 +83,9 @@ pub(super) enum Meeting {
 }
 
 impl Place {
-    /// `tip` is when nothing was left to be read from there on, if that is known.
-    pub(super) fn new(begin: Begin, tip: Option<SystemTime>) -> Self {
+    /// `tip` is when nothing was left to be read from there on, and `resolved` when it was decided to
+    /// begin there, if these are known.
+    pub(super) fn new(begin: Begin, tip: Option<SystemTime>, resolved: Option<SystemTime>) -> Self {
         let passed = match &begin {
             Begin::After(position) => Some(*position),
             _ => None,
@@ -92,6 +96,7 @@ impl Place {
         };
         let tip = tip.max(pinned);
         let early = matches!(begin, Begin::At(_));
+        let resolved = resolved.filter(|_| matches!(begin, Begin::Earliest | Begin::At(_)));
         Self {
             begin,
             passed,
@@ -100,6 +105,7 @@ impl Place {
             certain: tip.map(Since::time),
             since: tip.unwrap_or_else(SystemTime::now),
             early,
+            resolved: resolved.map(|at| (at, Since::time(at))),
             unknown: false,
         }
     }
@@ -166,6 +172,8 @@ impl Place {
         let Some(behind) = behind else {
             return;
         };
+        // All that was there at the time is behind the reader.
+        self.early &= self.resolved.is_none() || !behind.is_zero();
         if self.passed.is_none() {
             // An empty answer may be of a part of the shard that has no record, with some behind it.
             if !behind.is_zero() {
@@ -221,17 +229,47 @@ impl Place {
                     after: Some(shown(passed)),
                 };
             }
-        } else if self.certain.is_some() && self.is_doubtful() {
+        } else if self.may_have_lost_its_first() {
             return Meeting::Gap { after: None };
         }
         match (&self.begin, raw.arrival) {
             // Kinesis knows whole milliseconds.
             (Begin::At(at), Some(arrival)) if self.early && arrival < whole(*at) => Meeting::Old,
-            _ => {
-                self.early = false;
-                Meeting::New
-            }
+            _ => Meeting::New,
         }
+    }
+
+    /// Whether records may have gone that the group would have begun with.
+    fn may_have_lost_its_first(&self) -> bool {
+        match (self.certain, &self.resolved) {
+            (Some(_), _) => self.is_doubtful(),
+            (None, Some((_, since))) => since.age() >= KEPT,
+            (None, None) => false,
+        }
+    }
+
+    /// Leaves out the records from `first` on that are older than the time to begin at, up to the one
+    /// that is not. They came with a record of Kinesis that was stored at `arrival`.
+    ///
+    /// Kinesis finds the place by the times at which records were stored, and a record may have an older
+    /// timestamp of its own. One that was stored after the group had begun is read in any case.
+    pub(super) fn pass_early(
+        &mut self,
+        arrival: Option<SystemTime>,
+        records: &mut Vec<StoredRecord>,
+        first: usize,
+    ) {
+        let (Begin::At(at), true) = (&self.begin, self.early) else {
+            return;
+        };
+        let at = whole(*at);
+        let resolved = self.resolved.map(|(at, _)| at);
+        let is_before = arrival < resolved && arrival.is_some();
+        let mut left = records[first..].iter();
+        let begins = left.position(|record| !is_before || record.timestamp >= at);
+        let end = begins.map_or(records.len(), |index| first + index);
+        records.drain(first..end);
+        self.early = begins.is_none();
     }
 
     /// Takes note that a record of Kinesis is behind the reader, with all that it carries.

@@ -51,7 +51,7 @@ impl<T: Clone> Reading<T> {
     pub(super) fn new(source: Arc<dyn Source>, settings: Settings, hand: Hand<T>) -> Self {
         Self {
             source,
-            place: Place::new(settings.begin.clone(), settings.tip),
+            place: Place::new(settings.begin.clone(), settings.tip, settings.resolved),
             pace: Pace::new(),
             hand,
             unpacker: Unpacker::new(settings.partition.clone(), settings.range),
@@ -105,7 +105,9 @@ impl<T: Clone> Reading<T> {
                 }
             };
             self.place.pass(&raw);
+            let (arrival, first) = (raw.arrival, batch.len());
             self.unpacker.unpack(raw, after, &mut batch);
+            self.place.pass_early(arrival, &mut batch, first);
             self.handed = batch.last().map(|last| last.position).or(self.handed);
             if batch.len() == most {
                 let records = mem::take(&mut batch);

@@ -174,7 +174,10 @@ impl Preparation {
         self.look_at_adjacent(child).await?;
         let begin = match (self.row.progress, self.row.own.start) {
             // Nothing of the parent was new enough, and it need not be of the child.
-            (Progress::AtTimestamp, Some(time)) => Begin::At(time),
+            (Progress::AtTimestamp, Some(time)) => Begin::At {
+                time,
+                resolved: None,
+            },
             _ => Begin::TrimHorizon,
         };
         let row = NewRow {

@@ -90,6 +90,7 @@ impl Member {
             return;
         };
         let (lease, tip) = (held.lease.clone(), held.row.tip());
+        let resolved = held.row.own.resolved;
         let listed = self.shards.get(&lease.stream).into_iter().flatten();
         let listed = listed.into_iter().find(|shard| shard.id == lease.shard);
         // Only who made the lease of a child has it in a list, but each row tells of its shard.
@@ -98,6 +99,7 @@ impl Member {
             epoch: held.epoch,
             from,
             tip,
+            resolved,
             range,
             lease,
         };

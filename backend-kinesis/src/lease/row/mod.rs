@@ -77,6 +77,8 @@ pub(crate) struct Own {
     pub(crate) look: Option<u64>,
     /// The time that `AT_TIMESTAMP` stands for, or that `LATEST` was pinned at.
     pub(crate) start: Option<SystemTime>,
+    /// When it was decided that the lease begins at its oldest record, or at a time.
+    pub(crate) resolved: Option<SystemTime>,
     /// The shard iterator that `LATEST` was pinned by.
     pub(crate) iterator: Option<String>,
     /// What an owner has noted last.

@@ -25,6 +25,7 @@ pub(crate) const TAKER: &str = "millstreamOwner";
 pub(crate) const ASKER: &str = "millstreamAsker";
 pub(crate) const LOOK: &str = "millstreamLook";
 pub(crate) const START: &str = "millstreamStart";
+pub(crate) const RESOLVED: &str = "millstreamResolved";
 pub(crate) const ITERATOR: &str = "millstreamIterator";
 pub(crate) const TIP: &str = "millstreamTip";
 pub(crate) const TIP_AFTER: &str = "millstreamTipAfter";

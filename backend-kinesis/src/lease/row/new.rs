@@ -23,7 +23,11 @@ pub(crate) enum Begin {
     TrimHorizon,
     Latest(Pin),
     /// The time is ours to keep: the KCL has it in each worker's configuration only.
-    At(SystemTime),
+    At {
+        time: SystemTime,
+        /// When that was decided; None if it is not known, as for the child of a shard.
+        resolved: Option<SystemTime>,
+    },
 }
 
 impl NewRow {
@@ -69,13 +73,15 @@ fn first_count() -> u64 {
 
 /// The attributes that say where a lease begins.
 pub(crate) fn begin(begin: &Begin) -> Vec<(&'static str, AttributeValue)> {
-    let (progress, start, iterator) = match begin {
-        Begin::TrimHorizon => (Progress::TrimHorizon, None, None),
-        Begin::Latest(pin) => (Progress::Latest, Some(pin.at), Some(&pin.iterator)),
-        Begin::At(time) => (Progress::AtTimestamp, Some(*time), None),
+    let (progress, start, resolved, iterator) = match begin {
+        // What retention removes from now on would be read.
+        Begin::TrimHorizon => (Progress::TrimHorizon, None, Some(SystemTime::now()), None),
+        Begin::Latest(pin) => (Progress::Latest, Some(pin.at), None, Some(&pin.iterator)),
+        Begin::At { time, resolved } => (Progress::AtTimestamp, Some(*time), *resolved, None),
     };
     let mut attributes = vec![(names::CHECKPOINT, string(&checkpoint(progress)))];
     attributes.extend(start.map(|start| (names::START, number(millis(start)))));
+    attributes.extend(resolved.map(|at| (names::RESOLVED, number(millis(at)))));
     attributes.extend(iterator.map(|iterator| (names::ITERATOR, string(iterator))));
     attributes
 }

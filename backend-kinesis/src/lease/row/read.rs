@@ -39,6 +39,7 @@ impl Row {
                 asker: shared(item, names::ASKER),
                 look: number(item, names::LOOK),
                 start: number(item, names::START).and_then(time),
+                resolved: number(item, names::RESOLVED).and_then(time),
                 iterator: text(item, names::ITERATOR).map(str::to_owned),
                 tip: tip(item),
                 stream: shared(item, names::STREAM).zip(number(item, names::CREATED)),

@@ -6,7 +6,7 @@ mod sync;
 
 pub(crate) use plan::{Known, Plan, descendants_of, initial, missing};
 pub(crate) use ranges::{first_hole, tile};
-pub(crate) use sync::{Created, begin, sync};
+pub(crate) use sync::{Created, begin, effective_start, sync};
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! Making the leases that a stream needs.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use millstream_core::telemetry::event;
 use millstream_core::{Error, ErrorKind, Result, Start};
@@ -33,6 +33,7 @@ pub(crate) async fn sync(
     known: &Known,
     start: Start,
 ) -> Result<Created> {
+    let start = effective_start(start);
     let shards = whole(source, &stream.name).await?;
     let plans = match known.is_empty() {
         true => initial(&shards, start),
@@ -53,12 +54,23 @@ pub(crate) async fn sync(
     Ok(Created { shards, rows })
 }
 
+/// Returns the start that is meant: a time in the future is the tip.
+pub(crate) fn effective_start(start: Start) -> Start {
+    match start {
+        Start::At(time) if time > SystemTime::now() => Start::Latest,
+        start => start,
+    }
+}
+
 /// A lease with the place where it begins.
 pub(crate) async fn begin(source: &dyn ShardSource, stream: &Stream, plan: Plan) -> Result<NewRow> {
     let begin = match plan.begin {
         Start::Earliest => Begin::TrimHorizon,
         Start::Latest => Begin::Latest(source.latest(&stream.name, &plan.shard.id).await?),
-        Start::At(time) => Begin::At(time),
+        Start::At(time) => Begin::At {
+            time,
+            resolved: Some(SystemTime::now()),
+        },
         _ => {
             let message = "this start is not one that Kinesis knows";
             return Err(Error::new(ErrorKind::Unsupported, "join", message));

@@ -44,6 +44,36 @@ async fn s32_the_first_leases_are_there_when_a_join_returns() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn it_is_noted_when_a_beginning_or_a_time_was_decided_on() {
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(500);
+    for start in [Start::Earliest, Start::At(time), Start::Latest] {
+        let rig = Rig::new(1);
+        let mut options = rig.options("a");
+        options.start = start;
+        let worker = join(options).await.unwrap();
+        let row = rig.store.row(&id(0)).unwrap();
+        assert_eq!(
+            row.own.resolved.is_some(),
+            start != Start::Latest,
+            "{start:?}"
+        );
+        drop(worker);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_to_come_is_the_tip() {
+    let rig = Rig::new(1);
+    let mut options = rig.options("a");
+    options.start = Start::At(SystemTime::now() + Duration::from_secs(3_600));
+    let worker = join(options).await.unwrap();
+    let row = rig.store.row(&id(0)).unwrap();
+    assert_eq!(row.progress, Progress::Latest);
+    assert!(row.pin().is_some());
+    drop(worker);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_tip_is_pinned_before_a_join_returns_and_kept_until_a_checkpoint() {
     let rig = Rig::new(1);
     let mut options = rig.options("a");

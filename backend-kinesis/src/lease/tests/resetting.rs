@@ -105,6 +105,11 @@ async fn a_time_is_kept_in_the_rows() {
         (row.progress, row.own.start),
         (Progress::AtTimestamp, Some(time))
     );
+    assert!(row.own.resolved.is_some());
+    let to_come = SystemTime::now() + Duration::from_secs(3_600);
+    to(&rig, Start::At(to_come)).await.unwrap();
+    let row = rig.store.row(&id(0)).unwrap();
+    assert_eq!((row.progress, row.own.resolved), (Progress::Latest, None));
 }
 
 #[tokio::test(start_paused = true)]

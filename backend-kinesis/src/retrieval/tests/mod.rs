@@ -41,6 +41,7 @@ fn settings(begin: Begin) -> Settings {
         }),
         begin,
         tip: None,
+        resolved: None,
         way: Way::Polling,
         batch_records: 3,
         poll_interval: Duration::from_millis(250),

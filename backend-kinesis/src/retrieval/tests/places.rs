@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use millstream_core::{ErrorKind, Position};
+use bytes::Bytes;
+use millstream_core::{ErrorKind, Position, Record};
 use tokio::time::{Instant, timeout};
 
+use super::super::answer::Raw;
 use super::super::source::Spot;
 use super::super::{Begin, ReadEvent, Settings, Way};
-use super::fake::{Fake, Request, iterator};
+use super::fake::{Fake, Request, iterator, raw};
 use super::{Run, ago, position, run, run_with, secs, settings};
+use crate::aggregate::Carrier;
 
 #[tokio::test(start_paused = true)]
 async fn earliest_is_the_oldest_that_is_left() {
@@ -105,6 +108,85 @@ async fn a_time_leads_to_the_first_record_of_it() {
     let mut run = run(&fake, Begin::At(at));
     // Once begun, nothing is left out: clocks differ.
     run.expect(3..=20).await;
+}
+
+/// A record with a timestamp of its own, which Kinesis stored at `arrival`.
+fn stamped(number: u64, timestamp: SystemTime, arrival: SystemTime) -> Raw {
+    let mut carrier = Carrier::new();
+    let record = Record::new("payload").timestamp(timestamp);
+    carrier.push(&Bytes::from_static(b"key"), &record);
+    let entry = carrier.finish().expect("it is not empty");
+    Raw {
+        key: entry.partition_key,
+        data: entry.data,
+        arrival: Some(arrival),
+        ..raw(number)
+    }
+}
+
+/// Reads from 100 seconds ago, as was decided 50 seconds ago.
+fn run_at(fake: &Arc<Fake>) -> Run {
+    run_with(
+        fake,
+        Settings {
+            resolved: Some(ago(50)),
+            ..settings(Begin::At(ago(100)))
+        },
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_is_compared_with_the_timestamps_that_readers_see() {
+    let fake = Fake::new([]);
+    let (old, new, stored) = (ago(1_000), ago(99), ago(90));
+    fake.lock().records = vec![
+        stamped(1, old, stored),
+        stamped(2, old, stored),
+        stamped(3, new, stored),
+        stamped(4, old, stored),
+        stamped(5, new, stored),
+    ];
+    run_at(&fake).expect(3..=5).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_stored_after_a_time_was_decided_on_is_read_whatever_its_timestamp() {
+    let fake = Fake::new([]);
+    let old = ago(1_000);
+    fake.lock().records = vec![stamped(1, old, ago(90)), stamped(2, old, ago(40))];
+    run_at(&fake).expect([2]).await;
+
+    // Where clocks differ, it may look as if it was stored before.
+    let fake = Fake::new([]);
+    fake.lock().records = vec![stamped(1, old, ago(90))];
+    let mut run = run_at(&fake);
+    run.expect_nothing(secs(5)).await;
+    fake.lock().records.push(stamped(2, old, ago(60)));
+    run.expect([2]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_beginning_that_was_decided_on_long_ago_may_be_a_gap() {
+    for (resolved, is_gap) in [(ago(DAY), true), (ago(3_600), false)] {
+        let fake = Fake::new(1..=20);
+        fake.lock().trimmed = 10;
+        let mut run = run_with(
+            &fake,
+            Settings {
+                resolved: Some(resolved),
+                ..settings(Begin::Earliest)
+            },
+        );
+        if is_gap {
+            match run.next().await {
+                ReadEvent::DataLoss { after, earliest } => {
+                    assert_eq!((after, earliest), (None, position("11")));
+                }
+                event => panic!("{event:?}"),
+            }
+        }
+        run.expect(11..=20).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
