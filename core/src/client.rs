@@ -19,6 +19,12 @@ impl Client {
         self.0.name()
     }
 
+    /// Returns the driver under this client: what a wrapper of a driver wraps, and what the tests of a
+    /// driver call. The methods of the client take care of its contract; calls to the driver itself must.
+    pub fn driver(&self) -> &Arc<dyn driver::Backend> {
+        &self.0
+    }
+
     /// Returns what the backend guarantees beyond the promises that all backends keep.
     pub fn guarantees(&self) -> Guarantees {
         self.0.guarantees()
