@@ -383,25 +383,33 @@ impl Membership for Member {
         self.inner.next().await
     }
 
-    async fn checkpoint(&self, marks: &[CheckpointUpdate]) -> Vec<Result<()>> {
-        let mut results = Vec::new();
-        for mark in marks {
-            let checkpoints =
-                |what| matches!(what, FaultKind::FailCheckpoint | FaultKind::LoseCheckpoint);
-            results.push(match self.plan.hit(&self.group, None, checkpoints) {
-                Some(FaultKind::LoseCheckpoint) => Ok(()),
-                Some(_) => Err(
-                    Error::new(ErrorKind::Unavailable, "checkpoint", "injected fault")
-                        .with_partition(&mark.partition),
-                ),
-                None => self
-                    .inner
-                    .checkpoint(std::slice::from_ref(mark))
-                    .await
-                    .remove(0),
-            });
+    /// The updates without a fault reach the driver in one call, as the runtime made it.
+    async fn checkpoint(&self, updates: &[CheckpointUpdate]) -> Vec<Result<()>> {
+        let checkpoints =
+            |what| matches!(what, FaultKind::FailCheckpoint | FaultKind::LoseCheckpoint);
+        let hits = updates
+            .iter()
+            .map(|_| self.plan.hit(&self.group, None, checkpoints));
+        let hits: Vec<Option<FaultKind>> = hits.collect();
+        let forwarded = updates.iter().zip(&hits).filter(|(_, hit)| hit.is_none());
+        let forwarded: Vec<CheckpointUpdate> =
+            forwarded.map(|(update, _)| update.clone()).collect();
+        let mut results = match forwarded.is_empty() {
+            true => Vec::new(),
+            false => self.inner.checkpoint(&forwarded).await,
         }
-        results
+        .into_iter();
+        let result_of = |(update, hit): (&CheckpointUpdate, Option<FaultKind>)| match hit {
+            None => results
+                .next()
+                .expect("a driver returns a result for every update"),
+            Some(FaultKind::LoseCheckpoint) => Ok(()),
+            Some(_) => Err(
+                Error::new(ErrorKind::Unavailable, "checkpoint", "injected fault")
+                    .with_partition(&update.partition),
+            ),
+        };
+        updates.iter().zip(hits).map(result_of).collect()
     }
 
     /// A step cannot be lost: the publisher finds out how it ended.
@@ -409,7 +417,7 @@ impl Membership for Member {
         &self,
         stream: &str,
         records: &[Record],
-        marks: &[CheckpointUpdate],
+        updates: &[CheckpointUpdate],
     ) -> Result<()> {
         for record in records {
             self.plan.check_size("publish", stream, record)?;
@@ -420,7 +428,7 @@ impl Membership for Member {
                 Error::new(ErrorKind::Unavailable, "publish", "injected fault")
                     .with_group(self.group.as_str()),
             ),
-            None => self.inner.publish(stream, records, marks).await,
+            None => self.inner.publish(stream, records, updates).await,
         }
     }
 
