@@ -135,6 +135,7 @@ impl<B: driver::Backend + Clone> FaultyBackend<B> {
         steal: false,
         trim: false,
         restart: false,
+        paused_clock: false,
         reshard_repeats_sends: false,
     };
 

@@ -98,6 +98,9 @@ pub struct Hooks {
     pub trim: bool,
     /// [`Fault::Restart`].
     pub restart: bool,
+    /// Not a fault to inject: whether tokio's clock is paused, so that no time passes while a thread is
+    /// blocked.
+    pub paused_clock: bool,
     /// Not a fault to inject: whether a reshard may store records twice, as a lost response may.
     pub reshard_repeats_sends: bool,
 }

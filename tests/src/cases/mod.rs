@@ -27,6 +27,7 @@ mod c13_limits;
 mod c13_options;
 mod c14_round_trip;
 mod deleted_streams;
+mod driver_contract;
 mod operations;
 mod pipelines;
 mod reader;
@@ -112,6 +113,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
     ]
     .into_iter()
     .flatten()
+    .chain(driver_contract::all())
 }
 
 /// Returns the case called `name`.
@@ -149,6 +151,7 @@ const REFUSE_LARGE: Need = Need::Has("refuse_large", |_, hooks| hooks.refuse_lar
 const STEAL: Need = Need::Has("steal", |_, hooks| hooks.steal);
 const TRIM: Need = Need::Has("trim", |_, hooks| hooks.trim);
 const RESTART: Need = Need::Has("restart", |_, hooks| hooks.restart);
+const RUNNING_CLOCK: Need = Need::Lacks("paused_clock", |_, hooks| hooks.paused_clock);
 const DURABLE: Need = Need::Has("durable", |guarantees, _| guarantees.durable);
 const RESHARD: Need = Need::Has("ordered_reshard", |guarantees, _| {
     guarantees.ordered_reshard

@@ -162,6 +162,7 @@ impl Harness for KafkaHarness {
             steal: true,
             trim: true,
             restart: self.restart,
+            paused_clock: false,
             reshard_repeats_sends: false,
         }
     }

@@ -1,0 +1,37 @@
+//! Where records go that have no key.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use millstream_core::Record;
+use tokio::time::{Instant, sleep};
+
+use super::driver_fleet::DriverFleet;
+use crate::Harness;
+use crate::cases::cases;
+
+cases! {
+    c01_records_without_key_are_spread,
+}
+
+const PARTITIONS: usize = 3;
+
+async fn c01_records_without_key_are_spread(harness: Arc<dyn Harness>) {
+    let fleet = DriverFleet::new(harness, PARTITIONS).await;
+    let producer = fleet.client.producer(fleet.stream.as_str()).open().await;
+    let producer = producer.expect("the producer opens");
+    let mut used = BTreeSet::new();
+    let deadline = Instant::now() + fleet.timing.timeout;
+    // One at a time: a driver may keep to one partition for as long as a batch fills.
+    while used.len() < PARTITIONS {
+        assert!(
+            Instant::now() < deadline,
+            "records without a key go to {used:?} only, of {PARTITIONS} partitions"
+        );
+        let receipt = producer.send(Record::new("payload")).await;
+        let place = receipt.expect("there is room").await;
+        used.insert(place.expect("the record is stored").partition);
+        sleep(fleet.timing.poll_interval).await;
+    }
+    producer.close().await.expect("the producer closes");
+}
