@@ -101,7 +101,17 @@
 //! A driver must store every field of a [`Record`](crate::Record). When a later version adds one, it
 //! also adds a field to [`StreamLimits`], by which a driver says whether it stores the new one. So a
 //! driver that does not know the field does not compile, instead of dropping it silently.
+//!
+//! # Parts for drivers
+//!
+//! A driver whose broker has no group coordinator of its own keeps leases in a table. What every such
+//! driver needs is here:
+//!
+//! | part | does |
+//! |---|---|
+//! | [`Assignments`] | makes the events of a member from what the table says and what is read |
 
+mod assignments;
 mod backend;
 mod checkpoints;
 mod consumer_group;
@@ -110,6 +120,7 @@ mod membership;
 mod producer;
 mod streams;
 
+pub use assignments::{AssignedPartition, Assignments, PartitionEvent};
 pub use backend::Backend;
 pub use checkpoints::Checkpoints;
 pub use consumer_group::{ConsumerGroup, JoinOptions};

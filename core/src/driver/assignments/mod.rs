@@ -1,0 +1,289 @@
+//! The assignments of one member, and the events that wait for its runtime.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use foldhash::fast::FixedState;
+use tokio::sync::Notify;
+
+use super::{Event, StoredRecord};
+use crate::sync::lock;
+use crate::{Epoch, Error, Lag, Partition, Position, Result};
+
+mod state;
+#[cfg(test)]
+mod tests;
+
+use state::State;
+
+/// A partition that the group's store assigns to this member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AssignedPartition {
+    /// The partition.
+    pub partition: Partition,
+    /// The epoch of the assignment.
+    pub epoch: Epoch,
+    /// The stored checkpoint, if there is one.
+    pub resume_after: Option<Position>,
+    /// The id of the stream, as in [`Event::Assigned`].
+    pub stream_id: Option<Arc<str>>,
+    /// Set if another member is to own the partition: the time that is left for the drain.
+    pub revoke_within: Option<Duration>,
+}
+
+/// What a driver reads in one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PartitionEvent {
+    /// Records in stored order, as in [`Event::Records`]. Without records nothing is delivered.
+    Records {
+        /// The records.
+        records: Vec<StoredRecord>,
+        /// The lag behind these records.
+        lag: Lag,
+    },
+    /// The lag has changed without a record, as in [`Event::Lag`].
+    Lag(Lag),
+    /// Retention has removed the next record, as in [`Event::DataLoss`].
+    DataLoss {
+        /// The last position before the gap, if there was one.
+        after: Option<Position>,
+        /// The oldest position that is left.
+        earliest: Position,
+    },
+    /// The partition is closed and was read to its end, as in [`Event::Ended`].
+    Ended,
+}
+
+/// The assignments of one member, and the queue of events behind
+/// [`Membership::next`](super::Membership::next).
+///
+/// A driver reports what its store says ([`reconcile`](Self::reconcile), or one by one
+/// [`assign`](Self::assign), [`revoke`](Self::revoke), [`lose`](Self::lose)) and what it reads
+/// ([`push`](Self::push)). `Assignments` makes the events of it, in the order that [`Event`] requires:
+///
+/// * The events of a partition end with `Revoking` or `Lost`. Nothing that was read before, or is
+///   still being read, is delivered afterwards.
+/// * A late answer of the store does not bring back an assignment that was released or lost: `reconcile`
+///   ignores every epoch up to the last one of the partition.
+/// * A pause takes effect at once, also for what was read before. The lag of a paused partition is
+///   still reported.
+/// * A dropped [`next`](Self::next) loses no event, and each event wakes the call that waits.
+/// * Partitions take turns, so that a busy one does not delay the others.
+///
+/// `T` is what the driver keeps for each assignment: the next offset, or the task that reads. It is
+/// dropped when the assignment ends.
+///
+/// # Example
+/// A driver that polls advances the offset together with the records, so that a read that is dropped
+/// half way is repeated, and one that returns too late is ignored:
+///
+/// ```
+/// # use millstream_core::driver::{AssignedPartition, Assignments, PartitionEvent, StoredRecord};
+/// # use millstream_core::{Lag, Partition};
+/// # async fn read(partition: &Partition, offset: u64) -> Vec<StoredRecord> { Vec::new() }
+/// # async fn poll(assignments: &Assignments<u64>) {
+/// for (partition, epoch, offset) in assignments.readable() {
+///     let records = read(&partition, offset).await;
+///     let next_offset = offset + records.len() as u64;
+///     let event = PartitionEvent::Records { records, lag: Lag::default() };
+///     // An error means that the partition is no longer this member's to read.
+///     let _ = assignments.push(&partition, epoch, event, |offset| *offset = next_offset);
+/// }
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Assignments<T> {
+    state: Mutex<State<T>>,
+    /// Notified when there may be events for the one caller of `next`.
+    changed: Notify,
+    batch_records: usize,
+}
+
+impl<T> Assignments<T> {
+    /// Creates the queue of a member without assignments. `batch_records` is that of
+    /// [`JoinOptions`](super::JoinOptions).
+    pub fn new(batch_records: usize) -> Self {
+        Self {
+            state: Mutex::default(),
+            changed: Notify::new(),
+            batch_records,
+        }
+    }
+
+    /// Takes over **all** that the store assigns to this member: what is missing is lost, what is new is
+    /// assigned, and what another member is to own is revoked.
+    ///
+    /// Calls must be in the order in which the store has made the answers. What the member has released
+    /// or lost meanwhile is ignored: only a larger epoch brings a partition back. `state` creates what
+    /// the driver keeps for a new assignment.
+    pub fn reconcile(
+        &self,
+        assigned: impl IntoIterator<Item = AssignedPartition>,
+        mut state: impl FnMut(&AssignedPartition) -> T,
+    ) {
+        let assigned: Vec<AssignedPartition> = assigned.into_iter().collect();
+        self.change(|queue| {
+            let listed: HashSet<&Partition, FixedState> =
+                assigned.iter().map(|found| &found.partition).collect();
+            queue.lose_all(|partition, _| !listed.contains(partition));
+            for found in assigned {
+                if queue.is_new(&found.partition, found.epoch) {
+                    let kept = state(&found);
+                    queue.assign(&found, kept);
+                }
+                if let Some(within) = found.revoke_within {
+                    queue.revoke(&found.partition, found.epoch, within);
+                }
+            }
+        });
+    }
+
+    /// Starts an assignment that the driver knows to be new, because it has taken the partition itself. An
+    /// earlier assignment of the partition is lost.
+    pub fn assign(&self, assigned: AssignedPartition, state: T) {
+        self.change(|queue| {
+            queue.assign(&assigned, state);
+            if let Some(within) = assigned.revoke_within {
+                queue.revoke(&assigned.partition, assigned.epoch, within);
+            }
+        });
+    }
+
+    /// Asks the runtime to drain and release a partition. Does nothing if it was asked before, or if the
+    /// partition is not assigned in that epoch.
+    pub fn revoke(&self, partition: &Partition, epoch: Epoch, within: Duration) {
+        self.change(|queue| queue.revoke(partition, epoch, within));
+    }
+
+    /// Ends an assignment that another member may have already. Does nothing if the partition is not
+    /// assigned in that epoch.
+    pub fn lose(&self, partition: &Partition, epoch: Epoch) {
+        self.change(|queue| queue.lose_all(|lost, of| lost == partition && of == epoch));
+    }
+
+    /// Ends all assignments: other members may have them already.
+    pub fn lose_all(&self) {
+        self.change(|queue| queue.lose_all(|_, _| true));
+    }
+
+    /// Ends the membership: [`next`](Self::next) returns the error when all events before it are
+    /// delivered. The first error stays.
+    pub fn fail(&self, error: Error) {
+        self.change(|queue| {
+            queue.failure.get_or_insert(error);
+        });
+    }
+
+    /// Queues what was read, and updates what the driver keeps for the assignment, in one step.
+    ///
+    /// # Errors
+    /// The event, if the partition is not assigned in that epoch, is being revoked, or has ended. Then
+    /// nothing is updated either, and the driver must not read on.
+    pub fn push(
+        &self,
+        partition: &Partition,
+        epoch: Epoch,
+        event: PartitionEvent,
+        update: impl FnOnce(&mut T),
+    ) -> Result<(), PartitionEvent> {
+        self.change(|queue| queue.push(partition, epoch, event, update))
+    }
+
+    /// Returns whether more records are wanted: fewer than one batch waits for the runtime. What paused
+    /// partitions hold back does not count.
+    pub fn has_room(&self) -> bool {
+        self.lock().waiting_records < self.batch_records
+    }
+
+    /// Reads or changes what the driver keeps for an assignment; `None` if the partition is not assigned
+    /// in that epoch.
+    pub fn with<R>(
+        &self,
+        partition: &Partition,
+        epoch: Epoch,
+        access: impl FnOnce(&mut T) -> R,
+    ) -> Option<R> {
+        let mut queue = self.lock();
+        let assignment = queue.assignment(partition, epoch)?;
+        Some(access(&mut assignment.kept))
+    }
+
+    /// Ends an assignment that the runtime has released or completed, without an event, and returns what
+    /// the driver kept for it; `None` if the partition is not assigned in that epoch.
+    pub fn close(&self, partition: &Partition, epoch: Epoch) -> Option<T> {
+        self.lock().close(partition, epoch)
+    }
+
+    /// Ends all assignments of a member that leaves, without events, and drops what waits.
+    pub fn close_all(&self) {
+        self.lock().close_all();
+    }
+
+    /// Holds back what is read, and what was read and not yet delivered, until
+    /// [`resume`](Self::resume).
+    pub fn pause(&self, partition: &Partition, epoch: Epoch) {
+        self.lock().pause(partition, epoch);
+    }
+
+    /// Delivers what a pause has held back, and reads on.
+    pub fn resume(&self, partition: &Partition, epoch: Epoch) {
+        self.change(|queue| queue.resume(partition, epoch));
+    }
+
+    /// Waits for events and returns them: about as many records as one batch has, and at least one event.
+    /// One caller at a time.
+    ///
+    /// # Errors
+    /// The error of [`fail`](Self::fail), again at each further call.
+    ///
+    /// # Cancel safety
+    /// A dropped call loses no event.
+    pub async fn next(&self) -> Result<Vec<Event>> {
+        loop {
+            // Nothing is awaited after the events are taken.
+            if let Some(result) = self.lock().take(self.batch_records) {
+                return result;
+            }
+            // A change between the two leaves its notification for this.
+            self.changed.notified().await;
+        }
+    }
+
+    fn change<R>(&self, change: impl FnOnce(&mut State<T>) -> R) -> R {
+        let mut queue = self.lock();
+        let result = change(&mut queue);
+        if queue.has_events() {
+            self.changed.notify_one();
+        }
+        result
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        lock(&self.state)
+    }
+}
+
+impl<T: Clone> Assignments<T> {
+    /// Returns the partitions to read, each with its epoch and what the driver keeps for it: those that
+    /// are neither paused nor leaving, the one that was read longest ago first. Empty while there is no
+    /// [room](Self::has_room).
+    pub fn readable(&self) -> Vec<(Partition, Epoch, T)> {
+        match self.has_room() {
+            true => self.lock().readable(),
+            false => Vec::new(),
+        }
+    }
+
+    /// Returns the partitions that are paused, for drivers that report their lag: each with its epoch and
+    /// what the driver keeps for it.
+    pub fn paused(&self) -> Vec<(Partition, Epoch, T)> {
+        self.lock().paused()
+    }
+}
+
+/// What a queue of one member keeps by partition.
+type ByPartition<T> = HashMap<Partition, T, FixedState>;
+
+/// Events in the order of their delivery.
+type Queue = VecDeque<Event>;

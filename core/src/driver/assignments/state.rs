@@ -1,0 +1,338 @@
+//! The state machine, without waiting and without a lock.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::{AssignedPartition, ByPartition, PartitionEvent, Queue};
+use crate::driver::Event;
+use crate::{Epoch, Error, Partition, Result};
+
+#[derive(Debug)]
+pub(super) struct State<T> {
+    assignments: ByPartition<MemberAssignment<T>>,
+    /// The epoch of the last assignment of each partition, also after it has ended.
+    last_epochs: ByPartition<Epoch>,
+    /// What does not wait for records: changes of ownership, and the lag of paused partitions. It is
+    /// delivered first. So `Assigned` comes before the records of its assignment, and `Lost` before the
+    /// next `Assigned`.
+    first: Queue,
+    /// The partitions that have events and are not paused, each once, in turn.
+    ready: VecDeque<Partition>,
+    /// How many records `ready` partitions have.
+    pub(super) waiting_records: usize,
+    /// Counts what is read, to find the partition that was read longest ago.
+    reads: u64,
+    pub(super) failure: Option<Error>,
+}
+
+/// A partition that is assigned to the member.
+#[derive(Debug)]
+pub(super) struct MemberAssignment<T> {
+    epoch: Epoch,
+    pub(super) kept: T,
+    revoking: bool,
+    ended: bool,
+    paused: bool,
+    /// What was read and is not delivered yet.
+    events: Queue,
+    /// How many records `events` has.
+    records: usize,
+    last_read: u64,
+}
+
+impl<T> Default for State<T> {
+    fn default() -> Self {
+        Self {
+            assignments: ByPartition::default(),
+            last_epochs: ByPartition::default(),
+            first: Queue::new(),
+            ready: VecDeque::new(),
+            waiting_records: 0,
+            reads: 0,
+            failure: None,
+        }
+    }
+}
+
+impl<T> State<T> {
+    pub(super) fn assignment(
+        &mut self,
+        partition: &Partition,
+        epoch: Epoch,
+    ) -> Option<&mut MemberAssignment<T>> {
+        let found = self.assignments.get_mut(partition);
+        found.filter(|assignment| assignment.epoch == epoch)
+    }
+
+    /// Returns whether an epoch is larger than every one that the partition had here.
+    pub(super) fn is_new(&self, partition: &Partition, epoch: Epoch) -> bool {
+        let last = self.last_epochs.get(partition);
+        last.is_none_or(|last| *last < epoch)
+    }
+
+    pub(super) fn assign(&mut self, assigned: &AssignedPartition, kept: T) {
+        let AssignedPartition {
+            partition, epoch, ..
+        } = assigned;
+        self.lose_all(|lost, _| lost == partition);
+        self.last_epochs.insert(partition.clone(), *epoch);
+        let assignment = MemberAssignment {
+            epoch: *epoch,
+            kept,
+            revoking: false,
+            ended: false,
+            paused: false,
+            events: Queue::new(),
+            records: 0,
+            last_read: 0,
+        };
+        self.assignments.insert(partition.clone(), assignment);
+        self.first.push_back(Event::Assigned {
+            partition: partition.clone(),
+            epoch: *epoch,
+            resume_after: assigned.resume_after,
+            stream_id: assigned.stream_id.clone(),
+        });
+    }
+
+    pub(super) fn revoke(&mut self, partition: &Partition, epoch: Epoch, within: Duration) {
+        let Some(assignment) = self.assignment(partition, epoch) else {
+            return;
+        };
+        if std::mem::replace(&mut assignment.revoking, true) {
+            return;
+        }
+        self.discard(partition);
+        self.first.push_back(Event::Revoking {
+            partitions: vec![(partition.clone(), epoch)],
+            within,
+        });
+    }
+
+    /// Ends the assignments that are selected, with one event.
+    pub(super) fn lose_all(&mut self, is_lost: impl Fn(&Partition, Epoch) -> bool) {
+        let assignments = self.assignments.iter();
+        let lost = assignments.filter(|(partition, found)| is_lost(partition, found.epoch));
+        let mut lost: Vec<_> = lost.map(|(p, found)| (p.clone(), found.epoch)).collect();
+        if lost.is_empty() {
+            return;
+        }
+        // Walked in an order of its own by each map, and the same in each run.
+        lost.sort_unstable();
+        for (partition, epoch) in &lost {
+            self.end(partition, *epoch);
+        }
+        self.first.push_back(Event::Lost { partitions: lost });
+    }
+
+    pub(super) fn close(&mut self, partition: &Partition, epoch: Epoch) -> Option<T> {
+        let kept = self.end(partition, epoch)?;
+        // A partition that was completed need not be released.
+        self.first.retain(|event| match event {
+            Event::Revoking { partitions, .. } => partitions.iter().all(|(p, _)| p != partition),
+            _ => true,
+        });
+        Some(kept)
+    }
+
+    fn end(&mut self, partition: &Partition, epoch: Epoch) -> Option<T> {
+        self.assignment(partition, epoch)?;
+        self.discard(partition);
+        Some(self.assignments.remove(partition)?.kept)
+    }
+
+    pub(super) fn close_all(&mut self) {
+        let last_epochs = std::mem::take(&mut self.last_epochs);
+        *self = Self {
+            last_epochs,
+            ..Self::default()
+        };
+    }
+
+    /// Drops what was read and is not delivered yet. The next owner reads it.
+    fn discard(&mut self, partition: &Partition) {
+        self.withdraw(partition);
+        if let Some(assignment) = self.assignments.get_mut(partition) {
+            assignment.events.clear();
+            assignment.records = 0;
+        }
+    }
+
+    /// Lets a partition wait no longer for delivery.
+    fn withdraw(&mut self, partition: &Partition) {
+        let Some(assignment) = self.assignments.get(partition) else {
+            return;
+        };
+        if !assignment.paused {
+            self.waiting_records -= assignment.records;
+            self.ready.retain(|ready| ready != partition);
+        }
+    }
+
+    pub(super) fn push(
+        &mut self,
+        partition: &Partition,
+        epoch: Epoch,
+        event: PartitionEvent,
+        update: impl FnOnce(&mut T),
+    ) -> Result<(), PartitionEvent> {
+        self.reads += 1;
+        let reads = self.reads;
+        let found = self.assignment(partition, epoch);
+        let Some(assignment) = found.filter(|found| !found.revoking && !found.ended) else {
+            return Err(event);
+        };
+        update(&mut assignment.kept);
+        let (records, paused) = (event.records(), assignment.paused);
+        if records > 0 {
+            assignment.last_read = reads;
+        }
+        assignment.ended = matches!(event, PartitionEvent::Ended);
+        let is_lag = matches!(event, PartitionEvent::Lag(_));
+        let Some(event) = event.with_assignment(partition, epoch) else {
+            return Ok(());
+        };
+        if is_lag && paused {
+            self.first.push_back(event);
+            return Ok(());
+        }
+        let is_first = assignment.events.is_empty();
+        assignment.events.push_back(event);
+        assignment.records += records;
+        if !paused {
+            self.waiting_records += records;
+            if is_first {
+                self.ready.push_back(partition.clone());
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn pause(&mut self, partition: &Partition, epoch: Epoch) {
+        let found = self.assignment(partition, epoch);
+        if found.is_some_and(|assignment| !assignment.paused) {
+            self.withdraw(partition);
+            if let Some(assignment) = self.assignments.get_mut(partition) {
+                assignment.paused = true;
+            }
+        }
+    }
+
+    pub(super) fn resume(&mut self, partition: &Partition, epoch: Epoch) {
+        let found = self.assignment(partition, epoch);
+        let Some(assignment) = found.filter(|assignment| assignment.paused) else {
+            return;
+        };
+        assignment.paused = false;
+        let records = assignment.records;
+        if !assignment.events.is_empty() {
+            self.ready.push_back(partition.clone());
+        }
+        self.waiting_records += records;
+    }
+
+    pub(super) fn has_events(&self) -> bool {
+        !self.first.is_empty() || !self.ready.is_empty() || self.failure.is_some()
+    }
+
+    /// Takes what the runtime gets next: about `batch_records` records. `None` if there is nothing.
+    pub(super) fn take(&mut self, batch_records: usize) -> Option<Result<Vec<Event>>> {
+        let mut events: Vec<Event> = self.first.drain(..).collect();
+        let mut taken = 0;
+        while taken < batch_records {
+            let Some(partition) = self.ready.pop_front() else {
+                break;
+            };
+            let Some(assignment) = self.assignments.get_mut(&partition) else {
+                continue;
+            };
+            if let Some(event) = assignment.events.pop_front() {
+                let records = match &event {
+                    Event::Records { records, .. } => records.len(),
+                    _ => 0,
+                };
+                taken += records;
+                assignment.records -= records;
+                self.waiting_records -= records;
+                events.push(event);
+            }
+            if !assignment.events.is_empty() {
+                self.ready.push_back(partition);
+            }
+        }
+        match (events.is_empty(), &self.failure) {
+            (false, _) => Some(Ok(events)),
+            (true, Some(error)) => Some(Err(error.clone())),
+            (true, None) => None,
+        }
+    }
+}
+
+impl<T: Clone> State<T> {
+    pub(super) fn readable(&self) -> Vec<(Partition, Epoch, T)> {
+        let is_readable =
+            |found: &MemberAssignment<T>| !found.paused && !found.revoking && !found.ended;
+        let mut readable = self.select(is_readable);
+        readable.sort_by_key(|(_, found)| found.last_read);
+        Self::entries(readable)
+    }
+
+    pub(super) fn paused(&self) -> Vec<(Partition, Epoch, T)> {
+        Self::entries(self.select(|found| found.paused && !found.revoking && !found.ended))
+    }
+
+    /// Returns assignments in the order of their partitions.
+    fn select(
+        &self,
+        is_selected: impl Fn(&MemberAssignment<T>) -> bool,
+    ) -> Vec<(&Partition, &MemberAssignment<T>)> {
+        let assignments = self.assignments.iter();
+        let mut found: Vec<_> = assignments
+            .filter(|(_, found)| is_selected(found))
+            .collect();
+        found.sort_unstable_by_key(|(partition, _)| *partition);
+        found
+    }
+
+    fn entries(found: Vec<(&Partition, &MemberAssignment<T>)>) -> Vec<(Partition, Epoch, T)> {
+        let entry = |(partition, found): (&Partition, &MemberAssignment<T>)| {
+            (partition.clone(), found.epoch, found.kept.clone())
+        };
+        found.into_iter().map(entry).collect()
+    }
+}
+
+impl PartitionEvent {
+    fn records(&self) -> usize {
+        match self {
+            Self::Records { records, .. } => records.len(),
+            _ => 0,
+        }
+    }
+
+    /// Returns the event for the runtime, if there is something to deliver.
+    fn with_assignment(self, partition: &Partition, epoch: Epoch) -> Option<Event> {
+        let partition = partition.clone();
+        Some(match self {
+            Self::Records { records, .. } if records.is_empty() => return None,
+            Self::Records { records, lag } => Event::Records {
+                partition,
+                epoch,
+                records,
+                lag,
+            },
+            Self::Lag(lag) => Event::Lag {
+                partition,
+                epoch,
+                lag,
+            },
+            Self::DataLoss { after, earliest } => Event::DataLoss {
+                partition,
+                epoch,
+                after,
+                earliest,
+            },
+            Self::Ended => Event::Ended { partition, epoch },
+        })
+    }
+}
