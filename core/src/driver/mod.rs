@@ -110,12 +110,15 @@
 //! | part | does |
 //! |---|---|
 //! | [`Assignments`] | makes the events of a member from what the table says and what is read |
+//! | [`HeartbeatThread`] | keeps the session, and loses all in time where it cannot |
 
 mod assignments;
 mod backend;
 mod checkpoints;
 mod consumer_group;
+mod dedicated_thread;
 mod event;
+mod heartbeat;
 mod membership;
 mod producer;
 mod streams;
@@ -124,7 +127,9 @@ pub use assignments::{AssignedPartition, Assignments, PartitionEvent};
 pub use backend::Backend;
 pub use checkpoints::Checkpoints;
 pub use consumer_group::{ConsumerGroup, JoinOptions};
+pub use dedicated_thread::spawn_thread;
 pub use event::{Event, StoredRecord};
+pub use heartbeat::{HeartbeatMember, HeartbeatResponse, HeartbeatThread, SessionOptions};
 pub use membership::{CheckpointUpdate, Membership};
 pub use producer::{Pipelining, Producer, Rejected, StreamLimits};
 pub use streams::Streams;
