@@ -18,7 +18,6 @@ use tokio::time::Instant;
 
 use crate::ids::{MemberId, StreamId};
 
-mod assignor;
 mod member;
 mod presence;
 mod progress;

@@ -1,11 +1,11 @@
-//! Moves partitions between members: the assignor's plan, drains, and revocations without a drain.
+//! Moves partitions between members: the sticky plan, drains, and revocations without a drain.
 
 use std::collections::BTreeMap;
 
+use millstream_core::driver::{Subscription, plan_sticky};
 use millstream_core::failpoint;
 use tokio::time::Instant;
 
-use super::assignor::{self, MemberSubscription};
 use super::member::MemberEvent;
 use super::progress::PartitionProgress;
 use super::timers::Timer;
@@ -21,11 +21,11 @@ impl GroupCoordinator {
         if !std::mem::take(&mut self.needs_rebalance) {
             return false;
         }
-        let subscriptions: Vec<MemberSubscription> = self
+        let subscriptions: Vec<Subscription<MemberId, StreamId>> = self
             .members
             .iter()
             .filter(|(_, member)| !member.expired)
-            .map(|(id, member)| MemberSubscription {
+            .map(|(id, member)| Subscription {
                 member: *id,
                 streams: member.streams.clone(),
             })
@@ -53,7 +53,7 @@ impl GroupCoordinator {
                 }
             }
         }
-        let planned = assignor::plan(&subscriptions, &owned, &pool);
+        let planned = plan_sticky(&subscriptions, &owned, &pool);
         let mut moving = Vec::new();
         for (partition, member) in &planned {
             match owned.get(partition) {

@@ -111,6 +111,7 @@
 //! |---|---|
 //! | [`Assignments`] | makes the events of a member from what the table says and what is read |
 //! | [`HeartbeatThread`] | keeps the session, and loses all in time where it cannot |
+//! | [`plan_sticky`] | plans which member owns which partition |
 
 mod assignments;
 mod backend;
@@ -121,6 +122,7 @@ mod event;
 mod heartbeat;
 mod membership;
 mod producer;
+mod sticky_assignor;
 mod streams;
 
 pub use assignments::{AssignedPartition, Assignments, PartitionEvent};
@@ -132,4 +134,5 @@ pub use event::{Event, StoredRecord};
 pub use heartbeat::{HeartbeatMember, HeartbeatResponse, HeartbeatThread, SessionOptions};
 pub use membership::{CheckpointUpdate, Membership};
 pub use producer::{Pipelining, Producer, Rejected, StreamLimits};
+pub use sticky_assignor::{Subscription, plan_sticky};
 pub use streams::Streams;
