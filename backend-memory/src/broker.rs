@@ -12,10 +12,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use foldhash::quality::FixedState;
+use millstream_core::driver::to_millis;
 use millstream_core::{PartitionDescription, Position, Start, StreamDescription};
 use tokio::time::Instant;
 
-use crate::clock::{Clock, to_millis};
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::coordinator::{GroupCoordinator, StartOffset};
 use crate::error::BrokerError;

@@ -1,7 +1,8 @@
 //! Broker time: whole milliseconds since 1970, measured by tokio's clock.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use millstream_core::driver::{from_millis, to_millis};
 use tokio::time::Instant;
 
 /// Converts tokio's instants to timestamps, so that `tokio::time::pause` applies to the broker.
@@ -38,41 +39,16 @@ impl Clock {
     }
 }
 
-/// Rounds a time down to whole milliseconds. Times before 1970 are negative.
-pub(crate) fn to_millis(time: SystemTime) -> i64 {
-    let capped = |millis: u128| i64::try_from(millis).unwrap_or(i64::MAX);
-    match time.duration_since(UNIX_EPOCH) {
-        Ok(after) => capped(after.as_millis()),
-        Err(before) => -capped(before.duration().as_nanos().div_ceil(1_000_000)),
-    }
-}
-
+/// Returns a stored timestamp. One that the platform cannot represent becomes 1970.
 pub(crate) fn to_time(millis: i64) -> SystemTime {
-    let distance = Duration::from_millis(millis.unsigned_abs());
-    if millis >= 0 {
-        UNIX_EPOCH + distance
-    } else {
-        UNIX_EPOCH.checked_sub(distance).unwrap_or(UNIX_EPOCH)
-    }
+    from_millis(millis).unwrap_or(UNIX_EPOCH)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-
-    #[test]
-    fn whole_milliseconds_are_exact_on_both_sides_of_1970() {
-        for millis in [-1_001, -1, 0, 1, 1_700_000_000_123] {
-            assert_eq!(to_millis(to_time(millis)), millis);
-        }
-    }
-
-    #[test]
-    fn fractions_are_rounded_down() {
-        let before = UNIX_EPOCH - Duration::from_micros(1);
-        assert_eq!(to_millis(before), -1);
-        assert_eq!(to_millis(UNIX_EPOCH + Duration::from_micros(1_999)), 1);
-    }
 
     #[tokio::test(start_paused = true)]
     async fn follows_the_paused_clock() {

@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
-use millstream_core::driver::StoredRecord;
+use millstream_core::driver::{StoredRecord, to_millis};
 use millstream_core::{Headers, Position, Record};
 
-use crate::clock::{to_millis, to_time};
+use crate::clock::to_time;
 
 /// Records per segment. Segments keep a growing log from moving its records.
 const SEGMENT: usize = 1024;

@@ -1,45 +1,14 @@
 //! Maps keys to partitions.
 //!
-//! Keys are hashed like Kafka's default partitioner does (murmur2, sign bit cleared), so that keys
-//! spread over partitions as they do there. The hash is divided into `bucket = hash % n` and `sub =
-//! hash / n`, where `n` is the initial number of partitions. Each partition owns ranges of the
+//! Keys are hashed like Kafka's default partitioner does ([`key_hash`](millstream_core::driver::key_hash)),
+//! so that keys spread over partitions as they do there. The hash is divided into `bucket = hash % n` and
+//! `sub = hash / n`, where `n` is the initial number of partitions. Each partition owns ranges of the
 //! (bucket, sub) plane: at first a whole bucket, after a split a half of it, after a merge the union
 //! of two. The ranges always cover the plane exactly once, so every key has exactly one open
 //! partition.
 
 /// The hashes are 31 bits wide.
 const HASHES: u64 = 1 << 31;
-
-/// Returns Kafka's murmur2 of a key, sign bit cleared (Java:
-/// `Utils.toPositive(Utils.murmur2(key))`).
-pub(crate) fn hash(key: &[u8]) -> u32 {
-    murmur2(key) & 0x7fff_ffff
-}
-
-/// <https://github.com/apache/kafka/blob/4.0.0/clients/src/main/java/org/apache/kafka/common/utils/Utils.java>,
-/// `murmur2`.
-fn murmur2(data: &[u8]) -> u32 {
-    const SEED: u32 = 0x9747_b28c;
-    const M: u32 = 0x5bd1_e995;
-    const R: u32 = 24;
-
-    let mut h = SEED ^ data.len() as u32;
-    let (words, rest) = data.split_at(data.len() & !3);
-    for word in words.chunks_exact(4) {
-        let mut k = u32::from_le_bytes([word[0], word[1], word[2], word[3]]).wrapping_mul(M);
-        k ^= k >> R;
-        h = h.wrapping_mul(M) ^ k.wrapping_mul(M);
-    }
-    if !rest.is_empty() {
-        for (index, byte) in rest.iter().enumerate() {
-            h ^= u32::from(*byte) << (8 * index);
-        }
-        h = h.wrapping_mul(M);
-    }
-    h ^= h >> 13;
-    h = h.wrapping_mul(M);
-    h ^ (h >> 15)
-}
 
 /// The hashes of `bucket` whose `sub` is in `from..to`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,31 +150,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    /// `UtilsTest.testMurmur2` of Apache Kafka.
-    #[test]
-    fn murmur2_agrees_with_java() {
-        let vectors: [(&[u8], i32); 7] = [
-            (b"21", -973_932_308),
-            (b"foobar", -790_332_482),
-            (b"a-little-bit-long-string", -985_981_536),
-            (b"a-little-bit-longer-string", -1_486_304_829),
-            (
-                b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8",
-                -58_897_971,
-            ),
-            (b"abc", 479_470_107),
-            (b"", 275_646_681),
-        ];
-        for (key, expected) in vectors {
-            assert_eq!(murmur2(key) as i32, expected, "{key:?}");
-        }
-    }
-
-    #[test]
-    fn the_sign_bit_is_cleared_not_negated() {
-        assert_eq!(hash(b"21"), (-973_932_308_i32 as u32) & 0x7fff_ffff);
-    }
 
     proptest! {
         /// After any splits and merges every hash has one open owner, and a reshard moves a key only

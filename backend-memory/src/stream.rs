@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millstream_core::Partition;
+use millstream_core::driver::key_hash;
 
 use crate::error::BrokerError;
 use crate::ids::{GroupId, MemberId, PartitionId, PartitionRef, StreamId};
 use crate::log::Log;
 use crate::rate_limit::Gcra;
-use crate::routing::{self, Routing};
+use crate::routing::Routing;
 
 #[derive(Debug)]
 pub(crate) struct StreamPartition {
@@ -66,7 +67,7 @@ impl Stream {
     #[inline]
     pub(crate) fn route(&mut self, key: Option<&[u8]>) -> PartitionId {
         match key {
-            Some(key) => self.routing.route(routing::hash(key)),
+            Some(key) => self.routing.route(key_hash(key)),
             None => {
                 self.round_robin = (self.round_robin + 1) % self.open.len();
                 self.open[self.round_robin]

@@ -11,11 +11,12 @@
 //! payload.
 
 use std::io::Write;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use bytes::Bytes;
+use millstream_core::driver::{from_millis, to_millis};
 use millstream_core::{Headers, Record};
 
 use super::message::{Tag, write};
@@ -153,20 +154,7 @@ fn read_value(value: Bytes) -> Bytes {
 
 fn read_timestamp(value: &[u8]) -> Option<SystemTime> {
     let millis: i64 = std::str::from_utf8(value).ok()?.parse().ok()?;
-    let distance = Duration::from_millis(millis.unsigned_abs());
-    match millis >= 0 {
-        true => UNIX_EPOCH.checked_add(distance),
-        false => UNIX_EPOCH.checked_sub(distance),
-    }
-}
-
-/// Cuts a time to whole milliseconds, downwards; times before 1970 are negative.
-fn to_millis(time: SystemTime) -> i64 {
-    let capped = |millis: u128| i64::try_from(millis).unwrap_or(i64::MAX);
-    match time.duration_since(UNIX_EPOCH) {
-        Ok(after) => capped(after.as_millis()),
-        Err(before) => -capped(before.duration().as_nanos().div_ceil(1_000_000)),
-    }
+    from_millis(millis)
 }
 
 fn decimal_len(number: i64) -> usize {
@@ -176,6 +164,8 @@ fn decimal_len(number: i64) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
     use super::*;
 
     fn written(record: &Record) -> Vec<Tag> {

@@ -1,10 +1,11 @@
 //! The entries of the journal.
 
 use bytes::Bytes;
+use millstream_core::driver::to_millis;
 use millstream_core::{Headers, Record};
 use serde::{Deserialize, Serialize};
 
-use crate::clock::{to_millis, to_time};
+use crate::clock::to_time;
 use crate::coordinator::StartOffset;
 use crate::ids::{GroupId, PartitionId, PartitionRef, StreamId};
 use crate::log::LogEntry;

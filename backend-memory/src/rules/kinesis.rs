@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use millstream_core::Record;
+use millstream_core::driver::to_millis;
 
 use crate::error::BrokerError;
 
@@ -86,8 +87,7 @@ fn value_len(value: &[u8]) -> usize {
 
 /// Returns the length of the decimal milliseconds since 1970.
 fn millis_len(at: SystemTime) -> usize {
-    let millis = crate::clock::to_millis(at);
-    millis.to_string().len()
+    to_millis(at).to_string().len()
 }
 
 /// Returns the length of a protobuf field of `length` bytes.

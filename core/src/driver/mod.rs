@@ -112,6 +112,8 @@
 //! | [`Assignments`] | makes the events of a member from what the table says and what is read |
 //! | [`HeartbeatThread`] | keeps the session, and loses all in time where it cannot |
 //! | [`plan_sticky`] | plans which member owns which partition |
+//! | [`key_hash`] | selects the partition of a key |
+//! | [`to_millis`], [`from_millis`] | timestamps as brokers store them |
 
 mod assignments;
 mod backend;
@@ -120,7 +122,9 @@ mod consumer_group;
 mod dedicated_thread;
 mod event;
 mod heartbeat;
+mod key_hash;
 mod membership;
+mod millis;
 mod producer;
 mod sticky_assignor;
 mod streams;
@@ -132,7 +136,9 @@ pub use consumer_group::{ConsumerGroup, JoinOptions};
 pub use dedicated_thread::spawn_thread;
 pub use event::{Event, StoredRecord};
 pub use heartbeat::{HeartbeatMember, HeartbeatResponse, HeartbeatThread, SessionOptions};
+pub use key_hash::key_hash;
 pub use membership::{CheckpointUpdate, Membership};
+pub use millis::{from_millis, to_millis};
 pub use producer::{Pipelining, Producer, Rejected, StreamLimits};
 pub use sticky_assignor::{Subscription, plan_sticky};
 pub use streams::Streams;
