@@ -112,6 +112,7 @@
 //! | [`Assignments`] | makes the events of a member from what the table says and what is read |
 //! | [`HeartbeatThread`] | keeps the session, and loses all in time where it cannot |
 //! | [`plan_sticky`] | plans which member owns which partition |
+//! | [`encode_record`], [`decode_record`] | a record as bytes |
 //! | [`key_hash`] | selects the partition of a key |
 //! | [`to_millis`], [`from_millis`] | timestamps as brokers store them |
 
@@ -126,6 +127,7 @@ mod key_hash;
 mod membership;
 mod millis;
 mod producer;
+mod record_codec;
 mod sticky_assignor;
 mod streams;
 
@@ -140,5 +142,6 @@ pub use key_hash::key_hash;
 pub use membership::{CheckpointUpdate, Membership};
 pub use millis::{from_millis, to_millis};
 pub use producer::{Pipelining, Producer, Rejected, StreamLimits};
+pub use record_codec::{decode_record, encode_record};
 pub use sticky_assignor::{Subscription, plan_sticky};
 pub use streams::Streams;
