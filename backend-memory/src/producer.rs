@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use millstream_core::driver::{self, Pipelining, Rejected, StreamLimits};
 use millstream_core::failpoint;
-use millstream_core::{ErrorKind, Position, Record, RecordMetadata, Result};
+use millstream_core::{Error, ErrorKind, Position, Record, RecordMetadata, Result};
 use tokio::time::Instant;
 
 use crate::broker::{Broker, BrokerState, wake};
@@ -42,7 +42,7 @@ impl driver::Producer for MemoryProducer {
 
     fn validate(&self, record: &Record) -> Result<()> {
         let checked = self.rules.check(record, record.size());
-        checked.map_err(|error| error.during("send").with_stream(self.name.clone()))
+        checked.map_err(|error| self.error(&error))
     }
 
     async fn send(&self, records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>> {
@@ -78,8 +78,7 @@ impl MemoryProducer {
     ) -> Vec<Result<RecordMetadata, Rejected>> {
         let millis = state.clock.millis(now);
         let Some(stream) = state.catalog.get_mut(self.stream) else {
-            let refuse = |record| Err(self.reject(record, &BrokerError::StreamDeleted));
-            return records.into_iter().map(refuse).collect();
+            return Rejected::all(records, &self.error(&BrokerError::StreamDeleted));
         };
         let mut batch = AppendBatch {
             producer: self,
@@ -145,8 +144,11 @@ impl MemoryProducer {
     }
 
     fn reject(&self, record: Record, error: &BrokerError) -> Rejected {
-        let error = error.during("send").with_stream(self.name.clone());
-        Rejected::new(record, error)
+        Rejected::new(record, self.error(error))
+    }
+
+    fn error(&self, error: &BrokerError) -> Error {
+        error.during("send").with_stream(self.name.clone())
     }
 }
 

@@ -115,6 +115,7 @@
 //! | [`encode_record`], [`decode_record`] | a record as bytes |
 //! | [`key_hash`] | selects the partition of a key |
 //! | [`to_millis`], [`from_millis`] | timestamps as brokers store them |
+//! | [`Rejected::all`] | one error for all records of a call |
 
 mod assignments;
 mod backend;

@@ -56,6 +56,12 @@ impl Rejected {
             error,
         }
     }
+
+    /// Rejects all records of a call of [`Producer::send`] for one reason.
+    pub fn all(records: Vec<Record>, error: &Error) -> Vec<Result<RecordMetadata, Self>> {
+        let reject = |record| Err(Self::new(record, error.clone()));
+        records.into_iter().map(reject).collect()
+    }
 }
 
 /// Writes records to one stream.
