@@ -1,21 +1,22 @@
 //! A member as the runtime holds it: leases on one side, the readers of their shards on the other.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use futures_util::future::{FutureExt, join_all};
-use millstream_core::driver::{self, CheckpointUpdate, Event};
-use millstream_core::{Epoch, Error, ErrorKind, Partition, Record, Result};
+use futures_util::future::join_all;
+use millstream_core::driver::{
+    self, AssignedPartition, Assignments, CheckpointUpdate, Event, PartitionEvent,
+};
+use millstream_core::{Epoch, Error, ErrorKind, Lag, Partition, Record, Result};
 use tokio::select;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 
-use super::owned::{Owned, Said};
 use crate::connection::Connection;
 use crate::lease::{LeaseEvent, LeaseKey, ResumePoint, Tip, Worker};
-use crate::retrieval::{self, Begin, ReadEvent, ReaderOptions, Way};
-use crate::stream::HashRange;
+use crate::retrieval::{self, Begin, ReadEvent, Reader, ReaderOptions, Way};
+use crate::stream::{HashRange, Shard};
 
 /// Answers that may wait for the runtime, over all partitions; each reader has one more in hand.
 const WAITING: usize = 4;
@@ -29,11 +30,21 @@ pub(super) struct Membership {
     /// The streams that the member has joined.
     sources: HashMap<Arc<str>, StreamSource>,
     batch_records: usize,
-    owned: Mutex<Owned>,
-    /// Rung when something is ready that no lease and no reader has said just now.
-    resumed: Notify,
+    assignments: Assignments<AssignedShard>,
     to_inbox: mpsc::Sender<Said>,
     inbox: tokio::sync::Mutex<mpsc::Receiver<Said>>,
+}
+
+/// What a reader says, after the assignment that it reads for.
+type Said = ((Partition, Epoch), ReadEvent);
+
+/// What the member keeps for a shard that it owns.
+#[derive(Debug)]
+struct AssignedShard {
+    /// None when no more of it shall come.
+    reader: Option<Reader>,
+    /// The shards that go on from it, once it has ended.
+    children: Vec<Shard>,
 }
 
 /// A stream as the member found it when it joined.
@@ -71,8 +82,7 @@ impl From<Parts> for Membership {
             connection: parts.connection,
             sources: parts.sources,
             batch_records: parts.batch_records,
-            owned: Mutex::default(),
-            resumed: Notify::new(),
+            assignments: Assignments::new(parts.batch_records),
             to_inbox,
             inbox: tokio::sync::Mutex::new(inbox),
         }
@@ -80,10 +90,6 @@ impl From<Parts> for Membership {
 }
 
 impl Membership {
-    fn owned(&self) -> MutexGuard<'_, Owned> {
-        self.owned.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Takes in what became of a lease.
     fn hear(&self, event: LeaseEvent) -> Result<()> {
         match event {
@@ -104,38 +110,46 @@ impl Membership {
                 within,
             } => {
                 let partition = partition(&lease);
-                let mut owned = self.owned();
-                if owned.stop(&partition, epoch) {
-                    owned.tell(Event::Revoking {
-                        partitions: vec![(partition, epoch)],
-                        within,
-                    });
-                }
+                self.assignments
+                    .with(&partition, epoch, |shard| shard.reader = None);
+                self.assignments.revoke(&partition, epoch, within);
             }
-            LeaseEvent::Lost { lease, epoch } => {
-                let partition = partition(&lease);
-                let mut owned = self.owned();
-                if owned.remove(&partition, epoch) {
-                    owned.tell(Event::Lost {
-                        partitions: vec![(partition, epoch)],
-                    });
-                }
-            }
+            LeaseEvent::Lost { lease, epoch } => self.assignments.lose(&partition(&lease), epoch),
             LeaseEvent::Failed(error) => return Err(error.with_group(self.group.clone())),
         }
         Ok(())
     }
 
     /// Takes in what a reader says.
-    fn hear_reader(&self, said: Said) -> Result<()> {
-        match said {
-            ((partition, epoch), ReadEvent::AtTip { after, at }) => {
+    fn hear_reader(&self, ((partition, epoch), said): Said) -> Result<()> {
+        let (event, children) = match said {
+            ReadEvent::Records { records, behind } => {
+                let lag = lag(behind);
+                (PartitionEvent::Records { records, lag }, Vec::new())
+            }
+            ReadEvent::Behind(behind) => (PartitionEvent::Lag(lag(Some(behind))), Vec::new()),
+            ReadEvent::DataLoss { after, earliest } => {
+                (PartitionEvent::DataLoss { after, earliest }, Vec::new())
+            }
+            ReadEvent::Ended { children } => (PartitionEvent::Ended, children),
+            ReadEvent::AtTip { after, at } => {
                 let tip = Tip { after, at };
                 self.worker.note_tip(&lease(&partition), epoch, tip);
-                Ok(())
+                return Ok(());
             }
-            said => self.owned().hear(said),
-        }
+            ReadEvent::Failed(error) => {
+                let is_read = |shard: &mut AssignedShard| shard.reader.is_some();
+                return match self.assignments.with(&partition, epoch, is_read) {
+                    Some(true) => Err(error.with_partition(&partition)),
+                    _ => Ok(()),
+                };
+            }
+        };
+        // What is refused is of a shard that is no longer read.
+        let _ = self
+            .assignments
+            .push(&partition, epoch, event, |shard| shard.children.extend(children));
+        Ok(())
     }
 
     fn assign(
@@ -169,14 +183,18 @@ impl Membership {
         };
         let tag = (partition.clone(), epoch);
         let reader = retrieval::read(options, tag, self.to_inbox.clone());
-        let mut owned = self.owned();
-        owned.assign(partition.clone(), epoch, reader);
-        owned.tell(Event::Assigned {
+        let assigned = AssignedPartition {
             partition,
             epoch,
             resume_after,
             stream_id: source.map(|source| source.id.clone()),
-        });
+            revoke_within: None,
+        };
+        let shard = AssignedShard {
+            reader: Some(reader),
+            children: Vec::new(),
+        };
+        self.assignments.assign(assigned, shard);
     }
 }
 
@@ -193,24 +211,11 @@ impl driver::Membership for Membership {
     async fn next(&self) -> Result<Vec<Event>> {
         let mut inbox = self.inbox.lock().await;
         loop {
-            // Nothing is awaited between what is taken in here and what is handed out, so that a
-            // dropped call loses nothing.
-            while let Some(event) = self.worker.next().now_or_never() {
-                self.hear(event)?;
-            }
-            while !self.owned().has(self.batch_records) {
-                let Ok(said) = inbox.try_recv() else { break };
-                self.hear_reader(said)?;
-            }
-            let events = self.owned().take(self.batch_records);
-            if !events.is_empty() {
-                return Ok(events);
-            }
             select! {
                 biased;
                 event = self.worker.next() => self.hear(event)?,
-                Some(said) = inbox.recv() => self.hear_reader(said)?,
-                () = self.resumed.notified() => {}
+                Some(said) = inbox.recv(), if self.assignments.has_room() => self.hear_reader(said)?,
+                events = self.assignments.next() => return events,
             }
         }
     }
@@ -236,13 +241,15 @@ impl driver::Membership for Membership {
     }
 
     async fn release(&self, partition: &Partition, epoch: Epoch) -> Result<()> {
-        self.owned().remove(partition, epoch);
+        self.assignments.close(partition, epoch);
         let released = self.worker.release(&lease(partition), epoch).await;
         released.map_err(|error| error.with_partition(partition))
     }
 
     async fn complete(&self, partition: &Partition, epoch: Epoch) -> Result<()> {
-        let children = self.owned().children(partition, epoch);
+        let children = self
+            .assignments
+            .with(partition, epoch, |shard| shard.children.clone());
         let Some(children) = children else {
             let message = "the partition is not this member's any more";
             return Err(
@@ -252,22 +259,25 @@ impl driver::Membership for Membership {
         let lease = lease(partition);
         let completed = self.worker.complete(&lease, epoch, &children).await;
         if completed.is_ok() {
-            self.owned().remove(partition, epoch);
+            self.assignments.close(partition, epoch);
         }
         completed.map_err(|error| error.with_partition(partition))
     }
 
     fn pause(&self, partition: &Partition, epoch: Epoch) {
-        self.owned().pause(partition, epoch);
+        let pause = |shard: &mut AssignedShard| shard.reader.iter().for_each(Reader::pause);
+        self.assignments.with(partition, epoch, pause);
+        self.assignments.pause(partition, epoch);
     }
 
     fn resume(&self, partition: &Partition, epoch: Epoch) {
-        self.owned().resume(partition, epoch);
-        self.resumed.notify_one();
+        let resume = |shard: &mut AssignedShard| shard.reader.iter().for_each(Reader::resume);
+        self.assignments.with(partition, epoch, resume);
+        self.assignments.resume(partition, epoch);
     }
 
     async fn leave(&self) -> Result<()> {
-        self.owned().clear();
+        self.assignments.close_all();
         let left = self.worker.leave().await;
         left.map_err(|error| error.with_group(self.group.clone()))
     }
@@ -277,5 +287,13 @@ fn lease(partition: &Partition) -> LeaseKey {
     LeaseKey {
         stream: partition.stream().into(),
         shard: partition.id().into(),
+    }
+}
+
+/// Kinesis tells the age of what is left, and so whether anything is.
+fn lag(behind: Option<Duration>) -> Lag {
+    Lag {
+        records: behind.filter(Duration::is_zero).map(|_| 0),
+        time: behind,
     }
 }

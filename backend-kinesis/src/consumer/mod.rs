@@ -4,7 +4,6 @@ mod checkpoints;
 mod group;
 pub(crate) mod lag;
 mod membership;
-mod owned;
 mod source;
 mod table;
 

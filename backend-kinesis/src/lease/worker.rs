@@ -1,8 +1,7 @@
 //! The handle of a member's leases.
 
-use std::thread;
-
-use millstream_core::{Epoch, Error, ErrorKind, Position, Result};
+use millstream_core::driver::spawn_thread;
+use millstream_core::{Epoch, Position, Result};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::birth;
@@ -39,18 +38,7 @@ impl Worker {
     /// dropped call leaves no lease taken.
     pub(crate) async fn join(options: WorkerOptions) -> Result<Self> {
         let (worker, member, joined) = Self::parts(options);
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
-        let no_thread = |error: std::io::Error| {
-            let message = "no thread can be started to renew leases on";
-            Error::new(ErrorKind::Unavailable, "join", message).with_source(error)
-        };
-        let runtime = runtime.map_err(no_thread)?;
-        let thread = thread::Builder::new().name("kinesis-leases".into());
-        thread
-            .spawn(move || runtime.block_on(member))
-            .map_err(no_thread)?;
+        spawn_thread("kinesis-leases", member)?;
         joined.await.unwrap_or_else(|_| Err(closed("join")))?;
         Ok(worker)
     }
