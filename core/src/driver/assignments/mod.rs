@@ -35,14 +35,14 @@ pub struct AssignedPartition {
 /// What a driver reads in one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PartitionEvent {
-    /// Records in stored order, as in [`Event::Records`]. Without records nothing is delivered.
+    /// Records in stored order, as in [`Event::Records`]. Without records it is the lag alone.
     Records {
         /// The records.
         records: Vec<StoredRecord>,
         /// The lag behind these records.
         lag: Lag,
     },
-    /// The lag has changed without a record, as in [`Event::Lag`].
+    /// The lag, without a record, as in [`Event::Lag`]. It is delivered if it has changed.
     Lag(Lag),
     /// Retention has removed the next record, as in [`Event::DataLoss`].
     DataLoss {
@@ -72,7 +72,8 @@ pub enum PartitionEvent {
 /// * Partitions take turns, so that a busy one does not delay the others.
 ///
 /// `T` is what the driver keeps for each assignment: the next offset, or the task that reads. It is
-/// dropped when the assignment ends.
+/// dropped when the assignment ends. Closures that get it run under the lock of the queue, and must not
+/// call the queue.
 ///
 /// # Example
 /// A driver that polls advances the offset together with the records, so that a read that is dropped

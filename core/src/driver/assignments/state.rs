@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{AssignedPartition, ByPartition, PartitionEvent, Queue};
 use crate::driver::Event;
-use crate::{Epoch, Error, Partition, Result};
+use crate::{Epoch, Error, Lag, Partition, Result};
 
 #[derive(Debug)]
 pub(super) struct State<T> {
@@ -38,6 +38,8 @@ pub(super) struct MemberAssignment<T> {
     /// How many records `events` has.
     records: usize,
     last_read: u64,
+    /// The lag that the runtime has, or gets with what waits.
+    last_lag: Option<Lag>,
 }
 
 impl<T> Default for State<T> {
@@ -85,6 +87,7 @@ impl<T> State<T> {
             events: Queue::new(),
             records: 0,
             last_read: 0,
+            last_lag: None,
         };
         self.assignments.insert(partition.clone(), assignment);
         self.first.push_back(Event::Assigned {
@@ -183,15 +186,28 @@ impl<T> State<T> {
             return Err(event);
         };
         update(&mut assignment.kept);
-        let (records, paused) = (event.records(), assignment.paused);
+        let records = match &event {
+            PartitionEvent::Records { records, .. } => records.len(),
+            _ => 0,
+        };
         if records > 0 {
             assignment.last_read = reads;
         }
-        assignment.ended = matches!(event, PartitionEvent::Ended);
-        let is_lag = matches!(event, PartitionEvent::Lag(_));
-        let Some(event) = event.with_assignment(partition, epoch) else {
-            return Ok(());
+        let event = match event {
+            PartitionEvent::Records { lag, .. } if records == 0 => PartitionEvent::Lag(lag),
+            event => event,
         };
+        match &event {
+            PartitionEvent::Lag(lag) if assignment.last_lag == Some(*lag) => return Ok(()),
+            PartitionEvent::Lag(lag) | PartitionEvent::Records { lag, .. } => {
+                assignment.last_lag = Some(*lag);
+            }
+            PartitionEvent::Ended => assignment.ended = true,
+            PartitionEvent::DataLoss { .. } => {}
+        }
+        let paused = assignment.paused;
+        let is_lag = matches!(event, PartitionEvent::Lag(_));
+        let event = event.with_assignment(partition, epoch);
         if is_lag && paused {
             self.first.push_back(event);
             return Ok(());
@@ -303,18 +319,10 @@ impl<T: Clone> State<T> {
 }
 
 impl PartitionEvent {
-    fn records(&self) -> usize {
-        match self {
-            Self::Records { records, .. } => records.len(),
-            _ => 0,
-        }
-    }
-
-    /// Returns the event for the runtime, if there is something to deliver.
-    fn with_assignment(self, partition: &Partition, epoch: Epoch) -> Option<Event> {
+    /// Returns the event for the runtime.
+    fn with_assignment(self, partition: &Partition, epoch: Epoch) -> Event {
         let partition = partition.clone();
-        Some(match self {
-            Self::Records { records, .. } if records.is_empty() => return None,
+        match self {
             Self::Records { records, lag } => Event::Records {
                 partition,
                 epoch,
@@ -333,6 +341,6 @@ impl PartitionEvent {
                 earliest,
             },
             Self::Ended => Event::Ended { partition, epoch },
-        })
+        }
     }
 }

@@ -186,6 +186,20 @@ fn a_pause_holds_back_what_waits_but_not_the_lag() {
 }
 
 #[test]
+fn a_lag_is_delivered_once() {
+    let queue = Assignments::new(BATCH);
+    queue.assign(assigned(0, 1), 0);
+    take(&queue);
+    assert!(push(&queue, 0, 1, records(0, 0)), "the lag alone");
+    assert!(push(&queue, 0, 1, PartitionEvent::Lag(Lag::default())));
+    assert_eq!(names(&take(&queue)), ["lag 0"]);
+    assert!(push(&queue, 0, 1, lag(3)));
+    assert!(push(&queue, 0, 1, records(0, 1)), "its lag is another one");
+    assert!(push(&queue, 0, 1, lag(3)));
+    assert_eq!(names(&take(&queue)), ["lag 0", "records 0x1", "lag 0"]);
+}
+
+#[test]
 fn partitions_take_turns() {
     let queue = Assignments::new(4);
     for number in 0..3 {
