@@ -81,6 +81,7 @@ pub trait HeartbeatMember: Send + Sync + 'static {
 /// Dropping it is a crash: heartbeats stop, and the store waits for the session timeout. `Drop` does not
 /// block.
 #[derive(Debug)]
+#[must_use = "the heartbeats stop when it is dropped"]
 pub struct HeartbeatThread {
     stop: CancellationToken,
     ended: CancellationToken,
