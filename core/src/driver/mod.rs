@@ -110,12 +110,16 @@
 //! | part | does |
 //! |---|---|
 //! | [`Assignments`] | makes the events of a member from what the table says and what is read |
-//! | [`HeartbeatThread`] | keeps the session, and loses all in time where it cannot |
+//! | [`HeartbeatThread`] | keeps the session of a member, and reports its loss in time |
+//! | [`spawn_thread`] | a thread with a runtime, for what must go on beside blocked handlers |
 //! | [`plan_sticky`] | plans which member owns which partition |
 //! | [`encode_record`], [`decode_record`] | a record as bytes |
 //! | [`key_hash`] | selects the partition of a key |
 //! | [`to_millis`], [`from_millis`] | timestamps as brokers store them |
 //! | [`Rejected::all`] | one error for all records of a call |
+//!
+//! The conformance suite has a driver that is built of them, over a table in memory:
+//! `tests/tests/lease_driver`.
 
 mod assignments;
 mod backend;

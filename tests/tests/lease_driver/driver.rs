@@ -1,0 +1,383 @@
+//! A driver over a lease table, built on the parts that the core has for such drivers.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use millstream_core::driver::{
+    self, Assignments, CheckpointUpdate, Event, HeartbeatMember, HeartbeatResponse,
+    HeartbeatThread, JoinOptions, PartitionEvent, Pipelining, Rejected, SessionOptions,
+    StreamLimits,
+};
+use millstream_core::{
+    Checkpoint, Epoch, Error, ErrorKind, Guarantees, Partition, Position, Record, RecordMetadata,
+    Result, Start,
+};
+use tokio::select;
+use tokio::sync::Notify;
+use tokio::time::{sleep, sleep_until, timeout};
+
+use crate::table::{Lease, MemberRow, Table};
+
+/// How often the table is read if no record is stored.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+pub(crate) const LIMITS: StreamLimits = StreamLimits {
+    record_bytes: 1 << 20,
+    key_bytes: 256,
+    empty_key: true,
+    text_key: false,
+    batch_records: 1_000,
+    batch_bytes: 1 << 20,
+};
+
+/// A connection to the table.
+#[derive(Debug, Clone)]
+pub(crate) struct LeaseBackend {
+    table: Arc<Mutex<Table>>,
+    /// Notified when records are stored.
+    pub(crate) appended: Arc<Notify>,
+    pub(crate) session: SessionOptions,
+}
+
+impl LeaseBackend {
+    pub(crate) fn new(session: SessionOptions) -> Self {
+        Self {
+            table: Arc::default(),
+            appended: Arc::default(),
+            session,
+        }
+    }
+
+    pub(crate) fn table(&self) -> MutexGuard<'_, Table> {
+        let table = self.table.lock();
+        table.expect("nothing panics while it holds this")
+    }
+
+    fn group(&self, name: &str) -> Arc<Group> {
+        Arc::new(Group {
+            backend: self.clone(),
+            name: name.to_owned(),
+        })
+    }
+}
+
+pub(crate) fn unsupported<T>(operation: &'static str) -> Result<T> {
+    let message = "the driver has no such operation";
+    Err(Error::new(ErrorKind::Unsupported, operation, message))
+}
+
+#[async_trait]
+impl driver::Backend for LeaseBackend {
+    fn name(&self) -> &'static str {
+        "lease-table"
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        Guarantees {
+            add_partitions: true,
+            ..Guarantees::default()
+        }
+    }
+
+    async fn open_producer(&self, stream: &str) -> Result<Arc<dyn driver::Producer>> {
+        Ok(Arc::new(Producer {
+            stream_id: self.table().stream("open", stream)?.id.clone(),
+            backend: self.clone(),
+            stream: stream.to_owned(),
+        }))
+    }
+
+    fn consumer_group(&self, group: &str) -> Arc<dyn driver::ConsumerGroup> {
+        self.group(group)
+    }
+
+    fn checkpoints(&self, group: &str) -> Arc<dyn driver::Checkpoints> {
+        self.group(group)
+    }
+
+    fn streams(&self) -> Arc<dyn driver::Streams> {
+        Arc::new(self.clone())
+    }
+}
+
+#[derive(Debug)]
+struct Producer {
+    backend: LeaseBackend,
+    stream: String,
+    stream_id: Arc<str>,
+}
+
+#[async_trait]
+impl driver::Producer for Producer {
+    fn limits(&self) -> StreamLimits {
+        LIMITS
+    }
+
+    fn pipelining(&self) -> Pipelining {
+        Pipelining::ByKey { calls: 1 }
+    }
+
+    fn validate(&self, _: &Record) -> Result<()> {
+        Ok(())
+    }
+
+    async fn send(&self, records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>> {
+        let mut table = self.backend.table();
+        let stream = match table.same_stream("send", &self.stream, &self.stream_id) {
+            Ok(stream) => stream,
+            Err(error) => return Rejected::all(records, &error),
+        };
+        self.backend.appended.notify_waiters();
+        let append = |record| Ok(stream.append(&self.stream, &record));
+        records.into_iter().map(append).collect()
+    }
+
+    async fn close(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A group by name.
+#[derive(Debug)]
+struct Group {
+    backend: LeaseBackend,
+    name: String,
+}
+
+#[async_trait]
+impl driver::ConsumerGroup for Group {
+    async fn join(&self, options: JoinOptions) -> Result<Arc<dyn driver::Membership>> {
+        let joined = Membership::join(&self.backend, &self.name, options);
+        Ok(Arc::new(joined.await?))
+    }
+}
+
+#[async_trait]
+impl driver::Checkpoints for Group {
+    async fn read(&self) -> Result<Vec<Checkpoint>> {
+        let mut table = self.backend.table();
+        let group = table.group("read checkpoints", &self.name)?;
+        let leases: Vec<(Partition, Lease)> = group.leases().collect();
+        let checkpoint = |(partition, lease): (Partition, Lease)| {
+            Some(Checkpoint {
+                lag: table.log(&partition)?.lag(lease.next_offset.unwrap_or(0)),
+                partition,
+                position: lease.settled_by.and(lease.resume_after()),
+                epoch: lease.settled_by,
+                completed: false,
+            })
+        };
+        Ok(leases.into_iter().filter_map(checkpoint).collect())
+    }
+
+    async fn reset(&self, stream: &str, to: Start) -> Result<()> {
+        self.backend.table().begin_reset(&self.name, stream, to)?;
+        while self.backend.table().is_resetting(&self.name, stream)? {
+            sleep(POLL_INTERVAL / 5).await;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct Membership {
+    member: Arc<Member>,
+    heartbeats: HeartbeatThread,
+}
+
+#[derive(Debug)]
+struct Member {
+    backend: LeaseBackend,
+    group: String,
+    name: String,
+    id: String,
+    options: JoinOptions,
+    /// Each with its next offset.
+    assignments: Assignments<u64>,
+}
+
+impl Membership {
+    async fn join(backend: &LeaseBackend, group: &str, options: JoinOptions) -> Result<Self> {
+        let name = options.member.clone().unwrap_or_default();
+        let id = backend.table().next_id();
+        let member = Arc::new(Member {
+            backend: backend.clone(),
+            group: group.to_owned(),
+            id: format!("{name}-{id}"),
+            name,
+            assignments: Assignments::new(options.batch_records),
+            options,
+        });
+        let joined = Instant::now();
+        member.rejoin().await?;
+        let session = backend.session;
+        let heartbeats = HeartbeatThread::spawn("heartbeats", session, joined, member.clone())?;
+        Ok(Self { member, heartbeats })
+    }
+}
+
+impl Member {
+    /// Opens the table for one request. A member that a fault has cut off waits.
+    async fn table(&self) -> MutexGuard<'_, Table> {
+        let key = (self.group.clone(), self.name.clone());
+        let frozen_until = || self.backend.table().frozen.get(&key).copied();
+        while let Some(until) = frozen_until().filter(|until| *until > Instant::now()) {
+            sleep_until(until.into()).await;
+        }
+        self.backend.table()
+    }
+
+    /// Reads until an error ends the membership.
+    async fn read(&self) -> Error {
+        loop {
+            // Created before the table is read, so that no record after it is missed.
+            let appended = self.backend.appended.notified();
+            if let Err(error) = self.read_once(&*self.table().await) {
+                return error;
+            }
+            // Notified or timed out: read again.
+            let _ = timeout(POLL_INTERVAL, appended).await;
+        }
+    }
+
+    /// Reads one batch of each partition, and the lag of those that are paused.
+    fn read_once(&self, table: &Table) -> Result<()> {
+        let (assignments, batch_records) = (&self.assignments, self.options.batch_records);
+        // What is refused is of a partition that leaves this member.
+        for (partition, epoch, offset) in assignments.readable() {
+            let log = table.log(&partition).filter(|_| assignments.has_room());
+            let Some(log) = log else { break };
+            let mut next_offset = offset.max(log.first);
+            if next_offset > offset {
+                let event = PartitionEvent::DataLoss {
+                    after: offset.checked_sub(1).map(Position::from),
+                    earliest: next_offset.into(),
+                };
+                let _ = assignments.push(&partition, epoch, event, |next| *next = next_offset);
+            }
+            let records = log.read(next_offset, batch_records)?;
+            next_offset += records.len() as u64;
+            let lag = log.lag(next_offset);
+            let event = PartitionEvent::Records { records, lag };
+            let _ = assignments.push(&partition, epoch, event, |next| *next = next_offset);
+        }
+        for (partition, epoch, offset) in assignments.paused() {
+            if let Some(log) = table.log(&partition) {
+                let event = PartitionEvent::Lag(log.lag(offset));
+                let _ = assignments.push(&partition, epoch, event, |_| ());
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl HeartbeatMember for Member {
+    async fn heartbeat(&self) -> Result<HeartbeatResponse> {
+        let mut table = self.table().await;
+        let now = Instant::now();
+        table.rebalance(&self.group, now);
+        let expires = now + self.backend.session.timeout;
+        let Some(assigned) = table.renew(&self.group, &self.id, expires)? else {
+            return Ok(HeartbeatResponse::UnknownMember);
+        };
+        self.assignments.reconcile(assigned, |assigned| {
+            let last = assigned.resume_after.and_then(Position::offset);
+            last.map_or(0, |last| last + 1)
+        });
+        Ok(HeartbeatResponse::Renewed)
+    }
+
+    async fn rejoin(&self) -> Result<()> {
+        let mut table = self.table().await;
+        let mut streams = BTreeMap::new();
+        for name in &self.options.streams {
+            let stream = table.stream("join", name)?;
+            streams.insert(name.to_string(), stream.id.clone());
+            let offsets = stream.offsets(self.options.start)?;
+            let group = table.groups.entry(self.group.clone()).or_default();
+            if !group.reads(name) {
+                group.move_to(name, &offsets);
+            }
+        }
+        // What it had is lost.
+        let now = Instant::now();
+        table.remove_member(&self.group, &self.id, now);
+        let row = MemberRow {
+            streams,
+            expires: now + self.backend.session.timeout,
+            drain: self.options.drain,
+        };
+        let group = table.group("join", &self.group)?;
+        group.members.insert(self.id.clone(), row);
+        Ok(())
+    }
+
+    fn lost(&self) {
+        self.assignments.lose_all();
+    }
+
+    fn failed(&self, error: Error) {
+        self.assignments.fail(error.with_group(&*self.group));
+    }
+}
+
+#[async_trait]
+impl driver::Membership for Membership {
+    fn id(&self) -> &str {
+        &self.member.id
+    }
+
+    async fn next(&self) -> Result<Vec<Event>> {
+        select! {
+            biased;
+            events = self.member.assignments.next() => events,
+            error = self.member.read() => Err(error),
+        }
+    }
+
+    async fn checkpoint(&self, updates: &[CheckpointUpdate]) -> Vec<Result<()>> {
+        let mut table = self.member.table().await;
+        let stored = updates.iter().map(|update| {
+            let group = table.group("checkpoint", &self.member.group)?;
+            let lease = group.lease(&self.member.id, &update.partition, update.epoch)?;
+            lease.settle(update.position, update.epoch);
+            Ok(())
+        });
+        stored.collect()
+    }
+
+    async fn publish(&self, _: &str, _: &[Record], _: &[CheckpointUpdate]) -> Result<()> {
+        unsupported("publish")
+    }
+
+    async fn release(&self, partition: &Partition, epoch: Epoch) -> Result<()> {
+        self.member.assignments.close(partition, epoch);
+        let mut table = self.member.table().await;
+        let group = table.group("release", &self.member.group)?;
+        group.lease(&self.member.id, partition, epoch)?.free();
+        Ok(())
+    }
+
+    async fn complete(&self, _: &Partition, _: Epoch) -> Result<()> {
+        unsupported("complete")
+    }
+
+    fn pause(&self, partition: &Partition, epoch: Epoch) {
+        self.member.assignments.pause(partition, epoch);
+    }
+
+    fn resume(&self, partition: &Partition, epoch: Epoch) {
+        self.member.assignments.resume(partition, epoch);
+    }
+
+    async fn leave(&self) -> Result<()> {
+        self.heartbeats.stop().await;
+        self.member.assignments.close_all();
+        let mut table = self.member.table().await;
+        table.remove_member(&self.member.group, &self.member.id, Instant::now());
+        Ok(())
+    }
+}
