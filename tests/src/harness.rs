@@ -1,9 +1,11 @@
 use std::fmt;
 use std::future::Future;
+use std::panic::Location;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use millstream_core::{Client, Guarantees, Partition, StreamSpec, driver};
+use tokio::time::Instant;
 
 /// Gives the suite a broker to test against, and a way to inject faults into it.
 ///
@@ -239,30 +241,58 @@ pub async fn unique_stream(harness: &dyn Harness, partitions: usize) -> String {
 /// Waits until `met` returns a value, and returns it.
 ///
 /// # Panics
-/// After the harness's timeout, with `what` it waited for.
+/// After the harness's timeout, with `what` it waited for and the caller's line.
 #[track_caller]
 pub fn eventually<'a, T, F>(
     timing: Timing,
     what: &'a str,
-    mut met: impl FnMut() -> F + 'a,
+    met: impl FnMut() -> F + 'a,
 ) -> impl Future<Output = T> + 'a
 where
     F: Future<Output = Option<T>> + 'a,
     T: 'a,
 {
-    let caller = std::panic::Location::caller();
-    async move {
-        let deadline = tokio::time::Instant::now() + timing.timeout;
-        loop {
-            if let Some(value) = met().await {
-                return value;
-            }
-            assert!(
-                tokio::time::Instant::now() < deadline,
-                "waited {:?} for: {what} ({caller})",
-                timing.timeout
-            );
-            tokio::time::sleep(timing.poll_interval).await;
+    eventually_or(Location::caller(), timing, what, met, String::new)
+}
+
+/// As [`eventually`], for a caller that is known already, and with a report of what is missing.
+pub(crate) async fn eventually_or<T, F>(
+    caller: &Location<'_>,
+    timing: Timing,
+    what: &str,
+    mut met: impl FnMut() -> F,
+    report: impl Fn() -> String,
+) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    let deadline = Instant::now() + timing.timeout;
+    loop {
+        if let Some(value) = met().await {
+            return value;
         }
+        if Instant::now() >= deadline {
+            let timeout = timing.timeout;
+            panic!("waited {timeout:?} for: {what} ({caller})\n{}", report());
+        }
+        tokio::time::sleep(timing.poll_interval).await;
+    }
+}
+
+/// Waits for a future, and returns its result.
+///
+/// # Panics
+/// After the harness's timeout, with `what` it waited for and the caller's line.
+#[track_caller]
+pub fn within_timeout<'a, T: 'a>(
+    timing: Timing,
+    what: &'a str,
+    future: impl Future<Output = T> + 'a,
+) -> impl Future<Output = T> + 'a {
+    let caller = Location::caller();
+    async move {
+        let result = tokio::time::timeout(timing.timeout, future).await;
+        let timeout = timing.timeout;
+        result.unwrap_or_else(|_| panic!("waited {timeout:?} for: {what} ({caller})"))
     }
 }

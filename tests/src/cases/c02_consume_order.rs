@@ -10,9 +10,9 @@ use tokio::sync::oneshot;
 
 use super::cases;
 use super::reader::{ids_by_key, nothing_comes, pull};
-use crate::fleet::{Fleet, handler_fn};
+use crate::Harness;
+use crate::fleet::{Fleet, handler_fn, joined};
 use crate::history::{Event, Observer, Outcome};
-use crate::{Harness, eventually};
 
 cases! {
     c02_order_under_retry,
@@ -282,7 +282,6 @@ async fn c02_pull_consumer_delivers_a_key_one_at_a_time(harness: Arc<dyn Harness
 }
 
 async fn c02_batches_come_in_stored_order(harness: Arc<dyn Harness>) {
-    let timing = harness.timing();
     let fleet = Fleet::new(harness, 2).await;
     fleet.send(5, 40).await;
     let observer = Observer::new(&fleet.history, &fleet.group, "batches");
@@ -339,15 +338,15 @@ async fn c02_batches_come_in_stored_order(harness: Arc<dyn Harness>) {
         )) > 0
     );
     stop.send(()).expect("the member runs");
-    task.await.expect("no panic").expect("the member closes");
+    joined(task).await.expect("the member closes");
     let read = super::reader::read(&*fleet.harness, &fleet.stream, 200).await;
     assert!(ids_by_key(&read).values().all(|ids| ids.is_sorted()));
-    eventually(timing, "the checkpoint is stored", || async {
+    let stored = fleet.eventually("the checkpoint is stored", || async {
         let checkpoints = fleet.checkpoints().await;
         checkpoints
             .iter()
             .all(|c| c.lag.records.is_none_or(|lag| lag == 0))
             .then_some(())
-    })
-    .await;
+    });
+    stored.await;
 }

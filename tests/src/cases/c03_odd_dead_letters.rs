@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::cases;
 use super::reader::read;
 use crate::Harness;
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, joined};
 use crate::harness::unique_stream;
 
 cases! {
@@ -63,7 +63,7 @@ async fn dead_letter(harness: Arc<dyn Harness>, records: Vec<Record>, reason: &s
     let task = tokio::spawn(run);
     fleet.caught_up().await;
     stop.send(()).expect("the member runs on");
-    task.await.expect("no panic").expect("the member closes");
+    joined(task).await.expect("the member closes");
 
     let read = read(&*fleet.harness, &dead, taken.len()).await;
     let letter_of = |position: &str| {

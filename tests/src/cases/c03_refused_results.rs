@@ -16,10 +16,10 @@ use tokio::task::JoinHandle;
 use super::cases;
 use super::pipelines::{same_client, visible};
 use super::reader::{ids_by_key, read};
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, joined};
 use crate::harness::unique_stream;
 use crate::history::{Event, Observer, Outcome, id_of};
-use crate::{Fault, Harness, eventually};
+use crate::{Fault, Harness, within_timeout};
 
 cases! {
     c03_result_that_the_broker_refuses_is_skipped [EXACTLY_ONCE, REFUSE_LARGE],
@@ -35,7 +35,7 @@ const KEYS: usize = 12;
 
 /// A source with three partitions. A key of one is stuck in the handler, the results of a key of
 /// another one are too large, and the third has neither.
-struct Setup {
+struct Scenario {
     fleet: Fleet,
     sink: String,
     producer: Producer,
@@ -51,7 +51,7 @@ struct Roles {
     partitions: [Partition; 3],
 }
 
-impl Setup {
+impl Scenario {
     async fn new(harness: Arc<dyn Harness>) -> Self {
         let fleet = Fleet::new(harness, 3).await;
         let sink = unique_stream(&*fleet.harness, 2).await;
@@ -155,12 +155,10 @@ impl Setup {
             .records_of(partition)
             .last()
             .map(|(_, position)| *position);
-        eventually(
-            self.fleet.harness.timing(),
-            "it is checkpointed",
-            || async { (self.checkpoint(partition).await >= last).then_some(()) },
-        )
-        .await;
+        let stored = self.fleet.eventually("it is checkpointed", || async {
+            (self.checkpoint(partition).await >= last).then_some(())
+        });
+        stored.await;
     }
 
     /// Returns the ids of the records whose results are refused.
@@ -205,8 +203,7 @@ impl Running {
         self.open.send(true).expect("the pipeline runs");
         fleet.caught_up().await;
         self.stop.send(()).expect("the pipeline runs");
-        let ended = self.task.await.expect("no panic");
-        ended.expect("the pipeline closes");
+        joined(self.task).await.expect("the pipeline closes");
         self.observer.left();
     }
 }
@@ -241,7 +238,7 @@ impl Worker {
 }
 
 async fn c03_result_that_the_broker_refuses_is_skipped(harness: Arc<dyn Harness>) {
-    let setup = Setup::new(harness).await;
+    let setup = Scenario::new(harness).await;
     let [stuck, large, other] = &setup.roles.partitions;
     let refused = setup.large().await;
     let running = setup.start(setup.group(), OnExhausted::Skip).await;
@@ -268,7 +265,7 @@ async fn c03_result_that_the_broker_refuses_is_skipped(harness: Arc<dyn Harness>
 }
 
 async fn c03_result_that_the_broker_refuses_is_dead_lettered(harness: Arc<dyn Harness>) {
-    let setup = Setup::new(harness).await;
+    let setup = Scenario::new(harness).await;
     let fleet = &setup.fleet;
     let [_, large, other] = &setup.roles.partitions;
     let refused = setup.large().await;
@@ -284,20 +281,16 @@ async fn c03_result_that_the_broker_refuses_is_dead_lettered(harness: Arc<dyn Ha
     setup.until_checkpointed(other).await;
     // Whenever the checkpoint has passed a refused record, its letter must be there to be read.
     let records = setup.records_of(large);
-    eventually(
-        fleet.harness.timing(),
-        "all letters are settled",
-        || async {
-            let checkpoint = setup.checkpoint(large).await;
-            let passed = records
-                .iter()
-                .filter(|(id, position)| refused.contains(id) && Some(*position) <= checkpoint);
-            let passed = passed.count();
-            assert_eq!(read(&*fleet.harness, &dead, passed).await.len(), passed);
-            (passed == refused.len()).then_some(())
-        },
-    )
-    .await;
+    let all_settled = fleet.eventually("all letters are settled", || async {
+        let checkpoint = setup.checkpoint(large).await;
+        let passed = records
+            .iter()
+            .filter(|(id, position)| refused.contains(id) && Some(*position) <= checkpoint);
+        let passed = passed.count();
+        assert_eq!(read(&*fleet.harness, &dead, passed).await.len(), passed);
+        (passed == refused.len()).then_some(())
+    });
+    all_settled.await;
     setup.until_checkpointed(large).await;
     let letters = read(&*fleet.harness, &dead, refused.len()).await;
     let source = read(&*fleet.harness, &fleet.stream, setup.sent.len()).await;
@@ -328,7 +321,7 @@ async fn c03_result_that_the_broker_refuses_is_dead_lettered(harness: Arc<dyn Ha
 }
 
 async fn c03_result_that_the_broker_refuses_stops_the_consumer(harness: Arc<dyn Harness>) {
-    let setup = Setup::new(harness).await;
+    let setup = Scenario::new(harness).await;
     let fleet = &setup.fleet;
     let [_, large, _] = &setup.roles.partitions;
     let refused = setup.large().await;
@@ -341,7 +334,8 @@ async fn c03_result_that_the_broker_refuses_stops_the_consumer(harness: Arc<dyn 
     let before = place.checked_sub(1).map(|before| records[before].1);
     let group = setup.group().drain_timeout(Duration::from_secs(1));
     let running = setup.start(group, OnExhausted::Stop).await;
-    let error = running.task.await.expect("no panic");
+    let ended = joined(running.task);
+    let error = within_timeout(fleet.harness.timing(), "the pipeline stops", ended).await;
     let error = error.expect_err("the policy is to stop");
     assert_eq!(
         (error.kind(), error.partition()),

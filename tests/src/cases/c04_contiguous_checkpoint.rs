@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream_core::Delivery;
+use millstream_core::{Delivery, Position};
 use tokio::sync::watch;
 
 use super::cases;
@@ -16,6 +16,12 @@ cases! {
     c04_acks_in_any_order,
     c04_a_stuck_record_holds_the_checkpoint,
     c04_slow_and_quick_keys,
+}
+
+/// Returns the checkpoint in a stream of one partition.
+async fn position(fleet: &Fleet) -> Option<Position> {
+    let checkpoints = fleet.checkpoints().await;
+    checkpoints.first().and_then(|stored| stored.position)
 }
 
 async fn c04_acks_in_any_order(harness: Arc<dyn Harness>) {
@@ -38,12 +44,12 @@ async fn c04_acks_in_any_order(harness: Arc<dyn Harness>) {
         delivery.ack();
         let unsettled = held.iter().position(Option::is_some).unwrap_or(9);
         let expected = unsettled.checked_sub(1).map(|last| positions[last]);
-        crate::eventually(timing, "the checkpoint follows the acks", || async {
-            let stored = fleet.checkpoints().await[0].position;
+        let follows = fleet.eventually("the checkpoint follows the acks", || async {
+            let stored = position(&fleet).await;
             assert!(stored <= expected, "{stored:?} passes {expected:?}");
             (stored == expected || expected.is_none()).then_some(())
-        })
-        .await;
+        });
+        follows.await;
     }
     fleet.check().await;
     consumer.close().await.expect("the puller closes");
@@ -79,22 +85,18 @@ async fn c04_a_stuck_record_holds_the_checkpoint(harness: Arc<dyn Harness>) {
     fleet
         .until("the other keys are handled", || fleet.unsettled() == 1)
         .await;
-    crate::eventually(
-        fleet.harness.timing(),
-        "the checkpoint comes up to it",
-        || async {
-            let stored = fleet.checkpoints().await[0].position;
-            assert!(stored < Some(stuck), "{stored:?} passes {stuck}");
-            let settled = member
-                .handle()
-                .partitions()
-                .values()
-                .next()
-                .and_then(|p| p.settled);
-            (stored.is_some() && stored == settled).then_some(())
-        },
-    )
-    .await;
+    let comes_up = fleet.eventually("the checkpoint comes up to it", || async {
+        let stored = position(&fleet).await;
+        assert!(stored < Some(stuck), "{stored:?} passes {stuck}");
+        let settled = member
+            .handle()
+            .partitions()
+            .values()
+            .next()
+            .and_then(|p| p.settled);
+        (stored.is_some() && stored == settled).then_some(())
+    });
+    comes_up.await;
     open.send(true).expect("the member runs");
     fleet.check().await;
     fleet.caught_up().await;

@@ -10,7 +10,6 @@ use tokio::time::Instant;
 use super::cases;
 use crate::checker::Rules;
 use crate::fleet::{Fleet, handler_fn};
-use crate::harness::eventually;
 use crate::history::{Event, Outcome};
 use crate::{Fault, Harness};
 
@@ -58,7 +57,7 @@ async fn crash_under_load(
     for crash in 1..=CRASHES {
         // Not just after a checkpoint, or nothing would be delivered again; and not while one takes long, for
         // what is settled meanwhile comes on top.
-        eventually(fleet.harness.timing(), "a few are not stored", || async {
+        let a_few = fleet.eventually("a few are not stored", || async {
             let stored = fleet.checkpoints().await;
             let last = stored.first().and_then(|at| at.position);
             let left = fleet.history.count(|event| {
@@ -71,8 +70,8 @@ async fn crash_under_load(
             (5..most_repeats - 16)
                 .contains(&(left as u64))
                 .then_some(())
-        })
-        .await;
+        });
+        a_few.await;
         member.crash().await;
         member = start(&format!("m{crash}")).await;
         if fleet.verdict(rules()).summary.duplicates > 0 {

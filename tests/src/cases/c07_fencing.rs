@@ -12,7 +12,7 @@ use super::cases;
 use super::reader::pull;
 use crate::fleet::{Fleet, handler_fn};
 use crate::history::{Event, Observer, Outcome};
-use crate::{Fault, Harness};
+use crate::{Fault, Harness, within_timeout};
 
 cases! {
     c07_zombie_is_fenced [FREEZE],
@@ -122,8 +122,8 @@ async fn c07_zombie_cannot_move_the_checkpoint(harness: Arc<dyn Harness>) {
         .until("b takes over", || began(&fleet, "b") >= 1)
         .await;
     let stored = async || {
-        let checkpoint = fleet.checkpoints().await.remove(0);
-        (checkpoint.position, checkpoint.epoch)
+        let checkpoint = fleet.checkpoints().await.into_iter().next();
+        checkpoint.map(|at| (at.position, at.epoch))
     };
     let before = stored().await;
     fleet
@@ -172,10 +172,9 @@ async fn c07_zombie_with_a_running_handler_sees_the_loss(harness: Arc<dyn Harnes
     fleet
         .until("b handles all", || fleet.unsettled() == 0)
         .await;
-    let all_seen = tokio::time::timeout(timing.timeout, asked.wait_for(|seen| *seen >= 4)).await;
-    all_seen
-        .expect("the handlers see the loss")
-        .expect("the handlers live");
+    let all_seen = asked.wait_for(|seen| *seen >= 4);
+    let all_seen = within_timeout(timing, "the handlers see the loss", all_seen).await;
+    all_seen.expect("the handlers live");
     let cut = |e: &Event| {
         matches!(
             e,
@@ -265,9 +264,7 @@ async fn c07_ack_of_a_stolen_partition_settles_nothing(harness: Arc<dyn Harness>
             next = consumer.next() => panic!("no other record of the key may come: {next:?}"),
         }
     };
-    tokio::time::timeout(timing.timeout, seen)
-        .await
-        .expect("the puller sees the loss");
+    within_timeout(timing, "the puller sees the loss", seen).await;
     assert!(held.is_lost());
     observer.lost(&held);
     open.end(Outcome::Dropped);

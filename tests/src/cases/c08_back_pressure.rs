@@ -7,7 +7,7 @@ use millstream_core::{Delivery, Record};
 use tokio::sync::watch;
 
 use super::cases;
-use crate::fleet::{Fleet, HandlerFn, handler_fn};
+use crate::fleet::{Fleet, HandlerFn, handler_fn, joined};
 use crate::{Fault, Harness};
 
 cases! {
@@ -187,7 +187,7 @@ async fn c08_buffer_bytes_bound_the_memory(harness: Arc<dyn Harness>) {
         .until("nothing is held", || control.stats().buffered_bytes == 0)
         .await;
     ended.send(()).expect("the member runs");
-    task.await.expect("no panic").expect("the member closes");
+    joined(task).await.expect("the member closes");
 }
 
 async fn c08_concurrency_bounds_the_handlers(harness: Arc<dyn Harness>) {

@@ -14,10 +14,10 @@ use tokio::task::JoinHandle;
 
 use super::cases;
 use super::reader::{ids_by_key, read};
-use crate::fleet::Fleet;
+use crate::Harness;
+use crate::fleet::{Fleet, joined};
 use crate::harness::unique_stream;
 use crate::history::{Event, Observer, Outcome};
-use crate::{Harness, eventually};
 
 cases! {
     c08_stuck_key_stops_no_other_partition,
@@ -128,10 +128,10 @@ async fn stick(harness: Arc<dyn Harness>, style: Style, buffer_bytes: Option<usi
         fleet.until(&what, || are_acked(&fleet, &without)).await;
         let last = without.iter().map(|(_, at)| at.position).max();
         let what = format!("{buffer}: its checkpoint is at its end");
-        eventually(timing, &what, || async {
+        let stored = fleet.eventually(&what, || async {
             (checkpoint(&fleet, &without[0].1.partition).await >= last).then_some(())
-        })
-        .await;
+        });
+        stored.await;
         same.extend(with);
     }
     test_producer.close().await;
@@ -147,7 +147,7 @@ async fn stick(harness: Arc<dyn Harness>, style: Style, buffer_bytes: Option<usi
     assert_eq!(summary.duplicates, 0, "{summary:?}");
     fleet.caught_up().await;
     stop.send(()).expect("the member runs");
-    task.await.expect("no panic").expect("the member closes");
+    joined(task).await.expect("the member closes");
     worker.observer.left();
     producer.close().await.expect("the producer closes");
     if matches!(style, Style::Pipeline | Style::ExactlyOncePipeline) {

@@ -7,9 +7,9 @@ use std::time::Duration;
 use millstream_core::{ErrorKind, Partition, Start};
 
 use super::cases;
+use crate::Harness;
 use crate::fleet::{Fleet, Member};
 use crate::history::Event;
-use crate::{Harness, eventually};
 
 cases! {
     c11_split_under_load [RESHARD],
@@ -53,23 +53,19 @@ async fn finish(fleet: Fleet, members: Vec<Member>) {
     let closed: Vec<_> = described.partitions.iter().filter(|p| !p.open).collect();
     assert!(!closed.is_empty());
     assert!(described.partitions.iter().any(|p| !p.parents.is_empty()));
-    eventually(
-        fleet.harness.timing(),
-        "closed partitions are completed",
-        || async {
-            let checkpoints = fleet.checkpoints().await;
-            let completed = |partition: &Partition| {
-                checkpoints
-                    .iter()
-                    .any(|c| c.partition == *partition && c.completed)
-            };
-            closed
+    let completed = fleet.eventually("closed partitions are completed", || async {
+        let checkpoints = fleet.checkpoints().await;
+        let completed = |partition: &Partition| {
+            checkpoints
                 .iter()
-                .all(|closed| completed(&closed.partition))
-                .then_some(())
-        },
-    )
-    .await;
+                .any(|c| c.partition == *partition && c.completed)
+        };
+        closed
+            .iter()
+            .all(|closed| completed(&closed.partition))
+            .then_some(())
+    });
+    completed.await;
     for member in members {
         member.close().await;
     }

@@ -9,9 +9,9 @@ use tokio::time::Instant;
 
 use super::cases;
 use super::reader::{nothing_comes, pull, read};
-use crate::fleet::{Fleet, handler_fn};
+use crate::fleet::{Fleet, handler_fn, joined};
 use crate::history::{Event, Outcome};
-use crate::{Fault, Harness};
+use crate::{Fault, Harness, within_timeout};
 
 cases! {
     c12_close_flushes,
@@ -104,9 +104,12 @@ async fn c12_close_gives_up_at_its_deadline(harness: Arc<dyn Harness>) {
         "it took {:?}",
         began.elapsed()
     );
-    let result = tokio::time::timeout(timing.handover, receipt)
-        .await
-        .expect("the receipt resolves");
+    let result = within_timeout(timing, "the receipt resolves", receipt).await;
+    assert!(
+        began.elapsed() <= timing.handover * 3,
+        "the receipt resolved after {:?}",
+        began.elapsed()
+    );
     assert_eq!(
         result.expect_err("it is not known").kind(),
         ErrorKind::Timeout
@@ -203,13 +206,14 @@ async fn c12_shutdown_twice(harness: Arc<dyn Harness>) {
 }
 
 async fn c12_shutdown_by_handle(harness: Arc<dyn Harness>) {
+    let timing = harness.timing();
     let fleet = Fleet::new(harness, 1).await;
     fleet.send(2, 2).await;
     let member = fleet.member("a").start().await;
     fleet.settled().await;
     member.handle().shutdown();
     fleet.until("it ends", || member.has_ended()).await;
-    member.ended().await.expect("it closes cleanly");
+    member.ended(timing).await.expect("it closes cleanly");
     fleet.caught_up().await;
 }
 
@@ -266,8 +270,8 @@ async fn c12_closed_consumer_ends_without_error(harness: Arc<dyn Harness>) {
     }
     assert!(nothing_comes(timing, &mut consumer).await);
     consumer.handle().shutdown();
-    let end = tokio::time::timeout(timing.timeout, consumer.next()).await;
-    let end = end.expect("it ends").expect("cleanly");
+    let end = within_timeout(timing, "the puller ends", consumer.next()).await;
+    let end = end.expect("it ends cleanly");
     assert!(end.is_none(), "a closed consumer has no more deliveries");
     consumer.close().await.expect("it closes");
     fleet.caught_up().await;
@@ -283,6 +287,6 @@ async fn c12_close_waits_for_held_deliveries(harness: Arc<dyn Harness>) {
     tokio::time::sleep(timing.handover).await;
     assert!(!close.is_finished(), "a delivery is held still");
     held.ack();
-    close.await.expect("no panic").expect("it closes");
+    joined(close).await.expect("it closes");
     fleet.caught_up().await;
 }

@@ -8,8 +8,8 @@ use millstream_core::{DeadLetter, ErrorKind, Record, Retry, Start, StreamSpec};
 
 use super::cases;
 use super::reader::{pull, read};
-use crate::Harness;
 use crate::fleet::Fleet;
+use crate::{Harness, within_timeout};
 
 cases! {
     c13_record_too_large,
@@ -151,6 +151,7 @@ async fn c13_unknown_stream(harness: Arc<dyn Harness>) {
 
 async fn c13_unknown_dead_letter_stream(harness: Arc<dyn Harness>) {
     let dead = harness.unique("nowhere");
+    let timing = harness.timing();
     let fleet = Fleet::new(harness, 1).await;
     let policy = Retry::none().then(DeadLetter::stream(dead.as_str()));
     let member = fleet
@@ -159,7 +160,7 @@ async fn c13_unknown_dead_letter_stream(harness: Arc<dyn Harness>) {
         .start()
         .await;
     let error = member
-        .ended()
+        .ended(timing)
         .await
         .expect_err("it must exist when a member joins");
     assert_eq!(
@@ -206,19 +207,14 @@ async fn c13_stream_deleted_while_read(harness: Arc<dyn Harness>) {
         .delete(&fleet.stream)
         .await
         .expect("it is deleted");
-    let error = tokio::time::timeout(timing.timeout, member.ended()).await;
-    let error = error
-        .expect("the member ends")
-        .expect_err("its stream is gone");
+    let error = member.ended(timing).await;
+    let error = error.expect_err("its stream is gone");
     assert_eq!(
         (error.kind(), error.stream()),
         (ErrorKind::NotFound, Some(fleet.stream.as_str()))
     );
     let error = loop {
-        match tokio::time::timeout(timing.timeout, puller.next())
-            .await
-            .expect("it ends")
-        {
+        match within_timeout(timing, "the puller ends", puller.next()).await {
             Ok(next) => next.expect("nobody closed it").ack(),
             Err(error) => break error,
         }

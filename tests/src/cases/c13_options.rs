@@ -160,6 +160,7 @@ async fn c13_names_of_groups(harness: Arc<dyn Harness>) {
 }
 
 async fn missing(harness: Arc<dyn Harness>, guarantee: Guarantee) {
+    let timing = harness.timing();
     let fleet = Fleet::new(harness, 1).await;
     let group = fleet.handle().await.require(guarantee);
     let error = group.join().await.expect_err("it is not promised");
@@ -177,7 +178,7 @@ async fn missing(harness: Arc<dyn Harness>, guarantee: Guarantee) {
         .with(|group| group.require(guarantee))
         .start()
         .await;
-    let error = member.ended().await.expect_err("it is not promised");
+    let error = member.ended(timing).await.expect_err("it is not promised");
     assert_eq!(error.kind(), ErrorKind::Unsupported);
 }
 

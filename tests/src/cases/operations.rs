@@ -11,7 +11,7 @@ use crate::checker::Rules;
 use crate::fleet::{Fleet, TestProducer};
 use crate::harness::unique_stream;
 use crate::history::{Event, id_of};
-use crate::{Fault, Harness, eventually};
+use crate::{Fault, Harness};
 
 cases! {
     operate_pause_and_resume,
@@ -255,11 +255,12 @@ async fn operate_lag(harness: Arc<dyn Harness>) {
         let delivery = pull(timing, &mut consumer).await;
         let position = delivery.position();
         delivery.ack();
-        let lag = eventually(timing, "the checkpoint is stored", || async {
-            let checkpoint = fleet.checkpoints().await.remove(0);
-            (checkpoint.position == Some(position)).then_some(checkpoint.lag)
-        })
-        .await;
+        let lag = fleet.eventually("the checkpoint is stored", || async {
+            let mut checkpoints = fleet.checkpoints().await.into_iter();
+            let stored = checkpoints.find(|c| c.position == Some(position))?;
+            Some(stored.lag)
+        });
+        let lag = lag.await;
         assert!(
             lag.records.is_none_or(|records| records == 10 - settled),
             "{settled}: {lag:?}"
@@ -363,10 +364,7 @@ async fn operate_data_loss_fails(harness: Arc<dyn Harness>) {
     let timing = harness.timing();
     let fleet = trimmed(harness).await;
     let member = fleet.member("b").start().await;
-    let error = tokio::time::timeout(timing.timeout, member.ended()).await;
-    let error = error
-        .expect("the member ends")
-        .expect_err("records are gone");
+    let error = member.ended(timing).await.expect_err("records are gone");
     assert_eq!(error.kind(), ErrorKind::DataLoss, "{error:?}");
     let partition = fleet.open_partitions().await.remove(0);
     assert_eq!(error.partition(), Some(&partition));

@@ -19,10 +19,10 @@ use tokio::time::Instant;
 
 use super::cases;
 use super::reader::{ids_by_key, pull, read};
-use crate::fleet::{Fleet, TestProducer};
+use crate::fleet::{Fleet, TestProducer, joined};
 use crate::harness::unique_stream;
 use crate::history::{Event, id_of};
-use crate::{Fault, Harness, eventually};
+use crate::{Fault, Harness, within_timeout};
 
 cases! {
     pipeline_keeps_order_and_loses_nothing,
@@ -138,7 +138,7 @@ async fn end(
     task: tokio::task::JoinHandle<millstream_core::Result<()>>,
 ) {
     stop.send(()).expect("the pipeline runs");
-    task.await.expect("no panic").expect("the pipeline closes");
+    joined(task).await.expect("the pipeline closes");
 }
 
 async fn pipeline_keeps_order_and_loses_nothing(harness: Arc<dyn Harness>) {
@@ -173,25 +173,21 @@ async fn pipeline_publishes_before_it_checkpoints(harness: Arc<dyn Harness>) {
     let (stop, stopped) = oneshot::channel();
     let task = tokio::spawn(run(&group, &producer, stopped));
     let source = read(&*fleet.harness, &fleet.stream, 60).await;
-    eventually(
-        fleet.harness.timing(),
-        "the checkpoint is at the end",
-        || async {
-            let checkpoints = fleet.checkpoints().await;
-            let passed = |d: &&Delivery| {
-                let of = checkpoints.iter().find(|c| c.partition == *d.partition());
-                of.is_some_and(|c| c.position >= Some(d.position()))
-            };
-            let passed = source.iter().filter(passed).count();
-            let stored = producer.stats().stored as usize;
-            assert!(
-                stored >= passed,
-                "{passed} are checkpointed, {stored} are published"
-            );
-            (passed == 60).then_some(())
-        },
-    )
-    .await;
+    let at_the_end = fleet.eventually("the checkpoint is at the end", || async {
+        let checkpoints = fleet.checkpoints().await;
+        let passed = |d: &&Delivery| {
+            let of = checkpoints.iter().find(|c| c.partition == *d.partition());
+            of.is_some_and(|c| c.position >= Some(d.position()))
+        };
+        let passed = source.iter().filter(passed).count();
+        let stored = producer.stats().stored as usize;
+        assert!(
+            stored >= passed,
+            "{passed} are checkpointed, {stored} are published"
+        );
+        (passed == 60).then_some(())
+    });
+    at_the_end.await;
     end(stop, task).await;
     assert_passed_on(&fleet, &sink).await;
 }
@@ -469,10 +465,9 @@ async fn pipeline_publishes_nothing_of_a_failed_transform(harness: Arc<dyn Harne
     };
     let retry = Retry::fixed(Duration::from_millis(1)).attempts(3);
     let group = same_client(&fleet).on_failure(retry);
-    let error = group
-        .transform_to(&producer, fails, std::future::pending())
-        .await;
-    let error = error.expect_err("the policy is to stop");
+    let run = group.transform_to(&producer, fails, std::future::pending());
+    let run = within_timeout(fleet.harness.timing(), "the pipeline stops", run);
+    let error = run.await.expect_err("the policy is to stop");
     assert_eq!((error.kind(), tries.load(Relaxed)), (ErrorKind::Handler, 3));
     let seen = visible(&fleet, &sink).await;
     let checkpoints = fleet.checkpoints().await;
@@ -554,6 +549,7 @@ async fn pipeline_stops_when_a_transform_keeps_failing(harness: Arc<dyn Harness>
     let fails = |_: Delivery| async move { Err::<[Record; 0], _>("the tank is on fire") };
     let group = fleet.handle().await.on_failure(Retry::none());
     let run = group.transform_to(&producer, fails, std::future::pending());
+    let run = within_timeout(fleet.harness.timing(), "the pipeline stops", run);
     let error = run.await.expect_err("the policy is to stop");
     assert_eq!(error.kind(), ErrorKind::Handler);
     let checkpoints = fleet.checkpoints().await;

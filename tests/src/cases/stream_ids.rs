@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::cases;
 use super::reader::read;
+use crate::fleet::joined;
 use crate::harness::unique_stream;
 use crate::{Harness, eventually};
 
@@ -116,7 +117,7 @@ impl Keeper {
 
     async fn close(self) {
         let _ = self.stop.send(());
-        let run = self.task.await.expect("no panic");
+        let run = joined(self.task).await;
         run.expect("the member ends without an error");
     }
 }

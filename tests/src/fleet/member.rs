@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
+use std::panic::Location;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;
 
+use super::joined;
+use crate::harness::{Timing, eventually_or};
 use crate::history::{Event, History, Observer, Outcome};
 
 /// A handler of deliveries.
@@ -261,7 +264,7 @@ impl Member {
     pub async fn shut_down(self) -> (ConsumerHandle, Result<()>) {
         // It may have ended already.
         let _ = self.shutdown.send(());
-        let result = self.task.await.expect("the runtime does not panic");
+        let result = joined(self.task).await;
         self.watchers.end();
         if result.is_ok() {
             self.observer.left();
@@ -270,11 +273,21 @@ impl Member {
     }
 
     /// Waits until it ends by itself, and returns how.
-    pub async fn ended(self) -> Result<()> {
-        let result = self.task.await.expect("the runtime does not panic");
-        self.watchers.end();
-        drop(self.shutdown);
-        result
+    ///
+    /// # Panics
+    /// If it has not ended after the harness's timeout.
+    #[track_caller]
+    pub fn ended(self, timing: Timing) -> impl Future<Output = Result<()>> {
+        let what = format!("{} ends by itself", self.name());
+        let caller = Location::caller();
+        async move {
+            let ended = async || self.task.is_finished().then_some(());
+            let owned = || format!("it owns {:#?}", self.control.partitions());
+            eventually_or(caller, timing, &what, ended, owned).await;
+            self.watchers.end();
+            drop(self.shutdown);
+            joined(self.task).await
+        }
     }
 
     /// Drops it without a shutdown, as the end of its process would.

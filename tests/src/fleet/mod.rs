@@ -1,20 +1,23 @@
 //! A stream, a group that reads it, its members and its producers, all observed by one history.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::panic::Location;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use millstream_core::{Checkpoint, Client, ConsumerGroup, ErrorKind, Partition, Position};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::checker::{Rules, Summary, Verdict};
-use crate::harness::{Fault, Harness, Timing, eventually, unique_stream};
+use crate::harness::{Fault, Harness, Timing, eventually_or, unique_stream};
 use crate::history::{Event, History, Outcome};
 
 mod member;
 mod produce;
+mod report;
 
 pub use member::{Failure, HandlerFn, Member, MemberSpec, handler_fn};
 pub use produce::{BackgroundLoad, TestProducer};
+use report::Report;
 
 /// A stream, a group, its members and producers, and their history. Most cases use one.
 #[derive(Debug)]
@@ -121,24 +124,50 @@ impl Fleet {
     }
 
     /// Waits until `met`.
+    ///
+    /// # Panics
+    /// After the harness's timeout, with `what` it waited for, the caller's line, what the checker finds,
+    /// and the records that are not settled. So do the other waits of a fleet.
     #[track_caller]
     pub fn until<'a>(
-        &self,
+        &'a self,
         what: &'a str,
         met: impl Fn() -> bool + 'a,
     ) -> impl Future<Output = ()> + 'a {
-        let met = move || std::future::ready(met().then_some(()));
-        eventually(self.harness.timing(), what, met)
+        self.eventually(what, move || std::future::ready(met().then_some(())))
+    }
+
+    /// Waits until `met` returns a value, and returns it.
+    #[track_caller]
+    pub fn eventually<'a, T, F>(
+        &'a self,
+        what: &'a str,
+        met: impl FnMut() -> F + 'a,
+    ) -> impl Future<Output = T> + 'a
+    where
+        F: Future<Output = Option<T>> + 'a,
+        T: 'a,
+    {
+        let report = || self.report().to_string();
+        eventually_or(Location::caller(), self.harness.timing(), what, met, report)
+    }
+
+    fn report(&self) -> Report {
+        Report::new(&self.history, &self.group, &self.unsettled_ids())
     }
 
     /// Waits until the group has settled every acknowledged record of the stream.
-    pub async fn settled(&self) {
+    #[track_caller]
+    pub fn settled(&self) -> impl Future<Output = ()> {
         self.until("every record is settled", || self.unsettled() == 0)
-            .await;
     }
 
     /// Returns how many acknowledged records of the stream the group has not settled.
     pub fn unsettled(&self) -> usize {
+        self.unsettled_ids().len()
+    }
+
+    fn unsettled_ids(&self) -> BTreeSet<u64> {
         let mut open = BTreeSet::new();
         let mut settled = BTreeSet::new();
         self.history.each(|event| match event {
@@ -163,7 +192,7 @@ impl Fleet {
             }
             _ => {}
         });
-        open.difference(&settled).count()
+        open.difference(&settled).copied().collect()
     }
 
     /// Returns how many records the group's handlers have acked.
@@ -187,30 +216,39 @@ impl Fleet {
     }
 
     /// Waits until the stored checkpoint has passed every record of the stream.
-    pub async fn caught_up(&self) {
-        let (streams, stream) = (self.client.streams(), self.stream.as_str());
-        eventually(
-            self.harness.timing(),
-            "the checkpoint is at the end",
-            || async {
-                let checkpoints = self.checkpoints().await;
-                let described = streams
-                    .describe(stream)
-                    .await
-                    .expect("the stream is described");
-                let done = |partition: &Partition, latest| {
-                    let checkpoint = checkpoints.iter().find(|c| c.partition == *partition);
-                    checkpoint.is_some_and(|c| {
-                        c.completed || c.lag.records == Some(0) || c.position >= latest
-                    })
-                };
-                let mut partitions = described.partitions.iter();
-                partitions
-                    .all(|p| done(&p.partition, p.latest))
-                    .then_some(())
-            },
-        )
-        .await;
+    #[track_caller]
+    pub fn caught_up(&self) -> impl Future<Output = ()> {
+        let caller = Location::caller();
+        async move {
+            let behind = Mutex::new(Vec::new());
+            let lock = || behind.lock().unwrap_or_else(PoisonError::into_inner);
+            let met = || async {
+                let now = self.behind().await;
+                let done = now.is_empty();
+                *lock() = now;
+                done.then_some(())
+            };
+            let report = || format!("behind: {}\n{}", lock().join("; "), self.report());
+            let what = "the checkpoint is at the end";
+            eventually_or(caller, self.harness.timing(), what, met, report).await;
+        }
+    }
+
+    /// Describes the partitions whose checkpoint is not at the end.
+    async fn behind(&self) -> Vec<String> {
+        let checkpoints = self.checkpoints().await;
+        let described = self.client.streams().describe(&self.stream).await;
+        let partitions = described.expect("the stream is described").partitions;
+        let behind = partitions.into_iter().filter_map(|at| {
+            let stored = checkpoints.iter().find(|c| c.partition == at.partition);
+            let done = stored.is_some_and(|c| {
+                c.completed || c.lag.records == Some(0) || c.position >= at.latest
+            });
+            let position = stored.and_then(|c| c.position);
+            let (partition, latest) = (at.partition, at.latest);
+            (!done).then(|| format!("{partition} at {position:?}, which ends at {latest:?}"))
+        });
+        behind.collect()
     }
 
     /// Returns the open partitions of the stream.
@@ -222,14 +260,21 @@ impl Fleet {
     }
 
     /// Waits until everything is settled, and checks the history.
-    pub async fn check(&self) -> Summary {
-        self.check_with(Rules::default()).await
+    #[track_caller]
+    pub fn check(&self) -> impl Future<Output = Summary> {
+        self.check_with(Rules::default())
     }
 
     /// As [`check`](Self::check), with additional rules.
-    pub async fn check_with(&self, rules: Rules) -> Summary {
-        self.settled().await;
-        self.verdict(rules).assert_clean()
+    #[track_caller]
+    pub fn check_with(&self, rules: Rules) -> impl Future<Output = Summary> {
+        let (caller, settled) = (Location::caller(), self.settled());
+        async move {
+            settled.await;
+            let verdict = self.verdict(rules);
+            assert!(verdict.is_clean(), "({caller}) {verdict}");
+            verdict.summary
+        }
     }
 
     /// Checks the history so far.
@@ -271,6 +316,15 @@ impl StoppedFleet {
 impl Drop for Fleet {
     fn drop(&mut self) {
         self.checkpoint_reader.abort();
+    }
+}
+
+/// Waits for a task of a case. A panic of the task becomes one of the case, with its own message.
+pub(crate) async fn joined<T>(task: JoinHandle<T>) -> T {
+    match task.await.map_err(|error| error.try_into_panic()) {
+        Ok(result) => result,
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        Err(Err(error)) => panic!("a task of the case does not end: {error}"),
     }
 }
 

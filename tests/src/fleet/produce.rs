@@ -4,6 +4,7 @@ use millstream_core::{Client, ErrorKind, Producer, Receipt, RecordMetadata, Resu
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::joined;
 use crate::history::{Event, History, RecordGenerator};
 
 /// A producer whose records and receipts are observed.
@@ -103,7 +104,7 @@ impl BackgroundLoad {
     pub async fn stop(self) {
         // A flow that failed has ended already; its panic comes next.
         let _ = self.stop.send(());
-        self.task.await.expect("the load was sent");
+        joined(self.task).await;
     }
 }
 

@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-mod stuck_backend;
-mod stuck_harness;
+mod wrong_backend;
+mod wrong_harness;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use conformance::{Setup, cases};
 
-use stuck_backend::Stuck;
-use stuck_harness::StuckHarness;
+use wrong_backend::Defect;
+use wrong_harness::WrongHarness;
 
 /// Ends what spins when the test does: the runner leaves its thread behind.
 #[derive(Default)]
@@ -24,8 +24,8 @@ impl Drop for Spinning {
     }
 }
 
-fn setup(stuck: Stuck) -> Setup {
-    Setup::new(move |_| std::future::ready(StuckHarness::new(stuck.clone()))).paused_time()
+fn setup(defect: Defect) -> Setup {
+    Setup::new(move |_| std::future::ready(WrongHarness::new(defect.clone()))).paused_time()
 }
 
 /// Runs a case that must fail, and returns why it did.
@@ -36,25 +36,49 @@ fn failure(setup: &Setup, case: &str) -> String {
 
 #[test]
 fn case_passes_on_a_right_driver() {
-    setup(Stuck::Nowhere).run(cases::named("c14_keys")).unwrap();
+    setup(Defect::None).run(cases::named("c14_keys")).unwrap();
 }
 
 #[test]
 fn case_ends_although_open_producer_never_returns() {
-    let failure = failure(&setup(Stuck::OpenProducer), "c14_keys");
+    let failure = failure(&setup(Defect::OpenProducerHangs), "c14_keys");
     assert!(failure.contains("did not end within"), "{failure}");
 }
 
 #[test]
-fn case_ends_although_next_never_returns() {
-    failure(&setup(Stuck::Next), "c10_earliest_reads_all");
+fn every_case_ends_although_next_never_returns_and_says_what_it_waited_for() {
+    let mut failed = 0;
+    for case in cases::all().filter(|case| case.needs.is_empty()) {
+        // Some cases read nothing, and pass.
+        if let Err(failure) = setup(Defect::NextHangs).run(case) {
+            failed += 1;
+            let names_a_line = failure.contains("tests/src/cases/");
+            assert!(names_a_line, "{}: {failure}", case.name);
+            assert!(!failure.contains("Elapsed"), "{}: {failure}", case.name);
+        }
+    }
+    assert!(failed > 50, "only {failed} cases read records");
+}
+
+#[test]
+fn failure_names_the_lost_record_and_the_violation() {
+    let failure = failure(&setup(Defect::NextLosesRecords), "c04_slow_and_quick_keys");
+    let lines: Vec<&str> = failure.lines().collect();
+    let caller = "(tests/src/cases/c04_contiguous_checkpoint.rs:";
+    assert!(
+        lines[0].starts_with("waited 20s for: ") && lines[0].contains(caller),
+        "{failure}"
+    );
+    for part in ["violations", "are not settled", "checkpoints, as last read"] {
+        assert!(failure.contains(part), "{part}: {failure}");
+    }
 }
 
 #[test]
 fn case_ends_although_next_spins() {
     let spinning = Spinning::default();
-    let stuck = Stuck::NextYields(spinning.0.clone());
-    let setup = setup(stuck).wall_limit(Duration::from_millis(500));
+    let defect = Defect::NextSpins(spinning.0.clone());
+    let setup = setup(defect).wall_limit(Duration::from_millis(500));
     let began = Instant::now();
     let failure = failure(&setup, "c14_keys");
     assert!(failure.contains("on the wall clock"), "{failure}");
@@ -64,8 +88,8 @@ fn case_ends_although_next_spins() {
 #[test]
 fn case_ends_although_next_blocks_its_thread() {
     let spinning = Spinning::default();
-    let stuck = Stuck::NextBlocks(spinning.0.clone());
-    let setup = setup(stuck).wall_limit(Duration::from_millis(500));
+    let defect = Defect::NextBlocks(spinning.0.clone());
+    let setup = setup(defect).wall_limit(Duration::from_millis(500));
     let failure = failure(&setup, "c14_keys");
     assert!(failure.contains("on the wall clock"), "{failure}");
 }
@@ -73,7 +97,7 @@ fn case_ends_although_next_blocks_its_thread() {
 #[test]
 fn all_mismatches_of_the_ignored_cases_are_reported_at_once() {
     let ignored = ["c14_keys", "c99_no_such_case", "c14_keys"];
-    let mismatches = setup(Stuck::Nowhere).ignore("a reason", ignored).check();
+    let mismatches = setup(Defect::None).ignore("a reason", ignored).check();
     let mismatches = mismatches.unwrap_err();
     let reported = |line: &str| {
         mismatches

@@ -1,4 +1,4 @@
-//! The memory backend, with calls that do not return.
+//! The memory backend, with a defect.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -11,28 +11,30 @@ use millstream_core::driver::{
 use millstream_core::{Epoch, Guarantees, Partition, Record, Result};
 use millstream_memory::Memory;
 
-/// Which call does not return. What spins ends when the flag is set.
+/// What is wrong with the driver. What spins ends when the flag is set.
 #[derive(Debug, Clone)]
-pub(crate) enum Stuck {
-    Nowhere,
-    OpenProducer,
-    Next,
+pub(crate) enum Defect {
+    None,
+    OpenProducerHangs,
+    NextHangs,
     /// It is always ready to run again, so a paused clock stands still.
-    NextYields(Arc<AtomicBool>),
+    NextSpins(Arc<AtomicBool>),
     /// It keeps its thread, so no timer fires.
     NextBlocks(Arc<AtomicBool>),
+    /// It leaves out the second record of each batch.
+    NextLosesRecords,
 }
 
 #[derive(Debug)]
-pub(crate) struct StuckBackend {
+pub(crate) struct WrongBackend {
     pub(crate) inner: Memory,
-    pub(crate) stuck: Stuck,
+    pub(crate) defect: Defect,
 }
 
 #[async_trait]
-impl Backend for StuckBackend {
+impl Backend for WrongBackend {
     fn name(&self) -> &'static str {
-        "stuck"
+        "wrong"
     }
 
     fn guarantees(&self) -> Guarantees {
@@ -40,8 +42,8 @@ impl Backend for StuckBackend {
     }
 
     async fn open_producer(&self, stream: &str) -> Result<Arc<dyn Producer>> {
-        match self.stuck {
-            Stuck::OpenProducer => std::future::pending().await,
+        match self.defect {
+            Defect::OpenProducerHangs => std::future::pending().await,
             _ => self.inner.open_producer(stream).await,
         }
     }
@@ -49,7 +51,7 @@ impl Backend for StuckBackend {
     fn consumer_group(&self, group: &str) -> Arc<dyn ConsumerGroup> {
         Arc::new(Group {
             inner: self.inner.consumer_group(group),
-            stuck: self.stuck.clone(),
+            defect: self.defect.clone(),
         })
     }
 
@@ -65,7 +67,7 @@ impl Backend for StuckBackend {
 #[derive(Debug)]
 struct Group {
     inner: Arc<dyn ConsumerGroup>,
-    stuck: Stuck,
+    defect: Defect,
 }
 
 #[async_trait]
@@ -73,7 +75,7 @@ impl driver::ConsumerGroup for Group {
     async fn join(&self, join: JoinOptions) -> Result<Arc<dyn Membership>> {
         Ok(Arc::new(Member {
             inner: self.inner.join(join).await?,
-            stuck: self.stuck.clone(),
+            defect: self.defect.clone(),
         }))
     }
 }
@@ -81,7 +83,7 @@ impl driver::ConsumerGroup for Group {
 #[derive(Debug)]
 struct Member {
     inner: Arc<dyn Membership>,
-    stuck: Stuck,
+    defect: Defect,
 }
 
 #[async_trait]
@@ -91,19 +93,28 @@ impl Membership for Member {
     }
 
     async fn next(&self) -> Result<Vec<Event>> {
-        match &self.stuck {
-            Stuck::Next => std::future::pending().await,
-            Stuck::NextYields(end) => {
+        match &self.defect {
+            Defect::NextHangs => std::future::pending().await,
+            Defect::NextSpins(end) => {
                 while !end.load(Relaxed) {
                     tokio::task::yield_now().await;
                 }
             }
-            Stuck::NextBlocks(end) => {
+            Defect::NextBlocks(end) => {
                 while !end.load(Relaxed) {
                     std::hint::spin_loop();
                 }
             }
-            Stuck::Nowhere | Stuck::OpenProducer => {}
+            Defect::NextLosesRecords => {
+                let mut events = self.inner.next().await?;
+                for event in &mut events {
+                    if let Event::Records { records, .. } = event {
+                        records.drain(1..records.len().min(2));
+                    }
+                }
+                return Ok(events);
+            }
+            Defect::None | Defect::OpenProducerHangs => {}
         }
         self.inner.next().await
     }

@@ -6,32 +6,32 @@ use conformance::{Fault, Harness, Hooks, Timing};
 use millstream_core::{Client, driver};
 use millstream_memory::{Config, Memory};
 
-use crate::stuck_backend::{Stuck, StuckBackend};
+use crate::wrong_backend::{Defect, WrongBackend};
 
-/// A broker without faults, whose driver is stuck.
+/// A broker without faults, whose driver has a defect.
 #[derive(Debug)]
-pub(crate) struct StuckHarness {
+pub(crate) struct WrongHarness {
     memory: Memory,
-    stuck: Stuck,
+    defect: Defect,
     names: AtomicUsize,
 }
 
-impl StuckHarness {
-    pub(crate) fn new(stuck: Stuck) -> Self {
+impl WrongHarness {
+    pub(crate) fn new(defect: Defect) -> Self {
         Self {
             memory: Memory::new(Config::default()).expect("the settings are right"),
-            stuck,
+            defect,
             names: AtomicUsize::new(0),
         }
     }
 }
 
 #[async_trait]
-impl Harness for StuckHarness {
+impl Harness for WrongHarness {
     async fn client(&self) -> Client {
-        Client::new(StuckBackend {
+        Client::new(WrongBackend {
             inner: self.memory.clone(),
-            stuck: self.stuck.clone(),
+            defect: self.defect.clone(),
         })
     }
 
@@ -43,7 +43,7 @@ impl Harness for StuckHarness {
         Timing {
             session: Config::default().session_timeout,
             handover: Duration::from_millis(500),
-            timeout: Duration::from_secs(120),
+            timeout: Duration::from_secs(20),
             poll_interval: Duration::from_millis(10),
             timestamps: Duration::from_millis(1),
         }
