@@ -26,7 +26,11 @@ async fn send_and_read(fleet: &Fleet, keys: usize, per_key: usize) -> TestProduc
     let member = fleet.member("reader").start().await;
     let summary = fleet.check().await;
     member.close().await;
-    assert_eq!(summary.sent, (keys * per_key) as u64);
+    assert_eq!(
+        summary.sent,
+        (keys * per_key) as u64,
+        "all records are sent"
+    );
     assert_eq!(summary.acknowledged, summary.sent, "{summary:?}");
     test_producer
 }
@@ -35,8 +39,16 @@ async fn c01_order_of_many_keys(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 4).await;
     let test_producer = send_and_read(&fleet, 50, 20).await;
     let stats = test_producer.producer.stats();
-    assert_eq!((stats.sent, stats.stored, stats.failed), (1_000, 1_000, 0));
-    assert_eq!((stats.in_flight, stats.in_flight_bytes), (0, 0));
+    assert_eq!(
+        (stats.sent, stats.stored, stats.failed),
+        (1_000, 1_000, 0),
+        "all records are stored: {stats:?}"
+    );
+    assert_eq!(
+        (stats.in_flight, stats.in_flight_bytes),
+        (0, 0),
+        "nothing is in flight: {stats:?}"
+    );
     test_producer.close().await;
 }
 
@@ -63,7 +75,11 @@ async fn c01_order_under_partial_failure(harness: Arc<dyn Harness>) {
     }
     let test_producer = send_and_read(&fleet, 10, 30).await;
     // All are stored, so each of these was retried.
-    assert_eq!(fleet.harness.hits(&fleet.stream), 6);
+    assert_eq!(
+        fleet.harness.hits(&fleet.stream),
+        6,
+        "each planned fault was hit"
+    );
     test_producer.close().await;
 }
 
@@ -130,13 +146,17 @@ async fn c01_order_across_split_and_merge(harness: Arc<dyn Harness>) {
         .expect("the partition is split");
     enough(150).await;
     let open = fleet.open_partitions().await;
-    assert_eq!(open.len(), 3);
+    assert_eq!(open.len(), 3, "a split makes 3 of 2: {open:?}");
     // The halves of what was split are neighbours, on brokers that merge only those.
     let (one, other) = (&open[open.len() - 2], &open[open.len() - 1]);
     streams.merge(one, other).await.expect("they are merged");
     enough(300).await;
     background_load.stop().await;
-    assert_eq!(fleet.open_partitions().await.len(), 2);
+    assert_eq!(
+        fleet.open_partitions().await.len(),
+        2,
+        "a merge makes 2 of 3"
+    );
     let member = fleet.member("reader").start().await;
     fleet.check().await;
     member.close().await;
@@ -159,9 +179,9 @@ async fn c01_other_keys_flow_while_one_is_held(harness: Arc<dyn Harness>) {
         others.send_one(Some(&format!("key-{}", turn % 10))).await;
     }
     let other = others.receipts().await;
-    assert_eq!(other.len(), 100);
+    assert_eq!(other.len(), 100, "all records of the other keys are stored");
     let held = held.receipts().await;
-    assert_eq!(held.len(), 5);
+    assert_eq!(held.len(), 5, "all records of the held key are stored");
     // One partition: what was held back is stored behind what went on.
     let last = other.iter().map(|(_, placed)| placed.position).max();
     assert!(Some(held[0].1.position) > last, "the other keys waited");

@@ -46,7 +46,11 @@ async fn c02_order_under_retry(harness: Arc<dyn Harness>) {
     let member = member.start().await;
     let summary = fleet.check().await;
     assert!(summary.failures >= 2, "{summary:?}");
-    assert_eq!(member.handle().stats().retried, summary.failures);
+    assert_eq!(
+        member.handle().stats().retried,
+        summary.failures,
+        "each failure is retried"
+    );
     member.close().await;
 }
 
@@ -271,11 +275,11 @@ async fn c02_pull_consumer_delivers_a_key_one_at_a_time(harness: Arc<dyn Harness
         if *more.1 > 0 {
             *more.1 -= 1;
             let next = pull(timing, &mut consumer).await;
-            assert_eq!(next.key(), Some(&key));
+            assert_eq!(next.key(), Some(&key), "the next record of the key comes");
             held.push((observer.begin(&next), next));
         }
     }
-    assert_eq!(settled, 6);
+    assert_eq!(settled, 6, "all records of the keys came");
     fleet.check().await;
     consumer.close().await.expect("the puller closes");
     observer.left();
@@ -294,12 +298,14 @@ async fn c02_batches_come_in_stored_order(harness: Arc<dyn Harness>) {
             assert!(
                 batch
                     .windows(2)
-                    .all(|pair| pair[0].position() < pair[1].position())
+                    .all(|pair| pair[0].position() < pair[1].position()),
+                "a batch is in stored order"
             );
             assert!(
                 batch
                     .windows(2)
-                    .all(|pair| pair[0].partition() == pair[1].partition())
+                    .all(|pair| pair[0].partition() == pair[1].partition()),
+                "a batch is of one partition"
             );
             for (index, delivery) in batch.iter().enumerate() {
                 let open = observer.begin(delivery);
@@ -335,12 +341,16 @@ async fn c02_batches_come_in_stored_order(harness: Arc<dyn Harness>) {
                 outcome: Outcome::Failed,
                 ..
             }
-        )) > 0
+        )) > 0,
+        "the case shows nothing unless a batch fails"
     );
     stop.send(()).expect("the member runs");
     joined(task).await.expect("the member closes");
     let read = super::reader::read(&*fleet.harness, &fleet.stream, 200).await;
-    assert!(ids_by_key(&read).values().all(|ids| ids.is_sorted()));
+    assert!(
+        ids_by_key(&read).values().all(|ids| ids.is_sorted()),
+        "each key is stored in its order"
+    );
     let stored = fleet.eventually("the checkpoint is stored", || async {
         let checkpoints = fleet.checkpoints().await;
         checkpoints

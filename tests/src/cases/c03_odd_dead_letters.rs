@@ -76,7 +76,11 @@ async fn dead_letter(harness: Arc<dyn Harness>, records: Vec<Record>, reason: &s
         .map(|(record, position)| (record, letter_of(&position)))
         .collect();
     for (_, letter) in &letters {
-        assert_eq!(header(letter, "stream"), Some(fleet.stream.as_str()));
+        assert_eq!(
+            header(letter, "stream"),
+            Some(fleet.stream.as_str()),
+            "the letter names the stream of its record"
+        );
     }
     let stats = control.stats();
     assert_eq!(stats.dead_lettered as usize, letters.len(), "{stats:?}");
@@ -84,7 +88,11 @@ async fn dead_letter(harness: Arc<dyn Harness>, records: Vec<Record>, reason: &s
     let changed = letters
         .iter()
         .filter(|(_, l)| header(l, "changed").is_some());
-    assert_eq!(stats.dead_letters_changed as usize, changed.count());
+    assert_eq!(
+        stats.dead_letters_changed as usize,
+        changed.count(),
+        "a letter that was changed says so: {stats:?}"
+    );
     Letters { letters, stats }
 }
 
@@ -102,7 +110,11 @@ async fn c03_dead_letter_of_a_full_record(harness: Arc<dyn Harness>) {
     let seen: Vec<_> = letters
         .iter()
         .map(|(record, letter)| {
-            assert_eq!(letter.key(), record.key.as_ref());
+            assert_eq!(
+                letter.key(),
+                record.key.as_ref(),
+                "the letter has the key of its record"
+            );
             let kept = letter.nullable_payload() == record.payload.as_ref();
             assert!(kept || letter.is_tombstone(), "whole or left out");
             let reason = header(letter, "reason").map(str::len);
@@ -115,7 +127,8 @@ async fn c03_dead_letter_of_a_full_record(harness: Arc<dyn Harness>) {
             (false, None, Some("headers,payload,reason")),
             (true, Some(100), Some("reason")),
             (true, Some(1_000), None),
-        ]
+        ],
+        "whether the payload is kept, the length of the reason, and what was changed"
     );
 }
 
@@ -130,11 +143,18 @@ async fn c03_dead_letter_of_an_old_record(harness: Arc<dyn Harness>) {
     let records = times.map(of_time).into();
     let Letters { letters, stats } = dead_letter(harness, records, "no").await;
     assert!(!letters.is_empty(), "the last one is taken by every stream");
-    assert_eq!(stats.dead_letters_changed, 0);
+    assert_eq!(
+        stats.dead_letters_changed, 0,
+        "no letter is changed: {stats:?}"
+    );
     let recent: SystemTime = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
     for (record, letter) in letters {
         let text = times.iter().find(|(at, _)| Some(*at) == record.timestamp);
-        assert_eq!(header(&letter, "timestamp"), text.map(|(_, text)| *text));
+        assert_eq!(
+            header(&letter, "timestamp"),
+            text.map(|(_, text)| *text),
+            "the letter has the timestamp of its record"
+        );
         assert!(
             letter.timestamp() > recent,
             "it is a record of its own time"
@@ -171,9 +191,17 @@ async fn c03_dead_letter_of_odd_header_names(harness: Arc<dyn Harness>) {
         let binary = bytes::Bytes::from(vec![0, 255]);
         let value = [Some(&plain), Some(&binary), None];
         let names = ["plain", expected, expected];
-        assert_eq!(kept, names.into_iter().zip(value).collect::<Vec<_>>());
+        assert_eq!(
+            kept,
+            names.into_iter().zip(value).collect::<Vec<_>>(),
+            "the letter has the headers of its record, with names that are valid"
+        );
         let changed = (name != expected).then_some("header names");
-        assert_eq!(header(&letter, "changed"), changed);
+        assert_eq!(
+            header(&letter, "changed"),
+            changed,
+            "the letter says what was changed"
+        );
     }
 }
 
@@ -192,9 +220,21 @@ async fn c03_dead_letter_of_odd_keys(harness: Arc<dyn Harness>) {
     }
     let sent = records.len();
     let Letters { letters, stats } = dead_letter(harness, records, "no").await;
-    assert_eq!((letters.len(), stats.dead_letters_changed), (sent, 0));
+    assert_eq!(
+        (letters.len(), stats.dead_letters_changed),
+        (sent, 0),
+        "each record has an unchanged letter: {stats:?}"
+    );
     for (record, letter) in letters {
-        assert_eq!(letter.key(), record.key.as_ref());
-        assert_eq!(letter.nullable_payload(), record.payload.as_ref());
+        assert_eq!(
+            letter.key(),
+            record.key.as_ref(),
+            "the letter has the key of its record"
+        );
+        assert_eq!(
+            letter.nullable_payload(),
+            record.payload.as_ref(),
+            "the letter has the payload of its record"
+        );
     }
 }

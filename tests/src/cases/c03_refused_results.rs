@@ -178,7 +178,8 @@ impl Scenario {
         expected.retain(|_, ids| !ids.is_empty());
         assert_eq!(
             ids_by_key(&visible(&self.fleet, &self.sink).await),
-            expected
+            expected,
+            "the results are those of all records that are not left out"
         );
     }
 }
@@ -287,7 +288,11 @@ async fn c03_result_that_the_broker_refuses_is_dead_lettered(harness: Arc<dyn Ha
             .iter()
             .filter(|(id, position)| refused.contains(id) && Some(*position) <= checkpoint);
         let passed = passed.count();
-        assert_eq!(read(&*fleet.harness, &dead, passed).await.len(), passed);
+        assert_eq!(
+            read(&*fleet.harness, &dead, passed).await.len(),
+            passed,
+            "each record that the checkpoint has passed has its letter"
+        );
         (passed == refused.len()).then_some(())
     });
     all_settled.await;
@@ -298,7 +303,11 @@ async fn c03_result_that_the_broker_refuses_is_dead_lettered(harness: Arc<dyn Ha
         let id = id_of(letter.payload()).expect("the payload has its id");
         let of = source.iter().find(|of| id_of(of.payload()) == Some(id));
         let of = of.expect("it was sent");
-        assert_eq!((letter.key(), letter.payload()), (of.key(), of.payload()));
+        assert_eq!(
+            (letter.key(), letter.payload()),
+            (of.key(), of.payload()),
+            "the letter has key and payload of its record"
+        );
         let reason = letter.headers().get_str("millstream-dead-reason");
         let reason = reason.unwrap_or_default();
         assert!(reason.contains("publish failed (too_large)"), "{reason}");
@@ -308,8 +317,13 @@ async fn c03_result_that_the_broker_refuses_is_dead_lettered(harness: Arc<dyn Ha
         });
     }
     let ids: BTreeSet<_> = letters.iter().filter_map(|d| id_of(d.payload())).collect();
-    assert_eq!(ids, refused);
-    assert_eq!(running.control.stats().dead_lettered, 4);
+    assert_eq!(ids, refused, "the letters are those of the refused records");
+    assert_eq!(
+        running.control.stats().dead_lettered,
+        4,
+        "{:?}",
+        running.control.stats()
+    );
     running.finish(fleet).await;
     let summary = fleet.check().await;
     assert_eq!(
@@ -339,7 +353,8 @@ async fn c03_result_that_the_broker_refuses_stops_the_consumer(harness: Arc<dyn 
     let error = error.expect_err("the policy is to stop");
     assert_eq!(
         (error.kind(), error.partition()),
-        (ErrorKind::Handler, Some(large))
+        (ErrorKind::Handler, Some(large)),
+        "{error:?}"
     );
     assert!(
         error.message().contains(&format!("position {at} ")),
@@ -348,11 +363,19 @@ async fn c03_result_that_the_broker_refuses_stops_the_consumer(harness: Arc<dyn 
     let causes = format!("{error:?}");
     assert!(causes.contains("publish failed (too_large)"), "{causes}");
     running.observer.left();
-    assert_eq!(setup.checkpoint(large).await, before);
+    assert_eq!(
+        setup.checkpoint(large).await,
+        before,
+        "the checkpoint stays before the refused record"
+    );
     let shown = visible(fleet, &setup.sink).await;
     let behind: BTreeSet<_> = records[place..].iter().map(|(id, _)| *id).collect();
     let early = shown.iter().filter_map(|d| id_of(d.payload()));
-    assert_eq!(early.filter(|id| behind.contains(id)).count(), 0);
+    assert_eq!(
+        early.filter(|id| behind.contains(id)).count(),
+        0,
+        "no result from the refused record on is visible"
+    );
     // The next member meets the same record. When the broker takes it, nothing is lost or repeated.
     refuse_large(fleet, &setup.sink, None).await;
     let running = setup.start(setup.group(), OnExhausted::Stop).await;

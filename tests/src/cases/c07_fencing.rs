@@ -86,7 +86,11 @@ async fn c07_zombie_is_fenced(harness: Arc<dyn Harness>) {
     fleet.check().await;
     fleet.caught_up().await;
     let zombie = if owner == "a" { &a } else { &b };
-    assert!(zombie.handle().stats().lost >= 1);
+    assert!(
+        zombie.handle().stats().lost >= 1,
+        "the zombie has lost its partition: {:?}",
+        zombie.handle().stats()
+    );
     assert!(!zombie.has_ended(), "it is a member still, or again");
     a.close().await;
     b.close().await;
@@ -156,7 +160,10 @@ async fn c07_zombie_with_a_running_handler_sees_the_loss(harness: Arc<dyn Harnes
             let elsewhere = delivery.clone();
             tokio::spawn(async move {
                 elsewhere.lost().await;
-                assert!(elsewhere.is_lost());
+                assert!(
+                    elsewhere.is_lost(),
+                    "the clone of the delivery knows of the loss"
+                );
                 seen.send_modify(|seen| *seen += 1);
             });
             std::future::pending::<()>().await;
@@ -249,7 +256,7 @@ async fn c07_ack_of_a_stolen_partition_settles_nothing(harness: Arc<dyn Harness>
     let mut consumer = group.join().await.expect("the puller joins");
     let held = pull(timing, &mut consumer).await;
     let open = observer.begin(&held);
-    assert!(!held.is_lost());
+    assert!(!held.is_lost(), "it is not lost yet");
     let partition = held.partition().clone();
     let steal = Fault::Steal {
         group: fleet.group.clone(),
@@ -265,7 +272,7 @@ async fn c07_ack_of_a_stolen_partition_settles_nothing(harness: Arc<dyn Harness>
         }
     };
     within_timeout(timing, "the puller sees the loss", seen).await;
-    assert!(held.is_lost());
+    assert!(held.is_lost(), "the delivery knows of the loss");
     observer.lost(&held);
     open.end(Outcome::Dropped);
     held.ack();

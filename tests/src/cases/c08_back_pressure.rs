@@ -62,7 +62,13 @@ async fn c08_stuck_handler_keeps_its_membership_and_other_keys_flow(harness: Arc
         })
         .await;
     for member in [&a, &b] {
-        assert_eq!((member.owns(), member.handle().stats().lost), (1, 0));
+        assert_eq!(
+            (member.owns(), member.handle().stats().lost),
+            (1, 0),
+            "{} keeps its partition: {:?}",
+            member.name(),
+            member.handle().stats()
+        );
     }
     open.send(true).expect("the members run");
     background_load.stop().await;
@@ -92,7 +98,11 @@ async fn c08_all_handlers_stuck_for_longer_than_the_session_timeout(harness: Arc
     tokio::time::sleep(timing.session * 3).await;
     let in_flight = a.handle().stats().in_flight + b.handle().stats().in_flight;
     assert!(in_flight >= 4, "{in_flight}");
-    assert_eq!(a.handle().stats().lost + b.handle().stats().lost, 0);
+    assert_eq!(
+        a.handle().stats().lost + b.handle().stats().lost,
+        0,
+        "no member loses a partition"
+    );
     open.send(true).expect("the members run");
     let summary = fleet.check().await;
     assert_eq!(summary.duplicates, 0, "{summary:?}");
@@ -202,10 +212,20 @@ async fn c08_concurrency_bounds_the_handlers(harness: Arc<dyn Harness>) {
         })
         .await;
     tokio::time::sleep(fleet.harness.timing().handover).await;
-    assert_eq!(member.handle().stats().in_flight, 7);
+    assert_eq!(
+        member.handle().stats().in_flight,
+        7,
+        "all handlers are at work, and no more: {:?}",
+        member.handle().stats()
+    );
     open.send(true).expect("the member runs");
     fleet.check().await;
-    assert_eq!(member.handle().stats().in_flight, 0);
+    assert_eq!(
+        member.handle().stats().in_flight,
+        0,
+        "all handlers have ended: {:?}",
+        member.handle().stats()
+    );
     member.close().await;
 }
 
@@ -237,7 +257,9 @@ async fn c08_full_producer_makes_send_wait(harness: Arc<dyn Harness>) {
     }
     assert_eq!(
         (producer.stats().in_flight, producer.stats().waited),
-        (10, 0)
+        (10, 0),
+        "there is room for 10 records: {:?}",
+        producer.stats()
     );
     let mut send = Box::pin(producer.send(Record::new("x").key("next")));
     let now = futures_util::FutureExt::now_or_never(&mut send);
@@ -248,11 +270,19 @@ async fn c08_full_producer_makes_send_wait(harness: Arc<dyn Harness>) {
             .send(Record::new("x").key(format!("{index}")))
             .await;
         drop(sent.expect("there is room again"));
-        assert!(producer.stats().in_flight <= 10);
+        assert!(
+            producer.stats().in_flight <= 10,
+            "at most 10 records are in flight: {:?}",
+            producer.stats()
+        );
     }
     producer.flush().await.expect("all are stored");
     let stats = producer.stats();
-    assert_eq!((stats.sent, stats.stored, stats.in_flight), (31, 31, 0));
+    assert_eq!(
+        (stats.sent, stats.stored, stats.in_flight),
+        (31, 31, 0),
+        "all records are stored: {stats:?}"
+    );
     assert!(stats.waited >= 1, "{stats:?}");
     producer.close().await.expect("it closes");
 }
@@ -273,14 +303,22 @@ async fn c08_producer_bounds_bytes(harness: Arc<dyn Harness>) {
                 .await
                 .expect("there is room"),
         );
-        assert!(producer.stats().in_flight_bytes <= 1_000);
+        assert!(
+            producer.stats().in_flight_bytes <= 1_000,
+            "at most 1,000 bytes are in flight: {:?}",
+            producer.stats()
+        );
     }
     // One that is larger than the bound goes alone.
     let large = producer
         .send(Record::new(vec![0_u8; 5_000]))
         .await
         .expect("it goes alone");
-    assert!(producer.stats().in_flight <= 1);
+    assert!(
+        producer.stats().in_flight <= 1,
+        "a record larger than the bound goes alone: {:?}",
+        producer.stats()
+    );
     large.await.expect("it is stored");
     assert!(producer.stats().waited >= 1, "{:?}", producer.stats());
     producer.close().await.expect("it closes");

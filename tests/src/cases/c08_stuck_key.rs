@@ -154,7 +154,11 @@ async fn stick(harness: Arc<dyn Harness>, style: Style, buffer_bytes: Option<usi
         let count = STUCK + KEYS * ROUNDS;
         let source = read(&*fleet.harness, &fleet.stream, count).await;
         let results = read(&*fleet.harness, &sink, count).await;
-        assert_eq!(ids_by_key(&results), ids_by_key(&source));
+        assert_eq!(
+            ids_by_key(&results),
+            ids_by_key(&source),
+            "the results are those of the source"
+        );
     }
 }
 

@@ -88,7 +88,7 @@ async fn c09_reset_of_one_group_does_not_move_another(harness: Arc<dyn Harness>)
     let a = one.member("a-again").start().await;
     one.until("the group reads all again", || one.acked() == 360)
         .await;
-    assert_eq!(other.acked(), 180);
+    assert_eq!(other.acked(), 180, "the other group reads nothing again");
     check(&one.history.entries()).assert_clean();
     a.close().await;
     b.close().await;

@@ -30,7 +30,7 @@ async fn c10_earliest_reads_all(harness: Arc<dyn Harness>) {
         .start()
         .await;
     let summary = fleet.check().await;
-    assert_eq!(summary.handled, 60);
+    assert_eq!(summary.handled, 60, "{summary:?}");
     member.close().await;
 }
 
@@ -130,7 +130,8 @@ async fn c10_at_a_time(harness: Arc<dyn Harness>) {
     let time = time.expect("there are records");
     assert!(
         all.iter()
-            .all(|d| is_after(d.payload()) || d.timestamp() < time)
+            .all(|d| is_after(d.payload()) || d.timestamp() < time),
+        "records that were stored before have earlier timestamps"
     );
     let group = fleet.handle().await.start(Start::At(time));
     let mut consumer = group.join().await.expect("the reader joins");
@@ -140,10 +141,16 @@ async fn c10_at_a_time(harness: Arc<dyn Harness>) {
         got.push(id_of(delivery.payload()).expect("the payload has its id"));
         delivery.ack();
     }
-    assert!(nothing_comes(timing, &mut consumer).await);
+    assert!(
+        nothing_comes(timing, &mut consumer).await,
+        "nothing else comes"
+    );
     got.sort_unstable();
-    assert_eq!(got, after);
-    assert!(before.iter().all(|id| !got.contains(id)));
+    assert_eq!(got, after, "what was stored from that time on comes");
+    assert!(
+        before.iter().all(|id| !got.contains(id)),
+        "nothing that was stored before comes"
+    );
     consumer.close().await.expect("the reader closes");
 }
 
@@ -161,12 +168,15 @@ async fn c10_at_a_time_after_the_end(harness: Arc<dyn Harness>) {
         .await
         .start(Start::At(newest + Duration::from_millis(1)));
     let mut consumer = group.join().await.expect("the reader joins");
-    assert!(nothing_comes(timing, &mut consumer).await);
+    assert!(
+        nothing_comes(timing, &mut consumer).await,
+        "nothing was stored after that time"
+    );
     let mut test_producer = fleet.test_producer().await;
     let id = test_producer.send_one(Some("key")).await;
     test_producer.close().await;
     let delivery = pull(timing, &mut consumer).await;
-    assert_eq!(id_of(delivery.payload()), Some(id));
+    assert_eq!(id_of(delivery.payload()), Some(id), "the new record comes");
     delivery.ack();
     consumer.close().await.expect("the reader closes");
 }
@@ -185,6 +195,6 @@ async fn c10_start_applies_only_to_new_groups(harness: Arc<dyn Harness>) {
         .start()
         .await;
     let summary = fleet.check().await;
-    assert_eq!(summary.handled, 20);
+    assert_eq!(summary.handled, 20, "{summary:?}");
     member.close().await;
 }

@@ -51,8 +51,15 @@ async fn finish(fleet: Fleet, members: Vec<Member>) {
     let described = fleet.client.streams().describe(&fleet.stream).await;
     let described = described.expect("the stream is described");
     let closed: Vec<_> = described.partitions.iter().filter(|p| !p.open).collect();
-    assert!(!closed.is_empty());
-    assert!(described.partitions.iter().any(|p| !p.parents.is_empty()));
+    assert!(
+        !closed.is_empty(),
+        "the case shows nothing unless a partition was closed"
+    );
+    assert!(
+        described.partitions.iter().any(|p| !p.parents.is_empty()),
+        "a child names its parents: {:?}",
+        described.partitions
+    );
     let completed = fleet.eventually("closed partitions are completed", || async {
         let checkpoints = fleet.checkpoints().await;
         let completed = |partition: &Partition| {
@@ -88,7 +95,11 @@ async fn c11_split_under_load(harness: Arc<dyn Harness>) {
         .split(&open[0])
         .await
         .expect("it is split");
-    assert_eq!(fleet.open_partitions().await.len(), 3);
+    assert_eq!(
+        fleet.open_partitions().await.len(),
+        3,
+        "a split makes 3 of 2"
+    );
     fleet
         .until("records are handled", || fleet.acked() >= 400)
         .await;
@@ -114,7 +125,7 @@ async fn c11_merge_under_load(harness: Arc<dyn Harness>) {
         .await
         .expect("they are merged");
     let merged = fleet.open_partitions().await;
-    assert_eq!(merged.len(), 1);
+    assert_eq!(merged.len(), 1, "a merge makes 1 of 2: {merged:?}");
     let described = fleet.client.streams().describe(&fleet.stream).await;
     let described = described.expect("the stream is described").partitions;
     let child = described
@@ -123,7 +134,7 @@ async fn c11_merge_under_load(harness: Arc<dyn Harness>) {
         .expect("it is described");
     let mut parents = child.parents.clone();
     parents.sort();
-    assert_eq!(parents, open);
+    assert_eq!(parents, open, "the child names both parents");
     fleet
         .until("records are handled", || fleet.acked() >= 400)
         .await;
@@ -150,7 +161,11 @@ async fn c11_tree_of_splits(harness: Arc<dyn Harness>) {
             members.remove(0).close().await;
         }
     }
-    assert_eq!(fleet.open_partitions().await.len(), 8);
+    assert_eq!(
+        fleet.open_partitions().await.len(),
+        8,
+        "three splits of each partition make 8"
+    );
     fleet
         .until("records are handled", || fleet.acked() >= 600)
         .await;
@@ -271,25 +286,26 @@ async fn c11_invalid_reshards_are_refused(harness: Arc<dyn Harness>) {
         .merge(&open[0], &open[0])
         .await
         .expect_err("they are the same");
-    assert_eq!(same.kind(), ErrorKind::Invalid);
+    assert_eq!(same.kind(), ErrorKind::Invalid, "{same:?}");
     let nowhere = Partition::new(fleet.stream.as_str(), "no-such-partition");
     let unknown = streams.split(&nowhere).await.expect_err("there is none");
-    assert_eq!(unknown.kind(), ErrorKind::NotFound);
-    assert_eq!(unknown.stream(), Some(fleet.stream.as_str()));
+    assert_eq!(unknown.kind(), ErrorKind::NotFound, "{unknown:?}");
+    assert_eq!(unknown.stream(), Some(fleet.stream.as_str()), "{unknown:?}");
     let unknown = streams.split(&Partition::new("no-such-stream", "0")).await;
     assert_eq!(
         unknown.expect_err("there is none").kind(),
-        ErrorKind::NotFound
+        ErrorKind::NotFound,
+        "no such stream"
     );
     streams.split(&open[0]).await.expect("it is split");
     let closed = streams.split(&open[0]).await.expect_err("it is closed");
-    assert_eq!(closed.kind(), ErrorKind::Invalid);
-    assert_eq!(closed.partition(), Some(&open[0]));
+    assert_eq!(closed.kind(), ErrorKind::Invalid, "{closed:?}");
+    assert_eq!(closed.partition(), Some(&open[0]), "{closed:?}");
     let closed = streams
         .merge(&open[0], &open[1])
         .await
         .expect_err("it is closed");
-    assert_eq!(closed.kind(), ErrorKind::Invalid);
+    assert_eq!(closed.kind(), ErrorKind::Invalid, "{closed:?}");
 }
 
 async fn c11_split_and_merge_are_unsupported(harness: Arc<dyn Harness>) {
@@ -297,12 +313,12 @@ async fn c11_split_and_merge_are_unsupported(harness: Arc<dyn Harness>) {
     let streams = fleet.client.streams();
     let open = fleet.open_partitions().await;
     let split = streams.split(&open[0]).await.expect_err("it cannot");
-    assert_eq!(split.kind(), ErrorKind::Unsupported);
+    assert_eq!(split.kind(), ErrorKind::Unsupported, "{split:?}");
     let merge = streams
         .merge(&open[0], &open[1])
         .await
         .expect_err("it cannot");
-    assert_eq!(merge.kind(), ErrorKind::Unsupported);
+    assert_eq!(merge.kind(), ErrorKind::Unsupported, "{merge:?}");
 }
 
 async fn c11_added_partitions_are_read_from_their_beginning(harness: Arc<dyn Harness>) {
@@ -336,7 +352,7 @@ async fn c11_added_partitions_are_read_from_their_beginning(harness: Arc<dyn Har
         .add_partitions(&fleet.stream, 5)
         .await
         .expect("they are added");
-    assert_eq!(fleet.open_partitions().await.len(), 5);
+    assert_eq!(fleet.open_partitions().await.len(), 5, "3 are added to 2");
     fleet
         .until("records are handled", || fleet.acked() >= 500)
         .await;
@@ -356,13 +372,14 @@ async fn c11_invalid_additions_are_refused(harness: Arc<dyn Harness>) {
     for wrong in [0, 1, 2] {
         let refused = streams.add_partitions(&fleet.stream, wrong).await;
         let refused = refused.expect_err("there are as many already");
-        assert_eq!(refused.kind(), ErrorKind::Invalid);
-        assert_eq!(refused.stream(), Some(fleet.stream.as_str()));
+        assert_eq!(refused.kind(), ErrorKind::Invalid, "{refused:?}");
+        assert_eq!(refused.stream(), Some(fleet.stream.as_str()), "{refused:?}");
     }
     let unknown = streams.add_partitions("no-such-stream", 3).await;
     assert_eq!(
         unknown.expect_err("there is none").kind(),
-        ErrorKind::NotFound
+        ErrorKind::NotFound,
+        "no such stream"
     );
 }
 
@@ -373,5 +390,9 @@ async fn c11_adding_partitions_is_unsupported(harness: Arc<dyn Harness>) {
         .streams()
         .add_partitions(&fleet.stream, 5)
         .await;
-    assert_eq!(added.expect_err("it cannot").kind(), ErrorKind::Unsupported);
+    assert_eq!(
+        added.expect_err("it cannot").kind(),
+        ErrorKind::Unsupported,
+        "the backend does not promise add_partitions"
+    );
 }

@@ -32,7 +32,11 @@ async fn c12_close_flushes(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 2).await;
     let producer = fleet.client.producer(fleet.stream.as_str()).open().await;
     let producer = producer.expect("the producer opens");
-    assert_eq!(producer.stream(), fleet.stream);
+    assert_eq!(
+        producer.stream(),
+        fleet.stream,
+        "the producer knows its stream"
+    );
     for id in 1..=100 {
         let record = crate::history::record(id, Some("key"));
         drop(producer.send(record).await.expect("there is room"));
@@ -40,11 +44,17 @@ async fn c12_close_flushes(harness: Arc<dyn Harness>) {
     producer.close().await.expect("all are stored");
     assert_eq!(
         (producer.stats().stored, producer.stats().in_flight),
-        (100, 0)
+        (100, 0),
+        "close returns when all are stored: {:?}",
+        producer.stats()
     );
     let read = read(&*fleet.harness, &fleet.stream, 100).await;
     let ids = super::reader::ids_by_key(&read).into_values().next();
-    assert_eq!(ids, Some((1..=100).collect()));
+    assert_eq!(
+        ids,
+        Some((1..=100).collect()),
+        "all records of the key are stored, in their order"
+    );
 }
 
 async fn c12_close_twice(harness: Arc<dyn Harness>) {
@@ -63,7 +73,7 @@ async fn c12_close_twice(harness: Arc<dyn Harness>) {
     two.expect("it is closed by the other");
     producer.close().await.expect("it is closed");
     producer.flush().await.expect("there is nothing to flush");
-    assert_eq!(producer.stats().stored, 1);
+    assert_eq!(producer.stats().stored, 1, "{:?}", producer.stats());
 }
 
 async fn c12_closed_producer_refuses(harness: Arc<dyn Harness>) {
@@ -75,8 +85,8 @@ async fn c12_closed_producer_refuses(harness: Arc<dyn Harness>) {
         .send(Record::new("x"))
         .await
         .expect_err("it is closed");
-    assert_eq!(refused.kind(), ErrorKind::Closed);
-    assert_eq!(refused.stream(), Some(fleet.stream.as_str()));
+    assert_eq!(refused.kind(), ErrorKind::Closed, "{refused:?}");
+    assert_eq!(refused.stream(), Some(fleet.stream.as_str()), "{refused:?}");
 }
 
 async fn c12_close_gives_up_at_its_deadline(harness: Arc<dyn Harness>) {
@@ -98,7 +108,7 @@ async fn c12_close_gives_up_at_its_deadline(harness: Arc<dyn Harness>) {
         .expect("there is room");
     let began = Instant::now();
     let error = producer.close().await.expect_err("it cannot flush in time");
-    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
     assert!(
         began.elapsed() <= timing.handover * 2,
         "it took {:?}",
@@ -112,7 +122,8 @@ async fn c12_close_gives_up_at_its_deadline(harness: Arc<dyn Harness>) {
     );
     assert_eq!(
         result.expect_err("it is not known").kind(),
-        ErrorKind::Timeout
+        ErrorKind::Timeout,
+        "whether it is stored is not known"
     );
 }
 
@@ -159,7 +170,11 @@ async fn c12_flush_reports_failures_of_dropped_receipts(harness: Arc<dyn Harness
     assert!(error.message().contains('2'), "it says how many: {error}");
     producer.flush().await.expect("it is reported once");
     let stats = producer.stats();
-    assert_eq!((stats.sent, stats.stored, stats.failed), (5, 3, 2));
+    assert_eq!(
+        (stats.sent, stats.stored, stats.failed),
+        (5, 3, 2),
+        "{stats:?}"
+    );
     drop(
         producer
             .send(Record::new("x").key("bad"))
@@ -253,7 +268,11 @@ async fn c12_stuck_handler_is_cut_off_at_the_drain_deadline(harness: Arc<dyn Har
             }
         )
     };
-    assert_eq!(fleet.history.count(cut), 3);
+    assert_eq!(
+        fleet.history.count(cut),
+        3,
+        "the hanging handlers are dropped"
+    );
     let member = fleet.member("b").start().await;
     let summary = fleet.check().await;
     assert_eq!((summary.handled, summary.duplicates), (6, 0), "{summary:?}");
@@ -268,7 +287,10 @@ async fn c12_closed_consumer_ends_without_error(harness: Arc<dyn Harness>) {
     for _ in 0..2 {
         pull(timing, &mut consumer).await.ack();
     }
-    assert!(nothing_comes(timing, &mut consumer).await);
+    assert!(
+        nothing_comes(timing, &mut consumer).await,
+        "there are no more records"
+    );
     consumer.handle().shutdown();
     let end = within_timeout(timing, "the puller ends", consumer.next()).await;
     let end = end.expect("it ends cleanly");

@@ -44,12 +44,16 @@ async fn refused(fleet: &Fleet, bad: Record, kind: ErrorKind, names: &str) {
         .await
         .expect("it is taken");
     let (first, second) = (first.await.expect("stored"), second.await.expect("stored"));
-    assert!(first.position < second.position);
+    assert!(
+        first.position < second.position,
+        "the records of the key are in order"
+    );
     producer.close().await.expect("nothing else has failed");
     let read = read(&*fleet.harness, &fleet.stream, 2).await;
     assert_eq!(
         [&read[0].payload()[..], &read[1].payload()[..]],
-        [&b"first"[..], b"second"]
+        [&b"first"[..], b"second"],
+        "the good records are stored, and only these"
     );
 }
 
@@ -94,7 +98,7 @@ async fn taken_or_refused(fleet: &Fleet, key: Bytes, taken: bool) {
         .expect("it is stored");
     producer.close().await.expect("it closes");
     let read = read(&*fleet.harness, &fleet.stream, 1).await;
-    assert_eq!(read[0].key(), Some(&key));
+    assert_eq!(read[0].key(), Some(&key), "the key is as it was sent");
 }
 
 async fn c13_empty_key_is_accepted_or_invalid(harness: Arc<dyn Harness>) {
@@ -165,7 +169,8 @@ async fn c13_unknown_dead_letter_stream(harness: Arc<dyn Harness>) {
         .expect_err("it must exist when a member joins");
     assert_eq!(
         (error.kind(), error.stream()),
-        (ErrorKind::NotFound, Some(dead.as_str()))
+        (ErrorKind::NotFound, Some(dead.as_str())),
+        "{error:?}"
     );
 }
 
@@ -178,13 +183,14 @@ async fn c13_unknown_group(harness: Arc<dyn Harness>) {
         .expect_err("no member ever joined");
     assert_eq!(
         (error.kind(), error.group()),
-        (ErrorKind::NotFound, Some(fleet.group.as_str()))
+        (ErrorKind::NotFound, Some(fleet.group.as_str())),
+        "{error:?}"
     );
     let error = group
         .reset(&fleet.stream, Start::Earliest)
         .await
         .expect_err("no member ever joined");
-    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error:?}");
 }
 
 async fn c13_stream_deleted_while_read(harness: Arc<dyn Harness>) {
@@ -211,7 +217,8 @@ async fn c13_stream_deleted_while_read(harness: Arc<dyn Harness>) {
     let error = error.expect_err("its stream is gone");
     assert_eq!(
         (error.kind(), error.stream()),
-        (ErrorKind::NotFound, Some(fleet.stream.as_str()))
+        (ErrorKind::NotFound, Some(fleet.stream.as_str())),
+        "{error:?}"
     );
     let error = loop {
         match within_timeout(timing, "the puller ends", puller.next()).await {
@@ -221,7 +228,8 @@ async fn c13_stream_deleted_while_read(harness: Arc<dyn Harness>) {
     };
     assert_eq!(
         (error.kind(), error.stream()),
-        (ErrorKind::NotFound, Some(fleet.stream.as_str()))
+        (ErrorKind::NotFound, Some(fleet.stream.as_str())),
+        "{error:?}"
     );
     let names = fleet
         .client
@@ -229,7 +237,11 @@ async fn c13_stream_deleted_while_read(harness: Arc<dyn Harness>) {
         .list()
         .await
         .expect("streams are listed");
-    assert!(!names.contains(&fleet.stream));
+    assert!(
+        !names.contains(&fleet.stream),
+        "{} is listed, although it is deleted: {names:?}",
+        fleet.stream
+    );
 }
 
 async fn c13_stream_names_and_sizes(harness: Arc<dyn Harness>) {
@@ -259,19 +271,25 @@ async fn c13_stream_names_and_sizes(harness: Arc<dyn Harness>) {
     let again = streams.create(StreamSpec::new(name.as_str())).await;
     assert_eq!(
         again.expect_err("it is there").kind(),
-        ErrorKind::AlreadyExists
+        ErrorKind::AlreadyExists,
+        "the name is taken"
     );
     let described = streams.describe(&name).await.expect("it is described");
     assert_eq!(
         (described.name.as_str(), described.partitions.len()),
-        (name.as_str(), 3)
+        (name.as_str(), 3),
+        "{described:?}"
     );
     assert!(
         described
             .partitions
             .iter()
-            .all(|p| p.open && p.latest.is_none())
+            .all(|p| p.open && p.latest.is_none()),
+        "all partitions are open and empty: {described:?}"
     );
     let names = streams.list().await.expect("streams are listed");
-    assert!(names.contains(&name) && names.is_sorted());
+    assert!(
+        names.contains(&name) && names.is_sorted(),
+        "{name} is listed, in order: {names:?}"
+    );
 }

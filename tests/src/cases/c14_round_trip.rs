@@ -51,8 +51,15 @@ async fn round_trip(harness: &dyn Harness, records: &[Record]) -> Vec<Record> {
 
 async fn survive(harness: Arc<dyn Harness>, records: Vec<Record>) {
     for (sent, got) in records.iter().zip(round_trip(&*harness, &records).await) {
-        assert_eq!((&sent.key, &sent.payload), (&got.key, &got.payload));
-        assert_eq!(sent.headers, got.headers);
+        assert_eq!(
+            (&sent.key, &sent.payload),
+            (&got.key, &got.payload),
+            "key and payload are as they were sent"
+        );
+        assert_eq!(
+            sent.headers, got.headers,
+            "the headers are as they were sent"
+        );
     }
 }
 
@@ -110,10 +117,15 @@ async fn c14_headers(harness: Arc<dyn Harness>) {
     survive(harness.clone(), records).await;
     let repeated = Record::new("x").header("a", "1").header("a", "2");
     let got = round_trip(&*harness, &[repeated]).await.remove(0);
-    assert_eq!(got.headers, Headers::from_iter([("a", "1"), ("a", "2")]));
+    assert_eq!(
+        got.headers,
+        Headers::from_iter([("a", "1"), ("a", "2")]),
+        "both values of the header are there"
+    );
     assert_eq!(
         got.headers.get("a").map(|value| &value[..]),
-        Some(&b"2"[..])
+        Some(&b"2"[..]),
+        "the last value of a header counts"
     );
 }
 
@@ -159,8 +171,12 @@ async fn tombstones(harness: &dyn Harness, stream: &str) -> Vec<bool> {
     let mut read = read(harness, stream, 2).await;
     read.sort_by_key(|delivery| delivery.position());
     for delivery in &read {
-        assert_eq!(delivery.key().map(|key| &key[..]), Some(&b"k"[..]));
-        assert_eq!(delivery.payload(), "");
+        assert_eq!(
+            delivery.key().map(|key| &key[..]),
+            Some(&b"k"[..]),
+            "the key is as it was sent"
+        );
+        assert_eq!(delivery.payload(), "", "the payload is empty");
     }
     read.iter()
         .map(|delivery| delivery.is_tombstone())
@@ -185,7 +201,11 @@ async fn c14_tombstones_pass_through_pipelines(harness: Arc<dyn Harness>) {
     };
     let (ended, read) = tokio::join!(run, read);
     ended.expect("the pipeline ends well");
-    assert_eq!(read, [true, false]);
+    assert_eq!(
+        read,
+        [true, false],
+        "the tombstone stays one, and the empty payload does not become one"
+    );
     producer.close().await.expect("it closes");
 }
 
@@ -207,7 +227,11 @@ async fn c14_tombstones_can_be_dead_lettered(harness: Arc<dyn Harness>) {
     };
     let (ended, read) = tokio::join!(run, read);
     ended.expect("the member ends well");
-    assert_eq!(read, [true, false]);
+    assert_eq!(
+        read,
+        [true, false],
+        "the tombstone stays one, and the empty payload does not become one"
+    );
 }
 
 async fn c14_timestamps(harness: Arc<dyn Harness>) {
@@ -221,7 +245,11 @@ async fn c14_timestamps(harness: Arc<dyn Harness>) {
         .collect();
     let got = round_trip(&*harness, &stamped).await;
     let got: Vec<_> = got.into_iter().map(|record| record.timestamp).collect();
-    assert_eq!(got, times.into_iter().map(Some).collect::<Vec<_>>());
+    assert_eq!(
+        got,
+        times.into_iter().map(Some).collect::<Vec<_>>(),
+        "the timestamps are as they were sent"
+    );
     // Without one it is the broker's, which does not go back in a partition.
     let plain = vec![Record::new("x").key("k"); 5];
     let got = round_trip(&*harness, &plain).await;
@@ -242,7 +270,7 @@ async fn c14_received_records_can_be_sent_on(harness: Arc<dyn Harness>) {
     let once = round_trip(&*harness, std::slice::from_ref(&record))
         .await
         .remove(0);
-    assert_eq!(once, record);
+    assert_eq!(once, record, "the record is as it was sent");
     let twice = round_trip(&*harness, &[once]).await.remove(0);
-    assert_eq!(twice, record);
+    assert_eq!(twice, record, "the record is as it was received");
 }

@@ -85,7 +85,11 @@ async fn operate_pause_of_one_partition(harness: Arc<dyn Harness>) {
         .until("the other partition flows", || fleet.unsettled() == waiting)
         .await;
     tokio::time::sleep(timing.handover).await;
-    assert_eq!(fleet.history.count(of_paused), 0);
+    assert_eq!(
+        fleet.history.count(of_paused),
+        0,
+        "the paused partition delivers nothing"
+    );
     member.handle().resume(&paused);
     fleet.check().await;
     member.close().await;
@@ -198,7 +202,11 @@ async fn operate_reset_to_latest_skips(harness: Arc<dyn Harness>) {
             fleet.history.count(later) == 5
         })
         .await;
-    assert_eq!(fleet.acked(), 5);
+    assert_eq!(
+        fleet.acked(),
+        5,
+        "only what came after the reset is handled"
+    );
     fleet.caught_up().await;
     fleet.verdict(Rules::default()).assert_clean();
     b.close().await;
@@ -232,10 +240,18 @@ async fn operate_reset_to_a_time(harness: Arc<dyn Harness>) {
     moved.expect("the group is moved");
     for _ in 0..5 {
         let delivery = pull(timing, &mut consumer).await;
-        assert!(later(delivery.payload()));
+        assert!(
+            later(delivery.payload()),
+            "{} at {} came before the reset",
+            delivery.partition(),
+            delivery.position()
+        );
         delivery.ack();
     }
-    assert!(nothing_comes(timing, &mut consumer).await);
+    assert!(
+        nothing_comes(timing, &mut consumer).await,
+        "nothing else comes"
+    );
     consumer.close().await.expect("the puller closes");
 }
 
@@ -270,7 +286,7 @@ async fn operate_lag(harness: Arc<dyn Harness>) {
     }
     let known = consumer.handle().partitions();
     let (_, known) = known.iter().next().expect("it owns the partition");
-    assert_eq!(known.unsettled, 0);
+    assert_eq!(known.unsettled, 0, "{known:?}");
     consumer.close().await.expect("the puller closes");
 }
 
@@ -280,7 +296,10 @@ async fn operate_checkpoints(harness: Arc<dyn Harness>) {
     fleet.until("it owns all", || member.owns() == 3).await;
     let fresh = fleet.checkpoints().await;
     assert_eq!(fresh.len(), 3, "one of each partition");
-    assert!(fresh.is_sorted_by_key(|c| c.partition.clone()));
+    assert!(
+        fresh.is_sorted_by_key(|c| c.partition.clone()),
+        "the checkpoints are in the order of partitions: {fresh:?}"
+    );
     assert!(
         fresh.iter().all(|c| c.position.is_none() && !c.completed),
         "{fresh:?}"
@@ -294,12 +313,20 @@ async fn operate_checkpoints(harness: Arc<dyn Harness>) {
         if checkpoint.position.is_some() {
             assert_eq!(
                 (checkpoint.epoch, checkpoint.position),
-                (Some(own.epoch), own.settled)
+                (Some(own.epoch), own.settled),
+                "the checkpoint is what the owner has settled: {checkpoint:?}"
             );
         }
-        assert!(checkpoint.lag.records.is_none_or(|records| records == 0));
+        assert!(
+            checkpoint.lag.records.is_none_or(|records| records == 0),
+            "nothing is left to read: {checkpoint:?}"
+        );
     }
-    assert!(member.handle().stats().checkpoints >= 1);
+    assert!(
+        member.handle().stats().checkpoints >= 1,
+        "{:?}",
+        member.handle().stats()
+    );
     member.close().await;
 }
 
@@ -328,10 +355,17 @@ async fn operate_several_streams(harness: Arc<dyn Harness>) {
     fleet.until("all are handled", || fleet.acked() == 80).await;
     let summary = fleet.check().await;
     assert_eq!((summary.lost, summary.duplicates), (0, 0), "{summary:?}");
-    assert_eq!(member.owns(), 4);
+    assert_eq!(
+        member.owns(),
+        4,
+        "the member owns the partitions of both streams"
+    );
     let checkpoints = fleet.checkpoints().await;
     let streams: Vec<_> = checkpoints.iter().map(|c| c.partition.stream()).collect();
-    assert!(streams.contains(&other.as_str()) && streams.contains(&fleet.stream.as_str()));
+    assert!(
+        streams.contains(&other.as_str()) && streams.contains(&fleet.stream.as_str()),
+        "both streams have checkpoints: {streams:?}"
+    );
     member.close().await;
 }
 
@@ -367,7 +401,7 @@ async fn operate_data_loss_fails(harness: Arc<dyn Harness>) {
     let error = member.ended(timing).await.expect_err("records are gone");
     assert_eq!(error.kind(), ErrorKind::DataLoss, "{error:?}");
     let partition = fleet.open_partitions().await.remove(0);
-    assert_eq!(error.partition(), Some(&partition));
+    assert_eq!(error.partition(), Some(&partition), "{error:?}");
     let described = fleet.client.streams().describe(&fleet.stream).await;
     let described = described
         .expect("the stream is described")
@@ -391,6 +425,11 @@ async fn operate_data_loss_skips(harness: Arc<dyn Harness>) {
     let verdict = fleet.verdict(Rules::default());
     let summary = verdict.assert_clean();
     assert!((15..=16).contains(&summary.handled), "{summary:?}");
-    assert_eq!(member.handle().stats().data_losses, 1);
+    assert_eq!(
+        member.handle().stats().data_losses,
+        1,
+        "{:?}",
+        member.handle().stats()
+    );
     member.close().await;
 }

@@ -70,7 +70,7 @@ async fn operate_stream_id_changes_when_a_stream_is_created_anew(harness: Arc<dy
             streams.create(spec).await.expect("it is created again");
         }
     }
-    assert_ne!(ids[0], ids[1]);
+    assert_ne!(ids[0], ids[1], "another stream has another id");
 }
 
 /// Returns the largest epoch of each partition.
@@ -155,7 +155,11 @@ async fn operate_stream_id_is_the_same_for_all_members(harness: Arc<dyn Harness>
         both.then_some(())
     })
     .await;
-    assert_eq!(only_id(&[a.kept(), b.kept()].concat()), id);
+    assert_eq!(
+        only_id(&[a.kept(), b.kept()].concat()),
+        id,
+        "the id is the same in a new epoch"
+    );
     a.close().await;
     b.close().await;
 
@@ -166,7 +170,15 @@ async fn operate_stream_id_is_the_same_for_all_members(harness: Arc<dyn Harness>
         (!back.kept().is_empty()).then_some(())
     })
     .await;
-    assert_eq!(only_id(&back.kept()), id);
+    assert_eq!(
+        only_id(&back.kept()),
+        id,
+        "the id is the same for a member that returns"
+    );
     back.close().await;
-    assert_eq!(only_id(&read(&*harness, &stream, RECORDS).await), id);
+    assert_eq!(
+        only_id(&read(&*harness, &stream, RECORDS).await),
+        id,
+        "the id is the same for another group"
+    );
 }
