@@ -54,16 +54,7 @@ fn setup(name: &str, protocol: Protocol, shared: LazyBroker<Testbed>) -> Setup {
                 "c11_crash_between_parent_and_child",
                 "c11_latest_group_reads_children_from_their_beginning",
                 "c11_invalid_reshards_are_refused",
-                "c13_required_guarantee_is_met",
             ],
-        )
-        .ignore(
-            "needs a backend without exactly_once",
-            ["c13_missing_guarantee_is_unsupported"],
-        )
-        .ignore(
-            "needs a backend without durable",
-            ["c13_missing_durability_is_unsupported"],
         )
         .ignore(
             "needs a backend without add_partitions",

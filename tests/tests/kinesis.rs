@@ -74,10 +74,6 @@ impl Shared {
                 ],
             )
             .ignore(
-                "needs a backend without durable",
-                ["c13_missing_durability_is_unsupported"],
-            )
-            .ignore(
                 "not promised: needs exactly_once",
                 [
                     "pipeline_publishes_each_result_once_through_a_crash",

@@ -13,9 +13,8 @@ cases! {
     c13_options_of_groups_out_of_bounds,
     c13_options_of_producers_out_of_bounds,
     c13_names_of_groups,
-    c13_missing_guarantee_is_unsupported [NO_EXACTLY_ONCE],
-    c13_missing_durability_is_unsupported [NOT_DURABLE],
-    c13_required_guarantee_is_met [RESHARD],
+    c13_missing_guarantees_are_unsupported [SOME_GUARANTEE_MISSING],
+    c13_promised_guarantees_are_met [SOME_GUARANTEE],
 }
 
 type Configure<T> = fn(T) -> T;
@@ -69,17 +68,19 @@ async fn c13_options_of_groups_out_of_bounds(harness: Arc<dyn Harness>) {
         let run = group.run(handler, std::future::pending()).await;
         assert_eq!(
             run.expect_err("it is out of its bounds").kind(),
-            ErrorKind::Invalid
+            ErrorKind::Invalid,
+            "run refuses {names}"
         );
     }
     let none = fleet.client.group(fleet.group.as_str());
     let error = none.join().await.expect_err("no stream is named");
-    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error:?}");
     let handler = |_| async { Ok(()) };
     let error = group.run_batches(0, handler, std::future::pending()).await;
     assert_eq!(
         error.expect_err("a batch of none").kind(),
-        ErrorKind::Invalid
+        ErrorKind::Invalid,
+        "a batch of none"
     );
 }
 
@@ -159,44 +160,56 @@ async fn c13_names_of_groups(harness: Arc<dyn Harness>) {
         .expect("it closes");
 }
 
-async fn missing(harness: Arc<dyn Harness>, guarantee: Guarantee) {
+/// Returns the guarantees that the backend makes, or those that it does not.
+async fn guarantees(harness: &dyn Harness, made: bool) -> Vec<Guarantee> {
+    let guarantees = harness.client().await.guarantees();
+    let all = [
+        Guarantee::Durable,
+        Guarantee::ExactlyOnce,
+        Guarantee::OrderedReshard,
+    ];
+    all.into_iter()
+        .filter(|guarantee| guarantees.has(*guarantee) == made)
+        .collect()
+}
+
+async fn c13_missing_guarantees_are_unsupported(harness: Arc<dyn Harness>) {
     let timing = harness.timing();
-    let fleet = Fleet::new(harness, 1).await;
-    let group = fleet.handle().await.require(guarantee);
-    let error = group.join().await.expect_err("it is not promised");
-    assert_eq!(
-        (error.kind(), error.group()),
-        (ErrorKind::Unsupported, Some(fleet.group.as_str()))
-    );
-    let named = format!("{guarantee:?}");
-    assert!(
-        error.message().contains(&named),
-        "{error} does not name {named}"
-    );
-    let member = fleet
-        .member("a")
-        .with(|group| group.require(guarantee))
-        .start()
-        .await;
-    let error = member.ended(timing).await.expect_err("it is not promised");
-    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    for guarantee in guarantees(&*harness, false).await {
+        let fleet = Fleet::new(harness.clone(), 1).await;
+        let group = fleet.handle().await.require(guarantee);
+        let error = group.join().await.expect_err("it is not promised");
+        assert_eq!(
+            (error.kind(), error.group()),
+            (ErrorKind::Unsupported, Some(fleet.group.as_str())),
+            "{guarantee:?}: {error:?}"
+        );
+        let named = format!("{guarantee:?}");
+        assert!(
+            error.message().contains(&named),
+            "{error} does not name {named}"
+        );
+        let member = fleet
+            .member("a")
+            .with(|group| group.require(guarantee))
+            .start()
+            .await;
+        let error = member.ended(timing).await.expect_err("it is not promised");
+        assert_eq!(
+            error.kind(),
+            ErrorKind::Unsupported,
+            "{guarantee:?}: {error:?}"
+        );
+    }
 }
 
-async fn c13_missing_guarantee_is_unsupported(harness: Arc<dyn Harness>) {
-    missing(harness, Guarantee::ExactlyOnce).await;
-}
-
-async fn c13_missing_durability_is_unsupported(harness: Arc<dyn Harness>) {
-    missing(harness, Guarantee::Durable).await;
-}
-
-async fn c13_required_guarantee_is_met(harness: Arc<dyn Harness>) {
-    let fleet = Fleet::new(harness, 1).await;
-    fleet.send(2, 2).await;
-    let member = fleet
-        .member("a")
-        .with(|group| group.require(Guarantee::OrderedReshard));
-    let member = member.start().await;
-    fleet.check().await;
-    member.close().await;
+async fn c13_promised_guarantees_are_met(harness: Arc<dyn Harness>) {
+    for guarantee in guarantees(&*harness, true).await {
+        let fleet = Fleet::new(harness.clone(), 1).await;
+        fleet.send(2, 2).await;
+        let member = fleet.member("a").with(|group| group.require(guarantee));
+        let member = member.start().await;
+        fleet.check().await;
+        member.close().await;
+    }
 }

@@ -163,5 +163,9 @@ const ADD_PARTITIONS: Need = Need::Has("add_partitions", |guarantees, _| guarant
 const NO_ADD_PARTITIONS: Need =
     Need::Lacks("add_partitions", |guarantees, _| guarantees.add_partitions);
 const EXACTLY_ONCE: Need = Need::Has("exactly_once", |guarantees, _| guarantees.exactly_once);
-const NO_EXACTLY_ONCE: Need = Need::Lacks("exactly_once", |guarantees, _| guarantees.exactly_once);
-const NOT_DURABLE: Need = Need::Lacks("durable", |guarantees, _| guarantees.durable);
+const SOME_GUARANTEE: Need = Need::Has("a guarantee", |guarantees, _| {
+    guarantees.durable || guarantees.exactly_once || guarantees.ordered_reshard
+});
+const SOME_GUARANTEE_MISSING: Need = Need::Has("a guarantee to be missing", |guarantees, _| {
+    !(guarantees.durable && guarantees.exactly_once && guarantees.ordered_reshard)
+});
