@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::panic::Location;
@@ -39,6 +40,13 @@ pub trait Harness: fmt::Debug + Send + Sync + 'static {
     /// Returns how many attempts to send to a stream, or to store the checkpoint of a group, were hit by
     /// a fault so far. A case that passes without its fault proves nothing.
     fn hits(&self, stream_or_group: &str) -> u64;
+
+    /// Returns the faults that this harness injects by itself, in every case: none, unless it has, for
+    /// example, a proxy that breaks connections. The checker must know of them, or it takes what they
+    /// cause for violations. Read when a case makes its fleet.
+    fn own_faults(&self) -> Vec<OwnFault> {
+        Vec::new()
+    }
 
     /// Injects a fault, and returns when it is in effect. Called only with what
     /// [`hooks`](Self::hooks) says is possible.
@@ -165,8 +173,12 @@ pub enum Fault {
         /// The number of attempts.
         times: u32,
     },
-    /// The next step of a pipeline of the group is refused, as that of a member that was removed from the
-    /// group, and the member receives the refusal with a delay.
+    /// The next step of an exactly-once pipeline of the group stores nothing, and `publish` returns
+    /// `Fenced` only `after` that, as if the response were on its way for so long.
+    ///
+    /// Only this response is late. It removes nobody from the group: a case steals the member's
+    /// partitions meanwhile, and the member must learn of that, and be assigned partitions in new epochs,
+    /// before `publish` returns.
     RefusePublishLate {
         /// The group.
         group: String,
@@ -182,7 +194,11 @@ pub enum Fault {
         limit: Option<usize>,
     },
     /// The partition is taken from its owner without a drain, and assigned to another member, or to the
-    /// same one in a new epoch.
+    /// same one in a new epoch. The owner may lose its other partitions too: Kafka removes a member from
+    /// its group with all it has, while a lease is for one partition.
+    ///
+    /// If nobody owns the partition at this moment, because the group is assigning its partitions, the
+    /// harness waits until somebody does.
     Steal {
         /// The group.
         group: String,
@@ -199,6 +215,27 @@ pub enum Fault {
     },
     /// The broker restarts, with everything that it has acknowledged.
     Restart,
+}
+
+/// A fault that is none of [`Fault`], for the history: of a harness's own, or of a test of one's own
+/// with [`Fleet::own_fault`](crate::fleet::Fleet::own_fault).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnFault {
+    /// Whom it disturbs.
+    pub disturbs: Disturbed,
+    /// A description, for readers.
+    pub what: String,
+}
+
+/// Whom a fault disturbs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Disturbed {
+    /// Producers: a record may be stored twice, or fail although it is stored.
+    Sends,
+    /// All members of the group: what they settled and did not store is delivered again.
+    Group,
+    /// One member of the group, by the application's name for it.
+    Member(String),
 }
 
 /// A guarantee or fault that a case needs.
@@ -255,9 +292,24 @@ where
     eventually_or(Location::caller(), timing, what, met, String::new)
 }
 
+thread_local! {
+    /// Of the case that runs on this thread.
+    static LAST_WAIT: Cell<Option<&'static Location<'static>>> = const { Cell::new(None) };
+}
+
+/// Returns where the case that runs on this thread last waited for something that came.
+pub(crate) fn last_wait() -> Option<&'static Location<'static>> {
+    LAST_WAIT.get()
+}
+
+/// Notes that a wait has ended, for [`last_wait`].
+pub(crate) fn note_wait(caller: &'static Location<'static>) {
+    LAST_WAIT.set(Some(caller));
+}
+
 /// As [`eventually`], for a caller that is known already, and with a report of what is missing.
 pub(crate) async fn eventually_or<T, F>(
-    caller: &Location<'_>,
+    caller: &'static Location<'static>,
     timing: Timing,
     what: &str,
     mut met: impl FnMut() -> F,
@@ -269,6 +321,7 @@ where
     let deadline = Instant::now() + timing.timeout;
     loop {
         if let Some(value) = met().await {
+            note_wait(caller);
             return value;
         }
         if Instant::now() >= deadline {
@@ -293,6 +346,8 @@ pub fn within_timeout<'a, T: 'a>(
     async move {
         let result = tokio::time::timeout(timing.timeout, future).await;
         let timeout = timing.timeout;
-        result.unwrap_or_else(|_| panic!("waited {timeout:?} for: {what} ({caller})"))
+        let result = result.unwrap_or_else(|_| panic!("waited {timeout:?} for: {what} ({caller})"));
+        note_wait(caller);
+        result
     }
 }

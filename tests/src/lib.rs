@@ -28,5 +28,8 @@ pub use cases::Case;
 #[cfg(any(feature = "kafka", feature = "kinesis"))]
 pub use events::Events;
 pub use faulty_backend::FaultyBackend;
-pub use harness::{Fault, Harness, Hooks, Need, Timing, eventually, unique_stream, within_timeout};
+pub use harness::{
+    Disturbed, Fault, Harness, Hooks, Need, OwnFault, Timing, eventually, unique_stream,
+    within_timeout,
+};
 pub use runner::{BrokerScope, LazyBroker, Setup, Suite};

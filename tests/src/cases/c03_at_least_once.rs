@@ -56,7 +56,11 @@ where
 async fn good_and_bad(harness: Arc<dyn Harness>) -> Fleet {
     let fleet = Fleet::new(harness, 1).await;
     let mut test_producer = fleet.test_producer().await;
-    for _ in 0..5 {
+    // Stored before the first bad one: otherwise a broker may store the keys in any order.
+    test_producer.send_one(Some("good")).await;
+    test_producer.receipts().await;
+    test_producer.send_one(Some("bad")).await;
+    for _ in 1..5 {
         test_producer.send_one(Some("good")).await;
         test_producer.send_one(Some("bad")).await;
     }
@@ -78,7 +82,8 @@ async fn c03_error_then_success(harness: Arc<dyn Harness>) {
     let stats = member.handle().stats();
     assert_eq!(
         (stats.settled, stats.failures, stats.retried, stats.panicked),
-        (10, 10, 10, 0)
+        (10, 10, 10, 0),
+        "each record fails once: {stats:?}"
     );
     member.close().await;
 }
@@ -94,7 +99,11 @@ async fn panics(harness: Arc<dyn Harness>, work: HandlerFn) {
     assert_eq!(summary.handled, 10, "{summary:?}");
     fleet.caught_up().await;
     let stats = member.handle().stats();
-    assert_eq!((stats.settled, stats.failures, stats.panicked), (10, 5, 5));
+    assert_eq!(
+        (stats.settled, stats.failures, stats.panicked),
+        (10, 5, 5),
+        "half of the records panic once: {stats:?}"
+    );
     member.close().await;
 }
 
@@ -131,7 +140,11 @@ async fn c03_dead_letter_has_the_record_and_the_reason(harness: Arc<dyn Harness>
             .iter()
             .find(|of| id_of(of.payload()) == id)
             .expect("it was sent");
-        assert_eq!((letter.key(), letter.payload()), (of.key(), of.payload()));
+        assert_eq!(
+            (letter.key(), letter.payload()),
+            (of.key(), of.payload()),
+            "the letter has key and payload of its record"
+        );
         let written = of.timestamp().duration_since(std::time::UNIX_EPOCH);
         let written = written.expect("it is after 1970").as_millis().to_string();
         assert!(
@@ -139,7 +152,11 @@ async fn c03_dead_letter_has_the_record_and_the_reason(harness: Arc<dyn Harness>
             "it is a record of its own time"
         );
         let kept: Vec<_> = letter.headers().iter().take(of.headers().len()).collect();
-        assert_eq!(kept, of.headers().iter().collect::<Vec<_>>());
+        assert_eq!(
+            kept,
+            of.headers().iter().collect::<Vec<_>>(),
+            "the letter has the headers of its record"
+        );
         let position = of.position().to_string();
         let added = [
             ("millstream-dead-attempts", "2"),
@@ -177,7 +194,11 @@ async fn c03_dead_letter_has_the_record_and_the_reason(harness: Arc<dyn Harness>
         "{summary:?}"
     );
     fleet.caught_up().await;
-    assert_eq!(member.handle().stats().dead_lettered, 5);
+    assert_eq!(
+        member.handle().stats().dead_lettered,
+        5,
+        "each bad record is dead-lettered"
+    );
     member.close().await;
 }
 
@@ -241,7 +262,11 @@ async fn c03_skip_is_explicit(harness: Arc<dyn Harness>) {
         "{summary:?}"
     );
     fleet.caught_up().await;
-    assert_eq!(member.handle().stats().skipped, 5);
+    assert_eq!(
+        member.handle().stats().skipped,
+        5,
+        "each bad record is skipped"
+    );
     member.close().await;
 }
 
@@ -259,8 +284,8 @@ async fn c03_stop_returns_the_error_and_the_record_is_redelivered(harness: Arc<d
         .ended(timing)
         .await
         .expect_err("the policy is to stop");
-    assert_eq!(error.kind(), ErrorKind::Handler);
-    assert_eq!(error.stream(), Some(fleet.stream.as_str()));
+    assert_eq!(error.kind(), ErrorKind::Handler, "{error:?}");
+    assert_eq!(error.stream(), Some(fleet.stream.as_str()), "{error:?}");
     let message = format!("{error:?}");
     assert!(message.contains("the tank is on fire"), "{message}");
     // Nothing is skipped: the next member gets it, and at once.
@@ -293,7 +318,11 @@ async fn pull_and_fail(harness: Arc<dyn Harness>, fail: impl Fn(millstream_core:
     let summary = fleet.check().await;
     assert_eq!((summary.handled, summary.failures), (10, 5), "{summary:?}");
     let stats = consumer.stats();
-    assert_eq!((stats.failures, stats.retried), (5, 5));
+    assert_eq!(
+        (stats.failures, stats.retried),
+        (5, 5),
+        "a dropped delivery is retried: {stats:?}"
+    );
     consumer.close().await.expect("the puller closes");
     observer.left();
     fleet.caught_up().await;
@@ -373,7 +402,11 @@ async fn c03_batch_failure_without_an_index_is_bisected(harness: Arc<dyn Harness
             group: fleet.group.as_str().into(),
             id: id_of(letter.payload()).expect("the payload has the id"),
         });
-        assert_eq!(letter.key(), Some(&Bytes::from("bad")));
+        assert_eq!(
+            letter.key(),
+            Some(&Bytes::from("bad")),
+            "only the bad records are dead-lettered"
+        );
     }
     fleet.caught_up().await;
     fleet.check().await;
@@ -413,7 +446,7 @@ async fn run_and_fail(
                 Ok(())
             }
             true => {
-                assert_eq!(delivery.attempt(), 1);
+                assert_eq!(delivery.attempt(), 1, "it is the first attempt");
                 open.end(if skips {
                     Outcome::GaveUp
                 } else {
@@ -450,11 +483,19 @@ async fn run_and_fail(
 async fn c03_permanent_failure_is_not_retried(harness: Arc<dyn Harness>) {
     let policy = Retry::fixed(Duration::from_secs(3_600)).attempts(9);
     let stats = run_and_fail(harness, refused, policy).await;
-    assert_eq!((stats.failures, stats.retried, stats.skipped), (5, 0, 5));
+    assert_eq!(
+        (stats.failures, stats.retried, stats.skipped),
+        (5, 0, 5),
+        "{stats:?}"
+    );
 }
 
 async fn c03_unavailable_uses_up_no_attempts(harness: Arc<dyn Harness>) {
     let fail = || HandlerFailure::unavailable("the database is down");
     let stats = run_and_fail(harness, fail, Retry::none()).await;
-    assert_eq!((stats.failures, stats.retried, stats.skipped), (5, 5, 0));
+    assert_eq!(
+        (stats.failures, stats.retried, stats.skipped),
+        (5, 5, 0),
+        "{stats:?}"
+    );
 }

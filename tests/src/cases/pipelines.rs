@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use millstream_core::{
-    ConsumerGroup, ConsumerHandle, Delivery, ErrorKind, Guarantee, Producer, Record, Retry,
-    RunFuture,
+    ConsumerGroup, ConsumerHandle, Delivery, ErrorKind, Guarantee, Partition, Producer, Record,
+    Retry, RunFuture,
 };
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
@@ -122,14 +122,20 @@ pub(super) async fn visible(fleet: &Fleet, sink: &str) -> Vec<Delivery> {
 /// Asserts that the first occurrences in the sink are all of the source, each key in its order.
 async fn assert_passed_on(fleet: &Fleet, sink: &str) -> usize {
     let got = visible(fleet, sink).await;
-    assert!(got.iter().all(|d| d.headers().get("passed").is_some()));
+    assert!(
+        got.iter().all(|d| d.headers().get("passed").is_some()),
+        "all results passed the transform"
+    );
     let mut firsts = ids_by_key(&got);
     for ids in firsts.values_mut() {
         let mut seen = BTreeSet::new();
         ids.retain(|id| seen.insert(*id));
     }
     let source = ids_by_key(&read(&*fleet.harness, &fleet.stream, sent(fleet)).await);
-    assert_eq!(firsts, source);
+    assert_eq!(
+        firsts, source,
+        "the first results are those of the source, each key in its order"
+    );
     got.len()
 }
 
@@ -255,7 +261,11 @@ async fn pipeline_publishes_each_result_once_through_a_crash(harness: Arc<dyn Ha
         control.stats().published >= 5
     })
     .await;
-    assert_eq!(finish(&fleet, &sink, &producer).await, 60);
+    assert_eq!(
+        finish(&fleet, &sink, &producer).await,
+        60,
+        "each result is published once"
+    );
 }
 
 async fn pipeline_publishes_each_result_once_through_many_crashes(harness: Arc<dyn Harness>) {
@@ -279,7 +289,11 @@ async fn pipeline_publishes_each_result_once_through_many_crashes(harness: Arc<d
         .await;
     }
     test_producer.close().await;
-    assert_eq!(finish(&fleet, &sink, &producer).await, sent(&fleet));
+    assert_eq!(
+        finish(&fleet, &sink, &producer).await,
+        sent(&fleet),
+        "each result is published once"
+    );
 }
 
 async fn pipeline_publishes_each_result_once_through_a_rebalance(harness: Arc<dyn Harness>) {
@@ -309,7 +323,11 @@ async fn pipeline_publishes_each_result_once_through_a_rebalance(harness: Arc<dy
     fleet.caught_up().await;
     let (stop, task) = before.expect("the last one runs");
     end(stop, task).await;
-    assert_eq!(assert_passed_on(&fleet, &sink).await, sent(&fleet));
+    assert_eq!(
+        assert_passed_on(&fleet, &sink).await,
+        sent(&fleet),
+        "each result is published once"
+    );
 }
 
 async fn pipeline_publishes_each_result_once_though_checkpoints_fail(harness: Arc<dyn Harness>) {
@@ -326,7 +344,11 @@ async fn pipeline_publishes_each_result_once_though_checkpoints_fail(harness: Ar
     let task = tokio::spawn(run(&group, &producer, stopped));
     fleet.caught_up().await;
     end(stop, task).await;
-    assert_eq!(assert_passed_on(&fleet, &sink).await, 60);
+    assert_eq!(
+        assert_passed_on(&fleet, &sink).await,
+        60,
+        "each result is published once"
+    );
 }
 
 /// A member that is evicted from its group while it publishes, and is let in again before it learns
@@ -353,15 +375,32 @@ async fn pipeline_survives_a_late_refusal(harness: Arc<dyn Harness>) {
         })
         .await;
     let begun = Instant::now();
-    let (assigned, mut partitions) = (control.stats().assigned, fleet.open_partitions().await);
-    let steal = Fault::Steal {
-        group: fleet.group.clone(),
-        partition: partitions.remove(0),
+    let before = control.partitions();
+    let renewed = |partition: &Partition| {
+        let now = control.partitions();
+        let old = before.get(partition).map(|stats| stats.epoch);
+        now.get(partition).is_some_and(|now| Some(now.epoch) > old)
     };
-    fleet.inject(steal).await;
+    let partitions = fleet.open_partitions().await;
+    for partition in &partitions {
+        // The theft of one partition may have taken all from the member.
+        let now = control.partitions();
+        let has_lost =
+            now.get(partition).map(|now| now.epoch) != before.get(partition).map(|old| old.epoch);
+        if !has_lost {
+            let steal = Fault::Steal {
+                group: fleet.group.clone(),
+                partition: partition.clone(),
+            };
+            fleet.inject(steal).await;
+        }
+        fleet
+            .until("the member has the partition again", || renewed(partition))
+            .await;
+    }
     fleet
         .until("the member has its partitions again", || {
-            control.stats().assigned >= assigned + 3
+            partitions.iter().all(&renewed)
         })
         .await;
     assert!(begun.elapsed() < after, "the refusal came before");
@@ -369,7 +408,11 @@ async fn pipeline_survives_a_late_refusal(harness: Arc<dyn Harness>) {
     test_producer.close().await;
     fleet.caught_up().await;
     end(stop, task).await;
-    assert_eq!(assert_passed_on(&fleet, &sink).await, sent(&fleet));
+    assert_eq!(
+        assert_passed_on(&fleet, &sink).await,
+        sent(&fleet),
+        "each result is published once"
+    );
 }
 
 async fn pipeline_zombie_publishes_nothing(harness: Arc<dyn Harness>) {
@@ -411,14 +454,26 @@ async fn pipeline_zombie_publishes_nothing(harness: Arc<dyn Harness>) {
     fleet
         .until("the zombie sees the loss", || control.stats().lost >= 3)
         .await;
-    assert_eq!(control.stats().published, 0);
+    assert_eq!(
+        control.stats().published,
+        0,
+        "the zombie has published nothing: {:?}",
+        control.stats()
+    );
     zombie.abort();
     // Aborted by now.
     let _ = zombie.await;
     end(stop, task).await;
     let seen = visible(&fleet, &sink).await;
-    assert!(seen.iter().all(|d| d.headers().get("by").is_none()));
-    assert_eq!(assert_passed_on(&fleet, &sink).await, 60);
+    assert!(
+        seen.iter().all(|d| d.headers().get("by").is_none()),
+        "no result of the zombie is visible"
+    );
+    assert_eq!(
+        assert_passed_on(&fleet, &sink).await,
+        60,
+        "each result is published once"
+    );
 }
 
 async fn pipeline_results_are_invisible_before_their_checkpoint(harness: Arc<dyn Harness>) {
@@ -434,16 +489,24 @@ async fn pipeline_results_are_invisible_before_their_checkpoint(harness: Arc<dyn
     fleet
         .until("all results are made", || control.stats().settled == 60)
         .await;
-    assert!(visible(&fleet, &sink).await.is_empty());
+    assert!(
+        visible(&fleet, &sink).await.is_empty(),
+        "nothing is visible before the checkpoint"
+    );
     assert!(
         fleet
             .checkpoints()
             .await
             .iter()
-            .all(|c| c.position.is_none())
+            .all(|c| c.position.is_none()),
+        "nothing is checkpointed"
     );
     end(stop, task).await;
-    assert_eq!(assert_passed_on(&fleet, &sink).await, 60);
+    assert_eq!(
+        assert_passed_on(&fleet, &sink).await,
+        60,
+        "each result is published once"
+    );
     fleet.caught_up().await;
 }
 
@@ -468,7 +531,11 @@ async fn pipeline_publishes_nothing_of_a_failed_transform(harness: Arc<dyn Harne
     let run = group.transform_to(&producer, fails, std::future::pending());
     let run = within_timeout(fleet.harness.timing(), "the pipeline stops", run);
     let error = run.await.expect_err("the policy is to stop");
-    assert_eq!((error.kind(), tries.load(Relaxed)), (ErrorKind::Handler, 3));
+    assert_eq!(
+        (error.kind(), tries.load(Relaxed)),
+        (ErrorKind::Handler, 3),
+        "{error:?}"
+    );
     let seen = visible(&fleet, &sink).await;
     let checkpoints = fleet.checkpoints().await;
     let source = read(&*fleet.harness, &fleet.stream, 60).await;
@@ -478,10 +545,14 @@ async fn pipeline_publishes_nothing_of_a_failed_transform(harness: Arc<dyn Harne
     });
     let settled: BTreeSet<_> = settled.filter_map(|d| id_of(d.payload())).collect();
     let shown: BTreeSet<_> = seen.iter().filter_map(|d| id_of(d.payload())).collect();
-    assert!(!shown.contains(&31));
+    assert!(!shown.contains(&31), "the failed transform has no result");
     assert_eq!(shown, settled, "what is shown is what is checkpointed");
-    assert_eq!(seen.len(), shown.len());
-    assert_eq!(finish(&fleet, &sink, &producer).await, 60);
+    assert_eq!(seen.len(), shown.len(), "each result is visible once");
+    assert_eq!(
+        finish(&fleet, &sink, &producer).await,
+        60,
+        "each result is published once"
+    );
 }
 
 async fn pipeline_to_another_client_is_at_least_once(harness: Arc<dyn Harness>) {
@@ -492,7 +563,8 @@ async fn pipeline_to_another_client_is_at_least_once(harness: Arc<dyn Harness>) 
     let error = refused.await.expect_err("it cannot be exactly-once");
     assert_eq!(
         (error.kind(), error.group()),
-        (ErrorKind::Unsupported, Some(fleet.group.as_str()))
+        (ErrorKind::Unsupported, Some(fleet.group.as_str())),
+        "{error:?}"
     );
     assert!(error.message().contains("another client"), "{error}");
     let (stop, stopped) = oneshot::channel();
@@ -502,7 +574,12 @@ async fn pipeline_to_another_client_is_at_least_once(harness: Arc<dyn Harness>) 
     fleet.caught_up().await;
     end(stop, task).await;
     assert_eq!(producer.stats().stored, 60, "the producer sends");
-    assert_eq!(control.stats().published, 0);
+    assert_eq!(
+        control.stats().published,
+        0,
+        "the producer of another client publishes nothing: {:?}",
+        control.stats()
+    );
     assert_passed_on(&fleet, &sink).await;
 
     let group = same_client(&fleet).require(Guarantee::ExactlyOnce);
@@ -538,9 +615,12 @@ async fn pipeline_filters_and_multiplies(harness: Arc<dyn Harness>) {
     end(stop, task).await;
     let expected: u64 = (1..=60).map(|id| id % 3).sum();
     let got = visible(&fleet, &sink).await;
-    assert_eq!(got.len() as u64, expected);
+    assert_eq!(got.len() as u64, expected, "record n has n % 3 results");
     let none = |d: &Delivery| id_of(d.payload()).is_some_and(|id| id % 3 == 0);
-    assert!(!got.iter().any(none));
+    assert!(
+        !got.iter().any(none),
+        "a record with an id of 3 n has no result"
+    );
     producer.close().await.expect("it closes");
 }
 
@@ -551,7 +631,7 @@ async fn pipeline_stops_when_a_transform_keeps_failing(harness: Arc<dyn Harness>
     let run = group.transform_to(&producer, fails, std::future::pending());
     let run = within_timeout(fleet.harness.timing(), "the pipeline stops", run);
     let error = run.await.expect_err("the policy is to stop");
-    assert_eq!(error.kind(), ErrorKind::Handler);
+    assert_eq!(error.kind(), ErrorKind::Handler, "{error:?}");
     let checkpoints = fleet.checkpoints().await;
     assert!(
         checkpoints.iter().all(|c| c.position.is_none()),

@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use millstream_core::{Consumer, Delivery, PendingDelivery};
 
+use crate::harness::note_wait;
 use crate::history::id_of;
 use crate::{Harness, Timing};
 
@@ -19,6 +20,7 @@ pub(super) fn pull(
             let partitions = consumer.handle().partitions();
             panic!("timed out waiting for a delivery ({caller}): {partitions:#?}")
         });
+        note_wait(caller);
         let next = next.unwrap_or_else(|error| panic!("the consumer failed: {error:?} ({caller})"));
         next.unwrap_or_else(|| panic!("the consumer was closed ({caller})"))
     }

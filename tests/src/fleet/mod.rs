@@ -8,7 +8,7 @@ use millstream_core::{Checkpoint, Client, ConsumerGroup, ErrorKind, Partition, P
 use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::checker::{Rules, Summary, Verdict};
-use crate::harness::{Fault, Harness, Timing, eventually_or, unique_stream};
+use crate::harness::{Disturbed, Fault, Harness, OwnFault, Timing, eventually_or, unique_stream};
 use crate::history::{Event, History, Outcome};
 
 mod member;
@@ -55,19 +55,22 @@ impl Fleet {
             stream: stream.as_str().into(),
             everything,
         });
-        if harness.hooks().reshard_repeats_sends {
-            history.record(Event::Fault {
-                group: None,
-                member: None,
-                what: "reshards may come".into(),
-            });
-        }
         let down = StoppedFleet {
             stream,
             group,
             history,
         };
-        down.resume(harness).await
+        let fleet = down.resume(harness).await;
+        if fleet.harness.hooks().reshard_repeats_sends {
+            fleet.own_fault(OwnFault {
+                disturbs: Disturbed::Sends,
+                what: "reshards may come".into(),
+            });
+        }
+        for fault in fleet.harness.own_faults() {
+            fleet.own_fault(fault);
+        }
+        fleet
     }
 
     /// Closes every connection, and keeps the names.
@@ -121,6 +124,21 @@ impl Fleet {
             what: format!("{fault:?}"),
         });
         self.harness.inject(fault).await;
+    }
+
+    /// Records a fault that the caller injects by itself. Call it before the fault takes effect.
+    pub fn own_fault(&self, fault: OwnFault) {
+        let OwnFault { disturbs, what } = fault;
+        let (group, member) = match disturbs {
+            Disturbed::Sends => (None, None),
+            Disturbed::Group => (Some(self.group.as_str().into()), None),
+            Disturbed::Member(member) => (Some(self.group.as_str().into()), Some(member.into())),
+        };
+        self.history.record(Event::Fault {
+            group,
+            member,
+            what,
+        });
     }
 
     /// Waits until `met`.

@@ -15,6 +15,7 @@ use futures_util::future::LocalBoxFuture;
 use tokio::runtime::{Builder, Runtime};
 
 use super::panics::Panics;
+use crate::harness::last_wait;
 use crate::{Harness, Timing};
 
 /// How long the first harness may take to start. Images of brokers may be built before.
@@ -25,6 +26,9 @@ const REAL_TIME_GRACE: Duration = Duration::from_secs(60);
 
 /// How long a case with paused time may compute. The longest takes a second, or several on a busy machine.
 const PAUSED_TIME_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long the tasks of a case that failed may take to end.
+const TEARDOWN: Duration = Duration::from_secs(10);
 
 /// The clock of a case's runtime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,13 +97,25 @@ impl Watchdog {
         let (time, panics_there) = (self.time, panics.clone());
         let case = move || run_here(time, &panics_there, &reports, start, body);
         let builder = thread::Builder::new().name(self.thread_name.clone());
-        if let Err(error) = builder.spawn(case) {
-            return Err(format!("no thread for the case: {error}"));
+        let thread = match builder.spawn(case) {
+            Ok(thread) => thread,
+            Err(error) => return Err(format!("no thread for the case: {error}")),
+        };
+        match self.wait(&reported) {
+            Ok(result) => {
+                // It drops what it shares with other cases before the process ends.
+                let _ = thread.join();
+                result
+            }
+            Err(reason) => Err(panics.failure(reason)),
         }
-        self.wait(&reported, &panics)
     }
 
-    fn wait<T>(&self, reported: &Receiver<Report<T>>, panics: &Panics) -> Result<T, String> {
+    /// Waits for the result of the case.
+    ///
+    /// # Errors
+    /// Why there is none.
+    fn wait<T>(&self, reported: &Receiver<Report<T>>) -> Result<Result<T, String>, String> {
         let mut limit = self.wall_limit.unwrap_or(START_LIMIT);
         let mut what = "the harness did not start";
         loop {
@@ -109,16 +125,14 @@ impl Watchdog {
                         Time::Real => timing.case_limit() + REAL_TIME_GRACE,
                         Time::Paused => PAUSED_TIME_LIMIT,
                     });
-                    what = "the case did not end";
+                    what = "a task spins or blocks its thread: the case did not end";
                 }
-                Ok(Report::Ended(result)) => return result,
+                Ok(Report::Ended(result)) => return Ok(result),
                 Err(RecvTimeoutError::Timeout) => {
-                    return Err(panics.failure(format!(
-                        "{what} within {limit:?} on the wall clock: a task spins, or blocks its thread"
-                    )));
+                    return Err(format!("{what} within {limit:?} on the wall clock"));
                 }
                 Err(RecvTimeoutError::Disconnected) => {
-                    return Err(panics.failure("the thread of the case ended early".to_owned()));
+                    return Err("the thread of the case ended early".to_owned());
                 }
             }
         }
@@ -146,16 +160,22 @@ fn run_here<T, F>(
         started(timing);
         let limit = timing.case_limit();
         let ended = tokio::time::timeout(limit, body(harness)).await;
-        ended.map_err(|_| format!("the case did not end within {limit:?}"))
+        ended.map_err(|_| {
+            let passed = last_wait().map_or("it passed no wait".to_owned(), |at| {
+                format!("the last wait that it passed is at {at}")
+            });
+            format!("the case did not end within {limit:?}: {passed}")
+        })
     };
     let result = match runtime.block_on(AssertUnwindSafe(case).catch_unwind()) {
-        Ok(Ok(value)) => {
-            // A pass includes the end of its tasks.
-            drop(runtime);
-            Ok(value)
-        }
+        Ok(Ok(value)) => Ok(value),
         Ok(Err(reason)) => Err(panics.failure(reason)),
         Err(panic) => Err(panics.failure_by_panic(&*panic)),
     };
+    match &result {
+        // A pass includes the end of its tasks.
+        Ok(_) => drop(runtime),
+        Err(_) => runtime.shutdown_timeout(TEARDOWN),
+    }
     let _ = reports.send(Report::Ended(result));
 }

@@ -5,13 +5,14 @@
 mod wrong_backend;
 mod wrong_harness;
 
+use std::future::ready;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use conformance::{Setup, cases};
+use conformance::{Disturbed, OwnFault, Setup, cases};
 
-use wrong_backend::Defect;
+use wrong_backend::Behavior;
 use wrong_harness::WrongHarness;
 
 /// Ends what spins when the test does: the runner leaves its thread behind.
@@ -24,8 +25,8 @@ impl Drop for Spinning {
     }
 }
 
-fn setup(defect: Defect) -> Setup {
-    Setup::new(move |_| std::future::ready(WrongHarness::new(defect.clone()))).paused_time()
+fn setup(behavior: Behavior) -> Setup {
+    Setup::new(move |_| ready(WrongHarness::new(behavior.clone()))).paused_time()
 }
 
 /// Runs a case that must fail, and returns why it did.
@@ -36,13 +37,27 @@ fn failure(setup: &Setup, case: &str) -> String {
 
 #[test]
 fn case_passes_on_a_right_driver() {
-    setup(Defect::None).run(cases::named("c14_keys")).unwrap();
+    setup(Behavior::Right)
+        .run(cases::named("c14_keys"))
+        .unwrap();
+}
+
+#[test]
+fn no_case_relies_on_the_order_in_which_keys_are_stored() {
+    let mut failures = Vec::new();
+    for case in cases::all().filter(|case| case.needs.is_empty()) {
+        if let Err(failure) = setup(Behavior::StoresKeyByKey).run(case) {
+            failures.push(format!("{}: {failure}", case.name));
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
 
 #[test]
 fn case_ends_although_open_producer_never_returns() {
-    let failure = failure(&setup(Defect::OpenProducerHangs), "c14_keys");
-    assert!(failure.contains("did not end within"), "{failure}");
+    let failure = failure(&setup(Behavior::OpenProducerHangs), "c14_keys");
+    let stuck_at_once = "did not end within 200s: it passed no wait";
+    assert!(failure.contains(stuck_at_once), "{failure}");
 }
 
 #[test]
@@ -50,7 +65,7 @@ fn every_case_ends_although_next_never_returns_and_says_what_it_waited_for() {
     let mut failed = 0;
     for case in cases::all().filter(|case| case.needs.is_empty()) {
         // Some cases read nothing, and pass.
-        if let Err(failure) = setup(Defect::NextHangs).run(case) {
+        if let Err(failure) = setup(Behavior::NextHangs).run(case) {
             failed += 1;
             let names_a_line = failure.contains("tests/src/cases/");
             assert!(names_a_line, "{}: {failure}", case.name);
@@ -62,7 +77,10 @@ fn every_case_ends_although_next_never_returns_and_says_what_it_waited_for() {
 
 #[test]
 fn failure_names_the_lost_record_and_the_violation() {
-    let failure = failure(&setup(Defect::NextLosesRecords), "c04_slow_and_quick_keys");
+    let failure = failure(
+        &setup(Behavior::NextLosesRecords),
+        "c04_slow_and_quick_keys",
+    );
     let lines: Vec<&str> = failure.lines().collect();
     let caller = "(tests/src/cases/c04_contiguous_checkpoint.rs:";
     assert!(
@@ -77,8 +95,8 @@ fn failure_names_the_lost_record_and_the_violation() {
 #[test]
 fn case_ends_although_next_spins() {
     let spinning = Spinning::default();
-    let defect = Defect::NextSpins(spinning.0.clone());
-    let setup = setup(defect).wall_limit(Duration::from_millis(500));
+    let behavior = Behavior::NextSpins(spinning.0.clone());
+    let setup = setup(behavior).wall_limit(Duration::from_millis(500));
     let began = Instant::now();
     let failure = failure(&setup, "c14_keys");
     assert!(failure.contains("on the wall clock"), "{failure}");
@@ -88,8 +106,8 @@ fn case_ends_although_next_spins() {
 #[test]
 fn case_ends_although_next_blocks_its_thread() {
     let spinning = Spinning::default();
-    let defect = Defect::NextBlocks(spinning.0.clone());
-    let setup = setup(defect).wall_limit(Duration::from_millis(500));
+    let behavior = Behavior::NextBlocks(spinning.0.clone());
+    let setup = setup(behavior).wall_limit(Duration::from_millis(500));
     let failure = failure(&setup, "c14_keys");
     assert!(failure.contains("on the wall clock"), "{failure}");
 }
@@ -97,7 +115,7 @@ fn case_ends_although_next_blocks_its_thread() {
 #[test]
 fn all_mismatches_of_the_ignored_cases_are_reported_at_once() {
     let ignored = ["c14_keys", "c99_no_such_case", "c14_keys"];
-    let mismatches = setup(Defect::None).ignore("a reason", ignored).check();
+    let mismatches = setup(Behavior::Right).ignore("a reason", ignored).check();
     let mismatches = mismatches.unwrap_err();
     let reported = |line: &str| {
         mismatches
@@ -109,8 +127,23 @@ fn all_mismatches_of_the_ignored_cases_are_reported_at_once() {
         "c14_keys is ignored twice",
         "c99_no_such_case is ignored, but there is no such case",
         "c07_zombie_is_fenced needs freeze, which this backend does not have",
-        "c13_missing_guarantee_is_unsupported needs no exactly_once",
+        "c11_split_and_merge_are_unsupported needs no ordered_reshard",
     ] {
         assert!(reported(line), "{line}\nis not in\n{mismatches}");
     }
+}
+
+#[test]
+fn checker_allows_what_a_declared_fault_of_the_harness_causes() {
+    let case = cases::named("c01_order_of_many_keys");
+    let undeclared = Setup::new(|_| ready(WrongHarness::losing_responses())).paused_time();
+    let failure = undeclared.run(case).unwrap_err();
+    assert!(failure.contains("no send was faulted"), "{failure}");
+    let declared = Setup::new(|_| {
+        ready(WrongHarness::losing_responses().declares(OwnFault {
+            disturbs: Disturbed::Sends,
+            what: "responses are lost".to_owned(),
+        }))
+    });
+    declared.paused_time().run(case).unwrap();
 }

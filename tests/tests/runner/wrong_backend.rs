@@ -1,20 +1,25 @@
-//! The memory backend, with a defect.
+//! The memory backend, with another behavior.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use conformance::FaultyBackend;
 use millstream_core::driver::{
     self, Backend, CheckpointUpdate, Checkpoints, ConsumerGroup, Event, JoinOptions, Membership,
-    Producer, Streams,
+    Pipelining, Producer, Rejected, StreamLimits, Streams,
 };
-use millstream_core::{Epoch, Guarantees, Partition, Record, Result};
+use millstream_core::{Epoch, Guarantees, Partition, Record, RecordMetadata, Result};
 use millstream_memory::Memory;
 
-/// What is wrong with the driver. What spins ends when the flag is set.
+/// What the driver does otherwise than the memory backend. What spins ends when the flag is set.
 #[derive(Debug, Clone)]
-pub(crate) enum Defect {
-    None,
+pub(crate) enum Behavior {
+    Right,
+    /// It takes its time for a call, and stores the records of one key after those of another, which is
+    /// allowed.
+    StoresKeyByKey,
     OpenProducerHangs,
     NextHangs,
     /// It is always ready to run again, so a paused clock stands still.
@@ -27,8 +32,8 @@ pub(crate) enum Defect {
 
 #[derive(Debug)]
 pub(crate) struct WrongBackend {
-    pub(crate) inner: Memory,
-    pub(crate) defect: Defect,
+    pub(crate) inner: FaultyBackend<Memory>,
+    pub(crate) behavior: Behavior,
 }
 
 #[async_trait]
@@ -42,8 +47,11 @@ impl Backend for WrongBackend {
     }
 
     async fn open_producer(&self, stream: &str) -> Result<Arc<dyn Producer>> {
-        match self.defect {
-            Defect::OpenProducerHangs => std::future::pending().await,
+        match self.behavior {
+            Behavior::OpenProducerHangs => std::future::pending().await,
+            Behavior::StoresKeyByKey => {
+                Ok(Arc::new(KeyByKey(self.inner.open_producer(stream).await?)))
+            }
             _ => self.inner.open_producer(stream).await,
         }
     }
@@ -51,7 +59,7 @@ impl Backend for WrongBackend {
     fn consumer_group(&self, group: &str) -> Arc<dyn ConsumerGroup> {
         Arc::new(Group {
             inner: self.inner.consumer_group(group),
-            defect: self.defect.clone(),
+            behavior: self.behavior.clone(),
         })
     }
 
@@ -65,9 +73,42 @@ impl Backend for WrongBackend {
 }
 
 #[derive(Debug)]
+struct KeyByKey(Arc<dyn Producer>);
+
+#[async_trait]
+impl Producer for KeyByKey {
+    fn limits(&self) -> StreamLimits {
+        self.0.limits()
+    }
+
+    fn pipelining(&self) -> Pipelining {
+        self.0.pipelining()
+    }
+
+    fn validate(&self, record: &Record) -> Result<()> {
+        self.0.validate(record)
+    }
+
+    async fn send(&self, records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>> {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let mut order: Vec<usize> = (0..records.len()).collect();
+        order.sort_by_key(|index| records[*index].key.clone());
+        let sorted = order.iter().map(|index| records[*index].clone()).collect();
+        let results = self.0.send(sorted).await;
+        let mut results: Vec<_> = order.into_iter().zip(results).collect();
+        results.sort_by_key(|(index, _)| *index);
+        results.into_iter().map(|(_, result)| result).collect()
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.0.close().await
+    }
+}
+
+#[derive(Debug)]
 struct Group {
     inner: Arc<dyn ConsumerGroup>,
-    defect: Defect,
+    behavior: Behavior,
 }
 
 #[async_trait]
@@ -75,7 +116,7 @@ impl driver::ConsumerGroup for Group {
     async fn join(&self, join: JoinOptions) -> Result<Arc<dyn Membership>> {
         Ok(Arc::new(Member {
             inner: self.inner.join(join).await?,
-            defect: self.defect.clone(),
+            behavior: self.behavior.clone(),
         }))
     }
 }
@@ -83,7 +124,7 @@ impl driver::ConsumerGroup for Group {
 #[derive(Debug)]
 struct Member {
     inner: Arc<dyn Membership>,
-    defect: Defect,
+    behavior: Behavior,
 }
 
 #[async_trait]
@@ -93,19 +134,19 @@ impl Membership for Member {
     }
 
     async fn next(&self) -> Result<Vec<Event>> {
-        match &self.defect {
-            Defect::NextHangs => std::future::pending().await,
-            Defect::NextSpins(end) => {
+        match &self.behavior {
+            Behavior::NextHangs => std::future::pending().await,
+            Behavior::NextSpins(end) => {
                 while !end.load(Relaxed) {
                     tokio::task::yield_now().await;
                 }
             }
-            Defect::NextBlocks(end) => {
+            Behavior::NextBlocks(end) => {
                 while !end.load(Relaxed) {
                     std::hint::spin_loop();
                 }
             }
-            Defect::NextLosesRecords => {
+            Behavior::NextLosesRecords => {
                 let mut events = self.inner.next().await?;
                 for event in &mut events {
                     if let Event::Records { records, .. } = event {
@@ -114,7 +155,7 @@ impl Membership for Member {
                 }
                 return Ok(events);
             }
-            Defect::None | Defect::OpenProducerHangs => {}
+            Behavior::Right | Behavior::StoresKeyByKey | Behavior::OpenProducerHangs => {}
         }
         self.inner.next().await
     }

@@ -2,27 +2,50 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use conformance::{Fault, Harness, Hooks, Timing};
+use conformance::{Fault, FaultyBackend, Harness, Hooks, OwnFault, Timing};
 use millstream_core::{Client, driver};
 use millstream_memory::{Config, Memory};
 
-use crate::wrong_backend::{Defect, WrongBackend};
+use crate::wrong_backend::{Behavior, WrongBackend};
 
-/// A broker without faults, whose driver has a defect.
+/// A broker without faults that cases could inject, whose driver may be wrong.
 #[derive(Debug)]
 pub(crate) struct WrongHarness {
-    memory: Memory,
-    defect: Defect,
+    driver: FaultyBackend<Memory>,
+    behavior: Behavior,
     names: AtomicUsize,
+    own_faults: Vec<OwnFault>,
 }
 
 impl WrongHarness {
-    pub(crate) fn new(defect: Defect) -> Self {
+    pub(crate) fn new(behavior: Behavior) -> Self {
+        let memory = Memory::new(Config::default()).expect("the settings are right");
         Self {
-            memory: Memory::new(Config::default()).expect("the settings are right"),
-            defect,
+            driver: FaultyBackend::new(memory),
+            behavior,
             names: AtomicUsize::new(0),
+            own_faults: Vec::new(),
         }
+    }
+
+    /// Creates one that loses responses to sends by itself, so that records are stored twice.
+    pub(crate) fn losing_responses() -> Self {
+        let harness = Self::new(Behavior::Right);
+        let first = Fault::TimeOutSends {
+            stream: "stream-0".to_owned(),
+            times: 3,
+        };
+        harness
+            .driver
+            .inject(first)
+            .expect("it is one of its hooks");
+        harness
+    }
+
+    /// Declares the faults that it injects by itself.
+    pub(crate) fn declares(mut self, own_fault: OwnFault) -> Self {
+        self.own_faults.push(own_fault);
+        self
     }
 }
 
@@ -30,8 +53,8 @@ impl WrongHarness {
 impl Harness for WrongHarness {
     async fn client(&self) -> Client {
         Client::new(WrongBackend {
-            inner: self.memory.clone(),
-            defect: self.defect.clone(),
+            inner: self.driver.clone(),
+            behavior: self.behavior.clone(),
         })
     }
 
@@ -67,6 +90,10 @@ impl Harness for WrongHarness {
 
     fn hits(&self, _: &str) -> u64 {
         0
+    }
+
+    fn own_faults(&self) -> Vec<OwnFault> {
+        self.own_faults.clone()
     }
 
     async fn inject(&self, fault: Fault) {
