@@ -146,9 +146,9 @@ impl Membership {
             }
         };
         // What is refused is of a shard that is no longer read.
-        let _ = self
-            .assignments
-            .push(&partition, epoch, event, |shard| shard.children.extend(children));
+        let _ = self.assignments.push(&partition, epoch, event, |shard| {
+            shard.children.extend(children)
+        });
         Ok(())
     }
 

@@ -408,7 +408,7 @@ impl Assignment {
     }
 
     /// Returns the progress that is not checkpointed yet.
-    pub(crate) fn mark(&self) -> Option<CheckpointUpdate> {
+    pub(crate) fn next_update(&self) -> Option<CheckpointUpdate> {
         let position = self
             .settled()
             .filter(|settled| Some(*settled) > self.stored)?;

@@ -65,10 +65,13 @@ impl Membership for Guarded {
         }
     }
 
-    async fn checkpoint(&self, marks: &[CheckpointUpdate]) -> Vec<Result<()>> {
-        match self.guard("checkpoint", self.inner.checkpoint(marks)).await {
+    async fn checkpoint(&self, updates: &[CheckpointUpdate]) -> Vec<Result<()>> {
+        match self
+            .guard("checkpoint", self.inner.checkpoint(updates))
+            .await
+        {
             Ok(results) => results,
-            Err(error) => marks.iter().map(|_| Err(error.clone())).collect(),
+            Err(error) => updates.iter().map(|_| Err(error.clone())).collect(),
         }
     }
 
@@ -76,9 +79,9 @@ impl Membership for Guarded {
         &self,
         stream: &str,
         records: &[Record],
-        marks: &[CheckpointUpdate],
+        updates: &[CheckpointUpdate],
     ) -> Result<()> {
-        let publish = self.inner.publish(stream, records, marks);
+        let publish = self.inner.publish(stream, records, updates);
         self.guard("publish", publish).await?
     }
 

@@ -60,10 +60,10 @@ async fn run(fake: &Fake, steps: Vec<Step>, room: usize) {
     let mut stored: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for (number, key, receipt) in receipts {
         match receipt.await {
-            Ok(placed) => stored
+            Ok(metadata) => stored
                 .entry(key)
                 .or_default()
-                .push((number, placed.position)),
+                .push((number, metadata.position)),
             Err(error) => {
                 let failures = &steps[number].1;
                 let refused = failures.iter().position(|kind| *kind == ErrorKind::Denied);

@@ -110,13 +110,15 @@ impl<W: Handler> Member<W> {
         };
         self.checkpointer.under_way = None;
         match stored {
-            CheckpointResult::Alone(marks, results) => {
+            CheckpointResult::Alone(updates, results) => {
                 let mut results = results.into_iter();
-                for mark in &marks {
+                for update in &updates {
                     // An update without a result is not stored.
                     match results.next().unwrap_or_else(|| Err(missing_result())) {
-                        Ok(()) => self.on_checkpointed(mark),
-                        Err(error) => self.on_checkpoint_failed(std::slice::from_ref(mark), error),
+                        Ok(()) => self.on_checkpointed(update),
+                        Err(error) => {
+                            self.on_checkpoint_failed(std::slice::from_ref(update), error)
+                        }
                     }
                 }
             }
@@ -187,7 +189,7 @@ impl<W: Handler> Member<W> {
         checkpointer.made = 0;
         checkpointer.urgent = false;
         checkpointer.failed = false;
-        let mut marks = Vec::with_capacity(checkpointer.dirty.len());
+        let mut updates = Vec::with_capacity(checkpointer.dirty.len());
         let assignments = &mut self.assignments;
         checkpointer.dirty.retain(|index| {
             let Some(assignment) = assignments.get_mut(*index) else {
@@ -198,57 +200,57 @@ impl<W: Handler> Member<W> {
                 return assignment.dirty;
             }
             if std::mem::take(&mut assignment.dirty) {
-                marks.extend(assignment.mark());
+                updates.extend(assignment.next_update());
             }
             false
         });
-        if marks.is_empty() {
+        if updates.is_empty() {
             return None;
         }
         if self.handler.output_stream().is_some() {
-            let transaction = self.transaction(marks);
+            let transaction = self.transaction(updates);
             return Some(self.publish(transaction));
         }
         let membership = self.membership.clone();
         Some(Box::pin(async move {
-            let results = membership.checkpoint(&marks).await;
-            CheckpointResult::Alone(marks, results)
+            let results = membership.checkpoint(&updates).await;
+            CheckpointResult::Alone(updates, results)
         }))
     }
 
-    pub(super) fn on_checkpointed(&mut self, mark: &CheckpointUpdate) {
-        let Some(index) = self.assignment_of(&mark.partition, mark.epoch) else {
+    pub(super) fn on_checkpointed(&mut self, update: &CheckpointUpdate) {
+        let Some(index) = self.assignment_of(&update.partition, update.epoch) else {
             return;
         };
         self.control.counters.checkpoints.add(1);
         event!(
             debug, "millstream.consumer.checkpointed", group = %self.group,
-            partition = %mark.partition, epoch = %mark.epoch, position = %mark.position,
+            partition = %update.partition, epoch = %update.epoch, position = %update.position,
             "checkpointed"
         );
-        self.assignments[index].stored = Some(mark.position);
+        self.assignments[index].stored = Some(update.position);
         self.check_release(index);
     }
 
     /// Handles checkpoint updates that were not stored. Partitions that are no longer owned are
     /// ignored.
-    pub(super) fn on_checkpoint_failed(&mut self, marks: &[CheckpointUpdate], error: Error) {
+    pub(super) fn on_checkpoint_failed(&mut self, updates: &[CheckpointUpdate], error: Error) {
         let mut ends_membership = false;
-        for mark in marks {
-            let Some(index) = self.assignment_of(&mark.partition, mark.epoch) else {
+        for update in updates {
+            let Some(index) = self.assignment_of(&update.partition, update.epoch) else {
                 continue;
             };
             if error.kind() == ErrorKind::Fenced {
                 event!(
                     warn, "millstream.consumer.fenced", group = %self.group,
-                    partition = %mark.partition, epoch = %mark.epoch, error = %Causes(&error),
+                    partition = %update.partition, epoch = %update.epoch, error = %Causes(&error),
                     "checkpoint refused: the partition has a newer owner"
                 );
                 self.on_lost(index);
             } else if error.is_retryable() {
                 event!(
                     warn, "millstream.consumer.checkpoint_delayed", group = %self.group,
-                    partition = %mark.partition, error = %Causes(&error),
+                    partition = %update.partition, error = %Causes(&error),
                     "checkpoint not stored, the next one includes it"
                 );
                 self.checkpointer

@@ -91,7 +91,7 @@ impl<W: Handler> Member<W> {
             assignment.leaving,
             Leaving::Revoked { released_by, .. } if released_by <= self.now
         );
-        if !overdue && assignment.mark().is_some() {
+        if !overdue && assignment.next_update().is_some() {
             self.checkpointer.request_now();
             return false;
         }
@@ -268,7 +268,7 @@ impl<W: Handler> Member<W> {
             && self.assignments.iter().all(|(_, assignment)| {
                 let to_complete =
                     assignment.leaving == Leaving::Ended && assignment.unsettled() == 0;
-                assignment.is_drained() && assignment.mark().is_none() && !to_complete
+                assignment.is_drained() && assignment.next_update().is_none() && !to_complete
             })
     }
 

@@ -77,12 +77,12 @@ impl<W: Handler> Member<W> {
             let assignment = &mut self.assignments[share.index];
             let outputs = assignment.outputs_mut().take_first(share.deliveries);
             let last = outputs.last().expect("a share has a delivery");
-            let mark = CheckpointUpdate {
+            let update = CheckpointUpdate {
                 partition: assignment.partition().clone(),
                 epoch: assignment.epoch(),
                 position: last.delivery.position(),
             };
-            transaction.add(mark, outputs);
+            transaction.add(update, outputs);
         }
         Some(transaction)
     }

@@ -17,7 +17,7 @@ use crate::{Error, ErrorKind, Record, Result};
 
 /// Output and progress that are stored in one step.
 pub(super) struct Transaction {
-    marks: Vec<CheckpointUpdate>,
+    updates: Vec<CheckpointUpdate>,
     /// The output of all partitions, one after the other.
     outputs: Outputs,
     /// The number of deliveries with output of each checkpoint update.
@@ -29,7 +29,7 @@ pub(super) struct Transaction {
 impl Transaction {
     pub(super) fn new(is_part: bool) -> Self {
         Self {
-            marks: Vec::new(),
+            updates: Vec::new(),
             outputs: Outputs::default(),
             deliveries: Vec::new(),
             is_part,
@@ -37,27 +37,27 @@ impl Transaction {
     }
 
     /// Adds the progress of a partition, and the output up to it.
-    pub(super) fn add(&mut self, mark: CheckpointUpdate, outputs: Outputs) {
-        self.marks.push(mark);
+    pub(super) fn add(&mut self, update: CheckpointUpdate, outputs: Outputs) {
+        self.updates.push(update);
         self.deliveries.push(outputs.deliveries());
         self.outputs.append(outputs);
     }
 
     pub(super) async fn publish(&self, membership: &dyn Membership, stream: &str) -> Result<()> {
         let records = self.outputs.records();
-        membership.publish(stream, records, &self.marks).await
+        membership.publish(stream, records, &self.updates).await
     }
 
     /// Divides the output among the partitions.
     fn into_shares(mut self) -> (Vec<CheckpointUpdate>, Vec<Outputs>) {
-        let mut shares = Vec::with_capacity(self.marks.len());
+        let mut shares = Vec::with_capacity(self.updates.len());
         // From the end, so that nothing is moved twice.
         for deliveries in self.deliveries.iter().rev() {
             let before = self.outputs.deliveries() - deliveries;
             shares.push(self.outputs.split_off(before));
         }
         shares.reverse();
-        (self.marks, shares)
+        (self.updates, shares)
     }
 }
 
@@ -143,10 +143,10 @@ impl<W: Handler> Member<W> {
     }
 
     /// Builds the transaction of checkpoint updates, with the output below them.
-    pub(super) fn transaction(&mut self, marks: Vec<CheckpointUpdate>) -> Transaction {
+    pub(super) fn transaction(&mut self, updates: Vec<CheckpointUpdate>) -> Transaction {
         let mut transaction = Transaction::new(false);
-        for mark in marks {
-            let index = self.assignment_of(&mark.partition, mark.epoch);
+        for update in updates {
+            let index = self.assignment_of(&update.partition, update.epoch);
             let outputs = index.map(|index| {
                 let assignment = &mut self.assignments[index];
                 match assignment.refused {
@@ -158,7 +158,7 @@ impl<W: Handler> Member<W> {
                     }
                 }
             });
-            transaction.add(mark, outputs.unwrap_or_default());
+            transaction.add(update, outputs.unwrap_or_default());
         }
         transaction
     }
@@ -174,9 +174,9 @@ impl<W: Handler> Member<W> {
         let size = transaction.outputs.size();
         self.control.counters.published.add(size.records);
         self.handler.on_published(size.records);
-        for mark in &transaction.marks {
-            self.on_checkpointed(mark);
-            if let Some(index) = self.assignment_of(&mark.partition, mark.epoch) {
+        for update in &transaction.updates {
+            self.on_checkpointed(update);
+            if let Some(index) = self.assignment_of(&update.partition, update.epoch) {
                 self.assignments[index].outputs_mut().published();
                 if transaction.is_part {
                     self.part_is_done(index);
@@ -192,12 +192,12 @@ impl<W: Handler> Member<W> {
         let is_part = transaction.is_part;
         // Without output, there is no record that it can be about.
         let is_refused = error.kind().concerns_record() && deliveries > 0;
-        let (marks, outputs) = transaction.into_shares();
+        let (updates, outputs) = transaction.into_shares();
         let mut shares = Vec::new();
         let mut refused_alone = None;
-        for (mark, outputs) in marks.iter().zip(outputs) {
+        for (update, outputs) in updates.iter().zip(outputs) {
             let share = outputs.deliveries();
-            match self.assignment_of(&mark.partition, mark.epoch) {
+            match self.assignment_of(&update.partition, update.epoch) {
                 Some(index) if is_refused && share == 1 && deliveries == 1 => {
                     refused_alone = Some((index, outputs));
                 }
@@ -221,7 +221,7 @@ impl<W: Handler> Member<W> {
             if is_part {
                 self.bisection.put_back(shares);
             }
-            self.on_checkpoint_failed(&marks, error);
+            self.on_checkpoint_failed(&updates, error);
         } else {
             // The error concerns the membership, not only partitions that are still owned.
             self.on_fatal(error);
