@@ -78,8 +78,7 @@ async fn operate_data_loss_names_the_last_record_before_it(harness: Arc<dyn Harn
     producer.close().await;
     trim(&fleet).await;
     let member = fleet.member("b").start().await;
-    let ended = tokio::time::timeout(timing.timeout, member.ended()).await;
-    let ended = ended.expect("the member ends in time");
+    let ended = member.ended(timing).await;
     let error = ended.expect_err("records are gone");
     let (message, after) = (error.message(), last.position());
     assert!(
