@@ -187,6 +187,32 @@ impl Load {
         })
     }
 
+    /// Hands half of the partitions of a member over to another one that joins: the time from its start
+    /// until each owns half.
+    pub(crate) fn handover(&self) -> Result<Duration, Box<dyn Error>> {
+        runtime()?.block_on(async {
+            let client = self.connect().await?;
+            let [older, newer] = [(); 2].map(|()| self.member(&client, &Arc::default()));
+            let [of_older, of_newer] = [older.handle(), newer.handle()];
+            let older = tokio::spawn(older);
+            while of_older.stats().assigned < self.partitions as u64 {
+                tokio::task::yield_now().await;
+            }
+            let begun = Instant::now();
+            let newer = tokio::spawn(newer);
+            let half = self.partitions as u64 / 2;
+            while of_older.stats().released < half || of_newer.stats().assigned < half {
+                tokio::task::yield_now().await;
+            }
+            let took = begun.elapsed();
+            for (handle, member) in [(of_older, older), (of_newer, newer)] {
+                handle.shutdown();
+                member.await??;
+            }
+            Ok(took)
+        })
+    }
+
     async fn connect(&self) -> Result<Client, Box<dyn Error>> {
         let client = millstream_memory::Config::default().connect().await?;
         client

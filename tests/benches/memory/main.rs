@@ -21,7 +21,7 @@ const ROUNDS: usize = 9;
 
 type Measure = fn() -> Result<f64, Box<dyn Error>>;
 
-const MEASURES: [(&str, &str, Measure); 22] = [
+const MEASURES: [(&str, &str, Measure); 24] = [
     ("mpsc_channel", "records/s", mpsc_channel),
     ("mpsc_channel_and_log", "records/s", mpsc_channel_and_log),
     ("memory_end_to_end", "records/s", end_to_end),
@@ -52,9 +52,11 @@ const MEASURES: [(&str, &str, Measure); 22] = [
     ("memory_live_partitions_100", "ns/record", live::<100>),
     ("memory_live_partitions_10000", "ns/record", live::<10_000>),
     ("memory_member_10000_partitions", "ms", member_of_many),
+    ("memory_handover_1000_partitions", "ms", handover::<1_000>),
+    ("memory_handover_10000_partitions", "ms", handover::<10_000>),
 ];
 
-const RATIOS: [(&str, &str, &str); 7] = [
+const RATIOS: [(&str, &str, &str); 8] = [
     (
         "memory_end_to_end_vs_mpsc",
         "memory_end_to_end",
@@ -85,6 +87,11 @@ const RATIOS: [(&str, &str, &str); 7] = [
         "memory_live_partitions_10000_vs_1",
         "memory_live_partitions_10000",
         "memory_live_partitions_1",
+    ),
+    (
+        "memory_handover_10000_vs_1000",
+        "memory_handover_10000_partitions",
+        "memory_handover_1000_partitions",
     ),
 ];
 
@@ -253,4 +260,13 @@ fn member_of_many() -> Result<f64, Box<dyn Error>> {
     }
     .run()?;
     Ok((times.joined + times.closed - times.settled).as_secs_f64() * 1e3)
+}
+
+/// What it costs to hand half of the partitions over to a member that joins.
+fn handover<const PARTITIONS: usize>() -> Result<f64, Box<dyn Error>> {
+    let load = Load {
+        partitions: PARTITIONS,
+        ..BASE
+    };
+    Ok(load.handover()?.as_secs_f64() * 1e3)
 }
