@@ -13,8 +13,8 @@ use millstream_core::{
 
 use crate::{Fault, Hooks};
 
-/// Wraps a driver and injects faults on the way to its broker: sends and checkpoints fail, get lost, or
-/// take long.
+/// Wraps a driver and injects faults on the way to its broker: sends, checkpoints and steps of pipelines
+/// fail, get lost, or take long.
 ///
 /// With it a harness has the faults of [`FaultyBackend::HOOKS`] on any driver whose
 /// [`Pipelining`](driver::Pipelining) is by key, and needs to make only those of members itself.
@@ -49,6 +49,7 @@ enum FaultKind {
     DelaySends(Duration),
     FailCheckpoint,
     LoseCheckpoint,
+    RefusePublishLate(Duration),
 }
 
 impl Plan {
@@ -130,7 +131,7 @@ impl<B: driver::Backend + Clone> FaultyBackend<B> {
         freeze: false,
         fail_checkpoints: true,
         lose_checkpoints: true,
-        refuse_publish_late: false,
+        refuse_publish_late: true,
         refuse_large: true,
         steal: false,
         trim: false,
@@ -156,7 +157,8 @@ impl<B: driver::Backend + Clone> FaultyBackend<B> {
         }
     }
 
-    /// Returns how many sends to a stream, or checkpoints of a group, have failed or were lost on purpose.
+    /// Returns how many sends to a stream, or checkpoints and steps of a group, have failed or were lost on
+    /// purpose.
     pub fn hits(&self, stream_or_group: &str) -> u64 {
         let hits = self.plan.hits.lock();
         let hits = hits.unwrap_or_else(PoisonError::into_inner);
@@ -203,6 +205,9 @@ impl<B: driver::Backend + Clone> FaultyBackend<B> {
             }
             Fault::LoseCheckpoints { group, times } => {
                 plan.add(group, None, FaultKind::LoseCheckpoint, *times);
+            }
+            Fault::RefusePublishLate { group, after } => {
+                plan.add(group, None, FaultKind::RefusePublishLate(*after), 1);
             }
             Fault::RefuseLarge { stream, limit } => {
                 let mut limits = plan.limits();
@@ -423,14 +428,21 @@ impl Membership for Member {
         for record in records {
             self.plan.check_size("publish", stream, record)?;
         }
-        let fails = |what| what == FaultKind::FailCheckpoint;
-        match self.plan.hit(&self.group, None, fails) {
-            Some(_) => Err(
-                Error::new(ErrorKind::Unavailable, "publish", "injected fault")
-                    .with_group(self.group.as_str()),
-            ),
-            None => self.inner.publish(stream, records, updates).await,
-        }
+        let fails = |what| {
+            matches!(
+                what,
+                FaultKind::FailCheckpoint | FaultKind::RefusePublishLate(_)
+            )
+        };
+        let kind = match self.plan.hit(&self.group, None, fails) {
+            None => return self.inner.publish(stream, records, updates).await,
+            Some(FaultKind::RefusePublishLate(after)) => {
+                tokio::time::sleep(after).await;
+                ErrorKind::Fenced
+            }
+            Some(_) => ErrorKind::Unavailable,
+        };
+        Err(Error::new(kind, "publish", "injected fault").with_group(self.group.as_str()))
     }
 
     async fn release(&self, partition: &Partition, epoch: Epoch) -> Result<()> {

@@ -159,10 +159,6 @@ fn main() -> ExitCode {
             ["c11_adding_partitions_is_unsupported"],
         )
         .ignore(
-            "needs refuse_publish_late: it responds at once",
-            ["pipeline_survives_a_late_refusal"],
-        )
-        .ignore(
             "needs no paused_clock: no time passes there while a thread is blocked",
             ["c08_handler_that_blocks_its_thread_keeps_its_membership"],
         );

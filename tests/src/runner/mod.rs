@@ -1,15 +1,4 @@
 //! Runs the cases of the suite as the tests of one backend.
-//!
-//! A test target with `harness = false` makes a [`Setup`] for each way to use its backend, and its
-//! `main` returns what [`Suite::run`] returns. Command-line arguments are those of libtest: filters,
-//! `--exact`, `--skip`, `--ignored`, `--list`, `--test-threads`.
-//!
-//! A case runs on a thread and a runtime of its own, and always ends: [`Timing::case_limit`] bounds
-//! it on the runtime's clock, and the runner bounds it on the wall clock too, for a case that blocks
-//! its threads. Panics of a case are kept, and printed if it fails: the reason of the failure first,
-//! then those of background tasks in their order.
-//!
-//! [`Timing::case_limit`]: crate::Timing::case_limit
 
 mod lazy_broker;
 mod listing;
@@ -28,7 +17,17 @@ use crate::cases;
 pub use lazy_broker::LazyBroker;
 pub use setup::{BrokerScope, Setup};
 
-/// All cases, in each setup of a backend.
+/// All cases, in each setup of a backend, as the tests of a target with `harness = false`.
+///
+/// Command-line arguments are those of libtest: filters, `--exact`, `--skip`, `--ignored`, `--list`,
+/// `--test-threads`.
+///
+/// A case runs on a thread and a runtime of its own, and always ends: [`Timing::case_limit`] bounds it on
+/// the runtime's clock, and [`Setup::wall_limit`] on the wall clock, for a case that spins or blocks its
+/// thread. Panics of a case are kept, and printed if it fails: the reason of the failure first, then
+/// those of other tasks in their order.
+///
+/// [`Timing::case_limit`]: crate::Timing::case_limit
 #[derive(Debug)]
 pub struct Suite {
     setups: Vec<Arc<Setup>>,
