@@ -19,7 +19,7 @@ async fn start() -> Testbed {
 }
 
 fn setup(name: &str, protocol: Protocol, shared: LazyBroker<Testbed>) -> Setup {
-    let harness = move |scope| {
+    let harness = move |scope: BrokerScope| {
         let shared = shared.clone();
         async move {
             match scope {
