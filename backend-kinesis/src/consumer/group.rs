@@ -112,7 +112,7 @@ impl driver::ConsumerGroup for Group {
             worker,
             connection: readers,
             sources,
-            batch_records: join.batch_records,
+            options: join,
         };
         Ok(Arc::new(Membership::from(parts)))
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use millstream_core::driver::{
-    self, AssignedPartition, Assignments, CheckpointUpdate, Event, PartitionEvent,
+    self, AssignedPartition, Assignments, CheckpointUpdate, Event, JoinOptions, PartitionEvent,
 };
 use millstream_core::{Epoch, Error, ErrorKind, Lag, Partition, Record, Result};
 use tokio::select;
@@ -69,7 +69,7 @@ pub(super) struct Parts {
     pub(super) worker: Worker,
     pub(super) connection: Arc<Connection>,
     pub(super) sources: HashMap<Arc<str>, StreamSource>,
-    pub(super) batch_records: usize,
+    pub(super) options: JoinOptions,
 }
 
 impl From<Parts> for Membership {
@@ -81,8 +81,8 @@ impl From<Parts> for Membership {
             worker: parts.worker,
             connection: parts.connection,
             sources: parts.sources,
-            batch_records: parts.batch_records,
-            assignments: Assignments::new(parts.batch_records),
+            batch_records: parts.options.batch_records,
+            assignments: Assignments::new(&parts.options),
             to_inbox,
             inbox: tokio::sync::Mutex::new(inbox),
         }

@@ -119,12 +119,6 @@ impl Ownership {
     }
 }
 
-/// Returns the bytes of a record's key, payload and headers.
-pub(crate) fn size(record: &StoredRecord) -> usize {
-    let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
-    length(&record.payload) + length(&record.key) + record.headers.size()
-}
-
 /// Copies a record into memory of its own.
 pub(crate) fn copy(record: &StoredRecord) -> StoredRecord {
     let own = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
@@ -183,7 +177,7 @@ impl Delivery {
 
     /// Returns the bytes of its key, payload and headers.
     pub(crate) fn size(&self) -> usize {
-        size(self.stored())
+        self.stored().size()
     }
 
     fn stored(&self) -> &StoredRecord {

@@ -22,6 +22,14 @@ pub struct StoredRecord {
     pub headers: Headers,
 }
 
+impl StoredRecord {
+    /// Returns the number of bytes that count against bounds: key, payload, header names and values.
+    pub fn size(&self) -> usize {
+        let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+        length(&self.payload) + length(&self.key) + self.headers.size()
+    }
+}
+
 /// An event of a member.
 ///
 /// For one partition the order is: `Assigned`; then `Records`, `Lag` and `DataLoss`; then possibly

@@ -15,7 +15,7 @@ use super::refused_delivery::RefusedDelivery;
 use super::run::Run;
 use super::stall::StallDetector;
 use super::window::{NO_KEY, Window};
-use crate::consumer::delivery::{FetchedBatch, Ownership, copy, size};
+use crate::consumer::delivery::{FetchedBatch, Ownership, copy};
 use crate::driver::{CheckpointUpdate, StoredRecord};
 use crate::sync::lock;
 use crate::{Batch, Delivery, Epoch, Lag, OldestUnsettled, Partition, PartitionStats, Position};
@@ -217,7 +217,7 @@ impl Assignment {
         let mut bytes = 0;
         for record in &records {
             self.window.push(key_hash(record.key.as_ref()));
-            bytes += size(record);
+            bytes += record.size();
         }
         let first = self.received;
         let len = records.len() as u64;
@@ -283,7 +283,7 @@ impl Assignment {
         let mut bytes = 0_usize;
         let fits = |number: &u64| {
             let chunk = self.chunk(*number);
-            bytes = bytes.saturating_add(size(&chunk.batch.records[chunk.index(*number)]));
+            bytes = bytes.saturating_add(chunk.batch.records[chunk.index(*number)].size());
             bytes <= most
         };
         let fitting = numbers.take_while(fits).count() as u64;
@@ -531,7 +531,7 @@ impl Chunk {
         // Copied, because the payloads of one fetch may share one buffer.
         let records: Vec<StoredRecord> = left.iter().map(|index| copy(&records[*index])).collect();
         self.kept = Some(kept);
-        self.bytes = records.iter().map(size).sum();
+        self.bytes = records.iter().map(StoredRecord::size).sum();
         self.batch = Arc::new(FetchedBatch::new(self.batch.ownership.clone(), records));
     }
 }

@@ -1,20 +1,22 @@
 //! The assignments of one member, and the events that wait for its runtime.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use foldhash::fast::FixedState;
 use tokio::sync::Notify;
 
-use super::{Event, StoredRecord};
+use super::{Event, JoinOptions, StoredRecord};
 use crate::sync::lock;
 use crate::{Epoch, Error, Lag, Partition, Position, Result};
 
+mod load;
 mod state;
 #[cfg(test)]
 mod tests;
 
+use load::Load;
 use state::State;
 
 /// A partition that the group's store assigns to this member.
@@ -98,17 +100,21 @@ pub struct Assignments<T> {
     state: Mutex<State<T>>,
     /// Notified when there may be events for the one caller of `next`.
     changed: Notify,
-    batch_records: usize,
+    /// What one call of `next` returns at most, roughly.
+    batch: Load,
 }
 
 impl<T> Assignments<T> {
-    /// Creates the queue of a member without assignments. `batch_records` is that of
-    /// [`JoinOptions`](super::JoinOptions).
-    pub fn new(batch_records: usize) -> Self {
+    /// Creates the queue of a member without assignments. The options bound what one call of
+    /// [`next`](Self::next) returns.
+    pub fn new(options: &JoinOptions) -> Self {
         Self {
             state: Mutex::default(),
             changed: Notify::new(),
-            batch_records,
+            batch: Load {
+                records: options.batch_records.max(1),
+                bytes: options.batch_bytes.max(1),
+            },
         }
     }
 
@@ -194,7 +200,7 @@ impl<T> Assignments<T> {
     /// Returns whether more records are wanted: fewer than one batch waits for the runtime. What paused
     /// partitions hold back does not count.
     pub fn has_room(&self) -> bool {
-        self.lock().waiting_records < self.batch_records
+        self.lock().waiting.is_below(self.batch)
     }
 
     /// Reads or changes what the driver keeps for an assignment; `None` if the partition is not assigned
@@ -232,8 +238,8 @@ impl<T> Assignments<T> {
         self.change(|queue| queue.resume(partition, epoch));
     }
 
-    /// Waits for events and returns them: about as many records as one batch has, and at least one event.
-    /// One caller at a time.
+    /// Waits for events and returns them: about one batch of records, and at least one event. One caller
+    /// at a time.
     ///
     /// # Errors
     /// The error of [`fail`](Self::fail), again at each further call.
@@ -243,7 +249,7 @@ impl<T> Assignments<T> {
     pub async fn next(&self) -> Result<Vec<Event>> {
         loop {
             // Nothing is awaited after the events are taken.
-            if let Some(result) = self.lock().take(self.batch_records) {
+            if let Some(result) = self.lock().take(self.batch) {
                 return result;
             }
             // A change between the two leaves its notification for this.
@@ -285,6 +291,3 @@ impl<T: Clone> Assignments<T> {
 
 /// What a queue of one member keeps by partition.
 type ByPartition<T> = HashMap<Partition, T, FixedState>;
-
-/// Events in the order of their delivery.
-type Queue = VecDeque<Event>;

@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{AssignedPartition, ByPartition, PartitionEvent, Queue};
+use super::load::Load;
+use super::{AssignedPartition, ByPartition, PartitionEvent};
 use crate::driver::Event;
 use crate::{Epoch, Error, Lag, Partition, Result};
 
@@ -15,11 +16,11 @@ pub(super) struct State<T> {
     /// What does not wait for records: changes of ownership, and the lag of paused partitions. It is
     /// delivered first. So `Assigned` comes before the records of its assignment, and `Lost` before the
     /// next `Assigned`.
-    first: Queue,
+    first: VecDeque<Event>,
     /// The partitions that have events and are not paused, each once, in turn.
     ready: VecDeque<Partition>,
-    /// How many records `ready` partitions have.
-    pub(super) waiting_records: usize,
+    /// The load of the `ready` partitions.
+    pub(super) waiting: Load,
     /// Counts what is read, to find the partition that was read longest ago.
     reads: u64,
     pub(super) failure: Option<Error>,
@@ -34,9 +35,9 @@ pub(super) struct MemberAssignment<T> {
     ended: bool,
     paused: bool,
     /// What was read and is not delivered yet.
-    events: Queue,
-    /// How many records `events` has.
-    records: usize,
+    events: VecDeque<(Event, Load)>,
+    /// The load of `events`.
+    load: Load,
     last_read: u64,
     /// The lag that the runtime has, or gets with what waits.
     last_lag: Option<Lag>,
@@ -47,9 +48,9 @@ impl<T> Default for State<T> {
         Self {
             assignments: ByPartition::default(),
             last_epochs: ByPartition::default(),
-            first: Queue::new(),
+            first: VecDeque::new(),
             ready: VecDeque::new(),
-            waiting_records: 0,
+            waiting: Load::default(),
             reads: 0,
             failure: None,
         }
@@ -84,8 +85,8 @@ impl<T> State<T> {
             revoking: false,
             ended: false,
             paused: false,
-            events: Queue::new(),
-            records: 0,
+            events: VecDeque::new(),
+            load: Load::default(),
             last_read: 0,
             last_lag: None,
         };
@@ -157,7 +158,7 @@ impl<T> State<T> {
         self.withdraw(partition);
         if let Some(assignment) = self.assignments.get_mut(partition) {
             assignment.events.clear();
-            assignment.records = 0;
+            assignment.load = Load::default();
         }
     }
 
@@ -167,7 +168,7 @@ impl<T> State<T> {
             return;
         };
         if !assignment.paused {
-            self.waiting_records -= assignment.records;
+            self.waiting -= assignment.load;
             self.ready.retain(|ready| ready != partition);
         }
     }
@@ -186,15 +187,15 @@ impl<T> State<T> {
             return Err(event);
         };
         update(&mut assignment.kept);
-        let records = match &event {
-            PartitionEvent::Records { records, .. } => records.len(),
-            _ => 0,
+        let load = match &event {
+            PartitionEvent::Records { records, .. } => Load::of(records),
+            _ => Load::default(),
         };
-        if records > 0 {
+        if load.records > 0 {
             assignment.last_read = reads;
         }
         let event = match event {
-            PartitionEvent::Records { lag, .. } if records == 0 => PartitionEvent::Lag(lag),
+            PartitionEvent::Records { lag, .. } if load.records == 0 => PartitionEvent::Lag(lag),
             event => event,
         };
         match &event {
@@ -213,10 +214,10 @@ impl<T> State<T> {
             return Ok(());
         }
         let is_first = assignment.events.is_empty();
-        assignment.events.push_back(event);
-        assignment.records += records;
+        assignment.events.push_back((event, load));
+        assignment.load += load;
         if !paused {
-            self.waiting_records += records;
+            self.waiting += load;
             if is_first {
                 self.ready.push_back(partition.clone());
             }
@@ -240,36 +241,32 @@ impl<T> State<T> {
             return;
         };
         assignment.paused = false;
-        let records = assignment.records;
+        let load = assignment.load;
         if !assignment.events.is_empty() {
             self.ready.push_back(partition.clone());
         }
-        self.waiting_records += records;
+        self.waiting += load;
     }
 
     pub(super) fn has_events(&self) -> bool {
         !self.first.is_empty() || !self.ready.is_empty() || self.failure.is_some()
     }
 
-    /// Takes what the runtime gets next: about `batch_records` records. `None` if there is nothing.
-    pub(super) fn take(&mut self, batch_records: usize) -> Option<Result<Vec<Event>>> {
+    /// Takes what the runtime gets next: about `batch`. `None` if there is nothing.
+    pub(super) fn take(&mut self, batch: Load) -> Option<Result<Vec<Event>>> {
         let mut events: Vec<Event> = self.first.drain(..).collect();
-        let mut taken = 0;
-        while taken < batch_records {
+        let mut taken = Load::default();
+        while taken.is_below(batch) {
             let Some(partition) = self.ready.pop_front() else {
                 break;
             };
             let Some(assignment) = self.assignments.get_mut(&partition) else {
                 continue;
             };
-            if let Some(event) = assignment.events.pop_front() {
-                let records = match &event {
-                    Event::Records { records, .. } => records.len(),
-                    _ => 0,
-                };
-                taken += records;
-                assignment.records -= records;
-                self.waiting_records -= records;
+            if let Some((event, load)) = assignment.events.pop_front() {
+                taken += load;
+                assignment.load -= load;
+                self.waiting -= load;
                 events.push(event);
             }
             if !assignment.events.is_empty() {

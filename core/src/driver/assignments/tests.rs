@@ -9,13 +9,29 @@ use std::time::{Duration, SystemTime};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{ErrorKind, Headers};
+use crate::{ErrorKind, Headers, Start};
 
 const BATCH: usize = 5;
 const PARTITIONS: usize = 3;
 
 fn partition(number: usize) -> Partition {
     Partition::new("s", number.to_string())
+}
+
+/// An empty queue that returns about `batch_records` records at a time.
+fn queue(batch_records: usize) -> Assignments<u64> {
+    Assignments::new(&options(batch_records, usize::MAX))
+}
+
+fn options(batch_records: usize, batch_bytes: usize) -> JoinOptions {
+    JoinOptions {
+        streams: vec!["s".into()],
+        start: Start::Earliest,
+        member: None,
+        batch_records,
+        batch_bytes,
+        drain: Duration::ZERO,
+    }
 }
 
 fn assigned(number: usize, epoch: u64) -> AssignedPartition {
@@ -89,7 +105,7 @@ fn push(queue: &Assignments<u64>, number: usize, epoch: u64, event: PartitionEve
 
 #[test]
 fn a_snapshot_assigns_revokes_and_loses() {
-    let queue = Assignments::new(BATCH);
+    let queue = queue(BATCH);
     queue.reconcile([assigned(0, 1), assigned(1, 1)], |_| 0);
     assert_eq!(names(&take(&queue)), ["assigned 0@1", "assigned 1@1"]);
     let moving = AssignedPartition {
@@ -107,7 +123,7 @@ fn a_snapshot_assigns_revokes_and_loses() {
 
 #[test]
 fn a_larger_epoch_is_a_loss_and_a_new_assignment() {
-    let queue = Assignments::new(BATCH);
+    let queue = queue(BATCH);
     queue.reconcile([assigned(0, 1)], |_| 0);
     assert!(push(&queue, 0, 1, records(0, 1)));
     queue.reconcile([assigned(0, 2)], |_| 0);
@@ -120,7 +136,7 @@ fn a_larger_epoch_is_a_loss_and_a_new_assignment() {
 
 #[test]
 fn a_late_answer_brings_nothing_back() {
-    let queue = Assignments::new(BATCH);
+    let queue = queue(BATCH);
     let late = [assigned(0, 4), assigned(1, 4), assigned(2, 4)];
     queue.reconcile(late.clone(), |_| 0);
     queue.close(&partition(0), Epoch(4));
@@ -135,7 +151,7 @@ fn a_late_answer_brings_nothing_back() {
 
 #[test]
 fn nothing_is_read_of_a_partition_that_leaves() {
-    let queue = Assignments::new(BATCH);
+    let queue = queue(BATCH);
     queue.assign(assigned(0, 1), 0);
     queue.assign(assigned(1, 1), 0);
     assert!(push(&queue, 0, 1, records(0, 2)));
@@ -154,7 +170,7 @@ fn nothing_is_read_of_a_partition_that_leaves() {
 
 #[test]
 fn a_refused_event_updates_nothing() {
-    let queue = Assignments::new(BATCH);
+    let queue = queue(BATCH);
     queue.assign(assigned(0, 2), 10);
     let advance = |offset: &mut u64| *offset += 1;
     let (current, stale) = (Epoch(2), Epoch(1));
@@ -168,7 +184,7 @@ fn a_refused_event_updates_nothing() {
 
 #[test]
 fn a_pause_holds_back_what_waits_but_not_the_lag() {
-    let queue = Assignments::new(2);
+    let queue = queue(2);
     queue.assign(assigned(0, 1), 0);
     take(&queue);
     assert!(push(&queue, 0, 1, records(0, 2)));
@@ -186,8 +202,28 @@ fn a_pause_holds_back_what_waits_but_not_the_lag() {
 }
 
 #[test]
+fn a_batch_is_bounded_in_bytes() {
+    let queue = Assignments::new(&options(BATCH, 10));
+    queue.assign(assigned(0, 1), 0);
+    take(&queue);
+    for offset in 0..3 {
+        let mut event = records(offset, 1);
+        if let PartitionEvent::Records { records, .. } = &mut event {
+            records[0].payload = Some(vec![0; 6].into());
+        }
+        assert!(queue.has_room());
+        assert!(push(&queue, 0, 1, event));
+        if offset == 1 {
+            assert!(!queue.has_room(), "12 bytes wait");
+            assert_eq!(names(&take(&queue)), ["records 0x1", "records 0x1"]);
+        }
+    }
+    assert_eq!(names(&take(&queue)), ["records 0x1"]);
+}
+
+#[test]
 fn a_lag_is_delivered_once() {
-    let queue = Assignments::new(BATCH);
+    let queue = queue(BATCH);
     queue.assign(assigned(0, 1), 0);
     take(&queue);
     assert!(push(&queue, 0, 1, records(0, 0)), "the lag alone");
@@ -201,7 +237,7 @@ fn a_lag_is_delivered_once() {
 
 #[test]
 fn partitions_take_turns() {
-    let queue = Assignments::new(4);
+    let queue = queue(4);
     for number in 0..3 {
         queue.assign(assigned(number, 1), 0);
     }
@@ -218,7 +254,7 @@ fn partitions_take_turns() {
 
 #[test]
 fn an_error_follows_the_events_before_it_and_stays() {
-    let queue = Assignments::<u64>::new(BATCH);
+    let queue = queue(BATCH);
     queue.assign(assigned(0, 1), 0);
     let error = |message| Error::new(ErrorKind::NotFound, "read", message);
     queue.fail(error("deleted"));
@@ -236,7 +272,7 @@ fn an_error_follows_the_events_before_it_and_stays() {
 
 #[test]
 fn a_member_that_leaves_forgets_all_but_the_epochs() {
-    let queue = Assignments::new(BATCH);
+    let queue = queue(BATCH);
     queue.assign(assigned(0, 1), 0);
     queue.close_all();
     assert!(take(&queue).is_empty());
@@ -343,7 +379,7 @@ struct Interleaving {
 impl Interleaving {
     fn run(steps: Vec<Step>) {
         let mut run = Self {
-            queue: Arc::new(Assignments::new(BATCH)),
+            queue: Arc::new(queue(BATCH)),
             expected: (0..PARTITIONS).map(|n| (n, Expected::default())).collect(),
             waiting: None,
             wakes: Arc::default(),
@@ -574,7 +610,7 @@ impl Interleaving {
             self.check_wake();
         }
         while self.poll() {}
-        assert_eq!(self.queue.lock().waiting_records, 0);
+        assert_eq!(self.queue.lock().waiting, Load::default());
         for expected in self.expected.values() {
             assert_eq!(expected.seen_epoch, expected.epoch, "{expected:?}");
             if expected.is_live && !expected.leaves {
