@@ -23,6 +23,9 @@ use crate::table::{Lease, MemberRow, Table};
 /// How often the table is read if no record is stored.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How often the lag of a paused partition is reported.
+const LAG_INTERVAL: Duration = Duration::from_secs(1);
+
 pub(crate) const LIMITS: StreamLimits = StreamLimits {
     record_bytes: 1 << 20,
     key_bytes: 256,
@@ -196,6 +199,8 @@ struct Member {
     options: JoinOptions,
     /// Each with its next offset.
     assignments: Assignments<u64>,
+    /// When the lag of paused partitions is reported again.
+    lag_due: Mutex<Instant>,
 }
 
 impl Membership {
@@ -207,7 +212,8 @@ impl Membership {
             group: group.to_owned(),
             id: format!("{name}-{id}"),
             name,
-            assignments: Assignments::new(options.batch_records),
+            assignments: Assignments::new(&options),
+            lag_due: Mutex::new(Instant::now()),
             options,
         });
         let joined = Instant::now();
@@ -244,7 +250,12 @@ impl Member {
 
     /// Reads one batch of each partition, and the lag of those that are paused.
     fn read_once(&self, table: &Table) -> Result<()> {
-        let (assignments, batch_records) = (&self.assignments, self.options.batch_records);
+        let assignments = &self.assignments;
+        let JoinOptions {
+            batch_records,
+            batch_bytes,
+            ..
+        } = &self.options;
         // What is refused is of a partition that leaves this member.
         for (partition, epoch, offset) in assignments.readable() {
             let log = table.log(&partition).filter(|_| assignments.has_room());
@@ -257,12 +268,17 @@ impl Member {
                 };
                 let _ = assignments.push(&partition, epoch, event, |next| *next = next_offset);
             }
-            let records = log.read(next_offset, batch_records)?;
+            let records = log.read(next_offset, *batch_records, *batch_bytes)?;
             next_offset += records.len() as u64;
             let lag = log.lag(next_offset);
             let event = PartitionEvent::Records { records, lag };
             let _ = assignments.push(&partition, epoch, event, |next| *next = next_offset);
         }
+        let mut lag_due = self.lag_due.lock().expect("nothing panics in between");
+        if Instant::now() < *lag_due {
+            return Ok(());
+        }
+        *lag_due = Instant::now() + LAG_INTERVAL;
         for (partition, epoch, offset) in assignments.paused() {
             if let Some(log) = table.log(&partition) {
                 let event = PartitionEvent::Lag(log.lag(offset));

@@ -173,20 +173,26 @@ impl Log {
         self.first + self.entries.len() as u64
     }
 
-    pub(crate) fn read(&self, from: u64, count: usize) -> Result<Vec<StoredRecord>> {
+    /// Returns records from an offset on: at most so many, and at most so many bytes or one record.
+    pub(crate) fn read(&self, from: u64, count: usize, bytes: usize) -> Result<Vec<StoredRecord>> {
+        let mut left = bytes;
+        let mut records = Vec::new();
         let skipped = from.saturating_sub(self.first) as usize;
-        let entries = self.entries.iter().enumerate().skip(skipped).take(count);
-        let stored = entries.map(|(index, (stored_at, bytes))| {
-            let record = decode_record(bytes.clone())?;
-            Ok(StoredRecord {
-                position: (self.first + index as u64).into(),
-                timestamp: record.timestamp.unwrap_or(*stored_at),
+        for (offset, entry) in (self.first..).zip(&self.entries).skip(skipped).take(count) {
+            let record = decode_record(entry.1.clone())?;
+            if record.size() > left && !records.is_empty() {
+                break;
+            }
+            left = left.saturating_sub(record.size());
+            records.push(StoredRecord {
+                position: offset.into(),
+                timestamp: record.timestamp.unwrap_or(entry.0),
                 key: record.key,
                 payload: record.payload,
                 headers: record.headers,
-            })
-        });
-        stored.collect()
+            });
+        }
+        Ok(records)
     }
 
     pub(crate) fn lag(&self, from: u64) -> Lag {
@@ -204,7 +210,7 @@ impl Log {
             Start::Earliest => Ok(self.first),
             Start::Latest => Ok(self.end()),
             Start::At(time) => {
-                let records = self.read(self.first, usize::MAX)?;
+                let records = self.read(self.first, usize::MAX, usize::MAX)?;
                 let before = records.iter().take_while(|record| record.timestamp < time);
                 Ok(self.first + before.count() as u64)
             }
