@@ -132,6 +132,7 @@ impl<B: driver::Backend + Clone> FaultyBackend<B> {
         fail_checkpoints: true,
         lose_checkpoints: true,
         refuse_publish_late: true,
+        lose_publish_responses: false,
         refuse_large: true,
         steal: false,
         trim: false,

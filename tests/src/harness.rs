@@ -100,6 +100,8 @@ pub struct Hooks {
     pub lose_checkpoints: bool,
     /// [`Fault::RefusePublishLate`].
     pub refuse_publish_late: bool,
+    /// [`Fault::LosePublishResponses`].
+    pub lose_publish_responses: bool,
     /// [`Fault::RefuseLarge`].
     pub refuse_large: bool,
     /// [`Fault::Steal`].
@@ -184,6 +186,14 @@ pub enum Fault {
         group: String,
         /// The delay.
         after: Duration,
+    },
+    /// The next steps of pipelines of the group are stored, but the broker's responses are lost: the
+    /// driver must find out how they ended.
+    LosePublishResponses {
+        /// The group.
+        group: String,
+        /// The number of steps.
+        times: u32,
     },
     /// From now on the stream refuses records of more than `limit` bytes, though its driver reports a
     /// larger limit: a pipeline gets the refusal when it publishes. `None` ends it.

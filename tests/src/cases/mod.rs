@@ -147,6 +147,9 @@ const FAIL_CHECKPOINTS: Need = Need::Has("fail_checkpoints", |_, hooks| hooks.fa
 const LOSE_CHECKPOINTS: Need = Need::Has("lose_checkpoints", |_, hooks| hooks.lose_checkpoints);
 const REFUSE_PUBLISH_LATE: Need =
     Need::Has("refuse_publish_late", |_, hooks| hooks.refuse_publish_late);
+const LOSE_PUBLISH_RESPONSES: Need = Need::Has("lose_publish_responses", |_, hooks| {
+    hooks.lose_publish_responses
+});
 const REFUSE_LARGE: Need = Need::Has("refuse_large", |_, hooks| hooks.refuse_large);
 const STEAL: Need = Need::Has("steal", |_, hooks| hooks.steal);
 const TRIM: Need = Need::Has("trim", |_, hooks| hooks.trim);

@@ -114,6 +114,7 @@ impl Fleet {
             Fault::FailCheckpoints { group, .. }
             | Fault::LoseCheckpoints { group, .. }
             | Fault::RefusePublishLate { group, .. }
+            | Fault::LosePublishResponses { group, .. }
             | Fault::Steal { group, .. } => (Some(group), None),
             Fault::Restart => (Some(&self.group), None),
             _ => (None, None),

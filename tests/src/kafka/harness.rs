@@ -158,6 +158,7 @@ impl Harness for KafkaHarness {
             fail_checkpoints: true,
             lose_checkpoints: true,
             refuse_publish_late: true,
+            lose_publish_responses: true,
             refuse_large: true,
             steal: true,
             trim: true,
@@ -194,6 +195,9 @@ impl Harness for KafkaHarness {
             Fault::FailCheckpoints { group, times } => faults.refuse_commits(&group, times),
             Fault::LoseCheckpoints { group, times } => faults.lose_commits(&group, times),
             Fault::RefusePublishLate { group, after } => faults.refuse_step_late(&group, after),
+            Fault::LosePublishResponses { group, times } => {
+                faults.lose_step_responses(&group, times);
+            }
             Fault::RefuseLarge { stream, limit } => {
                 self.testbed.limit_records(&stream, limit).await;
             }

@@ -201,6 +201,7 @@ impl Harness for KinesisHarness {
             lose_checkpoints: false,
             // There is no step that stores records and progress.
             refuse_publish_late: false,
+            lose_publish_responses: false,
             refuse_large: false,
             steal: true,
             trim: true,

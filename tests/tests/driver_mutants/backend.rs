@@ -1,7 +1,7 @@
 //! The memory driver with a bug: what is not about one member.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -25,10 +25,18 @@ pub(crate) struct MutantBackend {
     pub(crate) session: Duration,
     /// Until when members are cut off, by name.
     frozen: Arc<Mutex<BTreeMap<String, Instant>>>,
+    /// The responses to steps of each group that are to be lost, and that were.
+    responses: Arc<Mutex<BTreeMap<String, LostResponses>>>,
     /// The last checkpoints of each group, also in streams that were deleted.
     settled: Arc<Mutex<BTreeMap<String, Settled>>>,
     /// Earlier checkpoints of each group that have undone later ones.
     undone: Arc<Mutex<BTreeMap<String, Settled>>>,
+}
+
+#[derive(Debug, Default)]
+struct LostResponses {
+    planned: u32,
+    hits: u64,
 }
 
 /// The last settled position of each partition.
@@ -41,6 +49,7 @@ impl MutantBackend {
             bug,
             session,
             frozen: Arc::default(),
+            responses: Arc::default(),
             settled: Arc::default(),
             undone: Arc::default(),
         }
@@ -54,6 +63,33 @@ impl MutantBackend {
         let frozen = self.frozen.lock();
         let mut frozen = frozen.unwrap_or_else(PoisonError::into_inner);
         frozen.insert(member.to_owned(), until);
+    }
+
+    fn responses(&self) -> MutexGuard<'_, BTreeMap<String, LostResponses>> {
+        self.responses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Loses the responses to the next steps of a group.
+    pub(crate) fn lose_responses(&self, group: &str, times: u32) {
+        let mut responses = self.responses();
+        responses.entry(group.to_owned()).or_default().planned = times;
+    }
+
+    /// Returns whether the response to this step of a group is lost.
+    pub(crate) fn loses_response(&self, group: &str) -> bool {
+        let mut responses = self.responses();
+        let of = responses.entry(group.to_owned()).or_default();
+        let is_lost = of.planned > 0;
+        of.planned -= u32::from(is_lost);
+        of.hits += u64::from(is_lost);
+        is_lost
+    }
+
+    /// Returns how many responses of a group were lost.
+    pub(crate) fn lost_responses(&self, group: &str) -> u64 {
+        self.responses().get(group).map_or(0, |of| of.hits)
     }
 
     /// Notes what a group has settled.

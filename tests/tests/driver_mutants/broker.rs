@@ -103,13 +103,14 @@ impl Harness for MutantBroker {
             freeze: true,
             steal: true,
             trim: true,
+            lose_publish_responses: true,
             paused_clock: self.clock == Clock::Paused,
             ..FaultyBackend::<MutantBackend>::HOOKS
         }
     }
 
     fn hits(&self, stream_or_group: &str) -> u64 {
-        self.driver.hits(stream_or_group)
+        self.driver.hits(stream_or_group) + self.mutant.lost_responses(stream_or_group)
     }
 
     async fn inject(&self, fault: Fault) {
@@ -124,6 +125,9 @@ impl Harness for MutantBroker {
             }
             Fault::Steal { group, partition } => {
                 faults.steal(&group, &partition).expect("somebody owns it");
+            }
+            Fault::LosePublishResponses { group, times } => {
+                self.mutant.lose_responses(&group, times);
             }
             // What is stored now is then older than that.
             Fault::Trim { .. } => sleep(RETENTION + Duration::from_secs(1)).await,

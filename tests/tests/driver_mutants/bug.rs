@@ -37,6 +37,8 @@ pub(crate) enum Bug {
     LossIsReportedLate,
     /// A step of which some partitions are lost is fenced as a whole.
     PartlyLostStepIsFenced,
+    /// A step whose response was lost is stored again.
+    StepIsRepeated,
     /// `Lag` is never reported.
     LagIsNotReported,
     /// A lag has no age.
@@ -153,6 +155,11 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         Bug::PartlyLostStepIsFenced,
         "c07_step_of_which_a_part_is_lost_is_retryable",
         "so the error must be retryable",
+    ),
+    mutant(
+        Bug::StepIsRepeated,
+        "pipeline_step_whose_response_is_lost_is_stored_once",
+        "each step is stored once",
     ),
     mutant(
         Bug::LagIsNotReported,

@@ -285,7 +285,12 @@ impl Membership for MutantMembership {
         records: &[Record],
         updates: &[CheckpointUpdate],
     ) -> Result<()> {
-        let published = self.inner.publish(stream, records, updates).await;
+        let mut published = self.inner.publish(stream, records, updates).await;
+        let is_lost = published.is_ok() && self.backend.loses_response(&self.group);
+        // Without the bug the driver finds out that the step is stored.
+        if is_lost && self.backend.has(Bug::StepIsRepeated) {
+            published = self.inner.publish(stream, records, updates).await;
+        }
         published.map_err(|error| {
             let is_fenced = error.is_retryable() && self.backend.has(Bug::PartlyLostStepIsFenced);
             match is_fenced {

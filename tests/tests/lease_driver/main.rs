@@ -51,6 +51,8 @@ const EXACTLY_ONCE: &[&str] = &[
     "pipeline_results_are_invisible_before_their_checkpoint",
     "pipeline_publishes_nothing_of_a_failed_transform",
     "pipeline_to_another_client_is_at_least_once",
+    "c07_step_of_which_a_part_is_lost_is_retryable",
+    "pipeline_step_whose_response_is_lost_is_stored_once",
 ];
 
 /// A table of one case.

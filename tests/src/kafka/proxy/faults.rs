@@ -43,12 +43,16 @@ enum FaultKind {
     RefuseCommit,
     LoseCommit,
     RefuseStepLate(Duration),
+    LoseStepAnswer,
     HideBrokers,
 }
 
 impl FaultKind {
     fn is_of_sends(self) -> bool {
-        !self.is_of_commits() && !self.is_of_steps() && !self.is_of_the_cluster()
+        !self.is_of_commits()
+            && !self.is_of_steps()
+            && !self.is_of_ends_of_steps()
+            && !self.is_of_the_cluster()
     }
 
     fn is_of_commits(self) -> bool {
@@ -57,6 +61,10 @@ impl FaultKind {
 
     fn is_of_steps(self) -> bool {
         matches!(self, Self::RefuseStepLate(_))
+    }
+
+    fn is_of_ends_of_steps(self) -> bool {
+        self == Self::LoseStepAnswer
     }
 
     fn is_of_the_cluster(self) -> bool {
@@ -164,6 +172,13 @@ impl Faults {
         self.plan(group, FaultKind::RefuseStepLate(after), 1);
     }
 
+    /// Closes the connection of the next `times` requests that commit a transaction of a member of the
+    /// group, when the broker has committed it. The transactional ids of its members begin with its name
+    /// and a dot.
+    pub fn lose_step_responses(&self, group: &str, times: u32) {
+        self.plan(group, FaultKind::LoseStepAnswer, times);
+    }
+
     /// Responds to the next `times` metadata requests of a client as a broker does that is out of
     /// it: there are no brokers, and nobody leads a partition. `u32::MAX` means always, 0 ends it.
     pub fn hide_brokers(&self, client: &str, times: u32) {
@@ -256,6 +271,17 @@ impl Faults {
                     _ => Action::Forward,
                 }
             }
+            Operation::EndStep(end) if end.committed => {
+                let id = end.transactional_id.0.as_str();
+                let is_of = |group: &str| {
+                    let member = id.strip_prefix(group);
+                    member.is_some_and(|member| member.starts_with('.'))
+                };
+                match self.hit(is_of, FaultKind::is_of_ends_of_steps) {
+                    Some(_) => Action::Track(ResponseAction::Lost),
+                    None => Action::Forward,
+                }
+            }
             Operation::Cluster => {
                 let client = request.client();
                 match self.hit(|of| of == client, FaultKind::is_of_the_cluster) {
@@ -263,7 +289,7 @@ impl Faults {
                     None => Action::Forward,
                 }
             }
-            Operation::Other => Action::Forward,
+            Operation::EndStep(_) | Operation::Other => Action::Forward,
         })
     }
 
@@ -285,7 +311,11 @@ impl Faults {
 
 #[cfg(test)]
 mod tests {
+    use kafka_protocol::messages::{ApiKey, EndTxnRequest, RequestHeader, TransactionalId};
+    use kafka_protocol::protocol::{HeaderVersion, StrBytes};
+
     use super::*;
+    use crate::kafka::frame;
 
     #[tokio::test(start_paused = true)]
     async fn a_freeze_ends_by_itself_and_concerns_only_whom_it_names() {
@@ -300,6 +330,35 @@ mod tests {
         assert_eq!(begun.elapsed().as_secs(), 5);
         faults.thawed("case-1-3.a").await;
         assert_eq!(begun.elapsed().as_secs(), 5);
+    }
+
+    fn end_of_step(id: &str, committed: bool) -> Request {
+        const VERSION: i16 = 1;
+        let header = RequestHeader::default()
+            .with_request_api_key(ApiKey::EndTxn as i16)
+            .with_request_api_version(VERSION);
+        let id = TransactionalId(StrBytes::from_string(id.to_owned()));
+        let end = EndTxnRequest::default()
+            .with_transactional_id(id)
+            .with_committed(committed);
+        let header_version = EndTxnRequest::header_version(VERSION);
+        let frame = frame::of((&header, header_version), (&end, VERSION));
+        Request::parse(&frame.unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_step_loses_its_response_only_when_a_member_of_the_group_commits_it() {
+        let faults = Faults::new();
+        faults.lose_step_responses("cars", 1);
+        let is_lost = |id, committed| {
+            let action = faults.action_for(&end_of_step(id, committed)).unwrap();
+            matches!(action, Action::Track(ResponseAction::Lost))
+        };
+        assert!(!is_lost("cars-2.member", true));
+        assert!(!is_lost("cars.member", false));
+        assert!(is_lost("cars.member", true));
+        assert!(!is_lost("cars.member", true));
+        assert_eq!(faults.hits("cars"), 1);
     }
 
     #[test]

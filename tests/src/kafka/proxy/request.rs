@@ -11,8 +11,9 @@ use kafka_protocol::messages::txn_offset_commit_response::{
     TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
 };
 use kafka_protocol::messages::{
-    ApiKey, OffsetCommitRequest, OffsetCommitResponse, ProduceRequest, ProduceResponse,
-    RequestHeader, ResponseHeader, TxnOffsetCommitRequest, TxnOffsetCommitResponse,
+    ApiKey, EndTxnRequest, OffsetCommitRequest, OffsetCommitResponse, ProduceRequest,
+    ProduceResponse, RequestHeader, ResponseHeader, TxnOffsetCommitRequest,
+    TxnOffsetCommitResponse,
 };
 use kafka_protocol::protocol::{
     Decodable, Encodable, HeaderVersion, decode_request_header_from_buffer,
@@ -36,6 +37,8 @@ pub(super) enum Operation {
     Commit(OffsetCommitRequest),
     /// Stores the checkpoint of a group within a transaction.
     Step(TxnOffsetCommitRequest),
+    /// Commits or aborts a transaction.
+    EndStep(EndTxnRequest),
     /// Requests the brokers of the cluster and the leaders of partitions.
     Cluster,
     /// A request that no fault applies to.
@@ -59,6 +62,7 @@ impl Request {
             Ok(ApiKey::TxnOffsetCommit) => {
                 Operation::Step(TxnOffsetCommitRequest::decode(&mut body, version)?)
             }
+            Ok(ApiKey::EndTxn) => Operation::EndStep(EndTxnRequest::decode(&mut body, version)?),
             Ok(ApiKey::Metadata) => Operation::Cluster,
             _ => Operation::Other,
         };
