@@ -7,10 +7,11 @@ mod wrong_harness;
 
 use std::future::ready;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use conformance::{Disturbed, OwnFault, Setup, cases};
+use conformance::{BrokerScope, Disturbed, LazyBroker, OwnFault, Setup, cases};
+use tokio::runtime::Handle;
 
 use wrong_backend::Behavior;
 use wrong_harness::WrongHarness;
@@ -146,4 +147,42 @@ fn checker_allows_what_a_declared_fault_of_the_harness_causes() {
         }))
     });
     declared.paused_time().run(case).unwrap();
+}
+
+/// Counts its starts and ends. It ends on a runtime, as what removes a container must.
+struct Server(Arc<AtomicUsize>);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        assert!(Handle::try_current().is_ok(), "it ends on its runtime");
+        self.0.fetch_add(1, Relaxed);
+    }
+}
+
+#[test]
+fn shared_broker_starts_with_the_first_case_and_ends_with_its_last_user() {
+    let (started, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let count = || (started.load(Relaxed), ended.load(Relaxed));
+    let (starts, ends) = (started.clone(), ended.clone());
+    let broker = LazyBroker::new(move || {
+        starts.fetch_add(1, Relaxed);
+        ready(Server(ends.clone()))
+    });
+    let shared = broker.clone();
+    let setup = Setup::new(move |scope: BrokerScope| {
+        let shared = shared.clone();
+        async move {
+            assert_eq!(scope, BrokerScope::Shared, "these cases restart nothing");
+            let _server = shared.get();
+            WrongHarness::new(Behavior::Right)
+        }
+    });
+    assert_eq!(count(), (0, 0));
+    for case in ["c14_keys", "c14_headers"] {
+        setup.run(cases::named(case)).unwrap();
+        assert_eq!(count(), (1, 0));
+    }
+    drop(setup);
+    drop(broker);
+    assert_eq!(count(), (1, 1));
 }
