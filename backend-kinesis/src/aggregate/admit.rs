@@ -24,7 +24,9 @@ pub(crate) fn admit(record: &Record, config: &Producer) -> Result<()> {
 
 fn admit_bare(record: &Record) -> Result<()> {
     if !record.headers.is_empty() {
-        return refuse("the record has headers, which producer.headers = \"refuse\" excludes");
+        let message = "the record has headers, which producer.headers = \"refuse\" excludes; \
+                       set producer.headers = \"envelope\"";
+        return refuse(message);
     }
     if record.timestamp.is_some() {
         return refuse("the record has a timestamp, which producer.headers = \"refuse\" excludes");
@@ -82,6 +84,12 @@ mod tests {
     fn what_needs_a_carrier_is_refused_on_request() {
         let record = Record::new("payload");
         let headers = record.clone().header("name", "value");
+        let refused = admit(&headers, &config(Aggregation::Off, HeaderPolicy::Refuse));
+        let message = refused.unwrap_err().message().to_owned();
+        assert!(
+            message.contains("set producer.headers = \"envelope\""),
+            "a group with dead letters says this at its join: {message}"
+        );
         let carrier = Entry::of(&"key".into(), &headers).data;
         let wide = [
             headers,

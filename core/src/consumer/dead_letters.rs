@@ -59,6 +59,27 @@ impl DeadLetterSink for DeadLetterProducer {
 }
 
 impl DeadLetterProducer {
+    /// Checks that the stream takes headers, which letters of every shape have.
+    ///
+    /// A record is checked with and without one, so that nothing else that the stream refuses counts.
+    ///
+    /// # Errors
+    /// `Invalid`, with the reason of the driver, which says what to change. Without this check each
+    /// member of the group in turn would stop at the first record that fails.
+    pub(super) fn check_headers(&self) -> Result<()> {
+        let bare = Record::new("0").key("0");
+        let probe = bare.clone().header("millstream-dead-position", "0");
+        let refused = match (self.0.check(&bare), self.0.check(&probe)) {
+            (Ok(()), Err(error)) if error.kind() == ErrorKind::Invalid => error,
+            _ => return Ok(()),
+        };
+        let message = format!(
+            "the dead letters cannot be stored, since they have headers: {}",
+            refused.message()
+        );
+        Err(Error::new(ErrorKind::Invalid, "join", message).with_stream(self.0.stream()))
+    }
+
     async fn store(&self, record: &DeadRecord) -> Result<Option<String>> {
         let mut shape = Shape::default();
         let mut warned = false;

@@ -498,7 +498,11 @@ impl ConsumerGroup {
                 let producer = ProducerBuilder::new(self.backend.clone(), stream)
                     .timeout(dead_letters::SEND_TIMEOUT)
                     .close_timeout(dead_letters::CLOSE_TIMEOUT);
-                Some(Arc::new(DeadLetterProducer(producer.open().await?)))
+                let letters = DeadLetterProducer(producer.open().await?);
+                letters
+                    .check_headers()
+                    .map_err(|error| error.with_group(self.name.clone()))?;
+                Some(Arc::new(letters))
             }
             OnExhausted::Stop | OnExhausted::Skip => None,
         };

@@ -79,7 +79,8 @@ pub enum OnExhausted {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeadLetter {
-    /// The stream's name. It must exist when the member joins, and must not be one that the group
+    /// The stream's name. It must exist when the member joins, must take records with headers (Kinesis:
+    /// not with `producer.headers = "refuse"` without aggregation), and must not be one that the group
     /// reads.
     pub stream: String,
 }

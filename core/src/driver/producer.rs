@@ -78,7 +78,9 @@ pub trait Producer: Debug + Send + Sync + 'static {
     ///
     /// An exactly-once pipeline checks each result with it, so that a refusal fails one delivery: a
     /// refusal by [`Membership::publish`](super::Membership::publish) concerns all results of a call.
-    /// Makes no request and does not block.
+    /// A member with dead letters checks at its join that their stream takes headers. The message then
+    /// is part of that of the join, and must say which setting to change. Makes no request and does not
+    /// block.
     fn validate(&self, record: &Record) -> Result<()>;
 
     /// Stores records and returns **one result per record, in the same order**, when the broker has

@@ -683,3 +683,41 @@ async fn a_stream_that_refuses_all_letters_stops_the_member() {
         assert_eq!(script.steps(), [Call::Leave], "the record comes again");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn dead_letters_to_a_stream_without_headers_are_refused_at_the_start() {
+    let script = Script::new();
+    *script.letters().validate.lock().unwrap() =
+        |record| (!record.headers.is_empty()).then_some(ErrorKind::Invalid);
+    let dead_letters = group(&script).on_failure(Retry::none().then(DeadLetter::stream("dead")));
+    let error = dead_letters.join().await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.operation()),
+        (ErrorKind::Invalid, "join")
+    );
+    assert_eq!((error.stream(), error.group()), (Some("dead"), Some("g")));
+    for words in ["dead letters", "set headers to allow"] {
+        assert!(error.message().contains(words), "{error}");
+    }
+    assert!(
+        script.joins().is_empty(),
+        "no partition moves to the member"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_stream_that_refuses_some_records_is_no_reason_not_to_start() {
+    let refuses: [crate::letters::Refuses; 3] = [
+        |record| record.key.is_none().then_some(ErrorKind::Invalid),
+        |record| record.payload.is_none().then_some(ErrorKind::Invalid),
+        |record| record.timestamp.is_some().then_some(ErrorKind::Invalid),
+    ];
+    for refuses in refuses {
+        let script = Script::new();
+        *script.letters().validate.lock().unwrap() = refuses;
+        script.letters().limits.lock().unwrap().key_bytes = 1;
+        script.letters().limits.lock().unwrap().empty_key = false;
+        let policy = Retry::none().then(DeadLetter::stream("dead"));
+        group(&script).on_failure(policy).join().await.unwrap();
+    }
+}

@@ -15,6 +15,8 @@ pub(crate) type Refuses = fn(&Record) -> Option<ErrorKind>;
 pub(crate) struct LetterBox {
     pub(crate) limits: Mutex<StreamLimits>,
     pub(crate) refuses: Mutex<Refuses>,
+    /// What the driver refuses without asking the broker.
+    pub(crate) validate: Mutex<Refuses>,
     /// How long one call takes.
     pub(crate) latency: Mutex<Duration>,
     pub(crate) records: Mutex<Vec<Record>>,
@@ -33,6 +35,7 @@ impl Default for LetterBox {
         Self {
             limits: Mutex::new(limits),
             refuses: Mutex::new(|_| None),
+            validate: Mutex::new(|_| None),
             latency: Mutex::default(),
             records: Mutex::default(),
         }
@@ -58,8 +61,12 @@ impl driver::Producer for LetterProducer {
         Pipelining::ByKey { calls: 1 }
     }
 
-    fn validate(&self, _record: &Record) -> Result<()> {
-        Ok(())
+    fn validate(&self, record: &Record) -> Result<()> {
+        let validate = *self.0.validate.lock().unwrap();
+        match validate(record) {
+            Some(kind) => Err(Error::new(kind, "send", "set headers to allow")),
+            None => Ok(()),
+        }
     }
 
     async fn send(&self, records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>> {
