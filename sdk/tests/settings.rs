@@ -216,6 +216,56 @@ fn settings_inside_of_an_applications_own_are_read() {
     assert!(error.contains("`session_timeout`"), "{error}");
 }
 
+#[test]
+fn an_error_within_an_applications_own_settings_shows_no_value() {
+    const SECRET: &str = "hunter2";
+    #[derive(Debug, serde::Deserialize)]
+    struct App {
+        streams: millstream::SettingsBuilder,
+    }
+    #[derive(Debug, serde::Deserialize)]
+    struct Direct {
+        #[serde(rename = "streams")]
+        _streams: Settings,
+    }
+    for (wrong, key) in [
+        (
+            format!("streams = {{ seed = 3, passwort = '{SECRET}' }}"),
+            "`passwort`",
+        ),
+        (format!("streams = {{ seed = '{SECRET}' }}"), "`seed`"),
+        (format!("streams.seed = '{SECRET}'"), "`seed`"),
+        (format!("streams.limits.password = '{SECRET}'"), "`limits`"),
+        (format!("streams.backend = '{SECRET}'"), "`backend`"),
+        (format!("streams = '{SECRET}'"), "a table"),
+    ] {
+        let app: App = toml::from_str(&wrong).unwrap();
+        assert!(!format!("{app:?}").contains(SECRET), "{app:?}");
+        let error = refused(app.streams.build());
+        assert!(!format!("{error:?}").contains(SECRET), "{error:?}");
+        assert!(error.message().contains(key), "{error}");
+        // The text of this one has the source line, which only the application can leave out.
+        let error = toml::from_str::<Direct>(&wrong).unwrap_err();
+        assert!(!error.message().contains(SECRET), "{}", error.message());
+        assert!(error.message().contains(key), "{}", error.message());
+    }
+}
+
+#[test]
+fn a_table_of_an_applications_own_settings_lies_between_defaults_and_environment() {
+    let read = |text: &str| toml::from_str::<millstream::SettingsBuilder>(text).unwrap();
+    let builder = read("seed = 2\nlimits.key_bytes = 2")
+        .defaults("seed = 1\nsync = true")
+        .env_from("APP", [("APP_LIMITS__KEY_BYTES", "3")]);
+    let config = memory(builder.build());
+    assert_eq!(
+        (config.seed, config.sync, config.limits.key_bytes),
+        (2, true, Some(3))
+    );
+    let other = read("backend = 'memory'").defaults("backend = 'kafka'\nbrokers = ['a:1']");
+    assert_eq!(memory(other.build()), millstream::memory::Config::default());
+}
+
 #[cfg(not(all(feature = "kafka", feature = "kinesis")))]
 #[test]
 fn a_backend_that_is_not_built_names_the_feature() {

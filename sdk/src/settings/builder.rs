@@ -5,15 +5,18 @@ use std::path::PathBuf;
 #[cfg(doc)]
 use millstream_core::ErrorKind;
 use millstream_core::{Error, Result};
+use serde::{Deserialize, Deserializer};
 
 use super::environment::Environment;
 use super::problem::Problem;
-use super::tree::Table;
+use super::tree::{Node, Table};
 use super::{BACKEND, MEMORY, Settings, from_table, invalid};
 
-/// Reads [`Settings`] from several sources: defaults, then a file, then environment variables.
+/// Reads [`Settings`] from several sources: defaults, then a table within an application's own
+/// settings, then a file, then environment variables.
 ///
-/// A later source overrides an earlier one, key by key. Created by [`Settings::builder`].
+/// A later source overrides an earlier one, key by key. Created by [`Settings::builder`], or read from
+/// an application's own settings as a table.
 ///
 /// # Examples
 /// ```
@@ -25,10 +28,33 @@ use super::{BACKEND, MEMORY, Settings, from_table, invalid};
 ///     .build()?;
 /// # Ok::<_, millstream::Error>(())
 /// ```
+///
+/// Within an application's own settings:
+///
+/// ```
+/// #[derive(serde::Deserialize)]
+/// struct App {
+///     listen: String,
+///     streams: millstream::SettingsBuilder,
+/// }
+///
+/// let app: App = toml::from_str(r#"
+///     listen = "0.0.0.0:80"
+///
+///     [streams]
+///     backend = "memory"
+///     session_timeout = "5s"
+/// "#)?;
+/// let settings = app.streams.env("APP_STREAMS").build()?;
+/// assert_eq!(settings.backend(), "memory");
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Default)]
 #[must_use = "a builder reads nothing before `build`"]
 pub struct SettingsBuilder {
     defaults: Option<String>,
+    /// The table of an application's own settings.
+    embedded: Option<Node>,
     file: Option<PathBuf>,
     environment: Option<Source>,
 }
@@ -132,20 +158,42 @@ impl SettingsBuilder {
             None => Table::default(),
             Some(text) => Table::parse("default settings", text)?,
         };
+        let mut written = match self.embedded {
+            None => Table::default(),
+            Some(node) => node.into_table().ok_or_else(not_a_table)?,
+        };
+        written.merge(file);
         let named = environment
             .as_ref()
             .and_then(|variables| variables.get(BACKEND));
-        if let Some(named) = named.or_else(|| file.text(BACKEND)) {
+        if let Some(named) = named.or_else(|| written.text(BACKEND)) {
             if named != table.text(BACKEND).unwrap_or(MEMORY) {
                 table = Table::default();
             }
         }
-        table.merge(file);
+        table.merge(written);
         if let Some(environment) = environment {
             environment.apply(&mut table)?;
         }
         Ok(table)
     }
+}
+
+/// Reads a table, and leaves it to [`build`](SettingsBuilder::build) to say what is wrong with it.
+///
+/// The text of an error of the application's deserializer may have the source line, and with it a
+/// secret that stands in the same line (the `toml` crate does so). Errors of `build` show no value.
+impl<'de> Deserialize<'de> for SettingsBuilder {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        Ok(Self {
+            embedded: Some(Node::deserialize(deserializer)?),
+            ..Self::default()
+        })
+    }
+}
+
+fn not_a_table() -> Error {
+    Problem::new("expected a table of settings").into()
 }
 
 /// Prints no setting: any may be a secret.

@@ -52,25 +52,10 @@ const MEMORY: &str = "memory";
 /// # }
 /// ```
 ///
-/// Within an application's own settings:
-///
-/// ```
-/// #[derive(serde::Deserialize)]
-/// struct App {
-///     listen: String,
-///     streams: millstream::Settings,
-/// }
-///
-/// let app: App = toml::from_str(r#"
-///     listen = "0.0.0.0:80"
-///
-///     [streams]
-///     backend = "memory"
-///     session_timeout = "5s"
-/// "#)?;
-/// assert_eq!(app.streams.backend(), "memory");
-/// # Ok::<_, toml::de::Error>(())
-/// ```
+/// Within an application's own settings, use [`SettingsBuilder`] as the type of the field: its errors
+/// show no value. `Settings` can be that type too, but an error is then one of the application's
+/// deserializer, whose text may have the source line and with it a password (the `toml` crate does
+/// so); its `message()` alone shows none.
 ///
 /// A backend of your own does not use this type; see [`Client::new`](crate::Client::new).
 #[derive(Debug, Clone)]
@@ -161,7 +146,7 @@ impl Default for Settings {
     }
 }
 
-/// Reads a table. An unquoted list in place of a text is refused, since its source is not known.
+/// Reads a table. [`SettingsBuilder`] has errors that show no source line. An unquoted list in place of a text is refused, since its source is not known.
 impl<'de> Deserialize<'de> for Settings {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let table = Node::deserialize(deserializer)?.into_table();
