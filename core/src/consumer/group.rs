@@ -330,6 +330,11 @@ impl ConsumerGroup {
     /// the broker has acknowledged all of them. After a crash some are stored twice. Use
     /// [`require(Guarantee::ExactlyOnce)`](Self::require) to make that an error.
     ///
+    /// Open the producer from the group's client also where at least once is enough. Streams of two
+    /// clients are not compared, since two brokers may have streams of one name. So a pipeline whose
+    /// producer writes by another client into a stream that the group reads is not refused, and
+    /// handles its own results without end.
+    ///
     /// In both cases the results of one key are stored in the order of its records, and a record that
     /// is dead-lettered or skipped has no result.
     ///
