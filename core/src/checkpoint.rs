@@ -40,6 +40,11 @@ impl FromStr for Epoch {
 
 /// How far a group is behind the end of a partition. Fields that the backend does not know are
 /// `None`.
+///
+/// In a [`Checkpoint`], it counts from the last settled position, and so everything that is not
+/// settled. In [`PartitionStats`](crate::PartitionStats), it counts from the last *received* record: it
+/// stays zero while a stuck handler holds up records that its member has received. For an alarm see
+/// [`PartitionStats::behind`](crate::PartitionStats::behind).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Lag {
     /// Records stored after the group's position.

@@ -160,3 +160,41 @@ async fn a_consumer_with_a_stuck_handler_shows_a_growing_lag() {
     lags(lag(1_050, SECOND * 30)).await;
     run.abort();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stuck_key_is_counted_by_behind_and_ages_with_default_options() {
+    let fixture = Fixture::with_stream(1).await;
+    let group = fixture.memory.client().group("g").stream("s");
+    let stuck = |_| std::future::pending::<Result<(), std::io::Error>>();
+    let run = group.run(stuck, std::future::pending());
+    let handle = run.handle();
+    let run = tokio::spawn(run);
+    let begun = tokio::time::Instant::now();
+    let send = async |count: usize| fixture.send(&vec!["a=x"; count]).await;
+    let until = async |behind: u64, age: Duration| {
+        loop {
+            let stats = handle.partitions().remove(&partition(0));
+            let oldest = stats
+                .as_ref()
+                .and_then(|stats| stats.oldest_unsettled.clone());
+            let seen = stats.as_ref().and_then(|stats| stats.behind());
+            let seen_age = oldest.as_ref().and_then(|oldest| oldest.age());
+            if seen == Some(behind) && seen_age.is_some_and(|seen| seen >= age) {
+                return (stats.unwrap(), oldest.unwrap());
+            }
+            assert!(begun.elapsed() < SECOND * 120, "{seen:?}, {seen_age:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    send(100).await;
+    let (_, first) = until(100, SECOND).await;
+    send(1_000).await;
+    let (stats, oldest) = until(1_100, SECOND * 60).await;
+    assert_eq!(oldest.position, first.position, "the same record is stuck");
+    // All were received, so the lag alone would hide it.
+    assert_eq!(
+        (stats.unsettled, stats.lag),
+        (1_100, lag(0, Duration::ZERO))
+    );
+    run.abort();
+}

@@ -25,7 +25,9 @@ pub struct PartitionStats {
     /// [`buffer_bytes`](crate::ConsumerGroup::buffer_bytes)).
     pub paused: bool,
     /// How far the last received record is behind the end of the partition, as last reported by the
-    /// backend.
+    /// backend. Zero if all records are received, even if none is settled: a member receives up to
+    /// [`max_unsettled_per_partition`](crate::ConsumerGroup::max_unsettled_per_partition) records
+    /// (10,000 by default) before its handlers are done. Not the number for an alarm.
     pub lag: Lag,
 }
 
@@ -34,7 +36,9 @@ impl PartitionStats {
     /// that the backend reports behind them. This is the number for an alarm: it also grows while a
     /// stuck handler holds the partition up.
     ///
-    /// `None` where the backend does not report records (Kinesis).
+    /// `None` where the backend does not report records (Kinesis). For an alarm there, and for one in
+    /// units of time, use [`OldestUnsettled::age`] of
+    /// [`oldest_unsettled`](Self::oldest_unsettled): it grows until the record is settled.
     pub fn behind(&self) -> Option<u64> {
         let records = self.lag.records?;
         Some(records.saturating_add(self.unsettled as u64))
