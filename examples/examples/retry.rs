@@ -38,6 +38,9 @@ async fn main() -> anyhow::Result<()> {
     let handle = run.handle();
     run.await?;
     println!("settled {} records", handle.stats().settled);
+    if handle.stats().dead_lettered == 0 {
+        return Ok(()); // stopped by a signal before that
+    }
 
     let mut dead_letters = client.group("on-call").stream(DEAD).join().await?;
     if let Some(letter) = dead_letters.next().await? {

@@ -1,9 +1,9 @@
 use std::time::Duration;
 
-use millstream::{ConsumerGroup, ErrorKind, Lag};
+use millstream::{ConsumerGroup, ErrorKind, Lag, shutdown_signal};
 
-/// Waits until `group` has settled everything that its streams hold: a shutdown for programs that
-/// end by themselves.
+/// Waits until `group` has settled everything that its streams hold, or for SIGTERM or Ctrl-C: a
+/// shutdown for programs that end by themselves.
 ///
 /// Reads the stored checkpoints ten times a second. Prints an error and completes if they cannot be
 /// read.
@@ -11,6 +11,13 @@ use millstream::{ConsumerGroup, ErrorKind, Lag};
 /// # Cancel safety
 /// Cancel safe.
 pub async fn caught_up(group: ConsumerGroup) {
+    tokio::select! {
+        () = shutdown_signal() => {}
+        () = nothing_left(group) => {}
+    }
+}
+
+async fn nothing_left(group: ConsumerGroup) {
     loop {
         match group.checkpoints().await {
             Ok(checkpoints) => {

@@ -1,5 +1,5 @@
 //! Code that the small programs share: streams with records, and a shutdown for programs that end by
-//! themselves.
+//! themselves or at a signal.
 //!
 //! Nothing here names a backend: `millstream::Settings` reads it from the environment.
 
