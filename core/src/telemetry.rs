@@ -21,7 +21,11 @@ macro_rules! __event {
     ($level:ident, $name:literal, $($fields:tt)+) => {
         $crate::telemetry::tracing::$level!(
             name: $name,
-            target: $crate::telemetry::target($name),
+            target: {
+                const TARGET: [u8; $crate::telemetry::target_len($name)] =
+                    $crate::telemetry::target($name);
+                $crate::telemetry::target_text(&TARGET)
+            },
             event = $name,
             $($fields)+
         )
@@ -31,41 +35,57 @@ macro_rules! __event {
 #[doc(inline)]
 pub use __event as event;
 
-/// Returns the target of an event: `millstream::kafka` for `millstream.kafka.broker.down`.
-///
-/// # Panics
-/// For the name of an unknown part. It is called in constants only, so that such a name does not
-/// compile.
-pub const fn target(name: &str) -> &'static str {
-    const PARTS: [(&str, &str); 7] = [
-        ("millstream.consumer.", "millstream::consumer"),
-        ("millstream.producer.", "millstream::producer"),
-        ("millstream.kafka.", "millstream::kafka"),
-        ("millstream.kinesis.", "millstream::kinesis"),
-        ("millstream.memory.", "millstream::memory"),
-        ("millstream.settings.", "millstream::settings"),
-        ("millstream.shutdown.", "millstream::shutdown"),
-    ];
+/// What the targets of events begin with, in place of `millstream.` in their names.
+const ROOT: &str = "millstream::";
+
+/// Returns the target of an event: `millstream::consumer` for `millstream.consumer.joined`. `LEN` is
+/// its [`target_len`].
+pub const fn target<const LEN: usize>(name: &str) -> [u8; LEN] {
+    let mut target = [0; LEN];
     let mut index = 0;
-    while index < PARTS.len() {
-        let (prefix, target) = PARTS[index];
-        if starts_with(name.as_bytes(), prefix.as_bytes()) {
-            return target;
-        }
+    while index < LEN {
+        target[index] = match index < ROOT.len() {
+            true => ROOT.as_bytes()[index],
+            // The name has one byte less before its part.
+            false => name.as_bytes()[index - 1],
+        };
         index += 1;
     }
-    panic!("an event's name begins with millstream and a part of the SDK");
+    target
 }
 
-const fn starts_with(text: &[u8], prefix: &[u8]) -> bool {
+/// Returns the length of the target of an event.
+///
+/// # Panics
+/// For a name that does not begin with `millstream`, a part and what has happened. It is called in
+/// constants only, so that such a name does not compile.
+pub const fn target_len(name: &str) -> usize {
+    const PREFIX: &[u8] = b"millstream.";
+    let name = name.as_bytes();
     let mut index = 0;
-    while index < prefix.len() {
-        if index >= text.len() || text[index] != prefix[index] {
-            return false;
-        }
+    while index < name.len() && index < PREFIX.len() && name[index] == PREFIX[index] {
         index += 1;
     }
-    true
+    assert!(
+        index == PREFIX.len(),
+        "an event's name begins with `millstream.`"
+    );
+    while index < name.len() && name[index] != b'.' {
+        index += 1;
+    }
+    assert!(
+        index > PREFIX.len() && index + 1 < name.len(),
+        "an event's name has a part and what has happened after `millstream.`"
+    );
+    index + 1
+}
+
+/// Returns a target as text.
+pub const fn target_text(target: &'static [u8]) -> &'static str {
+    match std::str::from_utf8(target) {
+        Ok(text) => text,
+        Err(_) => panic!("the name of an event's part is ASCII"),
+    }
 }
 
 /// An error with its whole chain of causes.
@@ -96,4 +116,32 @@ fn text(print: impl FnOnce() -> String) -> String {
 
 fn source<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
     catch_unwind(AssertUnwindSafe(|| error.source())).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_target_of_an_event_is_its_part() {
+        const NAME: &str = "millstream.any_part.what.happened";
+        const TARGET: [u8; target_len(NAME)] = target(NAME);
+        assert_eq!(target_text(&TARGET), "millstream::any_part");
+    }
+
+    #[test]
+    fn a_name_without_a_part_has_no_target() {
+        for name in [
+            "",
+            "millstream",
+            "millstream.",
+            "millstream..down",
+            "millstream.part",
+            "millstream.part.",
+            "other.part.down",
+        ] {
+            let caught = catch_unwind(|| target_len(name));
+            assert!(caught.is_err(), "{name}");
+        }
+    }
 }
