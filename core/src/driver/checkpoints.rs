@@ -10,7 +10,7 @@ pub trait Checkpoints: Debug + Send + Sync + 'static {
     /// Reads the progress of every partition of every stream that the group reads, in the order of
     /// partitions. Streams that were deleted are left out.
     ///
-    /// [`Checkpoint::position`] and [`Checkpoint::epoch`] tell what was settled: a start that was
+    /// [`Checkpoint::position`] and [`Checkpoint::epoch`] say what was settled: a start that was
     /// resolved by a join or a reset is not a position. Lags are counted from it nevertheless.
     ///
     /// # Errors

@@ -83,7 +83,7 @@
 //!   partition) grow even if the stream was deleted in between. A sink that compares epochs would
 //!   refuse all records of the new stream otherwise. Only a broker that forgets the whole group
 //!   (Kafka, some time after it has neither members nor progress) may forget its epochs too. The
-//!   [`stream_id`](Event::Assigned::stream_id) then tells a sink that its stored epochs are of another
+//!   [`stream_id`](Event::Assigned::stream_id) then shows a sink that its stored epochs are of another
 //!   stream.
 //!
 //! ## Types of this crate

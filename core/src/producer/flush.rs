@@ -9,16 +9,15 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 /// its token.
 pub(super) type FlushGeneration = Arc<DropGuard>;
 
-/// The time of a producer, cut by its flushes.
+/// Generations of sent records; each flush starts a new one.
 ///
-/// Each flush ends the current generation, and waits until that one and all before it
-/// are over: nothing is counted, and records that are sent meanwhile hold up no flush. Ending an
-/// generation is dropping the last completer, and every dropped completer has completed its records, so no flush
-/// returns too early and none waits forever.
+/// A flush waits until all earlier generations have ended. Nothing is counted, and records that are
+/// sent meanwhile do not hold it up. A generation ends when its last completer is dropped, and every
+/// dropped completer has completed its records. So no flush returns too early, and none waits forever.
 pub(super) struct FlushGenerations {
     now: FlushGeneration,
     now_over: CancellationToken,
-    /// The earlier ones that were not over when it was last looked.
+    /// The earlier ones that had not ended at the last flush.
     before: Vec<CancellationToken>,
 }
 
@@ -39,8 +38,7 @@ impl FlushGenerations {
     /// Starts a new generation and returns the tokens of all earlier ones that have not ended.
     pub(super) fn next(&mut self) -> Vec<CancellationToken> {
         let (now, now_over) = begin();
-        // Nobody had a share in the ended one if nothing was sent in it: then it is over right
-        // here.
+        // If nothing was sent in it, no completer holds it, and it ends here.
         drop(mem::replace(&mut self.now, now));
         self.before.push(mem::replace(&mut self.now_over, now_over));
         self.before.retain(|over| !over.is_cancelled());

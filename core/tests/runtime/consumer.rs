@@ -109,7 +109,7 @@ fn panics_with(payload: impl Any + Send) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_is_told_by_what_it_said() {
+async fn the_message_of_a_panic_is_the_reason() {
     type Panics = fn();
     let literal: Panics = || panics_with("it broke");
     let formatted: Panics = || panics_with(format!("it broke {} times", 2));
@@ -189,7 +189,7 @@ async fn skip_settles_and_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_window_pauses_its_partition_only() {
+async fn a_partition_at_its_bound_pauses_itself_only() {
     let (script, desk) = (Script::new(), Desk::default());
     let gate = desk.gate(0);
     desk.run(group(&script).max_unsettled_per_partition(4));

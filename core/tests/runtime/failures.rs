@@ -514,15 +514,15 @@ async fn a_predicate_makes_failures_permanent() {
 #[tokio::test(start_paused = true)]
 async fn a_handler_that_takes_too_long_has_failed_and_its_helpers_learn_of_it() {
     let script = Script::new();
-    let (told, mut lost) = tokio::sync::mpsc::unbounded_channel();
+    let (attempts, mut lost) = tokio::sync::mpsc::unbounded_channel();
     let handler = move |delivery: Delivery| {
-        let told = told.clone();
+        let attempts = attempts.clone();
         async move {
             if delivery.attempt() == 1 {
                 let helped = delivery.clone();
                 tokio::spawn(async move {
                     helped.lost().await;
-                    told.send((helped.attempt(), helped.is_lost())).unwrap();
+                    attempts.send((helped.attempt(), helped.is_lost())).unwrap();
                 });
                 pending::<()>().await;
             }

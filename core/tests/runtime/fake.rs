@@ -29,7 +29,7 @@ pub(crate) struct Script {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Call {
     Checkpoint(String, u64),
-    /// The payloads, and each mark; refused ones too.
+    /// The payloads, and each update; refused ones too.
     Publish(Vec<String>, Vec<(String, u64)>),
     Release(String),
     Complete(String),
@@ -50,8 +50,8 @@ struct Fake {
     refused_results: Mutex<(Vec<String>, ErrorKind)>,
     /// The payloads that were published, in order.
     stored: Mutex<Vec<String>>,
-    /// The last mark of each partition and epoch.
-    marked: Mutex<BTreeMap<(String, u64), u64>>,
+    /// The last position that was stored with results, of each partition and epoch.
+    progress: Mutex<BTreeMap<(String, u64), u64>>,
     /// While it is locked, no call of `publish` returns.
     publishing: AsyncMutex<()>,
     letters: Arc<LetterBox>,
@@ -75,7 +75,7 @@ impl Script {
             completions_to_refuse: AtomicUsize::new(0),
             refused_results: Mutex::new((Vec::new(), ErrorKind::Invalid)),
             stored: Mutex::default(),
-            marked: Mutex::default(),
+            progress: Mutex::default(),
             publishing: AsyncMutex::default(),
             letters: Arc::default(),
             panics: Mutex::default(),
@@ -145,9 +145,9 @@ impl Script {
         });
     }
 
-    pub(crate) fn refuse_marks(&self, kinds: &[ErrorKind]) {
+    pub(crate) fn refuse_updates(&self, kinds: &[ErrorKind]) {
         let errors = kinds.iter();
-        self.refuse_marks_with(errors.map(|kind| Error::new(*kind, "store", "as scripted")));
+        self.refuse_updates_with(errors.map(|kind| Error::new(*kind, "store", "as scripted")));
     }
 
     /// Refuses results with these payloads from now on.
@@ -161,14 +161,14 @@ impl Script {
         self.fake.stored.lock().unwrap().clone()
     }
 
-    /// The last mark of a partition's epoch that was stored with results.
-    pub(crate) fn marked(&self, id: &str, epoch: u64) -> Option<u64> {
-        let marked = self.fake.marked.lock().unwrap();
-        marked.get(&(id.to_owned(), epoch)).copied()
+    /// The last position of a partition's epoch that was stored with results.
+    pub(crate) fn progress(&self, id: &str, epoch: u64) -> Option<u64> {
+        let progress = self.fake.progress.lock().unwrap();
+        progress.get(&(id.to_owned(), epoch)).copied()
     }
 
-    /// As [`refuse_marks`](Self::refuse_marks), with the errors themselves.
-    pub(crate) fn refuse_marks_with(
+    /// As [`refuse_updates`](Self::refuse_updates), with the errors themselves.
+    pub(crate) fn refuse_updates_with(
         &self,
         errors: impl IntoIterator<Item = Error, IntoIter: DoubleEndedIterator>,
     ) {
@@ -206,12 +206,12 @@ impl Script {
         Client::new(Backend(self.fake.clone()))
     }
 
-    /// Leaves publications unanswered until the guard is dropped.
+    /// Lets no publication return until the guard is dropped.
     pub(crate) async fn hold_publications(&self) -> impl Drop + '_ {
         self.fake.publishing.lock().await
     }
 
-    /// Leaves joins and leaves unanswered until the guard is dropped.
+    /// Lets no join and no leave return until the guard is dropped.
     pub(crate) async fn hold_membership(&self) -> impl Drop + '_ {
         self.fake.membership.lock().await
     }
@@ -219,7 +219,7 @@ impl Script {
     /// What was published or tried to be, in order.
     pub(crate) fn publications(&self) -> Vec<(String, Vec<(String, u64)>)> {
         let publication = |call| match call {
-            Call::Publish(payloads, marks) => Some((payloads.join(" "), marks)),
+            Call::Publish(payloads, updates) => Some((payloads.join(" "), updates)),
             _ => None,
         };
         self.calls().into_iter().filter_map(publication).collect()
@@ -350,7 +350,7 @@ struct Group(Arc<Fake>);
 #[async_trait]
 impl driver::ConsumerGroup for Group {
     async fn join(&self, join: JoinOptions) -> Result<Arc<dyn driver::Membership>> {
-        let _answered = self.0.membership.lock().await;
+        let _may_return = self.0.membership.lock().await;
         self.0.joins.lock().unwrap().push(join);
         Ok(self.0.clone())
     }
@@ -389,28 +389,28 @@ impl driver::Membership for Fake {
         }
     }
 
-    async fn checkpoint(&self, marks: &[CheckpointUpdate]) -> Vec<Result<()>> {
+    async fn checkpoint(&self, updates: &[CheckpointUpdate]) -> Vec<Result<()>> {
         self.may_panic("checkpoint");
-        let answer = |mark: &CheckpointUpdate| match self.refusals.lock().unwrap().pop() {
+        let store = |update: &CheckpointUpdate| match self.refusals.lock().unwrap().pop() {
             Some(error) => Err(error),
             None => {
-                let offset = mark.position.offset().unwrap();
-                self.called(Call::Checkpoint(mark.partition.id().to_owned(), offset));
+                let offset = update.position.offset().unwrap();
+                self.called(Call::Checkpoint(update.partition.id().to_owned(), offset));
                 Ok(())
             }
         };
         let asked = match self.forgets_result.swap(false, Relaxed) {
-            true => &marks[..marks.len() - 1],
-            false => marks,
+            true => &updates[..updates.len() - 1],
+            false => updates,
         };
-        asked.iter().map(answer).collect()
+        asked.iter().map(store).collect()
     }
 
     async fn publish(
         &self,
         stream: &str,
         records: &[Record],
-        marks: &[CheckpointUpdate],
+        updates: &[CheckpointUpdate],
     ) -> Result<()> {
         self.may_panic("publish");
         assert_eq!(stream, "results");
@@ -418,16 +418,16 @@ impl driver::Membership for Fake {
             let payload = record.payload.as_deref().unwrap_or_default();
             String::from_utf8_lossy(payload).into_owned()
         };
-        let mark = |mark: &CheckpointUpdate| {
-            let offset = mark.position.offset().unwrap();
-            (mark.partition.id().to_owned(), offset)
+        let place = |update: &CheckpointUpdate| {
+            let offset = update.position.offset().unwrap();
+            (update.partition.id().to_owned(), offset)
         };
         let payloads: Vec<String> = records.iter().map(payload).collect();
         self.called(Call::Publish(
             payloads.clone(),
-            marks.iter().map(mark).collect(),
+            updates.iter().map(place).collect(),
         ));
-        let _answered = self.publishing.lock().await;
+        let _may_return = self.publishing.lock().await;
         if let Some(error) = self.refusals.lock().unwrap().pop() {
             return Err(error);
         }
@@ -436,16 +436,16 @@ impl driver::Membership for Fake {
             let cause = std::io::Error::other("the broker's own words");
             return Err(Error::new(*kind, "publish", "as scripted").with_source(cause));
         }
-        let mut marked = self.marked.lock().unwrap();
-        assert!(!marks.is_empty());
-        for mark in marks {
-            let of = (mark.partition.id().to_owned(), mark.epoch.0);
-            let position = mark.position.offset();
+        let mut progress = self.progress.lock().unwrap();
+        assert!(!updates.is_empty());
+        for update in updates {
+            let of = (update.partition.id().to_owned(), update.epoch.0);
+            let position = update.position.offset();
             assert!(
-                marked.get(&of).copied() < position,
-                "{mark:?} is stored already"
+                progress.get(&of).copied() < position,
+                "{update:?} is stored already"
             );
-            marked.extend(position.map(|position| (of, position)));
+            progress.extend(position.map(|position| (of, position)));
         }
         self.stored.lock().unwrap().extend(payloads);
         Ok(())
@@ -486,7 +486,7 @@ impl driver::Membership for Fake {
     async fn leave(&self) -> Result<()> {
         self.may_panic("leave");
         self.called(Call::Leave);
-        let _answered = self.membership.lock().await;
+        let _may_return = self.membership.lock().await;
         Ok(())
     }
 }

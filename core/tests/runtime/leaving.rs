@@ -95,7 +95,7 @@ async fn a_fenced_checkpoint_is_a_loss() {
     let (script, desk) = (Script::new(), Desk::default());
     desk.gate(1);
     let (control, _) = desk.run(group(&script));
-    script.refuse_marks(&[ErrorKind::Fenced]);
+    script.refuse_updates(&[ErrorKind::Fenced]);
     script.assign("0", 1);
     script.records("0", 1, 0, "ab");
     until(|| desk.dropped() == [1]).await;
@@ -107,7 +107,7 @@ async fn a_fenced_checkpoint_is_a_loss() {
 async fn a_checkpoint_that_was_not_stored_is_tried_again_before_the_leave() {
     let (script, desk) = (Script::new(), Desk::default());
     let (control, run) = desk.run(group(&script).checkpoint_interval(Duration::from_secs(600)));
-    script.refuse_marks(&[ErrorKind::Unavailable; 3]);
+    script.refuse_updates(&[ErrorKind::Unavailable; 3]);
     script.assign("0", 1);
     script.records("0", 1, 0, "ab");
     desk.until_begun(&[0, 1]).await;
@@ -314,7 +314,7 @@ async fn a_shutdown_ends_a_join_that_takes_long() {
 async fn one_deadline_bounds_all_of_a_close() {
     let (script, desk) = (Script::new(), Desk::default());
     desk.gate(1);
-    script.refuse_marks(&[ErrorKind::Unavailable; 1_000]);
+    script.refuse_updates(&[ErrorKind::Unavailable; 1_000]);
     let (control, run) = desk.run(group(&script));
     script.assign("0", 1);
     script.records("0", 1, 0, "ab");

@@ -20,7 +20,7 @@ struct Log(Arc<Mutex<Vec<u8>>>);
 impl Log {
     /// Writes the lines of this thread until the guard is dropped.
     ///
-    /// The second dispatcher hears nothing. But while there is only one, `tracing` asks the thread
+    /// The second dispatcher receives nothing. But while there is only one, `tracing` asks the thread
     /// that is first at an event whether anybody listens, and that may be the thread of another test.
     fn json(&self, filter: &str) -> (DefaultGuard, Dispatch) {
         let log = self.clone();
@@ -232,7 +232,7 @@ async fn lines_of_a_refused_checkpoint_hold_its_causes() {
     let run = group.run(|_: Delivery| async { Ok::<_, Error>(()) }, pending());
     let control = run.handle();
     let _run = tokio::spawn(run);
-    script.refuse_marks_with([
+    script.refuse_updates_with([
         no_space(),
         Error::new(ErrorKind::Fenced, "checkpoint", "late"),
     ]);

@@ -24,7 +24,7 @@ enum Step {
     Assign(usize),
     /// So many publications fail.
     Outage(usize),
-    /// No publication is answered for so many milliseconds.
+    /// No call of `publish` returns for so many milliseconds.
     Hold(u64),
     /// A dead letter takes so many milliseconds from now on.
     Letters(u64),
@@ -125,7 +125,7 @@ impl Run {
             Step::Outage(times) => {
                 let kinds = [ErrorKind::Unavailable, ErrorKind::Timeout];
                 let kinds: Vec<_> = kinds.into_iter().cycle().take(times).collect();
-                self.script.refuse_marks(&kinds);
+                self.script.refuse_updates(&kinds);
             }
             Step::Hold(millis) => {
                 let _held = self.script.hold_publications().await;
@@ -154,8 +154,8 @@ impl Run {
     fn stored(&self, of: usize) -> u64 {
         let partition = &self.partitions[of];
         let epochs = 1..=partition.epoch();
-        let marked = epochs.filter_map(|epoch| self.script.marked(partition.id(), epoch));
-        marked.max().map_or(0, |position| position + 1)
+        let positions = epochs.filter_map(|epoch| self.script.progress(partition.id(), epoch));
+        positions.max().map_or(0, |position| position + 1)
     }
 
     /// Exactly the results below each checkpoint are published, in order, and what is refused below it is

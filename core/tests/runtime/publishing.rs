@@ -36,17 +36,17 @@ fn run(
     (run.handle(), tokio::spawn(run))
 }
 
-fn marks(marks: &[(&str, u64)]) -> Vec<(String, u64)> {
+fn updates(updates: &[(&str, u64)]) -> Vec<(String, u64)> {
     let owned = |(id, position): &(&str, u64)| ((*id).to_owned(), *position);
-    marks.iter().map(owned).collect()
+    updates.iter().map(owned).collect()
 }
 
 fn published(payloads: &str, of: &[(&str, u64)]) -> (String, Vec<(String, u64)>) {
-    (payloads.to_owned(), marks(of))
+    (payloads.to_owned(), updates(of))
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_published_is_what_was_made_below_the_mark_in_order() {
+async fn results_below_the_watermark_are_published_in_order() {
     let (script, desk) = (Script::new(), Desk::default());
     let gate = desk.gate(1);
     let (control, _run) = run(&desk, group(&script), &results(&script).await);
@@ -75,14 +75,14 @@ async fn one_call_is_for_all_partitions_one_after_the_other() {
     desk.until_begun(&[0, 1, 7, 8]).await;
     gates.iter().for_each(|gate| gate.notify_one());
     until(|| !script.publications().is_empty()).await;
-    let (mut payloads, mut marked) = script.publications().remove(0);
+    let (mut payloads, mut updates) = script.publications().remove(0);
     // Which partition comes first is no promise.
     if payloads.starts_with('7') {
         payloads = [&payloads[12..], &payloads[..11]].join(" ");
-        marked.reverse();
+        updates.reverse();
     }
     assert_eq!(
-        (payloads, marked),
+        (payloads, updates),
         published("0a 0b 1a 1b 7a 7b 8a 8b", &[("0", 1), ("1", 8)])
     );
 }
@@ -91,7 +91,7 @@ async fn one_call_is_for_all_partitions_one_after_the_other() {
 async fn what_is_refused_is_published_with_the_next() {
     let (script, desk) = (Script::new(), Desk::default());
     let gate = desk.gate(1);
-    script.refuse_marks(&[ErrorKind::Unavailable, ErrorKind::Throttled]);
+    script.refuse_updates(&[ErrorKind::Unavailable, ErrorKind::Throttled]);
     let producer = results(&script).await;
     let (control, _run) = run(&desk, group(&script), &producer);
     script.assign("0", 1);
@@ -110,7 +110,7 @@ async fn what_is_refused_is_published_with_the_next() {
 #[tokio::test(start_paused = true)]
 async fn a_fenced_publication_loses_its_partitions_and_what_was_made_of_them() {
     let (script, desk) = (Script::new(), Desk::default());
-    script.refuse_marks(&[ErrorKind::Fenced]);
+    script.refuse_updates(&[ErrorKind::Fenced]);
     let (control, _run) = run(&desk, group(&script), &results(&script).await);
     script.assign("0", 1);
     script.records("0", 1, 0, "ab");
@@ -131,7 +131,7 @@ async fn what_was_made_of_a_lost_partition_is_dropped_also_while_it_is_under_way
         &results(&script).await,
     );
     let held = script.hold_publications().await;
-    script.refuse_marks(&[ErrorKind::Unavailable]);
+    script.refuse_updates(&[ErrorKind::Unavailable]);
     script.assign("0", 1);
     script.assign("1", 1);
     script.records("0", 1, 0, "ab");
@@ -149,7 +149,7 @@ async fn what_was_made_of_a_lost_partition_is_dropped_also_while_it_is_under_way
 async fn another_refusal_ends_the_membership() {
     for kind in [ErrorKind::Denied, ErrorKind::OutcomeUnknown] {
         let (script, desk) = (Script::new(), Desk::default());
-        script.refuse_marks(&[kind]);
+        script.refuse_updates(&[kind]);
         let (_, run) = run(&desk, group(&script), &results(&script).await);
         script.assign("0", 1);
         script.records("0", 1, 0, "a");
@@ -171,7 +171,7 @@ async fn nothing_more_is_made_than_may_wait() {
     desk.until_begun(&[0, 1]).await;
     drop(held);
     until(|| desk.begun().len() == 8).await;
-    until(|| script.publications().last().unwrap().1 == marks(&[("0", 7)])).await;
+    until(|| script.publications().last().unwrap().1 == updates(&[("0", 7)])).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -213,7 +213,7 @@ async fn a_skipped_record_makes_room_for_results_behind_it() {
 #[tokio::test(start_paused = true)]
 async fn results_that_cannot_be_published_keep_no_other_records() {
     let (script, live) = (Script::new(), LivePayloads::default());
-    script.refuse_marks(&[ErrorKind::Unavailable; 50]);
+    script.refuse_updates(&[ErrorKind::Unavailable; 50]);
     let few = |delivery: millstream_core::Delivery| async move {
         let position = delivery.position().to_string();
         let is_first = position == "0" || position.ends_with("00");
@@ -240,7 +240,7 @@ async fn results_that_cannot_be_published_keep_no_other_records() {
 /// What waits to be published lies behind a record that waits for its key: that one starts although
 /// there is no room, or nothing would ever move again.
 #[tokio::test(start_paused = true)]
-async fn a_full_chain_still_starts_the_record_that_all_wait_for() {
+async fn a_full_pipeline_still_starts_the_record_that_all_wait_for() {
     let (script, desk) = (Script::new(), Desk::default());
     let gate = desk.gate(0);
     let small = group(&script).checkpoint_records(1);
@@ -281,7 +281,7 @@ async fn a_drain_publishes_before_it_releases() {
     assert_eq!(
         calls[2..],
         [
-            Call::Publish(vec!["6a".into(), "6b".into()], marks(&[("1", 6)])),
+            Call::Publish(vec!["6a".into(), "6b".into()], updates(&[("1", 6)])),
             Call::Leave
         ]
     );
@@ -358,7 +358,7 @@ async fn a_result_that_only_the_driver_refuses_fails_its_delivery() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_chain_cannot_write_to_what_its_group_reads() {
+async fn a_pipeline_cannot_write_to_what_its_group_reads() {
     let script = Script::new();
     let producer = results(&script).await;
     let nothing = |_| async { Ok::<[Record; 0], String>([]) };
@@ -404,10 +404,13 @@ async fn a_stuck_record_stops_no_other_partition() {
         script
             .publications()
             .last()
-            .is_some_and(|last| last.1 == marks(&[("1", 19)]))
+            .is_some_and(|last| last.1 == updates(&[("1", 19)]))
     })
     .await;
     gate.notify_one();
     until(|| control.stats().published == 40).await;
-    assert_eq!(script.publications().last().unwrap().1, marks(&[("0", 6)]));
+    assert_eq!(
+        script.publications().last().unwrap().1,
+        updates(&[("0", 6)])
+    );
 }

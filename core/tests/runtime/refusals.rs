@@ -61,7 +61,7 @@ async fn only_the_refused_result_is_skipped() {
     script.assign("1", 1);
     script.records("0", 1, 0, "abcdefgh");
     script.records("1", 1, 100, "abcd");
-    until(|| script.marked("0", 1) == Some(7) && script.marked("1", 1) == Some(103)).await;
+    until(|| script.progress("0", 1) == Some(7) && script.progress("1", 1) == Some(103)).await;
     assert_eq!(stored(&script, 0..100), [0, 1, 2, 4, 5, 6, 7]);
     assert_eq!(stored(&script, 100..200), [100, 101, 102, 103]);
     let stats = control.stats();
@@ -71,7 +71,7 @@ async fn only_the_refused_result_is_skipped() {
     assert!(refused <= 9, "{refused} transactions for one record");
     // Whole transactions again.
     script.records("0", 1, 8, "abcd");
-    until(|| script.marked("0", 1) == Some(11)).await;
+    until(|| script.progress("0", 1) == Some(11)).await;
     assert_eq!(script.publications().len(), refused + 1);
 }
 
@@ -84,7 +84,7 @@ async fn each_of_many_refused_results_is_found() {
     script.assign("1", 1);
     script.records("0", 1, 0, "abcdefgh");
     script.records("1", 1, 100, "abcd");
-    until(|| script.marked("0", 1) == Some(7) && script.marked("1", 1) == Some(103)).await;
+    until(|| script.progress("0", 1) == Some(7) && script.progress("1", 1) == Some(103)).await;
     assert_eq!(stored(&script, 0..100), [2, 3, 4, 6]);
     assert_eq!(stored(&script, 100..200), [100, 101, 103]);
     assert_eq!(control.stats().skipped, 5);
@@ -111,7 +111,7 @@ async fn the_stop_names_position_and_cause_and_is_at_the_record() {
     assert!(causes.contains("the broker's own words"), "{causes}");
     // Also past the record before it, which has no result.
     assert_eq!(
-        (script.marked("0", 1), script.marked("1", 1)),
+        (script.progress("0", 1), script.progress("1", 1)),
         (Some(1), Some(103))
     );
     assert_eq!(stored(&script, 0..100), [0]);
@@ -146,21 +146,21 @@ async fn the_checkpoint_waits_for_the_letter_and_other_partitions_do_not() {
     script.records("0", 1, 0, "abcd");
     script.records("1", 1, 100, "abcd");
     script.records("2", 1, 200, "ab");
-    until(|| script.marked("1", 1) == Some(103)).await;
+    until(|| script.progress("1", 1) == Some(103)).await;
     tokio::time::sleep(Duration::from_secs(60)).await;
     script.records("0", 1, 4, "e");
     script.records("1", 1, 104, "e");
-    until(|| script.marked("1", 1) == Some(104)).await;
+    until(|| script.progress("1", 1) == Some(104)).await;
     assert_eq!(stored(&script, 0..100), [0, 1]);
-    assert_eq!(script.marked("0", 1), Some(1));
-    assert_eq!(script.marked("2", 1), Some(200));
+    assert_eq!(script.progress("0", 1), Some(1));
+    assert_eq!(script.progress("2", 1), Some(200));
     let stats = &control.partitions()[&partition("0")];
     assert_eq!((stats.settled, stats.unsettled), (Some(1.into()), 3));
     let oldest = stats.oldest_unsettled.as_ref().unwrap();
     assert_eq!((oldest.position, oldest.attempt), (2.into(), 1));
     assert!(oldest.age() >= Some(Duration::from_secs(60)));
     assert_eq!(control.stats().dead_lettered, 0);
-    until(|| script.marked("0", 1) == Some(4)).await;
+    until(|| script.progress("0", 1) == Some(4)).await;
     assert_eq!(stored(&script, 0..100), [0, 1, 3, 4]);
     let letters = script.letters().records();
     assert_eq!(letters.len(), 1);
@@ -175,7 +175,7 @@ async fn the_checkpoint_waits_for_the_letter_and_other_partitions_do_not() {
     assert_eq!(header("millstream-dead-position"), "2");
     assert_eq!(control.stats().dead_lettered, 1);
     gate.notify_one();
-    until(|| script.marked("2", 1) == Some(201)).await;
+    until(|| script.progress("2", 1) == Some(201)).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -186,7 +186,7 @@ async fn what_is_behind_the_letter_is_searched_when_it_is_stored() {
     let (control, _run) = run(&script, &desk, dead_letters(&script)).await;
     script.assign("0", 1);
     script.records("0", 1, 0, "abcdefgh");
-    until(|| script.marked("0", 1) == Some(7)).await;
+    until(|| script.progress("0", 1) == Some(7)).await;
     assert_eq!(stored(&script, 0..100), [0, 3, 4, 5, 7]);
     let letters = script.letters().records();
     let letters: Vec<_> = letters
@@ -208,7 +208,7 @@ async fn a_drain_waits_for_the_letter() {
     until(|| control.stats().failures == 1).await;
     script.revoke("0", 1, Duration::from_secs(30));
     script.until_called(Call::Release("0".into())).await;
-    assert_eq!(script.marked("0", 1), Some(3));
+    assert_eq!(script.progress("0", 1), Some(3));
     assert_eq!(
         (control.stats().dead_lettered, control.stats().abandoned),
         (1, 0)
@@ -218,7 +218,7 @@ async fn a_drain_waits_for_the_letter() {
     until(|| control.stats().failures == 2).await;
     control.shutdown();
     run.await.unwrap().unwrap();
-    assert_eq!(script.marked("1", 1), Some(1));
+    assert_eq!(script.progress("1", 1), Some(1));
     assert_eq!(
         (control.stats().dead_lettered, control.stats().abandoned),
         (2, 0)
@@ -237,7 +237,7 @@ async fn a_letter_that_takes_too_long_is_left_to_the_next_owner() {
     script.revoke("0", 1, Duration::from_secs(3));
     script.until_called(Call::Release("0".into())).await;
     assert_eq!(
-        (script.marked("0", 1), stored(&script, 0..9)),
+        (script.progress("0", 1), stored(&script, 0..9)),
         (Some(0), vec![0])
     );
     until(|| control.stats().released == 1).await;
@@ -254,7 +254,7 @@ async fn a_letter_that_takes_too_long_is_left_to_the_next_owner() {
     let took = asked.elapsed();
     assert!((10..16).contains(&took.as_secs()), "{took:?}");
     assert_eq!(
-        (script.marked("1", 1), control.stats().abandoned),
+        (script.progress("1", 1), control.stats().abandoned),
         (Some(0), 2)
     );
 }
@@ -278,7 +278,7 @@ async fn a_closing_member_stops_at_a_refused_result_too() {
     assert_eq!(error.kind(), ErrorKind::Handler);
     assert!(asked.elapsed() < Duration::from_secs(1));
     assert_eq!(
-        (script.marked("0", 1), script.marked("1", 1)),
+        (script.progress("0", 1), script.progress("1", 1)),
         (Some(0), Some(101))
     );
     assert_eq!(
@@ -303,7 +303,7 @@ async fn a_lost_partition_leaves_the_search() {
     script.refuse_results(&[], ErrorKind::Invalid);
     script.assign("0", 2);
     script.records("0", 2, 1, "bcd");
-    until(|| script.marked("0", 2) == Some(3)).await;
+    until(|| script.progress("0", 2) == Some(3)).await;
     tokio::time::sleep(Duration::from_secs(120)).await;
     assert_eq!(stored(&script, 0..9), [0, 1, 2, 3]);
     assert_eq!(control.stats().dead_lettered, 0);
@@ -324,7 +324,7 @@ async fn a_partition_is_not_blamed_for_another_one_that_is_lost() {
     script.lose("1", 1);
     until(|| control.stats().lost == 1).await;
     drop(held);
-    until(|| script.marked("0", 1) == Some(0)).await;
+    until(|| script.progress("0", 1) == Some(0)).await;
     assert_eq!(
         (script.stored(), control.stats().skipped),
         (vec!["0".to_owned()], 0)
@@ -340,7 +340,7 @@ async fn an_outage_does_not_disturb_the_search() {
     script.assign("0", 1);
     script.records("0", 1, 0, "abcdefgh");
     until(|| script.publications().len() == 1).await;
-    script.refuse_marks(&[
+    script.refuse_updates(&[
         ErrorKind::Invalid,
         ErrorKind::Unavailable,
         ErrorKind::TooLarge,
@@ -348,7 +348,7 @@ async fn an_outage_does_not_disturb_the_search() {
         ErrorKind::Throttled,
     ]);
     drop(held);
-    until(|| script.marked("0", 1) == Some(7)).await;
+    until(|| script.progress("0", 1) == Some(7)).await;
     assert_eq!(stored(&script, 0..9), [0, 1, 2, 3, 4, 6, 7]);
     assert_eq!(control.stats().skipped, 1);
 }
@@ -358,7 +358,7 @@ async fn an_outage_does_not_disturb_the_search() {
 async fn parts_and_whole_transactions_take_turns_in_an_outage() {
     let (script, desk) = (Script::new(), Desk::default());
     let outage = [ErrorKind::Unavailable; 4];
-    script.refuse_marks(&[&[ErrorKind::Invalid; 2][..], &outage].concat());
+    script.refuse_updates(&[&[ErrorKind::Invalid; 2][..], &outage].concat());
     let (control, _run) = run(&script, &desk, skips(&script)).await;
     let held = script.hold_publications().await;
     script.assign("0", 1);
@@ -368,7 +368,7 @@ async fn parts_and_whole_transactions_take_turns_in_an_outage() {
     script.records("1", 1, 100, "ab");
     tokio::time::sleep(Duration::from_secs(1)).await;
     drop(held);
-    until(|| script.marked("0", 1) == Some(3) && script.marked("1", 1) == Some(101)).await;
+    until(|| script.progress("0", 1) == Some(3) && script.progress("1", 1) == Some(101)).await;
     let tried: Vec<String> = script
         .publications()
         .into_iter()
@@ -384,7 +384,7 @@ async fn parts_and_whole_transactions_take_turns_in_an_outage() {
 #[tokio::test(start_paused = true)]
 async fn a_fenced_part_loses_its_partitions_and_no_others() {
     let (script, desk) = (Script::new(), Desk::default());
-    script.refuse_marks(&[ErrorKind::Invalid, ErrorKind::Fenced]);
+    script.refuse_updates(&[ErrorKind::Invalid, ErrorKind::Fenced]);
     let (control, _run) = run(&script, &desk, skips(&script)).await;
     let held = script.hold_publications().await;
     script.assign("0", 1);
@@ -393,7 +393,7 @@ async fn a_fenced_part_loses_its_partitions_and_no_others() {
     script.records("1", 1, 100, "abcd");
     until(|| script.publications().len() == 1).await;
     drop(held);
-    until(|| script.marked("1", 1) == Some(103)).await;
+    until(|| script.progress("1", 1) == Some(103)).await;
     assert!(stored(&script, 0..100).is_empty());
     assert_eq!((control.stats().lost, control.stats().skipped), (1, 0));
 }
@@ -401,7 +401,7 @@ async fn a_fenced_part_loses_its_partitions_and_no_others() {
 #[tokio::test(start_paused = true)]
 async fn another_refusal_of_a_part_ends_the_membership() {
     let (script, desk) = (Script::new(), Desk::default());
-    script.refuse_marks(&[ErrorKind::Invalid, ErrorKind::Denied]);
+    script.refuse_updates(&[ErrorKind::Invalid, ErrorKind::Denied]);
     let (_, run) = run(&script, &desk, skips(&script)).await;
     script.assign("0", 1);
     script.records("0", 1, 0, "abcd");
@@ -413,7 +413,7 @@ async fn another_refusal_of_a_part_ends_the_membership() {
 #[tokio::test(start_paused = true)]
 async fn an_invalid_checkpoint_ends_the_membership() {
     let (script, desk) = (Script::new(), Desk::default());
-    script.refuse_marks(&[ErrorKind::Invalid]);
+    script.refuse_updates(&[ErrorKind::Invalid]);
     let (_, run) = run(&script, &desk, skips(&script)).await;
     script.assign("0", 1);
     script.records("0", 1, 0, "n");
@@ -435,10 +435,10 @@ async fn a_closed_partition_is_not_completed_before_the_letter_is_stored() {
     });
     until(|| control.stats().failures == 1).await;
     tokio::time::sleep(Duration::from_secs(50)).await;
-    assert_eq!(script.marked("0", 1), Some(2));
+    assert_eq!(script.progress("0", 1), Some(2));
     assert!(!script.calls().contains(&Call::Complete("0".into())));
     script.until_called(Call::Complete("0".into())).await;
-    assert_eq!(script.marked("0", 1), Some(3));
+    assert_eq!(script.progress("0", 1), Some(3));
 }
 
 #[tokio::test(start_paused = true)]
@@ -452,7 +452,7 @@ async fn a_partition_runs_no_further_ahead_of_a_letter_than_of_a_handler() {
     script.records("0", 1, 0, "n");
     script.records("0", 1, 1, "a");
     let small = |calls: &[Call]| calls.iter().any(|call| *call == Call::Pause("0".into()));
-    until(|| script.marked("0", 1) == Some(1)).await;
+    until(|| script.progress("0", 1) == Some(1)).await;
     script.refuse_results(&["2"], ErrorKind::Invalid);
     script.records("0", 1, 2, "a");
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -461,9 +461,9 @@ async fn a_partition_runs_no_further_ahead_of_a_letter_than_of_a_handler() {
     assert!(!small(&script.calls()));
     script.records("0", 1, 5, "n");
     until(|| small(&script.calls())).await;
-    assert_eq!(script.marked("0", 1), Some(1));
+    assert_eq!(script.progress("0", 1), Some(1));
     script.until_called(Call::Resume("0".into())).await;
-    until(|| script.marked("0", 1) == Some(5)).await;
+    until(|| script.progress("0", 1) == Some(5)).await;
 }
 
 /// A partition that waits for a letter fills its share of the buffer only.
@@ -483,7 +483,7 @@ async fn results_behind_a_letter_leave_room_for_others() {
     let begun = desk.begun().len();
     assert!((2..8).contains(&begun), "{begun} were begun");
     script.records("1", 1, 100, "abcdefghijklm");
-    until(|| script.marked("1", 1) == Some(112)).await;
+    until(|| script.progress("1", 1) == Some(112)).await;
     assert_eq!(
         desk.begun()
             .iter()
@@ -491,8 +491,8 @@ async fn results_behind_a_letter_leave_room_for_others() {
             .count(),
         begun
     );
-    assert_eq!(script.marked("0", 1), None);
-    until(|| script.marked("0", 1) == Some(26)).await;
+    assert_eq!(script.progress("0", 1), None);
+    until(|| script.progress("0", 1) == Some(26)).await;
     assert_eq!(
         stored(&script, 0..100),
         (1..14).chain(15..27).collect::<Vec<_>>()
@@ -514,9 +514,9 @@ async fn a_full_buffer_behind_a_letter_stops_no_other_partition() {
     until(|| script.publications().len() == 1).await;
     drop(held);
     script.records("1", 1, 100, "abcdefghijklm");
-    until(|| script.marked("1", 1) == Some(112)).await;
+    until(|| script.progress("1", 1) == Some(112)).await;
     assert_eq!(
-        (script.marked("0", 1), stored(&script, 0..100)),
+        (script.progress("0", 1), stored(&script, 0..100)),
         (None, vec![])
     );
 }

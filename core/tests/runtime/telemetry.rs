@@ -18,7 +18,7 @@ struct Names(Arc<Mutex<Vec<&'static str>>>);
 impl Names {
     /// Listens on this thread until the guard is dropped.
     ///
-    /// The second dispatcher hears nothing. But while there is only one, `tracing` asks the thread that is first at an event whether
+    /// The second dispatcher receives nothing. But while there is only one, `tracing` asks the thread that is first at an event whether
     /// anybody listens, and that may be the thread of another test.
     fn listen(&self) -> (DefaultGuard, Dispatch) {
         let guard = tracing::subscriber::set_default(self.clone());
@@ -72,7 +72,7 @@ async fn every_step_of_a_member_has_its_name() {
     script.until_called(Call::Checkpoint("0".into(), 1)).await;
     script.revoke("0", 1, Duration::from_secs(1));
     script.until_called(Call::Release("0".into())).await;
-    script.refuse_marks(&[ErrorKind::Unavailable, ErrorKind::Fenced]);
+    script.refuse_updates(&[ErrorKind::Unavailable, ErrorKind::Fenced]);
     script.assign("1", 1);
     script.records("1", 1, 0, "a");
     crate::fake::until(|| control.stats().lost == 1).await;

@@ -126,11 +126,11 @@ impl Throughput {
         }
     }
 
-    fn add_placed(&mut self, placed: &RecordMetadata) {
+    fn add_stored(&mut self, metadata: &RecordMetadata) {
         self.add(1);
-        if placed.position.sub() == 0 && self.counts() {
-            let shard = placed.partition.id().to_owned();
-            self.places.push((shard, placed.position));
+        if metadata.position.sub() == 0 && self.counts() {
+            let shard = metadata.partition.id().to_owned();
+            self.places.push((shard, metadata.position));
         }
     }
 }
@@ -161,14 +161,14 @@ async fn ours(
         if receipts.len() == RECEIPTS
             && let Some(oldest) = receipts.pop_front()
         {
-            throughput.add_placed(&oldest.await?);
+            throughput.add_stored(&oldest.await?);
         }
         let record = Record::new(payload(sent)).key(key.clone());
         receipts.push_back(producer.send(record).await?);
         sent += 1;
     }
     for receipt in receipts {
-        throughput.add_placed(&receipt.await?);
+        throughput.add_stored(&receipt.await?);
     }
     Ok(producer.close().await?)
 }

@@ -183,7 +183,7 @@ async fn c01_other_keys_flow_while_one_is_held(harness: Arc<dyn Harness>) {
     let held = held.receipts().await;
     assert_eq!(held.len(), 5, "all records of the held key are stored");
     // One partition: what was held back is stored behind what went on.
-    let last = other.iter().map(|(_, placed)| placed.position).max();
+    let last = other.iter().map(|(_, metadata)| metadata.position).max();
     assert!(Some(held[0].1.position) > last, "the other keys waited");
     let member = fleet.member("reader").start().await;
     fleet.check().await;

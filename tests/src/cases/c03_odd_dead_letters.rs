@@ -36,7 +36,7 @@ async fn dead_letter(harness: Arc<dyn Harness>, records: Vec<Record>, reason: &s
     for record in records {
         let stored = async { producer.send(record.clone()).await?.await };
         match stored.await {
-            Ok(placed) => taken.push((record, placed.position.to_string())),
+            Ok(metadata) => taken.push((record, metadata.position.to_string())),
             // The stream does not take it, so there is nothing to read.
             Err(error) => assert_eq!(error.kind(), ErrorKind::Invalid, "{error}"),
         }

@@ -95,9 +95,9 @@ pub(super) async fn visible(fleet: &Fleet, sink: &str) -> Vec<Delivery> {
         key += 1;
         let end = Record::new("end").key(format!("end-{key}"));
         let receipt = producer.send(end).await.expect("it is taken");
-        let placed = receipt.await.expect("it is stored");
-        if open.remove(&placed.partition) {
-            ends.insert((placed.partition, placed.position));
+        let metadata = receipt.await.expect("it is stored");
+        if open.remove(&metadata.partition) {
+            ends.insert((metadata.partition, metadata.position));
         }
     }
     producer.close().await.expect("it closes");

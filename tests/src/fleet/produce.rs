@@ -57,15 +57,15 @@ impl TestProducer {
         self.receipts().await;
     }
 
-    /// Waits for all receipts, and returns the ones that are places.
+    /// Waits for all receipts, and returns those of stored records.
     pub async fn receipts(&mut self) -> Vec<(u64, RecordMetadata)> {
-        let mut placed = Vec::new();
+        let mut stored = Vec::new();
         for (id, receipt) in self.receipts.drain(..) {
-            if let Some(place) = record_result(&self.history, id, receipt.await) {
-                placed.push((id, place));
+            if let Some(metadata) = record_result(&self.history, id, receipt.await) {
+                stored.push((id, metadata));
             }
         }
-        placed
+        stored
     }
 
     /// Waits for all receipts and closes the producer.
@@ -114,13 +114,13 @@ fn record_result(
     result: Result<RecordMetadata>,
 ) -> Option<RecordMetadata> {
     match result {
-        Ok(placed) => {
+        Ok(metadata) => {
             history.record(Event::Acknowledged {
                 id,
-                partition: placed.partition.clone(),
-                position: placed.position,
+                partition: metadata.partition.clone(),
+                position: metadata.position,
             });
-            Some(placed)
+            Some(metadata)
         }
         Err(error) => {
             let open = error.is_retryable() || error.kind() == ErrorKind::Closed;

@@ -64,15 +64,15 @@ impl Membership for Member {
         self.0.next().await
     }
 
-    async fn checkpoint(&self, marks: &[CheckpointUpdate]) -> Vec<Result<()>> {
-        self.0.checkpoint(marks).await
+    async fn checkpoint(&self, updates: &[CheckpointUpdate]) -> Vec<Result<()>> {
+        self.0.checkpoint(updates).await
     }
 
     async fn publish(
         &self,
         stream: &str,
         records: &[Record],
-        marks: &[CheckpointUpdate],
+        updates: &[CheckpointUpdate],
     ) -> Result<()> {
         let refused = records.iter().find_map(|r| r.headers.get_str(REFUSED));
         if let Some(kind) = refused {
@@ -82,7 +82,7 @@ impl Membership for Member {
             };
             return Err(Error::new(kind, "publish", "refused").with_stream(stream));
         }
-        self.0.publish(stream, records, marks).await
+        self.0.publish(stream, records, updates).await
     }
 
     async fn release(&self, partition: &Partition, epoch: Epoch) -> Result<()> {

@@ -279,10 +279,10 @@ async fn record_receipts(
             Err(_) => failed.fetch_add(1, Relaxed),
         };
         let event = match event {
-            Ok(placed) => Event::Acknowledged {
+            Ok(metadata) => Event::Acknowledged {
                 id,
-                partition: placed.partition,
-                position: placed.position,
+                partition: metadata.partition,
+                position: metadata.position,
             },
             Err(error) if error.kind() == ErrorKind::Timeout => Event::Unknown { id },
             Err(error) if error.is_retryable() => Event::Failed { id },

@@ -96,7 +96,7 @@ impl Window {
         self.base + last.map_or(0, |index| index as u64 + 1)
     }
 
-    /// Starts the next number that may start, if there is one. The caller must call
+    /// Starts the next eligible record, if any, and returns its number. The caller must call
     /// [`settle`](Self::settle) or [`hold`](Self::hold) before it starts another.
     pub(crate) fn start(&mut self) -> Option<u64> {
         while let Some(number) = self.freed.pop_front() {

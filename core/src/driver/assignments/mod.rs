@@ -66,7 +66,7 @@ pub enum PartitionEvent {
 ///
 /// * The events of a partition end with `Revoking` or `Lost`. Nothing that was read before, or is
 ///   still being read, is delivered afterwards.
-/// * A late answer of the store does not bring back an assignment that was released or lost: `reconcile`
+/// * A late response of the store does not bring back an assignment that was released or lost: `reconcile`
 ///   ignores every epoch up to the last one of the partition.
 /// * A pause takes effect at once, also for what was read before. The lag of a paused partition is
 ///   still reported.
@@ -121,7 +121,7 @@ impl<T> Assignments<T> {
     /// Takes over **all** that the store assigns to this member: what is missing is lost, what is new is
     /// assigned, and what another member is to own is revoked.
     ///
-    /// Calls must be in the order in which the store has made the answers. What the member has released
+    /// Calls must be in the order in which the store has made the responses. What the member has released
     /// or lost meanwhile is ignored: only a larger epoch brings a partition back. `state` creates what
     /// the driver keeps for a new assignment.
     pub fn reconcile(

@@ -135,7 +135,7 @@ fn a_larger_epoch_is_a_loss_and_a_new_assignment() {
 }
 
 #[test]
-fn a_late_answer_brings_nothing_back() {
+fn a_late_response_brings_nothing_back() {
     let queue = queue(BATCH);
     let late = [assigned(0, 4), assigned(1, 4), assigned(2, 4)];
     queue.reconcile(late.clone(), |_| 0);
@@ -284,7 +284,7 @@ fn a_member_that_leaves_forgets_all_but_the_epochs() {
 #[derive(Debug, Clone)]
 enum Step {
     Assign(usize),
-    /// The store's answer: per partition nothing, the current epoch, a new one, or an outdated one.
+    /// The store's response: per partition nothing, the current epoch, a new one, or an outdated one.
     Reconcile([u8; PARTITIONS]),
     Revoke(usize),
     Lose(usize),
@@ -404,7 +404,7 @@ impl Interleaving {
                 expected.begin(epoch);
                 queue.assign(assigned(number, epoch), 0);
             }
-            Step::Reconcile(answers) => self.reconcile(answers),
+            Step::Reconcile(responses) => self.reconcile(responses),
             Step::Revoke(number) => {
                 let expected = self.expected(number);
                 expected.leaves |= expected.is_live;
@@ -476,15 +476,15 @@ impl Interleaving {
         pushed.is_ok()
     }
 
-    fn reconcile(&mut self, answers: [u8; PARTITIONS]) {
+    fn reconcile(&mut self, responses: [u8; PARTITIONS]) {
         let mut listed = Vec::new();
-        for (number, answer) in answers.into_iter().enumerate() {
+        for (number, response) in responses.into_iter().enumerate() {
             let expected = self.expected(number);
             let last = expected.epoch;
-            let epoch = match answer % 8 {
+            let epoch = match response % 8 {
                 0 => None,
                 1 => Some(last + 1),
-                // Of an assignment that has ended, this is a late answer.
+                // Of an assignment that has ended, this is a late response.
                 2..=6 => Some(last).filter(|last| *last > 0),
                 _ => Some(last).filter(|last| *last > 0 && !expected.is_live),
             };
@@ -493,7 +493,7 @@ impl Interleaving {
                 Some(epoch) if epoch > last => expected.begin(epoch),
                 Some(_) => {}
             }
-            let revoke = epoch.is_some() && answer & 128 != 0;
+            let revoke = epoch.is_some() && response & 128 != 0;
             expected.leaves |= revoke && expected.is_live;
             listed.extend(epoch.map(|epoch| AssignedPartition {
                 revoke_within: revoke.then_some(Duration::ZERO),

@@ -29,7 +29,7 @@ pub struct SessionOptions {
     pub heartbeat_interval: Duration,
 }
 
-/// What the store has answered to a heartbeat.
+/// The response of the store to a heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeartbeatResponse {
     /// The session is renewed.

@@ -18,7 +18,7 @@ enum Store {
     Panics,
 }
 
-/// A member of a store that does what it is told.
+/// A member of a store whose responses the test sets.
 #[derive(Debug)]
 struct FakeMember {
     store: Mutex<Store>,

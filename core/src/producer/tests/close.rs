@@ -21,7 +21,7 @@ async fn eventually(condition: impl Fn() -> bool) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failures_of_dropped_receipts_are_told_once() {
+async fn failures_of_dropped_receipts_are_reported_once() {
     for pipelining in ALL {
         let fake = Fake::new(pipelining);
         for name in ["1", "2", "3", "4"] {
@@ -194,7 +194,7 @@ fn the_end_of_the_runtime_completes_everything() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_refused_at_once_is_no_failure_to_flush() {
+async fn fast_rejections_do_not_fail_flush() {
     let fake = Fake::new(ONE);
     let producer = fake.builder().open().await.unwrap();
     let refused = producer.send(Record::new(vec![0; 2_000])).await;

@@ -20,7 +20,7 @@ struct Log(Arc<Mutex<Vec<(&'static str, u64)>>>);
 impl Log {
     /// Listens on this thread until the guard is dropped.
     ///
-    /// The second dispatcher hears nothing. But while there is only one, `tracing` asks the thread that is first at an event whether
+    /// The second dispatcher receives nothing. But while there is only one, `tracing` asks the thread that is first at an event whether
     /// anybody listens, and that may be the thread of another test.
     fn listen(&self) -> (DefaultGuard, Dispatch) {
         let guard = tracing::subscriber::set_default(self.clone());
