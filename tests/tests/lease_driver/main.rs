@@ -34,7 +34,6 @@ const ORDERED_RESHARD: &[&str] = &[
     "c11_crash_between_parent_and_child",
     "c11_latest_group_reads_children_from_their_beginning",
     "c11_invalid_reshards_are_refused",
-    "c13_required_guarantee_is_met",
 ];
 
 const EXACTLY_ONCE: &[&str] = &[
@@ -149,6 +148,7 @@ fn main() -> ExitCode {
             "needs a backend without add_partitions",
             ["c11_adding_partitions_is_unsupported"],
         )
+        .ignore("needs a guarantee", ["c13_promised_guarantees_are_met"])
         .ignore(
             "not promised: needs ordered_reshard",
             ORDERED_RESHARD.iter().copied(),
