@@ -42,6 +42,10 @@ mod outstanding;
 mod rebalance;
 mod refusal;
 mod transaction;
+mod visits;
+
+#[cfg(test)]
+mod tests;
 
 use checkpointing::Checkpointer;
 use in_flight::InFlight;
@@ -318,7 +322,8 @@ impl<W: Handler> Member<W> {
     }
 
     fn indexes(&self) -> Vec<usize> {
-        self.assignments.iter().map(|(index, _)| index).collect()
+        let indexes = self.assignments.iter().inspect(|_| visits::visited());
+        indexes.map(|(index, _)| index).collect()
     }
 
     /// Keeps the first reason to stop, and begins to leave.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Member;
+use super::visits::visited;
 use crate::consumer::runtime::assignment::{Assignment, Leaving, Paused};
 use crate::consumer::runtime::handler::Handler;
 use crate::driver::{Event, Membership, StoredRecord};
@@ -253,11 +254,7 @@ impl<W: Handler> Member<W> {
             .counters
             .buffered_bytes
             .set(self.budget.held() as u64);
-        let changes = match self.buffer_full {
-            true => self.budget.has_room(),
-            false => self.budget.is_full(),
-        };
-        if changes {
+        if self.budget_changes() {
             self.apply_budget();
         } else if self.buffer_full {
             let share = self.budget.share();
@@ -273,10 +270,20 @@ impl<W: Handler> Member<W> {
         let held = self
             .assignments
             .iter()
+            .inspect(|_| visited())
             .map(|(_, assignment)| assignment.counted_bytes);
         self.budget.set_partitions(self.assignments.len(), held);
-        if self.budget.share() != share || self.buffer_full {
+        if self.budget.share() != share || self.budget_changes() {
             self.apply_budget();
+        }
+    }
+
+    /// Returns whether the buffer has become full, or has room again. Otherwise a change of one partition
+    /// concerns no other: all are counted only when it does, since many may leave while the buffer is full.
+    fn budget_changes(&self) -> bool {
+        match self.buffer_full {
+            true => self.budget.has_room(),
+            false => self.budget.is_full(),
         }
     }
 

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use futures_util::stream::StreamExt;
 use tokio::time::{Instant, sleep};
 
+use super::visits::visited;
 use super::{Member, RETRY};
 use crate::consumer::runtime::assignment::{Assignment, Leaving};
 use crate::consumer::runtime::handler::Handler;
@@ -81,6 +82,7 @@ impl<W: Handler> Member<W> {
 
     /// Releases or completes a partition, if it can be. Returns whether the driver was called.
     fn try_release(&mut self, index: usize) -> bool {
+        visited();
         let assignment = &mut self.assignments[index];
         let completed = match assignment.leaving {
             Leaving::Ended if assignment.unsettled() == 0 => true,
@@ -266,6 +268,7 @@ impl<W: Handler> Member<W> {
             && self.departures.deadlines.is_empty()
             && self.in_flight() == 0
             && self.assignments.iter().all(|(_, assignment)| {
+                visited();
                 let to_complete =
                     assignment.leaving == Leaving::Ended && assignment.unsettled() == 0;
                 assignment.is_drained() && assignment.next_update().is_none() && !to_complete
