@@ -61,6 +61,8 @@ impl Consumer {
     /// # Cancel safety
     /// A dropped call loses no delivery.
     pub async fn next(&mut self) -> Result<Option<PendingDelivery>> {
+        // A loop that always finds a delivery would starve other tasks.
+        tokio::task::consume_budget().await;
         if let Some((attempt, delivery)) = self.handover.pop().await {
             let handover = self.handover.clone();
             return Ok(Some(PendingDelivery::new(delivery, attempt, handover)));

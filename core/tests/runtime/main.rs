@@ -7,6 +7,7 @@ mod bounds;
 mod consumer;
 mod desk;
 mod failures;
+mod fairness;
 mod fake;
 mod leaving;
 mod letters;
