@@ -8,20 +8,38 @@ use std::time::Duration;
 
 use millstream_core::driver::Event;
 use millstream_core::{BatchFailure, Delivery, Epoch, ErrorKind, Lag};
+use tokio::sync::Notify;
 
 use crate::desk::{Desk, checkpoint, group};
 use crate::fake::{Call, Script, partition, until};
 
 #[tokio::test(start_paused = true)]
 async fn the_largest_batch_is_taken_again_and_again() {
+    const LARGEST: usize = 100_000;
     let script = Script::new();
-    let handler = |_: Vec<Delivery>| async { Ok::<(), BatchFailure>(()) };
-    tokio::spawn(group(&script).run_batches(100_000, handler, pending()));
+    let sizes = Arc::new(Mutex::new(Vec::new()));
+    let gate = Arc::new(Notify::new());
+    let (noted, opened) = (sizes.clone(), gate.clone());
+    let handler = move |batch: Vec<Delivery>| {
+        noted.lock().unwrap().push(batch.len());
+        let (is_first, opened) = (batch[0].position() == 0.into(), opened.clone());
+        async move {
+            if is_first {
+                opened.notified().await;
+            }
+            Ok::<(), BatchFailure>(())
+        }
+    };
+    tokio::spawn(group(&script).run_batches(LARGEST, handler, pending()));
     script.assign("0", 1);
     script.records("0", 1, 0, "a");
-    script.until_called(checkpoint("0", 0)).await;
-    script.records("0", 1, 1, "b");
-    script.until_called(checkpoint("0", 1)).await;
+    until(|| !sizes.lock().unwrap().is_empty()).await;
+    script.records("0", 1, 1, &"b".repeat(2 * LARGEST + 1));
+    gate.notify_one();
+    script
+        .until_called(checkpoint("0", 2 * LARGEST as u64 + 1))
+        .await;
+    assert_eq!(*sizes.lock().unwrap(), [1, LARGEST, LARGEST, 1]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -40,7 +58,8 @@ async fn a_batch_without_a_bound_is_refused() {
 async fn a_stuck_key_pauses_no_other_partition() {
     let (script, desk) = (Script::new(), Desk::default());
     desk.gate(0);
-    desk.run(group(&script).buffer_bytes(6));
+    // Each of the two partitions has a share of three bytes: one record of the second one.
+    desk.run(group(&script).buffer_bytes(12));
     script.assign("0", 1);
     script.assign("1", 1);
     // Ten bytes of the key that is stuck.
@@ -52,6 +71,8 @@ async fn a_stuck_key_pauses_no_other_partition() {
     }
     script.until_called(checkpoint("1", 99)).await;
     assert!(!script.calls().contains(&Call::Resume("0".into())));
+    // A driver delivers nothing of a partition that is paused; this one would.
+    assert!(!script.calls().contains(&Call::Pause("1".into())));
 }
 
 #[tokio::test(start_paused = true)]
@@ -112,7 +133,8 @@ async fn records_that_do_not_exist_change_nothing() {
 async fn an_end_behind_a_stuck_partition_comes_through() {
     let (script, desk) = (Script::new(), Desk::default());
     desk.gate(0);
-    desk.run(group(&script).buffer_bytes(3));
+    // Each has a share of two bytes: the one record of the second partition.
+    desk.run(group(&script).buffer_bytes(8));
     script.assign("0", 1);
     script.assign("1", 1);
     script.records("0", 1, 0, "aaaa");
@@ -123,6 +145,8 @@ async fn an_end_behind_a_stuck_partition_comes_through() {
         epoch: Epoch(1),
     });
     script.until_called(Call::Complete("1".into())).await;
+    // A driver reports no end of a partition that is paused; this one would.
+    assert!(!script.calls().contains(&Call::Pause("1".into())));
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,15 +6,15 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use millstream_core::driver::StoredRecord;
+use millstream_core::driver::{Event, StoredRecord};
 use millstream_core::{
-    BatchFailure, DeadLetter, Delivery, Error, ErrorKind, Failure, Headers, OnExhausted, Position,
-    Record, Retry,
+    BatchFailure, DeadLetter, Delivery, Epoch, Error, ErrorKind, Failure, Headers, OnExhausted,
+    Position, Record, Retry,
 };
 use tokio::time::Instant;
 
 use crate::desk::{Desk, checkpoint, group};
-use crate::fake::{Call, Script, until};
+use crate::fake::{Call, Script, partition, until};
 
 /// The positions and the attempts of a batch.
 type Batch = Vec<(u64, u32)>;
@@ -311,14 +311,42 @@ impl fmt::Display for Speechless {
 
 impl std::error::Error for Speechless {}
 
+/// An error whose cause cannot be had.
+#[derive(Debug)]
+struct Groundless;
+
+impl fmt::Display for Groundless {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("groundless")
+    }
+}
+
+impl std::error::Error for Groundless {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::panic::resume_unwind(Box::new("there is no cause"))
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_error_whose_text_panics_ends_nothing_but_its_record() {
+    ends_nothing_but_its_record(|| Speechless).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_whose_source_panics_ends_nothing_but_its_record() {
+    ends_nothing_but_its_record(|| Groundless).await;
+}
+
+async fn ends_nothing_but_its_record<E>(error: fn() -> E)
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
     for exhausted in [OnExhausted::Skip, DeadLetter::stream("dead").into()] {
         let script = Script::new();
         let retry = Retry::fixed(Duration::from_secs(1)).attempts(2);
-        let handler = |delivery: Delivery| async move {
+        let handler = move |delivery: Delivery| async move {
             match &delivery.payload()[..] {
-                b"0" => Err(Speechless),
+                b"0" => Err(error()),
                 _ => Ok(()),
             }
         };
@@ -333,7 +361,7 @@ async fn an_error_whose_text_panics_ends_nothing_but_its_record() {
     let script = Script::new();
     let run = group(&script)
         .on_failure(Retry::none())
-        .run(|_| async { Err(Speechless) }, pending());
+        .run(move |_| async move { Err(error()) }, pending());
     let run = tokio::spawn(run);
     script.assign("0", 1);
     script.records("0", 1, 0, "a");
@@ -344,16 +372,43 @@ async fn an_error_whose_text_panics_ends_nothing_but_its_record() {
 
 #[tokio::test(start_paused = true)]
 async fn a_driver_that_panics_ends_the_member_in_order() {
-    for method in ["next", "checkpoint", "release", "leave", "pause"] {
+    let methods = [
+        "next",
+        "checkpoint",
+        "publish",
+        "release",
+        "complete",
+        "leave",
+        "pause",
+        "resume",
+    ];
+    for method in methods {
         let (script, desk) = (Script::new(), Desk::default());
-        let (control, run) = desk.run(group(&script));
+        let (control, run) = match method {
+            "publish" => {
+                let results = script.client.producer("results").open().await.unwrap();
+                let transform = |_| async { Ok::<_, String>([Record::new("result")]) };
+                let run = group(&script).transform_to(&results, transform, pending());
+                (run.handle(), tokio::spawn(run))
+            }
+            _ => desk.run(group(&script)),
+        };
         script.assign("0", 1);
-        script.records("0", 1, 0, "a");
         script.panic_in(method);
+        script.records("0", 1, 0, "a");
         match method {
             "next" => script.records("0", 1, 1, "a"),
             "release" => script.revoke("0", 1, Duration::from_secs(10)),
+            "complete" => script.emit(Event::Ended {
+                partition: partition("0"),
+                epoch: Epoch(1),
+            }),
             "pause" => control.pause_all(),
+            "resume" => {
+                control.pause_all();
+                script.until_called(Call::Pause("0".into())).await;
+                control.resume_all();
+            }
             "leave" => control.shutdown(),
             _ => {}
         }
@@ -366,6 +421,29 @@ async fn a_driver_that_panics_ends_the_member_in_order() {
             "{method}"
         );
     }
+}
+
+/// The producer gives up within seconds, so its delays between retries never grow to those of a long
+/// outage: the key goes on soon after the stream is back.
+#[tokio::test(start_paused = true)]
+async fn a_letter_is_sent_anew_within_seconds_while_its_stream_is_down() {
+    let script = Script::new();
+    *script.letters().refuses.lock().unwrap() = |_| Some(ErrorKind::Unavailable);
+    let run = group(&script)
+        .on_failure(Retry::none().then(DeadLetter::stream("dead")))
+        .run(|_| async { Err("no") }, pending());
+    tokio::spawn(run);
+    script.assign("0", 1);
+    script.records("0", 1, 0, "a");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    // With one delay after the other up to the longest one, it would be about 15.
+    let calls = script.letters().calls();
+    assert!(calls >= 30, "{calls} calls within a minute");
+    *script.letters().refuses.lock().unwrap() = |_| None;
+    let up = Instant::now();
+    script.until_called(checkpoint("0", 0)).await;
+    let took = up.elapsed();
+    assert!(took < Duration::from_secs(10), "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -480,6 +480,7 @@ impl driver::Membership for Fake {
     }
 
     fn resume(&self, partition: &Partition, _epoch: Epoch) {
+        self.may_panic("resume");
         self.called(Call::Resume(partition.id().to_owned()));
     }
 

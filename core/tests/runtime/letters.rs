@@ -1,5 +1,6 @@
 //! The stream of the fake backend that takes dead letters.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ pub(crate) struct LetterBox {
     /// How long one call takes.
     pub(crate) latency: Mutex<Duration>,
     pub(crate) records: Mutex<Vec<Record>>,
+    /// How many calls have begun.
+    calls: AtomicUsize,
 }
 
 impl Default for LetterBox {
@@ -38,6 +41,7 @@ impl Default for LetterBox {
             validate: Mutex::new(|_| None),
             latency: Mutex::default(),
             records: Mutex::default(),
+            calls: AtomicUsize::new(0),
         }
     }
 }
@@ -45,6 +49,11 @@ impl Default for LetterBox {
 impl LetterBox {
     pub(crate) fn records(&self) -> Vec<Record> {
         self.records.lock().unwrap().clone()
+    }
+
+    /// How many calls have begun.
+    pub(crate) fn calls(&self) -> usize {
+        self.calls.load(Relaxed)
     }
 }
 
@@ -70,6 +79,7 @@ impl driver::Producer for LetterProducer {
     }
 
     async fn send(&self, records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>> {
+        self.0.calls.fetch_add(1, Relaxed);
         let latency = *self.0.latency.lock().unwrap();
         tokio::time::sleep(latency).await;
         let refuses = *self.0.refuses.lock().unwrap();

@@ -266,3 +266,20 @@ async fn what_waits_for_a_retry_takes_no_place_of_an_attempt() {
     script.until_called(checkpoint("0", 59)).await;
     assert_eq!(control.stats().in_flight, 0);
 }
+
+/// A letter under way is no attempt either.
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_its_letter_takes_no_place_of_an_attempt() {
+    let (script, desk) = (Script::new(), Desk::default());
+    *script.letters().latency.lock().unwrap() = Duration::from_secs(1);
+    (0..50).for_each(|position| desk.fail(position, 1));
+    let dead = Retry::none().then(DeadLetter::stream("dead"));
+    let (control, _run) = desk.run(group(&script).concurrency(1).on_failure(dead));
+    script.assign("0", 1);
+    script.records("0", 1, 0, &"-".repeat(60));
+    until(|| control.stats().settled == 10).await;
+    assert_eq!(control.stats().in_flight, 50);
+    assert!(script.letters().records().is_empty(), "none is stored yet");
+    script.until_called(checkpoint("0", 59)).await;
+    assert_eq!(script.letters().records().len(), 50);
+}
