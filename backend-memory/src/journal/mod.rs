@@ -20,7 +20,7 @@ mod storage;
 pub(crate) use entry::{JournalEntry, JournalRecord, OffsetCommit};
 
 use frame::MAGIC;
-use storage::Storage;
+use storage::{NamedFile, Storage};
 
 const FILE: &str = "millstream-memory.journal";
 
@@ -46,7 +46,7 @@ impl Journal {
         sync: bool,
         apply: impl FnMut(JournalEntry),
     ) -> Result<Self, BrokerError> {
-        fs::create_dir_all(folder)?;
+        let folders = create_folder(folder)?;
         let path = folder.join(FILE);
         let mut file = OpenOptions::new()
             .read(true)
@@ -55,7 +55,8 @@ impl Journal {
             .truncate(false)
             .open(&path)?;
         lock(&file, folder)?;
-        // Through the locked handle: on Windows no other handle may read a locked file.
+        // Through the locked handle: on Windows no other handle may read a locked file. No test on another
+        // system can show that.
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         let length = frame::replay(&bytes, apply).map_err(|damage| BrokerError::Corrupt {
@@ -69,15 +70,11 @@ impl Journal {
                 "removed an incomplete write at the end of the journal, which was never acknowledged"
             );
         }
-        let mut journal = Self::over(file, path, sync, length)?;
-        if sync {
-            journal.storage.sync()?;
-            sync_folder(folder)?;
-        }
-        Ok(journal)
+        Self::over(NamedFile { file, folders }, path, sync, length)
     }
 
-    /// Makes a journal of a file whose first `length` bytes are complete.
+    /// Makes a journal of a file whose first `length` bytes are complete. With `sync`, the disk has the
+    /// file and its name when this returns.
     fn over(
         storage: impl Storage + 'static,
         path: PathBuf,
@@ -88,6 +85,10 @@ impl Journal {
         storage.truncate(length)?;
         if length == 0 {
             storage.append(&MAGIC)?;
+        }
+        if sync {
+            storage.sync()?;
+            storage.sync_name()?;
         }
         Ok(Self {
             storage,
@@ -161,22 +162,16 @@ fn lock(file: &File, folder: &Path) -> Result<(), BrokerError> {
     }
 }
 
-/// Waits until the disk has the name of a new file, and that of a new folder. Without it, a power
-/// failure may lose the file itself.
-#[cfg(unix)]
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()?;
-    let parent = folder.canonicalize()?;
-    match parent.parent() {
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => Ok(()),
-    }
-}
-
-/// Folders cannot be opened here; the file system keeps names in its own log.
-#[cfg(not(unix))]
-fn sync_folder(_: &Path) -> io::Result<()> {
-    Ok(())
+/// Creates a folder if needed, with those it is in. Returns the folders that may have a new name in them:
+/// itself, its parent, and on up to one that was there before.
+fn create_folder(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let is_new = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+    let new = folder.ancestors().take_while(is_new).count();
+    fs::create_dir_all(folder)?;
+    let folder = folder.canonicalize()?;
+    // The parent is always synced: an earlier start may have ended before it was.
+    let with_new_names = folder.ancestors().take(new.max(1) + 1);
+    Ok(with_new_names.map(Path::to_owned).collect())
 }
 
 #[cfg(test)]
@@ -199,6 +194,7 @@ mod tests {
         bytes: Vec<u8>,
         capacity: usize,
         truncate_fails: bool,
+        calls: Vec<&'static str>,
     }
 
     impl SmallDisk {
@@ -206,6 +202,10 @@ mod tests {
             let mut disk = self.0.lock().unwrap();
             disk.capacity = capacity;
             disk.truncate_fails = truncate_fails;
+        }
+
+        fn calls(&self) -> Vec<&'static str> {
+            self.0.lock().unwrap().calls.clone()
         }
 
         fn entries(&self) -> usize {
@@ -220,6 +220,7 @@ mod tests {
     impl Storage for SmallDisk {
         fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
             let mut disk = self.0.lock().unwrap();
+            disk.calls.push("append");
             let room = disk.capacity - disk.bytes.len();
             disk.bytes.extend(&bytes[..bytes.len().min(room)]);
             match bytes.len() <= room {
@@ -233,6 +234,12 @@ mod tests {
         }
 
         fn sync(&mut self) -> io::Result<()> {
+            self.0.lock().unwrap().calls.push("sync");
+            Ok(())
+        }
+
+        fn sync_name(&mut self) -> io::Result<()> {
+            self.0.lock().unwrap().calls.push("sync name");
             Ok(())
         }
 
@@ -321,6 +328,47 @@ mod tests {
         let levels: Vec<Level> = logged.iter().map(|(level, _)| *level).collect();
         assert_eq!(levels, [Level::WARN, Level::INFO]);
         assert!(logged[0].1.contains("no storage space"), "{logged:?}");
+    }
+
+    #[test]
+    fn a_synced_journal_has_its_name_on_the_disk_before_the_first_write() {
+        let disk = SmallDisk::default();
+        disk.set(1 << 20, false);
+        let mut journal = Journal::over(disk.clone(), "j".into(), true, 0).unwrap();
+        assert_eq!(disk.calls(), ["append", "sync", "sync name"]);
+        journal.write(&entry()).unwrap();
+        assert_eq!(disk.calls()[3..], ["append", "sync"]);
+
+        let disk = SmallDisk::default();
+        disk.set(1 << 20, false);
+        let mut journal = Journal::over(disk.clone(), "j".into(), false, 0).unwrap();
+        journal.write(&entry()).unwrap();
+        assert_eq!(disk.calls(), ["append", "append"]);
+    }
+
+    #[test]
+    fn every_folder_with_a_new_name_is_synced() {
+        let root = tempfile::tempdir().unwrap();
+        let top = root.path().canonicalize().unwrap();
+        let folder = top.join("new").join("folder");
+        let names = [folder.clone(), top.join("new"), top.clone()];
+        assert_eq!(create_folder(&folder).unwrap(), names);
+        // It may be there without its name being on the disk.
+        assert_eq!(create_folder(&folder).unwrap(), names[..2]);
+    }
+
+    /// The sync of a folder leaves no trace, but one of a folder that is gone fails.
+    #[cfg(unix)]
+    #[test]
+    fn each_of_its_folders_is_opened_to_be_synced() {
+        let root = tempfile::tempdir().unwrap();
+        let folders = [root.path().to_owned(), root.path().join("gone")];
+        for (folders, is_synced) in [(&folders[..1], true), (&folders[..], false)] {
+            let file = tempfile::tempfile().unwrap();
+            let folders = folders.to_vec();
+            let mut named = NamedFile { file, folders };
+            assert_eq!(named.sync_name().is_ok(), is_synced);
+        }
     }
 
     #[test]
