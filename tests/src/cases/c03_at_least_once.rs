@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use super::cases;
 use super::reader::{pull, read};
 use crate::fleet::{Failure, Fleet, HandlerFn, handler_fn, joined};
-use crate::harness::unique_stream;
+use crate::harness::{unique_stream, within_timeout};
 use crate::history::{Event, Observer, Outcome, id_of};
 use crate::{Fault, Harness};
 
@@ -338,6 +338,7 @@ async fn c03_nack_takes_the_failure_path(harness: Arc<dyn Harness>) {
 
 async fn c03_batch_failure_settles_what_is_before_it(harness: Arc<dyn Harness>) {
     let fleet = good_and_bad(harness).await;
+    stops_within_a_batch(&fleet).await;
     let observer = Observer::new(&fleet.history, &fleet.group, "batches");
     let handler = move |batch: Vec<Delivery>| {
         let observer = observer.clone();
@@ -364,6 +365,34 @@ async fn c03_batch_failure_settles_what_is_before_it(harness: Arc<dyn Harness>) 
     fleet.caught_up().await;
     stop.send(()).expect("the member runs");
     joined(task).await.expect("the member closes");
+}
+
+/// Runs a member that stops at the last record of its first batch of several. The records before it are
+/// settled, so no later member handles them again.
+async fn stops_within_a_batch(fleet: &Fleet) {
+    let observer = Observer::new(&fleet.history, &fleet.group, "stops");
+    let observed = observer.clone();
+    let handler = move |batch: Vec<Delivery>| {
+        let observer = observed.clone();
+        async move {
+            let last = batch.len() - 1;
+            for (index, delivery) in batch.iter().enumerate() {
+                let open = observer.begin(delivery);
+                if index > 0 && index == last {
+                    open.end(Outcome::Failed);
+                    return Err(BatchFailure::at(index, "no"));
+                }
+                open.end(Outcome::Acked);
+            }
+            Ok(())
+        }
+    };
+    let group = fleet.handle().await.on_failure(Retry::none());
+    let run = group.run_batches(4, handler, std::future::pending());
+    let ended = within_timeout(fleet.harness.timing(), "the member stops", run).await;
+    let error = ended.expect_err("it stops with the error of its handler");
+    assert_eq!(error.kind(), ErrorKind::Handler, "{error:?}");
+    observer.left();
 }
 
 async fn c03_batch_failure_without_an_index_is_bisected(harness: Arc<dyn Harness>) {

@@ -35,6 +35,21 @@ const KEYS: usize = 12;
 const ROUNDS: usize = 6;
 /// About ten records.
 const TINY_BUFFER: usize = 400;
+/// The stuck records that use up the default buffer of 64 MiB: a partition of two may hold its share of
+/// 16 MiB, and borrow 32.
+const LARGE: usize = 60;
+const LARGE_BYTES: usize = 900_000;
+
+/// What the member may hold, and how much of that the stuck key takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Buffer {
+    /// A buffer that is used up by small records.
+    Tiny,
+    /// The default buffer, with much room.
+    Default,
+    /// The default buffer, used up by large records.
+    DefaultFull,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Style {
@@ -68,13 +83,17 @@ async fn c08_stuck_key_stops_no_other_partition_of_an_exactly_once_pipeline(
 }
 
 /// Runs a member whose buffer is tiny and one with the default buffer at the same time, each in a
-/// fleet of its own.
+/// fleet of its own. Where large records cost no time, they use up the default buffer in a third one.
 async fn with_each_buffer(harness: Arc<dyn Harness>, style: Style) {
-    let tiny = stick(harness.clone(), style, Some(TINY_BUFFER));
-    tokio::join!(tiny, stick(harness, style, None));
+    let tiny = stick(harness.clone(), style, Buffer::Tiny);
+    tokio::join!(tiny, stick(harness.clone(), style, Buffer::Default));
+    let is_of_interest = matches!(style, Style::Handler | Style::ExactlyOncePipeline);
+    if harness.hooks().paused_clock && is_of_interest {
+        stick(harness, style, Buffer::DefaultFull).await;
+    }
 }
 
-async fn stick(harness: Arc<dyn Harness>, style: Style, buffer_bytes: Option<usize>) {
+async fn stick(harness: Arc<dyn Harness>, style: Style, buffer: Buffer) {
     let timing = harness.timing();
     let fleet = Fleet::new(harness, 2).await;
     let sink = unique_stream(&*fleet.harness, 1).await;
@@ -93,17 +112,21 @@ async fn stick(harness: Arc<dyn Harness>, style: Style, buffer_bytes: Option<usi
     let mut group = group
         .stream(fleet.stream.as_str())
         .checkpoint_interval(timing.poll_interval);
-    if let Some(bytes) = buffer_bytes {
-        group = group.buffer_bytes(bytes);
+    if buffer == Buffer::Tiny {
+        group = group.buffer_bytes(TINY_BUFFER);
     }
+    let (stuck_records, padding) = match buffer {
+        Buffer::Tiny | Buffer::Default => (STUCK, 0),
+        Buffer::DefaultFull => (LARGE, LARGE_BYTES),
+    };
     let (stop, task) = worker.clone().start(style, group, &producer);
 
     let mut test_producer = fleet.test_producer().await;
-    for _ in 0..STUCK {
-        test_producer.send_one(Some("stuck")).await;
+    for _ in 0..stuck_records {
+        test_producer.send_padded(Some("stuck"), padding).await;
     }
     let stuck = test_producer.receipts().await;
-    assert_eq!(stuck.len(), STUCK, "all are stored");
+    assert_eq!(stuck.len(), stuck_records, "all are stored");
     let held = stuck[0].1.partition.clone();
     let begun = || {
         fleet
@@ -120,23 +143,23 @@ async fn stick(harness: Arc<dyn Harness>, style: Style, buffer_bytes: Option<usi
         }
         let others = test_producer.receipts().await;
         assert_eq!(others.len(), KEYS, "all are stored");
-        let (with, without): (Vec<_>, Vec<_>) =
+        let (beside, without): (Vec<_>, Vec<_>) =
             others.into_iter().partition(|(_, at)| at.partition == held);
-        assert!(!with.is_empty() && !without.is_empty(), "both have keys");
-        let buffer = format!("{style:?} with buffer_bytes {buffer_bytes:?}");
-        let what = format!("{buffer}: the other partition is handled");
+        assert!(!beside.is_empty() && !without.is_empty(), "both have keys");
+        let with = format!("{style:?} with buffer {buffer:?}");
+        let what = format!("{with}: the other partition is handled");
         fleet.until(&what, || are_acked(&fleet, &without)).await;
         let last = without.iter().map(|(_, at)| at.position).max();
-        let what = format!("{buffer}: its checkpoint is at its end");
+        let what = format!("{with}: its checkpoint is at its end");
         let stored = fleet.eventually(&what, || async {
             (checkpoint(&fleet, &without[0].1.partition).await >= last).then_some(())
         });
         stored.await;
-        same.extend(with);
+        same.extend(beside);
     }
     test_producer.close().await;
-    // A partition has one batch at a time, and a tiny buffer is filled by the stuck key.
-    if style != Style::Batches && buffer_bytes.is_none() {
+    // A partition has one batch at a time, and the stuck key may fill the buffer.
+    if style != Style::Batches && buffer == Buffer::Default {
         let what = format!("{style:?}: the other keys of its partition are handled");
         fleet.until(&what, || are_acked(&fleet, &same)).await;
     }
@@ -151,7 +174,7 @@ async fn stick(harness: Arc<dyn Harness>, style: Style, buffer_bytes: Option<usi
     worker.observer.left();
     producer.close().await.expect("the producer closes");
     if matches!(style, Style::Pipeline | Style::ExactlyOncePipeline) {
-        let count = STUCK + KEYS * ROUNDS;
+        let count = stuck_records + KEYS * ROUNDS;
         let source = read(&*fleet.harness, &fleet.stream, count).await;
         let results = read(&*fleet.harness, &sink, count).await;
         assert_eq!(

@@ -37,7 +37,17 @@ impl TestProducer {
 
     /// Sends one record, and returns its id. Its receipt is kept.
     pub async fn send_one(&mut self, key: Option<&str>) -> u64 {
-        let (id, record) = self.load.next(key);
+        self.send_padded(key, 0).await
+    }
+
+    /// As [`send_one`](Self::send_one), with a payload that is longer by `padding` bytes.
+    pub async fn send_padded(&mut self, key: Option<&str>, padding: usize) -> u64 {
+        let (id, record) = self.load.next_with(key, |mut record| {
+            let mut payload = record.payload.unwrap_or_default().to_vec();
+            payload.resize(payload.len() + padding, b'x');
+            record.payload = Some(payload.into());
+            record
+        });
         match self.producer.send(record).await {
             Ok(receipt) => self.receipts.push((id, receipt)),
             Err(error) => {
