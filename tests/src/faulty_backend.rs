@@ -137,6 +137,7 @@ impl<B: driver::Backend + Clone> FaultyBackend<B> {
         steal: false,
         trim: false,
         restart: false,
+        own_session_clock: true,
         paused_clock: false,
         reshard_repeats_sends: false,
     };

@@ -110,6 +110,10 @@ pub struct Hooks {
     pub trim: bool,
     /// [`Fault::Restart`].
     pub restart: bool,
+    /// Not a fault to inject: whether a member that is cut off reports the loss by its own clock, as
+    /// [`driver`](millstream_core::driver#liveness) requires. A driver that cannot must say so in its
+    /// documentation.
+    pub own_session_clock: bool,
     /// Not a fault to inject: whether tokio's clock is paused, so that no time passes while a thread is
     /// blocked.
     pub paused_clock: bool,

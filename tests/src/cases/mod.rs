@@ -154,6 +154,7 @@ const REFUSE_LARGE: Need = Need::Has("refuse_large", |_, hooks| hooks.refuse_lar
 const STEAL: Need = Need::Has("steal", |_, hooks| hooks.steal);
 const TRIM: Need = Need::Has("trim", |_, hooks| hooks.trim);
 const RESTART: Need = Need::Has("restart", |_, hooks| hooks.restart);
+const OWN_SESSION_CLOCK: Need = Need::Has("own_session_clock", |_, hooks| hooks.own_session_clock);
 const RUNNING_CLOCK: Need = Need::Lacks("paused_clock", |_, hooks| hooks.paused_clock);
 const DURABLE: Need = Need::Has("durable", |guarantees, _| guarantees.durable);
 const RESHARD: Need = Need::Has("ordered_reshard", |guarantees, _| {

@@ -163,6 +163,8 @@ impl Harness for KafkaHarness {
             steal: true,
             trim: true,
             restart: self.restart,
+            // librdkafka (2.12) counts a session of KIP-848 by the broker's clock alone.
+            own_session_clock: self.protocol == Protocol::Cooperative,
             paused_clock: false,
             reshard_repeats_sends: false,
         }

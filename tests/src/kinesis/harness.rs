@@ -206,6 +206,7 @@ impl Harness for KinesisHarness {
             steal: true,
             trim: true,
             restart: self.restart,
+            own_session_clock: true,
             paused_clock: false,
             // An aggregate that came to a shard of which not all its records are is sent again.
             reshard_repeats_sends: self.variant.aggregation == Aggregation::Kpl,

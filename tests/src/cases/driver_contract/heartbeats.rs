@@ -17,7 +17,7 @@ use crate::fleet::{Fleet, handler_fn};
 use crate::{Fault, Harness};
 
 cases! {
-    c07_member_that_is_cut_off_reports_the_loss_itself [FREEZE],
+    c07_member_that_is_cut_off_reports_the_loss_itself [FREEZE, OWN_SESSION_CLOCK],
     c08_heartbeats_continue_while_next_is_not_called,
     c08_handler_that_blocks_its_thread_keeps_its_membership [RUNNING_CLOCK],
 }
