@@ -70,7 +70,8 @@ fn every_case_ends_although_next_never_returns_and_says_what_it_waited_for() {
             failed += 1;
             let names_a_line = failure.contains("tests/src/cases/");
             assert!(names_a_line, "{}: {failure}", case.name);
-            assert!(!failure.contains("Elapsed"), "{}: {failure}", case.name);
+            // A backtrace may name the type.
+            assert!(!failure.contains("Elapsed(())"), "{}: {failure}", case.name);
         }
     }
     assert!(failed > 50, "only {failed} cases read records");
