@@ -60,26 +60,22 @@ impl MutantBackend {
     }
 
     pub(crate) fn freeze(&self, member: &str, until: Instant) {
-        let frozen = self.frozen.lock();
-        let mut frozen = frozen.unwrap_or_else(PoisonError::into_inner);
-        frozen.insert(member.to_owned(), until);
+        lock(&self.frozen).insert(member.to_owned(), until);
     }
 
-    fn responses(&self) -> MutexGuard<'_, BTreeMap<String, LostResponses>> {
-        self.responses
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn frozen_until(&self, member: &str) -> Option<Instant> {
+        lock(&self.frozen).get(member).copied()
     }
 
     /// Loses the responses to the next steps of a group.
     pub(crate) fn lose_responses(&self, group: &str, times: u32) {
-        let mut responses = self.responses();
+        let mut responses = lock(&self.responses);
         responses.entry(group.to_owned()).or_default().planned = times;
     }
 
     /// Returns whether the response to this step of a group is lost.
     pub(crate) fn loses_response(&self, group: &str) -> bool {
-        let mut responses = self.responses();
+        let mut responses = lock(&self.responses);
         let of = responses.entry(group.to_owned()).or_default();
         let is_lost = of.planned > 0;
         of.planned -= u32::from(is_lost);
@@ -89,7 +85,7 @@ impl MutantBackend {
 
     /// Returns how many responses of a group were lost.
     pub(crate) fn lost_responses(&self, group: &str) -> u64 {
-        self.responses().get(group).map_or(0, |of| of.hits)
+        lock(&self.responses).get(group).map_or(0, |of| of.hits)
     }
 
     /// Notes what a group has settled.
@@ -106,16 +102,14 @@ impl MutantBackend {
     pub(crate) fn undo(&self, group: &str, updates: &[CheckpointUpdate]) {
         note(&self.undone, group, updates);
     }
+}
 
-    pub(crate) fn frozen_until(&self, member: &str) -> Option<Instant> {
-        let frozen = self.frozen.lock();
-        let frozen = frozen.unwrap_or_else(PoisonError::into_inner);
-        frozen.get(member).copied()
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn note(groups: &Mutex<BTreeMap<String, Settled>>, group: &str, updates: &[CheckpointUpdate]) {
-    let mut groups = groups.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut groups = lock(groups);
     let settled = groups.entry(group.to_owned()).or_default();
     for update in updates {
         settled.insert(update.partition.clone(), update.position);
@@ -123,8 +117,7 @@ fn note(groups: &Mutex<BTreeMap<String, Settled>>, group: &str, updates: &[Check
 }
 
 fn noted(groups: &Mutex<BTreeMap<String, Settled>>, group: &str) -> Settled {
-    let groups = groups.lock().unwrap_or_else(PoisonError::into_inner);
-    groups.get(group).cloned().unwrap_or_default()
+    lock(groups).get(group).cloned().unwrap_or_default()
 }
 
 #[async_trait]
