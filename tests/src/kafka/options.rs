@@ -77,6 +77,8 @@ impl Options {
             )
             .property("log.dirs", "/var/lib/kafka/data")
             .property("auto.create.topics.enable", "false")
+            // Cases send records of 1970, which retention would delete at its next check.
+            .property("log.retention.ms", "-1")
             .property("offsets.topic.num.partitions", "4")
             .property("offsets.topic.replication.factor", "1")
             .property("transaction.state.log.num.partitions", "4")
