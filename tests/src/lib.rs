@@ -20,6 +20,7 @@ pub mod history;
 pub mod kafka;
 #[cfg(feature = "kinesis")]
 pub mod kinesis;
+mod proxy;
 mod runner;
 #[cfg(feature = "simulation")]
 pub mod simulation;
@@ -32,4 +33,5 @@ pub use harness::{
     Disturbed, Fault, Harness, Hooks, Need, OwnFault, Timing, eventually, unique_stream,
     within_timeout,
 };
+pub use proxy::{Connections, ProxyTarget, TcpProxy};
 pub use runner::{BrokerScope, LazyBroker, Setup, Suite};

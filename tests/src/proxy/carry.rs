@@ -1,0 +1,83 @@
+//! Carries the bytes of one direction of a connection, as its network allows.
+
+use std::io;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use super::network::Network;
+
+/// The maximum number of bytes that are read at once.
+const PIECE: usize = 16 << 10;
+
+/// The maximum number of pieces on their way. With less, a delay would limit the throughput.
+const IN_FLIGHT: usize = 256;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    Requests,
+    Responses,
+}
+
+/// Some bytes, and when they are due.
+type Piece = (Instant, Bytes);
+
+/// Carries all bytes, and then the end of the stream. An error ends the connection.
+pub(super) async fn carry(
+    from: impl AsyncRead + Unpin,
+    to: impl AsyncWrite + Unpin,
+    network: &Network,
+    direction: Direction,
+) -> io::Result<()> {
+    let (pieces, due) = mpsc::channel(IN_FLIGHT);
+    let ((), delivered) = tokio::join!(
+        take(from, pieces, network),
+        deliver(due, to, network, direction)
+    );
+    delivered
+}
+
+/// Reads until the stream ends. That a side is gone is an end like any other: what it has sent before
+/// arrives.
+async fn take(mut from: impl AsyncRead + Unpin, pieces: mpsc::Sender<Piece>, network: &Network) {
+    loop {
+        let mut piece = BytesMut::with_capacity(PIECE);
+        // The other half is gone when writing has failed.
+        let read = tokio::select! {
+            read = from.read_buf(&mut piece) => read,
+            () = pieces.closed() => return,
+        };
+        if !matches!(read, Ok(1..)) {
+            return;
+        }
+        let due = Instant::now() + network.delay();
+        if pieces.send((due, piece.freeze())).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn deliver(
+    mut pieces: mpsc::Receiver<Piece>,
+    mut to: impl AsyncWrite + Unpin,
+    network: &Network,
+    direction: Direction,
+) -> io::Result<()> {
+    while let Some((due, piece)) = pieces.recv().await {
+        if due > Instant::now() {
+            network.hit();
+            sleep_until(due).await;
+        }
+        network.thawed().await;
+        if direction == Direction::Responses && network.swallows_responses() {
+            network.hit();
+            return Err(io::Error::other("the response is swallowed"));
+        }
+        to.write_all(&piece).await?;
+    }
+    // The end is no sooner there than what was sent before it.
+    network.thawed().await;
+    to.shutdown().await
+}

@@ -1,0 +1,63 @@
+//! The faults of connections, for those who inject them.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::network::Network;
+
+/// Connections of one client or of several, from [`TcpProxy::of`](super::TcpProxy::of) and
+/// [`TcpProxy::all`](super::TcpProxy::all). Their faults also concern connections that are opened later.
+#[derive(Debug, Clone)]
+pub struct Connections(Vec<Network>);
+
+impl Connections {
+    pub(super) fn new(networks: impl IntoIterator<Item = Network>) -> Self {
+        Self(networks.into_iter().collect())
+    }
+
+    /// Closes them, and each new one at once, until [`heal`](Self::heal).
+    pub fn cut(&self) {
+        self.change(|network| network.change(|faults| faults.is_cut = true));
+    }
+
+    /// Forwards nothing in either direction, while connections stay open and are accepted: for
+    /// `duration`, or until [`heal`](Self::heal) or [`thaw`](Self::thaw). What was sent meanwhile is
+    /// forwarded afterwards, even if the sender has closed the connection.
+    pub fn freeze(&self, duration: Duration) {
+        let until = Instant::now() + duration;
+        self.change(|network| network.change(|faults| faults.frozen_until = Some(until)));
+    }
+
+    /// Ends a freeze.
+    pub fn thaw(&self) {
+        self.change(|network| network.change(|faults| faults.frozen_until = None));
+    }
+
+    /// Forwards requests, and closes a connection in place of the next bytes of a response, until
+    /// [`heal`](Self::heal).
+    pub fn swallow_responses(&self) {
+        self.change(|network| network.change(|faults| faults.swallows_responses = true));
+    }
+
+    /// Delays everything by this much, in each direction, until [`heal`](Self::heal). Order and
+    /// throughput stay.
+    pub fn delay(&self, by: Duration) {
+        self.change(|network| network.change(|faults| faults.delay = by));
+    }
+
+    /// Ends all these faults.
+    pub fn heal(&self) {
+        self.change(|network| network.change(|faults| *faults = Default::default()));
+    }
+
+    /// Returns how often faults took effect so far: connections that were closed, and pieces of
+    /// data that were held back. A test that passes without its fault proves nothing.
+    pub fn hits(&self) -> u64 {
+        self.0.iter().map(Network::hits).sum()
+    }
+
+    fn change(&self, change: impl FnMut(&Network)) {
+        self.0.iter().for_each(change);
+    }
+}
