@@ -137,8 +137,10 @@ impl<B: driver::Backend + Clone> FaultyBackend<B> {
         steal: false,
         trim: false,
         restart: false,
+        network: false,
         own_session_clock: true,
         paused_clock: false,
+        idempotent_sends: false,
         reshard_repeats_sends: false,
     };
 

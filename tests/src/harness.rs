@@ -8,6 +8,8 @@ use async_trait::async_trait;
 use millstream_core::{Client, Guarantees, Partition, StreamSpec, driver};
 use tokio::time::Instant;
 
+use crate::TcpProxy;
+
 /// Gives the suite a broker to test against, and a way to inject faults into it.
 ///
 /// # Contract
@@ -17,6 +19,14 @@ use tokio::time::Instant;
 pub trait Harness: fmt::Debug + Send + Sync + 'static {
     /// Opens a new connection, as another process would.
     async fn client(&self) -> Client;
+
+    /// As [`client`](Self::client), for the client of this name alone: [`Fault::Freeze`] and faults of the
+    /// [`proxy`](Self::proxy) call it so. A member has the name of the member. Several clients may have one
+    /// name; a fault concerns all of them. By default, names are ignored.
+    async fn named_client(&self, name: &str) -> Client {
+        let _ = name;
+        self.client().await
+    }
 
     /// Opens a new connection whose producers have a short send timeout, where the backend has such a
     /// setting.
@@ -36,6 +46,13 @@ pub trait Harness: fmt::Debug + Send + Sync + 'static {
 
     /// Returns which faults [`inject`](Self::inject) supports. Read once, before anything else.
     fn hooks(&self) -> Hooks;
+
+    /// Returns the proxy that all connections of its clients go through, if [`Hooks::network`] is true.
+    /// [`named_client`](Self::named_client) connects to the [port](TcpProxy::port) of that name, so that
+    /// cases can disturb the connections of each client. By default there is none.
+    fn proxy(&self) -> Option<&TcpProxy> {
+        None
+    }
 
     /// Returns how many attempts to send to a stream, or to store the checkpoint of a group, were hit by
     /// a fault so far. A case that passes without its fault proves nothing.
@@ -110,6 +127,8 @@ pub struct Hooks {
     pub trim: bool,
     /// [`Fault::Restart`].
     pub restart: bool,
+    /// Faults of the network, by [`Harness::proxy`].
+    pub network: bool,
     /// Not a fault to inject: whether a member that is cut off reports the loss by its own clock, as
     /// [`driver`](millstream_core::driver#liveness) requires. A driver that cannot must say so in its
     /// documentation.
@@ -117,6 +136,9 @@ pub struct Hooks {
     /// Not a fault to inject: whether tokio's clock is paused, so that no time passes while a thread is
     /// blocked.
     pub paused_clock: bool,
+    /// Not a fault to inject: whether a record is stored once, though the response to its send is lost
+    /// and the driver repeats the send. The driver's documentation says so.
+    pub idempotent_sends: bool,
     /// Not a fault to inject: whether a reshard may store records twice, as a lost response may.
     pub reshard_repeats_sends: bool,
 }

@@ -15,7 +15,7 @@ const PROTOCOLS: [(&str, Protocol); 2] = [
 ];
 
 async fn start() -> Testbed {
-    Testbed::start(Options::new()).await.expect("a broker")
+    Testbed::start(Options::new()).await
 }
 
 fn setup(name: &str, protocol: Protocol, shared: LazyBroker<Testbed>) -> Setup {

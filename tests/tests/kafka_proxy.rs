@@ -32,7 +32,7 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
 /// One broker for all tests. Its container goes with the process.
 fn testbed() -> &'static Testbed {
     static TESTBED: OnceCell<Testbed> = OnceCell::const_new();
-    let testbed = TESTBED.get_or_init(|| async { Testbed::start(Options::new()).await.unwrap() });
+    let testbed = TESTBED.get_or_init(|| async { Testbed::start(Options::new()).await });
     RUNTIME.block_on(testbed)
 }
 
@@ -42,8 +42,12 @@ fn unique(prefix: &str) -> String {
 }
 
 fn client<T: FromClientConfig>(testbed: &Testbed, settings: &[(&str, &str)]) -> T {
+    client_at(testbed.bootstrap(), settings)
+}
+
+fn client_at<T: FromClientConfig>(bootstrap: String, settings: &[(&str, &str)]) -> T {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", testbed.bootstrap());
+    config.set("bootstrap.servers", bootstrap);
     for (name, value) in settings {
         config.set(*name, *value);
     }
@@ -181,10 +185,9 @@ fn delayed_answers_come_when_they_are_due() {
     );
 }
 
-/// A member of a group, joined.
-fn member(testbed: &Testbed, group: &str, topic: &str, protocol: &str, id: &str) -> BaseConsumer {
+/// A member of a group, joined, with a port of the proxy to itself.
+fn member(testbed: &Testbed, group: &str, topic: &str, protocol: &str, name: &str) -> BaseConsumer {
     let mut settings = vec![
-        ("client.id", id),
         ("group.id", group),
         ("group.protocol", protocol),
         ("enable.auto.commit", "false"),
@@ -195,7 +198,8 @@ fn member(testbed: &Testbed, group: &str, topic: &str, protocol: &str, id: &str)
         settings.push(("session.timeout.ms", "2000"));
         settings.push(("heartbeat.interval.ms", "200"));
     }
-    let member: BaseConsumer = client(testbed, &settings);
+    let bootstrap = testbed.network().address(name).to_string();
+    let member: BaseConsumer = client_at(bootstrap, &settings);
     member.subscribe(&[topic]).unwrap();
     member
 }
@@ -262,13 +266,13 @@ fn commits_are_refused_or_lost_consumer() {
 
 fn freeze(protocol: &str) {
     let (testbed, topic, group) = (testbed(), topic(testbed()), unique("group"));
-    let (ids, [a, b]) = (unique("client"), ["a", "b"]);
-    let join = |name| member(testbed, &group, &topic, protocol, &format!("{ids}.{name}"));
-    let frozen = join(a);
+    let (a, b) = (unique("client"), unique("client"));
+    let join = |name| member(testbed, &group, &topic, protocol, name);
+    let frozen = join(&a);
     poll_until(&[&frozen], || owns(&frozen));
-    let other = join(b);
+    let other = join(&b);
     let both = [&frozen, &other];
-    testbed.faults().freeze(&ids, ".a", SESSION * 3);
+    testbed.network().of(&a).freeze(SESSION * 3);
     let took = poll_until(&both, || owns(&other));
     assert!(
         took < SESSION * 3,
@@ -336,7 +340,7 @@ fn trimmed_records_are_gone() {
 
 #[test]
 fn clients_go_on_after_a_restart() {
-    let testbed = RUNTIME.block_on(Testbed::start(Options::new())).unwrap();
+    let testbed = RUNTIME.block_on(Testbed::start(Options::new()));
     let topic = topic(&testbed);
     let producer = producer(&testbed);
     assert_eq!(send(&producer, &topic), Ok(0));

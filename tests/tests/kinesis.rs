@@ -34,7 +34,7 @@ struct Shared {
 
 impl Shared {
     fn new(emulator: Emulator) -> Self {
-        let start = move || async move { Testbed::start(emulator).await.expect("a testbed") };
+        let start = move || async move { Testbed::start(emulator).await };
         Self {
             emulator,
             testbed: LazyBroker::new(start),
@@ -44,7 +44,7 @@ impl Shared {
     async fn harness(self, scope: BrokerScope, variant: Variant) -> KinesisHarness {
         match (scope, self.emulator) {
             (BrokerScope::OneCase, Emulator::Ferrokinesis) => {
-                let testbed = Testbed::persistent().await.expect("a testbed");
+                let testbed = Testbed::persistent().await;
                 KinesisHarness::alone(testbed, variant).await
             }
             // kinesis-mock cannot be restarted, so the case for that is ignored.

@@ -73,9 +73,9 @@ impl Environment {
             true => &self.limited,
             false => &self.kinesis,
         };
-        let proxy = Proxy::open(kinesis.port(), self.dynamodb.port()).await?;
+        let proxy = Proxy::open(kinesis.port(), self.dynamodb.port());
         let tls = match limited {
-            true => Some(Tls::open(proxy.port()).await?),
+            true => Some(Tls::open(proxy.port())?),
             false => None,
         };
         let itself = |server: &Server| format!("http://127.0.0.1:{}", server.port());

@@ -15,7 +15,7 @@ use millstream_core::{
     Retry, RunFuture,
 };
 use tokio::sync::{oneshot, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::cases;
 use super::reader::{ids_by_key, pull, read};
@@ -417,6 +417,9 @@ async fn pipeline_survives_a_late_refusal(harness: Arc<dyn Harness>) {
 
 async fn pipeline_zombie_publishes_nothing(harness: Arc<dyn Harness>) {
     let (fleet, sink, producer) = source_and_sink(harness).await;
+    let client = fleet.harness.named_client("zombie").await;
+    let own_producer = client.producer(sink.as_str()).open().await;
+    let own_producer = own_producer.expect("the producer opens");
     let session = fleet.harness.timing().session;
     let (open, gate) = watch::channel(false);
     let held = move |delivery: Delivery| {
@@ -426,8 +429,8 @@ async fn pipeline_zombie_publishes_nothing(harness: Arc<dyn Harness>) {
             Ok::<_, &str>([passed(&delivery).header("by", "zombie")])
         }
     };
-    let group = same_client(&fleet).member("zombie");
-    let zombie = group.transform_to(&producer, held, std::future::pending());
+    let group = fleet.handle_on(&client).member("zombie");
+    let zombie = group.transform_to(&own_producer, held, std::future::pending());
     let control = zombie.handle();
     let zombie = tokio::spawn(zombie);
     fleet
@@ -440,6 +443,7 @@ async fn pipeline_zombie_publishes_nothing(harness: Arc<dyn Harness>) {
         member: "zombie".into(),
         duration: session * 3,
     };
+    let wakes = Instant::now() + session * 3;
     fleet.inject(fault).await;
     // It makes results now and wants them published, while it does not know of its loss.
     open.send(true).expect("the zombie listens");
@@ -454,6 +458,8 @@ async fn pipeline_zombie_publishes_nothing(harness: Arc<dyn Harness>) {
     fleet
         .until("the zombie sees the loss", || control.stats().lost >= 3)
         .await;
+    // What it sent arrives when it wakes.
+    sleep_until(wakes + fleet.harness.timing().handover).await;
     assert_eq!(
         control.stats().published,
         0,

@@ -84,15 +84,21 @@ impl Fleet {
 
     /// Returns the group with its stream, on a connection of its own.
     pub async fn handle(&self) -> ConsumerGroup {
-        let client = self.harness.client().await;
+        self.handle_on(&self.harness.client().await)
+    }
+
+    /// As [`handle`](Self::handle), on this connection.
+    pub fn handle_on(&self, client: &Client) -> ConsumerGroup {
         client
             .group(self.group.as_str())
             .stream(self.stream.as_str())
     }
 
-    /// Returns a member to start.
+    /// Returns a member to start, on a connection of its own, by whose name faults concern it.
     pub fn member(&self, name: &str) -> MemberSpec<'_> {
-        MemberSpec::new(self.handle(), &self.history, name)
+        let client = name.to_owned();
+        let group = async move { self.handle_on(&self.harness.named_client(&client).await) };
+        MemberSpec::new(group, &self.history, name)
     }
 
     /// Opens a producer to the stream whose records go into the history. Ids start at 1.

@@ -1,3 +1,4 @@
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use millstream_core::{Client, StreamSpec};
 use millstream_kafka::{Config, Kafka, Protocol};
 
 use super::Testbed;
-use crate::{Fault, Harness, Hooks, Timing};
+use crate::{Fault, Harness, Hooks, TcpProxy, Timing};
 
 /// How long a silent member keeps its partitions; the broker's own setting for the newer protocol
 /// is the same.
@@ -21,6 +22,8 @@ const HEARTBEAT: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub struct KafkaHarness {
     testbed: Arc<Testbed>,
+    /// Of this harness alone, as its faults are.
+    network: TcpProxy,
     protocol: Protocol,
     names: Names,
     limits: driver::StreamLimits,
@@ -50,18 +53,24 @@ impl KafkaHarness {
             case: COUNT.fetch_add(1, Relaxed),
             next: AtomicUsize::new(0),
         };
-        let config = config(&testbed, &names, protocol);
+        let network = testbed.network().sibling();
+        let config = config(network.address(UNNAMED), &names, protocol);
         let limits = testbed
             .limits
             .get_or_init(|| limits(config, names.unique("limits")));
         let limits = *limits.await;
         Self {
             testbed,
+            network,
             protocol,
             names,
             limits,
             restart,
         }
+    }
+
+    fn config(&self, client: &str) -> Config {
+        config(self.network.address(client), &self.names, self.protocol)
     }
 }
 
@@ -75,21 +84,19 @@ struct Names {
 impl Names {
     fn unique(&self, prefix: &str) -> String {
         let next = self.next.fetch_add(1, Relaxed);
-        format!("{}{next}", self.begins(prefix))
-    }
-
-    /// Returns the start of the names with one prefix.
-    fn begins(&self, prefix: &str) -> String {
-        format!("{prefix}-{}-", self.case)
+        format!("{prefix}-{}-{next}", self.case)
     }
 }
 
 /// The prefix of the ids of clients.
 const CLIENT: &str = "client";
 
-fn config(testbed: &Testbed, names: &Names, protocol: Protocol) -> Config {
+/// The client of the proxy that all without a name are.
+const UNNAMED: &str = "";
+
+fn config(broker: SocketAddr, names: &Names, protocol: Protocol) -> Config {
     let mut config = Config::default();
-    config.brokers = vec![testbed.bootstrap()];
+    config.brokers = vec![broker.to_string()];
     config.client_id = names.unique(CLIENT);
     config.consumer.protocol = protocol;
     config.consumer.session_timeout = SESSION;
@@ -117,12 +124,16 @@ async fn limits(config: Config, stream: String) -> driver::StreamLimits {
 #[async_trait]
 impl Harness for KafkaHarness {
     async fn client(&self) -> Client {
-        let config = config(&self.testbed, &self.names, self.protocol);
+        self.named_client(UNNAMED).await
+    }
+
+    async fn named_client(&self, name: &str) -> Client {
+        let config = self.config(name);
         config.connect().await.expect("the broker responds")
     }
 
     async fn impatient_client(&self) -> Client {
-        let mut config = config(&self.testbed, &self.names, self.protocol);
+        let mut config = self.config(UNNAMED);
         config.producer.timeout = SESSION;
         config.connect().await.expect("the broker responds")
     }
@@ -163,11 +174,18 @@ impl Harness for KafkaHarness {
             steal: true,
             trim: true,
             restart: self.restart,
+            network: true,
             // librdkafka (2.12) counts a session of KIP-848 by the broker's clock alone.
             own_session_clock: self.protocol == Protocol::Cooperative,
             paused_clock: false,
+            // A producer has an id, and numbers its batches.
+            idempotent_sends: true,
             reshard_repeats_sends: false,
         }
+    }
+
+    fn proxy(&self) -> Option<&TcpProxy> {
+        Some(&self.network)
     }
 
     fn hits(&self, stream_or_group: &str) -> u64 {
@@ -190,10 +208,7 @@ impl Harness for KafkaHarness {
             Fault::DelaySends { stream, by } => faults.delay_send_responses(&stream, by),
             Fault::Freeze {
                 member, duration, ..
-            } => {
-                let (begins, ends) = (self.names.begins(CLIENT), format!(".{member}"));
-                faults.freeze(&begins, &ends, duration);
-            }
+            } => self.network.of(&member).freeze(duration),
             Fault::FailCheckpoints { group, times } => faults.refuse_commits(&group, times),
             Fault::LoseCheckpoints { group, times } => faults.lose_commits(&group, times),
             Fault::RefusePublishLate { group, after } => faults.refuse_step_late(&group, after),

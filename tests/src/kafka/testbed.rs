@@ -1,4 +1,3 @@
-use std::io;
 use std::time::Instant;
 
 use millstream_core::{Partition, driver};
@@ -6,6 +5,7 @@ use tokio::sync::OnceCell;
 
 use super::proxy::{Faults, Proxy, RequestKind};
 use super::{Broker, Listener, Options, record_limit, retention, steal};
+use crate::TcpProxy;
 
 /// A broker behind a proxy. All connections of a client that uses [`bootstrap`](Self::bootstrap) go through the
 /// proxy.
@@ -20,23 +20,28 @@ pub struct Testbed {
 
 impl Testbed {
     /// Starts both.
-    pub async fn start(options: Options) -> io::Result<Self> {
+    pub async fn start(options: Options) -> Self {
         let faults = Faults::new();
-        let proxy = Proxy::open(&faults).await?;
+        let proxy = Proxy::open(&faults);
         let listener = Listener::new(Listener::CLIENT).advertised(proxy.port());
         let broker = options.listener(listener).start().await;
         proxy.forward_to(broker.port(Listener::CLIENT));
-        Ok(Self {
+        Self {
             broker,
             proxy,
             faults,
             limits: OnceCell::new(),
-        })
+        }
     }
 
     /// Returns the value for a client's `bootstrap.servers`.
     pub fn bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.proxy.port())
+    }
+
+    /// Returns the ports of single clients, and the faults of connections.
+    pub fn network(&self) -> &TcpProxy {
+        self.proxy.network()
     }
 
     /// Returns the broker.

@@ -1,3 +1,4 @@
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use millstream_core::{Client, StreamSpec};
 use millstream_kinesis::{Aggregation, Config, Credentials, Kinesis, Retrieval};
 
 use super::Testbed;
-use crate::{Fault, Harness, Hooks, Timing};
+use crate::{Fault, Harness, Hooks, TcpProxy, Timing};
 
 /// How long a silent member keeps its partitions.
 const SESSION: Duration = Duration::from_secs(3);
@@ -30,6 +31,8 @@ pub struct Variant {
 #[derive(Debug)]
 pub struct KinesisHarness {
     testbed: Arc<Testbed>,
+    /// Of this harness alone, as its faults are.
+    network: TcpProxy,
     variant: Variant,
     names: Names,
     limits: driver::StreamLimits,
@@ -72,19 +75,25 @@ impl KinesisHarness {
         }
     }
 
+    fn config(&self, client: &str) -> Config {
+        config(self.network.address(client), &self.names, self.variant)
+    }
+
     async fn on(testbed: Arc<Testbed>, variant: Variant, restart: bool) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let names = Names {
             case: COUNT.fetch_add(1, Relaxed),
             next: AtomicUsize::new(0),
         };
-        let config = config(&testbed, &names, variant);
+        let network = testbed.network().sibling();
+        let config = config(network.address(UNNAMED), &names, variant);
         let limits = testbed
             .limits
             .get_or_init(|| limits(config, names.unique("limits")));
         let limits = *limits.await;
         Self {
             testbed,
+            network,
             variant,
             names,
             limits,
@@ -115,7 +124,10 @@ impl Names {
 /// The prefix of the ids of clients.
 const CLIENT: &str = "client";
 
-fn config(testbed: &Testbed, names: &Names, variant: Variant) -> Config {
+/// The client of the proxy that all without a name are.
+const UNNAMED: &str = "";
+
+fn config(services: SocketAddr, names: &Names, variant: Variant) -> Config {
     let mut config = Config::default();
     let [id, secret] = Testbed::CREDENTIALS;
     config.region = Some(Testbed::REGION.into());
@@ -124,8 +136,8 @@ fn config(testbed: &Testbed, names: &Names, variant: Variant) -> Config {
         secret_access_key: secret.to_owned().into(),
         session_token: None,
     });
-    config.endpoint = Some(testbed.endpoint());
-    config.dynamodb_endpoint = Some(testbed.endpoint());
+    config.endpoint = Some(format!("http://{services}"));
+    config.dynamodb_endpoint = config.endpoint.clone();
     config.client_id = names.unique(CLIENT);
     config.consumer.retrieval = variant.retrieval;
     config.consumer.session_timeout = SESSION;
@@ -158,12 +170,16 @@ async fn limits(config: Config, stream: String) -> driver::StreamLimits {
 #[async_trait]
 impl Harness for KinesisHarness {
     async fn client(&self) -> Client {
-        let config = config(&self.testbed, &self.names, self.variant);
+        self.named_client(UNNAMED).await
+    }
+
+    async fn named_client(&self, name: &str) -> Client {
+        let config = self.config(name);
         config.connect().await.expect("the emulator responds")
     }
 
     async fn impatient_client(&self) -> Client {
-        let mut config = config(&self.testbed, &self.names, self.variant);
+        let mut config = self.config(UNNAMED);
         config.producer.timeout = SESSION;
         config.connect().await.expect("the emulator responds")
     }
@@ -206,11 +222,18 @@ impl Harness for KinesisHarness {
             steal: true,
             trim: true,
             restart: self.restart,
+            network: true,
             own_session_clock: true,
             paused_clock: false,
+            // Kinesis does not recognize a record that it has stored.
+            idempotent_sends: false,
             // An aggregate that came to a shard of which not all its records are is sent again.
             reshard_repeats_sends: self.variant.aggregation == Aggregation::Kpl,
         }
+    }
+
+    fn proxy(&self) -> Option<&TcpProxy> {
+        Some(&self.network)
     }
 
     fn hits(&self, stream_or_group: &str) -> u64 {
@@ -239,10 +262,7 @@ impl Harness for KinesisHarness {
             Fault::DelaySends { stream, by } => faults.delay_send_responses(&stream, by),
             Fault::Freeze {
                 member, duration, ..
-            } => {
-                let (begins, ends) = (self.names.begins(CLIENT), format!(".{member}"));
-                faults.freeze(&begins, &ends, duration);
-            }
+            } => self.network.of(&member).freeze(duration),
             Fault::FailCheckpoints { group, times } => {
                 // One is stored, and its response is lost.
                 faults.lose_checkpoint_responses(&group, times.min(1));

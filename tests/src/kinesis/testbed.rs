@@ -1,11 +1,10 @@
-use std::io;
-
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
 use millstream_core::{Partition, driver};
 use tokio::sync::OnceCell;
 
 use super::proxy::{Faults, Proxy};
 use super::{Emulator, Server, age, retention, steal};
+use crate::TcpProxy;
 
 /// An emulator of Kinesis, DynamoDB Local, and a proxy in front of both. All connections of a client with
 /// this [`endpoint`](Self::endpoint) go through the proxy.
@@ -29,34 +28,39 @@ impl Testbed {
     pub const CREDENTIALS: [&str; 2] = ["test", "test"];
 
     /// Starts all three.
-    pub async fn start(emulator: Emulator) -> io::Result<Self> {
+    pub async fn start(emulator: Emulator) -> Self {
         let (kinesis, dynamodb) = tokio::join!(Server::kinesis(emulator), Server::dynamodb());
-        Self::of(kinesis, dynamodb).await
+        Self::of(kinesis, dynamodb)
     }
 
     /// Starts all three with persistent data, so that they can be restarted.
-    pub async fn persistent() -> io::Result<Self> {
+    pub async fn persistent() -> Self {
         let (kinesis, dynamodb) =
             tokio::join!(Server::persistent_kinesis(), Server::persistent_dynamodb());
-        Self::of(kinesis, dynamodb).await
+        Self::of(kinesis, dynamodb)
     }
 
-    async fn of(kinesis: Server, dynamodb: Server) -> io::Result<Self> {
-        let proxy = Proxy::open(kinesis.port(), dynamodb.port()).await?;
+    fn of(kinesis: Server, dynamodb: Server) -> Self {
+        let proxy = Proxy::open(kinesis.port(), dynamodb.port());
         let (to_kinesis, to_dynamodb) = (kinesis_at(&kinesis), dynamodb_at(&dynamodb));
-        Ok(Self {
+        Self {
             kinesis,
             dynamodb,
             proxy,
             to_kinesis,
             to_dynamodb,
             limits: OnceCell::new(),
-        })
+        }
     }
 
     /// Returns the address for clients of both services.
     pub fn endpoint(&self) -> String {
         self.proxy.endpoint()
+    }
+
+    /// Returns the ports of single clients, and the faults of connections.
+    pub fn network(&self) -> &TcpProxy {
+        self.proxy.network()
     }
 
     /// Returns the address of Kinesis without the proxy, which supports only the protocol of our clients.

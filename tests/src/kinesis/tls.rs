@@ -1,30 +1,39 @@
 //! Terminates TLS in front of a plain port, for clients that require TLS.
 
+use std::fmt;
 use std::io::{self, Write as _};
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use tempfile::NamedTempFile;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::io::DuplexStream;
+use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 
+use crate::{ProxyTarget, TcpProxy};
+
 /// A TLS port that forwards to a plain one. Dropping it closes all its connections.
 #[derive(Debug)]
 pub struct Tls {
-    port: u16,
+    network: TcpProxy,
     certificate: NamedTempFile,
-    serving: JoinHandle<()>,
 }
 
 impl Tls {
     /// Opens a port on 127.0.0.1 that forwards to this one.
-    pub async fn open(to: u16) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// If the certificate cannot be made or stored.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn open(to: u16) -> io::Result<Self> {
         let made = generate_simple_self_signed([Ipv4Addr::LOCALHOST.to_string()]);
         let CertifiedKey { cert, signing_key } = made.map_err(io::Error::other)?;
         let mut certificate = NamedTempFile::new()?;
@@ -39,19 +48,17 @@ impl Tls {
             .with_single_cert(vec![cert.der().clone()], key.into())
             .map_err(io::Error::other)?;
 
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let port = listener.local_addr()?.port();
         let acceptor = TlsAcceptor::from(Arc::new(config));
+        let network = TcpProxy::new(PlainPort { acceptor, port: to });
         Ok(Self {
-            port,
+            network,
             certificate,
-            serving: tokio::spawn(serve(listener, acceptor, to)),
         })
     }
 
     /// Returns the address for clients.
     pub fn endpoint(&self) -> String {
-        format!("https://127.0.0.1:{}", self.port)
+        format!("https://{}", self.network.address(""))
     }
 
     /// Returns the file with the certificate, for clients that verify it. It is removed with this.
@@ -60,40 +67,30 @@ impl Tls {
     }
 }
 
-impl Drop for Tls {
-    fn drop(&mut self) {
-        self.serving.abort();
-    }
+/// A plain port behind TLS.
+struct PlainPort {
+    acceptor: TlsAcceptor,
+    port: u16,
 }
 
-async fn serve(listener: TcpListener, acceptor: TlsAcceptor, to: u16) {
-    // Ends every connection when this is aborted.
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((client, _)) => {
-                    connections.spawn(handle_connection(client, acceptor.clone(), to));
-                }
-                Err(error) => panic!("no connection can be accepted: {error}"),
-            },
-            Some(ended) = connections.join_next() => {
-                if let Err(error) = ended {
-                    std::panic::resume_unwind(error.into_panic());
-                }
-            }
-        }
+impl fmt::Debug for PlainPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PlainPort")
+            .field("port", &self.port)
+            .finish_non_exhaustive()
     }
 }
 
 /// A connection that fails is closed, which is what its client must see.
-async fn handle_connection(client: TcpStream, acceptor: TlsAcceptor, to: u16) {
-    let led = async {
-        client.set_nodelay(true)?;
-        let mut client = acceptor.accept(client).await?;
-        let mut server = TcpStream::connect((Ipv4Addr::LOCALHOST, to)).await?;
-        server.set_nodelay(true)?;
-        tokio::io::copy_bidirectional(&mut client, &mut server).await
-    };
-    drop(led.await);
+#[async_trait]
+impl ProxyTarget for PlainPort {
+    async fn serve(&self, client: DuplexStream, _port: u16) {
+        let served = async {
+            let mut client = self.acceptor.accept(client).await?;
+            let mut server = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await?;
+            server.set_nodelay(true)?;
+            tokio::io::copy_bidirectional(&mut client, &mut server).await
+        };
+        drop(served.await);
+    }
 }

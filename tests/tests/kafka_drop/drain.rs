@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use conformance::Events;
+use conformance::{Connections, Events};
 use millstream_core::{Client, Consumer, Delivery, PendingDelivery};
+use millstream_kafka::Config;
 
-use crate::fixture::{Fixture, KEYS, PARTITIONS, TIMEOUT, pull, stream, unique, until};
+use crate::fixture::{Fixture, KEYS, PARTITIONS, QUICK, TIMEOUT, pull, stream, unique, until};
 use crate::threads::Threads;
 
 /// How many records of each key are settled and stored before the drain.
@@ -19,6 +20,7 @@ pub(crate) const LEFT: usize = KEYS * (PER_KEY - SETTLED);
 /// Who drains.
 pub(crate) struct Drain {
     pub(crate) client: Client,
+    pub(crate) connections: Connections,
     pub(crate) consumer: Consumer,
     /// One of each key, some of each partition.
     pub(crate) held: Vec<PendingDelivery>,
@@ -36,8 +38,8 @@ pub(crate) struct NextOwner {
     pub(crate) group: String,
 }
 
-/// The name of the member that drains, in its client's id.
-pub(crate) const MEMBER: &str = "drains";
+/// The name of the member that drains.
+const MEMBER: &str = "drains";
 
 /// The next owner learns of a rebalance after `heartbeat` at the latest.
 pub(crate) async fn begin(
@@ -49,7 +51,14 @@ pub(crate) async fn begin(
     let (stream, group) = (stream(&client, PER_KEY).await, unique("group"));
     let others = Threads::of_clients();
 
-    let draining = fixture.client().await;
+    let id = unique("client");
+    let network = fixture.testbed.network();
+    let address = network.address(&id).to_string();
+    let own_port = |config: &mut Config| {
+        config.brokers = vec![address];
+        config.consumer.heartbeat_interval = QUICK;
+    };
+    let draining = fixture.client_with(id.clone(), own_port).await;
     let member = draining.group(group.as_str()).stream(stream.as_str());
     let member = member.member(MEMBER).drain_timeout(drain);
     let member = member.checkpoint_interval(Duration::from_millis(50));
@@ -87,6 +96,7 @@ pub(crate) async fn begin(
         .to_owned();
     let drain = Drain {
         client: draining,
+        connections: network.of(&id),
         consumer,
         held,
         revoked,

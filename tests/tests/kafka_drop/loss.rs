@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use millstream_core::{Consumer, Epoch, Partition, PendingDelivery, Position};
 use tokio::time::{sleep, timeout};
 
-use crate::drain::{Drain, LEFT, MEMBER, NextOwner, PER_KEY, begin, text};
+use crate::drain::{Drain, LEFT, NextOwner, PER_KEY, begin, text};
 use crate::fixture::{Fixture, KEYS, QUICK, SESSION, TIMEOUT, send, until};
 
 /// How soon it is noticed once it can be.
@@ -99,8 +99,7 @@ async fn both_take(
 pub(crate) async fn frozen(fixture: Arc<Fixture>) {
     let (drain, next_owner) = begin(&fixture, DRAIN, QUICK).await;
     let freeze = SESSION + Duration::from_secs(2);
-    let ends_with = format!(".{MEMBER}");
-    fixture.testbed.faults().freeze("", &ends_with, freeze);
+    drain.connections.freeze(freeze);
     let took = all_lost(&drain.held, freeze + NOTICED).await;
     println!("frozen for {freeze:?}, noticed after {took:?}");
     ends(drain, next_owner).await;

@@ -107,7 +107,7 @@ struct Shared {
 
 impl Shared {
     fn testbed(&self) -> Arc<Testbed> {
-        let start = async || Arc::new(Testbed::start(options()).await.expect("a broker"));
+        let start = async || Arc::new(Testbed::start(options()).await);
         self.runtime
             .block_on(self.testbed.get_or_init(start))
             .clone()

@@ -61,7 +61,7 @@ fn main() -> ExitCode {
         let clock = clock.clone();
         Trial::test(*name, move || {
             runtime().block_on(async {
-                let testbed = Testbed::start(Emulator::Ferrokinesis).await?;
+                let testbed = Testbed::start(Emulator::Ferrokinesis).await;
                 let harness = KinesisHarness::shared(Arc::new(testbed), *variant).await;
                 jumps(Arc::new(harness), &clock).await;
                 Ok(())

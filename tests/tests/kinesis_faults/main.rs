@@ -77,13 +77,7 @@ struct Shared {
 impl Shared {
     /// Started by the first case that wants it: listing the cases needs no testbed.
     fn testbed(&self) -> Arc<Testbed> {
-        let start = async || {
-            Arc::new(
-                Testbed::start(Emulator::Ferrokinesis)
-                    .await
-                    .expect("a testbed"),
-            )
-        };
+        let start = async || Arc::new(Testbed::start(Emulator::Ferrokinesis).await);
         self.runtime
             .block_on(self.testbed.get_or_init(start))
             .clone()

@@ -99,8 +99,7 @@ impl Testbeds {
             Emulator::Ferrokinesis => &self.ferrokinesis,
             Emulator::KinesisMock => &self.kinesis_mock,
         };
-        let start =
-            || async { Arc::new(Testbed::start(emulator).await.expect("the testbed starts")) };
+        let start = || async { Arc::new(Testbed::start(emulator).await) };
         testbed.get_or_init(start).await.clone()
     }
 }

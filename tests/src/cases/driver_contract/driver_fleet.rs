@@ -51,7 +51,7 @@ impl DriverFleet {
             batch_bytes: 1 << 20,
             drain,
         };
-        let client = self.harness.client().await;
+        let client = self.harness.named_client(name).await;
         DriverMember::join(client, &self.group, options, self.timing).await
     }
 

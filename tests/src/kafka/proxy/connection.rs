@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::faults::{Action, Faults, ResponseAction};
+use super::ports::{Naming, PortChange};
 use super::request::Request;
 use super::request_log::RequestLog;
 use super::response;
@@ -19,36 +20,39 @@ use crate::kafka::frame;
 /// The maximum number of responses under way on one connection: more than a client has requests.
 const MAX_IN_FLIGHT: usize = 1_024;
 
+/// What is done to the requests and responses of a connection.
+#[derive(Debug)]
+pub(super) struct Layer {
+    pub(super) faults: Faults,
+    pub(super) request_log: RequestLog,
+    pub(super) port_change: PortChange,
+}
+
 struct Connection {
-    faults: Faults,
-    request_log: RequestLog,
-    /// The client id in its first request.
-    client: OnceLock<String>,
+    layer: Layer,
     /// What happens to responses that are not simply forwarded, by correlation id.
-    marked: Mutex<BTreeMap<i32, ResponseAction>>,
+    marked: Mutex<BTreeMap<i32, Mark>>,
+}
+
+#[derive(Debug)]
+enum Mark {
+    Fault(ResponseAction),
+    /// The response names brokers by their ports.
+    Ports(Naming),
 }
 
 /// A response, and when it is due.
 type Due = (Instant, Bytes);
 
 /// Forwards everything until either side ends, or a fault ends it.
-pub(super) async fn forward(
-    client: TcpStream,
-    broker: TcpStream,
-    faults: Faults,
-    request_log: RequestLog,
-) {
-    for socket in [&client, &broker] {
-        // Delays are to be those of the faults.
-        drop(socket.set_nodelay(true));
-    }
+pub(super) async fn forward(client: DuplexStream, broker: TcpStream, layer: Layer) {
+    // Delays are to be those of the faults.
+    drop(broker.set_nodelay(true));
     let connection = Connection {
-        faults,
-        request_log,
-        client: OnceLock::new(),
+        layer,
         marked: Mutex::default(),
     };
-    let (from_client, to_client) = client.into_split();
+    let (from_client, to_client) = tokio::io::split(client);
     let (from_broker, to_broker) = broker.into_split();
     let (responses, due) = mpsc::channel(MAX_IN_FLIGHT);
     // Whoever ends first ends all: the sockets close with this function, both at once.
@@ -65,15 +69,8 @@ pub(super) async fn forward(
 }
 
 impl Connection {
-    fn marked(&self) -> MutexGuard<'_, BTreeMap<i32, ResponseAction>> {
+    fn marked(&self) -> MutexGuard<'_, BTreeMap<i32, Mark>> {
         self.marked.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits while the client is frozen.
-    async fn thawed(&self) {
-        if let Some(client) = self.client.get() {
-            self.faults.thawed(client).await;
-        }
     }
 
     async fn requests(
@@ -84,13 +81,18 @@ impl Connection {
     ) -> io::Result<()> {
         while let Some(frame) = frame::read(&mut client).await? {
             let request = Request::parse(&frame)?;
-            self.request_log.note(&request);
-            self.client.get_or_init(|| request.client().to_owned());
-            self.thawed().await;
-            match self.faults.action_for(&request)? {
-                Action::Forward => broker.write_all(&frame).await?,
+            self.layer.request_log.note(&request);
+            match self.layer.faults.action_for(&request)? {
+                Action::Forward => {
+                    if let Some(naming) = self.layer.port_change.concerns(&request) {
+                        let mark = Mark::Ports(naming);
+                        self.marked().insert(request.correlation(), mark);
+                    }
+                    broker.write_all(&frame).await?;
+                }
                 Action::Track(action) => {
-                    self.marked().insert(request.correlation(), action);
+                    let mark = Mark::Fault(action);
+                    self.marked().insert(request.correlation(), mark);
                     broker.write_all(&frame).await?;
                 }
                 Action::Respond(after, response) => {
@@ -117,16 +119,17 @@ impl Connection {
     ) -> io::Result<()> {
         while let Some(frame) = frame::read(&mut broker).await? {
             let correlation = frame::correlation(&frame)?;
-            let action = self.marked().remove(&correlation);
+            let mark = self.marked().remove(&correlation);
             let now = Instant::now();
-            let due = match action {
+            let due = match mark {
                 None => (now, frame),
-                Some(ResponseAction::Late(by)) => (now + by, frame),
-                Some(ResponseAction::Replaced(other)) => (now, other),
-                Some(ResponseAction::WithoutBrokers(version)) => {
+                Some(Mark::Ports(naming)) => (now, self.layer.port_change.apply(&frame, naming)?),
+                Some(Mark::Fault(ResponseAction::Late(by))) => (now + by, frame),
+                Some(Mark::Fault(ResponseAction::Replaced(other))) => (now, other),
+                Some(Mark::Fault(ResponseAction::WithoutBrokers(version))) => {
                     (now, response::without_brokers(&frame, version)?)
                 }
-                Some(ResponseAction::Lost) => return Ok(()),
+                Some(Mark::Fault(ResponseAction::Lost)) => return Ok(()),
             };
             if responses.send(due).await.is_err() {
                 return Ok(());
@@ -142,7 +145,6 @@ impl Connection {
     ) -> io::Result<()> {
         while let Some((due, frame)) = responses.recv().await {
             sleep_until(due).await;
-            self.thawed().await;
             client.write_all(&frame).await?;
         }
         Ok(())

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
-use tokio::time::{Instant, sleep_until};
 
 use super::request::{Operation, Request};
 
@@ -20,7 +19,6 @@ pub struct Faults(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     planned: Vec<PlannedFault>,
-    frozen: Vec<Frozen>,
     /// The number of hits of each topic, group and client.
     hits: BTreeMap<String, u64>,
 }
@@ -70,13 +68,6 @@ impl FaultKind {
     fn is_of_the_cluster(self) -> bool {
         self == Self::HideBrokers
     }
-}
-
-#[derive(Debug)]
-struct Frozen {
-    begins: String,
-    ends: String,
-    until: Instant,
 }
 
 /// What happens to one request.
@@ -185,41 +176,10 @@ impl Faults {
         self.plan(client, FaultKind::HideBrokers, times);
     }
 
-    /// Forwards nothing in either direction on all connections, including new ones, of clients whose id has
-    /// this prefix and suffix. What is due meanwhile is forwarded afterwards.
-    pub fn freeze(&self, begins: &str, ends: &str, duration: Duration) {
-        let (begins, ends) = (begins.to_owned(), ends.to_owned());
-        let until = Instant::now() + duration;
-        let frozen = Frozen {
-            begins,
-            ends,
-            until,
-        };
-        self.lock().frozen.push(frozen);
-    }
-
     /// Returns how many sends to a topic, commits of a group, or requests of a client were faulted so far.
     pub fn hits(&self, by_name: &str) -> u64 {
         let state = self.lock();
         state.hits.get(by_name).copied().unwrap_or_default()
-    }
-
-    /// Waits while the client is frozen.
-    pub(super) async fn thawed(&self, client: &str) {
-        while let Some(until) = self.frozen_until(client) {
-            sleep_until(until).await;
-        }
-    }
-
-    fn frozen_until(&self, client: &str) -> Option<Instant> {
-        let mut state = self.lock();
-        let now = Instant::now();
-        state.frozen.retain(|frozen| frozen.until > now);
-        let of_client = state
-            .frozen
-            .iter()
-            .filter(|frozen| client.starts_with(&frozen.begins) && client.ends_with(&frozen.ends));
-        of_client.map(|frozen| frozen.until).max()
     }
 
     /// Counts one request, and returns what happens to it.
@@ -316,21 +276,6 @@ mod tests {
 
     use super::*;
     use crate::kafka::frame;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_freeze_ends_by_itself_and_concerns_only_whom_it_names() {
-        let faults = Faults::new();
-        faults.freeze("case-1-", ".a", Duration::from_secs(5));
-        let begun = Instant::now();
-        for other in ["case-1-3", "case-1-3.b", "case-11-3.a"] {
-            faults.thawed(other).await;
-        }
-        assert!(begun.elapsed().is_zero());
-        faults.thawed("case-1-3.a").await;
-        assert_eq!(begun.elapsed().as_secs(), 5);
-        faults.thawed("case-1-3.a").await;
-        assert_eq!(begun.elapsed().as_secs(), 5);
-    }
 
     fn end_of_step(id: &str, committed: bool) -> Request {
         const VERSION: i16 = 1;

@@ -1,18 +1,21 @@
-//! A proxy between clients and a broker. It parses requests and injects faults of the network and of the broker.
+//! A proxy between clients and a broker. It parses requests, and injects faults of the broker on top of those
+//! that [`TcpProxy`] injects into connections.
 //!
-//! The broker advertises the proxy's port, so that all connections go through it, including those that a client
-//! opens later. Clients need no changes.
+//! The broker advertises a port of the proxy, so that all connections go through it, including those that a client
+//! opens later. A client with a port of its own is given that one in place of the advertised one. Clients need no
+//! changes.
 
-use std::io;
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
-use tokio::net::{TcpListener, TcpStream};
+use async_trait::async_trait;
+use tokio::io::DuplexStream;
+use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
 
 mod connection;
 mod faults;
+mod ports;
 mod request;
 mod request_log;
 mod response;
@@ -20,15 +23,19 @@ mod response;
 pub use faults::Faults;
 pub use request_log::RequestKind;
 
+use crate::{ProxyTarget, TcpProxy};
+use connection::Layer;
+use ports::PortChange;
 use request_log::RequestLog;
 
-/// A port that forwards to a broker. Dropping it closes all its connections.
+/// The client whose port the broker advertises.
+const ADVERTISED: &str = "";
+
+/// Ports that forward to a broker. Dropping it closes all their connections.
 #[derive(Debug)]
 pub struct Proxy {
-    port: u16,
-    broker: watch::Sender<Option<u16>>,
-    request_log: RequestLog,
-    serving: JoinHandle<()>,
+    network: TcpProxy,
+    target: BrokerTarget,
 }
 
 impl Proxy {
@@ -36,81 +43,77 @@ impl Proxy {
     /// Connections wait until [`forward_to`](Self::forward_to) says where they lead.
     ///
     /// Proxies of the brokers of one cluster share `faults`: a client has connections to all.
-    pub async fn open(faults: &Faults) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let port = listener.local_addr()?.port();
-        let (broker, leads_to) = watch::channel(None);
-        let request_log = RequestLog::default();
-        let serving = serve(listener, leads_to, faults.clone(), request_log.clone());
-        let serving = tokio::spawn(serving);
-        Ok(Self {
-            port,
-            broker,
-            request_log,
-            serving,
-        })
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn open(faults: &Faults) -> Self {
+        let target = BrokerTarget {
+            leads_to: watch::channel(None).0,
+            faults: faults.clone(),
+            request_log: RequestLog::default(),
+        };
+        Self {
+            network: TcpProxy::new(target.clone()),
+            target,
+        }
     }
 
-    /// Returns the port for clients.
+    /// Returns the port for clients that need none of their own: the one to advertise.
     pub fn port(&self) -> u16 {
-        self.port
+        self.network.port(ADVERTISED)
     }
 
     /// Sets the broker's port on 127.0.0.1.
     pub fn forward_to(&self, port: u16) {
-        self.broker.send_replace(Some(port));
+        let leads_to = LeadsTo {
+            port,
+            advertised: self.port(),
+        };
+        self.target.leads_to.send_replace(Some(leads_to));
+    }
+
+    /// Returns the ports of clients, and the faults of their connections.
+    pub fn network(&self) -> &TcpProxy {
+        &self.network
     }
 
     /// Returns when clients with this id sent such requests to their group, in order.
     pub fn request_times(&self, client: &str, what: RequestKind) -> Vec<Instant> {
-        self.request_log.times(client, what)
+        self.target.request_log.times(client, what)
     }
 }
 
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.serving.abort();
-    }
-}
-
-async fn serve(
-    listener: TcpListener,
-    leads_to: watch::Receiver<Option<u16>>,
+/// The broker behind all ports. Clones share its faults.
+#[derive(Debug, Clone)]
+struct BrokerTarget {
+    leads_to: watch::Sender<Option<LeadsTo>>,
     faults: Faults,
     request_log: RequestLog,
-) {
-    // Ends every connection when this is aborted.
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((client, _)) => {
-                    let (faults, request_log) = (faults.clone(), request_log.clone());
-                    connections.spawn(handle_connection(client, leads_to.clone(), faults, request_log));
-                }
-                Err(error) => panic!("the proxy cannot accept connections: {error}"),
-            },
-            Some(ended) = connections.join_next() => {
-                if let Err(error) = ended {
-                    std::panic::resume_unwind(error.into_panic());
-                }
-            }
-        }
-    }
+}
+
+/// The broker's port, and that which it advertises.
+#[derive(Debug, Clone, Copy)]
+struct LeadsTo {
+    port: u16,
+    advertised: u16,
 }
 
 /// A connection that fails is closed on both sides, which is what its client must see.
-async fn handle_connection(
-    client: TcpStream,
-    mut leads_to: watch::Receiver<Option<u16>>,
-    faults: Faults,
-    request_log: RequestLog,
-) {
-    let Ok(port) = leads_to.wait_for(Option::is_some).await.map(|port| *port) else {
-        return;
-    };
-    let port = port.expect("it was waited for");
-    if let Ok(broker) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await {
-        connection::forward(client, broker, faults, request_log).await;
+#[async_trait]
+impl ProxyTarget for BrokerTarget {
+    async fn serve(&self, client: DuplexStream, port: u16) {
+        let mut leads_to = self.leads_to.subscribe();
+        let leads_to = leads_to.wait_for(Option::is_some).await;
+        let Ok(Some(broker)) = leads_to.map(|leads_to| *leads_to) else {
+            return;
+        };
+        let layer = Layer {
+            faults: self.faults.clone(),
+            request_log: self.request_log.clone(),
+            port_change: PortChange::new(broker.advertised, port),
+        };
+        if let Ok(broker) = TcpStream::connect((Ipv4Addr::LOCALHOST, broker.port)).await {
+            connection::forward(client, broker, layer).await;
+        }
     }
 }

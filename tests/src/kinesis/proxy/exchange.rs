@@ -55,7 +55,7 @@ impl Exchange {
     ) -> io::Result<ProxyResponse> {
         let request = Request::read(request).await?;
         self.stats.request_times(&request);
-        self.reached(&request).await?;
+        self.reached(&request)?;
         let response = match self.faults.action_for(&request) {
             Action::Passed => self.passed(&request).await?,
             Action::Late(by) => {
@@ -84,13 +84,12 @@ impl Exchange {
             Action::Refused(refusal) => refusal.into_response(),
             Action::Cut => return Err(io::Error::other("the connection is cut")),
         };
-        self.reached(&request).await?;
+        self.reached(&request)?;
         Ok(response)
     }
 
-    /// Waits while the client is frozen, and fails when it is cut off.
-    async fn reached(&self, request: &Request) -> io::Result<()> {
-        self.faults.thawed(&request.client).await;
+    /// Fails when the client is cut off.
+    fn reached(&self, request: &Request) -> io::Result<()> {
         match self.faults.is_cut_off(&request.client, request.service) {
             true => Err(io::Error::other("the client is cut off")),
             false => Ok(()),

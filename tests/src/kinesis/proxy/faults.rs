@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use tokio::sync::broadcast;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::request::{Operation, Request, Service};
 use super::response::Refusal;
@@ -56,8 +56,7 @@ enum FaultKind {
 struct Outage {
     begins: String,
     ends: String,
-    /// Whether its connections are closed. If not, they are frozen.
-    cut_off: Option<Service>,
+    from: Service,
     until: Instant,
 }
 
@@ -180,23 +179,13 @@ impl Faults {
         self.plan(table, FaultKind::ThrottleTable, times);
     }
 
-    /// Forwards nothing in either direction for clients whose name has this prefix and suffix. What is in
-    /// flight is forwarded afterwards, though the client may have given up.
-    pub fn freeze(&self, begins: &str, ends: &str, duration: Duration) {
-        self.add_outage(begins, ends, None, duration);
-    }
-
     /// Closes the connections to a service of clients whose name has this prefix and suffix, and each new one
     /// at its first request.
     pub fn cut_off(&self, begins: &str, ends: &str, service: Service, duration: Duration) {
-        self.add_outage(begins, ends, Some(service), duration);
-    }
-
-    fn add_outage(&self, begins: &str, ends: &str, cut_off: Option<Service>, duration: Duration) {
         self.lock().away.push(Outage {
             begins: begins.to_owned(),
             ends: ends.to_owned(),
-            cut_off,
+            from: service,
             until: Instant::now() + duration,
         });
     }
@@ -244,34 +233,18 @@ impl Faults {
         self.cuts.subscribe()
     }
 
-    /// Waits while the client is frozen.
-    pub(super) async fn thawed(&self, client: &str) {
-        while let Some(until) = self.away(client, None) {
-            sleep_until(until).await;
-        }
-    }
-
     /// Returns whether a client with a request is cut off from the service.
     pub(super) fn is_cut_off(&self, client: &str, service: Service) -> bool {
-        let is_cut_off = self.away(client, Some(service)).is_some();
-        if is_cut_off {
-            self.record_hit(client);
-        }
-        is_cut_off
-    }
-
-    /// Returns until when the client is cut off in this way.
-    fn away(&self, client: &str, cut_off: Option<Service>) -> Option<Instant> {
         let mut state = self.lock();
         let now = Instant::now();
         state.away.retain(|away| away.until > now);
-        let concerns = |away: &&Outage| {
-            away.cut_off == cut_off
-                && client.starts_with(&away.begins)
-                && client.ends_with(&away.ends)
-        };
-        let away = state.away.iter().filter(concerns);
-        away.map(|away| away.until).max()
+        let is_cut_off = state.away.iter().any(|away| {
+            away.from == service && client.starts_with(&away.begins) && client.ends_with(&away.ends)
+        });
+        if is_cut_off {
+            state.record_hit(client);
+        }
+        is_cut_off
     }
 
     /// Counts one request, and returns what happens to it.
@@ -468,18 +441,15 @@ mod tests {
     async fn clients_are_away_for_a_while() {
         let faults = Faults::default();
         let second = Duration::from_secs(1);
-        faults.freeze("client-1-", ".a", second);
         faults.cut_off("client-1-", ".b", Service::DynamoDb, second);
-        let begun = Instant::now();
-        for there in ["client-1-0.b", "client-10-0.a", "client-1-0"] {
-            faults.thawed(there).await;
+        let cut_off = |client, service| faults.is_cut_off(client, service);
+        for there in ["client-1-0.a", "client-10-0.b", "client-1-0"] {
+            assert!(!cut_off(there, Service::DynamoDb), "{there}");
         }
-        assert_eq!(begun.elapsed(), Duration::ZERO);
-        let cut_off = |service| faults.is_cut_off("client-1-7.b", service);
-        assert!(cut_off(Service::DynamoDb) && !cut_off(Service::Kinesis));
-        faults.thawed("client-1-0.a").await;
-        assert_eq!(begun.elapsed(), second);
-        assert!(!faults.is_cut_off("client-1-7.b", Service::DynamoDb));
+        let away = "client-1-7.b";
+        assert!(cut_off(away, Service::DynamoDb) && !cut_off(away, Service::Kinesis));
+        tokio::time::sleep(second).await;
+        assert!(!cut_off(away, Service::DynamoDb));
         let hits = |ends| faults.client_hits("client-1-", ends);
         assert_eq!((hits(".a"), hits(".b"), hits("")), (0, 1, 1));
     }

@@ -1,15 +1,15 @@
-//! A proxy between clients and the two services. It parses requests and injects faults of the network and of AWS.
+//! A proxy between clients and the two services. It parses requests, and injects faults of AWS on top of those that
+//! [`TcpProxy`] injects into connections.
 //!
 //! Clients use one address for both services, and need no changes.
 
 use std::io;
-use std::net::Ipv4Addr;
 
+use async_trait::async_trait;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::io::DuplexStream;
 
 mod exchange;
 mod faults;
@@ -24,39 +24,46 @@ pub use faults::Faults;
 pub use request::Service;
 pub use stats::{Read, RequestStats, Sent};
 
+use crate::{ProxyTarget, TcpProxy};
 use exchange::Exchange;
 use request::Shard;
 
-/// A port that forwards to both services. Dropping it closes all its connections.
+/// The client that all without a name are.
+const UNNAMED: &str = "";
+
+/// Ports that forward to both services. Dropping it closes all their connections.
 #[derive(Debug)]
 pub struct Proxy {
-    port: u16,
+    network: TcpProxy,
     exchange: Exchange,
-    serving: JoinHandle<()>,
 }
 
 impl Proxy {
-    /// Opens a port on 127.0.0.1 that forwards to the services on these ports.
-    pub async fn open(kinesis: u16, dynamodb: u16) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let port = listener.local_addr()?.port();
+    /// Creates a proxy in front of the services on these ports of 127.0.0.1.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn open(kinesis: u16, dynamodb: u16) -> Self {
         let exchange = Exchange::new(Faults::default(), kinesis, dynamodb);
-        let serving = tokio::spawn(serve(listener, exchange.clone()));
-        Ok(Self {
-            port,
+        Self {
+            network: TcpProxy::new(exchange.clone()),
             exchange,
-            serving,
-        })
+        }
     }
 
-    /// Returns its port on 127.0.0.1.
+    /// Returns the port on 127.0.0.1 for clients that need none of their own.
     pub fn port(&self) -> u16 {
-        self.port
+        self.network.port(UNNAMED)
     }
 
-    /// Returns the address for clients of both services.
+    /// Returns the address of [`port`](Self::port), for clients of both services.
     pub fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://127.0.0.1:{}", self.port())
+    }
+
+    /// Returns the ports of single clients, and the faults of connections.
+    pub fn network(&self) -> &TcpProxy {
+        &self.network
     }
 
     /// Returns the faults to inject into requests.
@@ -84,44 +91,21 @@ impl Proxy {
     }
 }
 
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.serving.abort();
-    }
-}
-
-async fn serve(listener: TcpListener, exchange: Exchange) {
-    // Ends every connection when this is aborted.
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((client, _)) => {
-                    connections.spawn(handle_connection(client, exchange.clone()));
-                }
-                Err(error) => panic!("the proxy cannot accept connections: {error}"),
-            },
-            Some(ended) = connections.join_next() => {
-                if let Err(error) = ended {
-                    std::panic::resume_unwind(error.into_panic());
-                }
-            }
-        }
-    }
-}
-
 /// A connection that fails is closed, which is what its client must see.
-async fn handle_connection(client: TcpStream, exchange: Exchange) {
-    // Delays are to be those of the faults.
-    drop(client.set_nodelay(true));
-    let service = service_fn(|request| {
-        let response = exchange.clone().respond(request);
-        async {
-            // What is on its way arrives, though its client has given up and is gone.
-            let response = tokio::spawn(response).await;
-            response.map_err(io::Error::other)?
-        }
-    });
-    let served = http1::Builder::new().serve_connection(TokioIo::new(client), service);
-    drop(served.await);
+#[async_trait]
+impl ProxyTarget for Exchange {
+    async fn serve(&self, client: DuplexStream, _port: u16) {
+        let service = service_fn(|request| {
+            let response = self.clone().respond(request);
+            async {
+                // What is on its way arrives, though its client has given up and is gone.
+                let response = tokio::spawn(response).await;
+                response.map_err(io::Error::other)?
+            }
+        });
+        // So does a request whose client has closed the connection meanwhile.
+        let mut http = http1::Builder::new();
+        let http = http.half_close(true);
+        drop(http.serve_connection(TokioIo::new(client), service).await);
+    }
 }

@@ -61,7 +61,6 @@ impl Events {
             let decoded = self.decoder.decode_frame(&mut self.read);
             if let DecodedFrame::Complete(event) = decoded.map_err(io::Error::other)? {
                 let (faults, client) = (&self.of.faults, &self.of.client);
-                faults.thawed(client).await;
                 if faults.is_cut_off(client, Service::Kinesis) {
                     return Err(io::Error::other("the client is cut off"));
                 }
