@@ -28,6 +28,7 @@ mod c13_options;
 mod c14_round_trip;
 mod deleted_streams;
 mod driver_contract;
+mod network;
 mod operations;
 mod pipelines;
 mod reader;
@@ -104,6 +105,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         c13_limits::CASES,
         c13_options::CASES,
         c14_round_trip::CASES,
+        network::CASES,
         pipelines::CASES,
         operations::CASES,
         stored_progress::CASES,
@@ -154,6 +156,7 @@ const REFUSE_LARGE: Need = Need::Has("refuse_large", |_, hooks| hooks.refuse_lar
 const STEAL: Need = Need::Has("steal", |_, hooks| hooks.steal);
 const TRIM: Need = Need::Has("trim", |_, hooks| hooks.trim);
 const RESTART: Need = Need::Has("restart", |_, hooks| hooks.restart);
+const NETWORK: Need = Need::Has("network", |_, hooks| hooks.network);
 const OWN_SESSION_CLOCK: Need = Need::Has("own_session_clock", |_, hooks| hooks.own_session_clock);
 const RUNNING_CLOCK: Need = Need::Lacks("paused_clock", |_, hooks| hooks.paused_clock);
 const DURABLE: Need = Need::Has("durable", |guarantees, _| guarantees.durable);
