@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod failed_step;
 mod wrong_backend;
 mod wrong_harness;
 
