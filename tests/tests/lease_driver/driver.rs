@@ -1,7 +1,7 @@
 //! A driver over a lease table, built on the parts that the core has for such drivers.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -12,19 +12,15 @@ use millstream_core::driver::{
 };
 use millstream_core::{
     Checkpoint, Epoch, Error, ErrorKind, Guarantees, Partition, Position, Record, RecordMetadata,
-    Result, Start,
+    Result, Start, StreamDescription, StreamSpec,
 };
 use tokio::select;
-use tokio::sync::Notify;
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{sleep, timeout};
 
-use crate::table::{Lease, MemberRow, Table};
+use crate::table::{Connection, Lease, MemberRow, Table};
 
 /// How often the table is read if no record is stored.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
-
-/// How often the lag of a paused partition is reported.
-const LAG_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(crate) const LIMITS: StreamLimits = StreamLimits {
     record_bytes: 1 << 20,
@@ -35,29 +31,14 @@ pub(crate) const LIMITS: StreamLimits = StreamLimits {
     batch_bytes: 1 << 20,
 };
 
-/// A connection to the table.
+/// The backend: a connection to the table.
 #[derive(Debug, Clone)]
 pub(crate) struct LeaseBackend {
-    table: Arc<Mutex<Table>>,
-    /// Notified when records are stored.
-    pub(crate) appended: Arc<Notify>,
+    pub(crate) store: Connection,
     pub(crate) session: SessionOptions,
 }
 
 impl LeaseBackend {
-    pub(crate) fn new(session: SessionOptions) -> Self {
-        Self {
-            table: Arc::default(),
-            appended: Arc::default(),
-            session,
-        }
-    }
-
-    pub(crate) fn table(&self) -> MutexGuard<'_, Table> {
-        let table = self.table.lock();
-        table.expect("nothing panics while it holds this")
-    }
-
     fn group(&self, name: &str) -> Arc<Group> {
         Arc::new(Group {
             backend: self.clone(),
@@ -66,7 +47,7 @@ impl LeaseBackend {
     }
 }
 
-pub(crate) fn unsupported<T>(operation: &'static str) -> Result<T> {
+fn unsupported<T>(operation: &'static str) -> Result<T> {
     let message = "the driver has no such operation";
     Err(Error::new(ErrorKind::Unsupported, operation, message))
 }
@@ -86,7 +67,7 @@ impl driver::Backend for LeaseBackend {
 
     async fn open_producer(&self, stream: &str) -> Result<Arc<dyn driver::Producer>> {
         Ok(Arc::new(Producer {
-            stream_id: self.table().stream("open", stream)?.id.clone(),
+            stream_id: self.store.table().stream("open", stream)?.id.clone(),
             backend: self.clone(),
             stream: stream.to_owned(),
         }))
@@ -102,6 +83,38 @@ impl driver::Backend for LeaseBackend {
 
     fn streams(&self) -> Arc<dyn driver::Streams> {
         Arc::new(self.clone())
+    }
+}
+
+#[async_trait]
+impl driver::Streams for LeaseBackend {
+    async fn create(&self, spec: &StreamSpec) -> Result<()> {
+        self.store.table().create(&spec.name, spec.partitions)
+    }
+
+    async fn list(&self) -> Result<Vec<String>> {
+        Ok(self.store.table().streams.keys().cloned().collect())
+    }
+
+    async fn describe(&self, stream: &str) -> Result<StreamDescription> {
+        let mut table = self.store.table();
+        Ok(table.stream("describe stream", stream)?.describe(stream))
+    }
+
+    async fn delete(&self, stream: &str) -> Result<()> {
+        self.store.table().delete(stream)
+    }
+
+    async fn split(&self, _: &Partition) -> Result<()> {
+        unsupported("split")
+    }
+
+    async fn merge(&self, _: &Partition, _: &Partition) -> Result<()> {
+        unsupported("merge")
+    }
+
+    async fn add_partitions(&self, stream: &str, partitions: usize) -> Result<()> {
+        self.store.table().add_partitions(stream, partitions)
     }
 }
 
@@ -127,12 +140,12 @@ impl driver::Producer for Producer {
     }
 
     async fn send(&self, records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>> {
-        let mut table = self.backend.table();
+        let mut table = self.backend.store.table();
         let stream = match table.same_stream("send", &self.stream, &self.stream_id) {
             Ok(stream) => stream,
             Err(error) => return Rejected::all(records, &error),
         };
-        self.backend.appended.notify_waiters();
+        self.backend.store.notify_appended();
         let append = |record| Ok(stream.append(&self.stream, &record));
         records.into_iter().map(append).collect()
     }
@@ -160,7 +173,7 @@ impl driver::ConsumerGroup for Group {
 #[async_trait]
 impl driver::Checkpoints for Group {
     async fn read(&self) -> Result<Vec<Checkpoint>> {
-        let mut table = self.backend.table();
+        let mut table = self.backend.store.table();
         let group = table.group("read checkpoints", &self.name)?;
         let leases: Vec<(Partition, Lease)> = group.leases().collect();
         let checkpoint = |(partition, lease): (Partition, Lease)| {
@@ -176,8 +189,9 @@ impl driver::Checkpoints for Group {
     }
 
     async fn reset(&self, stream: &str, to: Start) -> Result<()> {
-        self.backend.table().begin_reset(&self.name, stream, to)?;
-        while self.backend.table().is_resetting(&self.name, stream)? {
+        let store = &self.backend.store;
+        store.table().begin_reset(&self.name, stream, to)?;
+        while store.table().is_resetting(&self.name, stream)? {
             sleep(POLL_INTERVAL / 5).await;
         }
         Ok(())
@@ -199,21 +213,18 @@ struct Member {
     options: JoinOptions,
     /// Each with its next offset.
     assignments: Assignments<u64>,
-    /// When the lag of paused partitions is reported again.
-    lag_due: Mutex<Instant>,
 }
 
 impl Membership {
     async fn join(backend: &LeaseBackend, group: &str, options: JoinOptions) -> Result<Self> {
         let name = options.member.clone().unwrap_or_default();
-        let id = backend.table().next_id();
+        let id = backend.store.table().next_id();
         let member = Arc::new(Member {
             backend: backend.clone(),
             group: group.to_owned(),
             id: format!("{name}-{id}"),
             name,
             assignments: Assignments::new(&options),
-            lag_due: Mutex::new(Instant::now()),
             options,
         });
         let joined = Instant::now();
@@ -225,21 +236,15 @@ impl Membership {
 }
 
 impl Member {
-    /// Opens the table for one request. A member that a fault has cut off waits.
     async fn table(&self) -> MutexGuard<'_, Table> {
-        let key = (self.group.clone(), self.name.clone());
-        let frozen_until = || self.backend.table().frozen.get(&key).copied();
-        while let Some(until) = frozen_until().filter(|until| *until > Instant::now()) {
-            sleep_until(until.into()).await;
-        }
-        self.backend.table()
+        self.backend.store.table_of(&self.group, &self.name).await
     }
 
     /// Reads until an error ends the membership.
     async fn read(&self) -> Error {
         loop {
             // Created before the table is read, so that no record after it is missed.
-            let appended = self.backend.appended.notified();
+            let appended = self.backend.store.appended();
             if let Err(error) = self.read_once(&*self.table().await) {
                 return error;
             }
@@ -250,12 +255,7 @@ impl Member {
 
     /// Reads one batch of each partition, and the lag of those that are paused.
     fn read_once(&self, table: &Table) -> Result<()> {
-        let assignments = &self.assignments;
-        let JoinOptions {
-            batch_records,
-            batch_bytes,
-            ..
-        } = &self.options;
+        let (assignments, options) = (&self.assignments, &self.options);
         // What is refused is of a partition that leaves this member.
         for (partition, epoch, offset) in assignments.readable() {
             let log = table.log(&partition).filter(|_| assignments.has_room());
@@ -268,18 +268,13 @@ impl Member {
                 };
                 let _ = assignments.push(&partition, epoch, event, |next| *next = next_offset);
             }
-            let records = log.read(next_offset, *batch_records, *batch_bytes)?;
+            let records = log.read(next_offset, options.batch_records, options.batch_bytes)?;
             next_offset += records.len() as u64;
             let lag = log.lag(next_offset);
             let event = PartitionEvent::Records { records, lag };
             let _ = assignments.push(&partition, epoch, event, |next| *next = next_offset);
         }
-        let mut lag_due = self.lag_due.lock().expect("nothing panics in between");
-        if Instant::now() < *lag_due {
-            return Ok(());
-        }
-        *lag_due = Instant::now() + LAG_INTERVAL;
-        for (partition, epoch, offset) in assignments.paused() {
+        for (partition, epoch, offset) in assignments.lag_due() {
             if let Some(log) = table.log(&partition) {
                 let event = PartitionEvent::Lag(log.lag(offset));
                 let _ = assignments.push(&partition, epoch, event, |_| ());
@@ -310,13 +305,8 @@ impl HeartbeatMember for Member {
         let mut table = self.table().await;
         let mut streams = BTreeMap::new();
         for name in &self.options.streams {
-            let stream = table.stream("join", name)?;
-            streams.insert(name.to_string(), stream.id.clone());
-            let offsets = stream.offsets(self.options.start)?;
-            let group = table.groups.entry(self.group.clone()).or_default();
-            if !group.reads(name) {
-                group.move_to(name, &offsets);
-            }
+            let id = table.start(&self.group, name, self.options.start)?;
+            streams.insert(name.to_string(), id);
         }
         // What it had is lost.
         let now = Instant::now();

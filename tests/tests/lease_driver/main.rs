@@ -5,7 +5,6 @@
 //! case's runtime does not reach.
 
 mod driver;
-mod streams;
 mod table;
 
 use std::process::ExitCode;
@@ -18,6 +17,7 @@ use millstream_core::Client;
 use millstream_core::driver::{SessionOptions, StreamLimits};
 
 use driver::{LIMITS, LeaseBackend};
+use table::Connection;
 
 const SESSION: SessionOptions = SessionOptions {
     timeout: Duration::from_secs(2),
@@ -64,7 +64,10 @@ struct LeaseTable {
 
 impl LeaseTable {
     fn new() -> Self {
-        let backend = LeaseBackend::new(SESSION);
+        let backend = LeaseBackend {
+            store: Connection::default(),
+            session: SESSION,
+        };
         Self {
             faults: FaultyBackend::new(backend.clone()),
             backend,
@@ -118,18 +121,22 @@ impl Harness for LeaseTable {
                 duration,
             } => {
                 let until = Instant::now() + duration;
-                self.backend.table().frozen.insert((group, member), until);
+                self.backend
+                    .store
+                    .table()
+                    .frozen
+                    .insert((group, member), until);
             }
             Fault::Steal { group, partition } => {
                 eventually(self.timing(), "somebody owns the partition", async || {
-                    let mut table = self.backend.table();
+                    let mut table = self.backend.store.table();
                     let group = table.group("steal", &group).expect("the group exists");
                     group.steal(&partition).then_some(())
                 })
                 .await;
             }
             Fault::Trim { stream, .. } => {
-                let mut table = self.backend.table();
+                let mut table = self.backend.store.table();
                 let stream = table.stream("trim", &stream);
                 stream.expect("the stream exists").trim();
             }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use foldhash::fast::FixedState;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::{Event, JoinOptions, StoredRecord};
 use crate::sync::lock;
@@ -44,7 +45,8 @@ pub enum PartitionEvent {
         /// The lag behind these records.
         lag: Lag,
     },
-    /// The lag, without a record, as in [`Event::Lag`]. It is delivered if it has changed.
+    /// The lag behind everything that was read, without a record, as in [`Event::Lag`]. It is delivered
+    /// if it has changed.
     Lag(Lag),
     /// Retention has removed the next record, as in [`Event::DataLoss`].
     DataLoss {
@@ -69,7 +71,7 @@ pub enum PartitionEvent {
 /// * A late response of the store does not bring back an assignment that was released or lost: `reconcile`
 ///   ignores every epoch up to the last one of the partition.
 /// * A pause takes effect at once, also for what was read before. The lag of a paused partition is
-///   still reported.
+///   still reported, and counts the records that the pause holds back.
 /// * A dropped [`next`](Self::next) loses no event, and each event wakes the call that waits.
 /// * Partitions take turns, so that a busy one does not delay the others.
 ///
@@ -239,7 +241,8 @@ impl<T> Assignments<T> {
     }
 
     /// Waits for events and returns them: about one batch of records, and at least one event. One caller
-    /// at a time.
+    /// at a time. The bytes of a batch are exceeded only by a single event, so a driver pushes no event
+    /// with more, unless it has one record.
     ///
     /// # Errors
     /// The error of [`fail`](Self::fail), again at each further call.
@@ -282,10 +285,11 @@ impl<T: Clone> Assignments<T> {
         }
     }
 
-    /// Returns the partitions that are paused, for drivers that report their lag: each with its epoch and
-    /// what the driver keeps for it.
-    pub fn paused(&self) -> Vec<(Partition, Epoch, T)> {
-        self.lock().paused()
+    /// Returns the partitions that are paused and whose lag is to be reported, by
+    /// [`PartitionEvent::Lag`]: each with its epoch and what the driver keeps for it. Each is returned
+    /// once a second at most.
+    pub fn lag_due(&self) -> Vec<(Partition, Epoch, T)> {
+        self.lock().lag_due(Instant::now())
     }
 }
 

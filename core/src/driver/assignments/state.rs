@@ -3,10 +3,18 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::load::Load;
 use super::{AssignedPartition, ByPartition, PartitionEvent};
 use crate::driver::Event;
 use crate::{Epoch, Error, Lag, Partition, Result};
+
+/// How often the lag of a paused partition is due.
+const LAG_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The least age of a record that waits: zero would say that nothing does.
+const LEAST_AGE: Duration = Duration::from_millis(1);
 
 #[derive(Debug)]
 pub(super) struct State<T> {
@@ -41,6 +49,30 @@ pub(super) struct MemberAssignment<T> {
     last_read: u64,
     /// The lag that the runtime has, or gets with what waits.
     last_lag: Option<Lag>,
+    /// When the driver was last asked for the lag of a pause.
+    lag_told: Option<Instant>,
+}
+
+impl<T> MemberAssignment<T> {
+    /// Returns the lag behind what the runtime has, from the lag behind everything that was read: what a
+    /// pause holds back is not delivered yet. What is held gets its new lag.
+    fn pass_lag(&mut self, mut left: Lag) -> Lag {
+        for (event, _) in self.events.iter_mut().rev() {
+            match event {
+                Event::Records { records, lag, .. } => {
+                    *lag = left;
+                    left.records = left.records.map(|left| left + records.len() as u64);
+                    let oldest = records.first().map(|record| record.timestamp);
+                    // One that is from the future waits, too.
+                    let age = oldest.map(|at| at.elapsed().unwrap_or_default().max(LEAST_AGE));
+                    left.time = age.or(left.time);
+                }
+                Event::Lag { lag, .. } => *lag = left,
+                _ => {}
+            }
+        }
+        left
+    }
 }
 
 impl<T> Default for State<T> {
@@ -89,6 +121,7 @@ impl<T> State<T> {
             load: Load::default(),
             last_read: 0,
             last_lag: None,
+            lag_told: None,
         };
         self.assignments.insert(partition.clone(), assignment);
         self.first.push_back(Event::Assigned {
@@ -198,8 +231,12 @@ impl<T> State<T> {
             PartitionEvent::Records { lag, .. } if load.records == 0 => PartitionEvent::Lag(lag),
             event => event,
         };
+        let holds_records = assignment.paused && assignment.load.records > 0;
         match &event {
-            PartitionEvent::Lag(lag) if assignment.last_lag == Some(*lag) => return Ok(()),
+            // What is held grows older, also if what is behind it has not changed.
+            PartitionEvent::Lag(lag) if assignment.last_lag == Some(*lag) && !holds_records => {
+                return Ok(());
+            }
             PartitionEvent::Lag(lag) | PartitionEvent::Records { lag, .. } => {
                 assignment.last_lag = Some(*lag);
             }
@@ -207,12 +244,12 @@ impl<T> State<T> {
             PartitionEvent::DataLoss { .. } => {}
         }
         let paused = assignment.paused;
-        let is_lag = matches!(event, PartitionEvent::Lag(_));
-        let event = event.with_assignment(partition, epoch);
-        if is_lag && paused {
-            self.first.push_back(event);
+        if let (PartitionEvent::Lag(lag), true) = (&event, paused) {
+            let lag = PartitionEvent::Lag(assignment.pass_lag(*lag));
+            self.first.push_back(lag.with_assignment(partition, epoch));
             return Ok(());
         }
+        let event = event.with_assignment(partition, epoch);
         let is_first = assignment.events.is_empty();
         assignment.events.push_back((event, load));
         assignment.load += load;
@@ -252,7 +289,8 @@ impl<T> State<T> {
         !self.first.is_empty() || !self.ready.is_empty() || self.failure.is_some()
     }
 
-    /// Takes what the runtime gets next: about `batch`. `None` if there is nothing.
+    /// Takes what the runtime gets next: about as many records as `batch`, and no more bytes, unless one
+    /// event alone has more. `None` if there is nothing.
     pub(super) fn take(&mut self, batch: Load) -> Option<Result<Vec<Event>>> {
         let mut events: Vec<Event> = self.first.drain(..).collect();
         let mut taken = Load::default();
@@ -263,6 +301,12 @@ impl<T> State<T> {
             let Some(assignment) = self.assignments.get_mut(&partition) else {
                 continue;
             };
+            let next = assignment.events.front().map(|(_, load)| *load);
+            if next.is_some_and(|next| taken.records > 0 && taken.bytes + next.bytes > batch.bytes)
+            {
+                self.ready.push_front(partition);
+                break;
+            }
             if let Some((event, load)) = assignment.events.pop_front() {
                 taken += load;
                 assignment.load -= load;
@@ -290,8 +334,19 @@ impl<T: Clone> State<T> {
         Self::entries(readable)
     }
 
-    pub(super) fn paused(&self) -> Vec<(Partition, Epoch, T)> {
-        Self::entries(self.select(|found| found.paused && !found.revoking && !found.ended))
+    pub(super) fn lag_due(&mut self, now: Instant) -> Vec<(Partition, Epoch, T)> {
+        let is_due = |found: &MemberAssignment<T>| {
+            let told = found.lag_told;
+            let is_time = told.is_none_or(|told| now.duration_since(told) >= LAG_INTERVAL);
+            found.paused && !found.revoking && !found.ended && is_time
+        };
+        let due = Self::entries(self.select(is_due));
+        for (partition, epoch, _) in &due {
+            if let Some(found) = self.assignment(partition, *epoch) {
+                found.lag_told = Some(now);
+            }
+        }
+        due
     }
 
     /// Returns assignments in the order of their partitions.

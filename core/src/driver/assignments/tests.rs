@@ -195,10 +195,30 @@ fn a_pause_holds_back_what_waits_but_not_the_lag() {
     assert!(push(&queue, 0, 1, lag(9)));
     assert_eq!(names(&take(&queue)), ["lag 0"]);
     assert!(queue.readable().is_empty());
-    assert_eq!(queue.paused(), [(partition(0), Epoch(1), 0)]);
     queue.resume(&partition(0), Epoch(1));
     assert_eq!(names(&take(&queue)), ["records 0x2"]);
     assert_eq!(names(&take(&queue)), ["records 0x1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_lag_of_a_pause_is_due_once_a_second() {
+    let queue = queue(BATCH);
+    for number in 0..2 {
+        queue.assign(assigned(number, 1), 0);
+    }
+    assert!(queue.lag_due().is_empty(), "what is read has its lag");
+    queue.pause(&partition(0), Epoch(1));
+    for _ in 0..3 {
+        assert_eq!(queue.lag_due(), [(partition(0), Epoch(1), 0)]);
+        tokio::time::advance(Duration::from_millis(900)).await;
+        assert!(queue.lag_due().is_empty());
+        queue.resume(&partition(0), Epoch(1));
+        queue.pause(&partition(0), Epoch(1));
+        assert!(queue.lag_due().is_empty(), "another pause within a second");
+        tokio::time::advance(Duration::from_millis(100)).await;
+    }
+    queue.revoke(&partition(0), Epoch(1), Duration::ZERO);
+    assert!(queue.lag_due().is_empty());
 }
 
 #[test]
@@ -215,10 +235,13 @@ fn a_batch_is_bounded_in_bytes() {
         assert!(push(&queue, 0, 1, event));
         if offset == 1 {
             assert!(!queue.has_room(), "12 bytes wait");
-            assert_eq!(names(&take(&queue)), ["records 0x1", "records 0x1"]);
+            assert_eq!(names(&take(&queue)), ["records 0x1"], "one has room");
         }
     }
-    assert_eq!(names(&take(&queue)), ["records 0x1"]);
+    for _ in 0..2 {
+        assert_eq!(names(&take(&queue)), ["records 0x1"]);
+    }
+    assert!(take(&queue).is_empty());
 }
 
 #[test]
@@ -233,6 +256,43 @@ fn a_lag_is_delivered_once() {
     assert!(push(&queue, 0, 1, records(0, 1)), "its lag is another one");
     assert!(push(&queue, 0, 1, lag(3)));
     assert_eq!(names(&take(&queue)), ["lag 0", "records 0x1", "lag 0"]);
+}
+
+fn lags(events: &[Event]) -> Vec<Option<u64>> {
+    let lag = |event: &Event| match event {
+        Event::Records { lag, .. } | Event::Lag { lag, .. } => lag.records,
+        event => panic!("{event:?} has no lag"),
+    };
+    events.iter().map(lag).collect()
+}
+
+#[test]
+fn the_lag_of_a_paused_partition_counts_what_is_held() {
+    let queue = queue(BATCH);
+    queue.assign(assigned(0, 1), 0);
+    take(&queue);
+    assert!(push(&queue, 0, 1, records(0, 2)));
+    queue.pause(&partition(0), Epoch(1));
+    assert!(push(&queue, 0, 1, records(2, 1)));
+    for left in [0, 0, 4] {
+        assert!(push(&queue, 0, 1, lag(left)));
+        let events = take(&queue);
+        assert_eq!(lags(&events), [Some(left + 3)]);
+        let Event::Lag { lag, .. } = &events[0] else {
+            panic!("{events:?}");
+        };
+        // The records of these tests are of 1970.
+        assert!(lag.time > Some(Duration::from_secs(1 << 30)), "{lag:?}");
+    }
+    queue.resume(&partition(0), Epoch(1));
+    assert_eq!(lags(&take(&queue)), [Some(5), Some(4)]);
+    assert!(push(&queue, 0, 1, lag(4)), "the runtime has it");
+    assert!(take(&queue).is_empty());
+    assert!(
+        push(&queue, 0, 1, lag(7)),
+        "told in the pause, and not since"
+    );
+    assert_eq!(lags(&take(&queue)), [Some(7)]);
 }
 
 #[test]

@@ -9,10 +9,15 @@ use bytes::Bytes;
 use millstream_core::driver::{
     AssignedPartition, StoredRecord, decode_record, encode_record, from_millis, key_hash, to_millis,
 };
-use millstream_core::{Error, ErrorKind, Lag, Partition, Record, RecordMetadata, Result, Start};
+use millstream_core::{
+    Error, ErrorKind, Lag, Partition, PartitionDescription, Record, RecordMetadata, Result, Start,
+    StreamDescription,
+};
 
+mod connection;
 mod leases;
 
+pub(crate) use connection::Connection;
 pub(crate) use leases::{Group, Lease, MemberRow};
 
 #[derive(Debug, Default)]
@@ -46,15 +51,32 @@ impl Table {
         self.ids
     }
 
-    pub(crate) fn create(&mut self, name: &str, partitions: usize) {
+    pub(crate) fn create(&mut self, name: &str, partitions: usize) -> Result<()> {
+        if self.streams.contains_key(name) {
+            let message = "there is a stream of this name";
+            let error = Error::new(ErrorKind::AlreadyExists, "create stream", message);
+            return Err(error.with_stream(name));
+        }
         let id = format!("stream-{}", self.next_id());
         let stream = Stream {
             id: id.into(),
             logs: Vec::new(),
             round_robin: 0,
         };
-        let stream = self.streams.entry(name.to_owned()).or_insert(stream);
+        self.streams.insert(name.to_owned(), stream);
+        self.add_partitions(name, partitions)
+    }
+
+    /// Grows a stream to so many partitions.
+    pub(crate) fn add_partitions(&mut self, name: &str, partitions: usize) -> Result<()> {
+        let stream = self.stream("add partitions", name)?;
+        if stream.logs.len() >= partitions {
+            let message = "the stream has as many partitions";
+            let error = Error::new(ErrorKind::Invalid, "add partitions", message);
+            return Err(error.with_stream(name));
+        }
         stream.logs.resize_with(partitions, Log::default);
+        Ok(())
     }
 
     pub(crate) fn stream(&mut self, operation: &'static str, name: &str) -> Result<&mut Stream> {
@@ -89,6 +111,17 @@ impl Table {
         let unknown = || Error::new(ErrorKind::NotFound, operation, "there is no such group");
         let group = self.groups.get_mut(name);
         group.ok_or_else(|| unknown().with_group(name))
+    }
+
+    /// Stores where a group starts in a stream, if it has never read that, and returns the stream's id.
+    pub(crate) fn start(&mut self, group: &str, stream: &str, start: Start) -> Result<Arc<str>> {
+        let found = self.stream("join", stream)?;
+        let (id, offsets) = (found.id.clone(), found.offsets(start)?);
+        let group = self.groups.entry(group.to_owned()).or_default();
+        if !group.reads(stream) {
+            group.move_to(stream, &offsets);
+        }
+        Ok(id)
     }
 
     pub(crate) fn begin_reset(&mut self, group: &str, stream: &str, to: Start) -> Result<()> {
@@ -152,6 +185,20 @@ impl Stream {
         let offset = log.end();
         log.entries.push_back((now, encode_record(record)));
         RecordMetadata::new(Partition::new(name, number.to_string()), offset.into())
+    }
+
+    pub(crate) fn describe(&self, name: &str) -> StreamDescription {
+        let partition = |(number, log): (usize, &Log)| PartitionDescription {
+            partition: Partition::new(name, number.to_string()),
+            open: true,
+            parents: Vec::new(),
+            earliest: (log.first < log.end()).then(|| log.first.into()),
+            latest: (log.first < log.end()).then(|| (log.end() - 1).into()),
+        };
+        StreamDescription {
+            name: name.to_owned(),
+            partitions: self.logs.iter().enumerate().map(partition).collect(),
+        }
     }
 
     /// Returns where each partition begins for a group that starts at `start`.

@@ -1,0 +1,46 @@
+//! The client of the store, as its vendor would offer it.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+use tokio::time::sleep_until;
+
+use super::Table;
+
+/// A connection to the table.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Connection {
+    table: Arc<Mutex<Table>>,
+    /// Notified when records are stored.
+    appended: Arc<Notify>,
+}
+
+impl Connection {
+    /// Opens the table for one request.
+    pub(crate) fn table(&self) -> MutexGuard<'_, Table> {
+        let table = self.table.lock();
+        table.expect("nothing panics while it holds this")
+    }
+
+    /// Opens the table for one request of a member, by its name. One that a fault has cut off waits.
+    pub(crate) async fn table_of(&self, group: &str, member: &str) -> MutexGuard<'_, Table> {
+        let key = (group.to_owned(), member.to_owned());
+        let frozen_until = || self.table().frozen.get(&key).copied();
+        while let Some(until) = frozen_until().filter(|until| *until > Instant::now()) {
+            sleep_until(until.into()).await;
+        }
+        self.table()
+    }
+
+    /// Wakes those that wait for records.
+    pub(crate) fn notify_appended(&self) {
+        self.appended.notify_waiters();
+    }
+
+    /// Returns what waits until records are stored, from this call on.
+    pub(crate) fn appended(&self) -> Notified<'_> {
+        self.appended.notified()
+    }
+}
