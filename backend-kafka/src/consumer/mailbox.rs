@@ -8,24 +8,33 @@
 
 use std::collections::HashMap;
 use std::mem;
+use std::ops::{AddAssign, SubAssign};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::SystemTime;
 
-use millstream_core::driver::Event;
+use millstream_core::driver::{Event, StoredRecord};
 use millstream_core::{Epoch, Error, Lag, Partition, Result};
 
 #[derive(Debug)]
 pub(super) struct Mailbox {
     content: Mutex<Content>,
-    /// So many records may wait before the box is full.
-    room: usize,
+    /// So much may wait before the box is full.
+    room: Load,
+}
+
+/// How much records are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Load {
+    pub(super) records: usize,
+    pub(super) bytes: usize,
 }
 
 #[derive(Debug, Default)]
 struct Content {
     events: Vec<Event>,
-    records: usize,
+    /// What `events` hold.
+    load: Load,
     /// By paused partition, what came of it.
     held: HashMap<Partition, Held>,
     /// What ends the membership, once all events are collected.
@@ -47,7 +56,7 @@ pub(super) struct Collected {
 }
 
 impl Mailbox {
-    pub(super) fn new(room: usize) -> Self {
+    pub(super) fn new(room: Load) -> Self {
         Self {
             content: Mutex::default(),
             room,
@@ -65,7 +74,7 @@ impl Mailbox {
             _ => {}
         }
         if let Some(event) = content.hold(event) {
-            content.records += records(&event);
+            content.load += load(&event);
             content.events.push(event);
             Self::ring(content);
         }
@@ -85,10 +94,10 @@ impl Mailbox {
             content.held.insert(partition.clone(), held);
         }
         for event in mem::take(&mut content.events) {
-            let count = records(&event);
+            let load = load(&event);
             match content.hold(event) {
                 Some(event) => content.events.push(event),
-                None => content.records -= count,
+                None => content.load -= load,
             }
         }
     }
@@ -99,7 +108,9 @@ impl Mailbox {
         let held = content.held.get(partition);
         if held.is_some_and(|held| held.epoch == epoch) {
             let held = content.held.remove(partition).expect("it was just found");
-            content.records += held.events.iter().map(records).sum::<usize>();
+            for event in &held.events {
+                content.load += load(event);
+            }
             content.events.extend(held.events);
             Self::ring(content);
         }
@@ -112,17 +123,21 @@ impl Mailbox {
         Self::ring(content);
     }
 
-    /// How many more records are wanted.
+    /// How many more records are wanted; none while so many bytes wait as a collection may have.
     pub(super) fn room(&self) -> usize {
-        self.room.saturating_sub(self.lock().records)
+        let load = self.lock().load;
+        match load.bytes < self.room.bytes {
+            true => self.room.records.saturating_sub(load.records),
+            false => 0,
+        }
     }
 
     pub(super) fn poll_collect(&self, cx: &mut Context<'_>) -> Poll<Result<Collected>> {
         let mut content = self.lock();
         if !content.events.is_empty() {
-            let before = content.records;
+            let was_full = !content.load.is_below(self.room);
             let events = content.take(self.room);
-            let was_full = before >= self.room && content.records < self.room;
+            let was_full = was_full && content.load.is_below(self.room);
             return Poll::Ready(Ok(Collected { events, was_full }));
         }
         if let Some(error) = &content.failure {
@@ -150,23 +165,33 @@ impl Mailbox {
 }
 
 impl Content {
-    /// Takes events until they have about `room` records. A resumed partition may have left many: the
-    /// runtime must be able to pause it again after each collection.
-    fn take(&mut self, room: usize) -> Vec<Event> {
-        if self.records <= room {
-            self.records = 0;
+    /// Takes events until they have about as many records as `room`, and no more bytes, unless one event
+    /// has. A resumed partition may have left many: the runtime must be able to pause it again after each
+    /// collection.
+    fn take(&mut self, room: Load) -> Vec<Event> {
+        if self.load.records <= room.records && self.load.bytes <= room.bytes {
+            self.load = Load::default();
             return mem::take(&mut self.events);
         }
-        let mut count = 0;
+        let mut taken = Load::default();
         let full = self.events.iter().position(|event| {
-            count += records(event);
-            count >= room
+            let next = load(event);
+            let is_full = next.records > 0
+                && taken.records > 0
+                && (taken.records >= room.records || taken.bytes + next.bytes > room.bytes);
+            if !is_full {
+                taken += next;
+            }
+            is_full
         });
-        let rest = self
-            .events
-            .split_off(full.map_or(self.events.len(), |last| last + 1));
-        self.records -= count;
-        mem::replace(&mut self.events, rest)
+        self.load -= taken;
+        match full {
+            Some(first) => {
+                let rest = self.events.split_off(first);
+                mem::replace(&mut self.events, rest)
+            }
+            None => mem::take(&mut self.events),
+        }
     }
 
     /// Keeps what is of a paused partition, and hands back what is not.
@@ -216,10 +241,33 @@ impl Held {
     }
 }
 
-fn records(event: &Event) -> usize {
+impl Load {
+    fn is_below(self, room: Self) -> bool {
+        self.records < room.records && self.bytes < room.bytes
+    }
+}
+
+impl AddAssign for Load {
+    fn add_assign(&mut self, other: Self) {
+        self.records += other.records;
+        self.bytes += other.bytes;
+    }
+}
+
+impl SubAssign for Load {
+    fn sub_assign(&mut self, other: Self) {
+        self.records -= other.records;
+        self.bytes -= other.bytes;
+    }
+}
+
+fn load(event: &Event) -> Load {
     match event {
-        Event::Records { records, .. } => records.len(),
-        _ => 0,
+        Event::Records { records, .. } => Load {
+            records: records.len(),
+            bytes: records.iter().map(StoredRecord::size).sum(),
+        },
+        _ => Load::default(),
     }
 }
 
@@ -229,7 +277,6 @@ mod tests {
     use std::time::Duration;
 
     use bytes::Bytes;
-    use millstream_core::driver::StoredRecord;
     use millstream_core::{Headers, Position};
 
     use super::*;
@@ -283,16 +330,21 @@ mod tests {
         lags.collect()
     }
 
+    fn room(records: usize) -> Load {
+        let bytes = usize::MAX;
+        Load { records, bytes }
+    }
+
     /// The number of records in the next collection.
     async fn collect_records(mailbox: &Mailbox) -> usize {
         let collected = poll_fn(|cx| mailbox.poll_collect(cx)).await;
         let events = collected.unwrap_or_else(|error| panic!("{error}")).events;
-        events.iter().map(records).sum()
+        events.iter().map(|event| load(event).records).sum()
     }
 
     #[tokio::test]
     async fn a_resumed_partition_is_collected_within_the_bound_and_can_be_paused_again() {
-        let mailbox = Mailbox::new(5);
+        let mailbox = Mailbox::new(room(5));
         mailbox.pause(&partition(), EPOCH);
         for first in [0, 5, 10, 15] {
             mailbox.put(batch(first..first + 5, Duration::ZERO, 0));
@@ -311,8 +363,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_collection_has_no_more_bytes_than_it_may() {
+        let mailbox = Mailbox::new(Load {
+            records: 1_000,
+            bytes: 70,
+        });
+        // Records of ten bytes.
+        for (first, count) in [(0, 3), (3, 4), (7, 1), (8, 9), (17, 1)] {
+            let mut event = batch(first..first + count, Duration::ZERO, 0);
+            if let Event::Records { records, .. } = &mut event {
+                for record in records {
+                    record.payload = Some(Bytes::from_static(b"ten bytes."));
+                }
+            }
+            mailbox.put(event);
+        }
+        assert_eq!(mailbox.room(), 0);
+        for expected in [7, 1, 9, 1] {
+            assert_eq!(collect_records(&mailbox).await, expected);
+        }
+        assert_eq!(mailbox.room(), 1_000);
+    }
+
+    #[tokio::test]
     async fn a_paused_partition_tells_its_lag_without_its_records() {
-        let mailbox = Mailbox::new(1_000);
+        let mailbox = Mailbox::new(room(1_000));
         mailbox.pause(&partition(), EPOCH);
         let (hour, minute) = (Duration::from_secs(3_600), Duration::from_secs(60));
         mailbox.put(batch(10..15, hour, 2));
@@ -334,7 +409,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_lag_of_another_epoch_passes() {
-        let mailbox = Mailbox::new(1_000);
+        let mailbox = Mailbox::new(room(1_000));
         mailbox.pause(&partition(), Epoch(2));
         mailbox.put(told(100));
         assert_eq!(collect(&mailbox).await, [lag(100)]);

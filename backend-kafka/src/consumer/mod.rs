@@ -52,7 +52,7 @@ use commits::Commits;
 use context::MemberContext;
 use kicker::Kicker;
 use ledger::Shelf;
-use mailbox::Mailbox;
+use mailbox::{Load, Mailbox};
 use membership::{Commands, Membership};
 use poller::Poller;
 use pulse::Pulse;
@@ -97,7 +97,10 @@ impl Group {
         bell.reach(Some(queue.clone()));
 
         let (to, commands) = mpsc::channel();
-        let mailbox = Arc::new(Mailbox::new(join.batch_records));
+        let mailbox = Arc::new(Mailbox::new(Load {
+            records: join.batch_records,
+            bytes: join.batch_bytes,
+        }));
         let client_id = settings::client_id(&self.connection, &join);
         let side = self.open_side(&client_id)?;
         let aide = Aide::start(consumer.clone(), side, &self.name, to.clone(), bell.clone())?;

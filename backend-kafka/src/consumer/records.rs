@@ -28,6 +28,27 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long a pause only holds back.
 const SOFT: Duration = Duration::from_millis(250);
 
+/// Cuts what came at once into parts of no more bytes than one collection may have, or of one record.
+fn cut(records: Vec<StoredRecord>, most: usize) -> Vec<Vec<StoredRecord>> {
+    let mut parts = vec![Vec::with_capacity(records.len())];
+    let mut bytes = 0;
+    for record in records {
+        let size = record.size();
+        let part = parts.last_mut().expect("one was there from the beginning");
+        match part.is_empty() || bytes + size <= most {
+            true => {
+                part.push(record);
+                bytes += size;
+            }
+            false => {
+                parts.push(vec![record]);
+                bytes = size;
+            }
+        }
+    }
+    parts
+}
+
 impl Poller {
     /// Hands over what is there, or waits for it as long as nothing else is due.
     pub(super) fn hand_over(&mut self, now: Instant) {
@@ -51,7 +72,11 @@ impl Poller {
         }
         for taken in taken {
             match taken {
-                Taken::Records { slot, records } => self.deliver(slot, records),
+                Taken::Records { slot, records } => {
+                    for records in cut(records, self.join.batch_bytes) {
+                        self.deliver(slot, records);
+                    }
+                }
                 Taken::Failed { slot, code } => self.on_failed(slot, code),
             }
         }
@@ -238,5 +263,36 @@ impl Poller {
         if let Err(error) = assigned {
             tracing::debug!(target: "librdkafka", %error, "a new place was not taken");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use bytes::Bytes;
+    use millstream_core::Headers;
+
+    use super::*;
+
+    fn sizes(parts: &[Vec<StoredRecord>]) -> Vec<Vec<usize>> {
+        let sizes = |part: &Vec<StoredRecord>| part.iter().map(StoredRecord::size).collect();
+        parts.iter().map(sizes).collect()
+    }
+
+    #[test]
+    fn what_comes_at_once_is_cut_by_bytes() {
+        let record = |size: &usize| StoredRecord {
+            position: Position::from(0),
+            timestamp: UNIX_EPOCH,
+            key: None,
+            payload: Some(Bytes::from(vec![0; *size])),
+            headers: Headers::new(),
+        };
+        let records = |sizes: &[usize]| sizes.iter().map(record).collect();
+        let parts = |of: &[usize], most| sizes(&cut(records(of), most));
+        assert_eq!(parts(&[1, 2, 3], 6), [vec![1, 2, 3]]);
+        assert_eq!(parts(&[1, 2, 4], 6), [vec![1, 2], vec![4]]);
+        assert_eq!(parts(&[1, 500, 1], 6), [[1], [500], [1]]);
     }
 }

@@ -30,6 +30,7 @@ pub(super) struct Membership {
     /// The streams that the member has joined.
     sources: HashMap<Arc<str>, StreamSource>,
     batch_records: usize,
+    batch_bytes: usize,
     assignments: Assignments<AssignedShard>,
     to_inbox: mpsc::Sender<Said>,
     inbox: tokio::sync::Mutex<mpsc::Receiver<Said>>,
@@ -82,6 +83,7 @@ impl From<Parts> for Membership {
             connection: parts.connection,
             sources: parts.sources,
             batch_records: parts.options.batch_records,
+            batch_bytes: parts.options.batch_bytes,
             assignments: Assignments::new(&parts.options),
             to_inbox,
             inbox: tokio::sync::Mutex::new(inbox),
@@ -180,6 +182,7 @@ impl Membership {
             resolved: times.resolved,
             way: source.map_or(Way::Polling, |source| source.way.clone()),
             batch_records: self.batch_records,
+            batch_bytes: self.batch_bytes,
         };
         let tag = (partition.clone(), epoch);
         let reader = retrieval::read(options, tag, self.to_inbox.clone());

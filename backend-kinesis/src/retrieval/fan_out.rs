@@ -50,7 +50,7 @@ impl<T: Clone> Reading<T> {
             idle: Instant::now(),
         };
         loop {
-            self.hand.unpaused().await?;
+            self.hand.may_ask().await?;
             if self.place.is_at_risk() {
                 // A subscription cannot be made as often as the place is to be looked for.
                 self.poll_until(Until::Safe).await?;

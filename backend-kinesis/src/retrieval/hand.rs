@@ -1,8 +1,19 @@
-//! Handing on: to a channel with room, and not while paused.
+//! Handing on: to a channel with room, and not while paused. Only the lag is reported then, too.
 
+use std::time::Duration;
+
+use millstream_core::driver::StoredRecord;
+use tokio::select;
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::ReadEvent;
+
+/// How often the lag of a paused shard is reported, and looked for.
+const LAG_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The least age of what waits: zero would say that nothing does.
+const LEAST_AGE: Duration = Duration::from_millis(1);
 
 /// Nothing more is to be done: the last words were said, or nobody listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +25,9 @@ pub(super) struct Hand<T> {
     tag: T,
     to: mpsc::Sender<(T, ReadEvent)>,
     paused: watch::Receiver<bool>,
+    /// How old the oldest record was that the caller does not have, zero if there was none, and when
+    /// that was seen. None if it is not known.
+    left: Option<(Duration, Instant)>,
 }
 
 impl<T: Clone> Hand<T> {
@@ -22,17 +36,72 @@ impl<T: Clone> Hand<T> {
         to: mpsc::Sender<(T, ReadEvent)>,
         paused: watch::Receiver<bool>,
     ) -> Self {
-        Self { tag, to, paused }
+        Self {
+            tag,
+            to,
+            paused,
+            left: None,
+        }
     }
 
-    /// Waits while paused.
+    /// Notes how old the oldest record was that the caller does not have, and when; zero if there was
+    /// none.
+    pub(super) fn note_left(&mut self, age: Option<Duration>, seen: Instant) {
+        self.left = age.map(|age| (age, seen));
+    }
+
+    /// Waits while paused, and reports meanwhile how old what waits has become.
     pub(super) async fn unpaused(&mut self) -> Result<(), Done> {
-        let unpaused = self.paused.wait_for(|paused| !paused).await;
-        unpaused.map(|_| ()).map_err(|_| Done)
+        while *self.paused.borrow_and_update() {
+            // Room, and not an offer: of many paused shards, the same few would be told again and again.
+            let to = &self.to;
+            let room = async {
+                sleep(LAG_INTERVAL).await;
+                to.reserve().await
+            };
+            let room = select! {
+                changed = self.paused.changed() => {
+                    changed.map_err(|_| Done)?;
+                    continue;
+                }
+                room = room => room.map_err(|_| Done)?,
+            };
+            if let Some((age, seen)) = self.left {
+                let since = if age.is_zero() { age } else { seen.elapsed() };
+                room.send((self.tag.clone(), ReadEvent::Behind(age + since)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits while a pause is under way and records are known to wait. Until some do, a paused shard is
+    /// asked too: nothing else tells its lag.
+    pub(super) async fn may_ask(&mut self) -> Result<(), Done> {
+        match self.left {
+            Some((age, _)) if !age.is_zero() => self.unpaused().await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until the next request is due. In a pause it is due later, and at once when that ends.
+    pub(super) async fn until_due(&mut self, due: Instant) -> Result<(), Done> {
+        sleep_until(due).await;
+        if *self.paused.borrow_and_update() {
+            select! {
+                changed = self.paused.changed() => changed.map_err(|_| Done)?,
+                () = sleep_until(due + LAG_INTERVAL) => {}
+            }
+        }
+        Ok(())
     }
 
     /// Waits for room, and until no pause is under way.
     pub(super) async fn give(&mut self, read: ReadEvent) -> Result<(), Done> {
+        if let ReadEvent::Records { records, .. } = &read {
+            let age = |first: &StoredRecord| first.timestamp.elapsed().unwrap_or_default();
+            let oldest = records.first().map(|first| age(first).max(LEAST_AGE));
+            self.note_left(oldest, Instant::now());
+        }
         loop {
             self.unpaused().await?;
             let room = self.to.reserve().await.map_err(|_| Done)?;

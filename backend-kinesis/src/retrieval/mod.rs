@@ -13,6 +13,7 @@
 //!   again.
 
 mod answer;
+mod batch;
 mod end;
 mod fan_out;
 mod hand;
@@ -82,6 +83,8 @@ pub(crate) struct ReaderOptions {
     pub(crate) way: Way,
     /// Most records in one [`ReadEvent::Records`].
     pub(crate) batch_records: usize,
+    /// Most bytes in one, unless a single record has more.
+    pub(crate) batch_bytes: usize,
 }
 
 /// What a reader has to say.
@@ -93,7 +96,8 @@ pub(crate) enum ReadEvent {
         /// How old what is left is, or will be when these are handed on; zero if nothing is left.
         behind: Option<Duration>,
     },
-    /// How old what is left is has changed, and no record came with it.
+    /// How old what is left is has changed, and no record came with it. In a pause it is told once a
+    /// second.
     Behind(Duration),
     /// Nothing was left at that time but what was handed on, of which this was the last. Told once a
     /// minute at most.
@@ -120,7 +124,8 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// Asks for no more and hands nothing on until [`resume`](Self::resume).
+    /// Hands on nothing but the lag until [`resume`](Self::resume). Asks for no more as soon as records
+    /// are known to wait, and only once a second until then.
     pub(crate) fn pause(&self) {
         self.paused.send_replace(true);
     }
@@ -156,6 +161,7 @@ struct Settings {
     resolved: Option<SystemTime>,
     way: Way,
     batch_records: usize,
+    batch_bytes: usize,
     /// The least time between two requests to a shard that has no more records.
     poll_interval: Duration,
     /// Whether a reader polls that may not subscribe.
@@ -175,6 +181,7 @@ impl From<ReaderOptions> for Settings {
             resolved: options.resolved,
             way: options.way,
             batch_records: options.batch_records,
+            batch_bytes: options.batch_bytes,
             poll_interval: consumer.poll_interval,
             fallback: consumer.fan_out_fallback,
             silence: fan_out::SILENCE,

@@ -248,8 +248,8 @@ impl Place {
         }
     }
 
-    /// Leaves out the records from `first` on that are older than the time to begin at, up to the one
-    /// that is not. They came with a record of Kinesis that was stored at `arrival`.
+    /// Leaves out the records that are older than the time to begin at, up to the one that is not. They
+    /// came with a record of Kinesis that was stored at `arrival`.
     ///
     /// Kinesis finds the place by the times at which records were stored, and a record may have an older
     /// timestamp of its own. One that was stored after the group had begun is read in any case.
@@ -257,7 +257,6 @@ impl Place {
         &mut self,
         arrival: Option<SystemTime>,
         records: &mut Vec<StoredRecord>,
-        first: usize,
     ) {
         let (Begin::At(at), true) = (&self.begin, self.early) else {
             return;
@@ -265,10 +264,9 @@ impl Place {
         let at = whole(*at);
         let resolved = self.resolved.map(|(at, _)| at);
         let is_before = arrival < resolved && arrival.is_some();
-        let mut left = records[first..].iter();
+        let mut left = records.iter();
         let begins = left.position(|record| !is_before || record.timestamp >= at);
-        let end = begins.map_or(records.len(), |index| first + index);
-        records.drain(first..end);
+        records.drain(..begins.unwrap_or(records.len()));
         self.early = begins.is_none();
     }
 

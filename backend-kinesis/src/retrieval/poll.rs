@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::hand::Done;
 use super::reading::Reading;
@@ -30,7 +30,7 @@ impl<T: Clone> Reading<T> {
     /// Polls from where the reader is.
     pub(super) async fn poll_until(&mut self, until: Until) -> Result<(), Done> {
         while !self.is_over(until) {
-            self.hand.unpaused().await?;
+            self.hand.may_ask().await?;
             let from = self.place.look();
             match self.source.iterator(&from).await {
                 Ok(iterator) => self.poll_from(iterator, until).await?,
@@ -58,7 +58,7 @@ impl<T: Clone> Reading<T> {
         until: Until,
     ) -> Result<(), Done> {
         loop {
-            self.hand.unpaused().await?;
+            self.hand.may_ask().await?;
             let (begun, asked) = (Instant::now(), SystemTime::now());
             let answer = match self.source.records(&iterator).await {
                 Ok(answer) => answer,
@@ -86,7 +86,7 @@ impl<T: Clone> Reading<T> {
             if self.is_over(until) {
                 return Ok(());
             }
-            sleep_until(begun + wait).await;
+            self.hand.until_due(begun + wait).await?;
             if self.place.is_at_risk() && self.place.has_moved() {
                 return Ok(());
             }

@@ -4,12 +4,12 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use millstream_core::driver::StoredRecord;
 use millstream_core::telemetry::{Causes, event};
 use millstream_core::{Error, ErrorKind, Position};
 use tokio::time::{Instant, sleep};
 
 use super::answer::Answer;
+use super::batch::Batch;
 use super::hand::{Done, Hand};
 use super::pace::Pace;
 use super::place::{Meeting, Place};
@@ -86,8 +86,10 @@ impl<T: Clone> Reading<T> {
         // Handing on may take as long as it likes.
         let answered = Instant::now();
         let behind = answer.behind;
-        let most = self.settings.batch_records.max(1);
-        let mut batch = Vec::with_capacity(most.min(answer.records.len()));
+        let settings = &self.settings;
+        let (most, bytes) = (settings.batch_records, settings.batch_bytes);
+        let mut batch = Batch::new(most, bytes, answer.records.len());
+        let mut unpacked = Vec::new();
         for raw in answer.records {
             let after = match self.place.meet(&raw) {
                 Meeting::Old => {
@@ -98,6 +100,9 @@ impl<T: Clone> Reading<T> {
                 Meeting::New => None,
                 Meeting::Gap { after } => {
                     let earliest = raw.position;
+                    let age = raw.arrival.and_then(|at| at.elapsed().ok());
+                    self.hand
+                        .note_left(age.filter(|age| !age.is_zero()), Instant::now());
                     self.hand
                         .give(ReadEvent::DataLoss { after, earliest })
                         .await?;
@@ -105,33 +110,26 @@ impl<T: Clone> Reading<T> {
                 }
             };
             self.place.pass(&raw);
-            let (arrival, first) = (raw.arrival, batch.len());
-            self.unpacker.unpack(raw, after, &mut batch);
-            self.place.pass_early(arrival, &mut batch, first);
-            self.handed = batch.last().map(|last| last.position).or(self.handed);
-            if batch.len() == most {
-                let records = mem::take(&mut batch);
-                self.hand
-                    .give(ReadEvent::Records { records, behind })
-                    .await?;
-            } else if batch.len() > most {
-                let mut rest = mem::take(&mut batch).into_iter();
-                while rest.len() >= most {
-                    let records: Vec<StoredRecord> = rest.by_ref().take(most).collect();
+            let arrival = raw.arrival;
+            self.unpacker.unpack(raw, after, &mut unpacked);
+            self.place.pass_early(arrival, &mut unpacked);
+            self.handed = unpacked.last().map(|last| last.position).or(self.handed);
+            for record in unpacked.drain(..) {
+                if let Some(records) = batch.add(record) {
                     self.hand
                         .give(ReadEvent::Records { records, behind })
                         .await?;
                 }
-                batch.extend(rest);
             }
         }
-        let is_empty = batch.is_empty();
-        if !is_empty {
-            let records = batch;
+        let rest = batch.take();
+        let is_empty = rest.is_none();
+        if let Some(records) = rest {
             self.hand
                 .give(ReadEvent::Records { records, behind })
                 .await?;
         }
+        self.hand.note_left(behind, answered);
         self.place.is_certain(asked, answered, behind);
         if !is_empty {
             self.behind = behind;

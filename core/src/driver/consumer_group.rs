@@ -21,8 +21,8 @@ pub struct JoinOptions {
     /// The maximum number of records in one [`Event::Records`](super::Event::Records), and roughly
     /// the maximum returned by one [`next`](Membership::next).
     pub batch_records: usize,
-    /// Roughly the maximum number of bytes (keys, payloads and headers) returned by one
-    /// [`next`](Membership::next), unless a single record is larger. At least 1.
+    /// The maximum number of bytes ([`StoredRecord::size`](super::StoredRecord::size)) returned by one
+    /// [`next`](Membership::next), or one record more. At least 1.
     pub batch_bytes: usize,
     /// How long the runtime may drain revoked partitions. The driver fences a member that takes
     /// longer.
@@ -37,6 +37,9 @@ pub trait ConsumerGroup: Debug + Send + Sync + 'static {
     /// For each stream that the group has never read, the join **resolves `join.start` and stores the
     /// positions before it returns**, so that no record that is sent afterwards is skipped, and a crash
     /// before the first checkpoint changes nothing. See [the rules](super#where-a-group-starts).
+    ///
+    /// Members that read the same streams get about equal numbers of partitions. A join or a leave moves
+    /// no more partitions than that needs: the others keep their owner and their epoch.
     ///
     /// # Errors
     /// * `NotFound` for an unknown stream, with its name.

@@ -31,8 +31,8 @@ pub trait Membership: Debug + Send + Sync + 'static {
     ///
     /// One call may return records of many partitions, so that thousands of quiet ones share its
     /// cost. Together these are roughly
-    /// [`JoinOptions::batch_records`](super::JoinOptions::batch_records) and
-    /// [`batch_bytes`](super::JoinOptions::batch_bytes) at most, so that a call is bounded.
+    /// [`JoinOptions::batch_records`](super::JoinOptions::batch_records), and
+    /// [`batch_bytes`](super::JoinOptions::batch_bytes) or one record more, at most.
     ///
     /// An error ends the membership (the stream was deleted, access was withdrawn): the runtime
     /// leaves and reports it. The driver recovers from everything else, either silently or by `Lost`

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::super::{Begin, ReadEvent};
 use super::fake::{Fake, Request};
-use super::{position, run, secs};
+use super::{Run, position, run, secs};
 
 const RECORDS: fn(&Request) -> bool = |request| *request == Request::Records;
 
@@ -123,19 +123,77 @@ async fn nobody_who_takes_is_nobody_to_ask_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pause_stops_requests_and_records() {
+async fn a_pause_stops_records_and_requests_once_something_waits() {
     let fake = Fake::new(1..=30);
     let mut run = run(&fake, Begin::Earliest);
     run.expect(1..=30).await;
     sleep(secs(1)).await;
     run.reader.pause();
     sleep(secs(1)).await;
+    let asked = fake.times(RECORDS).len();
+    run.expect_nothing(secs(100)).await;
+    let in_pause = fake.times(RECORDS).len() - asked;
+    assert!((50..=101).contains(&in_pause), "once a second: {in_pause}");
     fake.store(31..=40);
+    run.expect_nothing(secs(10)).await;
     let asked = fake.times(RECORDS).len();
     run.expect_nothing(secs(100)).await;
     assert_eq!(fake.times(RECORDS).len(), asked);
     run.reader.resume();
     run.expect(31..=40).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_at_the_tip_ends_at_once() {
+    let fake = Fake::new(1..=3);
+    let mut run = run(&fake, Begin::Earliest);
+    run.expect(1..=3).await;
+    run.reader.pause();
+    run.expect_nothing(Duration::from_millis(10_600)).await;
+    let resumed = Instant::now();
+    fake.store(4..=4);
+    run.reader.resume();
+    run.expect(4..=4).await;
+    assert!(resumed.elapsed() < Duration::from_millis(300));
+}
+
+/// The lags that are told from now on until one is met.
+async fn lag_until(run: &mut Run, met: impl Fn(Duration) -> bool) -> Vec<Duration> {
+    let mut told = Vec::new();
+    loop {
+        match run.said.recv().await {
+            Some(((), ReadEvent::Behind(behind))) => told.push(behind),
+            Some(((), ReadEvent::AtTip { .. })) => {}
+            event => panic!("{event:?} after {told:?}"),
+        }
+        if told.last().is_some_and(|last| met(*last)) {
+            return told;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_reader_tells_how_far_behind_it_is() {
+    let begun = Instant::now();
+    let fake = Fake::new(1..=30);
+    let mut run = run(&fake, Begin::Earliest);
+    // Before it has asked at all: the first answer is held.
+    run.reader.pause();
+    lag_until(&mut run, |behind| behind >= secs(10)).await;
+    assert!(begun.elapsed() < secs(13), "{:?}", begun.elapsed());
+    run.reader.resume();
+    run.expect(1..=30).await;
+    // At the tip.
+    sleep(secs(2)).await;
+    run.reader.pause();
+    sleep(secs(2)).await;
+    let stored = Instant::now();
+    fake.store(31..=31);
+    let told = lag_until(&mut run, |behind| behind >= secs(10)).await;
+    assert!(stored.elapsed() < secs(14), "{:?}", stored.elapsed());
+    assert!(told.len() <= 15, "once a second: {told:?}");
+    run.reader.resume();
+    run.expect(31..=31).await;
 }
 
 #[tokio::test(start_paused = true)]

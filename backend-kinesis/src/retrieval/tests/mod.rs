@@ -44,6 +44,7 @@ fn settings(begin: Begin) -> Settings {
         resolved: None,
         way: Way::Polling,
         batch_records: 3,
+        batch_bytes: usize::MAX,
         poll_interval: Duration::from_millis(250),
         fallback: false,
         silence: Duration::from_secs(35),

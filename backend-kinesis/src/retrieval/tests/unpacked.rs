@@ -6,11 +6,11 @@ use bytes::Bytes;
 use millstream_core::driver::StoredRecord;
 use millstream_core::{Partition, Position, Record};
 
-use super::super::Begin;
 use super::super::answer::Raw;
 use super::super::unpack::Unpacker;
+use super::super::{Begin, ReadEvent, Settings};
 use super::fake::{Fake, raw};
-use super::{position, run, secs};
+use super::{position, run, run_with, secs, settings};
 use crate::aggregate::{Carrier, keyless};
 use crate::stream::{HashKey, HashRange};
 
@@ -154,4 +154,25 @@ async fn resumes_within_a_carrier() {
     fake.lock().records.push(carrier(3, &["a", "b", "c"]));
     let mut run = run(&fake, Begin::After(position("3.1")));
     assert_eq!(positions(&run.records(1).await), ["3.2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_has_no_more_bytes_than_it_may() {
+    let fake = Fake::new(1..=10);
+    let size = StoredRecord::size(&unpack(None, raw(1), None)[0]);
+    let settings = Settings {
+        batch_records: 100,
+        batch_bytes: 4 * size + 1,
+        ..settings(Begin::Earliest)
+    };
+    let mut run = run_with(&fake, settings);
+    let mut events = Vec::new();
+    while events.iter().sum::<usize>() < 10 {
+        match run.next().await {
+            ReadEvent::Records { records, .. } => events.push(records.len()),
+            event => panic!("{event:?}"),
+        }
+    }
+    // The tenth is larger by a byte.
+    assert_eq!(events, [4, 4, 2]);
 }

@@ -38,26 +38,45 @@ impl DriverFleet {
     /// Joins with a connection of its own, and a drain that is long enough for everything that a case
     /// does within it, on a busy machine too.
     pub(super) async fn join(&self, name: &str) -> DriverMember {
-        self.join_with_drain(name, self.timing.timeout / 2).await
+        self.join_with(self.options(name)).await
     }
 
     /// Joins with a connection of its own.
     pub(super) async fn join_with_drain(&self, name: &str, drain: Duration) -> DriverMember {
         let options = JoinOptions {
+            drain,
+            ..self.options(name)
+        };
+        self.join_with(options).await
+    }
+
+    /// Joins with a connection of its own.
+    pub(super) async fn join_with(&self, options: JoinOptions) -> DriverMember {
+        let name = options.member.as_deref().expect("members are named");
+        let client = self.harness.named_client(name).await;
+        DriverMember::join(client, &self.group, options, self.timing).await
+    }
+
+    /// Returns the options of a member.
+    pub(super) fn options(&self, name: &str) -> JoinOptions {
+        JoinOptions {
             streams: vec![self.stream.as_str().into()],
             start: Start::Earliest,
             member: Some(name.into()),
             batch_records: 100,
             batch_bytes: 1 << 20,
-            drain,
-        };
-        let client = self.harness.named_client(name).await;
-        DriverMember::join(client, &self.group, options, self.timing).await
+            drain: self.timing.timeout / 2,
+        }
     }
 
     /// Sends records with many keys until every partition got `per_partition`, and returns where they
     /// are.
     pub(super) async fn fill(&self, per_partition: usize) -> Stored {
+        self.fill_with(per_partition, b"payload").await
+    }
+
+    /// As [`fill`](Self::fill), with a payload.
+    pub(super) async fn fill_with(&self, per_partition: usize, payload: &'static [u8]) -> Stored {
         let described = self.client.streams().describe(&self.stream).await;
         let described = described.expect("the stream is described");
         let partitions = described.partitions.into_iter();
@@ -71,7 +90,7 @@ impl DriverFleet {
         {
             let mut receipts = Vec::new();
             for _ in 0..per_partition * stored.len() {
-                let record = Record::new("payload").key(format!("key-{key}"));
+                let record = Record::new(payload).key(format!("key-{key}"));
                 receipts.push(producer.send(record).await.expect("there is room"));
                 key += 1;
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use millstream_core::driver::{CheckpointUpdate, Event, JoinOptions, Membership};
+use millstream_core::driver::{CheckpointUpdate, Event, JoinOptions, Membership, StoredRecord};
 use millstream_core::{Client, Epoch, Lag, Partition, Position, Result};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -20,10 +20,19 @@ pub(super) struct DriverMember {
     drain: Duration,
     on_revoking: OnRevoking,
     polling: Polling,
+    /// The largest number of bytes of one call of `next`, and of one record.
+    pub(super) largest: Largest,
     /// The assignments so far of each partition, by epoch.
     assignments: BTreeMap<Partition, BTreeMap<Epoch, Assignment>>,
     /// It must outlive the membership, as an application's does.
     _client: Client,
+}
+
+/// The largest that was seen, in bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Largest {
+    pub(super) call: usize,
+    pub(super) record: usize,
 }
 
 /// What a member does with partitions that it is to release.
@@ -82,6 +91,7 @@ impl DriverMember {
             drain,
             on_revoking: OnRevoking::Release,
             polling: Polling::Patient,
+            largest: Largest::default(),
             assignments: BTreeMap::new(),
             _client: client,
         }
@@ -189,6 +199,7 @@ impl DriverMember {
             "next() of {} returned no event, it must return at least one",
             self.name
         );
+        self.largest.note(&events);
         for event in events {
             self.take_one(event);
         }
@@ -339,6 +350,22 @@ impl DriverMember {
         });
         let last: Vec<String> = last.collect();
         format!("{} has [{}]", self.name, last.join("; "))
+    }
+}
+
+impl Largest {
+    fn note(&mut self, events: &[Event]) {
+        let records = events.iter().filter_map(|event| match event {
+            Event::Records { records, .. } => Some(records),
+            _ => None,
+        });
+        let sizes = records.flatten().map(StoredRecord::size);
+        let mut call = 0;
+        for size in sizes {
+            call += size;
+            self.record = self.record.max(size);
+        }
+        self.call = self.call.max(call);
     }
 }
 

@@ -1,7 +1,9 @@
-//! `Membership::next`: no event is lost with a dropped call, and none comes without an event.
+//! `Membership::next`: no event is lost with a dropped call, none comes without an event, and none has
+//! too many records.
 
 use std::sync::Arc;
 
+use millstream_core::driver::JoinOptions;
 use millstream_core::{Partition, Position};
 
 use super::driver_fleet::{DriverFleet, Stored};
@@ -12,6 +14,7 @@ use crate::cases::cases;
 cases! {
     c02_dropped_next_loses_no_event,
     c02_next_returns_at_least_one_event,
+    c08_next_is_bounded_by_bytes,
 }
 
 fn has(member: &DriverMember, partition: &Partition, positions: &[Position]) -> bool {
@@ -73,5 +76,33 @@ async fn c02_next_returns_at_least_one_event(harness: Arc<dyn Harness>) {
             stored.iter().all(|(of, all)| has(it, of, all))
         })
         .await;
+    member.leave().await;
+}
+
+async fn c08_next_is_bounded_by_bytes(harness: Arc<dyn Harness>) {
+    const PAYLOAD: &[u8] = &[b'x'; 1_000];
+    let fleet = DriverFleet::new(harness, 2).await;
+    let stored = fleet.fill_with(30, PAYLOAD).await;
+    let batch_bytes = 7 * PAYLOAD.len();
+    let options = JoinOptions {
+        batch_bytes,
+        ..fleet.options("a")
+    };
+    let mut member = fleet.join_with(options).await;
+    member
+        .until("it has every record", |it| {
+            stored.iter().all(|(of, all)| has(it, of, all))
+        })
+        .await;
+    let largest = member.largest;
+    assert!(
+        largest.call <= batch_bytes + largest.record,
+        "a call of next() returned {} bytes, batch_bytes is {batch_bytes}, and the largest record has {}",
+        largest.call,
+        largest.record
+    );
+    for (partition, positions) in &stored {
+        assert_eq!(member.records(partition), positions, "of {partition}");
+    }
     member.leave().await;
 }
