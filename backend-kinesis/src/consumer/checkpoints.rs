@@ -13,7 +13,7 @@ use super::table;
 use crate::config::LeaseKeys;
 use crate::connection::Connection;
 use crate::lease::{self, KeyForm, LeaseStore, Reset, ResumePoint, Stored};
-use crate::stream::{Shard, shards};
+use crate::stream::{Shard, describe, shards};
 
 const READ: &str = "read checkpoints";
 
@@ -57,7 +57,16 @@ impl Checkpoints {
 
     /// The progress in one stream: what is stored, and what the missing rows of shards stand for.
     async fn of_stream(&self, name: &str, stored: &[Stored]) -> Result<Vec<Checkpoint>> {
-        let shards = match shards(&self.connection, READ, name).await {
+        let described = describe(&self.connection, READ, name).await;
+        let listed = match described {
+            Ok(info) if stored.iter().all(|stored| stored.is_of(&info)) => {
+                shards(&self.connection, READ, name).await
+            }
+            // Another one has its name.
+            Ok(_) => return Ok(Vec::new()),
+            Err(error) => Err(error),
+        };
+        let shards = match listed {
             // It was deleted; its leases are of no stream.
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             shards => shards?,

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use millstream_core::{Epoch, Result, Start};
 
-use super::key::{KeyForm, LeaseKey};
+use super::key::{KeyForm, LeaseKey, Stream};
 use super::options::ResumePoint;
 use super::row::Row;
 use super::store::LeaseStore;
 use crate::connection::ask;
+use crate::stream::StreamInfo;
 
 /// How long requests are tried again.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -24,6 +25,22 @@ pub(crate) struct Stored {
     pub(crate) resume: Option<ResumePoint>,
     /// That of the last take by one of us; unset if only Java workers had it.
     pub(crate) epoch: Option<Epoch>,
+    /// Its key in the table.
+    key: Arc<str>,
+    /// The stream's ARN and its creation in seconds since the epoch, if the row has them.
+    identity: Option<(Arc<str>, u64)>,
+}
+
+impl Stored {
+    /// Whether it is of this stream, and not of one of its name that was deleted. A table of one stream
+    /// that only Java workers have used does not tell.
+    pub(crate) fn is_of(&self, info: &StreamInfo) -> bool {
+        Stream::new(self.form, info).is_ok_and(|stream| {
+            let identity = self.identity.as_ref();
+            let is_same = identity.is_none_or(|of| (&of.0, of.1) == (&stream.arn, stream.created));
+            is_same && stream.owns(&self.key)
+        })
+    }
 }
 
 /// Reads the progress in all shards that have a lease, in the order of streams and shards.
@@ -47,6 +64,8 @@ pub(crate) async fn read(store: &dyn LeaseStore, otherwise: &str) -> Result<Vec<
             form: KeyForm::of(&row.key),
             resume: ResumePoint::of(&row, Start::Earliest),
             epoch: row.own.epoch,
+            identity: row.own.stream.clone(),
+            key: row.key,
         })
         .collect();
     stored.sort_by(|one, other| one.lease.cmp(&other.lease));

@@ -7,10 +7,11 @@ use millstream_core::{Client, Delivery, ErrorKind, Record, StreamSpec};
 use super::cases;
 use super::reader::pull;
 use crate::Harness;
-use crate::harness::unique_stream;
+use crate::harness::{eventually, unique_stream};
 
 cases! {
     operate_progress_is_deleted_with_its_stream,
+    operate_progress_of_a_deleted_stream_is_not_shown,
     operate_epochs_grow_over_a_deletion,
 }
 
@@ -50,9 +51,8 @@ impl Reader {
     }
 }
 
-/// Reads three records of a stream and stores the progress, deletes the stream, creates it again, and
-/// reads its first two records.
-async fn read_both(harness: Arc<dyn Harness>) -> Option<(Vec<Delivery>, Vec<Delivery>)> {
+/// Reads three records of a stream, stores the progress, deletes the stream, and creates it again.
+async fn read_deleted(harness: Arc<dyn Harness>) -> (Reader, Vec<Delivery>) {
     let reader = Reader {
         client: harness.client().await,
         stream: unique_stream(&*harness, 1).await,
@@ -68,8 +68,30 @@ async fn read_both(harness: Arc<dyn Harness>) -> Option<(Vec<Delivery>, Vec<Deli
     tokio::time::sleep(reader.harness.timing().timestamps).await;
     let created = streams.create(StreamSpec::new(&*reader.stream)).await;
     created.expect("the stream is created again");
+    (reader, old)
+}
+
+/// As [`read_deleted`], and reads the first two records of the new stream.
+async fn read_both(harness: Arc<dyn Harness>) -> Option<(Vec<Delivery>, Vec<Delivery>)> {
+    let (reader, old) = read_deleted(harness).await;
     let new = reader.read(&["new 1", "new 2"]).await?;
     Some((old, new))
+}
+
+async fn operate_progress_of_a_deleted_stream_is_not_shown(harness: Arc<dyn Harness>) {
+    let (reader, _) = read_deleted(harness).await;
+    let what = "no progress of the deleted stream is shown for the new one of its name";
+    eventually(reader.harness.timing(), what, async || {
+        let group = reader.client.group(reader.group.as_str());
+        let shown = match group.checkpoints().await {
+            // A broker may have forgotten the group.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Some(()),
+            shown => shown.expect("the progress can be read"),
+        };
+        let mut shown = shown.iter();
+        shown.all(|of| of.position.is_none()).then_some(())
+    })
+    .await;
 }
 
 async fn operate_progress_is_deleted_with_its_stream(harness: Arc<dyn Harness>) {
