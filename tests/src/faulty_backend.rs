@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use millstream_core::driver::{
-    self, CheckpointUpdate, JoinOptions, Membership, Pipelining, Rejected, StreamLimits,
-};
-use millstream_core::{
-    Epoch, Error, ErrorKind, Guarantees, Partition, Record, RecordMetadata, Result,
-};
+use millstream_core::driver::{self, CheckpointUpdate, JoinOptions, Membership, Rejected};
+use millstream_core::{Error, ErrorKind, Record, RecordMetadata, Result};
 
+use crate::layer::{
+    Layer, Layered, LayeredMembership, LayeredProducer, MembershipLayer, ProducerLayer,
+};
 use crate::{Fault, Hooks};
 
 /// Wraps a driver and injects faults on the way to its broker: sends, checkpoints and steps of pipelines
@@ -18,14 +17,11 @@ use crate::{Fault, Hooks};
 ///
 /// With it a harness has the faults of [`FaultyBackend::HOOKS`] on any driver whose
 /// [`Pipelining`](driver::Pipelining) is by key, and needs to make only those of members itself.
-#[derive(Debug, Clone)]
-pub struct FaultyBackend<B> {
-    inner: B,
-    plan: Plan,
-}
+pub type FaultyBackend<B> = Layered<B, Faults>;
 
+/// The planned faults of a [`FaultyBackend`]. Clones share them.
 #[derive(Debug, Clone, Default)]
-struct Plan {
+pub struct Faults {
     planned: Arc<Mutex<Vec<PlannedFault>>>,
     /// The number of hits of each stream and group.
     hits: Arc<Mutex<BTreeMap<String, u64>>>,
@@ -52,7 +48,7 @@ enum FaultKind {
     RefusePublishLate(Duration),
 }
 
-impl Plan {
+impl Faults {
     fn lock(&self) -> MutexGuard<'_, Vec<PlannedFault>> {
         self.planned.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -120,7 +116,7 @@ impl Plan {
     }
 }
 
-impl<B: driver::Backend + Clone> FaultyBackend<B> {
+impl<B: driver::Backend> FaultyBackend<B> {
     /// The faults that it can inject.
     pub const HOOKS: Hooks = Hooks {
         fail_sends: true,
@@ -145,26 +141,26 @@ impl<B: driver::Backend + Clone> FaultyBackend<B> {
     };
 
     /// Wraps a driver. Clones share their faults.
-    pub fn new(inner: B) -> Self {
+    pub fn new(driver: B) -> Self {
         Self {
-            inner,
-            plan: Plan::default(),
+            driver,
+            layer: Faults::default(),
         }
     }
 
     /// Wraps another driver, and injects faults into it with this one.
     #[must_use]
-    pub fn also(&self, inner: B) -> Self {
+    pub fn also(&self, driver: B) -> Self {
         Self {
-            inner,
-            plan: self.plan.clone(),
+            driver,
+            layer: self.layer.clone(),
         }
     }
 
     /// Returns how many sends to a stream, or checkpoints and steps of a group, have failed or were lost on
     /// purpose.
     pub fn hits(&self, stream_or_group: &str) -> u64 {
-        let hits = self.plan.hits.lock();
+        let hits = self.layer.hits.lock();
         let hits = hits.unwrap_or_else(PoisonError::into_inner);
         hits.get(stream_or_group).copied().unwrap_or_default()
     }
@@ -174,7 +170,7 @@ impl<B: driver::Backend + Clone> FaultyBackend<B> {
     /// # Errors
     /// The fault, if it is not one of them.
     pub fn inject(&self, fault: Fault) -> Result<(), Fault> {
-        let plan = &self.plan;
+        let plan = &self.layer;
         match &fault {
             Fault::FailSends { stream, key, times } => {
                 let key = key.clone().map(Bytes::from);
@@ -225,37 +221,30 @@ impl<B: driver::Backend + Clone> FaultyBackend<B> {
 }
 
 #[async_trait]
-impl<B: driver::Backend + Clone> driver::Backend for FaultyBackend<B> {
-    fn name(&self) -> &'static str {
-        self.inner.name()
-    }
-
-    fn guarantees(&self) -> Guarantees {
-        self.inner.guarantees()
-    }
-
-    async fn open_producer(&self, stream: &str) -> Result<Arc<dyn driver::Producer>> {
-        Ok(Arc::new(Producer {
-            inner: self.inner.open_producer(stream).await?,
+impl Layer for Faults {
+    async fn open_producer(
+        &self,
+        driver: &dyn driver::Backend,
+        stream: &str,
+    ) -> Result<Arc<dyn driver::Producer>> {
+        Ok(Arc::new(LayeredProducer(Producer {
+            inner: driver.open_producer(stream).await?,
             stream: stream.to_owned(),
-            plan: self.plan.clone(),
-        }))
+            plan: self.clone(),
+        })))
     }
 
-    fn consumer_group(&self, group: &str) -> Arc<dyn driver::ConsumerGroup> {
-        Arc::new(Group {
-            inner: self.inner.consumer_group(group),
-            group: group.to_owned(),
-            plan: self.plan.clone(),
-        })
-    }
-
-    fn checkpoints(&self, group: &str) -> Arc<dyn driver::Checkpoints> {
-        self.inner.checkpoints(group)
-    }
-
-    fn streams(&self) -> Arc<dyn driver::Streams> {
-        self.inner.streams()
+    async fn join(
+        &self,
+        group: &dyn driver::ConsumerGroup,
+        name: &str,
+        options: JoinOptions,
+    ) -> Result<Arc<dyn Membership>> {
+        Ok(Arc::new(LayeredMembership(Member {
+            inner: group.join(options).await?,
+            group: name.to_owned(),
+            plan: self.clone(),
+        })))
     }
 }
 
@@ -263,7 +252,7 @@ impl<B: driver::Backend + Clone> driver::Backend for FaultyBackend<B> {
 struct Producer {
     inner: Arc<dyn driver::Producer>,
     stream: String,
-    plan: Plan,
+    plan: Faults,
 }
 
 /// What happens to one record of a call.
@@ -303,17 +292,9 @@ impl Producer {
 }
 
 #[async_trait]
-impl driver::Producer for Producer {
-    fn limits(&self) -> StreamLimits {
-        self.inner.limits()
-    }
-
-    fn pipelining(&self) -> Pipelining {
-        self.inner.pipelining()
-    }
-
-    fn validate(&self, record: &Record) -> Result<()> {
-        self.inner.validate(record)
+impl ProducerLayer for Producer {
+    fn inner(&self) -> &dyn driver::Producer {
+        &*self.inner
     }
 
     async fn send(&self, records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>> {
@@ -352,45 +333,19 @@ impl driver::Producer for Producer {
         };
         records.into_iter().zip(actions).map(result_of).collect()
     }
-
-    async fn close(&self) -> Result<()> {
-        self.inner.close().await
-    }
-}
-
-#[derive(Debug)]
-struct Group {
-    inner: Arc<dyn driver::ConsumerGroup>,
-    group: String,
-    plan: Plan,
-}
-
-#[async_trait]
-impl driver::ConsumerGroup for Group {
-    async fn join(&self, join: JoinOptions) -> Result<Arc<dyn Membership>> {
-        Ok(Arc::new(Member {
-            inner: self.inner.join(join).await?,
-            group: self.group.clone(),
-            plan: self.plan.clone(),
-        }))
-    }
 }
 
 #[derive(Debug)]
 struct Member {
     inner: Arc<dyn Membership>,
     group: String,
-    plan: Plan,
+    plan: Faults,
 }
 
 #[async_trait]
-impl Membership for Member {
-    fn id(&self) -> &str {
-        self.inner.id()
-    }
-
-    async fn next(&self) -> Result<Vec<driver::Event>> {
-        self.inner.next().await
+impl MembershipLayer for Member {
+    fn inner(&self) -> &dyn Membership {
+        &*self.inner
     }
 
     /// The updates without a fault reach the driver in one call, as the runtime made it.
@@ -447,25 +402,5 @@ impl Membership for Member {
             Some(_) => ErrorKind::Unavailable,
         };
         Err(Error::new(kind, "publish", "injected fault").with_group(self.group.as_str()))
-    }
-
-    async fn release(&self, partition: &Partition, epoch: Epoch) -> Result<()> {
-        self.inner.release(partition, epoch).await
-    }
-
-    async fn complete(&self, partition: &Partition, epoch: Epoch) -> Result<()> {
-        self.inner.complete(partition, epoch).await
-    }
-
-    fn pause(&self, partition: &Partition, epoch: Epoch) {
-        self.inner.pause(partition, epoch);
-    }
-
-    fn resume(&self, partition: &Partition, epoch: Epoch) {
-        self.inner.resume(partition, epoch);
-    }
-
-    async fn leave(&self) -> Result<()> {
-        self.inner.leave().await
     }
 }

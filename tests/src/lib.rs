@@ -20,6 +20,7 @@ pub mod history;
 pub mod kafka;
 #[cfg(feature = "kinesis")]
 pub mod kinesis;
+mod layer;
 mod proxy;
 mod runner;
 #[cfg(feature = "simulation")]
@@ -28,10 +29,13 @@ pub mod simulation;
 pub use cases::Case;
 #[cfg(any(feature = "kafka", feature = "kinesis"))]
 pub use events::Events;
-pub use faulty_backend::FaultyBackend;
+pub use faulty_backend::{Faults, FaultyBackend};
 pub use harness::{
     Disturbed, Fault, Harness, Hooks, Need, OwnFault, Timing, eventually, unique_stream,
     within_timeout,
+};
+pub use layer::{
+    Layer, Layered, LayeredMembership, LayeredProducer, MembershipLayer, ProducerLayer,
 };
 pub use proxy::{Connections, ProxyTarget, TcpProxy};
 pub use runner::{BrokerScope, LazyBroker, Setup, Suite};

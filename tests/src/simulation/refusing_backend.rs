@@ -3,51 +3,37 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use millstream_core::driver::{self, CheckpointUpdate, Event, JoinOptions, Membership};
-use millstream_core::{Epoch, Error, ErrorKind, Guarantees, Partition, Record, Result};
+use millstream_core::driver::{CheckpointUpdate, ConsumerGroup, JoinOptions, Membership};
+use millstream_core::{Error, ErrorKind, Record, Result};
 use millstream_memory::Memory;
+
+use crate::layer::{Layer, Layered, LayeredMembership, MembershipLayer};
 
 /// The header of records that are refused when they are published. Its value is the kind of the error.
 pub(super) const REFUSED: &str = "refused";
 
 /// Wraps the memory backend.
-#[derive(Debug)]
-pub(super) struct RefusingBackend(pub(super) Memory);
-
-#[async_trait]
-impl driver::Backend for RefusingBackend {
-    fn name(&self) -> &'static str {
-        self.0.name()
-    }
-
-    fn guarantees(&self) -> Guarantees {
-        self.0.guarantees()
-    }
-
-    async fn open_producer(&self, stream: &str) -> Result<Arc<dyn driver::Producer>> {
-        self.0.open_producer(stream).await
-    }
-
-    fn consumer_group(&self, group: &str) -> Arc<dyn driver::ConsumerGroup> {
-        Arc::new(Group(self.0.consumer_group(group)))
-    }
-
-    fn checkpoints(&self, group: &str) -> Arc<dyn driver::Checkpoints> {
-        self.0.checkpoints(group)
-    }
-
-    fn streams(&self) -> Arc<dyn driver::Streams> {
-        self.0.streams()
+pub(super) fn refusing(memory: Memory) -> Layered<Memory, impl Layer + Clone> {
+    Layered {
+        driver: memory,
+        layer: RefusesResults,
     }
 }
 
-#[derive(Debug)]
-struct Group(Arc<dyn driver::ConsumerGroup>);
+#[derive(Debug, Clone)]
+struct RefusesResults;
 
 #[async_trait]
-impl driver::ConsumerGroup for Group {
-    async fn join(&self, join: JoinOptions) -> Result<Arc<dyn Membership>> {
-        Ok(Arc::new(Member(self.0.join(join).await?)))
+impl Layer for RefusesResults {
+    async fn join(
+        &self,
+        group: &dyn ConsumerGroup,
+        _: &str,
+        options: JoinOptions,
+    ) -> Result<Arc<dyn Membership>> {
+        Ok(Arc::new(LayeredMembership(Member(
+            group.join(options).await?,
+        ))))
     }
 }
 
@@ -55,17 +41,9 @@ impl driver::ConsumerGroup for Group {
 struct Member(Arc<dyn Membership>);
 
 #[async_trait]
-impl Membership for Member {
-    fn id(&self) -> &str {
-        self.0.id()
-    }
-
-    async fn next(&self) -> Result<Vec<Event>> {
-        self.0.next().await
-    }
-
-    async fn checkpoint(&self, updates: &[CheckpointUpdate]) -> Vec<Result<()>> {
-        self.0.checkpoint(updates).await
+impl MembershipLayer for Member {
+    fn inner(&self) -> &dyn Membership {
+        &*self.0
     }
 
     async fn publish(
@@ -83,25 +61,5 @@ impl Membership for Member {
             return Err(Error::new(kind, "publish", "refused").with_stream(stream));
         }
         self.0.publish(stream, records, updates).await
-    }
-
-    async fn release(&self, partition: &Partition, epoch: Epoch) -> Result<()> {
-        self.0.release(partition, epoch).await
-    }
-
-    async fn complete(&self, partition: &Partition, epoch: Epoch) -> Result<()> {
-        self.0.complete(partition, epoch).await
-    }
-
-    fn pause(&self, partition: &Partition, epoch: Epoch) {
-        self.0.pause(partition, epoch);
-    }
-
-    fn resume(&self, partition: &Partition, epoch: Epoch) {
-        self.0.resume(partition, epoch);
-    }
-
-    async fn leave(&self) -> Result<()> {
-        self.0.leave().await
     }
 }

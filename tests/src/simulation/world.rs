@@ -6,7 +6,7 @@ use millstream_memory::{Config, Faults, Memory};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use super::refusing_backend::RefusingBackend;
+use super::refusing_backend::refusing;
 use super::script::Script;
 use crate::history::{Event, History};
 
@@ -61,7 +61,7 @@ impl World {
         };
         let memory = Memory::new(config(script, folder.as_deref(), START))?;
         Ok(Self {
-            client: Client::new(RefusingBackend(memory.clone())),
+            client: Client::new(refusing(memory.clone())),
             other_client: memory.client(),
             faults: memory.faults(),
             history: history.clone(),
@@ -97,7 +97,7 @@ impl World {
             }
         };
         Ok(Self {
-            client: Client::new(RefusingBackend(memory.clone())),
+            client: Client::new(refusing(memory.clone())),
             other_client: memory.client(),
             faults: memory.faults(),
             history,

@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use conformance::FaultyBackend;
-use millstream_core::driver::{
-    self, Backend, CheckpointUpdate, Checkpoints, ConsumerGroup, Event, JoinOptions, Membership,
-    Pipelining, Producer, Rejected, StreamLimits, Streams,
+use conformance::{
+    FaultyBackend, Layer, Layered, LayeredMembership, LayeredProducer, MembershipLayer,
+    ProducerLayer,
 };
-use millstream_core::{Epoch, Guarantees, Partition, Record, RecordMetadata, Result};
+use millstream_core::driver::{
+    Backend, ConsumerGroup, Event, JoinOptions, Membership, Producer, Rejected,
+};
+use millstream_core::{Record, RecordMetadata, Result};
 use millstream_memory::Memory;
 
 /// What the driver does otherwise than the memory backend. What spins ends when the flag is set.
@@ -30,45 +32,31 @@ pub(crate) enum Behavior {
     NextLosesRecords,
 }
 
-#[derive(Debug)]
-pub(crate) struct WrongBackend {
-    pub(crate) inner: FaultyBackend<Memory>,
-    pub(crate) behavior: Behavior,
-}
+pub(crate) type WrongBackend = Layered<FaultyBackend<Memory>, Behavior>;
 
 #[async_trait]
-impl Backend for WrongBackend {
-    fn name(&self) -> &'static str {
-        "wrong"
-    }
-
-    fn guarantees(&self) -> Guarantees {
-        self.inner.guarantees()
-    }
-
-    async fn open_producer(&self, stream: &str) -> Result<Arc<dyn Producer>> {
-        match self.behavior {
-            Behavior::OpenProducerHangs => std::future::pending().await,
-            Behavior::StoresKeyByKey => {
-                Ok(Arc::new(KeyByKey(self.inner.open_producer(stream).await?)))
+impl Layer for Behavior {
+    async fn open_producer(&self, driver: &dyn Backend, stream: &str) -> Result<Arc<dyn Producer>> {
+        match self {
+            Self::OpenProducerHangs => std::future::pending().await,
+            Self::StoresKeyByKey => {
+                let producer = driver.open_producer(stream).await?;
+                Ok(Arc::new(LayeredProducer(KeyByKey(producer))))
             }
-            _ => self.inner.open_producer(stream).await,
+            _ => driver.open_producer(stream).await,
         }
     }
 
-    fn consumer_group(&self, group: &str) -> Arc<dyn ConsumerGroup> {
-        Arc::new(Group {
-            inner: self.inner.consumer_group(group),
-            behavior: self.behavior.clone(),
-        })
-    }
-
-    fn checkpoints(&self, group: &str) -> Arc<dyn Checkpoints> {
-        self.inner.checkpoints(group)
-    }
-
-    fn streams(&self) -> Arc<dyn Streams> {
-        self.inner.streams()
+    async fn join(
+        &self,
+        group: &dyn ConsumerGroup,
+        _: &str,
+        options: JoinOptions,
+    ) -> Result<Arc<dyn Membership>> {
+        Ok(Arc::new(LayeredMembership(Member {
+            inner: group.join(options).await?,
+            behavior: self.clone(),
+        })))
     }
 }
 
@@ -76,17 +64,9 @@ impl Backend for WrongBackend {
 struct KeyByKey(Arc<dyn Producer>);
 
 #[async_trait]
-impl Producer for KeyByKey {
-    fn limits(&self) -> StreamLimits {
-        self.0.limits()
-    }
-
-    fn pipelining(&self) -> Pipelining {
-        self.0.pipelining()
-    }
-
-    fn validate(&self, record: &Record) -> Result<()> {
-        self.0.validate(record)
+impl ProducerLayer for KeyByKey {
+    fn inner(&self) -> &dyn Producer {
+        &*self.0
     }
 
     async fn send(&self, records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>> {
@@ -99,26 +79,6 @@ impl Producer for KeyByKey {
         results.sort_by_key(|(index, _)| *index);
         results.into_iter().map(|(_, result)| result).collect()
     }
-
-    async fn close(&self) -> Result<()> {
-        self.0.close().await
-    }
-}
-
-#[derive(Debug)]
-struct Group {
-    inner: Arc<dyn ConsumerGroup>,
-    behavior: Behavior,
-}
-
-#[async_trait]
-impl driver::ConsumerGroup for Group {
-    async fn join(&self, join: JoinOptions) -> Result<Arc<dyn Membership>> {
-        Ok(Arc::new(Member {
-            inner: self.inner.join(join).await?,
-            behavior: self.behavior.clone(),
-        }))
-    }
 }
 
 #[derive(Debug)]
@@ -128,9 +88,9 @@ struct Member {
 }
 
 #[async_trait]
-impl Membership for Member {
-    fn id(&self) -> &str {
-        self.inner.id()
+impl MembershipLayer for Member {
+    fn inner(&self) -> &dyn Membership {
+        &*self.inner
     }
 
     async fn next(&self) -> Result<Vec<Event>> {
@@ -158,38 +118,5 @@ impl Membership for Member {
             Behavior::Right | Behavior::StoresKeyByKey | Behavior::OpenProducerHangs => {}
         }
         self.inner.next().await
-    }
-
-    async fn checkpoint(&self, updates: &[CheckpointUpdate]) -> Vec<Result<()>> {
-        self.inner.checkpoint(updates).await
-    }
-
-    async fn publish(
-        &self,
-        stream: &str,
-        records: &[Record],
-        updates: &[CheckpointUpdate],
-    ) -> Result<()> {
-        self.inner.publish(stream, records, updates).await
-    }
-
-    async fn release(&self, partition: &Partition, epoch: Epoch) -> Result<()> {
-        self.inner.release(partition, epoch).await
-    }
-
-    async fn complete(&self, partition: &Partition, epoch: Epoch) -> Result<()> {
-        self.inner.complete(partition, epoch).await
-    }
-
-    fn pause(&self, partition: &Partition, epoch: Epoch) {
-        self.inner.pause(partition, epoch);
-    }
-
-    fn resume(&self, partition: &Partition, epoch: Epoch) {
-        self.inner.resume(partition, epoch);
-    }
-
-    async fn leave(&self) -> Result<()> {
-        self.inner.leave().await
     }
 }

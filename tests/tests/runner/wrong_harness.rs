@@ -53,8 +53,8 @@ impl WrongHarness {
 impl Harness for WrongHarness {
     async fn client(&self) -> Client {
         Client::new(WrongBackend {
-            inner: self.driver.clone(),
-            behavior: self.behavior.clone(),
+            driver: self.driver.clone(),
+            layer: self.behavior.clone(),
         })
     }
 
