@@ -5,17 +5,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use conformance::{Layer, LayeredProducer};
 use millstream_core::driver::{
-    self, Backend, CheckpointUpdate, JoinOptions, Pipelining, Rejected, StreamLimits,
+    Backend, CheckpointUpdate, Checkpoints, ConsumerGroup, JoinOptions, Membership, Producer,
 };
-use millstream_core::{
-    Checkpoint, Guarantees, Partition, Position, Record, RecordMetadata, Result, Start,
-};
+use millstream_core::{Checkpoint, Lag, Partition, Position, Result, Start};
 use millstream_memory::Memory;
 use tokio::time::Instant;
 
 use crate::bug::Bug;
 use crate::membership::MutantMembership;
+use crate::producer::MutantProducer;
 
 /// The driver of the memory backend, with a bug or none.
 #[derive(Debug, Clone)]
@@ -23,8 +23,8 @@ pub(crate) struct MutantBackend {
     pub(crate) memory: Memory,
     pub(crate) bug: Option<Bug>,
     pub(crate) session: Duration,
-    /// Until when members are cut off, by name.
-    frozen: Arc<Mutex<BTreeMap<String, Instant>>>,
+    /// When members are cut off, by name.
+    cut_off: Arc<Mutex<BTreeMap<String, CutOff>>>,
     /// The responses to steps of each group that are to be lost, and that were.
     responses: Arc<Mutex<BTreeMap<String, LostResponses>>>,
     /// The last checkpoints of each group, also in streams that were deleted.
@@ -39,6 +39,13 @@ struct LostResponses {
     hits: u64,
 }
 
+/// The time in which a member is cut off.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CutOff {
+    pub(crate) since: Instant,
+    pub(crate) until: Instant,
+}
+
 /// The last settled position of each partition.
 pub(crate) type Settled = BTreeMap<Partition, Position>;
 
@@ -48,7 +55,7 @@ impl MutantBackend {
             memory,
             bug,
             session,
-            frozen: Arc::default(),
+            cut_off: Arc::default(),
             responses: Arc::default(),
             settled: Arc::default(),
             undone: Arc::default(),
@@ -59,12 +66,16 @@ impl MutantBackend {
         self.bug == Some(bug)
     }
 
-    pub(crate) fn freeze(&self, member: &str, until: Instant) {
-        lock(&self.frozen).insert(member.to_owned(), until);
+    /// Notes that a member is cut off from now on.
+    pub(crate) fn freeze(&self, member: &str, duration: Duration) {
+        let since = Instant::now();
+        let until = since + duration;
+        lock(&self.cut_off).insert(member.to_owned(), CutOff { since, until });
     }
 
-    pub(crate) fn frozen_until(&self, member: &str) -> Option<Instant> {
-        lock(&self.frozen).get(member).copied()
+    /// Returns the time in which a member is cut off, if it ever was.
+    pub(crate) fn cut_off(&self, member: &str) -> Option<CutOff> {
+        lock(&self.cut_off).get(member).copied()
     }
 
     /// Loses the responses to the next steps of a group.
@@ -98,6 +109,15 @@ impl MutantBackend {
         noted(&self.settled, group)
     }
 
+    /// Moves every partition of a group that somebody owns, or gives it to the same member anew.
+    async fn move_all(&self, group: &str) {
+        let read = self.memory.checkpoints(group).read().await;
+        for checkpoint in read.unwrap_or_default() {
+            // Nobody may own it.
+            let _ = self.memory.faults().steal(group, &checkpoint.partition);
+        }
+    }
+
     /// Shows earlier progress of a group from now on: the memory broker itself never goes back.
     pub(crate) fn undo(&self, group: &str, updates: &[CheckpointUpdate]) {
         note(&self.undone, group, updates);
@@ -121,77 +141,56 @@ fn noted(groups: &Mutex<BTreeMap<String, Settled>>, group: &str) -> Settled {
 }
 
 #[async_trait]
-impl Backend for MutantBackend {
-    fn name(&self) -> &'static str {
-        self.memory.name()
-    }
-
-    fn guarantees(&self) -> Guarantees {
-        self.memory.guarantees()
-    }
-
-    async fn open_producer(&self, stream: &str) -> Result<Arc<dyn driver::Producer>> {
-        let inner = self.memory.open_producer(stream).await?;
+impl Layer for MutantBackend {
+    async fn open_producer(&self, driver: &dyn Backend, stream: &str) -> Result<Arc<dyn Producer>> {
+        let inner = driver.open_producer(stream).await?;
         Ok(match self.bug {
-            Some(Bug::KeylessInOnePartition) => Arc::new(OnePartitionProducer(inner)),
-            _ => inner,
+            Some(bug) => Arc::new(LayeredProducer(MutantProducer { inner, bug })),
+            None => inner,
         })
     }
 
-    fn consumer_group(&self, group: &str) -> Arc<dyn driver::ConsumerGroup> {
-        Arc::new(MutantGroup {
-            inner: self.memory.consumer_group(group),
-            backend: self.clone(),
-            group: group.to_owned(),
-        })
-    }
-
-    fn checkpoints(&self, group: &str) -> Arc<dyn driver::Checkpoints> {
-        Arc::new(MutantCheckpoints {
-            inner: self.memory.checkpoints(group),
-            backend: self.clone(),
-            group: group.to_owned(),
-        })
-    }
-
-    fn streams(&self) -> Arc<dyn driver::Streams> {
-        self.memory.streams()
-    }
-}
-
-#[derive(Debug)]
-struct MutantGroup {
-    inner: Arc<dyn driver::ConsumerGroup>,
-    backend: MutantBackend,
-    group: String,
-}
-
-#[async_trait]
-impl driver::ConsumerGroup for MutantGroup {
-    async fn join(&self, options: JoinOptions) -> Result<Arc<dyn driver::Membership>> {
+    async fn join(
+        &self,
+        group: &dyn ConsumerGroup,
+        name: &str,
+        options: JoinOptions,
+    ) -> Result<Arc<dyn Membership>> {
         let mut inner_options = options.clone();
-        match self.backend.bug {
+        match self.bug {
+            Some(Bug::BatchBytesAreIgnored) => inner_options.batch_bytes = usize::MAX,
             Some(Bug::DrainIsNotLimited) => {
                 inner_options.drain = Duration::from_secs(24 * 60 * 60);
             }
             Some(Bug::RevokingLeavesTooLong) => inner_options.drain *= 100,
             _ => {}
         }
-        let inner = self.inner.join(inner_options).await?;
-        let (backend, group) = (self.backend.clone(), self.group.clone());
-        Ok(MutantMembership::wrap(inner, backend, group, options))
+        let inner = group.join(inner_options).await?;
+        if self.has(Bug::PlanIsNotSticky) {
+            self.move_all(name).await;
+        }
+        let name = name.to_owned();
+        Ok(MutantMembership::wrap(inner, self.clone(), name, options))
+    }
+
+    fn checkpoints(&self, driver: &dyn Backend, group: &str) -> Arc<dyn Checkpoints> {
+        Arc::new(MutantCheckpoints {
+            inner: driver.checkpoints(group),
+            backend: self.clone(),
+            group: group.to_owned(),
+        })
     }
 }
 
 #[derive(Debug)]
 struct MutantCheckpoints {
-    inner: Arc<dyn driver::Checkpoints>,
+    inner: Arc<dyn Checkpoints>,
     backend: MutantBackend,
     group: String,
 }
 
 #[async_trait]
-impl driver::Checkpoints for MutantCheckpoints {
+impl Checkpoints for MutantCheckpoints {
     async fn read(&self) -> Result<Vec<Checkpoint>> {
         let mut checkpoints = self.inner.read().await?;
         let undone = noted(&self.backend.undone, &self.group);
@@ -201,6 +200,16 @@ impl driver::Checkpoints for MutantCheckpoints {
             }
             let earlier = undone.get(&checkpoint.partition).copied();
             checkpoint.position = earlier.or(checkpoint.position);
+        }
+        if self.backend.has(Bug::DeletedProgressIsShown) {
+            let settled = self.backend.settled(&self.group).into_iter();
+            checkpoints.extend(settled.map(|(partition, position)| Checkpoint {
+                partition,
+                position: Some(position),
+                epoch: None,
+                completed: false,
+                lag: Lag::default(),
+            }));
         }
         Ok(checkpoints)
     }
@@ -212,35 +221,5 @@ impl driver::Checkpoints for MutantCheckpoints {
             return Ok(());
         }
         self.inner.reset(stream, to).await
-    }
-}
-
-/// Stores all records without a key where those of one key go.
-#[derive(Debug)]
-struct OnePartitionProducer(Arc<dyn driver::Producer>);
-
-#[async_trait]
-impl driver::Producer for OnePartitionProducer {
-    fn limits(&self) -> StreamLimits {
-        self.0.limits()
-    }
-
-    fn pipelining(&self) -> Pipelining {
-        self.0.pipelining()
-    }
-
-    fn validate(&self, record: &Record) -> Result<()> {
-        self.0.validate(record)
-    }
-
-    async fn send(&self, mut records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>> {
-        for record in &mut records {
-            record.key.get_or_insert_with(|| "key".into());
-        }
-        self.0.send(records).await
-    }
-
-    async fn close(&self) -> Result<()> {
-        self.0.close().await
     }
 }

@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use conformance::{Fault, FaultyBackend, Harness, Hooks, Timing};
+use conformance::{Fault, FaultyBackend, Harness, Hooks, Layered, Timing};
 use millstream_core::{Client, driver};
 use millstream_memory::{Config, Memory, Target};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use crate::backend::MutantBackend;
 use crate::bug::Bug;
@@ -40,12 +40,14 @@ impl Clock {
 /// Records live for longer than any case but for those that wait for their end.
 const RETENTION: Duration = Duration::from_secs(600);
 
+type MutantDriver = Layered<Memory, MutantBackend>;
+
 /// A broker of one case.
 #[derive(Debug)]
 pub(crate) struct MutantBroker {
     memory: Memory,
     mutant: MutantBackend,
-    driver: FaultyBackend<MutantBackend>,
+    driver: FaultyBackend<MutantDriver>,
     clock: Clock,
     names: AtomicUsize,
 }
@@ -58,8 +60,11 @@ impl MutantBroker {
         let memory = Memory::new(config).expect("the settings are right");
         let mutant = MutantBackend::new(memory.clone(), bug, clock.session());
         Self {
+            driver: FaultyBackend::new(Layered {
+                driver: memory.clone(),
+                layer: mutant.clone(),
+            }),
             memory,
-            driver: FaultyBackend::new(mutant.clone()),
             mutant,
             clock,
             names: AtomicUsize::new(0),
@@ -105,7 +110,7 @@ impl Harness for MutantBroker {
             trim: true,
             lose_publish_responses: true,
             paused_clock: self.clock == Clock::Paused,
-            ..FaultyBackend::<MutantBackend>::HOOKS
+            ..FaultyBackend::<MutantDriver>::HOOKS
         }
     }
 
@@ -119,7 +124,7 @@ impl Harness for MutantBroker {
             Fault::Freeze {
                 member, duration, ..
             } => {
-                self.mutant.freeze(&member, Instant::now() + duration);
+                self.mutant.freeze(&member, duration);
                 let paused = faults.pause(&Target::named(member), duration);
                 paused.expect("there is such a member");
             }

@@ -53,6 +53,36 @@ pub(crate) enum Bug {
     ResetReturnsEarly,
     /// The position at which a group starts is shown as settled.
     StartIsShownAsSettled,
+    /// The progress in a stream that was deleted is still shown.
+    DeletedProgressIsShown,
+    /// A call of `next` may return any number of bytes.
+    BatchBytesAreIgnored,
+    /// The lag of a paused partition is not reported.
+    LagOfAPauseIsNotReported,
+    /// A member that joins has all partitions distributed anew.
+    PlanIsNotSticky,
+    /// A checkpoint is acknowledged before it is stored, and a release or the end overtakes it.
+    CheckpointIsAcknowledgedEarly,
+    /// The epoch of a partition stays the same from one assignment to the next.
+    EpochIsReused,
+    /// A heartbeat that comes too late renews what was lost.
+    LostLeaseIsRenewed,
+    /// The session begins with a response that took as long as a session, and not with its request.
+    SessionIsCountedTooLate,
+    /// A heartbeat that fails is the loss of everything.
+    HeartbeatIsNotRepeated,
+    /// A member that loses everything reports only one partition.
+    LossIsReportedInPart,
+    /// A loss does not wake the call of `next` that waits.
+    LostWaitsForRecords,
+    /// A member that was cut off never owns anything again.
+    MemberDoesNotJoinAgain,
+    /// A record without a payload is stored with an empty one.
+    TombstoneIsAnEmptyPayload,
+    /// A header without a value is stored with an empty one.
+    NullHeaderIsEmpty,
+    /// Timestamps are stored in seconds.
+    TimestampIsInSeconds,
 }
 
 /// A bug, and how it is found.
@@ -196,4 +226,75 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "operate_a_start_is_no_settled_position",
         "nothing was settled",
     ),
+    mutant(
+        Bug::DeletedProgressIsShown,
+        "operate_progress_of_a_deleted_stream_is_not_shown",
+        "no progress of the deleted stream is shown for the new one",
+    ),
+    mutant(
+        Bug::BatchBytesAreIgnored,
+        "c08_next_is_bounded_by_bytes",
+        "bytes, batch_bytes is",
+    ),
+    mutant(
+        Bug::LagOfAPauseIsNotReported,
+        "operate_lag_of_a_paused_partition_is_reported",
+        "timed out waiting for: a lag of the records that",
+    ),
+    mutant(
+        Bug::PlanIsNotSticky,
+        "c05_rebalance_moves_no_more_than_it_must",
+        "a keeps two partitions in their epochs when b joins",
+    ),
+    mutant(
+        Bug::CheckpointIsAcknowledgedEarly,
+        "c06_assignment_carries_the_checkpoint",
+        "is its stored checkpoint",
+    ),
+    mutant(
+        Bug::EpochIsReused,
+        "c07_checkpoint_of_an_earlier_epoch_is_fenced",
+        "after epoch Some(Epoch(",
+    ),
+    mutant(
+        Bug::LostLeaseIsRenewed,
+        "c07_member_that_is_cut_off_reports_the_loss_itself",
+        "after epoch Some(Epoch(",
+    ),
+    mutant(
+        Bug::SessionIsCountedTooLate,
+        "c07_member_that_is_cut_off_reports_the_loss_itself",
+        "when it reported the loss",
+    ),
+    mutant(
+        Bug::HeartbeatIsNotRepeated,
+        "c07_short_freeze_loses_no_partition",
+        "for less than a session, and lost",
+    ),
+    mutant(
+        Bug::LossIsReportedInPart,
+        "c07_member_that_is_cut_off_reports_the_loss_itself",
+        "timed out waiting for: a reports the loss of all its partitions",
+    ),
+    mutant(
+        Bug::LostWaitsForRecords,
+        "c05_member_that_drains_for_too_long_is_fenced",
+        "timed out waiting for: a, which does not release the partition, has lost it to b",
+    ),
+    mutant(
+        Bug::MemberDoesNotJoinAgain,
+        "c07_member_that_was_cut_off_joins_again",
+        "timed out waiting for: a, which is back, owns a partition in a new epoch",
+    ),
+    mutant(
+        Bug::TombstoneIsAnEmptyPayload,
+        "c14_tombstones",
+        "key and payload are as they were sent",
+    ),
+    mutant(
+        Bug::NullHeaderIsEmpty,
+        "c14_null_headers",
+        "the headers are as they were sent",
+    ),
+    mutant(Bug::TimestampIsInSeconds, "c14_timestamps", "left:"),
 ];

@@ -9,6 +9,7 @@ mod backend;
 mod broker;
 mod bug;
 mod membership;
+mod producer;
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;

@@ -1,15 +1,18 @@
 //! The memory driver with a bug: a member.
 
-use std::collections::BTreeMap;
+mod events;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use async_trait::async_trait;
+use conformance::{LayeredMembership, MembershipLayer};
 use millstream_core::driver::{CheckpointUpdate, Event, JoinOptions, Membership, StoredRecord};
-use millstream_core::{Epoch, Error, ErrorKind, Lag, Partition, Record, Result};
+use millstream_core::{Epoch, Error, ErrorKind, Partition, Record, Result};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::backend::{MutantBackend, Settled};
+use crate::backend::{CutOff, MutantBackend, Settled};
 use crate::bug::Bug;
 
 /// A member, with a bug or none.
@@ -31,6 +34,13 @@ struct State {
     last_records: BTreeMap<Partition, Vec<StoredRecord>>,
     calls_of_next: usize,
     last_heartbeat: Instant,
+    paused: BTreeSet<Partition>,
+    /// The first epoch of each partition.
+    first_epochs: BTreeMap<Partition, Epoch>,
+    /// What waits for records, though it must not.
+    waits: Vec<Event>,
+    /// Whether everything was lost while the member was cut off.
+    was_cut_off: bool,
 }
 
 impl MutantMembership {
@@ -40,7 +50,7 @@ impl MutantMembership {
         group: String,
         options: JoinOptions,
     ) -> Arc<dyn Membership> {
-        let membership = Arc::new(Self {
+        let membership = Arc::new(LayeredMembership(Self {
             settled: backend.settled(&group),
             inner,
             backend,
@@ -51,12 +61,22 @@ impl MutantMembership {
                 last_records: BTreeMap::new(),
                 calls_of_next: 0,
                 last_heartbeat: Instant::now(),
+                paused: BTreeSet::new(),
+                first_epochs: BTreeMap::new(),
+                waits: Vec::new(),
+                was_cut_off: false,
             }),
-        });
-        if membership.backend.has(Bug::HeartbeatsNeedTheRuntime) {
+        }));
+        if membership.0.backend.has(Bug::HeartbeatsNeedTheRuntime) {
             tokio::spawn(send_heartbeats(Arc::downgrade(&membership)));
         }
         membership
+    }
+
+    /// Returns the time in which the member is cut off, if it was.
+    fn cut_off(&self) -> Option<CutOff> {
+        let name = self.options.member.as_deref().unwrap_or_default();
+        self.backend.cut_off(name)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -67,93 +87,18 @@ impl MutantMembership {
     fn heartbeat(&self) {
         let mut state = self.state();
         let last = mem::replace(&mut state.last_heartbeat, Instant::now());
-        if last.elapsed() <= self.backend.session {
-            return;
+        if last.elapsed() > self.backend.session {
+            self.expire(&state);
         }
+    }
+
+    /// Has the group take away what the member owns.
+    fn expire(&self, state: &State) {
         let faults = self.backend.memory.faults();
         for partition in state.owned.keys() {
             // It may have been released meanwhile.
             let _ = faults.steal(&self.group, partition);
         }
-    }
-
-    fn note(&self, events: &[Event]) {
-        let mut state = self.state();
-        for event in events {
-            match event {
-                Event::Assigned {
-                    partition, epoch, ..
-                } => {
-                    state.owned.insert(partition.clone(), *epoch);
-                }
-                Event::Records {
-                    partition, records, ..
-                } => {
-                    let last = &mut state.last_records;
-                    last.insert(partition.clone(), records.clone());
-                }
-                Event::Lost { partitions } => {
-                    for (partition, _) in partitions {
-                        state.owned.remove(partition);
-                    }
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// Changes what `next` returns.
-    fn mutate(&self, events: Vec<Event>) -> Vec<Event> {
-        events
-            .into_iter()
-            .flat_map(|event| self.mutate_one(event))
-            .collect()
-    }
-
-    fn mutate_one(&self, mut event: Event) -> Vec<Event> {
-        match (self.backend.bug, &mut event) {
-            (Some(Bug::AssignedHasNoCheckpoint), Event::Assigned { resume_after, .. }) => {
-                *resume_after = None;
-            }
-            (Some(Bug::DrainIsNotLimited), Event::Revoking { within, .. }) => {
-                *within = self.options.drain.min(*within);
-            }
-            (
-                Some(Bug::ProgressOutlivesItsStream),
-                Event::Records {
-                    partition, records, ..
-                },
-            ) => {
-                let settled = self.settled.get(partition).copied();
-                records.retain(|record| settled < Some(record.position));
-                if records.is_empty() {
-                    return Vec::new();
-                }
-            }
-            (Some(Bug::FirstDataLossIsNotReported), Event::DataLoss { after: None, .. }) => {
-                return Vec::new();
-            }
-            (Some(Bug::DataLossHasNoPosition), Event::DataLoss { after, .. }) => *after = None,
-            (Some(Bug::LagIsNotReported), Event::Lag { .. }) => return Vec::new(),
-            (Some(Bug::LagHasNoTime), Event::Lag { lag, .. } | Event::Records { lag, .. }) => {
-                lag.time = None;
-            }
-            (Some(Bug::RecordsFollowRevoking), Event::Revoking { partitions, .. }) => {
-                let state = self.state();
-                let late = partitions.iter().filter_map(|(partition, epoch)| {
-                    Some(Event::Records {
-                        partition: partition.clone(),
-                        epoch: *epoch,
-                        records: state.last_records.get(partition)?.clone(),
-                        lag: Lag::default(),
-                    })
-                });
-                let late: Vec<Event> = late.collect();
-                return [event].into_iter().chain(late).collect();
-            }
-            _ => {}
-        }
-        vec![event]
     }
 
     /// Changes the updates of a checkpoint.
@@ -173,6 +118,17 @@ impl MutantMembership {
         updates
     }
 
+    /// Stores a checkpoint a moment later, or not at all.
+    fn store_later(&self, updates: &[CheckpointUpdate]) {
+        let (inner, updates) = (self.inner.clone(), updates.to_vec());
+        let moment = self.backend.session / 100;
+        tokio::spawn(async move {
+            sleep(moment).await;
+            // Nobody hears that it was refused.
+            inner.checkpoint(&updates).await
+        });
+    }
+
     /// Changes the error of a call.
     fn mutate_error(&self, error: Error) -> Error {
         match error.kind() {
@@ -185,10 +141,10 @@ impl MutantMembership {
 }
 
 /// Sends heartbeats as long as the member is there.
-async fn send_heartbeats(membership: Weak<MutantMembership>) {
+async fn send_heartbeats(membership: Weak<LayeredMembership<MutantMembership>>) {
     while let Some(membership) = membership.upgrade() {
-        membership.heartbeat();
-        let interval = membership.backend.session / 10;
+        membership.0.heartbeat();
+        let interval = membership.0.backend.session / 10;
         drop(membership);
         sleep(interval).await;
     }
@@ -217,9 +173,9 @@ impl Drop for OnItsWay<'_> {
 }
 
 #[async_trait]
-impl Membership for MutantMembership {
-    fn id(&self) -> &str {
-        self.inner.id()
+impl MembershipLayer for MutantMembership {
+    fn inner(&self) -> &dyn Membership {
+        &*self.inner
     }
 
     async fn next(&self) -> Result<Vec<Event>> {
@@ -233,9 +189,20 @@ impl Membership for MutantMembership {
             }
             Some(Bug::HeartbeatsNeedNext) => self.heartbeat(),
             Some(Bug::LossIsReportedLate) => {
-                let name = self.options.member.as_deref().unwrap_or_default();
-                if let Some(until) = self.backend.frozen_until(name) {
-                    sleep_until(until).await;
+                if let Some(cut_off) = self.cut_off() {
+                    sleep_until(cut_off.until).await;
+                }
+            }
+            Some(Bug::SessionIsCountedTooLate) => {
+                if let Some(cut_off) = self.cut_off() {
+                    sleep_until(cut_off.since + self.backend.session * 2).await;
+                }
+            }
+            Some(Bug::HeartbeatIsNotRepeated) => {
+                let is_new = self.cut_off().is_some() && !self.state().was_cut_off;
+                if is_new {
+                    self.state().was_cut_off = true;
+                    self.expire(&self.state());
                 }
             }
             _ => {}
@@ -254,6 +221,10 @@ impl Membership for MutantMembership {
     }
 
     async fn checkpoint(&self, updates: &[CheckpointUpdate]) -> Vec<Result<()>> {
+        if self.backend.has(Bug::CheckpointIsAcknowledgedEarly) {
+            self.store_later(updates);
+            return updates.iter().map(|_| Ok(())).collect();
+        }
         let stored = self.mutate_updates(updates);
         let is_late = self.backend.has(Bug::DroppedCheckpointIsStoredLate);
         let mut on_its_way = OnItsWay {
@@ -314,14 +285,12 @@ impl Membership for MutantMembership {
     }
 
     fn pause(&self, partition: &Partition, epoch: Epoch) {
+        self.state().paused.insert(partition.clone());
         self.inner.pause(partition, epoch);
     }
 
     fn resume(&self, partition: &Partition, epoch: Epoch) {
+        self.state().paused.remove(partition);
         self.inner.resume(partition, epoch);
-    }
-
-    async fn leave(&self) -> Result<()> {
-        self.inner.leave().await
     }
 }

@@ -1,4 +1,5 @@
-//! Drains: no record comes any more, and no drain lasts for longer than it may.
+//! Moves of partitions: only those that must, no record comes while one drains, and no drain lasts for
+//! longer than it may.
 
 use std::sync::Arc;
 
@@ -12,8 +13,36 @@ use crate::Harness;
 use crate::cases::cases;
 
 cases! {
+    c05_rebalance_moves_no_more_than_it_must,
     c05_no_record_follows_revoking,
     c05_member_that_drains_for_too_long_is_fenced,
+}
+
+async fn c05_rebalance_moves_no_more_than_it_must(harness: Arc<dyn Harness>) {
+    let fleet = DriverFleet::new(harness, 4).await;
+    let mut a = fleet.join("a").await;
+    a.until("a owns all partitions", |a| a.owned().len() == 4)
+        .await;
+    let all = a.owned();
+    let mut b = fleet.join("b").await;
+    until_both(&mut a, &mut b, "each owns two partitions", |a, b| {
+        a.owned().len() == 2 && b.owned().len() == 2
+    })
+    .await;
+    let kept = a.owned();
+    assert!(
+        kept.iter().all(|(of, epoch)| all[of] == *epoch),
+        "a keeps two partitions in their epochs when b joins: {all:?} became {kept:?}"
+    );
+    b.leave().await;
+    a.until("a owns all partitions again", |a| a.owned().len() == 4)
+        .await;
+    let all = a.owned();
+    assert!(
+        kept.iter().all(|(of, epoch)| all[of] == *epoch),
+        "a keeps its partitions in their epochs when b leaves: {kept:?} became {all:?}"
+    );
+    a.leave().await;
 }
 
 async fn c05_no_record_follows_revoking(harness: Arc<dyn Harness>) {
