@@ -113,8 +113,8 @@ async fn a_key_is_in_the_same_partition_whoever_sends_it() {
     }
     let mut ours = BTreeMap::new();
     for (key, receipt) in keys.iter().zip(receipts) {
-        let placed = receipt.await.expect("it is stored");
-        ours.insert(key.clone(), placed.partition.id().to_owned());
+        let metadata = receipt.await.expect("it is stored");
+        ours.insert(key.clone(), metadata.partition.id().to_owned());
     }
     producer.close().await.expect("it closes");
 

@@ -116,7 +116,9 @@ impl Membership {
                     .with(&partition, epoch, |shard| shard.reader = None);
                 self.assignments.revoke(&partition, epoch, within);
             }
-            LeaseEvent::Lost { lease, epoch } => self.assignments.lose(&partition(&lease), epoch),
+            LeaseEvent::Lost { lease, epoch } => {
+                self.assignments.mark_lost(&partition(&lease), epoch)
+            }
             LeaseEvent::Failed(error) => return Err(error.with_group(self.group.clone())),
         }
         Ok(())

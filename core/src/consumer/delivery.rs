@@ -104,7 +104,7 @@ impl Ownership {
     }
 
     /// Marks the partition as lost.
-    pub(crate) fn lose(&self) {
+    pub(crate) fn mark_lost(&self) {
         self.is_lost.store(true, SeqCst);
         self.lost.cancel();
     }

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::consumer::options::Options;
+use crate::consumer::options::ConsumerOptions;
 use crate::consumer::runtime::control_state::ControlState;
 use crate::consumer::runtime::dead_letter_sink::DeadLetterSink;
 use crate::consumer::runtime::handler::Handler;
@@ -33,12 +33,12 @@ use super::transform::{self, TransactionalHandler};
 pub struct ConsumerGroup {
     backend: Arc<dyn driver::Backend>,
     name: Arc<str>,
-    options: Options,
+    options: ConsumerOptions,
 }
 
 impl ConsumerGroup {
     pub(crate) fn new(backend: Arc<dyn driver::Backend>, name: String) -> Self {
-        let options = Options::default();
+        let options = ConsumerOptions::default();
         Self {
             backend,
             name: name.into(),
@@ -131,7 +131,7 @@ impl ConsumerGroup {
     /// [`checkpoint_records`](Self::checkpoint_records)). 1 to 10,000,000, default 10,000.
     #[must_use]
     pub fn max_unsettled_per_partition(mut self, records: usize) -> Self {
-        self.options.window_records = records;
+        self.options.max_unsettled_per_partition = records;
         self
     }
 
@@ -154,7 +154,7 @@ impl ConsumerGroup {
     /// 1,000.
     #[must_use]
     pub fn max_poll_records(mut self, records: usize) -> Self {
-        self.options.batch_records = records;
+        self.options.max_poll_records = records;
         self
     }
 
@@ -183,7 +183,7 @@ impl ConsumerGroup {
     /// release.
     #[must_use]
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
-        self.options.drain = timeout;
+        self.options.drain_timeout = timeout;
         self
     }
 

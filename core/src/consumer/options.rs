@@ -6,23 +6,23 @@ use std::time::Duration;
 use crate::{Error, ErrorKind, Guarantee, OnExhausted, Result, Retry, Start, naming};
 
 #[derive(Debug, Clone)]
-pub(crate) struct Options {
+pub(crate) struct ConsumerOptions {
     pub(crate) streams: Vec<Arc<str>>,
     pub(crate) start: Start,
     pub(crate) member: Option<String>,
     pub(crate) concurrency: usize,
     pub(crate) retry: Retry,
     pub(crate) on_data_loss: OnDataLoss,
-    pub(crate) window_records: usize,
+    pub(crate) max_unsettled_per_partition: usize,
     pub(crate) buffer_bytes: usize,
-    pub(crate) batch_records: usize,
+    pub(crate) max_poll_records: usize,
     /// `None`: the default of the way to consume.
     pub(crate) checkpoint_interval: Option<Duration>,
     pub(crate) checkpoint_records: u64,
     /// `None`: no limit.
     pub(crate) handler_timeout: Option<Duration>,
     pub(crate) stall_warning: Duration,
-    pub(crate) drain: Duration,
+    pub(crate) drain_timeout: Duration,
     pub(crate) required: Vec<Guarantee>,
 }
 
@@ -38,7 +38,7 @@ pub enum OnDataLoss {
     Skip,
 }
 
-impl Default for Options {
+impl Default for ConsumerOptions {
     fn default() -> Self {
         Self {
             streams: Vec::new(),
@@ -47,20 +47,20 @@ impl Default for Options {
             concurrency: 16,
             retry: Retry::default(),
             on_data_loss: OnDataLoss::default(),
-            window_records: 10_000,
+            max_unsettled_per_partition: 10_000,
             buffer_bytes: 64 << 20,
-            batch_records: 1_000,
+            max_poll_records: 1_000,
             checkpoint_interval: None,
             checkpoint_records: 10_000,
             handler_timeout: None,
             stall_warning: Duration::from_secs(60),
-            drain: Duration::from_secs(10),
+            drain_timeout: Duration::from_secs(10),
             required: Vec::new(),
         }
     }
 }
 
-impl Options {
+impl ConsumerOptions {
     /// Returns how often progress is stored. A pipeline whose results are stored with its progress has a
     /// shorter default: its results cannot be read before.
     pub(crate) fn checkpoint_interval(&self, publishes: bool) -> Duration {
@@ -89,10 +89,10 @@ impl Options {
         within("concurrency", self.concurrency, 100_000)?;
         within(
             "max_unsettled_per_partition",
-            self.window_records,
+            self.max_unsettled_per_partition,
             10_000_000,
         )?;
-        within("max_poll_records", self.batch_records, 100_000)?;
+        within("max_poll_records", self.max_poll_records, 100_000)?;
         within("buffer_bytes", self.buffer_bytes, usize::MAX)?;
         if self.checkpoint_records == 0 {
             return refuse("checkpoint_records is 0, use at least 1".into());
@@ -123,10 +123,10 @@ impl Options {
                 ));
             }
         }
-        if self.drain > DAY {
+        if self.drain_timeout > DAY {
             return refuse(format!(
                 "drain_timeout is {:?}, use at most 1 day",
-                self.drain
+                self.drain_timeout
             ));
         }
         self.retry.validate()

@@ -43,7 +43,7 @@ pub(super) struct RecordBatch {
 /// Rejected: a semaphore for records and one for bytes. They cost two contended words for each record,
 /// where the lock is taken anyway.
 pub(super) struct RecordAccumulator {
-    state: Mutex<State>,
+    state: Mutex<AccumulatorState>,
     fifo: Semaphore,
     accounting: Arc<Accounting>,
     limits: StreamLimits,
@@ -59,11 +59,11 @@ pub(super) enum PushError {
     Closed,
 }
 
-struct State {
+struct AccumulatorState {
     /// Closed batches, oldest first.
     closed_batches: VecDeque<RecordBatch>,
     /// The newest one, which still grows.
-    open: Option<Open>,
+    open_batch: Option<OpenBatch>,
     /// How many records the last closed batch had: the next one will have as many.
     capacity_hint: usize,
     reader: Option<Waker>,
@@ -82,7 +82,7 @@ struct State {
     waiting: usize,
 }
 
-struct Open {
+struct OpenBatch {
     records: Vec<Record>,
     bytes: usize,
     completer: Completer,
@@ -94,9 +94,9 @@ impl RecordAccumulator {
         limits: StreamLimits,
         timeout: Duration,
     ) -> Self {
-        let state = State {
+        let state = AccumulatorState {
             closed_batches: VecDeque::new(),
-            open: None,
+            open_batch: None,
             capacity_hint: 0,
             reader: None,
             wants_records: false,
@@ -153,12 +153,12 @@ impl RecordAccumulator {
         }
     }
 
-    fn has_room(&self, state: &mut State, size: usize) -> bool {
+    fn has_room(&self, state: &mut AccumulatorState, size: usize) -> bool {
         let limits = self.accounting.limits;
-        let cost = limits.charge(size);
-        let fits = |state: &State| {
+        let charge = limits.charge(size);
+        let fits = |state: &AccumulatorState| {
             state.sent - state.completed < limits.records
-                && state.sent_bytes - state.completed_bytes <= limits.bytes - cost
+                && state.sent_bytes - state.completed_bytes <= limits.bytes - charge
         };
         if fits(state) {
             return true;
@@ -170,37 +170,37 @@ impl RecordAccumulator {
 
     fn admit(
         &self,
-        mut state: MutexGuard<'_, State>,
+        mut state: MutexGuard<'_, AccumulatorState>,
         record: &mut Record,
         size: usize,
     ) -> Result<Receipt, PushError> {
         if state.closed {
             return Err(PushError::Closed);
         }
-        let cost = self.accounting.limits.charge(size);
+        let charge = self.accounting.limits.charge(size);
         state.sent += 1;
-        state.sent_bytes += cost;
+        state.sent_bytes += charge;
         if state
-            .open
+            .open_batch
             .as_ref()
             .is_some_and(|open| !self.fits(open, size))
         {
             self.close_batch(&mut state);
         }
-        let State {
-            open,
+        let AccumulatorState {
+            open_batch,
             generations,
             capacity_hint,
             ..
         } = &mut *state;
-        let open = open.get_or_insert_with(|| Open {
+        let open = open_batch.get_or_insert_with(|| OpenBatch {
             records: Vec::with_capacity(*capacity_hint),
             bytes: 0,
             completer: Completer::new(self.accounting.clone(), generations.now().clone()),
         });
         open.records.push(mem::take(record));
         open.bytes += size;
-        let receipt = open.completer.push(cost);
+        let receipt = open.completer.push(charge);
         let reader = state.wants_records.then(|| state.reader.take()).flatten();
         drop(state);
         if let Some(reader) = reader {
@@ -209,7 +209,7 @@ impl RecordAccumulator {
         Ok(receipt)
     }
 
-    fn fits(&self, open: &Open, size: usize) -> bool {
+    fn fits(&self, open: &OpenBatch, size: usize) -> bool {
         open.records.len() < self.limits.batch_records
             && open.bytes.saturating_add(size) <= self.limits.batch_bytes
     }
@@ -217,10 +217,10 @@ impl RecordAccumulator {
     /// Ends the open batch. Its timeout runs from here: one look at the clock for each batch,
     /// and at most as late as the batch was open, which is while the sender could not have started
     /// it.
-    fn close_batch(&self, state: &mut State) {
-        if let Some(Open {
+    fn close_batch(&self, state: &mut AccumulatorState) {
+        if let Some(OpenBatch {
             records, completer, ..
-        }) = state.open.take()
+        }) = state.open_batch.take()
         {
             state.capacity_hint = records.len();
             state.closed_batches.push_back(RecordBatch {
@@ -295,7 +295,7 @@ impl RecordAccumulator {
         lock(&self.state).is_empty()
     }
 
-    /// Ends the generation of what was sent so far; see [`FlushGenerations::turn`].
+    /// Ends the generation of what was sent so far; see [`FlushGenerations::next`].
     pub(super) fn next_generation(&self) -> Vec<CancellationToken> {
         let mut state = lock(&self.state);
         self.close_batch(&mut state);
@@ -309,14 +309,14 @@ impl RecordAccumulator {
     }
 }
 
-impl State {
+impl AccumulatorState {
     fn is_empty(&self) -> bool {
-        self.closed_batches.is_empty() && self.open.is_none()
+        self.closed_batches.is_empty() && self.open_batch.is_none()
     }
 }
 
 /// A `send` that waits for room, until it is in or dropped.
-struct WaiterGuard<'a>(&'a Mutex<State>);
+struct WaiterGuard<'a>(&'a Mutex<AccumulatorState>);
 
 impl Drop for WaiterGuard<'_> {
     fn drop(&mut self) {

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::options::Options;
+use super::options::ProducerOptions;
 use super::{Producer, inner};
 use crate::{Result, driver, naming};
 
@@ -10,7 +10,7 @@ use crate::{Result, driver, naming};
 pub struct ProducerBuilder {
     backend: Arc<dyn driver::Backend>,
     stream: String,
-    options: Options,
+    options: ProducerOptions,
 }
 
 impl ProducerBuilder {
@@ -18,7 +18,7 @@ impl ProducerBuilder {
         Self {
             backend,
             stream,
-            options: Options::default(),
+            options: ProducerOptions::default(),
         }
     }
 

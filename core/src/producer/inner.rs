@@ -9,7 +9,7 @@ use futures_util::future::{BoxFuture, Shared};
 
 use super::accounting::{Accounting, InFlightLimits};
 use super::accumulator::{PushError, RecordAccumulator};
-use super::options::Options;
+use super::options::ProducerOptions;
 use super::sender::Sender;
 use super::{Producer, ProducerStats, limits};
 use crate::driver::{self, StreamLimits};
@@ -36,7 +36,7 @@ pub(super) fn open(
     backend: &Arc<dyn driver::Backend>,
     stream: Arc<str>,
     driver: Arc<dyn driver::Producer>,
-    options: &Options,
+    options: &ProducerOptions,
 ) -> Producer {
     let limits = driver.limits();
     let in_flight_limits = InFlightLimits {

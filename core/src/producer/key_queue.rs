@@ -84,9 +84,9 @@ struct Key<T> {
     call: u64,
     held: VecDeque<Item<T>>,
     /// What the call that ends now hands back.
-    back: VecDeque<Item<T>>,
+    returned: VecDeque<Item<T>>,
     /// Whether a record in that call has failed for good.
-    freed: bool,
+    released: bool,
 }
 
 enum Retry<T> {
@@ -179,12 +179,12 @@ impl<T> KeyOrderedQueue<T> {
         now: Instant,
     ) {
         for hash in failed {
-            self.bound(hash, &mut keys).freed = true;
+            self.bound(hash, &mut keys).released = true;
         }
         for item in again {
             let hash = item.key.filter(|_| !failpoint!(ProducerOvertakes));
             match hash {
-                Some(hash) => self.bound(hash, &mut keys).back.push_back(item),
+                Some(hash) => self.bound(hash, &mut keys).returned.push_back(item),
                 None => self.retry_keyless(item, now),
             }
         }
@@ -209,15 +209,15 @@ impl<T> KeyOrderedQueue<T> {
     fn end_call_of(&mut self, hash: u64, now: Instant) {
         let turn = self.next_turn();
         let key = self.keys.get_mut(&hash).expect("a bound key is known");
-        let freed = mem::take(&mut key.freed);
+        let released = mem::take(&mut key.released);
         let due = key
-            .back
+            .returned
             .front_mut()
-            .filter(|_| !freed)
+            .filter(|_| !released)
             .map(|first| first.fail(now, turn));
-        if !key.back.is_empty() {
-            key.back.append(&mut key.held);
-            mem::swap(&mut key.back, &mut key.held);
+        if !key.returned.is_empty() {
+            key.returned.append(&mut key.held);
+            mem::swap(&mut key.returned, &mut key.held);
         }
         match due {
             Some(at) => _ = self.due.insert((at, turn), Retry::Key(hash)),
@@ -255,8 +255,8 @@ impl<T> Key<T> {
         Self {
             call,
             held: VecDeque::new(),
-            back: VecDeque::new(),
-            freed: false,
+            returned: VecDeque::new(),
+            released: false,
         }
     }
 }

@@ -5,14 +5,14 @@ use std::time::Duration;
 use crate::{Error, ErrorKind, Result};
 
 #[derive(Debug, Clone)]
-pub(super) struct Options {
+pub(super) struct ProducerOptions {
     pub(super) in_flight_records: usize,
     pub(super) in_flight_bytes: usize,
     pub(super) timeout: Duration,
     pub(super) close_timeout: Duration,
 }
 
-impl Default for Options {
+impl Default for ProducerOptions {
     fn default() -> Self {
         Self {
             in_flight_records: 10_000,
@@ -23,7 +23,7 @@ impl Default for Options {
     }
 }
 
-impl Options {
+impl ProducerOptions {
     pub(super) fn validate(&self) -> Result<()> {
         /// 1 TiB, or the whole address space.
         const MOST_BYTES: usize = usize::MAX >> (usize::BITS.saturating_sub(40));

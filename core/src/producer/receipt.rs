@@ -1,4 +1,4 @@
-//! Receipts: slots of a batch, one batch for each batch.
+//! Receipts: the results of the records of one batch, in one allocation.
 //!
 //! A record that was sent has two ends. The [`Receipt`] is the user's; the [`Completer`] belongs to
 //! whoever will complete it, and moves with the record: from the open batch to the sender, into the
@@ -50,14 +50,15 @@ impl Future for Receipt {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         assert!(!self.read, "a receipt was polled after it had resolved");
-        let mut slots = lock(&self.batch.slots);
-        let slot = slot(&mut slots, self.index);
-        match slot {
+        let mut states = lock(&self.batch.states);
+        let state = state_of(&mut states, self.index);
+        match state {
             ReceiptState::Completed(_) => {
-                let ReceiptState::Completed(result) = mem::replace(slot, ReceiptState::Gone) else {
+                let ReceiptState::Completed(result) = mem::replace(state, ReceiptState::Gone)
+                else {
                     unreachable!("it was completed a line before, under the same lock")
                 };
-                drop(slots);
+                drop(states);
                 self.read = true;
                 Poll::Ready(result)
             }
@@ -65,8 +66,8 @@ impl Future for Receipt {
                 waker.clone_from(cx.waker());
                 Poll::Pending
             }
-            ReceiptState::Open | ReceiptState::Gone => {
-                *slot = ReceiptState::Awaited(cx.waker().clone());
+            ReceiptState::Unpolled | ReceiptState::Gone => {
+                *state = ReceiptState::Awaited(cx.waker().clone());
                 Poll::Pending
             }
         }
@@ -79,7 +80,7 @@ impl Drop for Receipt {
             return;
         }
         let left = mem::replace(
-            slot(&mut lock(&self.batch.slots), self.index),
+            state_of(&mut lock(&self.batch.states), self.index),
             ReceiptState::Gone,
         );
         if let ReceiptState::Completed(Err(error)) = left {
@@ -96,28 +97,29 @@ impl fmt::Debug for Receipt {
     }
 }
 
-/// The slots of the records that went into one batch.
+/// The receipts of the records that went into one batch.
 pub(super) struct ReceiptBatch {
-    /// Grows when a slot is first used, by its receipt or by its result: a batch that is completed
+    /// Grows when a state is first used, by its receipt or by its result: a batch that is completed
     /// before any receipt is polled fills it once.
-    slots: Mutex<Vec<ReceiptState>>,
+    states: Mutex<Vec<ReceiptState>>,
     accounting: Arc<Accounting>,
 }
 
 enum ReceiptState {
-    Open,
+    /// Neither polled nor completed.
+    Unpolled,
     Awaited(Waker),
     Completed(Result<RecordMetadata>),
     /// The receipt was read or dropped.
     Gone,
 }
 
-fn slot(slots: &mut Vec<ReceiptState>, index: u32) -> &mut ReceiptState {
+fn state_of(states: &mut Vec<ReceiptState>, index: u32) -> &mut ReceiptState {
     let index = index as usize;
-    if slots.len() <= index {
-        slots.resize_with(index + 1, || ReceiptState::Open);
+    if states.len() <= index {
+        states.resize_with(index + 1, || ReceiptState::Unpolled);
     }
-    &mut slots[index]
+    &mut states[index]
 }
 
 /// Completes the records `next..end` of a batch, exactly once each.
@@ -126,7 +128,7 @@ pub(super) struct Completer {
     next: u32,
     end: u32,
     /// The room that these records take.
-    cost: u64,
+    charge: u64,
     /// Dropped with the completer, hence after its records are completed and counted.
     generation: FlushGeneration,
 }
@@ -136,30 +138,30 @@ pub(super) enum Outcome<T> {
     /// The record is completed.
     Final(Result<RecordMetadata>),
     /// The record is retried as `load`, and still counts as in flight.
-    Retry { cost: u64, load: T },
+    Retry { charge: u64, load: T },
 }
 
 impl Completer {
     /// Begins a batch without records.
     pub(super) fn new(accounting: Arc<Accounting>, generation: FlushGeneration) -> Self {
         let batch = ReceiptBatch {
-            slots: Mutex::default(),
+            states: Mutex::default(),
             accounting,
         };
         Self {
             batch: Arc::new(batch),
             next: 0,
             end: 0,
-            cost: 0,
+            charge: 0,
             generation,
         }
     }
 
     /// Adds a record at the end, and returns its receipt.
-    pub(super) fn push(&mut self, cost: u64) -> Receipt {
+    pub(super) fn push(&mut self, charge: u64) -> Receipt {
         let index = self.end;
         self.end += 1;
-        self.cost += cost;
+        self.charge += charge;
         Receipt {
             batch: self.batch.clone(),
             index,
@@ -167,16 +169,16 @@ impl Completer {
         }
     }
 
-    /// Splits a completer into completers of one record each, whose costs are given.
-    pub(super) fn split(mut self, mut cost: impl FnMut() -> u64) -> Vec<Self> {
+    /// Splits a completer into completers of one record each, whose charges are given.
+    pub(super) fn split(mut self, mut charge: impl FnMut() -> u64) -> Vec<Self> {
         let mut parts = Vec::with_capacity((self.end - self.next) as usize);
         for index in mem::replace(&mut self.next, self.end)..self.end {
-            parts.push(self.part(index, cost()));
+            parts.push(self.part(index, charge()));
         }
         parts
     }
 
-    /// Calls `outcome` for each record in order and fills the slots, under one lock. Returns what is to
+    /// Calls `outcome` for each record in order and fills the states, under one lock. Returns what is to
     /// be retried, each with a completer of its own. This completer is empty then, but it still holds its
     /// flush back until it is dropped, which must be after `wakes` was dropped.
     pub(super) fn settle<T>(
@@ -187,12 +189,12 @@ impl Completer {
         let mut later = Vec::new();
         let (mut stored, mut failed) = (0, 0);
         let batch = self.batch.clone();
-        let mut slots = lock(&batch.slots);
+        let mut states = lock(&batch.states);
         for index in mem::replace(&mut self.next, self.end)..self.end {
             let result = match outcome() {
                 Outcome::Final(result) => result,
-                Outcome::Retry { cost, load } => {
-                    later.push((load, self.part(index, cost)));
+                Outcome::Retry { charge, load } => {
+                    later.push((load, self.part(index, charge)));
                     continue;
                 }
             };
@@ -200,42 +202,42 @@ impl Completer {
                 Ok(_) => stored += 1,
                 Err(_) => failed += 1,
             }
-            if slots.len() == index as usize {
-                slots.push(ReceiptState::Completed(result));
+            if states.len() == index as usize {
+                states.push(ReceiptState::Completed(result));
                 continue;
             }
-            let slot = slot(&mut slots, index);
-            match (&mut *slot, result) {
+            let state = state_of(&mut states, index);
+            match (&mut *state, result) {
                 (ReceiptState::Gone, Ok(_)) => {}
                 (ReceiptState::Gone, Err(error)) => wakes.unobserved(error),
                 (_, result) => {
                     if let ReceiptState::Awaited(waker) =
-                        mem::replace(slot, ReceiptState::Completed(result))
+                        mem::replace(state, ReceiptState::Completed(result))
                     {
                         wakes.wake(waker);
                     }
                 }
             }
         }
-        let cost = mem::take(&mut self.cost);
+        let charge = mem::take(&mut self.charge);
         let accounting = &batch.accounting;
         accounting.stored.fetch_add(stored, Relaxed);
         accounting.failed.fetch_add(failed, Relaxed);
-        accounting.completed_bytes.fetch_add(cost, Relaxed);
-        drop(slots);
+        accounting.completed_bytes.fetch_add(charge, Relaxed);
+        drop(states);
         later
     }
 
-    fn part(&mut self, index: u32, cost: u64) -> Self {
+    fn part(&mut self, index: u32, charge: u64) -> Self {
         // A driver that hands back another record than it was given cannot unbalance the sum of the
         // room.
-        let cost = self.cost.min(cost);
-        self.cost -= cost;
+        let charge = self.charge.min(charge);
+        self.charge -= charge;
         Self {
             batch: self.batch.clone(),
             next: index,
             end: index + 1,
-            cost,
+            charge,
             generation: self.generation.clone(),
         }
     }

@@ -180,9 +180,9 @@ impl Sender {
                 .settle(&mut wakes, || match results.next() {
                     Some(Ok(stored)) => Outcome::Final(Ok(stored)),
                     Some(Err(Rejected { record, error })) if may_retry && error.is_retryable() => {
-                        let cost = self.accounting.limits.charge(record.size());
+                        let charge = self.accounting.limits.charge(record.size());
                         let load = (record, error);
-                        Outcome::Retry { cost, load }
+                        Outcome::Retry { charge, load }
                     }
                     Some(Err(Rejected { record, error })) => {
                         failed.extend(key(&record));

@@ -180,7 +180,7 @@ async fn one_partition_may_be_resumed_while_all_are_paused() {
     control.resume(&partition("0"));
     script.until_called(Call::Resume("0".into())).await;
     assert!(!script.calls().contains(&Call::Resume("1".into())));
-    script.lose("0", 1);
+    script.mark_lost("0", 1);
     script.assign("0", 2);
     until(|| control.stats().assigned == 3).await;
     let paused = |call: &&Call| **call == Call::Pause("0".into());

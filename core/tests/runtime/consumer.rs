@@ -236,7 +236,7 @@ async fn a_loss_of_what_filled_the_buffers_ends_the_pause() {
     script.records("0", 1, 0, "aaaa");
     script.records("1", 1, 4, "bb");
     script.until_called(Call::Pause("1".into())).await;
-    script.lose("0", 1);
+    script.mark_lost("0", 1);
     script.until_called(Call::Resume("1".into())).await;
     assert_eq!(control.stats().buffered_bytes, 4);
 }

@@ -139,7 +139,7 @@ impl Script {
         self.emit(Event::Revoking { partitions, within });
     }
 
-    pub(crate) fn lose(&self, id: &str, epoch: u64) {
+    pub(crate) fn mark_lost(&self, id: &str, epoch: u64) {
         self.emit(Event::Lost {
             partitions: vec![(partition(id), Epoch(epoch))],
         });

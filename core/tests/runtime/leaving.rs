@@ -75,7 +75,7 @@ async fn a_lost_partition_stops_at_once_and_stores_nothing() {
     script.assign("0", 1);
     script.records("0", 1, 0, "ab");
     desk.until_begun(&[0, 1]).await;
-    script.lose("0", 1);
+    script.mark_lost("0", 1);
     until(|| desk.dropped() == [1]).await;
     script.records("0", 1, 2, "cd");
     tokio::time::sleep(Duration::from_secs(10)).await;
@@ -238,7 +238,7 @@ async fn a_destructor_that_panics_takes_no_member_down() {
     script.assign("0", 1);
     script.records("0", 1, 0, "a");
     until(|| control.stats().in_flight == 1).await;
-    script.lose("0", 1);
+    script.mark_lost("0", 1);
     until(|| control.stats().in_flight == 0).await;
     script.assign("1", 1);
     script.records("1", 1, 0, "a");

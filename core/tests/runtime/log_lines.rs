@@ -92,7 +92,7 @@ async fn lose_a_partition() {
     script.assign("0", 7);
     script.records("0", 7, 0, "a");
     script.until_called(Call::Checkpoint("0".into(), 0)).await;
-    script.lose("0", 7);
+    script.mark_lost("0", 7);
     until(|| control.stats().lost == 1).await;
     control.shutdown();
     run.await.unwrap().unwrap();

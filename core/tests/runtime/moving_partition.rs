@@ -70,9 +70,9 @@ impl MovingPartition {
         }
     }
 
-    pub(crate) fn lose(&mut self, script: &Script) {
+    pub(crate) fn mark_lost(&mut self, script: &Script) {
         if std::mem::take(&mut self.is_owned) {
-            script.lose(self.id, self.epoch);
+            script.mark_lost(self.id, self.epoch);
         }
     }
 

@@ -119,7 +119,7 @@ impl Run {
     async fn step(&mut self, step: Step) {
         match step {
             Step::Receive(of, records) => self.receive(of, records),
-            Step::Lose(of) => self.partitions[of].lose(&self.script),
+            Step::Lose(of) => self.partitions[of].mark_lost(&self.script),
             Step::Revoke(of) => self.partitions[of].revoke(&self.script),
             Step::Assign(of) => self.assign(of),
             Step::Outage(times) => {

@@ -136,7 +136,7 @@ async fn what_was_made_of_a_lost_partition_is_dropped_also_while_it_is_under_way
     script.assign("1", 1);
     script.records("0", 1, 0, "ab");
     until(|| script.publications().len() == 1).await;
-    script.lose("0", 1);
+    script.mark_lost("0", 1);
     until(|| control.stats().lost == 1).await;
     drop(held);
     script.records("1", 1, 5, "c");

@@ -44,7 +44,7 @@ async fn a_delivery_that_was_lost_before_it_was_pulled_is_not_handed_out() {
     script.assign("0", 1);
     script.records("0", 1, 0, "ab");
     until(|| control.stats().in_flight == 2).await;
-    script.lose("0", 1);
+    script.mark_lost("0", 1);
     script.assign("0", 2);
     script.records("0", 2, 0, "ab");
     until(|| control.stats().assigned == 2 && control.stats().in_flight == 2).await;
@@ -69,7 +69,7 @@ async fn what_was_not_pulled_of_a_lost_partition_takes_no_memory() {
         script.assign("0", epoch);
         script.record("0", epoch, live.record(0, "a"));
         until(|| control.stats().in_flight == 1).await;
-        script.lose("0", epoch);
+        script.mark_lost("0", epoch);
         until(|| control.stats().lost == epoch).await;
         assert_eq!(live.count(), 0);
     }
@@ -324,7 +324,7 @@ async fn what_is_settled_after_a_loss_settles_nothing_of_the_next_assignment() {
     script.assign("0", 1);
     script.records("0", 1, 0, "a");
     let lost = consumer.next().await.unwrap().unwrap();
-    script.lose("0", 1);
+    script.mark_lost("0", 1);
     until(|| control.stats().lost == 1).await;
     assert_eq!(control.stats().in_flight, 0);
     assert!(lost.is_lost());

@@ -113,7 +113,7 @@ impl Run {
                 pending.nack(Failure::permanent("nonsense"));
             }),
             Step::Drop(which) => self.settle(which, false, drop),
-            Step::Lose(of) => self.models[of].partition.lose(&self.script),
+            Step::Lose(of) => self.models[of].partition.mark_lost(&self.script),
             Step::Revoke(of) => self.models[of].partition.revoke(&self.script),
             Step::Assign(of) => self.assign(of),
             Step::Sleep(millis) => sleep(Duration::from_millis(millis)).await,

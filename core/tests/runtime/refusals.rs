@@ -297,7 +297,7 @@ async fn a_lost_partition_leaves_the_search() {
     script.assign("0", 1);
     script.records("0", 1, 0, "abcd");
     until(|| control.stats().failures == 1).await;
-    script.lose("0", 1);
+    script.mark_lost("0", 1);
     until(|| control.stats().lost == 1).await;
     assert_eq!(control.stats().abandoned, 1);
     script.refuse_results(&[], ErrorKind::Invalid);
@@ -321,7 +321,7 @@ async fn a_partition_is_not_blamed_for_another_one_that_is_lost() {
     script.records("0", 1, 0, "a");
     script.records("1", 1, 100, "a");
     until(|| script.publications().len() == 1).await;
-    script.lose("1", 1);
+    script.mark_lost("1", 1);
     until(|| control.stats().lost == 1).await;
     drop(held);
     until(|| script.progress("0", 1) == Some(0)).await;

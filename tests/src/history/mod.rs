@@ -32,7 +32,7 @@ mod observer;
 mod text;
 
 pub use generator::{RecordGenerator, digest, id_of, id_of_delivery, record};
-pub use observer::{Observer, Open};
+pub use observer::{BegunHandling, Observer};
 
 /// An event of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

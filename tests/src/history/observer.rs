@@ -29,7 +29,7 @@ impl Observer {
     }
 
     /// Records that the handler begins with `delivery`.
-    pub fn begin(&self, delivery: &Delivery) -> Open {
+    pub fn begin(&self, delivery: &Delivery) -> BegunHandling {
         let handling = Handling {
             by: self.ownership(delivery),
             position: delivery.position(),
@@ -39,7 +39,7 @@ impl Observer {
             lost: delivery.is_lost(),
         };
         self.history.record(Event::Began(handling.clone()));
-        Open {
+        BegunHandling {
             history: self.history.clone(),
             handling: Some(handling),
         }
@@ -84,12 +84,12 @@ impl Observer {
 /// A handling that has begun. Dropping it records that the handler was dropped.
 #[derive(Debug)]
 #[must_use = "a handling that is dropped counts as cut off"]
-pub struct Open {
+pub struct BegunHandling {
     history: History,
     handling: Option<Handling>,
 }
 
-impl Open {
+impl BegunHandling {
     /// Records how the handler ends, right before it does.
     pub fn end(mut self, outcome: Outcome) {
         self.finish(outcome);
@@ -107,7 +107,7 @@ impl Open {
     }
 }
 
-impl Drop for Open {
+impl Drop for BegunHandling {
     fn drop(&mut self) {
         self.finish(Outcome::Dropped);
     }

@@ -9,7 +9,7 @@ use super::stream_contents;
 use super::world::World;
 use crate::history::{Entry, Event, Outcome, digest, id_of_delivery};
 
-type Place = (Partition, Position);
+type SourceRecord = (Partition, Position);
 
 /// Records the dead letters of a group. Each must be of a record that the group has given up, and have
 /// all of that record, unless it says otherwise.
@@ -41,8 +41,8 @@ pub(super) async fn check(world: &World, sim_group: &SimGroup) -> Result<()> {
 /// What a group was to handle.
 #[derive(Debug, Default)]
 struct Records {
-    ids: BTreeMap<Place, u64>,
-    given_up: BTreeSet<Place>,
+    ids: BTreeMap<SourceRecord, u64>,
+    given_up: BTreeSet<SourceRecord>,
     digests: BTreeMap<u64, u64>,
 }
 

@@ -14,7 +14,7 @@ use super::refusing_backend::REFUSED;
 use super::script::{FinalAction, Style};
 use super::sim_group::{RESTART_DELAY, SimGroup};
 use super::world::lock;
-use crate::history::{Event, Observer, Open, Outcome, id_of_delivery};
+use crate::history::{BegunHandling, Event, Observer, Outcome, id_of_delivery};
 
 /// A slot in a group. Each time its member stops, another joins under a new name.
 #[derive(Debug)]
@@ -229,7 +229,7 @@ impl Worker {
 
     /// Ends the handling of a record whose result will be refused. One at which the consumer stops is
     /// delivered again, and its result is stored then.
-    fn give_up_result(&self, open: Open) {
+    fn give_up_result(&self, open: BegunHandling) {
         if self.sim_group.plan.final_action == FinalAction::Stop {
             self.sim_group
                 .fault(Some(self.observer.member()), "stops at a result");
@@ -335,7 +335,7 @@ impl Worker {
         }
     }
 
-    async fn begin(&self, delivery: &Delivery) -> Open {
+    async fn begin(&self, delivery: &Delivery) -> BegunHandling {
         let open = self.observer.begin(delivery);
         let pause = self.sim_group.behavior.pause(open.id(), delivery);
         if !pause.is_zero() {
@@ -344,7 +344,7 @@ impl Worker {
         open
     }
 
-    fn refuse(&self, open: Open, last: bool) {
+    fn refuse(&self, open: BegunHandling, last: bool) {
         let id = open.id();
         match (last, self.sim_group.plan.final_action) {
             (false, _) => open.end(Outcome::Failed),

@@ -50,15 +50,15 @@ async fn every_part_of_a_record_is_kept() {
     let records: Vec<_> = (0..RECORDS).map(|_| any_record(&mut random)).collect();
     let begun = std::time::SystemTime::now() - Duration::from_secs(1);
 
-    let placed = send_all(&producer, records.clone()).await.await;
+    let metadata = send_all(&producer, records.clone()).await.await;
     producer.close().await.unwrap();
 
     let stored = read(&bootstrap, "kept").await;
     assert_eq!(stored.values().map(Vec::len).sum::<usize>(), RECORDS);
-    for (record, placed) in records.iter().zip(placed) {
-        let placed = placed.unwrap();
-        let partition: i32 = placed.partition.id().parse().unwrap();
-        let offset = placed.position.offset().unwrap() as usize;
+    for (record, metadata) in records.iter().zip(metadata) {
+        let metadata = metadata.unwrap();
+        let partition: i32 = metadata.partition.id().parse().unwrap();
+        let offset = metadata.position.offset().unwrap() as usize;
         let seen = &stored[&partition][offset];
         assert_eq!(seen.offset, offset as i64);
         assert_eq!(seen.key.as_deref(), record.key.as_deref(), "seed {seed}");
@@ -102,11 +102,11 @@ async fn a_key_goes_where_javas_producer_sends_it() {
     create(&bootstrap, "hashed", PARTITIONS, &[]).await;
     let producer = open(&bootstrap, "hashed").await;
     for (key, hash) in hashes {
-        let placed = send_and_wait(&producer, Record::new("").key(key))
+        let metadata = send_and_wait(&producer, Record::new("").key(key))
             .await
             .unwrap();
         let expected = (hash & i32::MAX) % PARTITIONS;
-        assert_eq!(placed.partition.id(), expected.to_string(), "{key:?}");
+        assert_eq!(metadata.partition.id(), expected.to_string(), "{key:?}");
     }
 }
 
@@ -119,8 +119,8 @@ async fn records_without_a_key_are_spread() {
     let mut met = std::collections::BTreeSet::new();
     // Each of them is alone, so each chooses anew: the chance of missing one in 200 is below 1e-24.
     for _ in 0..200 {
-        let placed = send_and_wait(&producer, Record::new("x")).await.unwrap();
-        met.insert(placed.partition.id().to_owned());
+        let metadata = send_and_wait(&producer, Record::new("x")).await.unwrap();
+        met.insert(metadata.partition.id().to_owned());
         if met.len() == 4 {
             return;
         }

@@ -68,9 +68,9 @@ async fn send(fixture: &Fixture) -> String {
     }
     let mut numbers = Vec::new();
     for (n, receipt) in receipts.into_iter().enumerate() {
-        let placed = receipt.await.expect("it is stored");
-        assert_eq!(placed.position.sub(), n as u64);
-        numbers.push(placed.position.with_sub_sequence(0).to_string());
+        let metadata = receipt.await.expect("it is stored");
+        assert_eq!(metadata.position.sub(), n as u64);
+        numbers.push(metadata.position.with_sub_sequence(0).to_string());
     }
     producer.close().await.expect("it closes");
     numbers.dedup();

@@ -100,7 +100,7 @@ const HASH_KEY: &str = "hash-key";
 /// Both sides read the same records at the positions of our receipts, whatever else they have.
 pub(crate) async fn ours(fixture: Fixture) {
     let shards = first_hashes(&fixture).await;
-    let mut placed: Vec<RecordLocation> = Vec::new();
+    let mut locations: Vec<RecordLocation> = Vec::new();
     let (mut keyless, mut explicit) = (0, 0);
     for aggregation in [Aggregation::Off, Aggregation::Kpl] {
         let mut config = fixture.config();
@@ -126,7 +126,7 @@ pub(crate) async fn ours(fixture: Fixture) {
             let key = record.key;
             let key = key.map(|key| String::from_utf8(key.to_vec()).expect("it is text"));
             keyless += usize::from(key.is_none());
-            placed.push((
+            locations.push((
                 shard,
                 at.position,
                 key,
@@ -136,13 +136,13 @@ pub(crate) async fn ours(fixture: Fixture) {
         producer.close().await.expect("it closes");
     }
 
-    let [theirs, ours] = read_by_both(&fixture, placed.len()).await;
+    let [theirs, ours] = read_by_both(&fixture, locations.len()).await;
     let is_keyless = |key: &str| key.starts_with("millstream:-:");
     let without = theirs
         .iter()
         .filter(|record| record.key.as_deref().is_some_and(is_keyless));
     assert_eq!(without.count(), keyless);
-    placed.sort();
+    locations.sort();
     for read in [&theirs, &ours] {
         let mut read: Vec<RecordLocation> = read.iter().map(place).collect();
         for (_, _, key, _) in &mut read {
@@ -150,7 +150,7 @@ pub(crate) async fn ours(fixture: Fixture) {
             *key = key.take().filter(|key| !is_keyless(key));
         }
         read.sort();
-        assert_eq!(read, placed);
+        assert_eq!(read, locations);
     }
     let aggregated = theirs
         .iter()

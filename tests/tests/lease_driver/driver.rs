@@ -322,7 +322,7 @@ impl HeartbeatMember for Member {
     }
 
     fn lost(&self) {
-        self.assignments.lose_all();
+        self.assignments.mark_all_lost();
     }
 
     fn failed(&self, error: Error) {

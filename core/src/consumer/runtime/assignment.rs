@@ -40,7 +40,7 @@ pub(crate) struct Assignment {
     /// The bytes of it that the member's budget has counted.
     pub(crate) counted_bytes: usize,
     /// How many records were settled above the watermark since settled records were last dropped.
-    settled_ahead: usize,
+    settled_out_of_order: usize,
     /// How many records were received, which is the number of the next one.
     received: u64,
     /// The last position before the first chunk.
@@ -127,7 +127,7 @@ pub(crate) enum Leaving {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Paused {
     pub(crate) by_user: bool,
-    pub(crate) by_window: bool,
+    pub(crate) by_max_unsettled: bool,
     pub(crate) by_buffer: bool,
     /// The member closes. New records are left to the next owner.
     pub(crate) by_shutdown: bool,
@@ -135,7 +135,7 @@ pub(crate) struct Paused {
 
 impl Paused {
     pub(crate) fn any(self) -> bool {
-        self.by_user || self.by_window || self.by_buffer || self.by_shutdown
+        self.by_user || self.by_max_unsettled || self.by_buffer || self.by_shutdown
     }
 }
 
@@ -164,7 +164,7 @@ impl Assignment {
             held: 0,
             bytes: 0,
             counted_bytes: 0,
-            settled_ahead: 0,
+            settled_out_of_order: 0,
             received: 0,
             settled_before: resume_after,
             stored: resume_after,
@@ -292,7 +292,7 @@ impl Assignment {
 
     /// Returns whether more records may be received before any is settled.
     fn may_receive(&self) -> bool {
-        self.leaving == Leaving::Active && !self.paused.by_window && !self.paused.by_buffer
+        self.leaving == Leaving::Active && !self.paused.by_max_unsettled && !self.paused.by_buffer
     }
 
     /// Abandons a started number: it stays unsettled and is delivered again.
@@ -351,7 +351,7 @@ impl Assignment {
         self.window.settle(number);
         let watermark = self.window.watermark();
         if number >= watermark {
-            self.settled_ahead += 1;
+            self.settled_out_of_order += 1;
             return;
         }
         while let Some(chunk) = self.chunks.front() {
@@ -364,7 +364,7 @@ impl Assignment {
             self.chunks.pop_front();
         }
         if self.chunks.is_empty() {
-            self.settled_ahead = 0;
+            self.settled_out_of_order = 0;
         }
     }
 
@@ -373,10 +373,10 @@ impl Assignment {
     ///
     /// A pending handler keeps the whole batch of its delivery in memory.
     pub(crate) fn drop_settled(&mut self) {
-        if self.settled_ahead == 0 || self.settled_ahead * 2 < self.held {
+        if self.settled_out_of_order == 0 || self.settled_out_of_order * 2 < self.held {
             return;
         }
-        self.settled_ahead = 0;
+        self.settled_out_of_order = 0;
         self.held = 0;
         self.bytes = 0;
         let mut before = self.settled_before;

@@ -122,9 +122,9 @@ pub(crate) enum HandlerError {
 
 /// Memory for the future of one attempt. It is reused, so a handler that is ready at once allocates
 /// nothing.
-pub(crate) struct FutureSlot<W: Handler>(Pin<Box<Option<W::Future>>>);
+pub(crate) struct ReusableFuture<W: Handler>(Pin<Box<Option<W::Future>>>);
 
-impl<W: Handler> FutureSlot<W> {
+impl<W: Handler> ReusableFuture<W> {
     pub(crate) fn new() -> Self {
         Self(Box::pin(None))
     }
@@ -190,7 +190,7 @@ impl<W: Handler> FutureSlot<W> {
 }
 
 /// A panic of a handler's destructor must not unwind into the member.
-impl<W: Handler> Drop for FutureSlot<W> {
+impl<W: Handler> Drop for ReusableFuture<W> {
     fn drop(&mut self) {
         self.clear();
     }

@@ -25,8 +25,8 @@ use super::dead_letter_sink::DeadLetterSink;
 use super::due_queue::DueQueue;
 use super::error_handler::ErrorHandler;
 use super::guarded::Guarded;
-use super::handler::{FutureSlot, Handler, Settlement};
-use crate::consumer::options::Options;
+use super::handler::{Handler, ReusableFuture, Settlement};
+use crate::consumer::options::ConsumerOptions;
 use crate::consumer::runtime::output_buffer::Size;
 use crate::driver::{self, Event, JoinOptions, Membership};
 use crate::telemetry::{Causes, event};
@@ -65,7 +65,7 @@ const RETRY: Duration = Duration::from_millis(200);
 
 pub(crate) struct Member<W: Handler> {
     group: Arc<str>,
-    options: Options,
+    options: ConsumerOptions,
     membership: Arc<dyn Membership>,
     handler: Arc<W>,
     control: Arc<ControlState>,
@@ -94,7 +94,7 @@ pub(crate) struct Member<W: Handler> {
     /// When incomplete batches are due, with the index of their assignment.
     batches_due: BTreeSet<(Instant, usize)>,
     /// Memory for the futures of attempts, to be reused.
-    slots: Vec<FutureSlot<W>>,
+    spare_futures: Vec<ReusableFuture<W>>,
     /// Releases and completions under way.
     releases: FuturesUnordered<BoxFuture<'static, ReleaseResult>>,
     checkpointer: Checkpointer,
@@ -134,7 +134,7 @@ impl<W: Handler> Member<W> {
     pub(crate) async fn join(
         backend: &Arc<dyn driver::Backend>,
         group: Arc<str>,
-        options: Options,
+        options: ConsumerOptions,
         handler: W,
         dead_letters: Option<Arc<dyn DeadLetterSink>>,
         control: Arc<ControlState>,
@@ -143,9 +143,11 @@ impl<W: Handler> Member<W> {
             streams: options.streams.clone(),
             start: options.start,
             member: options.member.clone(),
-            batch_records: options.batch_records.min(options.window_records),
+            batch_records: options
+                .max_poll_records
+                .min(options.max_unsettled_per_partition),
             batch_bytes: (options.buffer_bytes / BATCHES_PER_BUFFER).max(1),
-            drain: options.drain,
+            drain: options.drain_timeout,
         };
         let membership = backend.consumer_group(&group).join(join).await?;
         let membership: Arc<dyn Membership> = Arc::new(Guarded::new(membership));
@@ -181,7 +183,7 @@ impl<W: Handler> Member<W> {
             expiries: DueQueue::default(),
             retries: DueQueue::default(),
             batches_due: BTreeSet::new(),
-            slots: Vec::new(),
+            spare_futures: Vec::new(),
             releases: FuturesUnordered::new(),
             buffer_full: false,
             buffered_output: Size::default(),
@@ -336,7 +338,7 @@ impl<W: Handler> Member<W> {
         if self.closing.is_some() {
             return;
         }
-        let deadline = Instant::now() + self.options.drain;
+        let deadline = Instant::now() + self.options.drain_timeout;
         self.closing = Some(deadline);
         let is_closed = self.handler.is_closed();
         for index in self.indexes() {
@@ -409,7 +411,7 @@ impl<W: Handler> Drop for Member<W> {
         if !self.left {
             // Deliveries that the application still holds report the loss.
             for (_, assignment) in &self.assignments {
-                assignment.ownership.lose();
+                assignment.ownership.mark_lost();
             }
             event!(
                 warn, "millstream.consumer.dropped", group = %self.group,

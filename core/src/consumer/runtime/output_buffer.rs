@@ -23,7 +23,7 @@ pub(crate) struct OutputBuffer {
     /// The output of deliveries above the watermark.
     out_of_order: BTreeMap<u64, (Origin, Vec<Record>)>,
     /// How much that is.
-    ahead: Size,
+    out_of_order_size: Size,
     /// Whether some of it was taken and is being published.
     under_way: bool,
 }
@@ -143,7 +143,7 @@ impl OutputBuffer {
             records: VecDeque::new(),
             ready: Size::NONE,
             out_of_order: BTreeMap::new(),
-            ahead: Size::NONE,
+            out_of_order_size: Size::NONE,
             under_way: false,
         }
     }
@@ -154,7 +154,7 @@ impl OutputBuffer {
         if origin.number < watermark && self.out_of_order.is_empty() {
             self.push_ready(origin, size, records);
         } else {
-            self.ahead += size;
+            self.out_of_order_size += size;
             self.out_of_order.insert(origin.number, (origin, records));
         }
         self.advance(watermark);
@@ -169,7 +169,7 @@ impl OutputBuffer {
             }
             let (origin, records) = first.remove();
             let size = Size::of(&origin, &records);
-            self.ahead -= size;
+            self.out_of_order_size -= size;
             self.push_ready(origin, size, records);
         }
     }
@@ -181,8 +181,8 @@ impl OutputBuffer {
     }
 
     /// Returns the amount of output of deliveries above the watermark.
-    pub(crate) fn ahead(&self) -> Size {
-        self.ahead
+    pub(crate) fn out_of_order_size(&self) -> Size {
+        self.out_of_order_size
     }
 
     /// Returns whether all output is published.
@@ -248,7 +248,7 @@ impl OutputBuffer {
 
     pub(crate) fn size(&self) -> Size {
         let mut size = self.ready;
-        size += self.ahead;
+        size += self.out_of_order_size;
         size
     }
 }
@@ -313,7 +313,7 @@ mod tests {
             }
         );
         outputs.advance(6);
-        assert_eq!(outputs.ahead(), Size::default());
+        assert_eq!(outputs.out_of_order_size(), Size::default());
         assert_eq!(names(&outputs.take_below(6)), "f");
         assert_eq!(outputs.size(), Size::default());
     }

@@ -18,7 +18,7 @@ use foldhash::fast::FixedState;
 #[derive(Debug, Default)]
 pub(crate) struct Window {
     /// The numbers from `base` on.
-    slots: VecDeque<Slot>,
+    entries: VecDeque<WindowEntry>,
     /// All numbers below are settled.
     base: u64,
     /// The first number that was not considered yet.
@@ -36,16 +36,16 @@ pub(crate) struct Window {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Slot {
+struct WindowEntry {
     /// The hash of the key. Keys with the same hash wait for each other.
     key: u64,
     /// The distance to the next number that waits for this key; 0 if none does.
     next: u32,
-    state: State,
+    state: EntryState,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum EntryState {
     /// Not started, or abandoned.
     Waiting,
     /// Started; its first poll is still running, and its key is not marked busy.
@@ -61,25 +61,26 @@ pub(crate) const NO_KEY: u64 = 0;
 impl Window {
     /// Appends a record by the hash of its key.
     pub(crate) fn push(&mut self, key: u64) {
-        self.slots.push_back(Slot {
+        self.entries.push_back(WindowEntry {
             key,
             next: 0,
-            state: State::Waiting,
+            state: EntryState::Waiting,
         });
     }
 
     pub(crate) fn reserve(&mut self, records: usize) {
-        self.slots.reserve(records);
+        self.entries.reserve(records);
     }
 
     /// Returns whether a number that was received is settled.
     pub(crate) fn is_settled(&self, number: u64) -> bool {
-        number < self.base || self.slots[(number - self.base) as usize].state == State::Settled
+        number < self.base
+            || self.entries[(number - self.base) as usize].state == EntryState::Settled
     }
 
     /// Returns how many numbers there are from the watermark on.
     pub(crate) fn len(&self) -> usize {
-        self.slots.len()
+        self.entries.len()
     }
 
     /// Returns the first number that is not settled.
@@ -90,9 +91,9 @@ impl Window {
     /// Returns the first number after the last settled one, which a failpoint uses as the watermark.
     pub(crate) fn past_settled(&self) -> u64 {
         let last = self
-            .slots
+            .entries
             .iter()
-            .rposition(|slot| slot.state == State::Settled);
+            .rposition(|entry| entry.state == EntryState::Settled);
         self.base + last.map_or(0, |index| index as u64 + 1)
     }
 
@@ -101,21 +102,21 @@ impl Window {
     pub(crate) fn start(&mut self) -> Option<u64> {
         while let Some(number) = self.freed.pop_front() {
             if self.limit.is_none_or(|limit| number < limit) {
-                self.slot(number).state = State::Holding;
+                self.entry(number).state = EntryState::Holding;
                 return Some(self.started(number));
             }
         }
         if self.limit.is_some() {
             return None;
         }
-        let end = self.base + self.slots.len() as u64;
+        let end = self.base + self.entries.len() as u64;
         while self.cursor < end {
             let number = self.cursor;
             self.cursor += 1;
             if self.waits(number) {
                 continue;
             }
-            self.slot(number).state = State::Started;
+            self.entry(number).state = EntryState::Started;
             return Some(self.started(number));
         }
         None
@@ -133,14 +134,14 @@ impl Window {
         }
         let place = self.freed.iter().position(|number| *number == self.base)?;
         let number = self.freed.remove(place)?;
-        self.slot(number).state = State::Holding;
+        self.entry(number).state = EntryState::Holding;
         Some(self.started(number))
     }
 
     /// Returns whether [`start`](Self::start) would start the first unsettled number, and no number
     /// behind it was considered.
     pub(crate) fn has_next_at_watermark(&self) -> bool {
-        self.limit.is_none() && self.cursor == self.base && !self.slots.is_empty()
+        self.limit.is_none() && self.cursor == self.base && !self.entries.is_empty()
     }
 
     /// Returns whether [`start_first`](Self::start_first) would start a number.
@@ -154,7 +155,7 @@ impl Window {
     /// Returns the next numbers for a batch handler, at most `most`. `None` while a batch is with the
     /// handler or the partition drains.
     pub(crate) fn next_run(&self, most: usize) -> Option<Range<u64>> {
-        let end = self.base + self.slots.len() as u64;
+        let end = self.base + self.entries.len() as u64;
         let run = self.cursor..end.min(self.cursor.saturating_add(most as u64));
         (self.running == 0 && self.limit.is_none() && !run.is_empty()).then_some(run)
     }
@@ -162,7 +163,7 @@ impl Window {
     /// Starts a prefix of what [`next_run`](Self::next_run) returned.
     pub(crate) fn start_run(&mut self, run: Range<u64>) -> Range<u64> {
         for number in run.clone() {
-            self.slot(number).state = State::Started;
+            self.entry(number).state = EntryState::Started;
             self.started(number);
         }
         self.cursor = run.end;
@@ -171,21 +172,21 @@ impl Window {
 
     /// Marks the key of a started number busy: its later records wait from now on.
     pub(crate) fn hold(&mut self, number: u64) {
-        let slot = self.slot(number);
-        if slot.state == State::Started && slot.key != NO_KEY {
-            slot.state = State::Holding;
-            let key = slot.key;
+        let entry = self.entry(number);
+        if entry.state == EntryState::Started && entry.key != NO_KEY {
+            entry.state = EntryState::Holding;
+            let key = entry.key;
             self.busy.insert(key, number);
         }
     }
 
     /// Settles a started number, and frees its key for the next one.
     pub(crate) fn settle(&mut self, number: u64) {
-        let slot = self.slot(number);
-        let Slot { key, next, state } = *slot;
-        slot.state = State::Settled;
+        let entry = self.entry(number);
+        let WindowEntry { key, next, state } = *entry;
+        entry.state = EntryState::Settled;
         self.running -= 1;
-        if state == State::Holding {
+        if state == EntryState::Holding {
             if next > 0 {
                 self.freed.push_back(number + u64::from(next));
             } else {
@@ -193,11 +194,11 @@ impl Window {
             }
         }
         while self
-            .slots
+            .entries
             .front()
-            .is_some_and(|slot| slot.state == State::Settled)
+            .is_some_and(|entry| entry.state == EntryState::Settled)
         {
-            self.slots.pop_front();
+            self.entries.pop_front();
             self.base += 1;
         }
     }
@@ -205,7 +206,7 @@ impl Window {
     /// Abandons a started number: it stays unsettled, and its key stays busy.
     pub(crate) fn abandon(&mut self, number: u64) {
         self.hold(number);
-        self.slot(number).state = State::Waiting;
+        self.entry(number).state = EntryState::Waiting;
         self.running -= 1;
     }
 
@@ -224,7 +225,7 @@ impl Window {
     pub(crate) fn has_startable(&self) -> bool {
         match self.limit {
             Some(limit) => self.freed.iter().any(|number| *number < limit),
-            None => !self.freed.is_empty() || self.cursor < self.base + self.slots.len() as u64,
+            None => !self.freed.is_empty() || self.cursor < self.base + self.entries.len() as u64,
         }
     }
 
@@ -240,7 +241,7 @@ impl Window {
 
     /// Queues a number behind the last one of its key, if that key is busy.
     fn waits(&mut self, number: u64) -> bool {
-        let key = self.slot(number).key;
+        let key = self.entry(number).key;
         if self.busy.is_empty() || key == NO_KEY || failpoint!(OrderLostOnRetry) {
             return false;
         }
@@ -248,13 +249,13 @@ impl Window {
             return false;
         };
         let before = std::mem::replace(tail, number);
-        self.slot(before).next =
+        self.entry(before).next =
             u32::try_from(number - before).expect("a window holds at most 10,000,000 records");
         true
     }
 
-    fn slot(&mut self, number: u64) -> &mut Slot {
-        &mut self.slots[(number - self.base) as usize]
+    fn entry(&mut self, number: u64) -> &mut WindowEntry {
+        &mut self.entries[(number - self.base) as usize]
     }
 }
 

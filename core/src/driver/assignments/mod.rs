@@ -18,7 +18,7 @@ mod state;
 mod tests;
 
 use load::Load;
-use state::State;
+use state::AssignmentsState;
 
 /// A partition that the group's store assigns to this member.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +63,7 @@ pub enum PartitionEvent {
 /// [`Membership::next`](super::Membership::next).
 ///
 /// A driver reports what its store says ([`reconcile`](Self::reconcile), or one by one
-/// [`assign`](Self::assign), [`revoke`](Self::revoke), [`lose`](Self::lose)) and what it reads
+/// [`assign`](Self::assign), [`revoke`](Self::revoke), [`mark_lost`](Self::mark_lost)) and what it reads
 /// ([`push`](Self::push)). `Assignments` makes the events of it, in the order that [`Event`] requires:
 ///
 /// * The events of a partition end with `Revoking` or `Lost`. Nothing that was read before, or is
@@ -99,7 +99,7 @@ pub enum PartitionEvent {
 /// ```
 #[derive(Debug)]
 pub struct Assignments<T> {
-    state: Mutex<State<T>>,
+    state: Mutex<AssignmentsState<T>>,
     /// Notified when there may be events for the one caller of `next`.
     changed: Notify,
     /// What one call of `next` returns at most, roughly.
@@ -135,7 +135,7 @@ impl<T> Assignments<T> {
         self.change(|queue| {
             let listed: HashSet<&Partition, FixedState> =
                 assigned.iter().map(|found| &found.partition).collect();
-            queue.lose_all(|partition, _| !listed.contains(partition));
+            queue.mark_lost(|partition, _| !listed.contains(partition));
             for found in assigned {
                 if queue.is_new(&found.partition, found.epoch) {
                     let kept = state(&found);
@@ -167,13 +167,13 @@ impl<T> Assignments<T> {
 
     /// Ends an assignment that another member may have already. Does nothing if the partition is not
     /// assigned in that epoch.
-    pub fn lose(&self, partition: &Partition, epoch: Epoch) {
-        self.change(|queue| queue.lose_all(|lost, of| lost == partition && of == epoch));
+    pub fn mark_lost(&self, partition: &Partition, epoch: Epoch) {
+        self.change(|queue| queue.mark_lost(|lost, of| lost == partition && of == epoch));
     }
 
     /// Ends all assignments: other members may have them already.
-    pub fn lose_all(&self) {
-        self.change(|queue| queue.lose_all(|_, _| true));
+    pub fn mark_all_lost(&self) {
+        self.change(|queue| queue.mark_lost(|_, _| true));
     }
 
     /// Ends the membership: [`next`](Self::next) returns the error when all events before it are
@@ -260,7 +260,7 @@ impl<T> Assignments<T> {
         }
     }
 
-    fn change<R>(&self, change: impl FnOnce(&mut State<T>) -> R) -> R {
+    fn change<R>(&self, change: impl FnOnce(&mut AssignmentsState<T>) -> R) -> R {
         let mut queue = self.lock();
         let result = change(&mut queue);
         if queue.has_events() {
@@ -269,7 +269,7 @@ impl<T> Assignments<T> {
         result
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
+    fn lock(&self) -> MutexGuard<'_, AssignmentsState<T>> {
         lock(&self.state)
     }
 }

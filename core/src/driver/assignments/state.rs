@@ -17,7 +17,7 @@ const LAG_INTERVAL: Duration = Duration::from_secs(1);
 const LEAST_AGE: Duration = Duration::from_millis(1);
 
 #[derive(Debug)]
-pub(super) struct State<T> {
+pub(super) struct AssignmentsState<T> {
     assignments: ByPartition<MemberAssignment<T>>,
     /// The epoch of the last assignment of each partition, also after it has ended.
     last_epochs: ByPartition<Epoch>,
@@ -75,7 +75,7 @@ impl<T> MemberAssignment<T> {
     }
 }
 
-impl<T> Default for State<T> {
+impl<T> Default for AssignmentsState<T> {
     fn default() -> Self {
         Self {
             assignments: ByPartition::default(),
@@ -89,7 +89,7 @@ impl<T> Default for State<T> {
     }
 }
 
-impl<T> State<T> {
+impl<T> AssignmentsState<T> {
     pub(super) fn assignment(
         &mut self,
         partition: &Partition,
@@ -109,7 +109,7 @@ impl<T> State<T> {
         let AssignedPartition {
             partition, epoch, ..
         } = assigned;
-        self.lose_all(|lost, _| lost == partition);
+        self.mark_lost(|lost, _| lost == partition);
         self.last_epochs.insert(partition.clone(), *epoch);
         let assignment = MemberAssignment {
             epoch: *epoch,
@@ -147,7 +147,7 @@ impl<T> State<T> {
     }
 
     /// Ends the assignments that are selected, with one event.
-    pub(super) fn lose_all(&mut self, is_lost: impl Fn(&Partition, Epoch) -> bool) {
+    pub(super) fn mark_lost(&mut self, is_lost: impl Fn(&Partition, Epoch) -> bool) {
         let assignments = self.assignments.iter();
         let lost = assignments.filter(|(partition, found)| is_lost(partition, found.epoch));
         let mut lost: Vec<_> = lost.map(|(p, found)| (p.clone(), found.epoch)).collect();
@@ -325,7 +325,7 @@ impl<T> State<T> {
     }
 }
 
-impl<T: Clone> State<T> {
+impl<T: Clone> AssignmentsState<T> {
     pub(super) fn readable(&self) -> Vec<(Partition, Epoch, T)> {
         let is_readable =
             |found: &MemberAssignment<T>| !found.paused && !found.revoking && !found.ended;

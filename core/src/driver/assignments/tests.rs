@@ -140,8 +140,8 @@ fn a_late_response_brings_nothing_back() {
     let late = [assigned(0, 4), assigned(1, 4), assigned(2, 4)];
     queue.reconcile(late.clone(), |_| 0);
     queue.close(&partition(0), Epoch(4));
-    queue.lose(&partition(1), Epoch(4));
-    queue.lose_all();
+    queue.mark_lost(&partition(1), Epoch(4));
+    queue.mark_all_lost();
     take(&queue);
     queue.reconcile(late, |_| 0);
     assert!(take(&queue).is_empty());
@@ -475,11 +475,11 @@ impl Interleaving {
                 let expected = self.expected(number);
                 expected.is_live = false;
                 let epoch = Epoch(expected.epoch);
-                queue.lose(&partition(number), epoch);
+                queue.mark_lost(&partition(number), epoch);
             }
             Step::LoseAll => {
                 self.expected.values_mut().for_each(|e| e.is_live = false);
-                queue.lose_all();
+                queue.mark_all_lost();
             }
             // The runtime releases what it has seen to leave, and completes what it has seen to end.
             Step::Close(number) => {

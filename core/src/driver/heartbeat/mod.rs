@@ -61,7 +61,7 @@ pub trait HeartbeatMember: Send + Sync + 'static {
     /// As for [`heartbeat`](Self::heartbeat).
     async fn rejoin(&self) -> Result<()>;
 
-    /// Ends all assignments (see [`Assignments::lose_all`](super::Assignments::lose_all)): other members
+    /// Ends all assignments (see [`Assignments::mark_all_lost`](super::Assignments::mark_all_lost)): other members
     /// may have them already.
     fn lost(&self);
 
@@ -107,7 +107,7 @@ impl HeartbeatThread {
         let (stopped, end) = (stop.clone(), ended.clone().drop_guard());
         spawn_thread(name, async move {
             let _end = end;
-            let kept = keep(session, &*member, &stopped);
+            let kept = keep_alive(session, &*member, &stopped);
             if AssertUnwindSafe(kept).catch_unwind().await.is_err() {
                 member.lost();
                 let message = "the heartbeat of the member panicked";
@@ -135,7 +135,7 @@ impl Drop for HeartbeatThread {
 }
 
 /// Keeps a session until it is stopped, or the membership ends.
-async fn keep(mut session: Session, member: &dyn HeartbeatMember, stop: &CancellationToken) {
+async fn keep_alive(mut session: Session, member: &dyn HeartbeatMember, stop: &CancellationToken) {
     loop {
         // The clock is looked at first: after a suspension of the process, a response that waits is late.
         select! {

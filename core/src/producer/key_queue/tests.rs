@@ -27,7 +27,7 @@ enum Step {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Place {
+enum RecordState {
     Waits,
     InCall(usize),
     Settled,
@@ -36,7 +36,7 @@ enum Place {
 struct Model {
     queue: KeyOrderedQueue<usize>,
     now: Instant,
-    records: Vec<(Option<u64>, Place)>,
+    records: Vec<(Option<u64>, RecordState)>,
     calls: Vec<(usize, ItemBatch<usize>)>,
     named: usize,
     /// When the failed records are due, by the first of each key or by themselves.
@@ -67,7 +67,7 @@ impl Model {
 
     fn push(&mut self, key: Option<u64>) {
         let load = self.records.len();
-        self.records.push((key, Place::Waits));
+        self.records.push((key, RecordState::Waits));
         self.queue.push(Item {
             key,
             bytes: 1 + load % 40,
@@ -88,14 +88,19 @@ impl Model {
         assert!(batch.items.len() <= MOST.records && bytes <= MOST.bytes);
         for item in &batch.items {
             let earlier = &self.records[..item.load];
-            let overtaken = earlier.iter().find(|(key, place)| {
-                let done = [Place::Settled, Place::InCall(self.named)].contains(place);
+            let overtaken = earlier.iter().find(|(key, state)| {
+                let done = [RecordState::Settled, RecordState::InCall(self.named)].contains(state);
                 item.key.is_some() && *key == item.key && !done
             });
             assert_eq!(overtaken, None, "record {} overtakes", item.load);
-            let (_, place) = &mut self.records[item.load];
-            assert_eq!(*place, Place::Waits, "record {} goes twice", item.load);
-            *place = Place::InCall(self.named);
+            let (_, state) = &mut self.records[item.load];
+            assert_eq!(
+                *state,
+                RecordState::Waits,
+                "record {} goes twice",
+                item.load
+            );
+            *state = RecordState::InCall(self.named);
             self.failed.retain(|failed| *failed != item.load);
         }
         self.calls.push((self.named, batch));
@@ -109,15 +114,15 @@ impl Model {
             .records
             .iter()
             .enumerate()
-            .filter(|(load, (_, place))| {
-                matches!(place, Place::InCall(_)) || self.failed.contains(load)
+            .filter(|(load, (_, state))| {
+                matches!(state, RecordState::InCall(_)) || self.failed.contains(load)
             })
             .filter_map(|(_, (key, _))| *key)
             .collect();
-        for (load, (key, place)) in self.records.iter().enumerate() {
+        for (load, (key, state)) in self.records.iter().enumerate() {
             let free = key.is_none_or(|key| !bound.contains(&key)) && !self.failed.contains(&load);
             assert!(
-                !free || *place != Place::Waits,
+                !free || *state != RecordState::Waits,
                 "record {load} waits for nothing"
             );
         }
@@ -132,11 +137,11 @@ impl Model {
         for (index, item) in batch.items.into_iter().enumerate() {
             let after = item.key.is_some_and(|key| failed_keys.contains(&key));
             let fate = if after { 3 } else { fates >> (2 * index) & 3 };
-            let (_, place) = &mut self.records[item.load];
-            *place = if fate == 3 {
-                Place::Waits
+            let (_, state) = &mut self.records[item.load];
+            *state = if fate == 3 {
+                RecordState::Waits
             } else {
-                Place::Settled
+                RecordState::Settled
             };
             if fate < 2 {
                 continue;
@@ -170,7 +175,7 @@ impl Model {
         let lost = self
             .records
             .iter()
-            .position(|(_, place)| *place != Place::Settled);
+            .position(|(_, state)| *state != RecordState::Settled);
         assert_eq!(lost, None, "a record is lost");
         assert!(self.queue.is_empty(), "a key stays bound");
     }

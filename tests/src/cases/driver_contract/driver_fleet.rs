@@ -12,7 +12,7 @@ use crate::harness::unique_stream;
 use crate::{Harness, Timing};
 
 /// The positions of the records of each partition, in stored order.
-pub(super) type Stored = BTreeMap<Partition, Vec<Position>>;
+pub(super) type StoredPositions = BTreeMap<Partition, Vec<Position>>;
 
 /// A stream, a group, and a connection to produce and to look.
 pub(super) struct DriverFleet {
@@ -71,16 +71,20 @@ impl DriverFleet {
 
     /// Sends records with many keys until every partition got `per_partition`, and returns where they
     /// are.
-    pub(super) async fn fill(&self, per_partition: usize) -> Stored {
+    pub(super) async fn fill(&self, per_partition: usize) -> StoredPositions {
         self.fill_with(per_partition, b"payload").await
     }
 
     /// As [`fill`](Self::fill), with a payload.
-    pub(super) async fn fill_with(&self, per_partition: usize, payload: &'static [u8]) -> Stored {
+    pub(super) async fn fill_with(
+        &self,
+        per_partition: usize,
+        payload: &'static [u8],
+    ) -> StoredPositions {
         let described = self.client.streams().describe(&self.stream).await;
         let described = described.expect("the stream is described");
         let partitions = described.partitions.into_iter();
-        let mut stored: Stored = partitions.map(|of| (of.partition, Vec::new())).collect();
+        let mut stored: StoredPositions = partitions.map(|of| (of.partition, Vec::new())).collect();
         let producer = self.client.producer(self.stream.as_str()).open().await;
         let producer = producer.expect("the producer opens");
         let mut key = 0;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use millstream_core::driver::JoinOptions;
 use millstream_core::{Partition, Position};
 
-use super::driver_fleet::{DriverFleet, Stored};
+use super::driver_fleet::{DriverFleet, StoredPositions};
 use super::driver_member::{DriverMember, until_both};
 use crate::Harness;
 use crate::cases::cases;
@@ -22,7 +22,7 @@ fn has(member: &DriverMember, partition: &Partition, positions: &[Position]) -> 
 }
 
 /// Asserts that the members have every record of the partitions that they own, once and in order.
-fn assert_complete(stored: &Stored, members: [&DriverMember; 2]) {
+fn assert_complete(stored: &StoredPositions, members: [&DriverMember; 2]) {
     for (partition, positions) in stored {
         for member in members {
             if member.owned().contains_key(partition) {

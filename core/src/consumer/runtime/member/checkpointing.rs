@@ -36,7 +36,7 @@ pub(super) struct Checkpointer {
     /// Records settled since the last call.
     settled: u64,
     /// Output records buffered since the last call.
-    made: u64,
+    buffered: u64,
     /// Whether a leaving partition waits for its checkpoint.
     urgent: bool,
     /// Whether the last call failed. The next one then waits until it is due, even if it is urgent.
@@ -53,7 +53,7 @@ impl Checkpointer {
             due: Instant::now() + interval,
             dirty: Vec::new(),
             settled: 0,
-            made: 0,
+            buffered: 0,
             urgent: false,
             failed: false,
             part_first: false,
@@ -75,8 +75,8 @@ impl Checkpointer {
     }
 
     /// Counts output records that wait for the next call.
-    pub(super) fn made(&mut self, records: u64) {
-        self.made += records;
+    pub(super) fn buffered(&mut self, records: u64) {
+        self.buffered += records;
     }
 
     /// Drops a call that is under way.
@@ -178,7 +178,7 @@ impl<W: Handler> Member<W> {
         let early = last
             || checkpointer.urgent
             || checkpointer.settled >= enough
-            || checkpointer.made >= enough
+            || checkpointer.buffered >= enough
             || stalled;
         let due = (early && !checkpointer.failed) || checkpointer.due <= self.now;
         if !due || checkpointer.dirty.is_empty() {
@@ -186,7 +186,7 @@ impl<W: Handler> Member<W> {
         }
         checkpointer.due = self.now + checkpointer.interval;
         checkpointer.settled = 0;
-        checkpointer.made = 0;
+        checkpointer.buffered = 0;
         checkpointer.urgent = false;
         checkpointer.failed = false;
         let mut updates = Vec::with_capacity(checkpointer.dirty.len());

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::Member;
 use super::dispatch::BurstClock;
-use super::in_flight::{Completed, Ended, InFlight};
+use super::in_flight::{Completed, FinishedWork, InFlight};
 use crate::consumer::delivery::Ownership;
 use crate::consumer::runtime::handler::{Handler, HandlerError, Output};
 use crate::consumer::runtime::run::{Next, Run};
@@ -54,19 +54,19 @@ impl<W: Handler> Member<W> {
         } = done;
         let owned = self.owns(index, &ownership);
         match ended {
-            Ended::Attempt(slot, result) => {
+            FinishedWork::Attempt(future, result) => {
                 self.attempts -= 1;
-                self.return_slot(slot);
+                self.return_future(future);
                 if owned {
                     let result = result.unwrap_or(Err(HandlerError::Abandoned));
                     self.on_attempt(index, run, result);
                 }
             }
-            Ended::Letters(numbers, stored) if owned => {
+            FinishedWork::Letters(numbers, stored) if owned => {
                 self.assignments[index].storing_letters -= 1;
                 self.on_letters(index, run, numbers, stored);
             }
-            Ended::Letters(..) => {}
+            FinishedWork::Letters(..) => {}
         }
         if owned {
             self.mark_runnable(index);
@@ -89,9 +89,9 @@ impl<W: Handler> Member<W> {
         result: Result<W::Output, HandlerError>,
     ) {
         match result {
-            Ok(made) => {
+            Ok(output) => {
                 let assignment = &mut self.assignments[index];
-                let records = made.into_records();
+                let records = output.into_records();
                 let delivery = run.part().next().filter(|_| !records.is_empty());
                 let origin = run.first().zip(delivery.cloned());
                 let origin = origin.map(|(number, delivery)| assignment.origin(number, delivery));

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::Member;
 use super::in_flight::InFlight;
-use crate::consumer::runtime::handler::{AttemptId, FutureSlot, Handler, HandlerError, Output};
+use crate::consumer::runtime::handler::{AttemptId, Handler, HandlerError, Output, ReusableFuture};
 use crate::consumer::runtime::run::Run;
 
 /// The most starts of one step, so that events and other tasks have their turn.
@@ -144,13 +144,13 @@ impl<W: Handler> Member<W> {
             };
             run.begin();
             let attempt = self.next_attempt(index, first);
-            let mut slot = self.take_slot();
-            match slot.begin(&self.handler, attempt, run.part().cloned(), cx) {
+            let mut future = self.take_spare_future();
+            match future.begin(&self.handler, attempt, run.part().cloned(), cx) {
                 Poll::Ready(result) => {
-                    self.return_slot(slot);
+                    self.return_future(future);
                     self.on_attempt(index, run, result);
                 }
-                Poll::Pending => self.wait_for_attempt(attempt, run, slot),
+                Poll::Pending => self.wait_for_attempt(attempt, run, future),
             }
             self.mark_runnable(index);
         }
@@ -167,7 +167,7 @@ impl<W: Handler> Member<W> {
         clock: &mut BurstClock,
         cx: &mut Context<'_>,
     ) -> usize {
-        let mut slot = self.take_slot();
+        let mut future = self.take_spare_future();
         let mut settled = 0;
         let mut started = 0;
         while started < most
@@ -183,9 +183,9 @@ impl<W: Handler> Member<W> {
             let attempt = self.next_attempt(index, numbers.start);
             let assignment = &mut self.assignments[index];
             let deliveries = numbers.clone().map(|number| assignment.delivery(number));
-            match slot.begin(&self.handler, attempt, deliveries, cx) {
-                Poll::Ready(Ok(made)) => {
-                    let records = made.into_records();
+            match future.begin(&self.handler, attempt, deliveries, cx) {
+                Poll::Ready(Ok(output)) => {
+                    let records = output.into_records();
                     let origin = !records.is_empty();
                     let origin = origin.then(|| {
                         let number = numbers.start;
@@ -208,12 +208,12 @@ impl<W: Handler> Member<W> {
                 }
                 Poll::Pending => {
                     let run = self.begin_run(index, numbers, true);
-                    self.wait_for_attempt(attempt, run, slot);
-                    slot = self.take_slot();
+                    self.wait_for_attempt(attempt, run, future);
+                    future = self.take_spare_future();
                 }
             }
         }
-        self.return_slot(slot);
+        self.return_future(future);
         self.settled(index, settled);
         started
     }
@@ -291,30 +291,30 @@ impl<W: Handler> Member<W> {
         }
     }
 
-    fn wait_for_attempt(&mut self, attempt: AttemptId, run: Run, slot: FutureSlot<W>) {
+    fn wait_for_attempt(&mut self, attempt: AttemptId, run: Run, future: ReusableFuture<W>) {
         self.attempts += 1;
         if W::SETTLED_OUTSIDE {
-            self.return_slot(slot);
+            self.return_future(future);
             self.wait_for_settlement(attempt, run);
         } else {
             let index = attempt.index;
             let ownership = self.assignments[index].ownership.clone();
             let limit = self.options.handler_timeout;
             self.running
-                .push(InFlight::attempt(index, ownership, run, slot, limit));
+                .push(InFlight::attempt(index, ownership, run, future, limit));
         }
         self.count_in_flight();
     }
 
-    fn take_slot(&mut self) -> FutureSlot<W> {
-        self.slots.pop().unwrap_or_else(FutureSlot::new)
+    fn take_spare_future(&mut self) -> ReusableFuture<W> {
+        self.spare_futures.pop().unwrap_or_else(ReusableFuture::new)
     }
 
     /// Keeps the memory of an attempt for the next one: one for each that may be under way, and one to
     /// start the next.
-    pub(super) fn return_slot(&mut self, slot: FutureSlot<W>) {
-        if self.slots.len() <= self.options.concurrency {
-            self.slots.push(slot);
+    pub(super) fn return_future(&mut self, future: ReusableFuture<W>) {
+        if self.spare_futures.len() <= self.options.concurrency {
+            self.spare_futures.push(future);
         }
     }
 }

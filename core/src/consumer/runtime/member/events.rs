@@ -99,7 +99,7 @@ impl<W: Handler> Member<W> {
         assignment.pause(
             Paused {
                 by_user,
-                by_window: false,
+                by_max_unsettled: false,
                 by_buffer: false,
                 by_shutdown: self.closing.is_some(),
             },
@@ -136,10 +136,10 @@ impl<W: Handler> Member<W> {
         }
         self.control.counters.received.add(records.len() as u64);
         assignment.receive(records, lag, self.now);
-        if assignment.unsettled() >= self.options.window_records {
+        if assignment.unsettled() >= self.options.max_unsettled_per_partition {
             assignment.pause(
                 Paused {
-                    by_window: true,
+                    by_max_unsettled: true,
                     ..assignment.paused
                 },
                 &*self.membership,
@@ -227,11 +227,12 @@ impl<W: Handler> Member<W> {
     /// Resumes a partition that was settled far enough below its bounds.
     pub(super) fn resume_below_low_watermark(&mut self, index: usize) {
         let assignment = &mut self.assignments[index];
-        if assignment.paused.by_window && assignment.unsettled() <= self.options.window_records / 2
+        if assignment.paused.by_max_unsettled
+            && assignment.unsettled() <= self.options.max_unsettled_per_partition / 2
         {
             assignment.pause(
                 Paused {
-                    by_window: false,
+                    by_max_unsettled: false,
                     ..assignment.paused
                 },
                 &*self.membership,

@@ -13,7 +13,7 @@ use crate::Result;
 use crate::consumer::delivery::Ownership;
 use crate::consumer::runtime::dead_letter_sink::DeadRecord;
 use crate::consumer::runtime::error_handler::ErrorHandler;
-use crate::consumer::runtime::handler::{FutureSlot, Handler, HandlerError};
+use crate::consumer::runtime::handler::{Handler, HandlerError, ReusableFuture};
 use crate::consumer::runtime::run::{Run, RunStatus};
 
 /// A run with an attempt, or with dead letters that are being stored. It ends at once when its
@@ -30,34 +30,34 @@ pub(super) struct Completed<W: Handler> {
     pub(super) index: usize,
     pub(super) ownership: Arc<Ownership>,
     pub(super) run: Run,
-    pub(super) ended: Ended<W>,
+    pub(super) ended: FinishedWork<W>,
 }
 
-pub(super) enum Ended<W: Handler> {
+pub(super) enum FinishedWork<W: Handler> {
     /// An attempt of its next part. `None`: the partition was lost meanwhile.
-    Attempt(FutureSlot<W>, Option<Result<W::Output, HandlerError>>),
+    Attempt(ReusableFuture<W>, Option<Result<W::Output, HandlerError>>),
     /// The dead letters of these numbers. `None`: the partition was lost meanwhile.
     Letters(Vec<u64>, Option<Result<Vec<u64>>>),
 }
 
 impl<W: Handler> InFlight<W> {
-    /// Waits for the attempt that was begun in `slot`.
+    /// Waits for the attempt that was begun in `attempt_future`.
     ///
     /// An attempt that takes longer than `limit` is dropped.
     pub(super) fn attempt(
         index: usize,
         ownership: Arc<Ownership>,
         run: Run,
-        mut slot: FutureSlot<W>,
+        mut attempt_future: ReusableFuture<W>,
         limit: Option<Duration>,
     ) -> Self {
         let status = RunStatus::of(&run);
         Self::new(index, ownership.clone(), status, async move {
             let attempt = async {
                 let Some(limit) = limit else {
-                    return slot.finish().await;
+                    return attempt_future.finish().await;
                 };
-                let result = timeout(limit, slot.finish()).await;
+                let result = timeout(limit, attempt_future.finish()).await;
                 result.unwrap_or_else(|_| Err(run.time_out(limit)))
             };
             let result = tokio::select! {
@@ -65,12 +65,12 @@ impl<W: Handler> InFlight<W> {
                 () = ownership.lost() => None,
                 result = attempt => Some(result),
             };
-            slot.clear();
+            attempt_future.clear();
             Completed {
                 index,
                 ownership,
                 run,
-                ended: Ended::Attempt(slot, result),
+                ended: FinishedWork::Attempt(attempt_future, result),
             }
         })
     }
@@ -99,7 +99,7 @@ impl<W: Handler> InFlight<W> {
                 index,
                 ownership,
                 run,
-                ended: Ended::Letters(numbers, stored),
+                ended: FinishedWork::Letters(numbers, stored),
             }
         })
     }

@@ -80,7 +80,10 @@ impl<W: Handler> Member<W> {
     fn pause_reason(&self, index: usize) -> Option<PauseReason> {
         let assignment = &self.assignments[index];
         let reasons = [
-            (assignment.paused.by_window, PauseReason::MaxUnsettled),
+            (
+                assignment.paused.by_max_unsettled,
+                PauseReason::MaxUnsettled,
+            ),
             (assignment.paused.by_buffer, PauseReason::BufferBytes),
             (self.has_too_many_waiting(index), PauseReason::Retries),
             (self.is_limited(index), PauseReason::Results),

@@ -153,7 +153,7 @@ impl<W: Handler> Member<W> {
                 "the drain took too long; handlers in flight are dropped, and their records are \
                  delivered again"
             );
-            assignment.ownership.lose();
+            assignment.ownership.mark_lost();
         }
         assignment.window.abort_drain();
         self.abandon_retries(index);
@@ -230,7 +230,7 @@ impl<W: Handler> Member<W> {
 
     fn remove(&mut self, index: usize) -> Box<Assignment> {
         let assignment = self.assignments.remove(index);
-        assignment.ownership.lose();
+        assignment.ownership.mark_lost();
         self.index.remove(assignment.partition());
         self.departures.forget(&assignment, index);
         for (first, run) in &assignment.waiting {

@@ -76,7 +76,7 @@ impl<W: Handler> Member<W> {
         let watermark = assignment.window.watermark();
         match origin {
             Some(origin) => {
-                self.checkpointer.made(records.len() as u64);
+                self.checkpointer.buffered(records.len() as u64);
                 self.buffered_output += assignment.outputs_mut().push(origin, watermark, records);
             }
             None => assignment.outputs_mut().advance(watermark),
@@ -104,7 +104,7 @@ impl<W: Handler> Member<W> {
         let assignment = &self.assignments[index];
         let waiting = match assignment.is_suspect || assignment.refused.is_some() {
             true => assignment.outputs().size(),
-            false => assignment.outputs().ahead(),
+            false => assignment.outputs().out_of_order_size(),
         };
         let partitions = self.assignments.len();
         let records = self.options.checkpoint_records / partitions as u64;
