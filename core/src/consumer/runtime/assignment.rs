@@ -16,7 +16,7 @@ use super::run::Run;
 use super::stall::StallDetector;
 use super::window::{NO_KEY, Window};
 use crate::consumer::delivery::{FetchedBatch, Ownership, copy};
-use crate::driver::{CheckpointUpdate, StoredRecord};
+use crate::driver::{CheckpointUpdate, Membership, StoredRecord};
 use crate::sync::lock;
 use crate::{Batch, Delivery, Epoch, Lag, OldestUnsettled, Partition, PartitionStats, Position};
 
@@ -433,6 +433,43 @@ impl Assignment {
     /// Returns the bytes of all records that are held.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Pauses a partition that holds more than its share while the budget is used up, until it holds
+    /// half of its share. Returns whether it was paused now.
+    pub(crate) fn pause_beyond(
+        &mut self,
+        share: usize,
+        full: bool,
+        membership: &dyn Membership,
+    ) -> bool {
+        let enough = match self.paused.by_buffer {
+            true => share / 2,
+            false => share,
+        };
+        let by_buffer = full && self.counted_bytes > enough;
+        let changes = by_buffer != self.paused.by_buffer;
+        if changes {
+            self.pause(
+                Paused {
+                    by_buffer,
+                    ..self.paused
+                },
+                membership,
+            );
+        }
+        changes && by_buffer
+    }
+
+    /// Notifies the driver, if anything changes for it.
+    pub(crate) fn pause(&mut self, paused: Paused, membership: &dyn Membership) {
+        let before = std::mem::replace(&mut self.paused, paused);
+        match (before.any(), paused.any()) {
+            (false, true) => membership.pause(self.partition(), self.epoch()),
+            (true, false) => membership.resume(self.partition(), self.epoch()),
+            _ => return,
+        }
+        self.refresh_stats();
     }
 
     /// Updates the published statistics. Called once for many records.

@@ -9,7 +9,7 @@ use super::Member;
 use super::visits::visited;
 use crate::consumer::runtime::assignment::{Assignment, Leaving, Paused};
 use crate::consumer::runtime::handler::Handler;
-use crate::driver::{Event, Membership, StoredRecord};
+use crate::driver::{Event, StoredRecord};
 use crate::telemetry::event;
 use crate::{Epoch, Error, ErrorKind, Lag, OnDataLoss, Partition, Position};
 
@@ -304,39 +304,5 @@ impl<W: Handler> Member<W> {
                 self.mark_runnable(index);
             }
         }
-    }
-}
-
-impl Assignment {
-    /// Pauses a partition that holds more than its share while the budget is used up, until it holds
-    /// half of its share. Returns whether it was paused now.
-    fn pause_beyond(&mut self, share: usize, full: bool, membership: &dyn Membership) -> bool {
-        let enough = match self.paused.by_buffer {
-            true => share / 2,
-            false => share,
-        };
-        let by_buffer = full && self.counted_bytes > enough;
-        let changes = by_buffer != self.paused.by_buffer;
-        if changes {
-            self.pause(
-                Paused {
-                    by_buffer,
-                    ..self.paused
-                },
-                membership,
-            );
-        }
-        changes && by_buffer
-    }
-
-    /// Notifies the driver, if anything changes for it.
-    pub(super) fn pause(&mut self, paused: Paused, membership: &dyn Membership) {
-        let before = std::mem::replace(&mut self.paused, paused);
-        match (before.any(), paused.any()) {
-            (false, true) => membership.pause(self.partition(), self.epoch()),
-            (true, false) => membership.resume(self.partition(), self.epoch()),
-            _ => return,
-        }
-        self.refresh_stats();
     }
 }
