@@ -300,14 +300,18 @@ async fn a_shutdown_ends_a_join_that_takes_long() {
     let _held = script.hold_membership().await;
     let asked = tokio::time::Instant::now();
     let handler = |_: Delivery| async { Ok::<(), String>(()) };
-    let second = tokio::time::sleep(Duration::from_secs(1));
-    group(&script).run(handler, second).await.unwrap();
+    let second = Duration::from_secs(1);
+    let run = group(&script).run(handler, tokio::time::sleep(second));
+    // The join never ends by itself.
+    let ended = tokio::time::timeout(10 * second, run).await;
+    ended.expect("it hears the shutdown").unwrap();
     let (control, run) = desk.run(group(&script));
     control.pause_all();
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    tokio::time::sleep(second).await;
     control.shutdown();
-    run.await.unwrap().unwrap();
-    assert!(asked.elapsed() < Duration::from_secs(3));
+    let ended = tokio::time::timeout(10 * second, run).await;
+    ended.expect("it hears the handle").unwrap().unwrap();
+    assert!(asked.elapsed() < 3 * second);
 }
 
 #[tokio::test(start_paused = true)]
