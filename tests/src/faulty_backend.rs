@@ -13,7 +13,7 @@ use crate::layer::{
 use crate::{Fault, Hooks};
 
 /// Wraps a driver and injects faults on the way to its broker: sends, checkpoints and steps of pipelines
-/// fail, get lost, or take long.
+/// fail, get lost, or take long, and joins take long.
 ///
 /// With it a harness has the faults of [`FaultyBackend::HOOKS`] on any driver whose
 /// [`Pipelining`](driver::Pipelining) is by key, and needs to make only those of members itself.
@@ -31,8 +31,9 @@ pub struct Faults {
 
 #[derive(Debug)]
 struct PlannedFault {
-    /// A stream of sends, or a group of checkpoints.
+    /// A stream of sends, or a group of joins and checkpoints.
     of: String,
+    /// The key of a record, or the name of a member. `None`: any.
     key: Option<Bytes>,
     what: FaultKind,
     times: u32,
@@ -43,6 +44,7 @@ enum FaultKind {
     FailSend(ErrorKind),
     TimeOutSend,
     DelaySends(Duration),
+    DelayJoin(Duration),
     FailCheckpoint,
     LoseCheckpoint,
     RefusePublishLate(Duration),
@@ -124,6 +126,7 @@ impl<B: driver::Backend> FaultyBackend<B> {
         time_out_sends: true,
         throttle_sends: true,
         delay_sends: true,
+        delay_join: true,
         freeze: false,
         fail_checkpoints: true,
         lose_checkpoints: true,
@@ -200,6 +203,10 @@ impl<B: driver::Backend> FaultyBackend<B> {
                     u32::from(!by.is_zero()),
                 );
             }
+            Fault::DelayJoin { group, member, by } => {
+                let member = Some(Bytes::from(member.clone()));
+                plan.add(group, member, FaultKind::DelayJoin(*by), 1);
+            }
             Fault::FailCheckpoints { group, times } => {
                 plan.add(group, None, FaultKind::FailCheckpoint, *times);
             }
@@ -240,6 +247,11 @@ impl Layer for Faults {
         name: &str,
         options: JoinOptions,
     ) -> Result<Arc<dyn Membership>> {
+        let member = options.member.clone().map(Bytes::from);
+        let delays = |what| matches!(what, FaultKind::DelayJoin(_));
+        if let Some(FaultKind::DelayJoin(by)) = self.hit(name, member.as_ref(), delays) {
+            tokio::time::sleep(by).await;
+        }
         Ok(Arc::new(LayeredMembership(Member {
             inner: group.join(options).await?,
             group: name.to_owned(),

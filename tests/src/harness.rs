@@ -109,6 +109,8 @@ pub struct Hooks {
     pub throttle_sends: bool,
     /// [`Fault::DelaySends`].
     pub delay_sends: bool,
+    /// [`Fault::DelayJoin`].
+    pub delay_join: bool,
     /// [`Fault::Freeze`].
     pub freeze: bool,
     /// [`Fault::FailCheckpoints`].
@@ -175,6 +177,15 @@ pub enum Fault {
     DelaySends {
         /// The stream.
         stream: String,
+        /// The delay.
+        by: Duration,
+    },
+    /// The next join of the member takes longer, as while the broker does not respond.
+    DelayJoin {
+        /// The group.
+        group: String,
+        /// The application's name for the member.
+        member: String,
         /// The delay.
         by: Duration,
     },

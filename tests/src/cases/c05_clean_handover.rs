@@ -19,7 +19,7 @@ cases! {
     c05_group_that_is_empty_for_a_while_goes_on,
 }
 
-fn by<'a>(fleet: &'a Fleet, member: &'a str) -> impl Fn() -> usize + 'a {
+pub(super) fn by<'a>(fleet: &'a Fleet, member: &'a str) -> impl Fn() -> usize + 'a {
     let began = move |event: &Event| matches!(event, Event::Began(h) if *h.by.member == *member);
     move || fleet.history.count(began)
 }

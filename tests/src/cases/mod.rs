@@ -13,6 +13,7 @@ mod c03_odd_dead_letters;
 mod c03_refused_results;
 mod c04_contiguous_checkpoint;
 mod c05_clean_handover;
+mod c05_prompt_handover;
 mod c06_crash;
 mod c07_fencing;
 mod c08_back_pressure;
@@ -23,6 +24,7 @@ mod c10_start;
 mod c10_streams;
 mod c11_reshard;
 mod c12_close;
+mod c12_prompt_shutdown;
 mod c13_limits;
 mod c13_options;
 mod c14_round_trip;
@@ -92,6 +94,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         c03_refused_results::CASES,
         c04_contiguous_checkpoint::CASES,
         c05_clean_handover::CASES,
+        c05_prompt_handover::CASES,
         c06_crash::CASES,
         c07_fencing::CASES,
         c08_back_pressure::CASES,
@@ -102,6 +105,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         c10_streams::CASES,
         c11_reshard::CASES,
         c12_close::CASES,
+        c12_prompt_shutdown::CASES,
         c13_limits::CASES,
         c13_options::CASES,
         c14_round_trip::CASES,
@@ -144,6 +148,7 @@ const FAIL_SENDS_BY_KEY: Need = Need::Has("fail_sends_by_key", |_, hooks| hooks.
 const TIME_OUT_SENDS: Need = Need::Has("time_out_sends", |_, hooks| hooks.time_out_sends);
 const THROTTLE_SENDS: Need = Need::Has("throttle_sends", |_, hooks| hooks.throttle_sends);
 const DELAY_SENDS: Need = Need::Has("delay_sends", |_, hooks| hooks.delay_sends);
+const DELAY_JOIN: Need = Need::Has("delay_join", |_, hooks| hooks.delay_join);
 const FREEZE: Need = Need::Has("freeze", |_, hooks| hooks.freeze);
 const FAIL_CHECKPOINTS: Need = Need::Has("fail_checkpoints", |_, hooks| hooks.fail_checkpoints);
 const LOSE_CHECKPOINTS: Need = Need::Has("lose_checkpoints", |_, hooks| hooks.lose_checkpoints);

@@ -116,7 +116,9 @@ impl Fleet {
     /// Records a fault, and injects it.
     pub async fn inject(&self, fault: Fault) {
         let (group, member) = match &fault {
-            Fault::Freeze { group, member, .. } => (Some(group), Some(member)),
+            Fault::DelayJoin { group, member, .. } | Fault::Freeze { group, member, .. } => {
+                (Some(group), Some(member))
+            }
             Fault::FailCheckpoints { group, .. }
             | Fault::LoseCheckpoints { group, .. }
             | Fault::RefusePublishLate { group, .. }

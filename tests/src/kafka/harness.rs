@@ -165,6 +165,7 @@ impl Harness for KafkaHarness {
             // A broker delays responses to a client over its quota, and stores its records.
             throttle_sends: false,
             delay_sends: true,
+            delay_join: true,
             freeze: true,
             fail_checkpoints: true,
             lose_checkpoints: true,
@@ -206,7 +207,13 @@ impl Harness for KafkaHarness {
                 faults.time_out_sends(&stream, times);
             }
             Fault::DelaySends { stream, by } => faults.delay_send_responses(&stream, by),
-            Fault::Freeze {
+            // A client that has not joined yet can do nothing but join.
+            Fault::DelayJoin {
+                member,
+                by: duration,
+                ..
+            }
+            | Fault::Freeze {
                 member, duration, ..
             } => self.network.of(&member).freeze(duration),
             Fault::FailCheckpoints { group, times } => faults.refuse_commits(&group, times),

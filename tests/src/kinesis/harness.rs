@@ -210,6 +210,7 @@ impl Harness for KinesisHarness {
             time_out_sends: true,
             throttle_sends: true,
             delay_sends: true,
+            delay_join: true,
             freeze: true,
             fail_checkpoints: true,
             // DynamoDB acknowledges a write when it is stored. If one were lost all the same, the next one
@@ -260,7 +261,13 @@ impl Harness for KinesisHarness {
                 faults.throttle_records(&stream, self.entries(times));
             }
             Fault::DelaySends { stream, by } => faults.delay_send_responses(&stream, by),
-            Fault::Freeze {
+            // A client that has not joined yet can do nothing but join.
+            Fault::DelayJoin {
+                member,
+                by: duration,
+                ..
+            }
+            | Fault::Freeze {
                 member, duration, ..
             } => self.network.of(&member).freeze(duration),
             Fault::FailCheckpoints { group, times } => {
