@@ -2,6 +2,7 @@
 
 use millstream_core::{Error, ErrorKind};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::types::RDKafkaRespErr;
 
 /// What the caller can do about an error of librdkafka or of a broker: the table.
 pub(crate) fn kind(code: RDKafkaErrorCode) -> ErrorKind {
@@ -106,6 +107,26 @@ pub(crate) fn from_code(operation: &'static str, code: RDKafkaErrorCode) -> Erro
     from(operation, KafkaError::Global(code))
 }
 
+/// As [`kind`], of a code by its number, which may be one of a newer broker.
+pub(crate) fn kind_of(code: i32) -> ErrorKind {
+    known(code).map_or(ErrorKind::Unavailable, kind)
+}
+
+/// As [`from_code`], of a code by its number, which may be one of a newer broker.
+pub(crate) fn from_number(operation: &'static str, code: i32) -> Error {
+    known(code).map_or_else(
+        || {
+            let message = format!("error {code} of the broker, which librdkafka does not know");
+            Error::new(kind_of(code), operation, message)
+        },
+        |code| from_code(operation, code),
+    )
+}
+
+fn known(code: i32) -> Option<RDKafkaErrorCode> {
+    RDKafkaRespErr::try_from(code).ok().map(Into::into)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,6 +160,15 @@ mod tests {
             let error = from_code("test", code);
             assert_eq!(error.kind(), expected, "{code:?}");
         }
+    }
+
+    #[test]
+    fn a_number_of_a_newer_broker_is_temporary_and_named() {
+        let error = from_number("read", 103);
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.to_string().contains("103"), "{error}");
+        let known = from_number("read", RDKafkaErrorCode::OffsetOutOfRange as i32);
+        assert_eq!(known.kind(), ErrorKind::DataLoss);
     }
 
     #[test]

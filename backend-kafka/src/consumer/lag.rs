@@ -128,6 +128,8 @@ mod tests {
             stage: Stage::Owned,
             paused: None,
             strayed: false,
+            position_is_suspect: false,
+            out_of_range: None,
             behind: Behind::default(),
         }
     }

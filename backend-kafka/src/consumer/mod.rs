@@ -31,6 +31,7 @@ mod checkpoint;
 mod claims;
 mod commits;
 mod context;
+mod fetch_failures;
 mod kicker;
 mod lag;
 mod ledger;

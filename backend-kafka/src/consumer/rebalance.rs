@@ -262,6 +262,8 @@ impl Poller {
                 checkpointed: false,
                 paused: None,
                 strayed: false,
+                position_is_suspect: false,
+                out_of_range: None,
                 behind: Behind::default(),
             });
         }
@@ -319,6 +321,8 @@ impl Poller {
         slot.stored = next;
         slot.reset = reset;
         slot.stage = Stage::Owned;
+        slot.position_is_suspect = false;
+        slot.out_of_range = None;
         let paused = slot.paused.take();
         let (name, partition, epoch) = (slot.name.clone(), slot.partition.clone(), slot.epoch);
         if paused.is_some_and(|pause| pause.hard) {

@@ -9,16 +9,13 @@
 use std::time::{Duration, Instant};
 
 use millstream_core::driver::{Event, StoredRecord};
-use millstream_core::{Epoch, Error, ErrorKind, Partition, Position};
+use millstream_core::{Epoch, Partition};
+use rdkafka::Offset;
 use rdkafka::consumer::Consumer;
-use rdkafka::error::RDKafkaErrorCode;
-use rdkafka::{Offset, TopicPartitionList};
 
-use super::aide::Question;
-use super::context::{Name, list};
+use super::context::list;
 use super::poller::Poller;
 use super::slots::{Pause, Stage};
-use crate::error;
 use crate::group::offsets;
 use crate::native::consume::Taken;
 
@@ -27,27 +24,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// How long a pause only holds back.
 const SOFT: Duration = Duration::from_millis(250);
-
-/// Cuts what came at once into parts of no more bytes than one collection may have, or of one record.
-fn cut(records: Vec<StoredRecord>, most: usize) -> Vec<Vec<StoredRecord>> {
-    let mut parts = vec![Vec::with_capacity(records.len())];
-    let mut bytes = 0;
-    for record in records {
-        let size = record.size();
-        let part = parts.last_mut().expect("one was there from the beginning");
-        match part.is_empty() || bytes + size <= most {
-            true => {
-                part.push(record);
-                bytes += size;
-            }
-            false => {
-                parts.push(vec![record]);
-                bytes = size;
-            }
-        }
-    }
-    parts
-}
 
 impl Poller {
     /// Hands over what is there, or waits for it as long as nothing else is due.
@@ -77,18 +53,26 @@ impl Poller {
                         self.deliver(slot, records);
                     }
                 }
-                Taken::Failed { slot, code } => self.on_failed(slot, code),
+                Taken::Failed { slot, failure } => self.on_failed(slot, failure),
             }
         }
     }
 
-    fn deliver(&mut self, index: usize, records: Vec<StoredRecord>) {
+    fn deliver(&mut self, index: usize, mut records: Vec<StoredRecord>) {
         let slot = self.slots.get_mut(index);
         if slot.stage != Stage::Owned {
             return;
         }
+        let again = drop_delivered(&mut records, slot.handed);
+        if again > 0 {
+            tracing::debug!(
+                target: "librdkafka", partition = %slot.partition, records = again,
+                "records that came again were dropped"
+            );
+        }
         let Some(last) = records.last() else { return };
         slot.strayed = false;
+        slot.position_is_suspect = false;
         slot.handed = offsets::next(last.position).unwrap_or(slot.handed);
         slot.next = slot.handed;
         let (partition, epoch) = (slot.partition.clone(), slot.epoch);
@@ -113,14 +97,15 @@ impl Poller {
             return;
         };
         for place in places.elements() {
-            let Offset::Offset(next) = place.offset() else {
-                continue;
-            };
             let Some(index) = self.slots.find(place.topic(), place.partition()) else {
                 continue;
             };
             let slot = self.slots.get_mut(index);
-            if next <= slot.next || slot.stage != Stage::Owned {
+            let next = match place.offset() {
+                Offset::Offset(next) if next > slot.next => next,
+                _ => continue,
+            };
+            if slot.position_is_suspect || slot.stage != Stage::Owned {
                 continue;
             }
             slot.next = next;
@@ -185,85 +170,42 @@ impl Poller {
         let soft = soft.filter(|pause| !pause.hard);
         soft.map(|pause| pause.since + SOFT).min()
     }
+}
 
-    fn on_failed(&mut self, index: usize, code: RDKafkaErrorCode) {
-        let slot = self.slots.get(index);
-        match error::kind(code) {
-            ErrorKind::DataLoss => self.aide.ask(Question::Bounds(slot.name.clone())),
-            ErrorKind::NotFound => self.aide.ask(Question::Topic(slot.name.0.clone())),
-            ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Throttled => {
-                // librdkafka tries again on its own.
-                tracing::debug!(target: "librdkafka", partition = %slot.partition, ?code, "fetch");
-            }
-            _ => {
-                let error = error::from_code("read", code);
-                self.fail(error.with_partition(&slot.partition));
-            }
-        }
+/// Cuts what came at once into parts of no more bytes than one collection may have, or of one record.
+fn cut(records: Vec<StoredRecord>, most: usize) -> Vec<Vec<StoredRecord>> {
+    if records.iter().map(StoredRecord::size).sum::<usize>() <= most {
+        return vec![records];
     }
-
-    /// Goes on where the records begin now, if the wanted one is gone by retention.
-    pub(super) fn on_bounds(&mut self, name: &Name, low: i64, high: i64) {
-        let Some(index) = self.slots.find(&name.0, name.1) else {
-            return;
-        };
-        // To librdkafka it would look as if that was answered.
-        if self.pending.is_some() {
-            self.astray.push(name.clone());
-            return;
-        }
-        let slot = self.slots.get_mut(index);
-        let next = slot.next;
-        if next > high {
-            let message = format!(
-                "the group's progress {next} is beyond the end {high}: the topic was created anew \
-                 or its end was lost; reset the group"
-            );
-            let error = Error::new(ErrorKind::Corrupt, "read", message);
-            let error = error.with_partition(&slot.partition);
-            self.fail(error);
-            return;
-        }
-        if next < low {
-            slot.handed = low;
-            slot.next = low;
-            let event = Event::DataLoss {
-                partition: slot.partition.clone(),
-                epoch: slot.epoch,
-                after: offsets::settled(next),
-                earliest: Position::from(u64::try_from(low).unwrap_or(0)),
-            };
-            self.put(event);
-        }
-        self.slots.get_mut(index).strayed = true;
-        self.reassign(name, next.max(low));
-    }
-
-    /// Has the records of partitions that were assigned anew come by our queue again.
-    pub(super) fn forward_strayed(&mut self) {
-        for (_, slot) in self.slots.iter() {
-            if slot.strayed && slot.paused.is_none() {
-                self.queue.forward(&slot.name.0, slot.name.1);
+    let mut parts = vec![Vec::new()];
+    let mut bytes = 0;
+    for record in records {
+        let size = record.size();
+        let part = parts.last_mut().expect("one was there from the beginning");
+        match part.is_empty() || bytes + size <= most {
+            true => {
+                part.push(record);
+                bytes += size;
+            }
+            false => {
+                parts.push(vec![record]);
+                bytes = size;
             }
         }
     }
+    parts
+}
 
-    pub(super) fn has_strayed(&self) -> bool {
-        self.slots.iter().any(|(_, slot)| slot.strayed)
-    }
-
-    /// Reads a partition from another place, whose fetching has ended with an error: no seek reaches
-    /// it any more.
-    fn reassign(&self, name: &Name, next: i64) {
-        let mut from = TopicPartitionList::new();
-        let added = from.add_partition_offset(&name.0, name.1, Offset::Offset(next));
-        let assigned = added
-            .and_then(|()| self.consumer.incremental_unassign(&list([name])))
-            .and_then(|()| self.consumer.incremental_assign(&from));
-        if let Err(error) = assigned {
-            tracing::debug!(target: "librdkafka", %error, "a new place was not taken");
-        }
-    }
+/// Drops the records before `next`, which were handed over already, and returns how many.
+///
+/// A pause by librdkafka in the middle of a batch call can make it fetch that batch again. Handed over
+/// twice, its records would be handled twice, and their keys would go back in time.
+fn drop_delivered(records: &mut Vec<StoredRecord>, next: i64) -> usize {
+    let is_delivered =
+        |record: &StoredRecord| offsets::next(record.position).is_some_and(|end| end <= next);
+    let delivered = records.partition_point(is_delivered);
+    records.drain(..delivered);
+    delivered
 }
 
 #[cfg(test)]
@@ -271,9 +213,19 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     use bytes::Bytes;
-    use millstream_core::Headers;
+    use millstream_core::{Headers, Position};
 
     use super::*;
+
+    fn record(offset: u64, payload: usize) -> StoredRecord {
+        StoredRecord {
+            position: Position::from(offset),
+            timestamp: UNIX_EPOCH,
+            key: None,
+            payload: Some(Bytes::from(vec![0; payload])),
+            headers: Headers::new(),
+        }
+    }
 
     fn sizes(parts: &[Vec<StoredRecord>]) -> Vec<Vec<usize>> {
         let sizes = |part: &Vec<StoredRecord>| part.iter().map(StoredRecord::size).collect();
@@ -282,17 +234,22 @@ mod tests {
 
     #[test]
     fn what_comes_at_once_is_cut_by_bytes() {
-        let record = |size: &usize| StoredRecord {
-            position: Position::from(0),
-            timestamp: UNIX_EPOCH,
-            key: None,
-            payload: Some(Bytes::from(vec![0; *size])),
-            headers: Headers::new(),
-        };
-        let records = |sizes: &[usize]| sizes.iter().map(record).collect();
+        let records = |sizes: &[usize]| sizes.iter().map(|size| record(0, *size)).collect();
         let parts = |of: &[usize], most| sizes(&cut(records(of), most));
         assert_eq!(parts(&[1, 2, 3], 6), [vec![1, 2, 3]]);
         assert_eq!(parts(&[1, 2, 4], 6), [vec![1, 2], vec![4]]);
         assert_eq!(parts(&[1, 500, 1], 6), [[1], [500], [1]]);
+    }
+
+    #[test]
+    fn records_that_come_again_are_dropped() {
+        for (next, dropped) in [(0, 0), (5, 0), (6, 1), (7, 2), (9, 2), (10, 3), (20, 3)] {
+            // Offsets have gaps, where markers or compacted records were.
+            let mut records = [5, 6, 9].map(|offset| record(offset, 1)).to_vec();
+            assert_eq!(drop_delivered(&mut records, next), dropped, "{next}");
+            let left = records.iter().map(|record| offsets::next(record.position));
+            assert!(left.clone().all(|end| end > Some(next)), "{next}");
+            assert_eq!(left.count(), 3 - dropped, "{next}");
+        }
     }
 }

@@ -9,6 +9,7 @@ use slab::Slab;
 
 use super::context::Name;
 use super::lag::Behind;
+use crate::native::consume::FetchFailure;
 
 /// One partition that is assigned.
 #[derive(Debug)]
@@ -34,6 +35,11 @@ pub(super) struct Slot {
     /// Whether it was assigned anew, and nothing has come since: librdkafka ends the forward of its
     /// records some time after it was unassigned.
     pub(super) strayed: bool,
+    /// Whether librdkafka's position may be beyond a record that never came, since a fetch has failed
+    /// after the last one that did.
+    pub(super) position_is_suspect: bool,
+    /// The failed fetch that the partition's ends are asked for.
+    pub(super) out_of_range: Option<FetchFailure>,
     pub(super) behind: Behind,
 }
 

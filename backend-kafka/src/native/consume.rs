@@ -47,10 +47,24 @@ pub(crate) enum Taken<S> {
     Failed {
         /// What the caller calls the partition.
         slot: S,
-        /// Which.
-        code: RDKafkaErrorCode,
+        failure: FetchFailure,
     },
 }
+
+/// Why a partition could not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FetchFailure {
+    /// The number of the error, a broker's or librdkafka's. Brokers may send numbers that
+    /// [`RDKafkaErrorCode`] does not have.
+    pub(crate) code: i32,
+    /// The offset that was to be read, or a negative number if librdkafka does not say.
+    pub(crate) offset: i64,
+    /// What librdkafka says about it.
+    pub(crate) reason: String,
+}
+
+/// The number that stands for no error.
+const NO_ERROR: i32 = 0;
 
 impl<C: ConsumerContext> DataQueue<C> {
     /// A queue of a consumer that has a group.
@@ -241,20 +255,20 @@ impl Batch {
     /// Copies all records into one buffer, cut by runs of one partition.
     fn copy<S>(&self, mut slot: impl FnMut(&str, i32) -> Option<S>) -> Vec<Taken<S>> {
         let mut headers = Vec::new();
-        let views = self.0.iter().map(|message| View::of(message, &mut headers));
-        let views: Vec<View<'_>> = views.collect();
+        // SAFETY: the batch call gave messages that live until the batch is dropped, after the views.
+        let view = |message: &*mut _| unsafe { View::of(*message, &mut headers) };
+        let views: Vec<View<'_>> = self.0.iter().map(view).collect();
         let mut cut = Cut::new(&views, &headers);
         let mut taken = Vec::new();
         for run in views.chunk_by(|one, next| one.is_beside(next)) {
             let first = &run[0];
-            let Some(slot) = slot(first.topic(), first.message.partition) else {
+            let Some(slot) = slot(first.topic(), first.partition) else {
                 run.iter().for_each(|view| cut.skip(view));
                 continue;
             };
-            if first.message.err.is_error() {
+            if let Some(failure) = first.failure() {
                 cut.skip(first);
-                let code = first.message.err.into();
-                taken.push(Taken::Failed { slot, code });
+                taken.push(Taken::Failed { slot, failure });
             } else {
                 let records = run.iter().map(|view| cut.next(view)).collect();
                 taken.push(Taken::Records { slot, records });
@@ -266,7 +280,15 @@ impl Batch {
 
 /// One message, as librdkafka holds it.
 struct View<'a> {
-    message: &'a sys::rd_kafka_message_t,
+    message: *const sys::rd_kafka_message_t,
+    topic: *mut sys::rd_kafka_topic_t,
+    partition: i32,
+    /// The number of its error, or 0.
+    code: i32,
+    offset: i64,
+    key: Option<&'a [u8]>,
+    /// `None` is a null value: a tombstone. Of an error, it is the text.
+    payload: Option<&'a [u8]>,
     /// Its part of the batch's headers.
     headers: Range<usize>,
 }
@@ -276,17 +298,35 @@ type Header<'a> = (Cow<'a, str>, Option<&'a [u8]>);
 
 impl<'a> View<'a> {
     /// Adds the message's headers to those of the batch.
-    fn of(message: &'a *mut sys::rd_kafka_message_t, headers: &mut Vec<Header<'a>>) -> Self {
-        // SAFETY: the batch call gave a message that lives until the batch is dropped, and `'a` is
-        // within the batch's life.
-        let view: &'a sys::rd_kafka_message_t = unsafe { &**message };
+    ///
+    /// # Safety
+    /// `message` lives during `'a`, and its pointers with it.
+    unsafe fn of(message: *mut sys::rd_kafka_message_t, headers: &mut Vec<Header<'a>>) -> Self {
         let first = headers.len();
-        if !view.err.is_error() {
-            // SAFETY: the pointer is the message's own.
-            unsafe { add_headers(*message, headers) };
+        // SAFETY: by the contract above. Fields are read one by one, without a reference to the whole:
+        // `err` is an enum in Rust and may hold a number of a newer broker, which the enum does not have.
+        let (code, topic, partition, offset, key, payload) = unsafe {
+            (
+                (&raw const (*message).err).cast::<i32>().read(),
+                (*message).rkt,
+                (*message).partition,
+                (*message).offset,
+                bytes((*message).key, (*message).key_len),
+                bytes((*message).payload, (*message).len),
+            )
+        };
+        if code == NO_ERROR {
+            // SAFETY: by the contract above.
+            unsafe { add_headers(message, headers) };
         }
         Self {
-            message: view,
+            message,
+            topic,
+            partition,
+            code,
+            offset,
+            key,
+            payload,
             headers: first..headers.len(),
         }
     }
@@ -294,34 +334,31 @@ impl<'a> View<'a> {
     fn topic(&self) -> &str {
         // SAFETY: a message holds a reference to its topic, so the topic and its name live as long.
         unsafe {
-            let name = sys::rd_kafka_topic_name(self.message.rkt);
+            let name = sys::rd_kafka_topic_name(self.topic);
             CStr::from_ptr(name).to_str().unwrap_or_default()
         }
     }
 
+    fn failure(&self) -> Option<FetchFailure> {
+        (self.code != NO_ERROR).then(|| FetchFailure {
+            code: self.code,
+            offset: self.offset,
+            reason: String::from_utf8_lossy(self.payload.unwrap_or_default()).into_owned(),
+        })
+    }
+
     /// Whether both are records of the same partition. An error stands alone.
     fn is_beside(&self, other: &View<'_>) -> bool {
-        ptr::eq(self.message.rkt, other.message.rkt)
-            && self.message.partition == other.message.partition
-            && !self.message.err.is_error()
-            && !other.message.err.is_error()
-    }
-
-    fn key(&self) -> Option<&[u8]> {
-        // SAFETY: librdkafka's pointer and length of the key, valid while the message lives.
-        unsafe { bytes(self.message.key, self.message.key_len) }
-    }
-
-    /// `None` is a null value: a tombstone.
-    fn payload(&self) -> Option<&[u8]> {
-        // SAFETY: as for the key.
-        unsafe { bytes(self.message.payload, self.message.len) }
+        ptr::eq(self.topic, other.topic)
+            && self.partition == other.partition
+            && self.code == NO_ERROR
+            && other.code == NO_ERROR
     }
 
     /// What is copied of it, in the order in which it lies in the buffer.
     fn fields<'b>(&'b self, headers: &'b [Header<'b>]) -> impl Iterator<Item = &'b [u8]> {
         let values = headers[self.headers.clone()].iter();
-        let record = self.key().into_iter().chain(self.payload());
+        let record = self.key.into_iter().chain(self.payload);
         record.chain(values.filter_map(|(_, value)| *value))
     }
 
@@ -363,12 +400,12 @@ impl<'a> Cut<'a> {
             self.at += bytes.len();
             self.buffer.slice(from..self.at)
         };
-        let offset = u64::try_from(view.message.offset).unwrap_or(0);
+        let offset = u64::try_from(view.offset).unwrap_or(0);
         StoredRecord {
             position: Position::from(offset),
             timestamp: view.timestamp(),
-            key: view.key().map(&mut field),
-            payload: view.payload().map(&mut field),
+            key: view.key.map(&mut field),
+            payload: view.payload.map(&mut field),
             headers: match view.headers.is_empty() {
                 true => Headers::new(),
                 false => {
@@ -427,4 +464,34 @@ unsafe fn bytes<'a>(start: *const c_void, size: usize) -> Option<&'a [u8]> {
 
 fn name(topic: &str) -> CString {
     CString::new(topic).expect("names were checked, or came from librdkafka: none holds a zero")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn error_of_a_newer_broker_keeps_its_number() {
+        const INCONSISTENT_TOPIC_ID: i32 = 103;
+        let mut reason = *b"Inconsistent topic ID";
+        // SAFETY: all zeros are numbers, null pointers and the code of no error.
+        let mut message: sys::rd_kafka_message_t = unsafe { std::mem::zeroed() };
+        message.offset = 7;
+        message.payload = reason.as_mut_ptr().cast();
+        message.len = reason.len();
+        let message = &raw mut message;
+        // SAFETY: the field is four bytes wide, and the message lives until the end of the test.
+        let view = unsafe {
+            (&raw mut (*message).err)
+                .cast::<i32>()
+                .write(INCONSISTENT_TOPIC_ID);
+            View::of(message, &mut Vec::new())
+        };
+        let failure = FetchFailure {
+            code: INCONSISTENT_TOPIC_ID,
+            offset: 7,
+            reason: "Inconsistent topic ID".to_owned(),
+        };
+        assert_eq!(view.failure(), Some(failure));
+    }
 }

@@ -9,6 +9,7 @@
 mod brokerless;
 mod deadline;
 mod drain;
+mod failed_fetch;
 mod fixture;
 mod held;
 mod latency;
@@ -44,6 +45,12 @@ const SHARED: &[(&str, Case)] = &[
         Box::pin(leaving::runtime_dropped(g))
     }),
     ("dropped_with_deliveries_held", |g| Box::pin(held::kept(g))),
+    ("failed_fetch_is_no_progress", |g| {
+        Box::pin(failed_fetch::is_no_progress(g))
+    }),
+    ("log_that_was_cut_back_ends_the_member", |g| {
+        Box::pin(failed_fetch::of_a_log_that_was_cut_back(g))
+    }),
     ("frozen_in_a_drain", |g| Box::pin(loss::frozen(g))),
     ("put_out_in_a_drain", |g| Box::pin(loss::put_out(g))),
     ("put_out_of_a_drain_and_back", |g| {

@@ -129,6 +129,9 @@ impl Connection {
                 Some(Mark::Fault(ResponseAction::WithoutBrokers(version))) => {
                     (now, response::without_brokers(&frame, version)?)
                 }
+                Some(Mark::Fault(ResponseAction::FetchError(version, error))) => {
+                    (now, response::failed_fetch(&frame, version, error)?)
+                }
                 Some(Mark::Fault(ResponseAction::Lost)) => return Ok(()),
             };
             if responses.send(due).await.is_err() {

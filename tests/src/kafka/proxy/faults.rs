@@ -43,6 +43,7 @@ enum FaultKind {
     RefuseStepLate(Duration),
     LoseStepAnswer,
     HideBrokers,
+    FailFetch(i16),
 }
 
 impl FaultKind {
@@ -51,6 +52,11 @@ impl FaultKind {
             && !self.is_of_steps()
             && !self.is_of_ends_of_steps()
             && !self.is_of_the_cluster()
+            && !self.is_of_fetches()
+    }
+
+    fn is_of_fetches(self) -> bool {
+        matches!(self, Self::FailFetch(_))
     }
 
     fn is_of_commits(self) -> bool {
@@ -90,6 +96,8 @@ pub(super) enum ResponseAction {
     Replaced(Bytes),
     /// It has this version of the protocol, and lists no brokers when it is forwarded.
     WithoutBrokers(i16),
+    /// It is a fetch response of this version, and has this error for each partition in place of records.
+    FetchError(i16, i16),
     /// It is not passed on, and its connection ends.
     Lost,
 }
@@ -176,6 +184,12 @@ impl Faults {
         self.plan(client, FaultKind::HideBrokers, times);
     }
 
+    /// Responds to the next `times` fetches of a client with this error of the protocol for each partition, in
+    /// place of records. `u32::MAX` means always, 0 ends it.
+    pub fn fail_fetches(&self, client: &str, error: i16, times: u32) {
+        self.plan(client, FaultKind::FailFetch(error), times);
+    }
+
     /// Returns how many sends to a topic, commits of a group, or requests of a client were faulted so far.
     pub fn hits(&self, by_name: &str) -> u64 {
         let state = self.lock();
@@ -247,6 +261,15 @@ impl Faults {
                 match self.hit(|of| of == client, FaultKind::is_of_the_cluster) {
                     Some(_) => Action::Track(ResponseAction::WithoutBrokers(request.version())),
                     None => Action::Forward,
+                }
+            }
+            Operation::Fetch => {
+                let client = request.client();
+                match self.hit(|of| of == client, FaultKind::is_of_fetches) {
+                    Some(FaultKind::FailFetch(error)) => {
+                        Action::Track(ResponseAction::FetchError(request.version(), error))
+                    }
+                    _ => Action::Forward,
                 }
             }
             Operation::EndStep(_) | Operation::Other => Action::Forward,

@@ -41,6 +41,8 @@ pub(super) enum Operation {
     EndStep(EndTxnRequest),
     /// Requests the brokers of the cluster and the leaders of partitions.
     Cluster,
+    /// Reads records.
+    Fetch,
     /// A request that no fault applies to.
     Other,
 }
@@ -64,6 +66,7 @@ impl Request {
             }
             Ok(ApiKey::EndTxn) => Operation::EndStep(EndTxnRequest::decode(&mut body, version)?),
             Ok(ApiKey::Metadata) => Operation::Cluster,
+            Ok(ApiKey::Fetch) => Operation::Fetch,
             _ => Operation::Other,
         };
         Ok(Self { header, operation })

@@ -4,8 +4,8 @@ use std::io;
 
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
-use kafka_protocol::messages::{BrokerId, MetadataResponse, ResponseHeader};
-use kafka_protocol::protocol::{Decodable, HeaderVersion};
+use kafka_protocol::messages::{BrokerId, FetchResponse, MetadataResponse, ResponseHeader};
+use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion};
 
 use crate::kafka::frame;
 
@@ -13,20 +13,43 @@ const NOBODY: BrokerId = BrokerId(-1);
 
 /// What a broker reports of its cluster when it is out of it itself.
 pub(super) fn without_brokers(response: &Bytes, version: i16) -> io::Result<Bytes> {
-    let header_version = MetadataResponse::header_version(version);
+    rewrite(response, version, |decoded: &mut MetadataResponse| {
+        decoded.brokers.clear();
+        decoded.controller_id = NOBODY;
+        for topic in &mut decoded.topics {
+            for partition in &mut topic.partitions {
+                partition.leader_id = NOBODY;
+                partition.error_code = ResponseError::LeaderNotAvailable.code();
+            }
+        }
+    })
+}
+
+/// The response of a broker that can read none of the partitions.
+pub(super) fn failed_fetch(response: &Bytes, version: i16, error: i16) -> io::Result<Bytes> {
+    rewrite(response, version, |decoded: &mut FetchResponse| {
+        for topic in &mut decoded.responses {
+            for partition in &mut topic.partitions {
+                partition.error_code = error;
+                // As a broker does. librdkafka (2.12) cannot skip null.
+                partition.records = Some(Bytes::new());
+            }
+        }
+    })
+}
+
+fn rewrite<R: Decodable + Encodable + HeaderVersion>(
+    response: &Bytes,
+    version: i16,
+    change: impl FnOnce(&mut R),
+) -> io::Result<Bytes> {
+    let header_version = R::header_version(version);
     let mut body = frame::body(response);
     let decoded = ResponseHeader::decode(&mut body, header_version)
-        .and_then(|header| Ok((header, MetadataResponse::decode(&mut body, version)?)));
+        .and_then(|header| Ok((header, R::decode(&mut body, version)?)));
     let (header, mut decoded) =
         decoded.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    decoded.brokers.clear();
-    decoded.controller_id = NOBODY;
-    for topic in &mut decoded.topics {
-        for partition in &mut topic.partitions {
-            partition.leader_id = NOBODY;
-            partition.error_code = ResponseError::LeaderNotAvailable.code();
-        }
-    }
+    change(&mut decoded);
     frame::of((&header, header_version), (&decoded, version))
 }
 

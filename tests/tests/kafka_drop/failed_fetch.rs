@@ -1,0 +1,113 @@
+//! Fetches that fail: a record that could not be read is never passed, and a log that has lost its end ends the
+//! member.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use millstream_core::{Client, Consumer, ErrorKind, Position};
+use tokio::time::timeout;
+
+use crate::fixture::{
+    Fixture, KEYS, PARTITIONS, QUICK, TIMEOUT, pull, send, stream, unique, until,
+};
+
+/// A broker's error of which it says no more: librdkafka hands it on, and repeats the fetch.
+const UNKNOWN_SERVER_ERROR: i16 = -1;
+
+const OFFSET_OUT_OF_RANGE: i16 = 1;
+
+/// How many fetches fail for the same records. Between two of them librdkafka waits half a second, longer than
+/// the member between two looks at its positions.
+const FAILURES: u64 = 4;
+
+/// A member that has read and settled one record of each key.
+struct Member {
+    /// By which the faults know its fetches.
+    id: String,
+    client: Client,
+    stream: String,
+    group: String,
+    consumer: Consumer,
+}
+
+impl Member {
+    async fn join(fixture: &Fixture) -> Self {
+        let id = unique("member");
+        let client = fixture.client_of(id.clone(), QUICK).await;
+        let (stream, group) = (stream(&client, 1).await, unique("group"));
+        let joining = client.group(&group).stream(stream.as_str());
+        let joining = joining.checkpoint_interval(Duration::from_millis(10));
+        let mut consumer = joining.join().await.expect("it joins");
+        for delivery in pull(&mut consumer, KEYS).await {
+            delivery.ack();
+        }
+        let member = Self {
+            id,
+            client,
+            stream,
+            group,
+            consumer,
+        };
+        let handle = member.consumer.handle();
+        until("all is stored", || {
+            let partitions = handle.partitions();
+            let settled = partitions.values().filter(|stats| stats.unsettled == 0);
+            settled.count() == PARTITIONS
+        })
+        .await;
+        member
+    }
+
+    async fn progress(&self) -> Vec<Option<Position>> {
+        let checkpoints = self.client.group(&self.group).checkpoints().await;
+        let checkpoints = checkpoints.expect("the group has progress");
+        checkpoints
+            .iter()
+            .map(|checkpoint| checkpoint.position)
+            .collect()
+    }
+}
+
+/// librdkafka's position is beyond the record that could not be read. A member after this one would begin there.
+pub(crate) async fn is_no_progress(fixture: Arc<Fixture>) {
+    let mut member = Member::join(&fixture).await;
+    let before = member.progress().await;
+    let faults = fixture.testbed.faults();
+    faults.fail_fetches(&member.id, UNKNOWN_SERVER_ERROR, u32::MAX);
+    // Fetches that wait for records already would return them.
+    until("a later fetch fails", || faults.hits(&member.id) >= 2).await;
+    send(&member.client, &member.stream, 1..2).await;
+    let later = faults.hits(&member.id) + FAILURES;
+    until("fetches have failed", || faults.hits(&member.id) >= later).await;
+    assert_eq!(member.progress().await, before, "nothing more was read");
+
+    faults.fail_fetches(&member.id, UNKNOWN_SERVER_ERROR, 0);
+    let deliveries = pull(&mut member.consumer, KEYS).await;
+    let mut payloads: Vec<_> = deliveries
+        .iter()
+        .map(|delivery| delivery.payload().to_vec())
+        .collect();
+    deliveries.into_iter().for_each(|delivery| delivery.ack());
+    payloads.sort_unstable();
+    let expected: Vec<_> = (0..KEYS)
+        .map(|key| format!("{key}/1").into_bytes())
+        .collect();
+    assert_eq!(payloads, expected, "each record arrives once");
+    member.consumer.close().await.expect("it closes");
+}
+
+/// An offset within the log that cannot be read was beyond its end before: what is there now was never read.
+pub(crate) async fn of_a_log_that_was_cut_back(fixture: Arc<Fixture>) {
+    let mut member = Member::join(&fixture).await;
+    let faults = fixture.testbed.faults();
+    faults.fail_fetches(&member.id, OFFSET_OUT_OF_RANGE, u32::MAX);
+    let ended = timeout(TIMEOUT, member.consumer.next()).await;
+    let error = ended
+        .expect("it ends")
+        .map(drop)
+        .expect_err("it ends with an error");
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    let text = error.to_string();
+    assert!(text.contains("reset the group"), "{text}");
+    faults.fail_fetches(&member.id, OFFSET_OUT_OF_RANGE, 0);
+}
