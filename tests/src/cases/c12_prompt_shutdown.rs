@@ -27,6 +27,8 @@ async fn c12_shutdown_ends_a_join(harness: Arc<dyn Harness>) {
     let took = early.close().await;
     assert!(took <= timing.handover, "an early shutdown took {took:?}");
 
+    // It is connected already: only the join is delayed.
+    let client = fleet.harness.named_client("slow").await;
     fleet
         .inject(Fault::DelayJoin {
             group: fleet.group.clone(),
@@ -34,7 +36,7 @@ async fn c12_shutdown_ends_a_join(harness: Arc<dyn Harness>) {
             by: timing.timeout,
         })
         .await;
-    let slow = fleet.member("slow").start().await;
+    let slow = fleet.member_on(&client, "slow").start().await;
     tokio::time::sleep(timing.handover).await;
     assert!(!slow.has_ended() && slow.owns() == 0, "it joins still");
     let took = slow.close().await;

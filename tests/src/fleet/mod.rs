@@ -94,6 +94,12 @@ impl Fleet {
             .stream(self.stream.as_str())
     }
 
+    /// Returns a member to start, on this connection.
+    pub fn member_on(&self, client: &Client, name: &str) -> MemberSpec<'_> {
+        let group = self.handle_on(client);
+        MemberSpec::new(async move { group }, &self.history, name)
+    }
+
     /// Returns a member to start, on a connection of its own, by whose name faults concern it.
     pub fn member(&self, name: &str) -> MemberSpec<'_> {
         let client = name.to_owned();

@@ -10,6 +10,7 @@ use crate::TcpProxy;
 /// this [`endpoint`](Self::endpoint) go through the proxy.
 #[derive(Debug)]
 pub struct Testbed {
+    emulator: Emulator,
     kinesis: Server,
     dynamodb: Server,
     proxy: Proxy,
@@ -30,20 +31,21 @@ impl Testbed {
     /// Starts all three.
     pub async fn start(emulator: Emulator) -> Self {
         let (kinesis, dynamodb) = tokio::join!(Server::kinesis(emulator), Server::dynamodb());
-        Self::of(kinesis, dynamodb)
+        Self::of(emulator, kinesis, dynamodb)
     }
 
     /// Starts all three with persistent data, so that they can be restarted.
     pub async fn persistent() -> Self {
         let (kinesis, dynamodb) =
             tokio::join!(Server::persistent_kinesis(), Server::persistent_dynamodb());
-        Self::of(kinesis, dynamodb)
+        Self::of(Emulator::Ferrokinesis, kinesis, dynamodb)
     }
 
-    fn of(kinesis: Server, dynamodb: Server) -> Self {
+    fn of(emulator: Emulator, kinesis: Server, dynamodb: Server) -> Self {
         let proxy = Proxy::open(kinesis.port(), dynamodb.port());
         let (to_kinesis, to_dynamodb) = (kinesis_at(&kinesis), dynamodb_at(&dynamodb));
         Self {
+            emulator,
             kinesis,
             dynamodb,
             proxy,
@@ -51,6 +53,11 @@ impl Testbed {
             to_dynamodb,
             limits: OnceCell::new(),
         }
+    }
+
+    /// Returns the emulator of Kinesis.
+    pub fn emulator(&self) -> Emulator {
+        self.emulator
     }
 
     /// Returns the address for clients of both services.
