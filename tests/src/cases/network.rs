@@ -133,8 +133,7 @@ async fn c02_order_on_a_slow_network(harness: Arc<dyn Harness>) {
     fleet.until("a owns both", || a.owns() == 2).await;
     handles(&fleet, 50).await;
     load.stop().await;
-    // A handover may repeat records: the last checkpoint of a member that drains has half a second, which
-    // is few round trips here.
+    // Handovers may repeat records. With KIP-848 some have, and the reason is not known.
     let summary = fleet.check().await;
     assert_eq!(summary.acknowledged, summary.sent, "{summary:?}");
     assert!(all_connections(&fleet).hits() >= 100, "nothing was delayed");
