@@ -4,12 +4,11 @@ use std::io;
 
 use bytes::Bytes;
 use kafka_protocol::messages::{
-    ApiKey, DescribeClusterResponse, FindCoordinatorResponse, MetadataResponse, ResponseHeader,
+    ApiKey, DescribeClusterResponse, FindCoordinatorResponse, MetadataResponse,
 };
-use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion};
 
 use super::request::Request;
-use crate::kafka::frame;
+use super::response::rewrite;
 
 /// The port that the broker advertises, and that of the client.
 #[derive(Debug, Clone, Copy)]
@@ -46,11 +45,11 @@ impl PortChange {
     pub(super) fn apply(&self, response: &Bytes, named: Naming) -> io::Result<Bytes> {
         let version = named.version;
         match named.api {
-            ApiKey::Metadata => change(response, version, |response: &mut MetadataResponse| {
+            ApiKey::Metadata => rewrite(response, version, |response: &mut MetadataResponse| {
                 let brokers = response.brokers.iter_mut();
                 brokers.for_each(|broker| self.change(&mut broker.port));
             }),
-            ApiKey::FindCoordinator => change(
+            ApiKey::FindCoordinator => rewrite(
                 response,
                 version,
                 |response: &mut FindCoordinatorResponse| {
@@ -59,7 +58,7 @@ impl PortChange {
                     coordinators.for_each(|coordinator| self.change(&mut coordinator.port));
                 },
             ),
-            _ => change(
+            _ => rewrite(
                 response,
                 version,
                 |response: &mut DescribeClusterResponse| {
@@ -77,29 +76,16 @@ impl PortChange {
     }
 }
 
-fn change<R: Decodable + Encodable + HeaderVersion>(
-    response: &Bytes,
-    version: i16,
-    change: impl FnOnce(&mut R),
-) -> io::Result<Bytes> {
-    let header_version = R::header_version(version);
-    let mut body = frame::body(response);
-    let decoded = ResponseHeader::decode(&mut body, header_version)
-        .and_then(|header| Ok((header, R::decode(&mut body, version)?)));
-    let (header, mut decoded) =
-        decoded.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    change(&mut decoded);
-    frame::of((&header, header_version), (&decoded, version))
-}
-
 #[cfg(test)]
 mod tests {
+    use kafka_protocol::messages::ResponseHeader;
     use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
     use kafka_protocol::messages::find_coordinator_response::Coordinator;
     use kafka_protocol::messages::metadata_response::MetadataResponseBroker;
-    use kafka_protocol::protocol::{Message, StrBytes};
+    use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Message, StrBytes};
 
     use super::*;
+    use crate::kafka::frame;
 
     const CHANGE: PortChange = PortChange {
         from: 9092,

@@ -38,7 +38,8 @@ pub(super) fn failed_fetch(response: &Bytes, version: i16, error: i16) -> io::Re
     })
 }
 
-fn rewrite<R: Decodable + Encodable + HeaderVersion>(
+/// Changes a response of this version.
+pub(super) fn rewrite<R: Decodable + Encodable + HeaderVersion>(
     response: &Bytes,
     version: i16,
     change: impl FnOnce(&mut R),
