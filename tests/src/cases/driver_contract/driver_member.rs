@@ -129,6 +129,16 @@ impl DriverMember {
         of.last_key_value().map(|(_, assignment)| assignment)
     }
 
+    /// Returns whether it has reported the loss of all these assignments. It may own the same
+    /// partitions again, each in a later epoch.
+    pub(super) fn has_lost(&self, assignments: &BTreeMap<Partition, Epoch>) -> bool {
+        let is_lost = |(partition, epoch)| {
+            let assignment = self.assignments.get(partition)?.get(epoch)?;
+            Some(assignment.stage == Stage::Lost)
+        };
+        assignments.iter().all(|of| is_lost(of).unwrap_or(false))
+    }
+
     /// Returns the positions that the last assignment of a partition has delivered.
     pub(super) fn records(&self, partition: &Partition) -> &[Position] {
         self.assignment(partition)

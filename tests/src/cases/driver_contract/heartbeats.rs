@@ -129,7 +129,7 @@ async fn c07_member_that_is_cut_off_reports_the_loss_itself(harness: Arc<dyn Har
     let cut_off = Instant::now();
     freeze(&fleet, duration).await;
     let what = "a reports the loss of all its partitions";
-    until_both(&mut a, &mut b, what, |a, _| a.owned().is_empty()).await;
+    until_both(&mut a, &mut b, what, |a, _| a.has_lost(&owned)).await;
     let took = cut_off.elapsed();
     assert!(
         took < duration,
