@@ -91,14 +91,26 @@ pub struct Consumer {
     pub instance_id: Option<String>,
     /// How long a silent member keeps its partitions. 1 s to 1 hour, and the broker bounds it again
     /// (6 s to 30 minutes unless set otherwise there). With `protocol = "consumer"` the broker's own
-    /// setting counts. Default 10 s.
+    /// setting counts. Default 45 s.
+    ///
+    /// When the coordinator of the group dies, no member can show that it lives until the cluster has
+    /// noticed (`broker.session.timeout.ms`, 9 s by default) and another broker has loaded the group. A
+    /// shorter session is then over for all members at once, without a drain.
     #[serde(with = "humantime_serde")]
     pub session_timeout: Duration,
     /// How often a member shows that it lives, and how soon it hears of a rebalance. 10 ms to a third
-    /// of the session timeout. With `protocol = "consumer"` the broker's own setting counts. Default
-    /// 250 ms.
-    #[serde(with = "humantime_serde")]
-    pub heartbeat_interval: Duration,
+    /// of the session timeout. With `protocol = "consumer"` the broker's own setting counts. By
+    /// default 1 s, or a third of the session timeout where that is less.
+    #[serde(with = "humantime_serde", skip_serializing_if = "Option::is_none")]
+    pub heartbeat_interval: Option<Duration>,
+}
+
+impl Consumer {
+    /// The interval that is set, or the default one.
+    pub(crate) fn heartbeat_interval(&self) -> Duration {
+        let default = Duration::from_secs(1).min(self.session_timeout / 3);
+        self.heartbeat_interval.unwrap_or(default)
+    }
 }
 
 /// Who assigns partitions to members.
@@ -183,8 +195,8 @@ impl Default for Consumer {
         Self {
             protocol: Protocol::default(),
             instance_id: None,
-            session_timeout: Duration::from_secs(10),
-            heartbeat_interval: Duration::from_millis(250),
+            session_timeout: Duration::from_secs(45),
+            heartbeat_interval: None,
         }
     }
 }

@@ -49,7 +49,7 @@ impl Config {
             consumer, producer, ..
         } = self;
         let third = consumer.session_timeout / 3;
-        let heartbeat = consumer.heartbeat_interval;
+        let heartbeat = consumer.heartbeat_interval();
         within("request_timeout", self.request_timeout, SECOND, 10 * MINUTE)
             .or_else(|| match self.statistics_interval {
                 NEVER => None,

@@ -16,12 +16,14 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::bell::Bell;
 use super::context::{MemberContext, Name, list};
 use super::poller::Command;
-use super::slots::Move;
+use super::progress::Progress;
+use super::questions::{Open, Question, Questions};
 use crate::connection::context::Context;
 use crate::error;
 use crate::group::offsets::Note;
 use crate::group::reset;
-use crate::native::topic_ids;
+use crate::native::topic_ids::TopicId;
+use crate::native::{leader_epoch, topic_ids};
 
 /// How long one request waits for its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -32,59 +34,58 @@ const BRIEFLY: Duration = Duration::from_secs(1);
 /// How often the ids of topics are asked for, at the most, before an assignment goes on without them.
 const TRIES_FOR_IDS: usize = 3;
 
-/// How soon a question is asked again that was not answered.
-const PAUSE: Duration = Duration::from_millis(100);
-
 /// How long the read of requests for a reset waits. It is repeated anyway, and other questions wait
 /// behind it.
 const PATIENCE_WITH_RESETS: Duration = Duration::from_millis(500);
 
+/// How long the regular request for the ids of topics waits, for the same reasons.
+const PATIENCE_WITH_TOPIC_IDS: Duration = Duration::from_millis(500);
+
 /// How often the requests for a reset are read.
 const RESETS_EVERY: Duration = Duration::from_secs(1);
 
-/// What the polling thread wants to know.
-pub(super) enum Question {
-    /// The stored progress of partitions. Asked until it is answered.
-    Progress(Vec<Name>),
-    /// The oldest and the next offset of a partition. Asked until it is answered.
-    Bounds(Name),
-    /// The next offsets of partitions. Asked once: it will be asked again.
-    Ends(Vec<Name>),
-    /// Whether a topic is still there. Asked until it is answered.
-    Topic(Arc<str>),
-    /// Which partitions can be reset from now on.
-    Watch(Vec<Name>),
-}
+/// How often the ids of topics are read, to notice those that were created again.
+const TOPIC_IDS_EVERY: Duration = Duration::from_secs(5);
+
+/// The same, after a request for them was not answered: other questions wait behind each.
+const TOPIC_IDS_AGAIN: Duration = Duration::from_secs(15);
 
 /// What became known.
 pub(super) enum Finding {
     Progress {
         progress: Vec<(Name, Option<Progress>)>,
         /// The ids of their topics, as far as they are known.
-        stream_ids: StreamIds,
+        topic_ids: TopicIds,
     },
+    /// The partitions of which nothing is stored.
+    Unstored(Vec<Name>),
     Bounds {
         name: Name,
         low: i64,
         high: i64,
+        /// The id of its topic, if it is known.
+        topic_id: Option<TopicId>,
     },
+    /// The ids that topics have now.
+    TopicIds(TopicIds),
     Ends(Vec<(Name, i64)>),
     /// The topic is gone.
     NoTopic(Arc<str>),
     /// Resets that were asked for.
-    Resets(Vec<(Name, Move)>),
+    Resets(Vec<(Name, Reset)>),
     /// No waiting will answer it.
     Failed(Error),
 }
 
-/// The ids of streams, by topic.
-pub(super) type StreamIds = HashMap<Arc<str>, Arc<str>>;
+/// The ids of topics, by name.
+pub(super) type TopicIds = HashMap<Arc<str>, TopicId>;
 
-/// Where a group stands in a partition.
+/// A request to move a group in a partition.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Progress {
-    pub(super) next: i64,
-    pub(super) note: Note,
+pub(super) struct Reset {
+    /// Grows with each reset of the group.
+    pub(super) id: u64,
+    pub(super) offset: i64,
 }
 
 #[derive(Debug)]
@@ -109,6 +110,7 @@ impl Aide {
             side,
             group: group.into(),
             is_deaf: false,
+            questions: Questions::default(),
             watched: Vec::new(),
             answers,
             bell,
@@ -154,6 +156,7 @@ struct Work {
     group: Box<str>,
     /// Whether it was told that resets cannot be read.
     is_deaf: bool,
+    questions: Questions,
     watched: Vec<Name>,
     answers: Sender<Command>,
     bell: Arc<Bell>,
@@ -163,31 +166,69 @@ struct Work {
 impl Work {
     fn run(mut self, asked: &Receiver<Question>) {
         let mut look = Instant::now() + RESETS_EVERY;
+        let mut look_at_topics = Instant::now() + TOPIC_IDS_EVERY;
         loop {
-            match asked.recv_timeout(look.saturating_duration_since(Instant::now())) {
-                Ok(question) => self.answer(question),
-                Err(mpsc::RecvTimeoutError::Timeout) => {
-                    self.look_for_resets();
-                    look = Instant::now() + RESETS_EVERY;
-                }
+            let due = self.questions.next_due().map_or(look, |due| due.min(look));
+            match asked.recv_timeout(due.saturating_duration_since(Instant::now())) {
+                Ok(question) => self.questions.push(question, Instant::now()),
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            }
+            for question in asked.try_iter() {
+                self.questions.push(question, Instant::now());
+            }
+            if let Some(open) = self.questions.next(Instant::now()) {
+                self.ask(open);
+            }
+            let now = Instant::now();
+            if now >= look {
+                self.look_for_resets();
+                if now >= look_at_topics {
+                    look_at_topics = Instant::now() + self.look_at_topics();
+                }
+                look = Instant::now() + RESETS_EVERY;
             }
         }
     }
 
-    fn answer(&mut self, question: Question) {
-        let finding = match question {
-            Question::Progress(names) => self.assignment(&names),
-            Question::Bounds(name) => self.until_answered(|aide| aide.bounds(&name)),
-            Question::Topic(topic) => self.until_answered(|aide| aide.topic(&topic)).flatten(),
-            Question::Ends(names) => self.ends(&names).ok(),
+    /// Asks once.
+    fn ask(&mut self, mut open: Open) {
+        let finding = match &open.question {
+            Question::Progress(names) => self.assignment(names).map(Some),
+            Question::Unstored(names) => self.unstored(names).map(Some),
+            Question::Bounds(name) => self.bounds(name).map(Some),
+            Question::Topic(topic) => self.topic(topic),
+            Question::Ends(names) => Ok(self.ends(names).ok()),
             Question::Watch(names) => {
-                self.watched = names;
-                None
+                self.watched.clone_from(names);
+                return;
             }
         };
-        if let Some(finding) = finding {
-            self.tell(finding);
+        match finding.map_err(|failed| error::from("join", failed)) {
+            Ok(finding) => {
+                if open.failing.is_reported() {
+                    event!(
+                        info, "millstream.kafka.member.answered", group = &*self.group,
+                        question = ?open.question, "the cluster answers a member of group {}",
+                        self.group,
+                    );
+                }
+                finding.into_iter().for_each(|finding| self.tell(finding));
+            }
+            Err(error) if error.is_retryable() => {
+                let now = Instant::now();
+                if open.failing.is_to_be_reported(now) {
+                    event!(
+                        warn, "millstream.kafka.member.unanswered", group = &*self.group,
+                        question = ?open.question, error = %Causes(&error),
+                        "the cluster does not answer a member of group {}, and partitions may stand \
+                         still until it does", self.group,
+                    );
+                }
+                tracing::debug!(target: "librdkafka", error = %Causes(&error), "asking again");
+                self.questions.again(open, now);
+            }
+            Err(error) => self.tell(Finding::Failed(error)),
         }
     }
 
@@ -197,55 +238,40 @@ impl Work {
         self.bell.ring();
     }
 
-    /// Asks again what may be answered later. None when the member closes.
-    fn until_answered<T>(&self, ask: impl Fn(&Self) -> Result<T, KafkaError>) -> Option<T>
-    where
-        T: From<Failed>,
-    {
-        while !self.closing.load(Relaxed) {
-            match ask(self) {
-                Ok(answer) => return Some(answer),
-                Err(failed) => {
-                    let error = error::from("join", failed);
-                    if !error.is_retryable() {
-                        return Some(Failed(error).into());
-                    }
-                    tracing::debug!(target: "librdkafka", error = %Causes(&error), "asking again");
-                    thread::sleep(PAUSE);
-                }
-            }
-        }
-        None
-    }
-
     fn progress(&self, names: &[Name]) -> Result<Finding, KafkaError> {
         let found = self.consumer.committed_offsets(list(names), PATIENCE)?;
         Ok(Finding::Progress {
             progress: stored(&found)?,
-            stream_ids: StreamIds::new(),
+            topic_ids: TopicIds::new(),
         })
     }
 
+    fn unstored(&self, names: &[Name]) -> Result<Finding, KafkaError> {
+        let found = self.consumer.committed_offsets(list(names), PATIENCE)?;
+        let unstored = stored(&found)?.into_iter();
+        let unstored = unstored.filter(|(_, progress)| progress.is_none());
+        Ok(Finding::Unstored(unstored.map(|(name, _)| name).collect()))
+    }
+
     /// What is to be known of partitions before they are read.
-    fn assignment(&self, names: &[Name]) -> Option<Finding> {
-        let topics: BTreeSet<&str> = names.iter().map(|(topic, _)| &**topic).collect();
-        let topics: Vec<&str> = topics.into_iter().collect();
+    fn assignment(&self, names: &[Name]) -> Result<Finding, KafkaError> {
+        let topics = topics_of(names);
         // Answered while the progress is read.
         let ids = topic_ids::request(self.consumer.client(), &topics, BRIEFLY);
-        let mut finding = self.until_answered(|aide| aide.progress(names))?;
-        if let Finding::Progress { stream_ids, .. } = &mut finding {
-            *stream_ids = self.stream_ids(&topics, ids);
+        let mut finding = self.progress(names)?;
+        if let Finding::Progress { topic_ids, .. } = &mut finding {
+            *topic_ids = self.topic_ids(&topics, ids);
         }
-        Some(finding)
+        Ok(finding)
     }
 
     /// Waits for the ids of topics. A topic whose id is refused or not answered has none: a member
     /// must not stand still for it.
-    fn stream_ids(
+    fn topic_ids(
         &self,
         topics: &[&str],
         first: Result<topic_ids::Request<'_>, KafkaError>,
-    ) -> StreamIds {
+    ) -> TopicIds {
         let again = || topic_ids::request(self.consumer.client(), topics, BRIEFLY);
         let mut response = first.and_then(topic_ids::Request::response);
         for _ in 1..TRIES_FOR_IDS {
@@ -258,24 +284,37 @@ impl Work {
             tracing::debug!(target: "librdkafka", %error, "the ids of topics are not known");
             HashMap::new()
         });
-        let known = ids.into_iter().filter_map(|(topic, id)| {
-            let id = id.unwrap_or_else(|error| {
-                tracing::debug!(
-                    target: "librdkafka", %topic, %error, "the id of the topic is not known"
-                );
-                None
-            });
-            Some((topic, id?))
-        });
-        known.collect()
+        known(ids)
+    }
+
+    /// Tells the ids that the topics have now. Returns when to look again.
+    fn look_at_topics(&self) -> Duration {
+        if self.watched.is_empty() {
+            return TOPIC_IDS_EVERY;
+        }
+        let topics = topics_of(&self.watched);
+        let asked = topic_ids::request(self.consumer.client(), &topics, PATIENCE_WITH_TOPIC_IDS);
+        match asked.and_then(topic_ids::Request::response) {
+            Ok(ids) => {
+                self.tell(Finding::TopicIds(known(ids)));
+                TOPIC_IDS_EVERY
+            }
+            Err(error) => {
+                tracing::debug!(target: "librdkafka", %error, "the ids of topics are not known");
+                TOPIC_IDS_AGAIN
+            }
+        }
     }
 
     fn bounds(&self, name: &Name) -> Result<Finding, KafkaError> {
-        let (low, high) = self.consumer.fetch_watermarks(&name.0, name.1, PATIENCE)?;
+        let (low, high) = self.consumer.fetch_watermarks(&name.0, name.1, BRIEFLY)?;
+        let ids = topic_ids::request(self.consumer.client(), &[&*name.0], BRIEFLY);
+        let ids = self.topic_ids(&[&*name.0], ids);
         Ok(Finding::Bounds {
             name: name.clone(),
             low,
             high,
+            topic_id: ids.get(&name.0).copied(),
         })
     }
 
@@ -318,11 +357,11 @@ impl Work {
             Err(failed) => return self.tell_deafness(failed),
         };
         let resets = stored.into_iter().filter_map(|(name, progress)| {
-            let Progress { next, note } = progress?;
+            let Progress { next, note, .. } = progress?;
             let id = note.reset?;
-            Some((name, Move { id, offset: next }))
+            Some((name, Reset { id, offset: next }))
         });
-        let resets: Vec<(Name, Move)> = resets.collect();
+        let resets: Vec<(Name, Reset)> = resets.collect();
         if !resets.is_empty() {
             self.tell(Finding::Resets(resets));
         }
@@ -346,15 +385,37 @@ impl Work {
     }
 }
 
+/// The topics of partitions, each once.
+fn topics_of(names: &[Name]) -> Vec<&str> {
+    let topics: BTreeSet<&str> = names.iter().map(|(topic, _)| &**topic).collect();
+    topics.into_iter().collect()
+}
+
+/// The ids that were told.
+fn known(ids: topic_ids::TopicIds) -> TopicIds {
+    let known = ids.into_iter().filter_map(|(topic, id)| {
+        let id = id.unwrap_or_else(|error| {
+            tracing::debug!(
+                target: "librdkafka", %topic, %error, "the id of the topic is not known"
+            );
+            None
+        });
+        Some((topic, id?))
+    });
+    known.collect()
+}
+
 /// Reads a list of committed offsets; any partition's error fails the whole.
 fn stored(found: &TopicPartitionList) -> Result<Vec<(Name, Option<Progress>)>, KafkaError> {
     let elements = found.elements();
-    let each = elements.iter().map(|element| {
+    let each = elements.iter().zip(leader_epoch::all(found));
+    let each = each.map(|(element, leader_epoch)| {
         element.error()?;
         let name = (Arc::from(element.topic()), element.partition());
         let progress = match element.offset() {
             Offset::Offset(next) => Some(Progress {
                 next,
+                leader_epoch,
                 note: Note::from_metadata(element.metadata()),
             }),
             _ => None,
@@ -362,19 +423,4 @@ fn stored(found: &TopicPartitionList) -> Result<Vec<(Name, Option<Progress>)>, K
         Ok((name, progress))
     });
     each.collect()
-}
-
-/// An answer that no waiting brings.
-struct Failed(Error);
-
-impl From<Failed> for Finding {
-    fn from(Failed(error): Failed) -> Self {
-        Self::Failed(error)
-    }
-}
-
-impl From<Failed> for Option<Finding> {
-    fn from(failed: Failed) -> Self {
-        Some(failed.into())
-    }
 }

@@ -18,7 +18,9 @@ pub(super) struct Bell {
 impl Bell {
     /// Lets it reach the thread also on the records' queue; or no more, so that the queue can go.
     pub(super) fn reach(&self, queue: Option<Arc<DataQueue<MemberContext>>>) {
-        *lock(&self.queue) = queue;
+        let before = std::mem::replace(&mut *lock(&self.queue), queue);
+        // Not under the lock: it may hold the client, whose end rings.
+        drop(before);
     }
 
     pub(super) fn ring(&self) {

@@ -19,9 +19,11 @@ use tokio::sync::oneshot;
 use super::commits::{add, is_gone, not_stored};
 use super::context::Name;
 use super::poller::Poller;
+use super::questions::Question;
 use super::rebalance::fenced;
 use super::slots::{Slot, Stage};
-use crate::group::offsets::{self, Note};
+use crate::group::offsets;
+use crate::native::consume::identity;
 
 /// How long a checkpoint waits for the next generation. The change takes milliseconds; but the part in
 /// it may be withheld for as long as others drain, and the broker takes commits meanwhile.
@@ -160,24 +162,33 @@ impl Poller {
                 let error = Error::new(ErrorKind::NotFound, operation, message);
                 return Some(error.with_partition(&mark.partition));
             };
-            let note = Note {
-                epoch: Some(mark.epoch),
-                reset: slot.reset,
-                claim: None,
-            };
-            add(&mut list, &slot.name, slot.progress(next), note);
+            add(&mut list, &slot.name, slot.progress_at(next));
             None
         });
         let refused = refused.collect();
         (list, refused)
     }
 
+    /// Vouches for the steps that wait, unless offsets are on their way beside transactions: librdkafka
+    /// keeps those back while the coordinator moves, so that they could come after the step, and undo
+    /// it. None are sent for a partition while a step of it is open, since nothing is settled there
+    /// beyond what is stored.
+    pub(super) fn vouch_for_steps(&mut self) {
+        if self.commits.is_sent() {
+            return;
+        }
+        while let Some((marks, reply)) = self.steps.pop_front() {
+            // A dropped call stores nothing.
+            let _ = reply.send(self.vouch(&marks));
+        }
+    }
+
     /// Looks at a step before it is stored: whether the member owns what it marks.
     ///
     /// Who the member is comes first. So a step that was allowed in one generation goes to the broker
     /// with that one or an older one, and never with one in which others own the partition.
-    pub(super) fn vouch(&self, marks: &[CheckpointUpdate]) -> Result<Vouched> {
-        let member = self.consumer.group_metadata();
+    fn vouch(&self, marks: &[CheckpointUpdate]) -> Result<Vouched> {
+        let member = self.identified();
         let (offsets, refused) = self.offsets_of("publish", marks);
         if let Some(error) = refused.into_iter().flatten().next() {
             // The runtime was told which are lost, and tries again with the others.
@@ -195,6 +206,16 @@ impl Poller {
                 Err(Error::new(ErrorKind::Unavailable, "publish", message))
             }
         }
+    }
+
+    /// The member as brokers can check it: a step with neither a member's id nor a generation is stored
+    /// by brokers whoever owns its partitions (KIP-447, for older clients). librdkafka has neither
+    /// between a heartbeat that was refused and the next join.
+    fn identified(&self) -> Option<ConsumerGroupMetadata> {
+        let before = identity(&*self.consumer)?;
+        let member = self.consumer.group_metadata()?;
+        // Generations and ids never come again, so it was the same between the two.
+        (before.is_member() && identity(&*self.consumer)? == before).then_some(member)
     }
 
     pub(super) fn settle_checkpoint(
@@ -227,6 +248,12 @@ impl Poller {
             checkpoints.cross(checkpoint, told, Instant::now());
             return;
         }
+        for (mark, code) in checkpoint.marks.iter().zip(&codes) {
+            if *code == Some(RDKafkaErrorCode::UnknownTopicOrPartition) {
+                let topic = mark.partition.stream().into();
+                self.aide.ask(Question::Topic(topic));
+            }
+        }
         let marks = checkpoint.marks.iter().zip(refused).zip(&codes);
         let results = marks.map(|((mark, refused), code)| match (refused, code) {
             (Some(error), _) => Err(error),
@@ -250,7 +277,7 @@ impl Poller {
     pub(super) fn note_stored(&mut self, mark: &CheckpointUpdate) {
         if let Some(index) = self.slots.of(&mark.partition, mark.epoch) {
             let slot = self.slots.get_mut(index);
-            slot.stored = offsets::next(mark.position).unwrap_or(slot.stored);
+            slot.set_stored(offsets::next(mark.position).unwrap_or(slot.stored));
         }
     }
 

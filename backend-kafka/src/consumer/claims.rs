@@ -18,10 +18,10 @@ use millstream_core::Epoch;
 use rdkafka::TopicPartitionList;
 use rdkafka::error::RDKafkaErrorCode;
 
-use super::aide::Progress;
 use super::commits::{add, not_stored};
 use super::context::Name;
 use super::poller::Poller;
+use super::progress::{NewPartition, Progress};
 use crate::group::offsets::Note;
 
 /// How soon a claim is stored again that was not stored.
@@ -36,7 +36,7 @@ const EPOCHS_PER_GENERATION: u64 = 1 << 16;
 /// Partitions to be taken over once the claim to them is stored.
 #[derive(Debug)]
 pub(super) struct Claim {
-    pub(super) progress: Vec<(Name, Option<Progress>)>,
+    partitions: Vec<NewPartition>,
     pub(super) due: Instant,
 }
 
@@ -66,10 +66,10 @@ impl Poller {
     }
 
     /// Takes partitions over: at once, or when the claim to them is stored.
-    pub(super) fn claim(&mut self, progress: Vec<(Name, Option<Progress>)>) {
+    pub(super) fn claim(&mut self, partitions: Vec<NewPartition>) {
         let due = Instant::now();
         self.heir_at = None;
-        self.claim = Some(Claim { progress, due });
+        self.claim = Some(Claim { partitions, due });
         if !self.named {
             self.take_over();
         }
@@ -83,10 +83,14 @@ impl Poller {
     /// What stores the claim: where each partition stands stays as it is.
     pub(super) fn claimed_offsets(&self) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();
-        for (name, progress) in self.claim.iter().flat_map(|claim| &claim.progress) {
-            if let Some(Progress { next, note }) = progress {
-                let claim = Some(next_epoch(self.generation, *note));
-                add(&mut list, name, *next, Note { claim, ..*note });
+        for new in self.claim.iter().flat_map(|claim| &claim.partitions) {
+            if let Some(progress) = new.progress {
+                let claim = Some(next_epoch(self.generation, progress.note));
+                let note = Note {
+                    claim,
+                    ..progress.note
+                };
+                add(&mut list, &new.name, Progress { note, ..progress });
             }
         }
         list
@@ -96,8 +100,9 @@ impl Poller {
         let Some(claim) = &mut self.claim else {
             return;
         };
-        let codes = claim.progress.iter().filter(|(_, of)| of.is_some());
-        let mut failed = codes.filter_map(|(name, _)| code(name));
+        let stored = claim.partitions.iter();
+        let stored = stored.filter(|new| new.progress.is_some());
+        let mut failed = stored.filter_map(|new| code(&new.name));
         // One that was fenced is about to be told by its client, and can store nothing. What no
         // waiting mends shows with the first checkpoint.
         if failed.any(|code| not_stored("join", code).is_retryable()) {
@@ -110,7 +115,7 @@ impl Poller {
     fn take_over(&mut self) {
         if let Some(claim) = self.claim.take() {
             self.pending = None;
-            self.assign(claim.progress);
+            self.assign(claim.partitions);
             self.go_on();
         }
     }
@@ -125,7 +130,7 @@ mod tests {
         let note = |epoch: Option<u64>, claim: Option<u64>| Note {
             epoch: epoch.map(Epoch),
             claim: claim.map(Epoch),
-            reset: None,
+            ..Note::default()
         };
         let generation = 3 << 16;
         for (note, expected) in [

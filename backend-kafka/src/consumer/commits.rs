@@ -5,7 +5,7 @@
 //! the partition: the broker takes no offsets for a group with members from anyone else.
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use millstream_core::{Epoch, Error, ErrorKind};
 use rdkafka::error::RDKafkaErrorCode;
@@ -14,9 +14,11 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::checkpoint::{Checkpoints, Sent};
 use super::context::Name;
 use super::poller::Poller;
+use super::progress::Progress;
 use super::slots::Stage;
 use crate::error;
 use crate::group::offsets::Note;
+use crate::native::leader_epoch;
 
 #[derive(Debug, Default)]
 pub(super) struct Commits {
@@ -24,8 +26,10 @@ pub(super) struct Commits {
     under_way: Option<UnderWay>,
     /// Whether a partition waits for its new place.
     moves: bool,
-    /// Whether the group is to be born in streams that it reads first with this member.
-    births: bool,
+    /// When to store new places again that were not stored.
+    moves_again: Option<Instant>,
+    /// Whether to store where the group begins in streams that it reads first with this member.
+    initial_offsets: bool,
     /// Whether a partition was passed by marks that nobody settles.
     passed: bool,
     /// Whether the broker is to be asked if it still knows the member.
@@ -36,7 +40,7 @@ pub(super) struct Commits {
 enum UnderWay {
     Checkpoint(Sent),
     Moves,
-    Births,
+    InitialOffsets,
     Claim,
     /// What follows settled records and is nothing for readers.
     Passed(Vec<(Name, i64)>),
@@ -49,8 +53,8 @@ impl Commits {
         self.moves = true;
     }
 
-    pub(super) fn bear(&mut self) {
-        self.births = true;
+    pub(super) fn store_initial_offsets(&mut self) {
+        self.initial_offsets = true;
     }
 
     pub(super) fn pass(&mut self) {
@@ -61,6 +65,11 @@ impl Commits {
         self.probe = true;
     }
 
+    /// Whether offsets are on their way to the broker, which may still come after later ones.
+    pub(super) fn is_sent(&self) -> bool {
+        self.under_way.is_some()
+    }
+
     pub(super) fn is_under_way(&self) -> bool {
         self.under_way.is_some() || !self.checkpoints.is_empty()
     }
@@ -69,8 +78,16 @@ impl Commits {
     pub(super) fn next_due(&self) -> Option<Instant> {
         match self.under_way {
             Some(_) => None,
-            None => self.checkpoints.next_due(),
+            None => {
+                let checkpoint = self.checkpoints.next_due();
+                checkpoint.into_iter().chain(self.moves_again).min()
+            }
         }
+    }
+
+    fn take_moves(&mut self, now: Instant) -> bool {
+        let again = self.moves_again.take_if(|due| *due <= now).is_some();
+        std::mem::take(&mut self.moves) || again
     }
 
     /// Drops what waits; whoever asked is told by the dropped reply.
@@ -86,13 +103,13 @@ impl Poller {
             if let Some(checkpoint) = self.next_checkpoint() {
                 let (list, sent) = self.prepare(checkpoint);
                 self.begin_commit(&list, UnderWay::Checkpoint(sent));
-            } else if std::mem::take(&mut self.commits.moves) {
+            } else if self.commits.take_moves(Instant::now()) {
                 self.commit_moves();
             } else if self.is_claim_due() {
                 let list = self.claimed_offsets();
                 self.begin_commit(&list, UnderWay::Claim);
-            } else if std::mem::take(&mut self.commits.births) {
-                self.commit_births();
+            } else if std::mem::take(&mut self.commits.initial_offsets) {
+                self.commit_initial_offsets();
             } else if std::mem::take(&mut self.commits.passed) {
                 self.commit_passed();
             } else if std::mem::take(&mut self.commits.probe) {
@@ -107,25 +124,29 @@ impl Poller {
         let mut list = TopicPartitionList::new();
         for (_, slot) in self.slots.iter() {
             if let Stage::Moving(to) = slot.stage {
-                let note = Note {
-                    epoch: None,
-                    reset: Some(to.id),
-                    claim: Some(Epoch(slot.epoch.0 + 1)),
+                let progress = Progress {
+                    next: to.offset,
+                    leader_epoch: None,
+                    note: Note {
+                        epoch: None,
+                        reset: to.reset,
+                        claim: Some(Epoch(slot.epoch.0 + 1)),
+                        topic: to.topic_id,
+                    },
                 };
-                add(&mut list, &slot.name, to.offset, note);
+                add(&mut list, &slot.name, progress);
             }
         }
         self.begin_commit(&list, UnderWay::Moves);
     }
 
     /// Stores where the group begins. Only a member may, in a group that has some.
-    fn commit_births(&mut self) {
+    fn commit_initial_offsets(&mut self) {
         let mut list = TopicPartitionList::new();
-        for born in &self.born {
-            let name = (born.topic.as_str().into(), born.partition);
-            add(&mut list, &name, born.next, Note::default());
+        for (name, next) in self.initial_offsets.left() {
+            add(&mut list, &name, Progress::at(next));
         }
-        self.begin_commit(&list, UnderWay::Births);
+        self.begin_commit(&list, UnderWay::InitialOffsets);
     }
 
     /// Stores that a partition is read to its end, where only marks of transactions follow what was
@@ -135,12 +156,7 @@ impl Poller {
         let mut passed = Vec::new();
         for (_, slot) in self.slots.iter() {
             if slot.is_passed() && slot.stage == Stage::Owned {
-                let note = Note {
-                    epoch: Some(slot.epoch),
-                    reset: slot.reset,
-                    claim: None,
-                };
-                add(&mut list, &slot.name, slot.next, note);
+                add(&mut list, &slot.name, slot.progress_at(slot.next));
                 passed.push((slot.name.clone(), slot.next));
             }
         }
@@ -159,13 +175,8 @@ impl Poller {
             return;
         };
         let slot = self.slots.get(*first);
-        let note = Note {
-            epoch: Some(slot.epoch),
-            reset: slot.reset,
-            claim: None,
-        };
         let (name, mut list) = (slot.name.clone(), TopicPartitionList::new());
-        add(&mut list, &name, slot.progress(slot.stored), note);
+        add(&mut list, &name, slot.progress_at(slot.stored));
         self.begin_commit(&list, UnderWay::Again(name));
     }
 
@@ -197,15 +208,16 @@ impl Poller {
             Some(UnderWay::Checkpoint(sent)) => self.settle_checkpoint(sent, code),
             Some(UnderWay::Moves) => self.settle_moves(code),
             Some(UnderWay::Claim) => self.settle_claim(code),
-            // Until it is, the member is not let in, and asks again.
-            Some(UnderWay::Births) => self
-                .born
-                .retain(|born| code(&(born.topic.as_str().into(), born.partition)).is_some()),
+            Some(UnderWay::InitialOffsets) => {
+                let now = Instant::now();
+                self.initial_offsets
+                    .on_stored(now, |name| code(name).is_none());
+            }
             Some(UnderWay::Passed(passed)) => {
                 for (name, next) in passed {
                     let index = self.slots.find(&name.0, name.1);
                     if let (Some(index), None) = (index, code(&name)) {
-                        self.slots.get_mut(index).stored = next;
+                        self.slots.get_mut(index).set_stored(next);
                     }
                 }
             }
@@ -227,17 +239,19 @@ impl Poller {
                 continue;
             };
             match code(&slot.name) {
-                None => self.restart(index, to.offset, Some(to.id)),
+                None => self.restart(index, to),
                 Some(code) if is_gone(code) => {
                     self.lose(|_| true);
                     return;
                 }
-                // With the next occasion: the aide reads the request again within a second.
-                Some(_) => {}
+                Some(_) => self.commits.moves_again = Some(Instant::now() + PAUSE),
             }
         }
     }
 }
+
+/// How soon a new place is stored again that was not stored.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Whether the broker knows this member no more. While a rebalance event is unanswered nothing else
 /// tells it; at other times the client is about to notice, and to join again.
@@ -255,6 +269,11 @@ pub(super) fn is_gone(code: RDKafkaErrorCode) -> bool {
 /// member that stays has the next generation in a moment, and one that does not is told by its client.
 pub(super) fn not_stored(operation: &'static str, code: RDKafkaErrorCode) -> Error {
     let error = error::from_code(operation, code);
+    if error.kind() == ErrorKind::NotFound {
+        // Whether it is gone is asked of the brokers that lead it.
+        let message = "the coordinator of the group does not know the topic, or not yet";
+        return Error::new(ErrorKind::Unavailable, operation, message).with_source(error);
+    }
     if error.kind() != ErrorKind::Fenced || is_gone(code) {
         return error;
     }
@@ -262,9 +281,12 @@ pub(super) fn not_stored(operation: &'static str, code: RDKafkaErrorCode) -> Err
     Error::new(ErrorKind::Unavailable, operation, message).with_source(error)
 }
 
-pub(super) fn add(list: &mut TopicPartitionList, name: &Name, next: i64, note: Note) {
+pub(super) fn add(list: &mut TopicPartitionList, name: &Name, progress: Progress) {
     let mut element = list.add_partition(&name.0, name.1);
-    let set = element.set_offset(Offset::Offset(next));
+    let set = element.set_offset(Offset::Offset(progress.next));
     debug_assert!(set.is_ok(), "offsets of Kafka are not negative");
-    element.set_metadata(note.to_metadata());
+    element.set_metadata(progress.note.to_metadata());
+    if let Some(epoch) = progress.leader_epoch {
+        leader_epoch::set_of_last(list, epoch);
+    }
 }

@@ -1,16 +1,22 @@
 //! Fetches that fail: which of them librdkafka repeats, and which mean that records are gone.
 
+use std::time::Instant;
+
 use millstream_core::driver::Event;
+use millstream_core::telemetry::{Causes, event};
 use millstream_core::{Error, ErrorKind, Position};
 use rdkafka::consumer::Consumer;
-use rdkafka::{Offset, TopicPartitionList};
 
-use super::aide::Question;
+use super::aide::TopicIds;
 use super::context::{Name, list};
 use super::poller::Poller;
+use super::questions::Question;
+use super::slots::Slot;
+use super::stalled::Failing;
 use crate::error;
 use crate::group::offsets;
 use crate::native::consume::FetchFailure;
+use crate::native::topic_ids::TopicId;
 
 /// What an offset that cannot be read means, by the first offset and the end of its partition.
 #[derive(Debug, PartialEq, Eq)]
@@ -60,6 +66,16 @@ impl Poller {
                     target: "librdkafka", partition = %slot.partition, code = failure.code,
                     reason = failure.reason, "a fetch failed, it is repeated"
                 );
+                let now = Instant::now();
+                let failing = slot.failing.get_or_insert_with(|| Failing::since(now));
+                if failing.is_to_be_reported(now) {
+                    event!(
+                        warn, "millstream.kafka.partition.stalled", group = &*self.group,
+                        stream = slot.partition.stream(), partition = slot.partition.id(),
+                        error = %Causes(&error::from_number("read", failure.code)),
+                        "partition {} cannot be read", slot.partition,
+                    );
+                }
             }
             _ => {
                 let error = error::from_number("read", failure.code);
@@ -69,17 +85,38 @@ impl Poller {
         }
     }
 
+    /// Has partitions read from their own place whose fetches have failed. To be called before
+    /// librdkafka resumes them, for it would go on behind the record that it failed to read. Not at
+    /// once: a seek ends the pause after a failed fetch, too.
+    pub(super) fn seek_suspects(&self) {
+        let is_suspect = |slot: &Slot| slot.position_is_suspect && slot.out_of_range.is_none();
+        for index in self.slots.indices(is_suspect) {
+            self.seek(self.place_of(index));
+        }
+    }
+
     /// Decides how to go on where an offset could not be read.
-    pub(super) fn on_bounds(&mut self, name: &Name, low: i64, high: i64) {
+    pub(super) fn on_bounds(
+        &mut self,
+        name: &Name,
+        (low, high): (i64, i64),
+        topic_id: Option<TopicId>,
+    ) {
         let Some(index) = self.slots.find(&name.0, name.1) else {
             return;
         };
         // To librdkafka it would look as if that was answered.
-        if self.pending.is_some() {
+        if self.pending.is_some() || self.queue.has_events() {
             self.astray.push(name.clone());
             return;
         }
         let slot = self.slots.get_mut(index);
+        let known = slot.topic_id;
+        if let Some(id) = topic_id.filter(|id| known.is_some_and(|known| known != *id)) {
+            // Its offsets mean nothing there. It is assigned anew at the beginning.
+            self.on_topic_ids(&TopicIds::from([(name.0.clone(), id)]));
+            return;
+        }
         let next = slot.next;
         let failure = slot.out_of_range.take();
         let failed = failure.as_ref().map(|failure| failure.offset);
@@ -109,6 +146,7 @@ impl Poller {
             OutOfRange::Trimmed => {
                 slot.handed = low;
                 slot.next = low;
+                slot.leader_epochs.note(low - 1, None);
                 let event = Event::DataLoss {
                     partition: slot.partition.clone(),
                     epoch: slot.epoch,
@@ -119,8 +157,16 @@ impl Poller {
             }
             OutOfRange::Readable => {}
         }
-        self.slots.get_mut(index).strayed = true;
-        self.reassign(name, next.max(low));
+        self.read_again(index);
+    }
+
+    /// Asks again how far the partitions reach that could not be assigned anew.
+    pub(super) fn ask_for_astray(&mut self) {
+        if self.pending.is_none() {
+            for name in std::mem::take(&mut self.astray) {
+                self.aide.ask(Question::Bounds(name));
+            }
+        }
     }
 
     /// Has the records of partitions that were assigned anew come by our queue again.
@@ -136,16 +182,24 @@ impl Poller {
         self.slots.iter().any(|(_, slot)| slot.strayed)
     }
 
-    /// Reads a partition from another place, whose fetching has ended with an error: no seek reaches
-    /// it any more.
-    fn reassign(&self, name: &Name, next: i64) {
-        let mut from = TopicPartitionList::new();
-        let added = from.add_partition_offset(&name.0, name.1, Offset::Offset(next));
-        let assigned = added
-            .and_then(|()| self.consumer.incremental_unassign(&list([name])))
-            .and_then(|()| self.consumer.incremental_assign(&from));
-        if let Err(error) = assigned {
-            tracing::debug!(target: "librdkafka", %error, "a new place was not taken");
+    /// Has a partition read from its place whose fetching has ended with an error: no seek reaches it
+    /// any more.
+    pub(super) fn read_again(&mut self, index: usize) {
+        let slot = self.slots.get_mut(index);
+        slot.strayed = true;
+        let name = slot.name.clone();
+        // To librdkafka it would look as if a rebalance was answered.
+        if self.pending.is_some() || self.queue.has_events() {
+            self.astray.push(name);
+            return;
+        }
+        let place = self.place_of(index);
+        let assigned = self.consumer.incremental_unassign(&list([&name]));
+        match assigned.and_then(|()| self.consumer.incremental_assign(&place)) {
+            Ok(()) => self.validate(&place),
+            Err(error) => {
+                tracing::debug!(target: "librdkafka", %error, "a new place was not taken");
+            }
         }
     }
 }

@@ -18,9 +18,9 @@ use std::time::{Duration, SystemTime};
 use millstream_core::Lag;
 use millstream_core::driver::Event;
 
-use super::aide::Question;
 use super::context::Name;
 use super::poller::Poller;
+use super::questions::Question;
 use super::slots::{Slot, Stage};
 use crate::connection::statistics::Bounds;
 
@@ -113,6 +113,7 @@ mod tests {
     use millstream_core::{Epoch, Partition};
 
     use super::*;
+    use crate::consumer::leader_epochs::LeaderEpochs;
 
     fn slot(next: i64) -> Slot {
         Slot {
@@ -122,6 +123,9 @@ mod tests {
             handed: next,
             next,
             stored: next,
+            topic_id: None,
+            stream_id: None,
+            leader_epochs: LeaderEpochs::default(),
             reset: None,
             assignment: 1,
             checkpointed: false,
@@ -130,6 +134,7 @@ mod tests {
             strayed: false,
             position_is_suspect: false,
             out_of_range: None,
+            failing: None,
             behind: Behind::default(),
         }
     }

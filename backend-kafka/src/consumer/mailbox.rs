@@ -35,6 +35,9 @@ struct Content {
     events: Vec<Event>,
     /// What `events` hold.
     load: Load,
+    /// The last lag of each partition of which nothing came since: a runtime that collects nothing for
+    /// a while misses the earlier ones, and no more of them wait than there are partitions.
+    lags: HashMap<Partition, (Epoch, Lag)>,
     /// By paused partition, what came of it.
     held: HashMap<Partition, Held>,
     /// What ends the membership, once all events are collected.
@@ -73,11 +76,24 @@ impl Mailbox {
             }
             _ => {}
         }
-        if let Some(event) = content.hold(event) {
-            content.load += load(&event);
-            content.events.push(event);
-            Self::ring(content);
+        match content.hold(event) {
+            Some(Event::Lag {
+                partition,
+                epoch,
+                lag,
+            }) => {
+                content.lags.insert(partition, (epoch, lag));
+            }
+            Some(event) => {
+                if let Event::Records { partition, .. } = &event {
+                    content.lags.remove(partition);
+                }
+                content.load += load(&event);
+                content.events.push(event);
+            }
+            None => return,
         }
+        Self::ring(content);
     }
 
     /// Lets nothing more of a partition be collected.
@@ -100,6 +116,12 @@ impl Mailbox {
                 None => content.load -= load,
             }
         }
+        let Content { held, lags, .. } = &mut *content;
+        if let (Some(held), Some((of, lag))) = (held.get_mut(partition), lags.get_mut(partition)) {
+            if held.epoch == *of {
+                *lag = held.pass(*lag);
+            }
+        }
     }
 
     /// Lets what was held be collected.
@@ -110,6 +132,8 @@ impl Mailbox {
             let held = content.held.remove(partition).expect("it was just found");
             for event in &held.events {
                 content.load += load(event);
+                // It counted what comes now.
+                content.lags.remove(partition);
             }
             content.events.extend(held.events);
             Self::ring(content);
@@ -134,9 +158,17 @@ impl Mailbox {
 
     pub(super) fn poll_collect(&self, cx: &mut Context<'_>) -> Poll<Result<Collected>> {
         let mut content = self.lock();
-        if !content.events.is_empty() {
+        if !content.events.is_empty() || !content.lags.is_empty() {
             let was_full = !content.load.is_below(self.room);
-            let events = content.take(self.room);
+            let mut events = content.take(self.room);
+            if content.events.is_empty() {
+                let lags = mem::take(&mut content.lags).into_iter();
+                events.extend(lags.map(|(partition, (epoch, lag))| Event::Lag {
+                    partition,
+                    epoch,
+                    lag,
+                }));
+            }
             let was_full = was_full && content.load.is_below(self.room);
             return Poll::Ready(Ok(Collected { events, was_full }));
         }
@@ -405,6 +437,29 @@ mod tests {
         let records: Vec<_> = shown.iter().map(|lag| lag.records).collect();
         assert_eq!(records, [Some(102), Some(100)]);
         assert!(shown[0].time >= Some(minute) && shown[0].time < Some(hour));
+    }
+
+    #[tokio::test]
+    async fn only_the_last_lag_waits() {
+        let mailbox = Mailbox::new(room(1_000));
+        for left in 0..100 {
+            mailbox.put(told(left));
+        }
+        assert_eq!(collect(&mailbox).await, [lag(99)]);
+        mailbox.put(told(100));
+        mailbox.put(batch(0..1, Duration::ZERO, 99));
+        assert_eq!(collect(&mailbox).await, [lag(99)], "the records are newer");
+        mailbox.put(batch(1..2, Duration::ZERO, 98));
+        mailbox.put(told(97));
+        mailbox.pause(&partition(), EPOCH);
+        let [shown] = collect(&mailbox).await[..] else {
+            panic!("the record is held")
+        };
+        assert_eq!(shown.records, Some(98), "with the one that is held");
+        mailbox.put(told(96));
+        mailbox.resume(&partition(), EPOCH);
+        let shown = collect(&mailbox).await;
+        assert_eq!(shown.len(), 1, "{shown:?}");
     }
 
     #[tokio::test]

@@ -5,8 +5,8 @@
 //! ([`membership`]) by which the runtime talks to them.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, mpsc};
+use std::collections::VecDeque;
+use std::sync::{Arc, Weak, mpsc};
 use std::thread;
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use millstream_core::driver::{self, JoinOptions};
 use millstream_core::{Error, ErrorKind, Result};
 use rdkafka::config::FromClientConfigAndContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -32,25 +32,34 @@ mod claims;
 mod commits;
 mod context;
 mod fetch_failures;
+mod initial_offsets;
 mod kicker;
 mod lag;
+mod leader_epochs;
 mod ledger;
 mod mailbox;
 mod membership;
 mod poller;
+mod progress;
 mod pulse;
+mod questions;
 mod rebalance;
 mod records;
+mod recreated;
 mod reentry;
 mod resets;
 mod settings;
 mod slots;
+mod stalled;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use aide::Aide;
 use bell::Bell;
 use commits::Commits;
 use context::MemberContext;
+use initial_offsets::InitialOffsets;
 use kicker::Kicker;
 use ledger::Shelf;
 use mailbox::{Load, Mailbox};
@@ -89,14 +98,8 @@ impl Group {
             let bell = bell.clone();
             move || bell.ring()
         });
-        let streams: Vec<&str> = join.streams.iter().map(|stream| &**stream).collect();
-        consumer
-            .subscribe(&streams)
-            .map_err(|e| error::from("join", e))?;
         let consumer = Arc::new(consumer);
         let queue = Arc::new(DataQueue::new(consumer.clone()));
-        bell.reach(Some(queue.clone()));
-
         let (to, commands) = mpsc::channel();
         let mailbox = Arc::new(Mailbox::new(Load {
             records: join.batch_records,
@@ -131,18 +134,21 @@ impl Group {
             commits: Commits::default(),
             astray: Vec::new(),
             generation: 0,
-            stream_ids: HashMap::new(),
             assignments: 0,
             told: 0,
             watched: Instant::now(),
-            pulse: Pulse::new(consumes.protocol, consumes.heartbeat_interval),
-            born,
+            pulse: Pulse::new(consumes.protocol, consumes.heartbeat_interval()),
+            initial_offsets: InitialOffsets::new(born),
+            steps: VecDeque::new(),
             looked: Instant::now(),
             joined: Some(joined),
         };
         thread::Builder::new()
             .name("kafka-member".into())
-            .spawn(move || poller.run(&commands))
+            .spawn(move || {
+                let _end = EndOfMember::new(&poller);
+                poller.run(&commands);
+            })
             .map_err(aide::no_thread)?;
         let membership = Membership {
             id: String::new(),
@@ -191,6 +197,42 @@ impl Group {
 
     fn refused(&self, kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Error {
         Error::new(kind, "join", message).with_group(self.name.clone())
+    }
+}
+
+/// Ends a member with its polling thread, however that ends. A panic would otherwise leave a client that
+/// sends heartbeats and keeps its partitions, and a runtime that waits for events.
+struct EndOfMember {
+    group: Arc<str>,
+    /// The client itself ends with the thread.
+    consumer: Weak<BaseConsumer<MemberContext>>,
+    mailbox: Arc<Mailbox>,
+    bell: Arc<Bell>,
+}
+
+impl EndOfMember {
+    fn new(poller: &Poller) -> Self {
+        Self {
+            group: poller.group.clone(),
+            consumer: Arc::downgrade(&poller.consumer),
+            mailbox: poller.mailbox.clone(),
+            bell: poller.bell.clone(),
+        }
+    }
+}
+
+impl Drop for EndOfMember {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let message = "the thread that polls the member panicked";
+            let error = Error::new(ErrorKind::Unavailable, "read", message);
+            self.mailbox.fail(error.with_group(self.group.clone()));
+        }
+        if let Some(consumer) = self.consumer.upgrade() {
+            consumer.context().close();
+        }
+        // It holds the client, and the client holds it.
+        self.bell.reach(None);
     }
 }
 

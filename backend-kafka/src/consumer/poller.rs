@@ -14,23 +14,24 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use tokio::sync::oneshot;
 
-use super::aide::{Aide, Finding, Question, StreamIds};
+use super::aide::{Aide, Finding};
 use super::bell::Bell;
 use super::checkpoint::Vouched;
 use super::claims::Claim;
 use super::commits::Commits;
 use super::context::{Happening, MemberContext, Name};
+use super::initial_offsets::{InitialOffsets, Next};
 use super::kicker::Kicker;
 use super::ledger::Shelf;
 use super::mailbox::Mailbox;
 use super::pulse::Pulse;
+use super::questions::Question;
 use super::rebalance::Pending;
 use super::slots::Slots;
 use super::watch::LOOK_EVERY;
 use crate::config::Protocol;
 use crate::error;
 use crate::native::consume::{DataQueue, identity};
-use crate::native::group_offsets::StoredOffset;
 
 /// How long it waits for anything, at most.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
@@ -43,6 +44,9 @@ const WAIT_FOR_STRAYED: Duration = Duration::from_millis(200);
 
 /// How long a member that leaves waits for its part in a rebalance, at most.
 const LONGEST_TO_FINISH: Duration = Duration::from_secs(2);
+
+/// Steps that wait to be vouched for.
+pub(super) type Steps = VecDeque<(Vec<CheckpointUpdate>, oneshot::Sender<Result<Vouched>>)>;
 
 /// What the runtime wants, and what the aide found.
 pub(super) enum Command {
@@ -71,6 +75,8 @@ pub(super) enum Command {
     /// The member goes, in good order or not.
     Leave(Option<oneshot::Sender<()>>),
     Found(Finding),
+    #[cfg(test)]
+    Panic,
 }
 
 pub(super) struct Poller {
@@ -101,8 +107,6 @@ pub(super) struct Poller {
     pub(super) astray: Vec<Name>,
     /// The generation that the member was last assigned in.
     pub(super) generation: i32,
-    /// The ids of the streams, as they were known at the last assignment of each.
-    pub(super) stream_ids: StreamIds,
     /// How often it was assigned partitions.
     pub(super) assignments: u64,
     /// The last generation in which the member was told its part, be it only what to give up.
@@ -110,8 +114,9 @@ pub(super) struct Poller {
     /// When the session was last looked after.
     pub(super) watched: Instant,
     pub(super) pulse: Option<Pulse>,
-    /// Where the group begins in streams that it reads first with this member, and has not stored yet.
-    pub(super) born: Vec<StoredOffset>,
+    pub(super) initial_offsets: InitialOffsets,
+    /// Steps that are to be vouched for when no other offsets are on their way.
+    pub(super) steps: Steps,
     /// When the places in the partitions were last compared with what was handed over.
     pub(super) looked: Instant,
     /// Told when the group has let the member in.
@@ -121,6 +126,7 @@ pub(super) struct Poller {
 impl Poller {
     pub(super) fn run(mut self, commands: &Receiver<Command>) {
         let shelf = self.shelf.clone();
+        self.subscribe();
         let left = loop {
             self.poll_events();
             if let Some(left) = self.obey(commands) {
@@ -129,6 +135,8 @@ impl Poller {
             let now = Instant::now();
             self.on_time(now);
             self.answer_if_ready();
+            self.ask_for_astray();
+            self.vouch_for_steps();
             self.commit();
             self.tell_joined();
             self.hand_over(now);
@@ -142,9 +150,21 @@ impl Poller {
         shelf.close();
     }
 
+    /// Begins to be a member. From here on somebody must answer rebalances, so nothing comes between this
+    /// and the first poll that can fail.
+    fn subscribe(&mut self) {
+        self.bell.reach(Some(self.queue.clone()));
+        let streams: Vec<&str> = self.join.streams.iter().map(|it| &**it).collect();
+        if let Err(error) = self.consumer.subscribe(&streams) {
+            self.fail(error::from("join", error));
+        }
+    }
+
     fn poll_events(&mut self) {
         let consumer = self.consumer.clone();
-        while self.queue.has_events() {
+        // Once at least: each poll tells librdkafka that the member lives.
+        let mut is_first = true;
+        while std::mem::take(&mut is_first) || self.queue.has_events() {
             // Other errors were told to the context, with their reason.
             if let Some(Err(KafkaError::MessageConsumptionFatal(code))) =
                 consumer.poll(Duration::ZERO)
@@ -197,10 +217,7 @@ impl Poller {
                     // A dropped call has released all the same.
                     let _ = reply.send(released);
                 }
-                Command::Vouch { marks, reply } => {
-                    // A dropped call stores nothing.
-                    let _ = reply.send(self.vouch(&marks));
-                }
+                Command::Vouch { marks, reply } => self.steps.push_back((marks, reply)),
                 Command::Published(marks) => marks.iter().for_each(|mark| self.note_stored(mark)),
                 Command::Gone { assignments } => {
                     self.lose(|slot| slot.assignment <= assignments);
@@ -209,6 +226,8 @@ impl Poller {
                 Command::Resume(partition, epoch) => self.resume(&partition, epoch),
                 Command::Leave(reply) => return Some(reply),
                 Command::Found(finding) => self.on_found(finding),
+                #[cfg(test)]
+                Command::Panic => panic!("as the test wants it"),
             }
         }
         None
@@ -218,9 +237,16 @@ impl Poller {
         match finding {
             Finding::Progress {
                 progress,
-                stream_ids,
-            } => self.on_progress(progress, stream_ids),
-            Finding::Bounds { name, low, high } => self.on_bounds(&name, low, high),
+                topic_ids,
+            } => self.on_progress(progress, &topic_ids),
+            Finding::Unstored(names) => self.initial_offsets.on_unstored(&names),
+            Finding::TopicIds(ids) => self.on_topic_ids(&ids),
+            Finding::Bounds {
+                name,
+                low,
+                high,
+                topic_id,
+            } => self.on_bounds(&name, (low, high), topic_id),
             Finding::Ends(ends) => self.on_ends(ends),
             Finding::Resets(resets) => self.on_resets(resets),
             Finding::NoTopic(topic) => {
@@ -245,13 +271,18 @@ impl Poller {
         if self.joined.is_none() || !self.is_let_in() {
             return;
         }
-        if !self.born.is_empty() {
-            self.commits.bear();
-        } else if let (Some(joined), Some(identity)) =
-            (self.joined.take(), identity(&*self.consumer))
-        {
-            // Who joins may have given up, and then leaves.
-            let _ = joined.send(Ok(identity.member));
+        match self.initial_offsets.next(Instant::now()) {
+            Next::Look(names) => self.aide.ask(Question::Unstored(names)),
+            Next::Store => self.commits.store_initial_offsets(),
+            Next::Wait => {}
+            Next::Done => {
+                if let (Some(joined), Some(identity)) =
+                    (self.joined.take(), identity(&*self.consumer))
+                {
+                    // Who joins may have given up, and then leaves.
+                    let _ = joined.send(Ok(identity.member));
+                }
+            }
         }
     }
 
@@ -261,8 +292,9 @@ impl Poller {
             // Each rebalance ends with an assignment, if only of nothing.
             Protocol::Cooperative => self.generation > 0,
             // Nothing may be assigned, and no event tells that.
-            Protocol::Consumer => identity(&*self.consumer)
-                .is_some_and(|identity| identity.generation > 0 && !identity.member.is_empty()),
+            Protocol::Consumer => {
+                identity(&*self.consumer).is_some_and(|identity| identity.is_member())
+            }
         }
     }
 

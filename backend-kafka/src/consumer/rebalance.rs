@@ -4,6 +4,7 @@
 //! what is to go, or when the progress of what has come is known. Until then librdkafka fetches
 //! nothing for any partition of the member, so drains should be short.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use millstream_core::driver::Event;
@@ -11,18 +12,26 @@ use millstream_core::{Epoch, Error, ErrorKind, Partition, Result};
 use rdkafka::consumer::Consumer;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::aide::{Progress, Question, StreamIds};
+use super::aide::TopicIds;
 use super::claims::{SOON, next_epoch};
 use super::context::{Name, list};
 use super::lag::Behind;
+use super::leader_epochs::LeaderEpochs;
 use super::poller::Poller;
-use super::slots::{Slot, Stage};
+use super::progress::{NewPartition, Progress};
+use super::questions::Question;
+use super::slots::{Move, Slot, Stage};
 use crate::config::Protocol;
-use crate::group::offsets::{self, Note};
+use crate::error;
+use crate::group::offsets::Note;
 use crate::native::consume::Identity;
+use crate::native::leader_epoch;
 
 /// What a release may take to come here after the drain that it ends.
 const GRACE: Duration = Duration::from_millis(500);
+
+/// How long a seek waits for librdkafka's main thread.
+const TO_SEEK: Duration = Duration::from_secs(1);
 
 /// A rebalance event that waits for its answer.
 #[derive(Debug)]
@@ -30,7 +39,11 @@ pub(super) enum Pending {
     /// Waits for the progress of the partitions.
     Assign(Vec<Name>),
     /// Waits until each of the partitions is released, or lost.
-    Revoke(Vec<Name>),
+    Revoke {
+        partitions: Vec<Name>,
+        /// Others may have them already, so that there is nothing to drain for.
+        lost: bool,
+    },
 }
 
 impl Poller {
@@ -54,7 +67,7 @@ impl Poller {
         if lost {
             self.lose(|slot| partitions.contains(&slot.name));
         }
-        self.begin(Pending::Revoke(partitions));
+        self.begin(Pending::Revoke { partitions, lost });
     }
 
     fn begin(&mut self, event: Pending) {
@@ -72,28 +85,42 @@ impl Poller {
                 self.heir_at = self.named.then(|| Instant::now() + SOON);
                 self.pending = Some(event);
             }
-            Pending::Revoke(partitions) => {
-                self.drain(partitions);
+            Pending::Revoke { partitions, lost } => {
+                match lost {
+                    // Those that were only being assigned when it came.
+                    true => self.lose(|slot| partitions.contains(&slot.name)),
+                    false => self.drain(partitions),
+                }
                 self.pending = Some(event);
             }
         }
     }
 
+    /// How long to wait for the runtime to release what it drains.
+    pub(super) fn drain_timeout(&self) -> Duration {
+        self.join.drain + GRACE
+    }
+
     /// Tells the runtime to drain what it has of them.
     fn drain(&mut self, partitions: &[Name]) {
-        let now = Instant::now();
-        let until = now + self.join.drain + GRACE;
+        let until = Instant::now() + self.drain_timeout();
         let mut told = Vec::new();
         for index in self.slots.indices(|slot| partitions.contains(&slot.name)) {
             let slot = self.slots.get_mut(index);
             match slot.stage {
                 Stage::Owned => {
-                    slot.stage = Stage::Draining { until, reset: None };
+                    slot.stage = Stage::Draining {
+                        until,
+                        moves_to: None,
+                    };
                     told.push((slot.partition.clone(), slot.epoch));
                 }
                 // Its new place is for the next owner to find.
                 Stage::Draining { until, .. } => {
-                    slot.stage = Stage::Draining { until, reset: None };
+                    slot.stage = Stage::Draining {
+                        until,
+                        moves_to: None,
+                    };
                 }
                 Stage::Moving(_) | Stage::Left => slot.stage = Stage::Left,
             }
@@ -114,14 +141,14 @@ impl Poller {
             return Err(fenced("release", partition));
         };
         let slot = self.slots.get_mut(index);
-        let Stage::Draining { reset, .. } = slot.stage else {
+        let Stage::Draining { moves_to, .. } = slot.stage else {
             unreachable!("it was just looked at");
         };
-        slot.stage = match reset {
+        slot.stage = match moves_to {
             Some(to) => Stage::Moving(to),
             None => Stage::Left,
         };
-        if reset.is_some() {
+        if moves_to.is_some() {
             self.commits.hurry();
         }
         Ok(())
@@ -136,7 +163,7 @@ impl Poller {
             .iter()
             .filter(|(_, slot)| overdue(slot))
             .filter_map(|(index, slot)| match slot.stage {
-                Stage::Draining { reset, .. } => Some((index, reset?)),
+                Stage::Draining { moves_to, .. } => Some((index, moves_to?)),
                 _ => None,
             })
             .collect();
@@ -174,7 +201,7 @@ impl Poller {
 
     /// Answers a revocation when all is released.
     pub(super) fn answer_if_ready(&mut self) {
-        let Some(Pending::Revoke(partitions)) = &self.pending else {
+        let Some(Pending::Revoke { partitions, .. }) = &self.pending else {
             return;
         };
         let held = self
@@ -184,7 +211,7 @@ impl Poller {
         if held || self.commits.is_under_way() {
             return;
         }
-        let Some(Pending::Revoke(partitions)) = self.pending.take() else {
+        let Some(Pending::Revoke { partitions, .. }) = self.pending.take() else {
             unreachable!("it was just looked at");
         };
         self.unassign(&partitions);
@@ -195,6 +222,7 @@ impl Poller {
         for index in self.slots.indices(|slot| partitions.contains(&slot.name)) {
             self.slots.remove(index);
         }
+        self.seek_suspects();
         if let Err(error) = self.consumer.incremental_unassign(&list(partitions)) {
             // The client has lost its session meanwhile, and tells so next.
             tracing::debug!(target: "librdkafka", %error, "the revocation was not taken");
@@ -204,88 +232,113 @@ impl Poller {
     pub(super) fn on_progress(
         &mut self,
         progress: Vec<(Name, Option<Progress>)>,
-        stream_ids: StreamIds,
+        topic_ids: &TopicIds,
     ) {
-        if let Some(Pending::Assign(_)) = self.pending {
-            for ((topic, _), _) in &progress {
-                // One that is not known any more may be that of another topic.
-                match stream_ids.get(topic) {
-                    Some(id) => self.stream_ids.insert(topic.clone(), id.clone()),
-                    None => self.stream_ids.remove(topic),
-                };
-            }
-            let progress = progress.into_iter().map(|(name, progress)| {
-                let progress = progress.or_else(|| self.birth(&name));
-                (name, progress)
-            });
-            self.claim(progress.collect());
+        if !matches!(self.pending, Some(Pending::Assign(_))) {
+            return;
         }
+        let partitions = progress.into_iter().map(|(name, stored)| {
+            let stored = stored.or_else(|| self.initial_offsets.of(&name).map(Progress::at));
+            let topic_id = topic_ids.get(&name.0).copied();
+            NewPartition::new(name, stored, topic_id)
+        });
+        let partitions: Vec<_> = partitions.collect();
+        let mut recreated = BTreeMap::new();
+        for new in &partitions {
+            if let (Some(earlier), Some(id)) = (new.earlier_topic, new.stream_id) {
+                recreated.insert(&new.name.0, (earlier, id));
+            }
+        }
+        for (stream, (earlier, id)) in recreated {
+            self.report_recreated(stream, earlier, id);
+        }
+        self.claim(partitions);
     }
 
     /// Takes partitions over, from the group's progress in them.
-    pub(super) fn assign(&mut self, progress: Vec<(Name, Option<Progress>)>) {
-        let mut assigned = TopicPartitionList::new();
+    pub(super) fn assign(&mut self, partitions: Vec<NewPartition>) {
         self.assignments += 1;
-        let mut events = Vec::new();
-        for (name, progress) in progress {
-            let note = progress.map_or_else(Note::default, |progress| progress.note);
-            let epoch = next_epoch(self.generation, note);
+        let mut slots = Vec::with_capacity(partitions.len());
+        let mut assigned = TopicPartitionList::new();
+        for new in partitions {
             // A partition without progress in a group that has some was added since: it is read
             // from its beginning.
-            let start =
-                progress.map_or(Offset::Beginning, |progress| Offset::Offset(progress.next));
-            if let Err(error) = assigned.add_partition_offset(&name.0, name.1, start) {
+            let start = new
+                .progress
+                .map_or(Offset::Beginning, |progress| Offset::Offset(progress.next));
+            if let Err(error) = assigned.add_partition_offset(&new.name.0, new.name.1, start) {
                 tracing::error!(target: "librdkafka", %error, "an offset was not taken");
             }
-            self.queue.forward(&name.0, name.1);
-            let partition = Partition::new(name.0.clone(), name.1.to_string());
-            let next = progress.map_or(0, |progress| progress.next);
-            events.push(Event::Assigned {
-                partition: partition.clone(),
-                epoch,
-                resume_after: progress.and_then(|progress| offsets::settled(progress.next)),
-                stream_id: self.stream_ids.get(&name.0).cloned(),
-            });
-            if let Some(old) = self.slots.find(&name.0, name.1) {
-                self.slots.remove(old);
+            if let Some(epoch) = new.progress.and_then(|progress| progress.leader_epoch) {
+                leader_epoch::set_of_last(&mut assigned, epoch);
             }
-            self.slots.insert(Slot {
-                name,
-                partition,
-                epoch,
-                assignment: self.assignments,
-                handed: next,
-                next,
-                stored: next,
-                reset: note.reset,
-                stage: Stage::Owned,
-                checkpointed: false,
-                paused: None,
-                strayed: false,
-                position_is_suspect: false,
-                out_of_range: None,
-                behind: Behind::default(),
-            });
+            self.queue.forward(&new.name.0, new.name.1);
+            slots.push(self.slot(new));
         }
+        self.seek_suspects();
         let taken = self.consumer.incremental_assign(&assigned);
         // A pause outlives an unassignment: without this, a partition that was paused when it went
         // would never deliver again.
         let taken = taken.and_then(|()| self.consumer.resume(&assigned));
         if let Err(error) = taken {
+            // Nobody would read them: a member whose session is over is about to be told so, and has
+            // them taken back.
             tracing::debug!(target: "librdkafka", %error, "the assignment was not taken");
+            if !self.consumer.assignment_lost() && !slots.is_empty() {
+                self.fail(error::from("join", error));
+            }
         }
-        for event in events {
-            self.put(event);
+        self.validate(&assigned);
+        for slot in slots {
+            self.put(slot.assigned());
+            if let Some(old) = self.slots.find(&slot.name.0, slot.name.1) {
+                self.slots.remove(old);
+            }
+            self.slots.insert(slot);
         }
     }
 
-    fn birth(&self, (topic, partition): &Name) -> Option<Progress> {
-        let mut born = self.born.iter();
-        let born = born.find(|born| born.place() == (&**topic, *partition))?;
-        Some(Progress {
-            next: born.next,
-            note: Note::default(),
-        })
+    fn slot(&self, new: NewPartition) -> Slot {
+        let stored = new.progress;
+        let note = stored.map_or_else(Note::default, |progress| progress.note);
+        let next = stored.map_or(0, |progress| progress.next);
+        let leader_epoch = stored.and_then(|progress| progress.leader_epoch);
+        Slot {
+            partition: Partition::new(new.name.0.clone(), new.name.1.to_string()),
+            name: new.name,
+            epoch: next_epoch(self.generation, note),
+            topic_id: new.stream_id.or(note.topic),
+            stream_id: new.stream_id,
+            assignment: self.assignments,
+            handed: next,
+            next,
+            stored: next,
+            leader_epochs: LeaderEpochs::at(next, leader_epoch),
+            reset: note.reset,
+            stage: Stage::Owned,
+            checkpointed: false,
+            paused: None,
+            strayed: false,
+            position_is_suspect: false,
+            out_of_range: None,
+            failing: None,
+            behind: Behind::default(),
+        }
+    }
+
+    /// Has the leaders asked whether the log before these offsets was cut back since it was read.
+    /// librdkafka (2.12) does so for a seek, and for a leader that changes, but not for an assignment.
+    pub(super) fn validate(&self, assigned: &TopicPartitionList) {
+        let mut known = TopicPartitionList::new();
+        for (element, epoch) in assigned.elements().iter().zip(leader_epoch::all(assigned)) {
+            if let Some(epoch) = epoch {
+                let mut added = known.add_partition(element.topic(), element.partition());
+                // It is an offset already.
+                let _ = added.set_offset(element.offset());
+                leader_epoch::set_of_last(&mut known, epoch);
+            }
+        }
+        self.seek(known);
     }
 
     /// After an answer: the next event in turn, and the requests without which what stays, or what
@@ -301,9 +354,6 @@ impl Poller {
             (Protocol::Cooperative, Some(topic)) => self.kicker.ready(names, topic.clone()),
             _ => self.kicker.wake(names),
         }
-        for name in std::mem::take(&mut self.astray) {
-            self.aide.ask(Question::Bounds(name));
-        }
         while self.pending.is_none() {
             let Some(next) = self.next_up.pop_front() else {
                 return;
@@ -313,40 +363,59 @@ impl Poller {
     }
 
     /// Begins a partition anew from another place, in a new epoch.
-    pub(super) fn restart(&mut self, index: usize, next: i64, reset: Option<u64>) {
+    pub(super) fn restart(&mut self, index: usize, to: Move) {
         let slot = self.slots.get_mut(index);
         slot.epoch = Epoch(slot.epoch.0 + 1);
-        slot.handed = next;
-        slot.next = next;
-        slot.stored = next;
-        slot.reset = reset;
+        slot.topic_id = to.topic_id;
+        slot.stream_id = to.stream_id;
+        slot.handed = to.offset;
+        slot.next = to.offset;
+        slot.stored = to.offset;
+        slot.leader_epochs = LeaderEpochs::at(to.offset, None);
+        slot.reset = to.reset;
         slot.stage = Stage::Owned;
         slot.position_is_suspect = false;
-        slot.out_of_range = None;
+        let has_ended = slot.out_of_range.take().is_some();
         let paused = slot.paused.take();
-        let (name, partition, epoch) = (slot.name.clone(), slot.partition.clone(), slot.epoch);
+        let (name, assigned) = (slot.name.clone(), slot.assigned());
         if paused.is_some_and(|pause| pause.hard) {
             // It can only fail for a partition that is not assigned any more.
             let _ = self.consumer.resume(&list([&name]));
         }
         self.queue.forward(&name.0, name.1);
-        self.seek(&name, next);
-        self.put(Event::Assigned {
-            partition,
-            epoch,
-            resume_after: offsets::settled(next),
-            stream_id: self.stream_ids.get(&name.0).cloned(),
-        });
+        if has_ended || !self.seek(self.place_of(index)) {
+            self.read_again(index);
+        }
+        self.put(assigned);
         self.kicker.wake(vec![name]);
     }
 
-    pub(super) fn seek(&self, name: &Name, next: i64) {
-        let sought = self
-            .consumer
-            .seek(&name.0, name.1, Offset::Offset(next), Duration::ZERO);
-        if let Err(error) = sought {
+    /// Where a partition is to be read next, as a list for librdkafka.
+    pub(super) fn place_of(&self, index: usize) -> TopicPartitionList {
+        let slot = self.slots.get(index);
+        let mut list = TopicPartitionList::new();
+        let mut element = list.add_partition(&slot.name.0, slot.name.1);
+        let set = element.set_offset(Offset::Offset(slot.next));
+        debug_assert!(set.is_ok(), "offsets of Kafka are not negative");
+        if let Some(epoch) = slot.leader_epochs.before(slot.next) {
+            leader_epoch::set_of_last(&mut list, epoch);
+        }
+        list
+    }
+
+    /// Has partitions that are assigned read from these places. The leaders are asked first whether the
+    /// logs before them were cut back since they were read. Waits until librdkafka has taken it, which
+    /// needs no broker. Returns whether it has: it does not for partitions whose fetching has ended.
+    pub(super) fn seek(&self, to: TopicPartitionList) -> bool {
+        if to.count() == 0 {
+            return true;
+        }
+        let sought = self.consumer.seek_partitions(to, TO_SEEK);
+        let taken = sought.and_then(|each| each.elements().iter().try_for_each(|it| it.error()));
+        if let Err(error) = &taken {
             tracing::debug!(target: "librdkafka", %error, "a seek was not taken");
         }
+        taken.is_ok()
     }
 
     /// A client with an unanswered rebalance event would never end.
@@ -360,7 +429,7 @@ impl Poller {
             // Refused where the client has gone further already.
             let _ = match &event {
                 Pending::Assign(partitions) => self.consumer.incremental_assign(&list(partitions)),
-                Pending::Revoke(partitions) => {
+                Pending::Revoke { partitions, .. } => {
                     self.consumer.incremental_unassign(&list(partitions))
                 }
             };

@@ -9,6 +9,7 @@
 use std::time::{Duration, Instant};
 
 use millstream_core::driver::{Event, StoredRecord};
+use millstream_core::telemetry::event;
 use millstream_core::{Epoch, Partition};
 use rdkafka::Offset;
 use rdkafka::consumer::Consumer;
@@ -18,6 +19,7 @@ use super::poller::Poller;
 use super::slots::{Pause, Stage};
 use crate::group::offsets;
 use crate::native::consume::Taken;
+use crate::native::leader_epoch;
 
 /// How often marks of transactions are looked for, while no records come.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -48,9 +50,13 @@ impl Poller {
         }
         for taken in taken {
             match taken {
-                Taken::Records { slot, records } => {
+                Taken::Records {
+                    slot,
+                    records,
+                    leader_epoch,
+                } => {
                     for records in cut(records, self.join.batch_bytes) {
-                        self.deliver(slot, records);
+                        self.deliver(slot, records, leader_epoch);
                     }
                 }
                 Taken::Failed { slot, failure } => self.on_failed(slot, failure),
@@ -58,7 +64,7 @@ impl Poller {
         }
     }
 
-    fn deliver(&mut self, index: usize, mut records: Vec<StoredRecord>) {
+    fn deliver(&mut self, index: usize, mut records: Vec<StoredRecord>, leader_epoch: Option<i32>) {
         let slot = self.slots.get_mut(index);
         if slot.stage != Stage::Owned {
             return;
@@ -73,6 +79,22 @@ impl Poller {
         let Some(last) = records.last() else { return };
         slot.strayed = false;
         slot.position_is_suspect = false;
+        if slot
+            .failing
+            .take()
+            .is_some_and(|failing| failing.is_reported())
+        {
+            event!(
+                info,
+                "millstream.kafka.partition.continues",
+                group = &*self.group,
+                stream = slot.partition.stream(),
+                partition = slot.partition.id(),
+                "partition {} can be read again",
+                slot.partition,
+            );
+        }
+        slot.leader_epochs.note(slot.next, leader_epoch);
         slot.handed = offsets::next(last.position).unwrap_or(slot.handed);
         slot.next = slot.handed;
         let (partition, epoch) = (slot.partition.clone(), slot.epoch);
@@ -96,7 +118,7 @@ impl Poller {
         let Ok(places) = self.consumer.position() else {
             return;
         };
-        for place in places.elements() {
+        for (place, leader_epoch) in places.elements().iter().zip(leader_epoch::all(&places)) {
             let Some(index) = self.slots.find(place.topic(), place.partition()) else {
                 continue;
             };
@@ -109,6 +131,7 @@ impl Poller {
                 continue;
             }
             slot.next = next;
+            slot.leader_epochs.note(next - 1, leader_epoch);
             let end = self.queue.known_end(&slot.name.0, slot.name.1);
             self.tell_lag(index, end);
         }
@@ -140,6 +163,10 @@ impl Poller {
         let name = slot.name.clone();
         self.queue.forward(&name.0, name.1);
         if pause.hard {
+            // librdkafka drops what it had to say of a paused partition, as that its log was cut back.
+            if !self.seek(self.place_of(index)) {
+                self.read_again(index);
+            }
             if let Err(error) = self.consumer.resume(&list([&name])) {
                 tracing::debug!(target: "librdkafka", %error, "a resume was not taken");
             }

@@ -6,31 +6,37 @@ use std::time::Instant;
 
 use millstream_core::driver::Event;
 
+use super::aide::Reset;
 use super::context::Name;
 use super::poller::Poller;
 use super::slots::{Move, Stage};
 
 impl Poller {
     /// Has the partitions drained whose group was moved; each goes on from the new place.
-    pub(super) fn on_resets(&mut self, resets: Vec<(Name, Move)>) {
-        let now = Instant::now();
-        let until = now + self.join.drain;
+    pub(super) fn on_resets(&mut self, resets: Vec<(Name, Reset)>) {
+        let until = Instant::now() + self.drain_timeout();
         let mut told = Vec::new();
-        for ((topic, partition), to) in resets {
+        for ((topic, partition), reset) in resets {
             let Some(index) = self.slots.find(&topic, partition) else {
                 continue;
             };
             let slot = self.slots.get_mut(index);
-            if slot.reset >= Some(to.id) {
+            if slot.reset >= Some(reset.id) {
                 continue;
             }
+            let to = Move {
+                offset: reset.offset,
+                reset: Some(reset.id),
+                topic_id: slot.topic_id,
+                stream_id: slot.stream_id,
+            };
             match slot.stage {
                 Stage::Owned => {
-                    let reset = Some(to);
-                    slot.stage = Stage::Draining { until, reset };
+                    let moves_to = Some(to);
+                    slot.stage = Stage::Draining { until, moves_to };
                     told.push((slot.partition.clone(), slot.epoch));
                 }
-                // Not stored yet, so tried again.
+                // The older one is not stored yet.
                 Stage::Moving(_) => {
                     slot.stage = Stage::Moving(to);
                     self.commits.hurry();

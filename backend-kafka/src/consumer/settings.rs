@@ -67,7 +67,7 @@ pub(crate) fn of_member(connection: &Connection, group: &str, join: &JoinOptions
             settings
                 .set("partition.assignment.strategy", "cooperative-sticky")
                 .set("session.timeout.ms", millis(config.session_timeout))
-                .set("heartbeat.interval.ms", millis(config.heartbeat_interval));
+                .set("heartbeat.interval.ms", millis(config.heartbeat_interval()));
         }
         Protocol::Consumer => {
             settings.set("group.protocol", "consumer");

@@ -4,12 +4,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use millstream_core::driver::Event;
 use millstream_core::{Epoch, Partition};
 use slab::Slab;
 
 use super::context::Name;
 use super::lag::Behind;
+use super::leader_epochs::LeaderEpochs;
+use super::progress::Progress;
+use super::stalled::Failing;
+use crate::group::offsets::{self, Note};
 use crate::native::consume::FetchFailure;
+use crate::native::topic_ids::TopicId;
 
 /// One partition that is assigned.
 #[derive(Debug)]
@@ -17,6 +23,10 @@ pub(super) struct Slot {
     pub(super) name: Name,
     pub(super) partition: Partition,
     pub(super) epoch: Epoch,
+    /// The id of the topic that is read, if the broker has told it or a note has it.
+    pub(super) topic_id: Option<TopicId>,
+    /// The same, only if the broker has told it at the assignment.
+    pub(super) stream_id: Option<TopicId>,
     /// Which of the member's assignments it came with, counted from 1.
     pub(super) assignment: u64,
     /// The offset after the last record that was handed over.
@@ -26,6 +36,7 @@ pub(super) struct Slot {
     pub(super) next: i64,
     /// The offset that is stored as the group's progress.
     pub(super) stored: i64,
+    pub(super) leader_epochs: LeaderEpochs,
     /// Whether it was this member that stored it, by a checkpoint.
     pub(super) checkpointed: bool,
     /// The last reset that its progress obeys.
@@ -38,8 +49,11 @@ pub(super) struct Slot {
     /// Whether librdkafka's position may be beyond a record that never came, since a fetch has failed
     /// after the last one that did.
     pub(super) position_is_suspect: bool,
-    /// The failed fetch that the partition's ends are asked for.
+    /// The failed fetch that the partition's ends are asked for. librdkafka fetches no more of the
+    /// partition until it is assigned anew.
     pub(super) out_of_range: Option<FetchFailure>,
+    /// Fetches that have failed since the last record came.
+    pub(super) failing: Option<Failing>,
     pub(super) behind: Behind,
 }
 
@@ -52,7 +66,7 @@ pub(super) enum Stage {
     Draining {
         until: Instant,
         /// Where it goes on, if it does so with this member.
-        reset: Option<Move>,
+        moves_to: Option<Move>,
     },
     /// The runtime is done with it, or was told that it is lost.
     Left,
@@ -60,27 +74,66 @@ pub(super) enum Stage {
     Moving(Move),
 }
 
-/// A place that a reset asks for.
+/// Another place for a partition to go on from: one that a reset asks for, or the beginning of a topic
+/// that was created again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Move {
-    /// Grows with each reset of the group.
-    pub(super) id: u64,
     pub(super) offset: i64,
+    /// The last reset that is obeyed there.
+    pub(super) reset: Option<u64>,
+    /// See [`Slot::topic_id`].
+    pub(super) topic_id: Option<TopicId>,
+    /// See [`Slot::stream_id`].
+    pub(super) stream_id: Option<TopicId>,
 }
 
 impl Slot {
     /// What to store when everything before `next` is settled: what follows the last record that was
     /// handed over, and is nothing for readers, needs no settling.
-    pub(super) fn progress(&self, next: i64) -> i64 {
+    fn progress(&self, next: i64) -> i64 {
         match next == self.handed {
             true => self.next.max(next),
             false => next,
         }
     }
 
+    /// Its assignment as it begins.
+    pub(super) fn assigned(&self) -> Event {
+        Event::Assigned {
+            partition: self.partition.clone(),
+            epoch: self.epoch,
+            resume_after: offsets::settled(self.stored),
+            stream_id: self.stream_id.map(|id| id.to_string().into()),
+        }
+    }
+
+    /// What to store when everything before `next` is settled.
+    pub(super) fn progress_at(&self, next: i64) -> Progress {
+        let next = self.progress(next);
+        Progress {
+            next,
+            leader_epoch: self.leader_epochs.before(next),
+            note: Note {
+                epoch: Some(self.epoch),
+                reset: self.reset,
+                claim: None,
+                topic: self.topic_id,
+            },
+        }
+    }
+
+    /// Notes what is stored.
+    pub(super) fn set_stored(&mut self, next: i64) {
+        self.stored = next;
+        self.leader_epochs.forget_before(next);
+    }
+
     /// Whether all is settled, and marks of transactions follow that are not stored as passed.
+    ///
+    /// Only behind what this member has checkpointed. So a pipeline stores nothing beside its transactions:
+    /// a request that was sent twice, as over a connection that broke, could come late and undo one.
     pub(super) fn is_passed(&self) -> bool {
-        self.stored >= self.handed && self.next > self.stored
+        self.checkpointed && self.stored >= self.handed && self.next > self.stored
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
 impl Poller {
     /// Whether a revocation waits for a drain.
     pub(super) fn drains_for_others(&self) -> bool {
-        matches!(self.pending, Some(Pending::Revoke(_)))
+        matches!(self.pending, Some(Pending::Revoke { .. }))
     }
 
     pub(super) fn watch_session(&mut self, now: Instant) {

@@ -15,10 +15,11 @@
 //! What is left is a member that joins, settles records and leaves again between the look and the
 //! next request of another one, some milliseconds: the group then goes on from the places.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use millstream_core::telemetry::event;
 use millstream_core::{Error, ErrorKind, Result, Start};
 
 use crate::cluster::patience::Patience;
@@ -57,7 +58,17 @@ pub(crate) async fn pin(
     let asker = connection.group_asker(JOIN, group)?;
     let (asker, begin) = (&*asker, &begin[..]);
     let stored = patience.until(|time| store(asker, group, begin, time));
-    let left = stored.await.map_err(|e| e.with_group(group))?;
+    let stored = stored.await.map_err(|e| e.with_group(group))?;
+    let left = stored.map(|stored| {
+        for stream in &stored.new_streams {
+            event!(
+                info, "millstream.kafka.group.begins", group, stream = &**stream, start = ?start,
+                "group {group} has no progress in stream {stream} and begins at {start:?}: it is new \
+                 there, or its progress was deleted with an earlier stream of that name or has expired",
+            );
+        }
+        stored.left
+    });
     left.ok_or_else(|| {
         let message = "the group's coordinator does not know the topic yet: try again";
         let error = Error::new(ErrorKind::Unavailable, JOIN, message).with_group(group);
@@ -68,24 +79,40 @@ pub(crate) async fn pin(
     })
 }
 
-/// Stores what is not there. Answers what the broker leaves to members; None to be asked again.
+/// What became of the places at which a group begins.
+struct Stored {
+    /// The streams that the group is new on.
+    new_streams: BTreeSet<String>,
+    /// What the broker leaves to members.
+    left: Vec<StoredOffset>,
+}
+
+impl Stored {
+    fn new(missing: &[StoredOffset], left: Vec<StoredOffset>) -> Self {
+        let new_streams = missing.iter().map(|place| place.topic.clone()).collect();
+        Self { new_streams, left }
+    }
+}
+
+/// Stores what is not there. `None` to be asked again.
 async fn store(
     asker: &Asker,
     group: &str,
     begin: &[StoredOffset],
     time: Duration,
-) -> Result<Option<Vec<StoredOffset>>> {
+) -> Result<Option<Stored>> {
     let there = progress::read(asker, JOIN, group, time).await?;
     let missing = missing(begin, &there);
     if missing.is_empty() {
-        return Ok(Some(missing));
+        return Ok(Some(Stored::new(&[], missing)));
     }
-    match progress::store(asker, JOIN, group, missing, time).await {
-        Ok(()) => Ok(Some(Vec::new())),
+    match progress::store(asker, JOIN, group, missing.clone(), time).await {
+        Ok(()) => Ok(Some(Stored::new(&missing, Vec::new()))),
         // It has members, which were quicker or read other streams.
         Err(error) if error.kind() == ErrorKind::Fenced => {
             let there = progress::read(asker, JOIN, group, time).await?;
-            Ok(Some(self::missing(begin, &there)))
+            let left = self::missing(begin, &there);
+            Ok(Some(Stored::new(&left.clone(), left)))
         }
         // Each broker learns of a topic in its own time; the one that was asked for it has.
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),

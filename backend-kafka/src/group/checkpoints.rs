@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use millstream_core::{Checkpoint, Error, ErrorKind, Lag, Partition, Result, Start, driver};
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
 
 use crate::cluster::ends::{End, ends};
@@ -16,11 +17,15 @@ use crate::group::offsets::{self, Note};
 use crate::group::oldest::{First, first_records};
 use crate::group::{progress, reset};
 use crate::native::group_offsets::StoredOffset;
+use crate::native::topic_ids::{self, TopicId};
 
 const READ: &str = "read checkpoints";
 
 /// How long to look for the oldest records of one stream. What is not found is not told.
 const LOOK: Duration = Duration::from_secs(3);
+
+/// How long to wait for the id of a topic.
+const FOR_TOPIC_ID: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct Checkpoints {
@@ -72,12 +77,16 @@ impl Checkpoints {
                 let partitions: Vec<i32> = (0..found.partitions).collect();
                 let lows = ends(client, &topic, &partitions, End::Low, timeout)?;
                 let highs = ends(client, &topic, &partitions, End::High, timeout)?;
-                Ok(Some((lows, highs)))
+                let ids = topic_ids::request(client.client(), &[&*topic], FOR_TOPIC_ID);
+                // Without it, what is stored is taken to be of this topic.
+                let ids = ids.and_then(topic_ids::Request::response).ok();
+                let id = ids.and_then(|ids| ids.get(&*topic)?.ok()?);
+                Ok(Some((lows, highs, id)))
             });
             match asked.await {
-                Ok(Some((lows, highs))) => readings.push(Reading {
+                Ok(Some((lows, highs, id))) => readings.push(Reading {
                     stream,
-                    stored,
+                    stored: of_topic(id, stored),
                     lows,
                     highs,
                 }),
@@ -88,6 +97,18 @@ impl Checkpoints {
         }
         Ok(readings)
     }
+}
+
+/// What is stored of a topic, without what is of an earlier one of its name.
+fn of_topic(
+    id: Option<TopicId>,
+    mut stored: BTreeMap<i32, StoredOffset>,
+) -> BTreeMap<i32, StoredOffset> {
+    stored.retain(|_, offset| {
+        let known = Note::from_metadata(&offset.metadata).topic;
+        known.is_none() || id.is_none() || known == id
+    });
+    stored
 }
 
 impl Reading {

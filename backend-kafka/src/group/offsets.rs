@@ -5,6 +5,8 @@
 
 use millstream_core::{Epoch, Position};
 
+use crate::native::topic_ids::TopicId;
+
 /// The offset that Kafka stores when everything up to and including `position` is settled. None for
 /// a position that no Kafka ever gave.
 pub(crate) fn next(position: Position) -> Option<i64> {
@@ -17,8 +19,8 @@ pub(crate) fn settled(next: i64) -> Option<Position> {
     Some(Position::from(last))
 }
 
-/// What a committed offset's metadata says: by which epoch it was stored, which reset it obeys, and
-/// who has taken the partition over since.
+/// What a committed offset's metadata says: by which epoch it was stored, which reset it obeys, who
+/// has taken the partition over since, and of which topic it is.
 ///
 /// Other clients write other things or nothing there; both are read as an empty note.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -30,6 +32,9 @@ pub(crate) struct Note {
     pub(crate) reset: Option<u64>,
     /// The epoch of a member that went on from here, and has stored no progress yet.
     pub(crate) claim: Option<Epoch>,
+    /// The id of the topic that was read. A topic that is created again under the same name has
+    /// another one, and the offset means nothing there.
+    pub(crate) topic: Option<TopicId>,
 }
 
 impl Note {
@@ -45,6 +50,9 @@ impl Note {
         }
         if let Some(Epoch(claim)) = self.claim {
             text += &format!(" claim={claim}");
+        }
+        if let Some(topic) = self.topic {
+            text += &format!(" topic={topic}");
         }
         text
     }
@@ -66,6 +74,7 @@ impl Note {
                 Some(("epoch", number)) => note.epoch = number.parse().ok().map(Epoch),
                 Some(("reset", number)) => note.reset = number.parse().ok(),
                 Some(("claim", number)) => note.claim = number.parse().ok().map(Epoch),
+                Some(("topic", id)) => note.topic = id.parse().ok(),
                 _ => {}
             }
         }
@@ -99,6 +108,7 @@ mod tests {
                 epoch: Some(Epoch(u64::MAX)),
                 reset: Some(3),
                 claim: Some(Epoch(9)),
+                topic: "AAAAAAAAAAAAAAAAAAAABw".parse().ok(),
             },
         ] {
             assert_eq!(Note::from_metadata(&note.to_metadata()), note);

@@ -42,6 +42,8 @@ pub(crate) enum Taken<S> {
         slot: S,
         /// They share one buffer with the rest of the batch.
         records: Vec<StoredRecord>,
+        /// The epoch of the leader that has written them all. `None` in logs of before Kafka 0.11.
+        leader_epoch: Option<i32>,
     },
     /// An error of the partition instead of records.
     Failed {
@@ -144,7 +146,7 @@ impl<C: ConsumerContext> DataQueue<C> {
     }
 
     /// Takes what is there, at most `most`.
-    pub(crate) fn take<S>(
+    pub(crate) fn take<S: Copy>(
         &self,
         most: usize,
         slot: impl FnMut(&str, i32) -> Option<S>,
@@ -156,7 +158,7 @@ impl<C: ConsumerContext> DataQueue<C> {
     ///
     /// Not for more: the batch call waits until its array is full or its time is over, so that a
     /// quiet stream would pay that time as latency.
-    pub(crate) fn take_one<S>(
+    pub(crate) fn take_one<S: Copy>(
         &self,
         wait: Duration,
         slot: impl FnMut(&str, i32) -> Option<S>,
@@ -216,9 +218,17 @@ impl<C: ConsumerContext> Drop for DataQueue<C> {
 }
 
 /// Who a consumer is in its group, as the broker said last.
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) generation: i32,
     pub(crate) member: String,
+}
+
+impl Identity {
+    /// Whether it is a member: one that has left or was fenced has no id or no generation.
+    pub(crate) fn is_member(&self) -> bool {
+        self.generation > 0 && !self.member.is_empty()
+    }
 }
 
 /// Asks librdkafka who a consumer is in its group. To be asked in the callback of an assignment:
@@ -253,7 +263,7 @@ impl Drop for Batch {
 
 impl Batch {
     /// Copies all records into one buffer, cut by runs of one partition.
-    fn copy<S>(&self, mut slot: impl FnMut(&str, i32) -> Option<S>) -> Vec<Taken<S>> {
+    fn copy<S: Copy>(&self, mut slot: impl FnMut(&str, i32) -> Option<S>) -> Vec<Taken<S>> {
         let mut headers = Vec::new();
         // SAFETY: the batch call gave messages that live until the batch is dropped, after the views.
         let view = |message: &*mut _| unsafe { View::of(*message, &mut headers) };
@@ -270,12 +280,25 @@ impl Batch {
                 cut.skip(first);
                 taken.push(Taken::Failed { slot, failure });
             } else {
-                let records = run.iter().map(|view| cut.next(view)).collect();
-                taken.push(Taken::Records { slot, records });
+                for part in of_one_leader(run) {
+                    taken.push(Taken::Records {
+                        slot,
+                        records: part.iter().map(|view| cut.next(view)).collect(),
+                        leader_epoch: part[0].leader_epoch(),
+                    });
+                }
             }
         }
         taken
     }
+}
+
+/// Cuts records of one partition where another leader has written on.
+fn of_one_leader<'r, 'a>(run: &'r [View<'a>]) -> impl Iterator<Item = &'r [View<'a>]> {
+    let (first, last) = (&run[0], &run[run.len() - 1]);
+    // Epochs only grow in a log, so that two are enough to know of nearly all runs.
+    let is_one = first.leader_epoch() == last.leader_epoch();
+    run.chunk_by(move |one, next| is_one || one.leader_epoch() == next.leader_epoch())
 }
 
 /// One message, as librdkafka holds it.
@@ -360,6 +383,13 @@ impl<'a> View<'a> {
         let values = headers[self.headers.clone()].iter();
         let record = self.key.into_iter().chain(self.payload);
         record.chain(values.filter_map(|(_, value)| *value))
+    }
+
+    /// The epoch of the leader that has written the record.
+    fn leader_epoch(&self) -> Option<i32> {
+        // SAFETY: the message lives, and came from the batch call.
+        let epoch = unsafe { sys::rd_kafka_message_leader_epoch(self.message) };
+        (epoch >= 0).then_some(epoch)
     }
 
     fn timestamp(&self) -> SystemTime {

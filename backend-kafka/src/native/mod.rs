@@ -12,6 +12,7 @@
 pub(crate) mod bootstrap;
 pub(crate) mod consume;
 pub(crate) mod group_offsets;
+pub(crate) mod leader_epoch;
 pub(crate) mod partitioner;
 pub(crate) mod produce;
 pub(crate) mod record;

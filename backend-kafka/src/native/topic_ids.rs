@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
+use std::fmt;
 use std::marker::PhantomData;
 use std::slice;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,9 +23,16 @@ pub(crate) struct Request<'a> {
     client: PhantomData<&'a ()>,
 }
 
+/// The id of a topic, which another topic of the same name does not have. Never zero, as the id of
+/// brokers that have no ids is.
+///
+/// Displayed as Kafka's own tools do: base64 for URLs, without padding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TopicId(u128);
+
 /// The ids that the broker has reported, by topic. None for a topic without an id, and the reason
 /// where the topic was refused.
-pub(crate) type TopicIds = HashMap<Arc<str>, Result<Option<Arc<str>>, RDKafkaErrorCode>>;
+pub(crate) type TopicIds = HashMap<Arc<str>, Result<Option<TopicId>, RDKafkaErrorCode>>;
 
 /// Sends the request. The topics are distinct and have names.
 pub(crate) fn request<'a, C: ClientContext>(
@@ -92,7 +101,7 @@ impl Request<'_> {
             };
             let id = match code.is_error() {
                 true => Err(code.into()),
-                false => Ok(text(id)),
+                false => Ok(TopicId::new(id)),
             };
             ids.insert(name.to_string_lossy().into(), id);
         }
@@ -100,18 +109,56 @@ impl Request<'_> {
     }
 }
 
-/// An id as Kafka's own tools show it: base64 for URLs, without padding. None for the id of brokers
-/// that have no ids.
-fn text((high, low): (i64, i64)) -> Option<Arc<str>> {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let id = (u128::from(high as u64) << 64) | u128::from(low as u64);
-    // 22 digits of 6 bits hold 128 bits, and 4 bits that are zero.
-    let digit = |place: u32| match place {
-        21 => id << 4,
-        _ => id >> (122 - 6 * place),
-    };
-    let digits = (0..22).map(|place| char::from(DIGITS[(digit(place) & 63) as usize]));
-    (id != 0).then(|| digits.collect::<String>().into())
+const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+/// 22 digits of 6 bits hold 128 bits, and 4 bits that are zero.
+const LENGTH: usize = 22;
+
+impl TopicId {
+    /// `None` for the id of brokers that have no ids.
+    fn new((high, low): (i64, i64)) -> Option<Self> {
+        let id = (u128::from(high as u64) << 64) | u128::from(low as u64);
+        (id != 0).then_some(Self(id))
+    }
+}
+
+impl fmt::Display for TopicId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digit = |place: usize| match place {
+            21 => self.0 << 4,
+            _ => self.0 >> (122 - 6 * place),
+        };
+        let mut digits = (0..LENGTH).map(|place| DIGITS[(digit(place) & 63) as usize]);
+        digits.try_for_each(|digit| write!(f, "{}", char::from(digit)))
+    }
+}
+
+/// The text is not the id of a topic.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct NoTopicId;
+
+impl FromStr for TopicId {
+    type Err = NoTopicId;
+
+    fn from_str(text: &str) -> Result<Self, NoTopicId> {
+        if text.len() != LENGTH {
+            return Err(NoTopicId);
+        }
+        let value = |digit: u8| DIGITS.iter().position(|known| *known == digit);
+        let mut id = 0;
+        for (place, digit) in text.bytes().enumerate() {
+            let value = value(digit).ok_or(NoTopicId)? as u128;
+            id = match place {
+                21 if value & 15 != 0 => return Err(NoTopicId),
+                21 => (id << 2) | (value >> 4),
+                _ => (id << 6) | value,
+            };
+        }
+        match id {
+            0 => Err(NoTopicId),
+            id => Ok(Self(id)),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -144,14 +191,22 @@ mod tests {
     proptest! {
         #[test]
         fn ids_are_those_of_kafkas_tools(high: i64, low in 1i64..) {
+            let id = TopicId::new((high, low)).unwrap();
             let bytes = [high.to_be_bytes(), low.to_be_bytes()].concat();
-            let expected = URL_SAFE_NO_PAD.encode(bytes);
-            prop_assert_eq!(&*text((high, low)).unwrap(), &expected);
+            prop_assert_eq!(id.to_string(), URL_SAFE_NO_PAD.encode(bytes));
+            prop_assert_eq!(id.to_string().parse(), Ok(id));
+        }
+
+        #[test]
+        fn other_texts_are_no_ids(text in "[A-Za-z0-9_=-]{20,24}") {
+            let id = TopicId::from_str(&text);
+            prop_assert!(id.is_err() || id.unwrap().to_string() == text);
         }
     }
 
     #[test]
     fn the_zero_id_is_none() {
-        assert_eq!(text((0, 0)), None);
+        assert_eq!(TopicId::new((0, 0)), None);
+        assert_eq!("A".repeat(LENGTH).parse::<TopicId>(), Err(NoTopicId));
     }
 }

@@ -308,6 +308,9 @@ impl Delivery {
     }
 
     /// Returns a record with the same key, payload, headers and timestamp, to be sent on.
+    ///
+    /// A broker that deletes records by their timestamps (Kafka's `retention.ms`) deletes a copy of an old
+    /// record soon after it is stored. Set [`timestamp`](Record::timestamp) to keep it longer.
     pub fn to_record(&self) -> Record {
         let stored = self.stored();
         Record {

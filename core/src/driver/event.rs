@@ -62,8 +62,9 @@ pub enum Event {
         ///
         /// `None` if the broker has no such id, or did not report it. A driver must not guess: with
         /// the id of an older stream, a sink skips the records of this one. The id costs at most one
-        /// request per join or assignment (a failed one may be repeated a few times), never one per
-        /// record. A refusal or a missing response must not fail the assignment, nor delay it by more
+        /// request per join or assignment (a failed one may be repeated a few times), and one every few
+        /// seconds where the driver needs it to notice that a stream was deleted and created again, but
+        /// never one per record. A refusal or a missing response must not fail the assignment, nor delay it by more
         /// than a few seconds.
         stream_id: Option<Arc<str>>,
     },

@@ -100,7 +100,7 @@ fn config(broker: SocketAddr, names: &Names, protocol: Protocol) -> Config {
     config.client_id = names.unique(CLIENT);
     config.consumer.protocol = protocol;
     config.consumer.session_timeout = SESSION;
-    config.consumer.heartbeat_interval = HEARTBEAT;
+    config.consumer.heartbeat_interval = Some(HEARTBEAT);
     // Longer than any delay of a case, and less than the timeout of one that keeps failing.
     config.producer.timeout = SESSION * 10;
     config

@@ -56,7 +56,7 @@ pub(crate) async fn begin(
     let address = network.address(&id).to_string();
     let own_port = |config: &mut Config| {
         config.brokers = vec![address];
-        config.consumer.heartbeat_interval = QUICK;
+        config.consumer.heartbeat_interval = Some(QUICK);
     };
     let draining = fixture.client_with(id.clone(), own_port).await;
     let member = draining.group(group.as_str()).stream(stream.as_str());

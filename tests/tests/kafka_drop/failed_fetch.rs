@@ -7,6 +7,7 @@ use std::time::Duration;
 use millstream_core::{Client, Consumer, ErrorKind, Position};
 use tokio::time::timeout;
 
+use crate::drain::text;
 use crate::fixture::{
     Fixture, KEYS, PARTITIONS, QUICK, TIMEOUT, pull, send, stream, unique, until,
 };
@@ -83,17 +84,54 @@ pub(crate) async fn is_no_progress(fixture: Arc<Fixture>) {
 
     faults.fail_fetches(&member.id, UNKNOWN_SERVER_ERROR, 0);
     let deliveries = pull(&mut member.consumer, KEYS).await;
-    let mut payloads: Vec<_> = deliveries
-        .iter()
-        .map(|delivery| delivery.payload().to_vec())
-        .collect();
+    let mut payloads: Vec<_> = deliveries.iter().map(|delivery| text(delivery)).collect();
     deliveries.into_iter().for_each(|delivery| delivery.ack());
     payloads.sort_unstable();
-    let expected: Vec<_> = (0..KEYS)
-        .map(|key| format!("{key}/1").into_bytes())
-        .collect();
+    let expected: Vec<_> = (0..KEYS).map(|key| format!("{key}/1")).collect();
     assert_eq!(payloads, expected, "each record arrives once");
     member.consumer.close().await.expect("it closes");
+}
+
+/// A rebalance pauses all partitions, and librdkafka would resume the one that stays at its own position, which
+/// is beyond the record that could not be read.
+pub(crate) async fn before_a_rebalance(fixture: Arc<Fixture>) {
+    let mut member = Member::join(&fixture).await;
+    let faults = fixture.testbed.faults();
+    faults.fail_fetches(&member.id, UNKNOWN_SERVER_ERROR, u32::MAX);
+    // Fetches that wait for records already would return them.
+    until("a later fetch fails", || faults.hits(&member.id) >= 2).await;
+    send(&member.client, &member.stream, 1..2).await;
+    let later = faults.hits(&member.id) + FAILURES;
+    until("fetches have failed", || faults.hits(&member.id) >= later).await;
+
+    let client = fixture.client().await;
+    let group = client.group(&member.group).stream(member.stream.as_str());
+    let mut other = group.join().await.expect("it joins");
+    let (one, two) = (member.consumer.handle(), other.handle());
+    until("each owns a partition", || {
+        one.partitions().len() == 1 && two.partitions().len() == 1
+    })
+    .await;
+    faults.fail_fetches(&member.id, UNKNOWN_SERVER_ERROR, 0);
+    let mut payloads = Vec::new();
+    while payloads.len() < KEYS {
+        let next = timeout(TIMEOUT, async {
+            tokio::select! {
+                next = member.consumer.next() => next,
+                next = other.next() => next,
+            }
+        });
+        let next = next.await;
+        let next = next.unwrap_or_else(|_| panic!("only {payloads:?} were read"));
+        let delivery = next.expect("both continue").expect("neither is closed");
+        payloads.push(text(&delivery));
+        delivery.ack();
+    }
+    payloads.sort_unstable();
+    let expected: Vec<_> = (0..KEYS).map(|key| format!("{key}/1")).collect();
+    assert_eq!(payloads, expected, "each record arrives once");
+    member.consumer.close().await.expect("it closes");
+    other.close().await.expect("it closes");
 }
 
 /// An offset within the log that cannot be read was beyond its end before: what is there now was never read.

@@ -44,7 +44,7 @@ pub(crate) fn config(bootstrap: String, protocol: Protocol) -> Config {
     config.brokers = vec![bootstrap];
     config.consumer.protocol = protocol;
     config.consumer.session_timeout = SESSION;
-    config.consumer.heartbeat_interval = QUICK;
+    config.consumer.heartbeat_interval = Some(QUICK);
     config
 }
 
@@ -71,7 +71,7 @@ impl Fixture {
 
     /// As that, one by whose id the testbed knows its members.
     pub(crate) async fn client_of(&self, id: String, every: Duration) -> Client {
-        let beat = |config: &mut Config| config.consumer.heartbeat_interval = every;
+        let beat = |config: &mut Config| config.consumer.heartbeat_interval = Some(every);
         self.client_with(id, beat).await
     }
 

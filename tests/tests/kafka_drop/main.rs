@@ -15,7 +15,10 @@ mod held;
 mod latency;
 mod leaving;
 mod loss;
+mod pipeline;
+mod recreated;
 mod silence;
+mod stale_coordinator;
 mod threads;
 
 use std::process::ExitCode;
@@ -47,6 +50,27 @@ const SHARED: &[(&str, Case)] = &[
     ("dropped_with_deliveries_held", |g| Box::pin(held::kept(g))),
     ("failed_fetch_is_no_progress", |g| {
         Box::pin(failed_fetch::is_no_progress(g))
+    }),
+    ("record_behind_a_failed_fetch_and_a_rebalance", |g| {
+        Box::pin(failed_fetch::before_a_rebalance(g))
+    }),
+    ("stream_created_again_under_an_idle_member", |g| {
+        Box::pin(recreated::under_an_idle_member(g))
+    }),
+    ("stream_created_again_under_a_paused_member", |g| {
+        Box::pin(recreated::under_a_paused_member(g))
+    }),
+    ("stream_created_again_under_a_member_that_dies", |g| {
+        Box::pin(recreated::under_a_member_that_dies(g))
+    }),
+    ("stream_created_again_while_nobody_reads", |g| {
+        Box::pin(recreated::while_nobody_reads(g))
+    }),
+    ("coordinator_that_does_not_know_the_topic", |g| {
+        Box::pin(stale_coordinator::refuses_commits(g))
+    }),
+    ("pipeline_commits_in_transactions_alone", |g| {
+        Box::pin(pipeline::commits_in_transactions_alone(g))
     }),
     ("log_that_was_cut_back_ends_the_member", |g| {
         Box::pin(failed_fetch::of_a_log_that_was_cut_back(g))

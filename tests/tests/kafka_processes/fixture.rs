@@ -37,7 +37,7 @@ impl Fixture {
         config.brokers = self.bootstrap.split(',').map(str::to_owned).collect();
         config.consumer.protocol = self.protocol;
         config.consumer.session_timeout = SESSION;
-        config.consumer.heartbeat_interval = SESSION / 10;
+        config.consumer.heartbeat_interval = Some(SESSION / 10);
         config
     }
 

@@ -11,6 +11,7 @@ mod members;
 mod names;
 mod pipeline;
 mod process;
+mod replicas;
 mod width;
 
 use std::process::ExitCode;
@@ -56,6 +57,19 @@ const ALONE: &[(&str, AloneCase)] = &[
     ("leader_cut_off", |p| Box::pin(brokers::leader_cut_off(p))),
 ];
 
+type ReplicasCase = fn() -> LocalBoxFuture<'static, ()>;
+
+/// On clusters of their own, whatever the protocol.
+const REPLICAS: &[(&str, ReplicasCase)] = &[
+    ("coordinator_killed", || {
+        Box::pin(replicas::coordinator_killed())
+    }),
+    (
+        "unclean_election",
+        || Box::pin(replicas::unclean_election()),
+    ),
+];
+
 fn runtime() -> Runtime {
     let mut builder = Builder::new_multi_thread();
     let runtime = builder.worker_threads(2).enable_all().build();
@@ -94,6 +108,13 @@ fn trials(shared: &Arc<Shared>) -> Vec<Trial> {
             };
             trials.push(Trial::test(format!("{kind}::{name}"), run));
         }
+    }
+    for (name, case) in REPLICAS {
+        let run = move || {
+            runtime().block_on(case());
+            Ok(())
+        };
+        trials.push(Trial::test(*name, run));
     }
     trials
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::faults::{Action, Faults, ResponseAction};
 use super::ports::{Naming, PortChange};
@@ -88,6 +88,10 @@ impl Connection {
                         let mark = Mark::Ports(naming);
                         self.marked().insert(request.correlation(), mark);
                     }
+                    broker.write_all(&frame).await?;
+                }
+                Action::Hold(by) => {
+                    sleep(by).await;
                     broker.write_all(&frame).await?;
                 }
                 Action::Track(action) => {

@@ -38,8 +38,9 @@ enum FaultKind {
     LoseAnswer,
     TimeOutSend,
     DelayAnswer(Duration),
-    RefuseCommit,
+    RefuseCommit(i16),
     LoseCommit,
+    HoldCommit(Duration),
     RefuseStepLate(Duration),
     LoseStepAnswer,
     HideBrokers,
@@ -60,7 +61,10 @@ impl FaultKind {
     }
 
     fn is_of_commits(self) -> bool {
-        matches!(self, Self::RefuseCommit | Self::LoseCommit)
+        matches!(
+            self,
+            Self::RefuseCommit(_) | Self::LoseCommit | Self::HoldCommit(_)
+        )
     }
 
     fn is_of_steps(self) -> bool {
@@ -80,6 +84,8 @@ impl FaultKind {
 #[derive(Debug)]
 pub(super) enum Action {
     Forward,
+    /// It is forwarded after so long, and all that follow it on its connection.
+    Hold(Duration),
     /// It is forwarded, and something happens to its response.
     Track(ResponseAction),
     /// It is not forwarded, and this is the response, after so long.
@@ -157,12 +163,25 @@ impl Faults {
     /// Refuses the next `times` commits of the group as the broker does in a rebalance; it does not
     /// get them. `u32::MAX` means always, 0 ends it.
     pub fn refuse_commits(&self, group: &str, times: u32) {
-        self.plan(group, FaultKind::RefuseCommit, times);
+        // A refusal that librdkafka hands on: most others it repeats itself.
+        let error = ResponseError::RebalanceInProgress;
+        self.refuse_commits_with(group, error.code(), times);
+    }
+
+    /// As [`refuse_commits`](Self::refuse_commits), with this error of the protocol.
+    pub fn refuse_commits_with(&self, group: &str, error: i16, times: u32) {
+        self.plan(group, FaultKind::RefuseCommit(error), times);
     }
 
     /// As [`refuse_commits`](Self::refuse_commits), but they are acknowledged as stored.
     pub fn lose_commits(&self, group: &str, times: u32) {
         self.plan(group, FaultKind::LoseCommit, times);
+    }
+
+    /// Holds the next `times` commits of the group back for so long, and what follows them on their
+    /// connection. They are without a transaction: those go by other connections.
+    pub fn hold_commits(&self, group: &str, by: Duration, times: u32) {
+        self.plan(group, FaultKind::HoldCommit(by), times);
     }
 
     /// Refuses the next commit of the group that comes with a transaction, as the broker does that of
@@ -228,11 +247,11 @@ impl Faults {
                     Some(FaultKind::LoseCommit) => {
                         Action::Respond(NOW, request.commit_response(commit, 0)?)
                     }
-                    Some(_) => {
-                        // A refusal that librdkafka hands on: most others it repeats itself.
-                        let error = ResponseError::RebalanceInProgress.code();
+                    Some(FaultKind::HoldCommit(by)) => Action::Hold(by),
+                    Some(FaultKind::RefuseCommit(error)) => {
                         Action::Respond(NOW, request.commit_response(commit, error)?)
                     }
+                    Some(_) => Action::Forward,
                 }
             }
             Operation::Step(step) => {

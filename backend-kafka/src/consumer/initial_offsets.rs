@@ -1,0 +1,181 @@
+//! Where the group begins in streams that it reads first with this member.
+//!
+//! A broker takes the offsets of a group that has members from its members only, so a member stores
+//! them as soon as it is one. Others may have joined since it looked for progress: they have stored
+//! theirs, and gone on from there. So it looks again first, and stores only where nothing is. Kafka has
+//! no store that compares: what another member stores within that one request is overwritten.
+
+use std::time::{Duration, Instant};
+
+use super::context::Name;
+use crate::native::group_offsets::StoredOffset;
+
+/// How soon to look again after offsets were not stored.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The offsets that are not stored yet.
+#[derive(Debug)]
+pub(super) struct InitialOffsets {
+    left: Vec<StoredOffset>,
+    step: Step,
+}
+
+#[derive(Debug)]
+enum Step {
+    /// To look at what is stored.
+    Look { due: Instant },
+    /// Waits for what is stored, or for the end of the commit.
+    Wait,
+    /// To store what is left.
+    Store,
+}
+
+/// What is to be done next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// To find out which of these have no stored offset.
+    Look(Vec<Name>),
+    /// To store what is left.
+    Store,
+    /// Nothing at the moment.
+    Wait,
+    /// Nothing more: all is stored.
+    Done,
+}
+
+impl StoredOffset {
+    fn name(&self) -> Name {
+        (self.topic.as_str().into(), self.partition)
+    }
+}
+
+impl InitialOffsets {
+    pub(super) fn new(offsets: Vec<StoredOffset>) -> Self {
+        Self {
+            left: offsets,
+            step: Step::Look {
+                due: Instant::now(),
+            },
+        }
+    }
+
+    /// Decides what to do as a member. What it returns is taken to be under way.
+    pub(super) fn next(&mut self, now: Instant) -> Next {
+        if self.left.is_empty() {
+            return Next::Done;
+        }
+        let next = match self.step {
+            Step::Look { due } if due <= now => {
+                Next::Look(self.left.iter().map(StoredOffset::name).collect())
+            }
+            Step::Store => Next::Store,
+            Step::Look { .. } | Step::Wait => return Next::Wait,
+        };
+        self.step = Step::Wait;
+        next
+    }
+
+    /// Takes note of the partitions of which nothing is stored.
+    pub(super) fn on_unstored(&mut self, unstored: &[Name]) {
+        self.left.retain(|offset| unstored.contains(&offset.name()));
+        self.step = Step::Store;
+    }
+
+    /// Takes note of what the broker has stored.
+    pub(super) fn on_stored(&mut self, now: Instant, is_stored: impl Fn(&Name) -> bool) {
+        self.left.retain(|offset| !is_stored(&offset.name()));
+        self.step = Step::Look { due: now + PAUSE };
+    }
+
+    /// Where to begin in a partition of which nothing is stored yet.
+    pub(super) fn of(&self, (topic, partition): &Name) -> Option<i64> {
+        let place = (&**topic, *partition);
+        let found = self.left.iter().find(|offset| offset.place() == place)?;
+        Some(found.next)
+    }
+
+    /// What is left, by partition.
+    pub(super) fn left(&self) -> impl Iterator<Item = (Name, i64)> {
+        self.left.iter().map(|offset| (offset.name(), offset.next))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::group::offsets::Note;
+
+    const PARTITIONS: i32 = 3;
+
+    fn initial() -> InitialOffsets {
+        let offset = |partition| StoredOffset::new("s", partition, 7, Note::default());
+        InitialOffsets::new((0..PARTITIONS).map(offset).collect())
+    }
+
+    proptest! {
+        /// What the broker has, by partition, while another member stores between our steps, and some
+        /// of our commits fail for some partitions.
+        #[test]
+        fn what_others_have_stored_before_the_look_stays(
+            others in vec(proptest::option::of(0..PARTITIONS), 20),
+            refused in vec(proptest::option::of(0..PARTITIONS), 20),
+        ) {
+            let mut offsets = initial();
+            let mut now = Instant::now();
+            let mut stored: BTreeMap<i32, i64> = BTreeMap::new();
+            let mut stored_since_look = BTreeSet::new();
+            for (other, refused) in others.into_iter().zip(refused).chain([(None, None); 10]) {
+                now += PAUSE;
+                match offsets.next(now) {
+                    Next::Look(names) => {
+                        stored_since_look.clear();
+                        let unstored = |name: &Name| !stored.contains_key(&name.1);
+                        let unstored: Vec<_> = names.into_iter().filter(unstored).collect();
+                        offsets.on_unstored(&unstored);
+                    }
+                    Next::Store => {
+                        for ((_, partition), next) in offsets.left().collect::<Vec<_>>() {
+                            if Some(partition) == refused {
+                                continue;
+                            }
+                            let before = stored.insert(partition, next);
+                            prop_assert!(
+                                before.is_none() || stored_since_look.contains(&partition)
+                            );
+                        }
+                        offsets.on_stored(now, |(_, partition)| Some(*partition) != refused);
+                    }
+                    Next::Wait => prop_assert!(false, "all was reported"),
+                    Next::Done => {}
+                }
+                if let Some(partition) = other {
+                    stored.insert(partition, 1_000);
+                    stored_since_look.insert(partition);
+                }
+            }
+            prop_assert_eq!(offsets.next(now), Next::Done);
+            prop_assert_eq!(stored.len(), PARTITIONS as usize);
+        }
+    }
+
+    #[test]
+    fn nothing_is_done_twice_at_once() {
+        let mut offsets = initial();
+        let now = Instant::now();
+        assert!(matches!(offsets.next(now), Next::Look(names) if names.len() == 3));
+        assert_eq!(offsets.next(now), Next::Wait);
+        offsets.on_unstored(&[("s".into(), 1)]);
+        assert_eq!(offsets.of(&("s".into(), 0)), None);
+        assert_eq!(offsets.of(&("s".into(), 1)), Some(7));
+        assert_eq!(offsets.next(now), Next::Store);
+        assert_eq!(offsets.next(now), Next::Wait);
+        offsets.on_stored(now, |_| false);
+        assert_eq!(offsets.next(now), Next::Wait, "a pause comes first");
+        assert!(matches!(offsets.next(now + PAUSE), Next::Look(_)));
+    }
+}

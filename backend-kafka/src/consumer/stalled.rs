@@ -1,0 +1,51 @@
+//! When to say that a partition does not go on.
+
+use std::time::{Duration, Instant};
+
+/// How long something may fail before it is reported. Most failures are over within this.
+const UNREPORTED: Duration = Duration::from_secs(10);
+
+/// Failures of one kind, since the last success.
+#[derive(Debug)]
+pub(super) struct Failing {
+    since: Instant,
+    is_reported: bool,
+}
+
+impl Failing {
+    pub(super) fn since(now: Instant) -> Self {
+        Self {
+            since: now,
+            is_reported: false,
+        }
+    }
+
+    /// Whether another failure is to be reported: once, when they last.
+    pub(super) fn is_to_be_reported(&mut self, now: Instant) -> bool {
+        let is_due = !self.is_reported && now >= self.since + UNREPORTED;
+        self.is_reported |= is_due;
+        is_due
+    }
+
+    /// Whether failures were reported, so that their end is to be reported too.
+    pub(super) fn is_reported(&self) -> bool {
+        self.is_reported
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_that_last_are_reported_once() {
+        let begun = Instant::now();
+        let mut failing = Failing::since(begun);
+        for (after, expected) in [(0, false), (9_999, false), (10_000, true), (60_000, false)] {
+            let now = begun + Duration::from_millis(after);
+            assert_eq!(failing.is_to_be_reported(now), expected, "{after} ms");
+        }
+        assert!(failing.is_reported());
+        assert!(!Failing::since(begun).is_reported());
+    }
+}

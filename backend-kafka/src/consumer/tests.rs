@@ -1,0 +1,68 @@
+//! Members against librdkafka's own mock of a cluster.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use millstream_core::driver::{JoinOptions, Membership as _};
+use millstream_core::{ErrorKind, Start};
+use rdkafka::mocking::MockCluster;
+use tokio::time::timeout;
+
+use super::Group;
+use super::poller::Command;
+use crate::config::Config;
+use crate::connection::Connection;
+
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+fn group(brokers: String) -> Group {
+    let config = Config {
+        brokers: vec![brokers],
+        ..Config::default()
+    };
+    let connection = Connection::open(config, None).unwrap();
+    Group::new(&Arc::new(connection), "g")
+}
+
+fn join() -> JoinOptions {
+    JoinOptions {
+        streams: vec!["t".into()],
+        start: Start::Earliest,
+        member: None,
+        batch_records: 100,
+        batch_bytes: 1 << 20,
+        drain: Duration::from_secs(1),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_of_the_polling_thread_ends_the_member() {
+    let mock = MockCluster::new(1).unwrap();
+    mock.create_topic("t", 1, 1).unwrap();
+    let (membership, joined) = group(mock.bootstrap_servers())
+        .start(join(), Vec::new())
+        .unwrap();
+    timeout(TIMEOUT, joined).await.unwrap().unwrap().unwrap();
+    // The client holds it, too.
+    let bell = Arc::downgrade(&membership.commands.bell);
+    membership.commands.to.send(Command::Panic).unwrap();
+    membership.commands.bell.ring();
+    let ended = timeout(TIMEOUT, async {
+        loop {
+            if let Err(error) = membership.next().await {
+                return error;
+            }
+        }
+    });
+    let error = ended.await.unwrap();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(error.message().contains("panicked"), "{error}");
+    drop(membership);
+    let ended = async {
+        while bell.strong_count() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let ended = timeout(TIMEOUT, ended).await;
+    assert!(ended.is_ok(), "the client has ended and left the group");
+}
