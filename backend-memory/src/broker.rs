@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::coordinator::{GroupCoordinator, StartOffset};
 use crate::error::BrokerError;
-use crate::faults::FaultPlan;
+use crate::faults::plan::FaultPlan;
 use crate::ids::{GroupId, MemberId, PartitionId, PartitionRef, StreamId};
 use crate::journal::{Journal, JournalEntry, JournalRecord, OffsetCommit};
 use crate::log::RetentionPolicy;

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::broker::{Broker, BrokerState, wake};
 use crate::coordinator::GroupCoordinator;
 use crate::error::BrokerError;
-use crate::faults::SendFault;
+use crate::faults::plan::SendFault;
 use crate::ids::{PartitionId, StreamId};
 use crate::journal::{JournalEntry, JournalRecord};
 use crate::rate_limit::RateLimit;

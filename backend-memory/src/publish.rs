@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::broker::BrokerState;
 use crate::error::BrokerError;
-use crate::faults::SendFault;
+use crate::faults::plan::SendFault;
 use crate::ids::{GroupId, MemberId, PartitionId, StreamId};
 use crate::journal::{JournalEntry, JournalRecord, OffsetCommit};
 
