@@ -14,9 +14,9 @@ use millstream_core::{ErrorKind, Position};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::hand::Done;
-use super::poll::Until;
 use super::reading::Reading;
 use super::source::{Spot, Subscription};
+use super::until::Until;
 
 /// How long a subscription is waited for that says nothing, and how long one may bring no record
 /// before the shard is looked up.

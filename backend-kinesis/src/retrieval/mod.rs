@@ -27,6 +27,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 mod unpack;
+mod until;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

@@ -6,17 +6,7 @@ use tokio::time::Instant;
 
 use super::hand::Done;
 use super::reading::Reading;
-
-/// What polling ends with, but for the end of the shard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Until {
-    /// With the first record.
-    Record,
-    /// When nothing that is left may go before it is read.
-    Safe,
-    /// Never.
-    End,
-}
+use super::until::Until;
 
 impl<T: Clone> Reading<T> {
     /// Polls until there is nothing more to do.

@@ -13,9 +13,9 @@ use super::batch::Batch;
 use super::hand::{Done, Hand};
 use super::pace::Pace;
 use super::place::{Meeting, Place};
-use super::poll::Until;
 use super::source::Source;
 use super::unpack::Unpacker;
+use super::until::Until;
 use super::{Begin, ReadEvent, Settings, Way};
 
 /// How often in a row a place may be refused in a shard that is there. That takes half a minute, within
