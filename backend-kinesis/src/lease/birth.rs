@@ -8,10 +8,9 @@ use std::time::Duration;
 use millstream_core::{Error, ErrorKind, Result};
 
 use super::key::{KeyForm, Stream, Streams};
-use super::member::known;
 use super::options::WorkerOptions;
 use super::row::Row;
-use super::shards::{self, first_hole};
+use super::shards::{self, first_hole, known};
 use super::store::{Item, LeaseStore};
 use crate::connection::ask;
 use crate::stream::{Shard, StreamInfo};

@@ -43,7 +43,6 @@ pub(super) use commands::{Command, closed};
 use held::Held;
 use pace::Pace;
 use schedule::Schedule;
-pub(super) use upkeep::known;
 
 /// What is to be done when something that took time is through.
 type Landing = Box<dyn FnOnce(&mut Member) + Send>;

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use super::Member;
 use super::schedule::CHECK;
 use crate::lease::key::Stream;
-use crate::lease::row::{Progress, Row};
-use crate::lease::shards::{self, Created, Known};
+use crate::lease::row::Row;
+use crate::lease::shards::{self, Created, known};
 use crate::lease::{birth, change, cleanup, election};
 
 impl Member {
@@ -183,14 +183,4 @@ impl Member {
             error = %Causes(error), "{what}"
         );
     }
-}
-
-/// What is known of a stream's shards by its leases.
-pub(in crate::lease) fn known(stream: &Stream, rows: &[Row]) -> Known {
-    let shard = |row: &Row| {
-        let prefix = stream.key("").len();
-        let shard = row.key.get(prefix..)?;
-        Some((shard.into(), row.progress == Progress::End))
-    };
-    rows.iter().filter_map(shard).collect()
 }

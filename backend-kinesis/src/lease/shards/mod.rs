@@ -1,9 +1,11 @@
 //! Which leases a stream's shards need: at the birth of a group, and where some are missing.
 
+mod known;
 mod plan;
 mod ranges;
 mod sync;
 
+pub(crate) use known::known;
 pub(crate) use plan::{Known, Plan, descendants_of, initial, missing};
 pub(crate) use ranges::{first_hole, tile};
 pub(crate) use sync::{Created, begin, effective_start, sync};

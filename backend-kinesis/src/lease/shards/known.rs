@@ -1,0 +1,15 @@
+//! The shards that have a lease.
+
+use super::Known;
+use crate::lease::key::Stream;
+use crate::lease::row::{Progress, Row};
+
+/// What is known of a stream's shards by its leases.
+pub(crate) fn known(stream: &Stream, rows: &[Row]) -> Known {
+    let shard = |row: &Row| {
+        let prefix = stream.key("").len();
+        let shard = row.key.get(prefix..)?;
+        Some((shard.into(), row.progress == Progress::End))
+    };
+    rows.iter().filter_map(shard).collect()
+}
