@@ -14,7 +14,7 @@ use millstream_core::{Error, ErrorKind, Result};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::config::Config;
-use crate::consumer::lag::Looks;
+use crate::lag_interval::LagInterval;
 
 /// How long one attempt of a request may take. Records of a large answer come at 2 MB/s at worst.
 const ATTEMPT: Duration = Duration::from_secs(10);
@@ -28,7 +28,7 @@ pub(crate) struct Connection {
     pub(crate) config: Arc<Config>,
     pub(crate) kinesis: aws_sdk_kinesis::Client,
     pub(crate) dynamodb: aws_sdk_dynamodb::Client,
-    pub(crate) looks: Looks,
+    pub(crate) lag_interval: LagInterval,
     shared: SdkConfig,
 }
 
@@ -104,7 +104,7 @@ impl Connection {
         Self {
             kinesis: aws_sdk_kinesis::Client::from_conf(kinesis.build()),
             dynamodb: aws_sdk_dynamodb::Client::from_conf(dynamodb.build()),
-            looks: Looks::default(),
+            lag_interval: LagInterval::default(),
             config,
             shared,
         }

@@ -6,6 +6,7 @@ mod config;
 mod connection;
 mod consumer;
 mod error;
+mod lag_interval;
 mod lease;
 mod producer;
 mod retrieval;

@@ -1,43 +1,19 @@
 //! What is left behind a stored position, without being a burden on the shard's readers.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_kinesis::types::{Record, ShardIteratorType};
 use millstream_core::{Lag, Partition, Position};
-use tokio::time::Instant;
 
 use crate::aggregate::{Opened, open};
 use crate::connection::Connection;
 use crate::lease::ResumePoint;
-
-/// A shard answers 5 reads a second, to all groups together: of these one at most is spent on lag.
-const BETWEEN: Duration = Duration::from_secs(1);
 
 /// Two carriers at most are read: the one that the position is in, and the next.
 const RECORDS: i32 = 2;
 
 /// How long Kinesis keeps an iterator, less a reserve.
 const ITERATOR: Duration = Duration::from_secs(270);
-
-/// When the lag of each partition was last looked for.
-#[derive(Debug, Default)]
-pub(crate) struct Looks(Mutex<HashMap<Partition, Instant>>);
-
-impl Looks {
-    /// Whether a look is due. If so, the next one is due a second later.
-    fn due(&self, partition: &Partition) -> bool {
-        let now = Instant::now();
-        let mut looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = looks.get(partition).copied();
-        let due = last.is_none_or(|last| now.duration_since(last) >= BETWEEN);
-        if due {
-            looks.insert(partition.clone(), now);
-        }
-        due
-    }
-}
 
 /// The lag behind `place`, as far as Kinesis tells at once: what is throttled, refused or not due
 /// stays unset.
@@ -46,7 +22,7 @@ pub(super) async fn lag(
     partition: &Partition,
     place: &ResumePoint,
 ) -> Lag {
-    if !connection.looks.due(partition) {
+    if !connection.lag_interval.is_due(partition) {
         return Lag::default();
     }
     look(connection, partition, place).await.unwrap_or_default()
