@@ -14,7 +14,7 @@ use super::checkpoint::Vouched;
 use super::ledger::{Shelf, Step};
 use super::mailbox::Mailbox;
 use super::poller::Command;
-use crate::producer;
+use crate::native::record::unsendable;
 
 #[derive(Debug)]
 pub(super) struct Membership {
@@ -87,7 +87,7 @@ impl driver::Membership for Membership {
         records: &[Record],
         marks: &[CheckpointUpdate],
     ) -> Result<()> {
-        if let Some(message) = records.iter().find_map(producer::refusal) {
+        if let Some(message) = records.iter().find_map(unsendable) {
             let error = Error::new(ErrorKind::Invalid, "publish", message);
             return Err(error.with_stream(stream));
         }

@@ -11,10 +11,12 @@
 
 pub(crate) mod bootstrap;
 pub(crate) mod consume;
+pub(crate) mod delivery;
 pub(crate) mod group_offsets;
 pub(crate) mod leader_epoch;
 pub(crate) mod partitioner;
 pub(crate) mod produce;
 pub(crate) mod record;
+mod timestamp;
 pub(crate) mod token;
 pub(crate) mod topic_ids;

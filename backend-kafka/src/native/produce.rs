@@ -32,10 +32,9 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::types::{RDKafkaRespErr, RDKafkaType};
 use rdkafka::{ClientConfig, ClientContext};
 
+use super::delivery::{Batch, Report, Slot};
 use super::record::{self, ANY_PARTITION};
-use crate::connection::context::Context;
-use crate::producer::batch::{Batch, Report, Slot};
-use crate::producer::stamp;
+use super::timestamp;
 
 /// How many reports are taken out of an event at once.
 const CHUNK: usize = 512;
@@ -53,10 +52,10 @@ pub(crate) enum Told {
     Fatal,
 }
 
-/// A client that sends to one topic.
-pub(crate) struct Native {
+/// A client that sends to one topic. What librdkafka reports besides deliveries goes to the context.
+pub(crate) struct Native<C: ClientContext + 'static> {
     /// Dropped by hand: after its topic and its queue.
-    client: ManuallyDrop<Client<Context>>,
+    client: ManuallyDrop<Client<C>>,
     topic: *mut rd::rd_kafka_topic_t,
     queue: *mut rd::rd_kafka_queue_t,
     /// Records whose reports have not been looked at.
@@ -65,9 +64,9 @@ pub(crate) struct Native {
 
 // SAFETY: librdkafka's handles may be used from any thread, also at once, as its introduction says
 // (https://github.com/confluentinc/librdkafka/blob/master/INTRODUCTION.md, "Threads and callbacks").
-unsafe impl Send for Native {}
+unsafe impl<C: ClientContext> Send for Native<C> {}
 // SAFETY: as above.
-unsafe impl Sync for Native {}
+unsafe impl<C: ClientContext> Sync for Native<C> {}
 
 /// Where records are laid out for a call of librdkafka; kept, so that it is allocated once.
 #[derive(Default)]
@@ -81,13 +80,9 @@ pub(crate) trait Judge: FnMut(&Arc<Batch>, usize, Report) -> bool {}
 
 impl<F: FnMut(&Arc<Batch>, usize, Report) -> bool> Judge for F {}
 
-impl Native {
+impl<C: ClientContext> Native<C> {
     /// Makes a client. Asks nothing of the brokers.
-    pub(crate) fn open(
-        settings: &ClientConfig,
-        context: Context,
-        topic: &str,
-    ) -> KafkaResult<Self> {
+    pub(crate) fn open(settings: &ClientConfig, context: C, topic: &str) -> KafkaResult<Self> {
         let name = CString::new(topic)?;
         let config = settings.create_native_config()?;
         let events = rd::RD_KAFKA_EVENT_DR
@@ -115,7 +110,11 @@ impl Native {
         })
     }
 
-    pub(crate) fn context(&self) -> &Context {
+    pub(crate) fn client(&self) -> &Client<C> {
+        &self.client
+    }
+
+    pub(crate) fn context(&self) -> &C {
         self.client.context()
     }
 
@@ -162,7 +161,6 @@ impl Native {
 
     /// Waits for an event, and gives the reports of one to the judge. One caller at a time.
     pub(crate) fn poll(&self, within: Duration, judge: &mut impl Judge) -> Told {
-        self.context().look_after(&self.client);
         // Rounded up: a wait that ends too early is begun again and again until it is over.
         let within = c_int::try_from(within.as_micros().div_ceil(1_000)).unwrap_or(c_int::MAX);
         // SAFETY: the queue is alive.
@@ -342,7 +340,7 @@ impl Native {
     }
 }
 
-impl Drop for Native {
+impl<C: ClientContext> Drop for Native<C> {
     /// Blocks until librdkafka's threads have ended.
     fn drop(&mut self) {
         // SAFETY: each is destroyed once, and the client last.
@@ -355,8 +353,8 @@ impl Drop for Native {
 }
 
 /// One batch on its way into librdkafka.
-struct Handover<'a, J> {
-    native: &'a Native,
+struct Handover<'a, C: ClientContext + 'static, J> {
+    native: &'a Native<C>,
     batch: &'a Arc<Batch>,
     /// Records that may go in one call of librdkafka.
     run: &'a mut Vec<rd::rd_kafka_message_t>,
@@ -365,11 +363,11 @@ struct Handover<'a, J> {
     judge: &'a mut J,
 }
 
-impl<J: Judge> Handover<'_, J> {
+impl<C: ClientContext, J: Judge> Handover<'_, C, J> {
     fn take(&mut self, index: usize, record: &Record) {
         let slot = &self.batch.slots()[index];
         self.native.held.fetch_add(1, Relaxed);
-        match stamp::of(record) {
+        match timestamp::of(record) {
             None if record.headers.is_empty() => {
                 self.run.push(record::laid_out(record, opaque(slot)));
             }
@@ -424,7 +422,7 @@ impl<J: Judge> Handover<'_, J> {
     }
 }
 
-impl Native {
+impl<C: ClientContext> Native<C> {
     /// For what the call for many cannot do: headers and timestamps.
     fn produce_one(&self, record: &Record, slot: &Slot) -> Result<(), RDKafkaRespErr> {
         let client = self.client.native_ptr();

@@ -10,10 +10,21 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::producer::{Producer as _, ProducerContext, ThreadedProducer};
 use rdkafka::types::RDKafkaRespErr;
 
-use crate::producer::stamp;
+use super::timestamp;
 
 /// librdkafka's `RD_KAFKA_PARTITION_UA`: the partitioner chooses.
 pub(crate) const ANY_PARTITION: i32 = -1;
+
+/// Returns why librdkafka would not send a record as it is, whatever its size.
+pub(crate) fn unsendable(record: &Record) -> Option<&'static str> {
+    if record.headers.iter().any(|(name, _)| name.contains('\0')) {
+        // librdkafka would send it whole, but hands names to readers as C strings.
+        return Some("a header name has a NUL byte, which readers would cut it at");
+    }
+    let sent_as_it_is = timestamp::can_be_sent(record);
+    (!sent_as_it_is)
+        .then_some("the timestamp is before 1970-01-01T00:00:00.001Z, use a later one or none")
+}
 
 /// Lays a record out, without its headers and its timestamp. A null pointer is no key, and no payload:
 /// a tombstone. An empty one is not null.
@@ -80,7 +91,7 @@ pub(super) unsafe fn produce(
             laid_out.key,
             laid_out.key_len,
             tag::RD_KAFKA_VTYPE_TIMESTAMP as c_int,
-            stamp::of(record).unwrap_or(0),
+            timestamp::of(record).unwrap_or(0),
             tag::RD_KAFKA_VTYPE_HEADERS as c_int,
             headers,
             tag::RD_KAFKA_VTYPE_OPAQUE as c_int,

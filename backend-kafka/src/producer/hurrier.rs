@@ -11,7 +11,7 @@ use std::thread;
 
 use tokio::sync::mpsc::Sender;
 
-use crate::native::produce::Native;
+use super::Native;
 
 pub(super) struct Hurrier {
     wants: SyncSender<()>,

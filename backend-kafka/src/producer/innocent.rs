@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use rdkafka::types::RDKafkaRespErr as Raw;
 
-use super::batch::{Batch, Report};
+use crate::native::delivery::{Batch, Report};
 
 #[derive(Default)]
 pub(super) struct Innocent {

@@ -30,13 +30,13 @@ use millstream_core::{Error, ErrorKind, Result};
 use rdkafka::ClientConfig;
 use tokio::sync::mpsc;
 
-use super::batch::Batch;
+use super::Native;
 use super::listener::Listener;
 use super::pace::Pace;
 use super::place::Place;
 use crate::connection::context::Context;
 use crate::error;
-use crate::native::produce::Native;
+use crate::native::delivery::Batch;
 
 /// Shared by the producer and the listener of its client.
 pub(super) struct Lane {

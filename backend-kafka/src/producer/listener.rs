@@ -7,14 +7,15 @@ use millstream_core::telemetry::event;
 use millstream_core::{Error, ErrorKind};
 use tokio::sync::mpsc;
 
-use super::batch::{Batch, Report};
+use super::Native;
 use super::hurrier::Hurrier;
 use super::innocent::Innocent;
 use super::lane::Lane;
 use super::pace::Pace;
 use super::place::{LOOK_EVERY, end_without_topic, is_back};
 use crate::error;
-use crate::native::produce::{Native, Told};
+use crate::native::delivery::{Batch, Report};
+use crate::native::produce::Told;
 
 /// How long the reports of an ended client are waited for before more is taken back.
 const TURN: Duration = Duration::from_millis(100);
@@ -104,7 +105,9 @@ impl Listener {
         innocent: &mut Innocent,
         answered: &mut Answered,
     ) -> Told {
-        self.native.poll(within, &mut |batch, index, report| {
+        let native = &self.native;
+        native.context().look_after(native.client());
+        native.poll(within, &mut |batch, index, report| {
             answered.count(batch, index, report);
             match refusal {
                 Some(error) if is_back(report) => batch.give_up(index, error),

@@ -45,14 +45,15 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::mpsc;
 
-use self::batch::{Answer, Batch, Report};
 use self::lane::Lane;
 use self::pace::Pace;
 use self::room::Room;
 use crate::connection::context::Context;
+use crate::native;
+use crate::native::delivery::{Answer, Batch, Report};
+use crate::native::record::unsendable;
 use crate::{config, error};
 
-pub(crate) mod batch;
 mod hurrier;
 mod innocent;
 mod lane;
@@ -62,22 +63,13 @@ mod pace;
 mod place;
 mod room;
 mod settings;
-pub(crate) mod stamp;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use open::open;
 
-/// Why librdkafka would not send a record as it is, whatever its size.
-pub(crate) fn refusal(record: &Record) -> Option<&'static str> {
-    if record.headers.iter().any(|(name, _)| name.contains('\0')) {
-        // librdkafka would send it whole, but hands names to readers as C strings.
-        return Some("a header name has a NUL byte, which readers would cut it at");
-    }
-    let sent_as_it_is = stamp::can_be_sent(record);
-    (!sent_as_it_is)
-        .then_some("the timestamp is before 1970-01-01T00:00:00.001Z, use a later one or none")
-}
+/// A client, with the context that all clients of a connection have.
+type Native = native::produce::Native<Context>;
 
 struct Producer {
     stream: Arc<str>,
@@ -124,7 +116,7 @@ impl Producer {
             );
             return Err(self.error(ErrorKind::TooLarge, message));
         }
-        match refusal(record) {
+        match unsendable(record) {
             Some(message) => Err(self.error(ErrorKind::Invalid, message)),
             None => Ok(()),
         }

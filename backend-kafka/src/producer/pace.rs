@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use millstream_core::Record;
 
-use super::batch::Batch;
 use super::room::RECORD_OVERHEAD;
+use crate::native::delivery::Batch;
 use crate::native::partitioner;
 
 /// Who lets records linger for less wants each as soon as possible, and a short spin costs less than

@@ -9,11 +9,12 @@ use millstream_core::Error;
 use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::types::RDKafkaRespErr as Raw;
 
-use super::batch::{Batch, Report};
+use super::Native;
 use super::listener::Answered;
 use super::pace::{Pace, Piece};
 use crate::error;
-use crate::native::produce::{Native, Scratch};
+use crate::native::delivery::{Batch, Report};
+use crate::native::produce::Scratch;
 use crate::native::record::ANY_PARTITION;
 
 /// How often records are looked for that have waited for too long.

@@ -32,7 +32,7 @@ pub(crate) enum Report {
 
 /// What a record is answered.
 #[derive(Debug)]
-pub(super) enum Answer<'a> {
+pub(crate) enum Answer<'a> {
     Reported(Report),
     /// An error that was not librdkafka's word on this very record.
     Refused(&'a Error),
@@ -56,7 +56,7 @@ pub(crate) struct Batch {
     given_up: OnceLock<Error>,
     /// The place of this call among all calls of the producer; set when it takes that place.
     turn: OnceLock<u64>,
-    pub(super) deadline: Instant,
+    pub(crate) deadline: Instant,
 }
 
 /// The answer to one record, and the way from it to its batch.
@@ -82,7 +82,7 @@ const STORED: i32 = 0;
 
 impl Batch {
     /// `check` says why a record cannot be sent at all.
-    pub(super) fn new(
+    pub(crate) fn new(
         records: Vec<Record>,
         deadline: Instant,
         check: impl Fn(&Record) -> Result<(), Error>,
@@ -134,25 +134,25 @@ impl Batch {
     }
 
     /// Where a record waits and is counted, if it does.
-    pub(super) fn track(&self, index: usize) -> Option<usize> {
+    pub(crate) fn track(&self, index: usize) -> Option<usize> {
         usize::try_from(self.slots[index].track.load(Relaxed)).ok()
     }
 
-    pub(super) fn set_track(&self, index: usize, track: usize) {
+    pub(crate) fn set_track(&self, index: usize, track: usize) {
         let track = i32::try_from(track).expect("a topic has fewer partitions");
         self.slots[index].track.store(track, Relaxed);
     }
 
-    pub(super) fn take_turn(&self, turn: u64) {
+    pub(crate) fn take_turn(&self, turn: u64) {
         let _ = self.turn.set(turn);
     }
 
-    pub(super) fn turn(&self) -> u64 {
+    pub(crate) fn turn(&self) -> u64 {
         *self.turn.get().expect("it is taken before any report")
     }
 
     /// Fills a slot that was open. [`settle`](Self::settle) has to be told.
-    pub(super) fn report(&self, index: usize, report: Report) {
+    pub(crate) fn report(&self, index: usize, report: Report) {
         let slot = &self.slots[index];
         match report {
             Report::Stored { partition, offset } => {
@@ -174,7 +174,7 @@ impl Batch {
 
     /// As [`report`](Self::report), with one error for all that are given up in this batch: the
     /// first one.
-    pub(super) fn give_up(&self, index: usize, error: &Error) {
+    pub(crate) fn give_up(&self, index: usize, error: &Error) {
         self.given_up.get_or_init(|| error.clone());
         self.slots[index].state.store(GIVEN_UP, Relaxed);
     }
@@ -207,7 +207,7 @@ impl Batch {
 
     /// Answers the open records whose key has failed before them. Only while librdkafka has none of
     /// this batch.
-    pub(super) fn hold_back(&self) {
+    pub(crate) fn hold_back(&self) {
         let mut failed = HashSet::<&Bytes>::new();
         for index in 0..self.records.len() {
             let Some(key) = &self.records[index].key else {
@@ -223,7 +223,7 @@ impl Batch {
     }
 
     /// Gives all open records up. Only while librdkafka has none of this batch.
-    pub(super) fn give_up_open(&self, error: &Error) {
+    pub(crate) fn give_up_open(&self, error: &Error) {
         let open: Vec<_> = self.open_records().map(|(index, _)| index).collect();
         for &index in &open {
             self.give_up(index, error);
@@ -241,7 +241,7 @@ impl Batch {
     }
 
     /// Waits until all are answered.
-    pub(super) async fn answered(&self) {
+    pub(crate) async fn answered(&self) {
         poll_fn(|cx| {
             if self.is_answered() {
                 return Poll::Ready(());
@@ -257,7 +257,7 @@ impl Batch {
     }
 
     /// The answers, in order, once [`answered`](Self::answered).
-    pub(super) fn answers(&self) -> impl Iterator<Item = (&Record, Answer<'_>)> {
+    pub(crate) fn answers(&self) -> impl Iterator<Item = (&Record, Answer<'_>)> {
         let slots = self.records.iter().zip(&self.slots);
         slots.map(|(record, slot)| (record, self.answer(slot)))
     }

@@ -5,7 +5,7 @@ use std::time::UNIX_EPOCH;
 use millstream_core::Record;
 
 /// The record's own timestamp, if it has one. 0 or less stands for one that cannot be sent.
-pub(crate) fn of(record: &Record) -> Option<i64> {
+pub(super) fn of(record: &Record) -> Option<i64> {
     let since = record.timestamp?.duration_since(UNIX_EPOCH);
     Some(since.map_or(0, |since| {
         i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
@@ -13,7 +13,7 @@ pub(crate) fn of(record: &Record) -> Option<i64> {
 }
 
 /// librdkafka takes 0 for "now", and brokers refuse what is before 1970.
-pub(super) fn can_be_sent(record: &Record) -> bool {
+pub(crate) fn can_be_sent(record: &Record) -> bool {
     of(record).is_none_or(|stamp| stamp > 0)
 }
 
