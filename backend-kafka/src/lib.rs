@@ -9,6 +9,7 @@ mod error;
 mod group;
 mod login;
 mod native;
+mod offsets;
 mod producer;
 
 pub use backend::Kafka;

@@ -16,7 +16,7 @@ use crate::cluster::ends::{End, ends};
 use crate::cluster::patience::Patience;
 use crate::cluster::topics::{self, Topic};
 use crate::connection::Connection;
-use crate::group::offsets;
+use crate::offsets;
 
 #[derive(Debug)]
 pub(crate) struct Streams {

@@ -156,7 +156,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::group::offsets::Note;
+    use crate::group::note::Note;
     use crate::native::group_offsets::{self, StoredOffset};
 
     fn asker(brokers: &str) -> Asker {

@@ -20,7 +20,7 @@ use super::progress::Progress;
 use super::questions::{Open, Question, Questions};
 use crate::connection::context::Context;
 use crate::error;
-use crate::group::offsets::Note;
+use crate::group::note::Note;
 use crate::group::reset;
 use crate::native::topic_ids::TopicId;
 use crate::native::{leader_epoch, topic_ids};

@@ -22,8 +22,9 @@ use super::poller::Poller;
 use super::questions::Question;
 use super::rebalance::fenced;
 use super::slots::{Slot, Stage};
-use crate::group::offsets;
+use crate::group::note::Note;
 use crate::native::consume::identity;
+use crate::offsets;
 
 /// How long a checkpoint waits for the next generation. The change takes milliseconds; but the part in
 /// it may be withheld for as long as others drain, and the broker takes commits meanwhile.

@@ -22,7 +22,7 @@ use super::commits::{add, not_stored};
 use super::context::Name;
 use super::poller::Poller;
 use super::progress::{NewPartition, Progress};
-use crate::group::offsets::Note;
+use crate::group::note::Note;
 
 /// How soon a claim is stored again that was not stored.
 const PAUSE: Duration = Duration::from_millis(100);

@@ -17,7 +17,7 @@ use super::poller::Poller;
 use super::progress::Progress;
 use super::slots::Stage;
 use crate::error;
-use crate::group::offsets::Note;
+use crate::group::note::Note;
 use crate::native::leader_epoch;
 
 #[derive(Debug, Default)]

@@ -14,9 +14,9 @@ use super::questions::Question;
 use super::slots::Slot;
 use super::stalled::Failing;
 use crate::error;
-use crate::group::offsets;
 use crate::native::consume::FetchFailure;
 use crate::native::topic_ids::TopicId;
+use crate::offsets;
 
 /// What an offset that cannot be read means, by the first offset and the end of its partition.
 #[derive(Debug, PartialEq, Eq)]

@@ -108,7 +108,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::group::offsets::Note;
+    use crate::group::note::Note;
 
     const PARTITIONS: i32 = 3;
 

@@ -1,7 +1,7 @@
 //! Where a group stands in a partition.
 
 use super::context::Name;
-use crate::group::offsets::Note;
+use crate::group::note::Note;
 use crate::native::topic_ids::TopicId;
 
 /// What a group has stored of a partition.

@@ -23,7 +23,7 @@ use super::questions::Question;
 use super::slots::{Move, Slot, Stage};
 use crate::config::Protocol;
 use crate::error;
-use crate::group::offsets::Note;
+use crate::group::note::Note;
 use crate::native::consume::Identity;
 use crate::native::leader_epoch;
 

@@ -17,9 +17,9 @@ use rdkafka::consumer::Consumer;
 use super::context::list;
 use super::poller::Poller;
 use super::slots::{Pause, Stage};
-use crate::group::offsets;
 use crate::native::consume::Taken;
 use crate::native::leader_epoch;
+use crate::offsets;
 
 /// How often marks of transactions are looked for, while no records come.
 const LOOK_EVERY: Duration = Duration::from_millis(200);

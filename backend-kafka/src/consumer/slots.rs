@@ -13,9 +13,10 @@ use super::lag::Behind;
 use super::leader_epochs::LeaderEpochs;
 use super::progress::Progress;
 use super::stalled::Failing;
-use crate::group::offsets::{self, Note};
+use crate::group::note::Note;
 use crate::native::consume::FetchFailure;
 use crate::native::topic_ids::TopicId;
+use crate::offsets;
 
 /// One partition that is assigned.
 #[derive(Debug)]

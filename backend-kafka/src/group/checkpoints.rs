@@ -13,11 +13,12 @@ use crate::cluster::ends::{End, ends};
 use crate::cluster::topics;
 use crate::connection::Connection;
 use crate::error;
-use crate::group::offsets::{self, Note};
+use crate::group::note::Note;
 use crate::group::oldest::{First, first_records};
 use crate::group::{progress, reset};
 use crate::native::group_offsets::StoredOffset;
 use crate::native::topic_ids::{self, TopicId};
+use crate::offsets;
 
 const READ: &str = "read checkpoints";
 

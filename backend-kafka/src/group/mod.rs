@@ -2,7 +2,7 @@
 
 pub(crate) mod birth;
 mod checkpoints;
-pub(crate) mod offsets;
+pub(crate) mod note;
 mod oldest;
 mod places;
 pub(crate) mod progress;

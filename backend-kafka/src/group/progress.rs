@@ -9,7 +9,7 @@ use rdkafka::consumer::Consumer as _;
 
 use crate::cluster::patience::Patience;
 use crate::connection::Asker;
-use crate::group::offsets::Note;
+use crate::group::note::Note;
 use crate::native::group_offsets::{self, StoredOffset};
 
 impl StoredOffset {

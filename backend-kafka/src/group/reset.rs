@@ -29,7 +29,7 @@ use millstream_core::{Error, ErrorKind, Result, Start};
 use crate::cluster::admin;
 use crate::cluster::patience::Patience;
 use crate::connection::{Asker, Connection};
-use crate::group::offsets::Note;
+use crate::group::note::Note;
 use crate::group::places::places;
 use crate::group::progress;
 use crate::native::group_offsets::StoredOffset;

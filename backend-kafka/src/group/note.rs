@@ -1,23 +1,8 @@
-//! Positions here, offsets there, and the note that goes with a committed offset.
-//!
-//! Kafka stores the *next* offset to read; the SDK names the last settled record. The two are turned
-//! into each other here and nowhere else.
+//! The note that goes with a committed offset.
 
-use millstream_core::{Epoch, Position};
+use millstream_core::Epoch;
 
 use crate::native::topic_ids::TopicId;
-
-/// The offset that Kafka stores when everything up to and including `position` is settled. None for
-/// a position that no Kafka ever gave.
-pub(crate) fn next(position: Position) -> Option<i64> {
-    i64::try_from(position.offset()?).ok()?.checked_add(1)
-}
-
-/// The last settled position when Kafka has `next` stored. None at the very beginning.
-pub(crate) fn settled(next: i64) -> Option<Position> {
-    let last = u64::try_from(next).ok()?.checked_sub(1)?;
-    Some(Position::from(last))
-}
 
 /// What a committed offset's metadata says: by which epoch it was stored, which reset it obeys, who
 /// has taken the partition over since, and of which topic it is.
@@ -85,16 +70,6 @@ impl Note {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_offset_and_its_position_are_one_apart() {
-        assert_eq!(next(Position::from(41)), Some(42));
-        assert_eq!(settled(42), Some(Position::from(41)));
-        assert_eq!(settled(0), None);
-        assert_eq!(settled(-1001), None);
-        assert_eq!(next(Position::from(u64::MAX)), None);
-        assert_eq!(next("18446744073709551616".parse().unwrap()), None);
-    }
 
     #[test]
     fn notes_survive_and_foreign_ones_are_empty() {
