@@ -127,6 +127,34 @@ fn known(code: i32) -> Option<RDKafkaErrorCode> {
     RDKafkaRespErr::try_from(code).ok().map(Into::into)
 }
 
+/// Whether a broker does not know a member any more. While a rebalance event is unanswered nothing else
+/// tells it; at other times the client is about to notice, and to join again.
+pub(crate) fn is_gone(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::UnknownMemberId
+            | RDKafkaErrorCode::FencedMemberEpoch
+            | RDKafkaErrorCode::FencedInstanceId
+            | RDKafkaErrorCode::Fenced
+    )
+}
+
+/// Why a commit was not stored. One that met the change of a generation was not fenced for good: a
+/// member that stays has the next generation in a moment, and one that does not is told by its client.
+pub(crate) fn not_stored(operation: &'static str, code: RDKafkaErrorCode) -> Error {
+    let error = from_code(operation, code);
+    if error.kind() == ErrorKind::NotFound {
+        // Whether it is gone is asked of the brokers that lead it.
+        let message = "the coordinator of the group does not know the topic, or not yet";
+        return Error::new(ErrorKind::Unavailable, operation, message).with_source(error);
+    }
+    if error.kind() != ErrorKind::Fenced || is_gone(code) {
+        return error;
+    }
+    let message = "the group is about to change its generation";
+    Error::new(ErrorKind::Unavailable, operation, message).with_source(error)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

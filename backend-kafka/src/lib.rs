@@ -11,6 +11,7 @@ mod login;
 mod native;
 mod offsets;
 mod producer;
+mod transactions;
 
 pub use backend::Kafka;
 pub use config::{

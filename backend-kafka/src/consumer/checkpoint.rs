@@ -16,13 +16,13 @@ use rdkafka::consumer::{Consumer, ConsumerGroupMetadata};
 use rdkafka::error::RDKafkaErrorCode;
 use tokio::sync::oneshot;
 
-use super::commits::{add, is_gone, not_stored};
+use super::commits::add;
 use super::context::Name;
 use super::poller::Poller;
 use super::questions::Question;
 use super::rebalance::fenced;
 use super::slots::{Slot, Stage};
-use crate::group::note::Note;
+use crate::error::{is_gone, not_stored};
 use crate::native::consume::identity;
 use crate::offsets;
 

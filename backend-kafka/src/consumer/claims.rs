@@ -18,10 +18,11 @@ use millstream_core::Epoch;
 use rdkafka::TopicPartitionList;
 use rdkafka::error::RDKafkaErrorCode;
 
-use super::commits::{add, not_stored};
+use super::commits::add;
 use super::context::Name;
 use super::poller::Poller;
 use super::progress::{NewPartition, Progress};
+use crate::error::not_stored;
 use crate::group::note::Note;
 
 /// How soon a claim is stored again that was not stored.
@@ -58,9 +59,9 @@ impl Poller {
         if self.heir_at.take_if(|at| *at <= now).is_none() {
             return;
         }
-        let shelf = self.shelf.clone();
+        let transactions = self.transactions.clone();
         let thread = thread::Builder::new().name("kafka-heir".into());
-        if let Err(error) = thread.spawn(move || shelf.take_back()) {
+        if let Err(error) = thread.spawn(move || transactions.abort_earlier()) {
             tracing::warn!(target: "librdkafka", %error, "no thread to take an open step back");
         }
     }

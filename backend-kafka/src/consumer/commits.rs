@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use millstream_core::{Epoch, Error, ErrorKind};
+use millstream_core::Epoch;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -16,7 +16,7 @@ use super::context::Name;
 use super::poller::Poller;
 use super::progress::Progress;
 use super::slots::Stage;
-use crate::error;
+use crate::error::is_gone;
 use crate::group::note::Note;
 use crate::native::leader_epoch;
 
@@ -252,34 +252,6 @@ impl Poller {
 
 /// How soon a new place is stored again that was not stored.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// Whether the broker knows this member no more. While a rebalance event is unanswered nothing else
-/// tells it; at other times the client is about to notice, and to join again.
-pub(super) fn is_gone(code: RDKafkaErrorCode) -> bool {
-    matches!(
-        code,
-        RDKafkaErrorCode::UnknownMemberId
-            | RDKafkaErrorCode::FencedMemberEpoch
-            | RDKafkaErrorCode::FencedInstanceId
-            | RDKafkaErrorCode::Fenced
-    )
-}
-
-/// Why a commit was not stored. One that met the change of a generation was not fenced for good: a
-/// member that stays has the next generation in a moment, and one that does not is told by its client.
-pub(super) fn not_stored(operation: &'static str, code: RDKafkaErrorCode) -> Error {
-    let error = error::from_code(operation, code);
-    if error.kind() == ErrorKind::NotFound {
-        // Whether it is gone is asked of the brokers that lead it.
-        let message = "the coordinator of the group does not know the topic, or not yet";
-        return Error::new(ErrorKind::Unavailable, operation, message).with_source(error);
-    }
-    if error.kind() != ErrorKind::Fenced || is_gone(code) {
-        return error;
-    }
-    let message = "the group is about to change its generation";
-    Error::new(ErrorKind::Unavailable, operation, message).with_source(error)
-}
 
 pub(super) fn add(list: &mut TopicPartitionList, name: &Name, progress: Progress) {
     let mut element = list.add_partition(&name.0, name.1);

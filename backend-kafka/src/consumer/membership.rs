@@ -11,17 +11,17 @@ use tokio::sync::oneshot;
 
 use super::bell::Bell;
 use super::checkpoint::Vouched;
-use super::ledger::{Shelf, Step};
 use super::mailbox::Mailbox;
 use super::poller::Command;
 use crate::native::record::unsendable;
+use crate::transactions::{Transaction, TransactionalProducer};
 
 #[derive(Debug)]
 pub(super) struct Membership {
     pub(super) id: String,
     pub(super) commands: Commands,
     pub(super) mailbox: Arc<Mailbox>,
-    pub(super) shelf: Arc<Shelf>,
+    pub(super) transactions: Arc<TransactionalProducer>,
 }
 
 /// The way to the polling thread. Its end is the member's.
@@ -102,25 +102,25 @@ impl driver::Membership for Membership {
             member,
             assignments,
         } = vouched;
-        let step = Step {
+        let transaction = Transaction {
             stream: stream.into(),
             records: records.to_vec(),
             offsets,
             member,
         };
-        let shelf = self.shelf.clone();
+        let transactions = self.transactions.clone();
         // A dropped call is carried out all the same, as a whole or not.
-        let stored = tokio::task::spawn_blocking(move || shelf.store(&step));
-        match stored.await {
+        let published = tokio::task::spawn_blocking(move || transactions.publish(&transaction));
+        match published.await {
             Ok(Ok(())) => {
                 self.commands.send(Command::Published(marks.to_vec()));
                 Ok(())
             }
-            Ok(Err(refused)) => {
-                if refused.gone {
+            Ok(Err(failed)) => {
+                if failed.member_is_gone {
                     self.commands.send(Command::Gone { assignments });
                 }
-                Err(refused.error.with_stream(stream))
+                Err(failed.error.with_stream(stream))
             }
             Err(_) => {
                 let message = "the tokio runtime shuts down";

@@ -24,6 +24,7 @@ use crate::error;
 use crate::group::{birth, reset};
 use crate::native::consume::DataQueue;
 use crate::native::group_offsets::StoredOffset;
+use crate::transactions::TransactionalProducer;
 
 mod aide;
 mod bell;
@@ -36,7 +37,6 @@ mod initial_offsets;
 mod kicker;
 mod lag;
 mod leader_epochs;
-mod ledger;
 mod mailbox;
 mod membership;
 mod poller;
@@ -61,7 +61,6 @@ use commits::Commits;
 use context::MemberContext;
 use initial_offsets::InitialOffsets;
 use kicker::Kicker;
-use ledger::Shelf;
 use mailbox::{Load, Mailbox};
 use membership::{Commands, Membership};
 use poller::Poller;
@@ -109,9 +108,9 @@ impl Group {
         let side = self.open_side(&client_id)?;
         let aide = Aide::start(consumer.clone(), side, &self.name, to.clone(), bell.clone())?;
         let kicker = Kicker::start(consumer.clone())?;
-        let mut ledger = ledger::settings(&self.connection, &self.transactional_id());
-        ledger.set("client.id", client_id);
-        let shelf = Arc::new(Shelf::new(ledger, self.connection.context("publish")));
+        let transactions =
+            TransactionalProducer::new(&self.connection, &self.transactional_id(), &client_id);
+        let transactions = Arc::new(transactions);
         let (joined, id) = oneshot::channel();
         let consumes = &self.connection.config.consumer;
         let poller = Poller {
@@ -124,7 +123,7 @@ impl Group {
             bell: bell.clone(),
             aide,
             kicker,
-            shelf: shelf.clone(),
+            transactions: transactions.clone(),
             slots: Slots::default(),
             pending: None,
             claim: None,
@@ -154,7 +153,7 @@ impl Group {
             id: String::new(),
             commands: Commands { to, bell },
             mailbox,
-            shelf,
+            transactions,
         };
         Ok((membership, id))
     }

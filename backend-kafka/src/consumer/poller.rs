@@ -22,7 +22,6 @@ use super::commits::Commits;
 use super::context::{Happening, MemberContext, Name};
 use super::initial_offsets::{InitialOffsets, Next};
 use super::kicker::Kicker;
-use super::ledger::Shelf;
 use super::mailbox::Mailbox;
 use super::pulse::Pulse;
 use super::questions::Question;
@@ -32,6 +31,7 @@ use super::watch::LOOK_EVERY;
 use crate::config::Protocol;
 use crate::error;
 use crate::native::consume::{DataQueue, identity};
+use crate::transactions::TransactionalProducer;
 
 /// How long it waits for anything, at most.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
@@ -89,7 +89,7 @@ pub(super) struct Poller {
     pub(super) bell: Arc<Bell>,
     pub(super) aide: Aide,
     pub(super) kicker: Kicker,
-    pub(super) shelf: Arc<Shelf>,
+    pub(super) transactions: Arc<TransactionalProducer>,
     pub(super) slots: Slots,
     /// The rebalance event that is not answered yet.
     pub(super) pending: Option<Pending>,
@@ -125,7 +125,7 @@ pub(super) struct Poller {
 
 impl Poller {
     pub(super) fn run(mut self, commands: &Receiver<Command>) {
-        let shelf = self.shelf.clone();
+        let transactions = self.transactions.clone();
         self.subscribe();
         let left = loop {
             self.poll_events();
@@ -147,7 +147,7 @@ impl Poller {
             let _ = left.send(());
         }
         // A step that is under way ends first, and nobody need wait for that.
-        shelf.close();
+        transactions.close();
     }
 
     /// Begins to be a member. From here on somebody must answer rebalances, so nothing comes between this

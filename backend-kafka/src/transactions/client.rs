@@ -1,0 +1,117 @@
+//! A transactional client of librdkafka.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use millstream_core::Result;
+use rdkafka::ClientConfig;
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::producer::{Producer, ThreadedProducer};
+
+use super::OPERATION;
+use super::context::TransactionContext;
+use super::failure::{
+    Failed, NotPublished, aborted, is_fatal, is_retriable, outcome_unknown, retry,
+};
+use super::transaction::Transaction;
+use crate::connection::context::Context;
+use crate::error;
+use crate::native::record::produce_copies;
+
+/// How long a transaction is tried while it can still be aborted.
+const ABORTABLE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the result of a commit is asked for, which may stand or not.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The timeout of one attempt of a call that may be repeated.
+const ATTEMPT: Duration = Duration::from_secs(1);
+
+pub(super) struct TransactionalClient {
+    producer: ThreadedProducer<TransactionContext>,
+    /// Whether an error has made it useless: the next transaction needs a new client.
+    broken: bool,
+}
+
+impl fmt::Debug for TransactionalClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TransactionalClient")
+            .field("broken", &self.broken)
+            .finish_non_exhaustive()
+    }
+}
+
+impl TransactionalClient {
+    /// Opens a client, which fences an earlier one of the same transactional id and aborts what that had
+    /// open. Blocks.
+    pub(super) fn open(settings: &ClientConfig, context: Context) -> Result<Self> {
+        let context = TransactionContext::new(context);
+        let producer = ThreadedProducer::from_config_and_context(settings, context)
+            .map_err(|e| error::from(OPERATION, e))?;
+        let deadline = Instant::now() + ABORTABLE_TIMEOUT;
+        while let Err(failed) = producer.init_transactions(ATTEMPT) {
+            if !is_retriable(&failed) || Instant::now() >= deadline {
+                return Err(error::from(OPERATION, failed));
+            }
+        }
+        Ok(Self {
+            producer,
+            broken: false,
+        })
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Stores a transaction, or nothing of it. Blocks.
+    pub(super) fn publish(&mut self, transaction: &Transaction) -> Result<(), NotPublished> {
+        let deadline = Instant::now() + ABORTABLE_TIMEOUT;
+        let filled = self.fill(transaction, deadline);
+        match filled.and_then(|()| self.commit()) {
+            Ok(()) => Ok(()),
+            Err(failed) => Err(self.abort(failed)),
+        }
+    }
+
+    fn fill(&self, transaction: &Transaction, deadline: Instant) -> Result<(), Failed> {
+        self.producer.context().take_failure();
+        self.producer.begin_transaction()?;
+        produce_copies(&self.producer, &transaction.stream, &transaction.records)?;
+        retry(deadline, || {
+            self.producer.send_offsets_to_transaction(
+                &transaction.offsets,
+                &transaction.member,
+                ATTEMPT,
+            )
+        })?;
+        // The commit would wait for the records too, but once it has begun nothing can be aborted.
+        Ok(self.producer.flush(ABORTABLE_TIMEOUT)?)
+    }
+
+    /// Commits, and does not give up before it is known whether the transaction stands.
+    fn commit(&self) -> Result<(), Failed> {
+        let deadline = Instant::now() + COMMIT_TIMEOUT;
+        retry(deadline, || self.producer.commit_transaction(ATTEMPT)).map_err(|failed| Failed {
+            // A call that may be repeated has begun, and may have succeeded.
+            uncertain: is_retriable(&failed.error),
+            ..failed
+        })
+    }
+
+    /// Makes sure that nothing of a failed transaction stands, or that nobody believes so.
+    fn abort(&mut self, failed: Failed) -> NotPublished {
+        if failed.uncertain {
+            self.broken = true;
+            return outcome_unknown(failed);
+        }
+        // Before the abort, which fails what is not sent yet.
+        let record = self.producer.context().take_failure();
+        let deadline = Instant::now() + ABORTABLE_TIMEOUT;
+        // A client that cannot abort is dropped: its transaction was not committed, and ends with the
+        // next client of the same id or with the broker's timeout.
+        self.broken = is_fatal(&failed.error)
+            || retry(deadline, || self.producer.abort_transaction(ATTEMPT)).is_err();
+        aborted(record, failed)
+    }
+}

@@ -1,0 +1,16 @@
+//! What is stored together.
+
+use std::sync::Arc;
+
+use millstream_core::Record;
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::ConsumerGroupMetadata;
+
+/// Records of one stream, and the progress that they stand for.
+pub(crate) struct Transaction {
+    pub(crate) stream: Arc<str>,
+    pub(crate) records: Vec<Record>,
+    pub(crate) offsets: TopicPartitionList,
+    /// The identity of the member before its ownership was checked.
+    pub(crate) member: ConsumerGroupMetadata,
+}
