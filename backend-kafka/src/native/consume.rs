@@ -20,6 +20,8 @@ use rdkafka::bindings as sys;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{IsError, RDKafkaErrorCode};
 
+use super::code::{self, NO_ERROR};
+
 /// A queue that the records of some partitions of a consumer come by.
 pub(crate) struct DataQueue<C: ConsumerContext> {
     queue: NonNull<sys::rd_kafka_queue_t>,
@@ -64,9 +66,6 @@ pub(crate) struct FetchFailure {
     /// What librdkafka says about it.
     pub(crate) reason: String,
 }
-
-/// The number that stands for no error.
-const NO_ERROR: i32 = 0;
 
 impl<C: ConsumerContext> DataQueue<C> {
     /// A queue of a consumer that has a group.
@@ -327,10 +326,10 @@ impl<'a> View<'a> {
     unsafe fn of(message: *mut sys::rd_kafka_message_t, headers: &mut Vec<Header<'a>>) -> Self {
         let first = headers.len();
         // SAFETY: by the contract above. Fields are read one by one, without a reference to the whole:
-        // `err` is an enum in Rust and may hold a number of a newer broker, which the enum does not have.
+        // see `code`.
         let (code, topic, partition, offset, key, payload) = unsafe {
             (
-                (&raw const (*message).err).cast::<i32>().read(),
+                code::of_field(&raw const (*message).err),
                 (*message).rkt,
                 (*message).partition,
                 (*message).offset,

@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use rdkafka::bindings as sys;
 use rdkafka::client::{Client, ClientContext};
-use rdkafka::error::{IsError as _, KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
+
+use super::code::{self, NO_ERROR};
 
 /// What a question has that is given up here, and not by librdkafka.
 ///
@@ -155,42 +157,66 @@ unsafe fn stored(
     }
     // SAFETY: there is one result, as was just seen. Its error and its list are its own and live as
     // long; either may be null, and is then not read. The code of no error is that of none.
-    let partitions = unsafe {
+    let list = unsafe {
         let error = sys::rd_kafka_group_result_error(*groups);
-        let code = sys::rd_kafka_error_code(error);
-        if code.is_error() {
-            return Err(KafkaError::AdminOp(code.into()));
+        let code = code::of_error(error);
+        if code != NO_ERROR {
+            return Err(KafkaError::AdminOp(code::named(code)));
         }
-        let list = sys::rd_kafka_group_result_partitions(*groups);
-        match list.as_ref() {
-            // A list of none may have no elements to point to.
-            Some(list) if list.cnt > 0 => slice::from_raw_parts(list.elems, list.cnt as usize),
-            _ => &[],
-        }
+        sys::rd_kafka_group_result_partitions(*groups)
     };
-    let mut offsets = Vec::with_capacity(partitions.len());
-    for partition in partitions {
-        if partition.err.is_error() {
-            return Err(KafkaError::AdminOp(partition.err.into()));
+    // SAFETY: the list is what librdkafka has just said of a result that still lives.
+    unsafe { elements(list) }
+}
+
+/// Copies the elements of a list that have an offset; an error of any of them is the answer.
+///
+/// # Safety
+/// The list is alive, or null.
+unsafe fn elements(
+    list: *const sys::rd_kafka_topic_partition_list_t,
+) -> Result<Vec<StoredOffset>, KafkaError> {
+    // SAFETY: as the caller says.
+    let (first, count) = match unsafe { list.as_ref() } {
+        // A list of none may have no elements to point to.
+        Some(list) => (
+            list.elems.cast_const(),
+            usize::try_from(list.cnt).unwrap_or(0),
+        ),
+        None => (ptr::null(), 0),
+    };
+    let mut offsets = Vec::with_capacity(count);
+    for index in 0..count {
+        // SAFETY: the list has so many elements. No reference is made to one: see `code`.
+        let (element, code, offset) = unsafe {
+            let element = first.add(index);
+            let code = code::of_field(&raw const (*element).err);
+            (element, code, (*element).offset)
+        };
+        if code != NO_ERROR {
+            return Err(KafkaError::AdminOp(code::named(code)));
         }
         // What the broker has nothing stored for.
-        if partition.offset < 0 {
+        if offset < 0 {
             continue;
         }
-        // SAFETY: the name is terminated and lives as long as the list.
-        let topic = unsafe { CStr::from_ptr(partition.topic) };
-        let metadata: &[u8] = match partition.metadata.is_null() {
-            true => &[],
-            // SAFETY: the metadata is as long as is said, and lives as long as the list.
-            false => unsafe {
-                slice::from_raw_parts(partition.metadata.cast(), partition.metadata_size)
-            },
-        };
-        offsets.push(StoredOffset {
-            topic: topic.to_string_lossy().into_owned(),
-            partition: partition.partition,
-            next: partition.offset,
-            metadata: String::from_utf8_lossy(metadata).into_owned(),
+        // SAFETY: the name is terminated and lives as long as the list. So does the metadata, which is
+        // as long as is said.
+        offsets.push(unsafe {
+            let metadata: &[u8] = match (*element).metadata.is_null() {
+                true => &[],
+                false => {
+                    slice::from_raw_parts((*element).metadata.cast(), (*element).metadata_size)
+                }
+            };
+            StoredOffset {
+                topic: CStr::from_ptr((*element).topic)
+                    .to_string_lossy()
+                    .into_owned(),
+                partition: (*element).partition,
+                next: offset,
+                metadata: String::from_utf8_lossy(metadata).into_owned(),
+            }
         });
     }
     Ok(offsets)
@@ -232,9 +258,9 @@ impl Call {
                 0,
             )
         };
-        match code.is_error() {
-            true => Err(KafkaError::AdminOp(code.into())),
-            false => Ok(call),
+        match code as i32 {
+            NO_ERROR => Ok(call),
+            code => Err(KafkaError::AdminOp(code::named(code))),
         }
     }
 
@@ -251,10 +277,10 @@ impl Call {
         };
         let answer = Answer(event);
         // SAFETY: the event lives.
-        let code = unsafe { sys::rd_kafka_event_error(answer.0.as_ptr()) };
-        match code.is_error() {
-            true => Err(KafkaError::AdminOp(code.into())),
-            false => Ok(answer),
+        let code = unsafe { code::of_event(answer.0.as_ptr()) };
+        match code {
+            NO_ERROR => Ok(answer),
+            code => Err(KafkaError::AdminOp(code::named(code))),
         }
     }
 }
@@ -280,4 +306,49 @@ impl Drop for Answer {
 /// For librdkafka, which takes 1 ms to 1 hour.
 fn millis(time: Duration) -> c_int {
     time.as_millis().clamp(1, 3_600_000) as c_int
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A list of librdkafka's with these errors and offsets.
+    fn read(partitions: &[(i32, i64)]) -> Result<Vec<StoredOffset>, KafkaError> {
+        let mut list = TopicPartitionList::new();
+        for number in 0..partitions.len() {
+            list.add_partition("s", i32::try_from(number).unwrap());
+        }
+        // SAFETY: the list has an element for each, the code is four bytes wide, and the list lives
+        // until it is read.
+        unsafe {
+            for (index, (code, offset)) in partitions.iter().enumerate() {
+                let element = (*list.ptr()).elems.add(index);
+                (&raw mut (*element).err).cast::<i32>().write(*code);
+                (*element).offset = *offset;
+            }
+            let read = elements(list.ptr());
+            for index in 0..partitions.len() {
+                let element = (*list.ptr()).elems.add(index);
+                (&raw mut (*element).err).cast::<i32>().write(NO_ERROR);
+            }
+            read
+        }
+    }
+
+    #[test]
+    fn partitions_without_an_offset_are_left_out() {
+        let offsets = read(&[(0, 7), (0, -1001), (0, 0)]).unwrap();
+        let offsets = offsets.iter().map(|stored| (stored.partition, stored.next));
+        assert_eq!(offsets.collect::<Vec<_>>(), [(0, 7), (2, 0)]);
+        assert_eq!(read(&[]).unwrap(), []);
+    }
+
+    #[test]
+    fn error_of_a_newer_broker_is_an_error() {
+        let error = read(&[(0, 7), (103, 7)]).unwrap_err();
+        assert_eq!(error, KafkaError::AdminOp(RDKafkaErrorCode::Unknown));
+        let error = read(&[(30, 7)]).unwrap_err();
+        let denied = RDKafkaErrorCode::GroupAuthorizationFailed;
+        assert_eq!(error, KafkaError::AdminOp(denied));
+    }
 }

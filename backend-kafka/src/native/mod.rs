@@ -10,6 +10,7 @@
 )]
 
 pub(crate) mod bootstrap;
+mod code;
 pub(crate) mod consume;
 pub(crate) mod delivery;
 pub(crate) mod group_offsets;

@@ -1,14 +1,15 @@
 //! Which partition a key belongs to.
 
+use std::num::NonZeroUsize;
 use std::ptr;
 
 use rdkafka::bindings as rd;
 
-/// What librdkafka's `murmur2_random` answers for a record with a key, where a topic has so many
-/// partitions: at least one.
-pub(crate) fn murmur2(key: &[u8], partitions: usize) -> usize {
-    let count = i32::try_from(partitions).unwrap_or(i32::MAX);
-    // SAFETY: the key is as long as is said. Topic and opaques are for other partitioners; this one
+/// Returns what librdkafka's `murmur2_random` chooses for a record with a key, where a topic has so many
+/// partitions.
+pub(crate) fn murmur2(key: &[u8], partitions: NonZeroUsize) -> usize {
+    let count = i32::try_from(partitions.get()).unwrap_or(i32::MAX);
+    // SAFETY: the key is as long as is said, and the count, which is divided by, is not zero. Topic and opaques are for other partitioners; this one
     // looks at the key alone (librdkafka 2.12, `rd_kafka_msg_partitioner_murmur2`).
     let partition = unsafe {
         rd::rd_kafka_msg_partitioner_murmur2(
@@ -43,10 +44,10 @@ mod tests {
         ] {
             let hash = (hash & i32::MAX) as usize;
             for partitions in [1, 4, 1_000] {
-                let partition = murmur2(key.as_bytes(), partitions);
+                let partition = murmur2(key.as_bytes(), NonZeroUsize::new(partitions).unwrap());
                 assert_eq!(partition, hash % partitions, "{key}, {partitions}");
             }
         }
-        assert!(murmur2(b"", 3) < 3);
+        assert!(murmur2(b"", NonZeroUsize::new(3).unwrap()) < 3);
     }
 }

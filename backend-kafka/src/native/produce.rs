@@ -32,6 +32,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::types::{RDKafkaRespErr, RDKafkaType};
 use rdkafka::{ClientConfig, ClientContext};
 
+use super::code::{self, NO_ERROR};
 use super::delivery::{Batch, Report, Slot};
 use super::record::{self, ANY_PARTITION};
 use super::timestamp;
@@ -239,8 +240,7 @@ impl<C: ClientContext> Native<C> {
                 // its records are counted as answered, and this one is counted by `settle`, below,
                 // when the batch is borrowed no more.
                 unsafe {
-                    let message = &*message;
-                    let slot = message._private.cast::<Slot>().cast_const();
+                    let slot = (*message)._private.cast::<Slot>().cast_const();
                     let home: *const Batch = (*slot).home.load(Acquire);
                     if home != now {
                         settle(now, filled);
@@ -263,12 +263,12 @@ impl<C: ClientContext> Native<C> {
         // SAFETY: as the caller says; the text lives as long as the event.
         let (code, reason) = unsafe {
             let reason = text(rd::rd_kafka_event_error_string(event));
-            (rd::rd_kafka_event_error(event), reason)
+            (code::of_event(event), reason)
         };
-        if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__FATAL {
+        if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__FATAL as i32 {
             return Told::Fatal;
         }
-        let error = KafkaError::Global(code.into());
+        let error = KafkaError::Global(code::named(code));
         self.context().error(error, reason.trim());
         Told::Something
     }
@@ -455,18 +455,24 @@ unsafe fn settle(batch: *const Batch, filled: usize) {
 
 /// # Safety
 /// The message is of a delivery report that is alive.
-unsafe fn report(message: &rd::rd_kafka_message_t) -> Report {
-    if message.err == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
-        return Report::Stored {
-            partition: message.partition,
-            offset: message.offset,
-        };
+unsafe fn report(message: *const rd::rd_kafka_message_t) -> Report {
+    // SAFETY: as the caller says. Fields are read one by one, without a reference to the whole: see
+    // `code`.
+    let (code, partition, offset) = unsafe {
+        (
+            code::of_field(&raw const (*message).err),
+            (*message).partition,
+            (*message).offset,
+        )
+    };
+    if code == NO_ERROR {
+        return Report::Stored { partition, offset };
     }
     // SAFETY: as the caller says.
     let status = unsafe { rd::rd_kafka_message_status(message) };
     Report::Failed {
-        partition: message.partition,
-        code: message.err as i32,
+        partition,
+        code,
         maybe_stored: status != rd::rd_kafka_msg_status_t::RD_KAFKA_MSG_STATUS_NOT_PERSISTED,
     }
 }
@@ -494,5 +500,33 @@ fn log_level(level: c_int) -> RDKafkaLogLevel {
         5 => RDKafkaLogLevel::Notice,
         6 => RDKafkaLogLevel::Info,
         _ => RDKafkaLogLevel::Debug,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn report_of_a_newer_broker_keeps_its_number() {
+        const INCONSISTENT_TOPIC_ID: i32 = 103;
+        // librdkafka keeps the status behind the message, in a struct that begins with it.
+        let mut room = [[0_u64; 16]; 16];
+        let message = room.as_mut_ptr().cast::<rd::rd_kafka_message_t>();
+        // SAFETY: there is room for the struct; all zeros are numbers, null pointers, the code of no
+        // error, and the status of a record that is not stored. The code is four bytes wide.
+        let report = unsafe {
+            (*message).partition = 7;
+            (&raw mut (*message).err)
+                .cast::<i32>()
+                .write(INCONSISTENT_TOPIC_ID);
+            report(message)
+        };
+        let failed = Report::Failed {
+            partition: 7,
+            code: INCONSISTENT_TOPIC_ID,
+            maybe_stored: false,
+        };
+        assert_eq!(report, failed);
     }
 }

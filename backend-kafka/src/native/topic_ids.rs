@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use rdkafka::bindings as sys;
 use rdkafka::client::{Client, ClientContext};
-use rdkafka::error::{IsError as _, KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use super::code::{self, NO_ERROR};
 use super::group_offsets::Call;
 
 /// A request for the ids of some topics, which is under way.
@@ -97,11 +98,11 @@ impl Request<'_> {
                 let id = sys::rd_kafka_TopicDescription_topic_id(*topic);
                 let high = sys::rd_kafka_Uuid_most_significant_bits(id);
                 let low = sys::rd_kafka_Uuid_least_significant_bits(id);
-                (name, sys::rd_kafka_error_code(error), (high, low))
+                (name, code::of_error(error), (high, low))
             };
-            let id = match code.is_error() {
-                true => Err(code.into()),
-                false => Ok(TopicId::new(id)),
+            let id = match code {
+                NO_ERROR => Ok(TopicId::new(id)),
+                code => Err(code::named(code)),
             };
             ids.insert(name.to_string_lossy().into(), id);
         }

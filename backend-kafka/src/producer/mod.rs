@@ -41,7 +41,6 @@ use async_trait::async_trait;
 use millstream_core::driver::{self, Pipelining, Rejected, StreamLimits};
 use millstream_core::{Error, ErrorKind, Partition, Position, Record, RecordMetadata, Result};
 use rdkafka::ClientConfig;
-use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::mpsc;
 
@@ -182,16 +181,17 @@ impl Producer {
 
     /// What librdkafka's error means for a record.
     fn failure(&self, code: i32, maybe_stored: bool) -> Error {
-        let code =
-            RDKafkaRespErr::try_from(code).unwrap_or(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN);
-        let code = match RDKafkaErrorCode::from(code) {
+        const REMOVED: i32 = RDKafkaRespErr::RD_KAFKA_RESP_ERR__DESTROY as i32;
+        const GONE: i32 = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART as i32;
+        const TIMED_OUT: i32 = RDKafkaRespErr::RD_KAFKA_RESP_ERR__MSG_TIMED_OUT as i32;
+        let code = match code {
             // What a record gets that went into the queue of a partition while its topic was found
             // to be gone. The client itself is not destroyed as long as it has records.
-            RDKafkaErrorCode::BrokerDestroy => RDKafkaErrorCode::UnknownTopicOrPartition,
+            REMOVED => GONE,
             code => code,
         };
-        let error = error::from_code("send", code).with_stream(self.stream.clone());
-        if code == RDKafkaErrorCode::MessageTimedOut {
+        let error = error::from_number("send", code).with_stream(self.stream.clone());
+        if code == TIMED_OUT {
             let message = format!(
                 "no broker stored it within {:?}: look at the brokers, or raise producer.timeout",
                 self.timeout

@@ -13,6 +13,7 @@
 
 use std::collections::VecDeque;
 use std::mem;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -97,7 +98,9 @@ impl Pace {
     }
 
     fn number(&self, key: &[u8], batch: &Batch, index: usize) -> usize {
-        let number = partitioner::murmur2(key, self.tracks.len());
+        let partitions = NonZeroUsize::new(self.tracks.len());
+        let partitions = partitions.expect("a topic has one partition at least");
+        let number = partitioner::murmur2(key, partitions);
         batch.set_track(index, number);
         number
     }
