@@ -5,6 +5,7 @@ mod bootstrap;
 mod complaint;
 pub(crate) mod context;
 mod health;
+mod library;
 pub(crate) mod statistics;
 
 use std::collections::HashMap;
@@ -41,6 +42,7 @@ pub(crate) struct Connection {
 impl Connection {
     pub(crate) fn open(config: Config, tokens: Option<Arc<dyn TokenSource>>) -> Result<Self> {
         config.validate()?;
+        library::check(&config)?;
         let login = Arc::new(Login::open(&config.security, tokens)?);
         if let (Some(Sasl::Plain(_)), None) = (&config.security.sasl, &config.security.tls) {
             event!(
