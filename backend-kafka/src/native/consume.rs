@@ -9,7 +9,7 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use std::ops::Range;
 use std::ptr::{self, NonNull};
 use std::slice;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -21,6 +21,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{IsError, RDKafkaErrorCode};
 
 use super::code::{self, NO_ERROR};
+use super::header_name;
 
 /// A queue that the records of some partitions of a consumer come by.
 pub(crate) struct DataQueue<C: ConsumerContext> {
@@ -165,7 +166,7 @@ impl<C: ConsumerContext> DataQueue<C> {
         self.batch(1, wait).copy(slot)
     }
 
-    fn batch(&self, most: usize, wait: Duration) -> Batch {
+    fn batch(&self, most: usize, wait: Duration) -> Messages {
         let mut messages = Vec::with_capacity(most);
         // Rounded up: a wait that ends too early is begun again and again until it is over.
         let wait = i32::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(i32::MAX);
@@ -181,7 +182,7 @@ impl<C: ConsumerContext> DataQueue<C> {
             );
             messages.set_len(usize::try_from(taken).unwrap_or(0));
         }
-        Batch(messages)
+        Messages(messages)
     }
 
     /// The end of a partition as it was last heard of, without asking. None before the first fetch.
@@ -249,9 +250,9 @@ pub(crate) fn identity<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option
 }
 
 /// Messages that are ours until they are dropped.
-struct Batch(Vec<*mut sys::rd_kafka_message_t>);
+struct Messages(Vec<*mut sys::rd_kafka_message_t>);
 
-impl Drop for Batch {
+impl Drop for Messages {
     fn drop(&mut self) {
         for message in &self.0 {
             // SAFETY: each was taken from the queue and is destroyed once.
@@ -260,7 +261,7 @@ impl Drop for Batch {
     }
 }
 
-impl Batch {
+impl Messages {
     /// Copies all records into one buffer, cut by runs of one partition.
     fn copy<S: Copy>(&self, mut slot: impl FnMut(&str, i32) -> Option<S>) -> Vec<Taken<S>> {
         let mut headers = Vec::new();
@@ -449,7 +450,7 @@ impl<'a> Cut<'a> {
     }
 }
 
-/// Adds the headers of a message, in order. What of a name is not UTF-8 becomes `U+FFFD`.
+/// Adds the headers of a message, in order.
 ///
 /// # Safety
 /// `message` was given by the batch call and is not destroyed during `'a`.
@@ -460,8 +461,17 @@ unsafe fn add_headers<'a>(message: *mut sys::rd_kafka_message_t, to: &mut Vec<He
     if none.is_error() || list.is_null() {
         return;
     }
-    // SAFETY: the list lives as long as the message, and each call below sets all three, which
-    // belong to the list, or answers an error.
+    // SAFETY: the list lives as long as the message.
+    unsafe { add_list(list, to) }
+}
+
+/// Adds the headers of a list, in order.
+///
+/// # Safety
+/// The list lives during `'a`, and is not changed.
+unsafe fn add_list<'a>(list: *const sys::rd_kafka_headers_t, to: &mut Vec<Header<'a>>) {
+    // SAFETY: by the contract above. Each call below sets all three pointers, which belong to the list,
+    // or returns an error.
     unsafe {
         for index in 0..sys::rd_kafka_header_cnt(list) {
             let (mut name, mut value, mut size) = (ptr::null(), ptr::null(), 0);
@@ -469,9 +479,49 @@ unsafe fn add_headers<'a>(message: *mut sys::rd_kafka_message_t, to: &mut Vec<He
             if found.is_error() {
                 break;
             }
-            to.push((text(name), bytes(value, size)));
+            to.push((read_name(name, value), bytes(value, size)));
         }
     }
+}
+
+/// Reads the name of a header. librdkafka gives it as a C string, which ends at a NUL byte of the name.
+/// But it lays a value out behind its name, and so tells where the name ends.
+///
+/// The name of a null value is read up to its first NUL byte.
+///
+/// # Safety
+/// Name and value are of one header, which lives during `'a`.
+unsafe fn read_name<'a>(name: *const c_char, value: *const c_void) -> Cow<'a, str> {
+    // SAFETY: by the contract above, and librdkafka terminates names.
+    let mut bytes = unsafe { CStr::from_ptr(name) }.to_bytes();
+    if !value.is_null() && values_follow_names() {
+        // Less the NUL byte that terminates the name.
+        let length = (value as usize - name as usize).saturating_sub(1);
+        // SAFETY: all up to the value is the name, as was seen, and lives as long.
+        bytes = unsafe { slice::from_raw_parts(name.cast(), length) };
+    }
+    header_name::to_text(bytes)
+}
+
+/// Whether librdkafka lays the value of a header out right behind its name, in one allocation. Looked up
+/// at a header of our own, since its documentation does not promise it.
+fn values_follow_names() -> bool {
+    static FOLLOW: OnceLock<bool> = OnceLock::new();
+    *FOLLOW.get_or_init(|| {
+        const NAME: &[u8; 3] = b"a\0b";
+        // SAFETY: name and value are copied, with their lengths. The list lives until it is destroyed,
+        // once, and nothing of it is kept.
+        unsafe {
+            let list = sys::rd_kafka_headers_new(1);
+            let size = NAME.len() as isize;
+            sys::rd_kafka_header_add(list, NAME.as_ptr().cast(), size, b"v".as_ptr().cast(), 1);
+            let (mut name, mut value, mut size) = (ptr::null(), ptr::null(), 0);
+            sys::rd_kafka_header_get_all(list, 0, &mut name, &mut value, &mut size);
+            let follows = (value as usize).checked_sub(name as usize) == Some(NAME.len() + 1);
+            sys::rd_kafka_headers_destroy(list);
+            follows
+        }
+    })
 }
 
 /// # Safety
@@ -522,5 +572,45 @@ mod tests {
             reason: "Inconsistent topic ID".to_owned(),
         };
         assert_eq!(view.failure(), Some(failure));
+    }
+
+    /// The names of headers with these names and this value, as they are read.
+    fn names_read(names: &[&[u8]], value: Option<&[u8]>) -> Vec<String> {
+        // SAFETY: names and values live as long as the calls, which copy them. The list is destroyed
+        // once, when what was read of it is copied.
+        unsafe {
+            let list = sys::rd_kafka_headers_new(names.len());
+            for name in names {
+                sys::rd_kafka_header_add(
+                    list,
+                    name.as_ptr().cast(),
+                    name.len() as isize,
+                    value.map_or(ptr::null(), |value| value.as_ptr().cast()),
+                    value.map_or(0, |value| value.len() as isize),
+                );
+            }
+            let mut headers = Vec::new();
+            add_list(list, &mut headers);
+            let read = headers.iter().map(|(name, read)| {
+                assert_eq!(*read, value);
+                name.clone().into_owned()
+            });
+            let read = read.collect();
+            sys::rd_kafka_headers_destroy(list);
+            read
+        }
+    }
+
+    #[test]
+    fn header_names_keep_their_bytes() {
+        let names: [&[u8]; 4] = [b"trace", b"", b"a\xff\xfe", b"a\0b"];
+        for value in [Some(&b"v"[..]), Some(b"")] {
+            let read = names_read(&names, value);
+            assert_eq!(read, ["trace", "", "a\u{10FFFF}\u{10FFFE}", "a\0b"]);
+        }
+        assert_eq!(
+            names_read(&names[..3], None),
+            ["trace", "", "a\u{10FFFF}\u{10FFFE}"]
+        );
     }
 }

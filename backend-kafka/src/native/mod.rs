@@ -14,6 +14,7 @@ mod code;
 pub(crate) mod consume;
 pub(crate) mod delivery;
 pub(crate) mod group_offsets;
+mod header_name;
 pub(crate) mod leader_epoch;
 pub(crate) mod partitioner;
 pub(crate) mod produce;

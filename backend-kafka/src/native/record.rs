@@ -10,6 +10,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::producer::{Producer as _, ProducerContext, ThreadedProducer};
 use rdkafka::types::RDKafkaRespErr;
 
+use super::header_name;
 use super::timestamp;
 
 /// librdkafka's `RD_KAFKA_PARTITION_UA`: the partitioner chooses.
@@ -18,7 +19,7 @@ pub(crate) const ANY_PARTITION: i32 = -1;
 /// Returns why librdkafka would not send a record as it is, whatever its size.
 pub(crate) fn unsendable(record: &Record) -> Option<&'static str> {
     if record.headers.iter().any(|(name, _)| name.contains('\0')) {
-        // librdkafka would send it whole, but hands names to readers as C strings.
+        // librdkafka would send it whole, but most of its readers take names for C strings.
         return Some("a header name has a NUL byte, which readers would cut it at");
     }
     let sent_as_it_is = timestamp::can_be_sent(record);
@@ -64,6 +65,7 @@ pub(super) unsafe fn produce(
     let headers = unsafe {
         let headers = rd::rd_kafka_headers_new(record.headers.len());
         for (name, value) in record.headers.iter() {
+            let name = header_name::to_bytes(name);
             rd::rd_kafka_header_add(
                 headers,
                 name.as_ptr().cast(),
