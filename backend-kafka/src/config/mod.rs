@@ -162,6 +162,19 @@ pub enum Compression {
     Zstd,
 }
 
+impl Compression {
+    /// Returns librdkafka's name for it.
+    pub(crate) fn codec(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Gzip => "gzip",
+            Self::Snappy => "snappy",
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
 /// How topics are created.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -91,19 +91,22 @@ impl driver::Membership for Membership {
             let error = Error::new(ErrorKind::Invalid, "publish", message);
             return Err(error.with_stream(stream));
         }
+        let stream: Arc<str> = stream.into();
+        let limits = self.transactions.limits(&stream).await;
         let asked = self.commands.ask(|reply| Command::Vouch {
             marks: marks.to_vec(),
             reply,
         });
         let vouched = asked.await.unwrap_or_else(|| Err(gone("publish")));
-        let vouched = vouched.map_err(|error| error.with_stream(stream))?;
+        let vouched = vouched.map_err(|error| error.with_stream(stream.clone()))?;
         let Vouched {
             offsets,
             member,
             assignments,
         } = vouched;
         let transaction = Transaction {
-            stream: stream.into(),
+            stream: stream.clone(),
+            limits,
             records: records.to_vec(),
             offsets,
             member,
@@ -120,11 +123,11 @@ impl driver::Membership for Membership {
                 if failed.member_is_gone {
                     self.commands.send(Command::Gone { assignments });
                 }
-                Err(failed.error.with_stream(stream))
+                Err(failed.error.with_stream(stream.clone()))
             }
             Err(_) => {
                 let message = "the tokio runtime shuts down";
-                Err(Error::new(ErrorKind::Closed, "publish", message).with_stream(stream))
+                Err(Error::new(ErrorKind::Closed, "publish", message).with_stream(stream.clone()))
             }
         }
     }

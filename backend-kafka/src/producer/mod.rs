@@ -60,12 +60,12 @@ mod listener;
 mod open;
 mod pace;
 mod place;
-mod room;
+pub(crate) mod room;
 mod settings;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use open::open;
+pub(crate) use open::{largest_batch, open};
 
 /// A client, with the context that all clients of a connection have.
 type Native = native::produce::Native<Context>;

@@ -56,7 +56,7 @@ async fn find(connection: &Connection, stream: &Arc<str>) -> Result<usize> {
 }
 
 /// The topic's `max.message.bytes`, if this client may know.
-async fn largest_batch(connection: &Connection, stream: &Arc<str>) -> Option<usize> {
+pub(crate) async fn largest_batch(connection: &Connection, stream: &Arc<str>) -> Option<usize> {
     let (admin, name) = (connection.admin(OPERATION), stream.clone());
     let timeout = connection.config.request_timeout;
     // An admin client blocks when it is made and when it is dropped.

@@ -18,14 +18,14 @@ const USUAL: usize = 1_000_000;
 
 /// How much there is room for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Room {
+pub(crate) struct Room {
     /// For librdkafka's `message.max.bytes`.
-    pub(super) message_max: usize,
+    pub(crate) message_max: usize,
 }
 
 impl Room {
     /// `topic` is the topic's `max.message.bytes`, if it is known.
-    pub(super) fn new(topic: Option<usize>) -> Self {
+    pub(crate) fn new(topic: Option<usize>) -> Self {
         let batch = topic.unwrap_or(USUAL + BATCH_OVERHEAD);
         Self {
             message_max: batch.saturating_sub(BATCH_OVERHEAD).clamp(LEAST, MOST),

@@ -4,17 +4,10 @@ use rdkafka::ClientConfig;
 
 use super::pace::Request;
 use super::room::BATCH_OVERHEAD;
-use crate::config::{Compression, Producer};
+use crate::config::Producer;
 
 /// Completes what all clients have in common.
 pub(super) fn complete(settings: &mut ClientConfig, producer: &Producer, message_max: usize) {
-    let compression = match producer.compression {
-        Compression::None => "none",
-        Compression::Gzip => "gzip",
-        Compression::Snappy => "snappy",
-        Compression::Lz4 => "lz4",
-        Compression::Zstd => "zstd",
-    };
     settings
         // With these, records are stored once and in order through all retries, and as long as the
         // topic's replicas keep them.
@@ -30,7 +23,7 @@ pub(super) fn complete(settings: &mut ClientConfig, producer: &Producer, message
             producer.timeout.as_millis().to_string(),
         )
         .set("linger.ms", producer.linger.as_millis().to_string())
-        .set("compression.codec", compression)
+        .set("compression.codec", producer.compression.codec())
         .set("message.max.bytes", message_max.to_string())
         // A stream is made by those who mean to, with the partitions that they want.
         .set("allow.auto.create.topics", "false")

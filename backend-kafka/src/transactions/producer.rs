@@ -1,10 +1,16 @@
 //! The transactional producer of one member, whose client is opened when it is first needed, or needed
 //! again.
+//!
+//! The limits of a client are those of one stream, since librdkafka has one limit for all: where the
+//! stream changes for one with other limits, so does the client. A member publishes to one stream.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use millstream_core::Result;
+use millstream_core::{ErrorKind, Result};
 use rdkafka::ClientConfig;
+use tokio::time::timeout;
 
 use super::client::TransactionalClient;
 use super::failure::{NotPublished, without_record};
@@ -12,40 +18,79 @@ use super::transaction::Transaction;
 use super::{OPERATION, settings};
 use crate::connection::Connection;
 use crate::connection::context::Context;
+use crate::producer::largest_batch;
+use crate::producer::room::Room;
+
+/// How long the limits of a stream are asked for. A drain may wait for it.
+const LIMITS_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(crate) struct TransactionalProducer {
+    connection: Arc<Connection>,
     settings: ClientConfig,
     context: Context,
-    client: Mutex<Option<TransactionalClient>>,
+    /// What streams take, as it was last asked for.
+    limits: Mutex<HashMap<Arc<str>, Room>>,
+    client: Mutex<Option<(Room, TransactionalClient)>>,
 }
 
 impl TransactionalProducer {
     /// Connects to nothing yet.
-    pub(crate) fn new(connection: &Connection, transactional_id: &str, client_id: &str) -> Self {
+    pub(crate) fn new(
+        connection: &Arc<Connection>,
+        transactional_id: &str,
+        client_id: &str,
+    ) -> Self {
         let mut settings = connection.common();
-        settings::complete(&mut settings, transactional_id);
+        settings::complete(&mut settings, &connection.config.producer, transactional_id);
         settings.set("client.id", client_id);
         Self {
+            connection: connection.clone(),
             settings,
             context: connection.context(OPERATION),
+            limits: Mutex::default(),
             client: Mutex::default(),
         }
+    }
+
+    /// Returns how large a batch of a stream may be, asking the broker where that is not known.
+    pub(crate) async fn limits(&self, stream: &Arc<str>) -> Room {
+        if let Some(known) = self.known_limits().get(stream) {
+            return *known;
+        }
+        let asked = largest_batch(&self.connection, stream);
+        let Ok(largest) = timeout(LIMITS_TIMEOUT, asked).await else {
+            return Room::new(None);
+        };
+        let limits = Room::new(largest);
+        self.known_limits().insert(stream.clone(), limits);
+        limits
     }
 
     /// Stores a transaction as a whole, or nothing of it. Blocks.
     pub(crate) fn publish(&self, transaction: &Transaction) -> Result<(), NotPublished> {
         let mut open = self.lock();
-        let mut client = match open.take() {
-            Some(client) => client,
-            None => self.open().map_err(|error| NotPublished {
-                error: without_record(error),
-                member_is_gone: false,
-            })?,
+        let fits = |(limits, _): &(Room, _)| *limits == transaction.limits;
+        // The earlier client is gone before its successor comes, which would fence it.
+        let client = open.take().filter(fits);
+        let mut client = match client {
+            Some((_, client)) => client,
+            None => self
+                .open(transaction.limits)
+                .map_err(|error| NotPublished {
+                    error: without_record(error),
+                    member_is_gone: false,
+                })?,
         };
         let published = client.publish(transaction);
         if !client.is_broken() {
-            *open = Some(client);
+            *open = Some((transaction.limits, client));
+        }
+        if let Err(failed) = &published {
+            if failed.error.kind() == ErrorKind::TooLarge {
+                // The topic may have been configured anew.
+                self.known_limits().remove(&transaction.stream);
+            }
         }
         published
     }
@@ -54,13 +99,15 @@ impl TransactionalProducer {
     pub(crate) fn abort_earlier(&self) {
         let mut client = self.lock();
         if client.is_none() {
+            let limits = Room::new(None);
             // Whoever may not publish by this id has left nothing open.
-            *client = self.open().ok();
+            *client = self.open(limits).ok().map(|client| (limits, client));
         }
     }
 
-    fn open(&self) -> Result<TransactionalClient> {
-        let (settings, context) = self.context.successor(&self.settings);
+    fn open(&self, limits: Room) -> Result<TransactionalClient> {
+        let (mut settings, context) = self.context.successor(&self.settings);
+        settings::of_stream(&mut settings, limits.message_max);
         TransactionalClient::open(&settings, context)
     }
 
@@ -69,7 +116,11 @@ impl TransactionalProducer {
         self.lock().take();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<TransactionalClient>> {
+    fn lock(&self) -> MutexGuard<'_, Option<(Room, TransactionalClient)>> {
         self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known_limits(&self) -> MutexGuard<'_, HashMap<Arc<str>, Room>> {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -4,21 +4,53 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 
+use crate::config::Producer;
+
 /// How long a transaction may be open before the broker aborts it.
 pub(super) const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Completes what all clients have in common.
-pub(super) fn complete(settings: &mut ClientConfig, transactional_id: &str) {
+/// Completes what all clients have in common, but for what is different for each stream: see
+/// [`of_stream`].
+pub(super) fn complete(settings: &mut ClientConfig, producer: &Producer, transactional_id: &str) {
     let timeout = TRANSACTION_TIMEOUT.as_millis().to_string();
     settings
         .set("transactional.id", transactional_id)
         .set("transaction.timeout.ms", &timeout)
         .set("message.timeout.ms", &timeout)
         .set("partitioner", "murmur2_random")
+        .set("compression.codec", producer.compression.codec())
         .set("allow.auto.create.topics", "false")
         // A transaction waits for its records anyway, and takes as long as its last one.
         .set("linger.ms", "0")
         // A transaction is bounded by the runtime.
         .set("queue.buffering.max.messages", "0")
         .set("queue.buffering.max.kbytes", i32::MAX.to_string());
+}
+
+/// Completes the settings for a stream that takes batches of this size.
+pub(super) fn of_stream(settings: &mut ClientConfig, message_max: usize) {
+    settings.set("message.max.bytes", message_max.to_string());
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::config::FromClientConfig;
+    use rdkafka::producer::BaseProducer;
+
+    use super::*;
+    use crate::config::Compression;
+
+    #[test]
+    fn results_are_compressed_and_as_large_as_the_topic_takes() {
+        let mut settings = ClientConfig::new();
+        let producer = Producer {
+            compression: Compression::Zstd,
+            ..Producer::default()
+        };
+        complete(&mut settings, &producer, "id");
+        of_stream(&mut settings, 3_000_000);
+        BaseProducer::from_config(&settings).unwrap();
+        assert_eq!(settings.get("compression.codec"), Some("zstd"));
+        assert_eq!(settings.get("message.max.bytes"), Some("3000000"));
+    }
 }

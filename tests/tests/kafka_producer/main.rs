@@ -12,3 +12,4 @@ mod order;
 mod raw_client;
 mod refusals;
 mod round_trip;
+mod transactions;
