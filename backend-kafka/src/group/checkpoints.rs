@@ -140,13 +140,13 @@ impl Reading {
             let lag = match firsts.get(&id) {
                 _ if left == 0 => (Some(0), Some(Duration::ZERO)),
                 Some(First::Nothing) => (Some(0), Some(Duration::ZERO)),
-                Some(First::Record(millis)) => {
+                Some(First::Record(Some(millis))) => {
                     let then = Duration::from_millis(u64::try_from(*millis).unwrap_or(0));
                     // Whole milliseconds, since records have no finer time.
                     let now = Duration::from_millis(now.as_millis() as u64);
                     (Some(left), Some(now.saturating_sub(then)))
                 }
-                None => (Some(left), None),
+                Some(First::Record(None)) | None => (Some(left), None),
             };
             let stored = self.stored.get(&id);
             let note = stored.and_then(|stored| Note::of_ours(&stored.metadata));

@@ -16,8 +16,8 @@ use crate::connection::context::Context;
 /// What stands first in a partition from some offset on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum First {
-    /// A record, of this time in milliseconds since 1970.
-    Record(i64),
+    /// A record, of this time in milliseconds since 1970. None if it has no timestamp.
+    Record(Option<i64>),
     /// None: what there is are marks of transactions.
     Nothing,
 }
@@ -57,10 +57,8 @@ pub(crate) fn first_records(
         }
         match consumer.poll(left) {
             Some(Ok(message)) => {
-                if let Some(millis) = message.timestamp().to_millis() {
-                    let first = found.entry(message.partition());
-                    first.or_insert(First::Record(millis));
-                }
+                let first = found.entry(message.partition());
+                first.or_insert(First::Record(message.timestamp().to_millis()));
             }
             Some(Err(KafkaError::PartitionEOF(partition))) => {
                 found.entry(partition).or_insert(First::Nothing);

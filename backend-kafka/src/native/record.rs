@@ -24,7 +24,7 @@ pub(crate) fn unsendable(record: &Record) -> Option<&'static str> {
     }
     let sent_as_it_is = timestamp::can_be_sent(record);
     (!sent_as_it_is)
-        .then_some("the timestamp is before 1970-01-01T00:00:00.001Z, use a later one or none")
+        .then_some("the timestamp is before 1970-01-01T00:00:00Z, use a later one or none")
 }
 
 /// Lays a record out, without its headers and its timestamp. A null pointer is no key, and no payload:

@@ -1,20 +1,28 @@
 //! Timestamps, as Kafka keeps them: whole milliseconds since 1970.
+//!
+//! The very first millisecond of 1970 is what a stored record has that has no timestamp, which Kafka
+//! writes as -1. It is sent as that, too: librdkafka takes 0 for "now". So a record without a timestamp
+//! can be passed on as it is, and is read again with the same time.
 
 use std::time::UNIX_EPOCH;
 
 use millstream_core::Record;
 
-/// The record's own timestamp, if it has one. 0 or less stands for one that cannot be sent.
+/// Kafka's `NO_TIMESTAMP`.
+const NONE: i64 = -1;
+
+/// Returns what librdkafka gets for the record's own timestamp, if it has one.
 pub(super) fn of(record: &Record) -> Option<i64> {
     let since = record.timestamp?.duration_since(UNIX_EPOCH);
-    Some(since.map_or(0, |since| {
+    let millis = since.map_or(0, |since| {
         i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-    }))
+    });
+    Some(if millis == 0 { NONE } else { millis })
 }
 
-/// librdkafka takes 0 for "now", and brokers refuse what is before 1970.
-pub(crate) fn can_be_sent(record: &Record) -> bool {
-    of(record).is_none_or(|stamp| stamp > 0)
+/// Returns whether the timestamp is one that brokers take: none before 1970.
+pub(super) fn can_be_sent(record: &Record) -> bool {
+    record.timestamp.is_none_or(|at| at >= UNIX_EPOCH)
 }
 
 #[cfg(test)]
@@ -30,12 +38,11 @@ mod tests {
         assert_eq!(of(&record(at)), Some(1_700_000_000_123));
         assert_eq!(of(&Record::new("")), None);
         assert!(can_be_sent(&record(at)) && can_be_sent(&Record::new("")));
-        for at in [
-            UNIX_EPOCH,
-            UNIX_EPOCH + Duration::from_micros(999),
-            UNIX_EPOCH - Duration::from_secs(1),
-        ] {
-            assert!(!can_be_sent(&record(at)), "{at:?}");
+        for at in [UNIX_EPOCH, UNIX_EPOCH + Duration::from_micros(999)] {
+            assert_eq!(of(&record(at)), Some(NONE));
+            assert!(can_be_sent(&record(at)), "{at:?}");
         }
+        let before = UNIX_EPOCH - Duration::from_nanos(1);
+        assert!(!can_be_sent(&record(before)));
     }
 }

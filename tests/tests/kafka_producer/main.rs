@@ -8,6 +8,7 @@
     reason = "what a helper cannot do ends the test that asked for it"
 )]
 
+mod foreign_records;
 mod order;
 mod raw_client;
 mod refusals;

@@ -132,7 +132,8 @@ impl StoredMessage {
             key: message.key().map(<[u8]>::to_vec),
             payload: message.payload().map(<[u8]>::to_vec),
             headers: headers.unwrap_or_default(),
-            timestamp: message.timestamp().to_millis().unwrap(),
+            // None for a record without.
+            timestamp: message.timestamp().to_millis().unwrap_or(-1),
         }
     }
 }
