@@ -80,7 +80,8 @@ pub trait Membership: Debug + Send + Sync + 'static {
     ///   assigns them to others anyway. If only some are lost, it reports those by [`Event::Lost`] and
     ///   returns a retryable kind.
     /// * A retryable kind: nothing is stored, and nothing will be. The runtime publishes the records of
-    ///   the partitions that it still owns again, together with others or in several calls.
+    ///   the partitions that it still owns again, together with others or in several calls. After a
+    ///   `Timeout` it halves what it publishes at once, down to the records of single deliveries.
     /// * `Invalid`, `TooLarge`: nothing is stored, because the broker permanently refuses one of the
     ///   records. The membership continues. The runtime calls again with a part of the records and with
     ///   progress up to these, until it has found the record, whose delivery has failed. A driver must

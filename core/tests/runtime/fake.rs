@@ -48,6 +48,8 @@ struct Fake {
     completions_to_refuse: AtomicUsize,
     /// The payloads that are refused for good when they are published, and how.
     refused_results: Mutex<(Vec<String>, ErrorKind)>,
+    /// A publication of more payloads takes too long.
+    payloads_in_time: Mutex<usize>,
     /// The payloads that were published, in order.
     stored: Mutex<Vec<String>>,
     /// The last position that was stored with results, of each partition and epoch.
@@ -74,6 +76,7 @@ impl Script {
             refusals: Mutex::default(),
             completions_to_refuse: AtomicUsize::new(0),
             refused_results: Mutex::new((Vec::new(), ErrorKind::Invalid)),
+            payloads_in_time: Mutex::new(usize::MAX),
             stored: Mutex::default(),
             progress: Mutex::default(),
             publishing: AsyncMutex::default(),
@@ -154,6 +157,11 @@ impl Script {
     pub(crate) fn refuse_results(&self, payloads: &[&str], kind: ErrorKind) {
         let payloads = payloads.iter().map(|payload| (*payload).to_owned());
         *self.fake.refused_results.lock().unwrap() = (payloads.collect(), kind);
+    }
+
+    /// Lets a publication of more payloads than this time out from now on.
+    pub(crate) fn time_out_above(&self, payloads: usize) {
+        *self.fake.payloads_in_time.lock().unwrap() = payloads;
     }
 
     /// The payloads that were published, in order.
@@ -435,6 +443,9 @@ impl driver::Membership for Fake {
         if payloads.iter().any(|payload| refused.contains(payload)) {
             let cause = std::io::Error::other("the broker's own words");
             return Err(Error::new(*kind, "publish", "as scripted").with_source(cause));
+        }
+        if payloads.len() > *self.payloads_in_time.lock().unwrap() {
+            return Err(Error::new(ErrorKind::Timeout, "publish", "as scripted"));
         }
         let mut progress = self.progress.lock().unwrap();
         assert!(!updates.is_empty());

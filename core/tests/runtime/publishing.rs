@@ -108,6 +108,47 @@ async fn what_is_refused_is_published_with_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_takes_too_long_is_published_in_parts() {
+    let (script, desk) = (Script::new(), Desk::default());
+    let producer = results(&script).await;
+    script.time_out_above(5);
+    let (control, _run) = run(&desk, group(&script), &producer);
+    script.assign("0", 1);
+    script.assign("1", 1);
+    script.records("0", 1, 0, "abcdefgh");
+    script.records("1", 1, 8, "ijklm");
+    until(|| control.stats().published == 26).await;
+    assert_eq!(script.progress("0", 1), Some(7));
+    assert_eq!(script.progress("1", 1), Some(12));
+    let stored = script.stored();
+    let of = |range: std::ops::Range<u64>| {
+        let named = |position| ["a", "b"].map(|name| format!("{position}{name}"));
+        range.flat_map(named).collect::<Vec<_>>()
+    };
+    for expected in [of(0..8), of(8..13)] {
+        let found = stored.iter().filter(|payload| expected.contains(payload));
+        assert!(found.eq(&expected), "{stored:?}");
+    }
+    assert_eq!(control.stats().failures, 0);
+}
+
+/// Nothing can be taken away from it, and it did nothing wrong.
+#[tokio::test(start_paused = true)]
+async fn the_output_of_one_delivery_that_takes_too_long_is_tried_again() {
+    let (script, desk) = (Script::new(), Desk::default());
+    let producer = results(&script).await;
+    script.time_out_above(1);
+    let (control, _run) = run(&desk, group(&script), &producer);
+    script.assign("0", 1);
+    script.records("0", 1, 0, "ab");
+    until(|| script.publications().len() == 10).await;
+    script.time_out_above(2);
+    until(|| control.stats().published == 4).await;
+    assert_eq!(script.stored(), ["0a", "0b", "1a", "1b"]);
+    assert_eq!(control.stats().failures, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_fenced_publication_loses_its_partitions_and_what_was_made_of_them() {
     let (script, desk) = (Script::new(), Desk::default());
     script.refuse_updates(&[ErrorKind::Fenced]);

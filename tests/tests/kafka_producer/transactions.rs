@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use conformance::kafka::Options;
 use millstream_core::{Client, Delivery, Record, Start};
 
-use crate::raw_client::{connect, create, open, read, send_all, shared_broker};
+use crate::raw_client::{config, connect, create, open, read, send_all, shared_broker};
 
 /// How long results may take to become readable.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -70,4 +71,28 @@ async fn many_results_are_published_to_a_topic_of_small_batches() {
     let client = connect(&bootstrap).await;
     let each = || vec![Record::new(vec![1; 1_000]).key("k"); 500];
     run(client, &bootstrap, ("small-from", "small-to"), 1, each).await;
+}
+
+/// As a whole they cannot be published within the time that one transaction has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn results_are_published_under_a_quota() {
+    let broker = Options::new().start().await;
+    let bootstrap = broker.bootstrap();
+    create(&bootstrap, "quota-from", 1, &[]).await;
+    create(&bootstrap, "quota-to", 1, &[]).await;
+    let args = [
+        "--alter",
+        "--add-config",
+        "producer_byte_rate=1048576",
+        "--entity-type",
+        "clients",
+        "--entity-name",
+        "throttled",
+    ];
+    broker.tool("kafka-configs.sh", &args).await.ok();
+    let mut config = config(&bootstrap);
+    config.client_id = "throttled".into();
+    let client = config.connect().await.unwrap();
+    let each = || vec![Record::new(vec![1; 100_000]).key("k"); 10];
+    run(client, &bootstrap, ("quota-from", "quota-to"), 20, each).await;
 }

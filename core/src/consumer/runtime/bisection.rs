@@ -5,6 +5,8 @@
 //! down to the single deliveries whose output is refused alone. What is accepted on the way is
 //! published.
 //!
+//! A transaction that takes too long is split the same way, since a part of it may be published in time.
+//!
 //! A part of several partitions is split between two of them, where that comes nearest to half of
 //! the deliveries. A part of one partition is halved. So partitions with good records are soon out
 //! of it, and go on while another one is still searched. Rejected: to halve the deliveries wherever

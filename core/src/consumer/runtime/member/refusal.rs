@@ -32,8 +32,13 @@ impl<W: Handler> Member<W> {
                 "the broker refused a transaction for one of its records, publishing it in parts"
             );
         }
+        self.publish_in_parts(shares);
+    }
+
+    /// Splits a transaction. All of it was put back.
+    pub(super) fn publish_in_parts(&mut self, shares: &[Share]) {
         for share in shares {
-            // Progress without output was refused with it, and is stored by the next checkpoint.
+            // Progress without output was not stored with it, and is stored by the next checkpoint.
             let assignment = &mut self.assignments[share.index];
             self.checkpointer.settled(assignment, share.index, 0);
             assignment.is_suspect |= share.deliveries > 0;

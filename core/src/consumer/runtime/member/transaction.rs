@@ -218,7 +218,11 @@ impl<W: Handler> Member<W> {
                 self.on_refused_alone(index, outputs, error);
             }
         } else if error.kind() == ErrorKind::Fenced || error.is_retryable() {
-            if is_part {
+            // A driver gives one transaction a few seconds. What does not fit into them, as under a
+            // quota, would never be published as a whole.
+            if error.kind() == ErrorKind::Timeout && deliveries > 1 {
+                self.publish_in_parts(&shares);
+            } else if is_part {
                 self.bisection.put_back(shares);
             }
             self.on_checkpoint_failed(&updates, error);
