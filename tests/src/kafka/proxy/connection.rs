@@ -133,6 +133,9 @@ impl Connection {
                 Some(Mark::Fault(ResponseAction::WithoutBrokers(version))) => {
                     (now, response::without_brokers(&frame, version)?)
                 }
+                Some(Mark::Fault(ResponseAction::WithoutTopic(version, topic))) => {
+                    (now, response::without_topic(&frame, version, &topic)?)
+                }
                 Some(Mark::Fault(ResponseAction::FetchError(version, error))) => {
                     (now, response::failed_fetch(&frame, version, error)?)
                 }

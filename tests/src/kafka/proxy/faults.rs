@@ -25,7 +25,7 @@ struct State {
 
 #[derive(Debug)]
 struct PlannedFault {
-    /// A topic of sends, a group of commits, or a client.
+    /// A topic of sends and of metadata, a group of commits, or a client.
     of: String,
     what: FaultKind,
     times: u32,
@@ -44,7 +44,9 @@ enum FaultKind {
     RefuseStepLate(Duration),
     LoseStepAnswer,
     HideBrokers,
+    HideTopic,
     FailFetch(i16),
+    RefuseLogin(&'static str),
 }
 
 impl FaultKind {
@@ -53,7 +55,17 @@ impl FaultKind {
             && !self.is_of_steps()
             && !self.is_of_ends_of_steps()
             && !self.is_of_the_cluster()
+            && !self.is_of_topics()
             && !self.is_of_fetches()
+            && !self.is_of_logins()
+    }
+
+    fn is_of_logins(self) -> bool {
+        matches!(self, Self::RefuseLogin(_))
+    }
+
+    fn is_of_topics(self) -> bool {
+        self == Self::HideTopic
     }
 
     fn is_of_fetches(self) -> bool {
@@ -102,6 +114,8 @@ pub(super) enum ResponseAction {
     Replaced(Bytes),
     /// It has this version of the protocol, and lists no brokers when it is forwarded.
     WithoutBrokers(i16),
+    /// It has this version of the protocol, and this topic does not exist in it.
+    WithoutTopic(i16, String),
     /// It is a fetch response of this version, and has this error for each partition in place of records.
     FetchError(i16, i16),
     /// It is not passed on, and its connection ends.
@@ -203,13 +217,25 @@ impl Faults {
         self.plan(client, FaultKind::HideBrokers, times);
     }
 
+    /// Responds to the next `times` metadata requests for a topic, or for all, as a broker does whose metadata
+    /// are behind: it does not know the topic. `u32::MAX` means always, 0 ends it.
+    pub fn hide_topic(&self, topic: &str, times: u32) {
+        self.plan(topic, FaultKind::HideTopic, times);
+    }
+
+    /// Refuses the next `times` logins of a client, and what it repeats of them on connections that it has,
+    /// with this message. `u32::MAX` means always, 0 ends it.
+    pub fn refuse_logins(&self, client: &str, message: &'static str, times: u32) {
+        self.plan(client, FaultKind::RefuseLogin(message), times);
+    }
+
     /// Responds to the next `times` fetches of a client with this error of the protocol for each partition, in
     /// place of records. `u32::MAX` means always, 0 ends it.
     pub fn fail_fetches(&self, client: &str, error: i16, times: u32) {
         self.plan(client, FaultKind::FailFetch(error), times);
     }
 
-    /// Returns how many sends to a topic, commits of a group, or requests of a client were faulted so far.
+    /// Returns how many requests of a topic, of a group, or of a client were faulted so far.
     pub fn hits(&self, by_name: &str) -> u64 {
         let state = self.lock();
         state.hits.get(by_name).copied().unwrap_or_default()
@@ -275,11 +301,32 @@ impl Faults {
                     None => Action::Forward,
                 }
             }
-            Operation::Cluster => {
-                let client = request.client();
+            Operation::Metadata(metadata) => {
+                let (client, version) = (request.client(), request.version());
+                let asks_for = |name: &str| {
+                    let asked = metadata.topics.as_ref();
+                    asked.is_none_or(|topics| {
+                        let mut names = topics.iter().filter_map(|topic| topic.name.as_ref());
+                        names.any(|topic| &*topic.0 == name)
+                    })
+                };
+                if let Some(topic) = self.hit_of(asks_for, FaultKind::is_of_topics) {
+                    return Ok(Action::Track(ResponseAction::WithoutTopic(version, topic)));
+                }
                 match self.hit(|of| of == client, FaultKind::is_of_the_cluster) {
-                    Some(_) => Action::Track(ResponseAction::WithoutBrokers(request.version())),
+                    Some(_) => Action::Track(ResponseAction::WithoutBrokers(version)),
                     None => Action::Forward,
+                }
+            }
+            Operation::Login => {
+                let client = request.client();
+                match self.hit(|of| of == client, FaultKind::is_of_logins) {
+                    // The broker gets it, so that this comes after the responses to what was sent before.
+                    Some(FaultKind::RefuseLogin(message)) => {
+                        let refused = request.refused_login(message)?;
+                        Action::Track(ResponseAction::Replaced(refused))
+                    }
+                    _ => Action::Forward,
                 }
             }
             Operation::Fetch => {
@@ -300,14 +347,31 @@ impl Faults {
         concerns: impl Fn(&str) -> bool,
         wanted: fn(FaultKind) -> bool,
     ) -> Option<FaultKind> {
+        self.strike(concerns, wanted).map(|(_, what)| what)
+    }
+
+    /// As [`hit`](Self::hit), but returns whose fault it is.
+    fn hit_of(
+        &self,
+        concerns: impl Fn(&str) -> bool,
+        wanted: fn(FaultKind) -> bool,
+    ) -> Option<String> {
+        self.strike(concerns, wanted).map(|(of, _)| of)
+    }
+
+    fn strike(
+        &self,
+        concerns: impl Fn(&str) -> bool,
+        wanted: fn(FaultKind) -> bool,
+    ) -> Option<(String, FaultKind)> {
         let mut state = self.lock();
         let planned = state.planned.iter_mut();
         let mut planned = planned.filter(|p| p.times > 0 && wanted(p.what) && concerns(&p.of));
         let hit = planned.next()?;
         hit.times -= u32::from(hit.times < u32::MAX);
-        let (of, what) = (hit.of.clone(), hit.what);
-        *state.hits.entry(of).or_default() += 1;
-        Some(what)
+        let hit = (hit.of.clone(), hit.what);
+        *state.hits.entry(hit.0.clone()).or_default() += 1;
+        Some(hit)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io;
 
 use bytes::Bytes;
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::offset_commit_response::{
     OffsetCommitResponsePartition, OffsetCommitResponseTopic,
 };
@@ -11,12 +12,12 @@ use kafka_protocol::messages::txn_offset_commit_response::{
     TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
 };
 use kafka_protocol::messages::{
-    ApiKey, EndTxnRequest, OffsetCommitRequest, OffsetCommitResponse, ProduceRequest,
-    ProduceResponse, RequestHeader, ResponseHeader, TxnOffsetCommitRequest,
-    TxnOffsetCommitResponse,
+    ApiKey, EndTxnRequest, MetadataRequest, OffsetCommitRequest, OffsetCommitResponse,
+    ProduceRequest, ProduceResponse, RequestHeader, ResponseHeader, SaslAuthenticateResponse,
+    TxnOffsetCommitRequest, TxnOffsetCommitResponse,
 };
 use kafka_protocol::protocol::{
-    Decodable, Encodable, HeaderVersion, decode_request_header_from_buffer,
+    Decodable, Encodable, HeaderVersion, StrBytes, decode_request_header_from_buffer,
 };
 
 use crate::kafka::frame;
@@ -40,7 +41,9 @@ pub(super) enum Operation {
     /// Commits or aborts a transaction.
     EndStep(EndTxnRequest),
     /// Requests the brokers of the cluster and the leaders of partitions.
-    Cluster,
+    Metadata(MetadataRequest),
+    /// Logs in, or is one step of a login.
+    Login,
     /// Reads records.
     Fetch,
     /// A request that no fault applies to.
@@ -65,7 +68,10 @@ impl Request {
                 Operation::Step(TxnOffsetCommitRequest::decode(&mut body, version)?)
             }
             Ok(ApiKey::EndTxn) => Operation::EndStep(EndTxnRequest::decode(&mut body, version)?),
-            Ok(ApiKey::Metadata) => Operation::Cluster,
+            Ok(ApiKey::Metadata) => {
+                Operation::Metadata(MetadataRequest::decode(&mut body, version)?)
+            }
+            Ok(ApiKey::SaslAuthenticate) => Operation::Login,
             Ok(ApiKey::Fetch) => Operation::Fetch,
             _ => Operation::Other,
         };
@@ -151,6 +157,14 @@ impl Request {
         self.response(&TxnOffsetCommitResponse::default().with_topics(topics.collect()))
     }
 
+    /// Returns the response that refuses a login.
+    pub(super) fn refused_login(&self, message: &'static str) -> io::Result<Bytes> {
+        let refused = SaslAuthenticateResponse::default()
+            .with_error_code(ResponseError::SaslAuthenticationFailed.code())
+            .with_error_message(Some(StrBytes::from_static_str(message)));
+        self.response(&refused)
+    }
+
     fn response<R: Encodable + HeaderVersion>(&self, response: &R) -> io::Result<Bytes> {
         let header = ResponseHeader::default().with_correlation_id(self.correlation());
         let version = self.version();
@@ -169,7 +183,7 @@ mod tests {
         TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
     };
     use kafka_protocol::messages::{GroupId, TopicName};
-    use kafka_protocol::protocol::{Message, StrBytes};
+    use kafka_protocol::protocol::Message;
 
     use super::*;
 

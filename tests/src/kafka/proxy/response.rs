@@ -25,6 +25,19 @@ pub(super) fn without_brokers(response: &Bytes, version: i16) -> io::Result<Byte
     })
 }
 
+/// The response of a broker that does not know a topic.
+pub(super) fn without_topic(response: &Bytes, version: i16, name: &str) -> io::Result<Bytes> {
+    rewrite(response, version, |decoded: &mut MetadataResponse| {
+        for topic in &mut decoded.topics {
+            if topic.name.as_ref().is_some_and(|topic| &*topic.0 == name) {
+                topic.error_code = ResponseError::UnknownTopicOrPartition.code();
+                topic.topic_id = Default::default();
+                topic.partitions.clear();
+            }
+        }
+    })
+}
+
 /// The response of a broker that can read none of the partitions.
 pub(super) fn failed_fetch(response: &Bytes, version: i16, error: i16) -> io::Result<Bytes> {
     rewrite(response, version, |decoded: &mut FetchResponse| {
@@ -56,12 +69,35 @@ pub(super) fn rewrite<R: Decodable + Encodable + HeaderVersion>(
 
 #[cfg(test)]
 mod tests {
+    use kafka_protocol::messages::TopicName;
     use kafka_protocol::messages::metadata_response::{
         MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
     };
-    use kafka_protocol::protocol::Message;
+    use kafka_protocol::protocol::{Message, StrBytes};
 
     use super::*;
+
+    #[test]
+    fn one_topic_is_unknown_and_the_others_are_not() {
+        let topic = |name: &'static str| {
+            MetadataResponseTopic::default()
+                .with_name(Some(TopicName(StrBytes::from_static_str(name))))
+                .with_partitions(vec![MetadataResponsePartition::default()])
+        };
+        let full = MetadataResponse::default().with_topics(vec![topic("cars"), topic("bikes")]);
+        for version in MetadataResponse::VERSIONS.min..=MetadataResponse::VERSIONS.max {
+            let header = ResponseHeader::default();
+            let header_version = MetadataResponse::header_version(version);
+            let frame = frame::of((&header, header_version), (&full, version)).unwrap();
+            let changed = without_topic(&frame, version, "cars").unwrap();
+            let mut body = frame::body(&changed);
+            ResponseHeader::decode(&mut body, header_version).unwrap();
+            let decoded = MetadataResponse::decode(&mut body, version).unwrap();
+            let topics = decoded.topics.iter();
+            let topics: Vec<_> = topics.map(|t| (t.error_code, t.partitions.len())).collect();
+            assert_eq!(topics, [(3, 0), (0, 1)], "version {version}");
+        }
+    }
 
     #[test]
     fn an_answer_of_any_version_keeps_its_topics_and_loses_its_brokers() {
