@@ -8,7 +8,7 @@ use rdkafka::consumer::Consumer as _;
 
 use crate::cluster::Streams;
 use crate::config::Config;
-use crate::connection::Connection;
+use crate::connection::{Connection, LastError};
 use crate::group::Checkpoints;
 use crate::login::token::TokenSource;
 use crate::{consumer, producer};
@@ -79,11 +79,14 @@ impl Kafka {
             .await?;
         if cluster.is_none() {
             let brokers = connection.config.brokers.join(", ");
-            let rumour = connection.asker.rumour();
-            let heard = rumour.map_or_else(String::new, |reason| format!(": {reason}"));
+            let (kind, heard) = match connection.asker.last_error() {
+                Some(LastError { kind, reason, .. }) => (kind, format!(": {reason}")),
+                None => (ErrorKind::Unavailable, String::new()),
+            };
             let message = format!("no broker of {brokers} answered within {timeout:?}{heard}");
-            return Err(Error::new(ErrorKind::Unavailable, "connect", message));
+            return Err(Error::new(kind, "connect", message));
         }
+        connection.on_logged_in();
         Ok(Self {
             connection: Arc::new(connection),
         })

@@ -27,12 +27,7 @@ pub(crate) fn kind(code: RDKafkaErrorCode) -> ErrorKind {
         | Code::DelegationTokenAuthorizationFailed
         | Code::PolicyViolation
         | Code::TopicDeletionDisabled => ErrorKind::Denied,
-        Code::Authentication
-        | Code::SaslAuthenticationFailed
-        | Code::UnsupportedSASLMechanism
-        | Code::IllegalSASLState
-        | Code::SSL
-        | Code::SecurityDisabled => ErrorKind::Unauthenticated,
+        Code::SecurityDisabled => ErrorKind::Unauthenticated,
         Code::UnknownMemberId
         | Code::IllegalGeneration
         | Code::FencedMemberEpoch
@@ -78,7 +73,9 @@ pub(crate) fn kind(code: RDKafkaErrorCode) -> ErrorKind {
         | Code::UnreleasedInstanceId
         | Code::NonEmptyGroup => ErrorKind::Invalid,
         Code::BrokerDestroy | Code::PurgeQueue => ErrorKind::Closed,
-        // What is left passes, or may: no leader yet, a coordinator that moves, a connection lost.
+        // What is left passes, or may: no leader yet, a coordinator that moves, a connection lost. So may a
+        // connection that was not let in again, which is what a request is told that waited for it
+        // (`Authentication` and the like). Whether the login itself has failed is decided by `connection`.
         _ => ErrorKind::Unavailable,
     }
 }
@@ -168,7 +165,8 @@ mod tests {
             (Code::MessageSizeTooLarge, ErrorKind::TooLarge),
             (Code::TopicAuthorizationFailed, ErrorKind::Denied),
             (Code::GroupAuthorizationFailed, ErrorKind::Denied),
-            (Code::Authentication, ErrorKind::Unauthenticated),
+            // A request whose connection was not let in again.
+            (Code::Authentication, ErrorKind::Unavailable),
             (Code::UnknownMemberId, ErrorKind::Fenced),
             (Code::IllegalGeneration, ErrorKind::Fenced),
             (Code::StaleMemberEpoch, ErrorKind::Fenced),

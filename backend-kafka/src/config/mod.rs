@@ -57,7 +57,8 @@ pub struct Config {
     pub producer: Producer,
     /// Creating topics.
     pub topics: Topics,
-    /// How long one request of administration, of opening or of joining may take, repeats included.
+    /// How long one request of administration, of opening or of joining may take, repeats included. Also how
+    /// long all brokers may refuse the login of a member before it ends.
     /// 1 s to 10 minutes, default 30 s.
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
@@ -230,7 +231,8 @@ impl Config {
     ///
     /// # Errors
     /// `Invalid` for a setting that cannot be used, `Unauthenticated` for a refused login,
-    /// `Unavailable` if no broker answers within `request_timeout`.
+    /// `Unavailable` if no broker answers within `request_timeout`, `Throttled` if the brokers refuse more
+    /// connections for that long.
     ///
     /// # Cancellation
     /// A dropped call leaves nothing behind.

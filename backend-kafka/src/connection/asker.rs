@@ -2,15 +2,16 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use millstream_core::{Error, ErrorKind, Result};
 use rdkafka::ClientConfig;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use tokio::sync::oneshot;
 
-use crate::connection::context::{Context, Trouble};
+use crate::connection::context::{Context, LastError, Trouble};
 use crate::error;
 
 /// How long one call of librdkafka waits before it is told to try again or to give up.
@@ -50,18 +51,28 @@ impl Asker {
 
     /// Asks on a thread that may block. An error that no waiting will mend ends the wait at once.
     ///
-    /// A dropped call goes on in the background until its own time-out, and is then forgotten.
+    /// A dropped call goes on in the background until its own timeout, and is then forgotten. The thread is not
+    /// one of the runtime's: that would not end before the question does.
     pub(crate) async fn ask<T: Send + 'static>(
         &self,
         operation: &'static str,
         question: impl FnOnce(&BaseConsumer<Context>) -> Result<T, KafkaError> + Send + 'static,
     ) -> Result<T> {
-        let ended = || Error::new(ErrorKind::Closed, operation, "the tokio runtime shuts down");
+        let ended = || {
+            Error::new(
+                ErrorKind::Closed,
+                operation,
+                "the thread that asks has ended",
+            )
+        };
         let shelf = self.shelf.clone();
         let live = tokio::task::spawn_blocking(move || shelf.live());
         let live = live.await.map_err(|_| ended())??;
         let trouble = live.trouble.clone();
-        let asked = tokio::task::spawn_blocking(move || {
+        let since = Instant::now();
+        let (reply, response) = oneshot::channel();
+        let asking = thread::Builder::new().name("kafka-question".into());
+        let asking = asking.spawn(move || {
             let answer = question(&live.client);
             if matches!(&answer, Err(KafkaError::AdminOp(code)) if error::kind(*code) == ErrorKind::Timeout)
             {
@@ -70,25 +81,52 @@ impl Asker {
                 // refusal is an answer, and leaves nothing open.
                 std::mem::forget(live);
             }
-            answer
+            // Whoever asked may have gone.
+            let _ = reply.send(answer);
         });
+        asking.map_err(|e| {
+            Error::new(ErrorKind::Unavailable, operation, "no thread to be had").with_source(e)
+        })?;
         tokio::select! {
             biased;
             trouble = trouble.raised() => Err(trouble),
-            answer = asked => match answer {
-                Ok(answer) => answer.map_err(|e| error::from(operation, e)),
+            answer = response => match answer {
+                Ok(answer) => answer.map_err(|e| {
+                    let last = trouble.last_error().filter(|last| last.at >= since);
+                    failure(operation, e, last)
+                }),
                 Err(_) => Err(ended()),
             },
         }
     }
 
-    /// What the client last complained of and waiting may mend, for an error's message.
-    pub(crate) fn rumour(&self) -> Option<String> {
+    /// Returns the last error of the client that may pass, for an error's message.
+    pub(crate) fn last_error(&self) -> Option<LastError> {
         let live = self.shelf.live.lock();
         live.unwrap_or_else(PoisonError::into_inner)
             .trouble
-            .rumour()
+            .last_error()
     }
+}
+
+/// Why a question has no answer, where `last` is what the client reported last meanwhile.
+fn failure(operation: &'static str, failed: KafkaError, last: Option<LastError>) -> Error {
+    let code = failed.rdkafka_error_code();
+    let error = error::from(operation, failed);
+    let (kind, reason) = match (code, last) {
+        // The report of the same refusal may come later than this.
+        (Some(RDKafkaErrorCode::Authentication), _) => {
+            let reason = "the login is refused, check `security`".to_owned();
+            (ErrorKind::Unauthenticated, reason)
+        }
+        (_, Some(LastError { kind, reason, .. }))
+            if kind == ErrorKind::Throttled && error.is_retryable() =>
+        {
+            (kind, reason)
+        }
+        _ => return error,
+    };
+    Error::new(kind, operation, reason).with_source(error)
 }
 
 /// What it takes to make a client, and the one there is.
@@ -153,7 +191,6 @@ mod tests {
     use millstream_core::ErrorKind;
     use rdkafka::mocking::MockCluster;
     use rdkafka::{Offset, TopicPartitionList};
-    use tokio::time::Instant;
 
     use super::*;
     use crate::group::note::Note;

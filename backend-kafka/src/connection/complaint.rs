@@ -12,8 +12,14 @@ use crate::error;
 /// None for what may pass by itself.
 pub(crate) fn error(operation: &'static str, code: Code, reason: &str) -> Option<Error> {
     let kind = match code {
-        Code::Authentication if is_of_the_way(reason) => return None,
-        Code::SSL if is_of_the_way(reason) => return None,
+        Code::Authentication | Code::SSL if is_of_the_way(reason) => return None,
+        // Amazon MSK refuses the login where a client makes more connections in a second than it allows.
+        Code::Authentication if is_throttling(reason) => ErrorKind::Throttled,
+        Code::Authentication
+        | Code::SSL
+        | Code::SaslAuthenticationFailed
+        | Code::UnsupportedSASLMechanism
+        | Code::IllegalSASLState => ErrorKind::Unauthenticated,
         // With TLS 1.3 a broker refuses a certificate after the handshake is over for the client.
         Code::BrokerTransportFailure if is_alert(reason) => ErrorKind::Unauthenticated,
         // A fatal error ends the client; what it was is told in words.
@@ -27,6 +33,9 @@ pub(crate) fn error(operation: &'static str, code: Code, reason: &str) -> Option
         ErrorKind::Unauthenticated => {
             let message = format!("the login is refused, check `security`: {reason}");
             Some(Error::new(kind, "connect", message))
+        }
+        ErrorKind::Throttled if code == Code::Authentication => {
+            Some(Error::new(kind, "connect", reason.to_owned()))
         }
         ErrorKind::Denied => {
             let told = Error::new(kind, operation, format!("no permission: {reason}"));
@@ -74,6 +83,10 @@ fn is_of_the_way(reason: &str) -> bool {
     .any(|words| reason.contains(words))
 }
 
+fn is_throttling(reason: &str) -> bool {
+    reason.contains("Too many connects")
+}
+
 fn is_alert(reason: &str) -> bool {
     reason.contains("SSL alert number") || reason.contains(" alert ")
 }
@@ -119,6 +132,12 @@ mod tests {
                 Code::Authentication,
                 "Failed to acquire SASL OAUTHBEARER token: no identity at AWS",
                 Some(ErrorKind::Unauthenticated),
+            ),
+            (
+                Code::Authentication,
+                "sasl_ssl://b:9092/1: SASL authentication error: [d3c1a9ff-6d5a-4b0d-9f5e-5f8e9c3b7a11]: \
+                 Too many connects (after 9ms in state AUTH_REQ)",
+                Some(ErrorKind::Throttled),
             ),
             (
                 Code::SSL,

@@ -5,9 +5,11 @@
 //! ever, and the call that waits for it merely times out. So every call that waits on a broker races
 //! against [`Trouble`].
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use millstream_core::telemetry::event;
 use millstream_core::{Error, ErrorKind};
 use rdkafka::ClientContext;
 use rdkafka::client::{Client, OAuthToken};
@@ -19,6 +21,7 @@ use tokio::sync::watch;
 use super::bootstrap::Bootstrap;
 use super::complaint;
 use super::health::Health;
+use super::refused_logins::RefusedLogins;
 use super::statistics::Statistics;
 use crate::login::Login;
 use crate::login::token::Tokens;
@@ -35,26 +38,39 @@ use crate::login::token::Tokens;
 pub(crate) struct Trouble {
     first: Arc<watch::Sender<Option<Error>>>,
     /// What waiting may mend, for the message of a wait that ends without an answer.
-    rumour: Arc<Mutex<Option<String>>>,
+    last: Arc<Mutex<Option<LastError>>>,
+}
+
+/// An error of a client that may pass.
+#[derive(Debug, Clone)]
+pub(crate) struct LastError {
+    /// `Throttled` or `Unavailable`.
+    pub(crate) kind: ErrorKind,
+    pub(crate) reason: String,
+    pub(crate) at: Instant,
 }
 
 impl Trouble {
     pub(crate) fn new() -> Self {
         Self {
             first: Arc::new(watch::Sender::new(None)),
-            rumour: Arc::default(),
+            last: Arc::default(),
         }
     }
 
-    /// The last complaint that was not raised, if there was any.
-    pub(crate) fn rumour(&self) -> Option<String> {
-        let rumour = self.rumour.lock().unwrap_or_else(PoisonError::into_inner);
-        rumour.clone()
+    /// Returns the last error that was not raised, if there was any.
+    pub(crate) fn last_error(&self) -> Option<LastError> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.clone()
     }
 
-    fn hear(&self, reason: &str) {
-        let mut rumour = self.rumour.lock().unwrap_or_else(PoisonError::into_inner);
-        *rumour = Some(reason.to_owned());
+    fn set_last_error(&self, kind: ErrorKind, reason: &str) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = Some(LastError {
+            kind,
+            reason: reason.to_owned(),
+            at: Instant::now(),
+        });
     }
 
     /// Keeps the first one.
@@ -93,6 +109,11 @@ pub(crate) struct Context {
     health: Arc<Health>,
     bootstrap: Option<Bootstrap>,
     login: Option<Arc<Login>>,
+    /// For how long all brokers may refuse a login before that is raised. None: it is raised at once.
+    outlasts: Option<Duration>,
+    refused_logins: Arc<Mutex<RefusedLogins>>,
+    /// Whether the client must be given what it logs in with once more.
+    must_renew: Arc<AtomicBool>,
 }
 
 impl Context {
@@ -106,6 +127,9 @@ impl Context {
             health: Arc::default(),
             bootstrap: None,
             login,
+            outlasts: None,
+            refused_logins: Arc::default(),
+            must_renew: Arc::default(),
         }
     }
 
@@ -116,6 +140,13 @@ impl Context {
     /// Knows where the client finds its cluster.
     pub(crate) fn bootstrap(mut self, servers: &[String]) -> Self {
         self.bootstrap = Some(Bootstrap::new(servers));
+        self
+    }
+
+    /// Does not raise a refused login until all brokers have refused for this long. A login that was never
+    /// accepted is raised at once all the same.
+    pub(crate) fn outlast_refusals(mut self, timeout: Duration) -> Self {
+        self.outlasts = Some(timeout);
         self
     }
 
@@ -131,10 +162,16 @@ impl Context {
         self
     }
 
-    /// Leads the client back to its cluster where it has lost it. Whoever polls the client calls this, too.
+    /// Leads the client back to its cluster where it has lost it, and has it log in with the password that its file
+    /// holds now. Whoever polls the client calls this, too.
     pub(crate) fn look_after<C: ClientContext>(&self, client: &Client<C>) {
         if let Some(bootstrap) = &self.bootstrap {
             bootstrap.tell(client);
+        }
+        if self.must_renew.swap(false, Relaxed) {
+            if let Some(login) = &self.login {
+                login.renew(client);
+            }
         }
     }
 
@@ -144,6 +181,9 @@ impl Context {
             Ok(statistics) => {
                 let (group, stream) = (self.group.as_deref(), self.stream.as_deref());
                 self.health.heed(&statistics, group, stream);
+                if statistics.is_logged_in() {
+                    self.refused_logins().on_logged_in();
+                }
                 Some(statistics)
             }
             Err(error) => {
@@ -163,6 +203,8 @@ impl Context {
         let context = Self {
             trouble: Trouble::new(),
             bootstrap: self.bootstrap.as_ref().map(Bootstrap::afresh),
+            refused_logins: Arc::default(),
+            must_renew: Arc::default(),
             ..self.clone()
         };
         (settings, context)
@@ -170,6 +212,73 @@ impl Context {
 
     fn tokens(&self) -> Option<&Tokens> {
         self.login.as_ref()?.tokens()
+    }
+
+    /// Returns the refusal of a login, if that may be why the client reaches no broker.
+    pub(crate) fn refused_login(&self) -> Option<Error> {
+        self.refused_logins().current(Instant::now()).cloned()
+    }
+
+    fn refused_logins(&self) -> MutexGuard<'_, RefusedLogins> {
+        let logins = self.refused_logins.lock();
+        logins.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn on_refused_login(&self, refused: Error, reason: &str) {
+        // The next one may be accepted, where rights or keys have changed.
+        if let Some(tokens) = self.tokens() {
+            tokens.forget();
+        }
+        self.must_renew.store(true, Relaxed);
+        let was_accepted = self
+            .login
+            .as_ref()
+            .is_some_and(|login| login.was_accepted());
+        if !was_accepted || self.outlasts.is_none() {
+            return self.trouble.raise(refused);
+        }
+        self.emit_refused_login(reason);
+        self.trouble.set_last_error(ErrorKind::Unavailable, reason);
+        self.refused_logins().on_refused(refused, Instant::now());
+    }
+
+    /// Handles a limit of new connections: librdkafka tries again, ever less often.
+    fn on_throttled_login(&self, reason: &str) {
+        self.emit_refused_login(reason);
+        self.trouble.set_last_error(ErrorKind::Throttled, reason);
+        self.refused_logins().on_other_failure();
+    }
+
+    fn emit_refused_login(&self, reason: &str) {
+        let (group, stream) = (self.group.as_deref(), self.stream.as_deref());
+        event!(
+            warn,
+            "millstream.kafka.login.refused",
+            group,
+            stream,
+            reason,
+            "a broker refused a login, it is tried again"
+        );
+    }
+
+    /// Handles an error that passes by itself.
+    fn on_other_failure(&self, code: Option<RDKafkaErrorCode>, reason: &str) {
+        if code != Some(RDKafkaErrorCode::AllBrokersDown) {
+            self.refused_logins().on_other_failure();
+            return self.trouble.set_last_error(ErrorKind::Unavailable, reason);
+        }
+        // It follows from what was reported of each, and says less.
+        let now = Instant::now();
+        if let Some(bootstrap) = &self.bootstrap {
+            bootstrap.all_are_down(now);
+        }
+        let Some(timeout) = self.outlasts else {
+            return;
+        };
+        let logins = self.refused_logins();
+        if let Some(refused) = logins.on_all_brokers_down(timeout, now) {
+            self.trouble.raise(refused.clone());
+        }
     }
 }
 
@@ -212,28 +321,19 @@ impl ClientContext for Context {
         let code = error.rdkafka_error_code();
         let told = code.and_then(|code| complaint::error(self.operation, code, reason));
         let Some(told) = told else {
-            tracing::warn!(target: "librdkafka", %error, reason, "trouble with a broker");
-            match (code, &self.bootstrap) {
-                // It follows from what was heard of each, and says less.
-                (Some(RDKafkaErrorCode::AllBrokersDown), Some(bootstrap)) => {
-                    bootstrap.all_are_down(Instant::now());
-                }
-                (Some(RDKafkaErrorCode::AllBrokersDown), None) => {}
-                _ => self.trouble.hear(reason),
-            }
-            return;
+            tracing::warn!(target: "librdkafka", %error, reason, "a broker failed");
+            return self.on_other_failure(code, reason);
         };
-        if told.kind() == ErrorKind::Unauthenticated {
-            // The next one may be accepted, where rights or keys have changed.
-            if let Some(tokens) = self.tokens() {
-                tokens.forget();
-            }
-        }
         let told = match &self.group {
             Some(group) => told.with_group(group.clone()),
             None => told,
         };
-        self.trouble.raise(told.with_source(error));
+        let told = told.with_source(error);
+        match told.kind() {
+            ErrorKind::Unauthenticated => self.on_refused_login(told, reason),
+            ErrorKind::Throttled => self.on_throttled_login(reason),
+            _ => self.trouble.raise(told),
+        }
     }
 
     fn generate_oauth_token(
@@ -278,6 +378,69 @@ mod tests {
         ] {
             context.error(KafkaError::Global(code), reason);
             assert!(context.trouble.first().is_none(), "{code:?}");
+        }
+    }
+
+    const REFUSED: &str = "b:9092/1: SASL authentication error: Authentication failed";
+
+    fn logged_in(outlasts: Option<Duration>) -> Context {
+        let login = Login::open(&Default::default(), None).unwrap();
+        login.on_logged_in();
+        let context = Context::new("join", Some(Arc::new(login)));
+        match outlasts {
+            Some(timeout) => context.outlast_refusals(timeout),
+            None => context,
+        }
+    }
+
+    fn report(context: &Context, code: Code, reason: &str) {
+        context.error(KafkaError::Global(code), reason);
+    }
+
+    #[test]
+    fn a_refused_login_is_raised_at_once_until_one_was_accepted() {
+        let login = Arc::new(Login::open(&Default::default(), None).unwrap());
+        let context = Context::new("join", Some(login)).outlast_refusals(Duration::ZERO);
+        report(&context, Code::Authentication, REFUSED);
+        let error = context.trouble.first().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Unauthenticated);
+    }
+
+    #[test]
+    fn a_call_fails_at_once_and_a_client_that_lasts_goes_on() {
+        let call = logged_in(None);
+        report(&call, Code::Authentication, REFUSED);
+        assert!(call.trouble.first().is_some());
+
+        let member = logged_in(Some(Duration::from_secs(30)));
+        report(&member, Code::Authentication, REFUSED);
+        report(&member, Code::AllBrokersDown, "1/1 brokers are down");
+        assert!(member.trouble.first().is_none());
+        assert!(member.refused_login().is_some());
+
+        let member = logged_in(Some(Duration::ZERO));
+        report(&member, Code::Authentication, REFUSED);
+        assert!(member.trouble.first().is_none());
+        report(&member, Code::AllBrokersDown, "1/1 brokers are down");
+        let error = member.trouble.first().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Unauthenticated);
+    }
+
+    #[test]
+    fn too_many_connects_are_never_raised() {
+        for context in [
+            Context::new("connect", None),
+            logged_in(Some(Duration::ZERO)),
+        ] {
+            report(
+                &context,
+                Code::Authentication,
+                "b:9092/1: Too many connects",
+            );
+            report(&context, Code::AllBrokersDown, "1/1 brokers are down");
+            assert!(context.trouble.first().is_none());
+            let last = context.trouble.last_error().unwrap();
+            assert_eq!(last.kind, ErrorKind::Throttled);
         }
     }
 

@@ -6,6 +6,7 @@ mod complaint;
 pub(crate) mod context;
 mod health;
 mod library;
+mod refused_logins;
 pub(crate) mod statistics;
 
 use std::collections::HashMap;
@@ -25,6 +26,7 @@ use crate::login::Login;
 use crate::login::token::TokenSource;
 use crate::{error, native};
 pub(crate) use asker::Asker;
+pub(crate) use context::LastError;
 
 /// So many clients are kept for questions about groups; a program rarely has more.
 const MOST_ASKERS: usize = 64;
@@ -83,6 +85,17 @@ impl Connection {
     /// A context for one client. `operation` is the verb of the error that a denial answers.
     pub(crate) fn context(&self, operation: &'static str) -> Context {
         Context::new(operation, Some(self.login.clone())).bootstrap(&self.config.brokers)
+    }
+
+    /// As [`context`](Self::context), for a client that goes on when a login is refused.
+    pub(crate) fn lasting_context(&self, operation: &'static str) -> Context {
+        let context = self.context(operation);
+        context.outlast_refusals(self.config.request_timeout)
+    }
+
+    /// Records that a broker has let a client of this connection in: from now on a refusal may pass.
+    pub(crate) fn on_logged_in(&self) {
+        self.login.on_logged_in();
     }
 
     /// A client that can be asked for the offsets of groups; it is no member of its own.

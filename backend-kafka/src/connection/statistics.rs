@@ -114,6 +114,11 @@ impl Statistics {
         serde_json::from_slice(json)
     }
 
+    /// Returns whether any broker has let the client in.
+    pub(super) fn is_logged_in(&self) -> bool {
+        self.brokers.values().any(|way| way.state == State::Up)
+    }
+
     /// The partitions of which something was fetched.
     pub(crate) fn bounds(&self) -> impl Iterator<Item = ((Arc<str>, i32), Bounds)> {
         self.topics.iter().flat_map(|(name, topic)| {

@@ -90,7 +90,7 @@ impl Group {
         let settings = settings::of_member(&self.connection, &self.name, &join);
 
         let bell = Arc::new(Bell::default());
-        let context = MemberContext::new(self.connection.context("join").group(&self.name));
+        let context = MemberContext::new(self.connection.lasting_context("join").group(&self.name));
         let consumer = BaseConsumer::from_config_and_context(&settings, context);
         let mut consumer = consumer.map_err(|e| error::from("join", e))?;
         consumer.set_nonempty_callback({

@@ -5,14 +5,17 @@ mod msk;
 pub(crate) mod token;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use millstream_core::telemetry::event;
 use millstream_core::{Error, ErrorKind, Result};
-use rdkafka::ClientConfig;
+use rdkafka::client::Client;
+use rdkafka::{ClientConfig, ClientContext};
 
 use crate::config::{Credentials, Sasl, Secret, Security, Tls};
 use crate::login::token::{TokenSource, Tokens};
+use crate::native;
 
 /// Encryption and login of a connection: checked, and ready for client after client.
 #[derive(Debug)]
@@ -21,6 +24,8 @@ pub(crate) struct Login {
     password: Option<Password>,
     key_password: Option<Password>,
     tokens: Option<Tokens>,
+    /// Whether a broker has ever let a client of the connection in.
+    was_accepted: AtomicBool,
 }
 
 impl Login {
@@ -69,7 +74,31 @@ impl Login {
             password,
             key_password,
             tokens: source.map(Tokens::new),
+            was_accepted: AtomicBool::new(false),
         })
+    }
+
+    /// Records that a broker has let a client in.
+    pub(crate) fn on_logged_in(&self) {
+        self.was_accepted.store(true, Relaxed);
+    }
+
+    /// Returns whether a broker has ever let a client in. Until then a refusal is final.
+    pub(crate) fn was_accepted(&self) -> bool {
+        self.was_accepted.load(Relaxed)
+    }
+
+    /// Gives a client whose login was refused what the password's file holds now.
+    pub(crate) fn renew<C: ClientContext>(&self, client: &Client<C>) {
+        let Some(Sasl::Plain(user) | Sasl::ScramSha256(user) | Sasl::ScramSha512(user)) =
+            &self.security.sasl
+        else {
+            return;
+        };
+        let password = self.password.as_ref();
+        if let Some(password) = password.filter(|password| password.file.is_some()) {
+            native::credentials::set(client, &user.username, password.now().expose());
+        }
     }
 
     /// Where clients get their tokens, if that is how they log in.

@@ -12,6 +12,7 @@
 pub(crate) mod bootstrap;
 mod code;
 pub(crate) mod consume;
+pub(crate) mod credentials;
 pub(crate) mod delivery;
 pub(crate) mod group_offsets;
 mod header_name;

@@ -9,9 +9,9 @@
 //!
 //! librdkafka raises a *fatal* error where going on could store records twice or out of order, and,
 //! as it is set up here, where a broker has refused a request; that client sends nothing any more. A
-//! refused login is not fatal, but librdkafka would try it until each record times out; and for a
-//! topic that is gone or forbidden, it would not look again for minutes. Each of these ends a
-//! client, on its own thread:
+//! topic that is gone or forbidden would not be looked at again for minutes. A refused login passes mostly, and the
+//! client tries it again; where all brokers have refused it for long, another client may have a better one from
+//! the files of the password and the certificate. Each of these ends a client, on its own thread:
 //!
 //! 1. New calls queue up.
 //! 2. What was not sent is taken back, and what was is waited for, for [`GRACE`](super::listener::GRACE): as long as the
@@ -89,6 +89,12 @@ impl Lane {
 
     pub(super) fn place(&self) -> MutexGuard<'_, Place> {
         self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the refusal of a login, if that may be why the client reaches no broker.
+    pub(super) fn refused_login(&self) -> Option<Error> {
+        let native = self.place().client()?.clone();
+        native.context().refused_login()
     }
 
     pub(super) fn is_closing(&self) -> bool {

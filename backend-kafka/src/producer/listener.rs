@@ -134,7 +134,9 @@ impl Listener {
     fn has_ended(&self, told: Told) -> bool {
         // The fatal error is also asked for when there is nothing to do, so that the end of a client
         // does not hang on one event.
-        self.refusal().is_some() || told != Told::Something && self.native.fatal_error().is_some()
+        self.native.context().trouble.first().is_some()
+            || self.refusal().is_some()
+            || told != Told::Something && self.native.fatal_error().is_some()
     }
 
     /// What the client was refused by, if it was: what all its records answer then.
@@ -143,8 +145,12 @@ impl Listener {
             Error::new(error.kind(), "send", error.message().to_owned())
                 .with_stream(self.lane.stream.clone())
         };
-        if let Some(trouble) = self.native.context().trouble.first() {
-            return Some(told(&trouble).with_source(trouble));
+        match self.native.context().trouble.first() {
+            // The next client has the password and the certificate that their files hold then, and may be let
+            // in. Records wait for their deadline.
+            Some(trouble) if trouble.kind() == ErrorKind::Unauthenticated => return None,
+            Some(trouble) => return Some(told(&trouble).with_source(trouble)),
+            None => {}
         }
         let (code, reason) = self.native.fatal_error()?;
         let fatal = Error::new(error::kind(code), "send", reason);
@@ -156,9 +162,12 @@ impl Listener {
     }
 
     fn replace(self, mut innocent: Innocent) {
+        let trouble = self.native.context().trouble.first();
+        let reason = trouble.map(|error| error.to_string());
+        let reason = reason.or_else(|| Some(self.native.fatal_error()?.1));
         event!(
             info, "millstream.kafka.producer.replaced",
-            stream = %self.lane.stream, reason = ?self.native.fatal_error(),
+            stream = %self.lane.stream, reason,
             "a producing client can send no more and is replaced"
         );
         self.lane.place().close();
@@ -181,8 +190,7 @@ impl Listener {
         place.back().retain(|_, batch| {
             batch.hold_back();
             if batch.deadline <= Instant::now() {
-                let error = self.error(ErrorKind::Timeout, "not stored before its time was over");
-                batch.give_up_open(&error);
+                batch.give_up_open(&self.overdue());
             }
             !batch.is_answered()
         });
@@ -222,6 +230,14 @@ impl Listener {
         }
         innocent.come_back(self.lane.place().back());
         self.lane.place().give_up(&closed);
+    }
+
+    fn overdue(&self) -> Error {
+        let error = self.error(ErrorKind::Timeout, "not stored before its time was over");
+        match self.native.context().refused_login() {
+            Some(refused) => error.with_source(refused),
+            None => error,
+        }
     }
 
     fn error(&self, kind: ErrorKind, message: &'static str) -> Error {

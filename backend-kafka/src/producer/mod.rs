@@ -196,7 +196,8 @@ impl Producer {
                 "no broker stored it within {:?}: look at the brokers, or raise producer.timeout",
                 self.timeout
             );
-            return self.error(ErrorKind::Timeout, message).with_source(error);
+            let source = self.lane.refused_login().unwrap_or(error);
+            return self.error(ErrorKind::Timeout, message).with_source(source);
         }
         if !maybe_stored || error.kind() == ErrorKind::Timeout {
             return error;

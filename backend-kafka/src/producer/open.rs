@@ -26,7 +26,7 @@ pub(crate) async fn open(
     let config = &connection.config.producer;
     let (settings, context) = (
         connection.watched(),
-        connection.context("send").stream(&stream),
+        connection.lasting_context("send").stream(&stream),
     );
     let producer = Producer::new(stream, settings, context, config, room, partitions)?;
     Ok(Arc::new(producer))

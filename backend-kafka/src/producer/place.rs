@@ -200,14 +200,19 @@ pub(super) fn end_without_topic(native: &Native, report: Report) {
     native.nudge();
 }
 
-/// Whether a client did not send a record because it has ended.
+/// Whether a client did not send a record because it has ended, or because its connection was not let in again,
+/// which ends it too.
 pub(super) fn is_back(report: Report) -> bool {
     const PURGED: i32 = Raw::RD_KAFKA_RESP_ERR__PURGE_QUEUE as i32;
     const FATAL: i32 = Raw::RD_KAFKA_RESP_ERR__FATAL as i32;
+    // A broker responds in the order of the requests, so those that a refused login fails were not sent.
+    const REFUSED: i32 = Raw::RD_KAFKA_RESP_ERR__AUTHENTICATION as i32;
+    const NO_MECHANISM: i32 = Raw::RD_KAFKA_RESP_ERR_UNSUPPORTED_SASL_MECHANISM as i32;
+    const NO_STATE: i32 = Raw::RD_KAFKA_RESP_ERR_ILLEGAL_SASL_STATE as i32;
     matches!(
         report,
         Report::Failed {
-            code: PURGED | FATAL,
+            code: PURGED | FATAL | REFUSED | NO_MECHANISM | NO_STATE,
             maybe_stored: false,
             ..
         }

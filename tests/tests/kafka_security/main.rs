@@ -4,6 +4,8 @@
 mod logins;
 mod permissions;
 mod pki;
+mod proxied;
+mod relogin;
 mod secured;
 mod tokens;
 
