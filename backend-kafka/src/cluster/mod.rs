@@ -1,5 +1,6 @@
 //! What the cluster holds, and how to change it: topics, and where their partitions begin and end.
 
+mod absence;
 pub(crate) mod admin;
 pub(crate) mod ends;
 pub(crate) mod patience;
@@ -7,4 +8,5 @@ mod shown;
 mod streams;
 pub(crate) mod topics;
 
+pub(crate) use absence::Absence;
 pub(crate) use streams::Streams;

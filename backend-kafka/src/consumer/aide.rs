@@ -18,6 +18,7 @@ use super::context::{MemberContext, Name, list};
 use super::poller::Command;
 use super::progress::Progress;
 use super::questions::{Open, Question, Questions};
+use crate::cluster::Absence;
 use crate::connection::context::Context;
 use crate::error;
 use crate::group::note::Note;
@@ -112,6 +113,7 @@ impl Aide {
             is_deaf: false,
             questions: Questions::default(),
             watched: Vec::new(),
+            missing: HashMap::new(),
             answers,
             bell,
             closing: closing.clone(),
@@ -158,6 +160,8 @@ struct Work {
     is_deaf: bool,
     questions: Questions,
     watched: Vec<Name>,
+    /// Topics that a broker did not know. They are asked for again until they are there, or are gone.
+    missing: HashMap<Arc<str>, Absence>,
     answers: Sender<Command>,
     bell: Arc<Bell>,
     closing: Arc<AtomicBool>,
@@ -183,6 +187,7 @@ impl Work {
             let now = Instant::now();
             if now >= look {
                 self.look_for_resets();
+                self.look_for_missing();
                 if now >= look_at_topics {
                     look_at_topics = Instant::now() + self.look_at_topics();
                 }
@@ -197,7 +202,10 @@ impl Work {
             Question::Progress(names) => self.assignment(names).map(Some),
             Question::Unstored(names) => self.unstored(names).map(Some),
             Question::Bounds(name) => self.bounds(name).map(Some),
-            Question::Topic(topic) => self.topic(topic),
+            Question::Topic(topic) => {
+                self.missing.entry(topic.clone()).or_default();
+                Ok(self.look_for(topic))
+            }
             Question::Ends(names) => Ok(self.ends(names).ok()),
             Question::Watch(names) => {
                 self.watched.clone_from(names);
@@ -215,7 +223,7 @@ impl Work {
                 }
                 finding.into_iter().for_each(|finding| self.tell(finding));
             }
-            Err(error) if error.is_retryable() => {
+            Err(error) if error.is_retryable() || open.is_behind(&error) => {
                 let now = Instant::now();
                 if open.failing.is_to_be_reported(now) {
                     event!(
@@ -335,12 +343,27 @@ impl Work {
         Ok(Finding::Ends(ends.collect()))
     }
 
-    fn topic(&self, topic: &Arc<str>) -> Result<Option<Finding>, KafkaError> {
-        let metadata = self.consumer.fetch_metadata(Some(topic), PATIENCE)?;
+    fn look_for_missing(&mut self) {
+        let missing: Vec<Arc<str>> = self.missing.keys().cloned().collect();
+        for topic in missing {
+            if let Some(finding) = self.look_for(&topic) {
+                self.tell(finding);
+            }
+        }
+    }
+
+    /// Asks for a missing topic once.
+    fn look_for(&mut self, topic: &Arc<str>) -> Option<Finding> {
+        let metadata = self.consumer.fetch_metadata(Some(topic), BRIEFLY).ok()?;
         let found = metadata.topics().iter().find(|t| t.name() == &**topic);
         let error = found.and_then(|topic| topic.error());
-        let gone = error.is_some_and(|code| error::kind(code.into()) == ErrorKind::NotFound);
-        Ok(gone.then(|| Finding::NoTopic(topic.clone())))
+        if error.is_none_or(|code| error::kind(code.into()) != ErrorKind::NotFound) {
+            self.missing.remove(topic);
+            return None;
+        }
+        let absence = self.missing.get_mut(topic)?;
+        let is_gone = absence.on_unknown(Instant::now());
+        is_gone.then(|| Finding::NoTopic(topic.clone()))
     }
 
     fn look_for_resets(&mut self) {

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use millstream_core::{Error, ErrorKind};
+
 use super::context::Name;
 use super::stalled::Failing;
+use crate::cluster::Absence;
 
 /// How soon a question is asked again that was not answered.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -20,7 +23,7 @@ pub(super) enum Question {
     Bounds(Name),
     /// The next offsets of partitions. Asked once: it will be asked again.
     Ends(Vec<Name>),
-    /// Whether a topic is still there. Asked until it is answered.
+    /// Whether a topic is still there. Asked until it is there, or is certainly gone.
     Topic(Arc<str>),
     /// Which partitions can be reset from now on.
     Watch(Vec<Name>),
@@ -32,6 +35,14 @@ pub(super) struct Open {
     pub(super) question: Question,
     due: Instant,
     pub(super) failing: Failing,
+    absence: Absence,
+}
+
+impl Open {
+    /// Whether the broker that was asked may merely not know the topic yet.
+    pub(super) fn is_behind(&mut self, error: &Error) -> bool {
+        error.kind() == ErrorKind::NotFound && !self.absence.on_unknown(Instant::now())
+    }
 }
 
 /// The questions without an answer. None waits for another one's answer, but for one attempt of it.
@@ -46,6 +57,7 @@ impl Questions {
             question,
             due: now,
             failing: Failing::since(now),
+            absence: Absence::default(),
         });
     }
 

@@ -9,7 +9,8 @@
 //!
 //! librdkafka raises a *fatal* error where going on could store records twice or out of order, and,
 //! as it is set up here, where a broker has refused a request; that client sends nothing any more. A
-//! topic that is gone or forbidden would not be looked at again for minutes. A refused login passes mostly, and the
+//! topic that is missing or forbidden would not be looked at again for minutes: a missing one may merely be unknown to
+//! one broker, and its records wait until it has been missing for long ([`Absence`](crate::cluster::Absence)). A refused login passes mostly, and the
 //! client tries it again; where all brokers have refused it for long, another client may have a better one from
 //! the files of the password and the certificate. Each of these ends a client, on its own thread:
 //!

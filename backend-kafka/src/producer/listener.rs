@@ -12,7 +12,7 @@ use super::hurrier::Hurrier;
 use super::innocent::Innocent;
 use super::lane::Lane;
 use super::pace::Pace;
-use super::place::{LOOK_EVERY, end_without_topic, is_back};
+use super::place::{LOOK_EVERY, end_without_topic, is_back, is_unknown_topic};
 use crate::error;
 use crate::native::delivery::{Batch, Report};
 use crate::native::produce::Told;
@@ -29,12 +29,15 @@ pub(super) const GRACE: Duration = Duration::from_secs(5);
 pub(super) struct Answered {
     tracks: Vec<(usize, usize)>,
     partition: i32,
+    /// Whether any record was stored.
+    stored: bool,
 }
 
 impl Answered {
     fn count(&mut self, batch: &Batch, index: usize, report: Report) {
         if let Report::Stored { partition, .. } = report {
             self.partition = self.partition.max(partition);
+            self.stored = true;
         }
         let Some(track) = batch.track(index) else {
             return;
@@ -45,11 +48,13 @@ impl Answered {
         }
     }
 
-    pub(super) fn tell(&mut self, pace: &mut Pace, now: Instant) {
+    /// Returns whether any record was stored since the last call.
+    pub(super) fn tell(&mut self, pace: &mut Pace, now: Instant) -> bool {
         for (track, records) in self.tracks.drain(..) {
             pace.answered(track, records, now);
         }
         pace.meet(self.partition);
+        std::mem::take(&mut self.stored)
     }
 }
 
@@ -118,6 +123,9 @@ impl Listener {
                 None if innocent.takes(batch, index, report) => return false,
                 _ => {
                     end_without_topic(&self.native, report);
+                    if is_unknown_topic(report) && !self.lane.place().on_unknown_topic(batch) {
+                        return false;
+                    }
                     batch.report(index, report);
                 }
             }
@@ -149,6 +157,12 @@ impl Listener {
             // The next client has the password and the certificate that their files hold then, and may be let
             // in. Records wait for their deadline.
             Some(trouble) if trouble.kind() == ErrorKind::Unauthenticated => return None,
+            // The next client asks for the topic again.
+            Some(trouble)
+                if trouble.kind() == ErrorKind::NotFound && !self.lane.place().has_no_topic() =>
+            {
+                return None;
+            }
             Some(trouble) => return Some(told(&trouble).with_source(trouble)),
             None => {}
         }
@@ -234,8 +248,9 @@ impl Listener {
 
     fn overdue(&self) -> Error {
         let error = self.error(ErrorKind::Timeout, "not stored before its time was over");
-        match self.native.context().refused_login() {
-            Some(refused) => error.with_source(refused),
+        let context = self.native.context();
+        match context.refused_login().or_else(|| context.trouble.first()) {
+            Some(reason) => error.with_source(reason),
             None => error,
         }
     }

@@ -12,6 +12,7 @@ use rdkafka::types::RDKafkaRespErr as Raw;
 use super::Native;
 use super::listener::Answered;
 use super::pace::{Pace, Piece};
+use crate::cluster::Absence;
 use crate::error;
 use crate::native::delivery::{Batch, Report};
 use crate::native::produce::Scratch;
@@ -25,6 +26,8 @@ pub(super) struct Place {
     pace: Pace,
     /// Batches with records that librdkafka gave back unsent, by their turns.
     back: BTreeMap<u64, Arc<Batch>>,
+    /// Whether the topic is gone.
+    absence: Absence,
     /// How many calls have come.
     turns: u64,
     /// When records were last looked for that have waited for too long.
@@ -44,6 +47,7 @@ impl Place {
             way: Way::Between(VecDeque::new()),
             pace,
             back: BTreeMap::new(),
+            absence: Absence::default(),
             turns: 0,
             looked: Instant::now(),
             scratch: Scratch::default(),
@@ -102,7 +106,9 @@ impl Place {
     /// records over that have lingered already.
     pub(super) fn look_around(&mut self, native: &Native, answered: &mut Answered) -> bool {
         let now = Instant::now();
-        answered.tell(&mut self.pace, now);
+        if answered.tell(&mut self.pace, now) {
+            self.absence.on_known();
+        }
         if self.pace.is_ready() || now >= self.looked + LOOK_EVERY {
             self.looked = now;
             self.give_up_overdue(now);
@@ -115,7 +121,7 @@ impl Place {
     }
 
     fn hand_over(&mut self, native: &Native, batch: &Arc<Batch>, indexes: &[usize], now: Instant) {
-        let (back, pace) = (&mut self.back, &mut self.pace);
+        let (back, pace, absence) = (&mut self.back, &mut self.pace, &mut self.absence);
         native.produce(
             batch,
             indexes,
@@ -129,10 +135,29 @@ impl Place {
                     return false;
                 }
                 end_without_topic(native, report);
+                if is_unknown_topic(report) && !absence.on_unknown(now) {
+                    back.insert(batch.turn(), batch.clone());
+                    return false;
+                }
                 batch.report(index, report);
                 true
             },
         );
+    }
+
+    /// Keeps a call with a record whose topic was reported missing for the next client, which asks again. Returns
+    /// whether the topic is gone: then it is not kept.
+    pub(super) fn on_unknown_topic(&mut self, batch: &Arc<Batch>) -> bool {
+        let is_gone = self.absence.on_unknown(Instant::now());
+        if !is_gone {
+            self.take_back(batch);
+        }
+        is_gone
+    }
+
+    /// Returns whether the topic is gone.
+    pub(super) fn has_no_topic(&self) -> bool {
+        self.absence.is_certain()
     }
 
     fn give_up_overdue(&mut self, now: Instant) {
@@ -178,17 +203,20 @@ impl Place {
     }
 }
 
-/// Ends a client whose topic is gone or forbidden. librdkafka would answer the same for minutes,
+const GONE: i32 = Raw::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC as i32;
+const UNKNOWN: i32 = Raw::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART as i32;
+/// What a record gets that went to a partition of such a topic.
+const NO_PARTITION: i32 = Raw::RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION as i32;
+const REMOVED: i32 = Raw::RD_KAFKA_RESP_ERR__DESTROY as i32;
+
+/// Ends a client whose topic is missing or forbidden. librdkafka would answer the same for minutes,
 /// also when the topic is there again; the next client looks anew.
 pub(super) fn end_without_topic(native: &Native, report: Report) {
     const DENIED: i32 = Raw::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED as i32;
-    const GONE: i32 = Raw::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC as i32;
-    const UNKNOWN: i32 = Raw::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART as i32;
-    const REMOVED: i32 = Raw::RD_KAFKA_RESP_ERR__DESTROY as i32;
     let code = match report {
         Report::Failed { code: DENIED, .. } => Code::TopicAuthorizationFailed,
         Report::Failed {
-            code: GONE | UNKNOWN | REMOVED,
+            code: GONE | UNKNOWN | NO_PARTITION | REMOVED,
             ..
         } => Code::UnknownTopicOrPartition,
         _ => return,
@@ -198,6 +226,18 @@ pub(super) fn end_without_topic(native: &Native, report: Report) {
         .trouble
         .raise(error::from_code("send", code));
     native.nudge();
+}
+
+/// Whether a record was not sent because a broker did not know its topic.
+pub(super) fn is_unknown_topic(report: Report) -> bool {
+    matches!(
+        report,
+        Report::Failed {
+            code: GONE | UNKNOWN | NO_PARTITION | REMOVED,
+            maybe_stored: false,
+            ..
+        }
+    )
 }
 
 /// Whether a client did not send a record because it has ended, or because its connection was not let in again,

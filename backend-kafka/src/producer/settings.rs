@@ -27,8 +27,8 @@ pub(super) fn complete(settings: &mut ClientConfig, producer: &Producer, message
         .set("message.max.bytes", message_max.to_string())
         // A stream is made by those who mean to, with the partitions that they want.
         .set("allow.auto.create.topics", "false")
-        // How long a topic that was there before may be unknown to a broker until that is believed.
-        // It was there when the producer was opened, so that is for a new topic, or for a deleted one.
+        // How long a client that was made just now waits for a topic that its broker does not know. Then
+        // the next client asks again, perhaps another broker.
         .set("topic.metadata.propagation.max.ms", "5000")
         // The bound of what is in flight is the SDK's. A second one here could only refuse records
         // out of their order.

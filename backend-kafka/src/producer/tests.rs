@@ -11,6 +11,7 @@ use rdkafka::ClientConfig;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use tokio::time::timeout;
 
 use super::Producer;
 use super::room::Room;
@@ -33,6 +34,7 @@ fn open(mock: &Mock, timeout: Duration) -> Producer {
 fn open_knowing(mock: &Mock, timeout: Duration, partitions: usize) -> Producer {
     let mut settings = ClientConfig::new();
     settings.set("bootstrap.servers", mock.bootstrap_servers());
+    settings.set("topic.metadata.refresh.interval.ms", "500");
     let config = config::Producer {
         timeout,
         ..config::Producer::default()
@@ -200,6 +202,31 @@ async fn partitions_that_nobody_has_told_of_are_written_to() {
             assert_eq!(kinds(&answers), [(None, 100)].into());
         }
     }
+}
+
+/// One broker says that there is no such topic, for less time than it takes to believe that.
+#[tokio::test]
+async fn records_wait_for_a_topic_that_is_unknown_for_a_while() {
+    let mock = mock();
+    let producer = open(&mock, Duration::from_secs(60));
+    goes_on(&producer).await;
+    mock.topic_error("t", RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART)
+        .unwrap();
+    let begun = Instant::now();
+    let mut waiting = loop {
+        let mut sent = Box::pin(producer.send(call(0)));
+        // It takes a moment until the client asks again, and believes it.
+        match timeout(Duration::from_secs(1), &mut sent).await {
+            Ok(answers) => assert_eq!(kinds(&answers), [(None, 100)].into()),
+            Err(_) => break sent,
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "it is known");
+    };
+    let early = timeout(Duration::from_secs(8), &mut waiting).await;
+    assert!(early.is_err(), "{:?}", early.map(|answers| kinds(&answers)));
+    mock.topic_error("t", RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR)
+        .unwrap();
+    assert_eq!(kinds(&waiting.await), [(None, 100)].into());
 }
 
 #[tokio::test]

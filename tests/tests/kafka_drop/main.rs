@@ -1,6 +1,6 @@
 //! Where librdkafka can wait forever: members, producers and clients that are dropped or closed in
 //! the middle of a rebalance, with records still held, or after their broker has gone; clients that
-//! were given an empty list of brokers. And losses that fall into a drain, of which librdkafka reports
+//! were given an empty list of brokers, or did not find their topic for a while. And losses that fall into a drain, of which librdkafka reports
 //! nothing. And where it would take its time in a rebalance, while partitions stand still.
 //!
 //! One case at a time, since each looks at the threads of this process: a client has ended when its
@@ -18,6 +18,7 @@ mod loss;
 mod pipeline;
 mod recreated;
 mod silence;
+mod stale;
 mod stale_coordinator;
 mod threads;
 
@@ -82,6 +83,9 @@ const SHARED: &[(&str, Case)] = &[
     }),
     ("clients_told_of_no_brokers", |g| {
         Box::pin(brokerless::clients(g))
+    }),
+    ("topic_unknown_to_a_stale_broker", |g| {
+        Box::pin(stale::topic(g))
     }),
     ("longest_drain", |g| Box::pin(deadline::longest(g))),
     ("drain_that_is_too_long", |g| {

@@ -93,8 +93,11 @@ async fn what_kafka_cannot_keep_is_invalid() {
     send_and_wait(&producer, Record::new("fine")).await.unwrap();
 }
 
+/// How long it takes to believe that a topic is gone: one broker may not know it yet, or not for a moment.
+const BELIEVED: Duration = Duration::from_secs(30);
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_deleted_topic_is_told_soon() {
+async fn a_deleted_topic_is_reported_once_it_is_certain() {
     let bootstrap = shared_broker().await;
     create(&bootstrap, "doomed", 4, &[]).await;
     let producer = open(&bootstrap, "doomed").await;
@@ -107,17 +110,15 @@ async fn a_deleted_topic_is_told_soon() {
     let error = loop {
         let receipt = producer.send(Record::new("more").key("k")).await.unwrap();
         match receipt.await {
-            Ok(_) => assert!(begun.elapsed() < Duration::from_secs(60), "it lives on"),
+            Ok(_) => assert!(begun.elapsed() < BELIEVED, "it lives on"),
             Err(error) => break error,
         }
     };
     assert_told(&error, ErrorKind::NotFound, "doomed");
     assert_eq!(error.operation(), "send");
-    assert!(
-        begun.elapsed() < Duration::from_secs(10),
-        "{:?}",
-        begun.elapsed()
-    );
+    let took = begun.elapsed();
+    println!("reported after {took:?}");
+    assert!(took >= BELIEVED && took < BELIEVED * 2, "{took:?}");
 
     // It is there again: the same producer finds it.
     create(&bootstrap, "doomed", 4, &[]).await;

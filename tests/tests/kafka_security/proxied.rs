@@ -61,7 +61,7 @@ impl Proxied {
             TOKENS => Sasl::Oauthbearer {},
             _ => Sasl::Plain(Credentials::new("admin", format!("admin{SECRET}"))),
         });
-        config.consumer.heartbeat_interval = Duration::from_millis(200);
+        config.consumer.heartbeat_interval = Some(Duration::from_millis(200));
         config
     }
 }
