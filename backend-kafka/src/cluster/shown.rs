@@ -80,7 +80,7 @@ async fn at(
 ) -> Result<()> {
     let mut settings = connection.common();
     settings.set("bootstrap.servers", broker);
-    let asker = connection.open_asker(settings, operation)?;
+    let asker = connection.new_asker(settings, operation);
     let asker = &asker;
     let look = |time: Duration| async move {
         let shown = shows(asker, operation, topic, wanted, time.min(SILENCE)).await;

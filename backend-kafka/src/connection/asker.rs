@@ -1,6 +1,6 @@
 //! A client to ask questions with.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,9 +19,9 @@ const TURN: Duration = Duration::from_millis(100);
 
 /// A client that belongs to no group and sends nothing: it asks for metadata, offsets and the like.
 ///
-/// A client that met trouble is replaced for the next question. It could be well again, but waits up
-/// to 10 s before it tries, and tells an error of the same words only after 30 s; a new one finds out
-/// at once, with the password that is in the file now and a new token.
+/// The client is made for the first question. One that met trouble is replaced for the next question. It
+/// could be well again, but waits up to 10 s before it tries, and tells an error of the same words only after
+/// 30 s; a new one finds out at once, with the password that is in the file now and a new token.
 pub(crate) struct Asker {
     shelf: Arc<Shelf>,
 }
@@ -34,19 +34,18 @@ impl std::fmt::Debug for Asker {
 
 impl Asker {
     /// `settings` may name a group, whose committed offsets can then be asked for and moved.
-    pub(super) fn open(settings: ClientConfig, context: Context) -> Result<Self> {
+    pub(super) fn new(settings: ClientConfig, context: Context) -> Self {
         let context = match settings.get("group.id") {
             Some(group) => context.group(group),
             None => context,
         };
-        let live = Arc::new(Live::open(&settings, context.clone())?);
-        Ok(Self {
+        Self {
             shelf: Arc::new(Shelf {
                 settings,
                 context,
-                live: Mutex::new(live),
+                live: Mutex::default(),
             }),
-        })
+        }
     }
 
     /// Asks on a thread that may block. An error that no waiting will mend ends the wait at once.
@@ -66,13 +65,22 @@ impl Asker {
             )
         };
         let shelf = self.shelf.clone();
-        let live = tokio::task::spawn_blocking(move || shelf.live());
-        let live = live.await.map_err(|_| ended())??;
-        let trouble = live.trouble.clone();
         let since = Instant::now();
+        let (begin, begun) = oneshot::channel();
         let (reply, response) = oneshot::channel();
         let asking = thread::Builder::new().name("kafka-question".into());
         let asking = asking.spawn(move || {
+            let live = match shelf.live(operation) {
+                Ok(live) => live,
+                Err(error) => {
+                    // Whoever asked may have gone.
+                    let _ = begin.send(Err(error));
+                    return;
+                }
+            };
+            if begin.send(Ok(live.trouble.clone())).is_err() {
+                return;
+            }
             let answer = question(&live.client);
             if matches!(&answer, Err(KafkaError::AdminOp(code)) if error::kind(*code) == ErrorKind::Timeout)
             {
@@ -87,6 +95,7 @@ impl Asker {
         asking.map_err(|e| {
             Error::new(ErrorKind::Unavailable, operation, "no thread to be had").with_source(e)
         })?;
+        let trouble = begun.await.map_err(|_| ended())??;
         tokio::select! {
             biased;
             trouble = trouble.raised() => Err(trouble),
@@ -102,10 +111,7 @@ impl Asker {
 
     /// Returns the last error of the client that may pass, for an error's message.
     pub(crate) fn last_error(&self) -> Option<LastError> {
-        let live = self.shelf.live.lock();
-        live.unwrap_or_else(PoisonError::into_inner)
-            .trouble
-            .last_error()
+        self.shelf.lock().as_ref()?.trouble.last_error()
     }
 }
 
@@ -133,17 +139,41 @@ fn failure(operation: &'static str, failed: KafkaError, last: Option<LastError>)
 struct Shelf {
     settings: ClientConfig,
     context: Context,
-    live: Mutex<Arc<Live>>,
+    live: Mutex<Option<Arc<Live>>>,
 }
 
 impl Shelf {
-    fn live(&self) -> Result<Arc<Live>> {
-        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
-        if live.trouble.first().is_some() {
-            let (settings, context) = self.context.successor(&self.settings);
-            *live = Arc::new(Live::open(&settings, context)?);
+    /// Returns the client, or makes one. Blocks while there is no token.
+    fn live(&self, operation: &'static str) -> Result<Arc<Live>> {
+        if let Some(live) = self.well() {
+            return Ok(live);
         }
-        Ok(live.clone())
+        if let Some(tokens) = self.context.tokens() {
+            tokens.wait().map_err(|reason| {
+                let message = format!("no token for the login: {reason}");
+                Error::new(ErrorKind::Unauthenticated, operation, message)
+            })?;
+        }
+        let (settings, context) = self.context.successor(&self.settings);
+        let mut live = self.lock();
+        // Another question may have made one meanwhile.
+        match &*live {
+            Some(live) if live.trouble.first().is_none() => Ok(live.clone()),
+            _ => {
+                let made = Arc::new(Live::open(&settings, context)?);
+                Ok(live.insert(made).clone())
+            }
+        }
+    }
+
+    fn well(&self) -> Option<Arc<Live>> {
+        let live = self.lock();
+        let well = live.as_ref().filter(|live| live.trouble.first().is_none());
+        well.cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Live>>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -201,7 +231,7 @@ mod tests {
         settings.set("bootstrap.servers", brokers);
         settings.set("group.id", "g");
         settings.set("enable.auto.commit", "false");
-        Asker::open(settings, Context::new("reset", None)).unwrap()
+        Asker::new(settings, Context::new("reset", None))
     }
 
     async fn store(asker: &Asker, next: i64, within: Duration) -> Result<()> {

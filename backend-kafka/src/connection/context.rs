@@ -5,7 +5,7 @@
 //! ever, and the call that waits for it merely times out. So every call that waits on a broker races
 //! against [`Trouble`].
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,7 @@ use super::refused_logins::RefusedLogins;
 use super::statistics::Statistics;
 use crate::login::Login;
 use crate::login::token::Tokens;
+use crate::native;
 
 /// The first error of a client that no waiting will mend. Clones share it.
 ///
@@ -114,6 +115,8 @@ pub(crate) struct Context {
     refused_logins: Arc<Mutex<RefusedLogins>>,
     /// Whether the client must be given what it logs in with once more.
     must_renew: Arc<AtomicBool>,
+    /// The version of the token that the client has.
+    token: Arc<AtomicU64>,
 }
 
 impl Context {
@@ -130,6 +133,7 @@ impl Context {
             outlasts: None,
             refused_logins: Arc::default(),
             must_renew: Arc::default(),
+            token: Arc::default(),
         }
     }
 
@@ -163,7 +167,7 @@ impl Context {
     }
 
     /// Leads the client back to its cluster where it has lost it, and has it log in with the password that its file
-    /// holds now. Whoever polls the client calls this, too.
+    /// holds now, or with the token that was made last. Whoever polls the client calls this, too.
     pub(crate) fn look_after<C: ClientContext>(&self, client: &Client<C>) {
         if let Some(bootstrap) = &self.bootstrap {
             bootstrap.tell(client);
@@ -171,6 +175,14 @@ impl Context {
         if self.must_renew.swap(false, Relaxed) {
             if let Some(login) = &self.login {
                 login.renew(client);
+            }
+        }
+        let version = self.token.load(Relaxed);
+        let newer = self.tokens().and_then(|tokens| tokens.newer_than(version));
+        if let Some((version, token)) = newer {
+            self.token.store(version, Relaxed);
+            if let Err(reason) = native::token::set(client, token) {
+                tracing::debug!(target: "librdkafka", reason, "a token was not taken");
             }
         }
     }
@@ -205,12 +217,14 @@ impl Context {
             bootstrap: self.bootstrap.as_ref().map(Bootstrap::afresh),
             refused_logins: Arc::default(),
             must_renew: Arc::default(),
+            token: Arc::default(),
             ..self.clone()
         };
         (settings, context)
     }
 
-    fn tokens(&self) -> Option<&Tokens> {
+    /// Returns where the client gets its tokens, if that is how it logs in.
+    pub(super) fn tokens(&self) -> Option<&Tokens> {
         self.login.as_ref()?.tokens()
     }
 
@@ -341,7 +355,11 @@ impl ClientContext for Context {
         _: Option<&str>,
     ) -> Result<OAuthToken, Box<dyn std::error::Error>> {
         match self.tokens() {
-            Some(tokens) => Ok(tokens.current()?),
+            Some(tokens) => {
+                let (version, token) = tokens.kept()?;
+                self.token.store(version, Relaxed);
+                Ok(token)
+            }
             None => Err("no token is configured".into()),
         }
     }

@@ -54,7 +54,7 @@ impl Connection {
             );
         }
         let context = Context::new("connect", Some(login.clone())).bootstrap(&config.brokers);
-        let asker = Asker::open(common(&config, &login), context)?;
+        let asker = Asker::new(common(&config, &login), context);
         Ok(Self {
             config,
             asker,
@@ -102,14 +102,14 @@ impl Connection {
     ///
     /// It has a group for a defect of librdkafka's, and the group in question, for it is told at once
     /// where that is denied. The connection's own client has none: it would be denied for good.
-    pub(crate) fn group_asker(&self, operation: &'static str, group: &str) -> Result<Arc<Asker>> {
+    pub(crate) fn group_asker(&self, operation: &'static str, group: &str) -> Arc<Asker> {
         let mut of_groups = self
             .of_groups
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let wanted = (operation, group.to_owned());
         if let Some(asker) = of_groups.get(&wanted) {
-            return Ok(asker.clone());
+            return asker.clone();
         }
         if of_groups.len() >= MOST_ASKERS {
             of_groups.clear();
@@ -117,19 +117,14 @@ impl Connection {
         let mut settings = self.common();
         settings.set("group.id", group);
         settings.set("enable.auto.commit", "false");
-        let asker = self.open_asker(settings, operation);
-        let asker = Arc::new(asker.map_err(|e| e.with_group(group))?);
+        let asker = Arc::new(self.new_asker(settings, operation));
         of_groups.insert(wanted, asker.clone());
-        Ok(asker)
+        asker
     }
 
     /// A client to ask a group's coordinator with; `settings` come from [`common`](Self::common).
-    pub(crate) fn open_asker(
-        &self,
-        settings: ClientConfig,
-        operation: &'static str,
-    ) -> Result<Asker> {
-        Asker::open(settings, self.context(operation))
+    pub(crate) fn new_asker(&self, settings: ClientConfig, operation: &'static str) -> Asker {
+        Asker::new(settings, self.context(operation))
     }
 
     /// What makes a client for the requests of administration.
@@ -154,8 +149,8 @@ impl Connection {
             let client = AdminClient::from_config_and_context(&settings, context)
                 .map_err(|e| error::from(operation, e))?;
             if let Some(tokens) = login.tokens() {
-                let token = tokens.current();
-                let set = token.and_then(|token| native::token::set(client.inner(), token));
+                let token = tokens.wait().and_then(|()| tokens.kept());
+                let set = token.and_then(|(_, token)| native::token::set(client.inner(), token));
                 set.map_err(|said| Error::new(ErrorKind::Unauthenticated, operation, said))?;
             }
             Ok(client)

@@ -55,7 +55,7 @@ pub(crate) async fn pin(
             }),
         );
     }
-    let asker = connection.group_asker(JOIN, group)?;
+    let asker = connection.group_asker(JOIN, group);
     let (asker, begin) = (&*asker, &begin[..]);
     let stored = patience.until(|time| store(asker, group, begin, time));
     let stored = stored.await.map_err(|e| e.with_group(group))?;

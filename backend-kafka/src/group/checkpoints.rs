@@ -54,7 +54,7 @@ impl Checkpoints {
     async fn readings(&self) -> Result<Vec<Reading>> {
         let timeout = self.connection.config.request_timeout;
         let asker = &self.connection.asker;
-        let of_group = self.connection.group_asker(READ, &self.group)?;
+        let of_group = self.connection.group_asker(READ, &self.group);
         let stored = progress::read(&of_group, READ, &self.group, timeout).await?;
         if stored.is_empty() {
             return Err(Error::new(

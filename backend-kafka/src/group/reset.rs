@@ -50,7 +50,7 @@ pub(crate) async fn reset(
     stream: &str,
     to: Start,
 ) -> Result<()> {
-    let asker = &*connection.group_asker(RESET, group)?;
+    let asker = &*connection.group_asker(RESET, group);
     let patience = Patience::of(connection.config.request_timeout);
     let places = places(connection, RESET, stream, to).await?;
     let side = side_group(group);

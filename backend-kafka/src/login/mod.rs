@@ -69,11 +69,15 @@ impl Login {
                 }
             }
         }
+        let tokens = source.map(Tokens::start).transpose().map_err(|error| {
+            let message = "no thread to be had for the tokens of the login";
+            Error::new(ErrorKind::Unavailable, "connect", message).with_source(error)
+        })?;
         Ok(Self {
             security: security.clone(),
             password,
             key_password,
-            tokens: source.map(Tokens::new),
+            tokens,
             was_accepted: AtomicBool::new(false),
         })
     }

@@ -1,14 +1,20 @@
 //! Tokens for a login by OAUTHBEARER: who makes them, and how long one is good for.
 //!
-//! A connection has several clients, and each asks for a token of its own when 80 % of the last
-//! one's time is over. They share one here, so that whoever makes them is asked once.
+//! A connection has several clients, which share one token. It is made on a thread of the connection's own, and
+//! anew when half of its time is over: to make one may take long, and the threads of clients have receipts and
+//! rebalances to see to. They only hand on what is kept.
 
 use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt::Debug;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{Acquire, Release},
+};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+use std::{io, thread};
 
 use millstream_core::telemetry::{Causes, event};
 use rdkafka::client::OAuthToken;
@@ -21,12 +27,13 @@ use crate::config::Secret;
 pub trait TokenSource: Debug + Send + Sync + 'static {
     /// Makes a token, which all clients of a connection share until half of its time is over.
     ///
-    /// Called on a thread of the connection's own, which may block for seconds and belongs to no
-    /// runtime; never twice at once.
+    /// Called on a thread of the connection's own, which may block and belongs to no runtime; never twice at
+    /// once. Nothing waits for it as long as the last token is good.
     ///
     /// # Errors
-    /// The text is shown to users and logged: it must hold no secret. While the last token is good
-    /// the failure is only logged, and there is another call later; then it is `Unauthenticated`.
+    /// The text is shown to users and logged: it must hold no secret. A failure is followed by another call
+    /// within 10 s. While the last token is good it is only logged; a `connect` without one is
+    /// `Unauthenticated`.
     fn token(&self) -> Result<Token, Box<dyn StdError + Send + Sync>>;
 }
 
@@ -84,14 +91,42 @@ impl Token {
     }
 }
 
-/// A token that has less time left than this is no longer given to anybody.
+/// A token that has less time left than this is no longer given to anybody, unless the next one is not due yet.
 const LAST_USE: Duration = Duration::from_secs(5);
 
-/// The token of a connection. Whoever asks may have to wait for a new one.
+/// How soon there is another attempt after a failure, unless somebody waits for the token.
+const RETRY_AFTER: Duration = Duration::from_secs(10);
+
+/// How far apart two attempts are at least.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often the time that is left is looked at. It is of the wall clock, which goes on while a machine sleeps.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// The token of a connection. The thread that makes it ends when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Tokens {
+pub(crate) struct Tokens(Arc<Refresher>);
+
+#[derive(Debug)]
+struct Refresher {
     source: Arc<dyn TokenSource>,
-    kept: Mutex<Option<Kept>>,
+    state: Mutex<State>,
+    /// Told of each attempt, and of what makes one due.
+    changed: Condvar,
+    /// How many tokens were made.
+    version: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    kept: Option<Kept>,
+    /// Why the last attempt failed, if it did.
+    failure: Option<String>,
+    attempts: u64,
+    last_attempt: Option<Instant>,
+    /// Whether somebody waits for a token.
+    is_awaited: bool,
+    is_closed: bool,
 }
 
 #[derive(Debug)]
@@ -99,56 +134,173 @@ struct Kept {
     token: Token,
     /// What it had left when it was made.
     lifetime: Duration,
+    /// Whether a broker refused it.
+    is_refused: bool,
 }
 
 impl Tokens {
-    pub(crate) fn new(source: Arc<dyn TokenSource>) -> Self {
-        Self {
+    /// Starts the thread, which makes the first token at once.
+    pub(crate) fn start(source: Arc<dyn TokenSource>) -> io::Result<Self> {
+        let tokens = Self::new(source);
+        let refresher = tokens.0.clone();
+        thread::Builder::new()
+            .name("kafka-tokens".into())
+            .spawn(move || refresher.run())?;
+        Ok(tokens)
+    }
+
+    fn new(source: Arc<dyn TokenSource>) -> Self {
+        Self(Arc::new(Refresher {
             source,
-            kept: Mutex::new(None),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            version: AtomicU64::new(0),
+        }))
+    }
+
+    /// Returns the kept token, with its version. Does not wait.
+    pub(crate) fn kept(&self) -> Result<(u64, OAuthToken), String> {
+        let state = self.0.state();
+        match &state.kept {
+            Some(kept) if kept.is_usable() => {
+                let version = self.0.version.load(Acquire);
+                Ok((version, kept.token.for_librdkafka()))
+            }
+            _ => {
+                let failure = state.failure.clone();
+                Err(failure.unwrap_or_else(|| "no token was made in time".into()))
+            }
         }
     }
 
-    /// The kept token in the first half of its time, else a new one. Blocks while that is made.
-    pub(crate) fn current(&self) -> Result<OAuthToken, String> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Kept { token, lifetime }) = &*kept {
-            if token.left() > *lifetime / 2 {
-                return Ok(token.for_librdkafka());
+    /// Returns the kept token, if it is not the one of this version.
+    pub(crate) fn newer_than(&self, version: u64) -> Option<(u64, OAuthToken)> {
+        let is_newer = self.0.version.load(Acquire) > version;
+        is_newer.then(|| self.kept().ok())?
+    }
+
+    /// Waits until there is a token that no broker has refused, or until none can be had. For threads that may
+    /// block.
+    pub(crate) fn wait(&self) -> Result<(), String> {
+        let refresher = &self.0;
+        let mut state = refresher.state();
+        let before = state.attempts;
+        loop {
+            let usable = state.kept.as_ref().filter(|kept| kept.is_usable());
+            match usable {
+                Some(kept) if !kept.is_refused => return Ok(()),
+                // No other one can be had.
+                Some(_) if state.attempts > before => return Ok(()),
+                _ => {}
+            }
+            if state.attempts > before {
+                let failure = state.failure.clone();
+                return Err(failure.unwrap_or_else(|| "the token was over at once".into()));
+            }
+            state.is_awaited = true;
+            refresher.changed.notify_all();
+            let waited = refresher.changed.wait(state);
+            state = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Has a new token made: a broker refused what there is.
+    pub(crate) fn forget(&self) {
+        if let Some(kept) = &mut self.0.state().kept {
+            kept.is_refused = true;
+        }
+        self.0.changed.notify_all();
+    }
+}
+
+impl Drop for Tokens {
+    fn drop(&mut self) {
+        self.0.state().is_closed = true;
+        self.0.changed.notify_all();
+    }
+}
+
+impl Kept {
+    fn is_usable(&self) -> bool {
+        self.token.left() > LAST_USE.min(self.lifetime / 2)
+    }
+}
+
+impl State {
+    /// Returns how long no attempt is due.
+    fn pause(&self, now: Instant) -> Duration {
+        let shortest = match self.failure {
+            Some(_) if !self.is_awaited => RETRY_AFTER,
+            _ => SHORTEST_PAUSE,
+        };
+        let pause = self.last_attempt.map_or(Duration::ZERO, |last| {
+            (last + shortest).saturating_duration_since(now)
+        });
+        match &self.kept {
+            Some(kept) if !kept.is_refused => {
+                let half = kept.token.left().saturating_sub(kept.lifetime / 2);
+                half.max(pause)
+            }
+            _ => pause,
+        }
+    }
+}
+
+impl Refresher {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self) {
+        let mut state = self.state();
+        while !state.is_closed {
+            let pause = state.pause(Instant::now());
+            if pause.is_zero() {
+                drop(state);
+                self.refresh();
+                state = self.state();
+            } else {
+                let waited = self.changed.wait_timeout(state, pause.min(LOOK_EVERY));
+                (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
             }
         }
-        match self.make() {
+    }
+
+    /// Makes a token, and tells all who wait for it.
+    fn refresh(&self) {
+        let made = self.make();
+        let mut state = self.state();
+        state.attempts += 1;
+        state.last_attempt = Some(Instant::now());
+        state.is_awaited = false;
+        match made {
             Ok(token) => {
-                let made = token.for_librdkafka();
                 let lifetime = token.left();
-                *kept = Some(Kept { token, lifetime });
-                Ok(made)
+                state.failure = None;
+                state.kept = Some(Kept {
+                    token,
+                    lifetime,
+                    is_refused: false,
+                });
+                self.version.fetch_add(1, Release);
             }
-            Err(reason) => match &*kept {
-                // librdkafka asks again after 80 % of what is left, so ever sooner.
-                Some(Kept { token, .. }) if token.left() > LAST_USE => {
+            Err(reason) => {
+                let kept = state.kept.as_ref().filter(|kept| kept.is_usable());
+                if let Some(kept) = kept {
+                    let (reason, left) = (reason.as_str(), kept.token.left());
                     event!(
-                        warn, "millstream.kafka.login.token_kept", reason, left = ?token.left(),
+                        warn, "millstream.kafka.login.token_kept", reason, left = ?left,
                         "no new token for the login at Kafka; the last one is still good"
                     );
-                    Ok(token.for_librdkafka())
                 }
-                _ => Err(reason),
-            },
+                state.failure = Some(reason);
+            }
         }
-    }
-
-    /// Has the next caller get a new one: a broker refused what there is.
-    pub(crate) fn forget(&self) {
-        // A token is being made now, if it is locked: then there is nothing to forget.
-        if let Ok(mut kept) = self.kept.try_lock() {
-            *kept = None;
-        }
+        self.changed.notify_all();
     }
 
     fn make(&self) -> Result<Token, String> {
-        // A panic would end the thread that listens for the client's errors, and with it would go
-        // all that could tell of it.
+        // A panic would end the thread, and with it would go all later tokens.
         let made = panic::catch_unwind(AssertUnwindSafe(|| self.source.token()));
         let token = match made {
             Ok(Ok(token)) => token,
@@ -209,6 +361,7 @@ mod tests {
         }
     }
 
+    /// Tokens that are made when a test says so.
     fn script(lifetimes: Vec<Result<u64, &'static str>>) -> Tokens {
         Tokens::new(Arc::new(Script {
             calls: AtomicUsize::new(0),
@@ -219,31 +372,55 @@ mod tests {
     impl Tokens {
         /// As if so much of the kept token's time were over.
         fn age(&self, by: u64) {
-            let mut kept = self.kept.lock().unwrap();
-            kept.as_mut().unwrap().token.expires -= Duration::from_secs(by);
+            let mut state = self.0.state();
+            state.kept.as_mut().unwrap().token.expires -= Duration::from_secs(by);
         }
 
         fn value(&self) -> Result<String, String> {
-            self.current().map(|token| token.token)
+            self.kept().map(|(_, token)| token.token)
+        }
+
+        /// Makes a token if one is due after so long.
+        fn refresh_after(&self, since: Duration) -> bool {
+            let is_due = self.0.state().pause(Instant::now() + since).is_zero();
+            if is_due {
+                self.0.refresh();
+            }
+            is_due
         }
     }
 
     #[test]
-    fn a_token_is_shared_in_the_first_half_of_its_time() {
+    fn a_token_is_made_when_half_of_the_last_ones_time_is_over() {
         let tokens = script(vec![Ok(900), Ok(900)]);
+        assert!(tokens.refresh_after(Duration::ZERO));
         assert_eq!(tokens.value().unwrap(), "token 0");
         tokens.age(440);
-        assert_eq!(tokens.value().unwrap(), "token 0");
+        assert!(!tokens.refresh_after(SHORTEST_PAUSE));
         tokens.age(20);
+        assert!(tokens.refresh_after(SHORTEST_PAUSE));
         assert_eq!(tokens.value().unwrap(), "token 1");
+    }
+
+    #[test]
+    fn a_client_is_given_each_token_once() {
+        let tokens = script(vec![Ok(900), Ok(900)]);
+        assert!(tokens.newer_than(0).is_none());
+        tokens.0.refresh();
+        let (version, token) = tokens.newer_than(0).unwrap();
+        assert_eq!(token.token, "token 0");
+        assert!(tokens.newer_than(version).is_none());
+        tokens.0.refresh();
+        assert_eq!(tokens.newer_than(version).unwrap().1.token, "token 1");
     }
 
     #[test]
     fn librdkafka_is_told_when_a_token_expires_as_a_point_in_time() {
         let tokens = script(vec![Ok(900)]);
+        tokens.0.refresh();
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let now = i64::try_from(now.unwrap().as_millis()).unwrap();
-        let token = tokens.current().unwrap();
+        let (_, token) = tokens.kept().unwrap();
         let lifetime = token.lifetime_ms - now;
         assert!((899_000..=902_000).contains(&lifetime), "{lifetime}");
         assert_eq!(token.principal_name, "me");
@@ -252,12 +429,42 @@ mod tests {
     #[test]
     fn a_failure_does_no_harm_while_the_last_token_is_good() {
         let tokens = script(vec![Ok(900), Err("no network"), Err("no network"), Ok(900)]);
-        assert_eq!(tokens.value().unwrap(), "token 0");
+        tokens.0.refresh();
         tokens.age(720);
+        assert!(tokens.refresh_after(SHORTEST_PAUSE));
         assert_eq!(tokens.value().unwrap(), "token 0");
+        assert!(!tokens.refresh_after(RETRY_AFTER / 2));
         tokens.age(178);
+        assert!(tokens.refresh_after(RETRY_AFTER));
         assert_eq!(tokens.value().unwrap_err(), "no network");
+        assert!(tokens.refresh_after(RETRY_AFTER));
         assert_eq!(tokens.value().unwrap(), "token 3");
+    }
+
+    #[test]
+    fn a_token_of_few_seconds_is_given_until_the_next_one_is_due() {
+        let tokens = script(vec![Ok(8)]);
+        tokens.0.refresh();
+        tokens.age(3);
+        assert_eq!(tokens.value().unwrap(), "token 0");
+        tokens.age(2);
+        tokens.value().unwrap_err();
+    }
+
+    #[test]
+    fn who_waits_gets_the_next_token_or_the_reason_why_there_is_none() {
+        let source = Script {
+            calls: AtomicUsize::new(0),
+            lifetimes: vec![Ok(900), Err("no network"), Ok(900)],
+        };
+        let tokens = Tokens::start(Arc::new(source)).unwrap();
+        tokens.wait().unwrap();
+        assert_eq!(tokens.value().unwrap(), "token 0");
+        // At an hour, the last one is over.
+        tokens.age(3_600);
+        assert_eq!(tokens.wait().unwrap_err(), "no network");
+        tokens.wait().unwrap();
+        assert_eq!(tokens.value().unwrap(), "token 2");
     }
 
     #[derive(Clone, Default)]
@@ -300,8 +507,9 @@ mod tests {
             .with_writer(move || lines.clone());
         let _listening = lines.set_default();
         let tokens = Tokens::new(Arc::new(Once(AtomicUsize::new(0))));
-        tokens.value().unwrap();
+        tokens.0.refresh();
         tokens.age(40);
+        tokens.0.refresh();
         tokens.value().unwrap();
         let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
         assert_eq!(text.lines().count(), 1, "{text}");
@@ -315,10 +523,13 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_token_is_not_given_again() {
+    fn a_refused_token_is_made_anew() {
         let tokens = script(vec![Ok(900), Ok(900)]);
-        assert_eq!(tokens.value().unwrap(), "token 0");
+        tokens.0.refresh();
         tokens.forget();
+        assert!(!tokens.refresh_after(Duration::ZERO), "not again and again");
+        assert!(tokens.refresh_after(SHORTEST_PAUSE));
+        tokens.wait().unwrap();
         assert_eq!(tokens.value().unwrap(), "token 1");
     }
 
@@ -345,6 +556,7 @@ mod tests {
         ];
         for (make, expected) in bad {
             let tokens = Tokens::new(Arc::new(Bad(make)));
+            tokens.0.refresh();
             let refused = tokens.value().unwrap_err();
             assert!(refused.contains(expected), "{refused}");
             assert!(!refused.contains("cret"), "{refused}");

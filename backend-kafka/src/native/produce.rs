@@ -36,6 +36,7 @@ use super::code::{self, NO_ERROR};
 use super::delivery::{Batch, Report, Slot};
 use super::record::{self, ANY_PARTITION};
 use super::timestamp;
+use super::token;
 
 /// How many reports are taken out of an event at once.
 const CHUNK: usize = 512;
@@ -301,41 +302,13 @@ impl<C: ClientContext> Native<C> {
             .context()
             .generate_oauth_token(settings.as_deref())
             .map_err(|e| e.to_string())
-            .and_then(|token| {
-                self.set_token(&token.token, &token.principal_name, token.lifetime_ms)
-            });
+            .and_then(|token| token::set(&self.client, token));
         if let Err(reason) = set {
             // A NUL would only be in a message that somebody made up.
             let reason = CString::new(reason.replace('\0', " ")).unwrap_or_default();
             let rk = self.client.native_ptr();
             // SAFETY: the client is alive, and the text is a C string.
             unsafe { rd::rd_kafka_oauthbearer_set_token_failure(rk, reason.as_ptr()) };
-        }
-    }
-
-    fn set_token(&self, token: &str, principal: &str, lifetime_ms: i64) -> Result<(), String> {
-        let no_nul = |_| "the token has a NUL byte".to_owned();
-        let token = CString::new(token).map_err(no_nul)?;
-        let principal = CString::new(principal).map_err(no_nul)?;
-        let mut reason = [0; 512];
-        // SAFETY: the client is alive, the texts are C strings, there are no extensions, and the
-        // place for the reason is as large as is said.
-        let code = unsafe {
-            rd::rd_kafka_oauthbearer_set_token(
-                self.client.native_ptr(),
-                token.as_ptr(),
-                lifetime_ms,
-                principal.as_ptr(),
-                ptr::null_mut(),
-                0,
-                reason.as_mut_ptr(),
-                reason.len(),
-            )
-        };
-        match code {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
-            // SAFETY: a reason that was cut off is terminated too.
-            _ => Err(unsafe { text(reason.as_ptr()) }),
         }
     }
 }

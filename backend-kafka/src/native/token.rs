@@ -1,4 +1,4 @@
-//! A token for a client that does not ask for one.
+//! A token for a client, whether it has asked for one or not.
 
 use std::ffi::{CString, c_char};
 use std::ptr;
@@ -6,8 +6,7 @@ use std::ptr;
 use rdkafka::bindings;
 use rdkafka::client::{Client, ClientContext, OAuthToken};
 
-/// Gives a client its token, for one whose main queue nobody polls: it is there that librdkafka
-/// would ask for one.
+/// Gives a client its token. Does not wait.
 pub(crate) fn set<C: ClientContext>(client: &Client<C>, token: OAuthToken) -> Result<(), String> {
     let text = |what: &str, text: String| {
         CString::new(text).map_err(|_| format!("the token's {what} holds a NUL byte"))

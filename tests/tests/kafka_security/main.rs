@@ -7,6 +7,7 @@ mod pki;
 mod proxied;
 mod relogin;
 mod secured;
+mod slow_tokens;
 mod tokens;
 
 use std::time::{Duration, Instant};

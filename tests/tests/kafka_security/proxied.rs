@@ -37,6 +37,19 @@ impl Proxied {
         Self::with(options, PLAIN).await
     }
 
+    /// With tokens that nobody signed.
+    pub(crate) async fn with_tokens() -> Self {
+        const MODULE: &str = "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule";
+        let login = format!("{MODULE} required unsecuredLoginStringClaim_sub=\"admin\";");
+        let options = Options::new()
+            .property(
+                "listener.name.tokens.sasl.enabled.mechanisms",
+                "OAUTHBEARER",
+            )
+            .property("listener.name.tokens.oauthbearer.sasl.jaas.config", &login);
+        Self::with(options, TOKENS).await
+    }
+
     async fn with(options: Options, listener: &'static str) -> Self {
         let faults = Faults::new();
         let proxy = Proxy::open(&faults);
