@@ -1,5 +1,5 @@
-//! The records whose requests a broker refused for other records in them, which has ended their
-//! client.
+//! The records whose requests a broker refused for other records in them, or for being too large together,
+//! which has ended their client.
 //!
 //! They can be sent again unless a later request of their partition got through: then they would
 //! come behind records that were sent after them.
@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use rdkafka::types::RDKafkaRespErr as Raw;
 
+use super::batch_limit::BatchLimit;
 use crate::native::delivery::{Batch, Report};
 
 #[derive(Default)]
@@ -16,11 +17,22 @@ pub(super) struct Innocent {
     records: Vec<(i32, Arc<Batch>, usize, Report)>,
     /// Their partitions, and whether later records were stored there.
     overtaken: HashMap<i32, bool>,
+    /// Whether any request was too large.
+    too_large: bool,
 }
 
 impl Innocent {
-    /// Looks at each report in the order in which they come; takes those of innocent records.
-    pub(super) fn takes(&mut self, batch: &Arc<Batch>, index: usize, report: Report) -> bool {
+    /// Looks at each report in the order in which they come; takes those of innocent records. `limit` is how large
+    /// the client's batches are.
+    pub(super) fn takes(
+        &mut self,
+        batch: &Arc<Batch>,
+        index: usize,
+        report: Report,
+        limit: BatchLimit,
+    ) -> bool {
+        const TOO_LARGE: i32 = Raw::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE as i32;
+        const TOO_LONG: i32 = Raw::RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE as i32;
         const OTHER: i32 = Raw::RD_KAFKA_RESP_ERR__INVALID_DIFFERENT_RECORD as i32;
         match report {
             Report::Stored { partition, .. } => {
@@ -38,8 +50,29 @@ impl Innocent {
                 self.records.push((partition, batch.clone(), index, report));
                 true
             }
+            Report::Failed {
+                partition,
+                code: TOO_LARGE | TOO_LONG,
+                maybe_stored: false,
+            } if limit.may_share(batch.record(index)) => {
+                self.too_large = true;
+                // What it is told if it cannot be sent again: it was not too large itself.
+                let report = Report::Failed {
+                    partition,
+                    code: OTHER,
+                    maybe_stored: false,
+                };
+                self.overtaken.entry(partition).or_default();
+                self.records.push((partition, batch.clone(), index, report));
+                true
+            }
             Report::Failed { .. } => false,
         }
+    }
+
+    /// Whether records came back that are to go in smaller requests.
+    pub(super) fn needs_smaller_batches(&self) -> bool {
+        self.too_large
     }
 
     pub(super) fn come_back(self, back: &mut BTreeMap<u64, Arc<Batch>>) {
@@ -64,6 +97,11 @@ mod tests {
 
     use super::*;
 
+    const LIMIT: BatchLimit = BatchLimit {
+        batch: 1_000,
+        record: 1_000_000,
+    };
+
     fn stored(partition: i32) -> Report {
         Report::Stored {
             partition,
@@ -86,15 +124,35 @@ mod tests {
         batch.take_turn(1);
         let mut left = Innocent::default();
         // What was stored before is no harm.
-        assert!(!left.takes(&batch, 0, stored(0)));
-        assert!(left.takes(&batch, 1, innocent(0)));
-        assert!(left.takes(&batch, 2, innocent(1)));
-        assert!(!left.takes(&batch, 3, stored(1)));
+        assert!(!left.takes(&batch, 0, stored(0), LIMIT));
+        assert!(left.takes(&batch, 1, innocent(0), LIMIT));
+        assert!(left.takes(&batch, 2, innocent(1), LIMIT));
+        assert!(!left.takes(&batch, 3, stored(1), LIMIT));
 
         let mut back = BTreeMap::new();
         left.come_back(&mut back);
         assert_eq!(back.len(), 1);
         let open = batch.open_records().map(|(index, _)| index);
         assert_eq!(open.collect::<Vec<_>>(), [0, 1, 3]);
+    }
+
+    #[test]
+    fn small_records_of_a_batch_that_is_too_large_come_back() {
+        let records = vec![Record::new(""), Record::new(vec![0; 2_000])];
+        let batch = Arc::new(Batch::new(records, Instant::now(), |_| Ok(())));
+        batch.take_turn(1);
+        let refused = Report::Failed {
+            partition: 0,
+            code: Raw::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE as i32,
+            maybe_stored: false,
+        };
+        let mut left = Innocent::default();
+        assert!(!left.takes(&batch, 1, refused, LIMIT), "it was alone");
+        assert!(!left.needs_smaller_batches());
+        assert!(left.takes(&batch, 0, refused, LIMIT));
+        assert!(left.needs_smaller_batches());
+        let mut back = BTreeMap::new();
+        left.come_back(&mut back);
+        assert_eq!(back.len(), 1);
     }
 }

@@ -27,23 +27,28 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use millstream_core::telemetry::event;
 use millstream_core::{Error, ErrorKind, Result};
 use rdkafka::ClientConfig;
 use tokio::sync::mpsc;
 
 use super::Native;
 use super::listener::Listener;
-use super::pace::Pace;
 use super::place::Place;
+use super::settings;
 use crate::connection::context::Context;
 use crate::error;
 use crate::native::delivery::Batch;
+
+/// Asks for the topic's `max.message.bytes`, if this client may know. Blocks.
+pub(super) type LargestBatch = Box<dyn Fn() -> Option<usize> + Send + Sync>;
 
 /// Shared by the producer and the listener of its client.
 pub(super) struct Lane {
     pub(super) stream: Arc<str>,
     settings: ClientConfig,
     context: Context,
+    largest_batch: LargestBatch,
     closing: AtomicBool,
     place: Mutex<Place>,
     /// Told when there is something to send and no client.
@@ -56,15 +61,17 @@ impl Lane {
         stream: Arc<str>,
         settings: ClientConfig,
         context: Context,
-        pace: Pace,
+        place: Place,
+        largest_batch: LargestBatch,
     ) -> Result<(Arc<Self>, mpsc::Receiver<()>)> {
         let (alive, ended) = mpsc::channel(1);
         let lane = Arc::new(Self {
             stream,
             settings,
             context,
+            largest_batch,
             closing: AtomicBool::new(false),
-            place: Mutex::new(Place::new(pace)),
+            place: Mutex::new(place),
             wanted: Condvar::new(),
         });
         let native = lane.make("open producer")?;
@@ -105,9 +112,23 @@ impl Lane {
     /// Makes a client, not under the lock: it takes milliseconds, and with TLS more.
     pub(super) fn make(&self, operation: &'static str) -> Result<Arc<Native>> {
         let told = |e| error::from(operation, e).with_stream(self.stream.clone());
-        let (settings, context) = self.context.successor(&self.settings);
+        let (mut settings, context) = self.context.successor(&self.settings);
+        settings::set_limit(&mut settings, self.place().limit());
         let native = Native::open(&settings, context, &self.stream).map_err(told)?;
         Ok(Arc::new(native))
+    }
+
+    /// Makes the batches of the next client smaller, after the topic has refused one. Blocks.
+    pub(super) fn lower_limit(&self) {
+        let limit = self.place().limit();
+        let lowered = limit.lowered((self.largest_batch)());
+        event!(
+            warn, "millstream.kafka.producer.batches_lowered",
+            stream = %self.stream, from = limit.batch, to = lowered.batch,
+            "the topic takes smaller batches than before"
+        );
+        let request = settings::request(&self.settings, lowered);
+        self.place().set_limit(lowered, request);
     }
 
     /// Gives a client its listener, and what waits.
@@ -118,7 +139,7 @@ impl Lane {
         alive: mpsc::Sender<()>,
         operation: &'static str,
     ) -> Result<()> {
-        let listener = Listener::new(self.clone(), native.clone(), alive);
+        let listener = Listener::new(self.clone(), native.clone(), place.limit(), alive);
         let thread = thread::Builder::new().name(format!("kafka-{}", self.stream));
         thread.spawn(move || listener.run()).map_err(|e| {
             Error::new(ErrorKind::Unavailable, operation, "no thread to be had")

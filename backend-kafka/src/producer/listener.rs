@@ -8,6 +8,7 @@ use millstream_core::{Error, ErrorKind};
 use tokio::sync::mpsc;
 
 use super::Native;
+use super::batch_limit::BatchLimit;
 use super::hurrier::Hurrier;
 use super::innocent::Innocent;
 use super::lane::Lane;
@@ -61,15 +62,23 @@ impl Answered {
 pub(super) struct Listener {
     lane: Arc<Lane>,
     native: Arc<Native>,
+    /// How large the client's batches are.
+    limit: BatchLimit,
     /// Every listener has one: when all are gone, all clients are.
     alive: mpsc::Sender<()>,
 }
 
 impl Listener {
-    pub(super) fn new(lane: Arc<Lane>, native: Arc<Native>, alive: mpsc::Sender<()>) -> Self {
+    pub(super) fn new(
+        lane: Arc<Lane>,
+        native: Arc<Native>,
+        limit: BatchLimit,
+        alive: mpsc::Sender<()>,
+    ) -> Self {
         Self {
             lane,
             native,
+            limit,
             alive,
         }
     }
@@ -120,7 +129,7 @@ impl Listener {
                     self.lane.place().take_back(batch);
                     return false;
                 }
-                None if innocent.takes(batch, index, report) => return false,
+                None if innocent.takes(batch, index, report, self.limit) => return false,
                 _ => {
                     end_without_topic(&self.native, report);
                     if is_unknown_topic(report) && !self.lane.place().on_unknown_topic(batch) {
@@ -191,6 +200,9 @@ impl Listener {
             self.native.purge(in_flight);
             // It may come out only now what the end was about.
             self.drain(self.refusal().as_ref(), &mut innocent);
+        }
+        if innocent.needs_smaller_batches() {
+            self.lane.lower_limit();
         }
         innocent.come_back(self.lane.place().back());
         self.take_stock();

@@ -17,6 +17,8 @@
 //!   `enable.gapless.guarantee` it ends the client instead, before it sends anything more; what was
 //!   not stored comes back, and is held back or sent again in its order ([`lane`]). So a record
 //!   that the broker does not like fails alone with its key, not with its neighbours.
+//! * **Too large together**: a topic whose limit was lowered refuses batches of small records. They come back
+//!   as well, and go again in smaller batches ([`batch_limit`]).
 //! * **Timed out**: librdkafka fails what is in its queue by deadlines, which it looks at once a
 //!   second. The records of a call that have neither headers nor a timestamp go in by one call and
 //!   have one deadline. Others have deadlines that lie microseconds apart. What still waits for its
@@ -44,8 +46,9 @@ use rdkafka::ClientConfig;
 use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::mpsc;
 
-use self::lane::Lane;
+use self::lane::{Lane, LargestBatch};
 use self::pace::Pace;
+use self::place::Place;
 use self::room::Room;
 use crate::connection::context::Context;
 use crate::native;
@@ -53,6 +56,7 @@ use crate::native::delivery::{Answer, Batch, Report};
 use crate::native::record::unsendable;
 use crate::{config, error};
 
+mod batch_limit;
 mod hurrier;
 mod innocent;
 mod lane;
@@ -83,7 +87,7 @@ struct Producer {
 
 impl Producer {
     /// `settings` are those that all clients have in common; `partitions` is how many there are, as
-    /// far as is known.
+    /// far as is known; `largest_batch` asks for the topic's limit anew.
     fn new(
         stream: Arc<str>,
         mut settings: ClientConfig,
@@ -91,11 +95,14 @@ impl Producer {
         config: &config::Producer,
         room: Room,
         partitions: usize,
+        largest_batch: LargestBatch,
     ) -> Result<Self> {
         settings::complete(&mut settings, config, room.message_max);
-        let request = settings::request(&settings, room.message_max);
+        let limit = settings::limit(&settings, room.message_max);
+        let request = settings::request(&settings, limit);
         let pace = Pace::new(request, config.linger, partitions);
-        let (lane, ended) = Lane::open(stream.clone(), settings, context, pace)?;
+        let place = Place::new(pace, limit);
+        let (lane, ended) = Lane::open(stream.clone(), settings, context, place, largest_batch)?;
         Ok(Self {
             stream,
             room,

@@ -23,12 +23,22 @@ pub(crate) async fn open(
     let stream: Arc<str> = stream.into();
     let partitions = find(connection, &stream).await?;
     let room = Room::new(largest_batch(connection, &stream).await);
+    let topic = TopicSettings::new(connection, &stream);
     let config = &connection.config.producer;
     let (settings, context) = (
         connection.watched(),
         connection.lasting_context("send").stream(&stream),
     );
-    let producer = Producer::new(stream, settings, context, config, room, partitions)?;
+    let largest_batch = Box::new(move || topic.largest_batch());
+    let producer = Producer::new(
+        stream,
+        settings,
+        context,
+        config,
+        room,
+        partitions,
+        largest_batch,
+    )?;
     Ok(Arc::new(producer))
 }
 
@@ -55,16 +65,42 @@ async fn find(connection: &Connection, stream: &Arc<str>) -> Result<usize> {
     }
 }
 
-/// The topic's `max.message.bytes`, if this client may know.
-pub(crate) async fn largest_batch(connection: &Connection, stream: &Arc<str>) -> Option<usize> {
-    let (admin, name) = (connection.admin(OPERATION), stream.clone());
-    let timeout = connection.config.request_timeout;
+/// Asks for the topic's `max.message.bytes`. `None` if this client may not know.
+pub(crate) async fn largest_batch(
+    connection: &Arc<Connection>,
+    stream: &Arc<str>,
+) -> Option<usize> {
+    let settings = TopicSettings::new(connection, stream);
     // An admin client blocks when it is made and when it is dropped.
-    let asked = spawn_blocking(move || -> Option<usize> {
-        let admin = admin().ok()?;
+    let asked = spawn_blocking(move || settings.largest_batch());
+    asked.await.ok().flatten()
+}
+
+/// Asks for settings of a topic.
+struct TopicSettings {
+    connection: Arc<Connection>,
+    stream: Arc<str>,
+    runtime: Handle,
+}
+
+impl TopicSettings {
+    fn new(connection: &Arc<Connection>, stream: &Arc<str>) -> Self {
+        Self {
+            connection: connection.clone(),
+            stream: stream.clone(),
+            runtime: Handle::current(),
+        }
+    }
+
+    /// Returns the topic's `max.message.bytes`, if this client may know. Blocks.
+    fn largest_batch(&self) -> Option<usize> {
+        let admin = self.connection.admin(OPERATION)().ok()?;
+        let timeout = self.connection.config.request_timeout;
         let options = AdminOptions::new().request_timeout(Some(timeout));
-        let topic = [ResourceSpecifier::Topic(&name)];
-        let described = Handle::current().block_on(admin.describe_configs(&topic, &options));
+        let topic = [ResourceSpecifier::Topic(&self.stream)];
+        let described = self
+            .runtime
+            .block_on(admin.describe_configs(&topic, &options));
         let config = described.ok()?.pop()?.ok()?;
         config
             .get("max.message.bytes")?
@@ -72,6 +108,5 @@ pub(crate) async fn largest_batch(connection: &Connection, stream: &Arc<str>) ->
             .as_ref()?
             .parse()
             .ok()
-    });
-    asked.await.ok()?
+    }
 }

@@ -105,6 +105,11 @@ impl Pace {
         number
     }
 
+    /// From now on a request takes less.
+    pub(super) fn set_request(&mut self, request: Request) {
+        self.request = request;
+    }
+
     /// What is to be handed over now of those that have waited.
     pub(super) fn take_ready(&mut self, now: Instant) -> Vec<Piece> {
         let mut taken = Vec::new();

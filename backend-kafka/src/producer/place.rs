@@ -10,8 +10,9 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::types::RDKafkaRespErr as Raw;
 
 use super::Native;
+use super::batch_limit::BatchLimit;
 use super::listener::Answered;
-use super::pace::{Pace, Piece};
+use super::pace::{Pace, Piece, Request};
 use crate::cluster::Absence;
 use crate::error;
 use crate::native::delivery::{Batch, Report};
@@ -24,6 +25,7 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub(super) struct Place {
     way: Way,
     pace: Pace,
+    limit: BatchLimit,
     /// Batches with records that librdkafka gave back unsent, by their turns.
     back: BTreeMap<u64, Arc<Batch>>,
     /// Whether the topic is gone.
@@ -42,10 +44,11 @@ enum Way {
 }
 
 impl Place {
-    pub(super) fn new(pace: Pace) -> Self {
+    pub(super) fn new(pace: Pace, limit: BatchLimit) -> Self {
         Self {
             way: Way::Between(VecDeque::new()),
             pace,
+            limit,
             back: BTreeMap::new(),
             absence: Absence::default(),
             turns: 0,
@@ -59,6 +62,17 @@ impl Place {
             Way::Open(native) => Some(native),
             Way::Between(_) => None,
         }
+    }
+
+    /// How large batches may be.
+    pub(super) fn limit(&self) -> BatchLimit {
+        self.limit
+    }
+
+    /// Makes the batches of the next client smaller.
+    pub(super) fn set_limit(&mut self, limit: BatchLimit, request: Request) {
+        self.limit = limit;
+        self.pace.set_request(request);
     }
 
     /// Gives a call its turn. Answers whether there is a client for it.

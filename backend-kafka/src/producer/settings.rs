@@ -2,6 +2,7 @@
 
 use rdkafka::ClientConfig;
 
+use super::batch_limit::BatchLimit;
 use super::pace::Request;
 use super::room::BATCH_OVERHEAD;
 use crate::config::Producer;
@@ -36,14 +37,32 @@ pub(super) fn complete(settings: &mut ClientConfig, producer: &Producer, message
         .set("queue.buffering.max.kbytes", i32::MAX.to_string());
 }
 
-/// What librdkafka puts into one request of a partition, at its own settings for that.
-pub(super) fn request(settings: &ClientConfig, message_max: usize) -> Request {
-    let number = |key| settings.get(key).and_then(|value| value.parse().ok());
-    let bytes = number("batch.size").unwrap_or(1_000_000);
-    Request {
-        records: number("batch.num.messages").unwrap_or(10_000),
-        bytes: bytes.min(message_max).saturating_sub(BATCH_OVERHEAD),
+/// How large batches and records may be, at librdkafka's own settings for that.
+pub(super) fn limit(settings: &ClientConfig, message_max: usize) -> BatchLimit {
+    BatchLimit {
+        batch: number(settings, "batch.size", 1_000_000).min(message_max),
+        record: message_max,
     }
+}
+
+/// Sets how large batches and records may be.
+pub(super) fn set_limit(settings: &mut ClientConfig, limit: BatchLimit) {
+    settings
+        .set("batch.size", limit.batch.to_string())
+        .set("message.max.bytes", limit.record.to_string());
+}
+
+/// What librdkafka puts into one request of a partition, at its own settings for that.
+pub(super) fn request(settings: &ClientConfig, limit: BatchLimit) -> Request {
+    Request {
+        records: number(settings, "batch.num.messages", 10_000),
+        bytes: limit.batch.saturating_sub(BATCH_OVERHEAD),
+    }
+}
+
+fn number(settings: &ClientConfig, key: &str, default: usize) -> usize {
+    let value = settings.get(key).and_then(|value| value.parse().ok());
+    value.unwrap_or(default)
 }
 
 #[cfg(test)]

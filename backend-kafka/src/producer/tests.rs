@@ -47,6 +47,7 @@ fn open_knowing(mock: &Mock, timeout: Duration, partitions: usize) -> Producer {
         &config,
         Room::new(None),
         partitions,
+        Box::new(|| None),
     )
     .unwrap()
 }
@@ -201,6 +202,20 @@ async fn partitions_that_nobody_has_told_of_are_written_to() {
         for answers in calls {
             assert_eq!(kinds(&answers), [(None, 100)].into());
         }
+    }
+}
+
+/// Batches of small records that the topic does not take any more go again in smaller ones.
+#[tokio::test]
+async fn small_records_that_are_too_large_together_are_sent_again() {
+    let mock = mock();
+    let producer = open(&mock, Duration::from_secs(60));
+    goes_on(&producer).await;
+    let error = RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
+    mock.request_errors(RDKafkaApiKey::Produce, &[error, error, error]);
+    let calls = join_all((0..20).map(|number| producer.send(call(number)))).await;
+    for answers in &calls {
+        assert_eq!(kinds(answers), [(None, 100)].into());
     }
 }
 

@@ -6,9 +6,11 @@ use futures_util::future::join_all;
 use millstream_core::driver::Backend;
 use millstream_core::{Error, ErrorKind, Producer, Record};
 use millstream_kafka::Kafka;
+use rdkafka::admin::{AdminOptions, AlterConfig, ResourceSpecifier};
 
 use crate::raw_client::{
-    config, connect, create, delete, numbered, open, read, send_all, send_and_wait, shared_broker,
+    admin, config, connect, create, delete, numbered, open, read, send_all, send_and_wait,
+    shared_broker,
 };
 
 fn assert_told(error: &Error, kind: ErrorKind, topic: &str) {
@@ -76,6 +78,53 @@ async fn no_request_is_larger_than_its_topic_takes() {
     for result in send_all(&producer, records).await.await {
         result.unwrap();
     }
+}
+
+async fn limit_batches(bootstrap: &str, topic: &str, bytes: usize) {
+    let bytes = bytes.to_string();
+    let config = AlterConfig::new(ResourceSpecifier::Topic(topic)).set("max.message.bytes", &bytes);
+    let altered = admin(bootstrap).alter_configs([&config], &AdminOptions::new());
+    altered.await.unwrap().pop().unwrap().unwrap();
+}
+
+/// The limit concerns batches, and librdkafka makes those as large as the limit was before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_records_are_stored_when_the_limit_of_their_topic_is_lowered() {
+    const COUNT: u64 = 20_000;
+    const KEYS: u64 = 10;
+    let bootstrap = shared_broker().await;
+    create(&bootstrap, "lowered", 2, &[]).await;
+    let producer = open(&bootstrap, "lowered").await;
+    send_and_wait(&producer, Record::new("first"))
+        .await
+        .unwrap();
+    limit_batches(&bootstrap, "lowered", 2_000).await;
+
+    let begun = Instant::now();
+    let records = (0..COUNT).map(|number| numbered(number, KEYS));
+    for (number, result) in send_all(&producer, records).await.await.iter().enumerate() {
+        assert!(result.is_ok(), "record {number}: {result:?}");
+    }
+    println!("stored after {:?}", begun.elapsed());
+    let mut next: Vec<u64> = (0..KEYS).collect();
+    let mut stored = 0;
+    for seen in read(&bootstrap, "lowered").await.into_values().flatten() {
+        let payload: Result<[u8; 8], _> = seen.payload.unwrap().try_into();
+        let Ok(payload) = payload else { continue };
+        let number = u64::from_be_bytes(payload);
+        let next = &mut next[usize::try_from(number % KEYS).unwrap()];
+        assert_eq!(number, *next, "each once, and in the order of its key");
+        *next += KEYS;
+        stored += 1;
+    }
+    assert_eq!(stored, COUNT);
+
+    // What is itself too large now is told, and nothing else suffers.
+    let large = Record::new(vec![0; 3_000]).key("1");
+    let error = send_and_wait(&producer, large).await.unwrap_err();
+    assert_told(&error, ErrorKind::TooLarge, "lowered");
+    send_and_wait(&producer, Record::new("last")).await.unwrap();
+    producer.close().await.unwrap();
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use conformance::Events;
-use millstream_core::ErrorKind::Denied;
+use millstream_core::ErrorKind::{Denied, TooLarge};
 use millstream_core::{Client, Record, Start, StreamSpec};
 use millstream_kafka::Sasl;
 use tokio::time::{sleep, timeout};
@@ -129,6 +129,37 @@ async fn who_may_not_write_is_told_which_stream_and_writes_once_allowed() {
     let on_topic = ["--operation", "Write", "--topic", "topic"];
     secured.allow("team", &on_topic).await;
     write(&user, "topic").await.unwrap();
+}
+
+/// Who may not read the settings of a topic finds the size of batches that it takes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_not_see_the_limit_of_a_topic_writes_in_smaller_batches_when_it_is_lowered() {
+    let secured = Secured::start().await;
+    secured.topic("topic").await;
+    let user = client(&secured, "team").await;
+    let on_topic = ["--operation", "Write", "--topic", "topic"];
+    secured.allow("team", &on_topic).await;
+    let producer = user.producer("topic").open().await.unwrap();
+    let first = producer.send(Record::new("first")).await.unwrap();
+    first.await.unwrap();
+    secured.limit_batches("topic", 20_000).await;
+
+    let mut receipts = Vec::new();
+    for number in 0..20_000 {
+        let record = Record::new(vec![b'x'; 100]).key(format!("{}", number % 10));
+        receipts.push(producer.send(record).await.unwrap());
+    }
+    for (number, receipt) in receipts.into_iter().enumerate() {
+        let stored = timeout(TIMEOUT, receipt).await.expect("it resolves");
+        assert!(stored.is_ok(), "record {number}: {stored:?}");
+    }
+    let large = producer.send(Record::new(vec![0; 30_000])).await.unwrap();
+    let error = timeout(TIMEOUT, large)
+        .await
+        .expect("it resolves")
+        .unwrap_err();
+    assert_eq!(error.kind(), TooLarge, "{error:?}");
+    producer.close().await.unwrap();
 }
 
 #[tokio::test]

@@ -99,6 +99,15 @@ impl Secured {
         self.broker.tool("kafka-topics.sh", &args).await.ok();
     }
 
+    /// Sets the size of the largest batch that a topic takes.
+    pub(crate) async fn limit_batches(&self, topic: &str, bytes: usize) {
+        let limit = format!("max.message.bytes={bytes}");
+        let what = ["--alter", "--add-config", &limit];
+        let whose = ["--entity-type", "topics", "--entity-name", topic];
+        let args = [&what[..], &whose[..]].concat();
+        self.broker.tool("kafka-configs.sh", &args).await.ok();
+    }
+
     /// Lets a user do what is given as arguments of Kafka's tool.
     pub(crate) async fn allow(&self, user: &str, what: &[&str]) {
         let user = format!("User:{user}");

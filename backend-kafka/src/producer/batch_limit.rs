@@ -1,0 +1,76 @@
+//! How large the batches of a producer may be, after its topic has refused one.
+//!
+//! A topic bounds batches (`max.message.bytes`), and a batch of records that are small may be too large for it: its
+//! limit was lowered since the producer asked for it, or this client may not ask. Then the records go again in
+//! smaller batches.
+
+use millstream_core::Record;
+
+use super::room::{RECORD_OVERHEAD, Room};
+
+/// What librdkafka puts into one batch, and takes for a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BatchLimit {
+    /// For `batch.size`: more records go into one batch only below this.
+    pub(super) batch: usize,
+    /// For `message.max.bytes`.
+    pub(super) record: usize,
+}
+
+impl BatchLimit {
+    /// Returns whether a record may have shared its batch with others. One that is refused alone is too large.
+    pub(super) fn may_share(self, record: &Record) -> bool {
+        Room::taken(record) + RECORD_OVERHEAD < self.batch
+    }
+
+    /// Makes batches smaller, after one was refused: as small as the topic says, or half as large if it does not
+    /// say that they were too large.
+    #[must_use]
+    pub(super) fn lowered(self, topic: Option<usize>) -> Self {
+        let known = topic.map(|topic| Room::new(Some(topic)).message_max);
+        match known.filter(|known| *known < self.batch) {
+            Some(known) => Self {
+                batch: known,
+                record: self.record.min(known),
+            },
+            None => Self {
+                batch: (self.batch / 2).max(1),
+                ..self
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: BatchLimit = BatchLimit {
+        batch: 1_000_000,
+        record: 1_000_000,
+    };
+
+    #[test]
+    fn a_lower_limit_of_the_topic_is_taken_up() {
+        let lowered = LIMIT.lowered(Some(10_061));
+        assert_eq!((lowered.batch, lowered.record), (10_000, 10_000));
+        // Its settings may be known later elsewhere, so a batch within them is halved, too.
+        assert_eq!(lowered.lowered(Some(10_061)).batch, 5_000);
+    }
+
+    #[test]
+    fn batches_become_smaller_until_each_record_has_its_own() {
+        let record = Record::new(vec![0; 100]).key("k");
+        let mut limit = LIMIT;
+        let mut steps = 0;
+        while limit.may_share(&record) {
+            let lowered = limit.lowered(None);
+            assert!(lowered.batch < limit.batch);
+            assert_eq!(lowered.record, limit.record, "a large record may still fit");
+            limit = lowered;
+            steps += 1;
+        }
+        assert_eq!(steps, 13);
+        assert!(!LIMIT.may_share(&Record::new(vec![0; 1_000_000])));
+    }
+}
