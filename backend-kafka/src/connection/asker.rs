@@ -12,6 +12,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::sync::oneshot;
 
 use crate::connection::context::{Context, LastError, Trouble};
+use crate::connection::set_default;
 use crate::error;
 
 /// How long one call of librdkafka waits before it is told to try again or to give up.
@@ -34,7 +35,11 @@ impl std::fmt::Debug for Asker {
 
 impl Asker {
     /// `settings` may name a group, whose committed offsets can then be asked for and moved.
-    pub(super) fn new(settings: ClientConfig, context: Context) -> Self {
+    pub(super) fn new(mut settings: ClientConfig, context: Context) -> Self {
+        // Leaders are asked that were known at an earlier question. One that has died since would be
+        // waited for at each question until its metadata are too old, by default after 15 minutes.
+        set_default(&mut settings, "topic.metadata.refresh.interval.ms", "5000");
+        set_default(&mut settings, "metadata.max.age.ms", "5000");
         let context = match settings.get("group.id") {
             Some(group) => context.group(group),
             None => context,
