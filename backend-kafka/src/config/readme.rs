@@ -41,6 +41,7 @@ fn the_table_has_every_key_and_no_other() {
     let secret = || Some(Secret::from("s"));
     let mut config = Config::default();
     config.consumer.instance_id = Some("i".into());
+    config.consumer.heartbeat_interval = Some(Duration::from_secs(1));
     config.topics.replication_factor = Some(1);
     config.security.tls = Some(Tls {
         ca_file: Some("f".into()),
