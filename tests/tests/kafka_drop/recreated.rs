@@ -109,14 +109,24 @@ pub(crate) async fn under_a_paused_member(fixture: Arc<Fixture>) {
     goes_on_behind_the_new_records(&group).await;
 }
 
-/// The old offsets are stored again under the new topic, by a member that has noticed nothing yet.
+/// It stores an offset of the first topic when the second one is there already, and the next member finds it.
 pub(crate) async fn under_a_member_that_dies(fixture: Arc<Fixture>) {
     let group = Group::new(&fixture).await;
-    let consumer = group.join_and_read_all().await;
+    let mut consumer = group.join().await;
+    let mut last = Vec::new();
+    for _ in 0..KEYS * BEFORE {
+        last.drain(..).for_each(PendingDelivery::ack);
+        last = pull(&mut consumer, 1).await;
+    }
     let handle = consumer.handle();
     handle.pause_all();
-    // What it has is of the first topic, and it stores that once more as it goes.
     group.recreate().await;
+    let before = handle.stats().checkpoints;
+    last.into_iter().for_each(PendingDelivery::ack);
+    until("it stores the offset", || {
+        handle.stats().checkpoints > before
+    })
+    .await;
     drop(consumer);
     let mut next = group.join().await;
     read_all(&mut next, AFTER).await;
