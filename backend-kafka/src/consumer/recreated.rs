@@ -6,6 +6,7 @@
 //! read goes with each offset that is stored. So whatever is stored under the new topic before the
 //! change is noticed is known to be of the old one, also to the next owner.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use millstream_core::driver::Event;
@@ -22,7 +23,7 @@ impl Poller {
     pub(super) fn on_topic_ids(&mut self, topic_ids: &TopicIds) {
         let until = Instant::now() + self.drain_timeout();
         let mut drained = Vec::new();
-        let mut noticed = Vec::new();
+        let mut noticed = BTreeMap::new();
         for (_, slot) in self.slots.iter_mut() {
             let Some((topic, id)) = topic_ids.get_key_value(&slot.name.0) else {
                 continue;
@@ -41,7 +42,7 @@ impl Poller {
                     let moves_to = Some(beginning);
                     *stage = Stage::Draining { until, moves_to };
                     drained.push((slot.partition.clone(), slot.epoch));
-                    noticed.push((topic.clone(), earlier, *id));
+                    noticed.insert(topic.clone(), (earlier, *id));
                 }
                 // A reset was to places in the earlier topic.
                 Stage::Draining {
@@ -57,8 +58,7 @@ impl Poller {
                 Stage::Draining { moves_to: None, .. } | Stage::Left => {}
             }
         }
-        noticed.dedup_by(|one, other| one.0 == other.0);
-        for (topic, earlier, id) in noticed {
+        for (topic, (earlier, id)) in noticed {
             self.report_recreated(&topic, earlier, id);
         }
         if !drained.is_empty() {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use conformance::kafka::Faults;
 use millstream_core::{Client, Consumer, ErrorKind, Position};
 use tokio::time::timeout;
 
@@ -69,17 +70,22 @@ impl Member {
     }
 }
 
-/// librdkafka's position is beyond the record that could not be read. A member after this one would begin there.
-pub(crate) async fn is_no_progress(fixture: Arc<Fixture>) {
-    let mut member = Member::join(&fixture).await;
-    let before = member.progress().await;
-    let faults = fixture.testbed.faults();
+/// Sends a record of each key, while all fetches of the member fail from now on, and some did for these records.
+async fn send_unreadable(member: &Member, faults: &Faults) {
     faults.fail_fetches(&member.id, UNKNOWN_SERVER_ERROR, u32::MAX);
     // Fetches that wait for records already would return them.
     until("a later fetch fails", || faults.hits(&member.id) >= 2).await;
     send(&member.client, &member.stream, 1..2).await;
     let later = faults.hits(&member.id) + FAILURES;
     until("fetches have failed", || faults.hits(&member.id) >= later).await;
+}
+
+/// librdkafka's position is beyond the record that could not be read. A member after this one would begin there.
+pub(crate) async fn is_no_progress(fixture: Arc<Fixture>) {
+    let mut member = Member::join(&fixture).await;
+    let before = member.progress().await;
+    let faults = fixture.testbed.faults();
+    send_unreadable(&member, faults).await;
     assert_eq!(member.progress().await, before, "nothing more was read");
 
     faults.fail_fetches(&member.id, UNKNOWN_SERVER_ERROR, 0);
@@ -97,12 +103,7 @@ pub(crate) async fn is_no_progress(fixture: Arc<Fixture>) {
 pub(crate) async fn before_a_rebalance(fixture: Arc<Fixture>) {
     let mut member = Member::join(&fixture).await;
     let faults = fixture.testbed.faults();
-    faults.fail_fetches(&member.id, UNKNOWN_SERVER_ERROR, u32::MAX);
-    // Fetches that wait for records already would return them.
-    until("a later fetch fails", || faults.hits(&member.id) >= 2).await;
-    send(&member.client, &member.stream, 1..2).await;
-    let later = faults.hits(&member.id) + FAILURES;
-    until("fetches have failed", || faults.hits(&member.id) >= later).await;
+    send_unreadable(&member, faults).await;
 
     let client = fixture.client().await;
     let group = client.group(&member.group).stream(member.stream.as_str());
