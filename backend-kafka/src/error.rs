@@ -136,6 +136,11 @@ pub(crate) fn is_gone(code: RDKafkaErrorCode) -> bool {
     )
 }
 
+/// The error of a thread that could not be started.
+pub(crate) fn no_thread(operation: &'static str, failed: std::io::Error) -> Error {
+    Error::new(ErrorKind::Unavailable, operation, "cannot start a thread").with_source(failed)
+}
+
 /// Why a commit was not stored. One that met the change of a generation was not fenced for good: a
 /// member that stays has the next generation in a moment, and one that does not is told by its client.
 pub(crate) fn not_stored(operation: &'static str, code: RDKafkaErrorCode) -> Error {

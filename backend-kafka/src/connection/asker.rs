@@ -1,6 +1,6 @@
 //! A client to ask questions with.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,9 @@ use tokio::sync::oneshot;
 use crate::connection::context::{Context, LastError, Trouble};
 use crate::connection::set_default;
 use crate::error;
+
+/// How long a client of a group is kept for the next question.
+const IDLE: Duration = Duration::from_secs(30);
 
 /// How long one call of librdkafka waits before it is told to try again or to give up.
 const TURN: Duration = Duration::from_millis(100);
@@ -34,7 +37,9 @@ impl std::fmt::Debug for Asker {
 }
 
 impl Asker {
-    /// `settings` may name a group, whose committed offsets can then be asked for and moved.
+    /// `settings` may name a group, whose committed offsets can then be asked for and moved. Such a client
+    /// ends when it was idle for a while: a process may have many groups, and asks about each at its
+    /// beginning.
     pub(super) fn new(mut settings: ClientConfig, context: Context) -> Self {
         // Leaders are asked that were known at an earlier question. One that has died since would be
         // waited for at each question until its metadata are too old, by default after 15 minutes.
@@ -97,9 +102,7 @@ impl Asker {
             // Whoever asked may have gone.
             let _ = reply.send(answer);
         });
-        asking.map_err(|e| {
-            Error::new(ErrorKind::Unavailable, operation, "no thread to be had").with_source(e)
-        })?;
+        asking.map_err(|failed| error::no_thread(operation, failed))?;
         let trouble = begun.await.map_err(|_| ended())??;
         tokio::select! {
             biased;
@@ -112,6 +115,23 @@ impl Asker {
                 Err(_) => Err(ended()),
             },
         }
+    }
+
+    /// Returns the client, if there is one that works. Otherwise one is opened in the background.
+    pub(crate) fn client_or_open(&self) -> Option<Arc<BaseConsumer<Context>>> {
+        if let Some(live) = self.shelf.well() {
+            return Some(live.client.clone());
+        }
+        let shelf = self.shelf.clone();
+        let opening = thread::Builder::new().name("kafka-question".into());
+        // What fails here is tried again with the next call.
+        let _ = opening.spawn(move || shelf.live(shelf.context.operation()).map(drop));
+        None
+    }
+
+    /// Returns the error of the client that no waiting mends, if it has met one.
+    pub(crate) fn trouble(&self) -> Option<Error> {
+        self.shelf.lock().as_ref()?.trouble.first()
     }
 
     /// Returns the last error of the client that may pass, for an error's message.
@@ -148,8 +168,20 @@ struct Shelf {
 }
 
 impl Shelf {
+    /// Lets the client go, if it is one of a group and was idle for long enough.
+    fn end_if_idle(&self) {
+        let mut live = self.lock();
+        let is_idle = |live: &Arc<Live>| {
+            // Whoever asks holds it.
+            Arc::strong_count(live) == 1 && live.used().elapsed() >= IDLE
+        };
+        if self.settings.get("group.id").is_some() {
+            live.take_if(|live| is_idle(live));
+        }
+    }
+
     /// Returns the client, or makes one. Blocks while there is no token.
-    fn live(&self, operation: &'static str) -> Result<Arc<Live>> {
+    fn live(self: &Arc<Self>, operation: &'static str) -> Result<Arc<Live>> {
         if let Some(live) = self.well() {
             return Ok(live);
         }
@@ -165,7 +197,7 @@ impl Shelf {
         match &*live {
             Some(live) if live.trouble.first().is_none() => Ok(live.clone()),
             _ => {
-                let made = Arc::new(Live::open(&settings, context)?);
+                let made = Arc::new(Live::open(&settings, context, Arc::downgrade(self))?);
                 Ok(live.insert(made).clone())
             }
         }
@@ -173,8 +205,11 @@ impl Shelf {
 
     fn well(&self) -> Option<Arc<Live>> {
         let live = self.lock();
-        let well = live.as_ref().filter(|live| live.trouble.first().is_none());
-        well.cloned()
+        let well = live
+            .as_ref()
+            .filter(|live| live.trouble.first().is_none())?;
+        *well.used() = Instant::now();
+        Some(well.clone())
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Arc<Live>>> {
@@ -190,11 +225,13 @@ impl Shelf {
 struct Live {
     client: Arc<BaseConsumer<Context>>,
     trouble: Trouble,
+    /// When it was last asked for.
+    used: Mutex<Instant>,
     _alive: Arc<()>,
 }
 
 impl Live {
-    fn open(settings: &ClientConfig, context: Context) -> Result<Self> {
+    fn open(settings: &ClientConfig, context: Context, shelf: Weak<Shelf>) -> Result<Self> {
         let (operation, trouble) = (context.operation(), context.trouble.clone());
         let client = BaseConsumer::from_config_and_context(settings, context)
             .map_err(|e| error::from(operation, e))?;
@@ -207,17 +244,23 @@ impl Live {
                     // Records never come: nothing is assigned. Errors go to the context.
                     drop(client.poll(TURN));
                     client.context().look_after(client.client());
+                    if let Some(shelf) = shelf.upgrade() {
+                        shelf.end_if_idle();
+                    }
                 }
             }
         });
-        listener.map_err(|e| {
-            Error::new(ErrorKind::Unavailable, operation, "no thread to be had").with_source(e)
-        })?;
+        listener.map_err(|failed| error::no_thread(operation, failed))?;
         Ok(Self {
             client,
             trouble,
+            used: Mutex::new(Instant::now()),
             _alive: alive,
         })
+    }
+
+    fn used(&self) -> MutexGuard<'_, Instant> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,8 +1,7 @@
 //! Members of consumer groups.
 //!
-//! A member is a client of librdkafka on a thread of its own ([`poller`]), an aide for the questions
-//! that block ([`aide`]), one that wakes what librdkafka lets sleep ([`kicker`]), and a handle
-//! ([`membership`]) by which the runtime talks to them.
+//! A member is a client of librdkafka on a thread of its own ([`poll_loop`]), which does what the member's
+//! [`state`] decides, and a handle ([`member`]) by which the runtime talks to it.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -19,53 +18,35 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::connection::Connection;
-use crate::connection::context::Context;
 use crate::error;
-use crate::group::{birth, reset};
+use crate::group::birth;
 use crate::native::consume::DataQueue;
 use crate::native::group_offsets::StoredOffset;
 use crate::transactions::TransactionalProducer;
 
-mod aide;
-mod bell;
-mod checkpoint;
-mod claims;
-mod commits;
-mod context;
-mod fetch_failures;
-mod initial_offsets;
-mod kicker;
-mod lag;
-mod leader_epochs;
-mod mailbox;
-mod membership;
-mod poller;
-mod progress;
-mod pulse;
-mod questions;
-mod rebalance;
-mod records;
-mod recreated;
-mod reentry;
-mod resets;
+mod callbacks;
+mod command;
+pub(crate) mod event_queue;
+mod instance_id;
+mod lists;
+mod member;
+mod poll_loop;
+mod poll_waker;
+mod requests;
 mod settings;
-mod slots;
-mod stalled;
+mod state;
 #[cfg(test)]
 mod tests;
-mod watch;
+mod types;
 
-use aide::Aide;
-use bell::Bell;
-use commits::Commits;
-use context::MemberContext;
-use initial_offsets::InitialOffsets;
-use kicker::Kicker;
-use mailbox::{Load, Mailbox};
-use membership::{Commands, Membership};
-use poller::Poller;
-use pulse::Pulse;
-use slots::Slots;
+use callbacks::ConsumerCallbacks;
+use command::Commands;
+use event_queue::{Amount, EventQueue};
+use member::Member;
+use poll_loop::PollLoop;
+use poll_waker::PollWaker;
+use requests::Requests;
+use state::{MemberState, StateSettings};
 
 #[derive(Debug)]
 pub(crate) struct Group {
@@ -81,89 +62,81 @@ impl Group {
         }
     }
 
-    /// Starts the threads of a member, and answers its handle with its id to come.
+    /// Starts the thread of a member. Returns its handle, and its id to come.
     fn start(
         &self,
         join: JoinOptions,
-        born: Vec<StoredOffset>,
-    ) -> Result<(Membership, oneshot::Receiver<Result<String>>)> {
+        initial_offsets: Vec<StoredOffset>,
+    ) -> Result<(Member, oneshot::Receiver<Result<String>>)> {
         let settings = settings::of_member(&self.connection, &self.name, &join);
 
-        let bell = Arc::new(Bell::default());
-        let context = MemberContext::new(self.connection.lasting_context("join").group(&self.name));
-        let consumer = BaseConsumer::from_config_and_context(&settings, context);
+        let waker = Arc::new(PollWaker::default());
+        let context = self.connection.lasting_context("join").group(&self.name);
+        let callbacks = ConsumerCallbacks::new(context);
+        let consumer = BaseConsumer::from_config_and_context(&settings, callbacks);
         let mut consumer = consumer.map_err(|e| error::from("join", e))?;
         consumer.set_nonempty_callback({
-            let bell = bell.clone();
-            move || bell.ring()
+            let waker = waker.clone();
+            move || waker.wake()
         });
         let consumer = Arc::new(consumer);
-        let queue = Arc::new(DataQueue::new(consumer.clone()));
         let (to, commands) = mpsc::channel();
-        let mailbox = Arc::new(Mailbox::new(Load {
+        let events = Arc::new(EventQueue::new(Amount {
             records: join.batch_records,
             bytes: join.batch_bytes,
         }));
         let client_id = settings::client_id(&self.connection, &join);
-        let side = self.open_side(&client_id)?;
-        let aide = Aide::start(consumer.clone(), side, &self.name, to.clone(), bell.clone())?;
-        let kicker = Kicker::start(consumer.clone())?;
-        let transactions =
+        let producer =
             TransactionalProducer::new(&self.connection, &self.transactional_id(), &client_id);
-        let transactions = Arc::new(transactions);
+        let producer = Arc::new(producer);
         let (joined, id) = oneshot::channel();
-        let consumes = &self.connection.config.consumer;
-        let poller = Poller {
+        let config = &self.connection.config.consumer;
+        let poll_loop = PollLoop {
             group: self.name.clone(),
-            join,
-            protocol: consumes.protocol,
+            streams: join.streams.clone(),
+            protocol: config.protocol,
+            requests: Requests::new(&self.connection, consumer.clone(), &self.name, &waker),
+            records: Arc::new(DataQueue::new(consumer.clone())),
             consumer,
-            queue,
-            mailbox: mailbox.clone(),
-            bell: bell.clone(),
-            aide,
-            kicker,
-            transactions: transactions.clone(),
-            slots: Slots::default(),
-            pending: None,
-            claim: None,
-            heir_at: None,
-            named: consumes.instance_id.is_some(),
-            next_up: VecDeque::new(),
-            commits: Commits::default(),
-            astray: Vec::new(),
-            generation: 0,
-            assignments: 0,
-            told: 0,
-            watched: Instant::now(),
-            pulse: Pulse::new(consumes.protocol, consumes.heartbeat_interval()),
-            initial_offsets: InitialOffsets::new(born),
-            steps: VecDeque::new(),
-            looked: Instant::now(),
-            joined: Some(joined),
+            events: events.clone(),
+            waker: waker.clone(),
+            producer: producer.clone(),
+            transactions: VecDeque::new(),
+            state: MemberState::new(
+                StateSettings {
+                    group: self.name.clone(),
+                    join,
+                    protocol: config.protocol,
+                    heartbeat_interval: config.heartbeat_interval(),
+                    is_static: config.instance_id.is_some(),
+                    initial_offsets,
+                },
+                joined,
+                Instant::now(),
+            ),
         };
         thread::Builder::new()
             .name("kafka-member".into())
             .spawn(move || {
-                let _end = EndOfMember::new(&poller);
-                poller.run(&commands);
+                let _end = EndOfMember::new(&poll_loop);
+                poll_loop.run(&commands);
             })
-            .map_err(aide::no_thread)?;
-        let membership = Membership {
+            .map_err(|failed| error::no_thread("join", failed))?;
+        let member = Member {
             id: String::new(),
-            commands: Commands { to, bell },
-            mailbox,
-            transactions,
+            commands: Commands { to, waker },
+            events,
+            producer,
         };
-        Ok((membership, id))
+        Ok((member, id))
     }
 
     /// Starts a member, and waits until the group lets it in.
-    async fn enter(&self, join: JoinOptions, born: Vec<StoredOffset>) -> Result<Membership> {
+    async fn enter(&self, join: JoinOptions, initial_offsets: Vec<StoredOffset>) -> Result<Member> {
         // Others may have to drain before the group lets a new member in.
         let patience = self.connection.config.request_timeout + join.drain;
-        let (mut membership, id) = self.start(join, born)?;
-        membership.id = match timeout(patience, id).await {
+        let (mut member, id) = self.start(join, initial_offsets)?;
+        member.id = match timeout(patience, id).await {
             Ok(Ok(id)) => id?,
             Ok(Err(_)) => return Err(self.refused(ErrorKind::Unavailable, "the member has ended")),
             Err(_) => {
@@ -171,18 +144,7 @@ impl Group {
                 return Err(self.refused(ErrorKind::Timeout, message));
             }
         };
-        Ok(membership)
-    }
-
-    /// A client that asks what is stored in the group beside the group.
-    fn open_side(&self, client_id: &str) -> Result<BaseConsumer<Context>> {
-        let mut settings = self.connection.common();
-        settings.set("group.id", reset::side_group(&self.name));
-        settings.set("enable.auto.commit", "false");
-        settings.set("client.id", client_id);
-        let context = self.connection.context("read resets");
-        BaseConsumer::from_config_and_context(&settings, context)
-            .map_err(|e| error::from("join", e))
+        Ok(member)
     }
 
     /// Stays with a member whose name stays, and is nobody else's otherwise.
@@ -204,18 +166,18 @@ impl Group {
 struct EndOfMember {
     group: Arc<str>,
     /// The client itself ends with the thread.
-    consumer: Weak<BaseConsumer<MemberContext>>,
-    mailbox: Arc<Mailbox>,
-    bell: Arc<Bell>,
+    consumer: Weak<BaseConsumer<ConsumerCallbacks>>,
+    events: Arc<EventQueue>,
+    waker: Arc<PollWaker>,
 }
 
 impl EndOfMember {
-    fn new(poller: &Poller) -> Self {
+    fn new(of: &PollLoop) -> Self {
         Self {
-            group: poller.group.clone(),
-            consumer: Arc::downgrade(&poller.consumer),
-            mailbox: poller.mailbox.clone(),
-            bell: poller.bell.clone(),
+            group: of.group.clone(),
+            consumer: Arc::downgrade(&of.consumer),
+            events: of.events.clone(),
+            waker: of.waker.clone(),
         }
     }
 }
@@ -225,13 +187,13 @@ impl Drop for EndOfMember {
         if thread::panicking() {
             let message = "the thread that polls the member panicked";
             let error = Error::new(ErrorKind::Unavailable, "read", message);
-            self.mailbox.fail(error.with_group(self.group.clone()));
+            self.events.fail(error.with_group(self.group.clone()));
         }
         if let Some(consumer) = self.consumer.upgrade() {
             consumer.context().close();
         }
         // It holds the client, and the client holds it.
-        self.bell.reach(None);
+        self.waker.detach();
     }
 }
 
@@ -239,9 +201,9 @@ impl Drop for EndOfMember {
 impl driver::ConsumerGroup for Group {
     async fn join(&self, join: JoinOptions) -> Result<Arc<dyn driver::Membership>> {
         settings::check(&join).map_err(|error| error.with_group(self.name.clone()))?;
-        let born = birth::pin(&self.connection, &self.name, &join.streams, join.start).await?;
-        let (join, born) = (&join, &born);
-        let joined = reentry::once_released(|| self.enter(join.clone(), born.clone()));
+        let initial = birth::pin(&self.connection, &self.name, &join.streams, join.start).await?;
+        let (join, initial) = (&join, &initial);
+        let joined = instance_id::once_released(|| self.enter(join.clone(), initial.clone()));
         let joined = joined.await.map_err(|e| match e.group() {
             Some(_) => e,
             None => e.with_group(self.name.clone()),

@@ -9,7 +9,7 @@ use rdkafka::mocking::MockCluster;
 use tokio::time::timeout;
 
 use super::Group;
-use super::poller::Command;
+use super::command::Command;
 use crate::config::Config;
 use crate::connection::Connection;
 
@@ -39,17 +39,17 @@ fn join() -> JoinOptions {
 async fn a_panic_of_the_polling_thread_ends_the_member() {
     let mock = MockCluster::new(1).unwrap();
     mock.create_topic("t", 1, 1).unwrap();
-    let (membership, joined) = group(mock.bootstrap_servers())
+    let (member, joined) = group(mock.bootstrap_servers())
         .start(join(), Vec::new())
         .unwrap();
     timeout(TIMEOUT, joined).await.unwrap().unwrap().unwrap();
     // The client holds it, too.
-    let bell = Arc::downgrade(&membership.commands.bell);
-    membership.commands.to.send(Command::Panic).unwrap();
-    membership.commands.bell.ring();
+    let waker = Arc::downgrade(&member.commands.waker);
+    member.commands.to.send(Command::Panic).unwrap();
+    member.commands.waker.wake();
     let ended = timeout(TIMEOUT, async {
         loop {
-            if let Err(error) = membership.next().await {
+            if let Err(error) = member.next().await {
                 return error;
             }
         }
@@ -57,9 +57,9 @@ async fn a_panic_of_the_polling_thread_ends_the_member() {
     let error = ended.await.unwrap();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     assert!(error.message().contains("panicked"), "{error}");
-    drop(membership);
+    drop(member);
     let ended = async {
-        while bell.strong_count() > 0 {
+        while waker.strong_count() > 0 {
             tokio::task::yield_now().await;
         }
     };

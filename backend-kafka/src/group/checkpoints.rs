@@ -78,10 +78,9 @@ impl Checkpoints {
                 let partitions: Vec<i32> = (0..found.partitions).collect();
                 let lows = ends(client, &topic, &partitions, End::Low, timeout)?;
                 let highs = ends(client, &topic, &partitions, End::High, timeout)?;
-                let ids = topic_ids::request(client.client(), &[&*topic], FOR_TOPIC_ID);
+                let ids = topic_ids::read(client.client(), &[&*topic], FOR_TOPIC_ID);
                 // Without it, what is stored is taken to be of this topic.
-                let ids = ids.and_then(topic_ids::Request::response).ok();
-                let id = ids.and_then(|ids| ids.get(&*topic)?.ok()?);
+                let id = ids.ok().and_then(|ids| ids.get(&*topic)?.ok()?);
                 Ok(Some((lows, highs, id)))
             });
             match asked.await {

@@ -3,8 +3,8 @@
 //! rdkafka's consumers tell the offsets of partitions that are named, and only of their own group.
 //! This tells all that are stored, of any group.
 
-use std::ffi::{CStr, CString, c_int};
-use std::ptr::{self, NonNull};
+use std::ffi::{CStr, CString};
+use std::ptr;
 use std::slice;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use rdkafka::client::{Client, ClientContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::admin::{Options, Queue};
 use super::code::{self, NO_ERROR};
 
 /// What a question has that is given up here, and not by librdkafka.
@@ -53,24 +54,24 @@ pub(crate) fn read<C: ClientContext>(
         sys::rd_kafka_consumer_group_metadata_destroy(own);
     }
     let group = CString::new(group)?;
-    let call = Call::new(client, ABANDONED)?;
+    let (options, queue) = (Options::new(client, ABANDONED)?, Queue::new(client));
     // SAFETY: the name is terminated, and no list stands for all partitions.
-    let question =
+    let request =
         unsafe { sys::rd_kafka_ListConsumerGroupOffsets_new(group.as_ptr(), ptr::null()) };
-    let mut questions = [question];
+    let mut requests = [request];
     // SAFETY: client, options and queue live through the call, which takes a copy of the one
-    // question; that is then destroyed, once.
+    // request; that is then destroyed, once.
     unsafe {
         sys::rd_kafka_ListConsumerGroupOffsets(
             client.native_ptr(),
-            questions.as_mut_ptr(),
-            questions.len(),
-            call.options.as_ptr(),
-            call.queue.as_ptr(),
+            requests.as_mut_ptr(),
+            requests.len(),
+            options.as_ptr(),
+            queue.as_ptr(),
         );
-        sys::rd_kafka_ListConsumerGroupOffsets_destroy(question);
+        sys::rd_kafka_ListConsumerGroupOffsets_destroy(request);
     }
-    let answer = match call.answer(timeout) {
+    let answer = match queue.wait(timeout) {
         Err(KafkaError::AdminOp(RDKafkaErrorCode::GroupIdNotFound)) => return Ok(Vec::new()),
         answer => answer?,
     };
@@ -78,7 +79,7 @@ pub(crate) fn read<C: ClientContext>(
     // SAFETY: the answer lives to the end of this function. It is of the kind that was asked for, or
     // the first call says null, and the second is not made.
     let groups = unsafe {
-        let result = sys::rd_kafka_event_ListConsumerGroupOffsets_result(answer.0.as_ptr());
+        let result = sys::rd_kafka_event_ListConsumerGroupOffsets_result(answer.as_ptr());
         if result.is_null() {
             return Err(UNANSWERED);
         }
@@ -105,7 +106,7 @@ pub(crate) fn store<C: ClientContext>(
         element.set_metadata(&offset.metadata);
     }
     let group = CString::new(group)?;
-    let call = Call::new(client, ABANDONED)?;
+    let (options, queue) = (Options::new(client, ABANDONED)?, Queue::new(client));
     // SAFETY: the name is terminated, and the list lives through the call, which copies both.
     let request =
         unsafe { sys::rd_kafka_AlterConsumerGroupOffsets_new(group.as_ptr(), list.ptr()) };
@@ -117,17 +118,17 @@ pub(crate) fn store<C: ClientContext>(
             client.native_ptr(),
             requests.as_mut_ptr(),
             requests.len(),
-            call.options.as_ptr(),
-            call.queue.as_ptr(),
+            options.as_ptr(),
+            queue.as_ptr(),
         );
         sys::rd_kafka_AlterConsumerGroupOffsets_destroy(request);
     }
-    let answer = call.answer(timeout)?;
+    let answer = queue.wait(timeout)?;
     let mut count = 0;
     // SAFETY: the answer lives to the end of this function. It is of the kind that was asked for, or
     // the first call says null, and the second is not made.
     let groups = unsafe {
-        let result = sys::rd_kafka_event_AlterConsumerGroupOffsets_result(answer.0.as_ptr());
+        let result = sys::rd_kafka_event_AlterConsumerGroupOffsets_result(answer.as_ptr());
         if result.is_null() {
             return Err(UNANSWERED);
         }
@@ -220,92 +221,6 @@ unsafe fn elements(
         });
     }
     Ok(offsets)
-}
-
-/// One request: its options, and the queue that the answer comes by.
-pub(super) struct Call {
-    pub(super) options: NonNull<sys::rd_kafka_AdminOptions_t>,
-    pub(super) queue: NonNull<sys::rd_kafka_queue_t>,
-}
-
-pub(super) struct Answer(pub(super) NonNull<sys::rd_kafka_event_t>);
-
-impl Call {
-    pub(super) fn new<C: ClientContext>(
-        client: &Client<C>,
-        timeout: Duration,
-    ) -> Result<Self, KafkaError> {
-        const NO_MEMORY: &str = "librdkafka aborts where it finds no memory";
-        // SAFETY: the client lives through the calls. Whoever calls this keeps it longer than what is
-        // made here.
-        let call = unsafe {
-            let client = client.native_ptr();
-            Self {
-                options: NonNull::new(sys::rd_kafka_AdminOptions_new(
-                    client,
-                    sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_ANY,
-                ))
-                .expect(NO_MEMORY),
-                queue: NonNull::new(sys::rd_kafka_queue_new(client)).expect(NO_MEMORY),
-            }
-        };
-        // SAFETY: the options live; without room for a text, none is written.
-        let code = unsafe {
-            sys::rd_kafka_AdminOptions_set_request_timeout(
-                call.options.as_ptr(),
-                millis(timeout),
-                ptr::null_mut(),
-                0,
-            )
-        };
-        match code as i32 {
-            NO_ERROR => Ok(call),
-            code => Err(KafkaError::AdminOp(code::named(code))),
-        }
-    }
-
-    /// Waits for the answer. Blocks, for `timeout` or somewhat longer.
-    pub(super) fn answer(&self, timeout: Duration) -> Result<Answer, KafkaError> {
-        // librdkafka itself says when the time is over, and more of what was wrong.
-        const GRACE: Duration = Duration::from_secs(1);
-        // SAFETY: the queue lives, and nobody else waits on it.
-        let event = unsafe {
-            sys::rd_kafka_queue_poll(self.queue.as_ptr(), millis(timeout.saturating_add(GRACE)))
-        };
-        let Some(event) = NonNull::new(event) else {
-            return Err(KafkaError::AdminOp(RDKafkaErrorCode::OperationTimedOut));
-        };
-        let answer = Answer(event);
-        // SAFETY: the event lives.
-        let code = unsafe { code::of_event(answer.0.as_ptr()) };
-        match code {
-            NO_ERROR => Ok(answer),
-            code => Err(KafkaError::AdminOp(code::named(code))),
-        }
-    }
-}
-
-impl Drop for Call {
-    fn drop(&mut self) {
-        // SAFETY: both were made for this alone and are not used any more. An answer that comes later
-        // finds no queue, and librdkafka drops it.
-        unsafe {
-            sys::rd_kafka_AdminOptions_destroy(self.options.as_ptr());
-            sys::rd_kafka_queue_destroy(self.queue.as_ptr());
-        }
-    }
-}
-
-impl Drop for Answer {
-    fn drop(&mut self) {
-        // SAFETY: the event is this one's alone, and nothing that was read of it is kept.
-        unsafe { sys::rd_kafka_event_destroy(self.0.as_ptr()) }
-    }
-}
-
-/// For librdkafka, which takes 1 ms to 1 hour.
-fn millis(time: Duration) -> c_int {
-    time.as_millis().clamp(1, 3_600_000) as c_int
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@
     reason = "librdkafka is written in C; all other modules go through this one"
 )]
 
+mod admin;
+pub(crate) mod admin_queue;
 pub(crate) mod bootstrap;
 mod code;
 pub(crate) mod consume;
@@ -17,6 +19,7 @@ pub(crate) mod delivery;
 pub(crate) mod group_offsets;
 mod header_name;
 pub(crate) mod leader_epoch;
+pub(crate) mod list_offsets;
 pub(crate) mod partitioner;
 pub(crate) mod produce;
 pub(crate) mod record;

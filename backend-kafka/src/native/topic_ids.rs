@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 use std::fmt;
-use std::marker::PhantomData;
 use std::slice;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -13,16 +12,8 @@ use rdkafka::bindings as sys;
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use super::admin::{Event, Options, Queue};
 use super::code::{self, NO_ERROR};
-use super::group_offsets::Call;
-
-/// A request for the ids of some topics, which is under way.
-pub(crate) struct Request<'a> {
-    call: Call,
-    timeout: Duration,
-    /// The client outlives the call.
-    client: PhantomData<&'a ()>,
-}
 
 /// The id of a topic, which another topic of the same name does not have. Never zero, as the id of
 /// brokers that have no ids is.
@@ -35,19 +26,29 @@ pub(crate) struct TopicId(u128);
 /// where the topic was refused.
 pub(crate) type TopicIds = HashMap<Arc<str>, Result<Option<TopicId>, RDKafkaErrorCode>>;
 
-/// Sends the request. The topics are distinct and have names.
-pub(crate) fn request<'a, C: ClientContext>(
-    client: &'a Client<C>,
+/// Asks for the ids of topics, and waits. Blocks, for `timeout` or somewhat longer.
+pub(crate) fn read<C: ClientContext>(
+    client: &Client<C>,
     topics: &[&str],
     timeout: Duration,
-) -> Result<Request<'a>, KafkaError> {
+) -> Result<TopicIds, KafkaError> {
+    let queue = Queue::new(client);
+    request(client, topics, &Options::new(client, timeout)?, &queue)?;
+    response(&queue.wait(timeout)?)
+}
+
+/// Asks for the ids of topics, which are distinct and have names.
+pub(super) fn request<C: ClientContext>(
+    client: &Client<C>,
+    topics: &[&str],
+    options: &Options,
+    queue: &Queue,
+) -> Result<(), KafkaError> {
     let names: Vec<CString> = topics
         .iter()
         .map(|topic| CString::new(*topic))
         .collect::<Result<_, _>>()?;
     let mut pointers: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
-    // Only requests to coordinators must not be given up by librdkafka, and this is none.
-    let call = Call::new(client, timeout)?;
     // SAFETY: the names are terminated and live through the call, which copies them. Client, options
     // and queue live through the request, which takes a copy of the collection; that is then
     // destroyed, once.
@@ -57,57 +58,50 @@ pub(crate) fn request<'a, C: ClientContext>(
         sys::rd_kafka_DescribeTopics(
             client.native_ptr(),
             collection,
-            call.options.as_ptr(),
-            call.queue.as_ptr(),
+            options.as_ptr(),
+            queue.as_ptr(),
         );
         sys::rd_kafka_TopicCollection_destroy(collection);
     }
-    Ok(Request {
-        call,
-        timeout,
-        client: PhantomData,
-    })
+    Ok(())
 }
 
-impl Request<'_> {
-    /// Waits for the response. Blocks, for the timeout of the request or somewhat longer.
-    pub(crate) fn response(self) -> Result<TopicIds, KafkaError> {
-        let answer = self.call.answer(self.timeout)?;
-        let mut count = 0;
-        // SAFETY: the answer lives to the end of this function. It is of the kind that was asked for,
-        // or the first call says null, and the second is not made.
-        let topics = unsafe {
-            let result = sys::rd_kafka_event_DescribeTopics_result(answer.0.as_ptr());
-            if result.is_null() {
-                return Err(KafkaError::AdminOp(RDKafkaErrorCode::Fail));
-            }
-            let topics = sys::rd_kafka_DescribeTopics_result_topics(result, &mut count);
-            match count {
-                0 => &[],
-                _ => slice::from_raw_parts(topics, count),
-            }
-        };
-        let mut ids = TopicIds::new();
-        // Null where the broker has left a topic out.
-        for topic in topics.iter().filter(|topic| !topic.is_null()) {
-            // SAFETY: the description lives as long as the answer, and so do its name, which is
-            // terminated, its id, and its error; that may be null, whose code is that of none.
-            let (name, code, id) = unsafe {
-                let name = CStr::from_ptr(sys::rd_kafka_TopicDescription_name(*topic));
-                let error = sys::rd_kafka_TopicDescription_error(*topic);
-                let id = sys::rd_kafka_TopicDescription_topic_id(*topic);
-                let high = sys::rd_kafka_Uuid_most_significant_bits(id);
-                let low = sys::rd_kafka_Uuid_least_significant_bits(id);
-                (name, code::of_error(error), (high, low))
-            };
-            let id = match code {
-                NO_ERROR => Ok(TopicId::new(id)),
-                code => Err(code::named(code)),
-            };
-            ids.insert(name.to_string_lossy().into(), id);
+/// Reads the response to a [`request`].
+pub(super) fn response(event: &Event) -> Result<TopicIds, KafkaError> {
+    let mut count = 0;
+    // SAFETY: the event lives to the end of this function. It is of the kind that was asked for, or
+    // the first call says null, and the second is not made.
+    let topics = unsafe {
+        let result = sys::rd_kafka_event_DescribeTopics_result(event.as_ptr());
+        if result.is_null() {
+            return Err(KafkaError::AdminOp(RDKafkaErrorCode::Fail));
         }
-        Ok(ids)
+        let topics = sys::rd_kafka_DescribeTopics_result_topics(result, &mut count);
+        match count {
+            0 => &[],
+            _ => slice::from_raw_parts(topics, count),
+        }
+    };
+    let mut ids = TopicIds::new();
+    // Null where the broker has left a topic out.
+    for topic in topics.iter().filter(|topic| !topic.is_null()) {
+        // SAFETY: the description lives as long as the event, and so do its name, which is
+        // terminated, its id, and its error; that may be null, whose code is that of none.
+        let (name, code, id) = unsafe {
+            let name = CStr::from_ptr(sys::rd_kafka_TopicDescription_name(*topic));
+            let error = sys::rd_kafka_TopicDescription_error(*topic);
+            let id = sys::rd_kafka_TopicDescription_topic_id(*topic);
+            let high = sys::rd_kafka_Uuid_most_significant_bits(id);
+            let low = sys::rd_kafka_Uuid_least_significant_bits(id);
+            (name, code::of_error(error), (high, low))
+        };
+        let id = match code {
+            NO_ERROR => Ok(TopicId::new(id)),
+            code => Err(code::named(code)),
+        };
+        ids.insert(name.to_string_lossy().into(), id);
     }
+    Ok(ids)
 }
 
 const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -185,8 +179,7 @@ mod tests {
         let cluster = MockCluster::new(1).unwrap();
         let client = client(&cluster.bootstrap_servers());
         cluster.broker_down(1).unwrap();
-        let asked = request(client.client(), &["a"], Duration::from_millis(200)).unwrap();
-        assert!(asked.response().is_err());
+        assert!(read(client.client(), &["a"], Duration::from_millis(200)).is_err());
     }
 
     proptest! {

@@ -2,53 +2,22 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 
 use async_trait::async_trait;
 use millstream_core::driver::{self, CheckpointUpdate, Event};
 use millstream_core::{Epoch, Error, ErrorKind, Partition, Record, Result};
-use tokio::sync::oneshot;
 
-use super::bell::Bell;
-use super::checkpoint::Vouched;
-use super::mailbox::Mailbox;
-use super::poller::Command;
+use super::command::{Command, Commands, PreparedTransaction};
+use super::event_queue::EventQueue;
 use crate::native::record::unsendable;
 use crate::transactions::{Transaction, TransactionalProducer};
 
 #[derive(Debug)]
-pub(super) struct Membership {
+pub(super) struct Member {
     pub(super) id: String,
     pub(super) commands: Commands,
-    pub(super) mailbox: Arc<Mailbox>,
-    pub(super) transactions: Arc<TransactionalProducer>,
-}
-
-/// The way to the polling thread. Its end is the member's.
-#[derive(Debug)]
-pub(super) struct Commands {
-    pub(super) to: Sender<Command>,
-    pub(super) bell: Arc<Bell>,
-}
-
-impl Commands {
-    fn send(&self, command: Command) {
-        // A thread that has ended answers nothing: the dropped reply tells.
-        let _ = self.to.send(command);
-        self.bell.ring();
-    }
-
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
-        let (reply, answer) = oneshot::channel();
-        self.send(command(reply));
-        answer.await.ok()
-    }
-}
-
-impl Drop for Commands {
-    fn drop(&mut self) {
-        self.send(Command::Leave(None));
-    }
+    pub(super) events: Arc<EventQueue>,
+    pub(super) producer: Arc<TransactionalProducer>,
 }
 
 fn gone(operation: &'static str) -> Error {
@@ -56,15 +25,15 @@ fn gone(operation: &'static str) -> Error {
 }
 
 #[async_trait]
-impl driver::Membership for Membership {
+impl driver::Membership for Member {
     fn id(&self) -> &str {
         &self.id
     }
 
     async fn next(&self) -> Result<Vec<Event>> {
-        let collected = poll_fn(|cx| self.mailbox.poll_collect(cx)).await?;
+        let collected = poll_fn(|cx| self.events.poll_collect(cx)).await?;
         if collected.was_full {
-            self.commands.bell.ring();
+            self.commands.waker.wake();
         }
         Ok(collected.events)
     }
@@ -92,18 +61,18 @@ impl driver::Membership for Membership {
             return Err(error.with_stream(stream));
         }
         let stream: Arc<str> = stream.into();
-        let limits = self.transactions.limits(&stream).await;
-        let asked = self.commands.ask(|reply| Command::Vouch {
+        let limits = self.producer.limits(&stream).await;
+        let asked = self.commands.ask(|reply| Command::PrepareTransaction {
             marks: marks.to_vec(),
             reply,
         });
-        let vouched = asked.await.unwrap_or_else(|| Err(gone("publish")));
-        let vouched = vouched.map_err(|error| error.with_stream(stream.clone()))?;
-        let Vouched {
+        let prepared = asked.await.unwrap_or_else(|| Err(gone("publish")));
+        let prepared = prepared.map_err(|error| error.with_stream(stream.clone()))?;
+        let PreparedTransaction {
             offsets,
             member,
             assignments,
-        } = vouched;
+        } = prepared;
         let transaction = Transaction {
             stream: stream.clone(),
             limits,
@@ -111,12 +80,13 @@ impl driver::Membership for Membership {
             offsets,
             member,
         };
-        let transactions = self.transactions.clone();
+        let producer = self.producer.clone();
         // A dropped call is carried out all the same, as a whole or not.
-        let published = tokio::task::spawn_blocking(move || transactions.publish(&transaction));
+        let published = tokio::task::spawn_blocking(move || producer.publish(&transaction));
         match published.await {
             Ok(Ok(())) => {
-                self.commands.send(Command::Published(marks.to_vec()));
+                self.commands
+                    .send(Command::TransactionStored(marks.to_vec()));
                 Ok(())
             }
             Ok(Err(failed)) => {
@@ -148,13 +118,13 @@ impl driver::Membership for Membership {
     }
 
     fn pause(&self, partition: &Partition, epoch: Epoch) {
-        self.mailbox.pause(partition, epoch);
+        self.events.pause(partition, epoch);
         let partition = partition.clone();
         self.commands.send(Command::Pause(partition, epoch));
     }
 
     fn resume(&self, partition: &Partition, epoch: Epoch) {
-        self.mailbox.resume(partition, epoch);
+        self.events.resume(partition, epoch);
         let partition = partition.clone();
         self.commands.send(Command::Resume(partition, epoch));
     }

@@ -1,8 +1,9 @@
-//! What librdkafka calls back, written down and answered later.
+//! The callbacks of a member's client: what they report is kept, and answered later.
 //!
 //! Nothing is decided in a callback: a drain takes as long as handlers take, and a callback that
-//! waits holds up the client. The polling thread reads what was written down when the poll returns.
+//! waits holds up the client. The polling thread reads what was kept when the poll returns.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,55 +15,49 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
 
+use super::lists::names;
+use super::state::{CommitResult, RebalanceEvent};
+use super::types::TopicPartition;
 use crate::connection::context::Context;
 use crate::connection::statistics::Bounds;
-use crate::native::consume::{Identity, identity};
+use crate::native::consume::identity;
 
-/// A partition by topic and number.
-pub(super) type Name = (Arc<str>, i32);
-
-/// Something that librdkafka told.
-pub(super) enum Happening {
-    /// These partitions are the member's, to be assigned.
-    Assign {
-        partitions: Vec<Name>,
-        identity: Option<Identity>,
-    },
-    /// These partitions are to be unassigned.
-    Revoke {
-        partitions: Vec<Name>,
-        identity: Option<Identity>,
-        /// Others may have them already.
-        lost: bool,
+/// Something that librdkafka has reported.
+pub(super) enum CallbackEvent {
+    /// Partitions come or go.
+    Rebalance {
+        event: RebalanceEvent,
+        /// The generation that the member has now.
+        generation: Option<i32>,
     },
     /// A commit was answered.
-    Committed(Vec<(Name, Option<RDKafkaErrorCode>)>),
-    /// A commit failed as a whole.
-    NotCommitted(RDKafkaErrorCode),
+    Committed(CommitResult),
     /// A topic may be gone.
-    Missing,
+    TopicMissing,
     /// Where partitions begin and end, owned or not.
-    Bounds(Vec<(Name, Bounds)>),
+    Bounds(Vec<(TopicPartition, Bounds)>),
 }
 
-pub(super) struct MemberContext {
+/// The callbacks of a member's client.
+pub(super) struct ConsumerCallbacks {
     pub(super) base: Context,
-    happened: Mutex<Vec<Happening>>,
+    events: Mutex<Vec<CallbackEvent>>,
     /// Whether the client is about to be dropped, and nobody is left to answer a rebalance.
     closing: AtomicBool,
 }
 
-impl MemberContext {
+impl ConsumerCallbacks {
     pub(super) fn new(base: Context) -> Self {
         Self {
             base,
-            happened: Mutex::default(),
+            events: Mutex::default(),
             closing: AtomicBool::new(false),
         }
     }
 
-    pub(super) fn happened(&self) -> Vec<Happening> {
-        std::mem::take(&mut *self.happened.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Returns what was reported since the last call, in order.
+    pub(super) fn take_events(&self) -> Vec<CallbackEvent> {
+        std::mem::take(&mut *self.events.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// From now on rebalances are answered on the spot.
@@ -70,15 +65,13 @@ impl MemberContext {
         self.closing.store(true, Relaxed);
     }
 
-    fn note(&self, happening: Happening) {
-        let happened = self.happened.lock();
-        happened
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(happening);
+    fn push(&self, event: CallbackEvent) {
+        let events = self.events.lock();
+        events.unwrap_or_else(PoisonError::into_inner).push(event);
     }
 }
 
-impl ClientContext for MemberContext {
+impl ClientContext for ConsumerCallbacks {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = Context::ENABLE_REFRESH_OAUTH_TOKEN;
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -87,7 +80,7 @@ impl ClientContext for MemberContext {
 
     fn stats_raw(&self, statistics: &[u8]) {
         if let Some(statistics) = self.base.heed(statistics) {
-            self.note(Happening::Bounds(statistics.bounds().collect()));
+            self.push(CallbackEvent::Bounds(statistics.bounds().collect()));
         }
     }
 
@@ -98,7 +91,7 @@ impl ClientContext for MemberContext {
             | RDKafkaErrorCode::UnknownTopicId,
         ) = error.rdkafka_error_code()
         {
-            self.note(Happening::Missing);
+            self.push(CallbackEvent::TopicMissing);
         }
         self.base.error(error, reason);
     }
@@ -111,7 +104,7 @@ impl ClientContext for MemberContext {
     }
 }
 
-impl ConsumerContext for MemberContext {
+impl ConsumerContext for ConsumerCallbacks {
     fn rebalance(
         &self,
         consumer: &BaseConsumer<Self>,
@@ -128,55 +121,32 @@ impl ConsumerContext for MemberContext {
             return;
         }
         // The list is copied, not kept: a kept one holds references to its partitions, for which
-        // the client's end would wait for ever.
+        // the client's end would wait forever.
         let partitions = names(list);
-        self.note(match assign {
-            true => Happening::Assign {
+        let event = match assign {
+            true => RebalanceEvent::Assign(partitions),
+            false => RebalanceEvent::Revoke {
                 partitions,
-                identity: identity(consumer),
+                is_lost: consumer.assignment_lost(),
             },
-            false => Happening::Revoke {
-                partitions,
-                identity: identity(consumer),
-                lost: consumer.assignment_lost(),
-            },
-        });
+        };
+        let generation = identity(consumer).map(|identity| identity.generation);
+        self.push(CallbackEvent::Rebalance { event, generation });
     }
 
     fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        let each = || {
-            let elements = offsets.elements();
-            let each = elements.iter().map(|element| {
-                let name = (Arc::from(element.topic()), element.partition());
-                let code = element.error().err().and_then(|e| e.rdkafka_error_code());
-                (name, code)
-            });
-            each.collect::<Vec<_>>()
-        };
-        let failed = result.err().and_then(|error| error.rdkafka_error_code());
-        self.note(match failed {
-            // Where single partitions have errors, librdkafka repeats one of them for the whole.
-            Some(code) if each().iter().all(|(_, code)| code.is_none()) => {
-                Happening::NotCommitted(code)
-            }
-            _ => Happening::Committed(each()),
+        let elements = offsets.elements();
+        let each = elements.iter().map(|element| {
+            let name = (Arc::from(element.topic()), element.partition());
+            let code = element.error().err().and_then(|e| e.rdkafka_error_code());
+            (name, code)
         });
+        let each: HashMap<_, _> = each.collect();
+        let failed = result.err().and_then(|error| error.rdkafka_error_code());
+        self.push(CallbackEvent::Committed(match failed {
+            // Where single partitions have errors, librdkafka repeats one of them for the whole.
+            Some(code) if each.values().all(Option::is_none) => CommitResult::Failed(code),
+            _ => CommitResult::Each(each),
+        }));
     }
-}
-
-fn names(list: &TopicPartitionList) -> Vec<Name> {
-    let elements = list.elements();
-    let names = elements
-        .iter()
-        .map(|element| (Arc::from(element.topic()), element.partition()));
-    names.collect()
-}
-
-/// A list for librdkafka.
-pub(super) fn list<'a>(names: impl IntoIterator<Item = &'a Name>) -> TopicPartitionList {
-    let mut list = TopicPartitionList::new();
-    for (topic, partition) in names {
-        list.add_partition(topic, *partition);
-    }
-    list
 }

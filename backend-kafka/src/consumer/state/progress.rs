@@ -1,34 +1,34 @@
 //! Where a group stands in a partition.
 
-use super::context::Name;
+use crate::consumer::types::TopicPartition;
 use crate::group::note::Note;
 use crate::native::topic_ids::TopicId;
 
 /// What a group has stored of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     /// The offset to read next.
-    pub(super) next: i64,
+    pub(crate) next: i64,
     /// The epoch of the leader that has written what stands before it.
-    pub(super) leader_epoch: Option<i32>,
-    pub(super) note: Note,
+    pub(crate) leader_epoch: Option<i32>,
+    pub(crate) note: Note,
 }
 
 /// A partition that is being assigned.
 #[derive(Debug)]
-pub(super) struct NewPartition {
-    pub(super) name: Name,
+pub(crate) struct NewPartition {
+    pub(crate) name: TopicPartition,
     /// What the group has stored of this topic, if it has stored anything.
-    pub(super) progress: Option<Progress>,
+    pub(crate) progress: Option<Progress>,
     /// The id of the topic, if the broker has told it.
-    pub(super) stream_id: Option<TopicId>,
+    pub(crate) stream_id: Option<TopicId>,
     /// The topic of the same name in which the group has stored its progress, if it was another one.
-    pub(super) earlier_topic: Option<TopicId>,
+    pub(crate) earlier_topic: Option<TopicId>,
 }
 
 impl Progress {
     /// Progress up to an offset at which a group begins.
-    pub(super) fn at(next: i64) -> Self {
+    pub(crate) fn at(next: i64) -> Self {
         Self {
             next,
             leader_epoch: None,
@@ -41,7 +41,11 @@ impl NewPartition {
     /// Decides where to begin in a partition, by what is stored under its name and by the id that its
     /// topic has now. Offsets of an earlier topic mean nothing in this one, which is read from its
     /// beginning. Its epochs and resets go on, for they are numbers of the group.
-    pub(super) fn new(name: Name, stored: Option<Progress>, stream_id: Option<TopicId>) -> Self {
+    pub(crate) fn new(
+        name: TopicPartition,
+        stored: Option<Progress>,
+        stream_id: Option<TopicId>,
+    ) -> Self {
         let known = stored.and_then(|progress| progress.note.topic);
         let earlier_topic = known.filter(|known| stream_id.is_some_and(|id| id != *known));
         let progress = stored.map(|progress| {

@@ -2,20 +2,20 @@
 
 /// The leader epochs of what was read of a partition, for the offsets that are stored.
 #[derive(Debug, Default)]
-pub(super) struct LeaderEpochs {
+pub(crate) struct LeaderEpochs {
     /// The offsets from which on another epoch holds, in ascending order. `None` is an unknown epoch.
     since: Vec<(i64, Option<i32>)>,
 }
 
 impl LeaderEpochs {
     /// Begins at an offset that was stored with an epoch.
-    pub(super) fn at(next: i64, epoch: Option<i32>) -> Self {
+    pub(crate) fn at(next: i64, epoch: Option<i32>) -> Self {
         let since = vec![(next - 1, epoch)];
         Self { since }
     }
 
     /// Notes what was read from an offset on.
-    pub(super) fn note(&mut self, offset: i64, epoch: Option<i32>) {
+    pub(crate) fn note(&mut self, offset: i64, epoch: Option<i32>) {
         let last = self.since.last().map(|(_, epoch)| *epoch);
         if last != Some(epoch) {
             self.since.push((offset, epoch));
@@ -23,13 +23,13 @@ impl LeaderEpochs {
     }
 
     /// Returns the epoch of what stands before an offset that is to be stored.
-    pub(super) fn before(&self, next: i64) -> Option<i32> {
+    pub(crate) fn before(&self, next: i64) -> Option<i32> {
         let mut newest = self.since.iter().rev();
         newest.find(|(first, _)| *first < next)?.1
     }
 
     /// Forgets what only offsets before this one need.
-    pub(super) fn forget_before(&mut self, next: i64) {
+    pub(crate) fn forget_before(&mut self, next: i64) {
         let begun = self.since.partition_point(|(first, _)| *first < next);
         self.since.drain(..begun.saturating_sub(1));
     }

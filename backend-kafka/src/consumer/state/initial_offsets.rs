@@ -7,7 +7,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::context::Name;
+use super::progress::Progress;
+use crate::consumer::types::TopicPartition;
 use crate::native::group_offsets::StoredOffset;
 
 /// How soon to look again after offsets were not stored.
@@ -15,7 +16,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// The offsets that are not stored yet.
 #[derive(Debug)]
-pub(super) struct InitialOffsets {
+pub(crate) struct InitialOffsets {
     left: Vec<StoredOffset>,
     step: Step,
 }
@@ -32,72 +33,72 @@ enum Step {
 
 /// What is to be done next.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub(crate) enum Next {
     /// To find out which of these have no stored offset.
-    Look(Vec<Name>),
-    /// To store what is left.
-    Store,
+    Look(Vec<TopicPartition>),
     /// Nothing at the moment.
     Wait,
     /// Nothing more: all is stored.
     Done,
 }
 
-impl StoredOffset {
-    fn name(&self) -> Name {
-        (self.topic.as_str().into(), self.partition)
-    }
-}
-
 impl InitialOffsets {
-    pub(super) fn new(offsets: Vec<StoredOffset>) -> Self {
+    pub(crate) fn new(offsets: Vec<StoredOffset>, now: Instant) -> Self {
         Self {
             left: offsets,
-            step: Step::Look {
-                due: Instant::now(),
-            },
+            step: Step::Look { due: now },
         }
     }
 
     /// Decides what to do as a member. What it returns is taken to be under way.
-    pub(super) fn next(&mut self, now: Instant) -> Next {
+    pub(crate) fn next(&mut self, now: Instant) -> Next {
         if self.left.is_empty() {
             return Next::Done;
         }
-        let next = match self.step {
+        match self.step {
             Step::Look { due } if due <= now => {
-                Next::Look(self.left.iter().map(StoredOffset::name).collect())
+                self.step = Step::Wait;
+                Next::Look(self.left.iter().map(name).collect())
             }
-            Step::Store => Next::Store,
-            Step::Look { .. } | Step::Wait => return Next::Wait,
+            Step::Look { .. } | Step::Wait | Step::Store => Next::Wait,
+        }
+    }
+
+    /// Returns what is to be stored now, if anything is. It is taken to be under way.
+    pub(crate) fn take_to_store(&mut self) -> Option<Vec<(TopicPartition, Progress)>> {
+        let Step::Store = self.step else {
+            return None;
         };
         self.step = Step::Wait;
-        next
+        let left = self.left.iter();
+        Some(
+            left.map(|offset| (name(offset), Progress::at(offset.next)))
+                .collect(),
+        )
     }
 
     /// Takes note of the partitions of which nothing is stored.
-    pub(super) fn on_unstored(&mut self, unstored: &[Name]) {
-        self.left.retain(|offset| unstored.contains(&offset.name()));
+    pub(crate) fn on_unstored(&mut self, unstored: &[TopicPartition]) {
+        self.left.retain(|offset| unstored.contains(&name(offset)));
         self.step = Step::Store;
     }
 
     /// Takes note of what the broker has stored.
-    pub(super) fn on_stored(&mut self, now: Instant, is_stored: impl Fn(&Name) -> bool) {
-        self.left.retain(|offset| !is_stored(&offset.name()));
+    pub(crate) fn on_stored(&mut self, now: Instant, is_stored: impl Fn(&TopicPartition) -> bool) {
+        self.left.retain(|offset| !is_stored(&name(offset)));
         self.step = Step::Look { due: now + PAUSE };
     }
 
     /// Where to begin in a partition of which nothing is stored yet.
-    pub(super) fn of(&self, (topic, partition): &Name) -> Option<i64> {
+    pub(crate) fn of(&self, (topic, partition): &TopicPartition) -> Option<i64> {
         let place = (&**topic, *partition);
         let found = self.left.iter().find(|offset| offset.place() == place)?;
         Some(found.next)
     }
+}
 
-    /// What is left, by partition.
-    pub(super) fn left(&self) -> impl Iterator<Item = (Name, i64)> {
-        self.left.iter().map(|offset| (offset.name(), offset.next))
-    }
+fn name(offset: &StoredOffset) -> TopicPartition {
+    (offset.topic.as_str().into(), offset.partition)
 }
 
 #[cfg(test)]
@@ -114,7 +115,7 @@ mod tests {
 
     fn initial() -> InitialOffsets {
         let offset = |partition| StoredOffset::new("s", partition, 7, Note::default());
-        InitialOffsets::new((0..PARTITIONS).map(offset).collect())
+        InitialOffsets::new((0..PARTITIONS).map(offset).collect(), Instant::now())
     }
 
     proptest! {
@@ -134,23 +135,23 @@ mod tests {
                 match offsets.next(now) {
                     Next::Look(names) => {
                         stored_since_look.clear();
-                        let unstored = |name: &Name| !stored.contains_key(&name.1);
+                        let unstored = |name: &TopicPartition| !stored.contains_key(&name.1);
                         let unstored: Vec<_> = names.into_iter().filter(unstored).collect();
                         offsets.on_unstored(&unstored);
                     }
-                    Next::Store => {
-                        for ((_, partition), next) in offsets.left().collect::<Vec<_>>() {
+                    Next::Wait => {
+                        let to_store = offsets.take_to_store();
+                        for ((_, partition), progress) in to_store.expect("all was reported") {
                             if Some(partition) == refused {
                                 continue;
                             }
-                            let before = stored.insert(partition, next);
+                            let before = stored.insert(partition, progress.next);
                             prop_assert!(
                                 before.is_none() || stored_since_look.contains(&partition)
                             );
                         }
                         offsets.on_stored(now, |(_, partition)| Some(*partition) != refused);
                     }
-                    Next::Wait => prop_assert!(false, "all was reported"),
                     Next::Done => {}
                 }
                 if let Some(partition) = other {
@@ -169,11 +170,16 @@ mod tests {
         let now = Instant::now();
         assert!(matches!(offsets.next(now), Next::Look(names) if names.len() == 3));
         assert_eq!(offsets.next(now), Next::Wait);
+        assert_eq!(offsets.take_to_store(), None, "it looks first");
         offsets.on_unstored(&[("s".into(), 1)]);
         assert_eq!(offsets.of(&("s".into(), 0)), None);
         assert_eq!(offsets.of(&("s".into(), 1)), Some(7));
-        assert_eq!(offsets.next(now), Next::Store);
         assert_eq!(offsets.next(now), Next::Wait);
+        assert_eq!(
+            offsets.take_to_store().map(|offsets| offsets.len()),
+            Some(1)
+        );
+        assert_eq!(offsets.take_to_store(), None);
         offsets.on_stored(now, |_| false);
         assert_eq!(offsets.next(now), Next::Wait, "a pause comes first");
         assert!(matches!(offsets.next(now + PAUSE), Next::Look(_)));

@@ -1,4 +1,4 @@
-//! Where the polling thread leaves events, and the runtime collects them.
+//! The events of a member, on their way from the polling thread to the runtime.
 //!
 //! One lock per collection and not one per event: the runtime takes all that is there. The thread
 //! stops leaving records when enough wait, and so the broker is asked for no more.
@@ -17,15 +17,15 @@ use millstream_core::driver::{Event, StoredRecord};
 use millstream_core::{Epoch, Error, Lag, Partition, Result};
 
 #[derive(Debug)]
-pub(super) struct Mailbox {
+pub(super) struct EventQueue {
     content: Mutex<Content>,
-    /// So much may wait before the box is full.
-    room: Load,
+    /// So much may wait before it is full.
+    room: Amount,
 }
 
-/// How much records are.
+/// An amount of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Load {
+pub(super) struct Amount {
     pub(super) records: usize,
     pub(super) bytes: usize,
 }
@@ -34,7 +34,7 @@ pub(super) struct Load {
 struct Content {
     events: Vec<Event>,
     /// What `events` hold.
-    load: Load,
+    amount: Amount,
     /// The last lag of each partition of which nothing came since: a runtime that collects nothing for
     /// a while misses the earlier ones, and no more of them wait than there are partitions.
     lags: HashMap<Partition, (Epoch, Lag)>,
@@ -58,15 +58,15 @@ pub(super) struct Collected {
     pub(super) was_full: bool,
 }
 
-impl Mailbox {
-    pub(super) fn new(room: Load) -> Self {
+impl EventQueue {
+    pub(super) fn new(room: Amount) -> Self {
         Self {
             content: Mutex::default(),
             room,
         }
     }
 
-    pub(super) fn put(&self, event: Event) {
+    pub(super) fn push(&self, event: Event) {
         let mut content = self.lock();
         match &event {
             Event::Revoking { partitions, .. } | Event::Lost { partitions } => {
@@ -88,12 +88,12 @@ impl Mailbox {
                 if let Event::Records { partition, .. } = &event {
                     content.lags.remove(partition);
                 }
-                content.load += load(&event);
+                content.amount += amount(&event);
                 content.events.push(event);
             }
             None => return,
         }
-        Self::ring(content);
+        Self::wake(content);
     }
 
     /// Lets nothing more of a partition be collected.
@@ -110,10 +110,10 @@ impl Mailbox {
             content.held.insert(partition.clone(), held);
         }
         for event in mem::take(&mut content.events) {
-            let load = load(&event);
+            let amount = amount(&event);
             match content.hold(event) {
                 Some(event) => content.events.push(event),
-                None => content.load -= load,
+                None => content.amount -= amount,
             }
         }
         let Content { held, lags, .. } = &mut *content;
@@ -131,12 +131,12 @@ impl Mailbox {
         if held.is_some_and(|held| held.epoch == epoch) {
             let held = content.held.remove(partition).expect("it was just found");
             for event in &held.events {
-                content.load += load(event);
+                content.amount += amount(event);
                 // It counted what comes now.
                 content.lags.remove(partition);
             }
             content.events.extend(held.events);
-            Self::ring(content);
+            Self::wake(content);
         }
     }
 
@@ -144,14 +144,14 @@ impl Mailbox {
     pub(super) fn fail(&self, error: Error) {
         let mut content = self.lock();
         content.failure.get_or_insert(error);
-        Self::ring(content);
+        Self::wake(content);
     }
 
     /// How many more records are wanted; none while so many bytes wait as a collection may have.
     pub(super) fn room(&self) -> usize {
-        let load = self.lock().load;
-        match load.bytes < self.room.bytes {
-            true => self.room.records.saturating_sub(load.records),
+        let amount = self.lock().amount;
+        match amount.bytes < self.room.bytes {
+            true => self.room.records.saturating_sub(amount.records),
             false => 0,
         }
     }
@@ -159,7 +159,7 @@ impl Mailbox {
     pub(super) fn poll_collect(&self, cx: &mut Context<'_>) -> Poll<Result<Collected>> {
         let mut content = self.lock();
         if !content.events.is_empty() || !content.lags.is_empty() {
-            let was_full = !content.load.is_below(self.room);
+            let was_full = !content.amount.is_below(self.room);
             let mut events = content.take(self.room);
             if content.events.is_empty() {
                 let lags = mem::take(&mut content.lags).into_iter();
@@ -169,7 +169,7 @@ impl Mailbox {
                     lag,
                 }));
             }
-            let was_full = was_full && content.load.is_below(self.room);
+            let was_full = was_full && content.amount.is_below(self.room);
             return Poll::Ready(Ok(Collected { events, was_full }));
         }
         if let Some(error) = &content.failure {
@@ -182,7 +182,7 @@ impl Mailbox {
         Poll::Pending
     }
 
-    fn ring(mut content: MutexGuard<'_, Content>) {
+    fn wake(mut content: MutexGuard<'_, Content>) {
         let collector = content.collector.take();
         drop(content);
         if let Some(collector) = collector {
@@ -200,14 +200,14 @@ impl Content {
     /// Takes events until they have about as many records as `room`, and no more bytes, unless one event
     /// has. A resumed partition may have left many: the runtime must be able to pause it again after each
     /// collection.
-    fn take(&mut self, room: Load) -> Vec<Event> {
-        if self.load.records <= room.records && self.load.bytes <= room.bytes {
-            self.load = Load::default();
+    fn take(&mut self, room: Amount) -> Vec<Event> {
+        if self.amount.records <= room.records && self.amount.bytes <= room.bytes {
+            self.amount = Amount::default();
             return mem::take(&mut self.events);
         }
-        let mut taken = Load::default();
+        let mut taken = Amount::default();
         let full = self.events.iter().position(|event| {
-            let next = load(event);
+            let next = amount(event);
             let is_full = next.records > 0
                 && taken.records > 0
                 && (taken.records >= room.records || taken.bytes + next.bytes > room.bytes);
@@ -216,7 +216,7 @@ impl Content {
             }
             is_full
         });
-        self.load -= taken;
+        self.amount -= taken;
         match full {
             Some(first) => {
                 let rest = self.events.split_off(first);
@@ -273,33 +273,33 @@ impl Held {
     }
 }
 
-impl Load {
+impl Amount {
     fn is_below(self, room: Self) -> bool {
         self.records < room.records && self.bytes < room.bytes
     }
 }
 
-impl AddAssign for Load {
+impl AddAssign for Amount {
     fn add_assign(&mut self, other: Self) {
         self.records += other.records;
         self.bytes += other.bytes;
     }
 }
 
-impl SubAssign for Load {
+impl SubAssign for Amount {
     fn sub_assign(&mut self, other: Self) {
         self.records -= other.records;
         self.bytes -= other.bytes;
     }
 }
 
-fn load(event: &Event) -> Load {
+fn amount(event: &Event) -> Amount {
     match event {
-        Event::Records { records, .. } => Load {
+        Event::Records { records, .. } => Amount {
             records: records.len(),
             bytes: records.iter().map(StoredRecord::size).sum(),
         },
-        _ => Load::default(),
+        _ => Amount::default(),
     }
 }
 
@@ -352,8 +352,8 @@ mod tests {
     }
 
     /// What the runtime is told of lags, in turn.
-    async fn collect(mailbox: &Mailbox) -> Vec<Lag> {
-        let collected = poll_fn(|cx| mailbox.poll_collect(cx)).await;
+    async fn collect(queue: &EventQueue) -> Vec<Lag> {
+        let collected = poll_fn(|cx| queue.poll_collect(cx)).await;
         let events = collected.unwrap_or_else(|error| panic!("{error}")).events;
         let lags = events.into_iter().filter_map(|event| match event {
             Event::Lag { lag, .. } | Event::Records { lag, .. } => Some(lag),
@@ -362,41 +362,41 @@ mod tests {
         lags.collect()
     }
 
-    fn room(records: usize) -> Load {
+    fn room(records: usize) -> Amount {
         let bytes = usize::MAX;
-        Load { records, bytes }
+        Amount { records, bytes }
     }
 
     /// The number of records in the next collection.
-    async fn collect_records(mailbox: &Mailbox) -> usize {
-        let collected = poll_fn(|cx| mailbox.poll_collect(cx)).await;
+    async fn collect_records(queue: &EventQueue) -> usize {
+        let collected = poll_fn(|cx| queue.poll_collect(cx)).await;
         let events = collected.unwrap_or_else(|error| panic!("{error}")).events;
-        events.iter().map(|event| load(event).records).sum()
+        events.iter().map(|event| amount(event).records).sum()
     }
 
     #[tokio::test]
     async fn a_resumed_partition_is_collected_within_the_bound_and_can_be_paused_again() {
-        let mailbox = Mailbox::new(room(5));
-        mailbox.pause(&partition(), EPOCH);
+        let queue = EventQueue::new(room(5));
+        queue.pause(&partition(), EPOCH);
         for first in [0, 5, 10, 15] {
-            mailbox.put(batch(first..first + 5, Duration::ZERO, 0));
+            queue.push(batch(first..first + 5, Duration::ZERO, 0));
         }
-        mailbox.resume(&partition(), EPOCH);
-        assert_eq!(mailbox.room(), 0);
-        assert_eq!(collect_records(&mailbox).await, 5);
-        mailbox.pause(&partition(), EPOCH);
-        mailbox.pause(&partition(), EPOCH);
-        assert_eq!(mailbox.room(), 5, "the rest is held again");
-        mailbox.resume(&partition(), EPOCH);
+        queue.resume(&partition(), EPOCH);
+        assert_eq!(queue.room(), 0);
+        assert_eq!(collect_records(&queue).await, 5);
+        queue.pause(&partition(), EPOCH);
+        queue.pause(&partition(), EPOCH);
+        assert_eq!(queue.room(), 5, "the rest is held again");
+        queue.resume(&partition(), EPOCH);
         for _ in 0..3 {
-            assert_eq!(collect_records(&mailbox).await, 5);
+            assert_eq!(collect_records(&queue).await, 5);
         }
-        assert_eq!(mailbox.room(), 5);
+        assert_eq!(queue.room(), 5);
     }
 
     #[tokio::test]
     async fn a_collection_has_no_more_bytes_than_it_may() {
-        let mailbox = Mailbox::new(Load {
+        let queue = EventQueue::new(Amount {
             records: 1_000,
             bytes: 70,
         });
@@ -408,32 +408,32 @@ mod tests {
                     record.payload = Some(Bytes::from_static(b"ten bytes."));
                 }
             }
-            mailbox.put(event);
+            queue.push(event);
         }
-        assert_eq!(mailbox.room(), 0);
+        assert_eq!(queue.room(), 0);
         for expected in [7, 1, 9, 1] {
-            assert_eq!(collect_records(&mailbox).await, expected);
+            assert_eq!(collect_records(&queue).await, expected);
         }
-        assert_eq!(mailbox.room(), 1_000);
+        assert_eq!(queue.room(), 1_000);
     }
 
     #[tokio::test]
     async fn a_paused_partition_tells_its_lag_without_its_records() {
-        let mailbox = Mailbox::new(room(1_000));
-        mailbox.pause(&partition(), EPOCH);
+        let queue = EventQueue::new(room(1_000));
+        queue.pause(&partition(), EPOCH);
         let (hour, minute) = (Duration::from_secs(3_600), Duration::from_secs(60));
-        mailbox.put(batch(10..15, hour, 2));
-        mailbox.put(batch(15..17, minute, 0));
-        mailbox.put(told(100));
-        let [shown] = collect(&mailbox).await[..] else {
+        queue.push(batch(10..15, hour, 2));
+        queue.push(batch(15..17, minute, 0));
+        queue.push(told(100));
+        let [shown] = collect(&queue).await[..] else {
             panic!("the records are held")
         };
         // Of the records that are held, the runtime has none.
         assert_eq!(shown.records, Some(107));
         assert!(shown.time >= Some(hour), "{shown:?}");
 
-        mailbox.resume(&partition(), EPOCH);
-        let shown = collect(&mailbox).await;
+        queue.resume(&partition(), EPOCH);
+        let shown = collect(&queue).await;
         let records: Vec<_> = shown.iter().map(|lag| lag.records).collect();
         assert_eq!(records, [Some(102), Some(100)]);
         assert!(shown[0].time >= Some(minute) && shown[0].time < Some(hour));
@@ -441,32 +441,32 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_last_lag_waits() {
-        let mailbox = Mailbox::new(room(1_000));
+        let queue = EventQueue::new(room(1_000));
         for left in 0..100 {
-            mailbox.put(told(left));
+            queue.push(told(left));
         }
-        assert_eq!(collect(&mailbox).await, [lag(99)]);
-        mailbox.put(told(100));
-        mailbox.put(batch(0..1, Duration::ZERO, 99));
-        assert_eq!(collect(&mailbox).await, [lag(99)], "the records are newer");
-        mailbox.put(batch(1..2, Duration::ZERO, 98));
-        mailbox.put(told(97));
-        mailbox.pause(&partition(), EPOCH);
-        let [shown] = collect(&mailbox).await[..] else {
+        assert_eq!(collect(&queue).await, [lag(99)]);
+        queue.push(told(100));
+        queue.push(batch(0..1, Duration::ZERO, 99));
+        assert_eq!(collect(&queue).await, [lag(99)], "the records are newer");
+        queue.push(batch(1..2, Duration::ZERO, 98));
+        queue.push(told(97));
+        queue.pause(&partition(), EPOCH);
+        let [shown] = collect(&queue).await[..] else {
             panic!("the record is held")
         };
         assert_eq!(shown.records, Some(98), "with the one that is held");
-        mailbox.put(told(96));
-        mailbox.resume(&partition(), EPOCH);
-        let shown = collect(&mailbox).await;
+        queue.push(told(96));
+        queue.resume(&partition(), EPOCH);
+        let shown = collect(&queue).await;
         assert_eq!(shown.len(), 1, "{shown:?}");
     }
 
     #[tokio::test]
     async fn a_lag_of_another_epoch_passes() {
-        let mailbox = Mailbox::new(room(1_000));
-        mailbox.pause(&partition(), Epoch(2));
-        mailbox.put(told(100));
-        assert_eq!(collect(&mailbox).await, [lag(100)]);
+        let queue = EventQueue::new(room(1_000));
+        queue.pause(&partition(), Epoch(2));
+        queue.push(told(100));
+        assert_eq!(collect(&queue).await, [lag(100)]);
     }
 }

@@ -7,13 +7,13 @@ const UNREPORTED: Duration = Duration::from_secs(10);
 
 /// Failures of one kind, since the last success.
 #[derive(Debug)]
-pub(super) struct Failing {
+pub(crate) struct Failing {
     since: Instant,
     is_reported: bool,
 }
 
 impl Failing {
-    pub(super) fn since(now: Instant) -> Self {
+    pub(crate) fn since(now: Instant) -> Self {
         Self {
             since: now,
             is_reported: false,
@@ -21,14 +21,14 @@ impl Failing {
     }
 
     /// Whether another failure is to be reported: once, when they last.
-    pub(super) fn is_to_be_reported(&mut self, now: Instant) -> bool {
+    pub(crate) fn is_to_be_reported(&mut self, now: Instant) -> bool {
         let is_due = !self.is_reported && now >= self.since + UNREPORTED;
         self.is_reported |= is_due;
         is_due
     }
 
     /// Whether failures were reported, so that their end is to be reported too.
-    pub(super) fn is_reported(&self) -> bool {
+    pub(crate) fn is_reported(&self) -> bool {
         self.is_reported
     }
 }

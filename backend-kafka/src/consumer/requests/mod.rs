@@ -1,0 +1,233 @@
+//! Requests of a member to the cluster.
+//!
+//! The polling thread waits for none of the responses: each comes by a queue, and wakes it.
+
+mod offset_fetch;
+mod open_questions;
+mod reset_reader;
+mod wake_schedule;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use millstream_core::Result;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::{Offset, TopicPartitionList};
+
+use self::offset_fetch::OffsetFetches;
+use self::open_questions::{OpenQuestions, Request, Response, known};
+use self::reset_reader::ResetReader;
+use self::wake_schedule::WakeSchedule;
+use super::callbacks::ConsumerCallbacks;
+use super::lists::list;
+use super::poll_waker::PollWaker;
+use super::state::{Finding, Question};
+use super::types::TopicPartition;
+use crate::connection::Connection;
+use crate::error;
+use crate::native::admin_queue::{self, AdminQueue, RequestId};
+use crate::native::list_offsets::ListedOffset;
+
+/// How long one request waits for its response.
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The same, for a read of committed offsets.
+const TIMEOUT_TO_FETCH: Duration = Duration::from_secs(5);
+
+/// The same, for a request that only wakes a broker: longer than a fetch waits for records, behind which
+/// it may stand.
+const TIMEOUT_TO_WAKE: Duration = Duration::from_secs(5);
+
+/// How often the ids of topics are read, to notice those that were created again.
+const TOPIC_IDS_EVERY: Duration = Duration::from_secs(5);
+
+/// The requests that are under way, and those that are sent from time to time.
+pub(super) struct Requests {
+    consumer: Arc<BaseConsumer<ConsumerCallbacks>>,
+    queue: AdminQueue<ConsumerCallbacks>,
+    questions: OpenQuestions,
+    fetches: OffsetFetches,
+    resets: ResetReader,
+    /// The partitions whose resets and topic ids are read.
+    watched: Vec<TopicPartition>,
+    topic_ids_due: Instant,
+    topic_ids_sent: Option<RequestId>,
+    wakes: WakeSchedule,
+}
+
+impl Requests {
+    pub(super) fn new(
+        connection: &Connection,
+        consumer: Arc<BaseConsumer<ConsumerCallbacks>>,
+        group: &Arc<str>,
+        waker: &Arc<PollWaker>,
+    ) -> Self {
+        let now = Instant::now();
+        let on_response = waker.clone();
+        Self {
+            queue: AdminQueue::new(consumer.clone(), move || on_response.wake()),
+            consumer,
+            questions: OpenQuestions::new(group.clone()),
+            fetches: OffsetFetches::new(waker.clone()),
+            resets: ResetReader::new(connection, group.clone(), waker.clone(), now),
+            watched: Vec::new(),
+            topic_ids_due: now + TOPIC_IDS_EVERY,
+            topic_ids_sent: None,
+            wakes: WakeSchedule::default(),
+        }
+    }
+
+    pub(super) fn ask(&mut self, question: Question, now: Instant) {
+        self.questions.push(question, now);
+    }
+
+    /// From now on, reads the resets and topic ids of these partitions alone.
+    pub(super) fn watch(&mut self, partitions: Vec<TopicPartition>) {
+        self.watched = partitions;
+    }
+
+    /// Has partitions fetched at once.
+    pub(super) fn wake_leaders(&mut self, partitions: Vec<TopicPartition>, now: Instant) {
+        self.wakes.wake(partitions, now);
+    }
+
+    /// Lets a rebalance that follows another one begin at once.
+    ///
+    /// A cooperative rebalance that moves partitions is followed by another one, which a member joins
+    /// that has given none up: a second after it joined the first, as librdkafka (2.12) keeps that
+    /// distance (`rkcg_join_intvl`), and the moved partitions stand still until it has. Metadata that
+    /// come between the two lift that.
+    pub(super) fn allow_rejoin(&self, topic: &str) {
+        // Sent, and not waited for: what comes is librdkafka's alone.
+        let _ = self.consumer.fetch_metadata(Some(topic), Duration::ZERO);
+    }
+
+    /// Sends what is due. Returns what became known.
+    pub(super) fn poll(&mut self, now: Instant) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        while let Some((id, committed)) = self.fetches.next() {
+            let committed = committed.map(Response::Committed);
+            let committed = committed.map_err(|failed| error::from("join", failed));
+            findings.extend(self.questions.on_response(id, committed, now));
+        }
+        while let Some((id, response)) = self.queue.next() {
+            findings.extend(self.on_response(id, response, now));
+        }
+        while let Some(resets) = self.resets.next(now) {
+            if !resets.is_empty() {
+                findings.push(Finding::Resets(resets));
+            }
+        }
+        for (id, request) in self.questions.take_due(now) {
+            if let Err(error) = self.send(id, request) {
+                findings.extend(self.questions.on_response(id, Err(error), now));
+            }
+        }
+        self.resets.read_if_due(&self.watched, now);
+        self.read_topic_ids_if_due(now);
+        if let Some(partitions) = self.wakes.take_due(now) {
+            // Nobody wants the response.
+            let id = RequestId::default();
+            let _ = self.send_offsets(id, &partitions, Offset::End, TIMEOUT_TO_WAKE);
+        }
+        findings
+    }
+
+    pub(super) fn next_due(&self) -> Instant {
+        let due = self.questions.next_due().into_iter();
+        let due = due
+            .chain(self.wakes.next_due())
+            .chain(self.resets.next_due());
+        due.fold(self.topic_ids_due, Instant::min)
+    }
+
+    fn on_response(
+        &mut self,
+        id: RequestId,
+        response: Result<admin_queue::Response, KafkaError>,
+        now: Instant,
+    ) -> Option<Finding> {
+        if self.topic_ids_sent.take_if(|sent| *sent == id).is_some() {
+            return match response {
+                Ok(admin_queue::Response::TopicIds(ids)) => Some(Finding::TopicIds(known(ids))),
+                _ => None,
+            };
+        }
+        let response = response.and_then(|response| match response {
+            admin_queue::Response::TopicIds(ids) => Ok(Response::TopicIds(ids)),
+            admin_queue::Response::Offsets(offsets) => answered(offsets).map(Response::Offsets),
+        });
+        let response = response.map_err(|failed| error::from("join", failed));
+        self.questions.on_response(id, response, now)
+    }
+
+    fn send(&mut self, id: RequestId, request: Request) -> Result<()> {
+        let sent = match request {
+            Request::Committed(names) => {
+                let consumer = self.consumer.clone();
+                self.fetches.begin(id, consumer, names, TIMEOUT_TO_FETCH);
+                Ok(())
+            }
+            Request::TopicIds(topics) => {
+                let topics: Vec<&str> = topics.iter().map(|topic| &**topic).collect();
+                self.queue.topic_ids(id, &topics, TIMEOUT)
+            }
+            Request::Oldest(names) => self.send_offsets(id, &names, Offset::Beginning, TIMEOUT),
+            Request::Newest(names) => self.send_offsets(id, &names, Offset::End, TIMEOUT),
+        };
+        sent.map_err(|failed| error::from("join", failed))
+    }
+
+    fn send_offsets(
+        &self,
+        id: RequestId,
+        names: &[TopicPartition],
+        which: Offset,
+        timeout: Duration,
+    ) -> Result<(), KafkaError> {
+        let mut partitions: TopicPartitionList = list(names);
+        partitions.set_all_offsets(which)?;
+        self.queue.offsets(id, &partitions, timeout)
+    }
+
+    fn read_topic_ids_if_due(&mut self, now: Instant) {
+        if now < self.topic_ids_due {
+            return;
+        }
+        self.topic_ids_due = now + TOPIC_IDS_EVERY;
+        let topics: BTreeSet<&str> = self.watched.iter().map(|(topic, _)| &**topic).collect();
+        let topics: Vec<&str> = topics.into_iter().collect();
+        if topics.is_empty() {
+            return;
+        }
+        let id = self.questions.new_id();
+        // What fails is read again.
+        if self.queue.topic_ids(id, &topics, TOPIC_IDS_EVERY).is_ok() {
+            self.topic_ids_sent = Some(id);
+        }
+    }
+
+    /// Ends them; waits for what must not outlive the client.
+    pub(super) fn close(self) {
+        self.fetches.close();
+        self.resets.close();
+    }
+}
+
+/// The offsets that were answered. Fails if none was.
+fn answered(listed: Vec<ListedOffset>) -> Result<Vec<(TopicPartition, i64)>, KafkaError> {
+    let mut failed = None;
+    let mut offsets = Vec::new();
+    for listed in listed {
+        match listed.offset {
+            Ok(offset) => offsets.push(((listed.topic.into(), listed.partition), offset)),
+            Err(code) => failed = Some(code),
+        }
+    }
+    match failed {
+        Some(code) if offsets.is_empty() => Err(KafkaError::AdminOp(code)),
+        _ => Ok(offsets),
+    }
+}

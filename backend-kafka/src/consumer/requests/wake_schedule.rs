@@ -1,0 +1,85 @@
+//! When to wake the connections to brokers that librdkafka (2.12) lets sleep.
+//!
+//! While a rebalance event is unanswered librdkafka fetches nothing for the whole member, and neither
+//! the answer nor a resume wakes the thread of a broker that had nothing to fetch meanwhile: it sleeps
+//! for up to a second (`rd_kafka_max_block_ms`). Any request to the broker wakes it. No event says when
+//! the partitions can be fetched, some milliseconds later; so there are several requests, ever further
+//! apart.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use crate::consumer::types::TopicPartition;
+
+/// The times between the requests.
+const PAUSES: [Duration; 4] = [
+    Duration::from_millis(20),
+    Duration::from_millis(50),
+    Duration::from_millis(130),
+    Duration::from_millis(300),
+];
+
+/// The partitions whose leaders are to be woken, and when.
+#[derive(Debug, Default)]
+pub(super) struct WakeSchedule {
+    partitions: BTreeSet<TopicPartition>,
+    next: Option<Instant>,
+    /// How many of the requests were sent.
+    sent: usize,
+}
+
+impl WakeSchedule {
+    /// Has the leaders of these partitions woken, now and in a moment.
+    pub(super) fn wake(&mut self, partitions: Vec<TopicPartition>, now: Instant) {
+        if partitions.is_empty() {
+            return;
+        }
+        self.partitions.extend(partitions);
+        self.next = Some(now);
+        self.sent = 0;
+    }
+
+    /// Returns the partitions whose leaders are to be woken now.
+    pub(super) fn take_due(&mut self, now: Instant) -> Option<Vec<TopicPartition>> {
+        self.next.take_if(|next| *next <= now)?;
+        let partitions = self.partitions.iter().cloned().collect();
+        match PAUSES.get(self.sent) {
+            Some(pause) => self.next = Some(now + *pause),
+            None => self.partitions.clear(),
+        }
+        self.sent += 1;
+        Some(partitions)
+    }
+
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leaders_are_woken_ever_further_apart_and_then_no_more() {
+        let mut now = Instant::now();
+        let mut schedule = WakeSchedule::default();
+        assert_eq!(schedule.next_due(), None);
+        schedule.wake(vec![("s".into(), 0)], now);
+        let mut woken = 0;
+        while let Some(due) = schedule.next_due() {
+            now = due;
+            assert_eq!(schedule.take_due(now), Some(vec![("s".into(), 0)]));
+            assert_eq!(schedule.take_due(now), None);
+            woken += 1;
+        }
+        assert_eq!(woken, PAUSES.len() + 1);
+        schedule.wake(vec![("s".into(), 1)], now);
+        let next = schedule.take_due(now);
+        assert_eq!(
+            next,
+            Some(vec![("s".into(), 1)]),
+            "the earlier ones are forgotten"
+        );
+    }
+}

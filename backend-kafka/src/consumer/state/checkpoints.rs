@@ -1,0 +1,312 @@
+//! Checkpoints of the runtime: the marks that it wants stored, alone or in a transaction.
+//!
+//! One that meets the change of a generation is not refused for good, and the next generation is there
+//! in a moment. The runtime would see a failure and try again after a pause, within a drain for
+//! which the whole group waits. So such a checkpoint is deferred: it stays here, before all that come
+//! after it, and is sent once more as soon as the member has its part in the next generation. That holds
+//! for classic groups; with KIP-848 brokers do not answer so.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use millstream_core::driver::CheckpointUpdate;
+use millstream_core::{Error, ErrorKind, Partition, Result};
+use rdkafka::error::RDKafkaErrorCode;
+use tokio::sync::oneshot;
+
+use super::assigned::Assigned;
+use super::assignment::Assignment;
+use super::progress::Progress;
+use crate::consumer::types::TopicPartition;
+use crate::error::{is_gone, not_stored};
+use crate::offsets;
+
+/// How long a checkpoint waits for the next generation. The change takes milliseconds; but the part in
+/// it may be withheld for as long as others drain, and the broker takes commits meanwhile.
+const FOR_GENERATION: Duration = Duration::from_secs(1);
+
+type Reply = oneshot::Sender<Vec<Result<()>>>;
+
+#[derive(Debug)]
+pub(crate) struct Checkpoint {
+    marks: Vec<CheckpointUpdate>,
+    reply: Reply,
+    /// Whether it has met the change of a generation.
+    is_deferred: bool,
+}
+
+/// One that waits for the broker's response.
+#[derive(Debug)]
+pub(crate) struct Sent {
+    checkpoint: Checkpoint,
+    /// What is known without asking: which marks are refused.
+    refused: Vec<Option<Error>>,
+    /// The last generation in which the member had its part.
+    generation: i32,
+}
+
+/// What follows from the response to a checkpoint.
+#[derive(Debug, Default)]
+pub(crate) struct Settled {
+    /// Topics that the coordinator does not know.
+    pub(crate) unknown_topics: Vec<Arc<str>>,
+    /// Whether the coordinator does not know the member any more.
+    pub(crate) is_gone: bool,
+}
+
+/// Those that wait to be sent.
+#[derive(Debug, Default)]
+pub(crate) struct Checkpoints {
+    wanted: VecDeque<Checkpoint>,
+    /// Goes before what is wanted.
+    deferred: Option<Deferred>,
+}
+
+#[derive(Debug)]
+struct Deferred {
+    checkpoint: Checkpoint,
+    /// The generation that it is not to be sent in again, unless none follows until then.
+    generation: i32,
+    until: Instant,
+}
+
+impl Checkpoints {
+    pub(crate) fn push(&mut self, marks: Vec<CheckpointUpdate>, reply: Reply) {
+        self.wanted.push_back(Checkpoint {
+            marks,
+            reply,
+            is_deferred: false,
+        });
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.deferred.is_none() && self.wanted.is_empty()
+    }
+
+    /// When one has waited long enough for the next generation.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        self.deferred.as_ref().map(|deferred| deferred.until)
+    }
+
+    /// Returns what to send for the next one.
+    pub(crate) fn send_next(
+        &mut self,
+        assignment: &Assignment,
+        generation: i32,
+        now: Instant,
+    ) -> Option<(Vec<(TopicPartition, Progress)>, Sent)> {
+        let is_owned = |mark: &CheckpointUpdate| owned(assignment, mark).is_some();
+        let checkpoint = self.next(generation, now, is_owned)?;
+        let each = checkpoint.marks.iter();
+        let each = each.map(|mark| offset_of("checkpoint", mark, assignment));
+        let mut offsets = Vec::new();
+        let refused = each.map(|offset| offset.map(|offset| offsets.push(offset)).err());
+        let sent = Sent {
+            refused: refused.collect(),
+            checkpoint,
+            generation,
+        };
+        Some((offsets, sent))
+    }
+
+    /// The next one to be sent. One of which nothing is owned any more waits for no generation: it
+    /// would hold up the answer to the rebalance that took its partitions.
+    fn next(
+        &mut self,
+        generation: i32,
+        now: Instant,
+        is_owned: impl Fn(&CheckpointUpdate) -> bool,
+    ) -> Option<Checkpoint> {
+        let Some(deferred) = &self.deferred else {
+            return self.wanted.pop_front();
+        };
+        let waits = deferred.generation == generation
+            && now < deferred.until
+            && deferred.checkpoint.marks.iter().any(is_owned);
+        match waits {
+            true => None,
+            false => self.deferred.take().map(|deferred| deferred.checkpoint),
+        }
+    }
+
+    fn defer(&mut self, mut checkpoint: Checkpoint, generation: i32, now: Instant) {
+        checkpoint.is_deferred = true;
+        self.deferred = Some(Deferred {
+            checkpoint,
+            generation,
+            until: now + FOR_GENERATION,
+        });
+    }
+
+    /// Takes in the response to one: replies, or defers it.
+    pub(crate) fn settle(
+        &mut self,
+        sent: Sent,
+        code: impl Fn(&TopicPartition) -> Option<RDKafkaErrorCode>,
+        assignment: &mut Assignment,
+        now: Instant,
+    ) -> Settled {
+        let Sent {
+            checkpoint,
+            refused,
+            generation,
+        } = sent;
+        let codes = checkpoint.marks.iter().zip(&refused);
+        let codes = codes.map(|(mark, refused)| match refused {
+            Some(_) => None,
+            None => code(&name_of(&mark.partition)),
+        });
+        let codes: Vec<_> = codes.collect();
+        let mut codes_of_failures = codes.iter().flatten();
+        if !checkpoint.is_deferred && codes_of_failures.any(|code| is_of_last_generation(*code)) {
+            self.defer(checkpoint, generation, now);
+            return Settled::default();
+        }
+        let mut settled = Settled::default();
+        let marks = checkpoint.marks.iter().zip(refused).zip(&codes);
+        let results = marks.map(|((mark, refused), code)| match (refused, code) {
+            (Some(error), _) => Err(error),
+            (None, Some(code)) => {
+                settled.is_gone |= is_gone(*code);
+                if *code == RDKafkaErrorCode::UnknownTopicOrPartition {
+                    settled.unknown_topics.push(mark.partition.stream().into());
+                }
+                Err(not_stored("checkpoint", *code).with_partition(&mark.partition))
+            }
+            (None, None) => {
+                if let Some(it) = on_stored(assignment, mark) {
+                    it.has_checkpointed = true;
+                }
+                Ok(())
+            }
+        });
+        let results = results.collect();
+        // A dropped call has stored its marks or not.
+        let _ = checkpoint.reply.send(results);
+        settled
+    }
+}
+
+/// Takes note that a mark is stored. Returns its partition, if it is still assigned in that epoch.
+pub(crate) fn on_stored<'a>(
+    assignment: &'a mut Assignment,
+    mark: &CheckpointUpdate,
+) -> Option<&'a mut Assigned> {
+    let index = assignment.find_in_epoch(&mark.partition, mark.epoch)?;
+    let it = assignment.get_mut(index);
+    it.on_committed(offsets::next(mark.position).unwrap_or(it.committed));
+    Some(it)
+}
+
+/// Returns what stores a mark, or why it cannot be stored.
+pub(crate) fn offset_of(
+    operation: &'static str,
+    mark: &CheckpointUpdate,
+    assignment: &Assignment,
+) -> Result<(TopicPartition, Progress)> {
+    let Some(it) = owned(assignment, mark) else {
+        return Err(fenced(operation, &mark.partition));
+    };
+    let Some(next) = offsets::next(mark.position) else {
+        let message = format!("{} is no position of Kafka", mark.position);
+        // `Invalid` would blame a record of the delivery.
+        let error = Error::new(ErrorKind::NotFound, operation, message);
+        return Err(error.with_partition(&mark.partition));
+    };
+    Ok((it.name.clone(), it.progress_at(next)))
+}
+
+/// Returns the partition of a mark whose progress may be stored: the runtime has it still.
+fn owned<'a>(assignment: &'a Assignment, mark: &CheckpointUpdate) -> Option<&'a Assigned> {
+    let index = assignment.find_in_epoch(&mark.partition, mark.epoch)?;
+    Some(assignment.get(index)).filter(|it| it.is_owned())
+}
+
+/// The error of a call for a partition that the member does not own.
+pub(crate) fn fenced(operation: &'static str, partition: &Partition) -> Error {
+    let message = "the partition is not this member's any more, a newer owner may have it";
+    Error::new(ErrorKind::Fenced, operation, message).with_partition(partition)
+}
+
+fn name_of(partition: &Partition) -> TopicPartition {
+    let number = partition.id().parse().unwrap_or(-1);
+    (partition.stream().into(), number)
+}
+
+/// Whether a commit came when the group was changing its generation.
+fn is_of_last_generation(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::IllegalGeneration | RDKafkaErrorCode::RebalanceInProgress
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream_core::{Epoch, Partition, Position};
+
+    use super::*;
+
+    const OWNED: fn(&CheckpointUpdate) -> bool = |_| true;
+
+    /// Two that are wanted, of which the first was sent in generation 3 and met the change of it.
+    fn deferred(now: Instant) -> Checkpoints {
+        let mut checkpoints = Checkpoints::default();
+        for position in [7, 8] {
+            let mark = CheckpointUpdate {
+                partition: Partition::new("cars", "0"),
+                epoch: Epoch(1),
+                position: Position::from(position),
+            };
+            // Nobody waits for what becomes of it.
+            checkpoints.push(vec![mark], oneshot::channel().0);
+        }
+        let first = checkpoints.next(3, now, OWNED).expect("two are wanted");
+        checkpoints.defer(first, 3, now);
+        checkpoints
+    }
+
+    /// What is next: its position, and whether it has met a change.
+    fn next(
+        checkpoints: &mut Checkpoints,
+        generation: i32,
+        now: Instant,
+    ) -> Option<(Position, bool)> {
+        let next = checkpoints.next(generation, now, OWNED)?;
+        Some((next.marks[0].position, next.is_deferred))
+    }
+
+    #[test]
+    fn one_that_met_a_change_goes_first_in_the_next_generation() {
+        let now = Instant::now();
+        let mut checkpoints = deferred(now);
+        assert_eq!(next(&mut checkpoints, 3, now), None, "all wait for it");
+        assert!(!checkpoints.is_empty());
+        let expected = Some((Position::from(7), true));
+        assert_eq!(next(&mut checkpoints, 4, now), expected);
+        assert_eq!(checkpoints.next_due(), None);
+        let expected = Some((Position::from(8), false));
+        assert_eq!(next(&mut checkpoints, 4, now), expected);
+        assert!(checkpoints.is_empty());
+    }
+
+    #[test]
+    fn it_does_not_wait_forever() {
+        let now = Instant::now();
+        let mut checkpoints = deferred(now);
+        let due = checkpoints.next_due().expect("it waits");
+        let before = due - Duration::from_millis(1);
+        assert_eq!(next(&mut checkpoints, 3, before), None);
+        let expected = Some((Position::from(7), true));
+        assert_eq!(next(&mut checkpoints, 3, due), expected);
+    }
+
+    #[test]
+    fn it_waits_for_nothing_when_its_partitions_are_gone() {
+        let now = Instant::now();
+        let mut checkpoints = deferred(now);
+        assert!(checkpoints.next(3, now, |_| false).is_some());
+        assert_eq!(checkpoints.next_due(), None);
+    }
+}

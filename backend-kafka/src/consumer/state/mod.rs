@@ -1,0 +1,733 @@
+//! The state of a member of a group: which partitions it has, how far each is, and what is to be done.
+//!
+//! It takes events and answers [`Effect`]s, and knows neither a client nor a socket. Its parts own one
+//! thing each: [`Rebalance`] the rebalance events and their answers, [`OffsetCommitter`] the commits,
+//! [`InitialOffsets`] where the group begins, [`Assignment`] the partitions. The parts know the
+//! assignment, and not each other; what concerns several is put together here.
+
+mod assigned;
+mod assignment;
+mod checkpoints;
+mod delivery;
+mod effect;
+mod epoch_claim;
+mod failing;
+mod fetch_failure;
+mod initial_offsets;
+mod lag;
+mod leader_epochs;
+mod offset_commit;
+mod progress;
+mod question;
+mod rebalance;
+mod restart;
+mod session;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::mem;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use millstream_core::driver::{CheckpointUpdate, JoinOptions};
+use millstream_core::{Epoch, Error, ErrorKind, Partition, Result};
+use rdkafka::error::RDKafkaErrorCode;
+use tokio::sync::oneshot;
+
+use self::assigned::{Assigned, RestartPoint, Stage};
+use self::assignment::{Assignment, Owned, Release};
+use self::checkpoints::{fenced, offset_of, on_stored};
+use self::initial_offsets::{InitialOffsets, Next};
+use self::offset_commit::{Commit, OffsetCommitter, Purpose};
+use self::progress::NewPartition;
+use self::rebalance::{Rebalance, RebalanceSettings, lose};
+use self::restart::Restarts;
+use self::session::{HeartbeatTimer, SessionProbe};
+use super::types::TopicPartition;
+use crate::config::Protocol;
+use crate::connection::statistics::Bounds;
+use crate::error::is_gone;
+use crate::native::consume::{FetchFailure, Identity};
+use crate::native::group_offsets::StoredOffset;
+use crate::native::topic_ids::TopicId;
+pub(crate) use delivery::Fetched;
+pub(crate) use effect::{Effect, Effects};
+pub(crate) use failing::Failing;
+pub(crate) use offset_commit::CommitResult;
+pub(crate) use progress::Progress;
+pub(crate) use question::{Finding, Question, Reset, TopicIds};
+pub(crate) use rebalance::RebalanceEvent;
+
+/// How long it waits for anything, at most.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
+/// The same, as long as the member waits to be let in, which no event reports.
+const WAIT_TO_JOIN: Duration = Duration::from_millis(20);
+
+/// The same, while a partition was assigned anew, which no event reports either.
+const WAIT_FOR_REASSIGNED: Duration = Duration::from_millis(200);
+
+/// How long the records of a partition that was assigned anew are forwarded again and again, unless one
+/// comes. librdkafka ends the earlier forward within milliseconds.
+const FORWARD_FOR: Duration = Duration::from_secs(10);
+
+/// How often markers of transactions are looked for, while no records come.
+const POSITIONS_EVERY: Duration = Duration::from_millis(200);
+
+/// What a state is made from.
+#[derive(Debug)]
+pub(crate) struct StateSettings {
+    pub(crate) group: Arc<str>,
+    pub(crate) join: JoinOptions,
+    pub(crate) protocol: Protocol,
+    pub(crate) heartbeat_interval: Duration,
+    /// Whether the member has an `instance_id`.
+    pub(crate) is_static: bool,
+    /// Where the group begins in streams that it has not read before.
+    pub(crate) initial_offsets: Vec<StoredOffset>,
+}
+
+/// What a transaction stores along with its records.
+#[derive(Debug)]
+pub(crate) struct TransactionOffsets {
+    pub(crate) offsets: Vec<(TopicPartition, Progress)>,
+    /// How many assignments the member has had.
+    pub(crate) assignments: u64,
+}
+
+/// The state of a member.
+#[derive(Debug)]
+pub(crate) struct MemberState {
+    group: Arc<str>,
+    join: JoinOptions,
+    protocol: Protocol,
+    assignment: Assignment,
+    rebalance: Rebalance,
+    commits: OffsetCommitter,
+    initial_offsets: InitialOffsets,
+    /// Partitions to be assigned anew when no event waits for its answer.
+    to_reassign: Vec<TopicPartition>,
+    heartbeat: Option<HeartbeatTimer>,
+    probe: SessionProbe,
+    /// When librdkafka's positions were last compared with what was delivered.
+    positions_at: Instant,
+    /// Told when the group has let the member in.
+    joined: Option<oneshot::Sender<Result<String>>>,
+    effects: Effects,
+}
+
+impl MemberState {
+    /// A member that joins. `joined` receives its id once it is let in, and all that it must store as a
+    /// member is stored.
+    pub(crate) fn new(
+        settings: StateSettings,
+        joined: oneshot::Sender<Result<String>>,
+        now: Instant,
+    ) -> Self {
+        let StateSettings {
+            group,
+            join,
+            protocol,
+            heartbeat_interval,
+            is_static,
+            initial_offsets,
+        } = settings;
+        Self {
+            rebalance: Rebalance::new(RebalanceSettings {
+                protocol,
+                drain: join.drain,
+                is_static,
+            }),
+            heartbeat: HeartbeatTimer::new(protocol, heartbeat_interval, now),
+            initial_offsets: InitialOffsets::new(initial_offsets, now),
+            group,
+            join,
+            protocol,
+            assignment: Assignment::default(),
+            commits: OffsetCommitter::default(),
+            to_reassign: Vec::new(),
+            probe: SessionProbe::new(now),
+            positions_at: now,
+            joined: Some(joined),
+            effects: Effects::new(),
+        }
+    }
+
+    /// Takes the effects of what has happened, in order.
+    pub(crate) fn take_effects(&mut self) -> Effects {
+        mem::take(&mut self.effects)
+    }
+
+    pub(crate) fn find(&self, topic: &str, partition: i32) -> Option<usize> {
+        self.assignment.find(topic, partition)
+    }
+
+    pub(crate) fn name(&self, index: usize) -> &TopicPartition {
+        &self.assignment.get(index).name
+    }
+
+    /// The last generation in which librdkafka has reported the member's part.
+    pub(crate) fn reported_generation(&self) -> i32 {
+        self.rebalance.reported_generation()
+    }
+
+    /// Ends the membership with an error of the group.
+    pub(crate) fn fail(&mut self, error: Error) {
+        let error = error.with_group(self.group.clone());
+        if let Some(joined) = self.joined.take() {
+            // Who joins may have given up, and then leaves.
+            let _ = joined.send(Err(error.clone()));
+        }
+        self.effects.push(Effect::Fail(error));
+    }
+
+    // Rebalances.
+
+    pub(crate) fn on_rebalance(
+        &mut self,
+        event: RebalanceEvent,
+        generation: Option<i32>,
+        now: Instant,
+    ) {
+        let (rebalance, assignment) = (&mut self.rebalance, &mut self.assignment);
+        rebalance.on_event(event, generation, assignment, now, &mut self.effects);
+    }
+
+    pub(crate) fn release(&mut self, partition: &Partition, epoch: Epoch) -> Result<()> {
+        match self.assignment.release(partition, epoch) {
+            Release::Leaves => Ok(()),
+            Release::Restarts => {
+                self.commits.store_restarts();
+                Ok(())
+            }
+            Release::Fenced => Err(fenced("release", partition)),
+        }
+    }
+
+    fn on_progress(
+        &mut self,
+        progress: Vec<(TopicPartition, Option<Progress>)>,
+        topic_ids: &TopicIds,
+        now: Instant,
+    ) {
+        if !self.rebalance.is_assigning() {
+            return;
+        }
+        let partitions = progress.into_iter().map(|(name, stored)| {
+            let stored = stored.or_else(|| self.initial_offsets.of(&name).map(Progress::at));
+            let topic_id = topic_ids.get(&name.0).copied();
+            NewPartition::new(name, stored, topic_id)
+        });
+        let partitions: Vec<_> = partitions.collect();
+        let mut recreated = BTreeMap::new();
+        for new in &partitions {
+            if let (Some(earlier), Some(id)) = (new.earlier_topic, new.stream_id) {
+                recreated.insert(&new.name.0, (earlier, id));
+            }
+        }
+        for (stream, (earlier, id)) in recreated {
+            restart::report_recreated(&self.group, stream, earlier, id);
+        }
+        let (rebalance, assignment) = (&mut self.rebalance, &mut self.assignment);
+        rebalance.on_progress(partitions, assignment, now, &mut self.effects);
+    }
+
+    fn lose(&mut self, is_lost: impl Fn(&Assigned) -> bool) {
+        lose(self.assignment.lose(is_lost), &mut self.effects);
+    }
+
+    fn begin_restarts(&mut self, restarts: Restarts) {
+        if restarts.is_to_be_stored {
+            self.commits.store_restarts();
+        }
+        self.rebalance.revoke(restarts.draining, &mut self.effects);
+    }
+
+    fn on_topic_ids(&mut self, topic_ids: &TopicIds, now: Instant) {
+        let until = self.rebalance.drain_end(now);
+        let restarts = restart::on_topic_ids(topic_ids, &mut self.assignment, until, &self.group);
+        self.begin_restarts(restarts);
+    }
+
+    fn on_resets(&mut self, resets: Vec<(TopicPartition, Reset)>, now: Instant) {
+        let until = self.rebalance.drain_end(now);
+        let restarts = restart::on_resets(resets, &mut self.assignment, until);
+        self.begin_restarts(restarts);
+    }
+
+    /// Begins a partition anew whose new place is stored.
+    fn restart(&mut self, index: usize, at: RestartPoint, now: Instant) {
+        let it = self.assignment.get_mut(index);
+        let has_ended = it.out_of_range.is_some();
+        let is_hard_paused = it.pause.is_some_and(|pause| pause.is_hard);
+        it.restart(at);
+        let (name, assigned, position) = (it.name.clone(), it.assigned(), it.fetch_position());
+        if is_hard_paused {
+            self.effects.push(Effect::Resume(name.clone()));
+        }
+        self.effects.push(Effect::Forward(name.clone()));
+        match has_ended {
+            true => self.reassign(index, now),
+            false => self.effects.push(Effect::SeekOrReassign(position)),
+        }
+        self.effects.push(Effect::Emit(assigned));
+        self.effects.push(Effect::WakeLeaders(vec![name]));
+    }
+
+    // Commits.
+
+    pub(crate) fn checkpoint(
+        &mut self,
+        marks: Vec<CheckpointUpdate>,
+        reply: oneshot::Sender<Vec<Result<()>>>,
+    ) {
+        self.commits.checkpoints.push(marks, reply);
+    }
+
+    /// Begins the next commit, if none is in flight. To be called when transactions had their turn.
+    pub(crate) fn commit(&mut self, now: Instant) {
+        while !self.commits.is_in_flight() {
+            let Some(Commit { offsets, purpose }) = self.next_commit(now) else {
+                return;
+            };
+            self.commits.begin(purpose);
+            match offsets.is_empty() {
+                true => self.on_committed(&CommitResult::Each([].into()), now),
+                false => self.effects.push(Effect::Commit(offsets)),
+            }
+        }
+    }
+
+    fn next_commit(&mut self, now: Instant) -> Option<Commit> {
+        let generation = self.rebalance.reported_generation();
+        if let Some(commit) = self.commits.next(&self.assignment, generation, now) {
+            return Some(commit);
+        }
+        if let Some(offsets) = self.rebalance.take_due_claim(now) {
+            let purpose = Purpose::Claim;
+            return Some(Commit { offsets, purpose });
+        }
+        if let Some(offsets) = self.initial_offsets.take_to_store() {
+            let purpose = Purpose::InitialOffsets;
+            return Some(Commit { offsets, purpose });
+        }
+        self.commits.next_minor(&self.assignment)
+    }
+
+    /// Takes in the answer to the commit that is in flight.
+    pub(crate) fn on_committed(&mut self, result: &CommitResult, now: Instant) {
+        let code = |name: &TopicPartition| result.code(name);
+        match self.commits.take_in_flight() {
+            Some(Purpose::Checkpoint(sent)) => {
+                let checkpoints = &mut self.commits.checkpoints;
+                let settled = checkpoints.settle(sent, code, &mut self.assignment, now);
+                let topics = settled.unknown_topics.into_iter();
+                let questions = topics.map(|topic| Effect::Ask(Question::Topic(topic)));
+                self.effects.extend(questions);
+                if settled.is_gone {
+                    self.lose(|_| true);
+                }
+            }
+            Some(Purpose::Restarts(restarts)) => self.on_restarts_stored(restarts, code, now),
+            Some(Purpose::Claim) => {
+                let (rebalance, assignment) = (&mut self.rebalance, &mut self.assignment);
+                rebalance.on_claim_stored(code, assignment, now, &mut self.effects);
+            }
+            Some(Purpose::InitialOffsets) => {
+                self.initial_offsets
+                    .on_stored(now, |name| code(name).is_none());
+            }
+            Some(Purpose::Passed(passed)) => {
+                for (name, next) in passed {
+                    let index = self.assignment.find(&name.0, name.1);
+                    if let (Some(index), None) = (index, code(&name)) {
+                        self.assignment.get_mut(index).on_committed(next);
+                    }
+                }
+            }
+            Some(Purpose::Probe(name)) if code(&name).is_some_and(is_gone) => self.lose(|_| true),
+            // The member is still known; or an answer that came after it was lost.
+            Some(Purpose::Probe(_)) | None => {}
+        }
+    }
+
+    fn on_restarts_stored(
+        &mut self,
+        restarts: Vec<(TopicPartition, RestartPoint)>,
+        code: impl Fn(&TopicPartition) -> Option<RDKafkaErrorCode>,
+        now: Instant,
+    ) {
+        for (name, at) in restarts {
+            let index = self.assignment.find(&name.0, name.1);
+            // Another place may be wanted meanwhile, which is stored next.
+            let index =
+                index.filter(|index| self.assignment.get(*index).stage == Stage::Restarting(at));
+            match (index, code(&name)) {
+                (None, _) => {}
+                (Some(index), None) => self.restart(index, at, now),
+                (Some(_), Some(code)) if is_gone(code) => return self.lose(|_| true),
+                (Some(_), Some(_)) => self.commits.store_restarts_again(now),
+            }
+        }
+    }
+
+    // Transactions.
+
+    /// Whether a transaction may begin: not while offsets are on their way beside transactions.
+    /// librdkafka keeps those back while the coordinator moves, so that they could come after the
+    /// transaction, and undo it. None are sent for a partition while a transaction of it is open, since
+    /// nothing is settled there beyond what is stored.
+    pub(crate) fn may_begin_transaction(&self) -> bool {
+        !self.commits.is_in_flight()
+    }
+
+    /// Returns what a transaction stores, if the member owns what it marks.
+    pub(crate) fn offsets_of_transaction(
+        &self,
+        marks: &[CheckpointUpdate],
+    ) -> Result<TransactionOffsets> {
+        let offsets = marks.iter();
+        let offsets = offsets.map(|mark| offset_of("publish", mark, &self.assignment));
+        match offsets.collect() {
+            Ok(offsets) => Ok(TransactionOffsets {
+                offsets,
+                assignments: self.rebalance.assignments(),
+            }),
+            Err(error) => {
+                // The runtime was told which are lost, and tries again with the others.
+                let message = "some of the partitions are not this member's any more";
+                Err(Error::new(ErrorKind::Unavailable, "publish", message).with_source(error))
+            }
+        }
+    }
+
+    /// Takes note that a transaction was stored.
+    pub(crate) fn on_transaction_stored(&mut self, marks: &[CheckpointUpdate]) {
+        for mark in marks {
+            on_stored(&mut self.assignment, mark);
+        }
+    }
+
+    /// Takes note that the broker did not know the member any more that had had so many assignments. It
+    /// may have joined anew since.
+    pub(crate) fn on_gone(&mut self, assignments: u64) {
+        self.lose(|it| it.assignment <= assignments);
+    }
+
+    // Records.
+
+    /// Delivers what was fetched from a partition, in parts of no more bytes than one collection may
+    /// have, or of one record.
+    pub(crate) fn on_fetched(&mut self, index: usize, fetched: Fetched) {
+        let Fetched {
+            records,
+            leader_epoch,
+            end,
+        } = fetched;
+        for records in delivery::cut(records, self.join.batch_bytes) {
+            let part = Fetched {
+                records,
+                leader_epoch,
+                end,
+            };
+            let delivered = delivery::deliver(self.assignment.get_mut(index), part, &self.group);
+            self.effects.extend(delivered.map(Effect::Emit));
+        }
+    }
+
+    pub(crate) fn on_fetch_failed(&mut self, index: usize, failure: FetchFailure, now: Instant) {
+        let it = self.assignment.get_mut(index);
+        match fetch_failure::on_failed(it, failure, &self.group, now) {
+            Ok(question) => self.effects.extend(question.map(Effect::Ask)),
+            Err(error) => self.fail(error),
+        }
+    }
+
+    /// Whether librdkafka's positions are to be looked at, while no records come.
+    pub(crate) fn wants_positions(&mut self, now: Instant) -> bool {
+        let is_due = now >= self.positions_at + POSITIONS_EVERY;
+        if is_due {
+            self.positions_at = now;
+        }
+        is_due
+    }
+
+    /// Takes in how far librdkafka has read: partition, next offset, and the leader epoch before it.
+    /// `end` returns the known end of a partition.
+    pub(crate) fn on_positions<'a>(
+        &mut self,
+        positions: impl IntoIterator<Item = (&'a str, i32, i64, Option<i32>)>,
+        end: impl Fn(&TopicPartition) -> Option<u64>,
+    ) {
+        for (topic, partition, position, leader_epoch) in positions {
+            let Some(index) = self.assignment.find(topic, partition) else {
+                continue;
+            };
+            let it = self.assignment.get_mut(index);
+            if delivery::pass(it, position, leader_epoch) {
+                let end = end(&it.name);
+                self.effects.push(Effect::Emit(lag::report(it, end)));
+            }
+        }
+        if self.assignment.iter().any(Assigned::is_passed) {
+            self.commits.store_passed();
+        }
+    }
+
+    pub(crate) fn pause(&mut self, partition: &Partition, epoch: Epoch, now: Instant) {
+        if let Some(index) = self.assignment.find_in_epoch(partition, epoch) {
+            delivery::pause(self.assignment.get_mut(index), now, &mut self.effects);
+        }
+    }
+
+    pub(crate) fn resume(&mut self, partition: &Partition, epoch: Epoch) {
+        if let Some(index) = self.assignment.find_in_epoch(partition, epoch) {
+            delivery::resume(self.assignment.get_mut(index), &mut self.effects);
+        }
+    }
+
+    /// Takes note that a seek was refused, as of a partition whose fetching has ended.
+    pub(crate) fn on_seek_refused(&mut self, name: &TopicPartition, now: Instant) {
+        if let Some(index) = self.assignment.find(&name.0, name.1) {
+            self.reassign(index, now);
+        }
+    }
+
+    /// Takes note that a partition could not be assigned anew, as a rebalance event has come.
+    pub(crate) fn on_reassign_deferred(&mut self, name: TopicPartition) {
+        self.to_reassign.push(name);
+    }
+
+    /// Has a partition read from its place whose fetching has ended with an error: no seek reaches it
+    /// any more.
+    fn reassign(&mut self, index: usize, now: Instant) {
+        let it = self.assignment.get_mut(index);
+        it.forward_until = Some(now + FORWARD_FOR);
+        match self.rebalance.is_pending() {
+            // To librdkafka it would look as if the event was answered.
+            true => self.to_reassign.push(it.name.clone()),
+            false => self.effects.push(Effect::Reassign(it.fetch_position())),
+        }
+    }
+
+    /// Asks for the bounds of the partitions again that could not be assigned anew.
+    fn reassign_deferred(&mut self) {
+        if !self.rebalance.is_pending() {
+            let names = mem::take(&mut self.to_reassign).into_iter();
+            let questions = names.map(|name| Effect::Ask(Question::Bounds(name)));
+            self.effects.extend(questions);
+        }
+    }
+
+    fn on_bounds(
+        &mut self,
+        name: &TopicPartition,
+        bounds: (i64, i64),
+        topic_id: Option<TopicId>,
+        now: Instant,
+    ) {
+        let Some(index) = self.assignment.find(&name.0, name.1) else {
+            return;
+        };
+        if self.rebalance.is_pending() {
+            self.to_reassign.push(name.clone());
+            return;
+        }
+        let it = self.assignment.get_mut(index);
+        let known = it.topic_id;
+        if let Some(id) = topic_id.filter(|id| known.is_some_and(|known| known != *id)) {
+            // Its offsets mean nothing there. It is assigned anew at the beginning.
+            self.on_topic_ids(&TopicIds::from([(name.0.clone(), id)]), now);
+            return;
+        }
+        match fetch_failure::on_bounds(it, bounds) {
+            Ok(event) => {
+                self.effects.extend(event.map(Effect::Emit));
+                self.reassign(index, now);
+            }
+            Err(error) => self.fail(error),
+        }
+    }
+
+    // Lag.
+
+    pub(crate) fn on_statistics(&mut self, partitions: Vec<(TopicPartition, Bounds)>) {
+        let mut not_fetched = Vec::new();
+        for (name, bounds) in partitions {
+            let Some(index) = self.assignment.find(&name.0, name.1) else {
+                continue;
+            };
+            let it = self.assignment.get_mut(index);
+            it.lagging.low = bounds.low;
+            match it.pause {
+                Some(pause) if pause.is_hard => not_fetched.push(name),
+                _ => self.on_end(index, bounds.end),
+            }
+        }
+        if !not_fetched.is_empty() {
+            self.effects.push(Effect::Ask(Question::Ends(not_fetched)));
+        }
+    }
+
+    fn on_ends(&mut self, ends: Vec<(TopicPartition, i64)>) {
+        for ((topic, partition), end) in ends {
+            if let Some(index) = self.assignment.find(&topic, partition) {
+                self.on_end(index, end);
+            }
+        }
+    }
+
+    fn on_end(&mut self, index: usize, end: i64) {
+        let it = self.assignment.get_mut(index);
+        // An end before the position was looked up before the last records came, which knew better.
+        if it.stage == Stage::Owned && end >= it.position {
+            let end = u64::try_from(end).ok();
+            self.effects.push(Effect::Emit(lag::report(it, end)));
+        }
+    }
+
+    // What the cluster has answered.
+
+    pub(crate) fn on_finding(&mut self, finding: Finding, now: Instant) {
+        match finding {
+            Finding::Progress {
+                progress,
+                topic_ids,
+            } => self.on_progress(progress, &topic_ids, now),
+            Finding::Unstored(names) => self.initial_offsets.on_unstored(&names),
+            Finding::TopicIds(ids) => self.on_topic_ids(&ids, now),
+            Finding::Bounds {
+                partition,
+                low,
+                high,
+                topic_id,
+            } => self.on_bounds(&partition, (low, high), topic_id, now),
+            Finding::Ends(ends) => self.on_ends(ends),
+            Finding::Resets(resets) => self.on_resets(resets, now),
+            Finding::NoTopic(topic) => {
+                let message = "the topic is gone, it was deleted while it was read";
+                self.fail(Error::new(ErrorKind::NotFound, "read", message).with_stream(topic));
+            }
+            Finding::Failed(error) => self.fail(error),
+        }
+    }
+
+    /// Asks whether the topics of the member are still there, one of which may be gone.
+    pub(crate) fn on_topic_missing(&mut self) {
+        let topics = self.join.streams.iter().cloned();
+        let questions = topics.map(|topic| Effect::Ask(Question::Topic(topic)));
+        self.effects.extend(questions);
+    }
+
+    // The session.
+
+    /// Takes in who the member is in its group.
+    pub(crate) fn on_identity(&mut self, identity: Option<Identity>, now: Instant) {
+        let is_member = identity.as_ref().is_some_and(Identity::is_member);
+        if self.probe.take_asked() && self.rebalance.is_revoking() {
+            let has_id = identity.as_ref().is_some_and(|it| !it.member.is_empty());
+            match self.protocol {
+                Protocol::Cooperative if !has_id => self.lose(|_| true),
+                _ => self.commits.probe(),
+            }
+        }
+        if !self.may_be_let_in() || (self.protocol == Protocol::Consumer && !is_member) {
+            return;
+        }
+        match self.initial_offsets.next(now) {
+            Next::Look(names) => self.effects.push(Effect::Ask(Question::Unstored(names))),
+            Next::Wait => {}
+            Next::Done => {
+                if let (Some(identity), Some(joined)) = (identity, self.joined.take()) {
+                    // Who joins may have given up, and then leaves.
+                    let _ = joined.send(Ok(identity.member));
+                }
+            }
+        }
+    }
+
+    /// Whether the member still joins, and the group may have let it in.
+    fn may_be_let_in(&self) -> bool {
+        let may_be = match self.protocol {
+            // Each rebalance ends with an assignment, if only of nothing.
+            Protocol::Cooperative => self.rebalance.generation() > 0,
+            // Nothing may be assigned, and no event reports that.
+            Protocol::Consumer => true,
+        };
+        self.joined.is_some() && may_be
+    }
+
+    pub(crate) fn on_heartbeat_sent(&mut self, now: Instant) {
+        if let Some(heartbeat) = &mut self.heartbeat {
+            heartbeat.on_sent(now);
+        }
+    }
+
+    // Time.
+
+    /// Does what time alone makes due, and what has become possible. To be called after each batch of
+    /// events.
+    pub(crate) fn on_time(&mut self, now: Instant) {
+        let (lost, restarts) = self.assignment.end_overdue_drains(now);
+        self.end_drains(lost, restarts);
+        if self.heartbeat.as_mut().is_some_and(|it| it.is_due(now)) {
+            self.effects.push(Effect::Heartbeat);
+        }
+        let is_to_probe = self.rebalance.is_revoking() && self.probe.is_due(now);
+        if is_to_probe || self.may_be_let_in() {
+            self.effects.push(Effect::Identify);
+        }
+        delivery::harden_pauses(&mut self.assignment, now, &mut self.effects);
+        self.forward_reassigned(now);
+        self.rebalance.on_time(now, &mut self.effects);
+        let is_committing = self.commits.is_committing();
+        let (rebalance, assignment) = (&mut self.rebalance, &mut self.assignment);
+        rebalance.answer_if_released(assignment, is_committing, now, &mut self.effects);
+        self.reassign_deferred();
+    }
+
+    fn end_drains(&mut self, lost: Owned, restarts: bool) {
+        lose(lost, &mut self.effects);
+        if restarts {
+            self.commits.store_restarts();
+        }
+    }
+
+    /// Has the records of partitions that were assigned anew come by our queue again.
+    fn forward_reassigned(&mut self, now: Instant) {
+        for it in self.assignment.iter_mut() {
+            it.forward_until.take_if(|until| *until <= now);
+            if it.forward_until.is_some() && it.pause.is_none() {
+                self.effects.push(Effect::Forward(it.name.clone()));
+            }
+        }
+    }
+
+    /// How long nothing is due.
+    pub(crate) fn may_wait(&self, now: Instant) -> Duration {
+        let longest = match self.joined {
+            Some(_) => WAIT_TO_JOIN,
+            None if self.assignment.iter().any(Assigned::is_reassigned) => WAIT_FOR_REASSIGNED,
+            None => LONGEST_WAIT,
+        };
+        let probe = self.rebalance.is_revoking().then(|| self.probe.next());
+        let due = self
+            .assignment
+            .next_drain_end()
+            .into_iter()
+            .chain(delivery::next_hardening(&self.assignment))
+            .chain(self.rebalance.next_due(now))
+            .chain(self.commits.next_due())
+            .chain(self.heartbeat.as_ref().and_then(HeartbeatTimer::next))
+            .chain(probe);
+        due.map(|due| due.saturating_duration_since(now))
+            .fold(longest, Duration::min)
+    }
+
+    /// Lets everything go. Returns the rebalance events that are not answered: a client with one would
+    /// never end. Whoever waits for a commit learns it by the dropped reply.
+    pub(crate) fn close(mut self) -> Vec<RebalanceEvent> {
+        self.rebalance.take_unanswered()
+    }
+}

@@ -1,0 +1,719 @@
+//! Random interleavings of what can happen to a member, against a model of the broker, of librdkafka and
+//! of the runtime.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use bytes::Bytes;
+use millstream_core::driver::{CheckpointUpdate, Event, JoinOptions, StoredRecord};
+use millstream_core::{Epoch, Headers, Partition, Position, Result, Start};
+use proptest::prelude::*;
+use proptest::sample::select;
+use rdkafka::error::RDKafkaErrorCode;
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::consumer::types::FetchPosition;
+use crate::group::note::Note;
+
+const PARTITIONS: i32 = 3;
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// Something that happens.
+#[derive(Debug, Clone)]
+enum Step {
+    /// A rebalance gives the member partitions, those that it has not.
+    Assign(BTreeSet<i32>),
+    /// A rebalance takes partitions, those that it has.
+    Revoke(BTreeSet<i32>),
+    /// The session is over: all is lost.
+    LoseSession,
+    /// The open questions are answered.
+    Answer,
+    /// Records are fetched.
+    Fetch(i32, u8),
+    /// librdkafka has read on over markers of transactions.
+    Markers(i32),
+    /// A fetch fails, and librdkafka's position is beyond what was read.
+    FailFetch(i32),
+    /// The runtime settles some of what it has, and wants that stored.
+    Checkpoint(i32, u8),
+    /// The runtime ends a drain.
+    Release(i32),
+    Pause(i32),
+    Resume(i32),
+    /// The commit that is in flight is answered.
+    Committed(Commit),
+    /// Somebody resets the group.
+    Reset(i32, u8),
+    /// A seek finds that fetching has ended.
+    RefuseSeek(i32),
+    Wait(u16),
+}
+
+/// What becomes of a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Commit {
+    Stored,
+    /// The broker has not stored it.
+    Refused(RDKafkaErrorCode),
+    /// The broker has stored it, and its response was lost.
+    StoredUnheard,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let partition = || 0..PARTITIONS;
+    let partitions = || proptest::collection::btree_set(0..PARTITIONS, 0..=PARTITIONS as usize);
+    let commit = select(vec![
+        Commit::Stored,
+        Commit::Stored,
+        Commit::Stored,
+        Commit::StoredUnheard,
+        Commit::Refused(RDKafkaErrorCode::IllegalGeneration),
+        Commit::Refused(RDKafkaErrorCode::RequestTimedOut),
+        Commit::Refused(RDKafkaErrorCode::UnknownMemberId),
+    ]);
+    prop_oneof![
+        2 => partitions().prop_map(Step::Assign),
+        2 => partitions().prop_map(Step::Revoke),
+        1 => Just(Step::LoseSession),
+        4 => Just(Step::Answer),
+        6 => (partition(), 1u8..5).prop_map(|(p, n)| Step::Fetch(p, n)),
+        2 => partition().prop_map(Step::Markers),
+        1 => partition().prop_map(Step::FailFetch),
+        5 => (partition(), any::<u8>()).prop_map(|(p, n)| Step::Checkpoint(p, n)),
+        4 => partition().prop_map(Step::Release),
+        1 => partition().prop_map(Step::Pause),
+        1 => partition().prop_map(Step::Resume),
+        6 => commit.prop_map(Step::Committed),
+        1 => (partition(), 0u8..20).prop_map(|(p, to)| Step::Reset(p, to)),
+        1 => partition().prop_map(Step::RefuseSeek),
+        2 => (0u16..2_000).prop_map(Step::Wait),
+    ]
+}
+
+fn name(partition: i32) -> TopicPartition {
+    ("s".into(), partition)
+}
+
+fn number(partition: &Partition) -> i32 {
+    partition.id().parse().unwrap()
+}
+
+/// A partition that the runtime has.
+#[derive(Debug)]
+struct Held {
+    epoch: Epoch,
+    /// The next offset of what was delivered.
+    delivered: i64,
+    /// The next offset of what is settled.
+    settled: i64,
+    is_draining: bool,
+}
+
+/// What is in flight of a checkpoint.
+type Waiting = (Vec<CheckpointUpdate>, oneshot::Receiver<Vec<Result<()>>>);
+
+struct World {
+    now: Instant,
+    state: MemberState,
+    _joined: oneshot::Receiver<Result<String>>,
+    generation: i32,
+    // librdkafka.
+    assigned: BTreeSet<i32>,
+    unanswered: VecDeque<RebalanceEvent>,
+    /// How far it has read.
+    position: BTreeMap<i32, i64>,
+    in_flight: Option<Vec<(TopicPartition, Progress)>>,
+    questions: Vec<Question>,
+    // The broker.
+    stored: BTreeMap<i32, Progress>,
+    /// All resets, by their ids, with their partitions.
+    resets: BTreeMap<u64, (i32, Reset)>,
+    // The runtime.
+    held: BTreeMap<i32, Held>,
+    epochs: BTreeMap<i32, Epoch>,
+    checkpoints: Vec<Waiting>,
+    is_failed: bool,
+}
+
+impl World {
+    fn new(is_static: bool) -> Self {
+        let now = Instant::now();
+        let (joined, id) = oneshot::channel();
+        let settings = StateSettings {
+            group: "g".into(),
+            join: JoinOptions {
+                streams: vec!["s".into()],
+                start: Start::Earliest,
+                member: None,
+                batch_records: 100,
+                batch_bytes: 1 << 20,
+                drain: DRAIN,
+            },
+            protocol: Protocol::Cooperative,
+            heartbeat_interval: Duration::from_secs(1),
+            is_static,
+            initial_offsets: Vec::new(),
+        };
+        Self {
+            now,
+            state: MemberState::new(settings, joined, now),
+            _joined: id,
+            generation: 1,
+            assigned: BTreeSet::new(),
+            unanswered: VecDeque::new(),
+            position: BTreeMap::new(),
+            in_flight: None,
+            questions: Vec::new(),
+            stored: BTreeMap::new(),
+            resets: BTreeMap::new(),
+            held: BTreeMap::new(),
+            epochs: BTreeMap::new(),
+            checkpoints: Vec::new(),
+            is_failed: false,
+        }
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Assign(partitions) if self.unanswered.is_empty() => {
+                let new = partitions.difference(&self.assigned).copied().map(name);
+                let event = RebalanceEvent::Assign(new.collect());
+                self.generation += 1;
+                self.rebalance(event);
+            }
+            Step::Revoke(partitions) if self.unanswered.is_empty() => {
+                let partitions = partitions.intersection(&self.assigned).copied().map(name);
+                let event = RebalanceEvent::Revoke {
+                    partitions: partitions.collect(),
+                    is_lost: false,
+                };
+                self.rebalance(event);
+            }
+            Step::LoseSession if self.unanswered.is_empty() => {
+                let event = RebalanceEvent::Revoke {
+                    partitions: self.assigned.iter().copied().map(name).collect(),
+                    is_lost: true,
+                };
+                self.rebalance(event);
+            }
+            // It waits for the answer.
+            Step::Assign(_) | Step::Revoke(_) | Step::LoseSession => {}
+            Step::Answer => self.answer(),
+            Step::Fetch(partition, count) => self.fetch(partition, i64::from(count)),
+            Step::Markers(partition) => {
+                if self.is_fetched(partition) {
+                    *self.position.get_mut(&partition).unwrap() += 1;
+                    self.look_at_positions();
+                }
+            }
+            Step::FailFetch(partition) => {
+                if let (Some(index), true) =
+                    (self.state.find("s", partition), self.is_fetched(partition))
+                {
+                    let offset = self.position[&partition];
+                    let failure = FetchFailure {
+                        // The broker is not available.
+                        code: 8,
+                        offset,
+                        reason: String::new(),
+                    };
+                    self.state.on_fetch_failed(index, failure, self.now);
+                    self.carry_out();
+                    // As librdkafka does, see `fetch_failure`.
+                    let positions = [("s", partition, offset + 1, None)];
+                    self.state.on_positions(positions, |_| None);
+                }
+            }
+            Step::Checkpoint(partition, more) => {
+                let Some(held) = self.held.get_mut(&partition) else {
+                    return;
+                };
+                let left = held.delivered - held.settled;
+                held.settled += left.min(i64::from(more) % 5);
+                let Some(position) = crate::offsets::settled(held.settled) else {
+                    return;
+                };
+                let mark = CheckpointUpdate {
+                    partition: Partition::new("s", partition.to_string()),
+                    epoch: held.epoch,
+                    position,
+                };
+                let (reply, replied) = oneshot::channel();
+                self.state.checkpoint(vec![mark.clone()], reply);
+                self.checkpoints.push((vec![mark], replied));
+            }
+            Step::Release(partition) => {
+                let held = self.held.get(&partition);
+                let Some(held) = held.filter(|held| held.is_draining) else {
+                    return;
+                };
+                let id = Partition::new("s", partition.to_string());
+                self.state.release(&id, held.epoch).unwrap();
+                self.held.remove(&partition);
+            }
+            Step::Pause(partition) => {
+                if let Some(held) = self.held.get(&partition) {
+                    let id = Partition::new("s", partition.to_string());
+                    self.state.pause(&id, held.epoch, self.now);
+                }
+            }
+            Step::Resume(partition) => {
+                if let Some(held) = self.held.get(&partition) {
+                    let id = Partition::new("s", partition.to_string());
+                    self.state.resume(&id, held.epoch);
+                }
+            }
+            Step::Committed(commit) => self.commit(commit),
+            Step::Reset(partition, to) => {
+                let id = self.resets.len() as u64 + 1;
+                let offset = i64::from(to);
+                self.resets.insert(id, (partition, Reset { id, offset }));
+                self.look_for_resets();
+            }
+            Step::RefuseSeek(partition) => {
+                self.state.on_seek_refused(&name(partition), self.now);
+            }
+            Step::Wait(millis) => {
+                self.now += Duration::from_millis(u64::from(millis));
+                self.look_for_resets();
+            }
+        }
+    }
+
+    fn step(&mut self, step: Step) {
+        self.take(step);
+        self.carry_out();
+        self.state.on_time(self.now);
+        self.carry_out();
+        self.state.commit(self.now);
+        self.carry_out();
+        self.check_replies();
+    }
+
+    fn rebalance(&mut self, event: RebalanceEvent) {
+        self.unanswered.push_back(event.clone());
+        let generation = Some(self.generation);
+        self.state.on_rebalance(event, generation, self.now);
+    }
+
+    fn is_fetched(&self, partition: i32) -> bool {
+        // While an event waits nothing is fetched.
+        self.unanswered.is_empty() && self.position.contains_key(&partition)
+    }
+
+    fn fetch(&mut self, partition: i32, count: i64) {
+        let Some(index) = self.state.find("s", partition) else {
+            return;
+        };
+        if !self.is_fetched(partition) {
+            return;
+        }
+        let next = self.position.get_mut(&partition).unwrap();
+        let record = |offset: i64| StoredRecord {
+            position: Position::from(u64::try_from(offset).unwrap()),
+            timestamp: UNIX_EPOCH,
+            key: None,
+            payload: Some(Bytes::new()),
+            headers: Headers::new(),
+        };
+        let records = (*next..*next + count).map(record).collect();
+        *next += count;
+        let fetched = Fetched {
+            records,
+            leader_epoch: None,
+            end: None,
+        };
+        self.state.on_fetched(index, fetched);
+    }
+
+    fn look_at_positions(&mut self) {
+        let positions: Vec<_> = self.position.iter().map(|(p, next)| (*p, *next)).collect();
+        let positions = positions.iter().map(|(p, next)| ("s", *p, *next, None));
+        self.state.on_positions(positions, |_| None);
+    }
+
+    fn look_for_resets(&mut self) {
+        // The last one of each partition stands.
+        let resets: BTreeMap<i32, Reset> = self.resets.values().copied().collect();
+        let resets = resets
+            .into_iter()
+            .map(|(partition, reset)| (name(partition), reset));
+        self.state
+            .on_finding(Finding::Resets(resets.collect()), self.now);
+    }
+
+    fn answer(&mut self) {
+        for question in std::mem::take(&mut self.questions) {
+            let finding = match question {
+                Question::Progress(names) => {
+                    let progress = |name: TopicPartition| {
+                        let stored = self.stored.get(&name.1).copied();
+                        (name, stored)
+                    };
+                    Finding::Progress {
+                        progress: names.into_iter().map(progress).collect(),
+                        topic_ids: TopicIds::new(),
+                    }
+                }
+                Question::Bounds(partition) => Finding::Bounds {
+                    partition,
+                    low: 0,
+                    high: 1_000_000,
+                    topic_id: None,
+                },
+                _ => continue,
+            };
+            self.state.on_finding(finding, self.now);
+            self.carry_out();
+        }
+    }
+
+    fn commit(&mut self, commit: Commit) {
+        let Some(offsets) = self.in_flight.take() else {
+            return;
+        };
+        if matches!(commit, Commit::Stored | Commit::StoredUnheard) {
+            for ((_, partition), progress) in &offsets {
+                self.stored.insert(*partition, *progress);
+            }
+        }
+        let result = match commit {
+            Commit::Stored => {
+                let each = offsets.into_iter().map(|(name, _)| (name, None));
+                CommitResult::Each(each.collect())
+            }
+            Commit::StoredUnheard => CommitResult::Failed(RDKafkaErrorCode::RequestTimedOut),
+            Commit::Refused(code) => CommitResult::Failed(code),
+        };
+        self.state.on_committed(&result, self.now);
+    }
+
+    fn carry_out(&mut self) {
+        loop {
+            let effects = self.state.take_effects();
+            if effects.is_empty() {
+                return;
+            }
+            for effect in effects {
+                self.carry_out_one(effect);
+            }
+        }
+    }
+
+    fn carry_out_one(&mut self, effect: Effect) {
+        match effect {
+            Effect::Emit(event) => self.on_event(event),
+            Effect::Fail(error) => {
+                assert!(!self.is_failed, "{error}");
+                self.is_failed = true;
+            }
+            Effect::Assign(from) => {
+                let names: Vec<_> = from.iter().map(|it| it.partition.clone()).collect();
+                let answered = self.unanswered.pop_front();
+                assert_eq!(answered, Some(RebalanceEvent::Assign(names)));
+                for it in from {
+                    self.assigned.insert(it.partition.1);
+                    self.position.insert(it.partition.1, it.offset.unwrap_or(0));
+                }
+            }
+            Effect::Unassign(names) => {
+                let answered = self.unanswered.pop_front();
+                let Some(RebalanceEvent::Revoke { partitions, .. }) = answered else {
+                    panic!("{answered:?} is answered by an unassignment");
+                };
+                assert_eq!(names, partitions);
+                for (_, partition) in names {
+                    assert!(
+                        !self.held.contains_key(&partition),
+                        "the runtime still has partition {partition}"
+                    );
+                    self.assigned.remove(&partition);
+                    self.position.remove(&partition);
+                }
+                assert!(
+                    self.in_flight.is_none(),
+                    "a commit could meet the next owner's"
+                );
+            }
+            Effect::Seek(to) => to.iter().for_each(|it| self.seek(it)),
+            Effect::SeekOrReassign(to) | Effect::Reassign(to) => self.seek(&to),
+            Effect::Commit(offsets) => {
+                assert!(self.in_flight.is_none(), "one at a time");
+                offsets
+                    .iter()
+                    .for_each(|(name, it)| self.check_offset(name, it));
+                self.in_flight = Some(offsets);
+            }
+            Effect::Ask(question) => self.questions.push(question),
+            Effect::Heartbeat => self.state.on_heartbeat_sent(self.now),
+            Effect::Identify => {
+                let identity = Identity {
+                    generation: self.generation,
+                    member: "m".into(),
+                };
+                self.state.on_identity(Some(identity), self.now);
+            }
+            _ => {}
+        }
+    }
+
+    fn seek(&mut self, to: &FetchPosition) {
+        if let Some(position) = self.position.get_mut(&to.partition.1) {
+            *position = to.offset.unwrap_or(0);
+        }
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Assigned {
+                partition,
+                epoch,
+                resume_after,
+                ..
+            } => {
+                let partition = number(&partition);
+                let earlier = self.epochs.insert(partition, epoch);
+                assert!(earlier < Some(epoch), "epochs go back");
+                let next = resume_after.map_or(0, |last| crate::offsets::next(last).unwrap());
+                let held = Held {
+                    epoch,
+                    delivered: next,
+                    settled: next,
+                    is_draining: false,
+                };
+                let had = self.held.insert(partition, held);
+                assert!(
+                    had.is_none(),
+                    "the runtime has partition {partition} already"
+                );
+            }
+            Event::Records {
+                partition,
+                epoch,
+                records,
+                ..
+            } => {
+                let held = self
+                    .held
+                    .get_mut(&number(&partition))
+                    .expect("it is assigned");
+                assert_eq!((held.epoch, held.is_draining), (epoch, false));
+                for record in records {
+                    let next = crate::offsets::next(record.position).unwrap();
+                    assert!(next > held.delivered, "offsets go back");
+                    held.delivered = next;
+                }
+            }
+            Event::Revoking { partitions, .. } => {
+                for (partition, epoch) in partitions {
+                    let held = self
+                        .held
+                        .get_mut(&number(&partition))
+                        .expect("it is assigned");
+                    assert_eq!((held.epoch, held.is_draining), (epoch, false));
+                    held.is_draining = true;
+                }
+            }
+            Event::Lost { partitions } => {
+                for (partition, epoch) in partitions {
+                    let held = self
+                        .held
+                        .remove(&number(&partition))
+                        .expect("it is assigned");
+                    assert_eq!(held.epoch, epoch);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// No offset passes what is settled, unless nothing is left that is for readers.
+    fn check_offset(&self, (_, partition): &TopicPartition, progress: &Progress) {
+        let stored = self.stored.get(partition);
+        let is_stored = stored.is_some_and(|stored| stored.next == progress.next);
+        let reset = progress.note.reset.and_then(|id| self.resets.get(&id));
+        let is_reset =
+            reset.is_some_and(|(of, reset)| of == partition && reset.offset == progress.next);
+        let is_settled = self.held.get(partition).is_some_and(|held| {
+            let markers_alone = held.settled == held.delivered
+                && self
+                    .position
+                    .get(partition)
+                    .is_some_and(|at| progress.next <= *at);
+            progress.next <= held.settled || markers_alone
+        });
+        assert!(
+            is_stored || is_reset || is_settled,
+            "{progress:?} of partition {partition}: stored {stored:?}, reset {reset:?}, {:?}",
+            self.held.get(partition)
+        );
+    }
+
+    /// What is reported as stored is stored.
+    fn check_replies(&mut self) {
+        let checkpoints = std::mem::take(&mut self.checkpoints);
+        for (marks, mut replied) in checkpoints {
+            let Ok(results) = replied.try_recv() else {
+                self.checkpoints.push((marks, replied));
+                continue;
+            };
+            for (mark, result) in marks.iter().zip(results) {
+                let stored = self.stored.get(&number(&mark.partition));
+                let next = crate::offsets::next(mark.position).unwrap();
+                if result.is_ok() {
+                    let stored = stored.expect("something is stored");
+                    let is_in_epoch = stored.note.epoch == Some(mark.epoch);
+                    assert!(!is_in_epoch || stored.next >= next, "{mark:?}: {stored:?}");
+                }
+            }
+        }
+    }
+
+    /// Lets everything come to its end.
+    fn settle(&mut self) {
+        for _ in 0..20 {
+            self.step(Step::Committed(Commit::Stored));
+            self.step(Step::Answer);
+            for partition in 0..PARTITIONS {
+                self.step(Step::Release(partition));
+            }
+            self.step(Step::Wait(2_000));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn nothing_is_passed_and_nothing_is_left_unanswered(
+        is_static: bool,
+        steps in proptest::collection::vec(step(), 1..80),
+    ) {
+        let mut world = World::new(is_static);
+        for step in steps {
+            world.step(step);
+        }
+        world.settle();
+        prop_assert!(!world.is_failed);
+        prop_assert_eq!(&world.unanswered, &VecDeque::new());
+        prop_assert!(world.checkpoints.is_empty(), "{:?}", world.checkpoints);
+        let held: BTreeSet<_> = world.held.keys().copied().collect();
+        prop_assert!(held.is_subset(&world.assigned), "{:?}: {:?}", held, world.assigned);
+        // Only a member that was fenced has partitions that the runtime has not.
+        world.step(Step::Revoke(world.assigned.clone()));
+        world.settle();
+        prop_assert!(world.held.is_empty() && world.assigned.is_empty());
+    }
+}
+
+/// A member that has partition 0 from its beginning.
+fn assigned() -> World {
+    let mut world = World::new(false);
+    world.step(Step::Assign([0].into()));
+    world.step(Step::Answer);
+    assert_eq!(world.held.len(), 1);
+    world
+}
+
+#[test]
+fn records_that_are_forwarded_no_more_end_the_forward_within_seconds() {
+    let mut world = assigned();
+    world.step(Step::RefuseSeek(0));
+    let is_waiting = |world: &World| world.state.may_wait(world.now) <= WAIT_FOR_REASSIGNED;
+    assert!(is_waiting(&world));
+    world.step(Step::Wait(10_000));
+    assert!(!is_waiting(&world), "a quiet partition wakes nobody");
+}
+
+#[test]
+fn a_place_that_was_replaced_while_it_was_stored_is_not_read() {
+    let mut world = assigned();
+    world.step(Step::Reset(0, 5));
+    world.step(Step::Release(0));
+    assert!(world.in_flight.is_some(), "the place is being stored");
+    world.step(Step::Reset(0, 9));
+    world.step(Step::Committed(Commit::Stored));
+    assert!(
+        world.held.is_empty(),
+        "the second place is to be stored first"
+    );
+    world.step(Step::Committed(Commit::Stored));
+    assert_eq!(world.held[&0].delivered, 9);
+    assert_eq!(world.stored[&0].next, 9);
+}
+
+#[test]
+fn a_deferred_checkpoint_is_stored_in_the_next_generation() {
+    let mut world = assigned();
+    world.step(Step::Fetch(0, 3));
+    world.step(Step::Checkpoint(0, 3));
+    let refused = Commit::Refused(RDKafkaErrorCode::IllegalGeneration);
+    world.step(Step::Committed(refused));
+    assert!(
+        world.in_flight.is_none(),
+        "it waits for the next generation"
+    );
+    world.step(Step::Assign([1].into()));
+    assert!(world.in_flight.is_some());
+    world.step(Step::Committed(Commit::Stored));
+    assert_eq!(world.stored[&0].next, 3);
+    assert!(world.checkpoints.is_empty());
+}
+
+#[test]
+fn a_claim_is_stored_before_a_static_member_reads() {
+    let mut world = World::new(true);
+    let stored = Progress {
+        note: Note {
+            epoch: Some(Epoch(7)),
+            ..Note::default()
+        },
+        ..Progress::at(4)
+    };
+    world.stored.insert(0, stored);
+    world.step(Step::Assign([0].into()));
+    world.step(Step::Answer);
+    assert!(world.held.is_empty());
+    world.step(Step::Committed(Commit::Stored));
+    let held = &world.held[&0];
+    assert_eq!(world.stored[&0].note.claim, Some(held.epoch));
+    assert!(held.epoch > Epoch(7));
+}
+
+#[test]
+fn identity_is_asked_for_when_a_revocation_lasts() {
+    let mut world = assigned();
+    world.step(Step::Revoke([0].into()));
+    assert!(world.held[&0].is_draining);
+    world.state.on_time(world.now + Duration::from_millis(600));
+    let effects = world.state.take_effects();
+    assert!(
+        effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Identify)),
+        "{effects:?}"
+    );
+    // No id: the session is over.
+    world.state.on_identity(None, world.now);
+    world.carry_out();
+    assert!(world.held.is_empty(), "the runtime has lost it");
+}
+
+#[test]
+fn group_of_failures_is_named() {
+    let mut world = assigned();
+    let gone = Finding::NoTopic(Arc::from("s"));
+    world.state.on_finding(gone, world.now);
+    let effects = world.state.take_effects();
+    let [Effect::Fail(error)] = &effects[..] else {
+        panic!("{effects:?}");
+    };
+    assert_eq!(
+        (error.kind(), error.group()),
+        (ErrorKind::NotFound, Some("g"))
+    );
+}

@@ -1,0 +1,101 @@
+//! Requests to the cluster whose responses come by one queue, so that nobody has to wait for them.
+//!
+//! None is to a group's coordinator. librdkafka aborts the process where a client ends while it looks for
+//! one (2.12, `rd_kafka_admin_coord_request`, confluentinc/librdkafka#5397), and clients of members must
+//! be able to end at any time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::TopicPartitionList;
+use rdkafka::bindings as sys;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use super::admin::{Event, Notify, Options, Queue};
+use super::list_offsets::{self, ListedOffset};
+use super::topic_ids::{self, TopicIds};
+
+/// Names a request in its response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub(crate) struct RequestId(pub(crate) usize);
+
+/// What the cluster has answered.
+#[derive(Debug)]
+pub(crate) enum Response {
+    TopicIds(TopicIds),
+    Offsets(Vec<ListedOffset>),
+}
+
+/// A queue of responses to the requests of one client.
+pub(crate) struct AdminQueue<C: ConsumerContext> {
+    // In the order in which they can go.
+    _notify: Notify,
+    queue: Queue,
+    consumer: Arc<BaseConsumer<C>>,
+}
+
+impl<C: ConsumerContext> AdminQueue<C> {
+    /// Makes a queue. `on_response` is called by threads of librdkafka when a response comes, and must
+    /// not call librdkafka for this client's admin requests.
+    pub(crate) fn new(
+        consumer: Arc<BaseConsumer<C>>,
+        on_response: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
+        let queue = Queue::new(consumer.client());
+        // SAFETY: both are fields of one struct, and are dropped in this order.
+        let notify = unsafe { Notify::new(&queue, on_response) };
+        Self {
+            _notify: notify,
+            queue,
+            consumer,
+        }
+    }
+
+    /// Asks the controller for the ids of topics, which are distinct and have names.
+    pub(crate) fn topic_ids(
+        &self,
+        id: RequestId,
+        topics: &[&str],
+        timeout: Duration,
+    ) -> Result<(), KafkaError> {
+        let client = self.consumer.client();
+        let options = Options::new(client, timeout)?.with_id(id.0);
+        topic_ids::request(client, topics, &options, &self.queue)
+    }
+
+    /// Asks the leaders of partitions for their oldest or next offsets, as readers of committed records
+    /// see them. The list says which by `Beginning` and `End`.
+    pub(crate) fn offsets(
+        &self,
+        id: RequestId,
+        partitions: &TopicPartitionList,
+        timeout: Duration,
+    ) -> Result<(), KafkaError> {
+        let client = self.consumer.client();
+        let options = Options::new(client, timeout)?
+            .with_id(id.0)
+            .read_committed();
+        list_offsets::request(client, partitions, &options, &self.queue);
+        Ok(())
+    }
+
+    /// Returns the next response, if one is there.
+    pub(crate) fn next(&self) -> Option<(RequestId, Result<Response, KafkaError>)> {
+        let event = self.queue.next()?;
+        Some((RequestId(event.id()), read(&event)))
+    }
+}
+
+fn read(event: &Event) -> Result<Response, KafkaError> {
+    event.check()?;
+    match event.kind() {
+        sys::RD_KAFKA_EVENT_DESCRIBETOPICS_RESULT => {
+            topic_ids::response(event).map(Response::TopicIds)
+        }
+        sys::RD_KAFKA_EVENT_LISTOFFSETS_RESULT => {
+            list_offsets::response(event).map(Response::Offsets)
+        }
+        _ => Err(KafkaError::AdminOp(RDKafkaErrorCode::Fail)),
+    }
+}
