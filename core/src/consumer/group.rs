@@ -238,7 +238,8 @@ impl ConsumerGroup {
     /// # Errors
     /// `Invalid` for options out of their bounds, `Unsupported` for a required guarantee, `NotFound`,
     /// `Denied` and other errors of joining; `Handler` when a record has failed and the policy is to
-    /// stop; `DataLoss`; errors of the broker that are not retryable.
+    /// stop; `DataLoss`; errors of the broker that are not retryable; `Timeout` if settled records could
+    /// not be checkpointed before the drain timeout of the shutdown: they are delivered again.
     ///
     /// # Cancel safety
     /// Dropping the future is a crash: records that were handled and not yet checkpointed are delivered

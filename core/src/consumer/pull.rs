@@ -83,7 +83,8 @@ impl Consumer {
     /// [`next`](Self::next) until it returns `None`.
     ///
     /// # Errors
-    /// An error since the last call of [`next`](Self::next), or of the close itself.
+    /// An error since the last call of [`next`](Self::next), or of the close itself. `Timeout` if settled
+    /// records could not be checkpointed before the drain timeout: they are delivered again.
     ///
     /// # Cancel safety
     /// Once polled, the close continues in the background.

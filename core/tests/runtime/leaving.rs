@@ -117,6 +117,23 @@ async fn a_checkpoint_that_was_not_stored_is_tried_again_before_the_leave() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_close_that_cannot_store_its_progress_fails() {
+    let (script, desk) = (Script::new(), Desk::default());
+    let (control, run) = desk.run(group(&script).checkpoint_interval(Duration::from_secs(600)));
+    script.refuse_updates(&[ErrorKind::Unavailable; 10_000]);
+    script.assign("0", 1);
+    script.records("0", 1, 0, "ab");
+    desk.until_begun(&[0, 1]).await;
+    control.shutdown();
+    let error = run.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    assert_eq!(error.partition(), Some(&partition("0")));
+    let cause = std::error::Error::source(&error).expect("the refusal");
+    assert!(cause.to_string().contains("as scripted"), "{cause}");
+    assert_eq!(script.steps(), [Call::Leave]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_ended_partition_is_completed_when_all_is_settled() {
     let (script, desk) = (Script::new(), Desk::default());
     let gate = desk.gate(0);

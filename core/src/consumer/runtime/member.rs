@@ -372,6 +372,9 @@ impl<W: Handler> Member<W> {
         for (_, assignment) in &self.assignments {
             self.report_unsettled(assignment);
         }
+        if let Some(error) = self.unstored_progress() {
+            self.failure.get_or_insert(error);
+        }
         self.clear();
         self.left = true;
         let now = Instant::now();
@@ -403,6 +406,35 @@ impl<W: Handler> Member<W> {
             None if self.membership_lost => Ok(()),
             None => left,
         }
+    }
+
+    /// Returns the error of a close with settled records whose checkpoint is not stored.
+    fn unstored_progress(&mut self) -> Option<Error> {
+        // The next owner of a lost partition delivers its records again, and that was reported.
+        if self.membership_lost {
+            return None;
+        }
+        let mut unstored = self
+            .assignments
+            .iter()
+            .filter_map(|(_, it)| it.next_update());
+        let first = unstored.next()?;
+        let message = match unstored.count() {
+            0 => "the checkpoint was not stored before the drain timeout: settled records are \
+                  delivered again"
+                .to_owned(),
+            others => format!(
+                "the checkpoints of this partition and {others} others were not stored before the \
+                 drain timeout: settled records are delivered again"
+            ),
+        };
+        let error = Error::new(ErrorKind::Timeout, "checkpoint", message)
+            .with_partition(&first.partition)
+            .with_group(self.group.clone());
+        Some(match self.checkpointer.take_last_error() {
+            Some(source) => error.with_source(source),
+            None => error,
+        })
     }
 }
 

@@ -41,6 +41,8 @@ pub(super) struct Checkpointer {
     urgent: bool,
     /// Whether the last call failed. The next one then waits until it is due, even if it is urgent.
     failed: bool,
+    /// Why the last call that failed has failed.
+    last_error: Option<Error>,
     /// Whether the next call is one for a part of a refused transaction, if there is one.
     part_first: bool,
     under_way: Option<BoxFuture<'static, CheckpointResult>>,
@@ -56,6 +58,7 @@ impl Checkpointer {
             buffered: 0,
             urgent: false,
             failed: false,
+            last_error: None,
             part_first: false,
             under_way: None,
         }
@@ -87,6 +90,11 @@ impl Checkpointer {
     /// Asks for a checkpoint as soon as none is under way.
     pub(super) fn request_now(&mut self) {
         self.urgent = true;
+    }
+
+    /// Returns why the last call that failed has failed.
+    pub(super) fn take_last_error(&mut self) -> Option<Error> {
+        self.last_error.take()
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -257,6 +265,7 @@ impl<W: Handler> Member<W> {
                     .settled(&mut self.assignments[index], index, 0);
                 self.check_release(index);
                 self.checkpointer.failed = true;
+                self.checkpointer.last_error = Some(error.clone());
                 self.checkpointer.due = self.now + RETRY.min(self.checkpointer.interval);
             } else {
                 ends_membership = true;
