@@ -100,6 +100,9 @@ pub(crate) struct Bounds {
     /// After the last record that readers of committed records may see: the *last stable offset*.
     #[serde(rename = "ls_offset")]
     pub(crate) end: i64,
+    /// After the last record, also those of open transactions: the *high watermark*.
+    #[serde(rename = "hi_offset")]
+    pub(crate) high: i64,
 }
 
 impl Window {
@@ -153,7 +156,12 @@ mod tests {
         let member = parse(recorded::MEMBER);
         let bounds: Vec<_> = member.bounds().collect();
         // What stands for no partition was never fetched.
-        assert_eq!(bounds, [(("stuck".into(), 0), Bounds { low: 0, end: 20 })]);
+        let expected = Bounds {
+            low: 0,
+            end: 20,
+            high: 20,
+        };
+        assert_eq!(bounds, [(("stuck".into(), 0), expected)]);
     }
 
     #[test]

@@ -121,7 +121,7 @@ impl PollLoop {
                     self.state.on_rebalance(event, generation, now);
                 }
                 CallbackEvent::Committed(result) => self.state.on_committed(&result, now),
-                CallbackEvent::Bounds(bounds) => self.state.on_statistics(bounds),
+                CallbackEvent::Bounds(bounds) => self.state.on_statistics(bounds, now),
                 CallbackEvent::TopicMissing => self.state.on_topic_missing(),
             }
             self.carry_out();

@@ -9,6 +9,7 @@
 )]
 
 mod foreign_records;
+mod open_transactions;
 mod order;
 mod raw_client;
 mod refusals;

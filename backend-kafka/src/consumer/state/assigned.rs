@@ -8,6 +8,7 @@ use millstream_core::{Epoch, Partition};
 use super::failing::Failing;
 use super::lag::Lagging;
 use super::leader_epochs::LeaderEpochs;
+use super::open_transaction::OpenTransaction;
 use super::progress::{NewPartition, Progress};
 use crate::consumer::types::{FetchPosition, TopicPartition};
 use crate::group::note::Note;
@@ -53,6 +54,7 @@ pub(crate) struct Assigned {
     /// Fetches that have failed since the last record came.
     pub(crate) failing: Option<Failing>,
     pub(crate) lagging: Lagging,
+    pub(crate) open_transaction: OpenTransaction,
 }
 
 /// How far a partition is on its way out.
@@ -136,6 +138,7 @@ impl Assigned {
             out_of_range: None,
             failing: None,
             lagging: Lagging::default(),
+            open_transaction: OpenTransaction::default(),
         }
     }
 
@@ -179,6 +182,15 @@ impl Assigned {
             epoch: self.epoch,
             resume_after: offsets::settled(self.committed),
             stream_id: self.stream_id.map(|id| id.to_string().into()),
+        }
+    }
+
+    /// What is left of it, where nothing is delivered now.
+    pub(crate) fn lag_event(&mut self, end: Option<u64>) -> Event {
+        Event::Lag {
+            partition: self.partition.clone(),
+            epoch: self.epoch,
+            lag: self.lagging.lag(self.position, end, None),
         }
     }
 

@@ -16,9 +16,6 @@
 use std::time::{Duration, SystemTime};
 
 use millstream_core::Lag;
-use millstream_core::driver::Event;
-
-use super::assigned::Assigned;
 
 /// What is known of the records of a partition that are not delivered.
 #[derive(Debug, Default)]
@@ -52,15 +49,6 @@ impl Lagging {
                 _ => since.and_then(age),
             },
         }
-    }
-}
-
-/// Reports what is left in a partition of which nothing is delivered now.
-pub(crate) fn report(assigned: &mut Assigned, end: Option<u64>) -> Event {
-    Event::Lag {
-        partition: assigned.partition.clone(),
-        epoch: assigned.epoch,
-        lag: assigned.lagging.lag(assigned.position, end, None),
     }
 }
 

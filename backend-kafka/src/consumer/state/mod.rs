@@ -2,7 +2,7 @@
 //!
 //! It takes events and answers [`Effect`]s, and knows neither a client nor a socket. Its parts own one
 //! thing each: [`Rebalance`] the rebalance events and their answers, [`OffsetCommitter`] the commits,
-//! [`InitialOffsets`] where the group begins, [`Assignment`] the partitions. The parts know the
+//! [`Joining`] the wait to be let in, [`Session`] the heartbeats, [`Assignment`] the partitions. The parts know the
 //! assignment, and not each other; what concerns several is put together here.
 
 mod assigned;
@@ -14,11 +14,14 @@ mod epoch_claim;
 mod failing;
 mod fetch_failure;
 mod initial_offsets;
+mod joining;
 mod lag;
 mod leader_epochs;
 mod offset_commit;
+mod open_transaction;
 mod progress;
 mod question;
+mod reassignment;
 mod rebalance;
 mod restart;
 mod session;
@@ -38,12 +41,14 @@ use tokio::sync::oneshot;
 use self::assigned::{Assigned, RestartPoint, Stage};
 use self::assignment::{Assignment, Owned, Release};
 use self::checkpoints::{fenced, offset_of, on_stored};
-use self::initial_offsets::{InitialOffsets, Next};
+use self::initial_offsets::InitialOffsets;
+use self::joining::Joining;
 use self::offset_commit::{Commit, OffsetCommitter, Purpose};
 use self::progress::NewPartition;
+use self::reassignment::Reassignments;
 use self::rebalance::{Rebalance, RebalanceSettings, lose};
 use self::restart::Restarts;
-use self::session::{HeartbeatTimer, SessionProbe};
+use self::session::{HeartbeatTimer, Probed, Session};
 use super::types::TopicPartition;
 use crate::config::Protocol;
 use crate::connection::statistics::Bounds;
@@ -67,10 +72,6 @@ const WAIT_TO_JOIN: Duration = Duration::from_millis(20);
 
 /// The same, while a partition was assigned anew, which no event reports either.
 const WAIT_FOR_REASSIGNED: Duration = Duration::from_millis(200);
-
-/// How long the records of a partition that was assigned anew are forwarded again and again, unless one
-/// comes. librdkafka ends the earlier forward within milliseconds.
-const FORWARD_FOR: Duration = Duration::from_secs(10);
 
 /// How often markers of transactions are looked for, while no records come.
 const POSITIONS_EVERY: Duration = Duration::from_millis(200);
@@ -101,19 +102,14 @@ pub(crate) struct TransactionOffsets {
 pub(crate) struct MemberState {
     group: Arc<str>,
     join: JoinOptions,
-    protocol: Protocol,
     assignment: Assignment,
     rebalance: Rebalance,
     commits: OffsetCommitter,
-    initial_offsets: InitialOffsets,
-    /// Partitions to be assigned anew when no event waits for its answer.
-    to_reassign: Vec<TopicPartition>,
-    heartbeat: Option<HeartbeatTimer>,
-    probe: SessionProbe,
+    reassignments: Reassignments,
+    joining: Joining,
+    session: Session,
     /// When librdkafka's positions were last compared with what was delivered.
     positions_at: Instant,
-    /// Told when the group has let the member in.
-    joined: Option<oneshot::Sender<Result<String>>>,
     effects: Effects,
 }
 
@@ -139,17 +135,14 @@ impl MemberState {
                 drain: join.drain,
                 is_static,
             }),
-            heartbeat: HeartbeatTimer::new(protocol, heartbeat_interval, now),
-            initial_offsets: InitialOffsets::new(initial_offsets, now),
+            joining: Joining::new(protocol, InitialOffsets::new(initial_offsets, now), joined),
+            session: Session::new(protocol, heartbeat_interval, now),
             group,
             join,
-            protocol,
             assignment: Assignment::default(),
             commits: OffsetCommitter::default(),
-            to_reassign: Vec::new(),
-            probe: SessionProbe::new(now),
+            reassignments: Reassignments::default(),
             positions_at: now,
-            joined: Some(joined),
             effects: Effects::new(),
         }
     }
@@ -175,10 +168,7 @@ impl MemberState {
     /// Ends the membership with an error of the group.
     pub(crate) fn fail(&mut self, error: Error) {
         let error = error.with_group(self.group.clone());
-        if let Some(joined) = self.joined.take() {
-            // Who joins may have given up, and then leaves.
-            let _ = joined.send(Err(error.clone()));
-        }
+        self.joining.fail(&error);
         self.effects.push(Effect::Fail(error));
     }
 
@@ -215,7 +205,8 @@ impl MemberState {
             return;
         }
         let partitions = progress.into_iter().map(|(name, stored)| {
-            let stored = stored.or_else(|| self.initial_offsets.of(&name).map(Progress::at));
+            let stored =
+                stored.or_else(|| self.joining.initial_offsets.of(&name).map(Progress::at));
             let topic_id = topic_ids.get(&name.0).copied();
             NewPartition::new(name, stored, topic_id)
         });
@@ -308,7 +299,7 @@ impl MemberState {
             let purpose = Purpose::Claim;
             return Some(Commit { offsets, purpose });
         }
-        if let Some(offsets) = self.initial_offsets.take_to_store() {
+        if let Some(offsets) = self.joining.initial_offsets.take_to_store() {
             let purpose = Purpose::InitialOffsets;
             return Some(Commit { offsets, purpose });
         }
@@ -335,7 +326,8 @@ impl MemberState {
                 rebalance.on_claim_stored(code, assignment, now, &mut self.effects);
             }
             Some(Purpose::InitialOffsets) => {
-                self.initial_offsets
+                self.joining
+                    .initial_offsets
                     .on_stored(now, |name| code(name).is_none());
             }
             Some(Purpose::Passed(passed)) => {
@@ -467,7 +459,7 @@ impl MemberState {
             let it = self.assignment.get_mut(index);
             if delivery::pass(it, position, leader_epoch) {
                 let end = end(&it.name);
-                self.effects.push(Effect::Emit(lag::report(it, end)));
+                self.effects.push(Effect::Emit(it.lag_event(end)));
             }
         }
         if self.assignment.iter().any(Assigned::is_passed) {
@@ -496,28 +488,13 @@ impl MemberState {
 
     /// Takes note that a partition could not be assigned anew, as a rebalance event has come.
     pub(crate) fn on_reassign_deferred(&mut self, name: TopicPartition) {
-        self.to_reassign.push(name);
+        self.reassignments.defer(name);
     }
 
-    /// Has a partition read from its place whose fetching has ended with an error: no seek reaches it
-    /// any more.
     fn reassign(&mut self, index: usize, now: Instant) {
-        let it = self.assignment.get_mut(index);
-        it.forward_until = Some(now + FORWARD_FOR);
-        match self.rebalance.is_pending() {
-            // To librdkafka it would look as if the event was answered.
-            true => self.to_reassign.push(it.name.clone()),
-            false => self.effects.push(Effect::Reassign(it.fetch_position())),
-        }
-    }
-
-    /// Asks for the bounds of the partitions again that could not be assigned anew.
-    fn reassign_deferred(&mut self) {
-        if !self.rebalance.is_pending() {
-            let names = mem::take(&mut self.to_reassign).into_iter();
-            let questions = names.map(|name| Effect::Ask(Question::Bounds(name)));
-            self.effects.extend(questions);
-        }
+        let (it, is_rebalancing) = (self.assignment.get_mut(index), self.rebalance.is_pending());
+        self.reassignments
+            .reassign(it, is_rebalancing, now, &mut self.effects);
     }
 
     fn on_bounds(
@@ -531,7 +508,7 @@ impl MemberState {
             return;
         };
         if self.rebalance.is_pending() {
-            self.to_reassign.push(name.clone());
+            self.reassignments.defer(name.clone());
             return;
         }
         let it = self.assignment.get_mut(index);
@@ -552,7 +529,11 @@ impl MemberState {
 
     // Lag.
 
-    pub(crate) fn on_statistics(&mut self, partitions: Vec<(TopicPartition, Bounds)>) {
+    pub(crate) fn on_statistics(
+        &mut self,
+        partitions: Vec<(TopicPartition, Bounds)>,
+        now: Instant,
+    ) {
         let mut not_fetched = Vec::new();
         for (name, bounds) in partitions {
             let Some(index) = self.assignment.find(&name.0, name.1) else {
@@ -562,7 +543,11 @@ impl MemberState {
             it.lagging.low = bounds.low;
             match it.pause {
                 Some(pause) if pause.is_hard => not_fetched.push(name),
-                _ => self.on_end(index, bounds.end),
+                _ => {
+                    let (open, at) = (&mut it.open_transaction, it.position);
+                    let end = open.end(bounds, at, &it.partition, &self.group, now);
+                    self.on_end(index, end);
+                }
             }
         }
         if !not_fetched.is_empty() {
@@ -583,7 +568,7 @@ impl MemberState {
         // An end before the position was looked up before the last records came, which knew better.
         if it.stage == Stage::Owned && end >= it.position {
             let end = u64::try_from(end).ok();
-            self.effects.push(Effect::Emit(lag::report(it, end)));
+            self.effects.push(Effect::Emit(it.lag_event(end)));
         }
     }
 
@@ -595,7 +580,7 @@ impl MemberState {
                 progress,
                 topic_ids,
             } => self.on_progress(progress, &topic_ids, now),
-            Finding::Unstored(names) => self.initial_offsets.on_unstored(&names),
+            Finding::Unstored(names) => self.joining.initial_offsets.on_unstored(&names),
             Finding::TopicIds(ids) => self.on_topic_ids(&ids, now),
             Finding::Bounds {
                 partition,
@@ -624,42 +609,18 @@ impl MemberState {
 
     /// Takes in who the member is in its group.
     pub(crate) fn on_identity(&mut self, identity: Option<Identity>, now: Instant) {
-        let is_member = identity.as_ref().is_some_and(Identity::is_member);
-        if self.probe.take_asked() && self.rebalance.is_revoking() {
-            let has_id = identity.as_ref().is_some_and(|it| !it.member.is_empty());
-            match self.protocol {
-                Protocol::Cooperative if !has_id => self.lose(|_| true),
-                _ => self.commits.probe(),
-            }
+        match self.session.on_identity(identity.as_ref()) {
+            Some(Probed::Lost) => self.lose(|_| true),
+            Some(Probed::AskBroker) => self.commits.probe(),
+            None => {}
         }
-        if !self.may_be_let_in() || (self.protocol == Protocol::Consumer && !is_member) {
-            return;
-        }
-        match self.initial_offsets.next(now) {
-            Next::Look(names) => self.effects.push(Effect::Ask(Question::Unstored(names))),
-            Next::Wait => {}
-            Next::Done => {
-                if let (Some(identity), Some(joined)) = (identity, self.joined.take()) {
-                    // Who joins may have given up, and then leaves.
-                    let _ = joined.send(Ok(identity.member));
-                }
-            }
-        }
-    }
-
-    /// Whether the member still joins, and the group may have let it in.
-    fn may_be_let_in(&self) -> bool {
-        let may_be = match self.protocol {
-            // Each rebalance ends with an assignment, if only of nothing.
-            Protocol::Cooperative => self.rebalance.generation() > 0,
-            // Nothing may be assigned, and no event reports that.
-            Protocol::Consumer => true,
-        };
-        self.joined.is_some() && may_be
+        let generation = self.rebalance.generation();
+        let question = self.joining.on_identity(identity, generation, now);
+        self.effects.extend(question.map(Effect::Ask));
     }
 
     pub(crate) fn on_heartbeat_sent(&mut self, now: Instant) {
-        if let Some(heartbeat) = &mut self.heartbeat {
+        if let Some(heartbeat) = &mut self.session.heartbeat {
             heartbeat.on_sent(now);
         }
     }
@@ -671,20 +632,24 @@ impl MemberState {
     pub(crate) fn on_time(&mut self, now: Instant) {
         let (lost, restarts) = self.assignment.end_overdue_drains(now);
         self.end_drains(lost, restarts);
-        if self.heartbeat.as_mut().is_some_and(|it| it.is_due(now)) {
+        let heartbeat = self.session.heartbeat.as_mut();
+        if heartbeat.is_some_and(|heartbeat| heartbeat.is_due(now)) {
             self.effects.push(Effect::Heartbeat);
         }
-        let is_to_probe = self.rebalance.is_revoking() && self.probe.is_due(now);
-        if is_to_probe || self.may_be_let_in() {
+        let is_to_probe = self.rebalance.is_revoking() && self.session.probe.is_due(now);
+        let generation = self.rebalance.generation();
+        if is_to_probe || self.joining.may_be_let_in(generation) {
             self.effects.push(Effect::Identify);
         }
         delivery::harden_pauses(&mut self.assignment, now, &mut self.effects);
-        self.forward_reassigned(now);
+        reassignment::forward(&mut self.assignment, now, &mut self.effects);
         self.rebalance.on_time(now, &mut self.effects);
         let is_committing = self.commits.is_committing();
         let (rebalance, assignment) = (&mut self.rebalance, &mut self.assignment);
         rebalance.answer_if_released(assignment, is_committing, now, &mut self.effects);
-        self.reassign_deferred();
+        if !self.rebalance.is_pending() {
+            self.reassignments.ask_again(&mut self.effects);
+        }
     }
 
     fn end_drains(&mut self, lost: Owned, restarts: bool) {
@@ -694,24 +659,17 @@ impl MemberState {
         }
     }
 
-    /// Has the records of partitions that were assigned anew come by our queue again.
-    fn forward_reassigned(&mut self, now: Instant) {
-        for it in self.assignment.iter_mut() {
-            it.forward_until.take_if(|until| *until <= now);
-            if it.forward_until.is_some() && it.pause.is_none() {
-                self.effects.push(Effect::Forward(it.name.clone()));
-            }
-        }
-    }
-
     /// How long nothing is due.
     pub(crate) fn may_wait(&self, now: Instant) -> Duration {
-        let longest = match self.joined {
-            Some(_) => WAIT_TO_JOIN,
-            None if self.assignment.iter().any(Assigned::is_reassigned) => WAIT_FOR_REASSIGNED,
-            None => LONGEST_WAIT,
+        let longest = match self.joining.is_waiting() {
+            true => WAIT_TO_JOIN,
+            false if self.assignment.iter().any(Assigned::is_reassigned) => WAIT_FOR_REASSIGNED,
+            false => LONGEST_WAIT,
         };
-        let probe = self.rebalance.is_revoking().then(|| self.probe.next());
+        let probe = self
+            .rebalance
+            .is_revoking()
+            .then(|| self.session.probe.next());
         let due = self
             .assignment
             .next_drain_end()
@@ -719,7 +677,12 @@ impl MemberState {
             .chain(delivery::next_hardening(&self.assignment))
             .chain(self.rebalance.next_due(now))
             .chain(self.commits.next_due())
-            .chain(self.heartbeat.as_ref().and_then(HeartbeatTimer::next))
+            .chain(
+                self.session
+                    .heartbeat
+                    .as_ref()
+                    .and_then(HeartbeatTimer::next),
+            )
             .chain(probe);
         due.map(|due| due.saturating_duration_since(now))
             .fold(longest, Duration::min)

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::config::Protocol;
+use crate::native::consume::Identity;
 
 /// A heartbeat goes out when its interval is over, and a wake-up before that is one for nothing. The
 /// interval begins when the thread has sent the last one, which may take it so long on a busy machine.
@@ -22,11 +23,7 @@ pub(crate) struct HeartbeatTimer {
 
 impl HeartbeatTimer {
     /// None where librdkafka keeps the time by itself.
-    pub(crate) fn new(
-        protocol: Protocol,
-        heartbeat_interval: Duration,
-        now: Instant,
-    ) -> Option<Self> {
+    fn new(protocol: Protocol, heartbeat_interval: Duration, now: Instant) -> Option<Self> {
         let every = heartbeat_interval + AFTER;
         let next = Some(now + every);
         (protocol == Protocol::Cooperative).then_some(Self { every, next })
@@ -48,6 +45,45 @@ impl HeartbeatTimer {
     }
 }
 
+/// What keeps the member in its session, and notices that it is not.
+#[derive(Debug)]
+pub(crate) struct Session {
+    protocol: Protocol,
+    pub(crate) heartbeat: Option<HeartbeatTimer>,
+    pub(crate) probe: SessionProbe,
+}
+
+/// What a probe of the session has shown.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Probed {
+    /// The session is over.
+    Lost,
+    /// The broker is to be asked.
+    AskBroker,
+}
+
+impl Session {
+    pub(crate) fn new(protocol: Protocol, heartbeat_interval: Duration, now: Instant) -> Self {
+        Self {
+            protocol,
+            heartbeat: HeartbeatTimer::new(protocol, heartbeat_interval, now),
+            probe: SessionProbe::new(now),
+        }
+    }
+
+    /// Takes in who the member is in its group, if the probe has asked for that.
+    pub(crate) fn on_identity(&mut self, identity: Option<&Identity>) -> Option<Probed> {
+        if !self.probe.take_asked() {
+            return None;
+        }
+        let has_id = identity.is_some_and(|identity| !identity.member.is_empty());
+        match self.protocol {
+            Protocol::Cooperative if !has_id => Some(Probed::Lost),
+            _ => Some(Probed::AskBroker),
+        }
+    }
+}
+
 /// How often the session is probed.
 const PROBE_EVERY: Duration = Duration::from_millis(500);
 
@@ -66,7 +102,7 @@ pub(crate) struct SessionProbe {
 }
 
 impl SessionProbe {
-    pub(crate) fn new(now: Instant) -> Self {
+    fn new(now: Instant) -> Self {
         Self {
             last: now,
             is_asked: false,
@@ -84,7 +120,7 @@ impl SessionProbe {
     }
 
     /// Returns whether the identity that has become known was asked for by the probe.
-    pub(crate) fn take_asked(&mut self) -> bool {
+    fn take_asked(&mut self) -> bool {
         std::mem::take(&mut self.is_asked)
     }
 

@@ -1,0 +1,58 @@
+//! Partitions that are assigned anew, since their fetching has ended with an error: no seek reaches them
+//! any more.
+
+use std::mem;
+use std::time::{Duration, Instant};
+
+use super::assigned::Assigned;
+use super::assignment::Assignment;
+use super::effect::{Effect, Effects};
+use super::question::Question;
+use crate::consumer::types::TopicPartition;
+
+/// How long the records of such a partition are forwarded again and again, unless one comes. librdkafka
+/// ends the earlier forward within milliseconds.
+const FORWARD_FOR: Duration = Duration::from_secs(10);
+
+/// The partitions that wait to be assigned anew.
+#[derive(Debug, Default)]
+pub(crate) struct Reassignments(Vec<TopicPartition>);
+
+impl Reassignments {
+    /// Assigns a partition anew at its position; later, while a rebalance event waits for its answer. To
+    /// librdkafka it would look as if that was answered.
+    pub(crate) fn reassign(
+        &mut self,
+        it: &mut Assigned,
+        is_rebalancing: bool,
+        now: Instant,
+        effects: &mut Effects,
+    ) {
+        it.forward_until = Some(now + FORWARD_FOR);
+        match is_rebalancing {
+            true => self.defer(it.name.clone()),
+            false => effects.push(Effect::Reassign(it.fetch_position())),
+        }
+    }
+
+    /// Has the bounds of a partition asked for again when no rebalance event waits.
+    pub(crate) fn defer(&mut self, name: TopicPartition) {
+        self.0.push(name);
+    }
+
+    /// Asks for the bounds of the partitions that have waited. To be called when no event waits.
+    pub(crate) fn ask_again(&mut self, effects: &mut Effects) {
+        let names = mem::take(&mut self.0).into_iter();
+        effects.extend(names.map(|name| Effect::Ask(Question::Bounds(name))));
+    }
+}
+
+/// Has the records of partitions that were assigned anew come by our queue again.
+pub(crate) fn forward(assignment: &mut Assignment, now: Instant, effects: &mut Effects) {
+    for it in assignment.iter_mut() {
+        it.forward_until.take_if(|until| *until <= now);
+        if it.forward_until.is_some() && it.pause.is_none() {
+            effects.push(Effect::Forward(it.name.clone()));
+        }
+    }
+}
