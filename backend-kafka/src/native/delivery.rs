@@ -64,8 +64,8 @@ pub(crate) struct Batch {
 pub(crate) struct Slot {
     /// Null until librdkafka gets the record.
     pub(crate) home: AtomicPtr<Batch>,
-    /// Negative for a record without one.
-    track: AtomicI32,
+    /// Negative for a record that is in none.
+    partition_queue: AtomicI32,
     state: AtomicI32,
     partition: AtomicI32,
     /// Where it was stored; of a failure, whether it may be stored nevertheless.
@@ -133,14 +133,14 @@ impl Batch {
         self.open.load(Acquire) == 0
     }
 
-    /// Where a record waits and is counted, if it does.
-    pub(crate) fn track(&self, index: usize) -> Option<usize> {
-        usize::try_from(self.slots[index].track.load(Relaxed)).ok()
+    /// Returns the queue where a record waits and is counted, if it does.
+    pub(crate) fn partition_queue(&self, index: usize) -> Option<usize> {
+        usize::try_from(self.slots[index].partition_queue.load(Relaxed)).ok()
     }
 
-    pub(crate) fn set_track(&self, index: usize, track: usize) {
-        let track = i32::try_from(track).expect("a topic has fewer partitions");
-        self.slots[index].track.store(track, Relaxed);
+    pub(crate) fn set_partition_queue(&self, index: usize, queue: usize) {
+        let queue = i32::try_from(queue).expect("a topic has fewer partitions");
+        self.slots[index].partition_queue.store(queue, Relaxed);
     }
 
     pub(crate) fn take_turn(&self, turn: u64) {
@@ -151,7 +151,7 @@ impl Batch {
         *self.turn.get().expect("it is taken before any report")
     }
 
-    /// Fills a slot that was open. [`settle`](Self::settle) has to be told.
+    /// Fills a slot that was open. [`settle`](Self::settle) must be called then.
     pub(crate) fn report(&self, index: usize, report: Report) {
         let slot = &self.slots[index];
         match report {
@@ -229,14 +229,14 @@ impl Batch {
             self.give_up(index, error);
         }
         if let Some(complete) = self.settle(open.len()) {
-            complete.tell();
+            complete.wake();
         }
     }
 
     fn close(&self, index: usize, state: i32) {
         self.slots[index].state.store(state, Relaxed);
         if let Some(complete) = self.settle(1) {
-            complete.tell();
+            complete.wake();
         }
     }
 
@@ -285,7 +285,7 @@ impl Batch {
 }
 
 /// A batch whose records are all answered: perhaps the last share of it, so no borrow of it may
-/// last until this is told.
+/// last until this has woken the call.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Complete {
@@ -294,7 +294,7 @@ pub(crate) struct Complete {
 }
 
 impl Complete {
-    pub(crate) fn tell(self) {
+    pub(crate) fn wake(self) {
         drop(self.itself);
         if let Some(waker) = self.waker {
             waker.wake();
@@ -306,7 +306,7 @@ impl Slot {
     fn new() -> Self {
         Self {
             home: AtomicPtr::default(),
-            track: AtomicI32::new(-1),
+            partition_queue: AtomicI32::new(-1),
             state: AtomicI32::new(OPEN),
             partition: AtomicI32::new(0),
             offset: AtomicI64::new(0),
@@ -352,7 +352,7 @@ mod tests {
 
     fn settle(batch: &Arc<Batch>, filled: usize) {
         if let Some(complete) = batch.settle(filled) {
-            complete.tell();
+            complete.wake();
         }
     }
 

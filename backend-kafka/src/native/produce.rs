@@ -43,13 +43,13 @@ const CHUNK: usize = 512;
 
 /// How long threads are given to see that records are to linger no longer; longer where all cores are
 /// busy, and then the records linger as others do.
-const HURRY_MS: c_int = 2;
+const FLUSH_TIMEOUT_MS: c_int = 2;
 
-/// What one [`poll`](Native::poll) brought.
+/// The result of a [`poll`](Native::poll).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Told {
-    Nothing,
-    Something,
+pub(crate) enum Polled {
+    TimedOut,
+    Event,
     /// The client sends nothing any more: see [`Native::fatal_error`].
     Fatal,
 }
@@ -78,9 +78,9 @@ pub(crate) struct Scratch(Vec<rd::rd_kafka_message_t>);
 unsafe impl Send for Scratch {}
 
 /// Decides what a report means for a record: whether it fills the record's slot, or leaves it open.
-pub(crate) trait Judge: FnMut(&Arc<Batch>, usize, Report) -> bool {}
+pub(crate) trait OnReport: FnMut(&Arc<Batch>, usize, Report) -> bool {}
 
-impl<F: FnMut(&Arc<Batch>, usize, Report) -> bool> Judge for F {}
+impl<F: FnMut(&Arc<Batch>, usize, Report) -> bool> OnReport for F {}
 
 impl<C: ClientContext> Native<C> {
     /// Makes a client. Asks nothing of the brokers.
@@ -131,7 +131,7 @@ impl<C: ClientContext> Native<C> {
     }
 
     /// Hands over these records of a batch, in this order. Does not wait. What is refused right here
-    /// goes to the judge.
+    /// goes to `on_report`.
     ///
     /// Only for records that are open, and that librdkafka does not have already.
     pub(crate) fn produce(
@@ -139,73 +139,73 @@ impl<C: ClientContext> Native<C> {
         batch: &Arc<Batch>,
         indexes: &[usize],
         scratch: &mut Scratch,
-        judge: &mut impl Judge,
+        on_report: &mut impl OnReport,
     ) {
         if indexes.is_empty() {
             return;
         }
         batch.keep();
-        let mut call = Handover {
+        let mut call = ProduceCall {
             native: self,
             batch,
             run: &mut scratch.0,
             filled: 0,
-            judge,
+            on_report,
         };
         for &index in indexes {
             call.take(index, batch.record(index));
         }
         call.flush();
         if let Some(complete) = batch.settle(call.filled) {
-            complete.tell();
+            complete.wake();
         }
     }
 
-    /// Waits for an event, and gives the reports of one to the judge. One caller at a time.
-    pub(crate) fn poll(&self, within: Duration, judge: &mut impl Judge) -> Told {
+    /// Waits for an event, and gives the reports of one to `on_report`. One caller at a time.
+    pub(crate) fn poll(&self, within: Duration, on_report: &mut impl OnReport) -> Polled {
         // Rounded up: a wait that ends too early is begun again and again until it is over.
         let within = c_int::try_from(within.as_micros().div_ceil(1_000)).unwrap_or(c_int::MAX);
         // SAFETY: the queue is alive.
         let event = unsafe { rd::rd_kafka_queue_poll(self.queue, within) };
         if event.is_null() {
-            return Told::Nothing;
+            return Polled::TimedOut;
         }
         // SAFETY: the event is alive until it is destroyed, below, once.
         unsafe {
-            let told = match rd::rd_kafka_event_type(event) {
+            let polled = match rd::rd_kafka_event_type(event) {
                 rd::RD_KAFKA_EVENT_DR => {
-                    self.take_reports(event, judge);
-                    Told::Something
+                    self.take_reports(event, on_report);
+                    Polled::Event
                 }
                 rd::RD_KAFKA_EVENT_ERROR => self.take_error(event),
                 rd::RD_KAFKA_EVENT_LOG => {
                     self.take_log(event);
-                    Told::Something
+                    Polled::Event
                 }
                 rd::RD_KAFKA_EVENT_STATS => {
                     let json = CStr::from_ptr(rd::rd_kafka_event_stats(event));
                     self.context().stats_raw(json.to_bytes());
-                    Told::Something
+                    Polled::Event
                 }
                 rd::RD_KAFKA_EVENT_OAUTHBEARER_TOKEN_REFRESH => {
                     self.renew_token(event);
-                    Told::Something
+                    Polled::Event
                 }
-                _ => Told::Something,
+                _ => Polled::Event,
             };
             rd::rd_kafka_event_destroy(event);
-            told
+            polled
         }
     }
 
     /// Lets the records that it has linger no longer. Waits until its threads have had time to see that.
-    pub(crate) fn hurry(&self) {
+    pub(crate) fn flush_lingering(&self) {
         // SAFETY: the client is alive. Reports come as events, so that this calls nothing back.
-        unsafe { rd::rd_kafka_flush(self.client.native_ptr(), HURRY_MS) };
+        unsafe { rd::rd_kafka_flush(self.client.native_ptr(), FLUSH_TIMEOUT_MS) };
     }
 
     /// Makes a [`poll`](Self::poll) that waits return.
-    pub(crate) fn nudge(&self) {
+    pub(crate) fn wake_poll(&self) {
         // SAFETY: the queue is alive.
         unsafe { rd::rd_kafka_queue_yield(self.queue) };
     }
@@ -223,7 +223,7 @@ impl<C: ClientContext> Native<C> {
 
     /// # Safety
     /// The event is alive, and one of delivery reports of this client.
-    unsafe fn take_reports(&self, event: *mut rd::rd_kafka_event_t, judge: &mut impl Judge) {
+    unsafe fn take_reports(&self, event: *mut rd::rd_kafka_event_t, on_report: &mut impl OnReport) {
         let mut messages = [ptr::null::<rd::rd_kafka_message_t>(); CHUNK];
         loop {
             // SAFETY: the array has as many places as is said.
@@ -250,7 +250,7 @@ impl<C: ClientContext> Native<C> {
                     let batch = ManuallyDrop::new(Arc::from_raw(home));
                     let index = slot.offset_from(batch.slots().as_ptr()) as usize;
                     let report = report(message);
-                    filled += usize::from(judge(&batch, index, report));
+                    filled += usize::from(on_report(&batch, index, report));
                 }
             }
             // SAFETY: as above.
@@ -260,18 +260,18 @@ impl<C: ClientContext> Native<C> {
 
     /// # Safety
     /// The event is alive, and an error.
-    unsafe fn take_error(&self, event: *mut rd::rd_kafka_event_t) -> Told {
+    unsafe fn take_error(&self, event: *mut rd::rd_kafka_event_t) -> Polled {
         // SAFETY: as the caller says; the text lives as long as the event.
         let (code, reason) = unsafe {
             let reason = text(rd::rd_kafka_event_error_string(event));
             (code::of_event(event), reason)
         };
         if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__FATAL as i32 {
-            return Told::Fatal;
+            return Polled::Fatal;
         }
         let error = KafkaError::Global(code::named(code));
         self.context().error(error, reason.trim());
-        Told::Something
+        Polled::Event
     }
 
     /// # Safety
@@ -326,17 +326,17 @@ impl<C: ClientContext> Drop for Native<C> {
 }
 
 /// One batch on its way into librdkafka.
-struct Handover<'a, C: ClientContext + 'static, J> {
+struct ProduceCall<'a, C: ClientContext + 'static, F> {
     native: &'a Native<C>,
     batch: &'a Arc<Batch>,
     /// Records that may go in one call of librdkafka.
     run: &'a mut Vec<rd::rd_kafka_message_t>,
     /// Slots that were filled by a refusal.
     filled: usize,
-    judge: &'a mut J,
+    on_report: &'a mut F,
 }
 
-impl<C: ClientContext, J: Judge> Handover<'_, C, J> {
+impl<C: ClientContext, F: OnReport> ProduceCall<'_, C, F> {
     fn take(&mut self, index: usize, record: &Record) {
         let slot = &self.batch.slots()[index];
         self.native.held.fetch_add(1, Relaxed);
@@ -391,7 +391,7 @@ impl<C: ClientContext, J: Judge> Handover<'_, C, J> {
             code: err as i32,
             maybe_stored: false,
         };
-        self.filled += usize::from((self.judge)(self.batch, index, report));
+        self.filled += usize::from((self.on_report)(self.batch, index, report));
     }
 }
 
@@ -400,7 +400,7 @@ impl<C: ClientContext> Native<C> {
     fn produce_one(&self, record: &Record, slot: &Slot) -> Result<(), RDKafkaRespErr> {
         let client = self.client.native_ptr();
         // SAFETY: client and topic are alive, and reports are read with the slot's address. As for
-        // what is read later, see `Handover::flush`.
+        // what is read later, see `ProduceCall::flush`.
         unsafe { record::produce(client, self.topic, record, opaque(slot), 0) }
     }
 }
@@ -422,7 +422,7 @@ unsafe fn settle(batch: *const Batch, filled: usize) {
     // batch perhaps does.
     let complete = unsafe { (*batch).settle(filled) };
     if let Some(complete) = complete {
-        complete.tell();
+        complete.wake();
     }
 }
 

@@ -6,7 +6,7 @@
 
 use millstream_core::Record;
 
-use super::room::{RECORD_OVERHEAD, Room};
+use super::size_limits::{RECORD_OVERHEAD, SizeLimits};
 
 /// What librdkafka puts into one batch, and takes for a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,14 +20,14 @@ pub(super) struct BatchLimit {
 impl BatchLimit {
     /// Returns whether a record may have shared its batch with others. One that is refused alone is too large.
     pub(super) fn may_share(self, record: &Record) -> bool {
-        Room::taken(record) + RECORD_OVERHEAD < self.batch
+        SizeLimits::record_bytes(record) + RECORD_OVERHEAD < self.batch
     }
 
     /// Makes batches smaller, after one was refused: as small as the topic says, or half as large if it does not
     /// say that they were too large.
     #[must_use]
     pub(super) fn lowered(self, topic: Option<usize>) -> Self {
-        let known = topic.map(|topic| Room::new(Some(topic)).message_max);
+        let known = topic.map(|topic| SizeLimits::new(Some(topic)).message_max);
         match known.filter(|known| *known < self.batch) {
             Some(known) => Self {
                 batch: known,

@@ -1,11 +1,11 @@
 //! The way of records into one topic.
 //!
-//! A call of `send` becomes a [`Batch`], goes down the [`Lane`] into librdkafka in its turn, and is
+//! A call of `send` becomes a [`Batch`], goes down the [`RecordSender`] into librdkafka in its turn, and is
 //! woken once, when all its reports have come.
 //!
 //! # Why the order of a key holds
 //!
-//! A key is in one partition; its records go to librdkafka in the order of the calls ([`pace`]), which
+//! A key is in one partition; its records go to librdkafka in the order of the calls ([`in_flight_throttle`]), which
 //! has one queue for the partition; and the broker takes the requests of an idempotent producer for a
 //! partition only in their order, each once, through all retries. That holds as long as nothing fails.
 //! What keeps it *within a call*, where no record may be stored behind a failed one of its key:
@@ -15,7 +15,7 @@
 //! * **Refused by the broker**: it refuses a request as a whole, and what is behind it on its way as
 //!   out of sequence. librdkafka would send the latter again, hence behind the gap. With
 //!   `enable.gapless.guarantee` it ends the client instead, before it sends anything more; what was
-//!   not stored comes back, and is held back or sent again in its order ([`lane`]). So a record
+//!   not stored comes back, and is held back or sent again in its order ([`record_sender`]). So a record
 //!   that the broker does not like fails alone with its key, not with its neighbours.
 //! * **Too large together**: a topic whose limit was lowered refuses batches of small records. They come back
 //!   as well, and go again in smaller batches ([`batch_limit`]).
@@ -29,7 +29,7 @@
 //! between two deadlines of a call fails one record before the other, and if the broker is back in
 //! that very second, the other is stored. And a broker that knows nothing yet of a producer in a
 //! partition takes any sequence as its first: if it refuses a client's first request there, it may
-//! store the second one that was on its way. (The innocent records of the first one are not sent
+//! store the second one that was on its way. (The other records of the first one are not sent
 //! again then: they would come too late.)
 //!
 //! Between calls there is no such bond: a later call stores its records whatever became of an
@@ -46,26 +46,26 @@ use rdkafka::ClientConfig;
 use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::mpsc;
 
-use self::lane::{Lane, LargestBatch};
-use self::pace::Pace;
-use self::place::Place;
-use self::room::Room;
+use self::accumulator::Accumulator;
+use self::in_flight_throttle::InFlightThrottle;
+use self::record_sender::{LargestBatch, RecordSender};
+use self::size_limits::SizeLimits;
 use crate::connection::context::Context;
 use crate::native;
 use crate::native::delivery::{Answer, Batch, Report};
 use crate::native::record::unsendable;
 use crate::{config, error};
 
+mod accumulator;
 mod batch_limit;
-mod hurrier;
-mod innocent;
-mod lane;
-mod listener;
+mod collateral;
+mod delivery_thread;
+mod in_flight_throttle;
+mod linger_flusher;
 mod open;
-mod pace;
-mod place;
-pub(crate) mod room;
+mod record_sender;
 mod settings;
+pub(crate) mod size_limits;
 #[cfg(test)]
 mod tests;
 
@@ -76,9 +76,9 @@ type Native = native::produce::Native<Context>;
 
 struct Producer {
     stream: Arc<str>,
-    room: Room,
+    limits: SizeLimits,
     timeout: Duration,
-    lane: Arc<Lane>,
+    sender: Arc<RecordSender>,
     /// Ends when the last client is gone.
     ended: tokio::sync::Mutex<mpsc::Receiver<()>>,
     /// The names of the partitions, by their numbers, as they were met.
@@ -93,21 +93,27 @@ impl Producer {
         mut settings: ClientConfig,
         context: Context,
         config: &config::Producer,
-        room: Room,
+        limits: SizeLimits,
         partitions: usize,
         largest_batch: LargestBatch,
     ) -> Result<Self> {
-        settings::complete(&mut settings, config, room.message_max);
-        let limit = settings::limit(&settings, room.message_max);
+        settings::complete(&mut settings, config, limits.message_max);
+        let limit = settings::limit(&settings, limits.message_max);
         let request = settings::request(&settings, limit);
-        let pace = Pace::new(request, config.linger, partitions);
-        let place = Place::new(pace, limit);
-        let (lane, ended) = Lane::open(stream.clone(), settings, context, place, largest_batch)?;
+        let throttle = InFlightThrottle::new(request, config.linger, partitions);
+        let accumulator = Accumulator::new(throttle, limit);
+        let (sender, ended) = RecordSender::open(
+            stream.clone(),
+            settings,
+            context,
+            accumulator,
+            largest_batch,
+        )?;
         Ok(Self {
             stream,
-            room,
+            limits,
             timeout: config.timeout,
-            lane,
+            sender,
             ended: tokio::sync::Mutex::new(ended),
             partitions: Mutex::default(),
         })
@@ -115,7 +121,10 @@ impl Producer {
 
     /// Why a record cannot be sent at all.
     fn check(&self, record: &Record) -> Result<()> {
-        let (taken, largest) = (Room::taken(record), self.room.largest());
+        let (taken, largest) = (
+            SizeLimits::record_bytes(record),
+            self.limits.max_record_bytes(),
+        );
         if taken > largest {
             let message = format!(
                 "the record has {taken} bytes with the lengths of its headers, use at most {largest}"
@@ -203,7 +212,7 @@ impl Producer {
                 "no broker stored it within {:?}: look at the brokers, or raise producer.timeout",
                 self.timeout
             );
-            let source = self.lane.refused_login().unwrap_or(error);
+            let source = self.sender.refused_login().unwrap_or(error);
             return self.error(ErrorKind::Timeout, message).with_source(source);
         }
         if !maybe_stored || error.kind() == ErrorKind::Timeout {
@@ -217,7 +226,7 @@ impl Producer {
 #[async_trait]
 impl driver::Producer for Producer {
     fn limits(&self) -> StreamLimits {
-        self.room.limits()
+        self.limits.limits()
     }
 
     fn pipelining(&self) -> Pipelining {
@@ -232,15 +241,15 @@ impl driver::Producer for Producer {
         let deadline = Instant::now() + self.timeout;
         let batch = Arc::new(Batch::new(records, deadline, |record| self.check(record)));
         if !batch.is_answered() {
-            self.lane.submit(&batch);
+            self.sender.submit(&batch);
             batch.answered().await;
         }
         self.results(&batch)
     }
 
     async fn close(&self) -> Result<()> {
-        self.lane.close();
-        // Nothing is ever sent: it ends when the last listener does.
+        self.sender.close();
+        // Nothing is ever sent: it ends when the last delivery thread does.
         let _ended = self.ended.lock().await.recv().await;
         Ok(())
     }
@@ -249,7 +258,7 @@ impl driver::Producer for Producer {
 /// The client ends on its own thread.
 impl Drop for Producer {
     fn drop(&mut self) {
-        self.lane.close();
+        self.sender.close();
     }
 }
 

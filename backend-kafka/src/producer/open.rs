@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
 use super::Producer;
-use super::room::Room;
+use super::size_limits::SizeLimits;
 use crate::connection::Connection;
 use crate::error;
 
@@ -22,7 +22,7 @@ pub(crate) async fn open(
 ) -> Result<Arc<dyn driver::Producer>> {
     let stream: Arc<str> = stream.into();
     let partitions = find(connection, &stream).await?;
-    let room = Room::new(largest_batch(connection, &stream).await);
+    let limits = SizeLimits::new(largest_batch(connection, &stream).await);
     let topic = TopicSettings::new(connection, &stream);
     let config = &connection.config.producer;
     let (settings, context) = (
@@ -35,7 +35,7 @@ pub(crate) async fn open(
         settings,
         context,
         config,
-        room,
+        limits,
         partitions,
         largest_batch,
     )?;

@@ -3,8 +3,8 @@
 use rdkafka::ClientConfig;
 
 use super::batch_limit::BatchLimit;
-use super::pace::Request;
-use super::room::BATCH_OVERHEAD;
+use super::in_flight_throttle::RequestLimit;
+use super::size_limits::BATCH_OVERHEAD;
 use crate::config::Producer;
 
 /// Completes what all clients have in common.
@@ -15,7 +15,7 @@ pub(super) fn complete(settings: &mut ClientConfig, producer: &Producer, message
         .set("enable.idempotence", "true")
         .set("acks", "all")
         .set("max.in.flight.requests.per.connection", "5")
-        // A request that is refused ends the client, before it sends what comes after: see `lane`.
+        // A request that is refused ends the client, before it sends what comes after: see `record_sender`.
         .set("enable.gapless.guarantee", "true")
         // What Java's producers do, so that all agree where a key is.
         .set("partitioner", "murmur2_random")
@@ -53,8 +53,8 @@ pub(super) fn set_limit(settings: &mut ClientConfig, limit: BatchLimit) {
 }
 
 /// What librdkafka puts into one request of a partition, at its own settings for that.
-pub(super) fn request(settings: &ClientConfig, limit: BatchLimit) -> Request {
-    Request {
+pub(super) fn request(settings: &ClientConfig, limit: BatchLimit) -> RequestLimit {
+    RequestLimit {
         records: number(settings, "batch.num.messages", 10_000),
         bytes: limit.batch.saturating_sub(BATCH_OVERHEAD),
     }

@@ -1,4 +1,4 @@
-//! The producer against librdkafka's own mock of a cluster, which fails as it is told.
+//! The producer against librdkafka's own mock of a cluster.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use tokio::time::timeout;
 
 use super::Producer;
-use super::room::Room;
+use super::size_limits::SizeLimits;
 use crate::config;
 use crate::connection::context::Context;
 
@@ -45,7 +45,7 @@ fn open_knowing(mock: &Mock, timeout: Duration, partitions: usize) -> Producer {
         settings,
         context,
         &config,
-        Room::new(None),
+        SizeLimits::new(None),
         partitions,
         Box::new(|| None),
     )
@@ -123,7 +123,7 @@ async fn a_client_that_can_go_on_no_more_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_denial_is_told_and_looked_at_anew() {
+async fn a_denial_is_returned_and_looked_at_anew() {
     for (api, error) in [
         (
             RDKafkaApiKey::InitProducerId,
@@ -194,7 +194,7 @@ async fn what_waits_for_an_answer_times_out_at_its_own_time() {
 }
 
 #[tokio::test]
-async fn partitions_that_nobody_has_told_of_are_written_to() {
+async fn unknown_partitions_are_written_to() {
     let mock = mock();
     let producer = open_knowing(&mock, Duration::from_secs(60), 1);
     for number in 0..5 {

@@ -19,7 +19,7 @@ use super::{OPERATION, settings};
 use crate::connection::Connection;
 use crate::connection::context::Context;
 use crate::producer::largest_batch;
-use crate::producer::room::Room;
+use crate::producer::size_limits::SizeLimits;
 
 /// How long the limits of a stream are asked for. A drain may wait for it.
 const LIMITS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,8 +30,8 @@ pub(crate) struct TransactionalProducer {
     settings: ClientConfig,
     context: Context,
     /// What streams take, as it was last asked for.
-    limits: Mutex<HashMap<Arc<str>, Room>>,
-    client: Mutex<Option<(Room, TransactionalClient)>>,
+    limits: Mutex<HashMap<Arc<str>, SizeLimits>>,
+    client: Mutex<Option<(SizeLimits, TransactionalClient)>>,
 }
 
 impl TransactionalProducer {
@@ -54,15 +54,15 @@ impl TransactionalProducer {
     }
 
     /// Returns how large a batch of a stream may be, asking the broker where that is not known.
-    pub(crate) async fn limits(&self, stream: &Arc<str>) -> Room {
+    pub(crate) async fn limits(&self, stream: &Arc<str>) -> SizeLimits {
         if let Some(known) = self.known_limits().get(stream) {
             return *known;
         }
         let asked = largest_batch(&self.connection, stream);
         let Ok(largest) = timeout(LIMITS_TIMEOUT, asked).await else {
-            return Room::new(None);
+            return SizeLimits::new(None);
         };
-        let limits = Room::new(largest);
+        let limits = SizeLimits::new(largest);
         self.known_limits().insert(stream.clone(), limits);
         limits
     }
@@ -70,7 +70,7 @@ impl TransactionalProducer {
     /// Stores a transaction as a whole, or nothing of it. Blocks.
     pub(crate) fn publish(&self, transaction: &Transaction) -> Result<(), NotPublished> {
         let mut open = self.lock();
-        let fits = |(limits, _): &(Room, _)| *limits == transaction.limits;
+        let fits = |(limits, _): &(SizeLimits, _)| *limits == transaction.limits;
         // The earlier client is gone before its successor comes, which would fence it.
         let client = open.take().filter(fits);
         let mut client = match client {
@@ -99,13 +99,13 @@ impl TransactionalProducer {
     pub(crate) fn abort_earlier(&self) {
         let mut client = self.lock();
         if client.is_none() {
-            let limits = Room::new(None);
+            let limits = SizeLimits::new(None);
             // Whoever may not publish by this id has left nothing open.
             *client = self.open(limits).ok().map(|client| (limits, client));
         }
     }
 
-    fn open(&self, limits: Room) -> Result<TransactionalClient> {
+    fn open(&self, limits: SizeLimits) -> Result<TransactionalClient> {
         let (mut settings, context) = self.context.successor(&self.settings);
         settings::of_stream(&mut settings, limits.message_max);
         TransactionalClient::open(&settings, context)
@@ -116,11 +116,11 @@ impl TransactionalProducer {
         self.lock().take();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<(Room, TransactionalClient)>> {
+    fn lock(&self) -> MutexGuard<'_, Option<(SizeLimits, TransactionalClient)>> {
         self.client.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn known_limits(&self) -> MutexGuard<'_, HashMap<Arc<str>, Room>> {
+    fn known_limits(&self) -> MutexGuard<'_, HashMap<Arc<str>, SizeLimits>> {
         self.limits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,7 +1,7 @@
 //! A thread that sends records on their way which have lingered enough.
 //!
 //! What has waited for an answer is not to linger once more in librdkafka. Only a flush tells it so, for
-//! as long as the flush lasts, and for all records that it has. The listener has reports to take
+//! as long as the flush lasts, and for all records that it has. The delivery thread has reports to take
 //! meanwhile.
 
 use std::io;
@@ -13,18 +13,18 @@ use tokio::sync::mpsc::Sender;
 
 use super::Native;
 
-pub(super) struct Hurrier {
+pub(super) struct LingerFlusher {
     wants: SyncSender<()>,
 }
 
-impl Hurrier {
+impl LingerFlusher {
     /// Ends when this is dropped. The thread has a share of `alive` until it is done with the client.
     pub(super) fn start(native: Arc<Native>, alive: Sender<()>) -> io::Result<Self> {
         let (wants, wanted) = sync_channel(1);
-        let thread = thread::Builder::new().name("kafka-hurrier".into());
+        let thread = thread::Builder::new().name("kafka-flusher".into());
         thread.spawn(move || {
             while wanted.recv().is_ok() {
-                native.hurry();
+                native.flush_lingering();
             }
             drop(native);
             drop(alive);
@@ -32,7 +32,7 @@ impl Hurrier {
         Ok(Self { wants })
     }
 
-    pub(super) fn hurry(&self) {
+    pub(super) fn flush_lingering(&self) {
         // One that is still to begin is for these records too.
         let _ = self.wants.try_send(());
     }

@@ -16,14 +16,14 @@ const LEAST: usize = 1_000;
 const MOST: usize = 1_000_000_000;
 const USUAL: usize = 1_000_000;
 
-/// How much there is room for.
+/// The limits of record sizes of one stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Room {
+pub(crate) struct SizeLimits {
     /// For librdkafka's `message.max.bytes`.
     pub(crate) message_max: usize,
 }
 
-impl Room {
+impl SizeLimits {
     /// `topic` is the topic's `max.message.bytes`, if it is known.
     pub(crate) fn new(topic: Option<usize>) -> Self {
         let batch = topic.unwrap_or(USUAL + BATCH_OVERHEAD);
@@ -33,13 +33,13 @@ impl Room {
     }
 
     /// For the record and the lengths of its headers.
-    pub(super) fn largest(self) -> usize {
+    pub(super) fn max_record_bytes(self) -> usize {
         self.message_max - RECORD_OVERHEAD
     }
 
-    /// What a record takes of [`largest`](Self::largest). Each header brings two lengths that
+    /// What a record takes of [`max_record_bytes`](Self::max_record_bytes). Each header brings two lengths that
     /// [`Record::size`] does not count.
-    pub(super) fn taken(record: &Record) -> usize {
+    pub(super) fn record_bytes(record: &Record) -> usize {
         let lengths = |(name, value): (&str, Option<&bytes::Bytes>)| {
             varint(name.len()) + varint(value.map_or(0, bytes::Bytes::len))
         };
@@ -48,9 +48,9 @@ impl Room {
 
     pub(super) fn limits(self) -> StreamLimits {
         StreamLimits {
-            record_bytes: self.largest(),
+            record_bytes: self.max_record_bytes(),
             // A key has no limit but the record's.
-            key_bytes: self.largest(),
+            key_bytes: self.max_record_bytes(),
             empty_key: true,
             text_key: false,
             batch_records: 1_000,
@@ -78,21 +78,21 @@ mod tests {
 
     #[test]
     fn a_record_of_the_limit_fits_the_topic() {
-        let room = Room::new(Some(10_000));
-        let (limits, payload) = (room.limits(), 10_000 - 61 - 36);
-        assert_eq!(limits.record_bytes, payload);
-        assert_eq!(room.message_max + BATCH_OVERHEAD, 10_000);
+        let limits = SizeLimits::new(Some(10_000));
+        let (of_stream, payload) = (limits.limits(), 10_000 - 61 - 36);
+        assert_eq!(of_stream.record_bytes, payload);
+        assert_eq!(limits.message_max + BATCH_OVERHEAD, 10_000);
         let record = Record::new(vec![0; payload]);
-        assert!(Room::taken(&record) <= room.largest());
+        assert!(SizeLimits::record_bytes(&record) <= limits.max_record_bytes());
         let more = Record::new(vec![0; payload - 3]).header("abc", "");
-        assert_eq!(more.size(), limits.record_bytes);
-        assert!(Room::taken(&more) > room.largest());
+        assert_eq!(more.size(), of_stream.record_bytes);
+        assert!(SizeLimits::record_bytes(&more) > limits.max_record_bytes());
     }
 
     #[test]
     fn without_the_topics_word_the_default_counts() {
-        assert_eq!(Room::new(None).message_max, 1_000_000);
-        assert_eq!(Room::new(Some(10)).message_max, 1_000);
-        assert_eq!(Room::new(Some(usize::MAX)).message_max, 1_000_000_000);
+        assert_eq!(SizeLimits::new(None).message_max, 1_000_000);
+        assert_eq!(SizeLimits::new(Some(10)).message_max, 1_000);
+        assert_eq!(SizeLimits::new(Some(usize::MAX)).message_max, 1_000_000_000);
     }
 }

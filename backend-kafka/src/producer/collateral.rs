@@ -13,7 +13,7 @@ use super::batch_limit::BatchLimit;
 use crate::native::delivery::{Batch, Report};
 
 #[derive(Default)]
-pub(super) struct Innocent {
+pub(super) struct CollateralRecords {
     records: Vec<(i32, Arc<Batch>, usize, Report)>,
     /// Their partitions, and whether later records were stored there.
     overtaken: HashMap<i32, bool>,
@@ -21,10 +21,10 @@ pub(super) struct Innocent {
     too_large: bool,
 }
 
-impl Innocent {
-    /// Looks at each report in the order in which they come; takes those of innocent records. `limit` is how large
+impl CollateralRecords {
+    /// Looks at each report in the order in which they come; keeps collateral records. `limit` is how large
     /// the client's batches are.
-    pub(super) fn takes(
+    pub(super) fn keep(
         &mut self,
         batch: &Arc<Batch>,
         index: usize,
@@ -75,12 +75,12 @@ impl Innocent {
         self.too_large
     }
 
-    pub(super) fn come_back(self, back: &mut BTreeMap<u64, Arc<Batch>>) {
+    pub(super) fn release(self, back: &mut BTreeMap<u64, Arc<Batch>>) {
         for (partition, batch, index, report) in self.records {
             if self.overtaken[&partition] {
                 batch.report(index, report);
                 if let Some(complete) = batch.settle(1) {
-                    complete.tell();
+                    complete.wake();
                 }
             } else {
                 back.insert(batch.turn(), batch);
@@ -109,7 +109,7 @@ mod tests {
         }
     }
 
-    fn innocent(partition: i32) -> Report {
+    fn collateral(partition: i32) -> Report {
         Report::Failed {
             partition,
             code: Raw::RD_KAFKA_RESP_ERR__INVALID_DIFFERENT_RECORD as i32,
@@ -118,19 +118,19 @@ mod tests {
     }
 
     #[test]
-    fn innocent_records_come_back_unless_later_ones_were_stored() {
+    fn collateral_records_come_back_unless_later_ones_were_stored() {
         let batch = Batch::new(vec![Record::new(""); 4], Instant::now(), |_| Ok(()));
         let batch = Arc::new(batch);
         batch.take_turn(1);
-        let mut left = Innocent::default();
+        let mut left = CollateralRecords::default();
         // What was stored before is no harm.
-        assert!(!left.takes(&batch, 0, stored(0), LIMIT));
-        assert!(left.takes(&batch, 1, innocent(0), LIMIT));
-        assert!(left.takes(&batch, 2, innocent(1), LIMIT));
-        assert!(!left.takes(&batch, 3, stored(1), LIMIT));
+        assert!(!left.keep(&batch, 0, stored(0), LIMIT));
+        assert!(left.keep(&batch, 1, collateral(0), LIMIT));
+        assert!(left.keep(&batch, 2, collateral(1), LIMIT));
+        assert!(!left.keep(&batch, 3, stored(1), LIMIT));
 
         let mut back = BTreeMap::new();
-        left.come_back(&mut back);
+        left.release(&mut back);
         assert_eq!(back.len(), 1);
         let open = batch.open_records().map(|(index, _)| index);
         assert_eq!(open.collect::<Vec<_>>(), [0, 1, 3]);
@@ -146,13 +146,13 @@ mod tests {
             code: Raw::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE as i32,
             maybe_stored: false,
         };
-        let mut left = Innocent::default();
-        assert!(!left.takes(&batch, 1, refused, LIMIT), "it was alone");
+        let mut left = CollateralRecords::default();
+        assert!(!left.keep(&batch, 1, refused, LIMIT), "it was alone");
         assert!(!left.needs_smaller_batches());
-        assert!(left.takes(&batch, 0, refused, LIMIT));
+        assert!(left.keep(&batch, 0, refused, LIMIT));
         assert!(left.needs_smaller_batches());
         let mut back = BTreeMap::new();
-        left.come_back(&mut back);
+        left.release(&mut back);
         assert_eq!(back.len(), 1);
     }
 }

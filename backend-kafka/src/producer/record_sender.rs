@@ -1,7 +1,7 @@
 //! The way into librdkafka: one client at a time, replaced when it can send no more.
 //!
 //! A call takes its place in the order under one lock, when it is first polled: its records go to
-//! the client at their [`pace`](super::pace), or, while the client is replaced, into a queue that the
+//! the client at their [pace](super::in_flight_throttle), or, while the client is replaced, into a queue that the
 //! next one gets first. So the order of the calls is the order of the stream, over any number of
 //! clients.
 //!
@@ -15,7 +15,7 @@
 //! the files of the password and the certificate. Each of these ends a client, on its own thread:
 //!
 //! 1. New calls queue up.
-//! 2. What was not sent is taken back, and what was is waited for, for [`GRACE`](super::listener::GRACE): as long as the
+//! 2. What was not sent is taken back, and what was is waited for, for [`GRACE`](super::delivery_thread::GRACE): as long as the
 //!    broker may still store a record of this client, no other client sends, or it could overtake
 //!    it. What is not answered then answers `Timeout`.
 //! 3. What came back is sent again by the next client, in its order and before the queue, but for
@@ -33,8 +33,8 @@ use rdkafka::ClientConfig;
 use tokio::sync::mpsc;
 
 use super::Native;
-use super::listener::Listener;
-use super::place::Place;
+use super::accumulator::Accumulator;
+use super::delivery_thread::DeliveryThread;
 use super::settings;
 use crate::connection::context::Context;
 use crate::error;
@@ -43,45 +43,45 @@ use crate::native::delivery::Batch;
 /// Asks for the topic's `max.message.bytes`, if this client may know. Blocks.
 pub(super) type LargestBatch = Box<dyn Fn() -> Option<usize> + Send + Sync>;
 
-/// Shared by the producer and the listener of its client.
-pub(super) struct Lane {
+/// Shared by the producer and the delivery thread of its client.
+pub(super) struct RecordSender {
     pub(super) stream: Arc<str>,
     settings: ClientConfig,
     context: Context,
     largest_batch: LargestBatch,
     closing: AtomicBool,
-    place: Mutex<Place>,
-    /// Told when there is something to send and no client.
+    accumulator: Mutex<Accumulator>,
+    /// Notified when there is something to send and no client.
     pub(super) wanted: Condvar,
 }
 
-impl Lane {
+impl RecordSender {
     /// Opens the way, and tells when it has ended: then the receiver's senders are gone.
     pub(super) fn open(
         stream: Arc<str>,
         settings: ClientConfig,
         context: Context,
-        place: Place,
+        accumulator: Accumulator,
         largest_batch: LargestBatch,
     ) -> Result<(Arc<Self>, mpsc::Receiver<()>)> {
         let (alive, ended) = mpsc::channel(1);
-        let lane = Arc::new(Self {
+        let sender = Arc::new(Self {
             stream,
             settings,
             context,
             largest_batch,
             closing: AtomicBool::new(false),
-            place: Mutex::new(place),
+            accumulator: Mutex::new(accumulator),
             wanted: Condvar::new(),
         });
-        let native = lane.make("open producer")?;
-        lane.follow(&mut lane.place(), native, alive, "open producer")?;
-        Ok((lane, ended))
+        let native = sender.make("open producer")?;
+        sender.follow(&mut sender.accumulator(), native, alive, "open producer")?;
+        Ok((sender, ended))
     }
 
     /// Hands a batch over in its turn: now.
     pub(super) fn submit(&self, batch: &Arc<Batch>) {
-        if !self.place().submit(batch) {
+        if !self.accumulator().submit(batch) {
             self.wanted.notify_one();
         }
     }
@@ -89,19 +89,21 @@ impl Lane {
     /// Lets the client end, and gives up what is left.
     pub(super) fn close(&self) {
         self.closing.store(true, Relaxed);
-        match self.place().client() {
-            Some(native) => native.nudge(),
+        match self.accumulator().client() {
+            Some(native) => native.wake_poll(),
             None => self.wanted.notify_one(),
         }
     }
 
-    pub(super) fn place(&self) -> MutexGuard<'_, Place> {
-        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn accumulator(&self) -> MutexGuard<'_, Accumulator> {
+        self.accumulator
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the refusal of a login, if that may be why the client reaches no broker.
     pub(super) fn refused_login(&self) -> Option<Error> {
-        let native = self.place().client()?.clone();
+        let native = self.accumulator().client()?.clone();
         native.context().refused_login()
     }
 
@@ -111,16 +113,16 @@ impl Lane {
 
     /// Makes a client, not under the lock: it takes milliseconds, and with TLS more.
     pub(super) fn make(&self, operation: &'static str) -> Result<Arc<Native>> {
-        let told = |e| error::from(operation, e).with_stream(self.stream.clone());
+        let failed = |e| error::from(operation, e).with_stream(self.stream.clone());
         let (mut settings, context) = self.context.successor(&self.settings);
-        settings::set_limit(&mut settings, self.place().limit());
-        let native = Native::open(&settings, context, &self.stream).map_err(told)?;
+        settings::set_limit(&mut settings, self.accumulator().limit());
+        let native = Native::open(&settings, context, &self.stream).map_err(failed)?;
         Ok(Arc::new(native))
     }
 
     /// Makes the batches of the next client smaller, after the topic has refused one. Blocks.
     pub(super) fn lower_limit(&self) {
-        let limit = self.place().limit();
+        let limit = self.accumulator().limit();
         let lowered = limit.lowered((self.largest_batch)());
         event!(
             warn, "millstream.kafka.producer.batches_lowered",
@@ -128,25 +130,25 @@ impl Lane {
             "the topic takes smaller batches than before"
         );
         let request = settings::request(&self.settings, lowered);
-        self.place().set_limit(lowered, request);
+        self.accumulator().set_limit(lowered, request);
     }
 
-    /// Gives a client its listener, and what waits.
+    /// Starts the delivery thread of a client, and hands it what waits.
     pub(super) fn follow(
         self: &Arc<Self>,
-        place: &mut Place,
+        accumulator: &mut Accumulator,
         native: Arc<Native>,
         alive: mpsc::Sender<()>,
         operation: &'static str,
     ) -> Result<()> {
-        let listener = Listener::new(self.clone(), native.clone(), place.limit(), alive);
+        let serving = DeliveryThread::new(self.clone(), native.clone(), accumulator.limit(), alive);
         let thread = thread::Builder::new().name(format!("kafka-{}", self.stream));
-        thread.spawn(move || listener.run()).map_err(|e| {
+        thread.spawn(move || serving.run()).map_err(|e| {
             Error::new(ErrorKind::Unavailable, operation, "no thread to be had")
                 .with_stream(self.stream.clone())
                 .with_source(e)
         })?;
-        place.open(native);
+        accumulator.open(native);
         Ok(())
     }
 }

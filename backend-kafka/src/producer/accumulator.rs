@@ -11,8 +11,8 @@ use rdkafka::types::RDKafkaRespErr as Raw;
 
 use super::Native;
 use super::batch_limit::BatchLimit;
-use super::listener::Answered;
-use super::pace::{Pace, Piece, Request};
+use super::delivery_thread::ReportSummary;
+use super::in_flight_throttle::{BatchSlice, InFlightThrottle, RequestLimit};
 use crate::cluster::Absence;
 use crate::error;
 use crate::native::delivery::{Batch, Report};
@@ -22,9 +22,9 @@ use crate::native::record::ANY_PARTITION;
 /// How often records are looked for that have waited for too long.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-pub(super) struct Place {
+pub(super) struct Accumulator {
     way: Way,
-    pace: Pace,
+    throttle: InFlightThrottle,
     limit: BatchLimit,
     /// Batches with records that librdkafka gave back unsent, by their turns.
     back: BTreeMap<u64, Arc<Batch>>,
@@ -43,11 +43,11 @@ enum Way {
     Between(VecDeque<Arc<Batch>>),
 }
 
-impl Place {
-    pub(super) fn new(pace: Pace, limit: BatchLimit) -> Self {
+impl Accumulator {
+    pub(super) fn new(throttle: InFlightThrottle, limit: BatchLimit) -> Self {
         Self {
             way: Way::Between(VecDeque::new()),
-            pace,
+            throttle,
             limit,
             back: BTreeMap::new(),
             absence: Absence::default(),
@@ -70,9 +70,9 @@ impl Place {
     }
 
     /// Makes the batches of the next client smaller.
-    pub(super) fn set_limit(&mut self, limit: BatchLimit, request: Request) {
+    pub(super) fn set_limit(&mut self, limit: BatchLimit, request: RequestLimit) {
         self.limit = limit;
-        self.pace.set_request(request);
+        self.throttle.set_request_limit(request);
     }
 
     /// Gives a call its turn. Answers whether there is a client for it.
@@ -86,7 +86,7 @@ impl Place {
                 return false;
             }
         };
-        self.take_in(&native, batch);
+        self.admit(&native, batch);
         true
     }
 
@@ -98,51 +98,51 @@ impl Place {
         };
         let back = mem::take(&mut self.back);
         for batch in back.values().chain(&waiting) {
-            self.take_in(&native, batch);
+            self.admit(&native, batch);
         }
     }
 
     /// Lets no more go to the client.
     pub(super) fn close(&mut self) {
         self.way = Way::Between(VecDeque::new());
-        for Piece { batch, .. } in self.pace.end() {
+        for BatchSlice { batch, .. } in self.throttle.reset() {
             self.take_back(&batch);
         }
     }
 
-    fn take_in(&mut self, native: &Native, batch: &Arc<Batch>) {
+    fn admit(&mut self, native: &Native, batch: &Arc<Batch>) {
         let now = Instant::now();
-        let free = self.pace.take_in(batch, now);
+        let free = self.throttle.admit(batch, now);
         self.hand_over(native, batch, &free, now);
     }
 
-    /// Looks around for the listener, after what was answered to it. Tells whether it has handed
+    /// Looks around for the delivery thread, after what was answered to it. Tells whether it has handed
     /// records over that have lingered already.
-    pub(super) fn look_around(&mut self, native: &Native, answered: &mut Answered) -> bool {
+    pub(super) fn look_around(&mut self, native: &Native, answered: &mut ReportSummary) -> bool {
         let now = Instant::now();
-        if answered.tell(&mut self.pace, now) {
+        if answered.tell(&mut self.throttle, now) {
             self.absence.on_known();
         }
-        if self.pace.is_ready() || now >= self.looked + LOOK_EVERY {
+        if self.throttle.is_ready() || now >= self.looked + LOOK_EVERY {
             self.looked = now;
             self.give_up_overdue(now);
         }
-        let pieces = self.pace.take_ready(now);
-        for Piece { batch, indexes, .. } in &pieces {
+        let slices = self.throttle.drain(now);
+        for BatchSlice { batch, indexes, .. } in &slices {
             self.hand_over(native, batch, indexes, now);
         }
-        !pieces.is_empty()
+        !slices.is_empty()
     }
 
     fn hand_over(&mut self, native: &Native, batch: &Arc<Batch>, indexes: &[usize], now: Instant) {
-        let (back, pace, absence) = (&mut self.back, &mut self.pace, &mut self.absence);
+        let (back, throttle, absence) = (&mut self.back, &mut self.throttle, &mut self.absence);
         native.produce(
             batch,
             indexes,
             &mut self.scratch,
             &mut |batch, index, report| {
-                if let Some(track) = batch.track(index) {
-                    pace.answered(track, 1, now);
+                if let Some(queue) = batch.partition_queue(index) {
+                    throttle.on_reported(queue, 1, now);
                 }
                 if is_back(report) {
                     back.insert(batch.turn(), batch.clone());
@@ -180,12 +180,12 @@ impl Place {
             code: Raw::RD_KAFKA_RESP_ERR__MSG_TIMED_OUT as i32,
             maybe_stored: false,
         };
-        for Piece { batch, indexes, .. } in self.pace.take_overdue(now) {
+        for BatchSlice { batch, indexes, .. } in self.throttle.expire(now) {
             for index in &indexes {
                 batch.report(*index, TIMED_OUT);
             }
             if let Some(complete) = batch.settle(indexes.len()) {
-                complete.tell();
+                complete.wake();
             }
         }
     }
@@ -239,7 +239,7 @@ pub(super) fn end_without_topic(native: &Native, report: Report) {
         .context()
         .trouble
         .raise(error::from_code("send", code));
-    native.nudge();
+    native.wake_poll();
 }
 
 /// Whether a record was not sent because a broker did not know its topic.
