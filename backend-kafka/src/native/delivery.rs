@@ -30,6 +30,15 @@ pub(crate) enum Report {
     },
 }
 
+/// What a report means for the slot of its record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Disposition {
+    /// It was filled: the record has its result.
+    Answered,
+    /// It stays open.
+    Open,
+}
+
 /// What a record is answered.
 #[derive(Debug)]
 pub(crate) enum Answer<'a> {
@@ -205,6 +214,13 @@ impl Batch {
         })
     }
 
+    /// As [`settle`](Self::settle), where the caller has a share of the batch.
+    pub(crate) fn settle_and_wake(&self, filled: usize) {
+        if let Some(complete) = self.settle(filled) {
+            complete.wake();
+        }
+    }
+
     /// Answers the open records whose key has failed before them. Only while librdkafka has none of
     /// this batch.
     pub(crate) fn hold_back(&self) {
@@ -228,16 +244,12 @@ impl Batch {
         for &index in &open {
             self.give_up(index, error);
         }
-        if let Some(complete) = self.settle(open.len()) {
-            complete.wake();
-        }
+        self.settle_and_wake(open.len());
     }
 
     fn close(&self, index: usize, state: i32) {
         self.slots[index].state.store(state, Relaxed);
-        if let Some(complete) = self.settle(1) {
-            complete.wake();
-        }
+        self.settle_and_wake(1);
     }
 
     /// Waits until all are answered.
@@ -350,12 +362,6 @@ mod tests {
         batch.open_records().map(|(index, _)| index).collect()
     }
 
-    fn settle(batch: &Arc<Batch>, filled: usize) {
-        if let Some(complete) = batch.settle(filled) {
-            complete.wake();
-        }
-    }
-
     fn answers(batch: &Batch) -> String {
         let letter = |answer| match answer {
             Answer::Reported(Report::Stored { .. }) => 's',
@@ -375,10 +381,10 @@ mod tests {
         for index in [2, 0] {
             batch.report(index, GOOD);
         }
-        settle(&batch, 2);
+        batch.settle_and_wake(2);
         assert!(answered.as_mut().now_or_never().is_none());
         batch.report(1, BAD);
-        settle(&batch, 1);
+        batch.settle_and_wake(1);
         assert!(answered.now_or_never().is_some());
         assert_eq!(answers(&batch), "sfs");
     }
@@ -394,7 +400,7 @@ mod tests {
             .expect("nobody has it, and it is not complete");
         batch.report(0, GOOD);
         batch.report(1, GOOD);
-        settle(&batch, 2);
+        batch.settle_and_wake(2);
         drop(batch);
         assert!(watch.upgrade().is_none());
     }
@@ -409,12 +415,12 @@ mod tests {
         batch.report(0, GOOD);
         batch.report(1, BAD);
         batch.report(4, BAD);
-        settle(&batch, 3);
+        batch.settle_and_wake(3);
         batch.hold_back();
         assert_eq!(open(&batch), [2, 6]);
         batch.report(2, GOOD);
         batch.report(6, GOOD);
-        settle(&batch, 2);
+        batch.settle_and_wake(2);
         assert_eq!(answers(&batch), "sfshfhs");
     }
 
@@ -423,7 +429,7 @@ mod tests {
         let batch = batch("ab");
         let reason = |message: &'static str| Error::new(ErrorKind::Closed, "send", message);
         batch.give_up(0, &reason("first"));
-        settle(&batch, 1);
+        batch.settle_and_wake(1);
         batch.give_up_open(&reason("second"));
         assert!(batch.is_answered());
         for (_, answer) in batch.answers() {

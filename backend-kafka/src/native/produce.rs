@@ -33,7 +33,7 @@ use rdkafka::types::{RDKafkaRespErr, RDKafkaType};
 use rdkafka::{ClientConfig, ClientContext};
 
 use super::code::{self, NO_ERROR};
-use super::delivery::{Batch, Report, Slot};
+use super::delivery::{Batch, Disposition, Report, Slot};
 use super::record::{self, ANY_PARTITION};
 use super::timestamp;
 use super::token;
@@ -77,10 +77,10 @@ pub(crate) struct Scratch(Vec<rd::rd_kafka_message_t>);
 // SAFETY: it is empty between two calls of `produce`.
 unsafe impl Send for Scratch {}
 
-/// Decides what a report means for a record: whether it fills the record's slot, or leaves it open.
-pub(crate) trait OnReport: FnMut(&Arc<Batch>, usize, Report) -> bool {}
+/// Takes the report of a record: fills the record's slot, or leaves it open.
+pub(crate) trait OnReport: FnMut(&Arc<Batch>, usize, Report) -> Disposition {}
 
-impl<F: FnMut(&Arc<Batch>, usize, Report) -> bool> OnReport for F {}
+impl<F: FnMut(&Arc<Batch>, usize, Report) -> Disposition> OnReport for F {}
 
 impl<C: ClientContext> Native<C> {
     /// Makes a client. Asks nothing of the brokers.
@@ -250,7 +250,8 @@ impl<C: ClientContext> Native<C> {
                     let batch = ManuallyDrop::new(Arc::from_raw(home));
                     let index = slot.offset_from(batch.slots().as_ptr()) as usize;
                     let report = report(message);
-                    filled += usize::from(on_report(&batch, index, report));
+                    filled +=
+                        usize::from(on_report(&batch, index, report) == Disposition::Answered);
                 }
             }
             // SAFETY: as above.
@@ -391,7 +392,8 @@ impl<C: ClientContext, F: OnReport> ProduceCall<'_, C, F> {
             code: err as i32,
             maybe_stored: false,
         };
-        self.filled += usize::from((self.on_report)(self.batch, index, report));
+        let disposition = (self.on_report)(self.batch, index, report);
+        self.filled += usize::from(disposition == Disposition::Answered);
     }
 }
 

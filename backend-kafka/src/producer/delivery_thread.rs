@@ -1,279 +1,180 @@
-//! The thread of a client: takes its reports, lets the next records go, and sees to its end.
+//! The thread of a client: serves its delivery reports, sends what has waited for them, and ends the client.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use millstream_core::telemetry::event;
-use millstream_core::{Error, ErrorKind};
+use millstream_core::{Error, ErrorKind, Result};
 use tokio::sync::mpsc;
 
-use super::Native;
-use super::accumulator::{LOOK_EVERY, end_without_topic, is_back, is_unknown_topic};
-use super::batch_limit::BatchLimit;
-use super::collateral::CollateralRecords;
-use super::in_flight_throttle::InFlightThrottle;
+use super::accumulator::{ClientReports, EXPIRY_INTERVAL};
+use super::client::ProducerClient;
 use super::linger_flusher::LingerFlusher;
-use super::record_sender::RecordSender;
-use crate::error;
-use crate::native::delivery::{Batch, Report};
+use super::record_sender::{RecordSender, Wakeup};
+use crate::native::delivery::Batch;
 use crate::native::produce::Polled;
 
-/// How long the reports of an ended client are waited for before more is taken back.
-const TURN: Duration = Duration::from_millis(100);
+/// How long the reports of a client that ends are waited for before more is taken back.
+const PURGE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long the answers to what was sent are waited for when a client ends.
-pub(super) const GRACE: Duration = Duration::from_secs(5);
-
-/// What one event has told of records on queues: mostly of one queue, as a request is of one
-/// partition.
-#[derive(Debug, Default)]
-pub(super) struct ReportSummary {
-    queues: Vec<(usize, usize)>,
-    partition: i32,
-    /// Whether any record was stored.
-    stored: bool,
-}
-
-impl ReportSummary {
-    fn count(&mut self, batch: &Batch, index: usize, report: Report) {
-        if let Report::Stored { partition, .. } = report {
-            self.partition = self.partition.max(partition);
-            self.stored = true;
-        }
-        let Some(queue) = batch.partition_queue(index) else {
-            return;
-        };
-        match self.queues.last_mut() {
-            Some((last, count)) if *last == queue => *count += 1,
-            _ => self.queues.push((queue, 1)),
-        }
-    }
-
-    /// Returns whether any record was stored since the last call.
-    pub(super) fn tell(&mut self, throttle: &mut InFlightThrottle, now: Instant) -> bool {
-        for (queue, records) in self.queues.drain(..) {
-            throttle.on_reported(queue, records, now);
-        }
-        throttle.add_partition(self.partition);
-        std::mem::take(&mut self.stored)
-    }
-}
+/// How long responses to what was sent are waited for when a client ends.
+pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) struct DeliveryThread {
     sender: Arc<RecordSender>,
-    native: Arc<Native>,
-    /// How large the client's batches are.
-    limit: BatchLimit,
-    /// Every delivery thread has one: when all are gone, all clients are.
+    client: Arc<ProducerClient>,
+    /// Each thread has a clone, and drops it after its client: when all are gone, all clients are.
     alive: mpsc::Sender<()>,
 }
 
+/// Why a client takes no more records.
+enum End {
+    Closing,
+    Failed,
+}
+
 impl DeliveryThread {
-    pub(super) fn new(
+    /// Starts the thread, which sends to `client` from then on.
+    pub(super) fn start(
         sender: Arc<RecordSender>,
-        native: Arc<Native>,
-        limit: BatchLimit,
+        client: Arc<ProducerClient>,
         alive: mpsc::Sender<()>,
-    ) -> Self {
-        Self {
+        operation: &'static str,
+    ) -> Result<()> {
+        let stream = sender.stream.clone();
+        let served = Self {
             sender,
-            native,
-            limit,
+            client,
             alive,
+        };
+        let thread = thread::Builder::new().name(format!("kafka-{stream}"));
+        match thread.spawn(move || served.run()) {
+            Ok(_) => Ok(()),
+            Err(e) => {
+                let message = "the thread that serves delivery reports did not start";
+                let error = Error::new(ErrorKind::Unavailable, operation, message);
+                Err(error.with_stream(stream).with_source(e))
+            }
         }
     }
 
-    pub(super) fn run(self) {
-        let mut collateral = CollateralRecords::default();
-        let mut answered = ReportSummary::default();
+    fn run(self) {
+        self.sender.attach(&self.client);
+        let mut reports = ClientReports::new(self.client.limit());
+        match self.serve(&mut reports) {
+            End::Closing => self.finish(reports),
+            End::Failed => self.replace(reports),
+        }
+    }
+
+    fn serve(&self, reports: &mut ClientReports) -> End {
         let mut flusher = None;
         while !self.sender.is_closing() {
-            if self
-                .sender
-                .accumulator()
-                .look_around(&self.native, &mut answered)
-            {
+            if self.sender.send_waiting(reports) {
                 self.flush_lingering(&mut flusher);
             }
-            let polled = self.poll(LOOK_EVERY, None, &mut collateral, &mut answered);
-            if self.has_ended(polled) {
-                return self.replace(collateral);
+            let polled = self.poll(EXPIRY_INTERVAL, None, reports);
+            if self.client.has_failed(polled) {
+                return End::Failed;
             }
         }
-        self.finish(collateral);
+        End::Closing
     }
 
-    /// Only a client with slow partitions needs the thread.
+    /// Only a client with slow partitions needs the flusher.
     fn flush_lingering(&self, flusher: &mut Option<LingerFlusher>) {
         if flusher.is_none() {
-            let started = LingerFlusher::start(self.native.clone(), self.alive.clone());
+            let started = LingerFlusher::start(self.client.clone(), self.alive.clone());
             // Without it, records linger once more.
             *flusher = started.ok();
         }
         if let Some(flusher) = flusher {
-            flusher.flush_lingering();
+            flusher.request();
         }
     }
 
-    /// `refusal` is what records answer that the client gives back; without, they are kept.
+    /// `rejection` is the result of records that the client gives back; without it, they are sent again.
     fn poll(
         &self,
-        within: Duration,
-        refusal: Option<&Error>,
-        collateral: &mut CollateralRecords,
-        answered: &mut ReportSummary,
+        timeout: Duration,
+        rejection: Option<&Error>,
+        reports: &mut ClientReports,
     ) -> Polled {
-        let native = &self.native;
-        native.context().look_after(native.client());
-        native.poll(within, &mut |batch, index, report| {
-            answered.count(batch, index, report);
-            match refusal {
-                Some(error) if is_back(report) => batch.give_up(index, error),
-                None if is_back(report) => {
-                    self.sender.accumulator().take_back(batch);
-                    return false;
-                }
-                None if collateral.keep(batch, index, report, self.limit) => return false,
-                _ => {
-                    end_without_topic(&self.native, report);
-                    if is_unknown_topic(report)
-                        && !self.sender.accumulator().on_unknown_topic(batch)
-                    {
-                        return false;
-                    }
-                    batch.report(index, report);
-                }
-            }
-            true
-        })
-    }
-
-    /// Takes reports of a client to which nothing goes any more.
-    fn drain(&self, refusal: Option<&Error>, collateral: &mut CollateralRecords) {
-        self.poll(TURN, refusal, collateral, &mut ReportSummary::default());
-    }
-
-    /// Whether the client can send no more.
-    fn has_ended(&self, polled: Polled) -> bool {
-        // The fatal error is also asked for when there is nothing to do, so that the end of a client
-        // does not hang on one event.
-        self.native.context().trouble.first().is_some()
-            || self.refusal().is_some()
-            || polled != Polled::Event && self.native.fatal_error().is_some()
-    }
-
-    /// What the client was refused by, if it was: what all its records answer then.
-    fn refusal(&self) -> Option<Error> {
-        let rejected = |error: &Error| {
-            Error::new(error.kind(), "send", error.message().to_owned())
-                .with_stream(self.sender.stream.clone())
-        };
-        match self.native.context().trouble.first() {
-            // The next client has the password and the certificate that their files hold then, and may be let
-            // in. Records wait for their deadline.
-            Some(trouble) if trouble.kind() == ErrorKind::Unauthenticated => return None,
-            // The next client asks for the topic again.
-            Some(trouble)
-                if trouble.kind() == ErrorKind::NotFound
-                    && !self.sender.accumulator().has_no_topic() =>
-            {
-                return None;
-            }
-            Some(trouble) => return Some(rejected(&trouble).with_source(trouble)),
-            None => {}
+        let mut on_report =
+            |batch: &Arc<Batch>, index, report| reports.on_report(batch, index, report, rejection);
+        let polled = self.client.poll(timeout, &mut on_report);
+        if reports.has_returned() {
+            self.sender.on_returned(reports);
         }
-        let (code, reason) = self.native.fatal_error()?;
-        let fatal = Error::new(error::kind(code), "send", reason);
-        let refused = matches!(
-            fatal.kind(),
-            ErrorKind::Denied | ErrorKind::Unauthenticated | ErrorKind::Unsupported
-        );
-        refused.then(|| rejected(&fatal))
+        polled
     }
 
-    fn replace(self, mut collateral: CollateralRecords) {
-        let trouble = self.native.context().trouble.first();
-        let reason = trouble.map(|error| error.to_string());
-        let reason = reason.or_else(|| Some(self.native.fatal_error()?.1));
+    /// Takes reports of a client that takes no more records.
+    fn drain(&self, rejection: Option<&Error>, reports: &mut ClientReports) {
+        self.poll(PURGE_INTERVAL, rejection, reports);
+        reports.discard_counts();
+    }
+
+    fn replace(self, mut reports: ClientReports) {
         event!(
             info, "millstream.kafka.producer.replaced",
-            stream = %self.sender.stream, reason,
+            stream = %self.sender.stream, reason = self.client.failure(),
             "a producing client can send no more and is replaced"
         );
-        self.sender.accumulator().close();
-        let patience = Instant::now() + GRACE;
-        while self.native.holds_records() {
-            let in_flight = Instant::now() >= patience || self.sender.is_closing();
-            self.native.purge(in_flight);
-            // It may come out only now what the end was about.
-            self.drain(self.refusal().as_ref(), &mut collateral);
+        self.sender.detach();
+        let deadline = Instant::now() + DRAIN_TIMEOUT;
+        while self.client.holds_records() {
+            let in_flight = Instant::now() >= deadline || self.sender.is_closing();
+            self.client.purge(in_flight);
+            // The reason of the failure may become known only now.
+            let rejection = self.client.rejection(|| self.sender.topic_is_gone());
+            self.drain(rejection.as_ref(), &mut reports);
         }
-        if collateral.needs_smaller_batches() {
+        if reports.needs_smaller_batches() {
             self.sender.lower_limit();
         }
-        collateral.release(self.sender.accumulator().back());
-        self.take_stock();
-        self.next_client();
+        self.sender.on_client_ended(reports);
+        self.sender.fail_unsendable(|| self.timeout_error());
+        self.start_successor();
     }
 
-    /// Answers what is not to be sent again of what came back: records after a failed one of their
-    /// key, and records whose time is over.
-    fn take_stock(&self) {
-        let mut accumulator = self.sender.accumulator();
-        accumulator.back().retain(|_, batch| {
-            batch.hold_back();
-            if batch.deadline <= Instant::now() {
-                batch.give_up_open(&self.overdue());
-            }
-            !batch.is_answered()
-        });
-    }
-
-    /// Waits until there is something to send, and makes the client for it.
-    fn next_client(&self) {
-        let mut accumulator = self.sender.accumulator();
-        loop {
-            if self.sender.is_closing() {
-                let closed = self.error(ErrorKind::Closed, "the producer was closed");
-                return accumulator.give_up(&closed);
-            }
-            if accumulator.is_empty() {
-                let waited = self.sender.wanted.wait(accumulator);
-                accumulator = waited.unwrap_or_else(PoisonError::into_inner);
-                continue;
-            }
-            drop(accumulator);
-            let made = self.sender.make("send");
-            accumulator = self.sender.accumulator();
-            let alive = self.alive.clone();
-            match made
-                .and_then(|native| self.sender.follow(&mut accumulator, native, alive, "send"))
-            {
+    /// Waits until there is something to send, and opens the client for it.
+    fn start_successor(&self) {
+        while let Wakeup::RecordsQueued = self.sender.wait_for_records() {
+            let started = self.sender.open_client("send").and_then(|client| {
+                Self::start(self.sender.clone(), client, self.alive.clone(), "send")
+            });
+            match started {
                 Ok(()) => return,
-                Err(error) => accumulator.give_up(&error),
+                Err(error) => self.sender.fail_queued(&error),
             }
         }
+        self.sender.fail_queued(&self.closed());
     }
 
-    /// Ends the client with nobody waiting.
-    fn finish(&self, mut collateral: CollateralRecords) {
-        let closed = self.error(ErrorKind::Closed, "the producer was closed");
-        self.sender.accumulator().close();
-        while self.native.holds_records() {
-            self.native.purge(true);
-            self.drain(Some(&closed), &mut collateral);
+    /// Ends the client of a producer that closes, when nobody waits for a record.
+    fn finish(&self, mut reports: ClientReports) {
+        let closed = self.closed();
+        self.sender.detach();
+        while self.client.holds_records() {
+            self.client.purge(true);
+            self.drain(Some(&closed), &mut reports);
         }
-        collateral.release(self.sender.accumulator().back());
-        self.sender.accumulator().give_up(&closed);
+        self.sender.on_client_ended(reports);
+        self.sender.fail_queued(&closed);
     }
 
-    fn overdue(&self) -> Error {
+    fn timeout_error(&self) -> Error {
         let error = self.error(ErrorKind::Timeout, "not stored before its time was over");
-        let context = self.native.context();
-        match context.refused_login().or_else(|| context.trouble.first()) {
-            Some(reason) => error.with_source(reason),
+        match self.client.timeout_cause() {
+            Some(cause) => error.with_source(cause),
             None => error,
         }
+    }
+
+    fn closed(&self) -> Error {
+        self.error(ErrorKind::Closed, "the producer was closed")
     }
 
     fn error(&self, kind: ErrorKind, message: &'static str) -> Error {

@@ -1,8 +1,8 @@
-//! A thread that sends records on their way which have lingered enough.
+//! A thread that flushes records which have lingered long enough.
 //!
-//! What has waited for an answer is not to linger once more in librdkafka. Only a flush tells it so, for
-//! as long as the flush lasts, and for all records that it has. The delivery thread has reports to take
-//! meanwhile.
+//! Records that have waited for a response must not linger once more in librdkafka. Only a flush makes it
+//! send them at once, for as long as the flush lasts, and it concerns all records of the client. The delivery
+//! thread has reports to take meanwhile.
 
 use std::io;
 use std::sync::Arc;
@@ -11,29 +11,31 @@ use std::thread;
 
 use tokio::sync::mpsc::Sender;
 
-use super::Native;
+use super::client::ProducerClient;
 
 pub(super) struct LingerFlusher {
-    wants: SyncSender<()>,
+    requests: SyncSender<()>,
 }
 
 impl LingerFlusher {
-    /// Ends when this is dropped. The thread has a share of `alive` until it is done with the client.
-    pub(super) fn start(native: Arc<Native>, alive: Sender<()>) -> io::Result<Self> {
-        let (wants, wanted) = sync_channel(1);
+    /// Starts the thread. It ends when this is dropped, and keeps its clone of `alive` until it has released the
+    /// client.
+    pub(super) fn start(client: Arc<ProducerClient>, alive: Sender<()>) -> io::Result<Self> {
+        let (requests, requested) = sync_channel(1);
         let thread = thread::Builder::new().name("kafka-flusher".into());
         thread.spawn(move || {
-            while wanted.recv().is_ok() {
-                native.flush_lingering();
+            while requested.recv().is_ok() {
+                client.flush_lingering();
             }
-            drop(native);
+            drop(client);
             drop(alive);
         })?;
-        Ok(Self { wants })
+        Ok(Self { requests })
     }
 
-    pub(super) fn flush_lingering(&self) {
-        // One that is still to begin is for these records too.
-        let _ = self.wants.try_send(());
+    /// Requests a flush.
+    pub(super) fn request(&self) {
+        // A request that the thread has not taken yet covers these records, too.
+        let _ = self.requests.try_send(());
     }
 }

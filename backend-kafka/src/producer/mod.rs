@@ -1,11 +1,17 @@
-//! The way of records into one topic.
+//! Writes records to one topic.
 //!
-//! A call of `send` becomes a [`Batch`], goes down the [`RecordSender`] into librdkafka in its turn, and is
-//! woken once, when all its reports have come.
+//! A call of `send` becomes a [`Batch`], and is woken once, when all its records have results. From top to bottom,
+//! each part uses only those below it:
+//!
+//! * [`Producer`] checks records, and returns their results.
+//! * [`delivery_thread`] serves the delivery reports of a client, and replaces a client that has failed.
+//! * [`record_sender`] hands records to the current client, under one lock.
+//! * [`client`] is one client of librdkafka.
+//! * [`accumulator`] decides which records are sent, wait, or are sent again. It makes no calls.
 //!
 //! # Why the order of a key holds
 //!
-//! A key is in one partition; its records go to librdkafka in the order of the calls ([`in_flight_throttle`]), which
+//! A key is in one partition; its records go to librdkafka in the order of the calls ([`accumulator`]), which
 //! has one queue for the partition; and the broker takes the requests of an idempotent producer for a
 //! partition only in their order, each once, through all retries. That holds as long as nothing fails.
 //! What keeps it *within a call*, where no record may be stored behind a failed one of its key:
@@ -46,21 +52,20 @@ use rdkafka::ClientConfig;
 use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::mpsc;
 
-use self::accumulator::Accumulator;
-use self::in_flight_throttle::InFlightThrottle;
+use self::accumulator::{Accumulator, InFlightThrottle};
+use self::delivery_thread::DeliveryThread;
 use self::record_sender::{LargestBatch, RecordSender};
 use self::size_limits::SizeLimits;
 use crate::connection::context::Context;
-use crate::native;
 use crate::native::delivery::{Answer, Batch, Report};
 use crate::native::record::unsendable;
 use crate::{config, error};
 
 mod accumulator;
 mod batch_limit;
-mod collateral;
+mod client;
+mod delivery_errors;
 mod delivery_thread;
-mod in_flight_throttle;
 mod linger_flusher;
 mod open;
 mod record_sender;
@@ -71,8 +76,8 @@ mod tests;
 
 pub(crate) use open::{largest_batch, open};
 
-/// A client, with the context that all clients of a connection have.
-type Native = native::produce::Native<Context>;
+/// The operation of errors while a producer opens.
+const OPEN: &str = "open producer";
 
 struct Producer {
     stream: Arc<str>,
@@ -101,14 +106,18 @@ impl Producer {
         let limit = settings::limit(&settings, limits.message_max);
         let request = settings::request(&settings, limit);
         let throttle = InFlightThrottle::new(request, config.linger, partitions);
-        let accumulator = Accumulator::new(throttle, limit);
-        let (sender, ended) = RecordSender::open(
+        let accumulator = Accumulator::new(throttle, Instant::now());
+        let sender = Arc::new(RecordSender::new(
             stream.clone(),
             settings,
             context,
             accumulator,
+            limit,
             largest_batch,
-        )?;
+        ));
+        let (alive, ended) = mpsc::channel(1);
+        let client = sender.open_client(OPEN)?;
+        DeliveryThread::start(sender.clone(), client, alive, OPEN)?;
         Ok(Self {
             stream,
             limits,
@@ -241,7 +250,7 @@ impl driver::Producer for Producer {
         let deadline = Instant::now() + self.timeout;
         let batch = Arc::new(Batch::new(records, deadline, |record| self.check(record)));
         if !batch.is_answered() {
-            self.sender.submit(&batch);
+            self.sender.send(&batch);
             batch.answered().await;
         }
         self.results(&batch)

@@ -9,12 +9,10 @@ use rdkafka::error::RDKafkaErrorCode;
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
-use super::Producer;
 use super::size_limits::SizeLimits;
+use super::{OPEN, Producer};
 use crate::connection::Connection;
 use crate::error;
-
-const OPERATION: &str = "open producer";
 
 pub(crate) async fn open(
     connection: &Arc<Connection>,
@@ -48,7 +46,7 @@ async fn find(connection: &Connection, stream: &Arc<str>) -> Result<usize> {
     let (name, timeout) = (stream.clone(), connection.config.request_timeout);
     let answer = connection
         .asker
-        .ask(OPERATION, move |client| {
+        .ask(OPEN, move |client| {
             let metadata = client.client().fetch_metadata(Some(&name), timeout)?;
             let topic = metadata.topics().first();
             Ok(topic.map_or((0, None), |topic| (topic.partitions().len(), topic.error())))
@@ -61,7 +59,7 @@ async fn find(connection: &Connection, stream: &Arc<str>) -> Result<usize> {
         | Some(RDKafkaErrorCode::LeaderNotAvailable | RDKafkaErrorCode::ReplicaNotAvailable) => {
             Ok(partitions)
         }
-        Some(code) => Err(error::from_code(OPERATION, code).with_stream(stream.clone())),
+        Some(code) => Err(error::from_code(OPEN, code).with_stream(stream.clone())),
     }
 }
 
@@ -94,7 +92,7 @@ impl TopicSettings {
 
     /// Returns the topic's `max.message.bytes`, if this client may know. Blocks.
     fn largest_batch(&self) -> Option<usize> {
-        let admin = self.connection.admin(OPERATION)().ok()?;
+        let admin = self.connection.admin(OPEN)().ok()?;
         let timeout = self.connection.config.request_timeout;
         let options = AdminOptions::new().request_timeout(Some(timeout));
         let topic = [ResourceSpecifier::Topic(&self.stream)];

@@ -1,44 +1,42 @@
-//! The way into librdkafka: one client at a time, replaced when it can send no more.
+//! Hands records to librdkafka in their order: one client at a time, replaced when it can send no more.
 //!
-//! A call takes its place in the order under one lock, when it is first polled: its records go to
-//! the client at their [pace](super::in_flight_throttle), or, while the client is replaced, into a queue that the
-//! next one gets first. So the order of the calls is the order of the stream, over any number of
-//! clients.
+//! A call gets its turn under one lock, when it is first polled. Under the same lock its records go to the client,
+//! so librdkafka gets them in the order of the [`Accumulator`].
 //!
 //! # How a client is replaced
 //!
-//! librdkafka raises a *fatal* error where going on could store records twice or out of order, and,
-//! as it is set up here, where a broker has refused a request; that client sends nothing any more. A
-//! topic that is missing or forbidden would not be looked at again for minutes: a missing one may merely be unknown to
-//! one broker, and its records wait until it has been missing for long ([`Absence`](crate::cluster::Absence)). A refused login passes mostly, and the
-//! client tries it again; where all brokers have refused it for long, another client may have a better one from
-//! the files of the password and the certificate. Each of these ends a client, on its own thread:
+//! librdkafka raises a *fatal* error where going on could store records twice or out of order, and, as it is
+//! configured here, where a broker has refused a request. Such a client sends nothing any more. A topic that is
+//! missing or forbidden would not be asked for again for minutes: a missing one may merely be unknown to one broker,
+//! and its records wait until it has been missing for long ([`Absence`](crate::cluster::Absence)). A refused login
+//! mostly passes, and the client tries again. Where all brokers have refused it for long, another client may have a
+//! better one from the files of the password and the certificate. Each of these ends a client, on its own thread:
 //!
 //! 1. New calls queue up.
-//! 2. What was not sent is taken back, and what was is waited for, for [`GRACE`](super::delivery_thread::GRACE): as long as the
-//!    broker may still store a record of this client, no other client sends, or it could overtake
-//!    it. What is not answered then answers `Timeout`.
-//! 3. What came back is sent again by the next client, in its order and before the queue, but for
-//!    records behind a failed one of their key and call. None of it was stored: librdkafka says of
-//!    each record whether it may be. Where the client itself was refused, all answer that instead.
-//! 4. The next client is made when there is something to send.
+//! 2. Records that were not sent are taken back. Responses to those that were are waited for, for
+//!    [`DRAIN_TIMEOUT`](super::delivery_thread::DRAIN_TIMEOUT): as long as the broker may still store a record of
+//!    this client, no other client sends, or it could overtake that record. Records without a response then fail
+//!    with `Timeout`.
+//! 3. The next client sends the records that came back, in their order and before the queue, except those behind
+//!    a failed one of their key and call. None of them was stored: librdkafka reports of each record whether it may
+//!    be. Where the client itself was rejected, all of them fail with that error instead.
+//! 4. The next client is opened when there is something to send.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::time::Instant;
 
 use millstream_core::telemetry::event;
-use millstream_core::{Error, ErrorKind, Result};
+use millstream_core::{Error, Result};
 use rdkafka::ClientConfig;
-use tokio::sync::mpsc;
 
-use super::Native;
-use super::accumulator::Accumulator;
-use super::delivery_thread::DeliveryThread;
+use super::accumulator::{Accumulator, Appended, BatchSlice, ClientReports};
+use super::batch_limit::BatchLimit;
+use super::client::ProducerClient;
 use super::settings;
 use crate::connection::context::Context;
-use crate::error;
 use crate::native::delivery::Batch;
+use crate::native::produce::Scratch;
 
 /// Asks for the topic's `max.message.bytes`, if this client may know. Blocks.
 pub(super) type LargestBatch = Box<dyn Fn() -> Option<usize> + Send + Sync>;
@@ -50,79 +48,168 @@ pub(super) struct RecordSender {
     context: Context,
     largest_batch: LargestBatch,
     closing: AtomicBool,
-    accumulator: Mutex<Accumulator>,
-    /// Notified when there is something to send and no client.
-    pub(super) wanted: Condvar,
+    state: Mutex<State>,
+    /// Notified when records wait for a client, and when the producer closes.
+    wakeup: Condvar,
+}
+
+struct State {
+    accumulator: Accumulator,
+    /// The client that takes records.
+    client: Option<Arc<ProducerClient>>,
+    /// How large the batches of the next client may be.
+    limit: BatchLimit,
+    scratch: Scratch,
+}
+
+/// Why a wait for records has ended.
+pub(super) enum Wakeup {
+    RecordsQueued,
+    Closing,
 }
 
 impl RecordSender {
-    /// Opens the way, and tells when it has ended: then the receiver's senders are gone.
-    pub(super) fn open(
+    pub(super) fn new(
         stream: Arc<str>,
         settings: ClientConfig,
         context: Context,
         accumulator: Accumulator,
+        limit: BatchLimit,
         largest_batch: LargestBatch,
-    ) -> Result<(Arc<Self>, mpsc::Receiver<()>)> {
-        let (alive, ended) = mpsc::channel(1);
-        let sender = Arc::new(Self {
+    ) -> Self {
+        Self {
             stream,
             settings,
             context,
             largest_batch,
             closing: AtomicBool::new(false),
-            accumulator: Mutex::new(accumulator),
-            wanted: Condvar::new(),
-        });
-        let native = sender.make("open producer")?;
-        sender.follow(&mut sender.accumulator(), native, alive, "open producer")?;
-        Ok((sender, ended))
-    }
-
-    /// Hands a batch over in its turn: now.
-    pub(super) fn submit(&self, batch: &Arc<Batch>) {
-        if !self.accumulator().submit(batch) {
-            self.wanted.notify_one();
+            state: Mutex::new(State {
+                accumulator,
+                client: None,
+                limit,
+                scratch: Scratch::default(),
+            }),
+            wakeup: Condvar::new(),
         }
     }
 
-    /// Lets the client end, and gives up what is left.
+    /// Sends a batch in its turn, which is now, or queues it for the next client.
+    pub(super) fn send(&self, batch: &Arc<Batch>) {
+        let mut state = self.lock();
+        let now = Instant::now();
+        match state.accumulator.append(batch, now) {
+            Appended::Send(indexes) => state.produce(batch, &indexes, now),
+            Appended::Queued => {
+                drop(state);
+                self.wakeup.notify_one();
+            }
+        }
+    }
+
+    /// Makes the client end, and fails the records that have no result yet. Does not wait.
     pub(super) fn close(&self) {
         self.closing.store(true, Relaxed);
-        match self.accumulator().client() {
-            Some(native) => native.wake_poll(),
-            None => self.wanted.notify_one(),
+        match &self.lock().client {
+            Some(client) => client.wake_poll(),
+            None => self.wakeup.notify_one(),
         }
-    }
-
-    pub(super) fn accumulator(&self) -> MutexGuard<'_, Accumulator> {
-        self.accumulator
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Returns the refusal of a login, if that may be why the client reaches no broker.
-    pub(super) fn refused_login(&self) -> Option<Error> {
-        let native = self.accumulator().client()?.clone();
-        native.context().refused_login()
     }
 
     pub(super) fn is_closing(&self) -> bool {
         self.closing.load(Relaxed)
     }
 
-    /// Makes a client, not under the lock: it takes milliseconds, and with TLS more.
-    pub(super) fn make(&self, operation: &'static str) -> Result<Arc<Native>> {
-        let failed = |e| error::from(operation, e).with_stream(self.stream.clone());
-        let (mut settings, context) = self.context.successor(&self.settings);
-        settings::set_limit(&mut settings, self.accumulator().limit());
-        let native = Native::open(&settings, context, &self.stream).map_err(failed)?;
-        Ok(Arc::new(native))
+    /// Returns the refusal of a login, if that may be why the client reaches no broker.
+    pub(super) fn refused_login(&self) -> Option<Error> {
+        self.lock().client.as_ref()?.refused_login()
+    }
+
+    /// Opens a client, which takes no records yet. Not under the lock: it takes milliseconds, and longer with TLS.
+    pub(super) fn open_client(&self, operation: &'static str) -> Result<Arc<ProducerClient>> {
+        let limit = self.lock().limit;
+        let (settings, context) = (&self.settings, &self.context);
+        let client = ProducerClient::open(settings, context, &self.stream, limit, operation)?;
+        Ok(Arc::new(client))
+    }
+
+    /// Sends to this client from now on, beginning with the records that wait.
+    pub(super) fn attach(&self, client: &Arc<ProducerClient>) {
+        let mut state = self.lock();
+        state.client = Some(client.clone());
+        for batch in state.accumulator.attach_client() {
+            let now = Instant::now();
+            let indexes = state.accumulator.admit(&batch, now);
+            state.produce(&batch, &indexes, now);
+        }
+    }
+
+    /// Sends nothing more to the client.
+    pub(super) fn detach(&self) {
+        let mut state = self.lock();
+        state.client = None;
+        state.accumulator.detach_client();
+    }
+
+    /// Takes reports over, and sends the records that have waited for them. Returns whether there were any such
+    /// records: they have lingered already.
+    pub(super) fn send_waiting(&self, reports: &mut ClientReports) -> bool {
+        let mut state = self.lock();
+        let now = Instant::now();
+        state.accumulator.on_reports(reports, now);
+        let slices = state.accumulator.drain(now);
+        for BatchSlice { batch, indexes, .. } in &slices {
+            state.produce(batch, indexes, now);
+        }
+        !slices.is_empty()
+    }
+
+    /// Takes the records over that the client has returned.
+    pub(super) fn on_returned(&self, reports: &mut ClientReports) {
+        let now = Instant::now();
+        self.lock().accumulator.on_returned(reports, now);
+    }
+
+    /// Takes the last reports of a client over.
+    pub(super) fn on_client_ended(&self, reports: ClientReports) {
+        let now = Instant::now();
+        self.lock().accumulator.on_client_ended(reports, now);
+    }
+
+    /// Fails those of the returned records that must not be sent again. `timeout` is the error of those whose
+    /// deadline is over.
+    pub(super) fn fail_unsendable(&self, timeout: impl Fn() -> Error) {
+        let now = Instant::now();
+        self.lock().accumulator.fail_unsendable(now, timeout);
+    }
+
+    /// Fails all records that wait for a client.
+    pub(super) fn fail_queued(&self, error: &Error) {
+        self.lock().accumulator.fail_queued(error);
+    }
+
+    /// Returns whether the topic is gone.
+    pub(super) fn topic_is_gone(&self) -> bool {
+        self.lock().accumulator.topic_is_gone()
+    }
+
+    /// Blocks until records wait for a client, or the producer closes.
+    pub(super) fn wait_for_records(&self) -> Wakeup {
+        let mut state = self.lock();
+        loop {
+            if self.is_closing() {
+                return Wakeup::Closing;
+            }
+            if state.accumulator.has_queued() {
+                return Wakeup::RecordsQueued;
+            }
+            let waited = self.wakeup.wait(state);
+            state = waited.unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
     /// Makes the batches of the next client smaller, after the topic has refused one. Blocks.
     pub(super) fn lower_limit(&self) {
-        let limit = self.accumulator().limit();
+        let limit = self.lock().limit;
         let lowered = limit.lowered((self.largest_batch)());
         event!(
             warn, "millstream.kafka.producer.batches_lowered",
@@ -130,25 +217,29 @@ impl RecordSender {
             "the topic takes smaller batches than before"
         );
         let request = settings::request(&self.settings, lowered);
-        self.accumulator().set_limit(lowered, request);
+        let mut state = self.lock();
+        state.limit = lowered;
+        state.accumulator.set_request_limit(request);
     }
 
-    /// Starts the delivery thread of a client, and hands it what waits.
-    pub(super) fn follow(
-        self: &Arc<Self>,
-        accumulator: &mut Accumulator,
-        native: Arc<Native>,
-        alive: mpsc::Sender<()>,
-        operation: &'static str,
-    ) -> Result<()> {
-        let serving = DeliveryThread::new(self.clone(), native.clone(), accumulator.limit(), alive);
-        let thread = thread::Builder::new().name(format!("kafka-{}", self.stream));
-        thread.spawn(move || serving.run()).map_err(|e| {
-            Error::new(ErrorKind::Unavailable, operation, "no thread to be had")
-                .with_stream(self.stream.clone())
-                .with_source(e)
-        })?;
-        accumulator.open(native);
-        Ok(())
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn produce(&mut self, batch: &Arc<Batch>, indexes: &[usize], now: Instant) {
+        let Some(client) = &self.client else {
+            return;
+        };
+        let accumulator = &mut self.accumulator;
+        client.produce(
+            batch,
+            indexes,
+            &mut self.scratch,
+            &mut |batch: &Arc<Batch>, index, report| {
+                accumulator.on_refused(batch, index, report, now)
+            },
+        );
     }
 }

@@ -2,8 +2,8 @@
 
 use rdkafka::ClientConfig;
 
+use super::accumulator::RequestLimit;
 use super::batch_limit::BatchLimit;
-use super::in_flight_throttle::RequestLimit;
 use super::size_limits::BATCH_OVERHEAD;
 use crate::config::Producer;
 

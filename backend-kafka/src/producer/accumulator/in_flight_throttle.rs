@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 
 use millstream_core::Record;
 
-use super::size_limits::RECORD_OVERHEAD;
 use crate::native::delivery::Batch;
 use crate::native::partitioner;
+use crate::producer::size_limits::RECORD_OVERHEAD;
 
 /// A shorter linger asks for the lowest latency, and then a short spin costs less than one more thread
 /// on the way.
@@ -28,13 +28,13 @@ const SHORTEST_LINGER: Duration = Duration::from_millis(5);
 
 /// What one request takes of a partition.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct RequestLimit {
-    pub(super) records: usize,
-    pub(super) bytes: usize,
+pub(in crate::producer) struct RequestLimit {
+    pub(in crate::producer) records: usize,
+    pub(in crate::producer) bytes: usize,
 }
 
 #[derive(Debug)]
-pub(super) struct InFlightThrottle {
+pub(in crate::producer) struct InFlightThrottle {
     request: RequestLimit,
     /// How long librdkafka lets records wait for others that share their request, or a little longer.
     linger: Duration,
@@ -60,14 +60,18 @@ struct InFlightRecords {
 
 /// Records of one call that are sent together.
 #[derive(Debug)]
-pub(super) struct BatchSlice {
-    pub(super) batch: Arc<Batch>,
-    pub(super) indexes: Vec<usize>,
+pub(in crate::producer) struct BatchSlice {
+    pub(in crate::producer) batch: Arc<Batch>,
+    pub(in crate::producer) indexes: Vec<usize>,
     bytes: usize,
 }
 
 impl InFlightThrottle {
-    pub(super) fn new(request: RequestLimit, linger: Duration, partitions: usize) -> Self {
+    pub(in crate::producer) fn new(
+        request: RequestLimit,
+        linger: Duration,
+        partitions: usize,
+    ) -> Self {
         Self {
             request,
             linger: linger.max(SHORTEST_LINGER),

@@ -1,28 +1,36 @@
-//! The records whose requests a broker refused for other records in them, or for being too large together,
-//! which has ended their client.
+//! Records whose request a broker rejected for the sake of other records in it, or because they were too large
+//! together. That ends their client.
 //!
-//! They can be sent again unless a later request of their partition got through: then they would
-//! come behind records that were sent after them.
+//! They can be sent again unless a later request of their partition was stored: then they would be stored behind
+//! records that were sent after them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use rdkafka::types::RDKafkaRespErr as Raw;
 
-use super::batch_limit::BatchLimit;
 use crate::native::delivery::{Batch, Report};
+use crate::producer::batch_limit::BatchLimit;
+
+const DIFFERENT_RECORD: i32 = Raw::RD_KAFKA_RESP_ERR__INVALID_DIFFERENT_RECORD as i32;
 
 #[derive(Default)]
 pub(super) struct CollateralRecords {
-    records: Vec<(i32, Arc<Batch>, usize, Report)>,
+    records: Vec<CollateralRecord>,
     /// Their partitions, and whether later records were stored there.
     overtaken: HashMap<i32, bool>,
     /// Whether any request was too large.
     too_large: bool,
 }
 
+struct CollateralRecord {
+    partition: i32,
+    batch: Arc<Batch>,
+    index: usize,
+}
+
 impl CollateralRecords {
-    /// Looks at each report in the order in which they come; keeps collateral records. `limit` is how large
+    /// Takes each report, in the order in which they come. Returns whether it keeps the record. `limit` is how large
     /// the client's batches are.
     pub(super) fn keep(
         &mut self,
@@ -33,7 +41,6 @@ impl CollateralRecords {
     ) -> bool {
         const TOO_LARGE: i32 = Raw::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE as i32;
         const TOO_LONG: i32 = Raw::RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE as i32;
-        const OTHER: i32 = Raw::RD_KAFKA_RESP_ERR__INVALID_DIFFERENT_RECORD as i32;
         match report {
             Report::Stored { partition, .. } => {
                 if let Some(overtaken) = self.overtaken.get_mut(&partition) {
@@ -43,11 +50,10 @@ impl CollateralRecords {
             }
             Report::Failed {
                 partition,
-                code: OTHER,
+                code: DIFFERENT_RECORD,
                 maybe_stored: false,
             } => {
-                self.overtaken.entry(partition).or_default();
-                self.records.push((partition, batch.clone(), index, report));
+                self.push(partition, batch, index);
                 true
             }
             Report::Failed {
@@ -56,36 +62,50 @@ impl CollateralRecords {
                 maybe_stored: false,
             } if limit.may_share(batch.record(index)) => {
                 self.too_large = true;
-                // What it is told if it cannot be sent again: it was not too large itself.
-                let report = Report::Failed {
-                    partition,
-                    code: OTHER,
-                    maybe_stored: false,
-                };
-                self.overtaken.entry(partition).or_default();
-                self.records.push((partition, batch.clone(), index, report));
+                self.push(partition, batch, index);
                 true
             }
             Report::Failed { .. } => false,
         }
     }
 
-    /// Whether records came back that are to go in smaller requests.
+    fn push(&mut self, partition: i32, batch: &Arc<Batch>, index: usize) {
+        self.overtaken.entry(partition).or_default();
+        self.records.push(CollateralRecord {
+            partition,
+            batch: batch.clone(),
+            index,
+        });
+    }
+
+    /// Returns whether there are records that must go in smaller batches.
     pub(super) fn needs_smaller_batches(&self) -> bool {
         self.too_large
     }
 
-    pub(super) fn release(self, back: &mut BTreeMap<u64, Arc<Batch>>) {
-        for (partition, batch, index, report) in self.records {
+    /// Returns the batches of those records that can be sent again, and fails the others.
+    pub(super) fn release(self) -> Vec<Arc<Batch>> {
+        let mut returned = Vec::new();
+        for record in self.records {
+            let CollateralRecord {
+                partition,
+                batch,
+                index,
+            } = record;
             if self.overtaken[&partition] {
+                // Also for a record of a request that was too large: it was not too large itself.
+                let report = Report::Failed {
+                    partition,
+                    code: DIFFERENT_RECORD,
+                    maybe_stored: false,
+                };
                 batch.report(index, report);
-                if let Some(complete) = batch.settle(1) {
-                    complete.wake();
-                }
+                batch.settle_and_wake(1);
             } else {
-                back.insert(batch.turn(), batch);
+                returned.push(batch);
             }
         }
+        returned
     }
 }
 
@@ -112,7 +132,7 @@ mod tests {
     fn collateral(partition: i32) -> Report {
         Report::Failed {
             partition,
-            code: Raw::RD_KAFKA_RESP_ERR__INVALID_DIFFERENT_RECORD as i32,
+            code: DIFFERENT_RECORD,
             maybe_stored: false,
         }
     }
@@ -122,16 +142,14 @@ mod tests {
         let batch = Batch::new(vec![Record::new(""); 4], Instant::now(), |_| Ok(()));
         let batch = Arc::new(batch);
         batch.take_turn(1);
-        let mut left = CollateralRecords::default();
+        let mut records = CollateralRecords::default();
         // What was stored before is no harm.
-        assert!(!left.keep(&batch, 0, stored(0), LIMIT));
-        assert!(left.keep(&batch, 1, collateral(0), LIMIT));
-        assert!(left.keep(&batch, 2, collateral(1), LIMIT));
-        assert!(!left.keep(&batch, 3, stored(1), LIMIT));
+        assert!(!records.keep(&batch, 0, stored(0), LIMIT));
+        assert!(records.keep(&batch, 1, collateral(0), LIMIT));
+        assert!(records.keep(&batch, 2, collateral(1), LIMIT));
+        assert!(!records.keep(&batch, 3, stored(1), LIMIT));
 
-        let mut back = BTreeMap::new();
-        left.release(&mut back);
-        assert_eq!(back.len(), 1);
+        assert_eq!(records.release().len(), 1);
         let open = batch.open_records().map(|(index, _)| index);
         assert_eq!(open.collect::<Vec<_>>(), [0, 1, 3]);
     }
@@ -146,13 +164,11 @@ mod tests {
             code: Raw::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE as i32,
             maybe_stored: false,
         };
-        let mut left = CollateralRecords::default();
-        assert!(!left.keep(&batch, 1, refused, LIMIT), "it was alone");
-        assert!(!left.needs_smaller_batches());
-        assert!(left.keep(&batch, 0, refused, LIMIT));
-        assert!(left.needs_smaller_batches());
-        let mut back = BTreeMap::new();
-        left.release(&mut back);
-        assert_eq!(back.len(), 1);
+        let mut records = CollateralRecords::default();
+        assert!(!records.keep(&batch, 1, refused, LIMIT), "it was alone");
+        assert!(!records.needs_smaller_batches());
+        assert!(records.keep(&batch, 0, refused, LIMIT));
+        assert!(records.needs_smaller_batches());
+        assert_eq!(records.release().len(), 1);
     }
 }

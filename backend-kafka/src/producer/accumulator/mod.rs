@@ -1,0 +1,258 @@
+//! The order of records: which may be sent now, which wait, and which are sent again.
+//!
+//! The accumulator knows nothing of clients and makes no calls. It takes events (a call of `send`, delivery
+//! reports, the start and the end of a client, the time) and returns what to send next. The order in which
+//! batches are appended is the order of the stream, over any number of clients:
+//!
+//! * While a client is attached, records are sent at once, or wait in the queue of their partition
+//!   ([`in_flight_throttle`]).
+//! * While no client is attached, batches queue up for the next one.
+//! * Records that a client did not send are *returned*. The next client gets them first, in their order.
+//!
+//! Each record gets one result: its slot is filled by a delivery report, or by an error here.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::mem;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use millstream_core::Error;
+use rdkafka::types::RDKafkaRespErr as Raw;
+
+pub(super) use self::client_reports::ClientReports;
+use self::client_reports::RejectedRecord;
+pub(super) use self::in_flight_throttle::{BatchSlice, InFlightThrottle, RequestLimit};
+use super::delivery_errors::{is_unknown_topic, is_unsent};
+use crate::cluster::Absence;
+use crate::native::delivery::{Batch, Disposition, Report};
+use crate::native::record::ANY_PARTITION;
+
+mod client_reports;
+mod collateral;
+mod in_flight_throttle;
+
+/// How often waiting records are checked for their deadlines.
+pub(super) const EXPIRY_INTERVAL: Duration = Duration::from_millis(100);
+
+pub(super) struct Accumulator {
+    client: Client,
+    throttle: InFlightThrottle,
+    /// Batches with records that a client did not send, by their turns.
+    returned: BTreeMap<u64, Arc<Batch>>,
+    /// Whether the topic is gone.
+    absence: Absence,
+    /// How many batches were appended.
+    turns: u64,
+    /// When waiting records were last checked for their deadlines.
+    checked: Instant,
+}
+
+enum Client {
+    Attached,
+    /// The batches that wait for the next client.
+    Detached(VecDeque<Arc<Batch>>),
+}
+
+/// What is to be done with a batch that was appended.
+pub(super) enum Appended {
+    /// These of its records are to be sent now.
+    Send(Vec<usize>),
+    /// It waits for a client.
+    Queued,
+}
+
+impl Accumulator {
+    /// No client is attached at first.
+    pub(super) fn new(throttle: InFlightThrottle, now: Instant) -> Self {
+        Self {
+            client: Client::Detached(VecDeque::new()),
+            throttle,
+            returned: BTreeMap::new(),
+            absence: Absence::default(),
+            turns: 0,
+            checked: now,
+        }
+    }
+
+    /// Sets what one request takes from now on.
+    pub(super) fn set_request_limit(&mut self, limit: RequestLimit) {
+        self.throttle.set_request_limit(limit);
+    }
+
+    /// Takes the batch of a call, behind all that were appended before.
+    pub(super) fn append(&mut self, batch: &Arc<Batch>, now: Instant) -> Appended {
+        self.turns += 1;
+        batch.take_turn(self.turns);
+        match &mut self.client {
+            Client::Attached => Appended::Send(self.admit(batch, now)),
+            Client::Detached(queued) => {
+                queued.push_back(batch.clone());
+                Appended::Queued
+            }
+        }
+    }
+
+    /// Returns the open records of a batch that are to be sent now. The others wait in the queues of their
+    /// partitions.
+    pub(super) fn admit(&mut self, batch: &Arc<Batch>, now: Instant) -> Vec<usize> {
+        self.throttle.admit(batch, now)
+    }
+
+    /// Records that a client takes records now. Returns the batches to [`admit`](Self::admit) and send first, in
+    /// order.
+    pub(super) fn attach_client(&mut self) -> Vec<Arc<Batch>> {
+        let queued = match mem::replace(&mut self.client, Client::Attached) {
+            Client::Detached(queued) => queued,
+            Client::Attached => VecDeque::new(),
+        };
+        let returned = mem::take(&mut self.returned);
+        returned.into_values().chain(queued).collect()
+    }
+
+    /// Records that the client takes no more records. Those that wait in the queues of partitions are returned.
+    pub(super) fn detach_client(&mut self) {
+        self.client = Client::Detached(VecDeque::new());
+        for BatchSlice { batch, .. } in self.throttle.reset() {
+            self.reenqueue(batch);
+        }
+    }
+
+    /// Takes the counts of delivery reports over.
+    pub(super) fn on_reports(&mut self, reports: &mut ClientReports, now: Instant) {
+        for (queue, records) in reports.reported.drain(..) {
+            self.throttle.on_reported(queue, records, now);
+        }
+        self.throttle.add_partition(reports.highest_partition);
+        if reports.take_any_stored() {
+            self.absence.on_known();
+        }
+    }
+
+    /// Takes the records over that the client has returned.
+    pub(super) fn on_returned(&mut self, reports: &mut ClientReports, now: Instant) {
+        for batch in reports.unsent.drain(..) {
+            self.reenqueue(batch);
+        }
+        for rejected in reports.unknown_topic.drain(..) {
+            let RejectedRecord {
+                batch,
+                index,
+                report,
+            } = rejected;
+            match self.on_unknown_topic(batch.clone(), index, report, now) {
+                Disposition::Open => {}
+                Disposition::Answered => batch.settle_and_wake(1),
+            }
+        }
+    }
+
+    /// Takes the report of a record that librdkafka refused at once.
+    pub(super) fn on_refused(
+        &mut self,
+        batch: &Arc<Batch>,
+        index: usize,
+        report: Report,
+        now: Instant,
+    ) -> Disposition {
+        if let Some(queue) = batch.partition_queue(index) {
+            self.throttle.on_reported(queue, 1, now);
+        }
+        if is_unsent(report) {
+            self.reenqueue(batch.clone());
+            return Disposition::Open;
+        }
+        if is_unknown_topic(report) {
+            return self.on_unknown_topic(batch.clone(), index, report, now);
+        }
+        batch.report(index, report);
+        Disposition::Answered
+    }
+
+    /// The next client asks for the topic again, so the record is returned unless the topic is gone.
+    fn on_unknown_topic(
+        &mut self,
+        batch: Arc<Batch>,
+        index: usize,
+        report: Report,
+        now: Instant,
+    ) -> Disposition {
+        if self.absence.on_unknown(now) {
+            batch.report(index, report);
+            return Disposition::Answered;
+        }
+        self.reenqueue(batch);
+        Disposition::Open
+    }
+
+    /// Returns whether the topic is gone.
+    pub(super) fn topic_is_gone(&self) -> bool {
+        self.absence.is_certain()
+    }
+
+    /// Returns what is to be sent now of the records that have waited in the queues of their partitions, after
+    /// those have failed whose deadline is over.
+    pub(super) fn drain(&mut self, now: Instant) -> Vec<BatchSlice> {
+        if self.throttle.is_ready() || now >= self.checked + EXPIRY_INTERVAL {
+            self.checked = now;
+            self.expire(now);
+        }
+        self.throttle.drain(now)
+    }
+
+    fn expire(&mut self, now: Instant) {
+        const TIMED_OUT: Report = Report::Failed {
+            partition: ANY_PARTITION,
+            code: Raw::RD_KAFKA_RESP_ERR__MSG_TIMED_OUT as i32,
+            maybe_stored: false,
+        };
+        for BatchSlice { batch, indexes, .. } in self.throttle.expire(now) {
+            for index in &indexes {
+                batch.report(*index, TIMED_OUT);
+            }
+            batch.settle_and_wake(indexes.len());
+        }
+    }
+
+    /// Takes the records over whose requests were rejected for the sake of other records, when all reports of the
+    /// client have come.
+    pub(super) fn on_client_ended(&mut self, mut reports: ClientReports, now: Instant) {
+        self.on_returned(&mut reports, now);
+        for batch in reports.collateral.release() {
+            self.reenqueue(batch);
+        }
+    }
+
+    /// Fails those of the returned records that must not be sent again: records behind a failed one of their key,
+    /// and, with the error `timeout`, records whose deadline is over.
+    pub(super) fn fail_unsendable(&mut self, now: Instant, timeout: impl Fn() -> Error) {
+        self.returned.retain(|_, batch| {
+            batch.hold_back();
+            if batch.deadline <= now {
+                batch.give_up_open(&timeout());
+            }
+            !batch.is_answered()
+        });
+    }
+
+    fn reenqueue(&mut self, batch: Arc<Batch>) {
+        self.returned.insert(batch.turn(), batch);
+    }
+
+    /// Returns whether any records wait for a client.
+    pub(super) fn has_queued(&self) -> bool {
+        let is_queued = matches!(&self.client, Client::Detached(queued) if !queued.is_empty());
+        is_queued || !self.returned.is_empty()
+    }
+
+    /// Fails all records that wait for a client.
+    pub(super) fn fail_queued(&mut self, error: &Error) {
+        let returned = mem::take(&mut self.returned);
+        let queued = match &mut self.client {
+            Client::Detached(queued) => mem::take(queued),
+            Client::Attached => VecDeque::new(),
+        };
+        for batch in returned.values().chain(&queued) {
+            batch.give_up_open(error);
+        }
+    }
+}
