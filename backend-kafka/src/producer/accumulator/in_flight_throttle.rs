@@ -188,6 +188,13 @@ impl InFlightThrottle {
         waiting
     }
 
+    /// Returns how many records librdkafka has, as far as they are counted.
+    #[cfg(test)]
+    pub(super) fn records_in_flight(&self) -> usize {
+        let in_flight = self.queues.iter().flat_map(|queue| &queue.in_flight);
+        in_flight.map(|records| records.records).sum()
+    }
+
     fn take_waiting(&mut self) -> Vec<BatchSlice> {
         self.ready.clear();
         let queues = self.queues.iter_mut();

@@ -30,6 +30,8 @@ use crate::native::record::ANY_PARTITION;
 mod client_reports;
 mod collateral;
 mod in_flight_throttle;
+#[cfg(test)]
+mod tests;
 
 /// How often waiting records are checked for their deadlines.
 pub(super) const EXPIRY_INTERVAL: Duration = Duration::from_millis(100);
@@ -242,6 +244,12 @@ impl Accumulator {
     pub(super) fn has_queued(&self) -> bool {
         let is_queued = matches!(&self.client, Client::Detached(queued) if !queued.is_empty());
         is_queued || !self.returned.is_empty()
+    }
+
+    /// Returns how many records are counted as being with the client.
+    #[cfg(test)]
+    fn records_in_flight(&self) -> usize {
+        self.throttle.records_in_flight()
     }
 
     /// Fails all records that wait for a client.
