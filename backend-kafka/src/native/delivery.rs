@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::future::poll_fn;
 use std::sync::atomic::{
-    AtomicI32, AtomicI64, AtomicPtr, AtomicUsize,
+    AtomicBool, AtomicI32, AtomicI64, AtomicPtr, AtomicUsize,
     Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -55,6 +55,8 @@ pub(crate) struct Batch {
     slots: Box<[Slot]>,
     /// Slots that are open.
     open: AtomicUsize,
+    /// Whether the call has its results, though librdkafka may still have records.
+    abandoned: AtomicBool,
     waker: AtomicWaker,
     /// The batch itself, from when librdkafka first gets a record of it until all are answered: its
     /// reports come by bare addresses, also when the caller is gone.
@@ -99,6 +101,7 @@ impl Batch {
         let slots: Box<[Slot]> = records.iter().map(|_| Slot::new()).collect();
         let mut batch = Self {
             open: AtomicUsize::new(slots.len()),
+            abandoned: AtomicBool::new(false),
             slots,
             waker: AtomicWaker::new(),
             itself: Mutex::default(),
@@ -139,7 +142,7 @@ impl Batch {
     }
 
     pub(crate) fn is_answered(&self) -> bool {
-        self.open.load(Acquire) == 0
+        self.open.load(Acquire) == 0 || self.abandoned.load(Acquire)
     }
 
     /// Returns the queue where a record waits and is counted, if it does.
@@ -245,6 +248,19 @@ impl Batch {
             self.give_up(index, error);
         }
         self.settle_and_wake(open.len());
+    }
+
+    /// Gives all open records up at once, also those that librdkafka has. No slot may be filled after this.
+    ///
+    /// librdkafka reads its records until it has reported them, so the batch still keeps itself until then. One of
+    /// which librdkafka never gets all records is leaked.
+    pub(crate) fn abandon(&self, error: &Error) {
+        let open: Vec<_> = self.open_records().map(|(index, _)| index).collect();
+        for index in open {
+            self.give_up(index, error);
+        }
+        self.abandoned.store(true, Release);
+        self.waker.wake();
     }
 
     fn close(&self, index: usize, state: i32) {
@@ -422,6 +438,22 @@ mod tests {
         batch.report(6, GOOD);
         batch.settle_and_wake(2);
         assert_eq!(answers(&batch), "sfshfhs");
+    }
+
+    #[test]
+    fn an_abandoned_call_has_its_results_before_the_reports() {
+        let batch = batch("ab");
+        let watch = Arc::downgrade(&batch);
+        batch.keep();
+        batch.report(0, GOOD);
+        batch.abandon(&Error::new(ErrorKind::Unavailable, "send", "no"));
+        assert!(batch.answered().now_or_never().is_some());
+        assert_eq!(answers(&batch), "sr");
+        drop(batch);
+        let batch = watch.upgrade().expect("librdkafka has records of it");
+        batch.settle_and_wake(2);
+        drop(batch);
+        assert!(watch.upgrade().is_none());
     }
 
     #[test]

@@ -170,9 +170,10 @@ impl<C: ClientContext> Native<C> {
         if event.is_null() {
             return Polled::TimedOut;
         }
-        // SAFETY: the event is alive until it is destroyed, below, once.
+        let _destroyed_at_the_end = OwnedEvent(event);
+        // SAFETY: the event is alive until it is destroyed, when this returns or panics.
         unsafe {
-            let polled = match rd::rd_kafka_event_type(event) {
+            match rd::rd_kafka_event_type(event) {
                 rd::RD_KAFKA_EVENT_DR => {
                     self.take_reports(event, on_report);
                     Polled::Event
@@ -192,9 +193,7 @@ impl<C: ClientContext> Native<C> {
                     Polled::Event
                 }
                 _ => Polled::Event,
-            };
-            rd::rd_kafka_event_destroy(event);
-            polled
+            }
         }
     }
 
@@ -323,6 +322,16 @@ impl<C: ClientContext> Drop for Native<C> {
             rd::rd_kafka_queue_destroy(self.queue);
             ManuallyDrop::drop(&mut self.client);
         }
+    }
+}
+
+/// An event that is destroyed also when its callback panics.
+struct OwnedEvent(*mut rd::rd_kafka_event_t);
+
+impl Drop for OwnedEvent {
+    fn drop(&mut self) {
+        // SAFETY: the event is alive, and nothing reads it after this.
+        unsafe { rd::rd_kafka_event_destroy(self.0) };
     }
 }
 

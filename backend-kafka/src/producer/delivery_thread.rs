@@ -1,5 +1,10 @@
 //! The thread of a client: serves its delivery reports, sends what has waited for them, and ends the client.
+//!
+//! A panic of the thread ends the producer: its records fail at once, and so do later ones.
 
+use std::any::Any;
+use std::borrow::Cow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,8 +16,10 @@ use tokio::sync::mpsc;
 use super::accumulator::{ClientReports, EXPIRY_INTERVAL};
 use super::client::ProducerClient;
 use super::linger_flusher::LingerFlusher;
+#[cfg(test)]
+use super::record_sender::PanicPoint;
 use super::record_sender::{RecordSender, Wakeup};
-use crate::native::delivery::Batch;
+use crate::native::delivery::{Batch, Disposition};
 use crate::native::produce::Polled;
 
 /// How long the reports of a client that ends are waited for before more is taken back.
@@ -60,6 +67,14 @@ impl DeliveryThread {
     }
 
     fn run(self) {
+        // What a panic leaves behind is not used again: the records fail, and the client is drained and dropped.
+        let served = catch_unwind(AssertUnwindSafe(|| self.serve_client()));
+        if let Err(panic) = served {
+            self.fail(&*panic);
+        }
+    }
+
+    fn serve_client(&self) {
         self.sender.attach(&self.client);
         let mut reports = ClientReports::new(self.client.limit());
         match self.serve(&mut reports) {
@@ -74,6 +89,8 @@ impl DeliveryThread {
             if self.sender.send_waiting(reports) {
                 self.flush_lingering(&mut flusher);
             }
+            #[cfg(test)]
+            self.sender.panic_at(PanicPoint::BeforePoll);
             let polled = self.poll(EXPIRY_INTERVAL, None, reports);
             if self.client.has_failed(polled) {
                 return End::Failed;
@@ -101,8 +118,11 @@ impl DeliveryThread {
         rejection: Option<&Error>,
         reports: &mut ClientReports,
     ) -> Polled {
-        let mut on_report =
-            |batch: &Arc<Batch>, index, report| reports.on_report(batch, index, report, rejection);
+        let mut on_report = |batch: &Arc<Batch>, index, report| {
+            #[cfg(test)]
+            self.sender.panic_at(PanicPoint::InReport);
+            reports.on_report(batch, index, report, rejection)
+        };
         let polled = self.client.poll(timeout, &mut on_report);
         if reports.has_returned() {
             self.sender.on_returned(reports);
@@ -116,7 +136,7 @@ impl DeliveryThread {
         reports.discard_counts();
     }
 
-    fn replace(self, mut reports: ClientReports) {
+    fn replace(&self, mut reports: ClientReports) {
         event!(
             info, "millstream.kafka.producer.replaced",
             stream = %self.sender.stream, reason = self.client.failure(),
@@ -165,6 +185,31 @@ impl DeliveryThread {
         self.sender.fail_queued(&closed);
     }
 
+    /// Fails the producer after a panic. Its records would wait for reports that nobody serves.
+    fn fail(&self, panic: &(dyn Any + Send)) {
+        let reason = format!(
+            "the thread that serves delivery reports panicked: {}",
+            panic_message(panic)
+        );
+        let error = self.error(ErrorKind::Unavailable, reason.clone());
+        self.sender.fail(error);
+        event!(
+            error, "millstream.kafka.producer.failed", stream = %self.sender.stream, reason,
+            "a producer has failed, and so do all its records"
+        );
+        // librdkafka reads records until it has reported them. They have their results, so the reports are not used.
+        let deadline = Instant::now() + DRAIN_TIMEOUT;
+        while self.client.holds_records() && Instant::now() < deadline {
+            let drained = AssertUnwindSafe(|| {
+                self.client.purge(true);
+                let mut on_report = |_: &Arc<Batch>, _, _| Disposition::Answered;
+                self.client.poll(PURGE_INTERVAL, &mut on_report)
+            });
+            // If each poll panics, its event is destroyed nevertheless, so that this ends.
+            let _ = catch_unwind(drained);
+        }
+    }
+
     fn timeout_error(&self) -> Error {
         let error = self.error(ErrorKind::Timeout, "not stored before its time was over");
         match self.client.timeout_cause() {
@@ -177,7 +222,14 @@ impl DeliveryThread {
         self.error(ErrorKind::Closed, "the producer was closed")
     }
 
-    fn error(&self, kind: ErrorKind, message: &'static str) -> Error {
+    fn error(&self, kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Error {
         Error::new(kind, "send", message).with_stream(self.sender.stream.clone())
     }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let message = panic.downcast_ref::<&str>().copied();
+    message
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
 }

@@ -260,7 +260,7 @@ impl driver::Producer for Producer {
         self.sender.close();
         // Nothing is ever sent: it ends when the last delivery thread does.
         let _ended = self.ended.lock().await.recv().await;
-        Ok(())
+        self.sender.failure().map_or(Ok(()), Err)
     }
 }
 

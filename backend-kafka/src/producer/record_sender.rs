@@ -51,6 +51,16 @@ pub(super) struct RecordSender {
     state: Mutex<State>,
     /// Notified when records wait for a client, and when the producer closes.
     wakeup: Condvar,
+    /// Where the delivery thread panics.
+    #[cfg(test)]
+    pub(super) panic_point: Mutex<Option<PanicPoint>>,
+}
+
+#[cfg(test)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PanicPoint {
+    BeforePoll,
+    InReport,
 }
 
 struct State {
@@ -90,6 +100,8 @@ impl RecordSender {
                 scratch: Scratch::default(),
             }),
             wakeup: Condvar::new(),
+            #[cfg(test)]
+            panic_point: Mutex::default(),
         }
     }
 
@@ -99,6 +111,7 @@ impl RecordSender {
         let now = Instant::now();
         match state.accumulator.append(batch, now) {
             Appended::Send(indexes) => state.produce(batch, &indexes, now),
+            Appended::Failed => {}
             Appended::Queued => {
                 drop(state);
                 self.wakeup.notify_one();
@@ -187,6 +200,18 @@ impl RecordSender {
         self.lock().accumulator.fail_queued(error);
     }
 
+    /// Fails all records that have no result, and all later ones.
+    pub(super) fn fail(&self, error: Error) {
+        let mut state = self.lock();
+        state.client = None;
+        state.accumulator.fail(error);
+    }
+
+    /// Returns why all records fail.
+    pub(super) fn failure(&self) -> Option<Error> {
+        self.lock().accumulator.failure().cloned()
+    }
+
     /// Returns whether the topic is gone.
     pub(super) fn topic_is_gone(&self) -> bool {
         self.lock().accumulator.topic_is_gone()
@@ -222,7 +247,14 @@ impl RecordSender {
         state.accumulator.set_request_limit(request);
     }
 
+    #[cfg(test)]
+    pub(super) fn panic_at(&self, point: PanicPoint) {
+        let is_chosen = *self.panic_point.lock().unwrap() == Some(point);
+        assert!(!is_chosen, "simulated");
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
+        // After a panic under the lock, the producer fails.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -14,6 +14,7 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use tokio::time::timeout;
 
 use super::Producer;
+use super::record_sender::{LargestBatch, PanicPoint};
 use super::size_limits::SizeLimits;
 use crate::config;
 use crate::connection::context::Context;
@@ -32,6 +33,15 @@ fn open(mock: &Mock, timeout: Duration) -> Producer {
 }
 
 fn open_knowing(mock: &Mock, timeout: Duration, partitions: usize) -> Producer {
+    open_with(mock, timeout, partitions, Box::new(|| None))
+}
+
+fn open_with(
+    mock: &Mock,
+    timeout: Duration,
+    partitions: usize,
+    largest_batch: LargestBatch,
+) -> Producer {
     let mut settings = ClientConfig::new();
     settings.set("bootstrap.servers", mock.bootstrap_servers());
     settings.set("topic.metadata.refresh.interval.ms", "500");
@@ -47,7 +57,7 @@ fn open_knowing(mock: &Mock, timeout: Duration, partitions: usize) -> Producer {
         &config,
         SizeLimits::new(None),
         partitions,
-        Box::new(|| None),
+        largest_batch,
     )
     .unwrap()
 }
@@ -265,4 +275,68 @@ async fn no_records_are_answered_at_once() {
     let producer = open(&mock, Duration::from_secs(60));
     let answers = producer.send(Vec::new()).now_or_never();
     assert!(answers.unwrap().is_empty());
+}
+
+/// Less than the timeout of the producers below.
+const PANIC_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Checks that a panic of the delivery thread is the result of these calls and of later ones, and does not keep the
+/// producer from closing.
+async fn assert_panicked(producer: Producer, pending: Vec<Answers>) {
+    let later = producer.send(call(0)).now_or_never();
+    let later = later.expect("a call after a panic has results at once");
+    for rejected in pending
+        .into_iter()
+        .chain([later])
+        .flatten()
+        .filter_map(Result::err)
+    {
+        let error = rejected.error;
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(error.message().ends_with("panicked: simulated"), "{error}");
+        assert_eq!(error.stream(), Some("t"));
+    }
+    let closed = timeout(PANIC_TIMEOUT, producer.close()).await;
+    let error = closed.expect("the producer closes").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+}
+
+#[tokio::test]
+async fn a_panic_fails_records_that_the_client_has() {
+    let mock = mock();
+    let producer = open(&mock, Duration::from_secs(120));
+    goes_on(&producer).await;
+    mock.broker_down(-1).unwrap();
+    let mut pending = Box::pin(join_all((1..=20).map(|number| producer.send(call(number)))));
+    assert!(pending.as_mut().now_or_never().is_none());
+    *producer.sender.panic_point.lock().unwrap() = Some(PanicPoint::BeforePoll);
+    let answers = timeout(PANIC_TIMEOUT, &mut pending).await;
+    drop(pending);
+    let answers = answers.expect("the calls have results");
+    assert!(answers.iter().flatten().all(Result::is_err));
+    assert_panicked(producer, answers).await;
+}
+
+#[tokio::test]
+async fn a_panic_fails_records_whose_reports_are_served() {
+    let mock = mock();
+    let producer = open(&mock, Duration::from_secs(120));
+    goes_on(&producer).await;
+    *producer.sender.panic_point.lock().unwrap() = Some(PanicPoint::InReport);
+    let calls = join_all((1..=20).map(|number| producer.send(call(number))));
+    let answers = timeout(PANIC_TIMEOUT, calls).await;
+    assert_panicked(producer, answers.expect("the calls have results")).await;
+}
+
+#[tokio::test]
+async fn a_panic_fails_records_that_are_to_be_sent_again() {
+    let mock = mock();
+    let largest_batch = Box::new(|| panic!("simulated"));
+    let producer = open_with(&mock, Duration::from_secs(120), 4, largest_batch);
+    goes_on(&producer).await;
+    let error = RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
+    mock.request_errors(RDKafkaApiKey::Produce, &[error, error, error]);
+    let calls = join_all((1..=20).map(|number| producer.send(call(number))));
+    let answers = timeout(PANIC_TIMEOUT, calls).await;
+    assert_panicked(producer, answers.expect("the calls have results")).await;
 }

@@ -22,6 +22,7 @@ use rdkafka::types::RDKafkaRespErr as Raw;
 pub(super) use self::client_reports::ClientReports;
 use self::client_reports::RejectedRecord;
 pub(super) use self::in_flight_throttle::{BatchSlice, InFlightThrottle, RequestLimit};
+use self::pending_batches::PendingBatches;
 use super::delivery_errors::{is_unknown_topic, is_unsent};
 use crate::cluster::Absence;
 use crate::native::delivery::{Batch, Disposition, Report};
@@ -30,6 +31,7 @@ use crate::native::record::ANY_PARTITION;
 mod client_reports;
 mod collateral;
 mod in_flight_throttle;
+mod pending_batches;
 #[cfg(test)]
 mod tests;
 
@@ -43,6 +45,9 @@ pub(super) struct Accumulator {
     returned: BTreeMap<u64, Arc<Batch>>,
     /// Whether the topic is gone.
     absence: Absence,
+    pending: PendingBatches,
+    /// Why no batch is taken any more.
+    failure: Option<Error>,
     /// How many batches were appended.
     turns: u64,
     /// When waiting records were last checked for their deadlines.
@@ -61,6 +66,8 @@ pub(super) enum Appended {
     Send(Vec<usize>),
     /// It waits for a client.
     Queued,
+    /// It has its results.
+    Failed,
 }
 
 impl Accumulator {
@@ -71,6 +78,8 @@ impl Accumulator {
             throttle,
             returned: BTreeMap::new(),
             absence: Absence::default(),
+            pending: PendingBatches::new(),
+            failure: None,
             turns: 0,
             checked: now,
         }
@@ -85,6 +94,11 @@ impl Accumulator {
     pub(super) fn append(&mut self, batch: &Arc<Batch>, now: Instant) -> Appended {
         self.turns += 1;
         batch.take_turn(self.turns);
+        if let Some(error) = &self.failure {
+            batch.give_up_open(error);
+            return Appended::Failed;
+        }
+        self.pending.push(batch);
         match &mut self.client {
             Client::Attached => Appended::Send(self.admit(batch, now)),
             Client::Detached(queued) => {
@@ -250,6 +264,21 @@ impl Accumulator {
     #[cfg(test)]
     fn records_in_flight(&self) -> usize {
         self.throttle.records_in_flight()
+    }
+
+    /// Fails all records that have no result, and all that are appended later. No client may report anything after
+    /// this.
+    pub(super) fn fail(&mut self, error: Error) {
+        self.pending.abandon(&error);
+        self.failure = Some(error);
+        self.client = Client::Detached(VecDeque::new());
+        self.returned.clear();
+        self.throttle.reset();
+    }
+
+    /// Returns why all records fail.
+    pub(super) fn failure(&self) -> Option<&Error> {
+        self.failure.as_ref()
     }
 
     /// Fails all records that wait for a client.

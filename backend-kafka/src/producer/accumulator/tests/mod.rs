@@ -232,6 +232,17 @@ impl Simulation {
         self.accumulator.fail_queued(&closed);
     }
 
+    /// Fails the accumulator, and then drains the client as far as librdkafka still has records.
+    fn fail(&mut self) {
+        self.accumulator.fail(error(ErrorKind::Unavailable));
+        for call in &self.calls {
+            assert!(call.answered().now_or_never().is_some());
+        }
+        if let Some(client) = self.client.take() {
+            client.release();
+        }
+    }
+
     /// Lets the broker store all that can still be stored.
     fn settle(&mut self) {
         for _ in 0..1_000 {
@@ -342,6 +353,24 @@ proptest! {
         if known == PARTITIONS.get() && !simulation.log.has_gaps {
             simulation.check_calls();
             simulation.check_partition_order();
+        }
+        prop_assert_eq!(simulation.accumulator.records_in_flight(), 0);
+        prop_assert!(!simulation.accumulator.has_queued());
+    }
+
+    #[test]
+    fn a_failure_gives_each_record_its_result_at_once(
+        known in 1..=PARTITIONS.get(),
+        steps in vec(step(), 0..80),
+    ) {
+        let mut simulation = Simulation::new(known);
+        for step in steps {
+            simulation.take(step);
+        }
+        simulation.fail();
+        simulation.send(&[Some(0), None]);
+        for call in &simulation.calls {
+            prop_assert!(call.is_answered());
         }
         prop_assert_eq!(simulation.accumulator.records_in_flight(), 0);
         prop_assert!(!simulation.accumulator.has_queued());

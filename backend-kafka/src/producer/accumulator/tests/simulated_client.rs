@@ -246,6 +246,14 @@ impl SimulatedClient {
         }
     }
 
+    /// Reports all records to nobody.
+    pub(super) fn release(self) {
+        let requests = self.requests.into_iter().flatten().flatten();
+        for record in self.queues.into_iter().flatten().chain(requests) {
+            record.batch.settle_and_wake(1);
+        }
+    }
+
     fn report(&mut self, record: HeldRecord, report: Report, rejection: Option<&Error>) {
         let HeldRecord { batch, index, .. } = record;
         assert!(self.held.remove(&(batch.turn(), index)));
