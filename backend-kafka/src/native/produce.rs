@@ -11,7 +11,7 @@
 //! ([`Batch::keep`]). So as long as librdkafka has a record of a batch, the payload, the slot and
 //! the batch are there, also when the caller is gone.
 //!
-//! If a client is destroyed with records unanswered, their batches are kept for ever: that leaks
+//! If a client is destroyed with records unanswered, their batches are never released: that leaks
 //! memory, and is sound. The owner drains it first.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
@@ -41,8 +41,8 @@ use super::token;
 /// How many reports are taken out of an event at once.
 const CHUNK: usize = 512;
 
-/// How long threads are given to see that records are to linger no longer; longer where all cores are
-/// busy, and then the records linger as others do.
+/// How long librdkafka's threads have to notice a flush. Where all cores are busy they need longer, and then the
+/// records linger as others do.
 const FLUSH_TIMEOUT_MS: c_int = 2;
 
 /// The result of a [`poll`](Native::poll).
@@ -52,6 +52,15 @@ pub(crate) enum Polled {
     Event,
     /// The client sends nothing any more: see [`Native::fatal_error`].
     Fatal,
+}
+
+/// The records that a [`purge`](Native::purge) takes back.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Purge {
+    /// Those that were not sent.
+    Unsent,
+    /// Those that were not sent, and those without a response.
+    All,
 }
 
 /// A client that sends to one topic. What librdkafka reports besides deliveries goes to the context.
@@ -83,7 +92,7 @@ pub(crate) trait OnReport: FnMut(&Arc<Batch>, usize, Report) -> Disposition {}
 impl<F: FnMut(&Arc<Batch>, usize, Report) -> Disposition> OnReport for F {}
 
 impl<C: ClientContext> Native<C> {
-    /// Makes a client. Asks nothing of the brokers.
+    /// Opens a client. Makes no request.
     pub(crate) fn open(settings: &ClientConfig, context: C, topic: &str) -> KafkaResult<Self> {
         let name = CString::new(topic)?;
         let config = settings.create_native_config()?;
@@ -120,18 +129,18 @@ impl<C: ClientContext> Native<C> {
         self.client.context()
     }
 
-    /// Why the client sends nothing any more.
+    /// Returns why the client sends nothing any more.
     pub(crate) fn fatal_error(&self) -> Option<(RDKafkaErrorCode, String)> {
         self.client.fatal_error()
     }
 
-    /// Whether there are records whose reports are still to come.
+    /// Returns whether there are records whose reports are still to come.
     pub(crate) fn holds_records(&self) -> bool {
         self.held.load(Acquire) > 0
     }
 
-    /// Hands over these records of a batch, in this order. Does not wait. What is refused right here
-    /// goes to `on_report`.
+    /// Hands these records of a batch over, in this order. Does not wait. Records that are refused at once are given
+    /// to `on_report`.
     ///
     /// Only for records that are open, and that librdkafka does not have already.
     pub(crate) fn produce(
@@ -161,12 +170,12 @@ impl<C: ClientContext> Native<C> {
         }
     }
 
-    /// Waits for an event, and gives the reports of one to `on_report`. One caller at a time.
-    pub(crate) fn poll(&self, within: Duration, on_report: &mut impl OnReport) -> Polled {
+    /// Waits for an event, and gives its delivery reports to `on_report`. One caller at a time.
+    pub(crate) fn poll(&self, timeout: Duration, on_report: &mut impl OnReport) -> Polled {
         // Rounded up: a wait that ends too early is begun again and again until it is over.
-        let within = c_int::try_from(within.as_micros().div_ceil(1_000)).unwrap_or(c_int::MAX);
+        let timeout = c_int::try_from(timeout.as_micros().div_ceil(1_000)).unwrap_or(c_int::MAX);
         // SAFETY: the queue is alive.
-        let event = unsafe { rd::rd_kafka_queue_poll(self.queue, within) };
+        let event = unsafe { rd::rd_kafka_queue_poll(self.queue, timeout) };
         if event.is_null() {
             return Polled::TimedOut;
         }
@@ -197,7 +206,7 @@ impl<C: ClientContext> Native<C> {
         }
     }
 
-    /// Lets the records that it has linger no longer. Waits until its threads have had time to see that.
+    /// Ends the linger of the records that the client has. Waits until its threads have had time to notice.
     pub(crate) fn flush_lingering(&self) {
         // SAFETY: the client is alive. Reports come as events, so that this calls nothing back.
         unsafe { rd::rd_kafka_flush(self.client.native_ptr(), FLUSH_TIMEOUT_MS) };
@@ -209,12 +218,12 @@ impl<C: ClientContext> Native<C> {
         unsafe { rd::rd_kafka_queue_yield(self.queue) };
     }
 
-    /// Takes back what was not sent yet, and if so wanted what was sent and is not answered. The
-    /// reports tell which. Blocks for as long as librdkafka's threads are busy.
-    pub(crate) fn purge(&self, in_flight: bool) {
-        let flags = match in_flight {
-            false => rd::RD_KAFKA_PURGE_F_QUEUE,
-            true => rd::RD_KAFKA_PURGE_F_QUEUE | rd::RD_KAFKA_PURGE_F_INFLIGHT,
+    /// Takes records back. Their reports say whether they were sent. Blocks for as long as librdkafka's threads are
+    /// busy.
+    pub(crate) fn purge(&self, records: Purge) {
+        let flags = match records {
+            Purge::Unsent => rd::RD_KAFKA_PURGE_F_QUEUE,
+            Purge::All => rd::RD_KAFKA_PURGE_F_QUEUE | rd::RD_KAFKA_PURGE_F_INFLIGHT,
         };
         // SAFETY: the client is alive, and is a producer: the only error there is.
         unsafe { rd::rd_kafka_purge(self.client.native_ptr(), flags) };

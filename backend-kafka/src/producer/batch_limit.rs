@@ -1,14 +1,14 @@
 //! How large the batches of a producer may be, after its topic has refused one.
 //!
 //! A topic bounds batches (`max.message.bytes`), and a batch of records that are small may be too large for it: its
-//! limit was lowered since the producer asked for it, or this client may not ask. Then the records go again in
+//! limit was lowered since the producer asked for it, or this client may not ask. Then the records are sent again in
 //! smaller batches.
 
 use millstream_core::Record;
 
 use super::size_limits::{RECORD_OVERHEAD, SizeLimits};
 
-/// What librdkafka puts into one batch, and takes for a record.
+/// How large batches and records of librdkafka may be, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct BatchLimit {
     /// For `batch.size`: more records go into one batch only below this.
@@ -18,13 +18,13 @@ pub(super) struct BatchLimit {
 }
 
 impl BatchLimit {
-    /// Returns whether a record may have shared its batch with others. One that is refused alone is too large.
+    /// Returns whether a record may have shared its batch with others. One that is rejected alone is too large.
     pub(super) fn may_share(self, record: &Record) -> bool {
         SizeLimits::record_bytes(record) + RECORD_OVERHEAD < self.batch
     }
 
-    /// Makes batches smaller, after one was refused: as small as the topic says, or half as large if it does not
-    /// say that they were too large.
+    /// Returns a lower limit, after a batch was rejected: that of the topic, or half of this one if the topic's is not
+    /// lower.
     #[must_use]
     pub(super) fn lowered(self, topic: Option<usize>) -> Self {
         let known = topic.map(|topic| SizeLimits::new(Some(topic)).message_max);

@@ -12,7 +12,7 @@ use super::settings;
 use crate::connection::context::Context;
 use crate::error;
 use crate::native::delivery::{Batch, Disposition, Report};
-use crate::native::produce::{Native, OnReport, Polled, Scratch};
+use crate::native::produce::{Native, OnReport, Polled, Purge, Scratch};
 
 pub(super) struct ProducerClient {
     native: Native<Context>,
@@ -75,10 +75,9 @@ impl ProducerClient {
         self.native.flush_lingering();
     }
 
-    /// Takes back records that were not sent, and with `in_flight` also those without a response. Their reports
-    /// come with the next polls.
-    pub(super) fn purge(&self, in_flight: bool) {
-        self.native.purge(in_flight);
+    /// Takes records back. Their reports come with the next polls.
+    pub(super) fn purge(&self, records: Purge) {
+        self.native.purge(records);
     }
 
     /// Returns whether there are records whose reports are still to come.

@@ -20,7 +20,7 @@ use super::linger_flusher::LingerFlusher;
 use super::record_sender::PanicPoint;
 use super::record_sender::{RecordSender, Wakeup};
 use crate::native::delivery::{Batch, Disposition};
-use crate::native::produce::Polled;
+use crate::native::produce::{Polled, Purge};
 
 /// How long the reports of a client that ends are waited for before more is taken back.
 const PURGE_INTERVAL: Duration = Duration::from_millis(100);
@@ -145,8 +145,11 @@ impl DeliveryThread {
         self.sender.detach();
         let deadline = Instant::now() + DRAIN_TIMEOUT;
         while self.client.holds_records() {
-            let in_flight = Instant::now() >= deadline || self.sender.is_closing();
-            self.client.purge(in_flight);
+            let purged = match Instant::now() < deadline && !self.sender.is_closing() {
+                true => Purge::Unsent,
+                false => Purge::All,
+            };
+            self.client.purge(purged);
             // The reason of the failure may become known only now.
             let rejection = self.client.rejection(|| self.sender.topic_is_gone());
             self.drain(rejection.as_ref(), &mut reports);
@@ -178,7 +181,7 @@ impl DeliveryThread {
         let closed = self.closed();
         self.sender.detach();
         while self.client.holds_records() {
-            self.client.purge(true);
+            self.client.purge(Purge::All);
             self.drain(Some(&closed), &mut reports);
         }
         self.sender.on_client_ended(reports);
@@ -201,7 +204,7 @@ impl DeliveryThread {
         let deadline = Instant::now() + DRAIN_TIMEOUT;
         while self.client.holds_records() && Instant::now() < deadline {
             let drained = AssertUnwindSafe(|| {
-                self.client.purge(true);
+                self.client.purge(Purge::All);
                 let mut on_report = |_: &Arc<Batch>, _, _| Disposition::Answered;
                 self.client.poll(PURGE_INTERVAL, &mut on_report)
             });

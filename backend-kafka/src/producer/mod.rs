@@ -11,35 +11,33 @@
 //!
 //! # Why the order of a key holds
 //!
-//! A key is in one partition; its records go to librdkafka in the order of the calls ([`accumulator`]), which
-//! has one queue for the partition; and the broker takes the requests of an idempotent producer for a
-//! partition only in their order, each once, through all retries. That holds as long as nothing fails.
-//! What keeps it *within a call*, where no record may be stored behind a failed one of its key:
+//! All records of a key are in one partition. They go to librdkafka in the order of the calls ([`accumulator`]), and
+//! librdkafka has one queue for each partition. The broker takes the requests of an idempotent producer for a
+//! partition only in their order, each once, through all retries. That holds as long as nothing fails. *Within a
+//! call*, no record may be stored behind a failed one of its key either:
 //!
-//! * **Refused here** (too large, a timestamp that cannot be sent): nothing of the call has gone out
-//!   yet, and the later ones of the key are held back ([`Batch::hold_back`]).
-//! * **Refused by the broker**: it refuses a request as a whole, and what is behind it on its way as
-//!   out of sequence. librdkafka would send the latter again, hence behind the gap. With
-//!   `enable.gapless.guarantee` it ends the client instead, before it sends anything more; what was
-//!   not stored comes back, and is held back or sent again in its order ([`record_sender`]). So a record
-//!   that the broker does not like fails alone with its key, not with its neighbours.
-//! * **Too large together**: a topic whose limit was lowered refuses batches of small records. They come back
-//!   as well, and go again in smaller batches ([`batch_limit`]).
-//! * **Timed out**: librdkafka fails what is in its queue by deadlines, which it looks at once a
-//!   second. The records of a call that have neither headers nor a timestamp go in by one call and
-//!   have one deadline. Others have deadlines that lie microseconds apart. What still waits for its
-//!   turn fails with the deadline of its call, which is before those.
-//! * **The client has ended** otherwise: as for a refusal by the broker.
+//! * **Rejected here** (too large, a timestamp that cannot be sent): no record of the call was sent yet, and the later
+//!   ones of the key are held back ([`Batch::hold_back`]).
+//! * **Rejected by the broker**: it rejects a request as a whole, and the next requests in flight as out of sequence.
+//!   librdkafka would send those again, and they would be stored behind the gap. With `enable.gapless.guarantee` it
+//!   fails the client instead, before it sends anything more. Records that were not stored come back, and are held
+//!   back or sent again in their order ([`record_sender`]). So a record that the broker rejects fails together with
+//!   later ones of its key, and with no others.
+//! * **Too large together**: a topic whose limit was lowered rejects batches of small records. They come back as
+//!   well, and are sent again in smaller batches ([`batch_limit`]).
+//! * **Timed out**: librdkafka fails records in its queue by their deadlines, which it checks once a second. The
+//!   records of a call that have neither headers nor a timestamp are handed over together and have one deadline.
+//!   Others have deadlines that are microseconds apart. Records that still wait here fail at the deadline of their
+//!   call, which is before those.
+//! * **The client has failed** otherwise: as for a rejection by the broker.
 //!
-//! Two gaps are left, neither of which reorders or stores twice. A look at the clock that falls
-//! between two deadlines of a call fails one record before the other, and if the broker is back in
-//! that very second, the other is stored. And a broker that knows nothing yet of a producer in a
-//! partition takes any sequence as its first: if it refuses a client's first request there, it may
-//! store the second one that was on its way. (The other records of the first one are not sent
-//! again then: they would come too late.)
+//! Two gaps are left. Neither reorders records or stores them twice. A check between two deadlines of a call fails one
+//! record before the other, and if the broker is back within that second, the other is stored. And a broker that
+//! does not know a producer in a partition yet takes any sequence as its first: if it rejects a client's first
+//! request there, it may store the second one that was in flight. (The other records of the first one are not sent
+//! again then: they would be stored too late.)
 //!
-//! Between calls there is no such bond: a later call stores its records whatever became of an
-//! earlier one.
+//! Between calls there is no such rule: a later call stores its records also if an earlier one has failed.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -86,7 +84,7 @@ struct Producer {
     sender: Arc<RecordSender>,
     /// Ends when the last client is gone.
     ended: tokio::sync::Mutex<mpsc::Receiver<()>>,
-    /// The names of the partitions, by their numbers, as they were met.
+    /// The names of the partitions that are known, by their numbers.
     partitions: Mutex<Vec<Option<Partition>>>,
 }
 
@@ -128,7 +126,7 @@ impl Producer {
         })
     }
 
-    /// Why a record cannot be sent at all.
+    /// Returns why a record cannot be sent at all.
     fn check(&self, record: &Record) -> Result<()> {
         let (taken, largest) = (
             SizeLimits::record_bytes(record),
@@ -204,14 +202,14 @@ impl Producer {
         known[index].get_or_insert_with(name).clone()
     }
 
-    /// What librdkafka's error means for a record.
+    /// Returns the error of a record for librdkafka's error `code`.
     fn failure(&self, code: i32, maybe_stored: bool) -> Error {
         const REMOVED: i32 = RDKafkaRespErr::RD_KAFKA_RESP_ERR__DESTROY as i32;
         const GONE: i32 = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART as i32;
         const TIMED_OUT: i32 = RDKafkaRespErr::RD_KAFKA_RESP_ERR__MSG_TIMED_OUT as i32;
         let code = match code {
-            // What a record gets that went into the queue of a partition while its topic was found
-            // to be gone. The client itself is not destroyed as long as it has records.
+            // For a record in the queue of a partition when its topic was found to be missing. The client itself is
+            // not destroyed as long as it has records.
             REMOVED => GONE,
             code => code,
         };

@@ -1,4 +1,4 @@
-//! Opening: asks the cluster for the topic, and how large its records may be.
+//! Opens a producer: asks the cluster for the topic, and how large its records may be.
 
 use std::sync::Arc;
 
@@ -40,8 +40,7 @@ pub(crate) async fn open(
     Ok(Arc::new(producer))
 }
 
-/// Asks whether there is such a topic, and whether it is shown to this client. Answers how many
-/// partitions it has.
+/// Asks whether the topic exists, and whether this client may see it. Returns how many partitions it has.
 async fn find(connection: &Connection, stream: &Arc<str>) -> Result<usize> {
     let (name, timeout) = (stream.clone(), connection.config.request_timeout);
     let answer = connection

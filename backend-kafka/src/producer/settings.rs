@@ -1,4 +1,4 @@
-//! How librdkafka has to send for the promises to hold.
+//! The settings of librdkafka that the guarantees of a producer depend on.
 
 use rdkafka::ClientConfig;
 
@@ -7,7 +7,7 @@ use super::batch_limit::BatchLimit;
 use super::size_limits::BATCH_OVERHEAD;
 use crate::config::Producer;
 
-/// Completes what all clients have in common.
+/// Completes the settings that all clients have in common.
 pub(super) fn complete(settings: &mut ClientConfig, producer: &Producer, message_max: usize) {
     settings
         // With these, records are stored once and in order through all retries, and as long as the
@@ -15,9 +15,9 @@ pub(super) fn complete(settings: &mut ClientConfig, producer: &Producer, message
         .set("enable.idempotence", "true")
         .set("acks", "all")
         .set("max.in.flight.requests.per.connection", "5")
-        // A request that is refused ends the client, before it sends what comes after: see `record_sender`.
+        // A request that is rejected fails the client, before it sends later ones: see `record_sender`.
         .set("enable.gapless.guarantee", "true")
-        // What Java's producers do, so that all agree where a key is.
+        // The partitioner of Java's producers, so that all agree on the partition of a key.
         .set("partitioner", "murmur2_random")
         .set(
             "message.timeout.ms",
@@ -26,18 +26,17 @@ pub(super) fn complete(settings: &mut ClientConfig, producer: &Producer, message
         .set("linger.ms", producer.linger.as_millis().to_string())
         .set("compression.codec", producer.compression.codec())
         .set("message.max.bytes", message_max.to_string())
-        // A stream is made by those who mean to, with the partitions that they want.
+        // A stream is created on purpose, with the number of partitions that is wanted.
         .set("allow.auto.create.topics", "false")
-        // How long a client that was made just now waits for a topic that its broker does not know. Then
-        // the next client asks again, perhaps another broker.
+        // How long a new client waits for a topic that its broker does not know. Then the next client asks again,
+        // perhaps another broker.
         .set("topic.metadata.propagation.max.ms", "5000")
-        // The bound of what is in flight is the SDK's. A second one here could only refuse records
-        // out of their order.
+        // The SDK limits the records in flight. A second limit here could only refuse records out of their order.
         .set("queue.buffering.max.messages", "0")
         .set("queue.buffering.max.kbytes", i32::MAX.to_string());
 }
 
-/// How large batches and records may be, at librdkafka's own settings for that.
+/// Returns how large batches and records may be, by librdkafka's settings.
 pub(super) fn limit(settings: &ClientConfig, message_max: usize) -> BatchLimit {
     BatchLimit {
         batch: number(settings, "batch.size", 1_000_000).min(message_max),
@@ -52,7 +51,7 @@ pub(super) fn set_limit(settings: &mut ClientConfig, limit: BatchLimit) {
         .set("message.max.bytes", limit.record.to_string());
 }
 
-/// What librdkafka puts into one request of a partition, at its own settings for that.
+/// Returns what librdkafka puts into one request of a partition, by its settings.
 pub(super) fn request(settings: &ClientConfig, limit: BatchLimit) -> RequestLimit {
     RequestLimit {
         records: number(settings, "batch.num.messages", 10_000),

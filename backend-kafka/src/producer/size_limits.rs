@@ -2,19 +2,19 @@
 //!
 //! A topic bounds a *batch* of records as it is sent (`max.message.bytes`), and librdkafka bounds
 //! each record and each batch by its own `message.max.bytes`. The latter is set so that a batch of
-//! one record never exceeds the former, hence what passes here is never refused by the broker.
+//! one record never exceeds the former, so the broker never rejects a record that passes here.
 
 use millstream_core::Record;
 use millstream_core::driver::StreamLimits;
 
-/// What the format adds to a batch (https://kafka.apache.org/documentation/#recordbatch).
+/// The size of a batch without records (https://kafka.apache.org/documentation/#recordbatch).
 pub(super) const BATCH_OVERHEAD: usize = 61;
-/// What librdkafka takes for a record's own lengths, deltas and flags: their largest encoding.
+/// The size that librdkafka assumes for a record's own lengths, deltas and flags: their largest encoding.
 pub(super) const RECORD_OVERHEAD: usize = 36;
 /// librdkafka's bounds for `message.max.bytes`, and its default: just below that of brokers.
-const LEAST: usize = 1_000;
-const MOST: usize = 1_000_000_000;
-const USUAL: usize = 1_000_000;
+const MIN_MESSAGE_MAX: usize = 1_000;
+const MAX_MESSAGE_MAX: usize = 1_000_000_000;
+const DEFAULT_MESSAGE_MAX: usize = 1_000_000;
 
 /// The limits of record sizes of one stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,18 +26,20 @@ pub(crate) struct SizeLimits {
 impl SizeLimits {
     /// `topic` is the topic's `max.message.bytes`, if it is known.
     pub(crate) fn new(topic: Option<usize>) -> Self {
-        let batch = topic.unwrap_or(USUAL + BATCH_OVERHEAD);
+        let batch = topic.unwrap_or(DEFAULT_MESSAGE_MAX + BATCH_OVERHEAD);
         Self {
-            message_max: batch.saturating_sub(BATCH_OVERHEAD).clamp(LEAST, MOST),
+            message_max: batch
+                .saturating_sub(BATCH_OVERHEAD)
+                .clamp(MIN_MESSAGE_MAX, MAX_MESSAGE_MAX),
         }
     }
 
-    /// For the record and the lengths of its headers.
+    /// Returns the limit of [`record_bytes`](Self::record_bytes).
     pub(super) fn max_record_bytes(self) -> usize {
         self.message_max - RECORD_OVERHEAD
     }
 
-    /// What a record takes of [`max_record_bytes`](Self::max_record_bytes). Each header brings two lengths that
+    /// Returns the size of a record with the lengths of its headers. Each header has two lengths that
     /// [`Record::size`] does not count.
     pub(super) fn record_bytes(record: &Record) -> usize {
         let lengths = |(name, value): (&str, Option<&bytes::Bytes>)| {
@@ -59,7 +61,7 @@ impl SizeLimits {
     }
 }
 
-/// The length of a length: 7 bits to the byte, after one for the sign.
+/// Returns the size of an encoded length: 7 bits to the byte, after one for the sign.
 fn varint(length: usize) -> usize {
     let bits = usize::BITS - (length << 1 | 1).leading_zeros();
     bits.div_ceil(7) as usize
@@ -70,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lengths_of_lengths() {
+    fn lengths_are_encoded_as_varints() {
         for (length, expected) in [(0, 1), (63, 1), (64, 2), (8191, 2), (8192, 3)] {
             assert_eq!(varint(length), expected, "{length}");
         }
@@ -90,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn without_the_topics_word_the_default_counts() {
+    fn the_default_is_used_without_a_limit_of_the_topic() {
         assert_eq!(SizeLimits::new(None).message_max, 1_000_000);
         assert_eq!(SizeLimits::new(Some(10)).message_max, 1_000);
         assert_eq!(SizeLimits::new(Some(usize::MAX)).message_max, 1_000_000_000);

@@ -39,7 +39,7 @@ mod tests;
 pub(super) const EXPIRY_INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) struct Accumulator {
-    client: Client,
+    client: ClientState,
     throttle: InFlightThrottle,
     /// Batches with records that a client did not send, by their turns.
     returned: BTreeMap<u64, Arc<Batch>>,
@@ -54,7 +54,7 @@ pub(super) struct Accumulator {
     checked: Instant,
 }
 
-enum Client {
+enum ClientState {
     Attached,
     /// The batches that wait for the next client.
     Detached(VecDeque<Arc<Batch>>),
@@ -74,7 +74,7 @@ impl Accumulator {
     /// No client is attached at first.
     pub(super) fn new(throttle: InFlightThrottle, now: Instant) -> Self {
         Self {
-            client: Client::Detached(VecDeque::new()),
+            client: ClientState::Detached(VecDeque::new()),
             throttle,
             returned: BTreeMap::new(),
             absence: Absence::default(),
@@ -100,8 +100,8 @@ impl Accumulator {
         }
         self.pending.push(batch);
         match &mut self.client {
-            Client::Attached => Appended::Send(self.admit(batch, now)),
-            Client::Detached(queued) => {
+            ClientState::Attached => Appended::Send(self.admit(batch, now)),
+            ClientState::Detached(queued) => {
                 queued.push_back(batch.clone());
                 Appended::Queued
             }
@@ -117,9 +117,9 @@ impl Accumulator {
     /// Records that a client takes records now. Returns the batches to [`admit`](Self::admit) and send first, in
     /// order.
     pub(super) fn attach_client(&mut self) -> Vec<Arc<Batch>> {
-        let queued = match mem::replace(&mut self.client, Client::Attached) {
-            Client::Detached(queued) => queued,
-            Client::Attached => VecDeque::new(),
+        let queued = match mem::replace(&mut self.client, ClientState::Attached) {
+            ClientState::Detached(queued) => queued,
+            ClientState::Attached => VecDeque::new(),
         };
         let returned = mem::take(&mut self.returned);
         returned.into_values().chain(queued).collect()
@@ -127,7 +127,7 @@ impl Accumulator {
 
     /// Records that the client takes no more records. Those that wait in the queues of partitions are returned.
     pub(super) fn detach_client(&mut self) {
-        self.client = Client::Detached(VecDeque::new());
+        self.client = ClientState::Detached(VecDeque::new());
         for BatchSlice { batch, .. } in self.throttle.reset() {
             self.reenqueue(batch);
         }
@@ -256,7 +256,7 @@ impl Accumulator {
 
     /// Returns whether any records wait for a client.
     pub(super) fn has_queued(&self) -> bool {
-        let is_queued = matches!(&self.client, Client::Detached(queued) if !queued.is_empty());
+        let is_queued = matches!(&self.client, ClientState::Detached(queued) if !queued.is_empty());
         is_queued || !self.returned.is_empty()
     }
 
@@ -271,7 +271,7 @@ impl Accumulator {
     pub(super) fn fail(&mut self, error: Error) {
         self.pending.abandon(&error);
         self.failure = Some(error);
-        self.client = Client::Detached(VecDeque::new());
+        self.client = ClientState::Detached(VecDeque::new());
         self.returned.clear();
         self.throttle.reset();
     }
@@ -285,8 +285,8 @@ impl Accumulator {
     pub(super) fn fail_queued(&mut self, error: &Error) {
         let returned = mem::take(&mut self.returned);
         let queued = match &mut self.client {
-            Client::Detached(queued) => mem::take(queued),
-            Client::Attached => VecDeque::new(),
+            ClientState::Detached(queued) => mem::take(queued),
+            ClientState::Attached => VecDeque::new(),
         };
         for batch in returned.values().chain(&queued) {
             batch.give_up_open(error);
