@@ -72,14 +72,14 @@ impl Kafka {
         let connection = Connection::open(config, tokens)?;
         let timeout = connection.config.request_timeout;
         let cluster = connection
-            .asker
+            .request_client
             .ask("connect", move |client| {
                 Ok(client.client().fetch_cluster_id(timeout))
             })
             .await?;
         if cluster.is_none() {
             let brokers = connection.config.brokers.join(", ");
-            let (kind, heard) = match connection.asker.last_error() {
+            let (kind, heard) = match connection.request_client.last_error() {
                 Some(LastError { kind, reason, .. }) => (kind, format!(": {reason}")),
                 None => (ErrorKind::Unavailable, String::new()),
             };

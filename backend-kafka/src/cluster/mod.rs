@@ -2,9 +2,9 @@
 
 mod absence;
 pub(crate) mod admin;
-pub(crate) mod ends;
-pub(crate) mod patience;
-mod shown;
+pub(crate) mod deadline;
+pub(crate) mod list_offsets;
+mod propagation;
 mod streams;
 pub(crate) mod topics;
 

@@ -10,10 +10,10 @@ use millstream_core::{
 };
 use rdkafka::admin::{NewPartitions, NewTopic, TopicReplication};
 
-use super::shown::{self, Shown};
+use super::propagation::{self, Expected};
 use crate::cluster::admin;
-use crate::cluster::ends::{End, ends};
-use crate::cluster::patience::Patience;
+use crate::cluster::deadline::Deadline;
+use crate::cluster::list_offsets::{OffsetSpec, list_offsets};
 use crate::cluster::topics::{self, Topic};
 use crate::connection::Connection;
 use crate::offsets;
@@ -37,9 +37,12 @@ impl Streams {
     /// Looks a topic up before anything is changed, so that a refused login is told at once.
     async fn look_up(&self, operation: &'static str, stream: &str) -> Result<Option<Topic>> {
         let (topic, timeout) = (stream.to_owned(), self.timeout());
-        let found = self.connection.asker.ask(operation, move |client| {
-            topics::look_up(client, &topic, timeout)
-        });
+        let found = self
+            .connection
+            .request_client
+            .ask(operation, move |client| {
+                topics::look_up(client, &topic, timeout)
+            });
         found.await.map_err(|e| e.with_stream(stream))
     }
 
@@ -55,12 +58,12 @@ impl driver::Streams for Streams {
         const CREATE: &str = "create stream";
         let name = &*spec.name;
         let partitions = count(CREATE, name, spec.partitions)?;
-        let patience = Patience::of(self.timeout());
+        let deadline = Deadline::after(self.timeout());
         if self.look_up(CREATE, name).await?.is_some() {
             return Err(already_exists(name));
         }
         let (topic, settings) = (spec.name.clone(), self.connection.config.topics.clone());
-        let created = admin::change(&self.connection, CREATE, patience.left(), {
+        let created = admin::change(&self.connection, CREATE, deadline.left(), {
             async move |client, options| {
                 // -1: as the cluster says.
                 let replicas = settings.replication_factor.map_or(-1, i32::from);
@@ -76,14 +79,17 @@ impl driver::Streams for Streams {
             ErrorKind::AlreadyExists => already_exists(name).with_source(e),
             _ => e.with_stream(name),
         })?;
-        let wanted = Shown::Partitions(partitions);
-        shown::everywhere(&self.connection, CREATE, name, wanted, &patience).await
+        let wanted = Expected::Partitions(partitions);
+        propagation::wait(&self.connection, CREATE, name, wanted, &deadline).await
     }
 
     async fn list(&self) -> Result<Vec<String>> {
         let timeout = self.timeout();
         let names = move |client: &_| topics::names(client, timeout);
-        self.connection.asker.ask("list streams", names).await
+        self.connection
+            .request_client
+            .ask("list streams", names)
+            .await
     }
 
     /// With transactions and compaction not every position holds a record: `earliest` and `latest`
@@ -92,11 +98,11 @@ impl driver::Streams for Streams {
         const DESCRIBE: &str = "describe stream";
         let topic = self.find(DESCRIBE, stream).await?;
         let (name, timeout) = (stream.to_owned(), self.timeout());
-        let asked = self.connection.asker.ask(DESCRIBE, move |client| {
+        let asked = self.connection.request_client.ask(DESCRIBE, move |client| {
             let partitions: Vec<i32> = (0..topic.partitions).collect();
             // In this order, so that a partition that is cut in between never ends before it begins.
-            let lows = ends(client, &name, &partitions, End::Low, timeout)?;
-            let highs = ends(client, &name, &partitions, End::High, timeout)?;
+            let lows = list_offsets(client, &name, &partitions, OffsetSpec::Earliest, timeout)?;
+            let highs = list_offsets(client, &name, &partitions, OffsetSpec::Latest, timeout)?;
             Ok((lows, highs))
         });
         let (lows, highs) = asked.await.map_err(|e| match e.kind() {
@@ -124,17 +130,24 @@ impl driver::Streams for Streams {
 
     async fn delete(&self, stream: &str) -> Result<()> {
         const DELETE: &str = "delete stream";
-        let patience = Patience::of(self.timeout());
+        let deadline = Deadline::after(self.timeout());
         self.find(DELETE, stream).await?;
         let topic = stream.to_owned();
-        let deleted = admin::change(&self.connection, DELETE, patience.left(), {
+        let deleted = admin::change(&self.connection, DELETE, deadline.left(), {
             async move |client, options| client.delete_topics(&[&topic], options).await
         });
         deleted.await.map_err(|e| match e.kind() {
             ErrorKind::NotFound => not_found(DELETE, stream).with_source(e),
             _ => e.with_stream(stream),
         })?;
-        shown::everywhere(&self.connection, DELETE, stream, Shown::Nothing, &patience).await
+        propagation::wait(
+            &self.connection,
+            DELETE,
+            stream,
+            Expected::NoTopic,
+            &deadline,
+        )
+        .await
     }
 
     async fn split(&self, partition: &Partition) -> Result<()> {
@@ -148,7 +161,7 @@ impl driver::Streams for Streams {
     async fn add_partitions(&self, stream: &str, partitions: usize) -> Result<()> {
         const ADD: &str = "add partitions";
         let wanted = count(ADD, stream, partitions)?;
-        let patience = Patience::of(self.timeout());
+        let deadline = Deadline::after(self.timeout());
         let topic = self.find(ADD, stream).await?;
         if wanted <= topic.partitions {
             let message = format!(
@@ -158,7 +171,7 @@ impl driver::Streams for Streams {
             return Err(Error::new(ErrorKind::Invalid, ADD, message).with_stream(stream));
         }
         let name = stream.to_owned();
-        let added = admin::change(&self.connection, ADD, patience.left(), {
+        let added = admin::change(&self.connection, ADD, deadline.left(), {
             async move |client, options| {
                 let new = NewPartitions::new(&name, wanted as usize);
                 client.create_partitions([&new], options).await
@@ -168,8 +181,8 @@ impl driver::Streams for Streams {
             ErrorKind::NotFound => not_found(ADD, stream).with_source(e),
             _ => e.with_stream(stream),
         })?;
-        let wanted = Shown::Partitions(wanted);
-        shown::everywhere(&self.connection, ADD, stream, wanted, &patience).await
+        let wanted = Expected::Partitions(wanted);
+        propagation::wait(&self.connection, ADD, stream, wanted, &deadline).await
     }
 }
 

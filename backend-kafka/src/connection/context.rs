@@ -3,7 +3,7 @@
 //!
 //! A refused login and a denied topic or group come only here: librdkafka itself tries again for
 //! ever, and the call that waits for it merely times out. So every call that waits on a broker races
-//! against [`Trouble`].
+//! against [`FatalError`].
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,7 +19,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::sync::watch;
 
 use super::bootstrap::Bootstrap;
-use super::complaint;
+use super::client_error;
 use super::health::Health;
 use super::refused_logins::RefusedLogins;
 use super::statistics::Statistics;
@@ -36,7 +36,7 @@ use crate::native;
 ///
 /// [`clear`]: Self::clear
 #[derive(Debug, Clone)]
-pub(crate) struct Trouble {
+pub(crate) struct FatalError {
     first: Arc<watch::Sender<Option<Error>>>,
     /// What waiting may mend, for the message of a wait that ends without an answer.
     last: Arc<Mutex<Option<LastError>>>,
@@ -51,7 +51,7 @@ pub(crate) struct LastError {
     pub(crate) at: Instant,
 }
 
-impl Trouble {
+impl FatalError {
     pub(crate) fn new() -> Self {
         Self {
             first: Arc::new(watch::Sender::new(None)),
@@ -102,7 +102,7 @@ impl Trouble {
 /// [`Connection::context`]: crate::connection::Connection::context
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
-    pub(crate) trouble: Trouble,
+    pub(crate) fatal_error: FatalError,
     operation: &'static str,
     group: Option<Arc<str>>,
     stream: Option<Arc<str>>,
@@ -123,7 +123,7 @@ impl Context {
     /// `operation` is what a denial answers: "join", "open", ..
     pub(crate) fn new(operation: &'static str, login: Option<Arc<Login>>) -> Self {
         Self {
-            trouble: Trouble::new(),
+            fatal_error: FatalError::new(),
             operation,
             group: None,
             stream: None,
@@ -168,7 +168,7 @@ impl Context {
 
     /// Leads the client back to its cluster where it has lost it, and has it log in with the password that its file
     /// holds now, or with the token that was made last. Whoever polls the client calls this, too.
-    pub(crate) fn look_after<C: ClientContext>(&self, client: &Client<C>) {
+    pub(crate) fn keep_connected<C: ClientContext>(&self, client: &Client<C>) {
         if let Some(bootstrap) = &self.bootstrap {
             bootstrap.tell(client);
         }
@@ -188,11 +188,11 @@ impl Context {
     }
 
     /// Takes in what the client tells of itself, and hands on what was understood of it.
-    pub(crate) fn heed(&self, statistics: &[u8]) -> Option<Statistics> {
+    pub(crate) fn on_statistics(&self, statistics: &[u8]) -> Option<Statistics> {
         match Statistics::parse(statistics) {
             Ok(statistics) => {
                 let (group, stream) = (self.group.as_deref(), self.stream.as_deref());
-                self.health.heed(&statistics, group, stream);
+                self.health.on_statistics(&statistics, group, stream);
                 if statistics.is_logged_in() {
                     self.refused_logins().on_logged_in();
                 }
@@ -206,14 +206,14 @@ impl Context {
     }
 
     /// What a client that takes the place of this one's is made with: the settings with the login as
-    /// it is now, and a context without the trouble of this one.
+    /// it is now, and a context without the fatal error of this one.
     pub(crate) fn successor(&self, settings: &ClientConfig) -> (ClientConfig, Self) {
         let mut settings = settings.clone();
         if let Some(login) = &self.login {
             login.apply(&mut settings);
         }
         let context = Self {
-            trouble: Trouble::new(),
+            fatal_error: FatalError::new(),
             bootstrap: self.bootstrap.as_ref().map(Bootstrap::afresh),
             refused_logins: Arc::default(),
             must_renew: Arc::default(),
@@ -249,17 +249,19 @@ impl Context {
             .as_ref()
             .is_some_and(|login| login.was_accepted());
         if !was_accepted || self.outlasts.is_none() {
-            return self.trouble.raise(refused);
+            return self.fatal_error.raise(refused);
         }
         self.emit_refused_login(reason);
-        self.trouble.set_last_error(ErrorKind::Unavailable, reason);
+        self.fatal_error
+            .set_last_error(ErrorKind::Unavailable, reason);
         self.refused_logins().on_refused(refused, Instant::now());
     }
 
     /// Handles a limit of new connections: librdkafka tries again, ever less often.
     fn on_throttled_login(&self, reason: &str) {
         self.emit_refused_login(reason);
-        self.trouble.set_last_error(ErrorKind::Throttled, reason);
+        self.fatal_error
+            .set_last_error(ErrorKind::Throttled, reason);
         self.refused_logins().on_other_failure();
     }
 
@@ -279,7 +281,9 @@ impl Context {
     fn on_other_failure(&self, code: Option<RDKafkaErrorCode>, reason: &str) {
         if code != Some(RDKafkaErrorCode::AllBrokersDown) {
             self.refused_logins().on_other_failure();
-            return self.trouble.set_last_error(ErrorKind::Unavailable, reason);
+            return self
+                .fatal_error
+                .set_last_error(ErrorKind::Unavailable, reason);
         }
         // It follows from what was reported of each, and says less.
         let now = Instant::now();
@@ -291,7 +295,7 @@ impl Context {
         };
         let logins = self.refused_logins();
         if let Some(refused) = logins.on_all_brokers_down(timeout, now) {
-            self.trouble.raise(refused.clone());
+            self.fatal_error.raise(refused.clone());
         }
     }
 }
@@ -328,12 +332,12 @@ impl ClientContext for Context {
     }
 
     fn stats_raw(&self, statistics: &[u8]) {
-        self.heed(statistics);
+        self.on_statistics(statistics);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         let code = error.rdkafka_error_code();
-        let told = code.and_then(|code| complaint::error(self.operation, code, reason));
+        let told = code.and_then(|code| client_error::classify(self.operation, code, reason));
         let Some(told) = told else {
             tracing::warn!(target: "librdkafka", %error, reason, "a broker failed");
             return self.on_other_failure(code, reason);
@@ -346,7 +350,7 @@ impl ClientContext for Context {
         match told.kind() {
             ErrorKind::Unauthenticated => self.on_refused_login(told, reason),
             ErrorKind::Throttled => self.on_throttled_login(reason),
-            _ => self.trouble.raise(told),
+            _ => self.fatal_error.raise(told),
         }
     }
 
@@ -375,11 +379,11 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_trouble_stays() {
-        let trouble = Trouble::new();
+        let fatal_error = FatalError::new();
         let error = |text: &'static str| Error::new(ErrorKind::Denied, "join", text);
-        trouble.raise(error("first"));
-        trouble.raise(error("second"));
-        assert_eq!(trouble.raised().await.message(), "first");
+        fatal_error.raise(error("first"));
+        fatal_error.raise(error("second"));
+        assert_eq!(fatal_error.raised().await.message(), "first");
     }
 
     #[test]
@@ -395,7 +399,7 @@ mod tests {
             (Code::OperationTimedOut, "b:9092/1: 1 request(s) timed out"),
         ] {
             context.error(KafkaError::Global(code), reason);
-            assert!(context.trouble.first().is_none(), "{code:?}");
+            assert!(context.fatal_error.first().is_none(), "{code:?}");
         }
     }
 
@@ -420,7 +424,7 @@ mod tests {
         let login = Arc::new(Login::open(&Default::default(), None).unwrap());
         let context = Context::new("join", Some(login)).outlast_refusals(Duration::ZERO);
         report(&context, Code::Authentication, REFUSED);
-        let error = context.trouble.first().unwrap();
+        let error = context.fatal_error.first().unwrap();
         assert_eq!(error.kind(), ErrorKind::Unauthenticated);
     }
 
@@ -428,19 +432,19 @@ mod tests {
     fn a_call_fails_at_once_and_a_client_that_lasts_goes_on() {
         let call = logged_in(None);
         report(&call, Code::Authentication, REFUSED);
-        assert!(call.trouble.first().is_some());
+        assert!(call.fatal_error.first().is_some());
 
         let member = logged_in(Some(Duration::from_secs(30)));
         report(&member, Code::Authentication, REFUSED);
         report(&member, Code::AllBrokersDown, "1/1 brokers are down");
-        assert!(member.trouble.first().is_none());
+        assert!(member.fatal_error.first().is_none());
         assert!(member.refused_login().is_some());
 
         let member = logged_in(Some(Duration::ZERO));
         report(&member, Code::Authentication, REFUSED);
-        assert!(member.trouble.first().is_none());
+        assert!(member.fatal_error.first().is_none());
         report(&member, Code::AllBrokersDown, "1/1 brokers are down");
-        let error = member.trouble.first().unwrap();
+        let error = member.fatal_error.first().unwrap();
         assert_eq!(error.kind(), ErrorKind::Unauthenticated);
     }
 
@@ -456,8 +460,8 @@ mod tests {
                 "b:9092/1: Too many connects",
             );
             report(&context, Code::AllBrokersDown, "1/1 brokers are down");
-            assert!(context.trouble.first().is_none());
-            let last = context.trouble.last_error().unwrap();
+            assert!(context.fatal_error.first().is_none());
+            let last = context.fatal_error.last_error().unwrap();
             assert_eq!(last.kind, ErrorKind::Throttled);
         }
     }
@@ -467,7 +471,7 @@ mod tests {
         let context = Context::new("join", None).group("g");
         let reason = "Subscribed topic not available: a.b: Broker: Topic authorization failed";
         context.error(KafkaError::Global(Code::TopicAuthorizationFailed), reason);
-        let error = context.trouble.first().unwrap();
+        let error = context.fatal_error.first().unwrap();
         assert_eq!(error.kind(), ErrorKind::Denied);
         assert_eq!(error.operation(), "join");
         assert_eq!((error.stream(), error.group()), (Some("a.b"), Some("g")));

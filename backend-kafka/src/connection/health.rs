@@ -32,7 +32,12 @@ enum Change {
 
 impl Health {
     /// Tells what has changed since the last look, and what was measured.
-    pub(super) fn heed(&self, statistics: &Statistics, group: Option<&str>, stream: Option<&str>) {
+    pub(super) fn on_statistics(
+        &self,
+        statistics: &Statistics,
+        group: Option<&str>,
+        stream: Option<&str>,
+    ) {
         let client = &*statistics.name;
         let brokers = by_address(statistics);
         for (broker, change) in self.changes(&brokers) {

@@ -1,12 +1,12 @@
 //! The clients of librdkafka, all made in one place from the settings.
 
-mod asker;
 mod bootstrap;
-mod complaint;
+mod client_error;
 pub(crate) mod context;
 mod health;
 mod library;
 mod refused_logins;
+mod request_client;
 pub(crate) mod statistics;
 
 use std::collections::HashMap;
@@ -25,19 +25,19 @@ use crate::connection::context::Context;
 use crate::login::Login;
 use crate::login::token::TokenSource;
 use crate::{error, native};
-pub(crate) use asker::Asker;
 pub(crate) use context::LastError;
+pub(crate) use request_client::RequestClient;
 
 /// So many clients are kept for questions about groups; a program rarely has more.
-const MOST_ASKERS: usize = 64;
+const MAX_REQUEST_CLIENTS: usize = 64;
 
 /// The settings of a connection, and a client to ask questions with.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) config: Config,
-    pub(crate) asker: Asker,
+    pub(crate) request_client: RequestClient,
     /// One for each group that was asked for, and each purpose.
-    of_groups: Mutex<HashMap<(&'static str, String), Arc<Asker>>>,
+    of_groups: Mutex<HashMap<(&'static str, String), Arc<RequestClient>>>,
     login: Arc<Login>,
 }
 
@@ -54,10 +54,10 @@ impl Connection {
             );
         }
         let context = Context::new("connect", Some(login.clone())).bootstrap(&config.brokers);
-        let asker = Asker::new(common(&config, &login), context);
+        let request_client = RequestClient::new(common(&config, &login), context);
         Ok(Self {
             config,
-            asker,
+            request_client,
             of_groups: Mutex::default(),
             login,
         })
@@ -102,36 +102,44 @@ impl Connection {
     ///
     /// It has a group for a defect of librdkafka's, and the group in question, for it is told at once
     /// where that is denied. The connection's own client has none: it would be denied for good.
-    pub(crate) fn group_asker(&self, operation: &'static str, group: &str) -> Arc<Asker> {
+    pub(crate) fn group_request_client(
+        &self,
+        operation: &'static str,
+        group: &str,
+    ) -> Arc<RequestClient> {
         let mut of_groups = self
             .of_groups
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let wanted = (operation, group.to_owned());
-        if let Some(asker) = of_groups.get(&wanted) {
-            return asker.clone();
+        if let Some(request_client) = of_groups.get(&wanted) {
+            return request_client.clone();
         }
-        if of_groups.len() >= MOST_ASKERS {
+        if of_groups.len() >= MAX_REQUEST_CLIENTS {
             of_groups.clear();
         }
         let mut settings = self.common();
         settings.set("group.id", group);
         settings.set("enable.auto.commit", "false");
-        let asker = Arc::new(self.new_asker(settings, operation));
-        of_groups.insert(wanted, asker.clone());
-        asker
+        let request_client = Arc::new(self.new_request_client(settings, operation));
+        of_groups.insert(wanted, request_client.clone());
+        request_client
     }
 
     /// A client to ask a group's coordinator with; `settings` come from [`common`](Self::common).
-    pub(crate) fn new_asker(&self, settings: ClientConfig, operation: &'static str) -> Asker {
-        Asker::new(settings, self.context(operation))
+    pub(crate) fn new_request_client(
+        &self,
+        settings: ClientConfig,
+        operation: &'static str,
+    ) -> RequestClient {
+        RequestClient::new(settings, self.context(operation))
     }
 
     /// What makes a client for the requests of administration.
     ///
     /// Call it, and drop the client, on a thread that may block: a token may have to be made, and the
     /// drop joins a thread of rdkafka's. For one request or a few: nobody listens to what librdkafka
-    /// tells this client. So a refused login is not heard of (ask [`asker`](Self::asker) something
+    /// tells this client. So a refused login is not heard of (ask [`request_client`](Self::request_client) something
     /// before), there are no log lines, and its token is not renewed.
     pub(crate) fn admin(
         &self,

@@ -79,7 +79,7 @@ impl ClientContext for ConsumerCallbacks {
     }
 
     fn stats_raw(&self, statistics: &[u8]) {
-        if let Some(statistics) = self.base.heed(statistics) {
+        if let Some(statistics) = self.base.on_statistics(statistics) {
             self.push(CallbackEvent::Bounds(statistics.bounds().collect()));
         }
     }

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use crate::connection::Connection;
 use crate::error;
-use crate::group::birth;
+use crate::group::initial_offsets;
 use crate::native::consume::DataQueue;
 use crate::native::group_offsets::StoredOffset;
 use crate::transactions::TransactionalProducer;
@@ -134,13 +134,13 @@ impl Group {
     /// Starts a member, and waits until the group lets it in.
     async fn enter(&self, join: JoinOptions, initial_offsets: Vec<StoredOffset>) -> Result<Member> {
         // Others may have to drain before the group lets a new member in.
-        let patience = self.connection.config.request_timeout + join.drain;
+        let deadline = self.connection.config.request_timeout + join.drain;
         let (mut member, id) = self.start(join, initial_offsets)?;
-        member.id = match timeout(patience, id).await {
+        member.id = match timeout(deadline, id).await {
             Ok(Ok(id)) => id?,
             Ok(Err(_)) => return Err(self.refused(ErrorKind::Unavailable, "the member has ended")),
             Err(_) => {
-                let message = format!("the group did not let the member in within {patience:?}");
+                let message = format!("the group did not let the member in within {deadline:?}");
                 return Err(self.refused(ErrorKind::Timeout, message));
             }
         };
@@ -201,7 +201,9 @@ impl Drop for EndOfMember {
 impl driver::ConsumerGroup for Group {
     async fn join(&self, join: JoinOptions) -> Result<Arc<dyn driver::Membership>> {
         settings::check(&join).map_err(|error| error.with_group(self.name.clone()))?;
-        let initial = birth::pin(&self.connection, &self.name, &join.streams, join.start).await?;
+        let initial =
+            initial_offsets::resolve(&self.connection, &self.name, &join.streams, join.start)
+                .await?;
         let (join, initial) = (&join, &initial);
         let joined = instance_id::once_released(|| self.enter(join.clone(), initial.clone()));
         let joined = joined.await.map_err(|e| match e.group() {

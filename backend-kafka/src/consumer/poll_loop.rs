@@ -77,7 +77,7 @@ impl PollLoop {
             self.consumer
                 .context()
                 .base
-                .look_after(self.consumer.client());
+                .keep_connected(self.consumer.client());
             self.prepare_transactions();
             self.state.commit(now);
             self.carry_out();
@@ -126,8 +126,8 @@ impl PollLoop {
             }
             self.carry_out();
         }
-        if let Some(trouble) = self.consumer.context().base.trouble.first() {
-            self.fail(trouble);
+        if let Some(fatal_error) = self.consumer.context().base.fatal_error.first() {
+            self.fail(fatal_error);
         }
     }
 

@@ -9,7 +9,7 @@ use millstream_core::{Checkpoint, Error, ErrorKind, Lag, Partition, Result, Star
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
 
-use crate::cluster::ends::{End, ends};
+use crate::cluster::list_offsets::{OffsetSpec, list_offsets};
 use crate::cluster::topics;
 use crate::connection::Connection;
 use crate::error;
@@ -53,8 +53,8 @@ impl Checkpoints {
     /// A stream that was deleted is left out; its offsets are about to go.
     async fn readings(&self) -> Result<Vec<Reading>> {
         let timeout = self.connection.config.request_timeout;
-        let asker = &self.connection.asker;
-        let of_group = self.connection.group_asker(READ, &self.group);
+        let request_client = &self.connection.request_client;
+        let of_group = self.connection.group_request_client(READ, &self.group);
         let stored = progress::read(&of_group, READ, &self.group, timeout).await?;
         if stored.is_empty() {
             return Err(Error::new(
@@ -71,13 +71,14 @@ impl Checkpoints {
         let mut readings = Vec::with_capacity(streams.len());
         for (stream, stored) in streams {
             let topic = stream.clone();
-            let asked = asker.ask(READ, move |client| {
+            let asked = request_client.ask(READ, move |client| {
                 let Some(found) = topics::look_up(client, &topic, timeout)? else {
                     return Ok(None);
                 };
                 let partitions: Vec<i32> = (0..found.partitions).collect();
-                let lows = ends(client, &topic, &partitions, End::Low, timeout)?;
-                let highs = ends(client, &topic, &partitions, End::High, timeout)?;
+                let lows =
+                    list_offsets(client, &topic, &partitions, OffsetSpec::Earliest, timeout)?;
+                let highs = list_offsets(client, &topic, &partitions, OffsetSpec::Latest, timeout)?;
                 let ids = topic_ids::read(client.client(), &[&*topic], FOR_TOPIC_ID);
                 // Without it, what is stored is taken to be of this topic.
                 let id = ids.ok().and_then(|ids| ids.get(&*topic)?.ok()?);

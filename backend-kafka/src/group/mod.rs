@@ -1,11 +1,11 @@
 //! What a group has stored, asked for and moved by whoever is no member of it.
 
-pub(crate) mod birth;
 mod checkpoints;
+pub(crate) mod initial_offsets;
 pub(crate) mod note;
 mod oldest;
-mod places;
 pub(crate) mod progress;
 pub(crate) mod reset;
+mod start_offsets;
 
 pub(crate) use checkpoints::Checkpoints;

@@ -7,8 +7,8 @@ use futures_util::TryFutureExt as _;
 use millstream_core::{Error, ErrorKind, Result};
 use rdkafka::consumer::Consumer as _;
 
-use crate::cluster::patience::Patience;
-use crate::connection::Asker;
+use crate::cluster::deadline::Deadline;
+use crate::connection::RequestClient;
 use crate::group::note::Note;
 use crate::native::group_offsets::{self, StoredOffset};
 
@@ -32,20 +32,20 @@ impl StoredOffset {
     }
 }
 
-/// Reads all offsets that a group has stored; none if there is no such group. `asker` is one of
-/// [`Connection::group_asker`](crate::connection::Connection::group_asker).
+/// Reads all offsets that a group has stored; none if there is no such group. `request_client` is one of
+/// [`Connection::group_request_client`](crate::connection::Connection::group_request_client).
 ///
 /// A coordinator that moves, or is only being chosen, is waited for.
 pub(crate) async fn read(
-    asker: &Asker,
+    request_client: &RequestClient,
     operation: &'static str,
     group: &str,
     timeout: Duration,
 ) -> Result<Vec<StoredOffset>> {
-    let patience = Patience::of(timeout);
-    let read = patience.until(|left| {
+    let deadline = Deadline::after(timeout);
+    let read = deadline.until(|left| {
         let name = group.to_owned();
-        let read = asker.ask(operation, move |client| {
+        let read = request_client.ask(operation, move |client| {
             group_offsets::read(client.client(), &name, left)
         });
         read.map_ok(Some)
@@ -58,16 +58,16 @@ pub(crate) async fn read(
 ///
 /// A coordinator that moves, or is only being chosen, is waited for.
 pub(crate) async fn store(
-    asker: &Asker,
+    request_client: &RequestClient,
     operation: &'static str,
     group: &str,
     offsets: Vec<StoredOffset>,
     timeout: Duration,
 ) -> Result<()> {
-    let (patience, offsets) = (Patience::of(timeout), Arc::new(offsets));
-    let stored = patience.until(|left| {
+    let (deadline, offsets) = (Deadline::after(timeout), Arc::new(offsets));
+    let stored = deadline.until(|left| {
         let (name, offsets) = (group.to_owned(), offsets.clone());
-        let stored = asker.ask(operation, move |client| {
+        let stored = request_client.ask(operation, move |client| {
             group_offsets::store(client.client(), &name, &offsets, left)
         });
         stored.map_ok(Some)

@@ -27,11 +27,11 @@ use millstream_core::telemetry::{Causes, event};
 use millstream_core::{Error, ErrorKind, Result, Start};
 
 use crate::cluster::admin;
-use crate::cluster::patience::Patience;
-use crate::connection::{Asker, Connection};
+use crate::cluster::deadline::Deadline;
+use crate::connection::{Connection, RequestClient};
 use crate::group::note::Note;
-use crate::group::places::places;
 use crate::group::progress;
+use crate::group::start_offsets::start_offsets;
 use crate::native::group_offsets::StoredOffset;
 
 const RESET: &str = "reset";
@@ -50,16 +50,16 @@ pub(crate) async fn reset(
     stream: &str,
     to: Start,
 ) -> Result<()> {
-    let asker = &*connection.group_asker(RESET, group);
-    let patience = Patience::of(connection.config.request_timeout);
-    let places = places(connection, RESET, stream, to).await?;
+    let request_client = &*connection.group_request_client(RESET, group);
+    let deadline = Deadline::after(connection.config.request_timeout);
+    let places = start_offsets(connection, RESET, stream, to).await?;
     let side = side_group(group);
-    let main = progress::read(asker, RESET, group, patience.left()).await?;
+    let main = progress::read(request_client, RESET, group, deadline.left()).await?;
     if main.is_empty() {
         let message = "the group has no progress on any stream";
         return Err(Error::new(ErrorKind::NotFound, RESET, message));
     }
-    let asked = progress::read(asker, RESET, &side, patience.left()).await?;
+    let asked = progress::read(request_client, RESET, &side, deadline.left()).await?;
     let note = Note {
         reset: Some(next_id(main.iter().chain(&asked))),
         ..Note::default()
@@ -69,13 +69,13 @@ pub(crate) async fn reset(
         .map(|(partition, next)| StoredOffset::new(stream, partition, next, note))
         .collect();
     let (wanted, name) = (&wanted[..], &side[..]);
-    let look = |time| bring_about(asker, group, name, wanted, time);
-    if patience.until(look).await?.is_none() {
+    let look = |time| bring_about(request_client, group, name, wanted, time);
+    if deadline.until(look).await?.is_none() {
         let message = "the members of the group have not moved yet; the request stands, and they \
                        obey it when they are millstream's and read the stream";
         return Err(Error::new(ErrorKind::Timeout, RESET, message));
     }
-    if let Err(error) = forget(connection, asker, group, &side).await {
+    if let Err(error) = forget(connection, request_client, group, &side).await {
         event!(
             warn, "millstream.kafka.group.reset_not_removed", group, stream,
             error = %Causes(&error), "an obeyed request to reset was not removed"
@@ -86,27 +86,27 @@ pub(crate) async fn reset(
 
 /// Moves the group if it has no members, and asks them if it has. Answers once it has moved.
 async fn bring_about(
-    asker: &Asker,
+    request_client: &RequestClient,
     group: &str,
     side: &str,
     wanted: &[StoredOffset],
     time: Duration,
 ) -> Result<Option<()>> {
-    let main = progress::read(asker, RESET, group, time).await?;
+    let main = progress::read(request_client, RESET, group, time).await?;
     let left = behind(wanted, &main);
     if left.is_empty() {
         return Ok(Some(()));
     }
-    match progress::store(asker, RESET, group, left, time).await {
+    match progress::store(request_client, RESET, group, left, time).await {
         Ok(()) => return Ok(Some(())),
         // It has members.
         Err(error) if error.kind() == ErrorKind::Fenced => {}
         Err(error) => return Err(error),
     }
-    let asked = progress::read(asker, RESET, side, time).await?;
+    let asked = progress::read(request_client, RESET, side, time).await?;
     // Another's request with a larger number is left there, for it includes this one.
     if !behind(wanted, &asked).is_empty() {
-        progress::store(asker, RESET, side, wanted.to_vec(), time).await?;
+        progress::store(request_client, RESET, side, wanted.to_vec(), time).await?;
     }
     Ok(None)
 }
@@ -138,13 +138,18 @@ fn next_id<'a>(known: impl Iterator<Item = &'a StoredOffset>) -> u64 {
 }
 
 /// Removes the requests if they are all obeyed.
-async fn forget(connection: &Connection, asker: &Asker, group: &str, side: &str) -> Result<()> {
+async fn forget(
+    connection: &Connection,
+    request_client: &RequestClient,
+    group: &str,
+    side: &str,
+) -> Result<()> {
     let time = connection.config.request_timeout;
-    let asked = progress::read(asker, RESET, side, time).await?;
+    let asked = progress::read(request_client, RESET, side, time).await?;
     if asked.is_empty() {
         return Ok(());
     }
-    let main = progress::read(asker, RESET, group, time).await?;
+    let main = progress::read(request_client, RESET, group, time).await?;
     if !behind(&asked, &main).is_empty() {
         return Ok(());
     }

@@ -60,7 +60,7 @@ impl ProducerClient {
 
     /// Waits for an event, and gives its delivery reports to `on_report`. One thread at a time may call it.
     pub(super) fn poll(&self, timeout: Duration, on_report: &mut impl OnReport) -> Polled {
-        self.context().look_after(self.native.client());
+        self.context().keep_connected(self.native.client());
         self.native
             .poll(timeout, &mut self.watching_topic(on_report))
     }
@@ -87,7 +87,7 @@ impl ProducerClient {
 
     /// Returns whether the client can send no more. `polled` is the result of the last poll.
     pub(super) fn has_failed(&self, polled: Polled) -> bool {
-        if self.context().trouble.first().is_some() || self.fatal_rejection().is_some() {
+        if self.context().fatal_error.first().is_some() || self.fatal_rejection().is_some() {
             return true;
         }
         // The fatal error is also asked for when there is nothing to do, so that the end of a client does not
@@ -97,24 +97,24 @@ impl ProducerClient {
 
     /// Returns why the client can send no more.
     pub(super) fn failure(&self) -> Option<String> {
-        let trouble = self.context().trouble.first();
-        let reason = trouble.map(|error| error.to_string());
+        let fatal_error = self.context().fatal_error.first();
+        let reason = fatal_error.map(|error| error.to_string());
         reason.or_else(|| Some(self.native.fatal_error()?.1))
     }
 
     /// Returns the error of all records that the failed client gives back, or `None` if the next client may send
     /// them.
     pub(super) fn rejection(&self, topic_is_gone: impl FnOnce() -> bool) -> Option<Error> {
-        let Some(trouble) = self.context().trouble.first() else {
+        let Some(fatal_error) = self.context().fatal_error.first() else {
             return self.fatal_rejection();
         };
-        match trouble.kind() {
+        match fatal_error.kind() {
             // The next client has the password and the certificate that their files hold then, and may be let
             // in. Records wait for their deadline.
             ErrorKind::Unauthenticated => None,
             // The next client asks for the topic again.
             ErrorKind::NotFound if !topic_is_gone() => None,
-            _ => Some(self.error(&trouble).with_source(trouble)),
+            _ => Some(self.error(&fatal_error).with_source(fatal_error)),
         }
     }
 
@@ -137,7 +137,9 @@ impl ProducerClient {
     /// Returns what may be the reason why records were not stored in time.
     pub(super) fn timeout_cause(&self) -> Option<Error> {
         let context = self.context();
-        context.refused_login().or_else(|| context.trouble.first())
+        context
+            .refused_login()
+            .or_else(|| context.fatal_error.first())
     }
 
     /// Fails the client when its topic is missing or forbidden. librdkafka would return the same error for
@@ -145,7 +147,9 @@ impl ProducerClient {
     fn watching_topic(&self, on_report: &mut impl OnReport) -> impl OnReport {
         move |batch: &Arc<Batch>, index: usize, report: Report| -> Disposition {
             if let Some(code) = topic_error(report) {
-                self.context().trouble.raise(error::from_code("send", code));
+                self.context()
+                    .fatal_error
+                    .raise(error::from_code("send", code));
                 self.native.wake_poll();
             }
             on_report(batch, index, report)

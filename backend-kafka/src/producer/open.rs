@@ -44,7 +44,7 @@ pub(crate) async fn open(
 async fn find(connection: &Connection, stream: &Arc<str>) -> Result<usize> {
     let (name, timeout) = (stream.clone(), connection.config.request_timeout);
     let answer = connection
-        .asker
+        .request_client
         .ask(OPEN, move |client| {
             let metadata = client.client().fetch_metadata(Some(&name), timeout)?;
             let topic = metadata.topics().first();

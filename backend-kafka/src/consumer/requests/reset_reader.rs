@@ -11,7 +11,7 @@ use millstream_core::{Error, ErrorKind};
 use rdkafka::error::KafkaError;
 
 use super::offset_fetch::OffsetFetches;
-use crate::connection::{Asker, Connection};
+use crate::connection::{Connection, RequestClient};
 use crate::consumer::poll_waker::PollWaker;
 use crate::consumer::state::{Progress, Reset};
 use crate::consumer::types::TopicPartition;
@@ -34,7 +34,7 @@ const TIMEOUT: Duration = Duration::from_millis(500);
 pub(super) struct ResetReader {
     group: Arc<str>,
     side_group: String,
-    asker: Arc<Asker>,
+    request_client: Arc<RequestClient>,
     fetches: OffsetFetches,
     /// `None` while a read is under way.
     due: Option<Instant>,
@@ -51,7 +51,7 @@ impl ResetReader {
     ) -> Self {
         let side_group = reset::side_group(&group);
         Self {
-            asker: connection.group_asker(READ, &side_group),
+            request_client: connection.group_request_client(READ, &side_group),
             group,
             side_group,
             fetches: OffsetFetches::new(waker),
@@ -74,7 +74,7 @@ impl ResetReader {
             return;
         }
         // None while a client is being made.
-        let Some(client) = self.asker.client_or_open() else {
+        let Some(client) = self.request_client.client_or_open() else {
             return;
         };
         let id = RequestId::default();
@@ -99,7 +99,7 @@ impl ResetReader {
     /// none of that for its work, so it goes on.
     fn on_failed(&mut self, failed: KafkaError, now: Instant) {
         // Who may not even ask for the coordinator merely times out; the client knows the reason.
-        let error = self.asker.trouble();
+        let error = self.request_client.fatal_error();
         let error: Error = error.unwrap_or_else(|| error::from(READ, failed));
         tracing::debug!(target: "librdkafka", error = %Causes(&error), "resets were not read");
         if error.kind() != ErrorKind::Denied {

@@ -11,26 +11,26 @@ use futures_util::future::try_join_all;
 use millstream_core::telemetry::{Causes, event};
 use millstream_core::{Error, ErrorKind, Result};
 
-use crate::cluster::ends::{End, ends};
-use crate::cluster::patience::Patience;
+use crate::cluster::deadline::Deadline;
+use crate::cluster::list_offsets::{OffsetSpec, list_offsets};
 use crate::cluster::topics::{self, Topic};
-use crate::connection::{Asker, Connection};
+use crate::connection::{Connection, RequestClient};
 
 /// How long a broker may be silent until it is left aside.
 const SILENCE: Duration = Duration::from_secs(5);
 
 /// What brokers shall show of a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shown {
-    Nothing,
+pub(super) enum Expected {
+    NoTopic,
     /// At least so many partitions, each with a leader that serves it.
     Partitions(i32),
 }
 
-impl Shown {
+impl Expected {
     fn by(self, topic: Option<Topic>) -> bool {
         match (self, topic) {
-            (Self::Nothing, topic) => topic.is_none(),
+            (Self::NoTopic, topic) => topic.is_none(),
             (Self::Partitions(_), None) => false,
             (Self::Partitions(count), Some(topic)) => topic.led && topic.partitions >= count,
         }
@@ -39,32 +39,32 @@ impl Shown {
 
 /// Waits until every broker of the cluster shows it. A broker that answers nobody cannot mislead
 /// anybody either, and is left aside.
-pub(super) async fn everywhere(
+pub(super) async fn wait(
     connection: &Connection,
     operation: &'static str,
     topic: &str,
-    wanted: Shown,
-    patience: &Patience,
+    wanted: Expected,
+    deadline: &Deadline,
 ) -> Result<()> {
-    let asker = &connection.asker;
-    let look = |time| shows(asker, operation, topic, wanted, time);
-    in_time(patience.until(look).await, operation, topic)?;
-    let time = patience.left();
-    let brokers = asker.ask(operation, move |client| topics::brokers(client, time));
+    let request_client = &connection.request_client;
+    let look = |time| shows(request_client, operation, topic, wanted, time);
+    in_time(deadline.until(look).await, operation, topic)?;
+    let time = deadline.left();
+    let brokers = request_client.ask(operation, move |client| topics::brokers(client, time));
     let brokers = brokers.await.map_err(|e| e.with_stream(topic))?;
     // One broker alone has just been asked.
     if brokers.len() > 1 {
         let mut each = Vec::with_capacity(brokers.len());
         for broker in &brokers {
-            each.push(at(connection, broker, operation, topic, wanted, patience));
+            each.push(at(connection, broker, operation, topic, wanted, deadline));
         }
         try_join_all(each).await?;
     }
     match wanted {
-        Shown::Nothing => Ok(()),
-        Shown::Partitions(count) => {
-            let look = |time| serves(asker, operation, topic, count, time);
-            in_time(patience.until(look).await, operation, topic)
+        Expected::NoTopic => Ok(()),
+        Expected::Partitions(count) => {
+            let look = |time| serves(request_client, operation, topic, count, time);
+            in_time(deadline.until(look).await, operation, topic)
         }
     }
 }
@@ -75,15 +75,15 @@ async fn at(
     broker: &str,
     operation: &'static str,
     topic: &str,
-    wanted: Shown,
-    patience: &Patience,
+    wanted: Expected,
+    deadline: &Deadline,
 ) -> Result<()> {
     let mut settings = connection.common();
     settings.set("bootstrap.servers", broker);
-    let asker = connection.new_asker(settings, operation);
-    let asker = &asker;
+    let request_client = connection.new_request_client(settings, operation);
+    let request_client = &request_client;
     let look = |time: Duration| async move {
-        let shown = shows(asker, operation, topic, wanted, time.min(SILENCE)).await;
+        let shown = shows(request_client, operation, topic, wanted, time.min(SILENCE)).await;
         shown.or_else(|error| {
             if !error.is_retryable() {
                 return Err(error);
@@ -95,18 +95,18 @@ async fn at(
             Ok(Some(()))
         })
     };
-    in_time(patience.until(look).await, operation, topic)
+    in_time(deadline.until(look).await, operation, topic)
 }
 
 async fn shows(
-    asker: &Asker,
+    request_client: &RequestClient,
     operation: &'static str,
     topic: &str,
-    wanted: Shown,
+    wanted: Expected,
     time: Duration,
 ) -> Result<Option<()>> {
     let name = topic.to_owned();
-    let shown = asker.ask(operation, move |client| {
+    let shown = request_client.ask(operation, move |client| {
         topics::look_up(client, &name, time)
     });
     let shown = shown.await.map_err(|e| e.with_stream(topic))?;
@@ -115,19 +115,19 @@ async fn shows(
 
 /// Whether the leaders of all partitions have taken them up.
 async fn serves(
-    asker: &Asker,
+    request_client: &RequestClient,
     operation: &'static str,
     topic: &str,
     count: i32,
     time: Duration,
 ) -> Result<Option<()>> {
     let name = topic.to_owned();
-    let asked = asker.ask(operation, move |client| {
+    let asked = request_client.ask(operation, move |client| {
         // Makes the client forget an older state, told by a broker that was behind: what it knows of
         // a topic it does not ask for again for minutes.
         topics::look_up(client, &name, time)?;
         let partitions: Vec<i32> = (0..count).collect();
-        ends(client, &name, &partitions, End::High, time)
+        list_offsets(client, &name, &partitions, OffsetSpec::Latest, time)
     });
     match asked.await {
         Ok(_) => Ok(Some(())),

@@ -22,11 +22,11 @@ use std::time::Duration;
 use millstream_core::telemetry::event;
 use millstream_core::{Error, ErrorKind, Result, Start};
 
-use crate::cluster::patience::Patience;
-use crate::connection::{Asker, Connection};
+use crate::cluster::deadline::Deadline;
+use crate::connection::{Connection, RequestClient};
 use crate::group::note::Note;
-use crate::group::places::places;
 use crate::group::progress;
+use crate::group::start_offsets::start_offsets;
 use crate::native::group_offsets::StoredOffset;
 
 const JOIN: &str = "join";
@@ -37,16 +37,16 @@ const JOIN: &str = "join";
 /// the stream before. The caller stores it as soon as it is a member, unless another one has.
 ///
 /// `NotFound` and `Denied` name stream and group. A dropped call leaves it stored or not.
-pub(crate) async fn pin(
+pub(crate) async fn resolve(
     connection: &Arc<Connection>,
     group: &str,
     streams: &[Arc<str>],
     start: Start,
 ) -> Result<Vec<StoredOffset>> {
-    let patience = Patience::of(connection.config.request_timeout);
+    let deadline = Deadline::after(connection.config.request_timeout);
     let mut begin = Vec::new();
     for stream in streams {
-        let places = places(connection, JOIN, stream, start).await;
+        let places = start_offsets(connection, JOIN, stream, start).await;
         let places = places.map_err(|e| e.with_group(group))?;
         let places = (0..).zip(places);
         begin.extend(
@@ -55,9 +55,9 @@ pub(crate) async fn pin(
             }),
         );
     }
-    let asker = connection.group_asker(JOIN, group);
-    let (asker, begin) = (&*asker, &begin[..]);
-    let stored = patience.until(|time| store(asker, group, begin, time));
+    let request_client = connection.group_request_client(JOIN, group);
+    let (request_client, begin) = (&*request_client, &begin[..]);
+    let stored = deadline.until(|time| store(request_client, group, begin, time));
     let stored = stored.await.map_err(|e| e.with_group(group))?;
     let left = stored.map(|stored| {
         for stream in &stored.new_streams {
@@ -96,21 +96,21 @@ impl Stored {
 
 /// Stores what is not there. `None` to be asked again.
 async fn store(
-    asker: &Asker,
+    request_client: &RequestClient,
     group: &str,
     begin: &[StoredOffset],
     time: Duration,
 ) -> Result<Option<Stored>> {
-    let there = progress::read(asker, JOIN, group, time).await?;
+    let there = progress::read(request_client, JOIN, group, time).await?;
     let missing = missing(begin, &there);
     if missing.is_empty() {
         return Ok(Some(Stored::new(&[], missing)));
     }
-    match progress::store(asker, JOIN, group, missing.clone(), time).await {
+    match progress::store(request_client, JOIN, group, missing.clone(), time).await {
         Ok(()) => Ok(Some(Stored::new(&missing, Vec::new()))),
         // It has members, which were quicker or read other streams.
         Err(error) if error.kind() == ErrorKind::Fenced => {
-            let there = progress::read(asker, JOIN, group, time).await?;
+            let there = progress::read(request_client, JOIN, group, time).await?;
             let left = self::missing(begin, &there);
             Ok(Some(Stored::new(&left.clone(), left)))
         }

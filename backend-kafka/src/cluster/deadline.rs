@@ -11,12 +11,12 @@ const LAST_LOOK: Duration = Duration::from_millis(200);
 
 /// How long to go on looking.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Patience {
+pub(crate) struct Deadline {
     deadline: Instant,
 }
 
-impl Patience {
-    pub(crate) fn of(time: Duration) -> Self {
+impl Deadline {
+    pub(crate) fn after(time: Duration) -> Self {
         Self {
             deadline: Instant::now() + time,
         }
@@ -72,18 +72,18 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn looks_until_it_is_there() {
-        let patience = Patience::of(Duration::from_secs(10));
+        let deadline = Deadline::after(Duration::from_secs(10));
         let mut answers = vec![Ok(None), error(ErrorKind::Unavailable), Ok(Some(()))].into_iter();
-        let seen = patience.until(|_| std::future::ready(answers.next().unwrap()));
+        let seen = deadline.until(|_| std::future::ready(answers.next().unwrap()));
         assert_eq!(seen.await.unwrap(), Some(()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn says_after_the_time_that_it_is_not_there() {
         let begun = Instant::now();
-        let patience = Patience::of(Duration::from_secs(10));
+        let deadline = Deadline::after(Duration::from_secs(10));
         let mut looks = 0;
-        let seen = patience.until(|_| {
+        let seen = deadline.until(|_| {
             looks += 1;
             let late = begun.elapsed() >= Duration::from_secs(10);
             std::future::ready(if late {
@@ -99,14 +99,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn answers_errors_that_stay() {
-        let patience = Patience::of(Duration::from_secs(10));
+        let deadline = Deadline::after(Duration::from_secs(10));
         let begun = Instant::now();
-        let denied = patience
+        let denied = deadline
             .until(|_| std::future::ready(error(ErrorKind::Denied)))
             .await;
         assert_eq!(denied.unwrap_err().kind(), ErrorKind::Denied);
         assert!(begun.elapsed().is_zero());
-        let down = patience
+        let down = deadline
             .until(|_| std::future::ready(error(ErrorKind::Unavailable)))
             .await;
         assert_eq!(down.unwrap_err().kind(), ErrorKind::Unavailable);

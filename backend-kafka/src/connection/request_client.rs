@@ -11,7 +11,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::sync::oneshot;
 
-use crate::connection::context::{Context, LastError, Trouble};
+use crate::connection::context::{Context, FatalError, LastError};
 use crate::connection::set_default;
 use crate::error;
 
@@ -23,20 +23,20 @@ const TURN: Duration = Duration::from_millis(100);
 
 /// A client that belongs to no group and sends nothing: it asks for metadata, offsets and the like.
 ///
-/// The client is made for the first question. One that met trouble is replaced for the next question. It
+/// The client is made for the first question. One that has met a fatal error is replaced for the next question. It
 /// could be well again, but waits up to 10 s before it tries, and tells an error of the same words only after
 /// 30 s; a new one finds out at once, with the password that is in the file now and a new token.
-pub(crate) struct Asker {
-    shelf: Arc<Shelf>,
+pub(crate) struct RequestClient {
+    slot: Arc<ClientSlot>,
 }
 
-impl std::fmt::Debug for Asker {
+impl std::fmt::Debug for RequestClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Asker").finish_non_exhaustive()
+        f.debug_struct("RequestClient").finish_non_exhaustive()
     }
 }
 
-impl Asker {
+impl RequestClient {
     /// `settings` may name a group, whose committed offsets can then be asked for and moved. Such a client
     /// ends when it was idle for a while: a process may have many groups, and asks about each at its
     /// beginning.
@@ -50,7 +50,7 @@ impl Asker {
             None => context,
         };
         Self {
-            shelf: Arc::new(Shelf {
+            slot: Arc::new(ClientSlot {
                 settings,
                 context,
                 live: Mutex::default(),
@@ -74,13 +74,13 @@ impl Asker {
                 "the thread that asks has ended",
             )
         };
-        let shelf = self.shelf.clone();
+        let slot = self.slot.clone();
         let since = Instant::now();
         let (begin, begun) = oneshot::channel();
         let (reply, response) = oneshot::channel();
-        let asking = thread::Builder::new().name("kafka-question".into());
+        let asking = thread::Builder::new().name("kafka-request".into());
         let asking = asking.spawn(move || {
-            let live = match shelf.live(operation) {
+            let live = match slot.live(operation) {
                 Ok(live) => live,
                 Err(error) => {
                     // Whoever asked may have gone.
@@ -88,7 +88,7 @@ impl Asker {
                     return;
                 }
             };
-            if begin.send(Ok(live.trouble.clone())).is_err() {
+            if begin.send(Ok(live.fatal_error.clone())).is_err() {
                 return;
             }
             let answer = question(&live.client);
@@ -103,13 +103,13 @@ impl Asker {
             let _ = reply.send(answer);
         });
         asking.map_err(|failed| error::no_thread(operation, failed))?;
-        let trouble = begun.await.map_err(|_| ended())??;
+        let fatal_error = begun.await.map_err(|_| ended())??;
         tokio::select! {
             biased;
-            trouble = trouble.raised() => Err(trouble),
+            fatal_error = fatal_error.raised() => Err(fatal_error),
             answer = response => match answer {
                 Ok(answer) => answer.map_err(|e| {
-                    let last = trouble.last_error().filter(|last| last.at >= since);
+                    let last = fatal_error.last_error().filter(|last| last.at >= since);
                     failure(operation, e, last)
                 }),
                 Err(_) => Err(ended()),
@@ -119,24 +119,24 @@ impl Asker {
 
     /// Returns the client, if there is one that works. Otherwise one is opened in the background.
     pub(crate) fn client_or_open(&self) -> Option<Arc<BaseConsumer<Context>>> {
-        if let Some(live) = self.shelf.well() {
+        if let Some(live) = self.slot.well() {
             return Some(live.client.clone());
         }
-        let shelf = self.shelf.clone();
-        let opening = thread::Builder::new().name("kafka-question".into());
+        let slot = self.slot.clone();
+        let opening = thread::Builder::new().name("kafka-request".into());
         // What fails here is tried again with the next call.
-        let _ = opening.spawn(move || shelf.live(shelf.context.operation()).map(drop));
+        let _ = opening.spawn(move || slot.live(slot.context.operation()).map(drop));
         None
     }
 
     /// Returns the error of the client that no waiting mends, if it has met one.
-    pub(crate) fn trouble(&self) -> Option<Error> {
-        self.shelf.lock().as_ref()?.trouble.first()
+    pub(crate) fn fatal_error(&self) -> Option<Error> {
+        self.slot.lock().as_ref()?.fatal_error.first()
     }
 
     /// Returns the last error of the client that may pass, for an error's message.
     pub(crate) fn last_error(&self) -> Option<LastError> {
-        self.shelf.lock().as_ref()?.trouble.last_error()
+        self.slot.lock().as_ref()?.fatal_error.last_error()
     }
 }
 
@@ -161,17 +161,17 @@ fn failure(operation: &'static str, failed: KafkaError, last: Option<LastError>)
 }
 
 /// What it takes to make a client, and the one there is.
-struct Shelf {
+struct ClientSlot {
     settings: ClientConfig,
     context: Context,
-    live: Mutex<Option<Arc<Live>>>,
+    live: Mutex<Option<Arc<OpenClient>>>,
 }
 
-impl Shelf {
+impl ClientSlot {
     /// Lets the client go, if it is one of a group and was idle for long enough.
     fn end_if_idle(&self) {
         let mut live = self.lock();
-        let is_idle = |live: &Arc<Live>| {
+        let is_idle = |live: &Arc<OpenClient>| {
             // Whoever asks holds it.
             Arc::strong_count(live) == 1 && live.used().elapsed() >= IDLE
         };
@@ -181,7 +181,7 @@ impl Shelf {
     }
 
     /// Returns the client, or makes one. Blocks while there is no token.
-    fn live(self: &Arc<Self>, operation: &'static str) -> Result<Arc<Live>> {
+    fn live(self: &Arc<Self>, operation: &'static str) -> Result<Arc<OpenClient>> {
         if let Some(live) = self.well() {
             return Ok(live);
         }
@@ -195,24 +195,24 @@ impl Shelf {
         let mut live = self.lock();
         // Another question may have made one meanwhile.
         match &*live {
-            Some(live) if live.trouble.first().is_none() => Ok(live.clone()),
+            Some(live) if live.fatal_error.first().is_none() => Ok(live.clone()),
             _ => {
-                let made = Arc::new(Live::open(&settings, context, Arc::downgrade(self))?);
+                let made = Arc::new(OpenClient::open(&settings, context, Arc::downgrade(self))?);
                 Ok(live.insert(made).clone())
             }
         }
     }
 
-    fn well(&self) -> Option<Arc<Live>> {
+    fn well(&self) -> Option<Arc<OpenClient>> {
         let live = self.lock();
         let well = live
             .as_ref()
-            .filter(|live| live.trouble.first().is_none())?;
+            .filter(|live| live.fatal_error.first().is_none())?;
         *well.used() = Instant::now();
         Some(well.clone())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<Live>>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<OpenClient>>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -222,30 +222,30 @@ impl Shelf {
 ///
 /// Dropping the last clone of the client may block, so it is the thread that does it: `_alive` goes
 /// after `client`, in the order of the fields, and only then does the thread let go of its own.
-struct Live {
+struct OpenClient {
     client: Arc<BaseConsumer<Context>>,
-    trouble: Trouble,
+    fatal_error: FatalError,
     /// When it was last asked for.
     used: Mutex<Instant>,
     _alive: Arc<()>,
 }
 
-impl Live {
-    fn open(settings: &ClientConfig, context: Context, shelf: Weak<Shelf>) -> Result<Self> {
-        let (operation, trouble) = (context.operation(), context.trouble.clone());
+impl OpenClient {
+    fn open(settings: &ClientConfig, context: Context, slot: Weak<ClientSlot>) -> Result<Self> {
+        let (operation, fatal_error) = (context.operation(), context.fatal_error.clone());
         let client = BaseConsumer::from_config_and_context(settings, context)
             .map_err(|e| error::from(operation, e))?;
         let client = Arc::new(client);
         let alive = Arc::new(());
-        let listener = thread::Builder::new().name("kafka-asker".into()).spawn({
+        let listener = thread::Builder::new().name("kafka-requests".into()).spawn({
             let (client, alive) = (client.clone(), Arc::downgrade(&alive));
             move || {
                 while alive.strong_count() > 0 {
                     // Records never come: nothing is assigned. Errors go to the context.
                     drop(client.poll(TURN));
-                    client.context().look_after(client.client());
-                    if let Some(shelf) = shelf.upgrade() {
-                        shelf.end_if_idle();
+                    client.context().keep_connected(client.client());
+                    if let Some(slot) = slot.upgrade() {
+                        slot.end_if_idle();
                     }
                 }
             }
@@ -253,7 +253,7 @@ impl Live {
         listener.map_err(|failed| error::no_thread(operation, failed))?;
         Ok(Self {
             client,
-            trouble,
+            fatal_error,
             used: Mutex::new(Instant::now()),
             _alive: alive,
         })
@@ -274,24 +274,24 @@ mod tests {
     use crate::group::note::Note;
     use crate::native::group_offsets::{self, StoredOffset};
 
-    fn asker(brokers: &str) -> Asker {
+    fn request_client(brokers: &str) -> RequestClient {
         let mut settings = ClientConfig::new();
         settings.set("bootstrap.servers", brokers);
         settings.set("group.id", "g");
         settings.set("enable.auto.commit", "false");
-        Asker::new(settings, Context::new("reset", None))
+        RequestClient::new(settings, Context::new("reset", None))
     }
 
-    async fn store(asker: &Asker, next: i64, within: Duration) -> Result<()> {
+    async fn store(request_client: &RequestClient, next: i64, within: Duration) -> Result<()> {
         let offset = StoredOffset::new("s", 0, next, Note::default());
-        let asked = asker.ask("reset", move |client| {
+        let asked = request_client.ask("reset", move |client| {
             group_offsets::store(client.client(), "g", &[offset], within)
         });
         asked.await
     }
 
-    async fn stored(asker: &Asker) -> Result<Offset> {
-        let asked = asker.ask("read", |client| {
+    async fn stored(request_client: &RequestClient) -> Result<Offset> {
+        let asked = request_client.ask("read", |client| {
             let mut list = TopicPartitionList::new();
             list.add_partition("s", 0);
             let stored = client.committed_offsets(list, Duration::from_secs(10))?;
@@ -301,7 +301,7 @@ mod tests {
     }
 
     /// What keeps a coordinator from answering.
-    enum Trouble {
+    enum FatalError {
         /// It is asked for, and told late.
         Unknown,
         /// It is known, and answers late.
@@ -314,30 +314,32 @@ mod tests {
     /// the end of the process.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_store_may_be_answered_too_late() {
-        for trouble in [Trouble::Unknown, Trouble::Slow, Trouble::Down] {
+        for fatal_error in [FatalError::Unknown, FatalError::Slow, FatalError::Down] {
             let cluster = MockCluster::new(1).unwrap();
             cluster.create_topic("s", 1, 1).unwrap();
-            let asker = asker(&cluster.bootstrap_servers());
-            if matches!(trouble, Trouble::Slow) {
-                store(&asker, 3, Duration::from_secs(10)).await.unwrap();
+            let request_client = request_client(&cluster.bootstrap_servers());
+            if matches!(fatal_error, FatalError::Slow) {
+                store(&request_client, 3, Duration::from_secs(10))
+                    .await
+                    .unwrap();
             }
             let late = Duration::from_secs(2);
-            match trouble {
-                Trouble::Unknown | Trouble::Slow => cluster.broker_round_trip_time(1, late),
-                Trouble::Down => cluster.broker_down(1),
+            match fatal_error {
+                FatalError::Unknown | FatalError::Slow => cluster.broker_round_trip_time(1, late),
+                FatalError::Down => cluster.broker_down(1),
             }
             .unwrap();
-            let given_up = store(&asker, 7, Duration::from_millis(500)).await;
+            let given_up = store(&request_client, 7, Duration::from_millis(500)).await;
             assert_eq!(given_up.unwrap_err().kind(), ErrorKind::Timeout);
-            drop(asker);
-            match trouble {
-                Trouble::Unknown | Trouble::Slow => {
+            drop(request_client);
+            match fatal_error {
+                FatalError::Unknown | FatalError::Slow => {
                     cluster.broker_round_trip_time(1, Duration::ZERO)
                 }
-                Trouble::Down => cluster.broker_up(1),
+                FatalError::Down => cluster.broker_up(1),
             }
             .unwrap();
-            let other = self::asker(&cluster.bootstrap_servers());
+            let other = self::request_client(&cluster.bootstrap_servers());
             let until = Instant::now() + Duration::from_secs(60);
             while !matches!(stored(&other).await, Ok(Offset::Offset(7))) {
                 assert!(

@@ -13,12 +13,12 @@ use crate::error;
 
 /// A place in a partition that only the broker knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum OffsetSpec {
     /// The oldest record that is left, or the place of the next one if none is.
-    Low,
+    Earliest,
     /// After the newest record; with transactions, before the first record of the oldest one that
     /// is open.
-    High,
+    Latest,
     /// The first record that is not older than this, in milliseconds since 1970; the high end if
     /// there is none.
     At(i64),
@@ -28,17 +28,17 @@ pub(crate) enum End {
 /// the order asked.
 ///
 /// Leaders that move are asked again until `timeout`.
-pub(crate) fn ends(
+pub(crate) fn list_offsets(
     client: &BaseConsumer<Context>,
     topic: &str,
     partitions: &[i32],
-    end: End,
+    spec: OffsetSpec,
     timeout: Duration,
 ) -> Result<Vec<i64>, KafkaError> {
     let deadline = Instant::now() + timeout;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        match ask(client, topic, partitions, end, left.max(PAUSE)) {
+        match ask(client, topic, partitions, spec, left.max(PAUSE)) {
             Err(refused) if passes(&refused) && left > PAUSE => thread::sleep(PAUSE),
             answer => return answer,
         }
@@ -56,15 +56,15 @@ fn ask(
     client: &BaseConsumer<Context>,
     topic: &str,
     partitions: &[i32],
-    end: End,
+    spec: OffsetSpec,
     timeout: Duration,
 ) -> Result<Vec<i64>, KafkaError> {
     // A request names a time, and two times that are none: -2 is the low end and -1 the high one
     // (https://kafka.apache.org/protocol#The_Messages_ListOffsets).
-    let time = match end {
-        End::Low => Offset::Beginning,
-        End::High => Offset::End,
-        End::At(millis) => Offset::Offset(millis),
+    let time = match spec {
+        OffsetSpec::Earliest => Offset::Beginning,
+        OffsetSpec::Latest => Offset::End,
+        OffsetSpec::At(millis) => Offset::Offset(millis),
     };
     let mut list = TopicPartitionList::with_capacity(partitions.len());
     for partition in partitions {
@@ -79,7 +79,7 @@ fn ask(
         match element.offset() {
             Offset::Offset(offset) if element.partition() == *asked => offsets.push(offset),
             // No record is that young.
-            Offset::End if matches!(end, End::At(_)) => {
+            Offset::End if matches!(spec, OffsetSpec::At(_)) => {
                 unset.push(offsets.len());
                 offsets.push(0);
             }
@@ -91,7 +91,7 @@ fn ask(
     }
     if !unset.is_empty() {
         let late: Vec<i32> = unset.iter().map(|index| partitions[*index]).collect();
-        let highs = ask(client, topic, &late, End::High, timeout)?;
+        let highs = ask(client, topic, &late, OffsetSpec::Latest, timeout)?;
         for (index, high) in unset.into_iter().zip(highs) {
             offsets[index] = high;
         }

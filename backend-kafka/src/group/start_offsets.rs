@@ -4,12 +4,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use millstream_core::{Error, ErrorKind, Result, Start};
 
-use crate::cluster::ends::{End, ends};
+use crate::cluster::list_offsets::{OffsetSpec, list_offsets};
 use crate::cluster::topics;
 use crate::connection::Connection;
 
 /// The offset that stands for `start` in each partition of a stream, by partition.
-pub(crate) async fn places(
+pub(crate) async fn start_offsets(
     connection: &Connection,
     operation: &'static str,
     stream: &str,
@@ -17,20 +17,20 @@ pub(crate) async fn places(
 ) -> Result<Vec<i64>> {
     let (topic, timeout) = (stream.to_owned(), connection.config.request_timeout);
     let end = match start {
-        Start::Latest => End::High,
-        Start::At(time) => End::At(millis_up(time)),
-        Start::Earliest => End::Low,
+        Start::Latest => OffsetSpec::Latest,
+        Start::At(time) => OffsetSpec::At(millis_up(time)),
+        Start::Earliest => OffsetSpec::Earliest,
         _ => {
             let message = "this start is not one that Kafka knows";
             return Err(Error::new(ErrorKind::Unsupported, operation, message).with_stream(stream));
         }
     };
-    let found = connection.asker.ask(operation, move |client| {
+    let found = connection.request_client.ask(operation, move |client| {
         let Some(found) = topics::look_up(client, &topic, timeout)? else {
             return Ok(None);
         };
         let partitions: Vec<i32> = (0..found.partitions).collect();
-        ends(client, &topic, &partitions, end, timeout).map(Some)
+        list_offsets(client, &topic, &partitions, end, timeout).map(Some)
     });
     match found.await {
         Ok(Some(places)) => Ok(places),

@@ -10,7 +10,7 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 use crate::error;
 
 /// None for what may pass by itself.
-pub(crate) fn error(operation: &'static str, code: Code, reason: &str) -> Option<Error> {
+pub(crate) fn classify(operation: &'static str, code: Code, reason: &str) -> Option<Error> {
     let kind = match code {
         Code::Authentication | Code::SSL if is_of_the_way(reason) => return None,
         // Amazon MSK refuses the login where a client makes more connections in a second than it allows.
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     fn told(code: Code, reason: &str) -> Option<ErrorKind> {
-        error("join", code, reason).map(|error| error.kind())
+        classify("join", code, reason).map(|error| error.kind())
     }
 
     /// Sentences as librdkafka 2.12 makes them.
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_denial_without_a_known_sentence_has_no_name() {
-        let error = error("join", Code::TopicAuthorizationFailed, "new words").unwrap();
+        let error = classify("join", Code::TopicAuthorizationFailed, "new words").unwrap();
         assert_eq!((error.kind(), error.stream()), (ErrorKind::Denied, None));
     }
 }
