@@ -6,8 +6,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use conformance::kafka::{Broker, Options};
-use millstream_core::{Client, Consumer, Delivery, PendingDelivery, Record, StreamSpec};
+use millstream_core::{Client, Consumer, Delivery, ErrorKind, PendingDelivery, Record, StreamSpec};
 use millstream_kafka::Config;
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::message::Message as _;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -396,4 +399,66 @@ async fn a_group_goes_on_where_the_other_client_left_it() {
         let shown = describe(&broker, group).await;
         assert!(shown.values().all(|p| p.lag == 0), "{group}: {shown:?}");
     }
+}
+
+/// Handles `count` records as a member of a group with Kafka's oldest assignment strategy, and commits.
+/// Then stays a member for as long as what is returned.
+fn eager_member(broker: &Broker, group: &str, count: usize) -> (BaseConsumer, BTreeSet<String>) {
+    let mut settings = ClientConfig::new();
+    settings.set("bootstrap.servers", broker.bootstrap());
+    settings.set("group.id", group);
+    settings.set("partition.assignment.strategy", "range");
+    settings.set("auto.offset.reset", "earliest");
+    settings.set("enable.auto.commit", "false");
+    let consumer: BaseConsumer = settings.create().expect("it is made");
+    consumer.subscribe(&["eager"]).expect("it subscribes");
+    let begun = std::time::Instant::now();
+    let mut handled = BTreeSet::new();
+    while handled.len() < count {
+        assert!(begun.elapsed() < TIMEOUT, "{} are handled", handled.len());
+        if let Some(message) = consumer.poll(Duration::from_millis(100)) {
+            let message = message.expect("a record");
+            let text = message.payload_view::<str>().expect("it has one");
+            handled.insert(text.expect("it is text").to_owned());
+            let committed = consumer.commit_message(&message, CommitMode::Sync);
+            committed.expect("it is committed");
+        }
+    }
+    (consumer, handled)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_of_an_eager_strategy_is_moved_when_its_members_have_ended() {
+    let broker = Options::new().start().await;
+    let client = connect(&broker).await;
+    create(&client, "eager", 3).await;
+    let all: BTreeSet<_> = (0..100).map(|n| format!("record-{n}")).collect();
+    let producer = client.producer("eager").open().await.expect("it opens");
+    for record in &all {
+        let record = Record::new(record.clone()).key(record.clone());
+        let receipt = producer.send(record).await.expect("it is taken");
+        receipt.await.expect("it is stored");
+    }
+    let (member, mut handled) = tokio::task::block_in_place(|| eager_member(&broker, "moved", 40));
+    let polls = std::thread::spawn(move || {
+        // It stays in its group as long as it is polled.
+        for _ in 0..20 {
+            drop(member.poll(Duration::from_millis(100)));
+        }
+        member
+    });
+    let refused = client.group("moved").stream("eager").join().await;
+    let error = refused.expect_err("the strategies differ");
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    assert!(error.message().contains("`range`"), "{error}");
+    let member = polls.join().expect("it polls");
+    tokio::task::block_in_place(|| drop(member));
+
+    let rest = read(&client, "moved", "eager", 60).await;
+    let rest = rest.iter().map(|d| String::from_utf8(d.payload().to_vec()));
+    for text in rest {
+        let text = text.expect("it is text");
+        assert!(handled.insert(text.clone()), "{text} was handled before");
+    }
+    assert_eq!(handled, all);
 }

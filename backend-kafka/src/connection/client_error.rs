@@ -44,6 +44,14 @@ pub(crate) fn classify(operation: &'static str, code: Code, reason: &str) -> Opt
                 None => told,
             })
         }
+        ErrorKind::Invalid if code == Code::InconsistentGroupProtocol => {
+            let message = format!(
+                "the members of the group use another assignment strategy, as `range` or `roundrobin`: \
+                 end all of them, and then start this kind, which continues at the group's committed \
+                 offsets ({reason})"
+            );
+            Some(Error::new(kind, operation, message))
+        }
         ErrorKind::Invalid => Some(Error::new(kind, operation, reason.to_owned())),
         kind if code == Code::Fatal => Some(Error::new(kind, operation, reason.to_owned())),
         _ => None,
