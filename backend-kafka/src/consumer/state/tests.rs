@@ -37,6 +37,8 @@ enum Step {
     Markers(i32),
     /// A fetch fails, and librdkafka's position is beyond what was read.
     FailFetch(i32),
+    /// librdkafka fetches some records again.
+    FetchAgain(i32, u8),
     /// The runtime settles some of what it has, and wants that stored.
     Checkpoint(i32, u8),
     /// The runtime ends a drain.
@@ -81,7 +83,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::Answer),
         6 => (partition(), 1u8..5).prop_map(|(p, n)| Step::Fetch(p, n)),
         2 => partition().prop_map(Step::Markers),
-        1 => partition().prop_map(Step::FailFetch),
+        2 => partition().prop_map(Step::FailFetch),
+        1 => (partition(), 1u8..5).prop_map(|(p, n)| Step::FetchAgain(p, n)),
         5 => (partition(), any::<u8>()).prop_map(|(p, n)| Step::Checkpoint(p, n)),
         4 => partition().prop_map(Step::Release),
         1 => partition().prop_map(Step::Pause),
@@ -125,10 +128,16 @@ struct World {
     unanswered: VecDeque<RebalanceEvent>,
     /// How far it has read.
     position: BTreeMap<i32, i64>,
+    /// Partitions whose last fetch has failed: it goes on behind the record when it resumes them.
+    failed: BTreeSet<i32>,
     in_flight: Option<Vec<(TopicPartition, Progress)>>,
     questions: Vec<Question>,
     // The broker.
     stored: BTreeMap<i32, Progress>,
+    /// Markers of transactions, by partition and offset.
+    markers: BTreeSet<(i32, i64)>,
+    /// The ends of the logs.
+    written: BTreeMap<i32, i64>,
     /// All resets, by their ids, with their partitions.
     resets: BTreeMap<u64, (i32, Reset)>,
     // The runtime.
@@ -165,9 +174,12 @@ impl World {
             assigned: BTreeSet::new(),
             unanswered: VecDeque::new(),
             position: BTreeMap::new(),
+            failed: BTreeSet::new(),
             in_flight: None,
             questions: Vec::new(),
             stored: BTreeMap::new(),
+            markers: BTreeSet::new(),
+            written: (0..PARTITIONS).map(|partition| (partition, 0)).collect(),
             resets: BTreeMap::new(),
             held: BTreeMap::new(),
             epochs: BTreeMap::new(),
@@ -192,21 +204,42 @@ impl World {
                 };
                 self.rebalance(event);
             }
-            Step::LoseSession if self.unanswered.is_empty() => {
+            // librdkafka reports no loss while a revocation waits.
+            Step::LoseSession if !self.is_revoking() => {
+                let mut partitions: Vec<_> = self.assigned.iter().copied().map(name).collect();
+                if let Some(RebalanceEvent::Assign(more)) = self.unanswered.front() {
+                    partitions.extend(more.iter().cloned());
+                }
                 let event = RebalanceEvent::Revoke {
-                    partitions: self.assigned.iter().copied().map(name).collect(),
+                    partitions,
                     is_lost: true,
                 };
                 self.rebalance(event);
+                self.carry_out();
+                assert!(
+                    self.held.is_empty(),
+                    "others may have them: {:?}",
+                    self.held
+                );
             }
             // It waits for the answer.
             Step::Assign(_) | Step::Revoke(_) | Step::LoseSession => {}
             Step::Answer => self.answer(),
             Step::Fetch(partition, count) => self.fetch(partition, i64::from(count)),
             Step::Markers(partition) => {
-                if self.is_fetched(partition) {
-                    *self.position.get_mut(&partition).unwrap() += 1;
+                let offset = self.position.get(&partition).copied();
+                // Nothing but a marker may be there, whoever reads it when.
+                let is_new = |offset: &i64| self.written[&partition] == *offset;
+                if let (Some(offset), true) = (offset.filter(is_new), self.is_fetched(partition)) {
+                    self.markers.insert((partition, offset));
+                    self.write(partition, offset + 1);
+                    self.read_to(partition, offset + 1);
                     self.look_at_positions();
+                }
+            }
+            Step::FetchAgain(partition, records) => {
+                if let Some(position) = self.position.get_mut(&partition) {
+                    *position = (*position - i64::from(records)).max(0);
                 }
             }
             Step::FailFetch(partition) => {
@@ -222,6 +255,7 @@ impl World {
                     };
                     self.state.on_fetch_failed(index, failure, self.now);
                     self.carry_out();
+                    self.failed.insert(partition);
                     // As librdkafka does, see `fetch_failure`.
                     let positions = [("s", partition, offset + 1, None)];
                     self.state.on_positions(positions, |_| None);
@@ -311,7 +345,8 @@ impl World {
         if !self.is_fetched(partition) {
             return;
         }
-        let next = self.position.get_mut(&partition).unwrap();
+        let first = self.position[&partition];
+        let is_record = |offset: &i64| !self.markers.contains(&(partition, *offset));
         let record = |offset: i64| StoredRecord {
             position: Position::from(u64::try_from(offset).unwrap()),
             timestamp: UNIX_EPOCH,
@@ -319,14 +354,48 @@ impl World {
             payload: Some(Bytes::new()),
             headers: Headers::new(),
         };
-        let records = (*next..*next + count).map(record).collect();
-        *next += count;
+        let records: Vec<_> = (first..first + count)
+            .filter(is_record)
+            .map(record)
+            .collect();
+        self.write(partition, first + count);
+        self.read_to(partition, first + count);
+        if records.is_empty() {
+            return;
+        }
         let fetched = Fetched {
             records,
             leader_epoch: None,
             end: None,
         };
         self.state.on_fetched(index, fetched);
+    }
+
+    /// Whether a revocation waits for its answer.
+    fn is_revoking(&self) -> bool {
+        let mut unanswered = self.unanswered.iter();
+        unanswered.any(|event| matches!(event, RebalanceEvent::Revoke { .. }))
+    }
+
+    /// The log of a partition reaches at least so far.
+    fn write(&mut self, partition: i32, end: i64) {
+        let written = self.written.entry(partition).or_default();
+        *written = end.max(*written);
+    }
+
+    /// librdkafka has read a partition up to an offset.
+    fn read_to(&mut self, partition: i32, next: i64) {
+        self.position.insert(partition, next);
+        self.failed.remove(&partition);
+    }
+
+    /// librdkafka resumes all partitions when a rebalance event is answered.
+    fn resume_all(&mut self) {
+        for partition in std::mem::take(&mut self.failed) {
+            if let Some(position) = self.position.get_mut(&partition) {
+                *position += 1;
+            }
+        }
     }
 
     fn look_at_positions(&mut self) {
@@ -414,6 +483,7 @@ impl World {
                 let names: Vec<_> = from.iter().map(|it| it.partition.clone()).collect();
                 let answered = self.unanswered.pop_front();
                 assert_eq!(answered, Some(RebalanceEvent::Assign(names)));
+                self.resume_all();
                 for it in from {
                     self.assigned.insert(it.partition.1);
                     self.position.insert(it.partition.1, it.offset.unwrap_or(0));
@@ -425,6 +495,7 @@ impl World {
                     panic!("{answered:?} is answered by an unassignment");
                 };
                 assert_eq!(names, partitions);
+                self.resume_all();
                 for (_, partition) in names {
                     assert!(
                         !self.held.contains_key(&partition),
@@ -461,8 +532,8 @@ impl World {
     }
 
     fn seek(&mut self, to: &FetchPosition) {
-        if let Some(position) = self.position.get_mut(&to.partition.1) {
-            *position = to.offset.unwrap_or(0);
+        if self.position.contains_key(&to.partition.1) {
+            self.read_to(to.partition.1, to.offset.unwrap_or(0));
         }
     }
 
@@ -504,6 +575,14 @@ impl World {
                 for record in records {
                     let next = crate::offsets::next(record.position).unwrap();
                     assert!(next > held.delivered, "offsets go back");
+                    let passed = held.delivered..next - 1;
+                    for offset in passed {
+                        let marker = (number(&partition), offset);
+                        assert!(
+                            self.markers.contains(&marker),
+                            "{marker:?} is not delivered"
+                        );
+                    }
                     held.delivered = next;
                 }
             }
@@ -538,11 +617,9 @@ impl World {
         let is_reset =
             reset.is_some_and(|(of, reset)| of == partition && reset.offset == progress.next);
         let is_settled = self.held.get(partition).is_some_and(|held| {
+            let mut passed = held.settled..progress.next;
             let markers_alone = held.settled == held.delivered
-                && self
-                    .position
-                    .get(partition)
-                    .is_some_and(|at| progress.next <= *at);
+                && passed.all(|offset| self.markers.contains(&(*partition, offset)));
             progress.next <= held.settled || markers_alone
         });
         assert!(
@@ -632,6 +709,7 @@ fn records_that_are_forwarded_no_more_end_the_forward_within_seconds() {
 #[test]
 fn a_place_that_was_replaced_while_it_was_stored_is_not_read() {
     let mut world = assigned();
+    world.step(Step::Fetch(0, 12));
     world.step(Step::Reset(0, 5));
     world.step(Step::Release(0));
     assert!(world.in_flight.is_some(), "the place is being stored");
@@ -644,6 +722,11 @@ fn a_place_that_was_replaced_while_it_was_stored_is_not_read() {
     world.step(Step::Committed(Commit::Stored));
     assert_eq!(world.held[&0].delivered, 9);
     assert_eq!(world.stored[&0].next, 9);
+    world.step(Step::Fetch(0, 2));
+    assert_eq!(
+        world.held[&0].delivered, 11,
+        "what was read before is read again"
+    );
 }
 
 #[test]
