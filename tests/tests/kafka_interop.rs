@@ -365,32 +365,40 @@ async fn kafkas_own_tool_shows_a_group_and_its_lag() {
     assert!(shown.values().all(left), "{shown:?}");
 }
 
-#[tokio::test]
-async fn a_group_goes_on_where_the_other_client_left_it() {
-    let broker = Options::new().start().await;
-    let client = connect(&broker).await;
-    create(&client, "shared", 3).await;
+/// Sends 100 different records with keys.
+async fn send_all(client: &Client, stream: &str) -> BTreeSet<String> {
     let all: BTreeSet<_> = (0..100).map(|n| format!("record-{n}")).collect();
-    let producer = client.producer("shared").open().await.expect("it opens");
+    let producer = client.producer(stream).open().await.expect("it opens");
     for record in &all {
         let record = Record::new(record.clone()).key(record.clone());
         let receipt = producer.send(record).await.expect("it is taken");
         receipt.await.expect("it is stored");
     }
     producer.close().await.expect("it closes");
-    let texts = |read: Vec<Delivery>| -> Vec<String> {
-        let texts = read.iter().map(|d| String::from_utf8(d.payload().to_vec()));
-        texts.map(|text| text.expect("it is text")).collect()
-    };
+    all
+}
+
+/// The payloads of deliveries.
+fn texts(read: &[Delivery]) -> Vec<String> {
+    let texts = read.iter().map(|d| String::from_utf8(d.payload().to_vec()));
+    texts.map(|text| text.expect("it is text")).collect()
+}
+
+#[tokio::test]
+async fn a_group_goes_on_where_the_other_client_left_it() {
+    let broker = Options::new().start().await;
+    let client = connect(&broker).await;
+    create(&client, "shared", 3).await;
+    let all = send_all(&client, "shared").await;
     let theirs = |group: &'static str| ["--group", group, "--from-beginning"];
 
     let mut read_by_both = java_consumes(&broker, "shared", 30, &theirs("from-java")).await;
     assert_eq!(read_by_both.len(), 30);
-    read_by_both.extend(texts(read(&client, "from-java", "shared", 70).await));
+    read_by_both.extend(texts(&read(&client, "from-java", "shared", 70).await));
     assert_eq!(read_by_both.len(), 100);
     assert_eq!(BTreeSet::from_iter(read_by_both), all);
 
-    let mut read_by_both = texts(read(&client, "to-java", "shared", 40).await);
+    let mut read_by_both = texts(&read(&client, "to-java", "shared", 40).await);
     read_by_both.extend(java_consumes(&broker, "shared", 60, &theirs("to-java")).await);
     assert_eq!(read_by_both.len(), 100);
     assert_eq!(BTreeSet::from_iter(read_by_both), all);
@@ -432,13 +440,7 @@ async fn a_group_of_an_eager_strategy_is_moved_when_its_members_have_ended() {
     let broker = Options::new().start().await;
     let client = connect(&broker).await;
     create(&client, "eager", 3).await;
-    let all: BTreeSet<_> = (0..100).map(|n| format!("record-{n}")).collect();
-    let producer = client.producer("eager").open().await.expect("it opens");
-    for record in &all {
-        let record = Record::new(record.clone()).key(record.clone());
-        let receipt = producer.send(record).await.expect("it is taken");
-        receipt.await.expect("it is stored");
-    }
+    let all = send_all(&client, "eager").await;
     let (member, mut handled) = tokio::task::block_in_place(|| eager_member(&broker, "moved", 40));
     let polls = std::thread::spawn(move || {
         // It stays in its group as long as it is polled.
@@ -455,9 +457,7 @@ async fn a_group_of_an_eager_strategy_is_moved_when_its_members_have_ended() {
     tokio::task::block_in_place(|| drop(member));
 
     let rest = read(&client, "moved", "eager", 60).await;
-    let rest = rest.iter().map(|d| String::from_utf8(d.payload().to_vec()));
-    for text in rest {
-        let text = text.expect("it is text");
+    for text in texts(&rest) {
         assert!(handled.insert(text.clone()), "{text} was handled before");
     }
     assert_eq!(handled, all);

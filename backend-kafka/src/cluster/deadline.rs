@@ -6,10 +6,10 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use millstream_core::Result;
 use tokio::time::{Instant, sleep_until};
 
-/// What a last look gets, at the deadline.
+/// The timeout of a last look, at the deadline.
 const LAST_LOOK: Duration = Duration::from_millis(200);
 
-/// How long to go on looking.
+/// The end of the time for repeated looks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadline {
     deadline: Instant,
@@ -22,7 +22,7 @@ impl Deadline {
         }
     }
 
-    /// What is left of the time; 1 ms at least, since librdkafka takes less for no limit at all.
+    /// Returns what is left of the time; 1 ms at least, since librdkafka takes less for no limit at all.
     pub(crate) fn left(&self) -> Duration {
         let left = self.deadline.saturating_duration_since(Instant::now());
         left.max(Duration::from_millis(1))

@@ -19,7 +19,7 @@ use crate::connection::{Connection, RequestClient};
 /// How long a broker may be silent until it is left aside.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// What brokers shall show of a topic.
+/// What brokers must show of a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Expected {
     NoTopic,

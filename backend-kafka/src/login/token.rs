@@ -4,7 +4,6 @@
 //! anew when half of its time is over: to make one may take long, and the threads of clients have receipts and
 //! rebalances to see to. They only hand on what is kept.
 
-use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt::Debug;
 use std::panic::{self, AssertUnwindSafe};
@@ -20,6 +19,7 @@ use millstream_core::telemetry::{Causes, event};
 use rdkafka::client::OAuthToken;
 
 use crate::config::Secret;
+use crate::error::panic_message;
 
 /// Makes the tokens of a login by `oauthbearer`; see [`Kafka::connect_with`].
 ///
@@ -305,7 +305,12 @@ impl Refresher {
         let token = match made {
             Ok(Ok(token)) => token,
             Ok(Err(error)) => return Err(with_causes(&*error)),
-            Err(panic) => return Err(format!("making the token panicked: {}", said(&*panic))),
+            Err(panic) => {
+                return Err(format!(
+                    "making the token panicked: {}",
+                    panic_message(&*panic)
+                ));
+            }
         };
         let is_fit = |byte: u8| matches!(byte, b' '..=b'~');
         if token.value.is_empty() || !token.value.expose().bytes().all(is_fit) {
@@ -327,12 +332,6 @@ impl Refresher {
 /// An error and what caused it, in one line without a NUL, which rdkafka could not pass on.
 pub(crate) fn with_causes(error: &(dyn StdError + 'static)) -> String {
     Causes(error).to_string().replace(['\0', '\n'], " ")
-}
-
-fn said(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no text")
 }
 
 #[cfg(test)]

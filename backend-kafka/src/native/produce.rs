@@ -378,8 +378,8 @@ impl<C: ClientContext, F: OnReport> ProduceCall<'_, C, F> {
             unreachable!("a call has fewer records than there are numbers of this type")
         };
         // SAFETY: the topic is alive. Keys are copied; payloads stay where they are until the
-        // report, since the batch has a share of its own for that. No flag says that librdkafka
-        // shall free them.
+        // report, since the batch has a share of its own for that. No flag has librdkafka
+        // free them.
         let taken = unsafe {
             rd::rd_kafka_produce_batch(
                 self.native.topic,

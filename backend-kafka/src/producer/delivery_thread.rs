@@ -19,6 +19,7 @@ use super::linger_flusher::LingerFlusher;
 #[cfg(test)]
 use super::record_sender::PanicPoint;
 use super::record_sender::{RecordSender, Wakeup};
+use crate::error::panic_message;
 use crate::native::delivery::{Batch, Disposition};
 use crate::native::produce::{Polled, Purge};
 
@@ -228,11 +229,4 @@ impl DeliveryThread {
     fn error(&self, kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Error {
         Error::new(kind, "send", message).with_stream(self.sender.stream.clone())
     }
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    let message = panic.downcast_ref::<&str>().copied();
-    message
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message")
 }

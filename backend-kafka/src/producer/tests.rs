@@ -77,7 +77,7 @@ fn kinds(answers: &Answers) -> HashMap<Option<ErrorKind>, usize> {
     kinds
 }
 
-/// Waits until a call is stored: to find the broker may take longer than a short time-out.
+/// Waits until a call is stored: to find the broker may take longer than a short timeout.
 async fn goes_on(producer: &Producer) {
     let begun = Instant::now();
     while kinds(&producer.send(call(0)).await) != [(None, 100)].into() {
