@@ -13,7 +13,7 @@ use millstream_core::{
 use tokio::sync::oneshot;
 
 use super::cases;
-use super::reader::{pull, read};
+use super::reader::{letters, pull, read};
 use crate::fleet::{Failure, Fleet, HandlerFn, handler_fn, joined};
 use crate::harness::{unique_stream, within_timeout};
 use crate::history::{Event, Observer, Outcome, id_of};
@@ -132,7 +132,7 @@ async fn c03_dead_letter_has_the_record_and_the_reason(harness: Arc<dyn Harness>
     let member = fleet.member("a").handler(work).dead_letters_after(2);
     let policy = quickly(2).then(DeadLetter::stream(dead.as_str()));
     let member = member.with(|group| group.on_failure(policy)).start().await;
-    let letters = read(&*fleet.harness, &dead, 5).await;
+    let letters = letters(&*fleet.harness, &dead, 5).await;
     let source = read(&*fleet.harness, &fleet.stream, 10).await;
     for letter in &letters {
         let id = id_of(letter.payload());
@@ -236,7 +236,7 @@ async fn c03_dead_letter_is_settled_by_its_receipt(harness: Arc<dyn Harness>) {
             .expect("the stream is described");
         let holds_records = described.partitions.iter().any(|p| p.latest.is_some());
         let there = match holds_records {
-            true => read(&*fleet.harness, &dead, passed).await.len(),
+            true => letters(&*fleet.harness, &dead, passed).await.len(),
             false => 0,
         };
         assert!(
@@ -426,7 +426,7 @@ async fn c03_batch_failure_without_an_index_is_bisected(harness: Arc<dyn Harness
     });
     let control = run.handle();
     let task = tokio::spawn(run);
-    for letter in read(&*fleet.harness, &dead, 5).await {
+    for letter in letters(&*fleet.harness, &dead, 5).await {
         fleet.history.record(Event::DeadLettered {
             group: fleet.group.as_str().into(),
             id: id_of(letter.payload()).expect("the payload has the id"),

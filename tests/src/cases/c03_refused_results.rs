@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::cases;
 use super::pipelines::{same_client, visible};
-use super::reader::{ids_by_key, read};
+use super::reader::{ids_by_key, letters, read};
 use crate::fleet::{Fleet, joined};
 use crate::harness::unique_stream;
 use crate::history::{Event, Observer, Outcome, id_of};
@@ -289,7 +289,7 @@ async fn c03_result_that_the_broker_refuses_is_dead_lettered(harness: Arc<dyn Ha
             .filter(|(id, position)| refused.contains(id) && Some(*position) <= checkpoint);
         let passed = passed.count();
         assert_eq!(
-            read(&*fleet.harness, &dead, passed).await.len(),
+            letters(&*fleet.harness, &dead, passed).await.len(),
             passed,
             "each record that the checkpoint has passed has its letter"
         );
@@ -297,7 +297,7 @@ async fn c03_result_that_the_broker_refuses_is_dead_lettered(harness: Arc<dyn Ha
     });
     all_settled.await;
     setup.until_checkpointed(large).await;
-    let letters = read(&*fleet.harness, &dead, refused.len()).await;
+    let letters = letters(&*fleet.harness, &dead, refused.len()).await;
     let source = read(&*fleet.harness, &fleet.stream, setup.sent.len()).await;
     for letter in &letters {
         let id = id_of(letter.payload()).expect("the payload has its id");

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use millstream_core::{Consumer, Delivery, PendingDelivery};
@@ -35,17 +35,42 @@ pub(super) async fn nothing_comes(timing: Timing, consumer: &mut Consumer) -> bo
 
 /// Reads `count` records from the beginning of a stream, with a group of its own.
 pub(super) async fn read(harness: &dyn Harness, stream: &str, count: usize) -> Vec<Delivery> {
+    read_those(harness, stream, count, |_| true).await
+}
+
+/// Reads from the beginning of a stream until `count` records were to be kept, with a group of its own.
+async fn read_those(
+    harness: &dyn Harness,
+    stream: &str,
+    count: usize,
+    mut keeps: impl FnMut(&Delivery) -> bool,
+) -> Vec<Delivery> {
     let client = harness.client().await;
     let group = client.group(harness.unique("reader")).stream(stream);
     let mut consumer = group.join().await.expect("the reader joins");
     let mut read = Vec::new();
     while read.len() < count {
         let next = pull(harness.timing(), &mut consumer).await;
-        read.push((*next).clone());
+        if keeps(&next) {
+            read.push((*next).clone());
+        }
         next.ack();
     }
     consumer.close().await.expect("the reader closes");
     read
+}
+
+/// Reads the dead letters of `count` records, each once: a letter whose receipt was lost is sent again, and is then there twice.
+pub(super) async fn letters(harness: &dyn Harness, stream: &str, count: usize) -> Vec<Delivery> {
+    let mut positions = BTreeSet::new();
+    let is_new = |letter: &Delivery| {
+        let of = ["stream", "partition", "position"].map(|name| {
+            let value = letter.headers().get_str(&format!("millstream-dead-{name}"));
+            value.map(str::to_owned)
+        });
+        positions.insert(of)
+    };
+    read_those(harness, stream, count, is_new).await
 }
 
 /// Returns the ids of each key's records in the order in which they came.
