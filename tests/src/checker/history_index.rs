@@ -15,6 +15,10 @@ pub(super) struct HistoryIndex<'a> {
     pub(super) groups: BTreeMap<&'a str, Group<'a>>,
     /// Streams whose keys may have moved to other partitions.
     pub(super) remapped: BTreeSet<&'a str>,
+    /// Streams that were deleted.
+    pub(super) deleted: BTreeSet<&'a str>,
+    /// The deleted stream before each stream that was created again.
+    pub(super) predecessors: BTreeMap<&'a str, &'a str>,
     pub(super) sends_faulted: bool,
     /// Every place that is known, by a receipt or since a record came from there.
     pub(super) places: BTreeMap<&'a Partition, BTreeMap<Position, u64>>,
@@ -170,6 +174,10 @@ impl<'a> HistoryIndex<'a> {
             }
             Event::Remapped { stream } => {
                 self.remapped.insert(stream);
+            }
+            Event::Deleted { stream, next } => {
+                self.deleted.insert(stream);
+                self.predecessors.insert(next, stream);
             }
             Event::Ended { handling, outcome } if outcome.settles() => {
                 let unsettled = &mut self.group(&handling.by.group).unsettled;

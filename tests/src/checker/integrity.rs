@@ -156,7 +156,8 @@ fn losses(index: &HistoryIndex<'_>, entries: &[Entry], found: &mut Vec<Violation
             let SendOutcome::Stored(partition, position) = sent.outcome else {
                 continue;
             };
-            if index.owes(group, *id) && !settled.contains(&(*group, *id)) {
+            let is_owed = index.owes(group, *id) && !index.deleted.contains(sent.stream);
+            if is_owed && !settled.contains(&(*group, *id)) {
                 found.push(Violation::Lost {
                     group: (*group).into(),
                     record: place(*id, partition, position),

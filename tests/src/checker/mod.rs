@@ -18,6 +18,8 @@
 //!   was sent before.
 //! * After partitions were added to a stream, a key's order is checked only within each partition.
 //! * Records that retention has removed need not be settled.
+//! * A stream that is created again is another stream, which its groups read from their start, but
+//!   its partitions' epochs continue. What its predecessor held when it was deleted need not be settled.
 //! * Records without a key have no order.
 //!
 //! A history must be complete: the run has waited until its groups have settled all records.
@@ -33,6 +35,7 @@ mod integrity;
 mod order;
 mod owners;
 mod progress;
+mod recreated;
 mod violation;
 
 pub use violation::{RecordLocation, Violation};
@@ -101,6 +104,7 @@ impl Rules {
         order::check(&index, entries, &mut violations);
         owners::check(&index, entries, self.most_repeats, &mut violations);
         progress::check(&index, entries, &mut violations);
+        recreated::check(&index, entries, &mut violations);
         let mut summary = index.count(entries);
         for violation in &violations {
             summary.violations += 1;

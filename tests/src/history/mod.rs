@@ -14,11 +14,12 @@
 //!   it returns, so that it precedes any checkpoint that includes the record.
 //! * [`Checkpointed`](Event::Checkpointed) after the checkpoint was read. One task reads the checkpoints
 //!   of a group, one after the other.
-//! * A [`Fault`](Event::Fault), a [`Reset`](Event::Reset), a [`Crashed`](Event::Crashed) and a
-//!   [`Remapped`](Event::Remapped) before it takes effect.
+//! * A [`Fault`](Event::Fault), a [`Reset`](Event::Reset), a [`Crashed`](Event::Crashed), a
+//!   [`Remapped`](Event::Remapped) and a [`Deleted`](Event::Deleted) before it takes effect.
 //! * A batch handler records `Began` and `Ended` of one delivery after the other.
 //!
-//! A member's name stands for one membership: a member that returns after a crash has a new name.
+//! A member's name stands for one membership: a member that returns after a crash has a new name. A
+//! stream's name stands for one stream: one that is created again has a new name, from [`Incarnations`].
 
 use std::fmt;
 use std::io::{self, BufRead, Write};
@@ -28,10 +29,12 @@ use millstream_core::{Epoch, Partition, Position};
 use serde::{Deserialize, Serialize};
 
 mod generator;
+mod incarnations;
 mod observer;
 mod text;
 
 pub use generator::{RecordGenerator, digest, id_of, id_of_delivery, record};
+pub use incarnations::Incarnations;
 pub use observer::{BegunHandling, Observer};
 
 /// An event of a run.
@@ -159,6 +162,14 @@ pub enum Event {
     Remapped {
         /// The stream.
         stream: Arc<str>,
+    },
+    /// A stream is deleted, with all that it holds and with the progress of its groups. Nobody need settle
+    /// its records any more.
+    Deleted {
+        /// The stream.
+        stream: Arc<str>,
+        /// The next stream that the broker has under its name.
+        next: Arc<str>,
     },
     /// Retention has removed records, whether they were read or not. They need not be settled.
     DataLoss {

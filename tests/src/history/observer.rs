@@ -3,7 +3,7 @@ use std::sync::Arc;
 use millstream_core::Delivery;
 
 use super::generator::{digest_of, id_of_delivery};
-use super::{Event, Handling, History, Outcome, Ownership};
+use super::{Event, Handling, History, Incarnations, Outcome, Ownership};
 
 /// Records what one member does.
 #[derive(Debug, Clone)]
@@ -11,6 +11,7 @@ pub struct Observer {
     history: History,
     group: Arc<str>,
     member: Arc<str>,
+    incarnations: Incarnations,
 }
 
 impl Observer {
@@ -20,12 +21,20 @@ impl Observer {
             history: history.clone(),
             group: group.into(),
             member: member.into(),
+            incarnations: Incarnations::default(),
         };
         history.record(Event::Joined {
             group: observer.group.clone(),
             member: observer.member.clone(),
         });
         observer
+    }
+
+    /// Names streams that are created again as `incarnations` does.
+    #[must_use]
+    pub fn with_incarnations(mut self, incarnations: &Incarnations) -> Self {
+        self.incarnations = incarnations.clone();
+        self
     }
 
     /// Records that the handler begins with `delivery`.
@@ -75,7 +84,7 @@ impl Observer {
         Ownership {
             group: self.group.clone(),
             member: self.member.clone(),
-            partition: delivery.partition().clone(),
+            partition: self.incarnations.partition(delivery),
             epoch: delivery.epoch(),
         }
     }

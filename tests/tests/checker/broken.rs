@@ -335,3 +335,57 @@ fn catches_a_record_that_is_stored_twice() {
         Violation::StoredTwice { .. }
     );
 }
+
+#[test]
+fn catches_a_stream_created_again_that_is_read_from_the_old_place() {
+    let script = script().send("k", 1..=2).handle("a", 1, [1, 2]);
+    let script = script.recreated().send("l", [11]).send("k", [12]);
+    let violation = script.handle("a", 2, [12]).caught();
+    assert_eq!(
+        violation.to_string(),
+        "lost: group g never settled record 11 at s~2/0@11"
+    );
+}
+
+#[test]
+fn catches_progress_that_is_kept_for_a_stream_created_again() {
+    let script = script().send("k", 1..=2).handle("a", 1, [1, 2]);
+    let script = script.recreated().send("k", [11]).checkpoint(11, 1);
+    let verdict = script.handle("a", 2, [11]).verdict();
+    assert!(
+        matches!(
+            verdict.violations[0],
+            Violation::CheckpointPastUnsettled { .. }
+        ),
+        "{verdict}"
+    );
+}
+
+#[test]
+fn catches_a_record_of_a_deleted_stream_in_the_next_one() {
+    let script = script().send("k", [1]).recreated();
+    let verdict = script.handle("a", 1, [1]).verdict();
+    assert!(
+        matches!(verdict.violations[0], Violation::Altered { .. }),
+        "{verdict}"
+    );
+}
+
+#[test]
+fn catches_a_checkpoint_past_an_unsettled_record_of_a_deleted_stream() {
+    let script = script().send("k", 1..=2).checkpoint(1, 1).recreated();
+    assert_caught!(script, Violation::CheckpointPastUnsettled { .. });
+}
+
+#[test]
+fn catches_epochs_that_begin_anew_with_a_stream_created_again() {
+    let script = script().send("k", [1]).handle("a", 3, [1]).recreated();
+    let script = script.send("k", [11]).handle("a", 3, [11]);
+    assert_caught!(
+        script,
+        Violation::EpochNotGrown {
+            before: Epoch(3),
+            ..
+        }
+    );
+}

@@ -189,3 +189,20 @@ fn allows_faults_that_are_healed_and_judges_what_follows() {
     let script = script.handle("a", 3, [3]);
     assert_caught!(script.handle("b", 4, [3]), Violation::Repeated { .. });
 }
+
+#[test]
+fn allows_a_stream_that_is_created_again_to_begin_anew() {
+    let script = script()
+        .send("k", 1..=3)
+        .handle("a", 1, [1])
+        .checkpoint(1, 1);
+    // What the first one still held is gone; the next one has the same places.
+    let script = script.recreated().sent("k", 11).stored(11, 1);
+    let handling = script.handling("a", 2, 11, 1);
+    let script = script.record(Event::Began(handling.clone()));
+    let script = script.record(Event::Ended {
+        handling,
+        outcome: Outcome::Acked,
+    });
+    script.checkpoint(1, 2).clean();
+}

@@ -18,11 +18,7 @@ pub(crate) fn script() -> Script {
         history: History::new(),
         partition: Partition::new(STREAM, "0"),
     };
-    script.record(Event::Subscribed {
-        group: GROUP.into(),
-        stream: STREAM.into(),
-        everything: true,
-    })
+    script.subscribed()
 }
 
 impl Script {
@@ -37,8 +33,9 @@ impl Script {
     }
 
     pub(crate) fn sent(self, key: &str, id: u64) -> Self {
+        let stream = self.partition.stream().into();
         self.record(Event::Sent {
-            stream: STREAM.into(),
+            stream,
             key: Some(key.into()),
             sequence: id,
             id,
@@ -154,6 +151,29 @@ impl Script {
             group: GROUP.into(),
             stream: STREAM.into(),
             skips,
+        })
+    }
+
+    /// Deletes the stream, and goes on with the next one of its name.
+    pub(crate) fn recreated(self) -> Self {
+        let next = format!("{STREAM}~2");
+        let script = self.record(Event::Deleted {
+            stream: STREAM.into(),
+            next: next.as_str().into(),
+        });
+        Script {
+            partition: Partition::new(next.as_str(), "0"),
+            ..script
+        }
+        .subscribed()
+    }
+
+    fn subscribed(self) -> Self {
+        let stream = self.partition.stream().into();
+        self.record(Event::Subscribed {
+            group: GROUP.into(),
+            stream,
+            everything: true,
         })
     }
 
