@@ -68,6 +68,10 @@ impl MemberSlot {
                     self.sim_group.reset_after_data_loss(error.stream()).await;
                 }
                 Err(_) if lock(&self.now).faulted => {}
+                // Sends may fail for longer than its drain.
+                Err(error)
+                    if error.kind() == ErrorKind::Timeout
+                        && !self.sim_group.plan.drains_fully() => {}
                 Err(error) => {
                     self.sim_group
                         .world

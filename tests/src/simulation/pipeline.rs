@@ -111,10 +111,14 @@ impl Pipeline {
                 }
                 Event::Ended { handling, outcome } if *handling.by.group == *group => {
                     match outcome {
-                        Outcome::Acked => settled.insert(handling.id),
-                        Outcome::GaveUp => given_up.insert(handling.id),
-                        Outcome::Failed | Outcome::Dropped => false,
-                    };
+                        Outcome::Acked => _ = settled.insert(handling.id),
+                        Outcome::GaveUp => {
+                            given_up.insert(handling.id);
+                            // Its result was not stored when its owner ended, and is not owed any more.
+                            settled.remove(&handling.id);
+                        }
+                        Outcome::Failed | Outcome::Dropped => {}
+                    }
                 }
                 Event::Began(handling) => {
                     if let Some(source) = sources.get(&handling.id) {
