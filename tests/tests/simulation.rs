@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+use conformance::history::Event;
 use conformance::simulation;
 
 /// Plays seeds on all cores.
@@ -34,6 +35,23 @@ fn play(seeds: std::ops::Range<u64>) {
 #[test]
 fn no_seed_breaks_a_promise() {
     play(0..300);
+}
+
+#[test]
+fn seeds_have_streams_that_are_created_again_and_read() {
+    let (mut deleted, mut handled_again) = (0, 0);
+    for seed in 0..100 {
+        let history = simulation::run(seed).history;
+        deleted += history.count(|event| matches!(event, Event::Deleted { .. }));
+        handled_again += history.count(|event| match event {
+            Event::Began(handling) => handling.by.partition.stream().contains('~'),
+            _ => false,
+        });
+    }
+    assert!(
+        deleted > 5 && handled_again > 500,
+        "{deleted} streams were deleted, {handled_again} records of the next ones were handled"
+    );
 }
 
 #[test]

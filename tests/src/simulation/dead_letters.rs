@@ -25,14 +25,23 @@ pub(super) async fn check(world: &World, sim_group: &SimGroup) -> Result<()> {
     }
     let records = Records::of(group, &world.history.entries());
     for letter in letters {
-        match records.identify(group, &letter) {
-            Ok(id) => world.record(Event::DeadLettered {
-                group: group.into(),
-                id,
-            }),
-            Err(problem) => {
-                world.report_problem(format!("a dead letter of {group} {problem}: {letter:?}"))
+        let (mut is_known, mut problem) = (false, "is of an unknown stream");
+        // A letter does not say of which stream of that name it is. One that says little of its record may be
+        // of a record of each.
+        for stream in world.incarnations.all(stream_of(&letter)) {
+            match records.identify(group, &stream, &letter) {
+                Ok(id) => {
+                    is_known = true;
+                    world.record(Event::DeadLettered {
+                        group: group.into(),
+                        id,
+                    });
+                }
+                Err(wrong) => problem = wrong,
             }
+        }
+        if !is_known {
+            world.report_problem(format!("a dead letter of {group} {problem}: {letter:?}"));
         }
     }
     Ok(())
@@ -65,11 +74,16 @@ impl Records {
         records
     }
 
-    /// Returns the id of the record that a letter is of, or what is wrong with it.
-    fn identify(&self, group: &str, letter: &Delivery) -> std::result::Result<u64, &'static str> {
-        let header = |name: &str| letter.headers().get_str(&format!("millstream-dead-{name}"));
+    /// Returns the id of the record that a letter is of if it is of this stream, or what is wrong with it.
+    fn identify(
+        &self,
+        group: &str,
+        stream: &str,
+        letter: &Delivery,
+    ) -> std::result::Result<u64, &'static str> {
+        let header = |name: &str| dead_letter_header(letter, name);
         let place = || {
-            let partition = Partition::new(header("stream")?, header("partition")?);
+            let partition = Partition::new(stream, header("partition")?);
             Some((partition, header("position")?.parse().ok()?))
         };
         let place = place().ok_or("does not say of which record it is")?;
@@ -97,6 +111,15 @@ impl Records {
         }
         Ok(id)
     }
+}
+
+/// Returns the stream of the record that a letter was made of.
+fn stream_of(letter: &Delivery) -> &str {
+    dead_letter_header(letter, "stream").unwrap_or_default()
+}
+
+fn dead_letter_header<'a>(letter: &'a Delivery, name: &str) -> Option<&'a str> {
+    letter.headers().get_str(&format!("millstream-dead-{name}"))
 }
 
 /// Returns the digest of the record that a letter was made of.

@@ -8,6 +8,7 @@ use millstream_memory::Target;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::recreation::Recreation;
 use super::script::{Disruption, ResetTo, Script};
 use super::sim_group::SimGroup;
 use super::world::World;
@@ -92,10 +93,12 @@ async fn apply(
             let sim_group = &sim_groups[group];
             let stream = &sim_group.plan.streams[pick % sim_group.plan.streams.len()];
             let partitions = partitions(world, stream, false).await;
-            sim_group.fault(None, "a partition is stolen");
-            let partition = &partitions[pick % partitions.len()];
-            present(world, world.faults.steal(&sim_group.plan.name, partition));
-            sim_group.heal();
+            if let Some(pick) = pick.checked_rem(partitions.len()) {
+                sim_group.fault(None, "a partition is stolen");
+                let stolen = world.faults.steal(&sim_group.plan.name, &partitions[pick]);
+                present(world, stolen);
+                sim_group.heal();
+            }
         }
         Disruption::Pause {
             group,
@@ -141,8 +144,10 @@ async fn apply(
         } => world.faults.lose_checkpoints(checkpoints),
         Disruption::Split { stream, pick } => {
             let open = partitions(world, &script.streams[stream].name, true).await;
-            let split = streams.split(&open[pick % open.len()]);
-            allowed(world, "split", split.await);
+            if let Some(pick) = pick.checked_rem(open.len()) {
+                let split = streams.split(&open[pick]);
+                allowed(world, "split", split.await);
+            }
         }
         Disruption::Merge {
             stream,
@@ -150,7 +155,10 @@ async fn apply(
             other,
         } => {
             let mut open = partitions(world, &script.streams[stream].name, true).await;
-            let one = open.swap_remove(pick % open.len());
+            let Some(pick) = pick.checked_rem(open.len()) else {
+                return;
+            };
+            let one = open.swap_remove(pick);
             if let Some(other) = other.checked_rem(open.len()) {
                 let merge = streams.merge(&one, &open[other]);
                 allowed(world, "merge", merge.await);
@@ -158,12 +166,27 @@ async fn apply(
         }
         Disruption::AddPartitions { stream, more } => {
             let name = &*script.streams[stream].name;
-            world.record(Event::Remapped {
-                stream: name.into(),
-            });
+            let Some(stream) = world.incarnations.current(name) else {
+                return;
+            };
+            world.record(Event::Remapped { stream });
             let all = partitions(world, name, true).await.len() + more;
             let added = streams.add_partitions(name, all);
             allowed(world, "add partitions", added.await);
+        }
+        Disruption::Recreate {
+            stream,
+            partitions,
+            absent,
+            stopped,
+        } => {
+            let recreation = Recreation {
+                stream: script.streams[stream].name.clone(),
+                partitions,
+                absent,
+                stopped,
+            };
+            running.spawn(recreation.apply(world.clone(), sim_groups.to_vec()));
         }
         Disruption::Reset { group, pick, to } => {
             reset(world, &sim_groups[group], pick, to, running)
@@ -205,11 +228,7 @@ fn reset(
     running: &mut JoinSet<()>,
 ) {
     let stream = sim_group.plan.streams[pick % sim_group.plan.streams.len()].clone();
-    world.record(Event::Reset {
-        group: sim_group.plan.name.as_str().into(),
-        stream: stream.as_str().into(),
-        skips: !matches!(to, ResetTo::Earliest),
-    });
+    let skips = !matches!(to, ResetTo::Earliest);
     let to = match to {
         ResetTo::Earliest => Start::Earliest,
         ResetTo::Latest => Start::Latest,
@@ -217,17 +236,28 @@ fn reset(
     };
     let (world, group) = (world.clone(), sim_group.group.clone());
     running.spawn(async move {
+        let Some(name) = world.incarnations.current(&stream) else {
+            return;
+        };
+        world.record(Event::Reset {
+            group: group.name().into(),
+            stream: name,
+            skips,
+        });
         match group.reset(&stream, to).await {
             Ok(()) => {}
-            // The group was never joined yet.
+            // The group was never joined yet, or the stream was deleted.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => world.report_problem(format!("reset: {error:?}")),
         }
     });
 }
 
-/// Returns the partitions of a stream, or only the open ones.
+/// Returns the partitions of a stream, or only the open ones. Returns none while the stream is deleted.
 async fn partitions(world: &World, stream: &str, open: bool) -> Vec<Partition> {
+    if world.incarnations.current(stream).is_none() {
+        return Vec::new();
+    }
     let described = world.client.streams().describe(stream).await;
     let described = world.expect("describe", described);
     let partitions = described.into_iter().flat_map(|stream| stream.partitions);

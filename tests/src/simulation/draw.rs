@@ -31,7 +31,7 @@ pub(super) fn script(seed: u64) -> Script {
         .max()
         .unwrap_or_default();
     let mut groups = dice.groups(&streams, length, session_timeout, like);
-    let disruptions = dice.disruptions(&streams, &groups, length, session_timeout, like);
+    let mut disruptions = dice.disruptions(&streams, &groups, length, session_timeout, like);
     let restart = dice.chance(0.1).then(|| dice.0.bool());
     // With dice of its own, so that the rest of each script stays as it is.
     let mut refusals = Generator(Rng::with_seed(seed ^ 0x5eed_0f5e_f05a_15e5));
@@ -49,6 +49,13 @@ pub(super) fn script(seed: u64) -> Script {
                 group.final_action = FinalAction::Skip;
             }
         }
+    }
+    let mut recreations = Generator(Rng::with_seed(seed ^ 0x0dd5_7e4a_05a6_a1e5));
+    // With retention, too, a record that is gone could have been in either stream.
+    if retention.is_none() && recreations.chance(0.2) {
+        let recreated = recreations.recreations(&streams, length, session_timeout);
+        disruptions.extend(recreated);
+        disruptions.sort_by_key(|(at, _)| *at);
     }
     Script {
         seed,
@@ -70,6 +77,12 @@ impl ProducerPlan {
     fn length(&self) -> Duration {
         self.gap * (2 * self.records / (self.burst + 1)) as u32
     }
+}
+
+/// Returns the time of the last disruption at the latest. Some come after the last record was sent, when
+/// members only catch up.
+fn last_disruption(length: Duration) -> Duration {
+    (length + length / 3).max(Duration::from_secs(1))
 }
 
 struct Generator(Rng);
@@ -246,8 +259,7 @@ impl Generator {
     ) -> Vec<(Duration, Disruption)> {
         let kinds = self.kinds(like);
         let count = self.pick(&[0, 2, 5, 10, 20]);
-        // Some come after the last record was sent, when members only catch up.
-        let last = (length + length / 3).max(Duration::from_secs(1));
+        let last = last_disruption(length);
         let mut times: Vec<Duration> = (0..count).map(|_| last.mul_f64(self.0.f64())).collect();
         times.sort();
         times
@@ -393,6 +405,31 @@ impl Generator {
                 },
             },
         }
+    }
+
+    /// Draws which streams are deleted and created again.
+    fn recreations(
+        &mut self,
+        streams: &[StreamPlan],
+        length: Duration,
+        session_timeout: Duration,
+    ) -> Vec<(Duration, Disruption)> {
+        let count = self.pick(&[1, 1, 2, 4]);
+        (0..count)
+            .map(|_| {
+                let recreate = Disruption::Recreate {
+                    stream: self.0.usize(..streams.len()),
+                    partitions: self.pick(&[1, 1, 2, 3, 4, 8]),
+                    absent: match self.0.u8(..3) {
+                        0 => Duration::ZERO,
+                        1 => self.up_to(Duration::from_secs(1)),
+                        _ => self.up_to(session_timeout * 2),
+                    },
+                    stopped: self.chance(0.3),
+                };
+                (last_disruption(length).mul_f64(self.0.f64()), recreate)
+            })
+            .collect()
     }
 
     fn send_failure(&mut self) -> ErrorKind {

@@ -76,7 +76,14 @@ async fn is_settled(world: &World, sim_groups: &[Arc<SimGroup>]) -> bool {
         else {
             return true;
         };
-        if !read.iter().all(|found| found.lag.records == Some(0)) {
+        // A stream that was created again has no progress until a member has joined with it.
+        let has_joined = |stream: &String| {
+            let mut read = read.iter();
+            read.any(|found| found.partition.stream() == stream)
+        };
+        if !sim_group.plan.streams.iter().all(has_joined)
+            || !read.iter().all(|found| found.lag.records == Some(0))
+        {
             return false;
         }
     }

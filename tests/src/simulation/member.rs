@@ -51,13 +51,17 @@ impl MemberSlot {
                 &self.sim_group.world.history,
                 &self.sim_group.plan.name,
                 &name,
-            );
+            )
+            .with_incarnations(&self.sim_group.world.incarnations);
+            let live = self.sim_group.memberships.begin(&name);
+            let deletions = self.sim_group.deletions();
             *lock(&self.now) = Now {
                 observer: Some(observer.clone()),
                 ..Now::default()
             };
             let ended = self.clone().membership(&name, observer.clone()).await;
             self.gone();
+            drop(live);
             match ended {
                 Ok(()) => observer.left(),
                 Err(error) if error.kind() == ErrorKind::Handler => {
@@ -72,6 +76,14 @@ impl MemberSlot {
                 Err(error)
                     if error.kind() == ErrorKind::Timeout
                         && !self.sim_group.plan.drains_fully() => {}
+                Err(error)
+                    if error.kind() == ErrorKind::NotFound
+                        && error.stream().is_some_and(|stream| {
+                            self.sim_group.is_deleted_since(stream, &deletions)
+                        }) =>
+                {
+                    tokio::time::sleep(RESTART_DELAY).await;
+                }
                 Err(error) => {
                     self.sim_group
                         .world

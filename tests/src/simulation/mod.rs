@@ -5,6 +5,10 @@
 //! of a hash map. The seed is drawn into a [`Script`], the script is played, and the
 //! [`checker`](crate::checker) checks the history. In the end everything must be settled, within a
 //! deadline in virtual time.
+//!
+//! A script draws the load as well as the faults: tombstones and records at the limits, groups that pull or
+//! take batches, pipelines that publish results exactly once or at least once, partitions that are split, merged
+//! and added, and streams that are deleted and created again under their groups and producers.
 
 use std::fmt;
 use std::io::Write;
@@ -18,8 +22,10 @@ mod disruption;
 mod draw;
 mod end;
 mod member;
+mod memberships;
 mod oddity;
 mod pipeline;
+mod recreation;
 mod refusing_backend;
 mod restart;
 mod retention;

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use millstream_core::{Delivery, Partition, Position, Producer, Record};
 
 use super::world::{World, lock};
-use crate::history::{Entry, Event, Outcome, RecordGenerator};
+use crate::history::{Entry, Event, Incarnations, Outcome, RecordGenerator};
 
 /// The first id of the records of pipelines.
 const FIRST_ID: u64 = 1_000_000_000;
@@ -19,6 +19,7 @@ pub(super) struct Pipeline {
     /// Whether each result is promised to be stored once.
     once: bool,
     load: Mutex<RecordGenerator>,
+    incarnations: Incarnations,
     /// The source of each record that was made.
     sources: Mutex<BTreeMap<u64, Source>>,
 }
@@ -52,6 +53,7 @@ impl Pipeline {
         });
         Self {
             load: Mutex::new(load),
+            incarnations: world.incarnations.clone(),
             producer,
             once,
             sources: Mutex::new(sources),
@@ -76,7 +78,7 @@ impl Pipeline {
             record.payload = record.payload.filter(|_| !delivery.is_tombstone());
             record
         });
-        let place = (delivery.partition().clone(), delivery.position());
+        let place = (self.incarnations.partition(delivery), delivery.position());
         lock(&self.sources).insert(id, Source { id: source, place });
         record
     }
@@ -97,6 +99,7 @@ impl Pipeline {
             matches!(&entry.event, Event::Reset { stream, skips: true, .. } if **stream == *self.producer.stream())
         });
         let sources = lock(&self.sources);
+        let mut deleted = BTreeSet::new();
         let mut settled = BTreeSet::new();
         // Given up at first, one may be published late when it is delivered again.
         let mut given_up = BTreeSet::new();
@@ -105,9 +108,16 @@ impl Pipeline {
         for Entry { event, .. } in entries {
             match event {
                 Event::Sent {
-                    id, key, sequence, ..
+                    stream,
+                    id,
+                    key,
+                    sequence,
+                    ..
                 } => {
-                    sequences.insert(*id, (key, *sequence));
+                    sequences.insert(*id, (stream, key, *sequence));
+                }
+                Event::Deleted { stream, .. } => {
+                    deleted.insert(stream);
                 }
                 Event::Ended { handling, outcome } if *handling.by.group == *group => {
                     match outcome {
@@ -131,7 +141,14 @@ impl Pipeline {
         let arrived: BTreeSet<u64> = places.values().map(|source| source.id).collect();
         // A result that waits for its checkpoint goes with its record when a reset passes over that.
         let owed = complete && !(self.once && reset);
-        let lost = settled.difference(&arrived).filter(|_| owed);
+        // What its source still held when it was deleted goes with it.
+        let is_deleted = |id: &u64| {
+            let sent = sequences.get(id);
+            sent.is_some_and(|(stream, ..)| deleted.contains(stream))
+        };
+        let lost = settled
+            .difference(&arrived)
+            .filter(|id| owed && !is_deleted(id));
         let mut problems: Vec<String> = lost
             .map(|source| {
                 format!("the pipeline settled record {source} and published nothing for it")
@@ -151,13 +168,13 @@ impl Pipeline {
         let mut newest = BTreeMap::new();
         let mut seen = BTreeSet::new();
         for ((partition, position), Source { id: source, .. }) in places {
-            let Some((Some(key), sequence)) = sequences.get(source) else {
+            let Some((stream, Some(key), sequence)) = sequences.get(source) else {
                 continue;
             };
             if !(ordered && complete) || given_up.contains(source) || !seen.insert(source) {
                 continue;
             }
-            let newest = newest.entry((partition, key)).or_insert(0);
+            let newest = newest.entry((partition, stream, key)).or_insert(0);
             if *sequence < *newest {
                 problems.push(format!(
                     "the pipeline published record {source} of {key} at {partition}@{position} after a later one"

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream_core::{ErrorKind, Result, Start, StreamSpec};
+use millstream_core::{Result, Start, StreamSpec};
 use tokio::task::JoinSet;
 
+use super::recreation::subscribed_from_now;
 use super::script::{Disruption, PIPELINE_OUTPUT, Script};
 use super::sending::{ProducerRun, Sender};
 use super::sim_group::SimGroup;
 use super::world::{Problems, World};
 use super::{Report, disruption, end, restart, retention, stream_contents, watch};
 use crate::checker;
-use crate::history::{Event, History};
+use crate::history::History;
 
 pub(super) async fn run(script: Script) -> Report {
     let (history, problems) = (History::new(), Problems::default());
@@ -114,34 +115,20 @@ async fn phase(
 
 /// Adds the first members of a group, and records from when on the group must settle records.
 async fn begin(sim_group: Arc<SimGroup>) {
-    let subscribed = |everything| {
-        for stream in &sim_group.plan.streams {
-            sim_group.world.record(Event::Subscribed {
-                group: sim_group.plan.name.as_str().into(),
-                stream: stream.as_str().into(),
-                everything,
-            });
-        }
-    };
     let everything = sim_group.plan.start == Start::Earliest;
     if everything {
-        subscribed(true);
+        for stream in &sim_group.plan.streams {
+            sim_group.subscribed(stream.as_str().into(), true);
+        }
     }
     if !sim_group.plan.drains_fully() {
         sim_group.fault(None, "drains may be cut short");
     }
     tokio::time::sleep(sim_group.plan.begins).await;
     sim_group.add_planned_members();
-    if everything {
-        return;
-    }
-    loop {
-        match sim_group.group.checkpoints().await {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-            }
-            _ => break,
+    if !everything {
+        for stream in &sim_group.plan.streams {
+            subscribed_from_now(&sim_group, stream).await;
         }
     }
-    subscribed(false);
 }

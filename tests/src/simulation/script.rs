@@ -238,6 +238,14 @@ pub(super) enum Disruption {
         stream: usize,
         more: usize,
     },
+    /// A stream is deleted with all that it holds, and created again after a while.
+    Recreate {
+        stream: usize,
+        partitions: usize,
+        absent: Duration,
+        /// Whether the groups that read it have left before.
+        stopped: bool,
+    },
     Reset {
         group: usize,
         pick: usize,

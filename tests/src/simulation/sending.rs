@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use fastrand::Rng;
-use millstream_core::{Error, ErrorKind, Producer, Receipt, Record, Result};
+use millstream_core::{Error, ErrorKind, Partition, Producer, Receipt, Record, Result};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -13,6 +13,9 @@ use super::oddity::Oddities;
 use super::script::{Ending, ProducerPlan, Script};
 use super::world::World;
 use crate::history::{Event, RecordGenerator};
+
+/// How often a sender looks whether its stream was created again.
+const ABSENT_TICK: Duration = Duration::from_millis(10);
 
 /// The minimum time that a producer has to close its driver.
 const MIN_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -22,6 +25,8 @@ const MIN_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) struct Sender {
     plan: ProducerPlan,
     number: u64,
+    /// Whether a record may be stored although its send failed in the end.
+    send_faults: bool,
     load: RecordGenerator,
     oddities: Oddities,
     dice: Rng,
@@ -33,10 +38,33 @@ pub(super) struct Sender {
 #[derive(Debug)]
 pub(super) struct ProducerRun {
     pub(super) stream: String,
+    /// The name of the stream in the history.
+    pub(super) name: Arc<str>,
     /// The records whose receipts were dropped unread.
     pub(super) unread: Vec<u64>,
     /// How many of them have failed, as reported by `flush` and `close`. Unset if neither was called.
     pub(super) reported: Option<u64>,
+}
+
+/// What an open producer sends to.
+#[derive(Debug, Clone)]
+struct Destination {
+    stream: String,
+    /// The name of the stream in the history.
+    name: Arc<str>,
+    send_faults: bool,
+}
+
+impl Destination {
+    /// Returns whether the stream is still the one that the producer was opened for.
+    fn exists(&self, world: &World) -> bool {
+        world.incarnations.current(&self.stream).as_ref() == Some(&self.name)
+    }
+
+    /// Returns whether an error says that the stream was deleted, and is right.
+    fn is_deleted(&self, world: &World, error: &Error) -> bool {
+        error.kind() == ErrorKind::NotFound && !self.exists(world)
+    }
 }
 
 /// The counters of an open producer.
@@ -55,6 +83,7 @@ impl Sender {
         Self {
             plan: plan.clone(),
             number,
+            send_faults: script.has_send_faults(),
             load: RecordGenerator::new(&world.history, &plan.stream, (number + 1) * 1_000_000),
             oddities: Oddities::new(script, plan),
             dice: Rng::with_seed(script.seed ^ (number + 1)),
@@ -66,37 +95,71 @@ impl Sender {
     pub(super) async fn send(mut self, world: World, phases: u64) -> Self {
         let share = self.plan.records / phases;
         for _ in 0..self.plan.runs {
-            self.live(&world, share / self.plan.runs).await;
+            let mut left = share / self.plan.runs;
+            loop {
+                left = self.live(&world, left).await;
+                if left == 0 {
+                    break;
+                }
+            }
         }
         self
     }
 
-    async fn live(&mut self, world: &World, records: u64) {
-        let opened = world
-            .client
-            .producer(&*self.plan.stream)
-            .in_flight_records(self.plan.in_flight)
-            .in_flight_bytes(self.plan.in_flight_bytes)
-            .timeout(self.plan.timeout)
-            .close_timeout(self.plan.close_timeout)
-            .open();
-        let Some(producer) = world.expect("open producer", opened.await) else {
-            return;
+    /// Opens a producer of the stream that exists now, or that is created next.
+    async fn open(&mut self, world: &World) -> Option<(Producer, Destination)> {
+        loop {
+            let Some(name) = world.incarnations.current(&self.plan.stream) else {
+                tokio::time::sleep(ABSENT_TICK).await;
+                continue;
+            };
+            let opened = world
+                .client
+                .producer(&*self.plan.stream)
+                .in_flight_records(self.plan.in_flight)
+                .in_flight_bytes(self.plan.in_flight_bytes)
+                .timeout(self.plan.timeout)
+                .close_timeout(self.plan.close_timeout)
+                .open();
+            let opened = opened.await;
+            let destination = Destination {
+                stream: self.plan.stream.clone(),
+                name,
+                send_faults: self.send_faults,
+            };
+            if destination.exists(world) {
+                let producer = world.expect("open producer", opened)?;
+                return Some((producer, destination));
+            }
+        }
+    }
+
+    /// Sends with one producer. Returns how many records are left because the stream was deleted.
+    async fn live(&mut self, world: &World, records: u64) -> u64 {
+        let Some((producer, destination)) = self.open(world).await else {
+            return 0;
         };
+        self.load.continue_in(&destination.name);
         let (receipts_tx, receipts) = mpsc::unbounded_channel();
         let mut counts = ReceiptCounts::default();
         let (stored, failed) = (counts.stored.clone(), counts.failed.clone());
-        let reader = tokio::spawn(record_receipts(world.clone(), receipts, stored, failed));
+        let reader = tokio::spawn(record_receipts(
+            world.clone(),
+            destination.clone(),
+            receipts,
+            stored,
+            failed,
+        ));
         let mut left = records;
-        while left > 0 {
+        while left > 0 && destination.exists(world) {
             let gap = self.plan.gap.mul_f64(2.0 * self.dice.f64());
             tokio::time::sleep(gap).await;
             let burst = self.dice.u64(1..=self.plan.burst).min(left);
             left -= burst;
             for _ in 0..burst {
-                let (id, record) = self.next();
+                let (id, record) = self.next(world, &destination);
                 let sent = self.send_one(world, &producer, id, record).await;
-                self.sent(world, &mut counts, &receipts_tx, id, sent);
+                self.sent(world, &destination, &mut counts, &receipts_tx, id, sent);
             }
             if self.dice.f64() < self.plan.flushing {
                 counts.add_failures(world, "flush", producer.flush().await);
@@ -113,9 +176,16 @@ impl Sender {
                 // Some come too late.
                 let late = async {
                     for _ in 0..3 {
-                        let (id, record) = self.next();
+                        let (id, record) = self.next(world, &destination);
                         let sent = producer.send(record).await;
-                        self.sent(world, &mut counts, &receipts_tx, id, Some(sent));
+                        self.sent(
+                            world,
+                            &destination,
+                            &mut counts,
+                            &receipts_tx,
+                            id,
+                            Some(sent),
+                        );
                     }
                 };
                 let (closed, ()) = futures_util::future::join(producer.close(), late).await;
@@ -133,17 +203,21 @@ impl Sender {
             }
         };
         self.runs.push(ProducerRun {
-            stream: self.plan.stream.clone(),
+            stream: destination.stream,
+            name: destination.name,
             unread: counts.unread,
             reported,
         });
+        left
     }
 
-    fn next(&mut self) -> (u64, Record) {
+    fn next(&mut self, world: &World, destination: &Destination) -> (u64, Record) {
         let key = key(&self.plan, self.number, &mut self.dice);
         let (oddities, dice) = (&self.oddities, &mut self.dice);
         let change = |record| oddities.change(record, dice);
-        self.load.next_with(key.as_deref(), change)
+        let (id, record) = self.load.next_with(key.as_deref(), change);
+        world.incarnations.sent(id, &destination.name);
+        (id, record)
     }
 
     /// Sends, and returns nothing if `send_timeout` passes before.
@@ -170,6 +244,7 @@ impl Sender {
     fn sent(
         &mut self,
         world: &World,
+        destination: &Destination,
         counts: &mut ReceiptCounts,
         receipts_tx: &mpsc::UnboundedSender<(u64, Receipt)>,
         id: u64,
@@ -191,6 +266,9 @@ impl Sender {
                 if error.kind() == ErrorKind::Closed
                     && self.plan.ending == Ending::CloseInFlight =>
             {
+                world.record(Event::Failed { id });
+            }
+            Some(Err(error)) if destination.is_deleted(world, &error) => {
                 world.record(Event::Failed { id });
             }
             Some(Err(error)) => world.report_problem(format!("send of record {id}: {error:?}")),
@@ -268,6 +346,7 @@ async fn join_reader(world: &World, reader: tokio::task::JoinHandle<()>) {
 /// Records the results of receipts.
 async fn record_receipts(
     world: World,
+    destination: Destination,
     mut receipts: mpsc::UnboundedReceiver<(u64, Receipt)>,
     stored: Arc<AtomicU64>,
     failed: Arc<AtomicU64>,
@@ -281,11 +360,16 @@ async fn record_receipts(
         let event = match event {
             Ok(metadata) => Event::Acknowledged {
                 id,
-                partition: metadata.partition,
+                partition: Partition::new(destination.name.clone(), metadata.partition.id()),
                 position: metadata.position,
             },
             Err(error) if error.kind() == ErrorKind::Timeout => Event::Unknown { id },
             Err(error) if error.is_retryable() => Event::Failed { id },
+            // An earlier attempt may have stored it.
+            Err(error) if destination.is_deleted(&world, &error) && destination.send_faults => {
+                Event::Unknown { id }
+            }
+            Err(error) if destination.is_deleted(&world, &error) => Event::Failed { id },
             Err(error) => {
                 world.report_problem(format!("receipt of record {id}: {error:?}"));
                 Event::Unknown { id }

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::behavior::HandlerBehavior;
 use super::member::MemberSlot;
+use super::memberships::Memberships;
 use super::pipeline::{Pipeline, PipelineState};
 use super::script::{Backoff, FinalAction, GroupPlan, Script, Style};
 use super::world::{World, lock};
@@ -22,6 +23,7 @@ pub(super) struct SimGroup {
     pub(super) group: ConsumerGroup,
     pub(super) behavior: HandlerBehavior,
     pub(super) pipeline: Option<Pipeline>,
+    pub(super) memberships: Memberships,
     /// The current members, in the order in which they joined.
     slots: Mutex<Vec<(Arc<MemberSlot>, JoinHandle<()>)>>,
     names: AtomicU64,
@@ -78,6 +80,7 @@ impl SimGroup {
                 script.session_timeout,
             ),
             pipeline,
+            memberships: Memberships::default(),
             slots: Mutex::default(),
             names: AtomicU64::new(names),
             data_losses: AtomicU64::new(data_losses),
@@ -169,6 +172,37 @@ impl SimGroup {
         let mut slots = lock(&self.slots);
         let place = pick.checked_rem(slots.len())?;
         Some(slots.remove(place))
+    }
+
+    pub(super) fn reads(&self, stream: &str) -> bool {
+        self.plan.streams.iter().any(|read| read == stream)
+    }
+
+    /// Records from when on the group must settle the records of a stream.
+    pub(super) fn subscribed(&self, stream: Arc<str>, everything: bool) {
+        self.world.record(Event::Subscribed {
+            group: self.plan.name.as_str().into(),
+            stream,
+            everything,
+        });
+    }
+
+    /// Returns how often each of its streams was deleted.
+    pub(super) fn deletions(&self) -> Vec<u64> {
+        let streams = self.plan.streams.iter();
+        let deletions = |stream: &String| self.world.incarnations.deletions(stream);
+        streams.map(deletions).collect()
+    }
+
+    /// Returns whether a stream was deleted since `before`, or is not created again yet.
+    pub(super) fn is_deleted_since(&self, stream: &str, before: &[u64]) -> bool {
+        let streams = self.plan.streams.iter().zip(before);
+        let incarnations = &self.world.incarnations;
+        streams
+            .filter(|(read, _)| *read == stream)
+            .any(|(_, before)| {
+                incarnations.deletions(stream) > *before || incarnations.current(stream).is_none()
+            })
     }
 
     /// Records a fault that is about to be injected into a member, or into the whole group.

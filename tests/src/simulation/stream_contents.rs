@@ -31,12 +31,19 @@ pub(super) async fn unread(world: &World, runs: &[ProducerRun], send_faults: boo
         }
     }
     for run in runs {
+        if world.incarnations.current(&run.stream).as_ref() != Some(&run.name) {
+            // What is stored went with the deleted stream, and nothing of it is in the next one.
+            for id in run.unread.iter().filter(|id| places.contains_key(id)) {
+                world.report_problem(format!("record {id} of {} is in the next stream", run.name));
+            }
+            continue;
+        }
         let mut missing = Vec::new();
         for id in &run.unread {
             match places.remove(id) {
                 Some((partition, position)) => world.record(Event::Acknowledged {
                     id: *id,
-                    partition,
+                    partition: Partition::new(run.name.clone(), partition.id()),
                     position,
                 }),
                 None => missing.push(id),

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use millstream_core::{Checkpoint, ConsumerGroup, ErrorKind};
+use millstream_core::{Checkpoint, ConsumerGroup, ErrorKind, Partition};
 
 use super::world::World;
 use crate::history::Event;
@@ -28,6 +28,7 @@ pub(super) async fn watch(world: World, group: ConsumerGroup, every: Duration) {
 
 /// Reads it once. Nothing, while the group was never joined.
 pub(super) async fn read(world: &World, group: &ConsumerGroup) -> Vec<Checkpoint> {
+    let version = world.incarnations.version();
     let read = match group.checkpoints().await {
         Ok(read) => read,
         Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
@@ -36,10 +37,18 @@ pub(super) async fn read(world: &World, group: &ConsumerGroup) -> Vec<Checkpoint
             Vec::new()
         }
     };
+    if world.incarnations.version() != version {
+        // It may be of a stream that was deleted, or of the next one.
+        return read;
+    }
     for checkpoint in &read {
+        let Checkpoint { partition, .. } = checkpoint;
+        let Some(stream) = world.incarnations.current(partition.stream()) else {
+            continue;
+        };
         world.record(Event::Checkpointed {
             group: group.name().into(),
-            partition: checkpoint.partition.clone(),
+            partition: Partition::new(stream, partition.id()),
             position: checkpoint.position,
             epoch: checkpoint.epoch,
         });

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::refusing_backend::refusing;
 use super::script::Script;
-use crate::history::{Event, History};
+use crate::history::{Event, History, Incarnations};
 
 /// The initial time of the broker's clock.
 const START: Duration = Duration::from_secs(1_700_000_000);
@@ -24,6 +24,7 @@ pub(super) struct World {
     pub(super) other_client: Client,
     pub(super) faults: Faults,
     pub(super) history: History,
+    pub(super) incarnations: Incarnations,
     pub(super) began: Instant,
     problems: Problems,
     /// The broker's folder, if it is restarted. Removed with the last clone.
@@ -65,6 +66,7 @@ impl World {
             other_client: memory.client(),
             faults: memory.faults(),
             history: history.clone(),
+            incarnations: Incarnations::default(),
             began: Instant::now(),
             problems: problems.clone(),
             folder,
@@ -79,6 +81,7 @@ impl World {
             other_client,
             faults,
             history,
+            incarnations,
             began,
             problems,
             folder,
@@ -101,6 +104,7 @@ impl World {
             other_client: memory.client(),
             faults: memory.faults(),
             history,
+            incarnations,
             began,
             problems,
             folder,
