@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use millstream_core::driver::JoinOptions;
+use millstream_core::{Start, failpoint};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -51,8 +52,14 @@ impl BrokerState {
             })?;
             streams.push(id);
         }
+        let mut start = options.start;
         let group = match self.group_id(name) {
-            Ok(group) => group,
+            Ok(group) => {
+                if failpoint!(RecreatedSkipped) {
+                    start = Start::Latest;
+                }
+                group
+            }
             Err(_) => {
                 let name = name.to_string();
                 self.commit(JournalEntry::GroupCreated { name })?;
@@ -61,7 +68,7 @@ impl BrokerState {
         };
         for stream in &streams {
             if !self.groups[group].reads(*stream) {
-                let offsets = self.start_offsets(*stream, options.start, now)?;
+                let offsets = self.start_offsets(*stream, start, now)?;
                 self.commit(JournalEntry::OffsetsSet {
                     group,
                     stream: *stream,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use millstream_core::driver::{StoredRecord, to_millis};
+use millstream_core::failpoint;
 use millstream_core::{Headers, Position, Record};
 
 use crate::clock::to_time;
@@ -166,7 +167,10 @@ impl Log {
                     position: Position::from(offset),
                     timestamp: to_time(entry.timestamp),
                     key: entry.key.clone(),
-                    payload: entry.payload.clone(),
+                    payload: match &entry.payload {
+                        None if failpoint!(TombstoneEmptied) => Some(Bytes::new()),
+                        payload => payload.clone(),
+                    },
                     headers: entry.headers.clone(),
                 });
                 offset += 1;

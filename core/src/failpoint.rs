@@ -47,11 +47,17 @@ mod enabled {
         PanicSettles,
         /// The checkpoint passes a delivery whose result was refused, before it is settled.
         RefusalPassed,
+        /// A tombstone is delivered with an empty payload.
+        TombstoneEmptied,
+        /// A group that goes on with a stream that was created again begins at its end.
+        RecreatedSkipped,
+        /// The epochs of a partition begin anew in a stream that was created again.
+        EpochsRestart,
     }
 
     impl Failpoint {
         /// All failpoints.
-        pub const ALL: [Self; 9] = [
+        pub const ALL: [Self; 12] = [
             Self::CheckpointGap,
             Self::OrderLostOnRetry,
             Self::DrainSkipped,
@@ -61,6 +67,9 @@ mod enabled {
             Self::ProducerOvertakes,
             Self::PanicSettles,
             Self::RefusalPassed,
+            Self::TombstoneEmptied,
+            Self::RecreatedSkipped,
+            Self::EpochsRestart,
         ];
     }
 

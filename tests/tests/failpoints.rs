@@ -48,6 +48,11 @@ mod failpoints {
             Failpoint::RefusalPassed => {
                 matches!(violation, CheckpointPastUnsettled { .. } | Lost { .. })
             }
+            Failpoint::TombstoneEmptied => matches!(violation, Altered { .. }),
+            Failpoint::RecreatedSkipped => {
+                matches!(violation, Lost { .. } | CheckpointPastUnsettled { .. })
+            }
+            Failpoint::EpochsRestart => matches!(violation, EpochNotGrown { .. }),
             Failpoint::PanicSettles => matches!(
                 violation,
                 Lost { .. } | CheckpointPastUnsettled { .. } | OutOfOrder { .. }

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use millstream_core::failpoint;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -87,7 +88,9 @@ impl GroupCoordinator {
     pub(crate) fn stream_deleted(&mut self, stream: StreamId, name: &Arc<str>) {
         let deleted = self.streams.remove(&stream).unwrap_or_default();
         let epochs = deleted.partitions.iter().map(|partition| partition.epoch);
-        self.epoch_floor = epochs.fold(self.epoch_floor, u64::max);
+        if !failpoint!(EpochsRestart) {
+            self.epoch_floor = epochs.fold(self.epoch_floor, u64::max);
+        }
         for member in self.members.values_mut() {
             if member.streams.contains(&stream) {
                 member.remove_stream(stream);
