@@ -116,6 +116,7 @@ fn the_text_names_every_number_and_progress_goes_to_standard_error() {
         "handled",
         "lost",
         "out of order",
+        "altered",
         "duplicates",
         "rebalances",
     ];
@@ -162,6 +163,44 @@ fn a_reshard_in_the_middle_loses_and_reorders_nothing() {
     let short = run_with(&["--reshard", "--input", "-"], reports(100).as_bytes());
     assert_eq!(short.code, Some(1), "{}", short.err);
     assert!(short.err.contains("10000 records"), "{}", short.err);
+}
+
+#[test]
+fn tombstones_reach_every_group_as_tombstones() {
+    let ended = run(&["--chaos", "--tombstones", "5", "--rate", "8000", "--json"]);
+    let summary = ended.good();
+    let tombstones = summary["tombstones"].as_u64().unwrap();
+    assert!(tombstones > 4_000, "{summary}");
+    assert_eq!(summary["sent"], 20_000 + tombstones);
+    assert_eq!(summary["handled"], 20_000 + tombstones);
+    assert_eq!(summary["altered"], 0);
+    assert_eq!(summary["dead_lettered"], 0);
+}
+
+#[test]
+fn a_stream_that_is_created_again_is_read_from_its_beginning() {
+    let arguments = [
+        "--recreate",
+        "--chaos",
+        "--tombstones",
+        "7",
+        "--rate",
+        "8000",
+        "--json",
+    ];
+    let ended = run(&arguments);
+    let summary = ended.good();
+    assert_eq!(summary["handled"], summary["sent"]);
+    let done = "car-raw-events is deleted and created again";
+    assert_eq!(ended.err.matches(done).count(), 1, "{}", ended.err);
+    // At least one member was there to notice, and was replaced.
+    for done in [" ended", " joins"] {
+        let line = |line: &str| line.starts_with("recreate: cleaner-") && line.ends_with(done);
+        assert!(ended.err.lines().any(line), "{done}: {}", ended.err);
+    }
+    let short = run_with(&["--recreate", "--input", "-"], reports(100).as_bytes());
+    assert_eq!(short.code, Some(1), "{}", short.err);
+    assert!(short.err.contains("8000 records"), "{}", short.err);
 }
 
 #[test]
@@ -275,7 +314,7 @@ fn wrong_use_is_reported_before_anything_starts() {
     let unknown = config("unknown.toml", "backend = 'memry'");
     let typo = config("typo.toml", "backend = 'memory'\nsesion_timeout = '1s'");
     let no_toml = config("no.toml", "backend = ");
-    let cases: [(&[&str], &[&str]); 7] = [
+    let cases: [(&[&str], &[&str]); 9] = [
         (&["--input", "no-such-file"], &["no-such-file"]),
         (&["--config", "no-such-file"], &["no-such-file"]),
         (
@@ -289,6 +328,8 @@ fn wrong_use_is_reported_before_anything_starts() {
         (&["--config", &no_toml], &["not valid TOML", "line 1"]),
         (&["--input", "-", "--repeat", "2"], &["--repeat"]),
         (&["--members", "0"], &["--members"]),
+        (&["--tombstones", "1"], &["--tombstones"]),
+        (&["--recreate", "--reshard"], &["--recreate", "--reshard"]),
     ];
     for (arguments, words) in cases {
         let ended = run(arguments);

@@ -70,11 +70,7 @@ impl AlertStore {
         event: Event,
         alerts: &SentLog,
     ) -> Vec<RaisedAlert> {
-        let vehicles = match self.partitions.get_mut(partition) {
-            Some(vehicles) => vehicles,
-            None => self.partitions.entry(partition.clone()).or_default(),
-        };
-        let Some(found) = vehicles.observe(tag, event) else {
+        let Some(found) = self.vehicles(partition).observe(tag, event) else {
             let report = (tag.lane.into(), tag.seq);
             return self.raised.get(&report).cloned().unwrap_or_default();
         };
@@ -90,6 +86,15 @@ impl AlertStore {
         self.raised
             .insert((tag.lane.into(), tag.seq), raised.clone());
         raised
+    }
+
+    /// Records that a vehicle signs off: its next report is compared with nothing, and it is not silent.
+    pub(crate) fn sign_off(&mut self, partition: &Partition, tag: Tag<'_>) {
+        self.vehicles(partition).sign_off(tag);
+    }
+
+    fn vehicles(&mut self, partition: &Partition) -> &mut Vehicles {
+        self.partitions.entry(partition.clone()).or_default()
     }
 }
 
@@ -122,6 +127,20 @@ impl Vehicles {
             found.extend(self.search_silent());
         }
         Some(found)
+    }
+
+    fn sign_off(&mut self, tag: Tag<'_>) {
+        let signed_off = Vehicle {
+            silent: true,
+            ..Vehicle::new(tag.seq, Event::default())
+        };
+        match self.known.get_mut(tag.lane) {
+            Some(vehicle) if tag.seq <= vehicle.seq => {}
+            Some(vehicle) => *vehicle = signed_off,
+            None => {
+                self.known.insert(tag.lane.into(), signed_off);
+            }
+        }
     }
 
     fn search_silent(&mut self) -> Vec<Alert> {
@@ -242,6 +261,17 @@ mod tests {
             let at = 1_000 + 10 * seq;
             assert_eq!(fixture.report("0", "b", seq, at, 0.0), []);
         }
+    }
+
+    #[test]
+    fn a_vehicle_that_signed_off_is_neither_silent_nor_compared() {
+        let (mut fixture, mut seq) = (Fixture::default(), 0);
+        fixture.report("0", "a", 1, 1_000, 0.0);
+        let tag = Tag { lane: "a", seq: 2 };
+        fixture.alert_store.sign_off(&Partition::new("s", "0"), tag);
+        assert_eq!(pass_time(&mut fixture, &mut seq, 1_700), []);
+        assert_eq!(fixture.report("0", "a", 3, 1_710, 9_000.0), []);
+        assert_eq!(fixture.report("0", "a", 1, 1_000, 0.0), [], "known");
     }
 
     #[test]

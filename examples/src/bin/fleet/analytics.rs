@@ -31,7 +31,7 @@ pub(crate) fn join(fleet: Arc<Fleet>, group: ConsumerGroup) -> Member {
 async fn load(fleet: Arc<Fleet>, batch: Vec<Delivery>) -> Result<(), BatchFailure> {
     tokio::time::sleep(LOAD).await;
     for (index, delivery) in batch.iter().enumerate() {
-        if fleet.run.tag(delivery.headers()).is_some() {
+        if fleet.run.tag(delivery.headers()).is_some() && !delivery.is_tombstone() {
             let event =
                 Event::parse(delivery.payload()).map_err(|error| BatchFailure::at(index, error))?;
             fleet.statistics.lock().add(&event);

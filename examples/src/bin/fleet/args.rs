@@ -12,10 +12,10 @@ use clap::Parser;
 ///
 /// The groups analytics, dashboard, inbox and dead-letters also read, each at its own speed.
 ///
-/// Ends with a summary from its own history. Exit code 0: nothing lost, nothing out of order, and
+/// Ends with a summary from its own history. Exit code 0: nothing lost, altered or out of order, and
 /// no duplicate where no member crashed; 1: not so, or the run failed; 2: wrong usage. SIGTERM or
 /// Ctrl-C stops sending, drains and verifies; a second signal aborts.
-#[derive(Debug, Parser)]
+#[derive(Debug, Clone, Parser)]
 #[command(name = "fleet", version, verbatim_doc_comment)]
 pub(crate) struct Args {
     /// JSON lines to stream, gzipped or not; `-` is standard input. Default: the sample that ships
@@ -54,6 +54,16 @@ pub(crate) struct Args {
     /// 10,000. Not on Kafka, which cannot
     #[arg(long)]
     pub(crate) reshard: bool,
+
+    /// Deletes the first stream after 8,000 records, when all of them are settled, and creates it again.
+    /// Not on Kinesis, where a group refuses another stream of the same name
+    #[arg(long, conflicts_with = "reshard")]
+    pub(crate) recreate: bool,
+
+    /// Makes every N-th record of a vehicle a tombstone: an additional record without a payload, which
+    /// takes the vehicle off the dashboard until its next report
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    pub(crate) tombstones: Option<u32>,
 
     /// Decides what chaos does, and in which order
     #[arg(long, value_name = "N", default_value_t = 1)]

@@ -40,6 +40,11 @@ async fn clean(fleet: Arc<Fleet>, delivery: Delivery) -> anyhow::Result<Option<R
         fleet.handled(Stage::Cleaner, &delivery);
         return Ok(None);
     };
+    if delivery.is_tombstone() {
+        let record = fleet.run.mark(Record::tombstone(tag.lane.to_owned()), tag);
+        fleet.handled(Stage::Cleaner, &delivery);
+        return Ok(Some(record));
+    }
     let mut event = Event::clean(tag.lane, delivery.payload())
         .map_err(|error| anyhow!("cannot be cleaned: {}", json_error(&error)))?;
     if let Some((time, pass)) = event.timestamp.as_mut().zip(delivery.headers().get(PASS)) {

@@ -1,4 +1,4 @@
-//! The fast reader: it shows where each vehicle is, from `entity-updates`.
+//! The fast reader: it shows where each vehicle is, from `entity-updates`, until a tombstone removes it.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -17,15 +17,25 @@ pub(crate) fn join(fleet: Arc<Fleet>, group: ConsumerGroup) -> Member {
 
 async fn show(fleet: Arc<Fleet>, delivery: Delivery) -> serde_json::Result<()> {
     if let Some(tag) = fleet.run.tag(delivery.headers()) {
-        let event = Event::parse(delivery.payload())?;
-        let mut positions = fleet.positions.lock();
-        match positions.get_mut(tag.lane) {
-            Some(position) => *position = event,
-            None => {
-                positions.insert(tag.lane.to_owned(), event);
-            }
+        match delivery.is_tombstone() {
+            true => remove(&fleet, tag.lane),
+            false => update(&fleet, tag.lane, Event::parse(delivery.payload())?),
         }
     }
     fleet.handled(Stage::Dashboard, &delivery);
     Ok(())
+}
+
+fn update(fleet: &Fleet, vehicle: &str, event: Event) {
+    let mut positions = fleet.positions.lock();
+    match positions.get_mut(vehicle) {
+        Some(position) => *position = event,
+        None => {
+            positions.insert(vehicle.to_owned(), event);
+        }
+    }
+}
+
+fn remove(fleet: &Fleet, vehicle: &str) {
+    fleet.positions.lock().remove(vehicle);
 }

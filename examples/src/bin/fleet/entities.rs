@@ -1,5 +1,5 @@
 //! The pipeline that publishes each vehicle's latest position: `processed-events` to
-//! `entity-updates`.
+//! `entity-updates`. A tombstone says that the vehicle has none any more.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -26,6 +26,11 @@ async fn update(fleet: Arc<Fleet>, delivery: Delivery) -> anyhow::Result<Option<
         fleet.handled(Stage::Entities, &delivery);
         return Ok(None);
     };
+    if delivery.is_tombstone() {
+        let record = fleet.run.mark(Record::tombstone(tag.lane.to_owned()), tag);
+        fleet.handled(Stage::Entities, &delivery);
+        return Ok(Some(record));
+    }
     let event = Event::parse(delivery.payload())?;
     let update = Event {
         event_type: Some("entityUpdated".into()),

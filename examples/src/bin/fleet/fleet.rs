@@ -11,9 +11,11 @@ use crate::alert_store::AlertStore;
 use crate::analytics::Statistics;
 use crate::event::Event;
 use crate::notes::Notes;
+use crate::recreate::Recreation;
 use crate::sent_log::SentLog;
 use crate::stage::Stage;
 use crate::tag::{RunId, Tag};
+use crate::tombstones::Tombstones;
 use crate::verifier::Verifier;
 
 /// The names of the streams.
@@ -24,7 +26,7 @@ pub(crate) const NOTIFICATIONS: &str = "notifications";
 pub(crate) const DEAD: &str = "car-raw-events.dead";
 
 /// Partitions of each stream but the dead letters, which have one.
-const PARTITIONS: usize = 8;
+pub(crate) const PARTITIONS: usize = 8;
 
 /// One run of the program: the client, the state of the services (each a stand-in for its team's
 /// database), and the history.
@@ -39,6 +41,10 @@ pub(crate) struct Fleet {
     pub(crate) alerts: SentLog,
     /// The bad lines.
     pub(crate) bad: SentLog,
+    pub(crate) tombstones: Tombstones,
+    /// How many tombstones were sent.
+    pub(crate) tombstones_sent: AtomicU64,
+    pub(crate) recreation: Recreation,
     pub(crate) notes: Notes,
     pub(crate) alert_store: Shared<AlertStore>,
     pub(crate) statistics: Shared<Statistics>,
@@ -60,7 +66,7 @@ impl<T> Shared<T> {
 }
 
 impl Fleet {
-    pub(crate) fn new(client: Client) -> Self {
+    pub(crate) fn new(client: Client, tombstones: Tombstones) -> Self {
         let started = Instant::now();
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -72,12 +78,23 @@ impl Fleet {
             reports: SentLog::default(),
             alerts: SentLog::default(),
             bad: SentLog::default(),
+            tombstones,
+            tombstones_sent: AtomicU64::new(0),
+            recreation: Recreation::default(),
             notes: Notes::default(),
             alert_store: Shared::default(),
             statistics: Shared::default(),
             positions: Shared::default(),
             dead_letters: AtomicU64::new(0),
-            verifiers: Stage::ALL.iter().map(|_| Verifier::new(started)).collect(),
+            verifiers: Stage::ALL
+                .into_iter()
+                .map(|stage| match stage {
+                    // They get no reports.
+                    Stage::Inbox | Stage::DeadLetters => Tombstones::default(),
+                    _ => tombstones,
+                })
+                .map(|tombstones| Verifier::new(started, tombstones))
+                .collect(),
         }
     }
 
@@ -121,6 +138,10 @@ impl Fleet {
     /// Records that the report of the input's line `line` was dead-lettered: no group downstream gets
     /// it.
     pub(crate) fn dead_letter(&self, tag: Tag<'_>, line: u64, reason: &str) {
+        if self.tombstones.has(tag.seq) {
+            // No handler refuses a tombstone, so it was none when it arrived.
+            self.verifier(Stage::Cleaner).altered();
+        }
         if self.reports.withdraw(tag.lane, tag.seq) {
             self.dead_letters.fetch_add(1, Ordering::Relaxed);
             self.notes.bad_line(line, reason);

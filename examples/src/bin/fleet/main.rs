@@ -36,6 +36,7 @@ mod notes;
 mod notifications;
 mod number;
 mod progress;
+mod recreate;
 mod reshard;
 mod run;
 mod send;
@@ -44,6 +45,7 @@ mod stage;
 mod status;
 mod summary;
 mod tag;
+mod tombstones;
 mod verifier;
 
 /// The exit code of wrong usage, the same as clap's.

@@ -41,11 +41,16 @@ impl Member {
     }
 }
 
+/// How the task of a member ended.
+type End = std::result::Result<Result<()>, JoinError>;
+
 /// All members, group by group.
 #[derive(Debug)]
 pub(crate) struct Members {
     fleet: Arc<Fleet>,
     groups: Vec<GroupMembers>,
+    /// Groups with a member that ended because its stream was deleted, once for each.
+    ended: Vec<Stage>,
 }
 
 #[derive(Debug, Default)]
@@ -76,7 +81,11 @@ pub(crate) struct MemberStats {
 impl Members {
     pub(crate) fn new(fleet: Arc<Fleet>) -> Self {
         let groups = Stage::ALL.iter().map(|_| GroupMembers::default()).collect();
-        Self { fleet, groups }
+        Self {
+            fleet,
+            groups,
+            ended: Vec::new(),
+        }
     }
 
     /// Adds a member and returns its name.
@@ -143,14 +152,34 @@ impl Members {
 
     /// Removes the members that have ended, and fails if one stopped by itself or with an error.
     pub(crate) async fn check(&mut self) -> anyhow::Result<()> {
-        for group in &mut self.groups {
+        for stage in Stage::ALL {
+            let group = &mut self.groups[stage as usize];
             while let Some(index) = group.finished() {
-                let (name, member) = match index {
-                    Finished::Live(index) => group.live.remove(index),
-                    Finished::Leaving(index) => group.leaving.remove(index),
+                let ((name, member), was_live) = match index {
+                    Finished::Live(index) => (group.live.remove(index), true),
+                    Finished::Leaving(index) => (group.leaving.remove(index), false),
                 };
                 group.gone.push(member.handle);
-                outcome(&name, member.task.await)?;
+                let end = member.task.await;
+                if is_explained(&self.fleet, stage, &end) {
+                    self.fleet.notes.say(format!("recreate: {name} ended"));
+                    self.ended.extend(was_live.then_some(stage));
+                } else {
+                    outcome(&name, end)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Replaces the members that ended because their stream was deleted, when it exists again.
+    pub(crate) async fn join_again(&mut self) -> Result<()> {
+        for stage in std::mem::take(&mut self.ended) {
+            if self.fleet.recreation.is_absent(stage) {
+                self.ended.push(stage);
+            } else {
+                let name = self.join(stage).await?;
+                self.fleet.notes.say(format!("recreate: {name} joins"));
             }
         }
         Ok(())
@@ -159,13 +188,17 @@ impl Members {
     /// Shuts all members down, group by group from the source, and waits for them.
     pub(crate) async fn close(&mut self) -> anyhow::Result<()> {
         let mut result = Ok(());
-        for group in &mut self.groups {
+        for stage in Stage::ALL {
+            let group = &mut self.groups[stage as usize];
             for (_, member) in &group.live {
                 member.handle.shutdown();
             }
             for (name, member) in group.live.drain(..).chain(group.leaving.drain(..)) {
                 group.gone.push(member.handle);
-                result = result.and(outcome(&name, member.task.await));
+                let end = member.task.await;
+                if !is_explained(&self.fleet, stage, &end) {
+                    result = result.and(outcome(&name, end));
+                }
             }
         }
         result
@@ -197,9 +230,14 @@ impl GroupMembers {
     }
 }
 
-fn outcome(name: &str, end: Result<Result<()>, JoinError>) -> anyhow::Result<()> {
+fn outcome(name: &str, end: End) -> anyhow::Result<()> {
     match end {
         Ok(result) => result.map_err(|error| anyhow::anyhow!("{name} stopped: {error:?}")),
         Err(error) => Err(anyhow::anyhow!("{name} stopped: {error}")),
     }
+}
+
+/// Returns whether a member ended because its stream was deleted.
+fn is_explained(fleet: &Fleet, stage: Stage, end: &End) -> bool {
+    matches!(end, Ok(Err(error)) if fleet.recreation.explains(stage, error))
 }

@@ -30,8 +30,13 @@ async fn alert(fleet: Arc<Fleet>, delivery: Delivery) -> anyhow::Result<Vec<Reco
         fleet.handled(Stage::Notifications, &delivery);
         return Ok(Vec::new());
     };
-    let event = Event::parse(delivery.payload())?;
     let partition = delivery.partition();
+    if delivery.is_tombstone() {
+        fleet.alert_store.lock().sign_off(partition, tag);
+        fleet.handled(Stage::Notifications, &delivery);
+        return Ok(Vec::new());
+    }
+    let event = Event::parse(delivery.payload())?;
     let raised = fleet
         .alert_store
         .lock()

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use millstream::Client;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -15,11 +15,13 @@ use crate::fleet::Fleet;
 use crate::input::Input;
 use crate::members::Members;
 use crate::progress::Progress;
+use crate::recreate::RECREATE_AT;
 use crate::reshard::Reshard;
 use crate::send::{self, STALL_TIMEOUT};
 use crate::stage::Stage;
 use crate::status::{Lags, Status};
 use crate::summary::Summary;
+use crate::tombstones::Tombstones;
 
 const TICK: Duration = Duration::from_millis(50);
 
@@ -31,7 +33,8 @@ pub(crate) async fn run(
     input: Input,
     stop: watch::Receiver<bool>,
 ) -> (Summary, anyhow::Result<()>) {
-    let fleet = Arc::new(Fleet::new(client));
+    let tombstones = Tombstones::new(args.tombstones);
+    let fleet = Arc::new(Fleet::new(client, tombstones));
     let mut run = Run {
         members: Members::new(fleet.clone()),
         progress: Progress::new(),
@@ -82,9 +85,16 @@ impl Run {
             true => Reshard::begin(&self.fleet)?,
             false => Reshard::default(),
         };
-        let sending = tokio::spawn(send::send(self.fleet.clone(), lines, args.rate(), stop));
+        let sending = send::send(self.fleet.clone(), lines, args.clone(), stop);
+        let sending = tokio::spawn(sending);
         let sent = self.while_sending(sending).await;
         let sent = sent.and(reshard.end(&self.fleet).await);
+        let sent = sent.and(match args.recreate && !self.fleet.recreation.is_over() {
+            true => Err(anyhow!(
+                "--recreate takes an input of {RECREATE_AT} records or more"
+            )),
+            false => Ok(()),
+        });
         // After an error, what was sent before is still handled and verified.
         sent.and(self.until_handled().await)
     }
@@ -144,6 +154,7 @@ impl Run {
     /// Checks the members, and shows the status.
     async fn look(&mut self) -> anyhow::Result<()> {
         self.members.check().await?;
+        self.members.join_again().await?;
         for remark in self.fleet.notes.take() {
             self.progress.say(&remark);
         }
@@ -157,6 +168,9 @@ impl Run {
             return Ok(());
         };
         let (stage, change) = chaos.next(&self.members.sizes());
+        if self.fleet.recreation.is_absent(stage) {
+            return Ok(());
+        }
         let (name, what) = match change {
             Change::Join => (Some(self.members.join(stage).await?), "joins"),
             Change::Leave => (self.members.leave(stage), "leaves"),

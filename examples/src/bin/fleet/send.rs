@@ -1,6 +1,7 @@
 //! Sends the input to `car-raw-events`, and its bad lines to the dead letter stream.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -8,8 +9,10 @@ use millstream::{ErrorKind, Producer, Receipt, Record};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::args::Args;
 use crate::fleet::{DEAD, Fleet, RAW};
 use crate::input::{Input, Line};
+use crate::recreate::{RECREATE_AT, recreate};
 use crate::sent_log::SentLog;
 use crate::stage::Stage;
 use crate::tag::Tag;
@@ -44,7 +47,7 @@ pub(crate) const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 pub(crate) async fn send(
     fleet: Arc<Fleet>,
     mut lines: mpsc::Receiver<anyhow::Result<Vec<Line>>>,
-    rate: Option<u32>,
+    args: Args,
     mut stop: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
     let (receipts, unread) = mpsc::channel(10_000);
@@ -54,7 +57,8 @@ pub(crate) async fn send(
         dead: fleet.client.producer(DEAD).open().await?,
         fleet,
         receipts,
-        rate,
+        rate: args.rate(),
+        recreate: args.recreate,
         sent: 0,
         started: Instant::now(),
         longest: 0,
@@ -86,6 +90,7 @@ struct Sender {
     dead: Producer,
     receipts: mpsc::Sender<Sent>,
     rate: Option<u32>,
+    recreate: bool,
     sent: u64,
     started: Instant,
     longest: u64,
@@ -128,7 +133,17 @@ impl Sender {
             Ok(key) => key.clone(),
             Err(reason) => return self.send_bad(&line, reason).await,
         };
-        let seq = self.fleet.reports.next(&lane);
+        if self.recreate && self.sent >= RECREATE_AT {
+            self.recreate = false;
+            self.raw.close().await?;
+            recreate(&self.fleet).await?;
+            self.raw = self.fleet.client.producer(RAW).open().await?;
+        }
+        let mut seq = self.fleet.reports.next(&lane);
+        if self.fleet.tombstones.has(seq) {
+            self.send_tombstone(&lane, seq).await?;
+            seq = self.fleet.reports.next(&lane);
+        }
         let mut record = Record::new(line.bytes.clone())
             .key(lane.clone())
             .header(LINE, line.number.to_string());
@@ -146,6 +161,25 @@ impl Sender {
                     ErrorKind::Invalid | ErrorKind::TooLarge => {
                         self.send_bad(&line, error.message()).await
                     }
+                    _ => Err(error.into()),
+                }
+            }
+        }
+    }
+
+    async fn send_tombstone(&mut self, lane: &str, seq: u64) -> anyhow::Result<()> {
+        let record = Record::tombstone(lane.to_owned());
+        let record = self.fleet.run.mark(record, Tag { lane, seq });
+        match self.raw.send(record).await {
+            Ok(receipt) => {
+                self.fleet.tombstones_sent.fetch_add(1, Relaxed);
+                self.sent(receipt, lane.to_owned(), seq, false).await
+            }
+            Err(error) => {
+                self.fleet.reports.withdraw(lane, seq);
+                match error.kind() {
+                    // The report that follows has the same key, and is the bad line.
+                    ErrorKind::Invalid | ErrorKind::TooLarge => Ok(()),
                     _ => Err(error.into()),
                 }
             }

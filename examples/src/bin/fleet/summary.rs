@@ -1,6 +1,7 @@
 //! The verdict at the end, as text and as JSON.
 
 use std::fmt;
+use std::sync::atomic::Ordering::Relaxed;
 
 use serde::Serialize;
 
@@ -22,6 +23,8 @@ pub(crate) struct Summary {
     /// Records whose first handling came after that of a later record of the same key, over all
     /// groups.
     pub(crate) out_of_order: u64,
+    /// Tombstones handled as other records or the other way round, over all groups.
+    pub(crate) altered: u64,
     /// Records handled again, over all groups.
     pub(crate) duplicates: u64,
     /// Membership changes, each of which reassigns a group's partitions.
@@ -32,6 +35,8 @@ pub(crate) struct Summary {
     pub(crate) crashes: u64,
     /// Partitions that went from one member to another.
     pub(crate) partitions_moved: u64,
+    /// Tombstones among what was sent.
+    pub(crate) tombstones: u64,
     /// Lines of the input that could not be used.
     pub(crate) bad_lines: u64,
     /// The numbers of the first of them.
@@ -51,7 +56,7 @@ pub(crate) struct Summary {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Verdict {
-    /// Nothing lost, nothing out of order, and nothing twice where no member crashed.
+    /// Nothing lost, altered or out of order, and nothing twice where no member crashed.
     Good,
     /// One of the numbers breaks a promise.
     NotGood,
@@ -67,6 +72,7 @@ pub(crate) struct GroupSummary {
     pub(crate) handled: u64,
     pub(crate) lost: u64,
     pub(crate) out_of_order: u64,
+    pub(crate) altered: u64,
     pub(crate) duplicates: u64,
     /// Whether a member of this group or of a pipeline upstream crashed: only then may records be
     /// delivered again.
@@ -87,8 +93,9 @@ impl Summary {
             GroupSummary::new(fleet, members, stage, partitions)
         });
         let twice = |group: &GroupSummary| group.duplicates > 0 && !group.crash_before;
-        let broken =
-            |group: &GroupSummary| group.lost > 0 || group.out_of_order > 0 || twice(group);
+        let broken = |group: &GroupSummary| {
+            group.lost > 0 || group.out_of_order > 0 || group.altered > 0 || twice(group)
+        };
         let verdict = match groups.iter().any(broken) {
             true => Verdict::NotGood,
             false => Verdict::Good,
@@ -107,6 +114,7 @@ impl Summary {
                 .unwrap_or_default(),
             lost: sum(|group| group.lost),
             out_of_order: sum(|group| group.out_of_order),
+            altered: sum(|group| group.altered),
             duplicates: sum(|group| group.duplicates),
             rebalances: sum(|group| group.rebalances),
             max_stall_ms: groups
@@ -116,6 +124,7 @@ impl Summary {
                 .unwrap_or_default(),
             crashes: sum(|group| group.crashes),
             partitions_moved: sum(|group| group.partitions_moved),
+            tombstones: fleet.tombstones_sent.load(Relaxed),
             bad_lines,
             first_bad_lines,
             dead_lettered: fleet.dead_letters(),
@@ -141,6 +150,7 @@ impl GroupSummary {
             handled: counts.handled,
             lost: verifier.lost(fleet.sent_log(stage)),
             out_of_order: counts.out_of_order,
+            altered: counts.altered,
             duplicates: counts.duplicates,
             crash_before: members.crashed_before(stage),
             crashes: stats.crashed,
@@ -156,7 +166,7 @@ impl GroupSummary {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let slowest = self.groups.iter().max_by_key(|group| group.max_stall_ms);
-        let rows: [(&str, u64, String); 8] = [
+        let rows: [(&str, u64, String); 9] = [
             (
                 "sent",
                 self.sent,
@@ -178,6 +188,14 @@ impl fmt::Display for Summary {
                 "out of order",
                 self.out_of_order,
                 "by the first time that a record is handled".into(),
+            ),
+            (
+                "altered",
+                self.altered,
+                match self.tombstones {
+                    0 => String::new(),
+                    sent => format!("of {} tombstones", grouped(sent)),
+                },
             ),
             (
                 "duplicates",
@@ -240,7 +258,7 @@ impl fmt::Display for Summary {
         }
         let verdict = match self.verdict {
             Verdict::Good => {
-                "good: nothing lost, nothing out of order, nothing twice without a crash"
+                "good: nothing lost, altered or out of order, nothing twice without a crash"
             }
             Verdict::NotGood => "NOT GOOD: see the numbers above",
             Verdict::Failed => "FAILED: the run ended early, the numbers above prove nothing",
@@ -272,11 +290,12 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::tombstones::Tombstones;
 
     #[tokio::test]
     async fn a_run_that_failed_before_its_first_snapshot_has_a_summary() -> millstream::Result<()> {
         let client = millstream::Settings::default().connect().await?;
-        let fleet = Arc::new(Fleet::new(client));
+        let fleet = Arc::new(Fleet::new(client, Tombstones::default()));
         let members = Members::new(fleet.clone());
         let summary = Summary::new(&fleet, &members, &Status::default());
         assert_eq!(summary.groups.len(), Stage::ALL.len());

@@ -1,4 +1,5 @@
-//! Verifies what one group handled: everything, in order, and once where no member crashed.
+//! Verifies what one group handled: everything, in order, tombstones as tombstones, and once where no member
+//! crashed.
 //!
 //! A crash repeats records, also for the groups downstream: a pipeline that resumes from its
 //! checkpoint publishes again what it had published. So order is verified by the **first** time that
@@ -12,10 +13,12 @@ use millstream::{Delivery, Partition};
 
 use crate::sent_log::SentLog;
 use crate::tag::{RunId, Tag};
+use crate::tombstones::Tombstones;
 
 /// The history of one group.
 #[derive(Debug)]
 pub(crate) struct Verifier {
+    tombstones: Tombstones,
     history: Mutex<History>,
 }
 
@@ -37,6 +40,8 @@ pub(crate) struct Counts {
     pub(crate) out_of_order: u64,
     /// Records handled again.
     pub(crate) duplicates: u64,
+    /// Tombstones that arrived with a payload, and other records that arrived without one.
+    pub(crate) altered: u64,
     /// Records that are not of this run.
     pub(crate) foreign: u64,
     /// The longest time that a partition handled nothing while it held the record that was handled
@@ -59,7 +64,7 @@ enum Seen {
 }
 
 impl Verifier {
-    pub(crate) fn new(started: Instant) -> Self {
+    pub(crate) fn new(started: Instant, tombstones: Tombstones) -> Self {
         let history = History {
             lanes: HashMap::new(),
             progress: HashMap::new(),
@@ -67,6 +72,7 @@ impl Verifier {
             counts: Counts::default(),
         };
         Self {
+            tombstones,
             history: Mutex::new(history),
         }
     }
@@ -74,9 +80,17 @@ impl Verifier {
     /// Records that `delivery` was handled. Call it as the last step of a handler.
     pub(crate) fn handled(&self, run: &RunId, delivery: &Delivery) {
         let tag = run.tag(delivery.headers());
+        if tag.is_some_and(|tag| self.tombstones.has(tag.seq) != delivery.is_tombstone()) {
+            self.altered();
+        }
         // The broker's clock may differ from this one: a negative age is none.
         let age = delivery.timestamp().elapsed().unwrap_or_default();
         self.note(tag, delivery.partition(), age, Instant::now());
+    }
+
+    /// Records that a tombstone arrived with a payload, or another record without one.
+    pub(crate) fn altered(&self) {
+        self.lock().counts.altered += 1;
     }
 
     /// Records the handling of a record that was stored `age` ago.
@@ -161,7 +175,7 @@ mod tests {
                 log.next(lane);
             }
         }
-        let verifier = Verifier::new(Instant::now());
+        let verifier = Verifier::new(Instant::now(), Tombstones::default());
         for (lane, seq) in handled.iter().copied() {
             let tag = Tag { lane, seq };
             verifier.note(
@@ -238,7 +252,7 @@ mod tests {
 
     #[test]
     fn records_of_other_runs_are_counted_apart() {
-        let verifier = Verifier::new(Instant::now());
+        let verifier = Verifier::new(Instant::now(), Tombstones::default());
         verifier.note(
             None,
             &Partition::new("s", "0"),
@@ -257,7 +271,7 @@ mod tests {
     #[test]
     fn a_stall_is_a_pause_in_which_a_record_waited() {
         let started = Instant::now();
-        let verifier = Verifier::new(started);
+        let verifier = Verifier::new(started, Tombstones::default());
         let at = |ms| started + Duration::from_millis(ms);
         let mut seq = 0;
         let mut note = |partition: &str, age, now| {
