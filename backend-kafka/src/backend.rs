@@ -1,17 +1,22 @@
 //! The driver: one connection, from which everything else is opened.
 
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use millstream_core::{Error, ErrorKind, Guarantees, Result, driver};
-use rdkafka::consumer::Consumer as _;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
 use crate::cluster::Streams;
 use crate::config::Config;
+use crate::connection::context::Context;
 use crate::connection::{Connection, LastError};
 use crate::group::Checkpoints;
 use crate::login::token::TokenSource;
 use crate::{consumer, producer};
+
+const LONGEST_GROUP_NAME: usize = 30_000;
 
 /// A connection to a Kafka cluster. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -71,13 +76,11 @@ impl Kafka {
     async fn open(config: Config, tokens: Option<Arc<dyn TokenSource>>) -> Result<Self> {
         let connection = Connection::open(config, tokens)?;
         let timeout = connection.config.request_timeout;
-        let cluster = connection
+        let is_reached = connection
             .request_client
-            .ask("connect", move |client| {
-                Ok(client.client().fetch_cluster_id(timeout))
-            })
+            .ask("connect", move |client| Ok(is_reached(client, timeout)))
             .await?;
-        if cluster.is_none() {
+        if !is_reached {
             let brokers = connection.config.brokers.join(", ");
             let (kind, heard) = match connection.request_client.last_error() {
                 Some(LastError { kind, reason, .. }) => (kind, format!(": {reason}")),
@@ -90,6 +93,26 @@ impl Kafka {
         Ok(Self {
             connection: Arc::new(connection),
         })
+    }
+}
+
+/// Waits until a broker has told the client which cluster it is of. Returns whether one has.
+///
+/// In short waits: librdkafka (2.12) looks whether it was told, and then waits for the next change, so that it
+/// misses what comes in between (`rd_kafka_clusterid`).
+fn is_reached(client: &BaseConsumer<Context>, timeout: Duration) -> bool {
+    const TURN: Duration = Duration::from_millis(20);
+    let deadline = Instant::now() + timeout;
+    loop {
+        let turn = Instant::now() + TURN;
+        if client.client().fetch_cluster_id(TURN).is_some() {
+            return true;
+        }
+        if turn >= deadline {
+            return false;
+        }
+        // A broker that names no cluster is not waited for.
+        thread::sleep(turn.saturating_duration_since(Instant::now()));
     }
 }
 
@@ -112,6 +135,18 @@ impl driver::Backend for Kafka {
         producer::open(&self.connection, stream).await
     }
 
+    /// Groups are shared with other clients, and Kafka takes any text. But librdkafka takes C strings, and the
+    /// names of transactions and of the group beside it are longer than the group's, of which Kafka stores 32,767
+    /// bytes.
+    fn check_group_name(&self, name: &str) -> Result<(), String> {
+        match (1..=LONGEST_GROUP_NAME).contains(&name.len()) && !name.contains('\0') {
+            true => Ok(()),
+            false => Err(format!(
+                "use 1 to {LONGEST_GROUP_NAME} bytes without a NUL byte"
+            )),
+        }
+    }
+
     fn consumer_group(&self, group: &str) -> Arc<dyn driver::ConsumerGroup> {
         Arc::new(consumer::Group::new(&self.connection, group))
     }
@@ -122,5 +157,53 @@ impl driver::Backend for Kafka {
 
     fn streams(&self) -> Arc<dyn driver::Streams> {
         Arc::new(Streams::new(&self.connection))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+    use rdkafka::mocking::MockCluster;
+
+    use super::*;
+
+    /// Each waits for the answer that tells of the cluster, and it is rare that it comes just before that.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn no_connect_misses_the_answer() {
+        const ROUNDS: usize = 40;
+        const AT_ONCE: usize = 32;
+        let mock = MockCluster::new(1).unwrap();
+        let config = Config {
+            brokers: vec![mock.bootstrap_servers()],
+            request_timeout: Duration::from_secs(10),
+            ..Config::default()
+        };
+        for _ in 0..ROUNDS {
+            let begun = Instant::now();
+            let connects = (0..AT_ONCE).map(|_| Kafka::connect(config.clone()));
+            for connected in join_all(connects).await {
+                connected.unwrap();
+            }
+            // One that misses it succeeds when its time is over.
+            let took = begun.elapsed();
+            assert!(took < config.request_timeout, "{took:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn groups_have_the_names_that_kafka_takes() {
+        let mock = MockCluster::new(1).unwrap();
+        let config = Config {
+            brokers: vec![mock.bootstrap_servers()],
+            ..Config::default()
+        };
+        let kafka = Kafka::connect(config).await.unwrap();
+        let check = |name: &str| driver::Backend::check_group_name(&kafka, name);
+        for name in ["g", "a b", "a/b", "gr\u{fc}ppe", &"g".repeat(30_000)] {
+            assert_eq!(check(name), Ok(()), "{name}");
+        }
+        for name in ["", "a\0b", &"g".repeat(30_001)] {
+            assert!(check(name).is_err(), "{name}");
+        }
     }
 }

@@ -4,19 +4,29 @@ use crate::{Error, ErrorKind, Result, StreamSpec};
 
 /// Kafka's limit. The Kinesis driver checks its own, 128.
 const STREAM_LONGEST: usize = 249;
+/// Of a group whose backend has no rule of its own.
 const GROUP_LONGEST: usize = 255;
 /// More partitions are a mistake: a whole Kafka cluster is advised to have fewer.
 const MOST_PARTITIONS: usize = 100_000;
 
 pub(crate) fn stream(operation: &'static str, name: &str) -> Result<()> {
     if name == "." || name == ".." {
-        return Err(invalid_name(operation, "stream", name, STREAM_LONGEST));
+        return Err(invalid_name(
+            operation,
+            "stream",
+            name,
+            &rule(STREAM_LONGEST),
+        ));
     }
-    check(operation, "stream", name, STREAM_LONGEST)
+    check(name, STREAM_LONGEST).map_err(|rule| invalid_name(operation, "stream", name, &rule))
 }
 
-pub(crate) fn group(operation: &'static str, name: &str) -> Result<()> {
-    check(operation, "group", name, GROUP_LONGEST)
+pub(crate) fn invalid_group(operation: &'static str, name: &str, rule: &str) -> Error {
+    invalid_name(operation, "group", name, rule)
+}
+
+pub(crate) fn default_group(name: &str) -> Result<(), String> {
+    check(name, GROUP_LONGEST)
 }
 
 pub(crate) fn partitions(spec: &StreamSpec) -> Result<()> {
@@ -30,16 +40,36 @@ pub(crate) fn partitions(spec: &StreamSpec) -> Result<()> {
     Err(Error::new(ErrorKind::Invalid, "create stream", message).with_stream(&*spec.name))
 }
 
-fn check(operation: &'static str, what: &str, name: &str, longest: usize) -> Result<()> {
+fn check(name: &str, longest: usize) -> Result<(), String> {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     if (1..=longest).contains(&name.len()) && name.bytes().all(is_allowed) {
         return Ok(());
     }
-    Err(invalid_name(operation, what, name, longest))
+    Err(rule(longest))
 }
 
-fn invalid_name(operation: &'static str, what: &str, name: &str, longest: usize) -> Error {
-    let message =
-        format!("{what} name {name:?} cannot be used, use 1 to {longest} of A-Z a-z 0-9 . _ -");
+fn rule(longest: usize) -> String {
+    format!("use 1 to {longest} of A-Z a-z 0-9 . _ -")
+}
+
+fn invalid_name(operation: &'static str, what: &str, name: &str, rule: &str) -> Error {
+    let message = format!("{what} name {name:?} cannot be used, {rule}");
     Error::new(ErrorKind::Invalid, operation, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_groups_are_plain_by_default() {
+        let longest = "g".repeat(GROUP_LONGEST);
+        for name in ["g", "Team-a.analytics_2", &longest] {
+            assert_eq!(default_group(name), Ok(()), "{name}");
+        }
+        let too_long = "g".repeat(GROUP_LONGEST + 1);
+        for name in ["", "a b", "a/b", "gr\u{fc}ppe", &too_long] {
+            assert!(default_group(name).is_err(), "{name}");
+        }
+    }
 }

@@ -61,6 +61,10 @@ impl<B: Backend, L: Layer + Clone> Backend for Layered<B, L> {
         self.layer.open_producer(&self.driver, stream).await
     }
 
+    fn check_group_name(&self, name: &str) -> std::result::Result<(), String> {
+        self.driver.check_group_name(name)
+    }
+
     fn consumer_group(&self, group: &str) -> Arc<dyn ConsumerGroup> {
         Arc::new(LayeredGroup {
             group: self.driver.consumer_group(group),

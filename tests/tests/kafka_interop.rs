@@ -462,3 +462,45 @@ async fn a_group_of_an_eager_strategy_is_moved_when_its_members_have_ended() {
     }
     assert_eq!(handled, all);
 }
+
+/// Other clients call their groups as they like.
+#[tokio::test]
+async fn a_group_of_any_name_is_continued() {
+    const GROUP: &str = "\u{e9}quipe a/b: \u{1f697}";
+    const STORED: i64 = 3;
+    let broker = Options::new().start().await;
+    let client = connect(&broker).await;
+    create(&client, "of-any-name", 1).await;
+    let producer = client.producer("of-any-name").open().await;
+    let producer = producer.expect("it opens");
+    for number in 0..5 {
+        let sent = producer.send(Record::new(number.to_string())).await;
+        sent.expect("it is taken").await.expect("it is stored");
+    }
+    producer.close().await.expect("it closes");
+    let bootstrap = broker.bootstrap();
+    let stored = tokio::task::spawn_blocking(move || {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", bootstrap);
+        config.set("group.id", GROUP);
+        let other: BaseConsumer = config.create().expect("it is made");
+        let mut offsets = rdkafka::TopicPartitionList::new();
+        let offset = rdkafka::Offset::Offset(STORED);
+        offsets
+            .add_partition_offset("of-any-name", 0, offset)
+            .expect("it is an offset");
+        other.commit(&offsets, CommitMode::Sync)
+    });
+    stored.await.expect("it ends").expect("it is stored");
+
+    let group = client.group(GROUP).stream("of-any-name");
+    let mut consumer = group.join().await.expect("it joins");
+    for number in STORED..5 {
+        let delivery = next(&mut consumer).await;
+        assert_eq!(*delivery.payload(), number.to_string());
+        delivery.ack();
+    }
+    consumer.close().await.expect("it closes");
+    let checkpoints = group.checkpoints().await.expect("they are read");
+    assert_eq!(checkpoints[0].lag.records, Some(0), "{checkpoints:?}");
+}

@@ -453,7 +453,7 @@ impl ConsumerGroup {
     /// # Errors
     /// `NotFound` if no member ever joined.
     pub async fn checkpoints(&self) -> Result<Vec<Checkpoint>> {
-        naming::group("read checkpoints", &self.name)?;
+        self.check_name("read checkpoints")?;
         self.backend.checkpoints(&self.name).read().await
     }
 
@@ -466,7 +466,7 @@ impl ConsumerGroup {
     /// # Cancel safety
     /// If the call is dropped, the group is either moved or not.
     pub async fn reset(&self, stream: &str, to: Start) -> Result<()> {
-        naming::group("reset", &self.name)?;
+        self.check_name("reset")?;
         naming::stream("reset", stream)?;
         self.backend.checkpoints(&self.name).reset(stream, to).await
     }
@@ -523,8 +523,13 @@ impl ConsumerGroup {
         .await
     }
 
+    fn check_name(&self, operation: &'static str) -> Result<()> {
+        let checked = self.backend.check_group_name(&self.name);
+        checked.map_err(|rule| naming::invalid_group(operation, &self.name, &rule))
+    }
+
     fn validate(&self) -> Result<()> {
-        naming::group("join", &self.name)?;
+        self.check_name("join")?;
         self.options
             .validate()
             .map_err(|error| error.with_group(self.name.clone()))?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{Checkpoints, ConsumerGroup, Producer, Streams};
-use crate::{Guarantees, Result};
+use crate::{Guarantees, Result, naming};
 
 /// A connected backend. A [`Client`](crate::Client) holds it and opens everything else from it.
 #[async_trait]
@@ -21,11 +21,22 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// the broker reports that before the first record. A dropped call leaves nothing behind.
     async fn open_producer(&self, stream: &str) -> Result<Arc<dyn Producer>>;
 
-    /// Returns a handle to a group, without a request to the broker. The caller has checked the name
-    /// (1-255 of `A-Z a-z 0-9 . _ -`).
+    /// Checks the name of a group. By default a name has 1 to 255 of `A-Z a-z 0-9 . _ -`.
+    ///
+    /// A backend whose groups are shared with other clients accepts every name that those may use.
+    ///
+    /// # Errors
+    /// Which names can be used, as the end of a sentence that begins with the refused name.
+    fn check_group_name(&self, name: &str) -> Result<(), String> {
+        naming::default_group(name)
+    }
+
+    /// Returns a handle to a group, without a request to the broker. The caller has
+    /// [checked](Self::check_group_name) the name.
     fn consumer_group(&self, group: &str) -> Arc<dyn ConsumerGroup>;
 
-    /// Returns a handle to the stored progress of a group, without a request to the broker.
+    /// Returns a handle to the stored progress of a group, without a request to the broker. The caller has
+    /// [checked](Self::check_group_name) the name.
     fn checkpoints(&self, group: &str) -> Arc<dyn Checkpoints>;
 
     /// Returns the administration of streams.

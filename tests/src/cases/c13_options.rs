@@ -129,8 +129,20 @@ async fn c13_names_of_groups(harness: Arc<dyn Harness>) {
     let long = "g".repeat(256);
     for name in ["", "a b", "a/b", "grüppe", long.as_str()] {
         let group = fleet.client.group(name).stream(fleet.stream.as_str());
+        let refused = match group.join().await {
+            Err(error) => error,
+            // A backend whose groups have other clients, too, takes what those may use.
+            Ok(consumer) if !name.is_empty() => {
+                consumer.close().await.expect("it closes");
+                group.checkpoints().await.expect("it has joined");
+                let reset = group.reset(&fleet.stream, millstream_core::Start::Earliest);
+                reset.await.expect("it has joined");
+                continue;
+            }
+            Ok(_) => panic!("no group has an empty name"),
+        };
         let errors = [
-            group.join().await.expect_err("it is no name"),
+            refused,
             group.checkpoints().await.expect_err("it is no name"),
             group
                 .reset(&fleet.stream, millstream_core::Start::Earliest)
