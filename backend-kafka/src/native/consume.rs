@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::ffi::{CStr, CString, c_char, c_void};
+use std::iter;
 use std::ops::Range;
 use std::ptr::{self, NonNull};
 use std::slice;
@@ -43,7 +44,7 @@ pub(crate) enum Taken<S> {
     Records {
         /// What the caller calls the partition.
         slot: S,
-        /// They share one buffer with the rest of the batch.
+        /// They share one buffer, which has [`SHARED_BYTES`] at most, or else one record.
         records: Vec<StoredRecord>,
         /// The epoch of the leader that has written them all. `None` in logs of before Kafka 0.11.
         leader_epoch: Option<i32>,
@@ -262,28 +263,25 @@ impl Drop for Messages {
 }
 
 impl Messages {
-    /// Copies all records into one buffer, cut by runs of one partition.
+    /// Copies all records, cut by runs of one partition, and into buffers.
     fn copy<S: Copy>(&self, mut slot: impl FnMut(&str, i32) -> Option<S>) -> Vec<Taken<S>> {
         let mut headers = Vec::new();
         // SAFETY: the batch call gave messages that live until the batch is dropped, after the views.
         let view = |message: &*mut _| unsafe { View::of(*message, &mut headers) };
         let views: Vec<View<'_>> = self.0.iter().map(view).collect();
-        let mut cut = Cut::new(&views, &headers);
         let mut taken = Vec::new();
         for run in views.chunk_by(|one, next| one.is_beside(next)) {
             let first = &run[0];
             let Some(slot) = slot(first.topic(), first.partition) else {
-                run.iter().for_each(|view| cut.skip(view));
                 continue;
             };
             if let Some(failure) = first.failure() {
-                cut.skip(first);
                 taken.push(Taken::Failed { slot, failure });
             } else {
-                for part in of_one_leader(run) {
+                for part in of_one_leader(run).flat_map(|part| of_one_buffer(part, &headers)) {
                     taken.push(Taken::Records {
                         slot,
-                        records: part.iter().map(|view| cut.next(view)).collect(),
+                        records: copy(part, &headers),
                         leader_epoch: part[0].leader_epoch(),
                     });
                 }
@@ -299,6 +297,35 @@ fn of_one_leader<'r, 'a>(run: &'r [View<'a>]) -> impl Iterator<Item = &'r [View<
     // Epochs only grow in a log, so that two are enough to know of nearly all runs.
     let is_one = first.leader_epoch() == last.leader_epoch();
     run.chunk_by(move |one, next| is_one || one.leader_epoch() == next.leader_epoch())
+}
+
+/// How many bytes records share a buffer for. A record whose handler hangs keeps the buffer, which is more
+/// than the runtime counts.
+const SHARED_BYTES: usize = 64 << 10;
+
+/// Cuts records of one partition into those that share a buffer.
+fn of_one_buffer<'r, 'a>(
+    mut records: &'r [View<'a>],
+    headers: &'r [Header<'r>],
+) -> impl Iterator<Item = &'r [View<'a>]> {
+    iter::from_fn(move || {
+        let mut size = 0;
+        let fits = |view: &&View<'_>| {
+            size += view.size(headers);
+            size <= SHARED_BYTES
+        };
+        let count = records.iter().take_while(fits).count();
+        // A larger one is alone.
+        let (piece, rest) = records.split_at_checked(count.max(1))?;
+        records = rest;
+        Some(piece)
+    })
+}
+
+/// Copies records into one buffer.
+fn copy(views: &[View<'_>], headers: &[Header<'_>]) -> Vec<StoredRecord> {
+    let mut cut = Cut::new(views, headers);
+    views.iter().map(|view| cut.next(view)).collect()
 }
 
 /// One message, as librdkafka holds it.
@@ -385,6 +412,11 @@ impl<'a> View<'a> {
         record.chain(values.filter_map(|(_, value)| *value))
     }
 
+    /// How many bytes are copied of it.
+    fn size(&self, headers: &[Header<'_>]) -> usize {
+        self.fields(headers).map(<[u8]>::len).sum()
+    }
+
     /// The epoch of the leader that has written the record.
     fn leader_epoch(&self) -> Option<i32> {
         // SAFETY: the message lives, and came from the batch call.
@@ -400,7 +432,7 @@ impl<'a> View<'a> {
     }
 }
 
-/// A batch's bytes in one buffer, which records are cut from in the batch's order.
+/// The bytes of some records in one buffer, which the records are cut from in the same order.
 struct Cut<'a> {
     headers: &'a [Header<'a>],
     buffer: Bytes,
@@ -408,19 +440,18 @@ struct Cut<'a> {
 }
 
 impl<'a> Cut<'a> {
-    fn new(views: &[View<'a>], headers: &'a [Header<'a>]) -> Self {
-        let fields = || views.iter().flat_map(|view| view.fields(headers));
-        let mut buffer = Vec::with_capacity(fields().map(<[u8]>::len).sum());
-        fields().for_each(|field| buffer.extend_from_slice(field));
+    fn new(views: &[View<'_>], headers: &'a [Header<'a>]) -> Self {
+        let size = views.iter().map(|view| view.size(headers)).sum();
+        let mut buffer = Vec::with_capacity(size);
+        for view in views {
+            view.fields(headers)
+                .for_each(|field| buffer.extend_from_slice(field));
+        }
         Self {
             headers,
             buffer: buffer.into(),
             at: 0,
         }
-    }
-
-    fn skip(&mut self, view: &View<'_>) {
-        self.at += view.fields(self.headers).map(<[u8]>::len).sum::<usize>();
     }
 
     fn next(&mut self, view: &View<'_>) -> StoredRecord {
@@ -547,6 +578,12 @@ fn name(topic: &str) -> CString {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
+    use rdkafka::{ClientConfig, Offset};
+
     use super::*;
 
     #[test]
@@ -572,6 +609,80 @@ mod tests {
             reason: "Inconsistent topic ID".to_owned(),
         };
         assert_eq!(view.failure(), Some(failure));
+    }
+
+    /// Takes all records of a topic, whose partitions have so many each.
+    fn take_all(
+        mock: &MockCluster<'_, DefaultProducerContext>,
+        partitions: i32,
+        each: usize,
+    ) -> Vec<Taken<i32>> {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", mock.bootstrap_servers());
+        config.set("group.id", "g");
+        config.set("auto.offset.reset", "error");
+        let consumer: BaseConsumer = config.create().unwrap();
+        let queue = DataQueue::new(Arc::new(consumer));
+        let mut list = TopicPartitionList::new();
+        for partition in 0..partitions {
+            queue.forward("t", partition);
+            list.add_partition_offset("t", partition, Offset::Beginning)
+                .unwrap();
+        }
+        queue.consumer.assign(&list).unwrap();
+        // All of them wait to be taken at once.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let count = partitions as usize * each;
+        // SAFETY: the queue lives.
+        while unsafe { sys::rd_kafka_queue_length(queue.queue.as_ptr()) } < count {
+            assert!(Instant::now() < deadline, "they are fetched");
+            drop(queue.consumer.poll(Duration::from_millis(10)));
+        }
+        queue.take(count, |_, partition| Some(partition))
+    }
+
+    #[test]
+    fn a_record_that_is_kept_keeps_few_others() {
+        const PARTITIONS: i32 = 4;
+        const EACH: usize = 40;
+        let mock = MockCluster::new(1).unwrap();
+        mock.create_topic("t", PARTITIONS, 1).unwrap();
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", mock.bootstrap_servers());
+        let producer: BaseProducer = config.create().unwrap();
+        let large = vec![0; 2 * SHARED_BYTES];
+        for number in 0..EACH {
+            let payload = match number {
+                0 => &large[..],
+                _ => &large[..10_000],
+            };
+            for partition in 0..PARTITIONS {
+                let record = BaseRecord::<(), _>::to("t").partition(partition);
+                let sent = producer.send(record.payload(payload));
+                sent.map_err(|(error, _)| error).unwrap();
+            }
+        }
+        producer.flush(Duration::from_secs(20)).unwrap();
+
+        let mut records = 0;
+        let mut kept = Vec::new();
+        for taken in take_all(&mock, PARTITIONS, EACH) {
+            let Taken::Records {
+                records: shared, ..
+            } = taken
+            else {
+                panic!("a fetch failed")
+            };
+            let bytes: usize = shared.iter().map(StoredRecord::size).sum();
+            assert!(bytes <= SHARED_BYTES || shared.len() == 1, "{bytes}");
+            records += shared.len();
+            kept.push(shared[0].payload.clone().unwrap());
+        }
+        assert_eq!(records, PARTITIONS as usize * EACH);
+        assert!(
+            kept.iter().all(Bytes::is_unique),
+            "none keeps another's buffer"
+        );
     }
 
     /// The names of headers with these names and this value, as they are read.
