@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod backend;
+mod background;
 mod cluster;
 mod config;
 mod connection;

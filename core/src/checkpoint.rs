@@ -7,8 +7,11 @@ use crate::{Error, ErrorKind, Partition, Position};
 /// A number that grows each time a partition gets a new owner in a group: the fencing token (Kafka:
 /// generation or member epoch; Kinesis: lease counter at the take).
 ///
-/// A sink that remembers the highest epoch per partition can refuse a stale owner. An epoch prints as
-/// a decimal number, and parses back from that text.
+/// A sink that remembers the highest epoch per partition can refuse a stale owner. It must be able to
+/// forget: where a broker forgets a group, its epochs begin again. Kafka does so some time after the last
+/// member has left and the stored offsets have expired, a week later by default.
+///
+/// An epoch prints as a decimal number, and parses back from that text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub u64);
 

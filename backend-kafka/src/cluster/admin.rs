@@ -9,11 +9,10 @@ use millstream_core::{Error, ErrorKind, Result};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
 
 use crate::connection::Connection;
 use crate::connection::context::Context;
-use crate::error;
+use crate::{background, error};
 
 /// One answer for each thing that was asked for.
 type Answers = Result<Vec<Result<String, (String, RDKafkaErrorCode)>>, KafkaError>;
@@ -33,34 +32,28 @@ where
     F: AsyncFnOnce(&AdminClient<Context>, &AdminOptions) -> Answers + Send + 'static,
 {
     let admin = connection.admin(operation);
-    let (answer, changed) = oneshot::channel();
-    tokio::task::spawn_blocking(move || {
+    let runtime = Handle::current();
+    let changed = background::run_and_drop(operation, move || {
         let client = match admin() {
             Ok(client) => client,
-            Err(refused) => return answer.send(Err(refused)),
+            Err(refused) => return (Err(refused), None),
         };
         // The broker answers when the change is done, or says that it took too long.
         let options = AdminOptions::new()
             .request_timeout(Some(timeout))
             .operation_timeout(Some(timeout));
-        let answers = Handle::current().block_on(request(&client, &options));
-        // Before the client is dropped, for which nobody need wait.
+        let answers = runtime.block_on(request(&client, &options));
         let answers = answers.map_err(|refused| error::from(operation, refused));
-        answer.send(answers.map(|answers| answers.into_iter().next()))
+        let answer = answers.map(|answers| answers.into_iter().next());
+        (answer, Some(client))
     });
-    match changed.await {
-        Ok(Ok(Some(Ok(_)))) => Ok(()),
-        Ok(Ok(Some(Err((_, code))))) => Err(error::from_code(operation, code)),
-        Ok(Ok(None)) => Err(Error::new(
+    match changed.await?? {
+        Some(Ok(_)) => Ok(()),
+        Some(Err((_, code))) => Err(error::from_code(operation, code)),
+        None => Err(Error::new(
             ErrorKind::Unavailable,
             operation,
             "the broker did not say whether it was done",
-        )),
-        Ok(Err(refused)) => Err(refused),
-        Err(_) => Err(Error::new(
-            ErrorKind::Closed,
-            operation,
-            "the tokio runtime shuts down",
         )),
     }
 }

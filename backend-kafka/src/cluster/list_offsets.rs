@@ -8,6 +8,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
+use crate::cluster::topics::Topic;
 use crate::connection::context::Context;
 use crate::error;
 
@@ -35,6 +36,9 @@ pub(crate) fn list_offsets(
     spec: OffsetSpec,
     timeout: Duration,
 ) -> Result<Vec<i64>, KafkaError> {
+    if partitions.is_empty() {
+        return Ok(Vec::new());
+    }
     let deadline = Instant::now() + timeout;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -43,6 +47,23 @@ pub(crate) fn list_offsets(
             answer => return answer,
         }
     }
+}
+
+/// As [`list_offsets`], of all partitions of a topic. `None` for those without a leader, which nobody can be asked
+/// for.
+pub(crate) fn list_led_offsets(
+    client: &BaseConsumer<Context>,
+    name: &str,
+    topic: &Topic,
+    spec: OffsetSpec,
+    timeout: Duration,
+) -> Result<Vec<Option<i64>>, KafkaError> {
+    let mut offsets = vec![None; topic.partitions as usize];
+    let listed = list_offsets(client, name, &topic.led, spec, timeout)?;
+    for (partition, offset) in topic.led.iter().zip(listed) {
+        offsets[*partition as usize] = Some(offset);
+    }
+    Ok(offsets)
 }
 
 const PAUSE: Duration = Duration::from_millis(100);

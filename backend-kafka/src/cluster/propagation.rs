@@ -7,7 +7,6 @@
 
 use std::time::Duration;
 
-use futures_util::future::try_join_all;
 use millstream_core::telemetry::{Causes, event};
 use millstream_core::{Error, ErrorKind, Result};
 
@@ -32,7 +31,7 @@ impl Expected {
         match (self, topic) {
             (Self::NoTopic, topic) => topic.is_none(),
             (Self::Partitions(_), None) => false,
-            (Self::Partitions(count), Some(topic)) => topic.led && topic.partitions >= count,
+            (Self::Partitions(count), Some(topic)) => topic.is_led() && topic.partitions >= count,
         }
     }
 }
@@ -54,11 +53,10 @@ pub(super) async fn wait(
     let brokers = brokers.await.map_err(|e| e.with_stream(topic))?;
     // One broker alone has just been asked.
     if brokers.len() > 1 {
-        let mut each = Vec::with_capacity(brokers.len());
+        // In turn: a client has a thread and maybe a connection for each broker of the cluster.
         for broker in &brokers {
-            each.push(at(connection, broker, operation, topic, wanted, deadline));
+            at(connection, broker, operation, topic, wanted, deadline).await?;
         }
-        try_join_all(each).await?;
     }
     match wanted {
         Expected::NoTopic => Ok(()),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::metadata::MetadataTopic;
+use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 
 use crate::connection::context::Context;
 
@@ -17,11 +17,18 @@ const INTERNAL: [&str; 4] = [
 ];
 
 /// What a broker shows of one topic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Topic {
     pub(crate) partitions: i32,
-    /// Whether each partition has a leader. A topic that was just made has none for a while.
-    pub(crate) led: bool,
+    /// The partitions that have a leader. A topic that was just made has none for a while.
+    pub(crate) led: Vec<i32>,
+}
+
+impl Topic {
+    /// Whether each partition has a leader.
+    pub(crate) fn is_led(&self) -> bool {
+        self.led.len() == self.partitions as usize
+    }
 }
 
 /// Looks a topic up. None if there is none of that name. Never creates one, since consumers do not
@@ -38,7 +45,7 @@ pub(crate) fn look_up(
     match found.error().map(RDKafkaErrorCode::from) {
         None | Some(RDKafkaErrorCode::LeaderNotAvailable) => Ok(Some(Topic {
             partitions: found.partitions().len() as i32,
-            led: is_led(found),
+            led: led(found),
         })),
         Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
             Ok(None)
@@ -47,9 +54,10 @@ pub(crate) fn look_up(
     }
 }
 
-fn is_led(topic: &MetadataTopic) -> bool {
-    let mut partitions = topic.partitions().iter();
-    topic.error().is_none() && partitions.all(|partition| partition.leader() >= 0)
+fn led(topic: &MetadataTopic) -> Vec<i32> {
+    let partitions = topic.partitions().iter();
+    let led = partitions.filter(|partition| partition.leader() >= 0);
+    led.map(MetadataPartition::id).collect()
 }
 
 /// The names of all topics but the cluster's own, sorted.

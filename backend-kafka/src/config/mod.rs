@@ -104,6 +104,14 @@ pub struct Consumer {
     /// default 1 s, or a third of the session timeout where that is less.
     #[serde(with = "humantime_serde", skip_serializing_if = "Option::is_none")]
     pub heartbeat_interval: Option<Duration>,
+    /// How long a member that keeps other partitions may drain those that a rebalance takes away, if its
+    /// group's [`drain_timeout`](millstream_core::ConsumerGroup::drain_timeout) is longer. 0 to 1 day, default
+    /// 3 s.
+    ///
+    /// Records of the partitions that it keeps are not fetched meanwhile: librdkafka stops until a rebalance
+    /// is answered. So a key whose handler hangs delays all others of the member for as long.
+    #[serde(with = "humantime_serde")]
+    pub rebalance_drain_timeout: Duration,
 }
 
 impl Consumer {
@@ -138,7 +146,7 @@ pub struct Producer {
     /// How long a record is tried before its receipt answers `Timeout`. 1 s to 1 day, default 2
     /// minutes. The time begins anew when the record goes out, so where it first waits for others of
     /// its partition to be answered, it may be up to twice as long. Where a client of librdkafka must be
-    /// replaced meanwhile, up to 5 s are added in which the broker may still store what it has.
+    /// replaced meanwhile, up to 15 s are added in which the broker may still store what it has.
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
     /// How batches are compressed. Default `none`.
@@ -211,6 +219,7 @@ impl Default for Consumer {
             instance_id: None,
             session_timeout: Duration::from_secs(45),
             heartbeat_interval: None,
+            rebalance_drain_timeout: Duration::from_secs(3),
         }
     }
 }

@@ -118,6 +118,11 @@ fn bounds_are_as_documented() {
             "consumer.heartbeat_interval",
         ),
         (
+            "consumer.rebalance_drain_timeout = '1day'",
+            "consumer.rebalance_drain_timeout = '86401s'",
+            "consumer.rebalance_drain_timeout",
+        ),
+        (
             "producer.linger = '0s'",
             "producer.linger = '901s'",
             "producer.linger",

@@ -61,6 +61,15 @@ impl Config {
             })
             .or_else(|| within("consumer.heartbeat_interval", heartbeat, 10 * MS, third))
             .or_else(|| {
+                let timeout = consumer.rebalance_drain_timeout;
+                within(
+                    "consumer.rebalance_drain_timeout",
+                    timeout,
+                    Duration::ZERO,
+                    1440 * MINUTE,
+                )
+            })
+            .or_else(|| {
                 within(
                     "producer.linger",
                     producer.linger,

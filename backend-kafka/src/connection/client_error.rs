@@ -4,6 +4,8 @@
 //! names of topics are only in the sentence. Its sentences are librdkafka's own and no promise: one
 //! that is not known leaves the name out, and makes no other error of it.
 
+use std::borrow::Cow;
+
 use millstream_core::{Error, ErrorKind};
 use rdkafka::error::RDKafkaErrorCode as Code;
 
@@ -55,6 +57,24 @@ pub(crate) fn classify(operation: &'static str, code: Code, reason: &str) -> Opt
         ErrorKind::Invalid => Some(Error::new(kind, operation, reason.to_owned())),
         kind if code == Code::Fatal => Some(Error::new(kind, operation, reason.to_owned())),
         _ => None,
+    }
+}
+
+/// Returns the reason of a line of librdkafka's log (2.12) that says that a broker has hung up at the first request,
+/// as one does that expects TLS. librdkafka makes no error of it.
+pub(crate) fn hang_up(line: &str) -> Option<String> {
+    let is_first = line.contains("Disconnected") && line.contains("in state APIVERSION_QUERY");
+    let has_tls = line.contains("ssl://");
+    (is_first && !has_tls).then(|| format!("{line}: if the broker expects TLS, set security.tls"))
+}
+
+/// Adds to a failure to connect what may be changed, where librdkafka says too little: a broker that expects no TLS
+/// hangs up, or responds with something else.
+pub(crate) fn with_advice(reason: &str) -> Cow<'_, str> {
+    let is_hang_up = reason.contains("closed by peer") && reason.contains("in state SSL_HANDSHAKE");
+    match is_hang_up {
+        true => format!("{reason}: if the broker expects no TLS, leave security.tls out").into(),
+        false => reason.into(),
     }
 }
 
@@ -185,6 +205,27 @@ mod tests {
         ] {
             assert_eq!(told(Code::Fatal, reason), Some(expected), "{reason}");
         }
+    }
+
+    #[test]
+    fn a_broker_that_hangs_up_may_expect_tls() {
+        let line = "127.0.0.1:9093/bootstrap: Disconnected (after 2ms in state APIVERSION_QUERY)";
+        assert!(hang_up(line).unwrap().ends_with("set security.tls"));
+        for other in [
+            "127.0.0.1:9093/1: Disconnected (after 600000ms in state UP)",
+            "ssl://127.0.0.1:9093/1: Disconnected (after 2ms in state APIVERSION_QUERY)",
+        ] {
+            assert_eq!(hang_up(other), None);
+        }
+    }
+
+    #[test]
+    fn a_broker_that_hangs_up_in_the_handshake_may_expect_no_tls() {
+        let line = "ssl://127.0.0.1:9092/bootstrap: Disconnected: SSL connection closed by peer (after 1ms in \
+                    state SSL_HANDSHAKE)";
+        assert!(with_advice(line).ends_with("leave security.tls out"));
+        let other = "127.0.0.1:9092/1: Disconnected (after 600000ms in state UP)";
+        assert_eq!(with_advice(other), other);
     }
 
     #[test]

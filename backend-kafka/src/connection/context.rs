@@ -65,6 +65,14 @@ impl FatalError {
         last.clone()
     }
 
+    /// Returns the reason of the last error that was not raised, unless it is old.
+    pub(crate) fn recent_error(&self) -> Option<String> {
+        // librdkafka repeats an error of the same words at the earliest after 30 s.
+        const RECENT: Duration = Duration::from_secs(45);
+        let last = self.last_error()?;
+        (last.at.elapsed() < RECENT).then_some(last.reason)
+    }
+
     fn set_last_error(&self, kind: ErrorKind, reason: &str) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         *last = Some(LastError {
@@ -281,9 +289,10 @@ impl Context {
     fn on_other_failure(&self, code: Option<RDKafkaErrorCode>, reason: &str) {
         if code != Some(RDKafkaErrorCode::AllBrokersDown) {
             self.refused_logins().on_other_failure();
+            let reason = client_error::with_advice(reason);
             return self
                 .fatal_error
-                .set_last_error(ErrorKind::Unavailable, reason);
+                .set_last_error(ErrorKind::Unavailable, &reason);
         }
         // It follows from what was reported of each, and says less.
         let now = Instant::now();
@@ -302,11 +311,17 @@ impl Context {
 
 /// Returns the level at which a line of librdkafka's log is reported.
 ///
-/// librdkafka warns at each start of a client about settings that it calls experimental. The SDK
-/// sets one of them on purpose, and no user can act on that warning.
+/// librdkafka warns at each start of a client about settings that no user can act on: one that it calls
+/// experimental, which the SDK sets on purpose, and those of [`Config::librdkafka`] that are for clients of
+/// the other kind.
+///
+/// [`Config::librdkafka`]: crate::Config::librdkafka
 pub(crate) fn severity(level: RDKafkaLogLevel, facility: &str, message: &str) -> RDKafkaLogLevel {
     match facility {
-        "CONFWARN" if message.contains("enable.gapless.guarantee is experimental") => {
+        "CONFWARN"
+            if message.contains("enable.gapless.guarantee is experimental")
+                || message.contains("property and will be ignored by this") =>
+        {
             RDKafkaLogLevel::Debug
         }
         _ => level,
@@ -317,6 +332,12 @@ impl ClientContext for Context {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        if facility == "FAIL" {
+            if let Some(reason) = client_error::hang_up(message) {
+                self.fatal_error
+                    .set_last_error(ErrorKind::Unavailable, &reason);
+            }
+        }
         // Not of target `millstream`: the names and texts are librdkafka's, and may change.
         match severity(level, facility, message) {
             RDKafkaLogLevel::Emerg
@@ -339,7 +360,8 @@ impl ClientContext for Context {
         let code = error.rdkafka_error_code();
         let told = code.and_then(|code| client_error::classify(self.operation, code, reason));
         let Some(told) = told else {
-            tracing::warn!(target: "librdkafka", %error, reason, "a broker failed");
+            // librdkafka has a line for each failure in its own log.
+            tracing::debug!(target: "librdkafka", %error, reason, "a broker failed");
             return self.on_other_failure(code, reason);
         };
         let told = match &self.group {

@@ -180,16 +180,13 @@ fn common(config: &Config, login: &Login) -> ClientConfig {
     }
     common.set("bootstrap.servers", config.brokers.join(","));
     common.set("client.id", &config.client_id);
-    // As rdkafka would, if it asked `tracing` and not `log`.
-    common.set_log_level(if tracing::enabled!(target: "librdkafka", Level::DEBUG) {
-        RDKafkaLogLevel::Debug
-    } else if tracing::enabled!(target: "librdkafka", Level::INFO) {
-        RDKafkaLogLevel::Info
-    } else if tracing::enabled!(target: "librdkafka", Level::WARN) {
-        RDKafkaLogLevel::Warning
-    } else {
-        RDKafkaLogLevel::Error
-    });
+    // The context filters the rest: a line of this level may say why a broker cannot be reached.
+    common.set_log_level(
+        match tracing::enabled!(target: "librdkafka", Level::DEBUG) {
+            true => RDKafkaLogLevel::Debug,
+            false => RDKafkaLogLevel::Info,
+        },
+    );
     login.apply(&mut common);
     common
 }

@@ -109,8 +109,10 @@ impl RequestClient {
             fatal_error = fatal_error.raised() => Err(fatal_error),
             answer = response => match answer {
                 Ok(answer) => answer.map_err(|e| {
-                    let last = fatal_error.last_error().filter(|last| last.at >= since);
-                    failure(operation, e, last)
+                    let throttled = fatal_error.last_error().filter(|last| {
+                        last.kind == ErrorKind::Throttled && last.at >= since
+                    });
+                    failure(operation, e, throttled, fatal_error.recent_error())
                 }),
                 Err(_) => Err(ended()),
             },
@@ -134,28 +136,40 @@ impl RequestClient {
         self.slot.lock().as_ref()?.fatal_error.first()
     }
 
+    /// Returns the reason of the last error of the client that may pass, unless it is old.
+    pub(crate) fn recent_error(&self) -> Option<String> {
+        self.slot.lock().as_ref()?.fatal_error.recent_error()
+    }
+
     /// Returns the last error of the client that may pass, for an error's message.
     pub(crate) fn last_error(&self) -> Option<LastError> {
         self.slot.lock().as_ref()?.fatal_error.last_error()
     }
 }
 
-/// Why a question has no answer, where `last` is what the client reported last meanwhile.
-fn failure(operation: &'static str, failed: KafkaError, last: Option<LastError>) -> Error {
-    let code = failed.rdkafka_error_code();
+/// Why a question has no answer, where `throttled` and `recent` are what the client has reported meanwhile and
+/// shortly before.
+fn failure(
+    operation: &'static str,
+    failed: KafkaError,
+    throttled: Option<LastError>,
+    recent: Option<String>,
+) -> Error {
+    // The report of the same refusal may come later than this.
+    if failed.rdkafka_error_code() == Some(RDKafkaErrorCode::Authentication) {
+        let reason = "the login is refused, check `security`";
+        let refused = Error::new(ErrorKind::Unauthenticated, operation, reason);
+        return refused.with_source(error::from(operation, failed));
+    }
     let error = error::from(operation, failed);
-    let (kind, reason) = match (code, last) {
-        // The report of the same refusal may come later than this.
-        (Some(RDKafkaErrorCode::Authentication), _) => {
-            let reason = "the login is refused, check `security`".to_owned();
-            (ErrorKind::Unauthenticated, reason)
-        }
-        (_, Some(LastError { kind, reason, .. }))
-            if kind == ErrorKind::Throttled && error.is_retryable() =>
-        {
-            (kind, reason)
-        }
-        _ => return error,
+    if !error.is_retryable() {
+        return error;
+    }
+    let (kind, reason) = match (throttled, recent) {
+        (Some(LastError { kind, reason, .. }), _) => (kind, reason),
+        // It may be why nobody answers.
+        (None, Some(reason)) => (error.kind(), format!("{}: {reason}", error.message())),
+        (None, None) => return error,
     };
     Error::new(kind, operation, reason).with_source(error)
 }

@@ -88,20 +88,26 @@ pub(super) struct Window {
 #[derive(Debug, Deserialize)]
 struct Topic {
     /// By their numbers; -1 stands for records whose partition is not chosen yet.
-    partitions: BTreeMap<i32, Bounds>,
+    partitions: BTreeMap<i32, Partition>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Partition {
+    /// The broker that leads it; -1 if there is none, or if the client does not know it yet.
+    leader: i32,
+    lo_offset: i64,
+    ls_offset: i64,
+    hi_offset: i64,
 }
 
 /// Where a partition begins and ends, as of the last fetch; below 0 before the first one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Bounds {
     /// The oldest record that is left.
-    #[serde(rename = "lo_offset")]
     pub(crate) low: i64,
     /// After the last record that readers of committed records may see: the *last stable offset*.
-    #[serde(rename = "ls_offset")]
     pub(crate) end: i64,
     /// After the last record, also those of open transactions: the *high watermark*.
-    #[serde(rename = "hi_offset")]
     pub(crate) high: i64,
 }
 
@@ -122,12 +128,31 @@ impl Statistics {
         self.brokers.values().any(|way| way.state == State::Up)
     }
 
-    /// The partitions of which something was fetched.
+    /// The partitions that have a leader, and of which something was fetched.
     pub(crate) fn bounds(&self) -> impl Iterator<Item = ((Arc<str>, i32), Bounds)> {
+        let partitions = self.partitions();
+        let fetched = partitions.filter(|(_, it)| it.leader >= 0 && it.ls_offset >= 0);
+        fetched.map(|(name, it)| {
+            let bounds = Bounds {
+                low: it.lo_offset,
+                end: it.ls_offset,
+                high: it.hi_offset,
+            };
+            (name, bounds)
+        })
+    }
+
+    /// The broker that leads each partition. `None` if there is none.
+    pub(crate) fn leaders(&self) -> impl Iterator<Item = ((Arc<str>, i32), Option<i32>)> {
+        let partitions = self.partitions();
+        partitions.map(|(name, it)| (name, Some(it.leader).filter(|leader| *leader >= 0)))
+    }
+
+    fn partitions(&self) -> impl Iterator<Item = ((Arc<str>, i32), &Partition)> {
         self.topics.iter().flat_map(|(name, topic)| {
             let name: Arc<str> = name.as_str().into();
-            let fetched = topic.partitions.iter().filter(|(_, b)| b.end >= 0);
-            fetched.map(move |(number, bounds)| ((name.clone(), *number), *bounds))
+            let partitions = topic.partitions.range(0..);
+            partitions.map(move |(number, it)| ((name.clone(), *number), it))
         })
     }
 }

@@ -34,8 +34,13 @@ pub(super) enum CallbackEvent {
     Committed(CommitResult),
     /// A topic may be gone.
     TopicMissing,
-    /// Where partitions begin and end, owned or not.
-    Bounds(Vec<(TopicPartition, Bounds)>),
+    /// What is known of partitions, owned or not.
+    Statistics {
+        /// Where they begin and end.
+        bounds: Vec<(TopicPartition, Bounds)>,
+        /// Who leads them, if anybody does.
+        leaders: HashMap<TopicPartition, Option<i32>>,
+    },
 }
 
 /// The callbacks of a member's client.
@@ -80,7 +85,10 @@ impl ClientContext for ConsumerCallbacks {
 
     fn stats_raw(&self, statistics: &[u8]) {
         if let Some(statistics) = self.base.on_statistics(statistics) {
-            self.push(CallbackEvent::Bounds(statistics.bounds().collect()));
+            self.push(CallbackEvent::Statistics {
+                bounds: statistics.bounds().collect(),
+                leaders: statistics.leaders().collect(),
+            });
         }
     }
 

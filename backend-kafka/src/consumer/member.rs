@@ -9,6 +9,7 @@ use millstream_core::{Epoch, Error, ErrorKind, Partition, Record, Result};
 
 use super::command::{Command, Commands, PreparedTransaction};
 use super::event_queue::EventQueue;
+use crate::background;
 use crate::native::record::unsendable;
 use crate::transactions::{Transaction, TransactionalProducer};
 
@@ -82,22 +83,19 @@ impl driver::Membership for Member {
         };
         let producer = self.producer.clone();
         // A dropped call is carried out all the same, as a whole or not.
-        let published = tokio::task::spawn_blocking(move || producer.publish(&transaction));
-        match published.await {
-            Ok(Ok(())) => {
+        let published = background::run("publish", move || producer.publish(&transaction));
+        let published = published.await;
+        match published.map_err(|error| error.with_stream(stream.clone()))? {
+            Ok(()) => {
                 self.commands
                     .send(Command::TransactionStored(marks.to_vec()));
                 Ok(())
             }
-            Ok(Err(failed)) => {
+            Err(failed) => {
                 if failed.member_is_gone {
                     self.commands.send(Command::Gone { assignments });
                 }
                 Err(failed.error.with_stream(stream.clone()))
-            }
-            Err(_) => {
-                let message = "the tokio runtime shuts down";
-                Err(Error::new(ErrorKind::Closed, "publish", message).with_stream(stream.clone()))
             }
         }
     }

@@ -18,11 +18,12 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::connection::Connection;
-use crate::error;
+use crate::connection::context::FatalError;
 use crate::group::initial_offsets;
 use crate::native::consume::DataQueue;
 use crate::native::group_offsets::StoredOffset;
 use crate::transactions::TransactionalProducer;
+use crate::{background, error};
 
 mod callbacks;
 mod command;
@@ -48,7 +49,7 @@ use poll_waker::PollWaker;
 use requests::Requests;
 use state::{MemberState, StateSettings};
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Group {
     connection: Arc<Connection>,
     name: Arc<str>,
@@ -62,16 +63,17 @@ impl Group {
         }
     }
 
-    /// Starts the thread of a member. Returns its handle, and its id to come.
+    /// Starts the thread of a member.
     fn start(
         &self,
         join: JoinOptions,
         initial_offsets: Vec<StoredOffset>,
-    ) -> Result<(Member, oneshot::Receiver<Result<String>>)> {
+    ) -> Result<StartedMember> {
         let settings = settings::of_member(&self.connection, &self.name, &join);
 
         let waker = Arc::new(PollWaker::default());
         let context = self.connection.lasting_context("join").group(&self.name);
+        let errors = context.fatal_error.clone();
         let callbacks = ConsumerCallbacks::new(context);
         let consumer = BaseConsumer::from_config_and_context(&settings, callbacks);
         let mut consumer = consumer.map_err(|e| error::from("join", e))?;
@@ -108,6 +110,7 @@ impl Group {
                     join,
                     protocol: config.protocol,
                     heartbeat_interval: config.heartbeat_interval(),
+                    rebalance_drain_timeout: config.rebalance_drain_timeout,
                     is_static: config.instance_id.is_some(),
                     initial_offsets,
                 },
@@ -128,19 +131,37 @@ impl Group {
             events,
             producer,
         };
-        Ok((member, id))
+        Ok(StartedMember { member, id, errors })
+    }
+
+    /// As [`start`](Self::start). Opening a client takes tens of milliseconds with TLS, as it loads certificates.
+    async fn start_in_background(
+        &self,
+        join: JoinOptions,
+        initial_offsets: Vec<StoredOffset>,
+    ) -> Result<StartedMember> {
+        let group = self.clone();
+        background::run("join", move || group.start(join, initial_offsets)).await?
     }
 
     /// Starts a member, and waits until the group lets it in.
     async fn enter(&self, join: JoinOptions, initial_offsets: Vec<StoredOffset>) -> Result<Member> {
         // Others may have to drain before the group lets a new member in.
         let deadline = self.connection.config.request_timeout + join.drain;
-        let (mut member, id) = self.start(join, initial_offsets)?;
+        let started = self.start_in_background(join, initial_offsets).await?;
+        let StartedMember {
+            mut member,
+            id,
+            errors,
+        } = started;
         member.id = match timeout(deadline, id).await {
             Ok(Ok(id)) => id?,
             Ok(Err(_)) => return Err(self.refused(ErrorKind::Unavailable, "the member has ended")),
             Err(_) => {
-                let message = format!("the group did not let the member in within {deadline:?}");
+                let reason = errors.recent_error();
+                let reason = reason.map_or(String::new(), |reason| format!(": {reason}"));
+                let message =
+                    format!("the group did not let the member in within {deadline:?}{reason}");
                 return Err(self.refused(ErrorKind::Timeout, message));
             }
         };
@@ -159,6 +180,15 @@ impl Group {
     fn refused(&self, kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Error {
         Error::new(kind, "join", message).with_group(self.name.clone())
     }
+}
+
+/// A member that waits to be let in.
+struct StartedMember {
+    member: Member,
+    /// Its id, when it is let in.
+    id: oneshot::Receiver<Result<String>>,
+    /// The errors of its client.
+    errors: FatalError,
 }
 
 /// Ends a member with its polling thread, however that ends. A panic would otherwise leave a client that

@@ -121,7 +121,13 @@ impl PollLoop {
                     self.state.on_rebalance(event, generation, now);
                 }
                 CallbackEvent::Committed(result) => self.state.on_committed(&result, now),
-                CallbackEvent::Bounds(bounds) => self.state.on_statistics(bounds, now),
+                CallbackEvent::Statistics { bounds, leaders } => {
+                    self.state.on_statistics(bounds, now);
+                    let leaderless = leaders.iter().filter(|(_, leader)| leader.is_none());
+                    self.state
+                        .on_leaderless(leaderless.map(|(name, _)| name), now);
+                    self.requests.set_leaders(leaders);
+                }
                 CallbackEvent::TopicMissing => self.state.on_topic_missing(),
             }
             self.carry_out();

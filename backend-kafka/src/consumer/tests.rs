@@ -8,8 +8,8 @@ use millstream_core::{ErrorKind, Start};
 use rdkafka::mocking::MockCluster;
 use tokio::time::timeout;
 
-use super::Group;
 use super::command::Command;
+use super::{Group, StartedMember};
 use crate::config::Config;
 use crate::connection::Connection;
 
@@ -39,10 +39,9 @@ fn join() -> JoinOptions {
 async fn a_panic_of_the_polling_thread_ends_the_member() {
     let mock = MockCluster::new(1).unwrap();
     mock.create_topic("t", 1, 1).unwrap();
-    let (member, joined) = group(mock.bootstrap_servers())
-        .start(join(), Vec::new())
-        .unwrap();
-    timeout(TIMEOUT, joined).await.unwrap().unwrap().unwrap();
+    let started = group(mock.bootstrap_servers()).start(join(), Vec::new());
+    let StartedMember { member, id, .. } = started.unwrap();
+    timeout(TIMEOUT, id).await.unwrap().unwrap().unwrap();
     // The client holds it, too.
     let waker = Arc::downgrade(&member.commands.waker);
     member.commands.to.send(Command::Panic).unwrap();

@@ -9,12 +9,13 @@ use millstream_core::{Checkpoint, Error, ErrorKind, Lag, Partition, Result, Star
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
 
-use crate::cluster::list_offsets::{OffsetSpec, list_offsets};
+use crate::background;
+use crate::cluster::list_offsets::{OffsetSpec, list_led_offsets};
 use crate::cluster::topics;
 use crate::connection::Connection;
 use crate::error;
 use crate::group::note::Note;
-use crate::group::oldest::{First, first_records};
+use crate::group::oldest::{First, RecordReader};
 use crate::group::{progress, reset};
 use crate::native::group_offsets::StoredOffset;
 use crate::native::topic_ids::{self, TopicId};
@@ -38,8 +39,15 @@ pub(crate) struct Checkpoints {
 struct Reading {
     stream: String,
     stored: BTreeMap<i32, StoredOffset>,
-    lows: Vec<i64>,
-    highs: Vec<i64>,
+    /// By partition, where it has a leader.
+    ends: Vec<Option<Ends>>,
+}
+
+/// Where a partition begins and ends.
+#[derive(Debug, Clone, Copy)]
+struct Ends {
+    low: i64,
+    high: i64,
 }
 
 impl Checkpoints {
@@ -75,21 +83,26 @@ impl Checkpoints {
                 let Some(found) = topics::look_up(client, &topic, timeout)? else {
                     return Ok(None);
                 };
-                let partitions: Vec<i32> = (0..found.partitions).collect();
-                let lows =
-                    list_offsets(client, &topic, &partitions, OffsetSpec::Earliest, timeout)?;
-                let highs = list_offsets(client, &topic, &partitions, OffsetSpec::Latest, timeout)?;
+                let list = |spec| list_led_offsets(client, &topic, &found, spec, timeout);
+                let (lows, highs) = (list(OffsetSpec::Earliest)?, list(OffsetSpec::Latest)?);
+                let ends = lows.into_iter().zip(highs);
+                let ends = ends.map(|(low, high)| {
+                    Some(Ends {
+                        low: low?,
+                        high: high?,
+                    })
+                });
+                let ends: Vec<Option<Ends>> = ends.collect();
                 let ids = topic_ids::read(client.client(), &[&*topic], FOR_TOPIC_ID);
                 // Without it, what is stored is taken to be of this topic.
                 let id = ids.ok().and_then(|ids| ids.get(&*topic)?.ok()?);
-                Ok(Some((lows, highs, id)))
+                Ok(Some((ends, id)))
             });
             match asked.await {
-                Ok(Some((lows, highs, id))) => readings.push(Reading {
+                Ok(Some((ends, id))) => readings.push(Reading {
                     stream,
                     stored: of_topic(id, stored),
-                    lows,
-                    highs,
+                    ends,
                 }),
                 Ok(None) => {}
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -113,11 +126,6 @@ fn of_topic(
 }
 
 impl Reading {
-    fn partitions(&self) -> impl Iterator<Item = (i32, &i64, &i64)> {
-        let ends = self.lows.iter().zip(&self.highs);
-        ends.zip(0..).map(|((low, high), id)| (id, low, high))
-    }
-
     /// Where the group goes on. A partition that was added later is read from its beginning.
     fn next(&self, partition: i32, low: i64) -> i64 {
         let stored = self.stored.get(&partition).map_or(0, |stored| stored.next);
@@ -126,18 +134,24 @@ impl Reading {
 
     /// Where there is something left, and from where on.
     fn behind(&self) -> BTreeMap<i32, i64> {
-        let next = |(id, low, high): (i32, &i64, &i64)| (id, self.next(id, *low), *high);
-        let behind = self.partitions().map(next);
-        let behind = behind.filter(|(_, next, high)| next < high);
-        behind.map(|(id, next, _)| (id, next)).collect()
+        let partitions = (0..).zip(&self.ends);
+        let behind = partitions.filter_map(|(id, ends)| {
+            let Ends { low, high } = (*ends)?;
+            let next = self.next(id, low);
+            (next < high).then_some((id, next))
+        });
+        behind.collect()
     }
 
     fn checkpoints(&self, firsts: &BTreeMap<i32, First>, now: SystemTime) -> Vec<Checkpoint> {
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let name: Arc<str> = self.stream.as_str().into();
-        let checkpoint = |(id, low, high): (i32, &i64, &i64)| {
-            let left = u64::try_from(high - self.next(id, *low)).unwrap_or(0);
+        let checkpoint = |(id, ends): (i32, &Option<Ends>)| {
+            let left = ends.map_or(0, |Ends { low, high }| {
+                u64::try_from(high - self.next(id, low)).unwrap_or(0)
+            });
             let lag = match firsts.get(&id) {
+                _ if ends.is_none() => (None, None),
                 _ if left == 0 => (Some(0), Some(Duration::ZERO)),
                 Some(First::Nothing) => (Some(0), Some(Duration::ZERO)),
                 Some(First::Record(Some(millis))) => {
@@ -165,7 +179,7 @@ impl Reading {
                 },
             }
         };
-        self.partitions().map(checkpoint).collect()
+        (0..).zip(&self.ends).map(checkpoint).collect()
     }
 }
 
@@ -174,30 +188,20 @@ impl driver::Checkpoints for Checkpoints {
     async fn read(&self) -> Result<Vec<Checkpoint>> {
         let readings = self.readings().await;
         let readings = readings.map_err(|e| e.with_group(self.group.as_str()))?;
-        let (settings, group) = (self.connection.common(), self.group.clone());
-        let context = self.connection.context(READ);
-        let read = tokio::task::spawn_blocking(move || {
+        let (settings, context) = (self.connection.common(), self.connection.context(READ));
+        let mut reader = RecordReader::new(settings, context, &self.group);
+        let read = background::run(READ, move || {
             let mut checkpoints = Vec::new();
             for reading in readings {
-                let behind = reading.behind();
-                let firsts = match behind.is_empty() {
-                    true => BTreeMap::new(),
-                    false => {
-                        let (settings, context) = (settings.clone(), context.clone());
-                        first_records(settings, context, &group, &reading.stream, &behind, LOOK)?
-                    }
-                };
+                let firsts = reader.first_records(&reading.stream, &reading.behind(), LOOK)?;
                 checkpoints.extend(reading.checkpoints(&firsts, SystemTime::now()));
             }
             Ok::<_, KafkaError>(checkpoints)
         });
-        match read.await {
-            Ok(read) => read.map_err(|e| error::from(READ, e).with_group(self.group.as_str())),
-            Err(_) => {
-                let message = "the tokio runtime shuts down";
-                Err(Error::new(ErrorKind::Closed, READ, message))
-            }
-        }
+        let read = read
+            .await
+            .and_then(|read| read.map_err(|e| error::from(READ, e)));
+        read.map_err(|e| e.with_group(self.group.as_str()))
     }
 
     /// A dropped call leaves the group moved, or asked to move, or neither.

@@ -6,7 +6,7 @@
 //! Two members may be the first ones at once, and Kafka stores without asking what was there before.
 //! Nothing is lost by it:
 //!
-//! * Each computes the places first, and looks then whether there are some, and stores them in the
+//! * Each computes the places, and looks then (again) whether there are some, and stores them in the
 //!   next request. So places are never later than the call of `join` that they are stored for.
 //! * While no member has joined, no `join` has returned, and it does not matter whose places stay.
 //! * As soon as one has joined, the broker refuses to store for anybody who is no member: whoever
@@ -14,6 +14,9 @@
 //!
 //! What is left is a member that joins, settles records and leaves again between the look and the
 //! next request of another one, some milliseconds: the group then goes on from the places.
+//!
+//! A partition without a leader has no place: nobody can be asked for its offsets. Nothing is stored of it, so
+//! that it is read from its beginning, which is told: rather too much than too little.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -23,6 +26,7 @@ use millstream_core::telemetry::event;
 use millstream_core::{Error, ErrorKind, Result, Start};
 
 use crate::cluster::deadline::Deadline;
+use crate::cluster::topics;
 use crate::connection::{Connection, RequestClient};
 use crate::group::note::Note;
 use crate::group::progress;
@@ -44,19 +48,33 @@ pub(crate) async fn resolve(
     start: Start,
 ) -> Result<Vec<StoredOffset>> {
     let deadline = Deadline::after(connection.config.request_timeout);
-    let mut begin = Vec::new();
     for stream in streams {
-        let places = start_offsets(connection, JOIN, stream, start).await;
-        let places = places.map_err(|e| e.with_group(group))?;
-        let places = (0..).zip(places);
-        begin.extend(
-            places.map(|(partition, next)| {
-                StoredOffset::new(stream, partition, next, Note::default())
-            }),
-        );
+        check_topic(connection, group, stream).await?;
     }
     let request_client = connection.group_request_client(JOIN, group);
-    let (request_client, begin) = (&*request_client, &begin[..]);
+    let request_client = &*request_client;
+    let there = progress::read(request_client, JOIN, group, deadline.left()).await?;
+    let is_new = |stream: &&Arc<str>| there.iter().all(|there| there.topic != ***stream);
+    let mut begin = Vec::new();
+    for stream in streams.iter().filter(is_new) {
+        let places = start_offsets(connection, JOIN, stream, start).await;
+        let places = places.map_err(|e| e.with_group(group))?;
+        for (partition, next) in (0..).zip(places) {
+            match next {
+                Some(next) => {
+                    begin.push(StoredOffset::new(stream, partition, next, Note::default()));
+                }
+                None if start == Start::Earliest => {}
+                None => event!(
+                    warn, "millstream.kafka.group.begins_early", group, stream = &**stream,
+                    partition, start = ?start,
+                    "partition {partition} of stream {stream} has no leader that knows where {start:?} \
+                     is: group {group} begins at its beginning",
+                ),
+            }
+        }
+    }
+    let begin = &begin[..];
     let stored = deadline.until(|time| store(request_client, group, begin, time));
     let stored = stored.await.map_err(|e| e.with_group(group))?;
     let left = stored.map(|stored| {
@@ -77,6 +95,20 @@ pub(crate) async fn resolve(
             None => error,
         }
     })
+}
+
+/// Fails where there is no such topic, and where this client may not know.
+async fn check_topic(connection: &Connection, group: &str, stream: &Arc<str>) -> Result<()> {
+    let (topic, timeout) = (stream.clone(), connection.config.request_timeout);
+    let found = connection
+        .request_client
+        .ask(JOIN, move |client| topics::look_up(client, &topic, timeout));
+    let found = found.await.and_then(|found| {
+        let unknown = || Error::new(ErrorKind::NotFound, JOIN, "no such topic");
+        found.ok_or_else(unknown)
+    });
+    let named = |error: Error| error.with_stream(stream.clone()).with_group(group);
+    found.map(drop).map_err(named)
 }
 
 /// What became of the places at which a group begins.

@@ -22,54 +22,83 @@ pub(crate) enum First {
     Nothing,
 }
 
-/// Looks for the first record of each partition from the given offset on. What was not found in time
-/// is not in the answer. Blocks.
-pub(crate) fn first_records(
-    mut settings: ClientConfig,
+/// A client that reads single records. It is made when it is needed, and for all streams of a call: each takes a
+/// connection to each broker.
+pub(crate) struct RecordReader {
+    settings: ClientConfig,
     context: Context,
-    group: &str,
-    topic: &str,
-    from: &BTreeMap<i32, i64>,
-    time: Duration,
-) -> Result<BTreeMap<i32, First>, KafkaError> {
-    let deadline = Instant::now() + time;
-    // It is never a member: partitions are taken without asking the group, and nothing is stored.
-    settings.set("group.id", group);
-    settings.set("enable.auto.commit", "false");
-    settings.set("enable.auto.offset.store", "false");
-    settings.set("auto.offset.reset", "error");
-    settings.set("enable.partition.eof", "true");
-    // One batch of each partition is enough; a larger one comes too, but by itself.
-    settings.set("fetch.message.max.bytes", "16384");
-    settings.set("queued.min.messages", "1");
-    settings.set("fetch.wait.max.ms", "20");
-    let consumer = BaseConsumer::from_config_and_context(&settings, context)?;
-    let mut list = TopicPartitionList::with_capacity(from.len());
-    for (partition, offset) in from {
-        list.add_partition_offset(topic, *partition, Offset::Offset(*offset))?;
-    }
-    consumer.assign(&list)?;
-    let mut found = BTreeMap::new();
-    while found.len() < from.len() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            break;
-        }
-        match consumer.poll(left) {
-            Some(Ok(message)) => {
-                let first = found.entry(message.partition());
-                first.or_insert(First::Record(message.timestamp().to_millis()));
-            }
-            Some(Err(KafkaError::PartitionEOF(partition))) => {
-                found.entry(partition).or_insert(First::Nothing);
-            }
-            // A broker that is away for a moment; what it does not answer in time stays unknown.
-            Some(Err(error)) => event!(
-                debug, "millstream.kafka.group.oldest_unknown", topic, error = %Causes(&error),
-                "the oldest record is not told yet"
-            ),
-            None => {}
+    consumer: Option<BaseConsumer<Context>>,
+}
+
+impl RecordReader {
+    /// `settings` are those that all clients have in common. `group` is the one that the client reads for.
+    pub(crate) fn new(mut settings: ClientConfig, context: Context, group: &str) -> Self {
+        // It is never a member: partitions are taken without asking the group, and nothing is stored.
+        settings.set("group.id", group);
+        settings.set("enable.auto.commit", "false");
+        settings.set("enable.auto.offset.store", "false");
+        settings.set("auto.offset.reset", "error");
+        settings.set("enable.partition.eof", "true");
+        // One batch of each partition is enough; a larger one comes too, but by itself.
+        settings.set("fetch.message.max.bytes", "16384");
+        settings.set("queued.min.messages", "1");
+        settings.set("fetch.wait.max.ms", "20");
+        Self {
+            settings,
+            context,
+            consumer: None,
         }
     }
-    Ok(found)
+
+    /// Looks for the first record of each partition from the given offset on. What was not found in time is
+    /// not in the answer. Blocks.
+    pub(crate) fn first_records(
+        &mut self,
+        topic: &str,
+        from: &BTreeMap<i32, i64>,
+        time: Duration,
+    ) -> Result<BTreeMap<i32, First>, KafkaError> {
+        let mut found = BTreeMap::new();
+        if from.is_empty() {
+            return Ok(found);
+        }
+        let deadline = Instant::now() + time;
+        let mut list = TopicPartitionList::with_capacity(from.len());
+        for (partition, offset) in from {
+            list.add_partition_offset(topic, *partition, Offset::Offset(*offset))?;
+        }
+        let consumer = self.consumer()?;
+        // What was fetched of an earlier stream does not come any more.
+        consumer.assign(&list)?;
+        while found.len() < from.len() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            match consumer.poll(left) {
+                Some(Ok(message)) => {
+                    let first = found.entry(message.partition());
+                    first.or_insert(First::Record(message.timestamp().to_millis()));
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    found.entry(partition).or_insert(First::Nothing);
+                }
+                // A broker that is away for a moment; what it does not answer in time stays unknown.
+                Some(Err(error)) => event!(
+                    debug, "millstream.kafka.group.oldest_unknown", topic, error = %Causes(&error),
+                    "the oldest record is not told yet"
+                ),
+                None => {}
+            }
+        }
+        Ok(found)
+    }
+
+    fn consumer(&mut self) -> Result<&BaseConsumer<Context>, KafkaError> {
+        let consumer = match self.consumer.take() {
+            Some(consumer) => consumer,
+            None => BaseConsumer::from_config_and_context(&self.settings, self.context.clone())?,
+        };
+        Ok(self.consumer.insert(consumer))
+    }
 }

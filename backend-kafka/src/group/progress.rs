@@ -51,7 +51,7 @@ pub(crate) async fn read(
         read.map_ok(Some)
     });
     let read = read.await.map_err(|e| e.with_group(group))?;
-    read.ok_or_else(|| silent(operation, group))
+    read.ok_or_else(|| silent(request_client, operation, group))
 }
 
 /// Stores offsets of a group that has no members. `Fenced` if it has.
@@ -73,10 +73,12 @@ pub(crate) async fn store(
         stored.map_ok(Some)
     });
     let stored = stored.await.map_err(|e| e.with_group(group))?;
-    stored.ok_or_else(|| silent(operation, group))
+    stored.ok_or_else(|| silent(request_client, operation, group))
 }
 
-fn silent(operation: &'static str, group: &str) -> Error {
-    let message = "the group's coordinator does not answer";
+fn silent(request_client: &RequestClient, operation: &'static str, group: &str) -> Error {
+    let reason = request_client.recent_error();
+    let reason = reason.map_or(String::new(), |reason| format!(": {reason}"));
+    let message = format!("the group's coordinator does not answer{reason}");
     Error::new(ErrorKind::Timeout, operation, message).with_group(group)
 }

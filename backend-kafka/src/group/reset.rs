@@ -65,9 +65,14 @@ pub(crate) async fn reset(
         ..Note::default()
     };
     let moved = (0..).zip(places);
-    let wanted: Vec<StoredOffset> = moved
-        .map(|(partition, next)| StoredOffset::new(stream, partition, next, note))
+    let wanted: Option<Vec<StoredOffset>> = moved
+        .map(|(partition, next)| Some(StoredOffset::new(stream, partition, next?, note)))
         .collect();
+    let Some(wanted) = wanted else {
+        let message = "a partition of the stream has no leader, so that nobody knows its offsets: \
+                       try again when it has one";
+        return Err(Error::new(ErrorKind::Unavailable, RESET, message));
+    };
     let (wanted, name) = (&wanted[..], &side[..]);
     let look = |time| bring_about(request_client, group, name, wanted, time);
     if deadline.until(look).await?.is_none() {

@@ -1,20 +1,29 @@
 //! Where a [`Start`] is in a stream.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use millstream_core::{Error, ErrorKind, Result, Start};
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::error::KafkaError;
 
-use crate::cluster::list_offsets::{OffsetSpec, list_offsets};
-use crate::cluster::topics;
+use crate::cluster::list_offsets::{OffsetSpec, list_led_offsets};
+use crate::cluster::topics::{self, Topic};
 use crate::connection::Connection;
+use crate::connection::context::Context;
 
-/// The offset that stands for `start` in each partition of a stream, by partition.
+/// How long a partition may be without a leader. A leader that has died is replaced within
+/// `broker.session.timeout.ms` and a moment, 9 s by default, if there is a replica that may take its place.
+const WITHOUT_LEADER: Duration = Duration::from_secs(12);
+
+/// The offset that stands for `start` in each partition of a stream, by partition. `None` for those that have no
+/// leader for long.
 pub(crate) async fn start_offsets(
     connection: &Connection,
     operation: &'static str,
     stream: &str,
     start: Start,
-) -> Result<Vec<i64>> {
+) -> Result<Vec<Option<i64>>> {
     let (topic, timeout) = (stream.to_owned(), connection.config.request_timeout);
     let end = match start {
         Start::Latest => OffsetSpec::Latest,
@@ -26,11 +35,10 @@ pub(crate) async fn start_offsets(
         }
     };
     let found = connection.request_client.ask(operation, move |client| {
-        let Some(found) = topics::look_up(client, &topic, timeout)? else {
+        let Some(found) = look_up_led(client, &topic, timeout)? else {
             return Ok(None);
         };
-        let partitions: Vec<i32> = (0..found.partitions).collect();
-        list_offsets(client, &topic, &partitions, end, timeout).map(Some)
+        list_led_offsets(client, &topic, &found, end, timeout).map(Some)
     });
     match found.await {
         Ok(Some(places)) => Ok(places),
@@ -39,6 +47,24 @@ pub(crate) async fn start_offsets(
             Err(unknown.with_stream(stream))
         }
         Err(error) => Err(error.with_stream(stream)),
+    }
+}
+
+/// Looks a topic up, and waits for the leaders of its partitions for a while.
+fn look_up_led(
+    client: &BaseConsumer<Context>,
+    topic: &str,
+    timeout: Duration,
+) -> Result<Option<Topic>, KafkaError> {
+    const PAUSE: Duration = Duration::from_millis(200);
+    let deadline = Instant::now() + WITHOUT_LEADER.min(timeout / 2);
+    loop {
+        let found = topics::look_up(client, topic, timeout)?;
+        let is_led = found.as_ref().is_none_or(Topic::is_led);
+        if is_led || Instant::now() >= deadline {
+            return Ok(found);
+        }
+        thread::sleep(PAUSE);
     }
 }
 
@@ -51,8 +77,6 @@ fn millis_up(time: SystemTime) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

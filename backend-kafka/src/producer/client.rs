@@ -129,17 +129,18 @@ impl ProducerClient {
         is_refused.then(|| self.error(&fatal))
     }
 
-    /// Returns the refusal of a login, if that may be why the client reaches no broker.
-    pub(super) fn refused_login(&self) -> Option<Error> {
-        self.context().refused_login()
-    }
-
     /// Returns what may be the reason why records were not stored in time.
     pub(super) fn timeout_cause(&self) -> Option<Error> {
         let context = self.context();
         context
             .refused_login()
             .or_else(|| context.fatal_error.first())
+    }
+
+    /// Returns the last error that may pass, unless it is old.
+    pub(super) fn recent_error(&self) -> Option<Error> {
+        let reason = self.context().fatal_error.recent_error()?;
+        Some(Error::new(ErrorKind::Unavailable, "send", reason))
     }
 
     /// Fails the client when its topic is missing or forbidden. librdkafka would return the same error for

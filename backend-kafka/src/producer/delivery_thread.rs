@@ -27,7 +27,11 @@ use crate::native::produce::{Polled, Purge};
 const PURGE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long responses to what was sent are waited for when a client ends.
-pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+///
+/// Longer than a broker may be silent before the controller gives its partitions to others
+/// (`broker.session.timeout.ms`, 9 s by default). One that stops for a shorter time and goes on has then
+/// answered, and what another one has in its sockets it does not store any more.
+pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 
 pub(super) struct DeliveryThread {
     sender: Arc<RecordSender>,
@@ -216,7 +220,11 @@ impl DeliveryThread {
 
     fn timeout_error(&self) -> Error {
         let error = self.error(ErrorKind::Timeout, "not stored before its time was over");
-        match self.client.timeout_cause() {
+        match self
+            .client
+            .timeout_cause()
+            .or_else(|| self.client.recent_error())
+        {
             Some(cause) => error.with_source(cause),
             None => error,
         }

@@ -31,11 +31,14 @@
 //!   call, which is before those.
 //! * **The client has failed** otherwise: as for a rejection by the broker.
 //!
-//! Two gaps are left. Neither reorders records or stores them twice. A check between two deadlines of a call fails one
+//! Three gaps are left. The first two neither reorder records nor store them twice. A check between two deadlines of a call fails one
 //! record before the other, and if the broker is back within that second, the other is stored. And a broker that
 //! does not know a producer in a partition yet takes any sequence as its first: if it rejects a client's first
 //! request there, it may store the second one that was in flight. (The other records of the first one are not sent
-//! again then: they would be stored too late.)
+//! again then: they would be stored too late.) The third one takes a broker that stops for longer than
+//! [`DRAIN_TIMEOUT`](delivery_thread::DRAIN_TIMEOUT) while its client is replaced, and that the controller
+//! waits for even longer: when it goes on, it may store a record that has failed with `Timeout` behind later
+//! ones of its key.
 //!
 //! Between calls there is no such rule: a later call stores its records also if an earlier one has failed.
 
@@ -54,6 +57,7 @@ use self::accumulator::{Accumulator, InFlightThrottle};
 use self::delivery_thread::DeliveryThread;
 use self::record_sender::{LargestBatch, RecordSender};
 use self::size_limits::SizeLimits;
+use self::topic_health::TopicHealth;
 use crate::connection::context::Context;
 use crate::native::delivery::{Answer, Batch, Report};
 use crate::native::record::unsendable;
@@ -71,6 +75,7 @@ mod settings;
 pub(crate) mod size_limits;
 #[cfg(test)]
 mod tests;
+mod topic_health;
 
 pub(crate) use open::{largest_batch, open};
 
@@ -82,6 +87,7 @@ struct Producer {
     limits: SizeLimits,
     timeout: Duration,
     sender: Arc<RecordSender>,
+    health: Option<TopicHealth>,
     /// Ends when the last client is gone.
     ended: tokio::sync::Mutex<mpsc::Receiver<()>>,
     /// The names of the partitions that are known, by their numbers.
@@ -121,9 +127,16 @@ impl Producer {
             limits,
             timeout: config.timeout,
             sender,
+            health: None,
             ended: tokio::sync::Mutex::new(ended),
             partitions: Mutex::default(),
         })
+    }
+
+    /// Asks `health` why records have timed out, where the client does not know.
+    fn with_health(mut self, health: TopicHealth) -> Self {
+        self.health = Some(health);
+        self
     }
 
     /// Returns why a record cannot be sent at all.
@@ -144,11 +157,29 @@ impl Producer {
         }
     }
 
+    /// Returns why records have timed out, as far as it is known.
+    async fn timeout_cause(&self) -> Option<Error> {
+        if let Some(cause) = self.sender.timeout_cause() {
+            return Some(cause);
+        }
+        let trouble = match &self.health {
+            Some(health) => health.look().await,
+            None => None,
+        };
+        // It may be of a broker that the records did not need.
+        trouble.or_else(|| self.sender.recent_error())
+    }
+
     fn error(&self, kind: ErrorKind, message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
         Error::new(kind, "send", message).with_stream(self.stream.clone())
     }
 
-    fn results(&self, batch: &Batch) -> Vec<Result<RecordMetadata, Rejected>> {
+    /// Returns the results of a batch. `timeout_cause` is why records have timed out, if that is known.
+    fn results(
+        &self,
+        batch: &Batch,
+        timeout_cause: Option<&Error>,
+    ) -> Vec<Result<RecordMetadata, Rejected>> {
         let mut partitions = self
             .partitions
             .lock()
@@ -176,7 +207,7 @@ impl Producer {
                     match &last {
                         Some((last, error)) if *last == key => Error::clone(error),
                         _ => {
-                            let error = self.failure(code, maybe_stored);
+                            let error = self.failure(code, maybe_stored, timeout_cause);
                             last = Some((key, error.clone()));
                             error
                         }
@@ -203,10 +234,9 @@ impl Producer {
     }
 
     /// Returns the error of a record for librdkafka's error `code`.
-    fn failure(&self, code: i32, maybe_stored: bool) -> Error {
+    fn failure(&self, code: i32, maybe_stored: bool, timeout_cause: Option<&Error>) -> Error {
         const REMOVED: i32 = RDKafkaRespErr::RD_KAFKA_RESP_ERR__DESTROY as i32;
         const GONE: i32 = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART as i32;
-        const TIMED_OUT: i32 = RDKafkaRespErr::RD_KAFKA_RESP_ERR__MSG_TIMED_OUT as i32;
         let code = match code {
             // For a record in the queue of a partition when its topic was found to be missing. The client itself is
             // not destroyed as long as it has records.
@@ -215,11 +245,12 @@ impl Producer {
         };
         let error = error::from_number("send", code).with_stream(self.stream.clone());
         if code == TIMED_OUT {
-            let message = format!(
-                "no broker stored it within {:?}: look at the brokers, or raise producer.timeout",
-                self.timeout
-            );
-            let source = self.sender.refused_login().unwrap_or(error);
+            let reason = timeout_cause
+                .map_or("look at the brokers, or raise producer.timeout", |cause| {
+                    cause.message()
+                });
+            let message = format!("no broker stored it within {:?}: {reason}", self.timeout);
+            let source = timeout_cause.cloned().unwrap_or(error);
             return self.error(ErrorKind::Timeout, message).with_source(source);
         }
         if !maybe_stored || error.kind() == ErrorKind::Timeout {
@@ -228,6 +259,20 @@ impl Producer {
         let message = "sent and not answered, it may or may not be stored";
         self.error(ErrorKind::Timeout, message).with_source(error)
     }
+}
+
+const TIMED_OUT: i32 = RDKafkaRespErr::RD_KAFKA_RESP_ERR__MSG_TIMED_OUT as i32;
+
+fn has_timed_out(batch: &Batch) -> bool {
+    batch.answers().any(|(_, answer)| {
+        matches!(
+            answer,
+            Answer::Reported(Report::Failed {
+                code: TIMED_OUT,
+                ..
+            })
+        )
+    })
 }
 
 #[async_trait]
@@ -251,7 +296,11 @@ impl driver::Producer for Producer {
             self.sender.send(&batch);
             batch.answered().await;
         }
-        self.results(&batch)
+        let cause = match has_timed_out(&batch) {
+            true => self.timeout_cause().await,
+            false => None,
+        };
+        self.results(&batch, cause.as_ref())
     }
 
     async fn close(&self) -> Result<()> {

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use millstream_core::{Result, driver};
-use rdkafka::admin::{AdminOptions, ResourceSpecifier};
+use rdkafka::admin::{AdminOptions, ConfigResource, ResourceSpecifier};
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::RDKafkaErrorCode;
 use tokio::runtime::Handle;
-use tokio::task::spawn_blocking;
 
 use super::size_limits::SizeLimits;
+use super::topic_health::TopicHealth;
 use super::{OPEN, Producer};
 use crate::connection::Connection;
-use crate::error;
+use crate::{background, error};
 
 pub(crate) async fn open(
     connection: &Arc<Connection>,
@@ -20,24 +20,30 @@ pub(crate) async fn open(
 ) -> Result<Arc<dyn driver::Producer>> {
     let stream: Arc<str> = stream.into();
     let partitions = find(connection, &stream).await?;
-    let limits = SizeLimits::new(largest_batch(connection, &stream).await);
-    let topic = TopicSettings::new(connection, &stream);
-    let config = &connection.config.producer;
+    let settings = read_topic_settings(connection, &stream).await;
+    let limits = SizeLimits::new(settings.max_message_bytes);
+    let health = TopicHealth::new(connection, &stream, settings.min_insync_replicas);
+    let topic = TopicSettingsReader::new(connection, &stream);
+    let connection = connection.clone();
     let (settings, context) = (
         connection.watched(),
         connection.lasting_context("send").stream(&stream),
     );
-    let largest_batch = Box::new(move || topic.largest_batch());
-    let producer = Producer::new(
-        stream,
-        settings,
-        context,
-        config,
-        limits,
-        partitions,
-        largest_batch,
-    )?;
-    Ok(Arc::new(producer))
+    let largest_batch = Box::new(move || topic.read().max_message_bytes);
+    // With TLS, a client loads certificates for tens of milliseconds.
+    let opened = background::run(OPEN, move || {
+        let config = &connection.config.producer;
+        Producer::new(
+            stream,
+            settings,
+            context,
+            config,
+            limits,
+            partitions,
+            largest_batch,
+        )
+    });
+    Ok(Arc::new(opened.await??.with_health(health)))
 }
 
 /// Asks whether the topic exists, and whether this client may see it. Returns how many partitions it has.
@@ -67,20 +73,33 @@ pub(crate) async fn largest_batch(
     connection: &Arc<Connection>,
     stream: &Arc<str>,
 ) -> Option<usize> {
-    let settings = TopicSettings::new(connection, stream);
+    read_topic_settings(connection, stream)
+        .await
+        .max_message_bytes
+}
+
+async fn read_topic_settings(connection: &Arc<Connection>, stream: &Arc<str>) -> TopicSettings {
+    let reader = TopicSettingsReader::new(connection, stream);
     // An admin client blocks when it is made and when it is dropped.
-    let asked = spawn_blocking(move || settings.largest_batch());
-    asked.await.ok().flatten()
+    let read = background::run(OPEN, move || reader.read());
+    read.await.unwrap_or_default()
+}
+
+/// Settings of a topic, as far as this client may know them.
+#[derive(Debug, Clone, Copy, Default)]
+struct TopicSettings {
+    max_message_bytes: Option<usize>,
+    min_insync_replicas: Option<usize>,
 }
 
 /// Asks for settings of a topic.
-struct TopicSettings {
+struct TopicSettingsReader {
     connection: Arc<Connection>,
     stream: Arc<str>,
     runtime: Handle,
 }
 
-impl TopicSettings {
+impl TopicSettingsReader {
     fn new(connection: &Arc<Connection>, stream: &Arc<str>) -> Self {
         Self {
             connection: connection.clone(),
@@ -89,8 +108,17 @@ impl TopicSettings {
         }
     }
 
-    /// Returns the topic's `max.message.bytes`, if this client may know. Blocks.
-    fn largest_batch(&self) -> Option<usize> {
+    /// Blocks.
+    fn read(&self) -> TopicSettings {
+        let config = self.describe();
+        let number = |name| config.as_ref()?.get(name)?.value.as_ref()?.parse().ok();
+        TopicSettings {
+            max_message_bytes: number("max.message.bytes"),
+            min_insync_replicas: number("min.insync.replicas"),
+        }
+    }
+
+    fn describe(&self) -> Option<ConfigResource> {
         let admin = self.connection.admin(OPEN)().ok()?;
         let timeout = self.connection.config.request_timeout;
         let options = AdminOptions::new().request_timeout(Some(timeout));
@@ -98,12 +126,6 @@ impl TopicSettings {
         let described = self
             .runtime
             .block_on(admin.describe_configs(&topic, &options));
-        let config = described.ok()?.pop()?.ok()?;
-        config
-            .get("max.message.bytes")?
-            .value
-            .as_ref()?
-            .parse()
-            .ok()
+        described.ok()?.pop()?.ok()
     }
 }

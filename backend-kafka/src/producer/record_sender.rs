@@ -132,9 +132,14 @@ impl RecordSender {
         self.closing.load(Relaxed)
     }
 
-    /// Returns the refusal of a login, if that may be why the client reaches no broker.
-    pub(super) fn refused_login(&self) -> Option<Error> {
-        self.lock().client.as_ref()?.refused_login()
+    /// Returns what may be the reason why records were not stored in time.
+    pub(super) fn timeout_cause(&self) -> Option<Error> {
+        self.lock().client.as_ref()?.timeout_cause()
+    }
+
+    /// Returns the last error of the client that may pass, unless it is old.
+    pub(super) fn recent_error(&self) -> Option<Error> {
+        self.lock().client.as_ref()?.recent_error()
     }
 
     /// Opens a client, which takes no records yet. Not under the lock: it takes milliseconds, and longer with TLS.

@@ -6,9 +6,12 @@ use super::accumulator::RequestLimit;
 use super::batch_limit::BatchLimit;
 use super::size_limits::BATCH_OVERHEAD;
 use crate::config::Producer;
+use crate::connection::set_default;
 
 /// Completes the settings that all clients have in common.
 pub(super) fn complete(settings: &mut ClientConfig, producer: &Producer, message_max: usize) {
+    // How soon added partitions are used, 5 minutes by default.
+    set_default(settings, "topic.metadata.refresh.interval.ms", "10000");
     settings
         // With these, records are stored once and in order through all retries, and as long as the
         // topic's replicas keep them.

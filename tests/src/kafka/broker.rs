@@ -290,7 +290,8 @@ fn request(
         bound.push(format!("{name}://0.0.0.0:{inner}"));
         protocols.push(format!("{name}:{protocol}"));
         if name != INTERNAL {
-            advertised.push(format!("{name}://127.0.0.1:{outer}"));
+            let host = &listener.advertised_host;
+            advertised.push(format!("{name}://{host}:{outer}"));
         }
         request = request.with_mapped_port(mapped, ContainerPort::Tcp(inner));
         ports.insert(

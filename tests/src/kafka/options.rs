@@ -20,6 +20,7 @@ pub struct Listener {
     pub(super) name: String,
     pub(super) protocol: String,
     pub(super) advertised: Option<u16>,
+    pub(super) advertised_host: String,
 }
 
 impl Listener {
@@ -36,6 +37,7 @@ impl Listener {
             name: name.to_owned(),
             protocol: "PLAINTEXT".to_owned(),
             advertised: None,
+            advertised_host: "127.0.0.1".to_owned(),
         }
     }
 
@@ -49,6 +51,12 @@ impl Listener {
     /// that of a proxy, which forwards to the broker's [`port`](Broker::port).
     pub fn advertised(mut self, port: u16) -> Self {
         self.advertised = Some(port);
+        self
+    }
+
+    /// Sets the host that is advertised to clients, instead of 127.0.0.1.
+    pub fn advertised_host(mut self, host: &str) -> Self {
+        self.advertised_host = host.to_owned();
         self
     }
 }

@@ -5,6 +5,7 @@
 
 mod checkpoints;
 mod cluster;
+mod late_member;
 mod raw_client;
 mod reset;
 mod silence;

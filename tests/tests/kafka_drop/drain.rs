@@ -47,6 +47,16 @@ pub(crate) async fn begin(
     drain: Duration,
     heartbeat: Duration,
 ) -> (Drain, NextOwner) {
+    begin_within(fixture, drain, drain, heartbeat).await
+}
+
+/// As [`begin`], where rebalances have another limit than the close.
+pub(crate) async fn begin_within(
+    fixture: &Fixture,
+    drain: Duration,
+    rebalance_drain: Duration,
+    heartbeat: Duration,
+) -> (Drain, NextOwner) {
     let client = fixture.client_with_heartbeat(heartbeat).await;
     let (stream, group) = (stream(&client, PER_KEY).await, unique("group"));
     let others = Threads::of_clients();
@@ -57,6 +67,7 @@ pub(crate) async fn begin(
     let own_port = |config: &mut Config| {
         config.brokers = vec![address];
         config.consumer.heartbeat_interval = Some(QUICK);
+        config.consumer.rebalance_drain_timeout = rebalance_drain;
     };
     let draining = fixture.client_with(id.clone(), own_port).await;
     let member = draining.group(group.as_str()).stream(stream.as_str());

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use conformance::Events;
 use conformance::kafka::Faults;
 use millstream_core::{Client, Consumer, ErrorKind, Position};
 use tokio::time::timeout;
@@ -82,11 +83,20 @@ async fn send_unreadable(member: &Member, faults: &Faults) {
 
 /// librdkafka's position is beyond the record that could not be read. A member after this one would begin there.
 pub(crate) async fn is_no_progress(fixture: Arc<Fixture>) {
+    let events = Events::listen();
     let mut member = Member::join(&fixture).await;
     let before = member.progress().await;
     let faults = fixture.testbed.faults();
     send_unreadable(&member, faults).await;
     assert_eq!(member.progress().await, before, "nothing more was read");
+    let reported = |event: &str| events.with(event, "group", &member.group);
+    let [stalled, continues] =
+        ["stalled", "continues"].map(|what| format!("millstream.kafka.partition.{what}"));
+    until("both partitions are reported", || {
+        reported(&stalled).len() == PARTITIONS
+    })
+    .await;
+    assert_eq!(reported(&continues).len(), 0);
 
     faults.fail_fetches(&member.id, UNKNOWN_SERVER_ERROR, 0);
     let deliveries = pull(&mut member.consumer, KEYS).await;
@@ -95,6 +105,8 @@ pub(crate) async fn is_no_progress(fixture: Arc<Fixture>) {
     payloads.sort_unstable();
     let expected: Vec<_> = (0..KEYS).map(|key| format!("{key}/1")).collect();
     assert_eq!(payloads, expected, "each record arrives once");
+    assert_eq!(reported(&stalled).len(), PARTITIONS, "once each");
+    assert_eq!(reported(&continues).len(), PARTITIONS);
     member.consumer.close().await.expect("it closes");
 }
 

@@ -16,6 +16,7 @@ mod latency;
 mod leaving;
 mod loss;
 mod pipeline;
+mod rebalance_limit;
 mod recreated;
 mod silence;
 mod stale;
@@ -75,6 +76,9 @@ const SHARED: &[(&str, Case)] = &[
     }),
     ("log_that_was_cut_back_ends_the_member", |g| {
         Box::pin(failed_fetch::of_a_log_that_was_cut_back(g))
+    }),
+    ("stuck_key_and_a_rebalance", |g| {
+        Box::pin(rebalance_limit::of_a_stuck_key(g))
     }),
     ("frozen_in_a_drain", |g| Box::pin(loss::frozen(g))),
     ("put_out_in_a_drain", |g| Box::pin(loss::put_out(g))),

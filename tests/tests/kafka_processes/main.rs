@@ -5,6 +5,7 @@
 
 mod brokers;
 mod fixture;
+mod leaders;
 mod member;
 mod member_config;
 mod members;
@@ -63,6 +64,9 @@ type ReplicasCase = fn() -> LocalBoxFuture<'static, ()>;
 const REPLICAS: &[(&str, ReplicasCase)] = &[
     ("coordinator_killed", || {
         Box::pin(replicas::coordinator_killed())
+    }),
+    ("leader_that_freezes_or_is_gone", || {
+        Box::pin(leaders::frozen_and_gone())
     }),
     (
         "unclean_election",

@@ -1,6 +1,6 @@
 //! Records that other producers wrote, as the tested driver would not have written them.
 
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use millstream_core::{Delivery, Record, Start};
 use rdkafka::ClientConfig;
@@ -98,6 +98,31 @@ async fn a_header_name_that_is_not_utf8_is_passed_on() {
     let delivery = next.unwrap().unwrap();
     assert_eq!(delivery.headers().get_str(NAME), Some("v"));
     assert_eq!(delivery.timestamp(), UNIX_EPOCH);
+    delivery.ack();
+    consumer.close().await.unwrap();
+}
+
+/// The broker gives them the time at which it stores them, which is what a start at a time compares.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_of_a_topic_with_log_append_time_have_the_time_of_the_broker() {
+    let bootstrap = shared_broker().await;
+    let settings = [("message.timestamp.type", "LogAppendTime")];
+    create(&bootstrap, "append-time", 1, &settings).await;
+    let client = connect(&bootstrap).await;
+    let producer = client.producer("append-time").open().await.unwrap();
+    let begun = SystemTime::now() - Duration::from_secs(1);
+    let an_hour_ago = begun - Duration::from_secs(3_600);
+    let record = Record::new("x").timestamp(an_hour_ago);
+    producer.send(record).await.unwrap().await.unwrap();
+    producer.close().await.unwrap();
+
+    let group = client.group("append-time").stream("append-time");
+    let mut consumer = group.start(Start::At(begun)).join().await.unwrap();
+    let next = tokio::time::timeout(TIMEOUT, consumer.next()).await;
+    let delivery = next.unwrap().unwrap().unwrap();
+    assert!(delivery.timestamp() >= begun, "{delivery:?}");
+    // What is passed on has that time, too.
+    assert_eq!(delivery.to_record().timestamp, Some(delivery.timestamp()));
     delivery.ack();
     consumer.close().await.unwrap();
 }

@@ -8,6 +8,7 @@
     reason = "what a helper cannot do ends the test that asked for it"
 )]
 
+mod added_partitions;
 mod foreign_records;
 mod open_transactions;
 mod order;

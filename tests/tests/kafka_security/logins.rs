@@ -34,6 +34,13 @@ async fn every_login_is_let_in_and_every_wrong_one_is_told_at_once() {
     let by_token = Kafka::connect_with(bearer(secured), source).await;
     by_token.unwrap();
 
+    let mut unencrypted = secured.config(MUTUAL);
+    unencrypted.security.tls = None;
+    unencrypted.request_timeout = Duration::from_secs(3);
+    let error = unencrypted.connect().await.unwrap_err();
+    let reason = "if the broker expects TLS, set security.tls";
+    assert!(error.message().contains(reason), "{error}");
+
     let wrong = format!("wrong{SECRET}");
     let foreign = Authority::new("another authority");
     let mut unknown_authority = secured.login(Sasl::Plain, "plain-user");

@@ -7,7 +7,7 @@ mod open_questions;
 mod reset_reader;
 mod wake_schedule;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use self::offset_fetch::OffsetFetches;
 use self::open_questions::{OpenQuestions, Request, Response, known};
 use self::reset_reader::ResetReader;
-use self::wake_schedule::WakeSchedule;
+use self::wake_schedule::{WakeSchedule, one_per_leader};
 use super::callbacks::ConsumerCallbacks;
 use super::lists::list;
 use super::poll_waker::PollWaker;
@@ -55,6 +55,8 @@ pub(super) struct Requests {
     topic_ids_due: Instant,
     topic_ids_sent: Option<RequestId>,
     wakes: WakeSchedule,
+    /// Who leads partitions, as it was last known.
+    leaders: HashMap<TopicPartition, Option<i32>>,
 }
 
 impl Requests {
@@ -76,6 +78,7 @@ impl Requests {
             topic_ids_due: now + TOPIC_IDS_EVERY,
             topic_ids_sent: None,
             wakes: WakeSchedule::default(),
+            leaders: HashMap::new(),
         }
     }
 
@@ -86,6 +89,11 @@ impl Requests {
     /// From now on, reads the resets and topic ids of these partitions alone.
     pub(super) fn watch(&mut self, partitions: Vec<TopicPartition>) {
         self.watched = partitions;
+    }
+
+    /// Takes note of who leads partitions.
+    pub(super) fn set_leaders(&mut self, leaders: HashMap<TopicPartition, Option<i32>>) {
+        self.leaders = leaders;
     }
 
     /// Has partitions fetched at once.
@@ -128,6 +136,7 @@ impl Requests {
         self.resets.read_if_due(&self.watched, now);
         self.read_topic_ids_if_due(now);
         if let Some(partitions) = self.wakes.take_due(now) {
+            let partitions = one_per_leader(partitions, &self.leaders);
             // Nobody wants the response.
             let id = RequestId::default();
             let _ = self.send_offsets(id, &partitions, Offset::End, TIMEOUT_TO_WAKE);

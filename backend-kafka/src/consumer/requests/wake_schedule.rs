@@ -6,7 +6,7 @@
 //! the partitions can be fetched, some milliseconds later; so there are several requests, ever further
 //! apart.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use crate::consumer::types::TopicPartition;
@@ -56,6 +56,20 @@ impl WakeSchedule {
     }
 }
 
+/// Returns partitions by which the leaders of all are met: a request has a part for each, and a member may have
+/// thousands. Those whose leader is not known are all among them.
+pub(super) fn one_per_leader(
+    mut partitions: Vec<TopicPartition>,
+    leaders: &HashMap<TopicPartition, Option<i32>>,
+) -> Vec<TopicPartition> {
+    let mut met = HashSet::new();
+    partitions.retain(|name| match leaders.get(name) {
+        Some(Some(leader)) => met.insert(*leader),
+        _ => true,
+    });
+    partitions
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,5 +95,20 @@ mod tests {
             Some(vec![("s".into(), 1)]),
             "the earlier ones are forgotten"
         );
+    }
+
+    #[test]
+    fn each_leader_is_met_once() {
+        let partition = |number| (std::sync::Arc::from("t"), number);
+        let leader = |number: i32| match number {
+            0..3 => Some(None),
+            3..1_000 => Some(Some(number % 3)),
+            _ => None,
+        };
+        let partitions: Vec<TopicPartition> = (0..1_002).map(partition).collect();
+        let leaders = (0..1_002).filter_map(|number| Some((partition(number), leader(number)?)));
+        let met = one_per_leader(partitions, &leaders.collect());
+        let numbers: Vec<i32> = met.into_iter().map(|(_, number)| number).collect();
+        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 1_000, 1_001]);
     }
 }

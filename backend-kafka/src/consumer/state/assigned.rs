@@ -5,11 +5,11 @@ use std::time::Instant;
 use millstream_core::driver::Event;
 use millstream_core::{Epoch, Partition};
 
-use super::failing::Failing;
 use super::lag::Lagging;
 use super::leader_epochs::LeaderEpochs;
 use super::open_transaction::OpenTransaction;
 use super::progress::{NewPartition, Progress};
+use super::stall::Stall;
 use crate::consumer::types::{FetchPosition, TopicPartition};
 use crate::group::note::Note;
 use crate::native::consume::FetchFailure;
@@ -52,7 +52,9 @@ pub(crate) struct Assigned {
     /// partition until it is assigned anew.
     pub(crate) out_of_range: Option<FetchFailure>,
     /// Fetches that have failed since the last record came.
-    pub(crate) failing: Option<Failing>,
+    pub(crate) failed_fetches: Stall,
+    /// Whether it has no leader.
+    pub(crate) missing_leader: Stall,
     pub(crate) lagging: Lagging,
     pub(crate) open_transaction: OpenTransaction,
 }
@@ -136,7 +138,8 @@ impl Assigned {
             forward_until: None,
             position_is_suspect: false,
             out_of_range: None,
-            failing: None,
+            failed_fetches: Stall::default(),
+            missing_leader: Stall::default(),
             lagging: Lagging::default(),
             open_transaction: OpenTransaction::default(),
         }

@@ -9,7 +9,6 @@
 use std::time::{Duration, Instant};
 
 use millstream_core::driver::{Event, StoredRecord};
-use millstream_core::telemetry::event;
 
 use super::assigned::{Assigned, Pause, Stage};
 use super::assignment::Assignment;
@@ -49,21 +48,7 @@ pub(crate) fn deliver(it: &mut Assigned, fetched: Fetched, group: &str) -> Optio
     let last = records.last()?;
     it.forward_until = None;
     it.position_is_suspect = false;
-    if it
-        .failing
-        .take()
-        .is_some_and(|failing| failing.is_reported())
-    {
-        event!(
-            info,
-            "millstream.kafka.partition.continues",
-            group,
-            stream = it.partition.stream(),
-            partition = it.partition.id(),
-            "partition {} can be read again",
-            it.partition,
-        );
-    }
+    it.failed_fetches.on_success(&it.partition, group);
     it.leader_epochs.note(it.position, leader_epoch);
     it.delivered = offsets::next(last.position).unwrap_or(it.delivered);
     it.position = it.delivered;

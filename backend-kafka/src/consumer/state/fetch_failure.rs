@@ -3,11 +3,10 @@
 use std::time::Instant;
 
 use millstream_core::driver::Event;
-use millstream_core::telemetry::{Causes, event};
+use millstream_core::telemetry::Causes;
 use millstream_core::{Error, ErrorKind, Position};
 
 use super::assigned::Assigned;
-use super::failing::Failing;
 use super::question::Question;
 use crate::error;
 use crate::native::consume::FetchFailure;
@@ -67,15 +66,9 @@ pub(crate) fn on_failed(
                 target: "librdkafka", partition = %it.partition, code = failure.code,
                 reason = failure.reason, "a fetch failed, it is repeated"
             );
-            let failing = it.failing.get_or_insert_with(|| Failing::since(now));
-            if failing.is_to_be_reported(now) {
-                event!(
-                    warn, "millstream.kafka.partition.stalled", group,
-                    stream = it.partition.stream(), partition = it.partition.id(),
-                    error = %Causes(&error::from_number("read", failure.code)),
-                    "partition {} cannot be read", it.partition,
-                );
-            }
+            let error = || Causes(&error::from_number("read", failure.code)).to_string();
+            it.failed_fetches
+                .on_failure(&it.partition, group, now, error);
             Ok(None)
         }
         _ => {

@@ -25,6 +25,7 @@ mod reassignment;
 mod rebalance;
 mod restart;
 mod session;
+mod stall;
 #[cfg(test)]
 mod tests;
 
@@ -83,6 +84,7 @@ pub(crate) struct StateSettings {
     pub(crate) join: JoinOptions,
     pub(crate) protocol: Protocol,
     pub(crate) heartbeat_interval: Duration,
+    pub(crate) rebalance_drain_timeout: Duration,
     /// Whether the member has an `instance_id`.
     pub(crate) is_static: bool,
     /// Where the group begins in streams that it has not read before.
@@ -126,6 +128,7 @@ impl MemberState {
             join,
             protocol,
             heartbeat_interval,
+            rebalance_drain_timeout,
             is_static,
             initial_offsets,
         } = settings;
@@ -133,6 +136,7 @@ impl MemberState {
             rebalance: Rebalance::new(RebalanceSettings {
                 protocol,
                 drain: join.drain,
+                drain_beside_others: rebalance_drain_timeout,
                 is_static,
             }),
             joining: Joining::new(protocol, InitialOffsets::new(initial_offsets, now), joined),
@@ -527,6 +531,22 @@ impl MemberState {
         }
     }
 
+    /// Takes note of partitions that nobody leads. Their records are fetched as soon as somebody does.
+    pub(crate) fn on_leaderless<'a>(
+        &mut self,
+        partitions: impl Iterator<Item = &'a TopicPartition>,
+        now: Instant,
+    ) {
+        for (topic, partition) in partitions {
+            if let Some(index) = self.assignment.find(topic, *partition) {
+                let it = self.assignment.get_mut(index);
+                let error = || "the partition has no leader".to_owned();
+                it.missing_leader
+                    .on_failure(&it.partition, &self.group, now, error);
+            }
+        }
+    }
+
     // Lag.
 
     pub(crate) fn on_statistics(
@@ -540,6 +560,7 @@ impl MemberState {
                 continue;
             };
             let it = self.assignment.get_mut(index);
+            it.missing_leader.on_success(&it.partition, &self.group);
             it.lagging.low = bounds.low;
             match it.pause {
                 Some(pause) if pause.is_hard => not_fetched.push(name),

@@ -1,8 +1,8 @@
 //! Rebalances: partitions that come and go.
 //!
 //! A rebalance event is answered when the runtime has drained what is to go, or when the progress of
-//! what has come is known. Until then librdkafka fetches nothing for any partition of the member, so
-//! drains should be short.
+//! what has come is known. Until then librdkafka fetches nothing for any partition of the member. So a
+//! drain has less time where the member keeps partitions, whose records wait for it.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -31,6 +31,8 @@ pub(crate) struct RebalanceSettings {
     pub(crate) protocol: Protocol,
     /// How long the runtime may drain.
     pub(crate) drain: Duration,
+    /// How long it may drain for a rebalance that leaves the member other partitions.
+    pub(crate) drain_beside_others: Duration,
     /// Whether the member has an `instance_id`.
     pub(crate) is_static: bool,
 }
@@ -110,18 +112,22 @@ impl Rebalance {
         matches!(self.pending, Some(RebalanceEvent::Revoke { .. }))
     }
 
-    /// When the runtime must have released what it begins to drain now.
+    /// When the runtime must have released what it begins to drain now, outside of rebalances.
     pub(crate) fn drain_end(&self, now: Instant) -> Instant {
         now + self.settings.drain + GRACE
     }
 
-    /// Asks the runtime to drain partitions.
+    /// Asks the runtime to drain partitions, outside of rebalances.
     pub(crate) fn revoke(&self, partitions: Owned, effects: &mut Effects) {
-        if !partitions.is_empty() {
-            effects.push(Effect::Emit(Event::Revoking {
-                partitions,
-                within: self.settings.drain,
-            }));
+        revoke(partitions, self.settings.drain, effects);
+    }
+
+    /// How long partitions may drain that a rebalance takes away.
+    fn drain_time(&self, partitions: &[TopicPartition], assignment: &Assignment) -> Duration {
+        let keeps_others = assignment.iter().count() > partitions.len();
+        match keeps_others {
+            true => self.settings.drain.min(self.settings.drain_beside_others),
+            false => self.settings.drain,
         }
     }
 
@@ -171,8 +177,9 @@ impl Rebalance {
                     is_lost: true,
                 } => lose(assignment.lose_named(partitions), effects),
                 RebalanceEvent::Revoke { partitions, .. } => {
-                    let draining = assignment.drain(partitions, self.drain_end(now));
-                    self.revoke(draining, effects);
+                    let within = self.drain_time(partitions, assignment);
+                    let draining = assignment.drain(partitions, now + within + GRACE);
+                    revoke(draining, within, effects);
                 }
             }
             self.pending = Some(event);
@@ -303,6 +310,13 @@ impl Rebalance {
     pub(crate) fn take_unanswered(&mut self) -> Vec<RebalanceEvent> {
         let pending = self.pending.take().into_iter();
         pending.chain(self.queued.drain(..)).collect()
+    }
+}
+
+/// Asks the runtime to drain partitions.
+fn revoke(partitions: Owned, within: Duration, effects: &mut Effects) {
+    if !partitions.is_empty() {
+        effects.push(Effect::Emit(Event::Revoking { partitions, within }));
     }
 }
 

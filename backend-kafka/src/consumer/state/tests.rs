@@ -163,6 +163,7 @@ impl World {
             },
             protocol: Protocol::Cooperative,
             heartbeat_interval: Duration::from_secs(1),
+            rebalance_drain_timeout: DRAIN / 2,
             is_static,
             initial_offsets: Vec::new(),
         };

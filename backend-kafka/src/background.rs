@@ -1,0 +1,69 @@
+//! Blocking work of async calls.
+
+use std::thread;
+
+use millstream_core::{Error, ErrorKind, Result};
+use tokio::sync::oneshot;
+
+use crate::error;
+
+/// Does `work` on a thread of its own.
+///
+/// Not on one of the runtime's: handlers may fill its pool for as long as they like, and it does not end before
+/// they do.
+///
+/// # Errors
+/// `Unavailable` if there is no thread to be had, and if the work panics.
+///
+/// # Cancel safety
+/// The work of a dropped call goes on.
+pub(crate) async fn run<T: Send + 'static>(
+    operation: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T> {
+    run_and_drop(operation, || (work(), ())).await
+}
+
+/// As [`run`], for work that leaves something whose drop blocks: it is dropped there, and not waited for.
+pub(crate) async fn run_and_drop<T: Send + 'static, L>(
+    operation: &'static str,
+    work: impl FnOnce() -> (T, L) + Send + 'static,
+) -> Result<T> {
+    let (done, result) = oneshot::channel();
+    let thread = thread::Builder::new().name("kafka-background".into());
+    let started = thread.spawn(move || {
+        let (returned, _left) = work();
+        // Whoever asked may have gone.
+        let _ = done.send(returned);
+    });
+    started.map_err(|failed| error::no_thread(operation, failed))?;
+    result.await.map_err(|_| {
+        let message = "the thread that does it has panicked";
+        Error::new(ErrorKind::Unavailable, operation, message)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_is_done_while_the_runtime_has_no_thread_to_spare() {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .max_blocking_threads(1)
+            .build()
+            .unwrap();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        runtime.spawn_blocking(move || ended.recv());
+        assert_eq!(runtime.block_on(run("join", || 7)).unwrap(), 7);
+        end.send(()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_error() {
+        let failed = run("join", || std::panic::resume_unwind(Box::new("simulated"))).await;
+        let failed: Result<()> = failed;
+        assert_eq!(failed.unwrap_err().kind(), ErrorKind::Unavailable);
+    }
+}
