@@ -151,6 +151,13 @@ pub struct Producer {
     pub timeout: Duration,
     /// How batches are compressed. Default `none`.
     pub compression: Compression,
+    /// Whether records with a key wait as long as a request of their partition has no response and the broker takes
+    /// longer to respond than records linger. Default `true`; without `linger` they never wait.
+    ///
+    /// An idempotent client of librdkafka (2.12) has one request of a partition in flight at a time, and keeps a
+    /// core busy while more records wait behind it. Turn it off where the rate to a distant broker matters more
+    /// than processor time.
+    pub throttle_in_flight: bool,
 }
 
 /// How batches of records are compressed.
@@ -230,6 +237,7 @@ impl Default for Producer {
             linger: Duration::from_millis(5),
             timeout: Duration::from_secs(120),
             compression: Compression::default(),
+            throttle_in_flight: true,
         }
     }
 }

@@ -110,6 +110,12 @@ impl Producer {
         let limit = settings::limit(&settings, limits.message_max);
         let request = settings::request(&settings, limit);
         let throttle = InFlightThrottle::new(request, config.linger, partitions);
+        // Without linger, librdkafka sends the first one of the records that it is handed at once, and the others
+        // wait for its response.
+        let throttle = match config.throttle_in_flight && !config.linger.is_zero() {
+            true => throttle,
+            false => throttle.turned_off(),
+        };
         let accumulator = Accumulator::new(throttle, Instant::now());
         let sender = Arc::new(RecordSender::new(
             stream.clone(),

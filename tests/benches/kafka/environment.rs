@@ -1,5 +1,6 @@
 //! The broker and its topics.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
 use tokio::runtime::Runtime;
 
 use crate::job::Target;
+use crate::round_trip::Far;
 use crate::{Result, raw};
 
 pub(crate) const PARTITIONS: i32 = 4;
@@ -32,15 +34,25 @@ pub(crate) fn runtime() -> io::Result<Runtime> {
         .build()
 }
 
+/// The round trips that are added.
+pub(crate) const ROUND_TRIPS_MS: [u32; 2] = [5, 10];
+
 pub(crate) struct Environment {
     broker: Broker,
+    /// By what is added to a round trip.
+    far: BTreeMap<u32, Far>,
     admin: AdminClient<DefaultClientContext>,
     made: u32,
 }
 
 impl Environment {
     pub(crate) async fn set() -> Result<Self> {
-        let broker = Options::new()
+        let far = ROUND_TRIPS_MS.map(|round_trip_ms| (round_trip_ms, Far::new(round_trip_ms)));
+        let far = BTreeMap::from(far);
+        let options = far
+            .values()
+            .fold(Options::new(), |options, far| far.listen(options));
+        let broker = options
             // As a broker in service: tests run theirs as small and as quick to start as they can.
             .env("KAFKA_HEAP_OPTS", "-Xms1g -Xmx1g")
             .env(
@@ -55,11 +67,13 @@ impl Environment {
             .property("group.consumer.min.heartbeat.interval.ms", "5000")
             .start()
             .await;
+        far.values().for_each(|far| far.forward_to(&broker));
         let admin = ClientConfig::new()
             .set("bootstrap.servers", broker.bootstrap())
             .create()?;
         Ok(Self {
             broker,
+            far,
             admin,
             made: 0,
         })
@@ -70,6 +84,15 @@ impl Environment {
             brokers: self.broker.bootstrap(),
             topic: topic.to_owned(),
             group: String::new(),
+        }
+    }
+
+    /// The same target, where this is added to each round trip.
+    pub(crate) fn at(&self, target: &Target, round_trip_ms: u32) -> Target {
+        let far = self.far.get(&round_trip_ms);
+        Target {
+            brokers: far.map_or_else(|| target.brokers.clone(), Far::brokers),
+            ..target.clone()
         }
     }
 

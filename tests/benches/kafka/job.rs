@@ -20,10 +20,26 @@ pub(crate) type Measured = BTreeMap<String, f64>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Job {
-    Consume { by: Consumer, bytes: usize },
-    Produce { by: Producer },
-    Latency { by: Side, linger_ms: u32 },
-    Rebalance { by: Side, protocol: Protocol },
+    Consume {
+        by: Consumer,
+        bytes: usize,
+        /// What is added to each round trip.
+        round_trip_ms: u32,
+    },
+    Produce {
+        by: Producer,
+        linger_ms: u32,
+        /// What is added to each round trip.
+        round_trip_ms: u32,
+    },
+    Latency {
+        by: Side,
+        linger_ms: u32,
+    },
+    Rebalance {
+        by: Side,
+        protocol: Protocol,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -50,6 +66,8 @@ pub(crate) enum Consumer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Producer {
     Ours,
+    /// Without the throttle.
+    OursUnthrottled,
     /// In the order of sending, as ours are.
     Future,
     /// Whichever is there first, by `FuturesUnordered`.
@@ -95,7 +113,7 @@ impl Task {
                 watchdog::watch(TIMEOUT, format!("{job:?}"));
                 let measured = match job {
                     Job::Consume { by, .. } => consume::run(by, &target)?,
-                    Job::Produce { by } => produce::run(by, &target)?,
+                    Job::Produce { by, linger_ms, .. } => produce::run(by, linger_ms, &target)?,
                     Job::Latency { by, linger_ms } => latency::run(by, linger_ms, &target)?,
                     Job::Rebalance { .. } => return Err("it takes several processes".into()),
                 };

@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 
 use crate::environment::{keys, runtime};
 use crate::job::{Measured, Side, Target};
+use crate::ours::Throttle;
 use crate::{Fault, Result, clock, ours, raw};
 
 const PER_SECOND: usize = 10_000;
@@ -94,7 +95,7 @@ fn pace(mut send: impl FnMut(&str, Vec<u8>) -> Result<()>) -> Result<()> {
 }
 
 async fn ours(target: &Target, linger_ms: u32, delays: Arc<Delays>) -> Result<()> {
-    let client = ours::connect_lingering(target, linger_ms).await?;
+    let client = ours::connect_lingering(target, linger_ms, Throttle::On).await?;
     let producer = client.producer(target.topic.as_str()).open().await?;
     let group = client.group(target.group.as_str()).stream(&*target.topic);
     let ends = delays.clone();

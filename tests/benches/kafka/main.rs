@@ -22,9 +22,11 @@
 //!   settings that our backend gives to librdkafka, and once more (`_at_defaults`) without. `_bare`
 //!   is a loop that ignores headers, borrows the payload and stores nothing. Ours and the same job
 //!   count only if the broker then has stored that all records are settled.
+//!   `_rtt10` adds 10 ms to each round trip, by a proxy in the process that waits for the jobs.
 //! * *Produce*: 1 million keyed records of 512 bytes, each receipt awaited, at most 10,000 open.
 //!   `FutureProducer` awaits in the order of sending, as ours does, and once more (`_unordered`) by
-//!   `FuturesUnordered`. All idempotent, `acks=all`, with the same linger and partitioner.
+//!   `FuturesUnordered`. `_rtt5` and `_rtt10` add to each round trip. `kafka_throttle` compares ours with itself,
+//!   when no record waits for the response to a request of its partition. All idempotent, `acks=all`, with the same linger and partitioner.
 //! * *Latency*: 10,000 records/s of 512 bytes, producer and consumer in one process, ten seconds
 //!   after three that do not count. See [`latency`].
 //! * *Rebalance*: see [`rebalance`]. The plain client is librdkafka's at its defaults.
@@ -65,6 +67,7 @@ mod produce;
 mod quartiles;
 mod raw;
 mod rebalance;
+mod round_trip;
 #[path = "../watchdog/mod.rs"]
 mod watchdog;
 
@@ -151,8 +154,13 @@ fn measure(
 
 fn run(runtime: &Runtime, environment: &mut Environment, job: Job) -> Result<Measured> {
     let partitions = match job {
-        Job::Consume { bytes, .. } => {
-            return Task::Measure(job, environment.full(bytes)).measure();
+        Job::Consume {
+            bytes,
+            round_trip_ms,
+            ..
+        } => {
+            let target = environment.full(bytes);
+            return Task::Measure(job, environment.at(&target, round_trip_ms)).measure();
         }
         Job::Rebalance { .. } => rebalance::PARTITIONS,
         Job::Produce { .. } | Job::Latency { .. } => environment::PARTITIONS,
@@ -160,6 +168,9 @@ fn run(runtime: &Runtime, environment: &mut Environment, job: Job) -> Result<Mea
     let target = runtime.block_on(environment.empty(partitions))?;
     let measured = match job {
         Job::Rebalance { by, protocol } => rebalance::run(by, protocol, &target)?,
+        Job::Produce { round_trip_ms, .. } => {
+            Task::Measure(job, environment.at(&target, round_trip_ms)).measure()?
+        }
         _ => Task::Measure(job, target.clone()).measure()?,
     };
     runtime.block_on(environment.delete(&target))?;

@@ -15,7 +15,15 @@ const fn ratio(name: &'static str, over: Job, under: Job, what: &'static str) ->
 }
 
 const fn consume(by: Consumer, bytes: usize) -> Job {
-    Job::Consume { by, bytes }
+    consume_far(by, bytes, 0)
+}
+
+const fn consume_far(by: Consumer, bytes: usize, round_trip_ms: u32) -> Job {
+    Job::Consume {
+        by,
+        bytes,
+        round_trip_ms,
+    }
 }
 
 const OURS: Job = consume(Consumer::Ours, 512);
@@ -27,6 +35,15 @@ const OURS_100: Job = consume(Consumer::Ours, 100);
 const STREAM_100: Job = consume(Consumer::Stream, 100);
 const DEFAULTS_100: Job = consume(Consumer::StreamAtDefaults, 100);
 const BARE_100: Job = consume(Consumer::StreamBare, 100);
+const OURS_FAR: Job = consume_far(Consumer::Ours, 512, 10);
+const STREAM_FAR: Job = consume_far(Consumer::Stream, 512, 10);
+const PRODUCE_RTT5: Job = produce_far(Producer::Ours, LINGER_MS, 5);
+const OFF_RTT5: Job = produce_far(Producer::OursUnthrottled, LINGER_MS, 5);
+const FUTURE_RTT5: Job = produce_far(Producer::Future, LINGER_MS, 5);
+const PRODUCE_RTT10: Job = produce_far(Producer::Ours, LINGER_MS, 10);
+const OFF_RTT10: Job = produce_far(Producer::OursUnthrottled, LINGER_MS, 10);
+const FUTURE_RTT10: Job = produce_far(Producer::Future, LINGER_MS, 10);
+const OFF: Job = produce(Producer::OursUnthrottled);
 const PRODUCE: Job = produce(Producer::Ours);
 const FUTURE: Job = produce(Producer::Future);
 const UNORDERED: Job = produce(Producer::FutureUnordered);
@@ -40,7 +57,15 @@ const KIP_848: Job = rebalance(Side::Ours, Protocol::Consumer);
 const KIP_848_RAW: Job = rebalance(Side::Raw, Protocol::Consumer);
 
 const fn produce(by: Producer) -> Job {
-    Job::Produce { by }
+    produce_far(by, LINGER_MS, 0)
+}
+
+const fn produce_far(by: Producer, linger_ms: u32, round_trip_ms: u32) -> Job {
+    Job::Produce {
+        by,
+        linger_ms,
+        round_trip_ms,
+    }
 }
 
 const fn latency(by: Side, linger_ms: u32) -> Job {
@@ -78,6 +103,19 @@ pub(crate) const METRICS: &[Metric] = &[
     ratio("kafka_consume_keyed_vs_stream_consumer", KEYED, STREAM, "rate").aim("at least 0.95"),
     ratio("kafka_consume_keyed_cpu_vs_stream_consumer", KEYED, STREAM, "cpu").aim("at most 1.0"),
 
+    ratio("kafka_consume_rtt10_vs_stream_consumer", OURS_FAR, STREAM_FAR, "rate").aim("at least 1.0"),
+    ratio("kafka_consume_rtt10_cpu_vs_stream_consumer", OURS_FAR, STREAM_FAR, "cpu"),
+
+    ratio("kafka_throttle_vs_off", PRODUCE, OFF, "rate"),
+    ratio("kafka_throttle_cpu_vs_off", PRODUCE, OFF, "cpu"),
+    ratio("kafka_throttle_rtt5_vs_off", PRODUCE_RTT5, OFF_RTT5, "rate"),
+    ratio("kafka_throttle_rtt5_cpu_vs_off", PRODUCE_RTT5, OFF_RTT5, "cpu"),
+    ratio("kafka_throttle_rtt10_vs_off", PRODUCE_RTT10, OFF_RTT10, "rate"),
+    ratio("kafka_throttle_rtt10_cpu_vs_off", PRODUCE_RTT10, OFF_RTT10, "cpu"),
+    ratio("kafka_produce_rtt5_vs_future_producer", PRODUCE_RTT5, FUTURE_RTT5, "rate"),
+    ratio("kafka_produce_rtt5_cpu_vs_future_producer", PRODUCE_RTT5, FUTURE_RTT5, "cpu"),
+    ratio("kafka_produce_rtt10_vs_future_producer", PRODUCE_RTT10, FUTURE_RTT10, "rate"),
+    ratio("kafka_produce_rtt10_cpu_vs_future_producer", PRODUCE_RTT10, FUTURE_RTT10, "cpu"),
     ratio("kafka_produce_vs_future_producer", PRODUCE, FUTURE, "rate").aim("at least 1.15"),
     ratio("kafka_produce_cpu_vs_future_producer", PRODUCE, FUTURE, "cpu").aim("at most 0.8"),
     ratio("kafka_produce_vs_future_producer_unordered", PRODUCE, UNORDERED, "rate"),

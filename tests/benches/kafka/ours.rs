@@ -16,8 +16,20 @@ pub(crate) async fn connect(target: &Target) -> Result<Client> {
     config(target).connect().await
 }
 
-pub(crate) async fn connect_lingering(target: &Target, linger_ms: u32) -> Result<Client> {
+/// Whether records wait in our producer as long as a request of their partition has no response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Throttle {
+    On,
+    Off,
+}
+
+pub(crate) async fn connect_lingering(
+    target: &Target,
+    linger_ms: u32,
+    throttle: Throttle,
+) -> Result<Client> {
     let mut config = config(target);
+    config.producer.throttle_in_flight = throttle == Throttle::On;
     config.producer.linger = Duration::from_millis(linger_ms.into());
     config.connect().await
 }

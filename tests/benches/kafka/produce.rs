@@ -11,6 +11,7 @@ use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord};
 
 use crate::environment::{keys, runtime};
 use crate::job::{Measured, Producer, Target};
+use crate::ours::Throttle;
 use crate::{Result, clock, ours, raw};
 
 /// The backend's own default.
@@ -22,15 +23,16 @@ const BYTES: usize = 512;
 const RECEIPTS: usize = 10_000;
 const NONE_OPEN: &str = "no receipt is open";
 
-pub(crate) fn run(by: Producer, target: &Target) -> Result<Measured> {
+pub(crate) fn run(by: Producer, linger_ms: u32, target: &Target) -> Result<Measured> {
     let before = clock::processor();
     let runtime = runtime()?;
     let at = target.clone();
     let produced = runtime.spawn(async move {
         match by {
-            Producer::Ours => ours(&at).await,
-            Producer::Future => raw(&at, InOrder::default()).await,
-            Producer::FutureUnordered => raw(&at, FuturesUnordered::new()).await,
+            Producer::Ours => ours(&at, linger_ms, Throttle::On).await,
+            Producer::OursUnthrottled => ours(&at, linger_ms, Throttle::Off).await,
+            Producer::Future => raw(&at, linger_ms, InOrder::default()).await,
+            Producer::FutureUnordered => raw(&at, linger_ms, FuturesUnordered::new()).await,
         }
     });
     let rate = runtime.block_on(produced)??;
@@ -44,8 +46,8 @@ fn rate(begun: Instant) -> f64 {
     RECORDS as f64 / begun.elapsed().as_secs_f64()
 }
 
-async fn ours(target: &Target) -> Result<f64> {
-    let client = ours::connect_lingering(target, LINGER_MS).await?;
+async fn ours(target: &Target, linger_ms: u32, throttle: Throttle) -> Result<f64> {
+    let client = ours::connect_lingering(target, linger_ms, throttle).await?;
     let producer = client.producer(target.topic.as_str()).open().await?;
     let payload = Bytes::from(vec![b'x'; BYTES]);
     let keys = keys().map(Bytes::from).collect::<Vec<_>>();
@@ -68,8 +70,8 @@ async fn ours(target: &Target) -> Result<f64> {
     Ok(rate)
 }
 
-async fn raw(target: &Target, mut receipts: impl Receipts) -> Result<f64> {
-    let producer: FutureProducer = raw::producer(target, LINGER_MS).create()?;
+async fn raw(target: &Target, linger_ms: u32, mut receipts: impl Receipts) -> Result<f64> {
+    let producer: FutureProducer = raw::producer(target, linger_ms).create()?;
     let payload = vec![b'x'; BYTES];
     let keys = keys().collect::<Vec<_>>();
     let begun = Instant::now();

@@ -35,6 +35,8 @@ pub(in crate::producer) struct RequestLimit {
 
 #[derive(Debug)]
 pub(in crate::producer) struct InFlightThrottle {
+    /// Whether any record ever waits.
+    is_on: bool,
     request: RequestLimit,
     /// How long librdkafka lets records wait for others that share their request, or a little longer.
     linger: Duration,
@@ -73,6 +75,7 @@ impl InFlightThrottle {
         partitions: usize,
     ) -> Self {
         Self {
+            is_on: true,
             request,
             linger: linger.max(SHORTEST_LINGER),
             queues: queues(partitions),
@@ -80,8 +83,17 @@ impl InFlightThrottle {
         }
     }
 
+    /// Lets all records pass from now on.
+    pub(in crate::producer) fn turned_off(mut self) -> Self {
+        self.is_on = false;
+        self
+    }
+
     /// Takes the open records of a call. Returns those that are to be sent now; the others wait.
     pub(super) fn admit(&mut self, batch: &Arc<Batch>, now: Instant) -> Vec<usize> {
+        if !self.is_on {
+            return batch.open_records().map(|(index, _)| index).collect();
+        }
         let mut free = Vec::new();
         for (index, record) in batch.open_records() {
             let Some(key) = &record.key else {
@@ -332,6 +344,18 @@ mod tests {
         assert_eq!(throttle.admit(&call("a", 1, later()), before), [0]);
         assert!(throttle.admit(&call("a", 2, later()), now).is_empty());
         throttle
+    }
+
+    #[test]
+    fn nothing_waits_when_it_is_off() {
+        let begun = Instant::now();
+        let mut throttle = InFlightThrottle::new(ROOMY, LINGER, 1).turned_off();
+        for milli in 0..100 {
+            let now = begun + Duration::from_millis(milli);
+            let admitted = throttle.admit(&call("a-b", milli, later()), now);
+            assert_eq!(admitted, [0, 1, 2], "{milli} ms");
+        }
+        assert_eq!(throttle.records_in_flight(), 0);
     }
 
     #[test]
