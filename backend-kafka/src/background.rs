@@ -13,7 +13,8 @@ use crate::error;
 /// they do.
 ///
 /// # Errors
-/// `Unavailable` if there is no thread to be had, and if the work panics.
+/// `Unavailable` if there is no thread to be had: nothing is done. `OutcomeUnknown` if the work panics: a
+/// transaction may be stored by then, and must not be published again.
 ///
 /// # Cancel safety
 /// The work of a dropped call goes on.
@@ -39,7 +40,7 @@ pub(crate) async fn run_and_drop<T: Send + 'static, L>(
     started.map_err(|failed| error::no_thread(operation, failed))?;
     result.await.map_err(|_| {
         let message = "the thread that does it has panicked";
-        Error::new(ErrorKind::Unavailable, operation, message)
+        Error::new(ErrorKind::OutcomeUnknown, operation, message)
     })
 }
 
@@ -64,6 +65,6 @@ mod tests {
     async fn a_panic_is_an_error() {
         let failed = run("join", || std::panic::resume_unwind(Box::new("simulated"))).await;
         let failed: Result<()> = failed;
-        assert_eq!(failed.unwrap_err().kind(), ErrorKind::Unavailable);
+        assert_eq!(failed.unwrap_err().kind(), ErrorKind::OutcomeUnknown);
     }
 }
