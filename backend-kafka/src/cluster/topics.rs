@@ -25,9 +25,9 @@ pub(crate) struct Topic {
 }
 
 impl Topic {
-    /// Whether each partition has a leader.
+    /// Whether each partition has a leader. A topic whose partitions are not known yet has none.
     pub(crate) fn is_led(&self) -> bool {
-        self.led.len() == self.partitions as usize
+        self.partitions > 0 && self.led.len() == self.partitions as usize
     }
 }
 

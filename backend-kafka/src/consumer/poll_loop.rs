@@ -123,9 +123,7 @@ impl PollLoop {
                 CallbackEvent::Committed(result) => self.state.on_committed(&result, now),
                 CallbackEvent::Statistics { bounds, leaders } => {
                     self.state.on_statistics(bounds, now);
-                    let leaderless = leaders.iter().filter(|(_, leader)| leader.is_none());
-                    self.state
-                        .on_leaderless(leaderless.map(|(name, _)| name), now);
+                    self.state.on_leaders(&leaders, now);
                     self.requests.set_leaders(leaders);
                 }
                 CallbackEvent::TopicMissing => self.state.on_topic_missing(),

@@ -29,7 +29,7 @@ mod stall;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -531,18 +531,24 @@ impl MemberState {
         }
     }
 
-    /// Takes note of partitions that nobody leads. Their records are fetched as soon as somebody does.
-    pub(crate) fn on_leaderless<'a>(
+    /// Takes note of who leads partitions. One that nobody leads is fetched as soon as somebody does.
+    pub(crate) fn on_leaders(
         &mut self,
-        partitions: impl Iterator<Item = &'a TopicPartition>,
+        leaders: &HashMap<TopicPartition, Option<i32>>,
         now: Instant,
     ) {
-        for (topic, partition) in partitions {
-            if let Some(index) = self.assignment.find(topic, *partition) {
-                let it = self.assignment.get_mut(index);
-                let error = || "the partition has no leader".to_owned();
-                it.missing_leader
-                    .on_failure(&it.partition, &self.group, now, error);
+        for ((topic, partition), leader) in leaders {
+            let Some(index) = self.assignment.find(topic, *partition) else {
+                continue;
+            };
+            let it = self.assignment.get_mut(index);
+            let (stall, group) = (&mut it.missing_leader, &*self.group);
+            match leader {
+                Some(_) => stall.on_success(&it.partition, group),
+                None => {
+                    let error = || "the partition has no leader".to_owned();
+                    stall.on_failure(&it.partition, group, now, error);
+                }
             }
         }
     }
@@ -560,7 +566,6 @@ impl MemberState {
                 continue;
             };
             let it = self.assignment.get_mut(index);
-            it.missing_leader.on_success(&it.partition, &self.group);
             it.lagging.low = bounds.low;
             match it.pause {
                 Some(pause) if pause.is_hard => not_fetched.push(name),
