@@ -8,6 +8,7 @@ use millstream_core::{ConsumerGroup, ErrorKind, Guarantee, ProducerBuilder, Retr
 use super::cases;
 use crate::Harness;
 use crate::fleet::Fleet;
+use crate::harness::eventually;
 
 cases! {
     c13_options_of_groups_out_of_bounds,
@@ -133,8 +134,11 @@ async fn c13_names_of_groups(harness: Arc<dyn Harness>) {
             Err(error) => error,
             // A backend whose groups have other clients, too, takes what those may use.
             Ok(consumer) if !name.is_empty() => {
+                // Whether its progress is stored, and can be read.
+                let checkpoints = async || group.checkpoints().await.ok();
+                let what = "the group has checkpoints";
+                eventually(fleet.harness.timing(), what, checkpoints).await;
                 consumer.close().await.expect("it closes");
-                group.checkpoints().await.expect("it has joined");
                 let reset = group.reset(&fleet.stream, millstream_core::Start::Earliest);
                 reset.await.expect("it has joined");
                 continue;
