@@ -14,9 +14,10 @@ use crate::cluster::list_offsets::{OffsetSpec, list_led_offsets};
 use crate::cluster::topics;
 use crate::connection::Connection;
 use crate::error;
+use crate::group::group_offsets::GroupOffsets;
 use crate::group::note::Note;
 use crate::group::oldest::{First, RecordReader};
-use crate::group::{progress, reset};
+use crate::group::reset;
 use crate::native::group_offsets::StoredOffset;
 use crate::native::topic_ids::{self, TopicId};
 use crate::offsets;
@@ -62,8 +63,8 @@ impl Checkpoints {
     async fn readings(&self) -> Result<Vec<Reading>> {
         let timeout = self.connection.config.request_timeout;
         let request_client = &self.connection.request_client;
-        let of_group = self.connection.group_request_client(READ, &self.group);
-        let stored = progress::read(&of_group, READ, &self.group, timeout).await?;
+        let of_group = GroupOffsets::new(&self.connection, READ, &self.group);
+        let stored = of_group.read(timeout).await?;
         if stored.is_empty() {
             return Err(Error::new(
                 ErrorKind::NotFound,

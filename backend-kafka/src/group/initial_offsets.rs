@@ -27,9 +27,9 @@ use millstream_core::{Error, ErrorKind, Result, Start};
 
 use crate::cluster::deadline::Deadline;
 use crate::cluster::topics;
-use crate::connection::{Connection, RequestClient};
+use crate::connection::Connection;
+use crate::group::group_offsets::GroupOffsets;
 use crate::group::note::Note;
-use crate::group::progress;
 use crate::group::start_offsets::start_offsets;
 use crate::native::group_offsets::StoredOffset;
 
@@ -51,9 +51,8 @@ pub(crate) async fn resolve(
     for stream in streams {
         check_topic(connection, group, stream).await?;
     }
-    let request_client = connection.group_request_client(JOIN, group);
-    let request_client = &*request_client;
-    let there = progress::read(request_client, JOIN, group, deadline.left()).await?;
+    let of_group = GroupOffsets::new(connection, JOIN, group);
+    let there = of_group.read(deadline.left()).await?;
     let is_new = |stream: &&Arc<str>| there.iter().all(|there| there.topic != ***stream);
     let mut begin = Vec::new();
     for stream in streams.iter().filter(is_new) {
@@ -75,7 +74,7 @@ pub(crate) async fn resolve(
         }
     }
     let begin = &begin[..];
-    let stored = deadline.until(|time| store(request_client, group, begin, time));
+    let stored = deadline.until(|time| store(&of_group, begin, time));
     let stored = stored.await.map_err(|e| e.with_group(group))?;
     let left = stored.map(|stored| {
         for stream in &stored.new_streams {
@@ -128,21 +127,20 @@ impl Stored {
 
 /// Stores what is not there. `None` to be asked again.
 async fn store(
-    request_client: &RequestClient,
-    group: &str,
+    of_group: &GroupOffsets,
     begin: &[StoredOffset],
     time: Duration,
 ) -> Result<Option<Stored>> {
-    let there = progress::read(request_client, JOIN, group, time).await?;
+    let there = of_group.read(time).await?;
     let missing = missing(begin, &there);
     if missing.is_empty() {
         return Ok(Some(Stored::new(&[], missing)));
     }
-    match progress::store(request_client, JOIN, group, missing.clone(), time).await {
+    match of_group.store(missing.clone(), time).await {
         Ok(()) => Ok(Some(Stored::new(&missing, Vec::new()))),
         // It has members, which were quicker or read other streams.
         Err(error) if error.kind() == ErrorKind::Fenced => {
-            let there = progress::read(request_client, JOIN, group, time).await?;
+            let there = of_group.read(time).await?;
             let left = self::missing(begin, &there);
             Ok(Some(Stored::new(&left.clone(), left)))
         }

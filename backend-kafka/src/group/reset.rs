@@ -28,9 +28,9 @@ use millstream_core::{Error, ErrorKind, Result, Start};
 
 use crate::cluster::admin;
 use crate::cluster::deadline::Deadline;
-use crate::connection::{Connection, RequestClient};
+use crate::connection::Connection;
+use crate::group::group_offsets::GroupOffsets;
 use crate::group::note::Note;
-use crate::group::progress;
 use crate::group::start_offsets::start_offsets;
 use crate::native::group_offsets::StoredOffset;
 
@@ -50,16 +50,19 @@ pub(crate) async fn reset(
     stream: &str,
     to: Start,
 ) -> Result<()> {
-    let request_client = &*connection.group_request_client(RESET, group);
     let deadline = Deadline::after(connection.config.request_timeout);
     let places = start_offsets(connection, RESET, stream, to).await?;
     let side = side_group(group);
-    let main = progress::read(request_client, RESET, group, deadline.left()).await?;
+    let groups = Groups {
+        main: GroupOffsets::new(connection, RESET, group),
+        side: GroupOffsets::new(connection, RESET, &side),
+    };
+    let main = groups.main.read(deadline.left()).await?;
     if main.is_empty() {
         let message = "the group has no progress on any stream";
         return Err(Error::new(ErrorKind::NotFound, RESET, message));
     }
-    let asked = progress::read(request_client, RESET, &side, deadline.left()).await?;
+    let asked = groups.side.read(deadline.left()).await?;
     let note = Note {
         reset: Some(next_id(main.iter().chain(&asked))),
         ..Note::default()
@@ -73,14 +76,13 @@ pub(crate) async fn reset(
                        try again when it has one";
         return Err(Error::new(ErrorKind::Unavailable, RESET, message));
     };
-    let (wanted, name) = (&wanted[..], &side[..]);
-    let look = |time| bring_about(request_client, group, name, wanted, time);
+    let look = |time| groups.bring_about(&wanted, time);
     if deadline.until(look).await?.is_none() {
         let message = "the members of the group have not moved yet; the request stands, and they \
                        obey it when they are millstream's and read the stream";
         return Err(Error::new(ErrorKind::Timeout, RESET, message));
     }
-    if let Err(error) = forget(connection, request_client, group, &side).await {
+    if let Err(error) = groups.forget(connection, side).await {
         event!(
             warn, "millstream.kafka.group.reset_not_removed", group, stream,
             error = %Causes(&error), "an obeyed request to reset was not removed"
@@ -89,31 +91,54 @@ pub(crate) async fn reset(
     Ok(())
 }
 
-/// Moves the group if it has no members, and asks them if it has. Answers once it has moved.
-async fn bring_about(
-    request_client: &RequestClient,
-    group: &str,
-    side: &str,
-    wanted: &[StoredOffset],
-    time: Duration,
-) -> Result<Option<()>> {
-    let main = progress::read(request_client, RESET, group, time).await?;
-    let left = behind(wanted, &main);
-    if left.is_empty() {
-        return Ok(Some(()));
+/// A group, and the one beside it that holds the requests.
+struct Groups {
+    main: GroupOffsets,
+    side: GroupOffsets,
+}
+
+impl Groups {
+    /// Moves the group if it has no members, and asks them if it has. Returns `Some` once it has moved.
+    async fn bring_about(&self, wanted: &[StoredOffset], time: Duration) -> Result<Option<()>> {
+        let main = self.main.read(time).await?;
+        let left = behind(wanted, &main);
+        if left.is_empty() {
+            return Ok(Some(()));
+        }
+        match self.main.store(left, time).await {
+            Ok(()) => return Ok(Some(())),
+            // It has members.
+            Err(error) if error.kind() == ErrorKind::Fenced => {}
+            Err(error) => return Err(error),
+        }
+        let asked = self.side.read(time).await?;
+        // Another's request with a larger number is left there, for it includes this one.
+        if !behind(wanted, &asked).is_empty() {
+            self.side.store(wanted.to_vec(), time).await?;
+        }
+        Ok(None)
     }
-    match progress::store(request_client, RESET, group, left, time).await {
-        Ok(()) => return Ok(Some(())),
-        // It has members.
-        Err(error) if error.kind() == ErrorKind::Fenced => {}
-        Err(error) => return Err(error),
+
+    /// Removes the requests if they are all obeyed.
+    async fn forget(&self, connection: &Connection, side: String) -> Result<()> {
+        let time = connection.config.request_timeout;
+        let asked = self.side.read(time).await?;
+        if asked.is_empty() {
+            return Ok(());
+        }
+        let main = self.main.read(time).await?;
+        if !behind(&asked, &main).is_empty() {
+            return Ok(());
+        }
+        let removed = admin::change(connection, RESET, time, {
+            async move |client, options| client.delete_groups(&[&side], options).await
+        });
+        match removed.await {
+            // Another one was quicker.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
     }
-    let asked = progress::read(request_client, RESET, side, time).await?;
-    // Another's request with a larger number is left there, for it includes this one.
-    if !behind(wanted, &asked).is_empty() {
-        progress::store(request_client, RESET, side, wanted.to_vec(), time).await?;
-    }
-    Ok(None)
 }
 
 /// What is wanted and neither this nor anything later is there.
@@ -140,33 +165,6 @@ fn next_id<'a>(known: impl Iterator<Item = &'a StoredOffset>) -> u64 {
     let now = now.map_or(0, |now| now.as_micros() as u64);
     let largest = known.map(StoredOffset::obeyed).max().unwrap_or(0);
     now.max(largest.saturating_add(1))
-}
-
-/// Removes the requests if they are all obeyed.
-async fn forget(
-    connection: &Connection,
-    request_client: &RequestClient,
-    group: &str,
-    side: &str,
-) -> Result<()> {
-    let time = connection.config.request_timeout;
-    let asked = progress::read(request_client, RESET, side, time).await?;
-    if asked.is_empty() {
-        return Ok(());
-    }
-    let main = progress::read(request_client, RESET, group, time).await?;
-    if !behind(&asked, &main).is_empty() {
-        return Ok(());
-    }
-    let name = side.to_owned();
-    let removed = admin::change(connection, RESET, time, {
-        async move |client, options| client.delete_groups(&[&name], options).await
-    });
-    match removed.await {
-        // Another one was quicker.
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        removed => removed,
-    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Requests to the cluster whose responses come by one queue, so that nobody has to wait for them.
 //!
-//! None is to a group's coordinator. librdkafka aborts the process where a client ends while it looks for
-//! one (2.12, `rd_kafka_admin_coord_request`, confluentinc/librdkafka#5397), and clients of members must
-//! be able to end at any time.
+//! None is to a group's coordinator. librdkafka aborts the process if a client ends, or a request times out,
+//! while it looks for one (2.12, `rd_kafka_admin_coord_request`, confluentinc/librdkafka#5397). Clients of
+//! members must be able to end at any time, and coordinators may be gone for any time.
 
 use std::sync::Arc;
 use std::time::Duration;

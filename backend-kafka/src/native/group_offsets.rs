@@ -1,27 +1,30 @@
-//! The stored offsets of any group, read and moved without being a member of it.
+//! The stored offsets of a group, read and moved by a client that is no member of it.
 //!
-//! rdkafka's consumers tell the offsets of partitions that are named, and only of their own group.
-//! This tells all that are stored, of any group.
+//! rdkafka's consumers read the offsets of partitions that are named. This reads all that are stored.
 
 use std::ffi::{CStr, CString};
 use std::ptr;
 use std::slice;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::bindings as sys;
-use rdkafka::client::{Client, ClientContext};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::admin::{Options, Queue};
 use super::code::{self, NO_ERROR};
 
-/// What a question has that is given up here, and not by librdkafka.
+/// The timeout of a request for librdkafka: longer than any caller waits.
 ///
-/// 2.12 aborts the process when a coordinator is found for a question that it has given up itself
-/// (rd_kafka_admin_coord_request and rd_kafka_admin_coord_response_parse drop the same reference).
-/// One that is open still is answered, and nobody hears it.
+/// librdkafka 2.12 aborts the process if it finds the coordinator for a request that has timed out there
+/// (`rd_kafka_admin_coord_request` and `rd_kafka_admin_coord_response_parse` drop the same reference). It does
+/// not if the request is still open: the response is dropped. So that no request is open for as long as this,
+/// none is sent before the coordinator is connected, see [`wait_for_coordinator`].
+#[cfg(not(test))]
 const ABANDONED: Duration = Duration::from_secs(3_600);
+#[cfg(test)]
+pub(crate) const ABANDONED: Duration = Duration::from_secs(4);
 
 /// A stored offset, or the answer to storing one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,12 +39,14 @@ pub(crate) struct StoredOffset {
 
 /// Reads all offsets that a group has stored; none if there is no such group.
 ///
-/// `client` is a consumer with some `group.id`; without one it is refused.
-pub(crate) fn read<C: ClientContext>(
-    client: &Client<C>,
+/// `group` is the `group.id` of the consumer; one without is refused. Blocks for `timeout` or somewhat longer.
+pub(crate) fn read<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
     group: &str,
     timeout: Duration,
 ) -> Result<Vec<StoredOffset>, KafkaError> {
+    let deadline = Instant::now() + timeout;
+    let client = consumer.client();
     // librdkafka 2.12 follows a null pointer where the broker answers NOT_COORDINATOR to a client that
     // has no group itself (rd_kafka_handle_OffsetFetch).
     // SAFETY: the client lives. What is answered is null for one without a group, and is else this
@@ -54,6 +59,7 @@ pub(crate) fn read<C: ClientContext>(
         sys::rd_kafka_consumer_group_metadata_destroy(own);
     }
     let group = CString::new(group)?;
+    wait_for_coordinator(consumer, timeout)?;
     let (options, queue) = (Options::new(client, ABANDONED)?, Queue::new(client));
     // SAFETY: the name is terminated, and no list stands for all partitions.
     let request =
@@ -71,7 +77,7 @@ pub(crate) fn read<C: ClientContext>(
         );
         sys::rd_kafka_ListConsumerGroupOffsets_destroy(request);
     }
-    let answer = match queue.wait(timeout) {
+    let answer = match queue.wait(deadline.saturating_duration_since(Instant::now())) {
         Err(KafkaError::AdminOp(RDKafkaErrorCode::GroupIdNotFound)) => return Ok(Vec::new()),
         answer => answer?,
     };
@@ -89,16 +95,19 @@ pub(crate) fn read<C: ClientContext>(
     unsafe { stored(groups, count) }
 }
 
-/// Stores offsets for a group that has no members, in one request: `(topic, partition, next,
-/// metadata)`. With members the broker refuses: they alone may move their group.
+/// Stores offsets for a group that has no members, in one request. The broker refuses where the group has
+/// members: they alone may move it.
 ///
-/// What was not answered in time may be stored still, as soon as the coordinator answers again.
-pub(crate) fn store<C: ClientContext>(
-    client: &Client<C>,
+/// `group` is the `group.id` of the consumer. Blocks for `timeout` or somewhat longer. What is not answered in
+/// time may still be stored, as soon as the coordinator answers again.
+pub(crate) fn store<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
     group: &str,
     offsets: &[StoredOffset],
     timeout: Duration,
 ) -> Result<(), KafkaError> {
+    let deadline = Instant::now() + timeout;
+    let client = consumer.client();
     let mut list = TopicPartitionList::with_capacity(offsets.len());
     for offset in offsets {
         let mut element = list.add_partition(&offset.topic, offset.partition);
@@ -106,6 +115,7 @@ pub(crate) fn store<C: ClientContext>(
         element.set_metadata(&offset.metadata);
     }
     let group = CString::new(group)?;
+    wait_for_coordinator(consumer, timeout)?;
     let (options, queue) = (Options::new(client, ABANDONED)?, Queue::new(client));
     // SAFETY: the name is terminated, and the list lives through the call, which copies both.
     let request =
@@ -123,7 +133,7 @@ pub(crate) fn store<C: ClientContext>(
         );
         sys::rd_kafka_AlterConsumerGroupOffsets_destroy(request);
     }
-    let answer = queue.wait(timeout)?;
+    let answer = queue.wait(deadline.saturating_duration_since(Instant::now()))?;
     let mut count = 0;
     // SAFETY: the answer lives to the end of this function. It is of the kind that was asked for, or
     // the first call says null, and the second is not made.
@@ -140,6 +150,18 @@ pub(crate) fn store<C: ClientContext>(
         true => Ok(()),
         false => Err(UNANSWERED),
     }
+}
+
+/// Waits until the coordinator of the consumer's own group is connected.
+///
+/// A read of no partitions waits for it and sends nothing (`rd_kafka_committed`, `rd_kafka_OffsetFetchRequest`).
+/// Unlike a request of the admin API, it may be given up.
+fn wait_for_coordinator<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    timeout: Duration,
+) -> Result<(), KafkaError> {
+    let waited = consumer.committed_offsets(TopicPartitionList::new(), timeout);
+    waited.map(drop)
 }
 
 const UNANSWERED: KafkaError = KafkaError::AdminOp(RDKafkaErrorCode::Fail);
