@@ -1,8 +1,6 @@
-//! Random interleavings of what can happen to a member, against a model of the broker, of librdkafka and
-//! of the runtime.
+//! A model of the broker, of librdkafka and of the runtime around a member.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -13,16 +11,15 @@ use proptest::sample::select;
 use rdkafka::error::RDKafkaErrorCode;
 use tokio::sync::oneshot;
 
-use super::*;
+use crate::consumer::state::*;
 use crate::consumer::types::FetchPosition;
-use crate::group::note::Note;
 
 const PARTITIONS: i32 = 3;
 const DRAIN: Duration = Duration::from_secs(30);
 
 /// Something that happens.
 #[derive(Debug, Clone)]
-enum Step {
+pub(super) enum Step {
     /// A rebalance gives the member partitions, those that it has not.
     Assign(BTreeSet<i32>),
     /// A rebalance takes partitions, those that it has.
@@ -56,7 +53,7 @@ enum Step {
 
 /// What becomes of a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Commit {
+pub(super) enum Commit {
     Stored,
     /// The broker has not stored it.
     Refused(RDKafkaErrorCode),
@@ -64,7 +61,7 @@ enum Commit {
     StoredUnheard,
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(super) fn step() -> impl Strategy<Value = Step> {
     let partition = || 0..PARTITIONS;
     let partitions = || proptest::collection::btree_set(0..PARTITIONS, 0..=PARTITIONS as usize);
     let commit = select(vec![
@@ -106,34 +103,34 @@ fn number(partition: &Partition) -> i32 {
 
 /// A partition that the runtime has.
 #[derive(Debug)]
-struct Held {
-    epoch: Epoch,
+pub(super) struct Held {
+    pub(super) epoch: Epoch,
     /// The next offset of what was delivered.
-    delivered: i64,
+    pub(super) delivered: i64,
     /// The next offset of what is settled.
     settled: i64,
-    is_draining: bool,
+    pub(super) is_draining: bool,
 }
 
 /// What is in flight of a checkpoint.
 type Waiting = (Vec<CheckpointUpdate>, oneshot::Receiver<Vec<Result<()>>>);
 
-struct World {
-    now: Instant,
-    state: MemberState,
+pub(super) struct World {
+    pub(super) now: Instant,
+    pub(super) state: MemberState,
     _joined: oneshot::Receiver<Result<String>>,
     generation: i32,
     // librdkafka.
-    assigned: BTreeSet<i32>,
-    unanswered: VecDeque<RebalanceEvent>,
+    pub(super) assigned: BTreeSet<i32>,
+    pub(super) unanswered: VecDeque<RebalanceEvent>,
     /// How far it has read.
     position: BTreeMap<i32, i64>,
     /// Partitions whose last fetch has failed: it goes on behind the record when it resumes them.
     failed: BTreeSet<i32>,
-    in_flight: Option<Vec<(TopicPartition, Progress)>>,
+    pub(super) in_flight: Option<Vec<(TopicPartition, Progress)>>,
     questions: Vec<Question>,
     // The broker.
-    stored: BTreeMap<i32, Progress>,
+    pub(super) stored: BTreeMap<i32, Progress>,
     /// Markers of transactions, by partition and offset.
     markers: BTreeSet<(i32, i64)>,
     /// The ends of the logs.
@@ -141,14 +138,14 @@ struct World {
     /// All resets, by their ids, with their partitions.
     resets: BTreeMap<u64, (i32, Reset)>,
     // The runtime.
-    held: BTreeMap<i32, Held>,
+    pub(super) held: BTreeMap<i32, Held>,
     epochs: BTreeMap<i32, Epoch>,
-    checkpoints: Vec<Waiting>,
-    is_failed: bool,
+    pub(super) checkpoints: Vec<Waiting>,
+    pub(super) is_failed: bool,
 }
 
 impl World {
-    fn new(is_static: bool) -> Self {
+    pub(super) fn new(is_static: bool) -> Self {
         let now = Instant::now();
         let (joined, id) = oneshot::channel();
         let settings = StateSettings {
@@ -318,7 +315,7 @@ impl World {
         }
     }
 
-    fn step(&mut self, step: Step) {
+    pub(super) fn step(&mut self, step: Step) {
         self.take(step);
         self.carry_out();
         self.state.on_time(self.now);
@@ -461,7 +458,7 @@ impl World {
         self.state.on_committed(&result, self.now);
     }
 
-    fn carry_out(&mut self) {
+    pub(super) fn carry_out(&mut self) {
         loop {
             let effects = self.state.take_effects();
             if effects.is_empty() {
@@ -651,7 +648,7 @@ impl World {
     }
 
     /// Lets everything come to its end.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         for _ in 0..20 {
             self.step(Step::Committed(Commit::Stored));
             self.step(Step::Answer);
@@ -661,143 +658,4 @@ impl World {
             self.step(Step::Wait(2_000));
         }
     }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
-
-    #[test]
-    fn nothing_is_passed_and_nothing_is_left_unanswered(
-        is_static: bool,
-        steps in proptest::collection::vec(step(), 1..80),
-    ) {
-        let mut world = World::new(is_static);
-        for step in steps {
-            world.step(step);
-        }
-        world.settle();
-        prop_assert!(!world.is_failed);
-        prop_assert_eq!(&world.unanswered, &VecDeque::new());
-        prop_assert!(world.checkpoints.is_empty(), "{:?}", world.checkpoints);
-        let held: BTreeSet<_> = world.held.keys().copied().collect();
-        prop_assert!(held.is_subset(&world.assigned), "{:?}: {:?}", held, world.assigned);
-        // Only a member that was fenced has partitions that the runtime has not.
-        world.step(Step::Revoke(world.assigned.clone()));
-        world.settle();
-        prop_assert!(world.held.is_empty() && world.assigned.is_empty());
-    }
-}
-
-/// A member that has partition 0 from its beginning.
-fn assigned() -> World {
-    let mut world = World::new(false);
-    world.step(Step::Assign([0].into()));
-    world.step(Step::Answer);
-    assert_eq!(world.held.len(), 1);
-    world
-}
-
-#[test]
-fn records_that_are_forwarded_no_more_end_the_forward_within_seconds() {
-    let mut world = assigned();
-    world.step(Step::RefuseSeek(0));
-    let is_waiting = |world: &World| world.state.may_wait(world.now) <= WAIT_FOR_REASSIGNED;
-    assert!(is_waiting(&world));
-    world.step(Step::Wait(10_000));
-    assert!(!is_waiting(&world), "a quiet partition wakes nobody");
-}
-
-#[test]
-fn a_place_that_was_replaced_while_it_was_stored_is_not_read() {
-    let mut world = assigned();
-    world.step(Step::Fetch(0, 12));
-    world.step(Step::Reset(0, 5));
-    world.step(Step::Release(0));
-    assert!(world.in_flight.is_some(), "the place is being stored");
-    world.step(Step::Reset(0, 9));
-    world.step(Step::Committed(Commit::Stored));
-    assert!(
-        world.held.is_empty(),
-        "the second place is to be stored first"
-    );
-    world.step(Step::Committed(Commit::Stored));
-    assert_eq!(world.held[&0].delivered, 9);
-    assert_eq!(world.stored[&0].next, 9);
-    world.step(Step::Fetch(0, 2));
-    assert_eq!(
-        world.held[&0].delivered, 11,
-        "what was read before is read again"
-    );
-}
-
-#[test]
-fn a_deferred_checkpoint_is_stored_in_the_next_generation() {
-    let mut world = assigned();
-    world.step(Step::Fetch(0, 3));
-    world.step(Step::Checkpoint(0, 3));
-    let refused = Commit::Refused(RDKafkaErrorCode::IllegalGeneration);
-    world.step(Step::Committed(refused));
-    assert!(
-        world.in_flight.is_none(),
-        "it waits for the next generation"
-    );
-    world.step(Step::Assign([1].into()));
-    assert!(world.in_flight.is_some());
-    world.step(Step::Committed(Commit::Stored));
-    assert_eq!(world.stored[&0].next, 3);
-    assert!(world.checkpoints.is_empty());
-}
-
-#[test]
-fn a_claim_is_stored_before_a_static_member_reads() {
-    let mut world = World::new(true);
-    let stored = Progress {
-        note: Note {
-            epoch: Some(Epoch(7)),
-            ..Note::default()
-        },
-        ..Progress::at(4)
-    };
-    world.stored.insert(0, stored);
-    world.step(Step::Assign([0].into()));
-    world.step(Step::Answer);
-    assert!(world.held.is_empty());
-    world.step(Step::Committed(Commit::Stored));
-    let held = &world.held[&0];
-    assert_eq!(world.stored[&0].note.claim, Some(held.epoch));
-    assert!(held.epoch > Epoch(7));
-}
-
-#[test]
-fn identity_is_asked_for_when_a_revocation_lasts() {
-    let mut world = assigned();
-    world.step(Step::Revoke([0].into()));
-    assert!(world.held[&0].is_draining);
-    world.state.on_time(world.now + Duration::from_millis(600));
-    let effects = world.state.take_effects();
-    assert!(
-        effects
-            .iter()
-            .any(|effect| matches!(effect, Effect::Identify)),
-        "{effects:?}"
-    );
-    // No id: the session is over.
-    world.state.on_identity(None, world.now);
-    world.carry_out();
-    assert!(world.held.is_empty(), "the runtime has lost it");
-}
-
-#[test]
-fn group_of_failures_is_named() {
-    let mut world = assigned();
-    let gone = Finding::NoTopic(Arc::from("s"));
-    world.state.on_finding(gone, world.now);
-    let effects = world.state.take_effects();
-    let [Effect::Fail(error)] = &effects[..] else {
-        panic!("{effects:?}");
-    };
-    assert_eq!(
-        (error.kind(), error.group()),
-        (ErrorKind::NotFound, Some("g"))
-    );
 }
