@@ -253,13 +253,11 @@ impl PollLoop {
         // A pause outlives an unassignment: without this, a partition that was paused when it went
         // would never be fetched again.
         let taken = taken.and_then(|()| self.consumer.resume(&assigned));
-        if let Err(error) = taken {
-            // Nobody would read them: a member whose session is over is about to be told so, and has
-            // them taken back.
+        if let (Err(error), false) = (taken, from.is_empty()) {
             tracing::debug!(target: "librdkafka", %error, "the assignment was not taken");
-            if !self.consumer.assignment_lost() && !from.is_empty() {
-                self.state.fail(error::from("join", error));
-            }
+            let is_lost = self.consumer.assignment_lost();
+            let error = error::from("join", error);
+            self.state.on_assignment_refused(error, is_lost);
         }
         self.validate(from);
     }

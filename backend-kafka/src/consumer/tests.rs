@@ -6,6 +6,8 @@ use std::time::Duration;
 use millstream_core::driver::{JoinOptions, Membership as _};
 use millstream_core::{ErrorKind, Start};
 use rdkafka::mocking::MockCluster;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::command::Command;
@@ -64,4 +66,43 @@ async fn a_panic_of_the_polling_thread_ends_the_member() {
     };
     let ended = timeout(TIMEOUT, ended).await;
     assert!(ended.is_ok(), "the client has ended and left the group");
+}
+
+/// Brokers store the offsets of a transaction that names no member, whoever owns the partitions.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_of_a_member_without_an_id_is_not_begun() {
+    let mock = MockCluster::new(1).unwrap();
+    mock.create_topic("t", 1, 1).unwrap();
+    let started = group(mock.bootstrap_servers()).start(join(), Vec::new());
+    let StartedMember { member, id, .. } = started.unwrap();
+    timeout(TIMEOUT, id).await.unwrap().unwrap().unwrap();
+    let prepare = async || {
+        let (reply, prepared) = oneshot::channel();
+        let marks = Vec::new();
+        let command = Command::PrepareTransaction { marks, reply };
+        member.commands.to.send(command).unwrap();
+        member.commands.waker.wake();
+        timeout(TIMEOUT, prepared).await.unwrap().unwrap()
+    };
+    prepare().await.unwrap();
+    // It is put out of its group, and not let in again.
+    mock.request_errors(
+        RDKafkaApiKey::Heartbeat,
+        &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID; 10],
+    );
+    mock.request_errors(
+        RDKafkaApiKey::JoinGroup,
+        &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE; 1_000],
+    );
+    let refused = async {
+        loop {
+            match prepare().await {
+                Ok(_) => tokio::task::yield_now().await,
+                Err(refused) => return refused,
+            }
+        }
+    };
+    let refused = timeout(TIMEOUT, refused).await.unwrap();
+    assert_eq!(refused.kind(), ErrorKind::Unavailable, "{refused}");
+    assert!(refused.message().contains("in no group"), "{refused}");
 }

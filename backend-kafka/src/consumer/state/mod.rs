@@ -188,6 +188,14 @@ impl MemberState {
         rebalance.on_event(event, generation, assignment, now, &mut self.effects);
     }
 
+    /// Ends the membership with the error of an assignment that librdkafka has not taken: nobody would read its
+    /// partitions. If the session is over, librdkafka reports that next, and the partitions are lost.
+    pub(crate) fn on_assignment_refused(&mut self, error: Error, is_lost: bool) {
+        if !is_lost {
+            self.fail(error);
+        }
+    }
+
     pub(crate) fn release(&mut self, partition: &Partition, epoch: Epoch) -> Result<()> {
         match self.assignment.release(partition, epoch) {
             Release::Leaves => Ok(()),

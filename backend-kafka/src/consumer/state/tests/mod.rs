@@ -6,11 +6,11 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream_core::{Epoch, ErrorKind};
+use millstream_core::{Epoch, Error, ErrorKind};
 use proptest::prelude::*;
 use rdkafka::error::RDKafkaErrorCode;
 
-use self::world::{Commit, Step, World, step};
+use self::world::{Commit, DRAIN, Step, World, name, step};
 use super::*;
 use crate::group::note::Note;
 
@@ -151,4 +151,72 @@ fn group_of_failures_is_named() {
         (error.kind(), error.group()),
         (ErrorKind::NotFound, Some("g"))
     );
+}
+
+#[test]
+fn assignment_that_is_refused_ends_the_member() {
+    for is_lost in [true, false] {
+        let mut world = assigned();
+        let refused = Error::new(ErrorKind::Unavailable, "join", "refused");
+        world.state.on_assignment_refused(refused, is_lost);
+        world.carry_out();
+        assert_eq!(world.is_failed, !is_lost);
+    }
+}
+
+#[test]
+fn assignment_that_is_lost_before_it_is_answered_is_not_drained() {
+    let mut world = World::new(false);
+    world.step(Step::Assign([0, 1].into()));
+    world.step(Step::LoseSession);
+    world.step(Step::Answer);
+    assert!(world.held.is_empty(), "{:?}", world.held);
+    assert!(world.unanswered.is_empty() && world.assigned.is_empty());
+}
+
+#[test]
+fn partition_is_assigned_anew_when_no_rebalance_event_waits() {
+    let mut world = World::new(false);
+    world.step(Step::Assign([0, 1].into()));
+    world.step(Step::Answer);
+    world.step(Step::Revoke([1].into()));
+    world.step(Step::RefuseSeek(0));
+    world.step(Step::Answer);
+    assert_eq!(world.reassigned, 0, "the revocation is not answered");
+    world.step(Step::Release(1));
+    world.step(Step::Answer);
+    assert_eq!(world.reassigned, 1);
+    // An event has come to librdkafka that the member has not polled yet.
+    world.state.on_reassign_deferred(name(0));
+    world.step(Step::Wait(0));
+    world.step(Step::Answer);
+    assert_eq!(world.reassigned, 2);
+}
+
+#[test]
+fn a_drain_for_a_reset_may_take_its_whole_time() {
+    let mut world = assigned();
+    world.step(Step::Reset(0, 5));
+    world.now += DRAIN;
+    world.step(Step::Wait(100));
+    assert!(world.held[&0].is_draining, "its release is on the way");
+    world.step(Step::Release(0));
+    world.step(Step::Committed(Commit::Stored));
+    assert_eq!(world.held[&0].delivered, 5);
+}
+
+#[test]
+fn a_place_that_was_not_stored_is_stored_again_though_no_reset_is_read() {
+    let mut world = assigned();
+    world.step(Step::Reset(0, 5));
+    world.step(Step::Release(0));
+    let refused = Commit::Refused(RDKafkaErrorCode::RequestTimedOut);
+    world.step(Step::Committed(refused));
+    assert!(world.in_flight.is_none());
+    world.now += Duration::from_secs(1);
+    world.state.commit(world.now);
+    world.carry_out();
+    assert!(world.in_flight.is_some());
+    world.step(Step::Committed(Commit::Stored));
+    assert_eq!(world.held[&0].delivered, 5);
 }

@@ -15,7 +15,7 @@ use crate::consumer::state::*;
 use crate::consumer::types::FetchPosition;
 
 const PARTITIONS: i32 = 3;
-const DRAIN: Duration = Duration::from_secs(30);
+pub(super) const DRAIN: Duration = Duration::from_secs(30);
 
 /// Something that happens.
 #[derive(Debug, Clone)]
@@ -93,7 +93,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn name(partition: i32) -> TopicPartition {
+pub(super) fn name(partition: i32) -> TopicPartition {
     ("s".into(), partition)
 }
 
@@ -129,6 +129,8 @@ pub(super) struct World {
     failed: BTreeSet<i32>,
     pub(super) in_flight: Option<Vec<(TopicPartition, Progress)>>,
     questions: Vec<Question>,
+    /// How often partitions were assigned anew.
+    pub(super) reassigned: u32,
     // The broker.
     pub(super) stored: BTreeMap<i32, Progress>,
     /// Markers of transactions, by partition and offset.
@@ -175,6 +177,7 @@ impl World {
             failed: BTreeSet::new(),
             in_flight: None,
             questions: Vec::new(),
+            reassigned: 0,
             stored: BTreeMap::new(),
             markers: BTreeSet::new(),
             written: (0..PARTITIONS).map(|partition| (partition, 0)).collect(),
@@ -508,7 +511,16 @@ impl World {
                 );
             }
             Effect::Seek(to) => to.iter().for_each(|it| self.seek(it)),
-            Effect::SeekOrReassign(to) | Effect::Reassign(to) => self.seek(&to),
+            Effect::SeekOrReassign(to) => self.seek(&to),
+            Effect::Reassign(to) => {
+                assert_eq!(
+                    self.unanswered,
+                    VecDeque::new(),
+                    "librdkafka would take it for the answer"
+                );
+                self.seek(&to);
+                self.reassigned += 1;
+            }
             Effect::Commit(offsets) => {
                 assert!(self.in_flight.is_none(), "one at a time");
                 offsets
