@@ -1,4 +1,4 @@
-//! Requests of librdkafka's admin API: their options, and the queue that their responses come by.
+//! Requests of librdkafka's admin API: their options, and the queue that receives their responses.
 
 use std::ffi::{c_int, c_void};
 use std::ptr::{self, NonNull};
@@ -16,12 +16,12 @@ const NO_MEMORY: &str = "librdkafka aborts where it finds no memory";
 pub(super) struct Options(NonNull<sys::rd_kafka_AdminOptions_t>);
 
 impl Options {
-    /// Options of a request that librdkafka fails with a timeout after this time, of 1 ms to 1 hour.
+    /// Creates the options of a request. librdkafka fails the request with a timeout after this time (1 ms to 1 hour).
     pub(super) fn new<C: ClientContext>(
         client: &Client<C>,
         timeout: Duration,
     ) -> Result<Self, KafkaError> {
-        // SAFETY: the client lives through the call, and the options need it no more after that.
+        // SAFETY: the client lives through the call, and the options do not need it after that.
         let options = unsafe {
             sys::rd_kafka_AdminOptions_new(
                 client.native_ptr(),
@@ -44,19 +44,19 @@ impl Options {
         }
     }
 
-    /// Sets the number by which the response names the request.
+    /// Sets the number that identifies the request in its response.
     pub(super) fn with_id(self, id: usize) -> Self {
-        // SAFETY: the options live. librdkafka passes the number on, and never follows it.
+        // SAFETY: the options live. librdkafka passes the number on, and never dereferences it.
         unsafe {
             sys::rd_kafka_AdminOptions_set_opaque(self.as_ptr(), ptr::without_provenance_mut(id));
         }
         self
     }
 
-    /// Leaves out what belongs to open transactions.
+    /// Leaves out the data of open transactions.
     pub(super) fn read_committed(self) -> Self {
         let level = sys::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED;
-        // SAFETY: the options live. An error would be ours to destroy; there is none for this level.
+        // SAFETY: the options live. An error would be ours to destroy. This level returns none.
         unsafe {
             let error = sys::rd_kafka_AdminOptions_set_isolation_level(self.as_ptr(), level);
             if !error.is_null() {
@@ -78,7 +78,7 @@ impl Drop for Options {
     }
 }
 
-/// A queue of responses. Whoever makes it keeps the client longer than this.
+/// A queue of responses. Its creator must keep the client alive longer than the queue.
 pub(super) struct Queue(NonNull<sys::rd_kafka_queue_t>);
 
 // SAFETY: librdkafka's queues are made to be used by several threads at once: each call locks.
@@ -93,9 +93,9 @@ impl Queue {
         Self(NonNull::new(queue).expect(NO_MEMORY))
     }
 
-    /// Waits for a response, which may be an error. Blocks, for `timeout` or somewhat longer.
+    /// Waits for a response, which may be an error. Blocks for `timeout` or somewhat longer.
     pub(super) fn wait(&self, timeout: Duration) -> Result<Event, KafkaError> {
-        // librdkafka itself says when the time is over, and more of what was wrong.
+        // librdkafka reports the timeout itself, with more detail about the failure.
         const GRACE: Duration = Duration::from_secs(1);
         let event = self.poll(millis(timeout.saturating_add(GRACE)));
         let event = event.ok_or(KafkaError::AdminOp(RDKafkaErrorCode::OperationTimedOut))?;
@@ -109,7 +109,7 @@ impl Queue {
     }
 
     fn poll(&self, millis: c_int) -> Option<Event> {
-        // SAFETY: the queue lives. The event that comes is ours to destroy.
+        // SAFETY: the queue lives. The event that it returns is ours to destroy.
         let event = unsafe { sys::rd_kafka_queue_poll(self.as_ptr(), millis) };
         NonNull::new(event).map(Event)
     }
@@ -121,16 +121,16 @@ impl Queue {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        // SAFETY: made by `new`, and destroyed only here. A response that comes later finds no queue,
-        // and librdkafka drops it.
+        // SAFETY: made by `new`, and destroyed only here. librdkafka drops a response that arrives after the queue is
+        // gone.
         unsafe { sys::rd_kafka_queue_destroy(self.as_ptr()) }
     }
 }
 
-/// Calls something whenever a queue that was empty is no longer.
+/// Calls a callback when an empty queue becomes non-empty.
 pub(super) struct Notify {
     queue: *mut sys::rd_kafka_queue_t,
-    /// In a box of its own, whose address is librdkafka's until the drop.
+    /// In a box of its own: librdkafka uses its address until the drop.
     _callback: Box<Callback>,
 }
 
@@ -140,18 +140,20 @@ type Callback = Box<dyn Fn() + Send + Sync>;
 unsafe impl Send for Notify {}
 
 impl Notify {
+    /// Registers the callback on a queue.
+    ///
     /// # Safety
-    /// The queue lives longer than what is returned.
+    /// The queue lives longer than the returned value.
     pub(super) unsafe fn new(queue: &Queue, callback: impl Fn() + Send + Sync + 'static) -> Self {
         unsafe extern "C" fn call(_: *mut sys::rd_kafka_t, callback: *mut c_void) {
-            // SAFETY: the box lives until librdkafka was told to call no more, which waits for a call
-            // that is under way.
+            // SAFETY: the box lives until the callback is disabled in librdkafka. Disabling waits for a call that is
+            // in progress.
             let callback = unsafe { &*callback.cast_const().cast::<Callback>() };
             callback();
         }
         let callback: Box<Callback> = Box::new(Box::new(callback));
         let address = (&raw const *callback).cast_mut().cast();
-        // SAFETY: the queue lives, and so does what is called, see above.
+        // SAFETY: the queue lives, and so does the callback, see above.
         unsafe { sys::rd_kafka_queue_cb_event_enable(queue.as_ptr(), Some(call), address) }
         Self {
             queue: queue.as_ptr(),
@@ -181,7 +183,7 @@ impl Event {
         }
     }
 
-    /// Returns the number that the options of the request had.
+    /// Returns the number that the options of the request carried.
     pub(super) fn id(&self) -> usize {
         // SAFETY: the event lives.
         unsafe { sys::rd_kafka_event_opaque(self.as_ptr()) }.addr()
@@ -200,12 +202,12 @@ impl Event {
 
 impl Drop for Event {
     fn drop(&mut self) {
-        // SAFETY: the event is this one's alone, and nothing that was read of it is kept.
+        // SAFETY: this value owns the event, and nothing borrowed from it outlives it.
         unsafe { sys::rd_kafka_event_destroy(self.as_ptr()) }
     }
 }
 
-/// For librdkafka, which takes 1 ms to 1 hour.
+/// Converts to milliseconds for librdkafka, which accepts 1 ms to 1 hour.
 fn millis(time: Duration) -> c_int {
     time.as_millis().clamp(1, 3_600_000) as c_int
 }

@@ -1,4 +1,4 @@
-//! Giving a client servers to ask for the others.
+//! Adds bootstrap servers to a client.
 
 use std::ffi::CStr;
 
@@ -6,8 +6,8 @@ use rdkafka::ClientContext;
 use rdkafka::bindings as rd;
 use rdkafka::client::Client;
 
-/// Adds servers, as in `bootstrap.servers`, to those that a client knows. Does not wait.
+/// Adds servers, in the format of `bootstrap.servers`, to those that a client knows. Does not wait.
 pub(crate) fn add_servers<C: ClientContext>(client: &Client<C>, servers: &CStr) {
-    // SAFETY: the client is alive, and the text is a C string, of which the client makes its own copy.
+    // SAFETY: the client is alive, and the text is a C string, which the client copies.
     unsafe { rd::rd_kafka_brokers_add(client.native_ptr(), servers.as_ptr()) };
 }

@@ -1,22 +1,22 @@
 //! Error codes of librdkafka as plain numbers.
 //!
-//! librdkafka passes on the codes of brokers as they come. Its C enum may hold any number, and the Rust
-//! enum of the bindings may not: a code of a newer broker, read as that enum, is undefined behaviour. So
-//! a code that may come from a broker is only read here, as a number.
+//! librdkafka passes on the codes of brokers unchanged. Its C enum may hold any number, and the Rust enum of
+//! the bindings may not: a code of a newer broker, read as that enum, is undefined behaviour. So a code that
+//! may come from a broker is only read here, as a number.
 
 use rdkafka::bindings as rd;
 use rdkafka::error::RDKafkaErrorCode;
 
-/// The code of no error.
+/// The code that means no error.
 pub(super) const NO_ERROR: i32 = 0;
 
-// As in the bindings, with the numbers that their enum is represented by.
+// As in the bindings, with the integers that represent their enum.
 unsafe extern "C" {
     fn rd_kafka_event_error(event: *mut rd::rd_kafka_event_t) -> i32;
     fn rd_kafka_error_code(error: *const rd::rd_kafka_error_t) -> i32;
 }
 
-/// Reads the code in a struct of librdkafka.
+/// Reads the code from a field of a librdkafka struct.
 ///
 /// # Safety
 /// The field is alive.
@@ -34,7 +34,7 @@ pub(super) unsafe fn of_event(event: *mut rd::rd_kafka_event_t) -> i32 {
     unsafe { rd_kafka_event_error(event) }
 }
 
-/// Returns the code of an error; that of no error if it is null.
+/// Returns the code of an error, or [`NO_ERROR`] if it is null.
 ///
 /// # Safety
 /// The error is alive, or null.
@@ -43,8 +43,8 @@ pub(super) unsafe fn of_error(error: *const rd::rd_kafka_error_t) -> i32 {
     unsafe { rd_kafka_error_code(error) }
 }
 
-/// Returns the name of a code. One that the bindings do not have is `Unknown`, which passes as the
-/// trouble of a broker that it most likely is.
+/// Returns the name of a code. A code that the bindings do not have becomes `Unknown`, which is handled as a
+/// broker failure, which it most likely is.
 pub(super) fn named(code: i32) -> RDKafkaErrorCode {
     let known = rd::rd_kafka_resp_err_t::try_from(code);
     known.map_or(RDKafkaErrorCode::Unknown, Into::into)

@@ -1,8 +1,8 @@
-//! Taking records in batches from a queue of our own.
+//! Takes records in batches from a queue of our own.
 //!
-//! All partitions of a member are forwarded to one queue, so that records are taken apart from the
-//! consumer's events: a rebalance event that is met by the batch call would be answered by librdkafka
-//! itself, with nobody asked.
+//! All partitions of a member are forwarded to one queue, so that records are taken separately from the
+//! consumer's events: if the batch call meets a rebalance event, librdkafka acknowledges it by itself, without
+//! asking the application.
 
 use std::borrow::Cow;
 use std::ffi::{CStr, CString, c_char, c_void};
@@ -24,12 +24,12 @@ use rdkafka::error::{IsError, RDKafkaErrorCode};
 use super::code::{self, NO_ERROR};
 use super::header_name;
 
-/// A queue that the records of some partitions of a consumer come by.
+/// A queue that receives the records of some partitions of a consumer.
 pub(crate) struct DataQueue<C: ConsumerContext> {
     queue: NonNull<sys::rd_kafka_queue_t>,
     /// The consumer's own queue, of its events.
     events: NonNull<sys::rd_kafka_queue_t>,
-    /// Kept, for both queues must go before their client.
+    /// Kept alive: both queues must be destroyed before their client.
     consumer: Arc<BaseConsumer<C>>,
 }
 
@@ -38,20 +38,20 @@ unsafe impl<C: ConsumerContext> Send for DataQueue<C> {}
 // SAFETY: as above.
 unsafe impl<C: ConsumerContext> Sync for DataQueue<C> {}
 
-/// What one batch holds of one partition, in stored order.
+/// The part of one batch that belongs to one partition, in stored order.
 pub(crate) enum Taken<S> {
     /// Records, at least one.
     Records {
-        /// What the caller calls the partition.
+        /// The caller's identifier of the partition.
         slot: S,
-        /// They share one buffer, which has [`SHARED_BYTES`] at most, or else one record.
+        /// They share one buffer of at most [`SHARED_BYTES`], unless it holds a single record.
         records: Vec<StoredRecord>,
-        /// The epoch of the leader that has written them all. `None` in logs of before Kafka 0.11.
+        /// The epoch of the leader that wrote all of them. `None` in logs of before Kafka 0.11.
         leader_epoch: Option<i32>,
     },
     /// An error of the partition instead of records.
     Failed {
-        /// What the caller calls the partition.
+        /// The caller's identifier of the partition.
         slot: S,
         failure: FetchFailure,
     },
@@ -63,17 +63,17 @@ pub(crate) struct FetchFailure {
     /// The number of the error, a broker's or librdkafka's. Brokers may send numbers that
     /// [`RDKafkaErrorCode`] does not have.
     pub(crate) code: i32,
-    /// The offset that was to be read, or a negative number if librdkafka does not say.
+    /// The offset that could not be read, or a negative number if librdkafka does not report it.
     pub(crate) offset: i64,
-    /// What librdkafka says about it.
+    /// librdkafka's description of the failure.
     pub(crate) reason: String,
 }
 
 impl<C: ConsumerContext> DataQueue<C> {
-    /// A queue of a consumer that has a group.
+    /// Creates the queue of a consumer that has a group.
     pub(crate) fn new(consumer: Arc<BaseConsumer<C>>) -> Self {
         let client = consumer.client().native_ptr();
-        // SAFETY: the client lives, since `consumer` holds it; each handle is given back once, in
+        // SAFETY: the client lives, since `consumer` holds it. Each handle is released once, in
         // `drop`.
         let (queue, events) = unsafe {
             let queue = sys::rd_kafka_queue_new(client);
@@ -86,15 +86,14 @@ impl<C: ConsumerContext> DataQueue<C> {
         }
     }
 
-    /// Whether an event waits to be polled. A poll serves one and does not say whether it did.
+    /// Returns whether an event waits to be polled. A poll serves one event and does not report whether it did.
     pub(crate) fn has_events(&self) -> bool {
         // SAFETY: the handle lives until `drop`.
         unsafe { sys::rd_kafka_queue_length(self.events.as_ptr()) > 0 }
     }
 
-    /// Asks the broker to store offsets; the consumer's events tell how that went, by the callback of
-    /// its context. The safe form tells it to nobody: it answers to a callback that `rdkafka` leaves
-    /// unset.
+    /// Sends an offset commit to the broker. The result arrives as an event of the consumer, in the callback of its
+    /// context. rdkafka's safe method reports no result: it sends it to a callback that `rdkafka` leaves unset.
     pub(crate) fn commit(&self, offsets: &TopicPartitionList) -> Result<(), RDKafkaErrorCode> {
         // SAFETY: the client, the list and the queue of events live; the list is copied.
         let failed = unsafe {
@@ -112,24 +111,23 @@ impl<C: ConsumerContext> DataQueue<C> {
         }
     }
 
-    /// Lets the records of a partition come by this queue, those first that were held back.
+    /// Forwards the records of a partition to this queue. Records that were held back come first.
     ///
-    /// Before the partition is assigned: librdkafka then leaves the forward alone.
+    /// Must be called before the partition is assigned: librdkafka then leaves the forward alone.
     pub(crate) fn forward(&self, topic: &str, partition: i32) {
         self.redirect(topic, partition, self.queue.as_ptr());
     }
 
-    /// Holds the records of a partition back, where librdkafka keeps them, bounded by its own
-    /// settings. What is in this queue already still comes.
+    /// Holds back the records of a partition: they stay in librdkafka, bounded by its own settings. Records that are
+    /// already in this queue still arrive.
     pub(crate) fn hold_back(&self, topic: &str, partition: i32) {
         self.redirect(topic, partition, ptr::null_mut());
     }
 
     fn redirect(&self, topic: &str, partition: i32, to: *mut sys::rd_kafka_queue_t) {
         let topic = name(topic);
-        // SAFETY: the client lives and `topic` is a C string; the reference that the first call
-        // makes is given back by the last. Both queues are of the same client, or `to` is null,
-        // which ends the forward.
+        // SAFETY: the client lives and `topic` is a C string. The last call releases the reference that the
+        // first call makes. Both queues are of the same client, or `to` is null, which ends the forward.
         unsafe {
             let client = self.consumer.client().native_ptr();
             let from = sys::rd_kafka_queue_get_partition(client, topic.as_ptr(), partition);
@@ -140,13 +138,13 @@ impl<C: ConsumerContext> DataQueue<C> {
         }
     }
 
-    /// Makes a [`take_one`](Self::take_one) that waits return, or else the next one.
+    /// Makes a waiting [`take_one`](Self::take_one) return, or else the next one.
     pub(crate) fn wake(&self) {
         // SAFETY: the queue lives until `drop`.
         unsafe { sys::rd_kafka_queue_yield(self.queue.as_ptr()) }
     }
 
-    /// Takes what is there, at most `most`.
+    /// Takes the records that are available, at most `most`.
     pub(crate) fn take<S: Copy>(
         &self,
         most: usize,
@@ -157,8 +155,8 @@ impl<C: ConsumerContext> DataQueue<C> {
 
     /// Waits for the first record.
     ///
-    /// Not for more: the batch call waits until its array is full or its time is over, so that a
-    /// quiet stream would pay that time as latency.
+    /// Does not wait for more: the batch call waits until its array is full or its timeout expires, so a quiet
+    /// stream would pay that timeout as latency.
     pub(crate) fn take_one<S: Copy>(
         &self,
         wait: Duration,
@@ -169,11 +167,11 @@ impl<C: ConsumerContext> DataQueue<C> {
 
     fn batch(&self, most: usize, wait: Duration) -> Messages {
         let mut messages = Vec::with_capacity(most);
-        // Rounded up: a wait that ends too early is begun again and again until it is over.
+        // Rounded up: a wait that ends too early is started again and again until the time is over.
         let wait = i32::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(i32::MAX);
-        // SAFETY: the queue lives, the array has room for `most` pointers, and as many as the call
-        // answers are set by it; each points to a message that is now ours to destroy. The queue
-        // gets no events, but forwarded partitions only.
+        // SAFETY: the queue lives, and the array has room for `most` pointers. The call sets as many as it
+        // returns; each points to a message that is now ours to destroy. The queue receives no events, only
+        // forwarded partitions.
         unsafe {
             let taken = sys::rd_kafka_consume_batch_queue(
                 self.queue.as_ptr(),
@@ -186,7 +184,7 @@ impl<C: ConsumerContext> DataQueue<C> {
         Messages(messages)
     }
 
-    /// The end of a partition as it was last heard of, without asking. None before the first fetch.
+    /// Returns the last known end of a partition, without a request. `None` before the first fetch.
     pub(crate) fn known_end(&self, topic: &str, partition: i32) -> Option<u64> {
         let topic = name(topic);
         let (mut low, mut high) = (0, 0);
@@ -209,8 +207,8 @@ impl<C: ConsumerContext> DataQueue<C> {
 
 impl<C: ConsumerContext> Drop for DataQueue<C> {
     fn drop(&mut self) {
-        // SAFETY: made by `new` and given back only here; the client outlives them by `consumer`,
-        // which is dropped after this.
+        // SAFETY: made by `new` and released only here. `consumer` keeps the client alive longer, since it is
+        // dropped after this.
         unsafe {
             sys::rd_kafka_queue_destroy(self.events.as_ptr());
             sys::rd_kafka_queue_destroy(self.queue.as_ptr());
@@ -218,7 +216,7 @@ impl<C: ConsumerContext> Drop for DataQueue<C> {
     }
 }
 
-/// Who a consumer is in its group, as the broker said last.
+/// The identity of a consumer in its group, as last reported by the broker.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) generation: i32,
@@ -226,17 +224,17 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// Whether it is a member: one that has left or was fenced has no id or no generation.
+    /// Returns whether it is a member: a consumer that left or was fenced has no id or no generation.
     pub(crate) fn is_member(&self) -> bool {
         self.generation > 0 && !self.member.is_empty()
     }
 }
 
-/// Asks librdkafka who a consumer is in its group. To be asked in the callback of an assignment:
-/// later the numbers may be those of the next one, or none.
+/// Reads the identity of a consumer in its group from librdkafka. Must be called in the callback of an
+/// assignment: later the values may be those of the next assignment, or none.
 pub(crate) fn identity<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<Identity> {
-    // SAFETY: the client lives; what the first call makes is destroyed by the last, and the member's
-    // id, which belongs to it, is copied before.
+    // SAFETY: the client lives. The last call destroys what the first call makes. The member's id, which
+    // belongs to it, is copied before.
     unsafe {
         let metadata = sys::rd_kafka_consumer_group_metadata(consumer.client().native_ptr());
         if metadata.is_null() {
@@ -263,7 +261,7 @@ impl Drop for Messages {
 }
 
 impl Messages {
-    /// Copies all records, cut by runs of one partition, and into buffers.
+    /// Copies all records, split into runs of one partition, and into buffers.
     fn copy<S: Copy>(&self, mut slot: impl FnMut(&str, i32) -> Option<S>) -> Vec<Taken<S>> {
         let mut headers = Vec::new();
         // SAFETY: the batch call gave messages that live until the batch is dropped, after the views.
@@ -291,19 +289,19 @@ impl Messages {
     }
 }
 
-/// Cuts records of one partition where another leader has written on.
+/// Splits records of one partition where the leader changes.
 fn of_one_leader<'r, 'a>(run: &'r [View<'a>]) -> impl Iterator<Item = &'r [View<'a>]> {
     let (first, last) = (&run[0], &run[run.len() - 1]);
-    // Epochs only grow in a log, so that two are enough to know of nearly all runs.
+    // Epochs only grow in a log, so comparing the first and the last record decides it for nearly all runs.
     let is_one = first.leader_epoch() == last.leader_epoch();
     run.chunk_by(move |one, next| is_one || one.leader_epoch() == next.leader_epoch())
 }
 
-/// How many bytes records share a buffer for. A record whose handler hangs keeps the buffer, which is more
-/// than the runtime counts.
+/// The number of bytes up to which records share a buffer. A record whose handler hangs keeps the whole buffer,
+/// which is more than the runtime counts.
 const SHARED_BYTES: usize = 64 << 10;
 
-/// Cuts records of one partition into those that share a buffer.
+/// Splits records of one partition into groups that share a buffer.
 fn of_one_buffer<'r, 'a>(
     mut records: &'r [View<'a>],
     headers: &'r [Header<'r>],
@@ -333,13 +331,13 @@ struct View<'a> {
     message: *const sys::rd_kafka_message_t,
     topic: *mut sys::rd_kafka_topic_t,
     partition: i32,
-    /// The number of its error, or 0.
+    /// Its error code, or 0.
     code: i32,
     offset: i64,
     key: Option<&'a [u8]>,
-    /// `None` is a null value: a tombstone. Of an error, it is the text.
+    /// `None` is a null value: a tombstone. For an error, this is the text.
     payload: Option<&'a [u8]>,
-    /// Its part of the batch's headers.
+    /// Its range within the batch's headers.
     headers: Range<usize>,
 }
 
@@ -347,13 +345,13 @@ struct View<'a> {
 type Header<'a> = (Cow<'a, str>, Option<&'a [u8]>);
 
 impl<'a> View<'a> {
-    /// Adds the message's headers to those of the batch.
+    /// Reads a message, and adds its headers to those of the batch.
     ///
     /// # Safety
     /// `message` lives during `'a`, and its pointers with it.
     unsafe fn of(message: *mut sys::rd_kafka_message_t, headers: &mut Vec<Header<'a>>) -> Self {
         let first = headers.len();
-        // SAFETY: by the contract above. Fields are read one by one, without a reference to the whole:
+        // SAFETY: by the contract above. Fields are read one by one, without a reference to the whole struct:
         // see `code`.
         let (code, topic, partition, offset, key, payload) = unsafe {
             (
@@ -397,7 +395,7 @@ impl<'a> View<'a> {
         })
     }
 
-    /// Whether both are records of the same partition. An error stands alone.
+    /// Returns whether both are records of the same partition. An error is always on its own.
     fn is_beside(&self, other: &View<'_>) -> bool {
         ptr::eq(self.topic, other.topic)
             && self.partition == other.partition
@@ -405,34 +403,34 @@ impl<'a> View<'a> {
             && other.code == NO_ERROR
     }
 
-    /// What is copied of it, in the order in which it lies in the buffer.
+    /// Returns the fields that are copied, in the order in which they lie in the buffer.
     fn fields<'b>(&'b self, headers: &'b [Header<'b>]) -> impl Iterator<Item = &'b [u8]> {
         let values = headers[self.headers.clone()].iter();
         let record = self.key.into_iter().chain(self.payload);
         record.chain(values.filter_map(|(_, value)| *value))
     }
 
-    /// How many bytes are copied of it.
+    /// Returns the number of bytes that are copied.
     fn size(&self, headers: &[Header<'_>]) -> usize {
         self.fields(headers).map(<[u8]>::len).sum()
     }
 
-    /// The epoch of the leader that has written the record.
+    /// Returns the epoch of the leader that wrote the record.
     fn leader_epoch(&self) -> Option<i32> {
-        // SAFETY: the message lives, and came from the batch call.
+        // SAFETY: the message lives, and comes from the batch call.
         let epoch = unsafe { sys::rd_kafka_message_leader_epoch(self.message) };
         (epoch >= 0).then_some(epoch)
     }
 
     fn timestamp(&self) -> SystemTime {
-        // SAFETY: the message lives; the type of the timestamp is not asked for.
+        // SAFETY: the message lives; the type of the timestamp is not requested.
         let millis = unsafe { sys::rd_kafka_message_timestamp(self.message, ptr::null_mut()) };
-        // Records of before Kafka 0.10 have none, told as -1.
+        // Records of before Kafka 0.10 have none, reported as -1.
         UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or(0))
     }
 }
 
-/// The bytes of some records in one buffer, which the records are cut from in the same order.
+/// One buffer with the bytes of some records. The records are sliced from it in the same order.
 struct Cut<'a> {
     headers: &'a [Header<'a>],
     buffer: Bytes,
@@ -487,7 +485,7 @@ impl<'a> Cut<'a> {
 /// `message` was given by the batch call and is not destroyed during `'a`.
 unsafe fn add_headers<'a>(message: *mut sys::rd_kafka_message_t, to: &mut Vec<Header<'a>>) {
     let mut list = ptr::null_mut();
-    // SAFETY: the message lives; the list that is found belongs to it.
+    // SAFETY: the message lives. The list that the call returns belongs to it.
     let none = unsafe { sys::rd_kafka_message_headers(message, &mut list) };
     if none.is_error() || list.is_null() {
         return;
@@ -515,33 +513,33 @@ unsafe fn add_list<'a>(list: *const sys::rd_kafka_headers_t, to: &mut Vec<Header
     }
 }
 
-/// Reads the name of a header. librdkafka gives it as a C string, which ends at a NUL byte of the name.
-/// But it lays a value out behind its name, and so tells where the name ends.
+/// Reads the name of a header. librdkafka returns it as a C string, which ends at a NUL byte of the name.
+/// But librdkafka lays a value out directly after its name, so the value's address shows where the name ends.
 ///
 /// The name of a null value is read up to its first NUL byte.
 ///
 /// # Safety
 /// Name and value are of one header, which lives during `'a`.
 unsafe fn read_name<'a>(name: *const c_char, value: *const c_void) -> Cow<'a, str> {
-    // SAFETY: by the contract above, and librdkafka terminates names.
+    // SAFETY: by the contract above. librdkafka terminates names.
     let mut bytes = unsafe { CStr::from_ptr(name) }.to_bytes();
     if !value.is_null() && values_follow_names() {
         // Less the NUL byte that terminates the name.
         let length = (value as usize - name as usize).saturating_sub(1);
-        // SAFETY: all up to the value is the name, as was seen, and lives as long.
+        // SAFETY: all bytes up to the value belong to the name, as checked above, and live as long.
         bytes = unsafe { slice::from_raw_parts(name.cast(), length) };
     }
     header_name::to_text(bytes)
 }
 
-/// Whether librdkafka lays the value of a header out right behind its name, in one allocation. Looked up
-/// at a header of our own, since its documentation does not promise it.
+/// Returns whether librdkafka lays the value of a header out directly after its name, in one allocation. Checked
+/// on a header of our own, since its documentation does not promise it.
 fn values_follow_names() -> bool {
     static FOLLOW: OnceLock<bool> = OnceLock::new();
     *FOLLOW.get_or_init(|| {
         const NAME: &[u8; 3] = b"a\0b";
-        // SAFETY: name and value are copied, with their lengths. The list lives until it is destroyed,
-        // once, and nothing of it is kept.
+        // SAFETY: name and value are copied, with their lengths. The list lives until it is destroyed, once, and
+        // no borrow of it is kept.
         unsafe {
             let list = sys::rd_kafka_headers_new(1);
             let size = NAME.len() as isize;
@@ -590,7 +588,7 @@ mod tests {
     fn error_of_a_newer_broker_keeps_its_number() {
         const INCONSISTENT_TOPIC_ID: i32 = 103;
         let mut reason = *b"Inconsistent topic ID";
-        // SAFETY: all zeros are numbers, null pointers and the code of no error.
+        // SAFETY: all zeros are valid: numbers, null pointers and the code of no error.
         let mut message: sys::rd_kafka_message_t = unsafe { std::mem::zeroed() };
         message.offset = 7;
         message.payload = reason.as_mut_ptr().cast();
@@ -611,7 +609,7 @@ mod tests {
         assert_eq!(view.failure(), Some(failure));
     }
 
-    /// Takes all records of a topic, whose partitions have so many each.
+    /// Takes all records of a topic. `each` is the number of records in each partition.
     fn take_all(
         mock: &MockCluster<'_, DefaultProducerContext>,
         partitions: i32,
@@ -630,7 +628,7 @@ mod tests {
                 .unwrap();
         }
         queue.consumer.assign(&list).unwrap();
-        // All of them wait to be taken at once.
+        // All of them must be ready to be taken at once.
         let deadline = Instant::now() + Duration::from_secs(20);
         let count = partitions as usize * each;
         // SAFETY: the queue lives.
@@ -685,10 +683,10 @@ mod tests {
         );
     }
 
-    /// The names of headers with these names and this value, as they are read.
+    /// Returns the names of headers as they are read, for headers with these names and this value.
     fn names_read(names: &[&[u8]], value: Option<&[u8]>) -> Vec<String> {
         // SAFETY: names and values live as long as the calls, which copy them. The list is destroyed
-        // once, when what was read of it is copied.
+        // once, after everything that was read from it is copied.
         unsafe {
             let list = sys::rd_kafka_headers_new(names.len());
             for name in names {

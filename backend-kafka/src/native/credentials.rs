@@ -1,4 +1,4 @@
-//! A new password for a client that runs.
+//! Changes the password of a running client.
 
 use std::ffi::CString;
 
@@ -6,14 +6,14 @@ use rdkafka::ClientContext;
 use rdkafka::bindings as rd;
 use rdkafka::client::Client;
 
-/// Sets what a client logs in with from its next connection on (`PLAIN`, `SCRAM-*`). Does not wait.
+/// Sets the credentials that a client uses for its future connections (`PLAIN`, `SCRAM-*`). Does not wait.
 pub(crate) fn set<C: ClientContext>(client: &Client<C>, username: &str, password: &str) {
     let (Ok(username), Ok(password)) = (CString::new(username), CString::new(password)) else {
-        // No client was made with such a one.
+        // No client was created with such a password.
         return;
     };
-    // SAFETY: the client is alive, and makes its own copies of the texts, which are C strings. The only errors
-    // are about null pointers; without one there is nothing to destroy, and destroying null does nothing.
+    // SAFETY: the client is alive, and copies the texts, which are C strings. The only errors are about null
+    // pointers. Without an error there is nothing to destroy, and destroying null does nothing.
     unsafe {
         let error = rd::rd_kafka_sasl_set_credentials(
             client.native_ptr(),

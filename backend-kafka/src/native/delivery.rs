@@ -1,7 +1,7 @@
-//! One call's records while librdkafka has them, and what it reported of each.
+//! The records of one call while librdkafka has them, and the delivery report of each.
 //!
-//! Reports come on another thread, many at a time. Each fills the slot of its record, without a lock;
-//! the one that makes the batch complete wakes the call, so a call costs one wake.
+//! Reports arrive on another thread, many at a time. Each report fills the slot of its record, without a lock.
+//! The report that completes the batch wakes the call, so a call costs one wake.
 
 use std::collections::HashSet;
 use std::future::poll_fn;
@@ -17,12 +17,12 @@ use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use millstream_core::{Error, Record};
 
-/// What became of a record, as librdkafka reports it.
+/// The delivery report of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Report {
-    /// The broker has it. The offset is negative where the broker did not say it again.
+    /// The broker has stored it. The offset is negative where the broker did not report it again.
     Stored { partition: i32, offset: i64 },
-    /// It failed with librdkafka's error `code`. The partition is negative where none was chosen.
+    /// The record failed with librdkafka's error `code`. The partition is negative where none was chosen.
     Failed {
         partition: i32,
         code: i32,
@@ -30,20 +30,20 @@ pub(crate) enum Report {
     },
 }
 
-/// What a report means for the slot of its record.
+/// The effect of a report on the slot of its record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Disposition {
-    /// It was filled: the record has its result.
+    /// The slot was filled: the record has its result.
     Answered,
-    /// It stays open.
+    /// The slot stays open.
     Open,
 }
 
-/// What a record is answered.
+/// The result of a record.
 #[derive(Debug)]
 pub(crate) enum Answer<'a> {
     Reported(Report),
-    /// An error that was not librdkafka's word on this very record.
+    /// An error that is not librdkafka's report on this very record.
     Refused(&'a Error),
     /// An earlier record of its key failed.
     HeldBack,
@@ -53,37 +53,37 @@ pub(crate) enum Answer<'a> {
 pub(crate) struct Batch {
     records: Vec<Record>,
     slots: Box<[Slot]>,
-    /// Slots that are open.
+    /// The number of open slots.
     open: AtomicUsize,
     /// Whether the call has its results, though librdkafka may still have records.
     abandoned: AtomicBool,
     waker: AtomicWaker,
-    /// The batch itself, from when librdkafka first gets a record of it until all are answered: its
-    /// reports come by bare addresses, also when the caller is gone.
+    /// The batch itself, from the moment librdkafka first gets a record of it until all records have results: its
+    /// reports refer to it by bare addresses, even after the caller is gone.
     itself: Mutex<Option<Arc<Batch>>>,
     /// Errors that slots refer to.
     refusals: Vec<Error>,
-    /// Why the records were given up that were not librdkafka's any more, or not yet.
+    /// Why records were given up that librdkafka no longer had, or did not have yet.
     given_up: OnceLock<Error>,
-    /// The place of this call among all calls of the producer; set when it takes that place.
+    /// The position of this call among all calls of the producer. Set when the call takes that position.
     turn: OnceLock<u64>,
     pub(crate) deadline: Instant,
 }
 
-/// The answer to one record, and the way from it to its batch.
+/// The result of one record, and the pointer from the record to its batch.
 #[derive(Debug)]
 pub(crate) struct Slot {
     /// Null until librdkafka gets the record.
     pub(crate) home: AtomicPtr<Batch>,
-    /// Negative for a record that is in none.
+    /// Negative for a record that is in no queue.
     partition_queue: AtomicI32,
     state: AtomicI32,
     partition: AtomicI32,
-    /// Where it was stored; of a failure, whether it may be stored nevertheless.
+    /// The offset at which the record was stored. For a failure, whether the record may be stored nevertheless.
     offset: AtomicI64,
 }
 
-/// States of a slot beside librdkafka's error codes, which are small.
+/// States of a slot besides librdkafka's error codes, which are small.
 const OPEN: i32 = i32::MIN;
 const HELD_BACK: i32 = i32::MIN + 1;
 const GIVEN_UP: i32 = i32::MIN + 2;
@@ -92,7 +92,7 @@ const REFUSED: i32 = i32::MIN + 3;
 const STORED: i32 = 0;
 
 impl Batch {
-    /// `check` says why a record cannot be sent at all.
+    /// Creates a batch. `check` returns why a record cannot be sent at all.
     pub(crate) fn new(
         records: Vec<Record>,
         deadline: Instant,
@@ -113,7 +113,7 @@ impl Batch {
         };
         for index in 0..batch.records.len() {
             if let Err(error) = check(&batch.records[index]) {
-                // A call has fewer records than there are numbers of this type.
+                // A call has fewer records than this type has values.
                 let state = REFUSED + batch.refusals.len() as i32;
                 batch.refusals.push(error);
                 batch.close(index, state);
@@ -133,7 +133,7 @@ impl Batch {
         &self.records[index]
     }
 
-    /// The records without an answer, with their places.
+    /// Returns the records without a result, with their indices.
     pub(crate) fn open_records(&self) -> impl Iterator<Item = (usize, &Record)> {
         let slots = self.records.iter().zip(&self.slots).enumerate();
         slots
@@ -145,7 +145,7 @@ impl Batch {
         self.open.load(Acquire) == 0 || self.abandoned.load(Acquire)
     }
 
-    /// Returns the queue where a record waits and is counted, if it does.
+    /// Returns the queue in which a record waits and is counted, if any.
     pub(crate) fn partition_queue(&self, index: usize) -> Option<usize> {
         usize::try_from(self.slots[index].partition_queue.load(Relaxed)).ok()
     }
@@ -163,7 +163,7 @@ impl Batch {
         *self.turn.get().expect("it is taken before any report")
     }
 
-    /// Fills a slot that was open. [`settle`](Self::settle) must be called then.
+    /// Fills a slot that was open. [`settle`](Self::settle) must be called afterwards.
     pub(crate) fn report(&self, index: usize, report: Report) {
         let slot = &self.slots[index];
         match report {
@@ -184,14 +184,14 @@ impl Batch {
         }
     }
 
-    /// As [`report`](Self::report), with one error for all that are given up in this batch: the
-    /// first one.
+    /// Fills a slot like [`report`](Self::report), with one error for all records of this batch that are given up:
+    /// the first one.
     pub(crate) fn give_up(&self, index: usize, error: &Error) {
         self.given_up.get_or_init(|| error.clone());
         self.slots[index].state.store(GIVEN_UP, Relaxed);
     }
 
-    /// Keeps the batch alive until all its records are answered, of which one or more are not.
+    /// Keeps the batch alive until all its records have results. At least one record must be without a result.
     pub(crate) fn keep(self: &Arc<Self>) {
         let mut itself = self.itself.lock().unwrap_or_else(PoisonError::into_inner);
         if itself.is_none() {
@@ -203,9 +203,9 @@ impl Batch {
         }
     }
 
-    /// Counts slots as answered that were filled. With the last ones, the batch is complete.
+    /// Counts filled slots. With the last ones, the batch is complete.
     ///
-    /// All that was written to the slots before is seen by the call that is woken.
+    /// The call that is woken sees everything that was written to the slots before.
     pub(crate) fn settle(&self, filled: usize) -> Option<Complete> {
         (filled > 0 && self.open.fetch_sub(filled, AcqRel) == filled).then(|| Complete {
             waker: self.waker.take(),
@@ -217,15 +217,15 @@ impl Batch {
         })
     }
 
-    /// As [`settle`](Self::settle), where the caller has a share of the batch.
+    /// Counts filled slots like [`settle`](Self::settle), for a caller that holds an `Arc` of the batch.
     pub(crate) fn settle_and_wake(&self, filled: usize) {
         if let Some(complete) = self.settle(filled) {
             complete.wake();
         }
     }
 
-    /// Answers the open records whose key has failed before them. Only while librdkafka has none of
-    /// this batch.
+    /// Closes the open records that follow a failed record of the same key. Must only be called while librdkafka has
+    /// no record of this batch.
     pub(crate) fn hold_back(&self) {
         let mut failed = HashSet::<&Bytes>::new();
         for index in 0..self.records.len() {
@@ -241,7 +241,7 @@ impl Batch {
         }
     }
 
-    /// Gives all open records up. Only while librdkafka has none of this batch.
+    /// Gives up all open records. Must only be called while librdkafka has no record of this batch.
     pub(crate) fn give_up_open(&self, error: &Error) {
         let open: Vec<_> = self.open_records().map(|(index, _)| index).collect();
         for &index in &open {
@@ -250,10 +250,10 @@ impl Batch {
         self.settle_and_wake(open.len());
     }
 
-    /// Gives all open records up at once, also those that librdkafka has. No slot may be filled after this.
+    /// Gives up all open records at once, including those that librdkafka has. No slot may be filled after this.
     ///
-    /// librdkafka reads its records until it has reported them, so the batch still keeps itself until then. One of
-    /// which librdkafka never gets all records is leaked.
+    /// librdkafka reads its records until it has reported them, so the batch still keeps itself alive until then. A
+    /// batch is leaked if librdkafka never gets all its records.
     pub(crate) fn abandon(&self, error: &Error) {
         let open: Vec<_> = self.open_records().map(|(index, _)| index).collect();
         for index in open {
@@ -268,14 +268,14 @@ impl Batch {
         self.settle_and_wake(1);
     }
 
-    /// Waits until all are answered.
+    /// Waits until all records have results.
     pub(crate) async fn answered(&self) {
         poll_fn(|cx| {
             if self.is_answered() {
                 return Poll::Ready(());
             }
             self.waker.register(cx.waker());
-            // The last report may have come in between.
+            // The last report may have arrived in between.
             match self.is_answered() {
                 true => Poll::Ready(()),
                 false => Poll::Pending,
@@ -284,7 +284,7 @@ impl Batch {
         .await;
     }
 
-    /// The answers, in order, once [`answered`](Self::answered).
+    /// Returns the results, in order. Must be called after [`answered`](Self::answered).
     pub(crate) fn answers(&self) -> impl Iterator<Item = (&Record, Answer<'_>)> {
         let slots = self.records.iter().zip(&self.slots);
         slots.map(|(record, slot)| (record, self.answer(slot)))
@@ -312,8 +312,8 @@ impl Batch {
     }
 }
 
-/// A batch whose records are all answered: perhaps the last share of it, so no borrow of it may
-/// last until this has woken the call.
+/// A batch whose records all have results. This may be the last reference to it, so no borrow of it may last
+/// until this has woken the call.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Complete {
@@ -359,7 +359,7 @@ mod tests {
         maybe_stored: false,
     };
 
-    /// One record for each key; `-` is no key, `!` is refused.
+    /// Creates a batch of one record for each key; `-` is no key, `!` is refused.
     fn batch(keys: &str) -> Arc<Batch> {
         let record = |key: char| match key {
             '-' => Record::new(""),

@@ -1,21 +1,20 @@
 //! Header names: bytes in Kafka, text here.
 //!
-//! Kafka says that a name is UTF-8, and no broker checks it. What is not UTF-8 is kept in a form that is
-//! text and is turned back where the name is sent: a byte `b` becomes the character `U+10FF00 + b`, of
-//! Unicode's last private use area. So a record that is passed on has the name that it came with, byte
-//! by byte.
+//! Kafka says that a name is UTF-8, and no broker checks it. Bytes that are not UTF-8 are kept in a form that is
+//! text and is converted back where the name is sent: a byte `b` becomes the character `U+10FF00 + b`, of
+//! Unicode's last private use area. So a record that is passed on keeps its original name, byte by byte.
 //!
-//! A name that holds one of these characters itself is kept byte by byte too, and comes as four of
-//! them: otherwise it could not be told from the bytes that they stand for.
+//! A name that already contains one of these characters is kept byte by byte too, and is read as four of
+//! them: otherwise the character could not be distinguished from the bytes that it stands for.
 //!
-//! Rejected: `U+FFFD` for what is not UTF-8, which is what `String::from_utf8_lossy` does. Different
-//! names become one, and a pipeline passes on another name than it read.
+//! Rejected: `U+FFFD` for bytes that are not UTF-8, as in `String::from_utf8_lossy`. Different names become the
+//! same name, and a pipeline passes on another name than it read.
 
 use std::borrow::Cow;
 
 const FIRST: u32 = 0x10_FF00;
 
-/// Returns the text that stands for a name.
+/// Returns the text that represents a name.
 pub(super) fn to_text(name: &[u8]) -> Cow<'_, str> {
     if let Ok(text) = std::str::from_utf8(name) {
         if !text.chars().any(|char| escaped(char).is_some()) {
@@ -38,7 +37,7 @@ pub(super) fn to_text(name: &[u8]) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
-/// Returns the name that a text stands for.
+/// Returns the name that a text represents.
 pub(super) fn to_bytes(text: &str) -> Cow<'_, [u8]> {
     if !text.chars().any(|char| escaped(char).is_some()) {
         return Cow::Borrowed(text.as_bytes());
@@ -53,7 +52,7 @@ pub(super) fn to_bytes(text: &str) -> Cow<'_, [u8]> {
     Cow::Owned(name)
 }
 
-/// Bytes below 0x80 are always UTF-8.
+/// Returns the character for a byte. Bytes below 0x80 are always UTF-8.
 fn escape(byte: u8) -> char {
     char::from_u32(FIRST + u32::from(byte)).expect("the last character is U+10FFFF")
 }

@@ -1,15 +1,15 @@
 //! The leader epochs of offsets (KIP-320), which rdkafka leaves out of its lists.
 //!
-//! The epoch of the leader that has written a record goes with the offset after it, wherever that is
-//! stored or read from: a broker whose log was cut back before it says so by the epoch alone, even if
-//! other records have been stored there since.
+//! The epoch of the leader that wrote a record is stored, and read, together with the offset after the record:
+//! only the epoch shows that a broker's log was truncated before that offset, even if other records have been
+//! stored there since.
 
 use rdkafka::TopicPartitionList;
 use rdkafka::bindings as sys;
 
 /// Sets the epoch of the element that was added last. Does nothing to an empty list.
 pub(crate) fn set_of_last(list: &mut TopicPartitionList, epoch: i32) {
-    // SAFETY: the list is ours, so it lives and nobody else changes it. It has as many elements as it
+    // SAFETY: the list is ours, so it lives and no one else changes it. It has as many elements as it
     // says, and the last one is set by a call that keeps no pointer to it.
     unsafe {
         let list = &*list.ptr();
@@ -22,9 +22,9 @@ pub(crate) fn set_of_last(list: &mut TopicPartitionList, epoch: i32) {
     }
 }
 
-/// Returns the epochs of a list, in the order of its elements. `None` where there is none.
+/// Returns the epochs of a list, in the order of its elements. `None` for an element without an epoch.
 pub(crate) fn all(list: &TopicPartitionList) -> Vec<Option<i32>> {
-    // SAFETY: the list lives, and has as many elements as it says; each is read by a call that changes
+    // SAFETY: the list lives, and has as many elements as it says. Each is read by a call that changes
     // nothing.
     unsafe {
         let list = &*list.ptr();

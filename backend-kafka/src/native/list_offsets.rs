@@ -1,4 +1,4 @@
-//! The oldest and the next offsets of partitions, asked of their leaders.
+//! The oldest and the next offsets of partitions, read from their leaders.
 
 use std::ffi::CStr;
 use std::ptr;
@@ -12,7 +12,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use super::admin::{Event, Options, Queue};
 use super::code::{self, NO_ERROR};
 
-/// What a leader has answered for one partition.
+/// A leader's response for one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ListedOffset {
     pub(crate) topic: String,
@@ -20,7 +20,7 @@ pub(crate) struct ListedOffset {
     pub(crate) offset: Result<i64, RDKafkaErrorCode>,
 }
 
-/// Asks for the offsets that a list names, each `Beginning` or `End`. Its partitions are distinct.
+/// Requests the offsets that a list names, each `Beginning` or `End`. Its partitions are distinct.
 pub(super) fn request<C: ClientContext>(
     client: &Client<C>,
     partitions: &TopicPartitionList,
@@ -41,8 +41,8 @@ pub(super) fn request<C: ClientContext>(
 /// Reads the response to a [`request`].
 pub(super) fn response(event: &Event) -> Result<Vec<ListedOffset>, KafkaError> {
     let mut count = 0;
-    // SAFETY: the event lives to the end of this function. It is of the kind that was asked for, or
-    // the first call says null, and the second is not made. The results are as many as it says.
+    // SAFETY: the event lives to the end of this function. If it is not of the requested kind, the first
+    // call returns null, and the second is not made. The first call also returns the number of results.
     let results = unsafe {
         let result = sys::rd_kafka_event_ListOffsets_result(event.as_ptr());
         if result.is_null() {

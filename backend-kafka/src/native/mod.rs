@@ -1,8 +1,7 @@
-//! Where librdkafka is called without rdkafka in between, for what costs too much through it or has
-//! no safe name in it.
+//! Calls librdkafka directly, without rdkafka in between, where rdkafka costs too much or has no safe wrapper.
 //!
-//! The only module of this crate in which `unsafe` stands. Each block says why it is sound; what is
-//! exported is safe to call.
+//! This is the only module of this crate that contains `unsafe`. Each block says why it is sound. All exports
+//! are safe to call.
 
 #![allow(
     unsafe_code,

@@ -1,16 +1,16 @@
-//! Which partition a key belongs to.
+//! Selects the partition of a key.
 
 use std::num::NonZeroUsize;
 use std::ptr;
 
 use rdkafka::bindings as rd;
 
-/// Returns what librdkafka's `murmur2_random` chooses for a record with a key, where a topic has so many
-/// partitions.
+/// Returns the partition that librdkafka's `murmur2_random` chooses for a record with a key, in a topic with this
+/// number of partitions.
 pub(crate) fn murmur2(key: &[u8], partitions: NonZeroUsize) -> usize {
     let count = i32::try_from(partitions.get()).unwrap_or(i32::MAX);
-    // SAFETY: the key is as long as is said, and the count, which is divided by, is not zero. Topic and opaques are for other partitioners; this one
-    // looks at the key alone (librdkafka 2.12, `rd_kafka_msg_partitioner_murmur2`).
+    // SAFETY: the key has the given length, and the partition count, a divisor, is not zero. Topic and opaques are
+    // for other partitioners; this one reads only the key (librdkafka 2.12, `rd_kafka_msg_partitioner_murmur2`).
     let partition = unsafe {
         rd::rd_kafka_msg_partitioner_murmur2(
             ptr::null(),

@@ -1,18 +1,18 @@
-//! A producing client of librdkafka: whole calls go in, whole reports come out.
+//! A producing client of librdkafka. Whole calls go in, whole reports come out.
 //!
-//! rdkafka's own producers make a C string of the topic for each record, copy its payload, and walk
-//! an `Arc` and a callback for each report. Here the topic is looked up once, payloads are read
-//! where they lie, and one event brings the reports of a whole request.
+//! rdkafka's own producers make a C string of the topic for each record, copy its payload, and go through an
+//! `Arc` and a callback for each report. Here the topic is looked up once, payloads are read in place, and one
+//! event carries the reports of a whole request.
 //!
-//! # Who keeps what alive
+//! # Ownership
 //!
 //! A record's `opaque` is the address of its [`Slot`], and the slot has the address of its
-//! [`Batch`]. A batch that is handed over keeps itself until its last slot is answered
-//! ([`Batch::keep`]). So as long as librdkafka has a record of a batch, the payload, the slot and
-//! the batch are there, also when the caller is gone.
+//! [`Batch`]. A batch that is handed over keeps itself alive until its last slot has a result
+//! ([`Batch::keep`]). So the payload, the slot and the batch exist as long as librdkafka has a record of the
+//! batch, even after the caller is gone.
 //!
-//! If a client is destroyed with records unanswered, their batches are never released: that leaks
-//! memory, and is sound. The owner drains it first.
+//! If a client is destroyed while records have no result, their batches are never released. That leaks
+//! memory, and is sound. The owner drains the client first.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::mem::ManuallyDrop;
@@ -38,11 +38,11 @@ use super::record::{self, ANY_PARTITION};
 use super::timestamp;
 use super::token;
 
-/// How many reports are taken out of an event at once.
+/// The number of reports that are taken out of an event at once.
 const CHUNK: usize = 512;
 
-/// How long librdkafka's threads have to notice a flush. Where all cores are busy they need longer, and then the
-/// records linger as others do.
+/// The time that librdkafka's threads have to notice a flush. They need longer when all cores are busy. The records
+/// then linger as others do.
 const FLUSH_TIMEOUT_MS: c_int = 2;
 
 /// The result of a [`poll`](Native::poll).
@@ -50,49 +50,49 @@ const FLUSH_TIMEOUT_MS: c_int = 2;
 pub(crate) enum Polled {
     TimedOut,
     Event,
-    /// The client sends nothing any more: see [`Native::fatal_error`].
+    /// The client cannot send any more: see [`Native::fatal_error`].
     Fatal,
 }
 
 /// The records that a [`purge`](Native::purge) takes back.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Purge {
-    /// Those that were not sent.
+    /// Records that were not sent.
     Unsent,
-    /// Those that were not sent, and those without a response.
+    /// Records that were not sent, and records without a response.
     All,
 }
 
-/// A client that sends to one topic. What librdkafka reports besides deliveries goes to the context.
+/// A client that sends to one topic. The context receives everything that librdkafka reports besides deliveries.
 pub(crate) struct Native<C: ClientContext + 'static> {
     /// Dropped by hand: after its topic and its queue.
     client: ManuallyDrop<Client<C>>,
     topic: *mut rd::rd_kafka_topic_t,
     queue: *mut rd::rd_kafka_queue_t,
-    /// Records whose reports have not been looked at.
+    /// The number of records whose reports have not been handled.
     held: AtomicU64,
 }
 
-// SAFETY: librdkafka's handles may be used from any thread, also at once, as its introduction says
+// SAFETY: librdkafka's handles may be used from any thread, also concurrently, as its introduction says
 // (https://github.com/confluentinc/librdkafka/blob/master/INTRODUCTION.md, "Threads and callbacks").
 unsafe impl<C: ClientContext> Send for Native<C> {}
 // SAFETY: as above.
 unsafe impl<C: ClientContext> Sync for Native<C> {}
 
-/// Where records are laid out for a call of librdkafka; kept, so that it is allocated once.
+/// The buffer in which records are laid out for a call of librdkafka. It is kept so that it is allocated once.
 #[derive(Default)]
 pub(crate) struct Scratch(Vec<rd::rd_kafka_message_t>);
 
 // SAFETY: it is empty between two calls of `produce`.
 unsafe impl Send for Scratch {}
 
-/// Takes the report of a record: fills the record's slot, or leaves it open.
+/// Handles the report of a record: fills the record's slot, or leaves it open.
 pub(crate) trait OnReport: FnMut(&Arc<Batch>, usize, Report) -> Disposition {}
 
 impl<F: FnMut(&Arc<Batch>, usize, Report) -> Disposition> OnReport for F {}
 
 impl<C: ClientContext> Native<C> {
-    /// Opens a client. Makes no request.
+    /// Opens a client. Sends no request.
     pub(crate) fn open(settings: &ClientConfig, context: C, topic: &str) -> KafkaResult<Self> {
         let name = CString::new(topic)?;
         let config = settings.create_native_config()?;
@@ -105,8 +105,8 @@ impl<C: ClientContext> Native<C> {
         unsafe { rd::rd_kafka_conf_set_events(config.ptr(), events) };
         let client = Client::new(settings, config, RDKafkaType::RD_KAFKA_PRODUCER, context)?;
         let rk = client.native_ptr();
-        // SAFETY: the client is alive, the name is a C string, and there are no settings to give
-        // away.
+        // SAFETY: the client is alive, the name is a C string, and there are no settings whose ownership would
+        // pass to librdkafka.
         let topic = unsafe { rd::rd_kafka_topic_new(rk, name.as_ptr(), ptr::null_mut()) };
         if topic.is_null() {
             return Err(KafkaError::Global(RDKafkaErrorCode::InvalidTopic));
@@ -129,7 +129,7 @@ impl<C: ClientContext> Native<C> {
         self.client.context()
     }
 
-    /// Returns why the client sends nothing any more.
+    /// Returns why the client cannot send any more.
     pub(crate) fn fatal_error(&self) -> Option<(RDKafkaErrorCode, String)> {
         self.client.fatal_error()
     }
@@ -139,10 +139,10 @@ impl<C: ClientContext> Native<C> {
         self.held.load(Acquire) > 0
     }
 
-    /// Hands these records of a batch over, in this order. Does not wait. Records that are refused at once are given
-    /// to `on_report`.
+    /// Hands these records of a batch to librdkafka, in this order. Does not wait. Records that are refused at once are
+    /// passed to `on_report`.
     ///
-    /// Only for records that are open, and that librdkafka does not have already.
+    /// The records must be open, and librdkafka must not have them already.
     pub(crate) fn produce(
         &self,
         batch: &Arc<Batch>,
@@ -170,9 +170,9 @@ impl<C: ClientContext> Native<C> {
         }
     }
 
-    /// Waits for an event, and gives its delivery reports to `on_report`. One caller at a time.
+    /// Waits for an event, and passes its delivery reports to `on_report`. Must not be called concurrently.
     pub(crate) fn poll(&self, timeout: Duration, on_report: &mut impl OnReport) -> Polled {
-        // Rounded up: a wait that ends too early is begun again and again until it is over.
+        // Rounded up: a wait that ends too early is started again and again until the time is over.
         let timeout = c_int::try_from(timeout.as_micros().div_ceil(1_000)).unwrap_or(c_int::MAX);
         // SAFETY: the queue is alive.
         let event = unsafe { rd::rd_kafka_queue_poll(self.queue, timeout) };
@@ -208,11 +208,11 @@ impl<C: ClientContext> Native<C> {
 
     /// Ends the linger of the records that the client has. Waits until its threads have had time to notice.
     pub(crate) fn flush_lingering(&self) {
-        // SAFETY: the client is alive. Reports come as events, so that this calls nothing back.
+        // SAFETY: the client is alive. Reports arrive as events, so this call invokes no callback.
         unsafe { rd::rd_kafka_flush(self.client.native_ptr(), FLUSH_TIMEOUT_MS) };
     }
 
-    /// Makes a [`poll`](Self::poll) that waits return.
+    /// Makes a waiting [`poll`](Self::poll) return.
     pub(crate) fn wake_poll(&self) {
         // SAFETY: the queue is alive.
         unsafe { rd::rd_kafka_queue_yield(self.queue) };
@@ -225,16 +225,18 @@ impl<C: ClientContext> Native<C> {
             Purge::Unsent => rd::RD_KAFKA_PURGE_F_QUEUE,
             Purge::All => rd::RD_KAFKA_PURGE_F_QUEUE | rd::RD_KAFKA_PURGE_F_INFLIGHT,
         };
-        // SAFETY: the client is alive, and is a producer: the only error there is.
+        // SAFETY: the client is alive, and is a producer; not being one is the only error.
         unsafe { rd::rd_kafka_purge(self.client.native_ptr(), flags) };
     }
 
+    /// Handles the delivery reports of an event.
+    ///
     /// # Safety
-    /// The event is alive, and one of delivery reports of this client.
+    /// The event is alive, and carries delivery reports of this client.
     unsafe fn take_reports(&self, event: *mut rd::rd_kafka_event_t, on_report: &mut impl OnReport) {
         let mut messages = [ptr::null::<rd::rd_kafka_message_t>(); CHUNK];
         loop {
-            // SAFETY: the array has as many places as is said.
+            // SAFETY: the array has as many elements as the call is given.
             let count =
                 unsafe { rd::rd_kafka_event_message_array(event, messages.as_mut_ptr(), CHUNK) };
             if count == 0 {
@@ -244,10 +246,10 @@ impl<C: ClientContext> Native<C> {
             let mut now: *const Batch = ptr::null();
             let mut filled = 0;
             for &message in &messages[..count] {
-                // SAFETY: messages are alive as long as their event. Each record was given its
-                // slot's address, and the slot is alive with its batch: that keeps itself until all
-                // its records are counted as answered, and this one is counted by `settle`, below,
-                // when the batch is borrowed no more.
+                // SAFETY: messages are alive as long as their event. Each record carries the address of its
+                // slot, and the slot is alive with its batch. The batch keeps itself alive until all its
+                // records are counted. This one is counted by `settle`, below, when the batch is no longer
+                // borrowed.
                 unsafe {
                     let slot = (*message)._private.cast::<Slot>().cast_const();
                     let home: *const Batch = (*slot).home.load(Acquire);
@@ -267,10 +269,12 @@ impl<C: ClientContext> Native<C> {
         }
     }
 
+    /// Handles an error event.
+    ///
     /// # Safety
     /// The event is alive, and an error.
     unsafe fn take_error(&self, event: *mut rd::rd_kafka_event_t) -> Polled {
-        // SAFETY: as the caller says; the text lives as long as the event.
+        // SAFETY: by the contract above. The text lives as long as the event.
         let (code, reason) = unsafe {
             let reason = text(rd::rd_kafka_event_error_string(event));
             (code::of_event(event), reason)
@@ -283,12 +287,14 @@ impl<C: ClientContext> Native<C> {
         Polled::Event
     }
 
+    /// Handles a log event.
+    ///
     /// # Safety
     /// The event is alive, and a log line.
     unsafe fn take_log(&self, event: *mut rd::rd_kafka_event_t) {
         let (mut facility, mut line) = (ptr::null(), ptr::null());
         let mut level = 0;
-        // SAFETY: as the caller says; the texts live as long as the event.
+        // SAFETY: by the contract above. The texts live as long as the event.
         unsafe {
             if rd::rd_kafka_event_log(event, &mut facility, &mut line, &mut level) != 0 {
                 return;
@@ -299,10 +305,12 @@ impl<C: ClientContext> Native<C> {
         }
     }
 
+    /// Handles an event that requests a token.
+    ///
     /// # Safety
-    /// The event is alive, and asks for a token.
+    /// The event is alive, and requests a token.
     unsafe fn renew_token(&self, event: *mut rd::rd_kafka_event_t) {
-        // SAFETY: as the caller says; the text lives as long as the event.
+        // SAFETY: by the contract above. The text lives as long as the event.
         let settings = unsafe {
             let settings = rd::rd_kafka_event_config_string(event);
             (!settings.is_null()).then(|| text(settings))
@@ -313,7 +321,7 @@ impl<C: ClientContext> Native<C> {
             .map_err(|e| e.to_string())
             .and_then(|token| token::set(&self.client, token));
         if let Err(reason) = set {
-            // A NUL would only be in a message that somebody made up.
+            // Only a message that was made up could contain a NUL.
             let reason = CString::new(reason.replace('\0', " ")).unwrap_or_default();
             let rk = self.client.native_ptr();
             // SAFETY: the client is alive, and the text is a C string.
@@ -323,7 +331,7 @@ impl<C: ClientContext> Native<C> {
 }
 
 impl<C: ClientContext> Drop for Native<C> {
-    /// Blocks until librdkafka's threads have ended.
+    /// Destroys the client. Blocks until librdkafka's threads have ended.
     fn drop(&mut self) {
         // SAFETY: each is destroyed once, and the client last.
         unsafe {
@@ -334,7 +342,7 @@ impl<C: ClientContext> Drop for Native<C> {
     }
 }
 
-/// An event that is destroyed also when its callback panics.
+/// An event that is also destroyed when its callback panics.
 struct OwnedEvent(*mut rd::rd_kafka_event_t);
 
 impl Drop for OwnedEvent {
@@ -344,13 +352,13 @@ impl Drop for OwnedEvent {
     }
 }
 
-/// One batch on its way into librdkafka.
+/// One batch that is being handed to librdkafka.
 struct ProduceCall<'a, C: ClientContext + 'static, F> {
     native: &'a Native<C>,
     batch: &'a Arc<Batch>,
-    /// Records that may go in one call of librdkafka.
+    /// Records that may be sent in one call of librdkafka.
     run: &'a mut Vec<rd::rd_kafka_message_t>,
-    /// Slots that were filled by a refusal.
+    /// The number of slots that were filled by a refusal.
     filled: usize,
     on_report: &'a mut F,
 }
@@ -372,14 +380,13 @@ impl<C: ClientContext, F: OnReport> ProduceCall<'_, C, F> {
         }
     }
 
-    /// Sends the run. All its records get one deadline, so none times out before another.
+    /// Sends the run. All its records get the same deadline, so none times out before another.
     fn flush(&mut self) {
         let Ok(count) = c_int::try_from(self.run.len()) else {
             unreachable!("a call has fewer records than there are numbers of this type")
         };
-        // SAFETY: the topic is alive. Keys are copied; payloads stay where they are until the
-        // report, since the batch has a share of its own for that. No flag has librdkafka
-        // free them.
+        // SAFETY: the topic is alive. Keys are copied. Payloads stay in place until the report, since the
+        // batch holds a reference to itself for that. No flag makes librdkafka free them.
         let taken = unsafe {
             rd::rd_kafka_produce_batch(
                 self.native.topic,
@@ -416,40 +423,42 @@ impl<C: ClientContext, F: OnReport> ProduceCall<'_, C, F> {
 }
 
 impl<C: ClientContext> Native<C> {
-    /// For what the call for many cannot do: headers and timestamps.
+    /// Sends one record that the batch call cannot: with headers or a timestamp.
     fn produce_one(&self, record: &Record, slot: &Slot) -> Result<(), RDKafkaRespErr> {
         let client = self.client.native_ptr();
-        // SAFETY: client and topic are alive, and reports are read with the slot's address. As for
-        // what is read later, see `ProduceCall::flush`.
+        // SAFETY: client and topic are alive, and reports are read with the slot's address. For the data that is
+        // read later, see `ProduceCall::flush`.
         unsafe { record::produce(client, self.topic, record, opaque(slot), 0) }
     }
 }
 
-/// By which a report tells its slot.
+/// Returns the opaque by which a report identifies its slot.
 fn opaque(slot: &Slot) -> *mut c_void {
     ptr::from_ref(slot).cast_mut().cast()
 }
 
-/// Counts slots of a batch as answered.
+/// Counts filled slots of a batch.
 ///
 /// # Safety
-/// That many slots were filled and not counted yet. If it is none, `batch` may be anything.
+/// That many slots were filled and not counted yet. If it is zero, `batch` may be any pointer.
 unsafe fn settle(batch: *const Batch, filled: usize) {
     if filled == 0 {
         return;
     }
     // SAFETY: a batch with slots that are not counted is alive. The borrow ends here, before the
-    // batch perhaps does.
+    // batch may be freed.
     let complete = unsafe { (*batch).settle(filled) };
     if let Some(complete) = complete {
         complete.wake();
     }
 }
 
+/// Reads a delivery report.
+///
 /// # Safety
 /// The message is of a delivery report that is alive.
 unsafe fn report(message: *const rd::rd_kafka_message_t) -> Report {
-    // SAFETY: as the caller says. Fields are read one by one, without a reference to the whole: see
+    // SAFETY: by the contract above. Fields are read one by one, without a reference to the whole struct: see
     // `code`.
     let (code, partition, offset) = unsafe {
         (
@@ -461,7 +470,7 @@ unsafe fn report(message: *const rd::rd_kafka_message_t) -> Report {
     if code == NO_ERROR {
         return Report::Stored { partition, offset };
     }
-    // SAFETY: as the caller says.
+    // SAFETY: by the contract above.
     let status = unsafe { rd::rd_kafka_message_status(message) };
     Report::Failed {
         partition,
@@ -470,19 +479,21 @@ unsafe fn report(message: *const rd::rd_kafka_message_t) -> Report {
     }
 }
 
+/// Copies a C string. Null is the empty text.
+///
 /// # Safety
 /// `text` is a C string, or null.
 unsafe fn text(text: *const c_char) -> String {
     if text.is_null() {
         return String::new();
     }
-    // SAFETY: as the caller says.
+    // SAFETY: by the contract above.
     unsafe { CStr::from_ptr(text) }
         .to_string_lossy()
         .into_owned()
 }
 
-/// Syslog's levels.
+/// Converts a syslog level.
 fn log_level(level: c_int) -> RDKafkaLogLevel {
     match level {
         0 => RDKafkaLogLevel::Emerg,
@@ -503,10 +514,10 @@ mod tests {
     #[test]
     fn report_of_a_newer_broker_keeps_its_number() {
         const INCONSISTENT_TOPIC_ID: i32 = 103;
-        // librdkafka keeps the status behind the message, in a struct that begins with it.
+        // librdkafka keeps the status after the message, in a struct that begins with the message.
         let mut room = [[0_u64; 16]; 16];
         let message = room.as_mut_ptr().cast::<rd::rd_kafka_message_t>();
-        // SAFETY: there is room for the struct; all zeros are numbers, null pointers, the code of no
+        // SAFETY: there is room for the struct. All zeros are valid: numbers, null pointers, the code of no
         // error, and the status of a record that is not stored. The code is four bytes wide.
         let report = unsafe {
             (*message).partition = 7;

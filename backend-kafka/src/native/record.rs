@@ -1,4 +1,4 @@
-//! How a record is told to librdkafka: its key, payload, headers and timestamp.
+//! Converts a record for librdkafka: its key, payload, headers and timestamp.
 
 use std::ffi::{CString, c_int, c_void};
 use std::ptr;
@@ -16,10 +16,10 @@ use super::timestamp;
 /// librdkafka's `RD_KAFKA_PARTITION_UA`: the partitioner chooses.
 pub(crate) const ANY_PARTITION: i32 = -1;
 
-/// Returns why librdkafka would not send a record as it is, whatever its size.
+/// Returns why librdkafka would not send a record unchanged, whatever its size.
 pub(crate) fn unsendable(record: &Record) -> Option<&'static str> {
     if record.headers.iter().any(|(name, _)| name.contains('\0')) {
-        // librdkafka would send it whole, but most of its readers take names for C strings.
+        // librdkafka would send the whole name, but most of its readers take names as C strings.
         return Some("a header name has a NUL byte, which readers would cut it at");
     }
     let sent_as_it_is = timestamp::can_be_sent(record);
@@ -27,8 +27,8 @@ pub(crate) fn unsendable(record: &Record) -> Option<&'static str> {
         .then_some("the timestamp is before 1970-01-01T00:00:00Z, use a later one or none")
 }
 
-/// Lays a record out, without its headers and its timestamp. A null pointer is no key, and no payload:
-/// a tombstone. An empty one is not null.
+/// Lays a record out, without its headers and its timestamp. A null pointer means no key, or no payload (a
+/// tombstone). An empty one is not null.
 pub(super) fn laid_out(record: &Record, opaque: *mut c_void) -> rd::rd_kafka_message_t {
     let start = |bytes: Option<&Bytes>| {
         bytes.map_or(ptr::null_mut(), |bytes| bytes.as_ptr().cast_mut().cast())
@@ -47,12 +47,12 @@ pub(super) fn laid_out(record: &Record, opaque: *mut c_void) -> rd::rd_kafka_mes
     }
 }
 
-/// Hands over one record with all it has. Does not wait.
+/// Hands one record to librdkafka, with headers and timestamp. Does not wait.
 ///
 /// # Safety
-/// The topic is one of the client, and both are alive. The opaque is what the client's reports
-/// are read with. Keys and headers are copied; the payload stays where it is until the report, unless
-/// the flags say that it is copied too.
+/// The topic is one of the client, and both are alive. The client's reports are read with this opaque. Keys
+/// and headers are copied. The payload stays in place until the report, unless the flags say that it is
+/// copied too.
 pub(super) unsafe fn produce(
     client: *mut rd::rd_kafka_t,
     topic: *mut rd::rd_kafka_topic_t,
@@ -76,8 +76,8 @@ pub(super) unsafe fn produce(
         }
         headers
     };
-    // SAFETY: as the caller says, and each tag is followed by what librdkafka's documentation wants
-    // after it.
+    // SAFETY: by the contract above. Each tag is followed by the arguments that librdkafka's documentation
+    // requires.
     let err = unsafe {
         use rd::rd_kafka_vtype_t as tag;
         rd::rd_kafka_producev(
@@ -104,13 +104,13 @@ pub(super) unsafe fn produce(
     if err == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
         return Ok(());
     }
-    // SAFETY: librdkafka takes the headers only where it takes the record.
+    // SAFETY: librdkafka takes ownership of the headers only if it accepts the record.
     unsafe { rd::rd_kafka_headers_destroy(headers) };
     Err(err)
 }
 
-/// Hands copies of records over to one of rdkafka's producers, in their order. Does not wait; what
-/// is before one that is refused stays handed over.
+/// Hands copies of records to one of rdkafka's producers, in their order. Does not wait. If a record is refused,
+/// the records before it stay handed over.
 pub(crate) fn produce_copies<C: ProducerContext<DeliveryOpaque = ()>>(
     producer: &ThreadedProducer<C>,
     topic: &str,
@@ -118,7 +118,7 @@ pub(crate) fn produce_copies<C: ProducerContext<DeliveryOpaque = ()>>(
 ) -> KafkaResult<()> {
     let name = CString::new(topic)?;
     let client = producer.client().native_ptr();
-    // SAFETY: the client is alive, the name is a C string, and there are no settings to give away.
+    // SAFETY: the client is alive, the name is a C string, and there are no settings whose ownership would pass.
     let topic = unsafe { rd::rd_kafka_topic_new(client, name.as_ptr(), ptr::null_mut()) };
     if topic.is_null() {
         return Err(KafkaError::Global(RDKafkaErrorCode::InvalidTopic));
@@ -130,7 +130,7 @@ pub(crate) fn produce_copies<C: ProducerContext<DeliveryOpaque = ()>>(
         let produced = unsafe { produce(client, topic, record, opaque, rd::RD_KAFKA_MSG_F_COPY) };
         produced.err()
     });
-    // SAFETY: it was made above; its records hold it for as long as they need it.
+    // SAFETY: it was made above. Its records hold a reference to it for as long as they need it.
     unsafe { rd::rd_kafka_topic_destroy(topic) };
     match refused {
         Some(err) => Err(KafkaError::MessageProduction(err.into())),

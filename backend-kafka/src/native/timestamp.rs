@@ -1,8 +1,8 @@
-//! Timestamps, as Kafka keeps them: whole milliseconds since 1970.
+//! Timestamps in Kafka's format: whole milliseconds since 1970.
 //!
-//! The very first millisecond of 1970 is what a stored record has that has no timestamp, which Kafka
-//! writes as -1. It is sent as that, too: librdkafka takes 0 for "now". So a record without a timestamp
-//! can be passed on as it is, and is read again with the same time.
+//! Kafka writes the timestamp of a record without one as -1, which is read as the very first millisecond of 1970.
+//! That time is sent as -1 again: librdkafka takes 0 for "now". So a record without a timestamp can be
+//! passed on unchanged, and is read again with the same time.
 
 use std::time::UNIX_EPOCH;
 
@@ -11,7 +11,7 @@ use millstream_core::Record;
 /// Kafka's `NO_TIMESTAMP`.
 const NONE: i64 = -1;
 
-/// Returns what librdkafka gets for the record's own timestamp, if it has one.
+/// Returns librdkafka's value for the record's own timestamp, if it has one.
 pub(super) fn of(record: &Record) -> Option<i64> {
     let since = record.timestamp?.duration_since(UNIX_EPOCH);
     let millis = since.map_or(0, |since| {
@@ -20,7 +20,7 @@ pub(super) fn of(record: &Record) -> Option<i64> {
     Some(if millis == 0 { NONE } else { millis })
 }
 
-/// Returns whether the timestamp is one that brokers take: none before 1970.
+/// Returns whether brokers accept the timestamp: none before 1970.
 pub(super) fn can_be_sent(record: &Record) -> bool {
     record.timestamp.is_none_or(|at| at >= UNIX_EPOCH)
 }

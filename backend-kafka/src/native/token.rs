@@ -1,4 +1,4 @@
-//! A token for a client, whether it has asked for one or not.
+//! Sets the token of a client, whether it has requested one or not.
 
 use std::ffi::{CString, c_char};
 use std::ptr;
@@ -6,7 +6,7 @@ use std::ptr;
 use rdkafka::bindings;
 use rdkafka::client::{Client, ClientContext, OAuthToken};
 
-/// Gives a client its token. Does not wait.
+/// Sets the token of a client. Does not wait.
 pub(crate) fn set<C: ClientContext>(client: &Client<C>, token: OAuthToken) -> Result<(), String> {
     let text = |what: &str, text: String| {
         CString::new(text).map_err(|_| format!("the token's {what} holds a NUL byte"))
@@ -15,8 +15,8 @@ pub(crate) fn set<C: ClientContext>(client: &Client<C>, token: OAuthToken) -> Re
     let principal = text("principal", token.principal_name)?;
     let mut said = [0_u8; 512];
     // SAFETY: the client lives through the call, and its handle is thread safe. The strings are
-    // terminated, and librdkafka copies them. No extensions are given, so that a null list of length
-    // 0 is right. What it says is terminated within the length that it is told.
+    // terminated, and librdkafka copies them. No extensions are given, so a null list of length
+    // 0 is valid. Its error text is terminated within the length that it is given.
     let code = unsafe {
         bindings::rd_kafka_oauthbearer_set_token(
             client.native_ptr(),

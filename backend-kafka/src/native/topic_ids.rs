@@ -1,4 +1,4 @@
-//! The ids of topics (KIP-516), for which rdkafka has no name.
+//! The ids of topics (KIP-516), for which rdkafka has no API.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
@@ -15,18 +15,18 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use super::admin::{Event, Options, Queue};
 use super::code::{self, NO_ERROR};
 
-/// The id of a topic, which another topic of the same name does not have. Never zero, as the id of
-/// brokers that have no ids is.
+/// The id of a topic. Another topic of the same name has another id. Never zero: zero is what brokers without
+/// ids report.
 ///
-/// Displayed as Kafka's own tools do: base64 for URLs, without padding.
+/// Displayed as by Kafka's own tools: base64 for URLs, without padding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TopicId(u128);
 
-/// The ids that the broker has reported, by topic. None for a topic without an id, and the reason
-/// where the topic was refused.
+/// The ids that the broker has reported, by topic. `None` for a topic without an id, and the error where the
+/// topic was refused.
 pub(crate) type TopicIds = HashMap<Arc<str>, Result<Option<TopicId>, RDKafkaErrorCode>>;
 
-/// Asks for the ids of topics, and waits. Blocks, for `timeout` or somewhat longer.
+/// Requests the ids of topics, and waits. Blocks for `timeout` or somewhat longer.
 pub(crate) fn read<C: ClientContext>(
     client: &Client<C>,
     topics: &[&str],
@@ -37,7 +37,7 @@ pub(crate) fn read<C: ClientContext>(
     response(&queue.wait(timeout)?)
 }
 
-/// Asks for the ids of topics, which are distinct and have names.
+/// Requests the ids of topics, which are distinct and have names.
 pub(super) fn request<C: ClientContext>(
     client: &Client<C>,
     topics: &[&str],
@@ -50,7 +50,7 @@ pub(super) fn request<C: ClientContext>(
         .collect::<Result<_, _>>()?;
     let mut pointers: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
     // SAFETY: the names are terminated and live through the call, which copies them. Client, options
-    // and queue live through the request, which takes a copy of the collection; that is then
+    // and queue live through the request, which copies the collection. The collection is then
     // destroyed, once.
     unsafe {
         let collection =
@@ -69,8 +69,8 @@ pub(super) fn request<C: ClientContext>(
 /// Reads the response to a [`request`].
 pub(super) fn response(event: &Event) -> Result<TopicIds, KafkaError> {
     let mut count = 0;
-    // SAFETY: the event lives to the end of this function. It is of the kind that was asked for, or
-    // the first call says null, and the second is not made.
+    // SAFETY: the event lives to the end of this function. If it is not of the requested kind, the first
+    // call returns null, and the second is not made.
     let topics = unsafe {
         let result = sys::rd_kafka_event_DescribeTopics_result(event.as_ptr());
         if result.is_null() {
@@ -83,10 +83,10 @@ pub(super) fn response(event: &Event) -> Result<TopicIds, KafkaError> {
         }
     };
     let mut ids = TopicIds::new();
-    // Null where the broker has left a topic out.
+    // Null where the broker has left out a topic.
     for topic in topics.iter().filter(|topic| !topic.is_null()) {
         // SAFETY: the description lives as long as the event, and so do its name, which is
-        // terminated, its id, and its error; that may be null, whose code is that of none.
+        // terminated, its id, and its error. The error may be null; its code is then that of no error.
         let (name, code, id) = unsafe {
             let name = CStr::from_ptr(sys::rd_kafka_TopicDescription_name(*topic));
             let error = sys::rd_kafka_TopicDescription_error(*topic);
@@ -110,7 +110,7 @@ const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz
 const LENGTH: usize = 22;
 
 impl TopicId {
-    /// `None` for the id of brokers that have no ids.
+    /// Returns `None` for the zero id of brokers that have no ids.
     fn new((high, low): (i64, i64)) -> Option<Self> {
         let id = (u128::from(high as u64) << 64) | u128::from(low as u64);
         (id != 0).then_some(Self(id))
@@ -173,7 +173,7 @@ mod tests {
         settings.set("group.id", "g").create().unwrap()
     }
 
-    /// The controller is asked, and a mock cluster has none: answers are seen by the suite.
+    /// Requests go to the controller, and a mock cluster has none. The suite tests the responses.
     #[test]
     fn an_unanswered_request_ends() {
         let cluster = MockCluster::new(1).unwrap();
