@@ -1,7 +1,7 @@
-//! The callbacks of a member's client: what they report is kept, and answered later.
+//! The callbacks of a member's client. Their reports are kept, and handled later.
 //!
-//! Nothing is decided in a callback: a drain takes as long as handlers take, and a callback that
-//! waits holds up the client. The polling thread reads what was kept when the poll returns.
+//! No decision is made in a callback: a drain takes as long as handlers take, and a callback that waits blocks the
+//! client. The polling thread reads the reports when the poll returns.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -22,23 +22,23 @@ use crate::connection::context::Context;
 use crate::connection::statistics::Bounds;
 use crate::native::consume::identity;
 
-/// Something that librdkafka has reported.
+/// A report of librdkafka.
 pub(super) enum CallbackEvent {
-    /// Partitions come or go.
+    /// Partitions are assigned or revoked.
     Rebalance {
         event: RebalanceEvent,
-        /// The generation that the member has now.
+        /// The member's current generation.
         generation: Option<i32>,
     },
-    /// A commit was answered.
+    /// The response to a commit.
     Committed(CommitResult),
     /// A topic may be gone.
     TopicMissing,
-    /// What is known of partitions, owned or not.
+    /// The state of partitions, owned or not.
     Statistics {
-        /// Where they begin and end.
+        /// The begin and end offsets.
         bounds: Vec<(TopicPartition, Bounds)>,
-        /// Who leads them, if anybody does.
+        /// The leaders, if any.
         leaders: HashMap<TopicPartition, Option<i32>>,
     },
 }
@@ -47,7 +47,7 @@ pub(super) enum CallbackEvent {
 pub(super) struct ConsumerCallbacks {
     pub(super) base: Context,
     events: Mutex<Vec<CallbackEvent>>,
-    /// Whether the client is about to be dropped, and nobody is left to answer a rebalance.
+    /// Whether the client is about to be dropped, and no one is left to acknowledge a rebalance.
     closing: AtomicBool,
 }
 
@@ -60,12 +60,12 @@ impl ConsumerCallbacks {
         }
     }
 
-    /// Returns what was reported since the last call, in order.
+    /// Returns the reports since the last call, in order.
     pub(super) fn take_events(&self) -> Vec<CallbackEvent> {
         std::mem::take(&mut *self.events.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// From now on rebalances are answered on the spot.
+    /// Acknowledges rebalances immediately in the callback from now on.
     pub(super) fn close(&self) {
         self.closing.store(true, Relaxed);
     }
@@ -121,15 +121,15 @@ impl ConsumerContext for ConsumerCallbacks {
     ) {
         let assign = event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         if self.closing.load(Relaxed) {
-            // A refusal means that the client has gone further already.
+            // An error means that the client has already moved past this event.
             let _ = match assign {
                 true => consumer.incremental_assign(list),
                 false => consumer.incremental_unassign(list),
             };
             return;
         }
-        // The list is copied, not kept: a kept one holds references to its partitions, for which
-        // the client's end would wait forever.
+        // The list is copied, not kept: a kept list holds references to its partitions, and destroying the
+        // client would wait for them forever.
         let partitions = names(list);
         let event = match assign {
             true => RebalanceEvent::Assign(partitions),
@@ -152,7 +152,7 @@ impl ConsumerContext for ConsumerCallbacks {
         let each: HashMap<_, _> = each.collect();
         let failed = result.err().and_then(|error| error.rdkafka_error_code());
         self.push(CallbackEvent::Committed(match failed {
-            // Where single partitions have errors, librdkafka repeats one of them for the whole.
+            // If single partitions have errors, librdkafka repeats one of them as the error of the whole commit.
             Some(code) if each.values().all(Option::is_none) => CommitResult::Failed(code),
             _ => CommitResult::Each(each),
         }));

@@ -1,4 +1,4 @@
-//! What the runtime wants of a member.
+//! The runtime's calls to a member.
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -22,34 +22,34 @@ pub(super) enum Command {
         epoch: Epoch,
         reply: oneshot::Sender<Result<()>>,
     },
-    /// Asks for the offsets that a transaction stores.
+    /// Requests the offsets that a transaction stores.
     PrepareTransaction {
         marks: Vec<CheckpointUpdate>,
         reply: oneshot::Sender<Result<PreparedTransaction>>,
     },
-    /// A transaction was stored.
+    /// The transaction was stored.
     TransactionStored(Vec<CheckpointUpdate>),
-    /// The broker did not know the member any more that had had so many assignments.
+    /// The broker reported an unknown member. The member had had this many assignments then.
     Gone {
         assignments: u64,
     },
     Pause(Partition, Epoch),
     Resume(Partition, Epoch),
-    /// The member leaves, in good order or not.
+    /// The member leaves, gracefully or not.
     Leave(Option<oneshot::Sender<()>>),
     #[cfg(test)]
     Panic,
 }
 
-/// What the broker is to compare and to store with a transaction.
+/// The data that the broker compares and stores with a transaction.
 pub(super) struct PreparedTransaction {
     pub(super) offsets: TopicPartitionList,
     pub(super) member: ConsumerGroupMetadata,
-    /// How many assignments the member has had.
+    /// The number of assignments that the member has had.
     pub(super) assignments: u64,
 }
 
-/// The way to the polling thread. Its end is the member's.
+/// The channel to the polling thread. The member ends when it is dropped.
 #[derive(Debug)]
 pub(super) struct Commands {
     pub(super) to: Sender<Command>,
@@ -58,7 +58,7 @@ pub(super) struct Commands {
 
 impl Commands {
     pub(super) fn send(&self, command: Command) {
-        // A thread that has ended answers nothing: the caller sees the dropped reply.
+        // If the thread has ended, the caller sees the dropped reply.
         let _ = self.to.send(command);
         self.waker.wake();
     }

@@ -1,10 +1,10 @@
-//! The events of a member, on their way from the polling thread to the runtime.
+//! The queue of a member's events between the polling thread and the runtime.
 //!
-//! One lock per collection and not one per event: the runtime takes all that is there. The thread
-//! stops leaving records when enough wait, and so the broker is asked for no more.
+//! It takes one lock per collection and not one per event: the runtime takes all available events. The thread
+//! stops taking records from librdkafka when enough wait, and so no more are requested from the broker.
 //!
-//! What comes of a paused partition is held here, but for its lag. So a pause is in force when it
-//! returns, and the bounds of the runtime hold to the record, whatever is on the way.
+//! Events of a paused partition are held here, except for its lag. So a pause is in force when it
+//! returns, and the runtime's limits hold to the record, whatever is in transit.
 
 use std::collections::HashMap;
 use std::mem;
@@ -19,7 +19,7 @@ use millstream_core::{Epoch, Error, Lag, Partition, Result};
 #[derive(Debug)]
 pub(super) struct EventQueue {
     content: Mutex<Content>,
-    /// So much may wait before it is full.
+    /// The amount that may wait before the queue is full.
     room: Amount,
 }
 
@@ -33,14 +33,14 @@ pub(super) struct Amount {
 #[derive(Debug, Default)]
 struct Content {
     events: Vec<Event>,
-    /// What `events` hold.
+    /// The amount of records in `events`.
     amount: Amount,
-    /// The last lag of each partition of which nothing came since: a runtime that collects nothing for
-    /// a while misses the earlier ones, and no more of them wait than there are partitions.
+    /// The last lag of each partition without a later event. A runtime that collects nothing for a while misses the
+    /// earlier ones, and no more lags wait than there are partitions.
     lags: HashMap<Partition, (Epoch, Lag)>,
-    /// By paused partition, what came of it.
+    /// The held events, by paused partition.
     held: HashMap<Partition, Held>,
-    /// What ends the membership, once all events are collected.
+    /// The error that ends the membership, once all events are collected.
     failure: Option<Error>,
     collector: Option<Waker>,
 }
@@ -51,7 +51,7 @@ struct Held {
     events: Vec<Event>,
 }
 
-/// What a collection leaves to be done.
+/// The result of a collection.
 pub(super) struct Collected {
     pub(super) events: Vec<Event>,
     /// Whether the thread waited for room.
@@ -96,10 +96,10 @@ impl EventQueue {
         Self::wake(content);
     }
 
-    /// Lets nothing more of a partition be collected.
+    /// Holds back all further events of a partition.
     pub(super) fn pause(&self, partition: &Partition, epoch: Epoch) {
         let mut content = self.lock();
-        // What is held already stays: it was not collected.
+        // Events that are already held stay: they were not collected.
         if content
             .held
             .get(partition)
@@ -124,7 +124,7 @@ impl EventQueue {
         }
     }
 
-    /// Lets what was held be collected.
+    /// Releases the events that were held.
     pub(super) fn resume(&self, partition: &Partition, epoch: Epoch) {
         let mut content = self.lock();
         let held = content.held.get(partition);
@@ -132,7 +132,7 @@ impl EventQueue {
             let held = content.held.remove(partition).expect("it was just found");
             for event in &held.events {
                 content.amount += amount(event);
-                // It counted what comes now.
+                // That lag included the records that are released now.
                 content.lags.remove(partition);
             }
             content.events.extend(held.events);
@@ -140,14 +140,14 @@ impl EventQueue {
         }
     }
 
-    /// Ends the membership. The first reason stays.
+    /// Ends the membership. The first error is kept.
     pub(super) fn fail(&self, error: Error) {
         let mut content = self.lock();
         content.failure.get_or_insert(error);
         Self::wake(content);
     }
 
-    /// How many more records are wanted; none while so many bytes wait as a collection may have.
+    /// Returns how many more records are wanted. Returns 0 while the waiting bytes fill one collection.
     pub(super) fn room(&self) -> usize {
         let amount = self.lock().amount;
         match amount.bytes < self.room.bytes {
@@ -191,15 +191,14 @@ impl EventQueue {
     }
 
     fn lock(&self) -> MutexGuard<'_, Content> {
-        // Nothing panics while it is held.
+        // No code panics while it holds the lock.
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Content {
-    /// Takes events until they have about as many records as `room`, and no more bytes, unless one event
-    /// has. A resumed partition may have left many: the runtime must be able to pause it again after each
-    /// collection.
+    /// Takes events with about `room` records, and at most `room` bytes unless a single event has more. A resumed
+    /// partition may have left many: the runtime must be able to pause it again after each collection.
     fn take(&mut self, room: Amount) -> Vec<Event> {
         if self.amount.records <= room.records && self.amount.bytes <= room.bytes {
             self.amount = Amount::default();
@@ -226,7 +225,7 @@ impl Content {
         }
     }
 
-    /// Keeps what is of a paused partition, and hands back what is not.
+    /// Holds an event of a paused partition, and returns any other event.
     fn hold(&mut self, event: Event) -> Option<Event> {
         let (Event::Records {
             partition, epoch, ..
@@ -248,8 +247,8 @@ impl Content {
 }
 
 impl Held {
-    /// Keeps what moves the runtime on. How far it is behind is told at once: a partition that stands
-    /// still is where that matters.
+    /// Holds an event that moves the runtime forward. Lags are passed on immediately: they matter most for a partition
+    /// that does not move.
     fn take(&mut self, mut event: Event) -> Option<Event> {
         if let Event::Lag { lag, .. } = &mut event {
             *lag = self.pass(*lag);
@@ -259,7 +258,7 @@ impl Held {
         None
     }
 
-    /// What is left behind the last records that the runtime has, of what is left behind all.
+    /// Takes the lag after all records. Returns the lag after the last records that the runtime has.
     fn pass(&mut self, mut left: Lag) -> Lag {
         for event in self.events.iter_mut().rev() {
             if let Event::Records { records, lag, .. } = event {
@@ -351,7 +350,7 @@ mod tests {
         }
     }
 
-    /// What the runtime is told of lags, in turn.
+    /// Returns the lags that the runtime receives, in order.
     async fn collect(queue: &EventQueue) -> Vec<Lag> {
         let collected = poll_fn(|cx| queue.poll_collect(cx)).await;
         let events = collected.unwrap_or_else(|error| panic!("{error}")).events;
@@ -367,7 +366,7 @@ mod tests {
         Amount { records, bytes }
     }
 
-    /// The number of records in the next collection.
+    /// Returns the number of records in the next collection.
     async fn collect_records(queue: &EventQueue) -> usize {
         let collected = poll_fn(|cx| queue.poll_collect(cx)).await;
         let events = collected.unwrap_or_else(|error| panic!("{error}")).events;
@@ -428,7 +427,7 @@ mod tests {
         let [shown] = collect(&queue).await[..] else {
             panic!("the records are held")
         };
-        // Of the records that are held, the runtime has none.
+        // The runtime has none of the held records.
         assert_eq!(shown.records, Some(107));
         assert!(shown.time >= Some(hour), "{shown:?}");
 

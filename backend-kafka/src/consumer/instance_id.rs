@@ -1,9 +1,9 @@
-//! A name that stays, and whose last member is not gone yet.
+//! Joins with an `instance_id` whose last member may still be registered.
 //!
-//! With KIP-848 the broker refuses a member whose `instance_id` another one has, until that one has
-//! left or its session is over; librdkafka takes the refusal for good. A process that was killed and
-//! is started again meets it. So the join is tried anew for as long as a session may last, each time
-//! by a new client. (In a classic group the newcomer takes the name's place at once.)
+//! With KIP-848 the broker refuses a member if another one has its `instance_id`, until that one has left or its
+//! session has expired. librdkafka treats the refusal as fatal. A process that was killed and restarted runs into
+//! it. So the join is retried for as long as a session may last, each time with a new client. (In a classic group
+//! the new member replaces the old one at once.)
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -13,13 +13,12 @@ use millstream_core::{Error, ErrorKind, Result};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::time::{Instant, sleep_until};
 
-/// How long a name may be taken by a member that is dead. The broker alone knows how long its
-/// sessions are; 45 s by default, and no more than 60 s unless its own bound was raised
-/// (`group.consumer.max.session.timeout.ms`). Beyond that the broker and the newcomer get some time
-/// for their part.
+/// How long a dead member may occupy an `instance_id`. Only the broker knows the session timeout: 45 s by default,
+/// and at most 60 s unless its limit was raised (`group.consumer.max.session.timeout.ms`). The rest is time for the
+/// broker and the new member to do their part.
 const LONGEST: Duration = Duration::from_secs(70);
 
-/// Joins; anew, as long as the name may be that of a dead member.
+/// Joins, and retries as long as a dead member may occupy the `instance_id`.
 pub(super) async fn once_released<T, F>(mut join: impl FnMut() -> F) -> Result<T>
 where
     F: Future<Output = Result<T>>,

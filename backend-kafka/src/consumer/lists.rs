@@ -1,4 +1,4 @@
-//! Lists of partitions, as librdkafka takes them.
+//! Lists of partitions in librdkafka's format.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::state::Progress;
 use super::types::{FetchPosition, TopicPartition};
 use crate::native::leader_epoch;
 
-/// A list of partitions.
+/// Returns a list of partitions.
 pub(super) fn list<'a>(
     partitions: impl IntoIterator<Item = &'a TopicPartition>,
 ) -> TopicPartitionList {
@@ -19,7 +19,7 @@ pub(super) fn list<'a>(
     list
 }
 
-/// A list of where partitions are to be read.
+/// Returns a list of the positions from which partitions are to be read.
 pub(super) fn positions<'a>(
     positions: impl IntoIterator<Item = &'a FetchPosition>,
 ) -> TopicPartitionList {
@@ -36,7 +36,7 @@ pub(super) fn positions<'a>(
     list
 }
 
-/// A list of offsets to be committed.
+/// Returns a list of offsets to be committed.
 pub(super) fn progress<'a>(
     offsets: impl IntoIterator<Item = &'a (TopicPartition, Progress)>,
 ) -> TopicPartitionList {
@@ -53,7 +53,7 @@ pub(super) fn progress<'a>(
     list
 }
 
-/// The partitions of a list.
+/// Returns the partitions of a list.
 pub(super) fn names(list: &TopicPartitionList) -> Vec<TopicPartition> {
     let elements = list.elements();
     let names = elements

@@ -1,4 +1,4 @@
-//! A member as the runtime holds it: the calls go to the polling thread, the events come from it.
+//! The runtime's handle of a member: it passes calls to the polling thread, and events back.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -82,7 +82,7 @@ impl driver::Membership for Member {
             member,
         };
         let producer = self.producer.clone();
-        // A dropped call is carried out all the same, as a whole or not.
+        // If the call is dropped, the transaction still runs to its end, stored or aborted.
         let published = background::run("publish", move || producer.publish(&transaction));
         let published = published.await;
         match published.map_err(|error| error.with_stream(stream.clone()))? {
@@ -128,7 +128,7 @@ impl driver::Membership for Member {
     }
 
     async fn leave(&self) -> Result<()> {
-        // Answered when the client has ended; a thread that has ended already has left.
+        // The reply arrives when the client has ended. A thread that has ended has already left.
         self.commands.ask(|reply| Command::Leave(Some(reply))).await;
         Ok(())
     }

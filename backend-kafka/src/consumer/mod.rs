@@ -1,7 +1,7 @@
 //! Members of consumer groups.
 //!
-//! A member is a client of librdkafka on a thread of its own ([`poll_loop`]), which does what the member's
-//! [`state`] decides, and a handle ([`member`]) by which the runtime talks to it.
+//! A member is a client of librdkafka on its own thread ([`poll_loop`]), which carries out the decisions of the
+//! member's [`state`], and a handle ([`member`]) that the runtime uses to talk to it.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -134,7 +134,8 @@ impl Group {
         Ok(StartedMember { member, id, errors })
     }
 
-    /// As [`start`](Self::start). Opening a client takes tens of milliseconds with TLS, as it loads certificates.
+    /// Calls [`start`](Self::start) in the background. With TLS, opening a client takes tens of milliseconds: it loads
+    /// certificates.
     async fn start_in_background(
         &self,
         join: JoinOptions,
@@ -146,7 +147,7 @@ impl Group {
 
     /// Starts a member, and waits until the group lets it in.
     async fn enter(&self, join: JoinOptions, initial_offsets: Vec<StoredOffset>) -> Result<Member> {
-        // Others may have to drain before the group lets a new member in.
+        // Other members may have to drain before the group lets a new member in.
         let deadline = self.connection.config.request_timeout + join.drain;
         let started = self.start_in_background(join, initial_offsets).await?;
         let StartedMember {
@@ -168,7 +169,7 @@ impl Group {
         Ok(member)
     }
 
-    /// Stays with a member whose name stays, and is nobody else's otherwise.
+    /// Returns the transactional id. It stays the same for a member with an `instance_id`, and is unique otherwise.
     fn transactional_id(&self) -> String {
         let member = match &self.connection.config.consumer.instance_id {
             Some(id) => id.clone(),
@@ -182,17 +183,17 @@ impl Group {
     }
 }
 
-/// A member that waits to be let in.
+/// A started member that waits to be let in.
 struct StartedMember {
     member: Member,
-    /// Its id, when it is let in.
+    /// Receives the member's id when the group lets it in.
     id: oneshot::Receiver<Result<String>>,
     /// The errors of its client.
     errors: FatalError,
 }
 
-/// Ends a member with its polling thread, however that ends. A panic would otherwise leave a client that
-/// sends heartbeats and keeps its partitions, and a runtime that waits for events.
+/// Ends a member together with its polling thread, however the thread ends. Otherwise a panic would leave a client
+/// that sends heartbeats and keeps its partitions, and a runtime that waits for events.
 struct EndOfMember {
     group: Arc<str>,
     /// The client itself ends with the thread.
@@ -222,7 +223,7 @@ impl Drop for EndOfMember {
         if let Some(consumer) = self.consumer.upgrade() {
             consumer.context().close();
         }
-        // It holds the client, and the client holds it.
+        // The waker holds the client, and the client holds the waker.
         self.waker.detach();
     }
 }

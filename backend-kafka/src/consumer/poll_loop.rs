@@ -1,9 +1,8 @@
-//! The thread that polls one member's client: everything that happens to the member comes by here.
+//! The thread that polls one member's client. All events of the member go through it.
 //!
-//! It never waits for the runtime, for a handler or for a broker's response. So the client is polled
-//! at all times, and neither the session nor the poll interval can run out while handlers work. What is
-//! to be done is decided by the [`MemberState`]; the loop brings it the events, and carries the
-//! [`Effect`]s out.
+//! The thread never waits for the runtime, for a handler or for a broker's response. So the client is polled
+//! at all times, and neither the session nor the poll interval can expire while handlers work. The
+//! [`MemberState`] decides what to do. The loop passes events to it, and carries out its [`Effect`]s.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -35,10 +34,10 @@ use crate::transactions::TransactionalProducer;
 /// How long a seek waits for librdkafka's main thread.
 const TO_SEEK: Duration = Duration::from_secs(1);
 
-/// How long a member that leaves waits for its part in a rebalance, at most.
+/// How long a leaving member waits for its part in a rebalance, at most.
 const LONGEST_TO_FINISH: Duration = Duration::from_secs(2);
 
-/// How often it looks for that.
+/// How often a leaving member checks whether it has its part.
 const LOOK_TO_FINISH: Duration = Duration::from_millis(20);
 
 type TransactionReply = oneshot::Sender<Result<PreparedTransaction>>;
@@ -54,7 +53,7 @@ pub(super) struct PollLoop {
     pub(super) events: Arc<EventQueue>,
     pub(super) waker: Arc<PollWaker>,
     pub(super) producer: Arc<TransactionalProducer>,
-    /// Transactions whose offsets were asked for.
+    /// Transactions whose offsets were requested.
     pub(super) transactions: VecDeque<(Vec<CheckpointUpdate>, TransactionReply)>,
 }
 
@@ -85,15 +84,15 @@ impl PollLoop {
         };
         self.leave();
         if let Some(left) = left {
-            // Whoever asked may have gone.
+            // The caller may be gone.
             let _ = left.send(());
         }
-        // A transaction that is under way ends first, and nobody need wait for that.
+        // A transaction in progress ends first. No one needs to wait for that.
         producer.close();
     }
 
-    /// Begins to be a member. From here on somebody must answer rebalances, so nothing comes between this
-    /// and the first poll that can fail.
+    /// Joins the group. From here on rebalances must be acknowledged, so nothing that can fail comes between this and
+    /// the first poll.
     fn subscribe(&mut self) {
         self.waker.attach(self.records.clone());
         let streams: Vec<&str> = self.streams.iter().map(|it| &**it).collect();
@@ -104,10 +103,10 @@ impl PollLoop {
 
     fn poll_callbacks(&mut self) {
         let consumer = self.consumer.clone();
-        // Once at least: each poll tells librdkafka that the member lives.
+        // At least once: each poll shows librdkafka that the member is alive.
         let mut is_first = true;
         while std::mem::take(&mut is_first) || self.records.has_events() {
-            // The context has other errors, with their reason.
+            // The context receives other errors, with their reason.
             if let Some(Err(KafkaError::MessageConsumptionFatal(code))) =
                 consumer.poll(Duration::ZERO)
             {
@@ -135,7 +134,7 @@ impl PollLoop {
         }
     }
 
-    /// Returns whom to tell when the member is to leave.
+    /// Handles the runtime's commands. Returns the sender to notify when the member must leave.
     fn obey(&mut self, commands: &Receiver<Command>) -> Option<Option<oneshot::Sender<()>>> {
         for command in commands.try_iter() {
             let now = Instant::now();
@@ -147,7 +146,7 @@ impl PollLoop {
                     reply,
                 } => {
                     let released = self.state.release(&partition, epoch);
-                    // A dropped call has released all the same.
+                    // The partition is released even if the call was dropped.
                     let _ = reply.send(released);
                 }
                 Command::PrepareTransaction { marks, reply } => {
@@ -173,7 +172,7 @@ impl PollLoop {
 
     // Effects.
 
-    /// Carries out what the state wants done, also what follows from that.
+    /// Carries out the effects of the state, including effects that result from them.
     fn carry_out(&mut self) {
         loop {
             let effects = self.state.take_effects();
@@ -194,7 +193,7 @@ impl PollLoop {
             Effect::Assign(from) => self.assign(&from),
             Effect::Unassign(partitions) => {
                 if let Err(error) = self.consumer.incremental_unassign(&list(&partitions)) {
-                    // The client has lost its session meanwhile, and reports that next.
+                    // The client has lost its session in the meantime, and reports that next.
                     tracing::debug!(target: "librdkafka", %error, "the revocation was not taken");
                 }
             }
@@ -213,7 +212,7 @@ impl PollLoop {
                 }
             }
             Effect::Resume(partition) => {
-                // It can only fail for a partition that is not assigned any more.
+                // This only fails for a partition that is no longer assigned.
                 if let Err(error) = self.consumer.resume(&list([&partition])) {
                     tracing::debug!(target: "librdkafka", %error, "a resume was not taken");
                 }
@@ -234,7 +233,7 @@ impl PollLoop {
                 }
             }
             Effect::Heartbeat => {
-                // The answer is not wanted, only that the thread looks around.
+                // The result is not needed, only that the main thread wakes up.
                 let _ = identity(&*self.consumer);
                 self.state.on_heartbeat_sent(Instant::now());
             }
@@ -250,7 +249,7 @@ impl PollLoop {
         }
         let assigned = positions(from);
         let taken = self.consumer.incremental_assign(&assigned);
-        // A pause outlives an unassignment: without this, a partition that was paused when it went
+        // A pause survives an unassignment: without this, a partition that was paused when it was revoked
         // would never be fetched again.
         let taken = taken.and_then(|()| self.consumer.resume(&assigned));
         if let (Err(error), false) = (taken, from.is_empty()) {
@@ -262,15 +261,15 @@ impl PollLoop {
         self.validate(from);
     }
 
-    /// Has the leaders asked whether the log before these offsets was cut back since it was read.
-    /// librdkafka (2.12) does so for a seek, and for a leader that changes, but not for an assignment.
+    /// Makes librdkafka ask the leaders whether the log before these offsets was truncated since it was read.
+    /// librdkafka (2.12) does so for a seek, and when a leader changes, but not for an assignment.
     fn validate(&self, assigned: &[FetchPosition]) {
         self.seek(assigned.iter().filter(|it| it.leader_epoch.is_some()));
     }
 
-    /// Has partitions that are assigned read from these places. The leaders are asked first whether the
-    /// logs before them were cut back since they were read. Waits until librdkafka has taken it, which
-    /// needs no broker. Returns whether it has: it does not for partitions whose fetching has ended.
+    /// Seeks assigned partitions to these positions. librdkafka first asks the leaders whether the logs before them
+    /// were truncated since they were read. Waits until librdkafka has accepted the seek, which needs no broker.
+    /// Returns whether it has: it does not for partitions whose fetching has ended.
     fn seek<'a>(&self, to: impl IntoIterator<Item = &'a FetchPosition>) -> bool {
         let to = positions(to);
         if to.count() == 0 {
@@ -285,7 +284,7 @@ impl PollLoop {
     }
 
     fn reassign(&mut self, from: FetchPosition) {
-        // To librdkafka it would look as if the event was answered.
+        // To librdkafka it would look as if the event was acknowledged.
         if self.records.has_events() {
             self.state.on_reassign_deferred(from.partition);
             return;
@@ -319,13 +318,13 @@ impl PollLoop {
             let Some((marks, reply)) = self.transactions.pop_front() else {
                 return;
             };
-            // A dropped call stores nothing.
+            // If the call is dropped, nothing is stored.
             let _ = reply.send(self.prepare_transaction(&marks));
         }
     }
 
-    /// Who the member is comes first. So a transaction that was allowed in one generation goes to the
-    /// broker with that one or an older one, and never with one in which others own the partition.
+    /// Prepares a transaction. The identity of the member is read first. So a transaction that was allowed in one
+    /// generation is sent with that generation or an older one, and never with one in which others own the partition.
     fn prepare_transaction(&self, marks: &[CheckpointUpdate]) -> Result<PreparedTransaction> {
         let member = self.identified();
         let prepared = self.state.offsets_of_transaction(marks)?;
@@ -340,19 +339,19 @@ impl PollLoop {
         })
     }
 
-    /// The member as brokers can check it: a transaction with neither a member's id nor a generation is
-    /// stored by brokers whoever owns its partitions (KIP-447, for older clients). librdkafka has neither
-    /// between a heartbeat that was refused and the next join.
+    /// Returns the member's identity, if brokers can check it. Brokers store a transaction with neither a member id nor
+    /// a generation without checking who owns its partitions (KIP-447, for older clients). librdkafka has neither
+    /// between a refused heartbeat and the next join.
     fn identified(&self) -> Option<ConsumerGroupMetadata> {
         let before = identity(&*self.consumer)?;
         let member = self.consumer.group_metadata()?;
-        // Generations and ids never come again, so it was the same between the two.
+        // Generations and ids are never reused, so the identity was the same between the two reads.
         (before.is_member() && identity(&*self.consumer)? == before).then_some(member)
     }
 
     // Records.
 
-    /// Delivers what is there, or waits for it as long as nothing else is due.
+    /// Delivers the available records, or waits for records as long as nothing else is due.
     fn fetch(&mut self, now: Instant) {
         let wait = self.may_wait(now);
         let room = self.events.room();
@@ -364,7 +363,7 @@ impl PollLoop {
         let mut taken = self
             .records
             .take(room, |topic, partition| state.find(topic, partition));
-        // Woken before this line: asked here. Woken after it: the wait returns at once.
+        // A wake-up before this line is seen here. A wake-up after it makes the wait return at once.
         if taken.is_empty() && !self.waker.take_woken() {
             taken = self
                 .records
@@ -428,13 +427,13 @@ impl PollLoop {
         self.records.known_end(topic, *partition)
     }
 
-    // The end.
+    // Leaving.
 
-    /// Waits until the member is between no two steps of a rebalance.
+    /// Waits until the member is not in the middle of a rebalance.
     ///
-    /// A client that ends after the group has a new generation, and before it knows its part in it,
-    /// does not say that it leaves (librdkafka 2.12, join state `wait-sync`): the group would wait
-    /// for it until its session times out. The generation is then ahead of the last event.
+    /// A client that ends after the group has started a new generation, and before it knows its part in it, does not
+    /// send a leave request (librdkafka 2.12, join state `wait-sync`): the group would wait for it until its session
+    /// times out. In that state its generation is ahead of the last event.
     fn finish_rebalance(&mut self) {
         let until = Instant::now() + LONGEST_TO_FINISH;
         while self.protocol == Protocol::Cooperative && Instant::now() < until {
@@ -447,13 +446,13 @@ impl PollLoop {
         }
     }
 
-    /// Lets everything go, in the order in which the client can end: its events answered, its
-    /// queues destroyed, then the client itself, which leaves the group.
+    /// Releases everything in the order in which the client can end: first its events are acknowledged, then its queues
+    /// are destroyed, then the client itself, which leaves the group.
     fn leave(mut self) {
         self.finish_rebalance();
         self.consumer.context().close();
         for event in self.state.close() {
-            // Refused where the client has gone further already.
+            // Refused if the client has already moved past the event.
             let _ = match &event {
                 RebalanceEvent::Assign(partitions) => {
                     self.consumer.incremental_assign(&list(partitions))

@@ -1,4 +1,4 @@
-//! Waking the polling thread, wherever it waits.
+//! Wakes the polling thread, wherever it waits.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::callbacks::ConsumerCallbacks;
 use crate::native::consume::DataQueue;
 
-/// The thread waits on the records' queue while there is room for them, and on this itself while
-/// there is none. A wake-up reaches it in both places.
+/// Wakes the polling thread. The thread waits on the queue of records while there is room for them, and on this
+/// value while there is none. A wake-up reaches it in both places.
 #[derive(Default)]
 pub(super) struct PollWaker {
     is_woken: Mutex<bool>,
@@ -16,15 +16,15 @@ pub(super) struct PollWaker {
 }
 
 impl PollWaker {
-    /// Wakes the thread also where it waits for records.
+    /// Adds the queue of records, so that the thread is also woken where it waits for records.
     pub(super) fn attach(&self, records: Arc<DataQueue<ConsumerCallbacks>>) {
         *lock(&self.records) = Some(records);
     }
 
-    /// Lets the queue of records go.
+    /// Drops the queue of records.
     pub(super) fn detach(&self) {
         let records = lock(&self.records).take();
-        // Not under the lock: it may hold the client, whose end wakes.
+        // Not under the lock: this may drop the client, and that calls the waker.
         drop(records);
     }
 
@@ -36,12 +36,12 @@ impl PollWaker {
         }
     }
 
-    /// Returns whether the thread was woken since this was last asked.
+    /// Returns whether the thread was woken since the last call.
     pub(super) fn take_woken(&self) -> bool {
         std::mem::take(&mut *lock(&self.is_woken))
     }
 
-    /// Waits for a wake-up, at most so long.
+    /// Waits for a wake-up, at most this long.
     pub(super) fn wait(&self, most: Duration) {
         let is_woken = lock(&self.is_woken);
         let waited = self
@@ -59,6 +59,6 @@ impl std::fmt::Debug for PollWaker {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing panics while one of them is held.
+    // No code panics while it holds one of these locks.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! What a member's client is made from.
+//! The librdkafka settings of a member's client.
 
 use std::time::Duration;
 
@@ -9,18 +9,18 @@ use rdkafka::ClientConfig;
 use crate::config::Protocol;
 use crate::connection::{Connection, set_default};
 
-/// The least time between two polls that the broker allows. Our thread polls all the time, whatever
-/// handlers do, so it is no bound for them; the broker waits as long for members to answer a
-/// rebalance, so it must hold a whole drain.
+/// The minimum of `max.poll.interval.ms`. Our thread polls all the time, whatever handlers do, so it does not limit
+/// them. But the broker waits this long for members to join a rebalance, so it must be longer than a whole
+/// drain.
 const LEAST_POLL_INTERVAL: Duration = Duration::from_secs(45);
 
-/// How much longer than a drain that is.
+/// How much longer than a drain `max.poll.interval.ms` is.
 const BEYOND_DRAIN: Duration = Duration::from_secs(30);
 
-/// The most that librdkafka takes for the time between two polls.
+/// The maximum that librdkafka accepts for `max.poll.interval.ms`.
 const LONGEST_POLL_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Refuses what the broker would not wait for.
+/// Rejects a drain timeout that the broker would not wait for.
 pub(crate) fn check(join: &JoinOptions) -> Result<()> {
     let longest = LONGEST_POLL_INTERVAL - BEYOND_DRAIN;
     if join.drain <= longest {
@@ -38,14 +38,14 @@ pub(crate) fn of_member(connection: &Connection, group: &str, join: &JoinOptions
     let config = &connection.config.consumer;
     let mut settings = connection.watched();
     for (key, value) in [
-        // Back-pressure is not to take from the local queue. When that is full librdkafka does not
+        // Back-pressure means not taking from the local queue. When that queue is full, librdkafka does not
         // fetch a partition for this long, 1 s by default.
         ("fetch.queue.backoff.ms", "2"),
-        // The memory that records wait in before the SDK takes them.
+        // The memory limit of records that wait before the SDK takes them.
         ("queued.max.messages.kbytes", "16384"),
         // How soon added and deleted partitions are noticed, 5 minutes by default.
         ("topic.metadata.refresh.interval.ms", "5000"),
-        // How long a broker that came back is not tried, 10 s by default.
+        // The maximum delay before a broker that came back is tried again, 10 s by default.
         ("reconnect.backoff.max.ms", "1000"),
     ] {
         set_default(&mut settings, key, value);
@@ -54,7 +54,7 @@ pub(crate) fn of_member(connection: &Connection, group: &str, join: &JoinOptions
         .set("group.id", group)
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
-        // A position that is gone is for the SDK to tell, not to jump over.
+        // The SDK must report a position that is gone. librdkafka must not skip it.
         .set("auto.offset.reset", "error")
         .set("isolation.level", "read_committed")
         .set("allow.auto.create.topics", "false")
@@ -80,7 +80,7 @@ pub(crate) fn of_member(connection: &Connection, group: &str, join: &JoinOptions
     settings
 }
 
-/// What brokers show of all clients of a member.
+/// Returns the client id that brokers show for all clients of a member.
 pub(crate) fn client_id(connection: &Connection, join: &JoinOptions) -> String {
     let id = &connection.config.client_id;
     match &join.member {

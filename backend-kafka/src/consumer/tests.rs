@@ -68,7 +68,7 @@ async fn a_panic_of_the_polling_thread_ends_the_member() {
     assert!(ended.is_ok(), "the client has ended and left the group");
 }
 
-/// Brokers store the offsets of a transaction that names no member, whoever owns the partitions.
+/// Brokers store the offsets of a transaction without a member id without checking who owns the partitions.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_of_a_member_without_an_id_is_not_begun() {
     let mock = MockCluster::new(1).unwrap();
@@ -85,7 +85,7 @@ async fn a_transaction_of_a_member_without_an_id_is_not_begun() {
         timeout(TIMEOUT, prepared).await.unwrap().unwrap()
     };
     prepare().await.unwrap();
-    // It is put out of its group, and not let in again.
+    // The member is removed from its group, and cannot join again.
     mock.request_errors(
         RDKafkaApiKey::Heartbeat,
         &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID; 10],

@@ -22,66 +22,66 @@ pub(crate) struct Assigned {
     pub(crate) name: TopicPartition,
     pub(crate) partition: Partition,
     pub(crate) epoch: Epoch,
-    /// The id of the topic that is read, if the broker has told it or a note has it.
+    /// The id of the topic that is read, if the broker has reported it or a note contains it.
     pub(crate) topic_id: Option<TopicId>,
-    /// The same, only if the broker has told it at the assignment.
+    /// The same id, but only if the broker has reported it at the assignment.
     pub(crate) stream_id: Option<TopicId>,
-    /// Which of the member's assignments it came with, counted from 1.
+    /// The member's assignment that the partition came with, counted from 1.
     pub(crate) assignment: u64,
     /// The offset after the last record that was delivered to the runtime.
     pub(crate) delivered: i64,
-    /// The offset to read next: further than `delivered` where what follows is nothing for readers, as
-    /// the markers of transactions are not.
+    /// The offset to read next. It is beyond `delivered` if the following offsets hold no records for readers, like the
+    /// markers of transactions.
     pub(crate) position: i64,
     /// The offset that is stored as the group's progress.
     pub(crate) committed: i64,
     pub(crate) leader_epochs: LeaderEpochs,
-    /// Whether it was this member that stored `committed`, by a checkpoint.
+    /// Whether this member stored `committed`, by a checkpoint.
     pub(crate) has_checkpointed: bool,
-    /// The last reset that its progress obeys.
+    /// The last reset that was applied to its progress.
     pub(crate) reset: Option<u64>,
     pub(crate) stage: Stage,
     pub(crate) pause: Option<Pause>,
-    /// Until when its records are to be forwarded again, if it was assigned anew and nothing has come
-    /// since: librdkafka ends the forward some time after it was unassigned.
+    /// Until when to repeat the forward of its records. Set when it was reassigned and no records have arrived since:
+    /// librdkafka ends the forward some time after it was unassigned.
     pub(crate) forward_until: Option<Instant>,
-    /// Whether librdkafka's position may be beyond a record that never came, since a fetch has failed
-    /// after the last one that did.
+    /// Whether librdkafka's position may be beyond a record that was never delivered, since a fetch failed after the
+    /// last delivery.
     pub(crate) position_is_suspect: bool,
-    /// The failed fetch that the partition's bounds are asked for. librdkafka fetches no more of the
-    /// partition until it is assigned anew.
+    /// The failed fetch for which the partition's bounds were requested. librdkafka fetches nothing from the partition
+    /// until it is reassigned.
     pub(crate) out_of_range: Option<FetchFailure>,
-    /// Fetches that have failed since the last record came.
+    /// Failed fetches since the last record arrived.
     pub(crate) failed_fetches: Stall,
-    /// Whether it has no leader.
+    /// Whether the partition has no leader.
     pub(crate) missing_leader: Stall,
     pub(crate) lagging: Lagging,
     pub(crate) open_transaction: OpenTransaction,
 }
 
-/// How far a partition is on its way out.
+/// The stage of a partition's revocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// The runtime has it.
+    /// The runtime owns it.
     Owned,
-    /// The runtime drains it, until then at most.
+    /// The runtime drains it, until this time at most.
     Draining {
         until: Instant,
         /// Where it restarts, if it stays with this member.
         restart: Option<RestartPoint>,
     },
-    /// The runtime is done with it, or was told that it is lost.
+    /// The runtime has released it, or was notified that it is lost.
     Released,
-    /// As `Released`; the offset at which it restarts is being stored.
+    /// Like `Released`; the offset at which it restarts is being stored.
     Restarting(RestartPoint),
 }
 
-/// Where a partition restarts with the same member: at an offset that a reset asks for, or at the
-/// beginning of a topic that was created again.
+/// The point where a partition restarts with the same member: an offset that a reset requests, or the beginning of
+/// a topic that was recreated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RestartPoint {
     pub(crate) offset: i64,
-    /// The last reset that is obeyed there.
+    /// The last reset that is applied there.
     pub(crate) reset: Option<u64>,
     /// See [`Assigned::topic_id`].
     pub(crate) topic_id: Option<TopicId>,
@@ -89,16 +89,16 @@ pub(crate) struct RestartPoint {
     pub(crate) stream_id: Option<TopicId>,
 }
 
-/// A pause that the runtime asked for.
+/// A pause requested by the runtime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Pause {
     pub(crate) since: Instant,
-    /// Whether librdkafka was told, too.
+    /// Whether librdkafka was paused, too.
     pub(crate) is_hard: bool,
 }
 
 impl RestartPoint {
-    /// What to store before a partition restarts here that has this epoch.
+    /// Returns the progress to store before a partition with this epoch restarts here.
     pub(crate) fn progress(&self, Epoch(epoch): Epoch) -> Progress {
         Progress {
             next: self.offset,
@@ -114,7 +114,7 @@ impl RestartPoint {
 }
 
 impl Assigned {
-    /// A partition as it is taken over.
+    /// Creates a partition that is being taken over.
     pub(crate) fn new(new: NewPartition, epoch: Epoch, assignment: u64) -> Self {
         let stored = new.progress;
         let note = stored.map_or_else(Note::default, |progress| progress.note);
@@ -145,7 +145,7 @@ impl Assigned {
         }
     }
 
-    /// Begins it anew from another place, in a new epoch.
+    /// Restarts the partition at another position, in a new epoch.
     pub(crate) fn restart(&mut self, at: RestartPoint) {
         self.epoch = Epoch(self.epoch.0 + 1);
         self.topic_id = at.topic_id;
@@ -161,24 +161,24 @@ impl Assigned {
         self.out_of_range = None;
     }
 
-    /// Takes it from the runtime at once. Returns it if the runtime had it.
+    /// Revokes the partition from the runtime at once. Returns it if the runtime had it.
     pub(crate) fn lose(&mut self) -> Option<(Partition, Epoch)> {
         let had = self.is_owned();
         self.stage = Stage::Released;
         had.then(|| (self.partition.clone(), self.epoch))
     }
 
-    /// Whether the runtime has it, drained or not.
+    /// Returns whether the runtime has it, draining or not.
     pub(crate) fn is_owned(&self) -> bool {
         matches!(self.stage, Stage::Owned | Stage::Draining { .. })
     }
 
-    /// Whether it was assigned anew a moment ago, and nothing has come since.
+    /// Returns whether it was reassigned a moment ago, and no records have arrived since.
     pub(crate) fn is_reassigned(&self) -> bool {
         self.forward_until.is_some()
     }
 
-    /// Its assignment as it begins.
+    /// Returns the event of its assignment.
     pub(crate) fn assigned(&self) -> Event {
         Event::Assigned {
             partition: self.partition.clone(),
@@ -188,7 +188,7 @@ impl Assigned {
         }
     }
 
-    /// What is left of it, where nothing is delivered now.
+    /// Returns the event of its lag, while no records are delivered.
     pub(crate) fn lag_event(&mut self, end: Option<u64>) -> Event {
         Event::Lag {
             partition: self.partition.clone(),
@@ -197,7 +197,7 @@ impl Assigned {
         }
     }
 
-    /// Where it is to be read next.
+    /// Returns the position to read next.
     pub(crate) fn fetch_position(&self) -> FetchPosition {
         FetchPosition {
             partition: self.name.clone(),
@@ -206,8 +206,8 @@ impl Assigned {
         }
     }
 
-    /// What to store when everything before `next` is settled: what follows the last record that was
-    /// delivered, and is nothing for readers, needs no settling.
+    /// Returns the progress to store when everything before `next` is settled. Offsets after the last delivered record
+    /// that hold no records for readers need no settling.
     pub(crate) fn progress_at(&self, next: i64) -> Progress {
         let next = match next == self.delivered {
             true => self.position.max(next),
@@ -225,16 +225,17 @@ impl Assigned {
         }
     }
 
-    /// Records what is stored.
+    /// Records the offset that is stored.
     pub(crate) fn on_committed(&mut self, next: i64) {
         self.committed = next;
         self.leader_epochs.forget_before(next);
     }
 
-    /// Whether all is settled, and markers of transactions follow that are not stored as passed.
+    /// Returns whether everything is settled, and is followed by transaction markers whose offset is not committed.
     ///
-    /// Only behind what this member has checkpointed. So a pipeline stores nothing beside its
-    /// transactions: a request that was sent twice, as over a connection that broke, could come late and
+    /// Only if this member has checkpointed the partition. So a pipeline stores nothing besides its
+    /// transactions: a commit that was sent twice, for example after a broken connection, could arrive late and
+    /// undo a transaction's offset.
     /// undo one.
     pub(crate) fn is_passed(&self) -> bool {
         self.has_checkpointed && self.committed >= self.delivered && self.position > self.committed

@@ -10,24 +10,24 @@ use slab::Slab;
 use super::assigned::{Assigned, RestartPoint, Stage};
 use crate::consumer::types::TopicPartition;
 
-/// Partitions with the epochs of their assignments, as events name them.
+/// Partitions with the epochs of their assignments, as in events.
 pub(crate) type Owned = Vec<(Partition, Epoch)>;
 
-/// The partitions that are assigned, by topic and number.
+/// The assigned partitions, by topic and number.
 #[derive(Debug, Default)]
 pub(crate) struct Assignment {
     partitions: Slab<Assigned>,
     topics: HashMap<Arc<str>, Vec<Option<usize>>>,
 }
 
-/// How a partition was released.
+/// The outcome of the release of a partition.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Release {
-    /// It is to be given up.
+    /// The partition is given up.
     Leaves,
-    /// It restarts when the new place is stored.
+    /// The partition restarts when its new position is stored.
     Restarts,
-    /// It was not being drained in this epoch.
+    /// The partition was not draining in this epoch.
     Fenced,
 }
 
@@ -37,13 +37,13 @@ impl Assignment {
         *self.topics.get(topic)?.get(partition)?
     }
 
-    /// Finds a partition in the SDK's words, if it is assigned in this epoch.
+    /// Finds the SDK's partition, if it is assigned in this epoch.
     pub(crate) fn find_in_epoch(&self, partition: &Partition, epoch: Epoch) -> Option<usize> {
         let index = self.find(partition.stream(), partition.id().parse().ok()?)?;
         (self.partitions[index].epoch == epoch).then_some(index)
     }
 
-    /// Adds a partition, in the place of an earlier assignment of it.
+    /// Adds a partition, and replaces an earlier assignment of it.
     pub(crate) fn insert(&mut self, new: Assigned) {
         let (topic, partition) = new.name.clone();
         if let Some(earlier) = self.find(&topic, partition) {
@@ -58,7 +58,7 @@ impl Assignment {
         numbers[number] = Some(index);
     }
 
-    /// Removes partitions, those that are assigned.
+    /// Removes partitions. Ignores those that are not assigned.
     pub(crate) fn remove(&mut self, names: &[TopicPartition]) {
         for (topic, partition) in names {
             let Some(index) = self.find(topic, *partition) else {
@@ -91,7 +91,7 @@ impl Assignment {
         self.iter().map(|it| it.name.clone()).collect()
     }
 
-    /// Has partitions drained that are given up. Returns those that the runtime is to be told of.
+    /// Starts to drain partitions that are given up. Returns those of which the runtime must be notified.
     pub(crate) fn drain(&mut self, names: &[TopicPartition], until: Instant) -> Owned {
         let mut draining = Vec::new();
         for (topic, partition) in names {
@@ -107,7 +107,7 @@ impl Assignment {
                         restart: None,
                     }
                 }
-                // The place where it was to restart is for the next owner to find.
+                // The next owner finds the restart position itself.
                 Stage::Draining { until, .. } => Stage::Draining {
                     until,
                     restart: None,
@@ -118,13 +118,13 @@ impl Assignment {
         draining
     }
 
-    /// Takes partitions from the runtime at once. Returns those that it had.
+    /// Revokes partitions from the runtime at once. Returns those that the runtime had.
     pub(crate) fn lose(&mut self, is_lost: impl Fn(&Assigned) -> bool) -> Owned {
         let lost = self.iter_mut().filter(|it| is_lost(it));
         lost.filter_map(Assigned::lose).collect()
     }
 
-    /// As [`lose`](Self::lose), by name.
+    /// Revokes partitions like [`lose`](Self::lose), by name.
     pub(crate) fn lose_named(&mut self, names: &[TopicPartition]) -> Owned {
         let mut lost = Vec::new();
         for (topic, partition) in names {
@@ -151,8 +151,8 @@ impl Assignment {
         }
     }
 
-    /// Takes partitions from the runtime that it has drained for too long. Returns them, and whether
-    /// some of them restart.
+    /// Revokes partitions whose drain by the runtime has taken too long. Returns them, and whether some of them
+    /// restart.
     pub(crate) fn end_overdue_drains(&mut self, now: Instant) -> (Owned, bool) {
         let (mut lost, mut restarts) = (Vec::new(), false);
         for it in self.iter_mut() {
@@ -168,7 +168,7 @@ impl Assignment {
         (lost, restarts)
     }
 
-    /// When the next drain has taken too long.
+    /// Returns when the next drain exceeds its time.
     pub(crate) fn next_drain_end(&self) -> Option<Instant> {
         let ends = self.iter().filter_map(|it| match it.stage {
             Stage::Draining { until, .. } => Some(until),
@@ -177,7 +177,7 @@ impl Assignment {
         ends.min()
     }
 
-    /// Whether all of these partitions are released, of those that are assigned.
+    /// Returns whether all assigned partitions among these are released.
     pub(crate) fn are_released(&self, names: &[TopicPartition]) -> bool {
         let assigned = names
             .iter()

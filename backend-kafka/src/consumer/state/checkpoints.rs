@@ -1,10 +1,10 @@
-//! Checkpoints of the runtime: the marks that it wants stored, alone or in a transaction.
+//! The runtime's checkpoints: the offsets that it wants stored, alone or in a transaction.
 //!
-//! One that meets the change of a generation is not refused for good, and the next generation is there
-//! in a moment. The runtime would see a failure and try again after a pause, within a drain for
-//! which the whole group waits. So such a checkpoint is deferred: it stays here, before all that come
-//! after it, and is sent once more as soon as the member has its part in the next generation. That holds
-//! for classic groups; with KIP-848 brokers do not answer so.
+//! If a checkpoint fails because the generation changes, the failure is temporary, and the next generation starts
+//! shortly after. If it were reported, the runtime would see a failure and retry after a pause, within a drain for
+//! which the whole group waits. So such a checkpoint is deferred: it stays here, before all later ones, and is sent
+//! once more as soon as the member has its part in the next generation. That applies to classic groups: with
+//! KIP-848 brokers do not respond like this.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,8 +22,8 @@ use crate::consumer::types::TopicPartition;
 use crate::error::{is_gone, not_stored};
 use crate::offsets;
 
-/// How long a checkpoint waits for the next generation. The change takes milliseconds; but the part in
-/// it may be withheld for as long as others drain, and the broker takes commits meanwhile.
+/// How long a checkpoint waits for the next generation. The change takes milliseconds. But the member's assignment
+/// may be withheld for as long as others drain, and the broker accepts commits during that time.
 const FOR_GENERATION: Duration = Duration::from_secs(1);
 
 type Reply = oneshot::Sender<Vec<Result<()>>>;
@@ -32,41 +32,41 @@ type Reply = oneshot::Sender<Vec<Result<()>>>;
 pub(crate) struct Checkpoint {
     marks: Vec<CheckpointUpdate>,
     reply: Reply,
-    /// Whether it has met the change of a generation.
+    /// Whether it was refused once because the generation changed.
     is_deferred: bool,
 }
 
-/// One that waits for the broker's response.
+/// A checkpoint that waits for the broker's response.
 #[derive(Debug)]
 pub(crate) struct Sent {
     checkpoint: Checkpoint,
-    /// What is known without asking: which marks are refused.
+    /// The updates that were refused without a request, with their errors.
     refused: Vec<Option<Error>>,
-    /// The last generation in which the member had its part.
+    /// The last generation in which the member had its assignment.
     generation: i32,
 }
 
-/// What follows from the response to a checkpoint.
+/// The consequences of the response to a checkpoint.
 #[derive(Debug, Default)]
 pub(crate) struct Settled {
     /// Topics that the coordinator does not know.
     pub(crate) unknown_topics: Vec<Arc<str>>,
-    /// Whether the coordinator does not know the member any more.
+    /// Whether the coordinator no longer knows the member.
     pub(crate) is_gone: bool,
 }
 
-/// Those that wait to be sent.
+/// The checkpoints that wait to be sent.
 #[derive(Debug, Default)]
 pub(crate) struct Checkpoints {
     wanted: VecDeque<Checkpoint>,
-    /// Goes before what is wanted.
+    /// Sent before those in `wanted`.
     deferred: Option<Deferred>,
 }
 
 #[derive(Debug)]
 struct Deferred {
     checkpoint: Checkpoint,
-    /// The generation that it is not to be sent in again, unless none follows until then.
+    /// The generation in which it must not be sent again, unless none follows before `until`.
     generation: i32,
     until: Instant,
 }
@@ -84,12 +84,12 @@ impl Checkpoints {
         self.deferred.is_none() && self.wanted.is_empty()
     }
 
-    /// When one has waited long enough for the next generation.
+    /// Returns when the deferred checkpoint has waited long enough for the next generation.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         self.deferred.as_ref().map(|deferred| deferred.until)
     }
 
-    /// Returns what to send for the next one.
+    /// Returns the offsets to send for the next checkpoint.
     pub(crate) fn send_next(
         &mut self,
         assignment: &Assignment,
@@ -110,8 +110,8 @@ impl Checkpoints {
         Some((offsets, sent))
     }
 
-    /// The next one to be sent. One of which nothing is owned any more waits for no generation: it
-    /// would hold up the answer to the rebalance that took its partitions.
+    /// Returns the next checkpoint to send. A checkpoint whose partitions are no longer owned does not wait for a
+    /// generation: it would delay the acknowledgement of the rebalance that revoked them.
     fn next(
         &mut self,
         generation: i32,
@@ -139,7 +139,7 @@ impl Checkpoints {
         });
     }
 
-    /// Takes in the response to one: replies, or defers it.
+    /// Handles the response to a checkpoint: replies, or defers it.
     pub(crate) fn settle(
         &mut self,
         sent: Sent,
@@ -182,13 +182,13 @@ impl Checkpoints {
             }
         });
         let results = results.collect();
-        // A dropped call has stored its marks or not.
+        // If the call was dropped, its updates are stored or not.
         let _ = checkpoint.reply.send(results);
         settled
     }
 }
 
-/// Takes note that a mark is stored. Returns its partition, if it is still assigned in that epoch.
+/// Records that an update is stored. Returns its partition, if it is still assigned in that epoch.
 pub(crate) fn on_stored<'a>(
     assignment: &'a mut Assignment,
     mark: &CheckpointUpdate,
@@ -199,7 +199,7 @@ pub(crate) fn on_stored<'a>(
     Some(it)
 }
 
-/// Returns what stores a mark, or why it cannot be stored.
+/// Returns the offset to store for an update, or why it cannot be stored.
 pub(crate) fn offset_of(
     operation: &'static str,
     mark: &CheckpointUpdate,
@@ -217,13 +217,13 @@ pub(crate) fn offset_of(
     Ok((it.name.clone(), it.progress_at(next)))
 }
 
-/// Returns the partition of a mark whose progress may be stored: the runtime has it still.
+/// Returns the partition of an update whose progress may be stored: the runtime still has it.
 fn owned<'a>(assignment: &'a Assignment, mark: &CheckpointUpdate) -> Option<&'a Assigned> {
     let index = assignment.find_in_epoch(&mark.partition, mark.epoch)?;
     Some(assignment.get(index)).filter(|it| it.is_owned())
 }
 
-/// The error of a call for a partition that the member does not own.
+/// Returns the error of a call for a partition that the member does not own.
 pub(crate) fn fenced(operation: &'static str, partition: &Partition) -> Error {
     let message = "the partition is not this member's any more, a newer owner may have it";
     Error::new(ErrorKind::Fenced, operation, message).with_partition(partition)
@@ -234,7 +234,7 @@ fn name_of(partition: &Partition) -> TopicPartition {
     (partition.stream().into(), number)
 }
 
-/// Whether a commit came when the group was changing its generation.
+/// Returns whether a commit failed because the group was changing its generation.
 fn is_of_last_generation(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,
@@ -250,7 +250,7 @@ mod tests {
 
     const OWNED: fn(&CheckpointUpdate) -> bool = |_| true;
 
-    /// Two that are wanted, of which the first was sent in generation 3 and met the change of it.
+    /// Returns two waiting checkpoints. The first was sent in generation 3 and refused because the generation changed.
     fn deferred(now: Instant) -> Checkpoints {
         let mut checkpoints = Checkpoints::default();
         for position in [7, 8] {
@@ -259,7 +259,7 @@ mod tests {
                 epoch: Epoch(1),
                 position: Position::from(position),
             };
-            // Nobody waits for what becomes of it.
+            // The result is not read.
             checkpoints.push(vec![mark], oneshot::channel().0);
         }
         let first = checkpoints.next(3, now, OWNED).expect("two are wanted");
@@ -267,7 +267,7 @@ mod tests {
         checkpoints
     }
 
-    /// What is next: its position, and whether it has met a change.
+    /// Returns the next checkpoint: its position, and whether it is deferred.
     fn next(
         checkpoints: &mut Checkpoints,
         generation: i32,

@@ -1,10 +1,10 @@
-//! Records on their way to the runtime, held back while a partition is paused.
+//! Delivers records to the runtime, and holds them back while a partition is paused.
 //!
-//! librdkafka's own pause throws away what is fetched already, and fetches it again after the
+//! librdkafka's own pause discards records that are already fetched, and fetches them again after the
 //! resume. A window that fills and empties would make it fetch everything many times over. So a pause
-//! first only holds back: what was taken already waits in the
-//! [`EventQueue`](crate::consumer::event_queue::EventQueue), the rest stays with librdkafka, within its
-//! bounds. librdkafka is told of a pause only when it lasts, and frees that memory.
+//! first only holds back: records that were already taken wait in the
+//! [`EventQueue`](crate::consumer::event_queue::EventQueue), the rest stays in librdkafka, within its
+//! limits. librdkafka is only paused if the pause lasts, and then frees that memory.
 
 use std::time::{Duration, Instant};
 
@@ -15,20 +15,20 @@ use super::assignment::Assignment;
 use super::effect::{Effect, Effects};
 use crate::offsets;
 
-/// How long a pause only holds back.
+/// How long a pause only holds records back.
 const SOFT: Duration = Duration::from_millis(250);
 
 /// Records of one leader that were fetched from a partition.
 #[derive(Debug)]
 pub(crate) struct Fetched {
     pub(crate) records: Vec<StoredRecord>,
-    /// The epoch of the leader that has written them.
+    /// The epoch of the leader that wrote them.
     pub(crate) leader_epoch: Option<i32>,
     /// The end of the partition at the fetch.
     pub(crate) end: Option<u64>,
 }
 
-/// Delivers fetched records of a partition, but for those that were delivered already.
+/// Delivers fetched records of a partition, except for those that were already delivered.
 pub(crate) fn deliver(it: &mut Assigned, fetched: Fetched, group: &str) -> Option<Event> {
     if it.stage != Stage::Owned {
         return None;
@@ -61,9 +61,9 @@ pub(crate) fn deliver(it: &mut Assigned, fetched: Fetched, group: &str) -> Optio
     })
 }
 
-/// Takes note that librdkafka has read on to an offset without a record: only markers of transactions,
-/// or records of aborted ones, came after the last one. They are passed in silence, so that a lag would
-/// stay forever. Returns whether that was news.
+/// Records that librdkafka has read on to an offset without a record: only markers of transactions, or records of
+/// aborted ones, followed the last record. librdkafka does not report them, so a lag would stay forever. Returns
+/// whether the position has changed.
 pub(crate) fn pass(it: &mut Assigned, position: i64, leader_epoch: Option<i32>) -> bool {
     let is_news = position > it.position && !it.position_is_suspect && it.stage == Stage::Owned;
     if is_news {
@@ -73,7 +73,7 @@ pub(crate) fn pass(it: &mut Assigned, position: i64, leader_epoch: Option<i32>) 
     is_news
 }
 
-/// Holds the records of a partition back.
+/// Holds back the records of a partition.
 pub(crate) fn pause(it: &mut Assigned, now: Instant, effects: &mut Effects) {
     if it.pause.is_none() {
         it.pause = Some(Pause {
@@ -84,21 +84,21 @@ pub(crate) fn pause(it: &mut Assigned, now: Instant, effects: &mut Effects) {
     }
 }
 
-/// Lets the records of a partition come again.
+/// Resumes the delivery of a partition's records.
 pub(crate) fn resume(it: &mut Assigned, effects: &mut Effects) {
     let Some(pause) = it.pause.take() else {
         return;
     };
     effects.push(Effect::Forward(it.name.clone()));
     if pause.is_hard {
-        // librdkafka drops what it had to say of a paused partition, as that its log was cut back.
+        // librdkafka drops its reports about a paused partition, such as that its log was truncated.
         effects.push(Effect::SeekOrReassign(it.fetch_position()));
         effects.push(Effect::Resume(it.name.clone()));
         effects.push(Effect::WakeLeaders(vec![it.name.clone()]));
     }
 }
 
-/// Tells librdkafka of the pauses that last.
+/// Pauses partitions in librdkafka whose pause lasts.
 pub(crate) fn harden_pauses(assignment: &mut Assignment, now: Instant, effects: &mut Effects) {
     let mut names = Vec::new();
     for it in assignment.iter_mut() {
@@ -114,14 +114,14 @@ pub(crate) fn harden_pauses(assignment: &mut Assignment, now: Instant, effects: 
     }
 }
 
-/// When the next pause has lasted.
+/// Returns when the next pause must be passed on to librdkafka.
 pub(crate) fn next_hardening(assignment: &Assignment) -> Option<Instant> {
     let pauses = assignment.iter().filter_map(|it| it.pause);
     let soft = pauses.filter(|pause| !pause.is_hard);
     soft.map(|pause| pause.since + SOFT).min()
 }
 
-/// Cuts what came at once into parts of no more bytes than one collection may have, or of one record.
+/// Splits fetched records into parts of no more bytes than one collection may have, or of one record.
 pub(crate) fn cut(records: Vec<StoredRecord>, most: usize) -> Vec<Vec<StoredRecord>> {
     if records.iter().map(StoredRecord::size).sum::<usize>() <= most {
         return vec![records];
@@ -145,10 +145,10 @@ pub(crate) fn cut(records: Vec<StoredRecord>, most: usize) -> Vec<Vec<StoredReco
     parts
 }
 
-/// Drops the records before `next`, which were delivered already, and returns how many.
+/// Drops the records before `next`, which were already delivered, and returns how many.
 ///
-/// A pause by librdkafka in the middle of a batch call can make it fetch that batch again. Delivered
-/// twice, its records would be handled twice, and their keys would go back in time.
+/// If librdkafka is paused in the middle of a batch call, it can fetch that batch again. If its records were
+/// delivered twice, they would be handled twice, and their keys would go back in time.
 fn drop_delivered(records: &mut Vec<StoredRecord>, next: i64) -> usize {
     let is_delivered =
         |record: &StoredRecord| offsets::next(record.position).is_some_and(|end| end <= next);
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn records_that_come_again_are_dropped() {
         for (next, dropped) in [(0, 0), (5, 0), (6, 1), (7, 2), (9, 2), (10, 3), (20, 3)] {
-            // Offsets have gaps, where markers or compacted records were.
+            // Offsets have gaps where there were markers or compacted records.
             let mut records = [5, 6, 9].map(|offset| record(offset, 1)).to_vec();
             assert_eq!(drop_delivered(&mut records, next), dropped, "{next}");
             let left = records.iter().map(|record| offsets::next(record.position));

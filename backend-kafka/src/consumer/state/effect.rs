@@ -1,4 +1,4 @@
-//! What a state wants done.
+//! The actions that a state requests.
 
 use millstream_core::Error;
 use millstream_core::driver::Event;
@@ -10,47 +10,47 @@ use crate::consumer::types::{FetchPosition, TopicPartition};
 /// The effects of one event, in the order in which they are to be carried out.
 pub(crate) type Effects = Vec<Effect>;
 
-/// Something that the owner of the client has to do.
+/// An action that the owner of the client must carry out.
 #[derive(Debug)]
 pub(crate) enum Effect {
     /// Pass an event to the runtime.
     Emit(Event),
     /// End the membership.
     Fail(Error),
-    /// Answer a rebalance event: the partitions are taken, each from its offset. Those with a leader
-    /// epoch are compared with their leaders' logs.
+    /// Acknowledge a rebalance event: the partitions are assigned, each from its offset. Offsets with a leader
+    /// epoch are validated against their leaders' logs.
     Assign(Vec<FetchPosition>),
-    /// Answer a rebalance event: the partitions are given up.
+    /// Acknowledge a rebalance event: the partitions are given up.
     Unassign(Vec<TopicPartition>),
-    /// Move fetching to these offsets. Refusals do no harm.
+    /// Move fetching to these offsets. A refusal is ignored.
     Seek(Vec<FetchPosition>),
-    /// As `Seek`. A refusal is an event.
+    /// Like `Seek`, but a refusal is reported as an event.
     SeekOrReassign(FetchPosition),
-    /// Assign a partition anew, whose fetching has ended with an error. Impossible while a rebalance
-    /// event waits, whose answer it would look like; that is an event.
+    /// Reassign a partition whose fetching has ended with an error. Impossible while a rebalance event waits: it
+    /// would look like its acknowledgement. That is reported as an event.
     Reassign(FetchPosition),
-    /// Let librdkafka fetch nothing of the partitions.
+    /// Pause fetching of the partitions in librdkafka.
     Pause(Vec<TopicPartition>),
-    /// Let librdkafka fetch them again.
+    /// Resume fetching of the partition in librdkafka.
     Resume(TopicPartition),
     /// Keep the fetched records of a partition in librdkafka.
     HoldBack(TopicPartition),
-    /// Let the records of a partition come.
+    /// Forward the records of a partition to our queue.
     Forward(TopicPartition),
     /// Commit offsets. The result is an event.
     Commit(Vec<(TopicPartition, Progress)>),
-    /// Ask the cluster. The answer is an event.
+    /// Ask the cluster. The result is an event.
     Ask(Question),
-    /// From now on, report resets and new ids of these partitions alone.
+    /// Report only resets and new ids of these partitions from now on.
     Watch(Vec<TopicPartition>),
-    /// Have the partitions fetched at once.
+    /// Make the leaders fetch the partitions at once.
     WakeLeaders(Vec<TopicPartition>),
     /// Let the next rebalance begin without a pause.
     AllowRejoin,
-    /// Have a heartbeat sent that is due. That it was sent is an event.
+    /// Send a heartbeat that is due. An event reports that it was sent.
     Heartbeat,
-    /// Report who the member is in its group, as an event.
+    /// Report the member's identity in its group, as an event.
     Identify,
-    /// Abort the transaction that an earlier member of the same name has left open.
+    /// Abort the transaction that an earlier member of the same name left open.
     AbortEarlierTransaction,
 }

@@ -1,15 +1,14 @@
 //! Epochs of static members.
 //!
-//! A member that comes back by its `instance_id` gets its partitions back in the generation of the
-//! one before: no rebalance has told the others, so the broker's number stands. The broker itself
-//! tells the two apart by their member ids, and refuses what the older one stores. But whoever
-//! compares epochs, as a handler's own store does, has to see a newer owner. So an epoch is always
-//! larger than the one in the note of the committed offset; and a static member writes its epoch
-//! there as its claim, *before* the runtime gets the partition, since it may die before its first
-//! checkpoint.
+//! A member that comes back by its `instance_id` gets its partitions back in the generation of its
+//! predecessor: no rebalance has involved the other members, so the broker's generation stays the same. The broker
+//! itself distinguishes the two by their member ids, and refuses what the older one stores. But code that compares
+//! epochs, such as a handler's own store, must see a newer owner. So an epoch is always larger than the one in the
+//! note of the committed offset. A static member writes its epoch there as its claim, *before* the runtime gets the
+//! partition, since the member may die before its first checkpoint.
 //!
-//! A partition that was added since the group began has no offset to carry a claim before its
-//! first checkpoint: two owners by one name that both die before that have the same epoch.
+//! A partition that was added since the group began has no offset to carry a claim before its first checkpoint. If
+//! two owners with the same name both die before that, they have the same epoch.
 
 use std::time::{Duration, Instant};
 
@@ -21,16 +20,16 @@ use crate::consumer::types::TopicPartition;
 use crate::error::not_stored;
 use crate::group::note::Note;
 
-/// How soon a claim is stored again that was not stored.
+/// The delay before a claim that was not stored is stored again.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How many partitions one member can be reset or assigned anew within one generation.
+/// How many partitions one member can reset or reassign within one generation.
 const EPOCHS_PER_GENERATION: u64 = 1 << 16;
 
-/// The epoch of the next owner of a partition.
+/// Returns the epoch of the next owner of a partition.
 ///
-/// The broker's generation grows whenever a partition gets another owner, but neither when the same
-/// owner begins anew after a reset, nor when one comes back by its name, hence the room below it.
+/// The broker's generation grows whenever a partition gets another owner. It grows neither when the same owner
+/// restarts after a reset, nor when a member comes back by its name. Hence the room below it.
 pub(crate) fn next_epoch(generation: i32, note: Note) -> Epoch {
     let first = u64::try_from(generation).unwrap_or(0) * EPOCHS_PER_GENERATION;
     let known = note.epoch.max(note.claim);
@@ -38,7 +37,7 @@ pub(crate) fn next_epoch(generation: i32, note: Note) -> Epoch {
     Epoch(first.max(next))
 }
 
-/// Partitions to be taken over once the claim to them is stored.
+/// Partitions to be taken over once their claim is stored.
 #[derive(Debug)]
 pub(crate) struct EpochClaim {
     pub(crate) partitions: Vec<NewPartition>,
@@ -58,7 +57,7 @@ impl EpochClaim {
         self.due
     }
 
-    /// Returns what stores the claim, if it is due: where each partition stands stays as it is.
+    /// Returns the offsets that store the claim, if it is due. The offsets themselves stay unchanged.
     pub(crate) fn take_due(
         &mut self,
         generation: i32,
@@ -76,7 +75,7 @@ impl EpochClaim {
         Some(claimed.collect())
     }
 
-    /// Takes note of what became of the commit. Returns whether the partitions can be taken over.
+    /// Handles the result of the commit. Returns whether the partitions can be taken over.
     pub(crate) fn on_stored(
         &mut self,
         code: impl Fn(&TopicPartition) -> Option<RDKafkaErrorCode>,
@@ -85,8 +84,8 @@ impl EpochClaim {
         let claimed = self.partitions.iter();
         let claimed = claimed.filter(|new| new.progress.is_some());
         let mut failed = claimed.filter_map(|new| code(&new.name));
-        // One that was fenced is about to be told by its client, and can store nothing. What no
-        // waiting mends shows with the first checkpoint.
+        // A fenced member is about to learn that from its client, and can store nothing. An error that no
+        // retry fixes shows with the first checkpoint.
         let again = failed.any(|code| not_stored("join", code).is_retryable());
         if again {
             self.due = Some(now + PAUSE);

@@ -1,8 +1,8 @@
-//! When to say that a partition does not go on.
+//! Decides when to report repeated failures of a partition.
 
 use std::time::{Duration, Instant};
 
-/// How long something may fail before it is reported. Most failures are over within this.
+/// How long failures may last before they are reported. Most are over within this time.
 const UNREPORTED: Duration = Duration::from_secs(10);
 
 /// Failures of one kind, since the last success.
@@ -20,14 +20,14 @@ impl Failing {
         }
     }
 
-    /// Whether another failure is to be reported: once, when they last.
+    /// Returns whether another failure must be reported: once, when failures last.
     pub(crate) fn is_to_be_reported(&mut self, now: Instant) -> bool {
         let is_due = !self.is_reported && now >= self.since + UNREPORTED;
         self.is_reported |= is_due;
         is_due
     }
 
-    /// Whether failures were reported, so that their end is to be reported too.
+    /// Returns whether failures were reported, so that their end must be reported too.
     pub(crate) fn is_reported(&self) -> bool {
         self.is_reported
     }

@@ -1,4 +1,4 @@
-//! Fetches that fail: which of them librdkafka repeats, and which mean that records are gone.
+//! Failed fetches: which of them librdkafka retries, and which mean that records are gone.
 
 use std::time::Instant;
 
@@ -12,42 +12,42 @@ use crate::error;
 use crate::native::consume::FetchFailure;
 use crate::offsets;
 
-/// What an offset that cannot be read means, by the first offset and the end of its partition.
+/// The reason why an offset cannot be read, derived from the first offset and the end of its partition.
 #[derive(Debug, PartialEq, Eq)]
 enum OutOfRange {
     /// Retention has deleted the record: reading continues at the first offset.
     Trimmed,
     /// The log ends before it.
     BeyondEnd,
-    /// The log ended before it, and has grown again since. Other records are there now.
+    /// The log was truncated before it, and has grown again since. Other records are there now.
     CutBack,
-    /// It can be read, and the failure was of another offset.
+    /// It can be read. The failure was of another offset.
     Readable,
 }
 
 impl OutOfRange {
-    /// `next` is the offset to read, `failed` the one whose fetch failed: later than `next` if markers
-    /// of transactions were passed, negative if librdkafka does not say.
+    /// Decides the reason. `next` is the offset to read. `failed` is the offset whose fetch failed: it is later than
+    /// `next` if markers of transactions were passed, and negative if librdkafka does not report it.
     fn of(next: i64, failed: Option<i64>, low: i64, high: i64) -> Self {
         match failed {
             _ if next > high => Self::BeyondEnd,
             _ if next < low => Self::Trimmed,
-            // The first offset only grows, so retention was not the reason. A new leader that was in sync
-            // has all that could be read, and a follower's word is not taken for it.
+            // The first offset only grows, so retention was not the reason. A new leader that was in sync has all
+            // readable records, and such an error of a follower is not relied on.
             Some(failed) if !(0..low).contains(&failed) => Self::CutBack,
             _ => Self::Readable,
         }
     }
 }
 
-/// Handles a failed fetch of a partition. Returns what to ask about it.
+/// Handles a failed fetch of a partition. Returns the question to ask about it.
 ///
-/// librdkafka takes the message of a failure for a record at the failed offset, and moves its
-/// position past it (2.12; confluentinc/librdkafka#4844). That position is no progress: the record
-/// was not read. It is trusted again when a record comes.
+/// librdkafka treats the message of a failure like a record at the failed offset, and moves its
+/// position past it (2.12; confluentinc/librdkafka#4844). That position is not progress: the record
+/// was not read. It is trusted again when a record arrives.
 ///
 /// # Errors
-/// What no repetition mends.
+/// Errors that no retry fixes.
 pub(crate) fn on_failed(
     it: &mut Assigned,
     failure: FetchFailure,
@@ -78,9 +78,9 @@ pub(crate) fn on_failed(
     }
 }
 
-/// Decides how to go on in a partition where an offset could not be read, by the first offset of the
-/// partition and its end. Where retention has deleted records, that is an event, and reading continues at
-/// the first offset.
+/// Decides how to continue in a partition where an offset could not be read, from the first offset of the
+/// partition and its end. If retention has deleted records, returns an event, and reading continues at the first
+/// offset.
 ///
 /// # Errors
 /// `Corrupt` if other records are gone that the group has not read.
@@ -133,14 +133,14 @@ mod tests {
             (1_000, Some(1_000), OutOfRange::CutBack),
             // Markers of transactions were passed.
             (1_000, Some(1_004), OutOfRange::CutBack),
-            // A truncation is reported without the offset.
+            // A truncation is reported without an offset.
             (1_000, Some(-1_001), OutOfRange::CutBack),
             (1_011, Some(1_011), OutOfRange::BeyondEnd),
             (99, Some(99), OutOfRange::Trimmed),
             (99, Some(104), OutOfRange::Trimmed),
-            // The group was reset since.
+            // The group was reset in the meantime.
             (1_000, Some(50), OutOfRange::Readable),
-            // The answer for a failure that was dealt with.
+            // The response for a failure that was already handled.
             (1_000, None, OutOfRange::Readable),
         ] {
             assert_eq!(

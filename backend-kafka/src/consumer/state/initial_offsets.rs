@@ -1,9 +1,9 @@
-//! Where the group begins in streams that it reads first with this member.
+//! Stores where the group begins in streams that it reads first with this member.
 //!
-//! A broker takes the offsets of a group that has members from its members only, so a member stores
-//! them as soon as it is one. Others may have joined since it looked for progress: they have stored
-//! theirs, and gone on from there. So it looks again first, and stores only where nothing is. Kafka has
-//! no store that compares: what another member stores within that one request is overwritten.
+//! A broker accepts offsets for a group that has members only from its members, so a member stores them as soon as
+//! it is one. Others may have joined since it looked for progress. They have stored their own offsets, and read on
+//! from there. So the member looks again first, and stores only where no offset is stored. Kafka has no
+//! compare-and-set commit: an offset that another member stores during that one request is overwritten.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use super::progress::Progress;
 use crate::consumer::types::TopicPartition;
 use crate::native::group_offsets::StoredOffset;
 
-/// How soon to look again after offsets were not stored.
+/// The delay before looking again after offsets were not stored.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The offsets that are not stored yet.
@@ -23,22 +23,22 @@ pub(crate) struct InitialOffsets {
 
 #[derive(Debug)]
 enum Step {
-    /// To look at what is stored.
+    /// Look at the stored offsets next.
     Look { due: Instant },
-    /// Waits for what is stored, or for the end of the commit.
+    /// Wait for the stored offsets, or for the end of the commit.
     Wait,
-    /// To store what is left.
+    /// Store the offsets that are left.
     Store,
 }
 
-/// What is to be done next.
+/// The next action.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// To find out which of these have no stored offset.
+    /// Find out which of these have no stored offset.
     Look(Vec<TopicPartition>),
-    /// Nothing at the moment.
+    /// Do nothing at the moment.
     Wait,
-    /// Nothing more: all is stored.
+    /// All offsets are stored.
     Done,
 }
 
@@ -50,7 +50,7 @@ impl InitialOffsets {
         }
     }
 
-    /// Decides what to do as a member. What it returns is taken to be under way.
+    /// Decides what to do as a member. Assumes that the returned action is started.
     pub(crate) fn next(&mut self, now: Instant) -> Next {
         if self.left.is_empty() {
             return Next::Done;
@@ -64,7 +64,7 @@ impl InitialOffsets {
         }
     }
 
-    /// Returns what is to be stored now, if anything is. It is taken to be under way.
+    /// Returns the offsets to store now, if any. Assumes that their commit is started.
     pub(crate) fn take_to_store(&mut self) -> Option<Vec<(TopicPartition, Progress)>> {
         let Step::Store = self.step else {
             return None;
@@ -77,19 +77,19 @@ impl InitialOffsets {
         )
     }
 
-    /// Takes note of the partitions of which nothing is stored.
+    /// Records the partitions that have no stored offset.
     pub(crate) fn on_unstored(&mut self, unstored: &[TopicPartition]) {
         self.left.retain(|offset| unstored.contains(&name(offset)));
         self.step = Step::Store;
     }
 
-    /// Takes note of what the broker has stored.
+    /// Records which offsets the broker has stored.
     pub(crate) fn on_stored(&mut self, now: Instant, is_stored: impl Fn(&TopicPartition) -> bool) {
         self.left.retain(|offset| !is_stored(&name(offset)));
         self.step = Step::Look { due: now + PAUSE };
     }
 
-    /// Where to begin in a partition of which nothing is stored yet.
+    /// Returns where to begin in a partition that has no stored offset yet.
     pub(crate) fn of(&self, (topic, partition): &TopicPartition) -> Option<i64> {
         let place = (&**topic, *partition);
         let found = self.left.iter().find(|offset| offset.place() == place)?;
@@ -119,8 +119,8 @@ mod tests {
     }
 
     proptest! {
-        /// What the broker has, by partition, while another member stores between our steps, and some
-        /// of our commits fail for some partitions.
+        /// `others` and `refused` are steps: another member stores an offset between our steps, and some of our
+        /// commits fail for some partitions.
         #[test]
         fn what_others_have_stored_before_the_look_stays(
             others in vec(proptest::option::of(0..PARTITIONS), 20),

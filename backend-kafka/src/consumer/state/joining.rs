@@ -1,4 +1,4 @@
-//! A member that joins, until the group has let it in and all is stored that it must store as a member.
+//! A joining member, until the group has let it in and everything is stored that it must store as a member.
 
 use std::time::Instant;
 
@@ -10,12 +10,12 @@ use super::question::Question;
 use crate::config::Protocol;
 use crate::native::consume::Identity;
 
-/// The wait of whoever joins.
+/// The wait of a joining caller.
 #[derive(Debug)]
 pub(crate) struct Joining {
     protocol: Protocol,
     pub(crate) initial_offsets: InitialOffsets,
-    /// Receives the id of the member. `None` once it is sent.
+    /// Receives the id of the member. `None` once the id is sent.
     joined: Option<oneshot::Sender<Result<String>>>,
 }
 
@@ -32,24 +32,24 @@ impl Joining {
         }
     }
 
-    /// Whether the member still joins.
+    /// Returns whether the member is still joining.
     pub(crate) fn is_waiting(&self) -> bool {
         self.joined.is_some()
     }
 
-    /// Whether the member still joins, and the group may have let it in. `generation` is the one that it
-    /// was last assigned in.
+    /// Returns whether the member is still joining, and the group may have let it in. `generation` is the one of its
+    /// last assignment.
     pub(crate) fn may_be_let_in(&self, generation: i32) -> bool {
         let may_be = match self.protocol {
-            // Each rebalance ends with an assignment, if only of nothing.
+            // Each rebalance ends with an assignment, even if it is empty.
             Protocol::Cooperative => generation > 0,
-            // Nothing may be assigned, and no event reports that.
+            // The assignment may be empty, and no event reports that.
             Protocol::Consumer => true,
         };
         self.joined.is_some() && may_be
     }
 
-    /// Takes in who the member is in its group. Returns what is to be asked next.
+    /// Handles the member's identity in its group. Returns the next question to ask.
     pub(crate) fn on_identity(
         &mut self,
         identity: Option<Identity>,
@@ -66,7 +66,7 @@ impl Joining {
             Next::Done => {
                 let identity = identity?;
                 if let Some(joined) = self.joined.take() {
-                    // Who joins may have given up, and then leaves.
+                    // The caller may have given up. The member then leaves.
                     let _ = joined.send(Ok(identity.member));
                 }
                 None
@@ -77,7 +77,7 @@ impl Joining {
     /// Ends the wait with an error.
     pub(crate) fn fail(&mut self, error: &Error) {
         if let Some(joined) = self.joined.take() {
-            // Who joins may have given up, and then leaves.
+            // The caller may have given up. The member then leaves.
             let _ = joined.send(Err(error.clone()));
         }
     }

@@ -1,34 +1,34 @@
-//! How far a member is behind, and who says so.
+//! The lag of a member, and its sources.
 //!
-//! A lag is the end of a partition less the place of the next record to deliver. That place is
-//! known here at any time; three sources have the end, each where the one before does not:
+//! A lag is the end of a partition minus the offset of the next record to deliver. That offset is
+//! known here at any time. Three sources have the end, each where the previous one does not:
 //!
-//! * **The fetch that brought a batch**, for the lag that goes with the batch. It costs nothing
+//! * **The fetch that brought a batch**, for the lag that is delivered with the batch. It costs nothing
 //!   (librdkafka keeps the high watermark) and is as new as the records. But it comes with records
-//!   only, and counts those of open transactions, which are no lag: nobody may read them yet.
+//!   only, and counts those of open transactions, which are no lag: they cannot be read yet.
 //! * **The statistics**, each `statistics_interval`: the *last stable offset* of every partition that
-//!   is fetched, so also of one in which nothing is stored, or in which a transaction is open. Without
+//!   is fetched, including one in which nothing is stored, or in which a transaction is open. Without
 //!   them a member that has joined at the end of a partition would not know that it is not behind.
-//! * **The leader, asked**, at the same interval, for partitions whose pause librdkafka was told of. It
-//!   does not fetch these, so its statistics stay as they were at the pause, just where a lag grows:
-//!   behind a stuck handler. One request to each leader.
+//! * **A request to the leader**, at the same interval, for partitions that are paused in librdkafka. librdkafka
+//!   does not fetch these, so its statistics stay as they were at the pause, exactly where a lag grows:
+//!   behind a stuck handler. It is one request to each leader.
 
 use std::time::{Duration, SystemTime};
 
 use millstream_core::Lag;
 
-/// What is known of the records of a partition that are not delivered.
+/// The known state of a partition's records that are not delivered.
 #[derive(Debug, Default)]
 pub(crate) struct Lagging {
-    /// The oldest offset that is left: a group that begins there may have a place before it.
+    /// The oldest offset that is left. The position of a group that begins there may be before it.
     pub(crate) low: i64,
-    /// From when on records wait.
+    /// The time since when records wait.
     since: Option<SystemTime>,
 }
 
 impl Lagging {
-    /// Returns what is left now, from the offset to read next to the end. `last` is the broker's
-    /// timestamp of a record that is being delivered.
+    /// Returns the current lag, from the offset to read next to the end. `last` is the broker's timestamp of a record
+    /// that is being delivered.
     pub(crate) fn lag(&mut self, position: i64, end: Option<u64>, last: Option<SystemTime>) -> Lag {
         let next = u64::try_from(position.max(self.low)).unwrap_or(0);
         let records = end.map(|end| end.saturating_sub(next));
@@ -36,9 +36,9 @@ impl Lagging {
         let since = &mut self.since;
         *since = match (records, last) {
             (None | Some(0), _) => None,
-            // The next one is a little younger than the last one, and not known.
+            // The next record is a little younger than the last one. Its timestamp is not known.
             (_, Some(last)) => Some(last),
-            // It came after nothing was left, and that was not seen before now.
+            // The record was written after nothing was left, and was not seen before now.
             (_, None) => Some(since.unwrap_or(now)),
         };
         let age = |since| now.duration_since(since).ok();
@@ -81,7 +81,7 @@ mod tests {
             assert!(lag.time >= Some(hour), "{lag:?}");
         }
         assert_eq!(lagging.lag(10, Some(10), None), NONE);
-        // What comes now is not as old as what came an hour ago.
+        // The waiting record is new, not as old as the one from an hour ago.
         let lag = lagging.lag(10, Some(11), None);
         assert_eq!(lag.records, Some(1));
         assert!(lag.time < Some(hour), "{lag:?}");

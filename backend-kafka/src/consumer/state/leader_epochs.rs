@@ -1,20 +1,20 @@
-//! Which leader has written the records of a partition.
+//! Tracks which leader wrote the records of a partition.
 
-/// The leader epochs of what was read of a partition, for the offsets that are stored.
+/// The leader epochs of the records that were read from a partition, for the offsets that are stored.
 #[derive(Debug, Default)]
 pub(crate) struct LeaderEpochs {
-    /// The offsets from which on another epoch holds, in ascending order. `None` is an unknown epoch.
+    /// The offsets at which a new epoch begins, in ascending order. `None` is an unknown epoch.
     since: Vec<(i64, Option<i32>)>,
 }
 
 impl LeaderEpochs {
-    /// Begins at an offset that was stored with an epoch.
+    /// Starts at an offset that was stored with an epoch.
     pub(crate) fn at(next: i64, epoch: Option<i32>) -> Self {
         let since = vec![(next - 1, epoch)];
         Self { since }
     }
 
-    /// Notes what was read from an offset on.
+    /// Records the epoch of the records from an offset on.
     pub(crate) fn note(&mut self, offset: i64, epoch: Option<i32>) {
         let last = self.since.last().map(|(_, epoch)| *epoch);
         if last != Some(epoch) {
@@ -22,13 +22,13 @@ impl LeaderEpochs {
         }
     }
 
-    /// Returns the epoch of what stands before an offset that is to be stored.
+    /// Returns the epoch of the record before an offset that is to be stored.
     pub(crate) fn before(&self, next: i64) -> Option<i32> {
         let mut newest = self.since.iter().rev();
         newest.find(|(first, _)| *first < next)?.1
     }
 
-    /// Forgets what only offsets before this one need.
+    /// Forgets the epochs that are only needed for offsets before this one.
     pub(crate) fn forget_before(&mut self, next: i64) {
         let begun = self.since.partition_point(|(first, _)| *first < next);
         self.since.drain(..begun.saturating_sub(1));
@@ -50,7 +50,7 @@ mod tests {
     }
 
     proptest! {
-        /// Runs of records, each with the epoch of its leader; what is stored never goes back.
+        /// `runs` are runs of records, each with the epoch of its leader. Stored offsets never go back.
         #[test]
         fn epoch_is_that_of_the_last_record_before_the_offset(
             runs in vec((1i64..5, 0i32..3), 1..10),

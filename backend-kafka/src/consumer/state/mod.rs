@@ -1,9 +1,9 @@
-//! The state of a member of a group: which partitions it has, how far each is, and what is to be done.
+//! The state of a member of a group: its partitions, the progress of each, and what must be done next.
 //!
-//! It takes events and answers [`Effect`]s, and knows neither a client nor a socket. Its parts own one
-//! thing each: [`Rebalance`] the rebalance events and their answers, [`OffsetCommitter`] the commits,
+//! It takes events and returns [`Effect`]s, and knows neither a client nor a socket. Each of its parts owns one
+//! thing: [`Rebalance`] the rebalance events and their acknowledgement, [`OffsetCommitter`] the commits,
 //! [`Joining`] the wait to be let in, [`Session`] the heartbeats, [`Assignment`] the partitions. The parts know the
-//! assignment, and not each other; what concerns several is put together here.
+//! assignment, and not each other. This module combines them.
 
 mod assigned;
 mod assignment;
@@ -65,19 +65,19 @@ pub(crate) use progress::Progress;
 pub(crate) use question::{Finding, Question, Reset, TopicIds};
 pub(crate) use rebalance::RebalanceEvent;
 
-/// How long it waits for anything, at most.
+/// How long the loop waits for an event, at most.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
-/// The same, as long as the member waits to be let in, which no event reports.
+/// The same limit while the member waits to be let in, which no event reports.
 const WAIT_TO_JOIN: Duration = Duration::from_millis(20);
 
-/// The same, while a partition was assigned anew, which no event reports either.
+/// The same limit while a partition was reassigned, which no event reports either.
 const WAIT_FOR_REASSIGNED: Duration = Duration::from_millis(200);
 
-/// How often markers of transactions are looked for, while no records come.
+/// How often markers of transactions are looked for, while no records arrive.
 const POSITIONS_EVERY: Duration = Duration::from_millis(200);
 
-/// What a state is made from.
+/// The settings of a state.
 #[derive(Debug)]
 pub(crate) struct StateSettings {
     pub(crate) group: Arc<str>,
@@ -91,11 +91,11 @@ pub(crate) struct StateSettings {
     pub(crate) initial_offsets: Vec<StoredOffset>,
 }
 
-/// What a transaction stores along with its records.
+/// The offsets that a transaction stores along with its records.
 #[derive(Debug)]
 pub(crate) struct TransactionOffsets {
     pub(crate) offsets: Vec<(TopicPartition, Progress)>,
-    /// How many assignments the member has had.
+    /// The number of assignments that the member has had.
     pub(crate) assignments: u64,
 }
 
@@ -110,13 +110,13 @@ pub(crate) struct MemberState {
     reassignments: Reassignments,
     joining: Joining,
     session: Session,
-    /// When librdkafka's positions were last compared with what was delivered.
+    /// When librdkafka's positions were last compared with the delivered records.
     positions_at: Instant,
     effects: Effects,
 }
 
 impl MemberState {
-    /// A member that joins. `joined` receives its id once it is let in, and all that it must store as a
+    /// Creates a joining member. `joined` receives its id once it is let in, and everything that it must store as a
     /// member is stored.
     pub(crate) fn new(
         settings: StateSettings,
@@ -151,7 +151,7 @@ impl MemberState {
         }
     }
 
-    /// Takes the effects of what has happened, in order.
+    /// Takes the effects of the events so far, in order.
     pub(crate) fn take_effects(&mut self) -> Effects {
         mem::take(&mut self.effects)
     }
@@ -164,7 +164,7 @@ impl MemberState {
         &self.assignment.get(index).name
     }
 
-    /// The last generation in which librdkafka has reported the member's part.
+    /// Returns the last generation in which librdkafka has reported the member's assignment.
     pub(crate) fn reported_generation(&self) -> i32 {
         self.rebalance.reported_generation()
     }
@@ -188,8 +188,8 @@ impl MemberState {
         rebalance.on_event(event, generation, assignment, now, &mut self.effects);
     }
 
-    /// Ends the membership with the error of an assignment that librdkafka has not taken: nobody would read its
-    /// partitions. If the session is over, librdkafka reports that next, and the partitions are lost.
+    /// Ends the membership with the error of an assignment that librdkafka has not accepted: its partitions would not
+    /// be read. If the session is over, librdkafka reports that next, and the partitions are lost.
     pub(crate) fn on_assignment_refused(&mut self, error: Error, is_lost: bool) {
         if !is_lost {
             self.fail(error);
@@ -259,7 +259,7 @@ impl MemberState {
         self.begin_restarts(restarts);
     }
 
-    /// Begins a partition anew whose new place is stored.
+    /// Restarts a partition whose new position is stored.
     fn restart(&mut self, index: usize, at: RestartPoint, now: Instant) {
         let it = self.assignment.get_mut(index);
         let has_ended = it.out_of_range.is_some();
@@ -288,7 +288,7 @@ impl MemberState {
         self.commits.checkpoints.push(marks, reply);
     }
 
-    /// Begins the next commit, if none is in flight. To be called when transactions had their turn.
+    /// Begins the next commit, if none is in flight. Must be called after transactions had their turn.
     pub(crate) fn commit(&mut self, now: Instant) {
         while !self.commits.is_in_flight() {
             let Some(Commit { offsets, purpose }) = self.next_commit(now) else {
@@ -318,7 +318,7 @@ impl MemberState {
         self.commits.next_minor(&self.assignment)
     }
 
-    /// Takes in the answer to the commit that is in flight.
+    /// Handles the response to the commit that is in flight.
     pub(crate) fn on_committed(&mut self, result: &CommitResult, now: Instant) {
         let code = |name: &TopicPartition| result.code(name);
         match self.commits.take_in_flight() {
@@ -351,7 +351,7 @@ impl MemberState {
                 }
             }
             Some(Purpose::Probe(name)) if code(&name).is_some_and(is_gone) => self.lose(|_| true),
-            // The member is still known; or an answer that came after it was lost.
+            // The member is still known; or this is a late response, and no commit is in flight.
             Some(Purpose::Probe(_)) | None => {}
         }
     }
@@ -364,7 +364,7 @@ impl MemberState {
     ) {
         for (name, at) in restarts {
             let index = self.assignment.find(&name.0, name.1);
-            // Another place may be wanted meanwhile, which is stored next.
+            // Another position may be wanted in the meantime. It is stored next.
             let index =
                 index.filter(|index| self.assignment.get(*index).stage == Stage::Restarting(at));
             match (index, code(&name)) {
@@ -378,15 +378,15 @@ impl MemberState {
 
     // Transactions.
 
-    /// Whether a transaction may begin: not while offsets are on their way beside transactions.
-    /// librdkafka keeps those back while the coordinator moves, so that they could come after the
-    /// transaction, and undo it. None are sent for a partition while a transaction of it is open, since
-    /// nothing is settled there beyond what is stored.
+    /// Returns whether a transaction may begin: not while offsets are in flight outside of transactions. librdkafka
+    /// delays those while the coordinator moves, so they could arrive after the transaction and undo it. No offsets
+    /// are sent for a partition while one of its transactions is open, since nothing is settled there beyond what is
+    /// stored.
     pub(crate) fn may_begin_transaction(&self) -> bool {
         !self.commits.is_in_flight()
     }
 
-    /// Returns what a transaction stores, if the member owns what it marks.
+    /// Returns the offsets that a transaction stores, if the member owns their partitions.
     pub(crate) fn offsets_of_transaction(
         &self,
         marks: &[CheckpointUpdate],
@@ -399,30 +399,30 @@ impl MemberState {
                 assignments: self.rebalance.assignments(),
             }),
             Err(error) => {
-                // The runtime was told which are lost, and tries again with the others.
+                // The runtime was notified of the lost partitions, and retries with the others.
                 let message = "some of the partitions are not this member's any more";
                 Err(Error::new(ErrorKind::Unavailable, "publish", message).with_source(error))
             }
         }
     }
 
-    /// Takes note that a transaction was stored.
+    /// Records that a transaction was stored.
     pub(crate) fn on_transaction_stored(&mut self, marks: &[CheckpointUpdate]) {
         for mark in marks {
             on_stored(&mut self.assignment, mark);
         }
     }
 
-    /// Takes note that the broker did not know the member any more that had had so many assignments. It
-    /// may have joined anew since.
+    /// Handles a report that the broker did not know the member, which had had this many assignments. The member may
+    /// have joined again since.
     pub(crate) fn on_gone(&mut self, assignments: u64) {
         self.lose(|it| it.assignment <= assignments);
     }
 
     // Records.
 
-    /// Delivers what was fetched from a partition, in parts of no more bytes than one collection may
-    /// have, or of one record.
+    /// Delivers records that were fetched from a partition, in parts of no more bytes than one collection may have, or
+    /// of one record.
     pub(crate) fn on_fetched(&mut self, index: usize, fetched: Fetched) {
         let Fetched {
             records,
@@ -448,7 +448,7 @@ impl MemberState {
         }
     }
 
-    /// Whether librdkafka's positions are to be looked at, while no records come.
+    /// Returns whether librdkafka's positions must be checked, while no records arrive.
     pub(crate) fn wants_positions(&mut self, now: Instant) -> bool {
         let is_due = now >= self.positions_at + POSITIONS_EVERY;
         if is_due {
@@ -457,8 +457,8 @@ impl MemberState {
         is_due
     }
 
-    /// Takes in how far librdkafka has read: partition, next offset, and the leader epoch before it.
-    /// `end` returns the known end of a partition.
+    /// Handles librdkafka's positions: partition, next offset, and the leader epoch before it. `end` returns the known
+    /// end of a partition.
     pub(crate) fn on_positions<'a>(
         &mut self,
         positions: impl IntoIterator<Item = (&'a str, i32, i64, Option<i32>)>,
@@ -491,14 +491,14 @@ impl MemberState {
         }
     }
 
-    /// Takes note that a seek was refused, as of a partition whose fetching has ended.
+    /// Handles the refusal of a seek, for example of a partition whose fetching has ended.
     pub(crate) fn on_seek_refused(&mut self, name: &TopicPartition, now: Instant) {
         if let Some(index) = self.assignment.find(&name.0, name.1) {
             self.reassign(index, now);
         }
     }
 
-    /// Takes note that a partition could not be assigned anew, as a rebalance event has come.
+    /// Records that a partition could not be reassigned because a rebalance event has arrived.
     pub(crate) fn on_reassign_deferred(&mut self, name: TopicPartition) {
         self.reassignments.defer(name);
     }
@@ -526,7 +526,7 @@ impl MemberState {
         let it = self.assignment.get_mut(index);
         let known = it.topic_id;
         if let Some(id) = topic_id.filter(|id| known.is_some_and(|known| known != *id)) {
-            // Its offsets mean nothing there. It is assigned anew at the beginning.
+            // Its offsets mean nothing there. The partition is reassigned at the beginning.
             self.on_topic_ids(&TopicIds::from([(name.0.clone(), id)]), now);
             return;
         }
@@ -539,7 +539,7 @@ impl MemberState {
         }
     }
 
-    /// Takes note of who leads partitions. One that nobody leads is fetched as soon as somebody does.
+    /// Handles the leaders of partitions. A partition without a leader is fetched as soon as it has one.
     pub(crate) fn on_leaders(
         &mut self,
         leaders: &HashMap<TopicPartition, Option<i32>>,
@@ -599,14 +599,14 @@ impl MemberState {
 
     fn on_end(&mut self, index: usize, end: i64) {
         let it = self.assignment.get_mut(index);
-        // An end before the position was looked up before the last records came, which knew better.
+        // An end before the position was read before the last records arrived, which are newer.
         if it.stage == Stage::Owned && end >= it.position {
             let end = u64::try_from(end).ok();
             self.effects.push(Effect::Emit(it.lag_event(end)));
         }
     }
 
-    // What the cluster has answered.
+    // Responses of the cluster.
 
     pub(crate) fn on_finding(&mut self, finding: Finding, now: Instant) {
         match finding {
@@ -632,7 +632,7 @@ impl MemberState {
         }
     }
 
-    /// Asks whether the topics of the member are still there, one of which may be gone.
+    /// Asks whether the topics of the member still exist, one of which may be gone.
     pub(crate) fn on_topic_missing(&mut self) {
         let topics = self.join.streams.iter().cloned();
         let questions = topics.map(|topic| Effect::Ask(Question::Topic(topic)));
@@ -641,7 +641,7 @@ impl MemberState {
 
     // The session.
 
-    /// Takes in who the member is in its group.
+    /// Handles the member's identity in its group.
     pub(crate) fn on_identity(&mut self, identity: Option<Identity>, now: Instant) {
         match self.session.on_identity(identity.as_ref()) {
             Some(Probed::Lost) => self.lose(|_| true),
@@ -661,7 +661,7 @@ impl MemberState {
 
     // Time.
 
-    /// Does what time alone makes due, and what has become possible. To be called after each batch of
+    /// Does everything that is due, and everything that has become possible. Must be called after each batch of
     /// events.
     pub(crate) fn on_time(&mut self, now: Instant) {
         let (lost, restarts) = self.assignment.end_overdue_drains(now);
@@ -693,7 +693,7 @@ impl MemberState {
         }
     }
 
-    /// How long nothing is due.
+    /// Returns how long nothing is due.
     pub(crate) fn may_wait(&self, now: Instant) -> Duration {
         let longest = match self.joining.is_waiting() {
             true => WAIT_TO_JOIN,
@@ -722,8 +722,8 @@ impl MemberState {
             .fold(longest, Duration::min)
     }
 
-    /// Lets everything go. Returns the rebalance events that are not answered: a client with one would
-    /// never end. Whoever waits for a commit learns it by the dropped reply.
+    /// Closes the state. Returns the rebalance events that are not acknowledged: a client with such an event would
+    /// never end. A caller that waits for a commit sees the dropped reply.
     pub(crate) fn close(mut self) -> Vec<RebalanceEvent> {
         self.rebalance.take_unanswered()
     }

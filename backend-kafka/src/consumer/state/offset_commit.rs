@@ -1,8 +1,8 @@
 //! Offset commits, one at a time.
 //!
-//! Commits are asynchronous, and the callback that answers one names no request. So a second one waits
-//! until the first is answered. The place where a partition restarts is stored the same way, by the
-//! member that owns it: the broker takes no offsets for a group with members from anyone else.
+//! Commits are asynchronous, and the callback with their result names no request. So a second commit waits until
+//! the first has its result. The offset where a partition restarts is stored the same way, by the member that owns
+//! the partition: the broker accepts offsets for a group with members only from these members.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use super::checkpoints::{Checkpoints, Sent};
 use super::progress::Progress;
 use crate::consumer::types::TopicPartition;
 
-/// How soon a place is stored again that was not stored.
+/// The delay before an offset that was not stored is stored again.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Offsets to be committed.
@@ -25,28 +25,28 @@ pub(crate) struct Commit {
     pub(crate) purpose: Purpose,
 }
 
-/// What a commit is for.
+/// The purpose of a commit.
 #[derive(Debug)]
 pub(crate) enum Purpose {
     Checkpoint(Sent),
-    /// The places where partitions restart.
+    /// The positions where partitions restart.
     Restarts(Vec<(TopicPartition, RestartPoint)>),
     /// Where the group begins in streams that it reads first with this member.
     InitialOffsets,
     /// The epochs of partitions that are being assigned.
     Claim,
-    /// Offsets behind what is settled, where only markers of transactions are between.
+    /// Offsets after the settled records, with only markers of transactions in between.
     Passed(Vec<(TopicPartition, i64)>),
-    /// What is stored already, for the answer: whether the broker still knows the member.
+    /// An offset that is already stored. The response shows whether the broker still knows the member.
     Probe(TopicPartition),
 }
 
-/// What became of a commit.
+/// The result of a commit.
 #[derive(Debug)]
 pub(crate) enum CommitResult {
-    /// The answer for each partition: `None` is success. One that it does not name was not stored.
+    /// The result for each partition: `None` is success. A partition that is missing was not stored.
     Each(HashMap<TopicPartition, Option<RDKafkaErrorCode>>),
-    /// It failed as a whole.
+    /// The commit failed as a whole.
     Failed(RDKafkaErrorCode),
 }
 
@@ -63,18 +63,18 @@ impl CommitResult {
     }
 }
 
-/// The commit that is in flight, and what is to be committed next.
+/// The commit that is in flight, and the offsets to be committed next.
 #[derive(Debug, Default)]
 pub(crate) struct OffsetCommitter {
     pub(crate) checkpoints: Checkpoints,
     in_flight: Option<Purpose>,
-    /// Whether a partition waits for its new place to be stored.
+    /// Whether a partition waits for its new position to be stored.
     has_restarts: bool,
-    /// When to store places again that were not stored.
+    /// When to store positions again that were not stored.
     restarts_again_at: Option<Instant>,
-    /// Whether a partition was passed by markers that nobody settles.
+    /// Whether a partition was read past markers, which no handler settles.
     has_passed: bool,
-    /// Whether the broker is to be asked if it still knows the member.
+    /// Whether to ask the broker if it still knows the member.
     is_to_probe: bool,
 }
 
@@ -95,12 +95,12 @@ impl OffsetCommitter {
         self.is_to_probe = true;
     }
 
-    /// Whether offsets are on their way to the broker, which may still come after later ones.
+    /// Returns whether offsets are in flight. They may still arrive after later ones.
     pub(crate) fn is_in_flight(&self) -> bool {
         self.in_flight.is_some()
     }
 
-    /// Whether checkpoints wait, or a commit is in flight.
+    /// Returns whether checkpoints wait, or a commit is in flight.
     pub(crate) fn is_committing(&self) -> bool {
         self.in_flight.is_some() || !self.checkpoints.is_empty()
     }
@@ -114,7 +114,8 @@ impl OffsetCommitter {
         self.in_flight.take()
     }
 
-    /// When time alone makes a commit due. None while one is in flight, whose answer comes first.
+    /// Returns when the next commit is due without another event. `None` while a commit is in flight: its response
+    /// comes first.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         match self.in_flight {
             Some(_) => None,
@@ -143,7 +144,7 @@ impl OffsetCommitter {
         restarts(assignment)
     }
 
-    /// Returns what is to be committed when nothing else is.
+    /// Returns the commit to make when nothing else is to be committed.
     pub(crate) fn next_minor(&mut self, assignment: &Assignment) -> Option<Commit> {
         if std::mem::take(&mut self.has_passed) {
             if let Some(commit) = passed(assignment) {
@@ -157,7 +158,7 @@ impl OffsetCommitter {
     }
 }
 
-/// Stores the places where partitions restart.
+/// Returns the commit that stores the positions where partitions restart.
 fn restarts(assignment: &Assignment) -> Option<Commit> {
     let each = assignment.iter().filter_map(|it| match it.stage {
         Stage::Restarting(at) => {
@@ -171,8 +172,8 @@ fn restarts(assignment: &Assignment) -> Option<Commit> {
     (!offsets.is_empty()).then_some(Commit { offsets, purpose })
 }
 
-/// Stores that partitions are read to their ends, where only markers of transactions follow what was
-/// settled. Otherwise their lag would never be seen to be nothing.
+/// Returns the commit for partitions that are read to their ends, where only markers of transactions follow the
+/// settled records. Without it their lag would never be seen as zero.
 fn passed(assignment: &Assignment) -> Option<Commit> {
     let passed = assignment
         .iter()
@@ -186,10 +187,10 @@ fn passed(assignment: &Assignment) -> Option<Commit> {
     (!offsets.is_empty()).then_some(Commit { offsets, purpose })
 }
 
-/// Stores what is stored.
+/// Returns a commit of an offset that is already stored.
 ///
-/// Only what this member has checkpointed. So a pipeline asks for nothing here, whose progress is
-/// stored in transactions, beside which an older one could come late and undo it.
+/// Only of offsets that this member has checkpointed. So nothing is committed here for a pipeline, whose progress is
+/// stored in transactions: a delayed commit of an older offset could undo one.
 fn probe(assignment: &Assignment) -> Option<Commit> {
     let ours = assignment
         .iter()

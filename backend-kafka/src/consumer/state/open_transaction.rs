@@ -1,8 +1,8 @@
-//! Transactions that stay open, as those of a producer that is gone.
+//! Detects transactions that stay open, such as those of a producer that is gone.
 //!
 //! Readers of committed records stop before the first record of an open transaction (the *last stable
-//! offset*). The broker ends one that was left after the producer's `transaction.timeout.ms`, or never if
-//! it has lost track of it (KIP-890). A reader sees only that the offset stands.
+//! offset*). The broker aborts an abandoned transaction after the producer's `transaction.timeout.ms`, or never if
+//! it has lost track of it (KIP-890). A reader only sees that the offset does not move.
 
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use millstream_core::telemetry::event;
 use super::failing::Failing;
 use crate::connection::statistics::Bounds;
 
-/// The open transaction that a reader has come to.
+/// The open transaction that a reader has reached.
 #[derive(Debug, Default)]
 pub(crate) struct OpenTransaction(Option<Waiting>);
 
@@ -24,7 +24,7 @@ struct Waiting {
     failing: Failing,
 }
 
-/// What is to be reported.
+/// The change to report.
 #[derive(Debug, PartialEq, Eq)]
 enum Change {
     Lasts,
@@ -32,8 +32,8 @@ enum Change {
 }
 
 impl OpenTransaction {
-    /// Takes in where a partition ends for its reader, who is at `position`. Returns the end that its lag
-    /// is counted to: an open transaction is no lag for its first seconds, in which most end.
+    /// Handles the end of a partition for its reader, who is at `position`. Returns the end for its lag: an open
+    /// transaction does not count as lag for its first seconds, in which most end.
     pub(crate) fn end(
         &mut self,
         bounds: Bounds,
@@ -123,7 +123,7 @@ mod tests {
         let mut open = OpenTransaction::default();
         let partition = Partition::new("s", "0");
         for (seconds, bounds, position, change, end) in [
-            // The reader has not come to it.
+            // The reader has not reached it.
             (0, bounds(5, 9), 4, None, 5),
             (20, bounds(5, 9), 5, None, 5),
             (29, bounds(5, 9), 5, None, 5),
@@ -141,7 +141,7 @@ mod tests {
                 change,
                 "{told}"
             );
-            // Observed again, nothing changes.
+            // Observing it again changes nothing.
             let counted = open.end(bounds, position, &partition, "g", at(seconds));
             assert_eq!(counted, end, "{told}");
         }

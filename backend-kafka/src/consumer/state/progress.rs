@@ -1,15 +1,15 @@
-//! Where a group stands in a partition.
+//! The progress of a group in a partition.
 
 use crate::consumer::types::TopicPartition;
 use crate::group::note::Note;
 use crate::native::topic_ids::TopicId;
 
-/// What a group has stored of a partition.
+/// The stored progress of a group in a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Progress {
     /// The offset to read next.
     pub(crate) next: i64,
-    /// The epoch of the leader that has written what stands before it.
+    /// The epoch of the leader that wrote the record before it.
     pub(crate) leader_epoch: Option<i32>,
     pub(crate) note: Note,
 }
@@ -18,16 +18,16 @@ pub(crate) struct Progress {
 #[derive(Debug)]
 pub(crate) struct NewPartition {
     pub(crate) name: TopicPartition,
-    /// What the group has stored of this topic, if it has stored anything.
+    /// The group's stored progress in this topic, if any.
     pub(crate) progress: Option<Progress>,
-    /// The id of the topic, if the broker has told it.
+    /// The id of the topic, if the broker has reported it.
     pub(crate) stream_id: Option<TopicId>,
-    /// The topic of the same name in which the group has stored its progress, if it was another one.
+    /// The topic of the same name in which the group stored its progress, if it was another one.
     pub(crate) earlier_topic: Option<TopicId>,
 }
 
 impl Progress {
-    /// Progress up to an offset at which a group begins.
+    /// Returns the progress of a group that begins at an offset.
     pub(crate) fn at(next: i64) -> Self {
         Self {
             next,
@@ -38,9 +38,9 @@ impl Progress {
 }
 
 impl NewPartition {
-    /// Decides where to begin in a partition, by what is stored under its name and by the id that its
-    /// topic has now. Offsets of an earlier topic mean nothing in this one, which is read from its
-    /// beginning. Its epochs and resets go on, for they are numbers of the group.
+    /// Decides where to begin in a partition, from the progress stored under its name and the current id of its topic.
+    /// Offsets of an earlier topic mean nothing in this one, which is read from its beginning. Its epochs and resets
+    /// continue, since they are numbers of the group.
     pub(crate) fn new(
         name: TopicPartition,
         stored: Option<Progress>,
@@ -103,7 +103,7 @@ mod tests {
             (one, other, 0, None),
             // Stored by another client, or before notes had ids.
             (None, other, 100, Some(3)),
-            // The broker has not told the id.
+            // The broker has not reported the id.
             (one, None, 100, Some(3)),
         ] {
             let new = new(known, now);

@@ -1,4 +1,4 @@
-//! What a member asks the cluster.
+//! A member's questions to the cluster.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,27 +12,27 @@ use crate::native::topic_ids::TopicId;
 /// A question to the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Question {
-    /// The stored progress of partitions that are being assigned. Asked until it is answered.
+    /// The stored progress of partitions that are being assigned. Retried until there is a result.
     Progress(Vec<TopicPartition>),
-    /// Whether others have stored progress where this member would. Asked until it is answered.
+    /// Whether others have stored progress where this member would. Retried until there is a result.
     Unstored(Vec<TopicPartition>),
-    /// The oldest and the next offset of a partition. Asked until it is answered.
+    /// The oldest and the next offset of a partition. Retried until there is a result.
     Bounds(TopicPartition),
-    /// The next offsets of partitions. Asked once: it will be asked again.
+    /// The next offsets of partitions. Not retried: the question is asked again later.
     Ends(Vec<TopicPartition>),
-    /// Whether a topic is still there. Asked until it is there, or is certainly gone.
+    /// Whether a topic still exists. Retried until it is found, or is certainly gone.
     Topic(Arc<str>),
 }
 
-/// What became known.
+/// A result from the cluster.
 #[derive(Debug)]
 pub(crate) enum Finding {
     Progress {
         progress: Vec<(TopicPartition, Option<Progress>)>,
-        /// The ids of their topics, as far as they are known.
+        /// The known ids of their topics.
         topic_ids: TopicIds,
     },
-    /// The partitions of which nothing is stored.
+    /// The partitions without a stored offset.
     Unstored(Vec<TopicPartition>),
     Bounds {
         partition: TopicPartition,
@@ -41,14 +41,14 @@ pub(crate) enum Finding {
         /// The id of its topic, if it is known.
         topic_id: Option<TopicId>,
     },
-    /// The ids that topics have now.
+    /// The current ids of topics.
     TopicIds(TopicIds),
     Ends(Vec<(TopicPartition, i64)>),
     /// The topic is gone.
     NoTopic(Arc<str>),
-    /// Resets that were requested.
+    /// The requested resets.
     Resets(Vec<(TopicPartition, Reset)>),
-    /// No waiting will answer it.
+    /// Retries cannot produce a result.
     Failed(Error),
 }
 
@@ -58,7 +58,7 @@ pub(crate) type TopicIds = HashMap<Arc<str>, TopicId>;
 /// A request to move a group in a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Reset {
-    /// Grows with each reset of the group.
+    /// A number that grows with each reset of the group.
     pub(crate) id: u64,
     pub(crate) offset: i64,
 }

@@ -1,5 +1,4 @@
-//! Partitions that are assigned anew, since their fetching has ended with an error: no seek reaches them
-//! any more.
+//! Reassigns partitions whose fetching has ended with an error: seeks no longer have an effect on them.
 
 use std::mem;
 use std::time::{Duration, Instant};
@@ -10,17 +9,17 @@ use super::effect::{Effect, Effects};
 use super::question::Question;
 use crate::consumer::types::TopicPartition;
 
-/// How long the records of such a partition are forwarded again and again, unless one comes. librdkafka
-/// ends the earlier forward within milliseconds.
+/// How long the forward of such a partition is repeated, until a record arrives. librdkafka ends the earlier
+/// forward within milliseconds.
 const FORWARD_FOR: Duration = Duration::from_secs(10);
 
-/// The partitions that wait to be assigned anew.
+/// The partitions that wait to be reassigned.
 #[derive(Debug, Default)]
 pub(crate) struct Reassignments(Vec<TopicPartition>);
 
 impl Reassignments {
-    /// Assigns a partition anew at its position; later, while a rebalance event waits for its answer. To
-    /// librdkafka it would look as if that was answered.
+    /// Reassigns a partition at its position. Deferred while a rebalance event waits for its acknowledgement: to
+    /// librdkafka it would look like the acknowledgement.
     pub(crate) fn reassign(
         &mut self,
         it: &mut Assigned,
@@ -35,19 +34,19 @@ impl Reassignments {
         }
     }
 
-    /// Has the bounds of a partition asked for again when no rebalance event waits.
+    /// Requests the bounds of a partition again when no rebalance event waits.
     pub(crate) fn defer(&mut self, name: TopicPartition) {
         self.0.push(name);
     }
 
-    /// Asks for the bounds of the partitions that have waited. To be called when no event waits.
+    /// Requests the bounds of the partitions that have waited. Must be called when no rebalance event waits.
     pub(crate) fn ask_again(&mut self, effects: &mut Effects) {
         let names = mem::take(&mut self.0).into_iter();
         effects.extend(names.map(|name| Effect::Ask(Question::Bounds(name))));
     }
 }
 
-/// Has the records of partitions that were assigned anew come by our queue again.
+/// Forwards the records of reassigned partitions to our queue again.
 pub(crate) fn forward(assignment: &mut Assignment, now: Instant, effects: &mut Effects) {
     for it in assignment.iter_mut() {
         it.forward_until.take_if(|until| *until <= now);

@@ -1,8 +1,8 @@
-//! Rebalances: partitions that come and go.
+//! Rebalances: assigned and revoked partitions.
 //!
-//! A rebalance event is answered when the runtime has drained what is to go, or when the progress of
-//! what has come is known. Until then librdkafka fetches nothing for any partition of the member. So a
-//! drain has less time where the member keeps partitions, whose records wait for it.
+//! A rebalance event is acknowledged when the runtime has drained the revoked partitions, or when the progress of
+//! the assigned ones is known. Until then librdkafka fetches nothing for any partition of the member. So a drain has
+//! less time if the member keeps partitions, since their records wait for it.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -19,19 +19,19 @@ use super::question::Question;
 use crate::config::Protocol;
 use crate::consumer::types::{FetchPosition, TopicPartition};
 
-/// What a release may take to come here after the drain that it ends.
+/// The time that a release may take to arrive here after the drain that it ends.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// How soon the progress of partitions is known, where no transaction is open.
+/// The time within which the progress of partitions is known, if no transaction is open.
 const SOON: Duration = Duration::from_millis(500);
 
-/// What a rebalance depends on, of the settings of a member.
+/// The settings of a member that affect rebalances.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RebalanceSettings {
     pub(crate) protocol: Protocol,
     /// How long the runtime may drain.
     pub(crate) drain: Duration,
-    /// How long it may drain for a rebalance that leaves the member other partitions.
+    /// How long the runtime may drain for a rebalance that leaves the member other partitions.
     pub(crate) drain_beside_others: Duration,
     /// Whether the member has an `instance_id`.
     pub(crate) is_static: bool,
@@ -40,35 +40,34 @@ pub(crate) struct RebalanceSettings {
 /// A rebalance event of librdkafka.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RebalanceEvent {
-    /// The partitions are the member's. Waits for their progress.
+    /// The partitions are assigned to the member. Waits for their progress.
     Assign(Vec<TopicPartition>),
-    /// The partitions are not the member's any more. Waits until each of them is released, or lost.
+    /// The partitions are revoked. Waits until each of them is released, or lost.
     Revoke {
         partitions: Vec<TopicPartition>,
-        /// Others may have them already, so that there is nothing to drain for.
+        /// Whether others may have them already, so that there is no reason to drain.
         is_lost: bool,
     },
 }
 
-/// The rebalance events, and how far the answer to the first one is.
+/// The rebalance events, and the progress towards acknowledging the first one.
 #[derive(Debug)]
 pub(crate) struct Rebalance {
     settings: RebalanceSettings,
-    /// The event that is not answered yet.
+    /// The event that is not acknowledged yet.
     pending: Option<RebalanceEvent>,
-    /// Those that came meanwhile.
+    /// Events that arrived in the meantime.
     queued: VecDeque<RebalanceEvent>,
-    /// The partitions of a pending assignment that is to be claimed first.
+    /// The partitions of a pending assignment that must be claimed first.
     claim: Option<EpochClaim>,
-    /// When the progress of a pending assignment is taken to wait for a transaction that the member
-    /// before has left open.
+    /// When to assume that the progress of a pending assignment waits for a transaction that the previous member has
+    /// left open.
     abort_earlier_at: Option<Instant>,
-    /// The generation that the member was last assigned in.
+    /// The generation of the member's last assignment.
     generation: i32,
-    /// The last generation in which librdkafka has reported the member's part, be it only what to give
-    /// up.
+    /// The last generation in which librdkafka has reported the member's part, even if only a revocation.
     reported_generation: i32,
-    /// How often the member was assigned partitions.
+    /// The number of assignments that the member has had.
     assignments: u64,
 }
 
@@ -102,17 +101,17 @@ impl Rebalance {
         self.pending.is_some()
     }
 
-    /// Whether an assignment waits for the progress of its partitions.
+    /// Returns whether an assignment waits for the progress of its partitions.
     pub(crate) fn is_assigning(&self) -> bool {
         matches!(self.pending, Some(RebalanceEvent::Assign(_)))
     }
 
-    /// Whether a revocation waits for a drain.
+    /// Returns whether a revocation waits for a drain.
     pub(crate) fn is_revoking(&self) -> bool {
         matches!(self.pending, Some(RebalanceEvent::Revoke { .. }))
     }
 
-    /// When the runtime must have released what it begins to drain now, outside of rebalances.
+    /// Returns when the runtime must have released partitions that it begins to drain now, outside of rebalances.
     pub(crate) fn drain_end(&self, now: Instant) -> Instant {
         now + self.settings.drain + GRACE
     }
@@ -122,7 +121,7 @@ impl Rebalance {
         revoke(partitions, self.settings.drain, effects);
     }
 
-    /// How long partitions may drain that a rebalance takes away.
+    /// Returns how long partitions may drain that a rebalance revokes.
     fn drain_time(&self, partitions: &[TopicPartition], assignment: &Assignment) -> Duration {
         let keeps_others = assignment.iter().count() > partitions.len();
         match keeps_others {
@@ -131,7 +130,7 @@ impl Rebalance {
         }
     }
 
-    /// Takes in an event, with the generation that the member has then.
+    /// Handles an event, with the member's generation at that time.
     pub(crate) fn on_event(
         &mut self,
         event: RebalanceEvent,
@@ -145,7 +144,7 @@ impl Rebalance {
         }
         match &event {
             RebalanceEvent::Assign(_) => self.generation = generation.unwrap_or(self.generation),
-            // Also while another event waits for its answer.
+            // Also while another event waits for its acknowledgement.
             RebalanceEvent::Revoke {
                 partitions,
                 is_lost: true,
@@ -171,7 +170,7 @@ impl Rebalance {
                     effects.push(Effect::Ask(Question::Progress(partitions.clone())));
                     self.abort_earlier_at = self.settings.is_static.then(|| now + SOON);
                 }
-                // Those that were only being assigned when it came.
+                // Partitions that were only being assigned when the event arrived.
                 RebalanceEvent::Revoke {
                     partitions,
                     is_lost: true,
@@ -186,7 +185,7 @@ impl Rebalance {
         }
     }
 
-    /// Answers a revocation when all is released, and no commit is under way.
+    /// Acknowledges a revocation when all partitions are released, and no commit is in flight.
     pub(crate) fn answer_if_released(
         &mut self,
         assignment: &mut Assignment,
@@ -208,7 +207,7 @@ impl Rebalance {
         self.begin_next(assignment, now, effects);
     }
 
-    /// Takes note of the progress of the pending assignment.
+    /// Handles the progress of the pending assignment.
     pub(crate) fn on_progress(
         &mut self,
         partitions: Vec<NewPartition>,
@@ -223,7 +222,7 @@ impl Rebalance {
         }
     }
 
-    /// Returns what is to be stored before partitions are taken over.
+    /// Returns the offsets to store before partitions are taken over.
     pub(crate) fn take_due_claim(
         &mut self,
         now: Instant,
@@ -231,7 +230,7 @@ impl Rebalance {
         self.claim.as_mut()?.take_due(self.generation, now)
     }
 
-    /// Takes note of what became of the claim.
+    /// Handles the result of the claim's commit.
     pub(crate) fn on_claim_stored(
         &mut self,
         code: impl Fn(&TopicPartition) -> Option<RDKafkaErrorCode>,
@@ -254,7 +253,7 @@ impl Rebalance {
         }
     }
 
-    /// Takes partitions over, from the group's progress in them.
+    /// Assigns partitions, from the group's progress in them.
     fn assign(
         &mut self,
         partitions: Vec<NewPartition>,
@@ -265,7 +264,7 @@ impl Rebalance {
         seek_suspects(assignment, effects);
         let position = |new: &NewPartition| FetchPosition {
             partition: new.name.clone(),
-            // A partition without progress in a group that has some was added since: it is read from
+            // A partition without progress in a group that has some was added later: it is read from
             // its beginning.
             offset: new.progress.map(|progress| progress.next),
             leader_epoch: new.progress.and_then(|progress| progress.leader_epoch),
@@ -280,33 +279,33 @@ impl Rebalance {
         }
     }
 
-    /// Wants what would stand still for a second otherwise: what stays, and what moves next.
+    /// Requests what would otherwise stall for a second: fetches of the partitions that stay, and the next rebalance.
     fn after_answer(&self, assignment: &Assignment, effects: &mut Effects) {
         let names = assignment.names();
         effects.push(Effect::Watch(names.clone()));
         if self.settings.protocol == Protocol::Cooperative {
-            // First, for what wakes a broker has it fetch, and the next request waits behind that.
+            // First, because waking a broker makes it fetch, and the next request waits behind that fetch.
             effects.push(Effect::AllowRejoin);
         }
         effects.push(Effect::WakeLeaders(names));
     }
 
-    /// Takes back what an earlier member of the same name has left open. Otherwise the progress of the
-    /// partitions is known only when the broker has ended that.
+    /// Aborts the transaction that an earlier member of the same name has left open. Otherwise the progress of the
+    /// partitions is not known until the broker has aborted it.
     pub(crate) fn on_time(&mut self, now: Instant, effects: &mut Effects) {
         if self.abort_earlier_at.take_if(|at| *at <= now).is_some() {
             effects.push(Effect::AbortEarlierTransaction);
         }
     }
 
-    /// When time alone makes something due. A claim that is due waits for another commit.
+    /// Returns when something is due without another event. A claim that is already due waits for another commit.
     pub(crate) fn next_due(&self, now: Instant) -> Option<Instant> {
         let claim = self.claim.as_ref().and_then(EpochClaim::due);
         let claim = claim.filter(|due| *due > now);
         claim.into_iter().chain(self.abort_earlier_at).min()
     }
 
-    /// Returns the events that are not answered, which a client that ends wants answered.
+    /// Returns the events that are not acknowledged. A client that ends needs their acknowledgement.
     pub(crate) fn take_unanswered(&mut self) -> Vec<RebalanceEvent> {
         let pending = self.pending.take().into_iter();
         pending.chain(self.queued.drain(..)).collect()
@@ -320,16 +319,16 @@ fn revoke(partitions: Owned, within: Duration, effects: &mut Effects) {
     }
 }
 
-/// Tells the runtime that it has lost partitions.
+/// Notifies the runtime that it has lost partitions.
 pub(crate) fn lose(partitions: Owned, effects: &mut Effects) {
     if !partitions.is_empty() {
         effects.push(Effect::Emit(Event::Lost { partitions }));
     }
 }
 
-/// Has partitions read from their own place whose fetches have failed. To be done before librdkafka
-/// resumes them, for it would go on behind the record that it failed to read. Not at once: a seek ends
-/// the pause after a failed fetch, too.
+/// Seeks partitions with failed fetches to their own position. Must be done before librdkafka resumes them, since
+/// librdkafka would continue after the record that it failed to read. It is not done at once: a seek also ends the
+/// pause after a failed fetch.
 fn seek_suspects(assignment: &Assignment, effects: &mut Effects) {
     let suspects = assignment
         .iter()

@@ -1,15 +1,15 @@
-//! Partitions that restart at another place with the same member.
+//! Restarts partitions at another position with the same member.
 //!
 //! **Resets.** See [`reset`](crate::group::reset) for how they are requested.
 //!
-//! **Topics that are deleted and created again** while a member reads them. librdkafka (2.12) goes on at
-//! the old offset in the new topic (`rd_kafka_topic_metadata_update`), so the first records of that one
-//! would be skipped. The ids of topics tell the two apart. They are asked for at each assignment and from
-//! then on every few seconds, and the id of the topic that was read goes with each offset that is stored.
-//! So whatever is stored under the new topic before the change is noticed is known to be of the old one,
+//! **Topics that are deleted and recreated** while a member reads them. librdkafka (2.12) continues at
+//! the old offset in the new topic (`rd_kafka_topic_metadata_update`), so the first records of the new topic
+//! would be skipped. The ids of topics distinguish the two. The ids are requested at each assignment and every few
+//! seconds after that, and the id of the topic that was read is stored with each offset.
+//! So an offset that is stored under the new topic before the change is noticed is known to be of the old topic,
 //! also to the next owner.
 //!
-//! Either way the runtime drains the partition, the new place is stored, and a new epoch begins there.
+//! In both cases the runtime drains the partition, the new position is stored, and a new epoch begins there.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -22,16 +22,16 @@ use super::question::{Reset, TopicIds};
 use crate::consumer::types::TopicPartition;
 use crate::native::topic_ids::TopicId;
 
-/// What restarts.
+/// The partitions that restart.
 #[derive(Debug, Default)]
 pub(crate) struct Restarts {
-    /// The partitions that the runtime has to drain first.
+    /// The partitions that the runtime must drain first.
     pub(crate) draining: Owned,
-    /// Whether a place is to be stored now.
+    /// Whether a position must be stored now.
     pub(crate) is_to_be_stored: bool,
 }
 
-/// Has partitions drained whose group was moved; each goes on from the new place.
+/// Starts to drain partitions whose group was reset. Each then continues from the new position.
 pub(crate) fn on_resets(
     resets: Vec<(TopicPartition, Reset)>,
     assignment: &mut Assignment,
@@ -58,7 +58,7 @@ pub(crate) fn on_resets(
                 it.stage = Stage::Draining { until, restart };
                 restarts.draining.push((it.partition.clone(), it.epoch));
             }
-            // The older one is not stored yet.
+            // The older reset is not stored yet.
             Stage::Restarting(_) => {
                 it.stage = Stage::Restarting(at);
                 restarts.is_to_be_stored = true;
@@ -69,7 +69,7 @@ pub(crate) fn on_resets(
     restarts
 }
 
-/// Has the partitions of topics drained that were created again; each is then read from its beginning.
+/// Starts to drain the partitions of topics that were recreated. Each is then read from its beginning.
 pub(crate) fn on_topic_ids(
     topic_ids: &TopicIds,
     assignment: &mut Assignment,
@@ -98,7 +98,7 @@ pub(crate) fn on_topic_ids(
                 restarts.draining.push((it.partition.clone(), it.epoch));
                 recreated.insert(topic.clone(), (earlier, *id));
             }
-            // A reset was to places in the earlier topic.
+            // The reset named offsets in the earlier topic.
             Stage::Draining {
                 restart: Some(at), ..
             }
@@ -118,7 +118,7 @@ pub(crate) fn on_topic_ids(
     restarts
 }
 
-/// Reports that progress in a topic means nothing in the one that has its name now.
+/// Reports that progress in an earlier topic means nothing in the current topic of the same name.
 pub(crate) fn report_recreated(group: &str, stream: &str, earlier: TopicId, id: TopicId) {
     event!(
         warn, "millstream.kafka.stream.recreated", group, stream, %earlier, %id,

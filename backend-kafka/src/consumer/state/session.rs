@@ -1,19 +1,20 @@
-//! The member's session with the coordinator: heartbeats in time, and losses that fall into a drain.
+//! The member's session with the coordinator: timely heartbeats, and session losses during a drain.
 
 use std::time::{Duration, Instant};
 
 use crate::config::Protocol;
 use crate::native::consume::Identity;
 
-/// A heartbeat goes out when its interval is over, and a wake-up before that is one for nothing. The
-/// interval begins when the thread has sent the last one, which may take it so long on a busy machine.
+/// The delay after the interval at which the thread is woken. A heartbeat is sent only when its interval is over, so
+/// an earlier wake-up has no effect. The interval begins when the thread has sent the last heartbeat, which may take
+/// this long on a busy machine.
 const AFTER: Duration = Duration::from_millis(5);
 
-/// When librdkafka's main thread is to be woken for a heartbeat.
+/// Decides when librdkafka's main thread must be woken for a heartbeat.
 ///
-/// A member of a classic group learns of a rebalance by the response to its heartbeat, and all others
-/// wait for it. But librdkafka (2.12) sends heartbeats when its main thread is awake anyway: one that is
-/// due wakes nothing, and may go out up to a second late. Whatever is asked of that thread wakes it.
+/// A member of a classic group learns of a rebalance from the response to its heartbeat, and all others
+/// wait for it. But librdkafka (2.12) sends heartbeats only when its main thread is awake anyway: a due heartbeat
+/// does not wake it, and may be sent up to a second late. Any request to that thread wakes it.
 #[derive(Debug)]
 pub(crate) struct HeartbeatTimer {
     every: Duration,
@@ -22,20 +23,20 @@ pub(crate) struct HeartbeatTimer {
 }
 
 impl HeartbeatTimer {
-    /// None where librdkafka keeps the time by itself.
+    /// Returns `None` if librdkafka sends heartbeats on time by itself.
     fn new(protocol: Protocol, heartbeat_interval: Duration, now: Instant) -> Option<Self> {
         let every = heartbeat_interval + AFTER;
         let next = Some(now + every);
         (protocol == Protocol::Cooperative).then_some(Self { every, next })
     }
 
-    /// Whether to wake the thread now.
+    /// Returns whether to wake the thread now.
     pub(crate) fn is_due(&mut self, now: Instant) -> bool {
         self.next.take_if(|next| *next <= now).is_some()
     }
 
-    /// Counts the next interval from when the thread was woken. Counted from before that, the next time
-    /// could come before the next heartbeat is due, and wake it for nothing.
+    /// Counts the next interval from when the thread was woken. If it were counted from before that, the next wake-up
+    /// could come before the next heartbeat is due, and would have no effect.
     pub(crate) fn on_sent(&mut self, now: Instant) {
         self.next = Some(now + self.every);
     }
@@ -45,7 +46,7 @@ impl HeartbeatTimer {
     }
 }
 
-/// What keeps the member in its session, and notices that it is not.
+/// Keeps the member in its session, and detects the loss of the session.
 #[derive(Debug)]
 pub(crate) struct Session {
     protocol: Protocol,
@@ -53,12 +54,12 @@ pub(crate) struct Session {
     pub(crate) probe: SessionProbe,
 }
 
-/// What a probe of the session has shown.
+/// The result of a probe of the session.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Probed {
     /// The session is over.
     Lost,
-    /// The broker is to be asked.
+    /// The broker must be asked.
     AskBroker,
 }
 
@@ -71,7 +72,7 @@ impl Session {
         }
     }
 
-    /// Takes in who the member is in its group, if the probe has asked for that.
+    /// Handles the member's identity in its group, if the probe has requested it.
     pub(crate) fn on_identity(&mut self, identity: Option<&Identity>) -> Option<Probed> {
         if !self.probe.take_asked() {
             return None;
@@ -87,14 +88,14 @@ impl Session {
 /// How often the session is probed.
 const PROBE_EVERY: Duration = Duration::from_millis(500);
 
-/// When to find out whether the member still has its session.
+/// Decides when to check whether the member still has its session.
 ///
-/// While a revocation waits for its answer librdkafka (2.12) reports no loss: it skips the event, and
-/// keeps a member of KIP-848 that was fenced waiting for the answer. Two signs are left. A member of a
-/// classic group has no id any more, once a heartbeat or the session's end has told librdkafka. And the
-/// broker refuses its commits; but while all handlers are stuck there is nothing new to commit. So what
-/// is stored already is stored again from time to time. Once the revocation is answered, librdkafka makes
-/// up for the loss by itself: it takes all back, and joins again.
+/// While a revocation waits for its acknowledgement, librdkafka (2.12) reports no session loss: it skips the event,
+/// and a fenced KIP-848 member keeps waiting for the acknowledgement. Two signs remain. A member of a classic group
+/// has no id any more, once librdkafka knows from a heartbeat or the session timeout. And the broker refuses its
+/// commits; but while all handlers are stuck there is nothing new to commit. So an offset that is already stored is
+/// stored again from time to time. Once the revocation is acknowledged, librdkafka handles the loss by itself: it
+/// revokes all partitions, and joins again.
 #[derive(Debug)]
 pub(crate) struct SessionProbe {
     last: Instant,
@@ -109,7 +110,7 @@ impl SessionProbe {
         }
     }
 
-    /// Whether to probe now, as long as a revocation waits.
+    /// Returns whether to probe now, while a revocation waits.
     pub(crate) fn is_due(&mut self, now: Instant) -> bool {
         let is_due = now >= self.last + PROBE_EVERY;
         if is_due {
@@ -119,7 +120,7 @@ impl SessionProbe {
         is_due
     }
 
-    /// Returns whether the identity that has become known was asked for by the probe.
+    /// Returns whether the probe has requested the identity that has become known.
     fn take_asked(&mut self) -> bool {
         std::mem::take(&mut self.is_asked)
     }

@@ -1,4 +1,4 @@
-//! What is reported of a partition that cannot be read for long.
+//! Reports partitions that cannot be read for a long time.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use millstream_core::telemetry::event;
 
 use super::failing::Failing;
 
-/// Why a partition cannot be read, and since when.
+/// The reason why a partition cannot be read, and since when.
 #[derive(Debug, Default)]
 pub(crate) struct Stall(Option<Failing>);
 

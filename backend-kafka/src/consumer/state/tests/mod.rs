@@ -1,4 +1,4 @@
-//! A member in random interleavings of what can happen to it, and in some that are named.
+//! Tests a member in random interleavings of events, and in some selected ones.
 
 mod world;
 
@@ -32,14 +32,14 @@ proptest! {
         prop_assert!(world.checkpoints.is_empty(), "{:?}", world.checkpoints);
         let held: BTreeSet<_> = world.held.keys().copied().collect();
         prop_assert!(held.is_subset(&world.assigned), "{:?}: {:?}", held, world.assigned);
-        // Only a member that was fenced has partitions that the runtime has not.
+        // Only a fenced member has partitions that the runtime does not have.
         world.step(Step::Revoke(world.assigned.clone()));
         world.settle();
         prop_assert!(world.held.is_empty() && world.assigned.is_empty());
     }
 }
 
-/// A member that has partition 0 from its beginning.
+/// Returns a member that has partition 0 from its beginning.
 fn assigned() -> World {
     let mut world = World::new(false);
     world.step(Step::Assign([0].into()));
@@ -132,7 +132,7 @@ fn identity_is_asked_for_when_a_revocation_lasts() {
             .any(|effect| matches!(effect, Effect::Identify)),
         "{effects:?}"
     );
-    // No id: the session is over.
+    // Without an id the session is over.
     world.state.on_identity(None, world.now);
     world.carry_out();
     assert!(world.held.is_empty(), "the runtime has lost it");
@@ -186,7 +186,7 @@ fn partition_is_assigned_anew_when_no_rebalance_event_waits() {
     world.step(Step::Release(1));
     world.step(Step::Answer);
     assert_eq!(world.reassigned, 1);
-    // An event has come to librdkafka that the member has not polled yet.
+    // librdkafka has received an event that the member has not polled yet.
     world.state.on_reassign_deferred(name(0));
     world.step(Step::Wait(0));
     world.step(Step::Answer);

@@ -17,41 +17,41 @@ use crate::consumer::types::FetchPosition;
 const PARTITIONS: i32 = 3;
 pub(super) const DRAIN: Duration = Duration::from_secs(30);
 
-/// Something that happens.
+/// An event.
 #[derive(Debug, Clone)]
 pub(super) enum Step {
-    /// A rebalance gives the member partitions, those that it has not.
+    /// A rebalance assigns partitions that the member does not have.
     Assign(BTreeSet<i32>),
-    /// A rebalance takes partitions, those that it has.
+    /// A rebalance revokes partitions that the member has.
     Revoke(BTreeSet<i32>),
-    /// The session is over: all is lost.
+    /// The session is over: all partitions are lost.
     LoseSession,
-    /// The open questions are answered.
+    /// The open questions get their results.
     Answer,
     /// Records are fetched.
     Fetch(i32, u8),
-    /// librdkafka has read on over markers of transactions.
+    /// librdkafka has read past markers of transactions.
     Markers(i32),
     /// A fetch fails, and librdkafka's position is beyond what was read.
     FailFetch(i32),
     /// librdkafka fetches some records again.
     FetchAgain(i32, u8),
-    /// The runtime settles some of what it has, and wants that stored.
+    /// The runtime settles some of its records, and wants that stored.
     Checkpoint(i32, u8),
     /// The runtime ends a drain.
     Release(i32),
     Pause(i32),
     Resume(i32),
-    /// The commit that is in flight is answered.
+    /// The response to the commit in flight arrives.
     Committed(Commit),
-    /// Somebody resets the group.
+    /// An administrator resets the group.
     Reset(i32, u8),
     /// A seek finds that fetching has ended.
     RefuseSeek(i32),
     Wait(u16),
 }
 
-/// What becomes of a commit.
+/// The outcome of a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Commit {
     Stored,
@@ -112,7 +112,7 @@ pub(super) struct Held {
     pub(super) is_draining: bool,
 }
 
-/// What is in flight of a checkpoint.
+/// The checkpoint that is in flight.
 type Waiting = (Vec<CheckpointUpdate>, oneshot::Receiver<Vec<Result<()>>>);
 
 pub(super) struct World {
@@ -123,13 +123,13 @@ pub(super) struct World {
     // librdkafka.
     pub(super) assigned: BTreeSet<i32>,
     pub(super) unanswered: VecDeque<RebalanceEvent>,
-    /// How far it has read.
+    /// The next offset to read.
     position: BTreeMap<i32, i64>,
-    /// Partitions whose last fetch has failed: it goes on behind the record when it resumes them.
+    /// Partitions whose last fetch has failed: librdkafka continues after the record when it resumes them.
     failed: BTreeSet<i32>,
     pub(super) in_flight: Option<Vec<(TopicPartition, Progress)>>,
     questions: Vec<Question>,
-    /// How often partitions were assigned anew.
+    /// How often partitions were reassigned.
     pub(super) reassigned: u32,
     // The broker.
     pub(super) stored: BTreeMap<i32, Progress>,
@@ -223,13 +223,13 @@ impl World {
                     self.held
                 );
             }
-            // It waits for the answer.
+            // The loss waits for the acknowledgement.
             Step::Assign(_) | Step::Revoke(_) | Step::LoseSession => {}
             Step::Answer => self.answer(),
             Step::Fetch(partition, count) => self.fetch(partition, i64::from(count)),
             Step::Markers(partition) => {
                 let offset = self.position.get(&partition).copied();
-                // Nothing but a marker may be there, whoever reads it when.
+                // Only a marker may be at that offset, whoever reads it when.
                 let is_new = |offset: &i64| self.written[&partition] == *offset;
                 if let (Some(offset), true) = (offset.filter(is_new), self.is_fetched(partition)) {
                     self.markers.insert((partition, offset));
@@ -257,7 +257,7 @@ impl World {
                     self.state.on_fetch_failed(index, failure, self.now);
                     self.carry_out();
                     self.failed.insert(partition);
-                    // As librdkafka does, see `fetch_failure`.
+                    // As librdkafka behaves, see `fetch_failure`.
                     let positions = [("s", partition, offset + 1, None)];
                     self.state.on_positions(positions, |_| None);
                 }
@@ -335,7 +335,7 @@ impl World {
     }
 
     fn is_fetched(&self, partition: i32) -> bool {
-        // While an event waits nothing is fetched.
+        // While an event waits, nothing is fetched.
         self.unanswered.is_empty() && self.position.contains_key(&partition)
     }
 
@@ -372,25 +372,25 @@ impl World {
         self.state.on_fetched(index, fetched);
     }
 
-    /// Whether a revocation waits for its answer.
+    /// Returns whether a revocation waits for its acknowledgement.
     fn is_revoking(&self) -> bool {
         let mut unanswered = self.unanswered.iter();
         unanswered.any(|event| matches!(event, RebalanceEvent::Revoke { .. }))
     }
 
-    /// The log of a partition reaches at least so far.
+    /// Extends the log of a partition to at least this offset.
     fn write(&mut self, partition: i32, end: i64) {
         let written = self.written.entry(partition).or_default();
         *written = end.max(*written);
     }
 
-    /// librdkafka has read a partition up to an offset.
+    /// Records that librdkafka has read a partition up to an offset.
     fn read_to(&mut self, partition: i32, next: i64) {
         self.position.insert(partition, next);
         self.failed.remove(&partition);
     }
 
-    /// librdkafka resumes all partitions when a rebalance event is answered.
+    /// Resumes all partitions, as librdkafka does when a rebalance event is acknowledged.
     fn resume_all(&mut self) {
         for partition in std::mem::take(&mut self.failed) {
             if let Some(position) = self.position.get_mut(&partition) {
@@ -406,7 +406,7 @@ impl World {
     }
 
     fn look_for_resets(&mut self) {
-        // The last one of each partition stands.
+        // The last reset of each partition applies.
         let resets: BTreeMap<i32, Reset> = self.resets.values().copied().collect();
         let resets = resets
             .into_iter()
@@ -619,7 +619,7 @@ impl World {
         }
     }
 
-    /// No offset passes what is settled, unless nothing is left that is for readers.
+    /// Checks that no offset is beyond the settled records, unless nothing is left for readers.
     fn check_offset(&self, (_, partition): &TopicPartition, progress: &Progress) {
         let stored = self.stored.get(partition);
         let is_stored = stored.is_some_and(|stored| stored.next == progress.next);
@@ -639,7 +639,7 @@ impl World {
         );
     }
 
-    /// What is reported as stored is stored.
+    /// Checks that updates which are reported as stored are stored.
     fn check_replies(&mut self) {
         let checkpoints = std::mem::take(&mut self.checkpoints);
         for (marks, mut replied) in checkpoints {
@@ -659,7 +659,7 @@ impl World {
         }
     }
 
-    /// Lets everything come to its end.
+    /// Runs everything to completion.
     pub(super) fn settle(&mut self) {
         for _ in 0..20 {
             self.step(Step::Committed(Commit::Stored));
