@@ -1,16 +1,16 @@
-//! Whether a topic is gone.
+//! Decides whether a topic is gone.
 //!
-//! A broker whose metadata are behind does not know a topic that is there, and librdkafka asks any broker, maybe
-//! the same one again and again. So a topic is gone only when nothing else has been reported for a while.
+//! A broker with outdated metadata does not know an existing topic, and librdkafka asks any broker, maybe the same
+//! one again and again. So a topic is only considered gone when nothing else has been reported for a while.
 //!
-//! Rejected: to believe two brokers that agree. It takes a client for each, and a cluster may have one broker.
+//! Rejected: believing two brokers that agree. It takes a client for each, and a cluster may have one broker.
 
 use std::time::{Duration, Instant};
 
 /// How long a topic must be reported missing.
 const CERTAIN_AFTER: Duration = Duration::from_secs(30);
 
-/// Reports that are further apart say nothing of the time in between.
+/// The maximum gap between two reports. Reports that are further apart say nothing about the time in between.
 const LONGEST_GAP: Duration = Duration::from_secs(20);
 
 /// The reports that a topic does not exist, since it was last seen.
@@ -50,7 +50,7 @@ impl Absence {
 mod tests {
     use super::*;
 
-    /// Reports at these seconds, and what each of them says.
+    /// Records reports at these seconds, and returns the result of each.
     fn reports(seconds: &[u64]) -> Vec<bool> {
         let begun = Instant::now();
         let mut absence = Absence::default();

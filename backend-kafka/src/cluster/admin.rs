@@ -1,7 +1,7 @@
 //! Requests that change the cluster.
 //!
-//! Each uses a client of its own, made and dropped on a thread that may block: they are rare, and
-//! rdkafka's client for them holds two threads and blocks when it is dropped.
+//! Each request uses its own client, created and dropped on a thread that may block: such requests are rare, and
+//! rdkafka's admin client holds two threads and blocks when it is dropped.
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ use crate::connection::Connection;
 use crate::connection::context::Context;
 use crate::{background, error};
 
-/// One answer for each thing that was asked for.
+/// The results of a request, one for each requested item.
 type Answers = Result<Vec<Result<String, (String, RDKafkaErrorCode)>>, KafkaError>;
 
-/// Asks for one change and answers what the controller says to it.
+/// Requests one change, and returns the controller's result.
 ///
-/// Whoever calls has asked the cluster something before: a refused login is not heard of here.
+/// The caller must have made another request to the cluster before: a refused login is not detected here.
 ///
-/// A dropped call goes on in the background until `timeout`.
+/// If the call is dropped, the request continues in the background until `timeout`.
 pub(crate) async fn change<F>(
     connection: &Connection,
     operation: &'static str,
@@ -38,7 +38,7 @@ where
             Ok(client) => client,
             Err(refused) => return (Err(refused), None),
         };
-        // The broker answers when the change is done, or says that it took too long.
+        // The broker responds when the change is done, or reports that it took too long.
         let options = AdminOptions::new()
             .request_timeout(Some(timeout))
             .operation_timeout(Some(timeout));

@@ -1,4 +1,4 @@
-//! Waiting for a cluster to do what it has agreed to do: looking again, ever less often.
+//! Waits until a cluster has carried out an accepted change, by polling with growing delays.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use millstream_core::Result;
 use tokio::time::{Instant, sleep_until};
 
-/// The timeout of a last look, at the deadline.
+/// The timeout of the last look, at the deadline.
 const LAST_LOOK: Duration = Duration::from_millis(200);
 
 /// The end of the time for repeated looks.
@@ -22,19 +22,19 @@ impl Deadline {
         }
     }
 
-    /// Returns what is left of the time; 1 ms at least, since librdkafka takes less for no limit at all.
+    /// Returns the time that is left. It is at least 1 ms, since librdkafka takes less as no limit at all.
     pub(crate) fn left(&self) -> Duration {
         let left = self.deadline.saturating_duration_since(Instant::now());
         left.max(Duration::from_millis(1))
     }
 
-    /// Looks until it is there; None if the time is over before. An error that may pass counts as not
-    /// there yet, and is answered in the end. `look` is told what is left of the time.
+    /// Calls `look` until it returns a value. Returns `None` if the time is over before. A retryable error counts as no
+    /// value yet. It is returned at the deadline, unless an earlier look succeeded. `look` gets the time that is left.
     pub(crate) async fn until<T, F>(&self, mut look: impl FnMut(Duration) -> F) -> Result<Option<T>>
     where
         F: Future<Output = Result<Option<T>>>,
     {
-        // What is waited for takes some milliseconds on a quiet cluster, and seconds on a busy one.
+        // The change takes some milliseconds on a quiet cluster, and seconds on a busy one.
         let pauses = ExponentialBuilder::new()
             .with_min_delay(Duration::from_millis(20))
             .with_max_delay(Duration::from_millis(500))
@@ -48,7 +48,7 @@ impl Deadline {
             match seen {
                 Ok(None) if over => return Ok(None),
                 Ok(None) => looked = true,
-                // It was not there when last seen, which says more than how the last look failed.
+                // There was no value at an earlier look. That says more than the error of the last look.
                 Err(error) if error.is_retryable() && over && looked => return Ok(None),
                 Err(error) if error.is_retryable() && !over => {}
                 seen => return seen,

@@ -1,4 +1,4 @@
-//! Where partitions begin and end, asked for many at once.
+//! The begin and end offsets of partitions, requested for many at once.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use crate::cluster::topics::Topic;
 use crate::connection::context::Context;
 use crate::error;
 
-/// A place in a partition that only the broker knows.
+/// A position in a partition that only the broker knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OffsetSpec {
-    /// The oldest record that is left, or the place of the next one if none is.
+    /// The oldest record that is left, or the offset of the next one if none is.
     Earliest,
     /// After the newest record; with transactions, before the first record of the oldest one that
     /// is open.
@@ -25,10 +25,10 @@ pub(crate) enum OffsetSpec {
     At(i64),
 }
 
-/// Asks for an offset of each of `partitions` of `topic`, in one request to each leader. Answers in
-/// the order asked.
+/// Requests an offset of each of `partitions` of `topic`, in one request to each leader. Returns the offsets in
+/// the order of `partitions`.
 ///
-/// Leaders that move are asked again until `timeout`.
+/// Requests to leaders that move are retried until `timeout`.
 pub(crate) fn list_offsets(
     client: &BaseConsumer<Context>,
     topic: &str,
@@ -49,8 +49,8 @@ pub(crate) fn list_offsets(
     }
 }
 
-/// As [`list_offsets`], of all partitions of a topic. `None` for those without a leader, which nobody can be asked
-/// for.
+/// Requests offsets like [`list_offsets`], for all partitions of a topic. `None` for partitions without a leader: no
+/// broker can return their offsets.
 pub(crate) fn list_led_offsets(
     client: &BaseConsumer<Context>,
     name: &str,
@@ -80,7 +80,7 @@ fn ask(
     spec: OffsetSpec,
     timeout: Duration,
 ) -> Result<Vec<i64>, KafkaError> {
-    // A request names a time, and two times that are none: -2 is the low end and -1 the high one
+    // A request names a timestamp, or one of two special values: -2 is the low end and -1 the high one
     // (https://kafka.apache.org/protocol#The_Messages_ListOffsets).
     let time = match spec {
         OffsetSpec::Earliest => Offset::Beginning,
@@ -99,7 +99,7 @@ fn ask(
         element.error()?;
         match element.offset() {
             Offset::Offset(offset) if element.partition() == *asked => offsets.push(offset),
-            // No record is that young.
+            // No record is that recent.
             Offset::End if matches!(spec, OffsetSpec::At(_)) => {
                 unset.push(offsets.len());
                 offsets.push(0);

@@ -1,4 +1,4 @@
-//! What the cluster holds, and how to change it: topics, and where their partitions begin and end.
+//! The state of the cluster, and changes to it: topics, and the begin and end offsets of their partitions.
 
 mod absence;
 pub(crate) mod admin;

@@ -1,9 +1,9 @@
-//! Waiting until brokers show a change.
+//! Waits until all brokers show a change.
 //!
-//! A change is agreed on by the controllers, and each broker learns of it in its own time: a client
-//! that asks another broker a moment later may still be told the old state. So every broker is
-//! asked, each by a client that knows no other one; and leaders are asked for an offset, since they
-//! take up a new partition a moment after they show it.
+//! The controllers agree on a change, and each broker learns of it at its own time: a client that asks another broker
+//! a moment later may still get the old state. So every broker is asked, each by a client that knows no other broker.
+//! In addition, the leaders are asked for an offset, since they serve a new partition a moment after they show
+//! it.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use crate::cluster::list_offsets::{OffsetSpec, list_offsets};
 use crate::cluster::topics::{self, Topic};
 use crate::connection::{Connection, RequestClient};
 
-/// How long a broker may be silent until it is left aside.
+/// How long a broker may be silent until it is ignored.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// What brokers must show of a topic.
+/// The state of a topic that brokers must show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Expected {
     NoTopic,
-    /// At least so many partitions, each with a leader that serves it.
+    /// At least this many partitions, each with a leader that serves it.
     Partitions(i32),
 }
 
@@ -36,8 +36,8 @@ impl Expected {
     }
 }
 
-/// Waits until every broker of the cluster shows it. A broker that answers nobody cannot mislead
-/// anybody either, and is left aside.
+/// Waits until every broker of the cluster shows the state. A broker that does not respond cannot mislead any client,
+/// and is ignored.
 pub(super) async fn wait(
     connection: &Connection,
     operation: &'static str,
@@ -51,9 +51,9 @@ pub(super) async fn wait(
     let time = deadline.left();
     let brokers = request_client.ask(operation, move |client| topics::brokers(client, time));
     let brokers = brokers.await.map_err(|e| e.with_stream(topic))?;
-    // One broker alone has just been asked.
+    // A single broker has just been asked.
     if brokers.len() > 1 {
-        // In turn: a client has a thread and maybe a connection for each broker of the cluster.
+        // One after another: a client has a thread and maybe a connection for each broker of the cluster.
         for broker in &brokers {
             at(connection, broker, operation, topic, wanted, deadline).await?;
         }
@@ -67,7 +67,7 @@ pub(super) async fn wait(
     }
 }
 
-/// Waits until one broker shows it.
+/// Waits until one broker shows the state.
 async fn at(
     connection: &Connection,
     broker: &str,
@@ -111,7 +111,7 @@ async fn shows(
     Ok(wanted.by(shown).then_some(()))
 }
 
-/// Whether the leaders of all partitions have taken them up.
+/// Returns whether the leaders serve all partitions.
 async fn serves(
     request_client: &RequestClient,
     operation: &'static str,
@@ -121,8 +121,8 @@ async fn serves(
 ) -> Result<Option<()>> {
     let name = topic.to_owned();
     let asked = request_client.ask(operation, move |client| {
-        // Makes the client forget an older state, told by a broker that was behind: what it knows of
-        // a topic it does not ask for again for minutes.
+        // Makes the client replace an outdated state from a broker that was behind: for minutes it does not request
+        // a known topic again.
         topics::look_up(client, &name, time)?;
         let partitions: Vec<i32> = (0..count).collect();
         list_offsets(client, &name, &partitions, OffsetSpec::Latest, time)

@@ -1,12 +1,12 @@
-//! The way back into a cluster that was told to have no brokers.
+//! Restores the connection to a cluster that was reported to have no brokers.
 //!
-//! A broker that is out of its cluster for a moment, say because it was frozen for longer than its
-//! session, tells that there are no brokers at all. librdkafka (2.12) then forgets those it knew, and is
-//! to begin again with the bootstrap servers. But while one thread starts the timer for that, another
-//! may stop it, on account of the same answer, and the client has nobody to ask ever after
-//! ([librdkafka#5301](https://github.com/confluentinc/librdkafka/issues/5301)). All that is seen of it
-//! is the error that all brokers are down. So whenever that comes, the client is given the bootstrap
-//! servers once more, which does no harm where it knows them.
+//! A broker that is out of its cluster for a moment, for example because it was frozen for longer than its
+//! session, reports that there are no brokers at all. librdkafka (2.12) then forgets the brokers that it knew, and
+//! should start again with the bootstrap servers. But while one thread starts the timer for that, another
+//! may stop it because of the same response, and the client then has no broker to ask, permanently
+//! ([librdkafka#5301](https://github.com/confluentinc/librdkafka/issues/5301)). The only visible sign
+//! is the error that all brokers are down. So whenever that error arrives, the bootstrap servers are added to the
+//! client again, which does no harm if it knows them.
 
 use std::ffi::CString;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,11 +17,12 @@ use rdkafka::client::Client;
 
 use crate::native;
 
-/// librdkafka keeps each list of servers that it is given, so a client that is cut off for long gets it
-/// ever less often: when it has been cut off for twice as long, and at last so often.
+/// The maximum interval between two additions of the servers. librdkafka keeps each list of servers that it is given,
+/// so a client that is cut off for a long time gets the list less and less often: when the outage has doubled, and in
+/// the end at this interval.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// The bootstrap servers of one client, and whether it is to be told of them. Clones share it.
+/// The bootstrap servers of one client, and whether they must be added to it again. Clones share the state.
 #[derive(Debug, Clone)]
 pub(super) struct Bootstrap {
     servers: CString,
@@ -30,14 +31,14 @@ pub(super) struct Bootstrap {
 
 #[derive(Debug, Default)]
 struct Outage {
-    /// When the client began to say that all brokers are down, and when it said so last.
+    /// When the client first reported in this outage that all brokers are down, and when it did so last.
     heard: Option<(Instant, Instant)>,
     due: Option<Instant>,
 }
 
 impl Bootstrap {
     pub(super) fn new(servers: &[String]) -> Self {
-        // One with a NUL byte is none that a client is made for.
+        // No client was created with servers that contain a NUL byte.
         let servers = CString::new(servers.join(",")).unwrap_or_default();
         Self {
             servers,
@@ -45,7 +46,7 @@ impl Bootstrap {
         }
     }
 
-    /// The same for another client.
+    /// Returns the same servers for another client.
     pub(super) fn afresh(&self) -> Self {
         Self {
             servers: self.servers.clone(),
@@ -57,7 +58,7 @@ impl Bootstrap {
         self.outage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The client says that all brokers are down. It says so again every 10 s or more often.
+    /// Records that the client reports all brokers as down. It repeats the report every 10 s or more often.
     pub(super) fn all_are_down(&self, now: Instant) {
         let mut outage = self.lock();
         let begun = match outage.heard {
@@ -69,7 +70,7 @@ impl Bootstrap {
         outage.due.get_or_insert(now + pause);
     }
 
-    /// Tells the client of its bootstrap servers, if it is time.
+    /// Adds the bootstrap servers to the client, if it is time.
     pub(super) fn tell<C: ClientContext>(&self, client: &Client<C>) {
         if self.is_due(Instant::now()) {
             tracing::debug!(target: "librdkafka", "the bootstrap servers are asked again");
@@ -77,7 +78,7 @@ impl Bootstrap {
         }
     }
 
-    /// Answers yes once.
+    /// Returns true once when the servers are due.
     fn is_due(&self, now: Instant) -> bool {
         let due = &mut self.lock().due;
         due.take_if(|due| *due <= now).is_some()
@@ -118,7 +119,7 @@ mod tests {
             }
         }
         assert_eq!(told[..5], [0, 20, 60, 130, 200]);
-        // What was heard last is still heeded.
+        // The last report still has its effect.
         bootstrap.all_are_down(begun + Duration::from_secs(600));
         assert!(bootstrap.is_due(begun + Duration::from_secs(600) + LONGEST_PAUSE));
     }

@@ -1,8 +1,8 @@
-//! What an error that belongs to no call means: whether waiting may mend it, and what it is about.
+//! Classifies errors that belong to no call: whether they may pass by themselves, and what they are about.
 //!
-//! librdkafka gives a code and a sentence. Some codes cover what passes and what does not, and the
-//! names of topics are only in the sentence. Its sentences are librdkafka's own and no promise: one
-//! that is not known leaves the name out, and makes no other error of it.
+//! librdkafka reports a code and a text. Some codes cover both temporary and permanent errors, and the names of
+//! topics are only in the text. The texts are librdkafka's own and not guaranteed. If a text is not known, the name
+//! is left out, and the kind of the error stays the same.
 
 use std::borrow::Cow;
 
@@ -11,20 +11,20 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 
 use crate::error;
 
-/// None for what may pass by itself.
+/// Returns the error, or `None` if it may pass by itself.
 pub(crate) fn classify(operation: &'static str, code: Code, reason: &str) -> Option<Error> {
     let kind = match code {
         Code::Authentication | Code::SSL if is_of_the_way(reason) => return None,
-        // Amazon MSK refuses the login where a client makes more connections in a second than it allows.
+        // Amazon MSK refuses the login if a client makes more connections per second than it allows.
         Code::Authentication if is_throttling(reason) => ErrorKind::Throttled,
         Code::Authentication
         | Code::SSL
         | Code::SaslAuthenticationFailed
         | Code::UnsupportedSASLMechanism
         | Code::IllegalSASLState => ErrorKind::Unauthenticated,
-        // With TLS 1.3 a broker refuses a certificate after the handshake is over for the client.
+        // With TLS 1.3 a broker refuses a certificate after the handshake is complete for the client.
         Code::BrokerTransportFailure if is_alert(reason) => ErrorKind::Unauthenticated,
-        // A fatal error ends the client; what it was is told in words.
+        // A fatal error ends the client. Its cause is only in the text.
         Code::Fatal => FATAL
             .iter()
             .find(|(words, _)| reason.contains(words))
@@ -60,16 +60,16 @@ pub(crate) fn classify(operation: &'static str, code: Code, reason: &str) -> Opt
     }
 }
 
-/// Returns the reason of a line of librdkafka's log (2.12) that says that a broker has hung up at the first request,
-/// as one does that expects TLS. librdkafka makes no error of it.
+/// Returns the reason from a line of librdkafka's log (2.12) that reports that a broker has disconnected at the first
+/// request, as a broker does that expects TLS. librdkafka does not report it as an error.
 pub(crate) fn hang_up(line: &str) -> Option<String> {
     let is_first = line.contains("Disconnected") && line.contains("in state APIVERSION_QUERY");
     let has_tls = line.contains("ssl://");
     (is_first && !has_tls).then(|| format!("{line}: if the broker expects TLS, set security.tls"))
 }
 
-/// Adds to a failure to connect what may be changed, where librdkafka says too little: a broker that expects no TLS
-/// hangs up, or responds with something else.
+/// Adds advice to a failure to connect, where librdkafka's text is too short: a broker that expects no TLS
+/// disconnects, or responds with something else.
 pub(crate) fn with_advice(reason: &str) -> Cow<'_, str> {
     let is_hang_up = reason.contains("closed by peer") && reason.contains("in state SSL_HANDSHAKE");
     match is_hang_up {
@@ -78,7 +78,7 @@ pub(crate) fn with_advice(reason: &str) -> Cow<'_, str> {
     }
 }
 
-/// The words of what a broker may refuse a client for good.
+/// The texts of errors by which a broker may permanently refuse a client.
 const FATAL: [(&str, Code); 9] = [
     ("Group authorization failed", Code::GroupAuthorizationFailed),
     ("Topic authorization failed", Code::TopicAuthorizationFailed),
@@ -97,7 +97,7 @@ const FATAL: [(&str, Code); 9] = [
     ("Invalid request", Code::InvalidRequest),
 ];
 
-/// Whether the connection broke while it was being set up, which says nothing of the login.
+/// Returns whether the connection broke while it was being set up, which says nothing about the login.
 fn is_of_the_way(reason: &str) -> bool {
     [
         "Disconnected",
@@ -119,7 +119,7 @@ fn is_alert(reason: &str) -> bool {
     reason.contains("SSL alert number") || reason.contains(" alert ")
 }
 
-/// The topic in a sentence of librdkafka's. No topic's name has a colon or a blank.
+/// Returns the topic in a text of librdkafka. No topic name contains a colon or a space.
 fn topic(reason: &str) -> Option<&str> {
     let (_, rest) = reason.split_once("topic not available: ")?;
     rest.split(':').next()
@@ -133,7 +133,7 @@ mod tests {
         classify("join", code, reason).map(|error| error.kind())
     }
 
-    /// Sentences as librdkafka 2.12 makes them.
+    /// The texts are those of librdkafka 2.12.
     #[test]
     fn a_refused_login_is_told_apart_from_a_broken_way() {
         for (code, reason, expected) in [

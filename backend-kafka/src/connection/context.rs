@@ -1,9 +1,8 @@
-//! What librdkafka tells beside its answers: log lines, tokens it wants, and errors that belong to no
+//! Reports of librdkafka besides the results of calls: log lines, token requests, and errors that belong to no
 //! call.
 //!
-//! A refused login and a denied topic or group come only here: librdkafka itself tries again for
-//! ever, and the call that waits for it merely times out. So every call that waits on a broker races
-//! against [`FatalError`].
+//! A refused login and a denied topic or group are only reported here: librdkafka itself retries forever, and the
+//! call that waits for it merely times out. So every call that waits for a broker races against [`FatalError`].
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,22 +26,22 @@ use crate::login::Login;
 use crate::login::token::Tokens;
 use crate::native;
 
-/// The first error of a client that no waiting will mend. Clones share it.
+/// The first error of a client that does not pass by itself. Clones share it.
 ///
-/// It stays, though the cause may pass: a password is put right, a right is granted. librdkafka does
-/// not say so, and repeats an error of the same words at the earliest after 30 s, so that waiting for
-/// the next one would not tell either. Whoever sees the client work again calls [`clear`]; whoever
-/// cannot see it makes a new client, which hears at once how things are.
+/// It stays set, though its cause may end: a password is corrected, or access is granted. librdkafka does not report
+/// that, and it repeats an error with the same text after 30 s at the earliest, so waiting for the next error would
+/// not show it either. A caller that sees the client work again calls [`clear`]. A caller that cannot see this creates
+/// a new client, which immediately learns the current state.
 ///
 /// [`clear`]: Self::clear
 #[derive(Debug, Clone)]
 pub(crate) struct FatalError {
     first: Arc<watch::Sender<Option<Error>>>,
-    /// What waiting may mend, for the message of a wait that ends without an answer.
+    /// The last error that may pass by itself, for the message of a wait that times out.
     last: Arc<Mutex<Option<LastError>>>,
 }
 
-/// An error of a client that may pass.
+/// An error of a client that may pass by itself.
 #[derive(Debug, Clone)]
 pub(crate) struct LastError {
     /// `Throttled` or `Unavailable`.
@@ -67,7 +66,7 @@ impl FatalError {
 
     /// Returns the reason of the last error that was not raised, unless it is old.
     pub(crate) fn recent_error(&self) -> Option<String> {
-        // librdkafka repeats an error of the same words at the earliest after 30 s.
+        // librdkafka repeats an error with the same text after 30 s at the earliest.
         const RECENT: Duration = Duration::from_secs(45);
         let last = self.last_error()?;
         (last.at.elapsed() < RECENT).then_some(last.reason)
@@ -82,7 +81,7 @@ impl FatalError {
         });
     }
 
-    /// Keeps the first one.
+    /// Sets the error, unless one is already set.
     pub(crate) fn raise(&self, error: Error) {
         self.first.send_if_modified(|first| {
             let is_first = first.is_none();
@@ -91,12 +90,12 @@ impl FatalError {
         });
     }
 
-    /// The first one, if there was any.
+    /// Returns the error, if it is set.
     pub(crate) fn first(&self) -> Option<Error> {
         self.first.borrow().clone()
     }
 
-    /// Waits for the first one.
+    /// Waits for the error.
     pub(crate) async fn raised(&self) -> Error {
         let mut watch = self.first.subscribe();
         let raised = watch.wait_for(Option::is_some).await;
@@ -105,7 +104,7 @@ impl FatalError {
     }
 }
 
-/// The context of every client of librdkafka here; made by [`Connection::context`].
+/// The context of every librdkafka client in this crate. Created by [`Connection::context`].
 ///
 /// [`Connection::context`]: crate::connection::Connection::context
 #[derive(Debug, Clone)]
@@ -114,21 +113,21 @@ pub(crate) struct Context {
     operation: &'static str,
     group: Option<Arc<str>>,
     stream: Option<Arc<str>>,
-    /// Goes on when the client is replaced.
+    /// Continues when the client is replaced.
     health: Arc<Health>,
     bootstrap: Option<Bootstrap>,
     login: Option<Arc<Login>>,
-    /// For how long all brokers may refuse a login before that is raised. None: it is raised at once.
+    /// How long all brokers may refuse a login before the error is raised. `None`: it is raised at once.
     outlasts: Option<Duration>,
     refused_logins: Arc<Mutex<RefusedLogins>>,
-    /// Whether the client must be given what it logs in with once more.
+    /// Whether the client's credentials must be set again.
     must_renew: Arc<AtomicBool>,
     /// The version of the token that the client has.
     token: Arc<AtomicU64>,
 }
 
 impl Context {
-    /// `operation` is what a denial answers: "join", "open", ..
+    /// Creates a context. `operation` is the operation of the error for a denial: "join", "open", ..
     pub(crate) fn new(operation: &'static str, login: Option<Arc<Login>>) -> Self {
         Self {
             fatal_error: FatalError::new(),
@@ -149,7 +148,7 @@ impl Context {
         self.operation
     }
 
-    /// Knows where the client finds its cluster.
+    /// Sets the bootstrap servers of the client.
     pub(crate) fn bootstrap(mut self, servers: &[String]) -> Self {
         self.bootstrap = Some(Bootstrap::new(servers));
         self
@@ -174,8 +173,8 @@ impl Context {
         self
     }
 
-    /// Leads the client back to its cluster where it has lost it, and has it log in with the password that its file
-    /// holds now, or with the token that was made last. Whoever polls the client calls this, too.
+    /// Restores the client's connection to its cluster if it has lost it. Sets the client's password from its current
+    /// file, or the newest token. Code that polls the client must also call this.
     pub(crate) fn keep_connected<C: ClientContext>(&self, client: &Client<C>) {
         if let Some(bootstrap) = &self.bootstrap {
             bootstrap.tell(client);
@@ -195,7 +194,7 @@ impl Context {
         }
     }
 
-    /// Takes in what the client tells of itself, and hands on what was understood of it.
+    /// Handles the client's statistics, and returns the parsed part.
     pub(crate) fn on_statistics(&self, statistics: &[u8]) -> Option<Statistics> {
         match Statistics::parse(statistics) {
             Ok(statistics) => {
@@ -213,8 +212,8 @@ impl Context {
         }
     }
 
-    /// What a client that takes the place of this one's is made with: the settings with the login as
-    /// it is now, and a context without the fatal error of this one.
+    /// Returns the settings and the context for a client that replaces this context's one: the settings with the
+    /// current login, and a context without the fatal error of this one.
     pub(crate) fn successor(&self, settings: &ClientConfig) -> (ClientConfig, Self) {
         let mut settings = settings.clone();
         if let Some(login) = &self.login {
@@ -231,12 +230,12 @@ impl Context {
         (settings, context)
     }
 
-    /// Returns where the client gets its tokens, if that is how it logs in.
+    /// Returns the source of the client's tokens, if it logs in with tokens.
     pub(super) fn tokens(&self) -> Option<&Tokens> {
         self.login.as_ref()?.tokens()
     }
 
-    /// Returns the refusal of a login, if that may be why the client reaches no broker.
+    /// Returns the refusal of a login, if that may be the reason why the client reaches no broker.
     pub(crate) fn refused_login(&self) -> Option<Error> {
         self.refused_logins().current(Instant::now()).cloned()
     }
@@ -247,7 +246,7 @@ impl Context {
     }
 
     fn on_refused_login(&self, refused: Error, reason: &str) {
-        // The next one may be accepted, where rights or keys have changed.
+        // The next token may be accepted, if permissions or keys have changed.
         if let Some(tokens) = self.tokens() {
             tokens.forget();
         }
@@ -265,7 +264,7 @@ impl Context {
         self.refused_logins().on_refused(refused, Instant::now());
     }
 
-    /// Handles a limit of new connections: librdkafka tries again, ever less often.
+    /// Handles a limit of new connections: librdkafka retries with growing delays.
     fn on_throttled_login(&self, reason: &str) {
         self.emit_refused_login(reason);
         self.fatal_error
@@ -285,7 +284,7 @@ impl Context {
         );
     }
 
-    /// Handles an error that passes by itself.
+    /// Handles an error that may pass by itself.
     fn on_other_failure(&self, code: Option<RDKafkaErrorCode>, reason: &str) {
         if code != Some(RDKafkaErrorCode::AllBrokersDown) {
             self.refused_logins().on_other_failure();
@@ -294,7 +293,7 @@ impl Context {
                 .fatal_error
                 .set_last_error(ErrorKind::Unavailable, &reason);
         }
-        // It follows from what was reported of each, and says less.
+        // It follows from the errors of the individual brokers, and contains less information.
         let now = Instant::now();
         if let Some(bootstrap) = &self.bootstrap {
             bootstrap.all_are_down(now);
@@ -311,7 +310,7 @@ impl Context {
 
 /// Returns the level at which a line of librdkafka's log is reported.
 ///
-/// librdkafka warns at each start of a client about settings that no user can act on: one that it calls
+/// At each start of a client, librdkafka warns about settings that no user can act on: one that it calls
 /// experimental, which the SDK sets on purpose, and those of [`Config::librdkafka`] that are for clients of
 /// the other kind.
 ///
@@ -338,7 +337,7 @@ impl ClientContext for Context {
                     .set_last_error(ErrorKind::Unavailable, &reason);
             }
         }
-        // Not of target `millstream`: the names and texts are librdkafka's, and may change.
+        // Not with the target `millstream`: the names and texts are librdkafka's, and may change.
         match severity(level, facility, message) {
             RDKafkaLogLevel::Emerg
             | RDKafkaLogLevel::Alert
@@ -360,7 +359,7 @@ impl ClientContext for Context {
         let code = error.rdkafka_error_code();
         let told = code.and_then(|code| client_error::classify(self.operation, code, reason));
         let Some(told) = told else {
-            // librdkafka has a line for each failure in its own log.
+            // librdkafka's own log has a line for each failure.
             tracing::debug!(target: "librdkafka", %error, reason, "a broker failed");
             return self.on_other_failure(code, reason);
         };

@@ -1,4 +1,4 @@
-//! Which brokers a client reaches, and how fast they answer.
+//! Which brokers a client reaches, and their latency.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -7,23 +7,23 @@ use millstream_core::telemetry::event;
 
 use super::statistics::{Source, State, Statistics};
 
-/// What was seen of the brokers that a client knows, by their addresses.
+/// The observed state of the brokers that a client knows, by their addresses.
 ///
-/// A broker is told *down* when the client wants a connection and has none at two looks in a row; one
-/// that merely is being made when the client looks is nothing to tell of. It is told *up* when the
-/// client is connected again. A connection that nobody wants, since the broker leads nothing or was
-/// idle for long, says neither.
+/// A broker is reported *down* if the client wants a connection and has none at two checks in a row. A connection
+/// that is just being made at one check is not reported. A broker is reported *up* when the client is connected again.
+/// A connection that is not wanted, since the broker leads no partition or was idle for a long time, is reported as
+/// neither.
 #[derive(Debug, Default)]
 pub(super) struct Health(Mutex<BTreeMap<String, Seen>>);
 
 #[derive(Debug, Default)]
 struct Seen {
     told_down: bool,
-    /// Whether a connection was wanted and not there at the last look.
+    /// Whether a connection was wanted and missing at the last check.
     tried: bool,
 }
 
-/// What there is to tell of a broker.
+/// A change to report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Change {
     Down,
@@ -31,7 +31,7 @@ enum Change {
 }
 
 impl Health {
-    /// Tells what has changed since the last look, and what was measured.
+    /// Reports the changes since the last check, and the measurements.
     pub(super) fn on_statistics(
         &self,
         statistics: &Statistics,
@@ -76,7 +76,7 @@ impl Health {
             "statistics of a client"
         );
         for way in statistics.brokers.values() {
-            // The others are not connected, and have nothing to tell but zeros.
+            // Other connections are not in use, and their values are zero.
             if way.state == State::Up && way.source != Source::Other {
                 event!(
                     debug,
@@ -118,8 +118,8 @@ impl Health {
 /// The state of each broker, by its address.
 type Brokers<'a> = BTreeMap<&'a str, State>;
 
-/// A broker may be connected twice. What counts is the way that records go, and only where that is
-/// not wanted, the one that the broker was first found by.
+/// Returns the state of each broker, by its address. A broker may be connected twice. The connection that carries
+/// records counts. Only if that one is not wanted, the bootstrap connection counts.
 fn by_address(statistics: &Statistics) -> Brokers<'_> {
     let mut brokers = Brokers::new();
     for source in [Source::Learned, Source::Configured] {
@@ -145,7 +145,7 @@ mod tests {
         changes.into_iter().map(|(_, change)| change).collect()
     }
 
-    /// A recording with another state in the place of the first `count` of a state.
+    /// Returns a recording in which the first `count` occurrences of a state are replaced.
     fn with(json: &[u8], from: &str, to: &str, count: usize) -> Vec<u8> {
         let text = std::str::from_utf8(json).unwrap();
         assert!(text.matches(from).count() >= count);
@@ -157,11 +157,11 @@ mod tests {
         let health = Health::default();
         for (json, told) in [
             (PRODUCER_UP, None),
-            // It may merely be making its connection anew.
+            // The connection may just be reconnecting.
             (PRODUCER_DOWN, None),
             (PRODUCER_UP, None),
             (PRODUCER_DOWN, None),
-            // There are two ways to it, and it is one broker.
+            // There are two connections, but it is one broker.
             (PRODUCER_DOWN, Some(Change::Down)),
             (PRODUCER_DOWN, None),
             (PRODUCER_UP, Some(Change::Up)),
@@ -179,7 +179,7 @@ mod tests {
             assert_eq!(look(&health, json), []);
         }
         assert_eq!(look(&health, PRODUCER_DOWN), [Change::Down]);
-        // It stays so until it is seen up.
+        // It stays down until it is seen up.
         assert_eq!(look(&health, &idle), []);
         assert_eq!(look(&health, PRODUCER_UP), [Change::Up]);
     }
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn the_way_that_records_go_is_what_counts() {
         let health = Health::default();
-        // The first one in it is the way that the broker was found by.
+        // The first one in the recording is the bootstrap connection.
         let found = with(PRODUCER_DOWN, "TRY_CONNECT", "UP", 1);
         assert_eq!(look(&health, &found), []);
         assert_eq!(look(&health, &found), [Change::Down]);

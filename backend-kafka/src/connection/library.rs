@@ -1,7 +1,7 @@
-//! Which librdkafka is linked.
+//! Checks which librdkafka is linked.
 //!
-//! The lock file of an application may choose a later `rdkafka-sys` than this crate is tested with, and
-//! the feature `dynamic-linking` of that crate takes whatever the system has.
+//! The lock file of an application may select a later `rdkafka-sys` than this crate is tested with, and
+//! the feature `dynamic-linking` of that crate uses the system's library.
 
 use millstream_core::telemetry::event;
 use millstream_core::{Error, ErrorKind, Result};
@@ -11,25 +11,25 @@ use rdkafka::util::get_rdkafka_version;
 use crate::config::{Config, Sasl};
 use crate::error;
 
-/// 2.12.1, in librdkafka's own form (`rd_kafka_version`). An older one lacks calls that this crate
-/// makes. Defects that it works around are those of this version.
+/// 2.12.1, in librdkafka's own format (`rd_kafka_version`). An older version lacks calls that this crate
+/// makes. The defects that this crate works around are those of this version.
 const TESTED: i32 = 0x020c_01ff;
 
-/// Other producers may have compressed their records by any of these.
+/// Other producers may have compressed their records with any of these.
 const CODECS: [&str; 4] = ["gzip", "snappy", "lz4", "zstd"];
 
 struct Library {
     version: i32,
-    /// As people write it.
+    /// The version in readable form.
     version_text: String,
-    /// What it was built with, separated by commas.
+    /// The features that it was built with, separated by commas.
     features: String,
 }
 
 /// Checks that the linked library has what a configuration needs.
 ///
 /// # Errors
-/// `Unsupported` where it is too old, or was built without a feature.
+/// `Unsupported` if it is too old, or was built without a feature.
 pub(super) fn check(config: &Config) -> Result<()> {
     let library = linked()?;
     library.check(config)?;
@@ -102,7 +102,7 @@ mod tests {
         }
     }
 
-    /// A later version that passes all tests becomes the tested one.
+    /// If a later version passes all tests, it becomes the tested one.
     #[test]
     fn the_linked_version_is_the_tested_one() {
         let library = linked().unwrap();

@@ -1,15 +1,15 @@
 //! The logins of one client that brokers refused after the connection had logged in before.
 //!
-//! Such a refusal mostly passes: brokers that restart refuse good logins until they have loaded them, a login
-//! service is away, a limit of new connections is reached. So a client tries on. It has failed only when
-//! *all* brokers have refused it for a time: a password that was changed, an account that was closed.
+//! Such a refusal is mostly temporary: brokers that restart refuse valid logins until they have loaded them, a login
+//! service is down, a limit of new connections is reached. So the client keeps trying. Its login has only failed when
+//! *all* brokers have refused it for a time: a password was changed, an account was closed.
 
 use std::time::{Duration, Instant};
 
 use millstream_core::Error;
 
-/// How long a refusal counts. librdkafka waits up to 10 s before it tries again, and reports an error with the
-/// same words again after 30 s, so a login that stays refused is reported at least this often.
+/// How long a refusal counts. librdkafka waits up to 10 s before it retries, and repeats an error with the same text
+/// after 30 s, so a login that stays refused is reported at least this often.
 const COUNTS_FOR: Duration = Duration::from_secs(60);
 
 /// The current run of refusals, if there is one.

@@ -1,9 +1,9 @@
-//! What a client of librdkafka tells of itself each interval, as far as it is used here.
+//! The part of a librdkafka client's statistics that is used here.
 //!
-//! The whole is a JSON of about 700 bytes a partition, most of which nobody reads. What is not named
-//! here is skipped and not kept.
+//! The full statistics are about 700 bytes of JSON for each partition, most of which is not used. Fields that are
+//! not named here are skipped and not kept.
 //!
-//! What each field means: <https://github.com/confluentinc/librdkafka/blob/v2.12.1/STATISTICS.md>
+//! Meaning of each field: <https://github.com/confluentinc/librdkafka/blob/v2.12.1/STATISTICS.md>
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use serde::Deserialize;
 /// The statistics of one client.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Statistics {
-    /// What librdkafka calls the client: no two of a process have the same.
+    /// librdkafka's name of the client. It is unique within the process.
     pub(super) name: String,
-    /// Records that wait to be sent, or for the answer.
+    /// Records that wait to be sent, or for a response.
     #[serde(rename = "msg_cnt")]
     pub(super) queued_records: u64,
     /// Their bytes.
@@ -25,7 +25,7 @@ pub(crate) struct Statistics {
     topics: BTreeMap<String, Topic>,
 }
 
-/// One way to a broker. A broker may have several: that of its id, and those it was first found by.
+/// One connection to a broker. A broker may have several: one for its id, and its bootstrap connections.
 #[derive(Debug, Deserialize)]
 pub(super) struct Broker {
     /// `host:port`.
@@ -36,33 +36,33 @@ pub(super) struct Broker {
     /// Requests that wait to be sent. librdkafka's counters of requests are signed.
     #[serde(rename = "outbuf_cnt")]
     pub(super) waiting: i64,
-    /// Requests that wait for their answers.
+    /// Requests that wait for their responses.
     #[serde(rename = "waitresp_cnt")]
     pub(super) in_flight: i64,
-    /// Requests that were not answered in time.
+    /// Requests that timed out.
     #[serde(rename = "req_timeouts")]
     pub(super) timeouts: u64,
-    /// From a request to its answer, in microseconds.
+    /// The time from a request to its response, in microseconds.
     pub(super) rtt: Window,
-    /// How long the broker made this client wait, in milliseconds.
+    /// How long the broker throttled this client, in milliseconds.
     pub(super) throttle: Window,
 }
 
-/// Where a broker is known from.
+/// The origin of a broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Source {
     /// One of `brokers`.
     Configured,
-    /// The cluster told of it.
+    /// Reported by the cluster.
     Learned,
-    /// A second connection to a broker for one purpose, or none to any: the coordinator's, the
+    /// A second connection to a broker for one purpose, or an entry without a broker: the coordinator's, or the
     /// client's own.
     #[serde(other)]
     Other,
 }
 
-/// How far a connection is.
+/// The state of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub(super) enum State {
     /// Not wanted at the moment.
@@ -70,12 +70,12 @@ pub(super) enum State {
     Idle,
     #[serde(rename = "UP", alias = "REAUTH")]
     Up,
-    /// Wanted, and not there: broken, being made, logging in.
+    /// Wanted, and not connected: broken, being made, logging in.
     #[serde(other)]
     Trying,
 }
 
-/// What was measured within the last interval.
+/// The measurements of the last interval.
 #[derive(Debug, Deserialize)]
 pub(super) struct Window {
     #[serde(rename = "cnt")]
@@ -87,20 +87,20 @@ pub(super) struct Window {
 
 #[derive(Debug, Deserialize)]
 struct Topic {
-    /// By their numbers; -1 stands for records whose partition is not chosen yet.
+    /// Partitions by number; -1 stands for records whose partition is not chosen yet.
     partitions: BTreeMap<i32, Partition>,
 }
 
 #[derive(Debug, Deserialize)]
 struct Partition {
-    /// The broker that leads it; -1 if there is none, or if the client does not know it yet.
+    /// The leader; -1 if there is none, or if the client does not know it yet.
     leader: i32,
     lo_offset: i64,
     ls_offset: i64,
     hi_offset: i64,
 }
 
-/// Where a partition begins and ends, as of the last fetch; below 0 before the first one.
+/// The begin and end offsets of a partition, as of the last fetch. Below 0 before the first one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Bounds {
     /// The oldest record that is left.
@@ -112,7 +112,7 @@ pub(crate) struct Bounds {
 }
 
 impl Window {
-    /// A value of what was measured, if anything was.
+    /// Returns a measured value, if anything was measured.
     pub(super) fn measured(&self, value: impl FnOnce(&Self) -> i64) -> Option<i64> {
         (self.count > 0).then(|| value(self))
     }
@@ -123,12 +123,12 @@ impl Statistics {
         serde_json::from_slice(json)
     }
 
-    /// Returns whether any broker has let the client in.
+    /// Returns whether any broker has accepted the client.
     pub(super) fn is_logged_in(&self) -> bool {
         self.brokers.values().any(|way| way.state == State::Up)
     }
 
-    /// The partitions that have a leader, and of which something was fetched.
+    /// Returns the bounds of the partitions that have a leader, and were fetched at least once.
     pub(crate) fn bounds(&self) -> impl Iterator<Item = ((Arc<str>, i32), Bounds)> {
         let partitions = self.partitions();
         let fetched = partitions.filter(|(_, it)| it.leader >= 0 && it.ls_offset >= 0);
@@ -142,7 +142,7 @@ impl Statistics {
         })
     }
 
-    /// The broker that leads each partition. `None` if there is none.
+    /// Returns the leader of each partition. `None` if there is none.
     pub(crate) fn leaders(&self) -> impl Iterator<Item = ((Arc<str>, i32), Option<i32>)> {
         let partitions = self.partitions();
         partitions.map(|(name, it)| (name, Some(it.leader).filter(|leader| *leader >= 0)))
@@ -157,14 +157,14 @@ impl Statistics {
     }
 }
 
-/// As librdkafka 2.12.1 wrote them, beside Apache Kafka 4.1.1.
+/// Recorded from librdkafka 2.12.1 with Apache Kafka 4.1.1.
 #[cfg(test)]
 pub(super) mod recorded {
-    /// A member that reads a partition of the topic `stuck`, of 20 records.
+    /// A member that reads a partition of the topic `stuck`, which has 20 records.
     pub(in super::super) const MEMBER: &[u8] = include_bytes!("recorded/member.json");
-    /// A producer with one record on its way.
+    /// A producer with one record in flight.
     pub(in super::super) const PRODUCER_UP: &[u8] = include_bytes!("recorded/producer_up.json");
-    /// The same one later, when its broker was killed.
+    /// The same producer later, after its broker was killed.
     pub(in super::super) const PRODUCER_DOWN: &[u8] = include_bytes!("recorded/producer_down.json");
 }
 
@@ -180,7 +180,7 @@ mod tests {
     fn a_members_partitions_are_read() {
         let member = parse(recorded::MEMBER);
         let bounds: Vec<_> = member.bounds().collect();
-        // What stands for no partition was never fetched.
+        // The entry for no partition was never fetched.
         let expected = Bounds {
             low: 0,
             end: 20,

@@ -553,6 +553,8 @@ fn values_follow_names() -> bool {
     })
 }
 
+/// Reads a C string. Null is the empty text.
+///
 /// # Safety
 /// `text` is null or a C string that lives during `'a`.
 unsafe fn text<'a>(text: *const c_char) -> Cow<'a, str> {
@@ -563,6 +565,8 @@ unsafe fn text<'a>(text: *const c_char) -> Cow<'a, str> {
     unsafe { CStr::from_ptr(text) }.to_string_lossy()
 }
 
+/// Reads a byte array. Null is `None`.
+///
 /// # Safety
 /// `start` is null or the first of `size` bytes that live during `'a`.
 unsafe fn bytes<'a>(start: *const c_void, size: usize) -> Option<&'a [u8]> {

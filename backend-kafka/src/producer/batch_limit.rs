@@ -1,29 +1,29 @@
-//! How large the batches of a producer may be, after its topic has refused one.
+//! The size limit of a producer's batches, after its topic has rejected one.
 //!
-//! A topic bounds batches (`max.message.bytes`), and a batch of records that are small may be too large for it: its
-//! limit was lowered since the producer asked for it, or this client may not ask. Then the records are sent again in
-//! smaller batches.
+//! A topic limits the size of batches (`max.message.bytes`), and a batch of small records may be too large for it: the
+//! limit was lowered since the producer requested it, or this client may not read it. The records are then sent again
+//! in smaller batches.
 
 use millstream_core::Record;
 
 use super::size_limits::{RECORD_OVERHEAD, SizeLimits};
 
-/// How large batches and records of librdkafka may be, in bytes.
+/// The size limits of librdkafka's batches and records, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct BatchLimit {
-    /// For `batch.size`: more records go into one batch only below this.
+    /// For `batch.size`: further records join a batch only below this size.
     pub(super) batch: usize,
     /// For `message.max.bytes`.
     pub(super) record: usize,
 }
 
 impl BatchLimit {
-    /// Returns whether a record may have shared its batch with others. One that is rejected alone is too large.
+    /// Returns whether a record may have shared its batch with others. A record that is rejected alone is too large.
     pub(super) fn may_share(self, record: &Record) -> bool {
         SizeLimits::record_bytes(record) + RECORD_OVERHEAD < self.batch
     }
 
-    /// Returns a lower limit, after a batch was rejected: that of the topic, or half of this one if the topic's is not
+    /// Returns a lower limit, after a batch was rejected: the topic's limit, or half of this one if the topic's is not
     /// lower.
     #[must_use]
     pub(super) fn lowered(self, topic: Option<usize>) -> Self {
@@ -54,7 +54,7 @@ mod tests {
     fn a_lower_limit_of_the_topic_is_taken_up() {
         let lowered = LIMIT.lowered(Some(10_061));
         assert_eq!((lowered.batch, lowered.record), (10_000, 10_000));
-        // Its settings may be known later elsewhere, so a batch within them is halved, too.
+        // Brokers may learn of the new setting at different times, so a batch within it is halved, too.
         assert_eq!(lowered.lowered(Some(10_061)).batch, 5_000);
     }
 

@@ -21,7 +21,7 @@ pub(super) struct ProducerClient {
 }
 
 impl ProducerClient {
-    /// Opens a client. Takes milliseconds, and longer with TLS. Makes no request.
+    /// Opens a client. Takes milliseconds, and longer with TLS. Sends no request.
     pub(super) fn open(
         settings: &ClientConfig,
         context: &Context,
@@ -40,13 +40,13 @@ impl ProducerClient {
         })
     }
 
-    /// Returns how large the client's batches are.
+    /// Returns the size limit of the client's batches.
     pub(super) fn limit(&self) -> BatchLimit {
         self.limit
     }
 
     /// Hands records of a batch to librdkafka, in this order. Does not wait. Records that librdkafka refuses at
-    /// once are given to `on_report`.
+    /// once are passed to `on_report`.
     pub(super) fn produce(
         &self,
         batch: &Arc<Batch>,
@@ -58,24 +58,24 @@ impl ProducerClient {
         self.native.produce(batch, indexes, scratch, on_report);
     }
 
-    /// Waits for an event, and gives its delivery reports to `on_report`. One thread at a time may call it.
+    /// Waits for an event, and passes its delivery reports to `on_report`. Must not be called concurrently.
     pub(super) fn poll(&self, timeout: Duration, on_report: &mut impl OnReport) -> Polled {
         self.context().keep_connected(self.native.client());
         self.native
             .poll(timeout, &mut self.watching_topic(on_report))
     }
 
-    /// Makes a [`poll`](Self::poll) that waits return.
+    /// Makes a waiting [`poll`](Self::poll) return.
     pub(super) fn wake_poll(&self) {
         self.native.wake_poll();
     }
 
-    /// Sends all records that librdkafka has without further linger. Blocks for a moment.
+    /// Sends all records that librdkafka has, without further linger. Blocks for a moment.
     pub(super) fn flush_lingering(&self) {
         self.native.flush_lingering();
     }
 
-    /// Takes records back. Their reports come with the next polls.
+    /// Takes records back. Their reports arrive with the next polls.
     pub(super) fn purge(&self, records: Purge) {
         self.native.purge(records);
     }
@@ -85,32 +85,31 @@ impl ProducerClient {
         self.native.holds_records()
     }
 
-    /// Returns whether the client can send no more. `polled` is the result of the last poll.
+    /// Returns whether the client cannot send any more. `polled` is the result of the last poll.
     pub(super) fn has_failed(&self, polled: Polled) -> bool {
         if self.context().fatal_error.first().is_some() || self.fatal_rejection().is_some() {
             return true;
         }
-        // The fatal error is also asked for when there is nothing to do, so that the end of a client does not
+        // The fatal error is also checked when there is nothing to do, so that detecting the end of a client does not
         // depend on one event.
         polled != Polled::Event && self.native.fatal_error().is_some()
     }
 
-    /// Returns why the client can send no more.
+    /// Returns why the client cannot send any more.
     pub(super) fn failure(&self) -> Option<String> {
         let fatal_error = self.context().fatal_error.first();
         let reason = fatal_error.map(|error| error.to_string());
         reason.or_else(|| Some(self.native.fatal_error()?.1))
     }
 
-    /// Returns the error of all records that the failed client gives back, or `None` if the next client may send
-    /// them.
+    /// Returns the error of all records that the failed client returns, or `None` if the next client may send them.
     pub(super) fn rejection(&self, topic_is_gone: impl FnOnce() -> bool) -> Option<Error> {
         let Some(fatal_error) = self.context().fatal_error.first() else {
             return self.fatal_rejection();
         };
         match fatal_error.kind() {
-            // The next client has the password and the certificate that their files hold then, and may be let
-            // in. Records wait for their deadline.
+            // The next client uses the password and the certificate that their files contain then, and may be
+            // accepted. Records wait for their deadline.
             ErrorKind::Unauthenticated => None,
             // The next client asks for the topic again.
             ErrorKind::NotFound if !topic_is_gone() => None,
@@ -129,7 +128,7 @@ impl ProducerClient {
         is_refused.then(|| self.error(&fatal))
     }
 
-    /// Returns what may be the reason why records were not stored in time.
+    /// Returns a possible reason why records were not stored in time.
     pub(super) fn timeout_cause(&self) -> Option<Error> {
         let context = self.context();
         context
@@ -137,14 +136,14 @@ impl ProducerClient {
             .or_else(|| context.fatal_error.first())
     }
 
-    /// Returns the last error that may pass, unless it is old.
+    /// Returns the last error that may pass by itself, unless it is old.
     pub(super) fn recent_error(&self) -> Option<Error> {
         let reason = self.context().fatal_error.recent_error()?;
         Some(Error::new(ErrorKind::Unavailable, "send", reason))
     }
 
-    /// Fails the client when its topic is missing or forbidden. librdkafka would return the same error for
-    /// minutes, also when the topic is there again. The next client asks anew.
+    /// Fails the client when its topic is missing or forbidden. librdkafka would return the same error for minutes,
+    /// even when the topic exists again. The next client asks again.
     fn watching_topic(&self, on_report: &mut impl OnReport) -> impl OnReport {
         move |batch: &Arc<Batch>, index: usize, report: Report| -> Disposition {
             if let Some(code) = topic_error(report) {

@@ -1,4 +1,4 @@
-//! What the error code of a delivery report says about the topic and the client.
+//! Interprets the error code of a delivery report.
 
 use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::types::RDKafkaRespErr as Raw;
@@ -37,12 +37,12 @@ pub(super) fn is_unknown_topic(report: Report) -> bool {
     )
 }
 
-/// Returns whether a client did not send a record because it has failed, or because its login was refused again,
-/// which ends it too.
+/// Returns whether a client did not send a record because the client has failed, or because its login was refused
+/// again, which also ends it.
 pub(super) fn is_unsent(report: Report) -> bool {
     const PURGED: i32 = Raw::RD_KAFKA_RESP_ERR__PURGE_QUEUE as i32;
     const FATAL: i32 = Raw::RD_KAFKA_RESP_ERR__FATAL as i32;
-    // A broker responds in the order of the requests, so those that a refused login fails were not sent.
+    // A broker responds in the order of the requests, so records that fail because of a refused login were not sent.
     const LOGIN_REFUSED: i32 = Raw::RD_KAFKA_RESP_ERR__AUTHENTICATION as i32;
     const NO_MECHANISM: i32 = Raw::RD_KAFKA_RESP_ERR_UNSUPPORTED_SASL_MECHANISM as i32;
     const LOGIN_STATE: i32 = Raw::RD_KAFKA_RESP_ERR_ILLEGAL_SASL_STATE as i32;

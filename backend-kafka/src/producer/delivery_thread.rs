@@ -1,4 +1,4 @@
-//! The thread of a client: serves its delivery reports, sends what has waited for them, and ends the client.
+//! The thread of a client: serves its delivery reports, sends waiting records, and ends the client.
 //!
 //! A panic of the thread ends the producer: its records fail at once, and so do later ones.
 
@@ -23,31 +23,31 @@ use crate::error::panic_message;
 use crate::native::delivery::{Batch, Disposition};
 use crate::native::produce::{Polled, Purge};
 
-/// How long the reports of a client that ends are waited for before more is taken back.
+/// How long to wait for the reports of an ending client before more records are purged.
 const PURGE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long responses to what was sent are waited for when a client ends.
+/// How long to wait for responses to sent requests when a client ends.
 ///
-/// Longer than a broker may be silent before the controller gives its partitions to others
-/// (`broker.session.timeout.ms`, 9 s by default). One that stops for a shorter time and goes on has then
-/// answered, and what another one has in its sockets it does not store any more.
+/// This is longer than a broker may be silent before the controller moves its partitions to other brokers
+/// (`broker.session.timeout.ms`, 9 s by default). A broker that stops for a shorter time and continues has responded
+/// by then. A broker that stops for longer no longer stores the requests in its sockets.
 pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 
 pub(super) struct DeliveryThread {
     sender: Arc<RecordSender>,
     client: Arc<ProducerClient>,
-    /// Each thread has a clone, and drops it after its client: when all are gone, all clients are.
+    /// Each thread has a clone, and drops it after its client: when all clones are dropped, all clients are.
     alive: mpsc::Sender<()>,
 }
 
-/// Why a client takes no more records.
+/// The reason why a client accepts no more records.
 enum End {
     Closing,
     Failed,
 }
 
 impl DeliveryThread {
-    /// Starts the thread, which sends to `client` from then on.
+    /// Starts the thread. Records are sent to `client` from then on.
     pub(super) fn start(
         sender: Arc<RecordSender>,
         client: Arc<ProducerClient>,
@@ -72,7 +72,7 @@ impl DeliveryThread {
     }
 
     fn run(self) {
-        // What a panic leaves behind is not used again: the records fail, and the client is drained and dropped.
+        // State that a panic leaves behind is not used again: the records fail, and the client is drained and dropped.
         let served = catch_unwind(AssertUnwindSafe(|| self.serve_client()));
         if let Err(panic) = served {
             self.fail(&*panic);
@@ -104,7 +104,7 @@ impl DeliveryThread {
         End::Closing
     }
 
-    /// Only a client with slow partitions needs the flusher.
+    /// Requests a flush. The flusher is started on demand: only a client with slow partitions needs it.
     fn flush_lingering(&self, flusher: &mut Option<LingerFlusher>) {
         if flusher.is_none() {
             let started = LingerFlusher::start(self.client.clone(), self.alive.clone());
@@ -116,7 +116,7 @@ impl DeliveryThread {
         }
     }
 
-    /// `rejection` is the result of records that the client gives back; without it, they are sent again.
+    /// Polls the client. `rejection` is the result of records that the client returns. Without it, they are sent again.
     fn poll(
         &self,
         timeout: Duration,
@@ -135,7 +135,7 @@ impl DeliveryThread {
         polled
     }
 
-    /// Takes reports of a client that takes no more records.
+    /// Handles reports of a client that accepts no more records.
     fn drain(&self, rejection: Option<&Error>, reports: &mut ClientReports) {
         self.poll(PURGE_INTERVAL, rejection, reports);
         reports.discard_counts();
@@ -167,7 +167,7 @@ impl DeliveryThread {
         self.start_successor();
     }
 
-    /// Waits until there is something to send, and opens the client for it.
+    /// Waits until there are records to send, and opens a client for them.
     fn start_successor(&self) {
         while let Wakeup::RecordsQueued = self.sender.wait_for_records() {
             let started = self.sender.open_client("send").and_then(|client| {
@@ -181,7 +181,7 @@ impl DeliveryThread {
         self.sender.fail_queued(&self.closed());
     }
 
-    /// Ends the client of a producer that closes, when nobody waits for a record.
+    /// Ends the client of a closing producer, when no call waits for a record.
     fn finish(&self, mut reports: ClientReports) {
         let closed = self.closed();
         self.sender.detach();
@@ -193,7 +193,7 @@ impl DeliveryThread {
         self.sender.fail_queued(&closed);
     }
 
-    /// Fails the producer after a panic. Its records would wait for reports that nobody serves.
+    /// Fails the producer after a panic. Otherwise its records would wait for reports that no thread serves.
     fn fail(&self, panic: &(dyn Any + Send)) {
         let reason = format!(
             "the thread that serves delivery reports panicked: {}",
@@ -205,7 +205,7 @@ impl DeliveryThread {
             error, "millstream.kafka.producer.failed", stream = %self.sender.stream, reason,
             "a producer has failed, and so do all its records"
         );
-        // librdkafka reads records until it has reported them. They have their results, so the reports are not used.
+        // librdkafka reads records until it has reported them. They have results, so the reports are ignored.
         let deadline = Instant::now() + DRAIN_TIMEOUT;
         while self.client.holds_records() && Instant::now() < deadline {
             let drained = AssertUnwindSafe(|| {
@@ -213,7 +213,7 @@ impl DeliveryThread {
                 let mut on_report = |_: &Arc<Batch>, _, _| Disposition::Answered;
                 self.client.poll(PURGE_INTERVAL, &mut on_report)
             });
-            // If each poll panics, its event is destroyed nevertheless, so that this ends.
+            // Even if each poll panics, its event is destroyed, so this loop ends.
             let _ = catch_unwind(drained);
         }
     }

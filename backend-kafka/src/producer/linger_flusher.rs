@@ -1,8 +1,8 @@
 //! A thread that flushes records which have lingered long enough.
 //!
-//! Records that have waited for a response must not linger once more in librdkafka. Only a flush makes it
-//! send them at once, for as long as the flush lasts, and it concerns all records of the client. The delivery
-//! thread has reports to take meanwhile.
+//! Records that have waited for a response must not linger again in librdkafka. Only a flush makes it send them at
+//! once, for as long as the flush lasts, and it affects all records of the client. The delivery thread must serve
+//! reports during that time.
 
 use std::io;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub(super) struct LingerFlusher {
 }
 
 impl LingerFlusher {
-    /// Starts the thread. It ends when this is dropped, and keeps its clone of `alive` until it has released the
+    /// Starts the thread. It ends when this value is dropped, and keeps its clone of `alive` until it has released the
     /// client.
     pub(super) fn start(client: Arc<ProducerClient>, alive: Sender<()>) -> io::Result<Self> {
         let (requests, requested) = sync_channel(1);
@@ -35,7 +35,7 @@ impl LingerFlusher {
 
     /// Requests a flush.
     pub(super) fn request(&self) {
-        // A request that the thread has not taken yet covers these records, too.
+        // A request that the thread has not received yet covers these records, too.
         let _ = self.requests.try_send(());
     }
 }

@@ -1,7 +1,7 @@
 //! Writes records to one topic.
 //!
-//! A call of `send` becomes a [`Batch`], and is woken once, when all its records have results. From top to bottom,
-//! each part uses only those below it:
+//! A call of `send` becomes a [`Batch`], and is woken once, when all its records have results. Each part uses only
+//! the parts below it:
 //!
 //! * [`Producer`] checks records, and returns their results.
 //! * [`delivery_thread`] serves the delivery reports of a client, and replaces a client that has failed.
@@ -9,21 +9,21 @@
 //! * [`client`] is one client of librdkafka.
 //! * [`accumulator`] decides which records are sent, wait, or are sent again. It makes no calls.
 //!
-//! # Why the order of a key holds
+//! # Why the order of a key is preserved
 //!
-//! All records of a key are in one partition. They go to librdkafka in the order of the calls ([`accumulator`]), and
-//! librdkafka has one queue for each partition. The broker takes the requests of an idempotent producer for a
-//! partition only in their order, each once, through all retries. That holds as long as nothing fails. *Within a
-//! call*, no record may be stored behind a failed one of its key either:
+//! All records of a key are in one partition. They are handed to librdkafka in the order of the calls
+//! ([`accumulator`]), and librdkafka has one queue for each partition. The broker accepts the requests of an
+//! idempotent producer for a partition only in their order, each once, through all retries. That suffices as long as
+//! nothing fails. *Within a call*, no record may be stored behind a failed one of its key either:
 //!
 //! * **Rejected here** (too large, a timestamp that cannot be sent): no record of the call was sent yet, and the later
 //!   ones of the key are held back ([`Batch::hold_back`]).
 //! * **Rejected by the broker**: it rejects a request as a whole, and the next requests in flight as out of sequence.
 //!   librdkafka would send those again, and they would be stored behind the gap. With `enable.gapless.guarantee` it
-//!   fails the client instead, before it sends anything more. Records that were not stored come back, and are held
+//!   fails the client instead, before it sends anything more. Records that were not stored are returned, and are held
 //!   back or sent again in their order ([`record_sender`]). So a record that the broker rejects fails together with
 //!   later ones of its key, and with no others.
-//! * **Too large together**: a topic whose limit was lowered rejects batches of small records. They come back as
+//! * **Too large together**: a topic whose limit was lowered rejects batches of small records. They are returned as
 //!   well, and are sent again in smaller batches ([`batch_limit`]).
 //! * **Timed out**: librdkafka fails records in its queue by their deadlines, which it checks once a second. The
 //!   records of a call that have neither headers nor a timestamp are handed over together and have one deadline.
@@ -31,16 +31,16 @@
 //!   call, which is before those.
 //! * **The client has failed** otherwise: as for a rejection by the broker.
 //!
-//! Three gaps are left. The first two neither reorder records nor store them twice. A check between two deadlines of a call fails one
-//! record before the other, and if the broker is back within that second, the other is stored. And a broker that
-//! does not know a producer in a partition yet takes any sequence as its first: if it rejects a client's first
-//! request there, it may store the second one that was in flight. (The other records of the first one are not sent
-//! again then: they would be stored too late.) The third one takes a broker that stops for longer than
-//! [`DRAIN_TIMEOUT`](delivery_thread::DRAIN_TIMEOUT) while its client is replaced, and that the controller
-//! waits for even longer: when it goes on, it may store a record that has failed with `Timeout` behind later
-//! ones of its key.
+//! Three gaps are left. The first two neither reorder records nor store them twice. First, a check between two
+//! deadlines of a call fails one record before the other, and if the broker is back within that second, the other is
+//! stored. Second, a broker that does not know a producer in a partition yet accepts any sequence as its first: if it
+//! rejects a client's first request there, it may store the second one that was in flight. (The other records of the
+//! first request are not sent again then: they would be stored too late.) The third gap takes a broker that stops for
+//! longer than [`DRAIN_TIMEOUT`](delivery_thread::DRAIN_TIMEOUT) while its client is replaced, and that the
+//! controller waits for even longer: when the broker continues, it may store a record that has failed with `Timeout`
+//! behind later ones of its key.
 //!
-//! Between calls there is no such rule: a later call stores its records also if an earlier one has failed.
+//! Between calls there is no such rule: a later call stores its records even if an earlier one has failed.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -79,7 +79,7 @@ mod topic_health;
 
 pub(crate) use open::{largest_batch, open};
 
-/// The operation of errors while a producer opens.
+/// The operation of errors during opening.
 const OPEN: &str = "open producer";
 
 struct Producer {
@@ -88,15 +88,15 @@ struct Producer {
     timeout: Duration,
     sender: Arc<RecordSender>,
     health: Option<TopicHealth>,
-    /// Ends when the last client is gone.
+    /// Closed when the last client is gone.
     ended: tokio::sync::Mutex<mpsc::Receiver<()>>,
-    /// The names of the partitions that are known, by their numbers.
+    /// The names of the known partitions, by their numbers.
     partitions: Mutex<Vec<Option<Partition>>>,
 }
 
 impl Producer {
-    /// `settings` are those that all clients have in common; `partitions` is how many there are, as
-    /// far as is known; `largest_batch` asks for the topic's limit anew.
+    /// Opens a producer. `settings` are common to all its clients. `partitions` is the known number of
+    /// partitions. `largest_batch` requests the topic's limit again.
     fn new(
         stream: Arc<str>,
         mut settings: ClientConfig,
@@ -110,8 +110,8 @@ impl Producer {
         let limit = settings::limit(&settings, limits.message_max);
         let request = settings::request(&settings, limit);
         let throttle = InFlightThrottle::new(request, config.linger, partitions);
-        // Without linger, librdkafka sends the first one of the records that it is handed at once, and the others
-        // wait for its response.
+        // Without linger, librdkafka sends the first of the records that it is handed at once, and the others wait for
+        // its response.
         let throttle = match config.throttle_in_flight && !config.linger.is_zero() {
             true => throttle,
             false => throttle.turned_off(),
@@ -139,7 +139,7 @@ impl Producer {
         })
     }
 
-    /// Asks `health` why records have timed out, where the client does not know.
+    /// Uses `health` to find out why records have timed out, if the client does not know.
     fn with_health(mut self, health: TopicHealth) -> Self {
         self.health = Some(health);
         self
@@ -163,7 +163,7 @@ impl Producer {
         }
     }
 
-    /// Returns why records have timed out, as far as it is known.
+    /// Returns why records have timed out, if it is known.
     async fn timeout_cause(&self) -> Option<Error> {
         if let Some(cause) = self.sender.timeout_cause() {
             return Some(cause);
@@ -172,7 +172,7 @@ impl Producer {
             Some(health) => health.look().await,
             None => None,
         };
-        // It may be of a broker that the records did not need.
+        // The last error may be of a broker that the records did not need.
         trouble.or_else(|| self.sender.recent_error())
     }
 
@@ -190,7 +190,7 @@ impl Producer {
             .partitions
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        // A broker that fails, fails records by the thousand, and for one reason.
+        // A failing broker fails thousands of records for the same reason.
         let mut last = None;
         let answers = batch.answers().map(|(record, answer)| {
             let error = match answer {
@@ -244,7 +244,7 @@ impl Producer {
         const REMOVED: i32 = RDKafkaRespErr::RD_KAFKA_RESP_ERR__DESTROY as i32;
         const GONE: i32 = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART as i32;
         let code = match code {
-            // For a record in the queue of a partition when its topic was found to be missing. The client itself is
+            // For a record that was in a partition queue when its topic was found to be missing. The client itself is
             // not destroyed as long as it has records.
             REMOVED => GONE,
             code => code,
@@ -311,13 +311,13 @@ impl driver::Producer for Producer {
 
     async fn close(&self) -> Result<()> {
         self.sender.close();
-        // Nothing is ever sent: it ends when the last delivery thread does.
+        // No message is ever sent. The channel closes when the last delivery thread ends.
         let _ended = self.ended.lock().await.recv().await;
         self.sender.failure().map_or(Ok(()), Err)
     }
 }
 
-/// The client ends on its own thread.
+/// Starts the end of the client, which continues on its own thread.
 impl Drop for Producer {
     fn drop(&mut self) {
         self.sender.close();

@@ -1,4 +1,4 @@
-//! Opens a producer: asks the cluster for the topic, and how large its records may be.
+//! Opens a producer: requests the topic, and the size limit of its records, from the cluster.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ pub(crate) async fn open(
         connection.lasting_context("send").stream(&stream),
     );
     let largest_batch = Box::new(move || topic.read().max_message_bytes);
-    // With TLS, a client loads certificates for tens of milliseconds.
+    // With TLS, a client takes tens of milliseconds to load certificates.
     let opened = background::run(OPEN, move || {
         let config = &connection.config.producer;
         Producer::new(
@@ -46,7 +46,7 @@ pub(crate) async fn open(
     Ok(Arc::new(opened.await??.with_health(health)))
 }
 
-/// Asks whether the topic exists, and whether this client may see it. Returns how many partitions it has.
+/// Looks up whether the topic exists, and whether this client may see it. Returns the number of its partitions.
 async fn find(connection: &Connection, stream: &Arc<str>) -> Result<usize> {
     let (name, timeout) = (stream.clone(), connection.config.request_timeout);
     let answer = connection
@@ -59,7 +59,7 @@ async fn find(connection: &Connection, stream: &Arc<str>) -> Result<usize> {
         .await;
     let (partitions, refusal) = answer.map_err(|error| error.with_stream(stream.clone()))?;
     match refusal.map(RDKafkaErrorCode::from) {
-        // A topic whose partitions have no leader at the moment is there.
+        // A topic whose partitions have no leader at the moment still exists.
         None
         | Some(RDKafkaErrorCode::LeaderNotAvailable | RDKafkaErrorCode::ReplicaNotAvailable) => {
             Ok(partitions)
@@ -68,7 +68,7 @@ async fn find(connection: &Connection, stream: &Arc<str>) -> Result<usize> {
     }
 }
 
-/// Asks for the topic's `max.message.bytes`. `None` if this client may not know.
+/// Requests the topic's `max.message.bytes`. `None` if this client may not read it.
 pub(crate) async fn largest_batch(
     connection: &Arc<Connection>,
     stream: &Arc<str>,
@@ -80,19 +80,19 @@ pub(crate) async fn largest_batch(
 
 async fn read_topic_settings(connection: &Arc<Connection>, stream: &Arc<str>) -> TopicSettings {
     let reader = TopicSettingsReader::new(connection, stream);
-    // An admin client blocks when it is made and when it is dropped.
+    // An admin client blocks when it is created and when it is dropped.
     let read = background::run(OPEN, move || reader.read());
     read.await.unwrap_or_default()
 }
 
-/// Settings of a topic, as far as this client may know them.
+/// Settings of a topic, as far as this client may read them.
 #[derive(Debug, Clone, Copy, Default)]
 struct TopicSettings {
     max_message_bytes: Option<usize>,
     min_insync_replicas: Option<usize>,
 }
 
-/// Asks for settings of a topic.
+/// Reads settings of a topic.
 struct TopicSettingsReader {
     connection: Arc<Connection>,
     stream: Arc<str>,
@@ -108,7 +108,7 @@ impl TopicSettingsReader {
         }
     }
 
-    /// Blocks.
+    /// Reads the settings. Blocks.
     fn read(&self) -> TopicSettings {
         let config = self.describe();
         let number = |name| config.as_ref()?.get(name)?.value.as_ref()?.parse().ok();

@@ -1,4 +1,4 @@
-//! The settings of librdkafka that the guarantees of a producer depend on.
+//! The librdkafka settings that the guarantees of a producer depend on.
 
 use rdkafka::ClientConfig;
 
@@ -8,13 +8,13 @@ use super::size_limits::BATCH_OVERHEAD;
 use crate::config::Producer;
 use crate::connection::set_default;
 
-/// Completes the settings that all clients have in common.
+/// Sets the settings that all clients have in common.
 pub(super) fn complete(settings: &mut ClientConfig, producer: &Producer, message_max: usize) {
     // How soon added partitions are used, 5 minutes by default.
     set_default(settings, "topic.metadata.refresh.interval.ms", "10000");
     settings
-        // With these, records are stored once and in order through all retries, and as long as the
-        // topic's replicas keep them.
+        // With these settings, records are stored once and in order through all retries, as long as the topic's
+        // replicas keep them.
         .set("enable.idempotence", "true")
         .set("acks", "all")
         .set("max.in.flight.requests.per.connection", "5")
@@ -29,17 +29,17 @@ pub(super) fn complete(settings: &mut ClientConfig, producer: &Producer, message
         .set("linger.ms", producer.linger.as_millis().to_string())
         .set("compression.codec", producer.compression.codec())
         .set("message.max.bytes", message_max.to_string())
-        // A stream is created on purpose, with the number of partitions that is wanted.
+        // Streams are created explicitly, with the intended number of partitions.
         .set("allow.auto.create.topics", "false")
-        // How long a new client waits for a topic that its broker does not know. Then the next client asks again,
+        // How long a new client waits for a topic that its broker does not know. After that the next client asks again,
         // perhaps another broker.
         .set("topic.metadata.propagation.max.ms", "5000")
-        // The SDK limits the records in flight. A second limit here could only refuse records out of their order.
+        // The SDK limits the records in flight. A second limit here could only refuse records out of order.
         .set("queue.buffering.max.messages", "0")
         .set("queue.buffering.max.kbytes", i32::MAX.to_string());
 }
 
-/// Returns how large batches and records may be, by librdkafka's settings.
+/// Returns the size limits of batches and records from librdkafka's settings.
 pub(super) fn limit(settings: &ClientConfig, message_max: usize) -> BatchLimit {
     BatchLimit {
         batch: number(settings, "batch.size", 1_000_000).min(message_max),
@@ -47,14 +47,14 @@ pub(super) fn limit(settings: &ClientConfig, message_max: usize) -> BatchLimit {
     }
 }
 
-/// Sets how large batches and records may be.
+/// Sets the size limits of batches and records.
 pub(super) fn set_limit(settings: &mut ClientConfig, limit: BatchLimit) {
     settings
         .set("batch.size", limit.batch.to_string())
         .set("message.max.bytes", limit.record.to_string());
 }
 
-/// Returns what librdkafka puts into one request of a partition, by its settings.
+/// Returns the limits of librdkafka's requests for a partition, from its settings.
 pub(super) fn request(settings: &ClientConfig, limit: BatchLimit) -> RequestLimit {
     RequestLimit {
         records: number(settings, "batch.num.messages", 10_000),
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
     use crate::connection::context::severity;
 
-    /// Keeps librdkafka's warnings about its configuration, with the level of our log.
+    /// Collects librdkafka's warnings about its configuration, with the level of our log.
     #[derive(Default)]
     struct Warnings(Mutex<Vec<(RDKafkaLogLevel, String)>>);
 
@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn a_producer_starts_without_warnings() {
         let mut settings = ClientConfig::new();
-        // Nobody listens there.
+        // No server listens on this port.
         settings.set("bootstrap.servers", "127.0.0.1:1");
         complete(&mut settings, &Producer::default(), 1_000_000);
         settings.set_log_level(RDKafkaLogLevel::Debug);
@@ -110,7 +110,7 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(60);
         let warnings = loop {
             client.poll(Duration::from_millis(10));
-            // librdkafka still warns, or this test shows nothing.
+            // librdkafka must still warn. Otherwise this test proves nothing.
             let warnings = client.client().context().0.lock().unwrap();
             if !warnings.is_empty() {
                 break warnings;

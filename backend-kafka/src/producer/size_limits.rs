@@ -1,7 +1,7 @@
-//! How large a record may be.
+//! The size limits of a record.
 //!
-//! A topic bounds a *batch* of records as it is sent (`max.message.bytes`), and librdkafka bounds
-//! each record and each batch by its own `message.max.bytes`. The latter is set so that a batch of
+//! A topic limits the size of a *batch* of records as sent (`max.message.bytes`), and librdkafka limits the size
+//! of each record and each batch by its own `message.max.bytes`. The latter is set so that a batch of
 //! one record never exceeds the former, so the broker never rejects a record that passes here.
 
 use millstream_core::Record;
@@ -19,12 +19,12 @@ const DEFAULT_MESSAGE_MAX: usize = 1_000_000;
 /// The limits of record sizes of one stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SizeLimits {
-    /// For librdkafka's `message.max.bytes`.
+    /// The value for librdkafka's `message.max.bytes`.
     pub(crate) message_max: usize,
 }
 
 impl SizeLimits {
-    /// `topic` is the topic's `max.message.bytes`, if it is known.
+    /// Computes the limits. `topic` is the topic's `max.message.bytes`, if it is known.
     pub(crate) fn new(topic: Option<usize>) -> Self {
         let batch = topic.unwrap_or(DEFAULT_MESSAGE_MAX + BATCH_OVERHEAD);
         Self {
@@ -39,7 +39,7 @@ impl SizeLimits {
         self.message_max - RECORD_OVERHEAD
     }
 
-    /// Returns the size of a record with the lengths of its headers. Each header has two lengths that
+    /// Returns the size of a record including the lengths of its headers. Each header has two lengths that
     /// [`Record::size`] does not count.
     pub(super) fn record_bytes(record: &Record) -> usize {
         let lengths = |(name, value): (&str, Option<&bytes::Bytes>)| {
@@ -51,7 +51,7 @@ impl SizeLimits {
     pub(super) fn limits(self) -> StreamLimits {
         StreamLimits {
             record_bytes: self.max_record_bytes(),
-            // A key has no limit but the record's.
+            // A key has no limit of its own, only the record's.
             key_bytes: self.max_record_bytes(),
             empty_key: true,
             text_key: false,
@@ -61,7 +61,7 @@ impl SizeLimits {
     }
 }
 
-/// Returns the size of an encoded length: 7 bits to the byte, after one for the sign.
+/// Returns the size of an encoded length: 7 bits per byte, after one bit for the sign.
 fn varint(length: usize) -> usize {
     let bits = usize::BITS - (length << 1 | 1).leading_zeros();
     bits.div_ceil(7) as usize

@@ -1,4 +1,4 @@
-//! The producer against librdkafka's own mock of a cluster.
+//! Tests of the producer against librdkafka's own mock cluster.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -62,7 +62,7 @@ fn open_with(
     .unwrap()
 }
 
-/// 100 records of 10 keys.
+/// Returns 100 records with 10 keys.
 fn call(number: usize) -> Vec<Record> {
     let record = |key| Record::new(format!("{number}")).key(format!("{}", key % 10));
     (0..100).map(record).collect()
@@ -77,7 +77,7 @@ fn kinds(answers: &Answers) -> HashMap<Option<ErrorKind>, usize> {
     kinds
 }
 
-/// Waits until a call is stored: to find the broker may take longer than a short timeout.
+/// Waits until a call is stored. Finding the broker may take longer than a short timeout.
 async fn goes_on(producer: &Producer) {
     let begun = Instant::now();
     while kinds(&producer.send(call(0)).await) != [(None, 100)].into() {
@@ -88,7 +88,7 @@ async fn goes_on(producer: &Producer) {
     }
 }
 
-/// Within a call, no record is stored after one of its key that failed.
+/// Asserts that within a call no record is stored after one of its key that failed.
 fn assert_keys_end_where_they_fail(answers: &Answers) {
     let mut failed = [false; 10];
     for (index, answer) in answers.iter().enumerate() {
@@ -106,7 +106,7 @@ async fn a_client_that_can_go_on_no_more_is_replaced() {
     let producer = open(&mock, Duration::from_secs(60));
     assert_eq!(kinds(&producer.send(call(0)).await), [(None, 100)].into());
 
-    // Of the first request that is out of order librdkafka does not know what to think.
+    // librdkafka cannot recover from this error for the first request in flight.
     let error = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
     mock.broker_round_trip_time(-1, Duration::from_millis(20))
         .unwrap();
@@ -197,7 +197,7 @@ async fn what_waits_for_an_answer_times_out_at_its_own_time() {
         assert_keys_end_where_they_fail(answers);
         assert_eq!(kinds(answers), [(Some(ErrorKind::Timeout), 100)].into());
     }
-    // As long as each of them would take behind the one before; and a client may be replaced meanwhile.
+    // Less than the calls would take one after another, although a client may be replaced in the meantime.
     assert!(took < TIMEOUT * CALLS, "{took:?}");
     mock.broker_up(-1).unwrap();
     producer.close().await.unwrap();
@@ -215,7 +215,7 @@ async fn unknown_partitions_are_written_to() {
     }
 }
 
-/// Batches of small records that the topic does not take any more go again in smaller ones.
+/// Batches of small records that the topic no longer accepts are sent again in smaller batches.
 #[tokio::test]
 async fn small_records_that_are_too_large_together_are_sent_again() {
     let mock = mock();
@@ -229,7 +229,7 @@ async fn small_records_that_are_too_large_together_are_sent_again() {
     }
 }
 
-/// One broker says that there is no such topic, for less time than it takes to believe that.
+/// One broker reports that there is no such topic, for less time than it takes to be believed.
 #[tokio::test]
 async fn records_wait_for_a_topic_that_is_unknown_for_a_while() {
     let mock = mock();
@@ -240,7 +240,7 @@ async fn records_wait_for_a_topic_that_is_unknown_for_a_while() {
     let begun = Instant::now();
     let mut waiting = loop {
         let mut sent = Box::pin(producer.send(call(0)));
-        // It takes a moment until the client asks again, and believes it.
+        // It takes a moment until the client asks again, and believes the response.
         match timeout(Duration::from_secs(1), &mut sent).await {
             Ok(answers) => assert_eq!(kinds(&answers), [(None, 100)].into()),
             Err(_) => break sent,
@@ -277,7 +277,7 @@ async fn no_records_are_answered_at_once() {
     assert!(answers.unwrap().is_empty());
 }
 
-/// Less than the timeout of the producers below.
+/// This is less than the timeout of the producers below.
 const PANIC_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Checks that a panic of the delivery thread is the result of these calls and of later ones, and does not keep the

@@ -1,4 +1,4 @@
-//! Why the records of a topic are not stored, as far as its metadata show.
+//! Finds out from a topic's metadata why its records are not stored.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,17 +10,18 @@ use tokio::time::Instant;
 
 use crate::connection::Connection;
 
-/// How long a look may take. Records that have timed out wait for it.
+/// The timeout of a check. Records that have timed out wait for it.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long the result of a look is used for others.
+/// How long the result of a check is reused.
 const FRESH: Duration = Duration::from_secs(10);
 
-/// librdkafka repeats requests that a leader refuses for want of replicas, and reports nothing of it.
+/// Checks that each partition of a topic has a leader and enough in-sync replicas. librdkafka retries requests that a
+/// leader refuses because of too few in-sync replicas, and reports nothing about it.
 pub(super) struct TopicHealth {
     connection: Arc<Connection>,
     stream: Arc<str>,
-    /// How many replicas must be in sync, if this client may know.
+    /// The required number of in-sync replicas, if this client may read it.
     min_insync_replicas: Option<usize>,
     last: Mutex<Option<(Instant, Option<Error>)>>,
 }
@@ -39,7 +40,7 @@ impl TopicHealth {
         }
     }
 
-    /// Returns what keeps records from being stored. `None` if nothing is seen, or nobody answers.
+    /// Returns the reason why records are not stored. `None` if none is found, or no broker responds.
     pub(super) async fn look(&self) -> Option<Error> {
         let mut last = self.last.lock().await;
         match &*last {

@@ -1,6 +1,6 @@
-//! What the delivery reports of one client say, until the accumulator takes it over.
+//! Collects the delivery reports of one client, until the accumulator processes them.
 //!
-//! The thread that serves the reports owns this, so that a report of a stored record takes no lock.
+//! The thread that serves the reports owns this value, so the report of a stored record takes no lock.
 
 use std::mem;
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use crate::producer::batch_limit::BatchLimit;
 use crate::producer::delivery_errors::{is_unknown_topic, is_unsent};
 
 pub(in crate::producer) struct ClientReports {
-    /// How large the client's batches are.
+    /// The size limit of the client's batches.
     limit: BatchLimit,
-    /// How many records of a partition queue were reported: mostly of one queue, as a request is of one
+    /// The number of reported records of each partition queue. Mostly of one queue, as a request is for one
     /// partition.
     pub(super) reported: Vec<(usize, usize)>,
     pub(super) highest_partition: i32,
@@ -35,7 +35,7 @@ pub(super) struct RejectedRecord {
 }
 
 impl ClientReports {
-    /// `limit` is how large the client's batches are.
+    /// Creates an empty collection. `limit` is the size limit of the client's batches.
     pub(in crate::producer) fn new(limit: BatchLimit) -> Self {
         Self {
             limit,
@@ -48,7 +48,7 @@ impl ClientReports {
         }
     }
 
-    /// Takes a report. `rejection` is the result of records that were not sent; without it, they are sent again.
+    /// Handles a report. `rejection` is the result of records that were not sent. Without it, they are sent again.
     pub(in crate::producer) fn on_report(
         &mut self,
         batch: &Arc<Batch>,
@@ -95,18 +95,18 @@ impl ClientReports {
         }
     }
 
-    /// Forgets what was counted. The counts of a detached client no longer matter.
+    /// Discards the counts. The counts of a detached client no longer matter.
     pub(in crate::producer) fn discard_counts(&mut self) {
         self.reported.clear();
         self.any_stored = false;
     }
 
-    /// Returns whether records came back that may be sent again.
+    /// Returns whether records were returned that may be sent again.
     pub(in crate::producer) fn has_returned(&self) -> bool {
         !self.unsent.is_empty() || !self.unknown_topic.is_empty()
     }
 
-    /// Returns whether records came back that must go in smaller batches.
+    /// Returns whether records were returned that must be sent in smaller batches.
     pub(in crate::producer) fn needs_smaller_batches(&self) -> bool {
         self.collateral.needs_smaller_batches()
     }

@@ -1,8 +1,8 @@
-//! Records whose request a broker rejected for the sake of other records in it, or because they were too large
-//! together. That ends their client.
+//! Records whose request a broker rejected because of other records in it, or because they were too large
+//! together. Such a rejection ends their client.
 //!
-//! They can be sent again unless a later request of their partition was stored: then they would be stored behind
-//! records that were sent after them.
+//! They can be sent again unless a later request of their partition was stored. In that case they would be stored
+//! behind records that were sent after them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,8 +30,8 @@ struct CollateralRecord {
 }
 
 impl CollateralRecords {
-    /// Takes each report, in the order in which they come. Returns whether it keeps the record. `limit` is how large
-    /// the client's batches are.
+    /// Handles each report, in the order of arrival. Returns whether it keeps the record. `limit` is the size limit of
+    /// the client's batches.
     pub(super) fn keep(
         &mut self,
         batch: &Arc<Batch>,
@@ -78,12 +78,12 @@ impl CollateralRecords {
         });
     }
 
-    /// Returns whether there are records that must go in smaller batches.
+    /// Returns whether there are records that must be sent in smaller batches.
     pub(super) fn needs_smaller_batches(&self) -> bool {
         self.too_large
     }
 
-    /// Returns the batches of those records that can be sent again, and fails the others.
+    /// Returns the batches of the records that can be sent again, and fails the other records.
     pub(super) fn release(self) -> Vec<Arc<Batch>> {
         let mut returned = Vec::new();
         for record in self.records {
@@ -93,7 +93,7 @@ impl CollateralRecords {
                 index,
             } = record;
             if self.overtaken[&partition] {
-                // Also for a record of a request that was too large: it was not too large itself.
+                // This also applies to a record whose request was too large: the record itself was not too large.
                 let report = Report::Failed {
                     partition,
                     code: DIFFERENT_RECORD,
@@ -143,7 +143,7 @@ mod tests {
         let batch = Arc::new(batch);
         batch.take_turn(1);
         let mut records = CollateralRecords::default();
-        // What was stored before is no harm.
+        // Records that were stored before do no harm.
         assert!(!records.keep(&batch, 0, stored(0), LIMIT));
         assert!(records.keep(&batch, 1, collateral(0), LIMIT));
         assert!(records.keep(&batch, 2, collateral(1), LIMIT));

@@ -3,11 +3,11 @@
 //! An idempotent producer of librdkafka (2.12) has one request of a partition in flight at a time
 //! ([librdkafka#4989](https://github.com/confluentinc/librdkafka/pull/4989)). If more records have
 //! lingered behind it, its thread checks without a pause whether they may be sent
-//! ([librdkafka#2565](https://github.com/confluentinc/librdkafka/issues/2565)), and takes a core for
-//! that. As long as responses come within the time for which records linger, there are no such records.
-//! Otherwise a partition is *slow*: librdkafka gets what one request takes, and more when that has a response.
+//! ([librdkafka#2565](https://github.com/confluentinc/librdkafka/issues/2565)), and uses a full core for
+//! that. As long as responses arrive within the linger time, there are no such records. Otherwise a partition is
+//! *slow*: librdkafka gets the records of one request, and more when that request has a response.
 //!
-//! This is about speed alone. librdkafka chooses the partition of a record, and all promises hold if it
+//! The throttle only affects performance. librdkafka chooses the partition of a record, and all guarantees hold if it
 //! chooses another one than is expected here. Records without a key may go to any partition, and never wait.
 
 use std::collections::VecDeque;
@@ -22,11 +22,11 @@ use crate::native::delivery::Batch;
 use crate::native::partitioner;
 use crate::producer::size_limits::RECORD_OVERHEAD;
 
-/// A shorter linger asks for the lowest latency, and then a short spin costs less than one more thread
-/// on the way.
+/// The minimum of the linger time. A shorter linger asks for the lowest latency, and then a short spin costs less
+/// than passing one more thread.
 const SHORTEST_LINGER: Duration = Duration::from_millis(5);
 
-/// What one request takes of a partition.
+/// The limits of one request for a partition.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::producer) struct RequestLimit {
     pub(in crate::producer) records: usize,
@@ -38,9 +38,9 @@ pub(in crate::producer) struct InFlightThrottle {
     /// Whether any record ever waits.
     is_on: bool,
     request: RequestLimit,
-    /// How long librdkafka lets records wait for others that share their request, or a little longer.
+    /// How long librdkafka lets records linger for others that share their request, or a little longer.
     linger: Duration,
-    /// By the expected partition of their records.
+    /// The queues by the expected partition of their records.
     queues: Vec<PartitionQueue>,
     /// The queues that have records to send.
     ready: Vec<usize>,
@@ -50,7 +50,7 @@ pub(in crate::producer) struct InFlightThrottle {
 struct PartitionQueue {
     slow: bool,
     waiting: VecDeque<BatchSlice>,
-    /// The records that librdkafka has, the oldest first.
+    /// The records that librdkafka has, oldest first.
     in_flight: VecDeque<InFlightRecords>,
 }
 
@@ -83,13 +83,13 @@ impl InFlightThrottle {
         }
     }
 
-    /// Lets all records pass from now on.
+    /// Disables the throttle: all records pass.
     pub(in crate::producer) fn turned_off(mut self) -> Self {
         self.is_on = false;
         self
     }
 
-    /// Takes the open records of a call. Returns those that are to be sent now; the others wait.
+    /// Handles the open records of a call. Returns the records to send now; the others wait.
     pub(super) fn admit(&mut self, batch: &Arc<Batch>, now: Instant) -> Vec<usize> {
         if !self.is_on {
             return batch.open_records().map(|(index, _)| index).collect();
@@ -120,12 +120,12 @@ impl InFlightThrottle {
         number
     }
 
-    /// Sets what one request takes from now on.
+    /// Sets the limits of one request from now on.
     pub(super) fn set_request_limit(&mut self, request: RequestLimit) {
         self.request = request;
     }
 
-    /// Returns the records that have waited and are to be sent now.
+    /// Returns the records that have waited and can be sent now.
     pub(super) fn drain(&mut self, now: Instant) -> Vec<BatchSlice> {
         let mut taken = Vec::new();
         for number in mem::take(&mut self.ready) {
@@ -141,7 +141,7 @@ impl InFlightThrottle {
         !self.ready.is_empty()
     }
 
-    /// Counts records of a queue that librdkafka has no longer.
+    /// Subtracts records of a queue that librdkafka no longer has.
     pub(super) fn on_reported(&mut self, number: usize, records: usize, now: Instant) {
         let queue = &mut self.queues[number];
         queue.on_reported(records, now, self.linger);
@@ -150,14 +150,14 @@ impl InFlightThrottle {
         }
     }
 
-    /// Adds a partition, and all before it, unless they are known.
+    /// Adds a partition, and all lower ones, unless they are known.
     pub(super) fn add_partition(&mut self, partition: i32) {
         let partitions = usize::try_from(partition).map_or(0, |partition| partition + 1);
         if partitions <= self.queues.len() {
             return;
         }
         let mut waiting = self.take_waiting();
-        // A call is in many slices, and a slice of many queues.
+        // A call is split into many slices, and its slices are in many queues.
         waiting.sort_by_key(|slice| slice.batch.turn());
         waiting.dedup_by(|slice, before| {
             let same = Arc::ptr_eq(&slice.batch, &before.batch);
@@ -184,23 +184,23 @@ impl InFlightThrottle {
         self.ready = (0..partitions).filter(waits).collect();
     }
 
-    /// Takes the records out that have waited beyond their deadline.
+    /// Removes the records that have waited beyond their deadline.
     ///
-    /// Those that librdkafka has were handed over later than their call came, and fail later. So no record
+    /// Records that librdkafka has were handed over later than their call arrived, and fail later. So no record
     /// is sent behind a failed one of its call, if this is called before [`drain`](Self::drain).
     pub(super) fn expire(&mut self, now: Instant) -> Vec<BatchSlice> {
         let queues = self.queues.iter_mut();
         queues.flat_map(|queue| queue.expire(now)).collect()
     }
 
-    /// Takes out all records that wait, and forgets those that librdkafka has.
+    /// Removes all waiting records, and forgets those that librdkafka has.
     pub(super) fn reset(&mut self) -> Vec<BatchSlice> {
         let waiting = self.take_waiting();
         self.queues = queues(self.queues.len());
         waiting
     }
 
-    /// Returns how many records librdkafka has, as far as they are counted.
+    /// Returns how many records librdkafka has, as counted here.
     #[cfg(test)]
     pub(super) fn records_in_flight(&self) -> usize {
         let in_flight = self.queues.iter().flat_map(|queue| &queue.in_flight);
@@ -216,10 +216,10 @@ impl InFlightThrottle {
 }
 
 impl PartitionQueue {
-    /// Returns whether a record may go to librdkafka at once.
+    /// Returns whether a record may be handed to librdkafka at once.
     ///
-    /// The oldest record there was sent after it had lingered, and those that came since have not
-    /// lingered until it is there for twice as long.
+    /// The oldest record there was sent after it had lingered. The later ones have not lingered until the oldest one
+    /// has been there for twice as long.
     fn is_free(&mut self, now: Instant, linger: Duration) -> bool {
         let Some(oldest) = self.in_flight.front() else {
             return self.waiting.is_empty();
@@ -268,7 +268,7 @@ impl PartitionQueue {
         }
     }
 
-    /// Takes out what one request takes, and a slice at least.
+    /// Takes the records of one request, and at least one slice.
     fn take(&mut self, request: RequestLimit, now: Instant, taken: &mut Vec<BatchSlice>) {
         let (mut records, mut bytes) = (0, 0);
         while let Some(slice) = self.waiting.pop_front() {
@@ -287,7 +287,7 @@ impl PartitionQueue {
 
     fn expire(&mut self, now: Instant) -> Vec<BatchSlice> {
         let mut taken = Vec::new();
-        // Calls come in the order of their deadlines.
+        // Calls arrive in the order of their deadlines.
         let is_overdue = |slice: &BatchSlice| slice.batch.deadline <= now;
         while self.waiting.front().is_some_and(is_overdue) {
             taken.extend(self.waiting.pop_front());
@@ -297,7 +297,7 @@ impl PartitionQueue {
 }
 
 fn queues(count: usize) -> Vec<PartitionQueue> {
-    // A topic has one partition at least.
+    // A topic has at least one partition.
     (0..count.max(1))
         .map(|_| PartitionQueue::default())
         .collect()
@@ -313,7 +313,7 @@ mod tests {
         bytes: 1 << 20,
     };
 
-    /// A call of records of these keys; `-` is none.
+    /// Creates a call of records with these keys; `-` is no key.
     fn call(keys: &str, turn: u64, deadline: Instant) -> Arc<Batch> {
         let record = |key: char| match key {
             '-' => Record::new("x"),
@@ -329,7 +329,7 @@ mod tests {
         Instant::now() + Duration::from_secs(60)
     }
 
-    /// The turns of the calls and the indexes of the records.
+    /// Returns the turns of the calls and the indexes of the records.
     fn order_of(slices: &[BatchSlice]) -> Vec<(u64, &[usize])> {
         let slices = slices.iter();
         slices
@@ -337,7 +337,7 @@ mod tests {
             .collect()
     }
 
-    /// One partition that was found to be slow, with one record on its way.
+    /// Creates a throttle with one slow partition, which has one record in flight.
     fn slow(request: RequestLimit, now: Instant) -> InFlightThrottle {
         let mut throttle = InFlightThrottle::new(request, LINGER, 1);
         let before = now - LINGER * 2;
@@ -383,7 +383,7 @@ mod tests {
         let taken = throttle.drain(now);
         assert_eq!(order_of(&taken), [(2, &[0][..]), (3, &[1])]);
 
-        // It is slow until an answer comes in time.
+        // The partition is slow until a response arrives in time.
         assert!(throttle.admit(&call("a", 4, later()), now).is_empty());
         throttle.on_reported(0, 1, now + LINGER);
         assert!(!throttle.is_ready(), "one of two is answered");
@@ -401,7 +401,7 @@ mod tests {
         };
         let mut throttle = slow(few, now);
         assert!(throttle.admit(&call("a", 3, later()), now).is_empty());
-        // In time, but not all can go.
+        // The response is in time, but not all records can go.
         throttle.queues[0].slow = false;
         throttle.on_reported(0, 1, now);
         assert!(throttle.admit(&call("a", 4, later()), now).is_empty());
@@ -437,7 +437,7 @@ mod tests {
                 let slices = throttle.drain(now);
                 let records: usize = slices.iter().map(|slice| slice.indexes.len()).sum();
                 assert!(!slices.is_empty());
-                // A call is divided by its bytes alone.
+                // A call is only divided by its bytes.
                 assert!(records <= 4 || slices.len() == 1, "{records}");
                 throttle.on_reported(0, records, now);
                 taken.extend(slices);
@@ -518,7 +518,7 @@ mod tests {
         let mut throttle = slow(ROOMY, now);
         assert_eq!(order_of(&throttle.reset()), [(2, &[0][..])]);
         assert!(!throttle.is_ready());
-        // The answer to the first is not waited for.
+        // The response to the first record is not awaited.
         assert_eq!(throttle.admit(&call("a", 3, later()), now), [0]);
     }
 }

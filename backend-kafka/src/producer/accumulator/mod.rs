@@ -41,14 +41,14 @@ pub(super) const EXPIRY_INTERVAL: Duration = Duration::from_millis(100);
 pub(super) struct Accumulator {
     client: ClientState,
     throttle: InFlightThrottle,
-    /// Batches with records that a client did not send, by their turns.
+    /// Batches with records that a client did not send, by turn.
     returned: BTreeMap<u64, Arc<Batch>>,
     /// Whether the topic is gone.
     absence: Absence,
     pending: PendingBatches,
-    /// Why no batch is taken any more.
+    /// Why no further batches are accepted.
     failure: Option<Error>,
-    /// How many batches were appended.
+    /// The number of appended batches.
     turns: u64,
     /// When waiting records were last checked for their deadlines.
     checked: Instant,
@@ -60,18 +60,18 @@ enum ClientState {
     Detached(VecDeque<Arc<Batch>>),
 }
 
-/// What is to be done with a batch that was appended.
+/// The next step for a batch that was appended.
 pub(super) enum Appended {
-    /// These of its records are to be sent now.
+    /// Send these of its records now.
     Send(Vec<usize>),
-    /// It waits for a client.
+    /// Wait for a client.
     Queued,
-    /// It has its results.
+    /// The batch has its results.
     Failed,
 }
 
 impl Accumulator {
-    /// No client is attached at first.
+    /// Creates an accumulator without a client.
     pub(super) fn new(throttle: InFlightThrottle, now: Instant) -> Self {
         Self {
             client: ClientState::Detached(VecDeque::new()),
@@ -85,12 +85,12 @@ impl Accumulator {
         }
     }
 
-    /// Sets what one request takes from now on.
+    /// Sets the limits of one request from now on.
     pub(super) fn set_request_limit(&mut self, limit: RequestLimit) {
         self.throttle.set_request_limit(limit);
     }
 
-    /// Takes the batch of a call, behind all that were appended before.
+    /// Appends the batch of a call, behind all earlier ones.
     pub(super) fn append(&mut self, batch: &Arc<Batch>, now: Instant) -> Appended {
         self.turns += 1;
         batch.take_turn(self.turns);
@@ -108,13 +108,13 @@ impl Accumulator {
         }
     }
 
-    /// Returns the open records of a batch that are to be sent now. The others wait in the queues of their
+    /// Returns the open records of a batch to send now. The others wait in the queues of their
     /// partitions.
     pub(super) fn admit(&mut self, batch: &Arc<Batch>, now: Instant) -> Vec<usize> {
         self.throttle.admit(batch, now)
     }
 
-    /// Records that a client takes records now. Returns the batches to [`admit`](Self::admit) and send first, in
+    /// Records that a client accepts records now. Returns the batches to [`admit`](Self::admit) and send first, in
     /// order.
     pub(super) fn attach_client(&mut self) -> Vec<Arc<Batch>> {
         let queued = match mem::replace(&mut self.client, ClientState::Attached) {
@@ -125,7 +125,7 @@ impl Accumulator {
         returned.into_values().chain(queued).collect()
     }
 
-    /// Records that the client takes no more records. Those that wait in the queues of partitions are returned.
+    /// Records that the client accepts no more records. Records that wait in partition queues are returned.
     pub(super) fn detach_client(&mut self) {
         self.client = ClientState::Detached(VecDeque::new());
         for BatchSlice { batch, .. } in self.throttle.reset() {
@@ -133,7 +133,7 @@ impl Accumulator {
         }
     }
 
-    /// Takes the counts of delivery reports over.
+    /// Adds the counts of delivery reports.
     pub(super) fn on_reports(&mut self, reports: &mut ClientReports, now: Instant) {
         for (queue, records) in reports.reported.drain(..) {
             self.throttle.on_reported(queue, records, now);
@@ -144,7 +144,7 @@ impl Accumulator {
         }
     }
 
-    /// Takes the records over that the client has returned.
+    /// Adds the records that the client has returned.
     pub(super) fn on_returned(&mut self, reports: &mut ClientReports, now: Instant) {
         for batch in reports.unsent.drain(..) {
             self.reenqueue(batch);
@@ -162,7 +162,7 @@ impl Accumulator {
         }
     }
 
-    /// Takes the report of a record that librdkafka refused at once.
+    /// Handles the report of a record that librdkafka refused at once.
     pub(super) fn on_refused(
         &mut self,
         batch: &Arc<Batch>,
@@ -184,7 +184,8 @@ impl Accumulator {
         Disposition::Answered
     }
 
-    /// The next client asks for the topic again, so the record is returned unless the topic is gone.
+    /// Handles a record of an unknown topic. The next client asks for the topic again, so the record is returned unless
+    /// the topic is gone.
     fn on_unknown_topic(
         &mut self,
         batch: Arc<Batch>,
@@ -205,8 +206,8 @@ impl Accumulator {
         self.absence.is_certain()
     }
 
-    /// Returns what is to be sent now of the records that have waited in the queues of their partitions, after
-    /// those have failed whose deadline is over.
+    /// Returns the records to send now that have waited in partition queues. Fails the records whose deadline is over
+    /// first.
     pub(super) fn drain(&mut self, now: Instant) -> Vec<BatchSlice> {
         if self.throttle.is_ready() || now >= self.checked + EXPIRY_INTERVAL {
             self.checked = now;
@@ -229,8 +230,8 @@ impl Accumulator {
         }
     }
 
-    /// Takes the records over whose requests were rejected for the sake of other records, when all reports of the
-    /// client have come.
+    /// Handles the records whose requests were rejected because of other records, when all reports of the client have
+    /// arrived.
     pub(super) fn on_client_ended(&mut self, mut reports: ClientReports, now: Instant) {
         self.on_returned(&mut reports, now);
         for batch in reports.collateral.release() {
@@ -238,8 +239,8 @@ impl Accumulator {
         }
     }
 
-    /// Fails those of the returned records that must not be sent again: records behind a failed one of their key,
-    /// and, with the error `timeout`, records whose deadline is over.
+    /// Fails returned records that must not be sent again: records behind a failed one of their key, and, with the
+    /// error of `timeout`, records whose deadline is over.
     pub(super) fn fail_unsendable(&mut self, now: Instant, timeout: impl Fn() -> Error) {
         self.returned.retain(|_, batch| {
             batch.hold_back();
@@ -260,7 +261,7 @@ impl Accumulator {
         is_queued || !self.returned.is_empty()
     }
 
-    /// Returns how many records are counted as being with the client.
+    /// Returns how many records are counted as handed to the client.
     #[cfg(test)]
     fn records_in_flight(&self) -> usize {
         self.throttle.records_in_flight()

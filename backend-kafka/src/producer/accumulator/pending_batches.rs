@@ -9,10 +9,10 @@ use crate::native::delivery::Batch;
 /// The smallest size at which released batches are removed.
 const MIN_PRUNE_SIZE: usize = 64;
 
-/// Weak, so that a batch is released as soon as its call has its results.
+/// Weak references to the batches, so that a batch is released as soon as its call has its results.
 ///
-/// Released batches are removed when their number may have reached that of all others. So a call pays for one
-/// entry, and nothing has to be done when it has its results.
+/// Released batches are removed when their number may have reached the number of the others. So a call pays for one
+/// entry, and nothing must be done when it has its results.
 pub(super) struct PendingBatches {
     batches: Vec<Weak<Batch>>,
     prune_at: usize,
@@ -34,7 +34,7 @@ impl PendingBatches {
         self.batches.push(Arc::downgrade(batch));
     }
 
-    /// Gives all records up that have no result.
+    /// Gives up all records that have no result.
     pub(super) fn abandon(&mut self, error: &Error) {
         for batch in self.batches.drain(..).filter_map(|batch| batch.upgrade()) {
             batch.abandon(error);

@@ -229,7 +229,7 @@ impl World {
             Step::Fetch(partition, count) => self.fetch(partition, i64::from(count)),
             Step::Markers(partition) => {
                 let offset = self.position.get(&partition).copied();
-                // Only a marker may be at that offset, whoever reads it when.
+                // Only a marker may be at that offset, no matter who reads it when.
                 let is_new = |offset: &i64| self.written[&partition] == *offset;
                 if let (Some(offset), true) = (offset.filter(is_new), self.is_fetched(partition)) {
                     self.markers.insert((partition, offset));

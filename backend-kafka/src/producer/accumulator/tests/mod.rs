@@ -1,4 +1,4 @@
-//! Random interleavings of calls, delivery reports, timeouts, failures of clients and their successors.
+//! Random interleavings of calls, delivery reports, timeouts, client failures and client replacements.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -31,14 +31,14 @@ const LINGER: Duration = Duration::from_millis(5);
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// A call with a record for each key.
+    /// A call with one record for each key.
     Send(Vec<Option<u8>>),
     Transmit {
         partition: usize,
         records: usize,
     },
     Respond(usize, Response),
-    /// Serves the reports that have come, and sends what may be sent then.
+    /// Serves the reports that have arrived, and sends the records that may then be sent.
     Drain,
     Advance(Duration),
     /// librdkafka refuses the next record at once.
@@ -90,7 +90,7 @@ struct Simulation {
 }
 
 impl Simulation {
-    /// `partitions` is how many partitions are known at first.
+    /// Creates a simulation. `partitions` is the number of partitions that are known at first.
     fn new(partitions: usize) -> Self {
         let now = Instant::now();
         let throttle = InFlightThrottle::new(REQUEST, LINGER, partitions);
@@ -243,7 +243,7 @@ impl Simulation {
         }
     }
 
-    /// Lets the broker store all that can still be stored.
+    /// Lets the broker store all records that can still be stored.
     fn settle(&mut self) {
         for _ in 0..1_000 {
             self.end_failed_client(2, false);
@@ -263,7 +263,7 @@ impl Simulation {
         panic!("records have no result");
     }
 
-    /// Checks what callers are told against what the broker has.
+    /// Checks the results of callers against the broker's log.
     fn check_results(&self) {
         let mut stored = BTreeSet::new();
         for record in self.log.partitions.iter().flatten() {

@@ -1,4 +1,4 @@
-//! A client of librdkafka and its broker, as far as the accumulator sees them.
+//! A model of a librdkafka client and its broker, as the accumulator sees them.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::num::NonZeroUsize;
@@ -16,7 +16,7 @@ use crate::native::record::ANY_PARTITION;
 
 pub(super) const PARTITIONS: NonZeroUsize = NonZeroUsize::new(4).unwrap();
 
-/// How long a client tries to send a record.
+/// The delivery timeout of a client.
 pub(super) const TIMEOUT: Duration = Duration::from_millis(300);
 
 /// The records of each partition, in the order in which the broker has stored them: the turn of the call and the
@@ -40,7 +40,7 @@ struct HeldRecord {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Response {
     Stored,
-    /// One record is rejected, and so are the others for its sake.
+    /// One record is rejected, and the others of its request because of it.
     Rejected {
         record: usize,
         next_is_stored: bool,
@@ -51,10 +51,10 @@ pub(super) enum Response {
 pub(super) struct SimulatedClient {
     queues: [VecDeque<HeldRecord>; PARTITIONS.get()],
     requests: [VecDeque<Vec<HeldRecord>>; PARTITIONS.get()],
-    /// What the client has, so that no record is given to it twice.
+    /// The records that the client has. Used to check that no record is handed over twice.
     held: BTreeSet<(u64, usize)>,
     next_partition: usize,
-    /// The turns of the calls that it got records of.
+    /// The turns of the calls whose records it got.
     pub(super) taken: BTreeSet<u64>,
     pub(super) refuses_next: bool,
     pub(super) has_failed: bool,
@@ -120,7 +120,7 @@ impl SimulatedClient {
         self.next_partition
     }
 
-    /// Puts up to so many records of a partition on their way.
+    /// Sends up to this many records of a partition.
     pub(super) fn transmit(&mut self, partition: usize, records: usize) {
         let (queue, requests) = (&mut self.queues[partition], &mut self.requests[partition]);
         let records = records.min(queue.len());
@@ -159,7 +159,7 @@ impl SimulatedClient {
         }
     }
 
-    /// Ends the client after a rejected request. Later requests of the partition are out of sequence, mostly.
+    /// Ends the client after a rejected request. Later requests of the partition are mostly out of sequence.
     fn reject_others(&mut self, partition: usize, next_is_stored: bool, log: &mut Log) {
         self.has_failed = true;
         if next_is_stored {
@@ -187,7 +187,7 @@ impl SimulatedClient {
         }
     }
 
-    /// Fails records whose time is over and that are not on their way.
+    /// Fails records whose time is over and that are not in flight.
     pub(super) fn time_out(&mut self, now: Instant) {
         for partition in 0..PARTITIONS.get() {
             while let Some(record) = self.queues[partition].pop_front() {
@@ -201,7 +201,7 @@ impl SimulatedClient {
         }
     }
 
-    /// Fails records that are not on their way, since a broker does not know the topic.
+    /// Fails records that are not in flight, since a broker does not know the topic.
     pub(super) fn miss_topic(&mut self) {
         self.has_failed = true;
         for partition in 0..PARTITIONS.get() {
@@ -212,8 +212,8 @@ impl SimulatedClient {
         }
     }
 
-    /// Gives all records back. Of the requests on their way in a partition, the first `responses` are stored and
-    /// responded to; the next ones are stored if `lands`.
+    /// Returns all records. Of the requests in flight in a partition, the first `responses` are stored and get a
+    /// response; the next ones are stored if `lands`.
     pub(super) fn purge(
         &mut self,
         rejection: Option<&Error>,
@@ -246,7 +246,7 @@ impl SimulatedClient {
         }
     }
 
-    /// Reports all records to nobody.
+    /// Drops all records, without reports.
     pub(super) fn release(self) {
         let requests = self.requests.into_iter().flatten().flatten();
         for record in self.queues.into_iter().flatten().chain(requests) {
