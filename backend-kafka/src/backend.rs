@@ -1,4 +1,4 @@
-//! The driver: one connection, from which everything else is opened.
+//! The driver. It holds one connection, and opens everything else from it.
 
 use std::sync::Arc;
 use std::thread;
@@ -25,18 +25,18 @@ pub struct Kafka {
 }
 
 impl Kafka {
-    /// Connects, as [`Config::connect`] does, and hands the driver itself back.
+    /// Connects like [`Config::connect`], and returns the driver itself.
     ///
     /// # Errors
     /// As [`Config::connect`].
     ///
-    /// # Cancellation
+    /// # Cancel safety
     /// As [`Config::connect`].
     pub async fn connect(config: Config) -> Result<Self> {
         Self::open(config, None).await
     }
 
-    /// Connects with tokens that the program makes itself, for `mechanism = "oauthbearer"` of
+    /// Connects with tokens that the program creates itself, for `mechanism = "oauthbearer"` of
     /// [`Sasl`](crate::Sasl).
     ///
     /// ```no_run
@@ -64,10 +64,10 @@ impl Kafka {
     /// ```
     ///
     /// # Errors
-    /// As [`Config::connect`]; `Unauthenticated` also if there is no token to be had, and `Invalid` if
+    /// As [`Config::connect`]. Also `Unauthenticated` if no token can be obtained, and `Invalid` if
     /// the settings name another mechanism.
     ///
-    /// # Cancellation
+    /// # Cancel safety
     /// As [`Config::connect`].
     pub async fn connect_with(config: Config, tokens: impl TokenSource) -> Result<Self> {
         Self::open(config, Some(Arc::new(tokens))).await
@@ -96,10 +96,10 @@ impl Kafka {
     }
 }
 
-/// Waits until a broker has told the client which cluster it is of. Returns whether one has.
+/// Waits until a broker has sent the cluster id to the client. Returns whether one has.
 ///
-/// In short waits: librdkafka (2.12) looks whether it was told, and then waits for the next change, so that it
-/// misses what comes in between (`rd_kafka_clusterid`).
+/// Waits in short intervals: librdkafka (2.12) checks whether it has the id, and then waits for the next change, so it
+/// misses an id that arrives in between (`rd_kafka_clusterid`).
 fn is_reached(client: &BaseConsumer<Context>, timeout: Duration) -> bool {
     const TURN: Duration = Duration::from_millis(20);
     let deadline = Instant::now() + timeout;
@@ -111,7 +111,7 @@ fn is_reached(client: &BaseConsumer<Context>, timeout: Duration) -> bool {
         if turn >= deadline {
             return false;
         }
-        // A broker that names no cluster is not waited for.
+        // If the broker names no cluster, the call returns early, so this sleeps for the rest of the turn.
         thread::sleep(turn.saturating_duration_since(Instant::now()));
     }
 }
@@ -135,9 +135,9 @@ impl driver::Backend for Kafka {
         producer::open(&self.connection, stream).await
     }
 
-    /// Groups are shared with other clients, and Kafka takes any text. But librdkafka takes C strings, and the
-    /// names of transactions and of the group beside it are longer than the group's, of which Kafka stores 32,767
-    /// bytes.
+    /// Checks the name of a group. Groups are shared with other clients, and Kafka accepts any text. But librdkafka
+    /// uses C strings, and the names of transactions and of the auxiliary group are longer than the group's, of which
+    /// Kafka stores 32,767 bytes.
     fn check_group_name(&self, name: &str) -> Result<(), String> {
         match (1..=LONGEST_GROUP_NAME).contains(&name.len()) && !name.contains('\0') {
             true => Ok(()),
@@ -167,7 +167,7 @@ mod tests {
 
     use super::*;
 
-    /// Each waits for the answer that tells of the cluster, and it is rare that it comes just before that.
+    /// Each call waits for the response with the cluster id. That response rarely arrives just before the wait.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn no_connect_misses_the_answer() {
         const ROUNDS: usize = 40;
@@ -184,7 +184,7 @@ mod tests {
             for connected in join_all(connects).await {
                 connected.unwrap();
             }
-            // One that misses it succeeds when its time is over.
+            // A call that misses the response succeeds only when its time is over.
             let took = begun.elapsed();
             assert!(took < config.request_timeout, "{took:?}");
         }

@@ -1,4 +1,4 @@
-//! Blocking work of async calls.
+//! Runs the blocking work of async calls.
 
 use std::thread;
 
@@ -7,17 +7,17 @@ use tokio::sync::oneshot;
 
 use crate::error;
 
-/// Does `work` on a thread of its own.
+/// Runs `work` on its own thread.
 ///
-/// Not on one of the runtime's: handlers may fill its pool for as long as they like, and it does not end before
-/// they do.
+/// It does not use the runtime's blocking pool: handlers may fill the pool for any length of time, and the runtime
+/// does not shut down before they end.
 ///
 /// # Errors
-/// `Unavailable` if there is no thread to be had: nothing is done. `OutcomeUnknown` if the work panics: a
+/// `Unavailable` if no thread can be started: nothing is done. `OutcomeUnknown` if the work panics: a
 /// transaction may be stored by then, and must not be published again.
 ///
 /// # Cancel safety
-/// The work of a dropped call goes on.
+/// The work of a dropped call continues.
 pub(crate) async fn run<T: Send + 'static>(
     operation: &'static str,
     work: impl FnOnce() -> T + Send + 'static,
@@ -25,7 +25,8 @@ pub(crate) async fn run<T: Send + 'static>(
     run_and_drop(operation, || (work(), ())).await
 }
 
-/// As [`run`], for work that leaves something whose drop blocks: it is dropped there, and not waited for.
+/// Runs work like [`run`], and drops a second value of the work on that thread, without waiting for the drop, which
+/// may block.
 pub(crate) async fn run_and_drop<T: Send + 'static, L>(
     operation: &'static str,
     work: impl FnOnce() -> (T, L) + Send + 'static,
@@ -34,7 +35,7 @@ pub(crate) async fn run_and_drop<T: Send + 'static, L>(
     let thread = thread::Builder::new().name("kafka-background".into());
     let started = thread.spawn(move || {
         let (returned, _left) = work();
-        // Whoever asked may have gone.
+        // The caller may be gone.
         let _ = done.send(returned);
     });
     started.map_err(|failed| error::no_thread(operation, failed))?;

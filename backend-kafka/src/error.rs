@@ -1,4 +1,4 @@
-//! The one table from Kafka's errors to the SDK's.
+//! The table that maps Kafka's errors to the SDK's.
 
 use std::any::Any;
 
@@ -6,7 +6,7 @@ use millstream_core::{Error, ErrorKind};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
 
-/// What the caller can do about an error of librdkafka or of a broker: the table.
+/// Returns the kind of an error of librdkafka or of a broker: what the caller can do about it. This is the table.
 pub(crate) fn kind(code: RDKafkaErrorCode) -> ErrorKind {
     use RDKafkaErrorCode as Code;
     match code {
@@ -75,14 +75,14 @@ pub(crate) fn kind(code: RDKafkaErrorCode) -> ErrorKind {
         | Code::UnreleasedInstanceId
         | Code::NonEmptyGroup => ErrorKind::Invalid,
         Code::BrokerDestroy | Code::PurgeQueue => ErrorKind::Closed,
-        // What is left passes, or may: no leader yet, a coordinator that moves, a connection lost. So may a
-        // connection that was not let in again, which is what a request is told that waited for it
-        // (`Authentication` and the like). Whether the login itself has failed is decided by `connection`.
+        // All other errors are temporary, or may be: no leader yet, a coordinator that moves, a connection lost. This
+        // includes a connection whose login was refused after earlier ones were accepted: requests that waited for it
+        // get this error (`Authentication` and the like). `connection` decides whether the login itself has failed.
         _ => ErrorKind::Unavailable,
     }
 }
 
-/// Makes an error of the SDK, which keeps librdkafka's as its source.
+/// Creates an error of the SDK, with librdkafka's as its source.
 pub(crate) fn from(operation: &'static str, error: KafkaError) -> Error {
     // rdkafka's own text ends with the value of the setting, which may be a password.
     if let KafkaError::ClientConfig(_, said, key, _) = &error {
@@ -93,7 +93,7 @@ pub(crate) fn from(operation: &'static str, error: KafkaError) -> Error {
             KafkaError::ClientCreation(_) | KafkaError::AdminOpCreation(_) | KafkaError::Nul(_),
             _,
         ) => ErrorKind::Invalid,
-        // Its code is not among those that rdkafka tells by itself.
+        // `rdkafka_error_code` does not return the code of this variant.
         (KafkaError::AdminOp(code), _) => kind(*code),
         (_, Some(code)) => kind(code),
         (_, None) => ErrorKind::Unavailable,
@@ -101,17 +101,17 @@ pub(crate) fn from(operation: &'static str, error: KafkaError) -> Error {
     Error::new(kind, operation, error.to_string()).with_source(error)
 }
 
-/// As [`from`], of a bare code.
+/// Creates an error like [`from`], from a bare code.
 pub(crate) fn from_code(operation: &'static str, code: RDKafkaErrorCode) -> Error {
     from(operation, KafkaError::Global(code))
 }
 
-/// As [`kind`], of a code by its number, which may be one of a newer broker.
+/// Returns the kind like [`kind`], from the number of a code, which may be one of a newer broker.
 pub(crate) fn kind_of(code: i32) -> ErrorKind {
     known(code).map_or(ErrorKind::Unavailable, kind)
 }
 
-/// As [`from_code`], of a code by its number, which may be one of a newer broker.
+/// Creates an error like [`from_code`], from the number of a code, which may be one of a newer broker.
 pub(crate) fn from_number(operation: &'static str, code: i32) -> Error {
     known(code).map_or_else(
         || {
@@ -126,8 +126,8 @@ fn known(code: i32) -> Option<RDKafkaErrorCode> {
     RDKafkaRespErr::try_from(code).ok().map(Into::into)
 }
 
-/// Whether a broker does not know a member any more. While a rebalance event is unanswered nothing else
-/// tells it; at other times the client is about to notice, and to join again.
+/// Returns whether a broker no longer knows a member. While a rebalance event is not acknowledged, no other sign shows
+/// it. At other times the client is about to notice it, and to join again.
 pub(crate) fn is_gone(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,
@@ -146,17 +146,18 @@ pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
         .unwrap_or("no message")
 }
 
-/// The error of a thread that could not be started.
+/// Returns the error of a thread that could not be started.
 pub(crate) fn no_thread(operation: &'static str, failed: std::io::Error) -> Error {
     Error::new(ErrorKind::Unavailable, operation, "cannot start a thread").with_source(failed)
 }
 
-/// Why a commit was not stored. One that met the change of a generation was not fenced for good: a
-/// member that stays has the next generation in a moment, and one that does not is told by its client.
+/// Returns the error of a commit that was not stored. If the commit failed because the generation changed, the member
+/// is not fenced permanently: a member that stays gets the next generation in a moment, and one that does not stay is
+/// notified by its client.
 pub(crate) fn not_stored(operation: &'static str, code: RDKafkaErrorCode) -> Error {
     let error = from_code(operation, code);
     if error.kind() == ErrorKind::NotFound {
-        // Whether it is gone is asked of the brokers that lead it.
+        // The brokers that lead the topic are asked whether it is gone.
         let message = "the coordinator of the group does not know the topic, or not yet";
         return Error::new(ErrorKind::Unavailable, operation, message).with_source(error);
     }
@@ -180,7 +181,7 @@ mod tests {
             (Code::MessageSizeTooLarge, ErrorKind::TooLarge),
             (Code::TopicAuthorizationFailed, ErrorKind::Denied),
             (Code::GroupAuthorizationFailed, ErrorKind::Denied),
-            // A request whose connection was not let in again.
+            // A request whose connection was refused after earlier ones were accepted.
             (Code::Authentication, ErrorKind::Unavailable),
             (Code::UnknownMemberId, ErrorKind::Fenced),
             (Code::IllegalGeneration, ErrorKind::Fenced),
@@ -194,7 +195,7 @@ mod tests {
             (Code::BrokerTransportFailure, ErrorKind::Unavailable),
             (Code::NotCoordinator, ErrorKind::Unavailable),
             (Code::LeaderNotAvailable, ErrorKind::Unavailable),
-            // One broker has left the cluster; the client goes on.
+            // One broker has left the cluster. The client continues.
             (Code::DestroyBroker, ErrorKind::Unavailable),
             (Code::RebalanceInProgress, ErrorKind::Unavailable),
         ] {

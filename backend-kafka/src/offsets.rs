@@ -1,17 +1,17 @@
-//! Positions here, offsets there.
+//! Converts between the SDK's positions and Kafka's offsets.
 //!
-//! Kafka stores the *next* offset to read; the SDK names the last settled record. The two are turned
-//! into each other here and nowhere else.
+//! Kafka stores the *next* offset to read. The SDK names the last settled record. The conversion happens
+//! only here.
 
 use millstream_core::Position;
 
-/// The offset that Kafka stores when everything up to and including `position` is settled. None for
-/// a position that no Kafka ever gave.
+/// Returns the offset that Kafka stores when everything up to and including `position` is settled. `None` for a
+/// position that does not come from Kafka.
 pub(crate) fn next(position: Position) -> Option<i64> {
     i64::try_from(position.offset()?).ok()?.checked_add(1)
 }
 
-/// The last settled position when Kafka has `next` stored. None at the very beginning.
+/// Returns the last settled position when Kafka has `next` stored. `None` at the very beginning.
 pub(crate) fn settled(next: i64) -> Option<Position> {
     let last = u64::try_from(next).ok()?.checked_sub(1)?;
     Some(Position::from(last))

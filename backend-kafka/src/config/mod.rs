@@ -25,8 +25,8 @@ use crate::Kafka;
 
 /// The settings of a connection to Kafka, for TOML, environment or code.
 ///
-/// Every key has a default. A key that does not exist is an error that lists the ones that do. How
-/// to encrypt and to log in is shown at [`Security`].
+/// Every key has a default. An unknown key is an error that lists the known ones. For encryption and login see
+/// [`Security`].
 ///
 /// ```
 /// let config: millstream_kafka::Config = toml::from_str(r#"
@@ -43,99 +43,98 @@ use crate::Kafka;
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Config {
-    /// Some brokers of the cluster, each `host:port`; the others are found by them. At least one;
+    /// Some brokers of the cluster, each `host:port`. The other brokers are found through them. At least one;
     /// default `127.0.0.1:9092`.
     pub brokers: Vec<String>,
-    /// What brokers show of this client in logs, quotas and group listings. A member with a name of
-    /// its own appends it: `client_id.member`. Default `millstream`.
+    /// The client id that brokers show in logs, quotas and group listings. A member with a name of its own appends
+    /// it: `client_id.member`. Default `millstream`.
     pub client_id: String,
     /// Encryption and login. Default none.
     pub security: Security,
-    /// Consuming.
+    /// Settings of consumers.
     pub consumer: Consumer,
-    /// Sending.
+    /// Settings of producers.
     pub producer: Producer,
-    /// Creating topics.
+    /// Settings of topic creation.
     pub topics: Topics,
-    /// How long one request of administration, of opening or of joining may take, repeats included. Also how
-    /// long all brokers may refuse the login of a member before it ends.
+    /// The timeout of one administrative request, of opening and of joining, including retries. Also how long all
+    /// brokers may refuse the login of a member before it ends.
     /// 1 s to 10 minutes, default 30 s.
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
-    /// How often members and producers look at librdkafka's statistics, for the lag of partitions of
-    /// which no records come and for the events `millstream.kafka.broker.*` and
+    /// How often members and producers read librdkafka's statistics. They supply the lag of partitions without new
+    /// records, and the events `millstream.kafka.broker.*` and
     /// `millstream.kafka.client.statistics`. 100 ms to 1 day, default 5 s; `0s` is never.
     #[serde(with = "humantime_serde")]
     pub statistics_interval: Duration,
-    /// Settings of [librdkafka] by its own names, for what has no key here. Those that the SDK owns
-    /// are refused with the reason, as are unknown ones. They are no place for secrets: `Debug` shows
-    /// them. Default none.
+    /// Settings of [librdkafka] by its own names, for settings that have no key here. Settings that the SDK owns
+    /// are refused with the reason, and so are unknown ones. Secrets do not belong here: `Debug` shows the
+    /// values. Default none.
     ///
     /// [librdkafka]: https://github.com/confluentinc/librdkafka/blob/v2.12.1/CONFIGURATION.md
     pub librdkafka: BTreeMap<String, String>,
 }
 
-/// How members consume.
+/// The settings of consumers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Consumer {
-    /// Who assigns partitions. Default `cooperative`.
+    /// The group protocol, which decides who assigns partitions. Default `cooperative`.
     pub protocol: Protocol,
-    /// A name for a member that stays over its restarts (static membership): within the session
-    /// timeout a member of the same name takes its partitions back without a rebalance, and `close`
-    /// hands nothing over. Unique among the members of a group: of two at once, one ends with
-    /// `Invalid` or `Fenced`. With `protocol = "consumer"` it is the second, for the broker keeps the
-    /// name of a member that did not close until its session is over; joining waits for that, up to
-    /// 70 s. Default unset.
+    /// The static id of a member that is kept across restarts (static membership): within the session timeout, a member
+    /// with the same id takes back its partitions without a rebalance, and `close` hands nothing over. Must be unique
+    /// among the members of a group: if two members have the same id at once, one ends with `Invalid` or `Fenced`.
+    /// With `protocol = "consumer"` it is the second one, because the broker keeps the id of a member that did not
+    /// close until its session is over. Joining waits for that, up to 70 s. Default unset.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instance_id: Option<String>,
-    /// How long a silent member keeps its partitions. 1 s to 1 hour, and the broker bounds it again
-    /// (6 s to 30 minutes unless set otherwise there). With `protocol = "consumer"` the broker's own
-    /// setting counts. Default 45 s.
+    /// How long a silent member keeps its partitions. 1 s to 1 hour. The broker has its own limits
+    /// (6 s to 30 minutes unless configured otherwise). With `protocol = "consumer"` the broker's own
+    /// setting applies. Default 45 s.
     ///
-    /// When the coordinator of the group dies, no member can show that it lives until the cluster has
+    /// When the coordinator of the group dies, no member can send heartbeats until the cluster has
     /// noticed (`broker.session.timeout.ms`, 9 s by default) and another broker has loaded the group. A
-    /// shorter session is then over for all members at once, without a drain.
+    /// shorter session then expires for all members at once, without a drain.
     #[serde(with = "humantime_serde")]
     pub session_timeout: Duration,
-    /// How often a member shows that it lives, and how soon it hears of a rebalance. 10 ms to a third
-    /// of the session timeout. With `protocol = "consumer"` the broker's own setting counts. By
-    /// default 1 s, or a third of the session timeout where that is less.
+    /// How often a member sends a heartbeat, and so how soon it learns of a rebalance. 10 ms to a third
+    /// of the session timeout. With `protocol = "consumer"` the broker's own setting applies. By
+    /// default 1 s, or a third of the session timeout if that is less.
     #[serde(with = "humantime_serde", skip_serializing_if = "Option::is_none")]
     pub heartbeat_interval: Option<Duration>,
-    /// How long a member that keeps other partitions may drain those that a rebalance takes away, if its
+    /// How long a member that keeps other partitions may drain the partitions that a rebalance revokes, if its
     /// group's [`drain_timeout`](millstream_core::ConsumerGroup::drain_timeout) is longer. 0 to 1 day, default
     /// 3 s.
     ///
-    /// Records of the partitions that it keeps are not fetched meanwhile: librdkafka stops until a rebalance
-    /// is answered. So a key whose handler hangs delays all others of the member for as long.
+    /// During the drain no records are fetched for the partitions that it keeps: librdkafka stops until a rebalance
+    /// is acknowledged. So a key whose handler hangs delays all others of the member for this long.
     #[serde(with = "humantime_serde")]
     pub rebalance_drain_timeout: Duration,
 }
 
 impl Consumer {
-    /// The interval that is set, or the default one.
+    /// Returns the configured interval, or the default one.
     pub(crate) fn heartbeat_interval(&self) -> Duration {
         let default = Duration::from_secs(1).min(self.session_timeout / 3);
         self.heartbeat_interval.unwrap_or(default)
     }
 }
 
-/// Who assigns partitions to members.
+/// The group protocol: who assigns partitions to members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Protocol {
-    /// The members themselves, with the cooperative-sticky assignor: only partitions that move stand
-    /// still. All brokers know it.
+    /// The members themselves, with the cooperative-sticky assignor: only partitions that move are interrupted. All
+    /// brokers support it.
     #[default]
     Cooperative,
     /// The broker (KIP-848): Apache Kafka 4.0 and later.
     Consumer,
 }
 
-/// How records are sent.
+/// The settings of producers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
@@ -143,20 +142,20 @@ pub struct Producer {
     /// How long a record waits for others that share its request. 0 to 15 minutes, default 5 ms.
     #[serde(with = "humantime_serde")]
     pub linger: Duration,
-    /// How long a record is tried before its receipt answers `Timeout`. 1 s to 1 day, default 2
-    /// minutes. The time begins anew when the record goes out, so where it first waits for others of
-    /// its partition to be answered, it may be up to twice as long. Where a client of librdkafka must be
-    /// replaced meanwhile, up to 15 s are added in which the broker may still store what it has.
+    /// How long sending a record is retried before its receipt returns `Timeout`. 1 s to 1 day, default 2
+    /// minutes. The time starts again when the record is handed to librdkafka. So if it first waits for responses to
+    /// earlier records of its partition, it may take up to twice as long. If a librdkafka client must be
+    /// replaced during that time, up to 15 s are added in which the broker may still store the records that it has.
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
     /// How batches are compressed. Default `none`.
     pub compression: Compression,
-    /// Whether records with a key wait as long as a request of their partition has no response and the broker takes
-    /// longer to respond than records linger. Default `true`; without `linger` they never wait.
+    /// Whether records with a key wait while a request of their partition has no response, if the broker takes longer
+    /// to respond than records linger. Default `true`; without `linger` they never wait.
     ///
     /// An idempotent client of librdkafka (2.12) has one request of a partition in flight at a time, and keeps a
-    /// core busy while more records wait behind it. Turn it off where the rate to a distant broker matters more
-    /// than processor time.
+    /// core busy while more records wait behind it. Turn it off if the throughput to a distant broker matters more
+    /// than CPU time.
     pub throttle_in_flight: bool,
 }
 
@@ -165,21 +164,21 @@ pub struct Producer {
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Compression {
-    /// Not at all.
+    /// No compression.
     #[default]
     None,
-    /// By gzip.
+    /// gzip.
     Gzip,
-    /// By snappy.
+    /// snappy.
     Snappy,
-    /// By LZ4.
+    /// LZ4.
     Lz4,
-    /// By Zstandard.
+    /// Zstandard.
     Zstd,
 }
 
 impl Compression {
-    /// Returns librdkafka's name for it.
+    /// Returns librdkafka's name of the codec.
     pub(crate) fn codec(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -191,12 +190,12 @@ impl Compression {
     }
 }
 
-/// How topics are created.
+/// The settings of topic creation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Topics {
-    /// How many brokers hold each partition. 1 to 32,767; default unset: as the cluster says.
+    /// The number of brokers that hold each partition. 1 to 32,767; default unset: the cluster's default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replication_factor: Option<u16>,
     /// Settings of new topics by Kafka's own names (`retention.ms`). Default none.
@@ -243,15 +242,15 @@ impl Default for Producer {
 }
 
 impl Config {
-    /// Connects: asks the cluster who it is, so that a wrong address or a refused login is told
+    /// Connects. Requests the cluster id, so that a wrong address or a refused login is reported
     /// here.
     ///
     /// # Errors
     /// `Invalid` for a setting that cannot be used, `Unauthenticated` for a refused login,
-    /// `Unavailable` if no broker answers within `request_timeout`, `Throttled` if the brokers refuse more
+    /// `Unavailable` if no broker responds within `request_timeout`, `Throttled` if the brokers refuse more
     /// connections for that long.
     ///
-    /// # Cancellation
+    /// # Cancel safety
     /// A dropped call leaves nothing behind.
     pub async fn connect(self) -> Result<Client> {
         Ok(Client::new(Kafka::connect(self).await?))

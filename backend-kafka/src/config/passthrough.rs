@@ -1,5 +1,5 @@
-//! Which keys of librdkafka do not pass through: those that the SDK sets, because a promise rests on
-//! them, and those that have a key of their own.
+//! The librdkafka keys that cannot be passed through: those that the SDK sets because a guarantee depends on them,
+//! and those that have their own key here.
 
 use millstream_core::{Error, ErrorKind, Result};
 use rdkafka::ClientConfig;
@@ -7,10 +7,10 @@ use rdkafka::error::KafkaError;
 
 use crate::config::Config;
 
-/// A key, or with a star at its end all that begin so; and why it is refused.
+/// A key, or a prefix of keys if it ends with a star, and the reason why it is refused.
 type Rule = (&'static str, &'static str);
 
-/// Checks what the user wants to pass through, key by key.
+/// Checks the passed-through settings, key by key.
 pub(crate) fn check(config: &Config) -> Result<()> {
     for (key, value) in &config.librdkafka {
         if let Some(reason) = refusal(key) {
@@ -36,8 +36,7 @@ pub(crate) fn check(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// The name of the setting among those that mean the same, so that a default finds what the user
-/// has said.
+/// Returns the canonical name of a setting that has aliases, so that a default finds the value that the user has set.
 pub(crate) fn one_name(key: &str) -> &str {
     let found = ALIASES.iter().find(|(alias, _)| *alias == key);
     found.map_or(key, |(_, name)| name)
@@ -64,9 +63,9 @@ const CALLBACK: &str = "the SDK listens for it itself";
 const TLS: &str = "set it under `security.tls`";
 const SASL: &str = "set the login under `security.sasl`";
 
-/// The table. The first rule that fits counts.
+/// The table. The first matching rule applies.
 const REFUSED: &[Rule] = &[
-    // Where and who.
+    // Addresses and identity.
     ("bootstrap.servers", "set `brokers`"),
     ("metadata.broker.list", "set `brokers`"),
     ("client.id", "set `client_id`"),
@@ -176,7 +175,7 @@ const REFUSED: &[Rule] = &[
         "produce.offset.report",
         "a receipt needs its record's position",
     ),
-    // What rdkafka and the SDK hear by.
+    // Callbacks and events that rdkafka and the SDK use.
     ("statistics.interval.ms", "set `statistics_interval`"),
     ("enabled_events", CALLBACK),
     ("log.queue", CALLBACK),
@@ -232,7 +231,7 @@ mod tests {
         }
     }
 
-    /// A key that librdkafka does not have is a slip of the pen, and keeps nothing out.
+    /// A key that librdkafka does not have is a typo, and rejects nothing.
     #[test]
     fn every_key_of_the_table_is_one_of_librdkafkas() {
         for (key, _) in REFUSED {

@@ -4,10 +4,10 @@ use serde::Deserialize;
 
 use super::{Credentials, MskIam, Sasl, Secret};
 
-/// The keys of all logins in one table.
+/// One table with the keys of all logins.
 ///
-/// Rejected: `#[serde(tag = "mechanism")]` alone. It reads each value before it knows its type, and
-/// a password such as `123456` is then a number.
+/// Rejected: `#[serde(tag = "mechanism")]` alone. It reads each value before it knows its type, so
+/// a password such as `123456` becomes a number.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SaslTable {
@@ -34,7 +34,7 @@ enum Mechanism {
 }
 
 impl Mechanism {
-    /// Returns the name, and the keys that belong to it.
+    /// Returns the name of the mechanism, and its keys.
     const fn keys(self) -> (&'static str, &'static [&'static str]) {
         const USER: &[&str] = &["username", "password", "password_file"];
         match self {
@@ -51,7 +51,7 @@ impl Mechanism {
 }
 
 impl TryFrom<SaslTable> for Sasl {
-    /// Names keys and no value.
+    /// The error message. It contains keys and no values.
     type Error = String;
 
     fn try_from(table: SaslTable) -> Result<Self, String> {

@@ -4,11 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use super::Secret;
 
-/// How the connection is protected, and who logs in. Default: neither encrypted nor logged in.
+/// Encryption and login of the connection. Default: neither.
 ///
-/// A password and a key with a newline at the end of their file are read without it. The files are
-/// read again for each new client, so that a rotated password is taken up by the next one; the last
-/// one goes on being used if a file cannot be read then.
+/// A trailing newline in the file of a password or a key is ignored. The files are read again for each new client,
+/// so the next client uses a rotated password. If a file cannot be read then, the last password stays in
+/// use.
 ///
 /// ```
 /// let config: millstream_kafka::Config = toml::from_str(r#"
@@ -56,7 +56,7 @@ use super::Secret;
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Security {
-    /// Encryption. Default unset: none, but with `mechanism = "msk-iam"`, which is always encrypted.
+    /// Encryption. Default unset: none, except with `mechanism = "msk-iam"`, which is always encrypted.
     /// An empty table turns it on. Needs the feature `tls`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
@@ -65,41 +65,40 @@ pub struct Security {
     pub sasl: Option<Sasl>,
 }
 
-/// Encryption, and by whose word a broker is believed to be who it says.
+/// Encryption, and the certificates by which brokers are verified.
 ///
-/// Each thing may be given by a file or in place, not by both. All are PEM.
+/// Each value may be given by a file or in place, not by both. All are PEM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Tls {
-    /// The file of the authorities that may vouch for brokers. Default unset: `ca_pem`, or those
-    /// that the system trusts.
+    /// The file of the certificate authorities that are trusted to sign brokers' certificates. Default unset:
+    /// `ca_pem`, or the authorities that the system trusts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
-    /// The authorities themselves.
+    /// The certificate authorities in place.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_pem: Option<String>,
-    /// The file of the client's certificate, with those that lead to its authority. Default unset:
-    /// the client has none.
+    /// The file of the client's certificate chain. Default unset: the client has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate_file: Option<PathBuf>,
-    /// The client's certificate itself.
+    /// The client's certificate chain in place.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate_pem: Option<String>,
     /// The file of the certificate's private key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_file: Option<PathBuf>,
-    /// The private key itself.
+    /// The private key in place.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_pem: Option<Secret>,
-    /// What the private key is encrypted with. Default unset: it is not.
+    /// The password of the encrypted private key. Default unset: the key is not encrypted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_password: Option<Secret>,
-    /// The file that holds it.
+    /// The file that holds the password of the private key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_password_file: Option<PathBuf>,
-    /// Whether a broker's certificate must name the host that was connected to. Without it anyone
-    /// with a certificate of the same authority can pass for a broker. Default `true`.
+    /// Whether a broker's certificate must contain the host name of the connection. If not, anyone
+    /// with a certificate of the same authority can impersonate a broker. Default `true`.
     pub verify_hostname: bool,
 }
 
@@ -119,7 +118,7 @@ impl Default for Tls {
     }
 }
 
-/// A login, by the mechanism that the broker offers.
+/// A login, by the SASL mechanism.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(
     tag = "mechanism",
@@ -128,19 +127,19 @@ impl Default for Tls {
 )]
 #[non_exhaustive]
 pub enum Sasl {
-    /// User and password, which go to the broker as they are: anyone on the way reads them unless
+    /// User and password, which are sent to the broker in clear text: anyone on the network path can read them unless
     /// `tls` is on.
     Plain(Credentials),
-    /// User and password, which are proven and not sent. Needs the feature `tls`.
+    /// User and password, which are proven and not sent (SCRAM-SHA-256). Needs the feature `tls`.
     #[serde(rename = "scram-sha-256")]
     ScramSha256(Credentials),
-    /// As `scram-sha-256`, with the longer hash; Amazon MSK offers this one. Needs the feature `tls`.
+    /// Like `scram-sha-256`, with the longer hash. Amazon MSK offers this one. Needs the feature `tls`.
     #[serde(rename = "scram-sha-512")]
     ScramSha512(Credentials),
-    /// The identity that the program has at AWS, for Amazon MSK with IAM access control. Needs the
+    /// The program's AWS identity, for Amazon MSK with IAM access control. Needs the
     /// feature `msk-iam`.
     MskIam(MskIam),
-    /// Tokens that the program makes: connect by [`Kafka::connect_with`]. Needs the feature `tls`.
+    /// Tokens that the program creates: connect with [`Kafka::connect_with`]. Needs the feature `tls`.
     ///
     /// [`Kafka::connect_with`]: crate::Kafka::connect_with
     Oauthbearer {},
@@ -150,7 +149,7 @@ pub enum Sasl {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Credentials {
-    /// Who logs in.
+    /// The user name.
     pub username: String,
     /// The password. This or `password_file`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -161,7 +160,7 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// A user with a password.
+    /// Creates the credentials of a user with a password.
     pub fn new(username: impl Into<String>, password: impl Into<Secret>) -> Self {
         Self {
             username: username.into(),
@@ -171,30 +170,30 @@ impl Credentials {
     }
 }
 
-/// An identity at AWS: the one of the environment (variables, profile, container, instance), unless
+/// An AWS identity: the default of the environment (variables, profile, container, instance), unless
 /// a profile or a role is named.
 ///
-/// The clock must be right to some minutes: tokens are good for 15.
+/// The clock must be accurate to some minutes: tokens are valid for 15.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct MskIam {
     /// The cluster's region, such as `eu-west-1`.
     pub region: String,
-    /// The profile of the shared configuration files to use; it may itself name a role. Keys in the
-    /// environment (`AWS_ACCESS_KEY_ID`) come before it. Default unset.
+    /// The profile of the shared configuration files to use. The profile may name a role itself. Keys in the
+    /// environment (`AWS_ACCESS_KEY_ID`) take precedence. Default unset.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
-    /// The role to assume with the identity of the environment. Not together with `profile`. Default
+    /// The role to assume with the identity of the environment. Cannot be combined with `profile`. Default
     /// unset.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role_arn: Option<String>,
-    /// The name under which the role's calls are logged at AWS. Default `millstream`.
+    /// The session name under which AWS logs the role's calls. Default `millstream`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session_name: Option<String>,
 }
 
 impl MskIam {
-    /// The identity of the environment, in a region.
+    /// Creates the identity of the environment, in a region.
     pub fn new(region: impl Into<String>) -> Self {
         Self {
             region: region.into(),

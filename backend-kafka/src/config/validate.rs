@@ -1,4 +1,4 @@
-//! What settings must be before they are used. Each message names the key and says what to change.
+//! Validates settings. Each message names the key and says what to change.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,10 +13,10 @@ pub(crate) const NO_MSK_IAM: &str = "security.sasl.mechanism: for `msk-iam` buil
                                      with the feature `msk-iam`";
 
 impl Config {
-    /// Checks all that can be checked without a broker. [`connect`](Self::connect) does so first.
+    /// Checks everything that can be checked without a broker. [`connect`](Self::connect) does so first.
     ///
     /// # Errors
-    /// `Invalid`, with the name of the first key that is wrong.
+    /// `Invalid`, with the name of the first invalid key.
     pub fn validate(&self) -> Result<()> {
         self.problem().map_or(Ok(()), |problem| {
             Err(Error::new(ErrorKind::Invalid, "connect", problem))

@@ -1,4 +1,4 @@
-//! Encryption and login, from the settings to librdkafka's keys.
+//! Converts the encryption and login settings to librdkafka's.
 
 #[cfg(feature = "msk-iam")]
 mod msk;
@@ -17,19 +17,19 @@ use crate::config::{Credentials, Sasl, Secret, Security, Tls};
 use crate::login::token::{TokenSource, Tokens};
 use crate::native;
 
-/// Encryption and login of a connection: checked, and ready for client after client.
+/// Encryption and login of a connection. The settings are checked, and can be applied to any number of clients.
 #[derive(Debug)]
 pub(crate) struct Login {
     security: Security,
     password: Option<Password>,
     key_password: Option<Password>,
     tokens: Option<Tokens>,
-    /// Whether a broker has ever let a client of the connection in.
+    /// Whether a broker has ever accepted a client of the connection.
     was_accepted: AtomicBool,
 }
 
 impl Login {
-    /// The settings were validated. Reads the files, so that one that is missing is told here.
+    /// Opens the login. The settings must be validated. Reads the files, so that a missing file is reported here.
     pub(crate) fn open(security: &Security, source: Option<Arc<dyn TokenSource>>) -> Result<Self> {
         let source = match (&security.sasl, source) {
             (Some(Sasl::MskIam(msk)), None) => Some(msk_tokens(msk)?),
@@ -63,7 +63,7 @@ impl Login {
                 ("certificate_file", &tls.certificate_file),
                 ("key_file", &tls.key_file),
             ] {
-                // librdkafka reads it, and says less when it cannot.
+                // librdkafka reads the file too, but its error says less.
                 if let Some(path) = path {
                     read(&format!("security.tls.{key}"), path).map_err(invalid)?;
                 }
@@ -82,17 +82,17 @@ impl Login {
         })
     }
 
-    /// Records that a broker has let a client in.
+    /// Records that a broker has accepted a client.
     pub(crate) fn on_logged_in(&self) {
         self.was_accepted.store(true, Relaxed);
     }
 
-    /// Returns whether a broker has ever let a client in. Until then a refusal is final.
+    /// Returns whether a broker has ever accepted a client. Until then a refusal is final.
     pub(crate) fn was_accepted(&self) -> bool {
         self.was_accepted.load(Relaxed)
     }
 
-    /// Gives a client whose login was refused what the password's file holds now.
+    /// Sets the current password from its file for a client whose login was refused.
     pub(crate) fn renew<C: ClientContext>(&self, client: &Client<C>) {
         let Some(Sasl::Plain(user) | Sasl::ScramSha256(user) | Sasl::ScramSha512(user)) =
             &self.security.sasl
@@ -105,12 +105,12 @@ impl Login {
         }
     }
 
-    /// Where clients get their tokens, if that is how they log in.
+    /// Returns the source of clients' tokens, if they log in with tokens.
     pub(crate) fn tokens(&self) -> Option<&Tokens> {
         self.tokens.as_ref()
     }
 
-    /// Sets librdkafka's keys, for a client that is about to be made.
+    /// Sets librdkafka's keys, for a client that is about to be created.
     pub(crate) fn apply(&self, settings: &mut ClientConfig) {
         let sasl = self.security.sasl.as_ref();
         let always = Tls::default();
@@ -150,8 +150,8 @@ impl Login {
 
     fn apply_tls(&self, tls: &Tls, settings: &mut ClientConfig) {
         let path = |path: &PathBuf| path.to_string_lossy().into_owned();
-        // OpenSSL is linked into the program, and by itself looks where its makers would have
-        // installed it: "probe" looks where systems have their certificates.
+        // OpenSSL is linked into the program, and by default searches its own build-time location.
+        // "probe" searches the usual locations of system certificates.
         let system = "probe".to_owned();
         match (&tls.ca_file, &tls.ca_pem) {
             (Some(file), _) => settings.set("ssl.ca.location", path(file)),
@@ -188,7 +188,7 @@ fn msk_tokens(_: &crate::config::MskIam) -> Result<Arc<dyn TokenSource>> {
     Err(invalid(crate::config::NO_MSK_IAM))
 }
 
-/// A password that may lie in a file, which is read anew whenever it is wanted.
+/// A password. If it is in a file, the file is read again for each use.
 #[derive(Debug)]
 struct Password {
     key: &'static str,
@@ -219,7 +219,7 @@ impl Password {
         if let Some(file) = &self.file {
             match read_password(self.key, file) {
                 Ok(read) => *last = read,
-                // While secrets are rotated a file may be away for a moment.
+                // While secrets are rotated, a file may be missing for a moment.
                 Err(reason) => {
                     event!(
                         warn,

@@ -1,5 +1,5 @@
-//! Tokens for Amazon MSK with IAM: a request to the cluster's region, signed by whom the program is
-//! at AWS and good for 15 minutes, which the broker checks and never sends.
+//! Tokens for Amazon MSK with IAM. A token is a request to the cluster's region, signed with the program's AWS
+//! identity and valid for 15 minutes. The broker checks the request and never sends it.
 
 use std::error::Error as StdError;
 use std::thread;
@@ -15,8 +15,8 @@ use tokio::time::timeout;
 use crate::config::MskIam;
 use crate::login::token::{Token, TokenSource};
 
-/// How long getting the identity may take: from an instance's or a role's service, at worst with
-/// repeats.
+/// The timeout for loading the identity: from an instance's or a role's service, in the worst case with
+/// retries.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
@@ -35,8 +35,8 @@ impl Signer {
 impl TokenSource for Signer {
     fn token(&self) -> Result<Token, Box<dyn StdError + Send + Sync>> {
         let settings = self.settings.clone();
-        // The runtime is of its own, on a thread of its own: the application's may be waiting for
-        // just this, and the calling thread may be within it. Some threads in an hour.
+        // This uses its own runtime on its own thread: the application's runtime may be waiting for
+        // exactly this token, and the calling thread may be within that runtime. It is a few threads per hour.
         let signing = thread::Builder::new().name("kafka-token".into());
         let signing = signing.spawn(move || {
             let runtime = runtime::Builder::new_current_thread().enable_all().build();
@@ -83,8 +83,8 @@ mod tests {
     const SESSION: &str = "a+session/token==";
     const CHILD: &str = "MILLSTREAM_TEST_CHILD";
 
-    /// Runs one of the tests here in a process of its own, with an environment of its own, which
-    /// nobody reads while it is changed. True in that process.
+    /// Runs one of the tests here in a child process with its own environment, so that no other thread reads
+    /// the environment while it is changed. Returns true in that process.
     fn in_environment(test: &str, variables: &[(&str, &str)]) -> bool {
         if std::env::var(CHILD).is_ok_and(|child| child == test) {
             return true;
@@ -107,7 +107,7 @@ mod tests {
             child.env_remove(name);
         }
         child.env_remove("AWS_PROFILE");
-        // No service of an instance is asked: this machine may be one.
+        // The instance metadata service is disabled: this machine may be an instance.
         child.env("AWS_EC2_METADATA_DISABLED", "true");
         child.env(CHILD, test);
         child.envs(variables.iter().copied());
@@ -122,8 +122,8 @@ mod tests {
         false
     }
 
-    /// The signature of a presigned request, from AWS's description of Signature Version 4 and with
-    /// no code of the SDK's. `query` is encoded and has no signature.
+    /// Computes the signature of a presigned request, from AWS's description of Signature Version 4 and without
+    /// code of the AWS SDK. `query` is encoded and has no signature.
     fn signature(
         secret: &str,
         (date, region, service): (&str, &str, &str),
@@ -150,7 +150,7 @@ mod tests {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// The example in AWS's documentation of presigned requests (API reference of S3,
+    /// Uses the example in AWS's documentation of presigned requests (API reference of S3,
     /// "Authenticating Requests: Using Query Parameters").
     #[test]
     fn the_test_signs_as_the_documentation_does() {
@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(signed, expected);
     }
 
-    /// Checks all of a token that MSK checks.
+    /// Checks everything in a token that MSK checks.
     fn check(token: &Token, key: &str, secret: &str, session: Option<&str>) {
         let now = SystemTime::now();
         let left = token.expires().duration_since(now).unwrap();
@@ -236,7 +236,7 @@ mod tests {
         }
     }
 
-    /// Also where the caller is within a runtime that has one thread.
+    /// This also covers a caller within a single-threaded runtime.
     #[test]
     fn a_runtime_with_one_thread_is_not_stuck() {
         if in_environment("a_runtime_with_one_thread_is_not_stuck", &VARIABLES) {
@@ -246,7 +246,7 @@ mod tests {
         }
     }
 
-    /// Signs by a profile of the shared files.
+    /// Signs with a profile of the shared files.
     fn by_profile(test: &str, variables: &[(&str, &str)], check: impl FnOnce(&Token)) {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("credentials");

@@ -1,8 +1,8 @@
-//! Tokens for a login by OAUTHBEARER: who makes them, and how long one is good for.
+//! Tokens for a login with OAUTHBEARER: their source, and their lifetime.
 //!
-//! A connection has several clients, which share one token. It is made on a thread of the connection's own, and
-//! anew when half of its time is over: to make one may take long, and the threads of clients have receipts and
-//! rebalances to see to. They only hand on what is kept.
+//! A connection has several clients, which share one token. The token is made on the connection's own thread, and
+//! renewed after half of its lifetime: making one may take long, and the clients' threads must handle receipts and
+//! rebalances. They only pass on the kept token.
 
 use std::error::Error as StdError;
 use std::fmt::Debug;
@@ -21,23 +21,23 @@ use rdkafka::client::OAuthToken;
 use crate::config::Secret;
 use crate::error::panic_message;
 
-/// Makes the tokens of a login by `oauthbearer`; see [`Kafka::connect_with`].
+/// Makes the tokens of a login with `oauthbearer`; see [`Kafka::connect_with`].
 ///
 /// [`Kafka::connect_with`]: crate::Kafka::connect_with
 pub trait TokenSource: Debug + Send + Sync + 'static {
-    /// Makes a token, which all clients of a connection share until half of its time is over.
+    /// Makes a token, which all clients of a connection share until half of its lifetime is over.
     ///
-    /// Called on a thread of the connection's own, which may block and belongs to no runtime; never twice at
-    /// once. Nothing waits for it as long as the last token is good.
+    /// Called on the connection's own thread, which may block and belongs to no runtime. Calls never overlap. Nothing
+    /// waits for the call as long as the last token is valid.
     ///
     /// # Errors
-    /// The text is shown to users and logged: it must hold no secret. A failure is followed by another call
-    /// within 10 s. While the last token is good it is only logged; a `connect` without one is
-    /// `Unauthenticated`.
+    /// The text is shown to users and logged: it must not contain a secret. A failure is followed by another call
+    /// within 10 s. While the last token is valid, the failure is only logged. A `connect` without a valid token fails
+    /// with `Unauthenticated`.
     fn token(&self) -> Result<Token, Box<dyn StdError + Send + Sync>>;
 }
 
-/// A token, and what it is good for. `Debug` does not show its value.
+/// A token, and its expiry. `Debug` does not show its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
     value: Secret,
@@ -46,9 +46,9 @@ pub struct Token {
 }
 
 impl Token {
-    /// A token that the broker accepts until `expires`.
+    /// Creates a token that the broker accepts until `expires`.
     ///
-    /// Visible ASCII characters and blanks alone, as RFC 7628 has it.
+    /// It may only contain visible ASCII characters and spaces, as RFC 7628 requires.
     pub fn new(value: impl Into<Secret>, expires: SystemTime) -> Self {
         Self {
             value: value.into(),
@@ -57,7 +57,7 @@ impl Token {
         }
     }
 
-    /// Names who logs in, for librdkafka's log. The broker takes the name from the token itself.
+    /// Sets the principal for librdkafka's log. The broker takes the name from the token itself.
     #[must_use]
     pub fn principal(mut self, principal: impl Into<String>) -> Self {
         self.principal = principal.into();
@@ -80,7 +80,7 @@ impl Token {
     }
 
     fn for_librdkafka(&self) -> OAuthToken {
-        // Not a duration, for all that its name says: a point in time, by the wall clock.
+        // Despite its name, `lifetime` is not a duration: it is a point in time of the wall clock.
         let expires = self.expires.duration_since(SystemTime::UNIX_EPOCH);
         let expires = expires.unwrap_or_default().as_millis();
         OAuthToken {
@@ -91,19 +91,19 @@ impl Token {
     }
 }
 
-/// A token that has less time left than this is no longer given to anybody, unless the next one is not due yet.
+/// A token with less time left than this is no longer handed out, unless the next one is not due yet.
 const LAST_USE: Duration = Duration::from_secs(5);
 
-/// How soon there is another attempt after a failure, unless somebody waits for the token.
+/// The delay before another attempt after a failure, unless a caller waits for the token.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
-/// How far apart two attempts are at least.
+/// The minimum delay between two attempts.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// How often the time that is left is looked at. It is of the wall clock, which goes on while a machine sleeps.
+/// How often the remaining time is checked. It is wall-clock time, which continues while a machine sleeps.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// The token of a connection. The thread that makes it ends when this is dropped.
+/// The token of a connection. The thread that makes it ends when this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Tokens(Arc<Refresher>);
 
@@ -111,9 +111,9 @@ pub(crate) struct Tokens(Arc<Refresher>);
 struct Refresher {
     source: Arc<dyn TokenSource>,
     state: Mutex<State>,
-    /// Told of each attempt, and of what makes one due.
+    /// Notified after each attempt, and when an attempt becomes due.
     changed: Condvar,
-    /// How many tokens were made.
+    /// The number of tokens that were made.
     version: AtomicU64,
 }
 
@@ -124,7 +124,7 @@ struct State {
     failure: Option<String>,
     attempts: u64,
     last_attempt: Option<Instant>,
-    /// Whether somebody waits for a token.
+    /// Whether a caller waits for a token.
     is_awaited: bool,
     is_closed: bool,
 }
@@ -132,7 +132,7 @@ struct State {
 #[derive(Debug)]
 struct Kept {
     token: Token,
-    /// What it had left when it was made.
+    /// The time that was left when it was made.
     lifetime: Duration,
     /// Whether a broker refused it.
     is_refused: bool,
@@ -158,7 +158,7 @@ impl Tokens {
         }))
     }
 
-    /// Returns the kept token, with its version. Does not wait.
+    /// Returns the kept token and its version. Does not wait.
     pub(crate) fn kept(&self) -> Result<(u64, OAuthToken), String> {
         let state = self.0.state();
         match &state.kept {
@@ -173,14 +173,14 @@ impl Tokens {
         }
     }
 
-    /// Returns the kept token, if it is not the one of this version.
+    /// Returns the kept token, if it is newer than this version.
     pub(crate) fn newer_than(&self, version: u64) -> Option<(u64, OAuthToken)> {
         let is_newer = self.0.version.load(Acquire) > version;
         is_newer.then(|| self.kept().ok())?
     }
 
-    /// Waits until there is a token that no broker has refused, or until none can be had. For threads that may
-    /// block.
+    /// Waits until there is a token that no broker has refused, or until an attempt has failed. Must be called on a
+    /// thread that may block.
     pub(crate) fn wait(&self) -> Result<(), String> {
         let refresher = &self.0;
         let mut state = refresher.state();
@@ -189,7 +189,7 @@ impl Tokens {
             let usable = state.kept.as_ref().filter(|kept| kept.is_usable());
             match usable {
                 Some(kept) if !kept.is_refused => return Ok(()),
-                // No other one can be had.
+                // An attempt has produced no other token.
                 Some(_) if state.attempts > before => return Ok(()),
                 _ => {}
             }
@@ -204,7 +204,7 @@ impl Tokens {
         }
     }
 
-    /// Has a new token made: a broker refused what there is.
+    /// Requests a new token: a broker refused the current one.
     pub(crate) fn forget(&self) {
         if let Some(kept) = &mut self.0.state().kept {
             kept.is_refused = true;
@@ -266,7 +266,7 @@ impl Refresher {
         }
     }
 
-    /// Makes a token, and tells all who wait for it.
+    /// Makes a token, and notifies all waiting callers.
     fn refresh(&self) {
         let made = self.make();
         let mut state = self.state();
@@ -300,7 +300,7 @@ impl Refresher {
     }
 
     fn make(&self) -> Result<Token, String> {
-        // A panic would end the thread, and with it would go all later tokens.
+        // A panic would end the thread, and no later token would be made.
         let made = panic::catch_unwind(AssertUnwindSafe(|| self.source.token()));
         let token = match made {
             Ok(Ok(token)) => token,
@@ -329,7 +329,7 @@ impl Refresher {
     }
 }
 
-/// An error and what caused it, in one line without a NUL, which rdkafka could not pass on.
+/// Returns an error and its causes, in one line without a NUL, which rdkafka could not pass on.
 pub(crate) fn with_causes(error: &(dyn StdError + 'static)) -> String {
     Causes(error).to_string().replace(['\0', '\n'], " ")
 }
@@ -360,7 +360,7 @@ mod tests {
         }
     }
 
-    /// Tokens that are made when a test says so.
+    /// Creates tokens that are only made when a test requests it.
     fn script(lifetimes: Vec<Result<u64, &'static str>>) -> Tokens {
         Tokens::new(Arc::new(Script {
             calls: AtomicUsize::new(0),
@@ -369,7 +369,7 @@ mod tests {
     }
 
     impl Tokens {
-        /// As if so much of the kept token's time were over.
+        /// Shortens the kept token's remaining time by this many seconds.
         fn age(&self, by: u64) {
             let mut state = self.0.state();
             state.kept.as_mut().unwrap().token.expires -= Duration::from_secs(by);
@@ -379,7 +379,7 @@ mod tests {
             self.kept().map(|(_, token)| token.token)
         }
 
-        /// Makes a token if one is due after so long.
+        /// Makes a token if one is due after this time.
         fn refresh_after(&self, since: Duration) -> bool {
             let is_due = self.0.state().pause(Instant::now() + since).is_zero();
             if is_due {
@@ -459,7 +459,7 @@ mod tests {
         let tokens = Tokens::start(Arc::new(source)).unwrap();
         tokens.wait().unwrap();
         assert_eq!(tokens.value().unwrap(), "token 0");
-        // At an hour, the last one is over.
+        // An hour later the last token has expired.
         tokens.age(3_600);
         assert_eq!(tokens.wait().unwrap_err(), "no network");
         tokens.wait().unwrap();
@@ -479,7 +479,7 @@ mod tests {
         }
     }
 
-    /// Gives one token.
+    /// A source that makes one token.
     #[derive(Debug)]
     struct Once(AtomicUsize);
 
@@ -496,8 +496,8 @@ mod tests {
 
     #[test]
     fn a_log_holds_the_whole_chain_of_causes_and_no_token() {
-        // While there is one subscriber only, `tracing` asks the thread that is first at an event
-        // whether anybody listens, and that may be the thread of another test.
+        // While there is only one subscriber, `tracing` asks the thread that first reaches an event
+        // whether it is enabled, and that may be the thread of another test.
         let _other = fmt().with_writer(io::sink).set_default();
         let log = Log::default();
         let lines = log.clone();

@@ -1,4 +1,4 @@
-//! A transactional client of librdkafka.
+//! The transactional client of librdkafka.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -18,18 +18,18 @@ use crate::connection::context::Context;
 use crate::error;
 use crate::native::record::produce_copies;
 
-/// How long a transaction is tried while it can still be aborted.
+/// How long a transaction is retried while it can still be aborted.
 const ABORTABLE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long the result of a commit is asked for, which may stand or not.
+/// How long the result of a commit is requested, while it is not known whether the transaction is committed.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The timeout of one attempt of a call that may be repeated.
+/// The timeout of one attempt of a retriable call.
 const ATTEMPT: Duration = Duration::from_secs(1);
 
 pub(super) struct TransactionalClient {
     producer: ThreadedProducer<TransactionContext>,
-    /// Whether an error has made it useless: the next transaction needs a new client.
+    /// Whether an error has made the client unusable. The next transaction then needs a new client.
     broken: bool,
 }
 
@@ -42,8 +42,8 @@ impl fmt::Debug for TransactionalClient {
 }
 
 impl TransactionalClient {
-    /// Opens a client, which fences an earlier one of the same transactional id and aborts what that had
-    /// open. Blocks.
+    /// Opens a client. It fences an earlier client with the same transactional id and aborts that client's open
+    /// transaction. Blocks.
     pub(super) fn open(settings: &ClientConfig, context: Context) -> Result<Self> {
         let context = TransactionContext::new(context);
         let producer = ThreadedProducer::from_config_and_context(settings, context)
@@ -64,7 +64,7 @@ impl TransactionalClient {
         self.broken
     }
 
-    /// Stores a transaction, or nothing of it. Blocks.
+    /// Stores a transaction as a whole, or nothing. Blocks.
     pub(super) fn publish(&mut self, transaction: &Transaction) -> Result<(), NotPublished> {
         let deadline = Instant::now() + ABORTABLE_TIMEOUT;
         let filled = self.fill(transaction, deadline);
@@ -85,30 +85,30 @@ impl TransactionalClient {
                 ATTEMPT,
             )
         })?;
-        // The commit would wait for the records too, but once it has begun nothing can be aborted.
+        // The commit would wait for the records too, but once it has begun, nothing can be aborted.
         Ok(self.producer.flush(ABORTABLE_TIMEOUT)?)
     }
 
-    /// Commits, and does not give up before it is known whether the transaction stands.
+    /// Commits, and retries until it is known whether the transaction is committed.
     fn commit(&self) -> Result<(), Failed> {
         let deadline = Instant::now() + COMMIT_TIMEOUT;
         retry(deadline, || self.producer.commit_transaction(ATTEMPT)).map_err(|failed| Failed {
-            // A call that may be repeated has begun, and may have succeeded.
+            // The failed call was retriable, so it has begun and may have succeeded.
             uncertain: is_retriable(&failed.error),
             ..failed
         })
     }
 
-    /// Makes sure that nothing of a failed transaction stands, or that nobody believes so.
+    /// Makes sure that a failed transaction is not committed, or reports that its outcome is unknown.
     fn abort(&mut self, failed: Failed) -> NotPublished {
         if failed.uncertain {
             self.broken = true;
             return outcome_unknown(failed);
         }
-        // Before the abort, which fails what is not sent yet.
+        // Must be read before the abort, which fails the records that are not sent yet.
         let record = self.producer.context().take_failure();
         let deadline = Instant::now() + ABORTABLE_TIMEOUT;
-        // A client that cannot abort is dropped: its transaction was not committed, and ends with the
+        // A client that cannot abort is dropped. Its transaction was not committed, and ends with the
         // next client of the same id or with the broker's timeout.
         self.broken = is_fatal(&failed.error)
             || retry(deadline, || self.producer.abort_transaction(ATTEMPT)).is_err();

@@ -1,4 +1,4 @@
-//! What librdkafka reports to a transactional client.
+//! The callbacks of a transactional client.
 
 use std::error::Error as StdError;
 use std::sync::{Mutex, PoisonError};
@@ -12,7 +12,7 @@ use rdkafka::producer::ProducerContext;
 
 use crate::connection::context::Context;
 
-/// As [`Context`], and keeps the first failed delivery of the current transaction.
+/// Wraps [`Context`], and keeps the first failed delivery of the current transaction.
 pub(super) struct TransactionContext {
     base: Context,
     first_failure: Mutex<Option<KafkaError>>,

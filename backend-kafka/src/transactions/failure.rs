@@ -1,4 +1,4 @@
-//! What the failures of a transaction mean.
+//! Classifies the failures of a transaction.
 
 use std::time::Instant;
 
@@ -9,10 +9,10 @@ use super::OPERATION;
 use super::settings::TRANSACTION_TIMEOUT;
 use crate::error;
 
-/// Why a transaction was not stored.
+/// The reason why a transaction was not stored.
 pub(crate) struct NotPublished {
     pub(crate) error: Error,
-    /// Whether the group does not know the member any more.
+    /// Whether the group no longer knows the member.
     pub(crate) member_is_gone: bool,
 }
 
@@ -32,7 +32,7 @@ impl From<KafkaError> for Failed {
     }
 }
 
-/// Repeats a call while librdkafka says that it may be repeated.
+/// Retries a call while librdkafka reports that it is retriable.
 pub(super) fn retry(
     deadline: Instant,
     mut call: impl FnMut() -> Result<(), KafkaError>,
@@ -53,7 +53,7 @@ pub(super) fn is_fatal(failed: &KafkaError) -> bool {
     matches!(failed, KafkaError::Transaction(e) if RDKafkaError::is_fatal(e))
 }
 
-/// A commit whose result the broker did not report.
+/// Returns the failure of a commit whose result the broker did not report.
 pub(super) fn outcome_unknown(failed: Failed) -> NotPublished {
     let message = "the broker did not report whether the transaction was committed; the next owner \
                    resumes from what is stored";
@@ -64,20 +64,20 @@ pub(super) fn outcome_unknown(failed: Failed) -> NotPublished {
     }
 }
 
-/// A transaction that was aborted. `record` is the error of its first record that was not stored.
+/// Returns the failure of an aborted transaction. `record` is the error of its first record that was not stored.
 pub(super) fn aborted(record: Option<KafkaError>, failed: Failed) -> NotPublished {
     let code = failed.error.rdkafka_error_code();
     let record = record.or(match failed.error {
-        // librdkafka did not take it.
+        // librdkafka did not accept the record.
         error @ KafkaError::MessageProduction(_) => Some(error),
         _ => None,
     });
     classify(record, code.unwrap_or(RDKafkaErrorCode::Fail))
 }
 
-/// `code` is that of the call that failed.
+/// Returns the failure. `code` is the error code of the failed call.
 fn classify(record: Option<KafkaError>, code: RDKafkaErrorCode) -> NotPublished {
-    // A purged record has no reason of its own: its transaction was aborted.
+    // A purged record has no error of its own: its transaction was aborted.
     let record = record.filter(|record| {
         let code = record.rdkafka_error_code();
         let purged = [
@@ -91,8 +91,8 @@ fn classify(record: Option<KafkaError>, code: RDKafkaErrorCode) -> NotPublished 
         Some(code),
     ];
     let error = if codes.into_iter().flatten().any(is_producer_fenced) {
-        // This says nothing about the member: its own client reports where another one has its name.
-        // The next transaction has a new client.
+        // This says nothing about the member: its own client reports if another member has its instance id.
+        // The next transaction uses a new client.
         let message = format!(
             "the broker aborted the transaction: it was open for {TRANSACTION_TIMEOUT:?}, or another \
              member publishes with the same instance_id"
@@ -111,8 +111,8 @@ fn classify(record: Option<KafkaError>, code: RDKafkaErrorCode) -> NotPublished 
     }
 }
 
-/// Keeps the kinds of refused records, for which the runtime searches the record, for these: a
-/// transaction may also be refused for a setting of the broker.
+/// Changes the kinds of refused records to `Unsupported`, since the runtime reacts to the former by searching for the
+/// refused record: a transaction may also be refused because of a setting of the broker.
 pub(super) fn without_record(error: Error) -> Error {
     match error.kind() {
         ErrorKind::Invalid | ErrorKind::TooLarge => {
@@ -123,7 +123,7 @@ pub(super) fn without_record(error: Error) -> Error {
     }
 }
 
-/// Whether a producer was fenced, which says nothing about the member.
+/// Returns whether a producer was fenced, which says nothing about the member.
 fn is_producer_fenced(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,
@@ -140,7 +140,7 @@ mod tests {
 
     use super::*;
 
-    /// The kind, and whether the member is gone.
+    /// Returns the kind, and whether the member is gone.
     fn meaning(record: Option<Code>, code: Code) -> (ErrorKind, bool) {
         let failed = classify(record.map(KafkaError::MessageProduction), code);
         (failed.error.kind(), failed.member_is_gone)
@@ -204,7 +204,7 @@ mod tests {
         for code in [Code::UnknownMemberId, Code::FencedInstanceId] {
             assert_eq!(meaning(None, code), (ErrorKind::Fenced, true));
         }
-        // A transaction that was open for too long.
+        // The transaction was open for too long.
         for code in [Code::Fenced, Code::InvalidProducerEpoch] {
             let retried = (ErrorKind::Unavailable, false);
             assert_eq!(meaning(None, code), retried);

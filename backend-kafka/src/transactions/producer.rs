@@ -1,8 +1,8 @@
-//! The transactional producer of one member, whose client is opened when it is first needed, or needed
+//! The transactional producer of one member. Its client is opened when it is first needed, or needed
 //! again.
 //!
-//! The limits of a client are those of one stream, since librdkafka has one limit for all: where the
-//! stream changes for one with other limits, so does the client. A member publishes to one stream.
+//! A client has the size limits of one stream, since librdkafka has one limit for all streams: when the
+//! stream changes to one with other limits, the client is replaced. A member publishes to one stream.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,7 +21,7 @@ use crate::connection::context::Context;
 use crate::producer::largest_batch;
 use crate::producer::size_limits::SizeLimits;
 
-/// How long the limits of a stream are asked for. A drain may wait for it.
+/// The timeout for reading the limits of a stream. A drain may wait for it.
 const LIMITS_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
@@ -29,13 +29,13 @@ pub(crate) struct TransactionalProducer {
     connection: Arc<Connection>,
     settings: ClientConfig,
     context: Context,
-    /// What streams take, as it was last asked for.
+    /// The limits of streams, as last read.
     limits: Mutex<HashMap<Arc<str>, SizeLimits>>,
     client: Mutex<Option<(SizeLimits, TransactionalClient)>>,
 }
 
 impl TransactionalProducer {
-    /// Connects to nothing yet.
+    /// Creates a producer. Does not connect yet.
     pub(crate) fn new(
         connection: &Arc<Connection>,
         transactional_id: &str,
@@ -53,7 +53,7 @@ impl TransactionalProducer {
         }
     }
 
-    /// Returns how large a batch of a stream may be, asking the broker where that is not known.
+    /// Returns the size limits of a stream. Requests them from the broker if they are not known.
     pub(crate) async fn limits(&self, stream: &Arc<str>) -> SizeLimits {
         if let Some(known) = self.known_limits().get(stream) {
             return *known;
@@ -67,11 +67,11 @@ impl TransactionalProducer {
         limits
     }
 
-    /// Stores a transaction as a whole, or nothing of it. Blocks.
+    /// Stores a transaction as a whole, or nothing. Blocks.
     pub(crate) fn publish(&self, transaction: &Transaction) -> Result<(), NotPublished> {
         let mut open = self.lock();
         let fits = |(limits, _): &(SizeLimits, _)| *limits == transaction.limits;
-        // The earlier client is gone before its successor comes, which would fence it.
+        // The earlier client must be dropped before its successor is opened, which would fence it.
         let client = open.take().filter(fits);
         let mut client = match client {
             Some((_, client)) => client,
@@ -88,19 +88,19 @@ impl TransactionalProducer {
         }
         if let Err(failed) = &published {
             if failed.error.kind() == ErrorKind::TooLarge {
-                // The topic may have been configured anew.
+                // The topic's configuration may have changed.
                 self.known_limits().remove(&transaction.stream);
             }
         }
         published
     }
 
-    /// Aborts what an earlier producer of the same transactional id has left open. Blocks.
+    /// Aborts the transaction that an earlier producer of the same transactional id has left open. Blocks.
     pub(crate) fn abort_earlier(&self) {
         let mut client = self.lock();
         if client.is_none() {
             let limits = SizeLimits::new(None);
-            // Whoever may not publish by this id has left nothing open.
+            // A producer without permission to use this id has left no transaction open.
             *client = self.open(limits).ok().map(|client| (limits, client));
         }
     }

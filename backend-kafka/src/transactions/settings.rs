@@ -1,4 +1,4 @@
-//! How librdkafka has to send transactions.
+//! The librdkafka settings of transactional producers.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::config::Producer;
 /// How long a transaction may be open before the broker aborts it.
 pub(super) const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Completes what all clients have in common, but for what is different for each stream: see
+/// Sets the settings that all clients have in common. For those that differ by stream see
 /// [`of_stream`].
 pub(super) fn complete(settings: &mut ClientConfig, producer: &Producer, transactional_id: &str) {
     let timeout = TRANSACTION_TIMEOUT.as_millis().to_string();
@@ -20,14 +20,14 @@ pub(super) fn complete(settings: &mut ClientConfig, producer: &Producer, transac
         .set("partitioner", "murmur2_random")
         .set("compression.codec", producer.compression.codec())
         .set("allow.auto.create.topics", "false")
-        // A transaction waits for its records anyway, and takes as long as its last one.
+        // A transaction waits for its records anyway, and takes as long as its last record.
         .set("linger.ms", "0")
-        // A transaction is bounded by the runtime.
+        // The runtime limits the size of a transaction.
         .set("queue.buffering.max.messages", "0")
         .set("queue.buffering.max.kbytes", i32::MAX.to_string());
 }
 
-/// Completes the settings for a stream that takes batches of this size.
+/// Sets the settings for a stream with this batch size limit.
 pub(super) fn of_stream(settings: &mut ClientConfig, message_max: usize) {
     settings.set("message.max.bytes", message_max.to_string());
 }

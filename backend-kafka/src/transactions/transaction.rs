@@ -1,4 +1,4 @@
-//! What is stored together.
+//! The content of a transaction.
 
 use std::sync::Arc;
 
@@ -8,13 +8,13 @@ use rdkafka::consumer::ConsumerGroupMetadata;
 
 use crate::producer::size_limits::SizeLimits;
 
-/// Records of one stream, and the progress that they stand for.
+/// Records of one stream, and the progress that is stored with them.
 pub(crate) struct Transaction {
     pub(crate) stream: Arc<str>,
-    /// How large a batch of the stream may be.
+    /// The size limits of the stream.
     pub(crate) limits: SizeLimits,
     pub(crate) records: Vec<Record>,
     pub(crate) offsets: TopicPartitionList,
-    /// The identity of the member before its ownership was checked.
+    /// The identity of the member, read before its ownership was checked.
     pub(crate) member: ConsumerGroupMetadata,
 }
