@@ -8,7 +8,7 @@ use crate::{Error, ErrorKind, Partition, Position};
 /// generation or member epoch; Kinesis: lease counter at the take).
 ///
 /// A sink that remembers the highest epoch per partition can refuse a stale owner. It must be able to
-/// forget: where a broker forgets a group, its epochs begin again. Kafka does so some time after the last
+/// forget: if a broker forgets a group, its epochs start again. Kafka does so some time after the last
 /// member has left and the stored offsets have expired, a week later by default.
 ///
 /// An epoch prints as a decimal number, and parses back from that text.
@@ -65,8 +65,8 @@ pub struct Checkpoint {
     /// The last settled position. `None` if nothing was settled since the group started or was reset,
     /// and on Kinesis also if the partition is `completed`.
     pub position: Option<Position>,
-    /// The epoch of the owner that the stored progress names: the one that stored the last checkpoint,
-    /// or on Kinesis the last one that the partition was assigned with. `None` if it names none, as
+    /// The epoch of the owner in the stored progress: the one that stored the last checkpoint,
+    /// or on Kinesis the last one that the partition was assigned with. `None` if there is none, for example
     /// when nothing was settled since the group started or was reset.
     pub epoch: Option<Epoch>,
     /// Whether the partition is closed and fully settled.

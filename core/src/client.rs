@@ -19,8 +19,8 @@ impl Client {
         self.0.name()
     }
 
-    /// Returns the driver under this client: what a wrapper of a driver wraps, and what the tests of a
-    /// driver call. The methods of the client take care of its contract; calls to the driver itself must.
+    /// Returns the driver under this client, for wrappers of drivers and for tests of drivers. The methods of the
+    /// client keep the driver's contract; direct calls to the driver must keep it too.
     pub fn driver(&self) -> &Arc<dyn driver::Backend> {
         &self.0
     }

@@ -36,11 +36,11 @@ pub enum ErrorKind {
     Fenced,
     /// The handle was closed.
     Closed,
-    /// There was no result in time, or there can be none any more. The call may or may not have
+    /// There was no result in time, or there can no longer be one. The call may or may not have
     /// taken effect.
     Timeout,
     /// It is not known whether the call has taken effect, and it must not be repeated: an exactly-once
-    /// step whose commit got no response. Whoever resumes finds out from what is stored.
+    /// step whose commit got no response. The member that resumes finds out from the stored progress.
     OutcomeUnknown,
     /// Stored data cannot be decoded.
     Corrupt,
@@ -93,7 +93,7 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// Why a call did not do what was asked.
+/// The error of a failed call.
 ///
 /// `Display` prints one line (operation, kind, message, stream or partition, group), and `Debug` adds
 /// the causes, which [`source`](StdError::source) returns. Cheap to clone, since one refusal of a
@@ -180,12 +180,12 @@ impl Error {
         self.0.operation
     }
 
-    /// Returns the message alone, without kind and context.
+    /// Returns only the message, without kind and context.
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// Returns the stream that it is about, if any.
+    /// Returns the stream that the error is about, if any.
     pub fn stream(&self) -> Option<&str> {
         self.0
             .partition
@@ -194,12 +194,12 @@ impl Error {
             .or(self.0.stream.as_deref())
     }
 
-    /// Returns the partition that it is about, if any.
+    /// Returns the partition that the error is about, if any.
     pub fn partition(&self) -> Option<&Partition> {
         self.0.partition.as_ref()
     }
 
-    /// Returns the group that it is about, if any.
+    /// Returns the group that the error is about, if any.
     pub fn group(&self) -> Option<&str> {
         self.0.group.as_deref()
     }

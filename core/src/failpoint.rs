@@ -49,9 +49,9 @@ mod enabled {
         RefusalPassed,
         /// A tombstone is delivered with an empty payload.
         TombstoneEmptied,
-        /// A group that goes on with a stream that was created again begins at its end.
+        /// A group that continues with a recreated stream begins at its end.
         RecreatedSkipped,
-        /// The epochs of a partition begin anew in a stream that was created again.
+        /// The epochs of a partition start again in a recreated stream.
         EpochsRestart,
     }
 

@@ -1,12 +1,12 @@
-//! Checks of names, before any request to a broker.
+//! Checks names before any request to a broker.
 
 use crate::{Error, ErrorKind, Result, StreamSpec};
 
-/// Kafka's limit. The Kinesis driver checks its own, 128.
+/// Kafka's limit. The Kinesis driver checks its own limit, 128.
 const STREAM_LONGEST: usize = 249;
-/// Of a group whose backend has no rule of its own.
+/// The limit for groups of a backend that has no rule of its own.
 const GROUP_LONGEST: usize = 255;
-/// More partitions are a mistake: a whole Kafka cluster is advised to have fewer.
+/// More partitions are a mistake: a whole Kafka cluster should have fewer.
 const MOST_PARTITIONS: usize = 100_000;
 
 pub(crate) fn stream(operation: &'static str, name: &str) -> Result<()> {

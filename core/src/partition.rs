@@ -93,7 +93,7 @@ impl FromStr for Partition {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        // No stream has a slash in its name.
+        // Stream names contain no slash.
         match text.split_once('/') {
             Some((stream, id)) if !stream.is_empty() && !id.is_empty() => Ok(Self::new(stream, id)),
             _ => Err(Error::new(

@@ -1,7 +1,7 @@
 use std::time::SystemTime;
 
-/// Where a group without a checkpoint begins, and where [`reset`](crate::ConsumerGroup::reset) moves
-/// it.
+/// The position where a group without a checkpoint begins, and to which
+/// [`reset`](crate::ConsumerGroup::reset) moves it.
 ///
 /// It is resolved when the group joins with a stream for the first time, and the positions are stored
 /// then. A crash before the first checkpoint therefore loses nothing.

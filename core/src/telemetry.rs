@@ -1,9 +1,9 @@
-//! Events for `tracing`, with names that stay.
+//! Events for `tracing`, with stable names.
 //!
-//! Every step of a life cycle is one event. Its name is part of the public API, as its fields are:
+//! Every step of a life cycle is one event. Its name and its fields are part of the public API:
 //! dashboards and alerts are built on them. A subscriber's output shows fields and filters by target,
-//! but does neither with a name; so the name is also the field `event`, and its part is the target.
-//! Nothing is formatted or collected when nobody listens.
+//! but does neither with a name. So the name is also the field `event`, and its part is the target.
+//! Nothing is formatted or collected without a subscriber.
 //!
 //! This module is for the crates of this workspace. It is not part of the public API.
 
@@ -35,7 +35,7 @@ macro_rules! __event {
 #[doc(inline)]
 pub use __event as event;
 
-/// What the targets of events begin with, in place of `millstream.` in their names.
+/// The prefix of event targets, in place of `millstream.` in event names.
 const ROOT: &str = "millstream::";
 
 /// Returns the target of an event: `millstream::consumer` for `millstream.consumer.joined`. `LEN` is
@@ -57,8 +57,8 @@ pub const fn target<const LEN: usize>(name: &str) -> [u8; LEN] {
 /// Returns the length of the target of an event.
 ///
 /// # Panics
-/// For a name that does not begin with `millstream`, a part and what has happened. It is called in
-/// constants only, so that such a name does not compile.
+/// For a name that does not consist of `millstream`, a part and an event. It is only called in
+/// constants, so such a name does not compile.
 pub const fn target_len(name: &str) -> usize {
     const PREFIX: &[u8] = b"millstream.";
     let name = name.as_bytes();
@@ -88,9 +88,9 @@ pub const fn target_text(target: &'static [u8]) -> &'static str {
     }
 }
 
-/// An error with its whole chain of causes.
+/// Displays an error with its whole chain of causes.
 ///
-/// The text of an error is the application's code: where it panics, that is what is printed.
+/// The text of an error is application code: if it panics, that fact is printed instead.
 #[derive(Debug)]
 pub struct Causes<'a>(pub &'a (dyn StdError + 'static));
 

@@ -26,7 +26,7 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// A backend whose groups are shared with other clients accepts every name that those may use.
     ///
     /// # Errors
-    /// Which names can be used, as the end of a sentence that begins with the refused name.
+    /// The rule for valid names, as the end of a sentence that begins with the refused name.
     fn check_group_name(&self, name: &str) -> Result<(), String> {
         naming::default_group(name)
     }

@@ -10,14 +10,14 @@ pub trait Checkpoints: Debug + Send + Sync + 'static {
     /// Reads the progress of every partition of every stream that the group reads, in the order of
     /// partitions. Streams that were deleted are left out.
     ///
-    /// [`Checkpoint::position`] and [`Checkpoint::epoch`] say what was settled: a start that was
+    /// [`Checkpoint::position`] and [`Checkpoint::epoch`] are those of the last settled record: a start that was
     /// resolved by a join or a reset is not a position. Lags are counted from it nevertheless.
     ///
     /// # Errors
     /// `NotFound` for a group that no member ever joined.
     async fn read(&self) -> Result<Vec<Checkpoint>>;
 
-    /// Moves the group in `stream` to `to`, also while members run: they drain, checkpoint, and
+    /// Moves the group in `stream` to `to`, even while members run: they drain, checkpoint, and
     /// continue from the new position in a new epoch.
     ///
     /// Returns when the new position is stored, so that [`read`](Self::read) shows it from then on. A

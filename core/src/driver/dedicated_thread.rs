@@ -2,11 +2,11 @@ use std::thread;
 
 use crate::{Error, ErrorKind, Result};
 
-/// Runs a future on a new thread, with a runtime of its own.
+/// Runs a future on a new thread, with its own runtime.
 ///
-/// It is for what must go on whatever the application does, above all heartbeats: a handler that blocks
-/// all threads of the application's runtime does not hold it up. Connections that the future opens
-/// are driven by that runtime, and should be used by nobody else. The thread ends with the future.
+/// It is for work that must continue whatever the application does, above all heartbeats: a handler that blocks
+/// all threads of the application's runtime does not delay it. Connections that the future opens
+/// are driven by that runtime, and should not be used elsewhere. The thread ends with the future.
 ///
 /// # Errors
 /// `Unavailable` if the system starts no thread. The operation is `"join"`.

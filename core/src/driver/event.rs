@@ -44,7 +44,7 @@ pub enum Event {
     Assigned {
         /// The partition.
         partition: Partition,
-        /// The new epoch, larger than every epoch that this partition had in this group, also in a
+        /// The new epoch, larger than every epoch that this partition had in this group, even in a
         /// stream of the same name that [was deleted](super#deleted-streams).
         epoch: Epoch,
         /// The stored checkpoint, if there is one. Otherwise the position before the resolved start, if
@@ -83,8 +83,8 @@ pub enum Event {
     /// The lag, without a record for the runtime: nothing is left, records wait behind a pause, or the
     /// rest is not visible to readers (transaction markers).
     ///
-    /// A driver reports the lag of every partition that it has assigned, also of a paused one and of
-    /// one without records: for the first time a few seconds after `Assigned` at the latest, and again
+    /// A driver reports the lag of every partition that it has assigned, including paused ones and
+    /// those without records: for the first time a few seconds after `Assigned` at the latest, and again
     /// within a few seconds when it has changed, but about once a second at most for each partition.
     /// The lag of [`Records`](Self::Records) counts as a report. Partitions that are being revoked
     /// need none.

@@ -1,5 +1,5 @@
-/// Returns the hash of a key: Kafka's murmur2 with the sign bit cleared, as its default partitioner takes
-/// it modulo the number of partitions (Java: `Utils.toPositive(Utils.murmur2(key))`).
+/// Returns the hash of a key: Kafka's murmur2 with the sign bit cleared, which its default partitioner takes
+/// modulo the number of partitions (Java: `Utils.toPositive(Utils.murmur2(key))`).
 ///
 /// It is the same in every process and version, so that all producers of a stream agree on the partition
 /// of a key.
@@ -8,8 +8,8 @@ pub fn key_hash(key: &[u8]) -> u32 {
     murmur2(key) & 0x7fff_ffff
 }
 
-/// <https://github.com/apache/kafka/blob/4.0.0/clients/src/main/java/org/apache/kafka/common/utils/Utils.java>,
-/// `murmur2`.
+/// Computes murmur2, as `murmur2` in
+/// <https://github.com/apache/kafka/blob/4.0.0/clients/src/main/java/org/apache/kafka/common/utils/Utils.java>.
 #[inline]
 fn murmur2(data: &[u8]) -> u32 {
     const SEED: u32 = 0x9747_b28c;
@@ -38,7 +38,7 @@ fn murmur2(data: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    /// `UtilsTest.testMurmur2` of Apache Kafka.
+    /// The values are those of `UtilsTest.testMurmur2` of Apache Kafka.
     #[test]
     fn murmur2_agrees_with_java() {
         let vectors: [(&[u8], i32); 7] = [

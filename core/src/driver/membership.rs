@@ -26,7 +26,7 @@ pub trait Membership: Debug + Send + Sync + 'static {
     /// Returns the member's unique id, as the broker's own tools show it.
     fn id(&self) -> &str;
 
-    /// Waits for events and returns all pending ones in order, at least one. One caller at a time.
+    /// Waits for events and returns all pending ones in order, at least one. Must not be called concurrently.
     /// **Cancel safe**: a dropped call loses no event.
     ///
     /// One call may return records of many partitions, so that thousands of quiet ones share its
@@ -51,7 +51,7 @@ pub trait Membership: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// * `Fenced` for an update whose epoch is not the partition's last. Also for the last one, if the
-    ///   member does not own the partition any more: its lease has ended or was taken away, though no
+    ///   member no longer owns the partition: its lease has ended or was taken away, though no
     ///   other member has the partition yet. The runtime drops the partition, as after
     ///   [`Event::Lost`].
     /// * A retryable kind: it is stored or not.
@@ -103,7 +103,7 @@ pub trait Membership: Debug + Send + Sync + 'static {
     ///
     /// # Concurrency
     /// At most one call of this or of [`checkpoint`](Self::checkpoint) is in flight, and a membership
-    /// gets calls of only one of the two. All other methods may be called meanwhile.
+    /// gets calls of only one of the two. All other methods may be called in the meantime.
     ///
     /// The call returns when the result is certain. Handlers and events continue, but drains wait,
     /// and at their deadline the partitions are released as they are. A driver must therefore abort a
@@ -126,7 +126,7 @@ pub trait Membership: Debug + Send + Sync + 'static {
     /// released the partition.
     ///
     /// # Errors
-    /// * `Fenced` if this member no longer owned it, also if the driver cannot tell whether its own
+    /// * `Fenced` if this member no longer owned it, even if the driver cannot tell whether its own
     ///   first attempt was the reason. The runtime counts the partition as lost instead of released;
     ///   its progress was stored before, so nothing is repeated.
     /// * Any other kind: the partition moves when the drain or the session ends. The runtime does not

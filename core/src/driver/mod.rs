@@ -45,7 +45,7 @@
 //!   since it sent the last heartbeat that succeeded. Others may own the partitions from then on. When
 //!   the group can be reached again, the member joins again without the runtime's help.
 //!
-//! ## Cancellation and concurrency
+//! ## Cancel safety and concurrency
 //!
 //! * A future of these traits may be dropped at any await. Each method documents what that leaves
 //!   behind.
@@ -104,21 +104,21 @@
 //!
 //! # Parts for drivers
 //!
-//! A driver whose broker has no group coordinator of its own keeps leases in a table. What every such
-//! driver needs is here:
+//! A driver whose broker has no group coordinator of its own keeps leases in a table. The parts that every such
+//! driver needs are here:
 //!
 //! | part | does |
 //! |---|---|
-//! | [`Assignments`] | makes the events of a member from what the table says and what is read |
+//! | [`Assignments`] | makes the events of a member from the table's assignments and the records that are read |
 //! | [`HeartbeatThread`] | keeps the session of a member, and reports its loss in time |
-//! | [`spawn_thread`] | a thread with a runtime, for what must go on beside blocked handlers |
+//! | [`spawn_thread`] | a thread with a runtime, for work that must continue while handlers block |
 //! | [`plan_sticky`] | plans which member owns which partition |
 //! | [`encode_record`], [`decode_record`] | a record as bytes |
 //! | [`key_hash`] | selects the partition of a key |
 //! | [`to_millis`], [`from_millis`] | timestamps as brokers store them |
 //! | [`Rejected::all`] | one error for all records of a call |
 //!
-//! The conformance suite has a driver that is built of them, over a table in memory:
+//! The conformance suite has a driver that is built from them, over a table in memory:
 //! `tests/tests/lease_driver`.
 
 mod assignments;

@@ -43,10 +43,10 @@ pub fn encode_record(record: &Record) -> Bytes {
     bytes.freeze()
 }
 
-/// Decodes what [`encode_record`] returns. Key, payload and values share the buffer.
+/// Decodes the bytes of [`encode_record`]. Key, payload and values share the buffer.
 ///
 /// # Errors
-/// `Corrupt` for anything else, also for a newer version of the format.
+/// `Corrupt` for anything else, including a newer version of the format.
 pub fn decode_record(mut bytes: Bytes) -> Result<Record> {
     read(&mut bytes).ok_or_else(|| {
         let message = "the bytes are not a record of version 1 of the format";
@@ -67,7 +67,7 @@ fn put(to: &mut BytesMut, bytes: Option<&[u8]>) {
     to.put_slice(bytes);
 }
 
-/// Returns `None` for bytes that are no record.
+/// Returns `None` for bytes that are not a record.
 fn read(bytes: &mut Bytes) -> Option<Record> {
     if bytes.try_get_u8().ok()? != VERSION {
         return None;
@@ -92,7 +92,7 @@ fn read(bytes: &mut Bytes) -> Option<Record> {
     bytes.is_empty().then_some(record)
 }
 
-/// Takes what [`put`] has written; the inner `None` stands for null.
+/// Reads a value written by [`put`]. The inner `None` stands for null.
 fn take(bytes: &mut Bytes) -> Option<Option<Bytes>> {
     let length = bytes.try_get_u32_le().ok()?;
     if length == NULL {

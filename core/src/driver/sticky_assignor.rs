@@ -13,12 +13,12 @@ pub struct Subscription<M, S> {
 /// and deterministic.
 ///
 /// Members that read the same streams get counts that differ by at most 1. An owner keeps its partition
-/// unless the balance needs the move: a joining member takes no more than its share, and a leaving
-/// member moves nothing but its own partitions. A driver revokes what is planned for another member
+/// unless the balance requires the move: a joining member takes no more than its share, and a leaving
+/// member moves only its own partitions. A driver revokes a partition that is planned for another member
 /// than its owner, and assigns it when it is released.
 ///
-/// A partition is its stream and its name in it; members, streams and partitions are what the driver
-/// calls them. Of two members with equal claims, the one that is first in `subscriptions` is preferred.
+/// A partition is identified by its stream and its name in it. The driver chooses the types of members, streams and
+/// partitions. Of two members with equal claims, the one that is first in `subscriptions` is preferred.
 pub fn plan_sticky<M, S, P>(
     subscriptions: &[Subscription<M, S>],
     owned: &BTreeMap<(S, P), M>,
@@ -79,7 +79,7 @@ where
 struct MemberLoad<'a, M, S, P> {
     subscription: &'a Subscription<M, S>,
     count: usize,
-    /// By stream, to find a partition that another member reads without a search.
+    /// Grouped by stream, to find a partition that another member reads without a search.
     partitions: BTreeMap<S, Vec<(S, P)>>,
 }
 
@@ -107,7 +107,7 @@ impl<M, S: Ord + Clone, P> MemberLoad<'_, M, S, P> {
 }
 
 /// Returns the move with the largest gain, from the member with the most partitions to the one with
-/// the fewest, if any improves the balance.
+/// the fewest, if any move improves the balance.
 fn next_move<M, S: Ord + Clone, P>(loads: &[MemberLoad<'_, M, S, P>]) -> Option<(usize, usize, S)> {
     let mut best: Option<(usize, (usize, usize, S))> = None;
     for (from, heavy) in loads.iter().enumerate() {
@@ -171,7 +171,7 @@ mod tests {
             let most = after.iter().max().copied().unwrap_or(0);
             prop_assert!(most - after.iter().min().copied().unwrap_or(0) <= 1);
 
-            // No more moves than needed: where the shares are uneven, the fullest members keep one
+            // No more moves than needed: where the shares are uneven, the members with the most partitions keep one
             // more.
             let moved = owned.iter().filter(|(partition, owner)| planned[*partition] != **owner).count();
             let mut before = counts(&owned, &members);

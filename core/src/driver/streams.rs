@@ -49,7 +49,7 @@ pub trait Streams: Debug + Send + Sync + 'static {
     async fn merge(&self, one: &Partition, other: &Partition) -> Result<()>;
 
     /// Grows the stream to `partitions` in all. Every group reads the new ones from their beginning,
-    /// also one that has started at `Latest`. Keys may move to the new partitions.
+    /// including a group that has started at `Latest`. Keys may move to the new partitions.
     ///
     /// # Errors
     /// `Unsupported` where the backend cannot add partitions; `NotFound` for an unknown stream;

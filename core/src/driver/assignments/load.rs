@@ -2,7 +2,7 @@ use std::ops::{AddAssign, SubAssign};
 
 use crate::driver::StoredRecord;
 
-/// How much records are, in both of the units that bound a call of `next`.
+/// An amount of records, in both units that bound a call of `next`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Load {
     pub(super) records: usize,

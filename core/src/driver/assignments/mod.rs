@@ -31,11 +31,11 @@ pub struct AssignedPartition {
     pub resume_after: Option<Position>,
     /// The id of the stream, as in [`Event::Assigned`].
     pub stream_id: Option<Arc<str>>,
-    /// Set if another member is to own the partition: the time that is left for the drain.
+    /// Set if another member will own the partition: the time that is left for the drain.
     pub revoke_within: Option<Duration>,
 }
 
-/// What a driver reads in one partition.
+/// An event that a driver reads in one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PartitionEvent {
     /// Records in stored order, as in [`Event::Records`]. Without records it is the lag alone.
@@ -45,7 +45,7 @@ pub enum PartitionEvent {
         /// The lag behind these records.
         lag: Lag,
     },
-    /// The lag behind everything that was read, without a record, as in [`Event::Lag`]. It is delivered
+    /// The lag behind everything that was read, without a record, as in [`Event::Lag`]. It is only delivered
     /// if it has changed.
     Lag(Lag),
     /// Retention has removed the next record, as in [`Event::DataLoss`].
@@ -62,26 +62,26 @@ pub enum PartitionEvent {
 /// The assignments of one member, and the queue of events behind
 /// [`Membership::next`](super::Membership::next).
 ///
-/// A driver reports what its store says ([`reconcile`](Self::reconcile), or one by one
-/// [`assign`](Self::assign), [`revoke`](Self::revoke), [`mark_lost`](Self::mark_lost)) and what it reads
-/// ([`push`](Self::push)). `Assignments` makes the events of it, in the order that [`Event`] requires:
+/// A driver reports the store's assignments ([`reconcile`](Self::reconcile), or individually
+/// [`assign`](Self::assign), [`revoke`](Self::revoke), [`mark_lost`](Self::mark_lost)) and the records that it reads
+/// ([`push`](Self::push)). `Assignments` turns them into events, in the order that [`Event`] requires:
 ///
-/// * The events of a partition end with `Revoking` or `Lost`. Nothing that was read before, or is
-///   still being read, is delivered afterwards.
+/// * The events of a partition end with `Revoking` or `Lost`. Records that were read before, or are
+///   still being read, are not delivered afterwards.
 /// * A late response of the store does not bring back an assignment that was released or lost: `reconcile`
 ///   ignores every epoch up to the last one of the partition.
-/// * A pause takes effect at once, also for what was read before. The lag of a paused partition is
+/// * A pause takes effect at once, including for records that were already read. The lag of a paused partition is
 ///   still reported, and counts the records that the pause holds back.
-/// * A dropped [`next`](Self::next) loses no event, and each event wakes the call that waits.
-/// * Partitions take turns, so that a busy one does not delay the others.
+/// * A dropped [`next`](Self::next) loses no event, and each event wakes the waiting call.
+/// * Partitions take turns, so a busy one does not delay the others.
 ///
-/// `T` is what the driver keeps for each assignment: the next offset, or the task that reads. It is
+/// `T` is the driver's state for each assignment: the next offset, or the task that reads. It is
 /// dropped when the assignment ends. Closures that get it run under the lock of the queue, and must not
 /// call the queue.
 ///
 /// # Example
-/// A driver that polls advances the offset together with the records, so that a read that is dropped
-/// half way is repeated, and one that returns too late is ignored:
+/// A polling driver advances the offset together with the records. So a read that is dropped
+/// half way is repeated, and a read that returns too late is ignored:
 ///
 /// ```
 /// # use millstream_core::driver::{AssignedPartition, Assignments, PartitionEvent, StoredRecord};
@@ -102,12 +102,12 @@ pub struct Assignments<T> {
     state: Mutex<AssignmentsState<T>>,
     /// Notified when there may be events for the one caller of `next`.
     changed: Notify,
-    /// What one call of `next` returns at most, roughly.
+    /// The approximate maximum of one call of `next`.
     batch: Load,
 }
 
 impl<T> Assignments<T> {
-    /// Creates the queue of a member without assignments. The options bound what one call of
+    /// Creates the queue of a member without assignments. The options bound the events that one call of
     /// [`next`](Self::next) returns.
     pub fn new(options: &JoinOptions) -> Self {
         Self {
@@ -120,12 +120,12 @@ impl<T> Assignments<T> {
         }
     }
 
-    /// Takes over **all** that the store assigns to this member: what is missing is lost, what is new is
-    /// assigned, and what another member is to own is revoked.
+    /// Applies **all** assignments of this member in the store: missing partitions are lost, new ones are
+    /// assigned, and partitions that another member will own are revoked.
     ///
-    /// Calls must be in the order in which the store has made the responses. What the member has released
-    /// or lost meanwhile is ignored: only a larger epoch brings a partition back. `state` creates what
-    /// the driver keeps for a new assignment.
+    /// Calls must be in the order in which the store has made the responses. Partitions that the member has released
+    /// or lost in the meantime are ignored: only a larger epoch brings a partition back. `state` creates the
+    /// driver's state for a new assignment.
     pub fn reconcile(
         &self,
         assigned: impl IntoIterator<Item = AssignedPartition>,
@@ -159,36 +159,36 @@ impl<T> Assignments<T> {
         });
     }
 
-    /// Asks the runtime to drain and release a partition. Does nothing if it was asked before, or if the
+    /// Asks the runtime to drain and release a partition. Does nothing if this was already requested, or if the
     /// partition is not assigned in that epoch.
     pub fn revoke(&self, partition: &Partition, epoch: Epoch, within: Duration) {
         self.change(|queue| queue.revoke(partition, epoch, within));
     }
 
-    /// Ends an assignment that another member may have already. Does nothing if the partition is not
+    /// Ends an assignment that another member may already have. Does nothing if the partition is not
     /// assigned in that epoch.
     pub fn mark_lost(&self, partition: &Partition, epoch: Epoch) {
         self.change(|queue| queue.mark_lost(|lost, of| lost == partition && of == epoch));
     }
 
-    /// Ends all assignments: other members may have them already.
+    /// Ends all assignments: other members may already have them.
     pub fn mark_all_lost(&self) {
         self.change(|queue| queue.mark_lost(|_, _| true));
     }
 
     /// Ends the membership: [`next`](Self::next) returns the error when all events before it are
-    /// delivered. The first error stays.
+    /// delivered. The first error is kept.
     pub fn fail(&self, error: Error) {
         self.change(|queue| {
             queue.failure.get_or_insert(error);
         });
     }
 
-    /// Queues what was read, and updates what the driver keeps for the assignment, in one step.
+    /// Queues an event that was read, and updates the driver's state for the assignment, in one step.
     ///
     /// # Errors
-    /// The event, if the partition is not assigned in that epoch, is being revoked, or has ended. Then
-    /// nothing is updated either, and the driver must not read on.
+    /// Returns the event if the partition is not assigned in that epoch, is being revoked, or has ended. Then
+    /// the state is not updated either, and the driver must not read on.
     pub fn push(
         &self,
         partition: &Partition,
@@ -199,13 +199,13 @@ impl<T> Assignments<T> {
         self.change(|queue| queue.push(partition, epoch, event, update))
     }
 
-    /// Returns whether more records are wanted: fewer than one batch waits for the runtime. What paused
-    /// partitions hold back does not count.
+    /// Returns whether more records are wanted: fewer than one batch waits for the runtime. Records held back by
+    /// paused partitions do not count.
     pub fn has_room(&self) -> bool {
         self.lock().waiting.is_below(self.batch)
     }
 
-    /// Reads or changes what the driver keeps for an assignment; `None` if the partition is not assigned
+    /// Reads or changes the driver's state for an assignment. `None` if the partition is not assigned
     /// in that epoch.
     pub fn with<R>(
         &self,
@@ -218,44 +218,44 @@ impl<T> Assignments<T> {
         Some(access(&mut assignment.kept))
     }
 
-    /// Ends an assignment that the runtime has released or completed, without an event, and returns what
-    /// the driver kept for it; `None` if the partition is not assigned in that epoch.
+    /// Ends an assignment that the runtime has released or completed, without an event, and returns the driver's
+    /// state for it. `None` if the partition is not assigned in that epoch.
     pub fn close(&self, partition: &Partition, epoch: Epoch) -> Option<T> {
         self.lock().close(partition, epoch)
     }
 
-    /// Ends all assignments of a member that leaves, without events, and drops what waits.
+    /// Ends all assignments of a leaving member, without events, and drops the waiting events.
     pub fn close_all(&self) {
         self.lock().close_all();
     }
 
-    /// Holds back what is read, and what was read and not yet delivered, until
+    /// Holds back events that are read, or were read and are not delivered yet, until
     /// [`resume`](Self::resume).
     pub fn pause(&self, partition: &Partition, epoch: Epoch) {
         self.lock().pause(partition, epoch);
     }
 
-    /// Delivers what a pause has held back, and reads on.
+    /// Delivers the events that a pause has held back, and continues to read.
     pub fn resume(&self, partition: &Partition, epoch: Epoch) {
         self.change(|queue| queue.resume(partition, epoch));
     }
 
-    /// Waits for events and returns them: about one batch of records, and at least one event. One caller
-    /// at a time. The bytes of a batch are exceeded only by a single event, so a driver pushes no event
-    /// with more, unless it has one record.
+    /// Waits for events and returns them: about one batch of records, and at least one event. Must not be called
+    /// concurrently. Only a single event can exceed the bytes of a batch, so a driver must not push an event
+    /// with more bytes, unless it has one record.
     ///
     /// # Errors
-    /// The error of [`fail`](Self::fail), again at each further call.
+    /// The error of [`fail`](Self::fail), again on each further call.
     ///
     /// # Cancel safety
     /// A dropped call loses no event.
     pub async fn next(&self) -> Result<Vec<Event>> {
         loop {
-            // Nothing is awaited after the events are taken.
+            // There is no await after the events are taken.
             if let Some(result) = self.lock().take(self.batch) {
                 return result;
             }
-            // A change between the two leaves its notification for this.
+            // A change between the two stores a notification for this wait.
             self.changed.notified().await;
         }
     }
@@ -275,7 +275,7 @@ impl<T> Assignments<T> {
 }
 
 impl<T: Clone> Assignments<T> {
-    /// Returns the partitions to read, each with its epoch and what the driver keeps for it: those that
+    /// Returns the partitions to read, each with its epoch and the driver's state: those that
     /// are neither paused nor leaving, the one that was read longest ago first. Empty while there is no
     /// [room](Self::has_room).
     pub fn readable(&self) -> Vec<(Partition, Epoch, T)> {
@@ -285,13 +285,13 @@ impl<T: Clone> Assignments<T> {
         }
     }
 
-    /// Returns the partitions that are paused and whose lag is to be reported, by
-    /// [`PartitionEvent::Lag`]: each with its epoch and what the driver keeps for it. Each is returned
-    /// once a second at most.
+    /// Returns the paused partitions whose lag must be reported, by
+    /// [`PartitionEvent::Lag`]: each with its epoch and the driver's state. Each is returned
+    /// at most once a second.
     pub fn lag_due(&self) -> Vec<(Partition, Epoch, T)> {
         self.lock().lag_due(Instant::now())
     }
 }
 
-/// What a queue of one member keeps by partition.
+/// A map of one member's queue, by partition.
 type ByPartition<T> = HashMap<Partition, T, FixedState>;

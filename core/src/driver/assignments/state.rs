@@ -13,19 +13,19 @@ use crate::{Epoch, Error, Lag, Partition, Result};
 /// How often the lag of a paused partition is due.
 const LAG_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The least age of a record that waits: zero would say that nothing does.
+/// The minimum age of a waiting record: zero would mean that none waits.
 const LEAST_AGE: Duration = Duration::from_millis(1);
 
 #[derive(Debug)]
 pub(super) struct AssignmentsState<T> {
     assignments: ByPartition<MemberAssignment<T>>,
-    /// The epoch of the last assignment of each partition, also after it has ended.
+    /// The epoch of the last assignment of each partition, even after it has ended.
     last_epochs: ByPartition<Epoch>,
-    /// What does not wait for records: changes of ownership, and the lag of paused partitions. It is
+    /// Events that do not wait for records: changes of ownership, and the lag of paused partitions. They are
     /// delivered first. So `Assigned` comes before the records of its assignment, and `Lost` before the
     /// next `Assigned`.
     first: VecDeque<Event>,
-    /// The partitions that have events and are not paused, each once, in turn.
+    /// The partitions that have events and are not paused, each once, in turns.
     ready: VecDeque<Partition>,
     /// The load of the `ready` partitions.
     pub(super) waiting: Load,
@@ -42,20 +42,20 @@ pub(super) struct MemberAssignment<T> {
     revoking: bool,
     ended: bool,
     paused: bool,
-    /// What was read and is not delivered yet.
+    /// Events that were read and are not delivered yet.
     events: VecDeque<(Event, Load)>,
     /// The load of `events`.
     load: Load,
     last_read: u64,
-    /// The lag that the runtime has, or gets with what waits.
+    /// The lag that the runtime has, or gets with the waiting events.
     last_lag: Option<Lag>,
-    /// When the driver was last asked for the lag of a pause.
+    /// When the driver was last asked for the lag of a paused partition.
     lag_told: Option<Instant>,
 }
 
 impl<T> MemberAssignment<T> {
-    /// Returns the lag behind what the runtime has, from the lag behind everything that was read: what a
-    /// pause holds back is not delivered yet. What is held gets its new lag.
+    /// Returns the lag behind the records that the runtime has, from the lag behind everything that was read: records
+    /// that a pause holds back are not delivered yet. Held events get their new lag.
     fn pass_lag(&mut self, mut left: Lag) -> Lag {
         for (event, _) in self.events.iter_mut().rev() {
             match event {
@@ -63,7 +63,7 @@ impl<T> MemberAssignment<T> {
                     *lag = left;
                     left.records = left.records.map(|left| left + records.len() as u64);
                     let oldest = records.first().map(|record| record.timestamp);
-                    // One that is from the future waits, too.
+                    // A record with a timestamp in the future waits, too.
                     let age = oldest.map(|at| at.elapsed().unwrap_or_default().max(LEAST_AGE));
                     left.time = age.or(left.time);
                 }
@@ -146,7 +146,7 @@ impl<T> AssignmentsState<T> {
         });
     }
 
-    /// Ends the assignments that are selected, with one event.
+    /// Ends the selected assignments, with one event.
     pub(super) fn mark_lost(&mut self, is_lost: impl Fn(&Partition, Epoch) -> bool) {
         let assignments = self.assignments.iter();
         let lost = assignments.filter(|(partition, found)| is_lost(partition, found.epoch));
@@ -154,7 +154,7 @@ impl<T> AssignmentsState<T> {
         if lost.is_empty() {
             return;
         }
-        // Walked in an order of its own by each map, and the same in each run.
+        // Each map has its own iteration order. Sorting makes the order the same in each run.
         lost.sort_unstable();
         for (partition, epoch) in &lost {
             self.end(partition, *epoch);
@@ -186,7 +186,7 @@ impl<T> AssignmentsState<T> {
         };
     }
 
-    /// Drops what was read and is not delivered yet. The next owner reads it.
+    /// Drops events that were read and are not delivered yet. The next owner reads their records.
     fn discard(&mut self, partition: &Partition) {
         self.withdraw(partition);
         if let Some(assignment) = self.assignments.get_mut(partition) {
@@ -195,7 +195,7 @@ impl<T> AssignmentsState<T> {
         }
     }
 
-    /// Lets a partition wait no longer for delivery.
+    /// Removes a partition from the delivery queue.
     fn withdraw(&mut self, partition: &Partition) {
         let Some(assignment) = self.assignments.get(partition) else {
             return;
@@ -233,7 +233,7 @@ impl<T> AssignmentsState<T> {
         };
         let holds_records = assignment.paused && assignment.load.records > 0;
         match &event {
-            // What is held grows older, also if what is behind it has not changed.
+            // Held records grow older, even if the lag behind them has not changed.
             PartitionEvent::Lag(lag) if assignment.last_lag == Some(*lag) && !holds_records => {
                 return Ok(());
             }
@@ -289,8 +289,8 @@ impl<T> AssignmentsState<T> {
         !self.first.is_empty() || !self.ready.is_empty() || self.failure.is_some()
     }
 
-    /// Takes what the runtime gets next: about as many records as `batch`, and no more bytes, unless one
-    /// event alone has more. `None` if there is nothing.
+    /// Takes the next events for the runtime: about as many records as `batch`, and no more bytes, unless a single
+    /// event has more. `None` if there are none.
     pub(super) fn take(&mut self, batch: Load) -> Option<Result<Vec<Event>>> {
         let mut events: Vec<Event> = self.first.drain(..).collect();
         let mut taken = Load::default();

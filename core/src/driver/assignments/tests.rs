@@ -18,7 +18,7 @@ fn partition(number: usize) -> Partition {
     Partition::new("s", number.to_string())
 }
 
-/// An empty queue that returns about `batch_records` records at a time.
+/// Creates an empty queue that returns about `batch_records` records at a time.
 fn queue(batch_records: usize) -> Assignments<u64> {
     Assignments::new(&options(batch_records, usize::MAX))
 }
@@ -73,7 +73,7 @@ fn take(assignments: &Assignments<u64>) -> Vec<Event> {
     }
 }
 
-/// What the runtime sees of an event, in short.
+/// Returns the runtime's view of events, in short.
 fn names(events: &[Event]) -> Vec<String> {
     let several = |name: &str, partitions: &[(Partition, Epoch)]| {
         let of = partitions
@@ -281,7 +281,7 @@ fn the_lag_of_a_paused_partition_counts_what_is_held() {
         let Event::Lag { lag, .. } = &events[0] else {
             panic!("{events:?}");
         };
-        // The records of these tests are of 1970.
+        // The records of these tests have timestamps of 1970.
         assert!(lag.time > Some(Duration::from_secs(1 << 30)), "{lag:?}");
     }
     queue.resume(&partition(0), Epoch(1));
@@ -391,7 +391,7 @@ impl Wake for Wakes {
     }
 }
 
-/// What must be seen of one partition.
+/// The expected state of one partition.
 #[derive(Debug, Default)]
 struct Expected {
     /// The last epoch that the queue was given.
@@ -402,7 +402,7 @@ struct Expected {
     paused: bool,
     /// The next offset to push, and the offsets that were accepted.
     pushed: u64,
-    /// What the runtime has seen.
+    /// The state that the runtime has seen.
     seen_epoch: u64,
     seen_end: bool,
     seen_offset: u64,
@@ -481,7 +481,7 @@ impl Interleaving {
                 self.expected.values_mut().for_each(|e| e.is_live = false);
                 queue.mark_all_lost();
             }
-            // The runtime releases what it has seen to leave, and completes what it has seen to end.
+            // The runtime releases partitions that it has seen leaving, and completes those that it has seen ending.
             Step::Close(number) => {
                 let expected = self.expected(number);
                 let may = expected.seen_end || expected.seen_ended;
@@ -523,7 +523,7 @@ impl Interleaving {
         }
     }
 
-    /// Pushes in the last epoch, and shows that an outdated read is refused.
+    /// Pushes in the last epoch, and checks that an outdated read is refused.
     fn push(&mut self, number: usize, event: PartitionEvent) -> bool {
         let (partition, expected) = (partition(number), &self.expected[&number]);
         let outdated = Epoch(expected.epoch.wrapping_sub(1));
@@ -544,7 +544,7 @@ impl Interleaving {
             let epoch = match response % 8 {
                 0 => None,
                 1 => Some(last + 1),
-                // Of an assignment that has ended, this is a late response.
+                // For an assignment that has ended, this is a late response.
                 2..=6 => Some(last).filter(|last| *last > 0),
                 _ => Some(last).filter(|last| *last > 0 && !expected.is_live),
             };
@@ -586,7 +586,7 @@ impl Interleaving {
         true
     }
 
-    /// Checks what the runtime sees against the order that `Event` requires.
+    /// Checks the runtime's view against the order that `Event` requires.
     fn see(&mut self, event: Event) {
         match event {
             Event::Assigned {
@@ -640,7 +640,7 @@ impl Interleaving {
         }
     }
 
-    /// Returns a partition of which something was read.
+    /// Returns a partition from which an event was read.
     fn seen(&mut self, partition: &Partition, epoch: Epoch) -> &mut Expected {
         let seen = self.expected(partition.id().parse().unwrap());
         assert_eq!(epoch.0, seen.seen_epoch, "of the assignment that was seen");
@@ -652,7 +652,7 @@ impl Interleaving {
         seen
     }
 
-    /// A call that waits was woken if there is something for it.
+    /// Checks that a waiting call was woken if there are events for it.
     fn check_wake(&mut self) {
         if self.waiting.is_none() || self.wakes.0.load(Relaxed) > 0 {
             return;
@@ -663,7 +663,7 @@ impl Interleaving {
         );
     }
 
-    /// Everything that was accepted and is still owned arrives.
+    /// Checks that everything that was accepted and is still owned arrives.
     fn finish(&mut self) {
         for number in 0..PARTITIONS {
             self.step(Step::Resume(number));

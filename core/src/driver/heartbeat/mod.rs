@@ -24,8 +24,8 @@ use session::Session;
 pub struct SessionOptions {
     /// How long the store waits for a heartbeat before it assigns the partitions to other members.
     pub timeout: Duration,
-    /// The time between two heartbeats. At most a third of `timeout` is recommended, so that one that is
-    /// lost can be repeated.
+    /// The time between two heartbeats. At most a third of `timeout` is recommended, so that a lost heartbeat
+    /// can be repeated.
     pub heartbeat_interval: Duration,
 }
 
@@ -34,14 +34,14 @@ pub struct SessionOptions {
 pub enum HeartbeatResponse {
     /// The session is renewed.
     Renewed,
-    /// The store does not know the member any more: its session has expired, or it was removed.
+    /// The store no longer knows the member: its session has expired, or it was removed.
     UnknownMember,
 }
 
-/// A member whose session is kept by a [`HeartbeatThread`]. One method is called at a time.
+/// A member whose session is kept by a [`HeartbeatThread`]. Its methods are never called concurrently.
 #[async_trait]
 pub trait HeartbeatMember: Send + Sync + 'static {
-    /// Renews the session, and takes over what the store assigns to the member (see
+    /// Renews the session, and applies the store's assignments of the member (see
     /// [`Assignments::reconcile`](super::Assignments::reconcile)).
     ///
     /// # Errors
@@ -62,19 +62,19 @@ pub trait HeartbeatMember: Send + Sync + 'static {
     async fn rejoin(&self) -> Result<()>;
 
     /// Ends all assignments (see [`Assignments::mark_all_lost`](super::Assignments::mark_all_lost)): other members
-    /// may have them already.
+    /// may already have them.
     fn lost(&self);
 
     /// Ends the membership (see [`Assignments::fail`](super::Assignments::fail)). No call follows.
     fn failed(&self, error: Error);
 }
 
-/// Keeps the session of a member by heartbeats from a thread of its own, so that a handler that blocks
+/// Keeps the session of a member by heartbeats from a dedicated thread, so that a handler that blocks
 /// the application's runtime does not interrupt them.
 ///
-/// * A session expires at the member's own clock, counted from the **sending** of the last heartbeat that
+/// * A session expires by the member's own clock, counted from the **sending** of the last heartbeat that
 ///   succeeded. So the member knows that it has lost its partitions no later than the store assigns them
-///   to others, also if it is cut off from the store.
+///   to others, even if it is cut off from the store.
 /// * A member whose session has expired joins again, until it succeeds.
 /// * A heartbeat that panics ends the membership with an error. It does not silently stop.
 ///
@@ -88,8 +88,8 @@ pub struct HeartbeatThread {
 }
 
 impl HeartbeatThread {
-    /// Starts the thread for a member that has joined. `joined` is when the request to join was sent, and
-    /// `name` is that of the thread.
+    /// Starts the thread for a member that has joined. `joined` is when the join request was sent, and
+    /// `name` is the name of the thread.
     ///
     /// # Errors
     /// `Unavailable` if the system starts no thread.
@@ -117,11 +117,11 @@ impl HeartbeatThread {
         Ok(Self { stop, ended })
     }
 
-    /// Stops the heartbeats, and returns when none is in flight. A member stops them before it leaves, so
-    /// that no late one makes it a member again.
+    /// Stops the heartbeats, and returns when none is in flight. A member must stop them before it leaves, so
+    /// that no late heartbeat makes it a member again.
     ///
     /// # Cancel safety
-    /// A dropped call stops the heartbeats too.
+    /// A dropped call also stops the heartbeats.
     pub async fn stop(&self) {
         self.stop.cancel();
         self.ended.cancelled().await;
@@ -137,7 +137,7 @@ impl Drop for HeartbeatThread {
 /// Keeps a session until it is stopped, or the membership ends.
 async fn keep_alive(mut session: Session, member: &dyn HeartbeatMember, stop: &CancellationToken) {
     loop {
-        // The clock is looked at first: after a suspension of the process, a response that waits is late.
+        // The clock is checked first: after a suspension of the process, a waiting response is late.
         select! {
             biased;
             () = stop.cancelled() => return,

@@ -1,4 +1,4 @@
-//! When a session is renewed, and when it has expired by the member's own clock.
+//! Decides when a session must be renewed, and when it has expired by the member's own clock.
 
 use std::time::Duration;
 
@@ -6,14 +6,14 @@ use tokio::time::Instant;
 
 use super::SessionOptions;
 
-/// How many attempts to renew fit into one session timeout at least.
+/// The minimum number of attempts to renew within one session timeout.
 const ATTEMPTS: u32 = 3;
 
 /// A state machine whose clock is passed in.
 #[derive(Debug)]
 pub(super) struct Session {
     options: SessionOptions,
-    /// When the request of the last successful renewal was sent. The store has counted from a later
+    /// When the request of the last successful renewal was sent. The store counts from a later
     /// time, so the session expires here no later than there. `None` while there is no session.
     renewed: Option<Instant>,
     /// When the next attempt is due.
@@ -35,25 +35,25 @@ impl Session {
         Some(self.renewed? + self.options.timeout)
     }
 
-    /// Notes an attempt that succeeded, and was sent at `sent`.
+    /// Records an attempt that succeeded, and was sent at `sent`.
     pub(super) fn renew(&mut self, sent: Instant) {
         self.renewed = Some(sent);
         self.due = sent + self.options.heartbeat_interval;
     }
 
-    /// Notes an attempt that failed: the next one follows soon.
+    /// Records an attempt that failed: the next one follows soon.
     pub(super) fn fail(&mut self, now: Instant) {
         let soon = self.options.timeout / 10;
         self.due = now + soon.min(self.options.heartbeat_interval);
     }
 
-    /// Ends the session: the member must join again, at once.
+    /// Ends the session: the member must join again at once.
     pub(super) fn expire(&mut self, now: Instant) {
         self.renewed = None;
         self.due = now;
     }
 
-    /// Returns how long an attempt may take that is sent at `sent`. One that hangs must leave time for
+    /// Returns the deadline of an attempt that is sent at `sent`. An attempt that hangs must leave time for
     /// another.
     pub(super) fn attempt_deadline(&self, sent: Instant) -> Instant {
         let deadline = sent + self.options.timeout / ATTEMPTS;
@@ -88,7 +88,7 @@ mod tests {
         let mut session = session(joined);
         assert_eq!(session.due, joined + 3 * SECOND);
         assert_eq!(session.expires(), Some(joined + 9 * SECOND));
-        // However late the response is.
+        // No matter how late the response is.
         session.renew(joined + 3 * SECOND);
         assert_eq!(session.expires(), Some(joined + 12 * SECOND));
         assert_eq!(session.due, joined + 6 * SECOND);

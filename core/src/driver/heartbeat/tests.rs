@@ -7,7 +7,7 @@ use crate::sync::lock;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What a heartbeat does.
+/// The behavior of a heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Store {
     Renews,
@@ -24,7 +24,7 @@ struct FakeMember {
     store: Mutex<Store>,
     beats: AtomicUsize,
     in_flight: AtomicUsize,
-    /// What the thread has reported, with its time.
+    /// The reports of the thread, with their times.
     reports: Mutex<Sender<(&'static str, Instant)>>,
 }
 
@@ -45,7 +45,7 @@ impl FakeMember {
     }
 
     fn report(&self, what: &'static str) {
-        // A test that has ended listens no more.
+        // The test may have ended.
         let _ = lock(&self.reports).send((what, Instant::now()));
     }
 
@@ -116,7 +116,7 @@ fn wait_for_beats(member: &FakeMember, count: usize) {
     }
 }
 
-/// The thread owns the member as long as it runs.
+/// Waits until the thread has dropped the member, which it owns as long as it runs.
 async fn wait_for_the_end(member: &Arc<FakeMember>) {
     let deadline = Instant::now() + PATIENCE;
     while Arc::strong_count(member) > 1 {
@@ -162,7 +162,7 @@ async fn a_member_that_is_cut_off_loses_all_in_time_and_joins_again() {
         let cut_at = Instant::now();
         let (report, at) = next(&reported);
         assert_eq!(report, "lost");
-        // A session after the last heartbeat before the cut, but for what a busy machine delays.
+        // One session after the last heartbeat before the cut, plus delays of a busy machine.
         let within = cut_at + timeout / 2..cut_at + timeout * 3;
         assert!(within.contains(&at), "{:?}", at - cut_at);
         assert_eq!(next(&reported).0, "rejoin");
@@ -194,7 +194,7 @@ async fn an_error_that_lasts_ends_the_membership() {
         member.store(store);
         assert_eq!(next(&reported).0, "lost");
         assert_eq!(next(&reported).0, kind);
-        // It has ended by itself.
+        // It has already ended by itself.
         heartbeats.stop().await;
         assert!(reported.try_recv().is_err());
     }
