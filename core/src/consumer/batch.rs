@@ -1,4 +1,4 @@
-//! The bounds of a batch, and how long it may wait to be full.
+//! The bounds of a batch, and how long a batch may wait to be full.
 
 use std::time::Duration;
 

@@ -7,7 +7,7 @@ use crate::Failure;
 ///
 /// Created from any error or [`Failure`] by `?`, or by [`at`](Self::at).
 ///
-/// Name the failed delivery wherever it is known. A failure that names none is one of the whole
+/// Name the failed delivery wherever it is known. A failure without an index is one of the whole
 /// batch, which is retried as a whole. When its attempts are used up (at once if it is
 /// [permanent](Failure::permanent)), the batch is handed out in halves, and these in halves, until
 /// the single deliveries that fail are found. The failure policy applies to each of these alone: no

@@ -1,4 +1,4 @@
-//! Sends dead letters with a producer: how a record becomes a letter, in one of several shapes.
+//! Sends dead letters with a producer: the conversion of a record into a letter, in one of several shapes.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +10,7 @@ use crate::consumer::runtime::dead_letter_sink::{DeadLetterSink, DeadRecord};
 use crate::telemetry::{Causes, event};
 use crate::{Delivery, Error, ErrorKind, Headers, Producer, Record, Result};
 
-/// How long the producer may retry a letter before it is sent anew here.
+/// How long the producer may retry a letter before it is sent again here.
 pub(super) const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the producer may flush when the member has left.
@@ -36,7 +36,7 @@ const OWN_HEADERS: [&str; 9] = [
     "millstream-dead-key",
 ];
 
-/// The longest reason that a letter carries, in characters; and the longest one if it is cut.
+/// The longest reason that a letter carries, in characters; and the length of a reason that is cut.
 const LONGEST_REASON: usize = 1_000;
 const SHORT_REASON: usize = 100;
 
@@ -61,11 +61,11 @@ impl DeadLetterSink for DeadLetterProducer {
 impl DeadLetterProducer {
     /// Checks that the stream takes headers, which letters of every shape have.
     ///
-    /// A record is checked with and without one, so that nothing else that the stream refuses counts.
+    /// A record is checked with and without a header, so that no other refusal of the stream counts.
     ///
     /// # Errors
     /// `Invalid`, with the reason of the driver, which says what to change. Without this check each
-    /// member of the group in turn would stop at the first record that fails.
+    /// member of the group in turn would stop at the first failed record.
     pub(super) fn check_headers(&self) -> Result<()> {
         let bare = Record::new("0").key("0");
         let probe = bare.clone().header("millstream-dead-position", "0");
@@ -107,7 +107,7 @@ impl DeadLetterProducer {
         sent.await.map(drop)
     }
 
-    /// Says once that a letter is late.
+    /// Reports once that a letter is late.
     fn warn(&self, record: &DeadRecord, warned: &mut bool, error: Option<&Error>) {
         if std::mem::replace(warned, true) {
             return;
@@ -176,7 +176,7 @@ impl Shape {
         Some(next)
     }
 
-    /// Returns the letter in this shape, and what it lacks or has in another form.
+    /// Returns the letter in this shape, and the parts that are left out or changed.
     fn letter(self, dead: &DeadRecord) -> (Record, Vec<&'static str>) {
         let delivery = &dead.delivery;
         let mut changed = Vec::new();
@@ -243,7 +243,7 @@ impl Shape {
 }
 
 /// Returns the record's headers, without those of an earlier letter, and with names that every
-/// stream takes.
+/// stream accepts.
 fn original_headers(delivery: &Delivery, changed: &mut Vec<&'static str>) -> Headers {
     let is_odd = |name: &str| name.is_empty() || name.chars().any(char::is_control);
     let mut headers = delivery.headers().clone();
@@ -279,8 +279,8 @@ fn percent_encoded(name: &str) -> String {
     encoded
 }
 
-/// A key that every stream takes: letters of one key stay together and in order. One of a record
-/// without a key is of its place.
+/// Returns a key that every stream accepts: letters of one key stay together and in order. The key for a record
+/// without a key is derived from its position.
 fn substitute_key(delivery: &Delivery) -> Bytes {
     let place = || format!("{}@{}", delivery.partition(), delivery.position()).into();
     let key = delivery.key().cloned().unwrap_or_else(place);
@@ -291,7 +291,7 @@ fn substitute_key(delivery: &Delivery) -> Bytes {
     format!("{hash:016x}").into()
 }
 
-/// Milliseconds since 1970, negative before that.
+/// Returns milliseconds since 1970, negative before that.
 fn milliseconds(at: SystemTime) -> i128 {
     match at.duration_since(SystemTime::UNIX_EPOCH) {
         Ok(after) => after.as_millis() as i128,

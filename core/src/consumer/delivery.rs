@@ -81,13 +81,13 @@ pub(crate) struct Ownership {
     pub(crate) pull: PullProgress,
 }
 
-/// How far a pull consumer has pulled a partition. Read and written under the lock of its
+/// How far a pull consumer has pulled a partition. Accessed under the lock of its
 /// [`Handover`](crate::consumer::handover::Handover).
 #[derive(Debug, Default)]
 pub(crate) struct PullProgress {
     /// The first number above all that were pulled.
     pub(crate) end: AtomicU64,
-    /// Whether what is not below `end` is left to the next owner.
+    /// Whether deliveries from `end` on are left to the next owner.
     pub(crate) reclaimed: AtomicBool,
 }
 
@@ -119,7 +119,7 @@ impl Ownership {
     }
 }
 
-/// Copies a record into memory of its own.
+/// Copies a record into its own memory.
 pub(crate) fn copy(record: &StoredRecord) -> StoredRecord {
     let own = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
     let mut headers = Headers::new();
@@ -154,17 +154,17 @@ impl Delivery {
         }
     }
 
-    /// Returns whether both are of one batch.
+    /// Returns whether both are from one batch.
     pub(crate) fn shares_batch(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.batch, &other.batch)
     }
 
-    /// Returns how many records its batch has.
+    /// Returns how many records the batch of this delivery has.
     pub(crate) fn batch_len(&self) -> usize {
         self.batch.records.len()
     }
 
-    /// Copies its record into a batch of its own.
+    /// Copies the record into its own batch.
     pub(crate) fn detach(&mut self) {
         let record = copy(self.stored());
         let ownership = self.batch.ownership.clone();
@@ -175,7 +175,7 @@ impl Delivery {
         );
     }
 
-    /// Returns the bytes of its key, payload and headers.
+    /// Returns the number of bytes of key, payload and headers.
     pub(crate) fn size(&self) -> usize {
         self.stored().size()
     }
@@ -275,7 +275,7 @@ impl Delivery {
 
     /// Waits until [`is_lost`](Self::is_lost) returns true.
     ///
-    /// This is for work that a handler has started elsewhere: the handler's own future is dropped then.
+    /// This is for work that a handler has started elsewhere: the handler's own future is dropped at that time.
     ///
     /// # Cancel safety
     /// Cancel safe.

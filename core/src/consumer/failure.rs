@@ -42,7 +42,7 @@ pub struct Failure {
     reason: Arc<dyn StdError + Send + Sync>,
 }
 
-/// What a [`Failure`] says about the next attempt.
+/// A [`Failure`]'s effect on the next attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FailureKind {
@@ -52,7 +52,7 @@ pub enum FailureKind {
     Permanent,
     /// The next attempt must wait for this time.
     RetryAfter(Duration),
-    /// Something that the handler depends on is down.
+    /// A dependency of the handler is down.
     Unavailable,
     /// The handler took longer than
     /// [`handler_timeout`](crate::ConsumerGroup::handler_timeout).
@@ -99,12 +99,12 @@ impl Failure {
         Self::new(FailureKind::Unavailable, reason.into())
     }
 
-    /// Returns what it says about the next attempt.
+    /// Returns the kind, which determines the next attempt.
     pub fn kind(&self) -> FailureKind {
         self.kind
     }
 
-    /// Returns the error that it was created from.
+    /// Returns the error that the failure was created from.
     pub fn reason(&self) -> &(dyn StdError + Send + Sync + 'static) {
         &*self.reason
     }
@@ -120,7 +120,7 @@ impl Failure {
         Self::new(FailureKind::Timeout, error.into())
     }
 
-    /// Returns the failure for an error of a send that a pipeline makes on its own.
+    /// Creates the failure for an error of a send by a pipeline.
     pub(crate) fn of_send(error: Error) -> Self {
         let kind = match error.kind() {
             kind if kind.is_retryable() => FailureKind::Unavailable,

@@ -257,7 +257,7 @@ impl ConsumerGroup {
         self.run_handler(Ok(Each(handler)), shutdown)
     }
 
-    /// Calls `handler` with batches: deliveries of one partition in stored order. Otherwise as
+    /// Calls `handler` with batches: deliveries of one partition in stored order. Otherwise like
     /// [`run`](Self::run).
     ///
     /// `batch` bounds the batches by number (`500` is [`Batch::records(500)`](Batch::records)), by bytes,
@@ -313,7 +313,7 @@ impl ConsumerGroup {
     }
 
     /// Runs a pipeline: publishes the records that `transform` returns to the stream of `producer`.
-    /// Otherwise as [`run`](Self::run).
+    /// Otherwise like [`run`](Self::run).
     ///
     /// **Exactly once**, where the backend promises it ([`Guarantee::ExactlyOnce`]) and `producer` was
     /// opened from the same [`Client`](crate::Client) as this group (or a clone of it). Results are
@@ -420,7 +420,7 @@ impl ConsumerGroup {
             }
         };
         let allowed = match self.options.required.contains(&Guarantee::ExactlyOnce) {
-            // That the backend cannot do it is found first.
+            // A backend without support is detected first.
             true => Err(self.unsupported(
                 "ExactlyOnce is required, but the pipeline's producer is of another client, \
                  open it from the client of the group",
@@ -457,7 +457,7 @@ impl ConsumerGroup {
         self.backend.checkpoints(&self.name).read().await
     }
 
-    /// Moves the group in `stream` to `to` (replay), also while members run: they drain, checkpoint,
+    /// Moves the group in `stream` to `to` (replay), even while members run: they drain, checkpoint,
     /// and continue from the new position.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ where
     F: Future<Output = Result<(), E>> + Send + 'static,
     E: Into<Failure> + Send + 'static,
 {
-    // A function pointer, so that the future has a name and needs no box.
+    // A function pointer, so that the future has a nameable type and needs no box.
     type Future = MapErr<F, fn(E) -> HandlerError>;
     type Output = ();
 

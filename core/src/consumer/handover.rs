@@ -1,4 +1,4 @@
-//! Hands deliveries over from a member to its pull consumer, and their settlements back.
+//! Hands deliveries over from a member to its pull consumer, and settlements back.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering::Relaxed;
@@ -14,18 +14,18 @@ use crate::consumer::runtime::handler::{AttemptId, HandlerError, Settlement};
 use crate::sync::lock;
 
 /// Both directions between a member and its pull consumer. They need no bound of their own: the group's
-/// concurrency bounds the attempts, and each has one delivery and one settlement.
+/// concurrency bounds the attempts, and each attempt has one delivery and one settlement.
 ///
 /// Rejected: a channel of one value for each delivery. It allocates, and each settlement wakes the
 /// member.
 #[derive(Debug, Default)]
 pub(super) struct Handover {
     unpulled: Mutex<Unpulled>,
-    /// Notified when there is something to pull again, and when the handover is closed.
+    /// Notified when deliveries can be pulled again, and when the handover is closed.
     changed: Notify,
     settled: Mutex<Settled>,
     /// When each delivery that the application holds was pulled, by the serial number of its attempt.
-    /// Unset if an attempt may take as long as it likes.
+    /// Unset if attempts have no time limit.
     pulled_at: Option<Mutex<HashMap<u64, Instant>>>,
 }
 
@@ -48,12 +48,12 @@ struct Settled {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HandedOver {
     Yes,
-    /// It can no longer be pulled in time.
+    /// The delivery can no longer be pulled in time.
     TooLate,
 }
 
 impl Handover {
-    /// Creates a handover. `is_timed` says whether attempts may take too long.
+    /// Creates a handover. `is_timed` says whether attempts have a time limit.
     pub(super) fn new(is_timed: bool) -> Self {
         Self {
             pulled_at: is_timed.then(Mutex::default),
@@ -74,7 +74,7 @@ impl Handover {
         HandedOver::Yes
     }
 
-    /// Waits for the next delivery that is not lost. The attempt of one that is lost has ended. `None` when
+    /// Waits for the next delivery that is not lost. The attempts of lost deliveries have ended. `None` when
     /// the handover is closed and empty. Cancel safe.
     pub(super) async fn pop(&self) -> Option<(AttemptId, Delivery)> {
         loop {
@@ -126,7 +126,7 @@ impl Handover {
     ) -> Poll<()> {
         let mut settled = lock(&self.settled);
         if !settled.queue.is_empty() {
-            // In most calls one of them is empty, and only their buffers change places.
+            // Mostly one of them is empty, and only their buffers are swapped.
             if taken.is_empty() {
                 std::mem::swap(taken, &mut settled.queue);
             } else {
@@ -141,8 +141,8 @@ impl Handover {
         Poll::Pending
     }
 
-    /// Takes back what was not pulled of a partition that is lost or revoked. Of a revoked one, what lies
-    /// before a delivery that was pulled stays: if only the later one were settled, both would be
+    /// Takes back the deliveries of a lost or revoked partition that were not pulled. Those of a revoked partition
+    /// stay if a later one was pulled: if only the later one were settled, both would be
     /// delivered again.
     pub(super) fn reclaim(&self, ownership: &Arc<Ownership>) {
         let mut unpulled = lock(&self.unpulled);
@@ -158,18 +158,18 @@ impl Handover {
         self.take_back(late);
     }
 
-    /// Returns whether nothing more is handed over.
+    /// Returns whether no more deliveries are handed over.
     pub(super) fn is_closed(&self) -> bool {
         lock(&self.unpulled).closed
     }
 
-    /// Ends the handover. What was not pulled yet can still be pulled.
+    /// Ends the handover. Deliveries that were not pulled yet can still be pulled.
     pub(super) fn close(&self) {
         lock(&self.unpulled).closed = true;
         self.changed.notify_one();
     }
 
-    /// Ends the handover, and takes back what was not pulled yet.
+    /// Ends the handover, and takes back the deliveries that were not pulled yet.
     pub(super) fn close_and_reclaim(&self) {
         let unpulled = {
             let mut unpulled = lock(&self.unpulled);
@@ -179,7 +179,7 @@ impl Handover {
         self.take_back(unpulled);
     }
 
-    /// Ends the attempts of these, as if they had never been handed over.
+    /// Ends the attempts of these deliveries, as if they had never been handed over.
     fn take_back(&self, unpulled: VecDeque<(AttemptId, Delivery)>) {
         for (attempt, _) in unpulled {
             self.settle(attempt, Err(HandlerError::Abandoned));
@@ -188,7 +188,7 @@ impl Handover {
 }
 
 /// Returns whether a delivery that was not pulled yet is left to the next owner of its partition. Called
-/// under the lock of what was not pulled.
+/// under the lock of `unpulled`.
 fn is_left(attempt: AttemptId, ownership: &Ownership) -> bool {
     let pull = &ownership.pull;
     ownership.is_lost() || pull.reclaimed.load(Relaxed) && attempt.number >= pull.end.load(Relaxed)

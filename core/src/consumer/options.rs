@@ -1,4 +1,4 @@
-//! How a member consumes, and the bounds of each setting.
+//! The options of a member, and the bounds of each.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,7 +62,7 @@ impl Default for ConsumerOptions {
 
 impl ConsumerOptions {
     /// Returns how often progress is stored. A pipeline whose results are stored with its progress has a
-    /// shorter default: its results cannot be read before.
+    /// shorter default: its results become readable only then.
     pub(crate) fn checkpoint_interval(&self, publishes: bool) -> Duration {
         self.checkpoint_interval.unwrap_or(match publishes {
             true => Duration::from_millis(100),

@@ -11,13 +11,13 @@ use crate::{BatchFailure, Delivery, Failure};
 
 /// A delivery that must be settled once, by [`ack`](Self::ack) or [`nack`](Self::nack).
 ///
-/// Dropping it is a nack: the group's failure policy applies. If its partition was lost meanwhile
+/// Dropping it is a nack: the group's failure policy applies. If its partition was lost in the meantime
 /// ([`is_lost`](Delivery::is_lost)), settling it has no effect: the new owner has it.
 #[must_use = "a delivery that is dropped unsettled counts as failed"]
 pub struct PendingDelivery {
     delivery: Delivery,
     attempt: AttemptId,
-    /// Where it is settled. `None` once it is.
+    /// The handover in which it is settled. `None` once it is settled.
     handover: Option<Arc<Handover>>,
 }
 
@@ -30,7 +30,7 @@ impl PendingDelivery {
         }
     }
 
-    /// Settles the delivery: the checkpoint may pass it now.
+    /// Settles the delivery: the checkpoint may now pass it.
     pub fn ack(mut self) {
         self.settle(Ok(()));
     }

@@ -42,7 +42,7 @@ impl Consumer {
         handover: Arc<Handover>,
         control: Arc<ControlState>,
     ) -> Self {
-        // It ends only by a shutdown through the control, which `close` requests.
+        // The member ends only by a shutdown through the control, which `close` requests.
         let member = tokio::spawn(member.run(std::future::pending()));
         Self {
             handover,
@@ -120,7 +120,7 @@ impl Drop for Consumer {
 
 fn join_result(ended: std::result::Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
     ended.unwrap_or_else(|error| {
-        // Its runtime has ended, or it panicked: the source says which.
+        // The runtime has ended, or the task panicked: the source shows which.
         let message = "the member's task was aborted";
         Err(Error::new(ErrorKind::Closed, "consume", message).with_source(error))
     })
@@ -137,7 +137,7 @@ impl PullHandler {
     }
 }
 
-/// The member has ended: nothing more is handed over.
+/// Ends the handover with the member: no more deliveries are handed over.
 impl Drop for PullHandler {
     fn drop(&mut self) {
         self.handover.close();

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use crate::{ConsumerHandle, Result};
 
-/// Future of a running member, to await or to spawn; see
+/// Future of a running member, to be awaited or spawned; see
 /// [`ConsumerGroup::run`](crate::ConsumerGroup::run).
 ///
 /// It does nothing before it is polled.

@@ -34,7 +34,7 @@ pub struct PartitionStats {
 impl PartitionStats {
     /// Returns how many records of the partition are not settled: those that were received, and those
     /// that the backend reports behind them. This is the number for an alarm: it also grows while a
-    /// stuck handler holds the partition up.
+    /// stuck handler blocks the partition.
     ///
     /// `None` where the backend does not report records (Kinesis). For an alarm there, and for one in
     /// units of time, use [`OldestUnsettled::age`] of
@@ -53,7 +53,7 @@ pub struct OldestUnsettled {
     pub position: Position,
     /// The key, if it has one.
     pub key: Option<Bytes>,
-    /// The number of the current attempt, or of the one that it waits for. 0 if its handler was never
+    /// The number of the current attempt, or of the next one if the record waits for it. 0 if its handler was never
     /// called.
     pub attempt: u32,
     begun: Option<Instant>,
@@ -77,13 +77,13 @@ impl OldestUnsettled {
         }
     }
 
-    /// Returns the time since its first attempt began, including retries and the time between them.
+    /// Returns the time since the first attempt began, including retries and the time between them.
     /// `None` if its handler was never called.
     pub fn age(&self) -> Option<Duration> {
         self.begun.map(|begun| begun.elapsed())
     }
 
-    /// Returns the time until its next attempt, if it waits for one.
+    /// Returns the time until the next attempt, if the record waits for one.
     pub fn next_attempt(&self) -> Option<Duration> {
         let now = Instant::now();
         self.due.map(|due| due.saturating_duration_since(now))

@@ -43,7 +43,7 @@ pub(super) fn validate(
 pub(super) struct TransactionalHandler<H> {
     pub(super) handler: H,
     pub(super) stream: Arc<str>,
-    /// It only counts what is published.
+    /// It is used only to count published records.
     pub(super) producer: Producer,
 }
 

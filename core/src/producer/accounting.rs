@@ -11,11 +11,11 @@ use crate::sync::lock;
 use crate::telemetry::{Causes, event};
 use crate::{Error, ErrorKind, Result};
 
-/// Shared by the handles, the sender task and every receipt.
+/// In-flight accounting. Shared by the handles, the sender task and every receipt.
 ///
-/// The counters are statistics: each is exact, and they order nothing between threads. What orders
-/// is the lock of the batch that a result goes through: a result is counted before that lock is
-/// released, so whoever has read a receipt finds it counted.
+/// The counters are statistics: each is exact, and they establish no order between threads. The order comes
+/// from the lock of a result's batch: a result is counted before that lock is
+/// released, so a task that has read a receipt finds it counted.
 #[derive(Debug)]
 pub(super) struct Accounting {
     pub(super) stream: Arc<str>,
@@ -34,7 +34,7 @@ pub(super) struct Accounting {
     /// [`terminal_error`](Self::terminal_error).
     terminal_error: OnceLock<Error>,
     unobserved: Mutex<UnobservedFailures>,
-    /// How many failures are recorded there, for handles that are cloned: a clone takes no lock.
+    /// The number of recorded failures, for handles that are cloned: a clone takes no lock.
     unobserved_count: AtomicU64,
 }
 
@@ -60,12 +60,12 @@ impl Accounting {
         self.stored.load(Relaxed) + self.failed.load(Relaxed)
     }
 
-    /// Sets the error of all records that are abandoned from now on. The first call counts.
+    /// Sets the error of all records that are abandoned from now on. Only the first call has an effect.
     pub(super) fn set_terminal_error(&self, error: Error) {
         let _ = self.terminal_error.set(error);
     }
 
-    /// Returns the error of a record that is abandoned.
+    /// Returns the error of an abandoned record.
     pub(super) fn terminal_error(&self) -> Error {
         self.terminal_error.get().cloned().unwrap_or_else(|| {
             self.error(
@@ -87,8 +87,8 @@ impl Accounting {
 
     /// Records failures that no receipt will report.
     ///
-    /// The first since the last report is logged at once; the others are logged as a number when
-    /// they are reported, since a broker that is down fails records by the thousand.
+    /// The first since the last report is logged at once. The others are logged as a number when
+    /// they are reported, since a broker that is down fails thousands of records.
     pub(super) fn record_unobserved_error(&self, error: Error, count: u64) {
         let is_first = lock(&self.unobserved).record(error.clone(), count);
         self.unobserved_count.fetch_add(count, Relaxed);
@@ -170,10 +170,10 @@ impl Drop for Accounting {
     }
 }
 
-/// The bounds of what may be in flight.
+/// The bounds of the amount in flight.
 ///
-/// What is in flight is not counted by itself: it is what was sent (counted by the accumulator)
-/// minus what was completed (counted here).
+/// The amount in flight is not counted by itself: it is the amount sent (counted by the accumulator)
+/// minus the amount completed (counted here).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct InFlightLimits {
     pub(super) records: u64,
@@ -181,7 +181,7 @@ pub(super) struct InFlightLimits {
 }
 
 impl InFlightLimits {
-    /// Returns what a record of `size` bytes takes of the bytes: all of them, if it is larger.
+    /// Returns the bytes that a record of `size` bytes takes: all of them, if it is larger.
     pub(super) fn charge(self, size: usize) -> u64 {
         self.bytes.min(size as u64)
     }

@@ -26,7 +26,7 @@ pub(super) struct RecordBatch {
     pub(super) deadline: Instant,
 }
 
-/// The buffer between `send` and the sender task, and the bound of what is in flight.
+/// The buffer between `send` and the sender task. It bounds the records in flight.
 ///
 /// One short lock, never held across an await. The order in which sends pass it is the order of the
 /// stream: a `send` returns after it has passed, hence a `send` that begins after another one
@@ -62,23 +62,23 @@ pub(super) enum PushError {
 struct AccumulatorState {
     /// Closed batches, oldest first.
     closed_batches: VecDeque<RecordBatch>,
-    /// The newest one, which still grows.
+    /// The newest batch, which still grows.
     open_batch: Option<OpenBatch>,
-    /// How many records the last closed batch had: the next one will have as many.
+    /// The number of records in the last closed batch: the next one is expected to have as many.
     capacity_hint: usize,
     reader: Option<Waker>,
-    /// Whether the reader wants to be woken by a record, or by the close only.
+    /// Whether the reader wants to be woken by a record, or only by the close.
     wants_records: bool,
     /// Set once: no more records are accepted.
     closed: bool,
     generations: FlushGenerations,
     sent: u64,
     sent_bytes: u64,
-    /// What was completed when it was last looked up: enough to know that there is room, and looked
-    /// up again before it is said that there is none.
+    /// The completed amount when it was last read. It suffices to know that there is room, and is read
+    /// again before a `send` is refused.
     completed: u64,
     completed_bytes: u64,
-    /// How many sends wait for room.
+    /// The number of sends that wait for room.
     waiting: usize,
 }
 
@@ -214,9 +214,9 @@ impl RecordAccumulator {
             && open.bytes.saturating_add(size) <= self.limits.batch_bytes
     }
 
-    /// Ends the open batch. Its timeout runs from here: one look at the clock for each batch,
-    /// and at most as late as the batch was open, which is while the sender could not have started
-    /// it.
+    /// Closes the open batch. Its timeout starts here, so the clock is read once for each batch. The timeout starts
+    /// late by at most the time that the batch was open. The sender could not have started the batch during that
+    /// time.
     fn close_batch(&self, state: &mut AccumulatorState) {
         if let Some(OpenBatch {
             records, completer, ..
@@ -232,7 +232,7 @@ impl RecordAccumulator {
     }
 
     /// Moves the closed batches to `batches`, or the open one if there are none. An open batch grows as
-    /// long as others must go first.
+    /// long as others must be sent first.
     pub(super) fn take(&self, batches: &mut VecDeque<RecordBatch>) {
         let mut state = lock(&self.state);
         if state.closed_batches.is_empty() {
@@ -245,7 +245,7 @@ impl RecordAccumulator {
         }
     }
 
-    /// Ready when there is a record to take, if `wants_records`, or when the accumulator was closed.
+    /// Returns `Ready` when there is a record to take, if `wants_records`, or when the accumulator was closed.
     pub(super) fn poll(
         &self,
         cx: &mut Context<'_>,
@@ -264,7 +264,7 @@ impl RecordAccumulator {
         Poll::Pending
     }
 
-    /// Lets no record in any more and wakes the sender. Doing it again is the same.
+    /// Accepts no more records, and wakes the sender. Idempotent.
     pub(super) fn close(&self) {
         let reader = {
             let mut state = lock(&self.state);
@@ -277,7 +277,7 @@ impl RecordAccumulator {
         self.accounting.capacity_freed.notify_one();
     }
 
-    /// Closes, and hands over what nobody will take any more.
+    /// Closes, and returns the batches that no sender will take any more.
     pub(super) fn abandon(&self) -> VecDeque<RecordBatch> {
         self.close();
         let mut batches = VecDeque::new();
@@ -295,14 +295,14 @@ impl RecordAccumulator {
         lock(&self.state).is_empty()
     }
 
-    /// Ends the generation of what was sent so far; see [`FlushGenerations::next`].
+    /// Ends the generation of the records sent so far; see [`FlushGenerations::next`].
     pub(super) fn next_generation(&self) -> Vec<CancellationToken> {
         let mut state = lock(&self.state);
         self.close_batch(&mut state);
         state.generations.next()
     }
 
-    /// Records and bytes taken in so far.
+    /// Returns the records and bytes accepted so far.
     pub(super) fn sent(&self) -> (u64, u64) {
         let state = lock(&self.state);
         (state.sent, state.sent_bytes)
@@ -315,7 +315,7 @@ impl AccumulatorState {
     }
 }
 
-/// A `send` that waits for room, until it is in or dropped.
+/// Counts a `send` as waiting for room, until it is accepted or dropped.
 struct WaiterGuard<'a>(&'a Mutex<AccumulatorState>);
 
 impl Drop for WaiterGuard<'_> {

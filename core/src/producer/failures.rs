@@ -1,4 +1,4 @@
-//! The failures that no receipt reported, since the receipt was dropped unread.
+//! The failures that no receipt reported because the receipt was dropped unread.
 
 use crate::Error;
 
@@ -12,12 +12,12 @@ const KEPT: usize = 32;
 /// other clones then report success for a record that is lost), and a slot for each clone (an
 /// allocation and a lock for each `clone`).
 ///
-/// The number of failures is exact. Of the errors themselves a few are kept: a broker that is down
-/// fails records by the thousand.
+/// The number of failures is exact. Only a few of the errors themselves are kept: a broker that is down
+/// fails thousands of records.
 #[derive(Debug, Default)]
 pub(super) struct UnobservedFailures {
     total: u64,
-    /// How many of them a flush or close of any clone has reported.
+    /// The number of failures that a flush or close of any clone has reported.
     reported: u64,
     /// Errors by the number of the failure, oldest first. The newest one is always there.
     errors: Vec<(u64, Error)>,
@@ -28,7 +28,7 @@ pub(super) struct UnobservedFailures {
 pub(super) struct FailureReport {
     pub(super) first: Error,
     pub(super) count: u64,
-    /// How many of them nobody has reported before.
+    /// The number of failures that no call has reported before.
     pub(super) unreported: u64,
 }
 

@@ -1,4 +1,4 @@
-//! What the clones of a producer share.
+//! The state shared by the clones of a producer.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -16,19 +16,19 @@ use crate::driver::{self, StreamLimits};
 use crate::telemetry::event;
 use crate::{Error, ErrorKind, Receipt, Record, Result};
 
-/// The user's end of a producer. Owns the sender task: [`close`](Self::close) joins it, dropping
-/// lets it end by itself.
+/// The handle's end of a producer. Owns the sender task: [`close`](Self::close) joins it. If this is dropped,
+/// the task ends by itself.
 pub(super) struct ProducerInner {
-    /// The connection that it was opened from. Weak: it is compared, never used, and a producer must
-    /// not keep a connection open by that.
+    /// The connection that the producer was opened from. Weak: it is compared, never used, and a producer must
+    /// not keep a connection open only for that.
     backend: Weak<dyn driver::Backend>,
     accounting: Arc<Accounting>,
     accumulator: Arc<RecordAccumulator>,
     limits: StreamLimits,
-    /// Weak, as the task owns it: a closed producer holds nothing of its connection, however long the
+    /// Weak, as the task owns it: a closed producer holds no part of its connection, however long the
     /// handle lives.
     driver: Weak<dyn driver::Producer>,
-    /// The end of the task, shared by all that wait for it.
+    /// The end of the task, shared by all callers that wait for it.
     ended: Shared<BoxFuture<'static, Result<()>>>,
 }
 
@@ -60,8 +60,8 @@ pub(super) fn open(
     let task = tokio::spawn(sender.run());
     let stream = accounting.stream.clone();
     let ended = async move {
-        // The only way for the task to return nothing is that its runtime has ended: a panic of the
-        // driver is caught where it is called.
+        // The task returns nothing only if its runtime has ended: a panic of the
+        // driver is caught where the driver is called.
         task.await.unwrap_or_else(|failure| {
             let message = "the producer's task was aborted, records may or may not be stored";
             let error = Error::new(ErrorKind::Unavailable, "close", message);
@@ -118,7 +118,7 @@ impl ProducerInner {
 
     /// Flushes on behalf of a handle that has reported the first `seen` failures.
     ///
-    /// Where the report begins is read before the wait: flushes of one handle that overlap all
+    /// The start of the report is read before the wait: flushes of one handle that overlap all
     /// report the failures that they have waited for.
     pub(super) async fn flush(&self, seen: &AtomicU64) -> Result<()> {
         let from = self.accounting.report_start(seen.load(Relaxed));
@@ -141,7 +141,7 @@ impl ProducerInner {
 
     pub(super) fn stats(&self) -> ProducerStats {
         let accounting = &self.accounting;
-        // In this order, so that nothing is completed that was not sent.
+        // Read in this order, so that no record is counted as completed and not as sent.
         let stored = accounting.stored.load(Relaxed);
         let failed = accounting.failed.load(Relaxed);
         let published = accounting.published.load(Relaxed);
@@ -163,8 +163,8 @@ impl ProducerInner {
     }
 }
 
-/// Closes the producer when the last clone is dropped: the task sends what is left and closes the
-/// driver, within the close timeout, and nothing waits for it.
+/// Closes the producer when the last clone is dropped: the task sends the records that are left and closes the
+/// driver, within the close timeout. No caller waits for it.
 impl Drop for ProducerInner {
     fn drop(&mut self) {
         self.accumulator.close();

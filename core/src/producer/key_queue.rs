@@ -1,23 +1,23 @@
-//! Which records may go to the broker now: the order of keys under
+//! Decides which records may be sent to the broker now: the order of keys under
 //! [`Pipelining::ByKey`](crate::driver::Pipelining::ByKey).
 //!
-//! Pure bookkeeping: it starts nothing, knows no clock, and is driven by events.
+//! It is pure bookkeeping: it starts nothing, knows no clock, and is driven by events.
 //!
-//! # Why the order of a key holds
+//! # Why the order of a key is preserved
 //!
 //! A key is *bound* while a call has records of it, or while its first record waits for a retry. A
-//! record goes into a call only if its key is not bound by anything but this call, and if no
+//! record is added to a call only if its key is not bound by anything but this call, and if no
 //! earlier record of its key is left behind. The earlier records of a key are, from old to new:
 //!
-//! 1. in the call under way, or handed back by it ([`done`](KeyOrderedQueue::done) puts those in front of
+//! 1. in the call in flight, or returned by it ([`done`](KeyOrderedQueue::done) puts those before
 //!    the held ones),
 //! 2. held by the key,
 //! 3. in `ready`, in the order of `push`.
 //!
-//! [`take`](KeyOrderedQueue::take) walks `ready` from the front and moves what must not go to the *end* of
-//! its key's held ones, so 2 stays older than 3. It takes from `ready` a record of a known key only
-//! if this very call has all that the key held. So what a call has of a key is always the oldest
-//! there is of it, and within a call the driver keeps the order.
+//! [`take`](KeyOrderedQueue::take) walks `ready` from the front and moves records that must not be sent to the *end*
+//! of the held ones of their key, so 2 stays older than 3. It takes a record of a known key from `ready` only
+//! if this very call has all that the key held. So the records of a key in a call are always the oldest
+//! ones of that key, and within a call the driver keeps the order.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -29,18 +29,18 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use foldhash::fast::FixedState;
 use tokio::time::Instant;
 
-/// Waits before a failed record is tried again: doubled at each failure of it, prolonged by up to
-/// itself at random.
+/// The delay before a failed record is retried. It is doubled with each failure of the record, and prolonged by up
+/// to the same time at random.
 const FIRST_DELAY: Duration = Duration::from_millis(50);
 const LONGEST_DELAY: Duration = Duration::from_secs(5);
 
-/// Stands for a key. Two keys with one hash are kept in one order, which costs them some speed and
-/// nothing else. The hash is the same in every process, so that a simulation replays.
+/// Returns the hash that represents a key. Two keys with one hash are kept in one order, which only costs some
+/// speed. The hash is the same in every process, so that a simulation replays.
 pub(super) fn hash(key: &[u8]) -> u64 {
     FixedState::default().hash_one(key)
 }
 
-/// A record that waits, without what is done with it.
+/// A waiting record. The queue does not know its `load`.
 pub(super) struct Item<T> {
     /// The hash of its key, if it has one.
     pub(super) key: Option<u64>,
@@ -53,14 +53,14 @@ pub(super) struct Item<T> {
     pub(super) load: T,
 }
 
-/// Records for one call, and the keys that the call binds: [`KeyOrderedQueue::done`] wants them back.
+/// Records for one call, and the keys that the call binds. The keys must be passed to [`KeyOrderedQueue::done`].
 pub(super) struct ItemBatch<T> {
     pub(super) items: Vec<Item<T>>,
     pub(super) keys: Vec<u64>,
     bytes: usize,
 }
 
-/// How much goes into one call.
+/// The limits of one call.
 #[derive(Clone, Copy)]
 pub(super) struct BatchLimits {
     pub(super) records: usize,
@@ -73,9 +73,9 @@ pub(super) struct KeyOrderedQueue<T> {
     keys: HashMap<u64, Key<T>, FixedState>,
     /// Keys that are free and have held records.
     free: VecDeque<u64>,
-    /// What waits for its time; the number keeps apart what is due at the same time.
+    /// Retries by due time. The number distinguishes those that are due at the same time.
     due: BTreeMap<(Instant, u64), Retry<T>>,
-    /// Counts calls and waits: names the calls, and seeds the jitter.
+    /// Counts calls and waits. It identifies calls, and seeds the jitter.
     turn: u64,
 }
 
@@ -83,15 +83,15 @@ struct Key<T> {
     /// The call that has records of this key, or the last one that had.
     call: u64,
     held: VecDeque<Item<T>>,
-    /// What the call that ends now hands back.
+    /// The records that the ending call returns.
     returned: VecDeque<Item<T>>,
-    /// Whether a record in that call has failed for good.
+    /// Whether a record in that call has failed permanently.
     released: bool,
 }
 
 enum Retry<T> {
     Key(u64),
-    /// Has no key: it holds nothing back and is held back by nothing.
+    /// A record without a key: it holds back no record and is held back by none.
     Keyless(Item<T>),
 }
 
@@ -111,7 +111,7 @@ impl<T> KeyOrderedQueue<T> {
         self.ready.is_empty() && self.keys.is_empty() && self.due.is_empty()
     }
 
-    /// Returns when the next failed record is to be tried again.
+    /// Returns when the next failed record must be retried.
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.due.first_key_value().map(|((at, _), _)| *at)
     }
@@ -121,7 +121,7 @@ impl<T> KeyOrderedQueue<T> {
         self.ready.push_back(item);
     }
 
-    /// Takes what may go in one more call, and binds its keys to that call.
+    /// Takes the records that may be sent in one more call, and binds their keys to that call.
     pub(super) fn take(&mut self, now: Instant, most: BatchLimits) -> Option<ItemBatch<T>> {
         self.release_due(now);
         let call = self.next_turn();
@@ -167,10 +167,10 @@ impl<T> KeyOrderedQueue<T> {
     }
 
     /// Ends a call: frees the `keys` that it bound, and takes back, in their order, the records
-    /// that are to be tried `again`. `failed` are the keys of records that have failed for good.
+    /// to retry (`again`). `failed` are the keys of records that have failed permanently.
     ///
-    /// A call that was not made by [`take`](Self::take) has bound nothing, and has had no other
-    /// call beside it: the keys of what has failed are bound here.
+    /// A call that was not made by [`take`](Self::take) has bound no key, and no other call was in flight with it: the
+    /// keys of its failed records are bound here.
     pub(super) fn done(
         &mut self,
         mut keys: Vec<u64>,
@@ -201,11 +201,11 @@ impl<T> KeyOrderedQueue<T> {
         })
     }
 
-    /// Decides for one key what comes next: nothing, its held records, or a wait.
+    /// Decides what comes next for one key: nothing, its held records, or a wait.
     ///
-    /// Only the first record of a key that fails in a call has failed itself; the later ones are
-    /// handed back for its sake. So if one has failed for good, it was the first, and what comes
-    /// back goes on at once. Otherwise what comes back first has failed, and waits.
+    /// Only the first record of a key that fails in a call has failed itself. The later ones are returned because
+    /// of it. So if a record has failed permanently, it was the first, and the returned records are sent again at
+    /// once. Otherwise the first returned record has failed, and waits.
     fn end_call_of(&mut self, hash: u64, now: Instant) {
         let turn = self.next_turn();
         let key = self.keys.get_mut(&hash).expect("a bound key is known");
@@ -262,19 +262,19 @@ impl<T> Key<T> {
 }
 
 impl<T> Item<T> {
-    /// Counts a failure and returns when to retry: at its deadline at the latest, for a last
+    /// Counts a failure and returns when to retry: at the deadline at the latest, for a last
     /// time.
     fn fail(&mut self, now: Instant, turn: u64) -> Instant {
         self.attempts += 1;
-        // Beyond this many doublings the delay is the longest one anyway.
+        // With more doublings the delay is the longest one anyway.
         let doublings = self.attempts.min(16) as usize - 1;
         let delay = ExponentialBuilder::new()
             .with_min_delay(FIRST_DELAY)
             .with_max_delay(LONGEST_DELAY)
             .without_max_times()
             .with_jitter()
-            // The key keeps processes apart that fail at the same time, the turn keeps apart the
-            // waits of one process.
+            // The key spreads processes that fail at the same time, and the turn spreads the waits of
+            // one process.
             .with_jitter_seed(self.key.unwrap_or(0) ^ turn)
             .build()
             .nth(doublings)

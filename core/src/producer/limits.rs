@@ -1,4 +1,4 @@
-//! Checks of the stream's limits: `send` refuses a record at once, before it takes room or holds up
+//! Checks the stream's limits: `send` refuses a record at once, before it takes room or delays
 //! other records.
 
 use crate::driver::StreamLimits;

@@ -1,4 +1,4 @@
-//! Sending: an open producer, its bounds, its receipts.
+//! Producers: their bounds and their receipts.
 
 use std::fmt;
 use std::sync::Arc;
@@ -59,7 +59,7 @@ impl RecordMetadata {
 /// then are logged.
 pub struct Producer {
     inner: Arc<inner::ProducerInner>,
-    /// How many of the failures that no receipt reported this handle need not report: its flushes have
+    /// The number of failures without a receipt's report that this handle need not report: its flushes have
     /// reported them, or they are older than the handle.
     seen_failures: AtomicU64,
 }
@@ -139,7 +139,7 @@ impl Producer {
         self.inner.stats()
     }
 
-    /// Returns whether it was opened from this connection.
+    /// Returns whether the producer was opened from this connection.
     pub(crate) fn belongs_to(&self, backend: &Arc<dyn driver::Backend>) -> bool {
         self.inner.belongs_to(backend)
     }

@@ -1,4 +1,4 @@
-//! How a producer sends, and the bounds of each setting.
+//! The options of a producer, and the bounds of each.
 
 use std::time::Duration;
 

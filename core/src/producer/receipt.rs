@@ -1,10 +1,10 @@
 //! Receipts: the results of the records of one batch, in one allocation.
 //!
-//! A record that was sent has two ends. The [`Receipt`] is the user's; the [`Completer`] belongs to
-//! whoever will complete it, and moves with the record: from the open batch to the sender, into the
+//! A record that was sent has two ends. The [`Receipt`] belongs to the user. The [`Completer`] belongs to
+//! the task that will complete it, and moves with the record: from the open batch to the sender, into the
 //! request, back into the queue. A completer that is dropped completes with an error. So no
-//! receipt can hang, whatever happens to the task, the driver or the runtime, and no other place
-//! has to remember that.
+//! receipt can hang, whatever happens to the task, the driver or the runtime, and no other code
+//! must ensure that.
 //!
 //! Rejected: a channel per record. It costs an allocation and a wake per record, where a batch costs
 //! these once.
@@ -133,7 +133,7 @@ pub(super) struct Completer {
     generation: FlushGeneration,
 }
 
-/// What becomes of one record of a completer.
+/// The outcome of one record of a completer.
 pub(super) enum Outcome<T> {
     /// The record is completed.
     Final(Result<RecordMetadata>),
@@ -169,7 +169,7 @@ impl Completer {
         }
     }
 
-    /// Splits a completer into completers of one record each, whose charges are given.
+    /// Splits a completer into completers of one record each, with the given charges.
     pub(super) fn split(mut self, mut charge: impl FnMut() -> u64) -> Vec<Self> {
         let mut parts = Vec::with_capacity((self.end - self.next) as usize);
         for index in mem::replace(&mut self.next, self.end)..self.end {
@@ -178,9 +178,9 @@ impl Completer {
         parts
     }
 
-    /// Calls `outcome` for each record in order and fills the states, under one lock. Returns what is to
-    /// be retried, each with a completer of its own. This completer is empty then, but it still holds its
-    /// flush back until it is dropped, which must be after `wakes` was dropped.
+    /// Calls `outcome` for each record in order and fills the states, under one lock. Returns the records to
+    /// retry, each with a completer of its own. This completer is empty then, but it still delays its
+    /// flush until it is dropped, which must be after `wakes` was dropped.
     pub(super) fn settle<T>(
         &mut self,
         wakes: &mut WakeBatch,
@@ -229,7 +229,7 @@ impl Completer {
     }
 
     fn part(&mut self, index: u32, charge: u64) -> Self {
-        // A driver that hands back another record than it was given cannot unbalance the sum of the
+        // A driver that returns another record than it was given cannot unbalance the accounting of the
         // room.
         let charge = self.charge.min(charge);
         self.charge -= charge;
@@ -254,8 +254,8 @@ impl Drop for Completer {
     }
 }
 
-/// One batch of results on its way to the receipts: collects whom to wake, and wakes them once, at
-/// its end.
+/// One batch of results for the receipts. Collects the tasks to wake, and wakes each once when it is
+/// dropped.
 pub(super) struct WakeBatch {
     accounting: Arc<Accounting>,
     wakers: Vec<Waker>,

@@ -1,4 +1,4 @@
-//! One call of the driver, with the completions that it owes.
+//! One call of the driver, with its pending completions.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -30,23 +30,23 @@ pub(super) struct PendingCompletions {
     pub(super) keys: Vec<u64>,
 }
 
-/// A completer for a whole batch or for one record, and how long that is retried.
+/// A completer for a whole batch or for one record, and how long it is retried.
 pub(super) struct PendingCompletion {
     pub(super) completer: Completer,
     pub(super) deadline: Instant,
     pub(super) attempts: u32,
-    /// Whether an attempt ended in `Timeout`: it may be stored already.
+    /// Whether an attempt ended in `Timeout`: the record may already be stored.
     pub(super) unclear: bool,
 }
 
-/// A call that has ended. Without results, the driver has panicked.
+/// The end of a call. Without results, the driver has panicked.
 pub(super) struct SendResult {
     pub(super) pending: PendingCompletions,
     pub(super) results: Option<Vec<Result<RecordMetadata, Rejected>>>,
 }
 
 impl SendRequest {
-    /// Sends a batch as it is. It binds no key.
+    /// Creates a request from a batch, unchanged. It binds no key.
     pub(super) fn from_batch(batch: RecordBatch) -> Self {
         let completion = PendingCompletion {
             completer: batch.completer,
@@ -64,7 +64,7 @@ impl SendRequest {
         }
     }
 
-    /// Sends what the queue lets go.
+    /// Creates a request from the records that the queue releases.
     pub(super) fn from_items(batch: ItemBatch<(Record, Completer)>) -> Self {
         let mut records = Vec::with_capacity(batch.items.len());
         let mut completions = Vec::with_capacity(batch.items.len());
@@ -85,8 +85,8 @@ impl SendRequest {
         }
     }
 
-    /// Calls the driver. A panic of the driver ends this call only: the task goes on, and completes what
-    /// is pending.
+    /// Calls the driver. A panic of the driver ends only this call: the task continues, and completes the pending
+    /// records.
     pub(super) fn make(
         self,
         driver: Arc<dyn driver::Producer>,
@@ -109,7 +109,7 @@ impl SendRequest {
 }
 
 impl PendingCompletion {
-    /// Returns the item for a record that was handed back with `error` and must wait for its retry.
+    /// Returns the item for a record that was returned with `error` and must wait for its retry.
     pub(super) fn again(
         &self,
         record: Record,

@@ -1,7 +1,7 @@
 //! The task of a producer: takes batches, sends them to the driver, and passes the results to the
 //! receipts.
 //!
-//! It is the only one that calls the driver, so the order of its calls is the order of the stream.
+//! Only this task calls the driver, so the order of its calls is the order of the stream.
 //! Every record that it has, wherever it is, has its [`Completer`] with it. The task may be aborted at
 //! any await and by any panic, and each record is still completed once.
 
@@ -37,9 +37,9 @@ pub(super) struct Sender {
     most: BatchLimits,
     pipelining: Pipelining,
     close_timeout: Duration,
-    /// Batches that were taken from the accumulator and not looked at yet.
+    /// Batches that were taken from the accumulator and not handled yet.
     batches: VecDeque<RecordBatch>,
-    /// Records that are looked at one by one. Empty with `Ordered`; with one call at a time, empty until
+    /// Records that are handled one by one. Empty with `Ordered`; with one call at a time, empty until
     /// a record fails.
     queue: KeyOrderedQueue<(Record, Completer)>,
     calls: FuturesUnordered<BoxFuture<'static, SendResult>>,
@@ -109,10 +109,11 @@ impl Sender {
         }
     }
 
-    /// Starts all calls that may be started with what is there now.
+    /// Starts all calls that can be started with the available records.
     ///
-    /// Each call is polled once before the next one is made: that is what "in the order of the
-    /// calls" means to a driver of `Pipelining::Ordered`. A driver that is ready at once is done
+    /// Each call is polled once before the next one is made: that defines "the order of the
+    /// calls" for a driver of `Pipelining::Ordered`. A call that is ready at once is
+    /// handled here, without a detour through the set.
     /// with here, without a trip through the set.
     async fn start_calls(&mut self) {
         if self.batches.is_empty() && self.may_call() {
@@ -127,14 +128,14 @@ impl Sender {
                 Poll::Ready(ended) => self.settle(ended),
                 Poll::Pending => self.calls.push(call),
             }
-            // With a driver that is always ready, this loop would keep its thread for itself.
+            // With a driver that is always ready, this loop would occupy its thread.
             tokio::task::coop::consume_budget().await;
         }
     }
 
-    /// Returns the next call, if there is one. A batch is sent as it is where no key can be bound: with
+    /// Returns the next call, if there is one. A batch is sent unchanged if no key can be bound: with
     /// `Ordered`, and with one call at a time as long as nothing has failed. Otherwise each record is
-    /// looked at.
+    /// handled on its own.
     fn next_call(&mut self) -> Option<SendRequest> {
         let whole = match self.pipelining {
             Pipelining::Ordered => true,
@@ -164,7 +165,7 @@ impl Sender {
         let retries = matches!(self.pipelining, Pipelining::ByKey { .. });
         let missing = match results {
             Some(_) => "the backend's driver returned too few results",
-            // Nothing to retry: the records went down with the call.
+            // There is nothing to retry: the records were lost with the call.
             None => "the backend's driver panicked",
         };
         let mut results = results.unwrap_or_default().into_iter();
@@ -199,7 +200,7 @@ impl Sender {
                 reason.get_or_insert(error);
             }
         }
-        // Before the completions are dropped: a flush that waits for them finds its receipts resolved.
+        // Before the completions are dropped: a flush that waits for them must find its receipts resolved.
         drop(wakes);
         if let Some(error) = reason {
             self.note_retries(again.len() as u64, &error);
@@ -228,7 +229,7 @@ impl Sender {
         );
     }
 
-    /// Fails what is left with `Timeout`, closes the driver, and returns the result of the close.
+    /// Fails the records that are left with `Timeout`, closes the driver, and returns the result of the close.
     async fn close(mut self, deadline: Instant) -> Result<()> {
         let flushed = self.fail_remaining();
         let unread = self.accounting.report_unreported("close");
@@ -299,7 +300,7 @@ impl Sender {
         );
     }
 
-    /// Drops every record with its completer; each fails with the terminal error.
+    /// Drops every record with its completer. Each fails with the terminal error.
     fn drop_all(&mut self) {
         self.calls.clear();
         self.queue = KeyOrderedQueue::new();
@@ -308,7 +309,7 @@ impl Sender {
     }
 }
 
-/// Completes the records that are left: the task has ended, or its runtime, and nothing else would.
+/// Completes the records that are left: the task or its runtime has ended, and nothing else would.
 impl Drop for Sender {
     fn drop(&mut self) {
         let batches = self.accumulator.abandon();

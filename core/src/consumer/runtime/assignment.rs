@@ -1,4 +1,4 @@
-//! One partition that this member owns: its records, its progress, and how it leaves.
+//! One partition that this member owns: its records, its progress, and its departure.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::BuildHasher;
@@ -27,9 +27,9 @@ pub(crate) struct Assignment {
     /// The unpublished output of its records, if it ever had any. It is dropped with the assignment, and
     /// the next owner produces it again.
     outputs: Option<Box<OutputBuffer>>,
-    /// Whether parts of a refused transaction are left that have its output.
+    /// Whether its output is in parts of a refused transaction that are left.
     pub(crate) is_suspect: bool,
-    /// The delivery whose output the broker has refused. Nothing behind it is published or
+    /// The delivery whose output the broker has refused. No later output is published or
     /// checkpointed until the failure policy has settled it.
     pub(crate) refused: Option<Box<RefusedDelivery>>,
     /// The received records, from the chunk of the first unsettled one on.
@@ -37,7 +37,7 @@ pub(crate) struct Assignment {
     /// How many records the chunks hold, and their bytes.
     held: usize,
     bytes: usize,
-    /// The bytes of it that the member's budget has counted.
+    /// The bytes that the member's budget has counted for it.
     pub(crate) counted_bytes: usize,
     /// How many records were settled above the watermark since settled records were last dropped.
     settled_out_of_order: usize,
@@ -71,9 +71,9 @@ pub(crate) struct Assignment {
     stats: Arc<Mutex<PartitionStats>>,
 }
 
-/// Consecutive numbers, and those of their records that are still held.
+/// Consecutive numbers, and the records of those that are still held.
 ///
-/// Of settled records above the watermark only the positions are held that a checkpoint may need. The
+/// Of settled records above the watermark, only the positions that a checkpoint may need are held. The
 /// watermark stops only before an unsettled record or at the end of a chunk, so these are enough.
 #[derive(Debug)]
 struct Chunk {
@@ -100,15 +100,15 @@ struct Kept {
 pub(crate) struct Outstanding {
     /// The serial number of the attempt.
     pub(crate) serial: u64,
-    /// When it is checked whether the attempt has taken too long, if it may.
+    /// When to check whether the attempt has taken too long, if it has a time limit.
     pub(crate) expires: Option<Instant>,
     pub(crate) run: Run,
 }
 
-/// How an assignment leaves the member.
+/// The state of an assignment's departure from the member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Leaving {
-    /// It does not leave.
+    /// It stays.
     Active,
     /// The partition has ended. It is completed when all records are settled.
     Ended,
@@ -119,7 +119,7 @@ pub(crate) enum Leaving {
         /// When it is released even if its last progress could not be stored.
         released_by: Instant,
     },
-    /// The driver was called; its result is pending.
+    /// The driver was called, and its result is pending.
     Releasing,
 }
 
@@ -246,7 +246,7 @@ impl Assignment {
         Delivery::new(chunk.batch.clone(), chunk.index(number) as u32, 1)
     }
 
-    /// Returns what is kept with the output of a number that is not settled yet.
+    /// Returns the origin of the output of a number that is not settled yet.
     pub(crate) fn origin(&self, number: u64, delivery: Delivery) -> Origin {
         Origin {
             number,
@@ -277,7 +277,7 @@ impl Assignment {
         Some(self.window.start_run(next.start..next.start + len))
     }
 
-    /// Returns how many records from the start of a range have at most `most` bytes together; at least
+    /// Returns how many records from the start of a range have at most `most` bytes together. Returns at least
     /// one.
     fn records_within(&self, numbers: Range<u64>, most: usize) -> u64 {
         let mut bytes = 0_usize;
@@ -368,7 +368,7 @@ impl Assignment {
         }
     }
 
-    /// Drops settled records above the watermark when they may be half of all that are held, so that
+    /// Drops settled records above the watermark when they may be half of all held records, so that
     /// each record is copied only a few times.
     ///
     /// A pending handler keeps the whole batch of its delivery in memory.
@@ -461,7 +461,7 @@ impl Assignment {
         changes && by_buffer
     }
 
-    /// Notifies the driver, if anything changes for it.
+    /// Sets the pauses, and notifies the driver if anything changes for it.
     pub(crate) fn pause(&mut self, paused: Paused, membership: &dyn Membership) {
         let before = std::mem::replace(&mut self.paused, paused);
         match (before.any(), paused.any()) {
@@ -486,7 +486,7 @@ impl Assignment {
         }
     }
 
-    /// Publishes what the partition waits for.
+    /// Publishes the oldest unsettled record in the statistics.
     pub(crate) fn show_oldest(&self, oldest: Option<OldestUnsettled>) {
         lock(&self.stats).oldest_unsettled = oldest;
     }
@@ -496,7 +496,7 @@ impl Assignment {
     }
 
     fn chunk_index(&self, number: u64) -> usize {
-        // Nearly always the oldest or the newest one.
+        // It is nearly always the oldest or the newest chunk.
         let (Some(oldest), Some(newest)) = (self.chunks.front(), self.chunks.back()) else {
             unreachable!("a number that is not settled lies in a chunk");
         };
@@ -574,7 +574,7 @@ impl Chunk {
 }
 
 fn key_hash(key: Option<&Bytes>) -> u64 {
-    /// Fixed, so that a replay of a seed meets the same collisions.
+    /// Fixed, so that a replay of a seed has the same collisions.
     const HASHER: FixedState = FixedState::with_seed(0);
 
     match key {

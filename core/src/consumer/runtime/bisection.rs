@@ -1,24 +1,24 @@
 //! Finds the deliveries whose output the broker refuses.
 //!
-//! A broker that refuses a transaction does not say because of which record. So the transaction is
-//! published in parts, each in a transaction of its own, and a part that is refused is split again,
-//! down to the single deliveries whose output is refused alone. What is accepted on the way is
+//! A broker that refuses a transaction does not report which record is the cause. So the transaction is
+//! published in parts, each in its own transaction, and a part that is refused is split again,
+//! down to the single deliveries whose output is refused alone. Parts that are accepted on the way are
 //! published.
 //!
 //! A transaction that takes too long is split the same way, since a part of it may be published in time.
 //!
-//! A part of several partitions is split between two of them, where that comes nearest to half of
-//! the deliveries. A part of one partition is halved. So partitions with good records are soon out
-//! of it, and go on while another one is still searched. Rejected: to halve the deliveries wherever
+//! A part of several partitions is split between two of them, where that is nearest to half of
+//! the deliveries. A part of one partition is halved. So partitions with good records soon leave the search,
+//! and continue while another one is still searched. Rejected: halving the deliveries even where
 //! that splits a partition. The partitions behind the split would wait for all of the one before
 //! them.
 //!
-//! Nothing is held here but numbers of deliveries. A part of a partition always begins with the
+//! Only numbers of deliveries are held here. A part of a partition always begins with the
 //! first delivery whose output is not published.
 
 #[derive(Debug, Default)]
 pub(crate) struct Bisection {
-    /// What is left to be tried. The shares of one partition are in its order.
+    /// The parts that are left to be tried. The shares of one partition are in its order.
     parts: Vec<Vec<Share>>,
 }
 
@@ -27,19 +27,19 @@ pub(crate) struct Bisection {
 pub(crate) struct Share {
     /// The index of its assignment.
     pub(crate) index: usize,
-    /// How many deliveries have output in it. At least one.
+    /// How many deliveries have output in the share. At least one.
     pub(crate) deliveries: usize,
 }
 
 impl Bisection {
-    /// Takes a transaction that was refused, to be tried in parts. Nothing else of its partitions may
+    /// Takes a refused transaction, to be tried in parts. No other parts of its partitions may
     /// be left, unless the transaction was a part from [`next`](Self::next).
     ///
-    /// A single delivery is tried again: only the caller knows whether it was refused alone, or with
+    /// A single delivery is retried: only the caller knows whether it was refused alone, or with
     /// deliveries of partitions that are lost now.
     pub(crate) fn refused(&mut self, shares: Vec<Share>) {
         let (first, second) = split(shares);
-        // In front of what is left of the same partition.
+        // Before the parts of the same partition that are left.
         self.parts.splice(0..0, [first, second]);
         self.parts.retain(|part| !part.is_empty());
     }
@@ -50,7 +50,7 @@ impl Bisection {
         self.parts.retain(|part| !part.is_empty());
     }
 
-    /// Takes the part that is tried next: the largest one that waits for no other part and for no
+    /// Takes the part to try next: the largest one that waits for no other part and for no
     /// partition that is `held`.
     pub(crate) fn next(&mut self, held: impl Fn(usize) -> bool) -> Option<Vec<Share>> {
         let mut best: Option<(usize, usize)> = None;
@@ -70,7 +70,7 @@ impl Bisection {
         contains(&self.parts, index)
     }
 
-    /// Drops what is left of a partition.
+    /// Drops the parts of a partition that are left.
     pub(crate) fn forget(&mut self, index: usize) {
         for part in &mut self.parts {
             part.retain(|share| share.index != index);
@@ -107,7 +107,7 @@ fn split(mut shares: Vec<Share>) -> (Vec<Share>, Vec<Share>) {
         before += share.deliveries;
         all.abs_diff(2 * before)
     });
-    // Not behind the last share.
+    // The split cannot be after the last share.
     let last = shares.len().saturating_sub(1);
     let nearest = distances.take(last).enumerate().min_by_key(|(_, far)| *far);
     let second = shares.split_off(nearest.map_or(0, |(place, _)| place + 1));
@@ -173,7 +173,7 @@ mod tests {
         assert_eq!(bisection.next(|_| false), None);
     }
 
-    /// What becomes of a refused delivery, and of a part that is tried.
+    /// The fate of a refused delivery, and of a part that is tried.
     #[derive(Debug, Clone, Copy)]
     struct Chance {
         /// How many parts are tried while its partition is held.
@@ -195,9 +195,9 @@ mod tests {
     }
 
     proptest! {
-        /// Partitions with good and bad deliveries, against a plain list: each is published or blamed
+        /// Compares good and bad deliveries of partitions with a plain list: each is published or blamed
         /// once, in the order of its partition, only bad ones are blamed, a held partition waits, and
-        /// the parts that are tried are few.
+        /// few parts are tried.
         #[test]
         fn finds_the_bad_ones_and_no_others(
             partitions in prop::collection::vec(prop::collection::vec(prop::bool::weighted(0.9), 1..60), 1..12),
@@ -225,7 +225,7 @@ mod tests {
                 let chance = chances.next().unwrap();
                 if chance.retried {
                     bisection.put_back(part);
-                    // Not without end: the next one is not put back, if there is one that is not.
+                    // This must end: the next part is not put back, if there is one that is not.
                     free += 1;
                     prop_assert!(free < 10_000);
                     if free > 200 { break; }

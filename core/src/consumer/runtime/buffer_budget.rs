@@ -25,13 +25,13 @@ impl BufferBudget {
         }
     }
 
-    /// Returns what each partition may hold, independent of the others. It changes only when the number
+    /// Returns what each partition may hold, independently of the others. It changes only when the number
     /// of partitions passes a power of two, because all are counted again then.
     pub(crate) fn share(&self) -> usize {
         self.limit / 2 / self.partitions.max(1).next_power_of_two()
     }
 
-    /// Sets how many partitions there are. `held` gives the bytes of each that was counted.
+    /// Sets how many partitions there are. `held` returns the counted bytes of each.
     pub(crate) fn set_partitions(&mut self, partitions: usize, held: impl Iterator<Item = usize>) {
         let before = self.share();
         self.partitions = partitions;

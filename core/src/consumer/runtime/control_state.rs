@@ -24,7 +24,7 @@ pub(crate) struct ControlState {
 pub(crate) struct ControlRequests {
     pub(crate) shutdown: bool,
     paused_all: bool,
-    /// Partitions for which the opposite of `paused_all` was asked since.
+    /// Partitions for which the opposite of `paused_all` was requested later.
     exceptions: BTreeSet<Partition>,
 }
 
@@ -58,12 +58,12 @@ impl ControlState {
         lock(&self.requests).clone()
     }
 
-    /// Waits for a change. One that happened while nobody waited is kept.
+    /// Waits for a change. A change before the call is kept for it.
     pub(crate) async fn changed(&self) {
         self.notify.notified().await;
     }
 
-    /// Waits until a shutdown is asked for. Other requests that come meanwhile stay to be read.
+    /// Waits until a shutdown is requested. Other requests that arrive in the meantime stay to be read.
     pub(crate) async fn shutdown_requested(&self) {
         while !lock(&self.requests).shutdown {
             self.changed().await;

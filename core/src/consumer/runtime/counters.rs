@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::ConsumerStats;
 
-/// What a member counts. Written by its own task only, read by anyone.
+/// The counters of a member. Written only by its own task, read by any thread.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) received: Counter,
@@ -48,7 +48,7 @@ impl Counters {
     }
 }
 
-/// A number with one writer: no read-modify-write is needed, and none is paid for.
+/// A number with one writer. It needs no read-modify-write operation, and does not pay for one.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 

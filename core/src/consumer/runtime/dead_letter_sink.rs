@@ -22,6 +22,6 @@ pub(crate) trait DeadLetterSink: Debug + Send + Sync {
     /// An error means that it can never be stored. A dropped call may have stored it.
     fn store<'a>(&'a self, record: &'a DeadRecord) -> BoxFuture<'a, Result<Option<String>>>;
 
-    /// Closes the sink. No call is under way, and none follows.
+    /// Closes the sink. No call is in flight, and none follows.
     fn close(&self) -> BoxFuture<'_, ()>;
 }

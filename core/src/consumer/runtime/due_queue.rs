@@ -1,5 +1,5 @@
-//! When runs are due, across the partitions of a member: for their next attempt, or for the end of the
-//! time of one.
+//! When runs are due, across the partitions of a member: for their next attempt, or because the time of an
+//! attempt ends.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Decides what follows the failure of an attempt, and stores dead letters.
+//! Decides what follows a failed attempt, and stores dead letters.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hash, Hasher};
@@ -27,9 +27,9 @@ pub(crate) struct ErrorHandler {
 }
 
 impl ErrorHandler {
-    /// Decides what follows the failure of the next part. Returns the numbers that are settled by it.
+    /// Decides what follows the failure of the next part. Returns the numbers that this settles.
     ///
-    /// It calls code of the application, whose panics the caller must catch.
+    /// It calls application code, whose panics the caller must catch.
     pub(crate) fn on_failure(&self, run: &mut Run, failure: BatchFailure) -> Vec<u64> {
         let (index, failure) = failure.into_parts();
         self.counters.failures.add(1);
@@ -48,7 +48,7 @@ impl ErrorHandler {
                 if failure.kind() != FailureKind::Unavailable {
                     run.raise_attempts(failed);
                 }
-                // A timer has the resolution of a millisecond, and no delay must take none.
+                // A timer has a resolution of one millisecond, and a zero delay must take no time.
                 let due = (!delay.is_zero()).then(|| Instant::now() + delay);
                 run.wait_until(due);
                 run.put_back(part);
@@ -116,7 +116,7 @@ impl ErrorHandler {
         }
     }
 
-    /// Applies the policy's final action to a delivery. Returns it if it is to be dead-lettered.
+    /// Applies the policy's final action to a delivery. Returns the dead letter, if it must be sent.
     fn apply_final_action(
         &self,
         delivery: Delivery,

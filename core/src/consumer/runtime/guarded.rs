@@ -1,4 +1,4 @@
-//! A driver that panics ends the membership in order.
+//! Ends the membership cleanly if a driver panics.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};

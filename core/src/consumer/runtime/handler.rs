@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::consumer::delivery::Ownership;
 use crate::{Batch, BatchFailure, Delivery, Failure, Record};
 
-/// What deliveries are handed to: a handler, a batch handler, a pipeline or a pull consumer.
+/// The receiver of deliveries: a handler, a batch handler, a pipeline or a pull consumer.
 pub(crate) trait Handler: Send + Sync + 'static {
     /// One attempt.
     type Future: Future<Output = Result<Self::Output, HandlerError>> + Send + 'static;
@@ -25,7 +25,7 @@ pub(crate) trait Handler: Send + Sync + 'static {
     /// per record.
     const PUBLISHES: bool = false;
 
-    /// Whether an attempt that is pending is settled from outside, and not polled again. A constant, as
+    /// Whether a pending attempt is settled from outside, and not polled again. A constant, as
     /// above.
     const SETTLED_OUTSIDE: bool = false;
 
@@ -39,7 +39,7 @@ pub(crate) trait Handler: Send + Sync + 'static {
         false
     }
 
-    /// Returns when the application got the delivery of an attempt that is settled from outside. Unset:
+    /// Returns when the application got the delivery of an attempt that is settled from outside. `None`:
     /// not yet, or it is settled.
     fn begun_at(&self, _serial: u64) -> Option<Instant> {
         None
@@ -60,7 +60,7 @@ pub(crate) trait Handler: Send + Sync + 'static {
     /// Abandons attempts of a revoked or lost partition whose deliveries the application has not seen yet.
     fn reclaim(&self, _ownership: &Arc<Ownership>) {}
 
-    /// Records that so much output was published.
+    /// Records the number of output records that were published.
     fn on_published(&self, _records: u64) {}
 
     /// Begins an attempt.
@@ -71,7 +71,7 @@ pub(crate) trait Handler: Send + Sync + 'static {
     ) -> Self::Future;
 }
 
-/// Names one attempt of a member.
+/// Identifies one attempt of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct AttemptId {
     /// The index of its assignment.
@@ -80,7 +80,7 @@ pub(crate) struct AttemptId {
     pub(crate) number: u64,
     /// Its place among the attempts of its assignment that are settled from outside, if it becomes one.
     pub(crate) place: usize,
-    /// Another one for each attempt, so that a late settlement is not taken for one of a later attempt in
+    /// A different number for each attempt, so that a late settlement is not taken for one of a later attempt in
     /// the same place.
     pub(crate) serial: u64,
 }

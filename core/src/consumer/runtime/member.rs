@@ -1,7 +1,7 @@
 //! One member of a group, from its join to its leave.
 //!
 //! [`poll_step`](Member::poll_step) does all the work and never waits. Calls to the driver are
-//! futures that the member polls beside the rest, so a slow handler, checkpoint or release delays
+//! futures that the member polls concurrently, so a slow handler, checkpoint or release delays
 //! nothing else.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -54,13 +54,13 @@ use rebalance::{Departures, ReleaseResult};
 /// How long the last calls to a driver may take when a member closes, after everything is drained.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The least time for the leave, if the calls before it have used up theirs.
+/// The minimum time for the leave, if the calls before it have used up theirs.
 const MIN_LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How many full fetches fill the buffer of a member.
 const BATCHES_PER_BUFFER: usize = 16;
 
-/// The delay before a checkpoint or completion that was not stored is tried again.
+/// The delay before a checkpoint or completion that was not stored is retried.
 const RETRY: Duration = Duration::from_millis(200);
 
 pub(crate) struct Member<W: Handler> {
@@ -75,19 +75,19 @@ pub(crate) struct Member<W: Handler> {
     assignments: Slab<Box<Assignment>>,
     /// The index and epoch of each assignment: enough to check most events and results.
     index: HashMap<Partition, (usize, Epoch), FixedState>,
-    /// Assignments that may have something to start, each once.
+    /// Assignments that may have records to start, each once.
     runnable: VecDeque<usize>,
     departures: Departures,
     /// Attempts that were not ready at once, unless they are settled from outside, and dead letters that
     /// are being stored.
     running: FuturesUnordered<InFlight<W>>,
-    /// How many attempts are under way, there or settled from outside.
+    /// How many attempts are in flight, in `running` or settled from outside.
     attempts: usize,
     /// The serial number of the last attempt.
     last_serial: u64,
-    /// What was settled from outside and is not handled yet.
+    /// Settlements from outside that are not handled yet.
     settlements: VecDeque<Settlement>,
-    /// When attempts that are settled from outside have taken too long.
+    /// When attempts that are settled from outside exceed their time.
     expiries: DueQueue,
     /// The runs that wait for their next attempt.
     retries: DueQueue,
@@ -95,34 +95,34 @@ pub(crate) struct Member<W: Handler> {
     batches_due: BTreeSet<(Instant, usize)>,
     /// Memory for the futures of attempts, to be reused.
     spare_futures: Vec<ReusableFuture<W>>,
-    /// Releases and completions under way.
+    /// Releases and completions in flight.
     releases: FuturesUnordered<BoxFuture<'static, ReleaseResult>>,
     checkpointer: Checkpointer,
     budget: BufferBudget,
     /// Whether some partitions may be paused because the budget is used up.
     buffer_full: bool,
-    /// Unpublished output of all assignments and of the transaction under way.
+    /// Unpublished output of all assignments and of the transaction in flight.
     buffered_output: Size,
-    /// What is left of refused transactions, to be published in parts.
+    /// The parts of refused transactions that are left to be published.
     bisection: Bisection,
 
     /// When the partitions are checked for stalls again.
     check_at: Instant,
-    /// Whether the end of a reported stall is still to be reported.
+    /// Whether the end of a reported stall must still be reported.
     stall_reported: bool,
 
     events: BoxFuture<'static, Result<Vec<Event>>>,
     control_changed: BoxFuture<'static, ()>,
     shutdown: Option<BoxFuture<'static, ()>>,
     timer: Pin<Box<Sleep>>,
-    /// The time of the step, read once. The timer waits for what is not due by it.
+    /// The time of the step, read once. The timer waits for everything that is not due by it.
     now: Instant,
     /// Whether the step has used up its time.
     burst_over: bool,
 
-    /// Set when the member begins to leave: until when it may drain.
+    /// Set when the member begins to leave: the end of its drain.
     closing: Option<Instant>,
-    /// Why it leaves, if not because it was asked to.
+    /// The error that made it leave. `None` if it leaves on request.
     failure: Option<Error>,
     /// Whether the membership has ended: nothing can be drained or stored any more.
     membership_lost: bool,
@@ -201,7 +201,7 @@ impl<W: Handler> Member<W> {
         })
     }
 
-    /// Runs until `shutdown` is ready or something fails for good; then drains, checkpoints and
+    /// Runs until `shutdown` is ready or something fails permanently; then drains, checkpoints and
     /// leaves.
     pub(crate) async fn run(
         mut self,
@@ -225,7 +225,7 @@ impl<W: Handler> Member<W> {
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.now = Instant::now();
         let mut happened = self.start_due_batches();
-        // They come first, since each makes room for another attempt.
+        // They are polled first, since each makes room for another attempt.
         happened |= self.poll_completed(cx);
         happened |= self.poll_settlements(cx);
         happened |= self.dispatch(cx);
@@ -328,7 +328,7 @@ impl<W: Handler> Member<W> {
         indexes.map(|(index, _)| index).collect()
     }
 
-    /// Keeps the first reason to stop, and begins to leave.
+    /// Begins to leave. The first reason to stop is kept.
     fn fail(&mut self, error: Error) {
         self.failure.get_or_insert(error);
         self.begin_shutdown();
@@ -367,7 +367,7 @@ impl<W: Handler> Member<W> {
         self.membership_lost || self.is_handed_over() || self.now >= deadline + LEAVE_TIMEOUT
     }
 
-    /// Reports what is left unsettled, and leaves the group.
+    /// Reports records that are left unsettled, and leaves the group.
     async fn leave(mut self) -> Result<()> {
         for (_, assignment) in &self.assignments {
             self.report_unsettled(assignment);

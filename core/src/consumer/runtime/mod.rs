@@ -3,11 +3,11 @@
 //! A [`Member`](member::Member) is a state machine that is polled on the task that runs it. It owns
 //! an [`Assignment`](assignment::Assignment) per partition, whose [`Window`](window::Window) keeps key
 //! order and the watermark. A handler that is ready at once is started, polled and settled in place,
-//! in the memory of a [`ReusableFuture`](handler::ReusableFuture). One that is pending or has failed
-//! becomes a [`Run`](run::Run): a future of its own while an attempt is under way, plain data while it
-//! waits for the next one. What a pull consumer holds is plain data too: its attempts are settled from
-//! outside, and the member takes all settlements at once. The
-//! [`ErrorHandler`](error_handler::ErrorHandler) decides which.
+//! in the memory of a [`ReusableFuture`](handler::ReusableFuture). A handler that is pending or has failed
+//! becomes a [`Run`](run::Run): a future of its own while an attempt is in flight, plain data while it
+//! waits for the next one. The deliveries that a pull consumer holds are plain data too: their attempts are settled
+//! from outside, and the member takes all settlements at once. The
+//! [`ErrorHandler`](error_handler::ErrorHandler) decides what follows a failure.
 
 pub(crate) mod assignment;
 pub(crate) mod bisection;

@@ -4,7 +4,7 @@
 //! records below it. Output waits here: in a list when all records before it are settled, and by
 //! number otherwise.
 //!
-//! Output is kept with the delivery that it is of. If the broker refuses it, that delivery has failed.
+//! Output is kept with its delivery. If the broker refuses the output, that delivery has failed.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::{AddAssign, SubAssign};
@@ -14,42 +14,42 @@ use crate::{Delivery, Position, Record};
 #[derive(Debug)]
 pub(crate) struct OutputBuffer {
     /// The deliveries below the watermark that have output, in their order, each with the number of
-    /// its records.
+    /// its output records.
     origins: VecDeque<(Origin, usize)>,
     /// The output of these, one delivery after the other.
     records: VecDeque<Record>,
-    /// How much that is.
+    /// The amount of output in `records`.
     ready: Size,
     /// The output of deliveries above the watermark.
     out_of_order: BTreeMap<u64, (Origin, Vec<Record>)>,
-    /// How much that is.
+    /// The amount of output in `out_of_order`.
     out_of_order_size: Size,
-    /// Whether some of it was taken and is being published.
+    /// Whether some output was taken and is being published.
     under_way: bool,
 }
 
 /// The output of some deliveries, in their order.
 #[derive(Debug, Default)]
 pub(crate) struct Outputs {
-    /// The deliveries, each with the number of its records.
+    /// The deliveries, each with the number of its output records.
     origins: Vec<(Origin, usize)>,
     /// All records, one delivery after the other.
     records: Vec<Record>,
     size: Size,
 }
 
-/// The delivery that output is of.
+/// The delivery of output.
 ///
 /// It keeps the batch that it was received with, until its output is published or was put back.
 #[derive(Debug, Clone)]
 pub(crate) struct Origin {
     pub(crate) number: u64,
     pub(crate) delivery: Delivery,
-    /// The position of the record before it: how far its partition may be checkpointed without it.
+    /// The position of the record before it: up to here its partition may be checkpointed without it.
     pub(crate) before: Option<Position>,
 }
 
-/// An amount of output. Its bytes include those of the deliveries that it is of.
+/// An amount of output. Its bytes include those of its deliveries.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Size {
     pub(crate) records: u64,
@@ -107,7 +107,7 @@ impl Outputs {
         self.records.append(&mut more.records);
     }
 
-    /// Removes and returns what follows the first `deliveries`.
+    /// Removes and returns everything after the first `deliveries`.
     pub(crate) fn split_off(&mut self, deliveries: usize) -> Self {
         let origins = self.origins.split_off(deliveries);
         let records: usize = origins.iter().map(|(_, records)| records).sum();
@@ -117,7 +117,7 @@ impl Outputs {
         rest
     }
 
-    /// Returns how many deliveries it is of.
+    /// Returns the number of deliveries.
     pub(crate) fn deliveries(&self) -> usize {
         self.origins.len()
     }
@@ -216,8 +216,8 @@ impl OutputBuffer {
         self.under_way = false;
     }
 
-    /// Puts back the output that was taken last and could not be published. It may wait for long now, so
-    /// batches that only a few deliveries keep are given back.
+    /// Puts back the output that was taken last and could not be published. It may wait for a long time now, so
+    /// batches that are kept by only a few deliveries are released.
     pub(crate) fn put_back(&mut self, outputs: Outputs) {
         self.under_way = false;
         self.ready += outputs.size;
@@ -231,7 +231,7 @@ impl OutputBuffer {
     }
 
     /// Copies the deliveries that are less than half of their batch, so that the memory of all is at most
-    /// about twice what is counted. Output of few deliveries would keep the batches of all others.
+    /// about twice the counted amount. Otherwise output of few deliveries would keep the batches of all others.
     fn detach_few(&mut self) {
         let origins = self.origins.make_contiguous();
         for of_batch in
@@ -263,7 +263,7 @@ mod tests {
     use crate::driver::StoredRecord;
     use crate::{Epoch, Headers, Partition};
 
-    /// Returns the delivery of a number, whose record has one byte.
+    /// Returns the origin for a number. Its record has one byte.
     fn origin(number: u64) -> Origin {
         let record = StoredRecord {
             position: Position::from(number),

@@ -2,12 +2,12 @@
 
 use super::output_buffer::Origin;
 
-/// It is the first unsettled record of its partition until the failure policy has settled it. Its
-/// number lies below the watermark of the window, where all other unsettled numbers lie above.
+/// The delivery is the first unsettled record of its partition until the failure policy has settled it. Its
+/// number is below the watermark of the window, while all other unsettled numbers are above.
 #[derive(Debug)]
 pub(crate) struct RefusedDelivery {
     pub(crate) origin: Origin,
-    /// Whether the failure policy may still settle it. It cannot when it was abandoned.
+    /// Whether the failure policy may still settle it. It cannot after it was abandoned.
     pub(crate) in_flight: bool,
 }
 

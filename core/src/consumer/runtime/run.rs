@@ -11,16 +11,16 @@ use super::dead_letter_sink::DeadRecord;
 use super::handler::HandlerError;
 use crate::{BatchFailure, Delivery, Error, Failure};
 
-/// The most dead letters that a run gathers before it sends them.
+/// The maximum number of dead letters that a run collects before it sends them.
 const MAX_LETTERS: usize = 1_000;
 
 #[derive(Debug)]
 pub(crate) struct Run {
-    /// When its first attempt began.
+    /// When the first attempt began.
     pub(crate) begun: Instant,
     /// Deliveries that are neither settled nor given up.
     left: Deliveries,
-    /// What has followed from failed attempts. Unset if none failed, so that most runs are small.
+    /// State that results from failed attempts. Unset if none failed, so that most runs are small.
     failed: Option<Box<Failed>>,
 }
 
@@ -29,11 +29,11 @@ struct Failed {
     /// The lengths of the parts that are handed out one after the other, the next part last. Empty:
     /// all deliveries are one part.
     parts: Vec<usize>,
-    /// When the next part is handed out; unset: now.
+    /// When the next part is handed out. Unset: now.
     due: Option<Instant>,
     /// How often in a row a dependency was unavailable.
     outages: u32,
-    /// Deliveries to be dead-lettered. All of them lie before those that are left.
+    /// Deliveries to be dead-lettered. All of them are before those that are left.
     letters: Vec<(u64, DeadRecord)>,
     /// Set when the policy is to stop.
     stop: Option<Error>,
@@ -89,13 +89,13 @@ impl Deliveries {
 /// The next step of a run.
 #[derive(Debug)]
 pub(crate) enum Next {
-    /// Nothing: all of it is settled.
+    /// Nothing: all deliveries are settled.
     Done,
-    /// An attempt of its next part, at this time. Unset: now.
+    /// An attempt of the next part, at this time. Unset: now.
     Attempt(Option<Instant>),
-    /// To store its dead letters.
+    /// Dead letters to store.
     Letters(Vec<(u64, DeadRecord)>),
-    /// To stop the consumer. Unsettled deliveries are delivered again.
+    /// A stop of the consumer. Unsettled deliveries are delivered again.
     Stop(Error),
 }
 
@@ -106,7 +106,7 @@ pub(crate) struct RunStatus {
     pub(crate) attempt: u32,
     /// When the first attempt of the run began.
     pub(crate) begun: Instant,
-    /// When its next attempt begins, if it waits for one.
+    /// When the next attempt begins, if the run waits for one.
     pub(crate) due: Option<Instant>,
 }
 
@@ -152,19 +152,19 @@ impl Run {
         letters.chain(left).collect()
     }
 
-    /// Returns when its next attempt is due, if it waits for one.
+    /// Returns when the next attempt is due, if the run waits for one.
     pub(crate) fn due(&self) -> Option<Instant> {
         self.failed.as_ref()?.due
     }
 
-    /// Returns the part that is handed out next.
+    /// Returns the deliveries of the part that is handed out next.
     pub(crate) fn part(&self) -> impl Iterator<Item = &Delivery> {
         let parts = self.failed.as_ref().map(|failed| &failed.parts);
         let next = parts.and_then(|parts| parts.last().copied());
         self.front(next.unwrap_or(self.left.len()))
     }
 
-    /// Settles the next part after an attempt that succeeded, as far as its numbers are taken from the
+    /// Settles the next part after an attempt that succeeded, as far as the numbers are taken from the
     /// iterator.
     pub(crate) fn succeeded(&mut self) -> impl Iterator<Item = u64> {
         if let Some(failed) = &mut self.failed {
@@ -174,7 +174,7 @@ impl Run {
         self.settle(part)
     }
 
-    /// Returns the next step. Called after each attempt, and when letters were stored.
+    /// Returns the next step. Must be called after each attempt, and when letters were stored.
     pub(crate) fn next(&mut self) -> Next {
         let is_settled = self.left.len() == 0;
         if let Some(failed) = &mut self.failed {
@@ -201,12 +201,12 @@ impl Run {
         HandlerError::Failed(BatchFailure::whole(Failure::timeout(limit)))
     }
 
-    /// Marks that its attempt begins.
+    /// Records that the attempt begins.
     pub(crate) fn begin(&mut self) {
         self.wait_until(None);
     }
 
-    /// Takes the next part. [`put_back`](Self::put_back) returns what is left of it.
+    /// Takes the next part. [`put_back`](Self::put_back) returns the rest of it.
     pub(super) fn take_part(&mut self) -> usize {
         let next = self.failed.as_mut().and_then(|failed| failed.parts.pop());
         next.unwrap_or(self.left.len())
@@ -219,7 +219,7 @@ impl Run {
         }
     }
 
-    /// Settles the first `count` deliveries, as far as their numbers are taken from the iterator.
+    /// Settles the first `count` deliveries, as far as the numbers are taken from the iterator.
     pub(super) fn settle(&mut self, count: usize) -> impl Iterator<Item = u64> {
         (0..count).map_while(|_| Some(self.left.pop_first()?.0))
     }

@@ -1,4 +1,4 @@
-//! Detects that a partition makes no progress, and reports it once.
+//! Detects partitions without progress, and reports each stall once.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use tokio::time::Instant;
 /// busy partition reaches its bounds many times a second.
 pub(crate) const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What was reported of one partition, and since when its watermark has not moved.
+/// The reported state of one partition, and since when its watermark has not moved.
 #[derive(Debug, Default)]
 pub(crate) struct StallDetector {
     /// The first unsettled number at the last check, and when it was first seen.
     watermark: Option<(u64, Instant)>,
     /// The reason of the pause that was reported.
     paused: Option<PauseReason>,
-    /// Whether its oldest delivery was reported as stalled.
+    /// Whether the oldest delivery was reported as stalled.
     stalled: bool,
 }
 
@@ -48,7 +48,7 @@ pub(crate) struct Observation {
     /// The first unsettled number, if any was received.
     pub(crate) watermark: Option<u64>,
     pub(crate) paused: Option<PauseReason>,
-    /// When the first attempt of that number began, if one did.
+    /// When the first attempt of that number began, if it did.
     pub(crate) begun: Option<Instant>,
     /// The age from which on a delivery is stalled.
     pub(crate) limit: Duration,
@@ -63,7 +63,7 @@ pub(crate) enum StallEvent {
 }
 
 impl StallDetector {
-    /// Returns the events to report. Called at most once per [`CHECK_INTERVAL`].
+    /// Returns the events to report. Must be called at most once per [`CHECK_INTERVAL`].
     pub(crate) fn check(&mut self, seen: &Observation) -> Vec<StallEvent> {
         let mut events = Vec::new();
         let before = self.watermark;
@@ -93,7 +93,7 @@ impl StallDetector {
         events
     }
 
-    /// Returns whether the end of something reported is still to be reported.
+    /// Returns whether the end of a reported state must still be reported.
     pub(crate) fn is_reported(&self) -> bool {
         self.stalled || self.paused.is_some()
     }

@@ -1,4 +1,4 @@
-//! Key order and the contiguous watermark of one partition, by index arithmetic.
+//! Key order and the contiguous watermark of one partition, with index arithmetic.
 //!
 //! Records get numbers in stored order, without gaps. A number is *started* when its record goes to
 //! the handler, and *settled* when it must not be delivered again. Two guarantees are implemented
@@ -160,7 +160,7 @@ impl Window {
         (self.running == 0 && self.limit.is_none() && !run.is_empty()).then_some(run)
     }
 
-    /// Starts a prefix of what [`next_run`](Self::next_run) returned.
+    /// Starts a prefix of the range that [`next_run`](Self::next_run) returned.
     pub(crate) fn start_run(&mut self, run: Range<u64>) -> Range<u64> {
         for number in run.clone() {
             self.entry(number).state = EntryState::Started;
@@ -170,7 +170,7 @@ impl Window {
         run
     }
 
-    /// Marks the key of a started number busy: its later records wait from now on.
+    /// Marks the key of a started number busy: later records of the key wait from now on.
     pub(crate) fn hold(&mut self, number: u64) {
         let entry = self.entry(number);
         if entry.state == EntryState::Started && entry.key != NO_KEY {
@@ -239,7 +239,7 @@ impl Window {
         number
     }
 
-    /// Queues a number behind the last one of its key, if that key is busy.
+    /// Queues a number behind the last one of its key, if that key is busy. Returns whether it was queued.
     fn waits(&mut self, number: u64) -> bool {
         let key = self.entry(number).key;
         if self.busy.is_empty() || key == NO_KEY || failpoint!(OrderLostOnRetry) {
@@ -348,7 +348,7 @@ mod tests {
         assert_eq!(window.next_run(2), Some(2..3));
     }
 
-    /// What a user of the window may do, with a choice among what is possible.
+    /// The operations of a window's user, with a choice among the possible ones.
     #[derive(Debug, Clone)]
     enum Step {
         Push(u64),
@@ -369,7 +369,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against a plain list of what is settled: the watermark is contiguous, a key runs once at
+        /// Compares with a plain list of settled numbers: the watermark is contiguous, a key runs once at
         /// a time and in order, a drain leaves no hole, and a hole can always be closed.
         #[test]
         fn keeps_its_promises(steps in prop::collection::vec(step(), 0..200)) {
@@ -429,7 +429,7 @@ mod tests {
                     prop_assert!(window.has_first(), "what is settled waits forever");
                 }
             }
-            // Carry everything through that still may start.
+            // Completes everything that may still start.
             loop {
                 while let Some(number) = window.start() {
                     window.hold(number);

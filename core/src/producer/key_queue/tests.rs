@@ -1,4 +1,4 @@
-//! The queue against a plain model: every record in one list, in the order of `push`.
+//! Compares the queue with a plain model: every record in one list, in the order of `push`.
 
 use std::collections::BTreeSet;
 
@@ -20,9 +20,9 @@ enum Step {
     Push(Option<u64>),
     /// One more call.
     Take,
-    /// The end of one of the calls under way, and by two bits for each record what became of it.
+    /// The end of one of the calls in flight. Two bits for each record are its outcome.
     Done { call: usize, fates: u32 },
-    /// Time goes by.
+    /// Time passes.
     Wait(u64),
 }
 
@@ -39,7 +39,7 @@ struct Model {
     records: Vec<(Option<u64>, RecordState)>,
     calls: Vec<(usize, ItemBatch<usize>)>,
     named: usize,
-    /// When the failed records are due, by the first of each key or by themselves.
+    /// The failed records that wait for a retry: the first one of each key, and those without a key.
     failed: Vec<usize>,
 }
 
@@ -107,8 +107,8 @@ impl Model {
         true
     }
 
-    /// If nothing may go, then every record that waits has failed itself, or its key is in a call,
-    /// or one of its key has failed.
+    /// Checks that, if no record may be sent, every waiting record has failed itself, or its key is in a call,
+    /// or a record of its key has failed.
     fn check_that_only_bound_keys_wait(&self) {
         let bound: BTreeSet<_> = self
             .records
@@ -128,8 +128,8 @@ impl Model {
         }
     }
 
-    /// Ends a call as a driver may: after a record that failed, the later ones of its key are
-    /// handed back.
+    /// Ends a call as a driver may: after a failed record, the later ones of its key are
+    /// returned.
     fn done(&mut self, call: usize, fates: u32) {
         let (_, batch) = self.calls.remove(call);
         let (mut failed, mut again) = (Vec::new(), Vec::new());
@@ -159,7 +159,7 @@ impl Model {
         self.queue.done(batch.keys, failed, again, self.now);
     }
 
-    /// Ends all that is left, each call with success.
+    /// Ends all calls that are left, each with success.
     fn finish(&mut self) {
         loop {
             while !self.calls.is_empty() {

@@ -23,7 +23,7 @@ async fn send_waits_for_room_in_turn() {
             assert!(waiting.as_mut().now_or_never().is_none());
         }
         drop(third);
-        // Polled in another order than they came in.
+        // They are polled in another order than they arrived in.
         let (fourth, second) = tokio::join!(biased; fourth, second);
         second.await.unwrap();
         fourth.await.unwrap();

@@ -11,7 +11,7 @@ use super::{ALL, FOUR, ONE, send};
 use crate::ErrorKind::{Closed, Denied, Timeout, TooLarge, Unauthenticated, Unavailable};
 use crate::Record;
 
-/// Waits for a condition that other tasks bring about.
+/// Waits for a condition that other tasks fulfill.
 async fn eventually(condition: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !condition() {

@@ -13,15 +13,15 @@ use super::fake::Fake;
 use super::{ONE, send};
 use crate::ErrorKind::{Denied, Throttled};
 
-/// Notes the last part of each event's name, with its number of records.
+/// Collects the last part of each event's name, with its number of records.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<(&'static str, u64)>>>);
 
 impl Log {
-    /// Listens on this thread until the guard is dropped.
+    /// Subscribes on this thread until the guard is dropped.
     ///
-    /// The second dispatcher receives nothing. But while there is only one, `tracing` asks the thread that is first at an event whether
-    /// anybody listens, and that may be the thread of another test.
+    /// The second dispatcher receives nothing. But while there is only one, `tracing` asks the thread that first
+    /// reaches an event whether it is enabled, and that may be the thread of another test.
     fn listen(&self) -> (DefaultGuard, Dispatch) {
         let guard = tracing::subscriber::set_default(self.clone());
         (guard, Dispatch::new(self.clone()))

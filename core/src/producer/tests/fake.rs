@@ -1,4 +1,4 @@
-//! A driver with scripted results, which also watches that the runtime keeps its side of the
+//! A driver with scripted results, which also checks that the runtime keeps its side of the
 //! contract.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -1,4 +1,4 @@
-//! The producer against a driver with scripted results, under paused time.
+//! Tests of the producer with a driver with scripted results, under paused time.
 
 mod bounds;
 mod close;
@@ -15,7 +15,7 @@ const ONE: Pipelining = Pipelining::ByKey { calls: 1 };
 const FOUR: Pipelining = Pipelining::ByKey { calls: 4 };
 const ALL: [Pipelining; 3] = [Pipelining::Ordered, ONE, FOUR];
 
-/// Sends a record that is called `name`.
+/// Sends a record named `name`.
 async fn send(
     producer: &Producer,
     key: impl Into<Option<&'static str>>,

@@ -1,4 +1,4 @@
-//! Random failures at random times: nothing lost, nothing twice, every key in order.
+//! Random failures at random times: no record is lost or stored twice, and every key keeps its order.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Several threads send through one small room: nobody is forgotten, and each key keeps its order.
+//! Several threads send through one small room: no send is forgotten, and each key keeps its order.
 
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ fn threads_share_the_room() {
     }
 }
 
-/// Reads every other receipt, and now and then drops a send that waits for room.
+/// Reads every other receipt, and sometimes drops a send that waits for room.
 async fn send_all(producer: Producer, thread: usize) {
     for number in 0..RECORDS {
         let record = || Record::new(number.to_string()).key(thread.to_string());

@@ -1,6 +1,6 @@
 //! Checkpoints: when they are due, and their results.
 //!
-//! At most one call is under way. It has the progress of all partitions that moved since the last
+//! At most one call is in flight. It has the progress of all partitions that moved since the last
 //! one, so the cost depends on time and not on the number of records.
 
 use std::task::{Context, Poll};
@@ -17,9 +17,9 @@ use crate::driver::CheckpointUpdate;
 use crate::telemetry::{Causes, event};
 use crate::{Error, ErrorKind, Result};
 
-/// The result of a call.
+/// The result of a checkpoint call.
 pub(super) enum CheckpointResult {
-    /// Progress alone: the updates and the result of each.
+    /// Only progress: the updates and the result of each.
     Alone(Vec<CheckpointUpdate>, Vec<Result<()>>),
     /// Progress and output: one result for all.
     Published(Transaction, Result<()>),
@@ -27,9 +27,9 @@ pub(super) enum CheckpointResult {
 
 /// The checkpoints of one member.
 pub(super) struct Checkpointer {
-    /// How often one is due.
+    /// How often a checkpoint is due.
     interval: Duration,
-    /// When the next one is due, if anything is dirty.
+    /// When the next checkpoint is due, if anything is dirty.
     due: Instant,
     /// Assignments whose watermark may have moved since their last checkpoint, each once.
     dirty: Vec<usize>,
@@ -41,9 +41,9 @@ pub(super) struct Checkpointer {
     urgent: bool,
     /// Whether the last call failed. The next one then waits until it is due, even if it is urgent.
     failed: bool,
-    /// Why the last call that failed has failed.
+    /// Why the last failed call has failed.
     last_error: Option<Error>,
-    /// Whether the next call is one for a part of a refused transaction, if there is one.
+    /// Whether the next call is for a part of a refused transaction, if there is one.
     part_first: bool,
     under_way: Option<BoxFuture<'static, CheckpointResult>>,
 }
@@ -64,7 +64,7 @@ impl Checkpointer {
         }
     }
 
-    /// Returns when time alone makes a checkpoint due.
+    /// Returns when a checkpoint is due without another event.
     pub(super) fn due(&self) -> Option<Instant> {
         (self.under_way.is_none() && !self.dirty.is_empty()).then_some(self.due)
     }
@@ -82,17 +82,17 @@ impl Checkpointer {
         self.buffered += records;
     }
 
-    /// Drops a call that is under way.
+    /// Drops a call that is in flight.
     pub(super) fn abandon(&mut self) {
         self.under_way = None;
     }
 
-    /// Asks for a checkpoint as soon as none is under way.
+    /// Requests a checkpoint as soon as none is in flight.
     pub(super) fn request_now(&mut self) {
         self.urgent = true;
     }
 
-    /// Returns why the last call that failed has failed.
+    /// Returns the error of the last failed call.
     pub(super) fn take_last_error(&mut self) -> Option<Error> {
         self.last_error.take()
     }
@@ -137,8 +137,8 @@ impl<W: Handler> Member<W> {
         true
     }
 
-    /// Begins a call, if none is under way and one is due. Whole checkpoints and the parts of refused
-    /// transactions take turns, so that neither holds up the other.
+    /// Begins a call, if none is in flight and one is due. Whole checkpoints and the parts of refused
+    /// transactions take turns, so that neither delays the other.
     fn begin_checkpoint(&mut self) {
         if self.checkpointer.under_way.is_some() || self.membership_lost {
             return;

@@ -18,7 +18,7 @@ use crate::{BatchFailure, Error, ErrorKind, Partition, Result};
 /// The most completions, or settlements, that are handled in a row.
 pub(super) const COMPLETED_BURST: usize = 256;
 
-/// About how much memory a run takes that waits for its retry or for its dead letter: itself, its delivery
+/// The approximate memory of a run that waits for its retry or for its dead letter: itself, its delivery
 /// and its entries in maps.
 const WAITING_BYTES: usize = 512;
 
@@ -113,7 +113,7 @@ impl<W: Handler> Member<W> {
     pub(super) fn on_failure(&mut self, index: usize, mut run: Run, failure: BatchFailure) {
         let numbers = run.numbers();
         let errors = &self.errors;
-        // Errors are the application's code, as handlers are.
+        // Errors are application code, like handlers.
         let decide = AssertUnwindSafe(|| errors.on_failure(&mut run, failure));
         let Ok(settled) = catch_unwind(decide) else {
             let message = "the code of a failure panicked";
@@ -266,7 +266,7 @@ impl<W: Handler> Member<W> {
         self.control.counters.settled.add(settled);
         let assignment = &mut self.assignments[index];
         if W::PUBLISHES {
-            // The failure policy may have settled what output waited for.
+            // The failure policy may have settled records for which output waited.
             let watermark = assignment.window.watermark();
             assignment.outputs_mut().advance(watermark);
         }
@@ -275,7 +275,7 @@ impl<W: Handler> Member<W> {
         self.check_release(index);
     }
 
-    /// Returns how many attempts, and dead letters of runs, are under way.
+    /// Returns how many attempts, and dead letters of runs, are in flight.
     pub(super) fn under_way(&self) -> usize {
         self.running.len() + self.outstanding()
     }
@@ -289,7 +289,7 @@ impl<W: Handler> Member<W> {
         self.control.counters.in_flight.set(self.in_flight() as u64);
     }
 
-    /// Returns the assignment of an event or a result. An older epoch has none.
+    /// Returns the assignment of an event or a result. There is none for an older epoch.
     pub(super) fn assignment_of(
         &self,
         partition: &Partition,

@@ -1,4 +1,4 @@
-//! Starting attempts: of deliveries that were not handed out yet, and of those whose retry is due.
+//! Starts attempts: of deliveries that were not handed out yet, and of those whose retry is due.
 
 use std::ops::Range;
 use std::task::{Context, Poll};
@@ -22,7 +22,7 @@ const BURST_TIME: Duration = Duration::from_micros(500);
 /// The most starts between two readings of the clock.
 const MAX_STRIDE: u32 = 32;
 
-/// Bounds a burst in time, from its first piece of work on, and reads the clock as seldom as the
+/// Bounds a burst in time, from its first piece of work on, and reads the clock as rarely as the
 /// measured times allow.
 #[derive(Default)]
 pub(super) struct BurstClock {
@@ -33,7 +33,7 @@ pub(super) struct BurstClock {
 }
 
 impl BurstClock {
-    /// Counts a piece of work that begins. The time of those before it is measured.
+    /// Counts a piece of work that begins. The time of the previous ones is measured.
     pub(super) fn count(&mut self) {
         if self.counted == self.look_at {
             self.look();
@@ -61,7 +61,7 @@ impl BurstClock {
 }
 
 impl<W: Handler> Member<W> {
-    /// Queues an assignment to start what it can.
+    /// Queues an assignment to start everything that it can.
     pub(super) fn mark_runnable(&mut self, index: usize) {
         let assignment = &mut self.assignments[index];
         if !assignment.queued {
@@ -70,7 +70,7 @@ impl<W: Handler> Member<W> {
         }
     }
 
-    /// Starts what may start, as far as the concurrency allows; retries that are due come first.
+    /// Starts records as far as the concurrency allows. Retries that are due come first.
     pub(super) fn dispatch(&mut self, cx: &mut Context<'_>) -> bool {
         let mut left = BURST;
         let mut clock = BurstClock::default();
@@ -80,7 +80,7 @@ impl<W: Handler> Member<W> {
                 break;
             };
             happened = true;
-            // It may have left since it was queued, and another one may have its index.
+            // The assignment may have left since it was queued, and another one may have its index.
             let Some(assignment) = self.assignments.get_mut(index) else {
                 continue;
             };
@@ -98,12 +98,12 @@ impl<W: Handler> Member<W> {
         happened
     }
 
-    /// Returns whether something may start now.
+    /// Returns whether a record may start now.
     pub(super) fn may_dispatch(&self) -> bool {
         self.has_free_attempt() && (!self.runnable.is_empty() || self.retries.is_due(self.now))
     }
 
-    /// Returns whether one more attempt may be under way that is not ready at once.
+    /// Returns whether one more attempt that is not ready at once may be in flight.
     fn has_free_attempt(&self) -> bool {
         self.attempts < self.options.concurrency
     }
@@ -218,7 +218,7 @@ impl<W: Handler> Member<W> {
         started
     }
 
-    /// Takes what is handed out next, as long as the partition has something that may start.
+    /// Takes the numbers to hand out next, as long as the partition has records that may start.
     fn next_numbers(&mut self, index: usize) -> Option<Range<u64>> {
         if let Some(batch) = self.handler.batch() {
             return self.next_batch(index, batch);
@@ -310,7 +310,7 @@ impl<W: Handler> Member<W> {
         self.spare_futures.pop().unwrap_or_else(ReusableFuture::new)
     }
 
-    /// Keeps the memory of an attempt for the next one: one for each that may be under way, and one to
+    /// Keeps the memory of an attempt for the next one: one for each attempt that may be in flight, and one to
     /// start the next.
     pub(super) fn return_future(&mut self, future: ReusableFuture<W>) {
         if self.spare_futures.len() <= self.options.concurrency {

@@ -13,7 +13,7 @@ use crate::driver::{Event, StoredRecord};
 use crate::telemetry::event;
 use crate::{Epoch, Error, ErrorKind, Lag, OnDataLoss, Partition, Position};
 
-/// The most of a drain's time that is reserved for the last checkpoint, and again for the release.
+/// The maximum of a drain's time that is reserved for the last checkpoint, and again for the release.
 const LONGEST_RESERVE: Duration = Duration::from_millis(500);
 
 impl<W: Handler> Member<W> {
@@ -208,7 +208,7 @@ impl<W: Handler> Member<W> {
         let reserve = (within / 20).min(LONGEST_RESERVE);
         let skipped = failpoint!(DrainSkipped);
         let within = if skipped { Duration::ZERO } else { within };
-        // Not the time of the step, which may have begun long before.
+        // This is not the time of the step, which may have begun long before.
         let now = Instant::now();
         let drained_by = now + within.saturating_sub(2 * reserve);
         let released_by = now + within.saturating_sub(reserve);
@@ -224,7 +224,7 @@ impl<W: Handler> Member<W> {
         self.mark_runnable(index);
     }
 
-    /// Resumes a partition that was settled far enough below its bounds.
+    /// Resumes a partition that has been settled far enough below its bounds.
     pub(super) fn resume_below_low_watermark(&mut self, index: usize) {
         let assignment = &mut self.assignments[index];
         if assignment.paused.by_max_unsettled
@@ -279,8 +279,8 @@ impl<W: Handler> Member<W> {
         }
     }
 
-    /// Returns whether the buffer has become full, or has room again. Otherwise a change of one partition
-    /// concerns no other: all are counted only when it does, since many may leave while the buffer is full.
+    /// Returns whether the buffer has become full, or has room again. Otherwise a change of one partition does not
+    /// affect the others. All are counted only when it does, since many may leave while the buffer is full.
     fn budget_changes(&self) -> bool {
         match self.buffer_full {
             true => self.budget.has_room(),
@@ -300,7 +300,7 @@ impl<W: Handler> Member<W> {
         for index in self.indexes() {
             let assignment = &mut self.assignments[index];
             if assignment.pause_beyond(share, self.buffer_full, &*self.membership) {
-                // No more records come for a batch that waits to be full.
+                // A batch that waits to be full gets no more records.
                 self.mark_runnable(index);
             }
         }

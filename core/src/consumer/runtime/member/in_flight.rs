@@ -34,9 +34,9 @@ pub(super) struct Completed<W: Handler> {
 }
 
 pub(super) enum FinishedWork<W: Handler> {
-    /// An attempt of its next part. `None`: the partition was lost meanwhile.
+    /// An attempt of the run's next part. `None`: the partition was lost in the meantime.
     Attempt(ReusableFuture<W>, Option<Result<W::Output, HandlerError>>),
-    /// The dead letters of these numbers. `None`: the partition was lost meanwhile.
+    /// The dead letters of these numbers. `None`: the partition was lost in the meantime.
     Letters(Vec<u64>, Option<Result<Vec<u64>>>),
 }
 

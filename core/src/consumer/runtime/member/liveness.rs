@@ -13,7 +13,7 @@ use crate::consumer::runtime::stall::{CHECK_INTERVAL, Observation, PauseReason, 
 use crate::telemetry::event;
 use crate::{Delivery, OldestUnsettled};
 
-/// The most bytes of a key that are logged.
+/// The maximum number of bytes of a key that are logged.
 const KEY_BYTES: usize = 64;
 
 impl<W: Handler> Member<W> {
@@ -88,7 +88,7 @@ impl<W: Handler> Member<W> {
             (self.has_too_many_waiting(index), PauseReason::Retries),
             (self.is_limited(index), PauseReason::Results),
         ];
-        // Why leaving partitions are paused is reported elsewhere.
+        // The pauses of leaving partitions are reported elsewhere.
         let stays = assignment.leaving == Leaving::Active && self.closing.is_none();
         let mut reasons = reasons.into_iter().filter(|(holds, _)| *holds && stays);
         reasons.next().map(|(_, reason)| reason)

@@ -1,7 +1,7 @@
 //! Attempts that are settled from outside: the deliveries of a pull consumer.
 //!
-//! They are plain data of their assignment. Their settlements come all at once, and those of one
-//! partition in a row are settled together.
+//! They are plain data of their assignment. Their settlements are taken all at once, and consecutive settlements
+//! of one partition are settled together.
 
 use std::sync::Arc;
 use std::task::Context;
@@ -59,7 +59,7 @@ impl<W: Handler> Member<W> {
                     .poll_settled(&mut self.settlements, cx)
                     .is_pending()
             {
-                // What was settled in time is handled first.
+                // Attempts that were settled in time are handled first.
                 happened |= self.expire_outstanding();
                 break;
             }
@@ -113,7 +113,7 @@ impl<W: Handler> Member<W> {
         }
     }
 
-    /// Ends an attempt. Returns its run, unless the attempt has ended already.
+    /// Ends an attempt. Returns its run, unless the attempt has already ended.
     fn take_outstanding(&mut self, attempt: AttemptId) -> Option<Run> {
         let AttemptId {
             index,
@@ -133,7 +133,7 @@ impl<W: Handler> Member<W> {
         Some(run)
     }
 
-    /// Fails the attempts that take too long.
+    /// Fails the attempts that exceed their time.
     fn expire_outstanding(&mut self) -> bool {
         let Some(limit) = self.options.handler_timeout else {
             return false;
@@ -173,7 +173,7 @@ impl<W: Handler> Member<W> {
         self.count_in_flight();
     }
 
-    /// Stops counting the attempts of a lost assignment, and waiting for their time.
+    /// Removes the attempts of a lost assignment from the count and from the queue of expiries.
     pub(super) fn forget_outstanding(
         &mut self,
         index: usize,
@@ -183,7 +183,8 @@ impl<W: Handler> Member<W> {
         if outstanding.is_empty() {
             return;
         }
-        // What was not pulled would keep its batches in memory until it is. A closing member ends soon.
+        // Deliveries that were not pulled would keep their batches in memory until they are pulled. A closing member
+        // ends soon.
         if self.closing.is_none() {
             self.handler.reclaim(ownership);
         }

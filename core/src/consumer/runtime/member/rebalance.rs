@@ -1,4 +1,4 @@
-//! How partitions leave: drained and released, completed, or lost.
+//! The departure of partitions: drained and released, completed, or lost.
 
 use std::collections::BTreeSet;
 use std::task::{Context, Poll};
@@ -21,7 +21,7 @@ pub(super) struct ReleaseResult {
     completed: bool,
 }
 
-/// The partitions that are leaving. One is checked only when something has changed for it, so a
+/// The partitions that are leaving. A partition is checked only when something has changed for it, so a
 /// rebalance of many partitions costs no more than their changes.
 #[derive(Debug, Default)]
 pub(super) struct Departures {
@@ -69,7 +69,7 @@ impl<W: Handler> Member<W> {
     pub(super) fn advance_releases(&mut self) -> bool {
         let mut happened = self.abort_overdue_drains();
         for index in std::mem::take(&mut self.departures.to_check) {
-            // It may be gone, and another one may have its place.
+            // It may be gone, and another one may have its index.
             let Some(assignment) = self.assignments.get_mut(index) else {
                 continue;
             };
@@ -256,7 +256,7 @@ impl<W: Handler> Member<W> {
             .set(self.budget.held() as u64);
         self.control
             .remove_stats(assignment.partition(), assignment.stats());
-        // Its records may have filled the buffer, and no other record may settle while it is full.
+        // Its records may have filled the buffer, and no other record may settle while the buffer is full.
         self.count_partitions();
         assignment
     }
@@ -275,7 +275,7 @@ impl<W: Handler> Member<W> {
             })
     }
 
-    /// Drops what is left of a closing member, handlers in flight first, so that the next owner
+    /// Drops everything that is left of a closing member, handlers in flight first, so that the next owner
     /// starts after they have ended.
     pub(super) fn clear(&mut self) {
         self.running.clear();

@@ -1,11 +1,11 @@
 //! Output that the broker permanently refuses, because one record of it is too large or invalid.
 //!
 //! The refused transaction is published in parts until the deliveries are found whose output is
-//! refused alone. Such a delivery has failed, as if its handler had said so: the failure policy
+//! refused alone. Such a delivery has failed, as if its handler had returned the failure: the failure policy
 //! skips it, dead-letters it or stops the consumer. Until it is settled, nothing behind it in its
-//! partition is published or checkpointed, and other partitions go on.
+//! partition is published or checkpointed, and other partitions continue.
 //!
-//! Rejected: to end the membership. The next owner would meet the same record, and so on through
+//! Rejected: ending the membership. The next owner would meet the same record, and so on through
 //! all members.
 
 use std::iter::once;
@@ -22,7 +22,7 @@ use crate::telemetry::{Causes, event};
 use crate::{BatchFailure, Error, Failure};
 
 impl<W: Handler> Member<W> {
-    /// Takes a refused transaction, without the output of partitions that were lost meanwhile. All of
+    /// Handles a refused transaction, without the output of partitions that were lost in the meantime. All of
     /// it was put back.
     pub(super) fn on_refused(&mut self, shares: &[Share], error: &Error, is_part: bool) {
         if !is_part {
@@ -92,8 +92,8 @@ impl<W: Handler> Member<W> {
         Some(transaction)
     }
 
-    /// Lets a partition be published as a whole again, if no part of it is left. What is settled
-    /// behind its last part is stored by the next checkpoint.
+    /// Lets a partition be published as a whole again, if no part of it is left. Records that are settled
+    /// behind its last part are stored by the next checkpoint.
     pub(super) fn part_is_done(&mut self, index: usize) {
         let assignment = &mut self.assignments[index];
         assignment.is_suspect = self.bisection.contains(index);

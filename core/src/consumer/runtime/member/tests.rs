@@ -1,4 +1,4 @@
-//! What many partitions cost. Counted, since time says little on a busy machine.
+//! The cost of many partitions. Visits are counted, since times mean little on a busy machine.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -92,7 +92,7 @@ impl Membership for Driver {
     }
 }
 
-/// How the partitions leave.
+/// The kind of departure of the partitions.
 #[derive(Debug, Clone, Copy)]
 enum Departure {
     Revoked,
@@ -100,16 +100,16 @@ enum Departure {
     Shutdown,
 }
 
-/// What their records do.
+/// The state of their records.
 #[derive(Debug, Clone, Copy)]
 enum Records {
     /// They are settled before the departure.
     Settled,
-    /// They are stuck, and more than the buffer may hold.
+    /// They are stuck, and exceed the buffer.
     FillTheBuffer,
 }
 
-/// Returns how often a member looks at an assignment until all of them have left.
+/// Returns how often a member visits an assignment until all of them have left.
 async fn visits(partitions: usize, departure: Departure, records: Records) -> u64 {
     let before = visits::count();
     let (events, receiver) = mpsc::unbounded_channel();
@@ -205,8 +205,8 @@ async fn until(condition: impl Fn() -> bool) {
     waited.expect("the condition never came true");
 }
 
-/// Ten times as many partitions cost about ten times as much. If each looked at all others, it would be a
-/// hundred times.
+/// Ten times as many partitions cost about ten times as much. If each departure visited all others, it would be
+/// a hundred times.
 #[tokio::test(start_paused = true)]
 async fn the_cost_of_a_departure_grows_with_its_partitions_only() {
     for records in [Records::Settled, Records::FillTheBuffer] {

@@ -4,9 +4,9 @@
 //! transaction takes the output up to each checkpointed position, and the driver stores both or
 //! neither. So no output is visible whose record may be delivered again.
 //!
-//! Rejected: to send each result at once within an open transaction. That spreads the load, but the
+//! Rejected: sending each result at once within an open transaction. That spreads the load, but the
 //! output of a record above an unsettled one would become visible with the progress of another
-//! partition, and be produced again. One stuck record would hold up all partitions.
+//! partition, and be produced again. One stuck record would delay all partitions.
 
 use super::Member;
 use crate::consumer::runtime::bisection::Share;
@@ -22,7 +22,7 @@ pub(super) struct Transaction {
     outputs: Outputs,
     /// The number of deliveries with output of each checkpoint update.
     deliveries: Vec<usize>,
-    /// Whether it is a part of one that was refused.
+    /// Whether it is a part of a refused transaction.
     is_part: bool,
 }
 
@@ -36,7 +36,7 @@ impl Transaction {
         }
     }
 
-    /// Adds the progress of a partition, and the output up to it.
+    /// Adds the progress of a partition, and its output up to that progress.
     pub(super) fn add(&mut self, update: CheckpointUpdate, outputs: Outputs) {
         self.updates.push(update);
         self.deliveries.push(outputs.deliveries());
@@ -62,7 +62,7 @@ impl Transaction {
 }
 
 impl<W: Handler> Member<W> {
-    /// Buffers the output of a settled delivery. One without output has no `origin`.
+    /// Buffers the output of a settled delivery. A delivery without output has no `origin`.
     pub(super) fn buffer_output(
         &mut self,
         index: usize,
@@ -85,7 +85,7 @@ impl<W: Handler> Member<W> {
 
     /// Returns whether so much output is buffered that no partition may run ahead.
     ///
-    /// The bound is two transactions: one under way, one that fills. At the bound a partition still
+    /// The bound is two transactions: one in flight, and one that fills. At the bound a partition still
     /// starts its first unsettled record: if output behind it waits for it, or if all output of the
     /// partition is published, since another partition may fill the buffer.
     pub(super) fn is_stalled(&self) -> bool {
@@ -113,8 +113,8 @@ impl<W: Handler> Member<W> {
     }
 
     /// Returns whether no record that starts now can change what a partition waits for: its output
-    /// waits for parts of a refused transaction, or for the failure policy. A drain goes on: it works
-    /// through all that was begun.
+    /// waits for parts of a refused transaction, or for the failure policy. A drain continues: it works
+    /// through everything that was begun.
     pub(super) fn waits_to_publish(&self, index: usize) -> bool {
         let assignment = &self.assignments[index];
         W::PUBLISHES
@@ -127,7 +127,7 @@ impl<W: Handler> Member<W> {
         self.assignments[index].outputs().is_published()
     }
 
-    /// Removes output from the count of what is buffered.
+    /// Subtracts output from the buffered amount.
     pub(super) fn release_output(&mut self, size: Size) {
         let stalled = self.is_stalled();
         self.buffered_output -= size;
@@ -136,7 +136,7 @@ impl<W: Handler> Member<W> {
         }
     }
 
-    /// Queues all assignments, to start what they can.
+    /// Queues all assignments to start everything that they can.
     pub(super) fn mark_all_runnable(&mut self) {
         let all = self.indexes();
         all.into_iter().for_each(|index| self.mark_runnable(index));
@@ -190,7 +190,7 @@ impl<W: Handler> Member<W> {
     fn on_not_stored(&mut self, transaction: Transaction, error: Error) {
         let deliveries = transaction.outputs.deliveries();
         let is_part = transaction.is_part;
-        // Without output, there is no record that it can be about.
+        // Without output, the error cannot be about a record.
         let is_refused = error.kind().concerns_record() && deliveries > 0;
         let (updates, outputs) = transaction.into_shares();
         let mut shares = Vec::new();
@@ -208,7 +208,7 @@ impl<W: Handler> Member<W> {
                         deliveries: share,
                     });
                 }
-                // The partition was lost meanwhile. Its next owner produces the output again.
+                // The partition was lost in the meantime. Its next owner produces the output again.
                 None => self.release_output(outputs.size()),
             }
         }
@@ -218,7 +218,7 @@ impl<W: Handler> Member<W> {
                 self.on_refused_alone(index, outputs, error);
             }
         } else if error.kind() == ErrorKind::Fenced || error.is_retryable() {
-            // A driver gives one transaction a few seconds. What does not fit into them, as under a
+            // A driver gives one transaction a few seconds. A transaction that needs more, for example under a
             // quota, would never be published as a whole.
             if error.kind() == ErrorKind::Timeout && deliveries > 1 {
                 self.publish_in_parts(&shares);
@@ -227,7 +227,7 @@ impl<W: Handler> Member<W> {
             }
             self.on_checkpoint_failed(&updates, error);
         } else {
-            // The error concerns the membership, not only partitions that are still owned.
+            // The error affects the membership, not only partitions that are still owned.
             self.on_fatal(error);
         }
     }

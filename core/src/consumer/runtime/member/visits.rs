@@ -1,4 +1,4 @@
-//! Counts how often assignments are looked at, so that a test sees what many partitions cost.
+//! Counts visits of assignments, so that a test sees the cost of many partitions.
 
 #[cfg(test)]
 use std::cell::Cell;
@@ -8,14 +8,14 @@ thread_local! {
     static VISITS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Counts a look at one of all assignments. Does nothing but in tests.
+/// Counts a visit of one of all assignments. Does nothing except in tests.
 #[inline]
 pub(super) fn visited() {
     #[cfg(test)]
     VISITS.set(VISITS.get() + 1);
 }
 
-/// Returns how many looks the members of this thread have taken.
+/// Returns how many visits the members of this thread have made.
 #[cfg(test)]
 pub(super) fn count() -> u64 {
     VISITS.get()
