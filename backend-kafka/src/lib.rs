@@ -2,6 +2,8 @@
 
 mod backend;
 mod background;
+#[cfg(test)]
+mod captured_log;
 mod cluster;
 mod config;
 mod connection;

@@ -336,14 +336,13 @@ pub(crate) fn with_causes(error: &(dyn StdError + 'static)) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{self, Write};
+    use std::io;
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
     use millstream_core::{Error, ErrorKind};
-    use tracing_subscriber::fmt;
-    use tracing_subscriber::util::SubscriberInitExt;
 
     use super::*;
+    use crate::captured_log::CapturedLog;
 
     #[derive(Debug)]
     struct Script {
@@ -466,19 +465,6 @@ mod tests {
         assert_eq!(tokens.value().unwrap(), "token 2");
     }
 
-    #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Log {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
     /// A source that makes one token.
     #[derive(Debug)]
     struct Once(AtomicUsize);
@@ -496,21 +482,13 @@ mod tests {
 
     #[test]
     fn a_log_holds_the_whole_chain_of_causes_and_no_token() {
-        // While there is only one subscriber, `tracing` asks the thread that first reaches an event
-        // whether it is enabled, and that may be the thread of another test.
-        let _other = fmt().with_writer(io::sink).set_default();
-        let log = Log::default();
-        let lines = log.clone();
-        let lines = fmt()
-            .with_env_filter("millstream::kafka=warn")
-            .with_writer(move || lines.clone());
-        let _listening = lines.set_default();
+        let log = CapturedLog::new("warn");
         let tokens = Tokens::new(Arc::new(Once(AtomicUsize::new(0))));
         tokens.0.refresh();
         tokens.age(40);
         tokens.0.refresh();
         tokens.value().unwrap();
-        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        let text = log.text();
         assert_eq!(text.lines().count(), 1, "{text}");
         for words in [
             "event=\"millstream.kafka.login.token_kept\"",

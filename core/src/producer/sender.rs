@@ -114,7 +114,6 @@ impl Sender {
     /// Each call is polled once before the next one is made: that defines "the order of the
     /// calls" for a driver of `Pipelining::Ordered`. A call that is ready at once is
     /// handled here, without a detour through the set.
-    /// with here, without a trip through the set.
     async fn start_calls(&mut self) {
         if self.batches.is_empty() && self.may_call() {
             self.accumulator.take(&mut self.batches);

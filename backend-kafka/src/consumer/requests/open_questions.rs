@@ -329,6 +329,7 @@ mod tests {
     use rdkafka::error::RDKafkaErrorCode;
 
     use super::*;
+    use crate::captured_log::CapturedLog;
 
     fn name(partition: i32) -> TopicPartition {
         ("s".into(), partition)
@@ -407,6 +408,42 @@ mod tests {
             "{found:?}"
         );
         assert_eq!(questions.next_due(), None);
+    }
+
+    #[test]
+    fn a_question_that_stays_unanswered_is_reported_and_so_is_its_end() {
+        let log = CapturedLog::new("info");
+        let mut now = Instant::now();
+        let until = now + Duration::from_secs(30);
+        let mut questions = questions();
+        questions.push(Question::Unstored(vec![name(0)]), now);
+        while now < until {
+            for (id, _) in questions.take_due(now) {
+                assert!(questions.on_response(id, unavailable(), now).is_none());
+            }
+            now = questions.next_due().unwrap();
+        }
+        let count = |event: &str| log.text().matches(event).count();
+        let (unanswered, answered) = (
+            "millstream.kafka.member.unanswered",
+            "millstream.kafka.member.answered",
+        );
+        assert_eq!(
+            (count(unanswered), count(answered)),
+            (1, 0),
+            "{}",
+            log.text()
+        );
+        assert!(log.text().contains("no answer"), "{}", log.text());
+        let sent = questions.take_due(now);
+        let stored = Ok(Response::Committed(vec![(name(0), None)]));
+        assert!(questions.on_response(sent[0].0, stored, now).is_some());
+        assert_eq!(
+            (count(unanswered), count(answered)),
+            (1, 1),
+            "{}",
+            log.text()
+        );
     }
 
     #[test]
