@@ -14,7 +14,7 @@ use super::propagation::{self, Expected};
 use crate::cluster::admin;
 use crate::cluster::deadline::Deadline;
 use crate::cluster::list_offsets::{OffsetSpec, list_offsets};
-use crate::cluster::topics::{self, Topic};
+use crate::cluster::topics::{self, Topic, no_leader};
 use crate::connection::Connection;
 use crate::offsets;
 
@@ -50,6 +50,18 @@ impl Streams {
         let found = self.look_up(operation, stream).await?;
         found.ok_or_else(|| not_found(operation, stream))
     }
+}
+
+/// The offsets of a topic.
+enum Offsets {
+    /// Of all its partitions.
+    Known {
+        lows: Vec<i64>,
+        highs: Vec<i64>,
+    },
+    /// This partition has no leader that could return them.
+    NoLeader(i32),
+    NoTopic,
 }
 
 #[async_trait]
@@ -96,19 +108,31 @@ impl driver::Streams for Streams {
     /// bound what is there.
     async fn describe(&self, stream: &str) -> Result<StreamDescription> {
         const DESCRIBE: &str = "describe stream";
-        let topic = self.find(DESCRIBE, stream).await?;
         let (name, timeout) = (stream.to_owned(), self.timeout());
         let asked = self.connection.request_client.ask(DESCRIBE, move |client| {
+            let Some(topic) = topics::look_up_led(client, &name, timeout)? else {
+                return Ok(Offsets::NoTopic);
+            };
+            if let Some(partition) = topic.leaderless() {
+                return Ok(Offsets::NoLeader(partition));
+            }
             let partitions: Vec<i32> = (0..topic.partitions).collect();
             // In this order, so that a partition that is cut in between never ends before it begins.
             let lows = list_offsets(client, &name, &partitions, OffsetSpec::Earliest, timeout)?;
             let highs = list_offsets(client, &name, &partitions, OffsetSpec::Latest, timeout)?;
-            Ok((lows, highs))
+            Ok(Offsets::Known { lows, highs })
         });
-        let (lows, highs) = asked.await.map_err(|e| match e.kind() {
-            ErrorKind::NotFound => not_found(DESCRIBE, stream).with_source(e),
-            _ => e.with_stream(stream),
-        })?;
+        let (lows, highs) = match asked.await {
+            Ok(Offsets::Known { lows, highs }) => (lows, highs),
+            Ok(Offsets::NoLeader(partition)) => {
+                return Err(no_leader(DESCRIBE, stream, partition));
+            }
+            Ok(Offsets::NoTopic) => return Err(not_found(DESCRIBE, stream)),
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                return Err(not_found(DESCRIBE, stream).with_source(e));
+            }
+            Err(e) => return Err(e.with_stream(stream)),
+        };
         let name: Arc<str> = stream.into();
         let places = lows.into_iter().zip(highs);
         let partitions = places.zip(0..).map(|((low, high), id): (_, i32)| {

@@ -1,12 +1,18 @@
 //! What brokers tell about topics.
 
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
+use millstream_core::{Error, ErrorKind, Partition};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 
 use crate::connection::context::Context;
+
+/// How long a partition may be without a leader. A leader that has died is replaced within
+/// `broker.session.timeout.ms` and a moment, 9 s by default, if there is a replica that may take its place.
+const WITHOUT_LEADER: Duration = Duration::from_secs(12);
 
 /// Topics that belong to the cluster itself.
 const INTERNAL: [&str; 4] = [
@@ -28,6 +34,11 @@ impl Topic {
     /// Whether each partition has a leader. A topic whose partitions are not known yet has none.
     pub(crate) fn is_led(&self) -> bool {
         self.partitions > 0 && self.led.len() == self.partitions as usize
+    }
+
+    /// Returns the first partition without a leader, if there is one.
+    pub(crate) fn leaderless(&self) -> Option<i32> {
+        (0..self.partitions).find(|partition| !self.led.contains(partition))
     }
 }
 
@@ -52,6 +63,35 @@ pub(crate) fn look_up(
         }
         Some(code) => Err(KafkaError::MetadataFetch(code)),
     }
+}
+
+/// Looks a topic up, and waits for the leaders of its partitions for a while. The topic may still have partitions
+/// without a leader.
+pub(crate) fn look_up_led(
+    client: &BaseConsumer<Context>,
+    topic: &str,
+    timeout: Duration,
+) -> Result<Option<Topic>, KafkaError> {
+    const PAUSE: Duration = Duration::from_millis(200);
+    let deadline = Instant::now() + WITHOUT_LEADER.min(timeout / 2);
+    loop {
+        let found = look_up(client, topic, timeout)?;
+        let is_led = found.as_ref().is_none_or(Topic::is_led);
+        if is_led || Instant::now() >= deadline {
+            return Ok(found);
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+/// Returns the error of a request that needs the leader of each partition.
+pub(crate) fn no_leader(operation: &'static str, stream: &str, partition: i32) -> Error {
+    let message = format!(
+        "partition {partition} of the stream has no leader, so that nobody knows its offsets: try again when it \
+         has one"
+    );
+    let partition = Partition::new(stream, partition.to_string());
+    Error::new(ErrorKind::Unavailable, operation, message).with_partition(&partition)
 }
 
 fn led(topic: &MetadataTopic) -> Vec<i32> {

@@ -28,6 +28,7 @@ use millstream_core::{Error, ErrorKind, Result, Start};
 
 use crate::cluster::admin;
 use crate::cluster::deadline::Deadline;
+use crate::cluster::topics::no_leader;
 use crate::connection::Connection;
 use crate::group::group_offsets::GroupOffsets;
 use crate::group::note::Note;
@@ -68,14 +69,13 @@ pub(crate) async fn reset(
         ..Note::default()
     };
     let moved = (0..).zip(places);
-    let wanted: Option<Vec<StoredOffset>> = moved
-        .map(|(partition, next)| Some(StoredOffset::new(stream, partition, next?, note)))
+    let wanted: Result<Vec<StoredOffset>> = moved
+        .map(|(partition, next)| {
+            let next = next.ok_or_else(|| no_leader(RESET, stream, partition))?;
+            Ok(StoredOffset::new(stream, partition, next, note))
+        })
         .collect();
-    let Some(wanted) = wanted else {
-        let message = "a partition of the stream has no leader, so that nobody knows its offsets: \
-                       try again when it has one";
-        return Err(Error::new(ErrorKind::Unavailable, RESET, message));
-    };
+    let wanted = wanted?;
     let look = |time| groups.bring_about(&wanted, time);
     if deadline.until(look).await?.is_none() {
         let message = "the members of the group have not moved yet; the request stands, and they \

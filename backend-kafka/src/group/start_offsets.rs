@@ -1,20 +1,12 @@
 //! Where a [`Start`] is in a stream.
 
-use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use millstream_core::{Error, ErrorKind, Result, Start};
-use rdkafka::consumer::BaseConsumer;
-use rdkafka::error::KafkaError;
 
 use crate::cluster::list_offsets::{OffsetSpec, list_led_offsets};
-use crate::cluster::topics::{self, Topic};
+use crate::cluster::topics;
 use crate::connection::Connection;
-use crate::connection::context::Context;
-
-/// How long a partition may be without a leader. A leader that has died is replaced within
-/// `broker.session.timeout.ms` and a moment, 9 s by default, if there is a replica that may take its place.
-const WITHOUT_LEADER: Duration = Duration::from_secs(12);
 
 /// The offset that stands for `start` in each partition of a stream, by partition. `None` for those that have no
 /// leader for long.
@@ -35,7 +27,7 @@ pub(crate) async fn start_offsets(
         }
     };
     let found = connection.request_client.ask(operation, move |client| {
-        let Some(found) = look_up_led(client, &topic, timeout)? else {
+        let Some(found) = topics::look_up_led(client, &topic, timeout)? else {
             return Ok(None);
         };
         list_led_offsets(client, &topic, &found, end, timeout).map(Some)
@@ -50,24 +42,6 @@ pub(crate) async fn start_offsets(
     }
 }
 
-/// Looks a topic up, and waits for the leaders of its partitions for a while.
-fn look_up_led(
-    client: &BaseConsumer<Context>,
-    topic: &str,
-    timeout: Duration,
-) -> Result<Option<Topic>, KafkaError> {
-    const PAUSE: Duration = Duration::from_millis(200);
-    let deadline = Instant::now() + WITHOUT_LEADER.min(timeout / 2);
-    loop {
-        let found = topics::look_up(client, topic, timeout)?;
-        let is_led = found.as_ref().is_none_or(Topic::is_led);
-        if is_led || Instant::now() >= deadline {
-            return Ok(found);
-        }
-        thread::sleep(PAUSE);
-    }
-}
-
 /// The first whole millisecond that is not before `time`. Nothing is older than 1970.
 fn millis_up(time: SystemTime) -> i64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -77,6 +51,8 @@ fn millis_up(time: SystemTime) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

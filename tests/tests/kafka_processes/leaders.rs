@@ -242,6 +242,18 @@ async fn gone(cluster: &Cluster, leader: usize) {
         assert_eq!(*delivery.payload(), "second");
         delivery.ack();
     }
+    let streams = client.streams();
+    for refused in [
+        streams.describe(stream).await.expect_err("no leader knows"),
+        latest
+            .reset(stream, Start::Earliest)
+            .await
+            .expect_err("no leader knows"),
+    ] {
+        assert_eq!(refused.kind(), ErrorKind::Unavailable, "{refused:?}");
+        let named = refused.partition().map(|partition| partition.id());
+        assert_eq!(named, Some(&*leader.to_string()), "{refused:?}");
+    }
     let read = timeout(TIMEOUT, latest.checkpoints()).await;
     let checkpoints = read.expect("in time").expect("they are read");
     let known: Vec<_> = checkpoints
