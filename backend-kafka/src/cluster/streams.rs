@@ -34,7 +34,7 @@ impl Streams {
         self.connection.config.request_timeout
     }
 
-    /// Looks a topic up before anything is changed, so that a refused login is told at once.
+    /// Looks up a topic before anything is changed, so that a refused login is reported at once.
     async fn look_up(&self, operation: &'static str, stream: &str) -> Result<Option<Topic>> {
         let (topic, timeout) = (stream.to_owned(), self.timeout());
         let found = self
@@ -54,7 +54,7 @@ impl Streams {
 
 /// The offsets of a topic.
 enum Offsets {
-    /// Of all its partitions.
+    /// The offsets of all its partitions.
     Known {
         lows: Vec<i64>,
         highs: Vec<i64>,
@@ -77,7 +77,7 @@ impl driver::Streams for Streams {
         let (topic, settings) = (spec.name.clone(), self.connection.config.topics.clone());
         let created = admin::change(&self.connection, CREATE, deadline.left(), {
             async move |client, options| {
-                // -1: as the cluster says.
+                // -1: the cluster's default.
                 let replicas = settings.replication_factor.map_or(-1, i32::from);
                 let replicas = TopicReplication::Fixed(replicas);
                 let mut new = NewTopic::new(&topic, partitions, replicas);
@@ -104,8 +104,8 @@ impl driver::Streams for Streams {
             .await
     }
 
-    /// With transactions and compaction not every position holds a record: `earliest` and `latest`
-    /// bound what is there.
+    /// With transactions and compaction, not every position holds a record: `earliest` and `latest`
+    /// are only bounds.
     async fn describe(&self, stream: &str) -> Result<StreamDescription> {
         const DESCRIBE: &str = "describe stream";
         let (name, timeout) = (stream.to_owned(), self.timeout());
@@ -117,7 +117,7 @@ impl driver::Streams for Streams {
                 return Ok(Offsets::NoLeader(partition));
             }
             let partitions: Vec<i32> = (0..topic.partitions).collect();
-            // In this order, so that a partition that is cut in between never ends before it begins.
+            // In this order, so that a partition that is truncated in between never ends before it begins.
             let lows = list_offsets(client, &name, &partitions, OffsetSpec::Earliest, timeout)?;
             let highs = list_offsets(client, &name, &partitions, OffsetSpec::Latest, timeout)?;
             Ok(Offsets::Known { lows, highs })

@@ -1,4 +1,4 @@
-//! What brokers tell about topics.
+//! The brokers' metadata of topics.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,8 +10,8 @@ use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 
 use crate::connection::context::Context;
 
-/// How long a partition may be without a leader. A leader that has died is replaced within
-/// `broker.session.timeout.ms` and a moment, 9 s by default, if there is a replica that may take its place.
+/// How long a partition may be without a leader. A dead leader is replaced within `broker.session.timeout.ms` and a
+/// moment, 9 s by default, if there is a replica that may take its place.
 const WITHOUT_LEADER: Duration = Duration::from_secs(12);
 
 /// Topics that belong to the cluster itself.
@@ -22,16 +22,16 @@ const INTERNAL: [&str; 4] = [
     "__transaction_state",
 ];
 
-/// What a broker shows of one topic.
+/// A broker's metadata of one topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Topic {
     pub(crate) partitions: i32,
-    /// The partitions that have a leader. A topic that was just made has none for a while.
+    /// The partitions that have a leader. A new topic has none for a while.
     pub(crate) led: Vec<i32>,
 }
 
 impl Topic {
-    /// Whether each partition has a leader. A topic whose partitions are not known yet has none.
+    /// Returns whether each partition has a leader. A topic whose partitions are not known yet has none.
     pub(crate) fn is_led(&self) -> bool {
         self.partitions > 0 && self.led.len() == self.partitions as usize
     }
@@ -42,8 +42,8 @@ impl Topic {
     }
 }
 
-/// Looks a topic up. None if there is none of that name. Never creates one, since consumers do not
-/// ask for that.
+/// Looks up a topic. Returns `None` if there is no topic of that name. Never creates one, because consumers do not
+/// request that.
 pub(crate) fn look_up(
     client: &BaseConsumer<Context>,
     topic: &str,
@@ -65,7 +65,7 @@ pub(crate) fn look_up(
     }
 }
 
-/// Looks a topic up, and waits for the leaders of its partitions for a while. The topic may still have partitions
+/// Looks up a topic, and waits for the leaders of its partitions for a while. The topic may still have partitions
 /// without a leader.
 pub(crate) fn look_up_led(
     client: &BaseConsumer<Context>,
@@ -100,7 +100,7 @@ fn led(topic: &MetadataTopic) -> Vec<i32> {
     led.map(MetadataPartition::id).collect()
 }
 
-/// The names of all topics but the cluster's own, sorted.
+/// Returns the names of all topics except the cluster's own, sorted.
 pub(crate) fn names(
     client: &BaseConsumer<Context>,
     timeout: Duration,
@@ -115,7 +115,7 @@ pub(crate) fn names(
     Ok(names)
 }
 
-/// The brokers of the cluster that are up, each `host:port`.
+/// Returns the brokers of the cluster that are up, each as `host:port`.
 pub(crate) fn brokers(
     client: &BaseConsumer<Context>,
     timeout: Duration,

@@ -1,4 +1,4 @@
-//! The clients of librdkafka, all made in one place from the settings.
+//! The clients of librdkafka. All are created here, from the settings.
 
 mod bootstrap;
 mod client_error;
@@ -28,15 +28,15 @@ use crate::{error, native};
 pub(crate) use context::LastError;
 pub(crate) use request_client::RequestClient;
 
-/// So many clients are kept for questions about groups; a program rarely has more.
+/// The maximum number of cached request clients for groups. A program rarely needs more.
 const MAX_REQUEST_CLIENTS: usize = 64;
 
-/// The settings of a connection, and a client to ask questions with.
+/// The settings of a connection, and a client for its requests.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) config: Config,
     pub(crate) request_client: RequestClient,
-    /// One for each group that was asked for, and each purpose.
+    /// The request clients, by purpose and group.
     of_groups: Mutex<HashMap<(&'static str, String), Arc<RequestClient>>>,
     login: Arc<Login>,
 }
@@ -63,18 +63,17 @@ impl Connection {
         })
     }
 
-    /// What every client has in common: brokers, login, name, and the keys that pass through.
+    /// Returns the settings that every client has in common: brokers, login, name, and the passthrough keys.
     ///
-    /// The last are set already: give a default by [`set_default`], or it replaces what the user
-    /// said.
+    /// The passthrough keys are set already: use [`set_default`] for a default, or it replaces the user's value.
     pub(crate) fn common(&self) -> ClientConfig {
         common(&self.config, &self.login)
     }
 
-    /// As [`common`](Self::common), for a client that is looked after: a member, a producer.
+    /// Like [`common`](Self::common), for a monitored client: a member or a producer.
     ///
-    /// To have statistics costs a client a few nanoseconds a record that it sends, for which it keeps a
-    /// histogram, and at each interval the making and the parsing of about 700 bytes a partition.
+    /// Statistics cost a client a few nanoseconds per sent record, for a histogram, and at each interval the formatting
+    /// and parsing of about 700 bytes per partition.
     pub(crate) fn watched(&self) -> ClientConfig {
         let mut settings = self.common();
         let interval = self.config.statistics_interval.as_millis();
@@ -82,26 +81,26 @@ impl Connection {
         settings
     }
 
-    /// A context for one client. `operation` is the verb of the error that a denial answers.
+    /// Creates a context for one client. `operation` is the verb in the error of a denied request.
     pub(crate) fn context(&self, operation: &'static str) -> Context {
         Context::new(operation, Some(self.login.clone())).bootstrap(&self.config.brokers)
     }
 
-    /// As [`context`](Self::context), for a client that goes on when a login is refused.
+    /// Like [`context`](Self::context), for a client that continues after a refused login.
     pub(crate) fn lasting_context(&self, operation: &'static str) -> Context {
         let context = self.context(operation);
         context.outlast_refusals(self.config.request_timeout)
     }
 
-    /// Records that a broker has let a client of this connection in: from now on a refusal may pass.
+    /// Records that a broker has accepted a login of this connection: from now on, a refusal may be temporary.
     pub(crate) fn on_logged_in(&self) {
         self.login.on_logged_in();
     }
 
-    /// A client that can be asked for the offsets of groups; it is no member of its own.
+    /// Returns a client that can request the offsets of groups. It is not a member of any group.
     ///
-    /// It has a group for a defect of librdkafka's, and the group in question, for it is told at once
-    /// where that is denied. The connection's own client has none: it would be denied for good.
+    /// It has a group because of a defect in librdkafka. It is the requested group, because a denial of a group is
+    /// reported at once. The connection's own client has no group: a denial of one would be permanent for it.
     pub(crate) fn group_request_client(
         &self,
         operation: &'static str,
@@ -126,7 +125,7 @@ impl Connection {
         request_client
     }
 
-    /// A client to ask a group's coordinator with; `settings` come from [`common`](Self::common).
+    /// Creates a client for requests to a group's coordinator. `settings` come from [`common`](Self::common).
     pub(crate) fn new_request_client(
         &self,
         settings: ClientConfig,
@@ -135,21 +134,21 @@ impl Connection {
         RequestClient::new(settings, self.context(operation))
     }
 
-    /// What makes a client for the requests of administration.
+    /// Returns a function that creates a client for administration requests.
     ///
-    /// Call it, and drop the client, on a thread that may block: a token may have to be made, and the
-    /// drop joins a thread of rdkafka's. For one request or a few: nobody listens to what librdkafka
-    /// tells this client. So a refused login is not heard of (ask [`request_client`](Self::request_client) something
-    /// before), there are no log lines, and its token is not renewed.
+    /// Call it, and drop the client, on a thread that may block: a token may have to be created, and the
+    /// drop joins a thread of rdkafka's. The client is for one or a few requests, because nobody reads the events that
+    /// librdkafka reports for it. So a refused login is not noticed (send a request with
+    /// [`request_client`](Self::request_client) first), there are no log lines, and its token is not renewed.
     pub(crate) fn admin(
         &self,
         operation: &'static str,
     ) -> impl FnOnce() -> Result<AdminClient<Context>> + Send + 'static {
         let mut settings = self.common();
-        // A broker that has just died may still be shown as the one to ask for changes, and what waits
-        // for it waits until the client looks again: by default after 5 minutes.
+        // A broker that has just died may still be known as the controller, and a request for it waits until the
+        // client refreshes its metadata: by default after 5 minutes.
         set_default(&mut settings, "topic.metadata.refresh.interval.ms", "1000");
-        // They would gather in a queue that nobody empties.
+        // Log lines would collect in a queue that nobody empties.
         settings.remove("debug");
         settings.set_log_level(RDKafkaLogLevel::Emerg);
         let (context, login) = (self.context(operation), self.login.clone());
@@ -166,7 +165,7 @@ impl Connection {
     }
 }
 
-/// Sets what the user has not set by the same name.
+/// Sets a key unless the user has set it.
 pub(crate) fn set_default(settings: &mut ClientConfig, key: &str, value: impl Into<String>) {
     if settings.get(key).is_none() {
         settings.set(key, value);
@@ -180,7 +179,7 @@ fn common(config: &Config, login: &Login) -> ClientConfig {
     }
     common.set("bootstrap.servers", config.brokers.join(","));
     common.set("client.id", &config.client_id);
-    // The context filters the rest: a line of this level may say why a broker cannot be reached.
+    // The context filters the other lines: a line of this level may contain the reason why a broker is unreachable.
     common.set_log_level(
         match tracing::enabled!(target: "librdkafka", Level::DEBUG) {
             true => RDKafkaLogLevel::Debug,
@@ -202,7 +201,7 @@ mod tests {
     use super::*;
     use crate::config::Credentials;
 
-    /// Keeps librdkafka's log.
+    /// Records librdkafka's log.
     #[derive(Default)]
     struct Reader(Mutex<Vec<String>>);
 
@@ -218,7 +217,7 @@ mod tests {
     #[test]
     fn librdkafka_logs_no_secret_at_its_most_talkative() {
         let mut config = Config {
-            // Nobody listens there, and a connection that fails is told of, too.
+            // Nothing listens there. A failed connection is logged, too.
             brokers: vec!["127.0.0.1:1".into()],
             ..Config::default()
         };

@@ -1,4 +1,4 @@
-//! A client to ask questions with.
+//! A client for requests.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
@@ -15,17 +15,17 @@ use crate::connection::context::{Context, FatalError, LastError};
 use crate::connection::set_default;
 use crate::error;
 
-/// How long a client of a group is kept for the next question.
+/// How long a client of a group is kept for the next request.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// How long one call of librdkafka waits before it is told to try again or to give up.
+/// The timeout of one librdkafka call, after which it is repeated or given up.
 const TURN: Duration = Duration::from_millis(100);
 
-/// A client that belongs to no group and sends nothing: it asks for metadata, offsets and the like.
+/// A client that is in no group and produces nothing. It requests metadata, offsets and the like.
 ///
-/// The client is made for the first question. One that has met a fatal error is replaced for the next question. It
-/// could be well again, but waits up to 10 s before it tries, and tells an error of the same words only after
-/// 30 s; a new one finds out at once, with the password that is in the file now and a new token.
+/// The client is created for the first request. A client with a fatal error is replaced for the next request. The
+/// old client could recover, but waits up to 10 s before it retries, and reports an error of the same text only
+/// after 30 s. A new client fails at once if it must, and uses the file's current password and a new token.
 pub(crate) struct RequestClient {
     slot: Arc<ClientSlot>,
 }
@@ -37,12 +37,12 @@ impl std::fmt::Debug for RequestClient {
 }
 
 impl RequestClient {
-    /// `settings` may name a group, whose committed offsets can then be asked for and moved. Such a client
-    /// ends when it was idle for a while: a process may have many groups, and asks about each at its
-    /// beginning.
+    /// `settings` may name a group, whose committed offsets can then be requested and moved. Such a client
+    /// is closed when it was idle for a while: a process may have many groups, and sends requests for each only at its
+    /// start.
     pub(super) fn new(mut settings: ClientConfig, context: Context) -> Self {
-        // Leaders are asked that were known at an earlier question. One that has died since would be
-        // waited for at each question until its metadata are too old, by default after 15 minutes.
+        // Requests go to the leaders known from an earlier request. Each request to a leader that has died since
+        // would wait until the metadata expire, by default after 15 minutes.
         set_default(&mut settings, "topic.metadata.refresh.interval.ms", "5000");
         set_default(&mut settings, "metadata.max.age.ms", "5000");
         let context = match settings.get("group.id") {
@@ -58,10 +58,11 @@ impl RequestClient {
         }
     }
 
-    /// Asks on a thread that may block. An error that no waiting will mend ends the wait at once.
+    /// Sends a request on a thread that may block. A fatal error ends the wait at once.
     ///
-    /// A dropped call goes on in the background until its own timeout, and is then forgotten. The thread is not
-    /// one of the runtime's: that would not end before the question does.
+    /// # Cancel safety
+    /// A dropped call continues in the background until its own timeout, and its result is discarded. The thread is not
+    /// one of the runtime's blocking threads: the runtime's shutdown would wait for the request.
     pub(crate) async fn ask<T: Send + 'static>(
         &self,
         operation: &'static str,
@@ -83,7 +84,7 @@ impl RequestClient {
             let live = match slot.live(operation) {
                 Ok(live) => live,
                 Err(error) => {
-                    // Whoever asked may have gone.
+                    // The caller may have dropped the call.
                     let _ = begin.send(Err(error));
                     return;
                 }
@@ -94,12 +95,12 @@ impl RequestClient {
             let answer = question(&live.client);
             if matches!(&answer, Err(KafkaError::AdminOp(code)) if error::kind(*code) == ErrorKind::Timeout)
             {
-                // What was asked of a coordinator and not answered is still open, and librdkafka
-                // 2.12 aborts the process when a client ends with it. So this one does not end. A
-                // refusal is an answer, and leaves nothing open.
+                // A request to a coordinator without a response is still open, and librdkafka 2.12 aborts the
+                // process when a client is closed with it. So this client is leaked. A refusal is a response, and
+                // leaves nothing open.
                 std::mem::forget(live);
             }
-            // Whoever asked may have gone.
+            // The caller may have dropped the call.
             let _ = reply.send(answer);
         });
         asking.map_err(|failed| error::no_thread(operation, failed))?;
@@ -119,43 +120,43 @@ impl RequestClient {
         }
     }
 
-    /// Returns the client, if there is one that works. Otherwise one is opened in the background.
+    /// Returns the client, if there is one that works. Otherwise opens one in the background.
     pub(crate) fn client_or_open(&self) -> Option<Arc<BaseConsumer<Context>>> {
         if let Some(live) = self.slot.well() {
             return Some(live.client.clone());
         }
         let slot = self.slot.clone();
         let opening = thread::Builder::new().name("kafka-request".into());
-        // What fails here is tried again with the next call.
+        // A failure here is retried by the next call.
         let _ = opening.spawn(move || slot.live(slot.context.operation()).map(drop));
         None
     }
 
-    /// Returns the error of the client that no waiting mends, if it has met one.
+    /// Returns the client's fatal error, if any.
     pub(crate) fn fatal_error(&self) -> Option<Error> {
         self.slot.lock().as_ref()?.fatal_error.first()
     }
 
-    /// Returns the reason of the last error of the client that may pass, unless it is old.
+    /// Returns the reason of the client's last temporary error, unless it is old.
     pub(crate) fn recent_error(&self) -> Option<String> {
         self.slot.lock().as_ref()?.fatal_error.recent_error()
     }
 
-    /// Returns the last error of the client that may pass, for an error's message.
+    /// Returns the client's last temporary error, for an error's message.
     pub(crate) fn last_error(&self) -> Option<LastError> {
         self.slot.lock().as_ref()?.fatal_error.last_error()
     }
 }
 
-/// Why a question has no answer, where `throttled` and `recent` are what the client has reported meanwhile and
-/// shortly before.
+/// Returns the error of a request without a result. `throttled` and `recent` are what the client has reported
+/// during the request and shortly before.
 fn failure(
     operation: &'static str,
     failed: KafkaError,
     throttled: Option<LastError>,
     recent: Option<String>,
 ) -> Error {
-    // The report of the same refusal may come later than this.
+    // The report of this refusal may arrive later than the request's error.
     if failed.rdkafka_error_code() == Some(RDKafkaErrorCode::Authentication) {
         let reason = "the login is refused, check `security`";
         let refused = Error::new(ErrorKind::Unauthenticated, operation, reason);
@@ -167,14 +168,14 @@ fn failure(
     }
     let (kind, reason) = match (throttled, recent) {
         (Some(LastError { kind, reason, .. }), _) => (kind, reason),
-        // It may be why nobody answers.
+        // It may be the reason for the missing response.
         (None, Some(reason)) => (error.kind(), format!("{}: {reason}", error.message())),
         (None, None) => return error,
     };
     Error::new(kind, operation, reason).with_source(error)
 }
 
-/// What it takes to make a client, and the one there is.
+/// What is needed to create a client, and the current client.
 struct ClientSlot {
     settings: ClientConfig,
     context: Context,
@@ -182,11 +183,11 @@ struct ClientSlot {
 }
 
 impl ClientSlot {
-    /// Lets the client go, if it is one of a group and was idle for long enough.
+    /// Closes the client, if it belongs to a group and was idle for long enough.
     fn end_if_idle(&self) {
         let mut live = self.lock();
         let is_idle = |live: &Arc<OpenClient>| {
-            // Whoever asks holds it.
+            // A running request holds a clone.
             Arc::strong_count(live) == 1 && live.used().elapsed() >= IDLE
         };
         if self.settings.get("group.id").is_some() {
@@ -194,7 +195,7 @@ impl ClientSlot {
         }
     }
 
-    /// Returns the client, or makes one. Blocks while there is no token.
+    /// Returns the client, or creates one. Blocks while there is no token.
     fn live(self: &Arc<Self>, operation: &'static str) -> Result<Arc<OpenClient>> {
         if let Some(live) = self.well() {
             return Ok(live);
@@ -207,7 +208,7 @@ impl ClientSlot {
         }
         let (settings, context) = self.context.successor(&self.settings);
         let mut live = self.lock();
-        // Another question may have made one meanwhile.
+        // Another request may have created one meanwhile.
         match &*live {
             Some(live) if live.fatal_error.first().is_none() => Ok(live.clone()),
             _ => {
@@ -231,15 +232,15 @@ impl ClientSlot {
     }
 }
 
-/// A client and its own thread, which listens for errors and tokens, so that whoever asks may block
-/// in the call.
+/// A client and its own thread, which handles errors and tokens, so that callers may block in their
+/// requests.
 ///
-/// Dropping the last clone of the client may block, so it is the thread that does it: `_alive` goes
-/// after `client`, in the order of the fields, and only then does the thread let go of its own.
+/// Dropping the last clone of the client may block, so the thread does it: `_alive` is dropped after
+/// `client`, in the order of the fields, and only then does the thread drop its own clone.
 struct OpenClient {
     client: Arc<BaseConsumer<Context>>,
     fatal_error: FatalError,
-    /// When it was last asked for.
+    /// When it was last requested.
     used: Mutex<Instant>,
     _alive: Arc<()>,
 }
@@ -255,7 +256,7 @@ impl OpenClient {
             let (client, alive) = (client.clone(), Arc::downgrade(&alive));
             move || {
                 while alive.strong_count() > 0 {
-                    // Records never come: nothing is assigned. Errors go to the context.
+                    // No records arrive: nothing is assigned. Errors go to the context.
                     drop(client.poll(TURN));
                     client.context().keep_connected(client.client());
                     if let Some(slot) = slot.upgrade() {
@@ -314,19 +315,19 @@ mod tests {
         asked.await
     }
 
-    /// What keeps a coordinator from answering.
+    /// The reason why a coordinator does not respond.
     #[derive(Clone, Copy)]
     enum Cause {
-        /// Nobody says in time which broker it is.
+        /// No broker reports the coordinator in time.
         Unknown,
-        /// It is known, and answers late.
+        /// The coordinator is known, and responds late.
         Slow,
-        /// There is no broker to ask.
+        /// No broker is reachable.
         Down,
     }
 
-    /// What is given up is neither the end of the process when librdkafka has given it up, too, nor when the
-    /// coordinator is found, nor when the client ends.
+    /// An abandoned request does not abort the process: neither when librdkafka has given it up, too, nor when the
+    /// coordinator is found, nor when the client is closed.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_store_that_is_given_up_does_no_harm() {
         let cases = [Cause::Unknown, Cause::Slow, Cause::Down].map(async |cause| {

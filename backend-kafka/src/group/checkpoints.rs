@@ -24,7 +24,7 @@ use crate::offsets;
 
 const READ: &str = "read checkpoints";
 
-/// How long to look for the oldest records of one stream. What is not found is not told.
+/// How long to search for the oldest records of one stream. Records that are not found are not reported.
 const LOOK: Duration = Duration::from_secs(3);
 
 /// How long to wait for the id of a topic.
@@ -36,15 +36,15 @@ pub(crate) struct Checkpoints {
     group: String,
 }
 
-/// What is stored and what there is in one stream, by partition.
+/// The stored offsets and the bounds of one stream, by partition.
 struct Reading {
     stream: String,
     stored: BTreeMap<i32, StoredOffset>,
-    /// By partition, where it has a leader.
+    /// The bounds, by partition, if it has a leader.
     ends: Vec<Option<Ends>>,
 }
 
-/// Where a partition begins and ends.
+/// The first and the next offset of a partition.
 #[derive(Debug, Clone, Copy)]
 struct Ends {
     low: i64,
@@ -59,7 +59,7 @@ impl Checkpoints {
         }
     }
 
-    /// A stream that was deleted is left out; its offsets are about to go.
+    /// Reads all streams. A deleted stream is left out: its offsets are about to be removed.
     async fn readings(&self) -> Result<Vec<Reading>> {
         let timeout = self.connection.config.request_timeout;
         let request_client = &self.connection.request_client;
@@ -95,7 +95,7 @@ impl Checkpoints {
                 });
                 let ends: Vec<Option<Ends>> = ends.collect();
                 let ids = topic_ids::read(client.client(), &[&*topic], FOR_TOPIC_ID);
-                // Without it, what is stored is taken to be of this topic.
+                // Without the id, the stored offset is assumed to be of this topic.
                 let id = ids.ok().and_then(|ids| ids.get(&*topic)?.ok()?);
                 Ok(Some((ends, id)))
             });
@@ -114,7 +114,7 @@ impl Checkpoints {
     }
 }
 
-/// What is stored of a topic, without what is of an earlier one of its name.
+/// Returns the stored offsets of a topic, without those of an earlier topic of the same name.
 fn of_topic(
     id: Option<TopicId>,
     mut stored: BTreeMap<i32, StoredOffset>,
@@ -127,13 +127,13 @@ fn of_topic(
 }
 
 impl Reading {
-    /// Where the group goes on. A partition that was added later is read from its beginning.
+    /// Returns the offset at which the group continues. A partition that was added later is read from its beginning.
     fn next(&self, partition: i32, low: i64) -> i64 {
         let stored = self.stored.get(&partition).map_or(0, |stored| stored.next);
         stored.max(low)
     }
 
-    /// Where there is something left, and from where on.
+    /// Returns the partitions with unsettled records, and the offset at which these begin.
     fn behind(&self) -> BTreeMap<i32, i64> {
         let partitions = (0..).zip(&self.ends);
         let behind = partitions.filter_map(|(id, ends)| {
@@ -157,7 +157,7 @@ impl Reading {
                 Some(First::Nothing) => (Some(0), Some(Duration::ZERO)),
                 Some(First::Record(Some(millis))) => {
                     let then = Duration::from_millis(u64::try_from(*millis).unwrap_or(0));
-                    // Whole milliseconds, since records have no finer time.
+                    // Whole milliseconds, because records have no finer timestamps.
                     let now = Duration::from_millis(now.as_millis() as u64);
                     (Some(left), Some(now.saturating_sub(then)))
                 }
@@ -165,8 +165,8 @@ impl Reading {
             };
             let stored = self.stored.get(&id);
             let note = stored.and_then(|stored| Note::of_ours(&stored.metadata));
-            // Where a group was merely born or moved to, nothing is settled yet. Another client's
-            // offset tells of nothing but its place.
+            // If a group was only created here or moved here, nothing is settled yet. Another client's
+            // offset shows nothing but its position.
             let moved = note.is_some_and(|note| note.epoch.is_none());
             let settled = stored.filter(|_| !moved);
             Checkpoint {
@@ -205,11 +205,11 @@ impl driver::Checkpoints for Checkpoints {
         read.map_err(|e| e.with_group(self.group.as_str()))
     }
 
-    /// A dropped call leaves the group moved, or asked to move, or neither.
+    /// A dropped call leaves the group moved, or the move requested, or neither.
     async fn reset(&self, stream: &str, to: Start) -> Result<()> {
         let reset = reset::reset(&self.connection, &self.group, stream, to);
         reset.await.map_err(|e| {
-            // A refused request names the group that it stands in.
+            // A refused request names the group in which it is stored.
             let e = match e.group() {
                 Some(_) => e,
                 None => e.with_group(self.group.as_str()),

@@ -25,13 +25,13 @@ impl StoredOffset {
         (&self.topic, self.partition)
     }
 
-    /// The last reset that it obeys; 0 if it never obeyed one.
+    /// Returns the last reset that was applied; 0 if there was none.
     pub(crate) fn obeyed(&self) -> u64 {
         Note::from_metadata(&self.metadata).reset.unwrap_or(0)
     }
 }
 
-/// Reads and stores the offsets of one group from outside.
+/// Reads and stores the offsets of one group without being a member.
 #[derive(Debug, Clone)]
 pub(crate) struct GroupOffsets {
     request_client: Arc<RequestClient>,
@@ -40,7 +40,7 @@ pub(crate) struct GroupOffsets {
 }
 
 impl GroupOffsets {
-    /// `operation` stands in errors.
+    /// `operation` is the operation in errors.
     pub(crate) fn new(connection: &Connection, operation: &'static str, group: &str) -> Self {
         Self {
             request_client: connection.group_request_client(operation, group),
@@ -49,7 +49,7 @@ impl GroupOffsets {
         }
     }
 
-    /// Reads all offsets that the group has stored; none if there is no such group.
+    /// Reads all offsets that the group has stored. Returns none if there is no such group.
     ///
     /// Waits while the coordinator moves or is elected.
     pub(crate) async fn read(&self, timeout: Duration) -> Result<Vec<StoredOffset>> {

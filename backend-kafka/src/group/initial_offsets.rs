@@ -1,22 +1,22 @@
-//! Where a new group begins in a stream, stored before its first member reads.
+//! The offsets at which a new group begins in a stream, stored before its first member reads.
 //!
-//! A group is new on a stream of which it has stored no offset at all. Partitions that are added to
-//! a stream later have none either; they are read from their beginning, and nothing is stored here.
+//! A group is new on a stream for which it has not stored any offset. Partitions that are added to
+//! a stream later have no offset either. They are read from their beginning, and nothing is stored here.
 //!
-//! Two members may be the first ones at once, and Kafka stores without asking what was there before.
-//! Nothing is lost by it:
+//! Two members may be the first at the same time, and Kafka stores offsets without a compare-and-set.
+//! No records are lost:
 //!
-//! * Each computes the places, and looks then (again) whether there are some, and stores them in the
-//!   next request. So places are never later than the call of `join` that they are stored for.
-//! * While no member has joined, no `join` has returned, and it does not matter whose places stay.
-//! * As soon as one has joined, the broker refuses to store for anybody who is no member: whoever
-//!   comes too late looks again, and finds what the first has stored.
+//! * Each member computes the offsets, then checks (again) whether some are stored, and stores its own in the
+//!   next request. So offsets are never later than the call of `join` for which they are stored.
+//! * While no member has joined, no `join` has returned, and it does not matter whose offsets remain.
+//! * As soon as one has joined, the broker refuses offsets from everybody who is not a member. A late
+//!   caller checks again, and finds the offsets that the first has stored.
 //!
-//! What is left is a member that joins, settles records and leaves again between the look and the
-//! next request of another one, some milliseconds: the group then goes on from the places.
+//! One case remains: a member joins, settles records and leaves between the check and the next request of
+//! another one, some milliseconds. The group then continues from the stored offsets.
 //!
-//! A partition without a leader has no place: nobody can be asked for its offsets. Nothing is stored of it, so
-//! that it is read from its beginning, which is told: rather too much than too little.
+//! A partition without a leader has no offset, because no broker can be asked for its offsets. Nothing is stored for
+//! it, so it is read from its beginning, with an event: rather too many records than too few.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -35,12 +35,12 @@ use crate::native::group_offsets::StoredOffset;
 
 const JOIN: &str = "join";
 
-/// Stores where `group` begins in those of `streams` that it is new on.
+/// Stores the offsets at which `group` begins in those of `streams` that are new to it.
 ///
-/// Answers what only a member may store: the group has members already, and none of them has read
-/// the stream before. The caller stores it as soon as it is a member, unless another one has.
+/// Returns the offsets that only a member may store: the group already has members, and none of them has read
+/// the stream before. The caller stores them as soon as it is a member, unless another one has.
 ///
-/// `NotFound` and `Denied` name stream and group. A dropped call leaves it stored or not.
+/// `NotFound` and `Denied` name stream and group. A dropped call has stored them or not.
 pub(crate) async fn resolve(
     connection: &Arc<Connection>,
     group: &str,
@@ -96,7 +96,7 @@ pub(crate) async fn resolve(
     })
 }
 
-/// Fails where there is no such topic, and where this client may not know.
+/// Fails if there is no such topic, or if this client is not permitted to know.
 async fn check_topic(connection: &Connection, group: &str, stream: &Arc<str>) -> Result<()> {
     let (topic, timeout) = (stream.clone(), connection.config.request_timeout);
     let found = connection
@@ -110,11 +110,11 @@ async fn check_topic(connection: &Connection, group: &str, stream: &Arc<str>) ->
     found.map(drop).map_err(named)
 }
 
-/// What became of the places at which a group begins.
+/// The result of storing the offsets at which a group begins.
 struct Stored {
-    /// The streams that the group is new on.
+    /// The streams that are new to the group.
     new_streams: BTreeSet<String>,
-    /// What the broker leaves to members.
+    /// The offsets that only a member may store.
     left: Vec<StoredOffset>,
 }
 
@@ -125,7 +125,7 @@ impl Stored {
     }
 }
 
-/// Stores what is not there. `None` to be asked again.
+/// Stores the missing offsets. Returns `None` if the call must be repeated.
 async fn store(
     of_group: &GroupOffsets,
     begin: &[StoredOffset],
@@ -138,19 +138,19 @@ async fn store(
     }
     match of_group.store(missing.clone(), time).await {
         Ok(()) => Ok(Some(Stored::new(&missing, Vec::new()))),
-        // It has members, which were quicker or read other streams.
+        // The group has members that were faster, or that read other streams.
         Err(error) if error.kind() == ErrorKind::Fenced => {
             let there = of_group.read(time).await?;
             let left = self::missing(begin, &there);
             Ok(Some(Stored::new(&left.clone(), left)))
         }
-        // Each broker learns of a topic in its own time; the one that was asked for it has.
+        // Each broker learns of a topic at its own time. The broker that was asked for it has.
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// The places in streams of which nothing is there.
+/// Returns the offsets of streams that have no stored offset.
 fn missing(begin: &[StoredOffset], there: &[StoredOffset]) -> Vec<StoredOffset> {
     let known: HashSet<&str> = there.iter().map(|there| &*there.topic).collect();
     let missing = begin.iter().filter(|place| !known.contains(&*place.topic));

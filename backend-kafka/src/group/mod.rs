@@ -1,4 +1,4 @@
-//! What a group has stored, asked for and moved by whoever is no member of it.
+//! The stored offsets of a group, read and moved by clients that are not its members.
 
 mod checkpoints;
 mod group_offsets;

@@ -1,24 +1,24 @@
-//! The note that goes with a committed offset.
+//! The note that is stored with a committed offset.
 
 use millstream_core::Epoch;
 
 use crate::native::topic_ids::TopicId;
 
-/// What a committed offset's metadata says: by which epoch it was stored, which reset it obeys, who
-/// has taken the partition over since, and of which topic it is.
+/// The metadata of a committed offset: the epoch that stored it, the last reset that was applied, the epoch that has
+/// taken over the partition since, and the id of its topic.
 ///
-/// Other clients write other things or nothing there; both are read as an empty note.
+/// Other clients store other metadata or none; both are read as an empty note.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Note {
-    /// The epoch of the member that stored it. None where a group was born or reset, or another
+    /// The epoch of the member that stored it. `None` if the group was created or reset here, or another
     /// client stored it.
     pub(crate) epoch: Option<Epoch>,
-    /// The last reset that it obeys.
+    /// The last reset that was applied.
     pub(crate) reset: Option<u64>,
-    /// The epoch of a member that went on from here, and has stored no progress yet.
+    /// The epoch of a member that continued from here, and has stored no progress yet.
     pub(crate) claim: Option<Epoch>,
-    /// The id of the topic that was read. A topic that is created again under the same name has
-    /// another one, and the offset means nothing there.
+    /// The id of the topic that was read. A recreated topic has another id, and the offset means nothing
+    /// there.
     pub(crate) topic: Option<TopicId>,
 }
 
@@ -42,7 +42,7 @@ impl Note {
         text
     }
 
-    /// None where another client has stored the offset.
+    /// Returns `None` if another client has stored the offset.
     pub(crate) fn of_ours(text: &str) -> Option<Self> {
         let ours = text.split(' ').next() == Some(Self::MARK);
         ours.then(|| Self::from_metadata(text))

@@ -1,5 +1,5 @@
-//! The oldest record that a group has not settled: brokers tell how many there are, and not how old
-//! they are, so that one record of each partition is read.
+//! The oldest record that a group has not settled. Brokers report how many such records there are, but not how old
+//! they are, so one record of each partition is read.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -13,17 +13,17 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::connection::context::Context;
 
-/// What stands first in a partition from some offset on.
+/// The first entry of a partition from an offset on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum First {
-    /// A record, of this time in milliseconds since 1970. None if it has no timestamp.
+    /// A record, with its timestamp in milliseconds since 1970. `None` if it has no timestamp.
     Record(Option<i64>),
-    /// None: what there is are marks of transactions.
+    /// No record: there are only transaction markers.
     Nothing,
 }
 
-/// A client that reads single records. It is made when it is needed, and for all streams of a call: each takes a
-/// connection to each broker.
+/// A client that reads single records. It is created when it is needed, and shared by all streams of a call: each
+/// client takes a connection to each broker.
 pub(crate) struct RecordReader {
     settings: ClientConfig,
     context: Context,
@@ -31,15 +31,15 @@ pub(crate) struct RecordReader {
 }
 
 impl RecordReader {
-    /// `settings` are those that all clients have in common. `group` is the one that the client reads for.
+    /// `settings` are those that all clients have in common. `group` is the group for which the client reads.
     pub(crate) fn new(mut settings: ClientConfig, context: Context, group: &str) -> Self {
-        // It is never a member: partitions are taken without asking the group, and nothing is stored.
+        // It is never a member: partitions are assigned without the group, and nothing is committed.
         settings.set("group.id", group);
         settings.set("enable.auto.commit", "false");
         settings.set("enable.auto.offset.store", "false");
         settings.set("auto.offset.reset", "error");
         settings.set("enable.partition.eof", "true");
-        // One batch of each partition is enough; a larger one comes too, but by itself.
+        // One batch of each partition is enough. A larger batch is fetched too, but alone.
         settings.set("fetch.message.max.bytes", "16384");
         settings.set("queued.min.messages", "1");
         settings.set("fetch.wait.max.ms", "20");
@@ -50,8 +50,8 @@ impl RecordReader {
         }
     }
 
-    /// Looks for the first record of each partition from the given offset on. What was not found in time is
-    /// not in the answer. Blocks.
+    /// Reads the first record of each partition from the given offset on. Records that were not found in time are
+    /// not in the result. Blocks.
     pub(crate) fn first_records(
         &mut self,
         topic: &str,
@@ -68,7 +68,7 @@ impl RecordReader {
             list.add_partition_offset(topic, *partition, Offset::Offset(*offset))?;
         }
         let consumer = self.consumer()?;
-        // What was fetched of an earlier stream does not come any more.
+        // Fetched records of an earlier stream are not delivered any more.
         consumer.assign(&list)?;
         while found.len() < from.len() {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -83,7 +83,7 @@ impl RecordReader {
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     found.entry(partition).or_insert(First::Nothing);
                 }
-                // A broker that is away for a moment; what it does not answer in time stays unknown.
+                // A broker may be unavailable for a moment. Partitions without a timely response stay unknown.
                 Some(Err(error)) => event!(
                     debug, "millstream.kafka.group.oldest_unknown", topic, error = %Causes(&error),
                     "the oldest record is not told yet"

@@ -1,24 +1,23 @@
-//! Moving a group to another place, also while its members run.
+//! Moves a group to another position, also while its members run.
 //!
-//! The broker lets nobody but a member store offsets of a group that has members (`UNKNOWN_MEMBER_ID`
-//! to all others). So there are two ways:
+//! If a group has members, the broker accepts offsets only from a member (`UNKNOWN_MEMBER_ID`
+//! for all others). So there are two ways:
 //!
 //! * A group without members is moved directly.
-//! * Otherwise the wanted offsets are stored, as a *request*, in a group of our own beside it, which
-//!   never has members. The members look there about once a second. Who owns a partition drains it,
-//!   stores the wanted offset with the request's number in its [`Note`], and goes on from there. The
-//!   request is obeyed when every partition has that number or a later one. Should the members leave
-//!   before, the group is moved directly after all.
+//! * Otherwise the wanted offsets are stored, as a *request*, in a separate group, which never has members. The
+//!   members read it about once a second. The owner of a partition drains it, stores the wanted offset with the
+//!   request's number in its [`Note`], and continues from there. The request is applied when every partition has
+//!   that number or a later one. If the members leave before that, the group is moved directly after all.
 //!
-//! The numbers make it safe to ask again, to ask twice, and to die half-way: a request is obeyed once
-//! by each partition, and of two requests the one with the larger number wins. Whoever asked removes
-//! the request when it is obeyed, for another tool that moves the group later stores no number, and
-//! members would obey an old request once more. A newer request that is removed along with it, by a
-//! race, is written again by the one that waits for it.
+//! The numbers make it safe to repeat a request, to send it twice, and to crash half-way: each partition applies a
+//! request once, and of two requests the one with the larger number wins. The requester removes the request when it
+//! is applied, because another tool that moves the group later stores no number, and members would apply an old
+//! request once more. A newer request that is removed along with it, in a race, is stored again by the caller
+//! that waits for it.
 //!
-//! What lost: to have all members closed first, for whoever resets a group does not know where they
-//! run, and the contract says *also while members run*; and a topic for such messages, which somebody
-//! would have to create, to permit, and to clean up.
+//! Rejected: closing all members first, because the caller that resets a group does not know where they
+//! run, and the contract says *also while members run*. Rejected: a topic for such messages, which somebody
+//! would have to create, permit and clean up.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -37,14 +36,14 @@ use crate::native::group_offsets::StoredOffset;
 
 const RESET: &str = "reset";
 
-/// The group that holds the requests to `group`. Kafka bounds the length of no group's name.
+/// Returns the group that holds the requests for `group`. Kafka does not limit the length of a group's name.
 pub(crate) fn side_group(group: &str) -> String {
     format!("{group}.millstream-reset")
 }
 
-/// Moves a group in one stream.
+/// Moves a group to another position in one stream.
 ///
-/// A dropped call leaves the group moved, or asked to move, or neither.
+/// A dropped call leaves the group moved, or the move requested, or neither.
 pub(crate) async fn reset(
     connection: &Connection,
     group: &str,
@@ -91,14 +90,14 @@ pub(crate) async fn reset(
     Ok(())
 }
 
-/// A group, and the one beside it that holds the requests.
+/// A group, and the separate group that holds the requests.
 struct Groups {
     main: GroupOffsets,
     side: GroupOffsets,
 }
 
 impl Groups {
-    /// Moves the group if it has no members, and asks them if it has. Returns `Some` once it has moved.
+    /// Moves the group if it has no members, and requests the move if it has. Returns `Some` once it has moved.
     async fn bring_about(&self, wanted: &[StoredOffset], time: Duration) -> Result<Option<()>> {
         let main = self.main.read(time).await?;
         let left = behind(wanted, &main);
@@ -112,14 +111,14 @@ impl Groups {
             Err(error) => return Err(error),
         }
         let asked = self.side.read(time).await?;
-        // Another's request with a larger number is left there, for it includes this one.
+        // Another caller's request with a larger number is kept, because it includes this one.
         if !behind(wanted, &asked).is_empty() {
             self.side.store(wanted.to_vec(), time).await?;
         }
         Ok(None)
     }
 
-    /// Removes the requests if they are all obeyed.
+    /// Removes the requests if they are all applied.
     async fn forget(&self, connection: &Connection, side: String) -> Result<()> {
         let time = connection.config.request_timeout;
         let asked = self.side.read(time).await?;
@@ -134,14 +133,14 @@ impl Groups {
             async move |client, options| client.delete_groups(&[&side], options).await
         });
         match removed.await {
-            // Another one was quicker.
+            // Another caller was faster.
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             removed => removed,
         }
     }
 }
 
-/// What is wanted and neither this nor anything later is there.
+/// Returns the wanted offsets that are not stored, and for which nothing later is stored.
 fn behind(wanted: &[StoredOffset], there: &[StoredOffset]) -> Vec<StoredOffset> {
     let obeyed = obeyed(there);
     let behind = |wanted: &&StoredOffset| {
@@ -158,8 +157,8 @@ fn obeyed(there: &[StoredOffset]) -> HashMap<(&str, i32), u64> {
         .collect()
 }
 
-/// Larger than every number that is known, and than every one that was ever given by a clock as good
-/// as this one.
+/// Returns a number that is larger than every known number, and than every number that was ever assigned by an
+/// equally accurate clock.
 fn next_id<'a>(known: impl Iterator<Item = &'a StoredOffset>) -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.map_or(0, |now| now.as_micros() as u64);

@@ -1,4 +1,4 @@
-//! Where a [`Start`] is in a stream.
+//! The offsets of a [`Start`] in a stream.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,7 +8,7 @@ use crate::cluster::list_offsets::{OffsetSpec, list_led_offsets};
 use crate::cluster::topics;
 use crate::connection::Connection;
 
-/// The offset that stands for `start` in each partition of a stream, by partition. `None` for those that have no
+/// Returns the offset of `start` in each partition of a stream, by partition. `None` for partitions that have had no
 /// leader for long.
 pub(crate) async fn start_offsets(
     connection: &Connection,
@@ -42,7 +42,7 @@ pub(crate) async fn start_offsets(
     }
 }
 
-/// The first whole millisecond that is not before `time`. Nothing is older than 1970.
+/// Returns the first whole millisecond that is not before `time`. The minimum is 1970.
 fn millis_up(time: SystemTime) -> i64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let millis = since.as_nanos().div_ceil(1_000_000);

@@ -1,8 +1,8 @@
-//! Requests to the cluster whose responses come by one queue, so that nobody has to wait for them.
+//! Requests to the cluster whose responses arrive in one queue, so that no thread has to wait for them.
 //!
-//! None is to a group's coordinator. librdkafka aborts the process if a client ends, or a request times out,
-//! while it looks for one (2.12, `rd_kafka_admin_coord_request`, confluentinc/librdkafka#5397). Clients of
-//! members must be able to end at any time, and coordinators may be gone for any time.
+//! No request is sent to a group's coordinator. librdkafka aborts the process if a client is closed, or a request
+//! times out, while it looks for one (2.12, `rd_kafka_admin_coord_request`, confluentinc/librdkafka#5397). It must
+//! be possible to close the clients of members at any time, and coordinators may be unavailable for any time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +16,11 @@ use super::admin::{Event, Notify, Options, Queue};
 use super::list_offsets::{self, ListedOffset};
 use super::topic_ids::{self, TopicIds};
 
-/// Names a request in its response.
+/// Identifies a request in its response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub(crate) struct RequestId(pub(crate) usize);
 
-/// What the cluster has answered.
+/// A response of the cluster.
 #[derive(Debug)]
 pub(crate) enum Response {
     TopicIds(TopicIds),
@@ -29,14 +29,14 @@ pub(crate) enum Response {
 
 /// A queue of responses to the requests of one client.
 pub(crate) struct AdminQueue<C: ConsumerContext> {
-    // In the order in which they can go.
+    // In the order in which they must be dropped.
     _notify: Notify,
     queue: Queue,
     consumer: Arc<BaseConsumer<C>>,
 }
 
 impl<C: ConsumerContext> AdminQueue<C> {
-    /// Makes a queue. `on_response` is called by threads of librdkafka when a response comes, and must
+    /// Creates a queue. `on_response` is called by librdkafka's threads when a response arrives, and must
     /// not call librdkafka for this client's admin requests.
     pub(crate) fn new(
         consumer: Arc<BaseConsumer<C>>,
@@ -52,7 +52,7 @@ impl<C: ConsumerContext> AdminQueue<C> {
         }
     }
 
-    /// Asks the controller for the ids of topics, which are distinct and have names.
+    /// Requests the ids of topics from the controller. The names must be distinct and not empty.
     pub(crate) fn topic_ids(
         &self,
         id: RequestId,
@@ -64,8 +64,8 @@ impl<C: ConsumerContext> AdminQueue<C> {
         topic_ids::request(client, topics, &options, &self.queue)
     }
 
-    /// Asks the leaders of partitions for their oldest or next offsets, as readers of committed records
-    /// see them. The list says which by `Beginning` and `End`.
+    /// Requests the oldest or next offsets of partitions from their leaders, as readers of committed records
+    /// see them. The list selects which by `Beginning` and `End`.
     pub(crate) fn offsets(
         &self,
         id: RequestId,
@@ -80,7 +80,7 @@ impl<C: ConsumerContext> AdminQueue<C> {
         Ok(())
     }
 
-    /// Returns the next response, if one is there.
+    /// Returns the next response, if one has arrived.
     pub(crate) fn next(&self) -> Option<(RequestId, Result<Response, KafkaError>)> {
         let event = self.queue.next()?;
         Some((RequestId(event.id()), read(&event)))

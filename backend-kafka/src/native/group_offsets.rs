@@ -1,6 +1,6 @@
-//! The stored offsets of a group, read and moved by a client that is no member of it.
+//! The stored offsets of a group, read and moved by a client that is not a member.
 //!
-//! rdkafka's consumers read the offsets of partitions that are named. This reads all that are stored.
+//! rdkafka's consumers read the offsets of given partitions. This module reads all stored offsets.
 
 use std::ffi::{CStr, CString};
 use std::ptr;
@@ -15,31 +15,31 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::admin::{Options, Queue};
 use super::code::{self, NO_ERROR};
 
-/// The timeout of a request for librdkafka: longer than any caller waits.
+/// The timeout of a request in librdkafka: longer than any caller waits.
 ///
-/// librdkafka 2.12 aborts the process if it finds the coordinator for a request that has timed out there
+/// librdkafka 2.12 aborts the process if it finds the coordinator for a request that has timed out in librdkafka
 /// (`rd_kafka_admin_coord_request` and `rd_kafka_admin_coord_response_parse` drop the same reference). It does
-/// not if the request is still open: the response is dropped. So that no request is open for as long as this,
-/// none is sent before the coordinator is connected, see [`wait_for_coordinator`].
+/// not if the request is still open: the response is dropped. To make sure that no request is open for that long,
+/// no request is sent before the coordinator is connected, see [`wait_for_coordinator`].
 #[cfg(not(test))]
 const ABANDONED: Duration = Duration::from_secs(3_600);
 #[cfg(test)]
 pub(crate) const ABANDONED: Duration = Duration::from_secs(4);
 
-/// A stored offset, or the answer to storing one.
+/// A stored offset, or the result of storing one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StoredOffset {
     pub(crate) topic: String,
     pub(crate) partition: i32,
     /// The next offset to read.
     pub(crate) next: i64,
-    /// What was stored along with it.
+    /// The metadata stored with the offset.
     pub(crate) metadata: String,
 }
 
-/// Reads all offsets that a group has stored; none if there is no such group.
+/// Reads all offsets that a group has stored. Returns none if there is no such group.
 ///
-/// `group` is the `group.id` of the consumer; one without is refused. Blocks for `timeout` or somewhat longer.
+/// `group` is the `group.id` of the consumer, which must have one. Blocks for `timeout` or somewhat longer.
 pub(crate) fn read<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     group: &str,
@@ -47,10 +47,10 @@ pub(crate) fn read<C: ConsumerContext>(
 ) -> Result<Vec<StoredOffset>, KafkaError> {
     let deadline = Instant::now() + timeout;
     let client = consumer.client();
-    // librdkafka 2.12 follows a null pointer where the broker answers NOT_COORDINATOR to a client that
-    // has no group itself (rd_kafka_handle_OffsetFetch).
-    // SAFETY: the client lives. What is answered is null for one without a group, and is else this
-    // one's to destroy, once.
+    // librdkafka 2.12 follows a null pointer if the broker responds NOT_COORDINATOR to a client without
+    // a group (rd_kafka_handle_OffsetFetch).
+    // SAFETY: the client is alive. The returned pointer is null for a client without a group, and is otherwise owned
+    // by this function, which destroys it once.
     unsafe {
         let own = sys::rd_kafka_consumer_group_metadata(client.native_ptr());
         if own.is_null() {
@@ -61,12 +61,12 @@ pub(crate) fn read<C: ConsumerContext>(
     let group = CString::new(group)?;
     wait_for_coordinator(consumer, timeout)?;
     let (options, queue) = (Options::new(client, ABANDONED)?, Queue::new(client));
-    // SAFETY: the name is terminated, and no list stands for all partitions.
+    // SAFETY: the name is null-terminated. No list means all partitions.
     let request =
         unsafe { sys::rd_kafka_ListConsumerGroupOffsets_new(group.as_ptr(), ptr::null()) };
     let mut requests = [request];
-    // SAFETY: client, options and queue live through the call, which takes a copy of the one
-    // request; that is then destroyed, once.
+    // SAFETY: client, options and queue live through the call, which copies the one request. The request
+    // is then destroyed, once.
     unsafe {
         sys::rd_kafka_ListConsumerGroupOffsets(
             client.native_ptr(),
@@ -82,8 +82,8 @@ pub(crate) fn read<C: ConsumerContext>(
         answer => answer?,
     };
     let mut count = 0;
-    // SAFETY: the answer lives to the end of this function. It is of the kind that was asked for, or
-    // the first call says null, and the second is not made.
+    // SAFETY: the response lives to the end of this function. It is of the requested kind, or
+    // the first call returns null, and the second is not made.
     let groups = unsafe {
         let result = sys::rd_kafka_event_ListConsumerGroupOffsets_result(answer.as_ptr());
         if result.is_null() {
@@ -91,15 +91,15 @@ pub(crate) fn read<C: ConsumerContext>(
         }
         sys::rd_kafka_ListConsumerGroupOffsets_result_groups(result, &mut count)
     };
-    // SAFETY: `groups` and `count` are what librdkafka has just said of an answer that still lives.
+    // SAFETY: `groups` and `count` have just been returned by librdkafka for a response that is still alive.
     unsafe { stored(groups, count) }
 }
 
-/// Stores offsets for a group that has no members, in one request. The broker refuses where the group has
-/// members: they alone may move it.
+/// Stores offsets for a group that has no members, in one request. The broker refuses if the group has
+/// members: only they may move it.
 ///
-/// `group` is the `group.id` of the consumer. Blocks for `timeout` or somewhat longer. What is not answered in
-/// time may still be stored, as soon as the coordinator answers again.
+/// `group` is the `group.id` of the consumer. Blocks for `timeout` or somewhat longer. Offsets without a timely
+/// response may still be stored, as soon as the coordinator responds again.
 pub(crate) fn store<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     group: &str,
@@ -117,12 +117,12 @@ pub(crate) fn store<C: ConsumerContext>(
     let group = CString::new(group)?;
     wait_for_coordinator(consumer, timeout)?;
     let (options, queue) = (Options::new(client, ABANDONED)?, Queue::new(client));
-    // SAFETY: the name is terminated, and the list lives through the call, which copies both.
+    // SAFETY: the name is null-terminated, and the list lives through the call, which copies both.
     let request =
         unsafe { sys::rd_kafka_AlterConsumerGroupOffsets_new(group.as_ptr(), list.ptr()) };
     let mut requests = [request];
-    // SAFETY: client, options and queue live through the call, which takes a copy of the one
-    // request; that is then destroyed, once.
+    // SAFETY: client, options and queue live through the call, which copies the one request. The request
+    // is then destroyed, once.
     unsafe {
         sys::rd_kafka_AlterConsumerGroupOffsets(
             client.native_ptr(),
@@ -135,8 +135,8 @@ pub(crate) fn store<C: ConsumerContext>(
     }
     let answer = queue.wait(deadline.saturating_duration_since(Instant::now()))?;
     let mut count = 0;
-    // SAFETY: the answer lives to the end of this function. It is of the kind that was asked for, or
-    // the first call says null, and the second is not made.
+    // SAFETY: the response lives to the end of this function. It is of the requested kind, or
+    // the first call returns null, and the second is not made.
     let groups = unsafe {
         let result = sys::rd_kafka_event_AlterConsumerGroupOffsets_result(answer.as_ptr());
         if result.is_null() {
@@ -144,7 +144,7 @@ pub(crate) fn store<C: ConsumerContext>(
         }
         sys::rd_kafka_AlterConsumerGroupOffsets_result_groups(result, &mut count)
     };
-    // SAFETY: `groups` and `count` are what librdkafka has just said of an answer that still lives.
+    // SAFETY: `groups` and `count` have just been returned by librdkafka for a response that is still alive.
     let stored = unsafe { stored(groups, count) }?;
     match stored.len() == offsets.len() {
         true => Ok(()),
@@ -155,7 +155,7 @@ pub(crate) fn store<C: ConsumerContext>(
 /// Waits until the coordinator of the consumer's own group is connected.
 ///
 /// A read of no partitions waits for it and sends nothing (`rd_kafka_committed`, `rd_kafka_OffsetFetchRequest`).
-/// Unlike a request of the admin API, it may be given up.
+/// Unlike a request of the admin API, the read can be abandoned safely.
 fn wait_for_coordinator<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     timeout: Duration,
@@ -166,7 +166,7 @@ fn wait_for_coordinator<C: ConsumerContext>(
 
 const UNANSWERED: KafkaError = KafkaError::AdminOp(RDKafkaErrorCode::Fail);
 
-/// Copies what a broker says of one group; an error of the group or of any partition is the answer.
+/// Copies a broker's result for one group. Returns an error of the group or of any partition.
 ///
 /// # Safety
 /// `groups` points to `count` results that live through the call.
@@ -174,12 +174,12 @@ unsafe fn stored(
     groups: *const *const sys::rd_kafka_group_result_t,
     count: usize,
 ) -> Result<Vec<StoredOffset>, KafkaError> {
-    // One group was asked for, and so there is one answer.
+    // One group was requested, so there is one result.
     if groups.is_null() || count != 1 {
         return Err(UNANSWERED);
     }
-    // SAFETY: there is one result, as was just seen. Its error and its list are its own and live as
-    // long; either may be null, and is then not read. The code of no error is that of none.
+    // SAFETY: there is one result, as checked above. It owns its error and its list, which live as
+    // long; either may be null, and is then not read. The code of a null error is that of no error.
     let list = unsafe {
         let error = sys::rd_kafka_group_result_error(*groups);
         let code = code::of_error(error);
@@ -188,20 +188,20 @@ unsafe fn stored(
         }
         sys::rd_kafka_group_result_partitions(*groups)
     };
-    // SAFETY: the list is what librdkafka has just said of a result that still lives.
+    // SAFETY: librdkafka has just returned the list for a result that is still alive.
     unsafe { elements(list) }
 }
 
-/// Copies the elements of a list that have an offset; an error of any of them is the answer.
+/// Copies the elements of a list that have an offset. Returns an error of any of them.
 ///
 /// # Safety
 /// The list is alive, or null.
 unsafe fn elements(
     list: *const sys::rd_kafka_topic_partition_list_t,
 ) -> Result<Vec<StoredOffset>, KafkaError> {
-    // SAFETY: as the caller says.
+    // SAFETY: guaranteed by the caller.
     let (first, count) = match unsafe { list.as_ref() } {
-        // A list of none may have no elements to point to.
+        // An empty list may have a null pointer to its elements.
         Some(list) => (
             list.elems.cast_const(),
             usize::try_from(list.cnt).unwrap_or(0),
@@ -210,7 +210,7 @@ unsafe fn elements(
     };
     let mut offsets = Vec::with_capacity(count);
     for index in 0..count {
-        // SAFETY: the list has so many elements. No reference is made to one: see `code`.
+        // SAFETY: the list has this many elements. No reference to one is created: see `code`.
         let (element, code, offset) = unsafe {
             let element = first.add(index);
             let code = code::of_field(&raw const (*element).err);
@@ -219,12 +219,12 @@ unsafe fn elements(
         if code != NO_ERROR {
             return Err(KafkaError::AdminOp(code::named(code)));
         }
-        // What the broker has nothing stored for.
+        // The broker has no stored offset for it.
         if offset < 0 {
             continue;
         }
-        // SAFETY: the name is terminated and lives as long as the list. So does the metadata, which is
-        // as long as is said.
+        // SAFETY: the name is null-terminated and lives as long as the list. So does the metadata, whose
+        // length is given.
         offsets.push(unsafe {
             let metadata: &[u8] = match (*element).metadata.is_null() {
                 true => &[],
@@ -249,7 +249,7 @@ unsafe fn elements(
 mod tests {
     use super::*;
 
-    /// A list of librdkafka's with these errors and offsets.
+    /// Reads a list of librdkafka with these errors and offsets.
     fn read(partitions: &[(i32, i64)]) -> Result<Vec<StoredOffset>, KafkaError> {
         let mut list = TopicPartitionList::new();
         for number in 0..partitions.len() {

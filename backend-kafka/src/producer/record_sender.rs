@@ -1,25 +1,25 @@
-//! Hands records to librdkafka in their order: one client at a time, replaced when it can send no more.
+//! Passes records to librdkafka in order, through one client at a time. A client that cannot send is replaced.
 //!
-//! A call gets its turn under one lock, when it is first polled. Under the same lock its records go to the client,
-//! so librdkafka gets them in the order of the [`Accumulator`].
+//! The order of calls is fixed under one lock, when a call is first polled. Under the same lock its records are passed
+//! to the client, so librdkafka gets them in the order of the [`Accumulator`].
 //!
 //! # How a client is replaced
 //!
-//! librdkafka raises a *fatal* error where going on could store records twice or out of order, and, as it is
-//! configured here, where a broker has refused a request. Such a client sends nothing any more. A topic that is
-//! missing or forbidden would not be asked for again for minutes: a missing one may merely be unknown to one broker,
-//! and its records wait until it has been missing for long ([`Absence`](crate::cluster::Absence)). A refused login
-//! mostly passes, and the client tries again. Where all brokers have refused it for long, another client may have a
-//! better one from the files of the password and the certificate. Each of these ends a client, on its own thread:
+//! librdkafka raises a *fatal* error where continuing could store records twice or out of order, and, as it is
+//! configured here, where a broker has refused a request. Such a client sends nothing any more. librdkafka would not
+//! request a missing or forbidden topic again for minutes. A missing topic may merely be unknown to one broker, and its
+//! records wait until it has been missing for long ([`Absence`](crate::cluster::Absence)). A refused login is mostly
+//! temporary, and the client retries. If all brokers have refused it for long, another client may have a better login
+//! from the files of the password and the certificate. Each of these cases ends a client, on its own thread:
 //!
 //! 1. New calls queue up.
-//! 2. Records that were not sent are taken back. Responses to those that were are waited for, for
+//! 2. Records that were not sent are taken back. Responses to sent records are awaited for
 //!    [`DRAIN_TIMEOUT`](super::delivery_thread::DRAIN_TIMEOUT): as long as the broker may still store a record of
 //!    this client, no other client sends, or it could overtake that record. Records without a response then fail
 //!    with `Timeout`.
-//! 3. The next client sends the records that came back, in their order and before the queue, except those behind
-//!    a failed one of their key and call. None of them was stored: librdkafka reports of each record whether it may
-//!    be. Where the client itself was rejected, all of them fail with that error instead.
+//! 3. The next client sends the returned records, in their order and before the queue, except those behind
+//!    a failed one of their key and call. None of them was stored: librdkafka reports for each record whether it may
+//!    be. If the client itself was rejected, all of them fail with that error instead.
 //! 4. The next client is opened when there is something to send.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -38,7 +38,7 @@ use crate::connection::context::Context;
 use crate::native::delivery::Batch;
 use crate::native::produce::Scratch;
 
-/// Asks for the topic's `max.message.bytes`, if this client may know. Blocks.
+/// Requests the topic's `max.message.bytes`, if this client has the permission. Blocks.
 pub(super) type LargestBatch = Box<dyn Fn() -> Option<usize> + Send + Sync>;
 
 /// Shared by the producer and the delivery thread of its client.
@@ -51,7 +51,7 @@ pub(super) struct RecordSender {
     state: Mutex<State>,
     /// Notified when records wait for a client, and when the producer closes.
     wakeup: Condvar,
-    /// Where the delivery thread panics.
+    /// The point where the delivery thread panics.
     #[cfg(test)]
     pub(super) panic_point: Mutex<Option<PanicPoint>>,
 }
@@ -65,14 +65,14 @@ pub(super) enum PanicPoint {
 
 struct State {
     accumulator: Accumulator,
-    /// The client that takes records.
+    /// The client that accepts records.
     client: Option<Arc<ProducerClient>>,
-    /// How large the batches of the next client may be.
+    /// The batch size limit of the next client.
     limit: BatchLimit,
     scratch: Scratch,
 }
 
-/// Why a wait for records has ended.
+/// The reason why a wait for records has ended.
 pub(super) enum Wakeup {
     RecordsQueued,
     Closing,
@@ -119,7 +119,7 @@ impl RecordSender {
         }
     }
 
-    /// Makes the client end, and fails the records that have no result yet. Does not wait.
+    /// Closes the client, and fails the records that have no result yet. Does not wait.
     pub(super) fn close(&self) {
         self.closing.store(true, Relaxed);
         match &self.lock().client {
@@ -132,17 +132,17 @@ impl RecordSender {
         self.closing.load(Relaxed)
     }
 
-    /// Returns what may be the reason why records were not stored in time.
+    /// Returns the likely reason why records were not stored in time.
     pub(super) fn timeout_cause(&self) -> Option<Error> {
         self.lock().client.as_ref()?.timeout_cause()
     }
 
-    /// Returns the last error of the client that may pass, unless it is old.
+    /// Returns the client's last temporary error, unless it is old.
     pub(super) fn recent_error(&self) -> Option<Error> {
         self.lock().client.as_ref()?.recent_error()
     }
 
-    /// Opens a client, which takes no records yet. Not under the lock: it takes milliseconds, and longer with TLS.
+    /// Opens a client, which accepts no records yet. Not under the lock: it takes milliseconds, and longer with TLS.
     pub(super) fn open_client(&self, operation: &'static str) -> Result<Arc<ProducerClient>> {
         let limit = self.lock().limit;
         let (settings, context) = (&self.settings, &self.context);
@@ -150,7 +150,7 @@ impl RecordSender {
         Ok(Arc::new(client))
     }
 
-    /// Sends to this client from now on, beginning with the records that wait.
+    /// Sends to this client from now on, beginning with the waiting records.
     pub(super) fn attach(&self, client: &Arc<ProducerClient>) {
         let mut state = self.lock();
         state.client = Some(client.clone());
@@ -161,14 +161,14 @@ impl RecordSender {
         }
     }
 
-    /// Sends nothing more to the client.
+    /// Stops sending to the client.
     pub(super) fn detach(&self) {
         let mut state = self.lock();
         state.client = None;
         state.accumulator.detach_client();
     }
 
-    /// Takes reports over, and sends the records that have waited for them. Returns whether there were any such
+    /// Applies reports, and sends the records that have waited for them. Returns whether there were any such
     /// records: they have lingered already.
     pub(super) fn send_waiting(&self, reports: &mut ClientReports) -> bool {
         let mut state = self.lock();
@@ -181,13 +181,13 @@ impl RecordSender {
         !slices.is_empty()
     }
 
-    /// Takes the records over that the client has returned.
+    /// Takes back the records that the client has returned.
     pub(super) fn on_returned(&self, reports: &mut ClientReports) {
         let now = Instant::now();
         self.lock().accumulator.on_returned(reports, now);
     }
 
-    /// Takes the last reports of a client over.
+    /// Applies the last reports of a client.
     pub(super) fn on_client_ended(&self, reports: ClientReports) {
         let now = Instant::now();
         self.lock().accumulator.on_client_ended(reports, now);
@@ -200,7 +200,7 @@ impl RecordSender {
         self.lock().accumulator.fail_unsendable(now, timeout);
     }
 
-    /// Fails all records that wait for a client.
+    /// Fails all records that are waiting for a client.
     pub(super) fn fail_queued(&self, error: &Error) {
         self.lock().accumulator.fail_queued(error);
     }
@@ -212,7 +212,7 @@ impl RecordSender {
         state.accumulator.fail(error);
     }
 
-    /// Returns why all records fail.
+    /// Returns the reason why all records fail.
     pub(super) fn failure(&self) -> Option<Error> {
         self.lock().accumulator.failure().cloned()
     }
@@ -222,7 +222,7 @@ impl RecordSender {
         self.lock().accumulator.topic_is_gone()
     }
 
-    /// Blocks until records wait for a client, or the producer closes.
+    /// Blocks until records are waiting for a client, or the producer closes.
     pub(super) fn wait_for_records(&self) -> Wakeup {
         let mut state = self.lock();
         loop {

@@ -1,6 +1,6 @@
 //! Requests of a member to the cluster.
 //!
-//! The polling thread waits for none of the responses: each comes by a queue, and wakes it.
+//! The polling thread does not wait for responses: each arrives in a queue, and wakes the thread.
 
 mod offset_fetch;
 mod open_questions;
@@ -30,20 +30,20 @@ use crate::error;
 use crate::native::admin_queue::{self, AdminQueue, RequestId};
 use crate::native::list_offsets::ListedOffset;
 
-/// How long one request waits for its response.
+/// The timeout of one request.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The same, for a read of committed offsets.
+/// The timeout of a read of committed offsets.
 const TIMEOUT_TO_FETCH: Duration = Duration::from_secs(5);
 
-/// The same, for a request that only wakes a broker: longer than a fetch waits for records, behind which
-/// it may stand.
+/// The timeout of a request that only wakes a broker. It is longer than a fetch waits for records, because the
+/// request may be queued behind a fetch.
 const TIMEOUT_TO_WAKE: Duration = Duration::from_secs(5);
 
-/// How often the ids of topics are read, to notice those that were created again.
+/// The interval between two reads of topic ids, which detect recreated topics.
 const TOPIC_IDS_EVERY: Duration = Duration::from_secs(5);
 
-/// The requests that are under way, and those that are sent from time to time.
+/// The requests in flight, and the periodic requests.
 pub(super) struct Requests {
     consumer: Arc<BaseConsumer<ConsumerCallbacks>>,
     queue: AdminQueue<ConsumerCallbacks>,
@@ -55,7 +55,7 @@ pub(super) struct Requests {
     topic_ids_due: Instant,
     topic_ids_sent: Option<RequestId>,
     wakes: WakeSchedule,
-    /// Who leads partitions, as it was last known.
+    /// The last known leaders of partitions.
     leaders: HashMap<TopicPartition, Option<i32>>,
 }
 
@@ -86,33 +86,33 @@ impl Requests {
         self.questions.push(question, now);
     }
 
-    /// From now on, reads the resets and topic ids of these partitions alone.
+    /// Reads the resets and topic ids of only these partitions from now on.
     pub(super) fn watch(&mut self, partitions: Vec<TopicPartition>) {
         self.watched = partitions;
     }
 
-    /// Takes note of who leads partitions.
+    /// Records the leaders of partitions.
     pub(super) fn set_leaders(&mut self, leaders: HashMap<TopicPartition, Option<i32>>) {
         self.leaders = leaders;
     }
 
-    /// Has partitions fetched at once.
+    /// Makes librdkafka fetch partitions at once.
     pub(super) fn wake_leaders(&mut self, partitions: Vec<TopicPartition>, now: Instant) {
         self.wakes.wake(partitions, now);
     }
 
-    /// Lets a rebalance that follows another one begin at once.
+    /// Lets a subsequent rebalance begin at once.
     ///
-    /// A cooperative rebalance that moves partitions is followed by another one, which a member joins
-    /// that has given none up: a second after it joined the first, as librdkafka (2.12) keeps that
-    /// distance (`rkcg_join_intvl`), and the moved partitions stand still until it has. Metadata that
-    /// come between the two lift that.
+    /// A cooperative rebalance that moves partitions is followed by another one. A member that has revoked no
+    /// partitions joins it a second after it joined the first, because librdkafka (2.12) keeps that interval
+    /// (`rkcg_join_intvl`). The moved partitions are not consumed until then. A metadata response between the two
+    /// lifts the interval.
     pub(super) fn allow_rejoin(&self, topic: &str) {
-        // Sent, and not waited for: what comes is librdkafka's alone.
+        // Sent without waiting: only librdkafka uses the response.
         let _ = self.consumer.fetch_metadata(Some(topic), Duration::ZERO);
     }
 
-    /// Sends what is due. Returns what became known.
+    /// Sends the requests that are due. Returns what became known.
     pub(super) fn poll(&mut self, now: Instant) -> Vec<Finding> {
         let mut findings = Vec::new();
         while let Some((id, committed)) = self.fetches.next() {
@@ -137,7 +137,7 @@ impl Requests {
         self.read_topic_ids_if_due(now);
         if let Some(partitions) = self.wakes.take_due(now) {
             let partitions = one_per_leader(partitions, &self.leaders);
-            // Nobody wants the response.
+            // The response is ignored.
             let id = RequestId::default();
             let _ = self.send_offsets(id, &partitions, Offset::End, TIMEOUT_TO_WAKE);
         }
@@ -212,20 +212,20 @@ impl Requests {
             return;
         }
         let id = self.questions.new_id();
-        // What fails is read again.
+        // A failed read is repeated.
         if self.queue.topic_ids(id, &topics, TOPIC_IDS_EVERY).is_ok() {
             self.topic_ids_sent = Some(id);
         }
     }
 
-    /// Ends them; waits for what must not outlive the client.
+    /// Closes the requests. Waits for those that must not outlive the client.
     pub(super) fn close(self) {
         self.fetches.close();
         self.resets.close();
     }
 }
 
-/// The offsets that were answered. Fails if none was.
+/// Returns the offsets of a response. Fails if there is none.
 fn answered(listed: Vec<ListedOffset>) -> Result<Vec<(TopicPartition, i64)>, KafkaError> {
     let mut failed = None;
     let mut offsets = Vec::new();

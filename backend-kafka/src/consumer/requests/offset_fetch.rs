@@ -1,8 +1,8 @@
 //! Reads of the offsets that a group has committed.
 //!
-//! These block. librdkafka's admin API reads them without, but a member's client may not ask a coordinator
-//! by it, see [`admin_queue`](crate::native::admin_queue). So each read has a thread that lives as long as
-//! the read.
+//! These reads block. librdkafka's admin API reads them asynchronously, but a member's client must not send requests
+//! to a coordinator with it, see [`admin_queue`](crate::native::admin_queue). So each read has a thread that lives
+//! as long as the read.
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -21,10 +21,10 @@ use crate::group::note::Note;
 use crate::native::admin_queue::RequestId;
 use crate::native::leader_epoch;
 
-/// What is committed, by partition.
+/// The committed progress, by partition.
 type Committed = Vec<(TopicPartition, Option<Progress>)>;
 
-/// The reads that are under way.
+/// The reads in flight.
 #[derive(Debug)]
 pub(super) struct OffsetFetches {
     waker: Arc<PollWaker>,
@@ -44,7 +44,7 @@ impl OffsetFetches {
         }
     }
 
-    /// Begins a read in the group of a consumer.
+    /// Starts a read in a consumer's group.
     pub(super) fn begin<C: ConsumerContext + 'static>(
         &mut self,
         id: RequestId,
@@ -57,9 +57,9 @@ impl OffsetFetches {
         let thread = thread::Builder::new().name("kafka-offsets".into());
         let thread = thread.spawn(move || {
             let found = consumer.committed_offsets(list(&partitions), timeout);
-            // Before anyone knows that it has ended: a member's client must not end on this thread.
+            // Dropped before the read's end is reported: a member's client must not be closed on this thread.
             drop(consumer);
-            // The member has left: nobody wants to know.
+            // The receiver is gone if the member has left.
             let _ = to.send((id, found.and_then(|found| read(&found))));
             waker.wake();
         });
@@ -68,27 +68,27 @@ impl OffsetFetches {
             Err(error) => {
                 tracing::warn!(target: "librdkafka", %error, "cannot start a thread");
                 let failed = KafkaError::AdminOp(RDKafkaErrorCode::CriticalSystemResource);
-                // Both ends are ours.
+                // Both ends belong to this struct.
                 let _ = self.to.send((id, Err(failed)));
             }
         }
     }
 
-    /// Returns the answer to a read, if one has come.
+    /// Returns the result of a read, if one has ended.
     pub(super) fn next(&self) -> Option<(RequestId, Result<Committed, KafkaError>)> {
         self.from.try_recv().ok()
     }
 
-    /// Waits for the reads that are under way.
+    /// Waits for the reads in flight.
     pub(super) fn close(self) {
         for thread in self.threads {
-            // A panic there was reported there.
+            // The thread has already reported a panic.
             let _ = thread.join();
         }
     }
 }
 
-/// Reads a list of committed offsets; any partition's error fails the whole.
+/// Reads a list of committed offsets. An error of any partition fails the whole list.
 fn read(found: &TopicPartitionList) -> Result<Committed, KafkaError> {
     let elements = found.elements();
     let each = elements.iter().zip(leader_epoch::all(found));

@@ -1,4 +1,4 @@
-//! The questions that are not answered, and the requests that answer them.
+//! The questions without an answer, and the requests that resolve them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,34 +14,34 @@ use crate::error;
 use crate::native::admin_queue::RequestId;
 use crate::native::topic_ids;
 
-/// How soon a request is sent again that was not answered.
+/// The delay before a request without a response is sent again.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How soon a broker is asked again that did not know a topic.
+/// The delay before a request is repeated to a broker that did not know a topic.
 const MISSING_TOPIC_EVERY: Duration = Duration::from_secs(1);
 
-/// How often the ids of topics are asked for, at the most, before an assignment goes on without them.
+/// The maximum number of requests for topic ids before an assignment continues without them.
 const TRIES_FOR_IDS: u32 = 3;
 
 /// A request to the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Request {
-    /// The offsets that the group has committed.
+    /// Fetches the offsets that the group has committed.
     Committed(Vec<TopicPartition>),
-    /// The ids of topics.
+    /// Fetches the ids of topics.
     TopicIds(Vec<Arc<str>>),
-    /// The oldest offsets of partitions.
+    /// Lists the oldest offsets of partitions.
     Oldest(Vec<TopicPartition>),
-    /// The next offsets of partitions.
+    /// Lists the next offsets of partitions.
     Newest(Vec<TopicPartition>),
 }
 
-/// What the cluster has answered.
+/// A response of the cluster.
 #[derive(Debug)]
 pub(super) enum Response {
     Committed(Vec<(TopicPartition, Option<Progress>)>),
     TopicIds(topic_ids::TopicIds),
-    /// The offsets of the partitions that were answered.
+    /// The offsets of the partitions that have a result.
     Offsets(Vec<(TopicPartition, i64)>),
 }
 
@@ -49,7 +49,7 @@ pub(super) enum Response {
 #[derive(Debug)]
 struct Part {
     request: Request,
-    /// How often it is sent before the question is answered without it. `None` is any number of times.
+    /// How often it is sent before the question is resolved without it. `None` means without limit.
     tries_left: Option<u32>,
     state: PartState,
 }
@@ -58,11 +58,11 @@ struct Part {
 enum PartState {
     Due(Instant),
     Sent(RequestId),
-    /// `None` where it was given up.
+    /// `None` if it was given up.
     Done(Option<Response>),
 }
 
-/// A question without an answer so far.
+/// A question without an answer.
 #[derive(Debug)]
 struct Open {
     question: Question,
@@ -71,15 +71,15 @@ struct Open {
     absence: Absence,
 }
 
-/// What follows from a response.
+/// The effect of a response.
 enum Step {
-    /// Other requests of the question are not answered yet, or one is sent again.
+    /// Other requests of the question have no response yet, or one is sent again.
     Wait,
-    /// The question is answered, with nothing to report about some.
+    /// The question is resolved. Some questions have nothing to report.
     Done(Option<Finding>),
 }
 
-/// The questions without an answer. None waits for another one's answer.
+/// The questions without an answer. They do not wait for each other.
 #[derive(Debug)]
 pub(super) struct OpenQuestions {
     group: Arc<str>,
@@ -96,7 +96,7 @@ impl OpenQuestions {
         }
     }
 
-    /// Returns an id that no other request has.
+    /// Returns a unique request id.
     pub(super) fn new_id(&mut self) -> RequestId {
         self.last_id.0 += 1;
         self.last_id
@@ -104,14 +104,14 @@ impl OpenQuestions {
 
     pub(super) fn push(&mut self, question: Question, now: Instant) {
         let is_known = |open: &Open| open.question == question;
-        // It is asked until it is answered.
+        // It is repeated until it has an answer.
         if matches!(question, Question::Topic(_)) && self.open.iter().any(is_known) {
             return;
         }
         self.open.push(Open::new(question, now));
     }
 
-    /// Returns the requests that are to be sent now. They are taken to be sent.
+    /// Returns the requests that are due. They count as sent.
     pub(super) fn take_due(&mut self, now: Instant) -> Vec<(RequestId, Request)> {
         let mut due = Vec::new();
         for part in self.open.iter_mut().flat_map(|open| &mut open.parts) {
@@ -124,7 +124,7 @@ impl OpenQuestions {
         due
     }
 
-    /// When the next request is to be sent.
+    /// Returns when the next request is due.
     pub(super) fn next_due(&self) -> Option<Instant> {
         let parts = self.open.iter().flat_map(|open| &open.parts);
         let due = parts.filter_map(|part| match part.state {
@@ -134,7 +134,7 @@ impl OpenQuestions {
         due.min()
     }
 
-    /// Takes in the response to a request. Returns what became known by it.
+    /// Handles the response to a request. Returns the findings.
     pub(super) fn on_response(
         &mut self,
         id: RequestId,
@@ -239,7 +239,7 @@ impl Open {
             }
             return self.answer_if_done();
         }
-        // The broker that was asked may merely not know the topic yet.
+        // The broker may just not know the topic yet.
         let is_behind = error.kind() == ErrorKind::NotFound && !self.absence.on_unknown(now);
         if !error.is_retryable() && !is_behind {
             return Step::Done(Some(Finding::Failed(error)));
@@ -277,7 +277,7 @@ impl Open {
     }
 }
 
-/// All responses to one question.
+/// All responses of one question.
 #[derive(Default)]
 struct Answer {
     progress: Vec<(TopicPartition, Option<Progress>)>,
@@ -310,7 +310,7 @@ impl Answer {
     }
 }
 
-/// The ids that were told.
+/// Returns the ids that were reported.
 pub(super) fn known(ids: topic_ids::TopicIds) -> TopicIds {
     let known = ids.into_iter().filter_map(|(topic, id)| {
         let id = id.unwrap_or_else(|error| {
@@ -497,7 +497,7 @@ mod tests {
         let took = now - begun;
         let expected = Duration::from_secs(20)..Duration::from_secs(60);
         assert!(expected.contains(&took), "{took:?}");
-        // One that is there again ends the question.
+        // A topic that exists again ends the question.
         questions.push(Question::Topic(topic.clone()), now);
         let sent = questions.take_due(now);
         let there = Ok(Response::TopicIds([(topic.clone(), Ok(None))].into()));

@@ -1,6 +1,6 @@
-//! Reads of the resets that were requested of the group.
+//! Reads the resets that were requested for the group.
 //!
-//! They stand in a group of their own, see [`reset`]. It is read by a client of that group, one for all
+//! They are stored in a separate group, see [`reset`]. A client of that group reads them, one for all
 //! members that this connection has in the group.
 
 use std::sync::Arc;
@@ -21,13 +21,13 @@ use crate::native::admin_queue::RequestId;
 
 const READ: &str = "read resets";
 
-/// How often they are read.
+/// The interval between two reads.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// The same, after a read was denied.
+/// The interval after a read was denied.
 const EVERY_IF_DENIED: Duration = Duration::from_secs(60);
 
-/// How long one read waits for its response.
+/// The timeout of one read.
 const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Reads the resets of one group, one read at a time.
@@ -36,9 +36,9 @@ pub(super) struct ResetReader {
     side_group: String,
     request_client: Arc<RequestClient>,
     fetches: OffsetFetches,
-    /// `None` while a read is under way.
+    /// `None` while a read is in flight.
     due: Option<Instant>,
-    /// Whether it was reported that resets cannot be read.
+    /// Whether an event has reported that resets cannot be read.
     is_denied: bool,
 }
 
@@ -64,7 +64,7 @@ impl ResetReader {
         self.due
     }
 
-    /// Reads those of some partitions, if it is time.
+    /// Reads the resets of some partitions, if a read is due.
     pub(super) fn read_if_due(&mut self, partitions: &[TopicPartition], now: Instant) {
         if self.due.is_none_or(|due| now < due) {
             return;
@@ -73,7 +73,7 @@ impl ResetReader {
         if partitions.is_empty() {
             return;
         }
-        // None while a client is being made.
+        // `None` while a client is being created.
         let Some(client) = self.request_client.client_or_open() else {
             return;
         };
@@ -82,7 +82,7 @@ impl ResetReader {
         self.due = None;
     }
 
-    /// Returns the resets that were read.
+    /// Returns the resets of a read that has ended.
     pub(super) fn next(&mut self, now: Instant) -> Option<Vec<(TopicPartition, Reset)>> {
         let (_, read) = self.fetches.next()?;
         self.due = Some(now + EVERY);
@@ -95,10 +95,10 @@ impl ResetReader {
         }
     }
 
-    /// Reports once that no reset will reach this member, if it is for want of a right. The member needs
-    /// none of that for its work, so it goes on.
+    /// Reports once that no reset will reach this member, if a permission is missing. The member does not
+    /// need it for its work, so it continues.
     fn on_failed(&mut self, failed: KafkaError, now: Instant) {
-        // Who may not even ask for the coordinator merely times out; the client knows the reason.
+        // A request without the permission to find the coordinator just times out; the client knows the reason.
         let error = self.request_client.fatal_error();
         let error: Error = error.unwrap_or_else(|| error::from(READ, failed));
         tracing::debug!(target: "librdkafka", error = %Causes(&error), "resets were not read");
@@ -117,7 +117,7 @@ impl ResetReader {
         );
     }
 
-    /// Ends it; waits for the read that is under way.
+    /// Closes the reader. Waits for the read in flight.
     pub(super) fn close(self) {
         self.fetches.close();
     }

@@ -1,10 +1,10 @@
-//! When to wake the connections to brokers that librdkafka (2.12) lets sleep.
+//! Decides when to wake the connections to brokers that librdkafka (2.12) lets sleep.
 //!
-//! While a rebalance event is unanswered librdkafka fetches nothing for the whole member, and neither
-//! the answer nor a resume wakes the thread of a broker that had nothing to fetch meanwhile: it sleeps
-//! for up to a second (`rd_kafka_max_block_ms`). Any request to the broker wakes it. No event says when
-//! the partitions can be fetched, some milliseconds later; so there are several requests, ever further
-//! apart.
+//! While a rebalance event is not acknowledged, librdkafka fetches nothing for the whole member. Neither
+//! the acknowledgement nor a resume wakes the thread of a broker that had nothing to fetch meanwhile: it sleeps
+//! for up to a second (`rd_kafka_max_block_ms`). Any request to the broker wakes it. No event reports when
+//! the partitions can be fetched, which is some milliseconds later. So several requests are sent, at growing
+//! intervals.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -19,17 +19,17 @@ const PAUSES: [Duration; 4] = [
     Duration::from_millis(300),
 ];
 
-/// The partitions whose leaders are to be woken, and when.
+/// The partitions whose leaders must be woken, and the time to do so.
 #[derive(Debug, Default)]
 pub(super) struct WakeSchedule {
     partitions: BTreeSet<TopicPartition>,
     next: Option<Instant>,
-    /// How many of the requests were sent.
+    /// The number of requests that were sent.
     sent: usize,
 }
 
 impl WakeSchedule {
-    /// Has the leaders of these partitions woken, now and in a moment.
+    /// Schedules requests to the leaders of these partitions, now and at the intervals of [`PAUSES`].
     pub(super) fn wake(&mut self, partitions: Vec<TopicPartition>, now: Instant) {
         if partitions.is_empty() {
             return;
@@ -39,7 +39,7 @@ impl WakeSchedule {
         self.sent = 0;
     }
 
-    /// Returns the partitions whose leaders are to be woken now.
+    /// Returns the partitions whose leaders must be woken now.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<Vec<TopicPartition>> {
         self.next.take_if(|next| *next <= now)?;
         let partitions = self.partitions.iter().cloned().collect();
@@ -56,8 +56,8 @@ impl WakeSchedule {
     }
 }
 
-/// Returns partitions by which the leaders of all are met: a request has a part for each, and a member may have
-/// thousands. Those whose leader is not known are all among them.
+/// Returns partitions that cover all leaders. A request has an entry for each partition, and a member may have
+/// thousands. All partitions without a known leader are included.
 pub(super) fn one_per_leader(
     mut partitions: Vec<TopicPartition>,
     leaders: &HashMap<TopicPartition, Option<i32>>,
