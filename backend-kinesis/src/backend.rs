@@ -1,4 +1,4 @@
-//! The driver: one connection, from which everything else is opened.
+//! The driver: one connection that opens everything else.
 
 use std::sync::Arc;
 
@@ -17,12 +17,12 @@ pub struct Kinesis {
 }
 
 impl Kinesis {
-    /// Connects, as [`Config::connect`] does, and hands the driver itself back.
+    /// Connects like [`Config::connect`], and returns the driver itself.
     ///
     /// # Errors
     /// As [`Config::connect`].
     ///
-    /// # Cancellation
+    /// # Cancel safety
     /// As [`Config::connect`].
     pub async fn connect(config: Config) -> Result<Self> {
         let connection = Connection::open(config).await?;
@@ -31,7 +31,7 @@ impl Kinesis {
             answer.map_err(|e| error::of("connect", e))
         };
         match connection.ask("connect", call).await {
-            // Who may not list streams is known all the same, and may be allowed all that it needs.
+            // The credentials are valid even if they may not list streams, and may have all needed permissions.
             Err(error) if error.kind() == ErrorKind::Denied => {}
             answer => _ = answer?,
         }

@@ -1,4 +1,4 @@
-//! The clients of the two services, and how a call of administration is tried again.
+//! The clients of the two services, and the retries of administration calls.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,13 +16,13 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::config::Config;
 use crate::lag_interval::LagInterval;
 
-/// How long one attempt of a request may take. Records of a large answer come at 2 MB/s at worst.
+/// The timeout of one attempt of a request. The records of a large response arrive at 2 MB/s at worst.
 const ATTEMPT: Duration = Duration::from_secs(10);
 
-/// How long it may take to connect.
+/// The timeout for connecting.
 const CONNECT: Duration = Duration::from_secs(3);
 
-/// One connection: the settings, and a client of either service.
+/// A connection: the settings, and a client of each service.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) config: Arc<Config>,
@@ -33,14 +33,14 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Reads what the environment says, and makes the clients. Asks nobody but who gives out the
-    /// credentials and the region.
+    /// Loads the settings from the environment, and creates the clients. Sends requests only to the providers of
+    /// the credentials and the region.
     pub(crate) async fn open(config: Config) -> Result<Self> {
         config.validate()?;
         let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
-            // Whoever calls knows what a request that is sent twice may do.
+            // Only the caller knows the effect of a request that is sent twice.
             .retry_config(RetryConfig::disabled())
-            // A subscription to a quiet shard sends little, for minutes.
+            // A subscription to a quiet shard sends little for minutes.
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .timeout_config(
                 TimeoutConfig::builder()
@@ -76,15 +76,14 @@ impl Connection {
         Ok(Self::build(config, shared, &name))
     }
 
-    /// The same connection under a name of its own, which AWS shows as the application: that of one
-    /// member.
+    /// Returns the same connection under the name of one member, which AWS shows as the application.
     pub(crate) fn named(&self, member: &str) -> Self {
         let name = format!("{}.{member}", self.config.client_id);
         Self::build(self.config.clone(), self.shared.clone(), &name)
     }
 
     fn build(config: Arc<Config>, shared: SdkConfig, name: &str) -> Self {
-        // A user agent's own alphabet; what is outside it is no reason to fail.
+        // The alphabet of a user agent; other characters are no reason to fail.
         let is_fit = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
         let name: String = name
             .chars()
@@ -110,7 +109,7 @@ impl Connection {
         }
     }
 
-    /// Asks until there is an answer that trying again would not change, for `request_timeout` at
+    /// Calls until there is a result that a retry would not change, for `request_timeout` at
     /// most.
     pub(crate) async fn ask<T, F>(
         &self,
@@ -124,8 +123,8 @@ impl Connection {
     }
 }
 
-/// Asks until there is an answer that trying again would not change, for `within` at most. The last
-/// error is the answer when the time is over.
+/// Calls until there is a result that a retry would not change, for `within` at most. Returns the last
+/// error when the time is over.
 pub(crate) async fn ask<T, F>(
     operation: &'static str,
     within: Duration,

@@ -1,4 +1,4 @@
-//! The one table from the errors of Kinesis and DynamoDB to the SDK's.
+//! The table from the errors of Kinesis and DynamoDB to the SDK's.
 
 use std::error::Error as StdError;
 
@@ -6,8 +6,8 @@ use aws_sdk_kinesis::config::http::HttpResponse;
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use millstream_core::{Error, ErrorKind};
 
-/// What the caller can do about an error by its code: the table. Codes of [Kinesis], of single
-/// entries of PutRecords, of [DynamoDB], and those that all services of AWS share.
+/// Returns the error kind for a code. This is the table, with the codes of [Kinesis], of single
+/// entries of PutRecords, of [DynamoDB], and those that all AWS services share.
 ///
 /// [Kinesis]: https://docs.aws.amazon.com/kinesis/latest/APIReference/CommonErrors.html
 /// [DynamoDB]: https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html
@@ -39,11 +39,11 @@ pub(crate) fn kind(code: &str) -> Option<ErrorKind> {
         | "RequestThrottled"
         | "KMSThrottlingException"
         | "TooManyRequestsException" => ErrorKind::Throttled,
-        // The stream's key: whoever owns it can mend that, and trying again cannot.
+        // The stream's key: its owner can fix that, and a retry cannot.
         "KMSDisabledException" | "KMSNotFoundException" | "KMSOptInRequired" => ErrorKind::Denied,
         // A key that is about to be enabled again, or to be deleted.
         "KMSInvalidStateException"
-        // A stream, a table or a consumer that is being made, changed or deleted.
+        // A stream, a table or a consumer that is being created, changed or deleted.
         | "ResourceInUseException"
         | "InternalFailure"
         | "InternalFailureException"
@@ -73,7 +73,7 @@ pub(crate) fn kind(code: &str) -> Option<ErrorKind> {
     })
 }
 
-/// What the caller can do about a failed call.
+/// Returns the error kind of a failed call.
 pub(crate) fn kind_of<E>(error: &SdkError<E, HttpResponse>) -> ErrorKind
 where
     E: ProvideErrorMetadata,
@@ -90,7 +90,7 @@ where
             })
         }
         SdkError::TimeoutError(_) => ErrorKind::Timeout,
-        // No answer came, so it is not known what became of the request.
+        // There is no response, so it is not known whether the request was applied.
         SdkError::ResponseError(_) => ErrorKind::Unavailable,
         SdkError::DispatchFailure(failure) if failure.is_timeout() => ErrorKind::Timeout,
         SdkError::DispatchFailure(failure) if failure.is_user() => ErrorKind::Invalid,
@@ -106,7 +106,7 @@ where
     }
 }
 
-/// Whether it was the credentials that could not be had. The SDK tells only by the text.
+/// Returns whether the credentials could not be loaded. The AWS SDK reports that only in the text.
 fn is_of_credentials(error: &(dyn StdError + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -118,7 +118,7 @@ fn is_of_credentials(error: &(dyn StdError + 'static)) -> bool {
     false
 }
 
-/// The SDK's error for a failed call.
+/// Returns the SDK's error for a failed call.
 pub(crate) fn of<E>(operation: &'static str, error: SdkError<E, HttpResponse>) -> Error
 where
     E: ProvideErrorMetadata + StdError + Send + Sync + 'static,

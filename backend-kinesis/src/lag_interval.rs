@@ -1,4 +1,4 @@
-//! How often the lag of a partition is read.
+//! The interval between two reads of a partition's lag.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use millstream_core::Partition;
 use tokio::time::Instant;
 
-/// A shard serves 5 reads a second, for all groups together. At most one of these is spent on lag.
+/// A shard serves 5 reads per second, for all groups together. At most one of these is used for lag.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// When the lag of each partition was last read.

@@ -2,11 +2,11 @@ use bytes::Bytes;
 
 use crate::stream::HashKey;
 
-/// What says to which shard a record goes.
+/// Decides the shard of a record.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Address<'a> {
     pub(crate) partition_key: &'a Bytes,
-    /// What finds the shard instead of the partition key's hash.
+    /// Selects the shard in place of the partition key's hash.
     pub(crate) explicit_hash_key: Option<HashKey>,
 }
 

@@ -1,4 +1,4 @@
-//! What a producer does not take, beside what the limits of the stream say.
+//! Records that a producer rejects, in addition to those beyond the limits of the stream.
 
 use millstream_core::{Error, ErrorKind, Record, Result};
 
@@ -6,8 +6,8 @@ use super::frame::is_carrier;
 use super::{keys, tags};
 use crate::config::{Aggregation, HeaderPolicy, Producer};
 
-/// Refuses with `Invalid` what would not reach a reader as it is, and, with `headers = "refuse"`,
-/// what a bare record cannot carry.
+/// Rejects with `Invalid` a record that would not reach a reader unchanged, and, with `headers = "refuse"`,
+/// one that a bare record cannot represent.
 pub(crate) fn admit(record: &Record, config: &Producer) -> Result<()> {
     if record.key.as_deref().is_some_and(keys::is_keyless) {
         return refuse("keys that begin with millstream:-: stand for records without one");
@@ -103,7 +103,7 @@ mod tests {
             assert_invalid(admit(&record, &refuse));
             for config in [
                 config(Aggregation::Off, HeaderPolicy::Envelope),
-                // Where all are in carriers anyway, there is nothing to refuse.
+                // If all records are in carriers anyway, nothing is rejected.
                 config(Aggregation::Kpl, HeaderPolicy::Refuse),
             ] {
                 admit(&record, &config).unwrap();

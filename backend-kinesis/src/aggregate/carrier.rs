@@ -9,10 +9,10 @@ use super::texts::Texts;
 use super::{Address, tags};
 use crate::stream::HashKey;
 
-/// The partition key of a carrier of many, as the KPL has it: the explicit hash key finds the shard.
+/// The partition key of a carrier of several records, as the KPL has it: the explicit hash key selects the shard.
 const PARTITION_KEY: &str = "a";
 
-/// The numbers of the fields of the aggregate, and of those of a user record.
+/// The field numbers of the aggregate, and of a user record.
 const KEYS: u8 = 1;
 const HASH_KEYS: u8 = 2;
 const RECORDS: u8 = 3;
@@ -24,13 +24,13 @@ const DATA: u8 = 3;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) partition_key: Bytes,
-    /// What finds the shard instead of the partition key's hash.
+    /// Selects the shard in place of the partition key's hash.
     pub(crate) explicit_hash_key: Option<HashKey>,
     pub(crate) data: Bytes,
 }
 
 impl Entry {
-    /// Makes an entry of one record: its payload as it is where that is all there is, or else a
+    /// Creates an entry of one record: its bare payload if that is sufficient, or otherwise a
     /// carrier of one.
     pub(crate) fn of<'a>(address: impl Into<Address<'a>>, record: &Record) -> Self {
         let address = address.into();
@@ -50,13 +50,13 @@ impl Entry {
         }
     }
 
-    /// The bytes that count against limits: partition key and data.
+    /// Returns the bytes that count against limits: partition key and data.
     pub(crate) fn size(&self) -> usize {
         self.partition_key.len() + self.data.len()
     }
 }
 
-/// A carrier that is being filled. All its records must be meant for one shard.
+/// A carrier that is being filled. All its records must be for one shard.
 #[derive(Debug)]
 pub(crate) struct Carrier {
     /// Partition keys. The tables come before the records, and may grow with each record.
@@ -72,7 +72,7 @@ pub(crate) struct Carrier {
 struct First {
     partition_key: Bytes,
     explicit_hash_key: Option<HashKey>,
-    /// The payload, if it needs no carrier while it is alone.
+    /// The payload, if it needs no carrier while it is the only one.
     bare: Option<Bytes>,
 }
 
@@ -91,7 +91,7 @@ impl Carrier {
         self.len == 0
     }
 
-    /// The [size](Entry::size) of what [`finish`](Self::finish) makes after one record more.
+    /// Returns the [size](Entry::size) of the result of [`finish`](Self::finish) after one more record.
     pub(crate) fn size_with<'a>(&self, address: impl Into<Address<'a>>, record: &Record) -> usize {
         let address = address.into();
         let key = address.partition_key;
@@ -111,7 +111,7 @@ impl Carrier {
         partition_key + FRAME + fields + write::bytes_len(record_len(places, record))
     }
 
-    /// Adds a record with its address; the key in the record is not looked at.
+    /// Adds a record with its address; the key in the record is ignored.
     pub(crate) fn push<'a>(&mut self, address: impl Into<Address<'a>>, record: &Record) {
         let address = address.into();
         self.first.get_or_insert_with(|| First {
@@ -133,8 +133,8 @@ impl Carrier {
         self.len += 1;
     }
 
-    /// Closes it, or answers nothing if it is empty. A single record stays bare where it can, as
-    /// with the KPL.
+    /// Closes the carrier. Returns `None` if it is empty. A single record stays bare if possible, as
+    /// in the KPL.
     pub(crate) fn finish(mut self) -> Option<Entry> {
         let first = self.first.take()?;
         let address = Address {
@@ -147,8 +147,8 @@ impl Carrier {
         })
     }
 
-    /// The KPL gives a carrier the hash of its first record, and so does this. A carrier of one goes
-    /// under its record's own key, which all tools then show.
+    /// The KPL gives a carrier the hash of its first record, and so does this. A carrier of one record has
+    /// that record's own key, which all tools then show.
     fn seal(&self, first: Address<'_>) -> Entry {
         let tables = [&self.keys, &self.hash_keys].map(Texts::written);
         let data = seal([tables[0], tables[1], &self.records]).into();
@@ -166,7 +166,7 @@ impl Carrier {
 }
 
 /// Returns the payload of a record that needs no carrier. A payload that is a carrier itself needs
-/// one, since readers would open it; so does a tombstone, which is a tag.
+/// one, because readers would deaggregate it. So does a tombstone, which is a tag.
 fn bare(record: &Record) -> Option<&Bytes> {
     let payload = record.payload.as_ref()?;
     let is_bare = record.headers.is_empty() && record.timestamp.is_none() && !is_carrier(payload);
@@ -177,7 +177,7 @@ fn decimal(hash: HashKey) -> Bytes {
     hash.0.to_string().into()
 }
 
-/// The length of a record that refers to a key, and perhaps to an explicit hash key.
+/// Returns the length of a record that refers to a key, and perhaps to an explicit hash key.
 fn record_len((key, hash): (usize, Option<usize>), record: &Record) -> usize {
     write::number_len(key)
         + hash.map_or(0, write::number_len)

@@ -1,11 +1,11 @@
-//! Records without a key. Kinesis knows none, so they get a partition key that readers know.
+//! Records without a key. Kinesis requires a partition key, so they get one that readers recognize.
 
 use bytes::Bytes;
 
-/// What the partition keys of records without a key begin with. What follows only spreads them.
+/// The prefix of the partition keys of records without a key. The rest only spreads them.
 const KEYLESS: &[u8] = b"millstream:-:";
 
-/// A partition key for records without a key.
+/// Returns a partition key for records without a key.
 pub(crate) fn keyless(mut number: u64) -> Bytes {
     const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
     let mut digits = Vec::new();
@@ -17,7 +17,7 @@ pub(crate) fn keyless(mut number: u64) -> Bytes {
     [KEYLESS, &digits].concat().into()
 }
 
-/// The key of a record by its partition key, if it has one.
+/// Returns the key of a record from its partition key, if it has one.
 pub(crate) fn key_of(partition_key: Bytes) -> Option<Bytes> {
     (!is_keyless(&partition_key)).then_some(partition_key)
 }

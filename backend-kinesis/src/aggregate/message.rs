@@ -1,10 +1,10 @@
-//! The messages of the format, as they are read and as they are written.
+//! The messages of the format, for reading and for writing.
 //!
-//! Reading is prost's. Writing goes straight into the carrier's buffers, since its size must be
-//! known before each record and a tree of messages for each would cost more than the bytes.
+//! prost reads them. They are written directly into the carrier's buffers, because the size must be
+//! known before each record, and a message tree for each record would cost more than the bytes.
 //!
-//! All texts are read as bytes: a carrier of another writer with a text that is no UTF-8 is not lost
-//! for it. What the format requires is read as optional, so that a missing one is noticed.
+//! All texts are read as bytes, so a carrier of another writer is not lost because of a text that is not UTF-8.
+//! Required fields are read as optional, so that a missing one is noticed.
 
 use bytes::Bytes;
 use prost::Message;
@@ -24,10 +24,10 @@ pub(super) struct Aggregate {
 /// A user record.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Item {
-    /// Where its key is in [`Aggregate::keys`].
+    /// The index of its key in [`Aggregate::keys`].
     #[prost(uint64, optional, tag = "1")]
     pub(super) key: Option<u64>,
-    /// Where its hash key is in [`Aggregate::hash_keys`], if it has one of its own.
+    /// The index of its hash key in [`Aggregate::hash_keys`], if it has an explicit one.
     #[prost(uint64, optional, tag = "2")]
     pub(super) hash_key: Option<u64>,
     #[prost(bytes = "bytes", optional, tag = "3")]
@@ -44,7 +44,7 @@ pub(super) struct Tag {
     pub(super) value: Option<Bytes>,
 }
 
-/// Writing: a field of the messages above by its number, all of which are below 16, so that number
+/// Writes fields of the messages above by their numbers. All are below 16, so number
 /// and type share one byte.
 pub(super) mod write {
     use prost::length_delimiter_len;
@@ -70,7 +70,7 @@ pub(super) mod write {
         buffer.extend_from_slice(bytes);
     }
 
-    /// Begins a field of `length` bytes that the caller writes.
+    /// Begins a field of `length` bytes, which the caller writes.
     pub(in super::super) fn begin(buffer: &mut Vec<u8>, field: u8, length: usize) {
         buffer.push(field << 3 | DELIMITED);
         varint(buffer, length);

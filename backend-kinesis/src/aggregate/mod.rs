@@ -1,10 +1,10 @@
 //! The format of the Kinesis Producer Library (KPL): many user records in one record of Kinesis, a
 //! *carrier*.
 //!
-//! [The format][KPL] is a magic number, a message of protocol buffers and the MD5 of that message.
-//! Whatever has not all three is a bare record. Headers and a timestamp of one's own ride in the
-//! format's tags, which no reader of AWS shows and every one skips: so a carrier is also the way of
-//! a single record that has them.
+//! [The format][KPL] is a magic number, a protocol buffers message and the MD5 of that message.
+//! Data without all three is a bare record. Headers and an explicit timestamp are stored in the
+//! format's tags, which no reader of AWS shows and every reader skips. So a single record that has them
+//! is sent as a carrier, too.
 //!
 //! [KPL]: https://github.com/awslabs/amazon-kinesis-producer/blob/master/aggregation-format.md
 

@@ -1,4 +1,4 @@
-//! Opening what may be a carrier.
+//! Deaggregation of records.
 
 use std::time::SystemTime;
 
@@ -11,37 +11,37 @@ use super::message::{Aggregate, Item};
 use super::{keys, tags};
 use crate::stream::HashKey;
 
-/// What is in a record of Kinesis.
+/// The content of a Kinesis record.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Opened {
-    /// Itself.
+    /// The record itself.
     Bare,
     /// The user records of a carrier, in order. There may be none.
     Carrier(Vec<UserRecord>),
-    /// What bears the checksum of a carrier and cannot be understood as one, and why. It is to be
-    /// handed on as it is: nothing of it is lost, and nothing made up.
+    /// Data with the checksum of a carrier that cannot be parsed, and the reason. It must be
+    /// passed on unchanged: nothing of it is lost, and nothing is made up.
     Corrupt(String),
 }
 
 /// One record of a carrier. Key and payload share the carrier's memory.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct UserRecord {
-    /// Its place in the carrier, from 0. It stays the same for every reader, whatever is left out.
+    /// The index in the carrier, from 0. It is the same for every reader, whichever records are left out.
     pub(crate) sub: u64,
-    /// What says to which shard it belongs.
+    /// The hash that decides its shard.
     pub(crate) hash: HashKey,
     pub(crate) key: Option<Bytes>,
     /// `None` for a tombstone.
     pub(crate) payload: Option<Bytes>,
     pub(crate) headers: Headers,
-    /// The producer's own, if it gave one.
+    /// The explicit timestamp, if the producer set one.
     pub(crate) timestamp: Option<SystemTime>,
 }
 
-/// Opens the data of a record of Kinesis.
+/// Deaggregates the data of a Kinesis record.
 pub(crate) fn open(data: &Bytes) -> Opened {
     match frame::message(data) {
-        // The KCL takes a frame around nothing for a bare record, and positions must be the same.
+        // The KCL treats an empty frame as a bare record, and positions must be the same.
         None | Some([]) => Opened::Bare,
         Some(message) => {
             let message = data.slice(MAGIC.len()..MAGIC.len() + message.len());
@@ -59,10 +59,10 @@ fn read(message: Bytes) -> Result<Vec<UserRecord>, String> {
         .collect()
 }
 
-/// What the records of a carrier refer to.
+/// The tables to which the records of a carrier refer.
 struct Table {
     keys: Vec<(Option<Bytes>, HashKey)>,
-    /// Nothing for what is no number of 128 bits, which matters only if a record refers to it.
+    /// `None` for a value that is not a number of 128 bits. It matters only if a record refers to it.
     hash_keys: Vec<Option<HashKey>>,
 }
 
@@ -93,7 +93,7 @@ impl Table {
             timestamp,
             is_tombstone,
         } = tags::read(item.tags);
-        // Bytes that somebody else has written beside the tag are not thrown away.
+        // Bytes that another writer has stored along with the tag are not discarded.
         let payload = (!is_tombstone || !data.is_empty()).then_some(data);
         Ok(UserRecord {
             sub,

@@ -1,11 +1,11 @@
-//! Headers and a timestamp of one's own, as the tags of a user record.
+//! Headers and an explicit timestamp, as the tags of a user record.
 //!
-//! One tag a header, in order. A tag is text to every reader, and some fail over a carrier with a
-//! tag that is no UTF-8 (Python's, without its compiled part). So a value that is text is written as
-//! it is, and any other as U+0000 with its base64 behind. A null value is a tag without a value. A text that begins with U+0000 to U+0008 goes
-//! that way too, which leaves U+0001 to U+0008 for formats to come.
+//! Each header is one tag, in order. A tag is text to every reader, and some fail on a carrier with a
+//! tag that is not UTF-8 (Python's, without its compiled part). So a value that is text is written
+//! unchanged, and any other value as U+0000 followed by its base64. A null value is a tag without a value. A text that
+//! begins with U+0000 to U+0008 is written as base64, too, which reserves U+0001 to U+0008 for future formats.
 //!
-//! The timestamp is a tag of a name that no header may have: U+0000 and `timestamp`, its value the
+//! The timestamp is a tag with a name that no header may have: U+0000 and `timestamp`. Its value is the
 //! milliseconds since 1970, decimal. A record without a payload (a tombstone) has empty data, which
 //! the format requires, and the tag U+0000 `tombstone` without a value. Other readers see an empty
 //! payload.
@@ -21,7 +21,7 @@ use millstream_core::{Headers, Record};
 
 use super::message::{Tag, write};
 
-/// What only names of our own begin with.
+/// The prefix of the names that only this format uses.
 pub(super) const RESERVED: u8 = 0;
 const TIMESTAMP: &[u8] = b"\0timestamp";
 const TOMBSTONE: &[u8] = b"\0tombstone";
@@ -29,12 +29,12 @@ const TOMBSTONE: &[u8] = b"\0tombstone";
 const BASE64: u8 = 0;
 const LAST_MARKER: u8 = 8;
 
-/// The number of the tags in a user record, and of name and value in a tag.
+/// The field numbers of the tags in a user record, and of name and value in a tag.
 const TAGS: u8 = 4;
 const NAME: u8 = 1;
 const VALUE: u8 = 2;
 
-/// How many bytes [`put`] writes.
+/// Returns the number of bytes that [`put`] writes.
 pub(super) fn len(record: &Record) -> usize {
     let headers = record.headers.iter();
     let headers: usize = headers
@@ -68,19 +68,19 @@ pub(super) fn put(buffer: &mut Vec<u8>, record: &Record) {
     }
 }
 
-/// What the tags of a user record hold.
+/// The tags of a user record.
 #[derive(Debug)]
 pub(super) struct Read {
     pub(super) headers: Headers,
-    /// The producer's own, if it gave one.
+    /// The explicit timestamp, if the producer set one.
     pub(super) timestamp: Option<SystemTime>,
     pub(super) is_tombstone: bool,
 }
 
 /// Reads the tags of a user record.
 ///
-/// A value that bears an unknown marker, or no base64 behind ours, is another writer's own and stays
-/// as it is.
+/// A value with an unknown marker, or with invalid base64 after this format's marker, is another writer's own and stays
+/// unchanged.
 pub(super) fn read(tags: Vec<Tag>) -> Read {
     let (mut timestamp, mut is_tombstone) = (None, false);
     let mut headers = Headers::new();
@@ -110,7 +110,7 @@ fn tag_len(name: usize, value: Option<usize>) -> usize {
     write::bytes_len(name) + value.map_or(0, write::bytes_len)
 }
 
-/// Writes a tag but for the bytes of its value, of which there are `value`. `None` is a tag without
+/// Writes a tag except for the bytes of its value, of which there are `value`. `None` is a tag without
 /// a value.
 fn begin(buffer: &mut Vec<u8>, name: &[u8], value: Option<usize>) {
     write::begin(buffer, TAGS, tag_len(name.len(), value));

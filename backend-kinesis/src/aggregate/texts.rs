@@ -1,4 +1,4 @@
-//! The tables of a carrier that is being filled: what its records refer to, each once.
+//! The tables of a carrier that is being filled: keys to which its records refer, each once.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use foldhash::fast::RandomState;
 
 use super::message::write;
 
-/// Texts by their places, as the fields that they are written in.
+/// Texts by their indexes, encoded as fields.
 #[derive(Debug)]
 pub(super) struct Texts {
     field: u8,
@@ -24,7 +24,7 @@ impl Texts {
         }
     }
 
-    /// The place that a text has or would get, and how many bytes are written when it has one.
+    /// Returns the index that a text has or would get, and the bytes that are written once it has one.
     pub(super) fn place(&self, text: &Bytes) -> (usize, usize) {
         match self.places.get(text) {
             Some(place) => (*place, self.written.len()),
@@ -35,7 +35,7 @@ impl Texts {
         }
     }
 
-    /// The place of a text, which gets one if it has none.
+    /// Returns the index of a text, and adds the text if it is missing.
     pub(super) fn add(&mut self, text: &Bytes) -> usize {
         let (place, _) = self.place(text);
         if place == self.places.len() {

@@ -19,9 +19,8 @@ use crate::Kinesis;
 
 /// The settings of a connection to Amazon Kinesis, for TOML, environment or code.
 ///
-/// Every key has a default. A key that does not exist is an error that lists the ones that do.
-/// Region and credentials come from where every AWS tool takes them (environment, profile,
-/// container, instance), unless they are given here.
+/// Every key has a default. An unknown key is an error that lists the known ones. Region and credentials come from the
+/// sources that every AWS tool uses (environment, profile, container, instance), unless they are set here.
 ///
 /// ```
 /// let config: millstream_kinesis::Config = toml::from_str(r#"
@@ -40,44 +39,44 @@ pub struct Config {
     /// The AWS region. Default unset: from the environment or the profile.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
-    /// The profile of the shared AWS configuration files. Default unset: as the environment says.
+    /// The profile of the shared AWS configuration files. Default unset: from the environment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
-    /// Credentials that do not change. Default unset: the usual chain of the AWS SDK, which is what
-    /// a service wants; this is for emulators.
+    /// Static credentials. Default unset: the default chain of the AWS SDK, which is right
+    /// for a service. This setting is for emulators.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credentials: Option<Credentials>,
-    /// Another address for Kinesis, say an emulator: `http://127.0.0.1:4567`. Default unset: the
+    /// The endpoint of Kinesis, for example of an emulator: `http://127.0.0.1:4567`. Default unset: the
     /// region's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
-    /// Another address for DynamoDB, which holds the leases. Default unset: the region's own.
+    /// The endpoint of DynamoDB, which stores the leases. Default unset: the region's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dynamodb_endpoint: Option<String>,
-    /// What AWS shows of this client in its logs, as the application of the user agent. 1 to 50 of
+    /// The name of this client in the logs of AWS, as the application in the user agent. 1 to 50 of
     /// `A-Z a-z 0-9 . _ -`, default `millstream`. A member with a name of its own appends it.
     pub client_id: String,
-    /// Consuming.
+    /// The settings of consumers.
     pub consumer: Consumer,
-    /// Sending.
+    /// The settings of producers.
     pub producer: Producer,
-    /// The table of leases.
+    /// The settings of the lease table.
     pub leases: Leases,
-    /// Creating streams.
+    /// The settings for creating streams.
     pub streams: Streams,
-    /// How long one call of administration, of opening or of joining may take, repeats included.
+    /// The timeout of one administration call, of opening or of joining, including retries.
     /// 1 s to 10 minutes, default 30 s.
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
 }
 
-/// Credentials of AWS that do not change.
+/// Static AWS credentials.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Credentials {
-    /// The access key's id.
+    /// The ID of the access key.
     pub access_key_id: String,
-    /// The access key's secret.
+    /// The secret of the access key.
     pub secret_access_key: Secret,
     /// The token of temporary credentials. Default unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -95,19 +94,19 @@ pub struct Consumer {
     /// `A-Z a-z 0-9 . _ -`. Default unset: the group's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fan_out_name: Option<String>,
-    /// Enhanced fan-out: whether a member that may not or cannot register (no permission, 20
-    /// consumers of the stream already) polls instead, with a warning. Default false: it ends with
+    /// Enhanced fan-out: whether a member polls instead, with a warning, if it cannot register (no permission, or 20
+    /// consumers of the stream already). Default false: the member ends with
     /// the error.
     pub fan_out_fallback: bool,
-    /// Polling: the least time between two requests to a shard that has no more records. 200 ms (the
-    /// stream's own limit is 5 requests a second, for all groups together) to 1 minute, default
+    /// Polling: the minimum time between two requests to a shard that has no more records. 200 ms (the
+    /// stream's own limit is 5 requests per second, for all groups together) to 1 minute, default
     /// 250 ms.
     #[serde(with = "humantime_serde")]
     pub poll_interval: Duration,
-    /// Polling: most records of one request. 1 to 10,000, default 10,000.
+    /// Polling: the maximum number of records per request. 1 to 10,000, default 10,000.
     pub poll_records: usize,
-    /// How long a silent member keeps its leases (KCL: `failoverTimeMillis`). The same for all
-    /// members of a group, Java's too. 1 s to 1 hour, default 10 s.
+    /// How long a member that renews no lease keeps its leases (KCL: `failoverTimeMillis`). Must be the same for all
+    /// members of a group, including Java workers. 1 s to 1 hour, default 10 s.
     #[serde(with = "humantime_serde")]
     pub session_timeout: Duration,
 }
@@ -117,10 +116,10 @@ pub struct Consumer {
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Retrieval {
-    /// `GetRecords`: 2 MB/s and 5 requests a second of a shard, shared by all groups.
+    /// `GetRecords`: 2 MB/s and 5 requests per second for a shard, shared by all groups.
     #[default]
     Polling,
-    /// Enhanced fan-out, `SubscribeToShard`: 2 MB/s of a shard for this group alone, pushed. AWS
+    /// Enhanced fan-out, `SubscribeToShard`: 2 MB/s per shard for this group alone, pushed. AWS
     /// charges for it.
     FanOut,
 }
@@ -130,34 +129,34 @@ pub enum Retrieval {
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Producer {
-    /// Whether many records share one Kinesis record. Default `off`.
+    /// Whether several records share one Kinesis record. Default `off`.
     pub aggregation: Aggregation,
-    /// Aggregation: how large a Kinesis record is filled. 1 KiB to the stream's largest record,
-    /// default 51,200 bytes, as the KPL has it.
+    /// Aggregation: the target size of a Kinesis record. 1 KiB to the stream's maximum record size,
+    /// default 51,200 bytes, as in the KPL.
     pub aggregate_bytes: usize,
-    /// What becomes of headers, timestamps and missing keys without aggregation. Default `envelope`.
+    /// How headers, timestamps and missing keys are sent without aggregation. Default `envelope`.
     pub headers: HeaderPolicy,
-    /// The name of a header that says to which shard a record goes, in place of its key. Its value is
-    /// an explicit hash key, a decimal number of 0 to 2<sup>128</sup> - 1; it is taken off the record,
-    /// and a record without it goes by its key. Records of one key that give different hash keys have
-    /// no order among each other. Default unset: no header says so.
+    /// The name of a header that decides the shard of a record, in place of its key. Its value is
+    /// an explicit hash key, a decimal number of 0 to 2<sup>128</sup> - 1. It is removed from the record.
+    /// A record without the header is sent by its key. Records of one key with different hash keys have
+    /// no order among each other. Default unset: no header is used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub explicit_hash_key_header: Option<String>,
-    /// How long a record waits for others that share its request. 0 to 1 minute, default 20 ms.
+    /// How long a record waits for other records of the same request. 0 to 1 minute, default 20 ms.
     #[serde(with = "humantime_serde")]
     pub linger: Duration,
-    /// How long a record is tried before its receipt answers `Timeout`. 1 s to 1 day, default 2
+    /// How long a record is retried before its receipt fails with `Timeout`. 1 s to 1 day, default 2
     /// minutes.
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
-    /// The share of a shard's limits (1 MB/s and 1,000 records/s) that this producer uses. Several
-    /// producers of one stream share its limits: give each its part. Above 0 to 10, default 1.
+    /// The fraction of a shard's limits (1 MB/s and 1,000 records/s) that this producer uses. Several
+    /// producers of one stream share its limits: give each a fraction. Above 0 to 10, default 1.
     pub rate: Rate,
-    /// Most requests under way. 1 to 1,000, default 24.
+    /// The maximum number of requests in flight. 1 to 1,000, default 24.
     pub requests: usize,
 }
 
-/// A share of a limit, in thousandths; written as a number such as `0.5`.
+/// A fraction of a limit, in thousandths; written as a number such as `0.5`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "f64", into = "f64")]
 pub struct Rate(pub(crate) u32);
@@ -179,96 +178,96 @@ impl From<Rate> for f64 {
     }
 }
 
-/// Whether many records share one Kinesis record.
+/// Whether several records share one Kinesis record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Aggregation {
-    /// Each record is one of Kinesis, its payload as it is: readable by Lambda, Firehose and all
+    /// Each record is one Kinesis record with an unchanged payload: readable by Lambda, Firehose and all
     /// others.
     #[default]
     Off,
-    /// The format of the Kinesis Producer Library, which the KCL and AWS's de-aggregation libraries
+    /// The format of the Kinesis Producer Library, which the KCL and the AWS deaggregation libraries
     /// read. Many times the records per second.
     Kpl,
 }
 
-/// What becomes of what a bare Kinesis record cannot carry: headers, and a timestamp of one's own.
+/// How data is sent that a bare Kinesis record cannot represent: headers, and an explicit timestamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum HeaderPolicy {
-    /// A record that has them is sent as an aggregate of one; records without stay bare.
+    /// A record with such data is sent as an aggregate of one; other records stay bare.
     #[default]
     Envelope,
-    /// A record that has them is refused with `Invalid`.
+    /// A record with such data is rejected with `Invalid`.
     Refuse,
 }
 
-/// The table of leases.
+/// The settings of the lease table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Leases {
-    /// The table's name; `{group}` in it stands for the group's. 3 to 255 of `A-Z a-z 0-9 . _ -`.
-    /// Default `{group}`, as the KCL has it.
+    /// The table's name; `{group}` in it is replaced by the group's name. 3 to 255 of `A-Z a-z 0-9 . _ -`.
+    /// Default `{group}`, as in the KCL.
     pub table: String,
     /// Whether the first member creates a missing table, with on-demand billing. Default true. If
-    /// not, make one with the partition key `leaseKey`, a string.
+    /// false, create one with the partition key `leaseKey`, a string.
     pub create: bool,
-    /// How lease keys are written. Default `auto`.
+    /// The format of lease keys. Default `auto`.
     pub keys: LeaseKeys,
-    /// Most leases that one member holds. At least 1, default unset: no bound.
+    /// The maximum number of leases of one member. At least 1, default unset: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_per_member: Option<usize>,
-    /// How often a member looks at the whole table while others share it and nothing happens: what it
-    /// takes longer than it must to notice that one has died. Of what members do they tell each other. 100
-    /// ms to 1 minute, default unset: two thirds of `session_timeout`, which is also the most.
+    /// The interval between two scans of the lease table while other members share it and nothing happens. It bounds
+    /// how much later than possible a member detects that another one has died. Other changes are signalled between
+    /// members. 100 ms to 1 minute, default unset: two thirds of `session_timeout`, which is also the maximum.
     #[serde(with = "humantime_serde", skip_serializing_if = "Option::is_none")]
     pub scan_interval: Option<Duration>,
-    /// How often the members' leader looks for shards without a lease. 1 s to 1 hour, default 2
+    /// The interval between two audits by the leader for shards without a lease. 1 s to 1 hour, default 2
     /// minutes.
     #[serde(with = "humantime_serde")]
     pub audit_interval: Duration,
-    /// Whether leases of shards that are read to their end are deleted when their children have
+    /// Whether leases of shards at shard end are deleted once their children have
     /// begun. Default true.
     pub cleanup: bool,
 }
 
-/// How lease keys are written.
+/// The format of lease keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum LeaseKeys {
-    /// `single` for a group of one stream, `multi` for one of several.
+    /// `single` for a group of one stream, `multi` for a group of several.
     #[default]
     Auto,
-    /// The shard's id alone, as the KCL has it for one stream.
+    /// The shard ID alone, as in the KCL for one stream.
     Single,
-    /// `account:stream:creation:shard`, as the KCL has it for several.
+    /// `account:stream:creation:shard`, as in the KCL for several streams.
     Multi,
 }
 
-/// How streams are created.
+/// The settings for creating streams.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Streams {
-    /// Whether they grow by themselves. Default `provisioned`, with as many shards as asked for.
+    /// The capacity mode. Default `provisioned`, with the requested number of shards.
     pub mode: StreamMode,
     /// Tags of new streams. Default none.
     pub tags: BTreeMap<String, String>,
 }
 
-/// Who says how many shards a stream has.
+/// Decides the number of shards of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum StreamMode {
-    /// Whoever creates and reshards it.
+    /// The user who creates and reshards it.
     #[default]
     Provisioned,
-    /// Kinesis, by the load. A stream begins with 4 shards, whatever is asked for.
+    /// Kinesis, by the load. A stream begins with 4 shards, regardless of the requested number.
     OnDemand,
 }
 
@@ -333,14 +332,13 @@ impl Default for Leases {
 }
 
 impl Config {
-    /// Connects: asks Kinesis for one name of a stream, so that a wrong address or refused
-    /// credentials are told here.
+    /// Connects. Lists one stream name, so that a wrong address or refused credentials are reported here.
     ///
     /// # Errors
     /// `Invalid` for a setting that cannot be used, `Unauthenticated` for refused credentials,
-    /// `Unavailable` if Kinesis does not answer within `request_timeout`.
+    /// `Unavailable` if Kinesis does not respond within `request_timeout`.
     ///
-    /// # Cancellation
+    /// # Cancel safety
     /// A dropped call leaves nothing behind.
     pub async fn connect(self) -> Result<Client> {
         Ok(Client::new(Kinesis::connect(self).await?))

@@ -1,4 +1,4 @@
-//! The readme tells every setting, with its default, and its examples can be used.
+//! The README lists every setting with its default, and its examples are valid.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use super::*;
 
 const README: &str = include_str!("../../README.md");
 
-/// The rows of the table of settings: the key and the default, as they are written.
+/// Returns the rows of the settings table: the key and the default, as they are written.
 fn rows() -> Vec<(&'static str, &'static str)> {
     let (_, settings) = README.split_once("| key | what it sets |").unwrap();
     let rows = settings
@@ -23,7 +23,7 @@ fn rows() -> Vec<(&'static str, &'static str)> {
     rows.collect()
 }
 
-/// The keys of a table and of those in it. What is named by the user ends a key.
+/// Collects the keys of a table and of its nested tables. A name chosen by the user ends a key.
 fn keys(prefix: &str, table: &Table, found: &mut BTreeSet<String>) {
     for (name, value) in table {
         let key = format!("{prefix}{name}");

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 /// A password or a key. It is never shown: `Debug` and `Serialize` write `***` in its place.
 ///
-/// Settings that were written out and read back have lost their secrets, so `***` is refused as one.
+/// Settings that were serialized and read back have lost their secrets, so `***` is rejected as one.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
@@ -12,7 +12,7 @@ pub struct Secret(String);
 impl Secret {
     pub(crate) const SHOWN: &'static str = "***";
 
-    /// Keeps a text from being shown.
+    /// Creates a secret from a text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }

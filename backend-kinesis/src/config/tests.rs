@@ -6,7 +6,7 @@ fn parse(text: &str) -> Config {
     toml::from_str(text).unwrap()
 }
 
-/// The message of what is refused.
+/// Returns the message of the error for rejected settings.
 fn refused(text: &str) -> String {
     let error = parse(text).validate().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid, "{text}");

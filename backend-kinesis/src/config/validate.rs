@@ -1,4 +1,4 @@
-//! What settings must be before they are used. Each message names the key and says what to change.
+//! Validation of settings before they are used. Each message names the key and says what to change.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// The largest record that any stream takes.
+/// The maximum record size of any stream.
 const LARGEST_RECORD: usize = 10 << 20;
 
 impl Config {
-    /// Checks all that can be checked without a service of AWS. [`connect`](Self::connect) does so
+    /// Checks everything that can be checked without an AWS service. [`connect`](Self::connect) does so
     /// first.
     ///
     /// # Errors

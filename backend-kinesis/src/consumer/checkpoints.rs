@@ -17,7 +17,7 @@ use crate::stream::{Shard, describe, shards};
 
 const READ: &str = "read checkpoints";
 
-/// Shards that are asked for their lag at a time.
+/// The number of shards whose lag is read concurrently.
 const AT_ONCE: usize = 8;
 
 /// The progress of one group.
@@ -40,7 +40,7 @@ impl Checkpoints {
         Error::new(ErrorKind::NotFound, operation, message).with_group(self.group.clone())
     }
 
-    /// The leases there are, at least one.
+    /// Returns the leases, at least one.
     async fn stored(
         &self,
         store: &dyn LeaseStore,
@@ -55,19 +55,19 @@ impl Checkpoints {
         }
     }
 
-    /// The progress in one stream: what is stored, and what the missing rows of shards stand for.
+    /// Returns the progress in one stream: the stored progress, and the progress that missing leases of shards imply.
     async fn of_stream(&self, name: &str, stored: &[Stored]) -> Result<Vec<Checkpoint>> {
         let described = describe(&self.connection, READ, name).await;
         let listed = match described {
             Ok(info) if stored.iter().all(|stored| stored.is_of(&info)) => {
                 shards(&self.connection, READ, name).await
             }
-            // Another one has its name.
+            // Another stream has its name.
             Ok(_) => return Ok(Vec::new()),
             Err(error) => Err(error),
         };
         let shards = match listed {
-            // It was deleted; its leases are of no stream.
+            // It was deleted; its leases belong to no stream.
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             shards => shards?,
         };
@@ -114,7 +114,7 @@ impl Checkpoints {
     }
 }
 
-/// Whether a shard without a lease was read to its end: then its lease was deleted when those of its
+/// Returns whether a shard without a lease was read to shard end: its lease was deleted when those of its
 /// descendants had begun.
 fn is_cleaned_up(shard: &Shard, shards: &[Shard], begun: &BTreeSet<&str>) -> bool {
     let mut children = shards.iter().filter(|s| s.parents.contains(&shard.id));
@@ -163,7 +163,7 @@ impl driver::Checkpoints for Checkpoints {
             source: &source,
             keys,
             failover: self.connection.config.consumer.session_timeout,
-            // Whoever drains for longer than it may be silent is as good as silent.
+            // An owner that drains for longer than the session timeout counts as silent.
             drain: self.connection.config.consumer.session_timeout,
         };
         let reset = reset.run(stream, to).await;

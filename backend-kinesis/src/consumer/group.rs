@@ -14,7 +14,7 @@ use crate::lease::{KeyForm, Worker, WorkerOptions};
 use crate::retrieval::{self, Way};
 use crate::stream::{self, HashKey};
 
-/// A group by name.
+/// A group by its name.
 #[derive(Debug)]
 pub(crate) struct Group {
     connection: Arc<Connection>,
@@ -31,7 +31,7 @@ impl Group {
 }
 
 impl Group {
-    /// How each stream is read: a group that fans out is registered with each of them.
+    /// Returns how each stream is read. A group with enhanced fan-out is registered with each of them.
     async fn sources(
         &self,
         connection: &Connection,
@@ -56,8 +56,8 @@ impl Group {
     }
 }
 
-/// The name of a group as a consumer of a stream: its own, or where that is too long, what begins like
-/// it and is as unique.
+/// Returns the name of a group as a consumer of a stream: its own name, or, if that is too long, a unique name with
+/// the same prefix.
 fn fan_out_name(group: &str) -> String {
     const LONGEST: usize = 128;
     match group.len() <= LONGEST {
@@ -66,7 +66,7 @@ fn fan_out_name(group: &str) -> String {
     }
 }
 
-/// A name that no other incarnation of any member has, ever: two that share one would believe that
+/// Returns a name that no other incarnation of any member ever has: two that share one would assume that
 /// they hold the same leases.
 fn id(member: &str) -> String {
     let is_fit = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
@@ -78,7 +78,7 @@ fn id(member: &str) -> String {
 impl driver::ConsumerGroup for Group {
     async fn join(&self, join: JoinOptions) -> Result<Arc<dyn driver::Membership>> {
         let member = join.member.as_deref().unwrap_or("member");
-        // Leases are kept by a thread and connections of their own: whatever readers and handlers
+        // A thread with its own connections renews the leases: whatever readers and handlers
         // do, the member shows that it is alive.
         let readers = Arc::new(self.connection.named(member));
         let keepers = Arc::new(self.connection.named(member));

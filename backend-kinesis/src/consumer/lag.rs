@@ -1,4 +1,4 @@
-//! What is left behind a stored position, without being a burden on the shard's readers.
+//! The lag after a stored position, read without a burden on the shard's readers.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,14 +9,14 @@ use crate::aggregate::{Opened, open};
 use crate::connection::Connection;
 use crate::lease::ResumePoint;
 
-/// Two carriers at most are read: the one that the position is in, and the next.
+/// At most two carriers are read: the one that contains the position, and the next.
 const RECORDS: i32 = 2;
 
-/// How long Kinesis keeps an iterator, less a reserve.
+/// The lifetime of an iterator in Kinesis, less a reserve.
 const ITERATOR: Duration = Duration::from_secs(270);
 
-/// The lag behind `place`, as far as Kinesis tells at once: what is throttled, refused or not due
-/// stays unset.
+/// Returns the lag after `place`, as far as Kinesis reports it at once: throttled, refused or not yet due values
+/// stay unset.
 pub(super) async fn lag(
     connection: &Connection,
     partition: &Partition,
@@ -42,7 +42,7 @@ async fn look(connection: &Connection, partition: &Partition, place: &ResumePoin
                 time: Some(age.unwrap_or_default()),
             })
         }
-        // No record in an answer does not say that there is none, unless it is of the tip.
+        // A response without records does not mean that there are none, unless it is from the tip.
         None => (answer.millis_behind_latest == Some(0)).then_some(Lag {
             records: Some(0),
             time: Some(Duration::ZERO),
@@ -50,8 +50,8 @@ async fn look(connection: &Connection, partition: &Partition, place: &ResumePoin
     }
 }
 
-/// The iterator that leads to `place`. That of a pin is kept for 5 minutes; then its time says about
-/// the same.
+/// Returns the iterator for `place`. The iterator of a pin is valid for 5 minutes; after that, the pin's time gives
+/// about the same position.
 async fn iterator(
     connection: &Connection,
     partition: &Partition,
@@ -81,7 +81,7 @@ async fn iterator(
     asked.send().await.ok()?.shard_iterator
 }
 
-/// Whether something of a Kinesis record is behind `place`.
+/// Returns whether a part of the Kinesis record is after `place`.
 fn is_left(record: &Record, place: &ResumePoint) -> bool {
     let ResumePoint::After(position) = place else {
         return true;

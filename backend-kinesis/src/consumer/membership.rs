@@ -1,4 +1,4 @@
-//! A member as the runtime holds it: leases on one side, the readers of their shards on the other.
+//! A member as the runtime sees it: leases on one side, the readers of their shards on the other.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::lease::{LeaseEvent, LeaseKey, ResumePoint, Tip, Worker};
 use crate::retrieval::{self, Begin, ReadEvent, Reader, ReaderOptions, Way};
 use crate::stream::{HashRange, Shard};
 
-/// Answers that may wait for the runtime, over all partitions; each reader has one more in hand.
+/// The number of responses that may wait for the runtime, over all partitions. Each reader holds one more.
 const WAITING: usize = 4;
 
 #[derive(Debug)]
@@ -36,34 +36,34 @@ pub(super) struct Membership {
     inbox: tokio::sync::Mutex<mpsc::Receiver<Said>>,
 }
 
-/// What a reader says, after the assignment that it reads for.
+/// A reader's event, after the assignment for which it reads.
 type Said = ((Partition, Epoch), ReadEvent);
 
-/// What the member keeps for a shard that it owns.
+/// The state of a shard that the member owns.
 #[derive(Debug)]
 struct AssignedShard {
-    /// None when no more of it shall come.
+    /// `None` when no more records must be delivered.
     reader: Option<Reader>,
-    /// The shards that go on from it, once it has ended.
+    /// The child shards that continue it, once it has ended.
     children: Vec<Shard>,
 }
 
-/// A stream as the member found it when it joined.
+/// A stream as it was when the member joined.
 #[derive(Debug)]
 pub(super) struct StreamSource {
     /// Its id. The member ends when another stream is created under the name.
     pub(super) id: Arc<str>,
-    /// How it is read.
+    /// The retrieval mode.
     pub(super) way: Way,
 }
 
-/// When nothing was left to be read, and when the start was resolved, as the row of a lease has them.
+/// When nothing was left to be read, and when the start was resolved, as stored in the lease.
 struct LeaseTimes {
     tip: Option<SystemTime>,
     resolved: Option<SystemTime>,
 }
 
-/// What a membership is made of.
+/// The parts of a membership.
 pub(super) struct Parts {
     pub(super) id: String,
     pub(super) group: Arc<str>,
@@ -92,7 +92,7 @@ impl From<Parts> for Membership {
 }
 
 impl Membership {
-    /// Takes in what became of a lease.
+    /// Handles an event of a lease.
     fn hear(&self, event: LeaseEvent) -> Result<()> {
         match event {
             LeaseEvent::Taken {
@@ -124,7 +124,7 @@ impl Membership {
         Ok(())
     }
 
-    /// Takes in what a reader says.
+    /// Handles an event of a reader.
     fn hear_reader(&self, ((partition, epoch), said): Said) -> Result<()> {
         let (event, children) = match said {
             ReadEvent::Records { records, behind } => {
@@ -149,7 +149,7 @@ impl Membership {
                 };
             }
         };
-        // What is refused is of a shard that is no longer read.
+        // A rejected event belongs to a shard that is no longer read.
         let _ = self.assignments.push(&partition, epoch, event, |shard| {
             shard.children.extend(children)
         });
@@ -295,7 +295,7 @@ fn lease(partition: &Partition) -> LeaseKey {
     }
 }
 
-/// Kinesis tells the age of what is left, and so whether anything is.
+/// Kinesis reports the age of the remaining records, and so whether there are any.
 fn lag(behind: Option<Duration>) -> Lag {
     Lag {
         records: behind.filter(Duration::is_zero).map(|_| 0),

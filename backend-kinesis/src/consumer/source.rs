@@ -10,7 +10,7 @@ use crate::error;
 use crate::lease::{Pin, ShardSource};
 use crate::stream::{self, Shard, StreamInfo};
 
-/// The streams as Kinesis tells of them.
+/// The streams as Kinesis reports them.
 #[derive(Debug)]
 pub(super) struct Source(pub(super) Arc<Connection>);
 
@@ -25,7 +25,7 @@ impl ShardSource for Source {
     }
 
     async fn latest(&self, stream: &str, shard: &str) -> Result<Pin> {
-        // From before the request: what is stored while it is under way is not passed over.
+        // Taken before the request: records that are stored during it are not skipped.
         let at = SystemTime::now();
         let call = || async {
             let asked = self.0.kinesis.get_shard_iterator().stream_name(stream);

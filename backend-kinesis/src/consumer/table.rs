@@ -5,10 +5,10 @@ use millstream_core::{Error, ErrorKind, Result};
 use crate::connection::Connection;
 use crate::lease::DynamoDb;
 
-/// The lengths of names that DynamoDB takes.
+/// The lengths of names that DynamoDB accepts.
 const LENGTHS: std::ops::RangeInclusive<usize> = 3..=255;
 
-/// The table of a group's leases.
+/// Returns the lease table of a group.
 pub(super) fn of(
     connection: &Connection,
     group: &str,

@@ -1,4 +1,4 @@
-//! Looking for shards that nobody would ever read.
+//! Detects shards that no member would ever read.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use super::row::Row;
 use super::shards::first_hole;
 use crate::stream::HashRange;
 
-/// How often the same hole has to be seen: one that a reshard leaves for a moment is none.
+/// How often the same hole must be seen. A reshard leaves a hole for a moment.
 const CONFIDENCE: u32 = 3;
 
 /// The holes that were seen, by stream.
@@ -15,7 +15,7 @@ const CONFIDENCE: u32 = 3;
 pub(crate) struct Audit(HashMap<Arc<str>, (HashRange, u32)>);
 
 impl Audit {
-    /// Whether the leases of a stream have to be synced with its shards.
+    /// Returns whether a stream needs a shard sync.
     pub(crate) fn finds<'a>(
         &mut self,
         stream: &Arc<str>,

@@ -1,4 +1,4 @@
-//! What comes before a member's first look: a table that can be shared, and first leases whose start
+//! The preparation before a member's first scan: a table that can be shared, and initial leases whose start
 //! is pinned.
 
 use std::collections::HashMap;
@@ -15,10 +15,10 @@ use super::store::{Item, LeaseStore};
 use crate::connection::ask;
 use crate::stream::{Shard, StreamInfo};
 
-/// How long requests are tried again before a join fails.
+/// How long requests are retried before a join fails.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What a member begins with.
+/// The initial state of a member.
 #[derive(Debug)]
 pub(super) struct Born {
     pub(super) streams: Streams,
@@ -26,8 +26,8 @@ pub(super) struct Born {
     pub(super) shards: HashMap<Arc<str>, Vec<Shard>>,
 }
 
-/// Prepares all that a member needs. When it returns, each stream has its first leases, and what is
-/// sent from now on is read.
+/// Prepares everything that a member needs. When it returns, each stream has its initial leases, and records that
+/// are sent from now on are read.
 pub(super) async fn prepare(options: &WorkerOptions) -> Result<Born> {
     let (store, source) = (&*options.store, &*options.source);
     store.open().await?;
@@ -44,7 +44,7 @@ pub(super) async fn prepare(options: &WorkerOptions) -> Result<Born> {
     let mut created = false;
     for stream in streams.iter() {
         let rows = of_stream(&streams, stream, &items);
-        // A member that stopped while it made the first leases has left a hole.
+        // A member that stopped during the first shard sync has left a hole.
         if !is_whole(&rows) || rows.is_empty() {
             let known = known(stream, &rows);
             let sync = || shards::sync(store, source, stream, &known, options.start);
@@ -78,15 +78,15 @@ fn of_stream(streams: &Streams, stream: &Stream, items: &[Item]) -> Vec<Row> {
     rows
 }
 
-/// Whether the leases have all hash keys, as far as they tell.
+/// Returns whether the leases cover all hash keys, as far as their ranges are known.
 fn is_whole(rows: &[Row]) -> bool {
     let unread: Vec<&Row> = rows.iter().filter(|row| !row.is_ended()).collect();
     let ranges: Option<Vec<_>> = unread.iter().map(|row| row.range).collect();
     ranges.is_none_or(|ranges| first_hole(ranges).is_none())
 }
 
-/// Refuses a table in which Java workers use the protocol of the KCL 3.x: there a leader assigns the
-/// leases, and whoever takes some works against it.
+/// Rejects a table in which Java workers use the protocol of the KCL 3.x: there a leader assigns the
+/// leases, and a worker that takes some works against it.
 pub(super) async fn refuse_native(store: &dyn LeaseStore) -> Result<()> {
     let native = ["CLIENT_VERSION_3X", "CLIENT_VERSION_3X_WITH_ROLLBACK"];
     match store.client_version().await? {
@@ -103,7 +103,7 @@ pub(super) async fn refuse_native(store: &dyn LeaseStore) -> Result<()> {
     }
 }
 
-/// Refuses a table whose leases are of other streams, or of one that was deleted and created again:
+/// Rejects a table whose leases are of other streams, or of a stream that was deleted and recreated:
 /// their checkpoints mean nothing here.
 pub(super) fn identify(streams: &Streams, form: KeyForm, rows: &[Row]) -> Result<()> {
     let wrong = |message: String| Err(Error::new(ErrorKind::Invalid, "join", message));
@@ -143,7 +143,7 @@ pub(super) fn identify(streams: &Streams, form: KeyForm, rows: &[Row]) -> Result
     Ok(())
 }
 
-/// Refuses a stream that was deleted and created again.
+/// Rejects a stream that was deleted and recreated.
 pub(super) fn same_stream(stream: &Stream, info: &StreamInfo) -> Result<()> {
     let form = match stream.identifier {
         Some(_) => KeyForm::Multi,

@@ -1,7 +1,7 @@
-//! The changes of leases that the protocol of the KCL 2.x has, and our few beside them.
+//! The changes of leases in the protocol of the KCL 2.x, and a few additional ones.
 //!
-//! Every change by an owner moves the counter by one and is made only if the counter is as it was
-//! seen. Two owners, of whichever language, can therefore never both change one lease.
+//! Every change by an owner increments the lease counter, on the condition that the counter is as it was
+//! seen. So two owners, in whichever language, can never both change one lease.
 
 use std::sync::Arc;
 
@@ -18,12 +18,12 @@ fn counted(row: &Row) -> Update {
     }
 }
 
-/// Tells that the owner is alive.
+/// Renews the lease: shows that the owner is alive.
 pub(crate) fn renew(row: &Row) -> Update {
     counted(row)
 }
 
-/// The same, and notes that nothing was left to be read.
+/// Renews the lease, and notes that nothing was left to be read.
 pub(crate) fn renew_at_tip(row: &Row, Tip { after, at }: Tip) -> Update {
     let mut update = renew(row);
     update.set.push((names::TIP, number(millis(at))));
@@ -37,7 +37,7 @@ pub(crate) fn renew_at_tip(row: &Row, Tip { after, at }: Tip) -> Update {
     update
 }
 
-/// Makes `me` the owner. `pin` is where a lease at `LATEST` begins that was not pinned yet.
+/// Makes `me` the owner. `pin` is the start of a lease at `LATEST` that was not pinned yet.
 pub(crate) fn take(row: &Row, me: &str, stream: &Stream, pin: Option<&Pin>) -> Update {
     let mut update = hand(row, me);
     update.set.push((names::STREAM, string(&stream.arn)));
@@ -54,7 +54,7 @@ pub(crate) fn assign(row: &Row, heir: &str) -> Update {
     if row.checkpoint_owner.is_none() {
         return hand(row, heir);
     }
-    // A Java worker, which will not understand that others ask.
+    // A Java worker, which does not understand requests for its lease.
     let mut update = counted(row);
     update.set.push((names::OWNER, string(heir)));
     update.remove = vec![
@@ -74,12 +74,12 @@ fn hand(row: &Row, to: &str) -> Update {
     if row.owner.as_deref().is_some_and(|owner| owner != to) {
         update.set.push((names::SWITCHES, number(row.switches + 1)));
     }
-    // A handover of the KCL 3.x that was cut off would seem to be under way for ever.
+    // An interrupted handover of the KCL 3.x would appear to be in progress forever.
     update.remove = vec![names::CHECKPOINT_OWNER, names::ASKER, names::LOOK];
     update
 }
 
-/// Gives the lease up to whoever takes it first.
+/// Releases the lease, so that any worker can take it.
 pub(crate) fn evict(row: &Row) -> Update {
     let mut update = counted(row);
     update.remove = vec![
@@ -92,7 +92,7 @@ pub(crate) fn evict(row: &Row) -> Update {
     update
 }
 
-/// Stores progress.
+/// Stores a checkpoint.
 pub(crate) fn store(row: &Row, progress: Progress) -> Update {
     let sub = match progress {
         Progress::After(position) => position.sub(),
@@ -104,13 +104,13 @@ pub(crate) fn store(row: &Row, progress: Progress) -> Update {
         .push((names::CHECKPOINT, string(&checkpoint(progress))));
     update.set.push((names::SUB, number(sub)));
     update.set.push((names::SWITCHES, number(0)));
-    // What was prepared is older than this. Where the lease began is of no use any more.
+    // A prepared checkpoint is older than this. The start of the lease is no longer needed.
     update.remove.extend(names::PENDING);
     update.remove.extend([names::START, names::ITERATOR]);
     update
 }
 
-/// Tells the children of a shard that has ended. The counter stays, so the owner is not disturbed.
+/// Stores the children of a shard at shard end. The counter stays, so the owner is not disturbed.
 pub(crate) fn children(children: &[Arc<str>]) -> Update {
     let set = strings(children).map(|children| (names::CHILDREN, children));
     Update {
@@ -120,7 +120,7 @@ pub(crate) fn children(children: &[Arc<str>]) -> Update {
     }
 }
 
-/// Adds what rows of old versions of the KCL lack.
+/// Adds the hash range, which rows of old KCL versions lack.
 pub(crate) fn range(first: u128, last: u128) -> Update {
     Update {
         set: vec![
@@ -132,7 +132,7 @@ pub(crate) fn range(first: u128, last: u128) -> Update {
     }
 }
 
-/// Asks the owner for the lease. The counter stays: the owner sees it in the answer to its next
+/// Requests the lease from its owner. The counter stays: the owner sees the request in the response to its next
 /// change.
 pub(crate) fn ask(owner: &str, me: &str) -> Update {
     Update {
@@ -147,7 +147,7 @@ pub(crate) fn ask(owner: &str, me: &str) -> Update {
     }
 }
 
-/// Takes a question back.
+/// Withdraws a request for the lease.
 pub(crate) fn withdraw(me: &str) -> Update {
     Update {
         set: Vec::new(),
@@ -156,8 +156,8 @@ pub(crate) fn withdraw(me: &str) -> Update {
     }
 }
 
-/// Tells the owner of a lease to look at the table. It hears a `mark` that is another than the one
-/// before, so that nobody has to take it away, and one that replaces another is not missed. The counter
+/// Asks the owner of a lease to scan the table. The owner reacts to a `mark` that differs from the previous
+/// one, so the mark need not be removed, and a mark that replaces another is not missed. The counter
 /// stays, as for [`ask`].
 pub(crate) fn nudge(owner: &str, mark: u64) -> Update {
     Update {
@@ -170,7 +170,7 @@ pub(crate) fn nudge(owner: &str, mark: u64) -> Update {
     }
 }
 
-/// Moves the group to another place, whoever owns the lease.
+/// Moves the group to another position, whoever owns the lease.
 pub(crate) fn reset(row: &Row, to: Option<&Begin>) -> Update {
     let mut update = evict(row);
     update.set.push((names::SUB, number(0)));
@@ -191,7 +191,7 @@ pub(crate) fn reset(row: &Row, to: Option<&Begin>) -> Update {
         names::TIP_AFTER,
     ];
     let stale = stale.into_iter().filter(|name| !set.contains(name));
-    // A shard that is closed here and now keeps its children: its cleanup needs them.
+    // A shard that is closed at this position keeps its children, because its cleanup needs them.
     let stale = stale.filter(|name| to.is_some() || *name != names::CHILDREN);
     update.remove.extend(stale);
     update.remove.extend(names::PENDING);

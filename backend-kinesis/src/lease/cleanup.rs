@@ -1,7 +1,7 @@
-//! Deleting leases of shards that are read to their end.
+//! Lease cleanup: deletes leases of shards at shard end.
 //!
-//! A row must stay as long as something can follow from it: its children, until each has begun, and
-//! its own children's wait for it. So the oldest generation goes first.
+//! A lease must stay as long as something depends on it: its children, until each has begun, and
+//! its children's leases, whose parents are checked. So the oldest generation is deleted first.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::shards::descendants_of;
 use super::source::ShardSource;
 use super::store::{Condition, LeaseStore};
 
-/// Deletes the lease of a shard that is read to its end, if nobody needs it any more.
+/// Deletes the lease of a shard at shard end, if it is no longer needed.
 pub(crate) async fn clean(
     store: &dyn LeaseStore,
     source: &dyn ShardSource,
@@ -26,7 +26,7 @@ pub(crate) async fn clean(
     if !is_needless(store, source, stream, lease, row).await? {
         return Ok(false);
     }
-    // Somebody may have moved the group to another place meanwhile.
+    // Another process may have moved the group to another position meanwhile.
     let given = [
         Condition::Is(names::OWNER, string(me)),
         Condition::Is(names::CHECKPOINT, string(names::SHARD_END)),
@@ -57,7 +57,7 @@ async fn is_needless(
             .map(|child| child.id.clone())
             .collect();
         if children.is_empty() {
-            // Gone by retention, with all that came from it.
+            // Removed by retention, with all its descendants.
             return Ok(!shards.iter().any(|shard| shard.id == lease.shard));
         }
     }
@@ -72,7 +72,7 @@ async fn is_needless(
     if !missing {
         return Ok(true);
     }
-    // What the retention has deleted leaves nothing to wait for.
+    // A shard that retention has removed leaves nothing to wait for.
     let shards = source.shards(&stream.name).await?;
     let listed = |id: &Arc<str>| shards.iter().any(|shard| shard.id == *id);
     Ok(!listed(&lease.shard) && !children.iter().any(listed))

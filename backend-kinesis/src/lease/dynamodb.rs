@@ -1,4 +1,4 @@
-//! The table of leases in DynamoDB.
+//! The lease table in DynamoDB.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -22,13 +22,13 @@ use crate::error;
 /// The table's only key.
 const KEY: &str = "leaseKey";
 
-/// The key of the row in which Java workers keep what they have agreed on.
+/// The key of the row that stores the Java workers' migration state.
 const MIGRATION: &str = "Migration3.0";
 
-/// The longest name that a table may have.
+/// The maximum length of a table name.
 const LONGEST_NAME: usize = 255;
 
-/// How often a table that is being made is looked at.
+/// The interval at which a table that is being created is polled.
 const TICK: Duration = Duration::from_millis(500);
 
 /// One table.
@@ -41,8 +41,7 @@ pub(crate) struct DynamoDb {
 }
 
 impl DynamoDb {
-    /// `create`: whether a missing table is made. `patience`: how long it may take until it can be
-    /// used.
+    /// `create`: whether a missing table is created. `patience`: how long that may take.
     pub(crate) fn new(
         client: Client,
         table: impl Into<Arc<str>>,
@@ -57,7 +56,7 @@ impl DynamoDb {
         }
     }
 
-    /// Whether the table is there and can be used; an error of kind `NotFound` if it is not there.
+    /// Returns whether the table exists and is active. Fails with `NotFound` if it does not exist.
     async fn is_ready(&self) -> Result<bool> {
         let described = self.client.describe_table().table_name(&*self.table);
         let described = described.send().await;
@@ -79,7 +78,7 @@ impl DynamoDb {
         ))
     }
 
-    /// Makes the table as the KCL does: one key, and billing by request.
+    /// Creates the table as the KCL does: one key, and on-demand billing.
     async fn make(&self) -> Result<()> {
         let key = KeySchemaElement::builder()
             .attribute_name(KEY)
@@ -103,7 +102,7 @@ impl DynamoDb {
             .await;
         match created {
             Ok(_) => Ok(()),
-            // Another member makes it just now.
+            // Another member is creating it.
             Err(e)
                 if e.as_service_error()
                     .is_some_and(|e| e.is_resource_in_use_exception()) =>
@@ -153,7 +152,7 @@ impl LeaseStore for DynamoDb {
                     made = true;
                     continue;
                 }
-                // A table that was just made may not be known everywhere yet.
+                // A new table may not be known everywhere yet.
                 Err(error) if error.kind() == ErrorKind::NotFound && made => {}
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     let message = format!(
@@ -243,7 +242,7 @@ impl LeaseStore for DynamoDb {
                 Some(UpdateItemError::ConditionalCheckFailedException(refused)) => {
                     match &refused.item {
                         Some(item) => Ok(Outcome::Refused(Some(item.clone()))),
-                        // An old emulator does not tell the row, and a missing row has none.
+                        // An old emulator does not return the row, and a missing row has none.
                         None => Ok(Outcome::Refused(self.get(key).await?)),
                     }
                 }
@@ -286,8 +285,8 @@ impl LeaseStore for DynamoDb {
         if let Some(found) = version(self.item(&self.table, KEY, MIGRATION).await?) {
             return Ok(Some(found));
         }
-        // Where the KCL 3.0 to 3.4 keeps it. Most groups have no such table, and a member need not
-        // be allowed to look.
+        // The table in which the KCL 3.0 to 3.4 keeps it. Most groups have no such table, and a member does not need
+        // the permission to read it.
         let beside = format!("{}-CoordinatorState", self.table);
         if beside.len() > LONGEST_NAME {
             return Ok(None);
@@ -300,8 +299,8 @@ impl LeaseStore for DynamoDb {
     }
 }
 
-/// The names and values that the expressions of one request refer to. Names are never written
-/// themselves: DynamoDB reserves hundreds of words.
+/// The names and values to which the expressions of one request refer. Names are always placeholders:
+/// DynamoDB reserves hundreds of words.
 #[derive(Debug, Default)]
 struct Terms {
     names: HashMap<String, String>,

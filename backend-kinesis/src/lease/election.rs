@@ -1,14 +1,14 @@
-//! Who looks after the whole table: one worker, which all find by the same shuffle.
+//! Leader election: the worker that audits the whole table. All workers determine it by the same shuffle.
 //!
 //! There is no lock. The KCL 2.x sorts the owners, shuffles them with `java.util.Random(1947)` and
-//! takes the first, so a worker of another language is elected by the Java ones without being asked,
-//! and has to do the same arithmetic to know.
+//! takes the first. So the Java workers may elect a worker of another language without a message to it,
+//! and that worker must do the same arithmetic to know.
 
 use std::cmp::Ordering;
 
 const SEED: u64 = 1947;
 
-/// Whether `me` is the one. Without any owner everybody is.
+/// Returns whether `me` is the leader. Without any owner, every worker is.
 pub(crate) fn is_elected<'a>(owners: impl IntoIterator<Item = &'a str>, me: &str) -> bool {
     let mut owners: Vec<&str> = owners.into_iter().collect();
     owners.sort_by(|one, other| in_java(one, other));
@@ -19,12 +19,12 @@ pub(crate) fn is_elected<'a>(owners: impl IntoIterator<Item = &'a str>, me: &str
     }
 }
 
-/// The order of strings in Java: by units of UTF-16.
+/// Compares strings in Java's order: by UTF-16 code units.
 fn in_java(one: &str, other: &str) -> Ordering {
     one.encode_utf16().cmp(other.encode_utf16())
 }
 
-/// `Collections.shuffle` of `0..count`.
+/// Returns `Collections.shuffle` of `0..count`.
 fn shuffled(count: usize) -> Vec<usize> {
     let mut random = Random::new(SEED);
     let mut order: Vec<usize> = (0..count).collect();
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn owners_are_sorted_by_units_of_utf_16() {
-        // By code points it is the other way round.
+        // By code points the order is reversed.
         let (private, emoji) = ("\u{e000}", "\u{1f980}");
         assert!(is_elected([private, emoji], emoji));
     }

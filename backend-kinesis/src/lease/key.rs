@@ -1,4 +1,4 @@
-//! How leases are called: by stream and shard to the rest of the program, by `leaseKey` in the table.
+//! The names of leases: stream and shard in the program, `leaseKey` in the table.
 
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
@@ -7,7 +7,7 @@ use millstream_core::{Error, ErrorKind, Result};
 
 use crate::stream::StreamInfo;
 
-/// One lease: that of one shard.
+/// The key of a lease: a stream and one of its shards.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct LeaseKey {
     pub(crate) stream: Arc<str>,
@@ -15,7 +15,7 @@ pub(crate) struct LeaseKey {
 }
 
 impl LeaseKey {
-    /// The lease that a key of any table stands for. `single` is the stream where keys do not name
+    /// Parses a key of any table. `single` is the stream for keys that do not name
     /// theirs.
     pub(crate) fn read(key: &str, single: &Arc<str>) -> Self {
         let mut parts = key.splitn(4, ':');
@@ -30,16 +30,16 @@ impl LeaseKey {
     }
 }
 
-/// How keys are written in the table.
+/// The format of keys in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KeyForm {
-    /// The shard's id alone.
+    /// The shard ID alone.
     Single,
     /// `account:stream:creation:shard`.
     Multi,
 }
 
-/// The streams of a member, with what tells them from others of the same name.
+/// The streams of a member, with their identities, which distinguish them from others of the same name.
 #[derive(Debug, Clone)]
 pub(crate) struct Streams(Vec<Stream>);
 
@@ -47,14 +47,14 @@ pub(crate) struct Streams(Vec<Stream>);
 pub(crate) struct Stream {
     pub(crate) name: Arc<str>,
     pub(crate) arn: Arc<str>,
-    /// Its creation in seconds since the epoch.
+    /// Its creation time in seconds since the epoch.
     pub(crate) created: u64,
-    /// The stream's identifier as the KCL has it, where the table serves several.
+    /// The stream identifier of the KCL, if the table serves several streams.
     pub(crate) identifier: Option<Arc<str>>,
 }
 
 impl Streams {
-    /// Fails with `Invalid` if one table cannot tell the streams apart.
+    /// Fails with `Invalid` if one table cannot distinguish the streams.
     pub(crate) fn new(form: KeyForm, streams: &[StreamInfo]) -> Result<Self> {
         if form == KeyForm::Single && streams.len() > 1 {
             let message = "a group of several streams needs `leases.keys = \"multi\"` or \"auto\"";
@@ -72,13 +72,13 @@ impl Streams {
         self.0.iter().find(|stream| &*stream.name == name)
     }
 
-    /// The lease that a key of the table stands for; none if it is of a stream that is not read
+    /// Parses a key of the table. Returns `None` if it belongs to a stream that is not read
     /// here.
     pub(crate) fn parse(&self, key: &str) -> Option<LeaseKey> {
         self.0.iter().find_map(|stream| stream.parse(key))
     }
 
-    /// The key in the table of a lease of one of these streams.
+    /// Returns the table's key for a lease of one of these streams.
     pub(crate) fn key(&self, lease: &LeaseKey) -> Option<Arc<str>> {
         Some(self.get(&lease.stream)?.key(&lease.shard))
     }
@@ -109,7 +109,7 @@ impl Stream {
         })
     }
 
-    /// The key in the table of a shard of this stream.
+    /// Returns the table's key for a shard of this stream.
     pub(crate) fn key(&self, shard: &str) -> Arc<str> {
         match &self.identifier {
             None => shard.into(),
@@ -124,7 +124,7 @@ impl Stream {
         }
     }
 
-    /// Whether a key is of a stream of the same account and name, but of another time.
+    /// Returns whether a key belongs to a stream of the same account and name, but with another creation time.
     pub(crate) fn is_namesake(&self, key: &str) -> bool {
         let name = |key: &str| {
             key.splitn(3, ':')
@@ -136,7 +136,7 @@ impl Stream {
         identifier.is_some_and(|identifier| name(identifier) == name(key))
     }
 
-    /// Whether a key of the table is of this stream.
+    /// Returns whether a key of the table belongs to this stream.
     pub(crate) fn owns(&self, key: &str) -> bool {
         self.parse(key).is_some()
     }
@@ -151,7 +151,7 @@ impl Stream {
 }
 
 impl KeyForm {
-    /// The form that a key of the table has.
+    /// Returns the format of a key of the table.
     pub(crate) fn of(key: &str) -> Self {
         match key.contains(':') {
             true => Self::Multi,

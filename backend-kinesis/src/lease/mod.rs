@@ -1,9 +1,9 @@
-//! The leases of shards: who of a group reads which, and how far.
+//! The leases of shards: which member of a group reads which shard, and its progress.
 //!
 //! The table is that of the Kinesis Client Library (KCL) 2.x, whose Java workers may share it at the
-//! same time. Its protocol is nothing but conditional changes of rows: an owner shows that it is
-//! alive by a counter that it moves, and a lease whose counter stands still for the time-out is
-//! anybody's. No clock but each worker's own is compared.
+//! same time. Its protocol consists only of conditional changes of rows. An owner shows that it is
+//! alive by incrementing the lease counter. If the counter does not change for the failover time, any worker may take
+//! the lease. Clocks of different workers are never compared.
 
 mod audit;
 mod birth;

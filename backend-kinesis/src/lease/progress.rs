@@ -1,4 +1,4 @@
-//! A group's stored progress, for whoever is no member of it.
+//! A group's stored progress, read by processes that are not members.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,28 +12,28 @@ use super::store::LeaseStore;
 use crate::connection::ask;
 use crate::stream::StreamInfo;
 
-/// How long requests are tried again.
+/// How long requests are retried.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The progress in one shard.
+/// The stored progress in one shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stored {
     pub(crate) lease: LeaseKey,
-    /// How its key is written.
+    /// The format of its key.
     pub(crate) form: KeyForm,
-    /// Where an owner would go on; none where all is settled.
+    /// Where an owner would continue. `None` if everything is settled.
     pub(crate) resume: Option<ResumePoint>,
-    /// That of the last take by one of us; unset if only Java workers had it.
+    /// The epoch of the last take by a millstream member. `None` if only Java workers had it.
     pub(crate) epoch: Option<Epoch>,
     /// Its key in the table.
     key: Arc<str>,
-    /// The stream's ARN and its creation in seconds since the epoch, if the row has them.
+    /// The stream's ARN and its creation time in seconds since the epoch, if the row has them.
     identity: Option<(Arc<str>, u64)>,
 }
 
 impl Stored {
-    /// Whether it is of this stream, and not of one of its name that was deleted. A table of one stream
-    /// that only Java workers have used does not tell.
+    /// Returns whether it belongs to this stream, and not to a deleted stream of the same name. A table of one stream
+    /// that only Java workers have used does not show that.
     pub(crate) fn is_of(&self, info: &StreamInfo) -> bool {
         Stream::new(self.form, info).is_ok_and(|stream| {
             let identity = self.identity.as_ref();
@@ -46,8 +46,8 @@ impl Stored {
 /// Reads the progress in all shards that have a lease, in the order of streams and shards.
 /// `NotFound` if there is no table.
 ///
-/// A table of one stream that only Java workers have used does not tell the stream's name; its
-/// leases are said to be of `otherwise`.
+/// A table of one stream that only Java workers have used does not contain the stream's name. Its
+/// leases are attributed to `otherwise`.
 pub(crate) async fn read(store: &dyn LeaseStore, otherwise: &str) -> Result<Vec<Stored>> {
     let items = ask("read checkpoints", PATIENCE, || store.scan(true)).await?;
     let rows: Vec<Row> = items.iter().flat_map(Row::read).collect();

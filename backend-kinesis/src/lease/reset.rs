@@ -1,9 +1,9 @@
-//! Moving a group to another place in a stream, also while members run.
+//! Moves a group to another position in a stream, also while members run.
 //!
-//! The leases are got first, all of them, as a member would get them: owners that can be asked drain,
-//! checkpoint and hand over, so that no record is handled from the old place and the new one at the same
-//! time. Then they are moved, the oldest shards first, and given up: children find parents that are not
-//! read to their end any more, and wait for them.
+//! First it acquires all leases, as a member would: owners that support requests drain,
+//! checkpoint and hand over, so no record is handled from the old and the new position at the same
+//! time. Then it moves them, the oldest shards first, and releases them: children find parents that are no longer at
+//! shard end, and wait for them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,13 +22,13 @@ use super::store::{LeaseStore, Outcome};
 use crate::connection::ask;
 use crate::stream::Shard;
 
-/// How long requests are tried again.
+/// How long requests are retried.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How often leases that were asked for are looked at.
+/// The interval at which requested leases are polled.
 const LOOK: Duration = Duration::from_millis(150);
 
-/// Who moves a group.
+/// Moves a group.
 #[derive(Debug)]
 pub(crate) struct Reset<'a> {
     pub(crate) store: &'a dyn LeaseStore,
@@ -36,19 +36,19 @@ pub(crate) struct Reset<'a> {
     pub(crate) keys: KeyForm,
     /// How long a silent owner keeps its leases.
     pub(crate) failover: Duration,
-    /// How long an owner may drain. Then its leases are taken.
+    /// How long an owner may drain. After that, its leases are taken.
     pub(crate) drain: Duration,
 }
 
-/// A lease that is still another's.
+/// A lease that another worker still owns.
 struct Wanted {
     counter: u64,
-    /// Since when the counter stands still.
+    /// Since when the counter has not changed.
     since: Instant,
 }
 
 impl Reset<'_> {
-    /// Returns when the new place is stored. What a call that fails or is dropped has moved stays
+    /// Returns when the new position is stored. The leases that a failed or dropped call has moved stay
     /// moved: call again.
     pub(crate) async fn run(&self, stream: &str, to: Start) -> Result<()> {
         let to = effective_start(to);
@@ -68,7 +68,7 @@ impl Reset<'_> {
         Ok(())
     }
 
-    /// Gets all leases of a stream, and keeps them until it has the last.
+    /// Acquires all leases of a stream, and keeps them until it has the last.
     async fn hold(&self, stream: &Stream, rows: &[Row]) -> Result<()> {
         let me = format!("reset-{:032x}", fastrand::u128(..));
         let now = Instant::now();
@@ -121,7 +121,7 @@ impl Reset<'_> {
         Ok(())
     }
 
-    /// Asks for one lease, or takes it. True if it is held then.
+    /// Requests one lease, or takes it. Returns whether it is held then.
     async fn get(&self, stream: &Stream, row: &Row, me: &str, take: bool) -> Result<bool> {
         if take {
             return self
@@ -143,13 +143,13 @@ impl Reset<'_> {
         })
     }
 
-    /// Whether a change was made. One whose answer got lost is seen at the next look.
+    /// Returns whether a change was applied. A change whose response was lost is seen at the next poll.
     async fn change(&self, key: &str, update: &super::store::Update) -> Result<bool> {
         let outcome = ask("reset", PATIENCE, || self.store.update(key, update)).await?;
         Ok(matches!(outcome, Outcome::Applied(_)))
     }
 
-    /// Moves one lease, or makes it.
+    /// Moves one lease, or creates it.
     async fn place(&self, stream: &Stream, shard: &Shard, to: Start) -> Result<()> {
         let key = stream.key(&shard.id);
         let is_there = self.row(&key).await?.is_some();
@@ -173,11 +173,11 @@ impl Reset<'_> {
         self.move_row(&key, Some(&new.begin)).await
     }
 
-    /// Moves one lease, whatever others do at the same time.
+    /// Moves one lease, regardless of concurrent changes.
     async fn move_row(&self, key: &str, to: Option<&Begin>) -> Result<()> {
         let attempt = || async {
             let Some(row) = self.row(key).await? else {
-                // Deleted by a cleanup meanwhile: it was read to its end, so it stays that way.
+                // Deleted by a cleanup meanwhile: it was at shard end, so it stays that way.
                 return Ok(());
             };
             match self.store.update(key, &change::reset(&row, to)).await? {

@@ -1,4 +1,4 @@
-//! What leases have to know of the streams themselves.
+//! The information about streams that leases need.
 
 use std::fmt::Debug;
 
@@ -8,17 +8,18 @@ use millstream_core::Result;
 use super::row::Pin;
 use crate::stream::{Shard, StreamInfo};
 
-/// The streams, as Kinesis tells of them. Each method asks once, or a few times; dropping a future
+/// The streams as Kinesis reports them. Each method sends one or a few requests; dropping a future
 /// leaves nothing behind.
 #[async_trait]
 pub(crate) trait ShardSource: Debug + Send + Sync + 'static {
-    /// What tells a stream from another of the same name. `NotFound` if there is none.
+    /// Returns the stream's identity, which distinguishes it from another of the same name. `NotFound` if there is
+    /// none.
     async fn info(&self, stream: &str) -> Result<StreamInfo>;
 
-    /// All shards, the closed ones that still hold records too. `NotFound` if there is no such
+    /// Returns all shards, including the closed ones that still hold records. `NotFound` if there is no such
     /// stream.
     async fn shards(&self, stream: &str) -> Result<Vec<Shard>>;
 
-    /// The tip of a shard, now.
+    /// Returns the current tip of a shard.
     async fn latest(&self, stream: &str, shard: &str) -> Result<Pin>;
 }

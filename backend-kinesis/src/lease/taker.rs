@@ -1,29 +1,29 @@
-//! Which leases a member takes, and which it asks others for: the rules of the KCL 2.x, on which all
-//! workers of a table have to agree, or they would steal in circles.
+//! The lease taker's rules: which leases a member takes, and which it requests from others. They are those of the
+//! KCL 2.x. All workers of a table must follow the same rules, or they would steal in circles.
 //!
-//! Among members that understand it, a lease is asked for rather than stolen, and as many at once as
-//! make a balance: the owner drains and hands over, so that nothing is read twice. A Java owner is
-//! robbed as another Java worker would.
+//! Among members that support it, a lease is requested rather than stolen, and as many at once as
+//! a balance needs: the owner drains and hands over, so nothing is read twice. From a Java owner, leases are
+//! stolen as another Java worker would do.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// One lease, as the decision sees it.
+/// One lease, as input of the decision.
 #[derive(Debug, Clone)]
 pub(crate) struct Candidate {
     pub(crate) key: Arc<str>,
     pub(crate) owner: Option<Arc<str>>,
-    /// Who has asked the owner for it and shall get it.
+    /// The member that has requested it from its owner and will get it.
     pub(crate) asker: Option<Arc<str>>,
-    /// The counter has stood still for the time-out.
+    /// The counter has not changed for the failover time.
     pub(crate) expired: bool,
-    /// Nobody has shown a sign of life for three time-outs.
+    /// Nobody has renewed it for three failover times.
     pub(crate) forsaken: bool,
-    /// The owner understands that others ask.
+    /// The owner understands requests.
     pub(crate) can_be_asked: bool,
 }
 
-/// What a member knows when it decides.
+/// The input of a decision.
 #[derive(Debug)]
 pub(crate) struct Situation<'a> {
     pub(crate) me: &'a str,
@@ -34,11 +34,11 @@ pub(crate) struct Situation<'a> {
 
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Decision {
-    /// Without an owner that is alive.
+    /// The leases without a live owner.
     pub(crate) take: Vec<Arc<str>>,
     pub(crate) ask: Vec<Arc<str>>,
     pub(crate) steal: Vec<Arc<str>>,
-    /// How many more leases than allowed a balance would need.
+    /// The number of leases beyond the allowed ones that a balance would need.
     pub(crate) spillover: usize,
 }
 
@@ -47,13 +47,13 @@ impl Candidate {
         self.owner.is_none() || self.expired
     }
 
-    /// Who has it when all questions are answered.
+    /// Returns the owner after all requests are granted.
     fn next_owner(&self) -> Option<&Arc<str>> {
         self.asker.as_ref().or(self.owner.as_ref())
     }
 }
 
-/// Decides. `leases` are all that the group shares.
+/// Decides which leases to take and to request. `leases` are all that the group shares.
 pub(crate) fn decide(
     situation: &Situation<'_>,
     leases: &[Candidate],
@@ -96,7 +96,7 @@ pub(crate) fn decide(
     decision
 }
 
-/// Takes from those that have most, one by one, until the target is reached or nobody has more than
+/// Takes from the workers with the most leases, one by one, until the target is reached or nobody has more than
 /// its share.
 fn balance<'a>(
     situation: &Situation<'a>,
@@ -114,8 +114,8 @@ fn balance<'a>(
         let Some((&victim, &count)) = others.max_by_key(|(_, count)| **count) else {
             return;
         };
-        // Who has exactly its share gives one only to somebody who lacks more than one: otherwise
-        // the two would change places for ever.
+        // A worker with exactly its share gives one only to a worker that lacks more than one. Otherwise
+        // the two would swap roles forever.
         if count < target || (count == target && needed == 1) {
             return;
         }

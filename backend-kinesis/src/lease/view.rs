@@ -1,4 +1,4 @@
-//! What a member has seen of the table, and when: the base of all that it decides.
+//! The member's view of the table, and its age: the base of all its decisions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use super::row::Row;
 #[derive(Debug, Clone)]
 pub(crate) struct Seen {
     pub(crate) row: Row,
-    /// When its counter was first seen as it is, to this member's clock. An owner has shown no sign
-    /// of life since, but may have just before: so from here it has the whole time-out.
+    /// When its counter was first seen with this value, by this member's clock. The owner has not renewed it
+    /// since, but may have done so just before. So the failover time counts from here.
     pub(crate) since: Instant,
-    /// When it was last seen so.
+    /// When it was last seen with this value.
     pub(crate) looked: Instant,
 }
 
@@ -31,8 +31,8 @@ impl Seen {
         now.saturating_duration_since(self.since) >= than
     }
 
-    /// Whether it was seen again when its owner should have shown a sign of life. Before that it is
-    /// only this member that has not looked for long.
+    /// Returns whether it was seen again when its owner should have renewed it. Before that, only this member's
+    /// own scans may be late.
     pub(crate) fn is_silent(&self, renewal: Duration) -> bool {
         self.looked.saturating_duration_since(self.since) >= renewal
     }
@@ -46,7 +46,7 @@ impl View {
         }
     }
 
-    /// Notes a whole scan. Rows that it does not have are forgotten.
+    /// Records a whole scan. Rows that it does not contain are forgotten.
     pub(crate) fn scanned(&mut self, rows: Vec<Row>, now: Instant) {
         let mut before = std::mem::take(&mut self.leases);
         for row in rows {
@@ -57,7 +57,7 @@ impl View {
         }
     }
 
-    /// Notes one row.
+    /// Records one row.
     pub(crate) fn saw(&mut self, row: Row, now: Instant) {
         let Some(seen) = self.leases.get_mut(&row.key) else {
             let key = row.key.clone();
@@ -69,8 +69,8 @@ impl View {
             self.leases.insert(key, seen);
             return;
         };
-        // A scan may lag a little behind. A counter that stays smaller is one of a row that was
-        // deleted and made again.
+        // A scan may be slightly outdated. A counter that stays smaller belongs to a row that was
+        // deleted and created again.
         if row.counter < seen.row.counter && !seen.is_older(self.failover, now) {
             return;
         }

@@ -13,24 +13,24 @@ use crate::stream::Shard;
 
 /// One member's leases.
 ///
-/// They are renewed on a thread of their own, so that no handler that blocks the application's
-/// runtime can lose one. Store and source are only used there: a client of AWS given to them should
-/// be used by nobody else, since its connections are driven by the runtime that opened them.
+/// They are renewed on a dedicated thread, so a handler that blocks the application's
+/// runtime cannot lose one. Store and source are only used there: do not share an AWS client given to them,
+/// because its connections are driven by the runtime that opened them.
 ///
-/// Dropping it is a crash: renewals stop at once, and others take over after the time-out. `Drop`
+/// Dropping it is like a crash: renewals stop at once, and others take over after the failover time. `Drop`
 /// does not block.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    // Neither queue is bounded: each call waits for its answer, and each lease has a few events.
+    // Neither queue is bounded: each call waits for its result, and each lease has a few events.
     commands: mpsc::UnboundedSender<Command>,
     events: Mutex<mpsc::UnboundedReceiver<LeaseEvent>>,
 }
 
-/// Tells whether a join was successful.
+/// Reports whether a join was successful.
 type Ready = oneshot::Sender<Result<()>>;
 
 impl Worker {
-    /// Makes sure that there is a table that can be shared and that each stream has its first
+    /// Makes sure that there is a table that can be shared and that each stream has its initial
     /// leases, whose start is pinned; then takes leases in the background.
     ///
     /// Fails with `NotFound` for an unknown stream, `Invalid` for a table of other streams or of
@@ -43,7 +43,7 @@ impl Worker {
         Ok(worker)
     }
 
-    /// The handle, what has to run for it, and what tells of the join.
+    /// Returns the handle, the future that must run for it, and the receiver for the result of the join.
     pub(super) fn parts(
         options: WorkerOptions,
     ) -> (
@@ -61,16 +61,16 @@ impl Worker {
         (worker, live(options, orders, teller, ready), joined)
     }
 
-    /// Waits for what happens to the leases. One caller at a time. Cancel safe: a dropped call loses
-    /// nothing. After the end of the membership it is `Failed` for ever.
+    /// Waits for the next event of the leases. One caller at a time. Cancel safe: a dropped call loses
+    /// nothing. After the end of the membership it always returns `Failed`.
     pub(crate) async fn next(&self) -> LeaseEvent {
         let event = self.events.lock().await.recv().await;
         event.unwrap_or_else(|| LeaseEvent::Failed(closed("lease")))
     }
 
-    /// Stores progress. `Fenced` if the lease is not this member's in that epoch.
+    /// Stores a checkpoint. `Fenced` if the lease is not this member's in that epoch.
     ///
-    /// A retryable error leaves it stored or not, as a dropped call does.
+    /// After a retryable error or a dropped call, it is stored or not.
     pub(crate) async fn checkpoint(
         &self,
         lease: &LeaseKey,
@@ -87,11 +87,11 @@ impl Worker {
         self.call("checkpoint", command).await
     }
 
-    /// Stores that a shard is read to its end, after its children have their leases. Without
+    /// Stores the shard end, after its children have their leases. Without
     /// `children` they are looked up.
     ///
-    /// `Unavailable` if that cannot be now (the other parent of a merge has no lease yet, or the
-    /// shard is not closed); the call may be made again, as often as it takes.
+    /// `Unavailable` if that is not possible now (the other parent of a merge has no lease yet, or the
+    /// shard is not closed); the call may be repeated without limit.
     pub(crate) async fn complete(
         &self,
         lease: &LeaseKey,
@@ -108,7 +108,7 @@ impl Worker {
         self.call("complete", command).await
     }
 
-    /// Gives a lease up: to who asks for it, or to whoever takes it first.
+    /// Releases a lease: to the member that requests it, or for any worker to take.
     pub(crate) async fn release(&self, lease: &LeaseKey, epoch: Epoch) -> Result<()> {
         let lease = lease.clone();
         let command = |reply| Command::Release {
@@ -119,16 +119,16 @@ impl Worker {
         self.call("release", command).await
     }
 
-    /// Has the next renewals note that nothing was left to be read, as soon as progress is stored so
-    /// far: whoever has the lease next can tell a quiet shard from one whose records are gone.
+    /// Makes the next renewals note that nothing was left to be read, as soon as progress is stored up to the
+    /// tip: the next owner of the lease can then distinguish a quiet shard from one whose records are gone.
     pub(crate) fn note_tip(&self, lease: &LeaseKey, epoch: Epoch, tip: Tip) {
         let lease = lease.clone();
         // Without a member there is nothing to note.
         let _ = self.commands.send(Command::NoteTip { lease, epoch, tip });
     }
 
-    /// Gives up all leases and ends the membership. Returns when others can take them: what the
-    /// table cannot be told of has expired by then.
+    /// Releases all leases and ends the membership. Returns when others can take them: leases whose release
+    /// cannot be stored have expired by then.
     pub(crate) async fn leave(&self) -> Result<()> {
         self.call("leave", |reply| Command::Leave { reply }).await
     }
@@ -146,7 +146,7 @@ impl Worker {
     }
 }
 
-/// The whole life of a member.
+/// Runs a member from the join to its end.
 async fn live(
     options: WorkerOptions,
     commands: mpsc::UnboundedReceiver<Command>,
@@ -166,7 +166,7 @@ async fn live(
         }
         Err(error) => {
             let error = error.with_group(options.group.clone());
-            // Who does not wait any more does not want to know.
+            // The caller may have dropped the call.
             let _ = ready.send(Err(error));
         }
     }

@@ -1,8 +1,8 @@
-//! The calls of `send` that have records without an answer.
+//! The calls of `send` that have records without a result.
 //!
-//! Records stay where their call is; what waits and travels is a [`Ticket`] for each. A call that is
-//! over, because its time is or because its caller is gone, answers all its records at once and is
-//! forgotten; its tickets are then worth nothing, wherever they are, and are dropped when met.
+//! Records stay with their call; each is represented by a [`Ticket`], which waits and is sent. A call that
+//! has ended, because its deadline expired or its caller is gone, resolves all its records at once and is
+//! removed. Its tickets are then invalid, and are dropped when they are met.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,32 +13,32 @@ use tokio::time::Instant;
 
 use crate::stream::HashKey;
 
-/// Answers in the order of the records; nothing for those that were not submitted.
+/// Results in the order of the records; `None` for those that were not submitted.
 pub(super) type Answers = Vec<Option<Result<RecordMetadata, Error>>>;
 
-/// Records on their way from `send` to the task.
+/// Records in transit from `send` to the task.
 pub(super) struct Submission {
     pub(super) records: Arc<Vec<Record>>,
-    /// Of all records that are to be sent, in order. Their call has no number yet.
+    /// The tickets of all records that must be sent, in order. Their call has no number yet.
     pub(super) tickets: Vec<Ticket>,
     pub(super) sent: Instant,
     pub(super) deadline: Instant,
     pub(super) reply: oneshot::Sender<Answers>,
 }
 
-/// Stands for one record.
+/// Represents one record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ticket {
     pub(super) call: u64,
     pub(super) index: u32,
-    /// How often it has failed.
+    /// The number of its failures.
     pub(super) attempts: u32,
     pub(super) bytes: usize,
-    /// The hash of the record's key, which stands for it: two keys of one hash would share their
-    /// order, which costs them speed and nothing else.
+    /// The hash of the record's key, in place of the key. Two keys with the same hash would share their
+    /// order, which only makes them slower.
     pub(super) key: Option<HashKey>,
-    /// What finds the shard: the explicit hash key or else that of the key. A record without either
-    /// gets one from the shard that it is for.
+    /// The hash that decides the shard: the explicit hash key or otherwise that of the key. A record without either
+    /// gets one from the shard that is chosen for it.
     pub(super) hash: HashKey,
     pub(super) is_explicit: bool,
 }
@@ -48,7 +48,7 @@ impl Ticket {
         self.is_explicit.then_some(self.hash)
     }
 
-    /// Whether any shard will do.
+    /// Returns whether any shard is acceptable.
     pub(super) fn is_free(&self) -> bool {
         self.key.is_none() && !self.is_explicit
     }
@@ -61,7 +61,7 @@ struct Call {
     deadline: Instant,
     answers: Answers,
     left: usize,
-    /// Keys of which a record has failed: none is stored behind it.
+    /// Keys with a failed record: no later record of them is stored.
     failed: Vec<HashKey>,
     reply: oneshot::Sender<Answers>,
 }
@@ -82,7 +82,7 @@ impl Calls {
         }
     }
 
-    /// Takes a call up and answers its tickets.
+    /// Opens a call and returns its tickets.
     pub(super) fn open(&mut self, submission: Submission) -> impl Iterator<Item = Ticket> + use<> {
         let Submission {
             records,
@@ -115,8 +115,8 @@ impl Calls {
         self.open.is_empty()
     }
 
-    /// The record, if it still is to be sent. Behind a failed one of its key and call it is not, and
-    /// is answered that.
+    /// Returns the record, if it must still be sent. A record behind a failed one of its key and call must not, and
+    /// is failed here.
     pub(super) fn wanted(&mut self, ticket: &Ticket) -> Option<&Record> {
         let call = self.open.get(&ticket.call)?;
         if call.reply.is_closed() {
@@ -133,17 +133,17 @@ impl Calls {
         Some(&call.records[ticket.index as usize])
     }
 
-    /// When the record was sent, if that is still asked.
+    /// Returns when the record was sent, if its call is still open.
     pub(super) fn sent(&self, ticket: &Ticket) -> Option<Instant> {
         self.open.get(&ticket.call).map(|call| call.sent)
     }
 
-    /// When the record's time is over, if it is not yet answered.
+    /// Returns the deadline of the record, if it has no result yet.
     pub(super) fn deadline(&self, ticket: &Ticket) -> Option<Instant> {
         self.open.get(&ticket.call).map(|call| call.deadline)
     }
 
-    /// Answers a record, for good.
+    /// Sets the final result of a record.
     pub(super) fn answer(&mut self, ticket: &Ticket, answer: Result<RecordMetadata, Error>) {
         let Some(call) = self.open.get_mut(&ticket.call) else {
             return;
@@ -161,7 +161,7 @@ impl Calls {
         }
     }
 
-    /// Answers `Timeout` where the time is over.
+    /// Fails the records whose deadline has expired with `Timeout`.
     pub(super) fn expire(&mut self, now: Instant) {
         while let Some(first) = self.open.first_entry() {
             if first.get().deadline > now {

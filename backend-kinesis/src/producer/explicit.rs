@@ -1,4 +1,4 @@
-//! Explicit hash keys: a header of a record's can say to which shard it goes.
+//! Explicit hash keys: a header of a record can decide its shard.
 
 use std::sync::Arc;
 
@@ -6,15 +6,15 @@ use millstream_core::Record;
 
 use crate::stream::HashKey;
 
-/// The records of a call as they are stored: without the header that gives an explicit hash key.
+/// The records of a call as they are stored: without the header that contains an explicit hash key.
 pub(super) struct Addressed {
     pub(super) records: Arc<Vec<Record>>,
-    /// What each header said; nothing at all if there is no such header.
+    /// The parsed headers; empty if there is no such header.
     hashes: Vec<Result<Option<HashKey>, String>>,
 }
 
 impl Addressed {
-    /// A call on which no header is looked for shares its records.
+    /// Without a configured header, the records are shared with the call.
     pub(super) fn of(records: &Arc<Vec<Record>>, header: Option<&str>) -> Self {
         let Some(header) = header else {
             return Self {
@@ -30,7 +30,7 @@ impl Addressed {
         }
     }
 
-    /// Each record with its explicit hash key, or with what is wrong about it.
+    /// Returns each record with its explicit hash key, or with the error of an invalid one.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Record, Result<Option<HashKey>, &str>)> {
         self.records.iter().enumerate().map(|(index, record)| {
             let hash = self.hashes.get(index).map(Result::as_ref);
@@ -63,7 +63,7 @@ fn take(record: &Record, header: &str) -> (Record, Result<Option<HashKey>, Strin
     (record, hash)
 }
 
-/// Kinesis takes [no sign and no leading zeros][PutRecordsRequestEntry].
+/// Kinesis accepts [no sign and no leading zeros][PutRecordsRequestEntry].
 ///
 /// [PutRecordsRequestEntry]: https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecordsRequestEntry.html
 fn read(value: &[u8]) -> Option<HashKey> {

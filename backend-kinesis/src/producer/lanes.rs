@@ -1,4 +1,4 @@
-//! What decides which records may go now: lanes, of which there are two kinds.
+//! The lanes decide which records may be sent now. There are two kinds.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,68 +15,68 @@ use super::transport::Landed;
 use crate::aggregate::Entry;
 use crate::config;
 
-/// Waits before a failed record is tried again: doubled at each failure of it, prolonged by up to
-/// itself at random.
+/// The delay before a failed record is retried. Each failure of the record doubles it, and random jitter of up to
+/// the same length is added.
 const FIRST_DELAY: Duration = Duration::from_millis(50);
 const LONGEST_DELAY: Duration = Duration::from_millis(500);
 
-/// The [most][limits] of one request. Its bytes, keys included, may be 10 MiB by now, but they were 5
-/// MiB before, and still are where it is not AWS that answers; a request gains nothing beyond.
+/// The [limits][limits] of one request. Its bytes, including keys, may be 10 MiB by now, but the limit was 5
+/// MiB before, and still is for services other than AWS. Larger requests have no advantage.
 ///
 /// [limits]: https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html
 pub(super) const MOST_ENTRIES: usize = 500;
 pub(super) const MOST_BYTES: usize = 5 << 20;
 
-/// Pure bookkeeping: it starts nothing, and is told what happens and when.
+/// Pure bookkeeping without I/O: it starts nothing, and is informed of events and their time.
 ///
-/// What [`take`](Self::take) hands out comes back by exactly one of `landed`, `again` and `refused`.
+/// Each load that [`take`](Self::take) returns is handed back by exactly one of `landed`, `again` and `refused`.
 pub(super) trait Lanes: Send + 'static {
-    /// What is behind one entry of a request.
+    /// The records of one entry of a request.
     type Load: Send;
 
-    /// Takes a new record in. A ticket without a key gets its hash here.
+    /// Adds a new record. A ticket without a key gets its hash here.
     fn push(&mut self, ticket: Ticket, calls: &Calls, now: Instant);
 
-    /// Fills a request with what may go now, if there is anything that has waited enough.
+    /// Fills a request with records that may be sent now, if any has lingered long enough.
     fn take(&mut self, calls: &mut Calls, now: Instant) -> Batch<Self::Load>;
 
-    /// When to [`take`](Self::take) again, if nothing happens before.
+    /// Returns when to call [`take`](Self::take) again, if nothing happens before.
     fn wakes(&self) -> Option<Instant>;
 
-    /// A load was stored. Answers whether the map is wrong.
+    /// Handles a stored load. Returns whether the map is wrong.
     fn landed(&mut self, load: Self::Load, landed: Landed, calls: &mut Calls, now: Instant)
     -> bool;
 
-    /// Loads of one request that are, perhaps, not stored: they wait, and are tried again.
+    /// Handles loads of one request that may not be stored: they wait, and are retried.
     fn again(&mut self, failed: Vec<(Self::Load, Error)>, calls: &mut Calls, now: Instant);
 
-    /// A load will never be stored.
+    /// Handles a load that will never be stored.
     fn refused(&mut self, load: Self::Load, error: Error, calls: &mut Calls, now: Instant);
 
-    /// The shards as they are now.
+    /// Handles a new map of the shards.
     fn remap(&mut self, map: Map, calls: &mut Calls, now: Instant);
 
     fn map(&self) -> &Map;
 }
 
-/// How a producer sends.
+/// The settings of a producer's requests.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub(super) config: config::Producer,
-    /// The stream's largest record.
+    /// The maximum record size of the stream.
     pub(super) record_bytes: usize,
-    /// When the ticks of all lanes began.
+    /// The common start of the ticks of all lanes.
     pub(super) epoch: Instant,
 }
 
 impl Settings {
-    /// The pace of a shard that was idle.
+    /// Returns the pace of a shard that was idle.
     pub(super) fn pace(&self, now: Instant) -> Pace {
         Pace::new(self.config.rate, self.epoch, now)
     }
 
-    /// The paces for the places of a new map. Shards that stay keep theirs, which are `known` for the
-    /// places of the old one.
+    /// Returns the paces for the shards of a new map. Shards that remain keep theirs; `known` are the paces of
+    /// the old map.
     pub(super) fn paces(
         &self,
         old: &Map,
@@ -116,7 +116,7 @@ impl<L> Filling<L> {
         }
     }
 
-    /// How large one entry more may be. The first one may be as large as it is.
+    /// Returns the maximum size of the next entry. The first entry is not limited.
     pub(super) fn room(&self) -> usize {
         match self.loads.len() {
             0 => usize::MAX,
@@ -140,7 +140,7 @@ impl<L> Filling<L> {
 }
 
 impl<L> Batch<L> {
-    /// Both halves, to find out which one holds what was refused.
+    /// Returns both halves, to find out which one contains the rejected entry.
     pub(super) fn split(self) -> [Self; 2] {
         let (mut first, middle) = (self.loads, self.entries.len() / 2);
         let second = first.split_off(middle);
@@ -152,9 +152,9 @@ impl<L> Batch<L> {
     }
 }
 
-/// How long to wait after so many failures.
+/// Returns the delay after this number of failures.
 pub(super) fn delay(attempts: u32) -> Duration {
-    // Beyond this many doublings the delay is the longest one anyway.
+    // With more doublings, the delay is the maximum anyway.
     let doublings = attempts.clamp(1, 16) as usize - 1;
     ExponentialBuilder::new()
         .with_min_delay(FIRST_DELAY)

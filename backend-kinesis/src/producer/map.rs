@@ -1,7 +1,7 @@
-//! Which shard a hash leads to, as far as is known.
+//! The known mapping from hashes to shards.
 //!
-//! The shards change under a producer. A map is a guess that limits are kept by and carriers are
-//! filled by; where a record really went is what the answer says.
+//! The shards change while a producer runs. A map is a guess that is used for rate limits and for filling
+//! carriers; the response says where a record was really stored.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,18 +13,18 @@ use millstream_core::Partition;
 use crate::aggregate::keyless;
 use crate::stream::{HashKey, HashRange, Shard};
 
-/// How many partition keys are tried to find one for each shard. A shard with a tiny range may be
-/// left without, and then gets no records that have no key.
+/// The number of partition keys that are tried to find one for each shard. A shard with a tiny range may be
+/// left without one, and then gets no records that have no key.
 pub(super) const TRIALS: u64 = 36 * 36 * 36;
 
 #[derive(Debug)]
 pub(super) struct Map {
     stream: Arc<str>,
-    /// At least one, in the order of their ranges.
+    /// At least one, in the order of the ranges.
     open: Vec<Place>,
-    /// The ranges of all shards, closed ones too: what was on its way may have come to one.
+    /// The ranges of all shards, including closed ones: records in flight may have been stored in one.
     ranges: HashMap<Arc<str>, HashRange, FixedState>,
-    /// Those of `open` that get records without a key, and whose turn it is.
+    /// The indexes in `open` that get records without a key, and the one whose turn it is.
     spread: Vec<usize>,
     turn: usize,
 }
@@ -33,15 +33,15 @@ pub(super) struct Map {
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) partition: Partition,
-    /// The hashes that lead here. The covers of all places are disjoint and leave nothing out, even
-    /// if the shards as they were told do not, say in the midst of a split.
+    /// The hashes that are routed here. The covers of all shards are disjoint and complete, even
+    /// if the listed shards are not, for example during a split.
     pub(super) cover: HashRange,
-    /// The partition key here of records without one.
+    /// The partition key for records without one.
     keyless: Option<(HashKey, Bytes)>,
 }
 
 impl Map {
-    /// None if no shard is open.
+    /// Returns `None` if no shard is open.
     pub(super) fn new(stream: Arc<str>, shards: &[Shard]) -> Option<Self> {
         let mut open: Vec<&Shard> = shards.iter().filter(|shard| shard.open).collect();
         open.sort_by_key(|shard| (shard.range.last, shard.range.first));
@@ -72,7 +72,7 @@ impl Map {
         Some(map)
     }
 
-    /// Finds the first partition key that leads to each shard, so that there are few of them: each
+    /// Finds the first partition key that is routed to each shard. So there are few of them: each
     /// carrier lists those of its records.
     fn find_keyless(&mut self) {
         for number in 0..TRIALS {
@@ -94,17 +94,17 @@ impl Map {
         &self.open
     }
 
-    /// The place that a hash leads to.
+    /// Returns the index of the shard for a hash.
     pub(super) fn find(&self, hash: HashKey) -> usize {
         self.open.partition_point(|place| place.cover.last < hash.0)
     }
 
-    /// The places that hashes of `range` lead to.
+    /// Returns the indexes of the shards for the hashes of `range`.
     pub(super) fn find_all(&self, range: HashRange) -> std::ops::RangeInclusive<usize> {
         self.find(HashKey(range.first))..=self.find(HashKey(range.last))
     }
 
-    /// The hash for a record without a key: of one open shard after the other.
+    /// Returns the hash for a record without a key, from each open shard in turn.
     pub(super) fn spread(&mut self) -> HashKey {
         self.turn = (self.turn + 1) % self.spread.len();
         let place = &self.open[self.spread[self.turn]];
@@ -115,8 +115,8 @@ impl Map {
         *hash
     }
 
-    /// The partition key of records without a key in a place. One that has none of its own gets only
-    /// records with an explicit hash key, which may have that of any place.
+    /// Returns the partition key of records without a key in a shard. A shard without one gets only
+    /// records with an explicit hash key, for which the key of any shard will do.
     pub(super) fn keyless(&self, place: usize) -> &Bytes {
         let own = self.open[place].keyless.as_ref();
         let any = || self.open[self.spread[0]].keyless.as_ref();
@@ -128,7 +128,7 @@ impl Map {
         self.ranges.get(shard).copied()
     }
 
-    /// The partition of a shard that has taken a record of this hash, and whether it was expected
+    /// Returns the partition of a shard that has stored a record of this hash, and whether it was expected
     /// there.
     pub(super) fn partition(&self, hash: HashKey, shard: &str) -> (Partition, bool) {
         let expected = &self.open[self.find(hash)].partition;
@@ -138,7 +138,7 @@ impl Map {
         (Partition::new(self.stream.clone(), shard), false)
     }
 
-    /// Whether the open shards are the same.
+    /// Returns whether the open shards are the same.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         let same = |(one, other): (&Place, &Place)| {
             one.partition == other.partition && one.cover == other.cover
@@ -146,7 +146,7 @@ impl Map {
         self.open.len() == other.open.len() && self.open.iter().zip(&other.open).all(same)
     }
 
-    /// Takes over what `newer` knows, where the open shards are the same.
+    /// Adopts the information of `newer`, if the open shards are the same.
     pub(super) fn learn(&mut self, newer: Self) {
         self.ranges = newer.ranges;
     }
@@ -158,7 +158,7 @@ mod tests {
 
     use super::*;
 
-    /// Shards by their ranges, in eighths of all hashes.
+    /// Returns a map of shards by their ranges, in eighths of all hashes.
     fn map(ranges: &[(u128, u128, bool)]) -> Option<Map> {
         const EIGHTH: u128 = 1 << 125;
         let shard = |(index, (first, end, open)): (usize, &(u128, u128, bool))| Shard {

@@ -1,26 +1,26 @@
-//! The way of records into one stream.
+//! Writes records to one stream.
 //!
-//! A call of `send` hands its records to the [`owner`], a task of its own, by one channel: the order
-//! in which calls are first polled is the order of that channel. The owner sorts them into lanes,
-//! makes requests of what the lanes let go, at most `requests` at a time, and tries again what was
-//! not stored, until the call's time is over.
+//! A call of `send` passes its records to the [`owner`], a separate task, over one channel. The order
+//! in which calls are first polled is the order of that channel. The owner assigns them to lanes,
+//! builds requests from the records that the lanes release, at most `requests` at a time, and retries records that
+//! were not stored, until the call's deadline.
 //!
 //! # Why the order of a key holds
 //!
-//! A request answers for each entry, so of two entries of a key the first may fail and the second be
-//! stored; and a request that was not answered may be stored at any time until its end. So nothing of
-//! a key goes before all that went of it has its answer:
+//! A response has a result for each entry, so of two entries of a key the first may fail and the second be
+//! stored. A request without a response may be stored at any time until its timeout. So no record of
+//! a key is sent before all earlier ones of it have their results:
 //!
-//! * **Without aggregation** ([`by_key`]), one record of a key is on its way, in all requests
-//!   together. Other keys go on, whatever becomes of this one.
-//! * **With aggregation** ([`by_shard`]), one carrier of a shard is on its way. It is stored or not
-//!   as a whole. This is also what holds while shards split and merge.
+//! * **Without aggregation** ([`by_key`]), one record of a key is in flight, in all requests
+//!   together. Other keys continue, whatever happens to this one.
+//! * **With aggregation** ([`by_shard`]), one carrier of a shard is in flight. It is stored or not
+//!   as a whole. This also holds while shards split and merge.
 //!
-//! What is not known to be stored is sent again, so records may be stored twice. The first of each
-//! are in order: a record is sent for the first time after all before it are stored or have failed.
+//! A record that is not known to be stored is sent again, so records may be stored twice. The first copies of all
+//! records are in order: a record is sent for the first time after all before it are stored or have failed.
 //!
-//! Within a call, a record behind a failed one of its key is answered without being stored. Between
-//! calls there is no such bond.
+//! Within a call, a record behind a failed one of its key fails without being stored. There is no such
+//! dependency between calls.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -61,7 +61,7 @@ mod transport;
 
 pub(crate) use open::open;
 
-/// A call is answered when all its records are, so large calls make all wait for the slowest.
+/// A call returns when all its records have results, so large calls make all records wait for the slowest.
 const CALL_RECORDS: usize = 100;
 
 struct Producer {
@@ -69,7 +69,7 @@ struct Producer {
     settings: Settings,
     /// As long as any partition key of records without a key.
     keyless: Bytes,
-    /// Unbounded, since the runtime bounds what it sends without an answer.
+    /// Unbounded, because the runtime bounds the records without a result.
     inbox: mpsc::UnboundedSender<Submission>,
     owner: Mutex<Option<JoinHandle<()>>>,
 }
@@ -98,7 +98,7 @@ impl Producer {
         }
     }
 
-    /// Why a record cannot be sent at all.
+    /// Returns the reason why a record cannot be sent at all.
     fn check(&self, record: &Record, hash: Option<HashKey>) -> Result<()> {
         admit(record, &self.settings.config).map_err(|e| e.with_stream(self.stream.clone()))?;
         let address = Address {
@@ -119,7 +119,7 @@ impl Producer {
         Ok(())
     }
 
-    /// Tells what is to be sent from what is refused here.
+    /// Separates the records that are sent from those that are rejected here.
     fn tickets(&self, addressed: &Addressed, refused: &mut Answers) -> Vec<Ticket> {
         let count = addressed.records.len();
         let mut tickets = Vec::with_capacity(count);
@@ -200,7 +200,7 @@ impl driver::Producer for Producer {
                 deadline: sent + self.settings.config.timeout,
                 reply,
             };
-            // What the owner does not take it does not answer either.
+            // If the owner has ended, it drops the reply channel too.
             let _ = self.inbox.send(submission);
             answers = answer.await.unwrap_or_default();
         }

@@ -1,4 +1,4 @@
-//! Opening: asks for the stream, how large its records may be, and its shards.
+//! Opens a producer: reads the stream's description, its maximum record size, and its shards.
 
 use std::sync::Arc;
 

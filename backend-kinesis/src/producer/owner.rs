@@ -1,6 +1,6 @@
-//! The task behind a producer: gives requests of what its lanes let go, and brings the answers back.
+//! The task of a producer: builds requests from the records that its lanes release, and handles the responses.
 //!
-//! It ends when the producer is gone, and its requests end with it.
+//! It ends when the producer is dropped, and its requests end with it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::refresh::Refresh;
 use super::transport::{Landed, Transport};
 use crate::stream::Shard;
 
-/// How many calls are taken in at a time, at most.
+/// The maximum number of calls that are received at a time.
 const AT_ONCE: usize = 64;
 
 type Answer = Result<Vec<Result<Landed>>>;
@@ -28,13 +28,13 @@ pub(super) struct Owner<T, L: Lanes> {
     transport: Arc<T>,
     lanes: L,
     calls: Calls,
-    /// Holds no more than what callers wait for.
+    /// Holds only submissions whose callers wait.
     inbox: mpsc::UnboundedReceiver<Submission>,
-    /// Most requests under way.
+    /// The maximum number of requests in flight.
     most: usize,
     requests: JoinSet<Answer>,
     flying: HashMap<Id, Batch<L::Load>>,
-    /// Halves of a request that was refused as a whole.
+    /// Halves of a request that was rejected as a whole.
     halves: Vec<Batch<L::Load>>,
     listing: JoinSet<Result<Vec<Shard>>>,
     refresh: Refresh,
@@ -91,7 +91,7 @@ impl<T: Transport, L: Lanes> Owner<T, L> {
         }
     }
 
-    /// When there is something to do, if nothing happens before.
+    /// Returns when there is something to do, if nothing happens before.
     fn wakes(&self) -> Option<Instant> {
         let lanes = self
             .lanes
@@ -158,7 +158,7 @@ impl<T: Transport, L: Lanes> Owner<T, L> {
         self.again(again, now);
     }
 
-    /// What is not stored, or not known to be.
+    /// Handles loads that are not stored, or not known to be.
     fn again(&mut self, failed: Vec<(L::Load, Error)>, now: Instant) {
         let Some((_, error)) = failed.first() else {
             return;
@@ -175,15 +175,15 @@ impl<T: Transport, L: Lanes> Owner<T, L> {
         self.lanes.again(failed, &mut self.calls, now);
     }
 
-    /// A request that was refused as a whole. One entry may be the reason: it is found by halves, so
-    /// that the others do not fail with it.
+    /// Handles a request that was rejected as a whole. One entry may be the reason. It is found by bisection, so
+    /// the others do not fail with it.
     fn refuse(&mut self, batch: Batch<L::Load>, error: &Error, now: Instant) {
         let is_of_one = matches!(error.kind(), ErrorKind::Invalid | ErrorKind::TooLarge);
         if is_of_one && batch.loads.len() > 1 {
             return self.halves.extend(batch.split());
         }
         if error.kind() == ErrorKind::NotFound {
-            // There may be another of that name soon.
+            // A new stream of that name may exist soon.
             self.refresh.want();
         }
         for load in batch.loads {
@@ -214,7 +214,7 @@ impl<T: Transport, L: Lanes> Owner<T, L> {
                 self.lanes.remap(map, &mut self.calls, now);
                 has_changed
             }
-            // Without an open shard, it is being deleted or made; requests tell what is so.
+            // Without an open shard, the stream is being deleted or created. The results of requests show which.
             Ok(None) => false,
             Err(error) => {
                 event!(
@@ -233,7 +233,7 @@ impl<T: Transport, L: Lanes> Owner<T, L> {
     }
 }
 
-/// Sleeps until then, or for ever.
+/// Sleeps until then, or forever.
 async fn at(when: Option<Instant>) {
     match when {
         Some(when) => sleep_until(when).await,

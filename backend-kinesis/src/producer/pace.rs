@@ -1,18 +1,18 @@
-//! How fast a shard is written to.
+//! The write rate of a shard.
 //!
-//! A shard takes [1 MiB and 1,000 records a second][limits], and what is more is refused, which costs
-//! a round trip and, with a key that waits for it, more. So each shard has two buckets that run
-//! full at that rate, times the share of it that is ours.
+//! A shard accepts [1 MiB and 1,000 records a second][limits], and more is rejected, which costs
+//! a round trip and, if later records of a key wait for it, more. So each shard has two token buckets that
+//! refill at that rate, multiplied by the configured share.
 //!
-//! What goes may be as large as it is: it goes when nothing is owed any more, and leaves a debt. A
-//! lane that has to wait does so until the next of the ticks that all lanes of a producer have in
-//! common. Otherwise, with a full backlog, each answer and each millisecond would let one record go,
+//! An entry may be of any size: it is sent when the bucket has no debt any more, and leaves a debt. A
+//! lane that has to wait does so until the next tick, and all lanes of a producer have the same
+//! ticks. Otherwise, with a full backlog, each response and each millisecond would release one record,
 //! in a request of its own.
 //!
-//! Others may write to the shard too, and Kinesis may count otherwise. Each refusal for speed lowers
+//! Other producers may write to the shard too, and Kinesis may count differently. Each throttled entry lowers
 //! the rate a little, and time raises it again, by the curve of [CUBIC]: fast at first and then
-//! slower and slower, to stay just below the rate of the last refusal for long, and faster and faster
-//! beyond it, to find out what others have left.
+//! slower and slower, to stay just below the rate of the last throttling for long, and faster and faster
+//! beyond it, to find the rate that others have left.
 //!
 //! [CUBIC]: https://www.rfc-editor.org/rfc/rfc9438
 //! [limits]: https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html
@@ -27,26 +27,26 @@ use crate::config::Rate;
 const BYTES: f64 = 1_048_576.0;
 const RECORDS: f64 = 1_000.0;
 
-/// What a lane that was idle may send at once, as time at its full rate.
+/// The burst that an idle lane may send at once, as time at its full rate.
 const BURST: Duration = Duration::from_millis(50);
 
 /// A lane at its limit sends about 10 records a tick, and lanes share their requests.
 const TICK: Duration = Duration::from_millis(10);
 
-/// What is left of the rate after a refusal, and how often at most it is lowered.
+/// The factor of the rate after a throttled entry, and the minimum time between two reductions.
 const CUT: f64 = 0.98;
 const CUT_EVERY: Duration = Duration::from_millis(100);
 const LEAST: f64 = 0.01;
 
-/// A new producer does not know yet how Kinesis counts, and who else is there: it begins as after a
-/// refusal at this part of the limit.
+/// A new producer does not know how Kinesis counts, and whether there are other producers. It begins as after a
+/// throttled entry at this fraction of the limit.
 const FIRST: f64 = 0.975;
 
-/// How fast the rate comes back, in parts of the limit and by the third power of seconds: 10 s after
-/// a refusal near the full rate it is what it was before.
+/// The growth of the rate, in fractions of the limit and by the third power of seconds: 10 s after
+/// a throttled entry near the full rate, it is what it was before.
 const GROWTH: f64 = 2e-5;
 
-/// The buckets of one shard. Each is the time when it will be full again.
+/// The buckets of one shard. Each is stored as the time when it will be full again.
 #[derive(Debug, Clone)]
 pub(super) struct Pace {
     share: f64,
@@ -55,14 +55,14 @@ pub(super) struct Pace {
     bytes_full: Instant,
     records_full: Instant,
     rests_until: Instant,
-    /// Whether a burst would be refused as well: something was refused, and nothing has gone since.
+    /// Whether a burst would be throttled as well: an entry was throttled, and none was sent since.
     is_dry: bool,
-    /// The part of `share` that was too much at the last refusal, and when that was.
+    /// The fraction of `share` that was too much at the last throttling, and its time.
     cut: (f64, Instant),
 }
 
 impl Pace {
-    /// With full buckets.
+    /// Creates full buckets.
     pub(super) fn new(rate: Rate, epoch: Instant, now: Instant) -> Self {
         Self {
             share: rate.into(),
@@ -75,12 +75,12 @@ impl Pace {
         }
     }
 
-    /// When the next record may go.
+    /// Returns when the next record may be sent.
     pub(super) fn opens(&self) -> Instant {
         self.rests_until
     }
 
-    /// Counts an entry that goes now. `bytes` are its data and its key, which count both.
+    /// Counts an entry that is sent now. `bytes` are its data and its key, which both count.
     pub(super) fn spend(&mut self, bytes: usize, now: Instant) {
         let (bytes, record) = self.costs(bytes, now);
         let least = match mem::take(&mut self.is_dry) {
@@ -96,7 +96,7 @@ impl Pace {
         }
     }
 
-    /// The shard has refused an entry as too fast. It has cost nothing, but there is no room now.
+    /// Handles an entry that the shard has throttled. It has cost nothing, but there is no room now.
     pub(super) fn throttled(&mut self, bytes: usize, now: Instant) {
         let (bytes, record) = self.costs(bytes, now);
         for (full, cost) in [
@@ -113,14 +113,14 @@ impl Pace {
         self.rest(now + TICK);
     }
 
-    /// The time that an entry takes of each bucket.
+    /// Returns the time that an entry takes from each bucket.
     fn costs(&self, bytes: usize, now: Instant) -> (Duration, Duration) {
         let rate = self.share * self.level(now);
         let cost = |amount: f64, limit: f64| Duration::from_secs_f64(amount / (limit * rate));
         (cost(bytes as f64, BYTES), cost(1.0, RECORDS))
     }
 
-    /// The part of `share` that refusals leave.
+    /// Returns the fraction of `share` that remains after throttling.
     fn level(&self, now: Instant) -> f64 {
         let (before, at) = self.cut;
         let passed = now.saturating_duration_since(at).as_secs_f64();
@@ -128,7 +128,7 @@ impl Pace {
         (before + GROWTH * (passed - plateau).powi(3)).clamp(LEAST, 1.0)
     }
 
-    /// Rests until the first tick at `until` or after it.
+    /// Waits until the first tick at `until` or after it.
     fn rest(&mut self, until: Instant) {
         let ticks = (until - self.epoch).as_nanos().div_ceil(TICK.as_nanos());
         let ticks = u32::try_from(ticks).unwrap_or(u32::MAX);

@@ -1,5 +1,5 @@
-//! When the shards are listed again: at once where an answer shows that the map is wrong, less and
-//! less often while the list does not change, and now and then in any case.
+//! Decides when the shards are listed again: at once if a response shows that the map is wrong, less and
+//! less often while the list does not change, and periodically in any case.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ const LONGEST: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Refresh {
     is_wanted: bool,
-    /// Whether the one under way was wanted.
+    /// Whether the listing in flight was requested.
     running: Option<bool>,
     last: Instant,
     pause: Duration,
 }
 
 impl Refresh {
-    /// The shards were listed just `now`.
+    /// Creates the state after a listing at `now`.
     pub(super) fn new(now: Instant) -> Self {
         Self {
             is_wanted: false,
@@ -32,7 +32,7 @@ impl Refresh {
         self.is_wanted = true;
     }
 
-    /// When to begin the next one.
+    /// Returns when the next listing is due.
     pub(super) fn due(&self) -> Option<Instant> {
         let pause = if self.is_wanted { self.pause } else { LONGEST };
         self.running.is_none().then(|| self.last + pause)
@@ -56,7 +56,7 @@ impl Refresh {
 mod tests {
     use super::*;
 
-    /// Runs what is due next, and answers how long that was after `last`.
+    /// Runs the next due listing. Returns its time after `last`.
     fn next(refresh: &mut Refresh, last: &mut Instant, has_changed: bool) -> f32 {
         let due = refresh.due().unwrap();
         refresh.begin(due);

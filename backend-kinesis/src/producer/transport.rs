@@ -1,4 +1,4 @@
-//! What a producer asks of Kinesis.
+//! The Kinesis requests of a producer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::error;
 use crate::stream::{self, Shard};
 use tokio::time::timeout;
 
-/// How long one request may take, as the KPL has it. What is behind it of the same keys waits.
+/// The timeout of one request, as in the KPL. Later records of the same keys wait for it.
 const ATTEMPT: Duration = Duration::from_secs(6);
 
 /// Where an entry was stored.
@@ -24,10 +24,10 @@ pub(super) struct Landed {
     pub(super) position: Position,
 }
 
-/// Kinesis, or what takes its place in tests.
+/// Kinesis, or its fake in tests.
 pub(super) trait Transport: Send + Sync + 'static {
-    /// Asks once to store the entries, and answers one result for each. An error is of all of them;
-    /// a retryable one does not say that none is stored.
+    /// Sends one request to store the entries. Returns one result for each. An error applies to all of them;
+    /// a retryable error does not mean that none is stored.
     fn put(
         &self,
         entries: Arc<Vec<Entry>>,

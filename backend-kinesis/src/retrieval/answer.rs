@@ -1,4 +1,4 @@
-//! Records as Kinesis answers them.
+//! The responses of Kinesis with records.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,21 +7,22 @@ use aws_sdk_kinesis::types;
 use bytes::Bytes;
 use millstream_core::{Error, ErrorKind, Position, Result};
 
-/// One answer of GetRecords, or one event of a subscription.
+/// A response of GetRecords, or one event of a subscription.
 #[derive(Debug, Default)]
 pub(super) struct Answer {
     pub(super) records: Vec<Raw>,
-    /// Where the next ones are: an iterator, or the number after which a subscription goes on. None at
+    /// The start of the next records: an iterator, or the sequence number after which a subscription continues. `None`
+    /// at
     /// the end of a closed shard.
     pub(super) next: Option<String>,
-    /// How old the last of these records is by the tip of the shard; zero at the tip.
+    /// The age of the last of these records, relative to the tip of the shard; zero at the tip.
     pub(super) behind: Option<Duration>,
-    /// Whether children are named: the shard is closed, and this is the last of it.
+    /// Whether the response names children: the shard is closed, and these are its last records.
     pub(super) has_children: bool,
 }
 
 impl Answer {
-    /// What counts against the 2 MiB a second of a shard.
+    /// Returns the bytes that count against the 2 MiB per second of a shard.
     pub(super) fn bytes(&self) -> usize {
         let sizes = self
             .records
@@ -31,7 +32,7 @@ impl Answer {
     }
 }
 
-/// One record of Kinesis: a carrier, or a user's own.
+/// One Kinesis record: a carrier, or a user record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Raw {
     pub(super) position: Position,
@@ -62,7 +63,7 @@ pub(super) fn raws(records: Vec<types::Record>) -> Result<Vec<Raw>> {
     records.into_iter().map(Raw::try_from).collect()
 }
 
-/// The time of whole milliseconds, as Kinesis has it. It comes as a fraction of seconds in binary, which is
+/// Returns the time in whole milliseconds, as Kinesis has it. It arrives as a binary fraction of seconds, which is
 /// off by some nanoseconds.
 fn time(at: DateTime) -> SystemTime {
     const NOISE: i128 = 1_000;
@@ -70,7 +71,7 @@ fn time(at: DateTime) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(millis.try_into().unwrap_or(0))
 }
 
-/// How far behind; less than nothing is nothing.
+/// Returns the lag; a negative value is zero.
 pub(super) fn behind(millis: i64) -> Duration {
     Duration::from_millis(millis.try_into().unwrap_or(0))
 }

@@ -1,10 +1,10 @@
-//! What one event holds at most.
+//! The limits of one event.
 
 use std::mem;
 
 use millstream_core::driver::StoredRecord;
 
-/// Records for the next event: no more than `most_records`, and no more bytes than `most_bytes`, or one
+/// Collects the records of the next event: at most `most_records`, and at most `most_bytes` unless it is a single
 /// record.
 #[derive(Debug)]
 pub(super) struct Batch {
@@ -15,7 +15,7 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// An empty one, with room for what is expected.
+    /// Creates an empty batch, with capacity for the expected records.
     pub(super) fn new(most_records: usize, most_bytes: usize, expected: usize) -> Self {
         let most_records = most_records.max(1);
         Self {
@@ -26,7 +26,7 @@ impl Batch {
         }
     }
 
-    /// Adds a record, and returns what was there if it has no room beside that.
+    /// Adds a record. If there is no room for it, first takes the previous records, and returns them.
     pub(super) fn add(&mut self, record: StoredRecord) -> Option<Vec<StoredRecord>> {
         let size = record.size();
         let has_room =
@@ -37,7 +37,7 @@ impl Batch {
         full
     }
 
-    /// Returns what is there, if anything is.
+    /// Returns the collected records, if there are any.
     pub(super) fn take(&mut self) -> Option<Vec<StoredRecord>> {
         self.bytes = 0;
         let records = mem::take(&mut self.records);
@@ -54,7 +54,7 @@ mod tests {
 
     use super::*;
 
-    /// The sizes of the records of each event.
+    /// Returns the sizes of the records of each event.
     fn events(most_records: usize, most_bytes: usize, sizes: &[usize]) -> Vec<Vec<usize>> {
         let mut batch = Batch::new(most_records, most_bytes, sizes.len());
         let record = |size: &usize| StoredRecord {

@@ -1,4 +1,4 @@
-//! The end of a shard, and what it means that something is not found.
+//! Shard end, and the meaning of a not-found error.
 
 use std::time::Duration;
 
@@ -11,15 +11,15 @@ use super::hand::Done;
 use super::reading::Reading;
 use crate::stream::Shard;
 
-/// How long children are waited for before an end is doubted.
+/// How often children are looked up before a shard end is doubted.
 const LOOKS: u32 = 5;
 
-/// The time between two looks for children.
+/// The time between two lookups of children.
 const BETWEEN: Duration = Duration::from_millis(500);
 
 impl<T: Clone> Reading<T> {
-    /// Ends, if the shard has ended: it is closed, and others go on. An answer without a next place may
-    /// also be none at all, and then the shard is looked at again.
+    /// Ends the reader at shard end: the shard is closed, and has children. A response without a next iterator may
+    /// also be wrong, and then the reader returns to its place in the shard.
     pub(super) async fn end(&mut self) -> Result<(), Done> {
         for _ in 0..LOOKS {
             let shards = self.listed().await?;
@@ -40,7 +40,7 @@ impl<T: Clone> Reading<T> {
         Ok(())
     }
 
-    /// Finds out what it is that Kinesis does not find, or does not take.
+    /// Finds out what Kinesis does not find, or does not accept.
     pub(super) async fn missing(&mut self, error: Error) -> Result<(), Done> {
         let mut shards = self.listed().await?;
         for _ in 0..LOOKS {
@@ -48,18 +48,18 @@ impl<T: Clone> Reading<T> {
             if ids.any(|id| id == self.settings.partition.id()) {
                 return self.refused(error).await;
             }
-            // One that was just made may not be listed everywhere.
+            // A new shard may not be listed everywhere.
             sleep(BETWEEN).await;
             shards = self.listed().await?;
         }
-        // It went by retention, long after it was closed, and its children may have gone as well.
+        // Retention removed it, long after it was closed, and perhaps its children as well.
         let children = self.children(&shards);
         Err(self.ended(children, &shards).await)
     }
 
     async fn ended(&mut self, children: Vec<Shard>, shards: &[Shard]) -> Done {
         if let Some(after) = self.place.lost_with_shard() {
-            // What is left begins with the ones that took over.
+            // The remaining records begin with the shards that took over its hash keys.
             let heirs = match children.is_empty() {
                 true => shards,
                 false => &children,
@@ -79,13 +79,13 @@ impl<T: Clone> Reading<T> {
         self.hand.finish(ReadEvent::Ended { children }).await
     }
 
-    /// All shards of the stream, asked for until there is an answer.
+    /// Lists all shards of the stream, retried until there is a result.
     pub(super) async fn listed(&mut self) -> Result<Vec<Shard>, Done> {
         loop {
             match self.source.shards().await {
                 Ok(shards) => return Ok(shards),
                 Err(error) if error.is_retryable() => sleep(self.pace.failed()).await,
-                // Not the shard is gone but the stream.
+                // Not the shard but the stream is gone.
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     let message = "the stream was deleted";
                     let gone = Error::new(ErrorKind::NotFound, "read", message);

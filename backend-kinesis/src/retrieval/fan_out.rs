@@ -1,9 +1,8 @@
-//! Enhanced fan-out: SubscribeToShard, which has records pushed for 5 minutes, again and again.
+//! Enhanced fan-out: repeated calls of SubscribeToShard, each of which pushes records for 5 minutes.
 //!
-//! What is known of [SubscribeToShard] and kept to here: one call a second, for a consumer and a shard;
-//! a second one within 5 seconds of a good one is refused while the first goes on, and later takes its
-//! place; events come every few seconds also if there is no record, so that silence means that
-//! nobody is there any more.
+//! The known behavior of [SubscribeToShard] that this relies on: one call per second, for a consumer and a shard; a
+//! second call within 5 seconds of a successful one is rejected while the first subscription is active, and a later one
+//! replaces it; events arrive every few seconds even without records, so silence means that the other side is gone.
 //!
 //! [SubscribeToShard]: https://docs.aws.amazon.com/kinesis/latest/APIReference/API_SubscribeToShard.html
 
@@ -18,32 +17,33 @@ use super::reading::Reading;
 use super::source::{Spot, Subscription};
 use super::until::Until;
 
-/// How long a subscription is waited for that says nothing, and how long one may bring no record
+/// How long to wait for a silent subscription, and how long a subscription may be without a record
 /// before the shard is looked up.
 pub(super) const SILENCE: Duration = Duration::from_secs(35);
 
-/// The least time between two calls.
+/// The minimum time between two calls.
 const LEAST: Duration = Duration::from_secs(1);
 
-/// What becomes of a subscription.
+/// The next step after a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
     Another,
-    /// The shard is closed, and no more is pushed.
+    /// The shard is closed, and nothing more is pushed.
     Polling,
 }
 
-/// One reader's subscriptions.
+/// The subscriptions of one reader.
 #[derive(Debug)]
 struct Feed {
-    /// After which number the next one goes on. It may be none of a record, and be ahead of the last.
+    /// The sequence number after which the next one continues. It may not be that of a record, and be ahead of the
+    /// last.
     after: Option<Position>,
-    /// Since when no record came.
+    /// Since when no record has arrived.
     idle: Instant,
 }
 
 impl<T: Clone> Reading<T> {
-    /// Subscribes again and again, until what is left is to be polled.
+    /// Subscribes repeatedly, until the remaining records must be polled.
     pub(super) async fn subscribe(&mut self, consumer: &str) -> Result<(), Done> {
         let mut feed = Feed {
             after: None,
@@ -52,11 +52,11 @@ impl<T: Clone> Reading<T> {
         loop {
             self.hand.may_ask().await?;
             if self.place.is_at_risk() {
-                // A subscription cannot be made as often as the place is to be looked for.
+                // Subscriptions cannot be repeated as often as the place may have to be found again.
                 self.poll_until(Until::Safe).await?;
                 feed.after = None;
             }
-            // A number that is too old may hide a gap, a record that is gone does not.
+            // A sequence number that is too old may hide a gap. A removed record does not.
             let after = feed.after.take().filter(|_| self.place.is_fresh());
             let spot = after.map_or_else(|| self.place.look(), Spot::After);
             let begun = Instant::now();
@@ -86,7 +86,7 @@ impl<T: Clone> Reading<T> {
         }
     }
 
-    /// Hands on what is pushed until the subscription is over.
+    /// Passes on pushed records until the subscription is over.
     async fn receive(
         &mut self,
         mut subscription: Box<dyn Subscription>,
@@ -116,7 +116,7 @@ impl<T: Clone> Reading<T> {
             if !answer.records.is_empty() {
                 feed.idle = Instant::now();
             }
-            // Kinesis ends with no number, and an emulator with both a number and children.
+            // Kinesis ends without a number, and an emulator with both a number and children.
             let is_last = answer.next.is_none() || answer.has_children;
             let after = answer.next.as_deref().and_then(|next| next.parse().ok());
             self.take(answer, asked).await?;
@@ -135,8 +135,8 @@ impl<T: Clone> Reading<T> {
         }
     }
 
-    /// Looks whether the shard is closed, if no record came for long: not everyone who pushes records
-    /// tells the end, but who is polled does.
+    /// Checks whether the shard is closed, if no record arrived for long: not every service that pushes records
+    /// reports shard end, but polling always does.
     async fn look_if_idle(&mut self, feed: &mut Feed) -> Result<Next, Done> {
         if feed.idle.elapsed() < self.settings.silence {
             return Ok(Next::Another);

@@ -1,4 +1,4 @@
-//! Handing on: to a channel with room, and not while paused. Only the lag is reported then, too.
+//! Delivers events to a channel with room, and not while paused. During a pause, only the lag is reported.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::ReadEvent;
 
-/// How often the lag of a paused shard is reported, and looked for.
+/// The interval at which the lag of a paused shard is reported and read.
 const LAG_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The least age of what waits: zero would say that nothing does.
+/// The minimum age of waiting records: zero would mean that there are none.
 const LEAST_AGE: Duration = Duration::from_millis(1);
 
-/// Nothing more is to be done: the last words were said, or nobody listens.
+/// The reader is done: the last event was delivered, or the receiver is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Done;
 
@@ -25,8 +25,8 @@ pub(super) struct Hand<T> {
     tag: T,
     to: mpsc::Sender<(T, ReadEvent)>,
     paused: watch::Receiver<bool>,
-    /// How old the oldest record was that the caller does not have, zero if there was none, and when
-    /// that was seen. None if it is not known.
+    /// The age of the oldest record that the caller does not have, zero if there was none, and when
+    /// that was seen. `None` if it is not known.
     left: Option<(Duration, Instant)>,
 }
 
@@ -44,16 +44,16 @@ impl<T: Clone> Hand<T> {
         }
     }
 
-    /// Notes how old the oldest record was that the caller does not have, and when; zero if there was
+    /// Records the age of the oldest record that the caller does not have, and when that was seen; zero if there was
     /// none.
     pub(super) fn note_left(&mut self, age: Option<Duration>, seen: Instant) {
         self.left = age.map(|age| (age, seen));
     }
 
-    /// Waits while paused, and reports meanwhile how old what waits has become.
+    /// Waits while paused. Meanwhile, reports the growing age of the waiting records.
     pub(super) async fn unpaused(&mut self) -> Result<(), Done> {
         while *self.paused.borrow_and_update() {
-            // Room, and not an offer: of many paused shards, the same few would be told again and again.
+            // Waits for room instead of calling `offer`: of many paused shards, the same few would always be reported.
             let to = &self.to;
             let room = async {
                 sleep(LAG_INTERVAL).await;
@@ -74,8 +74,8 @@ impl<T: Clone> Hand<T> {
         Ok(())
     }
 
-    /// Waits while a pause is under way and records are known to wait. Until some do, a paused shard is
-    /// asked too: nothing else tells its lag.
+    /// Waits while paused and records are known to wait. Until some do, a paused shard is
+    /// polled too: no other source has its lag.
     pub(super) async fn may_ask(&mut self) -> Result<(), Done> {
         match self.left {
             Some((age, _)) if !age.is_zero() => self.unpaused().await,
@@ -83,7 +83,7 @@ impl<T: Clone> Hand<T> {
         }
     }
 
-    /// Waits until the next request is due. In a pause it is due later, and at once when that ends.
+    /// Waits until the next request is due. During a pause it is due later, and at once when the pause ends.
     pub(super) async fn until_due(&mut self, due: Instant) -> Result<(), Done> {
         sleep_until(due).await;
         if *self.paused.borrow_and_update() {
@@ -95,7 +95,7 @@ impl<T: Clone> Hand<T> {
         Ok(())
     }
 
-    /// Waits for room, and until no pause is under way.
+    /// Delivers an event. Waits for room, and until there is no pause.
     pub(super) async fn give(&mut self, read: ReadEvent) -> Result<(), Done> {
         if let ReadEvent::Records { records, .. } = &read {
             let age = |first: &StoredRecord| first.timestamp.elapsed().unwrap_or_default();
@@ -113,12 +113,12 @@ impl<T: Clone> Hand<T> {
         }
     }
 
-    /// Hands on what is no loss if there is no room for it; whether there was.
+    /// Delivers an event that may be dropped if there is no room. Returns whether there was room.
     pub(super) fn offer(&mut self, read: ReadEvent) -> bool {
         self.to.try_send((self.tag.clone(), read)).is_ok()
     }
 
-    /// Says the last word.
+    /// Delivers the last event.
     pub(super) async fn finish(&mut self, read: ReadEvent) -> Done {
         let _ = self.give(read).await;
         Done

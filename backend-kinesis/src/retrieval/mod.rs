@@ -1,16 +1,16 @@
-//! Reading one shard: its records in order, from a place on, to its end.
+//! Retrieval: reads the records of one shard in order, from a position on, to shard end.
 //!
-//! A [`Reader`] is one task that asks Kinesis, opens the carriers of the KPL, and hands on what they
-//! hold. It holds one answer at most that its caller has not taken: what is asked for next waits for
-//! room. What it promises:
+//! A [`Reader`] is one task that sends requests to Kinesis, deaggregates the carriers of the KPL, and delivers their
+//! records. It holds at most one response that its caller has not taken: the next request waits for
+//! room. It guarantees:
 //!
-//! * **Nothing is passed over in silence.** Where records may be gone before they were read, that is
-//!   said ([`ReadEvent::DataLoss`]) before the ones after them come. That nothing was left at a time is
-//!   said, too ([`ReadEvent::AtTip`]): whoever reads next can then tell a quiet shard from a gap.
-//! * **Nothing comes twice**, and nothing out of order, however often it has to begin again: at an
-//!   iterator that is too old, a subscription that ends, a connection that breaks.
-//! * **The end is an end only if others go on**: a shard that says so but has no children is looked at
-//!   again.
+//! * **No record is skipped silently.** If records may have been removed before they were read, an event
+//!   ([`ReadEvent::DataLoss`]) precedes the later ones. Another event reports that nothing was left at a
+//!   time ([`ReadEvent::AtTip`]): the next reader can then distinguish a quiet shard from a gap.
+//! * **No record is delivered twice**, or out of order, however often the reader has to restart: after an
+//!   expired iterator, an ended subscription, a broken connection.
+//! * **Shard end requires children**: if Kinesis reports the end of a shard without children, the reader
+//!   checks the shard again.
 
 mod answer;
 mod batch;
@@ -45,79 +45,79 @@ pub(crate) use register::register;
 use service::Service;
 use source::Source;
 
-/// Where a reader begins.
+/// The start position of a reader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Begin {
-    /// After a record that was handed on before.
+    /// After a record that was delivered before.
     After(Position),
-    /// With the oldest record that is left.
+    /// At the oldest available record.
     Earliest,
-    /// With what is stored from now on, or from when the iterator was taken.
+    /// At the records that are stored from now on, or since the iterator was taken.
     Latest(Option<(String, SystemTime)>),
-    /// With the first record that is stored at this time or later. It may be in the future.
+    /// At the first record that is stored at this time or later. It may be in the future.
     At(SystemTime),
 }
 
-/// How records are fetched from one shard.
+/// The retrieval mode of a shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Way {
     /// By GetRecords.
     Polling,
-    /// By SubscribeToShard, for a consumer of this ARN, from [`register`].
+    /// By SubscribeToShard, for the consumer with this ARN, from [`register`].
     FanOut(Arc<str>),
 }
 
-/// What a reader needs to know.
+/// The options of a reader.
 #[derive(Debug, Clone)]
 pub(crate) struct ReaderOptions {
     pub(crate) connection: Arc<Connection>,
     /// The shard.
     pub(crate) partition: Partition,
-    /// The shard's hash keys. User records of others are left out, since they were stored once more
-    /// where they belong; None keeps them all.
+    /// The shard's hash keys. User records with other hashes are left out, because they were also stored
+    /// in their own shard; `None` keeps them all.
     pub(crate) range: Option<HashRange>,
     pub(crate) begin: Begin,
-    /// When nothing was left to be read from there on, if that is known.
+    /// When nothing was left to be read from the start position on, if that is known.
     pub(crate) tip: Option<SystemTime>,
-    /// When it was decided to begin at the oldest record, or at a time, if that is known.
+    /// When the start at the oldest record or at a time was resolved, if that is known.
     pub(crate) resolved: Option<SystemTime>,
     pub(crate) way: Way,
-    /// Most records in one [`ReadEvent::Records`].
+    /// The maximum number of records in one [`ReadEvent::Records`].
     pub(crate) batch_records: usize,
-    /// Most bytes in one, unless a single record has more.
+    /// The maximum bytes in one, unless a single record has more.
     pub(crate) batch_bytes: usize,
 }
 
-/// What a reader has to say.
+/// An event of a reader.
 #[derive(Debug)]
 pub(crate) enum ReadEvent {
     /// The next records, at least one.
     Records {
         records: Vec<StoredRecord>,
-        /// How old what is left is, or will be when these are handed on; zero if nothing is left.
+        /// The age of the remaining records, once these are delivered; zero if nothing is left.
         behind: Option<Duration>,
     },
-    /// How old what is left is has changed, and no record came with it. In a pause it is told once a
-    /// second.
+    /// A change of the age of the remaining records, without new records. Reported once a
+    /// second during a pause.
     Behind(Duration),
-    /// Nothing was left at that time but what was handed on, of which this was the last. Told once a
+    /// At that time nothing was left except the delivered records, of which this was the last. Reported once a
     /// minute at most.
     AtTip {
         after: Option<Position>,
         at: SystemTime,
     },
-    /// Records may be gone that were not read. The ones from `earliest` on follow.
+    /// Unread records may be gone. The records from `earliest` on follow.
     DataLoss {
         after: Option<Position>,
         earliest: Position,
     },
-    /// All records of the shard were handed on. Nothing follows.
+    /// Shard end: all records of the shard were delivered. Nothing follows.
     Ended { children: Vec<Shard> },
-    /// What is no use to try again. Nothing follows.
+    /// A permanent error. Nothing follows.
     Failed(Error),
 }
 
-/// A task that reads one shard. To drop it is to end it, at once.
+/// A task that reads one shard. Dropping it ends the task at once.
 #[derive(Debug)]
 pub(crate) struct Reader {
     task: AbortHandle,
@@ -125,8 +125,8 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// Hands on nothing but the lag until [`resume`](Self::resume). Asks for no more as soon as records
-    /// are known to wait, and only once a second until then.
+    /// Delivers nothing except the lag until [`resume`](Self::resume). Stops polling as soon as records
+    /// are known to wait, and polls only once a second until then.
     pub(crate) fn pause(&self) {
         self.paused.send_replace(true);
     }
@@ -142,8 +142,8 @@ impl Drop for Reader {
     }
 }
 
-/// Begins to read on the caller's runtime. What is read goes to `to` with `tag`, which tells it from
-/// that of other readers of the same channel; who has a full one waits.
+/// Starts to read on the caller's runtime. Events are sent to `to` with `tag`, which distinguishes them from
+/// those of other readers of the same channel. A reader waits while the channel is full.
 pub(crate) fn read<T>(options: ReaderOptions, tag: T, to: mpsc::Sender<(T, ReadEvent)>) -> Reader
 where
     T: Clone + Send + 'static,
@@ -152,7 +152,7 @@ where
     read_from(source, options.into(), tag, to)
 }
 
-/// As [`ReaderOptions`], but for who is asked.
+/// Like [`ReaderOptions`], without the service.
 #[derive(Debug, Clone)]
 struct Settings {
     partition: Partition,
@@ -163,9 +163,9 @@ struct Settings {
     way: Way,
     batch_records: usize,
     batch_bytes: usize,
-    /// The least time between two requests to a shard that has no more records.
+    /// The minimum time between two requests to a shard that has no more records.
     poll_interval: Duration,
-    /// Whether a reader polls that may not subscribe.
+    /// Whether a reader polls if it may not subscribe.
     fallback: bool,
     /// How long a subscription may be silent, or without a record.
     silence: Duration,
@@ -203,7 +203,7 @@ where
     let hand = Hand::new(tag, to, is_paused);
     let mut reading = Reading::new(source, settings, hand);
     let task = tokio::spawn(async move {
-        // Either its last words were said, or nobody listens.
+        // Either its last event was delivered, or the receiver is gone.
         let _ = reading.run().await;
     });
     Reader {

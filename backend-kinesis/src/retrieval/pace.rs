@@ -1,30 +1,30 @@
-//! How often a shard is asked.
+//! The interval between two requests to a shard.
 //!
-//! A shard takes [5 requests a second and gives 2 MiB a second][limits], for all who poll it together.
-//! So a reader leaves 200 ms between its requests and more after a large answer, and goes slower while
-//! it is told that others read too.
+//! A shard accepts [5 requests a second and returns 2 MiB a second][limits], for all pollers together.
+//! So a reader waits 200 ms between its requests and longer after a large response, and slows down while
+//! throttling shows that others read too.
 //!
 //! [limits]: https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetRecords.html
 
 use std::time::Duration;
 
-/// The least time between two requests.
+/// The minimum time between two requests.
 const LEAST: Duration = Duration::from_millis(200);
 
-/// The most, however many read: a second for each of five others.
+/// The maximum, regardless of the number of readers: a second for each of five others.
 const MOST: Duration = Duration::from_secs(2);
 
-/// What a shard gives a second.
+/// The bytes that a shard returns per second.
 const BYTES_A_SECOND: f64 = 2_097_152.0;
 
-/// The longest that a reader waits for what is down.
+/// The maximum delay of a reader while the service is unavailable.
 const LONGEST: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct Pace {
-    /// The time between two requests by how many others seem to read.
+    /// The time between two requests, adapted to the presumed number of readers.
     gap: Duration,
-    /// How many requests have failed in a row.
+    /// The number of consecutive failed requests.
     failures: u32,
 }
 
@@ -36,30 +36,30 @@ impl Pace {
         }
     }
 
-    /// How long to wait, from the last request on, after an answer of so many bytes. `idle` is for a
-    /// shard that has no more.
+    /// Returns how long to wait, counted from the last request, after a response of this size. `idle` is for a
+    /// shard that has no more records.
     pub(super) fn after(&mut self, bytes: usize, idle: Option<Duration>) -> Duration {
         self.succeeded();
-        // Back to the full pace in about 20 requests, and quickly only from far away.
+        // Returns to the full pace in about 20 requests; the decrease is fast only for large gaps.
         self.gap = self.gap.mul_f64(0.9).max(LEAST);
         let paid = Duration::from_secs_f64(bytes as f64 / BYTES_A_SECOND);
         self.gap.max(paid).max(idle.unwrap_or_default())
     }
 
-    /// Takes note that what is asked answers.
+    /// Records a successful request.
     pub(super) fn succeeded(&mut self) {
         self.failures = 0;
     }
 
-    /// How long to wait after being told to ask less often.
+    /// Returns how long to wait after a throttled request.
     pub(super) fn throttled(&mut self) -> Duration {
         self.failures += 1;
         self.gap = self.gap.mul_f64(1.5).min(MOST);
-        // Those who were refused together shall not come again together.
+        // Readers that were throttled together must not retry together.
         self.gap.mul_f64(0.5 + fastrand::f64())
     }
 
-    /// How long to wait after a request that brought nothing.
+    /// Returns how long to wait after a failed request.
     pub(super) fn failed(&mut self) -> Duration {
         let doubled = LEAST * 2_u32.saturating_pow(self.failures.min(10));
         self.failures += 1;

@@ -1,4 +1,4 @@
-//! Where a reader is in its shard: what comes next, what it had already, and what it may have missed.
+//! The place of a reader in its shard: the next record, the records it already had, and those it may have missed.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,14 +10,14 @@ use super::Begin;
 use super::answer::Raw;
 use super::source::Spot;
 
-/// Every stream [keeps its records][retention] for a day at least, so that nothing is missing where
-/// all that is to be read was stored a little less than that ago. Clocks may differ by the rest.
+/// Every stream [keeps its records][retention] for at least a day, so nothing is missing if
+/// all records to be read were stored a little less than that ago. The difference allows for clock skew.
 ///
 /// [retention]: https://docs.aws.amazon.com/streams/latest/dev/kinesis-extended-retention.html
 const KEPT: Duration = Duration::from_secs(23 * 3_600);
 
-/// By how much the clock that a place in time was taken from may be ahead of the one of Kinesis, which
-/// stamps the records. To begin too early is a repetition, to begin too late is a loss.
+/// The maximum lead of the clock that a start time was taken from over the clock of Kinesis, which
+/// stamps the records. Starting too early repeats records, starting too late loses some.
 const SKEW: Duration = Duration::from_secs(5);
 
 const MILLI: Duration = Duration::from_millis(1);
@@ -25,31 +25,31 @@ const MILLI: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(super) struct Place {
     begin: Begin,
-    /// The last record that is behind the reader; for a carrier, the last of its user records.
+    /// The last record that the reader has passed; for a carrier, the last of its user records.
     passed: Option<Position>,
-    /// Whether the reader has met that record, or one before, since it last looked for its place.
-    /// Kinesis begins with the next record that is left where the wanted one is gone, and does not say
-    /// so.
+    /// Whether the reader has met that record, or an earlier one, since it last looked for its place.
+    /// If the wanted record is gone, Kinesis begins with the next available one, and does not report
+    /// that.
     met: bool,
     /// Whether a record has been passed since then.
     moved: bool,
-    /// What is still to be read was stored after then.
+    /// The records still to be read were stored after this time.
     certain: Option<Since>,
-    /// From when on [`Begin::Latest`] reads: the last time when nothing was left.
+    /// The start time of [`Begin::Latest`]: the last time when nothing was left.
     since: SystemTime,
-    /// Whether an early record may still come for [`Begin::At`].
+    /// Whether an early record may still arrive for [`Begin::At`].
     early: bool,
-    /// When it was decided to begin at [`Begin::Earliest`] or [`Begin::At`].
+    /// When the start at [`Begin::Earliest`] or [`Begin::At`] was resolved.
     resolved: Option<(SystemTime, Since)>,
-    /// Whether Kinesis knows nothing of `passed`, or of the time to begin at.
+    /// Whether Kinesis does not know `passed`, or rejects the start time.
     unknown: bool,
 }
 
-/// A time in the past, kept so that it ages by a clock that is never set.
+/// A time in the past, stored so that it ages by a monotonic clock.
 #[derive(Debug, Clone, Copy)]
 struct Since {
     noted: Instant,
-    /// How long ago it was when it was noted.
+    /// Its age when it was recorded.
     before: Duration,
 }
 
@@ -68,12 +68,12 @@ impl Since {
     }
 }
 
-/// What a record is to a reader.
+/// The relation of a record to the reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Meeting {
-    /// It was handed on before, or is too early.
+    /// It was delivered before, or is too early.
     Old,
-    /// It is the carrier after one of whose records the reader began.
+    /// It is the carrier that contains the record after which the reader began.
     After(Position),
     New,
     /// It is new, and others may be missing before it.
@@ -83,8 +83,8 @@ pub(super) enum Meeting {
 }
 
 impl Place {
-    /// `tip` is when nothing was left to be read from there on, and `resolved` when it was decided to
-    /// begin there, if these are known.
+    /// `tip` is when nothing was left to be read from there on, and `resolved` when the start there was
+    /// resolved, if these are known.
     pub(super) fn new(begin: Begin, tip: Option<SystemTime>, resolved: Option<SystemTime>) -> Self {
         let passed = match &begin {
             Begin::After(position) => Some(*position),
@@ -110,7 +110,7 @@ impl Place {
         }
     }
 
-    /// An iterator that was taken when the group was born. It is used once.
+    /// Returns the iterator that was taken when the group was created. It is used once.
     pub(super) fn pinned(&mut self) -> Option<String> {
         match &mut self.begin {
             Begin::Latest(pin) if self.passed.is_none() => {
@@ -121,12 +121,12 @@ impl Place {
         }
     }
 
-    /// Whether there is a record to go on after.
+    /// Returns whether there is a record to continue after.
     pub(super) fn has_passed(&self) -> bool {
         self.passed.is_some()
     }
 
-    /// From where on Kinesis is to be asked now.
+    /// Returns the position for the next request.
     pub(super) fn look(&mut self) -> Spot {
         (self.met, self.moved) = (false, false);
         let time = |at: SystemTime| Spot::Time(at.checked_sub(SKEW).unwrap_or(UNIX_EPOCH));
@@ -134,10 +134,10 @@ impl Place {
             (Some(_), _) if self.unknown => Spot::Earliest,
             (Some(passed), _) => Spot::At(passed),
             (None, Begin::At(_)) if self.unknown => Spot::Latest,
-            // Times go as fractions in binary: one that is a little late would pass over a record.
+            // Times are sent as binary fractions: a slightly late one would skip a record.
             (None, Begin::At(at)) => Spot::Time(at.checked_sub(MILLI).unwrap_or(UNIX_EPOCH)),
-            // Its time is refused, so that the clocks are far apart: what is stored is read, all of
-            // it, since any of it may be after that time.
+            // Its time is rejected, so the clocks are far apart. All stored records are read,
+            // because any of them may be after that time.
             (None, Begin::Latest(_)) if self.unknown => Spot::Earliest,
             (None, Begin::Latest(_)) if self.certain.is_some() => time(self.since),
             (None, Begin::Latest(_)) => {
@@ -149,9 +149,9 @@ impl Place {
         }
     }
 
-    /// Takes note that Kinesis refuses a place, if it is the place that it refuses: a number may be
-    /// no record's, or a time may be in the future. Where the shard is not found, that is the same
-    /// error for a number, and to look from the oldest record on is never wrong.
+    /// Handles a position that Kinesis rejects, if the position is the reason: a sequence number may not be
+    /// that of a record, or a time may be in the future. If the shard is not found, the error is the
+    /// same as for a number, and starting at the oldest record is always safe.
     pub(super) fn refuse(&mut self, spot: &Spot, kind: ErrorKind) {
         self.unknown |= match spot {
             Spot::At(_) => matches!(kind, ErrorKind::Invalid | ErrorKind::NotFound),
@@ -160,8 +160,8 @@ impl Place {
         };
     }
 
-    /// Takes note of an answer whose records are all handed on. What is left was stored after these, or
-    /// so long before the answer came.
+    /// Handles a response whose records are all delivered. The remaining records were stored after these, or
+    /// at most this long before the response arrived.
     pub(super) fn is_certain(
         &mut self,
         asked: SystemTime,
@@ -172,10 +172,10 @@ impl Place {
         let Some(behind) = behind else {
             return;
         };
-        // All that was there at the time is behind the reader.
+        // The reader has passed all records that existed at the time.
         self.early &= self.resolved.is_none() || !behind.is_zero();
         if self.passed.is_none() {
-            // An empty answer may be of a part of the shard that has no record, with some behind it.
+            // An empty response may be from a part of the shard without records, with some after it.
             if !behind.is_zero() {
                 return;
             }
@@ -190,29 +190,29 @@ impl Place {
         });
     }
 
-    /// Whether nothing of what is to be read can have gone.
+    /// Returns whether none of the records to be read can have been removed.
     pub(super) fn is_fresh(&self) -> bool {
         self.certain.is_some_and(|since| since.age() < KEPT)
     }
 
-    /// Whether what comes next may go before it is asked for. Kinesis does not say so to who goes on
-    /// by an iterator or a subscription: to see that nothing is missing, each answer has to begin with
+    /// Returns whether the next records may be removed before they are requested. Kinesis does not report that to a
+    /// reader that continues by an iterator or a subscription. To detect missing records, each response must begin with
     /// the last record of the one before.
     pub(super) fn is_at_risk(&self) -> bool {
         self.passed.is_some() && self.certain.is_some() && !self.is_fresh()
     }
 
-    /// Whether the reader has got further since it looked for its place.
+    /// Returns whether the reader has passed records since it looked for its place.
     pub(super) fn has_moved(&self) -> bool {
         self.moved
     }
 
-    /// Whether records may have gone by while the reader was not there.
+    /// Returns whether records may have been removed while no reader was running.
     fn is_doubtful(&self) -> bool {
         !self.met && !self.is_fresh()
     }
 
-    /// What the next record is to the reader.
+    /// Returns the relation of the next record to the reader.
     pub(super) fn meet(&mut self, raw: &Raw) -> Meeting {
         if let Some(passed) = self.passed {
             let number = passed.with_sub_sequence(0);
@@ -239,7 +239,7 @@ impl Place {
         }
     }
 
-    /// Whether records may have gone that the group would have begun with.
+    /// Returns whether records may be gone with which the group would have begun.
     fn may_have_lost_its_first(&self) -> bool {
         match (self.certain, &self.resolved) {
             (Some(_), _) => self.is_doubtful(),
@@ -248,11 +248,11 @@ impl Place {
         }
     }
 
-    /// Leaves out the records that are older than the time to begin at, up to the one that is not. They
-    /// came with a record of Kinesis that was stored at `arrival`.
+    /// Leaves out the records that are older than the start time, up to the first that is not. They
+    /// are from a Kinesis record that was stored at `arrival`.
     ///
-    /// Kinesis finds the place by the times at which records were stored, and a record may have an older
-    /// timestamp of its own. One that was stored after the group had begun is read in any case.
+    /// Kinesis finds the position by the times at which records were stored, and a record may have an older
+    /// explicit timestamp. A record that was stored after the group had begun is read in any case.
     pub(super) fn pass_early(
         &mut self,
         arrival: Option<SystemTime>,
@@ -270,7 +270,7 @@ impl Place {
         self.early = begins.is_none();
     }
 
-    /// Takes note that a record of Kinesis is behind the reader, with all that it carries.
+    /// Moves past a Kinesis record, with all its user records.
     pub(super) fn pass(&mut self, raw: &Raw) {
         let before = self.passed;
         self.passed = before.max(Some(raw.position.with_sub_sequence(u64::MAX)));
@@ -278,14 +278,14 @@ impl Place {
         self.met = true;
     }
 
-    /// The last position before what may have gone with the whole rest of the shard; None if nothing
-    /// can have gone.
+    /// Returns the last position before the records that may have been removed with the rest of the shard; `None` if
+    /// nothing can have been lost.
     pub(super) fn lost_with_shard(&self) -> Option<Position> {
         self.passed.filter(|_| self.is_doubtful()).map(shown)
     }
 }
 
-/// The position of a record that is passed with all that it carried, for others to read.
+/// Returns the public position of a record that is passed with all its user records.
 fn shown(passed: Position) -> Position {
     match passed.sub() {
         u64::MAX => passed.with_sub_sequence(0),

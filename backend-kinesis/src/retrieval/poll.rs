@@ -1,4 +1,4 @@
-//! Polling: GetRecords, again and again.
+//! Polling: repeated GetRecords.
 
 use std::time::{Duration, SystemTime};
 
@@ -17,7 +17,7 @@ impl<T: Clone> Reading<T> {
         self.poll_until(Until::End).await
     }
 
-    /// Polls from where the reader is.
+    /// Polls from the reader's place on.
     pub(super) async fn poll_until(&mut self, until: Until) -> Result<(), Done> {
         while !self.is_over(until) {
             self.hand.may_ask().await?;
@@ -41,7 +41,7 @@ impl<T: Clone> Reading<T> {
         }
     }
 
-    /// Polls while one iterator leads to the next.
+    /// Polls as long as each response has a next iterator.
     pub(super) async fn poll_from(
         &mut self,
         mut iterator: String,

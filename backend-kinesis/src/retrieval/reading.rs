@@ -1,4 +1,4 @@
-//! What both ways of reading have in common: answers become records, errors get their meaning.
+//! The common part of both retrieval modes: converts responses to records, and handles errors.
 
 use std::mem;
 use std::sync::Arc;
@@ -18,17 +18,17 @@ use super::unpack::Unpacker;
 use super::until::Until;
 use super::{Begin, ReadEvent, Settings, Way};
 
-/// How often in a row a place may be refused in a shard that is there. That takes half a minute, within
-/// which a shard that was just made is known everywhere.
+/// How often in a row a position may be rejected in an existing shard. That takes half a minute, within
+/// which a new shard is known everywhere.
 const REFUSALS: u32 = 8;
 
-/// How many requests fail in a row before that is told.
+/// The number of consecutive failed requests before an event reports them.
 const TOLD: u32 = 6;
 
-/// How often it is told at most that nothing is left. It is to be known to the hour.
+/// The minimum interval between two reports that nothing is left. They need a precision of about an hour.
 const TIPS: Duration = Duration::from_secs(60);
 
-/// A reader at work.
+/// A running reader.
 #[derive(Debug)]
 pub(super) struct Reading<T> {
     pub(super) source: Arc<dyn Source>,
@@ -37,11 +37,11 @@ pub(super) struct Reading<T> {
     pub(super) pace: Pace,
     pub(super) hand: Hand<T>,
     unpacker: Unpacker,
-    /// How far behind, as last told.
+    /// The last reported lag.
     behind: Option<Duration>,
-    /// The last record that was handed on, also by readers before.
+    /// The last record that was delivered, also by earlier readers.
     handed: Option<Position>,
-    /// When it was last told that nothing is left.
+    /// When the last report that nothing is left was sent.
     tip: Option<Instant>,
     refusals: u32,
     told: bool,
@@ -70,7 +70,7 @@ impl<T: Clone> Reading<T> {
     /// Reads until there is nothing more to do.
     pub(super) async fn run(&mut self) -> Result<(), Done> {
         if let Way::FanOut(consumer) = self.settings.way.clone() {
-            // No subscription begins at an iterator: the first record is polled for.
+            // A subscription cannot begin at an iterator: the first record is polled.
             if let Some(pinned) = self.place.pinned() {
                 self.poll_from(pinned, Until::Record).await?;
             }
@@ -79,11 +79,11 @@ impl<T: Clone> Reading<T> {
         self.poll().await
     }
 
-    /// Hands on what an answer holds that was not handed on before. It was asked for at `asked`.
+    /// Delivers the records of a response that were not delivered before. The request was sent at `asked`.
     pub(super) async fn take(&mut self, answer: Answer, asked: SystemTime) -> Result<(), Done> {
         self.refusals = 0;
         self.is_reached();
-        // Handing on may take as long as it likes.
+        // The delivery may take any time.
         let answered = Instant::now();
         let behind = answer.behind;
         let settings = &self.settings;
@@ -134,7 +134,7 @@ impl<T: Clone> Reading<T> {
         if !is_empty {
             self.behind = behind;
         } else if let Some(behind) = behind.filter(|behind| self.behind != Some(*behind)) {
-            // If there is no room now, it is told another time.
+            // If there is no room now, it is reported another time.
             if self.hand.offer(ReadEvent::Behind(behind)) {
                 self.behind = Some(behind);
             }
@@ -145,7 +145,7 @@ impl<T: Clone> Reading<T> {
         Ok(())
     }
 
-    /// Tells that nothing was left at a time, if that is certain and was not told just before.
+    /// Reports that nothing was left at a time, if that is certain and was not just reported.
     fn tell_tip(&mut self, at: SystemTime) {
         let is_due = self.tip.is_none_or(|told| told.elapsed() >= TIPS);
         let after = self.handed;
@@ -154,7 +154,7 @@ impl<T: Clone> Reading<T> {
         }
     }
 
-    /// Heeds an error of a request, and waits as long as it says. What is left is to look for the
+    /// Handles an error of a request, and waits as long as it requires. Afterwards the reader must look for its
     /// place again.
     pub(super) async fn heed(&mut self, error: Error) -> Result<(), Done> {
         match error.kind() {
@@ -185,13 +185,13 @@ impl<T: Clone> Reading<T> {
                 sleep(wait).await;
                 Ok(())
             }
-            // The iterator is too old; or the stream, the shard or the record is gone.
+            // The iterator has expired; or the stream, the shard or the record is gone.
             ErrorKind::Invalid | ErrorKind::NotFound => self.missing(error).await,
             _ => Err(self.fail(error).await),
         }
     }
 
-    /// Counts a refusal. Too many in a row are no accident.
+    /// Counts a rejection. Too many in a row are a permanent error.
     pub(super) async fn refused(&mut self, error: Error) -> Result<(), Done> {
         self.refusals += 1;
         if self.refusals > REFUSALS {

@@ -1,4 +1,4 @@
-//! Registering for enhanced fan-out.
+//! Registers a consumer for enhanced fan-out.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,12 +15,12 @@ use crate::error;
 
 const JOIN: &str = "join";
 
-/// The time between two looks at a consumer that is being made. DescribeStreamConsumer takes 20 calls
-/// a second of all who register with the stream.
+/// The time between two polls of a consumer that is being created. DescribeStreamConsumer is limited to 20 calls
+/// per second for all that register with the stream.
 const BETWEEN: Duration = Duration::from_millis(500);
 
-/// Registers `name` as a consumer of the stream, unless it is one, and waits until it may subscribe.
-/// Where that is refused and `fan_out_fallback` is set, the way is polling.
+/// Registers `name` as a consumer of the stream, if it is not yet one, and waits until it may subscribe.
+/// If that is rejected and `fan_out_fallback` is set, returns polling.
 pub(crate) async fn register(
     connection: &Connection,
     stream: &str,
@@ -95,7 +95,7 @@ impl Registration<'_> {
             let ask = ask.stream_arn(self.arn).consumer_name(self.name);
             match ask.send().await {
                 Ok(_) => Ok(()),
-                // Another member was quicker.
+                // Another member was faster.
                 Err(error) if error.code() == Some("ResourceInUseException") => Ok(()),
                 Err(error) => Err(error::of(JOIN, error)),
             }

@@ -1,4 +1,4 @@
-//! Kinesis itself.
+//! The Kinesis service.
 
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ impl Service {
     }
 }
 
-/// The words of Kinesis for a place: its kind, a sequence number, a time.
+/// Returns the Kinesis terms for a position: its iterator type, a sequence number, a time.
 fn words(from: &Spot) -> (ShardIteratorType, Option<String>, Option<DateTime>) {
     match from {
         Spot::At(position) => {
@@ -123,7 +123,7 @@ impl Source for Service {
     }
 }
 
-/// A subscription under way.
+/// An active subscription.
 #[derive(Debug)]
 struct Pushed {
     output: SubscribeToShardOutput,
@@ -148,14 +148,14 @@ impl Subscription for Pushed {
                         has_children: event.child_shards.is_some_and(|shards| !shards.is_empty()),
                     }));
                 }
-                // Of a kind that this version of the SDK does not know, and so no records.
+                // An event type that this version of the AWS SDK does not know, and so without records.
                 Some(_) => {}
             }
         }
     }
 }
 
-/// The SDK's error for an exception in a subscription, or for how it broke.
+/// Returns the SDK's error for an exception in a subscription, or for a broken one.
 fn pushed_error<E, R>(error: SdkError<E, R>) -> Error
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,

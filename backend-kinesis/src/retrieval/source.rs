@@ -1,4 +1,4 @@
-//! Who is asked for records: what Kinesis answers, in few words.
+//! The interface to the service that has the records.
 
 use std::fmt::Debug;
 use std::time::SystemTime;
@@ -9,37 +9,37 @@ use millstream_core::{Position, Result};
 use super::answer::Answer;
 use crate::stream::Shard;
 
-/// From where on Kinesis shall answer.
+/// The position where a response must begin.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Spot {
-    /// The record of this number, or the next one that is left.
+    /// The record of this sequence number, or the next available one.
     At(Position),
-    /// What follows this number.
+    /// The records after this sequence number.
     After(Position),
     Time(SystemTime),
     Earliest,
     Latest,
 }
 
-/// One shard. Calls are not tried again: their errors are those of one request.
+/// One shard. Calls are not retried: their errors are those of one request.
 #[async_trait]
 pub(super) trait Source: Debug + Send + Sync {
-    /// An iterator for [`records`](Self::records), good for 5 minutes.
+    /// Returns an iterator for [`records`](Self::records), valid for 5 minutes.
     async fn iterator(&self, from: &Spot) -> Result<String>;
 
-    /// The next records. `Invalid` if the iterator is too old.
+    /// Returns the next records. `Invalid` if the iterator has expired.
     async fn records(&self, iterator: &str) -> Result<Answer>;
 
-    /// Has records pushed, for 5 minutes. `Unavailable` while another subscription is under way.
+    /// Subscribes to pushed records for 5 minutes. `Unavailable` while another subscription is active.
     async fn subscribe(&self, consumer: &str, from: &Spot) -> Result<Box<dyn Subscription>>;
 
-    /// All shards of the stream. `NotFound` if there is no stream.
+    /// Returns all shards of the stream. `NotFound` if there is no stream.
     async fn shards(&self) -> Result<Vec<Shard>>;
 }
 
-/// Records that are pushed.
+/// A stream of pushed records.
 #[async_trait]
 pub(super) trait Subscription: Debug + Send {
-    /// The next ones; None when the time is over. Cancel safe.
+    /// Returns the next records; `None` when the time is over. Cancel safe.
     async fn next(&mut self) -> Result<Option<Answer>>;
 }

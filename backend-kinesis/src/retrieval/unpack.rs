@@ -1,5 +1,5 @@
-//! From records of Kinesis to those of users: carriers are opened, and what is in the wrong shard is
-//! left out.
+//! Converts Kinesis records to user records: deaggregates carriers, and leaves out records that are in the wrong
+//! shard.
 
 use std::time::SystemTime;
 
@@ -15,7 +15,7 @@ use crate::stream::HashRange;
 pub(super) struct Unpacker {
     partition: Partition,
     range: Option<HashRange>,
-    /// How many aggregates could not be understood, and how many records were another partition's.
+    /// The number of aggregates that could not be parsed, and of records that belong to another partition.
     corrupt: u64,
     strayed: u64,
 }
@@ -38,8 +38,8 @@ impl Unpacker {
             Opened::Carrier(records) => self.take(records, raw.position, arrival, after, to),
             Opened::Bare | Opened::Corrupt(_) if !is_new => {}
             Opened::Bare => to.push(bare(raw, arrival)),
-            // As the KCL does. It bears a checksum, so that nothing was damaged on the way: somebody
-            // wrote it like this, and may know what it means.
+            // As the KCL does. Its checksum is valid, so it was not damaged in transit: its writer
+            // created it like this, and may know what it means.
             Opened::Corrupt(reason) => {
                 self.tell_corrupt(raw.position, &reason);
                 to.push(bare(raw, arrival));
@@ -61,8 +61,8 @@ impl Unpacker {
             if after.is_some_and(|after| position <= after) {
                 continue;
             }
-            // The KPL guesses the shard of a carrier. Where a reshard proves it wrong, it sends these
-            // records once more.
+            // The KPL guesses the shard of a carrier. If a reshard proves the guess wrong, it sends these
+            // records again.
             if self.range.is_some_and(|range| !range.contains(record.hash)) {
                 strayed += 1;
                 continue;

@@ -1,11 +1,11 @@
-//! When a reader stops polling.
+//! The condition at which a reader stops polling.
 
-/// What polling ends with, but for the end of the shard.
+/// The event that ends polling, apart from shard end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Until {
-    /// With the first record.
+    /// The first record.
     Record,
-    /// When nothing that is left may go before it is read.
+    /// No remaining record may be removed before it is read.
     Safe,
     /// Never.
     End,

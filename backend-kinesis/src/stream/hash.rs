@@ -3,7 +3,7 @@ use std::str::FromStr;
 use md5::{Digest, Md5};
 
 /// The number that decides a record's shard: the MD5 of its partition key, as an unsigned number of
-/// 128 bits, unless the producer gave one.
+/// 128 bits, unless the producer set one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct HashKey(pub(crate) u128);
 
@@ -22,7 +22,7 @@ impl FromStr for HashKey {
     }
 }
 
-/// The hash keys of a shard, both ends included.
+/// The hash keys of a shard, both ends inclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct HashRange {
     pub(crate) first: u128,

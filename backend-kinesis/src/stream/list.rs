@@ -8,45 +8,45 @@ use super::HashRange;
 use crate::connection::Connection;
 use crate::error;
 
-/// A shard as ListShards tells of it.
+/// A shard in the response of ListShards.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Shard {
     pub(crate) id: Arc<str>,
-    /// None for one of the stream's first, one after a split, two after a merge. They may be gone
-    /// by retention.
+    /// None for one of the stream's first shards, one after a split, two after a merge. Retention may have
+    /// removed them.
     pub(crate) parents: Vec<Arc<str>>,
     pub(crate) range: HashRange,
-    /// No record of the shard is before it.
+    /// No record of the shard is before this position.
     pub(crate) starting: Position,
-    /// Whether it still takes records.
+    /// Whether it still accepts records.
     pub(crate) open: bool,
 }
 
-/// What tells a stream from another of the same name.
+/// The identity of a stream, which distinguishes it from another of the same name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StreamInfo {
     pub(crate) name: Arc<str>,
     pub(crate) arn: Arc<str>,
     pub(crate) created: SystemTime,
-    /// Largest record in bytes, its key included.
+    /// The maximum record size in bytes, including its key.
     pub(crate) record_bytes: usize,
     pub(crate) status: StreamStatus,
 }
 
 impl StreamInfo {
-    /// The id of the stream, which one that is created later under its name does not have.
+    /// Returns the id of the stream. A later stream of the same name has another id.
     ///
-    /// Rejected: the field `StreamId` of DescribeStreamSummary. It is reserved for future use, and a
-    /// stream whose id came to change would be taken for another one.
+    /// Rejected: using the field `StreamId` of DescribeStreamSummary. It is reserved for future use, and a
+    /// stream whose id changed would be mistaken for another one.
     pub(crate) fn id(&self) -> Arc<str> {
         let created = self.created.duration_since(UNIX_EPOCH).unwrap_or_default();
-        // It comes as a floating-point number of seconds.
+        // It is received as a floating-point number of seconds.
         let millis = (created.as_micros() + 500) / 1_000;
         format!("{}@{millis}", self.arn).into()
     }
 }
 
-/// The largest record of a stream that does not tell: 1 MiB.
+/// The maximum record size of a stream that does not report one: 1 MiB.
 const RECORD_BYTES: i32 = 1_024;
 
 /// Describes a stream, retried for `request_timeout`. `NotFound` if there is none.
@@ -77,7 +77,7 @@ pub(crate) async fn describe(
     connection.ask(operation, call).await
 }
 
-/// Lists all shards of a stream, the closed ones that still hold records too, in the order of their
+/// Lists all shards of a stream, including the closed ones that still hold records, in the order of their
 /// ids. Retried for `request_timeout`.
 pub(crate) async fn shards(
     connection: &Connection,
@@ -88,7 +88,7 @@ pub(crate) async fn shards(
     let mut token: Option<String> = None;
     loop {
         let call = || async {
-            // With a token the name must not be given again.
+            // With a token, the name must not be set again.
             let list = connection.kinesis.list_shards();
             let list = match &token {
                 Some(token) => list.next_token(token),

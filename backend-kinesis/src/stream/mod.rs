@@ -1,4 +1,4 @@
-//! What a stream is made of: its shards, and the hashes that lead keys to them.
+//! The parts of a stream: its shards, and the hashes that route keys to them.
 
 mod hash;
 mod list;

@@ -13,12 +13,12 @@ use crate::{error, stream};
 
 const CREATE: &str = "create stream";
 
-/// The longest name that [Kinesis takes].
+/// The maximum length of a name that [Kinesis accepts].
 ///
-/// [Kinesis takes]: https://docs.aws.amazon.com/kinesis/latest/APIReference/API_CreateStream.html
+/// [Kinesis accepts]: https://docs.aws.amazon.com/kinesis/latest/APIReference/API_CreateStream.html
 const NAME_LONGEST: usize = 128;
 
-/// Creates a stream as the settings say, and waits until it can be used.
+/// Creates a stream according to the settings, and waits until it is active.
 pub(super) async fn create(connection: &Connection, spec: &StreamSpec) -> Result<()> {
     let name = &*spec.name;
     let invalid = |message| Error::new(ErrorKind::Invalid, CREATE, message).with_stream(name);
@@ -32,7 +32,7 @@ pub(super) async fn create(connection: &Connection, spec: &StreamSpec) -> Result
             spec.partitions
         ))
     })?;
-    // So that a repeat of a request whose answer was lost is not taken for somebody else's.
+    // So that a repeated request whose response was lost is not mistaken for another caller's.
     match stream::describe(connection, CREATE, name).await {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error),

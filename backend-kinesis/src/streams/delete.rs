@@ -15,7 +15,7 @@ pub(super) async fn delete(connection: &Connection, stream: &str) -> Result<()> 
     let unanswered = AtomicBool::new(false);
     let call = || async {
         let delete = connection.kinesis.delete_stream().stream_name(stream);
-        // Else a consumer of enhanced fan-out keeps the stream.
+        // Otherwise a consumer of enhanced fan-out keeps the stream.
         let delete = delete.enforce_consumer_deletion(true);
         let Err(error) = delete.send().await else {
             return Ok(());

@@ -1,8 +1,8 @@
 //! The first and the last record of a shard.
 //!
-//! Kinesis tells neither. The first one is where the oldest iterator leads. The last one is looked
-//! for from ever earlier times until a record is met, and from there to the tip: a few requests, of
-//! which all but the last ask for one record.
+//! Kinesis reports neither. The first record is where the oldest iterator points. The last record is searched
+//! from earlier and earlier times until a record is found, and from there to the tip: a few requests, of
+//! which all but the last read one record.
 
 use std::time::{Duration, SystemTime};
 
@@ -15,7 +15,7 @@ use crate::aggregate::{self, Opened};
 use crate::connection::Connection;
 use crate::error;
 
-/// From how long ago the last record is looked for.
+/// The times before now from which the last record is searched.
 const AGO: [Duration; 5] = [
     Duration::from_secs(2),
     Duration::from_secs(60),
@@ -24,19 +24,19 @@ const AGO: [Duration; 5] = [
     Duration::from_secs(30 * 86_400),
 ];
 
-/// Most answers that are read on one way. A shard with many deleted records may answer with none of
-/// them and yet not be at its tip.
+/// The maximum number of responses that are read from one iterator. A shard with many deleted records may return none
+/// of them and yet not be at its tip.
 const ANSWERS: usize = 8;
 
-/// The places of a shard's records.
+/// The positions of a shard's records.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ends {
     pub(super) earliest: Position,
-    /// None where it is too far from any time that was tried.
+    /// `None` if it is too far from any time that was tried.
     pub(super) latest: Option<Position>,
 }
 
-/// Looks for both; None if no record is left.
+/// Finds both; `None` if no record is left.
 pub(super) async fn look(
     connection: &Connection,
     operation: &'static str,
@@ -53,7 +53,7 @@ pub(super) async fn look(
     let now = SystemTime::now();
     for ago in AGO {
         let since = now - ago;
-        // A clock that is ahead of Kinesis makes a time of the future, which is refused.
+        // If the clock is ahead of Kinesis, the time may be in the future, which is rejected.
         let first = match look.first(Some(since)).await {
             Err(error) if error.kind() == ErrorKind::Invalid => None,
             first => first?,
@@ -76,7 +76,7 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    /// The first record, of all or since a time.
+    /// Returns the first record, of all or since a time.
     async fn first(&self, since: Option<SystemTime>) -> Result<Option<Position>> {
         let mut iterator = Some(self.iterator(since).await?);
         for _ in 0..ANSWERS {
@@ -93,7 +93,7 @@ impl Look<'_> {
         Ok(None)
     }
 
-    /// The last record since a time, if it is near.
+    /// Returns the last record since a time, if it is near.
     async fn last(&self, since: SystemTime) -> Result<Option<Position>> {
         let mut iterator = Some(self.iterator(Some(since)).await?);
         let mut last = None;
@@ -170,7 +170,7 @@ impl Look<'_> {
 
 struct Answer {
     records: Vec<Record>,
-    /// None at the end of a closed shard.
+    /// `None` at the end of a closed shard.
     next: Option<String>,
     is_at_tip: bool,
 }

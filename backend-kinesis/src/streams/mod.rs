@@ -20,7 +20,7 @@ use crate::connection::Connection;
 use crate::error;
 use crate::stream::{self as listed, Shard};
 
-/// How many shards are looked into at once. More would meet the limits of the account.
+/// The number of shards that are read concurrently. More would exceed the limits of the account.
 const LOOKS: usize = 8;
 
 #[derive(Debug)]
@@ -35,7 +35,7 @@ impl Streams {
         }
     }
 
-    /// Gives a change the time that one call may take, all that it waits for included.
+    /// Limits a change, including everything it waits for, to the timeout of one call.
     async fn in_time(
         &self,
         operation: &'static str,
@@ -80,8 +80,8 @@ impl driver::Streams for Streams {
         }
     }
 
-    /// Looks into each shard for its first and its last record: some requests to each, out of the
-    /// five a second that its readers share.
+    /// Reads the first and the last record of each shard: some requests to each, out of the
+    /// five per second that its readers share.
     async fn describe(&self, stream: &str) -> Result<StreamDescription> {
         const DESCRIBE: &str = "describe stream";
         let shards = listed::shards(&self.connection, DESCRIBE, stream).await?;
@@ -92,7 +92,7 @@ impl driver::Streams for Streams {
             let parents = shard.parents.iter().map(partition).collect();
             async move {
                 let ends = match ends::look(&self.connection, DESCRIBE, &this).await {
-                    // Its last record went with it, after it was listed.
+                    // Its last record was removed with it, after it was listed.
                     Err(error) if error.kind() == ErrorKind::NotFound && !shard.open => None,
                     ends => ends?,
                 };
@@ -105,7 +105,7 @@ impl driver::Streams for Streams {
                 })
             }
         });
-        // Made first: a stream of futures that borrow is not `Send` to the compiler.
+        // Created first: a stream of futures that borrow is not `Send` to the compiler.
         let looks: Vec<_> = looks.collect();
         let partitions = stream::iter(looks).buffered(LOOKS).try_collect();
         Ok(StreamDescription {

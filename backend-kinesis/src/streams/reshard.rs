@@ -20,7 +20,7 @@ pub(super) async fn split(connection: &Connection, partition: &Partition) -> Res
         let shards = stream::shards(connection, SPLIT, partition.stream()).await?;
         let shard = find(SPLIT, &shards, partition)?;
         if !shard.open {
-            // It may be closed by the request before, whose answer was lost.
+            // It may have been closed by the previous request, whose response was lost.
             return closed(SPLIT, partition, &sent);
         }
         let Some(middle) = middle(shard.range) else {
@@ -41,7 +41,7 @@ pub(super) async fn split(connection: &Connection, partition: &Partition) -> Res
     settled(connection, SPLIT, partition).await
 }
 
-/// Closes two neighbours and opens one with the hash keys of both.
+/// Closes two adjacent shards and opens one with the hash keys of both.
 pub(super) async fn merge(
     connection: &Connection,
     one: &Partition,
@@ -87,7 +87,7 @@ pub(super) async fn merge(
     settled(connection, MERGE, one).await
 }
 
-/// Waits until everyone sees the shard closed and its children in its place.
+/// Waits until every response shows the shard closed and its children in its place.
 async fn settled(
     connection: &Connection,
     operation: &'static str,
@@ -103,7 +103,7 @@ async fn settled(
     state::until_active(connection, operation, partition.stream()).await
 }
 
-/// Where the upper half begins; None for a range of a single hash key.
+/// Returns the start of the upper half; `None` for a range of a single hash key.
 fn middle(range: HashRange) -> Option<u128> {
     let half = (range.last - range.first) / 2;
     (range.first < range.last).then(|| range.first + half + 1)

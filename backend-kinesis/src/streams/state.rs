@@ -1,4 +1,4 @@
-//! Waiting for Kinesis to do what it has agreed to do: looking again, ever less often.
+//! Waits until Kinesis has done what it has accepted: polls less and less often.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use tokio::time::sleep;
 use crate::connection::Connection;
 use crate::stream;
 
-/// The longest time between two looks.
+/// The maximum time between two polls.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// Waits until the stream can be used.
+/// Waits until the stream is active.
 pub(super) async fn until_active(
     connection: &Connection,
     operation: &'static str,
@@ -22,7 +22,7 @@ pub(super) async fn until_active(
     let look = || async {
         match stream::describe(connection, operation, stream).await {
             Ok(info) => Ok(info.status == StreamStatus::Active),
-            // It is agreed, and not yet known to all of Kinesis.
+            // The request is accepted, but not yet known to all of Kinesis.
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
         }
@@ -46,13 +46,13 @@ pub(super) async fn until_gone(
     until(look).await
 }
 
-/// Looks until it is so.
+/// Polls until the condition holds.
 pub(super) async fn until<F>(mut look: impl FnMut() -> F) -> Result<()>
 where
     F: Future<Output = Result<bool>>,
 {
-    // What is waited for takes some milliseconds on an emulator, and half a minute on AWS, which
-    // answers 20 such questions a second for all of an account.
+    // The change takes some milliseconds on an emulator, and half a minute on AWS, which
+    // allows 20 such requests per second for a whole account.
     let mut pauses = ExponentialBuilder::new()
         .with_min_delay(Duration::from_millis(20))
         .with_max_delay(LONGEST)

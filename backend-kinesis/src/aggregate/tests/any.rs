@@ -1,4 +1,4 @@
-//! Any records.
+//! Arbitrary records.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use crate::aggregate::Address;
 use crate::stream::HashKey;
 
-/// A record with what says to which shard it goes.
+/// A record with the address that decides its shard.
 #[derive(Debug, Clone)]
 pub(super) struct Sent {
     pub(super) key: Bytes,
@@ -83,7 +83,7 @@ fn value() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// Whole milliseconds.
+/// Generates times in whole milliseconds.
 fn time() -> impl Strategy<Value = SystemTime> {
     (-4_000_000_000_000..4_000_000_000_000_i64).prop_map(|millis| {
         let distance = Duration::from_millis(millis.unsigned_abs());

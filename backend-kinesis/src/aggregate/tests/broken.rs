@@ -1,4 +1,4 @@
-//! What is damaged, or made by writers that keep the format less well.
+//! Data that is damaged, or written by less careful writers.
 
 use proptest::prelude::*;
 
@@ -114,7 +114,7 @@ fn texts_that_are_no_texts_lose_nothing() {
 }
 
 proptest! {
-    /// Not damage, which the checksum finds, but a writer's mistakes.
+    /// These are mistakes of a writer. The checksum detects damage.
     #[test]
     fn nothing_panics_over_a_wrong_message_of_a_right_checksum(
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
@@ -141,7 +141,7 @@ proptest! {
     #[test]
     fn nothing_panics_over_anything(data in prop::collection::vec(any::<u8>(), 0..200)) {
         prop_assert_eq!(open(&data.clone().into()), Opened::Bare);
-        // The message may be a good one by chance; that it is not bare is all that is known.
+        // The message may be valid by chance; all that is known is that it is not bare.
         if !data.is_empty() {
             prop_assert_ne!(open(&frame::seal([&data]).into()), Opened::Bare);
         }

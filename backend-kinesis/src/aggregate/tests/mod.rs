@@ -1,4 +1,4 @@
-//! Writing and reading, against each other and against what others wrote.
+//! Writing and reading, against each other and against data of other writers.
 
 mod any;
 mod broken;
@@ -11,7 +11,7 @@ use millstream_core::Record;
 use super::message::{Aggregate, Item};
 use super::*;
 
-/// A carrier of `records`, whatever they are.
+/// Returns a carrier of `records`.
 fn carrier(records: &[(&'static str, Record)]) -> Carrier {
     let mut carrier = Carrier::new();
     for (key, record) in records {
@@ -20,7 +20,7 @@ fn carrier(records: &[(&'static str, Record)]) -> Carrier {
     carrier
 }
 
-/// A carrier as another writer may make it.
+/// Returns a carrier as another writer may make it.
 fn foreign(aggregate: &Aggregate) -> Bytes {
     let message = prost::Message::encode_to_vec(aggregate);
     frame::seal([&message]).into()

@@ -1,4 +1,4 @@
-//! What the KPL itself wrote, and vectors that the libraries of AWS were seen to read.
+//! Data written by the KPL itself, and vectors that the AWS libraries were seen to read.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -7,8 +7,8 @@ use serde::Deserialize;
 use super::*;
 use crate::stream::{HashKey, HashRange};
 
-/// A carrier of the KPL 1.0.7, with what the KCL 2.7.2 and 3.5.1 handed to their applications. They were told of explicit
-/// hash keys, too, where its records have some.
+/// A carrier of the KPL 1.0.7, with the records that the KCL 2.7.2 and 3.5.1 delivered to their applications, and
+/// their explicit hash keys, if its records have some.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Recorded {

@@ -1,4 +1,4 @@
-//! What is written is what is read.
+//! Records are read as they were written.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -38,7 +38,7 @@ fn expected(sent: &[Sent]) -> Vec<UserRecord> {
     sent.iter().zip(0..).map(record).collect()
 }
 
-/// An entry of all, whose size was known before.
+/// Returns an entry of all records, and checks the size that was predicted.
 fn filled(records: &[Sent]) -> Entry {
     let mut carrier = Carrier::new();
     let mut size = 0;
@@ -101,7 +101,7 @@ fn one_record_has_a_carrier_only_where_it_needs_one() {
         (Record::tombstone("key"), true),
         (Record::new(inner.clone()), true),
         (Record::new(inner.slice(..inner.len() - 1)), false),
-        // To the KCL this is a bare record, to others it is a carrier of none.
+        // The KCL treats this as a bare record, others as a carrier of no records.
         (Record::new(frame::seal([&[]])), true),
         (Record::new([&frame::MAGIC[..], &[0; 16]].concat()), false),
     ] {

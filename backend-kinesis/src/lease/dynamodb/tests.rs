@@ -1,4 +1,4 @@
-//! The store against a real DynamoDB, and members over it.
+//! The store against a real DynamoDB, and members that use it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::lease::testing::contract::{self, run};
 use crate::lease::testing::rig::Rig;
 use crate::lease::{LeaseEvent, Worker};
 
-/// Where a DynamoDB is, such as DynamoDB Local.
+/// The endpoint of a DynamoDB, such as DynamoDB Local.
 const ENDPOINT: &str = "MILLSTREAM_TEST_DYNAMODB";
 
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,4 +1,4 @@
-//! Asking the owners of leases for them, rather than stealing them.
+//! Requests leases from their owners instead of stealing them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,26 +13,26 @@ use super::attempt::Attempt;
 use crate::lease::change;
 use crate::lease::row::Row;
 
-/// How often the leases that were asked for are looked at: what a handover takes longer than the
-/// owner needs.
+/// The interval at which requested leases are polled. It is the maximum delay that polling adds to a
+/// handover.
 const LOOK: Duration = Duration::from_millis(150);
 
-/// With more questions open, one scan is cheaper than a look at each.
+/// With more open requests than this, one scan is cheaper than reading each lease.
 const MANY: usize = 10;
 
-/// The questions that are open.
+/// The open requests.
 #[derive(Debug, Default)]
 pub(super) struct Asks {
     open: BTreeMap<Arc<str>, Ask>,
     look: Option<Instant>,
 }
 
-/// One question.
+/// One request for a lease.
 #[derive(Debug)]
 struct Ask {
-    /// When the owner must have answered.
+    /// The owner must have handed over by then.
     overdue: Instant,
-    /// Whether it stands in the row.
+    /// Whether the request is stored in the lease.
     heard: bool,
 }
 
@@ -49,7 +49,7 @@ impl Asks {
         self.open.is_empty()
     }
 
-    /// When to look at them next.
+    /// Returns when the requests are polled next.
     pub(super) fn due(&self) -> Option<Instant> {
         self.look.filter(|_| !self.is_empty())
     }
@@ -98,7 +98,7 @@ impl Member {
         }
     }
 
-    /// Looks at what was asked for, and takes what was not answered in time.
+    /// Polls the requested leases, and takes those whose owners did not hand over in time.
     pub(super) fn tend_asks(&mut self, now: Instant) {
         if self.asks.due().is_none_or(|time| time > now) {
             return;
@@ -118,7 +118,7 @@ impl Member {
         }
         self.asks.look = None;
         if self.asks.open.len() > MANY {
-            // It goes on when the scan has landed.
+            // Continued after the scan.
             return self.schedule.scan_within(now, Duration::ZERO);
         }
         let keys: Vec<_> = self.asks.open.keys().cloned().collect();
@@ -134,12 +134,12 @@ impl Member {
         });
     }
 
-    /// Closes the questions that were answered, one way or the other.
+    /// Closes the requests that were granted or have failed.
     pub(super) fn settle_asks(&mut self, now: Instant) {
         let me = self.options.id.clone();
         let view = &self.view;
         let before = self.asks.open.len();
-        // Whoever takes a lease removes the question, and would have to be asked anew.
+        // Any taker of a lease removes the request, and would need a new one.
         let stands = |row: &Row| row.own.asker.as_ref() == Some(&me) && row.can_be_asked();
         self.asks.open.retain(|key, ask| {
             let row = view.get(key).map(|seen| &seen.row);
@@ -151,7 +151,7 @@ impl Member {
         self.asks.look = Some(now + LOOK);
     }
 
-    /// Takes all questions back.
+    /// Withdraws all requests.
     pub(super) fn withdraw_asks(&mut self) {
         for key in std::mem::take(&mut self.asks.open).into_keys() {
             if let Some(leaving) = &mut self.leaving {
@@ -160,7 +160,7 @@ impl Member {
             let update = change::withdraw(self.me());
             let table = self.table.clone();
             self.fly(async move {
-                // If it is not heard, the lease is handed over, expires, and is taken by others.
+                // If this fails, the lease is handed over, expires, and is taken by others.
                 let _ = table.change(&key, &update).await;
                 |member: &mut Self| member.told()
             });

@@ -1,4 +1,4 @@
-//! One change of a row, made or not: what is known of it afterwards.
+//! One attempt to change a row, and the state that is known afterwards.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,28 +10,28 @@ use tokio::time::{Instant, timeout};
 use crate::lease::row::Row;
 use crate::lease::store::{Item, LeaseStore, Outcome, Update};
 
-/// Requests of one member under way at once. Each takes a connection.
+/// The maximum number of concurrent requests of one member. Each takes a connection.
 const REQUESTS: usize = 64;
 
-/// The way of a member to the table.
+/// A member's access to the table.
 #[derive(Debug, Clone)]
 pub(super) struct Table {
     pub(super) store: Arc<dyn LeaseStore>,
     room: Arc<Semaphore>,
-    /// How long one request may take: an owner that waits for longer could not renew in time.
+    /// The timeout of one request: an owner that waits longer could not renew in time.
     patience: Duration,
 }
 
-/// What is known after an attempt to change a row.
+/// The result of an attempt to change a row.
 #[derive(Debug)]
 pub(super) struct Attempt {
-    /// Just before the request.
+    /// The time just before the request.
     pub(super) before: Instant,
-    /// Whether the answer says that the change was made. If not, the row tells.
+    /// Whether the response confirms the change. If not, the row shows it.
     pub(super) applied: bool,
-    /// The row as it is, if it is there.
+    /// The current row, if it exists.
     pub(super) row: Option<Row>,
-    /// Why the answer did not say.
+    /// The error, if there is no response.
     pub(super) error: Option<Error>,
 }
 
@@ -44,7 +44,7 @@ impl Table {
         }
     }
 
-    /// Changes a row, and looks at it if the answer got lost. Fails if that is not known either,
+    /// Changes a row, and reads it if the response was lost. If the read fails too, returns the error
     /// with the time just before the request.
     pub(super) async fn change(
         &self,
@@ -62,7 +62,7 @@ impl Table {
         match self.within(self.store.update(key, update)).await {
             Ok(Outcome::Applied(item)) => Ok(attempt(true, Some(item), None)),
             Ok(Outcome::Refused(item)) => Ok(attempt(false, item, None)),
-            // A request that broke off may have been heard, and may even be heard later still.
+            // An interrupted request may have been applied, and may even be applied later.
             Err(error) if matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Unavailable) => {
                 match self.within(self.store.get(key)).await {
                     Ok(item) => Ok(attempt(false, item, Some(error))),

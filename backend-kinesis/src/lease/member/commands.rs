@@ -1,4 +1,4 @@
-//! What the handle asks for.
+//! The commands of the handle.
 
 use millstream_core::{Epoch, Error, ErrorKind, Position, Result};
 
@@ -38,15 +38,15 @@ pub(in crate::lease) enum Command {
     },
 }
 
-/// A member that gives up all that it has.
+/// The state of a leave.
 #[derive(Debug)]
 pub(super) struct Leaving {
     reply: Reply,
-    /// Questions that are being taken back, and others that are being told.
+    /// The withdrawals and nudges in flight.
     pub(super) open: usize,
-    /// Whether there are leases that others do not know to be free.
+    /// Whether leases were released that other members do not know to be free.
     pub(super) freed: bool,
-    /// Whether a lease expired before the table could be told.
+    /// Whether a lease expired before its release was stored.
     pub(super) expired: bool,
 }
 
@@ -125,13 +125,13 @@ impl Member {
         }
     }
 
-    /// Ends the membership when nothing is held any more, and the others are told.
+    /// Ends the membership when nothing is held any more, and the others are notified.
     pub(super) fn leave_if_released(&mut self) {
         let busy = |leaving: &Leaving| leaving.open > 0;
         if !self.held.is_empty() || !self.taking.is_empty() || self.leaving.iter().any(busy) {
             return;
         }
-        // Not before all are free: as long as this member has one, it counts among those that share.
+        // Not before all are free: as long as this member has a lease, the balance counts it.
         if let Some(leaving) = self.leaving.as_mut().filter(|leaving| leaving.freed) {
             (leaving.freed, leaving.open) = (false, 1);
             let nudges = self.nudges();
@@ -151,7 +151,7 @@ impl Member {
         self.done = true;
     }
 
-    /// Notes that something was told that a leave has to wait for.
+    /// Records that a request for which a leave waits has ended.
     pub(super) fn told(&mut self) {
         if let Some(leaving) = &mut self.leaving {
             leaving.open -= 1;
@@ -160,11 +160,11 @@ impl Member {
 }
 
 pub(super) fn answer(reply: Reply, answer: Result<()>) {
-    // Who does not wait any more does not want to know.
+    // The caller may have dropped the call.
     let _ = reply.send(answer);
 }
 
-/// Where a call goes when there is no member any more.
+/// Returns the error of a call after the membership has ended.
 pub(in crate::lease) fn closed(operation: &'static str) -> Error {
     Error::new(
         ErrorKind::Closed,

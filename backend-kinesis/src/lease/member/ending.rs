@@ -1,5 +1,5 @@
-//! The end of a shard: its children get their leases before the end is stored, so that whoever stops
-//! in the middle leaves nothing behind that nobody would read.
+//! Shard end: the leases of the children are created before the end is stored, so a member that stops
+//! in the middle leaves no shard that nobody would read.
 
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ impl Member {
             row: held.row.clone(),
             shard: lease.shard.clone(),
         };
-        // It does not move the counter, so renewals go on beside it.
+        // It does not increment the counter, so renewals continue concurrently.
         self.fly(async move {
             let made = preparation.make(children).await;
             move |member: &mut Self| member.prepared(&key, epoch, made, reply)
@@ -57,7 +57,7 @@ impl Member {
             Err(error) => {
                 self.suffer(&error);
                 if let Some(lease) = self.streams.parse(key) {
-                    // The lease that is missing may be what holds it up.
+                    // A missing lease may be the reason.
                     self.sync(&lease.stream);
                 }
                 return answer(reply, Err(error));
@@ -88,7 +88,7 @@ impl Member {
         }
     }
 
-    /// Goes on after the end of a shard is stored.
+    /// Continues after the shard end is stored.
     pub(super) fn ended(&mut self, key: &Arc<str>) {
         if let Some(held) = self.held.get(key) {
             event!(
@@ -100,7 +100,7 @@ impl Member {
             let children = self.keys_of(&held.lease, &held.row.children);
             let mine = |key: &Arc<str>| self.held.contains_key(key) || self.taking.contains(key);
             if !children.iter().all(mine) {
-                // They may begin, and whose they are does not know yet.
+                // The children may begin, and their owners do not know it yet.
                 self.schedule.nudge_soon(Instant::now());
             }
         }
@@ -108,13 +108,13 @@ impl Member {
     }
 }
 
-/// The children of a shard, and the leases that were made for them.
+/// The children of a shard, and the leases that were created for them.
 struct Children {
     shards: Vec<Shard>,
     rows: Vec<Row>,
 }
 
-/// What comes before the end of a shard can be stored.
+/// The steps before the shard end can be stored.
 struct Preparation {
     table: Table,
     source: Arc<dyn ShardSource>,
@@ -124,7 +124,7 @@ struct Preparation {
 }
 
 impl Preparation {
-    /// Makes the leases of the children, and notes them in the parent's row.
+    /// Creates the leases of the children, and stores the children in the parent's row.
     async fn make(&self, told: Vec<Shard>) -> Result<Children> {
         let children = match told.is_empty() {
             true => self.listed().await?,
@@ -148,7 +148,7 @@ impl Preparation {
                 .change(&self.row.key, &change::children(&ids))
                 .await;
             let attempt = attempt.map_err(|(_, error)| error)?;
-            // If the row is gone, the end cannot be stored either, and that tells.
+            // If the row is gone, the shard end cannot be stored either, which reports the error.
             if attempt.row.is_some_and(|row| row.children.is_empty()) {
                 let error = attempt.error;
                 return Err(error.unwrap_or_else(|| {
@@ -173,7 +173,7 @@ impl Preparation {
         }
         self.look_at_adjacent(child).await?;
         let begin = match (self.row.progress, self.row.own.start) {
-            // Nothing of the parent was new enough, and it need not be of the child.
+            // No record of the parent was new enough, and the same may hold for the child.
             (Progress::AtTimestamp, Some(time)) => Begin::At {
                 time,
                 resolved: None,
@@ -189,8 +189,8 @@ impl Preparation {
         Ok(Row::read(&item).ok().filter(|_| is_new))
     }
 
-    /// The child of a merge may only have its lease when both parents have theirs, or it would begin
-    /// before the other is read.
+    /// The child of a merge may only get its lease when both parents have theirs, or it would begin
+    /// before the other parent is read.
     async fn look_at_adjacent(&self, child: &Shard) -> Result<()> {
         let others = child.parents.iter().filter(|parent| **parent != self.shard);
         for other in others {
@@ -209,12 +209,12 @@ impl Preparation {
         Ok(())
     }
 
-    /// The children as they are listed.
+    /// Returns the listed children.
     async fn listed(&self) -> Result<Vec<Shard>> {
         let shards = self.source.shards(&self.stream.name).await?;
         let children: Vec<Shard> = descendants_of(&self.shard, &shards).cloned().collect();
         let is_listed = shards.iter().any(|shard| shard.id == self.shard);
-        // A shard that is neither listed nor the parent of one is gone by retention.
+        // A shard that is neither listed nor a listed shard's parent was removed by retention.
         if children.is_empty() && is_listed {
             let message = "no children of the shard are listed: it has not ended yet";
             return Err(self.error(ErrorKind::Unavailable, message.into()));

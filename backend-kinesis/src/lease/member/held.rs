@@ -11,25 +11,25 @@ use tokio::time::Instant;
 use crate::lease::key::LeaseKey;
 use crate::lease::row::{Progress, Row, Tip, millis};
 
-/// Answers a call of the handle.
+/// Resolves a call of the handle.
 pub(super) type Reply = oneshot::Sender<Result<()>>;
 
-/// How far the owner's part of a lease is.
+/// The stage of a held lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// A parent of its shard may be unfinished.
+    /// A parent of its shard may not be at shard end.
     Waiting,
     /// The application has it.
     Told,
-    /// The application has been asked to give it up, then.
+    /// The application was asked at this time to release it.
     Asked(Instant),
-    /// It is given up, and this is only not stored yet.
+    /// It is released, but the release is not stored yet.
     Ceded,
-    /// Its shard is read to its end; it is held until it can be deleted.
+    /// The lease is at shard end. It is held until it can be deleted.
     Ended,
 }
 
-/// A change that moves the counter. Of one lease there is one at a time.
+/// A change that increments the counter. Each lease has at most one in flight.
 #[derive(Debug)]
 pub(super) enum Write {
     Renew,
@@ -45,7 +45,7 @@ impl Write {
             Self::Release { reply } => reply,
         };
         if let Some(reply) = reply {
-            // Who does not wait any more does not want to know.
+            // The caller may have dropped the call.
             let _ = reply.send(answer);
         }
     }
@@ -55,23 +55,23 @@ impl Write {
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) lease: LeaseKey,
-    /// As it was after the last change of which the answer is known.
+    /// The row after the last change whose result is known.
     pub(super) row: Row,
     pub(super) epoch: Epoch,
     pub(super) stage: Stage,
-    /// Just before the request of that change, so that the lease expires here no later than anywhere
-    /// else.
+    /// The time just before the request of that change, so that the lease does not expire later here than
+    /// elsewhere.
     pub(super) renewed: Instant,
-    /// That change told no more than that the owner is alive.
+    /// Whether that change was only a renewal.
     pub(super) is_quiet: bool,
-    /// Just before the first request after it of which the answer is not known.
+    /// The time just before the first later request whose result is unknown.
     pub(super) unsure: Option<Instant>,
-    /// A change is under way.
+    /// Whether a change is in flight.
     pub(super) busy: bool,
     pub(super) waiting: VecDeque<Write>,
-    /// What its reader has told last.
+    /// The tip that its reader has reported last.
     pub(super) tip: Option<Tip>,
-    /// When the next change may be tried after one that failed.
+    /// The earliest time of the next attempt after a failed change.
     pub(super) not_before: Option<Instant>,
     delays: Option<ExponentialBackoff>,
 }
@@ -97,19 +97,19 @@ impl Held {
         }
     }
 
-    /// Whether the application may work on it.
+    /// Returns whether the application may work on it.
     pub(super) fn is_in_use(&self) -> bool {
         matches!(self.stage, Stage::Told | Stage::Asked(_))
     }
 
-    /// What the next renewal is to note, since the progress has come as far.
+    /// Returns the tip that the next renewal must note, if the progress has reached it.
     pub(super) fn tip_to_note(&self) -> Option<Tip> {
         let tip = self.tip.filter(|tip| self.row.is_settled_to(tip.after))?;
         let noted = self.row.own.tip.map(|noted| millis(noted.at));
         (noted < Some(millis(tip.at))).then_some(tip)
     }
 
-    /// Notes that a change was made.
+    /// Records that a change was applied.
     pub(super) fn succeed(&mut self, row: Row, before: Instant) {
         self.row = row;
         self.renewed = before;
@@ -118,7 +118,7 @@ impl Held {
         self.delays = None;
     }
 
-    /// Notes that a change was not made, or may not have been.
+    /// Records that a change was not applied, or may not have been.
     pub(super) fn fail(&mut self, before: Instant, now: Instant, longest: Duration) {
         self.unsure.get_or_insert(before);
         let delays = self.delays.get_or_insert_with(|| {
@@ -132,7 +132,7 @@ impl Held {
         self.not_before = Some(now + delays.next().unwrap_or(longest));
     }
 
-    /// Takes the change that is due, if there is one.
+    /// Takes the due change, if there is one.
     pub(super) fn next_write(&mut self, now: Instant, renewal: Duration) -> Option<Write> {
         if self.busy || self.not_before.is_some_and(|time| time > now) {
             return None;
@@ -142,7 +142,7 @@ impl Held {
             .or_else(|| (self.renewed + renewal <= now).then_some(Write::Renew))
     }
 
-    /// When there is something to do for it next.
+    /// Returns when the lease needs attention next.
     pub(super) fn due(&self, renewal: Duration) -> Option<Instant> {
         if self.busy {
             return None;

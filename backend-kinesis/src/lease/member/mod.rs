@@ -1,7 +1,7 @@
-//! The loop of one member: it alone changes what the member holds.
+//! The loop of one member: only it changes the state of the held leases.
 //!
-//! What takes time flies beside it and hands back what to do when it has landed, so a slow answer of
-//! the table holds up nothing but the lease that it is about.
+//! Slow work runs concurrently, and returns a closure that is run when the work has completed. So a slow response of
+//! the table delays only its own lease.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -44,24 +44,24 @@ use held::Held;
 use pace::Pace;
 use schedule::Schedule;
 
-/// What is to be done when something that took time is through.
+/// The continuation of completed work.
 type Landing = Box<dyn FnOnce(&mut Member) + Send>;
 
-/// One member's leases.
+/// The leases of one member.
 pub(super) struct Member {
     options: WorkerOptions,
     streams: Streams,
     table: Table,
     view: View,
-    /// Who owns anything in the whole table, also of streams that are not read here.
+    /// The owners in the whole table, including those of streams that are not read here.
     owners: BTreeSet<Arc<str>>,
-    /// The shards as they were listed last, by stream.
+    /// The last listed shards, by stream.
     shards: HashMap<Arc<str>, Vec<Shard>>,
     held: BTreeMap<Arc<str>, Held>,
     taking: BTreeSet<Arc<str>>,
     asks: Asks,
     audit: Audit,
-    /// The next scan is for an audit, too.
+    /// Whether the next scan is for an audit, too.
     auditing: bool,
     schedule: Schedule,
     pace: Pace,
@@ -69,7 +69,7 @@ pub(super) struct Member {
     commands: mpsc::UnboundedReceiver<Command>,
     events: mpsc::UnboundedSender<LeaseEvent>,
     leaving: Option<Leaving>,
-    /// Since when the table cannot be used, and why.
+    /// When the table became unusable, and why.
     trouble: Option<(Instant, Error)>,
     random: fastrand::Rng,
     done: bool,
@@ -88,7 +88,7 @@ impl Member {
             begun: now,
         };
         let mut member = Self {
-            // A change may hang, and the look at what became of it, and still there is time for another.
+            // A change and the read of its result may both hang, and there is still time for another attempt.
             table: Table::new(options.store.clone(), options.failover / 4),
             view: View::new(options.failover),
             owners: BTreeSet::new(),
@@ -114,7 +114,7 @@ impl Member {
         member
     }
 
-    /// Runs until the member has left, has failed, or its handle is gone. In the last case it just
+    /// Runs until the member has left, has failed, or its handle is dropped. In the last case it just
     /// stops, as after a crash.
     pub(super) async fn run(mut self) {
         loop {
@@ -138,7 +138,7 @@ impl Member {
         }
     }
 
-    /// Does all that is due.
+    /// Does everything that is due.
     fn tend(&mut self, now: Instant) {
         self.expire(now);
         self.write(now);
@@ -157,7 +157,7 @@ impl Member {
         }
     }
 
-    /// When something is due next.
+    /// Returns when something is due next.
     fn due(&self) -> Instant {
         let failover = self.options.failover;
         let renewal = self.renewal();
@@ -178,7 +178,7 @@ impl Member {
         next.unwrap_or_else(|| Instant::now() + failover)
     }
 
-    /// How long a lease is not renewed at most.
+    /// Returns the maximum time between two renewals of a lease.
     fn renewal(&self) -> Duration {
         self.pace.renewal
     }
@@ -187,7 +187,7 @@ impl Member {
         &self.options.id
     }
 
-    /// Lets something fly, and does what it hands back when it has landed.
+    /// Runs a future concurrently, and its continuation when it has completed.
     fn fly<L>(&mut self, flight: impl Future<Output = L> + Send + 'static)
     where
         L: FnOnce(&mut Self) + Send + 'static,
@@ -197,7 +197,7 @@ impl Member {
     }
 
     fn tell(&mut self, event: LeaseEvent) {
-        // A handle that is gone has closed the commands too, which ends the loop.
+        // A dropped handle has closed the commands too, which ends the loop.
         let _ = self.events.send(event);
     }
 
@@ -209,8 +209,8 @@ impl Member {
         ));
     }
 
-    /// Notes that the table refused. A table that is gone, or that may not be used any more, ends
-    /// the membership when all leases have expired by it.
+    /// Records an error of the table. A table that is gone, or no longer permitted, ends
+    /// the membership when all leases have expired because of it.
     fn suffer(&mut self, error: &Error) {
         let lasting = matches!(
             error.kind(),
@@ -224,14 +224,14 @@ impl Member {
         }
         let now = Instant::now();
         if error.kind() == ErrorKind::NotFound {
-            // It may be the stream that is gone.
+            // The stream may be gone.
             self.schedule.check = now;
         }
         let (since, _) = self.trouble.get_or_insert_with(|| (now, error.clone()));
         if now.duration_since(*since) >= self.options.failover {
             self.fail(error.clone());
         }
-        // The next scan tells whether it lasts.
+        // The next scan shows whether it persists.
         self.schedule.scan_within(now, self.renewal());
     }
 
@@ -245,7 +245,7 @@ impl Member {
         error.with_partition(&Self::partition(lease))
     }
 
-    /// The lease that a caller means, if it is this member's in that epoch and in use.
+    /// Returns the caller's lease, if it is this member's in that epoch and in use.
     fn in_use(&mut self, lease: &LeaseKey, epoch: Epoch) -> Option<Arc<str>> {
         let key = self.streams.key(lease)?;
         let held = self.held.get(&key)?;

@@ -1,5 +1,5 @@
-//! Telling other members to look at the table: what they would find at their next look by themselves,
-//! they then find at once, and so they need not look often.
+//! Nudges other members to scan the table. They then see changes at once that they would otherwise see at their
+//! next scan, and so need not scan often.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use super::attempt::Table;
 use crate::lease::change;
 use crate::lease::row::Row;
 
-/// In how many leases of a member it is told. It hears of it when it renews the first of them.
+/// The number of a member's leases that are marked. The member notices the mark when it renews the first of them.
 const LEASES: usize = 4;
 
-/// How long others may take to be told, before they have to find out by themselves.
+/// The maximum duration of a nudge. After it, the others must find out by their own scans.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Member {
-    /// Tells the others, if it is time.
+    /// Nudges the other members, if it is due.
     pub(super) fn nudge_if_due(&mut self, now: Instant) {
         if self.schedule.nudge.is_some_and(|time| time <= now) {
             self.schedule.nudged(now);
@@ -32,7 +32,7 @@ impl Member {
         }
     }
 
-    /// Tells all other members that are known and understand it.
+    /// Nudges all other known members that support it.
     pub(super) fn nudges(&mut self) -> impl Future<Output = ()> + Send + 'static {
         let mark = self.random.u64(..);
         let mut owned: BTreeMap<&Arc<str>, Vec<&Row>> = BTreeMap::new();
@@ -46,27 +46,27 @@ impl Member {
         }
         let mut rows = Vec::new();
         for of_one in owned.into_values() {
-            // They are renewed in this order, so these are renewed far from each other.
+            // They are renewed in this order, so these renewals are far apart in time.
             let apart = of_one.len().div_ceil(LEASES);
             rows.extend(of_one.into_iter().step_by(apart).cloned());
         }
         let (table, me) = (self.table.clone(), self.me().clone());
         async move {
             let nudges = rows.iter().map(|row| nudge(&table, row, &me, mark));
-            // Who is not told finds out by itself.
+            // A member without a nudge finds out by its own scan.
             let _ = timeout(PATIENCE, join_all(nudges)).await;
         }
     }
 
-    /// Looks at the table as others want it: at once, and again soon, as they may do more, and others
-    /// have been told too.
+    /// Handles a nudge: scans at once, and again soon, because the sender may do more, and other members
+    /// were nudged too.
     pub(super) fn nudged(&mut self, now: Instant) {
         self.schedule.stir(now);
         self.schedule.scan_now(now);
     }
 }
 
-/// Tells the owner of one lease, and if that has changed, the new one.
+/// Nudges the owner of one lease, or, if the owner has changed, the new one.
 async fn nudge(table: &Table, row: &Row, me: &Arc<str>, mark: u64) {
     let mut owner = row.owner.clone();
     for _ in 0..2 {

@@ -1,4 +1,4 @@
-//! Keeping what is held: renewals, checkpoints, and giving leases back.
+//! The lease renewer: renewals, checkpoints, and releases of held leases.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::lease::options::LeaseEvent;
 use crate::lease::row::{Progress, Row};
 
 impl Member {
-    /// Gives up what was not renewed in time: others may have it already.
+    /// Drops the leases that were not renewed in time: others may already have them.
     pub(super) fn expire(&mut self, now: Instant) {
         let failover = self.options.failover;
         let expired = |held: &Held| held.renewed + failover <= now;
@@ -45,7 +45,7 @@ impl Member {
         held.map(|(key, _)| key.clone()).collect()
     }
 
-    /// Starts the changes that are due, one of each lease at most.
+    /// Starts the due changes, at most one per lease.
     pub(super) fn write(&mut self, now: Instant) {
         let of = self.held.len();
         let mut starting = Vec::new();
@@ -85,11 +85,11 @@ impl Member {
         attempt: Result<Attempt, (Instant, Error)>,
     ) {
         let now = Instant::now();
-        // Several tries have to fit between a renewal that is due and the end of the lease.
+        // Several attempts must fit between a due renewal and the expiry of the lease.
         let longest = self.renewal() / 4;
         let me = self.options.id.clone();
         let Some(held) = self.held.get_mut(key).filter(|held| held.epoch == epoch) else {
-            // Lost meanwhile, and whoever waits for the answer has been told by an event.
+            // The lease was lost meanwhile, which an event has reported to the caller.
             if let Some(lease) = self.streams.parse(key) {
                 write.answer(Err(Self::fenced("lease", &lease)));
             }
@@ -104,7 +104,7 @@ impl Member {
             Err((before, error)) => {
                 held.fail(before, now, longest);
                 match write {
-                    // Nobody can do it instead.
+                    // No other member can do it.
                     Write::Release { .. } => held.waiting.push_front(write),
                     write => write.answer(Err(error.clone())),
                 }
@@ -118,7 +118,7 @@ impl Member {
                 let is_nudged = row.own.look.is_some() && row.own.look != held.row.own.look;
                 let before = match attempt.applied {
                     true => attempt.before,
-                    // It was an earlier request that was heard, or this one.
+                    // An earlier request was applied, or this one.
                     false => held.unsure.unwrap_or(attempt.before),
                 };
                 match moved {
@@ -162,7 +162,7 @@ impl Member {
         }
     }
 
-    /// Answers a change after which the lease is still held here.
+    /// Resolves a change after which the lease is still held here.
     fn conclude(&mut self, key: &Arc<str>, write: Write, error: Option<Error>) {
         let Some(held) = self.held.get_mut(key) else {
             return;
@@ -177,12 +177,12 @@ impl Member {
                 }
             }
             (write @ Write::Store { .. }, Some(error)) => write.answer(Err(error)),
-            // An earlier request of ours was heard late and moved the counter.
+            // An earlier request of this member was applied late and incremented the counter.
             (write, _) => held.waiting.push_front(write),
         }
     }
 
-    /// Takes a lease that is another's, or may be, out of use.
+    /// Takes a lease out of use that belongs to another member, or may do so.
     pub(super) fn lose(&mut self, key: &str) {
         let Some(mut held) = self.held.remove(key) else {
             return;
@@ -218,7 +218,7 @@ impl Member {
         );
     }
 
-    /// Tells the application that another member shall have the lease, or gives it up at once if the
+    /// Tells the application that another member wants the lease, or releases it at once if the
     /// application does not have it.
     pub(super) fn consider_heir(&mut self, key: &str, now: Instant) {
         let within = self.options.drain;
@@ -229,7 +229,7 @@ impl Member {
         else {
             return;
         };
-        // Whoever asks is there from now on, and may not be the only one that has just come.
+        // The requester has just joined, perhaps along with others.
         self.schedule.stir(now);
         self.schedule.scan_soon(now);
         match held.stage {
@@ -251,7 +251,7 @@ impl Member {
                 held.stage = Stage::Ceded;
                 held.waiting.push_back(Write::Release { reply: None });
             }
-            // Its cleanup is begun by whoever holds it then.
+            // The next holder starts its cleanup.
             Stage::Ended if held.waiting.is_empty() && !held.busy => {
                 held.waiting.push_back(Write::Release { reply: None });
             }
@@ -259,7 +259,7 @@ impl Member {
         }
     }
 
-    /// Takes a lease from an application that has not given it up in time.
+    /// Takes a lease from an application that has not released it in time.
     fn cede(&mut self, key: &str) {
         let Some(held) = self.held.get_mut(key) else {
             return;
@@ -271,7 +271,7 @@ impl Member {
         self.tell(LeaseEvent::Lost { lease, epoch });
     }
 
-    /// Notes one row as it is now.
+    /// Records one row as it is now.
     pub(super) fn saw(&mut self, row: Row) {
         let now = Instant::now();
         if row.owner.as_ref() != Some(self.me()) {

@@ -1,5 +1,5 @@
-//! When each lease is renewed: all in turn, so that something is heard of the table all the time, and
-//! not of all leases at once and then for long of none.
+//! The schedule of renewals: leases take turns, so the member learns of the table all the time, and
+//! not of all leases at once and then of none for long.
 
 use std::time::Duration;
 
@@ -10,18 +10,18 @@ use super::held::Held;
 /// The turns of a member's leases.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
-    /// The longest time between two signs of life.
+    /// The maximum time between two renewals.
     pub(super) renewal: Duration,
     /// When the first turn of the first lease was.
     pub(super) begun: Instant,
 }
 
 impl Pace {
-    /// How long after its last change a lease is renewed, which is the one of that rank among so many.
+    /// Returns how long after its last change a lease is renewed. It is the lease of rank `rank` of `of` leases.
     ///
-    /// It is renewed early, once, to come to its turn, but not after a checkpoint: of a lease that has
-    /// them often, renewals would only come between. Nor sooner than after half the time, since each lease
-    /// that comes or goes moves the turns of the others.
+    /// It is renewed early once, to move to its turn, but not after a checkpoint: renewals between frequent checkpoints
+    /// are useless. It is not renewed earlier than after half the time either, because each lease
+    /// that is added or removed moves the turns of the others.
     pub(super) fn wait(&self, held: &Held, rank: usize, of: usize) -> Duration {
         if !held.is_quiet {
             return self.renewal;

@@ -1,4 +1,4 @@
-//! A shard begins when the shards are read to their end that it comes from.
+//! Parent blocking: a shard begins when its parents are at shard end.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::lease::key::LeaseKey;
 use crate::lease::options::{LeaseEvent, ResumePoint};
 
 impl Member {
-    /// Tells the application of a lease, if no parent holds it up. What a scan has shown may be a
+    /// Passes a lease to the application, if no parent blocks it. A scan may be a
     /// moment old, so the parents are read as they are now.
     pub(super) fn check_parents(&mut self, key: &Arc<str>) {
         let Some(held) = self
@@ -30,7 +30,7 @@ impl Member {
             let mut free: Result<bool> = Ok(true);
             for parent in keys {
                 match table.get(&parent).await {
-                    // A parent without a lease is read, or will never be.
+                    // A parent without a lease is at shard end, or will never be read.
                     Ok(row) => free = Ok(row.is_none_or(|row| row.is_ended())),
                     Err(error) => free = Err(error),
                 }
@@ -51,12 +51,12 @@ impl Member {
         match free {
             Ok(true) => self.begin(key),
             Ok(false) => {}
-            // The next scan looks again.
+            // The next scan repeats the check.
             Err(error) => self.suffer(&error),
         }
     }
 
-    /// Looks again at what waits, where the parents seem to be through.
+    /// Checks the waiting leases again whose parents seem to be at shard end.
     pub(super) fn look_at_parents(&mut self) {
         let waiting = self.held.iter().filter(|(_, held)| {
             held.stage == Stage::Waiting
@@ -71,7 +71,7 @@ impl Member {
         }
     }
 
-    /// The keys of other shards of a lease's stream.
+    /// Returns the keys of other shards of a lease's stream.
     pub(super) fn keys_of(&self, lease: &LeaseKey, shards: &[Arc<str>]) -> Vec<Arc<str>> {
         let Some(stream) = self.streams.get(&lease.stream) else {
             return Vec::new();
@@ -93,7 +93,8 @@ impl Member {
         let resolved = held.row.own.resolved;
         let listed = self.shards.get(&lease.stream).into_iter().flatten();
         let listed = listed.into_iter().find(|shard| shard.id == lease.shard);
-        // Only who made the lease of a child has it in a list, but each row tells of its shard.
+        // Only the member that created a child's lease has the child in a list, but each row contains its shard's
+        // range.
         let range = held.row.range.or(listed.map(|shard| shard.range));
         let event = LeaseEvent::Taken {
             epoch: held.epoch,

@@ -1,4 +1,4 @@
-//! Looking at the whole table.
+//! Scans of the whole table.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::lease::row::{Row, Unread};
 use crate::lease::store::Item;
 use crate::lease::view::Seen;
 
-/// How long a scan may take.
+/// The timeout of a scan.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Member {
@@ -32,7 +32,7 @@ impl Member {
         });
     }
 
-    /// Notes a scan, and does what follows from it.
+    /// Handles the result of a scan.
     pub(super) fn scanned(&mut self, items: Result<Vec<Item>>) {
         let now = Instant::now();
         let items = match items {
@@ -65,14 +65,14 @@ impl Member {
         self.schedule.scan_again(now, interval);
     }
 
-    /// How long to wait for the next scan.
+    /// Returns how long to wait for the next scan.
     fn interval(&self, now: Instant, rows: usize) -> Interval {
         let is_alone = self.view.len() > 0 && self.view.len() == self.held.len();
         let forsaken = self.options.failover * FORSAKEN;
-        // Whoever shall have it, takes it soon.
+        // Its new owner takes it soon.
         let is_free = |seen: &Seen| seen.row.holder().is_none() && !seen.is_older(forsaken, now);
         let is_restless = self.schedule.is_stirred(now)
-            // Who has no lease can be told nothing.
+            // A member without a lease cannot be nudged.
             || self.held.is_empty()
             || !self.asks.is_empty()
             || self.waits_for_java()
@@ -84,7 +84,7 @@ impl Member {
         }
     }
 
-    /// Whether a lease waits for a parent whose owner will not tell of its end.
+    /// Returns whether a lease waits for a parent whose owner does not nudge at shard end.
     fn waits_for_java(&self) -> bool {
         let waiting = self
             .held
@@ -95,7 +95,7 @@ impl Member {
         parents.any(|parent| !parent.row.is_ended() && !parent.row.can_be_asked())
     }
 
-    /// The leases among the rows. Each other row is passed over.
+    /// Returns the leases among the rows. Other rows are skipped.
     fn read(&self, items: &[Item]) -> Vec<Row> {
         let read = items.iter().filter_map(|item| match Row::read(item) {
             Ok(row) => Some(row),
@@ -113,7 +113,7 @@ impl Member {
         read.collect()
     }
 
-    /// What a scan tells of leases that are held here: who asks for them, or who has taken them.
+    /// Handles the rows of held leases: who requests them, or who has taken them.
     fn compare_held(&mut self, now: Instant) {
         let me = self.options.id.clone();
         let mut lost = Vec::new();
@@ -127,7 +127,7 @@ impl Member {
             if is_ours {
                 held.row.own.asker = row.own.asker.clone();
                 if row.own.look.is_some() && row.own.look != held.row.own.look {
-                    // This look may be of just before what is to be seen.
+                    // This scan may have read the row just before the change that the mark announces.
                     held.row.own.look = row.own.look;
                     self.schedule.stir(now);
                 }

@@ -1,4 +1,4 @@
-//! When what is due.
+//! The times at which the tasks of a member are due.
 
 use std::time::Duration;
 
@@ -8,27 +8,27 @@ use tokio::time::Instant;
 use super::asks::Asks;
 use crate::lease::options::WorkerOptions;
 
-/// By how much the KCL spaces its loops apart, so that a renewal is never just too late.
+/// The margin between the KCL's loops, which keeps a renewal from being just too late.
 const EPSILON: Duration = Duration::from_millis(25);
 
-/// How often a stream and the version of the fleet are looked at.
+/// The interval between two checks of a stream and of the fleet's version.
 pub(super) const CHECK: Duration = Duration::from_secs(60);
 
-/// How often leases of shards that are read to their end are looked at.
+/// The interval between two lease cleanups.
 const CLEANUP: Duration = Duration::from_secs(60);
 
-/// How often the table is looked at while something happens in it.
+/// The scan interval while the table changes.
 const FAST: Duration = Duration::from_secs(1);
 
-/// How many such times long something may go on happening that was heard of.
+/// The number of such intervals for which changes are expected after the last known one.
 const STIRRED: u32 = 3;
 
 /// How long to wait for the next scan.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Interval {
-    /// Others may take and ask, and leases go from one to the other.
+    /// Other members may take and request leases, and leases move between them.
     Restless { rows: usize },
-    /// Others share the table, and would tell what happens; only who dies does not.
+    /// Other members share the table, and nudge when something changes. Only the death of a member needs a scan.
     Quiet { rows: usize },
     /// All leases are this member's.
     Alone,
@@ -36,21 +36,21 @@ pub(super) enum Interval {
 
 #[derive(Debug)]
 pub(super) struct Schedule {
-    /// Unset while a scan is under way.
+    /// `None` while a scan is in flight.
     pub(super) scan: Option<Instant>,
-    /// The scan that is under way may be too old.
+    /// Whether the scan in flight may be too old.
     rescan: bool,
-    /// Until when something may happen.
+    /// Until when changes are expected.
     stirred: Option<Instant>,
-    /// When to tell others to look.
+    /// When to nudge the others.
     pub(super) nudge: Option<Instant>,
-    /// When they may be told again.
+    /// When the next nudge is allowed.
     next_nudge: Instant,
-    /// When to decide again which leases to take.
+    /// When to run the lease taker again.
     pub(super) decide: Option<Instant>,
-    /// Not before this, since the table did not take what was decided.
+    /// The earliest time of that, after a failed take.
     hold_off: Option<Instant>,
-    /// When a lease may be stolen next.
+    /// When the next lease may be stolen.
     pub(super) steal: Instant,
     pub(super) audit: Instant,
     pub(super) cleanup: Instant,
@@ -99,14 +99,14 @@ impl Schedule {
             .min()
     }
 
-    /// Plans the next scan: the later the larger the table is.
+    /// Plans the next scan. The larger the table, the later.
     pub(super) fn scan_again(&mut self, now: Instant, interval: Interval) {
         self.delays = None;
         let fast = |rows: usize| {
             let pages = u32::try_from(rows / 100).unwrap_or(u32::MAX);
             self.fast.saturating_mul(pages.saturating_add(1))
         };
-        // The leases of others expire with a scan, so that it cannot be much later.
+        // The leases of others expire by a scan, so it cannot be much later.
         let wait = match interval {
             _ if std::mem::take(&mut self.rescan) => Duration::ZERO,
             Interval::Restless { rows } => fast(rows).min(self.longest),
@@ -116,7 +116,7 @@ impl Schedule {
         self.scan = Some(now + wait);
     }
 
-    /// Scans at once, or once more if a scan is under way.
+    /// Scans at once, or once more if a scan is in flight.
     pub(super) fn scan_now(&mut self, now: Instant) {
         self.rescan = self.scan.is_none();
         self.scan_within(now, Duration::ZERO);
@@ -131,7 +131,7 @@ impl Schedule {
         self.stirred.is_some_and(|until| now < until)
     }
 
-    /// Tells others to look, at once or with what else there is soon to be told.
+    /// Nudges the others at once, or together with the next allowed nudge.
     pub(super) fn nudge_soon(&mut self, now: Instant) {
         self.nudge.get_or_insert(now.max(self.next_nudge));
     }
@@ -145,12 +145,12 @@ impl Schedule {
         self.scan = self.scan.map(|scan| scan.min(now + within));
     }
 
-    /// Scans as soon as while something happens.
+    /// Scans after the short interval that applies while the table changes.
     pub(super) fn scan_soon(&mut self, now: Instant) {
         self.scan_within(now, self.fast);
     }
 
-    /// Plans the next scan after one that failed.
+    /// Plans the next scan after a failed one.
     pub(super) fn scan_later(&mut self, now: Instant) {
         self.scan = Some(now + self.delay());
     }
@@ -160,14 +160,14 @@ impl Schedule {
         self.decide = Some(self.decide.map_or(time, |decide| time.min(decide)));
     }
 
-    /// Decides again when the table may be better.
+    /// Runs the lease taker again when the table may have recovered.
     pub(super) fn decide_later(&mut self, now: Instant) {
         let time = now + self.delay();
         self.hold_off = Some(time);
         self.decide = Some(time);
     }
 
-    /// Notes that the table took what was decided.
+    /// Records that the table accepted a take.
     pub(super) fn decided_well(&mut self) {
         self.hold_off = None;
     }

@@ -1,4 +1,4 @@
-//! Taking leases: what is free, what is due by the balance, and what others hand over.
+//! The lease taker: takes free leases, leases that the balance requires, and leases that others hand over.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,14 +15,14 @@ use crate::lease::row::{Progress, Row};
 use crate::lease::taker::{self, Candidate, Situation};
 use crate::lease::view::Seen;
 
-/// How many time-outs a lease has nobody before it is taken without regard to the balance.
+/// After this many failover times without an owner, a lease is taken regardless of the balance.
 pub(super) const FORSAKEN: u32 = 3;
 
-/// How long to wait for the ends of a race for leases.
+/// How long to wait for the end of a race for leases.
 const RACE: Duration = Duration::from_millis(50);
 
 impl Member {
-    /// Decides from what was seen which leases to take, and does so.
+    /// Decides from the last known state which leases to take, and takes them.
     pub(super) fn decide(&mut self, now: Instant) {
         self.schedule.decide = None;
         let candidates = self.candidates(now);
@@ -39,7 +39,7 @@ impl Member {
                 "this member's share of the leases is larger than its bound"
             );
         }
-        // What another member has handed over is owned by this one, and only has to be accepted.
+        // A lease that another member has handed over already belongs to this one, and only needs to be accepted.
         let me = self.options.id.clone();
         let handed = self.view.iter().filter(|(key, seen)| {
             seen.row.holder() == Some(&me)
@@ -92,7 +92,7 @@ impl Member {
         self.view.iter().map(candidate).collect()
     }
 
-    /// When the next lease of another worker expires, unless that shows a sign of life.
+    /// Returns when the next lease of another worker expires, unless it is renewed.
     fn next_expiry(&self, now: Instant) -> Option<Instant> {
         let others = self
             .view
@@ -104,8 +104,8 @@ impl Member {
         times.filter(|time| *time > now).min()
     }
 
-    /// Takes a lease, if it still is as it was seen. One that is `stolen` has an owner that moves the
-    /// counter all the time, so it is tried once more with what the first try has shown.
+    /// Takes a lease, if it is unchanged. A `stolen` one has an owner that keeps incrementing the
+    /// counter, so it is tried once more with the row that the first attempt has shown.
     pub(super) fn take(&mut self, key: Arc<str>, stolen: bool) {
         let Some(seen) = self.view.get(&key) else {
             return;
@@ -124,7 +124,7 @@ impl Member {
         let me = self.options.id.clone();
         self.fly(async move {
             let result = async {
-                // Who made the row did not say which tip was meant. From now on it is this one.
+                // The row's creator did not store which tip is meant. From now on it is the current one.
                 let unpinned = row.progress == Progress::Latest && row.own.start.is_none();
                 let pin = match unpinned {
                     true => match source.latest(&lease.stream, &lease.shard).await {
@@ -173,11 +173,11 @@ impl Member {
             return;
         };
         self.view.saw(row.clone(), now);
-        // An answer that got lost does not matter: only our own take looks like this.
+        // A lost response does not matter: only this member's take results in this row.
         let is_taken = row.holder() == Some(self.me()) && row.own.epoch == Some(Epoch(row.counter));
         if !is_taken && row.counter != before.counter {
-            // Another member was quicker. What is left for this one is decided by what it has shown,
-            // when the others of the same race are over.
+            // Another member was faster. What is left for this one depends on that member's row, and is decided
+            // when the others of the same race have ended.
             return self.schedule.decide_at(now + RACE);
         }
         if !is_taken || row.counter == before.counter {

@@ -1,6 +1,5 @@
-//! What somebody has to do for the whole group: missing leases are made by the worker that all
-//! elect, finished ones are deleted by those that hold them, and whether the streams and the fleet
-//! are still what they were is looked at by everybody.
+//! Maintenance for the whole group. The elected leader creates missing leases (shard sync), the holders delete leases
+//! at shard end, and every member checks whether the streams and the fleet have changed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +19,7 @@ impl Member {
     pub(super) fn keep_up(&mut self, now: Instant) {
         if self.schedule.audit <= now {
             self.schedule.audit_again(now);
-            // It is one of what a scan shows.
+            // The audit uses the result of the scan.
             self.auditing = true;
             self.schedule.scan_within(now, Duration::ZERO);
         }
@@ -36,7 +35,7 @@ impl Member {
         }
     }
 
-    /// Looks for shards without a lease, if it is time and this member is the one to do so.
+    /// Audits the leases for missing ones, if it is due and this member is the leader.
     pub(super) fn audit_if_due(&mut self) {
         if !std::mem::take(&mut self.auditing) || self.leaving.is_some() {
             return;
@@ -55,7 +54,7 @@ impl Member {
         }
     }
 
-    /// Makes the leases that a stream lacks.
+    /// Runs a shard sync of a stream: creates the leases that it lacks.
     pub(super) fn sync(&mut self, name: &str) {
         let Some(stream) = self.streams.get(name).cloned() else {
             return;
@@ -85,7 +84,7 @@ impl Member {
         }
     }
 
-    /// Adds the ranges that rows lack, so that the next audit can tell.
+    /// Adds the ranges that rows lack, so that the next audit can check them.
     fn fill_ranges(&mut self, stream: Stream) {
         let rows = self.rows_of(&stream);
         let lacking = rows.into_iter().filter(|row| row.range.is_none());
@@ -122,7 +121,7 @@ impl Member {
         rows.filter(of_stream).cloned().collect()
     }
 
-    /// Deletes leases that are held here, and that nobody needs any more.
+    /// Deletes held leases that are no longer needed.
     fn clean(&mut self) {
         let ended = self.held.values().filter(|held| held.row.is_ended());
         let ended: Vec<_> = ended
@@ -140,7 +139,7 @@ impl Member {
                     Ok(true) => {
                         member.held.remove(&row.key);
                         member.view.forget(&row.key);
-                        // The end of its parents' rows lets the rows of the children go.
+                        // The deletion of the parents' rows unblocks the children.
                         member.look_at_parents();
                     }
                     Ok(false) => {}
@@ -150,7 +149,7 @@ impl Member {
         }
     }
 
-    /// Looks whether the streams and the fleet are still what they were.
+    /// Checks whether the streams and the fleet have changed.
     fn check(&mut self) {
         let (store, source) = (self.table.store.clone(), self.options.source.clone());
         let streams: Vec<Stream> = self.streams.iter().cloned().collect();

@@ -1,7 +1,7 @@
-//! A row of the table: what the KCL stores of one lease, and what we add to it.
+//! A row of the lease table: the attributes of the KCL, and additional ones of millstream.
 //!
-//! Reading is tolerant: attributes may be missing, unknown or of another type, as versions of the
-//! KCL differ. Writing is strict, since the KCL 2.x fails on any row that it cannot read.
+//! Reading is tolerant: attributes may be missing, unknown or of another type, because versions of the
+//! KCL differ. Writing is strict, because the KCL 2.x fails on any row that it cannot read.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -17,30 +17,30 @@ mod read;
 pub(crate) use new::{Begin, NewRow};
 pub(crate) use read::Unread;
 
-/// The progress in a shard.
+/// The checkpoint of a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Progress {
     TrimHorizon,
     Latest,
     AtTimestamp,
-    /// Everything up to and including it is settled.
+    /// Everything up to and including this position is settled.
     After(Position),
-    /// The shard is closed, and all of it is settled.
+    /// Shard end: the shard is closed, and all of it is settled.
     End,
 }
 
-/// The place that [`Progress::Latest`] stands for: the tip of a shard at a time.
+/// The position that [`Progress::Latest`] stands for: the tip of a shard at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pin {
-    /// A shard iterator that was taken then. Kinesis keeps one for 5 minutes.
+    /// A shard iterator that was taken at that time. Kinesis keeps it for 5 minutes.
     pub(crate) iterator: String,
     pub(crate) at: SystemTime,
 }
 
-/// At a time nothing was left to be read in a shard.
+/// A time at which nothing was left to be read in a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tip {
-    /// The last record before.
+    /// The last record before that time.
     pub(crate) after: Option<Position>,
     pub(crate) at: SystemTime,
 }
@@ -49,51 +49,51 @@ pub(crate) struct Tip {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Row {
     pub(crate) key: Arc<str>,
-    /// Grows with every change by an owner: the only sign of life.
+    /// The lease counter. Every change by an owner increments it, which is the only sign of life.
     pub(crate) counter: u64,
     pub(crate) owner: Option<Arc<str>>,
-    /// Set while the KCL 3.x hands the lease over: it is still this worker's until it has drained.
+    /// Set while the KCL 3.x hands the lease over: this worker keeps it until it has drained.
     pub(crate) checkpoint_owner: Option<Arc<str>>,
     pub(crate) switches: u64,
     pub(crate) progress: Progress,
-    /// Ids of shards, not of leases.
+    /// Shard IDs, not lease keys.
     pub(crate) parents: Vec<Arc<str>>,
-    /// Ids of shards, known at the end of this one.
+    /// Shard IDs, known at shard end.
     pub(crate) children: Vec<Arc<str>>,
     pub(crate) range: Option<HashRange>,
     pub(crate) own: Own,
 }
 
-/// What we store beside the KCL's own attributes. The KCL keeps attributes that it does not know.
+/// The attributes that millstream adds to those of the KCL. The KCL keeps attributes that it does not know.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Own {
-    /// The counter after the last take by one of us.
+    /// The counter after the last take by a millstream member.
     pub(crate) epoch: Option<Epoch>,
-    /// Who took it then. If it is `leaseOwner` still, the owner understands that others ask.
+    /// The taker of that. If it is still the `leaseOwner`, the owner understands requests.
     pub(crate) taker: Option<Arc<str>>,
-    /// Who asks the owner for the lease.
+    /// The worker that requests the lease from its owner.
     pub(crate) asker: Option<Arc<str>>,
-    /// Tells the owner to look at the table, by being another than before.
+    /// Makes the owner scan the table when it changes.
     pub(crate) look: Option<u64>,
-    /// The time that `AT_TIMESTAMP` stands for, or that `LATEST` was pinned at.
+    /// The time of `AT_TIMESTAMP`, or the time at which `LATEST` was pinned.
     pub(crate) start: Option<SystemTime>,
-    /// When it was decided that the lease begins at its oldest record, or at a time.
+    /// When the start at the oldest record or at a time was resolved.
     pub(crate) resolved: Option<SystemTime>,
-    /// The shard iterator that `LATEST` was pinned by.
+    /// The shard iterator of a pinned `LATEST`.
     pub(crate) iterator: Option<String>,
-    /// What an owner has noted last.
+    /// The last tip that an owner has noted.
     pub(crate) tip: Option<Tip>,
-    /// The stream's ARN and its creation in seconds since the epoch.
+    /// The stream's ARN and its creation time in seconds since the epoch.
     pub(crate) stream: Option<(Arc<str>, u64)>,
 }
 
 impl Row {
-    /// Who may change the progress.
+    /// Returns the worker that may change the progress.
     pub(crate) fn holder(&self) -> Option<&Arc<str>> {
         self.checkpoint_owner.as_ref().or(self.owner.as_ref())
     }
 
-    /// Who shall have the lease next, if its holder was told of one.
+    /// Returns the next owner of the lease, if its holder has been asked to hand it over.
     pub(crate) fn heir(&self) -> Option<&Arc<str>> {
         match self.checkpoint_owner {
             Some(_) => self.owner.as_ref(),
@@ -102,7 +102,7 @@ impl Row {
         .filter(|heir| Some(*heir) != self.holder())
     }
 
-    /// Whether the owner understands that others ask.
+    /// Returns whether the owner understands requests for the lease.
     pub(crate) fn can_be_asked(&self) -> bool {
         self.owner.is_some() && self.owner == self.own.taker && self.checkpoint_owner.is_none()
     }
@@ -111,14 +111,14 @@ impl Row {
         self.progress == Progress::End
     }
 
-    /// When nothing was left behind the progress. Whoever has moved that back, by hand or by a tool,
-    /// has not changed the note.
+    /// Returns when nothing was left after the progress. A progress that was moved back by hand or by a tool
+    /// does not match the note.
     pub(crate) fn tip(&self) -> Option<SystemTime> {
         let tip = self.own.tip.filter(|tip| self.is_settled_to(tip.after))?;
         Some(tip.at)
     }
 
-    /// Whether the progress is at that position or behind it.
+    /// Returns whether the progress is at that position or after it.
     pub(crate) fn is_settled_to(&self, position: Option<Position>) -> bool {
         match (position, self.progress) {
             (None, _) | (_, Progress::End) => true,
@@ -127,7 +127,7 @@ impl Row {
         }
     }
 
-    /// Where `LATEST` was pinned.
+    /// Returns the pin of `LATEST`.
     pub(crate) fn pin(&self) -> Option<Pin> {
         Some(Pin {
             iterator: self.own.iterator.clone()?,
@@ -136,7 +136,7 @@ impl Row {
     }
 }
 
-/// Milliseconds since the epoch, as times are stored.
+/// Returns milliseconds since the epoch, the format of stored times.
 pub(crate) fn millis(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

@@ -1,4 +1,4 @@
-//! The names of attributes. Those of the KCL are its wire format; ours have a prefix.
+//! The names of attributes. Those of the KCL are its wire format; those of millstream have a prefix.
 
 pub(crate) const KEY: &str = "leaseKey";
 pub(crate) const COUNTER: &str = "leaseCounter";
@@ -32,7 +32,7 @@ pub(crate) const TIP_AFTER: &str = "millstreamTipAfter";
 pub(crate) const STREAM: &str = "millstreamStream";
 pub(crate) const CREATED: &str = "millstreamCreated";
 
-/// The one entity type that is a lease; older versions of the KCL write none.
+/// The only entity type of leases; older versions of the KCL write none.
 pub(crate) const LEASE: &str = "LEASE";
 
 pub(crate) const TRIM_HORIZON: &str = "TRIM_HORIZON";

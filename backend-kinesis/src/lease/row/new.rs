@@ -1,4 +1,4 @@
-//! Rows as we make them.
+//! New rows.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -10,22 +10,22 @@ use crate::lease::key::Stream;
 use crate::lease::store::Item;
 use crate::stream::Shard;
 
-/// A lease that is to be made, with nobody as its owner.
+/// A lease to be created, without an owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NewRow {
     pub(crate) shard: Shard,
     pub(crate) begin: Begin,
 }
 
-/// Where a new lease begins.
+/// The start of a new lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Begin {
     TrimHorizon,
     Latest(Pin),
-    /// The time is ours to keep: the KCL has it in each worker's configuration only.
+    /// This row must store the time: the KCL has it only in each worker's configuration.
     At {
         time: SystemTime,
-        /// When that was decided; None if it is not known, as for the child of a shard.
+        /// When that was resolved; `None` if it is not known, as for a child shard.
         resolved: Option<SystemTime>,
     },
 }
@@ -38,7 +38,7 @@ impl NewRow {
         put(names::KEY, string(&stream.key(&shard.id)));
         put(names::ENTITY, string(names::LEASE));
         put(names::COUNTER, number(first_count()));
-        // Without it the KCL cannot read the row, nor any other of the table.
+        // Without it, the KCL can read neither this row nor any other of the table.
         put(names::SWITCHES, number(0));
         put(names::SUB, number(0));
         put(names::FIRST_HASH, string(&shard.range.first.to_string()));
@@ -59,11 +59,11 @@ impl NewRow {
     }
 }
 
-/// Where the counter of a new lease begins: beyond that of any lease of its key before. A lease may be
-/// deleted by hand under its owner and be made again; were it to begin at zero, as those that Java makes, its
-/// epochs would come again, and a change by the owner of the old one could fit the new one.
+/// Returns the initial counter of a new lease: larger than that of any earlier lease of its key. A lease may be
+/// deleted by hand while it has an owner, and be created again. If it began at zero, as those of Java workers do, its
+/// epochs would repeat, and a change by the owner of the old lease could match the new one.
 ///
-/// DynamoDB takes no more than [1000 writes of an item in a second][limit], so that no counter outruns the
+/// DynamoDB accepts at most [1000 writes per second for an item][limit], so no counter overtakes the
 /// milliseconds of the clock.
 ///
 /// [limit]: https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/bp-partition-key-design.html
@@ -71,10 +71,10 @@ fn first_count() -> u64 {
     millis(SystemTime::now())
 }
 
-/// The attributes that say where a lease begins.
+/// Returns the attributes for the start of a lease.
 pub(crate) fn begin(begin: &Begin) -> Vec<(&'static str, AttributeValue)> {
     let (progress, start, resolved, iterator) = match begin {
-        // What retention removes from now on would be read.
+        // Records that retention removes from now on would have been read.
         Begin::TrimHorizon => (Progress::TrimHorizon, None, Some(SystemTime::now()), None),
         Begin::Latest(pin) => (Progress::Latest, Some(pin.at), None, Some(&pin.iterator)),
         Begin::At { time, resolved } => (Progress::AtTimestamp, Some(*time), *resolved, None),
@@ -86,7 +86,7 @@ pub(crate) fn begin(begin: &Begin) -> Vec<(&'static str, AttributeValue)> {
     attributes
 }
 
-/// The progress as it is stored, without the place inside an aggregate.
+/// Returns the stored form of a checkpoint, without the position inside an aggregate.
 pub(crate) fn checkpoint(progress: Progress) -> String {
     match progress {
         Progress::TrimHorizon => names::TRIM_HORIZON.to_owned(),
@@ -105,7 +105,7 @@ pub(crate) fn number(number: u64) -> AttributeValue {
     AttributeValue::N(number.to_string())
 }
 
-/// None for no strings: DynamoDB has no empty sets.
+/// Returns `None` for no strings: DynamoDB has no empty sets.
 pub(crate) fn strings(values: &[Arc<str>]) -> Option<AttributeValue> {
     let values: Vec<String> = values.iter().map(|value| value.to_string()).collect();
     (!values.is_empty()).then_some(AttributeValue::Ss(values))

@@ -1,4 +1,4 @@
-//! Reading rows that others wrote.
+//! Parses rows of any writer.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use super::{Own, Progress, Row, Tip, names, time};
 use crate::lease::store::Item;
 use crate::stream::HashRange;
 
-/// Why a row is passed over.
+/// The reason why a row is skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unread {
-    /// It is no lease: the KCL 3.x keeps state of other kinds beside them.
+    /// It is no lease: the KCL 3.x keeps other entities in the table.
     Other,
-    /// It has this attribute not, or not in a form that can be understood.
+    /// This attribute is missing or malformed.
     Lacks(&'static str),
 }
 
@@ -62,7 +62,7 @@ fn number(item: &Item, name: &str) -> Option<u64> {
     item.get(name)?.as_n().ok()?.parse().ok()
 }
 
-/// In order, so that all readers see the same.
+/// Returns the strings of a set, sorted so that all readers see the same.
 fn set(item: &Item, name: &str) -> Vec<Arc<str>> {
     let values = match item.get(name) {
         Some(AttributeValue::Ss(values)) => values.as_slice(),

@@ -66,7 +66,7 @@ fn what_rows_may_lack_is_borne() {
     ] {
         item.remove(name);
     }
-    // The KCL writes it as a number when it creates the row, and as bytes later.
+    // The KCL writes a number when it creates the row, and bytes later.
     item.insert("pendingCheckpointState".into(), N("0".into()));
     item.insert("unknown".into(), B(Blob::new([1])));
     item.insert("entityType".into(), text("LEASE"));

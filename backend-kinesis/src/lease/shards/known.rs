@@ -4,7 +4,7 @@ use super::Known;
 use crate::lease::key::Stream;
 use crate::lease::row::{Progress, Row};
 
-/// What is known of a stream's shards by its leases.
+/// Returns the shards of a stream that have a lease.
 pub(crate) fn known(stream: &Stream, rows: &[Row]) -> Known {
     let shard = |row: &Row| {
         let prefix = stream.key("").len();

@@ -1,4 +1,4 @@
-//! Which leases a stream's shards need: at the birth of a group, and where some are missing.
+//! Shard sync: the leases that a stream's shards need, when a group is created, and when some are missing.
 
 mod known;
 mod plan;

@@ -1,5 +1,5 @@
-//! Which leases to make, as the KCL does it, but from the list of all shards: the filters of
-//! ListShards are answered differently by different services.
+//! Decides which leases to create, like the KCL, but from the list of all shards: services implement the
+//! filters of ListShards differently.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,17 +8,17 @@ use millstream_core::Start;
 
 use crate::stream::Shard;
 
-/// A lease that is to be made, and where it begins. `Latest` is pinned when it is made.
+/// A lease to be created, and its start. `Latest` is pinned at the creation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Plan {
     pub(crate) shard: Shard,
     pub(crate) begin: Start,
 }
 
-/// The leases of a stream: by shard, whether it is read to its end.
+/// The leases of a stream: by shard, whether it is at shard end.
 pub(crate) type Known = BTreeMap<Arc<str>, bool>;
 
-/// The first leases of a group in a stream.
+/// Returns the initial leases of a group in a stream.
 pub(crate) fn initial(shards: &[Shard], start: Start) -> Vec<Plan> {
     let listed: BTreeSet<&str> = shards.iter().map(|shard| &*shard.id).collect();
     let is_root = |shard: &&Shard| !shard.parents.iter().any(|id| listed.contains(&**id));
@@ -30,8 +30,8 @@ pub(crate) fn initial(shards: &[Shard], start: Start) -> Vec<Plan> {
     in_order(plans)
 }
 
-/// The leases without which some open shards would never be read: those of their nearest ancestors
-/// without which they cannot begin. Their own follow when the ancestors are read.
+/// Returns the leases without which some open shards would never be read: those of the nearest ancestors
+/// that block them. Their own leases follow when the ancestors are read.
 pub(crate) fn missing(shards: &[Shard], known: &Known, start: Start) -> Vec<Plan> {
     let mut walk = Walk {
         shards: shards.iter().map(|shard| (&*shard.id, shard)).collect(),
@@ -52,7 +52,7 @@ pub(crate) fn missing(shards: &[Shard], known: &Known, start: Start) -> Vec<Plan
     in_order(plans.collect())
 }
 
-/// The shards that follow one, whether they are listed in order or not.
+/// Returns the descendants of a shard, in whatever order the shards are listed.
 pub(crate) fn descendants_of<'a>(
     shard: &'a str,
     shards: &'a [Shard],
@@ -61,7 +61,7 @@ pub(crate) fn descendants_of<'a>(
     shards.iter().filter(is_child)
 }
 
-/// The oldest first, so that whoever stops in the middle leaves no child without a parent.
+/// Sorts the oldest first, so that a worker that stops in the middle leaves no child without a parent.
 fn in_order(mut plans: Vec<(&Shard, Start)>) -> Vec<Plan> {
     plans.sort_by(|(one, _), (other, _)| (one.starting, &one.id).cmp(&(other.starting, &other.id)));
     let plan = |(shard, begin): (&Shard, Start)| Plan {
@@ -81,8 +81,8 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    /// Whether a shard descends from one that has a lease or is to be read from the beginning. Plans
-    /// the leases of its ancestors that this needs.
+    /// Returns whether a shard descends from one that has a lease or must be read from the beginning. Plans
+    /// the leases of its ancestors that this requires.
     fn descends(&mut self, shard: &'a Shard) -> bool {
         if let Some(descends) = self.visited.get(&*shard.id) {
             return *descends;
@@ -106,7 +106,7 @@ impl<'a> Walk<'a> {
         descends
     }
 
-    /// Whether a child of this shard comes to be read through it.
+    /// Returns whether a child of this shard will be read after it.
     fn covers(&mut self, parent: &'a Shard) -> bool {
         self.known.contains_key(&parent.id) || self.descends(parent) || self.reads_roots()
     }
@@ -115,8 +115,8 @@ impl<'a> Walk<'a> {
         self.start != Start::Latest
     }
 
-    /// A shard whose parents are read to their end should have its lease. The KCL makes it before
-    /// the end of the parent is stored, so it was deleted since, by hand or by mistake.
+    /// Adds the lease of a shard whose parents are at shard end. The KCL creates it before
+    /// it stores the parent's end, so it was deleted since, by hand or by mistake.
     fn mend(&mut self, shard: &'a Shard, parents: &[&'a Shard]) {
         let ended = |parent: &&&Shard| self.known.get(&parent.id) == Some(&true);
         let waits = |parent: &&Shard| {

@@ -1,8 +1,8 @@
-//! Ranges of hash keys: open shards have each key once, leases have each key at least once.
+//! Ranges of hash keys: open shards cover each key once, leases cover each key at least once.
 
 use crate::stream::HashRange;
 
-/// Whether the ranges have each hash key exactly once.
+/// Returns whether the ranges cover each hash key exactly once.
 pub(crate) fn tile(ranges: impl IntoIterator<Item = HashRange>) -> bool {
     let mut ranges: Vec<HashRange> = ranges.into_iter().collect();
     ranges.sort_unstable();
@@ -13,7 +13,7 @@ pub(crate) fn tile(ranges: impl IntoIterator<Item = HashRange>) -> bool {
         && ranges.windows(2).all(adjoin)
 }
 
-/// The first hash keys that none of the ranges has. They may overlap.
+/// Returns the first hash keys that no range covers. The ranges may overlap.
 pub(crate) fn first_hole(ranges: impl IntoIterator<Item = HashRange>) -> Option<HashRange> {
     let mut ranges: Vec<HashRange> = ranges.into_iter().collect();
     ranges.sort_unstable();

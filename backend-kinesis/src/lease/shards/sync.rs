@@ -1,4 +1,4 @@
-//! Making the leases that a stream needs.
+//! Creates the leases that a stream needs.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,19 +13,19 @@ use crate::lease::source::ShardSource;
 use crate::lease::store::LeaseStore;
 use crate::stream::Shard;
 
-/// How often shards are listed that do not fit together, as they may not while a stream is resharded.
+/// How often shards are listed that do not fit together, which happens while a stream is resharded.
 const TRIES: usize = 3;
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What was listed, and what of it was made.
+/// The listed shards, and the leases that were created.
 #[derive(Debug)]
 pub(crate) struct Created {
     pub(crate) shards: Vec<Shard>,
     pub(crate) rows: Vec<Row>,
 }
 
-/// Makes the first leases of a group in a stream, or those that it lacks. Whoever does so at the
-/// same time makes the same.
+/// Creates the initial leases of a group in a stream, or the missing ones. Concurrent calls create the
+/// same leases.
 pub(crate) async fn sync(
     store: &dyn LeaseStore,
     source: &dyn ShardSource,
@@ -54,7 +54,7 @@ pub(crate) async fn sync(
     Ok(Created { shards, rows })
 }
 
-/// Returns the start that is meant: a time in the future is the tip.
+/// Returns the effective start: a time in the future is the tip.
 pub(crate) fn effective_start(start: Start) -> Start {
     match start {
         Start::At(time) if time > SystemTime::now() => Start::Latest,
@@ -62,7 +62,7 @@ pub(crate) fn effective_start(start: Start) -> Start {
     }
 }
 
-/// A lease with the place where it begins.
+/// Returns a lease with its start position.
 pub(crate) async fn begin(source: &dyn ShardSource, stream: &Stream, plan: Plan) -> Result<NewRow> {
     let begin = match plan.begin {
         Start::Earliest => Begin::TrimHorizon,
@@ -82,7 +82,7 @@ pub(crate) async fn begin(source: &dyn ShardSource, stream: &Stream, plan: Plan)
     })
 }
 
-/// Lists the shards, until the open ones have each hash key once.
+/// Lists the shards until the open ones cover each hash key once.
 async fn whole(source: &dyn ShardSource, stream: &str) -> Result<Vec<Shard>> {
     let mut attempts = 0;
     loop {

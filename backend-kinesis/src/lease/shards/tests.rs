@@ -14,7 +14,7 @@ fn id(number: usize) -> Arc<str> {
     format!("shardId-{number}").into()
 }
 
-/// Shards by number: their parents, the sequence numbers at which they begin, and whether they are
+/// Returns shards by number, with their parents, the sequence numbers at which they begin, and whether they are
 /// open.
 fn graph(shards: &[(usize, &[usize], u64, bool)]) -> Vec<Shard> {
     let shard = |(number, parents, starting, open): &(usize, &[usize], u64, bool)| Shard {
@@ -215,7 +215,7 @@ fn a_child_that_lost_its_lease_after_the_end_of_its_parent_gets_it_again() {
     for start in [Start::Earliest, Start::Latest, AT] {
         assert_eq!(created(&graph_a(), &leases, start), expected, "{start:?}");
     }
-    // One that still waits for its other parent does not.
+    // A lease that still waits for its other parent does not.
     let leases: Known = BTreeMap::from([
         (id(6), true),
         (id(7), false),
@@ -252,7 +252,7 @@ fn s33_holes_and_overlaps_are_no_whole() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
-    /// Whatever was split and merged, and however far each branch is read, there is no hole.
+    /// No order of splits, merges and reads leaves a hole.
     #[test]
     fn s44_trees_of_splits_and_merges_have_no_hole(steps in prop::collection::vec(any::<(u16, bool)>(), 0..60)) {
         let mut leases = vec![HashRange { first: 0, last: u128::MAX }];

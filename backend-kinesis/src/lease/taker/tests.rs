@@ -153,7 +153,7 @@ fn s16_expired_leases_make_nobody_a_worker() {
 #[test]
 fn leases_that_others_ask_for_are_theirs() {
     let ask = |lease: &mut Candidate| lease.asker = Some("other".into());
-    // With `me` there are four workers for eight, since `rust1` gives all to `other`.
+    // With `me` there are four workers for eight, because `rust1` gives all to `other`.
     let fleet = Fleet::of(&[("rust1", 3), ("rust2", 3), ("rust3", 2)]).with("rust1", ask);
     assert_eq!(fleet.sizes(), (0, 1, 0));
 }

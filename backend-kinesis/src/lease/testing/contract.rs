@@ -1,4 +1,4 @@
-//! What every store of leases has to do.
+//! The contract of every lease store.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
@@ -55,7 +55,7 @@ async fn s28_changes_meet_their_conditions(store: &dyn LeaseStore) {
         panic!("{renewed:?}");
     };
     assert_eq!(Row::read(&renewed).unwrap().counter, 1);
-    // The same once more meets a counter that has moved, and is told the row.
+    // A repetition meets an incremented counter, and returns the row.
     let refused = store.update("one", &change::renew(&before)).await.unwrap();
     assert_eq!(refused, Outcome::Refused(Some(renewed.clone())));
 

@@ -1,4 +1,4 @@
-//! A table of leases in memory, with a script of faults.
+//! A lease table in memory, with a script of faults.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use crate::lease::row::{Row, names};
 use crate::lease::store::{Condition, Item, LeaseStore, Outcome, Update};
 
-/// A request, as a script of faults sees it.
+/// A request, as input of a script of faults.
 #[derive(Debug)]
 pub(crate) enum Call<'a> {
     Scan,
@@ -23,20 +23,20 @@ pub(crate) enum Call<'a> {
     Delete(&'a str),
 }
 
-/// What happens to a request.
+/// The fault of a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Fault {
-    /// It is not made.
+    /// It is not applied.
     Fail(ErrorKind),
-    /// It is made, but its answer gets lost.
+    /// It is applied, but its response is lost.
     Lose(ErrorKind),
-    /// It takes its time before it is made.
+    /// It is delayed before it is applied.
     Slow(Duration),
 }
 
 type Script = Box<dyn FnMut(&Call<'_>) -> Option<Fault> + Send>;
 
-/// Cheap to clone: all clones are one table, with a script of faults of their own.
+/// Cheap to clone: all clones are one table, each with its own script of faults.
 #[derive(Clone)]
 pub(crate) struct MemoryStore {
     rows: Arc<Mutex<BTreeMap<String, Item>>>,
@@ -57,7 +57,7 @@ impl MemoryStore {
         }
     }
 
-    /// The same table, reached over another way: faults and calls are its own.
+    /// Returns the same table over another connection, with its own faults and calls.
     pub(crate) fn beside(&self) -> Self {
         Self {
             rows: self.rows.clone(),
@@ -72,7 +72,7 @@ impl MemoryStore {
         *self.script.lock().unwrap() = Some(Box::new(script));
     }
 
-    /// Answers from now on as if nobody ever asked for a lease.
+    /// Responds from now on as if nobody ever requested a lease.
     pub(crate) fn deaf(&self) {
         self.deaf.store(true, Ordering::Relaxed);
     }
@@ -88,7 +88,7 @@ impl MemoryStore {
         *self.script.lock().unwrap() = None;
     }
 
-    /// The requests since the last call, each with its key.
+    /// Returns the requests since the last call, each with its key.
     pub(crate) fn calls(&self) -> Vec<String> {
         std::mem::take(&mut *self.calls.lock().unwrap())
     }
@@ -119,7 +119,7 @@ impl MemoryStore {
         rows.values().flat_map(Row::read).collect()
     }
 
-    /// Changes a row as some other worker does.
+    /// Changes a row like another worker.
     pub(crate) fn change(&self, key: &str, change: impl FnOnce(&Row) -> Update) {
         let row = self.row(key).unwrap();
         let outcome = self.apply(key, &change(&row));
@@ -239,7 +239,7 @@ impl LeaseStore for MemoryStore {
     }
 
     async fn client_version(&self) -> Result<Option<String>> {
-        // DynamoDB is asked for it in two tables.
+        // DynamoDB is queried for it in two tables.
         for table in ["this", "the old"] {
             self.calls
                 .lock()

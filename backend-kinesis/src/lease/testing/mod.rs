@@ -1,4 +1,4 @@
-//! What tests of leases stand on.
+//! The base of lease tests.
 
 pub(crate) mod contract;
 pub(crate) mod memory;

@@ -1,4 +1,4 @@
-//! Members under a paused clock, and applications that do what they are told.
+//! Members under a paused clock, and applications that follow their events.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use crate::lease::key::{KeyForm, LeaseKey};
 use crate::lease::options::{LeaseEvent, WorkerOptions};
 use crate::lease::worker::Worker;
 
-/// The time-out of leases in tests.
+/// The failover time in tests.
 pub(crate) const F: Duration = Duration::from_secs(9);
 
 /// A table, and the stream `s`.
@@ -56,17 +56,17 @@ impl Rig {
         }
     }
 
-    /// Joins, and does what it is told.
+    /// Joins an application that follows its events.
     pub(crate) async fn app(&self, id: &str) -> App {
         app(self.options(id)).await
     }
 
-    /// Joins, and gives nothing back.
+    /// Joins an application that releases nothing.
     pub(crate) async fn stubborn(&self, id: &str) -> App {
         App::new(join(self.options(id)).await.unwrap(), false)
     }
 
-    /// Who owns the leases, by their keys.
+    /// Returns the owners of the leases, in the order of their keys.
     pub(crate) fn owners(&self) -> Vec<String> {
         let rows = self.store.rows().into_iter();
         let owner = |owner: Option<Arc<str>>| owner.map_or(String::new(), |id| id.to_string());
@@ -74,7 +74,7 @@ impl Rig {
     }
 }
 
-/// Joins, and does what it is told.
+/// Joins an application that follows its events.
 pub(crate) async fn app(options: WorkerOptions) -> App {
     App::new(join(options).await.unwrap(), true)
 }
@@ -87,7 +87,7 @@ pub(crate) async fn join(options: WorkerOptions) -> Result<Worker> {
     Ok(worker)
 }
 
-/// An application: it holds what it was told, and releases what it is asked for.
+/// An application: it holds the leases it gets, and releases those it is asked for.
 pub(crate) struct App {
     pub(crate) worker: Arc<Worker>,
     state: Arc<Mutex<State>>,
@@ -150,7 +150,7 @@ impl App {
         self.state.lock().unwrap().held.len()
     }
 
-    /// What it holds, by number of the shard.
+    /// Returns the held leases, by shard number.
     pub(crate) fn shards(&self) -> Vec<usize> {
         let held = &self.state.lock().unwrap().held;
         let number = |shard: &Arc<str>| shard["shardId-".len()..].parse().unwrap();
@@ -183,7 +183,7 @@ impl App {
         self.worker.leave().await.unwrap();
     }
 
-    /// As after `kill -9`.
+    /// Aborts it, as `kill -9` would.
     pub(crate) async fn crash(self) {
         self.task.abort();
         let _ = self.task.await;
@@ -191,7 +191,7 @@ impl App {
     }
 }
 
-/// Waits for a condition, and answers how long that took.
+/// Waits for a condition, and returns how long that took.
 #[track_caller]
 pub(crate) fn until(
     most: Duration,

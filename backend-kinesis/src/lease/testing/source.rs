@@ -19,7 +19,7 @@ struct Stream {
     made: usize,
 }
 
-/// Cheap to clone: all clones are the same streams.
+/// Cheap to clone: all clones share the same streams.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct MemorySource {
     streams: Arc<Mutex<BTreeMap<String, Stream>>>,
@@ -32,8 +32,8 @@ pub(crate) fn id(number: usize) -> Arc<str> {
 }
 
 impl MemorySource {
-    /// Makes a stream, of shards with even parts of the hash keys. One that exists is another from
-    /// now on.
+    /// Creates a stream whose shards have equal parts of the hash keys. An existing stream is replaced by a
+    /// new one.
     pub(crate) fn create(&self, name: &str, shards: usize) {
         let mut streams = self.streams.lock().unwrap();
         let age = streams
@@ -68,7 +68,7 @@ impl MemorySource {
         self.streams.lock().unwrap().remove(name);
     }
 
-    /// Answers the children.
+    /// Returns the children.
     pub(crate) fn split(&self, stream: &str, shard: usize) -> Vec<Shard> {
         self.reshard(stream, &[shard], |ranges| {
             let range = ranges[0];
@@ -86,7 +86,7 @@ impl MemorySource {
         })
     }
 
-    /// Answers the child. The first has the smaller hash keys.
+    /// Returns the child. The first shard has the smaller hash keys.
     pub(crate) fn merge(&self, stream: &str, one: usize, other: usize) -> Vec<Shard> {
         self.reshard(stream, &[one, other], |ranges| {
             vec![HashRange {
@@ -135,7 +135,7 @@ impl MemorySource {
         listed.unwrap().open = open;
     }
 
-    /// Deletes a shard, as the retention does.
+    /// Deletes a shard, like retention.
     pub(crate) fn trim(&self, stream: &str, shard: usize) {
         let mut streams = self.streams.lock().unwrap();
         let shards = &mut streams.get_mut(stream).unwrap().shards;
@@ -146,7 +146,7 @@ impl MemorySource {
         *self.failing.lock().unwrap() = kind;
     }
 
-    /// How many pins were taken.
+    /// Returns the number of pins that were taken.
     pub(crate) fn pins(&self) -> u64 {
         *self.pins.lock().unwrap()
     }

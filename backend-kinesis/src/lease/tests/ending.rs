@@ -1,4 +1,4 @@
-//! Shards that end, their children, and what is deleted afterwards.
+//! Shard ends, child shards, and lease cleanup.
 
 use std::time::{Duration, SystemTime};
 
@@ -102,7 +102,7 @@ async fn s51_a_merge_is_held_up_while_the_other_parent_has_no_lease() {
     let error = app.complete(0).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert_eq!(progress(&rig, 0), Some(Progress::TrimHorizon));
-    // The missing lease is made at once, and then the call goes through.
+    // The missing lease is created at once, and then the call succeeds.
     until(F, || app.shards() == [0, 1]).await;
     app.complete(0).await.unwrap();
     app.complete(1).await.unwrap();
@@ -245,7 +245,7 @@ async fn s47_a_grandparent_goes_before_a_parent() {
     app.checkpoint(3, 300).await.unwrap();
     app.checkpoint(4, 300).await.unwrap();
     sleep(4 * MINUTE).await;
-    // Shard 2 has not begun, so 0 stays, and so does 1.
+    // Shard 2 has not begun, so the leases of 0 and 1 stay.
     assert_eq!(
         (progress(&rig, 0), progress(&rig, 1)),
         (Some(Progress::End), Some(Progress::End))

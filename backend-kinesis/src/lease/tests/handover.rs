@@ -1,4 +1,4 @@
-//! Members that hand leases to each other.
+//! Handovers of leases between members.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ async fn who_joins_gets_its_share_by_asking_before_the_next_renewals() {
     let took = until(F, || b.count() == 4).await;
     assert!(took <= F / 3 + Duration::from_millis(300), "{took:?}");
     assert_eq!(a.count(), 4);
-    // Each was asked for and handed over, none was stolen.
+    // Each was requested and handed over, none was stolen.
     assert!(
         !a.log().iter().any(|what| what.starts_with("lost")),
         "{:?}",
@@ -113,7 +113,7 @@ async fn an_owner_that_does_not_give_a_lease_in_time_loses_it() {
 async fn an_owner_that_never_hears_the_question_is_robbed() {
     let rig = Rig::new(2);
     let store = rig.store.beside();
-    // To this one each row looks as if nobody had asked for it.
+    // For this member, no row ever shows a request.
     let a = crate::lease::testing::rig::join(rig.options_over("a", &store))
         .await
         .unwrap();
@@ -207,7 +207,7 @@ async fn a_question_to_an_owner_that_is_gone_is_none_to_the_next() {
     let asked = || rig.store.rows().iter().any(|row| row.own.asker.is_some());
     until(SECOND, asked).await;
     sleep(2 * F / 3).await;
-    // Somebody else takes both leases, as after an expiry.
+    // Another worker takes both leases, as after an expiry.
     a.crash().await;
     let info = rig.source.info("s").await.unwrap();
     let stream = Stream::new(KeyForm::Single, &info).unwrap();
@@ -215,7 +215,7 @@ async fn a_question_to_an_owner_that_is_gone_is_none_to_the_next() {
         rig.store
             .change(&id(shard), |row| change::take(row, "c", &stream, None));
     }
-    // It has as long to answer as the first owner had.
+    // The new owner has as long to respond as the first owner had.
     for _ in 0..4 {
         sleep(F / 3).await;
         for shard in [0, 1] {

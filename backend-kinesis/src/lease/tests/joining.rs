@@ -1,4 +1,4 @@
-//! The birth of a group, and tables that cannot be shared.
+//! The creation of a group, and tables that cannot be shared.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -115,7 +115,7 @@ async fn a_tip_that_a_java_worker_left_open_is_pinned_by_the_first_take() {
     assert_eq!(from, ResumePoint::Latest(pin));
 }
 
-/// Without them, what an aggregate brought to the wrong child of a split would be handled there, too.
+/// Without the ranges, records that an aggregate brought to the wrong child of a split would be handled there, too.
 #[tokio::test(start_paused = true)]
 async fn who_has_not_listed_a_child_knows_its_hash_keys() {
     let rig = Rig::new(1);
@@ -124,7 +124,7 @@ async fn who_has_not_listed_a_child_knows_its_hash_keys() {
     let other = join(rig.options("b")).await.unwrap();
     let children = rig.source.split("s", 0);
     first.complete(0).await.unwrap();
-    // Until then one may have the children, and the other the lease of the parent, which is still there.
+    // Until then one member may have the children, and the other the parent's lease, which still exists.
     first.leave().await;
     for _ in 0..children.len() {
         let event = timeout(3 * F, other.next()).await;
@@ -311,7 +311,7 @@ async fn a_table_of_several_streams_has_keys_and_attributes_of_the_kcl() {
             .starts_with("000000000000:t:17000000")
     );
     assert_eq!(item["shardId"], string("shardId-000000000000"));
-    // The other form is refused, both ways.
+    // The other form is rejected, in both directions.
     assert_eq!(refused(&rig).await.kind(), ErrorKind::Invalid);
     let single = Rig::new(1);
     join(single.options("a")).await.unwrap();
@@ -363,7 +363,7 @@ async fn s43_ranges_that_rows_lack_are_added_before_holes_are_looked_for() {
     assert!(!app.log().iter().any(|what| what.starts_with("lost")));
 }
 
-/// The thread of its own, as in production, on the real clock.
+/// Uses the dedicated thread, as in production, on the real clock.
 #[tokio::test]
 async fn a_member_lives_beside_a_runtime_that_is_blocked() {
     let rig = Rig::new(2);

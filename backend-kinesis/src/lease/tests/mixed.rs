@@ -1,4 +1,4 @@
-//! Members beside workers that do as the KCL 2.x does, no more.
+//! Members together with workers that behave like the KCL 2.x.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::lease::testing::rig::{F, Rig, until};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A worker of the KCL 2.x: it renews what it holds, and takes or steals at its slow pace.
+/// A worker of the KCL 2.x: it renews its leases, and takes or steals at its slow pace.
 struct Java {
     id: &'static str,
     store: MemoryStore,
@@ -162,6 +162,6 @@ async fn a_member_takes_over_from_java_workers_and_they_from_it() {
     a.checkpoint(0, 7).await.unwrap();
     a.crash().await;
     let _java = Java::start("java2", &rig.store);
-    // It needs two of its rounds: one to see, one to know.
+    // It needs two of its rounds: one to see the row, one to detect that it has not changed.
     until(5 * F, || count(&rig, "java2") == 3).await;
 }

@@ -1,6 +1,6 @@
-//! Members beside each other: the scenarios by which the KCL itself is tested, and ours.
+//! Several members on one table: the test scenarios of the KCL, and additional ones.
 //!
-//! A name that begins with `s` and a number is one of the KCL's scenarios.
+//! A name that begins with `s` and a number is a scenario of the KCL.
 
 mod ending;
 mod handover;

@@ -1,4 +1,4 @@
-//! Keeping leases: renewals, checkpoints, and answers that get lost.
+//! Renewals, checkpoints, and lost responses.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -22,7 +22,7 @@ async fn owner(rig: &Rig) -> App {
     app
 }
 
-/// Lets the answer to the next change get lost that `is` one of.
+/// Loses the response to the next change for which `is` returns true.
 fn lose_one(rig: &Rig, is: impl Fn(&Update) -> bool + Send + 'static) -> Arc<Mutex<u32>> {
     let lost = Arc::new(Mutex::new(0));
     let counted = lost.clone();
@@ -289,7 +289,7 @@ async fn s55_a_place_inside_an_aggregate_is_stored_as_the_kcl_does() {
     );
 }
 
-/// What a Java worker writes when it prepares a checkpoint.
+/// Writes what a Java worker writes when it prepares a checkpoint.
 fn java_prepares(rig: &Rig) {
     let mut item = rig.store.item(&id(0)).unwrap();
     for name in names::PENDING {

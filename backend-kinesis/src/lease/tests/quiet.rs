@@ -1,4 +1,4 @@
-//! Members that ask little of the table, and hear soon of what happens in it all the same.
+//! Members that send few requests to the table, and still learn of changes soon.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::lease::testing::source::id;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What answers take that are there at once in tests.
+/// The tolerance for responses, which are immediate in tests.
 const SLACK: Duration = Duration::from_millis(50);
 
 fn options(rig: &Rig, id: &str, failover: Duration) -> WorkerOptions {
@@ -28,7 +28,7 @@ fn options(rig: &Rig, id: &str, failover: Duration) -> WorkerOptions {
     }
 }
 
-/// Two members that share leases evenly, and have done so for a while.
+/// Returns two members that have shared leases evenly for a while.
 async fn pair(rig: &Rig, leases: usize, failover: Duration) -> (App, App) {
     let a = app(options(rig, "a", failover)).await;
     let b = app(options(rig, "b", failover)).await;
@@ -38,13 +38,13 @@ async fn pair(rig: &Rig, leases: usize, failover: Duration) -> (App, App) {
     (a, b)
 }
 
-/// What a measurement gives at different times of the members' turns, in order.
+/// Returns the measurements at different times of the members' turns, in order.
 async fn times<T: Future<Output = Duration>>(
     failover: Duration,
     measure: impl Fn(Duration) -> T,
 ) -> Vec<Duration> {
     const TIMES: u32 = 30;
-    // In this time renewals and looks come to each other as they can.
+    // In this time, renewals and scans settle into their turns.
     let turns = failover * 2;
     let mut all = Vec::new();
     for time in 0..TIMES {
@@ -80,7 +80,7 @@ async fn who_leaves_is_heard_with_the_next_renewal_of_any_lease() {
             until(failover, || b.count() == 4).await
         });
         let took = took.await;
-        // Of two leases, each is renewed in the middle between two renewals of the other.
+        // With two leases, each is renewed in the middle between two renewals of the other.
         let between = failover * 2 / 5 / 2;
         assert!(took[took.len() - 1] <= between + SLACK, "{took:?}");
         assert!(took[took.len() / 2] <= between / 2 + SLACK, "{took:?}");
@@ -116,23 +116,23 @@ async fn a_nudge_is_heard_once_and_so_is_one_that_replaces_it() {
     scans();
     sleep(6 * F).await;
     let quiet = scans();
-    // The counter does not move, and nobody takes the mark away.
+    // The counter does not change, and nobody removes the mark.
     let counter = rig.store.row(&id(shard)).unwrap().counter;
     nudge(1);
     assert_eq!(rig.store.row(&id(shard)).unwrap().counter, counter);
     sleep(F).await;
     assert!(scans() >= 4);
     sleep(6 * F).await;
-    // An audit of each may come in between.
+    // An audit of each may run in between.
     assert!(scans() <= quiet + 2);
     assert_eq!(rig.store.row(&id(shard)).unwrap().own.look, Some(1));
-    // This one is replaced before it can be heard.
+    // This mark is replaced before it can be noticed.
     nudge(2);
     nudge(3);
     sleep(F).await;
     assert!(scans() >= 4);
     sleep(6 * F).await;
-    // An audit of each may come in between.
+    // An audit of each may run in between.
     assert!(scans() <= quiet + 2);
 }
 
@@ -169,7 +169,7 @@ async fn workers_of_java_are_not_nudged() {
     let told = format!("update {}", id(0));
     assert!(!rig.store.calls().contains(&told));
     assert!(!rig.store.item(&id(0)).unwrap().contains_key(names::LOOK));
-    // Nor if it has taken the lease since it was looked at.
+    // Nor if it has taken the lease since the last scan.
     let outcome = rig.store.apply(&id(0), &change::nudge("java", 1));
     assert!(matches!(outcome, Outcome::Refused(Some(_))), "{outcome:?}");
 }
@@ -196,7 +196,7 @@ async fn a_member_that_leaves_tells_when_it_has_nothing_left() {
     let b = rig.app("b").await;
     until(3 * F, || (a.count(), b.count()) == (2, 2)).await;
     sleep(F).await;
-    // One of its leases is given up long after the other.
+    // One of its leases is released long after the other.
     let last = id(a.shards()[1]);
     let rows = rig.store.clone();
     store.script(move |call| match call {
@@ -248,10 +248,10 @@ async fn the_children_of_a_shard_begin_where_others_have_them() {
     let (mine, other) = (a.shards(), b.shards());
     rig.source.split("s", mine[0]);
     a.complete(mine[0]).await.unwrap();
-    // Six leases, with the one that is read to its end: three each.
+    // Six leases, including the one at shard end: three each.
     let took = until(F, || a.count() == 2 && b.count() == 3).await;
     assert!(took <= F * 2 / 5 / 2 + SLACK, "{took:?}");
-    // A child of two begins when the second is read to its end, whoever holds which.
+    // A child of two parents begins when the second is at shard end, whoever holds them.
     sleep(F).await;
     let child = rig.source.merge("s", mine[1], other[0]).remove(0);
     a.complete(mine[1]).await.unwrap();

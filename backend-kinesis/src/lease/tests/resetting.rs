@@ -1,4 +1,4 @@
-//! Moving a group to another place, and reading where it is.
+//! Moving a group to another position, and reading its position.
 
 use std::time::{Duration, SystemTime};
 
@@ -37,7 +37,7 @@ async fn a_running_member_goes_on_from_the_new_place_in_a_new_epoch() {
     assert_eq!((row.progress, row.owner), (Progress::TrimHorizon, None));
     until(F, || app.lease(0).is_some_and(|(_, now)| now > epoch)).await;
     app.checkpoint(0, 20).await.unwrap();
-    // It was asked, and could settle what it had begun.
+    // It was asked, and could settle what was in flight.
     assert!(app.log().contains(&"asked 0".to_owned()));
     assert!(!app.log().contains(&"lost 0".to_owned()));
 }

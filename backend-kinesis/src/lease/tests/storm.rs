@@ -1,5 +1,5 @@
-//! Fleets under random trouble: members come, go, crash and are cut off, answers get lost, and the
-//! stream is resharded, while it is watched that no promise is broken.
+//! Fleets under random faults: members join, leave, crash and are cut off, responses are lost, and the
+//! stream is resharded, while the tests check that no promise is broken.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -17,19 +17,19 @@ use crate::lease::testing::rig::{Rig, join, until};
 use crate::lease::worker::Worker;
 use crate::stream::Shard;
 
-/// What all applications know together, which no member does.
+/// The combined knowledge of all applications, which no member has.
 #[derive(Debug, Default)]
 struct Ledger {
     holders: BTreeMap<Arc<str>, Arc<str>>,
     epochs: BTreeMap<Arc<str>, Epoch>,
-    /// The last checkpoints that were acknowledged.
+    /// The last acknowledged checkpoints.
     acknowledged: BTreeMap<Arc<str>, Position>,
-    /// All of these was settled; that this is stored may not be known.
+    /// Shards that are fully settled; it may not be known whether that is stored.
     settled: BTreeSet<Arc<str>>,
     finished: BTreeSet<Arc<str>>,
     written: u64,
     begun: Option<Instant>,
-    /// What was told to whom, for who looks for the reason of a failure.
+    /// The events of each member, for the analysis of a failure.
     log: Vec<String>,
 }
 
@@ -117,7 +117,7 @@ impl Storm {
             .holders
             .retain(|_, holder| *holder != member.id);
         if leaves {
-            // One that is cut off answers when its leases have expired.
+            // A member that is cut off returns when its leases have expired.
             let _ = member.worker.leave().await;
         }
     }
@@ -166,14 +166,14 @@ impl Storm {
         for _ in 0..40 {
             self.step().await;
         }
-        // When all is well again, everything is read.
+        // Without faults, everything is read.
         let shards = self.shards().await;
         let ledger = self.ledger.clone();
         let is_done = || {
             let ledger = ledger.lock().unwrap();
             shards.iter().all(|shard| match shard.open {
                 true => ledger.holders.contains_key(&shard.id),
-                // One whose end was stored without an answer may be deleted already.
+                // A shard whose end was stored without a response may already be deleted.
                 false => {
                     let is_deleted = self.rig.store.row(&shard.id).is_none();
                     ledger.finished.contains(&shard.id)
@@ -190,11 +190,11 @@ impl Storm {
     }
 }
 
-/// The everyday trouble of one member.
+/// Injects the usual faults of one member.
 fn trouble(store: &MemoryStore, mut random: fastrand::Rng) {
     store.script(move |call| {
         let delay = Duration::from_millis(random.u64(1..60));
-        // An answer that is there at once would be one that nobody can have.
+        // A response is never immediate in reality.
         let slow = Some(Fault::Slow(delay));
         match (random.u8(..20), call) {
             (0, _) => Some(Fault::Fail(ErrorKind::Throttled)),
@@ -205,7 +205,7 @@ fn trouble(store: &MemoryStore, mut random: fastrand::Rng) {
     });
 }
 
-/// Follows the events of one member, and watches over what they promise.
+/// Follows the events of one member, and checks their promises.
 async fn follow(
     seed: u64,
     id: Arc<str>,
@@ -277,7 +277,7 @@ async fn follow(
     }
 }
 
-/// Stores checkpoints, and completes what has ended.
+/// Stores checkpoints, and completes shards that have ended.
 async fn work(
     mut random: fastrand::Rng,
     worker: Arc<Worker>,
@@ -326,7 +326,7 @@ async fn work(
 fn no_promise_is_broken_in_any_storm() {
     let mut written = 0;
     for seed in 0..60 {
-        // All of a member's choices come from here, so that a seed is a storm.
+        // All of a member's choices come from here, so that a seed determines a storm.
         fastrand::seed(seed);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()

@@ -1,4 +1,4 @@
-//! Taking what is free, and what expires.
+//! Taking free and expired leases.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::lease::testing::source::id;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What a Java worker writes when it takes a lease.
+/// Writes what a Java worker writes when it takes a lease.
 pub(super) fn java_takes(rig: &Rig, shard: usize, worker: &str) {
     rig.store.change(&id(shard), |row| Update {
         set: vec![
@@ -28,12 +28,12 @@ pub(super) fn java_takes(rig: &Rig, shard: usize, worker: &str) {
     });
 }
 
-/// What a Java worker writes when it renews a lease.
+/// Writes what a Java worker writes when it renews a lease.
 pub(super) fn java_renews(rig: &Rig, shard: usize) {
     rig.store.change(&id(shard), change::renew);
 }
 
-/// A table whose leases are a Java worker's.
+/// Returns a table whose leases belong to a Java worker.
 async fn owned_by_java(shards: usize) -> Rig {
     let rig = Rig::new(shards);
     let first = join(rig.options("first")).await.unwrap();
@@ -75,7 +75,7 @@ async fn s03_a_lease_is_its_owners_for_the_whole_time_out_from_the_first_sight()
     let app = rig.app("a").await;
     let took = until(2 * F, || app.count() > 0).await;
     assert!(begun.elapsed() >= F, "{took:?}");
-    // The moment it expires, not a scan later.
+    // At the moment it expires, not a scan later.
     assert!(took < F + Duration::from_millis(50), "{took:?}");
 }
 
@@ -193,7 +193,7 @@ async fn s14_a_lease_is_stolen_though_its_counter_moved_after_the_scan() {
     let rig = owned_by_java(2).await;
     let store = rig.store.beside();
     let (rows, moved) = (rig.store.clone(), std::sync::Mutex::new(0));
-    // Each first try meets a counter that has just moved.
+    // Each first attempt meets a counter that has just changed.
     store.script(move |call| {
         if let Call::Update(key, _) = call {
             let mut moved = moved.lock().unwrap();

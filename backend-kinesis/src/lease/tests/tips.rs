@@ -1,4 +1,4 @@
-//! Noting when nothing was left to be read.
+//! Notes that nothing was left to be read.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,7 +16,7 @@ use crate::lease::{LeaseEvent, Pin};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// As it is stored: in milliseconds.
+/// Returns a time as it is stored: in milliseconds.
 fn noon() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_700_000_000)
 }
@@ -64,7 +64,7 @@ async fn it_is_noted_once_and_not_before_progress_has_come_so_far() {
         None
     });
     sleep(3 * F).await;
-    // What a reader says that reads no more.
+    // The report of a reader that reads no more.
     let (lease, epoch) = app.lease(0).unwrap();
     app.worker.note_tip(&lease, Epoch(epoch.0 - 1), tip(None));
     sleep(F).await;
@@ -92,7 +92,7 @@ async fn it_is_not_that_of_a_place_before() {
     app.checkpoint(0, 9).await.unwrap();
     note(&app, tip(Some(9)));
     until(F, || row(&rig).tip().is_some()).await;
-    // As by hand.
+    // Like a change by hand.
     rig.store.change(&id(0), |_| Update {
         set: vec![(names::CHECKPOINT, string("3"))],
         remove: Vec::new(),

@@ -1,4 +1,4 @@
-//! Tables that are slow, throttled, or gone.
+//! Tables that are slow, throttled, or missing.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What waits for one shard, record by record.
+//! The records that wait for one shard.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -11,12 +11,12 @@ use crate::stream::HashKey;
 
 pub(super) struct Lane {
     pub(super) pace: Pace,
-    /// Of bound keys, or without one: they may go.
+    /// Records of bound keys, or without a key: they may be sent.
     pub(super) next: VecDeque<Ticket>,
-    /// As they came.
+    /// New records, in their order.
     pub(super) fresh: VecDeque<Ticket>,
     pub(super) bytes: usize,
-    /// When the oldest of them has waited enough.
+    /// The end of the linger time of the oldest record.
     pub(super) due: Instant,
 }
 
@@ -39,7 +39,7 @@ impl Lane {
         self.pace.opens()
     }
 
-    /// Before a record is added.
+    /// Accounts for a record that is about to be added.
     pub(super) fn expect(&mut self, bytes: usize, due: Instant) {
         self.due = if self.is_empty() {
             due
@@ -49,7 +49,7 @@ impl Lane {
         self.bytes += bytes;
     }
 
-    /// The next that may go; its key is bound then. What may not goes to its key.
+    /// Returns the next record that may be sent, and binds its key. Records that must wait are held by their key.
     pub(super) fn pop(
         &mut self,
         keys: &mut HashMap<HashKey, VecDeque<Ticket>, FixedState>,

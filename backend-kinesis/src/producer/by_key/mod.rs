@@ -1,9 +1,8 @@
-//! Each record an entry of its own: of a key, one is on its way at a time.
+//! Each record is an entry of its own: of each key, one record is in flight at a time.
 //!
-//! A key is *bound* while a record of it is in a request, waits for its next try, or stands in a
-//! lane as the next of its key. The later ones are held by the key, in order; what comes in of a
-//! bound key goes behind them when it is met. So what goes of a key is always the oldest that there
-//! is of it.
+//! A key is *bound* while a record of it is in a request, waits for a retry, or is next in a lane. Later records are
+//! held by the key, in order. A new record of a bound key is added to them when a lane reaches it. So the record that
+//! is sent for a key is always the oldest remaining one.
 
 mod lane;
 
@@ -24,14 +23,14 @@ use crate::stream::HashKey;
 pub(super) struct ByKey {
     settings: Settings,
     map: Map,
-    /// One for each place of the map.
+    /// One lane for each shard of the map.
     lanes: Vec<Lane>,
-    /// The bound keys, with what they hold.
+    /// The bound keys, and the records that they hold.
     keys: HashMap<HashKey, VecDeque<Ticket>, FixedState>,
-    /// What has failed, by the time of its next try; the number keeps apart what is due at once.
+    /// Failed records, by the time of their retry; the number distinguishes equal times.
     waiting: BTreeMap<(Instant, u64), Vec<Ticket>>,
     waits: u64,
-    /// The lane that goes first.
+    /// The lane that is served first.
     turn: usize,
 }
 
@@ -50,7 +49,7 @@ impl ByKey {
         }
     }
 
-    /// Lets a record go as the next of its key.
+    /// Releases a record as the next of its key.
     fn license(&mut self, mut ticket: Ticket, due: Instant) {
         if ticket.is_free() {
             ticket.hash = self.map.spread();
@@ -60,7 +59,7 @@ impl ByKey {
         lane.next.push_back(ticket);
     }
 
-    /// Frees the key of a record that has its answer, for the next one.
+    /// Frees the key of a record that has its result, for the next record.
     fn release(&mut self, ticket: &Ticket, calls: &mut Calls, now: Instant) {
         let Some(key) = ticket.key else {
             return;
@@ -88,7 +87,7 @@ impl ByKey {
         }
     }
 
-    /// Whether anything that may go has waited enough, or is enough for a request.
+    /// Returns whether a record that may be sent has lingered long enough, or the records fill a request.
     fn is_due(&self, now: Instant) -> bool {
         let (mut records, mut bytes) = (0, 0);
         let open = self.lanes.iter().filter(|lane| lane.opens() <= now);
@@ -174,7 +173,7 @@ impl Lanes for ByKey {
     }
 
     fn again(&mut self, failed: Vec<(Ticket, Error)>, calls: &mut Calls, now: Instant) {
-        // Those that failed equally often wait together, to share their request once more.
+        // Records that failed equally often wait together, so they share a request again.
         let mut groups = BTreeMap::<u32, Vec<Ticket>>::new();
         for (mut ticket, error) in failed {
             if error.kind() == ErrorKind::Throttled {
@@ -189,7 +188,7 @@ impl Lanes for ByKey {
             groups.entry(ticket.attempts).or_default().push(ticket);
         }
         for (attempts, tickets) in groups {
-            // Whose time is over meanwhile must not keep its key from the later ones.
+            // A record whose deadline expires meanwhile must not block the later ones of its key.
             let deadlines = tickets.iter().filter_map(|ticket| calls.deadline(ticket));
             let at = deadlines.fold(now + delay(attempts), Instant::min);
             self.waits += 1;

@@ -1,4 +1,4 @@
-//! What waits for one shard, and what is on its way there.
+//! The records that wait for one shard, and those in flight.
 
 use std::collections::VecDeque;
 
@@ -12,28 +12,28 @@ pub(super) struct Lane {
     pub(super) pace: Pace,
     pub(super) queue: VecDeque<Ticket>,
     pub(super) bytes: usize,
-    /// When the oldest record has waited enough.
+    /// The end of the linger time of the oldest record.
     pub(super) due: Instant,
-    /// How many carriers are on their way whose records could be of this lane's keys.
+    /// The number of carriers in flight whose records could have keys of this lane.
     pub(super) busy: usize,
-    /// Until when the failure of a carrier keeps it.
+    /// Until when the failure of a carrier blocks the lane.
     pub(super) waits_until: Instant,
-    /// Most records of the next carrier, while it is looked for the one that is refused.
+    /// The maximum number of records of the next carrier, while the search for a rejected record runs.
     pub(super) most: usize,
 }
 
 /// The records of a carrier.
 pub(in crate::producer) struct Carried {
     pub(super) tickets: Vec<Ticket>,
-    /// How large it is.
+    /// The size of the carrier.
     pub(super) bytes: usize,
     /// The cover of the lane that it was filled from.
     pub(super) cover: HashRange,
 }
 
 impl Carried {
-    /// Counts a failure of those that are still to be sent, and answers how many one of them has by
-    /// now.
+    /// Counts a failure of the records that are still to be sent. Returns the largest number of attempts
+    /// of any of them.
     pub(super) fn fail(&mut self, calls: &Calls) -> u32 {
         let tickets = self.tickets.iter_mut();
         let open = tickets.filter(|ticket| calls.deadline(ticket).is_some());
@@ -58,7 +58,7 @@ impl Lane {
         }
     }
 
-    /// Before a record is added.
+    /// Accounts for a record that is about to be added.
     pub(super) fn expect(&mut self, bytes: usize, due: Instant) {
         self.due = if self.queue.is_empty() {
             due
@@ -72,7 +72,7 @@ impl Lane {
         self.busy == 0 && !self.queue.is_empty()
     }
 
-    /// When it may go, if it is free: as soon as it has a full carrier, or has waited enough.
+    /// Returns when it may send, if it is free: as soon as it has a full carrier, or its linger time is over.
     pub(super) fn goes(&self, full: usize) -> Instant {
         let least = self.waits_until.max(self.pace.opens());
         if self.bytes >= full {

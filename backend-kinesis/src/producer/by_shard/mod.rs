@@ -1,28 +1,27 @@
-//! Many records an entry: of a shard, one carrier is on its way at a time.
+//! Each entry has many records: of each shard, one carrier is in flight at a time.
 //!
-//! What waits stands in one queue for each shard, and a carrier takes from its front. One that was
-//! not stored, or not where all its records belong, goes back to the front before the next is
+//! Each shard has one queue of waiting records, and a carrier takes from its front. The records of a carrier that was
+//! not stored, or not where all its records belong, return to the front before the next carrier is
 //! filled.
 //!
 //! # When the shards change
 //!
-//! The map may be behind: a carrier is filled for a shard that was split or merged meanwhile, and its
-//! explicit hash key, which is that of its first record, leads it to the shard that has that one
-//! now. If that is a merged shard, all of it is in its place. If it is half of a split one, then
-//! records whose hash belongs to the other half are in a shard where nobody may look for them: a
-//! reader of ours passes over just these, and the KCL over **the whole carrier**. So nothing of such
-//! a carrier is answered, and all of it is sent again; a reader of ours sees some of it twice.
+//! The map may be outdated: a carrier is filled for a shard that was split or merged meanwhile, and its
+//! explicit hash key, which is that of its first record, routes it to the shard that now has that hash
+//! key. If that is a merged shard, all records are in the right shard. If it is half of a split one, then
+//! records whose hash belongs to the other half are in a shard where readers may not look for them: a
+//! millstream reader skips just these, and the KCL skips **the whole carrier**. So no record of such
+//! a carrier gets a result, and all of them are sent again; a millstream reader sees some of them twice.
 //!
-//! The order of a key holds for either reader. Nothing of a key goes while a carrier is on its way
-//! that could have records of it: a lane is *busy* as long as any is whose cover touches its own,
-//! also when the lanes are made anew by a new map. A carrier that comes back goes before all that
-//! waits, so its records go before later ones of their keys: the KCL sees them there first, and a
-//! reader of ours has seen, in the carrier that strayed, the same records in the same order, and
-//! none of a key whose earlier ones it could not see, as all records of a key have one hash. A key
-//! whose records have several explicit hash keys has an order under each of them.
+//! The order of a key holds for both readers. No record of a key is sent while a carrier is in flight that could have
+//! records of it: a lane is *busy* as long as there is such a carrier whose cover overlaps its own, also when a new map
+//! recreates the lanes. A carrier that comes back is sent before all waiting records, so its records precede later ones
+//! of their keys: the KCL sees them there first. A millstream reader has seen, in the misrouted carrier, the same
+//! records in the same order, and none of a key whose earlier ones it could not see, because all records of a key have
+//! one hash. A key whose records have several explicit hash keys has an order for each of them.
 //!
-//! Whether a carrier is where it belongs cannot be told of a shard that the map does not know; it
-//! waits for the next map, busy. A shard that is not there either counts as wrong, which costs
+//! Whether a carrier is where it belongs is unknown for a shard that the map does not contain. The carrier
+//! waits for the next map, and keeps its lanes busy. A shard that is also missing there counts as wrong, which costs
 //! duplicates at most.
 
 mod lane;
@@ -41,16 +40,16 @@ use crate::stream::HashRange;
 
 pub(super) struct ByShard {
     settings: Settings,
-    /// How large a carrier is filled.
+    /// The target size of a carrier.
     most_bytes: usize,
     map: Map,
-    /// One for each place of the map.
+    /// One lane for each shard of the map.
     lanes: Vec<Lane>,
     /// The covers of all carriers that keep lanes busy.
     covers: Vec<HashRange>,
-    /// Carriers that were stored in shards that the map does not know.
+    /// Carriers that were stored in shards that the map does not contain.
     strange: Vec<(Carried, Landed)>,
-    /// The lane that goes first.
+    /// The lane that is served first.
     turn: usize,
 }
 
@@ -69,7 +68,7 @@ impl ByShard {
         }
     }
 
-    /// Adds what one lane may send to the request.
+    /// Adds the records that one lane may send to the request.
     fn fill(
         &mut self,
         index: usize,
@@ -93,7 +92,7 @@ impl ByShard {
                     partition_key: record.key.as_ref().unwrap_or_else(keyless),
                     explicit_hash_key: ticket.explicit_hash_key(),
                 };
-                // The first one goes as it is: it was checked against the limit of the stream.
+                // The first record is accepted unconditionally: it was checked against the limit of the stream.
                 let most = if carrier.is_empty() { room } else { largest };
                 if carrier.size_with(address, record) > most || tickets.len() >= lane.most {
                     break;
@@ -120,7 +119,7 @@ impl ByShard {
         filling.add(carried, entry);
     }
 
-    /// The carrier keeps lanes busy no more. Answers those lanes.
+    /// Ends the busy state that the carrier causes. Returns its lanes.
     fn release(&mut self, cover: HashRange) -> &mut [Lane] {
         let index = self.covers.iter().position(|known| *known == cover);
         self.covers.swap_remove(index.expect("it was on its way"));
@@ -131,9 +130,9 @@ impl ByShard {
         lanes
     }
 
-    /// Lets the lanes of these records wait.
+    /// Blocks the lanes of these records for a while.
     fn wait(&mut self, carried: &Carried, until: Instant, calls: &Calls) {
-        // What is over meanwhile must not keep what is behind it.
+        // A record whose deadline expires meanwhile must not block the records behind it.
         let deadlines = carried.tickets.iter().filter_map(|t| calls.deadline(t));
         let until = deadlines.fold(until, Instant::min);
         for lane in &mut self.lanes[self.map.find_all(carried.cover)] {
@@ -141,7 +140,7 @@ impl ByShard {
         }
     }
 
-    /// Puts records before all that waits.
+    /// Puts records before all waiting ones.
     fn put_back(&mut self, tickets: Vec<Ticket>, calls: &mut Calls, now: Instant) {
         for mut ticket in tickets.into_iter().rev() {
             if calls.wanted(&ticket).is_some() {
@@ -155,7 +154,7 @@ impl ByShard {
         }
     }
 
-    /// A carrier was stored in a shard of this range.
+    /// Handles a carrier that was stored in a shard of this range.
     fn place(
         &mut self,
         mut carried: Carried,
@@ -169,7 +168,7 @@ impl ByShard {
         }
         let tickets = &carried.tickets;
         let (partition, expected) = self.map.partition(tickets[0].hash, &landed.shard);
-        // A record alone has led the way itself.
+        // The hash of a single record has routed the carrier.
         let is_in_place = tickets.len() == 1
             || range.is_some_and(|range| tickets.iter().all(|t| range.contains(t.hash)));
         if !is_in_place {
@@ -182,7 +181,7 @@ impl ByShard {
                 "an aggregate was stored in a shard that not all its records belong to, and is \
                  sent again"
             );
-            // The second time the map was as wrong as the first.
+            // The second time, the map was as wrong as the first time.
             let attempts = carried.fail(calls);
             if attempts > 1 {
                 self.wait(&carried, now + delay(attempts), calls);
@@ -289,7 +288,7 @@ impl Lanes for ByShard {
 }
 
 impl ByShard {
-    /// Makes the lanes anew. The order of a key stays, since all of it was in one lane and is again.
+    /// Recreates the lanes. The order of each key is kept, because all its records were in one lane and are again.
     fn rebuild(&mut self, mut map: Map, now: Instant) {
         let known = self.lanes.iter().map(|lane| lane.pace.clone());
         let paces = self.settings.paces(&self.map, known, &map, now);

@@ -1,4 +1,4 @@
-//! Records that say themselves to which shard they go.
+//! Records that decide their own shard.
 
 use millstream_core::ErrorKind;
 use millstream_core::driver::Producer as _;
@@ -17,7 +17,7 @@ async fn they_go_where_they_say() {
         let producer = start(&fake, config(aggregation));
         let ends = ranges.iter().flat_map(|range| [range.first, range.last]);
         let records = ends.zip(0..).map(|(hash, number)| {
-            // The same key would lead all of them to one shard.
+            // The key alone would route all of them to one shard.
             record("key", number).header(HASH_KEY, hash.to_string())
         });
         let answers = producer.send(records.collect()).await;
@@ -52,7 +52,7 @@ async fn a_record_without_a_key_goes_where_no_key_leads() {
     for aggregation in BOTH {
         let fake = Fake::new(1, 2);
         {
-            // No partition key that is tried has this hash.
+            // None of the partition keys that are tried has this hash.
             let shards = &mut fake.world().shards;
             shards[0].range = HashRange { first: 0, last: 0 };
             shards[1].range.first = 1;

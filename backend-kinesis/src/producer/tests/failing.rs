@@ -1,4 +1,4 @@
-//! What one failure does, and to whom.
+//! The effects of single failures.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A Kinesis that fails as it is told, and whose shards split and merge.
+//! A fake of Kinesis with scripted failures, whose shards split and merge.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,15 +16,15 @@ pub(super) struct Fake(Arc<Mutex<World>>);
 
 pub(super) struct World {
     pub(super) shards: Vec<Shard>,
-    /// What each shard holds, by its place in `shards`.
+    /// The content of each shard, by its index in `shards`.
     pub(super) stored: Vec<Vec<(Position, Entry)>>,
     pub(super) random: fastrand::Rng,
     pub(super) faults: Faults,
-    /// What the next requests meet, before any fault by chance.
+    /// The results of the next requests, before any random fault.
     pub(super) script: VecDeque<Script>,
-    /// What each entry of a key meets.
+    /// The result of each entry of a key.
     pub(super) keys: HashMap<Vec<u8>, ErrorKind>,
-    /// Requests of this size are refused as a whole.
+    /// Requests of this size are rejected as a whole.
     pub(super) too_large: usize,
     pub(super) limit: Limit,
     buckets: HashMap<usize, (Instant, f64, f64)>,
@@ -33,18 +33,18 @@ pub(super) struct World {
     pub(super) under_way: usize,
     pub(super) most_under_way: usize,
     pub(super) listings: usize,
-    /// What lists say as long as it is there.
+    /// The response of lists while it is set.
     pub(super) old_list: Option<Vec<Shard>>,
     number: u64,
 }
 
-/// How it is seen to that shards take 1,000 records and 1 MiB a second and no more.
+/// How the limit of 1,000 records and 1 MiB per second and shard is enforced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Limit {
     None,
-    /// By buckets, as a service that looks at tenths of a second.
+    /// By token buckets, like a service that counts tenths of a second.
     Buckets,
-    /// By the second, as emulators do: each begins anew.
+    /// By the second, as emulators do: each second starts at zero.
     Seconds,
 }
 
@@ -60,11 +60,11 @@ pub(super) struct Faults {
 
 #[derive(Clone, Copy)]
 pub(super) enum Script {
-    /// Nothing is stored, and the request is answered this.
+    /// Nothing is stored, and the response is this error.
     Refuse(ErrorKind),
-    /// All is stored, and no answer comes.
+    /// Everything is stored, and there is no response.
     StoreAndTimeOut,
-    /// Is answered so late.
+    /// The response has this delay.
     Slow(Duration),
 }
 
@@ -184,7 +184,7 @@ impl World {
             .expect("the open shards leave nothing out")
     }
 
-    /// Whether the limits of the shard let it in.
+    /// Returns whether the limits of the shard admit it.
     fn admits(&mut self, shard: usize, bytes: usize) -> bool {
         let now = Instant::now();
         let full = (now, 1_048_576.0, 1_000.0);

@@ -1,4 +1,4 @@
-//! What a log says of requests that fail.
+//! The log lines of failed requests.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
@@ -25,8 +25,8 @@ impl Write for Log {
 
 #[tokio::test(start_paused = true)]
 async fn a_line_holds_the_name_and_the_whole_chain_of_causes() {
-    // While there is one subscriber only, `tracing` asks the thread that is first at an event whether
-    // anybody listens, and that may be the thread of another test.
+    // With only one subscriber, `tracing` asks the first thread at an event whether the event is
+    // enabled, and that may be the thread of another test.
     let _other = fmt().with_writer(io::sink).set_default();
     for aggregation in BOTH {
         let log = Log::default();

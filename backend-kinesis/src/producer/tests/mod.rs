@@ -1,4 +1,4 @@
-//! The producer against a Kinesis that fails as it is told, in paused time.
+//! The producer against a fake of Kinesis with scripted failures, in paused time.
 
 mod explicit;
 mod failing;
@@ -51,7 +51,7 @@ fn start(fake: &Fake, config: config::Producer) -> Arc<Producer> {
     Arc::new(Producer::start("s".into(), settings, fake.clone(), map))
 }
 
-/// A call that has taken its place.
+/// Starts a call, and returns it when it has its place in the order.
 async fn call(producer: &Arc<Producer>, records: Vec<Record>) -> Call {
     let producer = producer.clone();
     let mut call = async move { producer.send(records).await }.boxed();
@@ -71,7 +71,7 @@ fn kinds(answers: &Answers) -> Vec<Option<millstream_core::ErrorKind>> {
     answers.iter().map(kind).collect()
 }
 
-/// The time between two looks at what is to happen.
+/// Waits for the time between two checks of a condition.
 async fn tick() {
     tokio::time::sleep(Duration::from_millis(1)).await;
 }

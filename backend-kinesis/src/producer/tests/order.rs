@@ -1,4 +1,4 @@
-//! Order of keys under everything that can go wrong at once.
+//! The order of keys under all faults at once.
 
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ struct Plan {
     lags: bool,
 }
 
-/// Random calls of few keys, many at once, some keys with explicit hash keys; then what readers see is
-/// checked.
+/// Runs random calls of few keys, many at once, some keys with explicit hash keys; then checks the records that readers
+/// see.
 async fn run(aggregation: Aggregation, plan: Plan) {
     let what = format!("{aggregation:?}, seed {}", plan.seed);
     let fake = Fake::new(plan.seed, 3);
@@ -41,7 +41,7 @@ async fn run(aggregation: Aggregation, plan: Plan) {
         let first = number + 1;
         let records = (0..random.usize(1..40)).map(|_| {
             number += 1;
-            // Wide enough that carriers are full now and then.
+            // Wide enough that carriers are sometimes full.
             let record = Record::new(format!("{number:>w$}", w = random.usize(1..200)));
             let record = match random.u32(0..10) {
                 0 => record.header("name", "value"),

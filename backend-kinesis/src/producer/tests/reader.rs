@@ -1,4 +1,4 @@
-//! What readers see of a fake's shards: ours, and those that are made of the KCL.
+//! The records that readers see in the shards of a fake: millstream readers, and KCL readers.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,7 +9,7 @@ use super::fake::World;
 use crate::aggregate::{Opened, open};
 use crate::stream::HashKey;
 
-/// A key, a number of its own, and where it stands.
+/// A record's key, its unique number, and its position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Seen {
     pub(super) key: String,
@@ -20,14 +20,14 @@ pub(super) struct Seen {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reader {
-    /// Passes over the records of a carrier that do not belong to its shard.
+    /// Skips the records of a carrier that do not belong to its shard.
     Ours,
-    /// Passes over carriers with such records.
+    /// Skips carriers with such records.
     Kcl,
 }
 
-/// All that a reader sees, shard after shard: parents have lower numbers than their children, so
-/// this is the order for each key.
+/// Returns all records that a reader sees, shard after shard: parents have lower numbers than their children, so
+/// this is the order of each key.
 pub(super) fn read(world: &World, reader: Reader) -> Vec<Seen> {
     let mut seen = Vec::new();
     for (shard, stored) in world.shards.iter().zip(&world.stored) {
@@ -61,7 +61,7 @@ pub(super) fn read(world: &World, reader: Reader) -> Vec<Seen> {
     seen
 }
 
-/// Of each key, the first of each number must be in order.
+/// Asserts that, for each key, the first records of all numbers are in order.
 pub(super) fn assert_in_order(seen: &[Seen], what: &str) {
     let mut last = HashMap::<&str, u64>::new();
     let mut known = HashSet::new();
@@ -78,7 +78,7 @@ pub(super) fn assert_in_order(seen: &[Seen], what: &str) {
     }
 }
 
-/// What was answered must be there, at that place.
+/// Asserts that an acknowledged record is stored at its position.
 pub(super) fn assert_placed(seen: &[Seen], number: u64, placed: &RecordMetadata, what: &str) {
     let is_it = |seen: &&Seen| {
         seen.number == number

@@ -1,4 +1,4 @@
-//! How fast it goes, and how it waits, in time that does not pass by itself.
+//! Throughput and delays, in paused time.
 
 use std::time::Duration;
 
@@ -99,7 +99,7 @@ async fn what_others_leave_is_found() {
     let short = flood(&fake, config(Aggregation::Off), 100, 10);
     let long = flood(&fake, config(Aggregation::Off), 600, 10);
     let (short, long) = tokio::join!(short, long);
-    // When the other one is done, what is left takes little longer than it does alone.
+    // When the other producer has ended, the rest takes little longer than it does alone.
     let alone = Duration::from_secs(60) - short / 2;
     assert!(
         long < (short + alone).mul_f64(1.35),

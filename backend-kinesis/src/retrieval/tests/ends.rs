@@ -1,4 +1,4 @@
-//! The end of a shard.
+//! Shard end.
 
 use millstream_core::ErrorKind;
 
@@ -33,7 +33,7 @@ async fn an_end_without_children_is_none() {
     let mut run = run(&fake, Begin::Earliest);
     run.expect(1..=25).await;
     run.expect_nothing(secs(60)).await;
-    // It was none indeed.
+    // The reported end was wrong.
     fake.lock().closed = false;
     fake.store(26..=30);
     run.expect(26..=30).await;

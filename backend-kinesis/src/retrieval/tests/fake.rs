@@ -1,4 +1,4 @@
-//! A shard in memory that answers as Kinesis does, or as emulators do.
+//! A shard in memory that responds as Kinesis does, or as emulators do.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -13,7 +13,7 @@ use super::super::answer::{Answer, Raw};
 use super::super::source::{Source, Spot, Subscription};
 use crate::stream::{HashRange, Shard};
 
-/// How long an iterator and a subscription are good for.
+/// The lifetime of an iterator and of a subscription.
 const LIFE: Duration = Duration::from_secs(300);
 
 #[derive(Debug)]
@@ -21,37 +21,37 @@ pub(super) struct Fake(Mutex<Inner>);
 
 #[derive(Debug)]
 pub(super) struct Inner {
-    /// All that was ever stored, in order.
+    /// All records that were ever stored, in order.
     pub(super) records: Vec<Raw>,
-    /// How many of these are gone by retention.
+    /// The number of these that retention has removed.
     pub(super) trimmed: usize,
     pub(super) closed: bool,
-    /// Those that are listed.
+    /// The listed children.
     pub(super) children: Vec<Shard>,
     /// Whether the shard is listed.
     pub(super) listed: bool,
     pub(super) deleted: bool,
-    /// How old the newest record is.
+    /// The age of the newest record.
     pub(super) age: Duration,
-    /// Most records of an answer.
+    /// The maximum number of records in a response.
     pub(super) page: usize,
-    /// What every request takes.
+    /// The duration of every request.
     pub(super) takes: Duration,
-    /// Errors of the next requests.
+    /// The errors of the next requests.
     pub(super) iterator_faults: VecDeque<ErrorKind>,
     pub(super) records_faults: VecDeque<ErrorKind>,
     pub(super) subscribe_faults: VecDeque<ErrorKind>,
     pub(super) push_faults: VecDeque<ErrorKind>,
-    /// The kind for a sequence number that is not stored, if that is refused.
+    /// The error for a sequence number that is not stored, if that is rejected.
     pub(super) refuses_unknown: Option<ErrorKind>,
-    /// How many empty answers come before the first records of an iterator.
+    /// The number of empty responses before the first records of an iterator.
     pub(super) empty_answers: usize,
     pub(super) end: End,
     pub(super) silent: bool,
     pub(super) requests: Vec<(Instant, Request)>,
 }
 
-/// How a subscription tells the end of a shard.
+/// How a subscription reports shard end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
     /// As Kinesis does.
@@ -125,7 +125,7 @@ impl Fake {
         inner.children = children.iter().map(|id| child(id, &["shard-1"])).collect();
     }
 
-    /// When requests of a kind were made.
+    /// Returns when requests of a kind were made.
     pub(super) fn times(&self, wanted: impl Fn(&Request) -> bool) -> Vec<Instant> {
         let inner = self.lock();
         let made = inner.requests.iter().filter(|(_, made)| wanted(made));
@@ -161,7 +161,7 @@ fn fault(faults: &mut VecDeque<ErrorKind>) -> Result<()> {
 }
 
 impl Inner {
-    /// The index of the record that a reader from here gets first.
+    /// Returns the index of the first record that a reader gets from here.
     fn find(&self, spot: &Spot) -> Result<usize> {
         if self.deleted || !self.listed {
             return Err(error(ErrorKind::NotFound));
@@ -263,7 +263,7 @@ impl Source for Arc<Fake> {
     }
 }
 
-/// The time since the first call of this in a test's thread.
+/// Returns the time since the first call of this in the test's thread.
 fn since_ever() -> Duration {
     thread_local!(static EVER: Instant = Instant::now());
     EVER.with(Instant::elapsed)
@@ -301,7 +301,7 @@ impl Subscription for Pushed {
                 continue;
             }
             self.index = end;
-            // A number of its own, which is none of a record where there is none.
+            // A separate number, which belongs to no record if there is none.
             let number = end.checked_sub(1).map_or(0, |last| {
                 let last = &inner.records[last].position;
                 last.to_string().parse().expect("numbers are small here")

@@ -1,4 +1,4 @@
-//! How fast a reader asks, what it makes of errors, and what it holds.
+//! The request rate of a reader, its handling of errors, and its buffering.
 
 use std::time::Duration;
 
@@ -115,7 +115,7 @@ async fn nobody_who_takes_is_nobody_to_ask_for() {
     let fake = Fake::new(1..=1_000);
     let mut run = run(&fake, Begin::Earliest);
     sleep(secs(100)).await;
-    // One answer of ten is in hand, one batch of it in the channel.
+    // One response of ten records is buffered, one batch of it is in the channel.
     assert_eq!(fake.times(RECORDS).len(), 1);
     run.expect(1..=12).await;
     sleep(secs(100)).await;
@@ -157,7 +157,7 @@ async fn a_pause_at_the_tip_ends_at_once() {
     assert!(resumed.elapsed() < Duration::from_millis(300));
 }
 
-/// The lags that are told from now on until one is met.
+/// Returns the lags that are reported from now on until one matches.
 async fn lag_until(run: &mut Run, met: impl Fn(Duration) -> bool) -> Vec<Duration> {
     let mut told = Vec::new();
     loop {
@@ -177,7 +177,7 @@ async fn a_paused_reader_tells_how_far_behind_it_is() {
     let begun = Instant::now();
     let fake = Fake::new(1..=30);
     let mut run = run(&fake, Begin::Earliest);
-    // Before it has asked at all: the first answer is held.
+    // Before its first request: the first response is buffered.
     run.reader.pause();
     lag_until(&mut run, |behind| behind >= secs(10)).await;
     assert!(begun.elapsed() < secs(13), "{:?}", begun.elapsed());

@@ -1,4 +1,4 @@
-//! A reader against a shard in memory, under a clock that stands still while there is work.
+//! A reader against a shard in memory, under a clock that is paused while there is work.
 
 mod ends;
 mod fake;
@@ -21,14 +21,14 @@ use super::{Begin, ReadEvent, Reader, Settings, Way, read_from};
 use crate::stream::HashRange;
 use fake::Fake;
 
-/// The channel's room in most tests.
+/// The channel's capacity in most tests.
 const ROOM: usize = 1;
 
-/// A reader of a fake shard, and what it says.
+/// A reader of a fake shard, and its events.
 struct Run {
     reader: Reader,
     said: mpsc::Receiver<((), ReadEvent)>,
-    /// Records that came with others and were not asked for yet.
+    /// Records that arrived with others and were not taken yet.
     rest: VecDeque<StoredRecord>,
 }
 
@@ -65,7 +65,7 @@ fn run_with(fake: &Arc<Fake>, settings: Settings) -> Run {
 }
 
 impl Run {
-    /// The next of what is told of a shard of which nothing is left: the last record, and when.
+    /// Returns the next report that nothing is left of a shard: the last record, and the time.
     async fn tip(&mut self) -> (Option<Position>, SystemTime) {
         loop {
             let said = self.said.recv().await;
@@ -75,7 +75,7 @@ impl Run {
         }
     }
 
-    /// The next event that is no lag and no tip.
+    /// Returns the next event that is neither a lag nor a tip.
     async fn next(&mut self) -> ReadEvent {
         let hour = Duration::from_secs(3_600);
         loop {
@@ -87,7 +87,7 @@ impl Run {
         }
     }
 
-    /// The next records, as many as that, by their positions.
+    /// Returns the next `count` records.
     async fn records(&mut self, count: usize) -> Vec<StoredRecord> {
         while self.rest.len() < count {
             match self.next().await {
@@ -98,7 +98,7 @@ impl Run {
         self.rest.drain(..count).collect()
     }
 
-    /// The next records are those of these numbers, each once and in order.
+    /// Asserts that the next records have these numbers, each once and in order.
     async fn expect(&mut self, numbers: impl IntoIterator<Item = u64>) {
         let numbers: Vec<_> = numbers.into_iter().map(Position::from).collect();
         let records = self.records(numbers.len()).await;
@@ -106,7 +106,7 @@ impl Run {
         assert_eq!(positions, numbers);
     }
 
-    /// For so long there is nothing but lag.
+    /// Asserts that there is nothing but lag for this time.
     async fn expect_nothing(&mut self, time: Duration) {
         let event = timeout(time, self.next()).await;
         assert!(event.is_err(), "{event:?}");

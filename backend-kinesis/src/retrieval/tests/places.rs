@@ -1,4 +1,4 @@
-//! Where a reader begins, and how it comes back to its place.
+//! The start positions of a reader, and its return to its place.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -102,7 +102,7 @@ async fn a_time_leads_to_the_first_record_of_it() {
     for raw in &mut fake.lock().records[..12] {
         raw.arrival = Some(at - Duration::from_millis(1));
     }
-    // An emulator that takes the time for a hint.
+    // An emulator that treats the time as a hint.
     fake.lock().records[3].arrival = Some(at);
     fake.lock().records[2].arrival = Some(at);
     let mut run = run(&fake, Begin::At(at));
@@ -110,7 +110,7 @@ async fn a_time_leads_to_the_first_record_of_it() {
     run.expect(3..=20).await;
 }
 
-/// A record with a timestamp of its own, which Kinesis stored at `arrival`.
+/// Returns a record with an explicit timestamp, which Kinesis stored at `arrival`.
 fn stamped(number: u64, timestamp: SystemTime, arrival: SystemTime) -> Raw {
     let mut carrier = Carrier::new();
     let record = Record::new("payload").timestamp(timestamp);
@@ -124,7 +124,7 @@ fn stamped(number: u64, timestamp: SystemTime, arrival: SystemTime) -> Raw {
     }
 }
 
-/// Reads from 100 seconds ago, as was decided 50 seconds ago.
+/// Reads from 100 seconds ago, a start that was resolved 50 seconds ago.
 fn run_at(fake: &Arc<Fake>) -> Run {
     run_with(
         fake,
@@ -156,7 +156,7 @@ async fn what_is_stored_after_a_time_was_decided_on_is_read_whatever_its_timesta
     fake.lock().records = vec![stamped(1, old, ago(90)), stamped(2, old, ago(40))];
     run_at(&fake).expect([2]).await;
 
-    // Where clocks differ, it may look as if it was stored before.
+    // With clock skew, it may look as if it was stored before.
     let fake = Fake::new([]);
     fake.lock().records = vec![stamped(1, old, ago(90))];
     let mut run = run_at(&fake);
@@ -278,13 +278,13 @@ async fn a_pause_longer_than_retention_may_be_a_gap() {
     }
     fake.lock().trimmed = 40;
     run.reader.resume();
-    // What was in hand comes first.
+    // The buffered record arrives first.
     run.expect([10]).await;
     expect_gap(&mut run, "10", "41").await;
     run.expect(41..=50).await;
 }
 
-/// A little more than a day, which is how long records are kept.
+/// A little more than a day, the time for which records are kept.
 const DAY: u64 = 90_000;
 
 fn run_since(fake: &Arc<Fake>, begin: Begin, tip: SystemTime) -> Run {
@@ -387,7 +387,7 @@ async fn empty_answers_do_not_move_a_place_in_time() {
     run.expect(21..=25).await;
 }
 
-/// Reads until a gap is told, and answers after which record it is.
+/// Reads until a gap is reported. Returns the position before it.
 async fn read_to_gap(run: &mut Run, earliest: &str) -> Option<Position> {
     let mut last = None;
     loop {
@@ -419,7 +419,7 @@ async fn what_goes_while_it_is_read_is_told() {
         let after = read_to_gap(&mut run, "151").await;
         assert!(after < Some(position("50")), "{after:?}");
         run.expect(151..=200).await;
-        // A record in a long while is no gap, and each is passed.
+        // A record after a long time is no gap, and each record is passed.
         fake.lock().page = 1;
         fake.store(201..=205);
         run.expect(201..=205).await;

@@ -1,4 +1,4 @@
-//! Whatever happens, in whatever order: each record once, in order, to the end.
+//! Each record arrives once, in order, to shard end, in any order of events.
 
 use std::time::Duration;
 
@@ -67,7 +67,7 @@ async fn storm(seed: u64) {
             5 => fake.lock().page = rng.usize(1..40),
             6 => fake.lock().silent = rng.bool(),
             _ => {
-                // Refused once, whatever it is that is asked for. What is refused for long is told.
+                // Any request is rejected once. A permanent rejection is reported.
                 let mut inner = fake.lock();
                 if !inner.records_faults.contains(&ErrorKind::Invalid) {
                     inner.records_faults.push_back(ErrorKind::Invalid);

@@ -1,4 +1,4 @@
-//! What becomes of a record of Kinesis.
+//! The deaggregation of Kinesis records.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -99,13 +99,13 @@ fn records_of_other_shards_are_left_out_one_by_one() {
     };
     let stored = unpack(Some(only_b), carrier(7, &["a", "b", "c", "b"]), None);
     assert_eq!(positions(&stored), ["7.1", "7.3"]);
-    // A bare one is where Kinesis has put it.
+    // A bare record belongs to the shard where Kinesis has stored it.
     assert_eq!(unpack(Some(only_b), raw(8), None).len(), 1);
 }
 
 #[test]
 fn what_cannot_be_understood_is_handed_on_as_it_is() {
-    // One user record that refers to no key, in a frame that is right.
+    // One user record that refers to no key, in a valid frame.
     let message = [0x1a, 4, 0x08, 9, 0x1a, 0];
     let mut data = vec![0xf3, 0x89, 0x9a, 0xc2];
     data.extend(message);
@@ -135,7 +135,7 @@ async fn large_carriers_are_handed_on_in_batches() {
 #[tokio::test(start_paused = true)]
 async fn a_carrier_of_nothing_is_passed_over() {
     let fake = Fake::new(1..=2);
-    // A frame around a table of keys and no record.
+    // A frame around a key table without records.
     let message = [0x0a, 1, b'k'];
     let mut data = vec![0xf3, 0x89, 0x9a, 0xc2];
     data.extend(message);
