@@ -46,7 +46,7 @@ impl Broker {
         state.expect("nothing that runs under the broker's lock panics")
     }
 
-    /// Takes the lock, does what is due, runs `request`, and does what that made due.
+    /// Takes the lock, handles what is due, runs `request`, and handles what that made due.
     pub(crate) fn with<T>(&self, request: impl FnOnce(&mut BrokerState, Instant) -> T) -> T {
         let mut state = self.lock();
         let now = Instant::now();
@@ -235,7 +235,7 @@ impl BrokerState {
         }
     }
 
-    /// Does what is due: faults and deadlines of all groups.
+    /// Handles what is due: faults and deadlines of all groups.
     pub(crate) fn tick(&mut self, now: Instant) {
         while let Some(fault) = self.faults.take_due(now) {
             self.apply_fault(fault, now);
@@ -264,7 +264,7 @@ impl BrokerState {
         }
     }
 
-    /// Returns when a waiting member of the group must look again.
+    /// Returns when a waiting member of the group must check again.
     pub(crate) fn deadline(&self, group: GroupId) -> Option<Instant> {
         let group = self.groups[group].deadline();
         group.into_iter().chain(self.faults.next_due()).min()
@@ -379,7 +379,7 @@ impl BrokerState {
     }
 }
 
-/// Returns a number that no other broker has, unless the run is to be reproducible.
+/// Returns a number that no other broker has, unless the run must be reproducible.
 fn origin(config: &Config) -> u64 {
     match config.start_time {
         Some(time) => FixedState::with_seed(config.seed).hash_one(to_millis(time)),
@@ -400,7 +400,7 @@ pub(crate) fn wake(
     }
 }
 
-/// Returns the first whole millisecond that is not before `time`.
+/// Rounds up to the first whole millisecond that is not before `time`.
 fn to_millis_rounded_up(time: SystemTime) -> i64 {
     let up = time.checked_add(Duration::from_nanos(999_999));
     to_millis(up.unwrap_or(time))

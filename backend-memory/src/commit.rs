@@ -41,7 +41,7 @@ impl BrokerState {
         results
     }
 
-    /// Returns what an update stores, if the member may store it.
+    /// Returns what an update stores, if the member is permitted to store it.
     pub(crate) fn check_update(
         &self,
         group: GroupId,

@@ -32,7 +32,7 @@ pub struct Config {
     /// name are `Invalid`. At least 1 byte. Default: unset, each connection creates a broker.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The broker whose limits are imitated. Default: unset, only the limits of this backend.
+    /// The broker whose limits are imitated. Default: unset, only this backend's own limits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub like: Option<Imitation>,
     /// The number of partitions of a stream that is created when a producer opens it or a member joins.
@@ -42,9 +42,9 @@ pub struct Config {
     /// How long a member without heartbeats keeps its partitions. 1 ms to 1 day, default 10 s.
     #[serde(with = "humantime_serde")]
     pub session_timeout: Duration,
-    /// What partitions retain. Default: everything.
+    /// The retention of partitions. Default: everything is retained.
     pub retention: Retention,
-    /// What streams accept.
+    /// The limits of streams.
     pub limits: Limits,
     /// The folder in which streams, records, groups and checkpoints are stored. The file in it grows
     /// with every change: retention frees memory, not the file. Default: unset, nothing is stored.
@@ -63,22 +63,22 @@ pub struct Config {
     pub start_time: Option<SystemTime>,
 }
 
-/// What a partition retains. Records beyond a bound are removed, whether they were read or not.
+/// The retention of a partition. Records beyond a bound are removed, whether they were read or not.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Retention {
     /// How long a record is retained after it was stored. 1 ms to 10,000 days. Default: unset, no
-    /// bound.
+    /// limit.
     #[serde(with = "humantime_serde", skip_serializing_if = "Option::is_none")]
     pub age: Option<Duration>,
     /// The bytes ([`Record::size`](millstream_core::Record::size)) retained in a partition. The
-    /// newest record is always retained. At least 1. Default: unset, no bound.
+    /// newest record is always retained. At least 1. Default: unset, no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
 }
 
-/// A broker whose limits are imitated, so that tests on memory refuse what it refuses.
+/// A broker whose limits are imitated, so that tests on memory reject what that broker rejects.
 ///
 /// | | unset | `kafka` | `kinesis` |
 /// |---|---|---|---|
@@ -94,11 +94,11 @@ pub struct Retention {
 /// | [`Guarantees`] | all | without `ordered_reshard` | without `exactly_once` and `add_partitions` |
 ///
 /// A record that is too large is `TooLarge`. A key, header name, timestamp or stream name that is
-/// not accepted is `Invalid`. `durable` is this backend's own. The limits are those of the backends'
+/// not accepted is `Invalid`. `durable` is that of this backend. The limits are those of the backends'
 /// default settings on a topic or stream with default settings.
 ///
 /// Not imitated: rates ([`Limits::records_per_second`], [`Limits::bytes_per_second`]), latency,
-/// positions, and the way partitions are assigned.
+/// positions, and the assignment of partitions.
 ///
 /// [`Record::size`]: millstream_core::Record::size
 /// [`Guarantees`]: millstream_core::Guarantees
@@ -112,24 +112,24 @@ pub enum Imitation {
     Kinesis,
 }
 
-/// What a stream accepts.
+/// The limits of a stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Limits {
-    /// The largest record in bytes, with key and headers. 1 to 1 GiB. Default: 1 MiB, or that of
+    /// The maximum size of a record in bytes, with key and headers. 1 to 1 GiB. Default: 1 MiB, or that of
     /// the imitated broker.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub record_bytes: Option<usize>,
-    /// The largest key in bytes. 1 to 1 GiB. Default: 256, or that of the imitated broker.
+    /// The maximum size of a key in bytes. 1 to 1 GiB. Default: 256, or that of the imitated broker.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_bytes: Option<usize>,
-    /// Records per second and partition; beyond it they are `Throttled`. At least 1. Default:
-    /// unset, no bound.
+    /// Records per second and partition; more are rejected with `Throttled`. At least 1. Default:
+    /// unset, no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub records_per_second: Option<u64>,
-    /// Bytes per second and partition; beyond it records are `Throttled`. At least 1. Default: unset,
-    /// no bound.
+    /// Bytes per second and partition; more are rejected with `Throttled`. At least 1. Default: unset,
+    /// no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_per_second: Option<u64>,
 }

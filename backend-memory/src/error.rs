@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use millstream_core::{Error, ErrorKind};
 
-/// Why the broker refused a request.
+/// The reason why the broker rejected a request.
 #[derive(Debug, Clone)]
 pub(crate) enum BrokerError {
     UnknownStream,
@@ -31,7 +31,7 @@ pub(crate) enum BrokerError {
         size: usize,
         limit: usize,
     },
-    /// The record, or the name of the stream, has a property that the broker refuses.
+    /// The record, or the name of the stream, has a property that the broker does not accept.
     NotAccepted(Cow<'static, str>),
     /// The imitated broker has no such operation.
     Unsupported(&'static str),
@@ -60,7 +60,7 @@ pub(crate) enum BrokerError {
 }
 
 impl BrokerError {
-    /// Returns the kind: the table.
+    /// Returns the error kind. This is the table.
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             Self::UnknownStream

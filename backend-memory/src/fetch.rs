@@ -12,7 +12,7 @@ use crate::error::BrokerError;
 use crate::ids::{GroupId, MemberId, PartitionRef};
 use crate::log::Log;
 
-/// What a fetch may still return.
+/// The limits that remain for a fetch.
 struct FetchBudget {
     records: usize,
     bytes: u64,
@@ -21,7 +21,7 @@ struct FetchBudget {
 /// The result of [`BrokerState::fetch`].
 pub(crate) enum FetchResult {
     Events(Vec<Event>),
-    /// Nothing to return; look again at `until`.
+    /// There is nothing to return. The member must check again at `until`.
     Idle {
         until: Option<Instant>,
     },
@@ -61,7 +61,7 @@ impl BrokerState {
         Ok(FetchResult::Idle { until })
     }
 
-    /// Returns what a member that a fault has cut off knows by its own clock: when its session is over,
+    /// Returns the events that a member derives from its own clock while a fault cuts it off: when its session is over,
     /// it has lost everything.
     pub(crate) fn fetch_cut_off(
         &mut self,
@@ -92,7 +92,7 @@ impl BrokerState {
         found.ok_or(BrokerError::MemberGone)
     }
 
-    /// Turns a member's event into one of the driver, or `None` if it is outdated.
+    /// Converts a member's event to one of the driver. Returns `None` if it is outdated.
     fn driver_event(
         &mut self,
         group: GroupId,
@@ -147,7 +147,7 @@ impl BrokerState {
         }
     }
 
-    /// Reads what comes next in a partition, or registers the member as a waiter.
+    /// Reads the next records of a partition, or registers the member as a waiter.
     fn read(
         &mut self,
         group: GroupId,
@@ -213,7 +213,7 @@ impl BrokerState {
                 stored.wait(group, id);
                 return Ok(None);
             }
-            // No record says that nothing is left.
+            // Without records, only this event reports that nothing is left.
             let lag = lag(log, owned.next_offset, millis);
             owned.reported_lag = Some(lag);
             Event::Lag {
@@ -222,14 +222,14 @@ impl BrokerState {
                 lag,
             }
         };
-        // To the end of the queue, so that one partition with a backlog does not starve others.
+        // It goes to the end of the queue, so that one partition with a backlog does not starve others.
         owned.queued = true;
         member.ready.push_back(partition);
         Ok(Some(event))
     }
 
-    /// Reports the lag of paused partitions, which no records carry: at most once per
-    /// [`LAG_INTERVAL`], and only what has changed. Returns when the next report is due.
+    /// Reports the lag of paused partitions, which no records report: at most once per
+    /// [`LAG_INTERVAL`], and only changes. Returns when the next report is due.
     fn report_lags(
         &mut self,
         group: GroupId,

@@ -21,7 +21,7 @@ pub(crate) struct JoinedMember {
     pub(crate) wake: Arc<Notify>,
 }
 
-/// Why a join failed, with the stream if it is about one.
+/// The reason why a join failed, with the stream if it concerns one.
 pub(crate) struct JoinError {
     pub(crate) stream: Option<Arc<str>>,
     pub(crate) error: BrokerError,
@@ -37,7 +37,7 @@ impl From<BrokerError> for JoinError {
 }
 
 impl BrokerState {
-    /// Adds a member. The first member of a group creates it and stores where it starts.
+    /// Adds a member. The first member of a group creates it and stores its start.
     pub(crate) fn join(
         &mut self,
         name: &Arc<str>,

@@ -22,12 +22,12 @@
 //!   real time, and runs on a single-threaded runtime are reproducible. No task runs in the
 //!   background.
 //! * **Faults** ([`Memory::faults`], [`FaultScript`]) fail, delay and throttle sends, lose
-//!   checkpoints, crash and pause members, and take partitions from their owners.
-//! * **Limits** can be those of Kafka or Kinesis ([`Config::like`]): a test on memory then refuses
-//!   what the broker in production refuses. [`Imitation`] lists what is imitated.
+//!   checkpoints, crash and pause members, and revoke partitions from their owners.
+//! * **Limits** can be those of Kafka or Kinesis ([`Config::like`]): a test on memory then rejects
+//!   what the broker in production rejects. [`Imitation`] lists what is imitated.
 //! * **Sharing**: settings with a [name](Config::name) connect to one broker within the process.
-//! * **Persistence** is optional ([`Config::persist`]): one file, locked by its broker. A write that
-//!   was cut off, and never acknowledged, is removed with a warning when the file is opened. A file
+//! * **Persistence** is optional ([`Config::persist`]): one file, locked by its broker. An incomplete write,
+//!   which was never acknowledged, is removed with a warning when the file is opened. A file
 //!   that is damaged anywhere else is `Corrupt`.
 //! * **Lag** arrives with records, and once a second for partitions that are paused.
 //!

@@ -10,16 +10,16 @@ use millstream_core::{Headers, Position, Record};
 
 use crate::clock::to_time;
 
-/// Records per segment. Segments keep a growing log from moving its records.
+/// Records per segment. With segments, a growing log does not move its records.
 const SEGMENT: usize = 1024;
 
-/// A record in the log. Its offset follows from its place.
+/// A record in the log. Its offset follows from its index.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LogEntry {
     pub(crate) key: Option<Bytes>,
     pub(crate) payload: Option<Bytes>,
     pub(crate) headers: Headers,
-    /// The timestamp that readers see: the producer's, or else `stored_at`.
+    /// The timestamp that readers see: the producer's, or otherwise `stored_at`.
     pub(crate) timestamp: i64,
     /// Broker time of the append, never before the previous entry's. Retention and lag use it, so
     /// that a replay of old events does not count as old records.
@@ -40,7 +40,7 @@ struct Segment {
     newest_timestamp: i64,
 }
 
-/// What a log retains. An unset bound is no bound.
+/// The retention of a log. An unset bound is no limit.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct RetentionPolicy {
     pub(crate) age: Option<Duration>,
@@ -56,7 +56,7 @@ impl RetentionPolicy {
 /// The records at offsets `start..end`. An empty log allocates nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
-    /// All full but the last; the first starts at offset `base`.
+    /// All are full except the last; the first starts at offset `base`.
     segments: VecDeque<Segment>,
     base: u64,
     start: u64,
@@ -97,7 +97,7 @@ impl Log {
         })
     }
 
-    /// Appends an entry as it is; a replay of the journal does.
+    /// Appends an unchanged entry, for a replay of the journal.
     pub(crate) fn push(&mut self, entry: LogEntry) -> u64 {
         self.bytes += entry.size();
         self.last_stored_at = Some(entry.stored_at);

@@ -74,7 +74,7 @@ impl driver::Membership for MemoryMembership {
             });
             match fetched.map_err(|error| self.error(&error, "read"))? {
                 FetchResult::Events(events) => return Ok(events),
-                // The `Notify` keeps a wake-up between the check and the wait, as there is only one
+                // The `Notify` keeps a wake-up between the check and the wait, because there is only one
                 // waiter.
                 FetchResult::Idle { until: None } => self.wake.notified().await,
                 FetchResult::Idle { until: Some(until) } => {

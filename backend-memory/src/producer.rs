@@ -35,7 +35,7 @@ impl driver::Producer for MemoryProducer {
         self.rules.limits()
     }
 
-    /// One call: the broker responds at once, so a second call would only split batches.
+    /// Returns one call in flight: the broker responds at once, so a second call would only split batches.
     fn pipelining(&self) -> Pipelining {
         Pipelining::ByKey { calls: 1 }
     }
@@ -152,7 +152,7 @@ impl MemoryProducer {
     }
 }
 
-/// What one call of `send` has appended.
+/// The records that one call of `send` has appended.
 struct AppendedBatch {
     /// The ends of the partitions before the call, if they may be needed.
     ends_before: BTreeMap<PartitionId, u64>,
@@ -162,7 +162,7 @@ struct AppendedBatch {
     results: Vec<Result<RecordMetadata, Rejected>>,
 }
 
-/// One call of `send` in progress, with everything that is the same for each of its records.
+/// One call of `send` in progress, with the state that its records share.
 struct AppendBatch<'a> {
     producer: &'a MemoryProducer,
     stream: &'a mut Stream,
@@ -170,7 +170,7 @@ struct AppendBatch<'a> {
     rate_limit: Option<RateLimit>,
     millis: i64,
     since_start: Duration,
-    /// Keys of which a record failed: no later one may be stored in this call.
+    /// Keys with a failed record: no later record of them may be stored in this call.
     failed_keys: BTreeSet<Bytes>,
     ends_before: Option<BTreeMap<PartitionId, u64>>,
     journal: Option<Vec<JournalRecord>>,
@@ -218,7 +218,7 @@ impl AppendBatch<'_> {
         }
     }
 
-    /// Checks everything but the rate limit of the record's partition.
+    /// Checks everything except the rate limit of the record's partition.
     fn check(
         &self,
         record: &Record,

@@ -1,7 +1,7 @@
 //! Exactly-once publishing: records and progress, stored in one step.
 //!
-//! Everything is checked before anything is stored, under the one lock, and stored as one entry of
-//! the journal. Neither a reader nor a reopened broker ever sees a part of it.
+//! Everything is checked before anything is stored, under one lock, and stored as one entry of
+//! the journal. No reader and no reopened broker ever sees a part of it.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use crate::faults::plan::SendFault;
 use crate::ids::{GroupId, MemberId, PartitionId, StreamId};
 use crate::journal::{JournalEntry, JournalRecord, OffsetCommit};
 
-/// What a member stores in one step.
+/// The records and progress that a member stores in one step.
 pub(crate) struct PublishRequest<'a> {
     pub(crate) group: GroupId,
     pub(crate) member: MemberId,
@@ -78,7 +78,7 @@ impl PublishRequest<'_> {
         Ok(())
     }
 
-    /// Refuses the whole request if the member does not own one of its partitions.
+    /// Rejects the whole request if the member does not own one of its partitions.
     fn check_updates(&self, state: &BrokerState) -> Result<Vec<OffsetCommit>, BrokerError> {
         let mut commits = Vec::with_capacity(self.updates.len());
         let mut fenced = 0;
@@ -92,8 +92,8 @@ impl PublishRequest<'_> {
         match fenced {
             0 => Ok(commits),
             all if all == self.updates.len() => Err(BrokerError::Fenced),
-            // `Lost` for the others waits for the member. `Fenced` would make the member drop all
-            // partitions of the request, also those that the group still assigns to it.
+            // `Lost` for the other partitions is queued for the member. `Fenced` would make the member drop all
+            // partitions of the request, including those that the group still assigns to it.
             _ => Err(BrokerError::PartlyFenced),
         }
     }
@@ -106,7 +106,7 @@ impl PublishRequest<'_> {
     }
 
     /// Determines partition and time of each record and charges the rate limits. If one limit does
-    /// not take all of its records, none is charged.
+    /// not admit all of its records, none is charged.
     fn route(
         &self,
         state: &mut BrokerState,

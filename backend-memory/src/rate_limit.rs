@@ -5,7 +5,7 @@ use std::time::Duration;
 /// The burst after idle time, as time at the full rate. Kinesis accepts one second's worth.
 const BURST: u128 = Duration::from_secs(1).as_nanos();
 
-/// The rate limit of each partition. An unset bound is no bound.
+/// The rate limit of each partition. An unset bound is no limit.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct RateLimit {
     pub(crate) records_per_second: Option<u64>,
@@ -18,7 +18,7 @@ impl RateLimit {
     }
 }
 
-/// The GCRA state of one partition: for each bound its theoretical arrival time, in nanoseconds since
+/// The GCRA state of one partition: for each bound, its theoretical arrival time, in nanoseconds since
 /// the broker started.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Gcra {
@@ -30,8 +30,8 @@ impl Gcra {
     /// Charges `count` records with `size` bytes in total at `now` (time since the broker started).
     /// Returns false and charges nothing if a bound is exceeded.
     ///
-    /// More than one second's worth is accepted when the partition was idle, so that such a batch is
-    /// delayed and not stuck.
+    /// A batch with more than one second's worth is accepted when the partition was idle, so that it is
+    /// delayed instead of blocked.
     pub(crate) fn try_acquire(
         &mut self,
         rate_limit: &RateLimit,

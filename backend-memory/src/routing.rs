@@ -3,7 +3,7 @@
 //! Keys are hashed like Kafka's default partitioner does ([`key_hash`](millstream_core::driver::key_hash)),
 //! so that keys spread over partitions as they do there. The hash is divided into `bucket = hash % n` and
 //! `sub = hash / n`, where `n` is the initial number of partitions. Each partition owns ranges of the
-//! (bucket, sub) plane: at first a whole bucket, after a split a half of it, after a merge the union
+//! (bucket, sub) plane: initially a whole bucket, after a split a half of it, after a merge the union
 //! of two. The ranges always cover the plane exactly once, so every key has exactly one open
 //! partition.
 

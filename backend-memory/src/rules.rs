@@ -1,4 +1,4 @@
-//! What a stream accepts: the configured limits, or those of the broker that is imitated.
+//! The limits of a stream: the configured ones, or those of the imitated broker.
 
 use bytes::Bytes;
 use millstream_core::driver::StreamLimits;
@@ -35,7 +35,7 @@ impl StreamRules {
         }
     }
 
-    /// Returns what the runtime checks, and how it forms batches.
+    /// Returns the limits that the runtime checks, and those for its batches.
     pub(crate) fn limits(&self) -> StreamLimits {
         let (batch_records, batch_bytes) = match self.like {
             None => (10_000, 16 << 20),
@@ -92,7 +92,7 @@ impl StreamRules {
         Ok(())
     }
 
-    /// Checks the name of a new stream. Names that no backend accepts are refused by the core.
+    /// Checks the name of a new stream. The core rejects names that no backend accepts.
     pub(crate) fn check_stream_name(&self, name: &str) -> Result<(), BrokerError> {
         match self.like {
             Some(Imitation::Kinesis) if name.len() > kinesis::STREAM_NAME_BYTES => {

@@ -18,13 +18,13 @@ pub(crate) struct StreamPartition {
     pub(crate) log: Log,
     pub(crate) open: bool,
     pub(crate) parents: Vec<PartitionId>,
-    /// Members that have read everything and wait for more: at most one of each group, its owner.
+    /// Members that have read everything and wait for more: at most one of each group, the owner.
     pub(crate) waiters: Vec<(GroupId, MemberId)>,
     pub(crate) rate: Gcra,
 }
 
 impl StreamPartition {
-    /// Registers a member to be woken, in place of a previous owner of its group.
+    /// Registers a member to be woken. It replaces a previous owner of its group.
     pub(crate) fn wait(&mut self, group: GroupId, member: MemberId) {
         match self.waiters.iter_mut().find(|waiter| waiter.0 == group) {
             Some(waiter) => waiter.1 = member,
@@ -36,7 +36,7 @@ impl StreamPartition {
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) name: Arc<str>,
-    /// The id that users see, unique over all brokers.
+    /// The public id, unique over all brokers.
     pub(crate) public_id: Arc<str>,
     pub(crate) partitions: Vec<StreamPartition>,
     routing: Routing,
@@ -63,7 +63,7 @@ impl Stream {
         stream
     }
 
-    /// Returns the partition of a record. Records without a key go round robin over open partitions.
+    /// Returns the partition of a record. Records without a key are distributed round robin over open partitions.
     #[inline]
     pub(crate) fn route(&mut self, key: Option<&[u8]>) -> PartitionId {
         match key {
@@ -112,7 +112,7 @@ impl Stream {
         }
     }
 
-    /// Splits a partition that was checked. Returns the waiters of the parent, to be woken for its
+    /// Splits a partition that was checked. Returns the waiters of the parent, which must be woken for its
     /// end.
     pub(crate) fn split(&mut self, parent: PartitionId) -> Vec<(GroupId, MemberId)> {
         let low = self.add(vec![parent]);
@@ -121,7 +121,7 @@ impl Stream {
         self.close(parent)
     }
 
-    /// Merges partitions that were checked. Returns the waiters of both, to be woken for their end.
+    /// Merges partitions that were checked. Returns the waiters of both, which must be woken for their end.
     pub(crate) fn merge(
         &mut self,
         one: PartitionId,
@@ -132,7 +132,7 @@ impl Stream {
         [one, other].map(|parent| (parent, self.close(parent)))
     }
 
-    /// Grows a stream that was checked. Keys are distributed anew.
+    /// Grows a stream that was checked. Keys are redistributed.
     pub(crate) fn grow(&mut self, partitions: usize) {
         while self.partitions.len() < partitions {
             self.add(Vec::new());

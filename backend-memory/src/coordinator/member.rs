@@ -1,5 +1,4 @@
-//! One member as the coordinator sees it: what it owns, which events wait for it, and whether it is
-//! present.
+//! One member in the coordinator: its partitions, its waiting events, and its presence.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::ids::{PartitionRef, StreamId};
 
-/// How often the lag of paused partitions is reported, if it has changed.
+/// The interval at which the lag of paused partitions is reported, if it has changed.
 pub(crate) const LAG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A partition that a member owns.
@@ -21,17 +20,17 @@ pub(crate) struct OwnedPartition {
     pub(crate) epoch: u64,
     /// The offset of the next record to deliver.
     pub(crate) next_offset: u64,
-    /// Whether `Assigned` was delivered. Before that, the partition can be taken back without an
+    /// Whether `Assigned` was delivered. Before that, the partition can be revoked without an
     /// event.
     pub(crate) announced: bool,
-    /// Set while it drains: when its owner is fenced.
+    /// When its owner is fenced. Set while the partition drains.
     pub(crate) drain_until: Option<Instant>,
     pub(crate) paused: bool,
     /// Whether it is in the member's `ready` queue.
     pub(crate) queued: bool,
     /// Whether `Ended` was delivered.
     pub(crate) ended: bool,
-    /// The lag that the runtime has: of the last records, or of the last report.
+    /// The last reported lag: with the last records, or in the last report.
     pub(crate) reported_lag: Option<Lag>,
 }
 
@@ -64,22 +63,22 @@ pub(crate) struct GroupMember {
     pub(crate) batch_records: usize,
     pub(crate) batch_bytes: u64,
     pub(crate) drain_timeout: Duration,
-    /// Looked up for each batch that is read. Code that walks it sorts, so that runs are the same
-    /// each time.
+    /// Looked up for each batch that is read. Code that iterates over it sorts, so that runs are
+    /// reproducible.
     pub(crate) owned: HashMap<PartitionRef, OwnedPartition, FixedState>,
     pub(crate) events: VecDeque<MemberEvent>,
-    /// Partitions that may have something to read, each at most once. The queue makes reading fair,
+    /// Partitions that may have records to read, each at most once. The queue makes reading fair,
     /// and as cheap with thousands of quiet partitions as with one.
     pub(crate) ready: VecDeque<PartitionRef>,
-    /// How many owned partitions are paused.
+    /// The number of paused partitions it owns.
     pub(crate) paused: usize,
     /// When the lag of paused partitions is reported next.
     pub(crate) lag_due: Instant,
     pub(crate) wake: Arc<Notify>,
     pub(crate) presence: Presence,
-    /// Grows when the member becomes absent or present, so that an outdated timer is ignored.
+    /// Incremented when the member becomes absent or present, so that an outdated timer is ignored.
     pub(crate) presence_version: u64,
-    /// Whether the session expired: the member owns nothing until it is back.
+    /// Whether the session expired: the member owns nothing until it returns.
     pub(crate) expired: bool,
     /// Whether its handle still exists.
     pub(crate) attached: bool,

@@ -1,13 +1,13 @@
-//! The coordinator of one group: a state machine whose clock is passed in.
+//! The coordinator of one group: a state machine that gets the time from its caller.
 //!
-//! Nothing runs in the background. Each call passes the current time, the coordinator does what is
-//! due, and a waiting member waits no longer than [`GroupCoordinator::deadline`]. A run under
-//! tokio's paused clock is therefore the same each time.
+//! Nothing runs in the background. Each call passes the current time, the coordinator handles what is
+//! due, and a waiting member waits no longer than [`GroupCoordinator::deadline`]. So a run under
+//! tokio's paused clock is reproducible.
 //!
 //! A partition has at most one owner. To move it, the owner is asked to drain, releases it, and the
 //! next owner is assigned at once with a larger epoch. An owner that does not release in time, or
 //! whose session expires, is fenced: it no longer owns the partition in its epoch, so its
-//! checkpoints and releases are refused.
+//! checkpoints and releases are rejected.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -43,7 +43,7 @@ pub(crate) struct GroupCoordinator {
     joined: MemberId,
     session_timeout: Duration,
     /// Smaller than every epoch that is assigned from now on: larger than those before the broker was
-    /// opened, and not smaller than those of deleted streams, whose names may come again.
+    /// opened, and not smaller than those of deleted streams, whose names may be reused.
     epoch_floor: u64,
     needs_rebalance: bool,
 }
@@ -83,7 +83,7 @@ impl GroupCoordinator {
         self.needs_rebalance |= self.streams.contains_key(&stream);
     }
 
-    /// Drops everything about a deleted stream but the largest of its epochs. Memberships that read it
+    /// Removes everything about a deleted stream except its largest epoch. Memberships that read it
     /// end.
     pub(crate) fn stream_deleted(&mut self, stream: StreamId, name: &Arc<str>) {
         let deleted = self.streams.remove(&stream).unwrap_or_default();

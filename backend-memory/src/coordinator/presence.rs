@@ -10,7 +10,7 @@ use super::{GroupCoordinator, after};
 use crate::ids::MemberId;
 
 impl GroupCoordinator {
-    /// Handles a dropped handle: the member sends no heartbeat any more.
+    /// Handles a dropped handle: the member sends no more heartbeats.
     pub(crate) fn disconnect(&mut self, member: MemberId, now: Instant) {
         let Some(found) = self.members.get_mut(&member) else {
             return;
@@ -28,7 +28,7 @@ impl GroupCoordinator {
         self.set_absent(member, Presence::Gone, now);
     }
 
-    /// Holds a member's heartbeats back for a while.
+    /// Delays a member's heartbeats for a while.
     pub(crate) fn pause(&mut self, member: MemberId, pause: Duration, now: Instant) {
         let until = after(now, pause);
         self.set_absent(member, Presence::Paused { until }, now);

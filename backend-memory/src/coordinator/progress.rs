@@ -9,7 +9,7 @@ use crate::ids::{MemberId, PartitionRef, StreamId};
 pub(crate) struct PartitionProgress {
     /// The offset of the first record that is not settled.
     pub(crate) next_offset: u64,
-    /// The epoch of the last checkpoint. Unset while `next_offset` is only where the group started.
+    /// The epoch of the last checkpoint. `None` while `next_offset` is only the start of the group.
     pub(crate) commit_epoch: Option<u64>,
     /// Whether the partition is closed and settled to its end.
     pub(crate) completed: bool,
@@ -23,7 +23,7 @@ pub(crate) struct PartitionProgress {
     pub(super) next_owner: Option<MemberId>,
 }
 
-/// Where a group starts in a partition.
+/// The start of a group in a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct StartOffset {
     /// The offset of the first record to read.

@@ -16,7 +16,7 @@ use crate::stream::{Catalog, Stream};
 
 impl GroupCoordinator {
     /// Plans the owner of each partition and starts the moves, if something has changed. Returns
-    /// whether something had.
+    /// whether something has.
     pub(crate) fn rebalance(&mut self, catalog: &Catalog, now: Instant) -> bool {
         if !std::mem::take(&mut self.needs_rebalance) {
             return false;
@@ -97,7 +97,7 @@ impl GroupCoordinator {
     }
 
     /// Asks owners to release partitions. A partition whose assignment was not announced yet is
-    /// taken back at once.
+    /// revoked at once.
     pub(super) fn drain(&mut self, partitions: Vec<(PartitionRef, MemberId)>, now: Instant) {
         if partitions.is_empty() {
             return;
@@ -140,7 +140,7 @@ impl GroupCoordinator {
         self.wake_all();
     }
 
-    /// Revokes what a member did not release in time.
+    /// Revokes the partitions that a member did not release in time.
     pub(super) fn revoke_undrained(&mut self, member: MemberId, now: Instant) {
         let Some(found) = self.members.get(&member) else {
             return;

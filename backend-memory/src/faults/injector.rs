@@ -48,7 +48,7 @@ impl Faults {
         self.0.with(|state, _| state.faults.clear());
     }
 
-    /// Refuses the next `sends` with `kind`.
+    /// Rejects the next `sends` with `kind`.
     pub fn fail_sends(&self, sends: u64, kind: ErrorKind) {
         self.next_sends(sends, SendPlan::Fail(kind));
     }
@@ -63,18 +63,18 @@ impl Faults {
         self.next_sends(sends, SendPlan::ResponseLost);
     }
 
-    /// Refuses every send with `kind` for `duration`, starting now.
+    /// Rejects every send with `kind` for `duration`, starting now.
     pub fn fail_for(&self, duration: Duration, kind: ErrorKind) {
         self.0
             .with(|state, now| state.faults.fail_for(now, duration, kind));
     }
 
-    /// Refuses every send with `Throttled` for `duration`, starting now.
+    /// Rejects every send with `Throttled` for `duration`, starting now.
     pub fn throttle(&self, duration: Duration) {
         self.fail_for(duration, ErrorKind::Throttled);
     }
 
-    /// Refuses the next `checkpoints` with `Unavailable`.
+    /// Rejects the next `checkpoints` with `Unavailable`.
     pub fn lose_checkpoints(&self, checkpoints: u64) {
         self.next_checkpoints(checkpoints, CheckpointPlan { stored: false });
     }
@@ -100,7 +100,7 @@ impl Faults {
         self.inject_now(MemberPlan::Pause(member.clone(), pause))
     }
 
-    /// Takes a partition from its owner in `group` now, without a drain.
+    /// Revokes a partition from its owner in `group` now, without a drain.
     ///
     /// # Errors
     /// `NotFound` if there is no such group or partition, or nobody owns it.

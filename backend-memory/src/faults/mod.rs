@@ -1,4 +1,4 @@
-//! Faults of the broker, for tests: what is planned, scripts, and injection into a live broker.
+//! Faults of the broker, for tests: planned faults, scripts, and injection into a live broker.
 
 mod injector;
 pub(crate) mod plan;

@@ -1,4 +1,4 @@
-//! The faults that are planned, and the counters that they depend on.
+//! The planned faults, and the counters that they depend on.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -89,7 +89,7 @@ impl FaultPlan {
             .extend(next(self.checkpoints, count).map(|range| (range, plan)));
     }
 
-    /// Refuses every send for `duration`, starting now.
+    /// Rejects every send for `duration`, starting now.
     pub(crate) fn fail_for(&mut self, now: Instant, duration: Duration, kind: ErrorKind) {
         self.windows.retain(|(_, to, _)| *to > now);
         self.windows.push((now, after(now, duration), kind));
@@ -159,7 +159,7 @@ impl FaultPlan {
         (self.draw() % one_in == 0).then(|| refused(kind))
     }
 
-    /// Splitmix64.
+    /// Returns a random number (Splitmix64).
     fn draw(&mut self) -> u64 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.random;
@@ -179,7 +179,7 @@ impl FaultPlan {
         plan.map(|(_, plan)| *plan)
     }
 
-    /// Counts a publish as one checkpoint and returns whether it is refused. A lost response has no
+    /// Counts a publish as one checkpoint and returns whether it is rejected. A lost response has no
     /// effect: the member finds out whether the publish was stored.
     pub(crate) fn refuses_publish(&mut self) -> bool {
         self.count_checkpoint().is_some_and(|plan| !plan.stored)

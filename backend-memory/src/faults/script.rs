@@ -11,7 +11,7 @@ use crate::error::BrokerError;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Target {
-    /// Every joined member of that name
+    /// Every joined member with this name
     /// ([`ConsumerGroup::member`](millstream_core::ConsumerGroup::member)).
     Named(String),
     /// The n-th member that joined the broker, counted from 1 over all groups.
@@ -90,13 +90,13 @@ impl FaultScript {
         Self::default()
     }
 
-    /// Refuses these sends with `kind`. They are not stored.
+    /// Rejects these sends with `kind`. They are not stored.
     pub fn fail_sends(mut self, sends: RangeInclusive<u64>, kind: ErrorKind) -> Self {
         self.sends.push((sends, SendPlan::Fail(kind)));
         self
     }
 
-    /// Refuses about one in `n` of all sends with `kind`, chosen by the configured seed.
+    /// Rejects about one in `n` of all sends with `kind`, chosen by the configured seed.
     pub fn fail_one_in(mut self, n: u64, kind: ErrorKind) -> Self {
         self.one_in = Some((n, kind));
         self
@@ -116,18 +116,18 @@ impl FaultScript {
         self
     }
 
-    /// Refuses every send with `kind` for `duration`, starting at `at`.
+    /// Rejects every send with `kind` for `duration`, starting at `at`.
     pub fn fail_for(mut self, at: Duration, duration: Duration, kind: ErrorKind) -> Self {
         self.windows.push((at, duration, kind));
         self
     }
 
-    /// Refuses every send with `Throttled` for `duration`, starting at `at`.
+    /// Rejects every send with `Throttled` for `duration`, starting at `at`.
     pub fn throttle(self, at: Duration, duration: Duration) -> Self {
         self.fail_for(at, duration, ErrorKind::Throttled)
     }
 
-    /// Refuses these checkpoints with `Unavailable`. They are not stored.
+    /// Rejects these checkpoints with `Unavailable`. They are not stored.
     pub fn lose_checkpoints(mut self, checkpoints: RangeInclusive<u64>) -> Self {
         self.checkpoints
             .push((checkpoints, CheckpointPlan { stored: false }));
@@ -156,7 +156,7 @@ impl FaultScript {
         self
     }
 
-    /// Takes a partition from its owner at `at` without a drain, and assigns it to another member if
+    /// Revokes a partition from its owner at `at` without a drain, and assigns it to another member if
     /// there is one. The old owner gets `Lost`, and its calls with the old epoch are `Fenced`.
     pub fn steal(mut self, at: Duration, group: impl Into<String>, partition: &Partition) -> Self {
         let plan = MemberPlan::Steal {
@@ -255,7 +255,7 @@ impl MemberPlan {
         }
     }
 
-    /// Returns until when the member can have no other fault.
+    /// Returns the time until which the member can have no other fault.
     fn until(&self, at: Duration) -> Duration {
         match self {
             Self::Pause(_, pause) => at.saturating_add(*pause),

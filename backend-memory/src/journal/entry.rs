@@ -10,7 +10,7 @@ use crate::coordinator::StartOffset;
 use crate::ids::{GroupId, PartitionId, PartitionRef, StreamId};
 use crate::log::LogEntry;
 
-/// One change of the broker. The file stores a kind by its place here: new kinds are appended.
+/// One change of the broker. The file stores a variant by its index: new variants are appended.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum JournalEntry {
     /// The folder was opened.
@@ -124,7 +124,7 @@ impl JournalRecord {
         }
     }
 
-    /// Makes the entry of a record that is stored at `stored_at`.
+    /// Creates the entry of a record that is stored at `stored_at`.
     pub(crate) fn from_record(partition: PartitionId, record: &Record, stored_at: i64) -> Self {
         let header = |(name, value): (&str, Option<&Bytes>)| (name.to_owned(), value.cloned());
         Self {

@@ -1,8 +1,8 @@
 //! The format of the file: a magic number, and frames that each hold one entry.
 //!
 //! A frame is `length, crc32 of the length, crc32 of the body` (4 bytes each, little endian) and
-//! the body. The length has a checksum of its own, so that a damaged length is not taken for a torn
-//! tail, which would silently drop all entries behind it.
+//! the body. The length has its own checksum, so that a damaged length is not mistaken for a torn
+//! tail, which would silently drop all entries after it.
 
 use std::io;
 
@@ -27,16 +27,16 @@ pub(super) fn encode(entry: &JournalEntry, frame: &mut Vec<u8>) -> io::Result<()
     Ok(())
 }
 
-/// Where a journal is damaged.
+/// The position of damage in a journal.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Damage {
     pub(super) at: u64,
 }
 
-/// Applies all complete frames and returns where they end.
+/// Applies all complete frames and returns the offset of their end.
 ///
-/// What follows them is a torn tail: the last write, which did not complete and was never
-/// acknowledged. The file ends within the frame, or only zeros follow (a file system may grow a file
+/// After them may be a torn tail: the last write, which did not complete and was never
+/// acknowledged. Either the file ends within the frame, or only zeros follow (a file system may grow a file
 /// before it has the data). A frame that is complete but does not match its checksums was
 /// acknowledged and is damaged, wherever it is.
 pub(super) fn replay(bytes: &[u8], mut apply: impl FnMut(JournalEntry)) -> Result<u64, Damage> {

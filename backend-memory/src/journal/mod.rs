@@ -73,8 +73,8 @@ impl Journal {
         Self::over(NamedFile { file, folders }, path, sync, length)
     }
 
-    /// Makes a journal of a file whose first `length` bytes are complete. With `sync`, the disk has the
-    /// file and its name when this returns.
+    /// Creates a journal of a file whose first `length` bytes are complete. With `sync`, the file and its name
+    /// are on the disk when this returns.
     fn over(
         storage: impl Storage + 'static,
         path: PathBuf,
@@ -144,7 +144,7 @@ impl Journal {
         appended
     }
 
-    /// A partial frame would make every frame behind it unreadable.
+    /// Removes a partial frame, which would make every frame after it unreadable.
     fn remove_partial_frame(&mut self) -> io::Result<()> {
         self.storage.truncate(self.length)?;
         self.has_partial_frame = false;
@@ -162,8 +162,8 @@ fn lock(file: &File, folder: &Path) -> Result<(), BrokerError> {
     }
 }
 
-/// Creates a folder if needed, with those it is in. Returns the folders that may have a new name in them:
-/// itself, its parent, and on up to one that was there before.
+/// Creates a folder and its missing ancestors. Returns the folders that may contain a new name:
+/// the folder itself, its parent, and so on up to one that existed before.
 fn create_folder(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let is_new = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
     let new = folder.ancestors().take_while(is_new).count();
@@ -304,8 +304,8 @@ mod tests {
     #[test]
     fn a_full_disk_is_logged_once_with_its_cause() {
         let (disk, log) = (SmallDisk::default(), Log::default());
-        // While there is one subscriber only, `tracing` asks the thread that is first at an event
-        // whether anybody listens, and that may be the thread of another test.
+        // With only one subscriber, `tracing` asks the first thread at an event whether the event is
+        // enabled, and that may be the thread of another test.
         let _other = Dispatch::new(log.clone());
         disk.set(1 << 20, false);
         let mut journal = Journal::over(disk.clone(), "j".into(), false, 0).unwrap();
@@ -353,11 +353,11 @@ mod tests {
         let folder = top.join("new").join("folder");
         let names = [folder.clone(), top.join("new"), top.clone()];
         assert_eq!(create_folder(&folder).unwrap(), names);
-        // It may be there without its name being on the disk.
+        // The folder may exist while its name is not on the disk.
         assert_eq!(create_folder(&folder).unwrap(), names[..2]);
     }
 
-    /// The sync of a folder leaves no trace, but one of a folder that is gone fails.
+    /// The sync of a folder leaves no trace, but the sync of a removed folder fails.
     #[cfg(unix)]
     #[test]
     fn each_of_its_folders_is_opened_to_be_synced() {

@@ -1,4 +1,4 @@
-//! The file under a journal, as a trait so that tests can make it fail.
+//! The file of a journal, as a trait so that tests can make it fail.
 
 use std::fmt::Debug;
 use std::fs::File;
@@ -12,7 +12,7 @@ pub(super) trait Storage: Debug + Send {
     /// Waits until the disk has everything that was appended.
     fn sync(&mut self) -> io::Result<()>;
 
-    /// Waits until the disk has the name of the file, and those of the folders it is in. Without it, a
+    /// Waits until the disk has the name of the file, and the names of its ancestor folders. Without it, a
     /// power failure may lose the file itself.
     fn sync_name(&mut self) -> io::Result<()>;
 
@@ -20,7 +20,7 @@ pub(super) trait Storage: Debug + Send {
     fn truncate(&mut self, length: u64) -> io::Result<()>;
 }
 
-/// A file, and the folders that are synced for its name: its own first, then each one's parent.
+/// A file, and the folders that are synced for its name: its own folder first, then each one's parent.
 #[derive(Debug)]
 pub(super) struct NamedFile {
     pub(super) file: File,
@@ -37,7 +37,7 @@ impl Storage for NamedFile {
     }
 
     fn sync_name(&mut self) -> io::Result<()> {
-        // Elsewhere folders cannot be opened, and the file system keeps names in its own log.
+        // On other systems, folders cannot be opened, and the file system keeps names in its own log.
         if cfg!(not(unix)) {
             return Ok(());
         }

@@ -15,7 +15,7 @@ pub(super) fn check(record: &Record) -> Result<(), BrokerError> {
         let reason = "a header name has a NUL byte, at which readers would cut it off";
         return Err(BrokerError::NotAccepted(reason.into()));
     }
-    // librdkafka takes 0 for "now", and brokers refuse what is before 1970.
+    // librdkafka treats 0 as "now", and brokers reject timestamps before 1970.
     let earliest = UNIX_EPOCH + Duration::from_millis(1);
     if record.timestamp.is_some_and(|at| at < earliest) {
         let reason = "the timestamp is before 1970-01-01T00:00:00.001Z, use a later one or none";

@@ -75,7 +75,7 @@ fn tag_len(name: usize, value: Option<usize>) -> usize {
     field_len(field_len(name) + value.map_or(0, field_len))
 }
 
-/// Returns the length of a value as it is stored: text as it is, anything else as a marker and base64.
+/// Returns the stored length of a value: text is stored unchanged, anything else as a marker and base64.
 fn value_len(value: &[u8]) -> usize {
     const LAST_MARKER: u8 = 8;
     let is_marked = value.first().is_some_and(|first| *first <= LAST_MARKER);
