@@ -2,7 +2,7 @@
 //! order, over Apache Kafka, Amazon Kinesis and memory.
 //!
 //! This is the crate that applications import. It re-exports the core ([`millstream_core`]), has a
-//! module for each backend, and reads from a file or the environment which backend to use.
+//! module for each backend, and reads the choice of the backend from a file or the environment.
 //!
 //! ```
 //! use millstream::{Delivery, Record, Settings, StreamSpec};
@@ -39,13 +39,13 @@
 //! |---|---|
 //! | choose the backend by a file or the environment | [`Settings`] |
 //! | choose it in code | [`memory::Config`], `kafka::Config`, `kinesis::Config` |
-//! | use a backend of my own | [`driver`], [`Client::new`] |
+//! | use my own backend | [`driver`], [`Client::new`] |
 //! | create a stream, add partitions, reshard | [`Streams`], [`StreamSpec`] |
 //! | send a record, and know that it is stored | [`Producer::send`], [`Receipt`] |
 //! | handle each record with a function | [`ConsumerGroup::run`] |
 //! | handle many records at a time | [`ConsumerGroup::run_batches`] |
 //! | consume, transform and publish | [`ConsumerGroup::transform_to`] |
-//! | pull records in a loop of my own | [`ConsumerGroup::join`], [`Consumer::next`] |
+//! | pull records in my own loop | [`ConsumerGroup::join`], [`Consumer::next`] |
 //! | choose what happens when a handler fails | [`Retry`], [`DeadLetter`], [`ConsumerGroup::on_failure`] |
 //! | choose where a new group starts | [`Start`], [`ConsumerGroup::start`] |
 //! | see how far a group is behind | [`ConsumerGroup::checkpoints`], [`Lag`] |

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 /// Ctrl-C or the closing of the console.
 ///
 /// Pass it to [`run`](crate::ConsumerGroup::run) as the shutdown: the consumer then drains,
-/// checkpoints and hands its partitions over. All futures complete at the first signal, and later
+/// checkpoints and releases its partitions. All futures complete at the first signal, and later
 /// ones complete at once. **A second signal ends the process at once**, even when handlers block the
 /// runtime, with the exit code that shells expect: 130 after Ctrl-C, 143 after SIGTERM.
 ///
@@ -77,7 +77,7 @@ static RECEIVED: LazyLock<Option<watch::Receiver<bool>>> = LazyLock::new(|| matc
     }
 });
 
-/// Listens on a thread of its own, so that it outlives the runtime of the first caller, and so that
+/// Listens on a dedicated thread, so that it outlives the runtime of the first caller, and so that
 /// the second signal works when a runtime is blocked.
 fn listen() -> io::Result<watch::Receiver<bool>> {
     let runtime = runtime::Builder::new_current_thread().enable_io().build()?;

@@ -68,7 +68,7 @@ struct Source {
 }
 
 impl SettingsBuilder {
-    /// Sets defaults of the application, in TOML. Default: none but the backend's own.
+    /// Sets defaults of the application, in TOML. Default: only the backend's own defaults.
     ///
     /// They are ignored if the file or the environment names another backend.
     pub fn defaults(mut self, toml: impl Into<String>) -> Self {
@@ -94,7 +94,7 @@ impl SettingsBuilder {
         self
     }
 
-    /// Reads `variables` instead of those of the process, for tests and for programs that keep their
+    /// Reads `variables` instead of the process environment, for tests and for programs that keep their
     /// environment elsewhere.
     pub fn env_from<N, V>(
         mut self,
@@ -179,10 +179,10 @@ impl SettingsBuilder {
     }
 }
 
-/// Reads a table, and leaves it to [`build`](SettingsBuilder::build) to say what is wrong with it.
+/// Reads a table. Its errors are reported by [`build`](SettingsBuilder::build).
 ///
-/// The text of an error of the application's deserializer may have the source line, and with it a
-/// secret that stands in the same line (the `toml` crate does so). Errors of `build` show no value.
+/// The text of an error of the application's deserializer may contain the source line, and with it a
+/// secret in the same line (the `toml` crate does so). Errors of `build` show no value.
 impl<'de> Deserialize<'de> for SettingsBuilder {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         Ok(Self {
@@ -196,7 +196,7 @@ fn not_a_table() -> Error {
     Problem::new("expected a table of settings").into()
 }
 
-/// Prints no setting: any may be a secret.
+/// Prints no setting, because any may be a secret.
 impl fmt::Debug for SettingsBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SettingsBuilder")

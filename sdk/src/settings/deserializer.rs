@@ -1,4 +1,4 @@
-//! Reads a setting as what its type asks for.
+//! Deserializes a setting as the type that its field requests.
 
 use std::collections::btree_map;
 use std::vec;
@@ -43,7 +43,7 @@ impl Number {
 }
 
 impl Node {
-    /// Returns what was written where a number or a boolean belongs. A quoted string is neither.
+    /// Returns the source text of a number or a boolean. A quoted string is neither.
     fn literal(&self) -> Option<&str> {
         match &self.value {
             Value::Text(text) | Value::Literal { text, .. } => Some(text),
@@ -51,7 +51,7 @@ impl Node {
         }
     }
 
-    /// Returns what was written where a text belongs.
+    /// Returns the source text of a text.
     fn into_text(self) -> Option<String> {
         match self.value {
             Value::Text(text) | Value::String(text) | Value::Literal { text, .. } => Some(text),
@@ -88,7 +88,7 @@ impl Node {
         value.map_err(|problem| problem.at(&origin))
     }
 
-    /// Reads the text of a variable as a list: of TOML in brackets, else split at its commas.
+    /// Reads the text of a variable as a list: a TOML list in brackets, or otherwise values separated by commas.
     fn into_list(self) -> Option<Vec<Self>> {
         match self.value {
             Value::List { items, .. } => Some(items),
@@ -110,7 +110,7 @@ impl Node {
         }
     }
 
-    /// Reads the text of a variable as a table: of TOML in braces.
+    /// Reads the text of a variable as a table: a TOML table in braces.
     pub(super) fn into_table(self) -> Option<Table> {
         match self.value {
             Value::Table(table) => Some(table),

@@ -94,7 +94,7 @@ fn set(table: &mut Table, key: &str, text: String, origin: &Origin) -> Result<()
         let next = table.0.entry(step.to_owned());
         let next = next.or_insert_with(|| entry(Value::Table(Table::default())));
         if !matches!(next.node.value, Value::Table(_)) {
-            // A table that another variable holds as a whole, in braces.
+            // A table that another variable contains as a whole, in braces.
             let whole = next.node.clone().into_table();
             let whole = whole.ok_or_else(|| {
                 Problem::new(format!("`{step}` is a value ({}), no table", next.origin))
@@ -110,11 +110,11 @@ fn set(table: &mut Table, key: &str, text: String, origin: &Origin) -> Result<()
     Ok(())
 }
 
-/// Returns whether Kubernetes sets this variable for a service in the namespace, as it does beside
-/// a service that is named like the prefix: `X_SERVICE_HOST`, `X_SERVICE_PORT_HTTP`,
+/// Returns whether Kubernetes sets this variable for a service in the namespace. It does so for
+/// a service whose name is the prefix: `X_SERVICE_HOST`, `X_SERVICE_PORT_HTTP`,
 /// `X_PORT=tcp://..`, `X_PORT_8080_TCP_ADDR`.
 fn is_service_link(key: &str, value: &OsStr) -> bool {
-    // Services whose names begin like the prefix add a name of their own.
+    // Services whose names begin with the prefix add the rest of their name.
     let has = |ending: &str| {
         let rest = key.strip_suffix(ending);
         rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('_'))

@@ -27,7 +27,7 @@ const MEMORY: &str = "memory";
 /// Settings that name a backend, with the settings of that backend.
 ///
 /// The key `backend` names the backend, and all other keys are those of its `Config`. Without
-/// `backend` it is memory.
+/// `backend`, it is memory.
 ///
 /// ```toml
 /// backend = "kafka"
@@ -53,11 +53,11 @@ const MEMORY: &str = "memory";
 /// ```
 ///
 /// Within an application's own settings, use [`SettingsBuilder`] as the type of the field: its errors
-/// show no value. `Settings` can be that type too, but an error is then one of the application's
-/// deserializer, whose text may have the source line and with it a password (the `toml` crate does
-/// so); its `message()` alone shows none.
+/// show no value. `Settings` can be that type too, but its errors are those of the application's
+/// deserializer, whose text may contain the source line and with it a password (the `toml` crate does
+/// so). Only `message()` shows none.
 ///
-/// A backend of your own does not use this type; see [`Client::new`](crate::Client::new).
+/// Your own backend does not use this type; see [`Client::new`](crate::Client::new).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 #[allow(
@@ -65,7 +65,7 @@ const MEMORY: &str = "memory";
     reason = "a program has one, and consumes it"
 )]
 pub enum Settings {
-    /// The backend within the process. It needs nothing, and loses everything at the end of the process
+    /// The backend within the process. It needs no broker, and loses everything at the end of the process
     /// unless `persist` is set.
     Memory(millstream_memory::Config),
     /// Apache Kafka and Amazon MSK.
@@ -85,7 +85,7 @@ impl Settings {
         Self::builder().file(file.as_ref()).build()
     }
 
-    /// Reads the environment variables that begin with `prefix` and an underscore. Without any it is
+    /// Reads the environment variables that begin with `prefix` and an underscore. Without any, it returns
     /// the memory backend with its defaults.
     ///
     /// With the prefix `MILLSTREAM`, `MILLSTREAM_BACKEND` sets the key `backend`, and so on. Two
@@ -146,7 +146,8 @@ impl Default for Settings {
     }
 }
 
-/// Reads a table. [`SettingsBuilder`] has errors that show no source line. An unquoted list in place of a text is refused, since its source is not known.
+/// Reads a table. [`SettingsBuilder`] has errors that show no source line. An unquoted list in place of a text is
+/// rejected, because its source text is not known.
 impl<'de> Deserialize<'de> for Settings {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let table = Node::deserialize(deserializer)?.into_table();
@@ -194,7 +195,7 @@ fn read<T: serde::de::DeserializeOwned>(table: Table, backend: &str) -> Result<T
     Ok(T::deserialize(node)?)
 }
 
-/// Returns a text to show if it looks like the name of a backend: any other may be a misplaced secret.
+/// Returns a quotable text if it looks like the name of a backend: any other may be a misplaced secret.
 fn quoted_name(text: &str) -> String {
     let is_name = text.len() <= 20 && text.bytes().all(|byte| byte.is_ascii_lowercase());
     match is_name {

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// Where a key or a value was written, for errors.
+/// The place where a key or a value was written, for errors.
 #[derive(Debug, Clone)]
 pub(super) enum Origin {
     /// A line of a document, counted from 1.

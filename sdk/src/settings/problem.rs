@@ -4,9 +4,9 @@ use serde::de::{self, Expected, Unexpected};
 
 use super::origin::Origin;
 
-/// Why settings cannot be used: key, place and valid form, never the value.
+/// The reason why settings cannot be used: key, place and valid form, never the value.
 ///
-/// Secrets stand in the same files and variables as all other settings, and a value may stand at
+/// Files and variables contain secrets along with all other settings, and a value may be written at
 /// the wrong key. So no value is shown, whatever its key.
 #[derive(Debug)]
 pub(super) struct Problem {
@@ -18,9 +18,9 @@ pub(super) struct Problem {
 
 #[derive(Debug)]
 enum Reason {
-    /// Written here, without a value in it.
+    /// A text from this crate, without a value in it.
     Plain(String),
-    /// Written by the type of a setting, perhaps with the value in it.
+    /// A text from the type of a setting, perhaps with the value in it.
     Foreign(String),
 }
 
@@ -37,7 +37,7 @@ impl Problem {
         }
     }
 
-    /// Returns the problem of a value that is not what `expected` takes.
+    /// Returns the problem of a value that `expected` does not accept.
     pub(super) fn mismatch(expected: &dyn Expected) -> Self {
         Self::new(format!("expected {}", describe(&expected.to_string())))
     }
@@ -48,7 +48,7 @@ impl Problem {
         self
     }
 
-    /// Adds the key that holds what is known so far.
+    /// Adds the enclosing key to the path.
     pub(super) fn within(mut self, key: &str) -> Self {
         self.path.push(key.to_owned());
         self
@@ -133,7 +133,7 @@ pub(super) fn one_of(names: &[&str]) -> String {
     }
 }
 
-/// Puts what a type expects into words of settings.
+/// Rephrases a type's expectation in terms of settings.
 fn describe(expected: &str) -> &str {
     match expected {
         "a duration" => "a duration such as \"10s\" or \"500ms\"",

@@ -1,4 +1,4 @@
-//! Reading by type, with settings that have one of each kind.
+//! Deserialization by type, with settings of each type.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -44,7 +44,7 @@ enum Mode {
     FanOut,
 }
 
-/// As `humantime_serde` reads a duration.
+/// A duration as `humantime_serde` reads it.
 #[derive(Debug, PartialEq)]
 struct Delay(Duration);
 
@@ -103,7 +103,7 @@ fn from_variables(variables: &[(&str, &str)]) -> Result<Sample> {
     )
 }
 
-/// Returns the message of what is refused.
+/// Returns the message of an error.
 fn refused(result: Result<Sample>) -> String {
     let error = result.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
@@ -130,7 +130,7 @@ fn a_text_is_taken_as_it_is() {
         assert_eq!(read.password.as_deref(), Some(text));
         assert_eq!(read.inner.token, text);
         if text != "007" {
-            // Not quoted, which TOML takes for another type.
+            // Not quoted, so TOML parses it as another type.
             let read = from_file(&format!("password = {text}\n[inner]\ntoken = {text}")).unwrap();
             assert_eq!(read.password.as_deref(), Some(text));
             assert_eq!(read.inner.token, text);
@@ -320,7 +320,7 @@ fn no_error_shows_a_value() {
         assert!(!message.contains(SECRET), "{message}");
         assert!(message.contains(&name), "{message}");
     }
-    // What the type of a setting says itself is shown, but for secrets.
+    // The message of a setting's own type is shown, except for secrets.
     let message = refused(from_variables(&[("APP_SHARE", "1.25")]));
     assert!(
         message.contains("a share is a number from 0 to 1"),

@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 use super::origin::Origin;
 use super::problem::Problem;
 
-/// A value, and where it was written.
+/// A value, and the place where it was written.
 #[derive(Clone)]
 pub(super) struct Node {
     pub(super) value: Value,
@@ -20,8 +20,8 @@ pub(super) struct Node {
 
 /// A value as it was written.
 ///
-/// What is not quoted keeps its text, since only the setting says what it is: `1e5` is a number to
-/// a rate and a text to a password.
+/// Unquoted values keep their source text, because only the setting decides their type: `1e5` is a number for
+/// a rate and a text for a password.
 #[derive(Clone)]
 pub(super) enum Value {
     /// The value of an environment variable, or a part of it.
@@ -32,7 +32,7 @@ pub(super) enum Value {
         text: String,
         kind: Literal,
     },
-    /// A list; `text` is its source, where there is one.
+    /// A list; `text` is its source, if there is one.
     List {
         items: Vec<Node>,
         text: Option<String>,
@@ -54,7 +54,7 @@ pub(super) struct Table(pub(super) BTreeMap<String, Entry>);
 
 #[derive(Clone)]
 pub(super) struct Entry {
-    /// Where the key was written.
+    /// The place where the key was written.
     pub(super) origin: Origin,
     pub(super) node: Node,
 }
@@ -80,7 +80,7 @@ impl Table {
         }
     }
 
-    /// Adds what `over` holds, which wins. Tables are merged, all else is replaced.
+    /// Merges `over`, whose values win. Tables are merged, other values are replaced.
     pub(super) fn merge(&mut self, over: Self) {
         for (key, entry) in over.0 {
             match (self.0.get_mut(&key), entry) {
@@ -109,7 +109,7 @@ impl Table {
 }
 
 impl Node {
-    /// Parses one TOML value, all of which has the origin `origin`. `None` if it is not valid TOML.
+    /// Parses one TOML value, all of which gets the origin `origin`. Returns `None` if it is not valid TOML.
     pub(super) fn parse(text: &str, origin: &Origin) -> Option<Self> {
         let value = DeValue::parse(text).ok()?;
         Some(from_value(&value, text, &|_| origin.clone()))
@@ -172,13 +172,13 @@ fn syntax_problem(document: &Arc<str>, text: &str, error: &toml::de::Error) -> P
     }
 }
 
-/// Finds the key whose value holds `offset`, or stands before it in the same line.
+/// Finds the key whose value contains `offset`, or is before it in the same line.
 fn find_key(table: &DeTable<'_>, text: &str, offset: usize, path: &mut Vec<String>) -> bool {
     let same_line = |from: usize| {
         let between = text.get(from..offset);
         between.is_some_and(|between| !between.contains('\n'))
     };
-    // What has no `=` behind it may be a value that stands where a key belongs.
+    // Text without a following `=` may be a value in place of a key.
     let is_key = |end: usize| {
         let rest = text.get(end..).unwrap_or_default();
         rest.trim_start().starts_with('=')
@@ -198,7 +198,7 @@ fn find_key(table: &DeTable<'_>, text: &str, offset: usize, path: &mut Vec<Strin
     false
 }
 
-/// Takes in what another deserializer has read: settings inside of an application's own.
+/// Adopts the values of another deserializer: settings within an application's own.
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(NodeVisitor)
