@@ -1,4 +1,4 @@
-//! Consume with a loop of your own: pull deliveries and settle each.
+//! Consume with your own loop: pull deliveries and settle each.
 //!
 //! `cargo run --example consume`
 
@@ -20,7 +20,7 @@ async fn main() -> anyhow::Result<()> {
         // Settled: the checkpoint may pass it. A delivery that is dropped instead is delivered again.
         delivery.ack();
     }
-    // Drains, checkpoints, and hands the partitions over to the other members.
+    // Drains, checkpoints, and releases the partitions to the other members.
     consumer.close().await?;
 
     for checkpoint in group.checkpoints().await? {

@@ -1,4 +1,4 @@
-//! Consume, transform, publish. Where the backend can do it, results and progress are stored
+//! Consume, transform, publish. If the backend supports it, results and progress are stored
 //! atomically, so that each result is there exactly once after any crash.
 //!
 //! `cargo run --example pipeline`

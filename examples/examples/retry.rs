@@ -1,4 +1,4 @@
-//! A handler that fails: its record is retried, and goes to the dead letter stream when its attempts
+//! A handler that fails: its record is retried, and sent to the dead letter stream when its attempts
 //! are used up. Its key waits, other keys continue.
 //!
 //! `cargo run --example retry`

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use millstream::{ConsumerGroup, ErrorKind, Lag, shutdown_signal};
 
-/// Waits until `group` has settled everything that its streams hold, or for SIGTERM or Ctrl-C: a
+/// Waits until `group` has settled everything in its streams, or for SIGTERM or Ctrl-C: a
 /// shutdown for programs that end by themselves.
 ///
 /// Reads the stored checkpoints ten times a second. Prints an error and completes if they cannot be
@@ -22,7 +22,7 @@ async fn nothing_left(group: ConsumerGroup) {
         match group.checkpoints().await {
             Ok(checkpoints) => {
                 let nothing_left = checkpoints.iter().all(|checkpoint| {
-                    // Not every backend can count; a time may be zero for a record that is new.
+                    // Not every backend can count records. The time may be zero for a new record.
                     let Lag { records, time } = checkpoint.lag;
                     records.map_or(time == Some(Duration::ZERO), |records| records == 0)
                 });

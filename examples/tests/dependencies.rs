@@ -1,4 +1,4 @@
-//! An application needs one dependency to stream: these programs have no other.
+//! An application needs only one dependency to stream: these programs have no other.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 

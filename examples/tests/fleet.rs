@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// Long enough for any run here on a busy machine; none needs it.
+/// Long enough for any run here on a busy machine; no run should need it.
 const DEADLINE: Duration = Duration::from_secs(120);
 
 fn fleet(arguments: &[&str]) -> Command {
@@ -19,7 +19,7 @@ fn fleet(arguments: &[&str]) -> Command {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    // What the person who runs the tests has set is none of the tests' business.
+    // The environment of the person who runs the tests must not affect them.
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("MILLSTREAM_") {
             command.env_remove(name);
@@ -43,7 +43,7 @@ impl Ended {
         }
     }
 
-    /// The summary of a run that ended well.
+    /// Returns the summary of a successful run.
     fn good(&self) -> Value {
         assert_eq!(self.code, Some(0), "{}\n{}", self.out, self.err);
         let summary = self.summary();
@@ -73,7 +73,7 @@ fn run_with(arguments: &[&str], input: &[u8]) -> Ended {
     ended
 }
 
-/// So many reports of seven vehicles.
+/// Returns `count` reports of seven vehicles.
 fn reports(count: usize) -> String {
     let report = |n: usize| {
         format!(
@@ -193,7 +193,7 @@ fn a_stream_that_is_created_again_is_read_from_its_beginning() {
     assert_eq!(summary["handled"], summary["sent"]);
     let done = "car-raw-events is deleted and created again";
     assert_eq!(ended.err.matches(done).count(), 1, "{}", ended.err);
-    // At least one member was there to notice, and was replaced.
+    // At least one member noticed the deletion, and was replaced.
     for done in [" ended", " joins"] {
         let line = |line: &str| line.starts_with("recreate: cleaner-") && line.ends_with(done);
         assert!(ended.err.lines().any(line), "{done}: {}", ended.err);
@@ -373,7 +373,7 @@ fn a_run_that_fails_shows_the_cause_once_and_is_not_good() {
         let path = file(folder.path(), name, text);
         path.to_str().unwrap().to_owned()
     };
-    // Records are gone before they are read; and a stream that takes no record, not even a bad line.
+    // Records are removed before they are read; and a stream accepts no record, not even a bad line.
     let retention = config(
         "retention.toml",
         "backend = 'memory'\n[retention]\nbytes = 1",
@@ -405,7 +405,7 @@ fn a_signal_drains_and_sums_up() {
 
 #[cfg(unix)]
 fn drains_at(signal: &str) {
-    // Standard input that stays open: without the signal it would wait without an end.
+    // Standard input stays open: without the signal, the program would wait forever.
     let mut child = fleet(&["--input", "-", "--json"])
         .stdin(Stdio::piped())
         .spawn()
@@ -413,7 +413,7 @@ fn drains_at(signal: &str) {
     let mut stdin = child.stdin.take().unwrap();
     let process = child.id().to_string();
     let started = Instant::now();
-    // It shows how things stand before there is anything to read.
+    // It shows the status before there is anything to read.
     let mut err = std::io::BufReader::new(child.stderr.take().unwrap());
     let mut shown = String::new();
     let mut wait_for = |text: &str| {

@@ -1,4 +1,4 @@
-//! What the readmes show can be used: the program, the dependency, the settings and the links.
+//! The contents of the READMEs are usable: the program, the dependency, the settings and the links.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -10,7 +10,7 @@ use toml::Table;
 const README: &str = include_str!("../../README.md");
 const BACKENDS: &str = include_str!("../../docs/backends.md");
 
-/// The blocks of code in `language`.
+/// Returns the code blocks in `language`.
 fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
     let start = format!("```{language}\n");
     let blocks = text.split(&start).skip(1);

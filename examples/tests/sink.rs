@@ -1,4 +1,4 @@
-//! What the example `sink` applies, it applies exactly once.
+//! The example `sink` applies each record exactly once.
 
 #![cfg(feature = "sqlite")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -40,14 +40,14 @@ async fn client_with(records: usize) -> millstream::Result<Client> {
     Ok(client)
 }
 
-/// A group that checkpoints nothing before it is closed: a crash repeats all of its records.
+/// Returns a group that checkpoints nothing before it is closed: a crash repeats all of its records.
 fn group(client: &Client) -> ConsumerGroup {
     let rarely = Duration::from_secs(60 * 60);
     let group = client.group("sink").stream(STREAM);
     group.checkpoint_interval(rarely).concurrency(4)
 }
 
-/// A handler that counts, and keeps one batch of the first member.
+/// A handler that counts deliveries, and keeps one batch of the first member.
 #[derive(Clone)]
 struct Handler {
     sink: Arc<Sink>,
@@ -76,7 +76,7 @@ impl Handler {
     }
 
     async fn one(self, delivery: Delivery) -> anyhow::Result<()> {
-        // Keys end in another order than they were stored in.
+        // Keys complete in another order than they were stored in.
         let number = delivery.position().offset().unwrap();
         sleep(Duration::from_millis(number * 7 % 50)).await;
         self.sink.apply_one(&delivery)?;
@@ -88,7 +88,7 @@ impl Handler {
         self.delivered.load(SeqCst)
     }
 
-    /// Waits until as many were delivered. Fails after an hour of the paused clock.
+    /// Waits until this many records were delivered. Fails after an hour of the paused clock.
     async fn until_delivered(&self, count: usize) {
         let reached = async {
             while self.delivered() < count {
@@ -105,7 +105,7 @@ impl Handler {
     }
 }
 
-/// What each car must have.
+/// Returns the expected count of each car.
 fn each(records: usize) -> Vec<i64> {
     vec![(records / CARS) as i64; CARS]
 }
@@ -123,7 +123,7 @@ async fn batches_are_applied_once_although_members_crash() -> millstream::Result
         let member = run();
         handler.until_delivered(count).await;
         member.abort();
-        // Dropped, which is a crash: the next member waits for the session timeout.
+        // Dropping it is a crash: the next member waits for the session timeout.
         assert!(member.await.unwrap_err().is_cancelled());
     }
     let before = handler.delivered();
@@ -131,7 +131,7 @@ async fn batches_are_applied_once_although_members_crash() -> millstream::Result
     handler.until_delivered(before + RECORDS).await;
     assert_eq!(handler.applied(), each(RECORDS));
 
-    // A member that was away for long ends its work now.
+    // A member that was away for a long time ends its work now.
     let stale = handler.first.lock().unwrap().clone();
     let error = handler.sink.apply(&stale).unwrap_err().to_string();
     assert!(error.contains("is older than"), "{error}");

@@ -1,5 +1,5 @@
-//! How an application tests its own logic: the memory backend, and tokio's paused clock. An hour of
-//! the application's time passes in no time.
+//! How an application tests its own logic: with the memory backend and tokio's paused clock. An hour of
+//! the application's time takes no real time.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 

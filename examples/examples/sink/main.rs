@@ -1,5 +1,5 @@
-//! A sink that applies each record once: each SQLite transaction has the results of a batch and the
-//! progress behind them.
+//! A sink that applies each record once: each SQLite transaction contains the results of a batch and the
+//! progress after it.
 //!
 //! `cargo run --features sqlite --example sink`, or `.. -- cars.sqlite` for a file that the next run
 //! continues

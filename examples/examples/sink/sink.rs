@@ -2,8 +2,8 @@
 //!
 //! A crash leaves both or none. A record that is delivered again is found in the progress and skipped.
 //!
-//! Progress is kept for each partition of each **stream id**, not of each name: positions start again
-//! in a stream that was deleted and created again, and its records are not those that were applied.
+//! Progress is kept for each partition of each **stream id**, not of each name: positions restart
+//! in a recreated stream, and its records are not those that were applied.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -38,13 +38,13 @@ impl Sink {
     }
 
     /// Applies a batch of `run_batches`. Its records are in stored order, and no other batch of the
-    /// partition is handled meanwhile, so one position says what was applied.
+    /// partition is handled meanwhile, so one position shows what was applied.
     pub(crate) fn apply(&self, batch: &[Delivery]) -> anyhow::Result<()> {
         self.apply_beyond(&[], batch)
     }
 
-    /// Applies one record of `run`. Keys of a partition are handled at the same time, so that each
-    /// has progress of its own: with one position for all, a record would be skipped because a later
+    /// Applies one record of `run`. Keys of a partition are handled concurrently, so each
+    /// has its own progress: with one position for all, a record would be skipped because a later
     /// one of another key was applied first.
     ///
     /// A sink uses this or [`apply`](Self::apply), not both.
@@ -55,7 +55,7 @@ impl Sink {
         self.apply_beyond(key, std::slice::from_ref(delivery))
     }
 
-    /// Applies those of `deliveries` that are beyond the progress of `key` in their partition.
+    /// Applies those of `deliveries` that are after the progress of `key` in their partition.
     fn apply_beyond(&self, key: &[u8], deliveries: &[Delivery]) -> anyhow::Result<()> {
         let Some(last) = deliveries.last() else {
             return Ok(());
@@ -125,7 +125,7 @@ fn progress(
     Ok(Some((Epoch(u64::try_from(epoch)?), position.parse()?)))
 }
 
-/// Counts a report. If it were counted twice, the result would be wrong.
+/// Counts a report. A report that is counted twice makes the result wrong.
 fn count(transaction: &Transaction<'_>, delivery: &Delivery) -> anyhow::Result<()> {
     let car = String::from_utf8_lossy(delivery.key().map_or(&[][..], |key| key));
     transaction.execute(

@@ -1,4 +1,4 @@
-//! State of the alerting service: each vehicle's last report, and the alerts that a report raised.
+//! State of the alerting service: the last report of each vehicle, and the alerts of each report.
 //!
 //! A stand-in for the team's database. A report may be delivered again after a crash. The store then
 //! returns the same alerts as the first time, so that an alert that was raised but not sent before
@@ -13,19 +13,19 @@ use crate::event::Event;
 use crate::sent_log::SentLog;
 use crate::tag::Tag;
 
-/// Window and poll size of the pipelines up to here. They bound how far other vehicles of a
+/// Window and poll size of the upstream pipelines. They bound how far other vehicles of a
 /// partition can overtake one.
 pub(crate) const WINDOW: usize = 100;
 
-/// After this many later reports no report is overtaken any more: two pipelines, each with its
+/// After this many later reports, a report can no longer be overtaken: two pipelines, each with its
 /// window, one poll that exceeds it, and one poll in flight.
 const REORDER_BOUND: usize = 2 * 3 * WINDOW;
 
 /// Vehicles by partition, and the alerts that were raised.
 #[derive(Debug, Default)]
 pub(crate) struct AlertStore {
-    /// Each partition has its own clock: one that waits for a new owner must not make the vehicles of
-    /// another look silent.
+    /// Each partition has its own clock: a partition that waits for a new owner must not make the vehicles of
+    /// another one look silent.
     partitions: HashMap<Partition, Vehicles>,
     /// The alerts by report, for reports that raised any.
     raised: HashMap<(Box<str>, u64), Vec<RaisedAlert>>,
@@ -47,7 +47,7 @@ struct Vehicles {
     /// The times of the last reports. The clock lags behind them: vehicles are handled concurrently,
     /// and one whose next report is queued is not silent.
     recent: VecDeque<u64>,
-    /// Up to here no report is missing.
+    /// No report is missing up to this time.
     clock: u64,
     /// The time of the last search for silent vehicles.
     searched: u64,
@@ -88,7 +88,7 @@ impl AlertStore {
         raised
     }
 
-    /// Records that a vehicle signs off: its next report is compared with nothing, and it is not silent.
+    /// Records that a vehicle signs off: its next report is not compared with an earlier one, and it is not silent.
     pub(crate) fn sign_off(&mut self, partition: &Partition, tag: Tag<'_>) {
         self.vehicles(partition).sign_off(tag);
     }
@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(fixture.alerts.expected(), 1);
     }
 
-    /// Vehicle `b` reports so often that nothing before can be missing.
+    /// Vehicle `b` reports so often that no earlier report can be missing.
     fn pass_time(fixture: &mut Fixture, seq: &mut u64, at: u64) -> Vec<RaisedAlert> {
         let reports = 0..=REORDER_BOUND;
         reports

@@ -1,10 +1,10 @@
-//! The alert rules: pure functions over what a vehicle reports.
+//! The alert rules: pure functions over the reports of vehicles.
 
 use serde::{Deserialize, Serialize};
 
 use crate::event::Event;
 
-/// An area that is watched: a circle around a place.
+/// A monitored area: a circle around a position.
 struct Zone {
     name: &'static str,
     latitude: f64,
@@ -12,7 +12,7 @@ struct Zone {
     kilometres: f64,
 }
 
-/// The airports of the region that the sample shows.
+/// The airports of the sample's region.
 const ZONES: [Zone; 3] = [
     Zone {
         name: "Zurich",
@@ -40,10 +40,10 @@ const SUDDEN_CLIMB: f64 = 2_500.0;
 /// Knots per minute.
 const SUDDEN_SPEED: f64 = 45.0;
 
-/// Reports further apart than this many seconds say nothing about sudden changes.
+/// Reports that are further apart than this many seconds are not compared for sudden changes.
 const COMPARABLE: u64 = 120;
 
-/// A vehicle that reports nothing for so many seconds has gone silent.
+/// A vehicle without a report for this many seconds has gone silent.
 pub(crate) const SILENCE: u64 = 600;
 
 /// The reason for an alert.
@@ -117,7 +117,7 @@ fn minutes_between(before: &Event, now: &Event) -> Option<f64> {
 }
 
 impl Zone {
-    /// Returns whether the area holds a position. Computed on a plane, which is exact enough for a few
+    /// Returns whether the area contains a position. Computed on a plane, which is accurate enough for a few
     /// kilometres.
     fn holds(&self, (latitude, longitude): (f64, f64)) -> bool {
         const KILOMETRES_PER_DEGREE: f64 = 111.2;

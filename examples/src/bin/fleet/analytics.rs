@@ -13,7 +13,7 @@ use crate::stage::Stage;
 
 const BATCH: usize = 1_000;
 
-/// How long the warehouse takes for a batch.
+/// The time that the warehouse takes for a batch.
 const LOAD: Duration = Duration::from_millis(50);
 
 /// Aggregates that the warehouse has computed.

@@ -11,11 +11,11 @@ use crate::stage::Stage;
 pub(crate) struct Chaos {
     random: Rng,
     members: usize,
-    /// The changes of this round, so that each kind comes soon.
+    /// The changes of this round, so that each kind happens soon.
     round: Vec<Change>,
 }
 
-/// What happens to a group.
+/// A change of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Change {
     Join,
@@ -38,7 +38,7 @@ impl Chaos {
         Duration::from_millis(self.random.u64(100..500))
     }
 
-    /// Returns the next change, for groups of these sizes: the group and what happens to it.
+    /// Returns the next change, for groups of these sizes: the group and the change.
     pub(crate) fn next(&mut self, sizes: &[usize; Stage::ALL.len()]) -> (Stage, Change) {
         if self.round.is_empty() {
             self.round = vec![Change::Crash, Change::Leave, Change::Join];

@@ -1,4 +1,4 @@
-//! The pipeline that cleans: `car-raw-events` to `processed-events`.
+//! The cleaning pipeline: `car-raw-events` to `processed-events`.
 
 use std::future::pending;
 use std::sync::Arc;

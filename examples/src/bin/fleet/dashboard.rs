@@ -1,4 +1,4 @@
-//! The fast reader: it shows where each vehicle is, from `entity-updates`, until a tombstone removes it.
+//! The fast reader: it shows the position of each vehicle, from `entity-updates`, until a tombstone removes it.
 
 use std::future::pending;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The group that looks after `car-raw-events.dead`: bad lines of the input, and reports that could
+//! The group that reads `car-raw-events.dead`: bad lines of the input, and reports that could
 //! not be cleaned.
 
 use std::convert::Infallible;
@@ -12,7 +12,7 @@ use crate::members::Member;
 use crate::send::LINE;
 use crate::stage::Stage;
 
-/// The reason, in every record that the SDK puts into a dead letter stream.
+/// The header with the reason, in every record that the SDK sends to a dead letter stream.
 const REASON: &str = "millstream-dead-reason";
 
 pub(crate) fn join(fleet: Arc<Fleet>, group: ConsumerGroup) -> Member {

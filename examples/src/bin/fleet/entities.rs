@@ -1,5 +1,5 @@
 //! The pipeline that publishes each vehicle's latest position: `processed-events` to
-//! `entity-updates`. A tombstone says that the vehicle has none any more.
+//! `entity-updates`. A tombstone means that the vehicle no longer has one.
 
 use std::future::pending;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What a vehicle reports.
+//! The report of a vehicle.
 
 use std::fmt;
 use std::time::UNIX_EPOCH;

@@ -25,7 +25,7 @@ pub(crate) const ENTITIES: &str = "entity-updates";
 pub(crate) const NOTIFICATIONS: &str = "notifications";
 pub(crate) const DEAD: &str = "car-raw-events.dead";
 
-/// Partitions of each stream but the dead letters, which have one.
+/// Partitions of each stream except the dead letters, which have one.
 pub(crate) const PARTITIONS: usize = 8;
 
 /// One run of the program: the client, the state of the services (each a stand-in for its team's
@@ -35,20 +35,20 @@ pub(crate) struct Fleet {
     pub(crate) client: Client,
     pub(crate) run: RunId,
     pub(crate) started: Instant,
-    /// What was sent to `car-raw-events`, and so what follows from it one to one.
+    /// The records sent to `car-raw-events`, and so the records that follow from them one to one.
     pub(crate) reports: SentLog,
     /// The alerts found.
     pub(crate) alerts: SentLog,
     /// The bad lines.
     pub(crate) bad: SentLog,
     pub(crate) tombstones: Tombstones,
-    /// How many tombstones were sent.
+    /// The number of tombstones that were sent.
     pub(crate) tombstones_sent: AtomicU64,
     pub(crate) recreation: Recreation,
     pub(crate) notes: Notes,
     pub(crate) alert_store: Shared<AlertStore>,
     pub(crate) statistics: Shared<Statistics>,
-    /// The dashboard: where each vehicle was last.
+    /// The dashboard: the last position of each vehicle.
     pub(crate) positions: Shared<HashMap<String, Event>>,
     /// Reports that groups have dead-lettered.
     dead_letters: AtomicU64,
@@ -139,7 +139,7 @@ impl Fleet {
     /// it.
     pub(crate) fn dead_letter(&self, tag: Tag<'_>, line: u64, reason: &str) {
         if self.tombstones.has(tag.seq) {
-            // No handler refuses a tombstone, so it was none when it arrived.
+            // No handler fails for a tombstone, so it was none when it arrived.
             self.verifier(Stage::Cleaner).altered();
         }
         if self.reports.withdraw(tag.lane, tag.seq) {

@@ -15,14 +15,14 @@ const SAMPLE: &[u8] = include_bytes!("../../../data/telemetry-small.jsonl.gz");
 
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
-/// Lines that are handed on at once, at most: what can be read without waiting, so that a slow
-/// input is not held up.
+/// The maximum number of lines that are passed on at once: those that can be read without waiting, so a slow
+/// input is not delayed.
 const BATCH: usize = 500;
 
 /// An unpacked input.
 type Plain = BufReader<Box<dyn Read + Send>>;
 
-/// Where the lines come from.
+/// The source of the lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Source {
     Sample,
@@ -33,7 +33,7 @@ pub(crate) enum Source {
 /// An input that could be opened.
 pub(crate) struct Input {
     source: Source,
-    /// Unset for standard input, which may have nothing to read yet.
+    /// `None` for standard input, which may have nothing to read yet.
     first: Option<Plain>,
     key: String,
     repeat: u32,
@@ -44,11 +44,11 @@ pub(crate) struct Input {
 pub(crate) struct Line {
     /// Counted from 1 in each pass, blank lines included.
     pub(crate) number: u64,
-    /// How often the input was read before.
+    /// The number of earlier passes.
     pub(crate) pass: u32,
-    /// Without the line break; the beginning only of a line that is over long.
+    /// Without the line break; only the beginning of an overlong line.
     pub(crate) bytes: Bytes,
-    /// The key, or why there is none.
+    /// The key, or the reason why there is none.
     pub(crate) key: Result<String, String>,
 }
 
@@ -71,7 +71,7 @@ impl Source {
     }
 
     /// Opens it, so that an unreadable input is reported before anything starts. Keys are in
-    /// the field `key`; it is read `repeat` times.
+    /// the field `key`. The input is read `repeat` times.
     pub(crate) fn open(self, key: String, repeat: u32) -> anyhow::Result<Input> {
         if self == Self::StandardInput && repeat > 1 {
             bail!("standard input can be read once: --repeat {repeat} needs a file");
@@ -101,7 +101,7 @@ impl Source {
 }
 
 impl Input {
-    /// Reads everything, and gives the lines to `take` in batches until that says `false`. Blocks.
+    /// Reads everything, and passes the lines to `take` in batches until `take` returns `false`. Blocks.
     pub(crate) fn read(self, mut take: impl FnMut(Vec<Line>) -> bool) -> anyhow::Result<()> {
         let mut first = self.first;
         for pass in 0..self.repeat {
@@ -142,7 +142,7 @@ impl Input {
     }
 }
 
-/// Unpacks what begins as gzip does.
+/// Unpacks an input that begins with the gzip magic number.
 fn plain(mut input: impl Read + Send + 'static) -> io::Result<Plain> {
     let mut begin = Vec::new();
     input.by_ref().take(2).read_to_end(&mut begin)?;

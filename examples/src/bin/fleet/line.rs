@@ -6,7 +6,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use bytes::Bytes;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
-/// The longest line that is read whole, in bytes: a file without line breaks must not fill the
+/// The maximum length of a line that is read completely, in bytes: a file without line breaks must not fill the
 /// memory.
 pub(crate) const LONGEST: usize = 1 << 20;
 
@@ -21,7 +21,7 @@ impl<R: Read> LineReader<R> {
         Self { input, number: 0 }
     }
 
-    /// Returns how many lines were read.
+    /// Returns the number of lines that were read.
     pub(crate) fn number(&self) -> u64 {
         self.number
     }
@@ -31,7 +31,7 @@ impl<R: Read> LineReader<R> {
         self.input.buffer().contains(&b'\n')
     }
 
-    /// Returns the next line without its line break, and whether it is whole.
+    /// Returns the next line without its line break, and whether it is complete.
     pub(crate) fn next(&mut self) -> io::Result<Option<(Bytes, bool)>> {
         let mut line = Vec::new();
         let mut whole = true;
@@ -71,7 +71,7 @@ impl<R: Read> LineReader<R> {
     }
 }
 
-/// Finds the text or number in `field` of the JSON object `line`; says what is wrong if there is
+/// Finds the text or number in `field` of the JSON object `line`. Returns the reason if there is
 /// none.
 pub(crate) fn find_key(line: &[u8], field: &str) -> Result<String, String> {
     let mut json = serde_json::Deserializer::from_slice(line);
@@ -87,7 +87,7 @@ pub(crate) fn find_key(line: &[u8], field: &str) -> Result<String, String> {
     }
 }
 
-/// Says what is wrong with a line, without counting lines in it: there is one.
+/// Describes the error of a line, without a line number: there is only one line.
 pub(crate) fn json_error(error: &serde_json::Error) -> String {
     let text = error.to_string();
     match text.rsplit_once(" at line ") {
@@ -101,7 +101,7 @@ enum Key {
     Other,
 }
 
-/// Goes through an object and keeps the one field that matters.
+/// Deserializes an object and keeps only one field.
 struct Fields<'a>(&'a str);
 
 impl<'de> Visitor<'de> for Fields<'_> {

@@ -77,7 +77,7 @@ async fn main() -> ExitCode {
 
     let (mut summary, mut result) = run::run(&args, client, input, watch_signals()).await;
     if summary.sent == 0 && summary.bad_lines > 0 {
-        // Nothing was verified then, and `--key` may be mistyped.
+        // Nothing was verified in this case, and `--key` may be mistyped.
         result = result.and(Err(anyhow!("no line of the input can be used")));
     }
     if result.is_err() {

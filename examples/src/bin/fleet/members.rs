@@ -1,4 +1,4 @@
-//! The members of all groups: how they join, leave and crash.
+//! The members of all groups: joins, leaves and crashes.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ impl Member {
     }
 }
 
-/// How the task of a member ended.
+/// The result of a member's task.
 type End = std::result::Result<Result<()>, JoinError>;
 
 /// All members, group by group.
@@ -49,7 +49,7 @@ type End = std::result::Result<Result<()>, JoinError>;
 pub(crate) struct Members {
     fleet: Arc<Fleet>,
     groups: Vec<GroupMembers>,
-    /// Groups with a member that ended because its stream was deleted, once for each.
+    /// Groups with a member that ended because its stream was deleted, one entry per member.
     ended: Vec<Stage>,
 }
 
@@ -58,7 +58,7 @@ struct GroupMembers {
     live: Vec<(String, Member)>,
     /// Members that are shutting down: they drain.
     leaving: Vec<(String, Member)>,
-    /// Handles of members that have ended, for their counters.
+    /// Handles of ended members, for their counters.
     gone: Vec<ConsumerHandle>,
     joined: u64,
     left: u64,
@@ -98,7 +98,7 @@ impl Members {
         Ok(name)
     }
 
-    /// Shuts the oldest member down: it drains, checkpoints and hands over. Returns its name.
+    /// Shuts down the oldest member: it drains, checkpoints and releases its partitions. Returns its name.
     pub(crate) fn leave(&mut self, stage: Stage) -> Option<String> {
         let group = &mut self.groups[stage as usize];
         let (name, member) = group.take_oldest()?;
@@ -108,7 +108,7 @@ impl Members {
         Some(name)
     }
 
-    /// Aborts the oldest member, as the end of its process would. Returns its name.
+    /// Aborts the oldest member, like the end of its process. Returns its name.
     pub(crate) fn crash(&mut self, stage: Stage) -> Option<String> {
         let group = &mut self.groups[stage as usize];
         let (name, member) = group.take_oldest()?;
@@ -137,8 +137,8 @@ impl Members {
         }
     }
 
-    /// Returns whether a member of `stage` or of a pipeline upstream crashed, so that records may be
-    /// delivered again.
+    /// Returns whether a member of `stage` or of an upstream pipeline crashed, so that records may be
+    /// redelivered.
     pub(crate) fn crashed_before(&self, stage: Stage) -> bool {
         let mut at = Some(stage);
         while let Some(stage) = at {
@@ -172,7 +172,7 @@ impl Members {
         Ok(())
     }
 
-    /// Replaces the members that ended because their stream was deleted, when it exists again.
+    /// Replaces the members that ended because their stream was deleted, once it exists again.
     pub(crate) async fn join_again(&mut self) -> Result<()> {
         for stage in std::mem::take(&mut self.ended) {
             if self.fleet.recreation.is_absent(stage) {
@@ -185,7 +185,7 @@ impl Members {
         Ok(())
     }
 
-    /// Shuts all members down, group by group from the source, and waits for them.
+    /// Shuts down all members, group by group from the source, and waits for them.
     pub(crate) async fn close(&mut self) -> anyhow::Result<()> {
         let mut result = Ok(());
         for stage in Stage::ALL {

@@ -1,8 +1,8 @@
-//! Messages for the terminal, collected where they arise and shown with the progress.
+//! Messages for the terminal, collected where they occur and shown with the progress.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// How many bad lines are shown one by one; all are counted and kept in the dead letter stream.
+/// The number of bad lines that are shown individually; all are counted and kept in the dead letter stream.
 const SHOWN: usize = 20;
 
 /// Collects messages.
@@ -21,7 +21,7 @@ impl Notes {
         self.lock().waiting.push(text);
     }
 
-    /// Counts a bad line, and says so for the first ones.
+    /// Counts a bad line, and shows a message for the first ones.
     pub(crate) fn bad_line(&self, number: u64, reason: &str) {
         let mut notes = self.lock();
         notes.bad_lines += 1;
@@ -39,7 +39,7 @@ impl Notes {
         std::mem::take(&mut self.lock().waiting)
     }
 
-    /// Returns how many lines were bad, and the numbers of the first ones.
+    /// Returns the number of bad lines, and the line numbers of the first ones.
     pub(crate) fn bad_lines(&self) -> (u64, Vec<u64>) {
         let notes = self.lock();
         (notes.bad_lines, notes.first_bad.clone())

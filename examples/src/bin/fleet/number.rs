@@ -1,4 +1,4 @@
-//! How numbers are shown.
+//! Formatting of numbers.
 
 /// Groups the digits: `1,234,567`.
 pub(crate) fn grouped(number: u64) -> String {

@@ -9,17 +9,17 @@ use crate::number::grouped;
 use crate::stage::Stage;
 use crate::status::{Group, Status};
 
-/// How often a plain line is written.
+/// The interval between two plain lines.
 const PLAIN: Duration = Duration::from_secs(1);
 
 /// The lines above those of the groups.
 const HEAD: usize = 2;
 
-/// Where progress is shown.
+/// The output of the progress.
 pub(crate) enum Progress {
     Terminal {
         all: MultiProgress,
-        /// As many as [`table`] has.
+        /// As many as the lines of [`table`].
         lines: Vec<ProgressBar>,
         last: Status,
     },
@@ -35,7 +35,7 @@ impl Progress {
             return Self::Plain { last };
         }
         let all = MultiProgress::new();
-        // A template without fields in doubt; `with_template` fails for wrong ones only.
+        // The template has no placeholders in doubt; `with_template` fails only for invalid ones.
         let style = ProgressStyle::with_template("{wide_msg}")
             .unwrap_or_else(|_| ProgressStyle::default_spinner());
         let lines = (0..HEAD + Stage::ALL.len())
@@ -62,7 +62,7 @@ impl Progress {
                 for (line, text) in lines.iter().zip(table(last, now)) {
                     line.set_message(text);
                 }
-                // Speeds are shown over half a second at least, so that they can be read.
+                // Speeds are measured over at least half a second, so that they are readable.
                 if now.elapsed >= last.elapsed + PLAIN / 2 {
                     *last = now.clone();
                 }
@@ -77,7 +77,7 @@ impl Progress {
         }
     }
 
-    /// Leaves the last status on the terminal, and stops.
+    /// Keeps the last status on the terminal, and stops.
     pub(crate) fn finish(&self) {
         if let Self::Terminal { lines, .. } = self {
             for line in lines {

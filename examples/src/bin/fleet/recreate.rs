@@ -1,8 +1,8 @@
-//! Deletes `car-raw-events` and creates it again, while its group runs.
+//! Deletes and recreates `car-raw-events` while its group runs.
 //!
-//! The sender waits until the group has settled what the stream holds, so that every record is still owed.
-//! The members then end with `NotFound` and join again, which takes a moment. What is sent meanwhile must not be
-//! skipped: a group that went on at its old place in the new stream would lose it.
+//! The sender waits until the group has settled everything in the stream, so no record is lost with it.
+//! The members then end with `NotFound` and rejoin, which takes a moment. Records that are sent meanwhile must not be
+//! skipped: a group that continued at its old position in the new stream would lose them.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ pub(crate) const RECREATE_AT: u64 = 8_000;
 
 const TICK: Duration = Duration::from_millis(20);
 
-/// How far the recreation is.
+/// The stage of the recreation.
 #[derive(Debug, Default)]
 pub(crate) struct Recreation(Shared<Phase>);
 
@@ -27,7 +27,7 @@ pub(crate) struct Recreation(Shared<Phase>);
 enum Phase {
     #[default]
     Before,
-    /// The stream is deleted, and not created again yet.
+    /// The stream is deleted, and not recreated yet.
     Absent,
     Over,
 }
@@ -51,7 +51,7 @@ impl Recreation {
     }
 }
 
-/// Deletes the stream and creates it again. Nobody may send to it meanwhile.
+/// Deletes and recreates the stream. Nothing may be sent to it meanwhile.
 pub(crate) async fn recreate(fleet: &Fleet) -> anyhow::Result<()> {
     settled(fleet).await?;
     let streams = fleet.client.streams();
@@ -77,7 +77,7 @@ pub(crate) async fn recreate(fleet: &Fleet) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until the group has settled everything, and has stored that.
+/// Waits until the group has settled everything, and has stored its checkpoints.
 async fn settled(fleet: &Fleet) -> anyhow::Result<()> {
     let group = fleet.client.group(Stage::Cleaner.name());
     let began = Instant::now();

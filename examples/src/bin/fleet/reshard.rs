@@ -18,12 +18,12 @@ const MERGE_AT: u64 = 10_000;
 
 const TICK: Duration = Duration::from_millis(20);
 
-/// A split and a merge in progress, if they are requested.
+/// The split and merge in progress, if requested.
 #[derive(Debug, Default)]
 pub(crate) struct Reshard(Option<JoinHandle<anyhow::Result<()>>>);
 
 impl Reshard {
-    /// Starts to wait for the time to split.
+    /// Waits in the background for the time to split.
     ///
     /// # Errors
     /// The backend cannot split partitions and keep the order of keys.
@@ -34,7 +34,7 @@ impl Reshard {
         Ok(Self(Some(tokio::spawn(run(fleet.clone())))))
     }
 
-    /// Waits for a reshard in progress. One that has not started when all is sent is an error.
+    /// Waits for a reshard in progress. Fails if it has not started when all records are sent.
     pub(crate) async fn end(self, fleet: &Fleet) -> anyhow::Result<()> {
         let Some(task) = self.0 else { return Ok(()) };
         if fleet.reports.expected() < MERGE_AT {

@@ -95,7 +95,7 @@ impl Run {
             )),
             false => Ok(()),
         });
-        // After an error, what was sent before is still handled and verified.
+        // After an error, the records sent before are still handled and verified.
         sent.and(self.until_handled().await)
     }
 
@@ -135,7 +135,7 @@ impl Run {
                 .iter()
                 .sum();
             if behind == 0 {
-                // Only checkpoints that are read from now on prove the end.
+                // Only checkpoints that are read from now on are evidence of the end.
                 self.lags = Lags::default();
                 self.look().await?;
                 if self.last.at_end() {
@@ -179,7 +179,7 @@ impl Run {
         if let Some(name) = name {
             self.fleet.notes.say(format!("chaos: {name} {what}"));
         }
-        // Somebody must be there to take over.
+        // A member must be there to take over.
         if self.members.sizes()[stage as usize] == 0 {
             let name = self.members.join(stage).await?;
             self.fleet.notes.say(format!("chaos: {name} joins instead"));

@@ -23,19 +23,19 @@ pub(crate) const PASS: &str = "fleet-pass";
 /// The header with the line number of the input.
 pub(crate) const LINE: &str = "fleet-line";
 
-/// The header with what is wrong with a bad line.
+/// The header with the reason why a line is bad.
 const REASON: &str = "fleet-reason";
 
 /// The lane and key of all bad lines: they stay in the order of the input.
 const BAD: &str = "bad-lines";
 
-/// The bytes of a bad line that are kept.
+/// The number of bytes of a bad line that are kept.
 const KEPT: usize = 64 << 10;
 
-/// The records by which sending may be ahead of the slowest group. Bounds what the streams hold.
+/// The maximum number of records by which sending may be ahead of the slowest group. Bounds the content of the streams.
 const MAX_AHEAD: u64 = 50_000;
 
-/// The same in bytes, computed from the longest recent line: far below the retention in
+/// The maximum bytes by which sending may be ahead, computed from the longest recent line: far below the retention in
 /// `fleet.toml`.
 const MAX_BYTES_AHEAD: u64 = 32 << 20;
 
@@ -125,7 +125,7 @@ impl Sender {
             Ok(_) => line.bytes.len(),
             Err(_) => line.bytes.len().min(KEPT),
         };
-        // It fades, so that one long line does not slow down all that follow.
+        // It decays, so that one long line does not slow down all later ones.
         self.longest = (self.longest - self.longest / 4_096).max(kept as u64);
         self.wait_for_groups().await?;
         self.wait_for_time().await;
@@ -156,7 +156,7 @@ impl Sender {
             Err(error) => {
                 self.fleet.reports.withdraw(&lane, seq);
                 match error.kind() {
-                    // The stream does not take this key or so much: the line is bad, and the next
+                    // The stream does not accept this key or size: the line is bad, and the next
                     // one may be good.
                     ErrorKind::Invalid | ErrorKind::TooLarge => {
                         self.send_bad(&line, error.message()).await
@@ -178,7 +178,7 @@ impl Sender {
             Err(error) => {
                 self.fleet.reports.withdraw(lane, seq);
                 match error.kind() {
-                    // The report that follows has the same key, and is the bad line.
+                    // The following report has the same key, and is the bad line.
                     ErrorKind::Invalid | ErrorKind::TooLarge => Ok(()),
                     _ => Err(error.into()),
                 }
@@ -232,7 +232,7 @@ impl Sender {
 
     /// Waits until no group is too far behind.
     async fn wait_for_groups(&self) -> anyhow::Result<()> {
-        // Asking every time would cost more than sending.
+        // Checking every time would cost more than sending.
         if self.sent % 64 != 0 && self.longest < MAX_BYTES_AHEAD / MAX_AHEAD {
             return Ok(());
         }
@@ -267,8 +267,8 @@ impl Sender {
     }
 }
 
-/// Reads the receipts, in the order of sending. A record that was not stored is not expected of any
-/// group, and fails the run at the end.
+/// Reads the receipts, in the order of sending. No group is expected to handle a record that was not stored, and
+/// such a record fails the run at the end.
 async fn confirm(fleet: Arc<Fleet>, mut sent: mpsc::Receiver<Sent>) -> anyhow::Result<()> {
     let mut result = Ok(());
     while let Some(sent) = sent.recv().await {
@@ -284,8 +284,8 @@ async fn confirm(fleet: Arc<Fleet>, mut sent: mpsc::Receiver<Sent>) -> anyhow::R
     result
 }
 
-/// Reads the input on a thread of its own, since reading blocks. The thread ends with the input, or
-/// with the receiver after one more batch.
+/// Reads the input on a dedicated thread, because reading blocks. The thread ends with the input, or
+/// one batch after the receiver is dropped.
 pub(crate) fn read(input: Input) -> anyhow::Result<mpsc::Receiver<anyhow::Result<Vec<Line>>>> {
     let (sender, receiver) = mpsc::channel(4);
     std::thread::Builder::new()

@@ -1,4 +1,4 @@
-//! What was sent: the sequence numbers of each lane, and those that no group has to handle.
+//! The sent records: the sequence numbers of each lane, and those that no group has to handle.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};

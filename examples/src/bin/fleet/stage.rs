@@ -22,7 +22,7 @@ pub(crate) enum Stage {
 }
 
 impl Stage {
-    /// All groups, each after the one upstream of it.
+    /// All groups, each after its upstream group.
     pub(crate) const ALL: [Self; 7] = [
         Self::Cleaner,
         Self::Entities,
@@ -57,7 +57,7 @@ impl Stage {
         }
     }
 
-    /// Returns the pipeline that publishes to its stream: what a crash repeats there is delivered again
+    /// Returns the pipeline that publishes to its stream: records that a crash repeats there are redelivered
     /// here.
     pub(crate) const fn follows(self) -> Option<Self> {
         match self {
@@ -68,7 +68,7 @@ impl Stage {
         }
     }
 
-    /// Joins the group as one more member.
+    /// Joins the group as an additional member.
     pub(crate) async fn join(self, fleet: Arc<Fleet>, member: &str) -> Result<Member> {
         let group = self.group(&fleet, member);
         match self {
@@ -89,7 +89,7 @@ impl Stage {
             .stream(self.stream())
             .member(member)
             .concurrency(64)
-            // Often enough that the lag that is shown is fresh, and that a crash repeats little.
+            // Often enough that the displayed lag is current, and that a crash repeats little.
             .checkpoint_interval(Duration::from_millis(200))
     }
 }

@@ -8,7 +8,7 @@ use crate::fleet::Fleet;
 use crate::members::{MemberStats, Members};
 use crate::stage::Stage;
 
-/// What is shown while the program runs.
+/// The displayed status while the program runs.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Status {
     pub(crate) elapsed: Duration,
@@ -33,7 +33,7 @@ impl Group {
     }
 }
 
-/// The lag of all groups, cached: reading it costs requests, which some backends charge for.
+/// The lag of all groups, cached because reading it costs requests, for which some backends charge.
 #[derive(Debug, Default)]
 pub(crate) struct Lags {
     asked: Option<Instant>,
@@ -41,7 +41,7 @@ pub(crate) struct Lags {
 }
 
 impl Lags {
-    /// The age after which the cache is refreshed.
+    /// The age at which the cache is refreshed.
     const OLDEST: Duration = Duration::from_millis(300);
 
     async fn refresh(&mut self, fleet: &Fleet) -> millstream::Result<()> {
@@ -65,7 +65,7 @@ impl Status {
         members: &Members,
         lags: &mut Lags,
     ) -> millstream::Result<Self> {
-        // Handled is read before the lag: a lag of zero then covers all of it.
+        // `handled` is read before the lag: a lag of zero then covers all handled records.
         let handled = Stage::ALL.map(|stage| fleet.verifier(stage).counts().handled);
         lags.refresh(fleet).await?;
         let groups = Stage::ALL.into_iter().map(|stage| Group {

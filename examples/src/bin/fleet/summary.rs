@@ -11,12 +11,12 @@ use crate::number::grouped;
 use crate::stage::Stage;
 use crate::status::Status;
 
-/// What happened to the records, from the program's own history.
+/// The totals of the records, from the program's own history.
 #[derive(Debug, Serialize)]
 pub(crate) struct Summary {
     /// Reports stored in `car-raw-events`.
     pub(crate) sent: u64,
-    /// Of these, handled by the group that handled fewest.
+    /// Of these, the number handled by the group that handled fewest.
     pub(crate) handled: u64,
     /// Records that a group never handled, over all groups.
     pub(crate) lost: u64,
@@ -33,13 +33,13 @@ pub(crate) struct Summary {
     pub(crate) max_stall_ms: u64,
     /// Members that crashed.
     pub(crate) crashes: u64,
-    /// Partitions that went from one member to another.
+    /// Partitions that moved from one member to another.
     pub(crate) partitions_moved: u64,
-    /// Tombstones among what was sent.
+    /// Tombstones among the sent records.
     pub(crate) tombstones: u64,
-    /// Lines of the input that could not be used.
+    /// Unusable lines of the input.
     pub(crate) bad_lines: u64,
-    /// The numbers of the first of them.
+    /// The line numbers of the first bad lines.
     pub(crate) first_bad_lines: Vec<u64>,
     /// Reports among the bad lines that were stored first and failed in the cleaner.
     pub(crate) dead_lettered: u64,
@@ -56,15 +56,15 @@ pub(crate) struct Summary {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Verdict {
-    /// Nothing lost, altered or out of order, and nothing twice where no member crashed.
+    /// Nothing lost, altered or out of order, and no duplicates where no member crashed.
     Good,
-    /// One of the numbers breaks a promise.
+    /// One of the numbers violates a guarantee.
     NotGood,
     /// The run ended early, so that the numbers prove nothing.
     Failed,
 }
 
-/// One group's share.
+/// The numbers of one group.
 #[derive(Debug, Serialize)]
 pub(crate) struct GroupSummary {
     pub(crate) group: &'static str,
@@ -74,8 +74,8 @@ pub(crate) struct GroupSummary {
     pub(crate) out_of_order: u64,
     pub(crate) altered: u64,
     pub(crate) duplicates: u64,
-    /// Whether a member of this group or of a pipeline upstream crashed: only then may records be
-    /// delivered again.
+    /// Whether a member of this group or of an upstream pipeline crashed: only then may records be
+    /// redelivered.
     pub(crate) crash_before: bool,
     pub(crate) crashes: u64,
     pub(crate) rebalances: u64,
@@ -85,7 +85,7 @@ pub(crate) struct GroupSummary {
 }
 
 impl Summary {
-    /// Sums up the history of all groups. Members must be closed. `last` is empty for a run that failed
+    /// Summarizes the history of all groups. Members must be closed. `last` is empty for a run that failed
     /// before its first status.
     pub(crate) fn new(fleet: &Fleet, members: &Members, last: &Status) -> Self {
         let groups = Stage::ALL.map(|stage| {
@@ -155,7 +155,7 @@ impl GroupSummary {
             crash_before: members.crashed_before(stage),
             crashes: stats.crashed,
             rebalances: stats.rebalances,
-            // Each partition is assigned once without having been another's before.
+            // The first assignment of each partition is not a move.
             partitions_moved: stats.assigned.saturating_sub(partitions as u64),
             failures: stats.failures,
             max_stall_ms: counts.max_stall.as_millis() as u64,

@@ -8,7 +8,7 @@ use std::num::NonZeroU64;
 pub(crate) struct Tombstones(Option<NonZeroU64>);
 
 impl Tombstones {
-    /// Makes every `every`-th record of a vehicle a tombstone; none without a number.
+    /// Makes every `every`-th record of a vehicle a tombstone; `None` makes none.
     pub(crate) fn new(every: Option<u32>) -> Self {
         Self(every.and_then(|every| NonZeroU64::new(every.into())))
     }

@@ -1,8 +1,8 @@
-//! Verifies what one group handled: everything, in order, tombstones as tombstones, and once where no member
-//! crashed.
+//! Verifies the records that one group handled: all, in order, tombstones as tombstones, and without duplicates if no
+//! member crashed.
 //!
-//! A crash repeats records, also for the groups downstream: a pipeline that resumes from its
-//! checkpoint publishes again what it had published. So order is verified by the **first** time that
+//! A crash repeats records, also for the downstream groups: a pipeline that resumes from its
+//! checkpoint publishes its results again. So order is verified by the **first** time that
 //! a record is handled, and duplicates are counted separately.
 
 use std::collections::{BTreeSet, HashMap};
@@ -44,12 +44,12 @@ pub(crate) struct Counts {
     pub(crate) altered: u64,
     /// Records that are not of this run.
     pub(crate) foreign: u64,
-    /// The longest time that a partition handled nothing while it held the record that was handled
-    /// next.
+    /// The longest time for which a partition handled nothing although the record that it handled next was
+    /// already stored.
     pub(crate) max_stall: Duration,
 }
 
-/// Which records of a lane were seen: all up to `highest` but the missing ones.
+/// The records of a lane that were seen: all up to `highest` except the missing ones.
 #[derive(Debug, Default)]
 struct Lane {
     highest: u64,
@@ -83,7 +83,7 @@ impl Verifier {
         if tag.is_some_and(|tag| self.tombstones.has(tag.seq) != delivery.is_tombstone()) {
             self.altered();
         }
-        // The broker's clock may differ from this one: a negative age is none.
+        // The broker's clock may differ from this one: a negative age counts as zero.
         let age = delivery.timestamp().elapsed().unwrap_or_default();
         self.note(tag, delivery.partition(), age, Instant::now());
     }
@@ -167,7 +167,7 @@ impl Lane {
 mod tests {
     use super::*;
 
-    /// Verifies what a group did with records 1 to `sent` of each lane.
+    /// Runs a verifier of a group that should have handled records 1 to `sent` of each lane.
     fn verifier(sent: u64, handled: &[(&str, u64)]) -> (Counts, u64) {
         let log = SentLog::default();
         for lane in ["a", "b"] {
