@@ -1,5 +1,5 @@
-//! The engine that runs the containers: what a process needs of it once, how a container is started,
-//! and what the library for containers does not offer.
+//! The container engine: its setup once per process, the start of containers, and functions that the container library
+//! does not offer.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
@@ -67,12 +67,12 @@ fn port_is_taken(error: &TestcontainersError) -> bool {
     said.contains("port is already allocated") || said.contains("address already in use")
 }
 
-/// Leaves a process behind that removes what this one does not: a killed test runs no destructor,
-/// and a static has none. It waits for the other end of its standard input to close, which no way
-/// to die can prevent.
+/// Starts a process that removes the containers that this one does not: a killed test runs no destructor,
+/// and neither does a static. The process waits until the other end of its standard input closes, which happens
+/// however this process ends.
 fn remove_containers_on_exit() {
     static CLEANUP: OnceLock<Child> = OnceLock::new();
-    // The library's own switch, for a look at the containers of a failed test.
+    // The library's own variable for inspecting the containers of a failed test.
     if std::env::var("TESTCONTAINERS_COMMAND").is_ok_and(|command| command == "keep") {
         return;
     }
@@ -80,9 +80,9 @@ fn remove_containers_on_exit() {
         let mut down = Command::new(format!("{SCRIPTS}/down"));
         down.args(["--when-closed", &owner()]);
         down.stdin(Stdio::piped());
-        // Who reads this process's output waits for all that hold it.
+        // A reader of this process's output waits for all processes that hold it.
         down.stdout(Stdio::null()).stderr(Stdio::null());
-        // An interrupt from the terminal goes to a whole group, and would end both.
+        // An interrupt from the terminal is sent to a whole process group, and would end both.
         std::os::unix::process::CommandExt::process_group(&mut down, 0);
         down.spawn().expect("tests/containers/down can be run")
     });
@@ -104,7 +104,7 @@ pub(crate) fn free_port() -> u16 {
     const FIRST: u16 = 20_000;
     const COUNT: u16 = 12_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Processes that run at once begin at different places.
+    // Concurrent processes begin at different ports.
     let begin = std::process::id().wrapping_mul(977) % u32::from(COUNT);
     for _ in 0..COUNT {
         let step = u32::from(NEXT.fetch_add(1, Relaxed));
@@ -117,7 +117,7 @@ pub(crate) fn free_port() -> u16 {
     panic!("no port of {FIRST}..{} is free", FIRST + COUNT);
 }
 
-/// Runs the engine's command line, for what the library does not offer.
+/// Runs the engine's command line, for functions that the library does not offer.
 pub(crate) async fn docker(args: &[&str]) {
     let output = Async::new("docker").args(args).output().await;
     let output = output.expect("the docker command can be run");

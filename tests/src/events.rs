@@ -32,7 +32,7 @@ impl Event {
 }
 
 impl Events {
-    /// Listens in the whole process: clients emit events on threads of their own.
+    /// Listens in the whole process, because clients emit events on their own threads.
     ///
     /// # Panics
     /// If another subscriber is installed.
@@ -47,7 +47,7 @@ impl Events {
         events.clone()
     }
 
-    /// Returns the events of a name with a field of this value.
+    /// Returns the events with this name and a field with this value.
     pub fn with(&self, name: &str, field: &str, value: &str) -> Vec<Event> {
         let events = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let with = events

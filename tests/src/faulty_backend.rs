@@ -12,11 +12,11 @@ use crate::layer::{
 };
 use crate::{Fault, Hooks};
 
-/// Wraps a driver and injects faults on the way to its broker: sends, checkpoints and steps of pipelines
-/// fail, get lost, or take long, and joins take long.
+/// Wraps a driver and injects faults between it and its broker: sends, checkpoints and steps of pipelines
+/// fail, get lost, or are slow, and joins are slow.
 ///
 /// With it a harness has the faults of [`FaultyBackend::HOOKS`] on any driver whose
-/// [`Pipelining`](driver::Pipelining) is by key, and needs to make only those of members itself.
+/// [`Pipelining`](driver::Pipelining) is by key, and only needs to inject the faults of members itself.
 pub type FaultyBackend<B> = Layered<B, Faults>;
 
 /// The planned faults of a [`FaultyBackend`]. Clones share them.
@@ -25,7 +25,7 @@ pub struct Faults {
     planned: Arc<Mutex<Vec<PlannedFault>>>,
     /// The number of hits of each stream and group.
     hits: Arc<Mutex<BTreeMap<String, u64>>>,
-    /// The largest records of streams that take less than their drivers report.
+    /// The lowered record size limits of streams, which their drivers do not report.
     limits: Arc<Mutex<BTreeMap<String, usize>>>,
 }
 
@@ -78,7 +78,7 @@ impl Faults {
         self.limits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Refuses a record that is larger than its stream takes.
+    /// Rejects a record that is larger than its stream accepts.
     fn check_size(&self, operation: &'static str, stream: &str, record: &Record) -> Result<()> {
         let size = record.size();
         match self.limits().get(stream) {
@@ -151,7 +151,7 @@ impl<B: driver::Backend> FaultyBackend<B> {
         }
     }
 
-    /// Wraps another driver, and injects faults into it with this one.
+    /// Wraps another driver, which shares the faults of this one.
     #[must_use]
     pub fn also(&self, driver: B) -> Self {
         Self {
@@ -160,18 +160,18 @@ impl<B: driver::Backend> FaultyBackend<B> {
         }
     }
 
-    /// Returns how many sends to a stream, or checkpoints and steps of a group, have failed or were lost on
-    /// purpose.
+    /// Returns how many sends to a stream, or checkpoints and steps of a group, have failed or were lost by
+    /// injected faults.
     pub fn hits(&self, stream_or_group: &str) -> u64 {
         let hits = self.layer.hits.lock();
         let hits = hits.unwrap_or_else(PoisonError::into_inner);
         hits.get(stream_or_group).copied().unwrap_or_default()
     }
 
-    /// Injects a fault of [`HOOKS`](Self::HOOKS); returns any other.
+    /// Injects a fault of [`HOOKS`](Self::HOOKS); returns any other fault.
     ///
     /// # Errors
-    /// The fault, if it is not one of them.
+    /// The fault, if it is not in `HOOKS`.
     pub fn inject(&self, fault: Fault) -> Result<(), Fault> {
         let plan = &self.layer;
         match &fault {
@@ -267,7 +267,7 @@ struct Producer {
     plan: Faults,
 }
 
-/// What happens to one record of a call.
+/// The effect on one record of a call.
 enum RecordAction {
     /// It is forwarded, and its response is returned.
     Forward,
@@ -294,7 +294,7 @@ impl Producer {
         let Some(hit) = self.plan.hit(&self.stream, key, sends) else {
             return RecordAction::Forward;
         };
-        // The later records of the key must not pass it.
+        // The later records of the key must not overtake it.
         failed.extend(key.cloned());
         match hit {
             FaultKind::FailSend(kind) => stop(kind),
@@ -360,7 +360,7 @@ impl MembershipLayer for Member {
         &*self.inner
     }
 
-    /// The updates without a fault reach the driver in one call, as the runtime made it.
+    /// The updates without a fault are passed to the driver in one call, like the runtime's.
     async fn checkpoint(&self, updates: &[CheckpointUpdate]) -> Vec<Result<()>> {
         let checkpoints =
             |what| matches!(what, FaultKind::FailCheckpoint | FaultKind::LoseCheckpoint);
@@ -389,7 +389,7 @@ impl MembershipLayer for Member {
         updates.iter().zip(hits).map(result_of).collect()
     }
 
-    /// A step cannot be lost: the publisher finds out how it ended.
+    /// A step cannot be lost: the publisher finds out its result.
     async fn publish(
         &self,
         stream: &str,

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::TcpProxy;
 
-/// Gives the suite a broker to test against, and a way to inject faults into it.
+/// Provides a broker for the suite, and a way to inject faults into it.
 ///
 /// # Contract
 /// All clients of one harness use the same broker, and nothing else uses it, so names need to be unique
@@ -20,15 +20,15 @@ pub trait Harness: fmt::Debug + Send + Sync + 'static {
     /// Opens a new connection, as another process would.
     async fn client(&self) -> Client;
 
-    /// As [`client`](Self::client), for the client of this name alone: [`Fault::Freeze`] and faults of the
-    /// [`proxy`](Self::proxy) call it so. A member has the name of the member. Several clients may have one
-    /// name; a fault concerns all of them. By default, names are ignored.
+    /// Like [`client`](Self::client), for the client with this name: [`Fault::Freeze`] and faults of the
+    /// [`proxy`](Self::proxy) refer to it by the name. A member's client has the name of the member. Several clients
+    /// may have the same name; a fault affects all of them. By default, names are ignored.
     async fn named_client(&self, name: &str) -> Client {
         let _ = name;
         self.client().await
     }
 
-    /// Opens a new connection whose producers have a short send timeout, where the backend has such a
+    /// Opens a new connection whose producers have a short send timeout, if the backend has such a
     /// setting.
     async fn impatient_client(&self) -> Client {
         self.client().await
@@ -38,7 +38,7 @@ pub trait Harness: fmt::Debug + Send + Sync + 'static {
     /// -`, beginning with `prefix`.
     fn unique(&self, prefix: &str) -> String;
 
-    /// Returns how long things take on this broker.
+    /// Returns the timing of this broker.
     fn timing(&self) -> Timing;
 
     /// Returns the limits of a stream on this broker, as its driver reports them.
@@ -47,30 +47,30 @@ pub trait Harness: fmt::Debug + Send + Sync + 'static {
     /// Returns which faults [`inject`](Self::inject) supports. Read once, before anything else.
     fn hooks(&self) -> Hooks;
 
-    /// Returns the proxy that all connections of its clients go through, if [`Hooks::network`] is true.
+    /// Returns the proxy of all connections of its clients, if [`Hooks::network`] is true.
     /// [`named_client`](Self::named_client) connects to the [port](TcpProxy::port) of that name, so that
     /// cases can disturb the connections of each client. By default there is none.
     fn proxy(&self) -> Option<&TcpProxy> {
         None
     }
 
-    /// Returns how many attempts to send to a stream, or to store the checkpoint of a group, were hit by
-    /// a fault so far. A case that passes without its fault proves nothing.
+    /// Returns the number of attempts to send to a stream, or to store the checkpoint of a group, that faults have
+    /// affected so far. A case that passes without its fault proves nothing.
     fn hits(&self, stream_or_group: &str) -> u64;
 
-    /// Returns the faults that this harness injects by itself, in every case: none, unless it has, for
-    /// example, a proxy that breaks connections. The checker must know of them, or it takes what they
-    /// cause for violations. Read when a case makes its fleet.
+    /// Returns the faults that this harness injects by itself in every case: none, unless it has, for
+    /// example, a proxy that breaks connections. The checker must know them, or it reports their effects
+    /// as violations. Read when a case creates its fleet.
     fn own_faults(&self) -> Vec<OwnFault> {
         Vec::new()
     }
 
-    /// Injects a fault, and returns when it is in effect. Called only with what
-    /// [`hooks`](Self::hooks) says is possible.
+    /// Injects a fault, and returns when it is in effect. Called only with faults that
+    /// [`hooks`](Self::hooks) declares.
     async fn inject(&self, fault: Fault);
 }
 
-/// How long things take on a broker.
+/// The durations that apply to a broker.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
     /// The session timeout: how long a silent member keeps its partitions.
@@ -81,26 +81,26 @@ pub struct Timing {
     pub timeout: Duration,
     /// The interval at which conditions are polled.
     pub poll_interval: Duration,
-    /// The resolution of the broker's timestamps: a record that is stored later by this time has a later
+    /// The resolution of the broker's timestamps: a record that is stored later by this duration has a later
     /// timestamp.
     pub timestamps: Duration,
 }
 
 impl Timing {
     /// Returns how long a whole case may take: ten times `timeout`. A case that takes longer waits for
-    /// something without a timeout, which a right driver would have responded to.
+    /// something without a timeout, to which a correct driver would have responded.
     pub fn case_limit(&self) -> Duration {
         self.timeout * 10
     }
 }
 
-/// Which faults are possible.
+/// The faults that are possible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Hooks {
     /// [`Fault::FailSends`].
     pub fail_sends: bool,
     /// [`Fault::FailSends`] of one key, while the other keys of the partition continue. A broker that
-    /// responds to each record of a batch has it, unless the driver packs records of several keys into
+    /// has a result for each record of a batch supports it, unless the driver packs records of several keys into
     /// one of the broker's.
     pub fail_sends_by_key: bool,
     /// [`Fault::TimeOutSends`].
@@ -132,16 +132,16 @@ pub struct Hooks {
     /// Faults of the network, by [`Harness::proxy`].
     pub network: bool,
     /// Not a fault to inject: whether a member that is cut off reports the loss by its own clock, as
-    /// [`driver`](millstream_core::driver#liveness) requires. A driver that cannot must say so in its
-    /// documentation.
+    /// [`driver`](millstream_core::driver#liveness) requires. A driver that cannot do so must document
+    /// it.
     pub own_session_clock: bool,
     /// Not a fault to inject: whether tokio's clock is paused, so that no time passes while a thread is
     /// blocked.
     pub paused_clock: bool,
-    /// Not a fault to inject: whether a record is stored once, though the response to its send is lost
-    /// and the driver repeats the send. The driver's documentation says so.
+    /// Not a fault to inject: whether a record is stored once even if the response to its send is lost
+    /// and the driver repeats the send, as the driver documents.
     pub idempotent_sends: bool,
-    /// Not a fault to inject: whether a reshard may store records twice, as a lost response may.
+    /// Not a fault to inject: whether a reshard may store records twice, like a lost response.
     pub reshard_repeats_sends: bool,
 }
 
@@ -180,7 +180,7 @@ pub enum Fault {
         /// The delay.
         by: Duration,
     },
-    /// The next join of the member takes longer, as while the broker does not respond.
+    /// The next join of the member takes longer, as if the broker did not respond for a while.
     DelayJoin {
         /// The group.
         group: String,
@@ -198,14 +198,14 @@ pub enum Fault {
         /// The duration.
         duration: Duration,
     },
-    /// The next checkpoints of the group are refused with a retryable error.
+    /// The next checkpoints of the group are rejected with a retryable error.
     FailCheckpoints {
         /// The group.
         group: String,
         /// The number of attempts.
         times: u32,
     },
-    /// The next checkpoints of the group are acknowledged as stored, and are not.
+    /// The next checkpoints of the group are acknowledged as stored, but are not stored.
     LoseCheckpoints {
         /// The group.
         group: String,
@@ -213,9 +213,9 @@ pub enum Fault {
         times: u32,
     },
     /// The next step of an exactly-once pipeline of the group stores nothing, and `publish` returns
-    /// `Fenced` only `after` that, as if the response were on its way for so long.
+    /// `Fenced` only `after` that, as if the response were in transit for this long.
     ///
-    /// Only this response is late. It removes nobody from the group: a case steals the member's
+    /// Only this response is late. The fault removes nobody from the group: a case steals the member's
     /// partitions meanwhile, and the member must learn of that, and be assigned partitions in new epochs,
     /// before `publish` returns.
     RefusePublishLate {
@@ -225,27 +225,27 @@ pub enum Fault {
         after: Duration,
     },
     /// The next steps of pipelines of the group are stored, but the broker's responses are lost: the
-    /// driver must find out how they ended.
+    /// driver must find out their results.
     LosePublishResponses {
         /// The group.
         group: String,
         /// The number of steps.
         times: u32,
     },
-    /// From now on the stream refuses records of more than `limit` bytes, though its driver reports a
-    /// larger limit: a pipeline gets the refusal when it publishes. `None` ends it.
+    /// From now on the stream rejects records of more than `limit` bytes, although its driver reports a
+    /// larger limit: a pipeline gets the rejection when it publishes. `None` ends it.
     RefuseLarge {
         /// The stream.
         stream: String,
         /// The bytes of key, payload and headers.
         limit: Option<usize>,
     },
-    /// The partition is taken from its owner without a drain, and assigned to another member, or to the
+    /// The partition is revoked from its owner without a drain, and assigned to another member, or to the
     /// same one in a new epoch. The owner may lose its other partitions too: Kafka removes a member from
-    /// its group with all it has, while a lease is for one partition.
+    /// its group with all its partitions, while a lease is for one partition.
     ///
     /// If nobody owns the partition at this moment, because the group is assigning its partitions, the
-    /// harness waits until somebody does.
+    /// harness waits until it has an owner.
     Steal {
         /// The group.
         group: String,
@@ -264,22 +264,22 @@ pub enum Fault {
     Restart,
 }
 
-/// A fault that is none of [`Fault`], for the history: of a harness's own, or of a test of one's own
+/// A fault that is not a [`Fault`], for the history: a harness's own, or a test's own
 /// with [`Fleet::own_fault`](crate::fleet::Fleet::own_fault).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnFault {
-    /// Whom it disturbs.
+    /// What it disturbs.
     pub disturbs: Disturbed,
     /// A description, for readers.
     pub what: String,
 }
 
-/// Whom a fault disturbs.
+/// The target of a fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Disturbed {
     /// Producers: a record may be stored twice, or fail although it is stored.
     Sends,
-    /// All members of the group: what they settled and did not store is delivered again.
+    /// All members of the group: records that they settled without storing the checkpoint are delivered again.
     Group,
     /// One member of the group, by the application's name for it.
     Member(String),
@@ -288,9 +288,9 @@ pub enum Disturbed {
 /// A guarantee or fault that a case needs.
 #[derive(Debug, Clone, Copy)]
 pub enum Need {
-    /// A guarantee or a fault, by its name in [`Guarantees`] or [`Hooks`].
+    /// A guarantee or a fault must exist, by its name in [`Guarantees`] or [`Hooks`].
     Has(&'static str, fn(&Guarantees, &Hooks) -> bool),
-    /// The absence of one: the case shows the clear refusal.
+    /// A guarantee or a fault must be missing: the case shows the clear refusal.
     Lacks(&'static str, fn(&Guarantees, &Hooks) -> bool),
 }
 
@@ -325,7 +325,7 @@ pub async fn unique_stream(harness: &dyn Harness, partitions: usize) -> String {
 /// Waits until `met` returns a value, and returns it.
 ///
 /// # Panics
-/// After the harness's timeout, with `what` it waited for and the caller's line.
+/// After the harness's timeout, with the awaited condition `what` and the caller's line.
 #[track_caller]
 pub fn eventually<'a, T, F>(
     timing: Timing,
@@ -340,21 +340,21 @@ where
 }
 
 thread_local! {
-    /// Of the case that runs on this thread.
+    /// The last wait of the case on this thread.
     static LAST_WAIT: Cell<Option<&'static Location<'static>>> = const { Cell::new(None) };
 }
 
-/// Returns where the case that runs on this thread last waited for something that came.
+/// Returns where the case on this thread last completed a wait.
 pub(crate) fn last_wait() -> Option<&'static Location<'static>> {
     LAST_WAIT.get()
 }
 
-/// Notes that a wait has ended, for [`last_wait`].
+/// Records that a wait has ended, for [`last_wait`].
 pub(crate) fn note_wait(caller: &'static Location<'static>) {
     LAST_WAIT.set(Some(caller));
 }
 
-/// As [`eventually`], for a caller that is known already, and with a report of what is missing.
+/// Like [`eventually`], for a known caller, and with a report of what is missing.
 pub(crate) async fn eventually_or<T, F>(
     caller: &'static Location<'static>,
     timing: Timing,
@@ -382,7 +382,7 @@ where
 /// Waits for a future, and returns its result.
 ///
 /// # Panics
-/// After the harness's timeout, with `what` it waited for and the caller's line.
+/// After the harness's timeout, with the awaited condition `what` and the caller's line.
 #[track_caller]
 pub fn within_timeout<'a, T: 'a>(
     timing: Timing,

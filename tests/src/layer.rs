@@ -1,8 +1,8 @@
-//! Wrappers of drivers: a layer changes some calls, and everything else is forwarded.
+//! Wrappers of drivers: a layer changes some calls, and all other calls are forwarded.
 //!
-//! The traits of drivers have no default methods, so that a driver cannot forget one. A wrapper would
-//! repeat all of them to change one. Here each is forwarded once: a trait of the core that gets a method
-//! does not compile until this file forwards it.
+//! The traits of drivers have no default methods, so that a driver cannot forget one. A wrapper would have to
+//! repeat all of them to change one. Here each is forwarded once. When a trait of the core gets a new method,
+//! this file does not compile until it forwards the method.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use millstream_core::driver::{
 };
 use millstream_core::{Epoch, Guarantees, Partition, Record, RecordMetadata, Result};
 
-/// What a wrapper of a driver changes.
+/// The changed calls of a wrapped driver.
 #[async_trait]
 pub trait Layer: Debug + Send + Sync + 'static {
     /// Opens a producer. Default: that of the driver.
@@ -22,7 +22,7 @@ pub trait Layer: Debug + Send + Sync + 'static {
         driver.open_producer(stream).await
     }
 
-    /// Joins a group, called `name`. Default: as the driver does.
+    /// Joins a group with the name `name`. Default: like the driver.
     async fn join(
         &self,
         group: &dyn ConsumerGroup,
@@ -96,11 +96,11 @@ impl<L: Layer> ConsumerGroup for LayeredGroup<L> {
     }
 }
 
-/// What a wrapper of a member changes: each call is that of the member under it, unless it is
-/// implemented. [`LayeredMembership`] makes a [`Membership`] of it.
+/// The changed calls of a wrapped member: each call is forwarded to the inner member, unless it is
+/// implemented. [`LayeredMembership`] makes it a [`Membership`].
 #[async_trait]
 pub trait MembershipLayer: Debug + Send + Sync + 'static {
-    /// Returns the member under it.
+    /// Returns the inner member.
     fn inner(&self) -> &dyn Membership;
 
     /// See [`Membership::next`].
@@ -192,11 +192,11 @@ impl<L: MembershipLayer> Membership for LayeredMembership<L> {
     }
 }
 
-/// What a wrapper of a producer changes: how records are sent. [`LayeredProducer`] makes a
-/// [`Producer`] of it.
+/// The changed calls of a wrapped producer: how records are sent. [`LayeredProducer`] makes it a
+/// [`Producer`].
 #[async_trait]
 pub trait ProducerLayer: Debug + Send + Sync + 'static {
-    /// Returns the producer under it.
+    /// Returns the inner producer.
     fn inner(&self) -> &dyn Producer;
 
     /// See [`Producer::send`].

@@ -1,7 +1,7 @@
 //! The conformance suite of millstream's backends, and the checker of their histories.
 //!
 //! A backend's author implements [`Harness`], and runs every [`Case`] with a [`Suite`];
-//! `tests/NEW_BACKEND.md` shows how. A case that needs a guarantee which a backend does not have is
+//! `tests/NEW_BACKEND.md` shows how. A case that needs a guarantee which a backend does not make is
 //! listed as ignored, with the reason; it never passes silently.
 //!
 //! [`history`] records what happens in a case, and [`checker`] finds violations of the promises.

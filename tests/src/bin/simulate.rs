@@ -1,8 +1,8 @@
-//! Plays many seeds of the simulation, or one.
+//! Runs many seeds of the simulation, or one.
 //!
-//! `simulate --seeds 10000` plays 10,000 seeds on all cores and prints those that fail, each with the
+//! `simulate --seeds 10000` runs 10,000 seeds on all cores and prints those that fail, each with the
 //! command that replays it.
-//! `simulate --seed 7` replays one and prints its script, what is wrong, and the end of its history.
+//! `simulate --seed 7` replays one and prints its script, its problems, and the end of its history.
 
 use std::io::Write;
 use std::process::ExitCode;

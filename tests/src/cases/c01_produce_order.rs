@@ -1,5 +1,5 @@
-//! C1: for one key, records are stored in the order of `send`, whatever faults hit the sends; other keys
-//! keep flowing.
+//! C1: for one key, records are stored in the order of `send`, whatever faults affect the sends; other keys
+//! continue.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,7 +106,7 @@ async fn c01_order_of_clones_of_one_producer(harness: Arc<dyn Harness>) {
     let mut test_producer = fleet.test_producer().await;
     let first = test_producer.producer.clone();
     for turn in 0..100 {
-        // The next record goes by another clone, and the order is that of the sends all the same.
+        // The next record is sent by another clone, and the order is still that of the sends.
         test_producer.producer = first.clone();
         test_producer
             .send_one(Some(&format!("key-{}", turn % 3)))
@@ -147,7 +147,7 @@ async fn c01_order_across_split_and_merge(harness: Arc<dyn Harness>) {
     enough(150).await;
     let open = fleet.open_partitions().await;
     assert_eq!(open.len(), 3, "a split makes 3 of 2: {open:?}");
-    // The halves of what was split are neighbours, on brokers that merge only those.
+    // The halves of the split partition are adjacent, for brokers that merge only adjacent partitions.
     let (one, other) = (&open[open.len() - 2], &open[open.len() - 1]);
     streams.merge(one, other).await.expect("they are merged");
     enough(300).await;
@@ -182,7 +182,7 @@ async fn c01_other_keys_flow_while_one_is_held(harness: Arc<dyn Harness>) {
     assert_eq!(other.len(), 100, "all records of the other keys are stored");
     let held = held.receipts().await;
     assert_eq!(held.len(), 5, "all records of the held key are stored");
-    // One partition: what was held back is stored behind what went on.
+    // One partition: the delayed records are stored after those that continued.
     let last = other.iter().map(|(_, metadata)| metadata.position).max();
     assert!(Some(held[0].1.position) > last, "the other keys waited");
     let member = fleet.member("reader").start().await;

@@ -1,4 +1,4 @@
-//! C2: for one key, the handler sees records in stored order and one at a time, through everything.
+//! C2: for one key, the handler sees records in stored order and one at a time, whatever happens.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -75,7 +75,7 @@ async fn c02_one_key_never_overlaps(harness: Arc<dyn Harness>) {
         .handler(counted)
         .with(|group| group.concurrency(64));
     let member = member.start().await;
-    // That no key overlaps is the checker's to see.
+    // The checker verifies that no key overlaps.
     fleet.check().await;
     assert_eq!(most.load(SeqCst), 8, "all keys are handled at once");
     member.close().await;
@@ -260,7 +260,7 @@ async fn c02_pull_consumer_delivers_a_key_one_at_a_time(harness: Arc<dyn Harness
         nothing_comes(timing, &mut consumer).await,
         "the other records wait for their keys"
     );
-    // Of each key there are more: the next one comes when the one before is settled.
+    // Each key has more records: the next one is delivered when the one before is settled.
     let mut waiting = BTreeMap::from([("a", 2), ("b", 1), ("c", 0)]);
     let mut settled = 0;
     while let Some((open, delivery)) = held.pop() {

@@ -39,7 +39,7 @@ fn quickly(attempts: u32) -> Retry {
     Retry::fixed(Duration::from_millis(20)).attempts(attempts)
 }
 
-/// Fails each record of key `bad` in its first `times` attempts, with what `fail` does.
+/// Fails each record of key `bad` in its first `times` attempts, with the result of `fail`.
 fn fails_bad<F>(times: u32, fail: fn() -> F) -> HandlerFn
 where
     F: Future<Output = Result<(), Failure>> + Send + 'static,
@@ -52,7 +52,7 @@ where
     })
 }
 
-/// A stream of one partition with records of `good` and `bad` in turns.
+/// Returns a stream of one partition with alternating records of `good` and `bad`.
 async fn good_and_bad(harness: Arc<dyn Harness>) -> Fleet {
     let fleet = Fleet::new(harness, 1).await;
     let mut test_producer = fleet.test_producer().await;
@@ -217,7 +217,7 @@ async fn c03_dead_letter_is_settled_by_its_receipt(harness: Arc<dyn Harness>) {
     let member = fleet.member("a").handler(work).dead_letters_after(1);
     let member = member.with(|group| group.on_failure(policy).checkpoint_interval(interval));
     let member = member.start().await;
-    // Whenever the checkpoint has passed a bad record, its dead letter must be there to be read.
+    // Whenever the checkpoint has passed a bad record, its dead letter must be readable.
     let bad = read(&*fleet.harness, &fleet.stream, 10).await;
     let bad: Vec<_> = bad
         .iter()
@@ -288,16 +288,16 @@ async fn c03_stop_returns_the_error_and_the_record_is_redelivered(harness: Arc<d
     assert_eq!(error.stream(), Some(fleet.stream.as_str()), "{error:?}");
     let message = format!("{error:?}");
     assert!(message.contains("the tank is on fire"), "{message}");
-    // Nothing is skipped: the next member gets it, and at once.
+    // Nothing is skipped: the next member gets it at once.
     let member = fleet.member("b").start().await;
-    // So do the good ones behind it, which no checkpoint could pass; the first one not.
+    // So do the good records behind it, which no checkpoint could pass, but not the first one.
     let summary = fleet.check().await;
     assert!(summary.duplicates <= 4, "{summary:?}");
     fleet.caught_up().await;
     member.close().await;
 }
 
-/// Pulls all, fails each record of key `bad` once by `fail`, and acks it when it is delivered again.
+/// Pulls all records, fails each record of key `bad` once by `fail`, and acks it when it is delivered again.
 async fn pull_and_fail(harness: Arc<dyn Harness>, fail: impl Fn(millstream_core::PendingDelivery)) {
     let timing = harness.timing();
     let fleet = good_and_bad(harness).await;
@@ -405,7 +405,7 @@ async fn c03_batch_failure_without_an_index_is_bisected(harness: Arc<dyn Harness
             let outcome = match (batch.iter().any(is_bad), batch.len()) {
                 (false, _) => Outcome::Acked,
                 (true, 1) => Outcome::GaveUp,
-                // The handler refuses the batch before it looks at any record of it.
+                // The handler fails the batch before it looks at any record of it.
                 (true, _) => return Err(BatchFailure::from(refused())),
             };
             for delivery in &batch {

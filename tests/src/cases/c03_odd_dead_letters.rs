@@ -1,4 +1,4 @@
-//! C3: what can be read can be dead-lettered, however odd it is, and the group continues.
+//! C3: every readable record can be dead-lettered, however unusual it is, and the group continues.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -21,12 +21,12 @@ cases! {
 
 /// The outcome of some records.
 struct Letters {
-    /// Each record that the stream has taken, with its letter.
+    /// Each record that the stream accepted, with its letter.
     letters: Vec<(Record, Delivery)>,
     stats: ConsumerStats,
 }
 
-/// Sends records to a stream of one partition, and one more. All but the last fail permanently.
+/// Sends records to a stream of one partition, and one more. All except the last fail permanently.
 async fn dead_letter(harness: Arc<dyn Harness>, records: Vec<Record>, reason: &str) -> Letters {
     let fleet = Fleet::new(harness, 1).await;
     let dead = unique_stream(&*fleet.harness, 1).await;
@@ -37,7 +37,7 @@ async fn dead_letter(harness: Arc<dyn Harness>, records: Vec<Record>, reason: &s
         let stored = async { producer.send(record.clone()).await?.await };
         match stored.await {
             Ok(metadata) => taken.push((record, metadata.position.to_string())),
-            // The stream does not take it, so there is nothing to read.
+            // The stream does not accept it, so there is nothing to read.
             Err(error) => assert_eq!(error.kind(), ErrorKind::Invalid, "{error}"),
         }
     }
@@ -65,7 +65,7 @@ async fn dead_letter(harness: Arc<dyn Harness>, records: Vec<Record>, reason: &s
     stop.send(()).expect("the member runs on");
     joined(task).await.expect("the member closes");
 
-    // A record whose receipt was lost was sent again, and has a letter for each time.
+    // A record whose receipt was lost was sent again, and has a letter for each copy.
     let stats = control.stats();
     let all = letters(&*fleet.harness, &dead, stats.dead_lettered as usize).await;
     assert!(stats.settled > stats.dead_lettered, "{stats:?}");
@@ -162,7 +162,7 @@ async fn c03_dead_letter_of_an_old_record(harness: Arc<dyn Harness>) {
 
 async fn c03_dead_letter_of_odd_header_names(harness: Arc<dyn Harness>) {
     let long = "x".repeat(1_000);
-    // As they are, and as they are in a letter.
+    // As original names, and as names in a letter.
     let names = [
         ("a\0b", "millstream-dead-named-a%00b"),
         ("two\nlines", "millstream-dead-named-two%0Alines"),

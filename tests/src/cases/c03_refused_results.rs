@@ -1,5 +1,5 @@
-//! C3: a result of an exactly-once pipeline that only the broker refuses is a failure of the delivery
-//! that it came from. Nothing else of the pipeline is held up or lost.
+//! C3: a result of an exactly-once pipeline that only the broker rejects is a failure of its source
+//! delivery. The rest of the pipeline is neither blocked nor lost.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -27,14 +27,14 @@ cases! {
     c03_result_that_the_broker_refuses_stops_the_consumer [EXACTLY_ONCE, REFUSE_LARGE],
 }
 
-/// The size of the refused results, and what the broker takes.
+/// The size of the rejected results, and the limit of the broker.
 const LARGE: usize = 40_000;
 const LIMIT: usize = 20_000;
 
 const KEYS: usize = 12;
 
-/// A source with three partitions. A key of one is stuck in the handler, the results of a key of
-/// another one are too large, and the third has neither.
+/// A source with three partitions. A key of the first is stuck in the handler, the results of a key of
+/// the second are too large, and the third has neither.
 struct Scenario {
     fleet: Fleet,
     sink: String,
@@ -47,7 +47,7 @@ struct Scenario {
 struct Roles {
     stuck: Bytes,
     large: Bytes,
-    /// The partitions of the two, and another one.
+    /// The partitions of the two keys, and another one.
     partitions: [Partition; 3],
 }
 
@@ -161,14 +161,14 @@ impl Scenario {
         stored.await;
     }
 
-    /// Returns the ids of the records whose results are refused.
+    /// Returns the ids of the records whose results are rejected.
     async fn large(&self) -> BTreeSet<u64> {
         let source = read(&*self.fleet.harness, &self.fleet.stream, self.sent.len()).await;
         let large = source.iter().filter(|d| d.key() == Some(&self.roles.large));
         large.filter_map(|d| id_of(d.payload())).collect()
     }
 
-    /// Asserts that the results are those of all records but `left_out`, each once, each key in its order.
+    /// Asserts that the sink has the results of all records except `left_out`, each once, each key in its order.
     async fn assert_results(&self, left_out: &BTreeSet<u64>) {
         let source = read(&*self.fleet.harness, &self.fleet.stream, self.sent.len()).await;
         let mut expected = ids_by_key(&source);
@@ -199,7 +199,7 @@ struct Running {
 }
 
 impl Running {
-    /// Lets the stuck key go, waits until all is settled, and ends it.
+    /// Releases the stuck key, waits until all records are settled, and ends the scenario.
     async fn finish(self, fleet: &Fleet) {
         self.open.send(true).expect("the pipeline runs");
         fleet.caught_up().await;
@@ -214,7 +214,7 @@ struct Worker {
     observer: Observer,
     roles: Arc<Roles>,
     gate: watch::Receiver<bool>,
-    /// Whether the policy settles what is refused.
+    /// Whether the policy settles rejected records.
     gives_up: bool,
 }
 
@@ -280,7 +280,7 @@ async fn c03_result_that_the_broker_refuses_is_dead_lettered(harness: Arc<dyn Ha
     let policy = DeadLetter::stream(dead.as_str());
     let running = setup.start(setup.group(), policy.into()).await;
     setup.until_checkpointed(other).await;
-    // Whenever the checkpoint has passed a refused record, its letter must be there to be read.
+    // Whenever the checkpoint has passed a rejected record, its letter must be readable.
     let records = setup.records_of(large);
     let all_settled = fleet.eventually("all letters are settled", || async {
         let checkpoint = setup.checkpoint(large).await;
@@ -376,7 +376,7 @@ async fn c03_result_that_the_broker_refuses_stops_the_consumer(harness: Arc<dyn 
         0,
         "no result from the refused record on is visible"
     );
-    // The next member meets the same record. When the broker takes it, nothing is lost or repeated.
+    // The next member meets the same record. When the broker accepts it, nothing is lost or repeated.
     refuse_large(fleet, &setup.sink, None).await;
     let running = setup.start(setup.group(), OnExhausted::Stop).await;
     running.finish(fleet).await;

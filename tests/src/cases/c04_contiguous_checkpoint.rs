@@ -120,7 +120,7 @@ async fn c04_slow_and_quick_keys(harness: Arc<dyn Harness>) {
             .checkpoint_records(1)
     });
     let member = member.start().await;
-    // The checkpoint reads on the way are the checker's to see.
+    // The checker verifies the checkpoints that were read meanwhile.
     fleet.check().await;
     fleet.caught_up().await;
     member.close().await;

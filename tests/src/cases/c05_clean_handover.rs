@@ -79,7 +79,7 @@ async fn c05_next_owner_starts_at_once(harness: Arc<dyn Harness>) {
     fleet
         .until("one of them continues", || fleet.acked() >= 60)
         .await;
-    // The one partition is with one of the two.
+    // One of the two owns the only partition.
     let (owner, other) = if a.owns() > 0 { (a, b) } else { (b, a) };
     let began = Instant::now();
     let before = by(&fleet, other.name())();
@@ -99,7 +99,7 @@ async fn c05_close_settles_what_is_in_flight(harness: Arc<dyn Harness>) {
     let timing = harness.timing();
     let fleet = Fleet::new(harness, 2).await;
     // In rounds: a broker may store the records of one call in any order of their keys. A drain settles
-    // all that is stored before what is in flight, which must not be a key's whole queue.
+    // all records that are stored before those in flight, which must not be a key's whole queue.
     let mut test_producer = fleet.test_producer().await;
     for _ in 0..10 {
         test_producer.send(10, 1).await;

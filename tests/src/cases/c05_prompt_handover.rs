@@ -1,4 +1,4 @@
-//! C5: a handover waits for nothing that cannot settle in time.
+//! C5: a handover does not wait for records that cannot settle in time.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,10 +19,10 @@ cases! {
     c05_rebalance_takes_back_what_was_not_pulled,
 }
 
-/// So many keys that both of two partitions have some.
+/// Enough keys for both of two partitions to have some.
 const KEYS: usize = 12;
 
-/// The drain of the member that hands over, in session timeouts: a handover that waits for its end
+/// The drain of the member that hands over, in session timeouts: a handover that waits for the drain's end
 /// takes too long.
 const DRAIN: u32 = 4;
 
@@ -94,7 +94,7 @@ async fn c05_record_that_waits_for_its_retry_holds_up_no_handover(harness: Arc<d
     fleet.caught_up().await;
 }
 
-/// The application is busy elsewhere. What it never saw goes to the next owner.
+/// The application is busy elsewhere. Records that it never saw go to the next owner.
 async fn c05_rebalance_takes_back_what_was_not_pulled(harness: Arc<dyn Harness>) {
     let timing = harness.timing();
     let fleet = Fleet::new(harness, 2).await;

@@ -26,9 +26,9 @@ cases! {
 
 const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Members that handle a steady load under these options are killed one after the other, until
-/// something is delivered again: a checkpoint may have been on its way, and be stored after the crash. Each
-/// next owner may repeat so many.
+/// Kills members that handle a steady load under these options, one after the other, until
+/// something is delivered again: a checkpoint may have been in flight, and be stored after the crash. Each
+/// next owner may repeat this many.
 async fn crash_under_load(
     harness: Arc<dyn Harness>,
     configure: fn(ConsumerGroup) -> ConsumerGroup,
@@ -55,8 +55,8 @@ async fn crash_under_load(
     };
     let mut member = start("m0").await;
     for crash in 1..=CRASHES {
-        // Not just after a checkpoint, or nothing would be delivered again; and not while one takes long, for
-        // what is settled meanwhile comes on top.
+        // Not just after a checkpoint, or nothing would be delivered again; and not during a slow one, because
+        // records that are settled meanwhile add to the repeats.
         let a_few = fleet.eventually("a few are not stored", || async {
             let stored = fleet.checkpoints().await;
             let last = stored.first().and_then(|at| at.position);
@@ -88,7 +88,7 @@ async fn crash_under_load(
 }
 
 async fn c06_checkpoint_count_bounds_the_repeats(harness: Arc<dyn Harness>) {
-    // What is settled while a checkpoint is on its way comes on top.
+    // Records that are settled while a checkpoint is in flight add to the repeats.
     let often = |group: ConsumerGroup| group.checkpoint_interval(NEVER).checkpoint_records(50);
     crash_under_load(harness, often, 50 + 16).await;
 }
@@ -189,7 +189,7 @@ async fn c06_refused_checkpoints_lose_nothing(harness: Arc<dyn Harness>) {
         times: 5,
     };
     fleet.inject(fault).await;
-    // On a busy machine all these may be handled before the next checkpoint is sent.
+    // On a busy machine all these records may be handled before the next checkpoint is sent.
     fleet
         .until("records are handled, and a checkpoint is refused", || {
             fleet.acked() >= 300 && fleet.harness.hits(&fleet.group) >= 1
@@ -225,7 +225,7 @@ async fn c06_lost_checkpoints_lose_nothing(harness: Arc<dyn Harness>) {
         times: 1_000,
     };
     fleet.inject(fault).await;
-    // One that was under way may still be stored.
+    // A checkpoint in flight may still be stored.
     fleet
         .until("checkpoints are lost", || {
             fleet.harness.hits(&fleet.group) >= 1
@@ -237,7 +237,7 @@ async fn c06_lost_checkpoints_lose_nothing(harness: Arc<dyn Harness>) {
         .await;
     a.crash().await;
     let b = fleet.member("b").start().await;
-    // What the first one had asked to store may arrive after its end, and is to be lost, too.
+    // The first member's checkpoint requests may arrive after its end, and must be lost, too.
     let began = |e: &Event| matches!(e, Event::Began(h) if &*h.by.member == "b");
     fleet
         .until("b handles", || fleet.history.count(began) >= 1)

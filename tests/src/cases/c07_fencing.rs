@@ -75,8 +75,8 @@ async fn c07_zombie_is_fenced(harness: Arc<dyn Harness>) {
     fleet
         .until("the zombie sees the loss", || losses(&fleet, owner) >= 1)
         .await;
-    // It may know by itself, before it wakes. What it asked to store arrives when it does; the other
-    // one's progress stands, and that is the checker's to see.
+    // It may detect the loss by itself, before it wakes. Its checkpoint requests arrive when it does. The checker
+    // verifies that the other member's progress remains.
     sleep_until(wakes + timing.handover).await;
     let handled = fleet.acked();
     fleet
@@ -111,7 +111,7 @@ async fn c07_zombie_cannot_move_the_checkpoint(harness: Arc<dyn Harness>) {
         .await;
     let wakes = Instant::now() + timing.session * 3;
     fleet.inject(freeze(&fleet, "a", timing.session * 3)).await;
-    // What it has taken in it continues to handle, and it asks to store that; the response waits until
+    // It continues to handle the records it has received, and sends checkpoints for them. The responses wait until
     // it wakes.
     fleet
         .until("the zombie has handled all", || fleet.unsettled() == 0)
@@ -263,7 +263,7 @@ async fn c07_ack_of_a_stolen_partition_settles_nothing(harness: Arc<dyn Harness>
         partition: partition.clone(),
     };
     fleet.inject(steal).await;
-    // Pulling is what drives it.
+    // Pulling drives the member.
     let seen = async {
         tokio::select! {
             biased;
@@ -278,7 +278,7 @@ async fn c07_ack_of_a_stolen_partition_settles_nothing(harness: Arc<dyn Harness>
     held.ack();
     observer.crashed();
     drop(consumer);
-    // Its ack counted for nothing: the record is delivered again.
+    // Its ack had no effect: the record is delivered again.
     let b = fleet.member("b").start().await;
     let summary = fleet.check().await;
     assert_eq!(summary.handled, 3, "{summary:?}");

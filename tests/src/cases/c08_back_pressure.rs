@@ -20,7 +20,7 @@ cases! {
     c08_producer_bounds_bytes [DELAY_SENDS],
 }
 
-/// Handles the records of keys that `stuck` picks only when the gate is open.
+/// Handles the records of keys that `stuck` selects only when the gate is open.
 fn gated(gate: &watch::Receiver<bool>, stuck: fn(&[u8]) -> bool) -> HandlerFn {
     let gate = gate.clone();
     handler_fn(move |delivery: Delivery| {
@@ -41,7 +41,7 @@ async fn c08_stuck_handler_keeps_its_membership_and_other_keys_flow(harness: Arc
     let stuck = gated(&gate, |key| key == b"key-3");
     let a = fleet.member("a").handler(stuck.clone()).start().await;
     let b = fleet.member("b").handler(stuck).start().await;
-    // Before any handler is stuck: how a drain ends that meets one is another case.
+    // Before any handler is stuck: the end of a drain with a stuck handler is another case.
     fleet
         .until("both work", || a.owns() == 1 && b.owns() == 1)
         .await;
@@ -130,7 +130,7 @@ async fn c08_window_bounds_unsettled_records(harness: Arc<dyn Harness>) {
             member.handle().stats().received >= 60
         })
         .await;
-    // The stimulus: nothing more is taken in, however long it lasts.
+    // The stimulus: nothing more is received, however long it lasts.
     tokio::time::sleep(fleet.harness.timing().session).await;
     let stats = member.handle().stats();
     assert!(
@@ -309,7 +309,7 @@ async fn c08_producer_bounds_bytes(harness: Arc<dyn Harness>) {
             producer.stats()
         );
     }
-    // One that is larger than the bound goes alone.
+    // A record that is larger than the bound is sent alone.
     let large = producer
         .send(Record::new(vec![0_u8; 5_000]))
         .await

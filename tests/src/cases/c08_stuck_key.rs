@@ -1,4 +1,4 @@
-//! C8: a stuck key stops no other partition, however the member consumes and whatever it may hold.
+//! C8: a stuck key stops no other partition, whatever the member's style of consumption and buffer limits.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -27,27 +27,27 @@ cases! {
     c08_stuck_key_stops_no_other_partition_of_an_exactly_once_pipeline [EXACTLY_ONCE],
 }
 
-/// The records of the stuck key, which are sent first: several times the tiny buffer. A backend may
-/// send those of one key one by one, so more would only take long.
+/// The number of records of the stuck key, which are sent first: several times the tiny buffer. A backend may
+/// send the records of one key one by one, so more would only take long.
 const STUCK: usize = 40;
-/// The other keys, of both partitions, of which each has a record in each round.
+/// The number of other keys, in both partitions. Each has a record in each round.
 const KEYS: usize = 12;
 const ROUNDS: usize = 6;
 /// About ten records.
 const TINY_BUFFER: usize = 400;
-/// The stuck records that use up the default buffer of 64 MiB: a partition of two may hold its share of
+/// The number of stuck records that fill the default buffer of 64 MiB: one of two partitions may hold its share of
 /// 16 MiB, and borrow 32.
 const LARGE: usize = 60;
 const LARGE_BYTES: usize = 900_000;
 
-/// What the member may hold, and how much of that the stuck key takes.
+/// The buffer of the member, and how much of it the stuck key fills.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Buffer {
-    /// A buffer that is used up by small records.
+    /// A buffer that small records fill.
     Tiny,
     /// The default buffer, with much room.
     Default,
-    /// The default buffer, used up by large records.
+    /// The default buffer, filled by large records.
     DefaultFull,
 }
 
@@ -82,8 +82,8 @@ async fn c08_stuck_key_stops_no_other_partition_of_an_exactly_once_pipeline(
     with_each_buffer(harness, Style::ExactlyOncePipeline).await;
 }
 
-/// Runs a member whose buffer is tiny and one with the default buffer at the same time, each in a
-/// fleet of its own. Where large records cost no time, they use up the default buffer in a third one.
+/// Runs a member with a tiny buffer and one with the default buffer concurrently, each in its own
+/// fleet. If large records cost no time, they fill the default buffer of a third member.
 async fn with_each_buffer(harness: Arc<dyn Harness>, style: Style) {
     let tiny = stick(harness.clone(), style, Buffer::Tiny);
     tokio::join!(tiny, stick(harness.clone(), style, Buffer::Default));
@@ -135,7 +135,7 @@ async fn stick(harness: Arc<dyn Harness>, style: Style, buffer: Buffer) {
     };
     fleet.until("the key is stuck", || begun() > 0).await;
 
-    // In rounds, because a fetch of the other partition may be under way when the buffer gets full.
+    // In rounds, because a fetch of the other partition may be in flight when the buffer gets full.
     let mut same = Vec::new();
     for _ in 0..ROUNDS {
         for key in 0..KEYS {

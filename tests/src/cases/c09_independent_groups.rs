@@ -16,7 +16,7 @@ cases! {
     c09_reset_of_one_group_does_not_move_another,
 }
 
-/// Two groups that read one stream.
+/// Returns two groups that read one stream.
 async fn two(harness: Arc<dyn Harness>) -> (Fleet, Fleet) {
     let one = Fleet::new(harness.clone(), 3).await;
     let other = Fleet::on(harness, one.stream.clone(), one.history.clone(), true).await;

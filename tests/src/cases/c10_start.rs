@@ -34,7 +34,7 @@ async fn c10_earliest_reads_all(harness: Arc<dyn Harness>) {
     member.close().await;
 }
 
-/// A stream with 10 records, and a group that owes only what is sent from now on.
+/// Returns a stream with 10 records, and a group that must settle only records that are sent from now on.
 async fn late(harness: Arc<dyn Harness>) -> Fleet {
     let stream = unique_stream(&*harness, 2).await;
     let history = History::new();
@@ -116,7 +116,7 @@ async fn c10_at_a_time(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 2).await;
     let mut test_producer = fleet.test_producer().await;
     let before = send(&mut test_producer, 10).await;
-    // What comes now has a later timestamp.
+    // Records that are sent now have a later timestamp.
     tokio::time::sleep(timing.timestamps + timing.poll_interval).await;
     let after = send(&mut test_producer, 10).await;
     test_producer.close().await;

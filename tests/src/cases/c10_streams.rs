@@ -1,4 +1,4 @@
-//! C10: a group starts in each of its streams when it reads it first.
+//! C10: a group starts in each of its streams when it reads the stream first.
 
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ impl Streams {
         streams.into_iter().fold(group, add)
     }
 
-    /// The group with all three streams.
+    /// Returns the group with all three streams.
     fn all(&self) -> ConsumerGroup {
         self.group(self.joined.iter().chain([&self.other]))
     }
@@ -89,7 +89,7 @@ impl Streams {
 
 async fn c10_start_is_resolved_for_each_stream(harness: Arc<dyn Harness>) {
     let streams = Streams::new(harness).await;
-    // In this one the group has started before, at its beginning.
+    // In this stream the group has started before, at its beginning.
     streams.send(&streams.joined[0], "of an old stream").await;
     let group = streams.all().start(Start::Latest);
     streams.expect(group, vec!["of an old stream"]).await;

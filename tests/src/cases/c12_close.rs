@@ -139,7 +139,7 @@ async fn c12_producer_dropped_without_close_delivers(harness: Arc<dyn Harness>) 
     read(&*fleet.harness, &fleet.stream, 20).await;
 }
 
-/// Returns a producer that gives up soon, unless its driver has its own setting for that, to a stream
+/// Returns a producer with a short timeout, unless its driver has its own setting for that, to a stream
 /// whose key `bad` cannot be stored.
 async fn failing(fleet: &Fleet) -> millstream_core::Producer {
     let fault = Fault::FailSends {
@@ -252,7 +252,7 @@ async fn c12_stuck_handler_is_cut_off_at_the_drain_deadline(harness: Arc<dyn Har
         })
         .await;
     let began = Instant::now();
-    // Whether or not this is reported as an error, it is over in time, and the records are delivered again.
+    // Whether or not this is reported as an error, it ends in time, and the records are delivered again.
     let (_, _) = member.shut_down().await;
     let took = began.elapsed();
     assert!(

@@ -15,7 +15,7 @@ cases! {
     c12_one_deadline_bounds_a_shutdown [FREEZE],
 }
 
-/// What a shutdown may take after `drain_timeout`, as the documentation of it says.
+/// The documented maximum duration of a shutdown after `drain_timeout`.
 const LEAVE: Duration = Duration::from_secs(6);
 
 async fn c12_shutdown_ends_a_join(harness: Arc<dyn Harness>) {
@@ -27,7 +27,7 @@ async fn c12_shutdown_ends_a_join(harness: Arc<dyn Harness>) {
     let took = early.close().await;
     assert!(took <= timing.handover, "an early shutdown took {took:?}");
 
-    // It is connected already: only the join is delayed.
+    // It is already connected: only the join is delayed.
     let client = fleet.harness.named_client("slow").await;
     fleet
         .inject(Fault::DelayJoin {
@@ -47,7 +47,7 @@ async fn c12_shutdown_ends_a_join(harness: Arc<dyn Harness>) {
     member.close().await;
 }
 
-/// Its handlers hang, and its broker responds to nothing: neither to a checkpoint nor to a leave.
+/// Its handlers hang, and its broker does not respond: neither to a checkpoint nor to a leave.
 async fn c12_one_deadline_bounds_a_shutdown(harness: Arc<dyn Harness>) {
     let timing = harness.timing();
     let fleet = Fleet::new(harness, 1).await;
@@ -58,7 +58,7 @@ async fn c12_one_deadline_bounds_a_shutdown(harness: Arc<dyn Harness>) {
         }
         Ok(())
     });
-    // Settled records are left to be checkpointed.
+    // Settled records remain to be checkpointed.
     let rarely = Duration::from_secs(3_600);
     let member = fleet.member("a").handler(hangs_on_one);
     let member = member.with(|group| {
@@ -80,7 +80,7 @@ async fn c12_one_deadline_bounds_a_shutdown(harness: Arc<dyn Harness>) {
         })
         .await;
     let began = Instant::now();
-    // Whether or not this is reported as an error, it is over in time.
+    // Whether or not this is reported as an error, it ends in time.
     let (_, _) = member.shut_down().await;
     let took = began.elapsed();
     assert!(took <= timing.handover + LEAVE, "it took {took:?}");

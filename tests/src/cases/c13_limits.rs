@@ -24,7 +24,7 @@ cases! {
     c13_stream_names_and_sizes,
 }
 
-/// Sends `bad` between good records. It is refused at once, the others are stored.
+/// Sends `bad` between good records. It is rejected at once, the others are stored.
 async fn refused(fleet: &Fleet, bad: Record, kind: ErrorKind, names: &str) {
     let producer = fleet.client.producer(fleet.stream.as_str()).open().await;
     let producer = producer.expect("the producer opens");
@@ -62,7 +62,7 @@ async fn c13_record_too_large(harness: Arc<dyn Harness>) {
     let fleet = Fleet::new(harness, 1).await;
     let large = Record::new(vec![0_u8; limit + 1]).key("k");
     refused(&fleet, large, ErrorKind::TooLarge, &limit.to_string()).await;
-    // The largest that is taken is taken.
+    // The largest allowed record is accepted.
     let producer = fleet.client.producer(fleet.stream.as_str()).open().await;
     let producer = producer.expect("the producer opens");
     let full = Record::new(vec![0_u8; limit - 1]).key("k");
@@ -82,7 +82,7 @@ async fn c13_key_too_long(harness: Arc<dyn Harness>) {
     refused(&fleet, long, ErrorKind::Invalid, &limit.to_string()).await;
 }
 
-/// Sends a record with this key, and asserts whether it is accepted or refused at once.
+/// Sends a record with this key, and asserts whether it is accepted or rejected at once.
 async fn taken_or_refused(fleet: &Fleet, key: Bytes, taken: bool) {
     let record = Record::new("x").key(key.clone());
     if !taken {

@@ -1,4 +1,4 @@
-//! C13, before any broker is asked: options out of their bounds are refused when they are used.
+//! C13, before any request to a broker: options out of their bounds are rejected when they are used.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,7 +105,7 @@ async fn c13_options_of_producers_out_of_bounds(harness: Arc<dyn Harness>) {
             "{error} does not name {names}"
         );
     }
-    // An absurd duration is refused, or taken for what it says; it is no panic, and no harm.
+    // An absurd duration is either rejected or applied literally; it causes no panic, and no harm.
     let absurd: [Configure<ProducerBuilder>; 2] = [
         |producer| producer.timeout(Duration::MAX),
         |producer| producer.close_timeout(Duration::MAX),
@@ -132,7 +132,7 @@ async fn c13_names_of_groups(harness: Arc<dyn Harness>) {
         let group = fleet.client.group(name).stream(fleet.stream.as_str());
         let refused = match group.join().await {
             Err(error) => error,
-            // A backend whose groups have other clients, too, takes what those may use.
+            // A backend whose groups may have clients of other libraries accepts the names that those may use.
             Ok(consumer) if !name.is_empty() => {
                 // Whether its progress is stored, and can be read.
                 let checkpoints = async || group.checkpoints().await.ok();
@@ -164,7 +164,7 @@ async fn c13_names_of_groups(harness: Arc<dyn Harness>) {
             assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
         }
     }
-    // A backend may know the group of an earlier run, on another stream.
+    // A backend may have the group of an earlier run, on another stream.
     let longest = format!("{:g<255}", fleet.harness.unique("group"));
     let longest = fleet.client.group(longest).stream(fleet.stream.as_str());
     longest
@@ -176,7 +176,7 @@ async fn c13_names_of_groups(harness: Arc<dyn Harness>) {
         .expect("it closes");
 }
 
-/// Returns the guarantees that the backend makes, or those that it does not.
+/// Returns the guarantees that the backend makes, or those that it does not make.
 async fn guarantees(harness: &dyn Harness, made: bool) -> Vec<Guarantee> {
     let guarantees = harness.client().await.guarantees();
     let all = [

@@ -35,7 +35,7 @@ async fn round_trip(harness: &dyn Harness, records: &[Record]) -> Vec<Record> {
         .await;
     let producer = producer.expect("the producer opens");
     for record in records {
-        // One after the other: those without a key have no order otherwise.
+        // One after the other: records without a key have no order otherwise.
         let receipt = producer.send(record.clone()).await.expect("it is taken");
         receipt.await.expect("it is stored");
     }
@@ -166,7 +166,7 @@ async fn tombstone_and_empty(harness: &dyn Harness) -> String {
     stream
 }
 
-/// Reads which of two records are tombstones.
+/// Reads whether each of two records is a tombstone.
 async fn tombstones(harness: &dyn Harness, stream: &str) -> Vec<bool> {
     let mut read = read(harness, stream, 2).await;
     read.sort_by_key(|delivery| delivery.position());
@@ -250,7 +250,7 @@ async fn c14_timestamps(harness: Arc<dyn Harness>) {
         times.into_iter().map(Some).collect::<Vec<_>>(),
         "the timestamps are as they were sent"
     );
-    // Without one it is the broker's, which does not go back in a partition.
+    // Without a timestamp it is the broker's, which does not go back in a partition.
     let plain = vec![Record::new("x").key("k"); 5];
     let got = round_trip(&*harness, &plain).await;
     let got: Vec<_> = got.into_iter().map(|record| record.timestamp).collect();

@@ -1,4 +1,4 @@
-//! What a group keeps of a stream that is deleted and created again under its name.
+//! What a group keeps of a stream that is deleted and recreated.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ cases! {
     operate_epochs_grow_over_a_deletion,
 }
 
-/// A group that reads a stream, and the next one of its name.
+/// A group that reads a stream, and the stream that replaces it under its name.
 struct Reader {
     harness: Arc<dyn Harness>,
     client: Client,
@@ -51,7 +51,7 @@ impl Reader {
     }
 }
 
-/// Reads three records of a stream, stores the progress, deletes the stream, and creates it again.
+/// Reads three records of a stream, stores the progress, and deletes and recreates the stream.
 async fn read_deleted(harness: Arc<dyn Harness>) -> (Reader, Vec<Delivery>) {
     let reader = Reader {
         client: harness.client().await,
@@ -64,14 +64,14 @@ async fn read_deleted(harness: Arc<dyn Harness>) -> (Reader, Vec<Delivery>) {
     let streams = reader.client.streams();
     let deleted = streams.delete(&reader.stream).await;
     deleted.expect("the stream is deleted");
-    // A driver may tell the streams apart by the time of creation, as precise as the broker keeps it.
+    // A driver may distinguish the streams by their creation times, in the broker's resolution.
     tokio::time::sleep(reader.harness.timing().timestamps).await;
     let created = streams.create(StreamSpec::new(&*reader.stream)).await;
     created.expect("the stream is created again");
     (reader, old)
 }
 
-/// As [`read_deleted`], and reads the first two records of the new stream.
+/// Like [`read_deleted`], and reads the first two records of the new stream.
 async fn read_both(harness: Arc<dyn Harness>) -> Option<(Vec<Delivery>, Vec<Delivery>)> {
     let (reader, old) = read_deleted(harness).await;
     let new = reader.read(&["new 1", "new 2"]).await?;
@@ -84,7 +84,7 @@ async fn operate_progress_of_a_deleted_stream_is_not_shown(harness: Arc<dyn Harn
     eventually(reader.harness.timing(), what, async || {
         let group = reader.client.group(reader.group.as_str());
         let shown = match group.checkpoints().await {
-            // A broker may have forgotten the group.
+            // A broker may have removed the group.
             Err(error) if error.kind() == ErrorKind::NotFound => return Some(()),
             shown => shown.expect("the progress can be read"),
         };

@@ -1,4 +1,4 @@
-//! The promises, each in a module of its own, as cases that any backend can run.
+//! The promises, each in its own module, as cases that any backend can run.
 
 use std::sync::Arc;
 
@@ -38,10 +38,10 @@ mod retention;
 mod stored_progress;
 mod stream_ids;
 
-/// One thing that a backend must be seen to keep.
+/// One promise that a backend must be shown to keep.
 #[derive(Debug, Clone, Copy)]
 pub struct Case {
-    /// The name: that of the promise, and the fact that the case shows.
+    /// The name: the promise, and the fact that the case shows.
     pub name: &'static str,
     /// What a backend must have for the case to be run.
     pub needs: &'static [Need],
@@ -59,7 +59,7 @@ impl Case {
         unmet.map(ToString::to_string).collect()
     }
 
-    /// Returns whether the case needs a broker of its own.
+    /// Returns whether the case needs its own broker.
     pub fn broker_scope(&self) -> BrokerScope {
         let restarts = |need: &Need| need.to_string() == RESTART.to_string();
         match self.needs.iter().any(restarts) {
@@ -68,7 +68,7 @@ impl Case {
         }
     }
 
-    /// Runs the case, for as long as it takes. [`Setup::run`](crate::Setup::run) bounds the time.
+    /// Runs the case without a time limit. [`Setup::run`](crate::Setup::run) bounds the time.
     ///
     /// # Panics
     /// If the promise is broken, or if the backend does not meet the needs of the case.

@@ -1,5 +1,5 @@
-//! The promises hold on a network that loses responses, is slow, or is away for a while. A member whose
-//! connections are frozen is in C7.
+//! The promises hold on a network that loses responses, is slow, or is down for a while. The case of a member with
+//! frozen connections is in C7.
 
 use std::future::ready;
 use std::sync::Arc;
@@ -86,7 +86,7 @@ async fn c01_send_whose_response_is_lost_keeps_its_order(harness: Arc<dyn Harnes
     let reader = fleet.member("reader").start().await;
     let client = fleet.harness.named_client(PRODUCER).await;
     let mut producer = TestProducer::open(&client, &fleet.stream, &fleet.history, 1).await;
-    // Then its connections are open.
+    // Its connections are open after this.
     producer.send(KEYS, 1).await;
     fleet.settled().await;
     disturb_sends(&fleet, "responses to sends are lost");
@@ -166,7 +166,7 @@ async fn c03_cut_connections_lose_nothing(harness: Arc<dyn Harness>) {
 }
 
 async fn c05_member_joins_and_leaves_though_responses_are_lost(harness: Arc<dyn Harness>) {
-    // Each hits another request: of the join, and of what the member asks for then.
+    // Each is the response to another request: of the join, and of the member's later requests.
     const LOST: usize = 5;
     let timing = harness.timing();
     let fleet = Fleet::new(harness, 2).await;
@@ -189,7 +189,7 @@ async fn c05_member_joins_and_leaves_though_responses_are_lost(harness: Arc<dyn 
 
     let leaves = lose_a_response(&fleet, &connections);
     let left = within_timeout(timing, "b ends", b.shut_down());
-    // Whether it learns that it has left is not promised. That the others take over is.
+    // Whether it learns that it has left is not promised. The promise is that the others take over.
     let _ = tokio::join!(left, leaves);
     fleet.until("a owns both", || a.owns() == 2).await;
     handles(&fleet, 100).await;
@@ -203,7 +203,7 @@ async fn c06_checkpoint_whose_response_is_lost_is_repaired(harness: Arc<dyn Harn
     let fleet = Fleet::new(harness, 1).await;
     let load = fleet.test_producer().await;
     let load = load.send_in_background(KEYS, Duration::from_millis(2));
-    // Most of its responses are those to checkpoints.
+    // Most of its responses are for checkpoints.
     let often = Duration::from_millis(20);
     let a = fleet
         .member("a")

@@ -39,7 +39,7 @@ async fn operate_pause_and_resume(harness: Arc<dyn Harness>) {
     fleet.settled().await;
     member.handle().pause_all();
     let mut test_producer = more(&fleet).await;
-    // What was on the way when it was paused may still come.
+    // Records that were in transit when it was paused may still arrive.
     test_producer.send_one(Some("on-the-way")).await;
     test_producer.receipts().await;
     tokio::time::sleep(timing.handover).await;
@@ -369,7 +369,7 @@ async fn operate_several_streams(harness: Arc<dyn Harness>) {
     member.close().await;
 }
 
-/// A group that has settled 10 records of a stream, whose next 20 are then removed but for the last.
+/// Returns a group that has settled 10 records of a stream, whose next 20 are then removed except for the last.
 async fn trimmed(harness: Arc<dyn Harness>) -> Fleet {
     let fleet = Fleet::new(harness, 1).await;
     fleet.send(1, 10).await;

@@ -1,8 +1,8 @@
-//! Pipelines: consume, transform, publish. Records come before the checkpoint or together with it, and
+//! Pipelines: consume, transform, publish. Records are stored before the checkpoint or together with it, and
 //! each key in its order.
 //!
-//! A pipeline whose producer is of the group's client is exactly-once where the backend promises it.
-//! One whose producer is of another client is at-least-once everywhere.
+//! A pipeline whose producer belongs to the group's client is exactly-once if the backend promises it.
+//! A pipeline whose producer belongs to another client is at-least-once on every backend.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -55,7 +55,7 @@ fn passed(delivery: &Delivery) -> Record {
     delivery.to_record().header("passed", "on")
 }
 
-/// A source with 60 records of 6 keys, and an empty stream with a producer to it.
+/// Returns a source with 60 records of 6 keys, and an empty stream with a producer to it.
 async fn source_and_sink(harness: Arc<dyn Harness>) -> (Fleet, String, Producer) {
     let fleet = Fleet::new(harness, 3).await;
     fleet.send(6, 10).await;
@@ -69,7 +69,7 @@ async fn more(fleet: &Fleet) -> TestProducer {
     TestProducer::open(&fleet.client, &fleet.stream, &fleet.history, 1_000).await
 }
 
-/// Returns how many records the source has.
+/// Returns the number of records in the source.
 fn sent(fleet: &Fleet) -> usize {
     let history = &fleet.history;
     history.count(|event| matches!(event, Event::Acknowledged { .. }))
@@ -81,8 +81,8 @@ pub(super) fn same_client(fleet: &Fleet) -> ConsumerGroup {
     group.stream(fleet.stream.as_str())
 }
 
-/// Returns everything that readers see of the sink now. A last record is sent to each partition, to know
-/// where it ends.
+/// Returns all records of the sink that are visible to readers. A last record is sent to each partition, to find
+/// its end.
 pub(super) async fn visible(fleet: &Fleet, sink: &str) -> Vec<Delivery> {
     let described = fleet.client.streams().describe(sink).await;
     let described = described.expect("the sink is described");
@@ -102,7 +102,7 @@ pub(super) async fn visible(fleet: &Fleet, sink: &str) -> Vec<Delivery> {
     }
     producer.close().await.expect("it closes");
     let client = fleet.harness.client().await;
-    // One at a time, so that a partition's last record does not come before those of busy keys.
+    // One at a time, so that a partition's last record is not delivered before those of busy keys.
     let group = client.group(fleet.harness.unique("reader")).concurrency(1);
     let group = group.stream(sink);
     let mut consumer = group.join().await.expect("the reader joins");
@@ -114,12 +114,12 @@ pub(super) async fn visible(fleet: &Fleet, sink: &str) -> Vec<Delivery> {
         next.ack();
     }
     consumer.close().await.expect("the reader closes");
-    // An earlier look has left its ends, and a partition may have got several.
+    // An earlier call has left its last records, and a partition may have several.
     seen.retain(|d| *d.payload() != Bytes::from_static(b"end"));
     seen
 }
 
-/// Asserts that the first occurrences in the sink are all of the source, each key in its order.
+/// Asserts that the first occurrences in the sink are all records of the source, each key in its order.
 async fn assert_passed_on(fleet: &Fleet, sink: &str) -> usize {
     let got = visible(fleet, sink).await;
     assert!(
@@ -254,7 +254,7 @@ async fn finish(fleet: &Fleet, sink: &str, producer: &Producer) -> usize {
 
 async fn pipeline_publishes_each_result_once_through_a_crash(harness: Arc<dyn Harness>) {
     let (fleet, sink, producer) = source_and_sink(harness).await;
-    // Some are published, and some are made and not published.
+    // Some results are published, and some are created but not published.
     let group = same_client(&fleet).checkpoint_interval(NEVER);
     let group = group.checkpoint_records(8).max_poll_records(3);
     crash(&fleet, &group, &producer, |control| {
@@ -280,7 +280,7 @@ async fn pipeline_publishes_each_result_once_through_many_crashes(harness: Arc<d
             .checkpoint_records(vary(11, 9))
             .max_poll_records(vary(3, 7) as usize)
             .concurrency(vary(7, 8) as usize);
-        // Some crash before they publish, some in the middle of it, some when they are through.
+        // Some crash before they publish, some during it, some after it.
         crash(&fleet, &group, &producer, |control| match round % 3 {
             0 => control.stats().received >= vary(17, 12),
             1 => control.stats().published >= vary(19, 5),
@@ -351,8 +351,8 @@ async fn pipeline_publishes_each_result_once_though_checkpoints_fail(harness: Ar
     );
 }
 
-/// A member that is evicted from its group while it publishes, and is let in again before it learns
-/// that its step is refused: the refusal is of what it had then, and not of what it has now.
+/// A member that is evicted from its group while it publishes, and readmitted before it learns
+/// that its step is rejected: the rejection concerns its earlier assignment, not its current one.
 async fn pipeline_survives_a_late_refusal(harness: Arc<dyn Harness>) {
     let (fleet, sink, producer) = source_and_sink(harness).await;
     let group = same_client(&fleet).checkpoint_interval(Duration::from_millis(20));
@@ -383,7 +383,7 @@ async fn pipeline_survives_a_late_refusal(harness: Arc<dyn Harness>) {
     };
     let partitions = fleet.open_partitions().await;
     for partition in &partitions {
-        // The theft of one partition may have taken all from the member.
+        // The theft of one partition may have revoked all of the member's partitions.
         let now = control.partitions();
         let has_lost =
             now.get(partition).map(|now| now.epoch) != before.get(partition).map(|old| old.epoch);
@@ -445,7 +445,7 @@ async fn pipeline_zombie_publishes_nothing(harness: Arc<dyn Harness>) {
     };
     let wakes = Instant::now() + session * 3;
     fleet.inject(fault).await;
-    // It makes results now and wants them published, while it does not know of its loss.
+    // It creates results now and publishes them, while it does not know of its loss.
     open.send(true).expect("the zombie listens");
     fleet
         .until("the zombie has made results", || {
@@ -458,7 +458,7 @@ async fn pipeline_zombie_publishes_nothing(harness: Arc<dyn Harness>) {
     fleet
         .until("the zombie sees the loss", || control.stats().lost >= 3)
         .await;
-    // What it sent arrives when it wakes.
+    // Its requests arrive when it wakes.
     sleep_until(wakes + fleet.harness.timing().handover).await;
     assert_eq!(
         control.stats().published,

@@ -7,7 +7,7 @@ use crate::harness::note_wait;
 use crate::history::id_of;
 use crate::{Harness, Timing};
 
-/// Returns the next delivery, which must come.
+/// Returns the next delivery, which must arrive.
 #[track_caller]
 pub(super) fn pull(
     timing: Timing,
@@ -26,19 +26,19 @@ pub(super) fn pull(
     }
 }
 
-/// Returns whether nothing comes for a while.
+/// Returns whether nothing arrives for a while.
 pub(super) async fn nothing_comes(timing: Timing, consumer: &mut Consumer) -> bool {
     tokio::time::timeout(timing.handover, consumer.next())
         .await
         .is_err()
 }
 
-/// Reads `count` records from the beginning of a stream, with a group of its own.
+/// Reads `count` records from the beginning of a stream, with its own group.
 pub(super) async fn read(harness: &dyn Harness, stream: &str, count: usize) -> Vec<Delivery> {
     read_those(harness, stream, count, |_| true).await
 }
 
-/// Reads from the beginning of a stream until `count` records were to be kept, with a group of its own.
+/// Reads from the beginning of a stream until `count` records were accepted, with its own group.
 async fn read_those(
     harness: &dyn Harness,
     stream: &str,
@@ -60,7 +60,8 @@ async fn read_those(
     read
 }
 
-/// Reads the dead letters of `count` records, each once: a letter whose receipt was lost is sent again, and is then there twice.
+/// Reads the dead letters of `count` records, each once: a letter whose receipt was lost is sent again, and is then
+/// stored twice.
 pub(super) async fn letters(harness: &dyn Harness, stream: &str, count: usize) -> Vec<Delivery> {
     let mut positions = BTreeSet::new();
     let is_new = |letter: &Delivery| {
@@ -73,7 +74,7 @@ pub(super) async fn letters(harness: &dyn Harness, stream: &str, count: usize) -
     read_those(harness, stream, count, is_new).await
 }
 
-/// Returns the ids of each key's records in the order in which they came.
+/// Returns the ids of each key's records in the order of their arrival.
 pub(super) fn ids_by_key(read: &[Delivery]) -> BTreeMap<Option<Bytes>, Vec<u64>> {
     let mut ids: BTreeMap<_, Vec<u64>> = BTreeMap::new();
     for delivery in read {

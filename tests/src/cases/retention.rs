@@ -1,4 +1,4 @@
-//! What a group learns of records that retention has removed.
+//! The reports to a group about records that retention has removed.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ cases! {
 /// The id of the first record that is sent after retention has removed those before.
 const LATER: u64 = 5_000;
 
-/// Removes all records of the stream but possibly the newest, and sends 5 more.
+/// Removes all records of the stream except possibly the newest, and sends 5 more.
 async fn trim(fleet: &Fleet) {
     let fault = Fault::Trim {
         group: fleet.group.clone(),

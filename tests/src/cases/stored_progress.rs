@@ -1,4 +1,4 @@
-//! What the stored progress of a group tells when nothing was settled.
+//! The stored progress of a group when nothing was settled.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -49,8 +49,8 @@ async fn operate_a_start_is_no_settled_position(harness: Arc<dyn Harness>) {
     member.close().await;
 }
 
-/// The member drains for as long as it may. A reset that returned before would show the position
-/// that it moves the group away from.
+/// The member drains for as long as it may. A reset that returned before that would show the position
+/// from which it moves the group away.
 async fn operate_reset_shows_the_new_position_at_once(harness: Arc<dyn Harness>) {
     let timing = harness.timing();
     let fleet = Fleet::new(harness, 1).await;

@@ -1,4 +1,4 @@
-//! The id of a stream: the same as long as it exists, and another one for the next of its name.
+//! The id of a stream: constant while it exists, and different for the next stream of its name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -18,7 +18,7 @@ cases! {
     operate_stream_id_is_the_same_for_all_members,
 }
 
-/// How many records one send has, each with a key of its own: enough for all of a few partitions.
+/// The number of records of one send, each with a separate key: enough for all of a few partitions.
 const RECORDS: usize = 50;
 
 async fn send(client: &Client, stream: &str) {
@@ -35,7 +35,7 @@ async fn send(client: &Client, stream: &str) {
     producer.close().await.expect("the producer closes");
 }
 
-/// Returns the one id of a stream, from deliveries of all of its partitions.
+/// Returns the single id of a stream, from deliveries of all of its partitions.
 fn only_id<'a>(deliveries: impl IntoIterator<Item = &'a Delivery>) -> String {
     let ids = deliveries.into_iter().map(|delivery| {
         let id = delivery.stream_id().expect("the broker has ids");
@@ -49,7 +49,7 @@ fn only_id<'a>(deliveries: impl IntoIterator<Item = &'a Delivery>) -> String {
 async fn operate_stream_id_changes_when_a_stream_is_created_anew(harness: Arc<dyn Harness>) {
     let client = harness.client().await;
     let stream = unique_stream(&*harness, 2).await;
-    // A sink that remembers what it has applied, by stream and place.
+    // A sink that records what it has applied, by stream and position.
     let mut applied = BTreeSet::new();
     let mut ids = Vec::new();
     for turn in 1..=2 {
@@ -64,7 +64,7 @@ async fn operate_stream_id_changes_when_a_stream_is_created_anew(harness: Arc<dy
         if turn == 1 {
             let streams = client.streams();
             streams.delete(&stream).await.expect("it is deleted");
-            // An id may have the time of the creation, as precise as the broker keeps it.
+            // An id may contain the creation time, in the broker's resolution.
             tokio::time::sleep(harness.timing().timestamps).await;
             let spec = StreamSpec::new(&*stream).partitions(2);
             streams.create(spec).await.expect("it is created again");
@@ -84,7 +84,7 @@ fn newest_epochs(deliveries: &[Delivery]) -> BTreeMap<Partition, Epoch> {
     newest
 }
 
-/// A member that keeps all of its deliveries.
+/// A member that keeps all its deliveries.
 struct Keeper {
     kept: Arc<Mutex<Vec<Delivery>>>,
     stop: oneshot::Sender<()>,
@@ -92,7 +92,7 @@ struct Keeper {
 }
 
 impl Keeper {
-    /// Joins with a connection of its own.
+    /// Joins with a separate connection.
     async fn start(harness: &dyn Harness, group: &str, stream: &str) -> Self {
         let kept = Arc::new(Mutex::new(Vec::new()));
         let (stop, stopped) = oneshot::channel();
@@ -140,12 +140,12 @@ async fn operate_stream_id_is_the_same_for_all_members(harness: Arc<dyn Harness>
     assert!(partitions.len() > 1, "{partitions:?}");
     let id = only_id(&before);
 
-    // Partitions that stay with their owner begin anew in a new epoch.
+    // Partitions that stay with their owner restart in a new epoch.
     let newest = newest_epochs(&before);
     let reset = client.group(&*group).reset(&stream, Start::Earliest).await;
     reset.expect("the group is moved");
     eventually(timing, "records are delivered again", || async {
-        // The partitions may change hands once more, with nothing left to read.
+        // The partitions may move once more, with nothing left to read.
         send(&client, &stream).await;
         let newer = |delivery: &Delivery| {
             let known = newest.get(delivery.partition());
@@ -163,7 +163,7 @@ async fn operate_stream_id_is_the_same_for_all_members(harness: Arc<dyn Harness>
     a.close().await;
     b.close().await;
 
-    // A member that comes back, by a new connection, and another group.
+    // A member that returns with a new connection, and another group.
     send(&client, &stream).await;
     let back = Keeper::start(&*harness, &group, &stream).await;
     eventually(timing, "records are handled", || async {

@@ -1,4 +1,4 @@
-//! An index of a history for the checks. It is built from the whole history first, since a receipt
+//! An index of a history for the checks. It is built from the whole history first, because a receipt
 //! may be recorded after the record was handled, and a loss after its cause.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,14 +17,14 @@ pub(super) struct HistoryIndex<'a> {
     pub(super) remapped: BTreeSet<&'a str>,
     /// Streams that were deleted.
     pub(super) deleted: BTreeSet<&'a str>,
-    /// The deleted stream before each stream that was created again.
+    /// The deleted stream before each recreated stream.
     pub(super) predecessors: BTreeMap<&'a str, &'a str>,
     pub(super) sends_faulted: bool,
-    /// Every place that is known, by a receipt or since a record came from there.
+    /// Every known position, from a receipt or from a delivery.
     pub(super) places: BTreeMap<&'a Partition, BTreeMap<Position, u64>>,
-    /// Up to where partitions were trimmed.
+    /// The position up to which partitions were trimmed.
     trimmed: BTreeMap<&'a Partition, Position>,
-    /// The records that are gone by it.
+    /// The records that were removed by that.
     gone: BTreeSet<u64>,
 }
 
@@ -40,7 +40,7 @@ pub(super) struct Sent<'a> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SendOutcome<'a> {
-    /// No result yet, or one that leaves it open.
+    /// No result yet, or one that is inconclusive.
     Unknown,
     Stored(&'a Partition, Position),
     Failed,
@@ -48,9 +48,9 @@ pub(super) enum SendOutcome<'a> {
 
 #[derive(Debug, Default)]
 pub(super) struct Group<'a> {
-    /// From when on it reads a stream, and whether it owes what was sent before.
+    /// When it began to read a stream, and whether it must settle what was sent before.
     pub(super) subscribed: BTreeMap<&'a str, (u64, bool)>,
-    /// When it was moved in a stream, and whether that may skip.
+    /// When it was moved in a stream, and whether that may skip records.
     resets: BTreeMap<&'a str, Vec<(u64, bool)>>,
     lost: BTreeSet<OwnershipKey<'a>>,
     released: BTreeSet<OwnershipKey<'a>>,
@@ -60,7 +60,7 @@ pub(super) struct Group<'a> {
     /// When each epoch was first seen.
     epochs: BTreeMap<&'a Partition, BTreeMap<Epoch, u64>>,
     dropped: BTreeSet<(OwnershipKey<'a>, Position, u32)>,
-    /// What an owner began and did not settle.
+    /// The records that an owner began and did not settle.
     unsettled: BTreeMap<OwnershipKey<'a>, BTreeSet<Position>>,
 }
 
@@ -229,7 +229,7 @@ impl<'a> HistoryIndex<'a> {
         (*everything || sent.order > *since) && !freed && !self.gone.contains(&id)
     }
 
-    /// Returns whether `group` was moved in `stream`, so that repeats and order between epochs say
+    /// Returns whether `group` was moved in `stream`, so that repeats and the order between epochs prove
     /// nothing.
     pub(super) fn was_reset(&self, group: &str, stream: &str) -> bool {
         self.groups
@@ -244,8 +244,8 @@ impl<'a> HistoryIndex<'a> {
             .is_some_and(|group| group.was_faulted(by))
     }
 
-    /// Returns the first place that this owner began with and left unsettled: no checkpoint of it
-    /// can pass that.
+    /// Returns the first position that this owner began with and left unsettled: no checkpoint of the owner
+    /// can pass it.
     pub(super) fn gap(&self, by: &Ownership) -> Option<Position> {
         let unsettled = &self.groups.get(&*by.group)?.unsettled;
         unsettled.get(&key(by))?.first().copied()

@@ -1,4 +1,4 @@
-//! Whether each record was lost, altered, never sent, stored elsewhere or out of order.
+//! Checks whether each record was lost, altered, never sent, stored elsewhere or out of order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -72,7 +72,7 @@ fn receipts(index: &HistoryIndex<'_>, found: &mut Vec<Violation>) {
     }
 }
 
-/// Checks that what is received was sent, is unchanged, was not refused, and is where its receipt says.
+/// Checks that a received record was sent, is unchanged, was not rejected, and is at the position of its receipt.
 fn arrivals(index: &HistoryIndex<'_>, entries: &[Entry], found: &mut Vec<Violation>) {
     let mut seen = BTreeSet::new();
     let mut first: BTreeMap<u64, (&Partition, Position)> = BTreeMap::new();
@@ -106,7 +106,7 @@ fn arrivals(index: &HistoryIndex<'_>, entries: &[Entry], found: &mut Vec<Violati
                 handling: handling(),
             });
         }
-        // The receipt is the first place, where there is one.
+        // The receipt has the first position, if there is a receipt.
         let receipt = match sent.outcome {
             SendOutcome::Stored(partition, position) => (partition, position),
             SendOutcome::Unknown | SendOutcome::Failed => (partition, position),

@@ -2,7 +2,7 @@
 //!
 //! # Rules
 //!
-//! Delivery is at least once, so the rules say which repeats are allowed:
+//! Delivery is at least once, so the rules define which repeats are allowed:
 //!
 //! * A send that timed out may be stored or not, and a retried one may be stored twice. Order is
 //!   checked on acknowledged records, and on the first occurrence of each.
@@ -10,16 +10,16 @@
 //!   fault injected before the next owner started. It may not be handled again after a clean handover,
 //!   under the same epoch, or after the stored checkpoint has passed it. Records that an owner settled
 //!   behind one that it left unsettled (because its handler was stuck or kept failing) may be repeated,
-//!   since no checkpoint can pass that record.
+//!   because no checkpoint can pass that record.
 //! * A member that was frozen or cut off may continue to handle what it has received, concurrently
 //!   with the new owner, until it learns of its loss. It may not store a checkpoint.
 //! * A reset repeats records. In a stream in which a group was reset, order is checked only within
-//!   each epoch, and repeats are not checked. After a reset that skips, the group need not settle what
-//!   was sent before.
+//!   each epoch, and repeats are not checked. After a reset that skips, the group need not settle records
+//!   that were sent before.
 //! * After partitions were added to a stream, a key's order is checked only within each partition.
 //! * Records that retention has removed need not be settled.
-//! * A stream that is created again is another stream, which its groups read from their start, but
-//!   its partitions' epochs continue. What its predecessor held when it was deleted need not be settled.
+//! * A recreated stream is another stream, which its groups read from their start, but its partitions' epochs continue.
+//!   Records that its predecessor held when it was deleted need not be settled.
 //! * Records without a key have no order.
 //!
 //! A history must be complete: the run has waited until its groups have settled all records.
@@ -55,9 +55,9 @@ pub struct Summary {
     pub sent: u64,
     /// Receipts that resolved with a position.
     pub acknowledged: u64,
-    /// Receipts that resolved with a permanent error.
+    /// Receipts that failed with a permanent error.
     pub failed: u64,
-    /// Receipts that left open whether the record is stored.
+    /// Receipts with an unknown result: the record may be stored.
     pub unknown: u64,
     /// Attempts that settled a record.
     pub handled: u64,
@@ -67,7 +67,7 @@ pub struct Summary {
     pub lost: u64,
     /// Records that were handled before an earlier one of their key.
     pub out_of_order: u64,
-    /// Stored records that one group settled again, whether it was allowed or not.
+    /// Stored records that one group settled again, whether allowed or not.
     pub duplicates: u64,
     /// Records that were found in a dead letter stream.
     pub dead_lettered: u64,
@@ -77,7 +77,7 @@ pub struct Summary {
     pub handovers: u64,
     /// Members that were killed.
     pub crashes: u64,
-    /// Violations in all.
+    /// The number of all violations.
     pub violations: u64,
 }
 
@@ -132,7 +132,7 @@ impl Verdict {
     /// Returns the counters of a clean run.
     ///
     /// # Panics
-    /// With the violations, if there are some: for tests.
+    /// With the violations, if there are any: for tests.
     #[track_caller]
     pub fn assert_clean(&self) -> Summary {
         assert!(self.is_clean(), "{self}");

@@ -1,4 +1,4 @@
-//! The order of each key: by sending, by storing, and one at a time.
+//! Checks the order of each key: by sending, by storing, and one at a time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub(super) fn check(index: &HistoryIndex<'_>, entries: &[Entry], found: &mut Vec
     }
 }
 
-/// Records in the order in which they must be settled, and how far they are settled.
+/// Records in the order in which they must be settled, with the settled ones marked.
 #[derive(Debug)]
 struct Queue<K> {
     /// Each with its id and whether it is settled.
@@ -42,8 +42,8 @@ impl<K: Ord + Copy> Queue<K> {
         }
     }
 
-    /// Returns the first unsettled one, if it stands before `key`. It is reported once, so that one
-    /// loss is not reported again for all that follow it.
+    /// Returns the first unsettled one, if it is before `key`. It is reported once, so that one
+    /// loss is not reported again for all records after it.
     fn before(&mut self, key: K) -> Option<(K, u64)> {
         while let Some(first) = self.items.first_entry() {
             if first.get().1 {
@@ -61,7 +61,7 @@ impl<K: Ord + Copy> Queue<K> {
 }
 
 type Key<'a> = &'a Arc<str>;
-/// What has one order: a key of a stream, or a key of one partition where keys may move.
+/// A sequence with one order: a key of a stream, or a key of one partition if keys may move.
 type Line<'a> = (&'a str, Option<&'a Partition>, Key<'a>);
 
 struct OrderCheck<'a, 'f> {
@@ -136,7 +136,7 @@ impl<'a> OrderCheck<'a, '_> {
         self.sent(handling, key).settle(sequence);
     }
 
-    /// Checks that no other record of the key is with a handler of the group.
+    /// Checks that no handler of the group has another record of the key.
     fn alone(&mut self, second: &'a Handling, key: Key<'a>) {
         let (stream, by) = (second.by.partition.stream(), &second.by);
         let open = self.open.get(&(&*by.group, stream, key));
@@ -166,7 +166,7 @@ impl<'a> OrderCheck<'a, '_> {
         }
     }
 
-    /// Checks that in one epoch a key only goes forward, and only when the record before is settled.
+    /// Checks that in one epoch a key only moves forward, and only when the record before is settled.
     fn within_epoch(&mut self, handling: &'a Handling, key: Key<'a>) -> bool {
         let share = (&*handling.by.group, &handling.by.partition);
         let Some((latest, settled)) = self.latest.get(&(share, handling.by.epoch, key)) else {
@@ -187,7 +187,7 @@ impl<'a> OrderCheck<'a, '_> {
         true
     }
 
-    /// Checks that at the first handling of a record, all before it are settled, by any owner.
+    /// Checks that at the first handling of a record, all records before it are settled, by any owner.
     fn across_epochs(&mut self, handling: &'a Handling, key: Key<'a>) {
         let sequence = self.index.records[&handling.id].sequence;
         let overtaken = self.stored(handling, key).before(handling.position);

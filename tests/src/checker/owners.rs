@@ -1,4 +1,4 @@
-//! Who owns a partition, and what is delivered again when the owner changes.
+//! Checks the owners of partitions, and the redeliveries after a change of owner.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -48,7 +48,7 @@ struct OwnershipCheck<'a, 'f> {
     /// The largest epoch that was assigned.
     assigned: BTreeMap<Share<'a>, Epoch>,
     reported: BTreeSet<(&'a str, &'a str, &'a Partition, Epoch)>,
-    /// Who settled a place under the largest epoch.
+    /// The owner that settled a position under the largest epoch.
     settled: BTreeMap<(Share<'a>, Position), &'a Ownership>,
     repeats: BTreeMap<(Share<'a>, Epoch), (&'a Ownership, BTreeSet<Position>)>,
 }
@@ -75,7 +75,7 @@ impl<'a> OwnershipCheck<'a, '_> {
         let share: Share<'a> = (&by.group, &by.partition);
         let first = *self.owners.entry((share, by.epoch)).or_insert(by);
         if first.member != by.member {
-            // The second is now the one to compare with, so that each change is reported once.
+            // The second owner is now the one to compare with, so each change is reported once.
             self.owners.insert((share, by.epoch), by);
             self.found.push(Violation::TwoOwners {
                 first: first.clone(),
@@ -113,7 +113,7 @@ impl<'a> OwnershipCheck<'a, '_> {
             .index
             .gap(settled_by)
             .is_some_and(|gap| gap < handling.position);
-        // A stale owner that is on its way repeats what the newer one has settled: that is legal.
+        // A stale owner that is still running repeats records that the newer one has settled: that is legal.
         if settled_by.epoch == by.epoch
             || settled_by.epoch < by.epoch && !behind_gap && !self.index.was_faulted(settled_by)
         {

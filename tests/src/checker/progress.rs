@@ -49,7 +49,7 @@ struct Read {
 struct ProgressCheck<'a, 'f> {
     index: &'f HistoryIndex<'a>,
     found: &'f mut Vec<Violation>,
-    /// What the group owes in a partition and has not settled.
+    /// The records that the group must settle in a partition and has not settled.
     unsettled: BTreeMap<Share<'a>, BTreeMap<Position, u64>>,
     /// The last checkpoint read, and the one before it.
     read: BTreeMap<Share<'a>, (Read, Option<Read>)>,
@@ -85,7 +85,7 @@ impl<'a> ProgressCheck<'a, '_> {
         else {
             return;
         };
-        // An older owner than the one that wrote may be on its way still.
+        // An owner that is older than the writer may still be running.
         let stale = epoch.is_some_and(|epoch| by.epoch < epoch);
         let reset = self.index.was_reset(&by.group, by.partition.stream());
         if handling.position <= stored && !stale && !reset {
@@ -101,7 +101,7 @@ impl<'a> ProgressCheck<'a, '_> {
         if let Some(checkpoint) = read.position {
             let unsettled = self.unsettled(share);
             let mut passed = Vec::new();
-            // Reported once: what is passed is removed.
+            // Reported once: passed records are removed.
             while let Some(first) = unsettled.first_entry() {
                 if *first.key() > checkpoint {
                     break;
@@ -152,8 +152,8 @@ impl<'a> ProgressCheck<'a, '_> {
         let (Some(epoch), Some(earlier), true) = (read.epoch, earlier, changed) else {
             return;
         };
-        // What is written now was written after `last` was asked for, and that was after `earlier`
-        // had come.
+        // This checkpoint was written after the read of `last` began, and that was after the read of `earlier`
+        // had ended.
         let newest = self.index.newest_epoch(group, partition, earlier.order);
         if let Some(newer) = newest.filter(|newest| *newest > epoch) {
             self.found.push(Violation::StaleCheckpoint {

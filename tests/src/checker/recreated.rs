@@ -1,5 +1,5 @@
-//! The epochs of streams that are deleted and created again: a partition's epochs continue in the next
-//! stream of its name, since a sink that compares them would refuse all of its records otherwise.
+//! Checks the epochs of recreated streams: a partition's epochs continue in the next stream of its name, because a sink
+//! that compares them would reject all of its records otherwise.
 
 use std::collections::BTreeMap;
 
@@ -44,7 +44,7 @@ pub(super) fn check(index: &HistoryIndex<'_>, entries: &[Entry], found: &mut Vec
                 }
                 break;
             }
-            // Nothing of it was handled: the one before it counts.
+            // None of its records was handled: the stream before it counts.
             before = index.predecessors.get(predecessor);
         }
     }

@@ -5,7 +5,7 @@ use millstream_core::{Epoch, Partition, Position};
 
 use crate::history::{Handling, Ownership};
 
-/// A record at its place, as a violation names it.
+/// A record and its location, as a violation names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordLocation {
     /// The record's id.
@@ -16,7 +16,7 @@ pub struct RecordLocation {
     pub position: Position,
 }
 
-/// Something that must not happen, with who did it to which record.
+/// A violation: the record and the member or group concerned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Violation {
@@ -26,14 +26,14 @@ pub enum Violation {
         group: Arc<str>,
         /// The record, where its receipt says it is.
         record: RecordLocation,
-        /// Whether a handler gave it up, and neither a dead letter nor a skip followed.
+        /// Whether a handler gave up on it, and neither a dead letter nor a skip followed.
         gave_up: bool,
     },
     /// A record was handled while an earlier one of its key, by order of sending, was not settled.
     OutOfOrder {
         /// The record that came too early.
         handling: Handling,
-        /// The one that it overtook.
+        /// The record that it overtook.
         earlier: u64,
         /// Their key.
         key: Arc<str>,
@@ -42,16 +42,16 @@ pub enum Violation {
     Overtaken {
         /// The record that came too early.
         handling: Handling,
-        /// The place that it overtook.
+        /// The position that it overtook.
         earlier: Position,
         /// Their key.
         key: Arc<str>,
     },
-    /// Two records of one key were with handlers at once.
+    /// Two records of one key were with handlers at the same time.
     Overlap {
-        /// The one that had begun.
+        /// The handling that had begun.
         first: Handling,
-        /// The one that began before the first ended.
+        /// The handling that began before the first ended.
         second: Handling,
         /// Their key.
         key: Arc<str>,
@@ -73,30 +73,30 @@ pub enum Violation {
         group: Arc<str>,
         /// The partition.
         partition: Partition,
-        /// What was read before.
+        /// The checkpoint that was read before.
         from: Position,
-        /// What was read after.
+        /// The checkpoint that was read after.
         to: Option<Position>,
     },
-    /// An owner stored a checkpoint after a newer one had begun.
+    /// An owner stored a checkpoint after a newer owner had begun.
     StaleCheckpoint {
         /// The group.
         group: Arc<str>,
         /// The partition.
         partition: Partition,
-        /// The epoch that wrote.
+        /// The epoch that wrote it.
         epoch: Epoch,
-        /// The epoch that was there already.
+        /// The newer epoch.
         newer: Epoch,
     },
-    /// Two members had one partition under one epoch.
+    /// Two members owned one partition in one epoch.
     TwoOwners {
         /// The first.
         first: Ownership,
         /// The second.
         second: Ownership,
     },
-    /// A partition was assigned with an epoch that is not larger than one it had.
+    /// A partition was assigned with an epoch that is not larger than an earlier one.
     EpochNotGrown {
         /// The assignment.
         assigned: Ownership,
@@ -105,21 +105,21 @@ pub enum Violation {
     },
     /// A member without a fault handled a record although there was a newer owner.
     StaleHandling {
-        /// What it handled.
+        /// The handling.
         handling: Handling,
         /// The newer owner's epoch.
         newer: Epoch,
     },
     /// A member learned of its loss and then began with another record of that partition.
     HandledAfterLoss {
-        /// What it handled.
+        /// The handling.
         handling: Handling,
     },
-    /// A settled record was delivered again although its owner had handed over cleanly, or had it still.
+    /// A settled record was delivered again although its owner had handed over cleanly, or still owned it.
     Repeated {
         /// The second handling.
         handling: Handling,
-        /// Who had settled it.
+        /// The owner that had settled it.
         settled_by: Ownership,
     },
     /// A record was delivered again although the stored checkpoint had passed it.
@@ -129,11 +129,11 @@ pub enum Violation {
         /// The checkpoint that was read before.
         checkpoint: Position,
     },
-    /// A new owner had to repeat more settled records than the bound allows.
+    /// A new owner had to repeat more settled records than allowed.
     TooManyRepeats {
         /// The new owner.
         by: Ownership,
-        /// How many were delivered again.
+        /// The number of records that were delivered again.
         repeats: u64,
         /// The bound.
         bound: u64,
@@ -147,7 +147,7 @@ pub enum Violation {
         /// The record that was sent later and stored before it.
         later: RecordLocation,
     },
-    /// A receipt names a place that holds another record.
+    /// A receipt has a position that holds another record.
     WrongReceipt {
         /// The record, where its receipt says it is.
         receipt: RecordLocation,
@@ -156,24 +156,24 @@ pub enum Violation {
     },
     /// A record was received with another key, payload or headers than were sent.
     Altered {
-        /// What came.
+        /// The handling.
         handling: Handling,
     },
-    /// A record was received that nobody has sent.
+    /// A record was received that was never sent.
     Phantom {
-        /// What came.
+        /// The handling.
         handling: Handling,
     },
-    /// A record was received whose receipt said that it was refused.
+    /// A record was received although its receipt reported a rejection.
     FailedYetStored {
-        /// What came.
+        /// The handling.
         handling: Handling,
     },
-    /// A record is stored twice although no send was faulted.
+    /// A record is stored twice although no fault affected a send.
     StoredTwice {
-        /// One of its places.
+        /// One of its locations.
         one: RecordLocation,
-        /// The other.
+        /// The other location.
         other: RecordLocation,
     },
 }

@@ -20,7 +20,7 @@ use crate::history::{Event, History, Observer, Outcome};
 /// A handler of deliveries.
 pub type HandlerFn = Arc<dyn Fn(Delivery) -> BoxFuture<'static, Result<(), Failure>> + Send + Sync>;
 
-/// Why a handler failed.
+/// The reason why a handler failed.
 pub type Failure = Box<dyn StdError + Send + Sync>;
 
 /// Creates a handler from an async function.
@@ -43,7 +43,7 @@ pub struct MemberSpec<'a> {
 
 type Configure<'a> = Box<dyn FnOnce(ConsumerGroup) -> ConsumerGroup + Send + 'a>;
 
-/// What the failure policy does when the attempts are used up.
+/// The effect of the failure policy when the attempts are used up.
 #[derive(Debug, Clone, Copy)]
 enum Exhaustion {
     /// The member stops: the record is delivered again.
@@ -62,8 +62,8 @@ impl fmt::Debug for MemberSpec<'_> {
 }
 
 impl<'a> MemberSpec<'a> {
-    /// Creates a member of a group, on a connection of its own, that is recorded in `history`.
-    /// [`Fleet::member`](super::Fleet::member) makes that of a fleet of one process.
+    /// Creates a member of a group, with its own connection, that is recorded in `history`.
+    /// [`Fleet::member`](super::Fleet::member) creates a member of a fleet of one process.
     pub fn new(
         group: impl Future<Output = ConsumerGroup> + Send + 'a,
         history: &History,
@@ -95,7 +95,7 @@ impl<'a> MemberSpec<'a> {
         }))
     }
 
-    /// Changes its options.
+    /// Changes the group's options.
     #[must_use]
     pub fn with(
         mut self,
@@ -105,14 +105,14 @@ impl<'a> MemberSpec<'a> {
         self
     }
 
-    /// Declares that the policy dead-letters after so many attempts.
+    /// Declares that the policy dead-letters after this many attempts.
     #[must_use]
     pub fn dead_letters_after(mut self, attempts: u32) -> Self {
         self.exhaustion = Exhaustion::DeadLetters(attempts);
         self
     }
 
-    /// Declares that the policy skips after so many attempts.
+    /// Declares that the policy skips after this many attempts.
     #[must_use]
     pub fn skips_after(mut self, attempts: u32) -> Self {
         self.exhaustion = Exhaustion::Skips(attempts);
@@ -147,7 +147,7 @@ impl<'a> MemberSpec<'a> {
         let run = group.run(
             move |delivery| observed.clone().handle(delivery),
             async move {
-                // A member whose sender was forgotten runs on.
+                // A member whose sender was forgotten continues.
                 if asked.await.is_err() {
                     std::future::pending::<()>().await;
                 }
@@ -195,7 +195,7 @@ impl Observed {
     }
 }
 
-/// For each ownership a task that records when it is lost.
+/// For each ownership, a task that records its loss.
 #[derive(Debug, Default)]
 struct Watchers(Mutex<BTreeMap<(Partition, Epoch), AbortHandle>>);
 
@@ -241,7 +241,7 @@ impl Member {
         self.observer.member()
     }
 
-    /// Returns how many partitions it owns.
+    /// Returns the number of partitions that it owns.
     pub fn owns(&self) -> usize {
         self.control.partitions().len()
     }
@@ -260,7 +260,7 @@ impl Member {
         began.elapsed()
     }
 
-    /// Shuts it down, and returns how it ended.
+    /// Shuts it down, and returns its result.
     pub async fn shut_down(self) -> (ConsumerHandle, Result<()>) {
         // It may have ended already.
         let _ = self.shutdown.send(());
@@ -272,7 +272,7 @@ impl Member {
         (self.control, result)
     }
 
-    /// Waits until it ends by itself, and returns how.
+    /// Waits until it ends by itself, and returns its result.
     ///
     /// # Panics
     /// If it has not ended after the harness's timeout.
@@ -290,11 +290,11 @@ impl Member {
         }
     }
 
-    /// Drops it without a shutdown, as the end of its process would.
+    /// Drops it without a shutdown, like the end of its process.
     pub async fn crash(self) {
         self.observer.crashed();
         self.task.abort();
-        // Aborted, or ended on its own before.
+        // Aborted, or ended by itself before.
         let _ = self.task.await;
         self.watchers.end();
     }

@@ -24,7 +24,7 @@ use report::Report;
 pub struct Fleet {
     /// The broker.
     pub harness: Arc<dyn Harness>,
-    /// A connection for everything but members.
+    /// A connection for everything except members.
     pub client: Client,
     /// The history.
     pub history: History,
@@ -42,7 +42,7 @@ impl Fleet {
         Self::on(harness, stream, History::new(), true).await
     }
 
-    /// Uses an existing stream. The group must settle what was sent before if `everything`.
+    /// Uses an existing stream. The group must settle records that were sent before if `everything`.
     pub async fn on(
         harness: Arc<dyn Harness>,
         stream: String,
@@ -82,12 +82,12 @@ impl Fleet {
         }
     }
 
-    /// Returns the group with its stream, on a connection of its own.
+    /// Returns the group with its stream, on a separate connection.
     pub async fn handle(&self) -> ConsumerGroup {
         self.handle_on(&self.harness.client().await)
     }
 
-    /// As [`handle`](Self::handle), on this connection.
+    /// Like [`handle`](Self::handle), on this connection.
     pub fn handle_on(&self, client: &Client) -> ConsumerGroup {
         client
             .group(self.group.as_str())
@@ -100,19 +100,19 @@ impl Fleet {
         MemberSpec::new(async move { group }, &self.history, name)
     }
 
-    /// Returns a member to start, on a connection of its own, by whose name faults concern it.
+    /// Returns a member to start, on a separate connection with the member's name, which faults refer to.
     pub fn member(&self, name: &str) -> MemberSpec<'_> {
         let client = name.to_owned();
         let group = async move { self.handle_on(&self.harness.named_client(&client).await) };
         MemberSpec::new(group, &self.history, name)
     }
 
-    /// Opens a producer to the stream whose records go into the history. Ids start at 1.
+    /// Opens a producer to the stream whose records are recorded in the history. Ids start at 1.
     pub async fn test_producer(&self) -> TestProducer {
         TestProducer::open(&self.client, &self.stream, &self.history, 1).await
     }
 
-    /// Sends `per_key` records of each of `keys` keys, in turns, and waits for all receipts.
+    /// Sends `per_key` records of each of `keys` keys, round robin, and waits for all receipts.
     pub async fn send(&self, keys: usize, per_key: usize) {
         let mut test_producer = self.test_producer().await;
         test_producer.send(keys, per_key).await;
@@ -141,7 +141,7 @@ impl Fleet {
         self.harness.inject(fault).await;
     }
 
-    /// Records a fault that the caller injects by itself. Call it before the fault takes effect.
+    /// Records a fault that the caller injects itself. Call it before the fault takes effect.
     pub fn own_fault(&self, fault: OwnFault) {
         let OwnFault { disturbs, what } = fault;
         let (group, member) = match disturbs {
@@ -159,8 +159,8 @@ impl Fleet {
     /// Waits until `met`.
     ///
     /// # Panics
-    /// After the harness's timeout, with `what` it waited for, the caller's line, what the checker finds,
-    /// and the records that are not settled. So do the other waits of a fleet.
+    /// After the harness's timeout, with the awaited condition `what`, the caller's line, the findings of the checker,
+    /// and the records that are not settled. This also holds for the other waits of a fleet.
     #[track_caller]
     pub fn until<'a>(
         &'a self,
@@ -195,7 +195,7 @@ impl Fleet {
         self.until("every record is settled", || self.unsettled() == 0)
     }
 
-    /// Returns how many acknowledged records of the stream the group has not settled.
+    /// Returns the number of acknowledged records of the stream that the group has not settled.
     pub fn unsettled(&self) -> usize {
         self.unsettled_ids().len()
     }
@@ -228,7 +228,7 @@ impl Fleet {
         open.difference(&settled).copied().collect()
     }
 
-    /// Returns how many records the group's handlers have acked.
+    /// Returns the number of records that the group's handlers have acked.
     pub fn acked(&self) -> usize {
         self.history.count(|event| {
             matches!(event, Event::Ended { handling, outcome: Outcome::Acked } if *handling.by.group == *self.group)
@@ -298,7 +298,7 @@ impl Fleet {
         self.check_with(Rules::default())
     }
 
-    /// As [`check`](Self::check), with additional rules.
+    /// Like [`check`](Self::check), with additional rules.
     #[track_caller]
     pub fn check_with(&self, rules: Rules) -> impl Future<Output = Summary> {
         let (caller, settled) = (Location::caller(), self.settled());
@@ -352,7 +352,7 @@ impl Drop for Fleet {
     }
 }
 
-/// Waits for a task of a case. A panic of the task becomes one of the case, with its own message.
+/// Waits for a task of a case. A panic of the task becomes a panic of the case, with its own message.
 pub(crate) async fn joined<T>(task: JoinHandle<T>) -> T {
     match task.await.map_err(|error| error.try_into_panic()) {
         Ok(result) => result,
@@ -361,8 +361,8 @@ pub(crate) async fn joined<T>(task: JoinHandle<T>) -> T {
     }
 }
 
-/// Up to where all is settled. A backend need not keep the position in what is completed, which then is
-/// behind every record.
+/// Returns the position up to which everything is settled. A backend need not keep the position of a completed
+/// partition, which then is after every record.
 fn settled(checkpoint: &Checkpoint) -> Option<Position> {
     const LAST: &str = "6277101735386680763835789423207666416102355444464034512895";
     let last = || LAST.parse().expect("the largest position there is");
@@ -384,9 +384,9 @@ async fn checkpoint_reader(group: ConsumerGroup, history: History, timing: Timin
                     });
                 }
             }
-            // No member has joined yet, or the broker is down for a while; the next poll decides.
+            // No member has joined yet, or the broker is down for a while; the next poll shows.
             Err(error) if error.kind() == ErrorKind::NotFound || error.is_retryable() => {}
-            // The test is over, and its runtime ends.
+            // The test has ended, and its runtime is shutting down.
             Err(error) if error.kind() == ErrorKind::Closed => return,
             Err(error) => panic!("the checkpoint cannot be read: {error:?}"),
         }

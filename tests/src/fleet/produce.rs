@@ -40,7 +40,7 @@ impl TestProducer {
         self.send_padded(key, 0).await
     }
 
-    /// As [`send_one`](Self::send_one), with a payload that is longer by `padding` bytes.
+    /// Like [`send_one`](Self::send_one), with a payload that is longer by `padding` bytes.
     pub async fn send_padded(&mut self, key: Option<&str>, padding: usize) -> u64 {
         let (id, record) = self.load.next_with(key, |mut record| {
             let mut payload = record.payload.unwrap_or_default().to_vec();
@@ -57,7 +57,7 @@ impl TestProducer {
         id
     }
 
-    /// Sends `per_key` records of each of `keys` keys, in turns, and waits for all receipts.
+    /// Sends `per_key` records of each of `keys` keys, round robin, and waits for all receipts.
     pub async fn send(&mut self, keys: usize, per_key: usize) {
         for _ in 0..per_key {
             for key in 0..keys {
@@ -84,7 +84,7 @@ impl TestProducer {
         self.producer.close().await.expect("the producer closes");
     }
 
-    /// Sends one record of each of `keys` keys in turns, one every `pause`, until it is asked to
+    /// Sends one record of each of `keys` keys, round robin, one every `pause`, until it is asked to
     /// stop.
     pub fn send_in_background(mut self, keys: usize, pause: Duration) -> BackgroundLoad {
         let (stop, mut stopped) = oneshot::channel();
@@ -112,7 +112,7 @@ pub struct BackgroundLoad {
 impl BackgroundLoad {
     /// Ends it, and waits for its receipts.
     pub async fn stop(self) {
-        // A flow that failed has ended already; its panic comes next.
+        // A task that failed has already ended; its panic is next.
         let _ = self.stop.send(());
         joined(self.task).await;
     }

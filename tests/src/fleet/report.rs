@@ -1,4 +1,4 @@
-//! What a fleet has left undone, for the message of a wait that ends in vain.
+//! The unfinished work of a fleet, for the message of a wait that timed out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
@@ -8,13 +8,13 @@ use millstream_core::{Epoch, Partition, Position};
 use crate::checker::{RecordLocation, Rules, Verdict, Violation};
 use crate::history::{Event, History};
 
-/// The most records that a report names.
+/// The maximum number of records that a report names.
 const SHOWN: usize = 20;
 
-/// The state of a group, as its history shows it.
+/// The state of a group, according to its history.
 #[derive(Debug)]
 pub(super) struct Report {
-    /// Without the records that are not settled yet: the run is not complete.
+    /// Without the records that are not settled yet, because the run is not complete.
     verdict: Verdict,
     unsettled: Vec<RecordLocation>,
     /// The last checkpoint of each partition that was read.
@@ -22,7 +22,7 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// Reads the history of a group. `unsettled` are the ids of the records that it has yet to settle.
+    /// Reads the history of a group. `unsettled` are the ids of the records that the group has not settled yet.
     pub(super) fn new(history: &History, group: &str, unsettled: &BTreeSet<u64>) -> Self {
         let mut verdict = Rules::default().check(&history.entries());
         verdict

@@ -30,7 +30,7 @@ impl RecordGenerator {
         }
     }
 
-    /// Continues in `stream`. In another stream than before, all keys begin anew.
+    /// Continues in `stream`. In another stream than before, the sequences of all keys restart.
     pub fn continue_in(&mut self, stream: &Arc<str>) {
         if self.stream != *stream {
             self.stream = stream.clone();
@@ -44,7 +44,7 @@ impl RecordGenerator {
         self.next_with(key, |record| record)
     }
 
-    /// As [`next`](Self::next), with a record that is changed before it is recorded. It must keep its
+    /// Like [`next`](Self::next), with a record that is changed before it is recorded. It must keep its
     /// key, and its id in the payload or the header.
     pub fn next_with(
         &mut self,
@@ -82,7 +82,7 @@ pub fn record(id: u64, key: Option<&str>) -> Record {
     }
 }
 
-/// Returns the id in the payload of a [`record`]; none if the payload is another one.
+/// Returns the id in the payload of a [`record`], or `None` if the payload is not one of a `record`.
 pub fn id_of(payload: &[u8]) -> Option<u64> {
     let end = payload.iter().position(|byte| *byte == b':')?;
     std::str::from_utf8(&payload[..end]).ok()?.parse().ok()
@@ -97,7 +97,7 @@ pub fn id_of_delivery(delivery: &Delivery) -> Option<u64> {
     }
 }
 
-/// Returns a short fingerprint (FNV-1a) of what must survive, including lengths.
+/// Returns a short fingerprint (FNV-1a) of the data that must survive, including lengths.
 pub fn digest<'a>(
     key: Option<&Bytes>,
     payload: Option<&Bytes>,

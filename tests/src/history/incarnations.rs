@@ -5,9 +5,9 @@ use millstream_core::{Delivery, Partition};
 
 use super::generator::id_of_delivery;
 
-/// The names that a history gives to streams that are deleted and created again.
+/// The names that a history gives to recreated streams.
 ///
-/// A stream that is created again is another stream, whose places begin anew. The first one of a name keeps
+/// A recreated stream is another stream, whose positions restart. The first one of a name keeps
 /// the name, the second one of `cars` is `cars~2`: no stream of a broker has such a name. Cheap to clone;
 /// clones share the names.
 #[derive(Debug, Clone, Default)]
@@ -17,7 +17,7 @@ pub struct Incarnations(Arc<Mutex<Known>>);
 struct Known {
     /// By the broker's name; only streams that were deleted.
     streams: BTreeMap<Arc<str>, Incarnation>,
-    /// The streams that the ids of deliveries stand for.
+    /// The streams of the stream ids in deliveries.
     by_stream_id: BTreeMap<Arc<str>, Arc<str>>,
     /// The streams of records that were not sent to the first one of a name.
     by_record: BTreeMap<u64, Arc<str>>,
@@ -33,7 +33,7 @@ struct Incarnation {
 }
 
 impl Incarnations {
-    /// Notes that a stream is about to be deleted. Returns its name, and that of the next one.
+    /// Records that a stream is about to be deleted. Returns its name, and that of the next one.
     pub fn delete(&self, stream: &str) -> (Arc<str>, Arc<str>) {
         let mut known = self.lock();
         let incarnation = known.streams.entry(stream.into()).or_insert(Incarnation {
@@ -47,7 +47,7 @@ impl Incarnations {
         (name(stream, next - 1), name(stream, next))
     }
 
-    /// Notes that a stream was created again.
+    /// Records that a stream was recreated.
     pub fn created(&self, stream: &str) {
         let mut known = self.lock();
         if let Some(incarnation) = known.streams.get_mut(stream) {
@@ -56,7 +56,7 @@ impl Incarnations {
         known.version += 1;
     }
 
-    /// Returns a number that changes with each deletion and creation: what was read meanwhile may be of
+    /// Returns a number that changes with each deletion and creation: data that was read meanwhile may be of
     /// either stream.
     pub fn version(&self) -> u64 {
         self.lock().version
@@ -78,7 +78,7 @@ impl Incarnations {
         (1..=last).map(|number| name(stream, number)).collect()
     }
 
-    /// Returns how often streams of a name were deleted.
+    /// Returns the number of deletions of streams of a name.
     pub fn deletions(&self, stream: &str) -> u64 {
         let known = self.lock();
         known
@@ -87,15 +87,15 @@ impl Incarnations {
             .map_or(0, |found| found.number - 1)
     }
 
-    /// Notes to which stream a record is sent.
+    /// Records to which stream a record is sent.
     pub fn sent(&self, id: u64, name: &Arc<str>) {
         if !is_first(name) {
             self.lock().by_record.insert(id, name.clone());
         }
     }
 
-    /// Returns the partition of a delivery, in the stream that its stream id stands for: the one that the
-    /// first record with this id was sent to.
+    /// Returns the partition of a delivery, in the stream of its stream id: the one to which the
+    /// first record with this id was sent.
     pub fn partition(&self, delivery: &Delivery) -> Partition {
         let mut known = self.lock();
         let id = id_of_delivery(delivery);
@@ -112,7 +112,7 @@ impl Incarnations {
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
-        // Nothing that runs under the lock panics.
+        // No code that runs under the lock panics.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! All participants record into one [`History`], and the [`checker`](crate::checker) checks it
 //! afterwards. A history can be written and read as JSON lines, so that members in other processes can
-//! take part: each writes its own as it goes ([`History::journal`]), by a clock that all share, and
+//! take part: each process writes its own as it runs ([`History::journal`]), by a clock that all share, and
 //! [`History::read_from`] or [`History::add`] merges them by order number.
 //!
 //! # When to record
@@ -18,8 +18,8 @@
 //!   [`Remapped`](Event::Remapped) and a [`Deleted`](Event::Deleted) before it takes effect.
 //! * A batch handler records `Began` and `Ended` of one delivery after the other.
 //!
-//! A member's name stands for one membership: a member that returns after a crash has a new name. A
-//! stream's name stands for one stream: one that is created again has a new name, from [`Incarnations`].
+//! A member's name identifies one membership: a member that returns after a crash has a new name. A
+//! stream's name identifies one stream: a recreated one has a new name, from [`Incarnations`].
 
 use std::fmt;
 use std::io::{self, BufRead, Write};
@@ -47,14 +47,14 @@ pub enum Event {
         stream: Arc<str>,
         /// Its key; records without one have no order.
         key: Option<Arc<str>>,
-        /// Its place among the records of its key in this stream, growing.
+        /// Its number among the records of its key in this stream, growing.
         sequence: u64,
         /// Its id, unique in the history.
         id: u64,
         /// The [`digest`] of key, payload and headers.
         digest: u64,
     },
-    /// The receipt says where it is stored.
+    /// The receipt reports where it is stored.
     Acknowledged {
         /// The record's id.
         id: u64,
@@ -70,7 +70,7 @@ pub enum Event {
         /// The record's id.
         id: u64,
     },
-    /// The send timed out, or failed in a way that leaves open whether the record is stored.
+    /// The send timed out, or failed in a way that does not determine whether the record is stored.
     Unknown {
         /// The record's id.
         id: u64,
@@ -81,7 +81,7 @@ pub enum Event {
         group: Arc<str>,
         /// The stream.
         stream: Arc<str>,
-        /// Whether it must also settle what was sent before this event.
+        /// Whether it must also settle records that were sent before this event.
         everything: bool,
     },
     /// A member joins.
@@ -163,8 +163,8 @@ pub enum Event {
         /// The stream.
         stream: Arc<str>,
     },
-    /// A stream is deleted, with all that it holds and with the progress of its groups. Nobody need settle
-    /// its records any more.
+    /// A stream is deleted, with its records and with the progress of its groups. Its records need
+    /// not be settled any more.
     Deleted {
         /// The stream.
         stream: Arc<str>,
@@ -176,11 +176,11 @@ pub enum Event {
         /// The partition.
         #[serde(with = "text::partition")]
         partition: Partition,
-        /// The oldest that is left.
+        /// The oldest available position.
         #[serde(with = "text::position")]
         earliest: Position,
     },
-    /// A fault is injected. Without a group it concerns sending.
+    /// A fault is injected. Without a group, it affects sending.
     Fault {
         /// The affected group.
         group: Option<Arc<str>>,
@@ -217,20 +217,20 @@ pub struct Handling {
     /// The ownership under which it is handled.
     #[serde(flatten)]
     pub by: Ownership,
-    /// The place in the partition.
+    /// The position in the partition.
     #[serde(with = "text::position")]
     pub position: Position,
     /// The number of the attempt, from 1.
     pub attempt: u32,
     /// The id of the record.
     pub id: u64,
-    /// The [`digest`] of what was received.
+    /// The [`digest`] of the received record.
     pub digest: u64,
     /// Whether the partition was already lost at this moment, according to the delivery.
     pub lost: bool,
 }
 
-/// How a handler ended.
+/// The result of a handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
@@ -251,13 +251,13 @@ impl Outcome {
     }
 }
 
-/// An event with its place in the run.
+/// An event with its order number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// The order number, which grows during the run. Processes with histories of their own use one clock
+    /// The order number, which grows during the run. Processes with separate histories share one clock
     /// for it.
     pub order: u64,
-    /// What happened.
+    /// The event.
     #[serde(flatten)]
     pub event: Event,
 }
@@ -282,7 +282,7 @@ impl fmt::Debug for Journal {
 }
 
 impl List {
-    /// Inserts an entry behind all that are not later.
+    /// Inserts an entry after all that are not later.
     fn insert(&mut self, entry: Entry) {
         let later = self.entries.iter().rev();
         let later = later.take_while(|other| other.order > entry.order).count();
@@ -296,16 +296,16 @@ impl History {
         Self::default()
     }
 
-    /// Creates an empty history whose order numbers are the time by `clock`: that of all processes that
-    /// take part, and one that never goes back.
+    /// Creates an empty history whose order numbers are the time by `clock`, which all participating processes
+    /// must share and which must never go back.
     pub fn by(clock: fn() -> u64) -> Self {
         let history = Self::default();
         history.lock().clock = Some(clock);
         history
     }
 
-    /// As [`by`](Self::by), and writes each event as a JSON line before [`record`](Self::record)
-    /// returns, so that a process that is killed has reported all that happened in it.
+    /// Like [`by`](Self::by), and writes each event as a JSON line before [`record`](Self::record)
+    /// returns, so that a killed process has reported everything that happened in it.
     pub fn journal(clock: fn() -> u64, to: impl Write + Send + 'static) -> Self {
         let history = Self::by(clock);
         history.lock().journal = Some(Journal(Box::new(to)));
@@ -322,7 +322,7 @@ impl History {
         let order = list.clock.map_or_else(next, |clock| clock());
         let entry = Entry { order, event };
         if let Some(Journal(to)) = &mut list.journal {
-            // In one piece: who reads it never sees half a line.
+            // One write: a reader never sees half a line.
             let mut line = serde_json::to_vec(&entry).expect("an event can be written");
             line.push(b'\n');
             let written = to.write_all(&line).and_then(|()| to.flush());
@@ -331,7 +331,7 @@ impl History {
         list.insert(entry);
     }
 
-    /// Adds an event of another process at its place.
+    /// Inserts an event of another process by its order number.
     pub fn add(&self, entry: Entry) {
         self.lock().insert(entry);
     }
@@ -351,22 +351,22 @@ impl History {
         self.lock().entries.clone()
     }
 
-    /// Shows every event to `look`, in order. Nothing is recorded meanwhile.
+    /// Passes every event to `look`, in order. Nothing is recorded meanwhile.
     pub fn each(&self, mut look: impl FnMut(&Event)) {
         let list = self.lock();
         list.entries.iter().for_each(|entry| look(&entry.event));
     }
 
-    /// Counts the events that `wanted` picks.
+    /// Counts the events that `wanted` selects.
     pub fn count(&self, wanted: impl Fn(&Event) -> bool) -> usize {
         let list = self.lock();
         list.entries.iter().filter(|e| wanted(&e.event)).count()
     }
 
-    /// Writes it as JSON lines.
+    /// Writes the history as JSON lines.
     ///
     /// # Errors
-    /// Those of `to`.
+    /// The errors of `to`.
     pub fn write_to(&self, mut to: impl Write) -> io::Result<()> {
         for entry in &self.lock().entries {
             serde_json::to_writer(&mut to, entry)?;
@@ -378,7 +378,7 @@ impl History {
     /// Adds the events of JSON lines, and sorts all by their order numbers.
     ///
     /// # Errors
-    /// Those of `from`, and `InvalidData` for a line that is no event.
+    /// The errors of `from`, and `InvalidData` for a line that is no event.
     pub fn read_from(&self, from: impl BufRead) -> io::Result<()> {
         let read: Vec<Entry> = from
             .lines()
@@ -391,7 +391,7 @@ impl History {
     }
 
     fn lock(&self) -> MutexGuard<'_, List> {
-        // A handler that panicked while it recorded has at worst left out its own event.
+        // A handler that panicked while it recorded has at most omitted its own event.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -5,7 +5,7 @@ use millstream_core::Delivery;
 use super::generator::{digest_of, id_of_delivery};
 use super::{Event, Handling, History, Incarnations, Outcome, Ownership};
 
-/// Records what one member does.
+/// Records the actions of one member.
 #[derive(Debug, Clone)]
 pub struct Observer {
     history: History,
@@ -30,7 +30,7 @@ impl Observer {
         observer
     }
 
-    /// Names streams that are created again as `incarnations` does.
+    /// Uses the names of `incarnations` for recreated streams.
     #[must_use]
     pub fn with_incarnations(mut self, incarnations: &Incarnations) -> Self {
         self.incarnations = incarnations.clone();
@@ -99,7 +99,7 @@ pub struct BegunHandling {
 }
 
 impl BegunHandling {
-    /// Records how the handler ends, right before it does.
+    /// Records the result of the handler, right before it returns.
     pub fn end(mut self, outcome: Outcome) {
         self.finish(outcome);
     }

@@ -77,7 +77,7 @@ pub(super) mod partition {
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Partition, D::Error> {
         let text = String::deserialize(from)?;
-        // No stream's name holds a slash.
+        // No stream's name contains a slash.
         let (stream, id) = text
             .split_once('/')
             .ok_or_else(|| D::Error::custom(format!("{text:?} is no stream/partition")))?;

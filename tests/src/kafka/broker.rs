@@ -13,15 +13,15 @@ use crate::containers;
 /// The interval at which a broker's readiness is polled.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The timeout of everything that a broker is asked for. It suits a machine that starts several brokers at once
+/// The timeout of all requests to a broker. It suits a machine that starts several brokers at once
 /// on few cores; only failures wait that long.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(90);
 
-/// The listener for other brokers and for the tools; plaintext, whatever the others are.
+/// The listener for other brokers and for the tools; plaintext, regardless of the other listeners.
 const INTERNAL: &str = "BROKER";
 const INTERNAL_PORT: u16 = 9093;
 pub(super) const CONTROLLER_PORT: u16 = 9094;
-/// The listeners of the options come after these.
+/// The listeners of the options have the following ports.
 const FIRST_PORT: u16 = 9095;
 
 /// A running broker, in a container that is removed when this is dropped within a tokio runtime, also when a test
@@ -32,7 +32,7 @@ const FIRST_PORT: u16 = 9095;
 pub struct Broker {
     container: ContainerAsync<GenericImage>,
     node: usize,
-    /// By the listener's name: where it is reached, and the address that it advertises to clients.
+    /// The ports of each listener, by its name: the real one, and the one that it advertises to clients.
     ports: BTreeMap<String, Ports>,
     nodes: usize,
 }
@@ -62,13 +62,13 @@ impl Output {
     }
 }
 
-/// What a broker needs to know of its cluster.
+/// The information that a broker needs about its cluster.
 #[derive(Debug, Clone)]
 pub(super) struct Membership {
     pub(super) node: usize,
-    /// The name by which the others find it.
+    /// The host name by which other brokers find it.
     pub(super) host: String,
-    /// The network that they share, if there are others.
+    /// The network that the brokers share, if there are others.
     pub(super) network: Option<String>,
     /// The value of `controller.quorum.voters`.
     pub(super) voters: String,
@@ -108,13 +108,13 @@ impl Broker {
     }
 
     /// Returns the value for a client's `bootstrap.servers`, on a listener of the options: the
-    /// advertised port, so that a client goes through the proxy, if there is one, from its first
+    /// advertised port, so that a client uses the proxy, if there is one, from its first
     /// connection.
     pub fn bootstrap_of(&self, listener: &str) -> String {
         format!("127.0.0.1:{}", self.ports(listener).advertised)
     }
 
-    /// Returns the port of 127.0.0.1 behind which a listener really is: where a proxy forwards to.
+    /// Returns the real port of a listener on 127.0.0.1: the port to which a proxy forwards.
     pub fn port(&self, listener: &str) -> u16 {
         self.ports(listener).mapped
     }
@@ -126,18 +126,18 @@ impl Broker {
         }
     }
 
-    /// Kills it, as a power failure would. What it has acknowledged stays on its disk.
+    /// Kills it, like a power failure. Acknowledged records stay on its disk.
     pub async fn kill(&self) {
         containers::docker(&["kill", "--signal", "KILL", self.container.id()]).await;
     }
 
-    /// Stops it cleanly: it hands its partitions over, and closes its files.
+    /// Stops it cleanly: it hands over its partitions, and closes its files.
     pub async fn stop(&self) {
         let stopped = self.container.stop_with_timeout(Some(60)).await;
         stopped.unwrap_or_else(|error| panic!("broker {} does not stop: {error}", self.node));
     }
 
-    /// Starts it again, on the data and the ports that it had, and returns when it serves: when it
+    /// Starts it again, with its data and ports, and returns when it serves: when it
     /// responds, is known to its cluster, and every partition that it knows of has a leader.
     pub async fn start(&self) {
         self.start_container().await;
@@ -151,8 +151,8 @@ impl Broker {
 
     /// Freezes it: connections stay open, and nothing gets a response.
     pub async fn pause(&self) {
-        // The engine gives up where a thread within does not stop at once, as one may that is made
-        // just then.
+        // The engine fails if a thread in the container does not stop at once, which can happen to a thread that is
+        // just being created.
         const ATTEMPTS: usize = 5;
         for attempt in 1.. {
             match self.container.pause().await {
@@ -169,8 +169,8 @@ impl Broker {
         unpaused.unwrap_or_else(|error| panic!("broker {} does not continue: {error}", self.node));
     }
 
-    /// Runs one of Kafka's tools, say `kafka-topics.sh`, against this broker, as its super user.
-    /// `--bootstrap-server` is given by this.
+    /// Runs one of Kafka's tools, for example `kafka-topics.sh`, against this broker, as its super user.
+    /// This adds `--bootstrap-server`.
     pub async fn tool(&self, name: &str, args: &[&str]) -> Output {
         let path = format!("/opt/kafka/bin/{name}");
         let server = format!("localhost:{INTERNAL_PORT}");
@@ -184,7 +184,7 @@ impl Broker {
         let run = async {
             let command = ExecCommand::new(command.iter().copied());
             let mut result = self.container.exec(command).await?;
-            // The exit code is there when the output has ended.
+            // The exit code is available when the output has ended.
             let stdout = result.stdout_to_vec().await?;
             let stderr = result.stderr_to_vec().await?;
             let code = result.exit_code().await?;
@@ -200,8 +200,8 @@ impl Broker {
         }
     }
 
-    /// What the broker logged since the container was made, and before it what its start script
-    /// had to complain of.
+    /// Returns the broker's log since the container was created, preceded by the errors of its start
+    /// script.
     pub async fn log(&self) -> String {
         let mut log = self.container.stderr_to_vec().await.unwrap_or_default();
         log.extend(self.container.stdout_to_vec().await.unwrap_or_default());
@@ -228,7 +228,7 @@ impl Broker {
         .await;
     }
 
-    /// Waits until it knows that another broker is gone, and that broker's partitions have a new
+    /// Waits until it knows that another broker is gone, and the partitions of that broker have a new
     /// leader.
     pub(super) async fn misses(&self, node: usize) {
         self.wait_for_state("miss another", |state| {

@@ -6,7 +6,7 @@ use super::broker::{CONTROLLER_PORT, Membership};
 use super::{Broker, Listener, Options};
 use crate::containers;
 
-/// Three brokers, each also a controller, so that one may go and the other two continue: topics have
+/// Three brokers, each also a controller, so that one may fail and the other two continue: topics have
 /// three replicas by default, and a record is acknowledged when two have it.
 #[derive(Debug)]
 pub struct Cluster {
@@ -15,11 +15,11 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// How many brokers there are.
+    /// The number of brokers.
     pub const SIZE: usize = 3;
 
     /// Starts the brokers at once, each with the options for its number in `0..SIZE`, and returns
-    /// when all know of each other.
+    /// when all know each other.
     pub async fn start(options: impl Fn(usize) -> Options) -> Self {
         let network = unique("network");
         let hosts: Vec<_> = (0..Self::SIZE).map(|_| unique("broker")).collect();
@@ -56,36 +56,36 @@ impl Cluster {
         all.join(",")
     }
 
-    /// One of the brokers. `kafka-topics.sh` and its like call it by the same number.
+    /// Returns one of the brokers. `kafka-topics.sh` and the other tools use the same number.
     pub fn broker(&self, n: usize) -> &Broker {
         &self.brokers[n]
     }
 
-    /// Kills a broker, as [`Broker::kill`].
+    /// Kills a broker, like [`Broker::kill`].
     pub async fn kill(&self, n: usize) {
         self.broker(n).kill().await;
     }
 
-    /// Starts a broker again, as [`Broker::start`]. It may still be behind the others then: see
+    /// Starts a broker again, like [`Broker::start`]. It may still be behind the others then: see
     /// [`settled`](Self::settled).
     pub async fn restart(&self, n: usize) {
         self.broker(n).start().await;
     }
 
-    /// Cuts a broker off, from the others and from clients, while it runs on.
+    /// Cuts a broker off from the others and from clients, while it continues to run.
     pub async fn disconnect(&self, n: usize) {
         let id = self.broker(n).id();
         containers::docker(&["network", "disconnect", &self.network, id]).await;
     }
 
-    /// Joins a broker that was cut off to the others again, and returns when it serves.
+    /// Reconnects a broker that was cut off, and returns when it serves.
     pub async fn reconnect(&self, n: usize) {
         let id = self.broker(n).id();
         containers::docker(&["network", "connect", &self.network, id]).await;
         self.broker(n).serves().await;
     }
 
-    /// Waits until the others have noticed that a broker is gone, and continue without it.
+    /// Waits until the others have detected that a broker is gone, and continue without it.
     pub async fn goes_on_without(&self, n: usize) {
         let others = self.brokers.iter().enumerate();
         let others = others.filter(|(other, _)| *other != n);
@@ -98,7 +98,7 @@ impl Cluster {
     }
 }
 
-/// A name for a container or a network that none has. `tests/containers/down` finds the owner in it.
+/// Returns a unique name for a container or a network. `tests/containers/down` finds the owner in it.
 fn unique(kind: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Relaxed);

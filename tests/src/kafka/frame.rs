@@ -6,12 +6,12 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::protocol::Encodable;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// Larger than any message that a broker accepts by default; more is a stream that is no Kafka.
+/// Larger than any message that a broker accepts by default; anything larger is not the Kafka protocol.
 const MOST: usize = 100 << 20;
 
 const LENGTH: usize = 4;
 
-/// Reads one message, its length included; none at the end of the stream.
+/// Reads one message, including its length. Returns `None` at the end of the stream.
 pub(super) async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Bytes>> {
     let mut length = [0; LENGTH];
     match from.read_exact(&mut length).await {
@@ -31,7 +31,7 @@ pub(super) async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Opti
     Ok(Some(frame.freeze()))
 }
 
-/// What comes after the length.
+/// Returns the message without its length.
 pub(super) fn body(frame: &Bytes) -> Bytes {
     frame.slice(LENGTH..)
 }
@@ -42,7 +42,7 @@ pub(super) fn correlation(response: &Bytes) -> io::Result<i32> {
     id.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-/// A message of these parts, each of which is given with its version.
+/// Encodes a message of these parts, each with its version.
 pub(super) fn of(
     header: (&impl Encodable, i16),
     message: (&impl Encodable, i16),

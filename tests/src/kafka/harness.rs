@@ -11,7 +11,7 @@ use millstream_kafka::{Config, Kafka, Protocol};
 use super::Testbed;
 use crate::{Fault, Harness, Hooks, TcpProxy, Timing};
 
-/// How long a silent member keeps its partitions; the broker's own setting for the newer protocol
+/// The session timeout of members; the broker's own setting for the newer protocol
 /// is the same.
 const SESSION: Duration = Duration::from_secs(2);
 
@@ -22,7 +22,7 @@ const HEARTBEAT: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub struct KafkaHarness {
     testbed: Arc<Testbed>,
-    /// Of this harness alone, as its faults are.
+    /// Belongs to this harness alone, like its faults.
     network: TcpProxy,
     protocol: Protocol,
     names: Names,
@@ -31,7 +31,7 @@ pub struct KafkaHarness {
 }
 
 impl KafkaHarness {
-    /// Creates one on a shared broker, which cannot be restarted.
+    /// Creates a harness on a shared broker, which cannot be restarted.
     ///
     /// # Panics
     /// If the broker cannot be used.
@@ -39,7 +39,7 @@ impl KafkaHarness {
         Self::on(testbed, protocol, false).await
     }
 
-    /// Creates one on a broker of its own.
+    /// Creates a harness on its own broker.
     ///
     /// # Panics
     /// If the broker cannot be used.
@@ -91,7 +91,7 @@ impl Names {
 /// The prefix of the ids of clients.
 const CLIENT: &str = "client";
 
-/// The client of the proxy that all without a name are.
+/// The proxy's client for all clients without a name.
 const UNNAMED: &str = "";
 
 fn config(broker: SocketAddr, names: &Names, protocol: Protocol) -> Config {
@@ -101,7 +101,7 @@ fn config(broker: SocketAddr, names: &Names, protocol: Protocol) -> Config {
     config.consumer.protocol = protocol;
     config.consumer.session_timeout = SESSION;
     config.consumer.heartbeat_interval = Some(HEARTBEAT);
-    // Longer than any delay of a case, and less than the timeout of one that keeps failing.
+    // Longer than any delay of a case, and shorter than the timeout of a case that keeps failing.
     config.producer.timeout = SESSION * 10;
     config
 }
@@ -159,10 +159,10 @@ impl Harness for KafkaHarness {
     fn hooks(&self) -> Hooks {
         Hooks {
             fail_sends: true,
-            // Records go in batches of a partition, of all its keys.
+            // Records are sent in batches of a partition, with all its keys.
             fail_sends_by_key: false,
             time_out_sends: true,
-            // A broker delays responses to a client over its quota, and stores its records.
+            // A broker delays responses to a client over its quota, but stores its records.
             throttle_sends: false,
             delay_sends: true,
             delay_join: true,
@@ -179,7 +179,7 @@ impl Harness for KafkaHarness {
             // librdkafka (2.12) counts a session of KIP-848 by the broker's clock alone.
             own_session_clock: self.protocol == Protocol::Cooperative,
             paused_clock: false,
-            // A producer has an id, and numbers its batches.
+            // A producer has an id and numbers its batches.
             idempotent_sends: true,
             reshard_repeats_sends: false,
         }
@@ -197,8 +197,8 @@ impl Harness for KafkaHarness {
         let faults = self.testbed.faults();
         match fault {
             Fault::FailSends { stream, times, .. } => {
-                // A closed connection is the one failure without an error code; librdkafka takes
-                // its time before it connects again, so that one has to do.
+                // A closed connection is the only failure without an error code. librdkafka waits
+                // before it reconnects, so one must be enough.
                 faults.cut_sends(&stream, times.min(1));
                 faults.refuse_sends(&stream, times);
             }
@@ -207,7 +207,7 @@ impl Harness for KafkaHarness {
                 faults.time_out_sends(&stream, times);
             }
             Fault::DelaySends { stream, by } => faults.delay_send_responses(&stream, by),
-            // A client that has not joined yet can do nothing but join.
+            // A client that has not joined yet can do nothing except join.
             Fault::DelayJoin {
                 member,
                 by: duration,

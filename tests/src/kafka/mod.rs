@@ -1,8 +1,8 @@
-//! Apache Kafka in containers: brokers that a test starts, injects faults into, and inspects by Kafka's own
+//! Apache Kafka in containers: brokers that a test starts, injects faults into, and inspects with Kafka's own
 //! tools.
 //!
-//! What a test learns about a broker comes from the broker's own response, or from the tools within
-//! its container, and never from the code that is tested. Only [`KafkaHarness`] knows that.
+//! The information about a broker comes from the broker's own responses, or from the tools in
+//! its container, and never from the tested code. Only [`KafkaHarness`] uses the tested code.
 //!
 //! Everything here panics when the container engine fails, because no test can continue without it.
 

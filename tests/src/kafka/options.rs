@@ -2,10 +2,10 @@ use std::collections::BTreeMap;
 
 use super::Broker;
 
-/// How a broker is to be: its properties, its listeners, and files of its own.
+/// The options of a broker: its properties, its listeners, and additional files.
 ///
-/// By default it is a broker for tests: what waits by default waits briefly, internal topics are
-/// small, and no topic is made by accident. Whatever the options say, it also has the plaintext
+/// By default it is a broker for tests: default delays are short, internal topics are
+/// small, and no topic is created by accident. In any case it also has the plaintext
 /// listener [`Listener::CLIENT`], and an internal one for its tools.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -14,7 +14,7 @@ pub struct Options {
     pub(super) files: Vec<(String, Vec<u8>)>,
 }
 
-/// One way into a broker. Each has a port of its own on 127.0.0.1.
+/// A listener of a broker. Each has its own port on 127.0.0.1.
 #[derive(Debug, Clone)]
 pub struct Listener {
     pub(super) name: String,
@@ -27,10 +27,10 @@ impl Listener {
     /// The name of the plaintext listener that every broker has.
     pub const CLIENT: &str = "CLIENT";
 
-    /// Creates a plaintext listener. The name has capital letters; a listener named
+    /// Creates a plaintext listener. The name must be in capital letters; a listener named
     /// [`CLIENT`](Self::CLIENT) replaces the one that every broker has.
     ///
-    /// The name must not contain `SSL`: the start script of the official image reads that as its own
+    /// The name must not contain `SSL`: the start script of the official image interprets that as its own
     /// way to configure TLS, and refuses to start.
     pub fn new(name: &str) -> Self {
         Self {
@@ -47,8 +47,8 @@ impl Listener {
         self
     }
 
-    /// Sets the port of 127.0.0.1 that is advertised to clients, instead of the broker's own:
-    /// that of a proxy, which forwards to the broker's [`port`](Broker::port).
+    /// Sets the port of 127.0.0.1 that is advertised to clients, instead of the broker's own. It is the
+    /// port of a proxy, which forwards to the broker's [`port`](Broker::port).
     pub fn advertised(mut self, port: u16) -> Self {
         self.advertised = Some(port);
         self
@@ -77,7 +77,7 @@ impl Options {
         };
         options
             .listener(Listener::new(Listener::CLIENT))
-            // One core's worth of memory and of compiling: many brokers share a small machine.
+            // Memory and JIT compilation for one core: many brokers share a small machine.
             .env("KAFKA_HEAP_OPTS", "-Xmx512m")
             .env(
                 "KAFKA_JVM_PERFORMANCE_OPTS",
@@ -85,34 +85,34 @@ impl Options {
             )
             .property("log.dirs", "/var/lib/kafka/data")
             .property("auto.create.topics.enable", "false")
-            // Cases send records of 1970, which retention would delete at its next check.
+            // Cases send records with timestamps of 1970, which retention would delete at its next check.
             .property("log.retention.ms", "-1")
             .property("offsets.topic.num.partitions", "4")
             .property("offsets.topic.replication.factor", "1")
             .property("transaction.state.log.num.partitions", "4")
             .property("transaction.state.log.replication.factor", "1")
             .property("transaction.state.log.min.isr", "1")
-            // A killed broker is known to be gone, and may come back, when its session has ended.
+            // A killed broker is known to be gone, and may return, when its session has ended.
             .property("broker.session.timeout.ms", "2000")
             .property("broker.heartbeat.interval.ms", "500")
             .property("group.initial.rebalance.delay.ms", "0")
             .property("group.min.session.timeout.ms", "1000")
-            // With the protocol of KIP-848 it is the broker that sets these.
+            // With the protocol of KIP-848 the broker sets these.
             .property("group.consumer.session.timeout.ms", "2000")
             .property("group.consumer.min.session.timeout.ms", "1000")
             .property("group.consumer.heartbeat.interval.ms", "200")
             .property("group.consumer.min.heartbeat.interval.ms", "100")
     }
 
-    /// Sets a property of the broker, by the name that it has in Kafka's documentation.
+    /// Sets a property of the broker, by its name in Kafka's documentation.
     pub fn property(self, name: &str, value: &str) -> Self {
         let name = name.to_uppercase().replace('_', "__");
         let name = name.replace('-', "___").replace('.', "_");
         self.env(&format!("KAFKA_{name}"), value)
     }
 
-    /// Sets a variable of the container, say `KAFKA_HEAP_OPTS`. The image's scripts read it, and
-    /// so do the tools that run within.
+    /// Sets an environment variable of the container, for example `KAFKA_HEAP_OPTS`. The image's scripts read it, and
+    /// so do the tools that run in the container.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.insert(name.to_owned(), value.to_owned());
         self
@@ -124,16 +124,16 @@ impl Options {
         self
     }
 
-    /// Puts a file into the container before the broker starts, readable by all.
+    /// Adds a file to the container before the broker starts, readable by all users.
     ///
-    /// `/etc/millstream/` is a good place: the official image keeps its own folders as volumes of
+    /// `/etc/millstream/` is a good place: the official image has its own folders as volumes of
     /// another user.
     pub fn file(mut self, path: &str, contents: impl Into<Vec<u8>>) -> Self {
         self.files.push((path.to_owned(), contents.into()));
         self
     }
 
-    /// Starts a broker that is a cluster of its own, and returns when it serves.
+    /// Starts a broker as a cluster of one, and returns when it serves.
     pub async fn start(self) -> Broker {
         Broker::alone(self).await
     }

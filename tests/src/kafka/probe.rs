@@ -1,6 +1,6 @@
-//! Asks a broker what it knows of its cluster, in a few bytes of Kafka's own protocol.
+//! Requests a broker's view of its cluster, in a few bytes of Kafka's own protocol.
 //!
-//! That a port accepts connections says nothing: the engine's proxy accepts before the broker does.
+//! An open port proves nothing: the engine's proxy accepts connections before the broker does.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -11,18 +11,18 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// What a broker says of its cluster.
+/// A broker's view of its cluster.
 #[derive(Debug, Default)]
 pub(super) struct ClusterState {
     /// The nodes that serve.
     pub(super) nodes: Vec<usize>,
-    /// How many partitions have no leader.
+    /// The number of partitions without a leader.
     pub(super) leaderless: usize,
-    /// How many partitions have a replica that is not in sync.
+    /// The number of partitions with a replica that is not in sync.
     pub(super) lagging: usize,
 }
 
-/// Asks the plaintext listener behind this port; waits for the response for a second at most.
+/// Sends a request to the plaintext listener behind this port, and waits for the response for at most a second.
 pub(super) async fn cluster_state(port: u16) -> io::Result<ClusterState> {
     let response = timeout(Duration::from_secs(1), exchange(port)).await??;
     read(response).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
@@ -79,7 +79,7 @@ fn read(mut from: Bytes) -> Result<ClusterState, TryGetError> {
 }
 
 fn skip_string(from: &mut Bytes) -> Result<(), TryGetError> {
-    // A length of -1 is a string that is not there.
+    // A length of -1 is a null string.
     let length = from.try_get_i16()?.max(0) as usize;
     skip(from, length)
 }

@@ -1,4 +1,4 @@
-//! Lowers the size of the records that a topic takes.
+//! Lowers the record size limit of a topic.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! Deletes the records of a topic, as retention does.
+//! Deletes the records of a topic, like retention.
 
 use std::io;
 
@@ -11,7 +11,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::wire_request::send_request;
 
-/// Removes all records that the topic has, on a broker that leads all its partitions.
+/// Removes all records of the topic, on a broker that leads all its partitions.
 pub(super) async fn trim(port: u16, topic: &str) -> io::Result<()> {
     let name = TopicName(StrBytes::from_string(topic.to_owned()));
     let wanted = MetadataRequestTopic::default().with_name(Some(name.clone()));
@@ -23,7 +23,7 @@ pub(super) async fn trim(port: u16, topic: &str) -> io::Result<()> {
         .topics
         .into_iter()
         .flat_map(|topic| topic.partitions);
-    // The offset that stands for the end of what can be read.
+    // The offset that means the high watermark.
     const END: i64 = -1;
     let partitions = partitions.map(|partition| {
         DeleteRecordsPartition::default()

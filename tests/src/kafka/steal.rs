@@ -1,4 +1,4 @@
-//! Takes a partition from its owner without the owner's cooperation.
+//! Revokes a partition from its owner without the owner's cooperation.
 
 use std::io;
 use std::time::Duration;
@@ -37,10 +37,10 @@ pub(super) async fn steal(port: u16, group: &str, topic: &str, partition: i32) {
     panic!("nobody in group {group:?} owns partition {partition} of {topic}");
 }
 
-/// Returns whether there was an owner, which is no longer a member.
+/// Evicts the owner. Returns whether there was one.
 async fn put_out(port: u16, group: &GroupId, topic: &str, partition: i32) -> io::Result<bool> {
     if let Some(member) = owner_by_broker(port, group, topic, partition).await? {
-        // The epoch by which a member says that it leaves.
+        // The epoch with which a member leaves.
         const LEAVES: i32 = -1;
         let leave = ConsumerGroupHeartbeatRequest::default()
             .with_group_id(group.clone())
@@ -90,7 +90,7 @@ async fn owner_by_leader(
     let describe = DescribeGroupsRequest::default().with_groups(vec![group.clone()]);
     let described = send_request(port, 5, &describe).await?;
     let group = described.groups.into_iter().find(|group| {
-        // Before that the members do not know of their partitions.
+        // Before that, the members do not know their partitions.
         group.error_code == 0 && &*group.group_state == "Stable"
     });
     let mut members = group.into_iter().flat_map(|group| group.members);

@@ -14,12 +14,12 @@ pub struct Testbed {
     broker: Broker,
     proxy: Proxy,
     faults: Faults,
-    /// Of every stream that is created as the cases create theirs.
+    /// The limits of every stream that is created like those of the cases.
     pub(super) limits: OnceCell<driver::StreamLimits>,
 }
 
 impl Testbed {
-    /// Starts both.
+    /// Starts the broker and the proxy.
     pub async fn start(options: Options) -> Self {
         let faults = Faults::new();
         let proxy = Proxy::open(&faults);
@@ -68,7 +68,7 @@ impl Testbed {
         steal::steal(self.port(), group, partition.stream(), index).await;
     }
 
-    /// Removes all records that the topic has.
+    /// Removes all records of the topic.
     ///
     /// # Panics
     /// If the broker returns an error.
@@ -77,7 +77,7 @@ impl Testbed {
         trimmed.unwrap_or_else(|error| panic!("the records of {topic} stay: {error}"));
     }
 
-    /// Sets the size of the largest record, or batch, that a topic takes. `None`: the broker's default.
+    /// Sets the maximum size of a record or batch of a topic. `None` sets the broker's default.
     ///
     /// # Panics
     /// If the broker returns an error.

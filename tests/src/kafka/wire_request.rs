@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use super::frame;
 
-/// Asks the broker behind this port of 127.0.0.1.
+/// Sends a request to the broker behind this port of 127.0.0.1.
 pub(super) async fn send_request<R: Request>(
     port: u16,
     version: i16,

@@ -4,8 +4,8 @@
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
 
-/// The attributes with the times at which nothing was left to read, and at which it was decided where
-/// to begin, in milliseconds.
+/// The attributes with the times at which nothing was left to read, and at which the start was
+/// resolved, in milliseconds.
 const TIMES: [&str; 2] = ["millstreamTip", "millstreamResolved"];
 
 /// More than a day, in milliseconds: emulators and Kinesis keep records for a day.

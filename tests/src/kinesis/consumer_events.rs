@@ -1,4 +1,4 @@
-//! Events that a consumer in another process, Java's or ours, prints line by line to its standard output.
+//! Events that a consumer in another process, Java's or millstream's, prints line by line to its standard output.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -16,7 +16,7 @@ pub struct TimedEvent {
     pub event: Event,
 }
 
-/// What a consumer reports.
+/// An event of a consumer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "camelCase")]
 pub enum Event {
@@ -46,7 +46,7 @@ pub enum Event {
     CheckpointRefused {
         /// The shard.
         shard: String,
-        /// What the library said.
+        /// The library's message.
         why: String,
     },
     /// The worker has checkpointed in the middle of an aggregate, and stops handling.
@@ -59,7 +59,7 @@ pub enum Event {
         /// The shard.
         shard: String,
     },
-    /// A shard was read to its end, and its end is checkpointed.
+    /// A shard was read to its end, and the shard end is checkpointed.
     ShardEnded {
         /// The shard.
         shard: String,
@@ -95,12 +95,12 @@ pub struct Record {
     pub sub: u64,
     /// The key.
     pub key: Option<String>,
-    /// The payload, with each byte as the character of that number.
+    /// The payload, with each byte as the character of that code.
     pub payload: String,
-    /// Whether it came in an aggregate. Our members do not report it.
+    /// Whether it came in an aggregate. Millstream members do not report it.
     #[serde(default)]
     pub aggregated: Option<bool>,
-    /// The explicit hash key of the record. Our members do not report it.
+    /// The explicit hash key of the record. Millstream members do not report it.
     #[serde(default)]
     pub explicit_hash_key: Option<String>,
     /// The epoch of its owner. Java members have none.

@@ -11,7 +11,7 @@ use millstream_kinesis::{Aggregation, Config, Credentials, Kinesis, Retrieval};
 use super::{Emulator, Testbed};
 use crate::{Fault, Harness, Hooks, TcpProxy, Timing};
 
-/// How long a silent member keeps its partitions.
+/// The session timeout of members.
 const SESSION: Duration = Duration::from_secs(3);
 
 /// The resolution of ferrokinesis: it keeps arrival times in whole seconds.
@@ -31,7 +31,7 @@ pub struct Variant {
 #[derive(Debug)]
 pub struct KinesisHarness {
     testbed: Arc<Testbed>,
-    /// Of this harness alone, as its faults are.
+    /// Belongs to this harness alone, like its faults.
     network: TcpProxy,
     variant: Variant,
     names: Names,
@@ -40,7 +40,7 @@ pub struct KinesisHarness {
 }
 
 impl KinesisHarness {
-    /// Creates one on a shared testbed, which cannot be restarted.
+    /// Creates a harness on a shared testbed, which cannot be restarted.
     ///
     /// # Panics
     /// If the testbed cannot be used.
@@ -48,7 +48,7 @@ impl KinesisHarness {
         Self::on(testbed, variant, false).await
     }
 
-    /// Creates one on a persistent testbed of its own.
+    /// Creates a harness on its own persistent testbed.
     ///
     /// # Panics
     /// If the testbed cannot be used.
@@ -66,8 +66,8 @@ impl KinesisHarness {
         self.names.begins(CLIENT)
     }
 
-    /// Returns how many entries of requests must fail for that many sends. An aggregate is one entry for many
-    /// records, and the last one left meets all remaining faults: no more than it is retried within its timeout.
+    /// Returns how many entries of requests must fail for this number of sends. An aggregate is one entry for many
+    /// records, and the last remaining one meets all remaining faults: no more than its retries within its timeout.
     fn entries(&self, sends: u32) -> u32 {
         match (self.variant.aggregation, sends) {
             (Aggregation::Off, _) | (_, u32::MAX) => sends,
@@ -115,7 +115,7 @@ impl Names {
         format!("{}{next}", self.begins(prefix))
     }
 
-    /// Returns the start of the names with one prefix.
+    /// Returns the beginning of the names with this prefix.
     fn begins(&self, prefix: &str) -> String {
         format!("{prefix}-{}-", self.case)
     }
@@ -124,7 +124,7 @@ impl Names {
 /// The prefix of the ids of clients.
 const CLIENT: &str = "client";
 
-/// The client of the proxy that all without a name are.
+/// The proxy's client for all clients without a name.
 const UNNAMED: &str = "";
 
 fn config(services: SocketAddr, names: &Names, variant: Variant) -> Config {
@@ -145,7 +145,7 @@ fn config(services: SocketAddr, names: &Names, variant: Variant) -> Config {
     config.leases.scan_interval = Some(Duration::from_millis(250));
     config.leases.audit_interval = SESSION;
     config.producer.aggregation = variant.aggregation;
-    // Longer than any delay of a case, and less than the timeout of one that keeps failing.
+    // Longer than any delay of a case, and shorter than the timeout of a case that keeps failing.
     config.producer.timeout = SESSION * 10;
     config
 }
@@ -213,23 +213,23 @@ impl Harness for KinesisHarness {
             delay_join: true,
             freeze: true,
             fail_checkpoints: true,
-            // DynamoDB acknowledges a write when it is stored. If one were lost all the same, the next one
-            // of its lease would fail, for each is conditioned on the one before.
+            // DynamoDB acknowledges a write when it is stored. If one were lost, the next write
+            // to its lease would fail, because each is conditioned on the one before.
             lose_checkpoints: false,
-            // There is no step that stores records and progress.
+            // No step stores records and progress together.
             refuse_publish_late: false,
             lose_publish_responses: false,
             refuse_large: false,
             steal: true,
             trim: true,
             restart: self.restart,
-            // What these cases show is our driver's doing on any emulator, and kinesis-mock is slow already.
+            // These cases test the driver, whichever emulator is used, and kinesis-mock is already slow.
             network: self.testbed.emulator() == Emulator::Ferrokinesis,
             own_session_clock: true,
             paused_clock: false,
             // Kinesis does not recognize a record that it has stored.
             idempotent_sends: false,
-            // An aggregate that came to a shard of which not all its records are is sent again.
+            // A misrouted aggregate, some of whose records belong to another shard, is sent again.
             reshard_repeats_sends: self.variant.aggregation == Aggregation::Kpl,
         }
     }
@@ -262,7 +262,7 @@ impl Harness for KinesisHarness {
                 faults.throttle_records(&stream, self.entries(times));
             }
             Fault::DelaySends { stream, by } => faults.delay_send_responses(&stream, by),
-            // A client that has not joined yet can do nothing but join.
+            // A client that has not joined yet can do nothing except join.
             Fault::DelayJoin {
                 member,
                 by: duration,

@@ -1,5 +1,5 @@
-//! Finds the newest record of each shard, so that the proxy can hide everything up to it, as
-//! retention does.
+//! Finds the newest record of each shard, so that the proxy can hide everything up to it, like
+//! retention.
 
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::types::ShardIteratorType;
@@ -33,7 +33,7 @@ async fn newest_of(kinesis: &Client, stream: &str, shard: &str) -> Option<String
         let response = kinesis.get_records().shard_iterator(at).send().await;
         let response = response.expect("the records are read");
         let last = response.records.last();
-        // An open shard has no end, and an emulator returns all that it has.
+        // An open shard has no end. The emulator returns all records that it has.
         iterator = last.and_then(|_| response.next_shard_iterator.clone());
         newest = last.map(|record| record.sequence_number.clone()).or(newest);
     }

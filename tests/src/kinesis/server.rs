@@ -58,7 +58,7 @@ impl Server {
     /// Starts an emulator of Kinesis that keeps its data when it is killed.
     pub async fn persistent_kinesis() -> Self {
         let keep = ["--state-dir", "/tmp/kinesis"];
-        // In the official image only root may make a folder.
+        // In the official image, only root may create a folder.
         let root = || {
             let (request, port) = ferrokinesis(&keep);
             (request.with_user("0"), port)
@@ -206,7 +206,7 @@ fn dynamodb(store: &[&str]) -> (ContainerRequest<GenericImage>, u16) {
     let (request, port) = image("amazon/dynamodb-local", "2.6.1", 8000);
     let request = request
         .with_cmd(arguments)
-        // For a small machine: it has little to do.
+        // For a small machine: the server has little to do.
         .with_env_var(
             "JAVA_TOOL_OPTIONS",
             "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xmx256m",

@@ -1,4 +1,4 @@
-//! Steals a lease from its owner, by the rules by which workers of a group steal leases from each other.
+//! Steals a lease from its owner, by the KCL's rules for lease stealing.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ pub(super) async fn steal(dynamodb: &Client, table: &str, stream: &str, shard: &
 /// Returns the key of the shard's lease, if it has an owner.
 async fn held(dynamodb: &Client, table: &str, stream: &str, shard: &str) -> Option<AttributeValue> {
     let scan = dynamodb.scan().table_name(table).consistent_read(true);
-    // Before the group is created there is no table.
+    // Before the group is created, there is no table.
     let rows = scan.send().await.ok()?.items.unwrap_or_default();
     rows.into_iter().find_map(|mut row| {
         let key = row.remove("leaseKey")?;
@@ -45,7 +45,7 @@ async fn held(dynamodb: &Client, table: &str, stream: &str, shard: &str) -> Opti
     })
 }
 
-/// Returns whether the lease had an owner until then.
+/// Takes the lease. Returns whether it had an owner until then.
 async fn take(dynamodb: &Client, table: &str, key: &AttributeValue) -> bool {
     let taken = dynamodb
         .update_item()

@@ -17,7 +17,7 @@ pub struct Testbed {
     /// Bypasses the proxy: fault injection must not be subject to faults.
     to_kinesis: aws_sdk_kinesis::Client,
     to_dynamodb: aws_sdk_dynamodb::Client,
-    /// Of every stream that is created as the cases create theirs.
+    /// The limits of every stream that is created like those of the cases.
     pub(super) limits: OnceCell<driver::StreamLimits>,
 }
 
@@ -139,8 +139,8 @@ impl Testbed {
 
 /// Returns a client of Kinesis that bypasses the proxy.
 ///
-/// Cases that share a testbed have a runtime each, and a connection ends with the runtime that opened
-/// it. So what is done for such a case has a client of its own.
+/// Each case that shares a testbed has its own runtime, and a connection ends with the runtime that opened
+/// it. So actions for such a case need a separate client.
 fn kinesis_at(kinesis: &Server) -> aws_sdk_kinesis::Client {
     let [id, secret] = Testbed::CREDENTIALS;
     let config = aws_sdk_kinesis::Config::builder()
@@ -151,7 +151,7 @@ fn kinesis_at(kinesis: &Server) -> aws_sdk_kinesis::Client {
     aws_sdk_kinesis::Client::from_conf(config.build())
 }
 
-/// As [`kinesis_at`], for DynamoDB.
+/// Like [`kinesis_at`], for DynamoDB.
 fn dynamodb_at(dynamodb: &Server) -> aws_sdk_dynamodb::Client {
     let [id, secret] = Testbed::CREDENTIALS;
     let config = aws_sdk_dynamodb::Config::builder()

@@ -29,7 +29,7 @@ impl Tls {
     /// Opens a port on 127.0.0.1 that forwards to this one.
     ///
     /// # Errors
-    /// If the certificate cannot be made or stored.
+    /// If the certificate cannot be created or stored.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -81,7 +81,7 @@ impl fmt::Debug for PlainPort {
     }
 }
 
-/// A connection that fails is closed, which is what its client must see.
+/// A failed connection is closed, as its client must see it.
 #[async_trait]
 impl ProxyTarget for PlainPort {
     async fn serve(&self, client: DuplexStream, _port: u16) {

@@ -1,4 +1,4 @@
-//! Carries the bytes of one direction of a connection, as its network allows.
+//! Forwards the bytes of one direction of a connection, under the faults of its network.
 
 use std::io;
 
@@ -12,7 +12,7 @@ use super::network::Network;
 /// The maximum number of bytes that are read at once.
 const PIECE: usize = 16 << 10;
 
-/// The maximum number of pieces on their way. With less, a delay would limit the throughput.
+/// The maximum number of pieces in transit. With fewer, a delay would limit the throughput.
 const IN_FLIGHT: usize = 256;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,10 +21,10 @@ pub(super) enum Direction {
     Responses,
 }
 
-/// Some bytes, and when they are due.
+/// Some bytes, and the time at which they are due.
 type Piece = (Instant, Bytes);
 
-/// Carries all bytes, and then the end of the stream. An error ends the connection.
+/// Forwards all bytes, and then the end of the stream. An error ends the connection.
 pub(super) async fn carry(
     from: impl AsyncRead + Unpin,
     to: impl AsyncWrite + Unpin,
@@ -39,12 +39,12 @@ pub(super) async fn carry(
     delivered
 }
 
-/// Reads until the stream ends. That a side is gone is an end like any other: what it has sent before
-/// arrives.
+/// Reads until the stream ends. A side that is gone is an end like any other: the bytes it has sent before
+/// arrive.
 async fn take(mut from: impl AsyncRead + Unpin, pieces: mpsc::Sender<Piece>, network: &Network) {
     loop {
         let mut piece = BytesMut::with_capacity(PIECE);
-        // The other half is gone when writing has failed.
+        // The other half has ended when writing has failed.
         let read = tokio::select! {
             read = from.read_buf(&mut piece) => read,
             () = pieces.closed() => return,
@@ -77,7 +77,7 @@ async fn deliver(
         }
         to.write_all(&piece).await?;
     }
-    // The end is no sooner there than what was sent before it.
+    // The end must not arrive before the bytes that were sent before it.
     network.thawed().await;
     to.shutdown().await
 }

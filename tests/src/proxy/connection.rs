@@ -8,7 +8,7 @@ use super::ProxyTarget;
 use super::carry::{Direction, carry};
 use super::network::Network;
 
-/// What a target has not read yet: as much as a socket would hold.
+/// The buffer of unread bytes of a target: as much as a socket would hold.
 const BUFFER: usize = 64 << 10;
 
 /// Forwards everything until either side ends, or a fault ends it.
@@ -18,23 +18,23 @@ pub(super) async fn forward(
     target: Arc<dyn ProxyTarget>,
     port: u16,
 ) {
-    // Delays are to be those of the faults.
+    // Only the faults may delay the data.
     drop(client.set_nodelay(true));
     let (ours, theirs) = tokio::io::duplex(BUFFER);
     let (from_client, to_client) = client.into_split();
     let (from_target, to_target) = tokio::io::split(ours);
     let requests = carry(from_client, to_target, &network, Direction::Requests);
     let responses = carry(from_target, to_client, &network, Direction::Responses);
-    // A client that is gone may still have requests on their way. When the target ends, so do the
+    // A client that is gone may still have requests in transit. When the target ends, so do the
     // responses.
     let requests = async {
         drop(tokio::join!(requests, target.serve(theirs, port)));
         std::future::pending::<()>().await;
     };
-    // Whoever ends first ends all: the sockets close with this function.
+    // The first end closes both sides: both sockets are closed with this function.
     tokio::select! {
         () = requests => {}
-        // A side that is gone is the other side's to notice.
+        // If a side is gone, the other side detects it.
         ended = responses => drop(ended),
         () = network.cut() => network.hit(),
     }

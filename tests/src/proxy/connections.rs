@@ -1,4 +1,4 @@
-//! The faults of connections, for those who inject them.
+//! The interface for injecting faults into connections.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::network::Network;
 
 /// Connections of one client or of several, from [`TcpProxy::of`](super::TcpProxy::of) and
-/// [`TcpProxy::all`](super::TcpProxy::all). Their faults also concern connections that are opened later.
+/// [`TcpProxy::all`](super::TcpProxy::all). Their faults also affect connections that are opened later.
 #[derive(Debug, Clone)]
 pub struct Connections(Vec<Network>);
 
@@ -22,7 +22,7 @@ impl Connections {
     }
 
     /// Forwards nothing in either direction, while connections stay open and are accepted: for
-    /// `duration`, or until [`heal`](Self::heal) or [`thaw`](Self::thaw). What was sent meanwhile is
+    /// `duration`, or until [`heal`](Self::heal) or [`thaw`](Self::thaw). Bytes that are sent meanwhile are
     /// forwarded afterwards, even if the sender has closed the connection.
     pub fn freeze(&self, duration: Duration) {
         let until = Instant::now() + duration;
@@ -40,8 +40,8 @@ impl Connections {
         self.change(|network| network.change(|faults| faults.swallows_responses = true));
     }
 
-    /// Delays everything by this much, in each direction, until [`heal`](Self::heal). Order and
-    /// throughput stay.
+    /// Delays everything by this duration, in each direction, until [`heal`](Self::heal). Order and
+    /// throughput are preserved.
     pub fn delay(&self, by: Duration) {
         self.change(|network| network.change(|faults| faults.delay = by));
     }
@@ -51,8 +51,8 @@ impl Connections {
         self.change(|network| network.change(|faults| *faults = Default::default()));
     }
 
-    /// Returns how often faults took effect so far: connections that were closed, and pieces of
-    /// data that were held back. A test that passes without its fault proves nothing.
+    /// Returns how often faults took effect so far: the connections that were closed, and the pieces of
+    /// data that were delayed. A test that passes without its fault proves nothing.
     pub fn hits(&self) -> u64 {
         self.0.iter().map(Network::hits).sum()
     }

@@ -52,13 +52,13 @@ fn bind(runtime: &Handle) -> io::Result<(TcpListener, u16)> {
     let listener = StdListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let port = listener.local_addr()?.port();
     listener.set_nonblocking(true)?;
-    // Sockets belong to the runtime that they are made on.
+    // Sockets belong to the runtime on which they are created.
     let _entered = runtime.enter();
     Ok((TcpListener::from_std(listener)?, port))
 }
 
 async fn serve(listener: TcpListener, network: Network, target: Arc<dyn ProxyTarget>, port: u16) {
-    // Ends every connection when this is aborted.
+    // Ends every connection when this task is aborted.
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {

@@ -1,8 +1,8 @@
-//! A TCP proxy between clients and a broker, for every protocol: it knows connections and bytes only.
+//! A TCP proxy between clients and a broker, for every protocol: it handles only connections and bytes.
 //!
-//! Each client has a port of its own, and faults of the network concern the connections of one client or
-//! of all. A [`ProxyTarget`] is what the bytes go to: an address, or code that reads the protocol and injects
-//! faults of its own.
+//! Each client has its own port, and faults of the network affect the connections of one client or
+//! of all. A [`ProxyTarget`] receives the bytes: an address, or code that parses the protocol and injects
+//! its own faults.
 //!
 //! ```no_run
 //! # async fn example() {
@@ -38,7 +38,7 @@ pub use connections::Connections;
 
 use listener::Listener;
 
-/// What is behind a proxy.
+/// The target of a proxy.
 #[async_trait]
 pub trait ProxyTarget: fmt::Debug + Send + Sync + 'static {
     /// Serves one connection of a client that connected to `port`, until either side ends. Dropped when
@@ -51,9 +51,9 @@ pub trait ProxyTarget: fmt::Debug + Send + Sync + 'static {
 impl ProxyTarget for SocketAddr {
     async fn serve(&self, mut client: DuplexStream, _port: u16) {
         if let Ok(mut broker) = TcpStream::connect(self).await {
-            // Delays are to be those of the faults.
+            // Only the faults may delay the data.
             drop(broker.set_nodelay(true));
-            // A side that is gone is the other side's to notice.
+            // If a side is gone, the other side detects it.
             drop(tokio::io::copy_bidirectional(&mut client, &mut broker).await);
         }
     }
@@ -64,7 +64,7 @@ impl ProxyTarget for SocketAddr {
 #[derive(Debug)]
 pub struct TcpProxy {
     target: Arc<dyn ProxyTarget>,
-    /// Connections are served here, whoever opens the port: a case may block the runtime of one client.
+    /// Connections are served here, whoever opens the port, because a case may block the runtime of a client.
     runtime: Handle,
     listeners: Mutex<BTreeMap<String, Listener>>,
 }
@@ -86,7 +86,7 @@ impl TcpProxy {
         }
     }
 
-    /// Creates another proxy to the same target, with ports and faults of its own: for cases that share
+    /// Creates another proxy to the same target, with separate ports and faults: for cases that share
     /// a broker and must not share faults.
     pub fn sibling(&self) -> Self {
         Self::on(self.target.clone(), self.runtime.clone())
@@ -129,7 +129,7 @@ impl TcpProxy {
         Connections::new([listener.network().clone()])
     }
 
-    /// Returns the connections of all clients that have a port by now, including those that they open
+    /// Returns the connections of all clients that have a port now, including those that they open
     /// later.
     pub fn all(&self) -> Connections {
         let listeners = self.listeners();

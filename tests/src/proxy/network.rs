@@ -32,7 +32,7 @@ impl Network {
         self.0.faults.send_modify(change);
     }
 
-    /// Notes that a fault took effect.
+    /// Counts a fault that took effect.
     pub(super) fn hit(&self) {
         self.0.hits.fetch_add(1, Relaxed);
     }

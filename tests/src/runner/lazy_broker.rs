@@ -10,19 +10,19 @@ use tokio::sync::OnceCell;
 
 /// A broker that cases share. The first case that needs it starts it, so listing the cases needs no broker.
 ///
-/// It lives on a runtime of its own, because it outlives the case that starts it. When the last clone is
+/// It lives on its own runtime, because it outlives the case that starts it. When the last clone is
 /// dropped, so is the broker, on that runtime.
 pub struct LazyBroker<T>(Arc<Inner<T>>);
 
 struct Inner<T> {
-    /// None once it is dropped.
+    /// `None` once it is dropped.
     runtime: Option<Runtime>,
     broker: OnceCell<Arc<T>>,
     start: Box<dyn Fn() -> LocalBoxFuture<'static, T> + Send + Sync>,
 }
 
 impl<T: Send + Sync + 'static> LazyBroker<T> {
-    /// Creates one that is not started yet.
+    /// Creates a broker that is not started yet.
     ///
     /// # Panics
     /// If the system has no threads left.
@@ -39,7 +39,7 @@ impl<T: Send + Sync + 'static> LazyBroker<T> {
         }))
     }
 
-    /// Returns the broker, and starts it first if nobody has. Blocks the thread meanwhile.
+    /// Returns the broker. The first call starts it. Blocks the thread meanwhile.
     ///
     /// # Panics
     /// If it does not start.
@@ -82,7 +82,7 @@ impl<T> Drop for Inner<T> {
         let Some(runtime) = self.runtime.take() else {
             return;
         };
-        // A case that hung may drop the last clone on its own runtime, while the process ends.
+        // A hung case may drop the last clone on its own runtime, while the process ends.
         if Handle::try_current().is_ok() {
             return runtime.shutdown_background();
         }

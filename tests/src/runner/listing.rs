@@ -1,4 +1,4 @@
-//! Whether a setup ignores what it must, and nothing else.
+//! Checks that a setup ignores exactly the cases that it must.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,11 +8,11 @@ use crate::{Case, Harness, cases};
 
 /// Checks that the setup ignores exactly the cases whose needs its backend does not meet.
 ///
-/// A case that needs a broker of its own and is not ignored is left to its own test, which fails if a
-/// need is not met: that saves the start of a broker.
+/// A case that needs its own broker and is not ignored is checked by its own test, which fails if a
+/// need is not met: that avoids the start of a broker.
 ///
 /// # Errors
-/// All mismatches, one a line.
+/// All mismatches, one per line.
 pub(super) fn check(setup: &Setup) -> Result<(), String> {
     let mut mismatches = names(setup);
     for scope in [BrokerScope::Shared, BrokerScope::OneCase] {
@@ -44,7 +44,7 @@ pub(super) fn check(setup: &Setup) -> Result<(), String> {
     }
 }
 
-/// Returns what is wrong with the names of the ignored cases.
+/// Returns the problems with the names of the ignored cases.
 fn names(setup: &Setup) -> Vec<String> {
     let known: BTreeSet<&str> = cases::all().map(|case| case.name).collect();
     let mut seen = BTreeSet::new();

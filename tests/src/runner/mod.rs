@@ -22,9 +22,9 @@ pub use setup::{BrokerScope, Setup};
 /// Command-line arguments are those of libtest: filters, `--exact`, `--skip`, `--ignored`, `--list`,
 /// `--test-threads`.
 ///
-/// A case runs on a thread and a runtime of its own, and always ends: [`Timing::case_limit`] bounds it on
+/// A case runs on its own thread and runtime, and always ends: [`Timing::case_limit`] bounds it on
 /// the runtime's clock, and [`Setup::wall_limit`] on the wall clock, for a case that spins or blocks its
-/// thread. Panics of a case are kept, and printed if it fails: the reason of the failure first, then
+/// thread. Panics of a case are kept, and printed if it fails: first the reason of the failure, then
 /// those of other tasks in their order.
 ///
 /// [`Timing::case_limit`]: crate::Timing::case_limit
@@ -43,7 +43,7 @@ impl Suite {
         }
     }
 
-    /// Sets how many cases run at once. Default: as many as the machine has cores. `--test-threads`
+    /// Sets how many cases run concurrently. Default: the number of cores of the machine. `--test-threads`
     /// takes precedence.
     #[must_use]
     pub fn at_once(mut self, cases: usize) -> Self {
@@ -60,7 +60,7 @@ impl Suite {
 
     fn trials(self) -> Vec<Trial> {
         let mut trials = Vec::new();
-        // The setups alternate, so that few cases wait for a slot of one that runs few at once.
+        // The setups alternate, so that few cases wait for a slot of a setup that runs few at once.
         for case in cases::all() {
             for setup in &self.setups {
                 let run = {

@@ -1,8 +1,8 @@
 //! The panics of a case, from all threads of its runtime.
 //!
-//! The suite makes handlers panic on purpose, so panics are kept and printed only if the case fails. A
-//! failure has its own reason first: without that order the panic of a background task that is cut off
-//! when the case ends would stand beside the reason, and look like it.
+//! The suite makes handlers panic on purpose, so panics are kept and printed only if the case fails. The
+//! reason of a failure is printed first: otherwise the panic of a background task that is cut off
+//! when the case ends would be printed beside the reason, and look like it.
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -11,7 +11,7 @@ use std::fmt::{self, Write};
 use std::panic::{self, PanicHookInfo};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 
-/// The most panics that a failure shows beside its own. A handler may panic on each delivery.
+/// The maximum number of other panics that a failure shows. A handler may panic on each delivery.
 const SHOWN: usize = 10;
 
 thread_local! {
@@ -25,7 +25,7 @@ pub(super) struct Panics(Arc<Mutex<Log>>);
 #[derive(Debug, Default)]
 struct Log {
     panics: Vec<Panic>,
-    /// Whether the case has failed: what panics after that is torn down with it.
+    /// Whether the case has failed: later panics are effects of its teardown.
     ended: bool,
 }
 
@@ -33,7 +33,7 @@ struct Log {
 struct Panic {
     message: String,
     location: String,
-    /// Captured if the environment asks for it, and resolved only if it is printed.
+    /// Captured if the environment requests it, and resolved only if it is printed.
     backtrace: Backtrace,
 }
 
@@ -75,7 +75,7 @@ impl Panics {
     pub(super) fn failure_by_panic(&self, payload: &(dyn Any + Send)) -> String {
         let reason = message(payload);
         let mut log = self.lock();
-        // The last one: a panic of a task that the case resumes is not told to the hook again.
+        // The last one: the hook is not called again for a task's panic that the case resumes.
         let mut panics = log.panics.iter();
         let own = panics.rposition(|panic| panic.message == reason);
         let Some(own) = own.map(|own| log.panics.remove(own)) else {

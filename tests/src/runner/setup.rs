@@ -11,22 +11,22 @@ use super::slots::Slots;
 use super::watchdog::{Time, Watchdog};
 use crate::{Case, Harness};
 
-/// Who uses a broker.
+/// The users of a broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BrokerScope {
-    /// Any number of cases at once. A broker of each case's own is fine too.
+    /// Any number of cases at once. A separate broker for each case is acceptable too.
     Shared,
-    /// One case, which restarts it.
+    /// One case, which restarts the broker.
     OneCase,
 }
 
 type Start = dyn Fn(BrokerScope) -> LocalBoxFuture<'static, Arc<dyn Harness>> + Send + Sync;
 
-/// A way to use a backend in which the cases run, such as one of its protocols.
+/// A variant of a backend in which the cases run, such as one of its protocols.
 pub struct Setup {
     name: Option<String>,
     start: Arc<Start>,
-    /// The name of each case that does not run, and why.
+    /// The name of each case that does not run, and the reason.
     ignored: Vec<(&'static str, &'static str)>,
     slots: Option<Slots>,
     time: Time,
@@ -44,7 +44,7 @@ impl fmt::Debug for Setup {
 }
 
 impl Setup {
-    /// Creates a setup. `start` makes the harness of one case, on that case's runtime.
+    /// Creates a setup. `start` creates the harness of one case, on that case's runtime.
     pub fn new<H, F>(start: impl Fn(BrokerScope) -> F + Send + Sync + 'static) -> Self
     where
         H: Harness,
@@ -83,7 +83,7 @@ impl Setup {
         self
     }
 
-    /// Sets how many cases of this setup run at once. Default: as many as of the whole suite.
+    /// Sets how many cases of this setup run concurrently. Default: as many as of the whole suite.
     #[must_use]
     pub fn at_once(mut self, cases: usize) -> Self {
         self.slots = Some(Slots::new(cases));
@@ -111,7 +111,7 @@ impl Setup {
     /// Runs one case.
     ///
     /// # Errors
-    /// Why it failed, with its panics.
+    /// The reason of the failure, with the case's panics.
     pub fn run(&self, case: &'static Case) -> Result<(), String> {
         let body = move |harness: Arc<dyn Harness>| async move { case.run(harness).await };
         self.run_on_harness(case.name, case.broker_scope(), body)
@@ -120,7 +120,7 @@ impl Setup {
     /// Checks that this setup ignores exactly the cases whose needs the backend does not meet.
     ///
     /// # Errors
-    /// All mismatches, one a line.
+    /// All mismatches, one per line.
     pub fn check(&self) -> Result<(), String> {
         listing::check(self)
     }
@@ -154,7 +154,7 @@ impl Setup {
         }
     }
 
-    /// Returns why a case is ignored, if it is.
+    /// Returns the reason why a case is ignored, if it is.
     pub(super) fn ignores(&self, case: &str) -> Option<&'static str> {
         let mut ignored = self.ignored.iter();
         let found = ignored.find(|(name, _)| *name == case);

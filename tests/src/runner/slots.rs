@@ -1,6 +1,6 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// How many cases of a setup may run at once. Its waiters are threads that run no runtime.
+/// Limits how many cases of a setup run concurrently. Its waiters are threads that run no runtime.
 #[derive(Debug)]
 pub(super) struct Slots {
     free: Mutex<usize>,

@@ -1,6 +1,6 @@
-//! Runs a case on a thread and a runtime of its own, and reports when it does not end.
+//! Runs a case on its own thread and runtime, and reports when it does not end.
 //!
-//! The runtime's clock alone cannot do it: a task that never waits keeps a paused clock where it is,
+//! The runtime's clock alone is not enough: a task that never waits keeps a paused clock from advancing,
 //! and one that blocks its thread keeps a timer of that thread from firing.
 
 use std::future::Future;
@@ -18,10 +18,10 @@ use super::panics::Panics;
 use crate::harness::last_wait;
 use crate::{Harness, Timing};
 
-/// How long the first harness may take to start. Images of brokers may be built before.
+/// How long the first harness may take to start. Images of brokers may be built first.
 const START_LIMIT: Duration = Duration::from_secs(20 * 60);
 
-/// How much longer than its limit a case may take in real time until its connections are closed.
+/// How much longer than its limit a case may take in real time, to close its connections.
 const REAL_TIME_GRACE: Duration = Duration::from_secs(60);
 
 /// How long a case with paused time may compute. The longest takes a second, or several on a busy machine.
@@ -33,16 +33,16 @@ const TEARDOWN: Duration = Duration::from_secs(10);
 /// The clock of a case's runtime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Time {
-    /// The real one, with several worker threads, as in an application.
+    /// The real clock, with several worker threads, as in an application.
     Real,
-    /// One that advances when all tasks wait.
+    /// A clock that advances when all tasks wait.
     Paused,
 }
 
 impl Time {
     fn runtime(self, panics: &Panics) -> Runtime {
         let mut builder = match self {
-            // Small, since many run at once.
+            // Few threads, because many cases run at once.
             Self::Real => {
                 let mut builder = Builder::new_multi_thread();
                 builder.worker_threads(2);
@@ -63,7 +63,7 @@ impl Time {
     }
 }
 
-/// Runs one body, and bounds how long it takes.
+/// Runs one body, and bounds its duration.
 #[derive(Debug)]
 pub(super) struct Watchdog {
     pub(super) thread_name: String,
@@ -72,7 +72,7 @@ pub(super) struct Watchdog {
     pub(super) wall_limit: Option<Duration>,
 }
 
-/// What the thread of the case reports.
+/// The reports of the case's thread.
 enum Report<T> {
     Started(Timing),
     Ended(Result<T, String>),
@@ -82,7 +82,7 @@ impl Watchdog {
     /// Starts a harness and runs `body` with it. If it does not end in time, its thread is left behind.
     ///
     /// # Errors
-    /// Why it failed, with its panics.
+    /// The reason of the failure, with the case's panics.
     pub(super) fn run<T, F>(
         self,
         start: impl FnOnce() -> LocalBoxFuture<'static, Arc<dyn Harness>> + Send + 'static,
@@ -103,7 +103,7 @@ impl Watchdog {
         };
         match self.wait(&reported) {
             Ok(result) => {
-                // It drops what it shares with other cases before the process ends.
+                // It drops its clones of shared brokers before the process ends.
                 let _ = thread.join();
                 result
             }
@@ -114,7 +114,7 @@ impl Watchdog {
     /// Waits for the result of the case.
     ///
     /// # Errors
-    /// Why there is none.
+    /// The reason why there is none.
     fn wait<T>(&self, reported: &Receiver<Report<T>>) -> Result<Result<T, String>, String> {
         let mut limit = self.wall_limit.unwrap_or(START_LIMIT);
         let mut what = "the harness did not start";
@@ -151,7 +151,7 @@ fn run_here<T, F>(
     panics.capture_this_thread();
     let runtime = time.runtime(panics);
     let started = |timing| {
-        // Nobody receives it if the runner gave up before.
+        // Nobody receives it if the runner has given up.
         let _ = reports.send(Report::Started(timing));
     };
     let case = async {
@@ -173,7 +173,7 @@ fn run_here<T, F>(
         Err(panic) => Err(panics.failure_by_panic(&*panic)),
     };
     match &result {
-        // A pass includes the end of its tasks.
+        // A pass includes the end of the case's tasks.
         Ok(_) => drop(runtime),
         Err(_) => runtime.shutdown_timeout(TEARDOWN),
     }

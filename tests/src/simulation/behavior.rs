@@ -9,25 +9,25 @@ use millstream_core::{Delivery, Failure};
 use super::script::HandlerPlan;
 use super::world::lock;
 
-/// How the handlers of a group take each record: decided by the record's id and key, not by who
-/// handles it.
+/// The behavior of a group's handlers for each record: decided by the record's id and key, not by the
+/// member that handles it.
 #[derive(Debug)]
 pub(super) struct HandlerBehavior {
     plan: HandlerPlan,
     seed: u64,
     stuck: Duration,
-    /// How often a record has failed, over all members.
+    /// The number of failures of each record, over all members.
     failed: Mutex<BTreeMap<u64, u32>>,
     /// The keys that were stuck.
     stuck_keys: Mutex<BTreeSet<Bytes>>,
-    /// The records whose results were refused.
+    /// The records whose results were rejected.
     refused: Mutex<BTreeSet<u64>>,
 }
 
-/// How a handler refuses a record.
+/// A handler's failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum InjectedFailure {
-    /// An error that says nothing about the next attempt.
+    /// An error without a classification for the next attempt.
     Plain,
     Panic,
     Permanent,
@@ -62,7 +62,7 @@ impl HandlerBehavior {
         }
     }
 
-    /// Returns whether a key is stuck from now on. Each is stuck once at most.
+    /// Returns whether a key gets stuck now. Each is stuck at most once.
     fn gets_stuck(&self, key: &Bytes) -> bool {
         const SHARE: f64 = 0.3;
         let mut stuck = lock(&self.stuck_keys);
@@ -75,7 +75,7 @@ impl HandlerBehavior {
         self.dice(mixed, 1 << 33).f64() < SHARE && stuck.insert(key.clone())
     }
 
-    /// Returns how often a record fails in all.
+    /// Returns the total number of failures of a record.
     fn failures(&self, id: u64) -> u32 {
         let mut dice = self.dice(id, 0);
         if dice.f64() < self.plan.poison {
@@ -87,13 +87,13 @@ impl HandlerBehavior {
         }
     }
 
-    /// Returns whether the handler refuses a record at its next try.
+    /// Returns whether the handler fails a record at its next attempt.
     pub(super) fn will_fail(&self, id: u64) -> bool {
         let before = lock(&self.failed).get(&id).copied().unwrap_or(0);
         before < self.failures(id)
     }
 
-    /// Returns whether the handler refuses a record this time. Each call is a try.
+    /// Returns whether the handler fails a record this time. Each call is an attempt.
     pub(super) fn failure_of(&self, id: u64) -> Option<InjectedFailure> {
         let mut failed = lock(&self.failed);
         let before = failed.entry(id).or_default();
@@ -115,7 +115,7 @@ impl HandlerBehavior {
         })
     }
 
-    /// Returns whether the result of a record is refused this time, with the kind of the error.
+    /// Returns whether the result of a record is rejected this time, with the kind of the error.
     pub(super) fn refuses_result(&self, id: u64, once: bool) -> Option<&'static str> {
         let mut dice = self.dice(id, 1 << 34);
         let refuses = dice.f64() < self.plan.refused;
@@ -130,7 +130,7 @@ impl HandlerBehavior {
 }
 
 impl InjectedFailure {
-    /// Returns what the handler fails with, or panics without a message on the terminal.
+    /// Returns the error that the handler returns, or panics without a message on the terminal.
     pub(super) fn into_failure(self) -> Failure {
         match self {
             Self::Panic => std::panic::resume_unwind(Box::new("the handler panics")),
@@ -138,7 +138,7 @@ impl InjectedFailure {
         }
     }
 
-    /// Returns what a handler fails with that names the record, which a panic cannot.
+    /// Returns an error that names the record, which a panic cannot.
     pub(super) fn into_named(self) -> Failure {
         const REASON: &str = "the handler refuses";
         match self {

@@ -1,4 +1,4 @@
-//! Checks what a group has left in its dead letter stream.
+//! Checks the dead letter stream of a group.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,8 +11,8 @@ use crate::history::{Entry, Event, Outcome, digest, id_of_delivery};
 
 type SourceRecord = (Partition, Position);
 
-/// Records the dead letters of a group. Each must be of a record that the group has given up, and have
-/// all of that record, unless it says otherwise.
+/// Records the dead letters of a group. Each must be of a record that the group has given up on, and contain
+/// all of that record, unless the letter declares otherwise.
 pub(super) async fn check(world: &World, sim_group: &SimGroup) -> Result<()> {
     let group = &*sim_group.plan.name;
     let letters = stream_contents::read_all(world, &sim_group.plan.dead_letters()).await?;
@@ -26,8 +26,8 @@ pub(super) async fn check(world: &World, sim_group: &SimGroup) -> Result<()> {
     let records = Records::of(group, &world.history.entries());
     for letter in letters {
         let (mut is_known, mut problem) = (false, "is of an unknown stream");
-        // A letter does not say of which stream of that name it is. One that says little of its record may be
-        // of a record of each.
+        // A letter does not contain which stream of that name it is from. A letter with little of its record may match
+        // a record of each.
         for stream in world.incarnations.all(stream_of(&letter)) {
             match records.identify(group, &stream, &letter) {
                 Ok(id) => {
@@ -47,7 +47,7 @@ pub(super) async fn check(world: &World, sim_group: &SimGroup) -> Result<()> {
     Ok(())
 }
 
-/// What a group was to handle.
+/// The records that a group had to handle.
 #[derive(Debug, Default)]
 struct Records {
     ids: BTreeMap<SourceRecord, u64>,
@@ -74,7 +74,7 @@ impl Records {
         records
     }
 
-    /// Returns the id of the record that a letter is of if it is of this stream, or what is wrong with it.
+    /// Returns the id of a letter's record if the record is of this stream, or the mismatch.
     fn identify(
         &self,
         group: &str,
@@ -113,7 +113,7 @@ impl Records {
     }
 }
 
-/// Returns the stream of the record that a letter was made of.
+/// Returns the stream of a letter's original record.
 fn stream_of(letter: &Delivery) -> &str {
     dead_letter_header(letter, "stream").unwrap_or_default()
 }
@@ -122,7 +122,7 @@ fn dead_letter_header<'a>(letter: &'a Delivery, name: &str) -> Option<&'a str> {
     letter.headers().get_str(&format!("millstream-dead-{name}"))
 }
 
-/// Returns the digest of the record that a letter was made of.
+/// Returns the digest of a letter's original record.
 fn digest_before(letter: &Delivery) -> u64 {
     let mut headers = Headers::new();
     for (name, value) in letter.headers() {

@@ -23,7 +23,7 @@ pub(super) async fn all(
 ) {
     let mut running = JoinSet::new();
     for (at, disruption) in disruptions {
-        // After a restart all are late.
+        // After a restart, all are late.
         tokio::time::sleep_until(world.began + *at).await;
         apply(world, script, sim_groups, disruption, &mut running).await;
     }

@@ -1,7 +1,7 @@
 //! Draws a script from a seed.
 //!
 //! A seed first draws which kinds of disruption it has at all. So a calm fleet with only rolling
-//! restarts, where nothing may be repeated, is as frequent as one in which everything goes wrong at
+//! restarts, where nothing may be repeated, is as frequent as one with all kinds of faults at
 //! once.
 
 use std::ops::RangeInclusive;
@@ -33,7 +33,7 @@ pub(super) fn script(seed: u64) -> Script {
     let mut groups = dice.groups(&streams, length, session_timeout, like);
     let mut disruptions = dice.disruptions(&streams, &groups, length, session_timeout, like);
     let restart = dice.chance(0.1).then(|| dice.0.bool());
-    // With dice of its own, so that the rest of each script stays as it is.
+    // With a separate generator, so that the rest of each script stays the same.
     let mut refusals = Generator(Rng::with_seed(seed ^ 0x5eed_0f5e_f05a_15e5));
     for group in &mut groups {
         if matches!(group.style, Style::Pipeline { once: true, .. }) {
@@ -51,7 +51,7 @@ pub(super) fn script(seed: u64) -> Script {
         }
     }
     let mut recreations = Generator(Rng::with_seed(seed ^ 0x0dd5_7e4a_05a6_a1e5));
-    // With retention, too, a record that is gone could have been in either stream.
+    // With retention, a removed record could also have been in either stream.
     if retention.is_none() && recreations.chance(0.2) {
         let recreated = recreations.recreations(&streams, length, session_timeout);
         disruptions.extend(recreated);
@@ -73,13 +73,13 @@ pub(super) fn script(seed: u64) -> Script {
 }
 
 impl ProducerPlan {
-    /// Returns about how long it sends.
+    /// Returns about how long the script sends.
     fn length(&self) -> Duration {
         self.gap * (2 * self.records / (self.burst + 1)) as u32
     }
 }
 
-/// Returns the time of the last disruption at the latest. Some come after the last record was sent, when
+/// Returns the latest time of a disruption. Some happen after the last record was sent, while
 /// members only catch up.
 fn last_disruption(length: Duration) -> Duration {
     (length + length / 3).max(Duration::from_secs(1))
@@ -204,7 +204,7 @@ impl Generator {
             buffer_bytes: self.pick(&[1, 200, 2_000, 1 << 20, 1 << 20]),
             fetch: self.pick(&[1, 1, 3, 10, 100, 1_000]),
             checkpoint_interval: match self.chance(0.1) {
-                // Only what is settled, and what leaves, stores progress.
+                // Only settled records and leaving members store progress.
                 true => LONG_INTERVAL,
                 false => self.up_to(Duration::from_secs(5)).max(MILLI),
             },
@@ -242,7 +242,7 @@ impl Generator {
             classified: self.pick(&[0.0, 0.3, 1.0]),
             poison: match final_action {
                 FinalAction::DeadLetter | FinalAction::Skip => poison,
-                // It would stop every member that comes.
+                // It would stop every member that joins.
                 FinalAction::Stop => 0.0,
             },
             refused: 0.0,
@@ -313,7 +313,7 @@ impl Generator {
                 kinds.push(kind);
             }
         }
-        // After it little is known of the order of keys: rarely.
+        // After it, little is known of the order of keys, so it is rare.
         if self.chance(0.1) {
             kinds.push(AddPartitions);
         }
@@ -367,7 +367,7 @@ impl Generator {
                 kind: self.send_failure(),
             },
             Kind::FailFor => Disruption::FailFor {
-                // The longest outlast the retries of a producer.
+                // The longest exceed the retries of a producer.
                 lasts: match self.chance(0.1) {
                     true => self.millis(100_000..=300_000),
                     false => self.millis(10..=3_000),
@@ -407,7 +407,7 @@ impl Generator {
         }
     }
 
-    /// Draws which streams are deleted and created again.
+    /// Draws which streams are deleted and recreated.
     fn recreations(
         &mut self,
         streams: &[StreamPlan],

@@ -1,4 +1,4 @@
-//! The end of a run: everything is settled, all members leave, and what is left is read.
+//! The end of a run: everything is settled, all members leave, and the remaining records are read.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +34,7 @@ pub(super) async fn end(
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    // One who watches may be between asking and recording: it is not asked any more before the last
+    // A watching task may be between a read and its recording. It is stopped before the last
     // read.
     watching.shutdown().await;
     for sim_group in sim_groups {
@@ -76,7 +76,7 @@ async fn is_settled(world: &World, sim_groups: &[Arc<SimGroup>]) -> bool {
         else {
             return true;
         };
-        // A stream that was created again has no progress until a member has joined with it.
+        // A recreated stream has no progress until a member has joined with it.
         let has_joined = |stream: &String| {
             let mut read = read.iter();
             read.any(|found| found.partition.stream() == stream)

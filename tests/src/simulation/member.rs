@@ -16,12 +16,12 @@ use super::sim_group::{RESTART_DELAY, SimGroup};
 use super::world::lock;
 use crate::history::{BegunHandling, Event, Observer, Outcome, id_of_delivery};
 
-/// A slot in a group. Each time its member stops, another joins under a new name.
+/// A slot in a group. Each time its member stops, another one joins under a new name.
 #[derive(Debug)]
 pub(super) struct MemberSlot {
     sim_group: Arc<SimGroup>,
     now: Mutex<Now>,
-    /// Asks a pulling member to close without pulling the rest.
+    /// Makes a pulling member close without pulling the remaining records.
     close: Notify,
 }
 
@@ -30,7 +30,7 @@ struct Now {
     observer: Option<Observer>,
     control: Option<ConsumerHandle>,
     leaving: bool,
-    /// Whether something was done to this membership that may end it with an error.
+    /// Whether a fault of this membership may end it with an error.
     faulted: bool,
 }
 
@@ -142,8 +142,8 @@ impl MemberSlot {
                 biased;
                 Some(()) = held.next() => {}
                 () = self.close.notified() => {
-                    // What waits for its next attempt, or was not pulled yet, is a hole: what is
-                    // settled behind it is delivered again.
+                    // A record that waits for its next attempt, or was not pulled yet, is a gap: records
+                    // that are settled after it are delivered again.
                     let member = worker.observer.member();
                     self.sim_group.fault(Some(member), "closes before everything is pulled");
                     break;
@@ -154,12 +154,12 @@ impl MemberSlot {
                 },
             }
         }
-        // What is held is settled while the member closes.
+        // The held records are settled while the member closes.
         let rest = async { while held.next().await.is_some() {} };
         futures_util::future::join(consumer.close(), rest).await.0
     }
 
-    /// Asks to leave cleanly.
+    /// Makes it leave cleanly.
     pub(super) fn leave(&self) {
         let mut now = lock(&self.now);
         now.leaving = true;
@@ -176,7 +176,7 @@ impl MemberSlot {
         }
     }
 
-    /// Keeps what the membership has counted, when it has ended.
+    /// Adds the counters of the membership, when it has ended.
     pub(super) fn gone(&self) {
         if let Some(control) = lock(&self.now).control.take() {
             self.sim_group.add_stats(&control.stats());
@@ -220,7 +220,7 @@ impl Worker {
         self.handle_with(&delivery, || false).await
     }
 
-    /// Handles a delivery whose result will be refused, if `is_refused` says so.
+    /// Handles a delivery whose result will be rejected, if `is_refused` returns so.
     async fn handle_with(
         &self,
         delivery: &Delivery,
@@ -243,7 +243,7 @@ impl Worker {
         }
     }
 
-    /// Ends the handling of a record whose result will be refused. One at which the consumer stops is
+    /// Ends the handling of a record whose result will be rejected. A record at which the consumer stops is
     /// delivered again, and its result is stored then.
     fn give_up_result(&self, open: BegunHandling) {
         if self.sim_group.plan.final_action == FinalAction::Stop {
@@ -289,7 +289,7 @@ impl Worker {
                     Some(failure) => {
                         self.refuse(open, self.is_last(&delivery, failure));
                         match failure {
-                            // To drop it is to refuse it, too.
+                            // Dropping the delivery fails it, too.
                             InjectedFailure::Panic => drop(delivery),
                             failure => delivery.nack(failure.into_failure()),
                         }
@@ -312,9 +312,9 @@ impl Worker {
                 open.end(Outcome::Acked);
                 continue;
             };
-            // A failure of the whole batch would take back what is settled already.
+            // A failure of the whole batch would also fail the records that are already settled.
             let named = index > 0 || fails_as_single(delivery);
-            // One that names no delivery is bisected before anything is given up.
+            // A failure that names no delivery is bisected before anything is given up.
             let alone = named || deliveries.len() == 1;
             self.refuse(open, alone && self.is_last(delivery, failure));
             if named {
@@ -325,7 +325,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Returns whether a batch is refused as a whole before any of it is handled, because of a
+    /// Returns whether a batch fails as a whole before any of it is handled, because of a
     /// record that is not its first one.
     fn refuses_unseen(&self, deliveries: &[Delivery]) -> Option<InjectedFailure> {
         let behavior = &self.sim_group.behavior;
@@ -340,7 +340,7 @@ impl Worker {
         }
     }
 
-    /// Returns whether the policy gives a record up after this failure.
+    /// Returns whether the policy gives up on a record after this failure.
     fn is_last(&self, delivery: &Delivery, failure: InjectedFailure) -> bool {
         match failure {
             InjectedFailure::Permanent => true,
@@ -373,7 +373,7 @@ impl Worker {
                 });
             }
             (true, FinalAction::Stop) => {
-                // It leaves a hole in what is settled, so that records behind it are delivered again.
+                // It leaves a gap in the settled records, so that records after it are delivered again.
                 self.sim_group.fault(Some(self.observer.member()), "stops");
                 open.end(Outcome::Failed);
             }
@@ -381,7 +381,7 @@ impl Worker {
     }
 }
 
-/// Returns whether a failure at the beginning of a batch is reported as one of this delivery alone.
+/// Returns whether a failure at the beginning of a batch is reported as a failure of this delivery alone.
 fn fails_as_single(delivery: &Delivery) -> bool {
     id_of_delivery(delivery).is_some_and(|id| id % 2 == 0)
 }

@@ -7,7 +7,7 @@ use super::world::lock;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Memberships(Arc<Mutex<BTreeSet<String>>>);
 
-/// A membership that ends when this is dropped, by its own end or because its task is killed.
+/// A membership that ends when this is dropped, because it has ended or its task is killed.
 #[derive(Debug)]
 #[must_use = "the membership ends when this is dropped"]
 pub(super) struct LiveMembership {

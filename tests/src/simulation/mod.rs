@@ -1,14 +1,14 @@
 //! Random fleets with random faults on the memory backend, each from a seed that replays exactly.
 //!
 //! A run has its own single-threaded runtime with tokio's paused clock, so that hours pass in
-//! milliseconds and nothing but the seed decides what happens: no wall clock, no threads, no order
-//! of a hash map. The seed is drawn into a [`Script`], the script is played, and the
-//! [`checker`](crate::checker) checks the history. In the end everything must be settled, within a
+//! milliseconds and only the seed decides what happens: no wall clock, no threads, no order
+//! of a hash map. A [`Script`] is drawn from the seed and run, and the
+//! [`checker`](crate::checker) checks the history. At the end everything must be settled, within a
 //! deadline in virtual time.
 //!
-//! A script draws the load as well as the faults: tombstones and records at the limits, groups that pull or
+//! A script contains the load as well as the faults: tombstones and records at the limits, groups that pull or
 //! take batches, pipelines that publish results exactly once or at least once, partitions that are split, merged
-//! and added, and streams that are deleted and created again under their groups and producers.
+//! and added, and streams that are deleted and recreated under their groups and producers.
 
 use std::fmt;
 use std::io::Write;
@@ -54,15 +54,15 @@ pub struct Report {
     pub problems: Vec<String>,
 }
 
-/// Draws the script of a seed without playing it.
+/// Draws the script of a seed without running it.
 pub fn script(seed: u64) -> Script {
     draw::script(seed)
 }
 
-/// Plays a seed.
+/// Runs a seed.
 ///
 /// # Panics
-/// If no runtime can be made.
+/// If no runtime can be created.
 pub fn run(seed: u64) -> Report {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -82,7 +82,7 @@ impl Report {
     /// Writes the last `most` events of the history as JSON lines.
     ///
     /// # Errors
-    /// Those of `to`.
+    /// The errors of `to`.
     pub fn write_events(&self, mut to: impl Write, most: usize) -> std::io::Result<()> {
         let entries = self.history.entries();
         for entry in &entries[entries.len().saturating_sub(most)..] {

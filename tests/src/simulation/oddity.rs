@@ -8,7 +8,7 @@ use millstream_memory::Imitation;
 
 use super::script::{ProducerPlan, Script};
 
-/// How the records of a producer may differ from ordinary ones.
+/// The ways in which the records of a producer differ from ordinary ones.
 #[derive(Debug)]
 pub(super) struct Oddities {
     tombstones: f64,

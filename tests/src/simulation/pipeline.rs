@@ -12,7 +12,7 @@ use crate::history::{Entry, Event, Incarnations, Outcome, RecordGenerator};
 /// The first id of the records of pipelines.
 const FIRST_ID: u64 = 1_000_000_000;
 
-/// What the members of a pipeline share.
+/// The state that the members of a pipeline share.
 #[derive(Debug)]
 pub(super) struct Pipeline {
     pub(super) producer: Producer,
@@ -20,18 +20,18 @@ pub(super) struct Pipeline {
     once: bool,
     load: Mutex<RecordGenerator>,
     incarnations: Incarnations,
-    /// The source of each record that was made.
+    /// The source of each result.
     sources: Mutex<BTreeMap<u64, Source>>,
 }
 
-/// What a pipeline keeps over a restart.
+/// The state of a pipeline that survives a restart.
 #[derive(Debug)]
 pub(super) struct PipelineState {
     load: RecordGenerator,
     sources: BTreeMap<u64, Source>,
 }
 
-/// The source of a record. A record whose `send` was retried may be in its stream twice, so the place is kept
+/// The source of a result. A record whose `send` was retried may be in its stream twice, so the position is kept
 /// too.
 #[derive(Debug)]
 struct Source {
@@ -71,7 +71,7 @@ impl Pipeline {
         }
     }
 
-    /// Makes the record that follows from `source`: a tombstone from a tombstone.
+    /// Creates the result for `source`: a tombstone from a tombstone.
     pub(super) fn transform(&self, source: u64, delivery: &Delivery) -> Record {
         let key = delivery.key().map(|key| String::from_utf8_lossy(key));
         let (id, record) = lock(&self.load).next_with(key.as_deref(), |mut record| {
@@ -84,7 +84,7 @@ impl Pipeline {
     }
 
     /// Finds results that the pipeline lost or reordered: each record that the group settled must have a stored
-    /// result, and the results of each key must be in the order of their sources, redeliveries aside. With the
+    /// result, and the results of each key must be in the order of their sources, except for redeliveries. With the
     /// exactly-once guarantee, no result may be stored twice.
     pub(super) fn check(&self, group: &str, trims: bool, entries: &[Entry]) -> Vec<String> {
         let reset = |event: &Event| match event {
@@ -94,14 +94,14 @@ impl Pipeline {
         let reset = entries.iter().any(|entry| reset(&entry.event));
         let remapped = |event: &Event| matches!(event, Event::Remapped { .. });
         let ordered = !reset && !entries.iter().any(|entry| remapped(&entry.event));
-        // Whether the readers have seen all that was published.
+        // Whether the readers have seen all published results.
         let complete = !trims && !entries.iter().any(|entry| {
             matches!(&entry.event, Event::Reset { stream, skips: true, .. } if **stream == *self.producer.stream())
         });
         let sources = lock(&self.sources);
         let mut deleted = BTreeSet::new();
         let mut settled = BTreeSet::new();
-        // Given up at first, one may be published late when it is delivered again.
+        // A result that was given up at first may be published late, when its record is delivered again.
         let mut given_up = BTreeSet::new();
         let mut sequences = BTreeMap::new();
         let mut places = BTreeMap::new();
@@ -124,7 +124,7 @@ impl Pipeline {
                         Outcome::Acked => _ = settled.insert(handling.id),
                         Outcome::GaveUp => {
                             given_up.insert(handling.id);
-                            // Its result was not stored when its owner ended, and is not owed any more.
+                            // Its result was not stored when its owner ended, and is no longer required.
                             settled.remove(&handling.id);
                         }
                         Outcome::Failed | Outcome::Dropped => {}
@@ -139,9 +139,9 @@ impl Pipeline {
             }
         }
         let arrived: BTreeSet<u64> = places.values().map(|source| source.id).collect();
-        // A result that waits for its checkpoint goes with its record when a reset passes over that.
+        // A result that waits for its checkpoint is lost with its record when a reset skips that.
         let owed = complete && !(self.once && reset);
-        // What its source still held when it was deleted goes with it.
+        // Records that the source still held when it was deleted are lost with it.
         let is_deleted = |id: &u64| {
             let sent = sequences.get(id);
             sent.is_some_and(|(stream, ..)| deleted.contains(stream))

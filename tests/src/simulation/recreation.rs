@@ -1,4 +1,4 @@
-//! Streams that are deleted, and created again after a while, under groups and producers.
+//! Streams that are deleted, and recreated after a while, under groups and producers.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,19 +11,19 @@ use super::sim_group::SimGroup;
 use super::world::World;
 use crate::history::Event;
 
-/// How soon a condition is looked at again. The wait doubles up to the second one.
+/// The initial interval of polling a condition. It doubles up to the maximum.
 const SHORT: Duration = Duration::from_millis(1);
 const LONG: Duration = Duration::from_millis(500);
 
-/// The maximum virtual time until the members of a group have noticed, and have joined again.
+/// The maximum virtual time until the members of a group have detected the deletion, and have rejoined.
 const DEADLINE: Duration = Duration::from_secs(3 * 60 * 60);
 
-/// What happens to a stream.
+/// The recreation of a stream.
 pub(super) struct Recreation {
     pub(super) stream: String,
-    /// The partitions of the next one.
+    /// The partitions of the next stream.
     pub(super) partitions: usize,
-    /// The time until it is created again.
+    /// The time until it is recreated.
     pub(super) absent: Duration,
     /// Whether the groups that read it have no members meanwhile.
     pub(super) stopped: bool,
@@ -37,7 +37,7 @@ impl Recreation {
         if self.stopped {
             stop_all(&readers).await;
         }
-        // Otherwise the one before is not over yet.
+        // Otherwise the previous recreation is not complete yet.
         if world.incarnations.current(&self.stream).is_some() {
             let memberships: Vec<_> = readers.iter().map(|it| it.memberships.names()).collect();
             self.recreate(&world, &readers).await;
@@ -78,7 +78,7 @@ impl Recreation {
         world.incarnations.created(&self.stream);
     }
 
-    /// Waits until the members that were there at the deletion have ended.
+    /// Waits until the members at the time of the deletion have ended.
     async fn noticed(&self, world: &World, sim_group: &SimGroup, members: &BTreeSet<String>) {
         let mut wait = Wait::new();
         while sim_group.memberships.has_any(members) && wait.goes_on().await {}
@@ -99,8 +99,8 @@ async fn stop_all(sim_groups: &[Arc<SimGroup>]) {
     }
 }
 
-/// Waits until a group has joined with a stream and so has stored where it starts, and records that it must
-/// settle what is sent from now on.
+/// Waits until a group has joined with a stream and so has stored its start, and records that it must
+/// settle records that are sent from now on.
 pub(super) async fn subscribed_from_now(sim_group: &SimGroup, stream: &str) {
     let mut wait = Wait::new();
     while wait.goes_on().await {
@@ -120,7 +120,7 @@ pub(super) async fn subscribed_from_now(sim_group: &SimGroup, stream: &str) {
     sim_group.world.report_problem(problem);
 }
 
-/// A wait for a condition that is looked at again and again.
+/// A wait that polls a condition.
 struct Wait {
     deadline: Instant,
     tick: Duration,
@@ -138,7 +138,7 @@ impl Wait {
         Instant::now() > self.deadline
     }
 
-    /// Waits until the condition should be looked at. Returns `false` when it took too long.
+    /// Waits until the next poll of the condition. Returns `false` when it took too long.
     async fn goes_on(&mut self) -> bool {
         tokio::time::sleep(self.tick).await;
         self.tick = (self.tick * 2).min(LONG);

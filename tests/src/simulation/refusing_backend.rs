@@ -1,4 +1,4 @@
-//! A broker that refuses some results of exactly-once pipelines when they are published.
+//! A broker that rejects some results of exactly-once pipelines when they are published.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use millstream_memory::Memory;
 
 use crate::layer::{Layer, Layered, LayeredMembership, MembershipLayer};
 
-/// The header of records that are refused when they are published. Its value is the kind of the error.
+/// The header of records that are rejected when they are published. Its value is the kind of the error.
 pub(super) const REFUSED: &str = "refused";
 
 /// Wraps the memory backend.

@@ -56,7 +56,7 @@ async fn describe(world: &World) -> Result<Vec<StreamDescription>> {
     let streams = world.client.streams();
     let mut described = Vec::new();
     for name in streams.list().await? {
-        // A member that was killed may still send a dead letter in the background.
+        // A killed member may still send a dead letter in the background.
         if name.starts_with(DEAD_LETTERS) {
             continue;
         }

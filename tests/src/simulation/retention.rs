@@ -1,4 +1,4 @@
-//! What retention has removed, and whether that was reported to the groups.
+//! Checks the records that retention has removed, and the reports to the groups.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use super::sim_group::SimGroup;
 use super::world::World;
 use crate::history::{Entry, Event};
 
-/// Records what is trimmed, which groups need not settle. Reports records that a group passed over without
+/// Records the trimmed records, which groups need not settle. Reports records that a group skipped without
 /// reporting a data loss.
 pub(super) async fn check(world: &World, sim_groups: &[Arc<SimGroup>]) {
     let entries = world.history.entries();
@@ -19,7 +19,7 @@ pub(super) async fn check(world: &World, sim_groups: &[Arc<SimGroup>]) {
             gaps(&sim_group.plan.name, &entries, &known),
             sim_group.data_losses(),
         );
-        // What an owner had settled behind an unsettled record makes two gaps of one jump.
+        // Records that an owner had settled after an unsettled record split one jump into two gaps.
         let least = match was_faulted(&sim_group.plan.name, &entries) {
             true => gaps.len().min(1),
             false => gaps.len(),
@@ -78,7 +78,7 @@ fn places(entries: &[Entry]) -> Places<'_> {
     places
 }
 
-/// Returns the first record of each gap in what a group has settled, after its first record of the
+/// Returns the first record of each gap in the records that a group has settled, after its first record of the
 /// partition.
 fn gaps<'a>(group: &str, entries: &'a [Entry], known: &Places<'a>) -> Vec<(&'a Partition, String)> {
     let mut started = Places::new();

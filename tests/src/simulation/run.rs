@@ -72,7 +72,7 @@ async fn live(script: &Script, history: &History, problems: &Problems) -> Result
     while beginning.join_next().await.is_some() {}
     end::end(&world, &sim_groups, watching, script.retention.is_some()).await;
     if script.retention.is_some() {
-        // What nobody read may be gone.
+        // Records that nobody read may be removed.
         retention::check(&world, &sim_groups).await;
         return Ok(());
     }
@@ -89,7 +89,7 @@ fn watch(world: &World, sim_groups: &[Arc<SimGroup>]) -> JoinSet<()> {
     watching
 }
 
-/// Sends what is due until the broker is stopped, and applies `disruptions`.
+/// Sends the planned records until the broker is stopped, and applies `disruptions`.
 async fn phase(
     world: &World,
     script: &Script,
@@ -113,7 +113,7 @@ async fn phase(
     senders
 }
 
-/// Adds the first members of a group, and records from when on the group must settle records.
+/// Adds the first members of a group, and records the time from which the group must settle records.
 async fn begin(sim_group: Arc<SimGroup>) {
     let everything = sim_group.plan.start == Start::Earliest;
     if everything {

@@ -11,19 +11,19 @@ pub struct Script {
     pub(super) seed: u64,
     pub(super) session_timeout: Duration,
     pub(super) records_per_second: Option<u64>,
-    /// The largest record that streams accept.
+    /// The maximum record size of streams.
     pub(super) record_bytes: Option<usize>,
     /// The broker whose limits are imitated.
     pub(super) like: Option<Imitation>,
-    /// How many bytes a partition keeps.
+    /// The number of bytes that a partition retains.
     pub(super) retention: Option<u64>,
     pub(super) streams: Vec<StreamPlan>,
     pub(super) producers: Vec<ProducerPlan>,
     pub(super) groups: Vec<GroupPlan>,
-    /// Whether the broker is stopped half-way and reopened from its folder; and then, whether its
+    /// Whether the broker is stopped half-way and reopened from its folder, and, if so, whether its
     /// members are killed first, or leave cleanly.
     pub(super) restart: Option<bool>,
-    /// When, after the beginning, and what; in order.
+    /// The disruptions in order, with their times since the start.
     pub(super) disruptions: Vec<(Duration, Disruption)>,
 }
 
@@ -33,13 +33,13 @@ pub(super) struct StreamPlan {
     pub(super) partitions: usize,
 }
 
-/// One producer, with keys that no other one uses.
+/// One producer, with keys that no other producer uses.
 #[derive(Debug, Clone)]
 pub(super) struct ProducerPlan {
     pub(super) stream: String,
     pub(super) records: u64,
     pub(super) keys: usize,
-    /// Whether the first keys get most records.
+    /// Whether the first keys get most of the records.
     pub(super) skewed: bool,
     /// The share of records without a key.
     pub(super) keyless: f64,
@@ -61,12 +61,12 @@ pub(super) struct ProducerPlan {
     pub(super) unread: f64,
     /// The share of bursts after which it flushes.
     pub(super) flushing: f64,
-    /// How many producers it opens, one after the other.
+    /// The number of producers that it opens, one after the other.
     pub(super) runs: u64,
     pub(super) ending: Ending,
 }
 
-/// How a producer ends.
+/// The end of a producer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ending {
     /// Closed when all receipts that are read have resolved.
@@ -98,16 +98,16 @@ pub(super) struct GroupPlan {
     pub(super) final_action: FinalAction,
     pub(super) on_data_loss: OnDataLoss,
     pub(super) handler: HandlerPlan,
-    /// How often the stored checkpoint is read for the history.
+    /// The interval at which the stored checkpoint is read for the history.
     pub(super) watch: Duration,
 }
 
-/// How a member consumes.
+/// The style of consumption of a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Style {
     Each,
     Batches(usize),
-    /// Pulls, and holds up to so many deliveries at once.
+    /// Pulls, and holds up to this many deliveries at once.
     Pull(usize),
     /// Publishes a result for each record.
     Pipeline {
@@ -123,7 +123,7 @@ pub(super) enum Backoff {
     Exponential(Duration, Duration),
 }
 
-/// What happens when the attempts have run out.
+/// The final action when the attempts have run out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FinalAction {
     DeadLetter,
@@ -131,36 +131,36 @@ pub(super) enum FinalAction {
     Stop,
 }
 
-/// How handlers behave. What one does with a record depends on the record alone.
+/// The behavior of handlers. Its effect on a record depends on the record alone.
 #[derive(Debug, Clone)]
 pub(super) struct HandlerPlan {
     /// The share of records whose handler is not ready at once.
     pub(super) pausing: f64,
-    /// The maximum time that those take.
+    /// The maximum duration of those handlers.
     pub(super) pause: Duration,
     /// The share of records whose handler takes longer than a session timeout.
     pub(super) stuck: f64,
-    /// How many keys are stuck once, and for how long.
+    /// The number of keys that are stuck once, and for how long.
     pub(super) stuck_keys: usize,
     pub(super) key_stuck_for: Duration,
-    /// The share of records that fail at first, and how often at most.
+    /// The share of records that fail at first, and the maximum number of failures.
     pub(super) failing: f64,
     pub(super) failures: u32,
     /// The share of failures that are panics.
     pub(super) panicking: f64,
-    /// The share of the other failures that say something about the next attempt.
+    /// The share of the other failures that are classified for the next attempt.
     pub(super) classified: f64,
     /// The share of records that always fail.
     pub(super) poison: f64,
-    /// The share of results that the broker refuses, in an exactly-once pipeline. It refuses each once
+    /// The share of results that the broker rejects, in an exactly-once pipeline. It rejects each once
     /// if the consumer stops at it, and always otherwise.
     pub(super) refused: f64,
 }
 
-/// A disruption of the fleet. `pick` chooses among what is there when it happens.
+/// A disruption of the fleet. `pick` selects a target at the time of the disruption.
 #[derive(Debug, Clone)]
 pub(super) enum Disruption {
-    /// A member leaves cleanly, and another one joins: before it has left, or after.
+    /// A member leaves cleanly, and another one joins: before the first has left, or after.
     Replace {
         group: usize,
         pick: usize,
@@ -192,7 +192,7 @@ pub(super) enum Disruption {
         pick: usize,
         lasts: Duration,
     },
-    /// A partition goes to another member without a drain.
+    /// A partition moves to another member without a drain.
     Steal {
         group: usize,
         pick: usize,
@@ -220,7 +220,7 @@ pub(super) enum Disruption {
     TimeOutSends {
         sends: u64,
     },
-    /// Fails with `Unavailable`, and is stored or not.
+    /// Fails with `Unavailable`, and may be stored or not.
     LoseCheckpoints {
         checkpoints: u64,
         stored: bool,
@@ -238,7 +238,7 @@ pub(super) enum Disruption {
         stream: usize,
         more: usize,
     },
-    /// A stream is deleted with all that it holds, and created again after a while.
+    /// A stream is deleted with all its records, and recreated after a while.
     Recreate {
         stream: usize,
         partitions: usize,
@@ -257,7 +257,7 @@ pub(super) enum Disruption {
 pub(super) enum ResetTo {
     Earliest,
     Latest,
-    /// So long before the moment of the reset.
+    /// This long before the moment of the reset.
     Ago(Duration),
 }
 
@@ -276,7 +276,7 @@ impl Script {
 }
 
 impl GroupPlan {
-    /// Returns where the group puts its dead letters.
+    /// Returns the dead letter stream of the group.
     pub(super) fn dead_letters(&self) -> String {
         format!("{DEAD_LETTERS}{}", self.name)
     }
@@ -284,7 +284,7 @@ impl GroupPlan {
     /// Returns whether drains are always long enough, so that nothing is delivered again after a
     /// clean handover.
     pub(super) fn drains_fully(&self) -> bool {
-        // One that stops at a gap leaves everything else as it is.
+        // A member that stops at a gap leaves everything else as it is.
         self.drain >= LONG_DRAIN && self.on_data_loss == OnDataLoss::Skip
     }
 }
@@ -293,7 +293,7 @@ impl GroupPlan {
 pub(super) const LONG_DRAIN: Duration = Duration::from_secs(4 * 60 * 60);
 /// Longer than it takes to settle everything.
 pub(super) const LONG_INTERVAL: Duration = Duration::from_secs(5 * 60);
-/// The names of dead letter streams begin with this.
+/// The prefix of dead letter streams.
 pub(super) const DEAD_LETTERS: &str = "dead-of-";
-/// The stream that pipelines publish to.
+/// The output stream of pipelines.
 pub(super) const PIPELINE_OUTPUT: &str = "chained";

@@ -14,7 +14,7 @@ use super::script::{Ending, ProducerPlan, Script};
 use super::world::World;
 use crate::history::{Event, RecordGenerator};
 
-/// How often a sender looks whether its stream was created again.
+/// The interval at which a sender checks whether its stream was recreated.
 const ABSENT_TICK: Duration = Duration::from_millis(10);
 
 /// The minimum time that a producer has to close its driver.
@@ -42,11 +42,11 @@ pub(super) struct ProducerRun {
     pub(super) name: Arc<str>,
     /// The records whose receipts were dropped unread.
     pub(super) unread: Vec<u64>,
-    /// How many of them have failed, as reported by `flush` and `close`. Unset if neither was called.
+    /// The number of those that have failed, as reported by `flush` and `close`. `None` if neither was called.
     pub(super) reported: Option<u64>,
 }
 
-/// What an open producer sends to.
+/// The destination of an open producer.
 #[derive(Debug, Clone)]
 struct Destination {
     stream: String,
@@ -61,7 +61,7 @@ impl Destination {
         world.incarnations.current(&self.stream).as_ref() == Some(&self.name)
     }
 
-    /// Returns whether an error says that the stream was deleted, and is right.
+    /// Returns whether an error reports that the stream was deleted, and is right.
     fn is_deleted(&self, world: &World, error: &Error) -> bool {
         error.kind() == ErrorKind::NotFound && !self.exists(world)
     }
@@ -106,7 +106,7 @@ impl Sender {
         self
     }
 
-    /// Opens a producer of the stream that exists now, or that is created next.
+    /// Opens a producer of the current stream, or of the next one that is created.
     async fn open(&mut self, world: &World) -> Option<(Producer, Destination)> {
         loop {
             let Some(name) = world.incarnations.current(&self.plan.stream) else {
@@ -134,7 +134,7 @@ impl Sender {
         }
     }
 
-    /// Sends with one producer. Returns how many records are left because the stream was deleted.
+    /// Sends with one producer. Returns the number of remaining records if the stream was deleted.
     async fn live(&mut self, world: &World, records: u64) -> u64 {
         let Some((producer, destination)) = self.open(world).await else {
             return 0;
@@ -173,7 +173,7 @@ impl Sender {
                 Some(counts.reported)
             }
             Ending::CloseInFlight => {
-                // Some come too late.
+                // Some are too late.
                 let late = async {
                     for _ in 0..3 {
                         let (id, record) = self.next(world, &destination);
@@ -197,7 +197,7 @@ impl Sender {
             Ending::Drop => {
                 drop((producer, receipts_tx));
                 join_reader(world, reader).await;
-                // It sends what is left in the background, and the next one has no order with it.
+                // It sends the remaining records in the background, and the next producer has no order with it.
                 tokio::time::sleep(self.plan.close_timeout + MIN_CLOSE_TIMEOUT).await;
                 None
             }
@@ -220,7 +220,7 @@ impl Sender {
         (id, record)
     }
 
-    /// Sends, and returns nothing if `send_timeout` passes before.
+    /// Sends. Returns `None` if `send_timeout` expires before.
     async fn send_one(
         &self,
         world: &World,
@@ -233,7 +233,7 @@ impl Sender {
             Some(send_timeout) => match timeout(send_timeout, producer.send(record)).await {
                 Ok(sent) => Some(sent),
                 Err(_) => {
-                    // A dropped `send` has not sent.
+                    // A dropped `send` has not sent the record.
                     world.record(Event::Failed { id });
                     None
                 }
@@ -258,7 +258,7 @@ impl Sender {
                     counts.unread.push(id);
                     drop(receipt);
                 } else {
-                    // Its reader lives until the sender is gone.
+                    // The reader lives until the sender is gone.
                     let _ = receipts_tx.send((id, receipt));
                 }
             }
@@ -286,11 +286,11 @@ impl ReceiptCounts {
         }
     }
 
-    /// Compares what a closed producer has counted with what was reported.
+    /// Compares the counters of a closed producer with the reported failures.
     fn closed(&mut self, world: &World, producer: &Producer, closed: Result<()>) {
         match closed {
             Err(error) if error.kind() == ErrorKind::Timeout && failures(&error).is_none() => {
-                // It was cut off. Failures that nobody read are the cause.
+                // The close timed out. Unread failures are its source.
                 let source = std::error::Error::source(&error);
                 let unread = source.and_then(|source| source.downcast_ref::<Error>());
                 self.reported += unread.and_then(failures).unwrap_or(0);
@@ -316,7 +316,7 @@ impl ReceiptCounts {
     }
 }
 
-/// Returns how many unread receipts an error of `flush` or `close` stands for.
+/// Returns how many unread receipts an error of `flush` or `close` represents.
 fn failures(error: &Error) -> Option<u64> {
     let (count, rest) = error.message().split_once(' ')?;
     match (count, rest) {

@@ -15,7 +15,7 @@ use super::script::{Backoff, FinalAction, GroupPlan, Script, Style};
 use super::world::{World, lock};
 use crate::history::Event;
 
-/// The members of a group, and what they have in common.
+/// The members of a group, and their shared state.
 #[derive(Debug)]
 pub(super) struct SimGroup {
     pub(super) plan: GroupPlan,
@@ -27,15 +27,15 @@ pub(super) struct SimGroup {
     /// The current members, in the order in which they joined.
     slots: Mutex<Vec<(Arc<MemberSlot>, JoinHandle<()>)>>,
     names: AtomicU64,
-    /// How many data losses were reported by members that have left.
+    /// The number of data losses that members that have left had reported.
     data_losses: AtomicU64,
-    /// How many dead letters were counted by members that have left.
+    /// The number of dead letters that members that have left had counted.
     dead_letters: AtomicU64,
-    /// How many members are frozen now.
+    /// The number of members that are frozen now.
     frozen: AtomicUsize,
 }
 
-/// What a group keeps over a restart.
+/// The state of a group that survives a restart.
 #[derive(Debug, Default)]
 pub(super) struct GroupState {
     names: u64,
@@ -45,7 +45,7 @@ pub(super) struct GroupState {
 }
 
 impl SimGroup {
-    /// Creates a group without members, which continues the one `before`.
+    /// Creates a group without members, which continues the state `before`.
     pub(super) async fn new(
         world: &World,
         script: &Script,
@@ -64,7 +64,7 @@ impl SimGroup {
                     true => &world.client,
                     false => &world.other_client,
                 };
-                // It never gives up: a handler that was done would have failed after all.
+                // It never times out: otherwise a handler that had succeeded would have failed after all.
                 let producer = client.producer(&**to).timeout(A_DAY).open().await?;
                 Some(Pipeline::new(world, producer, *once, pipeline_state))
             }
@@ -102,7 +102,7 @@ impl SimGroup {
         }
     }
 
-    /// Moves the group to the oldest record that is left, after a member stopped at a data loss.
+    /// Moves the group to the oldest available record, after a member stopped at a data loss.
     pub(super) async fn reset_after_data_loss(&self, stream: Option<&str>) {
         let stream = stream.unwrap_or_default();
         self.world.record(Event::Reset {
@@ -144,14 +144,14 @@ impl SimGroup {
         Some(slots[place].0.clone())
     }
 
-    /// Asks a member to leave cleanly, and returns what to wait for.
+    /// Makes a member leave cleanly, and returns its task.
     pub(super) fn stop_member(&self, pick: usize) -> Option<JoinHandle<()>> {
         let (slot, task) = self.take(pick)?;
         slot.leave();
         Some(task)
     }
 
-    /// Kills a member, and returns what to wait for.
+    /// Kills a member, and returns its task.
     pub(super) fn kill_member(&self, pick: usize) -> Option<JoinHandle<()>> {
         let (slot, task) = self.take(pick)?;
         slot.crashed();
@@ -160,7 +160,7 @@ impl SimGroup {
         Some(task)
     }
 
-    /// Kills a member, or asks it to leave, and returns what to wait for.
+    /// Kills a member, or makes it leave, and returns its task.
     pub(super) fn stop(&self, abrupt: bool) -> Option<JoinHandle<()>> {
         match abrupt {
             true => self.kill_member(0),
@@ -178,7 +178,7 @@ impl SimGroup {
         self.plan.streams.iter().any(|read| read == stream)
     }
 
-    /// Records from when on the group must settle the records of a stream.
+    /// Records the time from which the group must settle the records of a stream.
     pub(super) fn subscribed(&self, stream: Arc<str>, everything: bool) {
         self.world.record(Event::Subscribed {
             group: self.plan.name.as_str().into(),
@@ -187,14 +187,14 @@ impl SimGroup {
         });
     }
 
-    /// Returns how often each of its streams was deleted.
+    /// Returns the number of deletions of each of its streams.
     pub(super) fn deletions(&self) -> Vec<u64> {
         let streams = self.plan.streams.iter();
         let deletions = |stream: &String| self.world.incarnations.deletions(stream);
         streams.map(deletions).collect()
     }
 
-    /// Returns whether a stream was deleted since `before`, or is not created again yet.
+    /// Returns whether a stream was deleted since `before`, or is not recreated yet.
     pub(super) fn is_deleted_since(&self, stream: &str, before: &[u64]) -> bool {
         let streams = self.plan.streams.iter().zip(before);
         let incarnations = &self.world.incarnations;
@@ -223,7 +223,7 @@ impl SimGroup {
         self.data_losses.load(Relaxed)
     }
 
-    /// Keeps what a membership has counted, when it has ended.
+    /// Adds the counters of a membership, when it has ended.
     pub(super) fn add_stats(&self, stats: &ConsumerStats) {
         self.add_data_losses(stats.data_losses);
         self.dead_letters.fetch_add(stats.dead_lettered, Relaxed);
@@ -242,7 +242,7 @@ impl SimGroup {
         self.frozen.fetch_sub(1, Relaxed);
     }
 
-    /// Records that faults are over, if they are: from here on, new owners keep all promises.
+    /// Records that faults have ended, if they have: from here on, new owners keep all promises.
     pub(super) fn heal(&self) {
         if self.frozen.load(Relaxed) == 0 && self.plan.drains_fully() {
             self.world.record(Event::Healed {

@@ -1,4 +1,4 @@
-//! Reads what the streams hold at the end.
+//! Reads the remaining records of the streams at the end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,8 +13,8 @@ use crate::history::{Event, id_of_delivery};
 /// The maximum virtual time that reading a stream may take.
 const DEADLINE: Duration = Duration::from_secs(3 * 60 * 60);
 
-/// Finds the records whose receipts were dropped unread. One that is neither stored nor reported as failed was
-/// lost silently. One that is stored must be settled by the groups like any other.
+/// Finds the records whose receipts were dropped unread. A record that is neither stored nor reported as failed was
+/// lost silently. A stored one must be settled by the groups like any other.
 pub(super) async fn unread(world: &World, runs: &[ProducerRun], send_faults: bool) -> Result<()> {
     let streams: BTreeSet<&str> = runs
         .iter()
@@ -32,7 +32,7 @@ pub(super) async fn unread(world: &World, runs: &[ProducerRun], send_faults: boo
     }
     for run in runs {
         if world.incarnations.current(&run.stream).as_ref() != Some(&run.name) {
-            // What is stored went with the deleted stream, and nothing of it is in the next one.
+            // Stored records were deleted with the stream, and none of them is in the next one.
             for id in run.unread.iter().filter(|id| places.contains_key(id)) {
                 world.report_problem(format!("record {id} of {} is in the next stream", run.name));
             }
@@ -51,7 +51,7 @@ pub(super) async fn unread(world: &World, runs: &[ProducerRun], send_faults: boo
         }
         let excused = match run.reported {
             Some(reported) => missing.len() as u64 <= reported,
-            // A producer that was dropped only logs.
+            // A dropped producer only logs.
             None => send_faults || missing.is_empty(),
         };
         if !excused {
@@ -64,7 +64,7 @@ pub(super) async fn unread(world: &World, runs: &[ProducerRun], send_faults: boo
     Ok(())
 }
 
-/// Reads all that a stream holds, each partition in its order and parents before children.
+/// Reads all records of a stream, each partition in its order and parents before children.
 pub(super) async fn read_all(world: &World, stream: &str) -> Result<Vec<Delivery>> {
     let group = world.client.group(format!("reader-of-{stream}"));
     let group = group.stream(stream);

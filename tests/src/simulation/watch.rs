@@ -8,7 +8,7 @@ use crate::history::Event;
 /// The maximum interval: while nothing changes, the interval grows up to this.
 const MAX_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Reads the stored checkpoint of a group into the history, again and again.
+/// Reads the stored checkpoint of a group into the history periodically.
 pub(super) async fn watch(world: World, group: ConsumerGroup, every: Duration) {
     let mut before = Vec::new();
     let mut wait = every;
@@ -26,7 +26,7 @@ pub(super) async fn watch(world: World, group: ConsumerGroup, every: Duration) {
     }
 }
 
-/// Reads it once. Nothing, while the group was never joined.
+/// Reads it once. Returns nothing if the group was never joined.
 pub(super) async fn read(world: &World, group: &ConsumerGroup) -> Vec<Checkpoint> {
     let version = world.incarnations.version();
     let read = match group.checkpoints().await {
@@ -38,7 +38,7 @@ pub(super) async fn read(world: &World, group: &ConsumerGroup) -> Vec<Checkpoint
         }
     };
     if world.incarnations.version() != version {
-        // It may be of a stream that was deleted, or of the next one.
+        // It may belong to a deleted stream, or to the next one.
         return read;
     }
     for checkpoint in &read {

@@ -16,7 +16,7 @@ const START: Duration = Duration::from_secs(1_700_000_000);
 /// How long a broker may still be in use after all members were asked to leave.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
-/// What all parts of a run share. Cheap to clone.
+/// The state that all parts of a run share. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct World {
     pub(super) client: Client,
@@ -31,7 +31,7 @@ pub(super) struct World {
     folder: Option<Arc<TempDir>>,
 }
 
-/// The problems that were reported. Clones share them.
+/// The reported problems. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Problems(Arc<Mutex<Vec<String>>>);
 
@@ -40,7 +40,7 @@ impl Problems {
         lock(&self.0).push(problem);
     }
 
-    /// Returns all of them, each once.
+    /// Returns all problems, each once.
     pub(super) fn sorted(&self) -> Vec<String> {
         let mut problems = lock(&self.0).clone();
         problems.sort();
@@ -73,8 +73,8 @@ impl World {
         })
     }
 
-    /// Closes the broker, and reopens it from its folder. All other handles must be gone or about to be: a
-    /// producer that was dropped closes in the background.
+    /// Closes the broker, and reopens it from its folder. All other handles must be dropped, or be about to be
+    /// dropped: a dropped producer closes in the background.
     pub(super) async fn reopen(self, script: &Script) -> Result<Self> {
         let Self {
             client,

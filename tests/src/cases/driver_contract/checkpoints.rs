@@ -78,7 +78,7 @@ async fn c04_each_update_of_a_checkpoint_has_its_result(harness: Arc<dyn Harness
     b.leave().await;
 }
 
-/// The owner is the same, so only the epoch can tell.
+/// The owner is the same, so only the epoch distinguishes them.
 async fn c07_checkpoint_of_an_earlier_epoch_is_fenced(harness: Arc<dyn Harness>) {
     let fleet = DriverFleet::new(harness, 1).await;
     let stored = fleet.fill(3).await;
@@ -96,7 +96,7 @@ async fn c07_checkpoint_of_an_earlier_epoch_is_fenced(harness: Arc<dyn Harness>)
     let results = member.checkpoint(&[update(earlier, positions[0])]).await;
     assert_eq!(outcomes(&results), [None], "{results:?}");
 
-    // It drains, and begins anew.
+    // It drains, and restarts.
     let (checkpoints, stream) = (fleet.checkpoints(), fleet.stream.as_str());
     let reset = checkpoints.reset(stream, Start::Earliest);
     let anew = member.until("the partition is assigned in a later epoch", |it| {
@@ -144,7 +144,7 @@ async fn c04_dropped_checkpoint_undoes_no_later_one(harness: Arc<dyn Harness>) {
     for (round, pair) in positions.chunks_exact(2).enumerate() {
         let [dropped, later] = [update(pair[0]), update(pair[1])];
         let call = member.membership.checkpoint(&dropped);
-        // It may also end, before it waits as often as that.
+        // It may also complete, before it waits that often.
         let call = timeout(fleet.timing.timeout, dropped_at(round % 2 + 1, call)).await;
         call.expect("a checkpoint has a result");
         let results = member.checkpoint(&later).await;
@@ -156,7 +156,7 @@ async fn c04_dropped_checkpoint_undoes_no_later_one(harness: Arc<dyn Harness>) {
             pair[0]
         );
     }
-    // What was dropped may still be on its way.
+    // A dropped call may still be in flight.
     member.run_for(fleet.timing.handover).await;
     assert_eq!(
         fleet.position(partition).await,

@@ -1,5 +1,5 @@
-//! Moves of partitions: only those that must, no record comes while one drains, and no drain lasts for
-//! longer than it may.
+//! Moves of partitions: only necessary ones, no record is delivered during a drain, and no drain lasts
+//! longer than allowed.
 
 use std::sync::Arc;
 
@@ -63,7 +63,7 @@ async fn c05_no_record_follows_revoking(harness: Arc<dyn Harness>) {
         !a.partitions(Stage::Revoking).is_empty()
     })
     .await;
-    // The member checks that none of these comes of what it drains.
+    // The member checks that none of these records comes from a draining partition.
     fleet.fill(5).await;
     a.run_for(fleet.timing.handover).await;
     assert!(
@@ -109,7 +109,7 @@ async fn c05_member_that_drains_for_too_long_is_fenced(harness: Arc<dyn Harness>
         "the drain is {drain:?}, but b got the partition after {took:?}"
     );
 
-    // It is fenced there, and a member elsewhere.
+    // It is fenced in this partition, but is still a member.
     let update = |(partition, epoch): (_, _)| CheckpointUpdate {
         position: stored[&partition][0],
         partition,

@@ -14,7 +14,7 @@ use crate::{Harness, Timing};
 /// The positions of the records of each partition, in stored order.
 pub(super) type StoredPositions = BTreeMap<Partition, Vec<Position>>;
 
-/// A stream, a group, and a connection to produce and to look.
+/// A stream, a group, and a connection to produce and to inspect.
 pub(super) struct DriverFleet {
     pub(super) harness: Arc<dyn Harness>,
     pub(super) client: Client,
@@ -35,13 +35,13 @@ impl DriverFleet {
         }
     }
 
-    /// Joins with a connection of its own, and a drain that is long enough for everything that a case
+    /// Joins with a separate connection, and a drain that is long enough for everything that a case
     /// does within it, on a busy machine too.
     pub(super) async fn join(&self, name: &str) -> DriverMember {
         self.join_with(self.options(name)).await
     }
 
-    /// Joins with a connection of its own.
+    /// Joins with a separate connection.
     pub(super) async fn join_with_drain(&self, name: &str, drain: Duration) -> DriverMember {
         let options = JoinOptions {
             drain,
@@ -50,7 +50,7 @@ impl DriverFleet {
         self.join_with(options).await
     }
 
-    /// Joins with a connection of its own.
+    /// Joins with a separate connection.
     pub(super) async fn join_with(&self, options: JoinOptions) -> DriverMember {
         let name = options.member.as_deref().expect("members are named");
         let client = self.harness.named_client(name).await;
@@ -69,13 +69,13 @@ impl DriverFleet {
         }
     }
 
-    /// Sends records with many keys until every partition got `per_partition`, and returns where they
-    /// are.
+    /// Sends records with many keys until every partition has `per_partition`, and returns their
+    /// positions.
     pub(super) async fn fill(&self, per_partition: usize) -> StoredPositions {
         self.fill_with(per_partition, b"payload").await
     }
 
-    /// As [`fill`](Self::fill), with a payload.
+    /// Like [`fill`](Self::fill), with a payload.
     pub(super) async fn fill_with(
         &self,
         per_partition: usize,
@@ -121,7 +121,7 @@ impl DriverFleet {
         by_partition.collect()
     }
 
-    /// Returns the last settled position of a partition, as it is stored.
+    /// Returns the stored last settled position of a partition.
     pub(super) async fn position(&self, partition: &Partition) -> Option<Position> {
         self.progress().await.get(partition)?.position
     }

@@ -1,4 +1,4 @@
-//! A member without a runtime: it holds what the driver tells it, and checks the order of events.
+//! A member without a runtime: it applies the driver's events, and checks their order.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::dropped_call::dropped_at;
 use crate::Timing;
 
-/// A member that calls its driver itself.
+/// A member that calls its driver directly.
 pub(super) struct DriverMember {
     pub(super) membership: Arc<dyn Membership>,
     name: String,
@@ -28,14 +28,14 @@ pub(super) struct DriverMember {
     _client: Client,
 }
 
-/// The largest that was seen, in bytes.
+/// The largest sizes that were seen, in bytes.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Largest {
     pub(super) call: usize,
     pub(super) record: usize,
 }
 
-/// What a member does with partitions that it is to release.
+/// What a member does with partitions that it must release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OnRevoking {
     /// It releases them at once.
@@ -60,7 +60,7 @@ pub(super) struct Assignment {
     pub(super) resume_after: Option<Position>,
     /// The positions of its records, in the order of their delivery.
     pub(super) records: Vec<Position>,
-    /// The lag that was reported last, with records or without.
+    /// The last reported lag, with records or without.
     pub(super) lag: Option<Lag>,
 }
 
@@ -74,7 +74,7 @@ pub(super) enum Stage {
 }
 
 impl DriverMember {
-    /// Joins as `options` say, which name the member.
+    /// Joins with `options`, which name the member.
     pub(super) async fn join(
         client: Client,
         group: &str,
@@ -118,7 +118,7 @@ impl DriverMember {
         named.collect()
     }
 
-    /// Returns the partitions that it owns and need not release, each with its epoch.
+    /// Returns the partitions that it owns and that are not being revoked, each with its epoch.
     pub(super) fn owned(&self) -> BTreeMap<Partition, Epoch> {
         self.partitions(Stage::Owned)
     }
@@ -152,10 +152,10 @@ impl DriverMember {
         })
     }
 
-    /// Takes in events until `met`.
+    /// Handles events until `met`.
     ///
     /// # Panics
-    /// After the harness's timeout, with what it waited for.
+    /// After the harness's timeout, with the awaited condition.
     pub(super) async fn until(&mut self, what: &str, met: impl Fn(&Self) -> bool) {
         let deadline = Instant::now() + self.timing.timeout;
         while !met(self) {
@@ -167,7 +167,7 @@ impl DriverMember {
         }
     }
 
-    /// Takes in the events of a while.
+    /// Handles events for a while.
     pub(super) async fn run_for(&mut self, duration: Duration) {
         let deadline = Instant::now() + duration;
         while let Ok(received) = timeout_at(deadline, self.receive()).await {
@@ -197,7 +197,7 @@ impl DriverMember {
         }
     }
 
-    /// Takes in what a call of `next` has returned, and releases what it is to release.
+    /// Handles the result of a call of `next`, and releases partitions that it must release.
     async fn take(&mut self, received: Option<Result<Vec<Event>>>) {
         let Some(events) = received else {
             return;
@@ -314,8 +314,8 @@ impl DriverMember {
         }
     }
 
-    /// Stores progress as the runtime does: it calls again after a retryable error. Returns the results
-    /// that are certain.
+    /// Stores progress as the runtime does: it retries after a retryable error. Returns the final
+    /// results.
     ///
     /// # Panics
     /// If a result is retryable until the harness's timeout.
@@ -379,14 +379,14 @@ impl Largest {
     }
 }
 
-/// A driver that awaits more often in one `next` than this is dropped at the later awaits only by
+/// The awaits of one `next` up to this number are each tested with a drop. Later awaits of a driver are tested only by
 /// chance.
 const MOST_AWAITS: usize = 4;
 
-/// Takes in the events of two members until `met`.
+/// Handles events of two members until `met`.
 ///
 /// # Panics
-/// After the harness's timeout, with what it waited for.
+/// After the harness's timeout, with the awaited condition.
 pub(super) async fn until_both(
     a: &mut DriverMember,
     b: &mut DriverMember,
@@ -395,7 +395,7 @@ pub(super) async fn until_both(
 ) {
     let deadline = Instant::now() + a.timing.timeout;
     while !met(a, b) {
-        // The other one's call is dropped, as the runtime does too.
+        // The call of the other member is dropped, as the runtime does too.
         let received = tokio::select! {
             received = a.receive() => (received, None),
             received = b.receive() => (None, received),

@@ -2,7 +2,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
 
-/// Polls a call until it is ready, or drops it when it waits for the `awaits`-th time: `None`.
+/// Polls a call until it is ready, or drops it at its `awaits`-th wait and returns `None`.
 pub(super) async fn dropped_at<F: Future>(awaits: usize, call: F) -> Option<F::Output> {
     let mut call = pin!(call);
     let mut waited = 0;

@@ -1,4 +1,4 @@
-//! Heartbeats depend on no call of the runtime and on no handler; who is cut off knows it by itself.
+//! Heartbeats depend on no call of the runtime and on no handler. A member that is cut off detects it by itself.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -57,8 +57,8 @@ async fn c08_heartbeats_continue_while_next_is_not_called(harness: Arc<dyn Harne
     b.leave().await;
 }
 
-/// A runtime of one thread: a handler that blocks it stops every task of a member, as the handlers of a
-/// busy application stop all threads at once. Ends when it is dropped.
+/// A runtime of one thread: a handler that blocks it stops every task of a member, like the handlers of a
+/// busy application that block all threads at once. Dropping this ends it.
 struct OneThread {
     runtime: Handle,
     _end: oneshot::Sender<()>,
@@ -71,7 +71,7 @@ impl OneThread {
         let (end, ended) = oneshot::channel();
         let handle = runtime.handle().clone();
         thread::spawn(move || {
-            // The end is an error of the channel.
+            // The channel's error is the end.
             let _ = runtime.block_on(ended);
             runtime.shutdown_background();
         });
@@ -159,7 +159,7 @@ async fn c07_member_that_was_cut_off_joins_again(harness: Arc<dyn Harness>) {
         b.owned().len() == 2
     })
     .await;
-    // What it had it has lost, so that only a new epoch gives it something.
+    // It has lost its partitions, so only a new epoch gives it something.
     let what = "a, which is back, owns a partition in a new epoch";
     until_both(&mut a, &mut b, what, |a, b| {
         let is_new = |(of, epoch)| owned.get(&of).is_none_or(|before| epoch > *before);
@@ -170,7 +170,7 @@ async fn c07_member_that_was_cut_off_joins_again(harness: Arc<dyn Harness>) {
     b.leave().await;
 }
 
-/// Two members, each with its share.
+/// Returns two members, each with its share.
 async fn join_both(fleet: &DriverFleet) -> (DriverMember, DriverMember) {
     let mut a = fleet.join("a").await;
     let mut b = fleet.join("b").await;
@@ -183,7 +183,7 @@ async fn join_both(fleet: &DriverFleet) -> (DriverMember, DriverMember) {
     (a, b)
 }
 
-/// Cuts member a off.
+/// Cuts off member `a`.
 async fn freeze(fleet: &DriverFleet, duration: Duration) {
     let freeze = Fault::Freeze {
         group: fleet.group.clone(),

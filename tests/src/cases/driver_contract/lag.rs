@@ -1,4 +1,4 @@
-//! How far a member is behind, as its driver reports it.
+//! The lag of a member, as its driver reports it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,7 +57,7 @@ async fn operate_lag_of_a_quiet_partition_is_reported(harness: Arc<dyn Harness>)
     member.leave().await;
 }
 
-/// Returns the lag of a partition that is paused, if it is known that records wait.
+/// Returns the lag of a paused partition, if records are known to wait.
 fn lag_in_pause(member: &DriverMember, partition: &Partition, stored: usize) -> Option<Duration> {
     let delivered = member.records(partition).len();
     assert!(
@@ -79,7 +79,7 @@ async fn operate_lag_of_a_paused_partition_is_reported(harness: Arc<dyn Harness>
     let owned = "it owns the partition";
     member.until(owned, |it| it.owned().len() == 1).await;
     let epoch = member.owned()[&partition];
-    // It may not have read anything, and what it has read waits.
+    // It may not have read anything, and records that it has read wait.
     member.membership.pause(&partition, epoch);
     let waits = |it: &DriverMember| {
         let is_complete = it.records(&partition).len() == stored;

@@ -1,8 +1,8 @@
-//! What a driver promises to the runtime, shown by calls to the driver itself.
+//! The contract of a driver with the runtime, tested by calls to the driver itself.
 //!
-//! The runtime asks for less than a driver must give: it releases in time, it polls at all times, it
-//! stores an epoch's progress in that epoch only. So a driver may break its contract behind a runtime
-//! that works, until the one day on which it matters. These cases take the place of the runtime.
+//! The runtime requires less than a driver must provide: it releases in time, polls at all times, and stores an epoch's
+//! progress in that epoch only. So a driver may break its contract unnoticed behind a working runtime, until it matters
+//! one day. These cases replace the runtime.
 
 use super::Case;
 

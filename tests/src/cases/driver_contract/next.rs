@@ -1,4 +1,4 @@
-//! `Membership::next`: no event is lost with a dropped call, none comes without an event, and none has
+//! `Membership::next`: no event is lost with a dropped call, no call returns without an event, and none has
 //! too many records.
 
 use std::sync::Arc;
@@ -42,7 +42,7 @@ async fn c02_dropped_next_loses_no_event(harness: Arc<dyn Harness>) {
         a.owned().len() == PARTITIONS && stored.iter().all(|(of, all)| has(a, of, all))
     })
     .await;
-    // Revoking must reach the one, and Assigned the other.
+    // `Revoking` must reach `a`, and `Assigned` must reach `b`.
     let mut b = fleet.join("b").await.dropping_calls();
     until_both(&mut a, &mut b, "both own partitions", |a, b| {
         !b.owned().is_empty() && a.owned().len() + b.owned().len() == PARTITIONS
@@ -68,7 +68,7 @@ async fn c02_next_returns_at_least_one_event(harness: Arc<dyn Harness>) {
     member
         .until("it owns both partitions", |it| it.owned().len() == 2)
         .await;
-    // Nothing happens, but perhaps reports of the lag.
+    // Nothing happens, except perhaps reports of the lag.
     member.run_for(fleet.timing.handover).await;
     let stored = fleet.fill(1).await;
     member

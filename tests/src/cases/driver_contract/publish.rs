@@ -1,5 +1,5 @@
-//! `Membership::publish`: a step of which only some partitions are lost is tried again, and the result of
-//! a step is certain, whatever the connection does.
+//! `Membership::publish`: a step whose partitions are only partly lost is retried, and the result of
+//! a step is certain, whatever happens to the connection.
 
 use std::sync::Arc;
 
@@ -100,7 +100,7 @@ async fn join_alone(fleet: &DriverFleet) -> DriverMember {
     member
 }
 
-/// Publishes as the runtime does: it tries again after a retryable error, and every other error ends the
+/// Publishes as the runtime does: it retries after a retryable error, and every other error ends the
 /// membership. The next member then finds the step stored, or publishes it again. Returns the member.
 async fn publish_once(
     fleet: &DriverFleet,

@@ -1,4 +1,4 @@
-//! `Event::Assigned` carries the stored checkpoint.
+//! `Event::Assigned` contains the stored checkpoint.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Where records go that have no key.
+//! The partitions of records without a key.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ async fn c01_records_without_key_are_spread(harness: Arc<dyn Harness>) {
     let producer = producer.expect("the producer opens");
     let mut used = BTreeSet::new();
     let deadline = Instant::now() + fleet.timing.timeout;
-    // One at a time: a driver may keep to one partition for as long as a batch fills.
+    // One at a time: a driver may use one partition until a batch is full.
     while used.len() < PARTITIONS {
         assert!(
             Instant::now() < deadline,

@@ -17,10 +17,10 @@ use super::request_log::RequestLog;
 use super::response;
 use crate::kafka::frame;
 
-/// The maximum number of responses under way on one connection: more than a client has requests.
+/// The maximum number of responses in flight on one connection: more than a client has requests.
 const MAX_IN_FLIGHT: usize = 1_024;
 
-/// What is done to the requests and responses of a connection.
+/// The faults and rewrites of a connection's requests and responses.
 #[derive(Debug)]
 pub(super) struct Layer {
     pub(super) faults: Faults,
@@ -30,23 +30,23 @@ pub(super) struct Layer {
 
 struct Connection {
     layer: Layer,
-    /// What happens to responses that are not simply forwarded, by correlation id.
+    /// The actions for responses that are not simply forwarded, by correlation id.
     marked: Mutex<BTreeMap<i32, Mark>>,
 }
 
 #[derive(Debug)]
 enum Mark {
     Fault(ResponseAction),
-    /// The response names brokers by their ports.
+    /// The response contains the ports of brokers.
     Ports(Naming),
 }
 
-/// A response, and when it is due.
+/// A response, and the time at which it is due.
 type Due = (Instant, Bytes);
 
 /// Forwards everything until either side ends, or a fault ends it.
 pub(super) async fn forward(client: DuplexStream, broker: TcpStream, layer: Layer) {
-    // Delays are to be those of the faults.
+    // Only the faults may delay the data.
     drop(broker.set_nodelay(true));
     let connection = Connection {
         layer,
@@ -55,14 +55,14 @@ pub(super) async fn forward(client: DuplexStream, broker: TcpStream, layer: Laye
     let (from_client, to_client) = tokio::io::split(client);
     let (from_broker, to_broker) = broker.into_split();
     let (responses, due) = mpsc::channel(MAX_IN_FLIGHT);
-    // Whoever ends first ends all: the sockets close with this function, both at once.
+    // The first end closes both sides: both sockets are closed with this function.
     let ended = tokio::select! {
         ended = connection.requests(from_client, to_broker, responses.clone()) => ended,
         ended = connection.responses(from_broker, responses) => ended,
         ended = connection.deliver(due, to_client) => ended,
     };
-    // A side that is gone is the other side's to notice. That the proxy does not understand what
-    // it reads is a fault of the proxy.
+    // If a side is gone, the other side detects it. A message that the proxy cannot parse is an error
+    // of the proxy.
     if let Err(error) = ended {
         assert!(error.kind() != io::ErrorKind::InvalidData, "{error}");
     }
@@ -100,8 +100,8 @@ impl Connection {
                     broker.write_all(&frame).await?;
                 }
                 Action::Respond(after, response) => {
-                    // It may overtake the responses to what was asked before: a client knows its
-                    // requests by their correlation.
+                    // It may overtake the responses to earlier requests: a client matches responses to
+                    // requests by their correlation id.
                     if responses
                         .send((Instant::now() + after, response))
                         .await

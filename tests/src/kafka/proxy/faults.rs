@@ -1,4 +1,4 @@
-//! Faults to inject into the requests that pass.
+//! The faults that a proxy injects into requests.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -92,33 +92,33 @@ impl FaultKind {
     }
 }
 
-/// What happens to one request.
+/// The action for one request.
 #[derive(Debug)]
 pub(super) enum Action {
     Forward,
-    /// It is forwarded after so long, and all that follow it on its connection.
+    /// It is forwarded after this delay, and so are all later ones of its connection.
     Hold(Duration),
-    /// It is forwarded, and something happens to its response.
+    /// It is forwarded, and its response is changed.
     Track(ResponseAction),
-    /// It is not forwarded, and this is the response, after so long.
+    /// It is not forwarded, and this is the response, after this delay.
     Respond(Duration, Bytes),
-    /// It is not passed on, and its connection ends.
+    /// It is not forwarded, and its connection is closed.
     Cut,
 }
 
-/// What happens to one response.
+/// The action for one response.
 #[derive(Debug)]
 pub(super) enum ResponseAction {
     Late(Duration),
-    /// This one is forwarded in its place.
+    /// This response is forwarded in its place.
     Replaced(Bytes),
-    /// It has this version of the protocol, and lists no brokers when it is forwarded.
+    /// It has this protocol version, and is forwarded without brokers.
     WithoutBrokers(i16),
-    /// It has this version of the protocol, and this topic does not exist in it.
+    /// It has this protocol version, and is forwarded without this topic.
     WithoutTopic(i16, String),
     /// It is a fetch response of this version, and has this error for each partition in place of records.
     FetchError(i16, i16),
-    /// It is not passed on, and its connection ends.
+    /// It is not forwarded, and its connection is closed.
     Lost,
 }
 
@@ -151,19 +151,19 @@ impl Faults {
         self.plan(topic, FaultKind::CutSend, times);
     }
 
-    /// As [`cut_sends`](Self::cut_sends), but they get the response of a broker with too few in-sync
+    /// Like [`cut_sends`](Self::cut_sends), but they get the response of a broker with too few in-sync
     /// replicas.
     pub fn refuse_sends(&self, topic: &str, times: u32) {
         self.plan(topic, FaultKind::RefuseSend, times);
     }
 
-    /// As [`cut_sends`](Self::cut_sends), when the broker has stored the records.
+    /// Like [`cut_sends`](Self::cut_sends), after the broker has stored the records.
     pub fn lose_send_responses(&self, topic: &str, times: u32) {
         self.plan(topic, FaultKind::LoseAnswer, times);
     }
 
-    /// As [`lose_send_responses`](Self::lose_send_responses), but they get the response of a
-    /// broker that has stored the records and timed out for others to do so.
+    /// Like [`lose_send_responses`](Self::lose_send_responses), but they get the response of a
+    /// broker that has stored the records and timed out while waiting for replicas.
     pub fn time_out_sends(&self, topic: &str, times: u32) {
         self.plan(topic, FaultKind::TimeOutSend, times);
     }
@@ -174,74 +174,74 @@ impl Faults {
         self.plan(topic, FaultKind::DelayAnswer(by), times);
     }
 
-    /// Refuses the next `times` commits of the group as the broker does in a rebalance; it does not
-    /// get them. `u32::MAX` means always, 0 ends it.
+    /// Rejects the next `times` commits of the group as the broker does in a rebalance, without forwarding
+    /// them. `u32::MAX` means always, 0 ends it.
     pub fn refuse_commits(&self, group: &str, times: u32) {
-        // A refusal that librdkafka hands on: most others it repeats itself.
+        // An error that librdkafka passes on: it retries most others itself.
         let error = ResponseError::RebalanceInProgress;
         self.refuse_commits_with(group, error.code(), times);
     }
 
-    /// As [`refuse_commits`](Self::refuse_commits), with this error of the protocol.
+    /// Like [`refuse_commits`](Self::refuse_commits), with this error code.
     pub fn refuse_commits_with(&self, group: &str, error: i16, times: u32) {
         self.plan(group, FaultKind::RefuseCommit(error), times);
     }
 
-    /// As [`refuse_commits`](Self::refuse_commits), but they are acknowledged as stored.
+    /// Like [`refuse_commits`](Self::refuse_commits), but they are acknowledged as stored.
     pub fn lose_commits(&self, group: &str, times: u32) {
         self.plan(group, FaultKind::LoseCommit, times);
     }
 
-    /// Holds the next `times` commits of the group back for so long, and what follows them on their
-    /// connection. They are without a transaction: those go by other connections.
+    /// Delays the next `times` commits of the group, and the requests that follow them on their
+    /// connection. This affects commits outside transactions: those within transactions use other connections.
     pub fn hold_commits(&self, group: &str, by: Duration, times: u32) {
         self.plan(group, FaultKind::HoldCommit(by), times);
     }
 
-    /// Refuses the next commit of the group that comes with a transaction, as the broker does that of
-    /// a member that it knows no more, and returns it so much later.
+    /// Rejects the next commit of the group within a transaction, as the broker does for an unknown
+    /// member, and returns the rejection after this delay.
     pub fn refuse_step_late(&self, group: &str, after: Duration) {
         self.plan(group, FaultKind::RefuseStepLate(after), 1);
     }
 
     /// Closes the connection of the next `times` requests that commit a transaction of a member of the
-    /// group, when the broker has committed it. The transactional ids of its members begin with its name
+    /// group, after the broker has committed it. The transactional ids of its members begin with the group's name
     /// and a dot.
     pub fn lose_step_responses(&self, group: &str, times: u32) {
         self.plan(group, FaultKind::LoseStepAnswer, times);
     }
 
-    /// Responds to the next `times` metadata requests of a client as a broker does that is out of
-    /// it: there are no brokers, and nobody leads a partition. `u32::MAX` means always, 0 ends it.
+    /// Responds to the next `times` metadata requests of a client like a broker outside its
+    /// cluster: there are no brokers, and no partition has a leader. `u32::MAX` means always, 0 ends it.
     pub fn hide_brokers(&self, client: &str, times: u32) {
         self.plan(client, FaultKind::HideBrokers, times);
     }
 
-    /// Responds to the next `times` metadata requests for a topic, or for all, as a broker does whose metadata
-    /// are behind: it does not know the topic. `u32::MAX` means always, 0 ends it.
+    /// Responds to the next `times` metadata requests for a topic, or for all topics, like a broker with outdated
+    /// metadata: it does not know the topic. `u32::MAX` means always, 0 ends it.
     pub fn hide_topic(&self, topic: &str, times: u32) {
         self.plan(topic, FaultKind::HideTopic, times);
     }
 
-    /// Refuses the next `times` logins of a client, and what it repeats of them on connections that it has,
+    /// Refuses the next `times` logins of a client, including re-authentication on open connections,
     /// with this message. `u32::MAX` means always, 0 ends it.
     pub fn refuse_logins(&self, client: &str, message: &'static str, times: u32) {
         self.plan(client, FaultKind::RefuseLogin(message), times);
     }
 
-    /// Responds to the next `times` fetches of a client with this error of the protocol for each partition, in
+    /// Responds to the next `times` fetches of a client with this error code for each partition, in
     /// place of records. `u32::MAX` means always, 0 ends it.
     pub fn fail_fetches(&self, client: &str, error: i16, times: u32) {
         self.plan(client, FaultKind::FailFetch(error), times);
     }
 
-    /// Returns how many requests of a topic, of a group, or of a client were faulted so far.
+    /// Returns the number of requests of a topic, a group, or a client that were faulted so far.
     pub fn hits(&self, by_name: &str) -> u64 {
         let state = self.lock();
         state.hits.get(by_name).copied().unwrap_or_default()
     }
 
-    /// Counts one request, and returns what happens to it.
+    /// Counts one request, and returns its action.
     pub(super) fn action_for(&self, request: &Request) -> io::Result<Action> {
         Ok(match &request.operation {
             Operation::Produce(produce) => {
@@ -321,7 +321,7 @@ impl Faults {
             Operation::Login => {
                 let client = request.client();
                 match self.hit(|of| of == client, FaultKind::is_of_logins) {
-                    // The broker gets it, so that this comes after the responses to what was sent before.
+                    // The broker gets it, so that this response follows the responses to earlier requests.
                     Some(FaultKind::RefuseLogin(message)) => {
                         let refused = request.refused_login(message)?;
                         Action::Track(ResponseAction::Replaced(refused))
@@ -350,7 +350,7 @@ impl Faults {
         self.strike(concerns, wanted).map(|(_, what)| what)
     }
 
-    /// As [`hit`](Self::hit), but returns whose fault it is.
+    /// Like [`hit`](Self::hit), but returns the name of the fault's target.
     fn hit_of(
         &self,
         concerns: impl Fn(&str) -> bool,

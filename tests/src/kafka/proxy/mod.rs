@@ -1,8 +1,8 @@
 //! A proxy between clients and a broker. It parses requests, and injects faults of the broker on top of those
 //! that [`TcpProxy`] injects into connections.
 //!
-//! The broker advertises a port of the proxy, so that all connections go through it, including those that a client
-//! opens later. A client with a port of its own is given that one in place of the advertised one. Clients need no
+//! The broker advertises a port of the proxy, so that all connections use it, including those that a client
+//! opens later. A client with a port of its own gets that one in place of the advertised one. Clients need no
 //! changes.
 
 use std::net::Ipv4Addr;
@@ -39,8 +39,8 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Takes a port of 127.0.0.1, before there is a broker, so that the broker can advertise it.
-    /// Connections wait until [`forward_to`](Self::forward_to) says where they lead.
+    /// Opens a port of 127.0.0.1 before there is a broker, so that the broker can advertise it.
+    /// Connections wait until [`forward_to`](Self::forward_to) sets their destination.
     ///
     /// Proxies of the brokers of one cluster share `faults`: a client has connections to all.
     ///
@@ -58,7 +58,7 @@ impl Proxy {
         }
     }
 
-    /// Returns the port for clients that need none of their own: the one to advertise.
+    /// Returns the port for clients without a port of their own: the one to advertise.
     pub fn port(&self) -> u16 {
         self.network.port(ADVERTISED)
     }
@@ -91,14 +91,14 @@ struct BrokerTarget {
     request_log: RequestLog,
 }
 
-/// The broker's port, and that which it advertises.
+/// The broker's port, and the port that it advertises.
 #[derive(Debug, Clone, Copy)]
 struct LeadsTo {
     port: u16,
     advertised: u16,
 }
 
-/// A connection that fails is closed on both sides, which is what its client must see.
+/// A failed connection is closed on both sides, as its client must see it.
 #[async_trait]
 impl ProxyTarget for BrokerTarget {
     async fn serve(&self, client: DuplexStream, port: u16) {

@@ -1,4 +1,4 @@
-//! Gives a client its own port of the proxy, where the broker gives it the advertised one.
+//! Replaces the advertised port with a client's own port of the proxy.
 
 use std::io;
 
@@ -30,7 +30,7 @@ impl PortChange {
         Self { from, to }
     }
 
-    /// Returns the response to a request, if it names brokers by their ports and these change.
+    /// Returns how to rewrite the response to a request, if it contains the ports of brokers and these change.
     pub(super) fn concerns(&self, request: &Request) -> Option<Naming> {
         let api = request.api()?;
         let names = matches!(
@@ -92,7 +92,7 @@ mod tests {
         to: 7001,
     };
 
-    /// Changes a response in every version, and returns what is in it then.
+    /// Changes a response in every version, and returns its content after that.
     fn changed<R>(api: ApiKey, response: &R) -> Vec<(i16, R)>
     where
         R: Message + Decodable + Encodable + HeaderVersion,
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn coordinators_of_any_version_are_behind_the_port_of_the_client() {
-        // Newer versions have a list in place of one.
+        // Newer versions have a list instead.
         let one = FindCoordinatorResponse::default().with_port(9092);
         let coordinator = Coordinator::default().with_port(9092);
         let list = FindCoordinatorResponse::default().with_coordinators(vec![coordinator]);

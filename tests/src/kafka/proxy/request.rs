@@ -1,4 +1,4 @@
-//! Decodes requests, and encodes the responses that the proxy gives instead of the broker.
+//! Decodes requests, and encodes the responses that the proxy returns instead of the broker.
 
 use std::io;
 
@@ -98,7 +98,7 @@ impl Request {
         self.header.correlation_id
     }
 
-    /// Returns the response to a request for records to be stored, with this error for every
+    /// Returns the response to a produce request, with this error for every
     /// partition.
     pub(super) fn produce_response(
         &self,
@@ -138,7 +138,7 @@ impl Request {
         self.response(&OffsetCommitResponse::default().with_topics(topics.collect()))
     }
 
-    /// As [`commit_response`](Self::commit_response), to one with a transaction.
+    /// Like [`commit_response`](Self::commit_response), for a commit within a transaction.
     pub(super) fn step_response(
         &self,
         step: &TxnOffsetCommitRequest,

@@ -11,7 +11,7 @@ use super::request::Request;
 /// A request of a member to its group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RequestKind {
-    /// A join, the first or that of a rebalance. Classic groups only.
+    /// A join: the first one, or that of a rebalance. Classic groups only.
     Join,
     /// A heartbeat. Classic groups only.
     Heartbeat,
@@ -34,7 +34,7 @@ impl RequestKind {
 #[derive(Debug, Clone, Default)]
 pub(super) struct RequestLog(Arc<Mutex<Entries>>);
 
-/// By the id of the client.
+/// By client id.
 type Entries = BTreeMap<(String, RequestKind), Vec<Instant>>;
 
 impl RequestLog {

@@ -11,7 +11,7 @@ use crate::kafka::frame;
 
 const NOBODY: BrokerId = BrokerId(-1);
 
-/// What a broker reports of its cluster when it is out of it itself.
+/// Returns the metadata of a broker outside its cluster.
 pub(super) fn without_brokers(response: &Bytes, version: i16) -> io::Result<Bytes> {
     rewrite(response, version, |decoded: &mut MetadataResponse| {
         decoded.brokers.clear();
@@ -25,7 +25,7 @@ pub(super) fn without_brokers(response: &Bytes, version: i16) -> io::Result<Byte
     })
 }
 
-/// The response of a broker that does not know a topic.
+/// Returns the response of a broker that does not know a topic.
 pub(super) fn without_topic(response: &Bytes, version: i16, name: &str) -> io::Result<Bytes> {
     rewrite(response, version, |decoded: &mut MetadataResponse| {
         for topic in &mut decoded.topics {
@@ -38,13 +38,13 @@ pub(super) fn without_topic(response: &Bytes, version: i16, name: &str) -> io::R
     })
 }
 
-/// The response of a broker that can read none of the partitions.
+/// Returns the response of a broker that can read none of the partitions.
 pub(super) fn failed_fetch(response: &Bytes, version: i16, error: i16) -> io::Result<Bytes> {
     rewrite(response, version, |decoded: &mut FetchResponse| {
         for topic in &mut decoded.responses {
             for partition in &mut topic.partitions {
                 partition.error_code = error;
-                // As a broker does. librdkafka (2.12) cannot skip null.
+                // Like a broker. librdkafka (2.12) cannot skip null.
                 partition.records = Some(Bytes::new());
             }
         }

@@ -47,7 +47,7 @@ pub async fn produce(
 /// A load to send.
 #[derive(Debug, Clone, Copy)]
 pub struct Load {
-    /// Of a payload: the number of the record, from 0, in 8 bytes, and as many `x` as are missing.
+    /// The size of a payload: the number of the record, from 0, in 8 bytes, padded with `x`.
     pub bytes: usize,
     /// The maximum number of unacknowledged records.
     pub outstanding: usize,

@@ -48,7 +48,7 @@ impl Library {
     }
 }
 
-/// A consumer in a container, which is removed with this. It can reach 127.0.0.1 of this machine.
+/// A consumer in a container, which is removed when this is dropped. It can reach 127.0.0.1 of this machine.
 #[derive(Debug)]
 #[must_use = "stop or kill it"]
 pub struct Worker {
@@ -158,18 +158,18 @@ fn run(container: &str, program: &str, options: &[(&str, &str)]) -> Command {
     let mut command = Command::new("docker");
     command.args(["run", "--rm", "--interactive", "--network", "host"]);
     command.args(["--name", container, "--label", &label]);
-    // As it is in the command's own environment, if it is there.
+    // The value is taken from the command's own environment, if it is set.
     command.args(["--env", JVM, IMAGE, program]);
     for (name, value) in options {
         command.args([&format!("--{name}"), *value]);
     }
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
-    // The engine closes the program's standard input with it, and the program ends at that.
+    // When the command ends, the engine closes the program's standard input, which ends the program.
     command.stderr(Stdio::piped()).kill_on_drop(true);
     command
 }
 
-/// Returns the last lines of a program's log.
+/// The last lines of a program's log.
 #[derive(Debug, Clone, Default)]
 struct Log(Arc<Mutex<VecDeque<String>>>);
 

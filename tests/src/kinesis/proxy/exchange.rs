@@ -22,14 +22,14 @@ use super::retention::Retention;
 use super::stats::RequestStats;
 use super::subscription::Subscription;
 
-/// What all requests through a proxy share.
+/// The state that all requests through a proxy share.
 #[derive(Debug, Clone)]
 pub(super) struct Exchange {
     pub(super) faults: Faults,
     pub(super) retention: Retention,
     pub(super) limits: Limits,
     pub(super) stats: RequestStats,
-    /// The ports of 127.0.0.1 behind which the services are.
+    /// The ports of the services on 127.0.0.1.
     kinesis: u16,
     dynamodb: u16,
     http: Client<HttpConnector, Full<Bytes>>,
@@ -88,7 +88,7 @@ impl Exchange {
         Ok(response)
     }
 
-    /// Fails when the client is cut off.
+    /// Fails if the client is cut off.
     fn reached(&self, request: &Request) -> io::Result<()> {
         match self.faults.is_cut_off(&request.client, request.service) {
             true => Err(io::Error::other("the client is cut off")),
@@ -96,7 +96,7 @@ impl Exchange {
         }
     }
 
-    /// Passes a request on, and its response without what is gone.
+    /// Forwards a request, and returns its response without hidden records.
     async fn passed(&self, request: &Request) -> io::Result<ProxyResponse> {
         if let Operation::Subscription(shard) = &request.operation {
             let subscription = Subscription {
@@ -125,7 +125,7 @@ impl Exchange {
         Ok(response::of(status, &response))
     }
 
-    /// Passes a request for records on, within the limits, and its response without what is gone.
+    /// Forwards a request for records, within the limits, and returns its response without hidden records.
     async fn read(&self, request: &Request, shard: &Shard) -> io::Result<ProxyResponse> {
         let asked = Instant::now();
         if !self.limits.admit(shard, asked) {
@@ -151,7 +151,7 @@ impl Exchange {
         Ok(response::of(status, &response))
     }
 
-    /// Passes on those records of a batch that do not fail.
+    /// Forwards the records of a batch that do not fail.
     async fn without(
         &self,
         request: &Request,
@@ -182,7 +182,7 @@ impl Exchange {
     async fn forward(&self, request: &Request, body: &Value) -> io::Result<(StatusCode, Value)> {
         let (parts, body) = self.send(request, body).await?.into_parts();
         let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
-        // Some responses have none.
+        // Some responses have no body.
         let body = match body.is_empty() {
             true => Value::Null,
             false => serde_json::from_slice(&body)?,

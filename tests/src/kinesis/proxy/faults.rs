@@ -1,4 +1,4 @@
-//! Faults to inject into the requests that pass.
+//! The faults that a proxy injects into requests.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,7 +40,7 @@ struct PlannedFault {
 enum FaultKind {
     CutSend,
     ThrottleSend,
-    /// The key; any if none.
+    /// The key; `None` means any.
     FailRecord(Option<String>),
     ThrottleRecord,
     LoseAnswer,
@@ -60,7 +60,7 @@ struct Outage {
     until: Instant,
 }
 
-/// Clients of whose requests one in so many fails, in one of several ways.
+/// Clients whose requests fail at this rate, in one of several ways.
 #[derive(Debug)]
 struct Flaky {
     begins: String,
@@ -69,19 +69,19 @@ struct Flaky {
     until: Instant,
 }
 
-/// What happens to one request.
+/// The action for one request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Action {
     Passed,
-    /// It is forwarded, and the response is delayed by so much.
+    /// It is forwarded, and the response is delayed.
     Late(Duration),
     /// It is forwarded, and its connection is closed in place of a response.
     AnswerLost,
-    /// It is forwarded, and the response says of each record that its result is unknown.
+    /// It is forwarded, and the response has an unknown result for each record.
     Doubtful,
-    /// These of its records are not forwarded, and fail like this.
+    /// These of its records are not forwarded, and fail with these errors.
     Without(Vec<Option<Refusal>>),
-    /// It is not forwarded, and fails like this.
+    /// It is not forwarded, and fails with this error.
     Refused(Refusal),
     /// It is not forwarded, and its connection is closed.
     Cut,
@@ -101,7 +101,7 @@ impl Faults {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Plans the next `times` faults for this name, in place of those planned before. `u32::MAX` means
+    /// Plans the next `times` faults for this name. They replace those planned before. `u32::MAX` means
     /// always, 0 ends it.
     fn plan(&self, of: &str, what: FaultKind, times: u32) {
         let same = |planned: &PlannedFault| {
@@ -128,7 +128,7 @@ impl Faults {
         self.plan(stream, FaultKind::CutSend, times);
     }
 
-    /// As [`cut_sends`](Self::cut_sends), but they get the response of a stream that is over its
+    /// Like [`cut_sends`](Self::cut_sends), but they get the response of a stream that is over its
     /// limits.
     pub fn throttle_sends(&self, stream: &str, times: u32) {
         self.plan(stream, FaultKind::ThrottleSend, times);
@@ -141,18 +141,18 @@ impl Faults {
         self.plan(stream, FaultKind::FailRecord(key.map(str::to_owned)), times);
     }
 
-    /// As [`fail_records`](Self::fail_records) of any key, but as by a shard that is over its limits.
+    /// Like [`fail_records`](Self::fail_records) for any key, but with the error of a shard that is over its limits.
     pub fn throttle_records(&self, stream: &str, times: u32) {
         self.plan(stream, FaultKind::ThrottleRecord, times);
     }
 
-    /// As [`cut_sends`](Self::cut_sends), when Kinesis has stored the records.
+    /// Like [`cut_sends`](Self::cut_sends), after Kinesis has stored the records.
     pub fn lose_send_responses(&self, stream: &str, times: u32) {
         self.plan(stream, FaultKind::LoseAnswer, times);
     }
 
-    /// As [`lose_send_responses`](Self::lose_send_responses), but all records get
-    /// a failure of the service that says nothing about what became of them.
+    /// Like [`lose_send_responses`](Self::lose_send_responses), but all records get a failure of the service that does
+    /// not show whether they were stored.
     pub fn fail_stored_sends(&self, stream: &str, times: u32) {
         self.plan(stream, FaultKind::FailStored, times);
     }
@@ -163,12 +163,12 @@ impl Faults {
         self.plan(stream, FaultKind::DelayAnswer(by), times);
     }
 
-    /// Refuses the next `times` writes of a checkpoint into the table, without forwarding them.
+    /// Rejects the next `times` checkpoint writes to the table, without forwarding them.
     pub fn refuse_checkpoints(&self, table: &str, times: u32) {
         self.plan(table, FaultKind::RefuseCheckpoint, times);
     }
 
-    /// Closes the connection of the next `times` writes of a checkpoint into the table, after DynamoDB has
+    /// Closes the connection of the next `times` checkpoint writes to the table, after DynamoDB has
     /// stored them.
     pub fn lose_checkpoint_responses(&self, table: &str, times: u32) {
         self.plan(table, FaultKind::LoseCheckpointAnswer, times);
@@ -190,7 +190,7 @@ impl Faults {
         });
     }
 
-    /// Fails one in so many requests of clients with this name prefix, for so long: the connection is closed
+    /// Fails one in `one_in` requests of clients with this name prefix, for `duration`: the connection is closed
     /// before or after forwarding, or the response is an error of the service. The seed decides which, and how.
     pub fn make_flaky(&self, begins: &str, one_in: u32, seed: u64, duration: Duration) {
         self.lock().flaky.push(Flaky {
@@ -203,18 +203,18 @@ impl Faults {
 
     /// Cuts every subscription to the stream in the middle of an event.
     pub fn cut_subscriptions(&self, stream: &str) {
-        // Nobody may listen.
+        // There may be no receivers.
         let _ = self.cuts.send(stream.to_owned());
     }
 
-    /// Returns how many requests to store records of a stream, requests to a table, or subscriptions to a
-    /// stream were faulted so far.
+    /// Returns the number of requests to store records of a stream, requests to a table, or subscriptions to a
+    /// stream that were faulted so far.
     pub fn hits(&self, by_name: &str) -> u64 {
         let state = self.lock();
         state.hits.get(by_name).copied().unwrap_or_default()
     }
 
-    /// Returns how many requests of clients whose name has this prefix and suffix were faulted so far.
+    /// Returns the number of faulted requests of clients whose name has this prefix and suffix.
     pub fn client_hits(&self, begins: &str, ends: &str) -> u64 {
         let state = self.lock();
         let concerned = state
@@ -233,7 +233,7 @@ impl Faults {
         self.cuts.subscribe()
     }
 
-    /// Returns whether a client with a request is cut off from the service.
+    /// Returns whether the client of a request is cut off from the service.
     pub(super) fn is_cut_off(&self, client: &str, service: Service) -> bool {
         let mut state = self.lock();
         let now = Instant::now();
@@ -247,7 +247,7 @@ impl Faults {
         is_cut_off
     }
 
-    /// Counts one request, and returns what happens to it.
+    /// Counts one request, and returns its action.
     pub(super) fn action_for(&self, request: &Request) -> Action {
         let mut state = self.lock();
         if let Some(fate) = state.flaky_action(request) {

@@ -1,7 +1,7 @@
 //! The read limits of a shard, which no emulator enforces: [5 requests per second, 2 MiB per second and 10 MiB
 //! per response][limits], shared by all pollers.
 //!
-//! A response uses up 2 MiB per second from the time of its request, and requests before that are refused: "if a
+//! A response uses up 2 MiB per second from the time of its request, and requests before that are rejected: "if a
 //! call returns 10 MiB, subsequent calls within the next 5 seconds" are.
 //!
 //! [limits]: https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetRecords.html
@@ -26,12 +26,12 @@ const SLACK: Duration = Duration::from_millis(20);
 #[derive(Debug, Clone, Default)]
 pub(super) struct Limits(Arc<Mutex<Option<BTreeMap<Shard, Spent>>>>);
 
-/// What was read from a shard.
+/// The reads from a shard.
 #[derive(Debug, Default)]
 struct Spent {
     requests: VecDeque<Instant>,
     paid: Option<Instant>,
-    /// The average size of a record. It avoids responses that are too large, which are made in vain.
+    /// The average size of a record. It helps to avoid responses that are too large, which would be wasted.
     record: u64,
 }
 
@@ -62,14 +62,14 @@ impl Limits {
         admitted
     }
 
-    /// Returns about how many records a response may have, if known.
+    /// Returns the approximate number of records that a response may have, if known.
     pub(super) fn most(&self, shard: &Shard) -> Option<u64> {
         let limits = self.lock();
         let record = limits.as_ref()?.get(shard)?.record;
         (record > 0).then(|| (MAX_RESPONSE / record).max(1))
     }
 
-    /// Returns how many records of a response that is too large fit.
+    /// Returns the number of records of a too large response that fit.
     pub(super) fn fitting(&self, response: &Value) -> Option<u64> {
         self.lock().as_ref()?;
         let mut bytes = 0;

@@ -28,7 +28,7 @@ use crate::{ProxyTarget, TcpProxy};
 use exchange::Exchange;
 use request::Shard;
 
-/// The client that all without a name are.
+/// The client for all clients without a name.
 const UNNAMED: &str = "";
 
 /// Ports that forward to both services. Dropping it closes all their connections.
@@ -51,7 +51,7 @@ impl Proxy {
         }
     }
 
-    /// Returns the port on 127.0.0.1 for clients that need none of their own.
+    /// Returns the port on 127.0.0.1 for clients without a port of their own.
     pub fn port(&self) -> u16 {
         self.network.port(UNNAMED)
     }
@@ -91,14 +91,14 @@ impl Proxy {
     }
 }
 
-/// A connection that fails is closed, which is what its client must see.
+/// A failed connection is closed, as its client must see it.
 #[async_trait]
 impl ProxyTarget for Exchange {
     async fn serve(&self, client: DuplexStream, _port: u16) {
         let service = service_fn(|request| {
             let response = self.clone().respond(request);
             async {
-                // What is on its way arrives, though its client has given up and is gone.
+                // A request in transit arrives, even if its client has given up and is gone.
                 let response = tokio::spawn(response).await;
                 response.map_err(io::Error::other)?
             }

@@ -65,7 +65,7 @@ impl Request {
     }
 
     fn parse(mut parts: Parts, body: &Bytes) -> io::Result<Self> {
-        // That of the body as it is sent on.
+        // The header is set again for the forwarded body.
         parts.headers.remove(CONTENT_LENGTH);
         let target = text(&parts.headers, "x-amz-target");
         let (service, operation) = match target.split_once('.') {

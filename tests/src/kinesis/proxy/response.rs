@@ -1,4 +1,4 @@
-//! Responses that the proxy gives instead of a service, and changes to forwarded ones.
+//! Responses that the proxy returns instead of a service, and changes to forwarded ones.
 
 use std::io;
 

@@ -11,25 +11,25 @@ use super::request::Shard;
 /// The number of iterators to remember: more than are used at once. An iterator expires after five minutes.
 const ITERATORS: usize = 10_000;
 
-/// The records that are hidden. Clones share them.
+/// The hidden records. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Retention(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
     gone: BTreeMap<Shard, Gone>,
-    /// The shard of each iterator: a request for records has nothing but the iterator.
+    /// The shard of each iterator, because a request for records contains only the iterator.
     iterators: BTreeMap<String, Shard>,
     /// The iterators, oldest first.
     ages: VecDeque<String>,
 }
 
-/// What is hidden of a shard.
+/// The hidden records of a shard.
 #[derive(Debug)]
 struct Gone {
     /// The newest hidden record.
     last: String,
-    /// When it was hidden, in seconds since the epoch. An emulator may not have fractions.
+    /// When it was hidden, in seconds since the epoch. An emulator may not support fractions.
     since: f64,
 }
 
@@ -72,7 +72,7 @@ impl Retention {
         self.lock().iterators.get(iterator).cloned()
     }
 
-    /// Rewrites a request for an iterator at a hidden record into one at the oldest record that is left.
+    /// Rewrites a request for an iterator at a hidden record into one at the oldest visible record.
     pub(super) fn place(&self, shard: &Shard, asked: &Value) -> Value {
         let mut asked = asked.clone();
         let state = self.lock();

@@ -25,7 +25,7 @@ pub(super) struct Subscription {
     pub(super) retention: Retention,
 }
 
-/// A subscription, and the events that it has received.
+/// A subscription, and the decoder of its events.
 struct Events {
     of: Subscription,
     cuts: broadcast::Receiver<String>,
@@ -92,7 +92,7 @@ impl Subscription {
                 let payload = Bytes::from(payload.to_string());
                 Message::new_from_parts(event.headers().to_vec(), payload)
             }
-            // The first one has none.
+            // The first event has none.
             Err(_) => event,
         };
         let mut passed = BytesMut::new();
