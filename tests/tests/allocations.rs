@@ -14,11 +14,11 @@ use tokio::sync::Notify;
 
 const RECORDS: usize = 50_000;
 const BATCH: usize = 1_000;
-/// What the driver and the runtime may allocate for one batch: the list of its records, the batch
+/// The maximum allocations of the driver and the runtime for one batch: the list of its records, the batch
 /// that its deliveries share, a checkpoint.
 const PER_BATCH: usize = 10;
 
-/// A member, from its join until it has handled so many records and left.
+/// A member, from its join until it has handled this many records and left.
 type Consume = fn(&Runtime, &Client, usize);
 
 #[test]

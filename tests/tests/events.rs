@@ -1,4 +1,4 @@
-//! Every event that the code emits is in a table of the docs with its levels, and every event of a
+//! Every event that the code emits is in a table of the docs with its levels, and every event in a
 //! table is emitted. Nothing else is logged under a target of the SDK.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The levels of each event, by its name.
+/// The levels of each event, by the event's name.
 type Events = BTreeMap<String, BTreeSet<String>>;
 
-/// Crates, and where their events are listed.
+/// The crates, and the files that list their events.
 const CRATES: [(&str, &str); 5] = [
     ("core", "core/README.md"),
     ("sdk", "core/README.md"),
@@ -46,7 +46,7 @@ fn no_line_goes_round_the_events() {
             let text = fs::read_to_string(&file).unwrap();
             let calls = LEVELS.map(|level| format!("tracing::{level}!("));
             for line in calls.iter().flat_map(|call| text.split(call).skip(1)) {
-                // What librdkafka itself says, and what it makes of calls.
+                // librdkafka's own messages, and its log of calls.
                 assert!(
                     line.trim_start().starts_with("target: \"librdkafka\""),
                     "use the macro event!, in {}: {}",
@@ -62,7 +62,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-/// All files of Rust in a folder and below it.
+/// Returns all Rust files in a folder and below it.
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -76,7 +76,7 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The names in the calls of the macro `event!`, each with its level.
+/// Returns the names in the calls of the macro `event!`, each with its level.
 fn emitted_by(text: &str) -> impl Iterator<Item = (String, String)> {
     text.split(" event!(").skip(1).map(|call| {
         let (level, rest) = call.trim_start().split_once(',').unwrap();
@@ -86,7 +86,7 @@ fn emitted_by(text: &str) -> impl Iterator<Item = (String, String)> {
     })
 }
 
-/// The names in the first cell of each row that begins with one, each with the levels in the second.
+/// Returns the event names in the first cells of rows, each with the levels in the second cell.
 fn listed_in(text: &str) -> Events {
     let mut events = Events::new();
     for row in text.lines() {

@@ -1,8 +1,8 @@
-//! Nothing leaks: the public API of the crates names no foreign type but those that are listed here.
+//! The public API of the crates contains no foreign types except those that are listed here.
 //!
-//! A foreign type in the API ties users to that crate's version. The test reads what rustdoc says
-//! of the API, as JSON, and looks at every path to a type or trait in it. That output is unstable,
-//! which is why the test allows it for this one call and reads no more of it than those paths.
+//! A foreign type in the API ties users to that crate's version. The test reads rustdoc's JSON output for the API, and
+//! checks every path to a type or trait in it. That output is unstable, so the test allows it for this one call and
+//! reads only those paths.
 //!
 //! Features are off: none of them adds to the API or changes it.
 
@@ -54,14 +54,14 @@ fn kinesis_backend_names_only_the_core_and_serde() {
     );
 }
 
-/// The crates outside `allowed` whose types stand in the public API of `package`, each with those
+/// Returns the crates outside `allowed` whose types are in the public API of `package`, each with those
 /// types.
 fn foreign(package: &str, allowed: &[&str]) -> BTreeMap<String, BTreeSet<String>> {
     let api: Value = serde_json::from_slice(&std::fs::read(document(package)).unwrap()).unwrap();
     let mut ids = BTreeSet::new();
     for item in api["index"].as_object().unwrap().values() {
-        // What std implements for every type, and what the compiler derives by itself, says nothing
-        // about the API.
+        // Implementations of std for every type, and derived ones of the compiler, are not part
+        // of the API.
         let implementation = &item["inner"]["impl"];
         if item["crate_id"] == 0
             && implementation["blanket_impl"].is_null()
@@ -98,8 +98,8 @@ fn foreign(package: &str, allowed: &[&str]) -> BTreeMap<String, BTreeSet<String>
     foreign
 }
 
-/// Collects the ids of `{"path": .., "id": .., "args": ..}`, which stands wherever a type or a
-/// trait is named.
+/// Collects the ids of `{"path": .., "id": .., "args": ..}`, which represents each mention of a type or a
+/// trait.
 fn paths(value: &Value, ids: &mut BTreeSet<String>) {
     match value {
         Value::Object(fields) => {
@@ -113,7 +113,7 @@ fn paths(value: &Value, ids: &mut BTreeSet<String>) {
     }
 }
 
-/// Documents the package as JSON, in a folder of its own: dependencies built for this are no good
+/// Documents the package as JSON, in a separate folder: dependencies that are built for this cannot be used
 /// for anything else.
 fn document(package: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -140,7 +140,7 @@ fn document(package: &str) -> PathBuf {
         .join(format!("{}.json", package.replace('-', "_")))
 }
 
-/// Settings for cargo that stand for the builds of librdkafka and what it links: nothing is linked
+/// Returns cargo settings that replace the builds of librdkafka and its libraries, because nothing is linked
 /// here.
 fn without_c_libraries() -> impl Iterator<Item = String> {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());

@@ -1,7 +1,7 @@
 //! The simulation finds bugs: each failpoint breaks one promise, and is found within 1,000 seeds.
 //!
-//! A build has the failpoints only with `RUSTFLAGS="--cfg millstream_failpoints"`; `tests/run` builds so,
-//! into a folder of its own. In any other build the test is shown as ignored.
+//! A build has the failpoints only with `RUSTFLAGS="--cfg millstream_failpoints"`; `tests/run` builds them
+//! into a separate folder. In any other build the test is reported as ignored.
 
 #[test]
 #[cfg(not(millstream_failpoints))]
@@ -20,10 +20,10 @@ mod failpoints {
     use millstream_core::failpoint::{Failpoint, enable};
 
     const MAX_SEEDS: u64 = 1_000;
-    /// Run side by side; the result does not depend on it.
+    /// The number of seeds that run concurrently; the result does not depend on it.
     const CONCURRENT_SEEDS: u64 = 16;
 
-    /// Whether a violation is one that the failpoint causes.
+    /// Returns whether the failpoint causes this violation.
     fn is_caused_by(failpoint: Failpoint, violation: &Violation) -> bool {
         use Violation::*;
 
@@ -60,7 +60,7 @@ mod failpoints {
         }
     }
 
-    /// Runs seeds side by side, and returns what `look` makes of each report, in the order of seeds.
+    /// Runs seeds concurrently, and returns the result of `look` for each report, in the order of seeds.
     fn run_seeds<T: Send>(
         seeds: Range<u64>,
         look: impl Fn(simulation::Report) -> Option<T> + Sync,
@@ -108,7 +108,7 @@ mod failpoints {
             })
     }
 
-    // One test, since a failpoint is enabled in the whole process.
+    // One test, because a failpoint is enabled in the whole process.
     #[test]
     fn each_failpoint_is_found_and_nothing_else() {
         let mut missed = Vec::new();

@@ -1,7 +1,7 @@
 //! Runs each case of the suite on Apache Kafka, with classic groups and with KIP-848.
 //!
 //! The cases share a broker, which starts before the first of them and is removed after the last. Many cases
-//! run at once, since they wait most of the time.
+//! run concurrently, because they wait most of the time.
 
 use std::process::ExitCode;
 
@@ -72,6 +72,6 @@ fn setup(name: &str, protocol: Protocol, shared: LazyBroker<Testbed>) -> Setup {
 fn main() -> ExitCode {
     let shared = LazyBroker::new(start);
     let setups = PROTOCOLS.map(|(name, protocol)| setup(name, protocol, shared.clone()));
-    // More would wait for the processor: members would lose sessions that they must keep.
+    // With more, they would wait for the CPU, and members would lose sessions that they must keep.
     Suite::new(setups).at_once(6).run()
 }

@@ -1,4 +1,4 @@
-//! The brokers in containers do what other tests rely on, according to Kafka's own tools.
+//! The brokers in containers behave as other tests require, according to Kafka's own tools.
 
 use conformance::kafka::{Broker, Cluster, Options};
 
@@ -8,7 +8,7 @@ async fn create(broker: &Broker, topic: &str, more: &[&str]) {
     broker.tool("kafka-topics.sh", &args).await.ok();
 }
 
-/// Returns when the record is acknowledged. The tool reports a failure in its log alone, and gives
+/// Returns when the record is acknowledged. The tool reports a failure only in its log, and gives
 /// up on a partition that has just moved sooner than a program would.
 async fn produce(broker: &Broker, topic: &str, record: &str) {
     let produce = format!(

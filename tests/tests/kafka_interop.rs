@@ -1,5 +1,5 @@
-//! Programs on Kafka's own client and this one share topics and groups: the other side is what
-//! comes with the broker, Kafka's console tools, and its word on groups.
+//! Programs on Kafka's own client and on this one share topics and groups. The other side consists of Kafka's
+//! console tools, which are shipped with the broker, and of the broker's own description of groups.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -26,7 +26,7 @@ async fn create(client: &Client, stream: &str, partitions: usize) {
 }
 
 /// Sends the lines of a file within the container by Kafka's console producer. It reports a
-/// failure in its log alone.
+/// failure only in its log.
 async fn java_produces(broker: &Broker, topic: &str, file: &str, properties: &[&str]) {
     let properties: String = properties
         .iter()
@@ -41,7 +41,7 @@ async fn java_produces(broker: &Broker, topic: &str, file: &str, properties: &[&
     output.ok();
 }
 
-/// What Kafka's console consumer prints of `count` records.
+/// Returns the output of Kafka's console consumer for `count` records.
 async fn java_consumes(broker: &Broker, topic: &str, count: usize, more: &[&str]) -> Vec<String> {
     let count = count.to_string();
     let mut args = vec!["--topic", topic, "--max-messages", &count];
@@ -76,7 +76,7 @@ fn millis(at: SystemTime) -> u128 {
     since.as_millis()
 }
 
-/// Of all lengths that a hash takes apart, with bytes of either sign.
+/// Returns keys of all length remainders that the hash distinguishes, with bytes of either sign.
 fn keys() -> Vec<String> {
     let mut keys = vec![String::new()];
     for n in 1..10_000 {
@@ -225,7 +225,7 @@ async fn records_are_the_same_on_either_side() {
     for property in &print {
         args.extend(["--property", property]);
     }
-    // The tool prints of each side what it says, the time of records of this side included.
+    // The tool prints the data of both sides, including the timestamps of this side's records.
     for (topic, deliveries) in [
         ("of-java", theirs),
         ("of-sdk", read(&client, "reader", "of-sdk", 3).await),
@@ -236,7 +236,7 @@ async fn records_are_the_same_on_either_side() {
     }
 }
 
-/// A record as the console consumer prints it.
+/// Returns a record as the console consumer prints it.
 fn as_printed(delivery: &Delivery) -> String {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("it is text");
     let headers = delivery.headers().iter();
@@ -260,13 +260,13 @@ fn as_printed(delivery: &Delivery) -> String {
     )
 }
 
-/// What `kafka-consumer-groups.sh --describe` says of one partition.
+/// The output of `kafka-consumer-groups.sh --describe` for one partition.
 #[derive(Debug)]
 struct Described {
     topic: String,
     current: u64,
     lag: u64,
-    /// None if nobody has it.
+    /// `None` if it has no owner.
     client: Option<String>,
 }
 
@@ -313,7 +313,7 @@ async fn kafkas_own_tool_shows_a_group_and_its_lag() {
     }
     producer.close().await.expect("it closes");
 
-    // Of what both get, the last one of one partition is held.
+    // Of the records that both get, the last one of one partition is held.
     let mut held: Option<PendingDelivery> = None;
     let mut settled = BTreeMap::new();
     let streams = client.streams();
@@ -378,7 +378,7 @@ async fn send_all(client: &Client, stream: &str) -> BTreeSet<String> {
     all
 }
 
-/// The payloads of deliveries.
+/// Returns the payloads of deliveries.
 fn texts(read: &[Delivery]) -> Vec<String> {
     let texts = read.iter().map(|d| String::from_utf8(d.payload().to_vec()));
     texts.map(|text| text.expect("it is text")).collect()
@@ -410,7 +410,7 @@ async fn a_group_goes_on_where_the_other_client_left_it() {
 }
 
 /// Handles `count` records as a member of a group with Kafka's oldest assignment strategy, and commits.
-/// Then stays a member for as long as what is returned.
+/// Then remains a member while the result is alive.
 fn eager_member(broker: &Broker, group: &str, count: usize) -> (BaseConsumer, BTreeSet<String>) {
     let mut settings = ClientConfig::new();
     settings.set("bootstrap.servers", broker.bootstrap());
@@ -443,7 +443,7 @@ async fn a_group_of_an_eager_strategy_is_moved_when_its_members_have_ended() {
     let all = send_all(&client, "eager").await;
     let (member, mut handled) = tokio::task::block_in_place(|| eager_member(&broker, "moved", 40));
     let polls = std::thread::spawn(move || {
-        // It stays in its group as long as it is polled.
+        // It remains in its group as long as it is polled.
         for _ in 0..20 {
             drop(member.poll(Duration::from_millis(100)));
         }
@@ -463,7 +463,7 @@ async fn a_group_of_an_eager_strategy_is_moved_when_its_members_have_ended() {
     assert_eq!(handled, all);
 }
 
-/// Other clients call their groups as they like.
+/// Other clients may use any group names.
 #[tokio::test]
 async fn a_group_of_any_name_is_continued() {
     const GROUP: &str = "\u{e9}quipe a/b: \u{1f697}";

@@ -29,7 +29,7 @@ const SESSION: Duration = Duration::from_secs(2);
 /// Outlives each test: the proxy runs on it.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
 
-/// One broker for all tests. Its container goes with the process.
+/// Returns the broker of all tests. Its container is removed with the process.
 fn testbed() -> &'static Testbed {
     static TESTBED: OnceCell<Testbed> = OnceCell::const_new();
     let testbed = TESTBED.get_or_init(|| async { Testbed::start(Options::new()).await });
@@ -79,7 +79,7 @@ fn send(producer: &FutureProducer, topic: &str) -> KafkaResult<i64> {
         .map_err(|(error, _)| error)
 }
 
-/// The first offset and the end of a topic.
+/// Returns the first offset and the end of a topic.
 fn ends(testbed: &Testbed, topic: &str) -> (i64, i64) {
     let asker: BaseConsumer = client(testbed, &[("group.id", "none")]);
     asker.fetch_watermarks(topic, 0, TIMEOUT).unwrap()
@@ -129,8 +129,8 @@ fn cut_sends_are_not_stored_and_go_through_in_the_end() {
     );
 }
 
-/// The broker has the record after the first attempt, and knows it again: a client that sends it
-/// as new would store it twice.
+/// The broker has the record after the first attempt, and recognizes it again: a client that sends it
+/// as a new record would store it twice.
 fn is_stored_once_though(fault: impl FnOnce(&Testbed, &str)) {
     let (testbed, topic) = (testbed(), topic(testbed()));
     let producer = producer(testbed);
@@ -185,7 +185,7 @@ fn delayed_answers_come_when_they_are_due() {
     );
 }
 
-/// A member of a group, joined, with a port of the proxy to itself.
+/// Returns a joined member of a group, with its own port of the proxy.
 fn member(testbed: &Testbed, group: &str, topic: &str, protocol: &str, name: &str) -> BaseConsumer {
     let mut settings = vec![
         ("group.id", group),
@@ -210,7 +210,7 @@ fn poll_until(members: &[&BaseConsumer], met: impl Fn() -> bool) -> Duration {
     while !met() {
         assert!(begun.elapsed() < TIMEOUT, "timed out");
         for member in members {
-            // Errors are what a member goes through when it is evicted.
+            // A member gets errors when it is evicted.
             drop(member.poll(Duration::from_millis(10)));
         }
     }
@@ -278,8 +278,8 @@ fn freeze(protocol: &str) {
         took < SESSION * 3,
         "the other takes over meanwhile: {took:?}"
     );
-    // It was evicted, and comes back as a member without a partition; or with it, if it is given
-    // back. Either way it reaches its broker again.
+    // It was evicted, and returns as a member without a partition; or with it, if it is assigned
+    // again. In both cases it reaches its broker again.
     let asked = Instant::now();
     frozen.fetch_watermarks(&topic, 0, TIMEOUT).unwrap();
     let silence = took + asked.elapsed();
@@ -305,7 +305,7 @@ fn steal(protocol: &str) {
     let victim = member(testbed, &group, &topic, protocol, &unique("client"));
     poll_until(&[&victim], || owns(&victim));
     RUNTIME.block_on(testbed.steal(&group, &Partition::new(topic.as_str(), "0")));
-    // The broker takes the partition for nobody's, though the victim does not know yet.
+    // For the broker, the partition has no owner, although the victim does not know that yet.
     let stale = victim.commit(&mark(&topic, Offset::Offset(1)), CommitMode::Sync);
     let unknown = KafkaError::ConsumerCommit(RDKafkaErrorCode::UnknownMemberId);
     assert_eq!(stale, Err(unknown));
@@ -356,6 +356,6 @@ fn clients_go_on_after_a_restart() {
     }
     assert_eq!(read, [0, 1]);
     drop((reader, producer));
-    // The container is removed by the runtime that made it.
+    // The container is removed by the runtime that created it.
     RUNTIME.block_on(async { drop(testbed) });
 }

@@ -2,7 +2,7 @@
 //! enhanced fan-out.
 //!
 //! The cases of one emulator share it and a DynamoDB Local. Both start before the first of these cases and are
-//! removed after the last. Many cases run at once, since they wait most of the time.
+//! removed after the last. Many cases run concurrently, because they wait most of the time.
 
 use std::process::ExitCode;
 
@@ -103,7 +103,7 @@ fn main() -> ExitCode {
         ferrokinesis.setup("ferrokinesis", RAW),
         kinesis_mock
             .setup("kinesis-mock", RAW)
-            // With more it responds too late for cases that measure time.
+            // With more, it responds too late for cases that measure time.
             .at_once(4)
             .ignore(
                 "needs restart: the emulator has lost its data then",

@@ -152,7 +152,7 @@ fn code<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> Option<&str> {
 /// Runs a test on one emulator, then on the other.
 fn on_each(test: impl AsyncFn(&'static Testbed)) {
     for emulator in [Emulator::Ferrokinesis, Emulator::KinesisMock] {
-        // Shown when it fails.
+        // Printed if it fails.
         println!("on {emulator:?}");
         RUNTIME.block_on(async { test(testbed(emulator).await).await });
     }
@@ -434,7 +434,7 @@ fn subscriptions_show_what_is_left_and_are_cut() {
         );
         stream.testbed.trim(&stream.name).await;
         assert_eq!(stream.sent(&["c"]).await, [None]);
-        // Until this one is cut: one that has ended may count for a while, and be cut in its place.
+        // Until this one is cut: an ended subscription may count as active for a while, and be cut in its place.
         let cut_all = async {
             loop {
                 stream.faults().cut_subscriptions(&stream.name);
@@ -446,7 +446,7 @@ fn subscriptions_show_what_is_left_and_are_cut() {
             () = cut_all => unreachable!("it has no end"),
         };
         assert!(cut && keys.len() <= 1, "{keys:?}");
-        // Kinesis, too, takes a subscription for active for a while after it is cut.
+        // Like Kinesis, it considers a subscription active for a while after it is cut.
         let begun = Instant::now();
         while subscribed(&stream, &consumer, 1).await != (vec!["c".into()], false) {
             assert!(begun.elapsed() < TIMEOUT, "what is left is not shown");
@@ -458,7 +458,7 @@ fn subscriptions_show_what_is_left_and_are_cut() {
 #[test]
 fn a_lasting_site_keeps_what_it_has_through_a_restart() {
     RUNTIME.block_on(async {
-        // Its containers go with the process, too.
+        // Its containers are removed with the process, too.
         let testbed: &'static Testbed = Box::leak(Box::new(Testbed::persistent().await));
         let stream = Stream::create(testbed).await;
         assert_eq!(stream.sent(&["a"]).await, [None]);

@@ -12,19 +12,19 @@ use conformance::{
 use millstream_core::{Client, driver};
 use millstream_memory::{Config, Memory, Target};
 
-/// A broker of this test alone.
+/// The broker of one test.
 #[derive(Debug)]
 struct Broker {
     config: Config,
-    /// None while it is down.
+    /// `None` while it is down.
     driver: Mutex<Option<FaultyBackend<Memory>>>,
     memory: Mutex<Option<Memory>>,
     names: AtomicUsize,
-    /// What outlives the broker, where something does.
+    /// The folder that outlives the broker, if its records are persisted.
     folder: Option<tempfile::TempDir>,
 }
 
-/// Records live so long, which is longer than any case but for those that wait for it.
+/// Records live this long, which is longer than any case, except for those that wait for their removal.
 const RETENTION: Duration = Duration::from_secs(600);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -32,7 +32,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Broker {
-    /// Only a broker that is restarted persists its records, since that takes longer.
+    /// Only a broker that is restarted persists its records, because that takes longer.
     async fn open(scope: BrokerScope) -> Self {
         let folder = match scope {
             BrokerScope::Shared => None,
@@ -63,7 +63,7 @@ impl Broker {
     async fn restart(&self) {
         drop(lock(&self.driver).take());
         drop(lock(&self.memory).take());
-        // The folder is free when the last task that holds a client has ended.
+        // The folder is unlocked when the last task that holds a client has ended.
         let memory = loop {
             match Memory::new(self.config.clone()) {
                 Ok(memory) => break memory,
@@ -136,7 +136,7 @@ impl Harness for Broker {
                 let stolen = async || faults.steal(&group, &partition).ok();
                 eventually(self.timing(), "somebody owns the partition", stolen).await
             }
-            // What is stored now is then older than that.
+            // The records that are stored now are then older than that.
             Fault::Trim { .. } => tokio::time::sleep(RETENTION + Duration::from_secs(1)).await,
             Fault::Restart => {
                 drop(faults);

@@ -14,10 +14,10 @@ use tokio::time::{Instant, sleep, timeout};
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long a fault lasts. Nothing depends on how quick the machine is.
+/// The duration of a fault. No result depends on the speed of the machine.
 const A_WHILE: Duration = Duration::from_millis(300);
 
-/// A server that sends back what it gets.
+/// A server that sends back the bytes it receives.
 struct Echo {
     address: SocketAddr,
     received: Arc<Mutex<Vec<u8>>>,
@@ -61,9 +61,9 @@ async fn connect(proxy: &TcpProxy, client: &str) -> TcpStream {
     TcpStream::connect(proxy.address(client)).await.unwrap()
 }
 
-/// Sends one byte, and returns that which comes back; none at the end of the connection.
+/// Sends one byte, and returns the byte that comes back; `None` at the end of the connection.
 async fn exchange(connection: &mut TcpStream, byte: u8) -> Option<u8> {
-    // A connection that is closed may refuse it.
+    // A closed connection may reject it.
     let _ = connection.write_all(&[byte]).await;
     let read = timeout(TIMEOUT, connection.read_u8()).await;
     read.expect("a byte, or the end").ok()
@@ -113,7 +113,7 @@ async fn nothing_passes_in_a_freeze_and_what_was_sent_arrives_afterwards() {
     assert_eq!(exchange(&mut a, 1).await, Some(1));
     proxy.of("a").freeze(A_WHILE);
     let begun = Instant::now();
-    // This one gives up, and its request arrives nevertheless.
+    // This client gives up, and its request arrives nevertheless.
     let mut new = connect(&proxy, "a").await;
     new.write_all(&[2]).await.unwrap();
     drop(new);
@@ -163,7 +163,7 @@ async fn a_delay_concerns_both_directions_and_no_throughput() {
     let begun = Instant::now();
     assert_eq!(exchange(&mut a, 1).await, Some(1));
     assert!(begun.elapsed() >= by * 2, "{:?}", begun.elapsed());
-    // One after the other these would take 20 s.
+    // Sequentially, these would take 20 s.
     let begun = Instant::now();
     let (mut read, mut write) = a.into_split();
     let sending = tokio::spawn(async move {

@@ -1,12 +1,12 @@
-//! Random fleets with random faults on the memory backend: none breaks a promise, and each replays
-//! exactly.
+//! Random fleets with random faults on the memory backend: none breaks a promise, and each run can be
+//! replayed exactly.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use conformance::history::Event;
 use conformance::simulation;
 
-/// Plays seeds on all cores.
+/// Runs seeds on all cores.
 fn play(seeds: std::ops::Range<u64>) {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     let failed: Vec<String> = std::thread::scope(|scope| {

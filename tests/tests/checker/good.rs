@@ -196,7 +196,7 @@ fn allows_a_stream_that_is_created_again_to_begin_anew() {
         .send("k", 1..=3)
         .handle("a", 1, [1])
         .checkpoint(1, 1);
-    // What the first one still held is gone; the next one has the same places.
+    // The records that the first stream still held are gone; the next one has the same positions.
     let script = script.recreated().sent("k", 11).stored(11, 1);
     let handling = script.handling("a", 2, 11, 1);
     let script = script.record(Event::Began(handling.clone()));

@@ -2,7 +2,7 @@
 
 mod script;
 
-/// The only violation is of this shape. Stands before the modules that use it.
+/// Asserts that the only violation has this shape. Defined before the modules that use it.
 macro_rules! assert_caught {
     ($script:expr, $pattern:pat) => {
         let violation = $script.caught();

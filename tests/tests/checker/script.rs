@@ -52,7 +52,7 @@ impl Script {
         })
     }
 
-    /// Sends and stores.
+    /// Sends and stores records.
     pub(crate) fn send(self, key: &str, ids: impl IntoIterator<Item = u64>) -> Self {
         ids.into_iter()
             .fold(self, |script, id| script.sent(key, id).stored(id, id))
@@ -88,7 +88,7 @@ impl Script {
         self.record(Event::Ended { handling, outcome })
     }
 
-    /// Handles to the good end.
+    /// Handles records successfully.
     pub(crate) fn handle(
         self,
         member: &str,
@@ -154,7 +154,7 @@ impl Script {
         })
     }
 
-    /// Deletes the stream, and goes on with the next one of its name.
+    /// Deletes the stream, and continues with the next one of its name.
     pub(crate) fn recreated(self) -> Self {
         let next = format!("{STREAM}~2");
         let script = self.record(Event::Deleted {
@@ -188,7 +188,7 @@ impl Script {
         verdict
     }
 
-    /// The only violation.
+    /// Returns the only violation.
     #[track_caller]
     pub(crate) fn caught(self) -> Violation {
         let mut verdict = self.verdict();

@@ -1,4 +1,4 @@
-//! The memory driver with a bug: what is not about one member.
+//! The memory driver with a bug: everything that does not concern one member.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,9 +23,9 @@ pub(crate) struct MutantBackend {
     pub(crate) memory: Memory,
     pub(crate) bug: Option<Bug>,
     pub(crate) session: Duration,
-    /// When members are cut off, by name.
+    /// The times during which members are cut off, by name.
     cut_off: Arc<Mutex<BTreeMap<String, CutOff>>>,
-    /// The responses to steps of each group that are to be lost, and that were.
+    /// The responses to steps of each group that must be lost, and those that were lost.
     responses: Arc<Mutex<BTreeMap<String, LostResponses>>>,
     /// The last checkpoints of each group, also in streams that were deleted.
     settled: Arc<Mutex<BTreeMap<String, Settled>>>,
@@ -39,7 +39,7 @@ struct LostResponses {
     hits: u64,
 }
 
-/// The time in which a member is cut off.
+/// The time during which a member is cut off.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CutOff {
     pub(crate) since: Instant,
@@ -66,14 +66,14 @@ impl MutantBackend {
         self.bug == Some(bug)
     }
 
-    /// Notes that a member is cut off from now on.
+    /// Cuts off a member from now on.
     pub(crate) fn freeze(&self, member: &str, duration: Duration) {
         let since = Instant::now();
         let until = since + duration;
         lock(&self.cut_off).insert(member.to_owned(), CutOff { since, until });
     }
 
-    /// Returns the time in which a member is cut off, if it ever was.
+    /// Returns the time during which a member is cut off, if it ever was.
     pub(crate) fn cut_off(&self, member: &str) -> Option<CutOff> {
         lock(&self.cut_off).get(member).copied()
     }
@@ -99,7 +99,7 @@ impl MutantBackend {
         lock(&self.responses).get(group).map_or(0, |of| of.hits)
     }
 
-    /// Notes what a group has settled.
+    /// Records what a group has settled.
     pub(crate) fn settle(&self, group: &str, updates: &[CheckpointUpdate]) {
         note(&self.settled, group, updates);
     }
@@ -109,16 +109,16 @@ impl MutantBackend {
         noted(&self.settled, group)
     }
 
-    /// Moves every partition of a group that somebody owns, or gives it to the same member anew.
+    /// Moves every owned partition of a group, or assigns it to the same member again.
     async fn move_all(&self, group: &str) {
         let read = self.memory.checkpoints(group).read().await;
         for checkpoint in read.unwrap_or_default() {
-            // Nobody may own it.
+            // The partition may have no owner.
             let _ = self.memory.faults().steal(group, &checkpoint.partition);
         }
     }
 
-    /// Shows earlier progress of a group from now on: the memory broker itself never goes back.
+    /// Shows earlier progress of a group from now on, because the memory broker itself never moves progress back.
     pub(crate) fn undo(&self, group: &str, updates: &[CheckpointUpdate]) {
         note(&self.undone, group, updates);
     }

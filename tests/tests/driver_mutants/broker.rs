@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use crate::backend::MutantBackend;
 use crate::bug::Bug;
 
-/// Which clock a case needs.
+/// The clock that a case needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Clock {
     /// It advances when all tasks wait.
@@ -37,7 +37,7 @@ impl Clock {
     }
 }
 
-/// Records live for longer than any case but for those that wait for their end.
+/// Records live longer than any case, except for those that wait for their removal.
 const RETENTION: Duration = Duration::from_secs(600);
 
 type MutantDriver = Layered<Memory, MutantBackend>;
@@ -134,7 +134,7 @@ impl Harness for MutantBroker {
             Fault::LosePublishResponses { group, times } => {
                 self.mutant.lose_responses(&group, times);
             }
-            // What is stored now is then older than that.
+            // The records that are stored now are then older than that.
             Fault::Trim { .. } => sleep(RETENTION + Duration::from_secs(1)).await,
             fault => self.driver.inject(fault).expect("it is one of its hooks"),
         }

@@ -1,4 +1,4 @@
-//! Which bugs are planted, and which case finds each.
+//! The planted bugs, and the case that finds each of them.
 
 /// One bug of a driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -7,35 +7,35 @@ pub(crate) enum Bug {
     KeylessInOnePartition,
     /// `next` awaits between taking events and returning them.
     NextIsNotCancelSafe,
-    /// `next` returns when there is nothing to report.
+    /// `next` returns without an event.
     NextReturnsNoEvent,
-    /// The results of a checkpoint come in reverse order.
+    /// The results of a checkpoint are in reverse order.
     CheckpointResultsAreReversed,
     /// Only the first update of a checkpoint is stored; the others are acknowledged.
     OnlyFirstUpdateIsStored,
-    /// An update that is refused is acknowledged.
+    /// A rejected update is acknowledged.
     RefusedUpdateIsAcknowledged,
-    /// What is fenced is reported as unavailable.
+    /// A fenced update is reported as unavailable.
     FencedIsUnavailable,
-    /// The owner of an update is compared, its epoch is not.
+    /// The owner of an update is compared, but its epoch is not.
     EpochIsNotCompared,
     /// A checkpoint whose call was dropped is stored after later ones.
     DroppedCheckpointIsStoredLate,
-    /// Records of a partition come after its `Revoking`.
+    /// Records of a partition follow its `Revoking`.
     RecordsFollowRevoking,
-    /// A member may drain for as long as it likes.
+    /// A drain has no time limit.
     DrainIsNotLimited,
-    /// `Revoking` leaves 100 times the drain of the member's options.
+    /// `Revoking` allows 100 times the drain of the member's options.
     RevokingLeavesTooLong,
     /// `Assigned` never has a checkpoint.
     AssignedHasNoCheckpoint,
-    /// A member is alive only while `next` is called.
+    /// The session of a member is kept only while `next` is called.
     HeartbeatsNeedNext,
     /// Heartbeats are a task of the application's runtime.
     HeartbeatsNeedTheRuntime,
-    /// A member that is cut off reports the loss when it is back.
+    /// A member that is cut off reports the loss when it is connected again.
     LossIsReportedLate,
-    /// A step of which some partitions are lost is fenced as a whole.
+    /// A step of which only some partitions are lost is fenced as a whole.
     PartlyLostStepIsFenced,
     /// A step whose response was lost is stored again.
     StepIsRepeated,
@@ -59,23 +59,23 @@ pub(crate) enum Bug {
     BatchBytesAreIgnored,
     /// The lag of a paused partition is not reported.
     LagOfAPauseIsNotReported,
-    /// A member that joins has all partitions distributed anew.
+    /// All partitions are redistributed when a member joins.
     PlanIsNotSticky,
     /// A checkpoint is acknowledged before it is stored, and a release or the end overtakes it.
     CheckpointIsAcknowledgedEarly,
-    /// The epoch of a partition stays the same from one assignment to the next.
+    /// The epoch of a partition stays the same in the next assignment.
     EpochIsReused,
-    /// A heartbeat that comes too late renews what was lost.
+    /// A heartbeat that is too late renews a lost session.
     LostLeaseIsRenewed,
-    /// The session begins with a response that took as long as a session, and not with its request.
+    /// The session begins with a response that took as long as a session, instead of its request.
     SessionIsCountedTooLate,
-    /// A heartbeat that fails is the loss of everything.
+    /// A failed heartbeat loses everything.
     HeartbeatIsNotRepeated,
     /// A member that loses everything reports only one partition.
     LossIsReportedInPart,
-    /// A loss does not wake the call of `next` that waits.
+    /// A loss does not wake the waiting call of `next`.
     LostWaitsForRecords,
-    /// A member that was cut off never owns anything again.
+    /// A member that was cut off never owns a partition again.
     MemberDoesNotJoinAgain,
     /// A record without a payload is stored with an empty one.
     TombstoneIsAnEmptyPayload,
@@ -85,13 +85,13 @@ pub(crate) enum Bug {
     TimestampIsInSeconds,
 }
 
-/// A bug, and how it is found.
+/// A bug, and the case that finds it.
 #[derive(Debug)]
 pub(crate) struct Mutant {
     pub(crate) bug: Bug,
     /// The case that finds it.
     pub(crate) case: &'static str,
-    /// A part of what the case says then.
+    /// A part of the message with which the case fails.
     pub(crate) reason: &'static str,
 }
 

@@ -1,8 +1,8 @@
 //! The suite finds bugs of drivers: each mutant of the memory driver breaks one sentence of the contract,
-//! and the case that shows this sentence must fail on it, for that reason. On the driver without the bug
+//! and the case for this sentence must fail on it, for that reason. On the driver without the bug,
 //! the same case must pass.
 //!
-//! A new promise to drivers needs a case, and a case that nothing makes fail proves nothing: plant the
+//! A new promise to drivers needs a case, and a case that cannot fail proves nothing: plant the
 //! bug here.
 
 mod backend;

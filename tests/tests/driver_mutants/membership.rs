@@ -30,14 +30,14 @@ pub(crate) struct MutantMembership {
 #[derive(Debug)]
 struct State {
     owned: BTreeMap<Partition, Epoch>,
-    /// The records of each partition that came last.
+    /// The last records of each partition.
     last_records: BTreeMap<Partition, Vec<StoredRecord>>,
     calls_of_next: usize,
     last_heartbeat: Instant,
     paused: BTreeSet<Partition>,
     /// The first epoch of each partition.
     first_epochs: BTreeMap<Partition, Epoch>,
-    /// What waits for records, though it must not.
+    /// Events that wait for records, although they must not.
     waits: Vec<Event>,
     /// Whether everything was lost while the member was cut off.
     was_cut_off: bool,
@@ -73,7 +73,7 @@ impl MutantMembership {
         membership
     }
 
-    /// Returns the time in which the member is cut off, if it was.
+    /// Returns the time during which the member is cut off, if it was.
     fn cut_off(&self) -> Option<CutOff> {
         let name = self.options.member.as_deref().unwrap_or_default();
         self.backend.cut_off(name)
@@ -83,7 +83,7 @@ impl MutantMembership {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends a heartbeat. With one that is too late the group has taken the member's partitions away.
+    /// Sends a heartbeat. If it is too late, the group has revoked the member's partitions.
     fn heartbeat(&self) {
         let mut state = self.state();
         let last = mem::replace(&mut state.last_heartbeat, Instant::now());
@@ -92,7 +92,7 @@ impl MutantMembership {
         }
     }
 
-    /// Has the group take away what the member owns.
+    /// Makes the group revoke the member's partitions.
     fn expire(&self, state: &State) {
         let faults = self.backend.memory.faults();
         for partition in state.owned.keys() {
@@ -124,7 +124,7 @@ impl MutantMembership {
         let moment = self.backend.session / 100;
         tokio::spawn(async move {
             sleep(moment).await;
-            // Nobody hears that it was refused.
+            // The rejection is not reported.
             inner.checkpoint(&updates).await
         });
     }
@@ -140,7 +140,7 @@ impl MutantMembership {
     }
 }
 
-/// Sends heartbeats as long as the member is there.
+/// Sends heartbeats as long as the member exists.
 async fn send_heartbeats(membership: Weak<LayeredMembership<MutantMembership>>) {
     while let Some(membership) = membership.upgrade() {
         membership.0.heartbeat();
@@ -150,7 +150,7 @@ async fn send_heartbeats(membership: Weak<LayeredMembership<MutantMembership>>) 
     }
 }
 
-/// A checkpoint that is on its way. If its call is dropped, it arrives late.
+/// A checkpoint in flight. If its call is dropped, it arrives late.
 struct OnItsWay<'a> {
     membership: &'a MutantMembership,
     updates: &'a [CheckpointUpdate],
@@ -258,7 +258,7 @@ impl MembershipLayer for MutantMembership {
     ) -> Result<()> {
         let mut published = self.inner.publish(stream, records, updates).await;
         let is_lost = published.is_ok() && self.backend.loses_response(&self.group);
-        // Without the bug the driver finds out that the step is stored.
+        // Without the bug, the driver finds out that the step is stored.
         if is_lost && self.backend.has(Bug::StepIsRepeated) {
             published = self.inner.publish(stream, records, updates).await;
         }

@@ -18,7 +18,7 @@ pub(crate) struct MutantProducer {
 }
 
 impl MutantProducer {
-    /// Changes a record that is stored.
+    /// Changes a record before it is stored.
     fn mutate(&self, record: &mut Record) {
         match self.bug {
             Bug::KeylessInOnePartition => {

@@ -97,7 +97,7 @@ async fn what_this_sdk_stored_is_told_as_it_was_meant(broker: &Broker, client: &
     let read = read(client, "noting").await;
     let progress = read.iter().map(|c| (c.position, c.epoch, c.lag.records));
     let progress: Vec<_> = progress.collect();
-    // Where a group begins, or was moved to, it has settled nothing.
+    // A group has settled nothing at the offset where it begins, or to which it was moved.
     assert_eq!(
         progress,
         [

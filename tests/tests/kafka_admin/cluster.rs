@@ -4,8 +4,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
 use crate::{config, connect, raw_client};
 
-/// How many partitions of a topic a broker shows to a client that knows only this one, and how many
-/// of them have a leader.
+/// Returns the number of partitions of a topic in the metadata of a client's only known broker, and the number
+/// of those with a leader.
 fn shown(bootstrap: &str, topic: &str) -> (usize, usize) {
     let consumer: BaseConsumer = raw_client::settings(bootstrap)
         .create()
@@ -18,7 +18,7 @@ fn shown(bootstrap: &str, topic: &str) -> (usize, usize) {
     (partitions.len(), led)
 }
 
-/// A client that asks any broker right after a change must not get the old state.
+/// A client that sends a request to any broker right after a change must not get the old state.
 #[tokio::test]
 async fn every_broker_shows_a_change_when_it_is_answered() {
     let cluster = Cluster::start(|_| Options::new()).await;
@@ -40,7 +40,7 @@ async fn every_broker_shows_a_change_when_it_is_answered() {
         assert_eq!(each(&name), [(0, 0); 3]);
     }
 
-    // A broker that is gone is not waited for.
+    // The client does not wait for a broker that is gone.
     cluster.kill(2).await;
     let mut config = config(&cluster.broker(0).bootstrap());
     config.topics.replication_factor = Some(2);

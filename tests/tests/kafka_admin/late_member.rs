@@ -1,4 +1,4 @@
-//! A member that is let in late, with a stream that its group has begun to read meanwhile.
+//! A member that is admitted late, with a stream that its group has begun to read meanwhile.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot continue fails")]
 
@@ -15,7 +15,7 @@ const TIMEOUT: Duration = Duration::from_secs(100);
 const GROUP: &str = "late";
 const RECORDS: usize = 1_000;
 
-/// By KIP-848, where a member waits for its name as long as another one has it.
+/// Uses KIP-848, with which a member waits for its name while another member has it.
 async fn client(bootstrap: &str, instance_id: Option<&str>) -> Client {
     let mut config = config(bootstrap);
     config.consumer.protocol = Protocol::Consumer;
@@ -64,7 +64,7 @@ async fn progress_that_others_made_meanwhile_stays() {
     };
     let late = both(&client(&bootstrap, Some(NAME)).await);
     let late = tokio::spawn(async move { late.join().await });
-    // It knows by now where the group would begin.
+    // By now it knows where the group would begin.
     let deadline = Instant::now() + TIMEOUT;
     while events
         .with("millstream.kafka.group.begins", "stream", "late-new")

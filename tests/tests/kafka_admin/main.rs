@@ -1,5 +1,5 @@
-//! The administration of topics and of groups by the public interface, against real brokers, with
-//! rdkafka as the other client that sees the same.
+//! The administration of topics and groups by the public interface, against real brokers. rdkafka is
+//! the other client that must see the same state.
 
 #![cfg(feature = "kafka")]
 
@@ -34,7 +34,7 @@ async fn start() -> (Broker, Client) {
     (broker, client)
 }
 
-/// As [`config`], for what is to run into a timeout.
+/// Like [`config`], for calls that must time out.
 fn impatient(bootstrap: &str) -> Config {
     let mut config = config(bootstrap);
     config.request_timeout = Duration::from_secs(3);

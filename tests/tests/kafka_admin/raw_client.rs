@@ -1,4 +1,4 @@
-//! Another client of the same brokers: rdkafka as it is.
+//! Another client of the same brokers: plain rdkafka.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -25,7 +25,7 @@ fn millis(time: SystemTime) -> i64 {
     since.as_millis() as i64
 }
 
-/// Stores `count` records in a partition, all of one time.
+/// Stores `count` records in a partition, all with one timestamp.
 pub(crate) fn send(bootstrap: &str, topic: &str, partition: i32, count: usize, time: SystemTime) {
     let producer: ThreadedProducer<DefaultProducerContext> = settings(bootstrap)
         .create()
@@ -39,7 +39,7 @@ pub(crate) fn send(bootstrap: &str, topic: &str, partition: i32, count: usize, t
     assert_eq!(producer.in_flight_count(), 0);
 }
 
-/// Stores one record in a transaction, which leaves a mark after it.
+/// Stores one record in a transaction, which leaves a marker after it.
 pub(crate) fn send_in_a_transaction(bootstrap: &str, topic: &str, partition: i32) {
     let producer: ThreadedProducer<DefaultProducerContext> = settings(bootstrap)
         .set("transactional.id", format!("{topic}-writer"))
@@ -55,7 +55,7 @@ pub(crate) fn send_in_a_transaction(bootstrap: &str, topic: &str, partition: i32
         .expect("it is committed");
 }
 
-/// A client that may look at a group's offsets, and move them, without being a member.
+/// A client that may read a group's offsets, and move them, without being a member.
 pub(crate) struct OffsetClient(BaseConsumer);
 
 impl OffsetClient {
@@ -72,7 +72,7 @@ impl OffsetClient {
         commit(&self.0, topic, next, note).expect("nobody else may move it");
     }
 
-    /// What is stored for a partition: the next offset, and the note.
+    /// Returns the stored next offset of a partition, and its note.
     pub(crate) fn committed(&self, topic: &str, partition: i32) -> (Offset, String) {
         let mut list = TopicPartitionList::new();
         list.add_partition(topic, partition);
@@ -99,8 +99,8 @@ fn commit(
     consumer.commit(&list, CommitMode::Sync)
 }
 
-/// A member that owns all partitions of a topic and settles nothing by itself, on a thread of its
-/// own.
+/// A member that owns all partitions of a topic and settles nothing by itself, on a separate
+/// thread.
 pub(crate) struct Member {
     consumer: Arc<BaseConsumer>,
     leaving: Arc<AtomicBool>,

@@ -7,7 +7,7 @@ use rdkafka::Offset;
 use crate::raw_client::{self, Member, OffsetClient};
 use crate::{connect, impatient, start};
 
-/// Broker-side groups and those of the members themselves.
+/// Groups with each rebalance protocol.
 const PROTOCOLS: [&str; 2] = ["classic", "consumer"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -38,13 +38,13 @@ async fn what_is_unknown_is_not_found(client: &Client) {
     }
 }
 
-/// A topic of 3 partitions: 4 records of an hour ago, and then 6 of now; and a group of its own.
+/// A topic of 3 partitions with 4 records of an hour ago, followed by 6 current ones; and a separate group.
 struct ResetFixture {
     bootstrap: String,
     client: Client,
     protocol: &'static str,
     name: String,
-    /// The group, and where requests to it stand.
+    /// The group, and the group that holds its requests.
     main: OffsetClient,
     side: OffsetClient,
 }
@@ -66,7 +66,7 @@ impl ResetFixture {
         }
         let main = OffsetClient::new(&bootstrap, &name);
         let side = OffsetClient::new(&bootstrap, &format!("{name}.millstream-reset"));
-        // A group is of the kind of its last members.
+        // The last members of a group determine its type.
         drop(Member::join(&bootstrap, &name, protocol, &name, 3));
         main.commit(&name, &[(0, 5), (1, 5), (2, 5)], "millstream epoch=1");
         Self {
@@ -92,7 +92,7 @@ impl ResetFixture {
         [0, 1, 2].map(|partition| self.main.offset(&self.name, partition).0)
     }
 
-    /// The requests that stand: partition, offset, number.
+    /// Returns the stored requests: partition, offset, number.
     fn requests(&self) -> Vec<(i32, i64, u64)> {
         let requests = (0..3).map(|partition| (partition, self.side.offset(&self.name, partition)));
         let asked = requests.filter_map(|(partition, (offset, number))| {
@@ -101,7 +101,7 @@ impl ResetFixture {
         asked.collect()
     }
 
-    /// Does as a member does, until all partitions have obeyed what is wanted by `done`.
+    /// Acts like a member, which applies the requests to its partitions, until `done` returns true.
     fn obey(&self, member: &Member, mut done: impl FnMut() -> bool) {
         let begun = Instant::now();
         while !done() {
@@ -117,7 +117,7 @@ impl ResetFixture {
 }
 
 impl OffsetClient {
-    /// The next offset, and the number of the reset that stands there; -1 and 0 where there is none.
+    /// Returns the next offset, and the number of the reset that is stored with it; -1 and 0 if there is none.
     fn offset(&self, topic: &str, partition: i32) -> (i64, u64) {
         let (offset, note) = self.committed(topic, partition);
         let number = note.split("reset=").nth(1).and_then(|n| n.parse().ok());
@@ -166,7 +166,7 @@ async fn of_two_requests_the_later_one_wins(fixture: &ResetFixture) {
         tokio::spawn(async move { group.reset(&stream, to).await })
     };
     let first = begin(Start::Earliest);
-    // It stands before the second one is asked for.
+    // It is stored before the second request.
     let begun = Instant::now();
     while fixture.requests().len() < 3 {
         assert!(begun.elapsed() < raw_client::TIMEOUT && !first.is_finished());
@@ -214,7 +214,7 @@ async fn a_group_whose_members_leave_is_moved_then(fixture: &ResetFixture) {
         async move { group.reset(&stream, Start::Latest).await }
     });
     let begun = Instant::now();
-    // One partition has moved when the member goes.
+    // One partition has moved when the member leaves.
     while fixture.offsets()[1] != LENGTH {
         assert!(begun.elapsed() < raw_client::TIMEOUT && !reset.is_finished());
         for (partition, offset, number) in fixture.requests() {

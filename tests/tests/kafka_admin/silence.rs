@@ -1,4 +1,4 @@
-//! A cluster that is silent for longer than anybody waits, and then responds again.
+//! A cluster that does not respond for longer than any timeout, and then responds again.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use millstream_core::ErrorKind;
 
 use crate::{config, connect};
 
-/// The question that was given up is nobody's any more: its late response harms nothing.
+/// The late response to an abandoned request has no effect.
 #[tokio::test]
 async fn a_question_about_a_group_may_be_answered_too_late() {
     let broker = conformance::kafka::Options::new().start().await;
@@ -35,7 +35,7 @@ async fn a_question_about_a_group_may_be_answered_too_late() {
             (unknown == ErrorKind::NotFound).then_some(())
         })
         .await;
-        // No response shows that librdkafka has done what it does late.
+        // No response shows that librdkafka has completed its late work.
         tokio::time::sleep(Duration::from_secs(3)).await;
     }
 }

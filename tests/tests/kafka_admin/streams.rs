@@ -119,7 +119,7 @@ async fn positions_are_those_of_the_records_that_are_left(broker: &Broker, clien
 async fn names_are_listed_without_the_clusters_own(broker: &Broker, client: &Client) {
     let spec = StreamSpec::new("__foreign");
     client.streams().create(spec).await.expect("it is new");
-    // Makes the cluster's own topic of offsets.
+    // Creates the cluster's own topic for offsets.
     raw_client::OffsetClient::new(&broker.bootstrap(), "somebody").commit(
         "created-0",
         &[(0, 1)],
@@ -208,7 +208,7 @@ async fn partitions_are_neither_split_nor_merged(client: &Client) {
 
 async fn a_thousand_partitions_are_described_quickly(broker: &Broker) {
     let mut config = config(&broker.bootstrap());
-    // A small broker takes 10 s to make so many.
+    // A small broker takes 10 s to create that many.
     config.request_timeout = Duration::from_secs(180);
     let streams = connect(config).await.streams();
     let spec = StreamSpec::new("wide").partitions(1_000);

@@ -1,4 +1,4 @@
-//! What members and producers report while they run: lag, and the health of their brokers.
+//! The reports of running members and producers: lag, and the health of their brokers.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ const NONE: Lag = Lag {
     time: Some(Duration::ZERO),
 };
 
-/// A client that looks at its statistics often.
+/// Returns a client with frequent statistics.
 async fn watched(bootstrap: &str) -> Client {
     let mut settings = config(bootstrap);
     settings.statistics_interval = Duration::from_millis(200);
@@ -53,7 +53,7 @@ async fn lag_is_told_where_nothing_is_delivered() {
     let client = watched(&broker.bootstrap()).await;
     let only = |stream: &str| Partition::new(stream.to_owned(), "0");
 
-    // Nothing ever came.
+    // Nothing was ever sent.
     create(&client, "empty").await;
     let run = client.group("waiting").stream("empty").run(
         async |_: Delivery| Ok::<_, Infallible>(()),
@@ -73,7 +73,7 @@ async fn lag_is_told_where_nothing_is_delivered() {
     control.shutdown();
     waiting.await.expect("no panic").expect("it leaves");
 
-    // The handler is stuck: its partition is paused, and others continue sending.
+    // The handler is stuck: its partition is paused, and the producer continues sending.
     create(&client, "stuck").await;
     send(&client, "stuck", 20).await;
     let gate = Arc::new(Semaphore::new(0));
@@ -181,7 +181,7 @@ async fn a_broker_is_told_down_and_up_again() {
         (each("millstream.kafka.broker.up") == [1, 1]).then_some(())
     })
     .await;
-    // Once, whatever else was tried meanwhile.
+    // Once, regardless of the number of other attempts.
     assert_eq!(each("millstream.kafka.broker.down"), [1, 1]);
     control.shutdown();
     member.await.expect("no panic").expect("it leaves");

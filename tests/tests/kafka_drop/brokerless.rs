@@ -1,5 +1,5 @@
-//! Clients that were given an empty list of brokers, for example by a broker that was frozen and is
-//! out of its cluster.
+//! Clients that received an empty list of brokers, for example from a broker that was frozen and is
+//! outside its cluster.
 
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use millstream_kafka::Config;
 
 use crate::fixture::{Fixture, PARTITIONS, pull, stream, unique, until};
 
-/// So many questions get no brokers: for each client of the case there are several.
+/// The number of metadata requests that get no brokers: several for each client of the case.
 const QUESTIONS: u64 = 100;
 
-/// By itself librdkafka finds back most of the time. Here it never does, so that it is known that we do.
+/// By itself, librdkafka recovers most of the time. Here it never does, which proves that this backend does.
 fn lead_nowhere(config: &mut Config) {
     let settings = [
         ("metadata.recovery.strategy", "none"),
@@ -27,7 +27,7 @@ async fn send(producer: &Producer) {
     stored.expect("it is stored");
 }
 
-/// A producer, a member, and what asks for positions.
+/// A producer, a member, and a client that requests offsets.
 pub(crate) async fn clients(fixture: Arc<Fixture>) {
     let id = unique("lost");
     let client = fixture.client_with(id.clone(), lead_nowhere).await;

@@ -1,4 +1,4 @@
-//! A drain ends before the broker gives the member up for not polling.
+//! A drain ends before the broker evicts the member for not polling.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::fixture::{Fixture, config, stream, unique};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The longest drain that is let in is one that the broker waits for, and half a minute more.
+/// The longest allowed drain is one for which the broker waits, and half a minute more.
 pub(crate) async fn longest(fixture: Arc<Fixture>) {
     let client = fixture.client().await;
     let stream = stream(&client, 1).await;
@@ -24,7 +24,7 @@ pub(crate) async fn longest(fixture: Arc<Fixture>) {
         .expect("it closes");
 }
 
-/// One that the broker would not wait for is refused, as is a setting that would have it wait less.
+/// A drain for which the broker would not wait is rejected, and so is a setting that makes the broker wait less.
 pub(crate) async fn too_long(fixture: Arc<Fixture>) {
     let client = fixture.client().await;
     let stream = stream(&client, 1).await;

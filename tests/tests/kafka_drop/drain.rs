@@ -1,4 +1,4 @@
-//! A member in the middle of a drain: it holds what it has pulled, and another has joined.
+//! A member in the middle of a drain: it holds the records that it has pulled, and another member has joined.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,27 +10,27 @@ use millstream_kafka::Config;
 use crate::fixture::{Fixture, KEYS, PARTITIONS, QUICK, TIMEOUT, pull, stream, unique, until};
 use crate::threads::Threads;
 
-/// How many records of each key are settled and stored before the drain.
+/// The number of records of each key that are settled and stored before the drain.
 pub(crate) const SETTLED: usize = 1;
-/// How many there are.
+/// The number of records of each key.
 pub(crate) const PER_KEY: usize = 4;
-/// How many are left to others.
+/// The number of records that are left to others.
 pub(crate) const LEFT: usize = KEYS * (PER_KEY - SETTLED);
 
-/// Who drains.
+/// The draining member.
 pub(crate) struct Drain {
     pub(crate) client: Client,
     pub(crate) connections: Connections,
     pub(crate) consumer: Consumer,
-    /// One of each key, some of each partition.
+    /// One record of each key, some of each partition.
     pub(crate) held: Vec<PendingDelivery>,
-    /// The partition that is to go.
+    /// The partition that is being revoked.
     pub(crate) revoked: String,
     /// Its threads.
     pub(crate) threads: Threads,
 }
 
-/// Who waits for it.
+/// The member that waits for the drain.
 pub(crate) struct NextOwner {
     pub(crate) client: Client,
     pub(crate) consumer: Consumer,
@@ -41,7 +41,7 @@ pub(crate) struct NextOwner {
 /// The name of the member that drains.
 const MEMBER: &str = "drains";
 
-/// The next owner learns of a rebalance after `heartbeat` at the latest.
+/// Starts a drain. The next owner learns of a rebalance after `heartbeat` at the latest.
 pub(crate) async fn begin(
     fixture: &Fixture,
     drain: Duration,
@@ -50,7 +50,7 @@ pub(crate) async fn begin(
     begin_within(fixture, drain, drain, heartbeat).await
 }
 
-/// As [`begin`], where rebalances have another limit than the close.
+/// Like [`begin`], with a different limit for rebalances than for the close.
 pub(crate) async fn begin_within(
     fixture: &Fixture,
     drain: Duration,
@@ -123,7 +123,7 @@ pub(crate) async fn begin_within(
 }
 
 impl NextOwner {
-    /// Pulls and settles all that is left.
+    /// Pulls and settles all remaining records.
     pub(crate) async fn takes_all(&mut self) {
         let mut numbers = BTreeSet::new();
         while numbers.len() < LEFT {

@@ -1,4 +1,4 @@
-//! Fetches that fail: a record that could not be read is never passed, and a log that has lost its end ends the
+//! Failed fetches: a record that could not be read is never passed, and a truncated log ends the
 //! member.
 
 use std::sync::Arc;
@@ -14,18 +14,18 @@ use crate::fixture::{
     Fixture, KEYS, PARTITIONS, QUICK, TIMEOUT, pull, send, stream, unique, until,
 };
 
-/// A broker's error of which it says no more: librdkafka hands it on, and repeats the fetch.
+/// An unspecific error of a broker: librdkafka reports it, and repeats the fetch.
 const UNKNOWN_SERVER_ERROR: i16 = -1;
 
 const OFFSET_OUT_OF_RANGE: i16 = 1;
 
-/// How many fetches fail for the same records. Between two of them librdkafka waits half a second, longer than
-/// the member between two looks at its positions.
+/// The number of failed fetches for the same records. Between two of them librdkafka waits half a second, longer than
+/// the member's interval between two checks of its positions.
 const FAILURES: u64 = 4;
 
 /// A member that has read and settled one record of each key.
 struct Member {
-    /// By which the faults know its fetches.
+    /// The client id, by which the faults identify its fetches.
     id: String,
     client: Client,
     stream: String,
@@ -71,17 +71,18 @@ impl Member {
     }
 }
 
-/// Sends a record of each key, while all fetches of the member fail from now on, and some did for these records.
+/// Sends a record of each key, while all fetches of the member fail from now on, and after some have failed for these
+/// records.
 async fn send_unreadable(member: &Member, faults: &Faults) {
     faults.fail_fetches(&member.id, UNKNOWN_SERVER_ERROR, u32::MAX);
-    // Fetches that wait for records already would return them.
+    // Fetches that already wait for records would return them.
     until("a later fetch fails", || faults.hits(&member.id) >= 2).await;
     send(&member.client, &member.stream, 1..2).await;
     let later = faults.hits(&member.id) + FAILURES;
     until("fetches have failed", || faults.hits(&member.id) >= later).await;
 }
 
-/// librdkafka's position is beyond the record that could not be read. A member after this one would begin there.
+/// librdkafka's position is after the record that could not be read. A later member would begin there.
 pub(crate) async fn is_no_progress(fixture: Arc<Fixture>) {
     let events = Events::listen();
     let mut member = Member::join(&fixture).await;
@@ -111,7 +112,7 @@ pub(crate) async fn is_no_progress(fixture: Arc<Fixture>) {
 }
 
 /// A rebalance pauses all partitions, and librdkafka would resume the one that stays at its own position, which
-/// is beyond the record that could not be read.
+/// is after the record that could not be read.
 pub(crate) async fn before_a_rebalance(fixture: Arc<Fixture>) {
     let mut member = Member::join(&fixture).await;
     let faults = fixture.testbed.faults();
@@ -147,7 +148,7 @@ pub(crate) async fn before_a_rebalance(fixture: Arc<Fixture>) {
     other.close().await.expect("it closes");
 }
 
-/// An offset within the log that cannot be read was beyond its end before: what is there now was never read.
+/// An unreadable offset within the log was beyond the log's end before: the records that are there now were never read.
 pub(crate) async fn of_a_log_that_was_cut_back(fixture: Arc<Fixture>) {
     let mut member = Member::join(&fixture).await;
     let faults = fixture.testbed.faults();

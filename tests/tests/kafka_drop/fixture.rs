@@ -11,23 +11,23 @@ use millstream_kafka::{Config, Protocol};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Instant, sleep, timeout};
 
-/// How long a silent member keeps its partitions. Long, to distinguish one that leaves from one that falls
+/// The session timeout of members. It is long, to distinguish a member that leaves from one that falls
 /// silent.
 pub(crate) const SESSION: Duration = Duration::from_secs(10);
 
-/// What must happen does within this.
+/// The timeout of everything that must happen.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How often members show that they live.
+/// A short heartbeat interval of members.
 pub(crate) const QUICK: Duration = Duration::from_millis(200);
 
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Keys of which some go to each of [`PARTITIONS`] partitions.
+/// The number of keys: some go to each of [`PARTITIONS`] partitions.
 pub(crate) const KEYS: usize = 10;
 pub(crate) const PARTITIONS: usize = 2;
 
-/// As an application has it.
+/// Creates a runtime like an application's.
 pub(crate) fn runtime() -> Runtime {
     let mut builder = Builder::new_multi_thread();
     let runtime = builder.worker_threads(2).enable_all().build();
@@ -48,7 +48,7 @@ pub(crate) fn config(bootstrap: String, protocol: Protocol) -> Config {
     config
 }
 
-/// The shared broker, by one protocol.
+/// The shared broker, with one protocol.
 #[derive(Debug)]
 pub(crate) struct Fixture {
     pub(crate) testbed: Arc<Testbed>,
@@ -64,18 +64,18 @@ impl Fixture {
         self.client_with_heartbeat(QUICK).await
     }
 
-    /// A client whose members of classic groups learn of a rebalance so late.
+    /// Returns a client whose members of classic groups learn of a rebalance after this interval.
     pub(crate) async fn client_with_heartbeat(&self, every: Duration) -> Client {
         self.client_of(unique("client"), every).await
     }
 
-    /// As that, one by whose id the testbed knows its members.
+    /// Like that, with an id by which the testbed identifies its members.
     pub(crate) async fn client_of(&self, id: String, every: Duration) -> Client {
         let beat = |config: &mut Config| config.consumer.heartbeat_interval = Some(every);
         self.client_with(id, beat).await
     }
 
-    /// As that, one that is configured in another way.
+    /// Like that, with a changed configuration.
     pub(crate) async fn client_with(&self, id: String, change: impl FnOnce(&mut Config)) -> Client {
         let mut config = config(self.testbed.bootstrap(), self.protocol);
         config.client_id = id;
@@ -84,13 +84,13 @@ impl Fixture {
     }
 }
 
-/// A name that no other case has.
+/// Returns a name that no other case has.
 pub(crate) fn unique(prefix: &str) -> String {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     format!("{prefix}-{}", COUNT.fetch_add(1, Relaxed))
 }
 
-/// A stream with `per_key` records of each key, numbered in their order.
+/// Creates a stream with `per_key` records of each key, numbered in their order.
 pub(crate) async fn stream(client: &Client, per_key: usize) -> String {
     let name = unique("stream");
     let spec = StreamSpec::new(name.as_str()).partitions(PARTITIONS);

@@ -7,7 +7,7 @@ use crate::drain::text;
 use crate::fixture::{Fixture, KEYS, pull, stream, unique};
 use crate::threads::{Threads, drop_at_once};
 
-/// Deliveries, settled or not, hold nothing of the client that they came by.
+/// Deliveries, settled or not, keep no part of their client alive.
 pub(crate) async fn kept(fixture: Arc<Fixture>) {
     const ENDS: Duration = Duration::from_secs(10);
     let before = Threads::of_clients();

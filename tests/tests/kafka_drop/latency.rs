@@ -1,4 +1,4 @@
-//! How quickly members react when others wait for them. Most of several attempts must be quick: a
+//! The reaction times of members when others wait for them. Most of several attempts must be quick: a
 //! busy machine may delay some.
 
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use millstream_core::{Client, Consumer};
 
 use crate::fixture::{Fixture, KEYS, PARTITIONS, QUICK, pull, send, stream, unique, until};
 
-/// Of these most are to be quick.
+/// The number of attempts, most of which must be quick.
 const ATTEMPTS: usize = 5;
 
-/// How long librdkafka lets pass between two joins, and we between two attempts at a checkpoint that
-/// met a generation which does not come.
+/// The interval of librdkafka between two joins, and of this backend between two attempts at a checkpoint that
+/// was rejected because of a new generation that does not arrive.
 const MAX_LATENCY: Duration = Duration::from_secs(1);
 
-/// A client, with the id by which the testbed knows its member.
+/// Returns a client, and the id by which the testbed identifies its member.
 async fn client(fixture: &Fixture, heartbeat: Duration) -> (String, Client) {
     let id = unique("member");
     let client = fixture.client_of(id.clone(), heartbeat).await;
@@ -38,19 +38,19 @@ async fn owns(consumer: &Consumer, partitions: usize) {
     .await;
 }
 
-/// The one of which as many are shorter as are longer.
+/// Returns the median.
 fn median(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     times[times.len() / 2]
 }
 
-/// The longest time between two that follow each other.
+/// Returns the longest time between two consecutive instants.
 fn longest(times: &[Instant]) -> Duration {
     let gaps = times.windows(2).map(|pair| pair[1] - pair[0]);
     gaps.max().expect("there are two at least")
 }
 
-/// Without us librdkafka is awake three times too rarely for so many in that time.
+/// Without this backend's wake-ups, librdkafka is awake three times too rarely for that many heartbeats in that time.
 pub(crate) async fn heartbeats(fixture: Arc<Fixture>) {
     const EVERY: Duration = Duration::from_millis(100);
     const COUNT: usize = 20;
@@ -73,7 +73,7 @@ pub(crate) async fn heartbeats(fixture: Arc<Fixture>) {
     consumer.close().await.expect("it closes");
 }
 
-/// Who joins gives nothing up, and so is to join the second round as soon as that begins.
+/// A joining member revokes nothing, and so must join the second round as soon as that begins.
 pub(crate) async fn rounds(fixture: Arc<Fixture>) {
     let (_, first) = client(&fixture, QUICK).await;
     let (stream, group) = (stream(&first, 0).await, unique("group"));
@@ -99,8 +99,8 @@ fn assert_no_delay(group: &str) {
     assert!(delays.is_empty(), "{delays:?}");
 }
 
-/// One that met the change of a generation is stored with the next attempt, and the runtime need not
-/// know.
+/// A checkpoint that was rejected because of a new generation is stored by the next attempt, without the runtime
+/// noticing.
 pub(crate) async fn refused(fixture: Arc<Fixture>) {
     let (id, client) = client(&fixture, QUICK).await;
     let (stream, group) = (stream(&client, 1).await, unique("group"));
@@ -128,9 +128,9 @@ pub(crate) async fn refused(fixture: Arc<Fixture>) {
     consumer.close().await.expect("it closes");
 }
 
-/// That attempt is made as soon as there is the next generation.
+/// That attempt is made as soon as the next generation exists.
 pub(crate) async fn between_generations(fixture: Arc<Fixture>) {
-    // Late enough for a checkpoint to be refused before.
+    // Late enough for a checkpoint to be rejected before.
     const HEARS: Duration = Duration::from_millis(500);
     let (id, client) = client(&fixture, HEARS).await;
     let (stream, group) = (stream(&client, 0).await, unique("group"));

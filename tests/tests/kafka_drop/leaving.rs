@@ -7,7 +7,7 @@ use crate::drain::{Drain, NextOwner, begin};
 use crate::fixture::{Fixture, QUICK, SESSION, TIMEOUT, runtime};
 use crate::threads::{drop_at_once, in_time};
 
-/// One that left is not waited for as one that fell silent is.
+/// The others do not wait for a member that has left as they wait for a silent one.
 const LEFT: Duration = Duration::from_secs(SESSION.as_secs() / 2);
 
 /// The next owner begins, and the member's threads end, without waiting for the session's end.
@@ -38,7 +38,7 @@ pub(crate) async fn dropped(fixture: Arc<Fixture>) {
     let since = Instant::now();
     drop_at_once("the member", (consumer, client));
     is_gone("dropped", since, &threads, next_owner).await;
-    // They are the next owner's, and were settled there.
+    // They belong to the next owner, and were settled there.
     held.into_iter().for_each(|held| held.ack());
 }
 
@@ -64,7 +64,7 @@ pub(crate) async fn closed(fixture: Arc<Fixture>) {
     is_gone("closed", Instant::now(), &threads, next_owner).await;
 }
 
-/// As a program ends that is asked to, and does not care.
+/// Like a program that ends on request without closing its clients.
 pub(crate) async fn runtime_dropped(fixture: Arc<Fixture>) {
     let other = runtime();
     let begun = {
@@ -72,7 +72,7 @@ pub(crate) async fn runtime_dropped(fixture: Arc<Fixture>) {
         other.spawn(async move { begin(&fixture, TIMEOUT, QUICK).await })
     };
     let (drain, next_owner) = begun.await.expect("it does not panic");
-    // Their tasks go with their runtime.
+    // Their tasks are dropped with their runtime.
     let NextOwner { client, group, .. } = next_owner;
     let threads = drain.threads.clone();
     let since = Instant::now();

@@ -11,10 +11,10 @@ use tokio::time::{sleep, timeout};
 use crate::drain::{Drain, LEFT, NextOwner, PER_KEY, begin, text};
 use crate::fixture::{Fixture, KEYS, QUICK, SESSION, TIMEOUT, send, until};
 
-/// How soon it is noticed once it can be.
+/// How soon the loss is detected once that is possible.
 const NOTICED: Duration = Duration::from_secs(5);
 
-/// Longer than the loss and what follows: no drain ends by itself here.
+/// Longer than the loss and its consequences: no drain ends by itself here.
 const DRAIN: Duration = TIMEOUT;
 
 async fn all_lost(held: &[PendingDelivery], within: Duration) -> Duration {
@@ -38,21 +38,21 @@ async fn stored(next_owner: &NextOwner) -> Vec<(Partition, Option<Position>, Opt
         .collect()
 }
 
-/// What the member settles after its loss is stored nowhere, and the next owner handles all of it.
+/// Records that the member settles after its loss are not checkpointed, and the next owner handles all of them.
 async fn ends(drain: Drain, mut next_owner: NextOwner) {
     let since = Instant::now();
     let before = stored(&next_owner).await;
     drain.held.into_iter().for_each(|held| held.ack());
-    // The member checkpoints each 50 ms.
+    // The member checkpoints every 50 ms.
     sleep(Duration::from_secs(1)).await;
     assert_eq!(
         stored(&next_owner).await,
         before,
         "a late checkpoint was stored"
     );
-    // It is a member again by itself, with a share of what there is.
+    // It becomes a member again by itself, with a share of the partitions.
     let mut member = drain.consumer;
-    // Pulled at once, since what is handed over and not settled holds up the next owner's own drain.
+    // Pulled at once, because unsettled records of a handover delay the next owner's own drain.
     let (old, _) = both_take(&mut member, &mut next_owner, LEFT).await;
     assert!(old.iter().all(|number| !number.ends_with("/0")), "{old:?}");
     let owned = [member.handle(), next_owner.consumer.handle()];
@@ -71,7 +71,7 @@ async fn ends(drain: Drain, mut next_owner: NextOwner) {
     next_owner.close().await;
 }
 
-/// Pulls and settles so many different records, and returns how many each of the two had.
+/// Pulls and settles this many different records, and returns how many each of the two had.
 async fn both_take(
     member: &mut Consumer,
     next_owner: &mut NextOwner,
@@ -95,7 +95,7 @@ async fn both_take(
     (taken, shares)
 }
 
-/// By a network that passes nothing on for longer than the session.
+/// By a network that forwards nothing for longer than the session.
 pub(crate) async fn frozen(fixture: Arc<Fixture>) {
     let (drain, next_owner) = begin(&fixture, DRAIN, QUICK).await;
     let freeze = SESSION + Duration::from_secs(2);
@@ -105,12 +105,12 @@ pub(crate) async fn frozen(fixture: Arc<Fixture>) {
     ends(drain, next_owner).await;
 }
 
-/// By the broker, which evicts the member, and the next owner takes all over at once.
+/// By the broker, which evicts the member, and the next owner takes over everything at once.
 pub(crate) async fn put_out(fixture: Arc<Fixture>) {
     is_put_out(fixture, QUICK).await;
 }
 
-/// As that, but the member is back before the next owner has learned of it, and so is given again what it had.
+/// Like that, but the member returns before the next owner has learned of it, and so is assigned its partitions again.
 pub(crate) async fn put_out_and_back(fixture: Arc<Fixture>) {
     is_put_out(fixture, SESSION / 3).await;
 }

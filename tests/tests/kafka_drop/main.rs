@@ -1,9 +1,9 @@
-//! Where librdkafka can wait forever: members, producers and clients that are dropped or closed in
-//! the middle of a rebalance, with records still held, or after their broker has gone; clients that
-//! were given an empty list of brokers, or did not find their topic for a while. And losses that fall into a drain, of which librdkafka reports
-//! nothing. And where it would take its time in a rebalance, while partitions stand still.
+//! Situations in which librdkafka can wait forever: members, producers and clients that are dropped or closed during
+//! a rebalance, with records still held, or after their broker is gone; clients that received an empty list of brokers,
+//! or did not find their topic for a while. Also session losses during a drain, which librdkafka does not report, and
+//! delays of librdkafka in a rebalance, during which partitions are not consumed.
 //!
-//! One case at a time, since each looks at the threads of this process: a client has ended when its
+//! One case at a time, because each inspects the threads of this process: a client has ended when its
 //! threads have.
 
 mod brokerless;
@@ -42,7 +42,7 @@ const PROTOCOLS: [(&str, Protocol); 2] = [
 
 type Case = fn(Arc<Fixture>) -> LocalBoxFuture<'static, ()>;
 
-/// On the broker that all share.
+/// Cases on the shared broker.
 const SHARED: &[(&str, Case)] = &[
     ("dropped_in_a_drain", |g| Box::pin(leaving::dropped(g))),
     ("closed_in_a_drain", |g| Box::pin(leaving::closed(g))),
@@ -97,7 +97,7 @@ const SHARED: &[(&str, Case)] = &[
     }),
 ];
 
-/// As those, of what librdkafka does in classic groups alone.
+/// Cases on the shared broker about librdkafka's behavior in classic groups only.
 const CLASSIC: &[(&str, Case)] = &[
     ("heartbeats_of_a_quiet_member", |g| {
         Box::pin(latency::heartbeats(g))
@@ -111,7 +111,7 @@ const CLASSIC: &[(&str, Case)] = &[
 
 type AloneCase = fn(Protocol) -> LocalBoxFuture<'static, ()>;
 
-/// On brokers of their own, which they silence.
+/// Cases on separate brokers, which they silence.
 const ALONE: &[(&str, AloneCase)] = &[
     ("members_of_a_dead_broker", |p| {
         Box::pin(silence::members(p, silence::BrokerOutage::Dead))
@@ -123,7 +123,7 @@ const ALONE: &[(&str, AloneCase)] = &[
 
 type CaseWithoutGroup = fn() -> LocalBoxFuture<'static, ()>;
 
-/// As those, for what belongs to no group.
+/// Cases on separate brokers for clients without a group.
 const WITHOUT_GROUP: &[(&str, CaseWithoutGroup)] = &[
     ("producers_of_a_dead_broker", || {
         Box::pin(silence::producers(silence::BrokerOutage::Dead))
@@ -153,7 +153,7 @@ impl Shared {
     }
 }
 
-/// Runs a case to its end, and that of all it leaves running.
+/// Runs a case to its end, and waits for everything it leaves running.
 fn run(case: LocalBoxFuture<'static, ()>) {
     let runtime = runtime();
     runtime.block_on(case);
@@ -200,7 +200,7 @@ fn main() -> ExitCode {
     });
     let conclusion = libtest_mimic::run(&arguments, trials(&shared));
     let shared = Arc::into_inner(shared).expect("no case runs any more");
-    // The container is removed by the runtime that made it.
+    // The container is removed by the runtime that created it.
     shared.runtime.block_on(async { drop(shared.testbed) });
     conclusion.exit_code()
 }

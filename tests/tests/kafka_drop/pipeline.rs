@@ -1,4 +1,4 @@
-//! A pipeline stores its progress in transactions alone.
+//! A pipeline stores its progress only in transactions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use tokio::time::{Instant, sleep};
 
 use crate::fixture::{Fixture, TIMEOUT, unique};
 
-/// How long a commit is held back.
+/// How long a commit is delayed.
 const HELD: Duration = Duration::from_millis(500);
 
-/// Where the group begins is stored before it has members.
+/// The start of the group is stored before it has members.
 const AT_START: u64 = 1;
 
 /// Longer than a member takes to notice that only a marker follows.
@@ -26,7 +26,7 @@ struct Pipeline {
 }
 
 impl Pipeline {
-    /// Copies a stream.
+    /// Starts to copy a stream.
     async fn start(client: &Client, from: &str, to: &str) -> Self {
         let group = unique("pipeline");
         let producer = client.producer(to).open().await.expect("it opens");
@@ -35,7 +35,7 @@ impl Pipeline {
             &producer,
             |delivery: Delivery| async move { Ok::<_, std::io::Error>(Some(delivery.to_record())) },
             async {
-                // A test that has failed ends it too.
+                // A failed test ends it too.
                 let _ = ended.await;
             },
         );
@@ -85,7 +85,7 @@ async fn send(client: &Client, stream: &str) {
     producer.close().await.expect("it is stored");
 }
 
-/// Behind the last record of the input is a marker of its transaction. A plain commit that passes it could come
+/// After the last record of the input is a marker of its transaction. A plain commit that passes it could arrive
 /// late and undo a later step.
 pub(crate) async fn commits_in_transactions_alone(fixture: Arc<Fixture>) {
     let client = fixture.client().await;

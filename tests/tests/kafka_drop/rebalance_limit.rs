@@ -1,4 +1,4 @@
-//! A key that hangs delays the rebalance that takes its partition, and with it the partitions that stay.
+//! A hanging key delays the rebalance that revokes its partition, and with it the partitions that stay.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,13 +8,13 @@ use millstream_kafka::Config;
 use crate::drain::{PER_KEY, begin_within, text};
 use crate::fixture::{Fixture, QUICK, TIMEOUT, pull, send};
 
-/// It does so for the limit of rebalances, whatever time the group has for a drain.
+/// The delay is the limit of rebalances, regardless of the group's drain timeout.
 pub(crate) async fn of_a_stuck_key(fixture: Arc<Fixture>) {
     let limit = Config::default().consumer.rebalance_drain_timeout;
     let begun = Instant::now();
     let (mut drain, next_owner) = begin_within(&fixture, TIMEOUT, limit, QUICK).await;
     let draining = Instant::now();
-    // The keys of the partition that stays go on.
+    // The keys of the partition that stays continue.
     let (stuck, held): (Vec<_>, Vec<_>) = { drain.held }
         .into_iter()
         .partition(|held| held.partition().to_string() == drain.revoked);

@@ -1,4 +1,4 @@
-//! Topics that are deleted and created again: the records of the new one are read from the beginning.
+//! Recreated topics: the records of the new topic are read from the beginning.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -12,9 +12,9 @@ use tokio::time::timeout;
 use crate::drain::text;
 use crate::fixture::{Fixture, KEYS, PARTITIONS, TIMEOUT, pull, send, stream, unique, until};
 
-/// How many records of each key the first topic has.
+/// The number of records of each key in the first topic.
 const BEFORE: usize = 10;
-/// The numbers of those in the second one, which is then longer.
+/// The numbers of the records in the second topic, which is then longer.
 const AFTER: Range<usize> = 100..130;
 
 struct Group {
@@ -24,7 +24,7 @@ struct Group {
 }
 
 impl Group {
-    /// A group with a topic.
+    /// Creates a group with a topic.
     async fn new(fixture: &Fixture) -> Self {
         let client = fixture.client().await;
         Self {
@@ -41,10 +41,10 @@ impl Group {
         group.join().await.expect("it joins")
     }
 
-    /// A member that has handled all of the first topic, and stored that.
+    /// Returns a member that has handled all of the first topic, and stored its progress.
     async fn join_and_read_all(&self) -> Consumer {
         let mut consumer = self.join().await;
-        // The next record of a key comes when the last one is settled.
+        // The next record of a key is delivered when the last one is settled.
         for _ in 0..KEYS * BEFORE {
             pull(&mut consumer, 1)
                 .await
@@ -70,8 +70,8 @@ impl Group {
     }
 }
 
-/// Pulls until each of these records came. Some may come twice: those that were read at the old offset of the
-/// new topic before the change was noticed.
+/// Pulls until each of these records has arrived. Some may arrive twice: those that were read at the old offset of the
+/// new topic before the change was detected.
 async fn read_all(consumer: &mut Consumer, numbers: Range<usize>) {
     let expected = numbers.flat_map(|number| (0..KEYS).map(move |key| format!("{key}/{number}")));
     let mut left: BTreeSet<String> = expected.collect();
@@ -87,7 +87,7 @@ async fn read_all(consumer: &mut Consumer, numbers: Range<usize>) {
     assert!(read.is_ok(), "{} were never read: {left:?}", left.len());
 }
 
-/// It has nothing to do when the topic goes.
+/// It has nothing to do when the topic is deleted.
 pub(crate) async fn under_an_idle_member(fixture: Arc<Fixture>) {
     let group = Group::new(&fixture).await;
     let mut consumer = group.join_and_read_all().await;
@@ -97,7 +97,7 @@ pub(crate) async fn under_an_idle_member(fixture: Arc<Fixture>) {
     goes_on_behind_the_new_records(&group).await;
 }
 
-/// Its partitions are paused, so that it fetches nothing.
+/// Its partitions are paused, so it fetches nothing.
 pub(crate) async fn under_a_paused_member(fixture: Arc<Fixture>) {
     let group = Group::new(&fixture).await;
     let mut consumer = group.join_and_read_all().await;
@@ -109,7 +109,7 @@ pub(crate) async fn under_a_paused_member(fixture: Arc<Fixture>) {
     goes_on_behind_the_new_records(&group).await;
 }
 
-/// It stores an offset of the first topic when the second one is there already, and the next member finds it.
+/// It stores an offset of the first topic when the second one already exists, and the next member finds it.
 pub(crate) async fn under_a_member_that_dies(fixture: Arc<Fixture>) {
     let group = Group::new(&fixture).await;
     let mut consumer = group.join().await;
@@ -133,7 +133,7 @@ pub(crate) async fn under_a_member_that_dies(fixture: Arc<Fixture>) {
     next.close().await.expect("it closes");
 }
 
-/// Nobody reads when the topic goes, and the broker deletes the progress with it.
+/// Nobody reads when the topic is deleted, and the broker deletes the progress with it.
 pub(crate) async fn while_nobody_reads(fixture: Arc<Fixture>) {
     let group = Group::new(&fixture).await;
     let consumer = group.join_and_read_all().await;
@@ -147,7 +147,7 @@ pub(crate) async fn while_nobody_reads(fixture: Arc<Fixture>) {
     next.close().await.expect("it closes");
 }
 
-/// What was read of the new topic is stored as its progress, and what follows is read.
+/// The offset in the new topic is stored as progress, and later records are read.
 async fn goes_on_behind_the_new_records(group: &Group) {
     let last = AFTER.end;
     let mut next = group.join().await;

@@ -25,21 +25,21 @@ impl BrokerOutage {
     }
 }
 
-/// How long a member or a client without records may take to end. Longer than librdkafka waits for
+/// The maximum time for a member or a client without records to end. Longer than librdkafka waits for
 /// the response to a leave.
 const ENDS: Duration = Duration::from_secs(30);
 
-/// The same, while a commit waits for its response: librdkafka (2.12) does not end before that has timed out
-/// (`socket.timeout.ms`).
+/// The maximum time while a commit waits for its response: librdkafka (2.12) does not end before the commit has timed
+/// out (`socket.timeout.ms`).
 const ENDS_WITH_A_COMMIT: Duration = Duration::from_secs(90);
 
-/// How much longer than its timeout a call may take on a busy machine.
+/// How much a call may exceed its timeout on a busy machine.
 const SLACK: Duration = Duration::from_secs(5);
 
 /// How long a runtime waits for the leave, after the drain.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// With deliveries held, and a checkpoint under way that nobody responds.
+/// Closes members with held deliveries, and a checkpoint in flight that gets no response.
 pub(crate) async fn members(protocol: Protocol, silence: BrokerOutage) {
     const DRAIN: Duration = Duration::from_secs(2);
     let before = Threads::of_clients();
@@ -60,7 +60,7 @@ pub(crate) async fn members(protocol: Protocol, silence: BrokerOutage) {
     silence.apply(&broker).await;
     for (_, consumer, held) in &mut members {
         match silence {
-            // The first of its partition: there is progress to store.
+            // The first of its partition, so that there is progress to store.
             BrokerOutage::Dead => held.remove(0).ack(),
             BrokerOutage::Paused => held.pop().expect("some were pulled").ack(),
         }
@@ -69,7 +69,7 @@ pub(crate) async fn members(protocol: Protocol, silence: BrokerOutage) {
             .into_iter()
             .for_each(|next| next.ack());
     }
-    // For the checkpoints to be sent. Whether they are makes no difference to what is promised.
+    // Time for the checkpoints to be sent. The promise does not depend on whether they are.
     sleep(Duration::from_millis(200)).await;
 
     let (client, consumer, _held) = members.pop().expect("there are two");
@@ -96,7 +96,7 @@ pub(crate) async fn members(protocol: Protocol, silence: BrokerOutage) {
     println!("all threads had ended after {:?}", since.elapsed());
 }
 
-/// How long records are tried.
+/// How long records are retried.
 const TRIED: Duration = Duration::from_secs(5);
 
 async fn producer(client: &Client, stream: &str, close: Duration) -> Producer {
@@ -113,7 +113,7 @@ async fn send(producer: &Producer) -> Vec<Receipt> {
     receipts
 }
 
-/// With records in flight: each receipt says that its record may not be stored.
+/// With records in flight: each receipt reports that its record may not be stored.
 pub(crate) async fn producers(silence: BrokerOutage) {
     const CLOSE: Duration = Duration::from_secs(2);
     let before = Threads::of_clients();
@@ -147,7 +147,7 @@ pub(crate) async fn producers(silence: BrokerOutage) {
     println!("all threads had ended after {:?}", since.elapsed());
 }
 
-/// While administrative calls get no response, and after they were given up.
+/// While administrative calls get no response, and after they were abandoned.
 pub(crate) async fn questions(silence: BrokerOutage) {
     const TIMEOUT: Duration = Duration::from_secs(2);
     let before = Threads::of_clients();
@@ -170,7 +170,7 @@ pub(crate) async fn questions(silence: BrokerOutage) {
     let took = since.elapsed();
     println!("given up after {took:?}: {described}; {created}");
     assert!(took < 2 * TIMEOUT + 2 * SLACK, "the calls took {took:?}");
-    // One that is under way is given up with its future.
+    // A call in flight is abandoned with its future.
     let pending = timeout(TIMEOUT / 10, streams.create(spec)).await;
     assert!(pending.is_err(), "nobody responds: {pending:?}");
     drop_at_once("the client", (streams, client));

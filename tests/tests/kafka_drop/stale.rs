@@ -1,4 +1,4 @@
-//! A broker whose metadata are behind: for a while it does not know a topic that is there.
+//! A broker with outdated metadata: for a while it does not know an existing topic.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::fixture::{Fixture, KEYS, TIMEOUT, pull, stream, unique, until};
 
-/// How long the topic is not known.
+/// How long the topic is unknown.
 const STALE: Duration = Duration::from_secs(8);
 
-/// A topic that librdkafka has known for so long is gone for it at the first answer that says so.
+/// A topic that librdkafka has known for this long is removed at the first response without it.
 const ESTABLISHED: Duration = Duration::from_secs(6);
 
-/// So that each client asks many times while the topic is not known.
+/// Makes each client send many requests while the topic is unknown.
 fn ask_often(config: &mut Config) {
     let interval = "topic.metadata.refresh.interval.ms".to_owned();
     config.librdkafka.extend([(interval, "500".to_owned())]);
@@ -33,7 +33,8 @@ async fn read_all(consumer: &mut Consumer, count: usize) {
     }
 }
 
-/// Neither the member ends, nor does a record fail: what was sent meanwhile is stored when the topic is known again.
+/// The member does not end, and no record fails: records that were sent meanwhile are stored when the topic is known
+/// again.
 pub(crate) async fn topic(fixture: Arc<Fixture>) {
     let client = fixture.client_with(unique("stale"), ask_often).await;
     let stream = stream(&client, 0).await;

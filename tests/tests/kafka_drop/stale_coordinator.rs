@@ -1,4 +1,4 @@
-//! A coordinator that does not know a topic, or not yet: commits wait for it, and nobody ends.
+//! A coordinator that does not know a topic, or not yet: commits wait for it, and no member ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::fixture::{Fixture, KEYS, PARTITIONS, pull, stream, unique, until};
 
 const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
 
-/// More than librdkafka repeats by itself.
+/// More than librdkafka's own retries.
 const REFUSALS: u32 = 10;
 
 pub(crate) async fn refuses_commits(fixture: Arc<Fixture>) {
@@ -28,7 +28,7 @@ pub(crate) async fn refuses_commits(fixture: Arc<Fixture>) {
         faults.hits(&group) == u64::from(REFUSALS)
     })
     .await;
-    // They are held still, and count.
+    // They are still held, and their settling counts.
     later.into_iter().for_each(PendingDelivery::ack);
     let handle = consumer.handle();
     until("all is stored", || {

@@ -1,6 +1,6 @@
 //! The threads of clients in this process, as the kernel lists them.
 //!
-//! Nothing else shows when a dropped client has ended: it does so on threads of its own.
+//! They are the only sign that a dropped client has ended: it does so on its own threads.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
-/// What is dropped ends well within this, its broker answering, on a busy machine too.
+/// Dropped objects end well within this time while their broker responds, on a busy machine too.
 const IN_TIME: Duration = Duration::from_secs(20);
 
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -20,13 +20,13 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 pub(crate) struct Threads(BTreeMap<u32, String>);
 
 impl Threads {
-    /// Those of librdkafka, and those that we have around it.
+    /// Returns the threads of librdkafka, and the backend's threads around it.
     pub(crate) fn of_clients() -> Self {
         let all = fs::read_dir("/proc/self/task").expect("Linux lists the threads of a process");
         let threads = all.filter_map(|thread| {
             let thread = thread.ok()?;
             let id = thread.file_name().to_str()?.parse().ok()?;
-            // One that has ended meanwhile has no name.
+            // A thread that has ended meanwhile has no name.
             let name = fs::read_to_string(thread.path().join("comm")).ok()?;
             let of_client = name.starts_with("rdk:") || name.starts_with("kafka-");
             of_client.then(|| (id, name.trim().to_owned()))
@@ -34,18 +34,18 @@ impl Threads {
         Self(threads.collect())
     }
 
-    /// Those that are here and not there.
+    /// Returns the threads that are in this set and not in `other`.
     pub(crate) fn without(mut self, other: &Self) -> Self {
         self.0.retain(|id, _| !other.0.contains_key(id));
         self
     }
 
-    /// Waits until none but these are left, and returns how long that took.
+    /// Waits until only these threads are left, and returns how long that took.
     pub(crate) async fn are_all(&self, within: Duration) -> Duration {
         ended(within, || Self::of_clients().without(self)).await
     }
 
-    /// Waits until none of these is left, and returns how long that took.
+    /// Waits until none of these threads is left, and returns how long that took.
     pub(crate) async fn have_ended(&self, within: Duration) -> Duration {
         ended(within, || {
             let mut left = Self::of_clients();
@@ -71,19 +71,19 @@ async fn ended(within: Duration, left: impl Fn() -> Threads) -> Duration {
     }
 }
 
-/// Does what must not hang, on a thread that may.
+/// Runs an action that must not hang, on a thread that may.
 pub(crate) fn in_time(what: &str, act: impl FnOnce() + Send + 'static) {
     let (done, is_done) = mpsc::channel();
     thread::spawn(move || {
         act();
-        // Nobody waits any more for one that was too late.
+        // Nobody waits any more for an action that was too late.
         let _ = done.send(());
     });
     let waited = is_done.recv_timeout(IN_TIME);
     assert!(waited.is_ok(), "{what} has not ended after {IN_TIME:?}");
 }
 
-/// Drops what must not block.
+/// Drops a value, which must not block.
 pub(crate) fn drop_at_once<T>(what: &str, dropped: T) {
     // A drop that waits for a broker or for the end of a thread takes longer.
     const AT_ONCE: Duration = Duration::from_millis(500);

@@ -14,7 +14,7 @@ const PAUSE: Duration = Duration::from_millis(4);
 const KEYS: usize = 24;
 const PARTITIONS: usize = 6;
 
-/// Of a broker, whatever is done to it, every member may feel it, and every send.
+/// Records a broker fault: it may affect every member, and every send.
 fn fault(fleet: &Fleet, what: &str) {
     for group in [Some(fleet.group.as_str().into()), None] {
         fleet.history.record(Event::Fault {
@@ -25,7 +25,7 @@ fn fault(fleet: &Fleet, what: &str) {
     }
 }
 
-/// Waits until `more` records are settled than now.
+/// Waits until `more` additional records are settled.
 async fn goes_on(fleet: &Fleet, more: usize) {
     let so_far = fleet.acked();
     fleet
@@ -41,7 +41,7 @@ async fn end(fleet: &Fleet, members: [Process; 2], what: &str) {
     }
 }
 
-/// A broker that is killed comes back on its data: the members continue with what is there.
+/// A killed broker returns with its data: the members continue with the stored records.
 pub(crate) async fn killed(protocol: Protocol) {
     let broker = Options::new().start().await;
     let fixture = Fixture::new(broker.bootstrap(), protocol);
@@ -78,8 +78,8 @@ pub(crate) async fn paused(protocol: Protocol) {
     end(&fleet, members, "broker paused").await;
 }
 
-/// Of three brokers the leader of a partition is killed while records are sent: what was
-/// acknowledged is there.
+/// The leader of a partition, one of three brokers, is killed while records are sent: acknowledged
+/// records are not lost.
 pub(crate) async fn leader_killed(protocol: Protocol) {
     let cluster = Cluster::start(|_| Options::new()).await;
     let fixture = Fixture::new(cluster.bootstrap(), protocol);
@@ -101,8 +101,8 @@ pub(crate) async fn leader_killed(protocol: Protocol) {
     end(&fleet, members, "leader killed").await;
 }
 
-/// Of three brokers the leader of a partition is cut off from the others and from all clients, while
-/// it runs on and takes itself for the leader: what was acknowledged is there, and all continues.
+/// The leader of a partition, one of three brokers, is cut off from the others and from all clients, while
+/// it continues to run and believes that it is the leader: acknowledged records are not lost, and everything continues.
 pub(crate) async fn leader_cut_off(protocol: Protocol) {
     let cluster = Cluster::start(|_| Options::new()).await;
     let fixture = Fixture::new(cluster.bootstrap(), protocol);
@@ -123,7 +123,7 @@ pub(crate) async fn leader_cut_off(protocol: Protocol) {
     end(&fleet, members, "leader cut off").await;
 }
 
-/// By the word of Kafka's own tool.
+/// Returns the leader according to Kafka's own tool.
 async fn leader(cluster: &Cluster, topic: &str, partition: usize) -> usize {
     let args = ["--describe", "--topic", topic];
     let described = cluster.broker(0).tool("kafka-topics.sh", &args).await.ok();

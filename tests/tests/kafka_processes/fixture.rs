@@ -14,10 +14,10 @@ use millstream_kafka::{Config, Protocol};
 use crate::member_config::{MemberConfig, clock};
 use crate::process::Process;
 
-/// How long a silent member keeps its partitions.
+/// The session timeout of members.
 pub(crate) const SESSION: Duration = Duration::from_secs(2);
 
-/// How the brokers are reached, by one protocol. Does nothing to them: the cases do.
+/// The connection settings of the brokers, with one protocol. It does not affect the brokers: the cases do.
 #[derive(Debug)]
 pub(crate) struct Fixture {
     bootstrap: String,
@@ -41,7 +41,7 @@ impl Fixture {
         config
     }
 
-    /// A stream and a group that reads all of it.
+    /// Creates a stream and a group that reads all of it.
     pub(crate) async fn fleet(self: &Arc<Self>, partitions: usize) -> Fleet {
         let stream = unique_stream(&**self, partitions).await;
         Fleet::on(self.clone(), stream, History::by(clock), true).await
@@ -103,13 +103,13 @@ impl Harness for Fixture {
     }
 }
 
-/// How many handlings a member has begun.
+/// Returns the number of handlings that a member has begun.
 pub(crate) fn begun(fleet: &Fleet, member: &str) -> usize {
     let history = &fleet.history;
     history.count(|event| matches!(event, Event::Began(handling) if *handling.by.member == *member))
 }
 
-/// The last handling of each partition that was handled.
+/// Returns the last handling of each partition that was handled.
 pub(crate) fn owners(fleet: &Fleet) -> Vec<Handling> {
     let mut last = std::collections::BTreeMap::new();
     fleet.history.each(|event| {
@@ -120,7 +120,7 @@ pub(crate) fn owners(fleet: &Fleet) -> Vec<Handling> {
     last.into_values().collect()
 }
 
-/// Waits until each of `members` has a share of the work, all partitions being in their hands.
+/// Waits until each of `members` handles records, and together they own all partitions.
 pub(crate) async fn all_handling(fleet: &Fleet, members: &[&Process]) {
     let share = |member: &Process| {
         let owners = owners(fleet);

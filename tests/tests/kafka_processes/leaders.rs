@@ -1,4 +1,4 @@
-//! What becomes of clients when the leader of a partition freezes, or is gone and nobody can take its place.
+//! The effects on clients when the leader of a partition freezes, or is gone without a replacement.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use millstream_core::{Client, ConsumerGroup, Delivery, ErrorKind, Producer, Reco
 use millstream_kafka::Config;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-/// What must happen does within this.
+/// The timeout of everything that must happen.
 const TIMEOUT: Duration = Duration::from_secs(90);
 
-/// The broker that tools are run on.
+/// The broker on which tools are run.
 const TOOLS: usize = 0;
 
-/// Returns a broker that can freeze and be gone: neither the one that tools are run on, nor the controller, which
+/// Returns a broker that can freeze and be stopped: neither the one on which tools are run, nor the controller, which
 /// would first have to be replaced.
 async fn expendable(cluster: &Cluster) -> usize {
     let args = ["describe", "--status"];
@@ -32,7 +32,7 @@ async fn expendable(cluster: &Cluster) -> usize {
         .expect("there are three")
 }
 
-/// Less than brokers may be silent (`broker.session.timeout.ms`), and longer than most responses are waited for.
+/// Shorter than brokers may be silent (`broker.session.timeout.ms`), and longer than most response timeouts.
 const FROZEN: Duration = Duration::from_secs(7);
 
 fn config(cluster: &Cluster) -> Config {
@@ -83,7 +83,7 @@ async fn keys(producer: &Producer) -> [String; 3] {
     unreachable!("there are keys of each partition")
 }
 
-/// One cluster for both, which takes long to start.
+/// One cluster for both, because it takes long to start.
 pub(crate) async fn frozen_and_gone() {
     let by_default = |_| {
         Options::new()
@@ -96,8 +96,8 @@ pub(crate) async fn frozen_and_gone() {
     gone(&cluster, leader).await;
 }
 
-/// A refused record has the client replaced, while the leader of another partition is frozen with a request
-/// in its sockets. Later records of that partition wait until it has answered.
+/// A rejected record causes the replacement of the client, while the leader of another partition is frozen with a
+/// request in its sockets. Later records of that partition wait until it has responded.
 async fn frozen_while_its_client_is_replaced(cluster: &Cluster, leader: usize) {
     let stream = "frozen";
     let config = [
@@ -140,7 +140,7 @@ async fn frozen_while_its_client_is_replaced(cluster: &Cluster, leader: usize) {
     producer.close().await.expect("it closes");
 }
 
-/// Waits until the cluster has noticed that a partition of the topic has no leader.
+/// Waits until the cluster has detected that a partition of the topic has no leader.
 async fn until_leaderless(cluster: &Cluster, topic: &str) {
     let deadline = Instant::now() + TIMEOUT;
     loop {
@@ -154,7 +154,7 @@ async fn until_leaderless(cluster: &Cluster, topic: &str) {
     }
 }
 
-/// A record that times out for want of replicas says so.
+/// A record that times out because of missing replicas reports that.
 async fn too_few_replicas(cluster: &Cluster, stream: &str) {
     let mut config = config(cluster);
     config.producer.timeout = Duration::from_secs(3);
@@ -176,7 +176,7 @@ fn group(client: &Client, name: &str, stream: &str, start: Start) -> ConsumerGro
     group.checkpoint_interval(Duration::from_millis(100))
 }
 
-/// Joins, and returns the partitions of so many records.
+/// Joins, and returns the partitions of this many records.
 async fn handle(group: &ConsumerGroup, records: usize) -> (millstream_core::Consumer, Vec<usize>) {
     let joined = timeout(TIMEOUT, group.join()).await.expect("it joins");
     let mut consumer = joined.expect("it joins");

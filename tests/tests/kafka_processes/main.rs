@@ -1,5 +1,5 @@
-//! Members in processes of their own: killed, stopped and asked to end by signals, as machines and
-//! operators do, while what they handled is checked as one history.
+//! Members in separate processes: killed, stopped and asked to end by signals, as machines and
+//! operators do, while their handlings are checked as one history.
 //!
 //! This program starts itself again for each member.
 
@@ -26,7 +26,7 @@ use millstream_kafka::Protocol;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::OnceCell;
 
-/// Cases that are run at once, unless the command line says otherwise. Each has several processes.
+/// The number of cases that run concurrently, unless set on the command line. Each has several processes.
 const AT_ONCE: usize = 2;
 
 const PROTOCOLS: [(&str, Protocol); 2] = [
@@ -36,7 +36,7 @@ const PROTOCOLS: [(&str, Protocol); 2] = [
 
 type Case = fn(Arc<Fixture>) -> LocalBoxFuture<'static, ()>;
 
-/// On the broker that all share.
+/// Cases on the shared broker.
 const SHARED: &[(&str, Case)] = &[
     ("kill_of_one_of_three", |g| Box::pin(members::kill(g))),
     ("zombie_that_goes_on", |g| Box::pin(members::zombie(g))),
@@ -49,7 +49,7 @@ const SHARED: &[(&str, Case)] = &[
 
 type AloneCase = fn(Protocol) -> LocalBoxFuture<'static, ()>;
 
-/// On brokers of their own, into which they inject faults.
+/// Cases on separate brokers, into which they inject faults.
 const ALONE: &[(&str, AloneCase)] = &[
     ("broker_killed", |p| Box::pin(brokers::killed(p))),
     ("broker_paused", |p| Box::pin(brokers::paused(p))),
@@ -60,7 +60,7 @@ const ALONE: &[(&str, AloneCase)] = &[
 
 type ReplicasCase = fn() -> LocalBoxFuture<'static, ()>;
 
-/// On clusters of their own, whatever the protocol.
+/// Cases on separate clusters, for any protocol.
 const REPLICAS: &[(&str, ReplicasCase)] = &[
     ("coordinator_killed", || {
         Box::pin(replicas::coordinator_killed())
@@ -135,7 +135,7 @@ fn main() -> ExitCode {
     });
     let conclusion = libtest_mimic::run(&arguments, trials(&shared));
     let shared = Arc::into_inner(shared).expect("no case runs any more");
-    // The container is removed by the runtime that made it.
+    // The container is removed by the runtime that created it.
     shared.runtime.block_on(async { drop(shared.broker) });
     conclusion.exit_code()
 }

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::member_config::{MemberConfig, clock};
 
-/// How often it looks whether its member has ended by itself.
+/// The interval at which it checks whether its member has ended by itself.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 pub(crate) fn run(member_config: &str) -> ExitCode {
@@ -39,7 +39,7 @@ pub(crate) fn run(member_config: &str) -> ExitCode {
     }
 }
 
-/// Whatever ends the parent also closes its end of this process's standard input.
+/// The end of the parent, whatever its reason, also closes its end of this process's standard input.
 fn die_with_parent() {
     std::thread::spawn(|| {
         // Nothing is ever sent.
@@ -74,7 +74,7 @@ async fn handle(member_config: &MemberConfig, history: &History) -> Result<()> {
     let member = member.start().await;
     let mut asked = pin!(asked_to_end());
     while !member.has_ended() && timeout(POLL_INTERVAL, &mut asked).await.is_err() {}
-    // It reports so too if the member had to end before.
+    // It reports that as well if the member had to end before.
     member.shut_down().await.1
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use millstream_kafka::Config;
 use serde::{Deserialize, Serialize};
 
-/// The variable that has them, as JSON. A process that has it is a member, and no test.
+/// The variable that contains the configuration as JSON. A process with it is a member, not a test.
 pub(crate) const VARIABLE: &str = "MILLSTREAM_TEST_MEMBER";
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -16,13 +16,13 @@ pub(crate) struct MemberConfig {
     pub(crate) member: String,
     /// How long a handling takes.
     pub(crate) takes: Duration,
-    /// Where a pipeline publishes; none for a member whose handlers only take their time.
+    /// The stream to which a pipeline publishes; `None` for a member whose handlers only take time.
     pub(crate) sink: Option<String>,
-    /// After how many settled records the checkpoint is stored; none for the default.
+    /// The number of settled records after which the checkpoint is stored; `None` for the default.
     pub(crate) checkpoint_records: Option<u64>,
 }
 
-/// Nanoseconds since the machine's start: the same in all its processes.
+/// Returns nanoseconds since the machine's start: the same in all its processes.
 pub(crate) fn clock() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let since = Duration::try_from(now).expect("time is not before the start");

@@ -12,11 +12,11 @@ use millstream_core::Partition;
 use crate::fixture::{Fixture, SESSION, all_handling, begun, owners};
 use crate::process::Process;
 
-/// Above the session timeout, for the broker to look, for the others to be assigned and to begin, on a
-/// machine that does more than this.
+/// Added to the session timeout: the broker must detect the loss, and the others must be assigned and begin, on a
+/// machine that is busy with other work.
 const MARGIN: Duration = Duration::from_secs(4);
 
-/// A steady load, of which each partition gets a record every few milliseconds.
+/// A steady load, which sends a record to each partition every few milliseconds.
 const PAUSE: Duration = Duration::from_millis(4);
 const KEYS: usize = 24;
 const PARTITIONS: usize = 6;
@@ -27,7 +27,7 @@ fn partitions_of(fleet: &Fleet, member: &str) -> BTreeSet<Partition> {
     own.map(|last| last.by.partition).collect()
 }
 
-/// Waits until others have begun with all that a member had, and returns how long that took.
+/// Waits until others have begun with all partitions of a member, and returns how long that took.
 async fn taken_over(fleet: &Fleet, member: &str) -> Duration {
     let since = Instant::now();
     fleet
@@ -44,7 +44,7 @@ async fn three(fixture: &Fixture, fleet: &Fleet) -> [Process; 3] {
     members
 }
 
-/// What a killed member had not stored is delivered again, and nothing else.
+/// Records that a killed member had not checkpointed are delivered again, and no others.
 pub(crate) async fn kill(fixture: Arc<Fixture>) {
     const EVERY: u64 = 20;
     let fleet = fixture.fleet(PARTITIONS).await;
@@ -63,8 +63,8 @@ pub(crate) async fn kill(fixture: Arc<Fixture>) {
     a.kill().await;
     let took = taken_over(&fleet, "a").await;
     background_load.stop().await;
-    // What is settled while a checkpoint is on its way comes on top, and what is settled and behind
-    // an open one.
+    // Records that are settled while a checkpoint is in flight add to the repeats, and so do settled records
+    // after an open one.
     let most_repeats = Some(2 * EVERY + 16);
     let summary = fleet.check_with(Rules { most_repeats }).await;
     println!("killed: taken over after {took:?}: {summary:?}");
@@ -74,8 +74,8 @@ pub(crate) async fn kill(fixture: Arc<Fixture>) {
     c.close().await;
 }
 
-/// One that stands still for longer than its session, and then continues where it was, learns of its loss, and
-/// can store nothing of what it has.
+/// A member that is frozen for longer than its session, and then continues where it was, learns of its loss, and
+/// can store no checkpoint of its records.
 pub(crate) async fn zombie(fixture: Arc<Fixture>) {
     let fleet = fixture.fleet(PARTITIONS).await;
     let background_load = fleet.test_producer().await.send_in_background(KEYS, PAUSE);
@@ -105,7 +105,7 @@ pub(crate) async fn zombie(fixture: Arc<Fixture>) {
     }
 }
 
-/// One after the other is replaced, under load, and nothing is handled twice.
+/// One member after the other is replaced, under load, and nothing is handled twice.
 pub(crate) async fn rolling_restart(fixture: Arc<Fixture>) {
     let fleet = fixture.fleet(PARTITIONS).await;
     let background_load = fleet.test_producer().await.send_in_background(KEYS, PAUSE);

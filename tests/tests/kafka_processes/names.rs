@@ -14,17 +14,17 @@ use millstream_kafka::Protocol;
 use crate::fixture::{Fixture, all_handling, begun, owners};
 use crate::process::Process;
 
-/// Longer than a process takes to start, on a machine that does more than this.
+/// Longer than a process takes to start, on a machine that is busy with other work.
 const SESSION: Duration = Duration::from_secs(10);
 
-/// Above the session, for a newcomer to ask again, to be let in and to begin.
+/// Added to the session timeout: a newcomer must retry, be admitted and begin.
 const MARGIN: Duration = Duration::from_secs(15);
 
 const PAUSE: Duration = Duration::from_millis(4);
 const KEYS: usize = 24;
 const PARTITIONS: usize = 6;
 
-/// One broker for all, since its sessions are its own.
+/// One broker for all, because it has special session settings.
 pub(crate) async fn names(protocol: Protocol) {
     let session = SESSION.as_millis().to_string();
     let broker = Options::new()
@@ -37,13 +37,13 @@ pub(crate) async fn names(protocol: Protocol) {
     taken(&fixture).await;
 }
 
-/// Two members with names, at work.
+/// Two working members with names.
 struct Pair {
     fleet: Fleet,
     background_load: BackgroundLoad,
     a: Process,
     b: Process,
-    /// What `a` has.
+    /// The share of `a`.
     share: BTreeSet<(Partition, Epoch)>,
 }
 
@@ -54,7 +54,7 @@ fn start(fixture: &Fixture, fleet: &Fleet, member: &str, name: &str) -> Process 
     Process::start(&member_config, &fleet.history)
 }
 
-/// What it was the last to handle, with its epochs.
+/// Returns the partitions that it was the last to handle, with its epochs.
 fn share(fleet: &Fleet, member: &str) -> BTreeSet<(Partition, Epoch)> {
     let last = owners(fleet).into_iter();
     let own = last.filter(|last| *last.by.member == *member);
@@ -86,7 +86,7 @@ async fn pair(fixture: &Arc<Fixture>) -> Pair {
     }
 }
 
-/// Waits until a newcomer has begun with as many partitions as the one before had.
+/// Waits until a newcomer has begun with as many partitions as its predecessor had.
 async fn comes_back(fleet: &Fleet, member: &str) -> Duration {
     let since = Instant::now();
     fleet
@@ -107,8 +107,8 @@ async fn end(fleet: &Fleet, background_load: BackgroundLoad, members: [Process; 
     summary
 }
 
-/// One that closes keeps its partitions for the next one of its name; the other member has no part
-/// in it, and nothing is handled twice.
+/// A member that closes keeps its partitions for the next one of its name; the other member is not
+/// involved, and nothing is handled twice.
 async fn restarted(fixture: &Arc<Fixture>) {
     let Pair {
         fleet,
@@ -136,7 +136,7 @@ async fn restarted(fixture: &Arc<Fixture>) {
     assert_eq!(summary.duplicates, 0);
 }
 
-/// The next one of a name whose process is killed is let in, again and again, and nothing is lost.
+/// The next member with the name of a killed process is admitted, again and again, and nothing is lost.
 async fn killed(fixture: &Arc<Fixture>, protocol: Protocol) {
     let Pair {
         fleet,
@@ -149,7 +149,7 @@ async fn killed(fixture: &Arc<Fixture>, protocol: Protocol) {
     let a = start(fixture, &fleet, "a-2", "one");
     let first = comes_back(&fleet, "a-2").await;
     if protocol == Protocol::Cooperative {
-        // The newcomer takes the place of the old one at once.
+        // The newcomer takes the place of the old member at once.
         assert_eq!(partitions(&share(&fleet, "a-2")), partitions(&had));
     }
     a.kill().await;
@@ -160,8 +160,8 @@ async fn killed(fixture: &Arc<Fixture>, protocol: Protocol) {
     assert!(first.max(second) < SESSION + MARGIN);
 }
 
-/// One that stands still while another takes its name learns of it when it continues, and ends: there is
-/// one of a name.
+/// A frozen member whose name is taken by another one learns of that when it continues, and ends: a name has
+/// only one member.
 async fn taken(fixture: &Arc<Fixture>) {
     let Pair {
         fleet,

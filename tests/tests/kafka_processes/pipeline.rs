@@ -1,4 +1,4 @@
-//! A pipeline whose process is killed again and again.
+//! A pipeline whose process is killed repeatedly.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,15 +16,15 @@ use crate::member_config::MemberConfig;
 use crate::process::Process;
 
 const KILLS: usize = 50;
-/// How long a kill and what follows takes at most, on the average. The next one of the name takes back
-/// what was open; the broker by itself would do so after 10 s, and some seconds more.
+/// The maximum average duration of a kill and the recovery. The next member with the name aborts the
+/// open transaction; the broker by itself would do so after 10 s, and some seconds more.
 const EACH: Duration = Duration::from_secs(6);
 const PARTITIONS: usize = 6;
 const SINK_PARTITIONS: usize = 3;
 const KEYS: usize = 24;
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Each result is there once, and each key's in order, whenever the process was killed.
+/// Each result is stored once, and each key's results are in order, whenever the process was killed.
 pub(crate) async fn kills(fixture: Arc<Fixture>) {
     let fleet = fixture.fleet(PARTITIONS).await;
     let sink = unique_stream(&*fixture, SINK_PARTITIONS).await;
@@ -35,7 +35,7 @@ pub(crate) async fn kills(fixture: Arc<Fixture>) {
     let since = Instant::now();
     for kill in 1..=KILLS {
         let mut member_config = member_config(&fixture, &fleet, &sink, &format!("chain-{kill}"));
-        // Steps are short and many, so that many a kill falls into one.
+        // Steps are short and many, so that many kills happen during one.
         member_config.checkpoint_records = Some(random.u64(1..40));
         member_config.takes = Duration::from_millis(random.u64(0..3));
         let enough = random.usize(1..60);
@@ -56,7 +56,7 @@ pub(crate) async fn kills(fixture: Arc<Fixture>) {
     assert!(took < EACH * KILLS as u32, "the pipeline stood still");
 }
 
-/// Starts a pipeline, and waits until it has begun with so many records.
+/// Starts a pipeline, and waits until it has begun with this many records.
 async fn wait_for_handling(fleet: &Fleet, member_config: &MemberConfig, enough: usize) -> Process {
     let process = Process::start(member_config, &fleet.history);
     fleet
@@ -69,13 +69,13 @@ async fn wait_for_handling(fleet: &Fleet, member_config: &MemberConfig, enough: 
 
 fn member_config(fixture: &Fixture, fleet: &Fleet, sink: &str, member: &str) -> MemberConfig {
     let mut member_config = fixture.member_config(fleet, member);
-    // The next one of the name takes the place of the one before at once.
+    // The next member with the name takes the place of the previous one at once.
     member_config.config.consumer.instance_id = Some("chain".to_owned());
     member_config.sink = Some(sink.to_owned());
     member_config
 }
 
-/// All that another client finds in the sink, by partition and in order.
+/// Returns all records that another client reads from the sink, by partition and in order.
 fn read_committed(fixture: &Fixture, sink: &str) -> Vec<(Option<Vec<u8>>, u64)> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", fixture.config().brokers.join(","))

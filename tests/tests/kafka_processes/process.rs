@@ -21,7 +21,7 @@ pub(crate) struct Process {
     group: Arc<str>,
     history: History,
     child: Child,
-    /// It ends itself when this closes, which to wait for the child would do.
+    /// The process ends itself when this closes. Waiting for the child would close it.
     lifeline: Option<ChildStdin>,
     /// Ends when the whole output of the process is read.
     output_reader: JoinHandle<()>,
@@ -60,7 +60,7 @@ impl Process {
         self.output_reader.await.expect("its output is read");
     }
 
-    /// Stops it where it is: threads, timers and all.
+    /// Freezes it: all threads and timers stop.
     pub(crate) fn freeze(&self) {
         self.history.record(Event::Fault {
             group: Some(self.group.clone()),
@@ -84,7 +84,7 @@ impl Process {
         assert!(!status.success(), "{} ended well", self.member);
     }
 
-    /// Asks it to end, and waits until it has.
+    /// Asks it to end, and waits until it has ended.
     pub(crate) async fn close(mut self) {
         self.signal(Signal::TERM);
         let status = self.child.wait().await.expect("it can be waited for");

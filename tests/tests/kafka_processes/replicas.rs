@@ -1,5 +1,5 @@
-//! What becomes of members when replicas of a cluster die: the one that coordinates their group, and those
-//! that had what the others lack.
+//! The effects on members when replicas of a cluster die: the coordinator of their group, and replicas
+//! with records that the others lack.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use millstream_core::{Client, Consumer, ErrorKind, Record, Start};
 use millstream_kafka::Config;
 use tokio::time::{Instant, sleep, timeout};
 
-/// What must happen does within this.
+/// The timeout of everything that must happen.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 const GROUP: &str = "readers";
 
-/// A client at the defaults of the backend.
+/// Returns a client with the defaults of the backend.
 async fn client(cluster: &Cluster) -> Client {
     let mut config = Config::default();
     config.brokers = cluster.bootstrap().split(',').map(str::to_owned).collect();
@@ -35,13 +35,13 @@ async fn send(client: &Client, stream: &str, count: usize) {
     producer.close().await.expect("all are stored");
 }
 
-/// Settles so many records.
+/// Settles this many records.
 async fn settle(consumers: &mut [Consumer], count: usize) {
     let mut settled = 0;
     let deadline = Instant::now() + TIMEOUT;
     while settled < count {
         for consumer in &mut *consumers {
-            // Each in turn: which of them has the next one is not known.
+            // Each in turn, because it is not known which of them has the next record.
             let next = timeout(Duration::from_millis(20), consumer.next()).await;
             if let Ok(next) = next {
                 let delivery = next.expect("it continues").expect("it is not closed");
@@ -56,11 +56,11 @@ async fn settle(consumers: &mut [Consumer], count: usize) {
     }
 }
 
-/// Waits until the group has progress behind so many records.
+/// Waits until the group's progress is after this many records.
 async fn until_stored(client: &Client, records: u64) {
     let deadline = Instant::now() + TIMEOUT;
     loop {
-        // A coordinator may be missing for a while.
+        // The coordinator may be unavailable for a while.
         let checkpoints = client.group(GROUP).checkpoints().await;
         let positions = checkpoints.iter().flatten();
         let stored = positions.filter_map(|checkpoint| checkpoint.position?.offset());
@@ -76,7 +76,7 @@ async fn until_stored(client: &Client, records: u64) {
     }
 }
 
-/// By the word of Kafka's own tool, which shows the broker's number in parentheses, last of all.
+/// Returns the coordinator according to Kafka's own tool, which prints the broker's number last, in parentheses.
 async fn coordinator(cluster: &Cluster) -> usize {
     let args = ["--describe", "--group", GROUP, "--state"];
     let described = cluster
@@ -89,7 +89,7 @@ async fn coordinator(cluster: &Cluster) -> usize {
     number.unwrap_or_else(|| panic!("no coordinator in {described}"))
 }
 
-/// The brokers notice a dead one as late as by default: no member of the group may be put out meanwhile.
+/// The brokers detect a dead one as late as by default: no member of the group may be evicted meanwhile.
 pub(crate) async fn coordinator_killed() {
     let by_default = |_| {
         Options::new()
@@ -119,8 +119,8 @@ pub(crate) async fn coordinator_killed() {
     }
 }
 
-/// The only replica that has the last records dies, and one without them leads. A member that reads is
-/// told, and so is each one that starts after it, until the group is reset.
+/// The only replica with the last records dies, and one without them becomes the leader. A running member gets
+/// the error, and so does each later one, until the group is reset.
 pub(crate) async fn unclean_election() {
     const LEADER: usize = 0;
     const FOLLOWER: usize = 1;
@@ -155,7 +155,7 @@ pub(crate) async fn unclean_election() {
 
     cluster.kill(LEADER).await;
     cluster.restart(FOLLOWER).await;
-    // They are stored where the lost ones were, and go on behind them.
+    // They are stored at the offsets of the lost records and after them.
     send(&client, stream, 400).await;
     let [mut reading] = members;
     assert_is_told(&mut reading).await;

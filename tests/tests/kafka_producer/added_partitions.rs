@@ -6,7 +6,7 @@ use millstream_core::Record;
 
 use crate::raw_client::{connect, create, shared_broker};
 
-/// Twice what the documentation says, as the machine may be slow.
+/// Twice the documented time, because the machine may be slow.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 #[tokio::test]

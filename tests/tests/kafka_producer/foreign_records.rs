@@ -1,4 +1,4 @@
-//! Records that other producers wrote, as the tested driver would not have written them.
+//! Records of other producers that the tested driver would not have written this way.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -10,7 +10,7 @@ use crate::raw_client::{connect, create, read, send_and_wait, shared_broker};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Writes records of these timestamps, in this order, in one partition.
+/// Writes records with these timestamps, in this order, to one partition.
 async fn write(bootstrap: &str, topic: &str, timestamps: impl IntoIterator<Item = Option<i64>>) {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", bootstrap);
@@ -26,7 +26,7 @@ async fn write(bootstrap: &str, topic: &str, timestamps: impl IntoIterator<Item 
         .unwrap();
 }
 
-/// -1 stands for no timestamp, as records of before Kafka 0.10 have.
+/// -1 means no timestamp, as in records from before Kafka 0.10.
 fn without_one_in_the_middle() -> impl Iterator<Item = Option<i64>> {
     (0..21).map(|number| (number == 10).then_some(-1))
 }
@@ -80,7 +80,7 @@ async fn unread_records_without_timestamp_count_as_lag() {
     );
 }
 
-/// The bytes ff and fe.
+/// The bytes of the header name are ff and fe.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_header_name_that_is_not_utf8_is_passed_on() {
     const NAME: &str = "\u{10FFFF}\u{10FFFE}";
@@ -102,7 +102,7 @@ async fn a_header_name_that_is_not_utf8_is_passed_on() {
     consumer.close().await.unwrap();
 }
 
-/// The broker gives them the time at which it stores them, which is what a start at a time compares.
+/// The broker sets the time at which it stores them, which is the time that a start at a time compares.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn records_of_a_topic_with_log_append_time_have_the_time_of_the_broker() {
     let bootstrap = shared_broker().await;
@@ -121,7 +121,7 @@ async fn records_of_a_topic_with_log_append_time_have_the_time_of_the_broker() {
     let next = tokio::time::timeout(TIMEOUT, consumer.next()).await;
     let delivery = next.unwrap().unwrap().unwrap();
     assert!(delivery.timestamp() >= begun, "{delivery:?}");
-    // What is passed on has that time, too.
+    // The converted record has that time, too.
     assert_eq!(delivery.to_record().timestamp, Some(delivery.timestamp()));
     delivery.ack();
     consumer.close().await.unwrap();

@@ -1,7 +1,7 @@
-//! Kafka's producer against real brokers: what is stored, in which order, and what is acknowledged.
+//! Kafka's producer against real brokers: the stored records, their order, and their acknowledgements.
 //!
-//! What was stored is read back by rdkafka's own consumer, and topics are made by its own admin
-//! client: nothing of the tested driver is in between.
+//! Stored records are read back by rdkafka's own consumer, and topics are created by its own admin
+//! client, without the tested driver.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! Transactions that a producer has left open, seen by readers.
+//! Transactions that a producer has left open, as readers see them.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use crate::raw_client::{config, create, open, send_all, shared_broker};
 /// How long the broker waits for the end of the transaction.
 const TRANSACTION_TIMEOUT: &str = "25000";
 
-/// How long anything may take.
+/// The timeout of everything that must happen.
 const TIMEOUT: Duration = Duration::from_secs(90);
 
 const BEHIND: u64 = 1_000;
 
-/// Begins a transaction with one record, and leaves it.
+/// Begins a transaction with one record, and abandons it.
 fn leave_open(bootstrap: &str, topic: &str) {
     let mut settings = ClientConfig::new();
     settings.set("bootstrap.servers", bootstrap);
@@ -83,7 +83,7 @@ async fn records_behind_a_transaction_that_stays_open_are_a_lag_and_reported() {
             .and_then(|stats| stats.lag.records)
     };
     until("it is a lag", || lag() == Some(BEHIND + 1)).await;
-    // The broker ends it, and the others can be read.
+    // The broker ends it, and the other records can be read.
     for _ in 0..BEHIND {
         let next = tokio::time::timeout(TIMEOUT, consumer.next());
         next.await.unwrap().unwrap().unwrap().ack();

@@ -1,4 +1,4 @@
-//! Each key's records are stored once and in order, whatever happens to the broker.
+//! The records of each key are stored once and in order, whatever happens to the broker.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use crate::raw_client::{
 const KEYS: u64 = 97;
 
 /// Sends `count` numbered records with at most 10,000 in flight, one at a time, over all keys.
-/// Returns how many were acknowledged.
+/// Returns the number of acknowledged records.
 async fn send_numbered(client: &Client, topic: &str, numbers: std::ops::Range<u64>) -> u64 {
     let producer = client.producer(topic).open().await.unwrap();
     let records = numbers.map(|number| numbered(number, KEYS));
@@ -29,7 +29,7 @@ async fn send_numbered(client: &Client, topic: &str, numbers: std::ops::Range<u6
     results.len() as u64
 }
 
-/// The numbers of each key in stored order.
+/// Returns the numbers of each key in stored order.
 fn by_key(stored: &BTreeMap<i32, Vec<StoredMessage>>) -> BTreeMap<u64, Vec<u64>> {
     let mut keys = BTreeMap::<_, Vec<_>>::new();
     for seen in stored.values().flatten() {
@@ -41,12 +41,12 @@ fn by_key(stored: &BTreeMap<i32, Vec<StoredMessage>>) -> BTreeMap<u64, Vec<u64>>
     keys
 }
 
-/// Those of the first `count` numbers that a key has.
+/// Returns those of the first `count` numbers that belong to a key.
 fn of_key(key: u64, count: u64) -> impl Iterator<Item = u64> {
     (0..count).filter(move |number| number % KEYS == key)
 }
 
-/// Nothing lost, nothing twice, nothing out of order.
+/// Asserts that nothing is lost, repeated or out of order.
 fn assert_each_once_in_order(stored: &BTreeMap<i32, Vec<StoredMessage>>, count: u64) {
     let keys = by_key(stored);
     assert_eq!(keys.len() as u64, KEYS);
@@ -83,7 +83,7 @@ async fn a_broker_that_freezes_is_waited_for() {
     create(&bootstrap, "frozen", 4, &[]).await;
     let client = connect(&bootstrap).await;
     let producer = client.producer("frozen").open().await.unwrap();
-    // The connections stand when the broker freezes.
+    // The connections are open when the broker freezes.
     send_and_wait(&producer, Record::new("first"))
         .await
         .unwrap();
@@ -128,14 +128,14 @@ async fn five_clients_at_once_keep_their_own_order() {
     assert_eq!(sent, 5 * EACH);
 
     for (key, mut numbers) in by_key(&read(&bootstrap, "five").await) {
-        // Those of one client are in order, between those of the others.
+        // Those of one client are in order, interleaved with those of the others.
         numbers.sort_by_key(|number| number / EACH);
         let all: Vec<_> = of_key(key, 5 * EACH).collect();
         assert!(numbers == all, "key {key}: {numbers:?}");
     }
 }
 
-/// More than librdkafka's queue takes by default: what bounds a producer is its own setting.
+/// More than librdkafka's queue accepts by default: a producer's own setting bounds it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_in_flight_has_one_bound() {
     const COUNT: u64 = 250_000;
@@ -182,7 +182,7 @@ async fn dropped_calls_store_each_record_once_or_not_at_all() {
             _ => assert!(sending.await.iter().all(Result::is_ok)),
         }
     }
-    // One more for every key: behind all others of that key.
+    // One more for every key, after all other records of that key.
     let last =
         (0..KEYS).map(|key| Record::new(u64::MAX.to_be_bytes().to_vec()).key(format!("{key}")));
     assert!(
@@ -213,7 +213,7 @@ async fn dropped_calls_store_each_record_once_or_not_at_all() {
     }
 }
 
-/// Dropping a producer ends its threads and connections, also with calls dropped under way.
+/// Dropping a producer ends its threads and connections, also with dropped calls in flight.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dropped_producer_leaves_nothing_behind() {
     let bootstrap = shared_broker().await;

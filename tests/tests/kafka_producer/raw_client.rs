@@ -1,4 +1,4 @@
-//! Reads and administers the broker by rdkafka, without the tested driver.
+//! Reads and administers the broker with rdkafka, without the tested driver.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use tokio::sync::OnceCell;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A broker without faults, for all tests of this process.
+/// Returns a broker without faults, which all tests of this process share.
 pub(crate) async fn shared_broker() -> String {
     static BROKER: OnceCell<Broker> = OnceCell::const_new();
     let broker = BROKER.get_or_init(|| Options::new().start()).await;
@@ -33,7 +33,7 @@ pub(crate) async fn connect(bootstrap: &str) -> Client {
     config(bootstrap).connect().await.unwrap()
 }
 
-/// A producer of a client of its own.
+/// Opens a producer of a new client.
 pub(crate) async fn open(bootstrap: &str, topic: &str) -> Producer {
     let client = connect(bootstrap).await;
     client.producer(topic).open().await.unwrap()
@@ -47,7 +47,7 @@ pub(crate) async fn send_and_wait(
     producer.send(record).await.unwrap().await
 }
 
-/// Sends records in turn, and returns when all have room: with their responses to come.
+/// Sends records in turn, and returns when all are accepted, before their responses.
 pub(crate) async fn send_all(
     producer: &Producer,
     records: impl IntoIterator<Item = Record>,
@@ -59,7 +59,7 @@ pub(crate) async fn send_all(
     join_all(receipts)
 }
 
-/// A numbered record, of one of `keys` keys.
+/// Returns a numbered record, of one of `keys` keys.
 pub(crate) fn numbered(number: u64, keys: u64) -> Record {
     Record::new(number.to_be_bytes().to_vec()).key(format!("{}", number % keys))
 }
@@ -67,8 +67,8 @@ pub(crate) fn numbered(number: u64, keys: u64) -> Record {
 pub(crate) fn admin(bootstrap: &str) -> AdminClient<DefaultClientContext> {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", bootstrap);
-    // A broker that was frozen is out of its cluster for a moment. A client that learns then that
-    // nobody can be asked for changes waits until it looks again.
+    // A broker that was frozen is outside its cluster for a moment. A client that then learns that
+    // there is no controller waits until its next metadata refresh.
     config.set("topic.metadata.refresh.interval.ms", "1000");
     config.create().unwrap()
 }
@@ -97,7 +97,7 @@ pub(crate) async fn create(
     tokio::task::spawn_blocking(appears).await.unwrap();
 }
 
-/// A broker learns of a new topic somewhat later than the controller that has made it.
+/// A broker learns of a new topic somewhat later than the controller that has created it.
 fn is_there(admin: &AdminClient<DefaultClientContext>, topic: &str) -> bool {
     let metadata = admin.inner().fetch_metadata(Some(topic), TIMEOUT).unwrap();
     let partitions = metadata.topics()[0].partitions();
@@ -132,13 +132,13 @@ impl StoredMessage {
             key: message.key().map(<[u8]>::to_vec),
             payload: message.payload().map(<[u8]>::to_vec),
             headers: headers.unwrap_or_default(),
-            // None for a record without.
+            // `None` for a record without a timestamp.
             timestamp: message.timestamp().to_millis().unwrap_or(-1),
         }
     }
 }
 
-/// Everything that a topic holds now, by partition.
+/// Returns all current records of a topic, by partition.
 pub(crate) async fn read(bootstrap: &str, topic: &str) -> BTreeMap<i32, Vec<StoredMessage>> {
     let (bootstrap, topic) = (bootstrap.to_owned(), topic.to_owned());
     let read = move || read_blocking(&bootstrap, &topic);

@@ -1,4 +1,4 @@
-//! A rejected record fails with its own kind of error and does not hold up others.
+//! A rejected record fails with its own kind of error and does not block others.
 
 use std::time::{Duration, Instant};
 
@@ -48,7 +48,7 @@ async fn a_record_of_the_limit_is_stored_and_a_larger_one_is_not() {
             .await
             .unwrap_err();
         assert_told(&more, ErrorKind::TooLarge, topic);
-        // The lengths of headers are not in the size that `send` looks at.
+        // The lengths of headers are not in the size that `send` checks.
         let headers = Record::new(vec![3; limit - 1]).header("x", "").key("k");
         assert_eq!(headers.size(), limit + 1);
         let headers = Record::new(vec![3; limit - 1]).header("x", "");
@@ -68,7 +68,7 @@ async fn a_record_of_the_limit_is_stored_and_a_larger_one_is_not() {
     }
 }
 
-/// Filled to the brim, requests of many records stay within the topic's limit too.
+/// Requests of many records, filled to the limit, stay within the topic's limit too.
 #[tokio::test]
 async fn no_request_is_larger_than_its_topic_takes() {
     let bootstrap = shared_broker().await;
@@ -87,7 +87,7 @@ async fn limit_batches(bootstrap: &str, topic: &str, bytes: usize) {
     altered.await.unwrap().pop().unwrap().unwrap();
 }
 
-/// The limit concerns batches, and librdkafka makes those as large as the limit was before.
+/// The limit applies to batches, and librdkafka fills those up to the earlier limit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn small_records_are_stored_when_the_limit_of_their_topic_is_lowered() {
     const COUNT: u64 = 20_000;
@@ -119,7 +119,7 @@ async fn small_records_are_stored_when_the_limit_of_their_topic_is_lowered() {
     }
     assert_eq!(stored, COUNT);
 
-    // What is itself too large now is told, and nothing else suffers.
+    // A record that is now too large itself fails, and no other record does.
     let large = Record::new(vec![0; 3_000]).key("1");
     let error = send_and_wait(&producer, large).await.unwrap_err();
     assert_told(&error, ErrorKind::TooLarge, "lowered");
@@ -142,7 +142,7 @@ async fn what_kafka_cannot_keep_is_invalid() {
     send_and_wait(&producer, Record::new("fine")).await.unwrap();
 }
 
-/// How long it takes to believe that a topic is gone: one broker may not know it yet, or not for a moment.
+/// How long it takes until a topic counts as deleted: one broker may not know it yet, or not for a moment.
 const BELIEVED: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -203,7 +203,7 @@ async fn time_outs_are_told_and_the_producer_goes_on() {
     producer.close().await.unwrap();
 }
 
-/// Kafka refuses whole requests, for one record in them that the topic does not take.
+/// Kafka rejects whole requests because of one record in them that the topic does not accept.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_record_that_the_broker_refuses_stops_its_key_and_no_other() {
     const KEYS: usize = 10;
@@ -213,7 +213,7 @@ async fn a_record_that_the_broker_refuses_stops_its_key_and_no_other() {
     let kafka = Kafka::connect(config(&bootstrap)).await.unwrap();
     let producer = kafka.open_producer("punctual").await.unwrap();
     let tomorrow = std::time::SystemTime::now() + Duration::from_secs(24 * 60 * 60);
-    // The requests after the first are refused where an earlier one is missing.
+    // The later requests are rejected because an earlier one is missing.
     assert!(
         producer
             .send(vec![Record::new("x"); 50])

@@ -6,7 +6,7 @@ use millstream_core::{Headers, Record};
 
 use crate::raw_client::{create, open, read, send_all, send_and_wait, shared_broker};
 
-/// Bytes from a seed: of all values, and of all lengths from 0.
+/// Returns random bytes of all values, and of all lengths from 0.
 fn random_bytes(random: &mut fastrand::Rng, longest: usize) -> Vec<u8> {
     let length = random.usize(..=longest);
     std::iter::repeat_with(|| random.u8(..))
@@ -81,7 +81,7 @@ async fn every_part_of_a_record_is_kept() {
     }
 }
 
-/// The hashes are the known responses of Kafka's own tests (`UtilsTest.testMurmur2`), and of Java's
+/// The hashes are the known results of Kafka's own tests (`UtilsTest.testMurmur2`), and of Java's
 /// function for the empty key.
 #[tokio::test]
 async fn a_key_goes_where_javas_producer_sends_it() {
@@ -110,14 +110,14 @@ async fn a_key_goes_where_javas_producer_sends_it() {
     }
 }
 
-/// Without a key there is no order, and the load is spread.
+/// Without a key there is no order, and the load is distributed.
 #[tokio::test]
 async fn records_without_a_key_are_spread() {
     let bootstrap = shared_broker().await;
     create(&bootstrap, "spread", 4, &[]).await;
     let producer = open(&bootstrap, "spread").await;
     let mut met = std::collections::BTreeSet::new();
-    // Each of them is alone, so each chooses anew: the chance of missing one in 200 is below 1e-24.
+    // Each of them is sent alone, so each chooses again: the chance of missing one in 200 is below 1e-24.
     for _ in 0..200 {
         let metadata = send_and_wait(&producer, Record::new("x")).await.unwrap();
         met.insert(metadata.partition.id().to_owned());

@@ -10,7 +10,7 @@ use crate::raw_client::{config, connect, create, open, read, send_all, shared_br
 /// How long results may take to become readable.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Sends records of this number, makes `each` of every one of them in a pipeline from `from` to `to`,
+/// Sends this number of records, creates `each` results of every record in a pipeline from `from` to `to`,
 /// and waits until all are readable.
 async fn run(
     client: Client,
@@ -73,7 +73,7 @@ async fn many_results_are_published_to_a_topic_of_small_batches() {
     run(client, &bootstrap, ("small-from", "small-to"), 1, each).await;
 }
 
-/// As a whole they cannot be published within the time that one transaction has.
+/// They cannot all be published within the timeout of one transaction.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn results_are_published_under_a_quota() {
     let broker = Options::new().start().await;

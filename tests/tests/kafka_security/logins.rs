@@ -103,7 +103,7 @@ fn bearer(secured: &Secured) -> Config {
     config
 }
 
-/// The same settings with all that is in place moved to files.
+/// Returns the same settings with all inline values moved to files.
 fn by_files(config: &Config) -> Config {
     let folder = tempfile::tempdir().unwrap().keep();
     let file = |name: &str, text: &str| {
@@ -125,7 +125,7 @@ async fn tokens_are_renewed_for_as_long_as_the_connection_lives() {
     let kafka = Kafka::connect_with(bearer(&secured), source.clone()).await;
     let client = millstream_core::Client::new(kafka.unwrap());
     assert_eq!(source.made(), 1);
-    // The broker cuts a connection whose token is over, so that this also needs the new ones sent.
+    // The broker closes a connection whose token has expired, so this also requires that new tokens are sent.
     let deadline = Instant::now() + Duration::from_secs(60);
     while source.made() < 3 {
         assert!(Instant::now() < deadline, "{} tokens", source.made());

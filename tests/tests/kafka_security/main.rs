@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 
 use millstream_core::{Error, ErrorKind, Result};
 
-/// What is reported at once is reported well within this, on a busy machine too; a connection's timeout in
-/// these tests is a minute.
+/// Errors that are reported at once are reported well within this time, on a busy machine too; the connection timeout
+/// in these tests is a minute.
 const AT_ONCE: Duration = Duration::from_secs(10);
 
-/// Checks that a call is refused, at once, and without giving a secret away.
+/// Checks that a call is refused at once, without revealing a secret.
 async fn refused<T>(what: &str, kind: ErrorKind, call: impl Future<Output = Result<T>>) -> Error {
     let begun = Instant::now();
     let Err(error) = call.await else {

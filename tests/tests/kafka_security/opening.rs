@@ -1,4 +1,4 @@
-//! Clients are opened off the threads of the runtime: each reads the authorities anew, and a disk may be slow.
+//! Clients are opened off the runtime's threads: each reads the CA certificates again, and a disk may be slow.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -17,7 +17,7 @@ use crate::secured::Secured;
 /// How long the runtime may take to respond, on a busy machine too.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A file that can be made slow to read.
+/// A file whose reads can be slowed down.
 #[derive(Clone)]
 struct SlowFile {
     path: PathBuf,
@@ -25,19 +25,19 @@ struct SlowFile {
 }
 
 impl SlowFile {
-    /// Writes the file, for readers that come from now on.
+    /// Writes the file, for later readers.
     fn write(&self) {
         let new = self.path.with_extension("new");
         fs::write(&new, &self.content).unwrap();
         fs::rename(&new, &self.path).unwrap();
     }
 
-    /// Makes a call whose first client gets the content only once the runtime has responded.
+    /// Makes a call whose first client gets the content only after the runtime has responded.
     async fn check<T>(&self, what: &str, call: impl Future<Output = T>) -> T {
         let (ask, asked) = oneshot::channel();
         let serving = self.serve_slowly(move || {
             let (reply, replied) = channel();
-            // Nobody responds if the call is over already, and has read nothing.
+            // There is no response if the call is already over, and has read nothing.
             ask.send(reply).is_ok() && replied.recv_timeout(TIMEOUT).is_ok()
         });
         let responding = tokio::spawn(async move {
@@ -52,7 +52,7 @@ impl SlowFile {
         returned
     }
 
-    /// Has the next reader wait until `wait` returns. Returns what that has returned.
+    /// Makes the next reader wait until `wait` returns. Returns the result of `wait`.
     fn serve_slowly(&self, wait: impl FnOnce() -> bool + Send + 'static) -> JoinHandle<bool> {
         let pipe = self.path.with_extension("pipe");
         let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
@@ -60,7 +60,7 @@ impl SlowFile {
         fs::rename(&pipe, &self.path).unwrap();
         let file = self.clone();
         thread::spawn(move || {
-            // That waits for the reader.
+            // Opening the pipe waits for the reader.
             let pipe = OpenOptions::new().write(true).open(&file.path);
             file.write();
             let waited = wait();
@@ -93,7 +93,7 @@ async fn no_client_is_opened_on_a_thread_of_the_runtime() {
     sent.await.unwrap();
     let group = client.group("g").stream("s").start(Start::Earliest);
     let first = file.check("join", group.join()).await.unwrap();
-    // The client that was asked about the group is open now.
+    // The client for the group's requests is open now.
     let mut second = file.check("a second join", group.join()).await.unwrap();
     first.close().await.unwrap();
     second.next().await.unwrap().unwrap().ack();

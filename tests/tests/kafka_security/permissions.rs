@@ -35,7 +35,7 @@ async fn write(client: &Client, stream: &str) -> millstream_core::Result<()> {
         Ok(receipt) => receipt.await.map(drop),
         Err(error) => Err(error),
     };
-    // What it has to say was said by the receipt.
+    // The receipt has already reported its error.
     drop(producer.close().await);
     receipt
 }
@@ -90,7 +90,7 @@ async fn who_may_not_read_requests_for_resets_is_warned_once_and_obeys_them_once
     read().await;
     until(|| !warnings().is_empty()).await;
     println!("{:?}", warnings());
-    // It is a member as every other.
+    // It is an ordinary member.
     write(&admin, "topic").await.unwrap();
     read().await;
 
@@ -104,7 +104,7 @@ async fn who_may_not_read_requests_for_resets_is_warned_once_and_obeys_them_once
     assert_eq!(warnings().len(), 1, "{:?}", warnings());
 }
 
-/// How long anything may take on a busy machine.
+/// The timeout of everything that must happen, on a busy machine too.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 async fn until(met: impl Fn() -> bool) {
@@ -131,7 +131,7 @@ async fn who_may_not_write_is_told_which_stream_and_writes_once_allowed() {
     write(&user, "topic").await.unwrap();
 }
 
-/// Who may not read the settings of a topic finds the size of batches that it takes.
+/// A client that may not read the settings of a topic finds out the topic's batch size limit by itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_may_not_see_the_limit_of_a_topic_writes_in_smaller_batches_when_it_is_lowered() {
     let secured = Secured::start().await;
@@ -172,7 +172,7 @@ async fn who_may_not_create_is_told_which_stream_and_creates_once_allowed() {
     let error = refused("no rights", Denied, create()).await;
     assert_eq!(error.stream(), Some("topic"), "{error}");
 
-    // To see that it is there takes a right of its own.
+    // Describing it needs a separate permission.
     let on_topic = [
         "--operation",
         "Create",

@@ -1,4 +1,4 @@
-//! A certificate authority, created anew for each broker.
+//! A certificate authority, created for each broker.
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
@@ -8,7 +8,7 @@ pub(crate) struct Authority {
     pem: String,
 }
 
-/// PEM, all of it.
+/// All fields are PEM.
 pub(crate) struct Identity {
     pub(crate) certificate: String,
     pub(crate) key: String,

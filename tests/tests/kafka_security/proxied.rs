@@ -1,4 +1,4 @@
-//! A broker behind a proxy that refuses logins, with clients that log in again every other second.
+//! A broker behind a proxy that refuses logins, with clients that re-authenticate every other second.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use millstream_kafka::{Config, Credentials, Sasl};
 
 use crate::secured::{SECRET, TOKENS};
 
-/// PLAIN without encryption: the proxy reads what passes.
+/// The listener with PLAIN and without encryption: the proxy reads the traffic.
 const PLAIN: &str = "OPEN";
 
-/// How often a connection must log in again.
+/// The interval at which a connection must re-authenticate.
 pub(crate) const RELOGIN: Duration = Duration::from_secs(2);
 
 pub(crate) struct Proxied {
-    /// Runs as long as this.
+    /// Kept alive for as long as this.
     _broker: Broker,
     pub(crate) faults: Faults,
     listener: &'static str,
@@ -22,12 +22,12 @@ pub(crate) struct Proxied {
 }
 
 impl Proxied {
-    /// With passwords.
+    /// Starts a broker with password logins.
     pub(crate) async fn start() -> Self {
         const MODULE: &str = "org.apache.kafka.common.security.plain.PlainLoginModule";
         let login = format!("{MODULE} required user_admin=\"admin{SECRET}\";");
         let options = Options::new()
-            // Clients repeat their logins on connections that they have when 90 % of that is over.
+            // Clients repeat their logins on open connections when 90 % of that time is over.
             .property(
                 "connections.max.reauth.ms",
                 &RELOGIN.as_millis().to_string(),
@@ -37,7 +37,7 @@ impl Proxied {
         Self::with(options, PLAIN).await
     }
 
-    /// With tokens that nobody signed.
+    /// Starts a broker with unsigned tokens.
     pub(crate) async fn with_tokens() -> Self {
         const MODULE: &str = "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule";
         let login = format!("{MODULE} required unsecuredLoginStringClaim_sub=\"admin\";");
@@ -65,7 +65,7 @@ impl Proxied {
         }
     }
 
-    /// A client by whose id the faults know its logins.
+    /// Returns the settings of a client by whose id the faults identify its logins.
     pub(crate) fn config(&self, id: &str) -> Config {
         let mut config = Config::default();
         config.brokers = vec![format!("127.0.0.1:{}", self.proxy.port())];

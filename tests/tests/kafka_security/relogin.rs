@@ -1,5 +1,5 @@
-//! Logins that are refused after the client had logged in: what a rolling restart, an outage of the login service
-//! or a limit of new connections looks like.
+//! Logins that are refused after the client had logged in: the effect of a rolling restart, an outage of the login
+//! service or a limit of new connections.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,10 +20,10 @@ const TIMEOUT: Duration = Duration::from_secs(90);
 
 const KEYS: usize = 10;
 
-/// How a broker refuses a login whose user it has not loaded yet.
+/// The refusal of a broker that has not loaded the user yet.
 const NOT_LOADED: &str = "Authentication failed during authentication due to invalid credentials";
 
-/// How Amazon MSK tells that there are too many new connections.
+/// The refusal of Amazon MSK when there are too many new connections.
 const TOO_MANY: &str = "[d3c1a9ff-6d5a-4b0d-9f5e-5f8e9c3b7a11]: Too many connects";
 
 async fn until(what: &str, met: impl Fn() -> bool) {
@@ -34,7 +34,7 @@ async fn until(what: &str, met: impl Fn() -> bool) {
     }
 }
 
-/// Waits until so many more logins were refused.
+/// Waits until this many more logins were refused.
 async fn until_refused(faults: &Faults, client: &str, more: u64) {
     let enough = faults.hits(client) + more;
     until("logins are refused", || faults.hits(client) >= enough).await;
@@ -56,7 +56,7 @@ fn record(number: usize) -> Record {
     Record::new(number.to_string()).key(format!("{}", number % KEYS))
 }
 
-/// Sends a numbered record each millisecond until it is told to stop.
+/// Sends a numbered record each millisecond until it is stopped.
 async fn send_until(stop: Arc<AtomicBool>, producer: Producer) -> Vec<Receipt> {
     let mut receipts = Vec::new();
     while !stop.load(Relaxed) {
@@ -67,7 +67,7 @@ async fn send_until(stop: Arc<AtomicBool>, producer: Producer) -> Vec<Receipt> {
     receipts
 }
 
-/// All are stored, each once, and those of a key in their order.
+/// Asserts that all records are stored, each once, and those of a key in their order.
 async fn assert_stored(receipts: Vec<Receipt>) {
     let mut last = BTreeMap::new();
     let mut places = BTreeSet::new();
@@ -177,7 +177,7 @@ async fn logins_that_stay_refused_end_a_member_and_records_wait_for_their_timeou
     drop(consumer);
 }
 
-/// Neither is opened again: they take the new password from the file.
+/// No client is opened again: both read the new password from the file.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_and_producers_take_up_a_password_that_was_changed() {
     Events::listen();
@@ -235,7 +235,7 @@ async fn too_many_connects_are_throttling() {
     assert!(error.is_retryable() && error.message().contains("Too many connects"));
 }
 
-/// A question that nobody waits for any more keeps no runtime from its end.
+/// An abandoned request does not delay the shutdown of its runtime.
 #[test]
 fn a_refused_login_keeps_no_program_from_its_end() {
     let other = tokio::runtime::Runtime::new().unwrap();
@@ -252,7 +252,7 @@ fn a_refused_login_keeps_no_program_from_its_end() {
     let begun = Instant::now();
     drop(runtime);
     let took = begun.elapsed();
-    // The container is removed by the runtime that made it.
+    // The container is removed by the runtime that created it.
     other.block_on(async { drop(proxied) });
     assert!(took < AT_ONCE, "it took {took:?}");
 }

@@ -7,14 +7,14 @@ use millstream_kafka::{Config, Credentials, Sasl, Tls};
 
 use crate::pki::{Authority, Identity};
 
-/// PLAIN and SCRAM over TLS.
+/// The listener with PLAIN and SCRAM over TLS.
 pub(crate) const LOGIN: &str = "LOGIN";
-/// TLS, where the client's certificate is the login.
+/// The listener with TLS, where the client's certificate is the login.
 pub(crate) const MUTUAL: &str = "MUTUAL";
-/// OAUTHBEARER with tokens that nobody signed, unencrypted.
+/// The listener with OAUTHBEARER and unsigned tokens, unencrypted.
 pub(crate) const TOKENS: &str = "TOKENS";
 
-/// The password of every user whose name it follows.
+/// The suffix that, after the user's name, forms the password of every user.
 pub(crate) const SECRET: &str = "-s3cr3t";
 
 pub(crate) struct Secured {
@@ -81,9 +81,9 @@ impl Secured {
         }
     }
 
-    /// Makes a user who may log in by SCRAM, and gives an old one a new password.
+    /// Creates a user who may log in by SCRAM, or changes the password of an existing one.
     pub(crate) async fn user(&self, name: &str, password: &str) {
-        // The broker takes one a request.
+        // The broker accepts one mechanism per request.
         let add = async |mechanism: &str| {
             let login = format!("{mechanism}=[password={password}]");
             let what = ["--alter", "--add-config", &login];
@@ -99,7 +99,7 @@ impl Secured {
         self.broker.tool("kafka-topics.sh", &args).await.ok();
     }
 
-    /// Sets the size of the largest batch that a topic takes.
+    /// Sets the maximum size of batches of a topic.
     pub(crate) async fn limit_batches(&self, topic: &str, bytes: usize) {
         let limit = format!("max.message.bytes={bytes}");
         let what = ["--alter", "--add-config", &limit];
@@ -108,7 +108,7 @@ impl Secured {
         self.broker.tool("kafka-configs.sh", &args).await.ok();
     }
 
-    /// Lets a user do what is given as arguments of Kafka's tool.
+    /// Grants a user the permissions in the arguments of Kafka's tool.
     pub(crate) async fn allow(&self, user: &str, what: &[&str]) {
         let user = format!("User:{user}");
         let args = [&["--add", "--allow-principal", &user], what].concat();
@@ -131,7 +131,7 @@ impl Secured {
         config
     }
 
-    /// One who logs in on [`LOGIN`].
+    /// Returns the settings of a user that logs in on [`LOGIN`].
     pub(crate) fn login(&self, login: impl Fn(Credentials) -> Sasl, user: &str) -> Config {
         self.login_with(login, user, &format!("{user}{SECRET}"))
     }

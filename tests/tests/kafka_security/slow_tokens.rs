@@ -1,4 +1,4 @@
-//! A source of tokens that takes its time.
+//! A slow source of tokens.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -14,10 +14,10 @@ use crate::tokens::Unsigned;
 
 const TIMEOUT: Duration = Duration::from_secs(90);
 
-/// How long a token takes, after the first one.
+/// The duration of creating a token, after the first one.
 const SLOW: Duration = Duration::from_secs(20);
 
-/// What must not wait for a token takes less, on a busy machine too.
+/// The limit of everything that must not wait for a token, on a busy machine too.
 const IN_TIME: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone)]
@@ -37,7 +37,7 @@ impl TokenSource for Slow {
     }
 }
 
-/// Handles all that comes to a member, for as long as the runtime lives.
+/// Handles all deliveries of a member, for as long as the runtime lives.
 fn handle_all(mut consumer: Consumer) -> ConsumerHandle {
     let handle = consumer.handle();
     tokio::spawn(async move {
@@ -98,7 +98,7 @@ async fn a_token_that_takes_long_delays_neither_receipts_nor_a_rebalance() {
         "the token came too soon to show it"
     );
 
-    // The new token is taken up: the first one is over a minute after it was made.
+    // The new token is used: the first one expired a minute after it was created.
     while source.is_busy.load(Relaxed) {
         sleep(Duration::from_millis(20)).await;
     }

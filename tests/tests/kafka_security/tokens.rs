@@ -47,7 +47,7 @@ impl TokenSource for Unsigned {
     }
 }
 
-/// Base64 for addresses, without padding (RFC 4648, section 5).
+/// Encodes base64url, without padding (RFC 4648, section 5).
 fn base64_url(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut text = String::new();

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::shared_broker;
 
-/// What must happen does within this.
+/// The timeout of everything that must happen.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 #[test]
@@ -22,7 +22,7 @@ fn a_pipeline_needs_no_thread_of_the_runtime() {
         .unwrap();
     let (release, released) = mpsc::channel::<()>();
     let bootstrap = runtime.block_on(shared_broker());
-    // As a handler's own job that takes long.
+    // Like a handler's own long-running job.
     runtime.spawn_blocking(move || released.recv());
     let read = async move {
         let mut config = Config::default();

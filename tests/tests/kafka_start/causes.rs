@@ -1,4 +1,4 @@
-//! Errors of calls that time out say why.
+//! Errors of calls that time out contain the cause.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use millstream_kafka::{Config, Tls};
 
 use crate::{CLOSED_PORT, UNKNOWN_HOST, broker, shared_broker};
 
-/// Short, as the calls of these tests time out.
+/// The timeouts are short, because the calls of these tests time out.
 fn config(bootstrap: String) -> Config {
     let mut config = Config::default();
     config.brokers = vec![bootstrap];
@@ -33,7 +33,7 @@ async fn send(client: &Client, stream: &str) -> Error {
     error
 }
 
-/// The brokers can be reached by the configured address, and not by the one that they tell.
+/// The brokers can be reached by the configured address, but not by the address that they advertise.
 async fn advertised(listener: &str, stream: &str, reason: &str) {
     create(stream).await;
     let port = broker().await.port(listener);

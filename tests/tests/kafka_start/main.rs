@@ -1,4 +1,4 @@
-//! How clients start on a Kafka broker: with nothing to warn of.
+//! The start of clients on a Kafka broker: without warnings.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot continue fails")]
 
@@ -10,13 +10,13 @@ mod warnings;
 use conformance::kafka::{Broker, Listener, Options};
 use tokio::sync::OnceCell;
 
-/// Where the broker tells clients to find it by a name that nobody knows.
+/// The listener that advertises a host name that cannot be resolved.
 const UNKNOWN_HOST: &str = "UNKNOWN";
 
-/// Where it tells them a port at which nobody listens.
+/// The listener that advertises a closed port.
 const CLOSED_PORT: &str = "CLOSED";
 
-/// One broker for all tests of this process.
+/// Returns the broker that all tests of this process share.
 async fn shared_broker() -> String {
     broker().await.bootstrap()
 }

@@ -1,4 +1,4 @@
-//! A member is polled whatever its application does, and whatever it is configured to report.
+//! A member is polled whatever its application does, and whatever reports are configured.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -11,12 +11,12 @@ use tokio::sync::oneshot;
 
 use crate::shared_broker;
 
-/// Longer than a member may leave out polls (`max.poll.interval.ms` is 45 s for short drains).
+/// Longer than the allowed time between two polls of a member (`max.poll.interval.ms` is 45 s for short drains).
 const BLOCKED: Duration = Duration::from_secs(50);
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// More than a member takes at once, so that it has no room left for others.
+/// More than a member receives at once, so that it has no room left for other records.
 const RECORDS: usize = 3_000;
 
 #[test]

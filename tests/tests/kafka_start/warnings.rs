@@ -1,4 +1,4 @@
-//! librdkafka warns of nothing at the start of any client with default settings.
+//! librdkafka logs no warnings at the start of any client with default settings.
 
 use std::fmt::Debug;
 use std::future::pending;
@@ -17,7 +17,7 @@ use crate::shared_broker;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The lines of librdkafka's log that an application sees that logs from `INFO` on.
+/// The lines of librdkafka's log that an application sees with log level `INFO`.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<Line>>>);
 
@@ -134,7 +134,7 @@ async fn no_client_warns_of_default_settings() {
     }
     assert_eq!(log.warnings(), [""; 0]);
 
-    // The log would show it if there were one: of a setting that librdkafka no longer has a use for.
+    // The log would contain a warning if there were one: for a setting that librdkafka no longer uses.
     let unused = "socket.blocking.max.ms";
     config.librdkafka.insert(unused.into(), "1000".into());
     use_all(config, "unused").await;

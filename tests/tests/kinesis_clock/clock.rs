@@ -32,7 +32,7 @@ impl Clock {
     /// If the clock does not show the new time.
     pub(crate) fn set(&self, ahead: i64) {
         let before = (Instant::now(), SystemTime::now(), self.ahead());
-        // In its place: the file is part of this process' memory.
+        // Written in place: the file is part of this process's memory.
         let file = File::options().write(true).open(&self.file);
         let file = file.expect("the clock is there");
         file.write_all_at(&ahead.to_ne_bytes(), 0)

@@ -95,7 +95,7 @@ async fn jumps(harness: Arc<KinesisHarness>, clock: &Clock) {
     }
     assert_eq!(handovers(), before, "a lease was lost");
 
-    // Whoever comes now takes up what was noted by another clock.
+    // A new member uses times that were stored by another clock.
     b.close().await;
     clock.set(HOUR);
     let c = fleet.member("c").start().await;
@@ -118,7 +118,7 @@ async fn jumps(harness: Arc<KinesisHarness>, clock: &Clock) {
     c.close().await;
 }
 
-/// Waits until the group has handled that many more records.
+/// Waits until the group has handled this many more records.
 async fn handles(fleet: &Fleet, more: usize) {
     let goal = fleet.acked() + more;
     fleet

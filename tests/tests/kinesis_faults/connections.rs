@@ -10,7 +10,7 @@ use crate::fixture::Fixture;
 /// The seed that decides which requests fail, and how.
 const SEED: u64 = 7;
 
-/// One in so many requests fails.
+/// One request in this many fails.
 const ONE_IN: u32 = 4;
 
 const LENGTH: Duration = Duration::from_secs(10);
@@ -18,7 +18,7 @@ const LENGTH: Duration = Duration::from_secs(10);
 pub(crate) async fn of_all(fixture: Fixture) {
     let load = fixture.load().await;
     let (a, b) = fixture.pair().await;
-    // What was stored without a response is sent once more.
+    // A record that was stored without a response is sent again.
     fixture.fleet.history.record(Event::Fault {
         group: None,
         member: None,

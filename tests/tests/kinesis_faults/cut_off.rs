@@ -26,7 +26,7 @@ pub(crate) async fn from_dynamodb(fixture: Fixture) {
         "it stopped after {stopped:?}"
     );
     fleet.until("b has both", || b.owns() == 2).await;
-    // What it had begun is over by now.
+    // The handlers that it had begun have ended by now.
     fleet
         .until("b handles both", || fleet.unsettled() < 50)
         .await;

@@ -6,7 +6,7 @@ use conformance::{Harness, eventually};
 
 use crate::fixture::Fixture;
 
-/// The owner stops, the group creates the lease again and reads the partition from its beginning, because
+/// The owner stops. The group recreates the lease and reads the partition from its beginning, because
 /// the checkpoint was stored in the lease.
 pub(crate) async fn under_its_owner(fixture: Fixture) {
     let fleet = &fixture.fleet;
@@ -15,7 +15,7 @@ pub(crate) async fn under_its_owner(fixture: Fixture) {
     let owned = a.handle().partitions();
     let partition = owned.keys().next().expect("it has one");
     fixture.record(None, "a lease is deleted");
-    // So is the checkpoint in it, as by a reset.
+    // The checkpoint in it is deleted too, which has the effect of a reset.
     fleet.history.record(Event::Reset {
         group: fleet.group.as_str().into(),
         stream: fleet.stream.as_str().into(),

@@ -72,20 +72,20 @@ impl Fixture {
         });
     }
 
-    /// Waits until the group has handled that many more records.
+    /// Waits until the group has handled this many more records.
     pub(crate) async fn handles(&self, more: usize) {
         let goal = self.fleet.acked() + more;
         let handled = || self.fleet.acked() >= goal;
         self.fleet.until("records are handled", handled).await;
     }
 
-    /// Returns how many records a member has begun to handle.
+    /// Returns the number of records that a member has begun to handle.
     pub(crate) fn began(&self, member: &str) -> usize {
         let of_it = |event: &Event| matches!(event, Event::Began(h) if &*h.by.member == member);
         self.fleet.history.count(of_it)
     }
 
-    /// Returns how many handovers of partitions there were so far.
+    /// Returns the number of handovers of partitions so far.
     pub(crate) fn handovers(&self) -> u64 {
         self.fleet.verdict(Rules::default()).summary.handovers
     }

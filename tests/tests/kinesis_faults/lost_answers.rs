@@ -1,4 +1,4 @@
-//! Checkpoints are stored, and their responses are lost.
+//! Checkpoints are stored, but their responses are lost.
 
 use crate::fixture::Fixture;
 

@@ -27,7 +27,7 @@ use millstream_kinesis::{Aggregation, Retrieval};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::OnceCell;
 
-/// Cases that are run at once, unless the command line says otherwise.
+/// The number of cases that run concurrently, unless set on the command line.
 const AT_ONCE: usize = 4;
 
 const RAW: Variant = Variant {
@@ -75,7 +75,7 @@ struct Shared {
 }
 
 impl Shared {
-    /// Started by the first case that wants it: listing the cases needs no testbed.
+    /// Started by the first case that needs it: listing the cases needs no testbed.
     fn testbed(&self) -> Arc<Testbed> {
         let start = async || Arc::new(Testbed::start(Emulator::Ferrokinesis).await);
         self.runtime
@@ -84,7 +84,7 @@ impl Shared {
     }
 }
 
-/// As an application has it, but small: there are many at once.
+/// Creates a runtime like an application's, but small: there are many at once.
 fn runtime() -> Runtime {
     let mut builder = Builder::new_multi_thread();
     let runtime = builder.worker_threads(2).enable_all().build();
@@ -111,7 +111,7 @@ fn main() -> ExitCode {
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     let shared = Arc::into_inner(shared).expect("no case runs any more");
-    // The containers are removed by the runtime that made them.
+    // The containers are removed by the runtime that created them.
     shared.runtime.block_on(async { drop(shared.testbed) });
     conclusion.exit_code()
 }

@@ -13,8 +13,8 @@ use crate::fixture::Fixture;
 /// The magic number at the start of an aggregate.
 const MAGIC: [u8; 4] = [0xF3, 0x89, 0x9A, 0xC2];
 
-/// One key, `k`, and one record with the payload `x`, by the format of the Kinesis Producer Library: the record
-/// refers to a key by `index`.
+/// Returns an aggregate of one key, `k`, and one record with the payload `x`, in the format of the Kinesis Producer
+/// Library. The record refers to a key by `index`.
 fn aggregate(index: u8) -> Vec<u8> {
     let record = [0x08, index, 0x1A, 0x01, b'x'];
     let mut message = vec![0x0A, 0x01, b'k', 0x1A, record.len() as u8];
@@ -31,7 +31,7 @@ pub(crate) async fn stops_nobody(fixture: Fixture) {
     damaged[5] ^= 1;
     let mut cut = aggregate(0);
     cut.truncate(12);
-    // The damaged one and the one that is cut are no aggregates any more.
+    // The damaged one and the truncated one are not aggregates any more.
     let poison = [aggregate(7), damaged, cut, aggregate(9)];
     let events = Events::listen();
     fleet.send(8, 10).await;
@@ -71,7 +71,7 @@ pub(crate) async fn stops_nobody(fixture: Fixture) {
     assert_eq!(counts, [Some("1"), Some("2")]);
 }
 
-/// Puts the data as a producer of another library would.
+/// Puts the data like a producer of another library.
 async fn put(fixture: &Fixture, data: &[u8]) {
     let (kinesis, stream) = (fixture.harness.testbed().kinesis(), &fixture.fleet.stream);
     // The client may have been used by another case, whose runtime is gone.

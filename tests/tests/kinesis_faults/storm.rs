@@ -1,4 +1,4 @@
-//! Members come, leave and crash while the stream is split and merged under them.
+//! Members join, leave and crash while the stream is split and merged.
 
 use conformance::fleet::Member;
 use conformance::{Harness, eventually};
@@ -97,7 +97,7 @@ async fn merge(fixture: &Fixture) -> bool {
     false
 }
 
-/// Waits until the checkpoint has passed all records, and the end of each partition that is closed.
+/// Waits until the checkpoint has passed all records, and the end of each closed partition.
 async fn all_is_stored(fixture: &Fixture) {
     let fleet = &fixture.fleet;
     let described = fleet.client.streams().describe(&fleet.stream).await;

@@ -7,7 +7,7 @@ use tokio::time::sleep;
 use crate::fixture::Fixture;
 
 /// Like Kinesis, the emulator considers a subscription active for a while after its connection is cut, and
-/// refuses the next one.
+/// rejects the next one.
 const PAUSE: Duration = Duration::from_millis(1_500);
 
 pub(crate) async fn break_off(fixture: Fixture) {

@@ -39,7 +39,7 @@ pub(crate) async fn long(fixture: Fixture) {
 async fn throttle(fixture: &Fixture, duration: Duration) {
     let table = fixture.fleet.group.as_str();
     fixture.faults().throttle_table(table, u32::MAX);
-    // A while is what this is about.
+    // This case needs the time to pass.
     sleep(duration).await;
     fixture.faults().throttle_table(table, 0);
     assert!(fixture.faults().hits(table) >= 5, "it was not throttled");

@@ -1,4 +1,4 @@
-//! A member of one side is killed in the middle of an aggregate of which it has checkpointed a part.
+//! A member of one side is killed in the middle of an aggregate that it has partly checkpointed.
 
 use conformance::kinesis::consumer_events::Record as Handled;
 use millstream_core::Record;

@@ -14,7 +14,7 @@ const KEYS: usize = 48;
 /// The time between two records.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Sends records of all keys in turns, until it is stopped.
+/// Sends records of all keys, round robin, until it is stopped.
 #[derive(Debug)]
 pub(crate) struct BackgroundLoad {
     ends: Arc<AtomicBool>,
@@ -51,7 +51,7 @@ impl BackgroundLoad {
         Self { ends, sending }
     }
 
-    /// Stops it, and returns how many records each key has. All of them are stored.
+    /// Stops it, and returns the number of records of each key. All of them are stored.
     pub(crate) async fn stop(self) -> BTreeMap<String, u64> {
         self.ends.store(true, Relaxed);
         self.sending.await.expect("everything is stored")

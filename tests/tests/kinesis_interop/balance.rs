@@ -6,7 +6,7 @@ use millstream_kinesis::Aggregation;
 use crate::fixture::Fixture;
 use crate::member::{Member, Side};
 
-/// A member of ours creates the lease table; then a Java member and another of ours join.
+/// A millstream member creates the lease table; then a Java member and another millstream member join.
 pub(crate) async fn evenly(fixture: Fixture) {
     let a = Member::start(&fixture, Side::Rust, "ours-a").await;
     let background_load = fixture.send_in_background(Aggregation::Kpl).await;
@@ -28,7 +28,7 @@ pub(crate) async fn evenly(fixture: Fixture) {
 }
 
 /// In its second phase the library stores its migration state and worker metrics in the lease table. It changes
-/// to its new algorithms only when all members report metrics. Ours do not, so it continues as before.
+/// to its new algorithms only when all members report metrics. Millstream members do not, so it continues as before.
 pub(crate) async fn second_phase(fixture: Fixture) {
     let ours = Member::start(&fixture, Side::Rust, "ours").await;
     let background_load = fixture.send_in_background(Aggregation::Off).await;
@@ -48,7 +48,7 @@ pub(crate) async fn second_phase(fixture: Fixture) {
     ours.stop().await;
 }
 
-/// The state of the fleet's migration, according to version 3 of the library.
+/// Returns the state of the fleet's migration, according to version 3 of the library.
 async fn state(fixture: &Fixture) -> String {
     let key = AttributeValue::S("Migration3.0".to_owned());
     let get = fixture

@@ -32,7 +32,7 @@ impl fmt::Display for Summary {
     }
 }
 
-/// Checks what was handled. `sent` is the number of records of each key; record `n` of a key has the payload
+/// Checks the handled records. `sent` is the number of records of each key; record `n` of a key has the payload
 /// `key/n`.
 ///
 /// # Panics
@@ -76,10 +76,10 @@ pub(crate) fn check(log: &Log, sent: &BTreeMap<String, u64>, session: Duration) 
     summary
 }
 
-/// The successive owners of each shard, as derived from what they handled.
+/// The successive owners of each shard, as derived from the records that they handled.
 #[derive(Debug, Default)]
 struct Owners<'a> {
-    /// How many leases of a shard a Java member has had, in place of an epoch.
+    /// The number of times that a Java member has owned the lease of a shard, in place of an epoch.
     leases: BTreeMap<(Arc<str>, &'a str), u64>,
     shards: BTreeMap<&'a str, Vec<Owner>>,
 }
@@ -88,7 +88,7 @@ struct Owners<'a> {
 struct Owner {
     member: Arc<str>,
     lease: u64,
-    /// The first and the last time that it handled a record while the next owner was at work.
+    /// The first and the last time that it handled a record while the next owner was running.
     beside: Option<(u64, u64)>,
 }
 

@@ -8,13 +8,13 @@ use crate::fixture::Fixture;
 use crate::leases;
 use crate::member::{Member, Side};
 
-/// The library looks for missing leases only after it has run for a minute. Ours looks every second here.
+/// The library audits the leases only after it has run for a minute. Millstream audits every second here.
 const A_MINUTE: Duration = Duration::from_secs(60);
 
 pub(crate) async fn hole(fixture: Fixture, elected: Side) {
     fixture.create_leases().await;
     // Of two owners, the leader is the one whose name sorts first. The time shows which side repaired
-    // the table: Java cannot within its first minute, and ours does not wait that long.
+    // the table: Java cannot within its first minute, and millstream does not wait that long.
     let begun = Instant::now();
     let leader = Member::start(&fixture, elected, "a").await;
     let other = Member::start(&fixture, elected.other(), "z").await;

@@ -20,7 +20,7 @@ use crate::log::Log;
 /// How long a silent member keeps its leases, on both sides.
 pub(crate) const SESSION: Duration = Duration::from_secs(3);
 
-/// The timeout of every wait. The library scans the table every 6 s, and looks for missing leases a minute
+/// The timeout of every wait. The library scans the table every 6 s, and audits the leases a minute
 /// after its start.
 const TIMEOUT: Duration = Duration::from_secs(150);
 
@@ -33,7 +33,7 @@ const MARGIN: Duration = Duration::from_secs(1);
 pub(crate) struct Fixture {
     pub(crate) testbed: Arc<Testbed>,
     pub(crate) library: Library,
-    /// The stream, and the group as well: the library's application, and its table.
+    /// The name of the stream and of the group, which is the library's application and its table.
     pub(crate) name: String,
     pub(crate) log: Log,
     begun: Instant,
@@ -78,7 +78,7 @@ impl Fixture {
         leases::read(self.testbed.dynamodb(), &self.name).await
     }
 
-    /// Returns the shards whose leases a member owns. Ours appends to its name.
+    /// Returns the shards whose leases a member owns. A millstream member appends to its name.
     pub(crate) async fn held_by(&self, member: &str) -> Vec<String> {
         let leases = self.leases().await.into_iter();
         let held = leases.filter(|(_, lease)| {

@@ -1,9 +1,9 @@
-//! Members on Amazon's Kinesis Client Library for Java (versions 2 and 3, in containers) share groups with ours, on
-//! emulators of Kinesis and DynamoDB. Records of the Kinesis Producer Library are read by both sides, and so are
-//! records of our producer.
+//! Members on Amazon's Kinesis Client Library for Java (versions 2 and 3, in containers) share groups with millstream
+//! members, on emulators of Kinesis and DynamoDB. Both sides read records of the Kinesis Producer Library, and of
+//! millstream's producer.
 //!
-//! This program starts itself again for each member of ours, so that it can be killed and stopped as a Java member
-//! is.
+//! This program starts itself again for each millstream member, so that it can be killed and stopped like a Java
+//! member.
 
 mod aggregate;
 mod background_load;
@@ -33,7 +33,7 @@ use member::Side;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::OnceCell;
 
-/// Cases that are run at once, unless the command line says otherwise. Each has several processes, which
+/// The number of cases that run concurrently, unless set on the command line. Each has several processes, which
 /// wait for each other most of the time.
 const AT_ONCE: usize = 3;
 
@@ -69,7 +69,7 @@ const CASES: &[Case] = &[
     case("both_read_what_ours_sends", 2, |g| Box::pin(producers::ours(g))),
 ];
 
-/// Cases that run with version 3 in its second phase, in which the table has more than leases.
+/// Cases that run with version 3 in its second phase, in which the table contains more than leases.
 const SECOND_PHASE: Case = case("second_phase_goes_on_beside_ours", 4, |g| {
     Box::pin(balance::second_phase(g))
 });
@@ -152,7 +152,7 @@ fn main() -> ExitCode {
     ));
     let conclusion = libtest_mimic::run(&arguments, trials);
     let testbeds = Arc::into_inner(testbeds).expect("no case runs any more");
-    // The containers are removed by the runtime that made them.
+    // The containers are removed by the runtime that created them.
     testbeds
         .runtime
         .block_on(async { drop((testbeds.ferrokinesis, testbeds.kinesis_mock)) });

@@ -8,7 +8,7 @@ use crate::fixture::{Fixture, SESSION};
 use crate::process::Process;
 use crate::program::MemberConfig;
 
-/// How long a handler takes. One that takes no time would hide what happens while it runs.
+/// How long a handler takes. A handler that takes no time would hide what happens while it runs.
 const TAKES: Duration = Duration::from_millis(1);
 
 /// The library that a member runs on.
@@ -47,7 +47,7 @@ impl Member {
         }
     }
 
-    /// Starts a member that handles an aggregate up to index `inside`, checkpoints that, and goes no further.
+    /// Starts a member that handles an aggregate up to index `inside`, checkpoints that, and handles no more.
     pub(crate) async fn inside(fixture: &Fixture, side: Side, name: &str, inside: u64) -> Self {
         match side {
             Side::Java => Self::java(fixture, name, &[("inside", &inside.to_string())]).await,

@@ -1,4 +1,4 @@
-//! A member of ours in a child process, as its parent sees it.
+//! A millstream member in a child process, as its parent sees it.
 
 use std::process::Stdio;
 

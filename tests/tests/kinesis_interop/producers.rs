@@ -1,4 +1,4 @@
-//! Each side reads what the producer of the other one sends.
+//! Each side reads the records of the other side's producer.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
@@ -20,7 +20,7 @@ fn place(record: &Handled) -> RecordLocation {
     (shard, record.position(), record.key.clone(), payload)
 }
 
-/// Reads the stream on both sides, each in a group of its own. Returns Java's records, and ours.
+/// Reads the stream on both sides, each in its own group. Returns Java's records, and millstream's.
 async fn read_by_both(fixture: &Fixture, count: usize) -> [Vec<Handled>; 2] {
     let application = format!("{}-java", fixture.name);
     leases::create(
@@ -97,7 +97,7 @@ pub(crate) async fn javas(fixture: Fixture) {
 /// The header with the explicit hash key of a record.
 const HASH_KEY: &str = "hash-key";
 
-/// Both sides read the same records at the positions of our receipts, whatever else they have.
+/// Both sides read the same records at the positions of millstream's receipts, whatever other data they have.
 pub(crate) async fn ours(fixture: Fixture) {
     let shards = first_hashes(&fixture).await;
     let mut locations: Vec<RecordLocation> = Vec::new();
@@ -160,7 +160,7 @@ pub(crate) async fn ours(fixture: Fixture) {
         "{all} records of ours, {aggregated} of them in aggregates"
     ));
     assert!(aggregated > all / 2 && aggregated < all);
-    // Java sees those that are in aggregates, which is half of them: Kinesis does not return them with bare records.
+    // Java reports those in aggregates, which is half of them: Kinesis does not return them with bare records.
     let reported = theirs.iter().filter_map(|r| r.explicit_hash_key.as_ref());
     assert!(
         reported
@@ -170,8 +170,8 @@ pub(crate) async fn ours(fixture: Fixture) {
     assert_eq!(reported.count(), explicit / 2);
 }
 
-/// Records with and without a key, text and binary headers, a timestamp and an explicit hash key; their payloads
-/// have all byte values.
+/// Returns records with and without a key, with text and binary headers, a timestamp and an explicit hash key; their
+/// payloads have all byte values.
 fn records(shards: &[(String, String)]) -> Vec<Record> {
     let all_bytes = Vec::from_iter(0..=u8::MAX);
     let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);

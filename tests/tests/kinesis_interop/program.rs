@@ -1,4 +1,4 @@
-//! The process of a member of ours. Like the Java program it reports events on its standard output and ends at the
+//! The process of a millstream member. Like the Java program, it reports events on its standard output and ends at the
 //! command `stop`, or when its standard input is closed.
 
 use std::io::{self, Write};
@@ -68,7 +68,7 @@ async fn consume(member_config: MemberConfig) -> Result<()> {
     group.run(handle, stop()).await
 }
 
-/// Waits for the command to stop, or for the end of the standard input, which closes whenever the test ends.
+/// Waits for the command to stop, or for the end of the standard input, which closes when the test ends for any reason.
 async fn stop() {
     let (reported, stop) = oneshot::channel();
     std::thread::spawn(move || {
@@ -78,7 +78,7 @@ async fn stop() {
             Some(order) => panic!("unknown order: {order:?}"),
             None => std::process::exit(2),
         }
-        // It may still end while the member leaves.
+        // The test may still end while the member leaves.
         while io::stdin().lines().next().is_some() {}
         std::process::exit(2);
     });

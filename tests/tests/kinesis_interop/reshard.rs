@@ -9,7 +9,7 @@ use crate::crash::{now, taken_over};
 use crate::fixture::Fixture;
 use crate::member::{Member, Side};
 
-/// One side reads a parent to its end and is killed; the other side continues with the children.
+/// One side reads a parent to shard end and is killed; the other side continues with the children.
 pub(crate) async fn generations(fixture: Fixture, side: Side) {
     fixture.create_leases().await;
     let first = Member::start(&fixture, side, "first").await;

@@ -31,7 +31,7 @@ pub(crate) async fn replace(fixture: Fixture, side: Side) {
     new_2.stop().await;
 }
 
-/// Freezes a member for longer than its leases last, and waits until it works again.
+/// Freezes a member for longer than its leases last, and waits until it handles records again.
 async fn stand_still(fixture: &Fixture, member: &Member) {
     fixture.at_work(&member.name).await;
     let (held, at) = (fixture.held_by(&member.name).await, now());

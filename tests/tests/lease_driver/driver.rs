@@ -1,4 +1,4 @@
-//! A driver over a lease table, built on the parts that the core has for such drivers.
+//! A driver over a lease table, built on the building blocks that the core has for such drivers.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard};
@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::table::{Connection, Lease, MemberRow, Table};
 
-/// How often the table is read if no record is stored.
+/// The interval at which the table is read if no record is stored.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 pub(crate) const LIMITS: StreamLimits = StreamLimits {
@@ -155,7 +155,7 @@ impl driver::Producer for Producer {
     }
 }
 
-/// A group by name.
+/// A group by its name.
 #[derive(Debug)]
 struct Group {
     backend: LeaseBackend,
@@ -211,7 +211,7 @@ struct Member {
     name: String,
     id: String,
     options: JoinOptions,
-    /// Each with its next offset.
+    /// The assignments, each with its next offset.
     assignments: Assignments<u64>,
 }
 
@@ -243,7 +243,7 @@ impl Member {
     /// Reads until an error ends the membership.
     async fn read(&self) -> Error {
         loop {
-            // Created before the table is read, so that no record after it is missed.
+            // Created before the table is read, so that no later record is missed.
             let appended = self.backend.store.appended();
             if let Err(error) = self.read_once(&*self.table().await) {
                 return error;
@@ -253,10 +253,10 @@ impl Member {
         }
     }
 
-    /// Reads one batch of each partition, and the lag of those that are paused.
+    /// Reads one batch of each partition, and the lag of paused partitions.
     fn read_once(&self, table: &Table) -> Result<()> {
         let (assignments, options) = (&self.assignments, &self.options);
-        // What is refused is of a partition that leaves this member.
+        // A rejected event is of a partition that this member is losing.
         for (partition, epoch, offset) in assignments.readable() {
             let log = table.log(&partition).filter(|_| assignments.has_room());
             let Some(log) = log else { break };
@@ -308,7 +308,7 @@ impl HeartbeatMember for Member {
             let id = table.start(&self.group, name, self.options.start)?;
             streams.insert(name.to_string(), id);
         }
-        // What it had is lost.
+        // All its partitions are lost.
         let now = Instant::now();
         table.remove_member(&self.group, &self.id, now);
         let row = MemberRow {

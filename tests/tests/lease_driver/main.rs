@@ -1,8 +1,9 @@
-//! The parts for drivers are enough for one: a driver over a lease table that is built of them passes the
+//! The core's building blocks for drivers are sufficient: a driver over a lease table that is built with them passes
+//! the
 //! suite.
 //!
-//! It runs in real time, because heartbeats come from a thread of their own, which a paused clock of the
-//! case's runtime does not reach.
+//! It runs in real time, because heartbeats come from a dedicated thread, which the paused clock of a
+//! case's runtime does not affect.
 
 mod driver;
 mod table;
@@ -54,7 +55,7 @@ const EXACTLY_ONCE: &[&str] = &[
     "pipeline_step_whose_response_is_lost_is_stored_once",
 ];
 
-/// A table of one case.
+/// The table of one case.
 #[derive(Debug)]
 struct LeaseTable {
     backend: LeaseBackend,

@@ -1,4 +1,4 @@
-//! `tests/run` ends with the reason of a failed step, which is above between the lines of backtraces.
+//! `tests/run` ends with the reason of a failed step, which is also printed above, between the lines of backtraces.
 
 use std::env;
 use std::fs;
@@ -12,18 +12,18 @@ use libtest_mimic::{Arguments, Trial};
 use crate::setup;
 use crate::wrong_backend::Behavior;
 
-/// Set in the processes that are to fail.
+/// The variable of the processes that must fail.
 const FAILS: &str = "MILLSTREAM_TEST_FAILS";
 
-/// How `tests/run` has failed.
+/// The output of a failed `tests/run`.
 struct FailedRun {
-    /// What it has printed on the way.
+    /// The output before the end.
     log: String,
     /// Its last lines, with the reason.
     end: String,
 }
 
-/// Runs `tests/run` with a step that runs one test of this binary, which fails there.
+/// Runs `tests/run` with a step that runs one test of this binary, which fails in that process.
 fn run_failing(test: &str, more: &str) -> FailedRun {
     let folder = tempfile::tempdir().unwrap();
     let stub = |name: &str, body: String| {
@@ -36,7 +36,7 @@ fn run_failing(test: &str, more: &str) -> FailedRun {
         "cargo",
         format!("exec '{}' --exact {test} {more}", this.display()),
     );
-    // The run removes left containers as it ends, which is not its part here.
+    // The run removes remaining containers as it ends, which is not tested here.
     stub("docker", "exit 1".to_owned());
 
     let path = env::var_os("PATH").unwrap();

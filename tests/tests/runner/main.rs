@@ -1,4 +1,4 @@
-//! The runner of the suite: a case ends on any driver, and says why it failed.
+//! The runner of the suite: a case ends on any driver, and reports why it failed.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -17,7 +17,7 @@ use tokio::runtime::Handle;
 use wrong_backend::Behavior;
 use wrong_harness::WrongHarness;
 
-/// Ends what spins when the test does: the runner leaves its thread behind.
+/// Ends spinning tasks when the test ends, because the runner leaves their thread behind.
 #[derive(Default)]
 struct Spinning(Arc<AtomicBool>);
 
@@ -31,7 +31,7 @@ fn setup(behavior: Behavior) -> Setup {
     Setup::new(move |_| ready(WrongHarness::new(behavior.clone()))).paused_time()
 }
 
-/// Runs a case that must fail, and returns why it did.
+/// Runs a case that must fail, and returns the reason.
 fn failure(setup: &Setup, case: &str) -> String {
     let result = setup.run(cases::named(case));
     result.expect_err("the driver is wrong")
@@ -151,7 +151,7 @@ fn checker_allows_what_a_declared_fault_of_the_harness_causes() {
     declared.paused_time().run(case).unwrap();
 }
 
-/// Counts its starts and ends. It ends on a runtime, as what removes a container must.
+/// Counts its starts and ends. It ends on a runtime, like an object that removes a container.
 struct Server(Arc<AtomicUsize>);
 
 impl Drop for Server {

@@ -15,20 +15,20 @@ use millstream_core::driver::{
 use millstream_core::{Record, RecordMetadata, Result};
 use millstream_memory::Memory;
 
-/// What the driver does otherwise than the memory backend. What spins ends when the flag is set.
+/// The difference between the driver and the memory backend. A spinning one ends when the flag is set.
 #[derive(Debug, Clone)]
 pub(crate) enum Behavior {
     Right,
-    /// It takes its time for a call, and stores the records of one key after those of another, which is
+    /// It delays a call, and stores the records of one key after those of another, which is
     /// allowed.
     StoresKeyByKey,
     OpenProducerHangs,
     NextHangs,
     /// It is always ready to run again, so a paused clock stands still.
     NextSpins(Arc<AtomicBool>),
-    /// It keeps its thread, so no timer fires.
+    /// It blocks its thread, so no timer fires.
     NextBlocks(Arc<AtomicBool>),
-    /// It leaves out the second record of each batch.
+    /// It omits the second record of each batch.
     NextLosesRecords,
 }
 

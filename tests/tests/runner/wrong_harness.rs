@@ -28,7 +28,7 @@ impl WrongHarness {
         }
     }
 
-    /// Creates one that loses responses to sends by itself, so that records are stored twice.
+    /// Creates a harness that loses responses to sends by itself, so that records are stored twice.
     pub(crate) fn losing_responses() -> Self {
         let harness = Self::new(Behavior::Right);
         let first = Fault::TimeOutSends {

@@ -1,4 +1,4 @@
-//! What `next` of a member with a bug returns.
+//! The events that `next` of a member with a bug returns.
 
 use std::mem;
 
@@ -35,7 +35,7 @@ impl MutantMembership {
         }
     }
 
-    /// Changes what `next` returns.
+    /// Changes the events that `next` returns.
     pub(super) fn mutate(&self, events: Vec<Event>) -> Vec<Event> {
         let events = events.into_iter();
         let events = events.flat_map(|event| self.mutate_one(event)).collect();
@@ -45,7 +45,7 @@ impl MutantMembership {
         }
     }
 
-    /// Keeps losses until records come.
+    /// Holds back losses until records arrive.
     fn hold_back(&self, events: Vec<Event>) -> Vec<Event> {
         let mut state = self.state();
         let has_records = |event: &Event| matches!(event, Event::Records { .. });

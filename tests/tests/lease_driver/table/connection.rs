@@ -1,4 +1,4 @@
-//! The client of the store, as its vendor would offer it.
+//! The client of the store, like one that its vendor would provide.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
@@ -24,7 +24,7 @@ impl Connection {
         table.expect("nothing panics while it holds this")
     }
 
-    /// Opens the table for one request of a member, by its name. One that a fault has cut off waits.
+    /// Opens the table for one request of a member, by its name. A member that a fault has cut off waits.
     pub(crate) async fn table_of(&self, group: &str, member: &str) -> MutexGuard<'_, Table> {
         let key = (group.to_owned(), member.to_owned());
         let frozen_until = || self.table().frozen.get(&key).copied();
@@ -34,12 +34,12 @@ impl Connection {
         self.table()
     }
 
-    /// Wakes those that wait for records.
+    /// Wakes all waits for records.
     pub(crate) fn notify_appended(&self) {
         self.appended.notify_waiters();
     }
 
-    /// Returns what waits until records are stored, from this call on.
+    /// Returns a future that waits until records are stored after this call.
     pub(crate) fn appended(&self) -> Notified<'_> {
         self.appended.notified()
     }

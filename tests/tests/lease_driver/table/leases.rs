@@ -1,4 +1,4 @@
-//! The leases of a group: who has which partition, until when, and how far it is settled.
+//! The leases of a group: the owner of each partition, until when, and how far it is settled.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ pub(crate) struct Group {
     pub(crate) members: BTreeMap<String, MemberRow>,
     /// They outlive their streams, so that epochs do not restart.
     leases: BTreeMap<Key, Lease>,
-    /// Where the partitions of a stream are moved to when all of them are released.
+    /// The offsets to which the partitions of a stream are moved when all of them are released.
     pub(crate) resets: BTreeMap<String, Vec<u64>>,
 }
 
@@ -33,10 +33,10 @@ pub(crate) struct MemberRow {
 pub(crate) struct Lease {
     epoch: u64,
     owner: Option<String>,
-    /// When its owner loses it, if another member is to have it.
+    /// When its owner loses it, if another member is waiting for it.
     revoke_at: Option<Instant>,
     pub(crate) next_offset: Option<u64>,
-    /// The epoch that has stored progress.
+    /// The epoch that has stored its progress.
     pub(crate) settled_by: Option<Epoch>,
 }
 
@@ -66,7 +66,7 @@ impl Lease {
 }
 
 impl Group {
-    /// Returns the lease of a partition, if the member has it in that epoch: the condition of each write.
+    /// Returns the lease of a partition, if the member owns it in that epoch: the condition of each write.
     pub(crate) fn lease(
         &mut self,
         member: &str,
@@ -86,7 +86,7 @@ impl Group {
         })
     }
 
-    /// Moves the group in a stream. Its partitions must be free.
+    /// Moves the group in a stream. Its partitions must have no owners.
     pub(crate) fn move_to(&mut self, stream: &str, offsets: &[u64]) {
         for (number, offset) in offsets.iter().enumerate() {
             let lease = self.leases.entry((stream.to_owned(), number)).or_default();
@@ -112,8 +112,8 @@ impl Group {
         }
     }
 
-    /// Gives a partition to another member, or to the same one in a new epoch. Returns whether somebody
-    /// had it.
+    /// Assigns a partition to another member, or to the same one in a new epoch. Returns whether it had
+    /// an owner.
     pub(crate) fn steal(&mut self, stolen: &Partition) -> bool {
         let others: Vec<String> = self.members.keys().cloned().collect();
         let mut leases = self.leases.iter_mut();
@@ -129,7 +129,7 @@ impl Group {
         true
     }
 
-    /// Returns what a member owns.
+    /// Returns the assignments of a member.
     pub(crate) fn assigned(
         &self,
         member: &str,
@@ -148,8 +148,8 @@ impl Group {
         assigned.collect()
     }
 
-    /// Frees what belongs to a member that is gone, or was not released in time; then moves partitions to
-    /// where they are planned.
+    /// Frees the partitions of members that are gone, and those that were not released in time; then assigns partitions
+    /// as planned.
     pub(crate) fn rebalance(&mut self, streams: &BTreeMap<String, Stream>, now: Instant) {
         self.members.retain(|_, member| member.expires > now);
         for lease in self.leases.values_mut() {

@@ -1,4 +1,4 @@
-//! The table: streams of encoded records, and the rows of groups. It stands for a database with
+//! The table: streams of encoded records, and the rows of groups. It represents a database with
 //! conditional writes.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -24,9 +24,9 @@ pub(crate) use leases::{Group, Lease, MemberRow};
 pub(crate) struct Table {
     pub(crate) streams: BTreeMap<String, Stream>,
     pub(crate) groups: BTreeMap<String, Group>,
-    /// The number of ids that were given out.
+    /// The number of assigned ids.
     pub(crate) ids: u64,
-    /// Until when members are cut off, by group and name.
+    /// The times until which members are cut off, by group and name.
     pub(crate) frozen: BTreeMap<(String, String), Instant>,
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct Stream {
 #[derive(Debug, Default)]
 pub(crate) struct Log {
     pub(crate) first: u64,
-    /// Each with the time at which it was stored.
+    /// The records, each with the time at which it was stored.
     entries: VecDeque<(SystemTime, Bytes)>,
 }
 
@@ -67,7 +67,7 @@ impl Table {
         self.add_partitions(name, partitions)
     }
 
-    /// Grows a stream to so many partitions.
+    /// Grows a stream to this many partitions.
     pub(crate) fn add_partitions(&mut self, name: &str, partitions: usize) -> Result<()> {
         let stream = self.stream("add partitions", name)?;
         if stream.logs.len() >= partitions {
@@ -85,7 +85,7 @@ impl Table {
         stream.ok_or_else(|| unknown().with_stream(name))
     }
 
-    /// Returns a stream, unless it was deleted and created again.
+    /// Returns a stream, unless it was deleted and recreated.
     pub(crate) fn same_stream(
         &mut self,
         operation: &'static str,
@@ -113,7 +113,7 @@ impl Table {
         group.ok_or_else(|| unknown().with_group(name))
     }
 
-    /// Stores where a group starts in a stream, if it has never read that, and returns the stream's id.
+    /// Stores the start of a group in a stream that it has never read, and returns the stream's id.
     pub(crate) fn start(&mut self, group: &str, stream: &str, start: Start) -> Result<Arc<str>> {
         let found = self.stream("join", stream)?;
         let (id, offsets) = (found.id.clone(), found.offsets(start)?);
@@ -136,7 +136,7 @@ impl Table {
         Ok(self.group("reset", group)?.resets.contains_key(stream))
     }
 
-    /// Does what is due in a group.
+    /// Handles what is due in a group.
     pub(crate) fn rebalance(&mut self, group: &str, now: Instant) {
         if let Some(group) = self.groups.get_mut(group) {
             group.rebalance(&self.streams, now);
@@ -150,7 +150,7 @@ impl Table {
         }
     }
 
-    /// Renews the session of a member, and returns what it owns; `None` if there is no such member.
+    /// Renews the session of a member, and returns its assignments; `None` if there is no such member.
     pub(crate) fn renew(
         &mut self,
         group: &str,
@@ -201,7 +201,7 @@ impl Stream {
         }
     }
 
-    /// Returns where each partition begins for a group that starts at `start`.
+    /// Returns the initial offset of each partition for a group that starts at `start`.
     pub(crate) fn offsets(&self, start: Start) -> Result<Vec<u64>> {
         self.logs.iter().map(|log| log.offset(start)).collect()
     }
@@ -220,7 +220,7 @@ impl Log {
         self.first + self.entries.len() as u64
     }
 
-    /// Returns records from an offset on: at most so many, and at most so many bytes or one record.
+    /// Returns records from an offset on: at most `count`, and at most `bytes` unless it is a single record.
     pub(crate) fn read(&self, from: u64, count: usize, bytes: usize) -> Result<Vec<StoredRecord>> {
         let mut left = bytes;
         let mut records = Vec::new();
