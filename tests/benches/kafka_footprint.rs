@@ -1,9 +1,9 @@
 //! Threads and connections of a process with several groups and producers.
 //!
-//! `tests/bench kafka_footprint`. The cluster is librdkafka's mock, of 9 brokers, in a process of its own.
-//! Counted are the threads of librdkafka and of the backend, without those of the runtime, and the
-//! connections to brokers: when all have joined and sent a record, and when clients that nobody needs any
-//! more have ended.
+//! `tests/bench kafka_footprint` runs it. The cluster is librdkafka's mock, of 9 brokers, in a separate process.
+//! The benchmark counts the threads of librdkafka and of the backend, without those of the runtime, and the
+//! connections to brokers: when all have joined and sent a record, and when clients that are no longer needed
+//! have ended.
 
 use std::collections::HashSet;
 use std::error::Error;
@@ -20,10 +20,10 @@ const BROKERS: i32 = 9;
 const GROUPS: usize = 10;
 const PRODUCERS: usize = 5;
 
-/// After this, a client that was asked about a group at its beginning has ended.
+/// After this time, a client that was used for a group's initial requests has ended.
 const IDLE: Duration = Duration::from_secs(45);
 
-/// The argument of the process that is the cluster.
+/// The argument of the process that runs the cluster.
 const CLUSTER: &str = "cluster";
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -36,13 +36,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         .stdout(Stdio::piped())
         .spawn()?;
     let measured = measure(&mut cluster);
-    // It ends with its input.
+    // It ends when its input is closed.
     drop(cluster.stdin.take());
     cluster.wait()?;
     measured
 }
 
-/// Is the cluster until the input ends.
+/// Runs the cluster until the input ends.
 fn serve() -> Result<(), Box<dyn Error>> {
     let cluster = MockCluster::new(BROKERS)?;
     for stream in 0..GROUPS {
@@ -76,7 +76,7 @@ fn measure(cluster: &mut Child) -> Result<(), Box<dyn Error>> {
             async move { group.join().await }
         };
         let members = try_join_all((0..GROUPS).map(join)).await?;
-        // The mock has no settings to describe, which each producer waits for at its beginning.
+        // The mock has no topic settings to describe. Each producer waits for them when it is opened.
         let open = |stream| {
             let opening = client.producer(name(stream));
             async move {
@@ -108,18 +108,18 @@ fn report(when: &str) -> Result<(), Box<dyn Error>> {
 fn threads() -> std::io::Result<usize> {
     let mut count = 0;
     for thread in fs::read_dir("/proc/self/task")? {
-        // One that has ended meanwhile is none.
+        // A thread that has ended meanwhile does not count.
         let name = fs::read_to_string(thread?.path().join("comm")).unwrap_or_default();
         count += usize::from(name.starts_with("rdk:") || name.starts_with("kafka-"));
     }
     Ok(count)
 }
 
-/// The TCP connections that are established.
+/// Counts the established TCP connections.
 fn connections() -> std::io::Result<usize> {
     let mut sockets = HashSet::new();
     for file in fs::read_dir("/proc/self/fd")? {
-        // One that was closed meanwhile is none.
+        // A file that was closed meanwhile does not count.
         let Ok(target) = fs::read_link(file?.path()) else {
             continue;
         };

@@ -1,4 +1,4 @@
-//! Bytes that one more idle partition costs a process: in the backend, which stores it, and in the
+//! The bytes that one more idle partition costs a process: in the backend, which stores it, and in the
 //! member that owns it.
 
 use std::error::Error;
@@ -24,8 +24,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// What an empty stream of so many partitions costs, and what a member that owns all of them costs
-/// besides.
+/// Returns the cost of an empty stream with this many partitions, and the additional cost of a member that owns all of
+/// them.
 fn bytes(partitions: usize) -> Result<(i64, i64), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()

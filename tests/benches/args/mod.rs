@@ -3,13 +3,13 @@
 use crate::Result;
 
 pub(crate) struct Args {
-    /// In the name of every figure that is measured.
+    /// Selects the metrics whose names contain it.
     pub(crate) filter: String,
     pub(crate) rounds: Option<usize>,
 }
 
 impl Args {
-    /// `[FILTER] [--rounds N]`.
+    /// Parses `[FILTER] [--rounds N]`.
     pub(crate) fn from_args(args: Vec<String>) -> Result<Self> {
         let mut args_parsed = Self {
             filter: String::new(),
@@ -19,7 +19,7 @@ impl Args {
         while let Some(arg) = args.next() {
             match &*arg {
                 "--rounds" => args_parsed.rounds = Some(args.next().ok_or("--rounds N")?.parse()?),
-                // Given by cargo.
+                // Passed by cargo.
                 "--bench" => {}
                 _ => args_parsed.filter = arg,
             }

@@ -1,16 +1,16 @@
-//! Two clocks: the monotonic clock of the machine, which all processes share, and the processor
-//! time of this one.
+//! Two clocks: the machine's monotonic clock, which all processes share, and the CPU time of this
+//! process.
 
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Processor time of all threads of this process so far, in and out of the kernel.
+/// Returns the CPU time of all threads of this process so far, in user and kernel mode.
 pub(crate) fn processor() -> Duration {
     read(ClockId::ProcessCPUTime)
 }
 
-/// Time that runs alike in every process of the machine.
+/// Returns the time of a clock that is the same in every process of the machine.
 pub(crate) fn monotonic() -> Duration {
     read(ClockId::Monotonic)
 }

@@ -3,7 +3,7 @@
 use prost::Message;
 
 const MAGIC: [u8; 4] = [0xf3, 0x89, 0x9a, 0xc2];
-/// Of the MD5 at the end.
+/// The length of the MD5 at the end.
 const DIGEST: usize = 16;
 
 #[derive(Clone, PartialEq, Message)]
@@ -22,7 +22,7 @@ struct Item {
     data: Vec<u8>,
 }
 
-/// Key and payload of each user record in the data of a Kinesis record, which may be one itself.
+/// Returns key and payload of each user record in the data of a Kinesis record, which may be one itself.
 pub(crate) fn open(key: String, data: Vec<u8>) -> Vec<(String, Vec<u8>)> {
     let carried = data.strip_prefix(&MAGIC);
     let carried = carried.and_then(|rest| rest.split_last_chunk::<DIGEST>());

@@ -14,15 +14,15 @@ use crate::job::Target;
 use crate::keys::{SHARDS, keys, payload};
 use crate::{Result, ours, raw};
 
-/// The records of the full stream: what four shards give in about 16 s.
+/// The number of records in the full stream: what four shards return in about 16 s.
 pub(crate) const STORED: usize = 1_200_000;
 const FULL: &str = "full";
-/// How long the emulator may take to make a stream.
+/// How long the emulator may take to create a stream.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// How many receipts are open before the oldest is awaited.
+/// The number of open receipts before the oldest is awaited.
 pub(crate) const RECEIPTS: usize = 10_000;
 
-/// Every process runs on this.
+/// Creates the runtime of every process.
 pub(crate) fn runtime() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -30,20 +30,20 @@ pub(crate) fn runtime() -> io::Result<Runtime> {
 }
 
 pub(crate) struct Environment {
-    /// Without limits.
+    /// The emulator without limits.
     kinesis: Server,
-    /// With the limits of writing.
+    /// The emulator with the write limits.
     limited: Server,
     dynamodb: Server,
     made: u32,
 }
 
-/// Where a job is done, and what sees it done.
+/// The stream and group of a job, and the proxy that observes it.
 pub(crate) struct BenchStream {
     pub(crate) target: Target,
-    /// Before Kinesis where it is limited or full, and before DynamoDB.
+    /// In front of Kinesis if it is limited or full, and in front of DynamoDB.
     pub(crate) proxy: Proxy,
-    /// Before the proxy where Kinesis is limited, for as long as this is there.
+    /// In front of the proxy if Kinesis is limited, as long as this is alive.
     _tls: Option<Tls>,
 }
 
@@ -99,7 +99,7 @@ impl Environment {
         })
     }
 
-    /// A new group on a new stream.
+    /// Creates a new group on a new stream.
     pub(crate) async fn empty(&mut self, limited: bool) -> Result<BenchStream> {
         let stream = format!("stream-{}", self.made);
         let bench_stream = self.bench_stream(stream, limited, limited).await?;
@@ -107,7 +107,7 @@ impl Environment {
         Ok(bench_stream)
     }
 
-    /// A new group on the stream that is full.
+    /// Creates a new group on the full stream.
     pub(crate) async fn full(&mut self) -> Result<BenchStream> {
         self.bench_stream(FULL.to_owned(), false, true).await
     }
@@ -122,7 +122,7 @@ impl Environment {
         Ok(())
     }
 
-    /// Makes the stream that [`full`](Self::full) reads.
+    /// Creates the stream that [`full`](Self::full) reads.
     pub(crate) async fn fill(&mut self) -> Result<()> {
         let target = self
             .bench_stream(FULL.to_owned(), false, false)

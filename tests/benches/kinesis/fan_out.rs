@@ -1,8 +1,8 @@
-//! Enhanced fan-out: from the moment that a record is due to be sent until it is handled, at a steady
+//! Enhanced fan-out: the time from the due time of a record's send until it is handled, at a steady
 //! rate.
 //!
-//! Records are due whatever became of those before (an open loop). Both sides are sent the same records
-//! by plain requests; the emulator looks for what to push 5 times a second, which is most of the time.
+//! Records are due regardless of earlier ones (an open loop). The same records are sent to both sides
+//! by plain requests; the emulator polls for records to push 5 times a second, which is most of the time.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,14 +21,14 @@ use crate::feed::Feed;
 use crate::job::{Measured, Side, Target};
 use crate::{Fault, Result, clock, ours, raw};
 
-/// Of four records.
+/// The interval between two groups of four records.
 const EVERY: Duration = Duration::from_millis(20);
-/// The first ones meet subscriptions that are still being made, and do not count.
+/// The first records meet subscriptions that are still being created, and do not count.
 const UNCOUNTED: usize = 1_000;
 const COUNTED: usize = 3_000;
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The delays of the records so far, those that do not count included.
+/// The delays of the records so far, including those that do not count.
 #[derive(Default)]
 struct Delays {
     nanos: Mutex<Vec<u64>>,
@@ -132,7 +132,7 @@ async fn register(kinesis: &aws_sdk_kinesis::Client, target: &Target) -> Result<
     }
 }
 
-/// Goes on where the last subscription ended, which they do after 5 minutes.
+/// Continues where the last subscription ended. Subscriptions end after 5 minutes.
 async fn subscribe(
     kinesis: &aws_sdk_kinesis::Client,
     consumer: &str,

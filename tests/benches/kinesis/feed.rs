@@ -1,4 +1,4 @@
-//! Records that come at a steady rate, one to each shard at a time, sent by plain requests.
+//! Records at a steady rate, one to each shard at a time, sent by plain requests.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use crate::job::Target;
 use crate::keys::{BYTES, SHARDS, keys};
 use crate::{Result, clock, raw};
 
-/// Ends when it is dropped.
+/// Dropping it ends the feed.
 pub(crate) struct Feed {
     task: JoinHandle<Result<()>>,
 }
 
 impl Feed {
-    /// Sends a record to each shard whenever `every` is over. Each carries the time when it was due.
+    /// Sends a record to each shard at the interval `every`. Each contains the time when it was due.
     pub(crate) fn start(target: &Target, every: Duration) -> Self {
         let target = target.clone();
         Self {
@@ -24,7 +24,7 @@ impl Feed {
         }
     }
 
-    /// Ends it, with an error if it has ended before.
+    /// Ends the feed. Returns an error if it has ended before.
     pub(crate) async fn stop(mut self) -> Result<()> {
         match self.task.is_finished() {
             true => (&mut self.task).await?,
@@ -57,7 +57,7 @@ async fn feed(target: &Target, every: Duration) -> Result<()> {
         let entries = keys.iter().map(entry).collect::<Result<Vec<_>, _>>()?;
         let request = kinesis.put_records().stream_name(&target.stream);
         let request = request.set_records(Some(entries));
-        // Not awaited here: a slow response must not hold back what is due.
+        // Not awaited here: a slow response must not delay due records.
         requests.spawn(request.send());
         while let Some(response) = requests.try_join_next() {
             if response??.failed_record_count() != Some(0) {

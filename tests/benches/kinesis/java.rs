@@ -1,4 +1,4 @@
-//! A member on the Kinesis Client Library, which stores its progress every second as ours does.
+//! A member on the Kinesis Client Library, which checkpoints every second like millstream's.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ impl Worker {
     }
 
     pub(crate) async fn kill(self) {
-        // It is gone only where it has panicked, which the next line reports.
+        // The receiver is gone only if it has panicked, which the next line reports.
         let _ = self.kill.send(());
         self.running.await.expect("the worker takes orders");
     }

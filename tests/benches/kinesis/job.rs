@@ -1,4 +1,4 @@
-//! The jobs, each measured in a process of its own, and how one is passed to its process.
+//! The jobs, each measured in a separate process, and how a job is passed to its process.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
@@ -11,23 +11,23 @@ use tokio::process::Command;
 
 use crate::{Result, fan_out, member, poll, put, put_java, watchdog};
 
-/// The first argument of a process that does a [`Task`].
+/// The first argument of a process that runs a [`Task`].
 pub(crate) const CHILD: &str = "child";
 
-/// A process that has not ended by then hangs.
+/// A process that has not ended after this time hangs.
 const TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Values by the name of what was measured.
+/// The measured values, by name.
 pub(crate) type Measured = BTreeMap<String, f64>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Job {
-    /// `limited`: as a shard is.
+    /// `limited`: with the limits of a shard.
     Put {
         by: PutClient,
         limited: bool,
     },
-    /// By the Kinesis Producer Library itself, as limited as a shard.
+    /// Sends with the Kinesis Producer Library itself, with the limits of a shard.
     PutJava,
     Poll,
     FanOut {
@@ -41,24 +41,24 @@ pub(crate) enum Job {
 }
 
 impl Job {
-    /// How many rounds it is measured in, if nothing else is asked for.
+    /// Returns the default number of rounds.
     pub(crate) const fn rounds(self) -> usize {
         match self {
-            // It takes minutes, and what is counted follows clocks: chance has little part in it.
+            // It takes minutes, and the counts follow timers: chance has little influence on it.
             Self::Requests { .. } => 1,
             _ => crate::ROUNDS,
         }
     }
 }
 
-/// Who sends.
+/// The sender of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum PutClient {
-    /// Ours, with the aggregation of the Kinesis Producer Library.
+    /// Millstream's producer, with the aggregation of the Kinesis Producer Library.
     Kpl,
-    /// Ours, each record one of Kinesis.
+    /// Millstream's producer, with one Kinesis record for each record.
     Off,
-    /// `PutRecords` by hand.
+    /// A loop of `PutRecords`.
     Loop,
 }
 
@@ -68,37 +68,37 @@ pub(crate) enum Side {
     Raw,
 }
 
-/// Whose members.
+/// The library of the members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Library {
     Ours,
     /// The Kinesis Client Library 2.7.2.
     Kcl2,
-    /// 3.5.1, in the phase that goes with version 2.
+    /// The Kinesis Client Library 3.5.1, in the phase that is compatible with version 2.
     Kcl3,
 }
 
-/// Where a job is done.
+/// The target of a job.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Target {
-    /// Perhaps by way of a proxy.
+    /// The address of Kinesis, perhaps through a proxy.
     pub(crate) kinesis: String,
-    /// The file with the certificate to trust for it, where it asks for TLS.
+    /// The file with the certificate to trust for it, if it requires TLS.
     pub(crate) certificate: Option<PathBuf>,
     pub(crate) dynamodb: String,
-    /// Past any proxy.
+    /// The address of Kinesis without a proxy.
     pub(crate) kinesis_itself: String,
-    /// Past any proxy.
+    /// The address of DynamoDB without a proxy.
     pub(crate) dynamodb_itself: String,
     pub(crate) stream: String,
-    /// None has joined it before.
+    /// No member has joined it before.
     pub(crate) group: String,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Task {
     Measure(Job, Target),
-    /// Handles what comes until standard input is closed, and reports each record.
+    /// Handles records until standard input is closed, and reports each record.
     Member {
         target: Target,
         failover: Duration,
@@ -106,7 +106,7 @@ pub(crate) enum Task {
 }
 
 impl Task {
-    /// The command that does it, in a process of its own. Its error output is shown.
+    /// Returns the command that runs it in a separate process. Its error output is shown.
     pub(crate) fn command(&self) -> Result<Command> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg(CHILD).arg(serde_json::to_string(self)?);
@@ -114,13 +114,13 @@ impl Task {
         command.kill_on_drop(true);
         let (Self::Measure(_, target) | Self::Member { target, .. }) = self;
         if let Some(certificate) = &target.certificate {
-            // The clients have no setting of their own for it: they trust what the machine does.
+            // The clients have no setting for it: they trust the machine's certificates.
             command.env("SSL_CERT_FILE", certificate);
         }
         Ok(command)
     }
 
-    /// Runs in the process that [`command`](Self::command) has started.
+    /// Runs a task in the process that [`command`](Self::command) has started.
     pub(crate) fn run(task: &str) -> Result<()> {
         match serde_json::from_str(task)? {
             Self::Measure(job, target) => {
@@ -141,7 +141,7 @@ impl Task {
         }
     }
 
-    /// Runs it elsewhere, and waits for what it measures.
+    /// Runs it in a separate process, and waits for the measured values.
     pub(crate) async fn measure(&self) -> Result<Measured> {
         let output = self.command()?.spawn()?.wait_with_output().await?;
         if !output.status.success() {

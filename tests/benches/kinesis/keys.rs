@@ -4,11 +4,11 @@ use md5::{Digest, Md5};
 
 pub(crate) const SHARDS: usize = 4;
 const KEYS: usize = 1_000;
-/// Of a payload.
+/// The size of a payload.
 pub(crate) const BYTES: usize = 100;
 
-/// As many for each of [`SHARDS`], each shard in turn: else a full stream would show the luck of its
-/// keys.
+/// Returns the keys, with the same number for each of [`SHARDS`], each shard in turn. Otherwise a full stream would
+/// show the luck of its keys.
 pub(crate) fn keys() -> Vec<String> {
     let mut keys = vec![Vec::new(); SHARDS];
     for number in 0.. {
@@ -26,7 +26,7 @@ pub(crate) fn keys() -> Vec<String> {
     (0..KEYS / SHARDS).flat_map(of_each).collect()
 }
 
-/// Returns the number.
+/// Returns the payload of this number.
 pub(crate) fn payload(number: u64) -> Vec<u8> {
     let mut payload = vec![b'x'; BYTES];
     payload[..8].copy_from_slice(&number.to_be_bytes());

@@ -1,29 +1,29 @@
-//! The Kinesis backend beside plain requests by the AWS SDK and beside Java's libraries, and against
+//! The Kinesis backend compared with plain requests by the AWS SDK and with Java's libraries, and with
 //! the limits of a shard, in one run.
 //!
 //! `tests/bench kinesis [FILTER] [--rounds N]` runs the measurements whose name contains the filter.
 //!
 //! # Method
 //!
-//! No emulator is Kinesis, and none is as fast. So what is measured is a share of what a shard allows,
-//! or a ratio to another client of the same emulator, in the same run. All jobs that the wanted
-//! figures need take turns, round after round, and every other round runs them backwards; a ratio is
-//! the median of the ratios of each round. **Each job is a process of its own**, or several, with the
-//! same multi-threaded runtime of tokio. The emulators, ferrokinesis and DynamoDB Local, are in
+//! No emulator is Kinesis, and none is as fast. So a metric is a fraction of a shard's limit,
+//! or a ratio to another client of the same emulator, in the same run. All jobs for the selected
+//! metrics take turns, round after round, and every other round runs them backwards; a ratio is
+//! the median of the ratios of each round. **Each job is a separate process**, or several, with the
+//! same multi-threaded runtime of tokio. The emulators, ferrokinesis and DynamoDB Local, run in
 //! containers on the same machine.
 //!
-//! * *Put*, [`put`]: keyed records of 100 bytes into 4 shards, as many keys in each, by our producer
-//!   with and without aggregation, by a loop of `PutRecords`, and by Amazon's own producer library for
-//!   Java, the KPL, [`put_java`]. At the limits of writing, which the emulator enforces, for 30 s after
-//!   two that do not count; and, but for the KPL, without limits, for the processor time of the
-//!   client's process. At the limits all of them speak TLS, as the KPL does nothing else. Its
-//!   processor time is that of all its processes within those 30 s, and beside ours within them.
-//! * *Poll*, [`poll`]: a full stream, as one member of a new group, through a proxy that refuses what
-//!   is over the limits of reading.
-//! * *Fan-out*, [`fan_out`]: from the moment that a record is due to be sent until it is handled, by our
+//! * *Put*, [`put`]: keyed records of 100 bytes into 4 shards, with the same number of keys in each, by millstream's
+//!   producer with and without aggregation, by a loop of `PutRecords`, and by Amazon's own producer library for
+//!   Java, the KPL, [`put_java`]. One measurement is at the write limits, which the emulator enforces, for 30 s after
+//!   two that do not count. Another one, except for the KPL, is without limits, for the CPU time of the
+//!   client's process. At the limits all of them use TLS, because the KPL supports nothing else. The KPL's
+//!   CPU time is that of all its processes within those 30 s, and is compared with millstream's within them.
+//! * *Poll*, [`poll`]: a full stream, as one member of a new group, through a proxy that rejects requests
+//!   over the read limits.
+//! * *Fan-out*, [`fan_out`]: the time from the due time of a record's send until it is handled, by millstream's
 //!   member and by a bare loop of `SubscribeToShard`.
 //! * *Takeover*, [`takeover`]: two members in processes; one is killed, another one leaves.
-//! * *Requests*, [`requests`]: what members ask of DynamoDB, ours and Java's.
+//! * *Requests*, [`requests`]: the requests of members to DynamoDB, millstream's and Java's.
 
 mod aggregate;
 #[path = "../args/mod.rs"]

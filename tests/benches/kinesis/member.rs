@@ -1,4 +1,4 @@
-//! One member of a group, in a process of its own, so that it can be killed.
+//! One member of a group, in a separate process, so that it can be killed.
 //!
 //! It reports each record that it handles, on a line of standard output, and leaves cleanly when
 //! standard input is closed.
@@ -15,11 +15,11 @@ use crate::environment::runtime;
 use crate::job::Target;
 use crate::{Result, clock, ours};
 
-/// A record was handled.
+/// The report of a handled record.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct HandledRecord {
     pub(crate) partition: String,
-    /// By the machine's clock.
+    /// The time by the machine's clock.
     pub(crate) at: Duration,
 }
 
@@ -28,7 +28,7 @@ fn report(partition: &str) -> io::Result<()> {
         partition: partition.to_owned(),
         at: clock::monotonic(),
     })?;
-    // Each at once: what is only in memory dies with the process.
+    // Each line is flushed at once: data that is only in memory is lost with the process.
     let mut out = io::stdout().lock();
     out.write_all(&reported)?;
     out.write_all(b"\n")?;
@@ -38,7 +38,7 @@ fn report(partition: &str) -> io::Result<()> {
 pub(crate) fn run(target: &Target, failover: Duration) -> Result<()> {
     let (close, closed) = oneshot::channel();
     thread::spawn(move || {
-        // Closed and broken are alike: who has started this is gone.
+        // Closed and broken have the same meaning: the parent process is gone.
         let _ = io::stdin().read_to_end(&mut Vec::new());
         let _ = close.send(());
     });

@@ -1,4 +1,4 @@
-//! Our client, at its defaults.
+//! Millstream's client, with its defaults.
 
 use millstream_kinesis::{Config, Credentials};
 

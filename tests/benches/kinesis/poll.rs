@@ -1,4 +1,4 @@
-//! Polling a full stream, as one member of a group of its own, from the beginning until all is handled.
+//! Polling a full stream, as one member of a separate group, from the beginning until all records are handled.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -15,7 +15,7 @@ use crate::environment::{STORED, runtime};
 use crate::job::{Measured, Target};
 use crate::{Result, clock, ours};
 
-/// What a shard gives each second.
+/// The bytes that a shard returns per second.
 const SHARD_BYTES: f64 = 2_097_152.0;
 
 #[derive(Default)]
@@ -54,16 +54,16 @@ async fn consume(target: &Target) -> Result<f64> {
     let (ended, end) = tokio::sync::oneshot::channel();
     let finished = async move {
         ends.finished.notified().await;
-        // Who waits for it is gone only with this.
+        // The receiver is dropped only together with this.
         let _ = ended.send(begun.elapsed());
     };
     group.run(handle, finished).await?;
     Ok(STORED as f64 / end.await?.as_secs_f64())
 }
 
-/// What was read of what a shard allows: the responses of each shard but its last one, over the time
-/// between the first and the last, of all shards. A response of a second's worth may come at once, and
-/// is paid for by the wait for the next one.
+/// Returns the fraction of a shard's limit that was read: the responses of each shard except its last one, over the
+/// time between the first and the last, of all shards. A response of a second's worth may arrive at once, and
+/// the wait for the next one compensates for it.
 pub(crate) fn share(reads: &BTreeMap<String, Vec<Read>>) -> Result<f64> {
     let (mut bytes, mut seconds) = (0, 0.0);
     for shard in reads.values() {

@@ -22,7 +22,7 @@ pub(crate) struct Process {
 struct Log(Arc<Mutex<Vec<HandledRecord>>>);
 
 impl Process {
-    /// Has a member join.
+    /// Starts a member that joins.
     pub(crate) fn join(target: &Target, failover: Duration) -> Result<Self> {
         let task = Task::Member {
             target: target.clone(),
@@ -35,7 +35,7 @@ impl Process {
         tokio::spawn(async move {
             let mut lines = BufReader::new(out).lines();
             while let Ok(Some(line)) = lines.next_line().await {
-                // The last line of a killed process may be half a line.
+                // The last line of a killed process may be incomplete.
                 let Ok(reported) = serde_json::from_str(&line) else {
                     break;
                 };
@@ -45,7 +45,7 @@ impl Process {
         Ok(Self { child, log })
     }
 
-    /// Begins to leave, and is not waited for: it drains meanwhile.
+    /// Starts to leave, without waiting for the end: it drains meanwhile.
     pub(crate) fn leave(&mut self) {
         drop(self.child.stdin.take());
     }
@@ -63,7 +63,7 @@ impl Process {
         Ok(self.child.kill().await?)
     }
 
-    /// Fails if it is not there any more.
+    /// Fails if the process has ended.
     pub(crate) fn is_there(&mut self) -> Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
@@ -71,7 +71,7 @@ impl Process {
         }
     }
 
-    /// The partitions of which it has handled records since then, each with the time of the first.
+    /// Returns the partitions whose records it has handled since then, each with the time of the first record.
     pub(crate) fn handled_since(&self, since: Duration) -> Vec<HandledRecord> {
         let mut first = Vec::<HandledRecord>::new();
         self.log.with(|log| {

@@ -1,8 +1,8 @@
 //! Sending keyed records, with every receipt awaited.
 //!
-//! At the limits of the shards, everything goes for a time, and counts from when the first burst is
-//! over: an emulator lets a whole second's worth pass at once. Afterwards the stream is read, to
-//! see how large what was stored is, and that each key is in order.
+//! At the limits of the shards, the job runs for a fixed time, and counts after the first burst:
+//! an emulator admits a whole second's worth at once. Afterwards the stream is read, to
+//! measure the size of the stored records, and to check that each key is in order.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -15,17 +15,17 @@ use crate::job::{Measured, PutClient, Target};
 use crate::keys::{SHARDS, keys, payload};
 use crate::{Result, clock, environment, ours, put_loop, stored};
 
-/// What a shard takes each second.
+/// The bytes that a shard accepts per second.
 const SHARD_BYTES: usize = 1 << 20;
 
-/// At the limits, this is not counted.
+/// The time that is not counted at the limits.
 const UNCOUNTED: Duration = Duration::from_secs(2);
 pub(crate) const COUNTED: Duration = Duration::from_secs(30);
 
-/// Without limits, so many are sent.
+/// The number of records that are sent without limits.
 const RECORDS: u64 = 300_000;
 
-/// How much is sent.
+/// The amount of records to send.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Amount {
     Records(u64),
@@ -41,16 +41,16 @@ impl Amount {
     }
 }
 
-/// What was acknowledged, and when.
+/// The acknowledged records, and their times.
 #[derive(Debug)]
 pub(crate) struct Throughput {
     pub(crate) begun: Instant,
     records: u64,
-    /// Those of the time that counts.
+    /// The records within the counted time.
     counted: u64,
-    /// This process's processor time when that time began and when it was over.
+    /// This process's CPU time at the beginning and at the end of the counted time.
     processor: [Option<Duration>; 2],
-    /// The Kinesis records of ours that were acknowledged while it counted, with their shards.
+    /// Millstream's Kinesis records that were acknowledged within the counted time, with their shards.
     places: Vec<(String, Position)>,
 }
 
@@ -80,7 +80,7 @@ pub(crate) fn run(by: PutClient, limited: bool, target: &Target) -> Result<Measu
     }
 
     let rate = throughput.counted as f64 / COUNTED.as_secs_f64();
-    // Nothing may have come when it was over.
+    // A value is missing if nothing arrived at that time.
     let [began, ended] = throughput
         .processor
         .map(|at| at.unwrap_or_else(clock::processor));

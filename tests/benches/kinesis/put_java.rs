@@ -1,10 +1,10 @@
-//! The Kinesis Producer Library itself, which is a library of Java and a program that it sends by, in a
-//! container: Java at its own options but for the heap, and the library at its defaults, but without
-//! metrics and kept to what a shard takes. By default it sends up to one and a half times as much, so
-//! as to fill a shard, and stores no more of it on this emulator, while more is refused.
+//! The Kinesis Producer Library itself, which is a Java library and a native program that sends the records, in a
+//! container. Java runs with its default options except for the heap, and the library with its defaults, but without
+//! metrics and limited to the rate of a shard. By default it sends up to one and a half times as much, in order
+//! to fill a shard. On this emulator that stores no more of it, and more is rejected.
 //!
-//! It counts from later than ours: until the library has learnt the shards it aggregates nothing, and
-//! Java compiles what it runs often, which a producer that lives for days has behind it.
+//! It counts from a later time than millstream's: until the library has learnt the shards it aggregates nothing, and
+//! Java compiles its hot code, both of which are long over in a producer that runs for days.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use crate::job::{Measured, Target};
 use crate::keys::{BYTES, keys};
 use crate::put::COUNTED;
 
-/// Per cent of what a shard takes.
+/// The percentage of a shard's limit.
 const RATE: u32 = 100;
 
-/// From when it aggregates.
+/// The time until it aggregates.
 const UNCOUNTED: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(target: &Target) -> Result<Measured> {

@@ -1,4 +1,4 @@
-//! `PutRecords` by hand, without order: requests as large as allowed, several in flight, and
+//! A loop of `PutRecords`, without order: requests as large as allowed, several in flight, and
 //! rejected records are sent again before new ones.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,13 +13,13 @@ use crate::keys::{keys, payload};
 use crate::put::{Amount, Throughput};
 use crate::{Result, raw};
 
-/// The most that a request takes.
+/// The maximum number of entries of a request.
 const ENTRIES: usize = 500;
 const REQUESTS: usize = 8;
-/// After a request of which something was refused. Shards count by the second.
+/// The delay after a request with rejected records. Shards count by the second.
 const BACKOFF: Duration = Duration::from_millis(100);
 
-/// What is still to be sent.
+/// The records that are still to be sent.
 struct Source {
     keys: Vec<String>,
     amount: Amount,

@@ -1,4 +1,4 @@
-//! The plain clients of the AWS SDK, at their defaults (with retries), for comparison.
+//! The plain clients of the AWS SDK, with their defaults (with retries), for comparison.
 
 use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region};
 use conformance::kinesis::Testbed;

@@ -1,8 +1,8 @@
-//! What members ask of DynamoDB, for each lease and minute: ours and Java's.
+//! The requests of members to DynamoDB, for each lease and minute: millstream's and Java's.
 //!
-//! One member with four shards and two members with two each, without records and with some, of
-//! which progress is stored every second: all four at once, each group on a table of its own and
-//! behind a proxy of its own that counts.
+//! One member with four shards and two members with two each, without records and with some, whose
+//! progress is stored every second: all four at once, each group with its own table and
+//! behind its own proxy, which counts.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -15,15 +15,15 @@ use crate::keys::SHARDS;
 use crate::process::Process;
 use crate::{Result, raw};
 
-/// Of four records.
+/// The interval between two groups of four records.
 const EVERY: Duration = Duration::from_millis(200);
 const COUNTED: Duration = Duration::from_secs(60);
-/// Leases are shared when they have not changed their owners for so long.
+/// Leases are shared when their owners have not changed for this long.
 const SETTLED: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(150);
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// What a group is measured with, by its name in the figures.
+/// The setups in which a group is measured, with their names in the metrics.
 pub(crate) const WAYS: [(&str, usize, bool); 4] = [
     ("one_idle", 1, false),
     ("one_loaded", 1, true),
@@ -91,7 +91,7 @@ async fn count(
     Ok(requests)
 }
 
-/// Waits until so many members share the leases evenly.
+/// Waits until this many members share the leases evenly.
 async fn share(target: &Target, members: usize) -> Result<()> {
     let begun = Instant::now();
     let mut shared: Option<(BTreeMap<String, String>, Instant)> = None;
@@ -125,12 +125,12 @@ fn is_even(owners: &BTreeMap<String, String>, members: usize) -> bool {
         && shares.values().all(|share| *share == SHARDS / members)
 }
 
-/// Who owns which lease, past the proxy.
+/// Returns the owner of each lease, without the proxy.
 async fn owners(target: &Target) -> Result<BTreeMap<String, String>> {
     let dynamodb = raw::dynamodb(&target.dynamodb_itself);
     let scan = dynamodb.scan().table_name(&target.group);
     let Ok(scanned) = scan.consistent_read(true).send().await else {
-        // Before the group is created there is no table.
+        // Before the group is created, there is no table.
         return Ok(BTreeMap::new());
     };
     let text = |row: &std::collections::HashMap<String, _>, name: &str| {

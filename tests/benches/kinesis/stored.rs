@@ -1,4 +1,4 @@
-//! Reads what a stream holds by plain requests.
+//! Reads the records of a stream by plain requests.
 
 use std::collections::HashMap;
 
@@ -10,9 +10,9 @@ use crate::{Result, aggregate, keys, raw};
 
 #[derive(Debug, Default)]
 pub(crate) struct Stored {
-    /// What each Kinesis record counts, by its shard and number.
+    /// The size of each Kinesis record, by its shard and number.
     sizes: HashMap<(String, Position), usize>,
-    /// The numbers of the records of each key, as they are stored.
+    /// The numbers of the records of each key, in stored order.
     numbers: HashMap<String, Vec<u64>>,
 }
 
@@ -31,7 +31,7 @@ pub(crate) async fn read(target: &Target) -> Result<Stored> {
         while let Some(at) = iterator {
             let response = kinesis.get_records().shard_iterator(at).limit(500);
             let response = response.send().await?;
-            // An open shard has no end, and the emulator returns what it has.
+            // An open shard has no end, and the emulator returns all records that it has.
             iterator = response
                 .next_shard_iterator
                 .filter(|_| !response.records.is_empty());
@@ -55,15 +55,15 @@ impl Stored {
         Ok(())
     }
 
-    /// What these Kinesis records count.
+    /// Returns the total size of these Kinesis records.
     pub(crate) fn bytes_of(&self, places: &[(String, Position)]) -> Result<usize> {
         let size = |target| self.sizes.get(target).copied();
         let sizes = places.iter().map(size).sum::<Option<usize>>();
         Ok(sizes.ok_or("a record is not where its receipt says")?)
     }
 
-    /// Fails unless records 0 to `sent`, whose keys were these in turn, are all there, those of each
-    /// key in order. Some may be there twice.
+    /// Fails unless records 0 to `sent`, which had these keys in turn, are all stored, those of each
+    /// key in order. Some may be stored twice.
     pub(crate) fn is_in_order(&self, keys: &[String], sent: u64) -> Result<()> {
         let step = keys.len() as u64;
         for (first, key) in (0..sent).zip(keys) {

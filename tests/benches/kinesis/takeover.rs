@@ -1,9 +1,9 @@
-//! How long it takes until a group's other member handles all shards, when one is killed and when one
+//! The time until a group's other member handles all shards, when one is killed and when one
 //! leaves.
 //!
-//! Two members in processes share four shards, to each of which a record comes every 20 ms. One is
+//! Two members in processes share four shards, each of which gets a record every 20 ms. One is
 //! killed by a signal that no process can catch; another one joins, and when both share the shards
-//! again the older one leaves. Each time it counts from then until the one that stays has handled a
+//! again, the older one leaves. Each time is measured from then until the remaining member has handled a
 //! record of every shard.
 
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use crate::{Result, clock};
 /// How long a silent member keeps its leases.
 const FAILOVER: Duration = Duration::from_secs(3);
 const EVERY: Duration = Duration::from_millis(20);
-/// Members share the shards when each has handled its half, and no more, for so long.
+/// Members share the shards when each has handled records of its half, and no others, for this long.
 const SETTLED: Duration = Duration::from_secs(2);
 const TIMEOUT: Duration = Duration::from_secs(90);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -67,7 +67,7 @@ async fn settle(pair: &mut [Process; 2]) -> Result<()> {
     }
 }
 
-/// The time from then until the member has handled a record of every shard.
+/// Returns the time from then until the member has handled a record of every shard.
 async fn has_all(member: &mut Process, since: Duration) -> Result<Duration> {
     let begun = Instant::now();
     loop {

@@ -9,16 +9,16 @@ use millstream_core::Record;
 
 use crate::load::{Load, runtime};
 
-/// As many as the SDK's window, so that neither side waits for room more often.
+/// The same as the SDK's window, so that neither side waits for room more often.
 const ROOM: usize = 10_000;
 
 pub(crate) fn run(load: &Load) -> Result<Duration, Box<dyn Error>> {
     transfer(load, |_| {})
 }
 
-/// The same, and the sender keeps each record, as a broker must for its other groups.
+/// Like that, and the sender keeps each record, as a broker must for its other groups.
 pub(crate) fn run_and_keep(load: &Load) -> Result<Duration, Box<dyn Error>> {
-    // As the log of the memory backend: it allocates while it grows, and never moves a record.
+    // Like the log of the memory backend: it allocates while it grows, and never moves a record.
     const SEGMENT: usize = 1_024;
     let mut log: Vec<Vec<Record>> = Vec::new();
     transfer(load, move |record| match log.last_mut() {
@@ -45,7 +45,7 @@ fn transfer(
                 keep(record);
                 sender.send(record.clone()).await?;
             }
-            // Returned, so that what is kept is dropped after the measurement.
+            // Returned, so that the kept records are dropped after the measurement.
             Ok::<_, tokio::sync::mpsc::error::SendError<_>>(keep)
         });
         let mut received = 0;

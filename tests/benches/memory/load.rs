@@ -1,4 +1,4 @@
-//! One producer and one member of a group, on one thread, with a stream of their own.
+//! One producer and one member of a group, on one thread, with a separate stream.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -15,13 +15,13 @@ use tokio::sync::Notify;
 
 const STREAM: &str = "bench";
 const PAYLOAD: usize = 512;
-/// How long a sleeping handler sleeps.
+/// The duration of a sleeping handler.
 pub(crate) const SLEEP: Duration = Duration::from_millis(10);
-/// How long a computing handler computes.
+/// The duration of a computing handler.
 const COMPUTATION: Duration = Duration::from_micros(50);
-/// How often a ticker ticks.
+/// The interval of a ticker.
 const TICK: Duration = Duration::from_millis(1);
-/// How many receipts the producer leaves open before it awaits the oldest.
+/// The number of open receipts before the producer awaits the oldest.
 const RECEIPTS: usize = 1_000;
 
 pub(crate) struct Load {
@@ -36,7 +36,7 @@ pub(crate) struct Load {
 pub(crate) enum Handler {
     /// Ready when it is first polled.
     Ready,
-    /// Ready after [`COMPUTATION`], which it spends on the processor.
+    /// Ready after [`COMPUTATION`] of CPU time.
     Computes,
     /// Pending once.
     Yields,
@@ -45,11 +45,11 @@ pub(crate) enum Handler {
 }
 
 pub(crate) struct Times {
-    /// From the start of the member until it has all partitions, or handles its first record.
+    /// The time from the start of the member until it has all partitions, or handles its first record.
     pub(crate) joined: Duration,
-    /// From the first `send`, or the first record handled, until the last record was handled.
+    /// The time from the first `send`, or the first handled record, until the last record was handled.
     pub(crate) settled: Duration,
-    /// From the first `send`, or the start of the member, until the member has left.
+    /// The time from the first `send`, or the start of the member, until the member has left.
     pub(crate) closed: Duration,
 }
 
@@ -61,7 +61,7 @@ pub(crate) fn runtime() -> io::Result<Runtime> {
         .build()
 }
 
-/// Counts what the handler has done, and ends the member after the last record.
+/// Counts the handled records, and ends the member after the last one.
 #[derive(Default)]
 struct Handled {
     count: AtomicUsize,
@@ -71,7 +71,7 @@ struct Handled {
 }
 
 impl Load {
-    /// One record for each key, to be cloned: a clone shares key and payload.
+    /// Returns one record for each key, to be cloned: a clone shares key and payload.
     pub(crate) fn records(&self) -> Vec<Record> {
         let payload = Bytes::from(vec![b'x'; PAYLOAD]);
         let key = |number| format!("car-{number:05}");
@@ -80,7 +80,7 @@ impl Load {
             .collect()
     }
 
-    /// Produces and consumes at once.
+    /// Produces and consumes concurrently.
     pub(crate) fn run(&self) -> Result<Times, Box<dyn Error>> {
         runtime()?.block_on(async {
             let client = self.connect().await?;
@@ -119,7 +119,7 @@ impl Load {
         })
     }
 
-    /// Consumes what a full stream holds. Nothing is sent meanwhile.
+    /// Consumes a full stream. Nothing is sent meanwhile.
     pub(crate) fn consume_only(&self) -> Result<Times, Box<dyn Error>> {
         runtime()?.block_on(async {
             let client = self.connect().await?;
@@ -140,7 +140,7 @@ impl Load {
         })
     }
 
-    /// Pulls what a full stream holds: the time from the first delivery to the last.
+    /// Pulls a full stream. Returns the time from the first delivery to the last.
     pub(crate) fn pull_only(&self) -> Result<Duration, Box<dyn Error>> {
         runtime()?.block_on(async {
             let client = self.connect().await?;
@@ -160,8 +160,8 @@ impl Load {
         })
     }
 
-    /// Consumes what a full stream holds, beside a task that ticks each millisecond. Returns how much
-    /// too late its latest tick was.
+    /// Consumes a full stream, concurrently with a task that ticks each millisecond. Returns the largest delay
+    /// of a tick.
     pub(crate) fn ticker_delay(&self) -> Result<Duration, Box<dyn Error>> {
         runtime()?.block_on(async {
             let client = self.connect().await?;
@@ -187,7 +187,7 @@ impl Load {
         })
     }
 
-    /// Hands half of the partitions of a member over to another one that joins: the time from its start
+    /// Moves half of the partitions of a member to another one that joins. Returns the time from its start
     /// until each owns half.
     pub(crate) fn handover(&self) -> Result<Duration, Box<dyn Error>> {
         runtime()?.block_on(async {
@@ -278,7 +278,7 @@ impl Load {
         group.run(handle, async move { ends.finished.notified().await })
     }
 
-    /// A figure counts only if every record was settled once and the checkpoints say so.
+    /// Checks that every record was settled once and that the checkpoints show it, or the measurement is invalid.
     async fn check(
         &self,
         client: &Client,

@@ -2,7 +2,7 @@
 //! runtime.
 //!
 //! `tests/bench memory [FILTER]` runs it. All measurements take turns, round after round, so that a
-//! slow moment of the machine meets all of them alike; what is printed is the median of the rounds,
+//! slow moment of the machine affects all of them equally. The result is the median of the rounds,
 //! with the quartiles in a comment. A ratio is the median of the ratios of each round.
 
 mod channel;
@@ -119,7 +119,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The load that the others vary.
+/// The load of which the others are variations.
 const BASE: Load = Load {
     records: 400_000,
     partitions: 8,
@@ -136,37 +136,37 @@ fn mpsc_channel() -> Result<f64, Box<dyn Error>> {
     Ok(per_second(BASE.records, channel::run(&BASE)?))
 }
 
-/// The least that a broker adds to a channel: it keeps what was sent.
+/// The minimum that a broker adds to a channel: it keeps the sent records.
 fn mpsc_channel_and_log() -> Result<f64, Box<dyn Error>> {
     Ok(per_second(BASE.records, channel::run_and_keep(&BASE)?))
 }
 
-/// From the first `send` until the member has handled, checkpointed and left.
+/// Measures from the first `send` until the member has handled, checkpointed and left.
 fn end_to_end() -> Result<f64, Box<dyn Error>> {
     Ok(per_second(BASE.records, BASE.run()?.closed))
 }
 
-/// From the first `send` until the last receipt.
+/// Measures from the first `send` until the last receipt.
 fn produce() -> Result<f64, Box<dyn Error>> {
     Ok(per_second(BASE.records, BASE.produce_only()?))
 }
 
-/// From the join to a full stream until the member has handled, checkpointed and left.
+/// Measures from the join to a full stream until the member has handled, checkpointed and left.
 fn consume() -> Result<f64, Box<dyn Error>> {
     Ok(per_second(BASE.records, BASE.consume_only()?.closed))
 }
 
-/// A full stream with a handler: from the first record handled to the last.
+/// Measures a full stream with a handler, from the first handled record to the last.
 fn run() -> Result<f64, Box<dyn Error>> {
     Ok(per_record(BASE.records, BASE.consume_only()?.settled))
 }
 
-/// The same with a pull consumer.
+/// Measures the same with a pull consumer.
 fn pull() -> Result<f64, Box<dyn Error>> {
     Ok(per_record(BASE.records, BASE.pull_only()?))
 }
 
-/// How much a tick each millisecond is late at the most, beside handlers that compute for 50 us.
+/// Measures the maximum delay of a tick each millisecond, beside handlers that compute for 50 us.
 fn ticker_delay() -> Result<f64, Box<dyn Error>> {
     let load = Load {
         handler: Handler::Computes,
@@ -199,7 +199,7 @@ fn hot_key() -> Result<f64, Box<dyn Error>> {
     settled(Load { keys: 1, ..BASE })
 }
 
-/// One key is one record at a time, however many the group may handle at once.
+/// One key is one record at a time, whatever the group's concurrency.
 fn hot_key_yielding() -> Result<f64, Box<dyn Error>> {
     settled(Load {
         keys: 1,
@@ -219,8 +219,8 @@ fn per_record(records: usize, time: Duration) -> f64 {
     time.as_nanos() as f64 / records as f64
 }
 
-/// The same records and keys, spread over ever more partitions, and read by one member that comes
-/// to full partitions: from the first record handled to the last.
+/// Measures the same records and keys, distributed over more and more partitions, and read by one member that joins
+/// full partitions, from the first handled record to the last.
 fn backlog<const PARTITIONS: usize>() -> Result<f64, Box<dyn Error>> {
     let load = Load {
         partitions: PARTITIONS,
@@ -230,7 +230,7 @@ fn backlog<const PARTITIONS: usize>() -> Result<f64, Box<dyn Error>> {
     Ok(per_record(load.records, load.consume_only()?.settled))
 }
 
-/// The same, produced and consumed at once. On 10,000 partitions every record is a batch of its own.
+/// Measures the same, produced and consumed concurrently. On 10,000 partitions every record is a separate batch.
 fn live<const PARTITIONS: usize>() -> Result<f64, Box<dyn Error>> {
     let load = Load {
         partitions: PARTITIONS,
@@ -250,7 +250,7 @@ fn busy_of<const PARTITIONS: usize>() -> Result<f64, Box<dyn Error>> {
     Ok(per_record(load.records, load.run()?.settled))
 }
 
-/// What joining and leaving cost a member of 10,000 partitions.
+/// Measures the cost of joining and leaving for a member of 10,000 partitions.
 fn member_of_many() -> Result<f64, Box<dyn Error>> {
     let times = Load {
         records: 1,
@@ -262,7 +262,7 @@ fn member_of_many() -> Result<f64, Box<dyn Error>> {
     Ok((times.joined + times.closed - times.settled).as_secs_f64() * 1e3)
 }
 
-/// What it costs to hand half of the partitions over to a member that joins.
+/// Measures the cost of moving half of the partitions to a member that joins.
 fn handover<const PARTITIONS: usize>() -> Result<f64, Box<dyn Error>> {
     let load = Load {
         partitions: PARTITIONS,

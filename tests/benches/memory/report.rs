@@ -1,4 +1,4 @@
-//! What was measured, round by round.
+//! The measured values, round by round.
 
 use crate::quartiles;
 
@@ -25,7 +25,7 @@ impl Report {
         }
     }
 
-    /// Adds the ratio of two measurements, round by round, where both were taken.
+    /// Adds the ratio of two measurements, for each round that has both.
     pub(crate) fn ratio(&mut self, name: &'static str, over: &str, under: &str) {
         let values = |name: &str| {
             self.rows

@@ -1,4 +1,4 @@
-//! Metrics: how they are computed from jobs, and their values over all rounds.
+//! Metrics: their computation from jobs, and their values over all rounds.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,14 +10,14 @@ pub(crate) struct Metric {
     pub(crate) name: Cow<'static, str>,
     unit: &'static str,
     of: Of,
-    /// What the project wants.
+    /// The project's goal.
     aim: Option<&'static str>,
 }
 
 enum Of {
-    /// What a job measures, by its name there.
+    /// A measured value of a job, by its name there.
     Value(Job, &'static str),
-    /// The same of two jobs in one round, the first over the second.
+    /// The ratio of the same value of two jobs in one round, the first over the second.
     Ratio(Job, Job, &'static str),
 }
 
@@ -64,7 +64,7 @@ impl Metric {
     }
 }
 
-/// What each job measured, round by round.
+/// The measured values of each job, round by round.
 #[derive(Default)]
 pub(crate) struct Report {
     rounds: Vec<BTreeMap<Job, Measured>>,

@@ -1,6 +1,6 @@
 //! Prints the median of all rounds, and the quartiles in a comment.
 
-/// Prints `name value unit`; nothing if nothing was measured. `more` goes to the end of the comment.
+/// Prints `name value unit`, or nothing if nothing was measured. `more` is appended to the comment.
 pub(crate) fn print(name: &str, unit: &str, mut values: Vec<f64>, more: &str) {
     if values.is_empty() {
         return;

@@ -1,7 +1,7 @@
 use std::time::Duration;
 use std::{process, thread};
 
-/// Ends this process if it is still there after `timeout`: a benchmark that hangs would else keep
+/// Ends this process if it has not ended after `timeout`. Otherwise a benchmark that hangs would keep
 /// its broker forever.
 pub(crate) fn watch(timeout: Duration, what: String) {
     thread::spawn(move || {
