@@ -15,6 +15,6 @@ mod streams;
 
 pub use backend::Kinesis;
 pub use config::{
-    Aggregation, Config, Consumer, Credentials, HeaderPolicy, LeaseKeys, Leases, Producer, Rate,
-    Retrieval, Secret, StreamMode, Streams,
+    Aggregation, Config, Consumer, Credentials, ForeignAggregates, HeaderPolicy, LeaseKeys, Leases,
+    Producer, Rate, Retrieval, Secret, StreamMode, Streams,
 };

@@ -10,7 +10,7 @@ use super::{Address, tags};
 use crate::stream::HashKey;
 
 /// The partition key of a carrier of several records, as the KPL has it: the explicit hash key selects the shard.
-const PARTITION_KEY: &str = "a";
+pub(crate) const PARTITION_KEY: &str = "a";
 
 /// The field numbers of the aggregate, and of a user record.
 const KEYS: u8 = 1;

@@ -18,8 +18,12 @@ pub(crate) fn keyless(mut number: u64) -> Bytes {
 }
 
 /// Returns the key of a record from its partition key, if it has one.
+///
+/// An empty partition key means no key: Kinesis accepts none, and a record that was stored without a partition key is
+/// read with an empty one (streams whose record distribution is `AUTO`).
 pub(crate) fn key_of(partition_key: Bytes) -> Option<Bytes> {
-    (!is_keyless(&partition_key)).then_some(partition_key)
+    let has_key = !partition_key.is_empty() && !is_keyless(&partition_key);
+    has_key.then_some(partition_key)
 }
 
 pub(super) fn is_keyless(partition_key: &[u8]) -> bool {
@@ -41,6 +45,11 @@ mod tests {
             assert_eq!(keyless(number), key);
             assert_eq!(key_of(keyless(number)), None);
         }
+    }
+
+    #[test]
+    fn an_absent_partition_key_is_no_key() {
+        assert_eq!(key_of(Bytes::new()), None);
     }
 
     #[test]

@@ -22,6 +22,6 @@ mod texts;
 
 pub(crate) use address::Address;
 pub(crate) use admit::admit;
-pub(crate) use carrier::{Carrier, Entry};
+pub(crate) use carrier::{Carrier, Entry, PARTITION_KEY};
 pub(crate) use keys::{key_of, keyless};
 pub(crate) use open::{Opened, UserRecord, open};

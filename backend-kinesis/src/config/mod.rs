@@ -109,6 +109,23 @@ pub struct Consumer {
     /// members of a group, including Java workers. 1 s to 1 hour, default 10 s.
     #[serde(with = "humantime_serde")]
     pub session_timeout: Duration,
+    /// Which records of an aggregate are delivered whose writer is not the Kinesis Producer Library. Default `deliver`.
+    pub foreign_aggregates: ForeignAggregates,
+}
+
+/// Which records of an aggregate are delivered whose writer is not the Kinesis Producer Library (KPL).
+///
+/// The KPL and this crate send records again that came to the wrong shard with an aggregate, so those are left out. Other
+/// writers (fluent-bit, Lambda functions) place aggregates anywhere, and send nothing again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ForeignAggregates {
+    /// All of them.
+    #[default]
+    Deliver,
+    /// Those whose hash keys belong to the shard, as with the KCL. The others are never delivered.
+    Filter,
 }
 
 /// How records are fetched.
@@ -295,6 +312,7 @@ impl Default for Consumer {
             retrieval: Retrieval::default(),
             fan_out_name: None,
             fan_out_fallback: false,
+            foreign_aggregates: ForeignAggregates::default(),
             poll_interval: Duration::from_millis(250),
             poll_records: 10_000,
             session_timeout: Duration::from_secs(10),

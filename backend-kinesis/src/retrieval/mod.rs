@@ -37,6 +37,7 @@ use millstream_core::{Error, Partition, Position};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
+use crate::config::ForeignAggregates;
 use crate::connection::Connection;
 use crate::stream::{HashRange, Shard};
 use hand::Hand;
@@ -73,8 +74,8 @@ pub(crate) struct ReaderOptions {
     pub(crate) connection: Arc<Connection>,
     /// The shard.
     pub(crate) partition: Partition,
-    /// The shard's hash keys. User records with other hashes are left out, because they were also stored
-    /// in their own shard; `None` keeps them all.
+    /// The shard's hash keys. Records of an aggregate that belong to other shards are left out, see
+    /// [`unpack`]. `None` keeps them all.
     pub(crate) range: Option<HashRange>,
     pub(crate) begin: Begin,
     /// When nothing was left to be read from the start position on, if that is known.
@@ -157,6 +158,7 @@ where
 struct Settings {
     partition: Partition,
     range: Option<HashRange>,
+    foreign: ForeignAggregates,
     begin: Begin,
     tip: Option<SystemTime>,
     resolved: Option<SystemTime>,
@@ -177,6 +179,7 @@ impl From<ReaderOptions> for Settings {
         Self {
             partition: options.partition,
             range: options.range,
+            foreign: consumer.foreign_aggregates,
             begin: options.begin,
             tip: options.tip,
             resolved: options.resolved,

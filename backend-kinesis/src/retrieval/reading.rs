@@ -54,7 +54,7 @@ impl<T: Clone> Reading<T> {
             place: Place::new(settings.begin.clone(), settings.tip, settings.resolved),
             pace: Pace::new(),
             hand,
-            unpacker: Unpacker::new(settings.partition.clone(), settings.range),
+            unpacker: Unpacker::new(settings.partition.clone(), settings.range, settings.foreign),
             behind: None,
             handed: match settings.begin {
                 Begin::After(position) => Some(position),

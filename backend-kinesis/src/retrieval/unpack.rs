@@ -1,5 +1,13 @@
 //! Converts Kinesis records to user records: deaggregates carriers, and leaves out records that are in the wrong
 //! shard.
+//!
+//! The KPL fills an aggregate with records that it takes to be of one shard, and places it by the hash key of the first
+//! one. If a reshard proves it wrong, it sends the records of other shards again. So those are left out.
+//!
+//! Other writers (fluent-bit, Lambda functions, the aggregators of AWS's kinesis-aggregation) do not know shards, and
+//! send nothing again. Their aggregates are delivered whole, unless [`ForeignAggregates::Filter`] is set. The KPL's are
+//! recognized by their address: the partition key [`PARTITION_KEY`], and the hash key of the first record, so that the
+//! first record is in its own shard. A stream that distributes records itself ignores the latter.
 
 use std::time::SystemTime;
 
@@ -8,23 +16,30 @@ use millstream_core::telemetry::event;
 use millstream_core::{Headers, Partition, Position};
 
 use super::answer::Raw;
-use crate::aggregate::{self, Opened, UserRecord};
+use crate::aggregate::{self, Opened, PARTITION_KEY, UserRecord};
+use crate::config::ForeignAggregates;
 use crate::stream::HashRange;
 
 #[derive(Debug)]
 pub(super) struct Unpacker {
     partition: Partition,
     range: Option<HashRange>,
+    foreign: ForeignAggregates,
     /// The number of aggregates that could not be parsed, and of records that belong to another partition.
     corrupt: u64,
     strayed: u64,
 }
 
 impl Unpacker {
-    pub(super) fn new(partition: Partition, range: Option<HashRange>) -> Self {
+    pub(super) fn new(
+        partition: Partition,
+        range: Option<HashRange>,
+        foreign: ForeignAggregates,
+    ) -> Self {
         Self {
             partition,
             range,
+            foreign,
             corrupt: 0,
             strayed: 0,
         }
@@ -35,7 +50,10 @@ impl Unpacker {
         let arrival = raw.arrival.unwrap_or_else(SystemTime::now);
         let is_new = after.is_none_or(|after| raw.position > after);
         match aggregate::open(&raw.data) {
-            Opened::Carrier(records) => self.take(records, raw.position, arrival, after, to),
+            Opened::Carrier(records) => {
+                let range = self.range_to_keep(&raw.key, &records);
+                self.take(records, range, raw.position, arrival, after, to);
+            }
             Opened::Bare | Opened::Corrupt(_) if !is_new => {}
             Opened::Bare => to.push(bare(raw, arrival)),
             // As the KCL does. Its checksum is valid, so it was not damaged in transit: its writer
@@ -50,6 +68,7 @@ impl Unpacker {
     fn take(
         &mut self,
         records: Vec<UserRecord>,
+        range: Option<HashRange>,
         carrier: Position,
         arrival: SystemTime,
         after: Option<Position>,
@@ -61,9 +80,7 @@ impl Unpacker {
             if after.is_some_and(|after| position <= after) {
                 continue;
             }
-            // The KPL guesses the shard of a carrier. If a reshard proves the guess wrong, it sends these
-            // records again.
-            if self.range.is_some_and(|range| !range.contains(record.hash)) {
+            if range.is_some_and(|range| !range.contains(record.hash)) {
                 strayed += 1;
                 continue;
             }
@@ -78,6 +95,13 @@ impl Unpacker {
         if strayed > 0 {
             self.tell_strayed(carrier, strayed);
         }
+    }
+
+    /// Returns the hash keys of the records to keep of an aggregate. `None` if all are kept.
+    fn range_to_keep(&self, partition_key: &[u8], records: &[UserRecord]) -> Option<HashRange> {
+        let (range, first) = (self.range?, records.first()?);
+        let is_of_kpl = partition_key == PARTITION_KEY.as_bytes() && range.contains(first.hash);
+        (is_of_kpl || self.foreign == ForeignAggregates::Filter).then_some(range)
     }
 
     fn tell_corrupt(&mut self, position: Position, reason: &str) {

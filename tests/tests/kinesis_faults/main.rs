@@ -9,6 +9,7 @@ mod connections;
 mod cut_off;
 mod deleted;
 mod fixture;
+mod foreign;
 mod lost_answers;
 mod poison;
 mod quiet;
@@ -57,6 +58,7 @@ const CASES: &[(&str, Variant, Case)] = &[
     ("lease_deleted_under_its_owner", RAW, |g| Box::pin(deleted::under_its_owner(g))),
     ("poisonous_aggregates_stop_nobody", RAW, |g| Box::pin(poison::stops_nobody(g))),
     ("poisonous_aggregates_stop_nobody_in_fan_out", FAN_OUT, |g| Box::pin(poison::stops_nobody(g))),
+    ("foreign_aggregates", RAW, |g| Box::pin(foreign::aggregates_are_delivered_whole(g))),
     ("quiet_partition_is_no_gap", RAW, |g| Box::pin(quiet::is_no_gap(g))),
     ("quiet_partition_is_no_gap_aggregated", KPL, |g| Box::pin(quiet::is_no_gap(g))),
     ("quiet_partition_is_no_gap_in_fan_out", FAN_OUT, |g| Box::pin(quiet::is_no_gap(g))),

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::{Begin, ReadEvent, Reader, Settings, Way, read_from};
+use crate::config::ForeignAggregates;
 use crate::stream::HashRange;
 use fake::Fake;
 
@@ -39,6 +40,7 @@ fn settings(begin: Begin) -> Settings {
             first: 0,
             last: u128::MAX,
         }),
+        foreign: ForeignAggregates::default(),
         begin,
         tip: None,
         resolved: None,

@@ -12,6 +12,7 @@ use super::super::{Begin, ReadEvent, Settings};
 use super::fake::{Fake, raw};
 use super::{position, run, run_with, secs, settings};
 use crate::aggregate::{Carrier, keyless};
+use crate::config::ForeignAggregates;
 use crate::stream::{HashKey, HashRange};
 
 fn carrier(number: u64, keys: &[&str]) -> Raw {
@@ -29,8 +30,18 @@ fn carrier(number: u64, keys: &[&str]) -> Raw {
 }
 
 fn unpack(range: Option<HashRange>, raw: Raw, after: Option<Position>) -> Vec<StoredRecord> {
+    unpack_with(ForeignAggregates::Deliver, range, raw, after)
+}
+
+fn unpack_with(
+    foreign: ForeignAggregates,
+    range: Option<HashRange>,
+    raw: Raw,
+    after: Option<Position>,
+) -> Vec<StoredRecord> {
     let mut records = Vec::new();
-    Unpacker::new(Partition::new("s", "1"), range).unpack(raw, after, &mut records);
+    let mut unpacker = Unpacker::new(Partition::new("s", "1"), range, foreign);
+    unpacker.unpack(raw, after, &mut records);
     records
 }
 
@@ -92,15 +103,39 @@ fn what_was_handed_on_is_left_out() {
 
 #[test]
 fn records_of_other_shards_are_left_out_one_by_one() {
-    let hash = HashKey::of("b").0;
-    let only_b = HashRange {
+    let stored = unpack(only("b"), carrier(7, &["b", "a", "c", "b"]), None);
+    assert_eq!(positions(&stored), ["7", "7.3"]);
+    // A bare one is where Kinesis has put it.
+    assert_eq!(unpack(only("b"), raw(8), None).len(), 1);
+}
+
+/// The hash key of one key.
+fn only(key: &str) -> Option<HashRange> {
+    let hash = HashKey::of(key).0;
+    Some(HashRange {
         first: hash,
         last: hash,
+    })
+}
+
+#[test]
+fn aggregates_of_other_writers_are_delivered_whole() {
+    let all = ["7", "7.1", "7.2", "7.3"];
+    let elsewhere = || carrier(7, &["a", "b", "c", "b"]);
+    let by_its_first_key = || Raw {
+        key: "b".into(),
+        ..carrier(7, &["b", "a", "c", "b"])
     };
-    let stored = unpack(Some(only_b), carrier(7, &["a", "b", "c", "b"]), None);
-    assert_eq!(positions(&stored), ["7.1", "7.3"]);
-    // A bare record belongs to the shard where Kinesis has stored it.
-    assert_eq!(unpack(Some(only_b), raw(8), None).len(), 1);
+    for foreign in [elsewhere(), by_its_first_key()] {
+        assert_eq!(positions(&unpack(only("b"), foreign.clone(), None)), all);
+        // Also from within.
+        let stored = unpack(only("b"), foreign, Some(position("7.1")));
+        assert_eq!(positions(&stored), ["7.2", "7.3"]);
+    }
+    // As a record with headers is sent, to a stream that distributes records itself.
+    assert_eq!(unpack(only("b"), carrier(8, &["a"]), None).len(), 1);
+    let filtered = unpack_with(ForeignAggregates::Filter, only("b"), elsewhere(), None);
+    assert_eq!(positions(&filtered), ["7.1", "7.3"]);
 }
 
 #[test]
