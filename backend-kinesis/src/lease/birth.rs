@@ -9,7 +9,7 @@ use millstream_core::{Error, ErrorKind, Result};
 
 use super::key::{KeyForm, Stream, Streams};
 use super::options::WorkerOptions;
-use super::row::Row;
+use super::row::{self, Row, Unread};
 use super::shards::{self, first_hole, known};
 use super::store::{Item, LeaseStore};
 use crate::connection::ask;
@@ -40,6 +40,7 @@ pub(super) async fn prepare(options: &WorkerOptions) -> Result<Born> {
     let mut items = ask("join", PATIENCE, || store.scan(true)).await?;
     let rows = leases(&items);
     identify(&streams, options.keys, &rows)?;
+    refuse_damaged(&streams, &items)?;
     let mut listed = HashMap::new();
     let mut created = false;
     for stream in streams.iter() {
@@ -138,6 +139,25 @@ pub(super) fn identify(streams: &Streams, form: KeyForm, rows: &[Row]) -> Result
                  deleted since: delete the table, or name another",
                 row.key, stream.arn
             ));
+        }
+    }
+    Ok(())
+}
+
+/// Rejects a table with a lease of one of the streams that cannot be parsed: no member would ever read its shard.
+pub(super) fn refuse_damaged(streams: &Streams, items: &[Item]) -> Result<()> {
+    for item in items {
+        let (Err(Unread::Lacks(attribute)), Some(key)) = (Row::read(item), row::key(item)) else {
+            continue;
+        };
+        let lease = streams.parse(key);
+        // Other rows without a usable attribute are none of leases.
+        if lease.is_some_and(|lease| lease.shard.starts_with("shardId-")) {
+            let message = format!(
+                "the lease {key} has no usable attribute {attribute}, so that nobody would read its shard: restore \
+                 the attribute, or delete the row to have the shard read from the group's start"
+            );
+            return Err(Error::new(ErrorKind::Invalid, "join", message));
         }
     }
     Ok(())

@@ -57,6 +57,7 @@ impl Reset<'_> {
         let items = ask("reset", PATIENCE, || self.store.scan(true)).await?;
         let rows: Vec<Row> = items.iter().flat_map(Row::read).collect();
         birth::identify(&streams, self.keys, &rows)?;
+        birth::refuse_damaged(&streams, &items)?;
         let mut shards = ask("reset", PATIENCE, || self.source.shards(stream)).await?;
         shards.sort_by(|one, other| (one.starting, &one.id).cmp(&(other.starting, &other.id)));
         for stream in streams.iter() {

@@ -15,7 +15,7 @@ pub(crate) mod new;
 mod read;
 
 pub(crate) use new::{Begin, NewRow};
-pub(crate) use read::Unread;
+pub(crate) use read::{Unread, key};
 
 /// The checkpoint of a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -49,6 +49,11 @@ impl Row {
     }
 }
 
+/// Returns the key of a row.
+pub(crate) fn key(item: &Item) -> Option<&str> {
+    text(item, names::KEY)
+}
+
 fn text<'a>(item: &'a Item, name: &str) -> Option<&'a str> {
     let text = item.get(name)?.as_s().ok()?;
     Some(text.as_str()).filter(|text| !text.is_empty())

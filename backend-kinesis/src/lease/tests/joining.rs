@@ -258,6 +258,29 @@ async fn a_table_of_another_stream_or_of_one_before_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lease_that_cannot_be_parsed_is_refused() {
+    let rig = Rig::new(2);
+    drop(join(rig.options("a")).await.unwrap());
+    let mut damaged = rig.store.item(&id(0)).unwrap();
+    damaged.remove(names::CHECKPOINT);
+    rig.store.put(damaged.clone());
+    let error = refused(&rig).await;
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    for words in [&*id(0), "attribute checkpoint"] {
+        assert!(error.message().contains(words), "{error}");
+    }
+    // A row of another kind is no lease.
+    rig.store.remove(&id(0));
+    damaged.insert(names::KEY.into(), string("settings"));
+    rig.store.put(damaged);
+    join(rig.options("b")).await.unwrap();
+    assert!(
+        rig.store.row(&id(0)).is_some(),
+        "the lease is created again"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_that_is_deleted_or_created_again_ends_the_member() {
     for (again, kind) in [(false, "failed not_found"), (true, "failed invalid")] {
         let rig = Rig::new(1);
