@@ -20,7 +20,7 @@ use super::state::{CommitResult, RebalanceEvent};
 use super::types::TopicPartition;
 use crate::connection::context::Context;
 use crate::connection::statistics::Bounds;
-use crate::native::consume::identity;
+use crate::native::identity::identity;
 
 /// A report of librdkafka.
 pub(super) enum CallbackEvent {

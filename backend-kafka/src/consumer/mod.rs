@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use crate::connection::Connection;
 use crate::connection::context::FatalError;
 use crate::group::initial_offsets;
-use crate::native::consume::DataQueue;
+use crate::native::data_queue::DataQueue;
 use crate::native::group_offsets::StoredOffset;
 use crate::transactions::TransactionalProducer;
 use crate::{background, error};

@@ -27,8 +27,10 @@ use super::state::{CommitResult, Effect, Fetched, MemberState, RebalanceEvent};
 use super::types::{FetchPosition, TopicPartition};
 use crate::config::Protocol;
 use crate::error;
-use crate::native::consume::{DataQueue, Taken, identity};
+use crate::native::data_queue::DataQueue;
+use crate::native::identity::identity;
 use crate::native::leader_epoch;
+use crate::native::messages::Taken;
 use crate::transactions::TransactionalProducer;
 
 /// How long a seek waits for librdkafka's main thread.

@@ -4,7 +4,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::callbacks::ConsumerCallbacks;
-use crate::native::consume::DataQueue;
+use crate::native::data_queue::DataQueue;
 
 /// Wakes the polling thread. The thread waits on the queue of records while there is room for them, and on this
 /// value while there is none. A wake-up reaches it in both places.

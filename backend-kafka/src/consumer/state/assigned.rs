@@ -12,7 +12,7 @@ use super::progress::{NewPartition, Progress};
 use super::stall::Stall;
 use crate::consumer::types::{FetchPosition, TopicPartition};
 use crate::group::note::Note;
-use crate::native::consume::FetchFailure;
+use crate::native::messages::FetchFailure;
 use crate::native::topic_ids::TopicId;
 use crate::offsets;
 

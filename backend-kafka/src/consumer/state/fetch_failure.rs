@@ -9,7 +9,7 @@ use millstream_core::{Error, ErrorKind, Position};
 use super::assigned::Assigned;
 use super::question::Question;
 use crate::error;
-use crate::native::consume::FetchFailure;
+use crate::native::messages::FetchFailure;
 use crate::offsets;
 
 /// The reason why an offset cannot be read, derived from the first offset and the end of its partition.

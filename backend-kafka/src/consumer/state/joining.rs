@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::initial_offsets::{InitialOffsets, Next};
 use super::question::Question;
 use crate::config::Protocol;
-use crate::native::consume::Identity;
+use crate::native::identity::Identity;
 
 /// The wait of a joining caller.
 #[derive(Debug)]

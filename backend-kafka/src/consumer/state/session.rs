@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::config::Protocol;
-use crate::native::consume::Identity;
+use crate::native::identity::Identity;
 
 /// The delay after the interval at which the thread is woken. A heartbeat is sent only when its interval is over, so
 /// an earlier wake-up has no effect. The interval begins when the thread has sent the last heartbeat, which may take
