@@ -17,11 +17,33 @@ use crate::round_trip::Far;
 use crate::{Result, raw};
 
 pub(crate) const PARTITIONS: i32 = 4;
-/// The records of a full topic.
+/// The records of a topic that is only consumed.
 pub(crate) const STORED: usize = 3_000_000;
-const KEYS: usize = 1_000;
+pub(crate) const KEYS: usize = 1_000;
 /// How long the broker may take to know a new topic.
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What is in a full topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Contents {
+    pub(crate) records: usize,
+    /// The size of each payload.
+    pub(crate) bytes: usize,
+}
+
+impl Contents {
+    /// Of a topic that is only consumed.
+    pub(crate) fn consumed(bytes: usize) -> Self {
+        Self {
+            records: STORED,
+            bytes,
+        }
+    }
+
+    fn topic(self) -> String {
+        format!("full-{}-{}", self.records, self.bytes)
+    }
+}
 
 pub(crate) fn keys() -> impl Iterator<Item = String> {
     (0..KEYS).map(|number| format!("car-{number:05}"))
@@ -84,6 +106,7 @@ impl Environment {
             brokers: self.broker.bootstrap(),
             topic: topic.to_owned(),
             group: String::new(),
+            output: None,
         }
     }
 
@@ -97,11 +120,11 @@ impl Environment {
     }
 
     /// A new group on a topic that is there.
-    pub(crate) fn full(&mut self, bytes: usize) -> Target {
+    pub(crate) fn full(&mut self, contents: Contents) -> Target {
         self.made += 1;
         Target {
             group: format!("group-{}", self.made),
-            ..self.target(&full(bytes))
+            ..self.target(&contents.topic())
         }
     }
 
@@ -157,14 +180,14 @@ impl Environment {
     }
 
     /// Makes the topic that [`full`](Self::full) reads.
-    pub(crate) async fn fill(&self, bytes: usize) -> Result<()> {
-        let target = self.target(&full(bytes));
+    pub(crate) async fn fill(&self, contents: Contents) -> Result<()> {
+        let target = self.target(&contents.topic());
         self.create(&target.topic, PARTITIONS).await?;
         let fill = move || -> Result<(), KafkaError> {
             let producer: ThreadedProducer<_> = raw::producer(&target, 50).create()?;
-            let payload = vec![b'x'; bytes];
+            let payload = vec![b'x'; contents.bytes];
             let keys = keys().collect::<Vec<_>>();
-            for key in keys.iter().cycle().take(STORED) {
+            for key in keys.iter().cycle().take(contents.records) {
                 let mut record = BaseRecord::to(&target.topic).key(key).payload(&payload);
                 while let Err((error, again)) = producer.send(record) {
                     if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
@@ -178,8 +201,4 @@ impl Environment {
         };
         Ok(tokio::task::spawn_blocking(fill).await??)
     }
-}
-
-fn full(bytes: usize) -> String {
-    format!("full-{bytes}")
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Result, consume, latency, member, produce, watchdog};
+use crate::{Result, chain, consume, latency, member, produce, watchdog};
 
 /// The first argument of a process that does a [`Task`].
 pub(crate) const CHILD: &str = "child";
@@ -32,6 +32,7 @@ pub(crate) enum Job {
         /// What is added to each round trip.
         round_trip_ms: u32,
     },
+    Chain(Chain),
     Latency {
         by: Side,
         linger_ms: u32,
@@ -74,6 +75,23 @@ pub(crate) enum Producer {
     FutureUnordered,
 }
 
+/// Who runs an exactly-once chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum Chain {
+    Ours,
+    /// A transactional loop of plain clients.
+    Loop(Flush),
+}
+
+/// How the loop waits until its records are stored, before a transaction is committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum Flush {
+    /// In `commit_transaction`. There rdkafka (0.39) waits in steps of 100 ms.
+    ByCommit,
+    /// It polls the producer itself before.
+    ByPolling,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Protocol {
     Cooperative,
@@ -88,6 +106,8 @@ pub(crate) struct Target {
     pub(crate) topic: String,
     /// None has joined it before.
     pub(crate) group: String,
+    /// The topic of the results of a chain. It is empty.
+    pub(crate) output: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -114,6 +134,7 @@ impl Task {
                 let measured = match job {
                     Job::Consume { by, .. } => consume::run(by, &target)?,
                     Job::Produce { by, linger_ms, .. } => produce::run(by, linger_ms, &target)?,
+                    Job::Chain(by) => chain::run(by, &target)?,
                     Job::Latency { by, linger_ms } => latency::run(by, linger_ms, &target)?,
                     Job::Rebalance { .. } => return Err("it takes several processes".into()),
                 };

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::job::{Consumer, Job, Producer, Protocol, Side};
+use crate::job::{Chain, Consumer, Flush, Job, Producer, Protocol, Side};
 use crate::metric::{self, Metric};
 use crate::produce::LINGER_MS;
 
@@ -47,6 +47,9 @@ const OFF: Job = produce(Producer::OursUnthrottled);
 const PRODUCE: Job = produce(Producer::Ours);
 const FUTURE: Job = produce(Producer::Future);
 const UNORDERED: Job = produce(Producer::FutureUnordered);
+const CHAIN: Job = Job::Chain(Chain::Ours);
+const CHAIN_LOOP: Job = Job::Chain(Chain::Loop(Flush::ByCommit));
+const CHAIN_POLLING: Job = Job::Chain(Chain::Loop(Flush::ByPolling));
 const LATENCY: Job = latency(Side::Ours, LINGER_MS);
 const LATENCY_RAW: Job = latency(Side::Raw, LINGER_MS);
 const LATENCY_0: Job = latency(Side::Ours, 0);
@@ -124,6 +127,20 @@ pub(crate) const METRICS: &[Metric] = &[
     value("kafka_produce_cpu", "ns/record", PRODUCE, "cpu"),
     value("kafka_produce_future_producer", "records/s", FUTURE, "rate"),
     value("kafka_produce_future_producer_cpu", "ns/record", FUTURE, "cpu"),
+
+    ratio("kafka_chain_vs_raw_loop", CHAIN, CHAIN_LOOP, "rate").aim("at least 1.0"),
+    ratio("kafka_chain_cpu_vs_raw_loop", CHAIN, CHAIN_LOOP, "cpu"),
+    ratio("kafka_chain_vs_raw_loop_polling", CHAIN, CHAIN_POLLING, "rate").aim("at least 1.0"),
+    ratio("kafka_chain_cpu_vs_raw_loop_polling", CHAIN, CHAIN_POLLING, "cpu"),
+    value("kafka_chain", "records/s", CHAIN, "rate"),
+    value("kafka_chain_cpu", "ns/record", CHAIN, "cpu"),
+    value("kafka_chain_transaction", "records", CHAIN, "transaction"),
+    value("kafka_chain_raw_loop", "records/s", CHAIN_LOOP, "rate"),
+    value("kafka_chain_raw_loop_cpu", "ns/record", CHAIN_LOOP, "cpu"),
+    value("kafka_chain_raw_loop_transaction", "records", CHAIN_LOOP, "transaction"),
+    value("kafka_chain_raw_loop_polling", "records/s", CHAIN_POLLING, "rate"),
+    value("kafka_chain_raw_loop_polling_cpu", "ns/record", CHAIN_POLLING, "cpu"),
+    value("kafka_chain_raw_loop_polling_transaction", "records", CHAIN_POLLING, "transaction"),
 
     ratio("kafka_latency_p50_vs_raw", LATENCY, LATENCY_RAW, "p50"),
     ratio("kafka_latency_p99_vs_raw", LATENCY, LATENCY_RAW, "p99").aim("at most 1.1"),
