@@ -16,6 +16,7 @@ mod code;
 pub(crate) mod credentials;
 pub(crate) mod data_queue;
 pub(crate) mod delivery;
+pub(crate) mod flush;
 pub(crate) mod group_offsets;
 mod header_name;
 pub(crate) mod identity;

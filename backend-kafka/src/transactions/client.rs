@@ -16,6 +16,7 @@ use super::failure::{
 use super::transaction::Transaction;
 use crate::connection::context::Context;
 use crate::error;
+use crate::native::flush::flush;
 use crate::native::record::produce_copies;
 
 /// How long a transaction is retried while it can still be aborted.
@@ -86,7 +87,7 @@ impl TransactionalClient {
             )
         })?;
         // The commit would wait for the records too, but once it has begun, nothing can be aborted.
-        Ok(self.producer.flush(ABORTABLE_TIMEOUT)?)
+        Ok(flush(&self.producer, ABORTABLE_TIMEOUT)?)
     }
 
     /// Commits, and retries until it is known whether the transaction is committed.

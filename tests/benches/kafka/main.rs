@@ -59,6 +59,9 @@
 //!   more records wait behind that, its thread spins and takes the broker's share of the processor
 //!   here. Where responses take longer than records linger, ours hands it one request of a partition at
 //!   a time: that halved the processor time, and the broker responds sooner.
+//! * `BaseProducer::poll` of rdkafka (0.39) does not return before its time is over, whatever it gets, and
+//!   `flush` and `commit_transaction` poll for 100 ms. So each transaction lasted that long. Ours now
+//!   waits in librdkafka's own `rd_kafka_flush`, while the producer's thread polls.
 //! * A member learns of a rebalance with a heartbeat, and librdkafka sends heartbeats, joins again and
 //!   fetches again up to a second later than it could. Ours wakes the thread in question each time.
 
