@@ -82,8 +82,12 @@ impl driver::Membership for Member {
             member,
         };
         let producer = self.producer.clone();
-        // If the call is dropped, the transaction still runs to its end, stored or aborted.
-        let published = background::run("publish", move || producer.publish(&transaction));
+        // If the call is dropped, the transaction still runs to its end, stored or aborted. The records are dropped
+        // after the result is sent: nobody waits for that.
+        let published = background::run_and_drop("publish", move || {
+            let published = producer.publish(&transaction);
+            (published, transaction)
+        });
         let published = published.await;
         match published.map_err(|error| error.with_stream(stream.clone()))? {
             Ok(()) => {
