@@ -32,7 +32,7 @@ pub(super) struct Amount {
 
 #[derive(Debug, Default)]
 struct Content {
-    events: Vec<Event>,
+    events: Vec<QueuedEvent>,
     /// The amount of records in `events`.
     amount: Amount,
     /// The last lag of each partition without a later event. A runtime that collects nothing for a while misses the
@@ -48,7 +48,14 @@ struct Content {
 #[derive(Debug)]
 struct Held {
     epoch: Epoch,
-    events: Vec<Event>,
+    events: Vec<QueuedEvent>,
+}
+
+/// An event with the amount of its records, which is counted once.
+#[derive(Debug)]
+struct QueuedEvent {
+    event: Event,
+    amount: Amount,
 }
 
 /// The result of a collection.
@@ -76,20 +83,24 @@ impl EventQueue {
             }
             _ => {}
         }
-        match content.hold(event) {
-            Some(Event::Lag {
-                partition,
-                epoch,
-                lag,
+        match content.hold(QueuedEvent::new(event)) {
+            Some(QueuedEvent {
+                event:
+                    Event::Lag {
+                        partition,
+                        epoch,
+                        lag,
+                    },
+                ..
             }) => {
                 content.lags.insert(partition, (epoch, lag));
             }
-            Some(event) => {
-                if let Event::Records { partition, .. } = &event {
+            Some(queued) => {
+                if let Event::Records { partition, .. } = &queued.event {
                     content.lags.remove(partition);
                 }
-                content.amount += amount(&event);
-                content.events.push(event);
+                content.amount += queued.amount;
+                content.events.push(queued);
             }
             None => return,
         }
@@ -109,10 +120,10 @@ impl EventQueue {
             let held = Held { epoch, events };
             content.held.insert(partition.clone(), held);
         }
-        for event in mem::take(&mut content.events) {
-            let amount = amount(&event);
-            match content.hold(event) {
-                Some(event) => content.events.push(event),
+        for queued in mem::take(&mut content.events) {
+            let amount = queued.amount;
+            match content.hold(queued) {
+                Some(queued) => content.events.push(queued),
                 None => content.amount -= amount,
             }
         }
@@ -130,8 +141,8 @@ impl EventQueue {
         let held = content.held.get(partition);
         if held.is_some_and(|held| held.epoch == epoch) {
             let held = content.held.remove(partition).expect("it was just found");
-            for event in &held.events {
-                content.amount += amount(event);
+            for queued in &held.events {
+                content.amount += queued.amount;
                 // That lag included the records that are released now.
                 content.lags.remove(partition);
             }
@@ -160,7 +171,8 @@ impl EventQueue {
         let mut content = self.lock();
         if !content.events.is_empty() || !content.lags.is_empty() {
             let was_full = !content.amount.is_below(self.room);
-            let mut events = content.take(self.room);
+            let taken = content.take(self.room).into_iter();
+            let mut events: Vec<Event> = taken.map(|queued| queued.event).collect();
             if content.events.is_empty() {
                 let lags = mem::take(&mut content.lags).into_iter();
                 events.extend(lags.map(|(partition, (epoch, lag))| Event::Lag {
@@ -199,14 +211,14 @@ impl EventQueue {
 impl Content {
     /// Takes events with about `room` records, and at most `room` bytes unless a single event has more. A resumed
     /// partition may have left many: the runtime must be able to pause it again after each collection.
-    fn take(&mut self, room: Amount) -> Vec<Event> {
+    fn take(&mut self, room: Amount) -> Vec<QueuedEvent> {
         if self.amount.records <= room.records && self.amount.bytes <= room.bytes {
             self.amount = Amount::default();
             return mem::take(&mut self.events);
         }
         let mut taken = Amount::default();
-        let full = self.events.iter().position(|event| {
-            let next = amount(event);
+        let full = self.events.iter().position(|queued| {
+            let next = queued.amount;
             let is_full = next.records > 0
                 && taken.records > 0
                 && (taken.records >= room.records || taken.bytes + next.bytes > room.bytes);
@@ -226,7 +238,7 @@ impl Content {
     }
 
     /// Holds an event of a paused partition, and returns any other event.
-    fn hold(&mut self, event: Event) -> Option<Event> {
+    fn hold(&mut self, queued: QueuedEvent) -> Option<QueuedEvent> {
         let (Event::Records {
             partition, epoch, ..
         }
@@ -235,13 +247,13 @@ impl Content {
         }
         | Event::DataLoss {
             partition, epoch, ..
-        }) = &event
+        }) = &queued.event
         else {
-            return Some(event);
+            return Some(queued);
         };
         match self.held.get_mut(partition) {
-            Some(held) if held.epoch == *epoch => held.take(event),
-            _ => Some(event),
+            Some(held) if held.epoch == *epoch => held.take(queued),
+            _ => Some(queued),
         }
     }
 }
@@ -249,19 +261,19 @@ impl Content {
 impl Held {
     /// Holds an event that moves the runtime forward. Lags are passed on immediately: they matter most for a partition
     /// that does not move.
-    fn take(&mut self, mut event: Event) -> Option<Event> {
-        if let Event::Lag { lag, .. } = &mut event {
+    fn take(&mut self, mut queued: QueuedEvent) -> Option<QueuedEvent> {
+        if let Event::Lag { lag, .. } = &mut queued.event {
             *lag = self.pass(*lag);
-            return Some(event);
+            return Some(queued);
         }
-        self.events.push(event);
+        self.events.push(queued);
         None
     }
 
     /// Takes the lag after all records. Returns the lag after the last records that the runtime has.
     fn pass(&mut self, mut left: Lag) -> Lag {
-        for event in self.events.iter_mut().rev() {
-            if let Event::Records { records, lag, .. } = event {
+        for queued in self.events.iter_mut().rev() {
+            if let Event::Records { records, lag, .. } = &mut queued.event {
                 *lag = left;
                 left.records = left.records.map(|left| left + records.len() as u64);
                 let oldest = records.first().map(|record| record.timestamp);
@@ -269,6 +281,19 @@ impl Held {
             }
         }
         left
+    }
+}
+
+impl QueuedEvent {
+    fn new(event: Event) -> Self {
+        let amount = match &event {
+            Event::Records { records, .. } => Amount {
+                records: records.len(),
+                bytes: records.iter().map(StoredRecord::size).sum(),
+            },
+            _ => Amount::default(),
+        };
+        Self { event, amount }
     }
 }
 
@@ -289,16 +314,6 @@ impl SubAssign for Amount {
     fn sub_assign(&mut self, other: Self) {
         self.records -= other.records;
         self.bytes -= other.bytes;
-    }
-}
-
-fn amount(event: &Event) -> Amount {
-    match event {
-        Event::Records { records, .. } => Amount {
-            records: records.len(),
-            bytes: records.iter().map(StoredRecord::size).sum(),
-        },
-        _ => Amount::default(),
     }
 }
 
@@ -370,7 +385,10 @@ mod tests {
     async fn collect_records(queue: &EventQueue) -> usize {
         let collected = poll_fn(|cx| queue.poll_collect(cx)).await;
         let events = collected.unwrap_or_else(|error| panic!("{error}")).events;
-        events.iter().map(|event| amount(event).records).sum()
+        events
+            .into_iter()
+            .map(|event| QueuedEvent::new(event).amount.records)
+            .sum()
     }
 
     #[tokio::test]
