@@ -221,6 +221,10 @@ impl<L: ProducerLayer> Producer for LayeredProducer<L> {
         self.0.inner().validate(record)
     }
 
+    fn route(&self, record: &Record) -> Option<u64> {
+        self.0.inner().route(record)
+    }
+
     async fn send(&self, records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>> {
         self.0.send(records).await
     }

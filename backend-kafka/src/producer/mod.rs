@@ -43,6 +43,7 @@
 //! Between calls there is no such rule: a later call stores its records even if an earlier one has failed.
 
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -60,6 +61,7 @@ use self::size_limits::SizeLimits;
 use self::topic_health::TopicHealth;
 use crate::connection::context::Context;
 use crate::native::delivery::{Answer, Batch, Report};
+use crate::native::partitioner;
 use crate::native::record::unsendable;
 use crate::{config, error};
 
@@ -90,6 +92,8 @@ struct Producer {
     health: Option<TopicHealth>,
     /// Closed when the last client is gone.
     ended: tokio::sync::Mutex<mpsc::Receiver<()>>,
+    /// The number of partitions when the producer was opened, if it was known.
+    partition_count: Option<NonZeroUsize>,
     /// The names of the known partitions, by their numbers.
     partitions: Mutex<Vec<Option<Partition>>>,
 }
@@ -135,6 +139,7 @@ impl Producer {
             sender,
             health: None,
             ended: tokio::sync::Mutex::new(ended),
+            partition_count: NonZeroUsize::new(partitions),
             partitions: Mutex::default(),
         })
     }
@@ -293,6 +298,13 @@ impl driver::Producer for Producer {
 
     fn validate(&self, record: &Record) -> Result<()> {
         self.check(record)
+    }
+
+    /// Returns the partition of a record with a key. If partitions were added since the producer was opened, some routes
+    /// stand for several partitions.
+    fn route(&self, record: &Record) -> Option<u64> {
+        let partition = partitioner::murmur2(record.key.as_ref()?, self.partition_count?);
+        Some(partition as u64)
     }
 
     async fn send(&self, records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>> {

@@ -1,5 +1,6 @@
 //! One call of the driver, with its pending completions.
 
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -41,6 +42,8 @@ pub(super) struct PendingCompletion {
 
 /// The end of a call. Without results, the driver has panicked.
 pub(super) struct SendResult {
+    /// The call, as numbered by the caller.
+    pub(super) id: u64,
     pub(super) pending: PendingCompletions,
     pub(super) results: Option<Vec<Result<RecordMetadata, Rejected>>>,
 }
@@ -62,6 +65,37 @@ impl SendRequest {
             records: batch.records,
             pending,
         }
+    }
+
+    /// Creates requests from a batch, one for each route of its records. They bind no key.
+    pub(super) fn by_route(
+        batch: RecordBatch,
+        limits: InFlightLimits,
+        route: impl Fn(&Record) -> Option<u64>,
+    ) -> Vec<Self> {
+        let deadline = batch.deadline;
+        let mut indexes = HashMap::new();
+        let mut requests: Vec<Self> = Vec::new();
+        for (record, completer) in split(batch, limits) {
+            let index = *indexes.entry(route(&record)).or_insert(requests.len());
+            if index == requests.len() {
+                let pending = PendingCompletions {
+                    completions: Vec::new(),
+                    keys: Vec::new(),
+                };
+                let records = Vec::new();
+                requests.push(Self { records, pending });
+            }
+            let completion = PendingCompletion {
+                completer,
+                deadline,
+                attempts: 0,
+                unclear: false,
+            };
+            requests[index].records.push(record);
+            requests[index].pending.completions.push(completion);
+        }
+        requests
     }
 
     /// Creates a request from the records that the queue releases.
@@ -86,9 +120,10 @@ impl SendRequest {
     }
 
     /// Calls the driver. A panic of the driver ends only this call: the task continues, and completes the pending
-    /// records.
+    /// records. `id` is returned with the result.
     pub(super) fn make(
         self,
+        id: u64,
         driver: Arc<dyn driver::Producer>,
         accounting: Arc<Accounting>,
     ) -> BoxFuture<'static, SendResult> {
@@ -102,7 +137,11 @@ impl SendRequest {
                     "the backend's driver panicked"
                 );
             }
-            SendResult { pending, results }
+            SendResult {
+                id,
+                pending,
+                results,
+            }
         }
         .boxed()
     }
@@ -133,15 +172,7 @@ pub(super) fn into_items(
     limits: InFlightLimits,
 ) -> impl Iterator<Item = QueuedRecord> {
     let deadline = batch.deadline;
-    let mut costs = batch
-        .records
-        .iter()
-        .map(|record| limits.charge(record.size()));
-    let completers = batch
-        .completer
-        .split(|| costs.next().expect("a batch owes for each of its records"));
-    let records = batch.records.into_iter().zip(completers);
-    records.map(move |(record, completer)| Item {
+    split(batch, limits).map(move |(record, completer)| Item {
         key: key(&record),
         bytes: record.size(),
         deadline,
@@ -149,6 +180,20 @@ pub(super) fn into_items(
         unclear: false,
         load: (record, completer),
     })
+}
+
+/// Returns the records of a batch, each with a completer of its own.
+fn split(batch: RecordBatch, limits: InFlightLimits) -> impl Iterator<Item = (Record, Completer)> {
+    let mut charges = batch
+        .records
+        .iter()
+        .map(|record| limits.charge(record.size()));
+    let completers = batch.completer.split(|| {
+        charges
+            .next()
+            .expect("a batch is charged for each of its records")
+    });
+    batch.records.into_iter().zip(completers)
 }
 
 /// Returns the hash of the record's key, if it has one.

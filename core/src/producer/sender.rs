@@ -5,7 +5,7 @@
 //! Every record that it has, wherever it is, has its [`Completer`] with it. The task may be aborted at
 //! any await and by any panic, and each record is still completed once.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::{pending, poll_fn};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -30,6 +30,9 @@ use crate::{Error, ErrorKind, Record, Result};
 /// The time for `driver.close` when the flush has used up the close timeout.
 const MIN_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long a call of the driver may last before it is taken to be held up by some of its records.
+const HELD_UP: Duration = Duration::from_millis(500);
+
 pub(super) struct Sender {
     accounting: Arc<Accounting>,
     accumulator: Arc<RecordAccumulator>,
@@ -39,10 +42,15 @@ pub(super) struct Sender {
     close_timeout: Duration,
     /// Batches that were taken from the accumulator and not handled yet.
     batches: VecDeque<RecordBatch>,
+    /// Requests of the last batch that was divided, which come before `batches`.
+    divided: VecDeque<SendRequest>,
     /// Records that are handled one by one. Empty with `Ordered`; with one call at a time, empty until
     /// a record fails.
     queue: KeyOrderedQueue<(Record, Completer)>,
     calls: FuturesUnordered<BoxFuture<'static, SendResult>>,
+    /// When each call in flight has begun, by their numbers.
+    begun: BTreeMap<u64, Instant>,
+    last_call: u64,
 }
 
 impl Sender {
@@ -64,8 +72,11 @@ impl Sender {
             },
             close_timeout,
             batches: VecDeque::new(),
+            divided: VecDeque::new(),
             queue: KeyOrderedQueue::new(),
             calls: FuturesUnordered::new(),
+            begun: BTreeMap::new(),
+            last_call: 0,
         }
     }
 
@@ -97,6 +108,7 @@ impl Sender {
     fn is_idle(&self) -> bool {
         self.calls.is_empty()
             && self.batches.is_empty()
+            && self.divided.is_empty()
             && self.queue.is_empty()
             && self.accumulator.is_empty()
     }
@@ -122,7 +134,10 @@ impl Sender {
             let Some(call) = self.next_call() else {
                 return;
             };
-            let mut call = call.make(self.driver.clone(), self.accounting.clone());
+            self.last_call += 1;
+            self.begun.insert(self.last_call, Instant::now());
+            let (driver, accounting) = (self.driver.clone(), self.accounting.clone());
+            let mut call = call.make(self.last_call, driver, accounting);
             match poll_fn(|cx| Poll::Ready(call.poll_unpin(cx))).await {
                 Poll::Ready(ended) => self.settle(ended),
                 Poll::Pending => self.calls.push(call),
@@ -134,14 +149,20 @@ impl Sender {
 
     /// Returns the next call, if there is one. A batch is sent unchanged if no key can be bound: with
     /// `Ordered`, and with one call at a time as long as nothing has failed. Otherwise each record is
-    /// handled on its own.
+    /// handled on its own. While a call is held up, a batch is divided by the routes of its records.
     fn next_call(&mut self) -> Option<SendRequest> {
         let whole = match self.pipelining {
             Pipelining::Ordered => true,
             Pipelining::ByKey { calls } => calls <= 1 && self.queue.is_empty(),
         };
         if whole {
-            return self.batches.pop_front().map(SendRequest::from_batch);
+            if self.divided.is_empty() && self.is_held_up() {
+                let batch = self.batches.pop_front()?;
+                let route = |record: &Record| self.driver.route(record);
+                self.divided = SendRequest::by_route(batch, self.accounting.limits, route).into();
+            }
+            let divided = self.divided.pop_front();
+            return divided.or_else(|| self.batches.pop_front().map(SendRequest::from_batch));
         }
         for batch in self.batches.drain(..) {
             for waiting in into_items(batch, self.accounting.limits) {
@@ -152,14 +173,23 @@ impl Sender {
         Some(SendRequest::from_items(batch))
     }
 
+    /// Returns whether a call lasts so long that its results may wait for a few of its records.
+    fn is_held_up(&self) -> bool {
+        let is_ordered = matches!(self.pipelining, Pipelining::Ordered);
+        let oldest = self.begun.first_key_value().filter(|_| is_ordered);
+        oldest.is_some_and(|(_, begun)| begun.elapsed() >= HELD_UP)
+    }
+
     /// Passes the results of a call to the receipts, or the records back to the queue.
     fn settle(
         &mut self,
         SendResult {
+            id,
             mut pending,
             results,
         }: SendResult,
     ) {
+        self.begun.remove(&id);
         let now = Instant::now();
         let retries = matches!(self.pipelining, Pipelining::ByKey { .. });
         let missing = match results {
@@ -302,6 +332,7 @@ impl Sender {
     /// Drops every record with its completer. Each fails with the terminal error.
     fn drop_all(&mut self) {
         self.calls.clear();
+        self.divided.clear();
         self.queue = KeyOrderedQueue::new();
         self.batches.clear();
         self.accumulator.abandon();

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use conformance::Events;
 use conformance::kafka::{Cluster, Options};
-use millstream_core::{Client, ConsumerGroup, Delivery, ErrorKind, Producer, Record, Start};
+use millstream_core::{
+    Client, ConsumerGroup, Delivery, ErrorKind, Producer, Receipt, Record, Start,
+};
 use millstream_kafka::Config;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -197,6 +199,33 @@ fn partition(delivery: &Delivery) -> usize {
     id.parse().expect("it is a number")
 }
 
+/// Sends a record to each partition. Those to partitions with a leader are stored, whatever waits beside them. Returns
+/// the receipts of the others.
+async fn store_beside(producer: &Producer, keys: &[String; 3], leader: usize) -> Vec<Receipt> {
+    let record = |partition: usize| Record::new("second").key(keys[partition].clone());
+    let first = producer.send(record(leader)).await;
+    let mut first = first.expect("there is room");
+    let early = timeout(Duration::from_secs(1), &mut first).await;
+    assert!(early.is_err(), "nobody can store it: {early:?}");
+    let mut waiting = vec![first];
+    let mut stored = Vec::new();
+    for partition in 0..keys.len() {
+        let sent = producer.send(record(partition)).await;
+        let receipt = sent.expect("there is room");
+        match partition == leader {
+            true => waiting.push(receipt),
+            false => stored.push(receipt),
+        }
+    }
+    for receipt in stored {
+        let stored = timeout(TIMEOUT, receipt).await;
+        stored
+            .expect("it waits for no other")
+            .expect("it is stored");
+    }
+    waiting
+}
+
 /// The other partitions are read, and so are their checkpoints. The one without a leader is named.
 async fn gone(cluster: &Cluster, leader: usize) {
     let stream = "leaderless";
@@ -227,14 +256,7 @@ async fn gone(cluster: &Cluster, leader: usize) {
     assert!(early[0].has("partition", &leader.to_string()), "{early:?}");
 
     let producer = client.producer(stream).open().await.expect("it opens");
-    for key in keys
-        .iter()
-        .enumerate()
-        .filter(|(partition, _)| *partition != leader)
-    {
-        store(&producer, Record::new("second").key(key.1.clone())).await;
-    }
-    producer.close().await.expect("it closes");
+    let waiting = store_beside(&producer, &keys, leader).await;
     let mut consumer = consumer;
     for _ in 1..keys.len() {
         let next = timeout(TIMEOUT, consumer.next()).await.expect("it comes");
@@ -277,4 +299,8 @@ async fn gone(cluster: &Cluster, leader: usize) {
     assert_eq!(*delivery.payload(), "first");
     delivery.ack();
     consumer.close().await.expect("it closes");
+    for receipt in waiting {
+        receipt.await.expect("it is stored when the leader is back");
+    }
+    producer.close().await.expect("it closes");
 }

@@ -34,6 +34,7 @@ struct Inner {
     limits: StreamLimits,
     pipelining: Pipelining,
     latency: Duration,
+    has_routes: bool,
     state: Mutex<State>,
 }
 
@@ -58,6 +59,18 @@ impl Fake {
             limits,
             pipelining,
             latency,
+            has_routes: false,
+            state: Mutex::default(),
+        }))
+    }
+
+    /// Creates an ordered driver whose records have routes: the first byte of their keys.
+    pub(super) fn with_routes(latency: Duration) -> Self {
+        Self(Arc::new(Inner {
+            limits: LIMITS,
+            pipelining: Pipelining::Ordered,
+            latency,
+            has_routes: true,
             state: Mutex::default(),
         }))
     }
@@ -199,6 +212,11 @@ impl driver::Producer for Fake {
 
     fn validate(&self, _record: &Record) -> Result<()> {
         Ok(())
+    }
+
+    fn route(&self, record: &Record) -> Option<u64> {
+        let key = record.key.as_ref().filter(|_| self.0.has_routes)?;
+        key.first().map(|first| u64::from(*first))
     }
 
     async fn send(&self, records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>> {

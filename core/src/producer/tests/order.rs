@@ -3,7 +3,7 @@
 use std::error::Error as _;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::fake::{Fake, LIMITS};
 use super::{ALL, FOUR, ONE, send};
@@ -189,4 +189,47 @@ async fn what_comes_while_a_call_is_under_way_goes_together() {
     producer.flush().await.unwrap();
     assert_eq!(fake.calls(), [vec!["1"], vec!["2", "3", "4"]]);
     producer.close().await.unwrap();
+}
+
+/// While a record of one route gets no result, later records of other routes do, and its own ones wait behind it.
+#[tokio::test(start_paused = true)]
+async fn a_route_that_is_held_up_delays_no_other() {
+    let fake = Fake::with_routes(Duration::ZERO);
+    let producer = fake.builder().open().await.unwrap();
+    let stuck = send(&producer, "a1", "stuck").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut receipts = Vec::new();
+    for (key, name) in [
+        ("b1", "1"),
+        ("a2", "stuck"),
+        ("b2", "2"),
+        ("c1", "3"),
+        ("b1", "4"),
+    ] {
+        receipts.push((name, send(&producer, key, name).await));
+    }
+    for (name, receipt) in receipts {
+        let completed = timeout(Duration::from_secs(1), receipt).await;
+        assert_eq!(completed.is_err(), name == "stuck", "{name}");
+    }
+    let calls = fake.calls();
+    let expected: [&[&str]; 4] = [&["stuck"], &["1", "2", "4"], &["stuck"], &["3"]];
+    assert_eq!(calls, expected);
+    assert_eq!(producer.stats().in_flight, 2);
+    drop(stuck);
+}
+
+/// A call that ends in time is not divided.
+#[tokio::test(start_paused = true)]
+async fn batches_stay_whole_while_calls_end_in_time() {
+    let fake = Fake::with_routes(Duration::from_millis(400));
+    let producer = fake.builder().open().await.unwrap();
+    for name in ["1", "2", "3", "4", "5"] {
+        for key in ["a", "b"] {
+            drop(send(&producer, key, name).await);
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    producer.close().await.unwrap();
+    assert_eq!(fake.calls().len(), 5);
 }

@@ -43,6 +43,23 @@ proptest! {
             .unwrap();
         runtime.block_on(run(&fake, steps, room));
     }
+
+    /// Whether calls are held up or not, and whenever that changes.
+    #[test]
+    fn keys_keep_their_order_in_divided_batches(
+        steps in vec((step(), 0..400u64), 1..60),
+        latency in prop_oneof![0..20u64, 400..800u64],
+        room in 1..30usize,
+    ) {
+        let fake = Fake::with_routes(Duration::from_millis(latency));
+        let steps = steps.into_iter().map(|((key, _, short), long)| (key, Vec::new(), short * long));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(run(&fake, steps.collect(), room));
+    }
 }
 
 async fn run(fake: &Fake, steps: Vec<Step>, room: usize) {
