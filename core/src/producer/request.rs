@@ -67,12 +67,18 @@ impl SendRequest {
         }
     }
 
-    /// Creates requests from a batch, one for each route of its records. They bind no key.
+    /// Creates requests from a batch, one for each route of its records. They bind no key. A batch of one route stays
+    /// whole.
     pub(super) fn by_route(
         batch: RecordBatch,
         limits: InFlightLimits,
         route: impl Fn(&Record) -> Option<u64>,
     ) -> Vec<Self> {
+        let mut routes = batch.records.iter().map(&route);
+        let first = routes.next();
+        if routes.all(|route| Some(route) == first) {
+            return vec![Self::from_batch(batch)];
+        }
         let deadline = batch.deadline;
         let mut indexes = HashMap::new();
         let mut requests: Vec<Self> = Vec::new();
