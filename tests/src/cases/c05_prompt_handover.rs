@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream_core::{Partition, Retry};
+use millstream_core::{Consumer, Partition, Retry};
 use tokio::time::Instant;
 
 use super::c05_clean_handover::by;
@@ -26,10 +26,6 @@ const KEYS: usize = 12;
 /// takes too long.
 const DRAIN: u32 = 4;
 
-/// The maximum duration of a handover that waits for no record, in session timeouts. It includes a join, which takes
-/// seconds with a slow emulator.
-const PROMPT: u32 = DRAIN / 2;
-
 /// Sends one record of each of several keys, and returns how many of them are in each of the two
 /// partitions.
 async fn send_to_both(fleet: &Fleet, prefix: &str) -> Vec<(Partition, usize)> {
@@ -48,6 +44,48 @@ async fn send_to_both(fleet: &Fleet, prefix: &str) -> Vec<(Partition, usize)> {
     let count = |of| stored.iter().filter(|(_, at)| at.partition == of).count();
     let counted = |of: Partition| (of.clone(), count(of));
     partitions.into_iter().map(counted).collect()
+}
+
+/// A member that takes over from another one, and handles what it pulls.
+struct NextOwner<'a> {
+    fleet: &'a Fleet,
+    observer: Observer,
+    consumer: Consumer,
+}
+
+impl<'a> NextOwner<'a> {
+    /// Joins, and handles one record of the partition that it gets. The handover, counted from the join, takes no
+    /// longer than a session.
+    async fn take_over(fleet: &'a Fleet) -> Self {
+        let observer = Observer::new(&fleet.history, &fleet.group, "b");
+        let group = fleet.handle().await.member("b");
+        let mut next = Self {
+            consumer: group.join().await.expect("b joins"),
+            observer,
+            fleet,
+        };
+        let began = Instant::now();
+        next.handle_up_to(1).await;
+        let took = began.elapsed();
+        let session = fleet.harness.timing().session;
+        assert!(took < session, "the rebalance took {took:?}");
+        assert_eq!(next.consumer.handle().partitions().len(), 1);
+        next
+    }
+
+    /// Handles records until it has handled so many.
+    async fn handle_up_to(&mut self, records: usize) {
+        while by(self.fleet, "b")() < records {
+            let delivery = pull(self.fleet.harness.timing(), &mut self.consumer).await;
+            self.observer.begin(&delivery).end(Outcome::Acked);
+            delivery.ack();
+        }
+    }
+
+    async fn close(self) {
+        self.consumer.close().await.expect("b closes");
+        self.observer.left();
+    }
 }
 
 async fn c05_record_that_waits_for_its_retry_holds_up_no_handover(harness: Arc<dyn Harness>) {
@@ -75,21 +113,11 @@ async fn c05_record_that_waits_for_its_retry_holds_up_no_handover(harness: Arc<d
         })
         .await;
 
-    let began = Instant::now();
-    let b = fleet.member("b").start().await;
-    fleet
-        .until("b has taken over", || {
-            b.owns() == 1 && by(&fleet, "b")() > 0
-        })
-        .await;
-    let took = began.elapsed();
-    assert!(
-        took < timing.session * PROMPT,
-        "the rebalance took {took:?}"
-    );
+    let mut b = NextOwner::take_over(&fleet).await;
     let took = a.close().await;
     // With Kafka's classic protocol, a leave right after a rebalance waits for it, for two seconds at most.
-    assert!(took < timing.session * PROMPT, "the close took {took:?}");
+    assert!(took < timing.session * DRAIN / 2, "the close took {took:?}");
+    b.handle_up_to(KEYS).await;
     let summary = fleet.check().await;
     assert_eq!(summary.duplicates, 0, "{summary:?}");
     assert_eq!(
@@ -116,19 +144,8 @@ async fn c05_rebalance_takes_back_what_was_not_pulled(harness: Arc<dyn Harness>)
         })
         .await;
 
-    let began = Instant::now();
-    let b = fleet.member("b").start().await;
-    fleet
-        .until("b has taken over", || {
-            b.owns() == 1 && by(&fleet, "b")() > 0
-        })
-        .await;
-    let took = began.elapsed();
-    assert!(
-        took < timing.session * PROMPT,
-        "the rebalance took {took:?}"
-    );
-    let moved = b.handle().partitions();
+    let mut b = NextOwner::take_over(&fleet).await;
+    let moved = b.consumer.handle().partitions();
     let kept = sent.iter().filter(|(of, _)| !moved.contains_key(of));
     let kept: usize = kept.map(|(_, count)| count).sum();
     for _ in 0..kept {
@@ -136,6 +153,7 @@ async fn c05_rebalance_takes_back_what_was_not_pulled(harness: Arc<dyn Harness>)
         observer.begin(&delivery).end(Outcome::Acked);
         delivery.ack();
     }
+    b.handle_up_to(KEYS - kept).await;
     let summary = fleet.check().await;
     assert_eq!(summary.duplicates, 0, "{summary:?}");
     let by_a = |event: &Event| matches!(event, Event::Began(h) if *h.by.member == *"a");
