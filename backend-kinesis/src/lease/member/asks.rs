@@ -93,7 +93,7 @@ impl Member {
             Err((_, error)) => {
                 self.asks.remove(key);
                 self.schedule.decide_later(now);
-                self.suffer(&error);
+                self.on_table_error(&error);
             }
         }
     }

@@ -55,7 +55,7 @@ impl Member {
         let children = match made {
             Ok(children) => children,
             Err(error) => {
-                self.suffer(&error);
+                self.on_table_error(&error);
                 if let Some(lease) = self.streams.parse(key) {
                     // A missing lease may be the reason.
                     self.sync(&lease.stream);

@@ -211,7 +211,7 @@ impl Member {
 
     /// Records an error of the table. A table that is gone, or no longer permitted, ends
     /// the membership when all leases have expired because of it.
-    fn suffer(&mut self, error: &Error) {
+    fn on_table_error(&mut self, error: &Error) {
         let lasting = matches!(
             error.kind(),
             ErrorKind::NotFound

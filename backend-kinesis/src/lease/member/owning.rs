@@ -108,7 +108,7 @@ impl Member {
                     Write::Release { .. } => held.waiting.push_front(write),
                     write => write.answer(Err(error.clone())),
                 }
-                return self.suffer(&error);
+                return self.on_table_error(&error);
             }
         };
         let ours = |row: &Row| row.holder() == Some(&me) && row.own.epoch == Some(epoch);

@@ -52,7 +52,7 @@ impl Member {
             Ok(true) => self.begin(key),
             Ok(false) => {}
             // The next scan repeats the check.
-            Err(error) => self.suffer(&error),
+            Err(error) => self.on_table_error(&error),
         }
     }
 

@@ -43,7 +43,7 @@ impl Member {
                     error = %Causes(&error), "the leases could not be read"
                 );
                 self.schedule.scan_later(now);
-                return self.suffer(&error);
+                return self.on_table_error(&error);
             }
         };
         self.trouble = None;

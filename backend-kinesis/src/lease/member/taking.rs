@@ -165,7 +165,7 @@ impl Member {
                     lease = &*key, error = %Causes(&error), "a lease was not taken"
                 );
                 self.schedule.decide_later(now);
-                return self.suffer(&error);
+                return self.on_table_error(&error);
             }
         };
         let Some(row) = attempt.row else {
