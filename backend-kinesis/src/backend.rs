@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use millstream_core::{ErrorKind, Guarantees, Result, driver};
+use millstream_core::{Guarantees, Result, driver};
 
 use crate::config::Config;
 use crate::connection::Connection;
 use crate::streams::Streams;
-use crate::{consumer, error, producer};
+use crate::{consumer, producer};
 
 /// A connection to Amazon Kinesis. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -26,15 +26,7 @@ impl Kinesis {
     /// As [`Config::connect`].
     pub async fn connect(config: Config) -> Result<Self> {
         let connection = Connection::open(config).await?;
-        let call = || async {
-            let answer = connection.kinesis.list_streams().limit(1).send().await;
-            answer.map_err(|e| error::of("connect", e))
-        };
-        match connection.ask("connect", call).await {
-            // The credentials are valid even if they may not list streams, and may have all needed permissions.
-            Err(error) if error.kind() == ErrorKind::Denied => {}
-            answer => _ = answer?,
-        }
+        connection.check_credentials().await?;
         Ok(Self {
             connection: Arc::new(connection),
         })

@@ -1,10 +1,19 @@
 //! The table from the errors of Kinesis and DynamoDB to the SDK's.
 
 use std::error::Error as StdError;
+use std::iter::successors;
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_kinesis::config::http::HttpResponse;
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use millstream_core::{Error, ErrorKind};
+use tokio::time::Instant;
+
+use crate::credit::Credit;
+use crate::http::Stalled;
+
+const NO_CREDENTIALS: &str =
+    "no credentials: give them by the environment, a profile, or `credentials`";
 
 /// Returns the error kind for a code. This is the table, with the codes of [Kinesis], of single
 /// entries of PutRecords, of [DynamoDB], and those that all AWS services share.
@@ -74,56 +83,84 @@ pub(crate) fn kind(code: &str) -> Option<ErrorKind> {
 }
 
 /// Returns the error kind of a failed call.
-pub(crate) fn kind_of<E>(error: &SdkError<E, HttpResponse>) -> ErrorKind
+fn kind_of<E>(error: &SdkError<E, HttpResponse>) -> ErrorKind
 where
-    E: ProvideErrorMetadata,
+    E: ProvideErrorMetadata + StdError + 'static,
 {
     match error {
         SdkError::ServiceError(service) => {
             let by_code = service.err().code().and_then(kind);
             by_code.unwrap_or_else(|| match service.raw().status().as_u16() {
-                403 => ErrorKind::Denied,
+                403 | 407 => ErrorKind::Denied,
+                408 => ErrorKind::Timeout,
                 413 => ErrorKind::TooLarge,
                 429 => ErrorKind::Throttled,
+                // The request came to a server that is not responsible, or too early.
+                421 | 425 => ErrorKind::Unavailable,
                 400..500 => ErrorKind::Invalid,
                 _ => ErrorKind::Unavailable,
             })
         }
         SdkError::TimeoutError(_) => ErrorKind::Timeout,
         // There is no response, so it is not known whether the request was applied.
-        SdkError::ResponseError(_) => ErrorKind::Unavailable,
+        SdkError::ResponseError(_) => match find::<Stalled>(error) {
+            Some(_) => ErrorKind::Timeout,
+            None => ErrorKind::Unavailable,
+        },
         SdkError::DispatchFailure(failure) if failure.is_timeout() => ErrorKind::Timeout,
         SdkError::DispatchFailure(failure) if failure.is_user() => ErrorKind::Invalid,
         SdkError::DispatchFailure(failure) if failure.is_io() => ErrorKind::Unavailable,
-        SdkError::DispatchFailure(failure) => {
-            let error = failure.as_connector_error();
-            match error.is_some_and(|error| is_of_credentials(error)) {
-                true => ErrorKind::Unauthenticated,
-                false => ErrorKind::Unavailable,
-            }
+        SdkError::DispatchFailure(_) => {
+            let of_credentials = find::<CredentialsError>(error).map(kind_of_credentials);
+            of_credentials.unwrap_or(ErrorKind::Unavailable)
         }
         _ => ErrorKind::Invalid,
     }
 }
 
-/// Returns whether the credentials could not be loaded. The AWS SDK reports that only in the text.
-fn is_of_credentials(error: &(dyn StdError + 'static)) -> bool {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if error.to_string().contains("credential") {
-            return true;
+/// Returns the error kind of credentials that could not be loaded.
+fn kind_of_credentials(error: &CredentialsError) -> ErrorKind {
+    match error {
+        CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_) => {
+            ErrorKind::Unauthenticated
         }
-        cause = error.source();
+        // The failure of a provider, such as a token service that does not respond.
+        _ => ErrorKind::Unavailable,
     }
-    false
 }
 
-/// Returns the SDK's error for a failed call.
-pub(crate) fn of<E>(operation: &'static str, error: SdkError<E, HttpResponse>) -> Error
+/// Returns the SDK's error for credentials that could not be loaded.
+pub(crate) fn of_credentials(operation: &'static str, error: CredentialsError) -> Error {
+    let kind = kind_of_credentials(&error);
+    let message = match kind {
+        ErrorKind::Unauthenticated => NO_CREDENTIALS,
+        _ => "the provider of the credentials failed",
+    };
+    Error::new(kind, operation, message).with_source(error)
+}
+
+/// Returns the first error of this type in the chain of causes.
+fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
+    let mut causes = successors(Some(error), |&error| error.source());
+    causes.find_map(|error| error.downcast_ref())
+}
+
+/// Returns the SDK's error for a failed call. Credentials that were accepted before, and may be again, are
+/// `Unavailable`.
+pub(crate) fn of<E>(
+    operation: &'static str,
+    error: SdkError<E, HttpResponse>,
+    credit: &Credit,
+) -> Error
 where
     E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
 {
-    let kind = kind_of(&error);
+    let kind = match kind_of(&error) {
+        ErrorKind::Unauthenticated if credit.outlasts_refusal(Instant::now()) => {
+            ErrorKind::Unavailable
+        }
+        kind => kind,
+    };
     let message = match &error {
         SdkError::ServiceError(service) => {
             let code = service.err().code().unwrap_or("an unknown error");
@@ -134,7 +171,10 @@ where
         }
         SdkError::TimeoutError(_) => "no answer within the time of one request".to_owned(),
         SdkError::DispatchFailure(_) if kind == ErrorKind::Unauthenticated => {
-            "no credentials: give them by the environment, a profile, or `credentials`".to_owned()
+            NO_CREDENTIALS.to_owned()
+        }
+        SdkError::DispatchFailure(_) if find::<CredentialsError>(&error).is_some() => {
+            "the provider of the credentials failed".to_owned()
         }
         SdkError::DispatchFailure(_) => "the endpoint cannot be reached".to_owned(),
         SdkError::ResponseError(_) => "the answer broke off, or is none of this service".to_owned(),

@@ -33,6 +33,7 @@ fn join() -> JoinOptions {
         member: None,
         batch_records: 100,
         batch_bytes: 1 << 20,
+        buffer_bytes: 16 << 20,
         drain: Duration::from_secs(1),
     }
 }

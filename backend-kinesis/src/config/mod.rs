@@ -10,6 +10,7 @@ mod validate;
 pub use secret::Secret;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use millstream_core::{Client, Result};
@@ -53,6 +54,11 @@ pub struct Config {
     /// The endpoint of DynamoDB, which stores the leases. Default unset: the region's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dynamodb_endpoint: Option<String>,
+    /// A file of PEM certificates of authorities that are trusted in addition to those of the system, for connections
+    /// to Kinesis and DynamoDB. Default unset: the file that `AWS_CA_BUNDLE` names, if set. Providers of credentials use
+    /// the system's alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
     /// The name of this client in the logs of AWS, as the application in the user agent. 1 to 50 of
     /// `A-Z a-z 0-9 . _ -`, default `millstream`. A member with a name of its own appends it.
     pub client_id: String,
@@ -98,9 +104,8 @@ pub struct Consumer {
     /// consumers of the stream already). Default false: the member ends with
     /// the error.
     pub fan_out_fallback: bool,
-    /// Polling: the minimum time between two requests to a shard that has no more records. 200 ms (the
-    /// stream's own limit is 5 requests per second, for all groups together) to 1 minute, default
-    /// 250 ms.
+    /// Polling: the minimum time between two requests to a shard that has no more records. 200 ms to 1 minute,
+    /// default 1 s. A shard allows 5 requests per second for all groups together.
     #[serde(with = "humantime_serde")]
     pub poll_interval: Duration,
     /// Polling: the maximum number of records per request. 1 to 10,000, default 10,000.
@@ -109,6 +114,10 @@ pub struct Consumer {
     /// members of a group, including Java workers. 1 s to 1 hour, default 10 s.
     #[serde(with = "humantime_serde")]
     pub session_timeout: Duration,
+    /// How long a request may make no progress. It then fails, its connections are closed, and the next request for records
+    /// asks for fewer. 1 s to 1 minute, default 10 s.
+    #[serde(with = "humantime_serde")]
+    pub request_timeout: Duration,
     /// Which records of an aggregate are delivered whose writer is not the Kinesis Producer Library. Default `deliver`.
     pub foreign_aggregates: ForeignAggregates,
 }
@@ -166,6 +175,10 @@ pub struct Producer {
     /// minutes.
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
+    /// How long a request may make no progress. It is then sent again, with fewer records, on a new connection. Later records
+    /// of the same keys wait for it. 1 s to 1 minute, default 6 s, as in the KPL.
+    #[serde(with = "humantime_serde")]
+    pub request_timeout: Duration,
     /// The fraction of a shard's limits (1 MB/s and 1,000 records/s) that this producer uses. Several
     /// producers of one stream share its limits: give each a fraction. Above 0 to 10, default 1.
     pub rate: Rate,
@@ -296,6 +309,7 @@ impl Default for Config {
             credentials: None,
             endpoint: None,
             dynamodb_endpoint: None,
+            ca_file: None,
             client_id: "millstream".into(),
             consumer: Consumer::default(),
             producer: Producer::default(),
@@ -313,9 +327,10 @@ impl Default for Consumer {
             fan_out_name: None,
             fan_out_fallback: false,
             foreign_aggregates: ForeignAggregates::default(),
-            poll_interval: Duration::from_millis(250),
+            poll_interval: Duration::from_secs(1),
             poll_records: 10_000,
             session_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -329,6 +344,7 @@ impl Default for Producer {
             explicit_hash_key_header: None,
             linger: Duration::from_millis(20),
             timeout: Duration::from_secs(120),
+            request_timeout: Duration::from_secs(6),
             rate: Rate(1_000),
             requests: 24,
         }
@@ -350,11 +366,12 @@ impl Default for Leases {
 }
 
 impl Config {
-    /// Connects. Lists one stream name, so that a wrong address or refused credentials are reported here.
+    /// Connects. Loads the region and the credentials, and sends no request to Kinesis: a wrong address or refused
+    /// credentials are reported by the first call that needs it.
     ///
     /// # Errors
-    /// `Invalid` for a setting that cannot be used, `Unauthenticated` for refused credentials,
-    /// `Unavailable` if Kinesis does not respond within `request_timeout`.
+    /// `Invalid` for a setting that cannot be used, `Unauthenticated` without credentials, `Unavailable` if their
+    /// provider does not respond within `request_timeout`.
     ///
     /// # Cancel safety
     /// A dropped call leaves nothing behind.

@@ -48,6 +48,7 @@ fn the_table_has_every_key_and_no_other() {
         }),
         endpoint: Some("http://e".into()),
         dynamodb_endpoint: Some("http://d".into()),
+        ca_file: Some("f".into()),
         ..Config::default()
     };
     config.consumer.fan_out_name = Some("f".into());

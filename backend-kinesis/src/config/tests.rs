@@ -69,7 +69,7 @@ fn bounds_are_as_documented() {
         ("client_id = 'a.b'", "client_id = 'a b'", "client_id"),
         ("region = 'x'", "region = ''", "region"),
         (
-            "endpoint = 'http://localhost:1'",
+            "endpoint = 'https://localhost:1'",
             "endpoint = 'localhost:1'",
             "endpoint",
         ),
@@ -79,7 +79,7 @@ fn bounds_are_as_documented() {
             "endpoint",
         ),
         (
-            "dynamodb_endpoint = 'http://localhost'",
+            "dynamodb_endpoint = 'https://localhost'",
             "dynamodb_endpoint = 'http://'",
             "dynamodb_endpoint",
         ),
@@ -87,6 +87,21 @@ fn bounds_are_as_documented() {
             "consumer.poll_interval = '200ms'",
             "consumer.poll_interval = '199ms'",
             "consumer.poll_interval",
+        ),
+        (
+            "endpoint = 'http://a'\ndynamodb_endpoint = 'http://b'",
+            "endpoint = 'http://a'",
+            "dynamodb_endpoint",
+        ),
+        (
+            "consumer.request_timeout = '1m'",
+            "consumer.request_timeout = '2m'",
+            "consumer.request_timeout",
+        ),
+        (
+            "producer.request_timeout = '1s'",
+            "producer.request_timeout = '0s'",
+            "producer.request_timeout",
         ),
         (
             "consumer.poll_records = 10000",

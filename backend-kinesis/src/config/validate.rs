@@ -32,6 +32,7 @@ impl Config {
             .or_else(|| self.login())
             .or_else(|| address("endpoint", self.endpoint.as_deref()))
             .or_else(|| address("dynamodb_endpoint", self.dynamodb_endpoint.as_deref()))
+            .or_else(|| self.endpoints())
             .or_else(|| within("request_timeout", self.request_timeout, SECOND, 10 * MINUTE))
             .or_else(|| self.consuming())
             .or_else(|| self.sending())
@@ -62,6 +63,22 @@ impl Config {
         .or(shown)
     }
 
+    /// An address without TLS is an emulator's. Those of AWS may be set one by one: a private network may have one of them.
+    fn endpoints(&self) -> Option<String> {
+        let is_plain = |url: &Option<String>| {
+            let url = url.as_deref();
+            url.is_some_and(|url| url.starts_with("http://"))
+        };
+        let (set, unset) = match (&self.endpoint, &self.dynamodb_endpoint) {
+            (endpoint, None) if is_plain(endpoint) => ("endpoint", "dynamodb_endpoint"),
+            (None, endpoint) if is_plain(endpoint) => ("dynamodb_endpoint", "endpoint"),
+            _ => return None,
+        };
+        Some(format!(
+            "{set} is that of an emulator, and {unset} is not set, so it is that of AWS: set both"
+        ))
+    }
+
     fn consuming(&self) -> Option<String> {
         let consumer = &self.consumer;
         let poll = consumer.poll_interval;
@@ -70,6 +87,10 @@ impl Config {
             .or_else(|| {
                 let timeout = consumer.session_timeout;
                 within("consumer.session_timeout", timeout, SECOND, 60 * MINUTE)
+            })
+            .or_else(|| {
+                let timeout = consumer.request_timeout;
+                within("consumer.request_timeout", timeout, SECOND, MINUTE)
             })
             .or_else(|| {
                 let fan_out = consumer.fan_out_name.as_ref();
@@ -87,6 +108,10 @@ impl Config {
             })
             .or_else(|| within("producer.linger", producer.linger, Duration::ZERO, MINUTE))
             .or_else(|| within("producer.timeout", producer.timeout, SECOND, 1440 * MINUTE))
+            .or_else(|| {
+                let timeout = producer.request_timeout;
+                within("producer.request_timeout", timeout, SECOND, MINUTE)
+            })
             .or_else(|| count("producer.requests", producer.requests, 1, 1_000))
     }
 

@@ -12,7 +12,7 @@ use crate::config::{LeaseKeys, Retrieval};
 use crate::connection::Connection;
 use crate::lease::{KeyForm, Worker, WorkerOptions};
 use crate::retrieval::{self, Way};
-use crate::stream::{self, HashKey};
+use crate::stream::{self, HashKey, StreamInfo};
 
 /// A group by its name.
 #[derive(Debug)]
@@ -35,12 +35,12 @@ impl Group {
     async fn sources(
         &self,
         connection: &Connection,
-        join: &JoinOptions,
+        infos: &[StreamInfo],
     ) -> Result<HashMap<Arc<str>, StreamSource>> {
         let consumer = &connection.config.consumer;
         let mut sources = HashMap::new();
-        for stream in &join.streams {
-            let info = stream::describe(connection, "join", stream).await?;
+        for info in infos {
+            let stream = &info.name;
             let way = match consumer.retrieval {
                 Retrieval::Polling => Way::Polling,
                 Retrieval::FanOut => {
@@ -78,19 +78,24 @@ fn id(member: &str) -> String {
 impl driver::ConsumerGroup for Group {
     async fn join(&self, join: JoinOptions) -> Result<Arc<dyn driver::Membership>> {
         let member = join.member.as_deref().unwrap_or("member");
-        // A thread with its own connections renews the leases: whatever readers and handlers
-        // do, the member shows that it is alive.
+        // A thread with its own connections and credentials renews the leases: whatever readers and
+        // handlers do, the member shows that it is alive.
         let readers = Arc::new(self.connection.named(member));
-        let keepers = Arc::new(self.connection.named(member));
+        let keepers = Arc::new(self.connection.independent(member).await);
         let config = &self.connection.config;
         let id = id(member);
-        let sources = self.sources(&readers, &join).await?;
+        let mut infos = Vec::new();
+        for stream in &join.streams {
+            let info = stream::describe(&readers, "join", stream).await;
+            infos.push(info.map_err(|error| error.with_group(self.name.clone()))?);
+        }
+        let sources = self.sources(&readers, &infos).await?;
         let options = WorkerOptions {
             id: id.as_str().into(),
             group: self.name.clone(),
             store: table::of(&keepers, &self.name, "join")?,
             source: Arc::new(Source(keepers.clone())),
-            streams: join.streams.clone(),
+            streams: infos,
             start: join.start,
             keys: match config.leases.keys {
                 LeaseKeys::Auto if join.streams.len() > 1 => KeyForm::Multi,

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::connection::Connection;
 use crate::lease::{LeaseEvent, LeaseKey, ResumePoint, Tip, Worker};
-use crate::retrieval::{self, Begin, ReadEvent, Reader, ReaderOptions, Way};
+use crate::retrieval::{self, Begin, Budget, ReadEvent, Reader, ReaderOptions, Way};
 use crate::stream::{HashRange, Shard};
 
 /// The number of responses that may wait for the runtime, over all partitions. Each reader holds one more.
@@ -29,6 +29,7 @@ pub(super) struct Membership {
     connection: Arc<Connection>,
     /// The streams that the member has joined.
     sources: HashMap<Arc<str>, StreamSource>,
+    budget: Budget,
     batch_records: usize,
     batch_bytes: usize,
     assignments: Assignments<AssignedShard>,
@@ -82,6 +83,7 @@ impl From<Parts> for Membership {
             worker: parts.worker,
             connection: parts.connection,
             sources: parts.sources,
+            budget: Budget::new(parts.options.buffer_bytes),
             batch_records: parts.options.batch_records,
             batch_bytes: parts.options.batch_bytes,
             assignments: Assignments::new(&parts.options),
@@ -183,6 +185,7 @@ impl Membership {
             tip: times.tip,
             resolved: times.resolved,
             way: source.map_or(Way::Polling, |source| source.way.clone()),
+            budget: self.budget.clone(),
             batch_records: self.batch_records,
             batch_bytes: self.batch_bytes,
         };

@@ -6,7 +6,6 @@ use aws_sdk_kinesis::types::ShardIteratorType;
 use millstream_core::{Error, ErrorKind, Result};
 
 use crate::connection::Connection;
-use crate::error;
 use crate::lease::{Pin, ShardSource};
 use crate::stream::{self, Shard, StreamInfo};
 
@@ -33,7 +32,7 @@ impl ShardSource for Source {
                 .shard_id(shard)
                 .shard_iterator_type(ShardIteratorType::Latest);
             let answer = asked.send().await;
-            let answer = answer.map_err(|e| error::of("pin latest", e).with_stream(stream))?;
+            let answer = answer.map_err(|e| self.0.error("pin latest", e).with_stream(stream))?;
             answer.shard_iterator.ok_or_else(|| {
                 let message = "the answer has no iterator";
                 Error::new(ErrorKind::Corrupt, "pin latest", message).with_stream(stream)

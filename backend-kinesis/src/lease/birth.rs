@@ -32,11 +32,7 @@ pub(super) async fn prepare(options: &WorkerOptions) -> Result<Born> {
     let (store, source) = (&*options.store, &*options.source);
     store.open().await?;
     ask("join", PATIENCE, || refuse_native(store)).await?;
-    let mut infos = Vec::new();
-    for stream in &options.streams {
-        infos.push(ask("join", PATIENCE, || source.info(stream)).await?);
-    }
-    let streams = Streams::new(options.keys, &infos)?;
+    let streams = Streams::new(options.keys, &options.streams)?;
     let mut items = ask("join", PATIENCE, || store.scan(true)).await?;
     let rows = leases(&items);
     identify(&streams, options.keys, &rows)?;

@@ -17,6 +17,7 @@ use millstream_core::{Error, ErrorKind, Result};
 use tokio::time::{Instant, sleep};
 
 use super::store::{Condition, Item, LeaseStore, Outcome, Update};
+use crate::credit::Credit;
 use crate::error;
 
 /// The table's only key.
@@ -35,6 +36,7 @@ const TICK: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(crate) struct DynamoDb {
     client: Client,
+    credit: Credit,
     table: Arc<str>,
     create: bool,
     patience: Duration,
@@ -44,12 +46,14 @@ impl DynamoDb {
     /// `create`: whether a missing table is created. `patience`: how long that may take.
     pub(crate) fn new(
         client: Client,
+        credit: Credit,
         table: impl Into<Arc<str>>,
         create: bool,
         patience: Duration,
     ) -> Self {
         Self {
             client,
+            credit,
             table: table.into(),
             create,
             patience,
@@ -60,7 +64,7 @@ impl DynamoDb {
     async fn is_ready(&self) -> Result<bool> {
         let described = self.client.describe_table().table_name(&*self.table);
         let described = described.send().await;
-        let described = described.map_err(|e| error::of("open lease table", e))?;
+        let described = described.map_err(|e| error::of("open lease table", e, &self.credit))?;
         let Some(table) = described.table else {
             return Ok(false);
         };
@@ -109,7 +113,7 @@ impl DynamoDb {
             {
                 Ok(())
             }
-            Err(e) => Err(error::of("create lease table", e)),
+            Err(e) => Err(error::of("create lease table", e, &self.credit)),
         }
     }
 
@@ -121,7 +125,7 @@ impl DynamoDb {
             + Sync
             + 'static,
     {
-        let error = error::of(operation, failed);
+        let error = error::of(operation, failed, &self.credit);
         let message = format!("{} (lease table {})", error.message(), self.table);
         Error::new(error.kind(), operation, message).with_source(error)
     }

@@ -9,7 +9,7 @@ use super::key::{KeyForm, LeaseKey};
 use super::row::{Pin, Progress, Row};
 use super::source::ShardSource;
 use super::store::LeaseStore;
-use crate::stream::HashRange;
+use crate::stream::{HashRange, StreamInfo};
 
 /// The options of a member.
 #[derive(Debug, Clone)]
@@ -21,7 +21,8 @@ pub(crate) struct WorkerOptions {
     pub(crate) group: Arc<str>,
     pub(crate) store: Arc<dyn LeaseStore>,
     pub(crate) source: Arc<dyn ShardSource>,
-    pub(crate) streams: Vec<Arc<str>>,
+    /// The streams, described.
+    pub(crate) streams: Vec<StreamInfo>,
     pub(crate) keys: KeyForm,
     pub(crate) start: Start,
     /// How long an owner keeps a lease after its last renewal. Must be the same for all workers.

@@ -37,8 +37,8 @@ pub(super) trait Lanes: Send + 'static {
     /// Adds a new record. A ticket without a key gets its hash here.
     fn push(&mut self, ticket: Ticket, calls: &Calls, now: Instant);
 
-    /// Fills a request with records that may be sent now, if any has lingered long enough.
-    fn take(&mut self, calls: &mut Calls, now: Instant) -> Batch<Self::Load>;
+    /// Fills a request of this size with records that may be sent now, if any has lingered long enough.
+    fn take(&mut self, calls: &mut Calls, most_bytes: usize, now: Instant) -> Batch<Self::Load>;
 
     /// Returns when to call [`take`](Self::take) again, if nothing happens before.
     fn wakes(&self) -> Option<Instant>;
@@ -105,14 +105,16 @@ pub(super) struct Filling<L> {
     loads: Vec<L>,
     entries: Vec<Entry>,
     bytes: usize,
+    most_bytes: usize,
 }
 
 impl<L> Filling<L> {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(most_bytes: usize) -> Self {
         Self {
             loads: Vec::new(),
             entries: Vec::new(),
             bytes: 0,
+            most_bytes,
         }
     }
 
@@ -121,7 +123,7 @@ impl<L> Filling<L> {
         match self.loads.len() {
             0 => usize::MAX,
             MOST_ENTRIES.. => 0,
-            _ => MOST_BYTES.saturating_sub(self.bytes),
+            _ => self.most_bytes.saturating_sub(self.bytes),
         }
     }
 

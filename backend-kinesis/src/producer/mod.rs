@@ -55,6 +55,7 @@ mod open;
 mod owner;
 mod pace;
 mod refresh;
+mod request_size;
 #[cfg(test)]
 mod tests;
 mod transport;

@@ -29,7 +29,7 @@ pub(crate) async fn open(
         record_bytes: info.record_bytes,
         epoch: Instant::now(),
     };
-    let transport = Aws::new(connection.clone(), info.name.clone());
+    let transport = Aws::new(connection.for_producer(), info.name.clone());
     let producer = Producer::start(info.name, settings, transport, map);
     Ok(Arc::new(producer))
 }

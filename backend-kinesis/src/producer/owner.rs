@@ -15,6 +15,7 @@ use super::calls::{Calls, Submission};
 use super::lanes::{Batch, Lanes};
 use super::map::Map;
 use super::refresh::Refresh;
+use super::request_size::RequestSize;
 use super::transport::{Landed, Transport};
 use crate::stream::Shard;
 
@@ -32,6 +33,7 @@ pub(super) struct Owner<T, L: Lanes> {
     inbox: mpsc::UnboundedReceiver<Submission>,
     /// The maximum number of requests in flight.
     most: usize,
+    size: RequestSize,
     requests: JoinSet<Answer>,
     flying: HashMap<Id, Batch<L::Load>>,
     /// Halves of a request that was rejected as a whole.
@@ -55,6 +57,7 @@ impl<T: Transport, L: Lanes> Owner<T, L> {
             lanes,
             inbox,
             most,
+            size: RequestSize::new(),
             requests: JoinSet::new(),
             flying: HashMap::new(),
             halves: Vec::new(),
@@ -106,7 +109,10 @@ impl<T: Transport, L: Lanes> Owner<T, L> {
         while self.requests.len() < self.most {
             let batch = match self.halves.pop() {
                 Some(half) => half,
-                None => self.lanes.take(&mut self.calls, now),
+                None => {
+                    let most_bytes = self.size.get();
+                    self.lanes.take(&mut self.calls, most_bytes, now)
+                }
             };
             if batch.loads.is_empty() {
                 return;
@@ -127,8 +133,14 @@ impl<T: Transport, L: Lanes> Owner<T, L> {
         });
         let batch = self.flying.remove(&id).expect("each request has its batch");
         match answer {
-            Ok(answers) => self.settle_each(batch, answers, now),
+            Ok(answers) => {
+                self.size.succeeded();
+                self.settle_each(batch, answers, now);
+            }
             Err(error) if error.is_retryable() => {
+                if error.kind() == ErrorKind::Timeout {
+                    self.size.timed_out();
+                }
                 let loads = batch.loads.into_iter();
                 self.again(loads.map(|load| (load, error.clone())).collect(), now);
             }

@@ -1,7 +1,6 @@
 //! The Kinesis requests of a producer.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use aws_sdk_kinesis::operation::put_records::PutRecordsOutput;
 use aws_sdk_kinesis::primitives::Blob;
@@ -12,10 +11,6 @@ use crate::aggregate::Entry;
 use crate::connection::Connection;
 use crate::error;
 use crate::stream::{self, Shard};
-use tokio::time::timeout;
-
-/// The timeout of one request, as in the KPL. Later records of the same keys wait for it.
-const ATTEMPT: Duration = Duration::from_secs(6);
 
 /// Where an entry was stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,12 +34,12 @@ pub(super) trait Transport: Send + Sync + 'static {
 
 #[derive(Debug)]
 pub(super) struct Aws {
-    connection: Arc<Connection>,
+    connection: Connection,
     stream: Arc<str>,
 }
 
 impl Aws {
-    pub(super) fn new(connection: Arc<Connection>, stream: Arc<str>) -> Self {
+    pub(super) fn new(connection: Connection, stream: Arc<str>) -> Self {
         Self { connection, stream }
     }
 
@@ -77,13 +72,12 @@ impl Transport for Aws {
             .collect::<Result<_>>()?;
         let put = self.connection.kinesis.put_records();
         let put = put.stream_name(&*self.stream).set_records(Some(entries));
-        let answer = timeout(ATTEMPT, put.send()).await;
-        let answer = answer.map_err(|_| {
-            let message = format!("no answer within {ATTEMPT:?}");
-            Error::new(ErrorKind::Timeout, "send", message).with_stream(self.stream.clone())
+        let answer = put.send().await;
+        let answer: PutRecordsOutput = answer.map_err(|e| {
+            self.connection
+                .error("send", e)
+                .with_stream(self.stream.clone())
         })?;
-        let answer: PutRecordsOutput =
-            answer.map_err(|e| error::of("send", e).with_stream(self.stream.clone()))?;
         Ok(answer.records.into_iter().map(|r| self.read(r)).collect())
     }
 

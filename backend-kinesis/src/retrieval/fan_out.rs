@@ -9,7 +9,7 @@
 use std::time::{Duration, SystemTime};
 
 use millstream_core::telemetry::{Causes, event};
-use millstream_core::{ErrorKind, Position};
+use millstream_core::{Error, ErrorKind, Position};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::hand::Done;
@@ -60,7 +60,10 @@ impl<T: Clone> Reading<T> {
             let after = feed.after.take().filter(|_| self.place.is_fresh());
             let spot = after.map_or_else(|| self.place.look(), Spot::After);
             let begun = Instant::now();
-            match self.source.subscribe(consumer, &spot).await {
+            // The call ends with the first event, which no timeout of the AWS SDK covers.
+            let subscribing = self.source.subscribe(consumer, &spot);
+            let subscribed = timeout(self.settings.silence, subscribing).await;
+            match subscribed.unwrap_or_else(|_| Err(self.silent())) {
                 Ok(subscription) => match self.receive(subscription, &mut feed).await? {
                     Next::Another => {}
                     Next::Polling => return Ok(()),
@@ -102,14 +105,8 @@ impl<T: Clone> Reading<T> {
                     return Ok(Next::Another);
                 }
                 Err(_) => {
-                    let (stream, partition) = self.names();
-                    event!(
-                        debug,
-                        "millstream.kinesis.fan_out.silent",
-                        stream,
-                        partition,
-                        "a subscription is silent, and made again"
-                    );
+                    // Nothing has failed: the next one need not wait.
+                    _ = self.silent();
                     return self.look_if_idle(feed).await;
                 }
             };
@@ -119,7 +116,7 @@ impl<T: Clone> Reading<T> {
             // Kinesis ends without a number, and an emulator with both a number and children.
             let is_last = answer.next.is_none() || answer.has_children;
             let after = answer.next.as_deref().and_then(|next| next.parse().ok());
-            self.take(answer, asked).await?;
+            self.take(answer, asked, false).await?;
             feed.after = after;
             self.pace.succeeded();
             if is_last {
@@ -133,6 +130,24 @@ impl<T: Clone> Reading<T> {
                 return Ok(Next::Polling);
             }
         }
+    }
+
+    /// Reports that a subscription is silent.
+    fn silent(&self) -> Error {
+        let (stream, partition) = self.names();
+        event!(
+            warn,
+            "millstream.kinesis.fan_out.silent",
+            stream,
+            partition,
+            silent_ms = self.settings.silence.as_millis() as u64,
+            "a subscription is silent, and made again"
+        );
+        let message = format!(
+            "a subscription sends nothing for {:?}",
+            self.settings.silence
+        );
+        Error::new(ErrorKind::Timeout, "read", message).with_partition(&self.settings.partition)
     }
 
     /// Checks whether the shard is closed, if no record arrived for long: not every service that pushes records

@@ -95,6 +95,11 @@ impl<T: Clone> Hand<T> {
         Ok(())
     }
 
+    /// Returns whether the partition is paused, now and later.
+    pub(super) fn paused(&self) -> watch::Receiver<bool> {
+        self.paused.clone()
+    }
+
     /// Delivers an event. Waits for room, and until there is no pause.
     pub(super) async fn give(&mut self, read: ReadEvent) -> Result<(), Done> {
         if let ReadEvent::Records { records, .. } = &read {

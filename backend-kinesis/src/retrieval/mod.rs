@@ -1,8 +1,8 @@
 //! Retrieval: reads the records of one shard in order, from a position on, to shard end.
 //!
 //! A [`Reader`] is one task that sends requests to Kinesis, deaggregates the carriers of the KPL, and delivers their
-//! records. It holds at most one response that its caller has not taken: the next request waits for
-//! room. It guarantees:
+//! records. It holds at most one response that its caller has not taken, and all readers of a member together hold no
+//! more than their [`Budget`]: the next request waits for room. It guarantees:
 //!
 //! * **No record is skipped silently.** If records may have been removed before they were read, an event
 //!   ([`ReadEvent::DataLoss`]) precedes the later ones. Another event reports that nothing was left at a
@@ -14,9 +14,11 @@
 
 mod answer;
 mod batch;
+mod budget;
 mod end;
 mod fan_out;
 mod hand;
+mod limit;
 mod pace;
 mod place;
 mod poll;
@@ -40,6 +42,7 @@ use tokio::task::AbortHandle;
 use crate::config::ForeignAggregates;
 use crate::connection::Connection;
 use crate::stream::{HashRange, Shard};
+pub(crate) use budget::Budget;
 use hand::Hand;
 use reading::Reading;
 pub(crate) use register::register;
@@ -83,6 +86,8 @@ pub(crate) struct ReaderOptions {
     /// When the start at the oldest record or at a time was resolved, if that is known.
     pub(crate) resolved: Option<SystemTime>,
     pub(crate) way: Way,
+    /// The room for responses that the readers of a member share.
+    pub(crate) budget: Budget,
     /// The maximum number of records in one [`ReadEvent::Records`].
     pub(crate) batch_records: usize,
     /// The maximum bytes in one, unless a single record has more.
@@ -163,10 +168,13 @@ struct Settings {
     tip: Option<SystemTime>,
     resolved: Option<SystemTime>,
     way: Way,
+    budget: Budget,
     batch_records: usize,
     batch_bytes: usize,
     /// The minimum time between two requests to a shard that has no more records.
     poll_interval: Duration,
+    /// The maximum number of records of a request.
+    poll_records: usize,
     /// Whether a reader polls if it may not subscribe.
     fallback: bool,
     /// How long a subscription may be silent, or without a record.
@@ -184,9 +192,11 @@ impl From<ReaderOptions> for Settings {
             tip: options.tip,
             resolved: options.resolved,
             way: options.way,
+            budget: options.budget,
             batch_records: options.batch_records,
             batch_bytes: options.batch_bytes,
             poll_interval: consumer.poll_interval,
+            poll_records: consumer.poll_records,
             fallback: consumer.fan_out_fallback,
             silence: fan_out::SILENCE,
         }

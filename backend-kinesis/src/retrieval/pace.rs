@@ -1,12 +1,14 @@
 //! The interval between two requests to a shard.
 //!
 //! A shard accepts [5 requests a second and returns 2 MiB a second][limits], for all pollers together.
-//! So a reader waits 200 ms between its requests and longer after a large response, and slows down while
-//! throttling shows that others read too.
+//! So a reader waits 200 ms between its requests and longer after a large response. When it is throttled, others read
+//! too: it slows down until it is not, and keeps that pace for a minute, before it looks whether there is more room again.
 //!
 //! [limits]: https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetRecords.html
 
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// The minimum time between two requests.
 const LEAST: Duration = Duration::from_millis(200);
@@ -20,12 +22,24 @@ const BYTES_A_SECOND: f64 = 2_097_152.0;
 /// The maximum delay of a reader while the service is unavailable.
 const LONGEST: Duration = Duration::from_secs(10);
 
+/// How long a reader keeps its pace after it was throttled, and how long throttling lasts before it is reported.
+const MEMORY: Duration = Duration::from_secs(60);
+
 #[derive(Debug)]
 pub(super) struct Pace {
     /// The time between two requests, adapted to the presumed number of readers.
     gap: Duration,
     /// The number of consecutive failed requests.
     failures: u32,
+    throttling: Option<Throttling>,
+}
+
+/// Throttled requests without a minute between them.
+#[derive(Debug)]
+struct Throttling {
+    since: Instant,
+    last: Instant,
+    is_reported: bool,
 }
 
 impl Pace {
@@ -33,15 +47,23 @@ impl Pace {
         Self {
             gap: LEAST,
             failures: 0,
+            throttling: None,
         }
     }
 
     /// Returns how long to wait, counted from the last request, after a response of this size. `idle` is for a
     /// shard that has no more records.
-    pub(super) fn after(&mut self, bytes: usize, idle: Option<Duration>) -> Duration {
+    pub(super) fn after(&mut self, bytes: usize, idle: Option<Duration>, now: Instant) -> Duration {
         self.succeeded();
-        // Returns to the full pace in about 20 requests; the decrease is fast only for large gaps.
-        self.gap = self.gap.mul_f64(0.9).max(LEAST);
+        if self
+            .throttling
+            .as_ref()
+            .is_none_or(|throttling| now - throttling.last >= MEMORY)
+        {
+            self.throttling = None;
+            // Returns to the full pace in about 20 requests; the decrease is fast only for large gaps.
+            self.gap = self.gap.mul_f64(0.9).max(LEAST);
+        }
         let paid = Duration::from_secs_f64(bytes as f64 / BYTES_A_SECOND);
         self.gap.max(paid).max(idle.unwrap_or_default())
     }
@@ -52,11 +74,27 @@ impl Pace {
     }
 
     /// Returns how long to wait after a throttled request.
-    pub(super) fn throttled(&mut self) -> Duration {
+    pub(super) fn throttled(&mut self, now: Instant) -> Duration {
         self.failures += 1;
+        self.throttling
+            .get_or_insert(Throttling {
+                since: now,
+                last: now,
+                is_reported: false,
+            })
+            .last = now;
         self.gap = self.gap.mul_f64(1.5).min(MOST);
         // Readers that were throttled together must not retry together.
         self.gap.mul_f64(0.5 + fastrand::f64())
+    }
+
+    /// Returns how long the reader has been throttled, if that is to be reported: once, after a minute.
+    pub(super) fn reports_throttling(&mut self, now: Instant) -> Option<Duration> {
+        let throttling = self.throttling.as_mut()?;
+        let lasts = now - throttling.since;
+        let is_due = lasts >= MEMORY && !throttling.is_reported;
+        throttling.is_reported |= is_due;
+        is_due.then_some(lasts)
     }
 
     /// Returns how long to wait after a failed request.
@@ -76,30 +114,90 @@ mod tests {
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
+    const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
     fn asks_five_times_a_second_at_most() {
-        assert_eq!(Pace::new().after(0, None), 200 * MS);
-        assert_eq!(Pace::new().after(1, Some(250 * MS)), 250 * MS);
+        let now = Instant::now();
+        assert_eq!(Pace::new().after(0, None, now), 200 * MS);
+        assert_eq!(Pace::new().after(1, Some(250 * MS), now), 250 * MS);
     }
 
     #[test]
     fn a_large_answer_is_paid_for() {
-        assert_eq!(Pace::new().after(10 << 20, None), 5_000 * MS);
+        assert_eq!(
+            Pace::new().after(10 << 20, None, Instant::now()),
+            5_000 * MS
+        );
     }
 
     #[test]
     fn others_who_read_are_given_room_and_the_pace_comes_back() {
         let mut pace = Pace::new();
-        let waits: Vec<_> = (0..8).map(|_| pace.throttled()).collect();
+        let now = Instant::now();
+        let waits: Vec<_> = (0..8).map(|_| pace.throttled(now)).collect();
         assert!(
             waits
                 .iter()
                 .all(|wait| *wait >= 100 * MS && *wait <= 3_000 * MS)
         );
-        assert!(pace.after(0, None) > 1_000 * MS);
-        let back = (0..30).map(|_| pace.after(0, None)).last();
+        let kept = pace.after(0, None, now);
+        assert!(kept > 1_000 * MS);
+        assert_eq!(pace.after(0, None, now + 59 * SECOND), kept, "for a minute");
+        let later = now + 60 * SECOND;
+        let back = (0..30).map(|_| pace.after(0, None, later)).last();
         assert_eq!(back, Some(200 * MS));
+    }
+
+    #[test]
+    fn throttling_is_reported_once_after_a_minute() {
+        let mut pace = Pace::new();
+        let begun = Instant::now();
+        let mut report = |after: u32| {
+            let now = begun + after * SECOND;
+            pace.throttled(now);
+            pace.after(0, None, now);
+            pace.reports_throttling(now)
+        };
+        assert_eq!([0, 30, 59].map(&mut report), [None; 3]);
+        assert_eq!([61, 90].map(&mut report), [Some(61 * SECOND), None]);
+        assert_eq!(report(240), None, "it was over");
+        assert_eq!(report(299), None);
+        assert_eq!(report(300), Some(60 * SECOND));
+    }
+
+    /// Two readers of a shard that allows five requests a second, in simulated time.
+    #[test]
+    fn readers_with_a_backlog_are_rarely_throttled() {
+        let begun = Instant::now();
+        let mut admitted = std::collections::VecDeque::new();
+        let mut readers: Vec<_> = (0..3)
+            .map(|index| (begun + index * 70 * MS, Pace::new()))
+            .collect();
+        let (mut asked, mut refused) = (0, 0);
+        while let Some((at, pace)) = readers.iter_mut().min_by_key(|(at, _)| *at) {
+            let now = *at;
+            if now > begun + 600 * SECOND {
+                break;
+            }
+            while admitted.front().is_some_and(|at| *at + SECOND <= now) {
+                admitted.pop_front();
+            }
+            asked += 1;
+            let wait = match admitted.len() < 5 {
+                true => {
+                    admitted.push_back(now);
+                    pace.after(0, None, now)
+                }
+                false => {
+                    refused += 1;
+                    pace.throttled(now)
+                }
+            };
+            *at = now + wait;
+        }
+        assert!(refused * 50 < asked, "{refused} of {asked}");
+        assert!(asked > 600 * 5 / 2, "{asked} is half of the quota");
     }
 
     #[test]
@@ -112,7 +210,7 @@ mod tests {
                 "{wait:?} {most}"
             );
         }
-        pace.after(0, None);
+        pace.after(0, None, Instant::now());
         assert!(pace.failed() <= 200 * MS);
     }
 }

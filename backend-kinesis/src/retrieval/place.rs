@@ -110,6 +110,18 @@ impl Place {
         }
     }
 
+    /// Returns the place after an earlier record of the same reader.
+    pub(super) fn resumed(&self, after: Position) -> Self {
+        Self {
+            begin: self.begin.clone(),
+            passed: Some(after),
+            met: false,
+            moved: false,
+            unknown: false,
+            ..*self
+        }
+    }
+
     /// Returns the iterator that was taken when the group was created. It is used once.
     pub(super) fn pinned(&mut self) -> Option<String> {
         match &mut self.begin {

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
+use millstream_core::ErrorKind;
 use tokio::time::Instant;
 
 use super::hand::Done;
-use super::reading::Reading;
+use super::reading::{Reading, Taken};
 use super::until::Until;
 
 impl<T: Clone> Reading<T> {
@@ -49,10 +50,19 @@ impl<T: Clone> Reading<T> {
     ) -> Result<(), Done> {
         loop {
             self.hand.may_ask().await?;
+            let room = self.demand.room().await;
+            let most = self.limit.get().min(self.demand.records());
             let (begun, asked) = (Instant::now(), SystemTime::now());
-            let answer = match self.source.records(&iterator).await {
-                Ok(answer) => answer,
+            let answer = match self.source.records(&iterator, most).await {
+                Ok(answer) => {
+                    self.limit.succeeded();
+                    answer
+                }
                 Err(error) => {
+                    drop(room);
+                    if error.kind() == ErrorKind::Timeout {
+                        self.limit.timed_out();
+                    }
                     let may_pass = error.is_retryable();
                     self.heed(error).await?;
                     match may_pass {
@@ -66,9 +76,15 @@ impl<T: Clone> Reading<T> {
                 None => answer.records.is_empty(),
             };
             let idle = is_at_tip.then_some(self.settings.poll_interval);
-            let wait = self.pace.after(answer.bytes(), idle);
+            let bytes = answer.bytes();
+            self.demand.received(answer.records.len(), bytes);
+            let wait = self.pace.after(bytes, idle, Instant::now());
             let next = answer.next.clone();
-            self.take(answer, asked).await?;
+            let taken = self.take(answer, asked, true).await?;
+            drop(room);
+            if taken == Taken::Some {
+                return self.hand.unpaused().await;
+            }
             match next {
                 Some(next) => iterator = next,
                 None => return self.end().await,

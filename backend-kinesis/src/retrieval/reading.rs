@@ -1,16 +1,20 @@
 //! The common part of both retrieval modes: converts responses to records, and handles errors.
 
 use std::mem;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use millstream_core::driver::StoredRecord;
 use millstream_core::telemetry::{Causes, event};
 use millstream_core::{Error, ErrorKind, Position};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::answer::Answer;
 use super::batch::Batch;
+use super::budget::Demand;
 use super::hand::{Done, Hand};
+use super::limit::Limit;
 use super::pace::Pace;
 use super::place::{Meeting, Place};
 use super::source::Source;
@@ -28,6 +32,17 @@ const TOLD: u32 = 6;
 /// The minimum interval between two reports that nothing is left. They need a precision of about an hour.
 const TIPS: Duration = Duration::from_secs(60);
 
+/// The interval at which a paused poller looks whether others wait for its room.
+const HOLD: Duration = Duration::from_secs(1);
+
+/// What became of the records of a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    All,
+    /// Some were dropped. The reader must look for its place again.
+    Some,
+}
+
 /// A running reader.
 #[derive(Debug)]
 pub(super) struct Reading<T> {
@@ -35,6 +50,8 @@ pub(super) struct Reading<T> {
     pub(super) settings: Settings,
     pub(super) place: Place,
     pub(super) pace: Pace,
+    pub(super) limit: Limit,
+    pub(super) demand: Demand,
     pub(super) hand: Hand<T>,
     unpacker: Unpacker,
     /// The last reported lag.
@@ -53,6 +70,8 @@ impl<T: Clone> Reading<T> {
             source,
             place: Place::new(settings.begin.clone(), settings.tip, settings.resolved),
             pace: Pace::new(),
+            limit: Limit::new(settings.poll_records),
+            demand: Demand::new(settings.budget.clone()),
             hand,
             unpacker: Unpacker::new(settings.partition.clone(), settings.range, settings.foreign),
             behind: None,
@@ -79,8 +98,14 @@ impl<T: Clone> Reading<T> {
         self.poll().await
     }
 
-    /// Delivers the records of a response that were not delivered before. The request was sent at `asked`.
-    pub(super) async fn take(&mut self, answer: Answer, asked: SystemTime) -> Result<(), Done> {
+    /// Delivers the records of a response that were not delivered before. The request was sent at `asked`. A poller may
+    /// drop some.
+    pub(super) async fn take(
+        &mut self,
+        answer: Answer,
+        asked: SystemTime,
+        mut may_drop: bool,
+    ) -> Result<Taken, Done> {
         self.refusals = 0;
         self.is_reached();
         // The delivery may take any time.
@@ -99,6 +124,8 @@ impl<T: Clone> Reading<T> {
                 Meeting::After(position) => Some(position),
                 Meeting::New => None,
                 Meeting::Gap { after } => {
+                    // It must not be reported again.
+                    may_drop = false;
                     let earliest = raw.position;
                     let age = raw.arrival.and_then(|at| at.elapsed().ok());
                     self.hand
@@ -113,21 +140,20 @@ impl<T: Clone> Reading<T> {
             let arrival = raw.arrival;
             self.unpacker.unpack(raw, after, &mut unpacked);
             self.place.pass_early(arrival, &mut unpacked);
-            self.handed = unpacked.last().map(|last| last.position).or(self.handed);
             for record in unpacked.drain(..) {
-                if let Some(records) = batch.add(record) {
-                    self.hand
-                        .give(ReadEvent::Records { records, behind })
-                        .await?;
+                if let Some(records) = batch.add(record)
+                    && self.deliver(records, behind, may_drop).await? == Taken::Some
+                {
+                    return Ok(Taken::Some);
                 }
             }
         }
         let rest = batch.take();
         let is_empty = rest.is_none();
-        if let Some(records) = rest {
-            self.hand
-                .give(ReadEvent::Records { records, behind })
-                .await?;
+        if let Some(records) = rest
+            && self.deliver(records, behind, may_drop).await? == Taken::Some
+        {
+            return Ok(Taken::Some);
         }
         self.hand.note_left(behind, answered);
         self.place.is_certain(asked, answered, behind);
@@ -142,7 +168,42 @@ impl<T: Clone> Reading<T> {
         if behind.is_some_and(|behind| behind.is_zero()) {
             self.tell_tip(asked);
         }
-        Ok(())
+        Ok(Taken::All)
+    }
+
+    /// Delivers records. If their partition is paused and others wait for room, drops them, and returns to the place
+    /// before them.
+    async fn deliver(
+        &mut self,
+        records: Vec<StoredRecord>,
+        behind: Option<Duration>,
+        may_drop: bool,
+    ) -> Result<Taken, Done> {
+        let last = records.last().map(|last| last.position);
+        let paused = self.hand.paused();
+        let given = {
+            let mut given = pin!(self.hand.give(ReadEvent::Records { records, behind }));
+            loop {
+                match timeout(HOLD, given.as_mut()).await {
+                    Ok(given) => break Some(given),
+                    Err(_) if !may_drop => {}
+                    Err(_) if *paused.borrow() && self.demand.is_contended() => break None,
+                    Err(_) => {}
+                }
+            }
+        };
+        if let Some(given) = given {
+            given?;
+            self.handed = last.or(self.handed);
+            return Ok(Taken::All);
+        }
+        self.demand.dropped();
+        let settings = &self.settings;
+        self.place = match self.handed {
+            Some(handed) => self.place.resumed(handed),
+            None => Place::new(settings.begin.clone(), settings.tip, settings.resolved),
+        };
+        Ok(Taken::Some)
     }
 
     /// Reports that nothing was left at a time, if that is certain and was not just reported.
@@ -159,8 +220,21 @@ impl<T: Clone> Reading<T> {
     pub(super) async fn heed(&mut self, error: Error) -> Result<(), Done> {
         match error.kind() {
             ErrorKind::Throttled => {
-                let wait = self.pace.throttled();
+                let now = Instant::now();
+                let wait = self.pace.throttled(now);
+                let reported = self.pace.reports_throttling(now);
                 let (stream, partition) = self.names();
+                if let Some(lasts) = reported {
+                    event!(
+                        warn,
+                        "millstream.kinesis.partition.throttled",
+                        stream,
+                        partition,
+                        seconds = lasts.as_secs(),
+                        wait_ms = wait.as_millis() as u64,
+                        "a partition has been throttled for a minute: too many read it, or too fast"
+                    );
+                }
                 event!(
                     debug,
                     "millstream.kinesis.partition.throttled",

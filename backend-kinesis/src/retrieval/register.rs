@@ -11,7 +11,6 @@ use tokio::time::{Instant, sleep};
 
 use super::Way;
 use crate::connection::Connection;
-use crate::error;
 
 const JOIN: &str = "join";
 
@@ -79,7 +78,7 @@ impl Registration<'_> {
         let call = || async {
             let ask = self.connection.kinesis.describe_stream_consumer();
             let ask = ask.stream_arn(self.arn).consumer_name(self.name);
-            ask.send().await.map_err(|e| error::of(JOIN, e))
+            ask.send().await.map_err(|e| self.connection.error(JOIN, e))
         };
         let answer = match self.connection.ask(JOIN, call).await {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -97,7 +96,7 @@ impl Registration<'_> {
                 Ok(_) => Ok(()),
                 // Another member was faster.
                 Err(error) if error.code() == Some("ResourceInUseException") => Ok(()),
-                Err(error) => Err(error::of(JOIN, error)),
+                Err(error) => Err(self.connection.error(JOIN, error)),
             }
         };
         self.connection.ask(JOIN, call).await

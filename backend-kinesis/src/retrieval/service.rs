@@ -34,6 +34,13 @@ impl Service {
         }
     }
 
+    fn error<E>(&self, error: SdkError<E>) -> Error
+    where
+        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    {
+        self.locate(self.connection.error(READ, error))
+    }
+
     fn locate(&self, error: Error) -> Error {
         error.with_partition(&self.partition)
     }
@@ -71,21 +78,20 @@ impl Source for Service {
             .set_starting_sequence_number(number)
             .set_timestamp(time);
         let answer = ask.send().await;
-        let answer = answer.map_err(|e| self.locate(error::of(READ, e)))?;
+        let answer = answer.map_err(|e| self.error(e))?;
         answer.shard_iterator.ok_or_else(|| {
             let message = "the answer has no iterator";
             self.locate(Error::new(ErrorKind::Corrupt, READ, message))
         })
     }
 
-    async fn records(&self, iterator: &str) -> Result<Answer> {
-        let most = self.connection.config.consumer.poll_records;
+    async fn records(&self, iterator: &str, most: usize) -> Result<Answer> {
         let ask = self.connection.kinesis.get_records();
         let ask = ask
             .shard_iterator(iterator)
             .limit(most.try_into().unwrap_or(i32::MAX));
         let answer = ask.send().await;
-        let answer = answer.map_err(|e| self.locate(error::of(READ, e)))?;
+        let answer = answer.map_err(|e| self.error(e))?;
         Ok(Answer {
             records: raws(answer.records).map_err(|e| self.locate(e))?,
             next: answer.next_shard_iterator,
@@ -111,7 +117,7 @@ impl Source for Service {
             .shard_id(self.partition.id())
             .starting_position(begin);
         let output = ask.send().await;
-        let output = output.map_err(|e| self.locate(error::of(READ, e)))?;
+        let output = output.map_err(|e| self.error(e))?;
         Ok(Box::new(Pushed {
             output,
             partition: self.partition.clone(),

@@ -27,8 +27,8 @@ pub(super) trait Source: Debug + Send + Sync {
     /// Returns an iterator for [`records`](Self::records), valid for 5 minutes.
     async fn iterator(&self, from: &Spot) -> Result<String>;
 
-    /// Returns the next records. `Invalid` if the iterator has expired.
-    async fn records(&self, iterator: &str) -> Result<Answer>;
+    /// Returns the next records, `most` at most. `Invalid` if the iterator has expired.
+    async fn records(&self, iterator: &str, most: usize) -> Result<Answer>;
 
     /// Subscribes to pushed records for 5 minutes. `Unavailable` while another subscription is active.
     async fn subscribe(&self, consumer: &str, from: &Spot) -> Result<Box<dyn Subscription>>;

@@ -6,7 +6,6 @@ use millstream_core::{Error, ErrorKind, Position, Result};
 
 use super::HashRange;
 use crate::connection::Connection;
-use crate::error;
 
 /// A shard in the response of ListShards.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +57,7 @@ pub(crate) async fn describe(
     let call = || async {
         let summary = connection.kinesis.describe_stream_summary();
         let answer = summary.stream_name(stream).send().await;
-        let answer = answer.map_err(|e| error::of(operation, e).with_stream(stream))?;
+        let answer = answer.map_err(|e| connection.error(operation, e).with_stream(stream))?;
         let missing = || {
             let message = "the answer does not describe the stream";
             Error::new(ErrorKind::Corrupt, operation, message).with_stream(stream)
@@ -95,7 +94,7 @@ pub(crate) async fn shards(
                 None => list.stream_name(stream),
             };
             let answer = list.send().await;
-            answer.map_err(|e| error::of(operation, e).with_stream(stream))
+            answer.map_err(|e| connection.error(operation, e).with_stream(stream))
         };
         let answer = connection.ask(operation, call).await?;
         for shard in answer.shards.unwrap_or_default() {

@@ -9,7 +9,7 @@ use millstream_core::{Error, ErrorKind, Result, StreamSpec};
 use super::state;
 use crate::config::StreamMode;
 use crate::connection::Connection;
-use crate::{error, stream};
+use crate::stream;
 
 const CREATE: &str = "create stream";
 
@@ -63,7 +63,7 @@ pub(super) async fn create(connection: &Connection, spec: &StreamSpec) -> Result
                 false => Err(already_exists(name).with_source(error)),
             };
         }
-        let error = error::of(CREATE, error).with_stream(name);
+        let error = connection.error(CREATE, error).with_stream(name);
         if error.is_retryable() && error.kind() != ErrorKind::Throttled {
             unanswered.store(true, Ordering::Relaxed);
         }

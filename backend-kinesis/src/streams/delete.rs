@@ -6,7 +6,6 @@ use millstream_core::{ErrorKind, Result};
 
 use super::state;
 use crate::connection::Connection;
-use crate::error;
 
 const DELETE: &str = "delete stream";
 
@@ -20,7 +19,7 @@ pub(super) async fn delete(connection: &Connection, stream: &str) -> Result<()> 
         let Err(error) = delete.send().await else {
             return Ok(());
         };
-        let error = error::of(DELETE, error).with_stream(stream);
+        let error = connection.error(DELETE, error).with_stream(stream);
         match error.kind() {
             ErrorKind::NotFound if unanswered.load(Ordering::Relaxed) => return Ok(()),
             ErrorKind::Timeout | ErrorKind::Unavailable => {

@@ -13,7 +13,6 @@ use millstream_core::{Error, ErrorKind, Partition, Position, Result};
 
 use crate::aggregate::{self, Opened};
 use crate::connection::Connection;
-use crate::error;
 
 /// The times before now from which the last record is searched.
 const AGO: [Duration; 5] = [
@@ -130,7 +129,8 @@ impl Look<'_> {
                     .timestamp(DateTime::from(since)),
             };
             let answer = ask.send().await;
-            let answer = answer.map_err(|e| self.locate(error::of(self.operation, e)))?;
+            let answer =
+                answer.map_err(|e| self.locate(self.connection.error(self.operation, e)))?;
             answer.shard_iterator.ok_or_else(|| {
                 let message = "the answer has no iterator";
                 self.locate(Error::new(ErrorKind::Corrupt, self.operation, message))
@@ -144,7 +144,7 @@ impl Look<'_> {
             let ask = self.connection.kinesis.get_records();
             let ask = ask.shard_iterator(iterator).set_limit(limit);
             let answer = ask.send().await;
-            answer.map_err(|e| self.locate(error::of(self.operation, e)))
+            answer.map_err(|e| self.locate(self.connection.error(self.operation, e)))
         };
         let answer = self.connection.ask(self.operation, call).await?;
         Ok(Answer {

@@ -17,7 +17,6 @@ use millstream_core::{
 use tokio::time::timeout;
 
 use crate::connection::Connection;
-use crate::error;
 use crate::stream::{self as listed, Shard};
 
 /// The number of shards that are read concurrently. More would exceed the limits of the account.
@@ -68,7 +67,9 @@ impl driver::Streams for Streams {
             let call = || async {
                 let list = self.connection.kinesis.list_streams();
                 let list = list.set_exclusive_start_stream_name(names.last().cloned());
-                list.send().await.map_err(|e| error::of(LIST, e))
+                list.send()
+                    .await
+                    .map_err(|e| self.connection.error(LIST, e))
             };
             let answer = self.connection.ask(LIST, call).await?;
             let is_done = !answer.has_more_streams || answer.stream_names.is_empty();

@@ -7,7 +7,6 @@ use millstream_core::{Error, ErrorKind, Partition, Result};
 
 use super::state;
 use crate::connection::Connection;
-use crate::error;
 use crate::stream::{self, HashRange, Shard};
 
 const SPLIT: &str = "split";
@@ -34,7 +33,7 @@ pub(super) async fn split(connection: &Connection, partition: &Partition) -> Res
             .shard_to_split(partition.id())
             .new_starting_hash_key(middle.to_string());
         let answer = split.send().await;
-        answer.map_err(|e| error::of(SPLIT, e).with_partition(partition))?;
+        answer.map_err(|e| connection.error(SPLIT, e).with_partition(partition))?;
         Ok(())
     };
     connection.ask(SPLIT, call).await?;
@@ -80,7 +79,7 @@ pub(super) async fn merge(
             .shard_to_merge(&*lower.id)
             .adjacent_shard_to_merge(&*upper.id);
         let answer = merge.send().await;
-        answer.map_err(|e| error::of(MERGE, e).with_partition(one))?;
+        answer.map_err(|e| connection.error(MERGE, e).with_partition(one))?;
         Ok(())
     };
     connection.ask(MERGE, call).await?;

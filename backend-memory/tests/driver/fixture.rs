@@ -103,6 +103,7 @@ impl Fixture {
             member: Some(name.to_owned()),
             batch_records: 100,
             batch_bytes: 1 << 20,
+            buffer_bytes: 16 << 20,
             drain: DRAIN,
         };
         set(&mut join);

@@ -24,6 +24,10 @@ pub struct JoinOptions {
     /// The maximum number of bytes ([`StoredRecord::size`](super::StoredRecord::size)) returned by one
     /// [`next`](Membership::next), or one record more. At least 1.
     pub batch_bytes: usize,
+    /// How many bytes of records the application lets the member hold
+    /// ([`buffer_bytes`](crate::ConsumerGroup::buffer_bytes)), for the bounds of what a driver fetches ahead. The runtime
+    /// holds as much itself.
+    pub buffer_bytes: usize,
     /// How long the runtime may drain revoked partitions. The driver fences a member that takes
     /// longer.
     pub drain: Duration,

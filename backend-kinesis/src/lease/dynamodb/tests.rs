@@ -8,6 +8,7 @@ use millstream_core::ErrorKind;
 use tokio::time::timeout;
 
 use super::*;
+use crate::credit::Credit;
 use crate::lease::row::names;
 use crate::lease::row::new::string;
 use crate::lease::testing::contract::{self, run};
@@ -32,7 +33,7 @@ fn client() -> Client {
 
 fn store(create: bool) -> DynamoDb {
     let table = format!("leases-{:016x}", fastrand::u64(..));
-    DynamoDb::new(client(), table, create, PATIENCE)
+    DynamoDb::new(client(), Credit::default(), table, create, PATIENCE)
 }
 
 #[tokio::test]
@@ -99,7 +100,13 @@ async fn two_members_share_a_table_and_hand_over() {
     let table = format!("leases-{:016x}", fastrand::u64(..));
     let join = async |id: &str| {
         let mut options = rig.options(id);
-        options.store = Arc::new(DynamoDb::new(client(), table.clone(), true, PATIENCE));
+        options.store = Arc::new(DynamoDb::new(
+            client(),
+            Credit::default(),
+            table.clone(),
+            true,
+            PATIENCE,
+        ));
         options.failover = Duration::from_secs(3);
         options.drain = Duration::from_secs(2);
         Worker::join(options).await.unwrap()
@@ -133,7 +140,7 @@ async fn two_members_share_a_table_and_hand_over() {
         assert!(matches!(event, LeaseEvent::Taken { .. }), "{event:?}");
     }
     a.leave().await.unwrap();
-    let rows = DynamoDb::new(client(), table, false, PATIENCE)
+    let rows = DynamoDb::new(client(), Credit::default(), table, false, PATIENCE)
         .scan(true)
         .await
         .unwrap();

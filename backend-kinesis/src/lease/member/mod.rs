@@ -225,7 +225,7 @@ impl Member {
         let now = Instant::now();
         if error.kind() == ErrorKind::NotFound {
             // The stream may be gone.
-            self.schedule.check = now;
+            self.schedule.check_now(now);
         }
         let (since, _) = self.trouble.get_or_insert_with(|| (now, error.clone()));
         if now.duration_since(*since) >= self.options.failover {

@@ -11,8 +11,11 @@ use crate::lease::options::WorkerOptions;
 /// The margin between the KCL's loops, which keeps a renewal from being just too late.
 const EPSILON: Duration = Duration::from_millis(25);
 
-/// The interval between two checks of a stream and of the fleet's version.
-pub(super) const CHECK: Duration = Duration::from_secs(60);
+/// The interval between two checks of a stream and of the fleet's version by the leader.
+const CHECK: Duration = Duration::from_secs(60);
+
+/// The interval of the other members. All clients of an account share 20 descriptions of streams per second.
+const REAR_CHECK: Duration = Duration::from_secs(600);
 
 /// The interval between two lease cleanups.
 const CLEANUP: Duration = Duration::from_secs(60);
@@ -55,12 +58,19 @@ pub(super) struct Schedule {
     pub(super) audit: Instant,
     pub(super) cleanup: Instant,
     pub(super) check: Instant,
+    /// The same, unless this member is the leader.
+    rear_check: Instant,
     audit_interval: Duration,
     fast: Duration,
     quiet: Duration,
     longest: Duration,
     slow: Duration,
     delays: Option<ExponentialBackoff>,
+}
+
+/// Returns this interval or a little less: members that start together must not check together.
+fn jittered(interval: Duration) -> Duration {
+    interval.mul_f64(1.0 - fastrand::f64() / 4.0)
 }
 
 impl Schedule {
@@ -80,7 +90,8 @@ impl Schedule {
             steal: now,
             audit: now + options.audit_interval,
             cleanup: now,
-            check: now + CHECK,
+            check: now + jittered(CHECK),
+            rear_check: now + jittered(REAR_CHECK),
             audit_interval: options.audit_interval,
             fast: FAST.min(options.failover / 3).min(quiet),
             quiet,
@@ -182,6 +193,22 @@ impl Schedule {
 
     pub(super) fn clean_again(&mut self, now: Instant) {
         self.cleanup = now + self.audit_interval.min(CLEANUP);
+    }
+
+    /// Schedules the next check, and returns whether one is due now.
+    pub(super) fn check_again(&mut self, now: Instant, is_leader: bool) -> bool {
+        self.check = now + jittered(CHECK);
+        let is_due = is_leader || self.rear_check <= now;
+        if is_due {
+            self.rear_check = now + jittered(REAR_CHECK);
+        }
+        is_due
+    }
+
+    /// Makes a check due, whoever is the leader.
+    pub(super) fn check_now(&mut self, now: Instant) {
+        self.check = now;
+        self.rear_check = now;
     }
 
     fn delay(&mut self) -> Duration {

@@ -9,7 +9,6 @@ use millstream_core::{Error, ErrorKind, Result};
 use tokio::time::Instant;
 
 use super::Member;
-use super::schedule::CHECK;
 use crate::lease::key::Stream;
 use crate::lease::row::Row;
 use crate::lease::shards::{self, Created, known};
@@ -30,9 +29,15 @@ impl Member {
             }
         }
         if self.schedule.check <= now {
-            self.schedule.check = now + CHECK;
-            self.check();
+            let is_leader = self.is_leader();
+            if self.schedule.check_again(now, is_leader) {
+                self.check();
+            }
         }
+    }
+
+    fn is_leader(&self) -> bool {
+        election::is_elected(self.owners.iter().map(|id| &**id), &self.options.id)
     }
 
     /// Audits the leases for missing ones, if it is due and this member is the leader.
@@ -40,7 +45,7 @@ impl Member {
         if !std::mem::take(&mut self.auditing) || self.leaving.is_some() {
             return;
         }
-        if !election::is_elected(self.owners.iter().map(|id| &**id), &self.options.id) {
+        if !self.is_leader() {
             return;
         }
         let streams: Vec<Stream> = self.streams.iter().cloned().collect();

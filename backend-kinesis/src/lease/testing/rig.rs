@@ -44,7 +44,7 @@ impl Rig {
             group: "g".into(),
             store: Arc::new(store.clone()),
             source: Arc::new(self.source.clone()),
-            streams: vec!["s".into()],
+            streams: vec![self.source.described("s")],
             keys: KeyForm::Single,
             start: Start::Earliest,
             failover: F,

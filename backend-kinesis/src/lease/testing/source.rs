@@ -151,6 +151,11 @@ impl MemorySource {
         *self.pins.lock().unwrap()
     }
 
+    /// Returns the description of a stream that exists, even while requests fail.
+    pub(crate) fn described(&self, name: &str) -> StreamInfo {
+        info(name, &self.streams.lock().unwrap()[name])
+    }
+
     fn stream(&self, name: &str) -> Result<Stream> {
         if let Some(kind) = *self.failing.lock().unwrap() {
             return Err(Error::new(kind, "test", "scripted"));
@@ -161,17 +166,21 @@ impl MemorySource {
     }
 }
 
+fn info(name: &str, stream: &Stream) -> StreamInfo {
+    StreamInfo {
+        name: name.into(),
+        arn: format!("arn:aws:kinesis:test:000000000000:stream/{name}").into(),
+        created: stream.created,
+        record_bytes: 1 << 20,
+        status: StreamStatus::Active,
+    }
+}
+
 #[async_trait]
 impl ShardSource for MemorySource {
     async fn info(&self, stream: &str) -> Result<StreamInfo> {
         let found = self.stream(stream).map_err(|e| e.with_stream(stream))?;
-        Ok(StreamInfo {
-            name: stream.into(),
-            arn: format!("arn:aws:kinesis:test:000000000000:stream/{stream}").into(),
-            created: found.created,
-            record_bytes: 1 << 20,
-            status: StreamStatus::Active,
-        })
+        Ok(info(stream, &found))
     }
 
     async fn shards(&self, stream: &str) -> Result<Vec<Shard>> {

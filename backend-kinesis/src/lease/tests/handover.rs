@@ -8,7 +8,6 @@ use tokio::time::sleep;
 use crate::lease::change;
 use crate::lease::key::{KeyForm, Stream};
 use crate::lease::options::WorkerOptions;
-use crate::lease::source::ShardSource;
 use crate::lease::testing::memory::{Call, Fault};
 use crate::lease::testing::rig::{App, F, Rig, app, until};
 use crate::lease::testing::source::id;
@@ -209,7 +208,7 @@ async fn a_question_to_an_owner_that_is_gone_is_none_to_the_next() {
     sleep(2 * F / 3).await;
     // Another worker takes both leases, as after an expiry.
     a.crash().await;
-    let info = rig.source.info("s").await.unwrap();
+    let info = rig.source.described("s");
     let stream = Stream::new(KeyForm::Single, &info).unwrap();
     for shard in [0, 1] {
         rig.store

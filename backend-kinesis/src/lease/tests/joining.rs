@@ -250,7 +250,7 @@ async fn a_table_of_another_stream_or_of_one_before_is_refused() {
     join(rig.options("a")).await.unwrap().leave().await.unwrap();
     rig.source.create("other", 1);
     let mut options = rig.options("b");
-    options.streams = vec!["other".into()];
+    options.streams = vec![rig.source.described("other")];
     let error = join(options).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
     rig.source.create("s", 1);
@@ -302,7 +302,7 @@ async fn a_table_of_several_streams_has_keys_and_attributes_of_the_kcl() {
     let rig = Rig::new(1);
     rig.source.create("t", 1);
     let mut options = rig.options("a");
-    options.streams = vec!["s".into(), "t".into()];
+    options.streams = ["s", "t"].map(|name| rig.source.described(name)).into();
     assert_eq!(
         join(options.clone()).await.unwrap_err().kind(),
         ErrorKind::Invalid

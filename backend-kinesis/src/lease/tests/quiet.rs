@@ -10,7 +10,6 @@ use crate::lease::change;
 use crate::lease::key::{KeyForm, Stream};
 use crate::lease::options::WorkerOptions;
 use crate::lease::row::{Progress, names};
-use crate::lease::source::ShardSource;
 use crate::lease::store::Outcome;
 use crate::lease::testing::memory::{Call, Fault};
 use crate::lease::testing::rig::{App, F, Rig, app, until};
@@ -179,7 +178,7 @@ async fn an_owner_that_changed_since_the_last_look_is_told_too() {
     let rig = Rig::new(2);
     let (a, b) = pair(&rig, 2, F).await;
     let shard = b.shards()[0];
-    let info = rig.source.info("s").await.unwrap();
+    let info = rig.source.described("s");
     let stream = Stream::new(KeyForm::Single, &info).unwrap();
     b.crash().await;
     rig.store

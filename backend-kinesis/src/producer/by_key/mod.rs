@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use self::lane::Lane;
 use super::calls::{Calls, Ticket};
-use super::lanes::{Batch, Filling, Lanes, MOST_BYTES, MOST_ENTRIES, Settings, delay};
+use super::lanes::{Batch, Filling, Lanes, MOST_ENTRIES, Settings, delay};
 use super::map::Map;
 use super::transport::Landed;
 use crate::aggregate::{Address, Entry};
@@ -88,13 +88,13 @@ impl ByKey {
     }
 
     /// Returns whether a record that may be sent has lingered long enough, or the records fill a request.
-    fn is_due(&self, now: Instant) -> bool {
+    fn is_due(&self, most_bytes: usize, now: Instant) -> bool {
         let (mut records, mut bytes) = (0, 0);
         let open = self.lanes.iter().filter(|lane| lane.opens() <= now);
         for lane in open.filter(|lane| !lane.is_empty()) {
             records += lane.next.len() + lane.fresh.len();
             bytes += lane.bytes;
-            if lane.due <= now || records >= MOST_ENTRIES || bytes >= MOST_BYTES {
+            if lane.due <= now || records >= MOST_ENTRIES || bytes >= most_bytes {
                 return true;
             }
         }
@@ -145,10 +145,10 @@ impl Lanes for ByKey {
         lane.fresh.push_back(ticket);
     }
 
-    fn take(&mut self, calls: &mut Calls, now: Instant) -> Batch<Ticket> {
+    fn take(&mut self, calls: &mut Calls, most_bytes: usize, now: Instant) -> Batch<Ticket> {
         self.release_due(now);
-        let mut filling = Filling::new();
-        if self.is_due(now) {
+        let mut filling = Filling::new(most_bytes);
+        if self.is_due(most_bytes, now) {
             let lanes = self.lanes.len();
             self.turn = (self.turn + 1) % lanes;
             for index in 0..lanes {

@@ -210,8 +210,8 @@ impl Lanes for ByShard {
         lane.queue.push_back(ticket);
     }
 
-    fn take(&mut self, calls: &mut Calls, now: Instant) -> Batch<Carried> {
-        let mut filling = Filling::new();
+    fn take(&mut self, calls: &mut Calls, most_bytes: usize, now: Instant) -> Batch<Carried> {
+        let mut filling = Filling::new(most_bytes);
         let lanes = self.lanes.len();
         self.turn = (self.turn + 1) % lanes;
         for index in 0..lanes {

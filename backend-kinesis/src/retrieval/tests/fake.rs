@@ -188,9 +188,9 @@ impl Inner {
         Ok(found.max(self.trimmed))
     }
 
-    fn answer(&mut self, index: usize) -> (Answer, usize) {
+    fn answer(&mut self, index: usize, most: usize) -> (Answer, usize) {
         let first = index.max(self.trimmed);
-        let end = (first + self.page).min(self.records.len());
+        let end = (first + self.page.min(most)).min(self.records.len());
         let end = match self.empty_answers {
             0 => end,
             _ => first,
@@ -219,7 +219,7 @@ impl Source for Arc<Fake> {
         Ok(iterator(inner.find(spot)?))
     }
 
-    async fn records(&self, iterator: &str) -> Result<Answer> {
+    async fn records(&self, iterator: &str, most: usize) -> Result<Answer> {
         let mut inner = self.begin(Request::Records).await;
         fault(&mut inner.records_faults)?;
         if inner.deleted || !inner.listed {
@@ -230,7 +230,7 @@ impl Source for Arc<Fake> {
         if since_ever() - born > LIFE {
             return Err(error(ErrorKind::Invalid));
         }
-        let (mut answer, end) = inner.answer(index.parse().expect("the fake has made it"));
+        let (mut answer, end) = inner.answer(index.parse().expect("the fake has made it"), most);
         let is_end = inner.closed && end == inner.records.len();
         answer.next = (!is_end).then(|| self::iterator(end));
         Ok(answer)
@@ -294,7 +294,7 @@ impl Subscription for Pushed {
             if inner.deleted {
                 return Err(error(ErrorKind::NotFound));
             }
-            let (mut answer, end) = inner.answer(self.index);
+            let (mut answer, end) = inner.answer(self.index, usize::MAX);
             let is_end = inner.closed && end == inner.records.len() && inner.end != End::Never;
             let is_due = begun.elapsed() >= Duration::from_secs(5) && !inner.silent;
             if answer.records.is_empty() && !is_end && !is_due {

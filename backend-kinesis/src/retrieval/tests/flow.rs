@@ -6,9 +6,9 @@ use bytes::Bytes;
 use millstream_core::ErrorKind;
 use tokio::time::{Instant, sleep};
 
-use super::super::{Begin, ReadEvent};
+use super::super::{Begin, Budget, ReadEvent, Settings};
 use super::fake::{Fake, Request};
-use super::{Run, position, run, secs};
+use super::{Run, position, run, run_with, secs, settings};
 
 const RECORDS: fn(&Request) -> bool = |request| *request == Request::Records;
 
@@ -108,6 +108,58 @@ async fn a_stream_that_is_gone_is_told() {
         }
         event => panic!("{event:?}"),
     }
+}
+
+/// A paused reader keeps the room that another one waits for, only for a while.
+#[tokio::test(start_paused = true)]
+async fn paused_readers_give_their_room_to_others_and_lose_nothing() {
+    // Room for one response.
+    let budget = Budget::new(1);
+    let fakes = [Fake::new(1..=100), Fake::new(1..=100)];
+    let mut runs = fakes.each_ref().map(|fake| {
+        fake.lock().page = 50;
+        run_with(
+            fake,
+            Settings {
+                budget: budget.clone(),
+                ..settings(Begin::Earliest)
+            },
+        )
+    });
+    let [paused, other] = &mut runs;
+    paused.expect(1..=7).await;
+    paused.reader.pause();
+    other.expect(1..=100).await;
+    other.expect_nothing(secs(100)).await;
+    paused.reader.resume();
+    paused.expect(8..=100).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn paused_readers_keep_their_records_if_nobody_waits() {
+    let fake = Fake::new(1..=100);
+    fake.lock().page = 100;
+    let mut run = run(&fake, Begin::Earliest);
+    run.expect(1..=7).await;
+    run.reader.pause();
+    sleep(secs(100)).await;
+    run.reader.resume();
+    run.expect(8..=100).await;
+    assert_eq!(fake.times(RECORDS).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn timeouts_lower_the_number_of_records_of_a_request() {
+    let fake = Fake::new(1..=100);
+    {
+        let mut inner = fake.lock();
+        inner.page = 100;
+        inner.records_faults = [ErrorKind::Timeout; 5].into();
+    }
+    let mut run = run(&fake, Begin::Earliest);
+    run.expect(1..=100).await;
+    // 9 records, then 18, 36 and 72.
+    assert_eq!(fake.times(RECORDS).len(), 5 + 4);
 }
 
 #[tokio::test(start_paused = true)]

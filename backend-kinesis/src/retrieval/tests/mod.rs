@@ -17,7 +17,7 @@ use millstream_core::{Partition, Position};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::{Begin, ReadEvent, Reader, Settings, Way, read_from};
+use super::{Begin, Budget, ReadEvent, Reader, Settings, Way, read_from};
 use crate::config::ForeignAggregates;
 use crate::stream::HashRange;
 use fake::Fake;
@@ -45,9 +45,11 @@ fn settings(begin: Begin) -> Settings {
         tip: None,
         resolved: None,
         way: Way::Polling,
+        budget: Budget::new(64 << 20),
         batch_records: 3,
         batch_bytes: usize::MAX,
         poll_interval: Duration::from_millis(250),
+        poll_records: 10_000,
         fallback: false,
         silence: Duration::from_secs(35),
     }

@@ -147,6 +147,7 @@ impl<W: Handler> Member<W> {
                 .max_poll_records
                 .min(options.max_unsettled_per_partition),
             batch_bytes: (options.buffer_bytes / BATCHES_PER_BUFFER).max(1),
+            buffer_bytes: options.buffer_bytes,
             drain: options.drain_timeout,
         };
         let membership = backend.consumer_group(&group).join(join).await?;

@@ -30,6 +30,7 @@ fn options(batch_records: usize, batch_bytes: usize) -> JoinOptions {
         member: None,
         batch_records,
         batch_bytes,
+        buffer_bytes: 16 << 20,
         drain: Duration::ZERO,
     }
 }

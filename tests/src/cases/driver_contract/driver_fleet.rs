@@ -65,6 +65,7 @@ impl DriverFleet {
             member: Some(name.into()),
             batch_records: 100,
             batch_bytes: 1 << 20,
+            buffer_bytes: 16 << 20,
             drain: self.timing.timeout / 2,
         }
     }

@@ -158,6 +158,7 @@ impl World {
                 member: None,
                 batch_records: 100,
                 batch_bytes: 1 << 20,
+                buffer_bytes: 16 << 20,
                 drain: DRAIN,
             },
             protocol: Protocol::Cooperative,
