@@ -6,13 +6,14 @@
 
 use std::process::ExitCode;
 
-use conformance::kinesis::{Emulator, KinesisHarness, Testbed, Variant};
+use conformance::kinesis::{Emulator, Endpoint, KinesisHarness, Testbed, Variant};
 use conformance::{BrokerScope, LazyBroker, Setup, Suite};
 use millstream_kinesis::{Aggregation, Retrieval};
 
 const RAW: Variant = Variant {
     aggregation: Aggregation::Off,
     retrieval: Retrieval::Polling,
+    endpoint: Endpoint::Plain,
 };
 
 const KPL: Variant = Variant {
@@ -23,6 +24,12 @@ const KPL: Variant = Variant {
 const FAN_OUT: Variant = Variant {
     retrieval: Retrieval::FanOut,
     ..RAW
+};
+
+/// Fan-out and unary requests have connections of different kinds, and both are in use.
+const AWS_LIKE: Variant = Variant {
+    endpoint: Endpoint::AwsLike,
+    ..FAN_OUT
 };
 
 /// A testbed that is started when it is needed.
@@ -128,6 +135,7 @@ fn main() -> ExitCode {
             ],
         ),
         ferrokinesis.setup("fan-out", FAN_OUT),
+        ferrokinesis.setup("aws-like", AWS_LIKE),
     ];
     Suite::new(setups).at_once(8).run()
 }

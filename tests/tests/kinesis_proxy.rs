@@ -20,7 +20,7 @@ use aws_sdk_kinesis::types::{
     ConsumerStatus, PutRecordsRequestEntry, ShardIteratorType, StartingPosition, StreamStatus,
     SubscribeToShardEventStream,
 };
-use conformance::kinesis::{Emulator, Faults, Service, Testbed};
+use conformance::kinesis::{Emulator, Endpoint, Faults, Service, Testbed};
 use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
 use tokio::time::{sleep, timeout};
@@ -240,7 +240,7 @@ fn delayed_answers_come_when_they_are_due() {
 fn a_frozen_client_hears_nothing_and_what_it_sent_arrives() {
     on_each(async |testbed| {
         let stream = Stream::create(testbed).await;
-        let network = testbed.network();
+        let network = testbed.network(Endpoint::Plain);
         let endpoint = format!("http://{}", network.address("a"));
         let frozen = Stream {
             testbed: stream.testbed,

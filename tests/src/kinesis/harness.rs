@@ -8,7 +8,7 @@ use millstream_core::driver::{self, Backend};
 use millstream_core::{Client, StreamSpec};
 use millstream_kinesis::{Aggregation, Config, Credentials, Kinesis, Retrieval};
 
-use super::{Emulator, Testbed};
+use super::{Emulator, Endpoint, Testbed};
 use crate::{Fault, Harness, Hooks, TcpProxy, Timing};
 
 /// The session timeout of members.
@@ -24,6 +24,8 @@ pub struct Variant {
     pub aggregation: Aggregation,
     /// How records are fetched.
     pub retrieval: Retrieval,
+    /// How the services are reached.
+    pub endpoint: Endpoint,
 }
 
 /// The harness of one case on a testbed. Cases may share a testbed: all names, including those of clients, are
@@ -76,7 +78,12 @@ impl KinesisHarness {
     }
 
     fn config(&self, client: &str) -> Config {
-        config(self.network.address(client), &self.names, self.variant)
+        config(
+            &self.testbed,
+            self.network.address(client),
+            &self.names,
+            self.variant,
+        )
     }
 
     async fn on(testbed: Arc<Testbed>, variant: Variant, restart: bool) -> Self {
@@ -85,8 +92,8 @@ impl KinesisHarness {
             case: COUNT.fetch_add(1, Relaxed),
             next: AtomicUsize::new(0),
         };
-        let network = testbed.network().sibling();
-        let config = config(network.address(UNNAMED), &names, variant);
+        let network = testbed.network(variant.endpoint).sibling();
+        let config = config(&testbed, network.address(UNNAMED), &names, variant);
         let limits = testbed
             .limits
             .get_or_init(|| limits(config, names.unique("limits")));
@@ -127,7 +134,7 @@ const CLIENT: &str = "client";
 /// The proxy's client for all clients without a name.
 const UNNAMED: &str = "";
 
-fn config(services: SocketAddr, names: &Names, variant: Variant) -> Config {
+fn config(testbed: &Testbed, services: SocketAddr, names: &Names, variant: Variant) -> Config {
     let mut config = Config::default();
     let [id, secret] = Testbed::CREDENTIALS;
     config.region = Some(Testbed::REGION.into());
@@ -136,7 +143,11 @@ fn config(services: SocketAddr, names: &Names, variant: Variant) -> Config {
         secret_access_key: secret.to_owned().into(),
         session_token: None,
     });
-    config.endpoint = Some(format!("http://{services}"));
+    config.endpoint = Some(match variant.endpoint {
+        Endpoint::Plain => format!("http://{services}"),
+        Endpoint::AwsLike => format!("https://{services}"),
+    });
+    config.ca_file = Some(testbed.certificate().to_owned());
     config.dynamodb_endpoint = config.endpoint.clone();
     config.client_id = names.unique(CLIENT);
     config.consumer.retrieval = variant.retrieval;

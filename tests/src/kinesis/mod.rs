@@ -7,6 +7,7 @@
 //! Everything here panics when the container engine fails, because no test can continue without it.
 
 mod age;
+mod certificate;
 pub mod consumer_events;
 mod harness;
 pub mod java;
@@ -18,7 +19,7 @@ mod testbed;
 mod tls;
 
 pub use harness::{KinesisHarness, Variant};
-pub use proxy::{Faults, Proxy, Read, RequestStats, Sent, Service};
+pub use proxy::{Endpoint, Faults, Proxy, Read, RequestStats, Sent, Service};
 pub use server::{Emulator, Server};
 pub use testbed::Testbed;
 pub use tls::Tls;

@@ -1,8 +1,10 @@
+use std::path::Path;
+
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
 use millstream_core::{Partition, driver};
 use tokio::sync::OnceCell;
 
-use super::proxy::{Faults, Proxy};
+use super::proxy::{Endpoint, Faults, Proxy};
 use super::{Emulator, Server, age, retention, steal};
 use crate::TcpProxy;
 
@@ -66,8 +68,13 @@ impl Testbed {
     }
 
     /// Returns the ports of single clients, and the faults of connections.
-    pub fn network(&self) -> &TcpProxy {
-        self.proxy.network()
+    pub fn network(&self, endpoint: Endpoint) -> &TcpProxy {
+        self.proxy.network(endpoint)
+    }
+
+    /// Returns the certificate of [`Endpoint::AwsLike`], for clients that verify it.
+    pub fn certificate(&self) -> &Path {
+        self.proxy.certificate()
     }
 
     /// Returns the address of Kinesis without the proxy, which supports only the protocol of our clients.

@@ -1,28 +1,23 @@
 //! Terminates TLS in front of a plain port, for clients that require TLS.
 
 use std::fmt;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::sync::Arc;
 
 use async_trait::async_trait;
-use rcgen::{CertifiedKey, generate_simple_self_signed};
-use tempfile::NamedTempFile;
 use tokio::io::DuplexStream;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::crypto::aws_lc_rs;
-use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 
+use super::certificate::Certificate;
 use crate::{ProxyTarget, TcpProxy};
 
 /// A TLS port that forwards to a plain one. Dropping it closes all its connections.
 #[derive(Debug)]
 pub struct Tls {
     network: TcpProxy,
-    certificate: NamedTempFile,
+    certificate: Certificate,
 }
 
 impl Tls {
@@ -34,21 +29,8 @@ impl Tls {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn open(to: u16) -> io::Result<Self> {
-        let made = generate_simple_self_signed([Ipv4Addr::LOCALHOST.to_string()]);
-        let CertifiedKey { cert, signing_key } = made.map_err(io::Error::other)?;
-        let mut certificate = NamedTempFile::new()?;
-        certificate.write_all(cert.pem().as_bytes())?;
-
-        let key = PrivatePkcs8KeyDer::from(signing_key.serialize_der());
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(io::Error::other)?
-            .with_no_client_auth()
-            .with_single_cert(vec![cert.der().clone()], key.into())
-            .map_err(io::Error::other)?;
-
-        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let certificate = Certificate::new()?;
+        let acceptor = certificate.acceptor(&[])?;
         let network = TcpProxy::new(PlainPort { acceptor, port: to });
         Ok(Self {
             network,

@@ -29,19 +29,25 @@ pub(super) async fn carry(
     from: impl AsyncRead + Unpin,
     to: impl AsyncWrite + Unpin,
     network: &Network,
+    connection: u64,
     direction: Direction,
 ) -> io::Result<()> {
     let (pieces, due) = mpsc::channel(IN_FLIGHT);
     let ((), delivered) = tokio::join!(
-        take(from, pieces, network),
-        deliver(due, to, network, direction)
+        take(from, pieces, network, direction),
+        deliver(due, to, network, connection, direction)
     );
     delivered
 }
 
 /// Reads until the stream ends. A side that is gone is an end like any other: the bytes it has sent before
 /// arrive.
-async fn take(mut from: impl AsyncRead + Unpin, pieces: mpsc::Sender<Piece>, network: &Network) {
+async fn take(
+    mut from: impl AsyncRead + Unpin,
+    pieces: mpsc::Sender<Piece>,
+    network: &Network,
+    direction: Direction,
+) {
     loop {
         let mut piece = BytesMut::with_capacity(PIECE);
         // The other half has ended when writing has failed.
@@ -52,6 +58,7 @@ async fn take(mut from: impl AsyncRead + Unpin, pieces: mpsc::Sender<Piece>, net
         if !matches!(read, Ok(1..)) {
             return;
         }
+        network.passed(direction, piece.len()).await;
         let due = Instant::now() + network.delay();
         if pieces.send((due, piece.freeze())).await.is_err() {
             return;
@@ -63,6 +70,7 @@ async fn deliver(
     mut pieces: mpsc::Receiver<Piece>,
     mut to: impl AsyncWrite + Unpin,
     network: &Network,
+    connection: u64,
     direction: Direction,
 ) -> io::Result<()> {
     while let Some((due, piece)) = pieces.recv().await {
@@ -71,6 +79,7 @@ async fn deliver(
             sleep_until(due).await;
         }
         network.thawed().await;
+        network.forwarded(connection).await;
         if direction == Direction::Responses && network.swallows_responses() {
             network.hit();
             return Err(io::Error::other("the response is swallowed"));

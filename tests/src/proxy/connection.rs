@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use super::ProxyTarget;
@@ -20,11 +21,29 @@ pub(super) async fn forward(
 ) {
     // Only the faults may delay the data.
     drop(client.set_nodelay(true));
+    let number = network.connect();
+    if network.rate() > 0 {
+        let socket = SockRef::from(&client);
+        drop(socket.set_recv_buffer_size(BUFFER));
+        drop(socket.set_send_buffer_size(BUFFER));
+    }
     let (ours, theirs) = tokio::io::duplex(BUFFER);
     let (from_client, to_client) = client.into_split();
     let (from_target, to_target) = tokio::io::split(ours);
-    let requests = carry(from_client, to_target, &network, Direction::Requests);
-    let responses = carry(from_target, to_client, &network, Direction::Responses);
+    let requests = carry(
+        from_client,
+        to_target,
+        &network,
+        number,
+        Direction::Requests,
+    );
+    let responses = carry(
+        from_target,
+        to_client,
+        &network,
+        number,
+        Direction::Responses,
+    );
     // A client that is gone may still have requests in transit. When the target ends, so do the
     // responses.
     let requests = async {

@@ -34,6 +34,18 @@ impl Connections {
         self.change(|network| network.change(|faults| faults.frozen_until = None));
     }
 
+    /// Forwards nothing more over the connections that are open now, which stay open: their packets are dropped, as by a
+    /// router that has forgotten them. New connections are not affected.
+    pub fn strand(&self) {
+        self.change(Network::strand);
+    }
+
+    /// Limits the throughput of all connections together in each direction, until [`heal`](Self::heal). Connections
+    /// that are opened meanwhile have the small buffers of a slow network.
+    pub fn limit_rate(&self, bytes_per_second: u32) {
+        self.change(|network| network.change(|faults| faults.rate = bytes_per_second));
+    }
+
     /// Forwards requests, and closes a connection in place of the next bytes of a response, until
     /// [`heal`](Self::heal).
     pub fn swallow_responses(&self) {
@@ -51,8 +63,8 @@ impl Connections {
         self.change(|network| network.change(|faults| *faults = Default::default()));
     }
 
-    /// Returns how often faults took effect so far: the connections that were closed, and the pieces of
-    /// data that were delayed. A test that passes without its fault proves nothing.
+    /// Returns how often faults took effect so far: the connections that were closed or stranded, and the
+    /// pieces of data that were delayed. A test that passes without its fault proves nothing.
     pub fn hits(&self) -> u64 {
         self.0.iter().map(Network::hits).sum()
     }

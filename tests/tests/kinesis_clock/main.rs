@@ -13,7 +13,7 @@ use std::time::Duration;
 use clock::Clock;
 use conformance::checker::Rules;
 use conformance::fleet::{Fleet, Member};
-use conformance::kinesis::{Emulator, KinesisHarness, Testbed, Variant};
+use conformance::kinesis::{Emulator, Endpoint, KinesisHarness, Testbed, Variant};
 use libtest_mimic::{Arguments, Trial};
 use millstream_kinesis::{Aggregation, Retrieval};
 use tokio::runtime::{Builder, Runtime};
@@ -26,6 +26,7 @@ const CASES: [(&str, Variant); 3] = [
         Variant {
             aggregation: Aggregation::Off,
             retrieval: Retrieval::Polling,
+            endpoint: Endpoint::Plain,
         },
     ),
     (
@@ -33,6 +34,7 @@ const CASES: [(&str, Variant); 3] = [
         Variant {
             aggregation: Aggregation::Kpl,
             retrieval: Retrieval::Polling,
+            endpoint: Endpoint::Plain,
         },
     ),
     (
@@ -40,6 +42,7 @@ const CASES: [(&str, Variant); 3] = [
         Variant {
             aggregation: Aggregation::Off,
             retrieval: Retrieval::FanOut,
+            endpoint: Endpoint::Plain,
         },
     ),
 ];

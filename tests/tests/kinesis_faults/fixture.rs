@@ -22,10 +22,10 @@ pub(crate) struct Fixture {
 }
 
 impl Fixture {
-    /// Creates one with a stream of two partitions.
-    pub(crate) async fn new(harness: KinesisHarness) -> Self {
+    /// Creates one with a stream.
+    pub(crate) async fn new(harness: KinesisHarness, partitions: usize) -> Self {
         let harness = Arc::new(harness);
-        let fleet = Fleet::new(harness.clone(), 2).await;
+        let fleet = Fleet::new(harness.clone(), partitions).await;
         Self { harness, fleet }
     }
 

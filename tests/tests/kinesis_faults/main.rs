@@ -6,13 +6,16 @@
 //! All cases share one ferrokinesis and one DynamoDB Local.
 
 mod connections;
+mod credentials;
 mod cut_off;
 mod deleted;
 mod fixture;
 mod foreign;
+mod https;
 mod lost_answers;
 mod poison;
 mod quiet;
+mod slow;
 mod storm;
 mod subscriptions;
 mod throttled;
@@ -20,7 +23,7 @@ mod throttled;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use conformance::kinesis::{Emulator, KinesisHarness, Testbed, Variant};
+use conformance::kinesis::{Emulator, Endpoint, KinesisHarness, Testbed, Variant};
 use fixture::Fixture;
 use futures_util::future::LocalBoxFuture;
 use libtest_mimic::{Arguments, Trial};
@@ -34,6 +37,7 @@ const AT_ONCE: usize = 4;
 const RAW: Variant = Variant {
     aggregation: Aggregation::Off,
     retrieval: Retrieval::Polling,
+    endpoint: Endpoint::Plain,
 };
 
 const KPL: Variant = Variant {
@@ -46,29 +50,50 @@ const FAN_OUT: Variant = Variant {
     ..RAW
 };
 
+/// As AWS serves it.
+const HTTPS: Variant = Variant {
+    endpoint: Endpoint::AwsLike,
+    ..RAW
+};
+
+const HTTPS_FAN_OUT: Variant = Variant {
+    endpoint: Endpoint::AwsLike,
+    ..FAN_OUT
+};
+
 type Case = fn(Fixture) -> LocalBoxFuture<'static, ()>;
 
+/// Each case, how the backend is set up, the partitions of its stream, and what it does.
 #[rustfmt::skip]
-const CASES: &[(&str, Variant, Case)] = &[
-    ("cut_off_from_dynamodb", RAW, |g| Box::pin(cut_off::from_dynamodb(g))),
-    ("cut_off_from_kinesis", RAW, |g| Box::pin(cut_off::from_kinesis(g))),
-    ("cut_off_from_kinesis_in_fan_out", FAN_OUT, |g| Box::pin(cut_off::from_kinesis(g))),
-    ("table_throttled_for_less_than_a_session", RAW, |g| Box::pin(throttled::shortly(g))),
-    ("table_throttled_for_longer_than_a_session", RAW, |g| Box::pin(throttled::long(g))),
-    ("lease_deleted_under_its_owner", RAW, |g| Box::pin(deleted::under_its_owner(g))),
-    ("poisonous_aggregates_stop_nobody", RAW, |g| Box::pin(poison::stops_nobody(g))),
-    ("poisonous_aggregates_stop_nobody_in_fan_out", FAN_OUT, |g| Box::pin(poison::stops_nobody(g))),
-    ("foreign_aggregates", RAW, |g| Box::pin(foreign::aggregates_are_delivered_whole(g))),
-    ("quiet_partition_is_no_gap", RAW, |g| Box::pin(quiet::is_no_gap(g))),
-    ("quiet_partition_is_no_gap_aggregated", KPL, |g| Box::pin(quiet::is_no_gap(g))),
-    ("quiet_partition_is_no_gap_in_fan_out", FAN_OUT, |g| Box::pin(quiet::is_no_gap(g))),
-    ("answers_to_checkpoints_lost", RAW, |g| Box::pin(lost_answers::to_checkpoints(g))),
-    ("storm_of_members_and_reshards", RAW, |g| Box::pin(storm::blows(g))),
-    ("storm_of_members_and_reshards_aggregated", KPL, |g| Box::pin(storm::blows(g))),
-    ("connections_of_all_fail", RAW, |g| Box::pin(connections::of_all(g))),
-    ("connections_of_all_fail_aggregated", KPL, |g| Box::pin(connections::of_all(g))),
-    ("connections_of_all_fail_in_fan_out", FAN_OUT, |g| Box::pin(connections::of_all(g))),
-    ("subscriptions_break_off", FAN_OUT, |g| Box::pin(subscriptions::break_off(g))),
+const CASES: &[(&str, Variant, usize, Case)] = &[
+    ("cut_off_from_dynamodb", RAW, 2, |g| Box::pin(cut_off::from_dynamodb(g))),
+    ("cut_off_from_kinesis", RAW, 2, |g| Box::pin(cut_off::from_kinesis(g))),
+    ("cut_off_from_kinesis_in_fan_out", FAN_OUT, 2, |g| Box::pin(cut_off::from_kinesis(g))),
+    ("table_throttled_for_less_than_a_session", RAW, 2, |g| Box::pin(throttled::shortly(g))),
+    ("table_throttled_for_longer_than_a_session", RAW, 2, |g| Box::pin(throttled::long(g))),
+    ("lease_deleted_under_its_owner", RAW, 2, |g| Box::pin(deleted::under_its_owner(g))),
+    ("poisonous_aggregates_stop_nobody", RAW, 2, |g| Box::pin(poison::stops_nobody(g))),
+    ("poisonous_aggregates_stop_nobody_in_fan_out", FAN_OUT, 2, |g| Box::pin(poison::stops_nobody(g))),
+    ("foreign_aggregates", RAW, 2, |g| Box::pin(foreign::aggregates_are_delivered_whole(g))),
+    ("quiet_partition_is_no_gap", RAW, 2, |g| Box::pin(quiet::is_no_gap(g))),
+    ("quiet_partition_is_no_gap_aggregated", KPL, 2, |g| Box::pin(quiet::is_no_gap(g))),
+    ("quiet_partition_is_no_gap_in_fan_out", FAN_OUT, 2, |g| Box::pin(quiet::is_no_gap(g))),
+    ("answers_to_checkpoints_lost", RAW, 2, |g| Box::pin(lost_answers::to_checkpoints(g))),
+    ("storm_of_members_and_reshards", RAW, 2, |g| Box::pin(storm::blows(g))),
+    ("storm_of_members_and_reshards_aggregated", KPL, 2, |g| Box::pin(storm::blows(g))),
+    ("connections_of_all_fail", RAW, 2, |g| Box::pin(connections::of_all(g))),
+    ("connections_of_all_fail_aggregated", KPL, 2, |g| Box::pin(connections::of_all(g))),
+    ("connections_of_all_fail_in_fan_out", FAN_OUT, 2, |g| Box::pin(connections::of_all(g))),
+    ("fan_out_reads_more_shards_than_streams", HTTPS_FAN_OUT, 8, |g| Box::pin(https::reads_more_shards_than_streams(g))),
+    ("paused_partitions_stop_no_other", HTTPS_FAN_OUT, 4, |g| Box::pin(https::paused_partitions_stop_no_other(g))),
+    ("dead_connections_are_left", HTTPS, 2, |g| Box::pin(https::dead_connections_are_left(g))),
+    ("dead_connections_are_left_in_fan_out", HTTPS_FAN_OUT, 2, |g| Box::pin(https::dead_connections_are_left(g))),
+    ("mute_subscriptions_are_made_again", HTTPS_FAN_OUT, 2, |g| Box::pin(https::mute_subscriptions_are_made_again(g))),
+    ("expired_credentials_end_nothing", HTTPS, 2, |g| Box::pin(credentials::that_expire_end_nothing(g))),
+    ("expired_credentials_end_nothing_in_fan_out", HTTPS_FAN_OUT, 2, |g| Box::pin(credentials::that_expire_end_nothing(g))),
+    ("slow_responses_arrive", HTTPS, 2, |g| Box::pin(slow::responses_arrive(g))),
+    ("slow_requests_arrive", HTTPS, 2, |g| Box::pin(slow::requests_arrive(g))),
+    ("subscriptions_break_off", FAN_OUT, 2, |g| Box::pin(subscriptions::break_off(g))),
 ];
 
 struct Shared {
@@ -100,13 +125,13 @@ fn main() -> ExitCode {
         runtime: runtime(),
         testbed: OnceCell::new(),
     });
-    let trials = CASES.iter().map(|(name, variant, case)| {
+    let trials = CASES.iter().map(|(name, variant, partitions, case)| {
         let shared = shared.clone();
         Trial::test(*name, move || {
             let testbed = shared.testbed();
             runtime().block_on(async {
                 let harness = KinesisHarness::shared(testbed, *variant).await;
-                case(Fixture::new(harness).await).await;
+                case(Fixture::new(harness, *partitions).await).await;
             });
             Ok(())
         })

@@ -1,12 +1,13 @@
 //! Handles one request: applies faults, forwards it, and filters the response.
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::header::HOST;
+use hyper::service::{HttpService, service_fn};
 use hyper::{Response, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -16,11 +17,15 @@ use tokio::time::sleep;
 
 use super::faults::{Action, Faults};
 use super::limits::{self, Limits};
+use super::quotas::Quotas;
 use super::request::{Operation, Request, Service, Shard};
-use super::response::{self, ProxyResponse, Refusal};
+use super::response::{self, ProxyBody, ProxyResponse, Refusal};
 use super::retention::Retention;
 use super::stats::RequestStats;
 use super::subscription::Subscription;
+
+/// The latency of AWS within a region, at least.
+const LATENCY: Duration = Duration::from_millis(10);
 
 /// The state that all requests through a proxy share.
 #[derive(Debug, Clone)]
@@ -33,6 +38,8 @@ pub(super) struct Exchange {
     kinesis: u16,
     dynamodb: u16,
     http: Client<HttpConnector, Full<Bytes>>,
+    /// Whether requests have latency and quotas, as those to AWS.
+    quotas: Option<Quotas>,
 }
 
 impl Exchange {
@@ -45,7 +52,30 @@ impl Exchange {
             kinesis,
             dynamodb,
             http: Client::builder(TokioExecutor::new()).build_http(),
+            quotas: None,
         }
+    }
+
+    /// Returns the same exchange with the latency and the quotas of AWS.
+    pub(super) fn like_aws(self) -> Self {
+        Self {
+            quotas: Some(Quotas::default()),
+            ..self
+        }
+    }
+
+    /// Returns what responds to the requests of one connection.
+    pub(super) fn service(
+        self,
+    ) -> impl HttpService<Incoming, ResBody = ProxyBody, Error = io::Error, Future: Send> {
+        service_fn(move |request| {
+            let response = self.clone().respond(request);
+            async {
+                // A request in transit arrives, even if its client has given up and is gone.
+                let response = tokio::spawn(response).await;
+                response.map_err(io::Error::other)?
+            }
+        })
     }
 
     /// Responds to a request. An error ends its connection, and no response is sent.
@@ -56,6 +86,12 @@ impl Exchange {
         let request = Request::read(request).await?;
         self.stats.request_times(&request);
         self.reached(&request)?;
+        if let Some(quotas) = &self.quotas {
+            sleep(LATENCY).await;
+            if !quotas.admit(&request, Instant::now()) {
+                return Ok(Refusal::LimitExceeded.into_response());
+            }
+        }
         let response = match self.faults.action_for(&request) {
             Action::Passed => self.passed(&request).await?,
             Action::Late(by) => {
@@ -82,6 +118,7 @@ impl Exchange {
             }
             Action::Without(failed) => self.without(&request, &failed).await?,
             Action::Refused(refusal) => refusal.into_response(),
+            Action::Mute => response::mute(),
             Action::Cut => return Err(io::Error::other("the connection is cut")),
         };
         self.reached(&request)?;

@@ -23,6 +23,8 @@ pub struct Faults {
 struct State {
     planned: Vec<PlannedFault>,
     away: Vec<Outage>,
+    /// Clients whose credentials have expired.
+    expired: Vec<Outage>,
     flaky: Vec<Flaky>,
     /// The number of hits of each stream, table and client.
     hits: BTreeMap<String, u64>,
@@ -49,6 +51,7 @@ enum FaultKind {
     RefuseCheckpoint,
     LoseCheckpointAnswer,
     ThrottleTable,
+    MuteSubscription,
 }
 
 /// A client that is cut off.
@@ -85,6 +88,8 @@ pub(super) enum Action {
     Refused(Refusal),
     /// It is not forwarded, and its connection is closed.
     Cut,
+    /// It is not forwarded, and the response is a header without an end.
+    Mute,
 }
 
 impl Default for Faults {
@@ -190,6 +195,21 @@ impl Faults {
         });
     }
 
+    /// Rejects the credentials of clients whose name has this prefix, as expired, for `duration`.
+    pub fn expire_credentials(&self, begins: &str, service: Service, duration: Duration) {
+        self.lock().expired.push(Outage {
+            begins: begins.to_owned(),
+            ends: String::new(),
+            from: service,
+            until: Instant::now() + duration,
+        });
+    }
+
+    /// Accepts the next `times` subscriptions to the stream, and sends nothing for them.
+    pub fn mute_subscriptions(&self, stream: &str, times: u32) {
+        self.plan(stream, FaultKind::MuteSubscription, times);
+    }
+
     /// Fails one in `one_in` requests of clients with this name prefix, for `duration`: the connection is closed
     /// before or after forwarding, or the response is an error of the service. The seed decides which, and how.
     pub fn make_flaky(&self, begins: &str, one_in: u32, seed: u64, duration: Duration) {
@@ -250,6 +270,9 @@ impl Faults {
     /// Counts one request, and returns its action.
     pub(super) fn action_for(&self, request: &Request) -> Action {
         let mut state = self.lock();
+        if state.has_expired(request) {
+            return Action::Refused(Refusal::ExpiredToken);
+        }
         if let Some(fate) = state.flaky_action(request) {
             return fate;
         }
@@ -258,6 +281,13 @@ impl Faults {
             Operation::PutRecord { stream } => state.action_for_send(stream),
             Operation::Checkpoint { table } => state.action_for_table(table, true),
             Operation::Table { table } => state.action_for_table(table, false),
+            Operation::Subscription(shard) => {
+                let is_muted = |what: &FaultKind| *what == FaultKind::MuteSubscription;
+                match state.hit(&shard.stream, is_muted) {
+                    Some(_) => Action::Mute,
+                    None => Action::Passed,
+                }
+            }
             _ => Action::Passed,
         }
     }
@@ -277,6 +307,19 @@ impl State {
         let what = hit.what.clone();
         self.record_hit(name);
         Some(what)
+    }
+
+    /// Returns whether the credentials of the client have expired.
+    fn has_expired(&mut self, request: &Request) -> bool {
+        let now = Instant::now();
+        self.expired.retain(|expired| expired.until > now);
+        let has_expired = self.expired.iter().any(|expired| {
+            expired.from == request.service && request.client.starts_with(&expired.begins)
+        });
+        if has_expired {
+            self.record_hit(&request.client);
+        }
+        has_expired
     }
 
     fn flaky_action(&mut self, request: &Request) -> Option<Action> {

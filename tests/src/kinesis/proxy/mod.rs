@@ -3,17 +3,18 @@
 //!
 //! Clients use one address for both services, and need no changes.
 
-use std::io;
+use std::path::Path;
 
 use async_trait::async_trait;
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 
 mod exchange;
 mod faults;
+mod https;
 mod limits;
+mod quotas;
 mod request;
 mod response;
 mod retention;
@@ -24,17 +25,32 @@ pub use faults::Faults;
 pub use request::Service;
 pub use stats::{Read, RequestStats, Sent};
 
+use super::certificate::Certificate;
 use crate::{ProxyTarget, TcpProxy};
 use exchange::Exchange;
+use https::Https;
 use request::Shard;
 
 /// The client for all clients without a name.
 const UNNAMED: &str = "";
 
+/// How clients reach the services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Endpoint {
+    /// Without TLS, by HTTP/1.1.
+    #[default]
+    Plain,
+    /// As AWS serves them: with TLS, by HTTP/2 for clients that offer it with 5 streams per connection, with latency, and
+    /// with the quotas of an account.
+    AwsLike,
+}
+
 /// Ports that forward to both services. Dropping it closes all their connections.
 #[derive(Debug)]
 pub struct Proxy {
     network: TcpProxy,
+    aws_like: TcpProxy,
+    certificate: Certificate,
     exchange: Exchange,
 }
 
@@ -42,11 +58,15 @@ impl Proxy {
     /// Creates a proxy in front of the services on these ports of 127.0.0.1.
     ///
     /// # Panics
-    /// Outside a tokio runtime.
+    /// Outside a tokio runtime, or if no certificate can be created.
     pub fn open(kinesis: u16, dynamodb: u16) -> Self {
         let exchange = Exchange::new(Faults::default(), kinesis, dynamodb);
+        let certificate = Certificate::new().expect("a certificate can be stored");
+        let https = Https::new(exchange.clone().like_aws(), &certificate);
         Self {
             network: TcpProxy::new(exchange.clone()),
+            aws_like: TcpProxy::new(https.expect("the certificate is valid")),
+            certificate,
             exchange,
         }
     }
@@ -62,8 +82,16 @@ impl Proxy {
     }
 
     /// Returns the ports of single clients, and the faults of connections.
-    pub fn network(&self) -> &TcpProxy {
-        &self.network
+    pub fn network(&self, endpoint: Endpoint) -> &TcpProxy {
+        match endpoint {
+            Endpoint::Plain => &self.network,
+            Endpoint::AwsLike => &self.aws_like,
+        }
+    }
+
+    /// Returns the certificate of [`Endpoint::AwsLike`], for clients that verify it. It is removed with this.
+    pub fn certificate(&self) -> &Path {
+        self.certificate.path()
     }
 
     /// Returns the faults to inject into requests.
@@ -95,17 +123,15 @@ impl Proxy {
 #[async_trait]
 impl ProxyTarget for Exchange {
     async fn serve(&self, client: DuplexStream, _port: u16) {
-        let service = service_fn(|request| {
-            let response = self.clone().respond(request);
-            async {
-                // A request in transit arrives, even if its client has given up and is gone.
-                let response = tokio::spawn(response).await;
-                response.map_err(io::Error::other)?
-            }
-        });
-        // So does a request whose client has closed the connection meanwhile.
-        let mut http = http1::Builder::new();
-        let http = http.half_close(true);
-        drop(http.serve_connection(TokioIo::new(client), service).await);
+        http1(self.clone(), client).await;
     }
+}
+
+/// Serves HTTP/1.1.
+async fn http1(exchange: Exchange, client: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
+    let mut http = http1::Builder::new();
+    // A request in transit arrives even if its client has closed the connection meanwhile.
+    let http = http.half_close(true);
+    let service = exchange.service();
+    drop(http.serve_connection(TokioIo::new(client), service).await);
 }

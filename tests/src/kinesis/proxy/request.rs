@@ -24,6 +24,8 @@ pub(super) struct Request {
     pub(super) parts: Parts,
     pub(super) body: Value,
     pub(super) service: Service,
+    /// The name of its operation.
+    pub(super) name: String,
     /// The name of its client.
     pub(super) client: String,
     pub(super) operation: Operation,
@@ -77,6 +79,7 @@ impl Request {
             }
             _ => return Err(io::Error::other(format!("a request for {target:?}"))),
         };
+        let name = operation.to_owned();
         let body: Value = serde_json::from_slice(body)?;
         let operation = match service {
             Service::Kinesis => of_kinesis(operation, &body),
@@ -87,6 +90,7 @@ impl Request {
             parts,
             body,
             service,
+            name,
             client,
             operation,
         })

@@ -3,14 +3,18 @@
 use std::io;
 
 use bytes::Bytes;
+use futures_util::stream;
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
 
 /// A response to a client.
-pub(super) type ProxyResponse = Response<BoxBody<Bytes, io::Error>>;
+pub(super) type ProxyResponse = Response<ProxyBody>;
+
+pub(super) type ProxyBody = BoxBody<Bytes, io::Error>;
 
 /// An error of the services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +23,10 @@ pub(super) enum Refusal {
     Throttled,
     /// The service failed.
     Internal,
+    /// A quota of the account is reached.
+    LimitExceeded,
+    /// The credentials are not valid any more.
+    ExpiredToken,
 }
 
 impl Refusal {
@@ -26,13 +34,15 @@ impl Refusal {
         match self {
             Self::Throttled => "ProvisionedThroughputExceededException",
             Self::Internal => "InternalFailure",
+            Self::LimitExceeded => "LimitExceededException",
+            Self::ExpiredToken => "ExpiredTokenException",
         }
     }
 
     /// Returns the error of a whole request.
     pub(super) fn into_response(self) -> ProxyResponse {
         let status = match self {
-            Self::Throttled => StatusCode::BAD_REQUEST,
+            Self::Throttled | Self::LimitExceeded | Self::ExpiredToken => StatusCode::BAD_REQUEST,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         };
         of(
@@ -58,6 +68,15 @@ pub(super) fn of(status: StatusCode, body: &Value) -> ProxyResponse {
     *response.status_mut() = status;
     let json = HeaderValue::from_static("application/x-amz-json-1.1");
     response.headers_mut().insert(CONTENT_TYPE, json);
+    response
+}
+
+/// Returns the header of an event stream that nothing follows.
+pub(super) fn mute() -> ProxyResponse {
+    let nothing = stream::pending::<io::Result<Frame<Bytes>>>();
+    let mut response = Response::new(StreamBody::new(nothing).boxed());
+    let events = HeaderValue::from_static("application/vnd.amazon.eventstream");
+    response.headers_mut().insert(CONTENT_TYPE, events);
     response
 }
 
