@@ -19,6 +19,8 @@ pub(crate) struct JoinedMember {
     pub(crate) member: MemberId,
     /// Notified when the member has something to fetch.
     pub(crate) wake: Arc<Notify>,
+    /// Notified when a fault changes how long the member is paused.
+    pub(crate) pause_changed: Arc<Notify>,
 }
 
 /// The reason why a join failed, with the stream if it concerns one.
@@ -78,6 +80,7 @@ impl BrokerState {
         }
         self.joined += 1;
         let wake = Arc::new(Notify::new());
+        let pause_changed = Arc::new(Notify::new());
         let member = GroupMember {
             name: options.member.as_deref().map(Into::into),
             ordinal: self.joined,
@@ -92,6 +95,7 @@ impl BrokerState {
             lag_due: now,
             wake: wake.clone(),
             presence: Presence::Present,
+            pause_changed: pause_changed.clone(),
             presence_version: 0,
             expired: false,
             attached: true,
@@ -101,6 +105,7 @@ impl BrokerState {
             group,
             member: self.groups[group].join(member),
             wake,
+            pause_changed,
         })
     }
 }

@@ -43,6 +43,7 @@ impl driver::ConsumerGroup for MemoryGroup {
             id: format!("{name}-{}", joined.member),
             group_name: self.name.clone(),
             wake: joined.wake,
+            pause_changed: joined.pause_changed,
         }))
     }
 }
@@ -55,6 +56,7 @@ struct MemoryMembership {
     id: String,
     group_name: Arc<str>,
     wake: Arc<Notify>,
+    pause_changed: Arc<Notify>,
 }
 
 #[async_trait]
@@ -177,6 +179,8 @@ impl MemoryMembership {
         mut request: impl FnMut(&mut BrokerState, Instant) -> Result<T, BrokerError> + Send,
     ) -> Result<T, BrokerError> {
         loop {
+            // Created before the check, so that it is notified of every later change.
+            let changed = self.pause_changed.notified();
             let paused_until = {
                 let result = self.broker.with(|state, now| {
                     let member = state.groups[self.group].members.get(&self.member);
@@ -191,7 +195,8 @@ impl MemoryMembership {
                     Err(until) => until,
                 }
             };
-            sleep_until(paused_until).await;
+            // Notified or timed out: check again.
+            let _ = timeout_at(paused_until, changed).await;
         }
     }
 

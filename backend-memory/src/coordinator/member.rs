@@ -76,6 +76,8 @@ pub(crate) struct GroupMember {
     pub(crate) lag_due: Instant,
     pub(crate) wake: Arc<Notify>,
     pub(crate) presence: Presence,
+    /// Wakes the calls that wait for the end of a pause.
+    pub(crate) pause_changed: Arc<Notify>,
     /// Incremented when the member becomes absent or present, so that an outdated timer is ignored.
     pub(crate) presence_version: u64,
     /// Whether the session expired: the member owns nothing until it returns.

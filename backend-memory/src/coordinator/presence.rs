@@ -28,13 +28,14 @@ impl GroupCoordinator {
         self.set_absent(member, Presence::Gone, now);
     }
 
-    /// Delays a member's heartbeats for a while.
+    /// Delays a member's heartbeats for a while. This replaces an earlier pause.
     pub(crate) fn pause(&mut self, member: MemberId, pause: Duration, now: Instant) {
         let until = after(now, pause);
         self.set_absent(member, Presence::Paused { until }, now);
         if let Some(found) = self.members.get(&member) {
             self.timers
                 .insert((until, Timer::Pause(member, found.presence_version)));
+            found.pause_changed.notify_waiters();
         }
         self.wake_all();
     }

@@ -92,7 +92,7 @@ impl Faults {
         self.inject_now(MemberPlan::Crash(member.clone()))
     }
 
-    /// Pauses members now, for `pause`.
+    /// Pauses members now, for `pause`. This replaces an earlier pause; a pause of zero ends it.
     ///
     /// # Errors
     /// `NotFound` if there is no such member.

@@ -132,6 +132,28 @@ async fn a_short_pause_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pause_can_be_ended() {
+    let fixture = Fixture::with_stream(1).await;
+    fixture.fill(1, 10).await;
+    let mut a = fixture.join("a").await;
+    a.settle().await;
+    let epoch = a.epoch(0);
+    let faults = fixture.memory.faults();
+    faults.pause(&Target::named("a"), SESSION * 3).unwrap();
+    let began = tokio::time::Instant::now();
+    let end = async {
+        tokio::time::sleep(SESSION / 2).await;
+        faults.pause(&Target::named("a"), Duration::ZERO).unwrap();
+    };
+    let (stored, ()) = tokio::join!(a.checkpoint(0, epoch, 9), end);
+    assert_eq!(stored, Ok(()));
+    assert!(began.elapsed() < SESSION, "the call waits no longer");
+    tokio::time::advance(SESSION).await;
+    a.settle().await;
+    assert!(a.lost.is_empty(), "its session goes on");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_crashed_member_gets_unavailable_and_expires() {
     let fixture = Fixture::with_stream(1).await;
     fixture.fill(1, 3).await;
