@@ -189,7 +189,8 @@ pub enum Fault {
         /// The delay.
         by: Duration,
     },
-    /// The member sends and receives nothing for a while; its handlers continue.
+    /// The member sends and receives nothing for a while; its handlers continue. This replaces an earlier
+    /// freeze of the member: cases end one by a freeze of zero.
     Freeze {
         /// The group.
         group: String,

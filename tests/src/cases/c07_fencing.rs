@@ -2,15 +2,16 @@
 //! handlers can see the loss.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use millstream_core::Delivery;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::sleep;
 
 use super::cases;
 use super::reader::pull;
-use crate::fleet::{Fleet, handler_fn};
+use crate::fleet::{Fleet, HandlerFn, handler_fn};
 use crate::history::{Event, Observer, Outcome};
 use crate::{Fault, Harness, within_timeout};
 
@@ -21,14 +22,6 @@ cases! {
     c07_stolen_partition_is_lost_and_handled_by_another_member [STEAL],
     c07_ack_of_a_stolen_partition_settles_nothing [STEAL],
     c07_short_freeze_loses_no_partition [FREEZE],
-}
-
-fn freeze(fleet: &Fleet, member: &str, duration: Duration) -> Fault {
-    Fault::Freeze {
-        group: fleet.group.clone(),
-        member: member.into(),
-        duration,
-    }
 }
 
 fn began(fleet: &Fleet, member: &str) -> usize {
@@ -62,22 +55,20 @@ async fn c07_zombie_is_fenced(harness: Arc<dyn Harness>) {
         .until("both are members", || fleet.acked() >= 100)
         .await;
     let (owner, other) = if a.owns() > 0 { ("a", "b") } else { ("b", "a") };
-    let wakes = Instant::now() + timing.session * 3;
-    fleet
-        .inject(freeze(&fleet, owner, timing.session * 3))
-        .await;
+    fleet.freeze(owner).await;
     let before = began(&fleet, other);
     fleet
         .until("the other takes over", || {
             began(&fleet, other) > before + 20
         })
         .await;
+    // It may have detected the loss by itself. Its checkpoint requests arrive now. The checker verifies that the
+    // other member's progress remains.
+    fleet.thaw(owner).await;
     fleet
         .until("the zombie sees the loss", || losses(&fleet, owner) >= 1)
         .await;
-    // It may detect the loss by itself, before it wakes. Its checkpoint requests arrive when it does. The checker
-    // verifies that the other member's progress remains.
-    sleep_until(wakes + timing.handover).await;
+    sleep(timing.handover).await;
     let handled = fleet.acked();
     fleet
         .until("the other continues", || fleet.acked() >= handled + 100)
@@ -96,31 +87,53 @@ async fn c07_zombie_is_fenced(harness: Arc<dyn Harness>) {
     b.close().await;
 }
 
+/// Returns a handler whose first `quick` records take a moment, and all later ones wait until the sender opens them.
+fn waits_after(quick: usize, moment: Duration) -> (watch::Sender<bool>, HandlerFn) {
+    let (open, gate) = watch::channel(false);
+    let begun = AtomicUsize::new(0);
+    let handler = handler_fn(move |_| {
+        let waits = begun.fetch_add(1, Relaxed) >= quick;
+        let mut gate = gate.clone();
+        async move {
+            if waits {
+                gate.wait_for(|open| *open).await.map(|_| ())?;
+            }
+            sleep(moment).await;
+            Ok(())
+        }
+    });
+    (open, handler)
+}
+
 async fn c07_zombie_cannot_move_the_checkpoint(harness: Arc<dyn Harness>) {
+    const KEYS: usize = 2;
+    const BEFORE: usize = 40;
     let timing = harness.timing();
     let fleet = Fleet::new(harness, 1).await;
-    fleet.send(2, 100).await;
+    fleet.send(KEYS, 100).await;
     let quick = timing.session / 500;
-    let a = fleet.member("a").handler_delay(quick);
-    let a = a
-        .with(|group| group.checkpoint_interval(quick * 5))
-        .start()
-        .await;
+    let (go_on, handler) = waits_after(BEFORE, quick);
+    let a = fleet
+        .member("a")
+        .handler(handler)
+        .with(|group| group.checkpoint_interval(quick * 5));
+    let a = a.start().await;
     fleet
-        .until("progress is stored", || a.handle().stats().checkpoints >= 2)
+        .until("progress is stored, and a record of each key waits", || {
+            began(&fleet, "a") >= BEFORE + KEYS && a.handle().stats().checkpoints >= 1
+        })
         .await;
-    let wakes = Instant::now() + timing.session * 3;
-    fleet.inject(freeze(&fleet, "a", timing.session * 3)).await;
+    let handled = fleet.acked();
+    fleet.freeze("a").await;
     // It continues to handle the records it has received, and sends checkpoints for them. The responses wait until
-    // it wakes.
+    // it wakes. On a busy machine it may detect its loss before that.
+    go_on.send(true).expect("a runs");
     fleet
-        .until("the zombie has handled all", || fleet.unsettled() == 0)
+        .until("the zombie has handled more, or knows its loss", || {
+            fleet.acked() > handled || losses(&fleet, "a") >= 1
+        })
         .await;
-    let (open, gate) = watch::channel(false);
-    let waits = handler_fn(move |_| {
-        let mut gate = gate.clone();
-        async move { Ok(gate.wait_for(|open| *open).await.map(|_| ())?) }
-    });
+    let (open, waits) = waits_after(0, Duration::ZERO);
     let b = fleet.member("b").handler(waits).start().await;
     fleet
         .until("b takes over", || began(&fleet, "b") >= 1)
@@ -130,10 +143,11 @@ async fn c07_zombie_cannot_move_the_checkpoint(harness: Arc<dyn Harness>) {
         checkpoint.map(|at| (at.position, at.epoch))
     };
     let before = stored().await;
+    fleet.thaw("a").await;
     fleet
         .until("the zombie sees the loss", || losses(&fleet, "a") >= 1)
         .await;
-    sleep_until(wakes + timing.handover).await;
+    sleep(timing.handover).await;
     assert_eq!(stored().await, before, "b has settled nothing yet");
     open.send(true).expect("b runs");
     fleet
@@ -175,10 +189,11 @@ async fn c07_zombie_with_a_running_handler_sees_the_loss(harness: Arc<dyn Harnes
         .until("its handlers hang", || began(&fleet, "a") == 4)
         .await;
     let b = fleet.member("b").start().await;
-    fleet.inject(freeze(&fleet, "a", timing.session * 2)).await;
+    fleet.freeze("a").await;
     fleet
         .until("b handles all", || fleet.unsettled() == 0)
         .await;
+    fleet.thaw("a").await;
     let all_seen = asked.wait_for(|seen| *seen >= 4);
     let all_seen = within_timeout(timing, "the handlers see the loss", all_seen).await;
     all_seen.expect("the handlers live");
@@ -294,7 +309,9 @@ async fn c07_short_freeze_loses_no_partition(harness: Arc<dyn Harness>) {
         .send_in_background(6, Duration::from_millis(5));
     let a = fleet.member("a").start().await;
     fleet.until("a handles", || fleet.acked() >= 30).await;
-    fleet.inject(freeze(&fleet, "a", timing.session / 3)).await;
+    fleet
+        .inject(fleet.freeze_for("a", timing.session / 3))
+        .await;
     let handled = fleet.acked();
     fleet
         .until("a continues", || fleet.acked() >= handled + 300)

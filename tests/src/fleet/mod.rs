@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::panic::Location;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use millstream_core::{Checkpoint, Client, ConsumerGroup, ErrorKind, Partition, Position};
 use tokio::task::{AbortHandle, JoinHandle};
@@ -139,6 +140,28 @@ impl Fleet {
             what: format!("{fault:?}"),
         });
         self.harness.inject(fault).await;
+    }
+
+    /// Cuts off a member until [`thaw`](Self::thaw). What a case waits for meanwhile may take any time on a
+    /// busy machine.
+    pub async fn freeze(&self, member: &str) {
+        let forever = self.harness.timing().case_limit();
+        self.inject(self.freeze_for(member, forever)).await;
+    }
+
+    /// Ends the freeze of a member. This is no fault of its own.
+    pub async fn thaw(&self, member: &str) {
+        let end = self.freeze_for(member, Duration::ZERO);
+        self.harness.inject(end).await;
+    }
+
+    /// Returns the fault that cuts off a member for a while.
+    pub fn freeze_for(&self, member: &str, duration: Duration) -> Fault {
+        Fault::Freeze {
+            group: self.group.clone(),
+            member: member.to_owned(),
+            duration,
+        }
     }
 
     /// Records a fault that the caller injects itself. Call it before the fault takes effect.

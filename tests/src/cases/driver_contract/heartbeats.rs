@@ -154,11 +154,12 @@ async fn c07_member_that_was_cut_off_joins_again(harness: Arc<dyn Harness>) {
     let fleet = DriverFleet::new(harness, 2).await;
     let (mut a, mut b) = join_both(&fleet).await;
     let owned = a.owned();
-    freeze(&fleet, fleet.timing.session * 2).await;
+    freeze(&fleet, fleet.timing.case_limit()).await;
     until_both(&mut a, &mut b, "b owns both partitions", |_, b| {
         b.owned().len() == 2
     })
     .await;
+    thaw(&fleet).await;
     // It has lost its partitions, so only a new epoch gives it something.
     let what = "a, which is back, owns a partition in a new epoch";
     until_both(&mut a, &mut b, what, |a, b| {
@@ -191,4 +192,9 @@ async fn freeze(fleet: &DriverFleet, duration: Duration) {
         duration,
     };
     fleet.harness.inject(freeze).await;
+}
+
+/// Ends the freeze of member `a`.
+async fn thaw(fleet: &DriverFleet) {
+    freeze(fleet, Duration::ZERO).await;
 }

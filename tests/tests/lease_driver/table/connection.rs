@@ -1,13 +1,16 @@
 //! The client of the store, like one that its vendor would provide.
 
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
-use tokio::time::sleep_until;
+use tokio::time::sleep;
 
 use super::Table;
+
+/// How often a member that is cut off looks whether it still is.
+const MOMENT: Duration = Duration::from_millis(10);
 
 /// A connection to the table.
 #[derive(Debug, Clone, Default)]
@@ -28,8 +31,9 @@ impl Connection {
     pub(crate) async fn table_of(&self, group: &str, member: &str) -> MutexGuard<'_, Table> {
         let key = (group.to_owned(), member.to_owned());
         let frozen_until = || self.table().frozen.get(&key).copied();
-        while let Some(until) = frozen_until().filter(|until| *until > Instant::now()) {
-            sleep_until(until.into()).await;
+        // The fault may be ended early.
+        while frozen_until().is_some_and(|until| until > Instant::now()) {
+            sleep(MOMENT).await;
         }
         self.table()
     }
