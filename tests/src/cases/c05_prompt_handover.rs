@@ -69,7 +69,8 @@ impl<'a> NextOwner<'a> {
         let took = began.elapsed();
         let session = fleet.harness.timing().session;
         assert!(took < session, "the rebalance took {took:?}");
-        assert_eq!(next.consumer.handle().partitions().len(), 1);
+        let owned = next.consumer.handle().partitions();
+        assert_eq!(owned.len(), 1, "b owns one of two partitions: {owned:?}");
         next
     }
 

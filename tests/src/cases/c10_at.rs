@@ -87,7 +87,11 @@ async fn c10_at_a_time_in_the_future_is_latest(harness: Arc<dyn Harness>) {
     let mut consumer = group.join().await.expect("the reader joins");
     send(&client, &stream, &[("after the join", None)]).await;
     let delivery = pull(timing, &mut consumer).await;
-    assert_eq!(&delivery.payload()[..], b"after the join");
+    assert_eq!(
+        &delivery.payload()[..],
+        b"after the join",
+        "what was stored before the join is not read"
+    );
     delivery.ack();
     consumer.close().await.expect("the reader closes");
 }

@@ -78,7 +78,10 @@ impl Streams {
         }
         got.sort_unstable();
         expected.sort_unstable();
-        assert_eq!(got, expected);
+        assert_eq!(
+            got, expected,
+            "what is read is what each stream's start leaves"
+        );
         assert!(
             nothing_comes(timing, &mut consumer).await,
             "more than {expected:?} came"

@@ -99,7 +99,11 @@ async fn operate_progress_is_deleted_with_its_stream(harness: Arc<dyn Harness>) 
         return;
     };
     let payloads: Vec<_> = new.iter().map(Delivery::payload).collect();
-    assert_eq!(payloads, [&b"new 1"[..], b"new 2"]);
+    assert_eq!(
+        payloads,
+        [&b"new 1"[..], b"new 2"],
+        "the new stream is read from its first record"
+    );
 }
 
 async fn operate_epochs_grow_over_a_deletion(harness: Arc<dyn Harness>) {

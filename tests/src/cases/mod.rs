@@ -1,5 +1,10 @@
 //! The promises, each in its own module, as cases that any backend can run.
 
+#![deny(
+    clippy::missing_assert_message,
+    reason = "the author of a driver must not have to read a case to learn what is wrong"
+)]
+
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;

@@ -68,7 +68,11 @@ async fn operate_data_loss_names_the_last_record_before_it(harness: Arc<dyn Harn
     let mut last = super::reader::read(&*fleet.harness, &fleet.stream, 10).await;
     last.sort_by_key(Delivery::position);
     let last = last.pop().expect("there are records");
-    assert_eq!(id_of(last.payload()), Some(10));
+    assert_eq!(
+        id_of(last.payload()),
+        Some(10),
+        "the last record is the one that was sent last"
+    );
     // Retention may keep the newest of these.
     let producer = TestProducer::open(&fleet.client, &fleet.stream, &fleet.history, 1_000);
     let mut producer = producer.await;

@@ -118,7 +118,11 @@ async fn c07_checkpoint_of_an_earlier_epoch_is_fenced(harness: Arc<dyn Harness>)
     assert_eq!(fleet.position(partition).await, before, "it was refused");
     let results = member.checkpoint(&[update(latest, positions[1])]).await;
     assert_eq!(outcomes(&results), [None], "{results:?}");
-    assert_eq!(fleet.position(partition).await, Some(positions[1]));
+    assert_eq!(
+        fleet.position(partition).await,
+        Some(positions[1]),
+        "the checkpoint of the last epoch was acknowledged"
+    );
     member.leave().await;
 }
 

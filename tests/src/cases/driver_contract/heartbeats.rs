@@ -115,7 +115,7 @@ async fn c08_handler_that_blocks_its_thread_keeps_its_membership(harness: Arc<dy
         "a has lost its partition to b while a handler of a blocked its thread: {summary:?}"
     );
     assert_eq!(summary.duplicates, 0, "{summary:?}");
-    assert_eq!((a.owns(), b.owns()), (1, 1));
+    assert_eq!((a.owns(), b.owns()), (1, 1), "each keeps its partition");
     a.close().await;
     b.close().await;
 }

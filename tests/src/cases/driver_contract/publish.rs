@@ -76,7 +76,11 @@ async fn c07_step_of_which_a_part_is_lost_is_retryable(harness: Arc<dyn Harness>
     .await;
     await_position(&fleet, &own[0]).await;
     let results = read(&*fleet.harness, &sink, 1).await;
-    assert_eq!(results[0].payload().as_ref(), b"stored");
+    assert_eq!(
+        results[0].payload().as_ref(),
+        b"stored",
+        "the step that was refused has stored nothing"
+    );
     a.leave().await;
     b.leave().await;
 }
