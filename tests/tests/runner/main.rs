@@ -56,6 +56,13 @@ fn no_case_relies_on_the_order_in_which_keys_are_stored() {
 }
 
 #[test]
+fn next_may_await_as_often_as_it_likes() {
+    setup(Behavior::NextAwaitsOften)
+        .run(cases::named("c02_dropped_next_loses_no_event"))
+        .unwrap();
+}
+
+#[test]
 fn case_ends_although_open_producer_never_returns() {
     let failure = failure(&setup(Behavior::OpenProducerHangs), "c14_keys");
     let stuck_at_once = "did not end within 200s: it passed no wait";

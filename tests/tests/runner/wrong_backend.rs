@@ -23,6 +23,8 @@ pub(crate) enum Behavior {
     /// allowed.
     StoresKeyByKey,
     OpenProducerHangs,
+    /// It awaits often before it takes events, which is allowed.
+    NextAwaitsOften,
     NextHangs,
     /// It is always ready to run again, so a paused clock stands still.
     NextSpins(Arc<AtomicBool>),
@@ -95,6 +97,11 @@ impl MembershipLayer for Member {
 
     async fn next(&self) -> Result<Vec<Event>> {
         match &self.behavior {
+            Behavior::NextAwaitsOften => {
+                for _ in 0..10 {
+                    tokio::task::yield_now().await;
+                }
+            }
             Behavior::NextHangs => std::future::pending().await,
             Behavior::NextSpins(end) => {
                 while !end.load(Relaxed) {

@@ -1,8 +1,7 @@
 //! A member without a runtime: it applies the driver's events, and checks their order.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use millstream_core::driver::{CheckpointUpdate, Event, JoinOptions, Membership, StoredRecord};
@@ -49,8 +48,42 @@ pub(super) enum OnRevoking {
 enum Polling {
     /// It waits for the events.
     Patient,
-    /// It drops the call at its first await, then at its second, and so on, again and again.
-    Dropping(AtomicUsize),
+    /// It drops the calls, each at another await.
+    Dropping(Mutex<DropRound>),
+}
+
+/// Decides at which await a call of `next` is dropped: the first call at its first, the second at its second, and so
+/// on, in rounds. Where the last call of a round had one more await, the next round is longer, so that every await is
+/// tested, and a driver with many of them returns in the end.
+#[derive(Debug)]
+struct DropRound {
+    /// The await at which the current call is dropped.
+    at: usize,
+    /// The number of calls in a round.
+    length: usize,
+    /// Whether the current call was dropped there. Otherwise it has returned, or waits for events.
+    was_dropped: bool,
+}
+
+impl DropRound {
+    fn new() -> Self {
+        Self {
+            at: 0,
+            length: 4,
+            was_dropped: false,
+        }
+    }
+
+    /// Begins the next call, and returns the await at which it is dropped.
+    fn begin(&mut self) -> usize {
+        if self.at == self.length {
+            self.length += usize::from(self.was_dropped);
+            self.at = 0;
+        }
+        self.at += 1;
+        self.was_dropped = false;
+        self.at
+    }
 }
 
 /// One assignment of a partition.
@@ -106,7 +139,7 @@ impl DriverMember {
     /// Drops calls of `next` from now on, at each of its awaits in turn.
     #[must_use]
     pub(super) fn dropping_calls(mut self) -> Self {
-        self.polling = Polling::Dropping(AtomicUsize::new(0));
+        self.polling = Polling::Dropping(Mutex::new(DropRound::new()));
         self
     }
 
@@ -183,14 +216,15 @@ impl DriverMember {
     async fn receive(&self) -> Option<Result<Vec<Event>>> {
         match &self.polling {
             Polling::Patient => Some(self.membership.next().await),
-            Polling::Dropping(calls) => {
-                let awaits = calls.fetch_add(1, Relaxed) % MOST_AWAITS + 1;
+            Polling::Dropping(round) => {
+                let awaits = lock(round).begin();
                 let pause = self.timing.poll_interval;
                 // The next await of a driver that has nothing to report may never come.
                 let call = timeout(pause, dropped_at(awaits, self.membership.next())).await;
                 if let Ok(Some(received)) = call {
                     return Some(received);
                 }
+                lock(round).was_dropped = call.is_ok();
                 sleep(pause).await;
                 None
             }
@@ -379,9 +413,9 @@ impl Largest {
     }
 }
 
-/// The awaits of one `next` up to this number are each tested with a drop. Later awaits of a driver are tested only by
-/// chance.
-const MOST_AWAITS: usize = 4;
+fn lock(round: &Mutex<DropRound>) -> MutexGuard<'_, DropRound> {
+    round.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Handles events of two members until `met`.
 ///
