@@ -52,6 +52,10 @@ impl driver::Backend for Kinesis {
         producer::open(&self.connection, stream).await
     }
 
+    fn check_group_name(&self, name: &str) -> Result<(), String> {
+        driver::check_group_name(name)
+    }
+
     fn consumer_group(&self, group: &str) -> Arc<dyn driver::ConsumerGroup> {
         Arc::new(consumer::Group::new(&self.connection, group))
     }

@@ -83,6 +83,10 @@ impl driver::Backend for Memory {
         }))
     }
 
+    fn check_group_name(&self, name: &str) -> Result<(), String> {
+        driver::check_group_name(name)
+    }
+
     fn consumer_group(&self, group: &str) -> Arc<dyn driver::ConsumerGroup> {
         Arc::new(MemoryGroup {
             broker: self.0.clone(),

@@ -45,6 +45,10 @@ impl driver::Producer for MemoryProducer {
         checked.map_err(|error| self.error(&error))
     }
 
+    fn route(&self, _record: &Record) -> Option<u64> {
+        None
+    }
+
     async fn send(&self, records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>> {
         let sent = self.broker.with(|state, now| {
             let first = state.faults.count_sends(records.len());

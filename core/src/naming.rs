@@ -25,7 +25,11 @@ pub(crate) fn invalid_group(operation: &'static str, name: &str, rule: &str) -> 
     invalid_name(operation, "group", name, rule)
 }
 
-pub(crate) fn default_group(name: &str) -> Result<(), String> {
+/// Checks the name of a group for a backend that has no rule of its own: 1 to 255 of `A-Z a-z 0-9 . _ -`.
+///
+/// # Errors
+/// The rule, as [`Backend::check_group_name`](crate::driver::Backend::check_group_name) returns it.
+pub fn check_group_name(name: &str) -> Result<(), String> {
     check(name, GROUP_LONGEST)
 }
 
@@ -65,11 +69,11 @@ mod tests {
     fn names_of_groups_are_plain_by_default() {
         let longest = "g".repeat(GROUP_LONGEST);
         for name in ["g", "Team-a.analytics_2", &longest] {
-            assert_eq!(default_group(name), Ok(()), "{name}");
+            assert_eq!(check_group_name(name), Ok(()), "{name}");
         }
         let too_long = "g".repeat(GROUP_LONGEST + 1);
         for name in ["", "a b", "a/b", "gr\u{fc}ppe", &too_long] {
-            assert!(default_group(name).is_err(), "{name}");
+            assert!(check_group_name(name).is_err(), "{name}");
         }
     }
 }

@@ -184,6 +184,10 @@ impl driver::Producer for Producer {
         self.check(record, None)
     }
 
+    fn route(&self, _record: &Record) -> Option<u64> {
+        None
+    }
+
     async fn send(&self, records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>> {
         let sent = Instant::now();
         let mut refused = Answers::new();

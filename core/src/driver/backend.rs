@@ -4,7 +4,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{Checkpoints, ConsumerGroup, Producer, Streams};
-use crate::{Guarantees, Result, naming};
+use crate::{Guarantees, Result};
 
 /// A connected backend. A [`Client`](crate::Client) holds it and opens everything else from it.
 #[async_trait]
@@ -21,15 +21,14 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// the broker reports that before the first record. A dropped call leaves nothing behind.
     async fn open_producer(&self, stream: &str) -> Result<Arc<dyn Producer>>;
 
-    /// Checks the name of a group. By default a name has 1 to 255 of `A-Z a-z 0-9 . _ -`.
+    /// Checks the name of a group.
     ///
-    /// A backend whose groups are shared with other clients accepts every name that those may use.
+    /// A backend whose groups are shared with other clients accepts every name that those may use. Others use
+    /// [`check_group_name`](super::check_group_name).
     ///
     /// # Errors
     /// The rule for valid names, as the end of a sentence that begins with the refused name.
-    fn check_group_name(&self, name: &str) -> Result<(), String> {
-        naming::default_group(name)
-    }
+    fn check_group_name(&self, name: &str) -> Result<(), String>;
 
     /// Returns a handle to a group, without a request to the broker. The caller has
     /// [checked](Self::check_group_name) the name.

@@ -84,15 +84,12 @@ pub trait Producer: Debug + Send + Sync + 'static {
     fn validate(&self, record: &Record) -> Result<()>;
 
     /// Returns the route of a record: what may hold it up while others proceed, such as its partition. `None` if it
-    /// is not known beforehand. Records of one key have one route.
+    /// is not known beforehand, or if no part of a call is held up alone. Records of one key have one route.
     ///
     /// Used with [`Pipelining::Ordered`] while a call is held up: the records of other routes then go in calls of
-    /// their own, so that their results do not wait for those of the route that is held up. The default is `None`.
-    /// Makes no request and does not block.
-    fn route(&self, record: &Record) -> Option<u64> {
-        let _ = record;
-        None
-    }
+    /// their own, so that their results do not wait for those of the route that is held up. Makes no request and does
+    /// not block.
+    fn route(&self, record: &Record) -> Option<u64>;
 
     /// Stores records and returns **one result per record, in the same order**, when the broker has
     /// acknowledged them as durably as the backend can.

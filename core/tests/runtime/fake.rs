@@ -302,6 +302,10 @@ impl driver::Backend for Backend {
         })
     }
 
+    fn check_group_name(&self, name: &str) -> Result<(), String> {
+        driver::check_group_name(name)
+    }
+
     fn consumer_group(&self, _group: &str) -> Arc<dyn driver::ConsumerGroup> {
         Arc::new(Group(self.0.clone()))
     }
@@ -341,6 +345,10 @@ impl driver::Producer for NoProducer {
             true => Err(Error::new(ErrorKind::Invalid, "send", "an odd header")),
             false => Ok(()),
         }
+    }
+
+    fn route(&self, _record: &Record) -> Option<u64> {
+        None
     }
 
     async fn send(&self, _records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>> {

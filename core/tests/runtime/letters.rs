@@ -78,6 +78,10 @@ impl driver::Producer for LetterProducer {
         }
     }
 
+    fn route(&self, _record: &Record) -> Option<u64> {
+        None
+    }
+
     async fn send(&self, records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>> {
         self.0.calls.fetch_add(1, Relaxed);
         let latency = *self.0.latency.lock().unwrap();

@@ -73,6 +73,10 @@ impl driver::Backend for LeaseBackend {
         }))
     }
 
+    fn check_group_name(&self, name: &str) -> Result<(), String> {
+        driver::check_group_name(name)
+    }
+
     fn consumer_group(&self, group: &str) -> Arc<dyn driver::ConsumerGroup> {
         self.group(group)
     }
@@ -137,6 +141,10 @@ impl driver::Producer for Producer {
 
     fn validate(&self, _: &Record) -> Result<()> {
         Ok(())
+    }
+
+    fn route(&self, _: &Record) -> Option<u64> {
+        None
     }
 
     async fn send(&self, records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>> {

@@ -260,6 +260,10 @@ impl driver::Backend for Fake {
         Ok(Arc::new(self.clone()))
     }
 
+    fn check_group_name(&self, name: &str) -> Result<(), String> {
+        driver::check_group_name(name)
+    }
+
     fn consumer_group(&self, _group: &str) -> Arc<dyn driver::ConsumerGroup> {
         unreachable!("only producers are tested here")
     }

@@ -34,6 +34,10 @@ impl Backend for Driver {
         unimplemented!("a consumer opens no producer")
     }
 
+    fn check_group_name(&self, name: &str) -> Result<(), String> {
+        crate::driver::check_group_name(name)
+    }
+
     fn consumer_group(&self, _group: &str) -> Arc<dyn ConsumerGroup> {
         Arc::new(self.clone())
     }
