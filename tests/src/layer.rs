@@ -192,12 +192,17 @@ impl<L: MembershipLayer> Membership for LayeredMembership<L> {
     }
 }
 
-/// The changed calls of a wrapped producer: how records are sent. [`LayeredProducer`] makes it a
-/// [`Producer`].
+/// The changed calls of a wrapped producer: how records are sent, and what may hold them up. [`LayeredProducer`] makes
+/// it a [`Producer`].
 #[async_trait]
 pub trait ProducerLayer: Debug + Send + Sync + 'static {
     /// Returns the inner producer.
     fn inner(&self) -> &dyn Producer;
+
+    /// See [`Producer::route`].
+    fn route(&self, record: &Record) -> Option<u64> {
+        self.inner().route(record)
+    }
 
     /// See [`Producer::send`].
     async fn send(&self, records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>>;
@@ -222,7 +227,7 @@ impl<L: ProducerLayer> Producer for LayeredProducer<L> {
     }
 
     fn route(&self, record: &Record) -> Option<u64> {
-        self.0.inner().route(record)
+        self.0.route(record)
     }
 
     async fn send(&self, records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>> {

@@ -5,6 +5,8 @@
 pub(crate) enum Bug {
     /// All records without a key go to one partition.
     KeylessInOnePartition,
+    /// The records of one key have several routes.
+    RouteIsNotOfTheKey,
     /// `next` awaits between taking events and returning them.
     NextIsNotCancelSafe,
     /// `next` returns without an event.
@@ -105,6 +107,11 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         Bug::KeylessInOnePartition,
         "c01_records_without_key_are_spread",
         "records without a key go to {",
+    ),
+    mutant(
+        Bug::RouteIsNotOfTheKey,
+        "c01_records_of_one_key_have_one_route",
+        "have the routes {",
     ),
     mutant(
         Bug::NextIsNotCancelSafe,

@@ -54,6 +54,13 @@ impl ProducerLayer for MutantProducer {
         &*self.inner
     }
 
+    fn route(&self, record: &Record) -> Option<u64> {
+        match self.bug {
+            Bug::RouteIsNotOfTheKey => record.payload.as_ref()?.first().copied().map(u64::from),
+            _ => self.inner.route(record),
+        }
+    }
+
     async fn send(&self, mut records: Vec<Record>) -> Vec<Result<RecordMetadata, Rejected>> {
         records.iter_mut().for_each(|record| self.mutate(record));
         self.inner.send(records).await

@@ -1,4 +1,4 @@
-//! The partitions of records without a key.
+//! The partitions of records without a key, and the routes of those with one.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use crate::cases::cases;
 
 cases! {
     c01_records_without_key_are_spread,
+    c01_records_of_one_key_have_one_route,
 }
 
 const PARTITIONS: usize = 3;
@@ -32,6 +33,23 @@ async fn c01_records_without_key_are_spread(harness: Arc<dyn Harness>) {
         let place = receipt.expect("there is room").await;
         used.insert(place.expect("the record is stored").partition);
         sleep(fleet.timing.poll_interval).await;
+    }
+    producer.close().await.expect("the producer closes");
+}
+
+async fn c01_records_of_one_key_have_one_route(harness: Arc<dyn Harness>) {
+    let fleet = DriverFleet::new(harness, PARTITIONS).await;
+    let producer = fleet.client.driver().open_producer(&fleet.stream).await;
+    let producer = producer.expect("the producer opens");
+    for key in ["a", "b", "c", "d"] {
+        let record = |payload: usize| Record::new(payload.to_string()).key(key);
+        let routes = (0..5).map(|payload| producer.route(&record(payload)));
+        let routes: BTreeSet<Option<u64>> = routes.collect();
+        assert_eq!(
+            routes.len(),
+            1,
+            "the records of key {key:?} have the routes {routes:?}"
+        );
     }
     producer.close().await.expect("the producer closes");
 }
