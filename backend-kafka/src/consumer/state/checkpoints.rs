@@ -15,7 +15,7 @@ use millstream_core::{Error, ErrorKind, Partition, Result};
 use rdkafka::error::RDKafkaErrorCode;
 use tokio::sync::oneshot;
 
-use super::assigned::Assigned;
+use super::assigned::{Assigned, Stage};
 use super::assignment::Assignment;
 use super::progress::Progress;
 use crate::consumer::types::TopicPartition;
@@ -25,6 +25,10 @@ use crate::offsets;
 /// How long a checkpoint waits for the next generation. The change takes milliseconds. But the member's assignment
 /// may be withheld for as long as others drain, and the broker accepts commits during that time.
 const FOR_GENERATION: Duration = Duration::from_secs(1);
+
+/// The same for a checkpoint of a partition that drains: no generation follows before the drain ends, and the runtime
+/// waits half a second for the last checkpoint.
+const IN_DRAIN: Duration = Duration::from_millis(100);
 
 type Reply = oneshot::Sender<Vec<Result<()>>>;
 
@@ -130,12 +134,12 @@ impl Checkpoints {
         }
     }
 
-    fn defer(&mut self, mut checkpoint: Checkpoint, generation: i32, now: Instant) {
+    fn defer(&mut self, mut checkpoint: Checkpoint, generation: i32, until: Instant) {
         checkpoint.is_deferred = true;
         self.deferred = Some(Deferred {
             checkpoint,
             generation,
-            until: now + FOR_GENERATION,
+            until,
         });
     }
 
@@ -160,7 +164,11 @@ impl Checkpoints {
         let codes: Vec<_> = codes.collect();
         let mut codes_of_failures = codes.iter().flatten();
         if !checkpoint.is_deferred && codes_of_failures.any(|code| is_of_last_generation(*code)) {
-            self.defer(checkpoint, generation, now);
+            let mut marks = checkpoint.marks.iter();
+            let drains = marks
+                .any(|mark| owned(assignment, mark).is_some_and(|it| it.stage != Stage::Owned));
+            let wait = if drains { IN_DRAIN } else { FOR_GENERATION };
+            self.defer(checkpoint, generation, now + wait);
             return Settled::default();
         }
         let mut settled = Settled::default();
@@ -263,7 +271,7 @@ mod tests {
             checkpoints.push(vec![mark], oneshot::channel().0);
         }
         let first = checkpoints.next(3, now, OWNED).expect("two are wanted");
-        checkpoints.defer(first, 3, now);
+        checkpoints.defer(first, 3, now + FOR_GENERATION);
         checkpoints
     }
 

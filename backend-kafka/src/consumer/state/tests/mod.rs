@@ -100,6 +100,21 @@ fn a_deferred_checkpoint_is_stored_in_the_next_generation() {
 }
 
 #[test]
+fn a_refused_checkpoint_of_a_drain_is_sent_again_soon() {
+    let mut world = assigned();
+    world.step(Step::Fetch(0, 3));
+    world.step(Step::Revoke([0].into()));
+    world.step(Step::Checkpoint(0, 3));
+    let refused = Commit::Refused(RDKafkaErrorCode::IllegalGeneration);
+    world.step(Step::Committed(refused));
+    assert!(world.in_flight.is_none(), "it waits for a moment");
+    world.step(Step::Wait(200));
+    assert!(world.in_flight.is_some());
+    world.step(Step::Committed(Commit::Stored));
+    assert_eq!(world.stored[&0].next, 3);
+}
+
+#[test]
 fn a_claim_is_stored_before_a_static_member_reads() {
     let mut world = World::new(true);
     let stored = Progress {
