@@ -11,7 +11,8 @@ pub trait Checkpoints: Debug + Send + Sync + 'static {
     /// partitions. Streams that were deleted are left out.
     ///
     /// [`Checkpoint::position`] and [`Checkpoint::epoch`] are those of the last settled record: a start that was
-    /// resolved by a join or a reset is not a position. Lags are counted from it nevertheless.
+    /// resolved by a join or a reset is not a position. Lags are counted from it nevertheless. A store that keeps one
+    /// epoch for each partition may show that of the last assignment, which may not have settled anything (Kinesis).
     ///
     /// # Errors
     /// `NotFound` for a group that no member ever joined.

@@ -44,6 +44,10 @@
 //!   response, it reports [`Event::Lost`] for everything it owns when one session timeout has passed
 //!   since it sent the last heartbeat that succeeded. Others may own the partitions from then on. When
 //!   the group can be reached again, the member joins again without the runtime's help.
+//! * Only a driver whose client library keeps the session, and does not say when a heartbeat succeeded,
+//!   may report the loss later: when it reaches the group again (librdkafka with KIP-848). It documents
+//!   that its handlers may work beside those of the next owner for as long. Its checkpoints are
+//!   `Fenced` like those of any other member.
 //!
 //! ## Cancel safety and concurrency
 //!
