@@ -307,12 +307,14 @@ impl Fleet {
         behind.collect()
     }
 
-    /// Returns the open partitions of the stream.
+    /// Returns the open partitions of the stream, at least one.
     pub async fn open_partitions(&self) -> Vec<Partition> {
         let described = self.client.streams().describe(&self.stream).await;
         let partitions = described.expect("the stream is described").partitions;
         let open = partitions.into_iter().filter(|partition| partition.open);
-        open.map(|partition| partition.partition).collect()
+        let open: Vec<_> = open.map(|partition| partition.partition).collect();
+        assert!(!open.is_empty(), "{} has no open partition", self.stream);
+        open
     }
 
     /// Waits until everything is settled, and checks the history.
