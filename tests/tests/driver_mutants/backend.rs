@@ -163,6 +163,8 @@ impl Layer for MutantBackend {
                 inner_options.drain = Duration::from_secs(24 * 60 * 60);
             }
             Some(Bug::RevokingLeavesTooLong) => inner_options.drain *= 100,
+            // All records are stored after the times that cases start at.
+            Some(Bug::StartIsByTimeOfStorage) => inner_options.start = Start::Earliest,
             _ => {}
         }
         let inner = group.join(inner_options).await?;

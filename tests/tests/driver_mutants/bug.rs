@@ -67,6 +67,12 @@ pub(crate) enum Bug {
     CheckpointIsAcknowledgedEarly,
     /// The epoch of a partition stays the same in the next assignment.
     EpochIsReused,
+    /// Epochs start again in a new stream of the same name.
+    EpochsRestart,
+    /// `Start::At` compares the time at which a record was stored.
+    StartIsByTimeOfStorage,
+    /// A group that starts at a time in the future passes over all records until then.
+    FutureStartSkipsRecords,
     /// A heartbeat that is too late renews a lost session.
     LostLeaseIsRenewed,
     /// The session begins with a response that took as long as a session, instead of its request.
@@ -262,6 +268,21 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         Bug::EpochIsReused,
         "c07_checkpoint_of_an_earlier_epoch_is_fenced",
         "after epoch Some(Epoch(",
+    ),
+    mutant(
+        Bug::EpochsRestart,
+        "operate_epochs_grow_over_a_deletion",
+        "a sink that has seen epoch",
+    ),
+    mutant(
+        Bug::StartIsByTimeOfStorage,
+        "c10_at_compares_the_timestamps_of_readers",
+        "more than [",
+    ),
+    mutant(
+        Bug::FutureStartSkipsRecords,
+        "c10_at_a_time_in_the_future_is_latest",
+        "timed out waiting for a delivery",
     ),
     mutant(
         Bug::LostLeaseIsRenewed,

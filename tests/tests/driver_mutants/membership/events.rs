@@ -2,8 +2,8 @@
 
 use std::mem;
 
-use millstream_core::Lag;
 use millstream_core::driver::Event;
+use millstream_core::{Epoch, Lag, Start};
 
 use super::MutantMembership;
 use crate::bug::Bug;
@@ -82,6 +82,18 @@ impl MutantMembership {
                     return Vec::new();
                 }
             }
+            (Some(Bug::FutureStartSkipsRecords), Event::Records { records, .. }) => {
+                if let Start::At(time) = self.options.start {
+                    records.retain(|record| record.timestamp >= time);
+                }
+                if records.is_empty() {
+                    return Vec::new();
+                }
+            }
+            (
+                Some(Bug::EpochsRestart),
+                Event::Assigned { epoch, .. } | Event::Records { epoch, .. },
+            ) => *epoch = Epoch(1),
             (Some(Bug::FirstDataLossIsNotReported), Event::DataLoss { after: None, .. }) => {
                 return Vec::new();
             }
