@@ -152,9 +152,14 @@ impl LeaseStore for DynamoDb {
                 Ok(true) => return Ok(()),
                 Ok(false) => {}
                 Err(error) if error.kind() == ErrorKind::NotFound && self.create && !made => {
-                    self.make().await?;
-                    made = true;
-                    continue;
+                    match self.make().await {
+                        Ok(()) => {
+                            made = true;
+                            continue;
+                        }
+                        Err(error) if error.is_retryable() => {}
+                        Err(error) => return Err(error),
+                    }
                 }
                 // A new table may not be known everywhere yet.
                 Err(error) if error.kind() == ErrorKind::NotFound && made => {}

@@ -3,7 +3,7 @@
 //! Slow work runs concurrently, and returns a closure that is run when the work has completed. So a slow response of
 //! the table delays only its own lease.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,6 +55,8 @@ pub(super) struct Member {
     view: View,
     /// The owners in the whole table, including those of streams that are not read here.
     owners: BTreeSet<Arc<str>>,
+    /// The keys of rows that are no leases of this group, each reported once.
+    passed_over: HashSet<Arc<str>>,
     /// The last listed shards, by stream.
     shards: HashMap<Arc<str>, Vec<Shard>>,
     held: BTreeMap<Arc<str>, Held>,
@@ -92,6 +94,7 @@ impl Member {
             table: Table::new(options.store.clone(), options.failover / 4),
             view: View::new(options.failover),
             owners: BTreeSet::new(),
+            passed_over: HashSet::new(),
             shards: born.shards,
             streams: born.streams,
             held: BTreeMap::new(),

@@ -11,7 +11,8 @@ use super::held::Stage;
 use super::schedule::Interval;
 use super::taking::FORSAKEN;
 use crate::lease::birth;
-use crate::lease::row::{Row, Unread};
+use crate::lease::key::KeyForm;
+use crate::lease::row::{Row, Unread, names};
 use crate::lease::store::Item;
 use crate::lease::view::Seen;
 
@@ -95,22 +96,37 @@ impl Member {
         parents.any(|parent| !parent.row.is_ended() && !parent.row.can_be_asked())
     }
 
-    /// Returns the leases among the rows. Other rows are skipped.
-    fn read(&self, items: &[Item]) -> Vec<Row> {
-        let read = items.iter().filter_map(|item| match Row::read(item) {
-            Ok(row) => Some(row),
-            Err(Unread::Other) => None,
-            Err(Unread::Lacks(attribute)) => {
-                event!(
-                    warn, "millstream.kinesis.lease.skipped_row",
-                    group = %self.options.group, table = self.table.store.table(), attribute,
-                    row = ?item.get("leaseKey"),
-                    "a row of the table of leases cannot be understood and is passed over"
-                );
-                None
+    /// Returns the leases among the rows. Others are passed over: whoever wrote them, this member goes on.
+    fn read(&mut self, items: &[Item]) -> Vec<Row> {
+        let mut rows = Vec::with_capacity(items.len());
+        for item in items {
+            match Row::read(item) {
+                Ok(row) if KeyForm::of(&row.key) == self.options.keys => rows.push(row),
+                Ok(row) => {
+                    self.pass_over(&row.key, "it is a lease of another form than `leases.keys`")
+                }
+                Err(Unread::Other) => {}
+                Err(Unread::Lacks(attribute)) => {
+                    let key = item.get(names::KEY).and_then(|key| key.as_s().ok());
+                    let key = key.map_or("", String::as_str);
+                    self.pass_over(
+                        key,
+                        &format!("it has no attribute {attribute} that can be read"),
+                    );
+                }
             }
-        });
-        read.collect()
+        }
+        rows
+    }
+
+    fn pass_over(&mut self, row: &str, reason: &str) {
+        if self.passed_over.insert(row.into()) {
+            event!(
+                warn, "millstream.kinesis.lease.skipped_row",
+                group = %self.options.group, table = self.table.store.table(), row, reason,
+                "a row of the table of leases is passed over: if it is a lease, nobody reads its shard"
+            );
+        }
     }
 
     /// Handles the rows of held leases: who requests them, or who has taken them.

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use futures_util::{StreamExt, TryStreamExt, stream as futures};
 use millstream_core::telemetry::event;
 use millstream_core::{Error, ErrorKind, Result, Start};
 use tokio::time::sleep;
@@ -10,8 +11,11 @@ use super::{Known, Plan, initial, missing, tile};
 use crate::lease::key::Stream;
 use crate::lease::row::{Begin, NewRow, Row};
 use crate::lease::source::ShardSource;
-use crate::lease::store::LeaseStore;
+use crate::lease::store::{Item, LeaseStore};
 use crate::stream::Shard;
+
+/// How many initial leases are created at once. Each takes up to two requests.
+const AT_ONCE: usize = 16;
 
 /// How often shards are listed that do not fit together, which happens while a stream is resharded.
 const TRIES: usize = 3;
@@ -39,13 +43,16 @@ pub(crate) async fn sync(
         true => initial(&shards, start),
         false => missing(&shards, known, start),
     };
-    let mut rows = Vec::new();
-    for plan in plans {
+    // Initial leases are of shards of which none descends from another. Missing ones are created in order: the parents
+    // first.
+    let at_once = if known.is_empty() { AT_ONCE } else { 1 };
+    let created = plans.into_iter().map(async |plan| {
         let item = begin(source, stream, plan).await?.item(stream);
-        if store.create(item.clone()).await? {
-            rows.extend(Row::read(&item));
-        }
-    }
+        Ok(store.create(item.clone()).await?.then_some(item))
+    });
+    let created = futures::iter(created).buffered(at_once);
+    let created: Vec<Option<Item>> = created.try_collect().await?;
+    let rows: Vec<_> = created.iter().flatten().flat_map(Row::read).collect();
     event!(
         debug, "millstream.kinesis.shards.synced",
         stream = %stream.name, shards = shards.len(), created = rows.len(),

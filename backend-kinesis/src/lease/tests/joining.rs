@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use millstream_core::{ErrorKind, Start};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::lease::key::KeyForm;
 use crate::lease::options::{LeaseEvent, ResumePoint};
@@ -277,6 +277,42 @@ async fn a_lease_that_cannot_be_parsed_is_refused() {
     assert!(
         rig.store.row(&id(0)).is_some(),
         "the lease is created again"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_of_another_form_ends_no_running_member() {
+    let rig = Rig::new(2);
+    let app = rig.app("a").await;
+    until(SECOND, || app.count() == 2).await;
+    let mut other = rig.store.item(&id(0)).unwrap();
+    let key = string("000000000000:t:1700000000:shardId-000000000000");
+    other.insert(names::KEY.into(), key);
+    rig.store.put(other);
+    sleep(Duration::from_secs(300)).await;
+    assert_eq!(app.count(), 2, "{:?}", app.log());
+    assert_eq!(refused(&rig).await.kind(), ErrorKind::Invalid);
+}
+
+/// Each lease takes two requests of 20 ms.
+#[tokio::test(start_paused = true)]
+async fn a_first_join_of_many_shards_is_in_time() {
+    let rig = Rig::new(1_500);
+    let mut options = rig.options("a");
+    options.start = Start::Latest;
+    let begun = Instant::now();
+    let store = rig.store.beside();
+    store.script(|call| match call {
+        Call::Create(_) => Some(Fault::Slow(Duration::from_millis(40))),
+        _ => None,
+    });
+    options.store = Arc::new(store);
+    join(options).await.unwrap();
+    assert_eq!(rig.store.rows().len(), 1_500);
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
     );
 }
 
