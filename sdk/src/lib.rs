@@ -66,8 +66,8 @@
 //! | none | memory | Rust 1.85 |
 //! | `kafka` | Apache Kafka and Amazon MSK | a C and a C++ compiler, and make |
 //! | `kafka-tls` | TLS, SCRAM and OAUTHBEARER | perl |
-//! | `msk-iam` | IAM authentication at Amazon MSK | Rust 1.88 |
-//! | `kinesis` | Amazon Kinesis Data Streams | Rust 1.88, and a C compiler |
+//! | `msk-iam` | IAM authentication at Amazon MSK | Rust 1.94 |
+//! | `kinesis` | Amazon Kinesis Data Streams | Rust 1.94, and a C compiler |
 //!
 //! Features only add. What each backend promises is in the [core's documentation](millstream_core).
 

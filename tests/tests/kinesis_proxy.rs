@@ -139,7 +139,7 @@ impl Stream {
             .send()
             .await;
         let records = read.unwrap().records.into_iter();
-        records.map(|record| record.partition_key).collect()
+        records.filter_map(|record| record.partition_key).collect()
     }
 }
 
@@ -381,7 +381,12 @@ async fn subscribed(stream: &Stream, consumer: &str, count: usize) -> (Vec<Strin
     while keys.len() < count {
         match timeout(TIMEOUT, events.recv()).await.unwrap() {
             Ok(Some(SubscribeToShardEventStream::SubscribeToShardEvent(event))) => {
-                keys.extend(event.records.into_iter().map(|record| record.partition_key));
+                keys.extend(
+                    event
+                        .records
+                        .into_iter()
+                        .filter_map(|record| record.partition_key),
+                );
             }
             Ok(Some(other)) => panic!("{other:?}"),
             Ok(None) => panic!("it ends cleanly"),

@@ -50,7 +50,14 @@ impl Group {
                 }
             };
             let id = info.id();
-            sources.insert(stream.clone(), StreamSource { id, way });
+            info.warn_of_distribution();
+            let distributes = info.distributes;
+            let source = StreamSource {
+                id,
+                way,
+                distributes,
+            };
+            sources.insert(stream.clone(), source);
         }
         Ok(sources)
     }

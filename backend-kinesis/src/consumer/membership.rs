@@ -56,6 +56,8 @@ pub(super) struct StreamSource {
     pub(super) id: Arc<str>,
     /// The retrieval mode.
     pub(super) way: Way,
+    /// Whether its shards have records of any hash key.
+    pub(super) distributes: bool,
 }
 
 /// When nothing was left to be read, and when the start was resolved, as stored in the lease.
@@ -175,7 +177,7 @@ impl Membership {
         let options = ReaderOptions {
             connection: self.connection.clone(),
             partition: partition.clone(),
-            range,
+            range: range.filter(|_| source.is_none_or(|source| !source.distributes)),
             begin: match from {
                 ResumePoint::After(position) => Begin::After(position),
                 ResumePoint::Earliest => Begin::Earliest,

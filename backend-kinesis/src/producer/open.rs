@@ -9,6 +9,7 @@ use super::Producer;
 use super::lanes::Settings;
 use super::map::Map;
 use super::transport::Aws;
+use crate::config::Aggregation;
 use crate::connection::Connection;
 use crate::stream;
 
@@ -19,6 +20,12 @@ pub(crate) async fn open(
     stream: &str,
 ) -> Result<Arc<dyn driver::Producer>> {
     let info = stream::describe(connection, OPERATION, stream).await?;
+    if info.distributes && connection.config.producer.aggregation == Aggregation::Kpl {
+        let message = "the stream distributes records itself (AUTO), and an aggregate must come to the \
+                       shard of its keys: set `producer.aggregation` to \"off\"";
+        return Err(Error::new(ErrorKind::Invalid, OPERATION, message).with_stream(stream));
+    }
+    info.warn_of_distribution();
     let shards = stream::shards(connection, OPERATION, stream).await?;
     let map = Map::new(info.name.clone(), &shards).ok_or_else(|| {
         let message = "no shard of the stream is open: it is being made, or deleted";

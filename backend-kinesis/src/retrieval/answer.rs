@@ -37,6 +37,7 @@ impl Answer {
 pub(super) struct Raw {
     pub(super) position: Position,
     pub(super) arrival: Option<SystemTime>,
+    /// Empty for a record without one.
     pub(super) key: Bytes,
     pub(super) data: Bytes,
 }
@@ -53,7 +54,7 @@ impl TryFrom<types::Record> for Raw {
         Ok(Self {
             position,
             arrival: arrival.map(time),
-            key: record.partition_key.into_bytes().into(),
+            key: record.partition_key.unwrap_or_default().into_bytes().into(),
             data: record.data.into_inner().into(),
         })
     }

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use aws_sdk_kinesis::types::StreamStatus;
+use aws_sdk_kinesis::types::{RecordDistributionStrategy, StreamStatus};
+use millstream_core::telemetry::event;
 use millstream_core::{Error, ErrorKind, Position, Result};
 
 use super::HashRange;
@@ -30,9 +31,22 @@ pub(crate) struct StreamInfo {
     /// The maximum record size in bytes, including its key.
     pub(crate) record_bytes: usize,
     pub(crate) status: StreamStatus,
+    /// Whether the stream distributes records over its shards itself, whatever their keys are (`AUTO`). Then keys have no
+    /// order, and a shard has records of any hash key.
+    pub(crate) distributes: bool,
 }
 
 impl StreamInfo {
+    /// Warns if records of one key have no order.
+    pub(crate) fn warn_of_distribution(&self) {
+        if self.distributes {
+            event!(
+                warn, "millstream.kinesis.stream.unordered", stream = %self.name,
+                "the stream distributes records itself: those of one key have no order"
+            );
+        }
+    }
+
     /// Returns the id of the stream. A later stream of the same name has another id.
     ///
     /// Rejected: using the field `StreamId` of DescribeStreamSummary. It is reserved for future use, and a
@@ -71,6 +85,8 @@ pub(crate) async fn describe(
             created: created.map_err(|_| missing())?,
             record_bytes: usize::try_from(kib).unwrap_or_default().max(1) * 1_024,
             status: summary.stream_status,
+            distributes: summary.record_distribution_strategy
+                == Some(RecordDistributionStrategy::Auto),
         })
     };
     connection.ask(operation, call).await
@@ -154,6 +170,7 @@ mod tests {
                 created: UNIX_EPOCH + Duration::from_nanos(nanos),
                 record_bytes: 1,
                 status: StreamStatus::Active,
+                distributes: false,
             };
             info.id()
         };

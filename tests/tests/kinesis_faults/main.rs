@@ -9,6 +9,7 @@ mod connections;
 mod credentials;
 mod cut_off;
 mod deleted;
+mod distribution;
 mod fixture;
 mod foreign;
 mod https;
@@ -75,6 +76,9 @@ const CASES: &[(&str, Variant, usize, Case)] = &[
     ("poisonous_aggregates_stop_nobody", RAW, 2, |g| Box::pin(poison::stops_nobody(g))),
     ("poisonous_aggregates_stop_nobody_in_fan_out", FAN_OUT, 2, |g| Box::pin(poison::stops_nobody(g))),
     ("foreign_aggregates", RAW, 2, |g| Box::pin(foreign::aggregates_are_delivered_whole(g))),
+    ("stream_that_distributes_records_loses_nothing", RAW, 2, |g| Box::pin(distribution::loses_nothing(g))),
+    ("stream_that_distributes_records_loses_nothing_in_fan_out", FAN_OUT, 2, |g| Box::pin(distribution::loses_nothing(g))),
+    ("stream_that_distributes_records_takes_no_aggregates", KPL, 2, |g| Box::pin(distribution::takes_no_aggregates(g))),
     ("quiet_partition_is_no_gap", RAW, 2, |g| Box::pin(quiet::is_no_gap(g))),
     ("quiet_partition_is_no_gap_aggregated", KPL, 2, |g| Box::pin(quiet::is_no_gap(g))),
     ("quiet_partition_is_no_gap_in_fan_out", FAN_OUT, 2, |g| Box::pin(quiet::is_no_gap(g))),

@@ -173,6 +173,7 @@ fn info(name: &str, stream: &Stream) -> StreamInfo {
         created: stream.created,
         record_bytes: 1 << 20,
         status: StreamStatus::Active,
+        distributes: false,
     }
 }
 

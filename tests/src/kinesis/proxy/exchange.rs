@@ -15,6 +15,7 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 use tokio::time::sleep;
 
+use super::distribution;
 use super::faults::{Action, Faults};
 use super::limits::{self, Limits};
 use super::quotas::Quotas;
@@ -151,12 +152,18 @@ impl Exchange {
         }
         let body = match &request.operation {
             Operation::Iterator(shard) => &self.retention.place(shard, &request.body),
+            Operation::PutRecords { stream } if self.faults.is_distributed(stream) => {
+                &distribution::scatter(&request.body)
+            }
             _ => &request.body,
         };
-        let (status, response) = self.forward(request, body).await?;
+        let (status, mut response) = self.forward(request, body).await?;
         match &request.operation {
             Operation::Iterator(shard) => self.retention.learn(&response["ShardIterator"], shard),
             Operation::PutRecords { .. } => self.stats.add_batch_response(&response),
+            Operation::Description { stream } if self.faults.is_distributed(stream) => {
+                distribution::describe(&mut response);
+            }
             _ => {}
         }
         Ok(response::of(status, &response))

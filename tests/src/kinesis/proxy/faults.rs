@@ -1,6 +1,6 @@
 //! The faults that a proxy injects into requests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ struct State {
     /// Clients whose credentials have expired.
     expired: Vec<Outage>,
     flaky: Vec<Flaky>,
+    /// The streams that distribute records themselves.
+    distributed: BTreeSet<String>,
     /// The number of hits of each stream, table and client.
     hits: BTreeMap<String, u64>,
 }
@@ -210,6 +212,11 @@ impl Faults {
         self.plan(stream, FaultKind::MuteSubscription, times);
     }
 
+    /// Makes a stream distribute its records itself from now on: they are stored in any shard, and its description says so.
+    pub fn distribute_records(&self, stream: &str) {
+        self.lock().distributed.insert(stream.to_owned());
+    }
+
     /// Fails one in `one_in` requests of clients with this name prefix, for `duration`: the connection is closed
     /// before or after forwarding, or the response is an error of the service. The seed decides which, and how.
     pub fn make_flaky(&self, begins: &str, one_in: u32, seed: u64, duration: Duration) {
@@ -265,6 +272,11 @@ impl Faults {
             state.record_hit(client);
         }
         is_cut_off
+    }
+
+    /// Returns whether a stream distributes its records itself.
+    pub(super) fn is_distributed(&self, stream: &str) -> bool {
+        self.lock().distributed.contains(stream)
     }
 
     /// Counts one request, and returns its action.

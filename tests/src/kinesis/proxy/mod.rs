@@ -10,6 +10,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 
+mod distribution;
 mod exchange;
 mod faults;
 mod https;

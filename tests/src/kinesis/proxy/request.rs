@@ -48,6 +48,8 @@ pub(super) enum Operation {
     Checkpoint { table: String },
     /// Any other request to this table.
     Table { table: String },
+    /// Describes a stream.
+    Description { stream: String },
     /// A request that no fault applies to.
     Other,
 }
@@ -114,6 +116,9 @@ fn of_kinesis(operation: &str, body: &Value) -> Operation {
             stream: stream.to_owned(),
         },
         "PutRecord" => Operation::PutRecord {
+            stream: stream.to_owned(),
+        },
+        "DescribeStreamSummary" => Operation::Description {
             stream: stream.to_owned(),
         },
         "GetShardIterator" => Operation::Iterator(shard()),
