@@ -42,14 +42,11 @@
 mod broker;
 mod checkpoints;
 mod clock;
-mod commit;
 mod config;
 mod coordinator;
 mod error;
 mod faults;
-mod fetch;
 mod ids;
-mod join;
 mod journal;
 mod log;
 mod membership;

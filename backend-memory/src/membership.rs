@@ -8,12 +8,10 @@ use millstream_core::{Epoch, Error, Partition, Record, Result};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::broker::{Broker, BrokerState};
+use crate::broker::{Broker, BrokerState, FetchResult, JoinError};
 use crate::coordinator::Presence;
 use crate::error::BrokerError;
-use crate::fetch::FetchResult;
 use crate::ids::{GroupId, MemberId};
-use crate::join::JoinError;
 use crate::publish::{PublishOutcome, PublishRequest};
 
 #[derive(Debug)]

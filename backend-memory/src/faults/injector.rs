@@ -4,15 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream_core::telemetry::event;
 use millstream_core::{ErrorKind, Partition, Result};
-use tokio::time::Instant;
 
 use super::script::{CheckpointPlan, FaultScript, MemberPlan, SendPlan, Target};
-use crate::broker::{Broker, BrokerState};
-use crate::coordinator::{GroupCoordinator, Presence};
-use crate::error::BrokerError;
-use crate::ids::MemberId;
+use crate::broker::Broker;
+use crate::coordinator::GroupCoordinator;
 
 /// Injects faults into a live broker. Returned by [`Memory::faults`](crate::Memory::faults). Cheap
 /// to clone.
@@ -123,62 +119,5 @@ impl Faults {
     fn next_checkpoints(&self, count: u64, plan: CheckpointPlan) {
         self.0
             .with(|state, _| state.faults.plan_checkpoints(count, plan));
-    }
-}
-
-impl BrokerState {
-    /// Applies a fault of a script. A fault without a target is skipped.
-    pub(crate) fn apply_fault(&mut self, plan: MemberPlan, now: Instant) {
-        if let Err(error) = self.inject(&plan, now) {
-            event!(
-                debug,
-                "millstream.memory.fault.skipped",
-                ?plan,
-                ?error,
-                "a fault has no target"
-            );
-        }
-    }
-
-    fn inject(&mut self, plan: &MemberPlan, now: Instant) -> Result<(), BrokerError> {
-        match plan {
-            MemberPlan::Crash(target) => {
-                self.each(target, |group, member| group.crash(member, now))
-            }
-            MemberPlan::Pause(target, pause) => {
-                self.each(target, |group, member| group.pause(member, *pause, now))
-            }
-            MemberPlan::Steal { group, partition } => {
-                let partition = self.catalog.partition_ref(partition)?;
-                let group = self.group_id(group)?;
-                self.groups[group].steal(partition)
-            }
-        }
-    }
-
-    fn each(
-        &mut self,
-        target: &Target,
-        mut inject: impl FnMut(&mut GroupCoordinator, MemberId),
-    ) -> Result<(), BrokerError> {
-        let mut found = false;
-        for group in &mut self.groups {
-            let targets: Vec<MemberId> = group
-                .members
-                .iter()
-                .filter(|(_, member)| member.presence != Presence::Gone)
-                .filter(|(_, member)| match target {
-                    Target::Named(name) => member.name.as_deref() == Some(name),
-                    Target::Nth(n) => member.ordinal == *n,
-                })
-                .map(|(id, _)| *id)
-                .collect();
-            found |= !targets.is_empty();
-            targets.into_iter().for_each(|member| inject(group, member));
-        }
-        match found {
-            true => Ok(()),
-            false => Err(BrokerError::UnknownMember),
-        }
     }
 }

@@ -2,7 +2,7 @@
 
 mod injector;
 pub(crate) mod plan;
-mod script;
+pub(crate) mod script;
 
 pub use injector::Faults;
 pub use script::{FaultScript, Target};

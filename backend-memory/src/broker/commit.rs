@@ -4,7 +4,7 @@ use millstream_core::driver::CheckpointUpdate;
 use millstream_core::failpoint;
 use millstream_core::{Epoch, Partition};
 
-use crate::broker::BrokerState;
+use super::BrokerState;
 use crate::error::BrokerError;
 use crate::ids::{GroupId, MemberId};
 use crate::journal::{JournalEntry, OffsetCommit};

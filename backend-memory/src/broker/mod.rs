@@ -28,6 +28,15 @@ use crate::rate_limit::RateLimit;
 use crate::rules::StreamRules;
 use crate::stream::{Catalog, Stream};
 
+mod checkpoints;
+mod commit;
+mod faults;
+mod fetch;
+mod join;
+
+pub(crate) use fetch::FetchResult;
+pub(crate) use join::JoinError;
+
 /// The broker, shared by all handles.
 #[derive(Debug)]
 pub(crate) struct Broker {

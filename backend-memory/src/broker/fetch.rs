@@ -6,7 +6,7 @@ use millstream_core::driver::Event;
 use millstream_core::{Epoch, Lag, Partition, Position};
 use tokio::time::Instant;
 
-use crate::broker::BrokerState;
+use super::BrokerState;
 use crate::coordinator::{GroupMember, LAG_INTERVAL, MemberEvent, OwnedPartition};
 use crate::error::BrokerError;
 use crate::ids::{GroupId, MemberId, PartitionRef};
@@ -294,7 +294,7 @@ impl BrokerState {
 }
 
 /// Returns the lag of a reader whose next offset is `next_offset`.
-pub(crate) fn lag(log: &Log, next_offset: u64, now: i64) -> Lag {
+pub(super) fn lag(log: &Log, next_offset: u64, now: i64) -> Lag {
     let next_offset = next_offset.max(log.start());
     let age = log
         .get(next_offset)

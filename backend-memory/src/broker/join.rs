@@ -7,7 +7,7 @@ use millstream_core::{Start, failpoint};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::broker::BrokerState;
+use super::BrokerState;
 use crate::coordinator::{GroupMember, Presence};
 use crate::error::BrokerError;
 use crate::ids::{GroupId, MemberId};
