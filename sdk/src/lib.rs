@@ -71,11 +71,12 @@
 //!
 //! Features only add. What each backend promises is in the [core's documentation](millstream_core).
 
+// Not `millstream_core::*`: its hidden parts are for backends.
 #[doc(no_inline)]
-pub use millstream_core::*;
+pub use {admin::*, consumer::*, producer::*};
 
 #[doc(inline)]
-pub use millstream_core::{Client, Delivery, Error, ErrorKind, Record, Result};
+pub use millstream_core::{Client, Delivery, Error, ErrorKind, Record, Result, driver};
 
 mod settings;
 mod shutdown;
