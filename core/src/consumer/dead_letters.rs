@@ -191,7 +191,8 @@ impl Shape {
         };
         if !self.payload {
             changed.push("payload");
-            letter.payload = Default::default();
+            // Not a tombstone, which would delete the letter itself in a compacted topic.
+            letter.payload = Some(Bytes::new());
         }
         let headers = &mut letter.headers;
         match self.key {

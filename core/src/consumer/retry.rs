@@ -70,8 +70,8 @@ pub enum OnExhausted {
 /// characters in its name, is called `millstream-dead-named-` and the percent-encoded name. If the
 /// stream does not accept the letter, it is changed step by step: the key is replaced by a hash of it
 /// and kept in the header `millstream-dead-key`; the reason is cut to 100 characters, then left out
-/// with attempts and group; the record's headers are left out; finally the payload, and the key. Such
-/// a letter is logged (`millstream.consumer.dead_letter_changed`) and counted.
+/// with attempts and group; the record's headers are left out; finally the payload, which is then empty,
+/// and the key. Such a letter is logged (`millstream.consumer.dead_letter_changed`) and counted.
 ///
 /// If the letter cannot be sent now, sending is retried for as long as the partition is owned: the key
 /// waits, and nothing is lost. If it can never be sent (its stream was deleted, or access is denied),

@@ -155,6 +155,7 @@ async fn a_letter_loses_step_by_step_what_does_not_fit() {
         let letter = dead_letter(&script, record).await;
         assert_eq!(header(&letter, "changed"), changed, "{limit} bytes");
         assert!(letter.size() <= limit);
+        assert!(!letter.is_tombstone());
         assert_eq!(header(&letter, "position"), Some("7"));
     }
 }
