@@ -193,12 +193,18 @@ impl BrokerState {
             owned.next_offset += records.len() as u64;
             let lag = lag(log, owned.next_offset, millis);
             owned.reported_lag = Some(lag);
-            Event::Records {
+            let event = Event::Records {
                 partition: name,
                 epoch,
                 records,
                 lag,
+            };
+            if stored.open && owned.next_offset == log.end() {
+                // Nothing is left, as its lag says. Another visit would only find that out.
+                stored.wait(group, id);
+                return Ok(Some(event));
             }
+            event
         } else if !stored.open && !owned.ended {
             owned.ended = true;
             return Ok(Some(Event::Ended {
