@@ -1,4 +1,4 @@
-//! The consuming hot path allocates for each batch, never for each record.
+//! The consuming hot path allocates for each batch, never for each record, and settled records leave no memory.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -48,24 +48,58 @@ fn allocations(records: usize, consume: Consume) -> u64 {
         .start_paused(true)
         .build()
         .unwrap();
-    let client = runtime.block_on(filled(records));
+    let client = runtime.block_on(filled(8, records));
     let info = measure(|| consume(&runtime, &client, records));
     info.count_total
 }
 
-async fn filled(records: usize) -> Client {
+/// Most partitions are idle most of the time. A member must not keep the memory that each needed when it was busy.
+#[test]
+fn settled_records_leave_no_memory_with_their_partition() {
+    const PARTITIONS: usize = 1_000;
+    let [few, many] = [10, 100].map(|records| retained(PARTITIONS, records * PARTITIONS));
+    assert!(
+        many - few < 256 << 10,
+        "{PARTITIONS} idle partitions take {few} bytes after few records, and {many} after many"
+    );
+}
+
+/// Returns the bytes that a member takes when all records are settled.
+fn retained(partitions: usize, records: usize) -> i64 {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    let client = runtime.block_on(filled(partitions, records));
+    let mut running = None;
+    let info = measure(|| {
+        let handler = |_| std::future::ready(Ok::<(), Infallible>(()));
+        let run = group(&client).run(handler, std::future::pending());
+        let control = run.handle();
+        running = Some(runtime.spawn(run));
+        runtime.block_on(async {
+            while control.stats().settled < records as u64 {
+                tokio::task::yield_now().await;
+            }
+        });
+    });
+    drop(running);
+    info.bytes_current
+}
+
+async fn filled(partitions: usize, records: usize) -> Client {
     let client = millstream_memory::Config::default()
         .connect()
         .await
         .unwrap();
     client
         .streams()
-        .create(StreamSpec::new("cars").partitions(8))
+        .create(StreamSpec::new("cars").partitions(partitions))
         .await
         .unwrap();
     let producer = client.producer("cars").open().await.unwrap();
     let payload = Bytes::from(vec![0; 512]);
-    let keys: Vec<_> = (0..1_000)
+    let keys: Vec<_> = (0..10_000)
         .map(|key| Bytes::from(format!("car-{key}")))
         .collect();
     for key in keys.iter().cycle().take(records) {

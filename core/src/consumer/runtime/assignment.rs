@@ -13,8 +13,9 @@ use tokio::time::Instant;
 use super::output_buffer::{Origin, OutputBuffer};
 use super::refused_delivery::RefusedDelivery;
 use super::run::Run;
+use super::spare_memory::SpareMemory;
 use super::stall::StallDetector;
-use super::window::{NO_KEY, Window};
+use super::window::{NO_KEY, Window, WindowEntry};
 use crate::consumer::delivery::{FetchedBatch, Ownership, copy};
 use crate::driver::{CheckpointUpdate, Membership, StoredRecord};
 use crate::sync::lock;
@@ -69,6 +70,13 @@ pub(crate) struct Assignment {
     /// Whether the next checkpoint includes it.
     pub(crate) dirty: bool,
     stats: Arc<Mutex<PartitionStats>>,
+}
+
+/// Memory for the records of assignments. Those without records have none of their own.
+#[derive(Debug, Default)]
+pub(crate) struct RecordMemory {
+    entries: SpareMemory<WindowEntry>,
+    chunks: SpareMemory<Chunk>,
 }
 
 /// Consecutive numbers, and the records of those that are still held.
@@ -208,12 +216,19 @@ impl Assignment {
     }
 
     /// Adds received records.
-    pub(crate) fn receive(&mut self, records: Vec<StoredRecord>, lag: Lag, now: Instant) {
+    pub(crate) fn receive(
+        &mut self,
+        records: Vec<StoredRecord>,
+        lag: Lag,
+        now: Instant,
+        memory: &mut RecordMemory,
+    ) {
         self.show_lag(lag);
         let Some(last) = records.last().map(|record| record.position) else {
             return;
         };
-        self.window.reserve(records.len());
+        self.window.reserve(records.len(), &mut memory.entries);
+        memory.chunks.lend(&mut self.chunks);
         let mut bytes = 0;
         for record in &records {
             self.window.push(key_hash(record.key.as_ref()));
@@ -365,6 +380,14 @@ impl Assignment {
         }
         if self.chunks.is_empty() {
             self.settled_out_of_order = 0;
+        }
+    }
+
+    /// Returns the memory for records, if all of them are settled.
+    pub(crate) fn return_memory(&mut self, memory: &mut RecordMemory) {
+        if self.chunks.is_empty() {
+            self.window.return_memory(&mut memory.entries);
+            memory.chunks.take_back(&mut self.chunks);
         }
     }
 

@@ -17,7 +17,7 @@ use futures_util::stream::FuturesUnordered;
 use slab::Slab;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
-use super::assignment::{Assignment, Paused};
+use super::assignment::{Assignment, Paused, RecordMemory};
 use super::bisection::Bisection;
 use super::buffer_budget::BufferBudget;
 use super::control_state::ControlState;
@@ -93,6 +93,8 @@ pub(crate) struct Member<W: Handler> {
     retries: DueQueue,
     /// When incomplete batches are due, with the index of their assignment.
     batches_due: BTreeSet<(Instant, usize)>,
+    /// Memory for records, to be reused.
+    record_memory: RecordMemory,
     /// Memory for the futures of attempts, to be reused.
     spare_futures: Vec<ReusableFuture<W>>,
     /// Releases and completions in flight.
@@ -184,6 +186,7 @@ impl<W: Handler> Member<W> {
             expiries: DueQueue::default(),
             retries: DueQueue::default(),
             batches_due: BTreeSet::new(),
+            record_memory: RecordMemory::default(),
             spare_futures: Vec::new(),
             releases: FuturesUnordered::new(),
             buffer_full: false,

@@ -23,5 +23,6 @@ pub(crate) mod member;
 pub(crate) mod output_buffer;
 pub(crate) mod refused_delivery;
 pub(crate) mod run;
+pub(crate) mod spare_memory;
 pub(crate) mod stall;
 pub(crate) mod window;

@@ -15,6 +15,8 @@ use std::ops::Range;
 
 use foldhash::fast::FixedState;
 
+use super::spare_memory::SpareMemory;
+
 #[derive(Debug, Default)]
 pub(crate) struct Window {
     /// The numbers from `base` on.
@@ -36,7 +38,7 @@ pub(crate) struct Window {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct WindowEntry {
+pub(crate) struct WindowEntry {
     /// The hash of the key. Keys with the same hash wait for each other.
     key: u64,
     /// The distance to the next number that waits for this key; 0 if none does.
@@ -68,8 +70,15 @@ impl Window {
         });
     }
 
-    pub(crate) fn reserve(&mut self, records: usize) {
+    /// Prepares for more records.
+    pub(crate) fn reserve(&mut self, records: usize, spare: &mut SpareMemory<WindowEntry>) {
+        spare.lend(&mut self.entries);
         self.entries.reserve(records);
+    }
+
+    /// Returns the memory of a window in which all numbers are settled.
+    pub(crate) fn return_memory(&mut self, spare: &mut SpareMemory<WindowEntry>) {
+        spare.take_back(&mut self.entries);
     }
 
     /// Returns whether a number that was received is settled.

@@ -270,6 +270,7 @@ impl<W: Handler> Member<W> {
             let watermark = assignment.window.watermark();
             assignment.outputs_mut().advance(watermark);
         }
+        assignment.return_memory(&mut self.record_memory);
         self.checkpointer.settled(assignment, index, settled);
         self.resume_below_low_watermark(index);
         self.check_release(index);

@@ -135,7 +135,7 @@ impl<W: Handler> Member<W> {
             return;
         }
         self.control.counters.received.add(records.len() as u64);
-        assignment.receive(records, lag, self.now);
+        assignment.receive(records, lag, self.now, &mut self.record_memory);
         if assignment.unsettled() >= self.options.max_unsettled_per_partition {
             assignment.pause(
                 Paused {
