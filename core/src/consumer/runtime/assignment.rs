@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::BuildHasher;
 use std::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use foldhash::fast::FixedState;
@@ -11,6 +11,7 @@ use slab::Slab;
 use tokio::time::Instant;
 
 use super::output_buffer::{Origin, OutputBuffer};
+use super::published_stats::PublishedStats;
 use super::refused_delivery::RefusedDelivery;
 use super::run::Run;
 use super::spare_memory::SpareMemory;
@@ -18,8 +19,7 @@ use super::stall::StallDetector;
 use super::window::{NO_KEY, Window, WindowEntry};
 use crate::consumer::delivery::{FetchedBatch, Ownership, copy};
 use crate::driver::{CheckpointUpdate, Membership, StoredRecord};
-use crate::sync::lock;
-use crate::{Batch, Delivery, Epoch, Lag, OldestUnsettled, Partition, PartitionStats, Position};
+use crate::{Batch, Delivery, Epoch, Lag, OldestUnsettled, Partition, Position};
 
 #[derive(Debug)]
 pub(crate) struct Assignment {
@@ -69,7 +69,7 @@ pub(crate) struct Assignment {
     pub(crate) release_queued: bool,
     /// Whether the next checkpoint includes it.
     pub(crate) dirty: bool,
-    stats: Arc<Mutex<PartitionStats>>,
+    stats: Arc<PublishedStats>,
 }
 
 /// Memory for the records of assignments. Those without records have none of their own.
@@ -154,14 +154,6 @@ impl Assignment {
         resume_after: Option<Position>,
         stream_id: Option<Arc<str>>,
     ) -> Self {
-        let stats = PartitionStats {
-            epoch,
-            settled: resume_after,
-            unsettled: 0,
-            oldest_unsettled: None,
-            paused: false,
-            lag: Lag::default(),
-        };
         Self {
             ownership: Arc::new(Ownership::new(partition, epoch, stream_id)),
             window: Window::default(),
@@ -188,7 +180,7 @@ impl Assignment {
             queued: false,
             release_queued: false,
             dirty: false,
-            stats: Arc::new(Mutex::new(stats)),
+            stats: Arc::new(PublishedStats::new(epoch, resume_after)),
         }
     }
 
@@ -200,7 +192,7 @@ impl Assignment {
         self.ownership.epoch
     }
 
-    pub(crate) fn stats(&self) -> &Arc<Mutex<PartitionStats>> {
+    pub(crate) fn stats(&self) -> &Arc<PublishedStats> {
         &self.stats
     }
 
@@ -252,7 +244,7 @@ impl Assignment {
     }
 
     pub(crate) fn show_lag(&self, lag: Lag) {
-        lock(&self.stats).lag = lag;
+        self.stats.set_lag(lag);
     }
 
     /// Returns the delivery of a number that is not settled.
@@ -497,21 +489,13 @@ impl Assignment {
 
     /// Updates the published statistics. Called once for many records.
     pub(crate) fn refresh_stats(&self) {
-        let mut stats = lock(&self.stats);
-        stats.settled = self.settled();
-        stats.unsettled = self.unsettled();
-        stats.paused = self.paused.any();
-        let watermark = stats.settled;
-        if (stats.oldest_unsettled.as_ref())
-            .is_some_and(|oldest| Some(oldest.position) <= watermark)
-        {
-            stats.oldest_unsettled = None;
-        }
+        self.stats
+            .set_progress(self.settled(), self.unsettled(), self.paused.any());
     }
 
     /// Publishes the oldest unsettled record in the statistics.
     pub(crate) fn show_oldest(&self, oldest: Option<OldestUnsettled>) {
-        lock(&self.stats).oldest_unsettled = oldest;
+        self.stats.set_oldest_unsettled(oldest);
     }
 
     fn chunk(&self, number: u64) -> &Chunk {

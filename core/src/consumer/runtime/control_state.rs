@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 
 use super::counters::Counters;
+use super::published_stats::PublishedStats;
 use crate::sync::lock;
 use crate::{Partition, PartitionStats};
 
@@ -16,7 +17,7 @@ pub(crate) struct ControlState {
     requests: Mutex<ControlRequests>,
     /// Notified when the requests have changed.
     notify: Notify,
-    partitions: Mutex<BTreeMap<Partition, Arc<Mutex<PartitionStats>>>>,
+    partitions: Mutex<BTreeMap<Partition, Arc<PublishedStats>>>,
 }
 
 /// What the application has requested of a member.
@@ -70,12 +71,12 @@ impl ControlState {
         }
     }
 
-    pub(crate) fn publish_stats(&self, partition: &Partition, stats: Arc<Mutex<PartitionStats>>) {
+    pub(crate) fn publish_stats(&self, partition: &Partition, stats: Arc<PublishedStats>) {
         lock(&self.partitions).insert(partition.clone(), stats);
     }
 
     /// Removes a partition, unless a newer assignment of it is published.
-    pub(crate) fn remove_stats(&self, partition: &Partition, stats: &Arc<Mutex<PartitionStats>>) {
+    pub(crate) fn remove_stats(&self, partition: &Partition, stats: &Arc<PublishedStats>) {
         let mut partitions = lock(&self.partitions);
         if partitions
             .get(partition)
@@ -88,7 +89,7 @@ impl ControlState {
     pub(crate) fn partitions(&self) -> BTreeMap<Partition, PartitionStats> {
         lock(&self.partitions)
             .iter()
-            .map(|(partition, stats)| (partition.clone(), lock(stats).clone()))
+            .map(|(partition, stats)| (partition.clone(), stats.read()))
             .collect()
     }
 }

@@ -21,6 +21,7 @@ mod guarded;
 pub(crate) mod handler;
 pub(crate) mod member;
 pub(crate) mod output_buffer;
+pub(crate) mod published_stats;
 pub(crate) mod refused_delivery;
 pub(crate) mod run;
 pub(crate) mod spare_memory;
