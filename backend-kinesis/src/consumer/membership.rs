@@ -97,7 +97,7 @@ impl From<Parts> for Membership {
 
 impl Membership {
     /// Handles an event of a lease.
-    fn hear(&self, event: LeaseEvent) -> Result<()> {
+    fn on_lease_event(&self, event: LeaseEvent) -> Result<()> {
         match event {
             LeaseEvent::Taken {
                 lease,
@@ -110,7 +110,7 @@ impl Membership {
                 let times = LeaseTimes { tip, resolved };
                 self.assign(&lease, epoch, from, times, range);
             }
-            LeaseEvent::Asked {
+            LeaseEvent::HandoffRequested {
                 lease,
                 epoch,
                 within,
@@ -129,7 +129,7 @@ impl Membership {
     }
 
     /// Handles an event of a reader.
-    fn hear_reader(&self, ((partition, epoch), said): Said) -> Result<()> {
+    fn on_read_event(&self, ((partition, epoch), said): Said) -> Result<()> {
         let (event, children) = match said {
             ReadEvent::Records { records, behind } => {
                 let lag = lag(behind);
@@ -223,8 +223,8 @@ impl driver::Membership for Membership {
         loop {
             select! {
                 biased;
-                event = self.worker.next() => self.hear(event)?,
-                Some(said) = inbox.recv(), if self.assignments.has_room() => self.hear_reader(said)?,
+                event = self.worker.next() => self.on_lease_event(event)?,
+                Some(said) = inbox.recv(), if self.assignments.has_room() => self.on_read_event(said)?,
                 events = self.assignments.next() => return events,
             }
         }

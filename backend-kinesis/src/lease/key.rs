@@ -175,6 +175,7 @@ mod tests {
             created: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_700),
             record_bytes: 1 << 20,
             status: StreamStatus::Active,
+            distributes: false,
         }
     }
 

@@ -89,7 +89,7 @@ pub(crate) enum LeaseEvent {
         range: Option<HashRange>,
     },
     /// Another member requests it: drain, then release. It is lost if it is not released in time.
-    Asked {
+    HandoffRequested {
         lease: LeaseKey,
         epoch: Epoch,
         within: Duration,

@@ -82,7 +82,7 @@ impl<T: Clone> Reading<T> {
                     if error.is_retryable() {
                         feed.after = after;
                     }
-                    self.heed(error).await?;
+                    self.on_error(error).await?;
                 }
             }
             sleep_until(begun + LEAST).await;
@@ -101,7 +101,7 @@ impl<T: Clone> Reading<T> {
                 Ok(Ok(Some(answer))) => answer,
                 Ok(Ok(None)) => return self.look_if_idle(feed).await,
                 Ok(Err(error)) => {
-                    self.heed(error).await?;
+                    self.on_error(error).await?;
                     return Ok(Next::Another);
                 }
                 Err(_) => {

@@ -27,7 +27,7 @@ impl<T: Clone> Reading<T> {
                 Ok(iterator) => self.poll_from(iterator, until).await?,
                 Err(error) => {
                     self.place.refuse(&from, error.kind());
-                    self.heed(error).await?;
+                    self.on_error(error).await?;
                 }
             }
         }
@@ -64,7 +64,7 @@ impl<T: Clone> Reading<T> {
                         self.limit.timed_out();
                     }
                     let may_pass = error.is_retryable();
-                    self.heed(error).await?;
+                    self.on_error(error).await?;
                     match may_pass {
                         true => continue,
                         false => return Ok(()),

@@ -166,7 +166,7 @@ impl<T: Clone> Reading<T> {
             }
         }
         if behind.is_some_and(|behind| behind.is_zero()) {
-            self.tell_tip(asked);
+            self.report_tip(asked);
         }
         Ok(Taken::All)
     }
@@ -207,7 +207,7 @@ impl<T: Clone> Reading<T> {
     }
 
     /// Reports that nothing was left at a time, if that is certain and was not just reported.
-    fn tell_tip(&mut self, at: SystemTime) {
+    fn report_tip(&mut self, at: SystemTime) {
         let is_due = self.tip.is_none_or(|told| told.elapsed() >= TIPS);
         let after = self.handed;
         if is_due && self.place.is_fresh() && self.hand.offer(ReadEvent::AtTip { after, at }) {
@@ -217,7 +217,7 @@ impl<T: Clone> Reading<T> {
 
     /// Handles an error of a request, and waits as long as it requires. Afterwards the reader must look for its
     /// place again.
-    pub(super) async fn heed(&mut self, error: Error) -> Result<(), Done> {
+    pub(super) async fn on_error(&mut self, error: Error) -> Result<(), Done> {
         match error.kind() {
             ErrorKind::Throttled => {
                 let now = Instant::now();

@@ -125,7 +125,7 @@ async fn two_members_share_a_table_and_hand_over() {
     }
     let b = join("b").await;
     for _ in 0..2 {
-        let LeaseEvent::Asked { lease, epoch, .. } = event(&a).await else {
+        let LeaseEvent::HandoffRequested { lease, epoch, .. } = event(&a).await else {
             panic!("not asked");
         };
         a.release(&lease, epoch).await.unwrap();

@@ -51,7 +51,7 @@ pub(super) struct Leaving {
 }
 
 impl Member {
-    pub(super) fn obey(&mut self, command: Command) {
+    pub(super) fn on_command(&mut self, command: Command) {
         match command {
             Command::Checkpoint {
                 lease,

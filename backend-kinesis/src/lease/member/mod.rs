@@ -131,7 +131,7 @@ impl Member {
                 command = self.commands.recv() => match command {
                     Some(command) => {
                         self.expire(Instant::now());
-                        self.obey(command);
+                        self.on_command(command);
                     }
                     None => return,
                 },
@@ -199,7 +199,7 @@ impl Member {
         self.flights.push(flight.boxed());
     }
 
-    fn tell(&mut self, event: LeaseEvent) {
+    fn emit(&mut self, event: LeaseEvent) {
         // A dropped handle has closed the commands too, which ends the loop.
         let _ = self.events.send(event);
     }
@@ -207,7 +207,7 @@ impl Member {
     /// Ends the membership.
     fn fail(&mut self, error: Error) {
         self.done = true;
-        self.tell(LeaseEvent::Failed(
+        self.emit(LeaseEvent::Failed(
             error.with_group(self.options.group.clone()),
         ));
     }

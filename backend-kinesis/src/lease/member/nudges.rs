@@ -61,7 +61,7 @@ impl Member {
     /// Handles a nudge: scans at once, and again soon, because the sender may do more, and other members
     /// were nudged too.
     pub(super) fn nudged(&mut self, now: Instant) {
-        self.schedule.stir(now);
+        self.schedule.expect_changes(now);
         self.schedule.scan_now(now);
     }
 }

@@ -133,7 +133,7 @@ impl Member {
                     self.nudged(now);
                 }
                 self.saw(row);
-                self.conclude(key, write, attempt.error);
+                self.finish_write(key, write, attempt.error);
                 self.consider_heir(key, now);
             }
             row => {
@@ -163,7 +163,7 @@ impl Member {
     }
 
     /// Resolves a change after which the lease is still held here.
-    fn conclude(&mut self, key: &Arc<str>, write: Write, error: Option<Error>) {
+    fn finish_write(&mut self, key: &Arc<str>, write: Write, error: Option<Error>) {
         let Some(held) = self.held.get_mut(key) else {
             return;
         };
@@ -195,7 +195,7 @@ impl Member {
                 group = %self.options.group, stream = %held.lease.stream,
                 partition = %held.lease.shard, epoch = %held.epoch, "a lease was lost"
             );
-            self.tell(LeaseEvent::Lost {
+            self.emit(LeaseEvent::Lost {
                 lease: held.lease,
                 epoch: held.epoch,
             });
@@ -230,7 +230,7 @@ impl Member {
             return;
         };
         // The requester has just joined, perhaps along with others.
-        self.schedule.stir(now);
+        self.schedule.expect_changes(now);
         self.schedule.scan_soon(now);
         match held.stage {
             Stage::Told => {
@@ -241,7 +241,7 @@ impl Member {
                     group = %self.options.group, stream = %lease.stream,
                     partition = %lease.shard, %epoch, "another member asks for a lease"
                 );
-                self.tell(LeaseEvent::Asked {
+                self.emit(LeaseEvent::HandoffRequested {
                     lease,
                     epoch,
                     within,
@@ -268,7 +268,7 @@ impl Member {
         held.stage = Stage::Ceded;
         held.waiting.push_back(Write::Release { reply: None });
         let (lease, epoch) = (held.lease.clone(), held.epoch);
-        self.tell(LeaseEvent::Lost { lease, epoch });
+        self.emit(LeaseEvent::Lost { lease, epoch });
     }
 
     /// Records one row as it is now.

@@ -104,7 +104,7 @@ impl Member {
             range,
             lease,
         };
-        self.tell(event);
+        self.emit(event);
         self.consider_heir(key, Instant::now());
     }
 }

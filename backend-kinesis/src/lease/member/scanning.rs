@@ -72,7 +72,7 @@ impl Member {
         let forsaken = self.options.failover * FORSAKEN;
         // Its new owner takes it soon.
         let is_free = |seen: &Seen| seen.row.holder().is_none() && !seen.is_older(forsaken, now);
-        let is_restless = self.schedule.is_stirred(now)
+        let is_restless = self.schedule.expects_changes(now)
             // A member without a lease cannot be nudged.
             || self.held.is_empty()
             || !self.asks.is_empty()
@@ -145,7 +145,7 @@ impl Member {
                 if row.own.look.is_some() && row.own.look != held.row.own.look {
                     // This scan may have read the row just before the change that the mark announces.
                     held.row.own.look = row.own.look;
-                    self.schedule.stir(now);
+                    self.schedule.expect_changes(now);
                 }
                 asked.push(key.clone());
             } else if row.counter > held.row.counter && !held.busy {

@@ -24,7 +24,7 @@ const CLEANUP: Duration = Duration::from_secs(60);
 const FAST: Duration = Duration::from_secs(1);
 
 /// The number of such intervals for which changes are expected after the last known one.
-const STIRRED: u32 = 3;
+const CHANGING: u32 = 3;
 
 /// How long to wait for the next scan.
 #[derive(Debug, Clone, Copy)]
@@ -44,7 +44,7 @@ pub(super) struct Schedule {
     /// Whether the scan in flight may be too old.
     rescan: bool,
     /// Until when changes are expected.
-    stirred: Option<Instant>,
+    changes_until: Option<Instant>,
     /// When to nudge the others.
     pub(super) nudge: Option<Instant>,
     /// When the next nudge is allowed.
@@ -82,7 +82,7 @@ impl Schedule {
         Self {
             scan: None,
             rescan: false,
-            stirred: None,
+            changes_until: None,
             nudge: None,
             next_nudge: now,
             decide: None,
@@ -134,12 +134,12 @@ impl Schedule {
     }
 
     /// Scans often for a while.
-    pub(super) fn stir(&mut self, now: Instant) {
-        self.stirred = Some(now + self.fast * STIRRED);
+    pub(super) fn expect_changes(&mut self, now: Instant) {
+        self.changes_until = Some(now + self.fast * CHANGING);
     }
 
-    pub(super) fn is_stirred(&self, now: Instant) -> bool {
-        self.stirred.is_some_and(|until| now < until)
+    pub(super) fn expects_changes(&self, now: Instant) -> bool {
+        self.changes_until.is_some_and(|until| now < until)
     }
 
     /// Nudges the others at once, or together with the next allowed nudge.

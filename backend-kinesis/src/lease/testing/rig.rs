@@ -119,7 +119,7 @@ impl App {
                         let before = noted.lock().unwrap().held.insert(shard, (lease, epoch));
                         assert!(before.is_none(), "taken twice: {before:?}");
                     }
-                    LeaseEvent::Asked { lease, epoch, .. } => {
+                    LeaseEvent::HandoffRequested { lease, epoch, .. } => {
                         note("asked", &lease);
                         if gives {
                             noted.lock().unwrap().held.remove(&lease.shard).unwrap();

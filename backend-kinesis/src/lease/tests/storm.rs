@@ -259,7 +259,7 @@ async fn follow(
                     .unwrap()
                     .insert(lease.shard.clone(), (lease, epoch));
             }
-            LeaseEvent::Asked { lease, epoch, .. } => {
+            LeaseEvent::HandoffRequested { lease, epoch, .. } => {
                 held.lock().unwrap().remove(&lease.shard);
                 ledger.lock().unwrap().holders.remove(&lease.shard);
                 let worker = worker.clone();

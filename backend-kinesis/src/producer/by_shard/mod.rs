@@ -48,7 +48,7 @@ pub(super) struct ByShard {
     /// The covers of all carriers that keep lanes busy.
     covers: Vec<HashRange>,
     /// Carriers that were stored in shards that the map does not contain.
-    strange: Vec<(Carried, Landed)>,
+    unmapped: Vec<(Carried, Landed)>,
     /// The lane that is served first.
     turn: usize,
 }
@@ -62,7 +62,7 @@ impl ByShard {
             lanes: lanes.collect(),
             map,
             covers: Vec::new(),
-            strange: Vec::new(),
+            unmapped: Vec::new(),
             turn: 0,
             settings,
         }
@@ -234,7 +234,7 @@ impl Lanes for ByShard {
     ) -> bool {
         let range = self.map.range(&landed.shard);
         if range.is_none() && carried.tickets.len() > 1 {
-            self.strange.push((carried, landed));
+            self.unmapped.push((carried, landed));
             return true;
         }
         self.place(carried, &landed, range, calls, now)
@@ -276,7 +276,7 @@ impl Lanes for ByShard {
         } else {
             self.rebuild(map, now);
         }
-        for (carried, landed) in std::mem::take(&mut self.strange) {
+        for (carried, landed) in std::mem::take(&mut self.unmapped) {
             let range = self.map.range(&landed.shard);
             self.place(carried, &landed, range, calls, now);
         }
