@@ -185,7 +185,86 @@ where
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use aws_sdk_kinesis::operation::list_shards::ListShardsError;
+    use aws_smithy_runtime_api::client::result::ConnectorError;
+    use aws_smithy_types::body::SdkBody;
+    use aws_smithy_types::error::ErrorMetadata;
+
     use super::*;
+
+    type Failed = SdkError<ListShardsError, HttpResponse>;
+
+    fn rejected(status: u16, code: Option<&str>) -> Failed {
+        let mut metadata = ErrorMetadata::builder();
+        if let Some(code) = code {
+            metadata = metadata.code(code);
+        }
+        let status = status.try_into().unwrap();
+        let response = HttpResponse::new(status, SdkBody::empty());
+        SdkError::service_error(ListShardsError::generic(metadata.build()), response)
+    }
+
+    #[test]
+    fn statuses_without_a_code() {
+        for (status, expected) in [
+            (400, ErrorKind::Invalid),
+            (403, ErrorKind::Denied),
+            (407, ErrorKind::Denied),
+            (408, ErrorKind::Timeout),
+            (413, ErrorKind::TooLarge),
+            (421, ErrorKind::Unavailable),
+            (425, ErrorKind::Unavailable),
+            (429, ErrorKind::Throttled),
+            (500, ErrorKind::Unavailable),
+        ] {
+            let error = of("test", rejected(status, None), &Credit::default());
+            assert_eq!(error.kind(), expected, "{status}");
+        }
+    }
+
+    #[test]
+    fn credentials_that_were_accepted_may_be_again() {
+        let credit = Credit::default().with_patience(Duration::from_secs(10));
+        let expired = || rejected(400, Some("ExpiredTokenException"));
+        let error = of("test", expired(), &credit);
+        assert_eq!(error.kind(), ErrorKind::Unauthenticated);
+        credit.accepted();
+        assert_eq!(
+            of("test", expired(), &credit).kind(),
+            ErrorKind::Unavailable
+        );
+        let denied = rejected(400, Some("AccessDeniedException"));
+        assert_eq!(of("test", denied, &credit).kind(), ErrorKind::Denied);
+    }
+
+    #[test]
+    fn credentials_that_cannot_be_loaded_are_told_by_type() {
+        for (error, expected) in [
+            (
+                CredentialsError::not_loaded_no_source(),
+                ErrorKind::Unauthenticated,
+            ),
+            (
+                CredentialsError::invalid_configuration("a loop"),
+                ErrorKind::Unauthenticated,
+            ),
+            (
+                CredentialsError::provider_error("no credentials: 503"),
+                ErrorKind::Unavailable,
+            ),
+            (
+                CredentialsError::provider_timed_out(Duration::from_secs(5)),
+                ErrorKind::Unavailable,
+            ),
+        ] {
+            let failed = ConnectorError::other(error.into(), None);
+            let failed: Failed = SdkError::dispatch_failure(failed);
+            let error = of("test", failed, &Credit::default());
+            assert_eq!(error.kind(), expected, "{error}");
+        }
+    }
 
     #[test]
     fn the_table() {

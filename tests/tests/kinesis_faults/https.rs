@@ -55,6 +55,25 @@ pub(crate) async fn reads_more_shards_than_streams(fixture: Fixture) {
     a.close().await;
 }
 
+/// Five minutes are a subscription's life, so each is renewed.
+pub(crate) async fn reads_many_shards_for_long(fixture: Fixture) {
+    let a = member_of_all(&fixture, 64).await;
+    let mut producer = fixture.fleet.test_producer().await;
+    producer.send(MANY_KEYS * 8, 1).await;
+    fixture.fleet.settled().await;
+    let (begun, mut slowest) = (Instant::now(), Duration::ZERO);
+    while begun.elapsed() < Duration::from_secs(330) {
+        producer.send(MANY_KEYS * 8, 1).await;
+        let sent = Instant::now();
+        fixture.fleet.settled().await;
+        slowest = slowest.max(sent.elapsed());
+        sleep(Duration::from_millis(500)).await;
+    }
+    assert!(slowest <= Duration::from_secs(1), "{slowest:?}");
+    producer.close().await;
+    a.close().await;
+}
+
 /// Three partitions are paused with a backlog, which fills their windows, and resumed.
 pub(crate) async fn paused_partitions_stop_no_other(fixture: Fixture) {
     let a = member_of_all(&fixture, 4).await;

@@ -89,6 +89,7 @@ const CASES: &[(&str, Variant, usize, Case)] = &[
     ("connections_of_all_fail_aggregated", KPL, 2, |g| Box::pin(connections::of_all(g))),
     ("connections_of_all_fail_in_fan_out", FAN_OUT, 2, |g| Box::pin(connections::of_all(g))),
     ("fan_out_reads_more_shards_than_streams", HTTPS_FAN_OUT, 8, |g| Box::pin(https::reads_more_shards_than_streams(g))),
+    ("fan_out_reads_many_shards_for_long", HTTPS_FAN_OUT, 64, |g| Box::pin(https::reads_many_shards_for_long(g))),
     ("paused_partitions_stop_no_other", HTTPS_FAN_OUT, 4, |g| Box::pin(https::paused_partitions_stop_no_other(g))),
     ("dead_connections_are_left", HTTPS, 2, |g| Box::pin(https::dead_connections_are_left(g))),
     ("dead_connections_are_left_in_fan_out", HTTPS_FAN_OUT, 2, |g| Box::pin(https::dead_connections_are_left(g))),
@@ -99,6 +100,9 @@ const CASES: &[(&str, Variant, usize, Case)] = &[
     ("slow_requests_arrive", HTTPS, 2, |g| Box::pin(slow::requests_arrive(g))),
     ("subscriptions_break_off", FAN_OUT, 2, |g| Box::pin(subscriptions::break_off(g))),
 ];
+
+/// Cases that take minutes, and run only when they are asked for.
+const LONG: [&str; 1] = ["fan_out_reads_many_shards_for_long"];
 
 struct Shared {
     runtime: Runtime,
@@ -139,6 +143,7 @@ fn main() -> ExitCode {
             });
             Ok(())
         })
+        .with_ignored_flag(LONG.contains(name))
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     let shared = Arc::into_inner(shared).expect("no case runs any more");
