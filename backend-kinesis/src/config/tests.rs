@@ -91,7 +91,7 @@ fn bounds_are_as_documented() {
         (
             "endpoint = 'http://a'\ndynamodb_endpoint = 'http://b'",
             "endpoint = 'http://a'",
-            "dynamodb_endpoint",
+            "endpoint",
         ),
         (
             "consumer.request_timeout = '1m'",

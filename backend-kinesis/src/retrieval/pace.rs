@@ -2,7 +2,8 @@
 //!
 //! A shard accepts [5 requests a second and returns 2 MiB a second][limits], for all pollers together.
 //! So a reader waits 200 ms between its requests and longer after a large response. When it is throttled, others read
-//! too: it slows down until it is not, and keeps that pace for a minute, before it looks whether there is more room again.
+//! too: it slows down until it is not, and keeps that pace for two minutes, before it looks whether there is more room
+//! again.
 //!
 //! [limits]: https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetRecords.html
 
@@ -22,8 +23,11 @@ const BYTES_A_SECOND: f64 = 2_097_152.0;
 /// The maximum delay of a reader while the service is unavailable.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// How long a reader keeps its pace after it was throttled, and how long throttling lasts before it is reported.
-const MEMORY: Duration = Duration::from_secs(60);
+/// How long a reader keeps its pace after it was throttled.
+const MEMORY: Duration = Duration::from_secs(120);
+
+/// How long throttling lasts before it is reported.
+const REPORTED: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 pub(super) struct Pace {
@@ -34,7 +38,7 @@ pub(super) struct Pace {
     throttling: Option<Throttling>,
 }
 
-/// Throttled requests without a minute between them.
+/// Throttled requests with less than [`MEMORY`] between them.
 #[derive(Debug)]
 struct Throttling {
     since: Instant,
@@ -55,12 +59,8 @@ impl Pace {
     /// shard that has no more records.
     pub(super) fn after(&mut self, bytes: usize, idle: Option<Duration>, now: Instant) -> Duration {
         self.succeeded();
-        if self
-            .throttling
-            .as_ref()
-            .is_none_or(|throttling| now - throttling.last >= MEMORY)
-        {
-            self.throttling = None;
+        self.forget(now);
+        if self.throttling.is_none() {
             // Returns to the full pace in about 20 requests; the decrease is fast only for large gaps.
             self.gap = self.gap.mul_f64(0.9).max(LEAST);
         }
@@ -76,23 +76,28 @@ impl Pace {
     /// Returns how long to wait after a throttled request.
     pub(super) fn throttled(&mut self, now: Instant) -> Duration {
         self.failures += 1;
-        self.throttling
-            .get_or_insert(Throttling {
-                since: now,
-                last: now,
-                is_reported: false,
-            })
-            .last = now;
+        self.forget(now);
+        let throttling = self.throttling.get_or_insert(Throttling {
+            since: now,
+            last: now,
+            is_reported: false,
+        });
+        throttling.last = now;
         self.gap = self.gap.mul_f64(1.5).min(MOST);
         // Readers that were throttled together must not retry together.
         self.gap.mul_f64(0.5 + fastrand::f64())
+    }
+
+    fn forget(&mut self, now: Instant) {
+        self.throttling
+            .take_if(|throttling| now - throttling.last >= MEMORY);
     }
 
     /// Returns how long the reader has been throttled, if that is to be reported: once, after a minute.
     pub(super) fn reports_throttling(&mut self, now: Instant) -> Option<Duration> {
         let throttling = self.throttling.as_mut()?;
         let lasts = now - throttling.since;
-        let is_due = lasts >= MEMORY && !throttling.is_reported;
+        let is_due = lasts >= REPORTED && !throttling.is_reported;
         throttling.is_reported |= is_due;
         is_due.then_some(lasts)
     }
@@ -143,8 +148,9 @@ mod tests {
         );
         let kept = pace.after(0, None, now);
         assert!(kept > 1_000 * MS);
-        assert_eq!(pace.after(0, None, now + 59 * SECOND), kept, "for a minute");
-        let later = now + 60 * SECOND;
+        let soon = now + MEMORY - SECOND;
+        assert_eq!(pace.after(0, None, soon), kept, "for a while");
+        let later = now + MEMORY;
         let back = (0..30).map(|_| pace.after(0, None, later)).last();
         assert_eq!(back, Some(200 * MS));
     }

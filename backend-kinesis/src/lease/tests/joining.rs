@@ -204,17 +204,6 @@ async fn s39_a_source_that_is_busy_is_asked_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unknown_stream_is_not_found() {
-    let rig = Rig::new(1);
-    rig.source.delete("s");
-    let error = refused(&rig).await;
-    assert_eq!(
-        (error.kind(), error.stream(), error.group()),
-        (ErrorKind::NotFound, Some("s"), Some("g"))
-    );
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_table_of_the_native_protocol_of_the_kcl_3_is_refused() {
     for version in ["CLIENT_VERSION_3X", "CLIENT_VERSION_3X_WITH_ROLLBACK"] {
         let rig = Rig::new(1);
