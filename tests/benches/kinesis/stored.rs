@@ -45,7 +45,8 @@ pub(crate) async fn read(target: &Target) -> Result<Stored> {
 
 impl Stored {
     fn add(&mut self, shard: &str, record: aws_sdk_kinesis::types::Record) -> Result<()> {
-        let (key, data) = (record.partition_key, record.data.into_inner());
+        let key = record.partition_key.unwrap_or_default();
+        let data = record.data.into_inner();
         let target = (shard.to_owned(), record.sequence_number.parse()?);
         self.sizes.insert(target, key.len() + data.len());
         for (key, payload) in aggregate::open(key, data) {
