@@ -140,7 +140,9 @@ pub(crate) fn of_credentials(operation: &'static str, error: CredentialsError) -
 }
 
 /// Returns the first error of this type in the chain of causes.
-fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
+pub(crate) fn find<'a, T: StdError + 'static>(
+    error: &'a (dyn StdError + 'static),
+) -> Option<&'a T> {
     let mut causes = successors(Some(error), |&error| error.source());
     causes.find_map(|error| error.downcast_ref())
 }

@@ -49,12 +49,11 @@ impl Connectors {
         // Without any, connections with TLS fail, and those without it, to an emulator, do not.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         if let Some(path) = ca_file {
-            let mut added = 0;
-            for certificate in CertificateDer::pem_file_iter(path).map_err(io::Error::other)? {
-                let certificate = certificate.map_err(io::Error::other)?;
-                roots.add(certificate).map_err(io::Error::other)?;
-                added += 1;
-            }
+            let certificates = CertificateDer::pem_file_iter(path).map_err(io::Error::other)?;
+            let certificates: Result<Vec<_>, _> = certificates.collect();
+            let certificates = certificates.map_err(io::Error::other)?;
+            // One that cannot be used does not make the others useless, as with those of the system.
+            let (added, _) = roots.add_parsable_certificates(certificates);
             if added == 0 {
                 return Err(io::Error::other("it has no certificate"));
             }

@@ -1,6 +1,5 @@
 //! The connections of one client.
 
-use std::error::Error as StdError;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -9,12 +8,14 @@ use aws_smithy_runtime_api::client::connection::{CaptureSmithyConnection, Connec
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_types::body::SdkBody;
 use http::{Request, Response};
+use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::capture_connection;
-use hyper_util::client::legacy::{Builder, Client};
+use hyper_util::client::legacy::{Builder, Client, ResponseFuture};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::connect::{Connector, Connectors};
-use super::progress::{Download, Progress, Stalled, Upload};
+use super::progress::{Download, Progress, Upload};
+use crate::error;
 
 /// How long an idle connection is kept.
 const IDLE: Duration = Duration::from_secs(20);
@@ -62,10 +63,7 @@ impl Pool {
             generation,
             is_answered: false,
         };
-        let response = progress.watch(client.request(request)).await;
-        let response = response
-            .map_err(|stalled| ConnectorError::timeout(stalled.into()))?
-            .map_err(failure)?;
+        let response = answer(&progress, client.request(request)).await?;
         attempt.is_answered = true;
         Ok(response.map(|body| SdkBody::from_body_1_x(Download::new(body, progress))))
     }
@@ -86,10 +84,7 @@ impl Pool {
             .build(self.connectors.http2.clone());
         let progress = Progress::new(stall);
         let request = request.map(|body| Upload::new(body, progress.clone()));
-        let response = progress.watch(client.request(request)).await;
-        let response = response
-            .map_err(|stalled| ConnectorError::timeout(stalled.into()))?
-            .map_err(failure)?;
+        let response = answer(&progress, client.request(request)).await?;
         // Not watched: it may be silent as long as it is not read, and its reader has a timeout.
         Ok(response.map(SdkBody::from_body_1_x))
     }
@@ -148,19 +143,23 @@ fn capture(request: &mut Request<Upload>) {
     }
 }
 
+/// Waits for the header of a response.
+async fn answer(
+    progress: &Progress,
+    response: ResponseFuture,
+) -> Result<Response<Incoming>, ConnectorError> {
+    let response = progress.watch(response).await;
+    response
+        .map_err(|stalled| ConnectorError::timeout(stalled.into()))?
+        .map_err(failure)
+}
+
 /// Returns the SDK's error for a failed request.
 fn failure(error: hyper_util::client::legacy::Error) -> ConnectorError {
-    let error: Box<dyn StdError + Send + Sync> = error.into();
-    let mut cause: Option<&(dyn StdError + 'static)> = Some(&*error);
-    while let Some(error_in_chain) = cause {
-        let timed_out = error_in_chain
-            .downcast_ref::<io::Error>()
-            .is_some_and(|error| error.kind() == io::ErrorKind::TimedOut);
-        if timed_out || error_in_chain.is::<Stalled>() {
-            return ConnectorError::timeout(error);
-        }
-        cause = error_in_chain.source();
+    let cause = error::find::<io::Error>(&error).map(io::Error::kind);
+    match cause {
+        Some(io::ErrorKind::TimedOut) => ConnectorError::timeout(error.into()),
+        // Whatever it is: it is not known whether the service has the request.
+        _ => ConnectorError::io(error.into()),
     }
-    // Whatever it is: it is not known whether the service has the request.
-    ConnectorError::io(error)
 }
