@@ -9,7 +9,7 @@ use millstream_core::{Error, ErrorKind, Result};
 
 use super::key::{KeyForm, Stream, Streams};
 use super::options::WorkerOptions;
-use super::row::{self, Row, Unread};
+use super::row::{self, Progress, Row, Unread};
 use super::shards::{self, first_hole, known};
 use super::store::{Item, LeaseStore};
 use crate::connection::ask;
@@ -41,6 +41,10 @@ pub(super) async fn prepare(options: &WorkerOptions) -> Result<Born> {
     let mut created = false;
     for stream in streams.iter() {
         let rows = of_stream(&streams, stream, &items);
+        if rows.iter().any(is_anonymous) {
+            let shards = ask("join", PATIENCE, || source.shards(&stream.name)).await?;
+            refuse_foreign(stream, &rows, &shards)?;
+        }
         // A member that stopped during the first shard sync has left a hole.
         if !is_whole(&rows) || rows.is_empty() {
             let known = known(stream, &rows);
@@ -138,6 +142,49 @@ pub(super) fn identify(streams: &Streams, form: KeyForm, rows: &[Row]) -> Result
         }
     }
     Ok(())
+}
+
+/// Returns whether a lease does not show of which stream it is: it is in a table of one stream, and only Java workers
+/// have had it.
+pub(super) fn is_anonymous(row: &Row) -> bool {
+    row.own.stream.is_none() && KeyForm::of(&row.key) == KeyForm::Single
+}
+
+/// Rejects the leases that Java workers have made for another stream under the same name of a table: whoever
+/// continued at their checkpoints would skip records. `shards` are all of the stream.
+pub(super) fn refuse_foreign(stream: &Stream, rows: &[Row], shards: &[Shard]) -> Result<()> {
+    let shards: HashMap<&str, &Shard> = shards.iter().map(|shard| (&*shard.id, shard)).collect();
+    let mut ended = None;
+    let mut is_certain = false;
+    for row in rows.iter().filter(|row| is_anonymous(row)) {
+        let Some(shard) = shards.get(&*row.key) else {
+            // Retention has removed it.
+            continue;
+        };
+        match row.progress {
+            Progress::After(position) if shard.may_have(position) => is_certain = true,
+            Progress::After(position) => {
+                let reason = format!("its checkpoint {position} is of no record of that shard");
+                return Err(foreign(stream, row, &reason));
+            }
+            Progress::End if shard.open => ended = ended.or(Some(row)),
+            _ => {}
+        }
+    }
+    // A shard that has just ended may be listed as open for a moment.
+    match ended.filter(|_| !is_certain) {
+        Some(row) => Err(foreign(stream, row, "it was read to its end, and is open")),
+        None => Ok(()),
+    }
+}
+
+fn foreign(stream: &Stream, row: &Row, reason: &str) -> Error {
+    let message = format!(
+        "Java workers have made the lease {} for another stream than {}: {reason}. Name another table by \
+         `leases.table`, or choose another name for the group",
+        row.key, stream.arn
+    );
+    Error::new(ErrorKind::Invalid, "join", message).with_stream(stream.name.clone())
 }
 
 /// Rejects a table with a lease of one of the streams that cannot be parsed: no member would ever read its shard.

@@ -59,6 +59,9 @@ impl Reset<'_> {
         birth::identify(&streams, self.keys, &rows)?;
         birth::refuse_damaged(&streams, &items)?;
         let mut shards = ask("reset", PATIENCE, || self.source.shards(stream)).await?;
+        for stream in streams.iter() {
+            birth::refuse_foreign(stream, &rows, &shards)?;
+        }
         shards.sort_by(|one, other| (one.starting, &one.id).cmp(&(other.starting, &other.id)));
         for stream in streams.iter() {
             self.hold(stream, &rows).await?;

@@ -2,6 +2,7 @@
 
 mod hash;
 mod list;
+mod origin;
 
 pub(crate) use hash::{HashKey, HashRange};
 pub(crate) use list::{Shard, StreamInfo, describe, shards};

@@ -135,6 +135,14 @@ impl MemorySource {
         listed.unwrap().open = open;
     }
 
+    /// Sets the position before which a shard has no record.
+    pub(crate) fn begin_at(&self, stream: &str, shard: usize, starting: Position) {
+        let mut streams = self.streams.lock().unwrap();
+        let shards = &mut streams.get_mut(stream).unwrap().shards;
+        let listed = shards.iter_mut().find(|listed| listed.id == id(shard));
+        listed.unwrap().starting = starting;
+    }
+
     /// Deletes a shard, like retention.
     pub(crate) fn trim(&self, stream: &str, shard: usize) {
         let mut streams = self.streams.lock().unwrap();

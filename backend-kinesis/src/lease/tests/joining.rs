@@ -246,6 +246,51 @@ async fn a_table_of_another_stream_or_of_one_before_is_refused() {
     assert_eq!(refused(&rig).await.kind(), ErrorKind::Invalid);
 }
 
+/// Leaves the lease of a shard as a Java worker would have written it.
+fn as_java_writes(rig: &Rig, shard: usize, checkpoint: &str) {
+    let mut item = rig.store.item(&id(shard)).unwrap();
+    item.retain(|name, _| !name.starts_with("millstream"));
+    item.insert(names::CHECKPOINT.into(), string(checkpoint));
+    rig.store.put(item);
+}
+
+#[tokio::test(start_paused = true)]
+async fn leases_that_java_made_for_another_stream_are_refused() {
+    let starting = "49546986683135544286507457935754639466300920667981217794";
+    let own = "49546986683135544286507457936321625675700192471156785154";
+    let older = "49543463076570308322303623326179887152428262250726293522";
+    let younger = "49590338271490256608559692540925702759324208523137515618";
+    for (checkpoints, is_refused) in [
+        ([own, "TRIM_HORIZON"], false),
+        ([own, "SHARD_END"], false),
+        ([own, younger], true),
+        (["TRIM_HORIZON", older], true),
+        (["TRIM_HORIZON", "SHARD_END"], true),
+        (["TRIM_HORIZON", "LATEST"], false),
+    ] {
+        let rig = Rig::new(2);
+        rig.source.begin_at("s", 0, starting.parse().unwrap());
+        rig.source.begin_at("s", 1, starting.parse().unwrap());
+        join(rig.options("a")).await.unwrap().leave().await.unwrap();
+        for (shard, checkpoint) in checkpoints.into_iter().enumerate() {
+            as_java_writes(&rig, shard, checkpoint);
+        }
+        let before = rig.store.rows();
+        let reset = super::resetting::to(&rig, Start::Latest);
+        if is_refused {
+            let error = refused(&rig).await;
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+            assert!(error.message().contains(&*id(1)), "{error}");
+            let error = reset.await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+            assert_eq!(rig.store.rows(), before, "{checkpoints:?}");
+        } else {
+            join(rig.options("b")).await.unwrap().leave().await.unwrap();
+            reset.await.unwrap();
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_lease_that_cannot_be_parsed_is_refused() {
     let rig = Rig::new(2);
