@@ -116,7 +116,7 @@ async fn run(environment: &mut Environment, job: Job) -> Result<Measured> {
         Job::PutJava => put(environment, job, true).await,
         Job::Poll => {
             let bench_stream = environment.full().await?;
-            bench_stream.proxy.limit_reads();
+            bench_stream.proxy.limit_reads(&bench_stream.target.stream);
             let mut measured = Task::Measure(job, bench_stream.target.clone())
                 .measure()
                 .await?;

@@ -68,6 +68,16 @@ impl KinesisHarness {
         self.names.begins(CLIENT)
     }
 
+    /// Connects a client whose settings differ from those of the cases.
+    ///
+    /// # Panics
+    /// If the emulator does not respond.
+    pub async fn client_with(&self, name: &str, change: impl FnOnce(&mut Config)) -> Client {
+        let mut config = self.config(name);
+        change(&mut config);
+        config.connect().await.expect("the emulator responds")
+    }
+
     /// Returns how many entries of requests must fail for this number of sends. An aggregate is one entry for many
     /// records, and the last remaining one meets all remaining faults: no more than its retries within its timeout.
     fn entries(&self, sends: u32) -> u32 {

@@ -4,7 +4,7 @@ use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
 use millstream_core::{Partition, driver};
 use tokio::sync::OnceCell;
 
-use super::proxy::{Endpoint, Faults, Proxy};
+use super::proxy::{Endpoint, Faults, Proxy, RequestStats};
 use super::{Emulator, Server, age, retention, steal};
 use crate::TcpProxy;
 
@@ -98,6 +98,16 @@ impl Testbed {
     /// Returns the faults to inject into requests.
     pub fn faults(&self) -> &Faults {
         self.proxy.faults()
+    }
+
+    /// Returns the counters of requests and records.
+    pub fn stats(&self) -> &RequestStats {
+        self.proxy.stats()
+    }
+
+    /// Enforces the read limits of AWS on polling of this stream from now on.
+    pub fn limit_reads(&self, stream: &str) {
+        self.proxy.limit_reads(stream);
     }
 
     /// Returns a client of Kinesis that bypasses the proxy.

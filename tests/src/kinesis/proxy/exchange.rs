@@ -172,7 +172,9 @@ impl Exchange {
     /// Forwards a request for records, within the limits, and returns its response without hidden records.
     async fn read(&self, request: &Request, shard: &Shard) -> io::Result<ProxyResponse> {
         let asked = Instant::now();
-        if !self.limits.admit(shard, asked) {
+        let is_admitted = self.limits.admit(shard, asked);
+        self.stats.add_poll(&request.client, is_admitted);
+        if !is_admitted {
             return Ok(Refusal::Throttled.into_response());
         }
         let mut body = request.body.clone();
@@ -181,7 +183,7 @@ impl Exchange {
             body["Limit"] = wanted.min(most).into();
         }
         let (mut status, mut response) = self.forward(request, &body).await?;
-        if let Some(fitting) = self.limits.fitting(&response) {
+        if let Some(fitting) = self.limits.fitting(shard, &response) {
             body["Limit"] = fitting.into();
             (status, response) = self.forward(request, &body).await?;
         }

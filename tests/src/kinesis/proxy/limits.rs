@@ -6,7 +6,7 @@
 //!
 //! [limits]: https://docs.aws.amazon.com/kinesis/latest/APIReference/API_GetRecords.html
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,9 +22,22 @@ const MAX_RESPONSE: u64 = 10 << 20;
 /// The tolerance: clocks differ between client and service, and latency varies.
 const SLACK: Duration = Duration::from_millis(20);
 
-/// The limits of all shards behind a proxy, if it has any. Clones share them.
+/// The limits of the streams behind a proxy that have any. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Limits(Arc<Mutex<Option<BTreeMap<Shard, Spent>>>>);
+pub(super) struct Limits(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// The streams whose shards have limits.
+    limited: BTreeSet<String>,
+    shards: BTreeMap<Shard, Spent>,
+}
+
+impl State {
+    fn is_limited(&self, shard: &Shard) -> bool {
+        self.limited.contains(&shard.stream)
+    }
+}
 
 /// The reads from a shard.
 #[derive(Debug, Default)]
@@ -36,21 +49,22 @@ struct Spent {
 }
 
 impl Limits {
-    fn lock(&self) -> MutexGuard<'_, Option<BTreeMap<Shard, Spent>>> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn enforce(&self) {
-        self.lock().get_or_insert_default();
+    /// Limits the shards of a stream from now on.
+    pub(super) fn enforce(&self, stream: &str) {
+        self.lock().limited.insert(stream.to_owned());
     }
 
     /// Counts a request, and returns whether it is within the limits.
     pub(super) fn admit(&self, shard: &Shard, now: Instant) -> bool {
-        let mut limits = self.lock();
-        let Some(shards) = &mut *limits else {
+        let mut state = self.lock();
+        if !state.is_limited(shard) {
             return true;
-        };
-        let spent = shards.entry(shard.clone()).or_default();
+        }
+        let spent = state.shards.entry(shard.clone()).or_default();
         let now = now + SLACK;
         while spent.requests.front().is_some_and(|at| *at + SECOND <= now) {
             spent.requests.pop_front();
@@ -64,14 +78,15 @@ impl Limits {
 
     /// Returns the approximate number of records that a response may have, if known.
     pub(super) fn most(&self, shard: &Shard) -> Option<u64> {
-        let limits = self.lock();
-        let record = limits.as_ref()?.get(shard)?.record;
+        let record = self.lock().shards.get(shard)?.record;
         (record > 0).then(|| (MAX_RESPONSE / record).max(1))
     }
 
     /// Returns the number of records of a too large response that fit.
-    pub(super) fn fitting(&self, response: &Value) -> Option<u64> {
-        self.lock().as_ref()?;
+    pub(super) fn fitting(&self, shard: &Shard, response: &Value) -> Option<u64> {
+        if !self.lock().is_limited(shard) {
+            return None;
+        }
         let mut bytes = 0;
         let mut sizes = records(response).map(size);
         let fitting = sizes.position(|size| {
@@ -84,8 +99,8 @@ impl Limits {
     /// Charges a response from the time of its request.
     pub(super) fn spend(&self, shard: &Shard, asked: Instant, response: &Value) {
         let (bytes, count) = (bytes(response), records(response).count() as u64);
-        let mut limits = self.lock();
-        let spent = limits.as_mut().and_then(|shards| shards.get_mut(shard));
+        let mut state = self.lock();
+        let spent = state.shards.get_mut(shard);
         if let (Some(spent), Some(record)) = (spent, bytes.checked_div(count)) {
             let from = spent.paid.map_or(asked, |paid| paid.max(asked));
             spent.paid = Some(from + Duration::from_secs_f64(bytes as f64 / BYTES_A_SECOND));
@@ -132,7 +147,7 @@ mod tests {
     fn a_shard_is_asked_five_times_a_second() {
         let (limits, now) = (Limits::default(), Instant::now());
         assert!((0..9).all(|_| limits.admit(&shard(), now)));
-        limits.enforce();
+        limits.enforce("cars");
         let admitted = (0..9).filter(|_| limits.admit(&shard(), now)).count();
         assert_eq!(admitted, REQUESTS);
         assert!(limits.admit(&shard(), now + SECOND));
@@ -141,7 +156,7 @@ mod tests {
     #[test]
     fn an_answer_is_paid_for() {
         let (limits, now) = (Limits::default(), Instant::now());
-        limits.enforce();
+        limits.enforce("cars");
         assert!(limits.admit(&shard(), now));
         limits.spend(&shard(), now, &response(2));
         assert!(!limits.admit(&shard(), now + 2_900 * Duration::from_millis(1)));
@@ -152,10 +167,10 @@ mod tests {
     #[test]
     fn an_answer_has_an_end() {
         let limits = Limits::default();
-        assert_eq!(limits.fitting(&response(4)), None);
-        limits.enforce();
-        assert_eq!(limits.fitting(&response(3)), None);
-        assert_eq!(limits.fitting(&response(4)), Some(3));
+        assert_eq!(limits.fitting(&shard(), &response(4)), None);
+        limits.enforce("cars");
+        assert_eq!(limits.fitting(&shard(), &response(3)), None);
+        assert_eq!(limits.fitting(&shard(), &response(4)), Some(3));
         assert_eq!(
             bytes(&json!({"Records": [{"Data": "YQ==", "PartitionKey": "key"}]})),
             4

@@ -24,7 +24,7 @@ mod subscription;
 
 pub use faults::Faults;
 pub use request::Service;
-pub use stats::{Read, RequestStats, Sent};
+pub use stats::{Polls, Read, RequestStats, Sent};
 
 use super::certificate::Certificate;
 use crate::{ProxyTarget, TcpProxy};
@@ -105,9 +105,9 @@ impl Proxy {
         &self.exchange.stats
     }
 
-    /// Enforces the read limits of AWS on polling from now on. No emulator does.
-    pub fn limit_reads(&self) {
-        self.exchange.limits.enforce();
+    /// Enforces the read limits of AWS on polling of this stream from now on. No emulator does.
+    pub fn limit_reads(&self, stream: &str) {
+        self.exchange.limits.enforce(stream);
     }
 
     /// Hides all records of the shard up to this sequence number.

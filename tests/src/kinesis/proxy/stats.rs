@@ -21,6 +21,8 @@ struct Counts {
     to_dynamodb: u64,
     sent: Sent,
     reads: BTreeMap<String, Vec<Read>>,
+    /// The requests for records, by client.
+    polls: BTreeMap<String, Polls>,
 }
 
 /// The entries of requests to store batches.
@@ -30,6 +32,15 @@ pub struct Sent {
     pub completed: u64,
     /// Entries that were not stored.
     pub refused: u64,
+}
+
+/// Requests for records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Polls {
+    /// All of them.
+    pub requests: u64,
+    /// Those that exceeded the limits of a shard.
+    pub throttled: u64,
 }
 
 /// One response with records.
@@ -67,6 +78,26 @@ impl RequestStats {
     /// only.
     pub fn reads(&self) -> BTreeMap<String, Vec<Read>> {
         self.lock().reads.clone()
+    }
+
+    /// Returns the requests for records of the clients whose name has this prefix.
+    pub fn polls(&self, begins: &str) -> Polls {
+        let counts = self.lock();
+        let of = counts
+            .polls
+            .iter()
+            .filter(|(client, _)| client.starts_with(begins));
+        of.fold(Polls::default(), |sum, (_, polls)| Polls {
+            requests: sum.requests + polls.requests,
+            throttled: sum.throttled + polls.throttled,
+        })
+    }
+
+    pub(super) fn add_poll(&self, client: &str, is_admitted: bool) {
+        let mut counts = self.lock();
+        let polls = counts.polls.entry(client.to_owned()).or_default();
+        polls.requests += 1;
+        polls.throttled += u64::from(!is_admitted);
     }
 
     pub(super) fn request_times(&self, request: &Request) {
