@@ -1,6 +1,9 @@
 //! The bytes of responses that the pollers of a member hold together. Without a bound, hundreds of shards with a backlog
 //! would have a response of 10 MiB each.
 //!
+//! The runtime holds as much again, and one batch more for each partition. So the more partitions there are, the smaller
+//! are the batches.
+//!
 //! A poller reserves room for its next response before it asks, and gives it back when all records are delivered. One
 //! whose partition is paused for a while drops its records, if others wait for room, and asks again later. So no partition
 //! keeps the room of others.
@@ -22,9 +25,14 @@ const LEAST: usize = 1 << 20;
 /// The budget of one member. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Budget {
+    bytes: usize,
     units: usize,
     free: Arc<Semaphore>,
     waiting: Arc<AtomicUsize>,
+    /// The number of readers.
+    readers: Arc<AtomicUsize>,
+    /// The largest average size of the records of a response, or 0: what a reader expects that knows none of its shard.
+    record: Arc<AtomicUsize>,
 }
 
 /// A poller that waits for room.
@@ -47,9 +55,12 @@ impl Budget {
     pub(crate) fn new(bytes: usize) -> Self {
         let units = bytes.max(MOST).div_ceil(UNIT).min(Semaphore::MAX_PERMITS);
         Self {
+            bytes,
             units,
             free: Arc::new(Semaphore::new(units)),
             waiting: Arc::default(),
+            readers: Arc::default(),
+            record: Arc::default(),
         }
     }
 
@@ -66,7 +77,7 @@ impl Budget {
     }
 }
 
-/// The room that one poller needs.
+/// The room that one reader needs.
 #[derive(Debug)]
 pub(super) struct Demand {
     budget: Budget,
@@ -78,16 +89,25 @@ pub(super) struct Demand {
 
 impl Demand {
     pub(super) fn new(budget: Budget) -> Self {
+        budget.readers.fetch_add(1, Relaxed);
+        let record = Some(budget.record.load(Relaxed)).filter(|record| *record > 0);
         Self {
             budget,
-            bytes: MOST,
-            record: None,
+            // A request cannot ask for less without the size of a record.
+            bytes: record.map_or(MOST, |_| LEAST),
+            record,
         }
     }
 
     /// Waits for room for the next response.
     pub(super) async fn room(&self) -> Room {
         self.budget.reserve(self.bytes).await
+    }
+
+    /// Returns the maximum bytes of a batch, at most `most`: half of the budget is shared by the batches of all readers.
+    pub(super) fn batch(&self, most: usize) -> usize {
+        let readers = self.budget.readers.load(Relaxed).max(1);
+        most.min(self.budget.bytes / 2 / readers).max(1)
     }
 
     /// Returns whether others wait for room.
@@ -110,12 +130,19 @@ impl Demand {
     pub(super) fn received(&mut self, records: usize, bytes: usize) {
         if let Some(record) = bytes.checked_div(records) {
             self.record = Some(record.max(1));
+            self.budget.record.fetch_max(record, Relaxed);
         }
         self.bytes = match bytes * 2 > self.bytes {
             true => self.bytes * 2,
             false => self.bytes / 2,
         }
         .clamp(LEAST, MOST);
+    }
+}
+
+impl Drop for Demand {
+    fn drop(&mut self) {
+        self.budget.readers.fetch_sub(1, Relaxed);
     }
 }
 
@@ -136,6 +163,27 @@ mod tests {
         assert!(quiet.room().now_or_never().is_some());
         drop(rooms);
         assert!(first.room().now_or_never().is_some());
+    }
+
+    #[test]
+    fn batches_share_half_of_the_budget() {
+        let budget = Budget::new(16 << 20);
+        let first = Demand::new(budget.clone());
+        assert_eq!(first.batch(1 << 20), 1 << 20);
+        let others: Vec<_> = (1..64).map(|_| Demand::new(budget.clone())).collect();
+        assert_eq!(first.batch(1 << 20), (8 << 20) / 64);
+        drop(others);
+        assert_eq!(first.batch(1 << 20), 1 << 20);
+    }
+
+    #[test]
+    fn later_readers_know_the_size_of_records() {
+        let budget = Budget::new(16 << 20);
+        let mut first = Demand::new(budget.clone());
+        first.received(8, 8 << 10);
+        first.received(8, 8 << 7);
+        let second = Demand::new(budget);
+        assert_eq!((second.bytes, second.records()), (LEAST, 1_024));
     }
 
     #[test]

@@ -112,7 +112,10 @@ impl<T: Clone> Reading<T> {
         let answered = Instant::now();
         let behind = answer.behind;
         let settings = &self.settings;
-        let (most, bytes) = (settings.batch_records, settings.batch_bytes);
+        let (most, bytes) = (
+            settings.batch_records,
+            self.demand.batch(settings.batch_bytes),
+        );
         let mut batch = Batch::new(most, bytes, answer.records.len());
         let mut unpacked = Vec::new();
         for raw in answer.records {

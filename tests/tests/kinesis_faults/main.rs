@@ -5,6 +5,7 @@
 //!
 //! All cases share one ferrokinesis and one DynamoDB Local.
 
+mod another_stream;
 mod connections;
 mod credentials;
 mod cut_off;
@@ -14,6 +15,8 @@ mod fixture;
 mod foreign;
 mod https;
 mod lost_answers;
+mod manners;
+mod memory;
 mod poison;
 mod quiet;
 mod slow;
@@ -73,6 +76,7 @@ const CASES: &[(&str, Variant, usize, Case)] = &[
     ("table_throttled_for_less_than_a_session", RAW, 2, |g| Box::pin(throttled::shortly(g))),
     ("table_throttled_for_longer_than_a_session", RAW, 2, |g| Box::pin(throttled::long(g))),
     ("lease_deleted_under_its_owner", RAW, 2, |g| Box::pin(deleted::under_its_owner(g))),
+    ("leases_of_java_for_another_stream", RAW, 2, |g| Box::pin(another_stream::of_java_is_refused(g))),
     ("poisonous_aggregates_stop_nobody", RAW, 2, |g| Box::pin(poison::stops_nobody(g))),
     ("poisonous_aggregates_stop_nobody_in_fan_out", FAN_OUT, 2, |g| Box::pin(poison::stops_nobody(g))),
     ("foreign_aggregates", RAW, 2, |g| Box::pin(foreign::aggregates_are_delivered_whole(g))),
@@ -98,6 +102,8 @@ const CASES: &[(&str, Variant, usize, Case)] = &[
     ("expired_credentials_end_nothing_in_fan_out", HTTPS_FAN_OUT, 2, |g| Box::pin(credentials::that_expire_end_nothing(g))),
     ("slow_responses_arrive", HTTPS, 2, |g| Box::pin(slow::responses_arrive(g))),
     ("slow_requests_arrive", HTTPS, 2, |g| Box::pin(slow::requests_arrive(g))),
+    ("idle_groups_leave_room", RAW, 1, |g| Box::pin(manners::leave_room(g))),
+    ("many_shards_with_a_backlog_fit_into_memory", RAW, memory::SHARDS, |g| Box::pin(memory::is_bounded(g))),
     ("subscriptions_break_off", FAN_OUT, 2, |g| Box::pin(subscriptions::break_off(g))),
 ];
 
@@ -127,6 +133,9 @@ fn runtime() -> Runtime {
 }
 
 fn main() -> ExitCode {
+    if let Ok(options) = std::env::var(memory::VARIABLE) {
+        return memory::run(&options);
+    }
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(AT_ONCE);
     let shared = Arc::new(Shared {

@@ -24,7 +24,9 @@ async fn asks_at_once_for_more_and_rarely_at_the_tip() {
     run.expect_nothing(secs(10)).await;
     let gaps = gaps(&fake.times(RECORDS));
     let ms = Duration::from_millis;
-    assert!(gaps[..9].iter().all(|gap| *gap == ms(200)), "{gaps:?}");
+    // A tenth more at most, in whole milliseconds.
+    let busy = ms(200)..=ms(221);
+    assert!(gaps[..9].iter().all(|gap| busy.contains(gap)), "{gaps:?}");
     assert!(gaps[10..].iter().all(|gap| *gap == ms(250)), "{gaps:?}");
 }
 
