@@ -47,7 +47,18 @@ impl Drop for Waiting<'_> {
 /// Reserved room. It is given back when this is dropped.
 #[derive(Debug)]
 pub(super) struct Room {
-    _units: OwnedSemaphorePermit,
+    units: OwnedSemaphorePermit,
+}
+
+impl Room {
+    /// Gives back what a response of this size does not need.
+    pub(super) fn shrink(&mut self, bytes: usize) {
+        let unused = self
+            .units
+            .num_permits()
+            .saturating_sub(bytes.div_ceil(UNIT));
+        drop(self.units.split(unused));
+    }
 }
 
 impl Budget {
@@ -72,7 +83,7 @@ impl Budget {
         let _waiting = Waiting(&self.waiting);
         let units = self.free.clone().acquire_many_owned(units).await;
         Room {
-            _units: units.expect("the semaphore is never closed"),
+            units: units.expect("the semaphore is never closed"),
         }
     }
 }
@@ -99,9 +110,9 @@ impl Demand {
         }
     }
 
-    /// Waits for room for the next response.
+    /// Waits for room for the next response: for its records and, until these are decoded, for its text.
     pub(super) async fn room(&self) -> Room {
-        self.budget.reserve(self.bytes).await
+        self.budget.reserve(self.bytes * 2).await
     }
 
     /// Returns the maximum bytes of a batch, at most `most`: half of the budget is shared by the batches of all readers.
@@ -154,15 +165,20 @@ mod tests {
 
     #[test]
     fn pollers_share_the_budget() {
-        let budget = Budget::new(25 << 20);
+        let budget = Budget::new(45 << 20);
         let first = Demand::new(budget.clone());
-        let rooms = [first.room(), first.room()].map(|room| room.now_or_never().unwrap());
+        let mut rooms = [first.room(), first.room()].map(|room| room.now_or_never().unwrap());
         assert!(first.room().now_or_never().is_none(), "5 MiB are left");
         let mut quiet = Demand::new(budget);
         (0..9).for_each(|_| quiet.received(0, 0));
         assert!(quiet.room().now_or_never().is_some());
-        drop(rooms);
+        rooms[0].shrink(99 << 20);
+        assert!(first.room().now_or_never().is_none(), "it has all it had");
+        rooms[0].shrink(5 << 20);
         assert!(first.room().now_or_never().is_some());
+        drop(rooms);
+        let both = [first.room(), first.room()].map(|room| room.now_or_never());
+        assert!(both.iter().all(Option::is_some));
     }
 
     #[test]

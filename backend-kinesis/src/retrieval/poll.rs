@@ -50,7 +50,7 @@ impl<T: Clone> Reading<T> {
     ) -> Result<(), Done> {
         loop {
             self.hand.may_ask().await?;
-            let room = self.demand.room().await;
+            let mut room = self.demand.room().await;
             let most = self.limit.get().min(self.demand.records());
             let (begun, asked) = (Instant::now(), SystemTime::now());
             let answer = match self.source.records(&iterator, most).await {
@@ -77,6 +77,7 @@ impl<T: Clone> Reading<T> {
             };
             let idle = is_at_tip.then_some(self.settings.poll_interval);
             let bytes = answer.bytes();
+            room.shrink(bytes);
             self.demand.received(answer.records.len(), bytes);
             let wait = self.pace.after(bytes, idle, Instant::now());
             let next = answer.next.clone();
