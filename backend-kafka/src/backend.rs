@@ -131,6 +131,10 @@ impl driver::Backend for Kafka {
         }
     }
 
+    fn check_stream_name(&self, name: &str) -> Result<(), String> {
+        driver::check_stream_name(name)
+    }
+
     async fn open_producer(&self, stream: &str) -> Result<Arc<dyn driver::Producer>> {
         producer::open(&self.connection, stream).await
     }

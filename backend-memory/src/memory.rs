@@ -68,6 +68,10 @@ impl driver::Backend for Memory {
         state.rules.guarantees(state.journal.is_some())
     }
 
+    fn check_stream_name(&self, name: &str) -> Result<(), String> {
+        driver::check_stream_name(name)
+    }
+
     async fn open_producer(&self, stream: &str) -> Result<Arc<dyn driver::Producer>> {
         let opened = self.0.with(|state, _| {
             let id = state.open_stream(stream)?;

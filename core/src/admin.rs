@@ -73,7 +73,7 @@ impl Streams {
     /// `AlreadyExists` if there is a stream of that name; `Invalid` for a name or a number that no
     /// backend accepts.
     pub async fn create(&self, spec: StreamSpec) -> Result<()> {
-        naming::stream("create stream", &spec.name)?;
+        naming::new_stream("create stream", &spec.name)?;
         naming::partitions(&spec)?;
         self.0.create(&spec).await
     }

@@ -1,24 +1,36 @@
 //! Checks names before any request to a broker.
 
+use crate::driver::Backend;
 use crate::{Error, ErrorKind, Result, StreamSpec};
 
-/// Kafka's limit. The Kinesis driver checks its own limit, 128.
+/// Kafka's limit.
 const STREAM_LONGEST: usize = 249;
 /// The limit for groups of a backend that has no rule of its own.
 const GROUP_LONGEST: usize = 255;
 /// More partitions are a mistake: a whole Kafka cluster should have fewer.
 const MOST_PARTITIONS: usize = 100_000;
 
-pub(crate) fn stream(operation: &'static str, name: &str) -> Result<()> {
-    if name == "." || name == ".." {
-        return Err(invalid_name(
-            operation,
-            "stream",
-            name,
-            &rule(STREAM_LONGEST),
-        ));
+/// Checks the name of a stream that exists, by the rule of its backend.
+pub(crate) fn stream(backend: &dyn Backend, operation: &'static str, name: &str) -> Result<()> {
+    let checked = backend.check_stream_name(name);
+    checked.map_err(|rule| invalid_name(operation, "stream", name, &rule))
+}
+
+/// Checks the name of a stream to create, which must be usable on every backend.
+pub(crate) fn new_stream(operation: &'static str, name: &str) -> Result<()> {
+    check_stream_name(name).map_err(|rule| invalid_name(operation, "stream", name, &rule))
+}
+
+/// Checks the name of a stream for a backend that has no rule of its own: 1 to 249 of `A-Z a-z 0-9 . _ -`, but not `.` or
+/// `..`.
+///
+/// # Errors
+/// The rule, as [`Backend::check_stream_name`] returns it.
+pub fn check_stream_name(name: &str) -> Result<(), String> {
+    match name {
+        "." | ".." => Err(rule(STREAM_LONGEST)),
+        name => check(name, STREAM_LONGEST),
     }
-    check(name, STREAM_LONGEST).map_err(|rule| invalid_name(operation, "stream", name, &rule))
 }
 
 pub(crate) fn invalid_group(operation: &'static str, name: &str, rule: &str) -> Error {
@@ -28,7 +40,7 @@ pub(crate) fn invalid_group(operation: &'static str, name: &str, rule: &str) -> 
 /// Checks the name of a group for a backend that has no rule of its own: 1 to 255 of `A-Z a-z 0-9 . _ -`.
 ///
 /// # Errors
-/// The rule, as [`Backend::check_group_name`](crate::driver::Backend::check_group_name) returns it.
+/// The rule, as [`Backend::check_group_name`] returns it.
 pub fn check_group_name(name: &str) -> Result<(), String> {
     check(name, GROUP_LONGEST)
 }
@@ -64,6 +76,19 @@ fn invalid_name(operation: &'static str, what: &str, name: &str, rule: &str) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_streams_are_plain_by_default() {
+        let longest = "s".repeat(STREAM_LONGEST);
+        for name in ["s", "Car-raw.events_1", &longest] {
+            assert_eq!(check_stream_name(name), Ok(()), "{name}");
+        }
+        let too_long = "s".repeat(STREAM_LONGEST + 1);
+        let arn = "arn:aws:kinesis:eu-west-1:123456789012:stream/s";
+        for name in ["", ".", "..", "a b", "a/b", arn, &too_long] {
+            assert!(check_stream_name(name).is_err(), "{name}");
+        }
+    }
 
     #[test]
     fn names_of_groups_are_plain_by_default() {

@@ -10,7 +10,7 @@ use crate::{Error, ErrorKind};
 
 /// A partition of a stream: the unit of order and of ownership (Kafka: partition; Kinesis: shard).
 ///
-/// Prints as `stream/id`, and parses back from that text. Cheap to clone. Partitions sort by stream,
+/// Prints as `stream/id`, and parses back from that text: an id contains no slash. Cheap to clone. Partitions sort by stream,
 /// then by the length of the id, then by the id, so that `9` is before `10`.
 #[derive(Clone)]
 pub struct Partition(Arc<Name>);
@@ -93,8 +93,8 @@ impl FromStr for Partition {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        // Stream names contain no slash.
-        match text.split_once('/') {
+        // Names of streams may contain a slash (Kinesis: ARN), and ids never do.
+        match text.rsplit_once('/') {
             Some((stream, id)) if !stream.is_empty() && !id.is_empty() => Ok(Self::new(stream, id)),
             _ => Err(Error::new(
                 ErrorKind::Invalid,
@@ -111,12 +111,17 @@ mod tests {
 
     #[test]
     fn parses_what_it_prints() {
-        for id in ["0", "shardId-000000000042"] {
-            let partition = Partition::new("car-raw.events_1", id);
-            assert_eq!(
-                partition.to_string().parse::<Partition>().unwrap(),
-                partition
-            );
+        for (stream, id) in [
+            ("car-raw.events_1", "0"),
+            ("car-raw.events_1", "shardId-000000000042"),
+            (
+                "arn:aws:kinesis:eu-west-1:123456789012:stream/events",
+                "shardId-000000000042",
+            ),
+        ] {
+            let partition = Partition::new(stream, id);
+            let parsed: Partition = partition.to_string().parse().unwrap();
+            assert_eq!((parsed.stream(), parsed.id()), (stream, id));
         }
         for text in ["", "/", "s", "s/", "/0"] {
             let error = text.parse::<Partition>().unwrap_err();

@@ -57,6 +57,10 @@ impl<B: Backend, L: Layer + Clone> Backend for Layered<B, L> {
         self.driver.guarantees()
     }
 
+    fn check_stream_name(&self, name: &str) -> std::result::Result<(), String> {
+        self.driver.check_stream_name(name)
+    }
+
     async fn open_producer(&self, stream: &str) -> Result<Arc<dyn Producer>> {
         self.layer.open_producer(&self.driver, stream).await
     }

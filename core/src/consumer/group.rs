@@ -467,7 +467,7 @@ impl ConsumerGroup {
     /// If the call is dropped, the group is either moved or not.
     pub async fn reset(&self, stream: &str, to: Start) -> Result<()> {
         self.check_name("reset")?;
-        naming::stream("reset", stream)?;
+        naming::stream(&*self.backend, "reset", stream)?;
         self.backend.checkpoints(&self.name).reset(stream, to).await
     }
 
@@ -533,6 +533,10 @@ impl ConsumerGroup {
         self.options
             .validate()
             .map_err(|error| error.with_group(self.name.clone()))?;
+        for stream in &self.options.streams {
+            naming::stream(&*self.backend, "join", stream)
+                .map_err(|error| error.with_group(self.name.clone()))?;
+        }
         let guarantees = self.backend.guarantees();
         match self
             .options

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Error, ErrorKind, Guarantee, OnExhausted, Result, Retry, Start, naming};
+use crate::{Error, ErrorKind, Guarantee, OnExhausted, Result, Retry, Start};
 
 #[derive(Debug, Clone)]
 pub(crate) struct ConsumerOptions {
@@ -81,7 +81,6 @@ impl ConsumerOptions {
             return refuse("no stream is named, add one with .stream(name)".into());
         }
         for (index, stream) in self.streams.iter().enumerate() {
-            naming::stream("join", stream)?;
             if self.streams[..index].contains(stream) {
                 return refuse(format!("stream {stream} is named twice, name it once"));
             }

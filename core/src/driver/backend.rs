@@ -15,7 +15,16 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// Returns what the backend guarantees beyond the common promises.
     fn guarantees(&self) -> Guarantees;
 
-    /// Opens a producer to an existing stream.
+    /// Checks the name of a stream that exists, before it is used.
+    ///
+    /// A backend that names streams in a way of its own, as by an address, accepts that too. It uses the name as it is, in
+    /// [`Partition`](crate::Partition)s and errors. Others use [`check_stream_name`](super::check_stream_name).
+    ///
+    /// # Errors
+    /// The rule for valid names, as the end of a sentence that begins with the refused name.
+    fn check_stream_name(&self, name: &str) -> Result<(), String>;
+
+    /// Opens a producer to an existing stream. The caller has [checked](Self::check_stream_name) the name.
     ///
     /// Returns `NotFound` for an unknown stream and `Denied` where writing is not allowed, as far as
     /// the broker reports that before the first record. A dropped call leaves nothing behind.

@@ -120,7 +120,7 @@
 //! | [`encode_record`], [`decode_record`] | a record as bytes |
 //! | [`key_hash`] | selects the partition of a key |
 //! | [`to_millis`], [`from_millis`] | timestamps as brokers store them |
-//! | [`check_group_name`] | the rule for names of groups, where the broker has none |
+//! | [`check_stream_name`], [`check_group_name`] | the rules for names of streams and groups, where the broker has none |
 //! | [`Rejected::all`] | one error for all records of a call |
 //!
 //! The conformance suite has a driver that is built from them, over a table in memory:
@@ -156,4 +156,4 @@ pub use record_codec::{decode_record, encode_record};
 pub use sticky_assignor::{Subscription, plan_sticky};
 pub use streams::Streams;
 
-pub use crate::naming::check_group_name;
+pub use crate::naming::{check_group_name, check_stream_name};

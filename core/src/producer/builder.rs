@@ -60,12 +60,12 @@ impl ProducerBuilder {
     ///
     /// # Errors
     /// `NotFound` for an unknown stream, `Denied`, `Unauthenticated`, `Unavailable`; `Invalid` for
-    /// an option out of its bounds.
+    /// a name that the backend does not accept and an option out of its bounds.
     ///
     /// # Cancel safety
     /// A dropped call leaves nothing behind.
     pub async fn open(self) -> Result<Producer> {
-        naming::stream("open producer", &self.stream)?;
+        naming::stream(&*self.backend, "open producer", &self.stream)?;
         self.options
             .validate()
             .map_err(|error| error.with_stream(&*self.stream))?;

@@ -295,6 +295,10 @@ impl driver::Backend for Backend {
         }
     }
 
+    fn check_stream_name(&self, name: &str) -> Result<(), String> {
+        driver::check_stream_name(name)
+    }
+
     async fn open_producer(&self, stream: &str) -> Result<Arc<dyn driver::Producer>> {
         Ok(match stream {
             "dead" => Arc::new(LetterProducer(self.0.letters.clone())),

@@ -65,6 +65,10 @@ impl driver::Backend for LeaseBackend {
         }
     }
 
+    fn check_stream_name(&self, name: &str) -> Result<(), String> {
+        driver::check_stream_name(name)
+    }
+
     async fn open_producer(&self, stream: &str) -> Result<Arc<dyn driver::Producer>> {
         Ok(Arc::new(Producer {
             stream_id: self.store.table().stream("open", stream)?.id.clone(),

@@ -256,6 +256,10 @@ impl driver::Backend for Fake {
         Guarantees::default()
     }
 
+    fn check_stream_name(&self, name: &str) -> Result<(), String> {
+        driver::check_stream_name(name)
+    }
+
     async fn open_producer(&self, _stream: &str) -> Result<Arc<dyn driver::Producer>> {
         Ok(Arc::new(self.clone()))
     }

@@ -30,6 +30,10 @@ impl Backend for Driver {
         Guarantees::default()
     }
 
+    fn check_stream_name(&self, name: &str) -> Result<(), String> {
+        crate::driver::check_stream_name(name)
+    }
+
     async fn open_producer(&self, _stream: &str) -> Result<Arc<dyn Producer>> {
         unimplemented!("a consumer opens no producer")
     }
