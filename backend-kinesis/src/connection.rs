@@ -120,6 +120,12 @@ impl Connection {
         origin.connect(&config.client_id, timeouts.0, timeouts.1)
     }
 
+    /// Returns the region of Kinesis.
+    pub(crate) fn region(&self) -> &str {
+        // There is none without a region.
+        self.origin.sdk.region().map_or("", Region::as_ref)
+    }
+
     /// Returns the SDK's error for a failed call.
     pub(crate) fn error<E>(&self, operation: &'static str, error: SdkError<E>) -> Error
     where

@@ -7,6 +7,8 @@ mod connection;
 mod consumer;
 mod credit;
 mod error;
+#[cfg(test)]
+mod fake_service;
 mod http;
 mod lag_interval;
 mod lease;

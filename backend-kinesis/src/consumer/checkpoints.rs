@@ -1,6 +1,6 @@
 //! The stored progress of a group.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -13,7 +13,7 @@ use super::table;
 use crate::config::LeaseKeys;
 use crate::connection::Connection;
 use crate::lease::{self, KeyForm, LeaseStore, Reset, ResumePoint, Stored};
-use crate::stream::{Shard, describe, shards};
+use crate::stream::{Shard, StreamInfo, describe, shards};
 
 const READ: &str = "read checkpoints";
 
@@ -55,19 +55,38 @@ impl Checkpoints {
         }
     }
 
-    /// Returns the progress in one stream: the stored progress, and the progress that missing leases of shards imply.
-    async fn of_stream(&self, name: &str, stored: &[Stored]) -> Result<Vec<Checkpoint>> {
-        let described = describe(&self.connection, READ, name).await;
-        let listed = match described {
-            Ok(info) if stored.iter().all(|stored| stored.is_of(&info)) => {
-                shards(&self.connection, READ, name).await
+    /// Describes the stream of the leases: by its name, or, if that is no stream of this account or another one, by its
+    /// ARN. `None` if it was deleted; its leases then belong to no stream.
+    async fn stream_of(&self, stored: &[Stored]) -> Result<Option<StreamInfo>> {
+        let is_of = |info: &StreamInfo| stored.iter().all(|stored| stored.is_of(info));
+        let Stored { lease, arn, .. } = &stored[0];
+        let by_name = match describe(&self.connection, READ, &lease.stream).await {
+            Ok(info) if is_of(&info) => return Ok(Some(info)),
+            Ok(info) if arn.as_ref() == Some(&info.arn) => return Ok(None),
+            Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Denied) => {
+                return Err(error);
             }
-            // Another stream has its name.
-            Ok(_) => return Ok(Vec::new()),
-            Err(error) => Err(error),
+            by_name => by_name,
         };
-        let shards = match listed {
-            // It was deleted; its leases belong to no stream.
+        let described = match arn {
+            Some(arn) => describe(&self.connection, READ, arn).await,
+            None => by_name,
+        };
+        match described {
+            Ok(info) => Ok(Some(info).filter(is_of)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns the progress in one stream: the stored progress, and the progress that missing leases of shards imply.
+    async fn of_stream(&self, stored: &[Stored]) -> Result<Vec<Checkpoint>> {
+        let Some(info) = self.stream_of(stored).await? else {
+            return Ok(Vec::new());
+        };
+        let name = &*info.name;
+        let shards = match shards(&self.connection, READ, name).await {
+            // It was deleted since.
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             shards => shards?,
         };
@@ -127,23 +146,22 @@ impl driver::Checkpoints for Checkpoints {
     async fn read(&self) -> Result<Vec<Checkpoint>> {
         let store = table::of(&self.connection, &self.group, READ)?;
         let stored = self.stored(&*store, READ, "").await?;
-        let mut streams: HashMap<Arc<str>, Vec<Stored>> = HashMap::new();
-        for stored in stored {
-            streams
-                .entry(stored.lease.stream.clone())
-                .or_default()
-                .push(stored);
-        }
-        if streams.contains_key("") {
+        if stored.iter().any(|stored| stored.lease.stream.is_empty()) {
             let message = "only Java workers have used the lease table so far, and it does not \
                            tell of which stream it is: start a member first";
             return Err(
                 Error::new(ErrorKind::Invalid, READ, message).with_group(self.group.clone())
             );
         }
+        // Streams of two accounts may have the same name.
+        let mut streams: BTreeMap<&str, Vec<Stored>> = BTreeMap::new();
+        for stored in &stored {
+            let stream = streams.entry(stored.identifier()).or_default();
+            stream.push(stored.clone());
+        }
         let mut checkpoints = Vec::new();
-        for (name, stored) in &streams {
-            checkpoints.extend(self.of_stream(name, stored).await?);
+        for stored in streams.values() {
+            checkpoints.extend(self.of_stream(stored).await?);
         }
         checkpoints.sort_by(|one, other| one.partition.cmp(&other.partition));
         Ok(checkpoints)
@@ -168,5 +186,27 @@ impl driver::Checkpoints for Checkpoints {
         };
         let reset = reset.run(stream, to).await;
         reset.map_err(|error| error.with_group(self.group.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream_core::driver::Checkpoints as _;
+
+    use super::*;
+    use crate::fake_service::{ARN, FakeService};
+
+    #[tokio::test]
+    async fn progress_in_a_stream_of_another_account_is_found_by_its_arn() {
+        let service = FakeService::start().await;
+        let connection = Connection::open(service.config()).await.unwrap();
+        let checkpoints = Checkpoints::new(&Arc::new(connection), "group");
+        let read = checkpoints.read().await.unwrap();
+        let [checkpoint] = &read[..] else {
+            panic!("not one: {read:?}");
+        };
+        let shard = Partition::new(ARN, "shardId-000000000000");
+        assert_eq!(checkpoint.partition, shard);
+        assert_eq!(checkpoint.lag.records, Some(0));
     }
 }

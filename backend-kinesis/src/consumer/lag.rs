@@ -8,6 +8,7 @@ use millstream_core::{Lag, Partition, Position};
 use crate::aggregate::{Opened, open};
 use crate::connection::Connection;
 use crate::lease::ResumePoint;
+use crate::stream;
 
 /// At most two carriers are read: the one that contains the position, and the next.
 const RECORDS: i32 = 2;
@@ -30,8 +31,12 @@ pub(super) async fn lag(
 
 async fn look(connection: &Connection, partition: &Partition, place: &ResumePoint) -> Option<Lag> {
     let iterator = iterator(connection, partition, place).await?;
-    let asked = connection.kinesis.get_records().shard_iterator(iterator);
-    let answer = asked.limit(RECORDS).send().await.ok()?;
+    let asked = connection.kinesis.get_records();
+    let asked = asked
+        .set_stream_arn(stream::arn(partition.stream()))
+        .shard_iterator(iterator)
+        .limit(RECORDS);
+    let answer = asked.send().await.ok()?;
     let oldest = answer.records.iter().find(|record| is_left(record, place));
     match oldest {
         Some(record) => {
@@ -57,9 +62,11 @@ async fn iterator(
     partition: &Partition,
     place: &ResumePoint,
 ) -> Option<String> {
+    let (name, arn) = stream::address(partition.stream());
     let asked = connection.kinesis.get_shard_iterator();
     let asked = asked
-        .stream_name(partition.stream())
+        .set_stream_name(name)
+        .set_stream_arn(arn)
         .shard_id(partition.id());
     let at = |time: SystemTime| (ShardIteratorType::AtTimestamp, Some(time.into()), None);
     let (kind, time, number) = match place {
@@ -99,5 +106,22 @@ fn is_left(record: &Record, place: &ResumePoint) -> bool {
             sequence == position.with_sub_sequence(0) && position.sub() + 1 < records
         }
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake_service::{ARN, FakeService};
+
+    #[tokio::test]
+    async fn the_lag_of_a_stream_named_by_its_arn_is_asked_by_the_arn() {
+        let service = FakeService::start().await;
+        let connection = Connection::open(service.config()).await.unwrap();
+        let shard = Partition::new(ARN, "shardId-000000000000");
+        let lag = lag(&connection, &shard, &ResumePoint::Earliest).await;
+        assert_eq!(lag.records, Some(0));
+        let operations: Vec<_> = service.operations_by_arn().into_iter().collect();
+        assert_eq!(operations, ["GetRecords", "GetShardIterator"]);
     }
 }

@@ -27,8 +27,11 @@ impl ShardSource for Source {
         // Taken before the request: records that are stored during it are not skipped.
         let at = SystemTime::now();
         let call = || async {
-            let asked = self.0.kinesis.get_shard_iterator().stream_name(stream);
+            let (name, arn) = stream::address(stream);
+            let asked = self.0.kinesis.get_shard_iterator();
             let asked = asked
+                .set_stream_name(name)
+                .set_stream_arn(arn)
                 .shard_id(shard)
                 .shard_iterator_type(ShardIteratorType::Latest);
             let answer = asked.send().await;
@@ -40,5 +43,23 @@ impl ShardSource for Source {
         };
         let iterator = self.0.ask("pin latest", call).await?;
         Ok(Pin { iterator, at })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake_service::{ARN, FakeService};
+
+    #[tokio::test]
+    async fn requests_of_members_for_a_stream_named_by_its_arn_have_the_arn() {
+        let service = FakeService::start().await;
+        let source = Source(Arc::new(Connection::open(service.config()).await.unwrap()));
+        assert_eq!(&*source.info(ARN).await.unwrap().name, ARN);
+        let shards = source.shards(ARN).await.unwrap();
+        source.latest(ARN, &shards[0].id).await.unwrap();
+        let operations: Vec<_> = service.operations_by_arn().into_iter().collect();
+        let expected = ["DescribeStreamSummary", "GetShardIterator", "ListShards"];
+        assert_eq!(operations, expected);
     }
 }

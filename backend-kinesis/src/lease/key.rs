@@ -5,7 +5,7 @@ use std::time::UNIX_EPOCH;
 
 use millstream_core::{Error, ErrorKind, Result};
 
-use crate::stream::StreamInfo;
+use crate::stream::{Arn, StreamInfo};
 
 /// The key of a lease: a stream and one of its shards.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,6 +45,7 @@ pub(crate) struct Streams(Vec<Stream>);
 
 #[derive(Debug, Clone)]
 pub(crate) struct Stream {
+    /// Its name or its ARN, as the application wrote it.
     pub(crate) name: Arc<str>,
     pub(crate) arn: Arc<str>,
     /// Its creation time in seconds since the epoch.
@@ -54,11 +55,20 @@ pub(crate) struct Stream {
 }
 
 impl Streams {
-    /// Fails with `Invalid` if one table cannot distinguish the streams.
+    /// Fails with `Invalid` if one table cannot distinguish the streams, or two of the names are of one stream.
     pub(crate) fn new(form: KeyForm, streams: &[StreamInfo]) -> Result<Self> {
         if form == KeyForm::Single && streams.len() > 1 {
             let message = "a group of several streams needs `leases.keys = \"multi\"` or \"auto\"";
             return Err(Error::new(ErrorKind::Invalid, "join", message));
+        }
+        for (index, info) in streams.iter().enumerate() {
+            if let Some(same) = streams[..index].iter().find(|other| other.arn == info.arn) {
+                let message = format!(
+                    "{} and {} are one stream: name it once",
+                    same.name, info.name
+                );
+                return Err(Error::new(ErrorKind::Invalid, "join", message));
+            }
         }
         let streams = streams.iter().map(|info| Stream::new(form, info));
         streams.collect::<Result<_>>().map(Self)
@@ -91,14 +101,12 @@ impl Stream {
         let identifier = match form {
             KeyForm::Single => None,
             KeyForm::Multi => {
-                // arn:partition:kinesis:region:account:stream/name
-                let account = info.arn.split(':').nth(4);
-                let account = account.filter(|account| !account.is_empty());
-                let account = account.ok_or_else(|| {
-                    let message = format!("the stream's ARN {:?} names no account", info.arn);
+                let Arn { account, name, .. } = Arn::parse(&info.arn).ok_or_else(|| {
+                    let message = format!("the stream's ARN {:?} cannot be understood", info.arn);
                     Error::new(ErrorKind::Corrupt, "join", message).with_stream(info.name.clone())
                 })?;
-                Some(format!("{account}:{}:{created}", info.name).into())
+                // Not the name that the application uses, which may be the ARN.
+                Some(format!("{account}:{name}:{created}").into())
             }
         };
         Ok(Self {
@@ -192,6 +200,43 @@ mod tests {
         let other = "123456789012:b:1600000000:shardId-000000000001";
         assert_eq!(streams.parse(other), None);
         assert_eq!(KeyForm::of(&key), KeyForm::Multi);
+    }
+
+    #[test]
+    fn a_stream_has_the_same_keys_by_its_name_and_by_its_arn() {
+        let by_name = info("a");
+        let by_arn = StreamInfo {
+            name: by_name.arn.clone(),
+            ..info("a")
+        };
+        for form in [KeyForm::Single, KeyForm::Multi] {
+            let keys = [&by_name, &by_arn].map(|info| {
+                let stream = Stream::new(form, info).unwrap();
+                stream.key("shardId-000000000001")
+            });
+            assert_eq!(keys[0], keys[1], "{form:?}");
+        }
+        let twice = Streams::new(KeyForm::Multi, &[by_name, by_arn]);
+        assert_eq!(twice.unwrap_err().kind(), ErrorKind::Invalid);
+    }
+
+    #[test]
+    fn streams_of_two_accounts_may_have_one_name() {
+        let ours = info("a");
+        let arn: Arc<str> = "arn:aws:kinesis:eu-west-1:999999999999:stream/a".into();
+        let theirs = StreamInfo {
+            name: arn.clone(),
+            arn,
+            ..info("a")
+        };
+        let streams = Streams::new(KeyForm::Multi, &[ours, theirs.clone()]).unwrap();
+        let lease = LeaseKey {
+            stream: theirs.name,
+            shard: "shardId-000000000001".into(),
+        };
+        let key = streams.key(&lease).unwrap();
+        assert_eq!(&*key, "999999999999:a:1700000000:shardId-000000000001");
+        assert_eq!(streams.parse(&key), Some(lease));
     }
 
     #[test]

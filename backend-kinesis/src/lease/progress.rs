@@ -1,5 +1,6 @@
 //! A group's stored progress, read by processes that are not members.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use super::options::ResumePoint;
 use super::row::Row;
 use super::store::LeaseStore;
 use crate::connection::ask;
-use crate::stream::StreamInfo;
+use crate::stream::{Arn, StreamInfo};
 
 /// How long requests are retried.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -25,6 +26,8 @@ pub(crate) struct Stored {
     pub(crate) resume: Option<ResumePoint>,
     /// The epoch of the last take by a millstream member. `None` if only Java workers had it.
     pub(crate) epoch: Option<Epoch>,
+    /// The ARN of its stream, if a row of the stream has it.
+    pub(crate) arn: Option<Arc<str>>,
     /// Its key in the table.
     key: Arc<str>,
     /// The stream's ARN and its creation time in seconds since the epoch, if the row has them.
@@ -32,6 +35,11 @@ pub(crate) struct Stored {
 }
 
 impl Stored {
+    /// Returns the part of its key that names the stream. Empty in a table of one stream.
+    pub(crate) fn identifier(&self) -> &str {
+        identifier(&self.key)
+    }
+
     /// Returns whether it belongs to this stream, and not to a deleted stream of the same name. A table of one stream
     /// that only Java workers have used does not show that.
     pub(crate) fn is_of(&self, info: &StreamInfo) -> bool {
@@ -51,23 +59,32 @@ impl Stored {
 pub(crate) async fn read(store: &dyn LeaseStore, otherwise: &str) -> Result<Vec<Stored>> {
     let items = ask("read checkpoints", PATIENCE, || store.scan(true)).await?;
     let rows: Vec<Row> = items.iter().flat_map(Row::read).collect();
-    let named = |row: &Row| {
-        let arn = row.own.stream.as_ref().map(|(arn, _)| arn.clone())?;
-        arn.rsplit_once('/').map(|(_, name)| Arc::from(name))
-    };
-    let single = rows.iter().find_map(named);
-    let single: Arc<str> = single.unwrap_or_else(|| otherwise.into());
+    let mut arns: HashMap<&str, Arc<str>> = HashMap::new();
+    for row in &rows {
+        if let Some((arn, _)) = &row.own.stream {
+            arns.entry(identifier(&row.key))
+                .or_insert_with(|| arn.clone());
+        }
+    }
+    let single = arns.get("").and_then(|arn| Arn::parse(arn));
+    let single: Arc<str> = single.map_or(otherwise, |arn| arn.name).into();
     let mut stored: Vec<Stored> = rows
-        .into_iter()
+        .iter()
         .map(|row| Stored {
             lease: LeaseKey::read(&row.key, &single),
             form: KeyForm::of(&row.key),
-            resume: ResumePoint::of(&row, Start::Earliest),
+            resume: ResumePoint::of(row, Start::Earliest),
             epoch: row.own.epoch,
+            arn: arns.get(identifier(&row.key)).cloned(),
             identity: row.own.stream.clone(),
-            key: row.key,
+            key: row.key.clone(),
         })
         .collect();
     stored.sort_by(|one, other| one.lease.cmp(&other.lease));
     Ok(stored)
+}
+
+/// Returns the part of a key that names the stream.
+fn identifier(key: &str) -> &str {
+    key.rsplit_once(':').map_or("", |(stream, _)| stream)
 }

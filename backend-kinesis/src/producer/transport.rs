@@ -70,8 +70,12 @@ impl Transport for Aws {
             .iter()
             .map(|entry| self.entry(entry))
             .collect::<Result<_>>()?;
+        let (name, arn) = stream::address(&self.stream);
         let put = self.connection.kinesis.put_records();
-        let put = put.stream_name(&*self.stream).set_records(Some(entries));
+        let put = put
+            .set_stream_name(name)
+            .set_stream_arn(arn)
+            .set_records(Some(entries));
         let answer = put.send().await;
         let answer: PutRecordsOutput = answer.map_err(|e| {
             self.connection

@@ -70,9 +70,11 @@ fn words(from: &Spot) -> (ShardIteratorType, Option<String>, Option<DateTime>) {
 impl Source for Service {
     async fn iterator(&self, from: &Spot) -> Result<String> {
         let (kind, number, time) = words(from);
+        let (name, arn) = stream::address(self.partition.stream());
         let ask = self.connection.kinesis.get_shard_iterator();
         let ask = ask
-            .stream_name(self.partition.stream())
+            .set_stream_name(name)
+            .set_stream_arn(arn)
             .shard_id(self.partition.id())
             .shard_iterator_type(kind)
             .set_starting_sequence_number(number)
@@ -88,6 +90,7 @@ impl Source for Service {
     async fn records(&self, iterator: &str, most: usize) -> Result<Answer> {
         let ask = self.connection.kinesis.get_records();
         let ask = ask
+            .set_stream_arn(stream::arn(self.partition.stream()))
             .shard_iterator(iterator)
             .limit(most.try_into().unwrap_or(i32::MAX));
         let answer = ask.send().await;
@@ -181,4 +184,24 @@ where
         _ => (ErrorKind::Unavailable, "the subscription broke off".into()),
     };
     Error::new(kind, READ, message).with_source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake_service::{ARN, FakeService};
+
+    #[tokio::test]
+    async fn reads_of_a_stream_named_by_its_arn_have_the_arn() {
+        let service = FakeService::start().await;
+        let connection = Connection::open(service.config()).await.unwrap();
+        let shard = Partition::new(ARN, "shardId-000000000000");
+        let source = Service::new(&Arc::new(connection), &shard);
+        let iterator = source.iterator(&Spot::Earliest).await.unwrap();
+        source.records(&iterator, 10).await.unwrap();
+        source.shards().await.unwrap();
+        let operations = service.operations_by_arn();
+        let operations: Vec<_> = operations.into_iter().collect();
+        assert_eq!(operations, ["GetRecords", "GetShardIterator", "ListShards"]);
+    }
 }

@@ -5,7 +5,7 @@ use aws_sdk_kinesis::types::{RecordDistributionStrategy, StreamStatus};
 use millstream_core::telemetry::event;
 use millstream_core::{Error, ErrorKind, Position, Result};
 
-use super::HashRange;
+use super::{HashRange, address};
 use crate::connection::Connection;
 
 /// A shard in the response of ListShards.
@@ -25,6 +25,7 @@ pub(crate) struct Shard {
 /// The identity of a stream, which distinguishes it from another of the same name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StreamInfo {
+    /// Its name or its ARN, as the application wrote it.
     pub(crate) name: Arc<str>,
     pub(crate) arn: Arc<str>,
     pub(crate) created: SystemTime,
@@ -69,8 +70,10 @@ pub(crate) async fn describe(
     stream: &str,
 ) -> Result<StreamInfo> {
     let call = || async {
+        let (name, arn) = address(stream);
         let summary = connection.kinesis.describe_stream_summary();
-        let answer = summary.stream_name(stream).send().await;
+        let summary = summary.set_stream_name(name).set_stream_arn(arn);
+        let answer = summary.send().await;
         let answer = answer.map_err(|e| connection.error(operation, e).with_stream(stream))?;
         let missing = || {
             let message = "the answer does not describe the stream";
@@ -103,11 +106,14 @@ pub(crate) async fn shards(
     let mut token: Option<String> = None;
     loop {
         let call = || async {
-            // With a token, the name must not be set again.
             let list = connection.kinesis.list_shards();
             let list = match &token {
+                // It identifies the stream, which must not be named again.
                 Some(token) => list.next_token(token),
-                None => list.stream_name(stream),
+                None => {
+                    let (name, arn) = address(stream);
+                    list.set_stream_name(name).set_stream_arn(arn)
+                }
             };
             let answer = list.send().await;
             answer.map_err(|e| connection.error(operation, e).with_stream(stream))

@@ -13,18 +13,13 @@ use crate::stream;
 
 const CREATE: &str = "create stream";
 
-/// The maximum length of a name that [Kinesis accepts].
-///
-/// [Kinesis accepts]: https://docs.aws.amazon.com/kinesis/latest/APIReference/API_CreateStream.html
-const NAME_LONGEST: usize = 128;
-
 /// Creates a stream according to the settings, and waits until it is active.
 pub(super) async fn create(connection: &Connection, spec: &StreamSpec) -> Result<()> {
     let name = &*spec.name;
     let invalid = |message| Error::new(ErrorKind::Invalid, CREATE, message).with_stream(name);
-    if name.len() > NAME_LONGEST {
-        let message = format!("a name of {} bytes: use 1 to {NAME_LONGEST}", name.len());
-        return Err(invalid(message));
+    if name.len() > stream::NAME_LONGEST {
+        let (bytes, most) = (name.len(), stream::NAME_LONGEST);
+        return Err(invalid(format!("a name of {bytes} bytes: use 1 to {most}")));
     }
     let shards = i32::try_from(spec.partitions).map_err(|_| {
         invalid(format!(

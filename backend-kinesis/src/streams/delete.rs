@@ -6,6 +6,7 @@ use millstream_core::{ErrorKind, Result};
 
 use super::state;
 use crate::connection::Connection;
+use crate::stream::address;
 
 const DELETE: &str = "delete stream";
 
@@ -13,7 +14,9 @@ const DELETE: &str = "delete stream";
 pub(super) async fn delete(connection: &Connection, stream: &str) -> Result<()> {
     let unanswered = AtomicBool::new(false);
     let call = || async {
-        let delete = connection.kinesis.delete_stream().stream_name(stream);
+        let (name, arn) = address(stream);
+        let delete = connection.kinesis.delete_stream();
+        let delete = delete.set_stream_name(name).set_stream_arn(arn);
         // Otherwise a consumer of enhanced fan-out keeps the stream.
         let delete = delete.enforce_consumer_deletion(true);
         let Err(error) = delete.send().await else {

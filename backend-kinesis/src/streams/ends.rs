@@ -13,6 +13,7 @@ use millstream_core::{Error, ErrorKind, Partition, Position, Result};
 
 use crate::aggregate::{self, Opened};
 use crate::connection::Connection;
+use crate::stream;
 
 /// The times before now from which the last record is searched.
 const AGO: [Duration; 5] = [
@@ -118,9 +119,11 @@ impl Look<'_> {
 
     async fn iterator(&self, since: Option<SystemTime>) -> Result<String> {
         let call = || async {
+            let (name, arn) = stream::address(self.partition.stream());
             let ask = self.connection.kinesis.get_shard_iterator();
             let ask = ask
-                .stream_name(self.partition.stream())
+                .set_stream_name(name)
+                .set_stream_arn(arn)
                 .shard_id(self.partition.id());
             let ask = match since {
                 None => ask.shard_iterator_type(ShardIteratorType::TrimHorizon),
@@ -142,7 +145,10 @@ impl Look<'_> {
     async fn records(&self, iterator: &str, limit: Option<i32>) -> Result<Answer> {
         let call = || async {
             let ask = self.connection.kinesis.get_records();
-            let ask = ask.shard_iterator(iterator).set_limit(limit);
+            let ask = ask
+                .set_stream_arn(stream::arn(self.partition.stream()))
+                .shard_iterator(iterator)
+                .set_limit(limit);
             let answer = ask.send().await;
             answer.map_err(|e| self.locate(self.connection.error(self.operation, e)))
         };

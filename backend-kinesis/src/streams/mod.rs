@@ -17,7 +17,7 @@ use millstream_core::{
 use tokio::time::timeout;
 
 use crate::connection::Connection;
-use crate::stream::{self as listed, Shard};
+use crate::stream::{self as listed, Shard, check_name};
 
 /// The number of shards that are read concurrently. More would exceed the limits of the account.
 const LOOKS: usize = 8;
@@ -32,6 +32,14 @@ impl Streams {
         Self {
             connection: connection.clone(),
         }
+    }
+
+    /// Checks the name of a stream that exists.
+    fn check(&self, operation: &'static str, stream: &str) -> Result<()> {
+        check_name(stream, self.connection.region()).map_err(|rule| {
+            let message = format!("stream name {stream:?} cannot be used, {rule}");
+            Error::new(ErrorKind::Invalid, operation, message)
+        })
     }
 
     /// Limits a change, including everything it waits for, to the timeout of one call.
@@ -85,6 +93,7 @@ impl driver::Streams for Streams {
     /// five per second that its readers share.
     async fn describe(&self, stream: &str) -> Result<StreamDescription> {
         const DESCRIBE: &str = "describe stream";
+        self.check(DESCRIBE, stream)?;
         let shards = listed::shards(&self.connection, DESCRIBE, stream).await?;
         let name: Arc<str> = stream.into();
         let partition = |id: &Arc<str>| Partition::new(name.clone(), &**id);
@@ -116,16 +125,19 @@ impl driver::Streams for Streams {
     }
 
     async fn delete(&self, stream: &str) -> Result<()> {
+        self.check("delete stream", stream)?;
         let deleted = delete::delete(&self.connection, stream);
         self.in_time("delete stream", stream, deleted).await
     }
 
     async fn split(&self, partition: &Partition) -> Result<()> {
+        self.check("split", partition.stream())?;
         let split = reshard::split(&self.connection, partition);
         self.in_time("split", partition.stream(), split).await
     }
 
     async fn merge(&self, one: &Partition, other: &Partition) -> Result<()> {
+        self.check("merge", one.stream())?;
         let merged = reshard::merge(&self.connection, one, other);
         self.in_time("merge", one.stream(), merged).await
     }

@@ -27,9 +27,11 @@ pub(super) async fn split(connection: &Connection, partition: &Partition) -> Res
             return Err(invalid(SPLIT, message, partition));
         };
         sent.store(true, Ordering::Relaxed);
+        let (name, arn) = stream::address(partition.stream());
         let split = connection.kinesis.split_shard();
         let split = split
-            .stream_name(partition.stream())
+            .set_stream_name(name)
+            .set_stream_arn(arn)
             .shard_to_split(partition.id())
             .new_starting_hash_key(middle.to_string());
         let answer = split.send().await;
@@ -73,9 +75,11 @@ pub(super) async fn merge(
             return Err(invalid(MERGE, message, one));
         }
         sent.store(true, Ordering::Relaxed);
+        let (name, arn) = stream::address(one.stream());
         let merge = connection.kinesis.merge_shards();
         let merge = merge
-            .stream_name(one.stream())
+            .set_stream_name(name)
+            .set_stream_arn(arn)
             .shard_to_merge(&*lower.id)
             .adjacent_shard_to_merge(&*upper.id);
         let answer = merge.send().await;
