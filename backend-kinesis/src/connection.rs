@@ -3,13 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_config::retry::RetryConfig;
-use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
+use aws_config::Region;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::ProvideCredentials;
 use aws_credential_types::provider::error::CredentialsError;
-use aws_sdk_dynamodb::config::Credentials;
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use aws_types::app_name::AppName;
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -21,6 +18,7 @@ use crate::credit::Credit;
 use crate::error;
 use crate::http::Transport;
 use crate::lag_interval::LagInterval;
+use crate::sdk_config::SdkConfigs;
 
 /// The timeout of one attempt of a request, however slow the network is. Without any progress it fails earlier, see
 /// [`http`](crate::http). An iterator is valid for 5 minutes.
@@ -34,6 +32,8 @@ pub(crate) struct Connection {
     pub(crate) dynamodb: aws_sdk_dynamodb::Client,
     pub(crate) lag_interval: LagInterval,
     pub(crate) credit: Credit,
+    /// The same one, unless DynamoDB has credentials of its own.
+    pub(crate) lease_credit: Credit,
     origin: Origin,
 }
 
@@ -41,9 +41,11 @@ pub(crate) struct Connection {
 #[derive(Debug, Clone)]
 struct Origin {
     config: Arc<Config>,
-    sdk: SdkConfig,
+    sdk: SdkConfigs,
     transport: Transport,
     credit: Credit,
+    /// `None` if both services have the same credentials.
+    lease_credit: Option<Credit>,
 }
 
 impl Connection {
@@ -56,16 +58,18 @@ impl Connection {
             (!file.is_empty()).then(|| file.into())
         });
         let transport = Transport::load(ca_file.as_deref()).await?;
-        let sdk = load(&config, None).await;
-        if sdk.region().is_none() {
+        let sdk = SdkConfigs::load(&config, None).await;
+        if sdk.kinesis.region().is_none() {
             let message = "no region: set `region`, AWS_REGION, or one in the profile";
             return Err(Error::new(ErrorKind::Invalid, "connect", message));
         }
+        let lease_credit = config.leases.has_credentials().then(Credit::default);
         let origin = Origin {
             config: Arc::new(config),
             sdk,
             transport,
             credit: Credit::default(),
+            lease_credit,
         };
         Ok(Self::of(origin, None))
     }
@@ -83,10 +87,10 @@ impl Connection {
         origin.connect(name, config.consumer.request_timeout, patience)
     }
 
-    /// Makes sure that there are credentials. Sends no request to Kinesis: its quotas for the control plane are those of a
+    /// Makes sure that there are credentials for Kinesis: a producer needs no others. Sends no request to Kinesis: its quotas for the control plane are those of a
     /// whole account, and many processes may start at once.
     pub(crate) async fn check_credentials(&self) -> Result<()> {
-        let provider = self.origin.sdk.credentials_provider();
+        let provider = self.origin.sdk.kinesis.credentials_provider();
         let load = || async {
             let provider = provider.as_ref().ok_or_else(|| {
                 let nothing = CredentialsError::not_loaded_no_source();
@@ -107,8 +111,8 @@ impl Connection {
     /// others wait for it, even if its runtime is blocked.
     pub(crate) async fn independent(&self, member: &str) -> Self {
         let mut origin = self.origin.clone();
-        let region = origin.sdk.region().cloned();
-        origin.sdk = load(&origin.config, region).await;
+        let region = origin.sdk.kinesis.region().cloned();
+        origin.sdk = SdkConfigs::load(&origin.config, region).await;
         Self::of(origin, Some(member))
     }
 
@@ -123,7 +127,8 @@ impl Connection {
     /// Returns the region of Kinesis.
     pub(crate) fn region(&self) -> &str {
         // There is none without a region.
-        self.origin.sdk.region().map_or("", Region::as_ref)
+        let region = self.origin.sdk.kinesis.region();
+        region.map_or("", Region::as_ref)
     }
 
     /// Returns the SDK's error for a failed call.
@@ -164,15 +169,19 @@ impl Origin {
             .operation_attempt_timeout(ATTEMPT)
             .build();
         let credit = self.credit.with_patience(patience);
-        let mut kinesis = aws_sdk_kinesis::config::Builder::from(&self.sdk)
+        let lease_credit = match &self.lease_credit {
+            Some(credit) => credit.with_patience(patience),
+            None => credit.clone(),
+        };
+        let mut kinesis = aws_sdk_kinesis::config::Builder::from(&self.sdk.kinesis)
             .http_client(self.transport.client(&credit))
             .timeout_config(timeouts.clone());
         kinesis.set_app_name(name.clone());
         if let Some(endpoint) = &self.config.endpoint {
             kinesis = kinesis.endpoint_url(endpoint);
         }
-        let mut dynamodb = aws_sdk_dynamodb::config::Builder::from(&self.sdk)
-            .http_client(self.transport.client(&credit))
+        let mut dynamodb = aws_sdk_dynamodb::config::Builder::from(&self.sdk.dynamodb)
+            .http_client(self.transport.client(&lease_credit))
             .timeout_config(timeouts);
         dynamodb.set_app_name(name);
         if let Some(endpoint) = &self.config.dynamodb_endpoint {
@@ -184,37 +193,10 @@ impl Origin {
             dynamodb: aws_sdk_dynamodb::Client::from_conf(dynamodb.build()),
             lag_interval: LagInterval::default(),
             credit,
+            lease_credit,
             origin: self,
         }
     }
-}
-
-/// Loads what the clients of both services share from the settings and the environment.
-async fn load(config: &Config, region: Option<Region>) -> SdkConfig {
-    let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
-        // Only the caller knows the effect of a request that is sent twice.
-        .retry_config(RetryConfig::disabled())
-        // A subscription to a quiet shard sends little for minutes.
-        .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
-    if let Some(region) = region.or_else(|| config.region.clone().map(Region::new)) {
-        loader = loader.region(region);
-    }
-    if let Some(profile) = &config.profile {
-        loader = loader.profile_name(profile);
-    }
-    if let Some(credentials) = &config.credentials {
-        loader = loader.credentials_provider(Credentials::new(
-            &credentials.access_key_id,
-            credentials.secret_access_key.expose(),
-            credentials
-                .session_token
-                .as_ref()
-                .map(|token| token.expose().to_owned()),
-            None,
-            "millstream",
-        ));
-    }
-    loader.load().await
 }
 
 /// Calls until there is a result that a retry would not change, for `within` at most. Returns the last
@@ -251,4 +233,32 @@ where
         let message = format!("no answer within {within:?}");
         Error::new(ErrorKind::Timeout, operation, message)
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake_service::{ARN, FakeService};
+    use crate::stream;
+
+    #[tokio::test]
+    async fn requests_are_signed_for_the_region_of_their_service() {
+        let service = FakeService::start().await;
+        let mut config = service.config();
+        config.leases.region = Some("us-east-1".into());
+        let connection = Connection::open(config).await.unwrap();
+        for connection in [connection.independent("m").await, connection] {
+            stream::shards(&connection, "test", ARN).await.unwrap();
+            let scan = connection.dynamodb.scan().table_name("group");
+            scan.send().await.unwrap();
+        }
+        for request in service.noted() {
+            let signed = match &*request.operation {
+                "Scan" => "/us-east-1/dynamodb/",
+                _ => "/eu-west-1/kinesis/",
+            };
+            assert!(request.authorization.contains(signed), "{request:?}");
+        }
+        assert_eq!(service.noted().len(), 4);
+    }
 }

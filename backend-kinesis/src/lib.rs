@@ -14,6 +14,7 @@ mod lag_interval;
 mod lease;
 mod producer;
 mod retrieval;
+mod sdk_config;
 mod stream;
 mod streams;
 

@@ -37,7 +37,8 @@ use crate::Kinesis;
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Config {
-    /// The AWS region. Default unset: from the environment or the profile.
+    /// The AWS region. Default unset: from the environment or the profile. Streams that are named by their ARNs must be
+    /// in it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
     /// The profile of the shared AWS configuration files. Default unset: from the environment.
@@ -245,6 +246,17 @@ pub struct Leases {
     /// Whether the first member creates a missing table, with on-demand billing. Default true. If
     /// false, create one with the partition key `leaseKey`, a string.
     pub create: bool,
+    /// The AWS region of the table. Default unset: that of the connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// The profile of the shared AWS configuration files whose credentials are used for the table, and no others, whatever
+    /// the environment has. Default unset: those of the connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    /// The ARN of a role that is assumed for the table, `arn:aws:iam::ACCOUNT:role/NAME`, with the credentials of
+    /// `profile`, if that is set, or those of the connection. Default unset: no role.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role_arn: Option<String>,
     /// The format of lease keys. Default `auto`.
     pub keys: LeaseKeys,
     /// The maximum number of leases of one member. At least 1, default unset: no limit.
@@ -356,12 +368,22 @@ impl Default for Leases {
         Self {
             table: "{group}".into(),
             create: true,
+            region: None,
+            profile: None,
+            role_arn: None,
             keys: LeaseKeys::default(),
             max_per_member: None,
             scan_interval: None,
             audit_interval: Duration::from_secs(120),
             cleanup: true,
         }
+    }
+}
+
+impl Leases {
+    /// Returns whether the table has credentials of its own.
+    pub(crate) fn has_credentials(&self) -> bool {
+        self.profile.is_some() || self.role_arn.is_some()
     }
 }
 

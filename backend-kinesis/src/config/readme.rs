@@ -53,6 +53,9 @@ fn the_table_has_every_key_and_no_other() {
     };
     config.consumer.fan_out_name = Some("f".into());
     config.producer.explicit_hash_key_header = Some("h".into());
+    config.leases.region = Some("r".into());
+    config.leases.profile = Some("p".into());
+    config.leases.role_arn = Some("a".into());
     config.leases.max_per_member = Some(1);
     config.leases.scan_interval = Some(Duration::from_secs(1));
     let mut all = BTreeSet::new();

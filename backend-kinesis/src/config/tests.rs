@@ -148,6 +148,22 @@ fn bounds_are_as_documented() {
             "leases.table = 'ab'",
             "leases.table",
         ),
+        ("leases.region = 'x'", "leases.region = ''", "leases.region"),
+        (
+            "leases.profile = 'x'",
+            "leases.profile = ''",
+            "leases.profile",
+        ),
+        (
+            "leases.role_arn = 'arn:aws:iam::123456789012:role/path/x'",
+            "leases.role_arn = 'x'",
+            "leases.role_arn",
+        ),
+        (
+            "endpoint = 'http://a'\ndynamodb_endpoint = 'http://b'",
+            "dynamodb_endpoint = 'http://b'",
+            "dynamodb_endpoint",
+        ),
         (
             "leases.max_per_member = 1",
             "leases.max_per_member = 0",

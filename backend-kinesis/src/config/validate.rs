@@ -130,6 +130,9 @@ impl Config {
                     leases.table
                 )
             })
+            .or_else(|| filled("leases.region", leases.region.as_deref()))
+            .or_else(|| filled("leases.profile", leases.profile.as_deref()))
+            .or_else(|| role("leases.role_arn", leases.role_arn.as_deref()))
             .or_else(|| match leases.max_per_member {
                 Some(0) => Some("leases.max_per_member is 0: set it to 1 or more".into()),
                 _ => None,
@@ -159,6 +162,12 @@ fn filled(key: &str, value: Option<&str>) -> Option<String> {
     value
         .is_some_and(str::is_empty)
         .then(|| format!("{key} is empty: give one, or leave the key out"))
+}
+
+fn role(key: &str, value: Option<&str>) -> Option<String> {
+    let value = value?;
+    let is_role = value.starts_with("arn:") && value.contains(":iam::") && value.contains(":role/");
+    (!is_role).then(|| format!("{key} is {value:?}: use arn:aws:iam::ACCOUNT:role/NAME"))
 }
 
 fn address(key: &str, value: Option<&str>) -> Option<String> {

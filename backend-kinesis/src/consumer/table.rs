@@ -24,7 +24,7 @@ pub(super) fn of(
         return Err(Error::new(ErrorKind::Invalid, operation, message).with_group(group));
     }
     let client = connection.dynamodb.clone();
-    let credit = connection.credit.clone();
+    let credit = connection.lease_credit.clone();
     let patience = connection.config.request_timeout;
     let table = DynamoDb::new(client, credit, table, leases.create, patience);
     Ok(Arc::new(table))

@@ -1,0 +1,192 @@
+//! Loads the configurations of the AWS SDK: region and credentials for Kinesis, and those for the lease table, which may
+//! be in another account.
+
+use aws_config::identity::IdentityCache;
+use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::provider_config::ProviderConfig;
+use aws_config::retry::RetryConfig;
+use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
+use aws_config::sts::AssumeRoleProvider;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+use aws_sdk_dynamodb::config::Credentials;
+
+use crate::config::{Config, Leases};
+
+/// The configurations of both services.
+#[derive(Debug, Clone)]
+pub(crate) struct SdkConfigs {
+    pub(crate) kinesis: SdkConfig,
+    pub(crate) dynamodb: SdkConfig,
+}
+
+impl SdkConfigs {
+    /// Loads them from the settings and the environment. `region` is that of Kinesis, if it is already known.
+    pub(crate) async fn load(config: &Config, region: Option<Region>) -> Self {
+        let kinesis = of_kinesis(config, region).await;
+        let dynamodb = of_dynamodb(config, &kinesis).await;
+        Self { kinesis, dynamodb }
+    }
+}
+
+async fn of_kinesis(config: &Config, region: Option<Region>) -> SdkConfig {
+    let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
+        // Only the caller knows the effect of a request that is sent twice.
+        .retry_config(RetryConfig::disabled())
+        // A subscription to a quiet shard sends little for minutes.
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+    if let Some(region) = region.or_else(|| config.region.clone().map(Region::new)) {
+        loader = loader.region(region);
+    }
+    if let Some(profile) = &config.profile {
+        loader = loader.profile_name(profile);
+    }
+    if let Some(credentials) = &config.credentials {
+        loader = loader.credentials_provider(Credentials::new(
+            &credentials.access_key_id,
+            credentials.secret_access_key.expose(),
+            credentials
+                .session_token
+                .as_ref()
+                .map(|token| token.expose().to_owned()),
+            None,
+            "millstream",
+        ));
+    }
+    loader.load().await
+}
+
+/// Returns the configuration for the lease table: that for Kinesis, except for what the settings say.
+async fn of_dynamodb(config: &Config, kinesis: &SdkConfig) -> SdkConfig {
+    let Leases {
+        region,
+        profile,
+        role_arn,
+        ..
+    } = &config.leases;
+    let mut sdk = kinesis.clone();
+    if let Some(profile) = profile {
+        // Not the usual chain of providers, which prefers the environment's credentials to those of a profile: they may be
+        // of another account.
+        let of_provider = ProviderConfig::without_region()
+            .with_region(kinesis.region().cloned())
+            .with_use_fips(kinesis.use_fips())
+            .with_use_dual_stack(kinesis.use_dual_stack());
+        let provider = ProfileFileCredentialsProvider::builder()
+            .configure(&of_provider)
+            .profile_name(profile)
+            .build();
+        sdk = with_credentials(sdk, provider);
+    }
+    if let Some(role) = role_arn {
+        let provider = AssumeRoleProvider::builder(role)
+            .configure(&sdk)
+            // It is part of the name under which the account of the table sees the requests.
+            .session_name(format!("{}-leases", config.client_id))
+            .build();
+        sdk = with_credentials(sdk, provider.await);
+    }
+    match region {
+        Some(region) => sdk
+            .into_builder()
+            .region(Region::new(region.clone()))
+            .build(),
+        None => sdk,
+    }
+}
+
+fn with_credentials(sdk: SdkConfig, provider: impl ProvideCredentials + 'static) -> SdkConfig {
+    let sdk = sdk
+        .into_builder()
+        .credentials_provider(SharedCredentialsProvider::new(provider));
+    sdk.identity_cache(IdentityCache::lazy().build()).build()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use aws_smithy_runtime_api::client::http::{
+        HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
+    };
+    use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+    use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+    use aws_smithy_types::body::SdkBody;
+
+    use super::*;
+    use crate::fake_service::FakeService;
+
+    /// A token service that lends the credentials `THEIRS` to everyone, and notes the requests.
+    #[derive(Debug, Clone, Default)]
+    struct TokenService(Arc<Mutex<Vec<String>>>);
+
+    impl HttpClient for TokenService {
+        fn http_connector(
+            &self,
+            _settings: &HttpConnectorSettings,
+            _components: &RuntimeComponents,
+        ) -> SharedHttpConnector {
+            SharedHttpConnector::new(self.clone())
+        }
+    }
+
+    impl HttpConnector for TokenService {
+        fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+            let signed = request.headers().get("authorization").unwrap_or_default();
+            let asked = request.body().bytes().unwrap_or_default();
+            let asked = format!("{signed} {}", String::from_utf8_lossy(asked));
+            self.0.lock().unwrap().push(asked);
+            let answer = "<AssumeRoleResponse><AssumeRoleResult><Credentials><AccessKeyId>THEIRS</AccessKeyId>\
+                          <SecretAccessKey>hushed</SecretAccessKey><SessionToken>token</SessionToken>\
+                          <Expiration>2199-01-01T00:00:00Z</Expiration></Credentials></AssumeRoleResult>\
+                          </AssumeRoleResponse>";
+            let status = 200.try_into().unwrap();
+            HttpConnectorFuture::ready(Ok(HttpResponse::new(status, SdkBody::from(answer))))
+        }
+    }
+
+    async fn access_key(sdk: &SdkConfig) -> String {
+        let provider = sdk.credentials_provider().unwrap();
+        let loaded = provider.provide_credentials().await.unwrap();
+        loaded.access_key_id().to_owned()
+    }
+
+    #[tokio::test]
+    async fn the_lease_table_is_where_the_streams_are_by_default() {
+        let config = FakeService::start().await.config();
+        let SdkConfigs { kinesis, dynamodb } = SdkConfigs::load(&config, None).await;
+        assert_eq!(dynamodb.region(), kinesis.region());
+        assert_eq!(access_key(&dynamodb).await, access_key(&kinesis).await);
+    }
+
+    #[tokio::test]
+    async fn the_lease_table_has_a_region_and_a_role_of_its_own() {
+        let service = FakeService::start().await;
+        let mut config = service.config();
+        config.leases.region = Some("us-east-1".into());
+        let role = "arn:aws:iam::999999999999:role/leases";
+        config.leases.role_arn = Some(role.into());
+        let tokens = TokenService::default();
+        let kinesis = of_kinesis(&config, None).await.into_builder();
+        let kinesis = kinesis.http_client(tokens.clone()).build();
+        let dynamodb = of_dynamodb(&config, &kinesis).await;
+        assert_eq!(access_key(&kinesis).await, "OURS");
+        assert_eq!(access_key(&dynamodb).await, "THEIRS");
+        let regions = [&kinesis, &dynamodb].map(|sdk| sdk.region().map(Region::as_ref));
+        assert_eq!(regions, [Some("eu-west-1"), Some("us-east-1")]);
+        let asked = tokens.0.lock().unwrap().concat();
+        for part in ["Credential=OURS", "/eu-west-1/sts/", "role%2Fleases"] {
+            assert!(asked.contains(part), "{part}: {asked}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_profile_of_the_lease_table_takes_no_other_credentials() {
+        let mut config = FakeService::start().await.config();
+        config.leases.profile = Some("there-is-no-such-profile".into());
+        let SdkConfigs { kinesis, dynamodb } = SdkConfigs::load(&config, None).await;
+        assert_eq!(access_key(&kinesis).await, "OURS");
+        let provider = dynamodb.credentials_provider().unwrap();
+        assert!(provider.provide_credentials().await.is_err());
+    }
+}
