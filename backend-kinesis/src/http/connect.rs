@@ -99,8 +99,39 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
+        // Not the authority, which may have a password.
+        let host = to.host().unwrap_or_default().to_owned();
+        let port = to.port_u16();
         let connecting = timeout(TIMEOUT, self.0.call(to));
-        Box::pin(async { connecting.await.map_err(io::Error::from)? })
+        Box::pin(async move {
+            let connected = connecting.await.map_err(io::Error::from);
+            let connected = connected.map_err(BoxError::from).and_then(|tried| tried);
+            connected.map_err(|source| Unreached { host, port, source }.into())
+        })
+    }
+}
+
+/// The error of a connection that could not be opened. The others do not name the address, which may be a wrong one.
+#[derive(Debug)]
+struct Unreached {
+    host: String,
+    port: Option<u16>,
+    source: BoxError,
+}
+
+impl fmt::Display for Unreached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no connection to {}", self.host)?;
+        match self.port {
+            Some(port) => write!(f, ":{port}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Unreached {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&*self.source)
     }
 }
 
@@ -145,5 +176,25 @@ impl Service<Uri> for Route {
         }
         let connecting = tunnel.call(to);
         Box::pin(async { Ok(connecting.await?) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream_core::telemetry::Causes;
+
+    use crate::connection::Connection;
+    use crate::fake_service::FakeService;
+    use crate::stream;
+
+    #[tokio::test]
+    async fn an_address_that_cannot_be_reached_is_told() {
+        let mut config = FakeService::start().await.config();
+        // Nobody listens there.
+        config.endpoint = Some("http://127.0.0.1:1".into());
+        let connection = Connection::open(config).await.unwrap();
+        let error = stream::describe(&connection, "test", "s").await;
+        let told = Causes(&error.unwrap_err()).to_string();
+        assert!(told.contains("127.0.0.1:1"), "{told}");
     }
 }
