@@ -281,7 +281,8 @@ pub struct Leases {
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum LeaseKeys {
-    /// `single` for a group of one stream, `multi` for a group of several.
+    /// Each stream keeps the format that its leases have. New leases of a group of one stream have `single`, and of
+    /// further streams `multi`, so that streams can be added to a group and removed.
     #[default]
     Auto,
     /// The shard ID alone, as in the KCL for one stream.

@@ -10,9 +10,8 @@ use millstream_core::{Checkpoint, Error, ErrorKind, Lag, Partition, Result, Star
 use super::lag::lag;
 use super::source::Source;
 use super::table;
-use crate::config::LeaseKeys;
 use crate::connection::Connection;
-use crate::lease::{self, KeyForm, LeaseStore, Reset, ResumePoint, Stored};
+use crate::lease::{self, LeaseStore, Reset, ResumePoint, Stored};
 use crate::stream::{Shard, StreamInfo, describe, shards};
 
 const READ: &str = "read checkpoints";
@@ -169,17 +168,13 @@ impl driver::Checkpoints for Checkpoints {
 
     async fn reset(&self, stream: &str, to: Start) -> Result<()> {
         let store = table::of(&self.connection, &self.group, "reset")?;
-        let stored = self.stored(&*store, "reset", stream).await?;
-        let keys = match self.connection.config.leases.keys {
-            LeaseKeys::Single => KeyForm::Single,
-            LeaseKeys::Multi => KeyForm::Multi,
-            LeaseKeys::Auto => stored[0].form,
-        };
+        // There must be a group to be moved.
+        self.stored(&*store, "reset", stream).await?;
         let source = Source(self.connection.clone());
         let reset = Reset {
             store: &*store,
             source: &source,
-            keys,
+            keys: self.connection.config.leases.keys,
             failover: self.connection.config.consumer.session_timeout,
             // An owner that drains for longer than the session timeout counts as silent.
             drain: self.connection.config.consumer.session_timeout,

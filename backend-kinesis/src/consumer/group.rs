@@ -8,9 +8,9 @@ use millstream_core::driver::{self, JoinOptions};
 use super::membership::{Membership, Parts, StreamSource};
 use super::source::Source;
 use super::table;
-use crate::config::{LeaseKeys, Retrieval};
+use crate::config::Retrieval;
 use crate::connection::Connection;
-use crate::lease::{KeyForm, Worker, WorkerOptions};
+use crate::lease::{Worker, WorkerOptions};
 use crate::retrieval::{self, Way};
 use crate::stream::{self, HashKey, StreamInfo};
 
@@ -104,11 +104,7 @@ impl driver::ConsumerGroup for Group {
             source: Arc::new(Source(keepers.clone())),
             streams: infos,
             start: join.start,
-            keys: match config.leases.keys {
-                LeaseKeys::Auto if join.streams.len() > 1 => KeyForm::Multi,
-                LeaseKeys::Auto | LeaseKeys::Single => KeyForm::Single,
-                LeaseKeys::Multi => KeyForm::Multi,
-            },
+            keys: config.leases.keys,
             failover: config.consumer.session_timeout,
             scan_interval: config.leases.scan_interval,
             audit_interval: config.leases.audit_interval,

@@ -12,6 +12,7 @@ use super::options::WorkerOptions;
 use super::row::{self, Progress, Row, Unread};
 use super::shards::{self, first_hole, known};
 use super::store::{Item, LeaseStore};
+use crate::config::LeaseKeys;
 use crate::connection::ask;
 use crate::stream::{Shard, StreamInfo};
 
@@ -32,9 +33,9 @@ pub(super) async fn prepare(options: &WorkerOptions) -> Result<Born> {
     let (store, source) = (&*options.store, &*options.source);
     store.open().await?;
     ask("join", PATIENCE, || refuse_native(store)).await?;
-    let streams = Streams::new(options.keys, &options.streams)?;
     let mut items = ask("join", PATIENCE, || store.scan(true)).await?;
     let rows = leases(&items);
+    let streams = Streams::new(options.keys, &options.streams, &rows)?;
     identify(&streams, options.keys, &rows)?;
     refuse_damaged(&streams, &items)?;
     let mut listed = HashMap::new();
@@ -58,6 +59,8 @@ pub(super) async fn prepare(options: &WorkerOptions) -> Result<Born> {
     }
     if created {
         items = ask("join", PATIENCE, || store.scan(true)).await?;
+        // A member with other streams may have made leases of another format at the same time.
+        Streams::new(options.keys, &options.streams, &leases(&items))?;
     }
     Ok(Born {
         streams,
@@ -106,23 +109,25 @@ pub(super) async fn refuse_native(store: &dyn LeaseStore) -> Result<()> {
 
 /// Rejects a table whose leases are of other streams, or of a stream that was deleted and recreated:
 /// their checkpoints mean nothing here.
-pub(super) fn identify(streams: &Streams, form: KeyForm, rows: &[Row]) -> Result<()> {
+pub(super) fn identify(streams: &Streams, keys: LeaseKeys, rows: &[Row]) -> Result<()> {
     let wrong = |message: String| Err(Error::new(ErrorKind::Invalid, "join", message));
     for row in rows {
-        if KeyForm::of(&row.key) != form {
-            let (has, wants) = match form {
-                KeyForm::Single => ("several streams", "multi"),
-                KeyForm::Multi => ("one stream", "single"),
-            };
+        let other = match (keys, KeyForm::of(&row.key)) {
+            (LeaseKeys::Single, KeyForm::Multi) => Some("several streams"),
+            (LeaseKeys::Multi, KeyForm::Single) => Some("one stream"),
+            _ => None,
+        };
+        if let Some(has) = other {
             return wrong(format!(
                 "the table holds leases as the KCL writes them for {has} ({}): set `leases.keys` \
-                 to \"{wants}\", or name another table",
+                 to \"auto\", which leaves them as they are, or name another table",
                 row.key
             ));
         }
+        let is_before = |stream: &&Stream| stream.is_namesake(&row.key) || stream.has_arn_of(row);
         let stream = match streams.parse(&row.key) {
             Some(lease) => streams.get(&lease.stream),
-            None => streams.iter().find(|stream| stream.is_namesake(&row.key)),
+            None => streams.iter().find(is_before),
         };
         let Some(stream) = stream else {
             continue;
@@ -208,11 +213,7 @@ pub(super) fn refuse_damaged(streams: &Streams, items: &[Item]) -> Result<()> {
 
 /// Rejects a stream that was deleted and recreated.
 pub(super) fn same_stream(stream: &Stream, info: &StreamInfo) -> Result<()> {
-    let form = match stream.identifier {
-        Some(_) => KeyForm::Multi,
-        None => KeyForm::Single,
-    };
-    let now = Stream::new(form, info)?;
+    let now = Stream::new(stream.form(), info)?;
     if now.arn == stream.arn && now.created == stream.created {
         return Ok(());
     }

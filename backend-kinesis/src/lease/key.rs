@@ -5,6 +5,9 @@ use std::time::UNIX_EPOCH;
 
 use millstream_core::{Error, ErrorKind, Result};
 
+use super::form;
+use super::row::Row;
+use crate::config::LeaseKeys;
 use crate::stream::{Arn, StreamInfo};
 
 /// The key of a lease: a stream and one of its shards.
@@ -50,17 +53,14 @@ pub(crate) struct Stream {
     pub(crate) arn: Arc<str>,
     /// Its creation time in seconds since the epoch.
     pub(crate) created: u64,
-    /// The stream identifier of the KCL, if the table serves several streams.
+    /// The stream identifier of the KCL, if its keys have the format for several streams.
     pub(crate) identifier: Option<Arc<str>>,
 }
 
 impl Streams {
-    /// Fails with `Invalid` if one table cannot distinguish the streams, or two of the names are of one stream.
-    pub(crate) fn new(form: KeyForm, streams: &[StreamInfo]) -> Result<Self> {
-        if form == KeyForm::Single && streams.len() > 1 {
-            let message = "a group of several streams needs `leases.keys = \"multi\"` or \"auto\"";
-            return Err(Error::new(ErrorKind::Invalid, "join", message));
-        }
+    /// Fails with `Invalid` if one table cannot distinguish the streams, or two of the names are of one stream. `rows` are
+    /// all leases of the table.
+    pub(crate) fn new(keys: LeaseKeys, streams: &[StreamInfo], rows: &[Row]) -> Result<Self> {
         for (index, info) in streams.iter().enumerate() {
             if let Some(same) = streams[..index].iter().find(|other| other.arn == info.arn) {
                 let message = format!(
@@ -70,8 +70,22 @@ impl Streams {
                 return Err(Error::new(ErrorKind::Invalid, "join", message));
             }
         }
-        let streams = streams.iter().map(|info| Stream::new(form, info));
-        streams.collect::<Result<_>>().map(Self)
+        let streams: Vec<Stream> = match keys {
+            LeaseKeys::Single if streams.len() > 1 => {
+                let message =
+                    "a group of several streams needs `leases.keys = \"multi\"` or \"auto\"";
+                return Err(Error::new(ErrorKind::Invalid, "join", message));
+            }
+            LeaseKeys::Single => of_form(KeyForm::Single, streams)?,
+            LeaseKeys::Multi => of_form(KeyForm::Multi, streams)?,
+            LeaseKeys::Auto => form::choose(streams, rows)?,
+        };
+        Ok(Self(streams))
+    }
+
+    /// Returns whether the leases of one of the streams have keys of this format.
+    pub(crate) fn has_form(&self, form: KeyForm) -> bool {
+        self.0.iter().any(|stream| stream.form() == form)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Stream> {
@@ -92,6 +106,11 @@ impl Streams {
     pub(crate) fn key(&self, lease: &LeaseKey) -> Option<Arc<str>> {
         Some(self.get(&lease.stream)?.key(&lease.shard))
     }
+}
+
+fn of_form(form: KeyForm, streams: &[StreamInfo]) -> Result<Vec<Stream>> {
+    let streams = streams.iter().map(|info| Stream::new(form, info));
+    streams.collect()
 }
 
 impl Stream {
@@ -115,6 +134,20 @@ impl Stream {
             created,
             identifier,
         })
+    }
+
+    /// Returns the format of its keys.
+    pub(crate) fn form(&self) -> KeyForm {
+        match self.identifier {
+            Some(_) => KeyForm::Multi,
+            None => KeyForm::Single,
+        }
+    }
+
+    /// Returns whether a row shows that it is a lease of this stream, or of an earlier one of its name.
+    pub(crate) fn has_arn_of(&self, row: &Row) -> bool {
+        let stream = row.own.stream.as_ref();
+        stream.is_some_and(|(arn, _)| *arn == self.arn)
     }
 
     /// Returns the table's key for a shard of this stream.
@@ -189,7 +222,7 @@ mod tests {
 
     #[test]
     fn keys_of_several_streams_are_those_of_the_kcl() {
-        let streams = Streams::new(KeyForm::Multi, &[info("a"), info("b")]).unwrap();
+        let streams = Streams::new(LeaseKeys::Multi, &[info("a"), info("b")], &[]).unwrap();
         let lease = LeaseKey {
             stream: "b".into(),
             shard: "shardId-000000000001".into(),
@@ -216,7 +249,7 @@ mod tests {
             });
             assert_eq!(keys[0], keys[1], "{form:?}");
         }
-        let twice = Streams::new(KeyForm::Multi, &[by_name, by_arn]);
+        let twice = Streams::new(LeaseKeys::Multi, &[by_name, by_arn], &[]);
         assert_eq!(twice.unwrap_err().kind(), ErrorKind::Invalid);
     }
 
@@ -229,7 +262,7 @@ mod tests {
             arn,
             ..info("a")
         };
-        let streams = Streams::new(KeyForm::Multi, &[ours, theirs.clone()]).unwrap();
+        let streams = Streams::new(LeaseKeys::Multi, &[ours, theirs.clone()], &[]).unwrap();
         let lease = LeaseKey {
             stream: theirs.name,
             shard: "shardId-000000000001".into(),
@@ -241,12 +274,12 @@ mod tests {
 
     #[test]
     fn keys_of_one_stream_are_its_shards() {
-        let streams = Streams::new(KeyForm::Single, &[info("a")]).unwrap();
+        let streams = Streams::new(LeaseKeys::Single, &[info("a")], &[]).unwrap();
         let lease = streams.parse("shardId-000000000001").unwrap();
         assert_eq!(&*lease.stream, "a");
         assert_eq!(&*streams.key(&lease).unwrap(), "shardId-000000000001");
         assert_eq!(streams.parse("1:a:2:shardId-000000000001"), None);
-        let several = Streams::new(KeyForm::Single, &[info("a"), info("b")]);
+        let several = Streams::new(LeaseKeys::Single, &[info("a"), info("b")], &[]);
         assert_eq!(several.unwrap_err().kind(), ErrorKind::Invalid);
     }
 }

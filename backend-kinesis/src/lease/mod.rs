@@ -11,6 +11,7 @@ mod change;
 mod cleanup;
 mod dynamodb;
 mod election;
+mod form;
 mod key;
 mod member;
 mod options;
@@ -30,7 +31,7 @@ mod testing;
 mod tests;
 
 pub(crate) use dynamodb::DynamoDb;
-pub(crate) use key::{KeyForm, LeaseKey};
+pub(crate) use key::LeaseKey;
 pub(crate) use options::{LeaseEvent, ResumePoint, WorkerOptions};
 pub(crate) use progress::{Stored, read};
 pub(crate) use reset::Reset;

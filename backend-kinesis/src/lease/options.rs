@@ -5,10 +5,11 @@ use std::time::{Duration, SystemTime};
 
 use millstream_core::{Epoch, Error, Position, Start};
 
-use super::key::{KeyForm, LeaseKey};
+use super::key::LeaseKey;
 use super::row::{Pin, Progress, Row};
 use super::source::ShardSource;
 use super::store::LeaseStore;
+use crate::config::LeaseKeys;
 use crate::stream::{HashRange, StreamInfo};
 
 /// The options of a member.
@@ -23,7 +24,7 @@ pub(crate) struct WorkerOptions {
     pub(crate) source: Arc<dyn ShardSource>,
     /// The streams, described.
     pub(crate) streams: Vec<StreamInfo>,
-    pub(crate) keys: KeyForm,
+    pub(crate) keys: LeaseKeys,
     pub(crate) start: Start,
     /// How long an owner keeps a lease after its last renewal. Must be the same for all workers.
     pub(crate) failover: Duration,

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Stored {
     pub(crate) lease: LeaseKey,
     /// The format of its key.
-    pub(crate) form: KeyForm,
+    form: KeyForm,
     /// Where an owner would continue. `None` if everything is settled.
     pub(crate) resume: Option<ResumePoint>,
     /// The epoch of the last take by a millstream member. `None` if only Java workers had it.

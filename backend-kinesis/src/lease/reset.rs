@@ -14,11 +14,12 @@ use tokio::time::{Instant, sleep};
 
 use super::birth;
 use super::change;
-use super::key::{KeyForm, Stream, Streams};
+use super::key::{Stream, Streams};
 use super::row::{Begin, Row};
 use super::shards::{Plan, begin, effective_start};
 use super::source::ShardSource;
 use super::store::{LeaseStore, Outcome};
+use crate::config::LeaseKeys;
 use crate::connection::ask;
 use crate::stream::Shard;
 
@@ -33,7 +34,7 @@ const LOOK: Duration = Duration::from_millis(150);
 pub(crate) struct Reset<'a> {
     pub(crate) store: &'a dyn LeaseStore,
     pub(crate) source: &'a dyn ShardSource,
-    pub(crate) keys: KeyForm,
+    pub(crate) keys: LeaseKeys,
     /// How long a silent owner keeps its leases.
     pub(crate) failover: Duration,
     /// How long an owner may drain. After that, its leases are taken.
@@ -53,9 +54,9 @@ impl Reset<'_> {
     pub(crate) async fn run(&self, stream: &str, to: Start) -> Result<()> {
         let to = effective_start(to);
         let info = ask("reset", PATIENCE, || self.source.info(stream)).await?;
-        let streams = Streams::new(self.keys, std::slice::from_ref(&info))?;
         let items = ask("reset", PATIENCE, || self.store.scan(true)).await?;
         let rows: Vec<Row> = items.iter().flat_map(Row::read).collect();
+        let streams = Streams::new(self.keys, std::slice::from_ref(&info), &rows)?;
         birth::identify(&streams, self.keys, &rows)?;
         birth::refuse_damaged(&streams, &items)?;
         let mut shards = ask("reset", PATIENCE, || self.source.shards(stream)).await?;

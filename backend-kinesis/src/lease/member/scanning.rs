@@ -10,6 +10,7 @@ use super::Member;
 use super::held::Stage;
 use super::schedule::Interval;
 use super::taking::FORSAKEN;
+use crate::config::LeaseKeys;
 use crate::lease::birth;
 use crate::lease::key::KeyForm;
 use crate::lease::row::{Row, Unread, names};
@@ -101,7 +102,9 @@ impl Member {
         let mut rows = Vec::with_capacity(items.len());
         for item in items {
             match Row::read(item) {
-                Ok(row) if KeyForm::of(&row.key) == self.options.keys => rows.push(row),
+                Ok(row) if self.streams.has_form(KeyForm::of(&row.key)) => rows.push(row),
+                // It is of a stream that is not read here: each stream keeps the format of its keys.
+                Ok(_) if self.options.keys == LeaseKeys::Auto => {}
                 Ok(row) => {
                     self.pass_over(&row.key, "it is a lease of another form than `leases.keys`")
                 }

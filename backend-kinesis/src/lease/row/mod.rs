@@ -107,6 +107,11 @@ impl Row {
         self.owner.is_some() && self.owner == self.own.taker && self.checkpoint_owner.is_none()
     }
 
+    /// Returns whether its owner is no member of millstream.
+    pub(crate) fn is_held_by_java(&self) -> bool {
+        self.owner.is_some() && self.owner != self.own.taker
+    }
+
     pub(crate) fn is_ended(&self) -> bool {
         self.progress == Progress::End
     }

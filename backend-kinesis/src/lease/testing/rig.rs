@@ -10,7 +10,8 @@ use tokio::time::{Instant, sleep};
 
 use super::memory::MemoryStore;
 use super::source::MemorySource;
-use crate::lease::key::{KeyForm, LeaseKey};
+use crate::config::LeaseKeys;
+use crate::lease::key::LeaseKey;
 use crate::lease::options::{LeaseEvent, WorkerOptions};
 use crate::lease::worker::Worker;
 
@@ -45,7 +46,7 @@ impl Rig {
             store: Arc::new(store.clone()),
             source: Arc::new(self.source.clone()),
             streams: vec![self.source.described("s")],
-            keys: KeyForm::Single,
+            keys: LeaseKeys::Single,
             start: Start::Earliest,
             failover: F,
             scan_interval: None,

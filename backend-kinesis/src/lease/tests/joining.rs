@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use millstream_core::{ErrorKind, Start};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::lease::key::KeyForm;
+use crate::config::LeaseKeys;
 use crate::lease::options::{LeaseEvent, ResumePoint};
 use crate::lease::row::new::{number, string};
 use crate::lease::row::{Progress, names};
@@ -377,7 +377,7 @@ async fn a_table_of_several_streams_has_keys_and_attributes_of_the_kcl() {
         join(options.clone()).await.unwrap_err().kind(),
         ErrorKind::Invalid
     );
-    options.keys = KeyForm::Multi;
+    options.keys = LeaseKeys::Multi;
     let worker = join(options).await.unwrap();
     let mut streams = Vec::new();
     for _ in 0..2 {
@@ -409,7 +409,7 @@ async fn a_table_of_several_streams_has_keys_and_attributes_of_the_kcl() {
     let single = Rig::new(1);
     join(single.options("a")).await.unwrap();
     let mut options = single.options("b");
-    options.keys = KeyForm::Multi;
+    options.keys = LeaseKeys::Multi;
     assert_eq!(join(options).await.unwrap_err().kind(), ErrorKind::Invalid);
 }
 

@@ -9,6 +9,7 @@ mod mixed;
 mod owning;
 mod quiet;
 mod resetting;
+mod several_streams;
 mod storm;
 mod taking;
 mod tips;

@@ -4,8 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use millstream_core::{ErrorKind, Start};
 
+use crate::config::LeaseKeys;
 use crate::lease::ResumePoint;
-use crate::lease::key::KeyForm;
 use crate::lease::progress::read;
 use crate::lease::reset::Reset;
 use crate::lease::row::Progress;
@@ -18,7 +18,7 @@ pub(super) async fn to(rig: &Rig, start: Start) -> millstream_core::Result<()> {
     let reset = Reset {
         store: &rig.store,
         source: &rig.source,
-        keys: KeyForm::Single,
+        keys: LeaseKeys::Single,
         failover: F,
         drain: SECOND,
     };
