@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use millstream_core::{Error, ErrorKind, Guarantees, Result, driver};
+use millstream_core::{Error, ErrorKind, Guarantee, Guarantees, Result, driver};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
 use crate::cluster::Streams;
@@ -128,6 +128,7 @@ impl driver::Backend for Kafka {
             exactly_once: true,
             ordered_reshard: false,
             add_partitions: true,
+            key_order: true,
         }
     }
 
@@ -135,7 +136,12 @@ impl driver::Backend for Kafka {
         driver::check_stream_name(name)
     }
 
-    async fn open_producer(&self, stream: &str) -> Result<Arc<dyn driver::Producer>> {
+    /// Every stream keeps what is promised.
+    async fn open_producer(
+        &self,
+        stream: &str,
+        _required: &[Guarantee],
+    ) -> Result<Arc<dyn driver::Producer>> {
         producer::open(&self.connection, stream).await
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use millstream_core::{Guarantees, Result, driver};
+use millstream_core::{Guarantee, Guarantees, Result, driver};
 
 use crate::config::Config;
 use crate::connection::Connection;
@@ -46,6 +46,8 @@ impl driver::Backend for Kinesis {
             exactly_once: false,
             ordered_reshard: true,
             add_partitions: false,
+            // Streams that distribute records themselves are refused one by one.
+            key_order: true,
         }
     }
 
@@ -54,8 +56,12 @@ impl driver::Backend for Kinesis {
         check_name(name, self.connection.region())
     }
 
-    async fn open_producer(&self, stream: &str) -> Result<Arc<dyn driver::Producer>> {
-        producer::open(&self.connection, stream).await
+    async fn open_producer(
+        &self,
+        stream: &str,
+        required: &[Guarantee],
+    ) -> Result<Arc<dyn driver::Producer>> {
+        producer::open(&self.connection, stream, required).await
     }
 
     fn check_group_name(&self, name: &str) -> Result<(), String> {

@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use millstream_core::{Client, Guarantees, Result, driver};
+use millstream_core::{Client, Guarantee, Guarantees, Result, driver};
 
 use crate::broker::Broker;
 use crate::checkpoints::MemoryCheckpoints;
@@ -72,7 +72,12 @@ impl driver::Backend for Memory {
         driver::check_stream_name(name)
     }
 
-    async fn open_producer(&self, stream: &str) -> Result<Arc<dyn driver::Producer>> {
+    /// Every stream keeps what is promised.
+    async fn open_producer(
+        &self,
+        stream: &str,
+        _required: &[Guarantee],
+    ) -> Result<Arc<dyn driver::Producer>> {
         let opened = self.0.with(|state, _| {
             let id = state.open_stream(stream)?;
             Ok((id, state.rules))

@@ -59,6 +59,7 @@ impl StreamRules {
             exactly_once: self.like != Some(Imitation::Kinesis),
             ordered_reshard: self.like != Some(Imitation::Kafka),
             add_partitions: self.like != Some(Imitation::Kinesis),
+            key_order: true,
         }
     }
 

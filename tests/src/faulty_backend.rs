@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use millstream_core::driver::{self, CheckpointUpdate, JoinOptions, Membership, Rejected};
-use millstream_core::{Error, ErrorKind, Record, RecordMetadata, Result};
+use millstream_core::{Error, ErrorKind, Guarantee, Record, RecordMetadata, Result};
 
 use crate::layer::{
     Layer, Layered, LayeredMembership, LayeredProducer, MembershipLayer, ProducerLayer,
@@ -233,9 +233,10 @@ impl Layer for Faults {
         &self,
         driver: &dyn driver::Backend,
         stream: &str,
+        required: &[Guarantee],
     ) -> Result<Arc<dyn driver::Producer>> {
         Ok(Arc::new(LayeredProducer(Producer {
-            inner: driver.open_producer(stream).await?,
+            inner: driver.open_producer(stream, required).await?,
             stream: stream.to_owned(),
             plan: self.clone(),
         })))

@@ -12,14 +12,19 @@ use millstream_core::driver::{
     Backend, CheckpointUpdate, Checkpoints, ConsumerGroup, Event, JoinOptions, Membership,
     Pipelining, Producer, Rejected, StreamLimits, Streams,
 };
-use millstream_core::{Epoch, Guarantees, Partition, Record, RecordMetadata, Result};
+use millstream_core::{Epoch, Guarantee, Guarantees, Partition, Record, RecordMetadata, Result};
 
 /// The changed calls of a wrapped driver.
 #[async_trait]
 pub trait Layer: Debug + Send + Sync + 'static {
     /// Opens a producer. Default: that of the driver.
-    async fn open_producer(&self, driver: &dyn Backend, stream: &str) -> Result<Arc<dyn Producer>> {
-        driver.open_producer(stream).await
+    async fn open_producer(
+        &self,
+        driver: &dyn Backend,
+        stream: &str,
+        required: &[Guarantee],
+    ) -> Result<Arc<dyn Producer>> {
+        driver.open_producer(stream, required).await
     }
 
     /// Joins a group with the name `name`. Default: like the driver.
@@ -61,8 +66,13 @@ impl<B: Backend, L: Layer + Clone> Backend for Layered<B, L> {
         self.driver.check_stream_name(name)
     }
 
-    async fn open_producer(&self, stream: &str) -> Result<Arc<dyn Producer>> {
-        self.layer.open_producer(&self.driver, stream).await
+    async fn open_producer(
+        &self,
+        stream: &str,
+        required: &[Guarantee],
+    ) -> Result<Arc<dyn Producer>> {
+        let layer = &self.layer;
+        layer.open_producer(&self.driver, stream, required).await
     }
 
     fn check_group_name(&self, name: &str) -> std::result::Result<(), String> {

@@ -35,6 +35,7 @@ fn join() -> JoinOptions {
         batch_bytes: 1 << 20,
         buffer_bytes: 16 << 20,
         drain: Duration::from_secs(1),
+        required: Vec::new(),
     }
 }
 

@@ -94,6 +94,10 @@ impl driver::ConsumerGroup for Group {
         let mut infos = Vec::new();
         for stream in &join.streams {
             let info = stream::describe(&readers, "join", stream).await;
+            let info = info.and_then(|info| {
+                info.check_required(&join.required, "join")?;
+                Ok(info)
+            });
             infos.push(info.map_err(|error| error.with_group(self.name.clone()))?);
         }
         let sources = self.sources(&readers, &infos).await?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use millstream_core::{Error, ErrorKind, Result, driver};
+use millstream_core::{Error, ErrorKind, Guarantee, Result, driver};
 use tokio::time::Instant;
 
 use super::Producer;
@@ -18,8 +18,10 @@ const OPERATION: &str = "open producer";
 pub(crate) async fn open(
     connection: &Arc<Connection>,
     stream: &str,
+    required: &[Guarantee],
 ) -> Result<Arc<dyn driver::Producer>> {
     let info = stream::describe(connection, OPERATION, stream).await?;
+    info.check_required(required, OPERATION)?;
     if info.distributes && connection.config.producer.aggregation == Aggregation::Kpl {
         let message = "the stream distributes records itself (AUTO), and an aggregate must come to the \
                        shard of its keys: set `producer.aggregation` to \"off\"";

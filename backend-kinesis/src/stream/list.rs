@@ -3,7 +3,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_sdk_kinesis::types::{RecordDistributionStrategy, StreamStatus};
 use millstream_core::telemetry::event;
-use millstream_core::{Error, ErrorKind, Position, Result};
+use millstream_core::{Error, ErrorKind, Guarantee, Position, Result};
 
 use super::{HashRange, address};
 use crate::connection::Connection;
@@ -38,6 +38,24 @@ pub(crate) struct StreamInfo {
 }
 
 impl StreamInfo {
+    /// Checks that the stream keeps what a program requires of it, as far as not all streams do.
+    ///
+    /// # Errors
+    /// `Unsupported` if the order of keys is required and the stream distributes records itself.
+    pub(crate) fn check_required(
+        &self,
+        required: &[Guarantee],
+        operation: &'static str,
+    ) -> Result<()> {
+        if !self.distributes || !required.contains(&Guarantee::KeyOrder) {
+            return Ok(());
+        }
+        let message = "KeyOrder is required, but the stream distributes records over its shards itself (AUTO), whatever \
+                       their keys are: set its record distribution strategy to USER_PARTITION_KEY, or do not require \
+                       the order of keys";
+        Err(Error::new(ErrorKind::Unsupported, operation, message).with_stream(self.name.clone()))
+    }
+
     /// Warns if records of one key have no order.
     pub(crate) fn warn_of_distribution(&self) {
         if self.distributes {
@@ -167,19 +185,39 @@ mod tests {
 
     use super::*;
 
+    fn info(distributes: bool, nanos: u64) -> StreamInfo {
+        StreamInfo {
+            name: "s".into(),
+            arn: "arn:aws:kinesis:eu-west-1:123456789012:stream/s".into(),
+            created: UNIX_EPOCH + Duration::from_nanos(nanos),
+            record_bytes: 1,
+            status: StreamStatus::Active,
+            distributes,
+        }
+    }
+
+    #[test]
+    fn key_order_is_refused_only_where_it_is_required_and_missing() {
+        use Guarantee::{Durable, KeyOrder, OrderedReshard};
+        let check =
+            |distributes, required: &[_]| info(distributes, 0).check_required(required, "join");
+        for required in [&[][..], &[Durable, OrderedReshard]] {
+            assert!(check(true, required).is_ok(), "{required:?}");
+        }
+        assert!(check(false, &[KeyOrder]).is_ok());
+        let error = check(true, &[Durable, KeyOrder]).unwrap_err();
+        assert_eq!(
+            (error.kind(), error.stream()),
+            (ErrorKind::Unsupported, Some("s"))
+        );
+        for part in ["KeyOrder", "AUTO", "USER_PARTITION_KEY"] {
+            assert!(error.message().contains(part), "{error} lacks {part}");
+        }
+    }
+
     #[test]
     fn an_id_has_the_time_of_creation() {
-        let id = |nanos| {
-            let info = StreamInfo {
-                name: "s".into(),
-                arn: "arn:aws:kinesis:eu-west-1:123456789012:stream/s".into(),
-                created: UNIX_EPOCH + Duration::from_nanos(nanos),
-                record_bytes: 1,
-                status: StreamStatus::Active,
-                distributes: false,
-            };
-            info.id()
-        };
+        let id = |nanos| info(false, nanos).id();
         let expected = "arn:aws:kinesis:eu-west-1:123456789012:stream/s@1700000000123";
         assert_eq!(&*id(1_700_000_000_123_000_000), expected);
         assert_eq!(&*id(1_700_000_000_122_999_906), expected);

@@ -50,7 +50,7 @@ impl Fixture {
     }
 
     pub(crate) async fn producer(&self, stream: &str) -> Arc<dyn Producer> {
-        self.memory.open_producer(stream).await.unwrap()
+        self.memory.open_producer(stream, &[]).await.unwrap()
     }
 
     /// Sends records `key=value` to stream `s` and expects them stored.
@@ -105,6 +105,7 @@ impl Fixture {
             batch_bytes: 1 << 20,
             buffer_bytes: 16 << 20,
             drain: DRAIN,
+            required: Vec::new(),
         };
         set(&mut join);
         let membership = self.memory.consumer_group(group).join(join).await?;

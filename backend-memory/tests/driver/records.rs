@@ -157,7 +157,7 @@ async fn rates_throttle_a_partition_and_recover() {
 #[tokio::test(start_paused = true)]
 async fn unknown_and_deleted_streams_are_not_found() {
     let fixture = Fixture::with_stream(1).await;
-    let error = fixture.memory.open_producer("none").await.unwrap_err();
+    let error = fixture.memory.open_producer("none", &[]).await.unwrap_err();
     assert_eq!(
         (error.kind(), error.stream()),
         (ErrorKind::NotFound, Some("none"))

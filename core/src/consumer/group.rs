@@ -13,7 +13,7 @@ use crate::consumer::runtime::member::Member;
 use crate::{
     Batch, BatchFailure, Checkpoint, Consumer, Delivery, Error, ErrorKind, Failure, Guarantee,
     OnDataLoss, OnExhausted, Producer, ProducerBuilder, Record, Result, Retry, RunFuture, Start,
-    driver, naming,
+    driver, guarantee, naming,
 };
 
 use super::dead_letters::{self, DeadLetterProducer};
@@ -188,7 +188,11 @@ impl ConsumerGroup {
     }
 
     /// Requires `guarantee`: consuming fails at its start with `Unsupported` on a backend that does not
-    /// promise it.
+    /// promise it, or if one of the group's streams does not keep it. The error has the reason, and says what to
+    /// change. A consumer whose stream stops keeping the guarantee while it runs ends with the same error.
+    ///
+    /// The streams that the group writes to (of a pipeline, of dead letters) are not checked; see
+    /// [`ProducerBuilder::require`](crate::ProducerBuilder::require).
     ///
     /// [`Guarantee::ExactlyOnce`] is about pipelines: [`transform_to`](Self::transform_to) also fails if
     /// its producer is of another client, since it would not be exactly-once. For the other ways to
@@ -537,19 +541,8 @@ impl ConsumerGroup {
             naming::stream(&*self.backend, "join", stream)
                 .map_err(|error| error.with_group(self.name.clone()))?;
         }
-        let guarantees = self.backend.guarantees();
-        match self
-            .options
-            .required
-            .iter()
-            .find(|guarantee| !guarantees.has(**guarantee))
-        {
-            None => Ok(()),
-            Some(guarantee) => Err(self.unsupported(format!(
-                "the {} backend does not promise {guarantee:?} ({guarantee})",
-                self.backend.name()
-            ))),
-        }
+        guarantee::check_required(&*self.backend, &self.options.required, "join")
+            .map_err(|error| error.with_group(self.name.clone()))
     }
 
     fn reads_its_own_results(&self, stream: &str) -> Error {

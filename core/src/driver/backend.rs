@@ -4,7 +4,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{Checkpoints, ConsumerGroup, Producer, Streams};
-use crate::{Guarantees, Result};
+use crate::{Guarantee, Guarantees, Result};
 
 /// A connected backend. A [`Client`](crate::Client) holds it and opens everything else from it.
 #[async_trait]
@@ -12,7 +12,8 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// Returns the backend's name in errors and logs: `"memory"`, `"kafka"`, `"kinesis"`.
     fn name(&self) -> &'static str;
 
-    /// Returns what the backend guarantees beyond the common promises.
+    /// Returns what the backend guarantees beyond the common promises. A guarantee that single streams do not keep is
+    /// promised only by a driver that [refuses those](super#what-programs-require).
     fn guarantees(&self) -> Guarantees;
 
     /// Checks the name of a stream that exists, before it is used.
@@ -27,8 +28,13 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// Opens a producer to an existing stream. The caller has [checked](Self::check_stream_name) the name.
     ///
     /// Returns `NotFound` for an unknown stream and `Denied` where writing is not allowed, as far as
-    /// the broker reports that before the first record. A dropped call leaves nothing behind.
-    async fn open_producer(&self, stream: &str) -> Result<Arc<dyn Producer>>;
+    /// the broker reports that before the first record, and `Unsupported` if the stream does not keep one of the
+    /// `required` guarantees, see [the rules](super#what-programs-require). A dropped call leaves nothing behind.
+    async fn open_producer(
+        &self,
+        stream: &str,
+        required: &[Guarantee],
+    ) -> Result<Arc<dyn Producer>>;
 
     /// Checks the name of a group.
     ///

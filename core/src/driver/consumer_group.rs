@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::Membership;
-use crate::{Result, Start};
+use crate::{Guarantee, Result, Start};
 
 /// Options of a member that joins.
 #[derive(Debug, Clone)]
@@ -31,6 +31,8 @@ pub struct JoinOptions {
     /// How long the runtime may drain revoked partitions. The driver fences a member that takes
     /// longer.
     pub drain: Duration,
+    /// The guarantees that each of the streams must keep; see [the rules](super#what-programs-require).
+    pub required: Vec<Guarantee>,
 }
 
 /// A group by name.
@@ -48,7 +50,8 @@ pub trait ConsumerGroup: Debug + Send + Sync + 'static {
     /// # Errors
     /// * `NotFound` for an unknown stream, with its name.
     /// * `Denied`, at once, where reading is not allowed, with stream and group.
-    /// * `Unsupported` for a [`Start`] that the driver does not know.
+    /// * `Unsupported` for a [`Start`] that the driver does not know, and for a stream that does not keep a
+    ///   [required](JoinOptions::required) guarantee.
     ///
     /// # Cancel safety
     /// A dropped call leaves at most a member that the others replace after the session timeout. The

@@ -34,6 +34,17 @@
 //! * An argument that the driver does not know, such as a [`Start`](crate::Start) of a later version,
 //!   is `Unsupported`. A driver must not guess.
 //!
+//! ## What programs require
+//!
+//! * The runtime refuses a [`Guarantee`](crate::Guarantee) that [`Backend::guarantees`] does not promise. A driver
+//!   that promises one keeps it on every stream, **or refuses the exceptions** where the guarantee is required:
+//!   [`open_producer`](Backend::open_producer) and [`join`](ConsumerGroup::join) get what is required, and return
+//!   `Unsupported` with the stream, the reason and what to change, before they store anything or take partitions.
+//! * If a driver notices that a stream has stopped keeping a required guarantee, [`Membership::next`] returns the
+//!   same error. What is not required only gets a warning.
+//! * A driver that cannot tell the exceptions from the other streams does not promise the guarantee. So a field of
+//!   [`Guarantees`](crate::Guarantees) that a driver leaves at its default is refused, never assumed.
+//!
 //! ## Liveness
 //!
 //! * Heartbeats and lease renewals run independently of the runtime and of handlers. This includes

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::options::ProducerOptions;
 use super::{Producer, inner};
-use crate::{Result, driver, naming};
+use crate::{Guarantee, Result, driver, guarantee, naming};
 
 /// Builder of a producer, from [`Client::producer`](crate::Client::producer).
 #[derive(Debug, Clone)]
@@ -56,20 +56,34 @@ impl ProducerBuilder {
         self
     }
 
+    /// Requires `guarantee`: [`open`](Self::open) fails with `Unsupported` on a backend that does not promise it, or if
+    /// the stream does not keep it. The error has the reason, and says what to change.
+    ///
+    /// It is checked when the producer opens, not afterwards. [`Guarantee::ExactlyOnce`] is about pipelines: here only
+    /// the backend is checked.
+    #[must_use]
+    pub fn require(mut self, guarantee: Guarantee) -> Self {
+        self.options.required.push(guarantee);
+        self
+    }
+
     /// Opens the producer and spawns its task on the current tokio runtime.
     ///
     /// # Errors
     /// `NotFound` for an unknown stream, `Denied`, `Unauthenticated`, `Unavailable`; `Invalid` for
-    /// a name that the backend does not accept and an option out of its bounds.
+    /// a name that the backend does not accept and an option out of its bounds; `Unsupported` for a required
+    /// guarantee.
     ///
     /// # Cancel safety
     /// A dropped call leaves nothing behind.
     pub async fn open(self) -> Result<Producer> {
         naming::stream(&*self.backend, "open producer", &self.stream)?;
+        let required = &self.options.required;
         self.options
             .validate()
+            .and_then(|()| guarantee::check_required(&*self.backend, required, "open producer"))
             .map_err(|error| error.with_stream(&*self.stream))?;
-        let driver = self.backend.open_producer(&self.stream).await?;
+        let driver = self.backend.open_producer(&self.stream, required).await?;
         let stream = self.stream.into();
         Ok(inner::open(&self.backend, stream, driver, &self.options))
     }

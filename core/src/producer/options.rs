@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Guarantee, Result};
 
 #[derive(Debug, Clone)]
 pub(super) struct ProducerOptions {
@@ -10,6 +10,7 @@ pub(super) struct ProducerOptions {
     pub(super) in_flight_bytes: usize,
     pub(super) timeout: Duration,
     pub(super) close_timeout: Duration,
+    pub(super) required: Vec<Guarantee>,
 }
 
 impl Default for ProducerOptions {
@@ -19,6 +20,7 @@ impl Default for ProducerOptions {
             in_flight_bytes: 64 << 20,
             timeout: Duration::from_secs(120),
             close_timeout: Duration::from_secs(30),
+            required: Vec::new(),
         }
     }
 }

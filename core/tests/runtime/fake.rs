@@ -11,8 +11,8 @@ use millstream_core::driver::{
     self, CheckpointUpdate, Event, JoinOptions, Pipelining, Rejected, StoredRecord, StreamLimits,
 };
 use millstream_core::{
-    Client, Epoch, Error, ErrorKind, Guarantees, Headers, Lag, Partition, Position, Record,
-    RecordMetadata, Result,
+    Client, Epoch, Error, ErrorKind, Guarantee, Guarantees, Headers, Lag, Partition, Position,
+    Record, RecordMetadata, Result,
 };
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 
@@ -65,6 +65,8 @@ struct Fake {
     joins: Mutex<Vec<JoinOptions>>,
     /// Whether the next checkpoint returns no result for its last partition.
     forgets_result: AtomicBool,
+    /// The streams that do not keep the order of keys.
+    unordered: Mutex<Vec<String>>,
 }
 
 impl Script {
@@ -85,6 +87,7 @@ impl Script {
             membership: AsyncMutex::default(),
             joins: Mutex::default(),
             forgets_result: AtomicBool::new(false),
+            unordered: Mutex::default(),
         });
         Self {
             client: Client::new(Backend(fake.clone())),
@@ -242,6 +245,11 @@ impl Script {
         self.fake.forgets_result.store(true, Relaxed);
     }
 
+    /// Lets a stream keep no order of keys.
+    pub(crate) fn unorder(&self, stream: &str) {
+        self.fake.unordered.lock().unwrap().push(stream.to_owned());
+    }
+
     pub(crate) fn joins(&self) -> Vec<JoinOptions> {
         self.fake.joins.lock().unwrap().clone()
     }
@@ -291,6 +299,7 @@ impl driver::Backend for Backend {
     fn guarantees(&self) -> Guarantees {
         Guarantees {
             exactly_once: true,
+            key_order: true,
             ..Guarantees::default()
         }
     }
@@ -299,7 +308,12 @@ impl driver::Backend for Backend {
         driver::check_stream_name(name)
     }
 
-    async fn open_producer(&self, stream: &str) -> Result<Arc<dyn driver::Producer>> {
+    async fn open_producer(
+        &self,
+        stream: &str,
+        required: &[Guarantee],
+    ) -> Result<Arc<dyn driver::Producer>> {
+        self.0.check("open producer", stream, required)?;
         Ok(match stream {
             "dead" => Arc::new(LetterProducer(self.0.letters.clone())),
             _ => Arc::new(NoProducer),
@@ -371,6 +385,9 @@ struct Group(Arc<Fake>);
 impl driver::ConsumerGroup for Group {
     async fn join(&self, join: JoinOptions) -> Result<Arc<dyn driver::Membership>> {
         let _may_return = self.0.membership.lock().await;
+        for stream in &join.streams {
+            self.0.check("join", stream, &join.required)?;
+        }
         self.0.joins.lock().unwrap().push(join);
         Ok(self.0.clone())
     }
@@ -379,6 +396,15 @@ impl driver::ConsumerGroup for Group {
 impl Fake {
     fn called(&self, call: Call) {
         self.calls.lock().unwrap().push(call);
+    }
+
+    fn check(&self, operation: &'static str, stream: &str, required: &[Guarantee]) -> Result<()> {
+        let unordered = self.unordered.lock().unwrap();
+        if !required.contains(&Guarantee::KeyOrder) || !unordered.iter().any(|it| it == stream) {
+            return Ok(());
+        }
+        let message = "the stream places records itself, as scripted";
+        Err(Error::new(ErrorKind::Unsupported, operation, message).with_stream(stream))
     }
 
     /// Panics without a word on standard error if the test asked for it.

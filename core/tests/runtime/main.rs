@@ -24,5 +24,6 @@ mod publishing;
 mod pull;
 mod pull_interleavings;
 mod refusals;
+mod requirements;
 mod stalls;
 mod telemetry;

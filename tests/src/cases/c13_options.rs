@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use millstream_core::{ConsumerGroup, ErrorKind, Guarantee, ProducerBuilder, Retry};
 
-use super::cases;
+use super::{ALL_GUARANTEES, cases};
 use crate::Harness;
 use crate::fleet::Fleet;
 use crate::harness::eventually;
@@ -179,12 +179,8 @@ async fn c13_names_of_groups(harness: Arc<dyn Harness>) {
 /// Returns the guarantees that the backend makes, or those that it does not make.
 async fn guarantees(harness: &dyn Harness, made: bool) -> Vec<Guarantee> {
     let guarantees = harness.client().await.guarantees();
-    let all = [
-        Guarantee::Durable,
-        Guarantee::ExactlyOnce,
-        Guarantee::OrderedReshard,
-    ];
-    all.into_iter()
+    ALL_GUARANTEES
+        .into_iter()
         .filter(|guarantee| guarantees.has(*guarantee) == made)
         .collect()
 }
@@ -201,6 +197,18 @@ async fn c13_missing_guarantees_are_unsupported(harness: Arc<dyn Harness>) {
             "{guarantee:?}: {error:?}"
         );
         let named = format!("{guarantee:?}");
+        assert!(
+            error.message().contains(&named),
+            "{error} does not name {named}"
+        );
+        let producer = fleet.client.producer(fleet.stream.as_str());
+        let error = producer.require(guarantee).open().await;
+        let error = error.expect_err("it is not promised");
+        assert_eq!(
+            (error.kind(), error.stream()),
+            (ErrorKind::Unsupported, Some(fleet.stream.as_str())),
+            "{guarantee:?}: {error:?}"
+        );
         assert!(
             error.message().contains(&named),
             "{error} does not name {named}"
@@ -223,6 +231,10 @@ async fn c13_promised_guarantees_are_met(harness: Arc<dyn Harness>) {
     for guarantee in guarantees(&*harness, true).await {
         let fleet = Fleet::new(harness.clone(), 1).await;
         fleet.send(2, 2).await;
+        let producer = fleet.client.producer(fleet.stream.as_str());
+        let producer = producer.require(guarantee).open().await;
+        let closed = producer.expect("it is promised").close().await;
+        closed.expect("nothing was sent");
         let member = fleet.member("a").with(|group| group.require(guarantee));
         let member = member.start().await;
         fleet.check().await;

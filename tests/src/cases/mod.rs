@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use millstream_core::Guarantee;
 
 use crate::{BrokerScope, Harness, Need};
 
@@ -180,9 +181,16 @@ const ADD_PARTITIONS: Need = Need::Has("add_partitions", |guarantees, _| guarant
 const NO_ADD_PARTITIONS: Need =
     Need::Lacks("add_partitions", |guarantees, _| guarantees.add_partitions);
 const EXACTLY_ONCE: Need = Need::Has("exactly_once", |guarantees, _| guarantees.exactly_once);
+/// What programs may require.
+const ALL_GUARANTEES: [Guarantee; 4] = [
+    Guarantee::Durable,
+    Guarantee::ExactlyOnce,
+    Guarantee::OrderedReshard,
+    Guarantee::KeyOrder,
+];
 const SOME_GUARANTEE: Need = Need::Has("a guarantee", |guarantees, _| {
-    guarantees.durable || guarantees.exactly_once || guarantees.ordered_reshard
+    ALL_GUARANTEES.iter().any(|it| guarantees.has(*it))
 });
 const SOME_GUARANTEE_MISSING: Need = Need::Has("a guarantee to be missing", |guarantees, _| {
-    !(guarantees.durable && guarantees.exactly_once && guarantees.ordered_reshard)
+    !ALL_GUARANTEES.iter().all(|it| guarantees.has(*it))
 });

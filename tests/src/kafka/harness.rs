@@ -114,7 +114,7 @@ async fn limits(config: Config, stream: String) -> driver::StreamLimits {
         .create(&StreamSpec::new(stream.as_str()))
         .await;
     created.expect("the stream is created");
-    let producer = kafka.open_producer(&stream).await;
+    let producer = kafka.open_producer(&stream, &[]).await;
     let producer = producer.expect("the producer opens");
     let limits = producer.limits();
     producer.close().await.expect("the producer closes");

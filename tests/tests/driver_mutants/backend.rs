@@ -9,7 +9,7 @@ use conformance::{Layer, LayeredProducer};
 use millstream_core::driver::{
     Backend, CheckpointUpdate, Checkpoints, ConsumerGroup, JoinOptions, Membership, Producer,
 };
-use millstream_core::{Checkpoint, Lag, Partition, Position, Result, Start};
+use millstream_core::{Checkpoint, Guarantee, Lag, Partition, Position, Result, Start};
 use millstream_memory::Memory;
 use tokio::time::Instant;
 
@@ -142,8 +142,13 @@ fn noted(groups: &Mutex<BTreeMap<String, Settled>>, group: &str) -> Settled {
 
 #[async_trait]
 impl Layer for MutantBackend {
-    async fn open_producer(&self, driver: &dyn Backend, stream: &str) -> Result<Arc<dyn Producer>> {
-        let inner = driver.open_producer(stream).await?;
+    async fn open_producer(
+        &self,
+        driver: &dyn Backend,
+        stream: &str,
+        required: &[Guarantee],
+    ) -> Result<Arc<dyn Producer>> {
+        let inner = driver.open_producer(stream, required).await?;
         Ok(match self.bug {
             Some(bug) => Arc::new(LayeredProducer(MutantProducer { inner, bug })),
             None => inner,

@@ -168,7 +168,7 @@ async fn dropped_calls_store_each_record_once_or_not_at_all() {
     let bootstrap = shared_broker().await;
     create(&bootstrap, "dropped", 4, &[]).await;
     let kafka = Kafka::connect(config(&bootstrap)).await.unwrap();
-    let producer = kafka.open_producer("dropped").await.unwrap();
+    let producer = kafka.open_producer("dropped", &[]).await.unwrap();
     let mut random = fastrand::Rng::new();
 
     for call in 0..CALLS {
@@ -227,7 +227,7 @@ async fn a_dropped_producer_leaves_nothing_behind() {
         names.filter(|name| name.trim() == "kafka-left").count()
     };
     for _ in 0..5 {
-        let producer = kafka.open_producer("left").await.unwrap();
+        let producer = kafka.open_producer("left", &[]).await.unwrap();
         assert!(
             producer
                 .send(vec![Record::new("x"); 100])

@@ -211,7 +211,7 @@ async fn a_record_that_the_broker_refuses_stops_its_key_and_no_other() {
     let settings = [("message.timestamp.after.max.ms", "60000")];
     create(&bootstrap, "punctual", 2, &settings).await;
     let kafka = Kafka::connect(config(&bootstrap)).await.unwrap();
-    let producer = kafka.open_producer("punctual").await.unwrap();
+    let producer = kafka.open_producer("punctual", &[]).await.unwrap();
     let tomorrow = std::time::SystemTime::now() + Duration::from_secs(24 * 60 * 60);
     // The later requests are rejected because an earlier one is missing.
     assert!(

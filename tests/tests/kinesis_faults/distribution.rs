@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use conformance::Harness;
-use millstream_core::{ErrorKind, Record, Start};
+use millstream_core::{ErrorKind, Guarantee, Record, Start};
 use tokio::time::timeout;
 
 use crate::fixture::Fixture;
@@ -36,6 +36,30 @@ pub(crate) async fn loses_nothing(fixture: Fixture) {
     }
     assert!(handled.values().all(|times| *times == 1), "{handled:?}");
     consumer.close().await.expect("it closes");
+}
+
+/// Neither a producer nor a group may rely on an order of keys there.
+pub(crate) async fn keeps_no_key_order(fixture: Fixture) {
+    let fleet = &fixture.fleet;
+    let producer = || fleet.client.producer(fleet.stream.as_str());
+    let group = fleet.client.group(format!("{}-ordered", fleet.group));
+    let group = group.stream(fleet.stream.as_str());
+    let ordered = group.require(Guarantee::KeyOrder);
+    let opened = producer().require(Guarantee::KeyOrder).open().await;
+    let closed = opened.expect("the stream places by keys").close().await;
+    closed.expect("nothing was sent");
+    fixture.faults().distribute_records(&fleet.stream);
+    let opened = producer().require(Guarantee::KeyOrder).open().await;
+    let joined = ordered.join().await;
+    let refused = [
+        opened.expect_err("it is refused"),
+        joined.expect_err("it is refused"),
+    ];
+    for error in refused {
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        assert!(error.message().contains("AUTO"), "{error}");
+        assert_eq!(error.stream(), Some(fleet.stream.as_str()), "{error}");
+    }
 }
 
 /// An aggregate would have to come to the shard of its keys.

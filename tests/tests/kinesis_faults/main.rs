@@ -82,6 +82,7 @@ const CASES: &[(&str, Variant, usize, Case)] = &[
     ("foreign_aggregates", RAW, 2, |g| Box::pin(foreign::aggregates_are_delivered_whole(g))),
     ("stream_that_distributes_records_loses_nothing", RAW, 2, |g| Box::pin(distribution::loses_nothing(g))),
     ("stream_that_distributes_records_loses_nothing_in_fan_out", FAN_OUT, 2, |g| Box::pin(distribution::loses_nothing(g))),
+    ("stream_that_distributes_records_keeps_no_key_order", RAW, 2, |g| Box::pin(distribution::keeps_no_key_order(g))),
     ("stream_that_distributes_records_takes_no_aggregates", KPL, 2, |g| Box::pin(distribution::takes_no_aggregates(g))),
     ("quiet_partition_is_no_gap", RAW, 2, |g| Box::pin(quiet::is_no_gap(g))),
     ("quiet_partition_is_no_gap_aggregated", KPL, 2, |g| Box::pin(quiet::is_no_gap(g))),

@@ -11,8 +11,8 @@ use millstream_core::driver::{
     StreamLimits,
 };
 use millstream_core::{
-    Checkpoint, Epoch, Error, ErrorKind, Guarantees, Partition, Position, Record, RecordMetadata,
-    Result, Start, StreamDescription, StreamSpec,
+    Checkpoint, Epoch, Error, ErrorKind, Guarantee, Guarantees, Partition, Position, Record,
+    RecordMetadata, Result, Start, StreamDescription, StreamSpec,
 };
 use tokio::select;
 use tokio::time::{sleep, timeout};
@@ -61,6 +61,7 @@ impl driver::Backend for LeaseBackend {
     fn guarantees(&self) -> Guarantees {
         Guarantees {
             add_partitions: true,
+            key_order: true,
             ..Guarantees::default()
         }
     }
@@ -69,7 +70,12 @@ impl driver::Backend for LeaseBackend {
         driver::check_stream_name(name)
     }
 
-    async fn open_producer(&self, stream: &str) -> Result<Arc<dyn driver::Producer>> {
+    /// Every stream keeps what is promised.
+    async fn open_producer(
+        &self,
+        stream: &str,
+        _required: &[Guarantee],
+    ) -> Result<Arc<dyn driver::Producer>> {
         Ok(Arc::new(Producer {
             stream_id: self.store.table().stream("open", stream)?.id.clone(),
             backend: self.clone(),

@@ -166,7 +166,6 @@ fn main() -> ExitCode {
                 "c06_checkpoint_whose_response_is_lost_is_repaired",
             ],
         )
-        .ignore("needs a guarantee", ["c13_promised_guarantees_are_met"])
         .ignore(
             "not promised: needs ordered_reshard",
             ORDERED_RESHARD.iter().copied(),

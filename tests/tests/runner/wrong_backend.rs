@@ -12,7 +12,7 @@ use conformance::{
 use millstream_core::driver::{
     Backend, ConsumerGroup, Event, JoinOptions, Membership, Producer, Rejected,
 };
-use millstream_core::{Record, RecordMetadata, Result};
+use millstream_core::{Guarantee, Record, RecordMetadata, Result};
 use millstream_memory::Memory;
 
 /// The difference between the driver and the memory backend. A spinning one ends when the flag is set.
@@ -38,14 +38,19 @@ pub(crate) type WrongBackend = Layered<FaultyBackend<Memory>, Behavior>;
 
 #[async_trait]
 impl Layer for Behavior {
-    async fn open_producer(&self, driver: &dyn Backend, stream: &str) -> Result<Arc<dyn Producer>> {
+    async fn open_producer(
+        &self,
+        driver: &dyn Backend,
+        stream: &str,
+        required: &[Guarantee],
+    ) -> Result<Arc<dyn Producer>> {
         match self {
             Self::OpenProducerHangs => std::future::pending().await,
             Self::StoresKeyByKey => {
-                let producer = driver.open_producer(stream).await?;
+                let producer = driver.open_producer(stream, required).await?;
                 Ok(Arc::new(LayeredProducer(KeyByKey(producer))))
             }
-            _ => driver.open_producer(stream).await,
+            _ => driver.open_producer(stream, required).await,
         }
     }
 

@@ -151,6 +151,7 @@ impl<W: Handler> Member<W> {
             batch_bytes: (options.buffer_bytes / BATCHES_PER_BUFFER).max(1),
             buffer_bytes: options.buffer_bytes,
             drain: options.drain_timeout,
+            required: options.required.clone(),
         };
         let membership = backend.consumer_group(&group).join(join).await?;
         let membership: Arc<dyn Membership> = Arc::new(Guarded::new(membership));

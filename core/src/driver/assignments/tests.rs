@@ -32,6 +32,7 @@ fn options(batch_records: usize, batch_bytes: usize) -> JoinOptions {
         batch_bytes,
         buffer_bytes: 16 << 20,
         drain: Duration::ZERO,
+        required: Vec::new(),
     }
 }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::driver::{self, Pipelining, Rejected, StreamLimits};
 use crate::{
-    Client, Error, ErrorKind, Guarantees, Partition, Position, ProducerBuilder, Record,
+    Client, Error, ErrorKind, Guarantee, Guarantees, Partition, Position, ProducerBuilder, Record,
     RecordMetadata, Result,
 };
 
@@ -260,7 +260,7 @@ impl driver::Backend for Fake {
         driver::check_stream_name(name)
     }
 
-    async fn open_producer(&self, _stream: &str) -> Result<Arc<dyn driver::Producer>> {
+    async fn open_producer(&self, _: &str, _: &[Guarantee]) -> Result<Arc<dyn driver::Producer>> {
         Ok(Arc::new(self.clone()))
     }
 

@@ -67,6 +67,7 @@ impl DriverFleet {
             batch_bytes: 1 << 20,
             buffer_bytes: 16 << 20,
             drain: self.timing.timeout / 2,
+            required: Vec::new(),
         }
     }
 

@@ -39,7 +39,11 @@ async fn c01_records_without_key_are_spread(harness: Arc<dyn Harness>) {
 
 async fn c01_records_of_one_key_have_one_route(harness: Arc<dyn Harness>) {
     let fleet = DriverFleet::new(harness, PARTITIONS).await;
-    let producer = fleet.client.driver().open_producer(&fleet.stream).await;
+    let producer = fleet
+        .client
+        .driver()
+        .open_producer(&fleet.stream, &[])
+        .await;
     let producer = producer.expect("the producer opens");
     for key in ["a", "b", "c", "d"] {
         let record = |payload: usize| Record::new(payload.to_string()).key(key);

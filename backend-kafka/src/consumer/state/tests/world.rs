@@ -160,6 +160,7 @@ impl World {
                 batch_bytes: 1 << 20,
                 buffer_bytes: 16 << 20,
                 drain: DRAIN,
+                required: Vec::new(),
             },
             protocol: Protocol::Cooperative,
             heartbeat_interval: Duration::from_secs(1),

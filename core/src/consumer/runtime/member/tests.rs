@@ -13,7 +13,8 @@ use crate::driver::{
     Producer, StoredRecord, Streams,
 };
 use crate::{
-    Client, Delivery, Epoch, Guarantees, Headers, Lag, Partition, Position, Record, Result,
+    Client, Delivery, Epoch, Guarantee, Guarantees, Headers, Lag, Partition, Position, Record,
+    Result,
 };
 
 /// A driver that reports what the test sends, and accepts everything.
@@ -34,7 +35,7 @@ impl Backend for Driver {
         crate::driver::check_stream_name(name)
     }
 
-    async fn open_producer(&self, _stream: &str) -> Result<Arc<dyn Producer>> {
+    async fn open_producer(&self, _: &str, _: &[Guarantee]) -> Result<Arc<dyn Producer>> {
         unimplemented!("a consumer opens no producer")
     }
 
