@@ -134,7 +134,9 @@ pub enum ForeignAggregates {
     /// All of them.
     #[default]
     Deliver,
-    /// Those whose hash keys belong to the shard, as with the KCL. The others are never delivered.
+    /// Those whose hash keys belong to the shard, as with the KCL. The others are never delivered. An aggregate of one
+    /// record is delivered, and so is every aggregate in a shard to which neither its partition key nor its first record
+    /// leads: it was not placed by a hash key.
     Filter,
 }
 

@@ -11,7 +11,7 @@ use super::table;
 use crate::config::Retrieval;
 use crate::connection::Connection;
 use crate::lease::{Worker, WorkerOptions};
-use crate::retrieval::{self, Way};
+use crate::retrieval::{self, Distribution, Way};
 use crate::stream::{self, HashKey, StreamInfo};
 
 /// A group by its name.
@@ -51,11 +51,11 @@ impl Group {
             };
             let id = info.id();
             info.warn_of_distribution();
-            let distributes = info.distributes;
+            let distribution = Distribution::new(info.distributes);
             let source = StreamSource {
                 id,
                 way,
-                distributes,
+                distribution,
             };
             sources.insert(stream.clone(), source);
         }

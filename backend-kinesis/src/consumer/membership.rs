@@ -9,14 +9,17 @@ use futures_util::future::join_all;
 use millstream_core::driver::{
     self, AssignedPartition, Assignments, CheckpointUpdate, Event, JoinOptions, PartitionEvent,
 };
-use millstream_core::{Epoch, Error, ErrorKind, Lag, Partition, Record, Result};
+use millstream_core::{Epoch, Error, ErrorKind, Guarantee, Lag, Partition, Record, Result};
 use tokio::select;
 use tokio::sync::mpsc;
 
 use crate::connection::Connection;
 use crate::lease::{LeaseEvent, LeaseKey, ResumePoint, Tip, Worker};
-use crate::retrieval::{self, Begin, Budget, ReadEvent, Reader, ReaderOptions, Way};
+use crate::retrieval::{self, Begin, Budget, Distribution, ReadEvent, Reader, ReaderOptions, Way};
 use crate::stream::{HashRange, Shard};
+
+#[cfg(test)]
+mod tests;
 
 /// The number of responses that may wait for the runtime, over all partitions. Each reader holds one more.
 const WAITING: usize = 4;
@@ -32,6 +35,7 @@ pub(super) struct Membership {
     budget: Budget,
     batch_records: usize,
     batch_bytes: usize,
+    required: Vec<Guarantee>,
     assignments: Assignments<AssignedShard>,
     to_inbox: mpsc::Sender<Said>,
     inbox: tokio::sync::Mutex<mpsc::Receiver<Said>>,
@@ -49,15 +53,15 @@ struct AssignedShard {
     children: Vec<Shard>,
 }
 
-/// A stream as it was when the member joined.
+/// A stream that the member has joined.
 #[derive(Debug)]
 pub(super) struct StreamSource {
     /// Its id. The member ends when another stream is created under the name.
     pub(super) id: Arc<str>,
     /// The retrieval mode.
     pub(super) way: Way,
-    /// Whether its shards have records of any hash key.
-    pub(super) distributes: bool,
+    /// How it places records.
+    pub(super) distribution: Distribution,
 }
 
 /// When nothing was left to be read, and when the start was resolved, as stored in the lease.
@@ -89,6 +93,7 @@ impl From<Parts> for Membership {
             batch_records: parts.options.batch_records,
             batch_bytes: parts.options.batch_bytes,
             assignments: Assignments::new(&parts.options),
+            required: parts.options.required,
             to_inbox,
             inbox: tokio::sync::Mutex::new(inbox),
         }
@@ -122,6 +127,13 @@ impl Membership {
             }
             LeaseEvent::Lost { lease, epoch } => {
                 self.assignments.mark_lost(&partition(&lease), epoch)
+            }
+            LeaseEvent::Unordered(info) => {
+                if let Some(source) = self.sources.get(&info.name) {
+                    source.distribution.set_automatic();
+                }
+                let checked = info.check_required(&self.required, "read");
+                return checked.map_err(|error| error.with_group(self.group.clone()));
             }
             LeaseEvent::Failed(error) => return Err(error.with_group(self.group.clone())),
         }
@@ -177,7 +189,9 @@ impl Membership {
         let options = ReaderOptions {
             connection: self.connection.clone(),
             partition: partition.clone(),
-            range: range.filter(|_| source.is_none_or(|source| !source.distributes)),
+            range,
+            distribution: source
+                .map_or_else(Distribution::default, |source| source.distribution.clone()),
             begin: match from {
                 ResumePoint::After(position) => Begin::After(position),
                 ResumePoint::Earliest => Begin::Earliest,

@@ -26,7 +26,7 @@ mod view;
 mod worker;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 

@@ -95,6 +95,8 @@ pub(crate) enum LeaseEvent {
         epoch: Epoch,
         within: Duration,
     },
+    /// A stream has begun to distribute records itself, see [`StreamInfo::distributes`].
+    Unordered(StreamInfo),
     /// Another member may already have it.
     Lost { lease: LeaseKey, epoch: Epoch },
     /// The membership has ended.

@@ -15,6 +15,7 @@
 mod answer;
 mod batch;
 mod budget;
+mod distribution;
 mod end;
 mod fan_out;
 mod hand;
@@ -43,6 +44,7 @@ use crate::config::ForeignAggregates;
 use crate::connection::Connection;
 use crate::stream::{HashRange, Shard};
 pub(crate) use budget::Budget;
+pub(crate) use distribution::Distribution;
 use hand::Hand;
 use reading::Reading;
 pub(crate) use register::register;
@@ -80,6 +82,8 @@ pub(crate) struct ReaderOptions {
     /// The shard's hash keys. Records of an aggregate that belong to other shards are left out, see
     /// [`unpack`]. `None` keeps them all.
     pub(crate) range: Option<HashRange>,
+    /// How the stream places records. Nothing is left out of one that distributes them itself.
+    pub(crate) distribution: Distribution,
     pub(crate) begin: Begin,
     /// When nothing was left to be read from the start position on, if that is known.
     pub(crate) tip: Option<SystemTime>,
@@ -163,6 +167,7 @@ where
 struct Settings {
     partition: Partition,
     range: Option<HashRange>,
+    distribution: Distribution,
     foreign: ForeignAggregates,
     begin: Begin,
     tip: Option<SystemTime>,
@@ -187,6 +192,7 @@ impl From<ReaderOptions> for Settings {
         Self {
             partition: options.partition,
             range: options.range,
+            distribution: options.distribution,
             foreign: consumer.foreign_aggregates,
             begin: options.begin,
             tip: options.tip,

@@ -73,7 +73,7 @@ impl<T: Clone> Reading<T> {
             limit: Limit::new(settings.poll_records),
             demand: Demand::new(settings.budget.clone()),
             hand,
-            unpacker: Unpacker::new(settings.partition.clone(), settings.range, settings.foreign),
+            unpacker: Unpacker::new(&settings),
             behind: None,
             handed: match settings.begin {
                 Begin::After(position) => Some(position),

@@ -8,6 +8,18 @@
 //! send nothing again. Their aggregates are delivered whole, unless [`ForeignAggregates::Filter`] is set. The KPL's are
 //! recognized by their address: the partition key [`PARTITION_KEY`], and the hash key of the first record, so that the
 //! first record is in its own shard. A stream that distributes records itself ignores the latter.
+//!
+//! # When a stream begins to distribute records itself
+//!
+//! A member learns of that up to ten minutes late. From then on nothing is left out. Until then nothing is lost either,
+//! because an aggregate is filtered only in the shard to which its own address leads. There the same records are
+//! left out as when the stream places by hash keys:
+//!
+//! * Of an aggregate by the KPL or by this crate, those are left out whose hash keys are not the shard's. Their producer
+//!   compares the same hash keys with the shard in the response, and acknowledges none of these: it sends them again.
+//! * An aggregate of one record is delivered in any shard: a record with headers, such as a dead letter.
+//! * With [`ForeignAggregates::Filter`] the application has chosen what is left out of aggregates in their own shard.
+//!   In other shards they are delivered whole.
 
 use std::time::SystemTime;
 
@@ -15,15 +27,18 @@ use millstream_core::driver::StoredRecord;
 use millstream_core::telemetry::event;
 use millstream_core::{Headers, Partition, Position};
 
+use super::Settings;
 use super::answer::Raw;
+use super::distribution::Distribution;
 use crate::aggregate::{self, Opened, PARTITION_KEY, UserRecord};
 use crate::config::ForeignAggregates;
-use crate::stream::HashRange;
+use crate::stream::{HashKey, HashRange};
 
 #[derive(Debug)]
 pub(super) struct Unpacker {
     partition: Partition,
     range: Option<HashRange>,
+    distribution: Distribution,
     foreign: ForeignAggregates,
     /// The number of aggregates that could not be parsed, and of records that belong to another partition.
     corrupt: u64,
@@ -31,15 +46,12 @@ pub(super) struct Unpacker {
 }
 
 impl Unpacker {
-    pub(super) fn new(
-        partition: Partition,
-        range: Option<HashRange>,
-        foreign: ForeignAggregates,
-    ) -> Self {
+    pub(super) fn new(settings: &Settings) -> Self {
         Self {
-            partition,
-            range,
-            foreign,
+            partition: settings.partition.clone(),
+            range: settings.range,
+            distribution: settings.distribution.clone(),
+            foreign: settings.foreign,
             corrupt: 0,
             strayed: 0,
         }
@@ -99,9 +111,16 @@ impl Unpacker {
 
     /// Returns the hash keys of the records to keep of an aggregate. `None` if all are kept.
     fn range_to_keep(&self, partition_key: &[u8], records: &[UserRecord]) -> Option<HashRange> {
-        let (range, first) = (self.range?, records.first()?);
+        let range = self.range.filter(|_| !self.distribution.is_automatic())?;
+        let [first, _, ..] = records else {
+            return None;
+        };
         let is_of_kpl = partition_key == PARTITION_KEY.as_bytes() && range.contains(first.hash);
-        (is_of_kpl || self.foreign == ForeignAggregates::Filter).then_some(range)
+        let is_filtered = match self.foreign {
+            ForeignAggregates::Deliver => is_of_kpl,
+            ForeignAggregates::Filter => is_addressed_to(range, partition_key, first),
+        };
+        is_filtered.then_some(range)
     }
 
     fn tell_corrupt(&mut self, position: Position, reason: &str) {
@@ -144,6 +163,14 @@ impl Unpacker {
             );
         }
     }
+}
+
+/// Returns whether the address of an aggregate leads to the shard with these hash keys. The explicit hash key is not
+/// known, but writers that set one use that of the first record.
+fn is_addressed_to(range: HashRange, partition_key: &[u8], first: &UserRecord) -> bool {
+    // The address of the whole is then that of the first record, with its explicit hash key.
+    let is_by_first = first.key.as_deref() == Some(partition_key);
+    range.contains(first.hash) || !is_by_first && range.contains(HashKey::of(partition_key))
 }
 
 fn bare(raw: Raw, arrival: SystemTime) -> StoredRecord {

@@ -25,6 +25,7 @@ use crate::stream::Shard;
 mod asks;
 mod attempt;
 mod commands;
+mod distribution;
 mod ending;
 mod held;
 mod nudges;
@@ -63,6 +64,8 @@ pub(super) struct Member {
     taking: BTreeSet<Arc<str>>,
     asks: Asks,
     audit: Audit,
+    /// The streams that distribute records themselves, as last described.
+    unordered: BTreeSet<Arc<str>>,
     /// Whether the next scan is for an audit, too.
     auditing: bool,
     schedule: Schedule,
@@ -101,6 +104,7 @@ impl Member {
             taking: BTreeSet::new(),
             asks: Asks::default(),
             audit: Audit::default(),
+            unordered: distribution::unordered(&options.streams),
             auditing: false,
             schedule: Schedule::new(&options, now),
             pace,

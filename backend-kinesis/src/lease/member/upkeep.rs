@@ -159,16 +159,21 @@ impl Member {
         let (store, source) = (self.table.store.clone(), self.options.source.clone());
         let streams: Vec<Stream> = self.streams.iter().cloned().collect();
         self.fly(async move {
+            let mut described = Vec::new();
             let checked: Result<()> = async {
                 birth::refuse_native(&*store).await?;
                 for stream in &streams {
                     let info = source.info(&stream.name).await?;
                     birth::same_stream(stream, &info)?;
+                    described.push(info);
                 }
                 Ok(())
             }
             .await;
             move |member: &mut Self| {
+                for info in described {
+                    member.on_described(info);
+                }
                 if let Err(error) = checked {
                     match error.kind() {
                         ErrorKind::NotFound | ErrorKind::Invalid | ErrorKind::Unsupported => {

@@ -132,6 +132,10 @@ impl App {
                         let held = noted.lock().unwrap().held.remove(&lease.shard);
                         assert_eq!(held.unwrap().1, epoch);
                     }
+                    LeaseEvent::Unordered(info) => {
+                        let what = format!("unordered {}", info.name);
+                        noted.lock().unwrap().log.push(what);
+                    }
                     LeaseEvent::Failed(error) => {
                         let what = format!("failed {}", error.kind());
                         noted.lock().unwrap().log.push(what);

@@ -17,6 +17,7 @@ struct Stream {
     created: SystemTime,
     shards: Vec<Shard>,
     made: usize,
+    distributes: bool,
 }
 
 /// Cheap to clone: all clones share the same streams.
@@ -60,6 +61,7 @@ impl MemorySource {
             created: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + age),
             shards: (0..shards).map(shard).collect(),
             made: shards,
+            distributes: false,
         };
         streams.insert(name.to_owned(), stream);
     }
@@ -127,6 +129,12 @@ impl MemorySource {
         children
     }
 
+    /// Sets whether a stream distributes records itself.
+    pub(crate) fn distribute(&self, stream: &str, distributes: bool) {
+        let mut streams = self.streams.lock().unwrap();
+        streams.get_mut(stream).unwrap().distributes = distributes;
+    }
+
     /// Lists a shard as open, or as closed.
     pub(crate) fn list_open(&self, stream: &str, shard: usize, open: bool) {
         let mut streams = self.streams.lock().unwrap();
@@ -181,7 +189,7 @@ fn info(name: &str, stream: &Stream) -> StreamInfo {
         created: stream.created,
         record_bytes: 1 << 20,
         status: StreamStatus::Active,
-        distributes: false,
+        distributes: stream.distributes,
     }
 }
 

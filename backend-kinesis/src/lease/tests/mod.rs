@@ -14,3 +14,4 @@ mod storm;
 mod taking;
 mod tips;
 mod trouble;
+mod unordered;

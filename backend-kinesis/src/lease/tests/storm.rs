@@ -272,6 +272,7 @@ async fn follow(
                 held.lock().unwrap().remove(&lease.shard);
                 ledger.lock().unwrap().holders.remove(&lease.shard);
             }
+            LeaseEvent::Unordered(info) => panic!("seed {seed}: {id} {info:?}"),
             LeaseEvent::Failed(error) => panic!("seed {seed}: {id} {error}"),
         }
     }

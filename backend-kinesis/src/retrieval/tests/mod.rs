@@ -17,7 +17,7 @@ use millstream_core::{Partition, Position};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::{Begin, Budget, ReadEvent, Reader, Settings, Way, read_from};
+use super::{Begin, Budget, Distribution, ReadEvent, Reader, Settings, Way, read_from};
 use crate::config::ForeignAggregates;
 use crate::stream::HashRange;
 use fake::Fake;
@@ -40,6 +40,7 @@ fn settings(begin: Begin) -> Settings {
             first: 0,
             last: u128::MAX,
         }),
+        distribution: Distribution::default(),
         foreign: ForeignAggregates::default(),
         begin,
         tip: None,

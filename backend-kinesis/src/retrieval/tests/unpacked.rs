@@ -4,11 +4,11 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use millstream_core::driver::StoredRecord;
-use millstream_core::{Partition, Position, Record};
+use millstream_core::{Position, Record};
 
 use super::super::answer::Raw;
 use super::super::unpack::Unpacker;
-use super::super::{Begin, ReadEvent, Settings};
+use super::super::{Begin, Distribution, ReadEvent, Settings};
 use super::fake::{Fake, raw};
 use super::{position, run, run_with, secs, settings};
 use crate::aggregate::{Carrier, keyless};
@@ -40,9 +40,21 @@ fn unpack_with(
     after: Option<Position>,
 ) -> Vec<StoredRecord> {
     let mut records = Vec::new();
-    let mut unpacker = Unpacker::new(Partition::new("s", "1"), range, foreign);
-    unpacker.unpack(raw, after, &mut records);
+    unpacker(foreign, range, Distribution::default()).unpack(raw, after, &mut records);
     records
+}
+
+fn unpacker(
+    foreign: ForeignAggregates,
+    range: Option<HashRange>,
+    distribution: Distribution,
+) -> Unpacker {
+    Unpacker::new(&Settings {
+        range,
+        distribution,
+        foreign,
+        ..settings(Begin::Earliest)
+    })
 }
 
 fn positions(records: &[StoredRecord]) -> Vec<String> {
@@ -132,10 +144,61 @@ fn aggregates_of_other_writers_are_delivered_whole() {
         let stored = unpack(only("b"), foreign, Some(position("7.1")));
         assert_eq!(positions(&stored), ["7.2", "7.3"]);
     }
-    // As a record with headers is sent, to a stream that distributes records itself.
-    assert_eq!(unpack(only("b"), carrier(8, &["a"]), None).len(), 1);
-    let filtered = unpack_with(ForeignAggregates::Filter, only("b"), elsewhere(), None);
+}
+
+/// What a stream that distributes records itself may store in the shard of key `b`, before its member knows.
+fn misplaced() -> Vec<(&'static str, Raw)> {
+    let by_first = |keys: &[&'static str]| Raw {
+        key: keys[0].into(),
+        ..carrier(7, keys)
+    };
+    vec![
+        ("a record with headers", carrier(7, &["a"])),
+        ("an aggregate by the KPL", carrier(7, &["c", "b"])),
+        ("one by its first key", by_first(&["c", "b"])),
+        (
+            "one under another key",
+            Raw {
+                key: "d".into(),
+                ..carrier(7, &["c", "b"])
+            },
+        ),
+    ]
+}
+
+#[test]
+fn aggregates_in_a_shard_that_is_not_theirs_are_delivered_whole() {
+    use ForeignAggregates::{Deliver, Filter};
+    for foreign in [Deliver, Filter] {
+        for (what, raw) in misplaced() {
+            let whole = unpack(None, raw.clone(), None).len();
+            let stored = unpack_with(foreign, only("b"), raw, None);
+            assert_eq!(stored.len(), whole, "{foreign:?}: {what}");
+        }
+    }
+}
+
+#[test]
+fn aggregates_of_other_writers_are_filtered_in_their_own_shard_if_that_is_set() {
+    let own = || Raw {
+        key: "b".into(),
+        ..carrier(7, &["a", "b", "c", "b"])
+    };
+    let filtered = unpack_with(ForeignAggregates::Filter, only("b"), own(), None);
     assert_eq!(positions(&filtered), ["7.1", "7.3"]);
+    assert_eq!(unpack(only("b"), own(), None).len(), 4);
+}
+
+#[test]
+fn nothing_is_left_out_once_the_stream_distributes_records_itself() {
+    let distribution = Distribution::new(false);
+    let mut unpacker = unpacker(ForeignAggregates::Filter, only("b"), distribution.clone());
+    let mut records = Vec::new();
+    unpacker.unpack(carrier(7, &["b", "a"]), None, &mut records);
+    assert_eq!(positions(&records), ["7"]);
+    distribution.set_automatic();
+    unpacker.unpack(carrier(8, &["b", "a"]), None, &mut records);
+    assert_eq!(positions(&records), ["7", "8", "8.1"]);
 }
 
 #[test]
