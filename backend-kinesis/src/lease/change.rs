@@ -170,9 +170,35 @@ pub(crate) fn nudge(owner: &str, mark: u64) -> Update {
     }
 }
 
-/// Moves the group to another position, whoever owns the lease.
-pub(crate) fn reset(row: &Row, to: Option<&Begin>) -> Update {
-    let mut update = evict(row);
+/// Makes `me` the owner of a lease that nobody can request then: to others, `me` has requested it already.
+pub(crate) fn hold(row: &Row, me: &str, stream: &Stream) -> Update {
+    unrequestable(take(row, me, stream, None), me)
+}
+
+/// Renews a lease that `me` still owns, and that nobody can request then.
+pub(crate) fn keep(row: &Row, me: &str) -> Update {
+    unrequestable(owned(renew(row), me), me)
+}
+
+fn unrequestable(mut update: Update, me: &str) -> Update {
+    update.remove.retain(|name| *name != names::ASKER);
+    update.set.push((names::ASKER, string(me)));
+    update
+}
+
+fn owned(mut update: Update, me: &str) -> Update {
+    update.given.push(Condition::Is(names::OWNER, string(me)));
+    update
+}
+
+/// Releases a lease that `me` still owns.
+pub(crate) fn give_back(row: &Row, me: &str) -> Update {
+    owned(evict(row), me)
+}
+
+/// Moves a lease that `me` still owns to another position, and releases it.
+pub(crate) fn reset(row: &Row, me: &str, to: Option<&Begin>) -> Update {
+    let mut update = give_back(row, me);
     update.set.push((names::SUB, number(0)));
     update.set.push((names::SWITCHES, number(0)));
     match to {

@@ -71,7 +71,7 @@ pub(crate) struct Own {
     pub(crate) epoch: Option<Epoch>,
     /// The taker of that. If it is still the `leaseOwner`, the owner understands requests.
     pub(crate) taker: Option<Arc<str>>,
-    /// The worker that requests the lease from its owner.
+    /// The worker that requests the lease from its owner. If it is the owner, nobody else can request the lease.
     pub(crate) asker: Option<Arc<str>>,
     /// Makes the owner scan the table when it changes.
     pub(crate) look: Option<u64>,

@@ -6,6 +6,7 @@ mod ending;
 mod handover;
 mod joining;
 mod mixed;
+mod moving;
 mod owning;
 mod quiet;
 mod resetting;

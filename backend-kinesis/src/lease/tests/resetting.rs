@@ -9,14 +9,24 @@ use crate::lease::ResumePoint;
 use crate::lease::progress::read;
 use crate::lease::reset::Reset;
 use crate::lease::row::Progress;
+use crate::lease::testing::memory::MemoryStore;
 use crate::lease::testing::rig::{F, Rig, until};
 use crate::lease::testing::source::id;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 pub(super) async fn to(rig: &Rig, start: Start) -> millstream_core::Result<()> {
+    over(&rig.store, rig, start).await
+}
+
+/// Moves the group over a connection of its own.
+pub(super) async fn over(
+    store: &MemoryStore,
+    rig: &Rig,
+    start: Start,
+) -> millstream_core::Result<()> {
     let reset = Reset {
-        store: &rig.store,
+        store,
         source: &rig.source,
         keys: LeaseKeys::Single,
         failover: F,
