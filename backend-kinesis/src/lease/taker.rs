@@ -8,6 +8,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+mod preference;
+
+use preference::Preference;
+
+/// The maximum number of leases that a member takes at once without knowing who else takes some.
+const FEW: usize = 4;
+
 /// One lease, as input of the decision.
 #[derive(Debug, Clone)]
 pub(crate) struct Candidate {
@@ -30,12 +37,27 @@ pub(crate) struct Situation<'a> {
     pub(crate) most: usize,
     /// Whether a lease may be stolen now.
     pub(crate) may_steal: bool,
+    pub(crate) claim: Claim,
+}
+
+/// Which leases without a live owner a member may take. When a fleet starts, and after an outage, all members see the
+/// same leases at the same time, and most of their attempts would fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// Nothing, until the table shows the others' first leases.
+    Nothing,
+    /// A few, so that others see this member. Each member tries them in an order of its own.
+    Few,
+    /// Those for which no other known member that needs more is preferred.
+    Share,
 }
 
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Decision {
     /// The leases without a live owner.
     pub(crate) take: Vec<Arc<str>>,
+    /// The number of further ones that this member lacks.
+    pub(crate) lacking: usize,
     pub(crate) ask: Vec<Arc<str>>,
     pub(crate) steal: Vec<Arc<str>>,
     /// The number of leases beyond the allowed ones that a balance would need.
@@ -66,17 +88,15 @@ pub(crate) fn decide(
         }
     }
     let mine = counts[situation.me];
-    let mut available: Vec<&Candidate> = leases.iter().filter(|l| l.is_available()).collect();
-    random.shuffle(&mut available);
-    let keys = |leases: &[&Candidate]| leases.iter().map(|lease| lease.key.clone()).collect();
+    let available: Vec<&Candidate> = leases.iter().filter(|l| l.is_available()).collect();
     let mut decision = Decision::default();
 
     let room = situation.most.saturating_sub(mine);
     let mut forsaken = available.clone();
     forsaken.retain(|lease| lease.forsaken);
     if !forsaken.is_empty() {
-        forsaken.truncate(room);
-        decision.take = keys(&forsaken);
+        let members = members(situation.me, leases, &counts, usize::MAX);
+        claim(situation, forsaken, &members, room, &mut decision);
         return decision;
     }
 
@@ -88,12 +108,58 @@ pub(crate) fn decide(
     decision.spillover = balanced - target;
     let needed = target.saturating_sub(mine);
     if !available.is_empty() {
-        available.truncate(needed);
-        decision.take = keys(&available);
+        let members = members(situation.me, leases, &counts, target);
+        claim(situation, available, &members, needed, &mut decision);
         return decision;
     }
     balance(situation, leases, counts, target, random, &mut decision);
     decision
+}
+
+/// Returns this member, and the others with fewer leases than `target` that follow the same preferences. Java workers
+/// do not, and take leases in their own time.
+fn members<'a>(
+    me: &'a str,
+    leases: &'a [Candidate],
+    counts: &BTreeMap<&'a str, usize>,
+    target: usize,
+) -> Vec<&'a str> {
+    let owners = leases.iter().filter(|lease| lease.can_be_asked);
+    let owners = owners.filter_map(|lease| lease.owner.as_deref());
+    let lacks = |id: &&str| counts.get(id).is_none_or(|count| *count < target);
+    let mut members: Vec<&str> = owners.filter(lacks).chain([me]).collect();
+    members.sort_unstable();
+    members.dedup();
+    members
+}
+
+/// Takes up to `needed` of the available leases, as far as the situation allows it.
+fn claim(
+    situation: &Situation<'_>,
+    available: Vec<&Candidate>,
+    members: &[&str],
+    needed: usize,
+    decision: &mut Decision,
+) {
+    let needed = needed.min(available.len());
+    if needed == 0 {
+        return;
+    }
+    let ranked = available.into_iter();
+    let ranked = ranked.map(|lease| (Preference::of(situation.me, members, &lease.key), lease));
+    let mut ranked: Vec<_> = ranked.collect();
+    let most = match situation.claim {
+        Claim::Nothing => 0,
+        Claim::Few => FEW,
+        Claim::Share => {
+            ranked.retain(|(preference, _)| preference.is_first());
+            usize::MAX
+        }
+    };
+    ranked.sort_unstable_by_key(|(preference, _)| *preference);
+    ranked.truncate(needed.min(most));
+    decision.take = ranked.iter().map(|(_, lease)| lease.key.clone()).collect();
+    decision.lacking = needed - decision.take.len();
 }
 
 /// Takes from the workers with the most leases, one by one, until the target is reached or nobody has more than

@@ -24,6 +24,7 @@ use crate::stream::Shard;
 
 mod asks;
 mod attempt;
+mod claims;
 mod commands;
 mod distribution;
 mod ending;
@@ -39,6 +40,7 @@ mod upkeep;
 
 use asks::Asks;
 use attempt::Table;
+use claims::Claims;
 use commands::Leaving;
 pub(super) use commands::{Command, closed};
 use held::Held;
@@ -62,6 +64,7 @@ pub(super) struct Member {
     shards: HashMap<Arc<str>, Vec<Shard>>,
     held: BTreeMap<Arc<str>, Held>,
     taking: BTreeSet<Arc<str>>,
+    claims: Claims,
     asks: Asks,
     audit: Audit,
     /// The streams that distribute records themselves, as last described.
@@ -102,6 +105,7 @@ impl Member {
             streams: born.streams,
             held: BTreeMap::new(),
             taking: BTreeSet::new(),
+            claims: Claims::default(),
             asks: Asks::default(),
             audit: Audit::default(),
             unordered: distribution::unordered(&options.streams),

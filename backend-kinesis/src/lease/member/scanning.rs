@@ -24,13 +24,19 @@ impl Member {
     pub(super) fn scan(&mut self) {
         self.schedule.scan = None;
         let store = self.table.store.clone();
+        let begun = Instant::now();
         self.fly(async move {
             let items = timeout(PATIENCE, store.scan(false)).await;
             let items = items.unwrap_or_else(|_| {
                 let message = "the table could not be read within a minute";
                 Err(Error::new(ErrorKind::Timeout, "lease", message))
             });
-            move |member: &mut Self| member.scanned(items)
+            move |member: &mut Self| {
+                if items.is_ok() {
+                    member.claims.scanned(begun);
+                }
+                member.scanned(items);
+            }
         });
     }
 
@@ -65,6 +71,7 @@ impl Member {
         self.audit_if_due();
         let interval = self.interval(now, items.len());
         self.schedule.scan_again(now, interval);
+        self.look_again(now);
     }
 
     /// Returns how long to wait for the next scan.

@@ -1,7 +1,6 @@
 //! The lease taker: takes free leases, leases that the balance requires, and leases that others hand over.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use millstream_core::telemetry::{Causes, event};
 use millstream_core::{Epoch, Error};
@@ -9,6 +8,7 @@ use tokio::time::Instant;
 
 use super::Member;
 use super::attempt::Attempt;
+use super::claims::RACE;
 use super::held::{Held, Stage, Write};
 use crate::lease::change;
 use crate::lease::row::{Progress, Row};
@@ -17,9 +17,6 @@ use crate::lease::view::Seen;
 
 /// After this many failover times without an owner, a lease is taken regardless of the balance.
 pub(super) const FORSAKEN: u32 = 3;
-
-/// How long to wait for the end of a race for leases.
-const RACE: Duration = Duration::from_millis(50);
 
 impl Member {
     /// Decides from the last known state which leases to take, and takes them.
@@ -30,8 +27,10 @@ impl Member {
             me: &self.options.id,
             most: self.options.max_leases.unwrap_or(usize::MAX),
             may_steal: self.schedule.steal <= now,
+            claim: self.claims.claim(),
         };
         let decision = taker::decide(&situation, &candidates, &mut self.random);
+        self.claimed(&decision, now);
         if decision.spillover > 0 {
             event!(
                 debug, "millstream.kinesis.lease.spillover", group = %self.options.group,
@@ -165,21 +164,27 @@ impl Member {
                     lease = &*key, error = %Causes(&error), "a lease was not taken"
                 );
                 self.schedule.decide_later(now);
+                self.failed_to_take(now);
                 return self.on_table_error(&error);
             }
         };
         let Some(row) = attempt.row else {
             self.view.forget(&key);
-            return;
+            return self.landed(now);
         };
         self.view.saw(row.clone(), now);
         // A lost response does not matter: only this member's take results in this row.
         let is_taken = row.holder() == Some(self.me()) && row.own.epoch == Some(Epoch(row.counter));
         if !is_taken && row.counter != before.counter {
+            if !stolen {
+                self.claims.refused();
+            }
+            self.landed(now);
             // Another member was faster. What is left for this one depends on that member's row, and is decided
             // when the others of the same race have ended.
             return self.schedule.decide_at(now + RACE);
         }
+        self.landed(now);
         if !is_taken || row.counter == before.counter {
             return self.schedule.decide_later(now);
         }

@@ -33,6 +33,7 @@ impl Fleet {
             me: "me",
             most,
             may_steal: true,
+            claim: Claim::Share,
         };
         decide(&situation, &self.0, &mut fastrand::Rng::with_seed(1))
     }
@@ -99,6 +100,7 @@ fn s10_one_lease_is_stolen_at_a_time_from_a_java_worker() {
         me: "me",
         most: usize::MAX,
         may_steal: false,
+        claim: Claim::Share,
     };
     let leases = Fleet::of(&[("java", 10)]).0;
     let decision = decide(&situation, &leases, &mut fastrand::Rng::with_seed(1));
@@ -181,6 +183,7 @@ fn every_fleet_comes_to_rest_in_balance() {
                 me,
                 most: usize::MAX,
                 may_steal: true,
+                claim: [Claim::Few, Claim::Share][steps % 2],
             };
             for lease in &mut leases {
                 let owner = lease.owner.as_ref();
@@ -206,4 +209,54 @@ fn every_fleet_comes_to_rest_in_balance() {
             "{counts:?}"
         );
     }
+}
+
+#[test]
+fn a_member_that_nobody_sees_takes_a_few_in_an_order_of_its_own() {
+    let leases = Fleet::of(&[("", 500)]).0;
+    let decide = |me: &str, claim| {
+        let situation = Situation {
+            me,
+            most: usize::MAX,
+            may_steal: true,
+            claim,
+        };
+        decide(&situation, &leases, &mut fastrand::Rng::new())
+    };
+    let mut taken = std::collections::BTreeSet::new();
+    for member in 0..50 {
+        let decision = decide(&format!("rust{member}"), Claim::Few);
+        assert_eq!((decision.take.len(), decision.lacking), (FEW, 500 - FEW));
+        taken.extend(decision.take);
+    }
+    let refused = 50 * FEW - taken.len();
+    assert!(refused < 60, "{refused} attempts would be refused");
+    let decision = decide("me", Claim::Nothing);
+    assert_eq!((decision.take.len(), decision.lacking), (0, 500));
+    // No other member is known.
+    assert_eq!(decide("me", Claim::Share).take.len(), 500, "all of them");
+}
+
+#[test]
+fn members_that_know_each_other_do_not_try_the_same_leases() {
+    let members: Vec<String> = (0..50).map(|member| format!("rust{member}")).collect();
+    let mut owners: Vec<(&str, usize)> = members.iter().map(|id| (&**id, 4)).collect();
+    // This one has its share, and a Java worker takes leases in its own time.
+    owners.extend([("rust50", 20), ("java", 4), ("", 376)]);
+    let leases = Fleet::of(&owners).0;
+    let mut taken = std::collections::BTreeSet::new();
+    for me in &members {
+        let situation = Situation {
+            me,
+            most: usize::MAX,
+            may_steal: true,
+            claim: Claim::Share,
+        };
+        let decision = decide(&situation, &leases, &mut fastrand::Rng::new());
+        assert!(decision.take.len() <= 8, "{me} takes more than its share");
+        for key in decision.take {
+            assert!(taken.insert(key.clone()), "{key} is tried twice");
+        }
+    }
+    assert!(taken.len() > 250, "only {} are taken", taken.len());
 }

@@ -1,7 +1,7 @@
 //! A lease table in memory, with a script of faults.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -36,13 +36,14 @@ pub(crate) enum Fault {
 
 type Script = Box<dyn FnMut(&Call<'_>) -> Option<Fault> + Send>;
 
-/// Cheap to clone: all clones are one table, each with its own script of faults.
+/// Cheap to clone: all clones are one table, with one script of faults.
 #[derive(Clone)]
 pub(crate) struct MemoryStore {
     rows: Arc<Mutex<BTreeMap<String, Item>>>,
     version: Arc<Mutex<Option<String>>>,
     script: Arc<Mutex<Option<Script>>>,
     calls: Arc<Mutex<Vec<String>>>,
+    refused: Arc<AtomicUsize>,
     deaf: Arc<AtomicBool>,
 }
 
@@ -53,6 +54,7 @@ impl MemoryStore {
             version: Arc::default(),
             script: Arc::default(),
             calls: Arc::default(),
+            refused: Arc::default(),
             deaf: Arc::default(),
         }
     }
@@ -64,6 +66,7 @@ impl MemoryStore {
             version: self.version.clone(),
             script: Arc::default(),
             calls: Arc::default(),
+            refused: self.refused.clone(),
             deaf: Arc::default(),
         }
     }
@@ -91,6 +94,11 @@ impl MemoryStore {
     /// Returns the requests since the last call, each with its key.
     pub(crate) fn calls(&self) -> Vec<String> {
         std::mem::take(&mut *self.calls.lock().unwrap())
+    }
+
+    /// Returns the number of changes whose condition did not hold.
+    pub(crate) fn refused(&self) -> usize {
+        self.refused.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set_version(&self, version: &str) {
@@ -129,6 +137,7 @@ impl MemoryStore {
     pub(crate) fn apply(&self, key: &str, update: &Update) -> Outcome {
         let mut rows = self.rows.lock().unwrap();
         if !holds(rows.get(key), &update.given) {
+            self.refused.fetch_add(1, Ordering::Relaxed);
             return Outcome::Refused(rows.get(key).cloned());
         }
         assert!(!update.given.is_empty(), "an update without a condition");

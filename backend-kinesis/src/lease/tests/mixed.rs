@@ -12,7 +12,7 @@ use crate::lease::row::Row;
 use crate::lease::row::names;
 use crate::lease::row::new::{number, string};
 use crate::lease::store::{Condition, Outcome, Update};
-use crate::lease::taker::{Candidate, Situation, decide};
+use crate::lease::taker::{Candidate, Claim, Situation, decide};
 use crate::lease::testing::memory::MemoryStore;
 use crate::lease::testing::rig::{F, Rig, until};
 
@@ -89,6 +89,7 @@ impl Java {
             me: self.id,
             most: usize::MAX,
             may_steal: true,
+            claim: Claim::Share,
         };
         let decision = decide(&situation, &candidates, &mut self.random);
         for key in decision.take.into_iter().chain(decision.steal) {

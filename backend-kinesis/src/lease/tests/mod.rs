@@ -10,6 +10,7 @@ mod moving;
 mod owning;
 mod quiet;
 mod resetting;
+mod rush;
 mod several_streams;
 mod storm;
 mod taking;

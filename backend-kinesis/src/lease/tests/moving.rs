@@ -8,6 +8,7 @@ use millstream_core::{ErrorKind, Position, Start};
 use tokio::time::{Instant, sleep};
 
 use super::resetting::{over, to};
+use crate::config::LeaseKeys;
 use crate::lease::change;
 use crate::lease::key::{KeyForm, Stream};
 use crate::lease::reset::Reset;
